@@ -1,0 +1,1 @@
+//! Real-socket load on a Switchboard server.

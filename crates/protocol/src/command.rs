@@ -1,0 +1,307 @@
+//! Everything a client may say: one closed enum. Over the socket a command is a frame with its name
+//! in `type`; over HTTP it is the body of `POST /v1/<name>`.
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use crate::{ConversationId, Data, Device, Emoji, Key, Role, RoomId, Seq, Target, Text, Title, UserId};
+
+/// Lists the commands once: the enum, its wire names, the decoder's dispatch and the schemas.
+macro_rules! commands {
+    ($($(#[$doc:meta])* $name:literal $variant:ident;)*) => {
+        /// A command, its fields parsed.
+        #[derive(Debug, Clone, PartialEq, Serialize)]
+        #[serde(tag = "type", rename_all = "snake_case")]
+        pub enum Command {
+            $($(#[$doc])* $variant($variant),)*
+        }
+
+        impl Command {
+            /// Every command's name on the wire.
+            pub const NAMES: &'static [&'static str] = &[$($name),*];
+
+            /// The command's name on the wire.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $name,)* }
+            }
+
+            /// Parses the fields of the command called `name`; `None` if there is no such command.
+            pub(crate) fn parse_fields<'de, D: serde::Deserializer<'de>>(
+                name: &str,
+                fields: D,
+            ) -> Option<Result<Self, D::Error>> {
+                match name {
+                    $($name => Some($variant::deserialize(fields).map(Self::$variant)),)*
+                    _ => None,
+                }
+            }
+
+            /// The JSON Schema of each command's fields, by name.
+            pub fn schemas(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
+                vec![$(($name, generator.subschema_for::<$variant>())),*]
+            }
+        }
+        $(impl From<$variant> for Command {
+            fn from(command: $variant) -> Self {
+                Self::$variant(command)
+            }
+        })*
+    };
+}
+
+commands! {
+    /// The first frame of a connection.
+    "hello" Hello;
+    /// Appends a message.
+    "send" Send;
+    /// Replaces the content of one's own message.
+    "edit" Edit;
+    /// Erases a message.
+    "delete" Delete;
+    /// Sets or takes back a reaction.
+    "react" React;
+    /// Pages through the raw log.
+    "sync" Sync;
+    /// Pages through the messages as they stand now.
+    "history" History;
+    /// Pages through one's conversations.
+    "conversations" Conversations;
+    /// Moves one's cursor of reading.
+    "read" Read;
+    /// Moves one's cursor of delivery.
+    "received" Received;
+    /// Tells the others that one is typing.
+    "typing" Typing;
+    /// Names the users whose presence is on the screen.
+    "watch" Watch;
+    /// Makes a room.
+    "create" Create;
+    /// Enters a public room.
+    "join" Join;
+    /// Leaves a room.
+    "leave" Leave;
+    /// Brings somebody into a room.
+    "invite" Invite;
+    /// Takes somebody out of a room.
+    "remove" Remove;
+    /// Changes somebody's role in a room.
+    "role" SetRole;
+    /// Changes a room's title.
+    "rename" Rename;
+    /// Pages through the members of a conversation.
+    "members" Members;
+    /// Asks for a `pong`.
+    "ping" Ping;
+}
+
+/// Declares a command's fields: every one is refused when unknown, optional ones are left out of
+/// the wire form when absent.
+macro_rules! fields {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {
+        $($(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)*
+        })*
+    };
+}
+
+fields! {
+    /// `hello`: who one is, and what one has. A token, or in `dev` mode a bare `user`.
+    Hello {
+        /// A JWT whose `sub` is the user.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<String>,
+        /// In `dev` mode on a loopback address only: the user, on trust.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<UserId>,
+        /// The client's own stable name for itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<Device>,
+        /// The last event that the client has, by conversation; what follows is replayed.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        cursors: BTreeMap<ConversationId, Seq>,
+    }
+    /// `send`: a message with `text`, `data` or both.
+    Send {
+        /// Where to: `@bob`, `#general` or a conversation id.
+        to: Target,
+        /// What a person reads.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<Text>,
+        /// What an application reads.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data: Option<Data>,
+        /// The idempotency key; without one the server makes one, and a retry is a new message.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<Key>,
+        /// The message that this one answers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reply_to: Option<Seq>,
+    }
+    /// `edit`: new content for one's own message; what is left out is gone.
+    Edit {
+        /// The conversation.
+        conversation: Target,
+        /// The message.
+        target: Seq,
+        /// The new text.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<Text>,
+        /// The new data.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data: Option<Data>,
+    }
+    /// `delete`: the author's, or in a room an admin's, erasure of a message.
+    Delete {
+        /// The conversation.
+        conversation: Target,
+        /// The message.
+        target: Seq,
+    }
+    /// `react`: one's reaction to a message.
+    React {
+        /// The conversation.
+        conversation: Target,
+        /// The message.
+        target: Seq,
+        /// The reaction.
+        emoji: Emoji,
+        /// Whether it is set (the default) or taken back.
+        #[serde(default = "yes")]
+        on: bool,
+    }
+    /// `sync`: events of the raw log, oldest first.
+    Sync {
+        /// The conversation.
+        conversation: Target,
+        /// The last event that one has; 0 (the default) for none.
+        #[serde(default)]
+        after: Seq,
+        /// At most so many events.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<u32>,
+    }
+    /// `history`: messages as they stand now, ascending.
+    History {
+        /// The conversation.
+        conversation: Target,
+        /// Messages before this one; without it the latest.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<Seq>,
+        /// At most so many messages.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<u32>,
+    }
+    /// `conversations`: one's conversations, latest activity first.
+    Conversations {
+        /// Conversations after this one in that order; without it the first page.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<ConversationId>,
+        /// At most so many conversations.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<u32>,
+    }
+    /// `read`: one has read up to here.
+    Read {
+        /// The conversation.
+        conversation: Target,
+        /// The last event read.
+        upto: Seq,
+    }
+    /// `received`: one's device has everything up to here.
+    Received {
+        /// The conversation.
+        conversation: Target,
+        /// The last event received.
+        upto: Seq,
+    }
+    /// `typing`: one is typing; it lasts 5 s.
+    Typing {
+        /// The conversation.
+        conversation: Target,
+    }
+    /// `watch`: the users on one's screen; replaces the earlier list.
+    Watch {
+        /// The users. Those who share no conversation with the watcher are passed over in silence.
+        users: Vec<UserId>,
+    }
+    /// `create`: a room, with its creator as admin.
+    Create {
+        /// The room's id; without one the server makes one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        room: Option<RoomId>,
+        /// The room's title.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        title: Option<Title>,
+        /// Whether anyone may join.
+        #[serde(default)]
+        public: bool,
+        /// The first members besides the creator.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        members: Vec<UserId>,
+    }
+    /// `join`: enter a public room.
+    Join {
+        /// The room.
+        conversation: Target,
+    }
+    /// `leave`: leave a room.
+    Leave {
+        /// The room.
+        conversation: Target,
+    }
+    /// `invite`: an admin brings a user in; in a public room any member may, as `member`.
+    Invite {
+        /// The room.
+        conversation: Target,
+        /// Who comes in.
+        user: UserId,
+        /// In which role; `member` unless told.
+        #[serde(default)]
+        role: Role,
+    }
+    /// `remove`: an admin takes a user out.
+    Remove {
+        /// The room.
+        conversation: Target,
+        /// Who goes.
+        user: UserId,
+    }
+    /// `role`: an admin changes a member's role.
+    SetRole {
+        /// The room.
+        conversation: Target,
+        /// Whose role.
+        user: UserId,
+        /// The new role.
+        role: Role,
+    }
+    /// `rename`: an admin changes the room's title.
+    Rename {
+        /// The room.
+        conversation: Target,
+        /// The new title.
+        title: Title,
+    }
+    /// `members`: the members, their roles and cursors, by user id.
+    Members {
+        /// The conversation.
+        conversation: Target,
+        /// Members after this one in the order of ids; without it the first page.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<UserId>,
+        /// At most so many members.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<u32>,
+    }
+    /// `ping`: are you there?
+    Ping {}
+}
+
+fn yes() -> bool {
+    true
+}

@@ -1,0 +1,148 @@
+//! `data`: a JSON object for the application, held to I-JSON (RFC 7493).
+
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Number, Value};
+
+/// Deepest nesting of `data`. PHP's `json_decode` stops at 512 and the parsers of other languages at
+/// 100 or more, so whatever is accepted here can be read by every recipient.
+const MAX_DEPTH: usize = 64;
+
+/// Any JSON object of the application's own: at most 64 levels deep, no name twice in an object
+/// (RFC 7493 section 2.3), no U+0000 in any string, numbers within the range of an IEEE 754 double.
+/// Its names are kept sorted, so equal objects have equal bytes.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[serde(transparent)]
+pub struct Data(Map<String, Value>);
+
+impl Data {
+    /// The object.
+    pub fn as_map(&self) -> &Map<String, Value> {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Data {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        match (Strict { depth: MAX_DEPTH }).deserialize(d)? {
+            Value::Object(map) => Ok(Self(map)),
+            _ => Err(de::Error::custom("expected a JSON object")),
+        }
+    }
+}
+
+impl JsonSchema for Data {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Data".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "object", "description": "Any JSON object of the application's own." })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Strict {
+    depth: usize,
+}
+
+impl Strict {
+    fn inner<E: de::Error>(self) -> Result<Self, E> {
+        let depth = self
+            .depth
+            .checked_sub(1)
+            .ok_or_else(|| E::custom(format_args!("nested deeper than {MAX_DEPTH} levels")))?;
+        Ok(Self { depth })
+    }
+}
+
+fn without_nul<E: de::Error>(s: &str) -> Result<(), E> {
+    if s.contains('\0') { Err(E::custom("a string contains the character U+0000")) } else { Ok(()) }
+}
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Value, D::Error> {
+        d.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_bool<E>(self, b: bool) -> Result<Value, E> {
+        Ok(Value::Bool(b))
+    }
+    fn visit_i64<E>(self, n: i64) -> Result<Value, E> {
+        Ok(Value::Number(n.into()))
+    }
+    fn visit_u64<E>(self, n: u64) -> Result<Value, E> {
+        Ok(Value::Number(n.into()))
+    }
+    fn visit_f64<E: de::Error>(self, n: f64) -> Result<Value, E> {
+        let number = Number::from_f64(n).ok_or_else(|| E::custom("not a finite number"))?;
+        Ok(Value::Number(number))
+    }
+    fn visit_str<E: de::Error>(self, s: &str) -> Result<Value, E> {
+        without_nul(s)?;
+        Ok(Value::String(s.to_owned()))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let seed = self.inner()?;
+        let mut array = Vec::new();
+        while let Some(item) = items.next_element_seed(seed)? {
+            array.push(item);
+        }
+        Ok(Value::Array(array))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let seed = self.inner()?;
+        let mut object = Map::new();
+        while let Some(name) = entries.next_key::<String>()? {
+            without_nul(&name)?;
+            let value = entries.next_value_seed(seed)?;
+            if object.insert(name, value).is_some() {
+                return Err(de::Error::custom("a name stands twice in one object"));
+            }
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Data;
+
+    #[test]
+    fn what_other_parsers_disagree_on_is_refused() {
+        let deep = format!("{}1{}", "[".repeat(70), "]".repeat(70));
+        for bad in [
+            r#"{"a":1,"a":2}"#,
+            r#"{"x":{"a":1,"a":2}}"#,
+            r#"{"a":1e999}"#,
+            r#"{"a":"\ud800"}"#,
+            r#"{"a":"\u0000"}"#,
+            r#"{"\u0000":1}"#,
+            r#"[1]"#,
+            "7",
+            &format!(r#"{{"a":{deep}}}"#),
+        ] {
+            assert!(serde_json::from_str::<Data>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn equal_objects_have_equal_bytes() {
+        let a: Data = serde_json::from_str(r#"{"b":[1,null,"x"], "a":{"d":1.5,"c":true}}"#).expect("a");
+        let b: Data = serde_json::from_str(r#"{"a":{"c":true,"d":1.5},"b":[1,null,"x"]}"#).expect("b");
+        assert_eq!(serde_json::to_string(&a).expect("a"), serde_json::to_string(&b).expect("b"));
+    }
+}

@@ -1,0 +1,284 @@
+//! Everything that lasts: the events of a conversation's log.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{ConversationId, Data, Emoji, Key, Seq, Text, Title, UserId};
+
+/// An event of a conversation's log, as it goes over the wire.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    /// What happened, with the fields of its kind.
+    #[serde(flatten)]
+    pub body: EventBody,
+    /// Where.
+    pub conversation: ConversationId,
+    /// Its number in the log.
+    pub seq: Seq,
+    /// Who did it.
+    pub from: UserId,
+    /// When the server stored it; never earlier than the event before.
+    pub at: Timestamp,
+    /// A message's idempotency key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Key>,
+}
+
+/// What happened. The tag is the frame's `type`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum EventBody {
+    /// Somebody wrote.
+    Message {
+        /// What a person reads.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<Text>,
+        /// What an application reads.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data: Option<Data>,
+        /// The message that this one answers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reply_to: Option<Seq>,
+        /// True once the message was deleted; its content is gone from the store.
+        #[serde(default, skip_serializing_if = "is_false")]
+        deleted: bool,
+    },
+    /// The author replaced a message's content.
+    Edit {
+        /// The message.
+        target: Seq,
+        /// The new text.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<Text>,
+        /// The new data.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data: Option<Data>,
+        /// True once the message was deleted; the edit's content is gone with it.
+        #[serde(default, skip_serializing_if = "is_false")]
+        deleted: bool,
+    },
+    /// The author or an admin erased a message.
+    Delete {
+        /// The message.
+        target: Seq,
+    },
+    /// Somebody set or took back a reaction.
+    React {
+        /// The message.
+        target: Seq,
+        /// The reaction.
+        emoji: Emoji,
+        /// Set, or taken back.
+        on: bool,
+    },
+    /// The room was made; `from` is its first admin.
+    Create {
+        /// The room's title.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        title: Option<Title>,
+        /// Whether anyone may join.
+        public: bool,
+        /// The first members besides the creator.
+        members: Vec<UserId>,
+    },
+    /// `from` entered the room.
+    Join {},
+    /// `from` left the room.
+    Leave {},
+    /// `from` brought `user` into the room.
+    Invite {
+        /// Who came in.
+        user: UserId,
+        /// In which role.
+        role: Role,
+    },
+    /// `from` took `user` out of the room.
+    Remove {
+        /// Who went.
+        user: UserId,
+    },
+    /// `from` changed the role of `user`.
+    Role {
+        /// Whose role.
+        user: UserId,
+        /// The new role.
+        role: Role,
+    },
+    /// `from` changed the room's title.
+    Rename {
+        /// The new title.
+        title: Title,
+    },
+    /// The stored event cannot be read. Its place in the log is kept, so that nobody's sync stops
+    /// here; the operator finds the report in the log.
+    Unreadable {},
+}
+
+impl EventBody {
+    /// The kind of this event.
+    pub fn kind(&self) -> EventKind {
+        match self {
+            Self::Message { .. } => EventKind::Message,
+            Self::Edit { .. } => EventKind::Edit,
+            Self::Delete { .. } => EventKind::Delete,
+            Self::React { .. } => EventKind::React,
+            Self::Create { .. } => EventKind::Create,
+            Self::Join {} => EventKind::Join,
+            Self::Leave {} => EventKind::Leave,
+            Self::Invite { .. } => EventKind::Invite,
+            Self::Remove { .. } => EventKind::Remove,
+            Self::Role { .. } => EventKind::Role,
+            Self::Rename { .. } => EventKind::Rename,
+            Self::Unreadable {} => EventKind::Unreadable,
+        }
+    }
+}
+
+/// The kinds of events, with the numbers that a store keeps for them. Numbers are never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum EventKind {
+    /// A stored event that cannot be read; never written.
+    Unreadable = 0,
+    /// See [`EventBody::Message`].
+    Message = 1,
+    /// See [`EventBody::Edit`].
+    Edit = 2,
+    /// See [`EventBody::Delete`].
+    Delete = 3,
+    /// See [`EventBody::React`].
+    React = 4,
+    /// See [`EventBody::Create`].
+    Create = 5,
+    /// See [`EventBody::Join`].
+    Join = 6,
+    /// See [`EventBody::Leave`].
+    Leave = 7,
+    /// See [`EventBody::Invite`].
+    Invite = 8,
+    /// See [`EventBody::Remove`].
+    Remove = 9,
+    /// See [`EventBody::Role`].
+    Role = 10,
+    /// See [`EventBody::Rename`].
+    Rename = 11,
+}
+
+impl EventKind {
+    const ALL: [Self; 12] = [
+        Self::Unreadable,
+        Self::Message,
+        Self::Edit,
+        Self::Delete,
+        Self::React,
+        Self::Create,
+        Self::Join,
+        Self::Leave,
+        Self::Invite,
+        Self::Remove,
+        Self::Role,
+        Self::Rename,
+    ];
+
+    /// The kind with this stored number; [`EventKind::Unreadable`] if there is none.
+    pub fn from_number(n: i64) -> Self {
+        usize::try_from(n).ok().and_then(|n| Self::ALL.get(n).copied()).unwrap_or(Self::Unreadable)
+    }
+
+    /// The frame's `type`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::Message => "message",
+            Self::Edit => "edit",
+            Self::Delete => "delete",
+            Self::React => "react",
+            Self::Create => "create",
+            Self::Join => "join",
+            Self::Leave => "leave",
+            Self::Invite => "invite",
+            Self::Remove => "remove",
+            Self::Role => "role",
+            Self::Rename => "rename",
+        }
+    }
+}
+
+/// What a member may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Everything a member may, and: delete anyone's message, invite, remove, change roles, rename.
+    Admin,
+    /// Read and write.
+    #[default]
+    Member,
+    /// Read only.
+    Reader,
+}
+
+/// A time: RFC 3339, UTC, milliseconds. Serialised as `2026-11-23T12:00:00.000Z`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// From milliseconds since the Unix epoch; what lies outside the years -9999 to 9999 is moved to
+    /// the nearest end.
+    pub fn from_millis(millis: i64) -> Self {
+        let (min, max) = (jiff::Timestamp::MIN.as_millisecond(), jiff::Timestamp::MAX.as_millisecond());
+        Self(millis.clamp(min, max))
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub fn as_millis(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = jiff::Timestamp::from_millisecond(self.0).map_err(|_| fmt::Error)?;
+        write!(f, "{time:.3}")
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(d)?;
+        let time: jiff::Timestamp = text.parse().map_err(serde::de::Error::custom)?;
+        Ok(Self(time.as_millisecond()))
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Timestamp".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "format": "date-time",
+            "description": "RFC 3339, UTC, milliseconds.",
+            "examples": ["2026-11-23T12:00:00.000Z"],
+        })
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde calls")]
+pub(crate) fn is_false(b: &bool) -> bool {
+    !b
+}

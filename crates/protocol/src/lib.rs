@@ -1,0 +1,29 @@
+//! The words of the Switchboard protocol, version 1.
+//!
+//! Everything a client may say is a [`Command`]; everything that lasts is an [`Event`]; everything
+//! that does not is a [`Signal`]; the answers are in [`reply`]. The crate knows no I/O: the server,
+//! the Rust client and the code generators all use it. `docs/protocol.md` tells the same in prose.
+
+mod code;
+mod command;
+mod data;
+mod decode;
+mod event;
+mod id;
+mod limits;
+pub mod reply;
+mod signal;
+mod text;
+
+pub use code::{CloseCode, ErrorCode};
+pub use command::*;
+pub use data::Data;
+pub use decode::{Frame, Rejected, decode, decode_named};
+pub use event::{Event, EventBody, EventKind, Role, Timestamp};
+pub use id::{CommandId, ConversationId, InvalidId, RoomId, Seq, Target, UserId};
+pub use limits::Limits;
+pub use signal::Signal;
+pub use text::{Device, Emoji, Key, Text, Title};
+
+/// The WebSocket subprotocol (RFC 6455 section 1.9) that names this version.
+pub const SUBPROTOCOL: &str = "switchboard.v1";

@@ -1,0 +1,120 @@
+//! Every limit: what it is, why it is there, and what happens at it. `welcome` tells them to clients,
+//! the `[limits]` section of the configuration changes them.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the server allows. Sizes are in bytes, times in milliseconds, rates per second.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Longest frame from a client. It bounds what one connection may make the server hold while a
+    /// frame is incomplete. Beyond: close 1009 at the first excess byte.
+    pub frame: u32,
+    /// Longest `text`, and longest `data` as JSON. A message is copied to every member and kept for
+    /// good, and several must fit a page. Beyond: the error `too_large`.
+    pub text: u32,
+    /// Longest `hello`: whoever has not said who they are gets less room. About 150 cursors fit.
+    /// Beyond: close 1009.
+    pub hello_frame: u32,
+    /// Time to say `hello` in, from the first byte of the connection on. Silent sockets cost memory.
+    /// Beyond: close 4408.
+    pub hello_timeout: u32,
+    /// The server pings a connection that has been quiet for so long: half of the 60 s after which
+    /// common proxies cut (nginx `proxy_read_timeout`).
+    pub ping_interval: u32,
+    /// Time to answer a ping in (any frame counts). A phone out of coverage is found after
+    /// `ping_interval + pong_timeout`. Beyond: close 4408.
+    pub pong_timeout: u32,
+    /// Most fragments of one WebSocket message; each costs work but need not carry a byte. Beyond:
+    /// close 1008.
+    pub fragments: u32,
+    /// Most connections in all. About 10 KB each with the kernel's share. Beyond: HTTP 503.
+    pub connections: u32,
+    /// Most connections of one user: tabs, phones and their half-dead predecessors. Beyond: the
+    /// error `rate_limited`, close 1013. 0 is no limit.
+    pub connections_per_user: u32,
+    /// Most connections from one address; an office behind one router fits. Beyond: HTTP 429. 0 is
+    /// no limit.
+    pub connections_per_address: u32,
+    /// Sends a second of one connection, with a burst of five seconds' worth. `send`, and whatever
+    /// else stores. Beyond: the error `rate_limited`. 0 is no limit.
+    pub sends_per_connection: u32,
+    /// The same for all connections of one user together. 0 is no limit.
+    pub sends_per_user: u32,
+    /// Frames of any kind a second of one connection, pings included, with a burst of five seconds'
+    /// worth. Beyond: the error `rate_limited`; still going on a second later: close 1008. 0 is no limit.
+    pub frames_per_connection: u32,
+    /// Most commands of one connection that may wait for their answer. Beyond: the server reads on
+    /// only when one is answered.
+    pub in_flight: u32,
+    /// Most items a page; the default of `limit` is half of it. Beyond: as many as this.
+    pub page: u32,
+    /// Most bytes a page: what a reader may make the server build at once. A page ends at the first
+    /// item beyond, with `more`.
+    pub page_bytes: u32,
+    /// Longest replay of one conversation after `hello`, in events. Beyond: a `gap` frame.
+    pub replay: u32,
+    /// Most bytes that may wait to be written to one connection. Beyond: the events of that
+    /// connection are read from the log again when it has caught up.
+    pub queue: u32,
+    /// Most members of a room in which `read`, `received` and `typing` are told to all: their number
+    /// grows with the square of the members. Beyond: only to the user's own devices.
+    pub signal_room: u32,
+    /// Most users in `watch`: what fits a screen, with room to scroll. Beyond: the error `too_large`.
+    pub watch: u32,
+    /// Most members named in `create`; one transaction writes them all. Beyond: the error `too_large`.
+    pub create_members: u32,
+    /// Most reactions to one message; they come with it in every page. Beyond: the error `too_large`.
+    pub reactions: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame: 64 * 1024,
+            text: 16 * 1024,
+            hello_frame: 8 * 1024,
+            hello_timeout: 5_000,
+            ping_interval: 30_000,
+            pong_timeout: 10_000,
+            fragments: 1_024,
+            connections: 100_000,
+            connections_per_user: 50,
+            connections_per_address: 1_000,
+            sends_per_connection: 20,
+            sends_per_user: 50,
+            frames_per_connection: 100,
+            in_flight: 1_024,
+            page: 200,
+            page_bytes: 512 * 1024,
+            replay: 5_000,
+            queue: 256 * 1024,
+            signal_room: 100,
+            watch: 200,
+            create_members: 1_000,
+            reactions: 1_000,
+        }
+    }
+}
+
+impl Limits {
+    /// The same without the limits of rate and of connections per user and address, so that a load
+    /// tool on one machine can run against a `dev` server.
+    #[must_use]
+    pub fn without_rates(self) -> Self {
+        Self {
+            connections_per_user: 0,
+            connections_per_address: 0,
+            sends_per_connection: 0,
+            sends_per_user: 0,
+            frames_per_connection: 0,
+            ..self
+        }
+    }
+
+    /// How many items a page has when the client asks for `wanted`.
+    pub fn page_size(&self, wanted: Option<u32>) -> u32 {
+        wanted.unwrap_or(self.page / 2).clamp(1, self.page.max(1))
+    }
+}

@@ -117,6 +117,20 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
+    /// Every code.
+    pub const ALL: [Self; 10] = [
+        Self::Normal,
+        Self::Protocol,
+        Self::NotUtf8,
+        Self::Policy,
+        Self::TooBig,
+        Self::Restart,
+        Self::TryLater,
+        Self::TokenExpired,
+        Self::Silent,
+        Self::Unauthorized,
+    ];
+
     /// The number on the wire.
     pub fn number(self) -> u16 {
         self as u16
@@ -125,7 +139,7 @@ impl CloseCode {
     /// The reason sent with the code: what happened, in at most 123 bytes (RFC 6455 section 5.5).
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Normal => "",
+            Self::Normal => "closed",
             Self::Protocol => "broken WebSocket framing",
             Self::NotUtf8 => "a text message is not UTF-8",
             Self::Policy => "against the rules; see the error before",

@@ -1,1 +1,119 @@
-//! Switchboard, the server.
+//! Switchboard, the server: one binary that stores every message before it acknowledges it, and
+//! carries it to every device of its recipients.
+//!
+//! `ARCHITECTURE.md` has the map and the invariants; this file has the wiring.
+
+mod access;
+pub mod auth;
+pub mod cli;
+pub mod clock;
+pub mod config;
+mod dev;
+mod frame;
+pub mod http;
+mod intake;
+mod limiter;
+pub mod metrics;
+mod presence;
+pub mod refusal;
+pub mod router;
+mod services;
+mod session;
+pub mod store;
+mod tasks;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use crate::auth::Authenticator;
+use crate::clock::Clock;
+use crate::config::{Config, UnknownUsers};
+use crate::limiter::UserLimiter;
+use crate::metrics::Metrics;
+use crate::services::Services;
+use crate::store::SharedStore;
+use crate::store::sqlite::{Settings, SqliteStore};
+use crate::tasks::Tasks;
+
+/// Runs a server on `listener` until `shutdown` is ready and everybody has been told.
+///
+/// # Errors
+/// The configuration cannot be used, or the data directory cannot be opened.
+pub async fn run(
+    listener: TcpListener,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    run_with_clock(listener, config, shutdown, Clock::system()).await
+}
+
+/// The same by another clock: what a test of time starts.
+pub async fn run_with_clock(
+    listener: TcpListener,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+    clock: Clock,
+) -> anyhow::Result<()> {
+    let authenticator = Authenticator::with_clock(&config.auth, clock.clone()).context("auth")?;
+    let metrics = Arc::new(Metrics::new());
+    let limits = Arc::new(config.limits.clone());
+    let tasks = Tasks::new();
+    let (store, batches) = SqliteStore::open(Settings {
+        data: config.data.clone(),
+        limits: config.limits.clone(),
+        strangers: config.unknown_users == UnknownUsers::Allow,
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+    })?;
+    let store: SharedStore = Arc::new(store);
+    let (handle, router) = router::new(router::Parts {
+        store: store.clone(),
+        batches,
+        metrics: metrics.clone(),
+        clock: clock.clone(),
+        limits: limits.clone(),
+        grace: config.presence_grace,
+        spread: u64::try_from(config.reconnect_spread.as_millis()).unwrap_or(u64::MAX),
+    });
+    tasks.spawn(router.run(tasks.cut().clone()));
+    let deadline = config.shutdown_deadline;
+    let services = Arc::new(Services {
+        mode: config.mode,
+        limiter: UserLimiter::new(&limits),
+        allowed_origins: config.allowed_origins,
+        authenticator,
+        clock,
+        limits,
+        metrics,
+        router: handle.clone(),
+        store,
+        tasks: tasks.clone(),
+    });
+    tasks.spawn(sweep(services.clone()));
+    tasks.spawn(http::serve(listener, services));
+    tracing::info!("ready");
+
+    shutdown.await;
+    // Not ready and no new connections first, then the farewells: nobody comes in behind them.
+    tasks.stop().cancel();
+    handle.stop().await;
+    drop(handle);
+    if !tasks.finish(deadline).await {
+        tracing::warn!("the deadline for stopping has passed; what was still open was cut");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Forgets the rates of users who are quiet, until the server stops.
+async fn sweep(services: Arc<Services>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(limiter::SWEEP) => services.limiter.sweep(),
+            () = services.tasks.stop().cancelled() => return,
+        }
+    }
+}

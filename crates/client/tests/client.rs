@@ -1,0 +1,319 @@
+//! The client against a scripted server on a real socket.
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use switchboard_client::{Client, ClientError, MAX_KEPT};
+use switchboard_protocol::reply::{Ok as OkFrame, OkBody, Reply, ServerFrame, Welcome};
+use switchboard_protocol::{
+    CommandId, ErrorCode, EventBody, Hello, Limits, Ping, SUBPROTOCOL, Send, Seq, Target, Text, UserId,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
+
+/// The server's end of one connection.
+struct Server(WebSocketStream<TcpStream>);
+
+impl Server {
+    async fn accept(listener: &TcpListener) -> Self {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        #[expect(clippy::result_large_err, reason = "the shape that tungstenite calls")]
+        let handshake = |request: &Request, mut response: Response| {
+            let headers = request.headers();
+            assert!(!headers.contains_key("origin"), "a program has no origin");
+            assert_eq!(headers["sec-websocket-protocol"], SUBPROTOCOL);
+            let agreed = SUBPROTOCOL.parse().expect("a header value");
+            response.headers_mut().insert("sec-websocket-protocol", agreed);
+            Ok(response)
+        };
+        Self(accept_hdr_async(stream, handshake).await.expect("a handshake"))
+    }
+
+    /// Accepts a connection and welcomes whoever says hello.
+    async fn welcome(listener: &TcpListener) -> Self {
+        let mut server = Self::accept(listener).await;
+        assert_eq!(server.hears().await, json!({"type": "hello", "user": "alice"}));
+        let welcome = Welcome {
+            user: UserId::parse("alice").expect("id"),
+            connection: "c1".into(),
+            server: "scripted".into(),
+            limits: Limits::default(),
+            conversations: Vec::new(),
+            more: false,
+        };
+        let frame: Reply = Reply::Welcome(Box::new(welcome));
+        server.says(serde_json::to_value(frame).expect("json")).await;
+        server
+    }
+
+    async fn hears(&mut self) -> Value {
+        let message = self.0.next().await.expect("open").expect("a message");
+        serde_json::from_str(message.to_text().expect("text")).expect("json")
+    }
+
+    async fn says(&mut self, frame: Value) {
+        self.0.send(Message::text(frame.to_string())).await.expect("sent");
+    }
+
+    async fn closes(&mut self, code: u16, reason: &str) {
+        let frame = CloseFrame { code: code.into(), reason: reason.into() };
+        self.0.close(Some(frame)).await.expect("closed");
+        assert!(matches!(self.0.next().await, Some(Ok(Message::Close(_))) | None), "the client agrees");
+    }
+}
+
+/// A socket to listen on, and its address for a client.
+async fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("ws://{}/v1/ws", listener.local_addr().expect("an address"));
+    (listener, url)
+}
+
+/// A client that has been welcomed, and the server's end of its connection.
+async fn connected() -> (Client, Server) {
+    let (listener, url) = listen().await;
+    let (client, server) = tokio::join!(Client::connect(&url, alice()), Server::welcome(&listener));
+    (client.expect("welcome").0, server)
+}
+
+fn alice() -> Hello {
+    Hello { token: None, user: UserId::parse("alice").ok(), device: None, cursors: Default::default() }
+}
+
+fn hi() -> Send {
+    let to = Target::parse("@bob").expect("target");
+    Send { to, text: Text::parse("hi").ok(), data: None, key: None, reply_to: None }
+}
+
+fn message(seq: u64) -> Value {
+    json!({"type": "message", "conversation": "@alice:bob", "seq": seq, "from": "bob",
+           "at": "2026-11-23T12:00:00.000Z", "text": "ho"})
+}
+
+fn stored(id: i64, seq: u64) -> Value {
+    json!({"type": "ok", "id": id, "conversation": "@alice:bob", "seq": seq, "at": "2026-11-23T12:00:00.000Z"})
+}
+
+async fn next_message(client: &mut Client) -> Seq {
+    match client.next().await {
+        Some(Ok(ServerFrame::Event(event))) if matches!(event.body, EventBody::Message { .. }) => event.seq,
+        other => panic!("no message but {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn hello_is_answered_by_welcome() {
+    let (listener, url) = listen().await;
+    let (client, _server) = tokio::join!(Client::connect(&url, alice()), Server::welcome(&listener));
+    let (_, welcome) = client.expect("welcome");
+    assert_eq!(welcome.user.as_str(), "alice");
+}
+
+#[tokio::test]
+async fn a_refused_hello_is_the_servers_error() {
+    let (listener, url) = listen().await;
+    let refuse = async {
+        let mut server = Server::accept(&listener).await;
+        server.hears().await;
+        server
+            .says(json!({"type": "error", "code": "unauthorized", "message": "no", "retryable": false}))
+            .await;
+    };
+    let (refused, ()) = tokio::join!(Client::connect(&url, alice()), refuse);
+    let Err(ClientError::Refused(failure)) = refused else { panic!("{refused:?}") };
+    assert_eq!(failure.code, ErrorCode::Unauthorized);
+}
+
+#[tokio::test]
+async fn a_server_without_a_websocket_is_told_by_its_status() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (listener, url) = listen().await;
+    let full = async {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        assert_ne!(stream.read(&mut [0; 1024]).await.expect("a request"), 0);
+        let answer = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 5\r\n\r\nfull\n";
+        stream.write_all(answer).await.expect("answered");
+    };
+    let (refused, ()) = tokio::join!(Client::open(&url), full);
+    let Err(ClientError::Handshake { status, body }) = refused else { panic!("{refused:?}") };
+    assert_eq!((status, body.as_str()), (503, "full"));
+}
+
+#[tokio::test]
+async fn a_call_keeps_what_else_arrives_in_order() {
+    let (mut client, mut server) = connected().await;
+    let script = async {
+        assert_eq!(server.hears().await, json!({"type": "send", "to": "@bob", "text": "hi", "id": 1}));
+        for frame in [message(6), stored(99, 1), message(7), stored(1, 8), message(9)] {
+            server.says(frame).await;
+        }
+    };
+    let (answer, ()) = tokio::join!(client.call(hi()), script);
+    let answer = answer.expect("stored");
+    assert!(matches!(answer, OkBody::Stored { seq: Seq(8), .. }), "{answer:?}");
+    assert_eq!(next_message(&mut client).await, Seq(6));
+    let other = client.next().await.expect("open").expect("understood");
+    assert!(
+        matches!(&other, ServerFrame::Reply(Reply::Ok(OkFrame { id: Some(CommandId::Number(99)), .. }))),
+        "{other:?}"
+    );
+    assert_eq!(next_message(&mut client).await, Seq(7));
+    assert_eq!(next_message(&mut client).await, Seq(9));
+}
+
+#[tokio::test]
+async fn a_call_keeps_no_more_than_it_may() {
+    let (mut client, mut server) = connected().await;
+    let script = async {
+        server.hears().await;
+        for _ in 0..MAX_KEPT {
+            server.0.feed(Message::text(r#"{"type":"pong"}"#)).await.expect("written");
+        }
+        server.says(stored(1, 1)).await;
+    };
+    let (answer, ()) = tokio::join!(client.call(hi()), script);
+    assert!(matches!(answer, Err(ClientError::Unread(MAX_KEPT))), "{answer:?}");
+    for _ in 0..MAX_KEPT {
+        let kept = client.next().await.expect("open").expect("understood");
+        assert_eq!(kept, ServerFrame::Reply(Reply::Pong { id: None }));
+    }
+    let answer = client.next().await.expect("open").expect("understood");
+    assert!(matches!(answer, ServerFrame::Reply(Reply::Ok(_))), "the answer comes after all: {answer:?}");
+}
+
+#[tokio::test]
+async fn a_refused_call_is_its_own_error_and_not_anothers() {
+    let (mut client, mut server) = connected().await;
+    let error = |id: i64, code: &str| json!({"type": "error", "id": id, "code": code, "message": "m", "retryable": false});
+    let script = async {
+        server.hears().await;
+        server.says(error(0, "not_found")).await;
+        server.says(error(1, "forbidden")).await;
+    };
+    let (refused, ()) = tokio::join!(client.call(hi()), script);
+    let Err(ClientError::Refused(failure)) = refused else { panic!("{refused:?}") };
+    assert_eq!(failure.code, ErrorCode::Forbidden);
+    let other = client.next().await.expect("open").expect("understood");
+    assert!(matches!(other, ServerFrame::Reply(Reply::Error(f)) if f.code == ErrorCode::NotFound));
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_by_its_pong() {
+    let (mut client, mut server) = connected().await;
+    let script = async {
+        assert_eq!(server.hears().await, json!({"type": "ping", "id": 1}));
+        server.says(json!({"type": "pong", "id": 1})).await;
+    };
+    let (answer, ()) = tokio::join!(client.call(Ping {}), script);
+    assert_eq!(answer.expect("pong"), OkBody::Done {});
+}
+
+#[tokio::test]
+async fn submitted_commands_are_answered_through_next() {
+    let (mut client, mut server) = connected().await;
+    let ids = client.submit_all([hi().into(), hi().into()]).await.expect("written");
+    assert_eq!(ids, 1..3);
+    assert_eq!(client.submit(Ping {}).await.expect("written"), 3);
+    for id in 1..=3 {
+        assert_eq!(server.hears().await["id"], id);
+    }
+    server.says(stored(2, 5)).await;
+    let answer = client.next().await.expect("open").expect("understood");
+    assert!(
+        matches!(&answer, ServerFrame::Reply(Reply::Ok(OkFrame { id: Some(CommandId::Number(2)), .. }))),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_abandoned_next_loses_nothing() {
+    let (mut client, mut server) = connected().await;
+    tokio::select! {
+        biased;
+        frame = client.next() => panic!("nothing was said, but {frame:?}"),
+        () = server.says(message(1)) => {}
+    }
+    assert_eq!(next_message(&mut client).await, Seq(1));
+}
+
+#[tokio::test]
+async fn the_close_code_is_known_once_the_end_is_reached() {
+    let (mut client, mut server) = connected().await;
+    let read = async {
+        assert_eq!(client.close_code(), None);
+        assert_eq!(next_message(&mut client).await, Seq(1));
+        assert!(client.next().await.is_none());
+        assert!(client.next().await.is_none(), "the end stays the end");
+        assert_eq!(client.close_code(), Some(1012));
+        let late = client.call(Ping {}).await;
+        let Err(ClientError::Closed { code: Some(1012), reason }) = late else { panic!("{late:?}") };
+        assert_eq!(reason, "restarting");
+    };
+    let script = async {
+        server.says(message(1)).await;
+        server.closes(1012, "restarting").await;
+    };
+    tokio::join!(read, script);
+}
+
+#[tokio::test]
+async fn a_call_fails_when_the_server_closes() {
+    let (mut client, mut server) = connected().await;
+    let script = async {
+        server.hears().await;
+        server.closes(4408, "nothing heard").await;
+    };
+    let (answer, ()) = tokio::join!(client.call(hi()), script);
+    assert!(matches!(answer, Err(ClientError::Closed { code: Some(4408), .. })), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_an_error_and_then_the_end() {
+    let (mut client, server) = connected().await;
+    drop(server);
+    let broken = client.next().await;
+    assert!(matches!(broken, Some(Err(ClientError::Transport(_)))), "{broken:?}");
+    assert!(client.next().await.is_none());
+    assert_eq!(client.close_code(), None);
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_told_and_passed_over() {
+    let (mut client, mut server) = connected().await;
+    server.says(json!({"type": "novelty"})).await;
+    server.says(message(1)).await;
+    let strange = client.next().await;
+    let Some(Err(ClientError::NotUnderstood { frame, .. })) = strange else { panic!("{strange:?}") };
+    assert_eq!(frame, r#"{"type":"novelty"}"#);
+    assert_eq!(next_message(&mut client).await, Seq(1));
+}
+
+#[tokio::test]
+async fn raw_words_go_out_as_they_are() {
+    let (mut client, mut server) = connected().await;
+    client.send_raw("[]").await.expect("sent");
+    client.send_binary(*b"\0").await.expect("sent");
+    assert_eq!(server.hears().await, json!([]));
+    assert_eq!(server.0.next().await.expect("open").expect("message"), Message::binary(vec![0]));
+}
+
+#[tokio::test]
+async fn to_close_is_to_wait_for_the_server() {
+    let (mut client, mut server) = connected().await;
+    let script = async {
+        let goodbye = server.0.next().await.expect("open").expect("a message");
+        assert!(matches!(&goodbye, Message::Close(Some(frame)) if u16::from(frame.code) == 1000));
+        assert!(server.0.next().await.is_none());
+    };
+    tokio::join!(client.close(), script);
+    assert!(client.next().await.is_none());
+}
+
+#[test]
+fn an_error_may_go_anywhere() {
+    fn anywhere<T: std::marker::Send + std::marker::Sync + 'static>() {}
+    anywhere::<ClientError>();
+    anywhere::<Client>();
+}

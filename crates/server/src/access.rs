@@ -1,0 +1,191 @@
+//! Who may do what: pure checks, called in the transaction that reads or writes.
+//!
+//! "Not there" and "not allowed to know" are the same refusal. A member sees the whole log; somebody
+//! who left sees it up to the event of leaving; nobody else sees anything.
+
+use switchboard_protocol::{ConversationId, Role, Seq, UserId};
+
+use crate::refusal::Refusal;
+use crate::store::ConversationKey;
+
+/// A conversation as its row says.
+#[derive(Debug, Clone)]
+pub(crate) struct Conversation {
+    /// Its number.
+    pub(crate) key: ConversationKey,
+    /// Its id.
+    pub(crate) name: ConversationId,
+    /// A room's title.
+    pub(crate) title: Option<String>,
+    /// Whether anyone may join.
+    pub(crate) public: bool,
+    /// The last event.
+    pub(crate) head: Seq,
+    /// How many of the events are messages.
+    pub(crate) messages: u64,
+    /// The last message.
+    pub(crate) last_message: Seq,
+    /// How many members there are.
+    pub(crate) members: u64,
+    /// How many of them are admins.
+    pub(crate) admins: u64,
+    /// The time of the last event, in milliseconds since the Unix epoch.
+    pub(crate) at: i64,
+}
+
+/// A membership as its row says, present or past.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Membership {
+    /// What the member may do.
+    pub(crate) role: Role,
+    /// The event of joining.
+    pub(crate) since: Seq,
+    /// The event of leaving, for somebody who left.
+    pub(crate) until: Option<Seq>,
+    /// The cursor of reading.
+    pub(crate) read: Seq,
+    /// The cursor of delivery.
+    pub(crate) received: Seq,
+    /// Own messages in the conversation.
+    pub(crate) sent: u64,
+    /// Messages up to `read`.
+    pub(crate) read_messages: u64,
+    /// Own messages up to `read`.
+    pub(crate) read_sent: u64,
+}
+
+impl Membership {
+    /// Messages of others after `read`, in a conversation that has `messages` in all.
+    pub(crate) fn unread(&self, messages: u64) -> u64 {
+        messages.saturating_sub(self.read_messages).saturating_sub(self.sent.saturating_sub(self.read_sent))
+    }
+}
+
+/// The last event that somebody may see.
+pub(crate) fn check_visible(head: Seq, membership: Option<&Membership>) -> Result<Seq, Refusal> {
+    let membership = membership.ok_or_else(Refusal::not_found)?;
+    Ok(membership.until.map_or(head, |until| until.min(head)))
+}
+
+/// A present member, of any role.
+pub(crate) fn check_member(membership: Option<&Membership>) -> Result<&Membership, Refusal> {
+    membership.filter(|m| m.until.is_none()).ok_or_else(Refusal::not_found)
+}
+
+/// A member who may write.
+pub(crate) fn check_writer(membership: Option<&Membership>) -> Result<&Membership, Refusal> {
+    let member = check_member(membership)?;
+    match member.role {
+        Role::Admin | Role::Member => Ok(member),
+        Role::Reader => {
+            Err(Refusal::forbidden("a reader may not write here; ask an admin for the role `member`"))
+        }
+    }
+}
+
+/// A member who may change the room.
+pub(crate) fn check_admin(membership: Option<&Membership>) -> Result<&Membership, Refusal> {
+    let member = check_member(membership)?;
+    match member.role {
+        Role::Admin => Ok(member),
+        Role::Member | Role::Reader => Err(Refusal::forbidden("only an admin of the room may do that")),
+    }
+}
+
+/// Who may write a direct conversation that does not exist yet: its two users.
+pub(crate) fn check_peer(conversation: &ConversationId, user: &UserId) -> Result<(UserId, UserId), Refusal> {
+    match conversation.peers() {
+        Some((a, b)) if a == *user || b == *user => Ok((a, b)),
+        _ => Err(Refusal::not_found()),
+    }
+}
+
+/// A room: a direct conversation always has its two users and no title. Asked after membership, so
+/// that a stranger learns nothing.
+pub(crate) fn check_room(conversation: &ConversationId) -> Result<(), Refusal> {
+    if conversation.is_room() {
+        Ok(())
+    } else {
+        Err(Refusal::forbidden(
+            "a direct conversation always has its two people and no title; make a room for more",
+        ))
+    }
+}
+
+/// Who may invite: an admin anybody in any role; a member of a public room anybody as `member`, since
+/// those could join by themselves.
+pub(crate) fn check_inviter(
+    room: &Conversation,
+    inviter: Option<&Membership>,
+    role: Role,
+) -> Result<(), Refusal> {
+    if room.public && role == Role::Member {
+        check_writer(inviter).map(|_| ())
+    } else {
+        check_admin(inviter).map(|_| ())
+    }
+}
+
+/// A room keeps an admin while it has members: without one nobody could be invited, ever.
+pub(crate) fn check_admin_remains(room: &Conversation, going: &Membership) -> Result<(), Refusal> {
+    if going.role == Role::Admin && room.admins == 1 && room.members > 1 {
+        Err(Refusal::forbidden("you are the room's only admin: make somebody else `admin` first"))
+    } else {
+        Ok(())
+    }
+}
+
+/// Who may edit: the author.
+pub(crate) fn check_author(author: bool) -> Result<(), Refusal> {
+    if author { Ok(()) } else { Err(Refusal::forbidden("only its author may edit a message")) }
+}
+
+/// Who may delete: the author, or an admin of the room.
+pub(crate) fn check_eraser(author: bool, member: &Membership) -> Result<(), Refusal> {
+    if author || member.role == Role::Admin {
+        Ok(())
+    } else {
+        Err(Refusal::forbidden("only its author or an admin of the room may delete a message"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use switchboard_protocol::ErrorCode;
+
+    fn member(role: Role, until: Option<u64>) -> Membership {
+        Membership {
+            role,
+            since: Seq(1),
+            until: until.map(Seq),
+            read: Seq(0),
+            received: Seq(0),
+            sent: 2,
+            read_messages: 3,
+            read_sent: 1,
+        }
+    }
+
+    #[test]
+    fn a_former_member_sees_up_to_leaving() {
+        assert_eq!(check_visible(Seq(9), None).map_err(|r| r.code), Err(ErrorCode::NotFound));
+        assert_eq!(check_visible(Seq(9), Some(&member(Role::Member, Some(4)))), Ok(Seq(4)));
+        assert_eq!(check_visible(Seq(9), Some(&member(Role::Reader, None))), Ok(Seq(9)));
+    }
+
+    #[test]
+    fn a_former_member_writes_nothing_and_learns_nothing() {
+        for role in [Role::Admin, Role::Member, Role::Reader] {
+            let former = member(role, Some(4));
+            assert_eq!(check_writer(Some(&former)).map_err(|r| r.code).err(), Some(ErrorCode::NotFound));
+            assert_eq!(check_admin(Some(&former)).map_err(|r| r.code).err(), Some(ErrorCode::NotFound));
+        }
+    }
+
+    #[test]
+    fn unread_counts_others_messages_after_the_cursor() {
+        // 10 messages, 3 up to the cursor; 2 own ones, 1 of them up to the cursor.
+        assert_eq!(member(Role::Member, None).unread(10), 6);
+    }
+}

@@ -1,0 +1,310 @@
+//! Who somebody is: tokens of users (JWT, RFC 7519) and keys of back ends.
+
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use switchboard_protocol::{Timestamp, UserId};
+
+use crate::clock::Clock;
+use crate::config::{AuthConfig, AuthKey, ConfigError};
+
+/// How far ahead of ours the clock of whoever minted a token may be, in milliseconds, before `nbf`
+/// refuses it. `exp` has no such grace: a connection is closed when it comes.
+const NOT_BEFORE_LEEWAY: i64 = 60_000;
+
+/// Fewest bytes of an RSA key's DER: RS256 wants a modulus of 2048 bits or more (RFC 7518 section 3.3).
+const MIN_RSA_DER: usize = 2048 / 8;
+
+/// Who is on the other side, by a token that was good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Who.
+    pub user: UserId,
+    /// Until when; from that moment on the token is no good.
+    pub expires: Timestamp,
+}
+
+/// Why a token is no good, or none can be made. The message says what to do and never holds the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// The server has no key.
+    #[error(
+        "the server has no secret to verify tokens with; set SWITCHBOARD_AUTH_SECRET_FILE, or in `dev` mode \
+         say `user` in place of a token"
+    )]
+    NotConfigured,
+    /// Not a JWT, or one signed otherwise than the server wants.
+    #[error(
+        "not a token for this server: it takes JWTs signed with {0:?}; get one from your application's back \
+         end"
+    )]
+    Malformed(Algorithm),
+    /// The signature is not that of the server's key.
+    #[error("the token's signature is wrong: it was made with another key than this server's, or altered")]
+    Signature,
+    /// `exp` has come.
+    #[error("the token has expired; get a new one")]
+    Expired,
+    /// `nbf` has not come.
+    #[error("the token is not valid yet; compare the clocks of the server and of whoever made the token")]
+    NotYet,
+    /// A claim is missing or wrong.
+    #[error("{0}")]
+    Claim(&'static str),
+    /// Only a server with a secret makes tokens.
+    #[error("a public key can only verify tokens; make them where the private key is, or configure a secret")]
+    CannotMint,
+    /// The time to live does not end in the range of dates.
+    #[error("a token lives for at least a second, and not beyond the year 9999")]
+    Lifetime,
+    /// The operating system gave no random bytes.
+    #[error("the operating system gives no random bytes")]
+    NoRandomness,
+}
+
+/// The claims that are looked at. The times are NumericDates: seconds, perhaps with a fraction.
+#[derive(Deserialize)]
+struct Claims {
+    sub: Option<String>,
+    exp: Option<f64>,
+    nbf: Option<f64>,
+}
+
+/// The claims that are made.
+#[derive(Serialize)]
+struct Minted<'a> {
+    sub: &'a UserId,
+    iat: i64,
+    exp: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
+}
+
+struct Keys {
+    verify: DecodingKey,
+    /// With a secret only.
+    mint: Option<EncodingKey>,
+    validation: Validation,
+    algorithm: Algorithm,
+}
+
+/// Verifies tokens, and with a secret makes them.
+pub struct Authenticator {
+    keys: Option<Keys>,
+    issuer: Option<String>,
+    audience: Option<String>,
+    clock: Clock,
+}
+
+impl fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let algorithm = self.keys.as_ref().map(|keys| keys.algorithm);
+        f.debug_struct("Authenticator").field("algorithm", &algorithm).finish_non_exhaustive()
+    }
+}
+
+impl Authenticator {
+    /// An authenticator by the system's clock. Fails if the public key cannot be used.
+    pub fn new(config: &AuthConfig) -> Result<Self, ConfigError> {
+        Self::with_clock(config, Clock::system())
+    }
+
+    /// The same by another clock.
+    pub fn with_clock(config: &AuthConfig, clock: Clock) -> Result<Self, ConfigError> {
+        let (issuer, audience) = (config.issuer.clone(), config.audience.clone());
+        let keys = match &config.key {
+            None => None,
+            Some(key) => {
+                let (verify, algorithm, mint) = match key {
+                    AuthKey::Secret(secret) => {
+                        let (verify, mint) = (DecodingKey::from_secret, EncodingKey::from_secret);
+                        (verify(secret.expose()), Algorithm::HS256, Some(mint(secret.expose())))
+                    }
+                    AuthKey::PublicKey(pem) => {
+                        let (key, algorithm) = parse_public_key(pem)?;
+                        (key, algorithm, None)
+                    }
+                };
+                let validation = validation(algorithm, issuer.as_deref(), audience.as_deref());
+                Some(Keys { verify, mint, validation, algorithm })
+            }
+        };
+        Ok(Self { keys, issuer, audience, clock })
+    }
+
+    /// Says who the bearer of a token is. The algorithm is the configured key's, whatever the token
+    /// says; `sub` must be a user id, `exp` in the future, `nbf` past but for 60 s, `iss` and `aud` as
+    /// configured.
+    pub fn verify(&self, token: &str) -> Result<Identity, AuthError> {
+        let keys = self.keys.as_ref().ok_or(AuthError::NotConfigured)?;
+        let malformed = AuthError::Malformed(keys.algorithm);
+        let header = jsonwebtoken::decode_header(token).map_err(|_| malformed)?;
+        // An extension marked critical must be understood (RFC 7515 section 4.1.11), and we know none.
+        if header.alg != keys.algorithm || header.crit.is_some() {
+            return Err(malformed);
+        }
+        let claims = jsonwebtoken::decode::<Claims>(token, &keys.verify, &keys.validation)
+            .map_err(|e| explain(e.kind(), malformed))?
+            .claims;
+        let now = self.clock.now();
+        let expires = millis(
+            claims.exp.ok_or(AuthError::Claim("the token has no `exp`: it must say when it expires"))?,
+        );
+        if expires <= now {
+            return Err(AuthError::Expired);
+        }
+        if claims.nbf.is_some_and(|nbf| millis(nbf).as_millis() > now.as_millis() + NOT_BEFORE_LEEWAY) {
+            return Err(AuthError::NotYet);
+        }
+        let user = claims.sub.as_deref().and_then(|sub| UserId::parse(sub).ok()).ok_or(AuthError::Claim(
+            "the token's `sub` must be the user's id: 1 to 64 characters of A-Z a-z 0-9 . _ ~ + = | @ -, the \
+             first a letter or a digit",
+        ))?;
+        Ok(Identity { user, expires })
+    }
+
+    /// Makes a token for `user` that lives for `ttl`, rounded up to a second. Only with a secret.
+    pub fn mint(&self, user: &UserId, ttl: Duration) -> Result<String, AuthError> {
+        let keys = self.keys.as_ref().ok_or(AuthError::NotConfigured)?;
+        let key = keys.mint.as_ref().ok_or(AuthError::CannotMint)?;
+        let now = self.clock.now().as_millis().div_euclid(1_000);
+        let last = Timestamp::from_millis(i64::MAX).as_millis() / 1_000;
+        let ttl = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
+        let exp = i64::try_from(ttl).ok().and_then(|ttl| now.checked_add(ttl)).ok_or(AuthError::Lifetime)?;
+        if exp <= now || exp > last {
+            return Err(AuthError::Lifetime);
+        }
+        let (iss, aud) = (self.issuer.as_deref(), self.audience.as_deref());
+        let claims = Minted { sub: user, iat: now, exp, iss, aud };
+        jsonwebtoken::encode(&Header::new(keys.algorithm), &claims, key).map_err(|_| AuthError::CannotMint)
+    }
+}
+
+/// What the library is to check: signature, `iss` and `aud`. The times are checked here, by our clock.
+fn validation(algorithm: Algorithm, issuer: Option<&str>, audience: Option<&str>) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.required_spec_claims.clear();
+    if let Some(issuer) = issuer {
+        validation.set_issuer(&[issuer]);
+        validation.required_spec_claims.insert("iss".to_owned());
+    }
+    if let Some(audience) = audience {
+        validation.set_audience(&[audience]);
+        validation.required_spec_claims.insert("aud".to_owned());
+    }
+    validation
+}
+
+fn explain(kind: &ErrorKind, malformed: AuthError) -> AuthError {
+    const ISSUER: AuthError = AuthError::Claim("the token's `iss` is not the issuer that this server trusts");
+    const AUDIENCE: AuthError = AuthError::Claim(
+        "the token's `aud` is not this server's audience: it was made for somebody else, or `auth.audience` \
+         is not set",
+    );
+    match kind {
+        ErrorKind::InvalidSignature => AuthError::Signature,
+        ErrorKind::InvalidIssuer => ISSUER,
+        ErrorKind::InvalidAudience => AUDIENCE,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => ISSUER,
+        ErrorKind::MissingRequiredClaim(_) => AUDIENCE,
+        ErrorKind::Json(_) => AuthError::Claim(
+            "the token's claims cannot be read: `sub` is a string, `exp` and `nbf` are seconds since 1970",
+        ),
+        _ => malformed,
+    }
+}
+
+fn millis(seconds: f64) -> Timestamp {
+    // A cast of a float saturates, and the timestamp clamps what is left.
+    #[expect(clippy::cast_possible_truncation, reason = "saturating is what is wanted")]
+    Timestamp::from_millis((seconds * 1_000.0) as i64)
+}
+
+/// The key in a PEM file, with the one algorithm that it is used with.
+fn parse_public_key(pem: &str) -> Result<(DecodingKey, Algorithm), ConfigError> {
+    if pem.contains("PRIVATE KEY") {
+        return Err(ConfigError::new(
+            "`auth.public_key` is a private key; this server needs the public half only: \
+             `openssl pkey -in KEY -pubout`",
+        ));
+    }
+    if pem.contains("BEGIN CERTIFICATE") {
+        return Err(ConfigError::new(
+            "`auth.public_key` is a certificate; take the key out of it: \
+             `openssl x509 -in CERT -pubkey -noout`",
+        ));
+    }
+    let bytes = pem.as_bytes();
+    let size = |key: &DecodingKey| key.try_get_as_bytes().map_or(0, <[u8]>::len);
+    if let Ok(key) = DecodingKey::from_rsa_pem(bytes) {
+        if size(&key) < MIN_RSA_DER {
+            return Err(ConfigError::new(
+                "`auth.public_key` is an RSA key of less than 2048 bits; make a longer one",
+            ));
+        }
+        return Ok((key, Algorithm::RS256));
+    }
+    if let Ok(key) = DecodingKey::from_ec_pem(bytes) {
+        // ES256 is the curve P-256, whose points take 65 bytes, or 33 compressed (SEC 1 section 2.3.3).
+        if ![65, 33].contains(&size(&key)) {
+            return Err(ConfigError::new(
+                "`auth.public_key` is on another curve than P-256, the one of ES256",
+            ));
+        }
+        return Ok((key, Algorithm::ES256));
+    }
+    if let Ok(key) = DecodingKey::from_ed_pem(bytes) {
+        return Ok((key, Algorithm::EdDSA));
+    }
+    Err(ConfigError::new(
+        "`auth.public_key` is not a public key in PEM (-----BEGIN PUBLIC KEY-----) of type RSA, P-256 or \
+         Ed25519",
+    ))
+}
+
+/// A back end's key: `sbk_` and 256 random bits in base64url. It is shown once, when it is made; the
+/// server keeps its hash.
+pub struct ApiKey(String);
+
+impl ApiKey {
+    /// What every key begins with, so that scanners find one that leaked, and doors tell it from a token.
+    pub const PREFIX: &'static str = "sbk_";
+
+    /// A new key. Fails if the operating system gives no random bytes.
+    pub fn generate() -> Result<Self, AuthError> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|_| AuthError::NoRandomness)?;
+        Ok(Self(format!("{}{}", Self::PREFIX, URL_SAFE_NO_PAD.encode(bytes))))
+    }
+
+    /// The key itself, for the one time that it is shown.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// SHA-256 of a key as it was presented: what the store keeps and looks up. A slow, salted hash
+    /// protects passwords because they can be guessed; 256 random bits cannot, whatever the hash costs.
+    /// For the same reason looking the hash up need not take constant time.
+    pub fn hash(key: &str) -> [u8; 32] {
+        Sha256::digest(key.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(hidden)")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! The command line: its definition, and the one dispatch to what each subcommand does. Data goes to
+//! stdout, everything said to a person about it to stderr.
+
+mod completions;
+mod config;
+mod connect;
+mod key;
+mod output;
+mod send;
+mod serve;
+mod show;
+mod tail;
+mod token;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Flags, Mode};
+
+/// A message router that stores before it acknowledges, and forgets nothing.
+#[derive(Debug, Parser)]
+#[command(name = "switchboard", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the server.
+    Serve(ServerArgs),
+    /// Runs a server for trying things out: on this machine only, believing whoever connects.
+    Dev(ServerArgs),
+    /// Makes a token for a user, with the configured secret.
+    Token(token::TokenArgs),
+    /// Makes, lists and revokes the API keys of back ends.
+    Key(key::KeyArgs),
+    /// Sends a message.
+    Send(send::SendArgs),
+    /// Prints events as they come, one a line.
+    Tail(tail::TailArgs),
+    /// Checks and shows the configuration.
+    Config(config::ConfigArgs),
+    /// Prints the completions for a shell.
+    Completions(completions::CompletionsArgs),
+}
+
+/// The flags of everything that runs a server.
+#[derive(Debug, Args)]
+struct ServerArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// The address to listen on [default: 127.0.0.1:9501]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// The directory of the database [default: ./data]
+    #[arg(long, value_name = "DIRECTORY")]
+    data: Option<String>,
+}
+
+impl ServerArgs {
+    fn flags(self) -> Flags {
+        Flags { listen: self.listen, data: self.data, ..self.file.flags() }
+    }
+}
+
+/// The flag of everything that reads the configuration.
+#[derive(Debug, Args)]
+struct FileArgs {
+    /// The configuration file, in TOML
+    #[arg(long, value_name = "FILE", env = "SWITCHBOARD_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl FileArgs {
+    fn flags(self) -> Flags {
+        // Set but empty counts as not set, as for every other variable.
+        Flags { config: self.config.filter(|path| !path.as_os_str().is_empty()), ..Flags::default() }
+    }
+
+    /// The configuration, for commands that run no server.
+    fn read(self) -> anyhow::Result<Config> {
+        Ok(Config::read(Mode::Serve, &self.flags(), &environment())?)
+    }
+}
+
+/// The environment, as far as it can be read as text: our names and values are all text.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        .collect()
+}
+
+/// Runs the program. The exit code is 0 for success, 1 for failure, 2 for a command line that cannot
+/// be understood, 130 for a second signal.
+pub fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        // Whoever read our output has enough, as `head` does: nothing went wrong.
+        Err(error) if error.is::<output::Closed>() => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(args) => serve::run(Mode::Serve, &args.flags()),
+        Command::Dev(args) => serve::run(Mode::Dev, &args.flags()),
+        Command::Token(args) => token::run(args),
+        Command::Key(args) => key::run(args),
+        Command::Send(args) => connect::block_on(send::run(args)),
+        Command::Tail(args) => connect::block_on(tail::run(args)),
+        Command::Config(args) => config::run(args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_the_readme_types_is_understood() {
+        for line in [
+            "serve --config x.toml --listen 0.0.0.0:9501 --data /d",
+            "dev",
+            "token alice --ttl 90m --json",
+            "key create billing",
+            "key list --json",
+            "key revoke billing",
+            "send @bob hi --user alice",
+            "send #general --data-json {\"a\":1} --key k1 --token t",
+            "send @bob --json -- -1",
+            "tail",
+            "tail #general @alice:bob @bob --after 41 --json",
+            "config check",
+            "config show --json",
+            "config default",
+            "completions bash",
+        ] {
+            let words = std::iter::once("switchboard").chain(line.split(' '));
+            Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+        for line in [
+            "",
+            "send bob hi",
+            "send @bob",
+            "tail general",
+            "tail --after 3",
+            "token alice --ttl 0s",
+            "key create",
+        ] {
+            let words = std::iter::once("switchboard").chain(line.split(' ').filter(|w| !w.is_empty()));
+            assert!(Cli::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+}

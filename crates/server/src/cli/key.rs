@@ -1,0 +1,121 @@
+//! `switchboard key`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{FileArgs, environment, output};
+use crate::auth::ApiKey;
+use crate::config::{Config, Flags, Mode};
+use crate::store::keys;
+
+/// The flags of `key`.
+#[derive(Debug, Args)]
+pub(super) struct KeyArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+/// Where the database is.
+#[derive(Debug, Args)]
+struct Place {
+    #[command(flatten)]
+    file: FileArgs,
+    /// The directory of the database [default: ./data]
+    #[arg(long, value_name = "DIRECTORY")]
+    data: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Makes a key and prints it, once: only its hash is kept
+    Create {
+        /// What to call it: 1 to 64 visible characters
+        #[arg(value_parser = parse_name)]
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Lists the keys
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Revokes a key: from then on it is refused
+    Revoke {
+        /// What it is called
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Makes, lists or revokes.
+pub(super) fn run(args: KeyArgs) -> anyhow::Result<ExitCode> {
+    match args.what {
+        What::Create { name, place } => {
+            let json = place.json;
+            create(&name, &place.data()?, json)?;
+        }
+        What::List { place } => {
+            let json = place.json;
+            list(&place.data()?, json)?;
+        }
+        What::Revoke { name, place } => {
+            let json = place.json;
+            if !keys::revoke(&place.data()?, &name)? {
+                bail!("there is no key {name:?} that could be revoked; `switchboard key list` shows them");
+            }
+            let text = if json {
+                json!({"name": name, "revoked": true}).to_string()
+            } else {
+                format!("revoked {name}")
+            };
+            output::line(&text)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Place {
+    fn data(self) -> anyhow::Result<std::path::PathBuf> {
+        let flags = Flags { data: self.data, ..self.file.flags() };
+        Ok(Config::read(Mode::Serve, &flags, &environment())?.data)
+    }
+}
+
+fn create(name: &str, data: &Path, json: bool) -> anyhow::Result<()> {
+    let key = ApiKey::generate()?;
+    keys::create(data, name, &ApiKey::hash(key.expose()))?;
+    if json {
+        return output::line(&json!({"name": name, "key": key.expose()}).to_string());
+    }
+    output::note("this is the only time that the key is shown; it acts for any user, so keep it on servers:");
+    output::line(key.expose())
+}
+
+fn list(data: &Path, json: bool) -> anyhow::Result<()> {
+    for key in keys::list(data)? {
+        let text = if json {
+            json!({"name": key.name, "created": key.created, "revoked": key.revoked}).to_string()
+        } else {
+            let state = if key.revoked { "revoked" } else { "active" };
+            format!("{}  {state:<7}  {}", key.created, output::printable(&key.name))
+        };
+        output::line(&text)?;
+    }
+    Ok(())
+}
+
+fn parse_name(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() || text.len() > 64 || text.chars().any(char::is_control) {
+        return Err("a name has 1 to 64 visible characters");
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,70 @@
+//! An event in one line, for a person.
+
+use switchboard_protocol::{Data, Event, EventBody, Seq, Text};
+
+use super::output::printable;
+
+/// The event in words, its text with control characters escaped.
+pub(super) fn describe(event: &Event) -> String {
+    let from = &event.from;
+    let what = match &event.body {
+        EventBody::Message { deleted: true, .. } => format!("{from}: (deleted)"),
+        EventBody::Message { text, data, reply_to, .. } => {
+            let answers = reply_to.map_or_else(String::new, |Seq(n)| format!(" (to {n})"));
+            format!("{from}{answers}: {}", content(text.as_ref(), data.as_ref()))
+        }
+        EventBody::Edit { target, deleted: true, .. } => format!("{from} edited {target}, since deleted"),
+        EventBody::Edit { target, text, data, .. } => {
+            format!("{from} edited {target}: {}", content(text.as_ref(), data.as_ref()))
+        }
+        EventBody::Delete { target } => format!("{from} deleted {target}"),
+        EventBody::React { target, emoji, on } => {
+            let (verb, joint) = if *on { ("put", "on") } else { ("took", "off") };
+            format!("{from} {verb} {} {joint} {target}", printable(emoji.as_str()))
+        }
+        EventBody::Create { title, public, members } => {
+            let kind = if *public { "public" } else { "private" };
+            let title = title.as_ref().map_or_else(String::new, |t| format!(" {:?}", printable(t.as_str())));
+            format!("{from} made the {kind} room{title} with {} others", members.len())
+        }
+        EventBody::Join {} => format!("{from} joined"),
+        EventBody::Leave {} => format!("{from} left"),
+        EventBody::Invite { user, role } => format!("{from} brought {user} in, as {role:?}"),
+        EventBody::Remove { user } => format!("{from} took {user} out"),
+        EventBody::Role { user, role } => format!("{from} made {user} {role:?}"),
+        EventBody::Rename { title } => format!("{from} renamed the room {:?}", printable(title.as_str())),
+        EventBody::Unreadable {} => "(an event that the server cannot read)".to_owned(),
+    };
+    format!("{} {} {} {what}", event.at, event.conversation, event.seq)
+}
+
+fn content(text: Option<&Text>, data: Option<&Data>) -> String {
+    let text = text.map(|text| printable(text.as_str()));
+    // JSON escapes only the first 32 controls.
+    let data = data.and_then(|data| serde_json::to_string(data).ok()).map(|json| printable(&json));
+    [text, data].into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line() {
+        for (fields, wanted) in [
+            (r#""type":"message","text":"a\nb","data":{"x":1}"#, r#"alice: a\nb {"x":1}"#),
+            (r#""type":"message","text":"yes","reply_to":3"#, "alice (to 3): yes"),
+            (r#""type":"message","deleted":true"#, "alice: (deleted)"),
+            (r#""type":"edit","target":3,"text":"b""#, "alice edited 3: b"),
+            (r#""type":"react","target":3,"emoji":"👍","on":true"#, "alice put 👍 on 3"),
+            (r#""type":"invite","user":"bob","role":"reader""#, "alice brought bob in, as Reader"),
+            (r#""type":"join""#, "alice joined"),
+        ] {
+            let json = format!(
+                r##"{{{fields},"conversation":"#a","seq":7,"from":"alice","at":"2026-11-23T12:00:00.000Z"}}"##
+            );
+            let event: Event = serde_json::from_str(&json).expect(&json);
+            assert_eq!(describe(&event), format!("2026-11-23T12:00:00.000Z #a 7 {wanted}"));
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The wall clock, injected: tests set it back, and nothing else in the server may ask the system.
+
+use std::sync::Arc;
+
+use switchboard_protocol::Timestamp;
+
+/// Tells the time of day. It may jump; whoever needs order takes the later of it and the last time known.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Self {
+        Self::from_fn(|| Timestamp::from_millis(jiff::Timestamp::now().as_millisecond()))
+    }
+
+    /// A clock that tells what `now` returns.
+    pub fn from_fn(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// The time of day.
+    pub fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
+}

@@ -1,0 +1,386 @@
+//! The configuration: parsed from its sources, then resolved into a [`Config`] that the rest of the
+//! server trusts. A flag wins over the environment, the environment over the file, the file over the
+//! defaults; whatever is not a setting is refused, with the setting that was probably meant.
+
+mod file;
+mod layers;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use switchboard_protocol::Limits;
+
+pub use file::default_toml;
+use file::{AuthSection, File};
+use layers::Layers;
+
+/// Where the server listens unless told: the port of the protocol, for this machine only.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9501);
+
+/// Fewest bytes of a secret: HS256 wants a key as long as its hash (RFC 7518 section 3.2).
+const MIN_SECRET: usize = 32;
+
+/// Why there is no configuration. The message names the setting and says what to do, and never
+/// shows a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    /// An error with this message.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+/// What the server is run for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Production: whoever connects has a token.
+    Serve,
+    /// A developer's machine: a bare user name is believed, so only loopback addresses are listened on.
+    Dev,
+}
+
+/// Whether ids never seen before may be written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownUsers {
+    /// They may: a user needs no registration.
+    #[default]
+    Allow,
+    /// They may not: a user is known once they have connected.
+    Refuse,
+}
+
+/// The form of the log on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For a person.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A level, or levels by module as `info,switchboard=debug`; checked.
+    pub level: String,
+    /// Its form.
+    pub format: LogFormat,
+}
+
+/// A shared secret of at least 32 bytes. It is never shown: its debug and serialised forms are masks.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// What stands for a secret wherever a configuration is shown.
+    pub const MASK: &'static str = "(hidden)";
+
+    /// Takes the bytes of `text` as the secret; fails if there are fewer than 32.
+    pub fn new(text: impl Into<String>) -> Result<Self, ConfigError> {
+        let text = text.into();
+        if text.len() < MIN_SECRET {
+            return Err(ConfigError(format!(
+                "a secret has at least {MIN_SECRET} bytes, this one has {}; `openssl rand -base64 32` makes \
+                 one",
+                text.len()
+            )));
+        }
+        Ok(Self(text))
+    }
+
+    /// The secret itself, for whoever computes with it.
+    pub fn expose(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(Self::MASK)
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(Self::MASK)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        // serde's own message would quote the value.
+        let text = String::deserialize(d).map_err(|_| de::Error::custom("a secret is a string"))?;
+        Self::new(text).map_err(de::Error::custom)
+    }
+}
+
+/// What tokens are verified with. It fixes the algorithm, too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuthKey {
+    /// HS256, with a secret shared with whoever mints the tokens.
+    Secret(Secret),
+    /// RS256, ES256 or EdDSA, by the type of this public key in PEM.
+    PublicKey(String),
+}
+
+/// How tokens are verified.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AuthConfig {
+    /// The key; without one no token is good, which only `dev` puts up with.
+    pub key: Option<AuthKey>,
+    /// What `iss` must be, if anything.
+    pub issuer: Option<String>,
+    /// What `aud` must be or contain. Without it a token that has an `aud` is meant for somebody else.
+    pub audience: Option<String>,
+}
+
+/// The few settings that are flags as well.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// The file; without one there are the environment and the defaults.
+    pub config: Option<PathBuf>,
+    /// See [`Config::listen`].
+    pub listen: Option<String>,
+    /// See [`Config::data`].
+    pub data: Option<String>,
+}
+
+/// The configuration, resolved: files read, addresses and times parsed, limits checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What the server is run for.
+    pub mode: Mode,
+    /// The address to listen on; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The directory of the database.
+    pub data: PathBuf,
+    /// Web origins besides the server's own whose pages may connect, as a browser writes them.
+    pub allowed_origins: Vec<String>,
+    /// Whether ids never seen before may be written to.
+    pub unknown_users: UnknownUsers,
+    /// How long a user without a connection still counts as online.
+    pub presence_grace: Duration,
+    /// How long a graceful shutdown may take.
+    pub shutdown_deadline: Duration,
+    /// The window over which clients are told to come back after a shutdown.
+    pub reconnect_spread: Duration,
+    /// How tokens are verified.
+    pub auth: AuthConfig,
+    /// The log.
+    pub log: LogConfig,
+    /// What clients may do.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// The defaults in `dev` mode, on any free port of this machine: what tests start from.
+    pub fn for_dev(data: PathBuf) -> Self {
+        let defaults = Self::from_file(File::default(), Mode::Dev, AuthConfig::default());
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), data, ..defaults }
+    }
+
+    /// Reads every source and checks that the server can run with them in this mode.
+    pub fn load(mode: Mode, flags: &Flags, env: &[(String, String)]) -> Result<Self, ConfigError> {
+        let config = Self::read(mode, flags, env)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads every source, for commands that run no server: whether one could run is not asked.
+    pub fn read(mode: Mode, flags: &Flags, env: &[(String, String)]) -> Result<Self, ConfigError> {
+        let mut layers = Layers::default();
+        if let Some(path) = &flags.config {
+            layers.add_file(path)?;
+        }
+        layers.add_env(env)?;
+        layers.add_flags(flags)?;
+        let (file, sources) = layers.finish()?;
+        check_origins(&file.allowed_origins)?;
+        check_level(&file.log.level)?;
+        check_limits(&file.limits)?;
+        let auth = resolve_auth(&file.auth, |name| {
+            sources.get(&format!("auth.{name}")).cloned().unwrap_or_default()
+        })?;
+        Ok(Self::from_file(file, mode, auth))
+    }
+
+    fn from_file(file: File, mode: Mode, auth: AuthConfig) -> Self {
+        let millis = |n: u32| Duration::from_millis(u64::from(n));
+        Self {
+            mode,
+            listen: file.listen,
+            data: file.data,
+            allowed_origins: file.allowed_origins,
+            unknown_users: file.unknown_users,
+            presence_grace: millis(file.presence_grace),
+            shutdown_deadline: millis(file.shutdown_deadline),
+            reconnect_spread: millis(file.reconnect_spread),
+            auth,
+            log: LogConfig { level: file.log.level, format: file.log.format },
+            limits: if mode == Mode::Dev { file.limits.without_rates() } else { file.limits },
+        }
+    }
+
+    /// Whether a server can run with this: `serve` must be able to tell users apart, and `dev`, which
+    /// believes them, must not be reachable from elsewhere.
+    fn check(&self) -> Result<(), ConfigError> {
+        match self.mode {
+            Mode::Dev if !self.listen.ip().is_loopback() => Err(ConfigError(format!(
+                "`dev` believes whoever connects, so it listens on a loopback address only, as \
+                 {DEFAULT_LISTEN}, not on {}; `switchboard serve` may listen anywhere",
+                self.listen
+            ))),
+            Mode::Serve if self.auth.key.is_none() => Err(ConfigError(
+                "there is nothing to verify tokens with: put the output of `openssl rand -base64 32` into a \
+                 file and set SWITCHBOARD_AUTH_SECRET_FILE to its path, or SWITCHBOARD_AUTH_PUBLIC_KEY_FILE \
+                 if somebody else makes the tokens; to try things out, `switchboard dev` needs neither"
+                    .to_owned(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The configuration in the form of its file, secrets masked.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        toml::to_string(&self.to_file())
+            .map_err(|e| ConfigError(format!("the configuration has no TOML form: {e}")))
+    }
+
+    /// The configuration as JSON, in the shape of its file, secrets masked.
+    pub fn to_json(&self) -> Result<serde_json::Value, ConfigError> {
+        serde_json::to_value(self.to_file())
+            .map_err(|e| ConfigError(format!("the configuration has no JSON form: {e}")))
+    }
+
+    fn to_file(&self) -> File {
+        let millis = |d: Duration| u32::try_from(d.as_millis()).unwrap_or(u32::MAX);
+        let (secret, public_key) = match self.auth.key.clone() {
+            Some(AuthKey::Secret(secret)) => (Some(secret), None),
+            Some(AuthKey::PublicKey(pem)) => (None, Some(pem)),
+            None => (None, None),
+        };
+        File {
+            listen: self.listen,
+            data: self.data.clone(),
+            allowed_origins: self.allowed_origins.clone(),
+            unknown_users: self.unknown_users,
+            presence_grace: millis(self.presence_grace),
+            shutdown_deadline: millis(self.shutdown_deadline),
+            reconnect_spread: millis(self.reconnect_spread),
+            auth: AuthSection {
+                secret,
+                public_key,
+                issuer: self.auth.issuer.clone(),
+                audience: self.auth.audience.clone(),
+                ..AuthSection::default()
+            },
+            log: file::LogSection { level: self.log.level.clone(), format: self.log.format },
+            limits: self.limits.clone(),
+        }
+    }
+}
+
+/// Reads the key from where it is. Which one counts has been decided by the layers: at most one is left.
+fn resolve_auth(section: &AuthSection, source: impl Fn(&str) -> String) -> Result<AuthConfig, ConfigError> {
+    let read = |path: &Path, name: &str| {
+        std::fs::read_to_string(path)
+            .map_err(|e| ConfigError(format!("{}: cannot read {}: {e}", source(name), path.display())))
+    };
+    let key = if let Some(secret) = &section.secret {
+        Some(AuthKey::Secret(secret.clone()))
+    } else if let Some(path) = &section.secret_file {
+        let text = read(path, "secret_file")?;
+        // Editors and `echo` end a file with a line break that is not meant as part of the secret.
+        let secret = Secret::new(text.trim_end_matches(['\r', '\n']))
+            .map_err(|e| ConfigError(format!("{}: {}: {e}", source("secret_file"), path.display())))?;
+        Some(AuthKey::Secret(secret))
+    } else if let Some(pem) = &section.public_key {
+        Some(AuthKey::PublicKey(pem.clone()))
+    } else if let Some(path) = &section.public_key_file {
+        Some(AuthKey::PublicKey(read(path, "public_key_file")?))
+    } else {
+        None
+    };
+    Ok(AuthConfig { key, issuer: section.issuer.clone(), audience: section.audience.clone() })
+}
+
+/// Origins are compared as strings with what the browser sends (RFC 6454 section 6.2), so another
+/// spelling would silently never match.
+fn check_origins(origins: &[String]) -> Result<(), ConfigError> {
+    for origin in origins {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-._:[]".contains(c);
+        let ok = origin.split_once("://").is_some_and(|(scheme, host)| {
+            let default_port =
+                (scheme == "https" && host.ends_with(":443")) || (scheme == "http" && host.ends_with(":80"));
+            !scheme.is_empty()
+                && !host.is_empty()
+                && origin.replacen("://", "", 1).chars().all(plain)
+                && !default_port
+        });
+        if !ok {
+            return Err(ConfigError(format!(
+                "`allowed_origins`: {origin:?} is not an origin as a browser sends it: write \
+                 `https://chat.example.com` or `http://localhost:5173`, in lower case, without a path or a \
+                 default port"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A level, or `module=level` parts after commas. A bare word that is no level would be taken for a
+/// module by the log's own parser, and a misspelt `debug` would silence everything else.
+fn check_level(level: &str) -> Result<(), ConfigError> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let known = |part: &str| LEVELS.contains(&part.rsplit_once('=').map_or(part, |(_, level)| level));
+    if level.split(',').all(|part| known(part.trim())) {
+        return Ok(());
+    }
+    Err(ConfigError(format!(
+        "`log.level`: {level:?} is not one of {}, nor such a list as `info,switchboard=debug`",
+        LEVELS.join(", ")
+    )))
+}
+
+/// Limits without which no client could do anything, or which contradict each other.
+fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
+    for (name, value) in [
+        ("frame", limits.frame),
+        ("text", limits.text),
+        ("hello_frame", limits.hello_frame),
+        ("hello_timeout", limits.hello_timeout),
+        ("ping_interval", limits.ping_interval),
+        ("pong_timeout", limits.pong_timeout),
+        ("fragments", limits.fragments),
+        ("connections", limits.connections),
+        ("in_flight", limits.in_flight),
+        ("page", limits.page),
+        ("page_bytes", limits.page_bytes),
+        ("queue", limits.queue),
+    ] {
+        if value == 0 {
+            return Err(ConfigError(format!("`limits.{name}` is 0, and then no client could do anything")));
+        }
+    }
+    for (name, value) in [("text", limits.text), ("hello_frame", limits.hello_frame)] {
+        if value > limits.frame {
+            return Err(ConfigError(format!(
+                "`limits.{name}` is {value}, but no frame is longer than `limits.frame`, {} bytes",
+                limits.frame
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

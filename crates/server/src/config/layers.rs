@@ -1,0 +1,208 @@
+//! The sources of the configuration, laid over each other. Every value is tried on its own before it
+//! takes its place, so that an error names the setting and where it stands.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::file::{File, Kind, SECTIONS, Setting, settings};
+use super::{ConfigError, Flags};
+
+/// What begins the name of every environment variable of ours.
+const PREFIX: &str = "SWITCHBOARD_";
+
+/// Variables of ours that are not settings: the path of the file, and the token of `send` and `tail`.
+const OTHER_VARIABLES: [&str; 2] = ["SWITCHBOARD_CONFIG", "SWITCHBOARD_TOKEN"];
+
+/// Different ways to give the one key: a layer that has one of them takes the place of whichever a
+/// lower layer has.
+const KEYS: [&str; 4] = ["auth.secret", "auth.secret_file", "auth.public_key", "auth.public_key_file"];
+
+/// A value with its setting and, for errors, where it stands.
+struct Given {
+    setting: Setting,
+    value: Value,
+    source: String,
+}
+
+/// The layers so far.
+pub(super) struct Layers {
+    settings: Vec<Setting>,
+    given: BTreeMap<String, Given>,
+}
+
+impl Default for Layers {
+    fn default() -> Self {
+        Self { settings: settings(), given: BTreeMap::new() }
+    }
+}
+
+impl Layers {
+    /// Lays a TOML file over what there is.
+    pub(super) fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let name = path.display();
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            ConfigError::new(format!(
+                "cannot read {name}: {e}; `switchboard config default` prints a file to start from"
+            ))
+        })?;
+        let table: Table = text.parse().map_err(|e: toml::de::Error| {
+            // The error's own display quotes the line, which may hold the secret.
+            let before = e.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
+            ConfigError::new(format!("{name}, line {}: {}", before.matches('\n').count() + 1, e.message()))
+        })?;
+        let mut layer = Vec::new();
+        for (key, value) in table {
+            match value {
+                Value::Table(section) if SECTIONS.contains(&key.as_str()) => {
+                    for (inner, value) in section {
+                        layer.push(self.in_file(&format!("{key}.{inner}"), value, path)?);
+                    }
+                }
+                value if SECTIONS.contains(&key.as_str()) => {
+                    return Err(ConfigError::new(format!(
+                        "`{key}` in {name} is a section, `[{key}]`, not a {}",
+                        value.type_str()
+                    )));
+                }
+                Value::Table(_) => {
+                    let near = |s: &&&str| strsim::damerau_levenshtein(s, &key) <= 2;
+                    let hint = SECTIONS.iter().find(near).map_or_else(
+                        || format!("the sections are [{}]", SECTIONS.join("], [")),
+                        |section| format!("did you mean `[{section}]`?"),
+                    );
+                    return Err(ConfigError::new(format!("`[{key}]` in {name} is not a section; {hint}")));
+                }
+                value => layer.push(self.in_file(&key, value, path)?),
+            }
+        }
+        self.add(layer)
+    }
+
+    /// Lays environment variables over what there is. One that is empty counts as not set: that is
+    /// how Compose files and unit files leave one out.
+    pub(super) fn add_env(&mut self, env: &[(String, String)]) -> Result<(), ConfigError> {
+        let mut layer = Vec::new();
+        for (variable, text) in env {
+            let Some(rest) = variable.strip_prefix(PREFIX) else { continue };
+            if text.is_empty() || OTHER_VARIABLES.contains(&variable.as_str()) || is_kubernetes(rest, text) {
+                continue;
+            }
+            let Some(setting) = self.settings.iter().find(|s| s.variable() == *variable).cloned() else {
+                let hint = self.hint(&rest.to_ascii_lowercase(), Setting::variable);
+                return Err(ConfigError::new(format!(
+                    "{variable} in the environment is not a setting; {hint}"
+                )));
+            };
+            let value = match setting.kind {
+                Kind::Text => Value::String(text.clone()),
+                // What is not a number stays a text, and is refused as such.
+                Kind::Number => text.parse().map_or_else(|_| Value::String(text.clone()), Value::Integer),
+                Kind::List => {
+                    Value::Array(text.split(',').map(|item| Value::String(item.trim().to_owned())).collect())
+                }
+            };
+            layer.push(Given { setting, value, source: format!("{variable} in the environment") });
+        }
+        self.add(layer)
+    }
+
+    /// Lays the flags over what there is.
+    pub(super) fn add_flags(&mut self, flags: &Flags) -> Result<(), ConfigError> {
+        let mut layer = Vec::new();
+        for (name, text) in [("listen", &flags.listen), ("data", &flags.data)] {
+            let setting = self.settings.iter().find(|s| s.path() == name).cloned();
+            if let (Some(setting), Some(text)) = (setting, text) {
+                layer.push(Given {
+                    setting,
+                    value: Value::String(text.clone()),
+                    source: format!("--{name}"),
+                });
+            }
+        }
+        self.add(layer)
+    }
+
+    /// The file that all layers make, and where each value stands, by the setting's path.
+    pub(super) fn finish(self) -> Result<(File, BTreeMap<String, String>), ConfigError> {
+        let mut table = Table::new();
+        let mut sources = BTreeMap::new();
+        for (path, given) in self.given {
+            put(&mut table, &given.setting, given.value);
+            sources.insert(path, given.source);
+        }
+        let file = table.try_into::<File>().map_err(|e| ConfigError::new(e.message()))?;
+        Ok((file, sources))
+    }
+
+    fn in_file(&self, path: &str, value: Value, file: &Path) -> Result<Given, ConfigError> {
+        match self.settings.iter().find(|s| s.path() == path).cloned() {
+            Some(setting) => Ok(Given { setting, value, source: format!("`{path}` in {}", file.display()) }),
+            None => {
+                let hint = self.hint(path, |setting| format!("`{}`", setting.path()));
+                Err(ConfigError::new(format!("`{path}` in {} is not a setting; {hint}", file.display())))
+            }
+        }
+    }
+
+    fn add(&mut self, layer: Vec<Given>) -> Result<(), ConfigError> {
+        let keys: Vec<&Given> = layer.iter().filter(|g| KEYS.contains(&g.setting.path().as_str())).collect();
+        if let [first, second, ..] = keys.as_slice() {
+            return Err(ConfigError::new(format!(
+                "{} and {}: tokens are verified with one key, so give one of them",
+                first.source, second.source
+            )));
+        }
+        if !keys.is_empty() {
+            self.given.retain(|path, _| !KEYS.contains(&path.as_str()));
+        }
+        for given in layer {
+            let mut alone = Table::new();
+            put(&mut alone, &given.setting, given.value.clone());
+            alone
+                .try_into::<File>()
+                .map_err(|e| ConfigError::new(format!("{}: {}", given.source, e.message())))?;
+            self.given.insert(given.setting.path(), given);
+        }
+        Ok(())
+    }
+
+    /// What was probably meant by a name that is no setting, as `show` writes it.
+    fn hint(&self, unknown: &str, show: impl Fn(&Setting) -> String) -> String {
+        let flat = |path: &str| path.replace('.', "_");
+        let leaf = unknown.rsplit('.').next().unwrap_or_default();
+        let distance = |setting: &Setting| {
+            let whole = strsim::damerau_levenshtein(&flat(unknown), &flat(&setting.path()));
+            // The right name in the wrong section, or in none, is a near miss too.
+            whole.min(strsim::damerau_levenshtein(leaf, &setting.name) + 1)
+        };
+        match self.settings.iter().min_by_key(|setting| distance(setting)) {
+            Some(nearest) if distance(nearest) <= (leaf.len() / 3).max(1) => {
+                format!("did you mean {}?", show(nearest))
+            }
+            _ => "`switchboard config default` lists them all".to_owned(),
+        }
+    }
+}
+
+/// Kubernetes gives every container the address of each service of its namespace in variables named
+/// after the service (its documentation, "Accessing the Service"): one called `switchboard` must not
+/// stop the server from starting.
+fn is_kubernetes(rest: &str, value: &str) -> bool {
+    rest.starts_with("SERVICE_HOST")
+        || rest.starts_with("SERVICE_PORT")
+        || rest.starts_with("PORT_")
+        || (rest == "PORT" && value.contains("://"))
+}
+
+fn put(table: &mut Table, setting: &Setting, value: Value) {
+    if setting.section.is_empty() {
+        table.insert(setting.name.clone(), value);
+        return;
+    }
+    let section = table.entry(setting.section).or_insert_with(|| Value::Table(Table::new()));
+    if let Value::Table(section) = section {
+        section.insert(setting.name.clone(), value);
+    }
+}

@@ -1,0 +1,216 @@
+use super::*;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef-not-a-real-one";
+
+fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// A file with this text, in a directory that lasts as long as the value returned.
+fn file(text: &str) -> (tempfile::TempDir, Flags) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("switchboard.toml");
+    std::fs::write(&path, text).expect("written");
+    (dir, Flags { config: Some(path), ..Flags::default() })
+}
+
+fn read(text: &str, vars: &[(&str, &str)]) -> Result<Config, String> {
+    let (_dir, flags) = file(text);
+    Config::read(Mode::Serve, &flags, &env(vars)).map_err(|e| e.to_string())
+}
+
+#[track_caller]
+fn refused(text: &str, vars: &[(&str, &str)], words: &str) {
+    let message = read(text, vars).expect_err("refused");
+    assert!(message.contains(words), "{message:?} lacks {words:?}");
+}
+
+#[test]
+fn without_any_source_there_are_the_defaults() {
+    let config = Config::read(Mode::Serve, &Flags::default(), &[]).expect("defaults");
+    assert_eq!(config.listen.to_string(), "127.0.0.1:9501");
+    assert_eq!(config.data, Path::new("./data"));
+    assert_eq!(config.unknown_users, UnknownUsers::Allow);
+    assert_eq!(config.presence_grace, Duration::from_secs(5));
+    assert_eq!(config.shutdown_deadline, Duration::from_secs(10));
+    assert_eq!(config.reconnect_spread, Duration::from_secs(5));
+    assert_eq!((config.log.level.as_str(), config.log.format), ("info", LogFormat::Text));
+    assert_eq!(config.limits, Limits::default());
+    assert!(config.allowed_origins.is_empty() && config.auth == AuthConfig::default());
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+    let text =
+        "listen = '127.0.0.1:1'\ndata = '/file'\nunknown_users = 'refuse'\n[limits]\nreplay = 7\ntext = 9";
+    let (_dir, mut flags) = file(text);
+    let vars = env(&[
+        ("SWITCHBOARD_LISTEN", "127.0.0.1:2"),
+        ("SWITCHBOARD_DATA", "/env"),
+        ("SWITCHBOARD_LIMITS_REPLAY", "8"),
+        ("SWITCHBOARD_ALLOWED_ORIGINS", "https://a.example, http://localhost:5173"),
+        ("SWITCHBOARD_LOG_FORMAT", "json"),
+        ("SWITCHBOARD_PRESENCE_GRACE", "10"),
+    ]);
+    flags.listen = Some("127.0.0.1:3".to_owned());
+    let config = Config::read(Mode::Serve, &flags, &vars).expect("good");
+    assert_eq!(config.listen.port(), 3);
+    assert_eq!(config.data, Path::new("/env"));
+    assert_eq!(config.unknown_users, UnknownUsers::Refuse);
+    assert_eq!((config.limits.replay, config.limits.text), (8, 9));
+    assert_eq!(config.limits.page, Limits::default().page, "the rest of a section keeps its defaults");
+    assert_eq!(config.allowed_origins, ["https://a.example", "http://localhost:5173"]);
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.presence_grace, Duration::from_millis(10));
+}
+
+#[test]
+fn a_misspelt_setting_is_refused_with_the_one_meant() {
+    refused("lsten = '127.0.0.1:1'", &[], "did you mean `listen`?");
+    refused("[limits]\nreplays = 1", &[], "did you mean `limits.replay`?");
+    refused("secret = 'x'", &[], "did you mean `auth.secret`?");
+    refused("log_level = 'x'", &[], "did you mean `log.level`?");
+    refused("[limit]\nframe = 1", &[], "did you mean `[limits]`?");
+    refused("[server]\nframe = 1", &[], "the sections are [auth], [log], [limits]");
+    refused("zzzzzzzz = 1", &[], "`switchboard config default`");
+    refused("limits = 3", &[], "is a section, `[limits]`");
+    refused("", &[("SWITCHBOARD_LITSEN", "x")], "did you mean SWITCHBOARD_LISTEN?");
+    refused("", &[("SWITCHBOARD_SECRET_FILE", "x")], "did you mean SWITCHBOARD_AUTH_SECRET_FILE?");
+    refused("", &[("SWITCHBOARD_PORT", "9501")], "SWITCHBOARD_PORT in the environment is not a setting");
+}
+
+#[test]
+fn variables_that_are_not_settings_are_passed_over() {
+    let vars = [
+        ("PATH", "/bin"),
+        ("SWITCHBOARD_CONFIG", "/x"),
+        ("SWITCHBOARD_TOKEN", "x"),
+        ("SWITCHBOARD_LISTEN", ""),
+        ("SWITCHBOARD_SERVICE_HOST", "10.0.0.1"),
+        ("SWITCHBOARD_SERVICE_PORT_HTTP", "9501"),
+        ("SWITCHBOARD_PORT", "tcp://10.0.0.1:9501"),
+        ("SWITCHBOARD_PORT_9501_TCP_ADDR", "10.0.0.1"),
+    ];
+    assert_eq!(read("", &vars).expect("good").listen, DEFAULT_LISTEN);
+}
+
+#[test]
+fn a_bad_value_is_refused_with_where_it_stands() {
+    refused("listen = 'localhost:1'", &[], "`listen` in ");
+    refused("listen = 'localhost:1'", &[], "an IP address with a port");
+    refused("presence_grace = -1", &[], "`presence_grace` in ");
+    refused("unknown_users = 'perhaps'", &[], "expected `allow` or `refuse`");
+    refused("a = 1\nb = = 2", &[], "switchboard.toml, line 2: ");
+    refused("", &[("SWITCHBOARD_LIMITS_FRAME", "64K")], "SWITCHBOARD_LIMITS_FRAME in the environment: ");
+    refused("", &[("SWITCHBOARD_LOG_LEVEL", "inof")], "\"inof\" is not one of off, error");
+    refused("[limits]\nframe = 0", &[], "`limits.frame` is 0");
+    refused("[limits]\ntext = 100_000", &[], "`limits.text` is 100000");
+    for origin in
+        ["*", "null", "chat.example", "https://a.example/", "https://A.example", "https://a.example:443"]
+    {
+        refused("", &[("SWITCHBOARD_ALLOWED_ORIGINS", origin)], "is not an origin");
+    }
+    for good in ["warn", "info,switchboard=debug", "off"] {
+        assert_eq!(read("", &[("SWITCHBOARD_LOG_LEVEL", good)]).expect("good").log.level, good);
+    }
+    let flags = Flags { config: Some("/nowhere/x.toml".into()), ..Flags::default() };
+    let error = Config::read(Mode::Serve, &flags, &[]).expect_err("no file").to_string();
+    assert!(error.contains("cannot read /nowhere/x.toml"), "{error}");
+}
+
+#[test]
+fn a_secret_is_long_enough_and_never_shown() {
+    refused("[auth]\nsecret = 'short-and-private'", &[], "openssl rand -base64 32");
+    for text in [
+        "[auth]\nsecret = 'short-and-private'",
+        "[auth]\nsecret = 'short-and-private",
+        "[auth]\nsecret = ['short-and-private']",
+    ] {
+        let message = read(text, &[]).expect_err("refused");
+        assert!(!message.contains("private"), "{message}");
+    }
+    let config = read("", &[("SWITCHBOARD_AUTH_SECRET", SECRET)]).expect("good");
+    assert_eq!(config.auth.key, Some(AuthKey::Secret(Secret::new(SECRET).expect("long enough"))));
+    let shown =
+        [format!("{config:?}"), config.to_toml().expect("toml"), config.to_json().expect("json").to_string()];
+    for text in shown {
+        assert!(!text.contains(SECRET) && text.contains(Secret::MASK), "{text}");
+    }
+}
+
+#[test]
+fn a_secret_may_be_in_a_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("secret");
+    std::fs::write(&path, format!("{SECRET}\n")).expect("written");
+    let path = path.to_str().expect("a path");
+    let config = read("", &[("SWITCHBOARD_AUTH_SECRET_FILE", path)]).expect("good");
+    assert_eq!(config.auth.key, Some(AuthKey::Secret(Secret::new(SECRET).expect("long enough"))));
+    refused(
+        "",
+        &[("SWITCHBOARD_AUTH_SECRET_FILE", "/nowhere")],
+        "SWITCHBOARD_AUTH_SECRET_FILE in the environment: cannot read /nowhere",
+    );
+    std::fs::write(path, "short\n").expect("written");
+    refused("", &[("SWITCHBOARD_AUTH_SECRET_FILE", path)], "at least 32 bytes, this one has 5");
+}
+
+#[test]
+fn one_key_of_the_highest_layer_counts() {
+    let both = format!("[auth]\nsecret = '{SECRET}'\npublic_key = 'x'");
+    refused(&both, &[], "so give one of them");
+    let config = read(&format!("[auth]\nsecret = '{SECRET}'"), &[("SWITCHBOARD_AUTH_PUBLIC_KEY", "pem")]);
+    assert_eq!(config.expect("good").auth.key, Some(AuthKey::PublicKey("pem".to_owned())));
+}
+
+#[test]
+fn a_production_server_without_a_key_refuses_to_start() {
+    let error = Config::load(Mode::Serve, &Flags::default(), &[]).expect_err("no key").to_string();
+    assert!(error.contains("SWITCHBOARD_AUTH_SECRET_FILE") && error.contains("switchboard dev"), "{error}");
+    let vars = env(&[("SWITCHBOARD_AUTH_SECRET", SECRET), ("SWITCHBOARD_LISTEN", "0.0.0.0:80")]);
+    Config::load(Mode::Serve, &Flags::default(), &vars).expect("with one it starts, anywhere");
+}
+
+#[test]
+fn a_dev_server_listens_on_loopback_only() {
+    for address in ["0.0.0.0:9501", "[::]:9501", "192.168.0.1:9501"] {
+        let flags = Flags { listen: Some(address.to_owned()), ..Flags::default() };
+        let error = Config::load(Mode::Dev, &flags, &[]).expect_err(address).to_string();
+        assert!(error.contains("loopback"), "{error}");
+    }
+    for address in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:9501"] {
+        let flags = Flags { listen: Some(address.to_owned()), ..Flags::default() };
+        let config = Config::load(Mode::Dev, &flags, &[]).expect(address);
+        assert_eq!(config.limits, Limits::default().without_rates());
+    }
+    let config = Config::for_dev(PathBuf::from("x"));
+    assert_eq!((config.mode, config.listen.port(), config.limits.sends_per_user), (Mode::Dev, 0, 0));
+}
+
+#[test]
+fn the_default_file_says_the_defaults_and_every_setting() {
+    let text = default_toml().expect("text");
+    for setting in file::settings() {
+        assert!(text.contains(&format!("\n#{} = ", setting.name)), "{} in\n{text}", setting.path());
+    }
+    assert!(text.contains("# Longest frame from a client."), "{text}");
+    assert_eq!(read(&text, &[]).expect("as it is").to_toml(), read("", &[]).expect("empty").to_toml());
+    // With the marks taken away it is still a file, but for the keys, of which there may be one.
+    let open: String = text
+        .lines()
+        .filter_map(|line| line.strip_prefix('#').or(Some(line)))
+        .filter(|line| {
+            !line.starts_with(' ') && !line.starts_with("secret") && !line.starts_with("public_key")
+        })
+        .fold(String::new(), |all, line| all + line + "\n");
+    let config = read(&open, &[]).expect(&open);
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.auth.audience.as_deref(), Some("switchboard"));
+}
+
+#[test]
+fn what_is_shown_can_be_read_again() {
+    let config = read("", &[("SWITCHBOARD_LIMITS_PAGE", "50"), ("SWITCHBOARD_DATA", "/d")]).expect("good");
+    let again = read(&config.to_toml().expect("toml"), &[]).expect("good");
+    assert_eq!(format!("{config:?}"), format!("{again:?}"));
+}

@@ -1,0 +1,52 @@
+//! What a `dev` server starts with: two people and a room with a few messages in it.
+
+use std::sync::Arc;
+
+use switchboard_protocol::{ConversationId, Create, Data, Key, RoomId, Send, Target, Text, Title, UserId};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::store::Change;
+use crate::store::sqlite::{Settings, fill_if_new};
+
+/// Puts alice, bob and #general into a new database; one that is in use is left as it is.
+pub(crate) fn seed(config: &Config) -> anyhow::Result<()> {
+    let settings = Settings {
+        data: config.data.clone(),
+        limits: config.limits.clone(),
+        strangers: true,
+        clock: Clock::system(),
+        metrics: Arc::new(Metrics::new()),
+    };
+    let (alice, bob) = (UserId::parse("alice")?, UserId::parse("bob")?);
+    let general = RoomId::parse("general")?;
+    let create = Create {
+        room: Some(general.clone()),
+        title: Some(Title::parse("General").map_err(anyhow::Error::msg)?),
+        public: true,
+        members: vec![bob.clone()],
+    };
+    let mut changes = vec![(alice.clone(), Change::Create(create))];
+    let lines = [
+        (&alice, "Hi Bob! Every message here is on the disk before I see that it was sent."),
+        (&bob, "And when I was away I get what I missed, in the same order as you."),
+        (&alice, "Open the other link in a second tab and write something."),
+    ];
+    for (n, (author, text)) in lines.into_iter().enumerate() {
+        let to = Target::from(ConversationId::room(&general));
+        changes.push((author.clone(), Change::Send(send(to, text, &format!("welcome-{n}"))?)));
+    }
+    fill_if_new(&settings, changes)?;
+    Ok(())
+}
+
+fn send(to: Target, text: &str, key: &str) -> anyhow::Result<Send> {
+    Ok(Send {
+        to,
+        text: Some(Text::parse(text).map_err(anyhow::Error::msg)?),
+        data: None::<Data>,
+        key: Some(Key::parse(key).map_err(anyhow::Error::msg)?),
+        reply_to: None,
+    })
+}

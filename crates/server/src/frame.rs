@@ -1,0 +1,239 @@
+//! WebSocket frames (RFC 6455 section 5): whole outgoing frames to be shared between connections, and
+//! a decoder that allocates nothing until a frame is known to be within its limits.
+//!
+//! Why our own: see `docs/decisions/0001-own-websocket-framing.md`.
+
+use bytes::Bytes;
+use switchboard_protocol::CloseCode;
+
+/// Longest payload of a control frame (RFC 6455 section 5.5).
+const MAX_CONTROL: usize = 125;
+
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xA;
+
+const FIN: u8 = 0x80;
+const RSV: u8 = 0x70;
+const MASKED: u8 = 0x80;
+
+/// A frame of the server's: final, unmasked.
+fn encode(opcode: u8, payload: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(payload.len() + 10);
+    frame.push(FIN | opcode);
+    match payload.len() {
+        len @ 0..=125 => frame.push(len as u8),
+        len @ 126..=0xFFFF => {
+            frame.push(126);
+            frame.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        len => {
+            frame.push(127);
+            frame.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(payload);
+    frame.into()
+}
+
+/// A text frame.
+pub(crate) fn text(json: &str) -> Bytes {
+    encode(TEXT, json.as_bytes())
+}
+
+/// A ping.
+pub(crate) fn ping() -> Bytes {
+    encode(PING, b"")
+}
+
+/// The pong that answers a ping.
+pub(crate) fn pong(payload: &[u8]) -> Bytes {
+    encode(PONG, payload)
+}
+
+/// A close frame.
+pub(crate) fn close(code: CloseCode) -> Bytes {
+    let mut payload = code.number().to_be_bytes().to_vec();
+    payload.extend_from_slice(code.reason().as_bytes());
+    encode(CLOSE, &payload)
+}
+
+/// What a client said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Message<'a> {
+    /// A whole text message.
+    Text(&'a str),
+    /// A whole binary message.
+    Binary,
+    /// A ping, with what the pong repeats.
+    Ping(&'a [u8]),
+    /// A pong.
+    Pong,
+    /// The client closes.
+    Close,
+}
+
+/// What the bytes at hand are.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step<'a> {
+    /// Not a whole frame yet.
+    Incomplete,
+    /// A fragment of so many bytes, kept until the message is whole.
+    Fragment(usize),
+    /// A frame of so many bytes that makes a message whole.
+    Message(usize, Message<'a>),
+}
+
+/// A client's frames, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Decoder {
+    fragments: Option<Box<Fragments>>,
+}
+
+/// A message of which not all has come.
+#[derive(Debug)]
+struct Fragments {
+    opcode: u8,
+    count: u32,
+    payload: Vec<u8>,
+}
+
+/// What messages are held to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Most bytes of a message.
+    pub(crate) bytes: usize,
+    /// Most fragments of a message.
+    pub(crate) fragments: u32,
+}
+
+/// The fixed part of a frame, read and checked.
+struct Header {
+    fin: bool,
+    opcode: u8,
+    mask: [u8; 4],
+    /// Where the payload starts.
+    start: usize,
+    len: usize,
+}
+
+impl Decoder {
+    /// Reads the frame at the start of `input`, which it unmasks in place. An error is the code to
+    /// close with; nothing is to be read after it.
+    pub(crate) fn step<'a>(&'a mut self, input: &'a mut [u8], bounds: Bounds) -> Result<Step<'a>, CloseCode> {
+        let Some(header) = self.header(input, bounds)? else { return Ok(Step::Incomplete) };
+        let end = header.start + header.len;
+        let Some(payload) = input.get_mut(header.start..end) else { return Ok(Step::Incomplete) };
+        unmask(payload, header.mask);
+        match header.opcode {
+            PING => Ok(Step::Message(end, Message::Ping(payload))),
+            PONG => Ok(Step::Message(end, Message::Pong)),
+            CLOSE => check_close(payload).map(|()| Step::Message(end, Message::Close)),
+            opcode if header.fin && self.fragments.is_none() => {
+                Ok(Step::Message(end, whole(opcode, payload)?))
+            }
+            opcode => self.fragment(&header, opcode, payload, end, bounds),
+        }
+    }
+
+    fn fragment<'a>(
+        &'a mut self,
+        header: &Header,
+        opcode: u8,
+        payload: &[u8],
+        end: usize,
+        bounds: Bounds,
+    ) -> Result<Step<'a>, CloseCode> {
+        let first = || Box::new(Fragments { opcode, count: 0, payload: Vec::new() });
+        let fragments = self.fragments.get_or_insert_with(first);
+        fragments.count += 1;
+        if fragments.count > bounds.fragments {
+            return Err(CloseCode::Policy);
+        }
+        fragments.payload.extend_from_slice(payload);
+        if !header.fin {
+            return Ok(Step::Fragment(end));
+        }
+        // The message is lent out of here, so it stays until the next one starts.
+        fragments.count = 0;
+        whole(fragments.opcode, &fragments.payload).map(|message| Step::Message(end, message))
+    }
+
+    /// Reads and checks a frame's header; `None` while it is incomplete.
+    fn header(&mut self, input: &[u8], bounds: Bounds) -> Result<Option<Header>, CloseCode> {
+        if self.fragments.as_ref().is_some_and(|fragments| fragments.count == 0) {
+            self.fragments = None;
+        }
+        let [first, second, rest @ ..] = input else { return Ok(None) };
+        let (fin, opcode, short) = (first & FIN != 0, first & 0x0F, second & !MASKED);
+        // No extension is negotiated, so no RSV bit means anything (RFC 6455 section 5.2); a client masks
+        // every frame (section 5.1).
+        if first & RSV != 0 || second & MASKED == 0 {
+            return Err(CloseCode::Protocol);
+        }
+        let continued = self.fragments.is_some();
+        match opcode {
+            0 if !continued => return Err(CloseCode::Protocol),
+            TEXT | BINARY if continued => return Err(CloseCode::Protocol),
+            0 | TEXT | BINARY => {}
+            CLOSE | PING | PONG if fin && usize::from(short) <= MAX_CONTROL => {}
+            _ => return Err(CloseCode::Protocol),
+        }
+        let (len, mask) = match (short, rest) {
+            (126, [a, b, mask @ ..]) => (u64::from(u16::from_be_bytes([*a, *b])), mask),
+            (127, [a, b, c, d, e, f, g, h, mask @ ..]) => {
+                (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), mask)
+            }
+            (126 | 127, _) => return Ok(None),
+            (short, mask) => (u64::from(short), mask),
+        };
+        let held = self.fragments.as_ref().map_or(0, |fragments| fragments.payload.len());
+        let room = (bounds.bytes - held.min(bounds.bytes)) as u64;
+        if opcode < CLOSE && len > room {
+            return Err(CloseCode::TooBig);
+        }
+        let [a, b, c, d, ..] = mask else { return Ok(None) };
+        let start = input.len() - mask.len() + 4;
+        Ok(Some(Header { fin, opcode, mask: [*a, *b, *c, *d], start, len: len as usize }))
+    }
+}
+
+fn whole(opcode: u8, payload: &[u8]) -> Result<Message<'_>, CloseCode> {
+    if opcode == BINARY {
+        return Ok(Message::Binary);
+    }
+    std::str::from_utf8(payload).map(Message::Text).map_err(|_| CloseCode::NotUtf8)
+}
+
+/// A close frame has no payload, or a code that may be sent and a reason in UTF-8 (RFC 6455 sections
+/// 5.5.1 and 7.4).
+fn check_close(payload: &[u8]) -> Result<(), CloseCode> {
+    match payload {
+        [] => Ok(()),
+        [_] => Err(CloseCode::Protocol),
+        [high, low, reason @ ..] => match u16::from_be_bytes([*high, *low]) {
+            1000..=1003 | 1007..=1014 | 3000..=4999 => {
+                std::str::from_utf8(reason).map(drop).map_err(|_| CloseCode::NotUtf8)
+            }
+            _ => Err(CloseCode::Protocol),
+        },
+    }
+}
+
+/// RFC 6455 section 5.3, eight bytes at a time.
+fn unmask(payload: &mut [u8], mask: [u8; 4]) {
+    let [a, b, c, d] = mask;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (chunks, rest) = payload.as_chunks_mut::<8>();
+    for chunk in chunks {
+        *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= key;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const BOUNDS: Bounds = Bounds { bytes: 64, fragments: 4 };
+
+/// A client's frame, masked.
+fn client(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [0x12, 0x34, 0x56, 0x78];
+    let mut frame = vec![first];
+    match payload.len() {
+        len @ 0..=125 => frame.push(MASKED | len as u8),
+        len => {
+            frame.push(MASKED | 126);
+            frame.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&mask);
+    let masked = payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key);
+    frame.extend(masked);
+    frame
+}
+
+/// Everything that `frames` say to a new decoder, or the code that they are cut with.
+fn heard(frames: &[Vec<u8>]) -> Result<Vec<String>, CloseCode> {
+    let mut decoder = Decoder::default();
+    let mut input = frames.concat();
+    let (mut at, mut heard) = (0, Vec::new());
+    loop {
+        match decoder.step(&mut input[at..], BOUNDS)? {
+            Step::Incomplete => return Ok(heard),
+            Step::Fragment(len) => at += len,
+            Step::Message(len, message) => {
+                heard.push(format!("{message:?}"));
+                at += len;
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_client_says_is_heard() {
+    let frames = [
+        client(0x81, b"{}"),
+        client(0x89, b"p"),
+        client(0x8A, b""),
+        client(0x82, b"\xFF"),
+        client(0x88, b""),
+    ];
+    assert_eq!(heard(&frames).expect("legal"), [r#"Text("{}")"#, "Ping([112])", "Pong", "Binary", "Close"]);
+}
+
+#[test]
+fn fragments_make_a_message_with_pings_between() {
+    let frames = [
+        client(0x01, b"\xC3"),
+        client(0x89, b""),
+        client(0x00, b"\xA4"),
+        client(0x80, b"b"),
+        client(0x81, b"c"),
+    ];
+    assert_eq!(heard(&frames).expect("legal"), ["Ping([])", "Text(\"äb\")", "Text(\"c\")"]);
+}
+
+#[test]
+fn broken_framing_has_its_code() {
+    let unmasked = vec![0x81, 0x01, b'a'];
+    let huge = [&[0x81, 0xFF][..], &(u64::MAX >> 1).to_be_bytes()].concat();
+    for (frames, code) in [
+        (vec![unmasked], CloseCode::Protocol),
+        (vec![client(0xC1, b"a")], CloseCode::Protocol),
+        (vec![client(0x83, b"a")], CloseCode::Protocol),
+        (vec![client(0x8B, b"a")], CloseCode::Protocol),
+        (vec![client(0x09, b"a")], CloseCode::Protocol),
+        (vec![client(0x89, &[0; 126])], CloseCode::Protocol),
+        (vec![client(0x80, b"a")], CloseCode::Protocol),
+        (vec![client(0x01, b"a"), client(0x81, b"a")], CloseCode::Protocol),
+        (vec![client(0x88, b"\x03")], CloseCode::Protocol),
+        (vec![client(0x88, &1005_u16.to_be_bytes())], CloseCode::Protocol),
+        (vec![client(0x88, b"\x03\xE8\xFF")], CloseCode::NotUtf8),
+        (vec![client(0x81, b"\xFF")], CloseCode::NotUtf8),
+        (vec![client(0x01, b"\xC3"), client(0x80, b"a")], CloseCode::NotUtf8),
+        (vec![huge], CloseCode::TooBig),
+        (vec![client(0x81, &[b'a'; 65])], CloseCode::TooBig),
+        (vec![client(0x01, &[b'a'; 64]), client(0x00, b"a")], CloseCode::TooBig),
+        (
+            vec![
+                client(0x01, b""),
+                client(0x00, b""),
+                client(0x00, b""),
+                client(0x00, b""),
+                client(0x00, b""),
+            ],
+            CloseCode::Policy,
+        ),
+    ] {
+        assert_eq!(heard(&frames), Err(code), "{frames:x?}");
+    }
+    assert!(heard(&[client(0x81, &[b'a'; 64])]).is_ok());
+}
+
+#[test]
+fn the_first_byte_too_many_is_seen_in_the_header() {
+    // The payload of 65 bytes has not come, and is not waited for.
+    assert_eq!(Decoder::default().step(&mut [0x81, MASKED | 65], BOUNDS), Err(CloseCode::TooBig));
+}
+
+#[test]
+fn lengths_are_written_in_the_shortest_form() {
+    for (len, header) in [(125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
+        assert_eq!(text(&"x".repeat(len)).len(), len + header);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_survived(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let mut decoder = Decoder::default();
+        let mut at = 0;
+        while let Ok(Step::Fragment(len) | Step::Message(len, _)) = decoder.step(&mut bytes[at..], BOUNDS) {
+            prop_assert!(len > 0);
+            at += len;
+        }
+    }
+
+    #[test]
+    fn a_frame_cut_anywhere_is_incomplete(payload in "[a-z]{0,60}", cut in 0_usize..60) {
+        let frame = client(0x81, payload.as_bytes());
+        let mut part = frame[..cut.min(frame.len() - 1)].to_vec();
+        let mut decoder = Decoder::default();
+        prop_assert_eq!(decoder.step(&mut part, BOUNDS), Ok(Step::Incomplete));
+    }
+}

@@ -1,0 +1,35 @@
+//! The HTTP door: every route on one screen.
+
+mod accept;
+mod api;
+mod assets;
+mod guard;
+mod probes;
+mod problem;
+pub mod spec;
+mod ws;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+
+use crate::services::Services;
+
+pub(crate) use accept::serve;
+
+/// Everything that the server answers.
+fn routes(services: &Arc<Services>) -> Router {
+    Router::new()
+        .route("/v1/ws", get(ws::upgrade))
+        .route("/v1/openapi.json", get(spec::serve_openapi))
+        .route("/v1/asyncapi.json", get(spec::serve_asyncapi))
+        .route("/v1/{command}", post(api::command))
+        .route("/livez", get(probes::live))
+        .route("/readyz", get(probes::ready))
+        .route("/metrics", get(probes::metrics))
+        .fallback(get(assets::file))
+        .layer(from_fn_with_state(services.clone(), guard::check))
+        .with_state(services.clone())
+}

@@ -1,0 +1,207 @@
+//! `POST /v1/<command>`: the same words as over the socket, one at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::{Ok as OkReply, OkBody, Reply};
+use switchboard_protocol::{Command, ErrorCode, Key, Target, UserId, decode_named};
+use tokio::sync::oneshot;
+
+use super::problem::Problem;
+use crate::auth::ApiKey;
+use crate::intake;
+use crate::metrics::Drop;
+use crate::refusal::Refusal;
+use crate::router::Origin;
+use crate::services::Services;
+use crate::store::{Change, Request as Wish, Submission};
+
+/// Time for the body to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The commands that make sense only on a connection.
+pub(super) const SOCKET_ONLY: [&str; 2] = ["hello", "watch"];
+
+type Answer = OkBody<Box<RawValue>>;
+
+/// Whom a request is for.
+struct Caller {
+    user: UserId,
+    /// A back end: it speaks for many, so the rate of one user is not held against it.
+    back_end: bool,
+}
+
+/// Answers a command with its `ok` frame, or a problem.
+pub(super) async fn command(
+    State(services): State<Arc<Services>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let answered = async {
+        let body = read_body(&parts.headers, body, services.limits.frame as usize).await?;
+        let caller = identify(&services, &parts.headers, &body).await?;
+        let command = read_command(&name, &body, &parts.headers, &services)?;
+        obey(&services, caller, command).await.map_err(Problem::from)
+    };
+    match answered.await {
+        Ok(body) => {
+            let json = serde_json::to_string(&Reply::Ok(OkReply { id: None, body })).unwrap_or_default();
+            ([(header::CONTENT_TYPE, "application/json")], json).into_response()
+        }
+        Err(problem) => {
+            services.metrics.refused(problem.code());
+            problem.into_response()
+        }
+    }
+}
+
+async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<String, Problem> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        // A form of a foreign page cannot send this type without asking first (Fetch, CORS-safelisted headers).
+        let refusal =
+            Refusal::new(ErrorCode::BadFrame, "the body is JSON: send `content-type: application/json`");
+        return Err(Problem::from(refusal).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+    }
+    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await;
+    let read = read.map_err(|_| {
+        let refusal = Refusal::new(ErrorCode::BadFrame, "the body did not come in time");
+        Problem::from(refusal).with_status(StatusCode::REQUEST_TIMEOUT)
+    })?;
+    let bytes = read.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+        Some(_) => Refusal::new(ErrorCode::TooLarge, format!("the body has at most {most} bytes")),
+        None => Refusal::new(ErrorCode::BadFrame, "the body broke off"),
+    })?;
+    let text = String::from_utf8(bytes.to_bytes().into());
+    let text = text.map_err(|_| Refusal::new(ErrorCode::BadFrame, "the body is JSON in UTF-8"))?;
+    // A command without fields needs no body.
+    Ok(if text.is_empty() { "{}".to_owned() } else { text })
+}
+
+/// Whom a back end acts for.
+#[derive(Deserialize)]
+struct Acting {
+    #[serde(rename = "as")]
+    user: Option<UserId>,
+}
+
+async fn identify(services: &Services, headers: &HeaderMap, body: &str) -> Result<Caller, Refusal> {
+    let acting = serde_json::from_str::<Acting>(body).map(|acting| acting.user);
+    // What is not JSON is told so once it is known who says it; a wrong `as` is told here.
+    let acting = match acting {
+        Ok(user) => user,
+        Err(error) if error.is_data() && body.trim_start().starts_with('{') => {
+            return Err(Refusal::bad_field("as", format!("as: {error}")));
+        }
+        Err(_) => None,
+    };
+    let Some(bearer) = bearer(headers)? else {
+        return match acting {
+            Some(user) if services.is_dev() => Ok(Caller { user, back_end: true }),
+            None if services.is_dev() => {
+                Err(Refusal::new(ErrorCode::Unauthorized, "say whom you act for: `\"as\":\"alice\"`"))
+            }
+            _ => Err(Refusal::new(
+                ErrorCode::Unauthorized,
+                "send `Authorization: Bearer <a user's token, or an API key>`",
+            )),
+        };
+    };
+    if bearer.starts_with(ApiKey::PREFIX) {
+        let name = services.store.api_key(ApiKey::hash(bearer)).await?;
+        name.ok_or_else(|| Refusal::new(ErrorCode::Unauthorized, "the API key is wrong or was revoked"))?;
+        let user = acting.ok_or_else(|| {
+            Refusal::bad_field("as", "as: an API key says whom it acts for, `\"as\":\"alice\"`")
+        })?;
+        return Ok(Caller { user, back_end: true });
+    }
+    let identity = services.authenticator.verify(bearer);
+    let user = identity.map_err(|error| Refusal::new(ErrorCode::Unauthorized, error.to_string()))?.user;
+    match acting {
+        Some(other) if other != user => Err(Refusal::forbidden(
+            "a user's token acts for that user only; leave `as` out, or use an API key",
+        )),
+        _ => Ok(Caller { user, back_end: false }),
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let token = value.to_str().ok().and_then(|value| value.split_once(' '));
+    match token {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
+        _ => {
+            Err(Refusal::new(ErrorCode::Unauthorized, "the header is `Authorization: Bearer <token or key>`"))
+        }
+    }
+}
+
+fn read_command(
+    name: &str,
+    body: &str,
+    headers: &HeaderMap,
+    services: &Services,
+) -> Result<Command, Refusal> {
+    if SOCKET_ONLY.contains(&name) {
+        let message = "this command makes sense on a connection only: use the WebSocket at /v1/ws";
+        return Err(Refusal::new(ErrorCode::UnknownType, message));
+    }
+    let mut command = decode_named(name, body).map_err(Refusal::from)?.command;
+    if let (Command::Send(send), Some(key)) = (&mut command, headers.get("idempotency-key")) {
+        let key = key
+            .to_str()
+            .ok()
+            .map(|key| key.strip_prefix('"').and_then(|k| k.strip_suffix('"')).unwrap_or(key));
+        let key = key.and_then(|key| Key::parse(key).ok());
+        let key =
+            key.ok_or_else(|| Refusal::bad_field("key", "Idempotency-Key: 1 to 128 visible characters"))?;
+        if send.key.as_ref().is_some_and(|other| *other != key) {
+            return Err(Refusal::bad_field(
+                "key",
+                "key: it differs from the header Idempotency-Key; send one of them",
+            ));
+        }
+        send.key = Some(key);
+    }
+    intake::check(&command, &services.limits)?;
+    Ok(command)
+}
+
+async fn obey(services: &Services, caller: Caller, command: Command) -> Result<Answer, Refusal> {
+    match Wish::from(command) {
+        Wish::Change(change) => change_for(services, caller, change).await,
+        Wish::Query(query) => services.store.query(&caller.user, query).await,
+        Wish::Typing(target) => typing(services, caller.user, &target).await,
+        Wish::Ping => Ok(OkBody::Done {}),
+        Wish::Hello | Wish::Watch(_) => Err(Refusal::not_found()),
+    }
+}
+
+async fn change_for(services: &Services, caller: Caller, change: Change) -> Result<Answer, Refusal> {
+    if !caller.back_end {
+        services
+            .limiter
+            .check_send(&caller.user)
+            .inspect_err(|_| services.metrics.dropped(Drop::RateLimit))?;
+    }
+    let (reply, answer) = oneshot::channel();
+    let submission = Submission { actor: caller.user, change, origin: Origin::Call(reply) };
+    services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
+    answer.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
+}
+
+async fn typing(services: &Services, user: UserId, target: &Target) -> Result<Answer, Refusal> {
+    let conversation = target.resolve(&user);
+    let standing = services.store.standing(&user, conversation.clone()).await?;
+    services.router.typing(user, conversation, standing, None);
+    Ok(OkBody::Done {})
+}

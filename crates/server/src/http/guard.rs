@@ -1,0 +1,118 @@
+//! What every request must pass: no foreign page, no foreign name, no secret in the address.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use switchboard_protocol::ErrorCode;
+
+use super::problem::Problem;
+use crate::refusal::Refusal;
+use crate::services::Services;
+
+/// Checks a request before any route sees it.
+pub(super) async fn check(State(services): State<Arc<Services>>, request: Request, next: Next) -> Response {
+    let checked = check_query(request.uri())
+        .and_then(|()| check_host(&services, request.headers()))
+        .and_then(|()| check_origin(&services, request.method(), request.headers()));
+    let mut response = match checked {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Addresses end up in logs and histories, so secrets in them are refused rather than believed.
+fn check_query(uri: &Uri) -> Result<(), Problem> {
+    let secret = |pair: &str| {
+        let name = pair.split('=').next().unwrap_or_default().to_ascii_lowercase();
+        ["token", "jwt", "auth", "key", "secret"].iter().any(|word| name.contains(word))
+    };
+    if uri.query().is_some_and(|query| query.split('&').any(secret)) {
+        let message = "a token does not go into the address: say it in `hello`, or over HTTP in the header Authorization";
+        return Err(Refusal::new(ErrorCode::Unauthorized, message).into());
+    }
+    Ok(())
+}
+
+/// A `dev` server believes whoever connects, so a page must not reach it under a name that its author
+/// pointed at this machine (DNS rebinding).
+fn check_host(services: &Services, headers: &HeaderMap) -> Result<(), Problem> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if !services.is_dev() || is_loopback(host_name(host)) {
+        return Ok(());
+    }
+    let message =
+        "a `dev` server answers on this machine only: use 127.0.0.1, [::1] or localhost in the address";
+    Err(Problem::from(Refusal::new(ErrorCode::Forbidden, message))
+        .with_status(StatusCode::MISDIRECTED_REQUEST))
+}
+
+/// `host` of `host:port`.
+fn host_name(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => authority,
+    }
+}
+
+fn is_loopback(name: &str) -> bool {
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// A browser says which page speaks; only our own page and the configured ones may. Others than
+/// browsers say nothing, and have a token.
+fn check_origin(services: &Services, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+    let upgrade = headers.contains_key(header::UPGRADE);
+    let Some(origin) = headers.get(header::ORIGIN).filter(|_| upgrade || method != Method::GET) else {
+        return Ok(());
+    };
+    let origin = origin.to_str().unwrap_or_default();
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let own = origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host));
+    if own || services.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) {
+        return Ok(());
+    }
+    let message = "pages of this origin may not connect; the operator lists it in `allowed_origins`";
+    Err(Refusal::new(ErrorCode::Forbidden, message).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_seen_in_the_address() {
+        for (uri, ok) in [
+            ("/v1/ws", true),
+            ("/v1/ws?v=1", true),
+            ("/v1/ws?token=x", false),
+            ("/v1/ws?v=1&access_Token=x", false),
+            ("/v1/ws?jwt", false),
+        ] {
+            assert_eq!(check_query(&Uri::from_static(uri)).is_ok(), ok, "{uri}");
+        }
+    }
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for (host, loopback) in [
+            ("127.0.0.1:9501", true),
+            ("[::1]:9501", true),
+            ("localhost", true),
+            ("LOCALHOST:1", true),
+            ("evil.example:9501", false),
+            ("127.0.0.1.evil.example", false),
+            ("", false),
+        ] {
+            assert_eq!(is_loopback(host_name(host)), loopback, "{host}");
+        }
+    }
+}

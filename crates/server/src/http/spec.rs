@@ -1,0 +1,171 @@
+//! OpenAPI 3.1 for the HTTP door and AsyncAPI 3.0 for the socket, generated from the types that the
+//! doors use. `docs/openapi.json` and `docs/asyncapi.json` are copies that a test holds to this.
+
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+use switchboard_protocol::reply::{Ok as OkReply, Reply};
+use switchboard_protocol::{CloseCode, Command, Event, Signal};
+
+use super::api::SOCKET_ONLY;
+use super::problem::Problem;
+
+/// Where OpenAPI and AsyncAPI keep shared schemas.
+const SCHEMAS: &str = "/components/schemas";
+
+pub(super) async fn serve_openapi() -> Response {
+    serve(&openapi())
+}
+
+pub(super) async fn serve_asyncapi() -> Response {
+    serve(&asyncapi())
+}
+
+fn serve(document: &Value) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response()
+}
+
+fn generator() -> SchemaGenerator {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = SCHEMAS.into();
+        settings.meta_schema = None;
+    });
+    settings.into_generator()
+}
+
+fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
+    generator.subschema_for::<T>().to_value()
+}
+
+/// Moves the shared schemas into the document. A command's fields stand beside those of its door (`type`
+/// and `id`, or `as`), so what is unknown is refused where they come together, not in each part.
+fn with_schemas(mut document: Value, mut generator: SchemaGenerator) -> Value {
+    let mut schemas = generator.take_definitions(true);
+    for schema in schemas.values_mut().filter_map(Value::as_object_mut) {
+        schema.remove("additionalProperties");
+    }
+    document["components"]["schemas"] = Value::Object(schemas);
+    document
+}
+
+/// The HTTP door, as OpenAPI 3.1.
+pub fn openapi() -> Value {
+    let mut generator = generator();
+    let ok = schema::<OkReply>(&mut generator);
+    let problem = schema::<Problem>(&mut generator);
+    let mut paths = Map::new();
+    for (name, fields) in Command::schemas(&mut generator) {
+        if !SOCKET_ONLY.contains(&name) {
+            paths.insert(
+                format!("/v1/{name}"),
+                json!({ "post": operation(name, &fields.to_value(), &ok, &problem) }),
+            );
+        }
+    }
+    for (path, summary) in [
+        ("/livez", "The process answers."),
+        ("/readyz", "The server reads and writes, and is not stopping."),
+        ("/metrics", "Metrics for Prometheus."),
+    ] {
+        let answers = json!({ "200": { "description": "Yes." }, "503": { "description": "No, and why." } });
+        paths.insert(path.to_owned(), json!({ "get": { "summary": summary, "responses": answers } }));
+    }
+    let document = json!({
+        "openapi": "3.1.0",
+        "info": info("Switchboard over HTTP", "The same commands as over the WebSocket, one a request."),
+        "security": [{ "bearer": [] }],
+        "paths": paths,
+        "components": { "securitySchemes": { "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A user's token (JWT), or an API key; with an API key `as` says whom it acts for.",
+        } } },
+    });
+    with_schemas(document, generator)
+}
+
+/// One command over HTTP.
+fn operation(name: &str, fields: &Value, ok: &Value, problem: &Value) -> Value {
+    let acting = json!({ "type": "object", "properties": { "as": {
+        "$ref": "#/components/schemas/UserId",
+        "description": "Whom an API key acts for.",
+    } } });
+    let mut operation = json!({
+        "operationId": name,
+        "requestBody": { "required": true, "content": { "application/json": {
+            "schema": { "allOf": [fields, acting], "unevaluatedProperties": false },
+        } } },
+        "responses": {
+            "200": { "description": "The `ok` frame.", "content": { "application/json": { "schema": ok } } },
+            "default": {
+                "description": "What is wrong and what to do.",
+                "content": { "application/problem+json": { "schema": problem } },
+            },
+        },
+    });
+    if name == "send" {
+        operation["parameters"] = json!([{
+            "name": "Idempotency-Key",
+            "in": "header",
+            "description": "The same as `key`.",
+            "schema": { "type": "string", "maxLength": 128 },
+        }]);
+    }
+    operation
+}
+
+/// The socket, as AsyncAPI 3.0.
+pub fn asyncapi() -> Value {
+    let mut generator = generator();
+    let mut messages = Map::new();
+    for (name, fields) in Command::schemas(&mut generator) {
+        let envelope = json!({ "type": "object", "required": ["type"], "properties": {
+            "type": { "const": name },
+            "id": schema::<switchboard_protocol::CommandId>(&mut generator),
+        } });
+        let payload = json!({ "allOf": [fields.to_value(), envelope], "unevaluatedProperties": false });
+        messages.insert(name.to_owned(), json!({ "name": name, "payload": payload }));
+    }
+    let commands: Vec<_> = messages.keys().map(|name| reference(name)).collect();
+    let said = [
+        ("reply", "What answers, and what tells of the connection itself.", schema::<Reply>(&mut generator)),
+        ("event", "What lasts: an event of a conversation's log.", schema::<Event>(&mut generator)),
+        ("signal", "What does not last.", schema::<Signal>(&mut generator)),
+    ];
+    let mut frames = Vec::new();
+    for (name, summary, payload) in said {
+        frames.push(reference(name));
+        messages.insert(name.to_owned(), json!({ "name": name, "summary": summary, "payload": payload }));
+    }
+    let closes: Vec<_> =
+        CloseCode::ALL.iter().map(|code| format!("{}: {}", code.number(), code.reason())).collect();
+    let document = json!({
+        "asyncapi": "3.0.0",
+        "info": info("Switchboard over WebSocket", "One JSON object a text frame, `type` first; the first is `hello`."),
+        "channels": { "socket": {
+            "address": "/v1/ws",
+            "description": format!("Close codes: {}", closes.join("; ")),
+            "messages": messages,
+        } },
+        "operations": {
+            "say": { "action": "receive", "channel": { "$ref": "#/channels/socket" }, "messages": commands },
+            "hear": { "action": "send", "channel": { "$ref": "#/channels/socket" }, "messages": frames },
+        },
+    });
+    with_schemas(document, generator)
+}
+
+fn reference(message: &str) -> Value {
+    json!({ "$ref": format!("#/channels/socket/messages/{message}") })
+}
+
+fn info(title: &str, description: &str) -> Value {
+    json!({
+        "title": title,
+        "version": env!("CARGO_PKG_VERSION"),
+        "description": description,
+        "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+    })
+}

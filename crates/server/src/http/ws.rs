@@ -1,0 +1,120 @@
+//! The WebSocket handshake (RFC 6455 section 4.2).
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use sha1::{Digest as _, Sha1};
+use switchboard_protocol::{ErrorCode, SUBPROTOCOL};
+use tokio::net::TcpStream;
+
+use super::accept::Place;
+use super::problem::Problem;
+use crate::refusal::Refusal;
+use crate::services::Services;
+use crate::session;
+use crate::session::socket::Socket;
+
+/// What the key is hashed with (RFC 6455 section 1.3).
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// Answers the handshake and starts a session on the connection.
+pub(super) async fn upgrade(
+    State(services): State<Arc<Services>>,
+    Extension(place): Extension<Arc<Place>>,
+    mut request: Request,
+) -> Response {
+    let accept = match check(request.headers()) {
+        Ok(accept) => accept,
+        Err(response) => return *response,
+    };
+    let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
+        return refuse("this connection cannot become a WebSocket: use HTTP/1.1");
+    };
+    let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    let named = offered.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let ours = named.map(str::trim).any(|name| name == SUBPROTOCOL);
+    services.clone().tasks.spawn(async move {
+        if let Some(socket) = take_over(upgrade).await {
+            let cut = services.tasks.cut().clone();
+            tokio::select! {
+                () = session::run(services, socket) => {}
+                () = cut.cancelled() => {}
+            }
+        }
+        // The place is taken for as long as the connection lasts.
+        drop(place);
+    });
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    if ours {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
+    response
+}
+
+/// The bare connection, once the handshake's answer is written; `None` if the client has gone.
+async fn take_over(upgrade: OnUpgrade) -> Option<Socket> {
+    let upgraded = upgrade.await.ok()?;
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some(Socket::new(parts.io.into_inner(), parts.read_buf.into()))
+}
+
+/// What the server answers to the client's key.
+fn check(headers: &HeaderMap) -> Result<HeaderValue, Box<Response>> {
+    let says = |name, word: &str| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(word))
+    };
+    if !says(header::UPGRADE, "websocket") || !says(header::CONNECTION, "upgrade") {
+        let mut response =
+            refuse("this is a WebSocket: connect with ws://, for instance `websocat ws://…/v1/ws`");
+        *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+        response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        return Err(Box::new(response));
+    }
+    if !says(header::SEC_WEBSOCKET_VERSION, "13") {
+        let mut response = refuse("the WebSocket version is 13 (RFC 6455)");
+        *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        return Err(Box::new(response));
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY);
+    let Some(key) = key.filter(|key| STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16)) else {
+        return Err(Box::new(refuse("Sec-WebSocket-Key is 16 bytes in base64")));
+    };
+    let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
+    HeaderValue::try_from(STANDARD.encode(digest)).map_err(|_| Box::new(refuse("no answer to this key")))
+}
+
+fn refuse(message: &'static str) -> Response {
+    Problem::from(Refusal::new(ErrorCode::BadFrame, message)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_is_that_of_the_rfc() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::UPGRADE, HeaderValue::from_static("WebSocket"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
+        headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
+        assert_eq!(check(&headers).expect("legal"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhl"));
+        assert_eq!(check(&headers).expect_err("short").status(), StatusCode::BAD_REQUEST);
+    }
+}

@@ -1,0 +1,104 @@
+//! Token buckets (governor's GCRA): how fast a connection and a user may go.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use switchboard_protocol::{Limits, UserId};
+
+use crate::refusal::Refusal;
+
+/// Seconds' worth that may come at once after a quiet time: a client that reconnects has a few.
+const BURST: u32 = 5;
+
+/// How often the buckets of users who are quiet are dropped.
+pub(crate) const SWEEP: Duration = Duration::from_secs(60);
+
+/// A rate a second; 0 is no limit.
+fn quota(rate: u32) -> Option<Quota> {
+    let rate = NonZeroU32::new(rate)?;
+    Some(Quota::per_second(rate).allow_burst(rate.saturating_mul(NonZeroU32::MIN.saturating_add(BURST - 1))))
+}
+
+/// The buckets of one connection.
+#[derive(Debug)]
+pub(crate) struct ConnectionLimiter {
+    sends: Option<Box<DefaultDirectRateLimiter>>,
+    frames: Option<Box<DefaultDirectRateLimiter>>,
+}
+
+impl ConnectionLimiter {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let bucket = |rate| quota(rate).map(|quota| Box::new(RateLimiter::direct(quota)));
+        Self { sends: bucket(limits.sends_per_connection), frames: bucket(limits.frames_per_connection) }
+    }
+
+    /// Counts a frame of any kind.
+    pub(crate) fn check_frame(&self) -> Result<(), Refusal> {
+        check(self.frames.as_deref())
+    }
+
+    /// Counts a command that stores.
+    pub(crate) fn check_send(&self) -> Result<(), Refusal> {
+        check(self.sends.as_deref())
+    }
+}
+
+fn check(bucket: Option<&DefaultDirectRateLimiter>) -> Result<(), Refusal> {
+    let Some(bucket) = bucket else { return Ok(()) };
+    bucket.check().map_err(|not_until| refusal(not_until.wait_time_from(DefaultClock::default().now())))
+}
+
+fn refusal(wait: Duration) -> Refusal {
+    Refusal::rate_limited(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1))
+}
+
+/// The buckets of all users.
+#[derive(Debug)]
+pub(crate) struct UserLimiter(Option<DefaultKeyedRateLimiter<UserId>>);
+
+impl UserLimiter {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self(quota(limits.sends_per_user).map(RateLimiter::keyed))
+    }
+
+    /// Counts a command of `user`'s that stores, over whichever door.
+    pub(crate) fn check_send(&self, user: &UserId) -> Result<(), Refusal> {
+        let Some(buckets) = &self.0 else { return Ok(()) };
+        buckets
+            .check_key(user)
+            .map_err(|not_until| refusal(not_until.wait_time_from(DefaultClock::default().now())))
+    }
+
+    /// Drops the buckets that are full again.
+    pub(crate) fn sweep(&self) {
+        if let Some(buckets) = &self.0 {
+            buckets.retain_recent();
+            buckets.shrink_to_fit();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use switchboard_protocol::ErrorCode;
+
+    #[test]
+    fn a_burst_is_allowed_and_what_follows_is_told_to_wait() {
+        let limits = Limits { sends_per_connection: 2, ..Limits::default() };
+        let limiter = ConnectionLimiter::new(&limits);
+        let refused: Vec<_> = (0..11).filter_map(|_| limiter.check_send().err()).collect();
+        assert_eq!(refused.len(), 1, "2 a second, 5 seconds' worth at once");
+        assert_eq!(refused[0].code, ErrorCode::RateLimited);
+        assert!(refused[0].retry_after.is_some_and(|ms| (1..=500).contains(&ms)), "{refused:?}");
+    }
+
+    #[test]
+    fn zero_is_no_limit() {
+        let limiter = UserLimiter::new(&Limits::default().without_rates());
+        let user = UserId::parse("alice").expect("id");
+        assert!((0..10_000).all(|_| limiter.check_send(&user).is_ok()));
+    }
+}

@@ -1,0 +1,134 @@
+//! Who is online, and who is told. Presence never decides whether anything is stored.
+//!
+//! A user is online while any of their devices is connected, and for a short grace after: a page that
+//! is reloaded does not make its user blink.
+
+use std::future::poll_fn;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use switchboard_protocol::{Signal, Timestamp, UserId};
+use tokio_util::time::{DelayQueue, delay_queue};
+
+use crate::router::registry::{Gone, Registry, UserSlot};
+use crate::router::{SessionSlot, encode};
+use crate::store::Acquaintance;
+
+/// The presence of the users who are here.
+#[derive(Debug)]
+pub(crate) struct Presence {
+    grace: Duration,
+    here: FxHashMap<UserSlot, Here>,
+    graces: DelayQueue<UserSlot>,
+    watchers: FxHashMap<UserId, Vec<SessionSlot>>,
+}
+
+/// What is known of a user who is here.
+#[derive(Debug, Default)]
+struct Here {
+    /// Whether watchers were told that the user is online.
+    online: bool,
+    /// When the last device left, and the end of the grace.
+    leaving: Option<(Timestamp, delay_queue::Key)>,
+}
+
+impl Presence {
+    pub(crate) fn new(grace: Duration) -> Self {
+        Self { grace, here: FxHashMap::default(), graces: DelayQueue::new(), watchers: FxHashMap::default() }
+    }
+
+    /// A device of the user connects: they are not leaving after all.
+    pub(crate) fn returned(&mut self, user: UserSlot) {
+        if let Some((_, grace)) = self.here.entry(user).or_default().leaving.take() {
+            self.graces.remove(&grace);
+        }
+    }
+
+    /// A device of the user is live.
+    pub(crate) fn arrived(&mut self, registry: &Registry, user: UserSlot) {
+        let here = self.here.entry(user).or_default();
+        if !std::mem::replace(&mut here.online, true)
+            && let Some(local) = registry.user(user)
+        {
+            self.tell_watchers(registry, &local.name, &local.conversations, None);
+        }
+    }
+
+    /// The user's last device left at `at`.
+    pub(crate) fn leaving(&mut self, user: UserSlot, at: Timestamp) {
+        let grace = self.graces.insert(user, self.grace);
+        self.here.entry(user).or_default().leaving = Some((at, grace));
+    }
+
+    /// Waits for the next user whose grace is over; forever if there is none.
+    pub(crate) async fn expired(&mut self) -> UserSlot {
+        poll_fn(|cx| match ready!(self.graces.poll_expired(cx)) {
+            Some(expired) => Poll::Ready(expired.into_inner()),
+            // An empty queue is woken by nobody; the router asks again after whatever it does next.
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Forgets a user. For one who was online, when they were seen last.
+    pub(crate) fn departed(&mut self, user: UserSlot) -> Option<Timestamp> {
+        let here = self.here.remove(&user)?;
+        let (at, grace) = here.leaving?;
+        self.graces.try_remove(&grace);
+        here.online.then_some(at)
+    }
+
+    /// Tells those who watch a user, and share a conversation with them still, that they went.
+    pub(crate) fn tell_gone(&self, registry: &Registry, gone: &Gone, last_seen: Timestamp) {
+        self.tell_watchers(registry, &gone.name, &gone.conversations, Some(last_seen));
+    }
+
+    fn tell_watchers(
+        &self,
+        registry: &Registry,
+        user: &UserId,
+        conversations: &[crate::store::ConversationKey],
+        last_seen: Option<Timestamp>,
+    ) {
+        let Some(watchers) = self.watchers.get(user) else { return };
+        let signal = Signal::Presence { user: user.clone(), online: last_seen.is_none(), last_seen };
+        let frame = encode(&signal);
+        for session in watchers.iter().filter_map(|session| registry.session(*session)) {
+            let oneself = registry.find(user) == Some(session.user);
+            if oneself || registry.share(conversations, session.user) {
+                session.outbox.push_signal(&frame);
+            }
+        }
+    }
+
+    /// Sets whose presence a session is told, and tells it how things stand.
+    pub(crate) fn watch(&mut self, registry: &mut Registry, session: SessionSlot, users: Vec<Acquaintance>) {
+        let Some(local) = registry.session_mut(session) else { return };
+        let names = users.iter().map(|user| user.user.clone()).collect();
+        let before = std::mem::replace(&mut local.watching, names);
+        self.unwatch(session, &before);
+        for Acquaintance { user, last_seen } in users {
+            self.watchers.entry(user.clone()).or_default().push(session);
+            let here = registry.find(&user).and_then(|slot| self.here.get(&slot));
+            let online = here.is_some_and(|here| here.online);
+            let last_seen = last_seen.filter(|_| !online);
+            let signal = Signal::Presence { user, online, last_seen };
+            if let Some(local) = registry.session(session) {
+                local.outbox.push_signal(&encode(&signal));
+            }
+        }
+    }
+
+    /// A session watches nobody any more.
+    pub(crate) fn unwatch(&mut self, session: SessionSlot, watching: &[UserId]) {
+        for user in watching {
+            if let Some(watchers) = self.watchers.get_mut(user) {
+                watchers.retain(|other| *other != session);
+                if watchers.is_empty() {
+                    self.watchers.remove(user);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The router: which local sessions are in which conversation, and what of the log they have.
+//!
+//! One task owns the registry. What the store committed comes in by batches, in the order of commits;
+//! each event is encoded once and queued for every session of every member that is here. What does not
+//! last (signals, presence) passes through here too and is never stored.
+//!
+//! # How a session comes in without a gap
+//! 1. *Enter*: the session is registered. From here on the router notes what it publishes.
+//! 2. The session reads a snapshot from the store: memberships and heads.
+//! 3. *Subscribe*: once everything that the snapshot can contain has been published ([`Snapshot::mark`]),
+//!    the session is put among the members' sessions, and whatever was published between its cursor and
+//!    now is left to it as a lag, to be read from the log. Live events queue behind that.
+
+mod attach;
+mod publish;
+pub(crate) mod registry;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::{Ok as OkReply, OkBody, Reply};
+use switchboard_protocol::{CloseCode, CommandId, ConversationId, Limits, Seq, Signal, UserId};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use self::attach::{Parked, Recent};
+use self::registry::Registry;
+use crate::clock::Clock;
+use crate::frame;
+use crate::metrics::Metrics;
+use crate::presence::Presence;
+use crate::refusal::Refusal;
+use crate::session::outbox::Outbox;
+use crate::store::{
+    Acquaintance, Batch, Change, ConversationKey, SharedStore, Snapshot, Standing, Submission,
+};
+
+/// Requests of sessions that may wait. Beyond, whoever asks waits.
+const WAITING: usize = 8_192;
+
+/// Requests handled before commits are looked at again, and the other way round.
+const TURN: usize = 256;
+
+/// Who is told what became of a write.
+#[derive(Debug)]
+pub enum Origin {
+    /// A connection: it gets the reply with this id, and not the event.
+    Session(SessionOrigin),
+    /// A caller that waits, as the HTTP door does.
+    Call(oneshot::Sender<Result<OkBody<Box<RawValue>>, Refusal>>),
+    /// Nobody.
+    Nobody,
+}
+
+/// The connection that a write came over.
+#[derive(Debug)]
+pub struct SessionOrigin {
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) id: Option<CommandId>,
+}
+
+/// A session's place in the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SessionSlot(pub(crate) u32);
+
+/// What a session asks of the router.
+#[derive(Debug)]
+enum Input {
+    Enter { user: UserId, outbox: Arc<Outbox>, reply: oneshot::Sender<Result<SessionSlot, Refusal>> },
+    Subscribe(Box<Subscribe>),
+    Leave(SessionSlot),
+    Typing { user: UserId, conversation: ConversationId, standing: Standing, from: Option<Arc<Outbox>> },
+    Watch { session: SessionSlot, users: Vec<Acquaintance> },
+    Stop,
+}
+
+/// A session's wish to be live.
+#[derive(Debug)]
+pub(crate) struct Subscribe {
+    /// Who.
+    pub(crate) session: SessionSlot,
+    /// What the session started from.
+    pub(crate) snapshot: Snapshot,
+    /// From which event on the session wants each of these conversations; the others from their head on.
+    pub(crate) cursors: Vec<(ConversationKey, Seq)>,
+    /// Conversations that the user has left: from which event on, and the last one to be seen.
+    pub(crate) former: Vec<(ConversationKey, Seq, Seq)>,
+}
+
+/// The way to the router. Clones share it; the router ends when all are gone.
+#[derive(Debug, Clone)]
+pub(crate) struct RouterHandle {
+    inputs: mpsc::Sender<Input>,
+}
+
+impl RouterHandle {
+    async fn say(&self, input: Input) -> Result<(), Refusal> {
+        self.inputs.send(input).await.map_err(|_| Refusal::unavailable())
+    }
+
+    /// Registers a session of `user`. Whoever entered must leave.
+    pub(crate) async fn enter(&self, user: UserId, outbox: Arc<Outbox>) -> Result<SessionSlot, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.say(Input::Enter { user, outbox, reply }).await?;
+        answer.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
+    }
+
+    /// Makes a session live.
+    pub(crate) async fn subscribe(&self, subscribe: Subscribe) -> Result<(), Refusal> {
+        self.say(Input::Subscribe(Box::new(subscribe))).await
+    }
+
+    /// Removes a session.
+    pub(crate) async fn leave(&self, session: SessionSlot) {
+        // Without a router there is nothing to be removed from.
+        let _ = self.say(Input::Leave(session)).await;
+    }
+
+    /// Tells the other members that `user` is typing. Lost when the router is busy: it does not last.
+    pub(crate) fn typing(
+        &self,
+        user: UserId,
+        conversation: ConversationId,
+        standing: Standing,
+        from: Option<Arc<Outbox>>,
+    ) {
+        let _ = self.inputs.try_send(Input::Typing { user, conversation, standing, from });
+    }
+
+    /// Sets whose presence a session is told.
+    pub(crate) fn watch(&self, session: SessionSlot, users: Vec<Acquaintance>) -> Result<(), Refusal> {
+        self.inputs.try_send(Input::Watch { session, users }).map_err(|_| Refusal::unavailable())
+    }
+
+    /// Tells every connection to come back later, and to close once it has its answers.
+    pub(crate) async fn stop(&self) {
+        let _ = self.say(Input::Stop).await;
+    }
+}
+
+/// What the router is made of.
+pub(crate) struct Parts {
+    pub(crate) store: SharedStore,
+    pub(crate) batches: mpsc::Receiver<Batch>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Clock,
+    pub(crate) limits: Arc<Limits>,
+    /// How long a user without a connection still counts as online.
+    pub(crate) grace: std::time::Duration,
+    /// The window, in milliseconds, over which clients are told to come back.
+    pub(crate) spread: u64,
+}
+
+/// Makes a router and the way to it.
+pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
+    let (sender, inputs) = mpsc::channel(WAITING);
+    let router = Router {
+        inputs,
+        registry: Registry::default(),
+        recent: Recent::default(),
+        parked: Vec::new(),
+        published: 0,
+        presence: Presence::new(parts.grace),
+        stopping: false,
+        store: parts.store,
+        batches: parts.batches,
+        metrics: parts.metrics,
+        clock: parts.clock,
+        limits: parts.limits,
+        spread: parts.spread,
+    };
+    (RouterHandle { inputs: sender }, router)
+}
+
+/// The actor.
+pub(crate) struct Router {
+    inputs: mpsc::Receiver<Input>,
+    batches: mpsc::Receiver<Batch>,
+    store: SharedStore,
+    registry: Registry,
+    recent: Recent,
+    /// Sessions whose snapshot may be newer than what has been published.
+    parked: Vec<Parked>,
+    /// The number of the last batch that was published.
+    published: u64,
+    presence: Presence,
+    stopping: bool,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    limits: Arc<Limits>,
+    spread: u64,
+}
+
+impl Router {
+    /// Runs until every handle is gone, then until the store has told the outcome of every write.
+    /// `cut` ends it at once.
+    pub(crate) async fn run(mut self, cut: CancellationToken) {
+        let mut inputs = Vec::with_capacity(TURN);
+        loop {
+            tokio::select! {
+                Some(batch) = self.batches.recv() => self.publish(batch),
+                count = self.inputs.recv_many(&mut inputs, TURN) => {
+                    if count == 0 {
+                        break;
+                    }
+                    inputs.drain(..).for_each(|input| self.handle(input));
+                }
+                user = self.presence.expired() => self.depart(user),
+                () = cut.cancelled() => return,
+            }
+        }
+        for user in self.registry.users() {
+            self.depart(user);
+        }
+        let Self { mut batches, store, .. } = self;
+        // The writer ends with the last owner of the store, after the last write.
+        drop(store);
+        tokio::select! {
+            () = async { while batches.recv().await.is_some() {} } => {}
+            () = cut.cancelled() => {}
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        match input {
+            Input::Enter { user, outbox, reply } => self.enter(&user, outbox, reply),
+            Input::Subscribe(subscribe) => self.subscribe(*subscribe),
+            Input::Leave(session) => self.leave(session),
+            Input::Typing { user, conversation, standing, from } => {
+                self.typing(&user, conversation, standing, from.as_ref());
+            }
+            Input::Watch { session, users } => self.watch(session, users),
+            Input::Stop => self.stop(),
+        }
+    }
+
+    fn typing(
+        &mut self,
+        user: &UserId,
+        conversation: ConversationId,
+        standing: Standing,
+        from: Option<&Arc<Outbox>>,
+    ) {
+        let signal = Signal::Typing { conversation, user: user.clone() };
+        self.signal(&signal, user, standing.conversation, standing.members, from);
+    }
+
+    /// Passes a signal of `user`'s on to the members' sessions, in a large room only to the user's own.
+    fn signal(
+        &mut self,
+        signal: &Signal,
+        user: &UserId,
+        conversation: ConversationKey,
+        members: u64,
+        from: Option<&Arc<Outbox>>,
+    ) {
+        let frame = encode(signal);
+        let small = members <= u64::from(self.limits.signal_room);
+        let sessions =
+            if small { self.registry.sessions_in(conversation) } else { self.registry.sessions_of(user) };
+        for outbox in sessions {
+            if !from.is_some_and(|from| Arc::ptr_eq(from, outbox)) {
+                outbox.push_signal(&frame);
+            }
+        }
+    }
+
+    /// A user whose last session left some time ago goes offline.
+    fn depart(&mut self, user: registry::UserSlot) {
+        let Some(gone) = self.registry.unload(user) else { return };
+        if let Some(at) = self.presence.departed(user) {
+            self.presence.tell_gone(&self.registry, &gone, at);
+            let change = Change::Seen(at);
+            // Lost if the store is busy: then the last time before stands.
+            let _ = self.store.submit(Submission { actor: gone.name, change, origin: Origin::Nobody });
+        }
+    }
+
+    fn watch(&mut self, session: SessionSlot, users: Vec<Acquaintance>) {
+        self.presence.watch(&mut self.registry, session, users);
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        for session in self.registry.sessions() {
+            bid_farewell(&session.outbox, self.spread);
+        }
+    }
+}
+
+/// Tells a client when to come back. The delays of all clients are spread evenly over the window, so
+/// that a restart is not met by everybody at once.
+fn bid_farewell(outbox: &Outbox, spread: u64) {
+    let mut random = [0; 8];
+    // Without randomness they all come back at once, which the next server survives too.
+    let _ = getrandom::fill(&mut random);
+    let bye = Reply::<Box<RawValue>>::Bye { retry_after: u64::from_ne_bytes(random) % spread.max(1) };
+    outbox.push_reply(encode(&bye));
+    outbox.close(CloseCode::Restart);
+}
+
+/// A frame of ours. Its types always have a JSON form.
+pub(crate) fn encode(frame: &impl Serialize) -> bytes::Bytes {
+    frame::text(&serde_json::to_string(frame).unwrap_or_default())
+}
+
+/// The frame that answers a command.
+pub(crate) fn encode_answer(
+    id: Option<CommandId>,
+    answer: Result<OkBody<Box<RawValue>>, Refusal>,
+) -> bytes::Bytes {
+    encode(&match answer {
+        Ok(body) => Reply::Ok(OkReply { id, body }),
+        Err(refusal) => Reply::Error(refusal.into_failure(id)),
+    })
+}

@@ -1,0 +1,197 @@
+//! How sessions come and go.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use switchboard_protocol::{Seq, UserId};
+use tokio::sync::oneshot;
+
+use super::registry::{MembershipChange, UserSlot};
+use super::{Router, SessionSlot, Subscribe, bid_farewell};
+use crate::metrics::Drop;
+use crate::refusal::Refusal;
+use crate::session::outbox::Outbox;
+use crate::store::{ConversationKey, Joined};
+
+/// A session that waits until everything its snapshot can contain has been published.
+pub(super) struct Parked {
+    subscribe: Subscribe,
+}
+
+/// What was published, in conversations without members here, while sessions were on their way in.
+///
+/// Two generations, so that it stays small though some session is always on its way: the older one is
+/// dropped once every session that may need it is in.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    generation: u64,
+    current: FxHashMap<ConversationKey, Seq>,
+    previous: FxHashMap<ConversationKey, Seq>,
+    entering_current: u32,
+    entering_previous: u32,
+    sessions: FxHashMap<u32, u64>,
+}
+
+impl Recent {
+    fn begin(&mut self, session: SessionSlot) {
+        self.entering_current += 1;
+        self.sessions.insert(session.0, self.generation);
+    }
+
+    fn end(&mut self, session: SessionSlot) {
+        match self.sessions.remove(&session.0) {
+            None => return,
+            Some(generation) if generation == self.generation => self.entering_current -= 1,
+            Some(_) => self.entering_previous -= 1,
+        }
+        if self.entering_previous == 0 {
+            self.previous = std::mem::take(&mut self.current);
+            self.entering_previous = std::mem::take(&mut self.entering_current);
+            self.generation += 1;
+        }
+        if self.sessions.is_empty() {
+            self.previous.clear();
+        }
+    }
+
+    /// Notes that `seq` was published.
+    pub(super) fn note(&mut self, conversation: ConversationKey, seq: Seq) {
+        if !self.sessions.is_empty() {
+            self.current.insert(conversation, seq);
+        }
+    }
+
+    fn head(&self, conversation: ConversationKey) -> Option<Seq> {
+        self.current.get(&conversation).or_else(|| self.previous.get(&conversation)).copied()
+    }
+}
+
+impl Router {
+    pub(super) fn enter(
+        &mut self,
+        name: &UserId,
+        outbox: Arc<Outbox>,
+        reply: oneshot::Sender<Result<SessionSlot, Refusal>>,
+    ) {
+        let most = self.limits.connections_per_user as usize;
+        let user = self.registry.user_or_new(name);
+        let Some(local) = self.registry.user_mut(user) else { return };
+        if most > 0 && local.sessions.len() >= most {
+            self.metrics.dropped(Drop::ConnectionLimit);
+            // The session may have gone; then nobody waits.
+            let _ = reply.send(Err(Refusal::rate_limited(TOO_MANY_RETRY_MS)));
+            return;
+        }
+        local.entering += 1;
+        self.presence.returned(user);
+        if self.stopping {
+            bid_farewell(&outbox, self.spread);
+        }
+        let session = self.registry.add_session(user, outbox);
+        self.recent.begin(session);
+        self.metrics.connections.inc();
+        if reply.send(Ok(session)).is_err() {
+            self.leave(session);
+        }
+    }
+
+    pub(super) fn leave(&mut self, session: SessionSlot) {
+        let Some(gone) = self.registry.remove_session(session) else { return };
+        self.metrics.connections.dec();
+        self.presence.unwatch(session, &gone.watching);
+        if !gone.live {
+            self.entered(session, gone.user);
+        }
+        self.parked.retain(|parked| parked.subscribe.session != session);
+        let Some(local) = self.registry.user(gone.user) else { return };
+        if local.sessions.is_empty() {
+            self.presence.leaving(gone.user, self.clock.now());
+        }
+    }
+
+    /// A session is no longer on its way in.
+    fn entered(&mut self, session: SessionSlot, user: UserSlot) {
+        self.recent.end(session);
+        if let Some(local) = self.registry.user_mut(user) {
+            local.entering -= 1;
+            if local.entering == 0 {
+                local.changes = Vec::new();
+            }
+        }
+    }
+
+    pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
+        if subscribe.snapshot.mark > self.published {
+            self.parked.push(Parked { subscribe });
+        } else {
+            self.make_live(subscribe);
+        }
+    }
+
+    /// Lets in those whose snapshot has been published by now.
+    pub(super) fn unpark(&mut self) {
+        let published = self.published;
+        let ready: Vec<_> = self.parked.extract_if(.., |p| p.subscribe.snapshot.mark <= published).collect();
+        for parked in ready {
+            self.make_live(parked.subscribe);
+        }
+    }
+
+    /// From here on the session gets live events. Whatever was published after its cursors is left to
+    /// it as lags.
+    fn make_live(&mut self, subscribe: Subscribe) {
+        let Subscribe { session, snapshot, cursors, former } = subscribe;
+        let Some(local) = self.registry.session_mut(session) else { return };
+        local.live = true;
+        let (user, outbox) = (local.user, local.outbox.clone());
+        let Some(local) = self.registry.user_mut(user) else { return };
+        let changes = local.changes.clone();
+        if !std::mem::replace(&mut local.loaded, true) {
+            self.load(user, &snapshot.joined, &changes);
+        }
+        let heads: FxHashMap<_, _> = snapshot.joined.iter().map(|j| (j.conversation, j.head)).collect();
+        let cursors: FxHashMap<_, _> = cursors.into_iter().collect();
+        let conversations = self.registry.user(user).map_or(Vec::new(), |local| local.conversations.clone());
+        for conversation in conversations {
+            let entered = || changes.iter().find(|c| c.conversation == conversation && c.entered);
+            let start = (cursors.get(&conversation).or_else(|| heads.get(&conversation)).copied())
+                .or_else(|| entered().map(|change| Seq(change.seq.0 - 1)));
+            if let (Some(start), Some(head)) = (start, self.registry.head(conversation)) {
+                outbox.push_lag(conversation, start, head);
+            }
+        }
+        // Gone since the snapshot: up to the event of leaving.
+        for change in changes.iter().filter(|c| !c.entered) {
+            if let Some(head) = heads.get(&change.conversation).filter(|head| **head < change.seq) {
+                let start = cursors.get(&change.conversation).unwrap_or(head);
+                outbox.push_lag(change.conversation, *start, change.seq);
+            }
+        }
+        for (conversation, start, until) in former {
+            outbox.push_lag(conversation, start, until);
+        }
+        self.entered(session, user);
+        self.presence.arrived(&self.registry, user);
+    }
+
+    /// Puts a user into their conversations: those of the snapshot, as changed by what was published
+    /// while it was taken.
+    fn load(&mut self, user: UserSlot, joined: &[Joined], changes: &[MembershipChange]) {
+        for Joined { conversation, head } in joined {
+            let head = self.recent.head(*conversation).map_or(*head, |recent| recent.max(*head));
+            self.registry.join(user, *conversation, head);
+        }
+        for change in changes {
+            if change.entered {
+                let head = self.recent.head(change.conversation).unwrap_or(change.seq);
+                self.registry.join(user, change.conversation, head.max(change.seq));
+            } else {
+                self.registry.part(user, change.conversation);
+            }
+        }
+    }
+}
+
+/// When somebody with too many connections may try again, in milliseconds: old ones are found dead
+/// after some forty seconds at most, and most go sooner.
+const TOO_MANY_RETRY_MS: u64 = 5_000;

@@ -1,0 +1,125 @@
+//! What the store committed becomes what the members' sessions get.
+
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{Seq, Signal};
+use tokio::time::Instant;
+
+use super::registry::MembershipChange;
+use super::{Origin, Router, SessionOrigin, encode_answer};
+use crate::frame;
+use crate::refusal::Refusal;
+use crate::store::{
+    Batch, Committed, CommittedCursor, CommittedEvent, ConversationKey, CursorOf, Effect, LogEvent, Outcome,
+};
+
+impl Router {
+    pub(super) fn publish(&mut self, batch: Batch) {
+        let stored = Instant::now();
+        for Outcome { origin, result } in batch.outcomes {
+            match result {
+                Ok(Committed::Event(committed)) => self.publish_event(origin, *committed, stored),
+                Ok(Committed::Cursor(committed)) => self.publish_cursor(origin, committed),
+                Ok(Committed::Quiet) => answer(origin, Ok(OkBody::Done {})),
+                Err(refusal) => {
+                    self.metrics.refused(refusal.code);
+                    answer(origin, Err(refusal));
+                }
+            }
+        }
+        self.published = batch.number;
+        self.unpark();
+    }
+
+    fn publish_event(&mut self, origin: Origin, committed: CommittedEvent, stored: Instant) {
+        let CommittedEvent { conversation, name, seq, at, event, effects } = committed;
+        let duplicate = event.is_none();
+        if let Some(event) = event {
+            self.metrics.accepted.inc();
+            self.recent.note(conversation, seq);
+            self.note_changes(conversation, seq, &effects);
+            // Whoever comes in sees the event by which they do; whoever goes, too.
+            for effect in effects.iter().filter(|effect| effect.entered) {
+                self.join(effect, conversation, seq);
+            }
+            self.deliver(&origin, conversation, &event, stored);
+            for effect in effects.iter().filter(|effect| !effect.entered) {
+                if let Some(user) = self.registry.find(&effect.user) {
+                    self.registry.part(user, conversation);
+                }
+            }
+        }
+        answer(origin, Ok(OkBody::Stored { conversation: name, seq, at, duplicate }));
+    }
+
+    /// Tells the sessions that are on their way in what their snapshot may not have.
+    fn note_changes(&mut self, conversation: ConversationKey, seq: Seq, effects: &[Effect]) {
+        for effect in effects {
+            let user = self.registry.find(&effect.user).and_then(|user| self.registry.user_mut(user));
+            if let Some(user) = user.filter(|user| user.entering > 0) {
+                user.changes.push(MembershipChange { conversation, seq, entered: effect.entered });
+            }
+        }
+    }
+
+    fn join(&mut self, effect: &Effect, conversation: ConversationKey, seq: Seq) {
+        if let Some(user) = self.registry.find(&effect.user)
+            && self.registry.user(user).is_some_and(|local| local.loaded)
+        {
+            self.registry.join(user, conversation, Seq(seq.0 - 1));
+        }
+    }
+
+    fn deliver(&mut self, origin: &Origin, conversation: ConversationKey, event: &LogEvent, stored: Instant) {
+        let Some(head) = self.registry.head(conversation) else { return };
+        if event.seq <= head {
+            return;
+        }
+        let own = match origin {
+            Origin::Session(origin) => Some(&origin.outbox),
+            Origin::Call(_) | Origin::Nobody => None,
+        };
+        let frame = frame::text(&event.to_json());
+        let mut delivered = 0;
+        for outbox in self.registry.sessions_in(conversation) {
+            if own.is_some_and(|own| std::sync::Arc::ptr_eq(own, outbox)) {
+                outbox.own_event(conversation, event.seq);
+            } else if event.seq == head.next() {
+                outbox.push_event(conversation, event.seq, &frame, stored);
+                delivered += 1;
+            } else {
+                // Not seen here in between: the log has it.
+                outbox.push_lag(conversation, head, event.seq);
+            }
+        }
+        self.metrics.delivered.inc_by(delivered);
+        self.registry.set_head(conversation, event.seq);
+    }
+
+    fn publish_cursor(&mut self, origin: Origin, committed: CommittedCursor) {
+        let CommittedCursor { conversation, name, user, of, upto, moved, members } = committed;
+        if moved {
+            let signal = match of {
+                CursorOf::Read => Signal::Read { conversation: name.clone(), user: user.clone(), upto },
+                CursorOf::Received => {
+                    Signal::Received { conversation: name.clone(), user: user.clone(), upto }
+                }
+            };
+            let from = match &origin {
+                Origin::Session(origin) => Some(&origin.outbox),
+                Origin::Call(_) | Origin::Nobody => None,
+            };
+            self.signal(&signal, &user, conversation, members, from);
+        }
+        answer(origin, Ok(OkBody::Cursor { conversation: name, upto }));
+    }
+}
+
+/// Tells whoever waits for it what became of a write.
+fn answer(origin: Origin, result: Result<OkBody<Box<serde_json::value::RawValue>>, Refusal>) {
+    match origin {
+        Origin::Session(SessionOrigin { outbox, id }) => outbox.push_outcome(encode_answer(id, result)),
+        // The caller may have gone; what is stored is stored.
+        Origin::Call(reply) => drop(reply.send(result)),
+        Origin::Nobody => {}
+    }
+}

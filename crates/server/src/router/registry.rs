@@ -1,0 +1,226 @@
+//! Who is here, with which sessions, in which conversations.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use switchboard_protocol::{Seq, UserId};
+
+use super::SessionSlot;
+use crate::session::outbox::Outbox;
+use crate::store::ConversationKey;
+
+/// A user's place in the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct UserSlot(u32);
+
+/// A connection that has said who it is.
+#[derive(Debug)]
+pub(crate) struct LocalSession {
+    pub(crate) user: UserSlot,
+    pub(crate) outbox: Arc<Outbox>,
+    /// Whether it gets live events yet.
+    pub(crate) live: bool,
+    /// Whose presence it is told.
+    pub(crate) watching: Box<[UserId]>,
+}
+
+/// A user with a session here, or without one since a short while.
+#[derive(Debug)]
+pub(crate) struct LocalUser {
+    pub(crate) name: UserId,
+    pub(crate) sessions: Vec<SessionSlot>,
+    /// Whether a session has told the conversations.
+    pub(crate) loaded: bool,
+    /// Sorted.
+    pub(crate) conversations: Vec<ConversationKey>,
+    /// Comings and goings published while a session was on its way in.
+    pub(crate) changes: Vec<MembershipChange>,
+    /// How many sessions are on their way in.
+    pub(crate) entering: u32,
+}
+
+/// A published coming or going.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MembershipChange {
+    pub(crate) conversation: ConversationKey,
+    pub(crate) seq: Seq,
+    pub(crate) entered: bool,
+}
+
+/// A conversation with members here.
+#[derive(Debug, Default)]
+struct LocalConversation {
+    /// The last event that was published.
+    head: Seq,
+    online: Vec<UserSlot>,
+}
+
+/// A user who is no longer here.
+#[derive(Debug)]
+pub(crate) struct Gone {
+    pub(crate) name: UserId,
+    pub(crate) conversations: Vec<ConversationKey>,
+}
+
+/// The registry.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    sessions: Slab<LocalSession>,
+    users: Slab<LocalUser>,
+    by_name: FxHashMap<UserId, UserSlot>,
+    conversations: FxHashMap<ConversationKey, LocalConversation>,
+}
+
+fn slot(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or_else(|_| unreachable!("a process has fewer than 2^32 sockets"))
+}
+
+impl Registry {
+    /// The place of a user; made if there is none.
+    pub(super) fn user_or_new(&mut self, name: &UserId) -> UserSlot {
+        if let Some(user) = self.by_name.get(name) {
+            return *user;
+        }
+        let user = UserSlot(slot(self.users.insert(LocalUser {
+            name: name.clone(),
+            sessions: Vec::new(),
+            loaded: false,
+            conversations: Vec::new(),
+            changes: Vec::new(),
+            entering: 0,
+        })));
+        self.by_name.insert(name.clone(), user);
+        user
+    }
+
+    pub(crate) fn find(&self, name: &UserId) -> Option<UserSlot> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(crate) fn user(&self, user: UserSlot) -> Option<&LocalUser> {
+        self.users.get(user.0 as usize)
+    }
+
+    pub(super) fn user_mut(&mut self, user: UserSlot) -> Option<&mut LocalUser> {
+        self.users.get_mut(user.0 as usize)
+    }
+
+    /// Every user who is here.
+    pub(super) fn users(&self) -> Vec<UserSlot> {
+        self.users.iter().map(|(index, _)| UserSlot(slot(index))).collect()
+    }
+
+    /// Forgets a user who has no session.
+    pub(super) fn unload(&mut self, user: UserSlot) -> Option<Gone> {
+        let local = self.users.try_remove(user.0 as usize)?;
+        self.by_name.remove(&local.name);
+        for conversation in &local.conversations {
+            self.remove_online(*conversation, user);
+        }
+        Some(Gone { name: local.name, conversations: local.conversations })
+    }
+
+    /// Adds a session that is not live yet.
+    pub(super) fn add_session(&mut self, user: UserSlot, outbox: Arc<Outbox>) -> SessionSlot {
+        let session = LocalSession { user, outbox, live: false, watching: Box::default() };
+        let session = SessionSlot(slot(self.sessions.insert(session)));
+        if let Some(local) = self.user_mut(user) {
+            local.sessions.push(session);
+        }
+        session
+    }
+
+    pub(super) fn remove_session(&mut self, session: SessionSlot) -> Option<LocalSession> {
+        let removed = self.sessions.try_remove(session.0 as usize)?;
+        if let Some(local) = self.user_mut(removed.user) {
+            local.sessions.retain(|other| *other != session);
+        }
+        Some(removed)
+    }
+
+    pub(crate) fn session(&self, session: SessionSlot) -> Option<&LocalSession> {
+        self.sessions.get(session.0 as usize)
+    }
+
+    pub(crate) fn session_mut(&mut self, session: SessionSlot) -> Option<&mut LocalSession> {
+        self.sessions.get_mut(session.0 as usize)
+    }
+
+    /// Every session that is here.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = &LocalSession> {
+        self.sessions.iter().map(|(_, session)| session)
+    }
+
+    /// The last published event of a conversation with members here.
+    pub(super) fn head(&self, conversation: ConversationKey) -> Option<Seq> {
+        self.conversations.get(&conversation).map(|local| local.head)
+    }
+
+    /// Moves the head on; nothing happens for a conversation without members here.
+    pub(super) fn set_head(&mut self, conversation: ConversationKey, head: Seq) {
+        if let Some(local) = self.conversations.get_mut(&conversation) {
+            local.head = local.head.max(head);
+        }
+    }
+
+    /// Puts a user among a conversation's members. `head` is what has been published, in case that
+    /// nobody was here before.
+    pub(super) fn join(&mut self, user: UserSlot, conversation: ConversationKey, head: Seq) {
+        let Some(local) = self.users.get_mut(user.0 as usize) else { return };
+        if let Err(place) = local.conversations.binary_search(&conversation) {
+            local.conversations.insert(place, conversation);
+            let here = self.conversations.entry(conversation).or_default();
+            here.head = here.head.max(head);
+            here.online.push(user);
+        }
+    }
+
+    /// Takes a user from among a conversation's members.
+    pub(super) fn part(&mut self, user: UserSlot, conversation: ConversationKey) {
+        let Some(local) = self.users.get_mut(user.0 as usize) else { return };
+        if let Ok(place) = local.conversations.binary_search(&conversation) {
+            local.conversations.remove(place);
+            self.remove_online(conversation, user);
+        }
+    }
+
+    fn remove_online(&mut self, conversation: ConversationKey, user: UserSlot) {
+        if let Some(here) = self.conversations.get_mut(&conversation) {
+            here.online.retain(|other| *other != user);
+            if here.online.is_empty() {
+                self.conversations.remove(&conversation);
+            }
+        }
+    }
+
+    /// The live sessions of a conversation's members.
+    pub(super) fn sessions_in(
+        &self,
+        conversation: ConversationKey,
+    ) -> Box<dyn Iterator<Item = &Arc<Outbox>> + '_> {
+        let online = self.conversations.get(&conversation).map_or(&[][..], |here| &here.online);
+        Box::new(online.iter().flat_map(|user| self.live_sessions(*user)))
+    }
+
+    /// The live sessions of a user.
+    pub(super) fn sessions_of(&self, user: &UserId) -> Box<dyn Iterator<Item = &Arc<Outbox>> + '_> {
+        Box::new(self.find(user).into_iter().flat_map(|user| self.live_sessions(user)))
+    }
+
+    fn live_sessions(&self, user: UserSlot) -> impl Iterator<Item = &Arc<Outbox>> {
+        let sessions = self.user(user).map_or(&[][..], |local| &local.sessions);
+        sessions.iter().filter_map(|session| self.session(*session)).filter(|s| s.live).map(|s| &s.outbox)
+    }
+
+    /// Whether two users who are here share a conversation.
+    pub(crate) fn share(&self, conversations: &[ConversationKey], other: UserSlot) -> bool {
+        let Some(other) = self.user(other) else { return false };
+        let (few, many) = if conversations.len() < other.conversations.len() {
+            (conversations, &other.conversations[..])
+        } else {
+            (&other.conversations[..], conversations)
+        };
+        few.iter().any(|one| many.binary_search(one).is_ok())
+    }
+}

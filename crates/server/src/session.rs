@@ -1,0 +1,72 @@
+//! One connection: it says who it is, learns where it stands, is live, and ends.
+
+mod command;
+mod hello;
+mod live;
+pub(crate) mod outbox;
+pub(crate) mod socket;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use switchboard_protocol::CloseCode;
+
+use self::hello::Admitted;
+use self::live::Live;
+use self::outbox::Outbox;
+use self::socket::{End, Socket};
+use crate::frame;
+use crate::services::Services;
+
+/// How long a client may take to answer a close frame.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long the last frames of a connection that is closed may take to be written.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// Serves a connection to its end. Whatever way that is, the router forgets it at once.
+pub(crate) async fn run(services: Arc<Services>, mut socket: Socket) {
+    let outbox = Arc::new(Outbox::new(services.limits.queue as usize, services.metrics.clone()));
+    let end = match hello::greet(&services, &mut socket, &outbox).await {
+        Ok(admitted) => serve(&services, &mut socket, &outbox, admitted).await,
+        Err(end) => end,
+    };
+    finish(&services, socket, &outbox, end).await;
+}
+
+/// From entering the router to leaving it.
+async fn serve(
+    services: &Arc<Services>,
+    socket: &mut Socket,
+    outbox: &Arc<Outbox>,
+    admitted: Admitted,
+) -> End {
+    let session = admitted.session;
+    let served = async {
+        match hello::attach(services, outbox, admitted).await {
+            Ok(attached) => Box::pin(Live::new(services.clone(), outbox.clone(), attached).run(socket)).await,
+            Err(end) => end,
+        }
+    };
+    // A panic here is a bug, but it must not leave a ghost in the registry.
+    let end = AssertUnwindSafe(served).catch_unwind().await;
+    services.router.leave(session).await;
+    end.unwrap_or(End::Gone)
+}
+
+/// Writes what is left, then closes as RFC 6455 section 7.1 says.
+async fn finish(services: &Services, mut socket: Socket, outbox: &Outbox, end: End) {
+    let code = match end {
+        End::Gone => return,
+        End::Closed => CloseCode::Normal,
+        End::Close(code) => code,
+    };
+    outbox.push_reply(frame::close(code));
+    let flushed = std::future::poll_fn(|cx| socket.poll_write(cx, outbox, &services.metrics));
+    if tokio::time::timeout(FLUSH, flushed).await.is_ok_and(|written| written.is_ok()) {
+        // Whoever does not answer is dropped.
+        let _ = tokio::time::timeout(LINGER, socket.linger()).await;
+    }
+}

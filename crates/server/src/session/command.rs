@@ -1,0 +1,163 @@
+//! What a live session does with what it hears: the one `match` over commands.
+
+use std::task::{Context, Poll};
+
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::{OkBody, Reply};
+use switchboard_protocol::{CloseCode, CommandId, ConversationId, ErrorCode, Frame, Target, UserId, decode};
+use tokio::time::Instant;
+
+use super::live::Live;
+use super::socket::End;
+use crate::frame::{self, Message};
+use crate::intake;
+use crate::metrics::Drop;
+use crate::refusal::Refusal;
+use crate::router::{Origin, SessionOrigin, encode, encode_answer};
+use crate::store::{Acquaintance, Answer, Change, Request, Standing, Submission};
+
+/// How long a client may go on over the rate of frames after it was told to wait.
+const FLOOD: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// A command whose answer is on its way from the store.
+pub(super) enum Pending {
+    Page(Option<CommandId>, Answer<OkBody<Box<RawValue>>>),
+    Typing(Option<CommandId>, ConversationId, Answer<Standing>),
+    Watch(Option<CommandId>, Answer<Vec<Acquaintance>>),
+}
+
+impl Live {
+    /// Acts on a message. An error ends the connection.
+    pub(super) fn hear(&mut self, message: Message<'_>) -> Result<(), End> {
+        if let Message::Close = message {
+            return Err(End::Closed);
+        }
+        if let Err(refusal) = self.limiter.check_frame() {
+            return self.overrun(refusal, message);
+        }
+        self.flooding = None;
+        match message {
+            Message::Text(text) => self.hear_text(text),
+            Message::Binary => {
+                let refusal =
+                    Refusal::new(ErrorCode::BadFrame, "a frame is JSON in a text frame, not a binary one");
+                self.reply(None, Err(refusal));
+            }
+            Message::Ping(payload) => self.outbox.push_reply(frame::pong(payload)),
+            Message::Pong | Message::Close => {}
+        }
+        Ok(())
+    }
+
+    /// Too fast: the client is told, once for a command; if it goes on it is cut.
+    fn overrun(&mut self, refusal: Refusal, message: Message<'_>) -> Result<(), End> {
+        self.services.metrics.dropped(Drop::RateLimit);
+        let since = *self.flooding.get_or_insert_with(Instant::now);
+        if since.elapsed() > FLOOD {
+            self.reply(None, Err(refusal));
+            return Err(End::Close(CloseCode::Policy));
+        }
+        if let Message::Text(text) = message {
+            let id = decode(text).map_or_else(|rejected| rejected.id, |frame| frame.id);
+            self.reply(id, Err(refusal));
+        }
+        Ok(())
+    }
+
+    fn hear_text(&mut self, text: &str) {
+        match decode(text) {
+            Ok(Frame { id, command }) => match intake::check(&command, &self.services.limits) {
+                Ok(()) => self.obey(id, command.into()),
+                Err(refusal) => self.reply(id, Err(refusal)),
+            },
+            Err(mut rejected) => {
+                let id = rejected.id.take();
+                self.reply(id, Err(rejected.into()));
+            }
+        }
+    }
+
+    fn obey(&mut self, id: Option<CommandId>, request: Request) {
+        match request {
+            Request::Change(change) => self.change(id, change),
+            Request::Query(query) => {
+                let page = self.services.store.query(&self.user, query);
+                self.pending = Some(Box::new(Pending::Page(id, page)));
+            }
+            Request::Typing(target) => self.typing(id, &target),
+            Request::Watch(users) => self.watch(id, users),
+            Request::Ping => self.outbox.push_reply(encode(&Reply::<Box<RawValue>>::Pong { id })),
+            Request::Hello => {
+                let message = "this connection has said `hello` already; open another for another user";
+                self.reply(id, Err(Refusal::new(ErrorCode::BadFrame, message)));
+            }
+        }
+    }
+
+    fn change(&mut self, id: Option<CommandId>, change: Change) {
+        // Cursors follow the messages of others, which one cannot help.
+        let cursor = matches!(change, Change::Read(_) | Change::Received(_));
+        let checked = if cursor {
+            Ok(())
+        } else {
+            self.limiter.check_send().and_then(|()| self.services.limiter.check_send(&self.user))
+        };
+        if let Err(refusal) = checked {
+            self.services.metrics.dropped(Drop::RateLimit);
+            return self.reply(id, Err(refusal));
+        }
+        self.outbox.submitted();
+        let origin = Origin::Session(SessionOrigin { outbox: self.outbox.clone(), id: id.clone() });
+        if self.services.store.submit(Submission { actor: self.user.clone(), change, origin }).is_err() {
+            self.outbox.push_outcome(encode_answer(id, Err(Refusal::unavailable())));
+        }
+    }
+
+    fn typing(&mut self, id: Option<CommandId>, target: &Target) {
+        let conversation = target.resolve(&self.user);
+        let standing = self.services.store.standing(&self.user, conversation.clone());
+        self.pending = Some(Box::new(Pending::Typing(id, conversation, standing)));
+    }
+
+    fn watch(&mut self, id: Option<CommandId>, mut users: Vec<UserId>) {
+        users.sort_unstable();
+        users.dedup();
+        let acquaintances = self.services.store.acquaintances(&self.user, users);
+        self.pending = Some(Box::new(Pending::Watch(id, acquaintances)));
+    }
+
+    /// Answers the command that waits for the store, once that has answered.
+    pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(pending) = self.pending.as_deref_mut() else { return Poll::Pending };
+        let (id, answer) = match pending {
+            Pending::Page(id, page) => {
+                let Poll::Ready(page) = page.as_mut().poll(cx) else { return Poll::Pending };
+                (id.take(), page)
+            }
+            Pending::Typing(id, conversation, standing) => {
+                let Poll::Ready(standing) = standing.as_mut().poll(cx) else { return Poll::Pending };
+                let answer = standing.map(|standing| {
+                    let (user, from) = (self.user.clone(), Some(self.outbox.clone()));
+                    self.services.router.typing(user, conversation.clone(), standing, from);
+                    OkBody::Done {}
+                });
+                (id.take(), answer)
+            }
+            Pending::Watch(id, users) => {
+                let Poll::Ready(users) = users.as_mut().poll(cx) else { return Poll::Pending };
+                let answer = users.and_then(|users| self.services.router.watch(self.session, users));
+                (id.take(), answer.map(|()| OkBody::Done {}))
+            }
+        };
+        self.pending = None;
+        self.reply(id, answer);
+        Poll::Ready(())
+    }
+
+    fn reply(&self, id: Option<CommandId>, answer: Result<OkBody<Box<RawValue>>, Refusal>) {
+        if let Err(refusal) = &answer {
+            self.services.metrics.refused(refusal.code);
+        }
+        self.outbox.push_reply(encode_answer(id, answer));
+    }
+}

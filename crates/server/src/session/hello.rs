@@ -1,0 +1,271 @@
+//! The first frame: who is it, and what have they got?
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::{Reply, Welcome};
+use switchboard_protocol::{
+    CloseCode, Command, CommandId, ConversationId, ErrorCode, Frame, Hello, Rejected, Seq, Timestamp, UserId,
+    decode,
+};
+use tokio::sync::oneshot;
+
+use super::outbox::Outbox;
+use super::socket::{End, Flow, Socket};
+use crate::auth::{AuthError, Identity};
+use crate::frame::{self, Bounds, Message};
+use crate::metrics::Drop;
+use crate::refusal::Refusal;
+use crate::router::{Origin, SessionSlot, Subscribe, encode};
+use crate::services::Services;
+use crate::store::{Change, ConversationKey, Seen, Snapshot, Submission, UserKey};
+
+/// Whoever said a good `hello`, registered with the router.
+pub(super) struct Admitted {
+    pub(super) session: SessionSlot,
+    user: UserId,
+    expires: Option<Timestamp>,
+    cursors: BTreeMap<ConversationId, Seq>,
+    id: Option<CommandId>,
+}
+
+/// A session that is live.
+pub(super) struct Attached {
+    pub(super) session: SessionSlot,
+    pub(super) user: UserId,
+    pub(super) key: UserKey,
+    pub(super) expires: Option<Timestamp>,
+}
+
+/// Waits for `hello`, checks who says it, and enters the router.
+pub(super) async fn greet(
+    services: &Services,
+    socket: &mut Socket,
+    outbox: &Arc<Outbox>,
+) -> Result<Admitted, End> {
+    let wait = Duration::from_millis(services.limits.hello_timeout.into());
+    let heard = tokio::select! {
+        heard = tokio::time::timeout(wait, first_frame(services, socket, outbox)) => heard,
+        () = services.tasks.stop().cancelled() => return Err(End::Close(CloseCode::Restart)),
+    };
+    let Ok(heard) = heard else {
+        services.metrics.dropped(Drop::SilentConnection);
+        return Err(End::Close(CloseCode::Silent));
+    };
+    let (hello, id) = match heard? {
+        Ok(Frame { id, command: Command::Hello(hello) }) => (hello, id),
+        Ok(Frame { id, .. }) => {
+            let refusal = Refusal::new(ErrorCode::Unauthorized, "the first frame is `hello`, with a token");
+            return Err(refuse(outbox, refusal, id, CloseCode::Policy));
+        }
+        Err(mut rejected) => {
+            let id = rejected.id.take();
+            return Err(refuse(outbox, rejected.into(), id, CloseCode::Policy));
+        }
+    };
+    let (user, expires) = match identify(services, &hello) {
+        Ok(known) => known,
+        Err((refusal, code)) => return Err(refuse(outbox, refusal, id, code)),
+    };
+    match services.router.enter(user.clone(), outbox.clone()).await {
+        Ok(session) => Ok(Admitted { session, user, expires, cursors: hello.cursors, id }),
+        Err(refusal) => Err(refuse(outbox, refusal, id, CloseCode::TryLater)),
+    }
+}
+
+/// Queues an error and says how to close.
+fn refuse(outbox: &Outbox, refusal: Refusal, id: Option<CommandId>, code: CloseCode) -> End {
+    outbox.push_reply(encode(&Reply::<Box<RawValue>>::Error(refusal.into_failure(id))));
+    End::Close(code)
+}
+
+type Heard = Result<Frame, Rejected>;
+
+/// Reads the first text frame. Pings are answered, nothing else is done for a stranger.
+async fn first_frame(services: &Services, socket: &mut Socket, outbox: &Outbox) -> Result<Heard, End> {
+    let bounds = Bounds { bytes: services.limits.hello_frame as usize, fragments: services.limits.fragments };
+    let mut heard = None;
+    poll_fn(|cx| {
+        loop {
+            let mut hear = |message: Message<'_>| {
+                match message {
+                    Message::Text(text) => heard = Some(decode(text)),
+                    // Its kind is as wrong as its content.
+                    Message::Binary => return Err(End::Close(CloseCode::Policy)),
+                    Message::Ping(payload) => outbox.push_reply(frame::pong(payload)),
+                    Message::Pong => return Ok(Flow::Next),
+                    Message::Close => return Err(End::Closed),
+                }
+                Ok(Flow::Pause)
+            };
+            let read = socket.poll_read(cx, bounds, &mut hear)?;
+            if let Some(heard) = heard.take() {
+                return std::task::Poll::Ready(Ok(heard));
+            }
+            // A pong that cannot be written yet waits for whatever comes next.
+            let _ = socket.poll_write(cx, outbox, &services.metrics)?;
+            if read.is_pending() {
+                return std::task::Poll::Pending;
+            }
+        }
+    })
+    .await
+}
+
+/// Who says this `hello`, and until when.
+fn identify(services: &Services, hello: &Hello) -> Result<(UserId, Option<Timestamp>), (Refusal, CloseCode)> {
+    match (&hello.token, &hello.user) {
+        (Some(token), None) => match services.authenticator.verify(token) {
+            Ok(Identity { user, expires }) => Ok((user, Some(expires))),
+            Err(error) => {
+                let code = match error {
+                    AuthError::Expired => CloseCode::TokenExpired,
+                    _ => CloseCode::Unauthorized,
+                };
+                Err((Refusal::new(ErrorCode::Unauthorized, error.to_string()), code))
+            }
+        },
+        (None, Some(user)) if services.is_dev() => Ok((user.clone(), None)),
+        (Some(_), Some(_)) => {
+            let refusal = Refusal::bad_field(
+                "user",
+                "user: say who you are by a token or, in `dev` mode, a name; not both",
+            );
+            Err((refusal, CloseCode::Unauthorized))
+        }
+        _ => {
+            let message = if services.is_dev() {
+                "say who you are: `\"user\":\"alice\"`, or a `token`"
+            } else {
+                "say who you are by a `token`; a back end makes one for you"
+            };
+            Err((Refusal::new(ErrorCode::Unauthorized, message), CloseCode::Unauthorized))
+        }
+    }
+}
+
+/// Reads the snapshot, says `welcome`, tells what of the cursors cannot be followed, and goes live.
+pub(super) async fn attach(
+    services: &Services,
+    outbox: &Outbox,
+    admitted: Admitted,
+) -> Result<Attached, End> {
+    let Admitted { session, user, expires, mut cursors, id } = admitted;
+    let later = |refusal: Refusal| refuse(outbox, refusal, id.clone(), CloseCode::TryLater);
+    let names: Vec<_> = cursors.keys().cloned().collect();
+    let mut snapshot = snapshot(services, &user, names.clone()).await.map_err(later)?;
+    let welcome = Welcome {
+        user: user.clone(),
+        connection: uuid::Uuid::now_v7().to_string(),
+        server: concat!("switchboard/", env!("CARGO_PKG_VERSION")).to_owned(),
+        limits: (*services.limits).clone(),
+        conversations: std::mem::take(&mut snapshot.summaries),
+        more: snapshot.more,
+    };
+    tracing::debug!(%user, connection = welcome.connection, "a session starts");
+    outbox.push_reply(encode(&Reply::<Box<RawValue>>::Welcome(Box::new(welcome))));
+    let mut starts = Starts::default();
+    for (name, seen) in names.into_iter().zip(std::mem::take(&mut snapshot.named)) {
+        let cursor = cursors.remove(&name).unwrap_or_default();
+        if let Some(reply) = starts.add(&name, cursor, seen, services.limits.replay) {
+            outbox.push_reply(encode(&reply));
+        }
+    }
+    let key = snapshot.user;
+    let Starts { cursors, former } = starts;
+    services.router.subscribe(Subscribe { session, snapshot, cursors, former }).await.map_err(later)?;
+    Ok(Attached { session, user, key, expires })
+}
+
+/// What the user starts from; a user never seen before appears.
+async fn snapshot(
+    services: &Services,
+    user: &UserId,
+    names: Vec<ConversationId>,
+) -> Result<Snapshot, Refusal> {
+    if let Some(snapshot) = services.store.attach(user, names.clone()).await? {
+        return Ok(snapshot);
+    }
+    let (reply, appeared) = oneshot::channel();
+    let submission = Submission { actor: user.clone(), change: Change::Appear, origin: Origin::Call(reply) };
+    services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
+    appeared.await.unwrap_or_else(|_| Err(Refusal::unavailable()))?;
+    services.store.attach(user, names).await?.ok_or_else(Refusal::unavailable)
+}
+
+/// Where the replays start.
+#[derive(Default)]
+struct Starts {
+    cursors: Vec<(ConversationKey, Seq)>,
+    former: Vec<(ConversationKey, Seq, Seq)>,
+}
+
+impl Starts {
+    /// Notes where the replay of one conversation starts; the frame that tells why it does not.
+    fn add(
+        &mut self,
+        name: &ConversationId,
+        cursor: Seq,
+        seen: Option<Seen>,
+        most: u32,
+    ) -> Option<Reply<Box<RawValue>>> {
+        let failed = |refusal: Refusal| {
+            let mut failure = refusal.into_failure(None);
+            failure.conversation = Some(name.clone());
+            Some(Reply::Error(failure))
+        };
+        let Some(Seen { conversation, head, member }) = seen else { return failed(Refusal::not_found()) };
+        if cursor > head {
+            let message = format!("the log ends at {head}; forget what you have of this conversation");
+            return failed(Refusal::new(ErrorCode::BadCursor, message));
+        }
+        if head.0 - cursor.0 > u64::from(most) {
+            return Some(Reply::Gap { conversation: name.clone(), after: cursor, head });
+        }
+        if member {
+            self.cursors.push((conversation, cursor));
+        } else {
+            self.former.push((conversation, cursor, head));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(cursor: u64, head: u64, member: bool) -> (Starts, Option<Reply<Box<RawValue>>>) {
+        let name = ConversationId::parse("#a").expect("id");
+        let mut starts = Starts::default();
+        let seen = Seen { conversation: ConversationKey(1), head: Seq(head), member };
+        let reply = starts.add(&name, Seq(cursor), Some(seen), 10);
+        (starts, reply)
+    }
+
+    #[test]
+    fn a_replay_starts_at_the_cursor_unless_it_would_be_too_long() {
+        let (starts, reply) = add(5, 15, true);
+        assert!(reply.is_none());
+        assert_eq!(starts.cursors, [(ConversationKey(1), Seq(5))]);
+        let (starts, reply) = add(4, 15, true);
+        assert!(matches!(reply, Some(Reply::Gap { after: Seq(4), head: Seq(15), .. })));
+        assert!(starts.cursors.is_empty());
+    }
+
+    #[test]
+    fn somebody_who_left_is_replayed_to_the_end_of_their_time() {
+        assert_eq!(add(5, 9, false).0.former, [(ConversationKey(1), Seq(5), Seq(9))]);
+    }
+
+    #[test]
+    fn a_cursor_ahead_is_refused_and_named() {
+        let (_, reply) = add(10, 9, true);
+        let Some(Reply::Error(failure)) = reply else { panic!("{reply:?}") };
+        assert_eq!(failure.code, ErrorCode::BadCursor);
+        assert_eq!(failure.conversation.map(|c| c.to_string()).as_deref(), Some("#a"));
+    }
+}

@@ -1,0 +1,255 @@
+//! A live session: one task that reads, writes, catches up from the log and watches the time, and
+//! keeps nothing that an idle connection does not need.
+
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use switchboard_protocol::{CloseCode, Seq, UserId};
+use tokio::time::{Instant, Sleep};
+
+use super::command::Pending;
+use super::hello::Attached;
+use super::outbox::Outbox;
+use super::socket::{End, Flow, Socket};
+use crate::frame::{self, Bounds};
+use crate::limiter::ConnectionLimiter;
+use crate::metrics::Drop;
+use crate::router::SessionSlot;
+use crate::services::Services;
+use crate::store::{Answer, ConversationKey, LogEvent, UserKey};
+
+/// Rounds of reading and writing before other tasks have their turn.
+const ROUNDS: usize = 16;
+
+/// How long a connection may accept nothing of what waits for it. Its memory is bounded all the while,
+/// so this can be long: a laptop that sleeps, a page in a debugger.
+const STALL: Duration = Duration::from_secs(300);
+
+/// How soon reading the log is tried again when the store does not answer.
+const REPLAY_AGAIN: Duration = Duration::from_secs(1);
+
+/// A token's end is looked at again after so long: timers do not reach as far as tokens may.
+const EXPIRY_CHECK: Duration = Duration::from_secs(3_600);
+
+/// The state of a live session.
+pub(super) struct Live {
+    pub(super) services: Arc<Services>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) session: SessionSlot,
+    pub(super) user: UserId,
+    pub(super) limiter: ConnectionLimiter,
+    /// The one command whose answer is being read from the store.
+    pub(super) pending: Option<Box<Pending>>,
+    /// Since when every frame has been over the rate.
+    pub(super) flooding: Option<Instant>,
+    key: UserKey,
+    replay: Option<Box<Replay>>,
+    expires: Option<Instant>,
+    /// When the client was heard last.
+    heard: Instant,
+    /// When it was sent a ping that it has not answered.
+    pinged: Option<Instant>,
+    /// Since when nothing could be written.
+    stalled: Option<Instant>,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// A page of the log on its way.
+enum Replay {
+    Reading(ConversationKey, Answer<Vec<LogEvent>>),
+    /// The store did not answer; again at this time.
+    Waiting(Instant),
+}
+
+impl Live {
+    pub(super) fn new(services: Arc<Services>, outbox: Arc<Outbox>, attached: Attached) -> Self {
+        let Attached { session, user, key, expires } = attached;
+        let now = Instant::now();
+        let lifetime = expires.map(|at| at.as_millis().saturating_sub(services.clock.now().as_millis()));
+        let expires = lifetime.map(|ms| now + Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+        Self {
+            limiter: ConnectionLimiter::new(&services.limits),
+            timer: Box::pin(tokio::time::sleep_until(now)),
+            services,
+            outbox,
+            session,
+            user,
+            pending: None,
+            flooding: None,
+            key,
+            replay: None,
+            expires,
+            heard: now,
+            pinged: None,
+            stalled: None,
+        }
+    }
+
+    pub(super) async fn run(mut self, socket: &mut Socket) -> End {
+        poll_fn(|cx| self.poll(cx, socket)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Poll<End> {
+        for _ in 0..ROUNDS {
+            match self.round(cx, socket) {
+                Ok(Poll::Ready(())) => {}
+                Ok(Poll::Pending) => match self.poll_time(cx) {
+                    Ok(Poll::Pending) => return Poll::Pending,
+                    Ok(Poll::Ready(())) => {}
+                    Err(end) => return Poll::Ready(end),
+                },
+                Err(end) => return Poll::Ready(end),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Does what can be done now; pending if that was nothing.
+    fn round(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Result<Poll<()>, End> {
+        let mut idle = self.poll_pending(cx).is_pending();
+        let state = self.outbox.watch(cx.waker());
+        let written = socket.poll_write(cx, &self.outbox, &self.services.metrics)?.is_ready();
+        if written {
+            self.stalled = None;
+            if state.behind {
+                idle &= self.poll_replay(cx).is_pending();
+            }
+            if let Some(code) = state.closing.filter(|_| state.in_flight == 0) {
+                return Err(End::Close(code));
+            }
+        } else {
+            self.stalled.get_or_insert_with(Instant::now);
+        }
+        if state.closing.is_none() && self.has_room() {
+            idle &= self.poll_read(cx, socket)?.is_pending();
+        }
+        Ok(if idle { Poll::Pending } else { Poll::Ready(()) })
+    }
+
+    /// Whether another command may be read: its reply will have to wait somewhere.
+    fn has_room(&self) -> bool {
+        let limits = &self.services.limits;
+        let state = self.outbox.state();
+        self.pending.is_none() && state.in_flight < limits.in_flight && state.bytes <= limits.queue as usize
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Result<Poll<()>, End> {
+        let limits = self.services.limits.clone();
+        let bounds = Bounds { bytes: limits.frame as usize, fragments: limits.fragments };
+        let read = socket.poll_read(cx, bounds, &mut |message| {
+            self.hear(message)?;
+            Ok(if self.has_room() { Flow::Next } else { Flow::Pause })
+        });
+        let read = match read {
+            Poll::Ready(Err(End::Close(code))) => {
+                self.services.metrics.dropped(Drop::BrokenFraming);
+                return Err(End::Close(code));
+            }
+            read => read?,
+        };
+        if read.is_ready() {
+            self.heard = Instant::now();
+            self.pinged = None;
+        }
+        Ok(read)
+    }
+
+    /// Reads what the connection is behind by, a page at a time, each when the one before is written.
+    fn poll_replay(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let replay = match &mut self.replay {
+            Some(replay) => replay,
+            none => {
+                let Some(lag) = self.outbox.next_lag() else { return Poll::Ready(()) };
+                let page = self.services.store.replay(self.key, lag.conversation, lag.cursor, lag.missed);
+                none.insert(Box::new(Replay::Reading(lag.conversation, page)))
+            }
+        };
+        match &mut **replay {
+            Replay::Waiting(until) if *until > Instant::now() => return Poll::Pending,
+            Replay::Waiting(_) => self.replay = None,
+            Replay::Reading(conversation, page) => {
+                let conversation = *conversation;
+                let Poll::Ready(page) = page.as_mut().poll(cx) else { return Poll::Pending };
+                self.replay = self.take_page(conversation, page).map(Box::new);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn take_page(
+        &mut self,
+        conversation: ConversationKey,
+        page: Result<Vec<LogEvent>, crate::refusal::Refusal>,
+    ) -> Option<Replay> {
+        match page {
+            Ok(events) => {
+                let frames: Vec<(Seq, _)> =
+                    events.iter().map(|e| (e.seq, frame::text(&e.to_json()))).collect();
+                self.outbox.push_replayed(conversation, frames);
+                None
+            }
+            Err(refusal) if refusal.code.retryable() => Some(Replay::Waiting(Instant::now() + REPLAY_AGAIN)),
+            // Not the user's to read any more.
+            Err(_) => {
+                self.outbox.push_replayed(conversation, Vec::new());
+                None
+            }
+        }
+    }
+
+    /// Acts on what is due, and sets the timer for what is due next.
+    fn poll_time(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
+        if self.timer.as_mut().poll(cx).is_pending() && self.next_due() >= self.timer.deadline() {
+            return Ok(Poll::Pending);
+        }
+        let now = Instant::now();
+        let cut = |reason, code| {
+            self.services.metrics.dropped(reason);
+            Err(End::Close(code))
+        };
+        if self.expires.is_some_and(|at| at <= now) {
+            return cut(Drop::TokenExpired, CloseCode::TokenExpired);
+        }
+        if self.stalled.is_some_and(|since| since + STALL <= now) {
+            self.services.metrics.dropped(Drop::StalledConnection);
+            return Err(End::Gone);
+        }
+        if self.stalled.is_none() && self.pinged.is_some_and(|at| at + self.pong_timeout() <= now) {
+            return cut(Drop::SilentConnection, CloseCode::Silent);
+        }
+        if self.pinged.is_none() && self.heard + self.ping_interval() <= now {
+            self.pinged = Some(now);
+            self.outbox.push_reply(frame::ping());
+        }
+        let due = self.next_due();
+        self.timer.as_mut().reset(due);
+        Ok(self.timer.as_mut().poll(cx))
+    }
+
+    /// When something is due next.
+    fn next_due(&self) -> Instant {
+        let silence = match (self.stalled, self.pinged) {
+            (Some(since), _) => since + STALL,
+            (None, Some(at)) => at + self.pong_timeout(),
+            (None, None) => self.heard + self.ping_interval(),
+        };
+        let replay = match self.replay.as_deref() {
+            Some(Replay::Waiting(until)) => Some(*until),
+            Some(Replay::Reading(..)) | None => None,
+        };
+        let expires = self.expires.map(|at| at.min(Instant::now() + EXPIRY_CHECK));
+        [replay, expires].into_iter().flatten().fold(silence, Instant::min)
+    }
+
+    fn ping_interval(&self) -> Duration {
+        Duration::from_millis(self.services.limits.ping_interval.into())
+    }
+
+    fn pong_timeout(&self) -> Duration {
+        Duration::from_millis(self.services.limits.pong_timeout.into())
+    }
+}

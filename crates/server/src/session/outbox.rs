@@ -1,0 +1,250 @@
+//! What waits to be written to one connection: bounded, and honest about what did not fit.
+//!
+//! An event that does not fit leaves a [`Lag`] behind: the conversation is then read from the log, and
+//! live events of it only move the lag's end, until the reading has reached it. Nothing is lost and
+//! nothing comes twice, because an event is either queued or within a lag, decided under one lock.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use bytes::Bytes;
+use switchboard_protocol::{CloseCode, Seq};
+use tokio::time::Instant;
+
+use crate::metrics::{Drop, Metrics};
+use crate::store::ConversationKey;
+
+/// Frames of capacity that an idle connection keeps.
+const KEPT: usize = 4;
+
+/// A frame that waits.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    /// The whole WebSocket frame.
+    pub(crate) frame: Bytes,
+    /// For a live event, when it was on stable storage.
+    pub(crate) stored: Option<Instant>,
+}
+
+/// A conversation that the connection reads from the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lag {
+    /// Which.
+    pub(crate) conversation: ConversationKey,
+    /// The last event that was queued.
+    pub(crate) cursor: Seq,
+    /// The last event that was not: live again after this one.
+    pub(crate) missed: Seq,
+    /// The connection's own events between them, which `ok` tells of.
+    pub(crate) own: Vec<Seq>,
+}
+
+/// The queue of one connection. The router fills it, the session empties it.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    inner: Mutex<Inner>,
+    /// Bytes that may wait before events are left to the log.
+    limit: usize,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    frames: VecDeque<Queued>,
+    /// In `frames`, and in what the session has taken but not written.
+    bytes: usize,
+    lags: VecDeque<Lag>,
+    /// Writes whose outcome is not queued yet.
+    in_flight: u32,
+    closing: Option<CloseCode>,
+    waker: Option<Waker>,
+}
+
+/// What a session looks at when it wakes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct State {
+    /// Bytes that wait.
+    pub(crate) bytes: usize,
+    /// Writes without an outcome.
+    pub(crate) in_flight: u32,
+    /// Whether there is something to read from the log.
+    pub(crate) behind: bool,
+    /// Whether the connection is to be closed once all is written.
+    pub(crate) closing: Option<CloseCode>,
+}
+
+impl Outbox {
+    pub(crate) fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
+        Self { inner: Mutex::default(), limit, metrics }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing in here panics halfway.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a live event, or leaves it to the log.
+    pub(crate) fn push_event(&self, conversation: ConversationKey, seq: Seq, frame: &Bytes, stored: Instant) {
+        let mut inner = self.lock();
+        if let Some(lag) = inner.lag(conversation) {
+            lag.missed = lag.missed.max(seq);
+        } else if inner.bytes + frame.len() > self.limit {
+            self.metrics.catching_up.inc();
+            let cursor = Seq(seq.0 - 1);
+            inner.lags.push_back(Lag { conversation, cursor, missed: seq, own: Vec::new() });
+            inner.wake();
+        } else {
+            inner.push(Queued { frame: frame.clone(), stored: Some(stored) });
+        }
+    }
+
+    /// Notes an event of the connection's own, which `ok` tells of instead.
+    pub(crate) fn own_event(&self, conversation: ConversationKey, seq: Seq) {
+        if let Some(lag) = self.lock().lag(conversation) {
+            lag.missed = lag.missed.max(seq);
+            lag.own.push(seq);
+        }
+    }
+
+    /// Leaves the events after `cursor` up to `missed` to the log.
+    pub(crate) fn push_lag(&self, conversation: ConversationKey, cursor: Seq, missed: Seq) {
+        if cursor >= missed {
+            return;
+        }
+        let mut inner = self.lock();
+        if let Some(lag) = inner.lag(conversation) {
+            lag.missed = lag.missed.max(missed);
+        } else {
+            self.metrics.catching_up.inc();
+            inner.lags.push_back(Lag { conversation, cursor, missed, own: Vec::new() });
+        }
+        inner.wake();
+    }
+
+    /// Queues a signal, if there is room: signals do not last.
+    pub(crate) fn push_signal(&self, frame: &Bytes) {
+        let mut inner = self.lock();
+        if inner.bytes + frame.len() > self.limit {
+            self.metrics.dropped(Drop::SignalQueueFull);
+        } else {
+            inner.push(Queued { frame: frame.clone(), stored: None });
+        }
+    }
+
+    /// Queues a reply. It always fits: a session reads no more commands while it is over its limit.
+    pub(crate) fn push_reply(&self, frame: Bytes) {
+        self.lock().push(Queued { frame, stored: None });
+    }
+
+    /// Queues the reply to a write.
+    pub(crate) fn push_outcome(&self, frame: Bytes) {
+        let mut inner = self.lock();
+        inner.in_flight = inner.in_flight.saturating_sub(1);
+        inner.push(Queued { frame, stored: None });
+    }
+
+    /// A write was submitted.
+    pub(crate) fn submitted(&self) {
+        self.lock().in_flight += 1;
+    }
+
+    /// Closes the connection once everything queued is written and every write has its outcome. The
+    /// first reason stands.
+    pub(crate) fn close(&self, code: CloseCode) {
+        let mut inner = self.lock();
+        inner.closing.get_or_insert(code);
+        inner.wake();
+    }
+
+    /// Whom to wake, and how things stand. One call, so that nothing comes between the two.
+    pub(crate) fn watch(&self, waker: &Waker) -> State {
+        let mut inner = self.lock();
+        if !inner.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
+            inner.waker = Some(waker.clone());
+        }
+        inner.state()
+    }
+
+    /// How things stand.
+    pub(crate) fn state(&self) -> State {
+        self.lock().state()
+    }
+
+    /// Takes everything that waits, in exchange for an empty queue. Its bytes count until [`Self::written`].
+    pub(crate) fn take(&self, empty: &mut VecDeque<Queued>) {
+        let mut inner = self.lock();
+        std::mem::swap(&mut inner.frames, empty);
+        if inner.frames.capacity() > KEPT {
+            inner.frames = VecDeque::new();
+        }
+    }
+
+    /// So many bytes have left.
+    pub(crate) fn written(&self, bytes: usize) {
+        let mut inner = self.lock();
+        inner.bytes = inner.bytes.saturating_sub(bytes);
+    }
+
+    /// The conversation to read from the log next.
+    pub(crate) fn next_lag(&self) -> Option<Lag> {
+        self.lock().lags.front().cloned()
+    }
+
+    /// Queues what was read for a lag: events with their seq, oldest first. None at all means that there
+    /// is no more to see. The conversations that lag take turns.
+    pub(crate) fn push_replayed(&self, conversation: ConversationKey, events: Vec<(Seq, Bytes)>) {
+        let mut inner = self.lock();
+        let Some(at) = inner.lags.iter().position(|lag| lag.conversation == conversation) else { return };
+        let Some(mut lag) = inner.lags.remove(at) else { return };
+        let found = !events.is_empty();
+        for (seq, frame) in events {
+            if seq > lag.cursor && !lag.own.contains(&seq) {
+                self.metrics.replayed.inc();
+                inner.push(Queued { frame, stored: None });
+            }
+            lag.cursor = lag.cursor.max(seq);
+        }
+        if found && lag.cursor < lag.missed {
+            let cursor = lag.cursor;
+            lag.own.retain(|seq| *seq > cursor);
+            inner.lags.push_back(lag);
+        } else {
+            self.metrics.catching_up.dec();
+        }
+    }
+}
+
+impl Inner {
+    fn state(&self) -> State {
+        State {
+            bytes: self.bytes,
+            in_flight: self.in_flight,
+            behind: !self.lags.is_empty(),
+            closing: self.closing,
+        }
+    }
+
+    fn lag(&mut self, conversation: ConversationKey) -> Option<&mut Lag> {
+        self.lags.iter_mut().find(|lag| lag.conversation == conversation)
+    }
+
+    fn push(&mut self, queued: Queued) {
+        self.bytes += queued.frame.len();
+        self.frames.push_back(queued);
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl std::ops::Drop for Outbox {
+    fn drop(&mut self) {
+        let lags = self.lock().lags.len();
+        self.metrics.catching_up.dec_by(i64::try_from(lags).unwrap_or_default());
+    }
+}

@@ -1,0 +1,214 @@
+//! A connection's bytes: read without a buffer of its own, written in one system call.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{ErrorKind, IoSlice};
+use std::task::{Context, Poll, ready};
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::outbox::{Outbox, Queued};
+use crate::frame::{Bounds, Decoder, Message, Step};
+use crate::metrics::Metrics;
+use switchboard_protocol::CloseCode;
+
+/// Bytes read at once. One buffer a thread serves every connection, so that an idle one keeps none.
+const READ: usize = 64 * 1024;
+
+/// Frames handed to the system at once: more than the 1,024 of Linux' IOV_MAX are refused, and more
+/// than a few dozen gain nothing.
+const SLICES: usize = 64;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The server closes it.
+    Close(CloseCode),
+    /// The client sent its close frame.
+    Closed,
+    /// It is gone: reset, or ended without a close frame.
+    Gone,
+}
+
+impl From<CloseCode> for End {
+    fn from(code: CloseCode) -> Self {
+        Self::Close(code)
+    }
+}
+
+/// Whether to go on reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// The next message, if there is one.
+    Next,
+    /// Not now; what has been read is kept.
+    Pause,
+}
+
+/// A WebSocket connection's two directions.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    stream: TcpStream,
+    decoder: Decoder,
+    /// Read, but not decoded: the start of a frame, or what came while reading was paused.
+    unread: Vec<u8>,
+    writing: VecDeque<Queued>,
+    /// Bytes of the first frame in `writing` that have left.
+    offset: usize,
+}
+
+impl Socket {
+    /// A connection whose handshake is done; `unread` came with it.
+    pub(crate) fn new(stream: TcpStream, unread: Vec<u8>) -> Self {
+        Self { stream, decoder: Decoder::default(), unread, writing: VecDeque::new(), offset: 0 }
+    }
+
+    /// Reads once, and tells every whole message to `hear` until it pauses.
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        bounds: Bounds,
+        hear: &mut dyn FnMut(Message<'_>) -> Result<Flow, End>,
+    ) -> Poll<Result<(), End>> {
+        let mut kept = std::mem::take(&mut self.unread);
+        if !kept.is_empty() {
+            let (used, flow) = self.decode(&mut kept, bounds, hear)?;
+            kept.drain(..used);
+            if flow == Flow::Pause {
+                self.unread = kept;
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let read = self.poll_fill(cx, &mut kept, bounds, hear);
+        kept.shrink_to_fit();
+        self.unread = kept;
+        read
+    }
+
+    /// Reads what has come and decodes it behind `kept`, which then holds what is left.
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        kept: &mut Vec<u8>,
+        bounds: Bounds,
+        hear: &mut dyn FnMut(Message<'_>) -> Result<Flow, End>,
+    ) -> Poll<Result<(), End>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            loop {
+                ready!(self.stream.poll_read_ready(cx)).map_err(|_| End::Gone)?;
+                let count = match self.stream.try_read(scratch) {
+                    Ok(0) => return Poll::Ready(Err(End::Gone)),
+                    Ok(count) => count,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                    Err(_) => return Poll::Ready(Err(End::Gone)),
+                };
+                let Some(read) = scratch.get_mut(..count) else { return Poll::Ready(Err(End::Gone)) };
+                if kept.is_empty() {
+                    let (used, _) = self.decode(read, bounds, hear)?;
+                    kept.extend_from_slice(&read[used..]);
+                } else {
+                    kept.extend_from_slice(read);
+                    let (used, _) = self.decode(kept, bounds, hear)?;
+                    kept.drain(..used);
+                }
+                return Poll::Ready(Ok(()));
+            }
+        })
+    }
+
+    /// Decodes whole frames from the start of `input`: how many bytes they took, and whether to go on.
+    fn decode(
+        &mut self,
+        input: &mut [u8],
+        bounds: Bounds,
+        hear: &mut dyn FnMut(Message<'_>) -> Result<Flow, End>,
+    ) -> Result<(usize, Flow), End> {
+        let mut used = 0;
+        while let Some(rest) = input.get_mut(used..).filter(|rest| !rest.is_empty()) {
+            match self.decoder.step(rest, bounds)? {
+                Step::Incomplete => break,
+                Step::Fragment(len) => used += len,
+                Step::Message(len, message) => {
+                    used += len;
+                    if hear(message)? == Flow::Pause {
+                        return Ok((used, Flow::Pause));
+                    }
+                }
+            }
+        }
+        Ok((used, Flow::Next))
+    }
+
+    /// Writes what waits; ready once all of it has been handed to the system.
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        outbox: &Outbox,
+        metrics: &Metrics,
+    ) -> Poll<Result<(), End>> {
+        loop {
+            if self.writing.is_empty() {
+                outbox.take(&mut self.writing);
+                if self.writing.is_empty() {
+                    self.writing.shrink_to(0);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            ready!(self.stream.poll_write_ready(cx)).map_err(|_| End::Gone)?;
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            for (n, (slice, queued)) in slices.iter_mut().zip(&self.writing).enumerate() {
+                *slice = IoSlice::new(&queued.frame[if n == 0 { self.offset } else { 0 }..]);
+            }
+            let filled = self.writing.len().min(SLICES);
+            match self.stream.try_write_vectored(&slices[..filled]) {
+                Ok(count) => {
+                    if let Some(stored) = self.written(count) {
+                        metrics.delivery(Instant::now() - stored);
+                    }
+                    outbox.written(count);
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(_) => return Poll::Ready(Err(End::Gone)),
+            }
+        }
+    }
+
+    /// Forgets so many written bytes; the time of the oldest event among the frames that are whole.
+    fn written(&mut self, count: usize) -> Option<Instant> {
+        let mut stored = None;
+        self.offset += count;
+        while let Some(first) = self.writing.front() {
+            if self.offset < first.frame.len() {
+                break;
+            }
+            self.offset -= first.frame.len();
+            stored = stored.or(first.stored);
+            self.writing.pop_front();
+        }
+        stored
+    }
+
+    /// Ends the server's direction and waits for the client to end its own: closing at once would make
+    /// the system discard what is still on its way to the client (RFC 9293 section 3.6.1).
+    pub(crate) async fn linger(mut self) {
+        use tokio::io::AsyncWriteExt as _;
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut discard = [0; 1024];
+        while self.stream.readable().await.is_ok() {
+            match self.stream.try_read(&mut discard) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The log store: what lasts.
+//!
+//! # Contract
+//! - **Writes** ([`Store::submit`]) are queued in the order of the calls. Each becomes one event in one
+//!   conversation's log (or moves one cursor) together with everything folded from it, in one
+//!   transaction, or leaves no trace. Many writes may share a transaction.
+//! - A write's [`Outcome`] comes out of the receiver that opening the store gave, **after** it is on
+//!   stable storage (fsynced), in the order of commits; within one conversation that is the order of
+//!   `seq`. Refusals come out there too, in their place in the order.
+//! - `seq` is 1, 2, 3, … without a gap. `at` never goes back within a conversation.
+//! - A message is stored once per (sender, key); later ones get the first one's `seq` as duplicates.
+//! - **Access** is checked in the transaction that reads or writes; see [`crate::access`].
+//! - **Reads** see one consistent snapshot, at least as new as every outcome received before the call.
+//!   They never wait for a write. What they saw may be newer than what has come out of the receiver;
+//!   [`Snapshot::mark`] tells by how much at most.
+//! - Nothing is retried inside. A failed commit refuses its writes as `unavailable`. After a failed
+//!   fsync the store writes no more until it is opened again: what the kernel dropped cannot be known
+//!   (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+//! - The integer keys of users and conversations are never reused.
+
+mod change;
+pub mod keys;
+pub mod sqlite;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::{OkBody, Summary};
+use switchboard_protocol::{
+    Command, ConversationId, Conversations, Create, Delete, Edit, EventKind, History, Invite, Join, Leave,
+    Members, React, Read, Received, Remove, Rename, Send, Seq, SetRole, Sync, Target, Timestamp, UserId,
+};
+
+use crate::refusal::Refusal;
+use crate::router::Origin;
+
+/// A user's number in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserKey(pub i64);
+
+/// A conversation's number in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConversationKey(pub i64);
+
+/// What a store answers, some time later.
+pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + std::marker::Send>>;
+
+/// The log store. See the module for its contract.
+pub trait Store: std::marker::Send + std::marker::Sync + 'static {
+    /// Queues a write; its outcome comes out of the store's receiver. When the queue is full the
+    /// submission is given back.
+    fn submit(&self, submission: Submission) -> Result<(), Box<Submission>>;
+
+    /// Answers a page for `user`, who must be allowed to see it.
+    fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>>;
+
+    /// Everything a connection of `user` starts from; `None` for a user never seen before. `named`
+    /// are conversations that the connection has a cursor in: they are told even if the user has left.
+    fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>>;
+
+    /// Events after `after` up to `upto` of a conversation that `user` sees or saw, oldest first: at
+    /// most a page. Less than asked for, or nothing, only where there is no more.
+    fn replay(
+        &self,
+        user: UserKey,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Answer<Vec<LogEvent>>;
+
+    /// Whether `user` may write in a conversation, and how many members it has.
+    fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing>;
+
+    /// Those of `others` that share a conversation with `user`.
+    fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>>;
+
+    /// The name of the API key with this hash, unless it was revoked.
+    fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>>;
+
+    /// Whether writes are accepted.
+    fn is_writable(&self) -> bool;
+}
+
+/// A store shared by its users.
+pub type SharedStore = Arc<dyn Store>;
+
+/// A queued write with whoever waits for its outcome.
+#[derive(Debug)]
+pub struct Submission {
+    /// Who writes.
+    pub actor: UserId,
+    /// What.
+    pub change: Change,
+    /// Who is told.
+    pub origin: Origin,
+}
+
+/// The outcomes of one transaction, in the order of the submissions.
+#[derive(Debug)]
+pub struct Batch {
+    /// 1, 2, 3, … since the store was opened.
+    pub number: u64,
+    /// The outcomes.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What happened to a submission.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Who is told.
+    pub origin: Origin,
+    /// What is on stable storage now, or why it is not.
+    pub result: Result<Committed, Refusal>,
+}
+
+/// The commands that write, and the writes that no command asks for.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the commands document themselves")]
+pub enum Change {
+    Send(Send),
+    Edit(Edit),
+    Delete(Delete),
+    React(React),
+    Read(Read),
+    Received(Received),
+    Create(Create),
+    Join(Join),
+    Leave(Leave),
+    Invite(Invite),
+    Remove(Remove),
+    SetRole(SetRole),
+    Rename(Rename),
+    /// The actor connected for the first time.
+    Appear,
+    /// The actor's last device left at this time.
+    Seen(Timestamp),
+}
+
+/// The commands that read pages.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the commands document themselves")]
+pub enum Query {
+    Sync(Sync),
+    History(History),
+    Conversations(Conversations),
+    Members(Members),
+}
+
+/// What a command asks of whom.
+#[derive(Debug)]
+pub enum Request {
+    /// The store is to write.
+    Change(Change),
+    /// The store is to read a page.
+    Query(Query),
+    /// The router is to pass on a signal.
+    Typing(Target),
+    /// The router is to tell presence.
+    Watch(Vec<UserId>),
+    /// Nothing but an answer.
+    Ping,
+    /// A second `hello`.
+    Hello,
+}
+
+impl From<Command> for Request {
+    fn from(command: Command) -> Self {
+        match command {
+            Command::Hello(_) => Self::Hello,
+            Command::Send(c) => Self::Change(Change::Send(c)),
+            Command::Edit(c) => Self::Change(Change::Edit(c)),
+            Command::Delete(c) => Self::Change(Change::Delete(c)),
+            Command::React(c) => Self::Change(Change::React(c)),
+            Command::Sync(c) => Self::Query(Query::Sync(c)),
+            Command::History(c) => Self::Query(Query::History(c)),
+            Command::Conversations(c) => Self::Query(Query::Conversations(c)),
+            Command::Read(c) => Self::Change(Change::Read(c)),
+            Command::Received(c) => Self::Change(Change::Received(c)),
+            Command::Typing(c) => Self::Typing(c.conversation),
+            Command::Watch(c) => Self::Watch(c.users),
+            Command::Create(c) => Self::Change(Change::Create(c)),
+            Command::Join(c) => Self::Change(Change::Join(c)),
+            Command::Leave(c) => Self::Change(Change::Leave(c)),
+            Command::Invite(c) => Self::Change(Change::Invite(c)),
+            Command::Remove(c) => Self::Change(Change::Remove(c)),
+            Command::SetRole(c) => Self::Change(Change::SetRole(c)),
+            Command::Rename(c) => Self::Change(Change::Rename(c)),
+            Command::Members(c) => Self::Query(Query::Members(c)),
+            Command::Ping(_) => Self::Ping,
+        }
+    }
+}
+
+/// What is on stable storage.
+#[derive(Debug)]
+pub enum Committed {
+    /// An event, or the earlier one that this write repeats.
+    Event(Box<CommittedEvent>),
+    /// A cursor.
+    Cursor(CommittedCursor),
+    /// Something that nobody is told of.
+    Quiet,
+}
+
+/// A stored event and what follows from it.
+#[derive(Debug)]
+pub struct CommittedEvent {
+    /// Where.
+    pub conversation: ConversationKey,
+    /// Where, by name.
+    pub name: ConversationId,
+    /// Its number.
+    pub seq: Seq,
+    /// Its time.
+    pub at: Timestamp,
+    /// The event to deliver; `None` if it had been stored before.
+    pub event: Option<LogEvent>,
+    /// Who came in or went by it.
+    pub effects: Vec<Effect>,
+}
+
+/// Somebody's membership changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Effect {
+    /// Whose.
+    pub user: UserId,
+    /// Came in, or went.
+    pub entered: bool,
+}
+
+/// A stored cursor.
+#[derive(Debug)]
+pub struct CommittedCursor {
+    /// Where.
+    pub conversation: ConversationKey,
+    /// Where, by name.
+    pub name: ConversationId,
+    /// Whose.
+    pub user: UserId,
+    /// `read` or `received`.
+    pub of: CursorOf,
+    /// Where it stands now.
+    pub upto: Seq,
+    /// Whether it moved.
+    pub moved: bool,
+    /// How many members the conversation has.
+    pub members: u64,
+}
+
+/// Which of a member's two cursors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the commands document themselves")]
+pub enum CursorOf {
+    Read,
+    Received,
+}
+
+/// What a connection starts from: one consistent snapshot.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// No batch after this one can have been seen by the snapshot; earlier ones may not have come
+    /// out of the receiver yet.
+    pub mark: u64,
+    /// The user's number.
+    pub user: UserKey,
+    /// Every conversation that the user is a member of.
+    pub joined: Vec<Joined>,
+    /// The named conversations, in the order of the call; `None` where there is nothing to see.
+    pub named: Vec<Option<Seen>>,
+    /// The first page of summaries, latest activity first.
+    pub summaries: Vec<Summary>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// A conversation that a user is a member of.
+#[derive(Debug, Clone, Copy)]
+pub struct Joined {
+    /// Which.
+    pub conversation: ConversationKey,
+    /// Its last event.
+    pub head: Seq,
+}
+
+/// A conversation that a user sees, or saw before leaving.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    /// Which.
+    pub conversation: ConversationKey,
+    /// The last event that the user may see.
+    pub head: Seq,
+    /// Whether the user is a member now.
+    pub member: bool,
+}
+
+/// Where a user stands in a conversation that they may write to.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    /// Which.
+    pub conversation: ConversationKey,
+    /// How many members it has.
+    pub members: u64,
+}
+
+/// A user who shares a conversation with another.
+#[derive(Debug, Clone)]
+pub struct Acquaintance {
+    /// Who.
+    pub user: UserId,
+    /// When their last device left.
+    pub last_seen: Option<Timestamp>,
+}
+
+/// An event as the log keeps it: its body is JSON, passed on without being understood.
+#[derive(Debug, Clone)]
+pub struct LogEvent {
+    /// Where.
+    pub conversation: ConversationId,
+    /// Its number.
+    pub seq: Seq,
+    /// What happened.
+    pub kind: EventKind,
+    /// Who did it.
+    pub from: UserId,
+    /// When.
+    pub at: Timestamp,
+    /// A message's idempotency key.
+    pub key: Option<Box<str>>,
+    /// The fields of its kind: a JSON object.
+    pub body: Box<str>,
+}
+
+impl LogEvent {
+    /// The event's frame, as the contract shows it: `type` first, then what all events have, then
+    /// the fields of its kind. Ids need no escaping: their alphabet has none of JSON's characters.
+    pub fn to_json(&self) -> String {
+        use std::fmt::Write as _;
+        let mut json = String::with_capacity(160 + self.body.len());
+        // Writing to a String cannot fail.
+        let _ = write!(
+            json,
+            r#"{{"type":"{}","conversation":"{}","seq":{},"from":"{}","at":"{}""#,
+            self.kind.as_str(),
+            self.conversation,
+            self.seq,
+            self.from,
+            self.at
+        );
+        if let Some(key) = &self.key {
+            json.push_str(r#","key":"#);
+            json.push_str(&serde_json::Value::from(&**key).to_string());
+        }
+        if let Some(fields) = self.body.strip_prefix('{').filter(|fields| *fields != "}") {
+            json.push(',');
+            json.push_str(fields);
+        } else {
+            json.push('}');
+        }
+        json
+    }
+
+    /// The event's frame as raw JSON. The body was checked when the row was read.
+    pub fn to_raw(&self) -> Box<RawValue> {
+        RawValue::from_string(self.to_json()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+    }
+}

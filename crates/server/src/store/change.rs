@@ -1,0 +1,250 @@
+//! What each change means: checked first, then done, on the rows of one transaction.
+//!
+//! `check_*` may refuse and has no effect; `do_*` has the effect and refuses nothing. So a refusal
+//! leaves no trace in a transaction that it shares with other writes.
+
+mod message;
+mod room;
+
+use std::collections::BTreeMap;
+
+use switchboard_protocol::{ConversationId, EventBody, EventKind, Limits, Role, Seq, Timestamp, UserId};
+
+use super::sqlite::rows::Rows;
+use super::{Change, Committed, CommittedCursor, CommittedEvent, CursorOf, Effect, LogEvent, UserKey};
+use crate::access::{self, Conversation, Membership};
+use crate::refusal::Refusal;
+
+/// A refusal, or a store that does not work.
+#[derive(Debug)]
+pub(super) enum Failed {
+    Refused(Refusal),
+    Store(rusqlite::Error),
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+type Done = Result<Committed, Failed>;
+
+/// What the rules depend on besides the rows.
+#[derive(Debug, Clone)]
+pub(super) struct Rules {
+    pub(super) limits: Limits,
+    /// Whether ids never seen before may be written to.
+    pub(super) strangers: bool,
+}
+
+/// Applies one change of `actor`'s at the time `now`.
+pub(super) fn apply(rows: &mut Rows, rules: &Rules, actor: &UserId, change: Change, now: Timestamp) -> Done {
+    let mut act = Act { rows, rules, actor, now };
+    match change {
+        Change::Send(c) => act.send(c),
+        Change::Edit(c) => act.edit(c),
+        Change::Delete(c) => act.delete(&c),
+        Change::React(c) => act.react(c),
+        Change::Read(c) => act.move_cursor(&c.conversation.resolve(actor), CursorOf::Read, c.upto),
+        Change::Received(c) => act.move_cursor(&c.conversation.resolve(actor), CursorOf::Received, c.upto),
+        Change::Create(c) => act.create(c),
+        Change::Join(c) => act.join(&c),
+        Change::Leave(c) => act.leave(&c),
+        Change::Invite(c) => act.invite(c),
+        Change::Remove(c) => act.remove(c),
+        Change::SetRole(c) => act.set_role(c),
+        Change::Rename(c) => act.rename(c),
+        Change::Appear => {
+            act.rows.user_or_new(actor)?;
+            Ok(Committed::Quiet)
+        }
+        Change::Seen(at) => {
+            let user = act.rows.user_or_new(actor)?;
+            act.rows.set_last_seen(user, at)?;
+            Ok(Committed::Quiet)
+        }
+    }
+}
+
+/// One change being applied.
+struct Act<'a> {
+    rows: &'a mut Rows,
+    rules: &'a Rules,
+    actor: &'a UserId,
+    now: Timestamp,
+}
+
+/// The actor in a conversation that exists.
+struct Place {
+    conversation: Conversation,
+    user: UserKey,
+    membership: Option<Membership>,
+}
+
+impl Act<'_> {
+    /// The conversation and the actor's membership in it, present, past or none.
+    fn check_place(&mut self, name: &ConversationId) -> Result<Place, Failed> {
+        let conversation = self.rows.conversation(name)?.ok_or_else(Refusal::not_found)?;
+        let user = self.rows.user(self.actor)?.ok_or_else(Refusal::not_found)?;
+        let membership = self.rows.member(conversation.key, user)?;
+        Ok(Place { conversation, user, membership })
+    }
+
+    /// A user who may be written to or invited.
+    fn check_known(&mut self, user: &UserId) -> Result<(), Failed> {
+        if self.rules.strangers || user == self.actor || self.rows.user(user)?.is_some() {
+            Ok(())
+        } else {
+            Err(Refusal::not_found().into())
+        }
+    }
+
+    /// Appends an event to the log. The caller puts the conversation's row back.
+    fn do_append(
+        &mut self,
+        conversation: &mut Conversation,
+        sender: UserKey,
+        kind: EventKind,
+        key: Option<Box<str>>,
+        body: String,
+    ) -> Result<LogEvent, Failed> {
+        conversation.head = conversation.head.next();
+        // The clock may have gone back; the log may not.
+        conversation.at = conversation.at.max(self.now.as_millis());
+        if kind == EventKind::Message {
+            conversation.messages += 1;
+            conversation.last_message = conversation.head;
+        }
+        let event = LogEvent {
+            conversation: conversation.name.clone(),
+            seq: conversation.head,
+            kind,
+            from: self.actor.clone(),
+            at: Timestamp::from_millis(conversation.at),
+            key,
+            body: body.into(),
+        };
+        self.rows.insert_event(&event, conversation, sender)?;
+        Ok(event)
+    }
+
+    /// Appends an event that is not a message and puts the conversation's row back.
+    fn do_record(
+        &mut self,
+        mut conversation: Conversation,
+        user: UserKey,
+        body: &EventBody,
+        effects: Vec<Effect>,
+    ) -> Done {
+        let event = self.do_append(&mut conversation, user, body.kind(), None, fields(body))?;
+        Ok(self.committed(conversation, event, effects))
+    }
+
+    fn committed(&mut self, conversation: Conversation, event: LogEvent, effects: Vec<Effect>) -> Committed {
+        let committed = CommittedEvent {
+            conversation: conversation.key,
+            name: conversation.name.clone(),
+            seq: event.seq,
+            at: event.at,
+            event: Some(event),
+            effects,
+        };
+        self.rows.put_conversation(conversation);
+        Committed::Event(Box::new(committed))
+    }
+
+    /// The answer to a change that an earlier event made already.
+    fn repeated(&mut self, conversation: &Conversation, earlier: Seq) -> Done {
+        let at = self.rows.event(conversation.key, earlier)?.map_or(conversation.at, |e| e.at.as_millis());
+        Ok(Committed::Event(Box::new(CommittedEvent {
+            conversation: conversation.key,
+            name: conversation.name.clone(),
+            seq: earlier,
+            at: Timestamp::from_millis(at),
+            event: None,
+            effects: Vec::new(),
+        })))
+    }
+
+    fn move_cursor(&mut self, name: &ConversationId, of: CursorOf, upto: Seq) -> Done {
+        let Place { conversation, user, membership } = self.check_place(name)?;
+        let mut member = *access::check_member(membership.as_ref())?;
+        if upto > conversation.head {
+            let message = format!("the log ends at {}", conversation.head);
+            return Err(Refusal::new(switchboard_protocol::ErrorCode::BadCursor, message).into());
+        }
+        let before = match of {
+            CursorOf::Read => member.read,
+            CursorOf::Received => member.received,
+        };
+        let moved = upto > before;
+        if moved {
+            if of == CursorOf::Read {
+                member.read_sent = self.sent_upto(&conversation, user, &member, upto)?;
+                member.read_messages = self.rows.messages_upto(conversation.key, upto)?;
+                member.read = upto;
+            }
+            // Who has read it has it.
+            member.received = member.received.max(upto);
+            self.rows.put_member(conversation.key, user, member);
+        }
+        Ok(Committed::Cursor(CommittedCursor {
+            conversation: conversation.key,
+            name: conversation.name,
+            user: self.actor.clone(),
+            of,
+            upto: upto.max(before),
+            moved,
+            members: conversation.members,
+        }))
+    }
+
+    /// The member's own messages up to a new cursor of reading, counted from the nearer end: usually
+    /// the cursor is the head, and nothing is read. A member's cursor only grows, so all its moves
+    /// together read the log at most once.
+    fn sent_upto(
+        &mut self,
+        conversation: &Conversation,
+        user: UserKey,
+        member: &Membership,
+        upto: Seq,
+    ) -> Result<u64, Failed> {
+        if conversation.head.0 - upto.0 <= upto.0 - member.read.0 {
+            let later = self.rows.sent_between(conversation.key, user, upto, conversation.head)?;
+            Ok(member.sent - later)
+        } else {
+            let newly = self.rows.sent_between(conversation.key, user, member.read, upto)?;
+            Ok(member.read_sent + newly)
+        }
+    }
+}
+
+/// A membership that starts with the event `since`, everything before it read.
+fn entered(role: Role, since: Seq, messages: u64, earlier: Option<Membership>) -> Membership {
+    let sent = earlier.map_or(0, |m| m.sent);
+    Membership {
+        role,
+        since,
+        until: None,
+        read: since,
+        received: earlier.map_or(since, |m| m.received.max(since)),
+        sent,
+        read_messages: messages,
+        read_sent: sent,
+    }
+}
+
+/// The fields of an event's kind, as the store keeps them: without the tag, which has a column.
+fn fields(body: &EventBody) -> String {
+    let mut fields: BTreeMap<String, serde_json::Value> =
+        serde_json::to_value(body).and_then(serde_json::from_value).unwrap_or_default();
+    fields.remove("type");
+    serde_json::to_string(&fields).unwrap_or_else(|_| "{}".to_owned())
+}

@@ -1,0 +1,201 @@
+//! Messages: send, edit, delete, react.
+
+use switchboard_protocol::{
+    Delete, Edit, ErrorCode, EventBody, EventKind, Key, React, Role, Send, Seq, UserId,
+};
+
+use super::{Act, Done, Failed, Place, fields};
+use crate::access::{self, Conversation, Membership};
+use crate::refusal::Refusal;
+use crate::store::sqlite::rows::{Keyed, Referred};
+use crate::store::{Committed, CommittedEvent, Effect};
+
+/// What a deleted message says.
+const DELETED: &str = r#"{"deleted":true}"#;
+
+/// Where a message goes: a place that exists, or a direct conversation that it makes.
+enum Destination {
+    Place(Box<Place>, Membership),
+    New(UserId, UserId),
+}
+
+impl Act<'_> {
+    pub(super) fn send(&mut self, send: Send) -> Done {
+        let name = send.to.resolve(self.actor);
+        let key = send.key.unwrap_or_else(new_key);
+        let reply_to = send.reply_to;
+        let body = fields(&EventBody::Message { text: send.text, data: send.data, reply_to, deleted: false });
+        if let Some(user) = self.rows.user(self.actor)?
+            && let Some(first) = self.rows.keyed(user, key.as_str())?
+        {
+            return check_same(&first, name.as_str(), &body).map(|()| repeat(first)).map_err(Failed::Refused);
+        }
+        let destination = self.check_destination(&name)?;
+        if let Some(target) = reply_to {
+            self.check_reply(&destination, target)?;
+        }
+        let (place, mut member, effects) = match destination {
+            Destination::Place(place, member) => (*place, member, Vec::new()),
+            Destination::New(a, b) => self.do_open_direct(&name, &a, &b)?,
+        };
+        let Place { mut conversation, user, .. } = place;
+        let key = Some(key.as_str().into());
+        let event = self.do_append(&mut conversation, user, EventKind::Message, key, body)?;
+        member.sent += 1;
+        self.rows.put_member(conversation.key, user, member);
+        Ok(self.committed(conversation, event, effects))
+    }
+
+    fn check_destination(
+        &mut self,
+        name: &switchboard_protocol::ConversationId,
+    ) -> Result<Destination, Failed> {
+        if !name.is_room() {
+            let (a, b) = access::check_peer(name, self.actor)?;
+            if self.rows.conversation(name)?.is_none() {
+                self.check_known(&a)?;
+                self.check_known(&b)?;
+                return Ok(Destination::New(a, b));
+            }
+        }
+        let place = self.check_place(name)?;
+        let member = *access::check_writer(place.membership.as_ref())?;
+        Ok(Destination::Place(Box::new(place), member))
+    }
+
+    fn check_reply(&mut self, destination: &Destination, target: Seq) -> Result<(), Failed> {
+        let referred = match destination {
+            Destination::Place(place, _) => self.rows.event(place.conversation.key, target)?,
+            Destination::New(..) => None,
+        };
+        match referred {
+            Some(event) if event.kind == EventKind::Message => Ok(()),
+            _ => Err(Refusal::bad_field("reply_to", "reply_to: there is no message with this seq").into()),
+        }
+    }
+
+    /// Makes a direct conversation; it starts empty, so its first message is its first event.
+    fn do_open_direct(
+        &mut self,
+        name: &switchboard_protocol::ConversationId,
+        a: &UserId,
+        b: &UserId,
+    ) -> Result<(Place, Membership, Vec<Effect>), Failed> {
+        let mut conversation = self.rows.new_conversation(name, None, false)?;
+        let member = super::entered(Role::Member, Seq(0), 0, None);
+        let mut effects = Vec::with_capacity(2);
+        for user in if a == b { vec![a] } else { vec![a, b] } {
+            let key = self.rows.user_or_new(user)?;
+            self.rows.put_member(conversation.key, key, member);
+            effects.push(Effect { user: user.clone(), entered: true });
+            conversation.members += 1;
+        }
+        let user = self.rows.user_or_new(self.actor)?;
+        Ok((Place { conversation, user, membership: Some(member) }, member, effects))
+    }
+
+    /// The message that an edit, deletion or reaction is about.
+    fn check_target(&mut self, conversation: &Conversation, target: Seq) -> Result<Referred, Failed> {
+        match self.rows.event(conversation.key, target)? {
+            Some(event) if event.kind == EventKind::Message => Ok(event),
+            _ => Err(Refusal::not_found().into()),
+        }
+    }
+
+    /// The same, for what makes no sense on a message that is gone.
+    fn check_living_target(&mut self, conversation: &Conversation, target: Seq) -> Result<Referred, Failed> {
+        let event = self.check_target(conversation, target)?;
+        if event.body == DELETED { Err(Refusal::not_found().into()) } else { Ok(event) }
+    }
+
+    pub(super) fn edit(&mut self, edit: Edit) -> Done {
+        let Place { conversation, user, membership } =
+            self.check_place(&edit.conversation.resolve(self.actor))?;
+        access::check_writer(membership.as_ref())?;
+        let message = self.check_living_target(&conversation, edit.target)?;
+        access::check_author(message.sender == user)?;
+        let body = EventBody::Edit { target: edit.target, text: edit.text, data: edit.data, deleted: false };
+        self.rows.insert_amendment(conversation.key, edit.target, conversation.head.next())?;
+        self.do_record(conversation, user, &body, Vec::new())
+    }
+
+    pub(super) fn delete(&mut self, delete: &Delete) -> Done {
+        let Place { conversation, user, membership } =
+            self.check_place(&delete.conversation.resolve(self.actor))?;
+        let member = *access::check_writer(membership.as_ref())?;
+        let target = delete.target;
+        let message = self.check_target(&conversation, target)?;
+        access::check_eraser(message.sender == user, &member)?;
+        let amendments = self.rows.amendments(conversation.key, target)?;
+        if message.body == DELETED {
+            return self.repeated(&conversation, amendments.last().copied().unwrap_or(target));
+        }
+        let edit = fields(&EventBody::Edit { target, text: None, data: None, deleted: true });
+        for seq in amendments {
+            self.rows.erase_event(conversation.key, seq, &edit)?;
+        }
+        self.rows.erase_event(conversation.key, target, DELETED)?;
+        self.rows.delete_reactions(conversation.key, target)?;
+        self.rows.insert_amendment(conversation.key, target, conversation.head.next())?;
+        self.do_record(conversation, user, &EventBody::Delete { target }, Vec::new())
+    }
+
+    pub(super) fn react(&mut self, react: React) -> Done {
+        let Place { conversation, user, membership } =
+            self.check_place(&react.conversation.resolve(self.actor))?;
+        access::check_writer(membership.as_ref())?;
+        let (target, on) = (react.target, react.on);
+        self.check_living_target(&conversation, target)?;
+        match self.rows.reaction(conversation.key, target, react.emoji.as_str(), user)? {
+            Some((seq, is_on)) if is_on == on => return self.repeated(&conversation, seq),
+            None if !on => return Err(Refusal::not_found().into()),
+            _ => {}
+        }
+        if on && self.rows.count_reactions(conversation.key, target)? >= self.rules.limits.reactions.into() {
+            let message = format!("a message has at most {} reactions", self.rules.limits.reactions);
+            return Err(Refusal::too_large("emoji", message).into());
+        }
+        let by = conversation.head.next();
+        self.rows.put_reaction(conversation.key, target, react.emoji.as_str(), user, by, on)?;
+        self.do_record(conversation, user, &EventBody::React { target, emoji: react.emoji, on }, Vec::new())
+    }
+}
+
+/// A key for a message whose sender gave none.
+fn new_key() -> Key {
+    let key = uuid::Uuid::now_v7().simple().to_string();
+    Key::parse(key).unwrap_or_else(|_| unreachable!("32 hexadecimal digits are a key"))
+}
+
+/// A retry must say the same again. Once the message is deleted nothing is left to compare with, and
+/// a late retry must not bring it back.
+fn check_same(first: &Keyed, conversation: &str, body: &str) -> Result<(), Refusal> {
+    if first.conversation.as_str() == conversation && (first.body == body || first.body == DELETED) {
+        Ok(())
+    } else {
+        let message = "this `key` was used for another message; a new message needs a new key";
+        Err(Refusal::new(ErrorCode::KeyConflict, message))
+    }
+}
+
+fn repeat(first: Keyed) -> Committed {
+    Committed::Event(Box::new(CommittedEvent {
+        conversation: first.key,
+        name: first.conversation,
+        seq: first.seq,
+        at: first.at,
+        event: None,
+        effects: Vec::new(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_deleted_message_says_is_what_the_protocol_says() {
+        let body = EventBody::Message { text: None, data: None, reply_to: None, deleted: true };
+        assert_eq!(fields(&body), DELETED);
+    }
+}

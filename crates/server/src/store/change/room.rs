@@ -1,0 +1,193 @@
+//! Rooms: create, join, leave, invite, remove, role, rename.
+
+use std::collections::BTreeSet;
+
+use switchboard_protocol::{
+    ConversationId, Create, ErrorCode, EventBody, EventKind, Invite, Join, Leave, Remove, Rename, Role,
+    RoomId, Seq, SetRole,
+};
+
+use super::{Act, Done, Failed, Place, entered, fields};
+use crate::access::{self, Conversation, Membership};
+use crate::refusal::Refusal;
+use crate::store::{Effect, UserKey};
+
+impl Act<'_> {
+    pub(super) fn create(&mut self, create: Create) -> Done {
+        let name = ConversationId::room(&create.room.unwrap_or_else(new_room));
+        let mut members: BTreeSet<_> = create.members.into_iter().collect();
+        members.remove(self.actor);
+        let body = EventBody::Create {
+            title: create.title.clone(),
+            public: create.public,
+            members: members.iter().cloned().collect(),
+        };
+        if let Some(existing) = self.rows.conversation(&name)? {
+            return self.check_created_before(&existing, &body);
+        }
+        for user in &members {
+            self.check_known(user)?;
+        }
+        let creator = self.rows.user_or_new(self.actor)?;
+        let title = create.title.map(|t| t.as_str().to_owned());
+        let mut room = self.rows.new_conversation(&name, title, create.public)?;
+        room.members = 1 + members.len() as u64;
+        room.admins = 1;
+        let since = Seq(1);
+        self.rows.put_member(room.key, creator, entered(Role::Admin, since, 0, None));
+        let mut effects = vec![Effect { user: self.actor.clone(), entered: true }];
+        for user in members {
+            let key = self.rows.user_or_new(&user)?;
+            self.rows.put_member(room.key, key, entered(Role::Member, since, 0, None));
+            effects.push(Effect { user, entered: true });
+        }
+        self.do_record(room, creator, &body, effects)
+    }
+
+    /// The same `create` said again is a retry; anything else finds the name taken.
+    fn check_created_before(&mut self, room: &Conversation, body: &EventBody) -> Done {
+        let creator = self.rows.user(self.actor)?;
+        match self.rows.event(room.key, Seq(1))? {
+            Some(first)
+                if first.kind == EventKind::Create
+                    && Some(first.sender) == creator
+                    && first.body == fields(body) =>
+            {
+                self.repeated(room, Seq(1))
+            }
+            _ => {
+                Err(Refusal::new(ErrorCode::AlreadyExists, "a room of this name exists; choose another")
+                    .into())
+            }
+        }
+    }
+
+    pub(super) fn join(&mut self, join: &Join) -> Done {
+        let name = join.conversation.resolve(self.actor);
+        let mut room = self.rows.conversation(&name)?.ok_or_else(Refusal::not_found)?;
+        let user = self.rows.user(self.actor)?;
+        let earlier = user.map(|user| self.rows.member(room.key, user)).transpose()?.flatten();
+        if let Some(member) = earlier.filter(|m| m.until.is_none()) {
+            access::check_room(&name)?;
+            return self.repeated(&room, member.since);
+        }
+        if !room.public {
+            return Err(Refusal::not_found().into());
+        }
+        let user = self.rows.user_or_new(self.actor)?;
+        self.do_enter(&mut room, user, Role::Member, earlier);
+        let effect = Effect { user: self.actor.clone(), entered: true };
+        self.do_record(room, user, &EventBody::Join {}, vec![effect])
+    }
+
+    pub(super) fn leave(&mut self, leave: &Leave) -> Done {
+        let Place { mut conversation, user, membership } =
+            self.check_place(&leave.conversation.resolve(self.actor))?;
+        if let Some(until) = membership.and_then(|m| m.until) {
+            return self.repeated(&conversation, until);
+        }
+        let member = *access::check_member(membership.as_ref())?;
+        access::check_room(&conversation.name)?;
+        access::check_admin_remains(&conversation, &member)?;
+        self.do_go(&mut conversation, user, member);
+        let effect = Effect { user: self.actor.clone(), entered: false };
+        self.do_record(conversation, user, &EventBody::Leave {}, vec![effect])
+    }
+
+    pub(super) fn invite(&mut self, invite: Invite) -> Done {
+        let Place { mut conversation, user, membership } =
+            self.check_place(&invite.conversation.resolve(self.actor))?;
+        access::check_member(membership.as_ref())?;
+        access::check_room(&conversation.name)?;
+        access::check_inviter(&conversation, membership.as_ref(), invite.role)?;
+        self.check_known(&invite.user)?;
+        let known = self.rows.user(&invite.user)?;
+        let earlier = known.map(|invited| self.rows.member(conversation.key, invited)).transpose()?.flatten();
+        if let Some(member) = earlier.filter(|m| m.until.is_none()) {
+            return self.repeated(&conversation, member.since);
+        }
+        let invited = self.rows.user_or_new(&invite.user)?;
+        self.do_enter(&mut conversation, invited, invite.role, earlier);
+        let effect = Effect { user: invite.user.clone(), entered: true };
+        let body = EventBody::Invite { user: invite.user, role: invite.role };
+        self.do_record(conversation, user, &body, vec![effect])
+    }
+
+    pub(super) fn remove(&mut self, remove: Remove) -> Done {
+        let Place { mut conversation, user, membership } =
+            self.check_place(&remove.conversation.resolve(self.actor))?;
+        access::check_member(membership.as_ref())?;
+        access::check_room(&conversation.name)?;
+        access::check_admin(membership.as_ref())?;
+        if remove.user == *self.actor {
+            return Err(Refusal::bad_field("user", "user: to go yourself, say `leave`").into());
+        }
+        let (removed, member) = self.check_subject(&conversation, &remove.user)?;
+        if let Some(until) = member.until {
+            return self.repeated(&conversation, until);
+        }
+        self.do_go(&mut conversation, removed, member);
+        let effect = Effect { user: remove.user.clone(), entered: false };
+        self.do_record(conversation, user, &EventBody::Remove { user: remove.user }, vec![effect])
+    }
+
+    pub(super) fn set_role(&mut self, set: SetRole) -> Done {
+        let Place { mut conversation, user, membership } =
+            self.check_place(&set.conversation.resolve(self.actor))?;
+        access::check_member(membership.as_ref())?;
+        access::check_room(&conversation.name)?;
+        access::check_admin(membership.as_ref())?;
+        let (subject, mut member) = self.check_subject(&conversation, &set.user)?;
+        access::check_member(Some(&member))?;
+        if set.role != Role::Admin {
+            access::check_admin_remains(&conversation, &member)?;
+        }
+        conversation.admins -= u64::from(member.role == Role::Admin);
+        conversation.admins += u64::from(set.role == Role::Admin);
+        member.role = set.role;
+        self.rows.put_member(conversation.key, subject, member);
+        self.do_record(conversation, user, &EventBody::Role { user: set.user, role: set.role }, Vec::new())
+    }
+
+    pub(super) fn rename(&mut self, rename: Rename) -> Done {
+        let Place { mut conversation, user, membership } =
+            self.check_place(&rename.conversation.resolve(self.actor))?;
+        access::check_member(membership.as_ref())?;
+        access::check_room(&conversation.name)?;
+        access::check_admin(membership.as_ref())?;
+        conversation.title = Some(rename.title.as_str().to_owned());
+        self.do_record(conversation, user, &EventBody::Rename { title: rename.title }, Vec::new())
+    }
+
+    /// Somebody that a command names, who is or was a member.
+    fn check_subject(
+        &mut self,
+        room: &Conversation,
+        user: &switchboard_protocol::UserId,
+    ) -> Result<(UserKey, Membership), Failed> {
+        let key = self.rows.user(user)?.ok_or_else(Refusal::not_found)?;
+        let member = self.rows.member(room.key, key)?.ok_or_else(Refusal::not_found)?;
+        Ok((key, member))
+    }
+
+    /// Makes `user` a member from the next event on.
+    fn do_enter(&mut self, room: &mut Conversation, user: UserKey, role: Role, earlier: Option<Membership>) {
+        room.members += 1;
+        room.admins += u64::from(role == Role::Admin);
+        self.rows.put_member(room.key, user, entered(role, room.head.next(), room.messages, earlier));
+    }
+
+    /// Ends a membership with the next event.
+    fn do_go(&mut self, room: &mut Conversation, user: UserKey, mut member: Membership) {
+        room.members -= 1;
+        room.admins -= u64::from(member.role == Role::Admin);
+        member.until = Some(room.head.next());
+        self.rows.put_member(room.key, user, member);
+    }
+}
+
+/// A name for a room whose creator gave none.
+fn new_room() -> RoomId {
+    let name = uuid::Uuid::now_v7().simple().to_string();
+    RoomId::parse(&name).unwrap_or_else(|_| unreachable!("32 hexadecimal digits are a room id"))
+}

@@ -1,0 +1,236 @@
+//! The log in an embedded SQLite database: one writer thread with group commit, reader threads beside
+//! it, write-ahead log, `synchronous=FULL`.
+
+mod query;
+mod readers;
+pub(super) mod rows;
+mod writer;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use anyhow::{Context, bail};
+use rusqlite::{Connection, OpenFlags};
+use rusqlite_migration::{M, Migrations, SchemaVersion};
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ConversationId, Limits, Seq, UserId};
+use tokio::sync::mpsc;
+
+use self::readers::Readers;
+use self::rows::Rows;
+use super::change::{self, Failed, Rules};
+use super::{
+    Acquaintance, Answer, Batch, Change, ConversationKey, LogEvent, Query, Snapshot, Standing, Store,
+    Submission, UserKey,
+};
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+
+/// The schema, append-only: a file here never changes once released, new ones follow.
+const MIGRATIONS: &[M<'_>] = &[M::up(include_str!("../migrations/sqlite/0001_log.sql"))];
+
+const DATABASE: &str = "switchboard.db";
+
+/// Threads that read. Pages come from the page cache, so more threads than cores only queue elsewhere;
+/// the second keeps a long page from blocking the short ones.
+const READERS: usize = 2;
+
+/// Milliseconds to wait for another process's write: `switchboard key` beside a running server.
+const BUSY_TIMEOUT_MS: u64 = 5_000;
+
+/// Batches that may wait for the router: a few keep the writer busy, more would only age.
+const BATCHES: usize = 8;
+
+/// What opening a store needs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The directory of the database; made if it is not there.
+    pub data: PathBuf,
+    /// The limits that pages and changes are held to.
+    pub limits: Limits,
+    /// Whether ids never seen before may be written to.
+    pub strangers: bool,
+    /// The time of events.
+    pub clock: Clock,
+    /// Where commits are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct SqliteStore {
+    queue: crossbeam_channel::Sender<Submission>,
+    readers: Readers,
+    state: Arc<State>,
+}
+
+/// What the writer tells the readers.
+#[derive(Debug, Default)]
+struct State {
+    /// The batch whose commit began last.
+    mark: AtomicU64,
+    /// Set by a failed fsync, for good.
+    failed: AtomicBool,
+}
+
+impl SqliteStore {
+    /// Opens the database in `settings.data`, takes its lock, brings its schema up to date. The outcomes
+    /// of submissions come out of the receiver; the writer ends when the store and the receiver are dropped.
+    ///
+    /// # Errors
+    /// The directory cannot be used, another server uses it, or a newer version made the database.
+    pub fn open(settings: Settings) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
+        let lock = lock(&settings.data)?;
+        let db = open_database(&settings.data)?;
+        let state = Arc::new(State::default());
+        let readers = Readers::start(READERS, || open_reader(&settings.data), &settings.limits, &state)?;
+        let (batches, outcomes) = mpsc::channel(BATCHES);
+        let queue = writer::start(writer::Parts {
+            rows: Rows::new(db),
+            settings,
+            batches,
+            state: state.clone(),
+            lock,
+        })?;
+        Ok((Self { queue, readers, state }, outcomes))
+    }
+}
+
+/// Applies changes to a database that no server uses, in one transaction; all or none of them.
+/// Nothing happens, and `false` is returned, if anybody has ever been seen there.
+pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyhow::Result<bool> {
+    let _lock = lock(&settings.data)?;
+    let db = open_database(&settings.data)?;
+    let used: bool = db.query_row("SELECT EXISTS (SELECT 1 FROM users)", [], |row| row.get(0))?;
+    if used {
+        return Ok(false);
+    }
+    let rules = Rules { limits: settings.limits.clone(), strangers: true };
+    let mut rows = Rows::new(db);
+    rows.begin()?;
+    for (actor, change) in changes {
+        change::apply(&mut rows, &rules, &actor, change, settings.clock.now()).map_err(
+            |failed| match failed {
+                Failed::Refused(refusal) => anyhow::Error::new(refusal),
+                Failed::Store(error) => error.into(),
+            },
+        )?;
+    }
+    rows.commit()?;
+    Ok(true)
+}
+
+/// Opens the database in a directory for reading and writing, its schema up to date.
+pub(super) fn open_database(data: &Path) -> anyhow::Result<Connection> {
+    let path = data.join(DATABASE);
+    let open = || -> anyhow::Result<Connection> {
+        std::fs::create_dir_all(data)?;
+        let mut db = Connection::open(&path)?;
+        db.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
+        check_version(&db)?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        // FULL syncs the log at every commit (sqlite.org/pragma.html#pragma_synchronous): `ok` rests on it.
+        db.pragma_update(None, "synchronous", "FULL")?;
+        // A deleted message is overwritten, not only forgotten.
+        db.pragma_update(None, "secure_delete", "ON")?;
+        Migrations::from_slice(MIGRATIONS).to_latest(&mut db)?;
+        db.set_prepared_statement_cache_capacity(64);
+        Ok(db)
+    };
+    open().with_context(|| format!("cannot open the database {}", path.display()))
+}
+
+/// A database that a newer version made is left as it is: what its tables mean is not known here.
+fn check_version(db: &Connection) -> anyhow::Result<()> {
+    let migrations = Migrations::from_slice(MIGRATIONS);
+    if let SchemaVersion::Outside(version) = migrations.current_version(db)? {
+        bail!(
+            "a newer version of switchboard made it (schema {version}, this one knows {}); use that version or a newer one",
+            MIGRATIONS.len()
+        );
+    }
+    Ok(())
+}
+
+fn open_reader(data: &Path) -> anyhow::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(data.join(DATABASE), flags)?;
+    db.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
+    db.set_prepared_statement_cache_capacity(64);
+    Ok(db)
+}
+
+/// Takes the directory for this process; the system gives it free when the file is closed, however the
+/// process ends. Two writers would each believe their cached rows.
+fn lock(data: &Path) -> anyhow::Result<File> {
+    let path = data.join("lock");
+    let open = || {
+        std::fs::create_dir_all(data)?;
+        OpenOptions::new().create(true).truncate(false).write(true).open(&path)
+    };
+    let file = open().with_context(|| format!("cannot use the data directory {}", data.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!(
+                "another switchboard server uses {}; stop it, or choose another directory with --data",
+                data.display()
+            )
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn submit(&self, submission: Submission) -> Result<(), Box<Submission>> {
+        self.queue.try_send(submission).map_err(|error| Box::new(error.into_inner()))
+    }
+
+    fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
+        let user = user.clone();
+        self.readers.read(move |reader| match query {
+            Query::Sync(c) => reader.sync(&user, &c),
+            Query::History(c) => reader.history(&user, &c),
+            Query::Conversations(c) => reader.conversations(&user, &c),
+            Query::Members(c) => reader.members(&user, &c),
+        })
+    }
+
+    fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
+        let user = user.clone();
+        self.readers.read(move |reader| reader.attach(&user, &named))
+    }
+
+    fn replay(
+        &self,
+        user: UserKey,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Answer<Vec<LogEvent>> {
+        self.readers.read(move |reader| reader.replay(user, conversation, after, upto))
+    }
+
+    fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
+        let user = user.clone();
+        self.readers.read(move |reader| reader.standing(&user, &conversation))
+    }
+
+    fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
+        let user = user.clone();
+        self.readers.read(move |reader| reader.acquaintances(&user, &others))
+    }
+
+    fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
+        self.readers.read(move |reader| reader.api_key(&hash))
+    }
+
+    fn is_writable(&self) -> bool {
+        !self.state.failed.load(Ordering::Acquire)
+    }
+}

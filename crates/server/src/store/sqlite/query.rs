@@ -1,0 +1,282 @@
+//! What readers ask: each answer from one snapshot, each page bounded in items and in bytes.
+
+mod fold;
+mod people;
+
+use std::sync::atomic::Ordering;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::{OkBody, Summary};
+use switchboard_protocol::{
+    ConversationId, Conversations, EventKind, History, Limits, Seq, Sync, Timestamp, UserId,
+};
+
+use super::State;
+use super::rows::{conversation_id, find_conversation, find_member, membership, seq, user_id};
+use crate::access::{self, Conversation, Membership};
+use crate::refusal::Refusal;
+use crate::store::change::Failed;
+use crate::store::{ConversationKey, Joined, LogEvent, Seen, Snapshot, UserKey};
+
+/// A page of events is bounded by this share of a connection's queue, so that what a reader is behind
+/// by never takes more memory than the queue may.
+const REPLAY_SHARE: u32 = 2;
+
+type Page = Result<OkBody<Box<RawValue>>, Failed>;
+
+/// One read transaction.
+pub(super) struct Reader<'a> {
+    pub(super) db: &'a Connection,
+    pub(super) limits: &'a Limits,
+    pub(super) state: &'a State,
+}
+
+/// A conversation as one user sees it.
+struct View {
+    conversation: Conversation,
+    membership: Option<Membership>,
+}
+
+/// Adds up the bytes of a page. The first item always fits, so that a reader gets on.
+struct Room(usize);
+
+impl Room {
+    fn takes(&mut self, bytes: usize) -> bool {
+        let fits = self.0 > 0;
+        self.0 = self.0.saturating_sub(bytes);
+        fits
+    }
+}
+
+impl Reader<'_> {
+    fn user(&self, name: &UserId) -> Result<Option<UserKey>, Failed> {
+        let mut select = self.db.prepare_cached("SELECT id FROM users WHERE name = ?1")?;
+        Ok(select.query_row([name.as_str()], |row| Ok(UserKey(row.get(0)?))).optional()?)
+    }
+
+    fn view(&self, user: &UserId, name: &ConversationId) -> Result<View, Failed> {
+        let conversation = find_conversation(self.db, name)?.ok_or_else(Refusal::not_found)?;
+        let user = self.user(user)?.ok_or_else(Refusal::not_found)?;
+        let membership = find_member(self.db, conversation.key, user)?;
+        Ok(View { conversation, membership })
+    }
+
+    /// `sync`.
+    pub(super) fn sync(&self, user: &UserId, command: &Sync) -> Page {
+        let View { conversation, membership } = self.view(user, &command.conversation.resolve(user))?;
+        let head = access::check_visible(conversation.head, membership.as_ref())?;
+        if command.after > head {
+            let message = format!("the log ends at {head}");
+            return Err(Refusal::new(switchboard_protocol::ErrorCode::BadCursor, message).into());
+        }
+        let limit = self.limits.page_size(command.limit);
+        let events = self.events(&conversation, command.after, head, limit, self.limits.page_bytes)?;
+        let more = events.last().map_or(command.after, |event| event.seq) < head;
+        let events = events.iter().map(LogEvent::to_raw).collect();
+        Ok(OkBody::Log { conversation: conversation.name, events, head, more })
+    }
+
+    /// Events of a conversation after `after` up to `upto`, at most `limit` and about `bytes`.
+    fn events(
+        &self,
+        conversation: &Conversation,
+        after: Seq,
+        upto: Seq,
+        limit: u32,
+        bytes: u32,
+    ) -> Result<Vec<LogEvent>, Failed> {
+        let mut select = self.db.prepare_cached(
+            "SELECT e.seq, e.kind, u.name, e.at, e.key, e.body FROM events e LEFT JOIN users u ON u.id = e.sender
+             WHERE e.conversation = ?1 AND e.seq > ?2 AND e.seq <= ?3 ORDER BY e.seq LIMIT ?4",
+        )?;
+        let mut rows = select.query(params![conversation.key.0, after.0, upto.0, limit])?;
+        let mut room = Room(bytes as usize);
+        let mut events = Vec::new();
+        while let Some(row) = rows.next()? {
+            let event = read_event(row, &conversation.name)?;
+            if !room.takes(event.body.len() + EVENT_OVERHEAD) {
+                break;
+            }
+            events.push(event);
+        }
+        Ok(events)
+    }
+
+    /// `history`.
+    pub(super) fn history(&self, user: &UserId, command: &History) -> Page {
+        let View { conversation, membership } = self.view(user, &command.conversation.resolve(user))?;
+        let visible = access::check_visible(conversation.head, membership.as_ref())?;
+        let before = command.before.unwrap_or(Seq::MAX).min(visible.next());
+        let limit = self.limits.page_size(command.limit);
+        let mut select = self.db.prepare_cached(
+            "SELECT e.seq FROM events e WHERE e.conversation = ?1 AND e.seq < ?2 AND e.kind = ?3 ORDER BY e.seq DESC LIMIT ?4",
+        )?;
+        let kind = EventKind::Message as u8;
+        let seqs = select
+            .query_map(params![conversation.key.0, before.0, kind, limit + 1], |row| seq(row, 0))?
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut more = seqs.len() > limit as usize;
+        let mut room = Room(self.limits.page_bytes as usize);
+        let mut messages = Vec::new();
+        for target in seqs.into_iter().take(limit as usize) {
+            let Some((message, bytes)) = self.message(&conversation, target, visible)? else { continue };
+            if !room.takes(bytes) {
+                more = true;
+                break;
+            }
+            messages.push(message);
+        }
+        messages.reverse();
+        Ok(OkBody::History { conversation: conversation.name, messages, more })
+    }
+
+    /// `conversations`.
+    pub(super) fn conversations(&self, user: &UserId, command: &Conversations) -> Page {
+        let Some(key) = self.user(user)? else {
+            return Ok(OkBody::Conversations { conversations: Vec::new(), more: false });
+        };
+        let after = match &command.before {
+            Some(name) => {
+                let View { conversation, membership } = self.view(user, name)?;
+                access::check_visible(conversation.head, membership.as_ref())?;
+                (conversation.at, conversation.key.0)
+            }
+            None => (i64::MAX, i64::MAX),
+        };
+        let (conversations, more) = self.summaries(key, after, self.limits.page_size(command.limit))?;
+        Ok(OkBody::Conversations { conversations, more })
+    }
+
+    /// A page of a user's conversations, latest activity first, below a time and number.
+    fn summaries(
+        &self,
+        user: UserKey,
+        below: (i64, i64),
+        limit: u32,
+    ) -> Result<(Vec<Summary>, bool), Failed> {
+        let mut select = self.db.prepare_cached(
+            "SELECT m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent,
+                    c.id, c.name, c.title, c.public, c.head, c.messages, c.last_message, c.members, c.admins, c.at
+             FROM members m JOIN conversations c ON c.id = m.conversation
+             WHERE m.user = ?1 AND m.until IS NULL AND (c.at, c.id) < (?2, ?3)
+             ORDER BY c.at DESC, c.id DESC LIMIT ?4",
+        )?;
+        let mut rows = select.query(params![user.0, below.0, below.1, limit + 1])?;
+        let mut room = Room(self.limits.page_bytes as usize);
+        let mut summaries = Vec::new();
+        while let Some(row) = rows.next()? {
+            let conversation = Conversation {
+                key: ConversationKey(row.get(8)?),
+                name: conversation_id(row, 9)?,
+                title: row.get(10)?,
+                public: row.get(11)?,
+                head: seq(row, 12)?,
+                messages: row.get(13)?,
+                last_message: seq(row, 14)?,
+                members: row.get(15)?,
+                admins: row.get(16)?,
+                at: row.get(17)?,
+            };
+            let (summary, bytes) = self.summary(conversation, &membership(row, 0)?)?;
+            if summaries.len() == limit as usize || !room.takes(bytes) {
+                return Ok((summaries, true));
+            }
+            summaries.push(summary);
+        }
+        Ok((summaries, false))
+    }
+
+    /// Everything a connection starts from.
+    pub(super) fn attach(&self, user: &UserId, named: &[ConversationId]) -> Result<Option<Snapshot>, Failed> {
+        let Some(key) = self.user(user)? else { return Ok(None) };
+        // Read after the first query: that one fixed what this transaction sees.
+        let mark = self.state.mark.load(Ordering::SeqCst);
+        let mut select = self.db.prepare_cached(
+            "SELECT m.conversation, c.head FROM members m JOIN conversations c ON c.id = m.conversation
+             WHERE m.user = ?1 AND m.until IS NULL",
+        )?;
+        let joined = select
+            .query_map([key.0], |row| {
+                Ok(Joined { conversation: ConversationKey(row.get(0)?), head: seq(row, 1)? })
+            })?
+            .collect::<Result<Vec<_>, _>>()?;
+        let named = named.iter().map(|name| self.seen(key, name)).collect::<Result<Vec<_>, _>>()?;
+        let (summaries, more) = self.summaries(key, (i64::MAX, i64::MAX), self.limits.page_size(None))?;
+        Ok(Some(Snapshot { mark, user: key, joined, named, summaries, more }))
+    }
+
+    fn seen(&self, user: UserKey, name: &ConversationId) -> Result<Option<Seen>, Failed> {
+        let Some(conversation) = find_conversation(self.db, name)? else { return Ok(None) };
+        let membership = find_member(self.db, conversation.key, user)?;
+        let head = access::check_visible(conversation.head, membership.as_ref()).ok();
+        let member = membership.is_some_and(|m| m.until.is_none());
+        Ok(head.map(|head| Seen { conversation: conversation.key, head, member }))
+    }
+
+    /// A page of the log for a connection that is behind.
+    pub(super) fn replay(
+        &self,
+        user: UserKey,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Result<Vec<LogEvent>, Failed> {
+        let mut select = self.db.prepare_cached("SELECT name FROM conversations WHERE id = ?1")?;
+        let name = select.query_row([conversation.0], |row| conversation_id(row, 0)).optional()?;
+        let found = name.map(|name| find_conversation(self.db, &name)).transpose()?.flatten();
+        let Some(found) = found else { return Ok(Vec::new()) };
+        let membership = find_member(self.db, conversation, user)?;
+        let visible = access::check_visible(found.head, membership.as_ref())?;
+        let bytes = self.limits.page_bytes.min(self.limits.queue / REPLAY_SHARE);
+        self.events(&found, after, upto.min(visible), self.limits.page, bytes)
+    }
+}
+
+/// What an event's frame has besides its body, roughly: names, numbers and a time.
+const EVENT_OVERHEAD: usize = 300;
+
+/// Reads an event. One that cannot be read keeps its place, as `unreadable`: it must not block the
+/// log for everybody who syncs.
+fn read_event(row: &rusqlite::Row<'_>, conversation: &ConversationId) -> Result<LogEvent, rusqlite::Error> {
+    let seq = seq(row, 0)?;
+    let read = || -> Result<LogEvent, rusqlite::Error> {
+        let body: Box<str> = row.get(5)?;
+        let kind = EventKind::from_number(row.get(1)?);
+        let readable =
+            kind != EventKind::Unreadable && serde_json::from_str::<serde_json::Map<_, _>>(&body).is_ok();
+        if !readable {
+            return Err(rusqlite::Error::InvalidColumnType(
+                5,
+                "body".to_owned(),
+                rusqlite::types::Type::Text,
+            ));
+        }
+        Ok(LogEvent {
+            conversation: conversation.clone(),
+            seq,
+            kind,
+            from: user_id(row, 2)?,
+            at: Timestamp::from_millis(row.get(3)?),
+            key: row.get(4)?,
+            body,
+        })
+    };
+    read().or_else(|error| {
+        tracing::error!(%conversation, %seq, %error, "an event cannot be read; it is passed on as `unreadable`");
+        Ok(LogEvent {
+            conversation: conversation.clone(),
+            seq,
+            kind: EventKind::Unreadable,
+            from: user_id(row, 2).unwrap_or_else(|_| nobody()),
+            at: Timestamp::from_millis(row.get(3).unwrap_or_default()),
+            key: None,
+            body: "{}".into(),
+        })
+    })
+}
+
+/// Whom an event that cannot be read is from.
+fn nobody() -> UserId {
+    UserId::parse("unknown").unwrap_or_else(|_| unreachable!("a user id"))
+}

@@ -1,0 +1,201 @@
+//! The one writer: while one batch is being made durable the next one gathers in the queue.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use rusqlite::ffi;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::rows::Rows;
+use super::{Settings, State};
+use crate::refusal::Refusal;
+use crate::store::change::{self, Failed, Rules};
+use crate::store::{Batch, Committed, Outcome, Submission};
+
+/// Writes that may wait. At 20,000 a second that is under a second of work. Beyond: given back.
+const WAITING: usize = 16_384;
+
+/// Most writes a transaction. Larger batches commit no more a second, and make the first one wait.
+const BATCH: usize = 1_024;
+
+/// How soon emptying the write-ahead log is tried again when a reader was in the way.
+const SCRUB_AGAIN: Duration = Duration::from_secs(1);
+
+/// What the writer is made of.
+pub(super) struct Parts {
+    pub(super) rows: Rows,
+    pub(super) settings: Settings,
+    pub(super) batches: mpsc::Sender<Batch>,
+    pub(super) state: Arc<State>,
+    /// Held for as long as the thread writes.
+    pub(super) lock: File,
+}
+
+/// Starts the thread; it ends when the queue's sender is dropped and the queue is empty.
+pub(super) fn start(parts: Parts) -> std::io::Result<Sender<Submission>> {
+    let (sender, queue) = crossbeam_channel::bounded(WAITING);
+    let rules = Rules { limits: parts.settings.limits.clone(), strangers: parts.settings.strangers };
+    let writer = Writer { parts, rules, queue, number: 0, erased: false };
+    std::thread::Builder::new().name("writer".to_owned()).spawn(move || writer.run())?;
+    Ok(sender)
+}
+
+struct Writer {
+    parts: Parts,
+    rules: Rules,
+    queue: Receiver<Submission>,
+    /// Of the batch in work.
+    number: u64,
+    /// Content was erased whose bytes are still in the write-ahead log.
+    erased: bool,
+}
+
+/// Why a batch was not committed.
+enum Trouble {
+    /// One of its changes met an error of the store.
+    Change(rusqlite::Error),
+    /// The transaction itself.
+    Commit(rusqlite::Error),
+}
+
+impl Writer {
+    fn run(mut self) {
+        while let Some(first) = self.next() {
+            let mut batch = vec![first];
+            batch.extend(self.queue.try_iter().take(BATCH - 1));
+            self.number += 1;
+            // Before the commit: whatever a reader sees of this batch, it sees this number too.
+            self.parts.state.mark.store(self.number, Ordering::SeqCst);
+            let outcomes = self.write(batch);
+            if self.parts.batches.blocking_send(Batch { number: self.number, outcomes }).is_err() {
+                break;
+            }
+            self.scrub();
+        }
+        drop(self.parts.lock);
+    }
+
+    /// Waits for a write; `None` when there will be no more.
+    fn next(&mut self) -> Option<Submission> {
+        while self.erased {
+            match self.queue.recv_timeout(SCRUB_AGAIN) {
+                Ok(submission) => return Some(submission),
+                Err(RecvTimeoutError::Timeout) => self.scrub(),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+        self.queue.recv().ok()
+    }
+
+    fn write(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
+        let started = Instant::now();
+        let outcomes = match self.transact(&batch) {
+            Ok(results) => with_results(batch, results),
+            // One bad row must not fail the others' writes: each alone.
+            Err(Trouble::Change(_)) if batch.len() > 1 => {
+                batch.into_iter().map(|one| self.write_alone(one)).collect()
+            }
+            Err(trouble) => self.refuse(batch, &trouble),
+        };
+        self.parts.settings.metrics.commit(started.elapsed(), outcomes.len());
+        outcomes
+    }
+
+    fn write_alone(&mut self, submission: Submission) -> Outcome {
+        let result = match self.transact(std::slice::from_ref(&submission)) {
+            Ok(mut results) => results.pop().unwrap_or_else(|| Err(Refusal::unavailable())),
+            Err(trouble) => {
+                self.note(&trouble);
+                Err(Refusal::unavailable())
+            }
+        };
+        Outcome { origin: submission.origin, result }
+    }
+
+    fn refuse(&mut self, batch: Vec<Submission>, trouble: &Trouble) -> Vec<Outcome> {
+        self.note(trouble);
+        let refused = |submission: Submission| Outcome {
+            origin: submission.origin,
+            result: Err(Refusal::unavailable()),
+        };
+        batch.into_iter().map(refused).collect()
+    }
+
+    fn note(&self, trouble: &Trouble) {
+        let (Trouble::Change(error) | Trouble::Commit(error)) = trouble;
+        if is_failed_sync(error) {
+            self.parts.state.failed.store(true, Ordering::Release);
+            tracing::error!(%error, "the disk did not keep what was written; nothing more is written until a restart");
+        } else if self.parts.state.failed.load(Ordering::Acquire) {
+            tracing::debug!("refused a write: the store failed earlier");
+        } else {
+            tracing::error!(%error, "cannot write to the database");
+        }
+    }
+
+    fn transact(&mut self, batch: &[Submission]) -> Result<Vec<Result<Committed, Refusal>>, Trouble> {
+        if self.parts.state.failed.load(Ordering::Acquire) {
+            let code = ffi::Error::new(ffi::SQLITE_READONLY);
+            return Err(Trouble::Commit(rusqlite::Error::SqliteFailure(code, None)));
+        }
+        let now = self.parts.settings.clock.now();
+        let rows = &mut self.parts.rows;
+        let written = rows.begin().map_err(Trouble::Commit).and_then(|()| {
+            let mut results = Vec::with_capacity(batch.len());
+            for one in batch {
+                // The copy is what a second try, alone, starts from.
+                match change::apply(rows, &self.rules, &one.actor, one.change.clone(), now) {
+                    Ok(committed) => results.push(Ok(committed)),
+                    Err(Failed::Refused(refusal)) => results.push(Err(refusal)),
+                    Err(Failed::Store(error)) => return Err(Trouble::Change(error)),
+                }
+            }
+            rows.commit().map_err(Trouble::Commit)?;
+            Ok(results)
+        });
+        if written.is_err() {
+            rows.roll_back();
+        }
+        self.erased |= rows.take_erased();
+        written
+    }
+
+    /// Empties the write-ahead log of erased content, in a quiet moment.
+    fn scrub(&mut self) {
+        if self.erased && self.queue.is_empty() {
+            match self.parts.rows.truncate_wal() {
+                Ok(done) => self.erased = !done,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot empty the write-ahead log of deleted messages yet");
+                }
+            }
+        }
+    }
+}
+
+fn with_results(batch: Vec<Submission>, results: Vec<Result<Committed, Refusal>>) -> Vec<Outcome> {
+    let pairs = batch.into_iter().zip(results);
+    pairs.map(|(submission, result)| Outcome { origin: submission.origin, result }).collect()
+}
+
+/// Whether the error is of an fsync: what the kernel dropped is not known, and a later fsync that
+/// succeeds would not say so (Rebello et al., USENIX ATC 2020).
+fn is_failed_sync(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_extended_error_code(), Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_fsync_error_is_for_good() {
+        let failed = |code| is_failed_sync(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        assert!(failed(ffi::SQLITE_IOERR_FSYNC));
+        assert!(!failed(ffi::SQLITE_FULL) && !failed(ffi::SQLITE_IOERR_WRITE) && !failed(ffi::SQLITE_BUSY));
+    }
+}

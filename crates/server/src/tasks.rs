@@ -1,0 +1,59 @@
+//! Owned tasks: every task of the server is counted, and waited for at the end.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The tasks of one server. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    cut: Arc<CancellationToken>,
+}
+
+impl Tasks {
+    /// None yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            cut: Arc::new(CancellationToken::new()),
+        }
+    }
+
+    /// Starts a task that ends by itself.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(task);
+    }
+
+    /// Cancelled when the server is to stop: no new work, finish what is under way.
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Cancelled when the time for stopping is over: whatever still runs is dropped.
+    pub(crate) fn cut(&self) -> &CancellationToken {
+        &self.cut
+    }
+
+    /// Waits for every task to end; after `deadline` cuts those that have not. Tells whether all ended
+    /// by themselves.
+    pub(crate) async fn finish(&self, deadline: Duration) -> bool {
+        self.stop.cancel();
+        self.tracker.close();
+        let ended = tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok();
+        self.cut.cancel();
+        self.tracker.wait().await;
+        ended
+    }
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self::new()
+    }
+}

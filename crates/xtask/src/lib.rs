@@ -1,0 +1,3 @@
+//! What the repository does with itself: so far, [`tidy`].
+
+pub mod tidy;

@@ -1,0 +1,84 @@
+//! The rules of this repository that no compiler or linter knows. Each is a function from the files to
+//! complaints, and each complaint says what to do instead.
+
+mod decisions;
+mod docs;
+mod machine;
+mod names;
+mod rust;
+mod size;
+mod sleep;
+mod source;
+mod tree;
+
+use std::path::{Path, PathBuf};
+use std::{env, fmt, io};
+
+use tree::Tree;
+
+type Rule = fn(&Tree) -> Vec<Complaint>;
+
+const RULES: &[Rule] = &[
+    size::files_fit_their_limit,
+    rust::time_is_injected,
+    rust::queues_are_bounded,
+    rust::sql_stays_in_the_store,
+    names::names_say_what_is_inside,
+    sleep::tests_say_what_they_wait_for,
+    docs::named_paths_exist,
+    decisions::decisions_are_numbered,
+    decisions::decisions_have_their_parts,
+    machine::paths_are_relative,
+    machine::npm_lock_names_no_host,
+    machine::cargo_lock_names_crates_io,
+];
+
+/// Something that breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    path: String,
+    line: Option<usize>,
+    message: String,
+}
+
+impl Complaint {
+    fn about(path: &str, message: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), line: None, message: message.into() }
+    }
+
+    /// `line` counts from 1.
+    fn at(path: &str, line: usize, message: impl Into<String>) -> Self {
+        Self { line: Some(line), ..Self::about(path, message) }
+    }
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}: {}", self.path, self.message),
+            None => write!(f, "{}: {}", self.path, self.message),
+        }
+    }
+}
+
+/// The root of this repository, under `cargo run` and `cargo test`; elsewhere, the current directory. It is
+/// asked for at run time: checkouts that share a target directory share this binary.
+pub fn repository() -> PathBuf {
+    match env::var_os("CARGO_MANIFEST_DIR") {
+        Some(manifest) => Path::new(&manifest).join("../.."),
+        None => PathBuf::from("."),
+    }
+}
+
+/// Everything that breaks a rule in the repository at `root`. Fails if git cannot list its files, or one
+/// cannot be read.
+pub fn check(root: &Path) -> io::Result<Vec<Complaint>> {
+    let tree = Tree::read(root)?;
+    Ok(RULES.iter().flat_map(|rule| rule(&tree)).collect())
+}
+
+/// The complaints of `rule` about these files (path and text), as they are printed.
+#[cfg(test)]
+fn told(rule: Rule, files: &[(&str, &str)]) -> Vec<String> {
+    rule(&Tree::of(files)).iter().map(ToString::to_string).collect()
+}

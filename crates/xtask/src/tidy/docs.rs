@@ -1,0 +1,164 @@
+//! Docs rot where no test reads them: every path that they name is there.
+
+use super::{Complaint, Tree};
+
+/// Directories that a path in the docs may begin with, besides those that are there.
+const TOPS: &[&str] = &["crates", "docs", "e2e", "packages", "scripts", "testdata"];
+
+/// What stands in a path that is not meant literally.
+const PLACEHOLDERS: &[&str] = &["*", "<", ">", "$", "…", "...", "NNNN"];
+
+/// The history may name what is gone.
+const HISTORY: &str = "CHANGELOG.md";
+
+pub(super) fn named_paths_exist(tree: &Tree) -> Vec<Complaint> {
+    let mut complaints = Vec::new();
+    for (document, text) in tree.with_extension(&["md"]).filter(|(path, _)| *path != HISTORY) {
+        let mut fenced = false;
+        for (index, line) in text.lines().enumerate() {
+            let mut told = |path: &str| {
+                let message = format!("use a path that is there; `{path}` is not");
+                complaints.push(Complaint::at(document, index + 1, message));
+            };
+            if line.trim_start().starts_with("```") {
+                fenced = !fenced;
+            } else if fenced {
+                check_code(tree, line).for_each(|path| told(&path));
+            } else {
+                // Between one backtick and the next there is code, then prose, and so on.
+                for (part, text) in line.split('`').enumerate() {
+                    if part % 2 == 1 {
+                        check_code(tree, text).for_each(|path| told(&path));
+                    }
+                }
+                check_links(tree, document, line).for_each(|path| told(&path));
+            }
+        }
+    }
+    complaints
+}
+
+/// The paths in a piece of code or a command that are not there.
+fn check_code<'a>(tree: &'a Tree, code: &'a str) -> impl Iterator<Item = String> + 'a {
+    code.split_whitespace()
+        .map(|word| {
+            word.trim_start_matches(['"', '\'', '(']).trim_end_matches(['"', '\'', ')', ',', ';', '.'])
+        })
+        .filter(|word| !PLACEHOLDERS.iter().any(|placeholder| word.contains(placeholder)))
+        .filter_map(|word| {
+            // A line number, an item or an anchor may follow.
+            let path = word.split([':', '#']).next().unwrap_or(word);
+            match path.strip_prefix("./") {
+                Some(path) => Some(path),
+                None => path.split_once('/').filter(|(top, _)| is_top(tree, top)).map(|_| path),
+            }
+        })
+        .filter(|path| !is_made(tree, path))
+        .flat_map(branches)
+        .filter(|path| !tree.has(path.trim_end_matches('/')))
+}
+
+fn is_top(tree: &Tree, name: &str) -> bool {
+    TOPS.contains(&name) || (!name.is_empty() && tree.has(name) && tree.text(name).is_none())
+}
+
+/// Whether git ignores the path: it appears with use, as `target/` does.
+fn is_made(tree: &Tree, path: &str) -> bool {
+    let ignored = tree.text(".gitignore").unwrap_or_default();
+    path.split('/').any(|part| ignored.lines().any(|line| line.trim_matches('/') == part))
+}
+
+/// `a/{b,c}.rs` is `a/b.rs` and `a/c.rs`.
+fn branches(path: &str) -> Vec<String> {
+    let braces = path.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?)));
+    match braces {
+        Some((before, (names, after))) => {
+            names.split(',').flat_map(|name| branches(&format!("{before}{name}{after}"))).collect()
+        }
+        None => vec![path.to_owned()],
+    }
+}
+
+/// The targets of links within the repository that are not there.
+fn check_links<'a>(tree: &'a Tree, document: &'a str, line: &'a str) -> impl Iterator<Item = String> + 'a {
+    line.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split([')', '#', ' ']).next())
+        .filter(|target| !target.is_empty() && !target.contains(':'))
+        .map(|target| resolve(document, target))
+        .filter(|path| !path.is_empty() && !tree.has(path))
+}
+
+/// The path from the root of a link's target in a document.
+fn resolve(document: &str, target: &str) -> String {
+    let directory = document.rsplit_once('/').map_or("", |(directory, _)| directory);
+    let mut path: Vec<&str> =
+        if target.starts_with('/') { Vec::new() } else { directory.split('/').collect() };
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                path.pop();
+            }
+            part => path.push(part),
+        }
+    }
+    path.retain(|part| !part.is_empty());
+    path.join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tidy::told;
+
+    /// The paths that a line in `docs/a.md` names and that are not there.
+    fn missing(line: &str) -> Vec<String> {
+        let files = [
+            (".gitignore", "/target\nnode_modules\n"),
+            ("README.md", ""),
+            ("crates/server/src/cli/send.rs", ""),
+            ("crates/server/src/cli/tail.rs", ""),
+            ("tools/run", ""),
+            ("docs/a.md", line),
+        ];
+        let complaints = told(named_paths_exist, &files);
+        complaints.iter().map(|c| c.split('`').nth(1).unwrap_or_default().to_owned()).collect()
+    }
+
+    #[test]
+    fn paths_that_are_not_there_are_told() {
+        for (line, path) in [
+            ("see `crates/server/src/main.rs`", "crates/server/src/main.rs"),
+            ("`sh scripts/go.sh --fast`", "scripts/go.sh"),
+            ("`tools/walk`, for the slow", "tools/walk"),
+            ("`./run`", "run"),
+            ("```\ntestdata/protocol/   vectors\n```", "testdata/protocol/"),
+            ("`crates/server/src/cli/{send,show}.rs`", "crates/server/src/cli/show.rs"),
+            ("[why](decisions/0001-a.md)", "docs/decisions/0001-a.md"),
+            ("[`why`](../b.md#part)", "b.md"),
+        ] {
+            assert_eq!(missing(line), [path], "{line}");
+        }
+    }
+
+    #[test]
+    fn paths_that_are_there_or_not_meant_are_not() {
+        for line in [
+            "`crates/server/src/cli/{send,tail}.rs` in `crates/server/`, `tools/run`, `./tools/run`",
+            "`crates/server/src/cli/send.rs:7`, `crates/server/src/cli/send.rs::run`",
+            "[here](../README.md#top), [there](a.md), [up](..), [out](https://example.com/docs/x), [down](#x)",
+            "`docs/decisions/NNNN-title.md` and `crates/*/tests`",
+            "`./target/release/switchboard` and `e2e/node_modules/x`",
+            "`text/html`, `/v1/send`, `a/b`, and docs/nowhere.md in prose",
+            "```\ncurl http://127.0.0.1:9501/docs/x\n```",
+        ] {
+            assert_eq!(missing(line), [""; 0], "{line}");
+        }
+    }
+
+    #[test]
+    fn the_history_is_left_alone() {
+        assert!(told(named_paths_exist, &[("CHANGELOG.md", "`docs/gone.md`")]).is_empty());
+    }
+}

@@ -1,0 +1,98 @@
+//! Nothing in the repository knows the machine on which it was made.
+
+use super::{Complaint, Tree};
+
+/// Directories at the root of a machine in which people keep checkouts. Written without the slashes, so
+/// that this file keeps its own rule.
+const HOMES: [&str; 3] = ["work", "home", "root"];
+
+const CRATES_IO: &str = r#"source = "registry+https://github.com/rust-lang/crates.io-index""#;
+
+pub(super) fn paths_are_relative(tree: &Tree) -> Vec<Complaint> {
+    let homes = HOMES.map(|home| format!("/{home}/"));
+    let mut complaints = Vec::new();
+    for (path, text) in tree.iter() {
+        for (index, line) in text.lines().enumerate() {
+            if let Some(home) = homes.iter().find(|home| names_root(line, home)) {
+                let message = format!("use a path from the repository's root in place of `{home}…`");
+                complaints.push(Complaint::at(path, index + 1, message));
+            }
+        }
+    }
+    complaints
+}
+
+/// Whether the line names this directory at the root, and not one of the same name further down, or in a
+/// URL.
+fn names_root(line: &str, directory: &str) -> bool {
+    line.match_indices(directory).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || "._-~*})>]$".contains(c))
+    })
+}
+
+/// A lock file that names a host makes everybody fetch from that host.
+pub(super) fn npm_lock_names_no_host(tree: &Tree) -> Vec<Complaint> {
+    let locks = tree.iter().filter(|(path, _)| path.ends_with("package-lock.json"));
+    let mut complaints = Vec::new();
+    for (path, text) in locks {
+        if let Some(index) = text.lines().position(|line| line.contains(r#""resolved": "http"#)) {
+            let message = "use `omit-lockfile-registry-resolved=true` in .npmrc and make the lock file again";
+            complaints.push(Complaint::at(path, index + 1, message));
+        }
+    }
+    complaints
+}
+
+pub(super) fn cargo_lock_names_crates_io(tree: &Tree) -> Vec<Complaint> {
+    let mut complaints = Vec::new();
+    for (path, text) in tree.iter().filter(|(path, _)| path.ends_with("Cargo.lock")) {
+        let lines = text.lines().enumerate();
+        for (index, line) in lines.filter(|(_, line)| line.starts_with("source = ") && *line != CRATES_IO) {
+            let message = format!("use a release from crates.io in place of {line}");
+            complaints.push(Complaint::at(path, index + 1, message));
+        }
+    }
+    complaints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tidy::told;
+
+    #[test]
+    fn a_path_of_one_machine_is_told() {
+        for home in HOMES {
+            for text in
+                [format!("/{home}/alice"), format!("a\n(see `/{home}/x`)"), format!("file:///{home}/x")]
+            {
+                assert_eq!(told(paths_are_relative, &[("a.md", &text)]).len(), 1, "{text}");
+            }
+            for text in [format!("crates/{home}/x"), format!("https://example.com/{home}/x"), home.to_owned()]
+            {
+                assert!(told(paths_are_relative, &[("a.md", &text)]).is_empty(), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_host_in_the_npm_lock_is_told() {
+        let lock = "{\n  \"resolved\": \"https://registry.example/a.tgz\"\n}";
+        let complaints = told(npm_lock_names_no_host, &[("e2e/package-lock.json", lock)]);
+        assert!(complaints[0].starts_with("e2e/package-lock.json:2: use `omit-lockfile"), "{complaints:?}");
+        assert!(
+            told(npm_lock_names_no_host, &[("e2e/package-lock.json", "{ \"resolved\": \"../a\" }")])
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn another_source_than_crates_io_is_told() {
+        let lock = |source: &str| format!("[[package]]\nname = \"a\"\n{source}\n");
+        assert!(told(cargo_lock_names_crates_io, &[("Cargo.lock", &lock(CRATES_IO))]).is_empty());
+        let mirror = lock("source = \"registry+https://registry.example/index\"");
+        let complaints = told(cargo_lock_names_crates_io, &[("Cargo.lock", &mirror)]);
+        assert!(complaints[0].starts_with("Cargo.lock:3: use a release"), "{complaints:?}");
+    }
+}

@@ -1,0 +1,57 @@
+//! Names that say nothing collect what belongs nowhere.
+
+use super::source::{Source, words};
+use super::{Complaint, Tree};
+
+const EMPTY: &[&str] =
+    &["util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "management"];
+
+pub(super) fn names_say_what_is_inside(tree: &Tree) -> Vec<Complaint> {
+    let mut complaints = Vec::new();
+    for (path, _) in tree.iter() {
+        let mut stems = path.split('/').map(|part| part.split('.').next().unwrap_or(part));
+        if let Some(name) = stems.find(|stem| is_empty(stem)) {
+            complaints.push(Complaint::about(path, instead_of(name)));
+        }
+    }
+    for (path, text) in tree.with_extension(&["rs"]) {
+        for (line, code) in Source::parse(text).lines() {
+            let names: Vec<&str> = words(code).collect();
+            let module = names.windows(2).find(|pair| pair[0] == "mod" && is_empty(pair[1]));
+            complaints.extend(module.map(|pair| Complaint::at(path, line, instead_of(pair[1]))));
+        }
+    }
+    complaints
+}
+
+/// Whether a name, or the last part of it, says nothing.
+fn is_empty(name: &str) -> bool {
+    EMPTY.contains(&name.rsplit(['_', '-']).next().unwrap_or(name))
+}
+
+fn instead_of(name: &str) -> String {
+    format!("use a noun of the domain in place of `{name}`: what is it about?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tidy::told;
+
+    #[test]
+    fn names_that_say_nothing_are_told() {
+        for path in ["crates/server/src/utils.rs", "packages/web/common/a.js", "e2e/room_manager.test.js"] {
+            assert_eq!(told(names_say_what_is_inside, &[(path, "")]).len(), 1, "{path}");
+        }
+        assert_eq!(
+            told(names_say_what_is_inside, &[("a.rs", "\npub(crate) mod helpers {")]),
+            ["a.rs:2: use a noun of the domain in place of `helpers`: what is it about?"]
+        );
+    }
+
+    #[test]
+    fn other_names_are_not() {
+        let code = "mod commons; // mod utils\nfn utils() {}";
+        assert!(told(names_say_what_is_inside, &[("crates/server/tests/it/support.rs", code)]).is_empty());
+    }
+}

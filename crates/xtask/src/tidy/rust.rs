@@ -1,0 +1,144 @@
+//! What Rust code here does not do.
+
+use super::source::{Source, calls, is_word, words};
+use super::{Complaint, Tree};
+
+const SERVER: &str = "crates/server/src/";
+const CLOCK: &str = "crates/server/src/clock.rs";
+
+/// Where SQL is at home. One test file may break a database on purpose.
+const SQL_HOMES: [&str; 2] = ["crates/server/src/store/", "crates/server/src/migrations/"];
+const SQL_TEST: (&str, &str) = ("crates/server/tests/", "/corrupt.rs");
+
+const SQL_VERBS: &[&str] =
+    &["SELECT", "INSERT", "UPDATE", "DELETE", "PRAGMA", "CREATE", "ALTER", "DROP", "WITH", "REPLACE"];
+
+/// The server asks no clock that a test cannot pause or set.
+pub(super) fn time_is_injected(tree: &Tree) -> Vec<Complaint> {
+    let mut complaints = Vec::new();
+    for (path, text) in tree.with_extension(&["rs"]).filter(|(path, _)| path.starts_with(SERVER)) {
+        let source = Source::parse(text);
+        for (line, names) in named_after(&source.code, "std::time::") {
+            if words(names).any(|name| name == "Instant") {
+                complaints.push(Complaint::at(path, line, "use tokio::time::Instant, which tests can pause"));
+            }
+        }
+        for (line, code) in source.lines().filter(|_| path != CLOCK) {
+            let asks = words(code).any(|word| word == "SystemTime")
+                || calls(code, "Timestamp::now")
+                || calls(code, "Zoned::now");
+            if asks {
+                complaints.push(Complaint::at(path, line, "use the Clock of clock.rs, which tests can set"));
+            }
+        }
+    }
+    complaints
+}
+
+/// What follows each `prefix` in the code, with its line: one name, or all those in braces.
+fn named_after<'a>(code: &'a str, prefix: &str) -> impl Iterator<Item = (usize, &'a str)> {
+    code.match_indices(prefix).map(|(at, found)| {
+        let names = &code[at + found.len()..];
+        let end = if names.starts_with('{') { names.find('}') } else { names.find(|c| !is_word(c)) };
+        let line = code[..at].matches('\n').count() + 1;
+        (line, &names[..end.unwrap_or(names.len())])
+    })
+}
+
+/// A queue without a bound hides that somebody is too slow, until the memory is full.
+pub(super) fn queues_are_bounded(tree: &Tree) -> Vec<Complaint> {
+    let mut complaints = Vec::new();
+    for (path, text) in tree.with_extension(&["rs"]) {
+        for (line, code) in Source::parse(text).lines() {
+            let unbounded = words(code).any(|word| word == "unbounded_channel")
+                || calls(code, "unbounded")
+                || code.contains("mpsc::channel()");
+            if unbounded {
+                let message = "use a channel with a bound, and say what happens at it";
+                complaints.push(Complaint::at(path, line, message));
+            }
+        }
+    }
+    complaints
+}
+
+/// One place knows the tables.
+pub(super) fn sql_stays_in_the_store(tree: &Tree) -> Vec<Complaint> {
+    let mut complaints = Vec::new();
+    for (path, text) in tree.with_extension(&["rs"]).filter(|(path, _)| !may_have_sql(path)) {
+        for literal in Source::parse(text).strings.iter().filter(|literal| is_sql(&literal.text)) {
+            let message = format!("use a method of the store; SQL is at home in {}", SQL_HOMES[0]);
+            complaints.push(Complaint::at(path, literal.line, message));
+        }
+    }
+    complaints
+}
+
+fn may_have_sql(path: &str) -> bool {
+    let (tests, name) = SQL_TEST;
+    SQL_HOMES.iter().any(|home| path.starts_with(home)) || (path.starts_with(tests) && path.ends_with(name))
+}
+
+/// Whether a literal looks like a statement: a verb in capitals and something after it.
+fn is_sql(text: &str) -> bool {
+    let mut words = text.split_whitespace();
+    words.next().is_some_and(|first| SQL_VERBS.contains(&first)) && words.next().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tidy::told;
+
+    #[test]
+    fn the_system_clocks_are_banned_from_the_server() {
+        for (code, wanted) in [
+            ("let now = std::time::Instant::now();", "tokio::time::Instant"),
+            ("use std::time::{\n    Duration, Instant,\n};", "tokio::time::Instant"),
+            ("use std::time::SystemTime;", "clock.rs"),
+            ("let now = jiff::Timestamp::now();", "clock.rs"),
+        ] {
+            let complaints = told(time_is_injected, &[("crates/server/src/a.rs", code)]);
+            assert!(complaints.len() == 1 && complaints[0].contains(wanted), "{code}: {complaints:?}");
+            assert!(complaints[0].starts_with("crates/server/src/a.rs:1: use "), "{complaints:?}");
+        }
+        for (path, code) in [
+            ("crates/server/src/a.rs", "use std::time::Duration; use tokio::time::Instant; // SystemTime"),
+            ("crates/server/src/clock.rs", "jiff::Timestamp::now()"),
+            ("crates/bench/src/a.rs", "use std::time::Instant;"),
+        ] {
+            assert!(told(time_is_injected, &[(path, code)]).is_empty(), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_queue_without_a_bound_is_told() {
+        for code in ["let (a, b) = mpsc::unbounded_channel();", "crossbeam::unbounded()", "mpsc::channel()"] {
+            assert_eq!(told(queues_are_bounded, &[("a.rs", code)]).len(), 1, "{code}");
+        }
+        for code in ["mpsc::channel(LIMIT)", "// no unbounded_channel()", "is_unbounded()"] {
+            assert!(told(queues_are_bounded, &[("a.rs", code)]).is_empty(), "{code}");
+        }
+    }
+
+    #[test]
+    fn sql_is_told_outside_the_store() {
+        let code = "fn f() {\n    db.execute(\"\n  DELETE FROM events\");\n}";
+        let complaints = told(sql_stays_in_the_store, &[("crates/server/src/router.rs", code)]);
+        assert_eq!(
+            complaints,
+            [
+                "crates/server/src/router.rs:2: use a method of the store; SQL is at home in crates/server/src/store/"
+            ]
+        );
+        for path in [
+            "crates/server/src/store/sqlite.rs",
+            "crates/server/src/migrations/sqlite.rs",
+            "crates/server/tests/it/corrupt.rs",
+        ] {
+            assert!(told(sql_stays_in_the_store, &[(path, code)]).is_empty(), "{path}");
+        }
+        let prose = r#"method == "DELETE" || text == "Select a room" // "SELECT 1""#;
+        assert!(told(sql_stays_in_the_store, &[("crates/server/src/http.rs", prose)]).is_empty());
+    }
+}

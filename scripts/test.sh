@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Everything that CI checks. Goes on after a failure, so that one run tells all; the last line is
+# "N passed, N failed", over the tests of Rust and of the browser. A check without tests that fails (the
+# format, say, or code that does not compile) counts as one failure.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+passed=0
+failed=0
+broken=()
+log=$(mktemp -d)
+trap 'rm -rf "$log"' EXIT
+
+# Says what is missing, and ends.
+require() {
+  local missing=()
+  for tool in "$@"; do
+    command -v "$tool" >/dev/null || missing+=("$tool")
+  done
+  if ((${#missing[@]})); then
+    echo "missing: ${missing[*]} (needed to build and test; see CONTRIBUTING.md)" >&2
+    exit 1
+  fi
+}
+
+# The path of a browser that the tests can drive, if there is one.
+browser() {
+  local name
+  for name in "${CHROMIUM:-chromium}" chromium chromium-browser google-chrome google-chrome-stable; do
+    command -v "$name" && return
+  done
+  return 1
+}
+
+install_browser() {
+  local as_root=()
+  if ((EUID != 0)); then
+    as_root=(sudo -n)
+  fi
+  if command -v apt-get >/dev/null && "${as_root[@]}" true 2>/dev/null; then
+    echo "== installing chromium"
+    "${as_root[@]}" apt-get update -qq || true
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+      apt-get install -y -qq --no-install-recommends chromium >/dev/null || true
+  fi
+  if ! browser >/dev/null; then
+    echo "missing: chromium (install it, or set CHROMIUM to the path of a Chromium or Chrome)" >&2
+    exit 1
+  fi
+}
+
+# Adds up the numbers that a sed script finds in a file.
+total() {
+  sed -n "$1" "$2" | awk '{ sum += $1 } END { print sum + 0 }'
+}
+
+# Runs a check: a title; sed scripts that find the numbers of passed and of failed tests in its output, empty
+# if it has none; the command.
+check() {
+  local title=$1 find_passed=$2 find_failed=$3 good=0 bad=0 status=0
+  shift 3
+  echo
+  echo "== $title"
+  "$@" 2>&1 | tee "$log/output" || status=$?
+  if [[ -n $find_passed ]]; then
+    good=$(total "$find_passed" "$log/output")
+    bad=$(total "$find_failed" "$log/output")
+  fi
+  if ((status != 0)); then
+    broken+=("$title")
+    ((bad > 0)) || bad=1
+  fi
+  passed=$((passed + good))
+  failed=$((failed + bad))
+}
+
+in_browser() {
+  local target
+  target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
+  SWITCHBOARD_BIN="$target/debug/switchboard" CHROMIUM=$(browser) \
+    npm test --prefix e2e --silent -- --test-reporter=spec
+}
+
+require cargo node npm
+browser >/dev/null || install_browser
+
+check "format" "" "" cargo fmt --all --check
+check "lint" "" "" cargo clippy --workspace --all-targets --locked -- -D warnings
+check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
+  cargo test --workspace --locked --no-fail-fast
+check "npm packages" "" "" npm ci --prefix e2e --no-audit --no-fund
+check "browser tests" 's/.*ℹ pass \([0-9]*\).*/\1/p' 's/.*ℹ \(fail\|cancelled\) \([0-9]*\).*/\2/p' in_browser
+
+echo
+for title in ${broken[@]+"${broken[@]}"}; do
+  echo "FAILED: $title"
+done
+echo "$passed passed, $failed failed"
+((failed == 0))

@@ -1,1 +1,0 @@
-//! Real-socket load on a Switchboard server.

@@ -257,12 +257,15 @@ impl Router {
     ) {
         let frame = encode(signal);
         let small = members <= u64::from(self.limits.signal_room);
-        let sessions =
-            if small { self.registry.sessions_in(conversation) } else { self.registry.sessions_of(user) };
-        for outbox in sessions {
+        let tell = |outbox: &Arc<Outbox>| {
             if !from.is_some_and(|from| Arc::ptr_eq(from, outbox)) {
                 outbox.push_signal(&frame);
             }
+        };
+        if small {
+            self.registry.sessions_in(conversation).for_each(tell);
+        } else {
+            self.registry.sessions_of(user).for_each(tell);
         }
     }
 

@@ -195,17 +195,14 @@ impl Registry {
     }
 
     /// The live sessions of a conversation's members.
-    pub(super) fn sessions_in(
-        &self,
-        conversation: ConversationKey,
-    ) -> Box<dyn Iterator<Item = &Arc<Outbox>> + '_> {
+    pub(super) fn sessions_in(&self, conversation: ConversationKey) -> impl Iterator<Item = &Arc<Outbox>> {
         let online = self.conversations.get(&conversation).map_or(&[][..], |here| &here.online);
-        Box::new(online.iter().flat_map(|user| self.live_sessions(*user)))
+        online.iter().flat_map(|user| self.live_sessions(*user))
     }
 
     /// The live sessions of a user.
-    pub(super) fn sessions_of(&self, user: &UserId) -> Box<dyn Iterator<Item = &Arc<Outbox>> + '_> {
-        Box::new(self.find(user).into_iter().flat_map(|user| self.live_sessions(user)))
+    pub(super) fn sessions_of(&self, user: &UserId) -> impl Iterator<Item = &Arc<Outbox>> {
+        self.find(user).into_iter().flat_map(|user| self.live_sessions(user))
     }
 
     fn live_sessions(&self, user: UserSlot) -> impl Iterator<Item = &Arc<Outbox>> {

@@ -43,7 +43,7 @@ impl Live {
                     Refusal::new(ErrorCode::BadFrame, "a frame is JSON in a text frame, not a binary one");
                 self.reply(None, Err(refusal));
             }
-            Message::Ping(payload) => self.outbox.push_reply(frame::pong(payload)),
+            Message::Ping(payload) => self.outbox.set_pong(frame::pong(payload)),
             Message::Pong | Message::Close => {}
         }
         Ok(())

@@ -95,7 +95,7 @@ async fn first_frame(services: &Services, socket: &mut Socket, outbox: &Outbox) 
                     Message::Text(text) => heard = Some(decode(text)),
                     // Its kind is as wrong as its content.
                     Message::Binary => return Err(End::Close(CloseCode::Policy)),
-                    Message::Ping(payload) => outbox.push_reply(frame::pong(payload)),
+                    Message::Ping(payload) => outbox.set_pong(frame::pong(payload)),
                     Message::Pong => return Ok(Flow::Next),
                     Message::Close => return Err(End::Closed),
                 }

@@ -138,7 +138,7 @@ impl Live {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Result<Poll<()>, End> {
-        let limits = self.services.limits.clone();
+        let limits = &self.services.limits;
         let bounds = Bounds { bytes: limits.frame as usize, fragments: limits.fragments };
         let read = socket.poll_read(cx, bounds, &mut |message| {
             self.hear(message)?;

@@ -55,6 +55,8 @@ struct Inner {
     /// In `frames`, and in what the session has taken but not written.
     bytes: usize,
     lags: VecDeque<Lag>,
+    /// The answer to the last ping: one is enough for any number of them (RFC 6455 section 5.5.3).
+    pong: Option<Bytes>,
     /// Writes whose outcome is not queued yet.
     in_flight: u32,
     closing: Option<CloseCode>,
@@ -137,6 +139,13 @@ impl Outbox {
         self.lock().push(Queued { frame, stored: None });
     }
 
+    /// Answers a ping, in place of an answer that still waits.
+    pub(crate) fn set_pong(&self, frame: Bytes) {
+        let mut inner = self.lock();
+        inner.pong = Some(frame);
+        inner.wake();
+    }
+
     /// Queues the reply to a write.
     pub(crate) fn push_outcome(&self, frame: Bytes) {
         let mut inner = self.lock();
@@ -174,6 +183,9 @@ impl Outbox {
     /// Takes everything that waits, in exchange for an empty queue. Its bytes count until [`Self::written`].
     pub(crate) fn take(&self, empty: &mut VecDeque<Queued>) {
         let mut inner = self.lock();
+        if let Some(frame) = inner.pong.take() {
+            inner.push(Queued { frame, stored: None });
+        }
         std::mem::swap(&mut inner.frames, empty);
         if inner.frames.capacity() > KEPT {
             inner.frames = VecDeque::new();

@@ -175,8 +175,9 @@ test("a server killed and started again while people write: nothing lost, nothin
 
 test("hostile text is text", async (t) => {
   const [, alice, bob] = await world(t, "alice", "bob");
-  await alice.opens("#general");
-  await bob.opens("#general");
+  // The one makes the room, the other joins it.
+  await alice.opens("#wall");
+  await bob.opens("#wall");
   const texts = [
     `<img src=x onerror="document.title='owned'">`,
     "</div><script>document.title='owned'</script>",

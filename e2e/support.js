@@ -9,7 +9,10 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
-const binary = process.env.SWITCHBOARD_BIN ?? fileURLToPath(new URL("../target/debug/switchboard", import.meta.url));
+const binary = process.env.E2E_SERVER ?? fileURLToPath(new URL("../target/debug/switchboard", import.meta.url));
+
+// The server takes its settings from there; the tests want it as it comes.
+const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("SWITCHBOARD_")));
 
 const flags = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -36,7 +39,9 @@ export class Server {
   async start() {
     const address = this.url ? new URL(this.url).host : "127.0.0.1:0";
     this.said = "";
-    this.process = spawn(binary, ["dev", "--listen", address, "--data", this.data], { stdio: ["ignore", "pipe", "pipe"] });
+    this.process = spawn(binary, ["dev", "--listen", address, "--data", this.data], {
+      env: environment, stdio: ["ignore", "pipe", "pipe"],
+    });
     this.process.stderr.on("data", (chunk) => (this.said += chunk));
     this.url = await new Promise((resolve, reject) => {
       this.process.on("error", reject);
@@ -101,7 +106,7 @@ export class Person {
   /** Opens `#general` or `@bob` by the field that is there for it. */
   async opens(to) {
     await this.page.getByPlaceholder("write to user…").fill(to);
-    await this.page.getByRole("button", { name: "Open" }).click();
+    await this.page.getByRole("button", { name: "Open", exact: true }).click();
     await this.page.locator("[data-testid=conversation][aria-current]").waitFor();
   }
 

@@ -77,7 +77,7 @@ check() {
 in_browser() {
   local target
   target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
-  SWITCHBOARD_BIN="$target/debug/switchboard" CHROMIUM=$(browser) \
+  E2E_SERVER="$target/debug/switchboard" CHROMIUM=$(browser) \
     npm test --prefix e2e --silent -- --test-reporter=spec
 }
 

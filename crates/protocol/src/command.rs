@@ -13,9 +13,9 @@ macro_rules! commands {
     ($($(#[$doc:meta])* $name:literal $variant:ident;)*) => {
         /// A command, its fields parsed.
         #[derive(Debug, Clone, PartialEq, Serialize)]
-        #[serde(tag = "type", rename_all = "snake_case")]
+        #[serde(tag = "type")]
         pub enum Command {
-            $($(#[$doc])* $variant($variant),)*
+            $($(#[$doc])* #[serde(rename = $name)] $variant($variant),)*
         }
 
         impl Command {

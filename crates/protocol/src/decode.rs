@@ -67,6 +67,10 @@ pub fn decode(text: &str) -> Result<Frame, Rejected> {
 /// Decodes the fields of the command called `name` from an HTTP body. `type`, `id` and `as` may
 /// stand among them and are passed over.
 pub fn decode_named(name: &str, body: &str) -> Result<Frame, Rejected> {
+    if !body.trim_start().starts_with('{') {
+        let message = "a command is one JSON object".to_owned();
+        return Err(Rejected { id: None, code: ErrorCode::BadFrame, field: None, message });
+    }
     decode_fields(name, body, None, HTTP_ENVELOPE)
 }
 
@@ -247,10 +251,21 @@ mod tests {
     }
 
     #[test]
+    fn a_command_is_written_by_the_name_that_it_is_read_by() {
+        let text = r##"{"type":"role","conversation":"#a","user":"bob","role":"admin"}"##;
+        let command = decode(text).expect("a command").command;
+        assert_eq!(serde_json::to_string(&command).expect("json"), text);
+    }
+
+    #[test]
     fn over_http_the_name_is_in_the_path() {
         let frame =
             decode_named("sync", r##"{"as":"alice","conversation":"#a","after":4}"##).expect("a command");
         let Command::Sync(sync) = frame.command else { panic!("{:?}", frame.command) };
         assert_eq!(sync.after, Seq(4));
+        for body in ["[1]", "7", "null", "\"sync\""] {
+            let rejected = decode_named("sync", body).expect_err(body);
+            assert_eq!((rejected.code, rejected.field), (ErrorCode::BadFrame, None), "{body}");
+        }
     }
 }

@@ -17,7 +17,8 @@ pub struct Limits {
     /// Longest `hello`: whoever has not said who they are gets less room. About 150 cursors fit.
     /// Beyond: close 1009.
     pub hello_frame: u32,
-    /// Time to say `hello` in, from the first byte of the connection on. Silent sockets cost memory.
+    /// Time to say `hello` in, from the end of the handshake on, which has 5 s of its own. Silent sockets
+    /// cost memory.
     /// Beyond: close 4408.
     pub hello_timeout: u32,
     /// The server pings a connection that has been quiet for so long: half of the 60 s after which

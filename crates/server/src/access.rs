@@ -126,9 +126,15 @@ pub(crate) fn check_inviter(
     }
 }
 
-/// A room keeps an admin while it has members: without one nobody could be invited, ever.
-pub(crate) fn check_admin_remains(room: &Conversation, going: &Membership) -> Result<(), Refusal> {
-    if going.role == Role::Admin && room.admins == 1 && room.members > 1 {
+/// A room keeps an admin while it has members: without one nobody could be invited, ever. The last
+/// member may go; whoever comes into an empty room is its admin.
+pub(crate) fn check_admin_remains(
+    room: &Conversation,
+    admin: &Membership,
+    goes: bool,
+) -> Result<(), Refusal> {
+    let alone = goes && room.members == 1;
+    if admin.role == Role::Admin && room.admins == 1 && !alone {
         Err(Refusal::forbidden("you are the room's only admin: make somebody else `admin` first"))
     } else {
         Ok(())

@@ -30,6 +30,7 @@ fn routes(services: &Arc<Services>) -> Router {
         .route("/readyz", get(probes::ready))
         .route("/metrics", get(probes::metrics))
         .fallback(get(assets::file))
+        .method_not_allowed_fallback(problem::wrong_method)
         .layer(from_fn_with_state(services.clone(), guard::check))
         .with_state(services.clone())
 }

@@ -24,6 +24,7 @@ mod tasks;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -33,6 +34,7 @@ use crate::clock::Clock;
 use crate::config::{Config, UnknownUsers};
 use crate::limiter::UserLimiter;
 use crate::metrics::Metrics;
+use crate::router::RouterHandle;
 use crate::services::Services;
 use crate::store::SharedStore;
 use crate::store::sqlite::{Settings, SqliteStore};
@@ -47,65 +49,77 @@ pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    run_with_clock(listener, config, shutdown, Clock::system()).await
+    let server = Server::start(listener, config, Clock::system())?;
+    shutdown.await;
+    server.stop().await;
+    Ok(())
 }
 
-/// The same by another clock: what a test of time starts.
-pub async fn run_with_clock(
-    listener: TcpListener,
-    config: Config,
-    shutdown: impl Future<Output = ()>,
-    clock: Clock,
-) -> anyhow::Result<()> {
-    let authenticator = Authenticator::with_clock(&config.auth, clock.clone()).context("auth")?;
-    let metrics = Arc::new(Metrics::new());
-    let limits = Arc::new(config.limits.clone());
-    let tasks = Tasks::new();
-    let (store, batches) = SqliteStore::open(Settings {
-        data: config.data.clone(),
-        limits: config.limits.clone(),
-        strangers: config.unknown_users == UnknownUsers::Allow,
-        clock: clock.clone(),
-        metrics: metrics.clone(),
-    })?;
-    let store: SharedStore = Arc::new(store);
-    let (handle, router) = router::new(router::Parts {
-        store: store.clone(),
-        batches,
-        metrics: metrics.clone(),
-        clock: clock.clone(),
-        limits: limits.clone(),
-        grace: config.presence_grace,
-        spread: u64::try_from(config.reconnect_spread.as_millis()).unwrap_or(u64::MAX),
-    });
-    tasks.spawn(router.run(tasks.cut().clone()));
-    let deadline = config.shutdown_deadline;
-    let services = Arc::new(Services {
-        mode: config.mode,
-        limiter: UserLimiter::new(&limits),
-        allowed_origins: config.allowed_origins,
-        authenticator,
-        clock,
-        limits,
-        metrics,
-        router: handle.clone(),
-        store,
-        tasks: tasks.clone(),
-    });
-    tasks.spawn(sweep(services.clone()));
-    tasks.spawn(http::serve(listener, services));
-    tracing::info!("ready");
+/// A server that runs.
+#[derive(Debug)]
+pub struct Server {
+    tasks: Tasks,
+    router: RouterHandle,
+    deadline: Duration,
+}
 
-    shutdown.await;
-    // Not ready and no new connections first, then the farewells: nobody comes in behind them.
-    tasks.stop().cancel();
-    handle.stop().await;
-    drop(handle);
-    if !tasks.finish(deadline).await {
-        tracing::warn!("the deadline for stopping has passed; what was still open was cut");
+impl Server {
+    /// Opens the store and starts to serve on `listener`.
+    ///
+    /// # Errors
+    /// The configuration cannot be used, or the data directory cannot be opened.
+    pub fn start(listener: TcpListener, config: Config, clock: Clock) -> anyhow::Result<Self> {
+        let authenticator = Authenticator::with_clock(&config.auth, clock.clone()).context("auth")?;
+        let metrics = Arc::new(Metrics::new());
+        let limits = Arc::new(config.limits.clone());
+        let tasks = Tasks::new();
+        let (store, batches) = SqliteStore::open(Settings {
+            data: config.data,
+            limits: config.limits,
+            strangers: config.unknown_users == UnknownUsers::Allow,
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+        })?;
+        let store: SharedStore = Arc::new(store);
+        let (handle, router) = router::new(router::Parts {
+            store: store.clone(),
+            batches,
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            limits: limits.clone(),
+            grace: config.presence_grace,
+            spread: u64::try_from(config.reconnect_spread.as_millis()).unwrap_or(u64::MAX),
+        });
+        tasks.spawn(router.run(tasks.cut().clone()));
+        let services = Arc::new(Services {
+            mode: config.mode,
+            limiter: UserLimiter::new(&limits),
+            allowed_origins: config.allowed_origins,
+            authenticator,
+            clock,
+            limits,
+            metrics,
+            router: handle.clone(),
+            store,
+            tasks: tasks.clone(),
+        });
+        tasks.spawn(sweep(services.clone()));
+        tasks.spawn(http::serve(listener, services));
+        Ok(Self { tasks, router: handle, deadline: config.shutdown_deadline })
     }
-    tracing::info!("stopped");
-    Ok(())
+
+    /// Stops: not ready and no new connections first, then the farewells, so that nobody comes in behind
+    /// them; what has been asked is still answered, for as long as the deadline allows.
+    pub async fn stop(self) {
+        let Self { tasks, router, deadline } = self;
+        tasks.stop().cancel();
+        router.stop().await;
+        drop(router);
+        if !tasks.finish(deadline).await {
+            tracing::warn!("the deadline for stopping has passed; what was still open was cut");
+        }
+        tracing::info!("stopped");
+    }
 }
 
 /// Forgets the rates of users who are quiet, until the server stops.

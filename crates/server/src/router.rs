@@ -199,7 +199,10 @@ impl Router {
         let mut inputs = Vec::with_capacity(TURN);
         loop {
             tokio::select! {
-                Some(batch) = self.batches.recv() => self.publish(batch),
+                Some(batch) = self.batches.recv() => {
+                    self.catch_up(&mut inputs);
+                    self.publish(batch);
+                }
                 count = self.inputs.recv_many(&mut inputs, TURN) => {
                     if count == 0 {
                         break;
@@ -220,6 +223,14 @@ impl Router {
             () = async { while batches.recv().await.is_some() {} } => {}
             () = cut.cancelled() => {}
         }
+    }
+
+    /// Handles what was asked before a batch came: a session that writes has asked to be live before, and
+    /// must be, so that its own events are known to be its own.
+    fn catch_up(&mut self, inputs: &mut Vec<Input>) {
+        let waiting = self.inputs.len();
+        inputs.extend(std::iter::from_fn(|| self.inputs.try_recv().ok()).take(waiting));
+        inputs.drain(..).for_each(|input| self.handle(input));
     }
 
     fn handle(&mut self, input: Input) {

@@ -138,6 +138,14 @@ pub enum Change {
     Seen(Timestamp),
 }
 
+impl Change {
+    /// Whether it counts against the rate of sends. Cursors follow the messages of others, which one
+    /// cannot help.
+    pub(crate) fn is_limited(&self) -> bool {
+        !matches!(self, Self::Read(_) | Self::Received(_))
+    }
+}
+
 /// The commands that read pages.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the commands document themselves")]
@@ -226,8 +234,21 @@ pub struct CommittedEvent {
 pub struct Effect {
     /// Whose.
     pub user: UserId,
-    /// Came in, or went.
-    pub entered: bool,
+    /// Which way.
+    pub passage: Passage,
+}
+
+/// Coming into a conversation, or going.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// In. What the user has seen of the log already: up to leaving, for somebody who comes back;
+    /// otherwise up to the event before.
+    In {
+        /// The last event seen.
+        seen: Seq,
+    },
+    /// Out.
+    Out,
 }
 
 /// A stored cursor.

@@ -412,7 +412,7 @@ function write(c, text) {
   const long = bytes(item.text) > most || bytes(JSON.stringify(item.text)) + 512 > frame;
   if (long) return `Too long: ${bytes(item.text)} bytes; at most ${most}.`;
   c.outbox.push(item);
-  c.rank = ++rank;
+  Object.assign(c, { rank: ++rank, typedAt: -Infinity });
   pump(c);
   return "";
 }

@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use super::output;
+use crate::Server;
+use crate::clock::Clock;
 use crate::config::{Config, Flags, LogConfig, LogFormat, Mode};
 
 /// The exit code after a second signal: what shells report for a program that SIGINT killed.
@@ -37,14 +39,18 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
     let listener = bind(config.listen).await?;
     let address = listener.local_addr().context("the listener has no address")?;
-    if config.mode == Mode::Dev {
+    let dev = config.mode == Mode::Dev;
+    if dev {
         crate::dev::seed(&config)?;
     }
+    let server = Server::start(listener, config, Clock::system())?;
     output::line(&format!("listening on http://{address}"))?;
-    if config.mode == Mode::Dev {
+    if dev {
         output::line(&dev_greeting(address))?;
     }
-    crate::run(listener, config, stop.cancelled_owned()).await
+    stop.cancelled().await;
+    server.stop().await;
+    Ok(())
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -187,7 +187,7 @@ async fn obey(services: &Services, caller: Caller, command: Command) -> Result<A
 }
 
 async fn change_for(services: &Services, caller: Caller, change: Change) -> Result<Answer, Refusal> {
-    if !caller.back_end {
+    if change.is_limited() && !caller.back_end {
         services
             .limiter
             .check_send(&caller.user)

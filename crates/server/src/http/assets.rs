@@ -5,6 +5,10 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rust_embed::RustEmbed;
+use switchboard_protocol::ErrorCode;
+
+use super::problem::Problem;
+use crate::refusal::Refusal;
 
 #[derive(RustEmbed)]
 #[folder = "../../packages/web/public"]
@@ -21,7 +25,8 @@ pub(super) async fn file(uri: Uri, headers: HeaderMap) -> Response {
         path => path,
     };
     let Some(file) = Page::get(path) else {
-        return (StatusCode::NOT_FOUND, "there is nothing here; the chat page is at /\n").into_response();
+        let refusal = Refusal::new(ErrorCode::NotFound, "there is nothing here; the chat page is at /");
+        return Problem::from(refusal).into_response();
     };
     let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(file.metadata.sha256_hash()));
     let common = [

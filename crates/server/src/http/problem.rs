@@ -44,6 +44,13 @@ impl Problem {
     }
 }
 
+/// What a path answers that is there, but not for this method.
+pub(super) async fn wrong_method() -> Problem {
+    let refusal =
+        Refusal::new(ErrorCode::UnknownType, "commands are said with POST, everything else with GET");
+    Problem::from(refusal).with_status(StatusCode::METHOD_NOT_ALLOWED)
+}
+
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let failure = refusal.into_failure(None);

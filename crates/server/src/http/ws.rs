@@ -78,15 +78,12 @@ fn check(headers: &HeaderMap) -> Result<HeaderValue, Box<Response>> {
         values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(word))
     };
     if !says(header::UPGRADE, "websocket") || !says(header::CONNECTION, "upgrade") {
-        let mut response =
-            refuse("this is a WebSocket: connect with ws://, for instance `websocat ws://…/v1/ws`");
-        *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+        let mut response = refuse_upgrade("this is a WebSocket: connect with ws://, as `websocat` does");
         response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         return Err(Box::new(response));
     }
     if !says(header::SEC_WEBSOCKET_VERSION, "13") {
-        let mut response = refuse("the WebSocket version is 13 (RFC 6455)");
-        *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+        let mut response = refuse_upgrade("the WebSocket version is 13 (RFC 6455)");
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Err(Box::new(response));
     }
@@ -96,6 +93,11 @@ fn check(headers: &HeaderMap) -> Result<HeaderValue, Box<Response>> {
     };
     let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
     HeaderValue::try_from(STANDARD.encode(digest)).map_err(|_| Box::new(refuse("no answer to this key")))
+}
+
+fn refuse_upgrade(message: &'static str) -> Response {
+    let problem = Problem::from(Refusal::new(ErrorCode::BadFrame, message));
+    problem.with_status(StatusCode::UPGRADE_REQUIRED).into_response()
 }
 
 fn refuse(message: &'static str) -> Response {

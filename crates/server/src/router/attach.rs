@@ -11,7 +11,7 @@ use super::{Router, SessionSlot, Subscribe, bid_farewell};
 use crate::metrics::Drop;
 use crate::refusal::Refusal;
 use crate::session::outbox::Outbox;
-use crate::store::{ConversationKey, Joined};
+use crate::store::{ConversationKey, Joined, Passage};
 
 /// A session that waits until everything its snapshot can contain has been published.
 pub(super) struct Parked {
@@ -150,18 +150,19 @@ impl Router {
             self.load(user, &snapshot.joined, &changes);
         }
         let heads: FxHashMap<_, _> = snapshot.joined.iter().map(|j| (j.conversation, j.head)).collect();
-        let cursors: FxHashMap<_, _> = cursors.into_iter().collect();
+        let past = former.iter().map(|(conversation, start, _)| (*conversation, *start));
+        let cursors: FxHashMap<_, _> = cursors.into_iter().chain(past).collect();
         let conversations = self.registry.user(user).map_or(Vec::new(), |local| local.conversations.clone());
         for conversation in conversations {
-            let entered = || changes.iter().find(|c| c.conversation == conversation && c.entered);
-            let start = (cursors.get(&conversation).or_else(|| heads.get(&conversation)).copied())
-                .or_else(|| entered().map(|change| Seq(change.seq.0 - 1)));
+            let entered = || changes.iter().filter(|c| c.conversation == conversation).find_map(|c| c.seen());
+            let start = cursors.get(&conversation).or_else(|| heads.get(&conversation)).copied();
+            let start = start.or_else(entered);
             if let (Some(start), Some(head)) = (start, self.registry.head(conversation)) {
                 outbox.push_lag(conversation, start, head);
             }
         }
         // Gone since the snapshot: up to the event of leaving.
-        for change in changes.iter().filter(|c| !c.entered) {
+        for change in changes.iter().filter(|c| c.passage == Passage::Out) {
             if let Some(head) = heads.get(&change.conversation).filter(|head| **head < change.seq) {
                 let start = cursors.get(&change.conversation).unwrap_or(head);
                 outbox.push_lag(change.conversation, *start, change.seq);
@@ -182,7 +183,7 @@ impl Router {
             self.registry.join(user, *conversation, head);
         }
         for change in changes {
-            if change.entered {
+            if let Passage::In { .. } = change.passage {
                 let head = self.recent.head(change.conversation).unwrap_or(change.seq);
                 self.registry.join(user, change.conversation, head.max(change.seq));
             } else {

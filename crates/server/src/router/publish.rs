@@ -1,15 +1,17 @@
 //! What the store committed becomes what the members' sessions get.
 
-use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{Seq, Signal};
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::{OkBody, Reply};
+use switchboard_protocol::{ConversationId, Seq, Signal, UserId};
 use tokio::time::Instant;
 
 use super::registry::MembershipChange;
-use super::{Origin, Router, SessionOrigin, encode_answer};
+use super::{Origin, Router, SessionOrigin, encode, encode_answer};
 use crate::frame;
 use crate::refusal::Refusal;
 use crate::store::{
     Batch, Committed, CommittedCursor, CommittedEvent, ConversationKey, CursorOf, Effect, LogEvent, Outcome,
+    Passage,
 };
 
 impl Router {
@@ -21,7 +23,10 @@ impl Router {
                 Ok(Committed::Cursor(committed)) => self.publish_cursor(origin, committed),
                 Ok(Committed::Quiet) => answer(origin, Ok(OkBody::Done {})),
                 Err(refusal) => {
-                    self.metrics.refused(refusal.code);
+                    // A caller that waits counts for itself.
+                    if !matches!(origin, Origin::Call(_)) {
+                        self.metrics.refused(refusal.code);
+                    }
                     answer(origin, Err(refusal));
                 }
             }
@@ -38,11 +43,13 @@ impl Router {
             self.recent.note(conversation, seq);
             self.note_changes(conversation, seq, &effects);
             // Whoever comes in sees the event by which they do; whoever goes, too.
-            for effect in effects.iter().filter(|effect| effect.entered) {
-                self.join(effect, conversation, seq);
+            for effect in &effects {
+                if let Passage::In { seen } = effect.passage {
+                    self.join(&effect.user, conversation, &name, seen, seq);
+                }
             }
             self.deliver(&origin, conversation, &event, stored);
-            for effect in effects.iter().filter(|effect| !effect.entered) {
+            for effect in effects.iter().filter(|effect| effect.passage == Passage::Out) {
                 if let Some(user) = self.registry.find(&effect.user) {
                     self.registry.part(user, conversation);
                 }
@@ -56,16 +63,38 @@ impl Router {
         for effect in effects {
             let user = self.registry.find(&effect.user).and_then(|user| self.registry.user_mut(user));
             if let Some(user) = user.filter(|user| user.entering > 0) {
-                user.changes.push(MembershipChange { conversation, seq, entered: effect.entered });
+                user.changes.push(MembershipChange { conversation, seq, passage: effect.passage });
             }
         }
     }
 
-    fn join(&mut self, effect: &Effect, conversation: ConversationKey, seq: Seq) {
-        if let Some(user) = self.registry.find(&effect.user)
-            && self.registry.user(user).is_some_and(|local| local.loaded)
-        {
-            self.registry.join(user, conversation, Seq(seq.0 - 1));
+    /// Puts a user who is here into a conversation that they came into with the event `seq`. Somebody who
+    /// comes back is given what happened meanwhile, or told that it is too much: nobody sees a gap in
+    /// silence.
+    fn join(
+        &mut self,
+        user: &UserId,
+        conversation: ConversationKey,
+        name: &ConversationId,
+        seen: Seq,
+        seq: Seq,
+    ) {
+        let slot = self.registry.find(user);
+        let Some(slot) = slot.filter(|slot| self.registry.user(*slot).is_some_and(|local| local.loaded))
+        else {
+            return;
+        };
+        let before = Seq(seq.0 - 1);
+        self.registry.join(slot, conversation, before);
+        let missed = before.0.saturating_sub(seen.0);
+        for outbox in self.registry.sessions_of(user).filter(|_| missed > 0) {
+            if missed <= u64::from(self.limits.replay) {
+                outbox.push_lag(conversation, seen, before);
+            } else {
+                let gap =
+                    Reply::<Box<RawValue>>::Gap { conversation: name.clone(), after: seen, head: before };
+                outbox.push_reply(encode(&gap));
+            }
         }
     }
 
@@ -115,7 +144,7 @@ impl Router {
 }
 
 /// Tells whoever waits for it what became of a write.
-fn answer(origin: Origin, result: Result<OkBody<Box<serde_json::value::RawValue>>, Refusal>) {
+fn answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
     match origin {
         Origin::Session(SessionOrigin { outbox, id }) => outbox.push_outcome(encode_answer(id, result)),
         // The caller may have gone; what is stored is stored.

@@ -8,7 +8,7 @@ use switchboard_protocol::{Seq, UserId};
 
 use super::SessionSlot;
 use crate::session::outbox::Outbox;
-use crate::store::ConversationKey;
+use crate::store::{ConversationKey, Passage};
 
 /// A user's place in the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,7 +45,17 @@ pub(crate) struct LocalUser {
 pub(crate) struct MembershipChange {
     pub(crate) conversation: ConversationKey,
     pub(crate) seq: Seq,
-    pub(crate) entered: bool,
+    pub(crate) passage: Passage,
+}
+
+impl MembershipChange {
+    /// What somebody who came in had seen.
+    pub(super) fn seen(&self) -> Option<Seq> {
+        match self.passage {
+            Passage::In { seen } => Some(seen),
+            Passage::Out => None,
+        }
+    }
 }
 
 /// A conversation with members here.

@@ -35,7 +35,6 @@ impl Live {
         if let Err(refusal) = self.limiter.check_frame() {
             return self.overrun(refusal, message);
         }
-        self.flooding = None;
         match message {
             Message::Text(text) => self.hear_text(text),
             Message::Binary => {
@@ -52,8 +51,11 @@ impl Live {
     /// Too fast: the client is told, once for a command; if it goes on it is cut.
     fn overrun(&mut self, refusal: Refusal, message: Message<'_>) -> Result<(), End> {
         self.services.metrics.dropped(Drop::RateLimit);
-        let since = *self.flooding.get_or_insert_with(Instant::now);
-        if since.elapsed() > FLOOD {
+        let now = Instant::now();
+        // Even in a flood a frame fits the rate now and then, so only a quiet time is its end.
+        let since = self.flooding.filter(|(_, last)| now - *last <= FLOOD).map_or(now, |(since, _)| since);
+        self.flooding = Some((since, now));
+        if now - since > FLOOD {
             self.reply(None, Err(refusal));
             return Err(End::Close(CloseCode::Policy));
         }
@@ -95,12 +97,10 @@ impl Live {
     }
 
     fn change(&mut self, id: Option<CommandId>, change: Change) {
-        // Cursors follow the messages of others, which one cannot help.
-        let cursor = matches!(change, Change::Read(_) | Change::Received(_));
-        let checked = if cursor {
-            Ok(())
-        } else {
+        let checked = if change.is_limited() {
             self.limiter.check_send().and_then(|()| self.services.limiter.check_send(&self.user))
+        } else {
+            Ok(())
         };
         if let Err(refusal) = checked {
             self.services.metrics.dropped(Drop::RateLimit);

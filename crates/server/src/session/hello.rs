@@ -59,25 +59,32 @@ pub(super) async fn greet(
         Ok(Frame { id, command: Command::Hello(hello) }) => (hello, id),
         Ok(Frame { id, .. }) => {
             let refusal = Refusal::new(ErrorCode::Unauthorized, "the first frame is `hello`, with a token");
-            return Err(refuse(outbox, refusal, id, CloseCode::Policy));
+            return Err(refuse(services, outbox, refusal, id, CloseCode::Policy));
         }
         Err(mut rejected) => {
             let id = rejected.id.take();
-            return Err(refuse(outbox, rejected.into(), id, CloseCode::Policy));
+            return Err(refuse(services, outbox, rejected.into(), id, CloseCode::Policy));
         }
     };
     let (user, expires) = match identify(services, &hello) {
         Ok(known) => known,
-        Err((refusal, code)) => return Err(refuse(outbox, refusal, id, code)),
+        Err((refusal, code)) => return Err(refuse(services, outbox, refusal, id, code)),
     };
     match services.router.enter(user.clone(), outbox.clone()).await {
         Ok(session) => Ok(Admitted { session, user, expires, cursors: hello.cursors, id }),
-        Err(refusal) => Err(refuse(outbox, refusal, id, CloseCode::TryLater)),
+        Err(refusal) => Err(refuse(services, outbox, refusal, id, CloseCode::TryLater)),
     }
 }
 
 /// Queues an error and says how to close.
-fn refuse(outbox: &Outbox, refusal: Refusal, id: Option<CommandId>, code: CloseCode) -> End {
+fn refuse(
+    services: &Services,
+    outbox: &Outbox,
+    refusal: Refusal,
+    id: Option<CommandId>,
+    code: CloseCode,
+) -> End {
+    services.metrics.refused(refusal.code);
     outbox.push_reply(encode(&Reply::<Box<RawValue>>::Error(refusal.into_failure(id))));
     End::Close(code)
 }
@@ -154,7 +161,7 @@ pub(super) async fn attach(
     admitted: Admitted,
 ) -> Result<Attached, End> {
     let Admitted { session, user, expires, mut cursors, id } = admitted;
-    let later = |refusal: Refusal| refuse(outbox, refusal, id.clone(), CloseCode::TryLater);
+    let later = |refusal: Refusal| refuse(services, outbox, refusal, id.clone(), CloseCode::TryLater);
     let names: Vec<_> = cursors.keys().cloned().collect();
     let mut snapshot = snapshot(services, &user, names.clone()).await.map_err(later)?;
     let welcome = Welcome {

@@ -43,8 +43,8 @@ pub(super) struct Live {
     pub(super) limiter: ConnectionLimiter,
     /// The one command whose answer is being read from the store.
     pub(super) pending: Option<Box<Pending>>,
-    /// Since when every frame has been over the rate.
-    pub(super) flooding: Option<Instant>,
+    /// Since when the rate of frames has been overrun again and again, and when it was last.
+    pub(super) flooding: Option<(Instant, Instant)>,
     key: UserKey,
     replay: Option<Box<Replay>>,
     expires: Option<Instant>,
@@ -112,6 +112,7 @@ impl Live {
     fn round(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Result<Poll<()>, End> {
         let mut idle = self.poll_pending(cx).is_pending();
         let state = self.outbox.watch(cx.waker());
+        let sent = socket.sent();
         let written = socket.poll_write(cx, &self.outbox, &self.services.metrics)?.is_ready();
         if written {
             self.stalled = None;
@@ -121,8 +122,8 @@ impl Live {
             if let Some(code) = state.closing.filter(|_| state.in_flight == 0) {
                 return Err(End::Close(code));
             }
-        } else {
-            self.stalled.get_or_insert_with(Instant::now);
+        } else if self.stalled.is_none() || socket.sent() > sent {
+            self.stalled = Some(Instant::now());
         }
         if state.closing.is_none() && self.has_room() {
             idle &= self.poll_read(cx, socket)?.is_pending();

@@ -60,12 +60,14 @@ pub(crate) struct Socket {
     writing: VecDeque<Queued>,
     /// Bytes of the first frame in `writing` that have left.
     offset: usize,
+    /// Bytes that have left in all.
+    sent: u64,
 }
 
 impl Socket {
     /// A connection whose handshake is done; `unread` came with it.
     pub(crate) fn new(stream: TcpStream, unread: Vec<u8>) -> Self {
-        Self { stream, decoder: Decoder::default(), unread, writing: VecDeque::new(), offset: 0 }
+        Self { stream, decoder: Decoder::default(), unread, writing: VecDeque::new(), offset: 0, sent: 0 }
     }
 
     /// Reads once, and tells every whole message to `hear` until it pauses.
@@ -179,9 +181,15 @@ impl Socket {
         }
     }
 
+    /// How many bytes have been handed to the system.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
     /// Forgets so many written bytes; the time of the oldest event among the frames that are whole.
     fn written(&mut self, count: usize) -> Option<Instant> {
         let mut stored = None;
+        self.sent += count as u64;
         self.offset += count;
         while let Some(first) = self.writing.front() {
             if self.offset < first.frame.len() {

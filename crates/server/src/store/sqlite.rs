@@ -7,6 +7,7 @@ pub(super) mod rows;
 mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -127,7 +128,9 @@ pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyho
 pub(super) fn open_database(data: &Path) -> anyhow::Result<Connection> {
     let path = data.join(DATABASE);
     let open = || -> anyhow::Result<Connection> {
-        std::fs::create_dir_all(data)?;
+        make_directory(data)?;
+        // SQLite gives its other files the mode of this one.
+        OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
         let mut db = Connection::open(&path)?;
         db.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
         check_version(&db)?;
@@ -141,6 +144,11 @@ pub(super) fn open_database(data: &Path) -> anyhow::Result<Connection> {
         Ok(db)
     };
     open().with_context(|| format!("cannot open the database {}", path.display()))
+}
+
+/// Makes the directory, for its owner only: it holds what people write to each other.
+fn make_directory(data: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data)
 }
 
 /// A database that a newer version made is left as it is: what its tables mean is not known here.
@@ -168,8 +176,8 @@ fn open_reader(data: &Path) -> anyhow::Result<Connection> {
 fn lock(data: &Path) -> anyhow::Result<File> {
     let path = data.join("lock");
     let open = || {
-        std::fs::create_dir_all(data)?;
-        OpenOptions::new().create(true).truncate(false).write(true).open(&path)
+        make_directory(data)?;
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)
     };
     let file = open().with_context(|| format!("cannot use the data directory {}", data.display()))?;
     match file.try_lock() {

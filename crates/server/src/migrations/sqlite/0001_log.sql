@@ -58,16 +58,16 @@ CREATE TABLE amendments (
     PRIMARY KEY (conversation, target, seq)
 ) STRICT, WITHOUT ROWID;
 
--- Who reacted how, with the event that said so last; one taken back stays as a row that is off, so
--- that a retry is told its event.
+-- Who reacted how, from which event to which: somebody who left between the two still sees it, and a
+-- retry is told its event.
 CREATE TABLE reactions (
     conversation INTEGER NOT NULL,
     target       INTEGER NOT NULL,
     emoji        TEXT NOT NULL,
     user         INTEGER NOT NULL,
-    seq          INTEGER NOT NULL,
-    is_on        INTEGER NOT NULL,
-    PRIMARY KEY (conversation, target, emoji, user)
+    since        INTEGER NOT NULL, -- the event that set it
+    until        INTEGER,          -- the event that took it back; NULL while it stands
+    PRIMARY KEY (conversation, target, emoji, user, since)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE api_keys (

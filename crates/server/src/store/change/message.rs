@@ -8,7 +8,7 @@ use super::{Act, Done, Failed, Place, fields};
 use crate::access::{self, Conversation, Membership};
 use crate::refusal::Refusal;
 use crate::store::sqlite::rows::{Keyed, Referred};
-use crate::store::{Committed, CommittedEvent, Effect};
+use crate::store::{Committed, CommittedEvent, Effect, Passage};
 
 /// What a deleted message says.
 const DELETED: &str = r#"{"deleted":true}"#;
@@ -87,7 +87,7 @@ impl Act<'_> {
         for user in if a == b { vec![a] } else { vec![a, b] } {
             let key = self.rows.user_or_new(user)?;
             self.rows.put_member(conversation.key, key, member);
-            effects.push(Effect { user: user.clone(), entered: true });
+            effects.push(Effect { user: user.clone(), passage: Passage::In { seen: Seq(0) } });
             conversation.members += 1;
         }
         let user = self.rows.user_or_new(self.actor)?;

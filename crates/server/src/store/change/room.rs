@@ -10,7 +10,7 @@ use switchboard_protocol::{
 use super::{Act, Done, Failed, Place, entered, fields};
 use crate::access::{self, Conversation, Membership};
 use crate::refusal::Refusal;
-use crate::store::{Effect, UserKey};
+use crate::store::{Effect, Passage, UserKey};
 
 impl Act<'_> {
     pub(super) fn create(&mut self, create: Create) -> Done {
@@ -35,11 +35,12 @@ impl Act<'_> {
         room.admins = 1;
         let since = Seq(1);
         self.rows.put_member(room.key, creator, entered(Role::Admin, since, 0, None));
-        let mut effects = vec![Effect { user: self.actor.clone(), entered: true }];
+        let passage = Passage::In { seen: Seq(0) };
+        let mut effects = vec![Effect { user: self.actor.clone(), passage }];
         for user in members {
             let key = self.rows.user_or_new(&user)?;
             self.rows.put_member(room.key, key, entered(Role::Member, since, 0, None));
-            effects.push(Effect { user, entered: true });
+            effects.push(Effect { user, passage });
         }
         self.do_record(room, creator, &body, effects)
     }
@@ -75,8 +76,9 @@ impl Act<'_> {
             return Err(Refusal::not_found().into());
         }
         let user = self.rows.user_or_new(self.actor)?;
-        self.do_enter(&mut room, user, Role::Member, earlier);
-        let effect = Effect { user: self.actor.clone(), entered: true };
+        let role = if room.members == 0 { Role::Admin } else { Role::Member };
+        let passage = self.do_enter(&mut room, user, role, earlier);
+        let effect = Effect { user: self.actor.clone(), passage };
         self.do_record(room, user, &EventBody::Join {}, vec![effect])
     }
 
@@ -88,9 +90,9 @@ impl Act<'_> {
         }
         let member = *access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
-        access::check_admin_remains(&conversation, &member)?;
+        access::check_admin_remains(&conversation, &member, true)?;
         self.do_go(&mut conversation, user, member);
-        let effect = Effect { user: self.actor.clone(), entered: false };
+        let effect = Effect { user: self.actor.clone(), passage: Passage::Out };
         self.do_record(conversation, user, &EventBody::Leave {}, vec![effect])
     }
 
@@ -107,8 +109,8 @@ impl Act<'_> {
             return self.repeated(&conversation, member.since);
         }
         let invited = self.rows.user_or_new(&invite.user)?;
-        self.do_enter(&mut conversation, invited, invite.role, earlier);
-        let effect = Effect { user: invite.user.clone(), entered: true };
+        let passage = self.do_enter(&mut conversation, invited, invite.role, earlier);
+        let effect = Effect { user: invite.user.clone(), passage };
         let body = EventBody::Invite { user: invite.user, role: invite.role };
         self.do_record(conversation, user, &body, vec![effect])
     }
@@ -127,7 +129,7 @@ impl Act<'_> {
             return self.repeated(&conversation, until);
         }
         self.do_go(&mut conversation, removed, member);
-        let effect = Effect { user: remove.user.clone(), entered: false };
+        let effect = Effect { user: remove.user.clone(), passage: Passage::Out };
         self.do_record(conversation, user, &EventBody::Remove { user: remove.user }, vec![effect])
     }
 
@@ -140,7 +142,7 @@ impl Act<'_> {
         let (subject, mut member) = self.check_subject(&conversation, &set.user)?;
         access::check_member(Some(&member))?;
         if set.role != Role::Admin {
-            access::check_admin_remains(&conversation, &member)?;
+            access::check_admin_remains(&conversation, &member, false)?;
         }
         conversation.admins -= u64::from(member.role == Role::Admin);
         conversation.admins += u64::from(set.role == Role::Admin);
@@ -171,10 +173,17 @@ impl Act<'_> {
     }
 
     /// Makes `user` a member from the next event on.
-    fn do_enter(&mut self, room: &mut Conversation, user: UserKey, role: Role, earlier: Option<Membership>) {
+    fn do_enter(
+        &mut self,
+        room: &mut Conversation,
+        user: UserKey,
+        role: Role,
+        earlier: Option<Membership>,
+    ) -> Passage {
         room.members += 1;
         room.admins += u64::from(role == Role::Admin);
         self.rows.put_member(room.key, user, entered(role, room.head.next(), room.messages, earlier));
+        Passage::In { seen: earlier.and_then(|member| member.until).unwrap_or(room.head) }
     }
 
     /// Ends a membership with the next event.

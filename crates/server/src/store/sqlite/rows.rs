@@ -330,7 +330,8 @@ impl Rows {
         user: UserKey,
     ) -> Result<Option<(Seq, bool)>> {
         let mut select = self.db.prepare_cached(
-            "SELECT seq, is_on FROM reactions WHERE conversation = ?1 AND target = ?2 AND emoji = ?3 AND user = ?4",
+            "SELECT coalesce(until, since), until IS NULL FROM reactions
+             WHERE conversation = ?1 AND target = ?2 AND emoji = ?3 AND user = ?4 ORDER BY since DESC LIMIT 1",
         )?;
         select
             .query_row(params![conversation.0, target.0, emoji, user.0], |row| {
@@ -348,10 +349,13 @@ impl Rows {
         by: Seq,
         on: bool,
     ) -> Result<()> {
-        let mut upsert = self.db.prepare_cached(
-            "INSERT OR REPLACE INTO reactions (conversation, target, emoji, user, seq, is_on) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        )?;
-        upsert.execute(params![conversation.0, target.0, emoji, user.0, by.0, on]).map(drop)
+        let mut change = self.db.prepare_cached(if on {
+            "INSERT INTO reactions (conversation, target, emoji, user, since) VALUES (?1, ?2, ?3, ?4, ?5)"
+        } else {
+            "UPDATE reactions SET until = ?5
+             WHERE conversation = ?1 AND target = ?2 AND emoji = ?3 AND user = ?4 AND until IS NULL"
+        })?;
+        change.execute(params![conversation.0, target.0, emoji, user.0, by.0]).map(drop)
     }
 
     pub(in crate::store) fn count_reactions(
@@ -360,7 +364,7 @@ impl Rows {
         target: Seq,
     ) -> Result<u64> {
         let mut select = self.db.prepare_cached(
-            "SELECT count(*) FROM reactions WHERE conversation = ?1 AND target = ?2 AND is_on",
+            "SELECT count(*) FROM reactions WHERE conversation = ?1 AND target = ?2 AND until IS NULL",
         )?;
         select.query_row(params![conversation.0, target.0], |row| row.get(0))
     }

@@ -39,7 +39,7 @@ pub(super) struct Parts {
 pub(super) fn start(parts: Parts) -> std::io::Result<Sender<Submission>> {
     let (sender, queue) = crossbeam_channel::bounded(WAITING);
     let rules = Rules { limits: parts.settings.limits.clone(), strangers: parts.settings.strangers };
-    let writer = Writer { parts, rules, queue, number: 0, erased: false };
+    let writer = Writer { parts, rules, queue, number: 0, erased: false, troubled: false };
     std::thread::Builder::new().name("writer".to_owned()).spawn(move || writer.run())?;
     Ok(sender)
 }
@@ -52,6 +52,8 @@ struct Writer {
     number: u64,
     /// Content was erased whose bytes are still in the write-ahead log.
     erased: bool,
+    /// The last batch failed; it was told once.
+    troubled: bool,
 }
 
 /// Why a batch was not committed.
@@ -94,7 +96,12 @@ impl Writer {
     fn write(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
         let started = Instant::now();
         let outcomes = match self.transact(&batch) {
-            Ok(results) => with_results(batch, results),
+            Ok(results) => {
+                if std::mem::take(&mut self.troubled) {
+                    tracing::info!("the database can be written to again");
+                }
+                with_results(batch, results)
+            }
             // One bad row must not fail the others' writes: each alone.
             Err(Trouble::Change(_)) if batch.len() > 1 => {
                 batch.into_iter().map(|one| self.write_alone(one)).collect()
@@ -125,15 +132,13 @@ impl Writer {
         batch.into_iter().map(refused).collect()
     }
 
-    fn note(&self, trouble: &Trouble) {
+    fn note(&mut self, trouble: &Trouble) {
         let (Trouble::Change(error) | Trouble::Commit(error)) = trouble;
         if is_failed_sync(error) {
             self.parts.state.failed.store(true, Ordering::Release);
             tracing::error!(%error, "the disk did not keep what was written; nothing more is written until a restart");
-        } else if self.parts.state.failed.load(Ordering::Acquire) {
-            tracing::debug!("refused a write: the store failed earlier");
-        } else {
-            tracing::error!(%error, "cannot write to the database");
+        } else if !std::mem::replace(&mut self.troubled, true) {
+            tracing::error!(%error, "cannot write to the database; every write is refused until one works again");
         }
     }
 

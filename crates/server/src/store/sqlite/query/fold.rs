@@ -26,7 +26,9 @@ impl Content {
     /// A body that cannot be read is shown as an empty message, and reported.
     fn read(body: &str, conversation: &Conversation, at: Seq) -> Self {
         serde_json::from_str(body).unwrap_or_else(|error| {
-            tracing::error!(conversation = %conversation.name, seq = %at, %error, "a message cannot be read");
+            // Not the error itself: it may quote what somebody wrote.
+            let error = error.classify();
+            tracing::error!(conversation = %conversation.name, seq = %at, ?error, "a message cannot be read");
             Self::default()
         })
     }
@@ -109,7 +111,8 @@ impl Reader<'_> {
     ) -> Result<BTreeMap<String, Vec<UserId>>, Failed> {
         let mut select = self.db.prepare_cached(
             "SELECT r.emoji, u.name FROM reactions r JOIN users u ON u.id = r.user
-             WHERE r.conversation = ?1 AND r.target = ?2 AND r.seq <= ?3 AND r.is_on ORDER BY r.seq",
+             WHERE r.conversation = ?1 AND r.target = ?2 AND r.since <= ?3
+             AND (r.until IS NULL OR r.until > ?3) ORDER BY r.since",
         )?;
         let mut rows = select.query(params![conversation.key.0, target.0, visible.0])?;
         let mut reactions = BTreeMap::<String, Vec<UserId>>::new();

@@ -1,0 +1,140 @@
+//! Who somebody is: tokens that are good, that are not, and that were.
+
+use std::time::Duration;
+
+use serde_json::json;
+use switchboard::auth::Authenticator;
+use switchboard::clock::Clock;
+use switchboard::config::{AuthConfig, AuthKey, Secret};
+use switchboard_client::ClientError;
+use switchboard_protocol::reply::Failure;
+use switchboard_protocol::{ErrorCode, Hello, Timestamp};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::{Server, user};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn hello(token: String) -> Hello {
+    Hello { token: Some(token), user: None, device: None, cursors: Default::default() }
+}
+
+/// The error that answers a token.
+async fn refused(server: &Server, token: &str) -> Failure {
+    match server.tries_to_connect(hello(token.to_owned())).await {
+        Err(ClientError::Refused(failure)) => failure,
+        Err(other) => panic!("{other}"),
+        Ok(person) => panic!("{token} is {}", person.name()),
+    }
+}
+
+/// Tokens that are no good, and the code with which the socket is closed.
+fn bad_tokens(server: &Server) -> Vec<(&'static str, String, u16)> {
+    let key = Secret::new("another secret that is just as long").expect("long enough");
+    let foreign = AuthConfig { key: Some(AuthKey::Secret(key)), ..AuthConfig::default() };
+    let foreign =
+        Authenticator::new(&foreign).expect("a secret").mint(&user("alice"), HOUR).expect("a token");
+    let good = server.token("alice", HOUR);
+    let parts: Vec<&str> = good.split('.').collect();
+    // {"alg":"none","typ":"JWT"}
+    let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{}.", parts[1]);
+    let others: Vec<_> = server.token("bob", HOUR).split('.').map(str::to_owned).collect();
+    let altered = format!("{}.{}.{}", parts[0], others[1], parts[2]);
+    let yesterday =
+        Clock::from_fn(|| Timestamp::from_millis(Clock::system().now().as_millis() - 24 * 3_600 * 1_000));
+    vec![
+        ("expired", server.token_by(yesterday, "alice", HOUR), 4401),
+        ("of another secret", foreign, 4501),
+        ("altered", altered, 4501),
+        ("unsigned", unsigned, 4501),
+        ("no token", "hunter2hunter2".to_owned(), 4501),
+        ("empty", String::new(), 4501),
+    ]
+}
+
+#[tokio::test]
+async fn a_token_says_who_connects() {
+    let server = Server::serves().await;
+    let person = server.tries_to_connect(hello(server.token("alice", HOUR))).await.expect("welcome");
+    assert_eq!(person.name().as_str(), "alice");
+}
+
+#[tokio::test]
+async fn a_token_that_is_no_good_is_refused_on_every_door() {
+    let server = Server::serves().await;
+    for (what, token, close) in bad_tokens(&server) {
+        let failure = refused(&server, &token).await;
+        assert_eq!((failure.code, failure.retryable), (ErrorCode::Unauthorized, false), "{what}");
+        assert!(token.is_empty() || !failure.message.contains(&token), "{what}: {}", failure.message);
+
+        let mut hand = server.by_hand().await;
+        hand.writes(Message::text(json!({"type": "hello", "token": token}).to_string())).await;
+        let (error, code) = hand.last_words().await;
+        assert_eq!(
+            (error.expect("an error")["code"].as_str(), code),
+            (Some("unauthorized"), close),
+            "{what}"
+        );
+
+        let answer = server.posts_as(&token, "send", json!({"to": "@bob", "text": "hi"})).await;
+        assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"), "{what}");
+        assert_eq!(answer.header("www-authenticate"), "Bearer");
+        assert!(token.is_empty() || !answer.text.contains(&token), "{what}: {}", answer.text);
+    }
+    let nothing = server.posts("send", json!({"to": "@bob", "text": "hi"})).await;
+    assert_eq!((nothing.status, nothing.code().as_str()), (401, "unauthorized"));
+    let believed = server.posts("send", json!({"as": "alice", "to": "@bob", "text": "hi"})).await;
+    assert_eq!(believed.status, 401, "only a dev server believes a name");
+    let mut bob = server.connects("bob").await;
+    assert!(bob.conversations().await.is_empty(), "nothing was stored");
+}
+
+#[tokio::test]
+async fn a_token_that_expires_ends_its_connection_and_keeps_what_was_stored() {
+    // The server's clock stands, half a second before the token's end, so that this takes as long each time.
+    let clock = Clock::from_fn(|| Timestamp::from_millis(1_800_000_000_500));
+    let server = Server::serves_by(clock, |_| {}).await;
+    let short = server.token("alice", Duration::from_secs(1));
+    let mut alice = server.tries_to_connect(hello(short)).await.expect("welcome");
+    let mut lasting = server.connects("alice").await;
+    assert_eq!(alice.says_once("@bob", "k", "in time").await.seq, 1);
+    lasting.hears("in time").await;
+    assert_eq!(alice.is_closed().await, Some(4401));
+    lasting.hears_nothing().await;
+    let again = lasting.says_once("@bob", "k", "in time").await;
+    assert_eq!((again.seq, again.duplicate), (1, true));
+}
+
+#[tokio::test]
+async fn a_token_far_in_the_future_is_good_now() {
+    let server = Server::serves().await;
+    let token = server.token("alice", Duration::from_secs(1_000 * 365 * 24 * 3_600));
+    let mut alice = server.tries_to_connect(hello(token)).await.expect("welcome");
+    alice.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn issuer_and_audience_are_held_to() {
+    let mut server =
+        Server::serves_with(|config| config.auth.issuer = Some("https://a.example".into())).await;
+    let token = server.token("alice", HOUR);
+    server.tries_to_connect(hello(token.clone())).await.expect("welcome");
+    server.restart_with(|config| config.auth.issuer = Some("https://b.example".into())).await;
+    assert_eq!(refused(&server, &token).await.code, ErrorCode::Unauthorized);
+    server
+        .restart_with(|config| {
+            config.auth.issuer = None;
+            config.auth.audience = Some("chat".into());
+        })
+        .await;
+    assert_eq!(refused(&server, &token).await.code, ErrorCode::Unauthorized, "it has no audience");
+    server.connects("alice").await;
+}
+
+#[tokio::test]
+async fn a_dev_server_without_a_secret_takes_names_and_no_tokens() {
+    let server = Server::start().await;
+    let failure = refused(&server, "hunter2hunter2").await;
+    assert_eq!(failure.code, ErrorCode::Unauthorized);
+    assert!(failure.message.contains("SWITCHBOARD_AUTH_SECRET_FILE"), "{}", failure.message);
+}

@@ -1,0 +1,292 @@
+//! Bad input, on both doors: an error with a code and what to do, the server goes on, nothing is stored by halves.
+
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::{Answer, Hand, Server};
+
+/// A command, its fields as text, the code of the error and the field at fault.
+type Case = (&'static str, String, &'static str, Option<&'static str>);
+
+/// What is wrong with fields, the same on every door.
+fn bad_fields() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |command, fields: &str, code, field| {
+        cases.push((command, fields.to_owned(), code, field));
+    };
+    // Missing and mistyped.
+    add("send", r#""text":"hi""#, "bad_field", Some("to"));
+    add("send", r#""to":"@bob""#, "bad_field", Some("text"));
+    add("send", r#""to":"@bob","text":"""#, "bad_field", Some("text"));
+    add("send", r#""to":7,"text":"hi""#, "bad_field", Some("to"));
+    add("send", r#""to":"@bob","text":7"#, "bad_field", Some("text"));
+    add("send", r#""to":"@bob","text":["hi"]"#, "bad_field", Some("text"));
+    add("send", r#""to":"@bob","data":[1]"#, "bad_field", Some("data"));
+    add("send", r#""to":"@bob","text":"hi","reply_to":"1""#, "bad_field", Some("reply_to"));
+    add("send", r#""to":"@bob","text":"hi","reply_to":-1"#, "bad_field", Some("reply_to"));
+    add("send", r#""to":"@bob","text":"hi","reply_to":1.5"#, "bad_field", Some("reply_to"));
+    add("send", r#""to":"@bob","text":"hi","reply_to":99"#, "bad_field", Some("reply_to"));
+    add("send", r#""to":"@bob","text":"hi","key":7"#, "bad_field", Some("key"));
+    add("edit", r#""conversation":"@bob","text":"hi""#, "bad_field", Some("target"));
+    add("edit", r#""conversation":"@bob","target":1"#, "bad_field", Some("text"));
+    add("react", r#""conversation":"@bob","target":1,"emoji":"👍","on":"yes""#, "bad_field", Some("on"));
+    add("sync", r#""conversation":"@bob","after":9007199254740992"#, "bad_field", Some("after"));
+    add("sync", r#""conversation":"@bob","limit":-1"#, "bad_field", Some("limit"));
+    add("create", r#""room":"new","public":1"#, "bad_field", Some("public"));
+    add("create", r#""room":"new","members":"bob""#, "bad_field", Some("members"));
+    add("invite", r##""conversation":"#ops","user":"carol","role":"king""##, "bad_field", Some("role"));
+    add("history", "", "bad_field", Some("conversation"));
+    // Ids outside the alphabet.
+    for to in ["bob", "", "@", "#", "@a b", "@bob:alice", "#a*b", "#a>", "@é", "#-a", "@a/b", "@a:b:c"] {
+        add("send", &format!(r#""to":"{to}","text":"hi""#), "bad_field", Some("to"));
+    }
+    add("send", &format!(r#""to":"@{}","text":"hi""#, "x".repeat(65)), "bad_field", Some("to"));
+    add("create", r#""room":"a b""#, "bad_field", Some("room"));
+    add("create", r#""room":"new","members":["bob","a:b"]"#, "bad_field", Some("members[1]"));
+    add("remove", r##""conversation":"#ops","user":"@bob""##, "bad_field", Some("user"));
+    // Never believed.
+    for (field, value) in [("from", r#""eve""#), ("seq", "7"), ("at", r#""2020-01-01T00:00:00.000Z""#)] {
+        add("send", &format!(r#""to":"@bob","text":"hi","{field}":{value}"#), "bad_field", Some(field));
+    }
+    // Texts that no store or terminal should have, and texts with an end.
+    add("send", r#""to":"@bob","text":"a\u0000b""#, "bad_field", Some("text"));
+    add("send", r#""to":"@bob","data":{"a":"\u0000"}"#, "bad_field", Some("data"));
+    add("send", r#""to":"@bob","text":"hi","key":"a\nb""#, "bad_field", Some("key"));
+    add("send", r#""to":"@bob","text":"hi","key":"""#, "bad_field", Some("key"));
+    add("rename", r##""conversation":"#ops","title":"a\u001bb""##, "bad_field", Some("title"));
+    add("react", r#""conversation":"@bob","target":1,"emoji":"a b""#, "bad_field", Some("emoji"));
+    let long = |bytes| "x".repeat(bytes);
+    add("send", &format!(r#""to":"@bob","text":"hi","key":"{}""#, long(129)), "bad_field", Some("key"));
+    add("rename", &format!(r##""conversation":"#ops","title":"{}""##, long(201)), "bad_field", Some("title"));
+    let text = long(16 * 1024 + 1);
+    add("send", &format!(r#""to":"@bob","text":"{text}""#), "too_large", Some("text"));
+    add("edit", &format!(r#""conversation":"@bob","target":1,"text":"{text}""#), "too_large", Some("text"));
+    add("send", &format!(r#""to":"@bob","data":{{"a":"{text}"}}"#), "too_large", Some("data"));
+    let members: Vec<_> = (0..1_001).map(|n| format!(r#""u{n}""#)).collect();
+    let members = format!(r#""room":"new","members":[{}]"#, members.join(","));
+    add("create", &members, "too_large", Some("members"));
+    // JSON that parsers disagree on.
+    add("send", r#""to":"@bob","text":"hi","text":"ho""#, "bad_field", Some("text"));
+    add("send", r#""to":"@bob","data":{"a":1,"a":2}"#, "bad_field", Some("data"));
+    add(
+        "send",
+        &format!(r#""to":"@bob","data":{{"a":{}1{}}}"#, "[".repeat(70), "]".repeat(70)),
+        "bad_field",
+        Some("data"),
+    );
+    add(
+        "send",
+        &format!(r#""to":"@bob","data":{}1{}"#, r#"{"a":"#.repeat(6_000), "}".repeat(6_000)),
+        "bad_field",
+        Some("data"),
+    );
+    add("send", r#""to":"@bob","text":"\ud800""#, "bad_frame", None);
+    add("send", r#""to":"@bob","data":{"a":1e999}"#, "bad_frame", None);
+    add("send", "\"to\":\"@bob\",\"text\":\"a\nb\"", "bad_frame", None);
+    add("send", r#""to":"@bob","text":"hi""text":"ho""#, "bad_frame", None);
+    // Not there.
+    add("send", r##""to":"#nowhere","text":"hi""##, "not_found", None);
+    add("edit", r#""conversation":"@bob","target":9,"text":"hi""#, "not_found", None);
+    add("sync", r#""conversation":"@bob","after":9"#, "bad_cursor", None);
+    cases
+}
+
+/// What is no JSON object at all.
+fn bad_frames() -> [String; 8] {
+    ["hi", "[1]", "7", "null", "\"send\"", "{", r#"{"to":"@bob"}{"#, &"[".repeat(10_000)].map(str::to_owned)
+}
+
+/// A server, and a log that must stay as it is: a message from alice to bob, and her room.
+struct Unmoved {
+    server: Server,
+    before: String,
+}
+
+impl Unmoved {
+    async fn new() -> Self {
+        let server =
+            Server::serves_with(|config| config.limits = config.limits.clone().without_rates()).await;
+        let mut alice = server.connects("alice").await;
+        alice.says("@bob", "the only message").await;
+        alice.makes_room("ops", &["bob"]).await;
+        let before = Self::state(&server).await;
+        Self { server, before }
+    }
+
+    async fn state(server: &Server) -> String {
+        let mut alice = server.connects("alice").await;
+        let logs = [alice.log("@bob").await, alice.log("#ops").await];
+        format!("{logs:?} {:?} {:?}", alice.history("@bob").await, alice.conversations().await)
+    }
+
+    /// Nothing has changed, and what is good goes through.
+    async fn check(self) {
+        assert_eq!(Self::state(&self.server).await, self.before);
+        let mut alice = self.server.connects("alice").await;
+        assert_eq!(alice.says("@bob", "the second").await, 2);
+    }
+}
+
+/// The field at fault, without the way into it, as `data` of `data.a[0]`; an index in a list stays.
+fn first(field: &str) -> &str {
+    field.split('.').next().unwrap_or(field)
+}
+
+fn assert_error(error: &Value, code: &str, field: Option<&str>, said: &str) {
+    let said: String = said.chars().take(200).collect();
+    assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{said} {error}");
+    assert_eq!(error["field"].as_str().map(first), field, "{said} {error}");
+    assert_eq!(error["retryable"], false, "{said} {error}");
+    assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{said} {error}");
+}
+
+fn assert_problem(answer: &Answer, code: &str, field: Option<&str>, said: &str) {
+    let said: String = said.chars().take(200).collect();
+    let problem = answer.problem();
+    assert_eq!(problem["code"], code, "{said} {problem}");
+    assert_eq!(problem["field"].as_str().map(first), field, "{said} {problem}");
+    assert_eq!(problem["retryable"], false, "{said} {problem}");
+    let status = match code {
+        "bad_frame" | "bad_field" | "bad_cursor" => 400,
+        "not_found" | "unknown_type" => 404,
+        "too_large" => 413,
+        other => panic!("{other}"),
+    };
+    assert_eq!(answer.status, status, "{said}");
+}
+
+#[tokio::test]
+async fn over_the_socket_bad_fields_are_named_and_the_connection_stays() {
+    let unmoved = Unmoved::new().await;
+    let mut alice = unmoved.server.by_hand_as("alice").await;
+    for (n, (command, fields, code, field)) in bad_fields().into_iter().enumerate() {
+        let comma = if fields.is_empty() { "" } else { "," };
+        let frame = format!(r#"{{"type":"{command}","id":{n}{comma}{fields}}}"#);
+        let error = alice.asks(&frame).await;
+        assert_error(&error, code, field, &frame);
+        if code != "bad_frame" {
+            assert_eq!(error["id"], n, "{frame}");
+        }
+        alice.hears_nothing().await;
+    }
+    unmoved.check().await;
+}
+
+#[tokio::test]
+async fn over_http_bad_fields_are_named() {
+    let unmoved = Unmoved::new().await;
+    let token = unmoved.server.token("alice", std::time::Duration::from_secs(60));
+    for (command, fields, code, field) in bad_fields() {
+        let body = format!("{{{fields}}}");
+        let answer = posts(&unmoved.server, &token, command, body.clone()).await;
+        assert_problem(&answer, code, field, &body);
+    }
+    unmoved.check().await;
+}
+
+async fn posts(server: &Server, token: &str, command: &str, body: impl Into<reqwest::Body>) -> Answer {
+    let request = server.asks("POST", &format!("/v1/{command}")).bearer_auth(token);
+    server.request(request.header("content-type", "application/json").body(body)).await
+}
+
+#[tokio::test]
+async fn over_the_socket_what_is_no_command_is_told() {
+    let unmoved = Unmoved::new().await;
+    let mut alice = unmoved.server.by_hand_as("alice").await;
+    for frame in bad_frames() {
+        assert_error(&alice.asks(&frame).await, "bad_frame", None, &frame);
+        alice.hears_nothing().await;
+    }
+    for (frame, code, field) in [
+        ("", "bad_frame", None),
+        (r#"{"id":1}"#, "bad_frame", None),
+        (r#"{"type":7}"#, "bad_field", Some("type")),
+        (r#"{"type":"nonsense","id":1}"#, "unknown_type", None),
+        (r#"{"type":"SEND"}"#, "unknown_type", None),
+        (r#"{"type":"ping","id":{}}"#, "bad_field", Some("id")),
+        (r#"{"type":"ping","id":18446744073709551616}"#, "bad_field", Some("id")),
+        (r#"{"type":"ping","id":1.5}"#, "bad_field", Some("id")),
+        (r#"{"type":"ping","type":"ping"}"#, "bad_frame", None),
+        (r#"{"type":"ping","as":"bob"}"#, "bad_field", Some("as")),
+        (r#"{"type":"hello","user":"bob"}"#, "bad_frame", None),
+        (r#"{"type":"watch","users":["bob","a b"]}"#, "bad_field", Some("users[1]")),
+    ] {
+        assert_error(&alice.asks(frame).await, code, field, frame);
+        alice.hears_nothing().await;
+    }
+    alice.writes(Message::binary(r#"{"type":"ping"}"#)).await;
+    assert_error(&alice.hears_json().await, "bad_frame", None, "a binary frame");
+    alice.hears_nothing().await;
+    unmoved.check().await;
+}
+
+#[tokio::test]
+async fn over_http_what_is_no_command_is_told() {
+    let unmoved = Unmoved::new().await;
+    let server = &unmoved.server;
+    let token = server.token("alice", std::time::Duration::from_secs(60));
+    for body in bad_frames() {
+        let answer = posts(server, &token, "send", body.clone()).await;
+        assert_problem(&answer, "bad_frame", None, &body);
+    }
+    let not_utf8 = posts(server, &token, "send", b"{\"to\":\"@bob\",\"text\":\"\xff\"}".to_vec()).await;
+    assert_problem(&not_utf8, "bad_frame", None, "not UTF-8");
+    let too_long = posts(server, &token, "send", vec![b' '; 64 * 1024 + 1]).await;
+    assert_problem(&too_long, "too_large", None, "a body over the limit");
+    for command in ["nonsense", "SEND", "hello", "watch"] {
+        let answer = posts(server, &token, command, "{}").await;
+        assert_problem(&answer, "unknown_type", None, command);
+    }
+    let form = server.asks("POST", "/v1/send").bearer_auth(&token).body(r#"{"to":"@bob","text":"hi"}"#);
+    for request in [
+        form.try_clone().expect("a copy"),
+        form.try_clone().expect("a copy").header("content-type", "text/plain"),
+        form.header("content-type", "application/x-www-form-urlencoded"),
+    ] {
+        let answer = server.request(request).await;
+        assert_eq!((answer.status, answer.code().as_str()), (415, "bad_frame"));
+    }
+    unmoved.check().await;
+}
+
+/// Says a first frame; the error that answers it, if there is one, and the code of the close.
+async fn greets(server: &Server, frame: Message) -> (Option<Value>, u16) {
+    let mut hand: Hand = server.by_hand().await;
+    hand.writes(frame).await;
+    hand.last_words().await
+}
+
+#[tokio::test]
+async fn whoever_does_not_begin_with_hello_is_cut() {
+    let unmoved = Unmoved::new().await;
+    let server = &unmoved.server;
+    for (frame, code, close) in [
+        (r#"{"type":"send","id":1,"to":"@bob","text":"hi"}"#, "unauthorized", 1008),
+        (r#"{"type":"ping"}"#, "unauthorized", 1008),
+        (r#"{"type":"nonsense"}"#, "unknown_type", 1008),
+        ("{", "bad_frame", 1008),
+        (r#"{"type":"hello","tokn":"x"}"#, "bad_field", 1008),
+        (r##"{"type":"hello","cursors":{"#a":-1}}"##, "bad_field", 1008),
+        (r#"{"type":"hello","device":""}"#, "bad_field", 1008),
+        (r#"{"type":"hello"}"#, "unauthorized", 4501),
+        (r#"{"type":"hello","user":"alice"}"#, "unauthorized", 4501),
+        (r#"{"type":"hello","user":"alice","token":"x"}"#, "bad_field", 4501),
+        (r#"{"type":"hello","token":"x"}"#, "unauthorized", 4501),
+    ] {
+        let (error, closed) = greets(server, Message::text(frame)).await;
+        let error = error.expect(frame);
+        assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{frame}");
+        assert_eq!(closed, close, "{frame}");
+    }
+    assert_eq!(greets(server, Message::binary("{}")).await, (None, 1008));
+    let long = format!(r#"{{"type":"hello","token":"{}"}}"#, "x".repeat(8 * 1024));
+    assert_eq!(greets(server, Message::text(long)).await, (None, 1009));
+    unmoved.check().await;
+}
+
+#[tokio::test]
+async fn whoever_says_nothing_is_cut() {
+    let server = Server::start_with(|config| config.limits.hello_timeout = 50).await;
+    let mut hand = server.by_hand().await;
+    assert_eq!(hand.last_words().await, (None, 4408));
+}

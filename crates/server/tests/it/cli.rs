@@ -1,0 +1,295 @@
+//! The program as one types it: what it prints, what it refuses, and how it ends.
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use serde_json::{Value, json};
+use switchboard_client::Client;
+use switchboard_protocol::Hello;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::support::{soon, user};
+
+const SECRET: &str = "a secret of the tests that is long enough";
+
+/// The program with these words, in an environment without settings.
+fn switchboard(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    command.args(words).env_clear().kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs it to its end.
+async fn run(command: &mut Command) -> Output {
+    soon("the program ends", command.output()).await.expect("the program starts")
+}
+
+async fn succeeds(command: &mut Command) -> String {
+    let output = run(command).await;
+    let (stdout, stderr) = said(&output);
+    assert!(output.status.success(), "{stdout}{stderr}");
+    stdout
+}
+
+/// What it says when it fails, which is on stderr.
+async fn fails(command: &mut Command) -> String {
+    let output = run(command).await;
+    let (stdout, stderr) = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");
+    assert_eq!(stdout, "", "{stderr}");
+    stderr
+}
+
+fn said(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+    (text(&output.stdout), text(&output.stderr))
+}
+
+/// A program that goes on, whose lines are read.
+struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::null()).spawn().expect("the program starts");
+        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        Self { child, lines }
+    }
+
+    /// Its next line.
+    async fn prints(&mut self) -> String {
+        let line = soon("a line", self.lines.next_line()).await.expect("readable");
+        line.expect("it still runs")
+    }
+
+    async fn prints_json(&mut self) -> Value {
+        let line = self.prints().await;
+        serde_json::from_str(&line).expect(&line)
+    }
+
+    /// Its lines up to one that begins like this.
+    async fn prints_until(&mut self, beginning: &str) -> Vec<String> {
+        let mut lines = vec![self.prints().await];
+        while lines.last().is_some_and(|line| !line.starts_with(beginning)) {
+            lines.push(self.prints().await);
+        }
+        lines
+    }
+
+    /// SIGTERM, and the exit code.
+    async fn is_terminated(mut self) -> Option<i32> {
+        let pid = self.child.id().expect("it runs");
+        let kill = Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().await;
+        assert!(kill.expect("a shell").success());
+        soon("the program ends", self.child.wait()).await.expect("it ran").code()
+    }
+}
+
+/// A server of the program's own.
+struct Served {
+    running: Running,
+    address: String,
+    greeting: Vec<String>,
+}
+
+impl Served {
+    async fn dev(data: &Path) -> Self {
+        let data = data.to_str().expect("UTF-8");
+        let mut running =
+            Running::start(&mut switchboard(&["dev", "--listen", "127.0.0.1:0", "--data", data]));
+        let first = running.prints().await;
+        let address = first.strip_prefix("listening on http://").expect(&first).to_owned();
+        let greeting = running.prints_until("  curl").await;
+        Self { running, address, greeting }
+    }
+
+    fn url(&self) -> String {
+        format!("ws://{}/v1/ws", self.address)
+    }
+
+    /// How many messages a user sees in the room of the beginning, and the head of its log.
+    async fn general(&self) -> (usize, u64) {
+        let hello = Hello { token: None, user: Some(user("bob")), device: None, cursors: Default::default() };
+        let (client, welcome) = soon("welcome", Client::connect(&self.url(), hello)).await.expect("welcome");
+        let mut bob = crate::support::Person::new(client, welcome);
+        let head = bob.summary("#general").await.head.0;
+        (bob.history("#general").await.len(), head)
+    }
+}
+
+#[tokio::test]
+async fn dev_says_where_it_is_and_goes_on_from_what_is_there() {
+    let data = TempDir::new().expect("a directory");
+    let server = Served::dev(data.path()).await;
+    let greeting = server.greeting.join("\n");
+    assert!(greeting.contains("NOT FOR PRODUCTION"), "{greeting}");
+    for name in ["alice", "bob"] {
+        assert!(greeting.contains(&format!("http://{}/#user={name}", server.address)), "{greeting}");
+    }
+    assert!(greeting.contains(&format!("websocat {}", server.url())), "{greeting}");
+    let before = server.general().await;
+    assert_eq!(before, (3, 4), "a room with a few messages in it");
+    let url = server.url();
+    succeeds(&mut switchboard(&["send", "#general", "hi", "--user", "alice", "--url", &url])).await;
+    assert_eq!(server.running.is_terminated().await, Some(0));
+
+    let server = Served::dev(data.path()).await;
+    assert_eq!(server.general().await, (4, 5), "nothing is lost and nothing is put in again");
+    assert_eq!(server.running.is_terminated().await, Some(0));
+}
+
+#[tokio::test]
+async fn two_servers_do_not_share_a_directory() {
+    let data = TempDir::new().expect("a directory");
+    let server = Served::dev(data.path()).await;
+    let path = data.path().to_str().expect("UTF-8");
+    let told = fails(&mut switchboard(&["dev", "--listen", "127.0.0.1:0", "--data", path])).await;
+    assert!(told.contains("another switchboard server uses") && told.contains("--data"), "{told}");
+    let taken = fails(&mut switchboard(&["dev", "--listen", &server.address, "--data", path])).await;
+    assert!(taken.contains("another program listens there") && taken.contains("--listen"), "{taken}");
+    assert_eq!(server.general().await.0, 3, "the first one is as it was");
+}
+
+#[tokio::test]
+async fn dev_is_not_reachable_from_elsewhere() {
+    let data = TempDir::new().expect("a directory");
+    let path = data.path().to_str().expect("UTF-8");
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9501"] {
+        let told = fails(&mut switchboard(&["dev", "--listen", address, "--data", path])).await;
+        assert!(told.contains("loopback") && told.contains("switchboard serve"), "{told}");
+    }
+    assert_eq!(std::fs::read_dir(data.path()).expect("the directory").count(), 0, "nothing was begun");
+}
+
+#[tokio::test]
+async fn serve_without_a_secret_says_what_to_do() {
+    let data = TempDir::new().expect("a directory");
+    let path = data.path().to_str().expect("UTF-8");
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data", path];
+    let told = fails(&mut switchboard(&serve)).await;
+    for word in ["SWITCHBOARD_AUTH_SECRET_FILE", "openssl rand", "switchboard dev"] {
+        assert!(told.contains(word), "{told}");
+    }
+    let told = fails(switchboard(&serve).env("SWITCHBOARD_AUTH_SECRET", "hunter2")).await;
+    assert!(told.contains("at least 32 bytes") && !told.contains("hunter2"), "{told}");
+}
+
+#[tokio::test]
+async fn send_and_tail_speak_the_frames_of_the_contract() {
+    let data = TempDir::new().expect("a directory");
+    let server = Served::dev(data.path()).await;
+    let url = server.url();
+    let mut tail = Running::start(&mut switchboard(&[
+        "tail", "#general", "--after", "2", "--json", "--user", "bob", "--url", &url,
+    ]));
+    for seq in [3, 4] {
+        assert_eq!(tail.prints_json().await["seq"], seq, "what is there");
+    }
+    let words = ["send", "#general", "hi\nthere", "--key", "k", "--json", "--user", "alice", "--url", &url];
+    let ok: Value = serde_json::from_str(&succeeds(&mut switchboard(&words)).await).expect("JSON");
+    assert_eq!((&ok["type"], &ok["conversation"], &ok["seq"]), (&json!("ok"), &json!("#general"), &json!(5)));
+    let event = tail.prints_json().await;
+    let wanted = json!({"type": "message", "conversation": "#general", "seq": 5, "from": "alice",
+                        "at": ok["at"], "key": "k", "text": "hi\nthere"});
+    assert_eq!(event, wanted, "what comes");
+    let again: Value = serde_json::from_str(&succeeds(&mut switchboard(&words)).await).expect("JSON");
+    assert_eq!((&again["seq"], &again["duplicate"]), (&json!(5), &json!(true)));
+
+    let other = ["send", "#general", "ho", "--key", "k", "--json", "--user", "alice", "--url", &url];
+    let output = run(&mut switchboard(&other)).await;
+    assert_eq!(output.status.code(), Some(1));
+    let error: Value = serde_json::from_slice(&output.stdout).expect("an error frame");
+    assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("key_conflict")));
+    let told = fails(&mut switchboard(&["send", "#nowhere", "hi", "--user", "alice", "--url", &url])).await;
+    assert!(told.starts_with("error: not_found"), "{told}");
+}
+
+#[tokio::test]
+async fn tail_comes_back_after_a_restart_and_prints_everything_once() {
+    let data = TempDir::new().expect("a directory");
+    let server = Served::dev(data.path()).await;
+    let (url, address) = (server.url(), server.address.clone());
+    let mut tail = Running::start(&mut switchboard(&[
+        "tail", "#general", "--after", "3", "--json", "--user", "bob", "--url", &url,
+    ]));
+    assert_eq!(tail.prints_json().await["seq"], 4);
+    assert_eq!(server.running.is_terminated().await, Some(0));
+    let path = data.path().to_str().expect("UTF-8");
+    let mut again = Running::start(&mut switchboard(&["dev", "--listen", &address, "--data", path]));
+    again.prints_until("  curl").await;
+    for text in ["five", "six"] {
+        succeeds(&mut switchboard(&["send", "#general", text, "--user", "alice", "--url", &url])).await;
+    }
+    for (seq, text) in [(5, "five"), (6, "six")] {
+        let event = tail.prints_json().await;
+        assert_eq!((&event["seq"], &event["text"]), (&json!(seq), &json!(text)));
+    }
+}
+
+#[tokio::test]
+async fn with_a_secret_there_are_tokens_and_keys() {
+    let data = TempDir::new().expect("a directory");
+    let path = data.path().to_str().expect("UTF-8");
+    let with_secret = |words: &[&str]| {
+        let mut command = switchboard(words);
+        command.env("SWITCHBOARD_AUTH_SECRET", SECRET);
+        command
+    };
+    let mut server = Running::start(&mut with_secret(&["serve", "--listen", "127.0.0.1:0", "--data", path]));
+    let first = server.prints().await;
+    let address = first.strip_prefix("listening on http://").expect(&first).to_owned();
+    let url = format!("ws://{address}/v1/ws");
+
+    let told = fails(&mut switchboard(&["send", "@bob", "hi", "--user", "alice", "--url", &url])).await;
+    assert!(told.starts_with("error: unauthorized"), "{told}");
+    let token = succeeds(&mut with_secret(&["token", "alice", "--ttl", "1m"])).await;
+    let mut send = switchboard(&["send", "@bob", "hi", "--json", "--url", &url]);
+    let ok = succeeds(send.env("SWITCHBOARD_TOKEN", token.trim())).await;
+    let ok: Value = serde_json::from_str(&ok).expect("JSON");
+    assert_eq!(ok["conversation"], "@alice:bob");
+    let told: Value =
+        serde_json::from_str(&succeeds(&mut with_secret(&["token", "bob", "--json"])).await).expect("JSON");
+    assert_eq!(told["user"], "bob");
+    assert!(told["expires"].is_string() && told["token"].is_string(), "{told}");
+    let nothing = fails(&mut switchboard(&["token", "alice"])).await;
+    assert!(nothing.contains("SWITCHBOARD_AUTH_SECRET_FILE"), "{nothing}");
+
+    // Beside the running server.
+    let made = succeeds(&mut with_secret(&["key", "create", "billing", "--data", path, "--json"])).await;
+    let made: Value = serde_json::from_str(&made).expect("JSON");
+    let key = made["key"].as_str().expect("a key");
+    let page = format!("http://{address}/v1/send");
+    let body = json!({"as": "carol", "to": "@bob", "text": "hi"});
+    let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+    let sends =
+        async || http.post(&page).bearer_auth(key).json(&body).send().await.expect("answered").status();
+    assert_eq!(sends().await, 200);
+    succeeds(&mut with_secret(&["key", "revoke", "billing", "--data", path])).await;
+    assert_eq!(sends().await, 401);
+    drop(http);
+    assert_eq!(server.is_terminated().await, Some(0));
+}
+
+#[tokio::test]
+async fn the_configuration_is_checked_and_shown_without_its_secret() {
+    let good = succeeds(switchboard(&["config", "check"]).env("SWITCHBOARD_AUTH_SECRET", SECRET)).await;
+    assert_eq!(good, "the configuration is good\n");
+    fails(&mut switchboard(&["config", "check"])).await;
+    let mut show = switchboard(&["config", "show", "--json"]);
+    let shown =
+        succeeds(show.env("SWITCHBOARD_AUTH_SECRET", SECRET).env("SWITCHBOARD_LIMITS_TEXT", "99")).await;
+    assert!(!shown.contains(SECRET), "{shown}");
+    let shown: Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!((&shown["limits"]["text"], &shown["auth"]["secret"]), (&json!(99), &json!("(hidden)")));
+    let dir = TempDir::new().expect("a directory");
+    let file = dir.path().join("switchboard.toml");
+    std::fs::write(&file, succeeds(&mut switchboard(&["config", "default"])).await).expect("written");
+    let path = file.to_str().expect("UTF-8");
+    succeeds(switchboard(&["config", "check", "--config", path]).env("SWITCHBOARD_AUTH_SECRET", SECRET))
+        .await;
+}

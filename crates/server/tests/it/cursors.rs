@@ -1,0 +1,158 @@
+//! What somebody has read and received, what is unread, and who is typing.
+
+use serde_json::json;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ErrorCode, Seq, Signal};
+
+use crate::support::{Person, Server, conversation, user};
+
+fn read(name: &str, upto: u64) -> Signal {
+    Signal::Read { conversation: conversation("#general"), user: user(name), upto: Seq(upto) }
+}
+
+fn received(name: &str, upto: u64) -> Signal {
+    Signal::Received { conversation: conversation("#general"), user: user(name), upto: Seq(upto) }
+}
+
+fn typing(name: &str) -> Signal {
+    Signal::Typing { conversation: conversation("#general"), user: user(name) }
+}
+
+/// Moves a cursor; where it stands then.
+async fn moves(person: &mut Person, which: &str, upto: u64) -> u64 {
+    match person.does(which, json!({"conversation": "#general", "upto": upto})).await {
+        OkBody::Cursor { upto, .. } => upto.0,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn unread(server: &Server, name: &str) -> u64 {
+    server.connects(name).await.welcome.conversations[0].unread
+}
+
+#[tokio::test]
+async fn cursors_go_forward_up_to_the_head_and_everybody_is_told() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    alice.makes_room("general", &["bob"]).await;
+    for n in 2..=5 {
+        alice.says("#general", &n.to_string()).await;
+    }
+    let mut bob = server.connects("bob").await;
+    let mut phone = server.connects("bob").await;
+    assert_eq!(moves(&mut bob, "received", 4).await, 4);
+    for device in [&mut alice, &mut phone] {
+        assert_eq!(device.notices().await, received("bob", 4));
+    }
+    assert_eq!(moves(&mut bob, "read", 3).await, 3);
+    for device in [&mut alice, &mut phone] {
+        assert_eq!(device.notices().await, read("bob", 3));
+    }
+    for (which, upto, stands) in [("read", 2, 3), ("read", 3, 3), ("read", 0, 3), ("received", 1, 4)] {
+        assert_eq!(moves(&mut bob, which, upto).await, stands, "{which} does not go back to {upto}");
+    }
+    for which in ["read", "received"] {
+        let ahead = json!({"conversation": "#general", "upto": 6});
+        assert_eq!(bob.is_refused(which, ahead).await, ErrorCode::BadCursor);
+    }
+    for device in [&mut alice, &mut phone, &mut bob] {
+        device.hears_nothing().await;
+    }
+    assert_eq!(moves(&mut phone, "read", 5).await, 5, "from another device");
+    let members = alice.members("#general").await;
+    let bobs = members.iter().find(|member| member.user == user("bob")).expect("bob");
+    assert_eq!((bobs.read, bobs.received), (Seq(5), Seq(5)), "what is read was received");
+}
+
+#[tokio::test]
+async fn unread_counts_the_messages_of_others_only() {
+    let mut server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    alice.makes_public_room("general", &["bob"]).await;
+    for n in 2..=5 {
+        alice.says("#general", &n.to_string()).await;
+    }
+    bob.says("#general", "six").await;
+    for (command, fields) in [
+        ("react", json!({"conversation": "#general", "target": 2, "emoji": "👍"})),
+        ("edit", json!({"conversation": "#general", "target": 3, "text": "3!"})),
+        ("rename", json!({"conversation": "#general", "title": "General"})),
+        ("invite", json!({"conversation": "#general", "user": "carol"})),
+    ] {
+        alice.does(command, fields).await;
+    }
+    assert_eq!(unread(&server, "bob").await, 4, "neither one's own nor what is no message");
+    assert_eq!(unread(&server, "alice").await, 1);
+    moves(&mut bob, "read", 3).await;
+    assert_eq!(unread(&server, "bob").await, 2);
+    alice.does("delete", json!({"conversation": "#general", "target": 5})).await;
+    assert_eq!(unread(&server, "bob").await, 2, "a deleted one still counts");
+    alice.says("#general", "twelve").await;
+    drop((alice, bob));
+    server.restart().await;
+    assert_eq!(unread(&server, "bob").await, 3, "also after a restart");
+    let mut bob = server.connects("bob").await;
+    moves(&mut bob, "read", 12).await;
+    assert_eq!(unread(&server, "bob").await, 0);
+    bob.says("#general", "thirteen").await;
+    assert_eq!(unread(&server, "bob").await, 0);
+}
+
+#[tokio::test]
+async fn nobody_moves_a_cursor_where_they_are_not() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut eve = server.connects("eve").await;
+    alice.says("@bob", "hi").await;
+    for command in ["read", "received"] {
+        let fields = json!({"conversation": "@alice:bob", "upto": 1});
+        assert_eq!(eve.is_refused(command, fields).await, ErrorCode::NotFound);
+    }
+    assert_eq!(eve.is_refused("typing", json!({"conversation": "@alice:bob"})).await, ErrorCode::NotFound);
+    alice.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn typing_is_told_to_the_others_and_not_kept() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    let mut phone = server.connects("bob").await;
+    alice.makes_room("general", &["bob"]).await;
+    for device in [&mut bob, &mut phone] {
+        device.sees().await;
+    }
+    bob.does("typing", json!({"conversation": "#general"})).await;
+    assert_eq!(alice.notices().await, typing("bob"));
+    assert_eq!(phone.notices().await, typing("bob"));
+    bob.hears_nothing().await;
+    assert_eq!(alice.log("#general").await.len(), 1);
+}
+
+#[tokio::test]
+async fn in_a_large_room_signals_go_to_ones_own_devices_only() {
+    let server = Server::start_with(|config| config.limits.signal_room = 2).await;
+    let mut alice = server.connects("alice").await;
+    alice.makes_room("general", &["bob", "carol"]).await;
+    let mut bob = server.connects("bob").await;
+    let mut phone = server.connects("bob").await;
+    bob.does("typing", json!({"conversation": "#general"})).await;
+    moves(&mut bob, "received", 1).await;
+    bob.does("read", json!({"conversation": "#general", "upto": 1})).await;
+    assert_eq!(phone.notices().await, typing("bob"));
+    phone.hears_nothing().await;
+    alice.hears_nothing().await;
+    alice.says("#general", "two").await;
+    bob.hears("two").await;
+    moves(&mut bob, "read", 2).await;
+    phone.hears("two").await;
+    assert_eq!(phone.notices().await, read("bob", 2));
+    alice.hears_nothing().await;
+    let members = alice.members("#general").await;
+    assert_eq!(members[1].read, Seq(2), "members tells what the signals do not");
+    alice.does("remove", json!({"conversation": "#general", "user": "carol"})).await;
+    bob.sees().await;
+    moves(&mut bob, "read", 3).await;
+    assert_eq!(alice.notices().await, read("bob", 3), "the room is small again");
+}

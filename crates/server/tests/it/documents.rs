@@ -1,0 +1,79 @@
+//! The machine-readable documents: what is served, what is in `docs/`, and the types are the same.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use switchboard::http::spec;
+use switchboard_protocol::Command;
+
+use crate::support::Server;
+
+fn in_docs(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name)
+}
+
+/// The document as it is in the repository: readable, and with a line for each change.
+fn pretty(document: &Value) -> String {
+    format!("{document:#}\n")
+}
+
+#[test]
+fn the_documents_are_those_of_the_types() {
+    for (name, document) in [("openapi.json", spec::openapi()), ("asyncapi.json", spec::asyncapi())] {
+        let path = in_docs(name);
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, pretty(&document)).expect("written");
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            kept == pretty(&document),
+            "docs/{name} is not what the types say; if the change is meant, update it: \
+             UPDATE_DOCS=1 cargo test -p switchboard-server --test it documents"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_documents_are_served() {
+    let server = Server::serves().await;
+    for (path, wanted) in [("/v1/openapi.json", spec::openapi()), ("/v1/asyncapi.json", spec::asyncapi())] {
+        let answer = server.gets(path).await;
+        assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+        assert_eq!(answer.json(), wanted, "{path}");
+    }
+}
+
+/// Every `$ref` of a document.
+fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get("$ref").and_then(Value::as_str));
+            fields.values().for_each(|field| references(field, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    for document in [spec::openapi(), spec::asyncapi()] {
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(!found.is_empty());
+        for reference in found {
+            let pointer = reference.strip_prefix('#').expect("within the document");
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+    }
+}
+
+#[test]
+fn every_command_is_documented() {
+    let (openapi, asyncapi) = (spec::openapi(), spec::asyncapi());
+    for name in Command::NAMES {
+        let over_http = openapi["paths"][format!("/v1/{name}")]["post"].is_object();
+        assert_eq!(over_http, !["hello", "watch"].contains(name), "{name}");
+        assert!(asyncapi["channels"]["socket"]["messages"][name].is_object(), "{name}");
+    }
+}

@@ -1,0 +1,224 @@
+//! The exact text of the frames: what a client written by hand relies on.
+
+use std::time::Duration;
+
+use serde_json::json;
+use switchboard_protocol::Limits;
+
+use crate::support::{Server, timeless};
+
+#[tokio::test]
+async fn hello_is_answered_by_welcome_and_then_by_what_was_missed() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let room = json!({"room": "general", "title": "General", "public": true, "members": ["bob"]});
+    alice.does("create", room).await;
+    alice.says_once("#general", "k2", "one").await;
+    alice.says_once("#general", "k3", "two").await;
+
+    let mut bob = server.by_hand().await;
+    bob.says(r##"{"type":"hello","user":"bob","device":"laptop","cursors":{"#general":2}}"##).await;
+    let welcome = bob.hears_timeless().await;
+    let (before, connection) = welcome.split_once(r#""connection":""#).expect("a connection");
+    let (connection, after) = connection.split_once('"').expect("a name in quotes");
+    assert_eq!(before, r#"{"type":"welcome","user":"bob","#);
+    assert!(!connection.is_empty());
+    let limits = serde_json::to_string(&Limits::default().without_rates()).expect("json");
+    let version = env!("CARGO_PKG_VERSION");
+    let conversation = concat!(
+        r##"{"conversation":"#general","title":"General","public":true,"role":"member","members":2,"##,
+        r##""head":3,"read":1,"received":1,"unread":2,"last":{"type":"message","##,
+        r##""conversation":"#general","seq":3,"from":"alice","at":"T","key":"k3","text":"two"}}"##
+    );
+    let wanted = format!(
+        r#","server":"switchboard/{version}","limits":{limits},"conversations":[{conversation}],"more":false}}"#
+    );
+    assert_eq!(after, wanted);
+    assert_eq!(
+        bob.hears_timeless().await,
+        r##"{"type":"message","conversation":"#general","seq":3,"from":"alice","at":"T","key":"k3","text":"two"}"##
+    );
+    bob.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn a_message_and_its_ok_are_those_of_the_contract() {
+    let server = Server::start().await;
+    let mut alice = server.by_hand_as("alice").await;
+    let mut bob = server.by_hand_as("bob").await;
+    alice.says(r#"{"type":"send","id":1,"to":"@bob","key":"a1","text":"hi"}"#).await;
+    assert_eq!(
+        alice.hears_timeless().await,
+        r#"{"type":"ok","id":1,"conversation":"@alice:bob","seq":1,"at":"T"}"#
+    );
+    assert_eq!(
+        bob.hears_timeless().await,
+        r#"{"type":"message","conversation":"@alice:bob","seq":1,"from":"alice","at":"T","key":"a1","text":"hi"}"#
+    );
+    bob.says(
+        r#"{"type":"send","to":"@alice","key":"b \"1\"","data":{"b":[1,null],"a":"é"},"text":"<b>\r\n","reply_to":1}"#,
+    )
+    .await;
+    assert_eq!(
+        bob.hears_timeless().await,
+        r#"{"type":"ok","conversation":"@alice:bob","seq":2,"at":"T"}"#,
+        "without an id there is none in the answer"
+    );
+    assert_eq!(
+        alice.hears_timeless().await,
+        r#"{"type":"message","conversation":"@alice:bob","seq":2,"from":"bob","at":"T","key":"b \"1\"","data":{"a":"é","b":[1,null]},"reply_to":1,"text":"<b>\r\n"}"#
+    );
+}
+
+#[tokio::test]
+async fn a_retry_is_a_duplicate_and_another_body_a_conflict() {
+    let server = Server::start().await;
+    let mut alice = server.by_hand_as("alice").await;
+    let send = |id: &str, text: &str| {
+        format!(r#"{{"type":"send","id":"{id}","to":"@bob","key":"a1","text":"{text}"}}"#)
+    };
+    alice.says(&send("first", "hi")).await;
+    let first = alice.hears().await;
+    alice.says(&send("again", "hi")).await;
+    let again = first.replace("first", "again").replace('}', r#","duplicate":true}"#);
+    assert_eq!(alice.hears().await, again, "the same seq and time");
+    alice.says(&send("other", "ho")).await;
+    assert_eq!(
+        alice.hears().await,
+        r#"{"type":"error","id":"other","code":"key_conflict","message":"this `key` was used for another message; a new message needs a new key","retryable":false}"#
+    );
+}
+
+#[tokio::test]
+async fn a_cursor_too_far_behind_is_told_the_gap() {
+    let server = Server::start_with(|config| config.limits.replay = 3).await;
+    let mut alice = server.connects("alice").await;
+    alice.makes_room("general", &["bob"]).await;
+    for n in 2..=9 {
+        alice.says("#general", &n.to_string()).await;
+    }
+    let mut bob = server.by_hand().await;
+    bob.says(r##"{"type":"hello","user":"bob","cursors":{"#general":5}}"##).await;
+    bob.hears().await;
+    assert_eq!(bob.hears().await, r##"{"type":"gap","conversation":"#general","after":5,"head":9}"##);
+    bob.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_with_its_id() {
+    let server = Server::start().await;
+    let mut alice = server.by_hand_as("alice").await;
+    for (ping, pong) in [
+        (r#"{"type":"ping","id":7}"#, r#"{"type":"pong","id":7}"#),
+        (r#"{"id":"x","type":"ping"}"#, r#"{"type":"pong","id":"x"}"#),
+        (r#"{"type":"ping"}"#, r#"{"type":"pong"}"#),
+    ] {
+        alice.says(ping).await;
+        assert_eq!(alice.hears().await, pong);
+    }
+}
+
+#[tokio::test]
+async fn an_error_says_which_command_and_which_field() {
+    let server = Server::start().await;
+    let mut alice = server.by_hand_as("alice").await;
+    for (frame, error) in [
+        (
+            r##"{"type":"send","id":1,"to":"#nowhere","text":"hi"}"##,
+            r#"{"type":"error","id":1,"code":"not_found","message":"there is no such thing, or it is not yours to see","retryable":false}"#,
+        ),
+        (
+            r#"{"type":"send","id":"two","to":"@bob"}"#,
+            r#"{"type":"error","id":"two","code":"bad_field","message":"text: a message has a `text` that is not empty, or `data`, or both","retryable":false,"field":"text"}"#,
+        ),
+    ] {
+        alice.says(frame).await;
+        assert_eq!(alice.hears().await, error);
+    }
+}
+
+#[tokio::test]
+async fn signals_are_those_of_the_contract() {
+    let server = Server::start_with(|config| config.presence_grace = Duration::from_millis(50)).await;
+    let mut alice = server.by_hand_as("alice").await;
+    let mut bob = server.by_hand_as("bob").await;
+    alice.asks(r#"{"type":"send","to":"@bob","text":"hi"}"#).await;
+    bob.hears().await;
+    for (frame, ok, signal) in [
+        (
+            r#"{"type":"received","id":1,"conversation":"@alice","upto":1}"#,
+            r#"{"type":"ok","id":1,"conversation":"@alice:bob","upto":1}"#,
+            r#"{"type":"received","conversation":"@alice:bob","user":"bob","upto":1}"#,
+        ),
+        (
+            r#"{"type":"read","id":2,"conversation":"@alice:bob","upto":1}"#,
+            r#"{"type":"ok","id":2,"conversation":"@alice:bob","upto":1}"#,
+            r#"{"type":"read","conversation":"@alice:bob","user":"bob","upto":1}"#,
+        ),
+        (
+            r#"{"type":"typing","id":3,"conversation":"@alice"}"#,
+            r#"{"type":"ok","id":3}"#,
+            r#"{"type":"typing","conversation":"@alice:bob","user":"bob"}"#,
+        ),
+    ] {
+        bob.says(frame).await;
+        assert_eq!(bob.hears().await, ok);
+        assert_eq!(alice.hears().await, signal);
+    }
+    let watching = alice.asks(r#"{"type":"watch","id":4,"users":["bob","bob","stranger"]}"#).await;
+    let mut heard = vec![watching.to_string(), alice.hears().await];
+    heard.sort_unstable();
+    assert_eq!(heard, [r#"{"id":4,"type":"ok"}"#, r#"{"type":"presence","user":"bob","online":true}"#]);
+    drop(bob);
+    let gone = alice.hears().await;
+    let time = gone.strip_prefix(r#"{"type":"presence","user":"bob","online":false,"last_seen":""#);
+    let time = time.and_then(|rest| rest.strip_suffix(r#""}"#)).expect(&gone);
+    timeless(&format!(r#""at":"{time}""#));
+}
+
+#[tokio::test]
+async fn every_event_of_a_room_is_told_with_its_fields() {
+    let server = Server::start().await;
+    let mut bob = server.by_hand_as("bob").await;
+    let mut carol = server.by_hand_as("carol").await;
+    let mut alice = server.by_hand_as("alice").await;
+    let mut seq = 0;
+    for (command, fields) in [
+        (
+            r#"{"type":"create","room":"ops","title":"Ops","public":true,"members":["bob"]}"#,
+            r#""members":["bob"],"public":true,"title":"Ops""#,
+        ),
+        (r##"{"type":"send","to":"#ops","key":"k","text":"hi"}"##, r#""key":"k","text":"hi""#),
+        (r##"{"type":"edit","conversation":"#ops","target":2,"text":"ho"}"##, r#""target":2,"text":"ho""#),
+        (
+            r##"{"type":"react","conversation":"#ops","target":2,"emoji":"👍"}"##,
+            r#""emoji":"👍","on":true,"target":2"#,
+        ),
+        (r##"{"type":"delete","conversation":"#ops","target":2}"##, r#""target":2"#),
+        (r##"{"type":"rename","conversation":"#ops","title":"Ops!"}"##, r#""title":"Ops!""#),
+        (r##"{"type":"invite","conversation":"#ops","user":"dave"}"##, r#""role":"member","user":"dave""#),
+        (
+            r##"{"type":"role","conversation":"#ops","user":"dave","role":"reader"}"##,
+            r#""role":"reader","user":"dave""#,
+        ),
+        (r##"{"type":"remove","conversation":"#ops","user":"dave"}"##, r#""user":"dave""#),
+    ] {
+        let ok = alice.asks(command).await;
+        seq += 1;
+        assert_eq!((&ok["type"], &ok["seq"]), (&json!("ok"), &json!(seq)), "{command}: {ok}");
+        let name = command.split('"').nth(3).expect("a type");
+        let name = if name == "send" { "message" } else { name };
+        let told = bob.hears_timeless().await;
+        let wanted = format!(
+            r##"{{"type":"{name}","conversation":"#ops","seq":{seq},"from":"alice","at":"T",{fields}}}"##
+        );
+        assert_eq!(told, wanted);
+    }
+    for command in ["join", "leave"] {
+        carol.asks(&format!(r##"{{"type":"{command}","conversation":"#ops"}}"##)).await;
+        seq += 1;
+        let wanted =
+            format!(r##"{{"type":"{command}","conversation":"#ops","seq":{seq},"from":"carol","at":"T"}}"##);
+        assert_eq!(bob.hears_timeless().await, wanted);
+    }
+}

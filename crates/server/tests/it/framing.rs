@@ -1,0 +1,218 @@
+//! What is wrong below the JSON: lengths, fragments, masks, UTF-8, floods (RFC 6455 section 5 and 7.4.1).
+
+use switchboard_protocol::Limits;
+use tokio::time::{Duration, Instant};
+
+use crate::support::raw::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame, head};
+use crate::support::{Raw, Server};
+
+const PROTOCOL: u16 = 1002;
+const NOT_UTF8: u16 = 1007;
+const POLICY: u16 = 1008;
+const TOO_BIG: u16 = 1009;
+
+const RSV1: u8 = 0x40;
+const RSV2: u8 = 0x20;
+const RSV3: u8 = 0x10;
+
+async fn alice(server: &Server) -> Raw {
+    let mut raw = Raw::connect(server.address()).await;
+    raw.enters_as("alice").await;
+    raw
+}
+
+async fn stranger(server: &Server) -> Raw {
+    let mut raw = Raw::connect(server.address()).await;
+    raw.shakes_hands().await;
+    raw
+}
+
+/// Whoever writes these bytes is closed with this code, before `hello` and after.
+async fn closes(server: &Server, bytes: &[u8], code: u16, what: &str) {
+    for mut raw in [stranger(server).await, alice(server).await] {
+        raw.writes(bytes).await;
+        assert_eq!(raw.is_closed().await, code, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_length_beyond_the_limit_is_refused_before_its_bytes_come() {
+    let server = Server::start().await;
+    for len in [(1 << 63) - 1, u64::MAX, 1 << 32, u64::from(Limits::default().frame) + 1] {
+        closes(&server, &head(FIN | TEXT, len), TOO_BIG, &len.to_string()).await;
+        closes(&server, &head(FIN | BINARY, len), TOO_BIG, &len.to_string()).await;
+    }
+    let mut hello = stranger(&server).await;
+    hello.writes(head(FIN | TEXT, u64::from(Limits::default().hello_frame) + 1)).await;
+    assert_eq!(hello.is_closed().await, TOO_BIG, "whoever has not said who they are gets less room");
+}
+
+#[tokio::test]
+async fn one_byte_over_the_limit_is_too_many_in_fragments_too() {
+    let server = Server::start().await;
+    let most = Limits::default().frame as usize;
+    let full = vec![b' '; most];
+    let mut raw = alice(&server).await;
+    raw.writes(frame(FIN | TEXT, &full)).await;
+    assert_eq!(raw.next().await.json()["code"], "bad_frame", "just within the limit");
+    raw.writes(frame(TEXT, &full[1..])).await;
+    raw.writes(frame(FIN, b" ")).await;
+    assert_eq!(raw.next().await.json()["code"], "bad_frame", "the same in fragments");
+    raw.writes(frame(TEXT, &full[1..])).await;
+    raw.writes(frame(CONTINUATION, b" ")).await;
+    raw.writes(head(FIN, 1)).await;
+    assert_eq!(raw.is_closed().await, TOO_BIG, "at the first byte beyond");
+}
+
+#[tokio::test]
+async fn a_million_fragments_are_cut_by_their_number() {
+    let server = Server::start().await;
+    for payload in ["", "x"] {
+        let mut raw = alice(&server).await;
+        raw.writes(frame(TEXT, payload.as_bytes())).await;
+        let thousand = frame(CONTINUATION, payload.as_bytes()).repeat(1_000);
+        let mut written = 0;
+        while written < 1_000 && raw.tries_to_write(&thousand).await.is_ok() {
+            written += 1;
+        }
+        assert_eq!(raw.next().await.close_code(), POLICY, "after {written} thousand");
+    }
+    // As many as are allowed are a message.
+    let mut raw = alice(&server).await;
+    raw.writes(frame(TEXT, br#"{"type":"#)).await;
+    raw.writes(frame(CONTINUATION, b"").repeat(Limits::default().fragments as usize - 2)).await;
+    raw.writes(frame(FIN, br#""ping"}"#)).await;
+    assert_eq!(raw.next().await.json()["type"], "pong");
+}
+
+#[tokio::test]
+async fn broken_framing_is_a_protocol_error() {
+    let server = Server::start().await;
+    let ping = br#"{"type":"ping"}"#;
+    let mut unmasked = vec![FIN | TEXT, 15];
+    unmasked.extend(ping);
+    let fragmented = |second: Vec<u8>| [frame(TEXT, b"{"), second].concat();
+    for (bytes, what) in [
+        (unmasked, "an unmasked frame"),
+        (frame(FIN | RSV1 | TEXT, ping), "RSV1 without compression"),
+        (frame(FIN | RSV2 | TEXT, ping), "RSV2"),
+        (frame(FIN | RSV3 | PING, b""), "RSV3"),
+        (frame(PING, b""), "a ping in fragments"),
+        (frame(CLOSE, b""), "a close frame in fragments"),
+        (head(FIN | PING, 126), "a ping over 125 bytes"),
+        (head(FIN | PONG, 70_000), "a pong of 70,000 bytes"),
+        (head(FIN | CLOSE, 126), "a close frame over 125 bytes"),
+        (frame(FIN | CONTINUATION, b"x"), "the end of nothing"),
+        (fragmented(frame(FIN | TEXT, b"}")), "a message within a message"),
+        (fragmented(frame(FIN | BINARY, b"}")), "another kind of message within a message"),
+        (frame(FIN | CLOSE, b"x"), "half a close code"),
+        (frame(FIN | CLOSE, &999_u16.to_be_bytes()), "a close code below all"),
+        (frame(FIN | CLOSE, &1005_u16.to_be_bytes()), "a close code that is never sent"),
+        (frame(FIN | CLOSE, &5000_u16.to_be_bytes()), "a close code above all"),
+    ] {
+        closes(&server, &bytes, PROTOCOL, what).await;
+    }
+    for opcode in (0x3..=0x7).chain(0xB..=0xF) {
+        closes(&server, &frame(FIN | opcode, b""), PROTOCOL, "a reserved opcode").await;
+    }
+}
+
+#[tokio::test]
+async fn text_that_is_not_utf8_is_refused_wherever_it_is_cut() {
+    let server = Server::start().await;
+    let euro = "€".as_bytes();
+    let halves = |second: &[u8]| [frame(TEXT, &euro[..2]), frame(FIN, second)].concat();
+    for (bytes, what) in [
+        (frame(FIN | TEXT, b"\xFF"), "a byte that UTF-8 does not have"),
+        (frame(FIN | TEXT, b"\xC0\x80"), "an overlong NUL"),
+        (frame(FIN | TEXT, b"\xED\xA0\x80"), "a surrogate"),
+        (frame(FIN | TEXT, &euro[..2]), "two thirds of a character"),
+        (halves(b"x"), "another byte than the last third"),
+        (halves(b""), "no last third"),
+        (frame(FIN | CLOSE, b"\x03\xE8\xFF"), "a reason that is not UTF-8"),
+    ] {
+        closes(&server, &bytes, NOT_UTF8, what).await;
+    }
+    let mut raw = alice(&server).await;
+    let text = r#"{"type":"send","to":"@bob","key":"k","text":"€"}"#.as_bytes();
+    let cut = text.len() - 3;
+    raw.writes(frame(TEXT, &text[..cut])).await;
+    raw.writes(frame(FIN | PING, b"between")).await;
+    raw.writes(frame(FIN, &text[cut..])).await;
+    let pong = raw.next().await;
+    assert_eq!((pong.opcode, &pong.payload[..]), (PONG, &b"between"[..]));
+    assert_eq!(raw.next().await.json()["seq"], 1, "a character may be cut, if its rest comes");
+}
+
+#[tokio::test]
+async fn a_binary_frame_is_an_error_and_the_connection_stays() {
+    let server = Server::start().await;
+    let mut raw = alice(&server).await;
+    for bytes in [&b"\xFF\x00"[..], br#"{"type":"ping"}"#, b""] {
+        raw.writes(frame(FIN | BINARY, bytes)).await;
+        assert_eq!(raw.next().await.json()["code"], "bad_frame");
+    }
+    raw.goes_on().await;
+    let mut raw = stranger(&server).await;
+    raw.writes(frame(FIN | BINARY, br#"{"type":"hello","user":"alice"}"#)).await;
+    assert_eq!(raw.is_closed().await, POLICY, "the first frame is `hello`");
+}
+
+#[tokio::test]
+async fn a_close_is_answered_and_ends_the_connection() {
+    let server = Server::start().await;
+    for payload in [&b""[..], b"\x03\xE8", b"\x03\xE8bye", b"\x0F\xA0"] {
+        let mut raw = alice(&server).await;
+        raw.writes(frame(FIN | CLOSE, payload)).await;
+        assert_eq!(raw.next().await.close_code(), 1000);
+        raw.is_cut().await;
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_counts_against_the_rate() {
+    let server = Server::start_with(|config| config.limits.frames_per_connection = 20).await;
+    for opcode in [PING, PONG] {
+        let mut raw = alice(&server).await;
+        let started = Instant::now();
+        // Within a burst of five seconds' worth, told by silence; then cut.
+        while raw.tries_to_write(frame(FIN | opcode, b"")).await.is_ok() {
+            assert!(started.elapsed() < Duration::from_secs(15), "the flood goes on");
+            tokio::task::yield_now().await;
+        }
+        let mut pongs = 0;
+        let code = loop {
+            let next = raw.next().await;
+            match next.opcode {
+                PONG => pongs += 1,
+                TEXT => assert_eq!(next.json()["code"], "rate_limited"),
+                _ => break next.close_code(),
+            }
+        };
+        assert_eq!(code, POLICY);
+        assert!(pongs <= 200, "{pongs} pongs, with 20 a second and a burst of 100");
+    }
+}
+
+#[tokio::test]
+async fn pongs_do_not_pile_up_for_somebody_who_does_not_read() {
+    const PINGS: u32 = 200_000;
+    let server = Server::start().await;
+    let mut raw = Raw::connect_with_buffer(server.address(), 4_096).await;
+    raw.enters_as("alice").await;
+    for number in 0..PINGS {
+        let mut payload = [0; 125];
+        payload[..4].copy_from_slice(&number.to_be_bytes());
+        raw.writes(frame(FIN | PING, &payload)).await;
+    }
+    let (mut pongs, mut last) = (0, None);
+    while last != Some(PINGS - 1) {
+        let pong = raw.next().await;
+        assert_eq!(pong.opcode, PONG);
+        let number = u32::from_be_bytes(pong.payload[..4].try_into().expect("four bytes"));
+        assert!(last < Some(number), "{number} after {last:?}");
+        (pongs, last) = (pongs + 1, Some(number));
+    }
+    // What the kernel took is out of the server's hands; the rest was one pong at a time.
+    assert!(pongs < PINGS / 10, "{pongs} of {PINGS} pongs waited");
+}

@@ -1,0 +1,194 @@
+//! Limits: what happens at each, and that they are told.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use switchboard_client::{Client, ClientError};
+use switchboard_protocol::reply::{OkBody, Reply};
+use switchboard_protocol::{ErrorCode, Limits};
+
+use crate::support::{Server, command, eventually};
+
+fn hi() -> Value {
+    json!({"to": "@bob", "text": "hi"})
+}
+
+#[tokio::test]
+async fn the_limits_are_told_in_welcome() {
+    let limits = Limits { text: 100, replay: 7, sends_per_user: 3, ..Limits::default() };
+    let server = Server::start_with(|config| config.limits = limits.clone()).await;
+    assert_eq!(server.connects("alice").await.welcome.limits, limits);
+}
+
+#[tokio::test]
+async fn a_connection_that_sends_too_fast_is_told_how_long_to_wait() {
+    let server = Server::start_with(|config| config.limits.sends_per_connection = 2).await;
+    let mut alice = server.connects("alice").await;
+    let mut phone = server.connects("alice").await;
+    for _ in 0..10 {
+        alice.does("send", hi()).await;
+    }
+    let failure = alice.tries("send", hi()).await.expect_err("five seconds' worth at once, and no more");
+    assert_eq!((failure.code, failure.retryable), (ErrorCode::RateLimited, true));
+    let wait = failure.retry_after.expect("how long");
+    assert!((1..=500).contains(&wait), "{wait}");
+    assert_eq!(
+        alice.is_refused("react", json!({"conversation": "@bob", "target": 1, "emoji": "x"})).await,
+        ErrorCode::RateLimited
+    );
+    alice.does("read", json!({"conversation": "@bob", "upto": 10})).await;
+    assert_eq!(alice.log("@bob").await.len(), 10, "nothing was stored, and reading goes on");
+    phone.does("send", hi()).await;
+    // waits for: the time that the server told
+    tokio::time::sleep(Duration::from_millis(wait)).await;
+    alice.does("send", hi()).await;
+}
+
+#[tokio::test]
+async fn a_user_who_sends_too_fast_is_told_so_on_every_connection_and_door() {
+    let server = Server::serves_with(|config| {
+        config.limits = Limits { sends_per_user: 2, ..Limits::default().without_rates() };
+    })
+    .await;
+    let mut alice = server.connects("alice").await;
+    let mut phone = server.connects("alice").await;
+    for _ in 0..5 {
+        alice.does("send", hi()).await;
+        phone.does("send", hi()).await;
+    }
+    assert_eq!(phone.is_refused("send", hi()).await, ErrorCode::RateLimited);
+    let answer = server.posts_as(&server.token("alice", Duration::from_secs(60)), "send", hi()).await;
+    assert_eq!((answer.status, answer.code().as_str()), (429, "rate_limited"));
+    assert_eq!((answer.header("retry-after"), &answer.json()["retryable"]), ("1", &json!(true)));
+    assert!(answer.json()["retry_after"].as_u64().is_some_and(|ms| (1..=500).contains(&ms)), "{answer:?}");
+    let mut carol = server.connects("carol").await;
+    carol.does("send", hi()).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_frames_is_told_and_then_cut() {
+    let server = Server::start_with(|config| config.limits.frames_per_connection = 5).await;
+    let mut bob = server.connects("bob").await;
+    let mut hand = server.by_hand_as("alice").await;
+    for _ in 0..25 {
+        assert_eq!(hand.asks(r#"{"type":"ping"}"#).await["type"], "pong");
+    }
+    let told = hand.asks(r#"{"type":"ping","id":9}"#).await;
+    assert_eq!((&told["code"], &told["id"]), (&json!("rate_limited"), &json!(9)));
+    assert!(told["retry_after"].is_u64(), "{told}");
+    assert_eq!(hand.floods(r#"{"type":"ping"}"#).await, 1008);
+    bob.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn a_user_has_so_many_connections_and_no_more() {
+    let server = Server::start_with(|config| config.limits.connections_per_user = 2).await;
+    let first = server.connects("alice").await;
+    let mut second = server.connects("alice").await;
+    let mut third = server.by_hand().await;
+    third.says(r#"{"type":"hello","user":"alice"}"#).await;
+    let (error, code) = third.last_words().await;
+    let error = error.expect("an error");
+    assert_eq!((&error["code"], &error["retryable"], code), (&json!("rate_limited"), &json!(true), 1013));
+    assert!(error["retry_after"].is_u64(), "{error}");
+    server.connects("bob").await;
+    second.hears_nothing().await;
+    drop(first);
+    eventually("there is a place again", || async {
+        server.tries_to_connect(server.hello("alice", &[])).await.ok()
+    })
+    .await;
+}
+
+/// The status with which a WebSocket is refused.
+async fn refused_with(server: &Server) -> Option<u16> {
+    match Client::open(&server.url()).await {
+        Err(ClientError::Handshake { status, .. }) => Some(status),
+        Err(other) => panic!("{other}"),
+        Ok(_) => None,
+    }
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_and_no_more() {
+    let server = Server::start_with(|config| config.limits.connections_per_address = 2).await;
+    let alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    assert_eq!(refused_with(&server).await, Some(429));
+    let answer = server.gets("/livez").await;
+    assert_eq!((answer.status, answer.code().as_str()), (429, "rate_limited"));
+    bob.hears_nothing().await;
+    drop(alice);
+    eventually("there is a place again", || async { refused_with(&server).await.is_none().then_some(()) })
+        .await;
+}
+
+#[tokio::test]
+async fn a_server_has_so_many_connections_and_no_more() {
+    let server = Server::start_with(|config| config.limits.connections = 1).await;
+    let alice = server.connects("alice").await;
+    assert_eq!(refused_with(&server).await, Some(503));
+    drop(alice);
+    eventually("there is a place again", || async { refused_with(&server).await.is_none().then_some(()) })
+        .await;
+}
+
+#[tokio::test]
+async fn what_is_just_within_the_limits_goes_through() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    // The limit is in bytes, whatever the letters.
+    for text in ["x".repeat(16 * 1024), "é".repeat(8 * 1024)] {
+        alice.says("@bob", &text).await;
+        bob.hears(&text).await;
+    }
+    let data = json!({"to": "@bob", "data": {"a": "x".repeat(16 * 1024 - r#"{"a":""}"#.len())}});
+    alice.does("send", data).await;
+    let mut hand = server.by_hand_as("carol").await;
+    let ping = r#"{"type":"ping"}"#;
+    let longest = format!("{ping}{}", " ".repeat(64 * 1024 - ping.len()));
+    assert_eq!(hand.asks(&longest).await["type"], "pong");
+    hand.says(&format!("{longest} ")).await;
+    assert_eq!(hand.last_words().await, (None, 1009));
+}
+
+#[tokio::test]
+async fn a_page_ends_at_its_limits_and_says_that_there_is_more() {
+    let server = Server::start_with(|config| {
+        config.limits.page = 10;
+        config.limits.page_bytes = 8 * 1024;
+    })
+    .await;
+    let mut alice = server.connects("alice").await;
+    for n in 0..15 {
+        alice.says("@bob", &n.to_string()).await;
+    }
+    for (limit, wanted) in [(json!(1_000), 10), (json!(3), 3), (json!(0), 1), (Value::Null, 5)] {
+        let page = alice.does("sync", json!({"conversation": "@bob", "limit": limit})).await;
+        let OkBody::Log { events, more, .. } = page else { panic!("{page:?}") };
+        assert_eq!((events.len(), more), (wanted, true), "limit {limit}");
+    }
+    for _ in 0..15 {
+        alice.says("@carol", &"x".repeat(3_000)).await;
+    }
+    for command in ["sync", "history"] {
+        let (items, more) = match alice.does(command, json!({"conversation": "@carol", "limit": 10})).await {
+            OkBody::Log { events, more, .. } => (events.len(), more),
+            OkBody::History { messages, more, .. } => (messages.len(), more),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((items, more), (3, true), "{command}: of 3 KB each, until 8 KB are full");
+    }
+    assert_eq!(alice.log("@carol").await.len(), 15, "page by page everything comes");
+}
+
+#[tokio::test]
+async fn more_commands_at_once_than_may_wait_are_all_answered() {
+    let server = Server::start_with(|config| config.limits.in_flight = 2).await;
+    let mut alice = server.connects("alice").await;
+    let ids = alice.client.submit_all((0..100).map(|_| command("send", &hi()))).await.expect("sent");
+    for _ in ids {
+        assert!(matches!(alice.is_told().await, Reply::Ok(_)));
+    }
+}

@@ -1,0 +1,215 @@
+//! Messages after they were sent: edited, reacted to, deleted, and read as they stand now.
+
+use std::path::Path;
+
+use serde_json::json;
+use switchboard_protocol::{ErrorCode, EventBody, Seq};
+
+use crate::support::{Person, Server, eventually, user};
+
+/// A room of alice, who is its admin, bob and carol, with a message of bob's: seq 2.
+async fn room() -> (Server, Person, Person, Person) {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    let mut carol = server.connects("carol").await;
+    alice.makes_room("ops", &["bob", "carol"]).await;
+    bob.sees().await;
+    carol.sees().await;
+    assert_eq!(bob.says_once("#ops", "k", "hello").await.seq, 2);
+    alice.hears("hello").await;
+    carol.hears("hello").await;
+    (server, alice, bob, carol)
+}
+
+fn at(target: u64) -> serde_json::Value {
+    json!({"conversation": "#ops", "target": target})
+}
+
+fn edit(target: u64, text: &str) -> serde_json::Value {
+    json!({"conversation": "#ops", "target": target, "text": text})
+}
+
+fn react(emoji: &str, on: bool) -> serde_json::Value {
+    json!({"conversation": "#ops", "target": 2, "emoji": emoji, "on": on})
+}
+
+#[tokio::test]
+async fn an_edit_is_told_and_folded_into_the_history() {
+    let (_server, mut alice, mut bob, _) = room().await;
+    assert_eq!(bob.stores("edit", edit(2, "hullo")).await.seq, 3);
+    let EventBody::Edit { target: Seq(2), text, .. } = alice.sees().await.body else { panic!("no edit") };
+    assert_eq!(text.expect("a text").as_str(), "hullo");
+    let data = json!({"conversation": "#ops", "target": 2, "data": {"x": 1}});
+    bob.does("edit", data).await;
+    let message = alice.message("#ops", 2).await;
+    assert!(message.text.is_none(), "what is left out is gone");
+    assert_eq!(message.data.expect("data").as_map()["x"], 1);
+    let edited = message.edited.expect("edited");
+    assert_eq!(edited.seq, Seq(4));
+    assert!(edited.at >= message.at);
+    let summary = alice.summary("#ops").await;
+    assert_eq!((summary.head, summary.last.expect("the last message").seq), (Seq(4), Seq(2)));
+    let log = alice.log_after("#ops", 1).await;
+    let EventBody::Message { text, .. } = &log[0].body else { panic!("{log:?}") };
+    assert_eq!(text.as_ref().expect("a text").as_str(), "hello", "the log is what was said");
+}
+
+#[tokio::test]
+async fn only_its_author_edits_a_message() {
+    let (_server, mut alice, mut bob, mut carol) = room().await;
+    for other in [&mut alice, &mut carol] {
+        assert_eq!(other.is_refused("edit", edit(2, "hullo")).await, ErrorCode::Forbidden);
+    }
+    assert_eq!(bob.is_refused("edit", edit(1, "x")).await, ErrorCode::NotFound, "it is no message");
+    assert_eq!(bob.is_refused("edit", edit(3, "x")).await, ErrorCode::NotFound, "there is none");
+    assert_eq!(bob.is_refused("edit", edit(2, "")).await, ErrorCode::BadField, "an empty one");
+    assert_eq!(alice.log("#ops").await.len(), 2);
+}
+
+#[tokio::test]
+async fn reactions_are_set_once_and_taken_back() {
+    let (_server, mut alice, mut bob, mut carol) = room().await;
+    let first = carol.stores("react", react("👍", true)).await;
+    assert_eq!((first.seq, first.duplicate), (3, false));
+    let again = carol.stores("react", react("👍", true)).await;
+    assert_eq!((again.seq, again.duplicate), (3, true));
+    alice.does("react", react("👍", true)).await;
+    alice.does("react", react("🎉", true)).await;
+    let EventBody::React { emoji, on, .. } = bob.sees().await.body else { panic!("no reaction") };
+    assert_eq!((emoji.as_str(), on), ("👍", true));
+    let reactions = bob.message("#ops", 2).await.reactions;
+    assert_eq!(reactions["👍"], [user("carol"), user("alice")], "in the order of reacting");
+    assert_eq!(reactions["🎉"], [user("alice")]);
+
+    assert_eq!(carol.stores("react", react("👍", false)).await.seq, 6);
+    let again = carol.stores("react", react("👍", false)).await;
+    assert_eq!((again.seq, again.duplicate), (6, true));
+    assert_eq!(carol.is_refused("react", react("🎉", false)).await, ErrorCode::NotFound);
+    assert_eq!(bob.message("#ops", 2).await.reactions["👍"], [user("alice")]);
+    carol.does("react", react("👍", true)).await;
+    assert_eq!(bob.message("#ops", 2).await.reactions["👍"], [user("alice"), user("carol")]);
+}
+
+#[tokio::test]
+async fn a_message_has_so_many_reactions_and_no_more() {
+    let server = Server::start_with(|config| config.limits.reactions = 2).await;
+    let mut alice = server.connects("alice").await;
+    alice.makes_room("ops", &["bob"]).await;
+    alice.says("#ops", "hello").await;
+    alice.does("react", react("1", true)).await;
+    alice.does("react", react("2", true)).await;
+    assert_eq!(alice.is_refused("react", react("3", true)).await, ErrorCode::TooLarge);
+    alice.does("react", react("2", false)).await;
+    alice.does("react", react("3", true)).await;
+}
+
+#[tokio::test]
+async fn the_author_or_an_admin_deletes_a_message() {
+    let (_server, mut alice, mut bob, mut carol) = room().await;
+    assert_eq!(carol.is_refused("delete", at(2)).await, ErrorCode::Forbidden);
+    assert_eq!(bob.is_refused("delete", at(1)).await, ErrorCode::NotFound, "it is no message");
+    let deleted = alice.stores("delete", at(2)).await;
+    assert_eq!((deleted.seq, deleted.duplicate), (3, false));
+    for member in [&mut bob, &mut carol] {
+        assert_eq!(member.sees().await.body, EventBody::Delete { target: Seq(2) });
+    }
+    let again = bob.stores("delete", at(2)).await;
+    assert_eq!((again.seq, again.duplicate), (3, true));
+    bob.says("#ops", "my own").await;
+    bob.does("delete", at(4)).await;
+    assert_eq!(bob.is_refused("edit", edit(4, "back again")).await, ErrorCode::NotFound);
+    let reaction = json!({"conversation": "#ops", "target": 4, "emoji": "👍"});
+    assert_eq!(alice.is_refused("react", reaction).await, ErrorCode::NotFound);
+    carol.says("@bob", "between us").await;
+    let theirs = json!({"conversation": "@carol", "target": 1});
+    assert_eq!(bob.is_refused("delete", theirs).await, ErrorCode::Forbidden, "here nobody is an admin");
+}
+
+#[tokio::test]
+async fn a_deleted_message_keeps_its_place_and_loses_its_content() {
+    let (server, mut alice, mut bob, _) = room().await;
+    bob.does("edit", edit(2, "hullo")).await;
+    alice.does("react", react("👍", true)).await;
+    bob.does("delete", at(2)).await;
+    let message = alice.message("#ops", 2).await;
+    assert!(message.deleted && message.text.is_none() && message.edited.is_none(), "{message:?}");
+    assert!(message.reactions.is_empty(), "{message:?}");
+    assert_eq!(alice.summary("#ops").await.last.expect("the last message"), message);
+    let log = alice.log("#ops").await;
+    assert_eq!(log.len(), 5);
+    assert!(matches!(&log[1].body, EventBody::Message { text: None, deleted: true, .. }), "{log:?}");
+    assert!(matches!(&log[2].body, EventBody::Edit { text: None, deleted: true, .. }), "{log:?}");
+    let mut late = server.resumes("carol", &[("#ops", 1)]).await;
+    assert!(matches!(late.sees().await.body, EventBody::Message { text: None, deleted: true, .. }));
+    let again = bob.says_once("#ops", "k", "hello").await;
+    assert_eq!((again.seq, again.duplicate), (2, true), "a late retry does not bring it back");
+}
+
+/// The files of the database that have these bytes in them.
+fn files_with(data: &Path, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(data).expect("the directory") {
+        let path = entry.expect("an entry").path();
+        // A file that goes away has nothing in it.
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
+            found.push(path.file_name().expect("a name").to_string_lossy().into_owned());
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_nowhere_in_the_files() {
+    const SECRET: &str = "the-codeword-is-swordfish";
+    const EDITED: &str = "the-codeword-is-marlin";
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    alice.makes_room("ops", &["bob"]).await;
+    let seq = alice.says("#ops", SECRET).await;
+    alice.does("edit", edit(seq, EDITED)).await;
+    // Enough around it that it is not alone on its page.
+    for n in 0..50 {
+        alice.says("#ops", &format!("message {n}")).await;
+    }
+    for text in [SECRET, EDITED] {
+        assert!(!files_with(server.data(), text).is_empty(), "the search finds what is there");
+    }
+    alice.does("delete", at(seq)).await;
+    eventually("the content is gone from every file", || async {
+        let found = [files_with(server.data(), SECRET), files_with(server.data(), EDITED)].concat();
+        found.is_empty().then_some(())
+    })
+    .await;
+    assert!(!files_with(server.data(), "message 7").is_empty(), "and only that");
+}
+
+#[tokio::test]
+async fn history_comes_page_by_page_backwards() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    alice.makes_room("ops", &["bob"]).await;
+    for n in 0..25 {
+        let seq = alice.says("#ops", &n.to_string()).await;
+        alice.does("react", json!({"conversation": "#ops", "target": seq, "emoji": "👍"})).await;
+    }
+    let (mut texts, mut before, mut more) = (Vec::new(), None::<Seq>, true);
+    while more {
+        let mut fields = json!({"conversation": "#ops", "limit": 10});
+        if let Some(before) = before {
+            fields["before"] = json!(before);
+        }
+        let page = alice.does("history", fields).await;
+        let switchboard_protocol::reply::OkBody::History { messages, more: again, .. } = page else {
+            panic!("{page:?}")
+        };
+        assert!(messages.is_sorted_by_key(|message| message.seq));
+        assert!(messages.len() == 10 || !again);
+        before = messages.first().map(|message| message.seq);
+        let page: Vec<_> = messages.iter().map(|m| m.text.as_ref().expect("text").to_string()).collect();
+        texts.splice(0..0, page);
+        more = again;
+    }
+    assert_eq!(texts, (0..25).map(|n| n.to_string()).collect::<Vec<_>>());
+}

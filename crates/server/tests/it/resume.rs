@@ -1,0 +1,331 @@
+//! Away and back: exactly what was missed, then what comes, with nothing between the two.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use switchboard_protocol::reply::{Ok as OkFrame, OkBody, Reply, ServerFrame};
+use switchboard_protocol::{ErrorCode, Seq};
+use tokio::task::JoinSet;
+
+use crate::support::{Person, Server, Stored, command, conversation, text_of};
+
+/// Writes many messages without waiting for each, and then for all.
+async fn says_many(person: &mut Person, to: &str, texts: impl Iterator<Item = String>) {
+    let sends = texts.map(|text| command("send", &json!({"to": to, "text": text})));
+    let ids = person.client.submit_all(sends).await.expect("sent");
+    for _ in ids {
+        let reply = person.is_told().await;
+        assert!(matches!(reply, Reply::Ok(_)), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_was_offline_for_a_thousand_messages_gets_each_once_and_in_order() {
+    const MISSED: u64 = 1_000;
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    alice.makes_room("general", &["bob"]).await;
+    alice.says("#general", "before").await;
+    assert_eq!(bob.sees().await.seq, Seq(1));
+    let cursor = bob.hears("before").await.seq.0;
+    drop(bob);
+    says_many(&mut alice, "#general", (1..=MISSED).map(|n| n.to_string())).await;
+
+    let mut bob = server.resumes("bob", &[("#general", cursor)]).await;
+    assert_eq!(bob.welcome.conversations[0].head, Seq(cursor + MISSED));
+    alice.says("#general", "after").await;
+    for n in 1..=MISSED {
+        assert_eq!(bob.hears(&n.to_string()).await.seq, Seq(cursor + n));
+    }
+    bob.hears("after").await;
+    bob.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn every_conversation_is_resumed_from_its_own_cursor() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    for room in ["#a", "#b", "#c"] {
+        alice.makes_room(room, &["bob"]).await;
+        says_many(&mut alice, room, (2..=6).map(|n| n.to_string())).await;
+    }
+    // In #c there is no cursor: it starts at its head.
+    let mut bob = server.resumes("bob", &[("#a", 0), ("#b", 4)]).await;
+    let mut heard: Vec<(String, u64)> = Vec::new();
+    for _ in 0..8 {
+        let event = bob.sees().await;
+        heard.push((event.conversation.to_string(), event.seq.0));
+    }
+    heard.sort();
+    let a = (1..=6).map(|seq| ("#a".to_owned(), seq));
+    let b = (5..=6).map(|seq| ("#b".to_owned(), seq));
+    assert_eq!(heard, a.chain(b).collect::<Vec<_>>());
+    bob.hears_nothing().await;
+    for room in ["#a", "#b", "#c"] {
+        alice.says(room, "live").await;
+        assert_eq!(bob.hears("live").await.seq, Seq(7), "{room}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_said_again_with_its_key_is_stored_once() {
+    let mut server = Server::start().await;
+    let stored = |duplicate| Stored { conversation: "@alice:bob".to_owned(), seq: 2, duplicate };
+    let mut alice = server.connects("alice").await;
+    alice.says("@bob", "another").await;
+    assert_eq!(alice.says_once("@bob", "k1", "hi").await, stored(false));
+    assert_eq!(alice.says_once("@bob", "k1", "hi").await, stored(true), "on the same connection");
+
+    let mut phone = server.connects("alice").await;
+    assert_eq!(phone.says_once("@alice:bob", "k1", "hi").await, stored(true), "from another device");
+    drop((alice, phone));
+    let retry = json!({"as": "alice", "to": "@bob", "key": "k1", "text": "hi"});
+    assert_eq!(server.posts("send", retry).await.ok()["duplicate"], true, "over HTTP");
+    server.restart().await;
+    let mut alice = server.connects("alice").await;
+    assert_eq!(alice.says_once("@bob", "k1", "hi").await, stored(true), "after a restart");
+
+    for other in [
+        json!({"to": "@bob", "key": "k1", "text": "ho"}),
+        json!({"to": "@carol", "key": "k1", "text": "hi"}),
+        json!({"to": "@bob", "key": "k1", "text": "hi", "reply_to": 1}),
+        json!({"to": "@bob", "key": "k1", "text": "hi", "data": {}}),
+        json!({"to": "#nowhere", "key": "k1", "text": "hi"}),
+    ] {
+        assert_eq!(alice.is_refused("send", other).await, ErrorCode::KeyConflict);
+    }
+    let mut bob = server.connects("bob").await;
+    let first_of_bob = Stored { conversation: "@alice:bob".to_owned(), seq: 3, duplicate: false };
+    assert_eq!(bob.says_once("@alice", "k1", "hi").await, first_of_bob, "a key is its sender's own");
+    let texts: Vec<_> =
+        alice.log("@bob").await.iter().filter_map(|e| text_of(e).map(str::to_owned)).collect();
+    assert_eq!(texts, ["another", "hi", "hi"]);
+}
+
+#[tokio::test]
+async fn what_was_stored_is_there_after_a_restart() {
+    let mut server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    alice.makes_room("general", &["bob"]).await;
+    says_many(&mut alice, "#general", (2..=50).map(|n| n.to_string())).await;
+    let before = alice.log("#general").await;
+    drop(alice);
+    server.restart().await;
+    let mut bob = server.resumes("bob", &[("#general", 0)]).await;
+    for event in &before {
+        assert_eq!(&bob.sees().await, event);
+    }
+    assert_eq!(bob.says("#general", "on").await, 51, "the numbers go on");
+}
+
+/// One device of the race: comes with its cursor, writes, hears, goes, and comes again.
+async fn comes_and_goes(server: &Server, name: &str, rounds: u64) {
+    const MESSAGES: usize = 3;
+    let mut cursor = 1;
+    for round in 0..rounds {
+        let mut person = server.resumes(name, &[("#race", cursor)]).await;
+        let sends = (0..MESSAGES).map(|n| {
+            command("send", &json!({"to": "#race", "key": format!("{name}-{round}-{n}"), "text": name}))
+        });
+        person.client.submit_all(sends).await.expect("sent");
+        let (mut own, mut heard) = (BTreeSet::new(), BTreeSet::new());
+        let covered = |own: &BTreeSet<u64>, heard: &BTreeSet<u64>| {
+            let last = own.last().copied().unwrap_or(u64::MAX);
+            (cursor + 1..=last).all(|seq| own.contains(&seq) || heard.contains(&seq))
+        };
+        while own.len() < MESSAGES || !covered(&own, &heard) {
+            match person.next().await {
+                ServerFrame::Reply(Reply::Ok(OkFrame {
+                    body: OkBody::Stored { seq, duplicate, .. },
+                    ..
+                })) => {
+                    assert!(!duplicate);
+                    assert!(seq.0 > cursor && own.insert(seq.0), "{name}: {seq} is answered twice");
+                }
+                ServerFrame::Event(event) => {
+                    let seq = event.seq.0;
+                    let last = heard.last().copied().unwrap_or(cursor);
+                    assert!(seq > last, "{name} hears {seq} after {last}");
+                    heard.insert(seq);
+                }
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        assert!(own.is_disjoint(&heard), "{name} hears its own: {own:?} {heard:?}");
+        cursor = own.last().copied().expect("three");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn between_the_replay_and_the_live_events_nothing_is_lost_or_doubled() {
+    const PEOPLE: u64 = 12;
+    const ROUNDS: u64 = 20;
+    let server = std::sync::Arc::new(Server::start().await);
+    let names: Vec<String> = (0..PEOPLE).map(|n| format!("racer{n}")).collect();
+    let mut host = server.connects("host").await;
+    let members: Vec<&str> = names.iter().map(String::as_str).collect();
+    host.makes_room("race", &members).await;
+    let mut racers = JoinSet::new();
+    for name in names.clone() {
+        let server = server.clone();
+        racers.spawn(async move { comes_and_goes(&server, &name, ROUNDS).await });
+    }
+    while let Some(raced) = racers.join_next().await {
+        raced.expect("the racer found everything");
+    }
+    for seq in 2..=PEOPLE * ROUNDS * 3 + 1 {
+        assert_eq!(host.sees().await.seq, Seq(seq));
+    }
+    host.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn after_a_gap_the_log_is_paged_and_what_follows_is_live() {
+    let server = Server::start_with(|config| config.limits.replay = 10).await;
+    let mut alice = server.connects("alice").await;
+    alice.makes_room("general", &["bob"]).await;
+    says_many(&mut alice, "#general", (2..=30).map(|n| n.to_string())).await;
+
+    let mut bob = server.resumes("bob", &[("#general", 20)]).await;
+    for n in 21..=30 {
+        bob.hears(&n.to_string()).await;
+    }
+    let mut phone = server.resumes("bob", &[("#general", 19)]).await;
+    let gap = phone.is_told().await;
+    let (after, head) = (Seq(19), Seq(30));
+    assert_eq!(gap, Reply::Gap { conversation: conversation("#general"), after, head });
+    alice.says("#general", "31").await;
+    phone.hears("31").await;
+    let (mut cursor, mut pages) = (after, 0);
+    while cursor < head {
+        let page = phone.does("sync", json!({"conversation": "#general", "after": cursor, "limit": 4})).await;
+        let OkBody::Log { events, more, head, .. } = page else { panic!("{page:?}") };
+        assert_eq!((head, more), (Seq(31), cursor.0 + 4 < 31));
+        for event in events {
+            assert_eq!(event.seq, cursor.next());
+            cursor = event.seq;
+        }
+        pages += 1;
+    }
+    assert_eq!(pages, 3, "twelve events, four a page");
+}
+
+#[tokio::test]
+async fn a_cursor_that_cannot_be_is_told_and_the_others_are_followed() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut carol = server.connects("carol").await;
+    carol.makes_room("secret", &[]).await;
+    alice.makes_room("a", &["bob"]).await;
+    alice.makes_room("b", &["bob"]).await;
+    alice.says("#b", "hi").await;
+    let cursors = [("#a", 2), ("#b", 1), ("#nowhere", 0), ("#secret", 0), ("@alice:carol", 0)];
+    let mut bob = server.resumes("bob", &cursors).await;
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let Reply::Error(failure) = bob.is_told().await else { panic!("no error") };
+        told.push((failure.conversation.expect("which").to_string(), failure.code, failure.message));
+    }
+    let codes: Vec<_> = told.iter().map(|(name, code, _)| (name.as_str(), *code)).collect();
+    assert_eq!(
+        codes,
+        [
+            ("#a", ErrorCode::BadCursor),
+            ("#nowhere", ErrorCode::NotFound),
+            ("#secret", ErrorCode::NotFound),
+            ("@alice:carol", ErrorCode::NotFound),
+        ]
+    );
+    assert_eq!(told[1].2, told[2].2, "not there and not allowed look the same");
+    bob.hears("hi").await;
+    alice.says("#a", "live all the same").await;
+    bob.hears("live all the same").await;
+    carol.says("#secret", "psst").await;
+    bob.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn who_comes_in_while_they_connect_hears_everything_from_then_on() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    for round in 0..40 {
+        let (room, name) = (format!("#room{round}"), format!("carol{round}"));
+        alice.makes_room(&room, &[]).await;
+        alice.submits("invite", json!({"conversation": room, "user": name})).await;
+        alice.submits("send", json!({"to": room, "text": "hi"})).await;
+        let mut carol = server.connects(&name).await;
+        for _ in 0..2 {
+            assert!(matches!(alice.is_told().await, Reply::Ok(_)));
+        }
+        // What the welcome knows of is there to be paged; the rest comes.
+        let known = carol.welcome.conversations.first().map_or(1, |summary| summary.head.0);
+        for seq in known + 1..=3 {
+            assert_eq!(carol.sees().await.seq, Seq(seq), "{known} were known");
+        }
+        carol.hears_nothing().await;
+        alice.says(&room, "ho").await;
+        carol.hears("ho").await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_removed_while_they_connect_hears_up_to_the_removal() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    for round in 0..40 {
+        let (room, name) = (format!("#room{round}"), format!("carol{round}"));
+        alice.makes_room(&room, &[&name]).await;
+        alice.submits("send", json!({"to": room, "text": "hi"})).await;
+        alice.submits("remove", json!({"conversation": room, "user": name})).await;
+        alice.submits("send", json!({"to": room, "text": "without you"})).await;
+        let mut carol = server.resumes(&name, &[(room.as_str(), 0)]).await;
+        for _ in 0..3 {
+            assert!(matches!(alice.is_told().await, Reply::Ok(_)));
+        }
+        for seq in 1..=3 {
+            assert_eq!(carol.sees().await.seq, Seq(seq));
+        }
+        carol.hears_nothing().await;
+    }
+}
+
+#[tokio::test]
+async fn somebody_who_left_resumes_up_to_the_leaving() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    alice.makes_public_room("general", &["bob"]).await;
+    alice.says("#general", "two").await;
+    bob.does("leave", json!({"conversation": "#general"})).await;
+    alice.says("#general", "four").await;
+    let mut bob = server.resumes("bob", &[("#general", 1)]).await;
+    assert!(bob.welcome.conversations.is_empty());
+    bob.hears("two").await;
+    assert_eq!(bob.sees().await.seq, Seq(3), "the leaving itself");
+    bob.hears_nothing().await;
+    let mut ahead = server.resumes("bob", &[("#general", 4)]).await;
+    let told = ahead.is_told().await;
+    assert!(matches!(&told, Reply::Error(failure) if failure.code == ErrorCode::BadCursor), "{told:?}");
+}
+
+#[tokio::test]
+async fn two_connections_of_one_device_both_work() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    alice.says("@bob", "one").await;
+    let hello = || {
+        let mut hello = server.hello("bob", &[("@alice:bob", 0)]);
+        hello.device = Some("laptop".parse().expect("a device"));
+        hello
+    };
+    let mut first = server.tries_to_connect(hello()).await.expect("welcome");
+    let mut second = server.tries_to_connect(hello()).await.expect("welcome");
+    assert_ne!(first.welcome.connection, second.welcome.connection);
+    alice.says("@bob", "two").await;
+    for connection in [&mut first, &mut second] {
+        connection.hears("one").await;
+        connection.hears("two").await;
+        connection.hears_nothing().await;
+    }
+}

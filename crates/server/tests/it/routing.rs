@@ -1,0 +1,164 @@
+//! A message reaches every device of everybody in the conversation, once, in one order.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use switchboard_protocol::reply::{Ok as OkFrame, OkBody, Reply, ServerFrame};
+use switchboard_protocol::{CommandId, Seq, Signal};
+
+use crate::support::{Person, Server, command, text_of};
+
+#[tokio::test]
+async fn every_device_of_both_hears_a_direct_message_but_the_one_that_said_it() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut alices_phone = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    let mut bobs_phone = server.connects("bob").await;
+
+    assert_eq!(alice.says("@bob", "hi").await, 1);
+    for device in [&mut alices_phone, &mut bob, &mut bobs_phone] {
+        let event = device.hears("hi").await;
+        assert_eq!(event.conversation.as_str(), "@alice:bob");
+        assert_eq!((event.seq, event.from.as_str()), (Seq(1), "alice"));
+    }
+    assert_eq!(bobs_phone.says("@alice:bob", "ho").await, 2);
+    for device in [&mut alice, &mut alices_phone, &mut bob] {
+        assert_eq!(device.hears("ho").await.from.as_str(), "bob");
+    }
+    for device in [&mut alice, &mut alices_phone, &mut bob, &mut bobs_phone] {
+        device.hears_nothing().await;
+    }
+}
+
+#[tokio::test]
+async fn a_room_of_three_hears_everything_in_one_order() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    let mut carol = server.connects("carol").await;
+    let mut dave = server.connects("dave").await;
+    alice.makes_room("three", &["bob", "carol"]).await;
+    for member in [&mut bob, &mut carol] {
+        assert_eq!(member.sees().await.seq, Seq(1));
+    }
+    for round in 0..3 {
+        for sender in [&mut alice, &mut bob, &mut carol] {
+            let text = format!("{} {round}", sender.name());
+            sender.submits("send", json!({"to": "#three", "text": text})).await;
+        }
+    }
+    let heads = [hears_all(&mut alice).await, hears_all(&mut bob).await, hears_all(&mut carol).await];
+    let log: BTreeMap<u64, String> =
+        alice.log_after("#three", 1).await.iter().map(|e| (e.seq.0, text(e))).collect();
+    assert_eq!(log.len(), 9);
+    for heard in heads {
+        assert_eq!(heard.len(), 6, "everything but one's own three");
+        assert!(heard.is_sorted(), "in the order of seq: {heard:?}");
+        for (seq, text) in heard {
+            assert_eq!(log.get(&seq), Some(&text));
+        }
+    }
+    dave.hears_nothing().await;
+}
+
+/// What a member of the room hears until its three messages are answered and six others have come.
+async fn hears_all(person: &mut Person) -> Vec<(u64, String)> {
+    let (mut answers, mut heard) = (0, Vec::new());
+    while answers < 3 || heard.len() < 6 {
+        match person.next().await {
+            ServerFrame::Reply(Reply::Ok(_)) => answers += 1,
+            ServerFrame::Event(event) => heard.push((event.seq.0, text(&event))),
+            other => panic!("{other:?}"),
+        }
+    }
+    person.hears_nothing().await;
+    heard
+}
+
+fn text(event: &switchboard_protocol::Event) -> String {
+    text_of(event).expect("a message").to_owned()
+}
+
+#[tokio::test]
+async fn pipelined_messages_of_one_connection_keep_their_order() {
+    const MESSAGES: usize = 1_000;
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    let sends = (0..MESSAGES).map(|n| command("send", &json!({"to": "@bob", "text": n.to_string()})));
+    let ids = alice.client.submit_all(sends).await.expect("sent");
+    for (n, id) in ids.enumerate() {
+        let reply = alice.is_told().await;
+        let Reply::Ok(OkFrame { id: answered, body: OkBody::Stored { seq, duplicate, .. } }) = reply else {
+            panic!("{reply:?}")
+        };
+        assert_eq!(answered, Some(CommandId::Number(id)));
+        assert_eq!((seq.0, duplicate), (n as u64 + 1, false));
+    }
+    for n in 0..MESSAGES {
+        let event = bob.hears(&n.to_string()).await;
+        assert_eq!(event.seq.0, n as u64 + 1);
+    }
+}
+
+#[tokio::test]
+async fn each_answer_has_the_id_of_its_command() {
+    let server = Server::start().await;
+    let mut alice = server.by_hand_as("alice").await;
+    let frames = [
+        r#"{"type":"send","id":1,"to":"@bob","text":"hi"}"#,
+        r#"{"type":"history","id":"two","conversation":"@bob"}"#,
+        r#"{"type":"nonsense","id":-3}"#,
+        r#"{"type":"read","id":"","conversation":"@bob","upto":1}"#,
+        r#"{"type":"ping","id":9007199254740991}"#,
+    ];
+    // Each waits for the one before, so that history and read find the message.
+    let mut ids = Vec::new();
+    for frame in frames {
+        ids.push(alice.asks(frame).await["id"].clone());
+    }
+    assert_eq!(ids, [json!(1), json!("two"), json!(-3), json!(""), json!(9_007_199_254_740_991_u64)]);
+}
+
+#[tokio::test]
+async fn a_note_to_self_reaches_ones_other_devices() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut phone = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    alice.says("@alice", "milk").await;
+    let event = phone.hears("milk").await;
+    assert_eq!(event.conversation.as_str(), "@alice:alice");
+    alice.hears_nothing().await;
+    bob.hears_nothing().await;
+    assert_eq!(alice.summary("@alice:alice").await.members, 1);
+}
+
+#[tokio::test]
+async fn conversations_do_not_mix() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    let mut carol = server.connects("carol").await;
+    alice.says("@bob", "for bob").await;
+    alice.says("@carol", "for carol").await;
+    bob.hears("for bob").await;
+    carol.hears("for carol").await;
+    bob.hears_nothing().await;
+    carol.hears_nothing().await;
+    carol.is_refused("send", json!({"to": "@alice:bob", "text": "me, too"})).await;
+    carol.is_refused("sync", json!({"conversation": "@alice:bob"})).await;
+}
+
+#[tokio::test]
+async fn a_message_over_http_reaches_every_device_of_its_sender_too() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    server.posts("send", json!({"as": "alice", "to": "@bob", "text": "from a script"})).await.ok();
+    alice.hears("from a script").await;
+    bob.hears("from a script").await;
+    server.posts("typing", json!({"as": "alice", "conversation": "@bob"})).await.ok();
+    assert!(matches!(bob.notices().await, Signal::Typing { user, .. } if user.as_str() == "alice"));
+}

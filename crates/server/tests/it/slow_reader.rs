@@ -1,0 +1,97 @@
+//! A reader that stops delays nobody, costs its queue and no more, and loses nothing.
+
+use std::time::Duration;
+
+use serde_json::json;
+use switchboard_protocol::Limits;
+use switchboard_protocol::reply::{OkBody, Reply, ServerFrame};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::support::{Person, Process, Raw, command};
+
+const MESSAGES: usize = 20_000;
+const ROOM: &str = "#busy";
+
+/// Bytes of a text: all messages together are far more than the kernel's buffers and the memory's noise.
+const TEXT: usize = 1_000;
+
+/// Messages sent in one go; fewer than `limits.in_flight`.
+const BURST: usize = 500;
+
+/// Bytes by which the server's memory may grow besides what waits for the reader: the allocator keeps
+/// pages of its own for each thread, and takes them as work happens to move between threads.
+/// All messages together are more than 20 MB, so a queue without a bound shows.
+const NOISE: u64 = 4 * 1024 * 1024;
+
+/// Writes messages with numbers as keys, as fast as they are answered.
+async fn writes(person: &mut Person, numbers: std::ops::Range<usize>) {
+    let text = "x".repeat(TEXT);
+    for first in numbers.clone().step_by(BURST) {
+        let burst = first..numbers.end.min(first + BURST);
+        let mut open = burst.len();
+        let sends = burst
+            .map(|number| command("send", &json!({"to": ROOM, "key": number.to_string(), "text": text})));
+        person.client.submit_all(sends).await.expect("sent");
+        while open > 0 {
+            match person.is_told().await {
+                Reply::Ok(ok) if matches!(ok.body, OkBody::Stored { .. }) => open -= 1,
+                other => panic!("not stored: {other:?}"),
+            }
+        }
+    }
+}
+
+/// Reads messages with these keys, in their order.
+async fn reads(person: &mut Person, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        match person.next().await {
+            ServerFrame::Event(event) => {
+                assert_eq!(event.key.expect("a message").as_str(), number.to_string())
+            }
+            other => panic!("no event but {other:?}"),
+        }
+    }
+}
+
+/// How long it takes until all these messages have been written and read by somebody who listens.
+async fn flow(writer: &mut Person, listener: &mut Person, numbers: std::ops::Range<usize>) -> Duration {
+    let started = Instant::now();
+    tokio::join!(writes(writer, numbers.clone()), reads(listener, numbers));
+    started.elapsed()
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_is_a_burden_to_nobody_and_gets_everything_in_the_end() {
+    let data = TempDir::new().expect("a directory");
+    let server = Process::start(data.path()).await;
+    let mut writer = server.connects("alice").await;
+    writer.makes_room("busy", &["bob", "carol"]).await;
+    let mut listener = server.connects("bob").await;
+
+    // Once without: after that the caches are full, and the time is known.
+    let usual = flow(&mut writer, &mut listener, 0..MESSAGES).await;
+    let mut reader = Raw::connect_with_buffer(server.address(), 4_096).await;
+    reader.enters_as("carol").await;
+    let before = server.resident();
+
+    // The listener has all of it while the reader has not read a byte.
+    let with_stopped_reader = flow(&mut writer, &mut listener, MESSAGES..2 * MESSAGES).await;
+    let growth = server.resident().saturating_sub(before);
+    println!(
+        "{MESSAGES} messages: {usual:?}, beside a stopped reader {with_stopped_reader:?}, growth {growth} bytes"
+    );
+    let bound = u64::from(Limits::default().queue) + NOISE;
+    assert!(growth <= bound, "grew by {growth} bytes, more than {bound}");
+    // Loosely: a machine has other things to do as well.
+    assert!(with_stopped_reader < usual * 10 + Duration::from_secs(5), "{usual:?}, {with_stopped_reader:?}");
+
+    for number in MESSAGES..2 * MESSAGES {
+        let event = reader.next().await.json();
+        assert_eq!(event["seq"], number + 2, "after `create` and all before");
+        assert_eq!(event["key"], number.to_string());
+    }
+    writes(&mut writer, 2 * MESSAGES..2 * MESSAGES + 1).await;
+    assert_eq!(reader.next().await.json()["key"], (2 * MESSAGES).to_string(), "live again");
+    reader.goes_on().await;
+}

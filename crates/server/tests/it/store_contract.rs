@@ -1,0 +1,272 @@
+//! The contract of a store (`crates/server/src/store.rs`), held to by every store: each contract is a
+//! function that takes the way to open one.
+
+mod access;
+mod messages;
+mod pages;
+mod people;
+mod writes;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+use switchboard::clock::Clock;
+use switchboard::metrics::Metrics;
+use switchboard::refusal::Refusal;
+use switchboard::router::Origin;
+use switchboard::store::sqlite::{Settings, SqliteStore};
+use switchboard::store::{
+    Batch, Change, Committed, CommittedEvent, Query, Request, Seen, SharedStore, Snapshot, Submission,
+};
+use switchboard_protocol::reply::{Message, OkBody, Summary};
+use switchboard_protocol::{ErrorCode, Event, Limits, Seq};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use crate::support::{command, conversation, soon, user};
+
+/// Opens a store on the data in a directory.
+type Open = fn(&Path, Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)>;
+
+/// What a store is held to.
+#[derive(Clone)]
+struct Rules {
+    limits: Limits,
+    strangers: bool,
+    clock: Clock,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { limits: Limits::default(), strangers: true, clock: Clock::system() }
+    }
+}
+
+fn sqlite(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
+    let Rules { limits, strangers, clock } = rules;
+    let metrics = Arc::new(Metrics::new());
+    let (store, batches) =
+        SqliteStore::open(Settings { data: data.to_owned(), limits, strangers, clock, metrics })?;
+    Ok((Arc::new(store), batches))
+}
+
+/// Every contract as a test of one store.
+macro_rules! holds_for {
+    ($store:ident) => {
+        holds_for!($store:
+            writes::outcomes_come_in_the_order_of_commits_and_seqs_have_no_gap,
+            writes::what_came_out_is_there_for_readers_and_after_opening_again,
+            writes::time_never_goes_back_within_a_conversation,
+            writes::a_key_is_stored_once_per_sender,
+            writes::a_key_outlives_its_message_and_its_membership,
+            writes::refusals_come_in_their_place_and_leave_no_trace,
+            writes::a_change_said_again_is_told_its_first_event,
+            writes::a_direct_conversation_begins_with_its_first_message,
+            writes::ids_never_seen_may_be_refused,
+            messages::history_shows_messages_as_they_stand_now,
+            messages::deleting_leaves_no_content,
+            messages::reactions_are_set_and_taken_back,
+            messages::what_amends_is_about_a_living_message,
+            messages::somebody_who_left_sees_messages_as_they_stood_then,
+            pages::a_page_of_the_log_is_bounded_in_events_and_bytes,
+            pages::a_page_of_history_is_bounded_in_messages_and_bytes,
+            pages::conversations_are_paged_by_their_latest_activity,
+            pages::members_are_paged_by_id,
+            pages::a_replay_is_the_log_between_two_events,
+            pages::a_snapshot_says_how_new_it_may_be,
+            access::every_door_is_closed_to_strangers_in_the_same_words,
+            access::somebody_who_left_sees_up_to_leaving,
+            access::only_writers_write_and_only_admins_rule,
+            people::cursors_go_forward_and_no_further_than_the_log,
+            people::unread_counts_messages_of_others,
+            people::whoever_comes_back_has_read_what_was_before,
+            people::acquaintances_share_a_conversation,
+            people::a_snapshot_is_of_ones_own_conversations,
+            opening::a_second_opener_is_refused,
+        );
+    };
+    ($store:ident: $($part:ident::$contract:ident,)*) => {
+        mod $store {
+            $(#[tokio::test]
+            async fn $contract() {
+                super::$part::$contract(super::$store).await;
+            })*
+        }
+    };
+}
+
+holds_for!(sqlite);
+
+/// How a store is opened.
+mod opening {
+    use super::{Open, Rules, Shelf};
+
+    pub(super) async fn a_second_opener_is_refused(open: Open) {
+        let mut shelf = Shelf::new(open).await;
+        let second = open(shelf.data.path(), Rules::default()).map(|_| ());
+        let error = second.expect_err("one at a time").to_string();
+        assert!(error.contains("another"), "{error}");
+        shelf.says("alice", "@bob", "unharmed").await;
+        shelf.opens_again().await;
+        assert_eq!(shelf.log("bob", "@alice:bob").await.len(), 1);
+    }
+}
+
+/// A store with its outcomes, in a directory of its own.
+struct Shelf {
+    open: Open,
+    rules: Rules,
+    data: TempDir,
+    store: SharedStore,
+    batches: mpsc::Receiver<Batch>,
+    /// The number of the last batch.
+    number: u64,
+    /// Outcomes that nobody has looked at yet.
+    outcomes: std::collections::VecDeque<Result<Committed, Refusal>>,
+}
+
+impl Shelf {
+    async fn new(open: Open) -> Self {
+        Self::with(open, Rules::default()).await
+    }
+
+    #[expect(clippy::unused_async, reason = "a store of another kind may have to be waited for")]
+    async fn with(open: Open, rules: Rules) -> Self {
+        let data = TempDir::new().expect("a directory");
+        let (store, batches) = open(data.path(), rules.clone()).expect("a store");
+        let outcomes = std::collections::VecDeque::new();
+        Self { open, rules, data, store, batches, number: 0, outcomes }
+    }
+
+    /// Closes the store and opens it again.
+    async fn opens_again(&mut self) {
+        let nothing = mpsc::channel(1).1;
+        let elsewhere = TempDir::new().expect("a directory");
+        let (store, _) = (self.open)(elsewhere.path(), Rules::default()).expect("a store");
+        drop(std::mem::replace(&mut self.store, store));
+        let mut batches = std::mem::replace(&mut self.batches, nothing);
+        soon("the store ends", async { while batches.recv().await.is_some() {} }).await;
+        let (store, batches) = (self.open)(self.data.path(), self.rules.clone()).expect("a store");
+        (self.store, self.batches, self.number) = (store, batches, 0);
+    }
+
+    /// Queues a change, and does not wait.
+    fn submits(&self, actor: &str, change: Change) {
+        let submission = Submission { actor: user(actor), change, origin: Origin::Nobody };
+        self.store.submit(submission).expect("there is room");
+    }
+
+    /// The next outcome.
+    async fn outcome(&mut self) -> Result<Committed, Refusal> {
+        while self.outcomes.is_empty() {
+            let batch = soon("an outcome", self.batches.recv()).await.expect("the store lives");
+            self.number += 1;
+            assert_eq!(batch.number, self.number, "batches are numbered 1, 2, 3, …");
+            self.outcomes.extend(batch.outcomes.into_iter().map(|outcome| outcome.result));
+        }
+        self.outcomes.pop_front().expect("there is one")
+    }
+
+    /// Makes a change and waits for its outcome.
+    async fn tries(&mut self, actor: &str, name: &str, fields: Value) -> Result<Committed, Refusal> {
+        self.submits(actor, change(name, &fields));
+        self.outcome().await
+    }
+
+    /// Makes a change that is stored as an event.
+    async fn stores(&mut self, actor: &str, name: &str, fields: Value) -> CommittedEvent {
+        let told = fields.to_string();
+        match self.tries(actor, name, fields).await {
+            Ok(Committed::Event(event)) => *event,
+            other => panic!("{actor} says {name} {told}: {other:?}"),
+        }
+    }
+
+    /// Writes a message; its seq.
+    async fn says(&mut self, actor: &str, to: &str, text: &str) -> u64 {
+        self.stores(actor, "send", serde_json::json!({"to": to, "text": text})).await.seq.0
+    }
+
+    /// Makes a change that is refused.
+    async fn is_refused(&mut self, actor: &str, name: &str, fields: Value) -> ErrorCode {
+        let told = fields.to_string();
+        self.tries(actor, name, fields)
+            .await
+            .err()
+            .unwrap_or_else(|| panic!("{actor} may {name} {told}"))
+            .code
+    }
+
+    /// Asks for a page.
+    async fn asks(&self, actor: &str, name: &str, fields: Value) -> Result<OkBody, Refusal> {
+        let query = match Request::from(command(name, &fields)) {
+            Request::Query(query) => query,
+            other => panic!("{other:?} is no query"),
+        };
+        self.queries(actor, query).await
+    }
+
+    async fn queries(&self, actor: &str, query: Query) -> Result<OkBody, Refusal> {
+        let page = soon("a page", self.store.query(&user(actor), query)).await?;
+        let json = serde_json::to_string(&page).expect("JSON");
+        Ok(serde_json::from_str(&json).expect("what a client understands"))
+    }
+
+    /// The log as somebody sees it.
+    async fn log(&self, actor: &str, name: &str) -> Vec<Event> {
+        let page = self.asks(actor, "sync", serde_json::json!({"conversation": name, "limit": 200})).await;
+        match page {
+            Ok(OkBody::Log { events, more: false, .. }) => events,
+            other => panic!("no whole log but {other:?}"),
+        }
+    }
+
+    /// The history as somebody sees it.
+    async fn history(&self, actor: &str, name: &str) -> Vec<Message> {
+        match self.asks(actor, "history", serde_json::json!({"conversation": name})).await {
+            Ok(OkBody::History { messages, more: false, .. }) => messages,
+            other => panic!("no whole history but {other:?}"),
+        }
+    }
+
+    /// Somebody's conversations.
+    async fn conversations(&self, actor: &str) -> Vec<Summary> {
+        match self.asks(actor, "conversations", serde_json::json!({})).await {
+            Ok(OkBody::Conversations { conversations, more: false }) => conversations,
+            other => panic!("not all conversations but {other:?}"),
+        }
+    }
+
+    /// How a conversation stands for somebody.
+    async fn summary(&self, actor: &str, name: &str) -> Summary {
+        let all = self.conversations(actor).await;
+        all.into_iter().find(|one| one.conversation.as_str() == name).expect("a member")
+    }
+
+    /// What a connection of somebody's starts from.
+    async fn snapshot(&self, actor: &str, named: &[&str]) -> Option<Snapshot> {
+        let named = named.iter().map(|name| conversation(name)).collect();
+        soon("a snapshot", self.store.attach(&user(actor), named)).await.expect("a snapshot")
+    }
+
+    /// What somebody sees of a conversation, with their number in the store.
+    async fn seen(&self, actor: &str, name: &str) -> (Snapshot, Option<Seen>) {
+        let mut snapshot = self.snapshot(actor, &[name]).await.expect("somebody who was seen");
+        let seen = snapshot.named.pop().expect("one for each name");
+        (snapshot, seen)
+    }
+}
+
+/// A change by the name and fields of its command.
+fn change(name: &str, fields: &Value) -> Change {
+    match Request::from(command(name, fields)) {
+        Request::Change(change) => change,
+        other => panic!("{other:?} is no change"),
+    }
+}
+
+/// The seqs of a log.
+fn seqs(log: &[Event]) -> Vec<Seq> {
+    log.iter().map(|event| event.seq).collect()
+}

@@ -1,0 +1,180 @@
+//! Pages, replays and snapshots: each consistent, each bounded.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use switchboard::store::Committed;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ErrorCode, Limits, Seq};
+
+use super::{Open, Rules, Shelf, change, seqs};
+use crate::support::soon;
+
+/// Pages of at most four items or about two messages of 1,000 bytes.
+fn small_pages() -> Rules {
+    Rules { limits: Limits { page: 4, page_bytes: 2_000, ..Limits::default() }, ..Rules::default() }
+}
+
+fn range(seqs: std::ops::RangeInclusive<u64>) -> Vec<Seq> {
+    seqs.map(Seq).collect()
+}
+
+pub(super) async fn a_page_of_the_log_is_bounded_in_events_and_bytes(open: Open) {
+    let mut shelf = Shelf::with(open, small_pages()).await;
+    for _ in 0..6 {
+        shelf.says("alice", "@bob", "hi").await;
+    }
+    for _ in 0..3 {
+        shelf.says("alice", "@bob", &"x".repeat(1_000)).await;
+    }
+    shelf.says("alice", "@bob", &"x".repeat(10_000)).await;
+    for (after, limit, wanted, wanted_more) in [
+        (0, Some(2), range(1..=2), true),
+        (0, Some(100), range(1..=4), true),
+        (0, None, range(1..=2), true),
+        (2, Some(4), range(3..=6), true),
+        (6, Some(4), range(7..=8), true),
+        (8, Some(4), range(9..=10), false),
+        (9, Some(4), range(10..=10), false),
+        (10, Some(4), vec![], false),
+    ] {
+        let page = shelf
+            .asks("bob", "sync", json!({"conversation": "@alice", "after": after, "limit": limit}))
+            .await;
+        let Ok(OkBody::Log { events, head, more, .. }) = page else { panic!("{page:?}") };
+        assert_eq!((seqs(&events), more, head), (wanted, wanted_more, Seq(10)), "after {after}, {limit:?}");
+    }
+    let beyond = shelf.asks("bob", "sync", json!({"conversation": "@alice", "after": 11})).await;
+    assert_eq!(beyond.expect_err("past the log").code, ErrorCode::BadCursor);
+}
+
+pub(super) async fn a_page_of_history_is_bounded_in_messages_and_bytes(open: Open) {
+    let mut shelf = Shelf::with(open, small_pages()).await;
+    shelf.says("alice", "@bob", &"x".repeat(10_000)).await;
+    for _ in 0..3 {
+        shelf.says("alice", "@bob", &"x".repeat(1_000)).await;
+    }
+    for _ in 0..6 {
+        shelf.says("alice", "@bob", "hi").await;
+        shelf.stores("bob", "react", json!({"conversation": "@alice", "target": 1, "emoji": "x"})).await;
+    }
+    // The first reaction is an event of its own: 5, 7, 8, 9, 10, 11 are the short messages.
+    for (before, limit, wanted, wanted_more) in [
+        (None, Some(3), vec![9, 10, 11], true),
+        (None, Some(100), vec![8, 9, 10, 11], true),
+        (Some(8), Some(2), vec![5, 7], true),
+        (Some(5), Some(4), vec![3, 4], true),
+        (Some(3), Some(1), vec![2], true),
+        (Some(2), Some(4), vec![1], false),
+        (Some(1), Some(4), vec![], false),
+        (Some(99), Some(1), vec![11], true),
+    ] {
+        let fields = json!({"conversation": "@alice", "before": before, "limit": limit});
+        let Ok(OkBody::History { messages, more, .. }) = shelf.asks("bob", "history", fields).await else {
+            panic!("a page")
+        };
+        let found: Vec<_> = messages.iter().map(|message| message.seq.0).collect();
+        assert_eq!((found, more), (wanted, wanted_more), "before {before:?}, {limit:?}");
+    }
+}
+
+pub(super) async fn conversations_are_paged_by_their_latest_activity(open: Open) {
+    let rules = Rules { limits: Limits { page: 3, ..Limits::default() }, ..Rules::default() };
+    let mut shelf = Shelf::with(open, rules).await;
+    for name in ["a", "b", "c", "d", "e"] {
+        shelf.says("zoe", &format!("@{name}"), "hi").await;
+    }
+    shelf.says("b", "@zoe", "the latest").await;
+    let mut found = Vec::new();
+    let mut before: Option<String> = None;
+    loop {
+        let page = shelf.asks("zoe", "conversations", json!({"before": before, "limit": 2})).await;
+        let Ok(OkBody::Conversations { conversations, more }) = page else { panic!("{page:?}") };
+        assert!(conversations.len() == 2 || !more, "{conversations:?}");
+        found.extend(conversations.iter().map(|one| one.conversation.to_string()));
+        before = found.last().cloned();
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(found, ["@b:zoe", "@e:zoe", "@d:zoe", "@c:zoe", "@a:zoe"]);
+    let Some(snapshot) = shelf.snapshot("zoe", &[]).await else { panic!("zoe was seen") };
+    assert_eq!((snapshot.joined.len(), snapshot.summaries.len(), snapshot.more), (5, 1, true));
+    let foreign = shelf.asks("a", "conversations", json!({"before": "@b:zoe"})).await;
+    assert_eq!(foreign.expect_err("not theirs").code, ErrorCode::NotFound);
+}
+
+pub(super) async fn members_are_paged_by_id(open: Open) {
+    let mut shelf = Shelf::with(open, small_pages()).await;
+    shelf.stores("m", "create", json!({"room": "r", "members": ["z", "a", "Z", "k", "b"]})).await;
+    shelf.stores("b", "leave", json!({"conversation": "#r"})).await;
+    for (after, limit, wanted, wanted_more) in [
+        (None, Some(2), vec!["Z", "a"], true),
+        (Some("a"), Some(2), vec!["k", "m"], true),
+        (Some("m"), Some(2), vec!["z"], false),
+        (Some("l"), Some(99), vec!["m", "z"], false),
+        (Some("z"), None, vec![], false),
+    ] {
+        let fields = json!({"conversation": "#r", "after": after, "limit": limit});
+        let page = shelf.asks("a", "members", fields).await;
+        let Ok(OkBody::Members { members, more, .. }) = page else { panic!("{page:?}") };
+        let found: Vec<_> = members.iter().map(|member| member.user.as_str()).collect();
+        assert_eq!((found, more), (wanted, wanted_more), "after {after:?}");
+    }
+}
+
+pub(super) async fn a_replay_is_the_log_between_two_events(open: Open) {
+    let rules = Rules { limits: Limits { page: 4, queue: 4_000, ..Limits::default() }, ..Rules::default() };
+    let mut shelf = Shelf::with(open, rules).await;
+    for _ in 0..6 {
+        shelf.says("alice", "@bob", "hi").await;
+    }
+    for _ in 0..4 {
+        shelf.says("alice", "@bob", &"x".repeat(1_500)).await;
+    }
+    let (bob, seen) = shelf.seen("bob", "@alice:bob").await;
+    let seen = seen.expect("a member");
+    assert_eq!((seen.head, seen.member), (Seq(10), true));
+    for (after, upto, wanted) in [
+        (0, 3, range(1..=3)),
+        (0, 10, range(1..=4)),
+        (4, 6, range(5..=6)),
+        (6, 10, range(7..=8)),
+        (9, 99, range(10..=10)),
+        (10, 10, vec![]),
+    ] {
+        let replay = shelf.store.replay(bob.user, seen.conversation, Seq(after), Seq(upto));
+        let events = soon("a replay", replay).await.expect("a member's");
+        let found: Vec<_> = events.iter().map(|event| event.seq).collect();
+        assert_eq!(found, wanted, "after {after} up to {upto}");
+        assert!(events.iter().all(|event| event.conversation.as_str() == "@alice:bob"));
+    }
+}
+
+pub(super) async fn a_snapshot_says_how_new_it_may_be(open: Open) {
+    const WRITES: u64 = 2_000;
+    let mut shelf = Shelf::new(open).await;
+    let mut head = shelf.says("alice", "@bob", "hi").await;
+    // The head that each batch left.
+    let mut heads = BTreeMap::from([(0, 0), (1, head)]);
+    let mut snapshots = Vec::new();
+    for _ in 1..WRITES {
+        shelf.submits("alice", change("send", &json!({"to": "@bob", "text": "hi"})));
+    }
+    while head < WRITES {
+        let snapshot = shelf.snapshot("bob", &[]).await.expect("bob was seen");
+        snapshots.push((head, snapshot));
+        let batch = soon("a batch", shelf.batches.recv()).await.expect("the store lives");
+        for outcome in batch.outcomes {
+            let Ok(Committed::Event(event)) = outcome.result else { panic!("stored") };
+            head = event.seq.0;
+        }
+        heads.insert(batch.number, head);
+    }
+    for (known, snapshot) in snapshots {
+        let seen = snapshot.joined[0].head.0;
+        let most = heads.range(..=snapshot.mark).next_back().map_or(0, |(_, head)| *head);
+        assert!(known <= seen, "as new as every outcome before it: {known} <= {seen}");
+        assert!(seen <= most, "no newer than batch {}: {seen} <= {most}", snapshot.mark);
+    }
+}

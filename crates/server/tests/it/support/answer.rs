@@ -1,0 +1,64 @@
+//! What the server answers over HTTP.
+
+use serde_json::Value;
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    headers: reqwest::header::HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(super) async fn of(request: reqwest::RequestBuilder) -> Self {
+        let answer = request.send().await.expect("an answer");
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        Self { status, headers, text: answer.text().await.expect("a body") }
+    }
+
+    /// The same for a handshake: a WebSocket has no body.
+    pub(super) async fn of_handshake(request: reqwest::RequestBuilder) -> Self {
+        let answer = request.send().await.expect("an answer");
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let upgraded = status == reqwest::StatusCode::SWITCHING_PROTOCOLS;
+        let text = if upgraded { String::new() } else { answer.text().await.expect("a body") };
+        Self { status: status.as_u16(), headers, text }
+    }
+
+    /// A header, empty if it is not there.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The body.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The body of a command that was obeyed.
+    pub(crate) fn ok(&self) -> Value {
+        assert_eq!(self.status, 200, "{self:?}");
+        assert_eq!(self.header("content-type"), "application/json");
+        assert!(self.text.starts_with(r#"{"type":"ok""#), "{self:?}");
+        self.json()
+    }
+
+    /// The problem that the server tells, whose form is held to RFC 9457 and to the contract.
+    pub(crate) fn problem(&self) -> Value {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status, "{problem}");
+        assert_eq!(problem["type"], "about:blank");
+        for word in ["title", "detail", "code"] {
+            assert!(problem[word].as_str().is_some_and(|text| !text.is_empty()), "{word}: {problem}");
+        }
+        assert!(problem["retryable"].is_boolean(), "{problem}");
+        problem
+    }
+
+    /// The code of the problem.
+    pub(crate) fn code(&self) -> String {
+        self.problem()["code"].as_str().unwrap_or_default().to_owned()
+    }
+}

@@ -1,0 +1,220 @@
+//! Somebody on one device: what they say, and what they hear.
+
+use serde_json::{Value, json};
+use switchboard_client::{Client, ClientError};
+use switchboard_protocol::reply::{Failure, Member, Message, OkBody, Reply, ServerFrame, Summary, Welcome};
+use switchboard_protocol::{
+    Command, CommandId, ErrorCode, Event, EventBody, Ping, Seq, Signal, UserId, decode_named,
+};
+
+use super::soon;
+
+/// A connection of somebody's, who has been welcomed.
+pub(crate) struct Person {
+    pub(crate) client: Client,
+    pub(crate) welcome: Welcome,
+}
+
+/// What the server says of a stored event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) conversation: String,
+    pub(crate) seq: u64,
+    pub(crate) duplicate: bool,
+}
+
+impl Person {
+    pub(crate) fn new(client: Client, welcome: Welcome) -> Self {
+        Self { client, welcome }
+    }
+
+    pub(crate) fn name(&self) -> &UserId {
+        &self.welcome.user
+    }
+
+    /// Says a command and waits for its answer.
+    pub(crate) async fn tries(&mut self, name: &str, fields: Value) -> Result<OkBody, Failure> {
+        match soon(name, self.client.call(command(name, &fields))).await {
+            Ok(body) => Ok(body),
+            Err(ClientError::Refused(failure)) => Err(failure),
+            Err(other) => panic!("{} says {name} {fields}: {other}", self.name()),
+        }
+    }
+
+    /// Says a command that is obeyed.
+    pub(crate) async fn does(&mut self, name: &str, fields: Value) -> OkBody {
+        let told = fields.to_string();
+        match self.tries(name, fields).await {
+            Ok(body) => body,
+            Err(failure) => panic!("{} may not {name} {told}: {failure:?}", self.name()),
+        }
+    }
+
+    /// Says a command that stores an event.
+    pub(crate) async fn stores(&mut self, name: &str, fields: Value) -> Stored {
+        stored(self.does(name, fields).await)
+    }
+
+    /// Says a command that is refused.
+    pub(crate) async fn is_refused(&mut self, name: &str, fields: Value) -> ErrorCode {
+        let told = fields.to_string();
+        match self.tries(name, fields).await {
+            Err(failure) => failure.code,
+            Ok(body) => panic!("{} may {name} {told}: {body:?}", self.name()),
+        }
+    }
+
+    /// Writes a message and waits until it is stored; its seq.
+    pub(crate) async fn says(&mut self, to: &str, text: &str) -> u64 {
+        self.stores("send", json!({"to": to, "text": text})).await.seq
+    }
+
+    /// Writes a message with a key.
+    pub(crate) async fn says_once(&mut self, to: &str, key: &str, text: &str) -> Stored {
+        self.stores("send", json!({"to": to, "key": key, "text": text})).await
+    }
+
+    /// Makes a private room.
+    pub(crate) async fn makes_room(&mut self, room: &str, members: &[&str]) {
+        self.does("create", json!({"room": room, "members": members})).await;
+    }
+
+    /// Makes a room that anyone may join.
+    pub(crate) async fn makes_public_room(&mut self, room: &str, members: &[&str]) {
+        self.does("create", json!({"room": room, "members": members, "public": true})).await;
+    }
+
+    /// Says a command without waiting; the answer is among the next frames.
+    pub(crate) async fn submits(&mut self, name: &str, fields: Value) -> i64 {
+        self.client.submit(command(name, &fields)).await.expect("sent")
+    }
+
+    /// The next frame of any kind.
+    pub(crate) async fn next(&mut self) -> ServerFrame {
+        let what = format!("a frame for {}", self.name());
+        match soon(&what, self.client.next()).await {
+            Some(Ok(frame)) => frame,
+            other => panic!("{} hears no frame but {other:?}, {:?}", self.name(), self.client.close_code()),
+        }
+    }
+
+    /// The next frame, which is an event.
+    pub(crate) async fn sees(&mut self) -> Event {
+        match self.next().await {
+            ServerFrame::Event(event) => event,
+            other => panic!("{} hears no event but {other:?}", self.name()),
+        }
+    }
+
+    /// The next frame, which is a message with this text.
+    pub(crate) async fn hears(&mut self, text: &str) -> Event {
+        let event = self.sees().await;
+        assert_eq!(text_of(&event), Some(text), "{} hears {event:?}", self.name());
+        event
+    }
+
+    /// The next frame, which is a signal.
+    pub(crate) async fn notices(&mut self) -> Signal {
+        match self.next().await {
+            ServerFrame::Signal(signal) => signal,
+            other => panic!("{} hears no signal but {other:?}", self.name()),
+        }
+    }
+
+    /// The next frame, which is an answer or tells of the connection.
+    pub(crate) async fn is_told(&mut self) -> Reply {
+        match self.next().await {
+            ServerFrame::Reply(reply) => reply,
+            other => panic!("{} hears no reply but {other:?}", self.name()),
+        }
+    }
+
+    /// Nothing waits: the answer to a ping is the next frame.
+    pub(crate) async fn hears_nothing(&mut self) {
+        let id = self.client.submit(Ping {}).await.expect("sent");
+        let pong = self.is_told().await;
+        assert_eq!(pong, Reply::Pong { id: Some(CommandId::Number(id)) }, "{}", self.name());
+    }
+
+    /// The code with which the server closes, once everything before has been heard.
+    pub(crate) async fn is_closed(&mut self) -> Option<u16> {
+        soon("the end of the connection", async { while self.client.next().await.is_some() {} }).await;
+        self.client.close_code()
+    }
+
+    /// The log after an event, page by page.
+    pub(crate) async fn log_after(&mut self, conversation: &str, after: u64) -> Vec<Event> {
+        let (mut log, mut cursor) = (Vec::new(), Seq(after));
+        loop {
+            let page = self.does("sync", json!({"conversation": conversation, "after": cursor})).await;
+            let OkBody::Log { events, more, .. } = page else { panic!("no log but {page:?}") };
+            cursor = events.last().map_or(cursor, |event| event.seq);
+            log.extend(events);
+            if !more {
+                return log;
+            }
+        }
+    }
+
+    /// The whole log.
+    pub(crate) async fn log(&mut self, conversation: &str) -> Vec<Event> {
+        self.log_after(conversation, 0).await
+    }
+
+    /// The latest messages as they stand now.
+    pub(crate) async fn history(&mut self, conversation: &str) -> Vec<Message> {
+        let page = self.does("history", json!({"conversation": conversation, "limit": 200})).await;
+        let OkBody::History { messages, .. } = page else { panic!("no history but {page:?}") };
+        messages
+    }
+
+    /// A message as it stands now.
+    pub(crate) async fn message(&mut self, conversation: &str, seq: u64) -> Message {
+        let messages = self.history(conversation).await;
+        messages.into_iter().find(|message| message.seq == Seq(seq)).expect("the message")
+    }
+
+    /// The members.
+    pub(crate) async fn members(&mut self, conversation: &str) -> Vec<Member> {
+        let page = self.does("members", json!({"conversation": conversation})).await;
+        let OkBody::Members { members, .. } = page else { panic!("no members but {page:?}") };
+        members
+    }
+
+    /// The conversations, latest activity first.
+    pub(crate) async fn conversations(&mut self) -> Vec<Summary> {
+        let page = self.does("conversations", json!({"limit": 200})).await;
+        let OkBody::Conversations { conversations, .. } = page else { panic!("none but {page:?}") };
+        conversations
+    }
+
+    /// How a conversation stands.
+    pub(crate) async fn summary(&mut self, conversation: &str) -> Summary {
+        let all = self.conversations().await;
+        all.into_iter().find(|summary| summary.conversation.as_str() == conversation).expect("the summary")
+    }
+}
+
+/// A command by its name and fields.
+pub(crate) fn command(name: &str, fields: &Value) -> Command {
+    let decoded = decode_named(name, &fields.to_string());
+    decoded.unwrap_or_else(|error| panic!("{name} {fields}: {error:?}")).command
+}
+
+/// What the server says of a stored event.
+pub(crate) fn stored(body: OkBody) -> Stored {
+    match body {
+        OkBody::Stored { conversation, seq, duplicate, .. } => {
+            Stored { conversation: conversation.to_string(), seq: seq.0, duplicate }
+        }
+        other => panic!("nothing was stored: {other:?}"),
+    }
+}
+
+/// What a message says.
+pub(crate) fn text_of(event: &Event) -> Option<&str> {
+    match &event.body {
+        EventBody::Message { text, .. } => text.as_ref().map(switchboard_protocol::Text::as_str),
+        _ => None,
+    }
+}

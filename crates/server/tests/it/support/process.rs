@@ -1,0 +1,114 @@
+//! The real binary in a process of its own: for what only a process can show, its death and its memory.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+
+use rlimit::Resource;
+use switchboard_client::Client;
+use switchboard_protocol::Hello;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use super::{Person, Raw, conversation, soon, user};
+
+/// What a shell does before it becomes the server: a write beyond the limit of a file's size is then an
+/// error, as it is on a full disk, and not the end of the process.
+const UNHARMED_BY_FULL_DISKS: &str = r#"trap "" XFSZ; exec "$0" "$@""#;
+
+/// A `dev` server that runs by itself. It is killed when this is dropped.
+pub(crate) struct Process {
+    child: Child,
+    address: SocketAddr,
+    /// What it prints; closed, the next line would end it.
+    _output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    /// Starts it on the data in a directory.
+    pub(crate) async fn start(data: &Path) -> Self {
+        Self::start_with(data, &[]).await
+    }
+
+    /// The same with other settings, by the names of their environment variables.
+    pub(crate) async fn start_with(data: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", UNHARMED_BY_FULL_DISKS, env!("CARGO_BIN_EXE_switchboard")])
+            .args(["dev", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        let mut child = command.spawn().expect("the program starts");
+        let mut output = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let line = soon("the first line", output.next_line()).await.expect("readable");
+        let line = line.expect("it says where it listens; is the data directory usable?");
+        let address = line.strip_prefix("listening on http://").and_then(|address| address.parse().ok());
+        let address = address.unwrap_or_else(|| panic!("no address in {line:?}"));
+        Self { child, address, _output: output }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// `kill -9`, and it is gone.
+    pub(crate) async fn is_killed(mut self) {
+        self.child.kill().await.expect("it ran");
+    }
+
+    /// Sends it a signal, such as `TERM`.
+    pub(crate) async fn signal(&self, name: &str) {
+        // Every shell has it built in; a program of this name is not everywhere.
+        let kill = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.pid())]).status().await;
+        assert!(kill.expect("a shell").success(), "it runs");
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ends(&mut self) -> ExitStatus {
+        soon("the program ends", self.child.wait()).await.expect("it ran")
+    }
+
+    /// Bytes of its memory that are resident.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("Linux tells");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kilobytes * 1024
+    }
+
+    /// From now on it can write no file beyond so many bytes; with [`rlimit::INFINITY`] it can again.
+    pub(crate) fn limit_files(&self, bytes: u64) {
+        let pid = i32::try_from(self.pid()).expect("a process id");
+        rlimit::prlimit(pid, Resource::FSIZE, Some((bytes, rlimit::INFINITY)), None).expect("Linux obeys");
+    }
+
+    /// Somebody connects.
+    pub(crate) async fn connects(&self, name: &str) -> Person {
+        self.resumes(name, &[]).await
+    }
+
+    /// Somebody connects who has read these conversations up to these events.
+    pub(crate) async fn resumes(&self, name: &str, cursors: &[(&str, u64)]) -> Person {
+        let cursors = cursors.iter().map(|(name, seq)| (conversation(name), switchboard_protocol::Seq(*seq)));
+        let hello = Hello { token: None, user: Some(user(name)), device: None, cursors: cursors.collect() };
+        let url = format!("ws://{}/v1/ws", self.address);
+        let (client, welcome) = soon("welcome", Client::connect(&url, hello)).await.expect("welcome");
+        Person::new(client, welcome)
+    }
+
+    /// A bare connection on which somebody has been welcomed, and which keeps next to nothing here.
+    pub(crate) async fn connects_bare(&self, name: &str) -> Raw {
+        let mut raw = Raw::connect(self.address).await;
+        raw.enters_as(name).await;
+        raw
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -31,7 +31,7 @@ pub struct Metrics {
 }
 
 /// Why something was dropped or a connection cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is told in docs/operating.md")]
 pub enum Drop {
     SignalQueueFull,
@@ -43,9 +43,23 @@ pub enum Drop {
     TokenExpired,
 }
 
+impl Drop {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::SignalQueueFull => "signal_queue_full",
+            Self::SilentConnection => "silent_connection",
+            Self::StalledConnection => "stalled_connection",
+            Self::BrokenFraming => "broken_framing",
+            Self::RateLimit => "rate_limit",
+            Self::ConnectionLimit => "connection_limit",
+            Self::TokenExpired => "token_expired",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DropLabels {
-    reason: Drop,
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -109,7 +123,7 @@ impl Metrics {
     }
 
     pub(crate) fn dropped(&self, reason: Drop) {
-        self.dropped.get_or_create(&DropLabels { reason }).inc();
+        self.dropped.get_or_create(&DropLabels { reason: reason.as_str() }).inc();
     }
 
     pub(crate) fn refused(&self, code: switchboard_protocol::ErrorCode) {

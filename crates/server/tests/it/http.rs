@@ -268,7 +268,7 @@ async fn operators_are_answered() {
     assert_eq!(server.metric("switchboard_accepted_total").await, 1.0);
     assert_eq!(server.metric(r#"switchboard_refused_total{code="not_found"}"#).await, 4.0);
     assert_eq!(server.metric(r#"switchboard_refused_total{code="rate_limited"}"#).await, 1.0);
-    assert_eq!(server.metric(r#"switchboard_dropped_total{reason="RateLimit"}"#).await, 1.0);
+    assert_eq!(server.metric(r#"switchboard_dropped_total{reason="rate_limit"}"#).await, 1.0);
     assert!(server.metric("switchboard_commit_seconds_count").await >= 1.0);
     for word in ["delivered", "replayed", "catching_up", "commit", "delivery"] {
         assert!(metrics.text.contains(&format!("# HELP switchboard_{word}")), "{word} in {}", metrics.text);

@@ -3,6 +3,7 @@
 mod auth;
 mod bad_input;
 mod cli;
+mod corrupt;
 mod cursors;
 mod documents;
 mod durability;
@@ -19,5 +20,7 @@ mod resume;
 mod rooms;
 mod routing;
 mod slow_reader;
+mod stopping;
 mod store_contract;
 mod support;
+mod unhealthy;

@@ -59,6 +59,15 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     .await
 }
 
+/// Where `RUST_LOG` asks for it, the servers' log is shown.
+fn show_log() {
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        // Another test may have begun before.
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+    }
+}
+
 /// A user id.
 pub(crate) fn user(name: &str) -> UserId {
     UserId::parse(name).expect("a user id")
@@ -93,6 +102,7 @@ impl Server {
 
     /// The same by another clock.
     pub(crate) async fn start_by(clock: Clock, settings: impl FnOnce(&mut Config)) -> Self {
+        show_log();
         let data = TempDir::new().expect("a directory");
         let mut config = Config::for_dev(data.path().to_owned());
         // A test that stops a server has no time for clients that do not listen.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::json;
 use switchboard::clock::Clock;
-use switchboard::store::{Change, Committed, Effect};
+use switchboard::store::{Change, Committed, Effect, Passage};
 use switchboard_protocol::{ErrorCode, EventBody, Seq, Timestamp};
 
 use super::{Open, Rules, Shelf, change, seqs};
@@ -183,7 +183,7 @@ pub(super) async fn a_direct_conversation_begins_with_its_first_message(open: Op
     let mut shelf = Shelf::new(open).await;
     let first = shelf.stores("bob", "send", json!({"to": "@alice", "text": "hi"})).await;
     assert_eq!((first.name.as_str(), first.seq), ("@alice:bob", Seq(1)));
-    let entered = |name| Effect { user: user(name), entered: true };
+    let entered = |name| Effect { user: user(name), passage: Passage::In { seen: Seq(0) } };
     assert_eq!(first.effects, [entered("alice"), entered("bob")]);
     let log = shelf.log("alice", "@bob").await;
     assert!(matches!(log[0].body, EventBody::Message { .. }) && log.len() == 1, "{log:?}");

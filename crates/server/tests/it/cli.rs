@@ -82,7 +82,7 @@ impl Running {
     }
 
     /// SIGTERM, and the exit code.
-    async fn is_terminated(mut self) -> Option<i32> {
+    async fn terminates(mut self) -> Option<i32> {
         let pid = self.child.id().expect("it runs");
         let kill = Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().await;
         assert!(kill.expect("a shell").success());
@@ -136,11 +136,11 @@ async fn dev_says_where_it_is_and_goes_on_from_what_is_there() {
     assert_eq!(before, (3, 4), "a room with a few messages in it");
     let url = server.url();
     succeeds(&mut switchboard(&["send", "#general", "hi", "--user", "alice", "--url", &url])).await;
-    assert_eq!(server.running.is_terminated().await, Some(0));
+    assert_eq!(server.running.terminates().await, Some(0));
 
     let server = Served::dev(data.path()).await;
     assert_eq!(server.general().await, (4, 5), "nothing is lost and nothing is put in again");
-    assert_eq!(server.running.is_terminated().await, Some(0));
+    assert_eq!(server.running.terminates().await, Some(0));
 }
 
 #[tokio::test]
@@ -218,7 +218,7 @@ async fn tail_comes_back_after_a_restart_and_prints_everything_once() {
         "tail", "#general", "--after", "3", "--json", "--user", "bob", "--url", &url,
     ]));
     assert_eq!(tail.prints_json().await["seq"], 4);
-    assert_eq!(server.running.is_terminated().await, Some(0));
+    assert_eq!(server.running.terminates().await, Some(0));
     let path = data.path().to_str().expect("UTF-8");
     let mut again = Running::start(&mut switchboard(&["dev", "--listen", &address, "--data", path]));
     again.prints_until("  curl").await;
@@ -272,7 +272,7 @@ async fn with_a_secret_there_are_tokens_and_keys() {
     succeeds(&mut with_secret(&["key", "revoke", "billing", "--data", path])).await;
     assert_eq!(sends().await, 401);
     drop(http);
-    assert_eq!(server.is_terminated().await, Some(0));
+    assert_eq!(server.terminates().await, Some(0));
 }
 
 #[tokio::test]

@@ -139,11 +139,11 @@ async fn live_and_die(data: &Path, senders: Vec<Sender>) -> Vec<Sender> {
         let person = server.connects(&sender.name).await;
         ready.push(sender.writes_until_the_end(person, progress.clone()));
     }
-    let mut writing: JoinSet<_> = ready.into_iter().collect();
+    let writing: JoinSet<_> = ready.into_iter().collect();
     progress.reaches(random(1_000)).await;
     // waits for: a moment that has nothing to do with what the server does
     tokio::time::sleep(Duration::from_micros(random(10_000) as u64)).await;
-    server.is_killed().await;
+    server.dies().await;
     writing.join_all().await
 }
 
@@ -196,7 +196,7 @@ async fn what_was_acknowledged_outlives_a_kill_in_the_middle_of_64_senders() {
             (0..SENDERS).filter(|n| n % ROOMS == room).map(|n| senders[n].name.as_str()).collect();
         auditor.makes_room(&format!("room{room}"), &members).await;
     }
-    server.is_killed().await;
+    server.dies().await;
 
     let mut lost_answers = 0;
     for _ in 0..KILLS {
@@ -205,7 +205,7 @@ async fn what_was_acknowledged_outlives_a_kill_in_the_middle_of_64_senders() {
         audit(&mut senders, &read_logs(&mut server.connects("auditor").await).await);
         let unanswered = senders.iter().flat_map(|s| &s.said).filter(|said| said.acknowledged.is_none());
         lost_answers += unanswered.filter(|said| said.found.is_some()).count();
-        server.is_killed().await;
+        server.dies().await;
     }
 
     let server = Process::start(data.path()).await;

@@ -120,7 +120,7 @@ async fn the_log_and_the_history_end_with_the_removal() {
 
 #[tokio::test]
 async fn what_is_deleted_later_is_gone_for_a_former_member_too() {
-    let Removed { mut alice, mut bob, .. } = Removed::new().await;
+    let Removed { server: _server, mut alice, mut bob } = Removed::new().await;
     alice.does("delete", json!({"conversation": "#ops", "target": 2})).await;
     let messages = bob.history("#ops").await;
     assert!(messages[0].deleted && messages[0].text.is_none(), "{messages:?}");
@@ -151,7 +151,7 @@ async fn presence_is_not_told_to_somebody_who_shares_nothing_any_more() {
 
 #[tokio::test]
 async fn whoever_is_taken_in_again_is_given_what_they_missed() {
-    let Removed { mut alice, mut bob, .. } = Removed::new().await;
+    let Removed { server: _server, mut alice, mut bob } = Removed::new().await;
     let back = alice.stores("invite", json!({"conversation": "#ops", "user": "bob"})).await;
     assert_eq!(back.seq, 6);
     bob.hears("five").await;

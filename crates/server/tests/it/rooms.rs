@@ -1,9 +1,12 @@
 //! Rooms: who may come in, who may do what, and what everybody is told of it.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use serde_json::json;
+use switchboard::clock::Clock;
 use switchboard::config::UnknownUsers;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ErrorCode, EventBody, Role, Seq};
+use switchboard_protocol::{ErrorCode, EventBody, Role, Seq, Timestamp};
 
 use crate::support::{Person, Server, user};
 
@@ -246,33 +249,55 @@ async fn members_come_page_by_page() {
     assert_eq!(names, wanted);
 }
 
+/// The names of all conversations, ten a page.
+async fn conversations_by_page(person: &mut Person) -> Vec<String> {
+    let mut names = Vec::<String>::new();
+    loop {
+        let mut fields = json!({"limit": 10});
+        if let Some(last) = names.last() {
+            fields["before"] = json!(last);
+        }
+        let page = person.does("conversations", fields).await;
+        let OkBody::Conversations { conversations, more } = page else { panic!("{page:?}") };
+        assert!(conversations.len() == 10 || !more);
+        names.extend(conversations.into_iter().map(|summary| summary.conversation.to_string()));
+        if !more {
+            return names;
+        }
+    }
+}
+
 #[tokio::test]
 async fn conversations_come_page_by_page_the_latest_first() {
-    let server = Server::start().await;
+    // A clock that goes on by a millisecond whenever it is asked: no two events have the same time.
+    let time = AtomicI64::new(1_800_000_000_000);
+    let clock = Clock::from_fn(move || Timestamp::from_millis(time.fetch_add(1, Ordering::Relaxed)));
+    let server = Server::start_by(clock, |_| {}).await;
     let mut alice = server.connects("alice").await;
     for n in 0..25 {
         alice.says(&format!("@user{n:02}"), "hi").await;
     }
     alice.says("@user07", "once more").await;
-    let (mut names, mut more) = (Vec::<String>::new(), true);
-    while more {
-        let mut fields = json!({"limit": 10});
-        if let Some(last) = names.last() {
-            fields["before"] = json!(last);
-        }
-        let OkBody::Conversations { conversations, more: again } = alice.does("conversations", fields).await
-        else {
-            panic!("no conversations")
-        };
-        names.extend(conversations.into_iter().map(|summary| summary.conversation.to_string()));
-        more = again;
-    }
     let mut wanted: Vec<_> =
         (0..25).rev().filter(|n| *n != 7).map(|n| format!("@alice:user{n:02}")).collect();
     wanted.insert(0, "@alice:user07".to_owned());
+    assert_eq!(conversations_by_page(&mut alice).await, wanted);
+    assert!(server.connects("nobody-yet").await.conversations().await.is_empty());
+}
+
+#[tokio::test]
+async fn conversations_of_one_moment_come_once_each() {
+    let clock = Clock::from_fn(|| Timestamp::from_millis(1_800_000_000_000));
+    let server = Server::start_by(clock, |_| {}).await;
+    let mut alice = server.connects("alice").await;
+    let mut wanted: Vec<_> = (0..25).map(|n| format!("@alice:user{n:02}")).collect();
+    for name in &wanted {
+        alice.says(name, "hi").await;
+    }
+    let mut names = conversations_by_page(&mut alice).await;
+    names.sort();
+    wanted.sort();
     assert_eq!(names, wanted);
-    let somebody = server.connects("nobody-yet").await.conversations().await;
-    assert!(somebody.is_empty());
 }
 
 #[tokio::test]

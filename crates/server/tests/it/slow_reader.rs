@@ -47,7 +47,7 @@ async fn reads(person: &mut Person, numbers: std::ops::Range<usize>) {
     for number in numbers {
         match person.next().await {
             ServerFrame::Event(event) => {
-                assert_eq!(event.key.expect("a message").as_str(), number.to_string())
+                assert_eq!(event.key.expect("a message").as_str(), number.to_string());
             }
             other => panic!("no event but {other:?}"),
         }

@@ -16,7 +16,7 @@ use switchboard::auth::Authenticator;
 use switchboard::clock::Clock;
 use switchboard::config::{AuthKey, Config, Mode, Secret};
 use switchboard_client::{Client, ClientError};
-use switchboard_protocol::{Command, ConversationId, Hello, Seq, Target, UserId};
+use switchboard_protocol::{Command, ConversationId, Hello, Seq, UserId};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -292,9 +292,4 @@ impl Server {
         let number = line.and_then(|line| line.split(' ').nth(1)).and_then(|number| number.parse().ok());
         number.unwrap_or_else(|| panic!("no {name} in\n{}", page.text))
     }
-}
-
-/// `@bob`, `#general` or a conversation id.
-pub(crate) fn target(name: &str) -> Target {
-    Target::parse(name).expect("a target")
 }

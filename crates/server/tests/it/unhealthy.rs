@@ -72,7 +72,7 @@ async fn on_a_full_disk_nothing_is_acknowledged_and_reading_goes_on() {
             assert_eq!(device.hears("hi").await.seq.0, number + 2);
         }
     }
-    server.is_killed().await;
+    server.dies().await;
     let server = Process::start(data.path()).await;
     assert_eq!(server.connects("bob").await.log("@alice").await.len(), 4);
 }
@@ -116,7 +116,7 @@ async fn of_many_sends_into_a_disk_that_fills_up_those_are_stored_that_were_ackn
     for key in 0..SENDS {
         alice.says_once("@bob", &key.to_string(), &"x".repeat(500)).await;
     }
-    server.is_killed().await;
+    server.dies().await;
     let server = Process::start(data.path()).await;
     let log = server.connects("bob").await.log("@alice").await;
     assert_eq!(log.len() as u64, SENDS + 1, "each once");

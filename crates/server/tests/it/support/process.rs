@@ -10,7 +10,7 @@ use switchboard_protocol::Hello;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use super::{Person, Raw, conversation, soon, user};
+use super::{Person, conversation, soon, user};
 
 /// What a shell does before it becomes the server: a write beyond the limit of a file's size is then an
 /// error, as it is on a full disk, and not the end of the process.
@@ -61,7 +61,7 @@ impl Process {
     }
 
     /// `kill -9`, and it is gone.
-    pub(crate) async fn is_killed(mut self) {
+    pub(crate) async fn dies(mut self) {
         self.child.kill().await.expect("it ran");
     }
 
@@ -103,12 +103,5 @@ impl Process {
         let url = format!("ws://{}/v1/ws", self.address);
         let (client, welcome) = soon("welcome", Client::connect(&url, hello)).await.expect("welcome");
         Person::new(client, welcome)
-    }
-
-    /// A bare connection on which somebody has been welcomed, and which keeps next to nothing here.
-    pub(crate) async fn connects_bare(&self, name: &str) -> Raw {
-        let mut raw = Raw::connect(self.address).await;
-        raw.enters_as(name).await;
-        raw
     }
 }

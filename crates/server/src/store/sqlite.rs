@@ -11,6 +11,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rusqlite::{Connection, OpenFlags};
@@ -41,6 +42,10 @@ const READERS: usize = 2;
 
 /// Milliseconds to wait for another process's write: `switchboard key` beside a running server.
 const BUSY_TIMEOUT_MS: u64 = 5_000;
+
+/// How long the directory's lock is waited for: a second in all.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Batches that may wait for the router: a few keep the writer busy, more would only age.
 const BATCHES: usize = 8;
@@ -132,7 +137,7 @@ pub(super) fn open_database(data: &Path) -> anyhow::Result<Connection> {
         // SQLite gives its other files the mode of this one.
         OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
         let mut db = Connection::open(&path)?;
-        db.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
+        db.busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))?;
         check_version(&db)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         // FULL syncs the log at every commit (sqlite.org/pragma.html#pragma_synchronous): `ok` rests on it.
@@ -166,13 +171,15 @@ fn check_version(db: &Connection) -> anyhow::Result<()> {
 fn open_reader(data: &Path) -> anyhow::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(data.join(DATABASE), flags)?;
-    db.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
+    db.busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))?;
     db.set_prepared_statement_cache_capacity(64);
     Ok(db)
 }
 
 /// Takes the directory for this process; the system gives it free when the file is closed, however the
-/// process ends. Two writers would each believe their cached rows.
+/// process ends. Two writers would each believe their cached rows. A process that was just killed holds it
+/// until the system has cleared it away, and one that is being started until it has closed what it
+/// inherited (flock(2): a lock belongs to the open file); so this waits a moment.
 fn lock(data: &Path) -> anyhow::Result<File> {
     let path = data.join("lock");
     let open = || {
@@ -180,18 +187,30 @@ fn lock(data: &Path) -> anyhow::Result<File> {
         OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)
     };
     let file = open().with_context(|| format!("cannot use the data directory {}", data.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            bail!(
-                "another switchboard server uses {}; stop it, or choose another directory with --data",
-                data.display()
-            )
-        }
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+    let mut tries = LOCK_TRIES;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if tries > 0 => {
+                tries -= 1;
+                wait(LOCK_PAUSE);
+            }
+            Err(TryLockError::WouldBlock) => {
+                bail!(
+                    "another switchboard server uses {}; stop it, or choose another directory with --data",
+                    data.display()
+                )
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a thread that opens a store has nothing else to do")]
+fn wait(pause: Duration) {
+    std::thread::sleep(pause);
 }
 
 impl Store for SqliteStore {

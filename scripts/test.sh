@@ -88,7 +88,7 @@ check "format" "" "" cargo fmt --all --check
 check "lint" "" "" cargo clippy --workspace --all-targets --locked -- -D warnings
 check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
   cargo test --workspace --locked --no-fail-fast
-check "npm packages" "" "" npm ci --prefix e2e --no-audit --no-fund
+check "npm packages" "" "" npm ci --no-audit --no-fund
 check "browser tests" 's/.*ℹ pass \([0-9]*\).*/\1/p' 's/.*ℹ \(fail\|cancelled\) \([0-9]*\).*/\2/p' in_browser
 
 echo

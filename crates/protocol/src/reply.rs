@@ -119,6 +119,8 @@ pub enum OkBody<E = Event> {
         conversation: ConversationId,
         /// The messages, ascending.
         messages: Vec<Message>,
+        /// The last event that is folded into them: live events go on from here.
+        head: Seq,
         /// Whether there are messages before these.
         more: bool,
     },
@@ -189,6 +191,8 @@ pub struct Summary {
     pub members: u64,
     /// The last event of the log.
     pub head: Seq,
+    /// Its time; summaries are ordered by it.
+    pub at: Timestamp,
     /// One's cursor of reading.
     pub read: Seq,
     /// One's cursor of delivery.
@@ -280,7 +284,7 @@ mod tests {
                 "Stored",
             ),
             (r##"{"type":"ok","conversation":"#a","events":[],"head":7,"more":false}"##, "Log"),
-            (r##"{"type":"ok","conversation":"#a","messages":[],"more":false}"##, "History"),
+            (r##"{"type":"ok","conversation":"#a","messages":[],"head":7,"more":false}"##, "History"),
             (r##"{"type":"ok","conversation":"#a","members":[],"more":false}"##, "Members"),
             (r##"{"type":"ok","conversations":[],"more":false}"##, "Conversations"),
             (r##"{"type":"ok","conversation":"#a","upto":4}"##, "Cursor"),

@@ -27,7 +27,7 @@ async fn hello_is_answered_by_welcome_and_then_by_what_was_missed() {
     let version = env!("CARGO_PKG_VERSION");
     let conversation = concat!(
         r##"{"conversation":"#general","title":"General","public":true,"role":"member","members":2,"##,
-        r##""head":3,"read":1,"received":1,"unread":2,"last":{"type":"message","##,
+        r##""head":3,"at":"T","read":1,"received":1,"unread":2,"last":{"type":"message","##,
         r##""conversation":"#general","seq":3,"from":"alice","at":"T","key":"k3","text":"two"}}"##
     );
     let wanted = format!(

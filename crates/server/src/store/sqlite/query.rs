@@ -128,7 +128,7 @@ impl Reader<'_> {
             messages.push(message);
         }
         messages.reverse();
-        Ok(OkBody::History { conversation: conversation.name, messages, more })
+        Ok(OkBody::History { conversation: conversation.name, messages, head: visible, more })
     }
 
     /// `conversations`.

@@ -72,9 +72,11 @@ pub(super) async fn a_page_of_history_is_bounded_in_messages_and_bytes(open: Ope
         (Some(99), Some(1), vec![11], true),
     ] {
         let fields = json!({"conversation": "@alice", "before": before, "limit": limit});
-        let Ok(OkBody::History { messages, more, .. }) = shelf.asks("bob", "history", fields).await else {
+        let Ok(OkBody::History { messages, more, head, .. }) = shelf.asks("bob", "history", fields).await
+        else {
             panic!("a page")
         };
+        assert_eq!(head, Seq(11), "whatever page: reactions up to here are in it");
         let found: Vec<_> = messages.iter().map(|message| message.seq.0).collect();
         assert_eq!((found, more), (wanted, wanted_more), "before {before:?}, {limit:?}");
     }
@@ -97,6 +99,7 @@ pub(super) async fn conversations_are_paged_by_their_latest_activity(open: Open)
         let page = shelf.asks("zoe", "conversations", json!({"before": before, "limit": 2})).await;
         let Ok(OkBody::Conversations { conversations, more }) = page else { panic!("{page:?}") };
         assert!(conversations.len() == 2 || !more, "{conversations:?}");
+        assert!(conversations.is_sorted_by(|one, next| one.at > next.at), "{conversations:?}");
         found.extend(conversations.iter().map(|one| one.conversation.to_string()));
         before = found.last().cloned();
         if !more {

@@ -138,6 +138,7 @@ impl Reader<'_> {
             role: member.role,
             members: conversation.members,
             head: conversation.head,
+            at: Timestamp::from_millis(conversation.at),
             read: member.read,
             received: member.received,
             unread: member.unread(conversation.messages),

@@ -1,0 +1,332 @@
+// All of a user's conversations, over one connection.
+
+import { Connection, type Told } from "./connection.js";
+import { ChatError } from "./error.js";
+import { indexedDbOutbox } from "./indexeddb.js";
+import { handled } from "./handled.js";
+import { Outbox, uuid } from "./outbox.js";
+import { PresenceWatch } from "./presence.js";
+import type { Command, ConversationsBody, Limits, OkBody, Summary, UserId, Welcome } from "./protocol.js";
+import { canonical, type Host, Room } from "./room.js";
+import { Emitter, Store, Value } from "./store.js";
+import type { Chat, ChatEvents, Conversation, Info, Message, NewRoom, Options, Presence, Readable } from "./types.js";
+
+/** How long a command waits for a connection, in milliseconds. */
+const PATIENCE = 30_000;
+/** Conversations of a page. */
+const PAGE = 50;
+/** Most pages that are read to find a conversation. */
+const PAGES = 20;
+/** Milliseconds in which arrivals are gathered before the server is told that they arrived. */
+const RECEIVED_EVERY = 1_000;
+/** Bytes of a cursor in `hello` besides the conversation's id. */
+const CURSOR_BYTES = 22;
+
+const closed = () => new ChatError({ code: "closed", message: "the chat was closed", retryable: false });
+
+export class Switchboard implements Chat, Host {
+  readonly status: Readable<Chat["status"] extends Readable<infer S> ? S : never>;
+  readonly user = new Value<UserId | undefined>(undefined);
+  readonly conversations: Chat["conversations"];
+  readonly outbox: Outbox;
+  limits: Limits | undefined;
+  #connection: Connection;
+  #url: string;
+  #rooms = new Set<Room>();
+  #events = new Emitter<ChatEvents>();
+  #inbox: Store<readonly Info[]>;
+  #presence: PresenceWatch;
+  #online = new Set<{ resolve: () => void; reject: (error: ChatError) => void }>();
+  /** The cursors that the last `hello` said. */
+  #said: Record<string, number> = {};
+  /** The conversation after which the next page of the inbox begins; `null` when there is none. */
+  #nextPage: string | null = null;
+  #more: Promise<boolean> | undefined;
+  #learning = false;
+  #learnAgain = false;
+  #arrived = new Set<Room>();
+  #received: ReturnType<typeof setTimeout> | undefined;
+  #closed = false;
+  /** Who one was welcomed as. */
+  #known: UserId | undefined;
+
+  constructor(url: string, options: Options) {
+    this.#url = url;
+    if (options.user && options.token === undefined) this.user.set(options.user);
+    this.#connection = new Connection(url, options, {
+      cursors: (bytes) => this.#cursors(bytes),
+      welcome: (frame) => this.#welcome(frame),
+      told: (frame) => this.#told(frame),
+      lost: () => this.#lost(),
+    });
+    this.status = this.#connection.status;
+    this.outbox = new Outbox(options.outbox === undefined ? indexedDbOutbox() : options.outbox, this.#connection, {
+      outgoing: (entry, gone) => this.#room(entry.what.to).shows(entry, gone),
+      stored: (entry, body) => this.#room(entry.what.to).stored(entry, body),
+      failed: (error) => this.failed(error),
+    });
+    this.#inbox = new Store<readonly Info[]>(() => this.#sorted().map((room) => room.info.getSnapshot() as Info));
+    const { getSnapshot, subscribe } = this.#inbox;
+    this.conversations = { getSnapshot, subscribe, loadMore: () => handled(this.#loadMore()) };
+    this.#presence = new PresenceWatch(this, () => this.limits?.watch ?? PAGE);
+    this.status.subscribe(() => this.#settle());
+    this.#connection.open();
+  }
+
+  // ---- What an app does.
+
+  conversation(id: string): Conversation {
+    return this.#room(id);
+  }
+
+  create(room: NewRoom): Promise<Conversation> {
+    return handled(this.#create(room));
+  }
+
+  async #create({ room = uuid(), title, public: open = false, members = [] }: NewRoom): Promise<Conversation> {
+    const command = { type: "create" as const, room, public: open, members, ...(title && { title }) };
+    const stored = await this.call<{ conversation: string }>(command);
+    this.learn();
+    return this.#room(stored.conversation);
+  }
+
+  presence(user: UserId): Readable<Presence | undefined> {
+    return this.#presence.of(user);
+  }
+
+  reconnect(): void {
+    if (!this.#closed) this.#connection.open();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#received);
+    this.#connection.close();
+    this.#lost();
+    this.outbox.close(closed());
+  }
+
+  on<K extends keyof ChatEvents>(event: K, listener: (value: ChatEvents[K]) => void): () => void {
+    return this.#events.on(event, listener);
+  }
+
+  // ---- What conversations ask for.
+
+  get me(): UserId | undefined {
+    return this.user.getSnapshot();
+  }
+
+  get online(): boolean {
+    return this.#connection.online;
+  }
+
+  get follows(): boolean {
+    return this.#events.has("message");
+  }
+
+  request<T>(command: Command): Promise<T> {
+    return this.#connection.request<OkBody>(command) as Promise<T>;
+  }
+
+  async call<T>(command: Command): Promise<T> {
+    const deadline = Date.now() + PATIENCE;
+    for (;;) {
+      await this.#isOnline(deadline);
+      try {
+        return await this.request<T>(command);
+      } catch (error) {
+        if (!(error instanceof ChatError) || !error.retryable || Date.now() > deadline) throw error;
+        if (error.code !== "offline") await new Promise((done) => setTimeout(done, error.retryAfter ?? 1_000));
+      }
+    }
+  }
+
+  listed(): void {
+    this.#inbox.changed();
+  }
+
+  heard(message: Message, room: Room): void {
+    this.#events.emit("message", { message, conversation: room });
+  }
+
+  arrived(room: Room): void {
+    this.#arrived.add(room);
+    this.#received ??= setTimeout(() => {
+      this.#received = undefined;
+      for (const { id, cursor } of this.#arrived) {
+        if (cursor && this.online) this.request({ type: "received", conversation: id, upto: cursor }).catch(() => {});
+      }
+      this.#arrived.clear();
+    }, RECEIVED_EVERY);
+  }
+
+  failed(error: unknown): void {
+    const known = error instanceof ChatError;
+    this.#events.emit("error", known ? error : new ChatError({ code: "offline", message: String(error), retryable: true }));
+  }
+
+  /** Looks for the summaries of conversations that are known by their events only. */
+  learn(): void {
+    this.#learnAgain = true;
+    if (this.#learning || !this.online) return;
+    this.#learning = true;
+    void this.#learn().finally(() => (this.#learning = false));
+  }
+
+  // ----
+
+  async #learn(): Promise<void> {
+    try {
+      while (this.#learnAgain) {
+        this.#learnAgain = false;
+        let before: string | undefined;
+        for (let pages = 0; pages < PAGES; pages++) {
+          const page = await this.#page(before);
+          for (const summary of page.conversations) this.#meet(summary);
+          before = page.conversations.at(-1)?.conversation;
+          if (!page.more || !before || ![...this.#rooms].some((room) => !room.summary && room.state.getSnapshot() !== "missing")) break;
+        }
+        this.#presence.refresh();
+      }
+    } catch (error) {
+      if (!(error instanceof ChatError) || error.code !== "offline") this.failed(error);
+    }
+  }
+
+  #page(before?: string): Promise<ConversationsBody> {
+    return this.call({ type: "conversations", limit: PAGE, ...(before && { before }) });
+  }
+
+  #meet(summary: Summary, welcome = false): void {
+    this.#room(summary.conversation).meet(summary, welcome);
+  }
+
+  #loadMore(): Promise<boolean> {
+    const before = this.#nextPage;
+    if (before === null) return Promise.resolve(false);
+    this.#more ??= this.#page(before)
+      .then((page) => {
+        for (const summary of page.conversations) this.#meet(summary);
+        this.#turn(page);
+        return true;
+      })
+      .finally(() => (this.#more = undefined));
+    return this.#more;
+  }
+
+  #turn(page: ConversationsBody | Welcome): void {
+    this.#nextPage = (page.more && page.conversations.at(-1)?.conversation) || null;
+  }
+
+  #sorted(): Room[] {
+    const at = (room: Room) => room.summary?.at ?? "";
+    const rooms = [...this.#rooms].filter((room) => room.summary);
+    return rooms.sort((a, b) => (at(a) < at(b) ? 1 : at(a) > at(b) ? -1 : 0));
+  }
+
+  #room(name: string): Room {
+    const id = canonical(name, this.me);
+    for (const room of this.#rooms) if (room.id === id) return room;
+    const room = new Room(id, this);
+    this.#rooms.add(room);
+    return room;
+  }
+
+  /** The cursors of what is followed, as many as fit, latest activity first. */
+  #cursors(bytes: number): Record<string, number> {
+    this.#said = {};
+    const rooms = [...new Set([...this.#sorted(), ...this.#rooms])];
+    for (const { id, cursor, followed } of rooms) {
+      bytes -= id.length + CURSOR_BYTES;
+      if (followed && cursor !== undefined && bytes > 0) this.#said[id] = cursor;
+    }
+    return this.#said;
+  }
+
+  #welcome(frame: Welcome): void {
+    const known = [...this.#rooms].filter((room) => room.summary).length;
+    this.limits = frame.limits;
+    if (this.#known && this.#known !== frame.user) {
+      // What is on the screen is another's.
+      this.failed(new ChatError({ code: "unauthorized", message: "the token is another user's: connect anew", retryable: false }));
+      return this.close();
+    }
+    this.#known = frame.user;
+    this.user.set(frame.user);
+    const told = new Set(frame.conversations.map((summary) => summary.conversation));
+    for (const room of this.#rooms) if (!told.has(room.id)) room.forget();
+    for (const summary of frame.conversations) this.#meet(summary, true);
+    this.#turn(frame);
+    for (const room of [...this.#rooms]) room.resume(this.#said);
+    void this.#refill(known);
+    void this.outbox.restore(`${this.#url} ${frame.user}`);
+    this.#presence.refresh();
+    if (this.#learnAgain) this.learn();
+  }
+
+  /** As many conversations as there were before. */
+  async #refill(known: number): Promise<void> {
+    try {
+      while ([...this.#rooms].filter((room) => room.summary).length < known && (await this.#loadMore()));
+    } catch {
+      // With the next connection.
+    }
+  }
+
+  #told(frame: Told): void {
+    if (frame.type === "presence") {
+      const { user, online, last_seen: lastSeen } = frame;
+      return this.#presence.heard(user, { online, ...(lastSeen && { lastSeen }) });
+    }
+    if (!("conversation" in frame) || frame.conversation === undefined) return;
+    const room = this.#room(frame.conversation);
+    switch (frame.type) {
+      case "gap":
+        return void room.resync();
+      case "error":
+        return room.refused(new ChatError(frame));
+      case "typing":
+        return room.typing.started(frame.user);
+      case "read":
+        return room.reads(frame.user, frame.upto);
+      case "received":
+        return room.members.moved(frame.user, { received: frame.upto });
+      default:
+        if ("seq" in frame) room.receive(frame);
+    }
+  }
+
+  #lost(): void {
+    this.#presence.lost();
+    for (const room of this.#rooms) room.lost();
+  }
+
+  #isOnline(deadline: number): Promise<void> {
+    if (this.online) return Promise.resolve();
+    if (this.#closed) return Promise.reject(closed());
+    return new Promise((resolve, reject) => {
+      const waiter = { resolve, reject };
+      const timer = setTimeout(() => done(reject, new ChatError({ code: "offline", message: "there is no connection", retryable: true })), deadline - Date.now());
+      const done = <A>(act: (argument: A) => void, argument: A) => {
+        clearTimeout(timer);
+        this.#online.delete(waiter);
+        act(argument);
+      };
+      waiter.resolve = () => done(resolve, undefined);
+      waiter.reject = (error) => done(reject, error);
+      this.#online.add(waiter);
+      this.#settle();
+    });
+  }
+
+  /** Tells those who wait for a connection that there is one, or will be none. */
+  #settle(): void {
+    const { state, retryIn, error } = this.status.getSnapshot();
+    const given = state === "idle" && this.#closed ? closed() : state === "offline" && retryIn === undefined ? error : undefined;
+    for (const waiter of [...this.#online]) {
+      if (state === "online") waiter.resolve();
+      else if (given) waiter.reject(given);
+    }
+  }
+}

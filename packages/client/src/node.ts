@@ -1,0 +1,13 @@
+// The same for Node, of which version 20 has no WebSocket.
+
+import { createRequire } from "node:module";
+import { connect as connectWith } from "./index.js";
+import type { Chat, Options } from "./types.js";
+
+export * from "./index.js";
+
+/** Connects to a Switchboard server, and stays connected. */
+export function connect(url: string, options: Options): Chat {
+  const WebSocket = options.WebSocket ?? globalThis.WebSocket ?? createRequire(import.meta.url)("./ws.cjs").WebSocket;
+  return connectWith(url, { ...options, WebSocket });
+}

@@ -1,0 +1,520 @@
+// One conversation: its place in the log, the list of its messages, how it stands.
+
+import { ChatError } from "./error.js";
+import { handled } from "./handled.js";
+import { Members } from "./members.js";
+import type { Entry, Outbox } from "./outbox.js";
+import type { Command, Event, HistoryBody, LogBody, Role, Seq, StoredBody, Summary, UserId } from "./protocol.js";
+import { Emitter, Store, Value } from "./store.js";
+import { compact, fromWire, idOf, Timeline } from "./timeline.js";
+import type { Conversation, Draft, Info, Message, Outgoing, RoomEvents } from "./types.js";
+import { Typing } from "./typing.js";
+
+/** Messages of a page of history. */
+const PAGE = 50;
+/** Messages that a list keeps when new ones come; what was loaded on top by `loadOlder` stays. */
+const KEPT = 1_000;
+/** Events of a page of the log. */
+const LOG_PAGE = 200;
+/** Milliseconds that an answer may run ahead of the events of others before the log is asked. */
+const AHEAD = 2_000;
+/** Milliseconds between two tellings of how far one has read. */
+const READ_EVERY = 500;
+
+export interface Host {
+  readonly me: UserId | undefined;
+  readonly online: boolean;
+  /** Says a command on this connection; fails with it. */
+  request<T>(command: Command): Promise<T>;
+  /** Says a command that may be repeated, on whatever connection there is in time. */
+  call<T>(command: Command): Promise<T>;
+  readonly outbox: Outbox;
+  /** Whether somebody wants every message of all conversations. */
+  readonly follows: boolean;
+  /** A conversation is there whose summary is not known. */
+  learn(): void;
+  /** A conversation has changed in the list of them. */
+  listed(): void;
+  heard(message: Message, room: Room): void;
+  /** Messages of others have arrived. */
+  arrived(room: Room): void;
+  failed(error: unknown): void;
+}
+
+/** The id of the conversation that `target` means to `me`. */
+export function canonical(target: string, me: UserId | undefined): string {
+  if (!me || target[0] !== "@" || target.includes(":")) return target;
+  const other = target.slice(1);
+  return me < other ? `@${me}:${other}` : `@${other}:${me}`;
+}
+
+export class Room implements Conversation {
+  readonly messages: Store<readonly Message[]>;
+  readonly info: Store<Info | undefined>;
+  readonly state = new Value<"loading" | "ready" | "missing">("loading");
+  readonly members: Members;
+  readonly typing: Typing;
+  #host: Host;
+  #target: string;
+  #events = new Emitter<RoomEvents>();
+  /** Every event up to here was applied, once; `undefined` while that is to be found out. */
+  #cursor: Seq | undefined;
+  /** Events that came before those in front of them, and whether they are answers to one's own commands. */
+  #ahead = new Map<Seq, { event: Event; own: boolean }>();
+  #filling = false;
+  #aheadTimer: ReturnType<typeof setTimeout> | undefined;
+  #timeline: Timeline | undefined;
+  #opened = false;
+  #loading = false;
+  /** The list is to be made anew; the old one is shown meanwhile. */
+  #stale = false;
+  /** Events applied while a page is under way, which may or may not have them; for each such page. */
+  #meanwhile = new Set<Event[]>();
+  #older: Promise<boolean> | undefined;
+  #keep = KEPT;
+  #outgoing = new Map<string, Entry>();
+  #summary: Summary | undefined;
+  /** What was told last, and when. */
+  #readTold = 0;
+  #readTimer: ReturnType<typeof setTimeout> | undefined;
+  /** How far one has read, though the server may not know yet. */
+  #read: Seq = 0;
+
+  constructor(target: string, host: Host) {
+    this.#target = target;
+    this.#host = host;
+    this.messages = new Store(() => this.#list(), () => this.open());
+    this.info = new Store(() => this.#describe());
+    this.typing = new Typing(() => host.request({ type: "typing", conversation: this.id }).catch(() => {}));
+    this.members = new Members(host, () => this.id);
+  }
+
+  get id(): string {
+    return canonical(this.#target, this.#host.me);
+  }
+
+  get cursor(): Seq | undefined {
+    return this.#cursor;
+  }
+
+  /** Whether events must not be missed. */
+  get followed(): boolean {
+    return this.#opened || this.#host.follows;
+  }
+
+  get summary(): Summary | undefined {
+    return this.#summary;
+  }
+
+  on<K extends keyof RoomEvents>(event: K, listener: (value: RoomEvents[K]) => void): () => void {
+    this.open();
+    return this.#events.on(event, listener);
+  }
+
+  open(): void {
+    if (this.#opened) return;
+    this.#opened = true;
+    void this.#load();
+  }
+
+  // ---- What one does.
+
+  send(message: string | Draft): Outgoing {
+    return this.#host.outbox.submit(this.id, typeof message === "string" ? { text: message } : message);
+  }
+
+  outgoing(key: string): Outgoing | undefined {
+    return this.#outgoing.get(key);
+  }
+
+  edit(target: Seq, message: string | Draft): Promise<void> {
+    const { text, data } = typeof message === "string" ? { text: message, data: undefined } : message;
+    return this.#say(compact({ type: "edit" as const, conversation: this.id, target, text, data }));
+  }
+
+  delete(target: Seq): Promise<void> {
+    return this.#say({ type: "delete", conversation: this.id, target });
+  }
+
+  react(target: Seq, emoji: string, on = true): Promise<void> {
+    return this.#say({ type: "react", conversation: this.id, target, emoji, on });
+  }
+
+  join(): Promise<void> {
+    return this.#say({ type: "join", conversation: this.id });
+  }
+
+  leave(): Promise<void> {
+    return this.#say({ type: "leave", conversation: this.id });
+  }
+
+  invite(user: UserId, role: Role = "member"): Promise<void> {
+    return this.#say({ type: "invite", conversation: this.id, user, role });
+  }
+
+  remove(user: UserId): Promise<void> {
+    return this.#say({ type: "remove", conversation: this.id, user });
+  }
+
+  setRole(user: UserId, role: Role): Promise<void> {
+    return this.#say({ type: "role", conversation: this.id, user, role });
+  }
+
+  rename(title: string): Promise<void> {
+    return this.#say({ type: "rename", conversation: this.id, title });
+  }
+
+  markRead(upto = Infinity): void {
+    upto = Math.min(upto, this.#cursor ?? 0);
+    if (upto <= this.#read || !this.#summary) return;
+    this.#readUpto(upto);
+    this.#readTimer ??= setTimeout(() => this.tellRead(), Math.max(0, this.#readTold + READ_EVERY - Date.now()));
+  }
+
+  loadOlder(): Promise<boolean> {
+    this.#older ??= this.#loadOlder().finally(() => (this.#older = undefined));
+    return handled(this.#older);
+  }
+
+  // ---- What the server tells.
+
+  /** How it stood when the server looked: in `welcome`, from which events go on, or later. */
+  meet(summary: Summary, welcome = false): void {
+    if (!welcome && summary.head < (this.#cursor ?? 0)) {
+      // It looked before the last events came.
+      this.#host.learn();
+      return;
+    }
+    this.#summary = summary;
+    if (!this.followed || (this.#cursor === undefined && !this.#opened)) this.#place(summary.head);
+    if (this.#read > summary.read) this.#readUpto(this.#read);
+    this.#read = Math.max(this.#read, summary.read);
+    this.#changed();
+    if (this.state.getSnapshot() === "missing") void this.#load();
+  }
+
+  /** A connection has begun, and its `welcome` did not tell of this one. */
+  forget(): void {
+    if (this.followed) return;
+    this.#summary = this.#cursor = undefined;
+    this.#changed();
+  }
+
+  /** A connection has begun; `said` are the cursors that it was given. */
+  resume(said: Record<string, Seq>): void {
+    const { id } = this;
+    if (this.#opened && (!this.#timeline || this.#stale)) void this.#load();
+    const missed = this.#cursor !== undefined && (this.#summary?.head ?? Infinity) > this.#cursor;
+    if (this.followed && missed && !(id in said)) void this.#fill();
+    if (this.#read > (this.#summary?.read ?? Infinity)) this.tellRead();
+    this.members.refresh();
+  }
+
+  lost(): void {
+    this.typing.clear();
+    if (!this.followed) this.#ahead.clear();
+  }
+
+  /** An event, whichever way it came. `own`: it is the answer to a command, and may run ahead. */
+  receive(event: Event, own = false): void {
+    if (event.seq > (this.#cursor ?? 0)) this.#ahead.set(event.seq, { event, own });
+    if (this.#cursor === undefined) {
+      if (this.#opened) void this.#load();
+      else this.#host.learn();
+      return;
+    }
+    this.#drain();
+    if (!this.#ahead.size || this.#filling) return;
+    if (!own) void this.#fill();
+    else this.#aheadTimer ??= setTimeout(() => this.#caughtUp(), AHEAD);
+  }
+
+  /** The log from the cursor on is not to be had: too long, or another one. */
+  async resync(): Promise<void> {
+    if (this.#events.has("message") || this.#events.has("event") || this.#host.follows) {
+      // Whoever listens to every message gets every message.
+      if (this.#cursor !== undefined) return this.#fill();
+    }
+    this.#startAnew();
+  }
+
+  /** The cursor cannot be followed. */
+  refused(error: ChatError): void {
+    if (error.code === "not_found") this.#vanish();
+    else this.#startAnew();
+  }
+
+  reads(user: UserId, upto: Seq): void {
+    if (user === this.#host.me && upto > this.#read) this.#readUpto(upto);
+    this.members.moved(user, { read: upto, received: upto });
+  }
+
+  // ---- One's own messages.
+
+  /** One of the outbox came, changed, or went. */
+  shows(entry: Entry, gone: boolean): void {
+    if (gone) this.#outgoing.delete(entry.key);
+    else this.#outgoing.set(entry.key, entry);
+    this.messages.changed();
+  }
+
+  /** The server has stored it: it takes its place in the log, when the log has come to it. */
+  stored(entry: Entry, body: StoredBody): void {
+    const { key, text, data, replyTo: reply_to } = entry.what;
+    const { conversation, seq, at } = body;
+    if (this.#cursor !== undefined && seq <= this.#cursor) return this.shows(entry, true);
+    if (!this.#timeline && !this.#loading) this.#outgoing.delete(key);
+    this.messages.changed();
+    const from = this.#host.me as UserId;
+    this.receive(compact({ type: "message" as const, conversation, seq, from, at, key, text, data, reply_to }) as Event, true);
+  }
+
+  // ----
+
+  #list(): readonly Message[] {
+    const me = this.#host.me;
+    const messages = this.#timeline?.messages ?? [];
+    for (const entry of this.#outgoing.values()) {
+      const { key, text, data, replyTo, time } = entry.what;
+      const id = idOf(me ?? "", key);
+      if (this.#timeline?.has(id)) continue;
+      const { state, error, stored } = entry;
+      const at = stored?.at ?? new Date(time).toISOString();
+      messages.push(compact({ id, seq: stored?.seq, from: me ?? "", at, key, text, data, replyTo, reactions: {}, state, error }));
+    }
+    return messages;
+  }
+
+  #describe(): Info | undefined {
+    const s = this.#summary;
+    if (!s) return undefined;
+    const { conversation, title, role, members, head, read, unread } = s;
+    const pair = conversation[0] === "@" ? conversation.slice(1).split(":") : [];
+    const peer = pair[0] === this.#host.me ? pair[1] : pair[0];
+    const last = s.last && (this.#timeline?.find(s.last.seq) ?? fromWire(s.last));
+    return compact({ conversation, title, peer, public: !!s.public, role, members, head, read, unread, last });
+  }
+
+  #changed(): void {
+    this.messages.changed();
+    this.info.changed();
+    this.#host.listed();
+  }
+
+  #say(command: Extract<Command, { conversation: string }>): Promise<void> {
+    return handled(this.#do(command));
+  }
+
+  async #do(command: Extract<Command, { conversation: string }>): Promise<void> {
+    const stored = await this.#host.call<StoredBody>(command);
+    const { conversation, seq, at } = stored;
+    // The answer stands in place of the event. Of a repetition the event came before, or comes with the log.
+    if (!stored.duplicate) this.receive({ ...command, conversation, seq, at, from: this.#host.me } as Event, true);
+  }
+
+  /** Everything up to `known` is known from a page. What has come live in the meantime is new all the same. */
+  #place(known: Seq): void {
+    let first = Infinity;
+    for (const [seq, { own }] of this.#ahead) if (!own) first = Math.min(first, seq);
+    this.#cursor = Math.min(known, first - 1);
+    this.#drain();
+    if (this.#ahead.size && this.#host.online) void this.#fill();
+  }
+
+  #drain(): void {
+    for (const seq of this.#ahead.keys()) if (seq <= (this.#cursor as Seq)) this.#ahead.delete(seq);
+    for (let next; (next = this.#ahead.get((this.#cursor as Seq) + 1)); ) {
+      this.#ahead.delete(next.event.seq);
+      this.#cursor = next.event.seq;
+      this.#apply(next.event);
+    }
+    for (const entry of this.#outgoing.values()) {
+      if (entry.stored && entry.stored.seq <= (this.#cursor as Seq)) this.shows(entry, true);
+    }
+    if (!this.#ahead.size) {
+      clearTimeout(this.#aheadTimer);
+      this.#aheadTimer = undefined;
+    }
+  }
+
+  #caughtUp(): void {
+    this.#aheadTimer = undefined;
+    if (this.#ahead.size && this.#cursor !== undefined) void this.#fill();
+  }
+
+  /** An event in its turn, once. */
+  #apply(event: Event): void {
+    const me = this.#host.me;
+    for (const events of this.#meanwhile) events.push(event);
+    this.#timeline?.apply(event);
+    if (this.#timeline && this.#timeline.length > this.#keep + PAGE) this.#timeline.trim(this.#keep);
+    this.members.apply(event);
+    if (event.type === "message") {
+      this.typing.stopped(event.from);
+      if (event.from === me && event.key) {
+        this.#outgoing.delete(event.key);
+        this.#host.outbox.seen({ conversation: event.conversation, seq: event.seq, at: event.at }, event.key);
+      }
+    }
+    this.#summarise(event);
+    this.#changed();
+    if (this.#opened) this.#events.emit("event", event);
+    if (event.type !== "message") return;
+    const message = this.#timeline?.find(event.seq) ?? fromWire(event);
+    if (this.#opened) this.#events.emit("message", message);
+    this.#host.heard(message, this);
+    if (event.from !== me) this.#host.arrived(this);
+  }
+
+  #summarise(event: Event): void {
+    const me = this.#host.me;
+    const who = "user" in event ? event.user : event.from;
+    const comes = event.type === "join" || event.type === "invite" || event.type === "create";
+    const goes = event.type === "leave" || event.type === "remove";
+    if (goes && who === me) {
+      this.#summary = undefined;
+      return;
+    }
+    const s = this.#summary;
+    // Somebody brought one in, or wrote for the first time, or after so long that it was not among the latest.
+    if (!s) return this.#host.learn();
+    if (event.seq <= s.head) return;
+    const next: Summary = { ...s, head: event.seq, at: event.at };
+    if (comes) next.members++;
+    if (goes) next.members--;
+    if (event.type === "message") {
+      next.last = event;
+      if (event.from !== me && event.seq > s.read) next.unread++;
+    }
+    const last = s.last;
+    if (last && !last.deleted && "target" in event && event.target === last.seq) {
+      const { type, conversation, seq, from, at, key } = last;
+      if (event.type === "delete") next.last = compact({ type, conversation, seq, from, at, key, deleted: true });
+      if (event.type === "edit" && !event.deleted) next.last = compact({ ...last, text: event.text, data: event.data });
+    }
+    if (event.type === "rename") next.title = event.title;
+    if (event.type === "role" && who === me) next.role = event.role;
+    this.#summary = next;
+  }
+
+  #readUpto(upto: Seq): void {
+    this.#read = upto;
+    const s = this.#summary;
+    if (!s) return;
+    const unread = upto >= s.head ? 0 : this.#timeline?.unread(upto, this.#host.me as UserId);
+    // Read elsewhere, up to the middle of what is not loaded.
+    if (unread === undefined) this.#host.learn();
+    this.#summary = { ...s, read: upto, unread: unread ?? s.unread };
+    this.#changed();
+  }
+
+  tellRead(): void {
+    clearTimeout(this.#readTimer);
+    this.#readTimer = undefined;
+    if (!this.#host.online) return;
+    this.#readTold = Date.now();
+    this.#host.request({ type: "read", conversation: this.id, upto: this.#read }).catch(() => {
+      // Said again with the next connection, or it makes no difference any more.
+    });
+  }
+
+  async #load(): Promise<void> {
+    if (this.#loading || !this.#host.online) return;
+    this.#loading = true;
+    const meanwhile: Event[] = [];
+    this.#meanwhile.add(meanwhile);
+    try {
+      const page = await this.#host.request<HistoryBody>({ type: "history", conversation: this.id, limit: PAGE });
+      this.#timeline = new Timeline(page);
+      for (const event of meanwhile) this.#timeline.apply(event);
+      if (this.#cursor === undefined) this.#place(page.head);
+      this.#ready();
+    } catch (error) {
+      if (!(error instanceof ChatError) || error.code !== "not_found") return this.#later(error);
+      // Nobody has written there yet.
+      if (this.id[0] === "@") {
+        this.#timeline ??= new Timeline();
+        this.#cursor ??= 0;
+        this.#drain();
+        this.#ready();
+      } else {
+        this.#vanish();
+      }
+    } finally {
+      this.#loading = false;
+      this.#meanwhile.delete(meanwhile);
+    }
+    if (!this.#summary && this.id[0] !== "@") this.#host.learn();
+  }
+
+  #ready(): void {
+    const stale = this.#stale;
+    this.#stale = false;
+    this.#keep = KEPT;
+    this.state.set("ready");
+    this.#changed();
+    if (stale) this.#events.emit("resync", undefined);
+  }
+
+  async #loadOlder(): Promise<boolean> {
+    this.open();
+    const timeline = this.#timeline;
+    if (!timeline?.more) return false;
+    const meanwhile: Event[] = [];
+    this.#meanwhile.add(meanwhile);
+    try {
+      const page = await this.#host.call<HistoryBody>(
+        compact({ type: "history" as const, conversation: this.id, before: timeline.oldest, limit: PAGE }),
+      );
+      if (timeline !== this.#timeline) return true;
+      timeline.prepend(page, meanwhile);
+      this.#keep += page.messages.length;
+      this.messages.changed();
+      return true;
+    } finally {
+      this.#meanwhile.delete(meanwhile);
+    }
+  }
+
+  /** Pages the log from the cursor on. */
+  async #fill(): Promise<void> {
+    if (this.#filling) return;
+    this.#filling = true;
+    try {
+      for (let more = true; more && this.#cursor !== undefined; ) {
+        const after: Seq = this.#cursor;
+        const page = await this.#host.request<LogBody>({ type: "sync", conversation: this.id, after, limit: LOG_PAGE });
+        for (const event of page.events) this.receive(event, true);
+        more = page.more && page.events.length > 0;
+      }
+    } catch (error) {
+      if (error instanceof ChatError && !error.retryable) this.refused(error);
+      else this.#later(error);
+    } finally {
+      this.#filling = false;
+    }
+  }
+
+  /** Without a connection the next one brings it; otherwise the server could not, for now. */
+  #later(error: unknown): void {
+    if (!(error instanceof ChatError)) return this.#host.failed(error);
+    if (error.code === "offline") return;
+    this.#host.failed(error);
+    if (error.retryable) setTimeout(() => this.#host.online && this.resume({}), error.retryAfter ?? AHEAD);
+  }
+
+  #startAnew(): void {
+    this.#stale = true;
+    this.#cursor = undefined;
+    void this.#load();
+  }
+
+  #vanish(): void {
+    this.#timeline = undefined;
+    this.#cursor = undefined;
+    this.#summary = undefined;
+    this.#ahead.clear();
+    this.state.set("missing");
+    this.#changed();
+  }
+}

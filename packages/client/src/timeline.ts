@@ -1,0 +1,147 @@
+// The messages of a conversation, oldest first, as pages of history and events make them. Events must come in
+// order and once; a page says with `head` which of them it has in it already.
+
+import type { Event, HistoryBody, Message as Folded, Seq } from "./protocol.js";
+import type { Message } from "./types.js";
+
+/** A message, and the last event that is folded into it. */
+interface Row {
+  message: Message & { seq: Seq };
+  upto: Seq;
+}
+
+/** A message is the same one whether it is known by its key only, or by its number as well. */
+export const idOf = (from: string, key: string | undefined, seq?: Seq): string => (key ? `${from}/${key}` : `#${seq}`);
+
+/** Without the names whose value is `undefined`. */
+export function compact<T extends object>(object: { [K in keyof T]: T[K] | undefined }): T {
+  for (const name in object) if (object[name] === undefined) delete object[name];
+  return object as T;
+}
+
+/** A message of the wire, as the app sees it. */
+export function fromWire(wire: Folded): Message & { seq: Seq } {
+  const { seq, from, at, key, text, data, reply_to: replyTo, edited } = wire;
+  return compact({
+    id: idOf(from, key, seq), seq, from, at, key, text, data, replyTo, edited,
+    deleted: wire.deleted || undefined, reactions: wire.reactions ?? {}, state: "sent" as const,
+  });
+}
+
+export class Timeline {
+  #rows: Row[] = [];
+  #ids = new Set<string>();
+  /** Events up to here are in the list. */
+  #upto: Seq;
+  /** Whether the server has earlier messages. */
+  more: boolean;
+
+  constructor(page?: HistoryBody) {
+    this.#upto = page?.head ?? 0;
+    this.more = false;
+    if (page) this.prepend(page, []);
+  }
+
+  get messages(): Message[] {
+    return this.#rows.map((row) => row.message);
+  }
+
+  /** The first message's number. */
+  get oldest(): Seq | undefined {
+    return this.#rows[0]?.message.seq;
+  }
+
+  get length(): number {
+    return this.#rows.length;
+  }
+
+  /** Puts a page of earlier messages in front, and into it the events that came while it was under way. */
+  prepend(page: HistoryBody, meanwhile: Event[]): void {
+    const before = this.oldest ?? Infinity;
+    const rows = page.messages.filter((wire) => wire.seq < before);
+    this.#rows.unshift(...rows.map((wire) => this.#row(wire, page.head)));
+    this.more = page.more;
+    for (const event of meanwhile) if (event.type !== "message") this.#amend(event);
+  }
+
+  /** Forgets the oldest messages, until so many are left. */
+  trim(length: number): void {
+    const excess = this.#rows.length - length;
+    if (excess <= 0) return;
+    for (const { message } of this.#rows.splice(0, excess)) this.#ids.delete(message.id);
+    this.more = true;
+  }
+
+  has(id: string): boolean {
+    return this.#ids.has(id);
+  }
+
+  find(seq: Seq): Message | undefined {
+    return this.#rows[this.#index(seq)]?.message;
+  }
+
+  /** How many messages of others there are after this event; `undefined` if the list does not reach back to it. */
+  unread(after: Seq, me: string): number | undefined {
+    if (this.more && (this.oldest ?? Infinity) > after + 1) return undefined;
+    return this.#rows.filter(({ message }) => message.seq > after && message.from !== me).length;
+  }
+
+  apply(event: Event): void {
+    if (event.seq <= this.#upto) return;
+    this.#upto = event.seq;
+    if (event.type === "message") {
+      this.#rows.push(this.#row(event, event.seq));
+    } else {
+      this.#amend(event);
+    }
+  }
+
+  #row(wire: Folded, upto: Seq): Row {
+    const message = fromWire(wire);
+    this.#ids.add(message.id);
+    return { message, upto };
+  }
+
+  #index(seq: Seq): number {
+    let low = 0;
+    let high = this.#rows.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.#rows[middle]!.message.seq < seq) low = middle + 1;
+      else high = middle;
+    }
+    return this.#rows[low]?.message.seq === seq ? low : -1;
+  }
+
+  #amend(event: Event): void {
+    if (event.type !== "edit" && event.type !== "delete" && event.type !== "react") return;
+    const row = this.#rows[this.#index(event.target)];
+    if (!row || row.upto >= event.seq) return;
+    row.upto = event.seq;
+    const { id, seq, from, at, key, state } = row.message;
+    // A deleted message has no reactions, and its edits come without content: they say nothing.
+    if (row.message.deleted) return;
+    if (event.type === "delete") {
+      row.message = compact({ id, seq, from, at, key, deleted: true, reactions: {}, state });
+    } else if (event.type === "react") {
+      row.message = { ...row.message, reactions: reacted(row.message.reactions, event) };
+    } else if (!event.deleted) {
+      const { text, data } = event;
+      row.message = compact({ ...row.message, text, data, edited: { seq: event.seq, at: event.at } });
+    }
+  }
+}
+
+function reacted(reactions: Message["reactions"], event: Extract<Event, { type: "react" }>): Message["reactions"] {
+  const all = { ...reactions };
+  const users = all[event.emoji] ?? [];
+  if (event.on) {
+    if (!users.includes(event.from)) all[event.emoji] = [...users, event.from];
+  } else {
+    const others = users.filter((user) => user !== event.from);
+    if (others.length) all[event.emoji] = others;
+    else delete all[event.emoji];
+  }
+  // In the order of a page of history.
+  return Object.fromEntries(Object.entries(all).sort(([a], [b]) => (a < b ? -1 : 1)));
+}

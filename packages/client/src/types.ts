@@ -1,0 +1,209 @@
+// What an app sees of the SDK. Frames of the wire are in `protocol.ts`, which is generated.
+
+import type { ChatError } from "./error.js";
+import type { ConversationId, Data, Edited, Event, Limits, Member, Role, Seq, Timestamp, UserId } from "./protocol.js";
+
+/** A value that changes. `getSnapshot` gives the same object until it has changed. */
+export interface Readable<T> {
+  getSnapshot(): T;
+  /** Calls back with the value now, and then whenever it has changed; once for all changes of a moment. */
+  subscribe(listener: (value: T) => void): () => void;
+}
+
+/** How the connection stands. */
+export interface Status {
+  /** `idle` before the first attempt and after `close()`; `offline` between attempts, or for good. */
+  readonly state: "idle" | "connecting" | "online" | "offline";
+  /** The WebSocket's close code, when a connection was lost. */
+  readonly code?: number;
+  /** Why it is offline, for a person. */
+  readonly reason?: string;
+  /** Milliseconds from when the status changed to the next attempt. Absent while offline: there will be none by itself. */
+  readonly retryIn?: number;
+  /** What the server, or the token callback, said last. */
+  readonly error?: ChatError;
+}
+
+/** Where entries of the outbox are kept so that they outlive a page. */
+export interface OutboxStorage {
+  /** All entries of `scope` (a server and a user), in the order in which they were put. */
+  load(scope: string): Promise<OutboxEntry[]>;
+  put(scope: string, entry: OutboxEntry): Promise<void>;
+  delete(scope: string, key: string): Promise<void>;
+}
+
+/** A message that was not acknowledged yet. */
+export interface OutboxEntry extends Draft {
+  key: string;
+  to: string;
+  /** When it was said, by the clock of the device, in milliseconds since the Unix epoch. */
+  time: number;
+}
+
+export interface Options {
+  /**
+   * A JWT, or a function that gets one; it is asked before every attempt to connect. If it throws, it is asked again
+   * later, unless it throws an `UnauthorizedError`, which ends the attempts.
+   */
+  token?: string | (() => string | Promise<string>);
+  /** In place of a token, on a `dev` server only: the user, on trust. */
+  user?: UserId;
+  /** This client's own stable name for itself. */
+  device?: string;
+  /** Where unacknowledged messages are kept: IndexedDB by default where there is one; `null` for memory only. */
+  outbox?: OutboxStorage | null;
+  /** The WebSocket to use where the platform has none, or another. */
+  WebSocket?: new (url: string, protocols?: string | string[]) => WebSocket;
+}
+
+/** What a message says. */
+export interface Draft {
+  text?: string;
+  /** Anything of the application's own. */
+  data?: Data;
+  /** The `seq` of the message that this one answers. */
+  replyTo?: Seq;
+}
+
+/** A message as it stands now: edits, deletion and reactions are folded in. */
+export interface Message {
+  /** The same for as long as the message is in the list, also while it goes from pending to sent. */
+  readonly id: string;
+  /** Its number in the conversation; absent until the server has stored it. */
+  readonly seq?: Seq;
+  readonly from: UserId;
+  /** The server's time; until it is stored, the device's. */
+  readonly at: Timestamp;
+  readonly key?: string;
+  readonly text?: string;
+  readonly data?: Data;
+  readonly replyTo?: Seq;
+  readonly edited?: Edited;
+  readonly deleted?: boolean;
+  /** Who reacted how: users in the order of their reactions, by emoji. */
+  readonly reactions: Readonly<Record<string, readonly UserId[]>>;
+  readonly state: "pending" | "sent" | "failed";
+  /** Why it failed. */
+  readonly error?: ChatError;
+}
+
+/** A message on its way. */
+export interface Outgoing {
+  readonly key: string;
+  readonly state: "pending" | "sent" | "failed";
+  /** Resolves when it is on the server's stable storage; rejects with a `ChatError` when it failed for good. */
+  readonly acked: Promise<{ conversation: ConversationId; seq: Seq; at: Timestamp }>;
+  /** Sends a failed message again, with the same key. */
+  retry(): void;
+  /** Takes a failed or pending message out of the list. One that is on its way may arrive all the same. */
+  discard(): void;
+}
+
+/** How a conversation stands, for a list of them. */
+export interface Info {
+  readonly conversation: ConversationId;
+  readonly title?: string;
+  /** In a direct conversation, the other one; in a note to self, oneself. */
+  readonly peer?: UserId;
+  /** Anyone may join. */
+  readonly public: boolean;
+  readonly role: Role;
+  /** How many there are. */
+  readonly members: number;
+  readonly head: Seq;
+  /** How far one has read. */
+  readonly read: Seq;
+  /** Messages of others after that. */
+  readonly unread: number;
+  /** The last message. */
+  readonly last?: Message;
+}
+
+/** Whether somebody is there. */
+export interface Presence {
+  readonly online: boolean;
+  /** When they were last there; absent while online, or if never seen. */
+  readonly lastSeen?: Timestamp;
+}
+
+export interface RoomEvents {
+  /** The list of messages was rebuilt from the server: too much had been missed to fill in, or the log is another. */
+  resync: void;
+  /** A message that is new since the conversation was opened: once each, in order, one's own from other devices too. */
+  message: Message;
+  /** Any event of the log since the conversation was opened, once each, in order. */
+  event: Event;
+}
+
+export interface Conversation {
+  /** The name that was asked for, `@bob`, until the user is known; then the conversation id, `@alice:bob`. */
+  readonly id: string;
+  /** Oldest first: what the server has, and after it one's own unacknowledged messages. Opens the conversation. */
+  readonly messages: Readable<readonly Message[]>;
+  /** `undefined` while one is not in it, or it is not known yet. */
+  readonly info: Readable<Info | undefined>;
+  /** By id; loaded when first subscribed to, kept up to date with roles and cursors. */
+  readonly members: Readable<readonly Member[]>;
+  /** Who is typing, oneself excepted. */
+  readonly typing: Readable<readonly UserId[]> & {
+    /** Call it with every keystroke: the server is told every few seconds. `false` when the text is gone. */
+    set(typing: boolean): void;
+  };
+  /** `loading` until the latest messages are there; `missing`: there is none such, or one may not know. */
+  readonly state: Readable<"loading" | "ready" | "missing">;
+  /** Loads a page of earlier messages. `false` when the beginning was reached before. */
+  loadOlder(): Promise<boolean>;
+  send(message: string | Draft): Outgoing;
+  /** One's own messages that are not acknowledged: `retry` and `discard` by `key`. */
+  outgoing(key: string): Outgoing | undefined;
+  edit(seq: Seq, message: string | Draft): Promise<void>;
+  delete(seq: Seq): Promise<void>;
+  react(seq: Seq, emoji: string, on?: boolean): Promise<void>;
+  /** Tells that a person has read up to here; without `upto`, everything that is loaded. */
+  markRead(upto?: Seq): void;
+  join(): Promise<void>;
+  leave(): Promise<void>;
+  invite(user: UserId, role?: Role): Promise<void>;
+  remove(user: UserId): Promise<void>;
+  setRole(user: UserId, role: Role): Promise<void>;
+  rename(title: string): Promise<void>;
+  on<K extends keyof RoomEvents>(event: K, listener: (value: RoomEvents[K]) => void): () => void;
+}
+
+export interface ChatEvents {
+  /** A message that is new, in any conversation: once each, in order. Registering it keeps all conversations in step. */
+  message: { message: Message; conversation: Conversation };
+  /** Something in the background failed that no promise tells of. */
+  error: ChatError;
+}
+
+export interface NewRoom {
+  /** The room's id; without it one is made. */
+  room?: string;
+  title?: string;
+  public?: boolean;
+  members?: UserId[];
+}
+
+export interface Chat {
+  readonly status: Readable<Status>;
+  /** Who one is; `undefined` until the first welcome. */
+  readonly user: Readable<UserId | undefined>;
+  /** What the server allows; `undefined` until the first welcome. */
+  readonly limits: Limits | undefined;
+  /** The inbox, latest activity first. */
+  readonly conversations: Readable<readonly Info[]> & {
+    /** Loads a page more. `false` when there were no more. */
+    loadMore(): Promise<boolean>;
+  };
+  /** `"#general"`, `"@bob"` or a conversation id; the same object for the same conversation. */
+  conversation(id: string): Conversation;
+  create(room: NewRoom): Promise<Conversation>;
+  /** Whether a user is there. Only those are told who share a conversation with oneself. */
+  presence(user: UserId): Readable<Presence | undefined>;
+  /** Tries to connect now, also after it was given up. */
+  reconnect(): void;
+  /** Ends it, for good. What is in the outbox stays there. */
+  close(): void;
+  on<K extends keyof ChatEvents>(event: K, listener: (value: ChatEvents[K]) => void): () => void;
+}

@@ -1,0 +1,161 @@
+// Two people, on the real server.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { online, Server, shows, until, wire } from "./support.js";
+
+test("a message is pending, then sent, and comes to the other side and to every device", async (t) => {
+  const server = await Server.start(t);
+  const alice = server.connects(t, "alice");
+  const laptop = server.connects(t, "alice");
+  const bob = server.connects(t, "bob");
+  const [there, here, elsewhere] = [bob.conversation("@alice"), alice.conversation("@bob"), laptop.conversation("@bob")];
+  await Promise.all([alice, laptop, bob].map(online));
+  await Promise.all([shows(there, []), shows(here, []), shows(elsewhere, [])]);
+  const sent = here.send("hi");
+  assert.equal(sent.state, "pending");
+  assert.deepEqual(here.messages.getSnapshot().map((m) => [m.text, m.state, m.seq]), [["hi", "pending", undefined]]);
+  const { id } = here.messages.getSnapshot()[0];
+  assert.deepEqual((({ conversation, seq }) => ({ conversation, seq }))(await sent.acked), { conversation: "@alice:bob", seq: 1 });
+  for (const room of [here, there, elsewhere]) {
+    const [message] = await until(room.messages, (list) => list[0]?.seq === 1);
+    assert.deepEqual([message.id, message.text, message.from, message.state], [id, "hi", "alice", "sent"]);
+  }
+  assert.equal(bob.conversation("@alice"), bob.conversation("@alice:bob"));
+});
+
+test("edits, deletions, reactions and replies are folded in, live and from the history alike", async (t) => {
+  const server = await Server.start(t);
+  const [alice, bob] = ["alice", "bob"].map((name) => server.connects(t, name));
+  const [hers, his] = [alice, bob].map((chat) => chat.conversation("#general"));
+  await Promise.all([hers, his].map((room) => until(room.messages, (list) => list.length === 3)));
+  const { seq } = await hers.send("one").acked;
+  const answer = await his.send({ text: "two", replyTo: seq, data: { kind: "x" } }).acked;
+  await hers.edit(seq, "ONE");
+  await his.react(seq, "👍");
+  await hers.react(seq, "👍");
+  await hers.react(seq, "🎉");
+  await hers.react(seq, "🎉", false);
+  const gone = await his.send("three").acked;
+  await his.delete(gone.seq);
+  const folded = (list) => list.find((m) => m.seq === gone.seq)?.deleted;
+  const lists = await Promise.all([hers, his].map((room) => until(room.messages, folded)));
+  assert.deepEqual(lists[0], lists[1]);
+  const message = lists[0].find((m) => m.seq === seq);
+  assert.equal(message.text, "ONE");
+  assert.ok(message.edited.seq > seq);
+  assert.deepEqual(message.reactions, { "👍": ["bob", "alice"] });
+  const { replyTo, data } = lists[0].find((m) => m.seq === answer.seq);
+  assert.deepEqual({ replyTo, data }, { replyTo: seq, data: { kind: "x" } });
+  const fresh = server.connects(t, "bob").conversation("#general");
+  assert.deepEqual(await until(fresh.messages, (list) => list.length > 3), lists[0]);
+  await assert.rejects(hers.edit(answer.seq, "not mine"), { code: "forbidden" });
+  // Nobody waits for this one, and nothing is unhandled.
+  void hers.delete(999);
+});
+
+test("the inbox: order, unread, last message, read on another device", async (t) => {
+  const server = await Server.start(t);
+  const [alice, bob] = ["alice", "bob"].map((name) => server.connects(t, name));
+  const phone = server.connects(t, "bob");
+  await Promise.all([alice, bob, phone].map(online));
+  await alice.conversation("@bob").send("psst").acked;
+  const names = (list) => list.map((c) => c.conversation);
+  await until(bob.conversations, (list) => names(list).join() === "@alice:bob,#general");
+  assert.deepEqual(bob.conversations.getSnapshot().map((c) => [c.peer, c.unread, c.last.text]).at(0), ["alice", 1, "psst"]);
+  await alice.conversation("#general").send("all").acked;
+  await until(bob.conversations, (list) => names(list).join() === "#general,@alice:bob");
+  const row = (chat, id) => chat.conversations.getSnapshot().find((c) => c.conversation === id);
+  await until(phone.conversations, () => row(phone, "@alice:bob")?.unread === 1);
+  await until(bob.conversation("@alice").messages, (list) => list.length === 1);
+  bob.conversation("@alice").markRead();
+  await until(bob.conversations, () => row(bob, "@alice:bob").unread === 0);
+  await until(phone.conversations, () => row(phone, "@alice:bob").unread === 0);
+  await until(alice.conversation("@bob").members, (list) => list.find((m) => m.user === "bob")?.read === 1);
+});
+
+test("rooms: create, invite, roles, rename, remove, leave, join", async (t) => {
+  const server = await Server.start(t);
+  const [alice, bob, carol] = ["alice", "bob", "carol"].map((name) => server.connects(t, name));
+  await Promise.all([alice, bob, carol].map(online));
+  const room = await alice.create({ room: "team", title: "Team", members: ["bob"] });
+  assert.equal(room.id, "#team");
+  await until(bob.conversations, (list) => list.some((c) => c.title === "Team"));
+  const theirs = carol.conversation("#team");
+  await until(theirs.state, (state) => state === "loading" || state === "missing");
+  theirs.messages.subscribe(() => {});
+  await until(theirs.state, (state) => state === "missing");
+  await room.invite("carol", "reader");
+  await until(theirs.state, (state) => state === "ready");
+  await until(theirs.info, (info) => info?.role === "reader" && info.members === 3);
+  await assert.rejects(theirs.send("may I?").acked, { code: "forbidden" });
+  assert.equal(theirs.messages.getSnapshot().at(-1).state, "failed");
+  await room.setRole("carol", "member");
+  await until(theirs.info, (info) => info?.role === "member");
+  theirs.outgoing(theirs.messages.getSnapshot().at(-1).key).retry();
+  await until(room.messages, (list) => list.at(-1)?.text === "may I?");
+  await room.rename("The team");
+  await until(theirs.info, (info) => info?.title === "The team");
+  await until(room.members, (list) => list.map((m) => `${m.user} ${m.role}`).join() === "alice admin,bob member,carol member");
+  await room.remove("bob");
+  await until(bob.conversations, (list) => !list.some((c) => c.conversation === "#team"));
+  await theirs.leave();
+  await until(carol.conversations, (list) => !list.some((c) => c.conversation === "#team"));
+  await assert.rejects(theirs.join(), { code: "not_found" });
+  const open = await alice.create({ public: true, title: "Open" });
+  await carol.conversation(open.id).join();
+  await until(carol.conversations, (list) => list.some((c) => c.title === "Open"));
+});
+
+test("typing and presence", async (t) => {
+  const server = await Server.start(t);
+  const [alice, bob] = ["alice", "bob"].map((name) => server.connects(t, name));
+  await Promise.all([alice, bob].map(online));
+  await until(alice.presence("bob"), (presence) => presence?.online === true);
+  const room = alice.conversation("#general");
+  bob.conversation("#general").typing.set(true);
+  await until(room.typing, (users) => users.join() === "bob");
+  await bob.conversation("#general").send("there").acked;
+  await until(room.typing, (users) => users.length === 0);
+  bob.close();
+  await until(alice.presence("bob"), (presence) => presence?.online === false && presence.lastSeen);
+});
+
+test("older messages, page by page, with what happens to them meanwhile", async (t) => {
+  const server = await Server.start(t);
+  const alice = server.connects(t, "alice");
+  const room = alice.conversation("@bob");
+  const all = Array.from({ length: 130 }, (_, n) => `message ${n}`);
+  await Promise.all(all.map((text) => room.send(text).acked));
+  const bob = server.connects(t, "bob");
+  const his = bob.conversation("@alice");
+  assert.equal((await until(his.messages, (list) => list.length > 0)).length, 50);
+  const older = his.loadOlder();
+  const again = his.loadOlder();
+  await room.edit(60, "edited");
+  assert.deepEqual([await older, await again], [true, true], "asked twice, loaded once");
+  assert.equal(his.messages.getSnapshot().length, 100);
+  await until(his.messages, (list) => list.find((m) => m.seq === 60)?.text === "edited");
+  assert.equal(await his.loadOlder(), true);
+  assert.equal(await his.loadOlder(), false);
+  assert.deepEqual(his.messages.getSnapshot().map((m) => m.text), all.map((text, n) => (n === 59 ? "edited" : text)));
+});
+
+test("whoever listens to all messages hears each once, of new conversations too, over losses", async (t) => {
+  const server = await Server.start(t);
+  const { WebSocket, cut } = wire();
+  const bot = server.connects(t, "bot", { WebSocket });
+  const heard = [];
+  bot.on("message", ({ message, conversation }) => heard.push(`${conversation.id} ${message.text}`));
+  await online(bot);
+  const alice = server.connects(t, "alice");
+  await alice.conversation("@bot").send("first").acked;
+  await until({ subscribe: (l) => bot.conversations.subscribe(() => l(heard)), getSnapshot: () => heard }, () => heard.length === 1);
+  cut();
+  await until(bot.status, ({ state }) => state === "offline");
+  await alice.conversation("@bot").send("while away").acked;
+  await online(bot);
+  await alice.conversation("@bot").send("back").acked;
+  await until({ subscribe: (l) => bot.conversations.subscribe(() => l(heard)), getSnapshot: () => heard }, () => heard.length === 3);
+  assert.deepEqual(heard, ["@alice:bot first", "@alice:bot while away", "@alice:bot back"]);
+});

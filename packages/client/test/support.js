@@ -1,0 +1,141 @@
+// What the tests speak: the real server, which can be killed and started again, and a wire that can be cut.
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import WebSocket from "ws";
+import { connect } from "@switchboard/client";
+
+const binary = process.env.SWITCHBOARD_BINARY ?? fileURLToPath(new URL("../../../target/debug/switchboard", import.meta.url));
+
+// The server takes its settings from there; the tests want it as it comes.
+const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("SWITCHBOARD_")));
+
+/** How long a test waits for what must come. It only matters to a test that fails. */
+const PATIENCE = 30_000;
+
+/** A server on a data directory of its own; ended and cleaned away with the test `t`. */
+export class Server {
+  static async start(t, { args = ["dev"], env = {} } = {}) {
+    const server = new Server();
+    Object.assign(server, { args, env, data: await mkdtemp(join(tmpdir(), "switchboard-sdk-")) });
+    t.after(async () => {
+      await server.kill();
+      await rm(server.data, { recursive: true, force: true });
+    });
+    await server.start();
+    return server;
+  }
+
+  /** Starts, the second time on the port of the first. */
+  async start() {
+    const address = this.url ? new URL(this.url).host : "127.0.0.1:0";
+    let said = "";
+    this.process = spawn(binary, [...this.args, "--listen", address, "--data", this.data], {
+      env: { ...environment, ...this.env }, stdio: ["ignore", "pipe", "pipe"],
+    });
+    this.process.stderr.on("data", (chunk) => (said += chunk));
+    this.url = await new Promise((resolve, reject) => {
+      this.process.on("error", reject);
+      this.process.on("exit", (code) => reject(new Error(`the server ended with ${code}:\n${said}`)));
+      createInterface({ input: this.process.stdout }).on("line", (line) => {
+        said += `${line}\n`;
+        const found = /listening on (http:\/\/127\.0\.0\.1:\d+)/.exec(line);
+        if (found) resolve(found[1]);
+      });
+    });
+  }
+
+  /** Ends the server as a power cut would: it learns nothing of it. */
+  async kill() {
+    await this.stop("SIGKILL");
+  }
+
+  async stop(signal = "SIGTERM") {
+    if (this.process.exitCode !== null || this.process.signalCode !== null) return;
+    const gone = once(this.process, "exit");
+    this.process.kill(signal);
+    await gone;
+  }
+
+  /** Somebody's chat, which ends with the test. */
+  connects(t, user, options = {}) {
+    const chat = connect(this.url, { user, ...options });
+    t.after(() => chat.close());
+    return chat;
+  }
+
+  async posts(command, body) {
+    const headers = { "content-type": "application/json" };
+    const answer = await fetch(`${this.url}/v1/${command}`, { method: "POST", headers, body: JSON.stringify(body) });
+    const said = await answer.json();
+    if (!answer.ok) throw new Error(`${command}: ${JSON.stringify(said)}`);
+    return said;
+  }
+
+  /** A page of something, until the last. */
+  async log(user, conversation) {
+    const events = [];
+    for (let more = true; more; ) {
+      const page = await this.posts("sync", { as: user, conversation, after: events.at(-1)?.seq ?? 0, limit: 200 });
+      events.push(...page.events);
+      more = page.more;
+    }
+    return events;
+  }
+
+  async history(user, conversation) {
+    const messages = [];
+    for (let more = true; more; ) {
+      const before = messages[0]?.seq;
+      const page = await this.posts("history", { as: user, conversation, limit: 200, ...(before && { before }) });
+      messages.unshift(...page.messages);
+      more = page.more;
+    }
+    return messages;
+  }
+}
+
+/** WebSockets that a test can cut, hold and count. */
+export function wire() {
+  const open = new Set();
+  class Wire extends WebSocket {
+    constructor(...args) {
+      super(...args);
+      open.add(this);
+      this.on("close", () => open.delete(this));
+      this.on("error", () => {});
+    }
+  }
+  // Without a farewell, as a network does it.
+  return { WebSocket: Wire, open, cut: () => open.forEach((socket) => socket.terminate()) };
+}
+
+/** Waits until a store's value is as wanted; gives the value. */
+export function until(store, wanted, what = wanted.toString()) {
+  return new Promise((resolve, reject) => {
+    let stop;
+    let done = false;
+    const timer = setTimeout(() => {
+      stop();
+      reject(new Error(`waited in vain for ${what}; it is ${JSON.stringify(store.getSnapshot(), null, 1).slice(0, 2_000)}`));
+    }, PATIENCE);
+    stop = store.subscribe((value) => {
+      if (done || !wanted(value)) return;
+      done = true;
+      clearTimeout(timer);
+      resolve(value);
+      queueMicrotask(() => stop());
+    });
+  });
+}
+
+export const online = (chat) => until(chat.status, ({ state }) => state === "online");
+
+/** Waits until the list shows exactly these texts. */
+export const shows = (room, texts) =>
+  until(room.messages, (list) => JSON.stringify(list.map((m) => m.text)) === JSON.stringify(texts), `the texts ${texts}`);

@@ -1,0 +1,98 @@
+// Four people chat while their connections are cut a thousand times, in the middle of anything.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { online, Server, until, wire } from "./support.js";
+
+const DISCONNECTS = 1_000;
+const PEOPLE = ["alice", "bob", "carol", "dave"];
+const ROOM = "#general";
+
+/** What a message of the server's is, in a list of the SDK's. */
+const asListed = ({ seq, from, text, edited, deleted, reactions }) =>
+  ({ seq, from, text, edited: edited?.seq, deleted: !!deleted, reactions: reactions ?? {} });
+
+// Seeded, so that a run can be repeated as far as the network allows.
+let seed = Number(process.env.SEED ?? 20261125);
+const random = () => {
+  seed = (seed * 1_103_515_245 + 12_345) % 2 ** 31;
+  return seed / 2 ** 31;
+};
+const pick = (list) => list[Math.floor(random() * list.length)];
+
+test(`${DISCONNECTS} disconnects while four people chat: every list is the server's, every send resolves`, async (t) => {
+  const server = await Server.start(t);
+  for (const name of PEOPLE.slice(2)) await server.posts("join", { as: name, conversation: ROOM });
+  // Losses are what is tested, not the waits between attempts.
+  const people = PEOPLE.map((name) => {
+    const { WebSocket, cut, open } = wire();
+    const chat = server.connects(t, name, { WebSocket });
+    return { name, chat, cut, open, room: chat.conversation(ROOM), sent: [], cuts: 0, shown: new Map(), highest: 0 };
+  });
+  for (const person of people) {
+    person.stop = person.room.messages.subscribe((list) => {
+      const seqs = list.filter((m) => m.seq !== undefined && m.state === "sent").map((m) => m.seq);
+      const ids = new Set(list.map((m) => m.id));
+      assert.equal(ids.size, list.length, `${person.name} sees a message twice`);
+      // An own message that is stored already may stand at the end until the events before it have come.
+      const inLog = list.filter((m) => m.seq !== undefined && m.seq <= (person.room.info.getSnapshot()?.head ?? 0));
+      person.shown = inLog.length;
+      assert.ok(seqs.length === new Set(seqs).size, `${person.name} sees a number twice`);
+    });
+  }
+  await Promise.all(people.map(({ chat }) => online(chat)));
+  await Promise.all(people.map(({ room }) => until(room.state, (state) => state === "ready")));
+
+  let cuts = 0;
+  let n = 0;
+  while (cuts < DISCONNECTS) {
+    const person = pick(people);
+    const { room, name } = person;
+    const dice = random();
+    if (dice < 0.45) {
+      person.sent.push(room.send(`${name} ${n++}`));
+    } else if (dice < 0.55) {
+      const list = room.messages.getSnapshot().filter((m) => m.seq && !m.deleted);
+      const mine = list.filter((m) => m.from === name);
+      if (list.length && random() < 0.6) void room.react(pick(list).seq, pick(["👍", "🎉"]), random() < 0.7);
+      else if (mine.length) void (random() < 0.7 ? room.edit(pick(mine).seq, `${name} edits ${n++}`) : room.delete(pick(mine).seq));
+    } else {
+      const { size } = person.open;
+      person.cut();
+      cuts += size;
+      // Most attempts are not left to the clock.
+      person.chat.reconnect();
+    }
+    // Gives way to the network: to everything that waits, or to nearly nothing.
+    if (random() < 0.5) await new Promise((done) => setImmediate(done));
+    else await new Promise((done) => setTimeout(done, random() * 4));
+  }
+  const sends = people.flatMap(({ sent }) => sent);
+  const acked = await Promise.all(sends.map((sent) => sent.acked));
+  t.diagnostic(`${cuts} connections cut, ${sends.length} messages`);
+
+  const log = await server.log("alice", ROOM);
+  assert.deepEqual(log.map((event) => event.seq), log.map((_, index) => index + 1), "no gap in the log");
+  const stored = log.filter((event) => event.type === "message");
+  assert.equal(stored.length, 3 + sends.length, "stored once each, with the three that were there");
+  assert.deepEqual(new Set(acked.map(({ seq }) => seq)), new Set(stored.slice(3).map(({ seq }) => seq)));
+
+  await Promise.all(people.map(({ chat }) => online(chat)));
+  // Commands that are not waited for may still be under way: they are over when the log has stood still for all.
+  let head = 0;
+  for (let now = -1; now !== head; ) {
+    now = head;
+    await Promise.all(people.map(({ room }) => room.react(1 + 1, "⏳", true)));
+    await Promise.all(people.map(({ room }) => room.react(1 + 1, "⏳", false).catch(() => {})));
+    head = (await server.log("alice", ROOM)).length;
+    const heads = await Promise.all(people.map(({ room }) => until(room.info, (info) => info.head >= head)));
+    if (heads.every((info) => info.head === head)) break;
+  }
+  const wanted = (await server.history("alice", ROOM)).map(asListed);
+  for (const { name, room } of people) {
+    while (await room.loadOlder());
+    const list = await until(room.messages, (list) => list.length === wanted.length, `${name}'s ${wanted.length} messages`);
+    assert.deepEqual(list.map(asListed), wanted, `the list of ${name}`);
+    assert.ok(list.every((m) => m.state === "sent"));
+  }
+});

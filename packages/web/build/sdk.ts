@@ -1,0 +1,16 @@
+// The SDK for pages without a bundler, served beside the page as `switchboard.js`.
+
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import type { Plugin } from "vite";
+
+export function sdk(): Plugin {
+  return {
+    name: "sdk",
+    apply: "build",
+    async generateBundle() {
+      const path = createRequire(import.meta.url).resolve("@switchboard/client/switchboard.js");
+      this.emitFile({ type: "asset", fileName: "switchboard.js", source: await readFile(path) });
+    },
+  };
+}

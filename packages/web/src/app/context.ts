@@ -1,0 +1,7 @@
+// What components find around them.
+
+import { createContext } from "svelte";
+import type { Desk } from "./desk.svelte.js";
+
+/** The chat on the screen. */
+export const [getDesk, setDesk] = createContext<Desk>();

@@ -1,0 +1,83 @@
+// One person's chat while it is connected: what all parts of the screen work with.
+
+import { connect, type Chat, type Conversation, type Info } from "@switchboard/client";
+import { value } from "@switchboard/client/svelte";
+import { nameOf } from "../conversations/name.js";
+import type { Language } from "../i18n/language.svelte.js";
+import { Announcer } from "./announcer.svelte.js";
+import { Drafts } from "../composer/drafts.js";
+import { Dialogs } from "./dialogs.svelte.js";
+import type { Host, Identity } from "./host.js";
+import { Notices } from "./notices.svelte.js";
+import type { Settings } from "./settings.svelte.js";
+
+export class Desk {
+  readonly host: Host;
+  readonly language: Language;
+  readonly settings: Settings;
+  readonly chat: Chat;
+  readonly announcer: Announcer;
+  readonly notices: Notices;
+  readonly dialogs = new Dialogs();
+  readonly drafts: Drafts;
+  readonly #status;
+  readonly #user;
+  readonly #inbox;
+  #open = $derived.by(() => this.#find(this.host.place.conversation));
+
+  constructor(host: Host, identity: Identity, language: Language, settings: Settings) {
+    this.host = host;
+    this.language = language;
+    this.settings = settings;
+    this.announcer = new Announcer((n) => language.t("newCount", { n }));
+    this.notices = new Notices(language);
+    this.chat = connect(host.server, identity);
+    this.drafts = new Drafts(() => `${host.server} ${this.me}`);
+    this.#status = value(this.chat.status);
+    this.#user = value(this.chat.user);
+    this.#inbox = value(this.chat.conversations);
+  }
+
+  get status() {
+    return this.#status.current;
+  }
+
+  /** Who one is; empty until it is known. */
+  get me(): string {
+    return this.#user.current ?? "";
+  }
+
+  get inbox(): readonly Info[] {
+    return this.#inbox.current;
+  }
+
+  /** The conversation on the screen. */
+  get open(): Conversation | undefined {
+    return this.#open;
+  }
+
+  /** What it is called. */
+  get openName(): string | undefined {
+    const open = this.#open;
+    if (!open) return undefined;
+    const title = this.inbox.find(({ conversation }) => conversation === open.id)?.title;
+    return nameOf(open.id, title, this.me, this.language);
+  }
+
+  get unread(): number {
+    return this.inbox.reduce((sum, info) => sum + info.unread, 0);
+  }
+
+  show(conversation: string): void {
+    this.host.place.open(conversation);
+  }
+
+  close(): void {
+    this.chat.close();
+  }
+
+  #find(id: string | undefined): Conversation | undefined {
+    // Before one is known, "@bob" may mean any conversation.
+    return id && this.me ? this.chat.conversation(id) : undefined;
+  }
+}

@@ -1,0 +1,69 @@
+// The app in a frame: the page around it hands over the token and is told how much is unread. Which pages may embed it,
+// the server says (`frame-ancestors`); that it is indeed the parent who speaks, is looked at here.
+
+import { readFragment } from "./fragment.js";
+import type { Host, Identity, Theme } from "./host.js";
+import { MemoryPlace } from "./place.svelte.js";
+import { expired } from "./token.js";
+
+const THEMES: readonly string[] = ["system", "light", "dark"];
+
+export class FrameHost implements Host {
+  readonly server = location.origin;
+  readonly place: MemoryPlace;
+  readonly sidebar: boolean;
+  readonly theme: Theme | undefined;
+  readonly language: string | undefined;
+  readonly ownsDocument = false;
+  readonly identity: Identity;
+  #token: string | undefined;
+  #retry: (() => void) | undefined;
+  #waiting: ((token: string) => void)[] = [];
+
+  constructor() {
+    const query = new URLSearchParams(location.search);
+    const theme = query.get("theme") ?? "";
+    const { token, user } = readFragment(location.hash);
+    this.place = new MemoryPlace(query.get("conversation") ?? undefined);
+    this.sidebar = query.get("sidebar") !== "0";
+    this.theme = THEMES.includes(theme) ? (theme as Theme) : undefined;
+    this.language = query.get("lang") ?? undefined;
+    this.#token = token;
+    this.identity = user && !token ? { user } : { token: () => this.#ask() };
+    if (token) history.replaceState(null, "", location.pathname + location.search);
+    addEventListener("message", (event) => {
+      if (event.source !== window.parent || window.parent === window) return;
+      const message = event.data as { type?: unknown; token?: unknown } | null;
+      if (message?.type === "switchboard:token" && typeof message.token === "string") this.#take(message.token);
+    });
+  }
+
+  tellUnread(count: number): void {
+    this.#tell({ type: "switchboard:unread", count });
+  }
+
+  /** The server wants no more of this token: there may be a better one. */
+  refused(retry: () => void): void {
+    this.#token = undefined;
+    this.#retry = retry;
+    this.#tell({ type: "switchboard:token-request" });
+  }
+
+  #take(token: string): void {
+    this.#token = token;
+    for (const resolve of this.#waiting.splice(0)) resolve(token);
+    this.#retry?.();
+    this.#retry = undefined;
+  }
+
+  #ask(): string | Promise<string> {
+    if (this.#token && !expired(this.#token)) return this.#token;
+    this.#tell({ type: "switchboard:token-request" });
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  #tell(message: object): void {
+    // No secret is in it, and the parent's origin is not known before it has spoken.
+    if (window.parent !== window) window.parent.postMessage(message, "*");
+  }
+}

@@ -1,0 +1,31 @@
+// Tells of a message while nobody is looking at the page.
+
+import type { ChatEvents } from "@switchboard/client";
+import { nameOf, peerOf } from "../conversations/name.js";
+import { plain } from "../text/plain.js";
+import type { Desk } from "./desk.svelte.js";
+
+export function notify(desk: Desk, { message, conversation }: ChatEvents["message"]): void {
+  const { host, settings, language, me } = desk;
+  if (!host.ownsDocument || !settings.notifications || document.visibilityState === "visible") return;
+  if (message.from === me || Notification.permission !== "granted") return;
+  const room = nameOf(conversation.id, conversation.info.getSnapshot()?.title, me, language);
+  const user = message.from;
+  const direct = peerOf(conversation.id, me) !== undefined;
+  const title = direct ? language.t("notifiedDirect", { user }) : language.t("notifiedRoom", { user, room });
+  try {
+    // One for each conversation: the next takes the place of the one before.
+    const notification = new Notification(title, {
+      body: message.text ? plain(message.text, 200) : language.t("attachment"),
+      tag: conversation.id,
+      icon: "/favicon.svg",
+    });
+    notification.onclick = () => {
+      window.focus();
+      desk.show(conversation.id);
+      notification.close();
+    };
+  } catch {
+    // Some browsers of phones let none but service workers do this.
+  }
+}

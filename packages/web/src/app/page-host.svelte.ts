@@ -1,0 +1,71 @@
+// The full page: its own address, its own storage.
+
+import { UnauthorizedError } from "@switchboard/client";
+import { readFragment } from "./fragment.js";
+import type { Host, Identity } from "./host.js";
+import { tab } from "./kept.js";
+import { AddressPlace, addressOf } from "./place.svelte.js";
+import { expired } from "./token.js";
+
+export class PageHost implements Host {
+  readonly server = location.origin;
+  readonly place: AddressPlace;
+  readonly sidebar = true;
+  readonly theme = undefined;
+  readonly language = undefined;
+  readonly ownsDocument = true;
+  #identity = $state.raw<Identity>();
+
+  constructor() {
+    const { token, user, conversation } = readFragment(location.hash);
+    if (token ?? user) {
+      tab.set("token", token);
+      tab.set("user", token ? undefined : user);
+    }
+    // A token does not stay where people copy from. A name may: it opens the same page again.
+    if (token || conversation) history.replaceState(null, "", conversation ? addressOf(conversation) : location.pathname);
+    this.place = new AddressPlace();
+    this.#identity = kept();
+    addEventListener("hashchange", () => {
+      // Somebody else's link in this tab: start anew as them.
+      const { token, user } = readFragment(location.hash);
+      if (token ?? user) location.reload();
+    });
+  }
+
+  get identity(): Identity | undefined {
+    return this.#identity;
+  }
+
+  signIn(user: string): void {
+    tab.set("user", user);
+    this.#identity = { user };
+    if (!this.place.conversation) history.replaceState(null, "", `#user=${encodeURIComponent(user)}`);
+  }
+
+  signOut(): void {
+    tab.set("token", undefined);
+    tab.set("user", undefined);
+    this.#identity = undefined;
+    history.replaceState(null, "", location.pathname);
+    dispatchEvent(new PopStateEvent("popstate"));
+  }
+
+  tellUnread(): void {
+    // The title tells.
+  }
+}
+
+function kept(): Identity | undefined {
+  const token = tab.get("token");
+  if (token) {
+    return {
+      token: () => {
+        if (expired(token)) throw new UnauthorizedError("the token has expired");
+        return token;
+      },
+    };
+  }
+  const user = tab.get("user");
+  return user ? { user } : undefined;
+}

@@ -1,0 +1,70 @@
+// Which conversation is open.
+
+export interface Place {
+  readonly conversation: string | undefined;
+  open(conversation: string): void;
+  close(): void;
+}
+
+/** In memory, for an app inside somebody else's page, whose address is not ours. */
+export class MemoryPlace implements Place {
+  #conversation = $state.raw<string>();
+
+  constructor(conversation?: string) {
+    this.#conversation = conversation || undefined;
+  }
+
+  get conversation(): string | undefined {
+    return this.#conversation;
+  }
+
+  open(conversation: string): void {
+    this.#conversation = conversation;
+  }
+
+  close(): void {
+    this.#conversation = undefined;
+  }
+}
+
+const PREFIX = "#/c/";
+
+export const addressOf = (conversation: string): string => PREFIX + encodeURIComponent(conversation);
+
+function read(): string | undefined {
+  if (!location.hash.startsWith(PREFIX)) return undefined;
+  try {
+    return decodeURIComponent(location.hash.slice(PREFIX.length)) || undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** In the address, `#/c/%23general`, so that the browser's own "back" works, and a reload. */
+export class AddressPlace implements Place {
+  #conversation = $state.raw(read());
+
+  constructor() {
+    // Changes of the hash come with it as well.
+    addEventListener("popstate", () => (this.#conversation = read()));
+  }
+
+  get conversation(): string | undefined {
+    return this.#conversation;
+  }
+
+  open(conversation: string): void {
+    if (conversation === this.#conversation) return;
+    history.pushState({ fromList: this.#conversation === undefined }, "", addressOf(conversation));
+    this.#conversation = conversation;
+  }
+
+  close(): void {
+    if (this.#conversation === undefined) return;
+    const state = history.state as { fromList?: boolean } | null;
+    // Going back, where that leads to the list, keeps the history from growing with every look into a conversation.
+    if (state?.fromList) return history.back();
+    history.replaceState(null, "", "#/");
+    this.#conversation = undefined;
+  }
+}

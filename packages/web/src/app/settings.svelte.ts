@@ -1,0 +1,49 @@
+// What a person has chosen, kept in the browser.
+
+import type { Theme } from "./host.js";
+import { device } from "./kept.js";
+
+interface Choices {
+  theme: Theme;
+  /** A language, or nothing for the browser's. */
+  language: string | undefined;
+  notifications: boolean;
+}
+
+const NONE: Choices = { theme: "system", language: undefined, notifications: false };
+
+function load(): Choices {
+  try {
+    return { ...NONE, ...(JSON.parse(device.get("settings") ?? "{}") as Partial<Choices>) };
+  } catch {
+    return NONE;
+  }
+}
+
+export class Settings {
+  #choices = $state.raw(load());
+
+  constructor() {
+    // Another tab of the same person.
+    addEventListener("storage", ({ key }) => {
+      if (key === "switchboard:settings") this.#choices = load();
+    });
+  }
+
+  get theme(): Theme {
+    return this.#choices.theme;
+  }
+
+  get language(): string | undefined {
+    return this.#choices.language;
+  }
+
+  get notifications(): boolean {
+    return this.#choices.notifications;
+  }
+
+  choose(choices: Partial<Choices>): void {
+    this.#choices = { ...this.#choices, ...choices };
+    device.set("settings", JSON.stringify(this.#choices));
+  }
+}

@@ -1,0 +1,27 @@
+// Keys that work everywhere but while one writes.
+
+import type { Desk } from "./desk.svelte.js";
+
+const writes = (target: EventTarget | null) =>
+  target instanceof HTMLElement && target.closest("input, textarea, select, [popover], dialog") !== null;
+
+export function shortcuts(event: KeyboardEvent, desk: Desk): void {
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey) return;
+  const { key, altKey } = event;
+  if (altKey && (key === "ArrowUp" || key === "ArrowDown")) {
+    const ids = desk.inbox.map(({ conversation }) => conversation);
+    const next = ids[ids.indexOf(desk.open?.id ?? "") + (key === "ArrowUp" ? -1 : 1)];
+    if (next !== undefined) desk.show(next);
+  } else if (altKey || writes(event.target)) {
+    return;
+  } else if (key === "?") {
+    desk.dialogs.open({ name: "shortcuts" });
+  } else if (key === "c") {
+    const field = (event.currentTarget as HTMLElement).querySelector<HTMLTextAreaElement>("[data-testid=composer]");
+    if (!field) return;
+    field.focus();
+  } else {
+    return;
+  }
+  event.preventDefault();
+}

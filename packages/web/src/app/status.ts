@@ -1,0 +1,11 @@
+// How the connection stands, in words.
+
+import type { Status } from "@switchboard/client";
+import type { Key } from "../i18n/catalogue.js";
+
+export const STATUS = {
+  idle: "statusIdle",
+  connecting: "statusConnecting",
+  online: "statusOnline",
+  offline: "statusOffline",
+} as const satisfies Record<Status["state"], Key>;

@@ -1,0 +1,9 @@
+// How much is unread, in the title of the page and on its icon.
+
+export function showUnread(count: number, conversation: string | undefined): void {
+  const name = conversation ? `${conversation} – Switchboard` : "Switchboard";
+  document.title = count ? `(${count}) ${name}` : name;
+  const icon = document.getElementById("icon") as HTMLLinkElement | null;
+  const href = count ? "/favicon-unread.svg" : "/favicon.svg";
+  if (icon && icon.getAttribute("href") !== href) icon.href = href;
+}

@@ -1,0 +1,16 @@
+// What a conversation is called.
+
+import type { Language } from "../i18n/language.svelte.js";
+
+/** The other one of a direct conversation; oneself in a note to self; nothing for a room. */
+export function peerOf(conversation: string, me: string): string | undefined {
+  if (!conversation.startsWith("@")) return undefined;
+  const [first = "", second] = conversation.slice(1).split(":");
+  return second === undefined || first !== me ? first : second;
+}
+
+export function nameOf(conversation: string, title: string | undefined, me: string, { t }: Language): string {
+  const peer = peerOf(conversation, me);
+  if (peer === undefined) return title ?? conversation;
+  return peer === me ? t("noteToSelf") : peer;
+}

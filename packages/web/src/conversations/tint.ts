@@ -1,0 +1,7 @@
+// A colour of its own for everybody, as a hue: the same on every device.
+
+export function tint(name: string): number {
+  let hash = 0;
+  for (const char of name) hash = (hash * 31 + char.codePointAt(0)!) | 0;
+  return Math.abs(hash) % 360;
+}

@@ -1,0 +1,69 @@
+// One Tab stop for all messages; arrow keys go from one to the next. New messages never take the focus.
+
+import type { Row } from "./rows.js";
+
+export class Focus {
+  /** The message that has the focus, or has something inside that has it. */
+  #inside = $state.raw<string>();
+  #rows: () => readonly Row[];
+  /** Where Tab enters: where the focus is, otherwise the last message. */
+  #stop = $derived.by(() => {
+    const rows = this.#rows();
+    const inside = this.#inside;
+    if (inside !== undefined && rows.some((row) => row.key === inside)) return inside;
+    return rows.findLast((row) => row.kind === "message")?.key;
+  });
+
+  constructor(rows: () => readonly Row[]) {
+    this.#rows = rows;
+  }
+
+  get inside(): string | undefined {
+    return this.#inside;
+  }
+
+  get stop(): string | undefined {
+    return this.#stop;
+  }
+
+  entered(event: FocusEvent): void {
+    this.#inside = (event.target as HTMLElement).closest<HTMLElement>("article")?.dataset["row"];
+  }
+
+  left(event: FocusEvent): void {
+    const to = event.relatedTarget as Node | null;
+    if (to === null || !(event.currentTarget as HTMLElement).contains(to)) this.#inside = undefined;
+  }
+
+  /** Where a key leads from an article, as an index into the messages; below 0 for one that is not drawn yet. */
+  step(key: string, article: HTMLElement): number | undefined {
+    const keys = this.#keys();
+    const at = keys.indexOf(article.dataset["row"] ?? "");
+    switch (key) {
+      case "ArrowUp":
+        return at - 1;
+      case "ArrowDown":
+        return Math.min(at + 1, keys.length - 1);
+      case "PageUp":
+        return at - 5;
+      case "PageDown":
+        return Math.min(at + 5, keys.length - 1);
+      case "Home":
+        return 0;
+      case "End":
+        return keys.length - 1;
+      default:
+        return undefined;
+    }
+  }
+
+  to(log: HTMLElement, index: number): void {
+    const keys = this.#keys();
+    const key = keys[Math.min(Math.max(0, index), keys.length - 1)];
+    if (key !== undefined) log.querySelector<HTMLElement>(`article[data-row="${CSS.escape(key)}"]`)?.focus();
+  }
+
+  #keys(): string[] {
+    return this.#rows().filter((row) => row.kind === "message").map((row) => row.key);
+  }
+}

@@ -1,0 +1,93 @@
+// Paging both ways: over what is loaded, and beyond its beginning.
+
+import { tick } from "svelte";
+import type { Message } from "@switchboard/client";
+import type { OpenRoom } from "../room/open-room.svelte.js";
+import { Span } from "./span.js";
+
+/** Most pages that are loaded to find one message. */
+const PAGES = 10;
+
+export class Pager {
+  #span = new Span();
+  /** Counts the span's moves, for whoever depends on it. */
+  #moves = $state.raw(0);
+  #beginning = $state.raw(false);
+  #atEnd = $state.raw(true);
+  #loading = false;
+  #room: () => OpenRoom;
+
+  constructor(room: () => OpenRoom) {
+    this.#room = room;
+  }
+
+  /** There is nothing earlier. */
+  get beginning(): boolean {
+    return this.#beginning;
+  }
+
+  get atEnd(): boolean {
+    return this.#atEnd;
+  }
+
+  /** The part of the list that is drawn. */
+  part(list: readonly Message[], readerAtBottom: boolean): [from: number, to: number] {
+    void this.#moves;
+    this.#span.trim(list, readerAtBottom);
+    return this.#span.of(list);
+  }
+
+  #moved(): void {
+    this.#moves++;
+    this.#atEnd = this.#span.atEnd;
+  }
+
+  /** A step up, loaded if it must be. Whether there was one. */
+  async older(list: readonly Message[]): Promise<boolean> {
+    if (this.#span.older(list)) {
+      this.#moved();
+      return true;
+    }
+    if (this.#beginning || this.#loading || this.#room().state !== "ready") return false;
+    this.#loading = true;
+    try {
+      this.#beginning = !(await this.#room().conversation.loadOlder());
+      await tick();
+      if (this.#beginning || !this.#span.older(this.#room().messages)) return false;
+      this.#moved();
+      return true;
+    } catch {
+      // The connection is gone: once it is back, or with the next scroll, it is tried again.
+      return false;
+    } finally {
+      this.#loading = false;
+    }
+  }
+
+  newer(list: readonly Message[]): boolean {
+    const moved = this.#span.newer(list);
+    this.#moved();
+    return moved;
+  }
+
+  latest(): void {
+    this.#span.latest();
+    this.#moved();
+  }
+
+  around(list: readonly Message[], id: string): boolean {
+    const found = this.#span.around(list, id);
+    this.#moved();
+    return found;
+  }
+
+  /** A message by its number, loaded if it is not too far back. */
+  async find(seq: number): Promise<Message | undefined> {
+    const room = this.#room();
+    for (let page = 0; page < PAGES && !room.find(seq); page++) {
+      if (!(await room.conversation.loadOlder().catch(() => false))) break;
+    }
+    await tick();
+    return room.find(seq);
+  }
+}

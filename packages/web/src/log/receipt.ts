@@ -1,0 +1,21 @@
+// How far one's last message has come.
+
+import type { Member, Message } from "@switchboard/client";
+
+export type Receipt = { reached: "sent" | "delivered" | "read"; readers: string[] };
+
+/** `undefined` for a message that is not stored yet. In a room, "delivered" says nothing: whom to? */
+export function receiptOf(message: Message, members: readonly Member[], me: string, direct: boolean): Receipt | undefined {
+  const { seq } = message;
+  if (seq === undefined) return undefined;
+  const others = members.filter(({ user }) => user !== me);
+  const readers = others.filter(({ read }) => read >= seq).map(({ user }) => user);
+  if (readers.length) return { reached: "read", readers };
+  const delivered = direct && others.some(({ received }) => received >= seq);
+  return { reached: delivered ? "delivered" : "sent", readers };
+}
+
+/** The last of one's own that stands. */
+export function lastOwn(messages: readonly Message[], me: string): Message | undefined {
+  return messages.findLast(({ from, deleted, seq }) => from === me && !deleted && seq !== undefined);
+}

@@ -1,0 +1,66 @@
+// The messages as rows: where a day begins, where reading stopped, which messages belong together.
+
+import type { Message } from "@switchboard/client";
+import { dayOf } from "../i18n/day.js";
+
+/** Messages of one author stand together if no more than so many milliseconds lie between them. */
+const TOGETHER = 5 * 60_000;
+
+export type Row =
+  | { kind: "day"; key: string; at: string }
+  | { kind: "unread"; key: "unread" }
+  | {
+      kind: "message";
+      key: string;
+      message: Message;
+      /** The first of those that stand together: it says who and when. */
+      first: boolean;
+    };
+
+type MessageRow = Extract<Row, { kind: "message" }>;
+
+export class Rows {
+  #before = new Map<string, MessageRow>();
+
+  /**
+   * @param previous the message in front of the first one, if there is one that is not shown
+   * @param mark reading stopped after this number; the line stands before the first later message of somebody else
+   */
+  make(messages: readonly Message[], previous: Message | undefined, mark: number | undefined, me: string): Row[] {
+    const rows: Row[] = [];
+    const now = new Map<string, MessageRow>();
+    let marked = mark === undefined || (previous !== undefined && isUnread(previous, mark, me));
+    let last = previous;
+    for (const message of messages) {
+      const newDay = !last || dayOf(last.at) !== dayOf(message.at);
+      const unread = !marked && isUnread(message, mark!, me);
+      if (newDay) rows.push({ kind: "day", key: `day ${message.id}`, at: message.at });
+      if (unread) rows.push({ kind: "unread", key: "unread" });
+      marked ||= unread;
+      const first = newDay || unread || !last || !together(last, message);
+      const row = this.#row(message, first);
+      now.set(row.key, row);
+      rows.push(row);
+      last = message;
+    }
+    this.#before = now;
+    return rows;
+  }
+
+  /** The same object as before where nothing has changed, so that nothing of it is drawn again. */
+  #row(message: Message, first: boolean): MessageRow {
+    const before = this.#before.get(message.id);
+    if (before?.message === message && before.first === first) return before;
+    return { kind: "message", key: message.id, message, first };
+  }
+}
+
+function isUnread(message: Message, mark: number, me: string): boolean {
+  return message.seq !== undefined && message.seq > mark && message.from !== me;
+}
+
+function together(last: Message, message: Message): boolean {
+  return (
+    last.from === message.from && message.replyTo === undefined && Date.parse(message.at) - Date.parse(last.at) <= TOGETHER
+  );
+}

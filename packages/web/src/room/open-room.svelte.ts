@@ -1,0 +1,109 @@
+// The conversation on the screen, with what its parts share.
+
+import type { Conversation, Info, Member, Message } from "@switchboard/client";
+import { value } from "@switchboard/client/svelte";
+import type { Desk } from "../app/desk.svelte.js";
+import { nameOf, peerOf } from "../conversations/name.js";
+
+/** In larger rooms the server does not tell how far each has read, and their members are too many to load for a guess. */
+const SMALL = 100;
+const NOBODY: readonly Member[] = [];
+
+/** What the log can be asked for. */
+export interface LogView {
+  toLatest(): void;
+  /** Brings a message into view, loading some pages to find it. */
+  show(seq: number): Promise<void>;
+  focusLast(): void;
+}
+
+export class OpenRoom {
+  readonly conversation: Conversation;
+  readonly desk: Desk;
+  log: LogView | undefined;
+  /** The composer's field. */
+  field: HTMLTextAreaElement | undefined;
+  /** One's own message that is being changed. */
+  editing = $state.raw<Message>();
+  /** The number of the message that is being answered. */
+  replyTo = $state.raw<number>();
+  readonly #messages;
+  readonly #info;
+  readonly #members;
+  readonly #typing;
+  readonly #state;
+
+  constructor(conversation: Conversation, desk: Desk) {
+    this.conversation = conversation;
+    this.desk = desk;
+    this.#messages = value(conversation.messages);
+    this.#info = value(conversation.info);
+    this.#members = value(conversation.members);
+    this.#typing = value(conversation.typing);
+    this.#state = value(conversation.state);
+  }
+
+  get messages(): readonly Message[] {
+    return this.#messages.current;
+  }
+
+  get info(): Info | undefined {
+    return this.#info.current;
+  }
+
+  /** Those of a room that is not too large; the two of a direct conversation. */
+  get members(): readonly Member[] {
+    return this.info && this.info.members <= SMALL ? this.#members.current : NOBODY;
+  }
+
+  get typing(): readonly string[] {
+    return this.#typing.current;
+  }
+
+  get id(): string {
+    return this.conversation.id;
+  }
+
+  get me(): string {
+    return this.desk.me;
+  }
+
+  get peer(): string | undefined {
+    return peerOf(this.id, this.me);
+  }
+
+  get name(): string {
+    return nameOf(this.id, this.info?.title, this.me, this.desk.language);
+  }
+
+  /** A direct conversation without messages is not there yet, and may be begun. */
+  get state(): "loading" | "ready" | "missing" {
+    const state = this.#state.current;
+    return state === "missing" && this.peer !== undefined ? "ready" : state;
+  }
+
+  get canWrite(): boolean {
+    return this.peer !== undefined || (this.info !== undefined && this.info.role !== "reader");
+  }
+
+  find(seq: number): Message | undefined {
+    return this.messages.find((message) => message.seq === seq);
+  }
+
+  reply(message: Message): void {
+    this.editing = undefined;
+    this.replyTo = message.seq;
+    this.field?.focus();
+  }
+
+  edit(message: Message): void {
+    this.editing = message;
+    this.field?.focus();
+  }
+
+  /** One's own reaction, set or taken back. */
+  react(message: Message, emoji: string): void {
+    const mine = message.reactions[emoji]?.includes(this.me) ?? false;
+    this.desk.notices.watch(this.conversation.react(message.seq!, emoji, !mine));
+  }
+}

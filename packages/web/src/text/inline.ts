@@ -1,0 +1,225 @@
+// What stands in a line: emphasis, code, links, mentions. One pass from left to right, and every step either consumes
+// text or looks up what was counted beforehand, so that the time grows with the length of the text and no faster.
+
+import { address, bareLink, MAX_LINK } from "./link.js";
+import type { Inline } from "./tree.js";
+
+type Emphasis = "strong" | "em" | "del";
+const MARKS: Record<string, Emphasis> = { "**": "strong", __: "strong", "*": "em", _: "em", "~~": "del" };
+
+const WORD = /[\p{L}\p{N}_]/u;
+const SPACE = /\s/;
+/** What may begin something; everything else is passed over at once. */
+const PLAIN = /[^\\`*_~[\]@hm\n]+/y;
+const USER = /@([A-Za-z0-9][A-Za-z0-9._~+=|@-]{0,63})/y;
+const ESCAPABLE = /[\\`*_~[\]@>#-]/;
+
+/** An emphasis that was opened: everything from `at` on in the list of nodes may come to stand in it. */
+interface Open {
+  mark: string;
+  at: number;
+}
+
+export function parseInline(text: string, inLink = false): Inline[] {
+  return new Line(text, inLink).parse();
+}
+
+class Line {
+  #text: string;
+  #inLink: boolean;
+  #at = 0;
+  #nodes: Inline[] = [];
+  #plain = "";
+  /** At most one of each mark, which bounds the depth of the tree. */
+  #open: Open[] = [];
+  #ticks: Map<number, number>;
+  #brackets: Map<number, number>;
+
+  constructor(text: string, inLink: boolean) {
+    this.#text = text;
+    this.#inLink = inLink;
+    this.#ticks = closingTicks(text);
+    this.#brackets = inLink ? new Map() : closingBrackets(text);
+  }
+
+  parse(): Inline[] {
+    while (this.#at < this.#text.length) {
+      PLAIN.lastIndex = this.#at;
+      const plain = PLAIN.exec(this.#text)?.[0];
+      if (plain) this.#say(plain);
+      else if (!this.#special()) this.#say(this.#text[this.#at]!);
+    }
+    this.#flush();
+    return this.#nodes;
+  }
+
+  #say(text: string): void {
+    this.#plain += text;
+    this.#at += text.length;
+  }
+
+  #flush(): void {
+    if (this.#plain) this.#nodes.push({ type: "text", text: this.#plain });
+    this.#plain = "";
+  }
+
+  #push(node: Inline, length: number): true {
+    this.#flush();
+    this.#nodes.push(node);
+    this.#at += length;
+    return true;
+  }
+
+  /** Whether something begins, or ends, here. */
+  #special(): boolean {
+    const char = this.#text[this.#at]!;
+    switch (char) {
+      case "\n":
+        return this.#push({ type: "break" }, 1);
+      case "\\":
+        return this.#escape();
+      case "`":
+        return this.#code();
+      case "[":
+        return this.#namedLink();
+      case "@":
+        return this.#mention();
+      case "h":
+      case "m":
+        return this.#bareLink();
+      case "*":
+      case "_":
+      case "~":
+        return this.#emphasis(char);
+      default:
+        return false;
+    }
+  }
+
+  #afterWord(): boolean {
+    return this.#at > 0 && WORD.test(this.#text[this.#at - 1]!);
+  }
+
+  #escape(): boolean {
+    const next = this.#text[this.#at + 1];
+    if (next === undefined || !ESCAPABLE.test(next)) return false;
+    this.#at++;
+    this.#say(next);
+    return true;
+  }
+
+  #code(): boolean {
+    const from = this.#at;
+    let length = 1;
+    while (this.#text[from + length] === "`") length++;
+    const close = this.#ticks.get(from);
+    if (close === undefined) {
+      this.#say("`".repeat(length));
+      return true;
+    }
+    const inside = this.#text.slice(from + length, close).replaceAll("\n", " ");
+    // A space on both sides is there to keep the text's own backticks apart.
+    const text = /^ .*[^ ].* $/.test(inside) ? inside.slice(1, -1) : inside;
+    return this.#push({ type: "code", text }, close + length - from);
+  }
+
+  #namedLink(): boolean {
+    const middle = this.#brackets.get(this.#at);
+    if (middle === undefined) return false;
+    const end = this.#text.indexOf(")", middle);
+    const href = address(this.#text.slice(middle + 2, end));
+    const name = this.#text.slice(this.#at + 1, middle);
+    if (href === undefined || !name.trim()) return false;
+    return this.#push({ type: "link", href, children: parseInline(name, true) }, end + 1 - this.#at);
+  }
+
+  #bareLink(): boolean {
+    if (this.#inLink || this.#afterWord()) return false;
+    const link = bareLink(this.#text, this.#at);
+    if (!link) return false;
+    return this.#push({ type: "link", href: link.href, children: [{ type: "text", text: link.text }] }, link.text.length);
+  }
+
+  #mention(): boolean {
+    if (this.#inLink || this.#afterWord()) return false;
+    USER.lastIndex = this.#at;
+    // What ends a sentence could end a name as well, and rarely does.
+    const user = USER.exec(this.#text)?.[1]?.replace(/[._~+=|@-]+$/, "");
+    return user ? this.#push({ type: "mention", user }, user.length + 1) : false;
+  }
+
+  #emphasis(char: string): boolean {
+    let length = 1;
+    while (this.#text[this.#at + length] === char) length++;
+    // A longer row is a line that somebody drew.
+    if (length > 3) {
+      this.#say(char.repeat(length));
+      return true;
+    }
+    const before = this.#text[this.#at - 1] ?? " ";
+    const after = this.#text[this.#at + length] ?? " ";
+    const closes = !SPACE.test(before) && !WORD.test(after);
+    const opens = !SPACE.test(after) && !WORD.test(before);
+    const marks = length === 3 ? [char + char, char] : [char.repeat(length)];
+    if (marks.some((mark) => !(mark in MARKS)) || !(closes || opens)) {
+      this.#say(char.repeat(length));
+      return true;
+    }
+    this.#at += length;
+    if (closes && this.#closeAll(marks)) return true;
+    this.#flush();
+    for (const mark of marks) {
+      if (opens) this.#open = this.#open.filter((open) => open.mark !== mark);
+      if (opens) this.#open.push({ mark, at: this.#nodes.length });
+      this.#nodes.push({ type: "text", text: mark });
+    }
+    return true;
+  }
+
+  /** Closes these marks, if all of them are open. */
+  #closeAll(marks: string[]): boolean {
+    if (!marks.every((mark) => this.#open.some((open) => open.mark === mark))) return false;
+    this.#flush();
+    const byDepth = marks.map((mark) => this.#open.findIndex((open) => open.mark === mark)).sort((a, b) => b - a);
+    for (const index of byDepth) {
+      const { mark, at } = this.#open[index]!;
+      const children = this.#nodes.splice(at).slice(1);
+      this.#nodes.push({ type: MARKS[mark]!, children });
+      this.#open.length = index;
+    }
+    return true;
+  }
+}
+
+/** For each row of backticks that begins code, where the row of the same length begins that ends it. */
+function closingTicks(text: string): Map<number, number> {
+  const rows = [...text.matchAll(/`+/g)];
+  const next = new Map<number, number>();
+  const ends = new Map<number, number>();
+  for (const row of rows.reverse()) {
+    const end = next.get(row[0].length);
+    if (end !== undefined) ends.set(row.index, end);
+    next.set(row[0].length, row.index);
+  }
+  return ends;
+}
+
+/** For each `[` that may begin a link, where its `](` is. */
+function closingBrackets(text: string): Map<number, number> {
+  const pairs = new Map<number, number>();
+  const open: number[] = [];
+  let paren = -1;
+  for (const { index, 0: char } of text.matchAll(/[[\]]/g)) {
+    if (char === "[") {
+      open.push(index);
+      continue;
+    }
+    const start = open.pop();
+    if (start === undefined || text[index + 1] !== "(") continue;
+    // Looked for only when the last one found has been passed.
+    if (paren < index) paren = text.indexOf(")", index);
+    if (paren < 0) break;
+    if (paren - index <= MAX_LINK) pairs.set(start, index);
+  }
+  return pairs;
+}

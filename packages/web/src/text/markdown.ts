@@ -1,0 +1,65 @@
+// A small subset of Markdown, as people use it in chat: paragraphs that keep their line breaks, code blocks, quotes and
+// simple lists. Everything else is shown as it was written.
+
+import { parseInline } from "./inline.js";
+import type { Block } from "./tree.js";
+
+/** Quotes in quotes, at most so deep; what is deeper is text. */
+const MAX_QUOTES = 4;
+
+const FENCE = /^ {0,3}(```+|~~~+)\s*([\w+#.-]{0,32})\s*$/;
+const QUOTE = /^ {0,3}> ?/;
+const BULLET = /^ {0,3}[-*+] +(?=\S)/;
+const NUMBER = /^ {0,3}(\d{1,9})[.)] +(?=\S)/;
+
+export function parse(text: string): Block[] {
+  return parseLines(text.replace(/\r\n?/g, "\n").split("\n"), 0);
+}
+
+function parseLines(lines: string[], depth: number): Block[] {
+  const blocks: Block[] = [];
+  let paragraph: string[] = [];
+  const endParagraph = () => {
+    if (paragraph.length) blocks.push({ type: "paragraph", children: parseInline(paragraph.join("\n")) });
+    paragraph = [];
+  };
+  let at = 0;
+  /** Takes lines for as long as they match, each without what matched. */
+  const take = (pattern: RegExp): string[] => {
+    const from = at;
+    while (at < lines.length && pattern.test(lines[at]!)) at++;
+    return lines.slice(from, at).map((line) => line.replace(pattern, ""));
+  };
+
+  while (at < lines.length) {
+    const line = lines[at]!;
+    const fence = FENCE.exec(line);
+    const number = NUMBER.exec(line);
+    if (fence) {
+      endParagraph();
+      at = code(lines, at, fence[1]!, fence[2]!, blocks);
+    } else if (QUOTE.test(line) && depth < MAX_QUOTES) {
+      endParagraph();
+      blocks.push({ type: "quote", children: parseLines(take(QUOTE), depth + 1) });
+    } else if (BULLET.test(line) || number) {
+      endParagraph();
+      const items = take(number ? NUMBER : BULLET).map((item) => parseInline(item));
+      blocks.push({ type: "list", start: number ? Number(number[1]) : undefined, items });
+    } else {
+      if (line.trim()) paragraph.push(line);
+      else endParagraph();
+      at++;
+    }
+  }
+  endParagraph();
+  return blocks;
+}
+
+/** A code block that begins at `at`, to its end or that of the text; the line after it. */
+function code(lines: string[], at: number, fence: string, language: string, blocks: Block[]): number {
+  let end = at + 1;
+  // The fence at the end is at least as long.
+  while (end < lines.length && !(lines[end]!.trim().startsWith(fence) && FENCE.test(lines[end]!))) end++;
+  blocks.push({ type: "code", language, text: lines.slice(at + 1, end).join("\n") });
+  return end + 1;
+}

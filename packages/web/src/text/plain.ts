@@ -1,0 +1,50 @@
+// A text without its marks, in one line: for lists, quotes, notifications and what is spoken.
+
+import { parse } from "./markdown.js";
+import type { Block, Inline } from "./tree.js";
+
+/** More than any of those show. */
+const ENOUGH = 300;
+
+const inline = (nodes: Inline[]): string =>
+  nodes
+    .map((node) => {
+      switch (node.type) {
+        case "text":
+        case "code":
+          return node.text;
+        case "break":
+          return " ";
+        case "mention":
+          return `@${node.user}`;
+        default:
+          return inline(node.children);
+      }
+    })
+    .join("");
+
+const block = (node: Block): string => {
+  switch (node.type) {
+    case "paragraph":
+      return inline(node.children);
+    case "code":
+      return node.text;
+    case "quote":
+      return node.children.map(block).join(" ");
+    case "list":
+      return node.items.map(inline).join(", ");
+  }
+};
+
+export function plain(text: string, most = ENOUGH): string {
+  const line = parse(text.slice(0, ENOUGH * 4)).map(block).join(" ").replace(/\s+/g, " ").trim();
+  const chars = [...line.slice(0, most * 2)];
+  return chars.length > most || line.length > most * 2 ? `${chars.slice(0, most).join("")}…` : line;
+}
+
+const EMOJI = /^(?:\p{Extended_Pictographic}(?:\u200d\p{Extended_Pictographic}|[\u{1f3fb}-\u{1f3ff}\ufe0f])*|\p{Regional_Indicator}{2}|\s){1,6}$/u;
+
+/** Whether a text is a few emoji and nothing else, which are shown large. */
+export function onlyEmoji(text: string): boolean {
+  return text.length <= 40 && text.trim() !== "" && EMOJI.test(text);
+}

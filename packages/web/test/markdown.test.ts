@@ -1,0 +1,89 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { parse } from "../src/text/markdown.js";
+import { onlyEmoji, plain } from "../src/text/plain.js";
+import type { Block, Inline } from "../src/text/tree.js";
+
+/** The tree written as tags, which are easier to read than the tree. */
+const inline = (nodes: Inline[]): string =>
+  nodes
+    .map((node) => {
+      switch (node.type) {
+        case "text": return node.text;
+        case "code": return `<code>${node.text}</code>`;
+        case "break": return "<br>";
+        case "mention": return `<@${node.user}>`;
+        case "link": return `<a ${node.href}>${inline(node.children)}</a>`;
+        default: return `<${node.type}>${inline(node.children)}</${node.type}>`;
+      }
+    })
+    .join("");
+const block = (node: Block): string => {
+  switch (node.type) {
+    case "paragraph": return `<p>${inline(node.children)}</p>`;
+    case "code": return `<pre ${node.language}>${node.text}</pre>`;
+    case "quote": return `<q>${node.children.map(block).join("")}</q>`;
+    case "list": return `<list ${node.start ?? "-"}>${node.items.map((item) => `<li>${inline(item)}</li>`).join("")}</list>`;
+  }
+};
+const shown = (text: string) => parse(text).map(block).join("");
+
+const cases: [string, string][] = [
+  ["hello", "<p>hello</p>"],
+  ["a\nb\n\nc", "<p>a<br>b</p><p>c</p>"],
+  ["**b** *i* _i_ __b__ ~~s~~", "<p><strong>b</strong> <em>i</em> <em>i</em> <strong>b</strong> <del>s</del></p>"],
+  ["***both***", "<p><strong><em>both</em></strong></p>"],
+  ["**a *b* c**", "<p><strong>a <em>b</em> c</strong></p>"],
+  ["**a *b** c*", "<p><strong>a *b</strong> c*</p>"],
+  ["2 * 3 * 4, 2*3*4, snake_case_name", "<p>2 * 3 * 4, 2*3*4, snake_case_name</p>"],
+  ["*open", "<p>*open</p>"],
+  ["`a*b*c` ``a`b``", "<p><code>a*b*c</code> <code>a`b</code></p>"],
+  ["`open", "<p>`open</p>"],
+  ["\\*not\\* \\a", "<p>*not* \\a</p>"],
+  ["see https://example.com/a_b_c.", "<p>see <a https://example.com/a_b_c>https://example.com/a_b_c</a>.</p>"],
+  ["(https://en.wikipedia.org/wiki/A_(b))", "<p>(<a https://en.wikipedia.org/wiki/A_(b)>https://en.wikipedia.org/wiki/A_(b)</a>)</p>"],
+  ["mailto:a@b.example", "<p><a mailto:a@b.example>mailto:a@b.example</a></p>"],
+  ["[**here**](https://example.com)", "<p><a https://example.com/><strong>here</strong></a></p>"],
+  ["[x](javascript:alert(1))", "<p>[x](javascript:alert(1))</p>"],
+  ["[x](data:text/html,a) javascript:alert(1)", "<p>[x](data:text/html,a) javascript:alert(1)</p>"],
+  ["hi @bob, and a@b.example", "<p>hi <@bob>, and a@b.example</p>"],
+  ["> a\n> b\nc", "<q><p>a<br>b</p></q><p>c</p>"],
+  ["- a\n- *b*\n3. c", "<list -><li>a</li><li><em>b</em></li></list><list 3><li>c</li></list>"],
+  ["```js\nlet a = `*b*`;\n\n> x\n```\nafter", "<pre js>let a = `*b*`;\n\n> x</pre><p>after</p>"],
+  ["```\nnever closed", "<pre >never closed</pre>"],
+  ["<img src=x onerror=alert(1)>", "<p><img src=x onerror=alert(1)></p>"],
+];
+
+for (const [text, wanted] of cases) test(JSON.stringify(text), () => assert.equal(shown(text), wanted));
+
+test("quotes in quotes have an end", () => {
+  const deep = shown(`${">".repeat(1000)} x`);
+  assert.equal(deep.match(/<q>/g)?.length, 4);
+});
+
+test("nothing that is written makes the parser slow", () => {
+  const size = 16_384;
+  const units = ["*", "* ", "*a ", "*a* ", "**a*", "_a*b~~", "`", "`a", "``a`", "[", "[]", "[](", "[a](", "[a](b)", "](",
+    "https://", "https://a(", "https://a)", "mailto:", "h", "@", "@a", "> ", ">", "- ", "```\n", "\\", "\u202e", "\n", "a"];
+  for (const unit of units) {
+    const text = unit.repeat(Math.ceil(size / unit.length));
+    const begin = performance.now();
+    parse(text);
+    const took = performance.now() - begin;
+    assert.ok(took < 250, `${JSON.stringify(unit)} took ${Math.round(took)} ms`);
+  }
+});
+
+test("10,000 asterisks are a line that somebody drew", () => {
+  assert.equal(shown("*".repeat(10_000)), `<p>${"*".repeat(10_000)}</p>`);
+});
+
+test("a text in one line, without its marks", () => {
+  assert.equal(plain("**a**\n> b\n\n```\nc\n```"), "a b c");
+  assert.equal(plain("x".repeat(1000), 10), `${"x".repeat(10)}…`);
+});
+
+test("a few emoji alone are shown large", () => {
+  for (const text of ["👍", "👍🏽 🎉", "👩‍💻", "🇩🇪", "❤️"]) assert.ok(onlyEmoji(text), text);
+  for (const text of ["", " ", "a", "1", "👍 ok", "👍".repeat(30)]) assert.ok(!onlyEmoji(text), text);
+});

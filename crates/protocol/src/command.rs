@@ -12,6 +12,7 @@ use crate::{ConversationId, Data, Device, Emoji, Key, Role, RoomId, Seq, Target,
 macro_rules! commands {
     ($($(#[$doc:meta])* $name:literal $variant:ident;)*) => {
         /// A command, its fields parsed.
+        #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
         #[derive(Debug, Clone, PartialEq, Serialize)]
         #[serde(tag = "type")]
         pub enum Command {
@@ -101,6 +102,7 @@ commands! {
 macro_rules! fields {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {
         $($(#[$doc])*
+        #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields)]
         pub struct $name {
@@ -123,6 +125,7 @@ fields! {
         device: Option<Device>,
         /// The last event that the client has, by conversation; what follows is replayed.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         cursors: BTreeMap<ConversationId, Seq>,
     }
     /// `send`: a message with `text`, `data` or both.
@@ -242,6 +245,7 @@ fields! {
         public: bool,
         /// The first members besides the creator.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         members: Vec<UserId>,
     }
     /// `join`: enter a public room.

@@ -14,6 +14,7 @@ const MAX_DEPTH: usize = 64;
 /// Any JSON object of the application's own: at most 64 levels deep, no name twice in an object
 /// (RFC 7493 section 2.3), no U+0000 in any string, numbers within the range of an IEEE 754 double.
 /// Its names are kept sorted, so equal objects have equal bytes.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "Record<string, unknown>"))]
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 #[serde(transparent)]
 pub struct Data(Map<String, Value>);

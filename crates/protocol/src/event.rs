@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{ConversationId, Data, Emoji, Key, Seq, Text, Title, UserId};
 
 /// An event of a conversation's log, as it goes over the wire.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// What happened, with the fields of its kind.
@@ -27,6 +28,7 @@ pub struct Event {
 }
 
 /// What happened. The tag is the frame's `type`.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum EventBody {
@@ -43,6 +45,7 @@ pub enum EventBody {
         reply_to: Option<Seq>,
         /// True once the message was deleted; its content is gone from the store.
         #[serde(default, skip_serializing_if = "is_false")]
+        #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         deleted: bool,
     },
     /// The author replaced a message's content.
@@ -57,6 +60,7 @@ pub enum EventBody {
         data: Option<Data>,
         /// True once the message was deleted; the edit's content is gone with it.
         #[serde(default, skip_serializing_if = "is_false")]
+        #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         deleted: bool,
     },
     /// The author or an admin erased a message.
@@ -207,6 +211,7 @@ impl EventKind {
 }
 
 /// What a member may do.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -220,6 +225,7 @@ pub enum Role {
 }
 
 /// A time: RFC 3339, UTC, milliseconds. Serialised as `2026-11-23T12:00:00.000Z`.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "string"))]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(i64);
 

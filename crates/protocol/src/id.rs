@@ -86,6 +86,7 @@ macro_rules! string_id {
 }
 
 /// A user: 1–64 characters of `A–Z a–z 0-9 . _ ~ + = | @ -`, the first a letter or a digit.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "string"))]
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(Arc<str>);
 
@@ -99,6 +100,7 @@ impl UserId {
 string_id!(UserId, r"^[A-Za-z0-9][A-Za-z0-9._~+=|@-]{0,63}$", "A user id.");
 
 /// A room's name without its `#`: the same alphabet as a [`UserId`].
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "string"))]
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RoomId(Arc<str>);
 
@@ -114,6 +116,7 @@ string_id!(RoomId, r"^#?[A-Za-z0-9][A-Za-z0-9._~+=|@-]{0,63}$", "A room id; the 
 
 /// A conversation: a room `#general`, or the direct conversation `@alice:bob` of two users in byte
 /// order. `@alice:alice` is a note to self.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "string"))]
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConversationId(Arc<str>);
 
@@ -165,6 +168,7 @@ string_id!(
 
 /// What a command may call a conversation: `@bob` (the sender's direct conversation with bob), or a
 /// [`ConversationId`].
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "string"))]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// `@bob`: the direct conversation of whoever says it with bob.
@@ -227,6 +231,7 @@ impl JsonSchema for Target {
 }
 
 /// An event's number in its conversation: 1, 2, 3, … without a gap. As a cursor, 0 means "nothing yet".
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "number"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Seq(#[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))] pub u64);
@@ -260,6 +265,7 @@ impl<'de> Deserialize<'de> for Seq {
 
 /// The client's own name for a command, repeated in the reply: a string of at most 64 bytes or an
 /// integer of at most 2^53 - 1 either way.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum CommandId {

@@ -15,6 +15,7 @@ use crate::{
 };
 
 /// Any frame from the server.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ServerFrame {
@@ -27,6 +28,7 @@ pub enum ServerFrame {
 }
 
 /// A frame that answers, or tells of the connection itself.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Reply<E = Event> {
@@ -59,6 +61,7 @@ pub enum Reply<E = Event> {
 }
 
 /// The answer to `hello`.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Welcome {
     /// Who one is.
@@ -76,6 +79,7 @@ pub struct Welcome {
 }
 
 /// `ok`, with the command's `id` and what the command gives.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Ok<E = Event> {
     /// The command's `id`.
@@ -87,6 +91,7 @@ pub struct Ok<E = Event> {
 }
 
 /// What a command gives.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum OkBody<E = Event> {
@@ -100,6 +105,7 @@ pub enum OkBody<E = Event> {
         at: Timestamp,
         /// True if it had been stored before: this is the first one's `seq`.
         #[serde(default, skip_serializing_if = "is_false")]
+        #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         duplicate: bool,
     },
     /// A page of the raw log (`sync`).
@@ -152,6 +158,7 @@ pub enum OkBody<E = Event> {
 }
 
 /// A command failed.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     /// The command's `id`, where it could be read.
@@ -175,6 +182,7 @@ pub struct Failure {
 }
 
 /// A conversation as its member sees it.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// Which.
@@ -184,6 +192,7 @@ pub struct Summary {
     pub title: Option<Title>,
     /// Whether anyone may join.
     #[serde(default, skip_serializing_if = "is_false")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
     pub public: bool,
     /// One's own role.
     pub role: Role,
@@ -205,6 +214,7 @@ pub struct Summary {
 }
 
 /// A message as it stands now: its event with edits, deletion and reactions folded in.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Message {
     /// Always `message`.
@@ -235,13 +245,16 @@ pub struct Message {
     pub edited: Option<Edited>,
     /// Whether it was deleted.
     #[serde(default, skip_serializing_if = "is_false")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
     pub deleted: bool,
     /// Who reacted how: users in the order of their reactions, by emoji.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
     pub reactions: BTreeMap<String, Vec<UserId>>,
 }
 
 /// The `type` of a [`Message`]: the same as its event's.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MessageTag {
@@ -251,6 +264,7 @@ pub enum MessageTag {
 }
 
 /// When a message was last edited.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Edited {
     /// The `edit` event.
@@ -260,6 +274,7 @@ pub struct Edited {
 }
 
 /// A member of a conversation.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Member {
     /// Who.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{ConversationId, Seq, Timestamp, UserId};
 
 /// A signal, as it goes over the wire.
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Signal {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident, max $max:expr, $check:expr, $expected:expr) => {
         $(#[$doc])*
+        #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "string"))]
         #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
         #[serde(transparent)]
         pub struct $name(String);

@@ -1,30 +1,40 @@
-//! `cargo run -p xtask -- tidy`: tells what breaks the repository's rules. Exit code 1 if anything does.
+//! `cargo run -p xtask -- tidy` tells what breaks the repository's rules; exit code 1 if anything does.
+//! `cargo run -p xtask -- types` writes the protocol's types in TypeScript.
 
 use std::process::ExitCode;
 
-use xtask::tidy;
+use xtask::{tidy, types};
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
+#[expect(clippy::print_stderr, reason = "a program for the terminal")]
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if args != ["tidy"] {
-        eprintln!("usage: cargo run -p xtask -- tidy");
-        return ExitCode::from(2);
-    }
-    match tidy::check(&tidy::repository()) {
-        Ok(complaints) if complaints.is_empty() => {
-            println!("tidy");
-            ExitCode::SUCCESS
+    let task = std::env::args().nth(1);
+    let done = match task.as_deref() {
+        Some("tidy") => check(),
+        Some("types") => std::fs::write(tidy::repository().join(types::PATH), types::file()).map(|()| true),
+        _ => {
+            eprintln!("usage: cargo run -p xtask -- tidy | types");
+            return ExitCode::from(2);
         }
-        Ok(complaints) => {
-            for complaint in complaints {
-                eprintln!("{complaint}");
-            }
-            ExitCode::FAILURE
-        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("cannot read the repository: {error}");
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether the repository is tidy; complaints are told.
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
+fn check() -> std::io::Result<bool> {
+    let complaints = tidy::check(&tidy::repository())?;
+    for complaint in &complaints {
+        eprintln!("{complaint}");
+    }
+    if complaints.is_empty() {
+        println!("tidy");
+    }
+    Ok(complaints.is_empty())
 }

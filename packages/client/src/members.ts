@@ -1,4 +1,5 @@
-import type { Command, Event, Member, MembersBody, Role, Seq, UserId } from "./protocol.js";
+import type { MembersBody } from "./answers.js";
+import type { Command, Event, Member, Role, Seq, UserId } from "./protocol.js";
 import { Store } from "./store.js";
 import { compact } from "./timeline.js";
 

@@ -4,8 +4,10 @@ import { ChatError } from "./error.js";
 import { handled } from "./handled.js";
 import { Members } from "./members.js";
 import type { Entry, Outbox } from "./outbox.js";
-import type { Command, Event, HistoryBody, LogBody, Role, Seq, StoredBody, Summary, UserId } from "./protocol.js";
+import type { HistoryBody, LogBody, StoredBody } from "./answers.js";
+import type { Command, Event, Role, Seq, Summary, UserId } from "./protocol.js";
 import { Emitter, Store, Value } from "./store.js";
+import { after, describe, isLeaving } from "./summary.js";
 import { compact, fromWire, idOf, Timeline } from "./timeline.js";
 import type { Conversation, Draft, Info, Message, Outgoing, RoomEvents } from "./types.js";
 import { Typing } from "./typing.js";
@@ -84,7 +86,7 @@ export class Room implements Conversation {
     this.#target = target;
     this.#host = host;
     this.messages = new Store(() => this.#list(), () => this.open());
-    this.info = new Store(() => this.#describe());
+    this.info = new Store(() => this.#summary && describe(this.#summary, host.me, this.#timeline));
     this.typing = new Typing(() => host.request({ type: "typing", conversation: this.id }).catch(() => {}));
     this.members = new Members(host, () => this.id);
   }
@@ -285,16 +287,6 @@ export class Room implements Conversation {
     return messages;
   }
 
-  #describe(): Info | undefined {
-    const s = this.#summary;
-    if (!s) return undefined;
-    const { conversation, title, role, members, head, read, unread } = s;
-    const pair = conversation[0] === "@" ? conversation.slice(1).split(":") : [];
-    const peer = pair[0] === this.#host.me ? pair[1] : pair[0];
-    const last = s.last && (this.#timeline?.find(s.last.seq) ?? fromWire(s.last));
-    return compact({ conversation, title, peer, public: !!s.public, role, members, head, read, unread, last });
-  }
-
   #changed(): void {
     this.messages.changed();
     this.info.changed();
@@ -367,34 +359,10 @@ export class Room implements Conversation {
   }
 
   #summarise(event: Event): void {
-    const me = this.#host.me;
-    const who = "user" in event ? event.user : event.from;
-    const comes = event.type === "join" || event.type === "invite" || event.type === "create";
-    const goes = event.type === "leave" || event.type === "remove";
-    if (goes && who === me) {
-      this.#summary = undefined;
-      return;
-    }
-    const s = this.#summary;
+    if (isLeaving(event, this.#host.me)) this.#summary = undefined;
     // Somebody brought one in, or wrote for the first time, or after so long that it was not among the latest.
-    if (!s) return this.#host.learn();
-    if (event.seq <= s.head) return;
-    const next: Summary = { ...s, head: event.seq, at: event.at };
-    if (comes) next.members++;
-    if (goes) next.members--;
-    if (event.type === "message") {
-      next.last = event;
-      if (event.from !== me && event.seq > s.read) next.unread++;
-    }
-    const last = s.last;
-    if (last && !last.deleted && "target" in event && event.target === last.seq) {
-      const { type, conversation, seq, from, at, key } = last;
-      if (event.type === "delete") next.last = compact({ type, conversation, seq, from, at, key, deleted: true });
-      if (event.type === "edit" && !event.deleted) next.last = compact({ ...last, text: event.text, data: event.data });
-    }
-    if (event.type === "rename") next.title = event.title;
-    if (event.type === "role" && who === me) next.role = event.role;
-    this.#summary = next;
+    else if (!this.#summary) this.#host.learn();
+    else this.#summary = after(this.#summary, event, this.#host.me);
   }
 
   #readUpto(upto: Seq): void {

@@ -1,0 +1,60 @@
+// How a conversation stands, as events change it.
+
+import type { Event, Summary, UserId } from "./protocol.js";
+import { compact, fromWire, type Timeline } from "./timeline.js";
+import type { Info } from "./types.js";
+
+/** Whether it is `me` who goes. */
+export function isLeaving(event: Event, me: UserId | undefined): boolean {
+  return (event.type === "leave" && event.from === me) || (event.type === "remove" && event.user === me);
+}
+
+/** How it stands after an event; one that it has in it already changes nothing. */
+export function after(summary: Summary, event: Event, me: UserId | undefined): Summary {
+  if (event.seq <= summary.head) return summary;
+  const next: Summary = { ...summary, head: event.seq, at: event.at };
+  const { last } = summary;
+  switch (event.type) {
+    case "message":
+      next.last = event;
+      if (event.from !== me && event.seq > summary.read) next.unread++;
+      break;
+    case "edit":
+      if (event.target === last?.seq && !last.deleted && !event.deleted) {
+        next.last = compact({ ...last, text: event.text, data: event.data });
+      }
+      break;
+    case "delete":
+      if (event.target === last?.seq) {
+        const { type, conversation, seq, from, at, key } = last;
+        next.last = compact({ type, conversation, seq, from, at, key, deleted: true });
+      }
+      break;
+    case "join":
+    case "invite":
+      next.members++;
+      break;
+    case "leave":
+    case "remove":
+      next.members--;
+      break;
+    case "rename":
+      next.title = event.title;
+      break;
+    case "role":
+      if (event.user === me) next.role = event.role;
+  }
+  return next;
+}
+
+/** The same for an app. The last message is the one of the list, where that has it. */
+export function describe(summary: Summary, me: UserId | undefined, timeline: Timeline | undefined): Info {
+  const { conversation, title, role, members, head, read, unread, last } = summary;
+  const pair = conversation[0] === "@" ? conversation.slice(1).split(":") : [];
+  return compact({
+    conversation, title, role, members, head, read, unread,
+    peer: pair[0] === me ? pair[1] : pair[0],
+    public: !!summary.public,
+    last: last && (timeline?.find(last.seq) ?? fromWire(last)),
+  });
+}

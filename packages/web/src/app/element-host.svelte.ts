@@ -1,0 +1,57 @@
+// The app in the custom element: its attributes decide, and change it while it runs.
+
+import type { Host, Identity, Theme } from "./host.js";
+import { MemoryPlace } from "./place.svelte.js";
+
+const THEMES: readonly string[] = ["system", "light", "dark"];
+
+export class ElementHost implements Host {
+  readonly ownsDocument = false;
+  readonly place = new MemoryPlace();
+  #server = $state.raw("");
+  #identity = $state.raw<Identity>();
+  #sidebar = $state.raw(true);
+  #theme = $state.raw<Theme>();
+  #language = $state.raw<string>();
+  #element: HTMLElement;
+
+  constructor(element: HTMLElement) {
+    this.#element = element;
+  }
+
+  get server(): string {
+    return this.#server;
+  }
+
+  get identity(): Identity | undefined {
+    return this.#identity;
+  }
+
+  get sidebar(): boolean {
+    return this.#sidebar;
+  }
+
+  get theme(): Theme | undefined {
+    return this.#theme;
+  }
+
+  get language(): string | undefined {
+    return this.#language;
+  }
+
+  start(server: string | null, identity: Identity | undefined): void {
+    this.#server = server || location.origin;
+    this.#identity = identity;
+  }
+
+  attribute(name: string, value: string | null): void {
+    if (name === "conversation" && value) this.place.open(value);
+    else if (name === "theme") this.#theme = value !== null && THEMES.includes(value) ? (value as Theme) : undefined;
+    else if (name === "lang") this.#language = value || undefined;
+    else if (name === "sidebar") this.#sidebar = value !== "0" && value !== "false";
+  }
+
+  tellUnread(count: number): void {
+    this.#element.dispatchEvent(new CustomEvent("unread", { detail: { count } }));
+  }
+}

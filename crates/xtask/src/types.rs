@@ -66,6 +66,7 @@ pub fn file() -> String {
         Summary,
         Member,
         OkBody,
+        switchboard_protocol::reply::Ok,
         Failure,
         Welcome,
         Reply,

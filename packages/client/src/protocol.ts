@@ -573,6 +573,91 @@ conversation: ConversationId,
 upto: Seq, } | Record<symbol, never>;
 
 /**
+ * `ok`, with the command's `id` and what the command gives.
+ */
+export type Ok<E = Event> = { 
+/**
+ * The command's `id`.
+ */
+id?: CommandId, } & ({ 
+/**
+ * Where.
+ */
+conversation: ConversationId, 
+/**
+ * Its number.
+ */
+seq: Seq, 
+/**
+ * When it was stored.
+ */
+at: Timestamp, 
+/**
+ * True if it had been stored before: this is the first one's `seq`.
+ */
+duplicate?: boolean, } | { 
+/**
+ * Where.
+ */
+conversation: ConversationId, 
+/**
+ * The events, oldest first.
+ */
+events: Array<E>, 
+/**
+ * The last event of the log that one may see.
+ */
+head: Seq, 
+/**
+ * Whether there are events after these.
+ */
+more: boolean, } | { 
+/**
+ * Where.
+ */
+conversation: ConversationId, 
+/**
+ * The messages, ascending.
+ */
+messages: Array<Message>, 
+/**
+ * The last event that is folded into them: live events go on from here.
+ */
+head: Seq, 
+/**
+ * Whether there are messages before these.
+ */
+more: boolean, } | { 
+/**
+ * Where.
+ */
+conversation: ConversationId, 
+/**
+ * The members, by id.
+ */
+members: Array<Member>, 
+/**
+ * Whether there are members after these.
+ */
+more: boolean, } | { 
+/**
+ * The conversations, latest activity first.
+ */
+conversations: Array<Summary>, 
+/**
+ * Whether there are more.
+ */
+more: boolean, } | { 
+/**
+ * Where.
+ */
+conversation: ConversationId, 
+/**
+ * The cursor.
+ */
+upto: Seq, } | Record<symbol, never>);
+
+/**
  * A command failed.
  */
 export type Failure = { 

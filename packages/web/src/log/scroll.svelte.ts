@@ -41,23 +41,21 @@ export class Scroll {
     this.remember();
   }
 
-  toBottom(smooth = false): void {
+  // At once, never smoothly: what is drawn on the way would end the motion somewhere in between.
+
+  toBottom(): void {
     const element = this.#element;
     if (!element) return;
-    if (smooth) {
-      element.scrollTo({ top: element.scrollHeight, behavior: motion() });
-    } else {
-      this.#bottom = true;
-      element.scrollTop = element.scrollHeight;
-    }
+    this.#bottom = true;
+    element.scrollTop = element.scrollHeight;
   }
 
   /** Brings a row to a place in the view, as a part of its height from the top. */
-  to(row: HTMLElement, part: number, smooth = false): void {
+  to(row: HTMLElement, part: number): void {
     const element = this.#element;
     if (!element) return;
     this.#bottom = false;
-    element.scrollTo({ top: row.offsetTop - element.clientHeight * part, behavior: smooth ? motion() : "instant" });
+    element.scrollTop = row.offsetTop - element.clientHeight * part;
     this.look();
   }
 
@@ -92,5 +90,3 @@ export class Scroll {
 /** To the fraction of a pixel, which `offsetTop` does not tell. */
 const topIn = (element: HTMLElement, row: HTMLElement) =>
   row.getBoundingClientRect().top - element.getBoundingClientRect().top;
-
-const motion = (): ScrollBehavior => (matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth");

@@ -1,11 +1,11 @@
-# Names only: what they do is in the scripts and in cargo.
+# Names only: what they do is in the scripts, in npm and in cargo.
 
-.PHONY: help run test lint fmt build tidy clean
+.PHONY: help run test lint fmt build page tidy types screenshots clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
-run: ## a development server; more flags with ARGS="--listen 127.0.0.1:9600"
+run: page ## a development server; more flags with ARGS="--listen 127.0.0.1:9600"
 	cargo run --release --locked --bin switchboard -- dev $(ARGS)
 
 test: ## everything that CI checks
@@ -17,11 +17,32 @@ lint: ## clippy, warnings are errors
 fmt: ## format the Rust code
 	cargo fmt --all
 
-build: ## the release binary
+build: page ## the release binary, with the page in it
 	cargo build --release --locked --bin switchboard
+
+page: packages/web/dist/index.html ## the SDK and the chat page
 
 tidy: ## the rules that no linter knows
 	cargo run --quiet --locked -p xtask -- tidy
 
+types: ## the SDK's types, from those of the server
+	cargo run --quiet --locked -p xtask -- types
+
+screenshots: page ## the pictures in docs/screenshots, made anew
+	cargo build --locked --bin switchboard
+	npm run screenshots -w e2e
+
 clean: ## remove what was built
 	cargo clean
+	rm -rf node_modules packages/*/dist
+
+# What the page is made of. A directory counts too: a file that goes changes it.
+sources := $(shell find packages/client packages/web \( -name node_modules -o -name dist -o -name test \) -prune -o -print)
+
+packages/web/dist/index.html: node_modules/.package-lock.json $(sources)
+	npm run build -w packages/client
+	npm run build -w packages/web
+
+node_modules/.package-lock.json: package-lock.json
+	npm ci --no-audit --no-fund
+	@touch $@

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that CI checks. Goes on after a failure, so that one run tells all; the last line is
-# "N passed, N failed", over the tests of Rust and of the browser. A check without tests that fails (the
-# format, say, or code that does not compile) counts as one failure.
+# "N passed, N failed", over the tests of Rust, of the SDK, of the page and in the browser. A check without tests that
+# fails (the format, say, or code that does not compile) counts as one failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,19 +32,20 @@ browser() {
   return 1
 }
 
-install_browser() {
-  local as_root=()
+# Installs a Debian package in place of a command that is missing, or says that it is.
+provide() {
+  local command=$1 package=$2 advice=$3 as_root=()
   if ((EUID != 0)); then
     as_root=(sudo -n)
   fi
   if command -v apt-get >/dev/null && "${as_root[@]}" true 2>/dev/null; then
-    echo "== installing chromium"
+    echo "== installing $package"
     "${as_root[@]}" apt-get update -qq || true
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-      apt-get install -y -qq --no-install-recommends chromium >/dev/null || true
+      apt-get install -y -qq --no-install-recommends "$package" >/dev/null || true
   fi
-  if ! browser >/dev/null; then
-    echo "missing: chromium (install it, or set CHROMIUM to the path of a Chromium or Chrome)" >&2
+  if ! $command >/dev/null; then
+    echo "missing: $package ($advice)" >&2
     exit 1
   fi
 }
@@ -74,22 +75,39 @@ check() {
   failed=$((failed + bad))
 }
 
-in_browser() {
+# Runs tests of Node's test runner in workspaces of npm.
+in_node() {
   local target
   target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
-  E2E_SERVER="$target/debug/switchboard" CHROMIUM=$(browser) \
-    npm test --prefix e2e --silent -- --test-reporter=spec
+  SWITCHBOARD_BINARY="$target/debug/switchboard" CHROMIUM=$(browser) \
+    npm test --silent "$@"
 }
 
-require cargo node npm
-browser >/dev/null || install_browser
+examples() {
+  local example args=()
+  for example in examples/*/package.json; do
+    args+=(-w "$(dirname "$example")")
+  done
+  in_node "${args[@]}"
+}
 
+require cargo node npm make
+browser >/dev/null || provide browser chromium "install it, or set CHROMIUM to the path of a Chromium or Chrome"
+command -v php >/dev/null || provide "command -v php" php-cli "the PHP example needs it"
+
+node_passed='s/^.*ℹ pass \([0-9]*\).*$/\1/p'
+node_failed='s/^.*ℹ \(fail\|cancelled\) \([0-9]*\).*$/\2/p'
+
+# The page first: it is compiled into the binary.
+check "the page" "" "" make page
 check "format" "" "" cargo fmt --all --check
 check "lint" "" "" cargo clippy --workspace --all-targets --locked -- -D warnings
 check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
   cargo test --workspace --locked --no-fail-fast
-check "npm packages" "" "" npm ci --no-audit --no-fund
-check "browser tests" 's/.*ℹ pass \([0-9]*\).*/\1/p' 's/.*ℹ \(fail\|cancelled\) \([0-9]*\).*/\2/p' in_browser
+check "types and sizes" "" "" npm run check --silent --workspaces --if-present
+check "SDK and page tests" "$node_passed" "$node_failed" in_node -w packages/client -w packages/web
+check "example tests" "$node_passed" "$node_failed" examples
+check "browser tests" "$node_passed" "$node_failed" in_node -w e2e
 
 echo
 for title in ${broken[@]+"${broken[@]}"}; do

@@ -1,45 +1,141 @@
-//! The chat page, from the binary.
+//! The chat page, from the binary: what Vite made of `packages/web`, and the scripts that other pages load.
 
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+mod encoding;
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rust_embed::RustEmbed;
+use rust_embed::{EmbeddedFile, RustEmbed};
 use switchboard_protocol::ErrorCode;
 
+use self::encoding::Encoding;
 use super::problem::Problem;
 use crate::refusal::Refusal;
+use crate::services::Services;
 
 #[derive(RustEmbed)]
-#[folder = "../../packages/web/public"]
+#[folder = "../../packages/web/dist"]
+#[allow_missing = true]
 struct Page;
 
-/// The page runs its own script and style and speaks to its own server; nothing else.
+const INDEX: &str = "index.html";
+
+/// What a binary says in place of a page that it was built without.
+const NOT_BUILT: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>Switchboard</title>\
+    <p>The server runs. Its chat page was not built: say <code>make page</code>, and build the server again.";
+
+/// The page runs its own script and style and speaks to its own server; nothing else, and nothing inline.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors";
+
+/// What the page has no use for, whoever it is embedded by.
+const PERMISSIONS: &str = "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()";
+
+/// A `dev` server is tried out from pages on the same machine, on whatever port.
+const DEV_ANCESTORS: &str = "http://localhost:* http://127.0.0.1:*";
+
+/// Scripts under a name that stays the same, for the pages of others.
+const SHARED: [&str; 2] = ["switchboard-chat.js", "switchboard.js"];
+
+/// Files whose names change with their content.
+const HASHED: &str = "assets/";
 
 /// A file of the page; a real 404 for what is not there.
-pub(super) async fn file(uri: Uri, headers: HeaderMap) -> Response {
+pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, headers: HeaderMap) -> Response {
     let path = match uri.path().trim_start_matches('/') {
-        "" => "index.html",
+        "" | "embed" => INDEX,
         path => path,
     };
-    let Some(file) = Page::get(path) else {
+    if path == INDEX && Page::get(INDEX).is_none() {
+        let html = [
+            (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+            (header::CONTENT_SECURITY_POLICY, "default-src 'none'"),
+        ];
+        return (StatusCode::SERVICE_UNAVAILABLE, html, NOT_BUILT).into_response();
+    }
+    let Some((file, encoding)) = best(path, &headers) else {
         let refusal = Refusal::new(ErrorCode::NotFound, "there is nothing here; the chat page is at /");
         return Problem::from(refusal).into_response();
     };
     let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(file.metadata.sha256_hash()));
-    let common = [
-        (header::ETAG, tag.clone()),
-        // Asked again every time: a new version of the server is a new version of the page.
-        (header::CACHE_CONTROL, "no-cache".to_owned()),
-        (header::CONTENT_SECURITY_POLICY, POLICY.to_owned()),
-        (header::REFERRER_POLICY, "no-referrer".to_owned()),
-    ];
-    if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
-        return (StatusCode::NOT_MODIFIED, common).into_response();
+    let mut response = if knows(&headers, &tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        ([(header::CONTENT_TYPE, content_type(path))], body(file.data)).into_response()
+    };
+    if let (Some(name), StatusCode::OK) = (encoding.name(), response.status()) {
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
     }
-    (common, [(header::CONTENT_TYPE, content_type(path))], file.data).into_response()
+    let out = response.headers_mut();
+    out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    out.extend(text(header::ETAG, tag));
+    let keep = if path.starts_with(HASHED) { "public, max-age=31536000, immutable" } else { "no-cache" };
+    out.insert(header::CACHE_CONTROL, HeaderValue::from_static(keep));
+    if path == INDEX {
+        out.extend(text(header::CONTENT_SECURITY_POLICY, policy(&services, uri.path() == "/embed")));
+        out.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        out.insert(HeaderName::from_static("permissions-policy"), HeaderValue::from_static(PERMISSIONS));
+    } else if path.starts_with(HASHED) || SHARED.contains(&path) {
+        // The custom element runs on pages of other origins, and so do the parts that it loads later.
+        out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        out.insert(
+            HeaderName::from_static("cross-origin-resource-policy"),
+            HeaderValue::from_static("cross-origin"),
+        );
+    }
+    response
+}
+
+/// The file in the encoding that the client likes best of those it was built in.
+fn best(path: &str, headers: &HeaderMap) -> Option<(EmbeddedFile, Encoding)> {
+    // They are forms of a file, no files of their own.
+    if Encoding::ALL.iter().any(|encoding| !encoding.suffix().is_empty() && path.ends_with(encoding.suffix()))
+    {
+        return None;
+    }
+    let mut accepted = encoding::accepted(headers).into_iter();
+    accepted.find_map(|encoding| Some((Page::get(&format!("{path}{}", encoding.suffix()))?, encoding)))
+}
+
+/// Whether the client has this representation (RFC 9110 section 13.1.2; the comparison is the weak one).
+fn knows(headers: &HeaderMap, tag: &str) -> bool {
+    let all = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    all.flat_map(|value| value.split(','))
+        .map(|known| known.trim())
+        .any(|known| known == "*" || known.trim_start_matches("W/") == tag)
+}
+
+fn policy(services: &Services, embedded: bool) -> String {
+    if !embedded {
+        return format!("{POLICY} 'none'");
+    }
+    let mut policy = format!("{POLICY} 'self'");
+    for origin in &services.allowed_origins {
+        // Writing to a string does not fail.
+        let _ = write!(policy, " {origin}");
+    }
+    if services.is_dev() {
+        let _ = write!(policy, " {DEV_ANCESTORS}");
+    }
+    policy
+}
+
+fn text(name: HeaderName, value: String) -> Option<(HeaderName, HeaderValue)> {
+    // Origins of the configuration are URLs, and tags are of base64: both are legal in a header.
+    Some((name, HeaderValue::try_from(value).ok()?))
+}
+
+fn body(data: Cow<'static, [u8]>) -> axum::body::Body {
+    match data {
+        Cow::Borrowed(bytes) => bytes::Bytes::from_static(bytes).into(),
+        Cow::Owned(bytes) => bytes.into(),
+    }
 }
 
 fn content_type(path: &str) -> &'static str {
@@ -47,7 +143,11 @@ fn content_type(path: &str) -> &'static str {
         Some("html") => "text/html; charset=utf-8",
         Some("js") => "text/javascript; charset=utf-8",
         Some("css") => "text/css; charset=utf-8",
+        Some("json" | "map") => "application/json",
         Some("svg") => "image/svg+xml",
+        Some("webmanifest") => "application/manifest+json",
+        Some("png") => "image/png",
+        Some("woff2") => "font/woff2",
         _ => "application/octet-stream",
     }
 }

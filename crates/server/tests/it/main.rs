@@ -1,5 +1,6 @@
 //! The real server over real sockets: each file is a subject, `support.rs` has the words that they share.
 
+mod assets;
 mod auth;
 mod bad_input;
 mod cli;

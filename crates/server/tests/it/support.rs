@@ -258,6 +258,11 @@ impl Server {
         self.request(self.http.get(self.page(path))).await
     }
 
+    /// The same with a header.
+    pub(crate) async fn gets_with(&self, path: &str, name: &str, value: &str) -> Answer {
+        self.request(self.http.get(self.page(path)).header(name, value)).await
+    }
+
     /// Says a command over HTTP; in `dev` mode the body's `as` says who.
     pub(crate) async fn posts(&self, command: &str, body: Value) -> Answer {
         let request = self.http.post(self.page(&format!("/v1/{command}"))).json(&body);

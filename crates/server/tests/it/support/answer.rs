@@ -31,6 +31,11 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
+    /// How many bytes the body has, as it was sent.
+    pub(crate) fn length(&self) -> usize {
+        self.header("content-length").parse().expect("a length")
+    }
+
     /// The body.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))

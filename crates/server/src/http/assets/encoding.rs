@@ -1,0 +1,82 @@
+//! Which form of a file a client takes (RFC 9110 section 12.5.3).
+
+use axum::http::{HeaderMap, header};
+
+/// The forms in which files are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Brotli,
+    Gzip,
+    Identity,
+}
+
+impl Encoding {
+    /// The smallest first.
+    pub(super) const ALL: [Self; 3] = [Self::Brotli, Self::Gzip, Self::Identity];
+
+    /// How the form's file is called, after the file itself.
+    pub(super) fn suffix(self) -> &'static str {
+        match self {
+            Self::Brotli => ".br",
+            Self::Gzip => ".gz",
+            Self::Identity => "",
+        }
+    }
+
+    /// Its content coding; `None` for the file as it is.
+    pub(super) fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Brotli => Some("br"),
+            Self::Gzip => Some("gzip"),
+            Self::Identity => None,
+        }
+    }
+}
+
+/// The forms that a client takes, the smallest first; the file itself always, at the end: a page that is not
+/// understood is better than none.
+pub(super) fn accepted(headers: &HeaderMap) -> Vec<Encoding> {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let codings: Vec<_> = values.flat_map(|value| value.split(',')).map(weighed).collect();
+    let takes = |name: &str| {
+        let named = codings.iter().find(|(coding, _)| coding.eq_ignore_ascii_case(name));
+        named.or_else(|| codings.iter().find(|(coding, _)| *coding == "*")).is_some_and(|(_, weight)| *weight)
+    };
+    Encoding::ALL.into_iter().filter(|encoding| encoding.name().is_none_or(&takes)).collect()
+}
+
+/// A coding, and whether it is wanted: `gzip;q=0` is not.
+fn weighed(item: &str) -> (&str, bool) {
+    let (coding, parameters) = item.split_once(';').unwrap_or((item, ""));
+    let weight = parameters
+        .split(';')
+        .find_map(|p| p.trim().strip_prefix("q="))
+        .map_or(1.0, |q| q.parse().unwrap_or(0.0));
+    (coding.trim(), weight > 0.0_f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_smallest_form_that_is_taken_comes_first() {
+        use Encoding::{Brotli, Gzip, Identity};
+        for (accept, wanted) in [
+            ("", vec![Identity]),
+            ("gzip", vec![Gzip, Identity]),
+            ("gzip, deflate, br, zstd", vec![Brotli, Gzip, Identity]),
+            ("br;q=0, gzip;q=0.5", vec![Gzip, Identity]),
+            ("GZIP ; q=1.0", vec![Gzip, Identity]),
+            ("*", vec![Brotli, Gzip, Identity]),
+            ("*;q=0, br", vec![Brotli, Identity]),
+            ("br;q=x", vec![Identity]),
+            ("identity", vec![Identity]),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(accept))]);
+            assert_eq!(accepted(&headers), wanted, "{accept}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The chat page over HTTP: what is kept, what is packed, who may embed it.
+
+use switchboard::config::Mode;
+
+use crate::support::{Answer, Server};
+
+/// The page, built before these tests are.
+async fn page(server: &Server) -> Answer {
+    let page = server.gets("/").await;
+    assert_eq!(page.status, 200, "the page was not built: run `make page`\n{}", page.text);
+    page
+}
+
+/// The path of the page's script, which changes with its content.
+async fn script(server: &Server) -> String {
+    let page = page(server).await;
+    let start = page.text.find("/assets/").expect("a script");
+    let end = start + page.text[start..].find('"').expect("its end");
+    page.text[start..end].to_owned()
+}
+
+#[tokio::test]
+async fn the_page_is_asked_for_again_and_what_it_consists_of_is_kept() {
+    let server = Server::start().await;
+    let page = page(&server).await;
+    assert_eq!(page.header("cache-control"), "no-cache");
+    assert!(page.header("content-type").starts_with("text/html"));
+    let path = script(&server).await;
+    let script = server.gets(&path).await;
+    assert_eq!(script.header("cache-control"), "public, max-age=31536000, immutable");
+    assert!(script.header("content-type").starts_with("text/javascript"));
+    let missing = server.gets(&path.replace(".js", "x.js")).await;
+    assert_eq!((missing.status, missing.header("cache-control")), (404, "no-store"), "and not the page");
+    assert_eq!(server.gets("/assets/").await.status, 404);
+    assert_eq!(server.gets("/nothing-here").await.status, 404);
+    assert_eq!(server.gets("/../Cargo.toml").await.status, 404);
+    assert_eq!(server.gets("/%2e%2e/package.json").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_file_comes_in_the_smallest_form_that_is_taken() {
+    let server = Server::start().await;
+    let path = script(&server).await;
+    let plain = server.gets(&path).await;
+    assert_eq!((plain.header("content-encoding"), plain.header("vary")), ("", "accept-encoding"));
+    let mut sizes = vec![plain.length()];
+    let mut tags = vec![plain.header("etag").to_owned()];
+    for (accept, coding) in [("gzip", "gzip"), ("gzip, br", "br"), ("br;q=0, gzip", "gzip")] {
+        let packed = server.gets_with(&path, "accept-encoding", accept).await;
+        assert_eq!((packed.status, packed.header("content-encoding")), (200, coding), "{accept}");
+        assert!(packed.header("content-type").starts_with("text/javascript"));
+        sizes.push(packed.length());
+        tags.push(packed.header("etag").to_owned());
+    }
+    assert!(sizes[0] > sizes[1] && sizes[1] > sizes[2] && sizes[3] == sizes[1], "{sizes:?}");
+    assert!(
+        tags[0] != tags[1] && tags[1] != tags[2] && tags[3] == tags[1],
+        "a form has its own tag: {tags:?}"
+    );
+    for suffix in [".br", ".gz"] {
+        assert_eq!(server.gets(&format!("{path}{suffix}")).await.status, 404, "a form is no file");
+    }
+}
+
+#[tokio::test]
+async fn what_a_browser_has_is_not_sent_again() {
+    let server = Server::start().await;
+    let tag = page(&server).await.header("etag").to_owned();
+    for known in [tag.clone(), format!("\"x\", {tag}"), format!("W/{tag}"), "*".to_owned()] {
+        let answer = server.gets_with("/", "if-none-match", &known).await;
+        assert_eq!((answer.status, answer.text.as_str()), (304, ""), "{known}");
+        assert_eq!(answer.header("etag"), tag);
+        assert!(answer.header("content-security-policy").contains("default-src 'none'"));
+    }
+    assert_eq!(server.gets_with("/", "if-none-match", "\"x\"").await.status, 200);
+}
+
+#[tokio::test]
+async fn only_the_embedded_form_may_be_framed_and_only_by_pages_that_are_listed() {
+    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+                          connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors";
+    let server =
+        Server::serves_with(|config| config.allowed_origins = vec!["https://shop.example".to_owned()]).await;
+    let whole = page(&server).await;
+    assert_eq!(whole.header("content-security-policy"), format!("{POLICY} 'none'"));
+    assert_eq!(whole.header("referrer-policy"), "no-referrer");
+    assert_eq!(whole.header("x-content-type-options"), "nosniff");
+    assert!(whole.header("permissions-policy").contains("camera=()"));
+    let embedded = server.gets("/embed?conversation=%23general&theme=dark&lang=de&sidebar=0").await;
+    assert_eq!((embedded.status, &embedded.text), (200, &whole.text));
+    assert_eq!(embedded.header("content-security-policy"), format!("{POLICY} 'self' https://shop.example"));
+    assert_eq!(server.gets("/embed?token=x").await.status, 401);
+
+    let dev = Server::start_with(|config| config.mode = Mode::Dev).await;
+    let ancestors = format!("{POLICY} 'self' http://localhost:* http://127.0.0.1:*");
+    assert_eq!(dev.gets("/embed").await.header("content-security-policy"), ancestors);
+}
+
+#[tokio::test]
+async fn scripts_for_other_pages_may_be_loaded_by_them() {
+    let server = Server::start().await;
+    let path = script(&server).await;
+    for path in ["/switchboard.js", "/switchboard-chat.js", &path] {
+        let answer = server.gets(path).await;
+        assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, "*"), "{path}");
+        assert_eq!(answer.header("cross-origin-resource-policy"), "cross-origin");
+    }
+    assert_eq!(server.gets("/switchboard.js").await.header("cache-control"), "no-cache");
+    assert_eq!(page(&server).await.header("access-control-allow-origin"), "", "the page itself not");
+}

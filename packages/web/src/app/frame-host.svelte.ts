@@ -14,7 +14,7 @@ export class FrameHost implements Host {
   readonly sidebar: boolean;
   readonly theme: Theme | undefined;
   readonly language: string | undefined;
-  readonly ownsDocument = false;
+  readonly ownsDocument = true;
   readonly identity: Identity;
   #token: string | undefined;
   #retry: (() => void) | undefined;

@@ -3,9 +3,9 @@
 import type { Desk } from "./desk.svelte.js";
 
 const writes = (target: EventTarget | null) =>
-  target instanceof HTMLElement && target.closest("input, textarea, select, [popover], dialog") !== null;
+  target instanceof Element && target.closest("input, textarea, select, [popover], dialog") !== null;
 
-export function shortcuts(event: KeyboardEvent, desk: Desk): void {
+export function shortcuts(event: KeyboardEvent, desk: Desk, board: ParentNode): void {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey) return;
   const { key, altKey } = event;
   if (altKey && (key === "ArrowUp" || key === "ArrowDown")) {
@@ -17,7 +17,7 @@ export function shortcuts(event: KeyboardEvent, desk: Desk): void {
   } else if (key === "?") {
     desk.dialogs.open({ name: "shortcuts" });
   } else if (key === "c") {
-    const field = (event.currentTarget as HTMLElement).querySelector<HTMLTextAreaElement>("[data-testid=composer]");
+    const field = board.querySelector<HTMLTextAreaElement>("[data-testid=composer]");
     if (!field) return;
     field.focus();
   } else {

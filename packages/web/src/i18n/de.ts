@@ -69,7 +69,7 @@ export const de: Catalogue = {
   repliesTo: "Antwort an {user}",
   replyUnknown: "Eine frühere Nachricht",
   messageLabel: "{user}, {time}: {text}",
-  reactedWith: "Mit {emoji} reagiert: {users}",
+  reactedWith: "{emoji} {count}, von {users}",
   copyCode: "Kopieren",
   copied: "Kopiert",
   typingOne: "{user} schreibt …",

@@ -71,7 +71,7 @@ export const en = {
   repliesTo: "In reply to {user}",
   replyUnknown: "An earlier message",
   messageLabel: "{user}, {time}: {text}",
-  reactedWith: "{users} reacted with {emoji}",
+  reactedWith: "{emoji} {count}, from {users}",
   copyCode: "Copy",
   copied: "Copied",
   typingOne: "{user} is typing…",

@@ -9,6 +9,8 @@ export class Scroll {
   /** Whether the end of what is drawn is in view. */
   #bottom = $state.raw(true);
   #element: HTMLElement | undefined;
+  /** The position that was set last, at the bottom. */
+  #set = 0;
   #anchor: { row: HTMLElement; top: number } | undefined;
 
   get atBottom(): boolean {
@@ -28,7 +30,10 @@ export class Scroll {
   look(): void {
     const element = this.#element;
     if (!element) return;
+    // A larger content, of which the browser has not told yet, is nobody's way up.
+    if (this.#bottom && element.scrollTop >= this.#set - 1) return this.restore();
     this.#bottom = element.scrollHeight - element.clientHeight - element.scrollTop <= NEAR;
+    this.#set = element.scrollTop;
     this.remember();
   }
 
@@ -36,7 +41,7 @@ export class Scroll {
   restore(): void {
     const element = this.#element;
     if (!element) return;
-    if (this.#bottom) element.scrollTop = element.scrollHeight;
+    if (this.#bottom) this.#down(element);
     else if (this.#anchor?.row.isConnected) element.scrollTop += topIn(element, this.#anchor.row) - this.#anchor.top;
     this.remember();
   }
@@ -47,7 +52,12 @@ export class Scroll {
     const element = this.#element;
     if (!element) return;
     this.#bottom = true;
+    this.#down(element);
+  }
+
+  #down(element: HTMLElement): void {
     element.scrollTop = element.scrollHeight;
+    this.#set = element.scrollTop;
   }
 
   /** Brings a row to a place in the view, as a part of its height from the top. */

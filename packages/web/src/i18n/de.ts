@@ -40,7 +40,7 @@ export const de: Catalogue = {
   offline: "offline",
   lastSeen: "zuletzt da {time}",
   members: { one: "{n} Mitglied", other: "{n} Mitglieder" },
-  publicRoom: "öffentlicher Raum",
+  publicRoom: "öffentlich",
   back: "Zurück zu den Unterhaltungen",
 
   messages: "Nachrichten",

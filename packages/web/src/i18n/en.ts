@@ -41,7 +41,7 @@ export const en = {
   offline: "offline",
   lastSeen: "last seen {time}",
   members: { one: "{n} member", other: "{n} members" },
-  publicRoom: "public room",
+  publicRoom: "public",
   back: "Back to the conversations",
 
   // The log

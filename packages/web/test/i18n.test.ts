@@ -1,0 +1,44 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { compose, type Entry } from "../src/i18n/catalogue.js";
+import { dayDistance } from "../src/i18n/day.js";
+import { de } from "../src/i18n/de.js";
+import { en } from "../src/i18n/en.js";
+
+const texts = (entry: Entry): string[] => (typeof entry === "string" ? [entry] : Object.values(entry));
+const names = (entry: Entry) => [...new Set(texts(entry).flatMap((text) => text.match(/\{\w+\}/g) ?? []))].sort();
+
+test("German has every text of English, with the same names and a form for each number", () => {
+  assert.deepEqual(Object.keys(de).sort(), Object.keys(en).sort());
+  const categories = new Intl.PluralRules("de").resolvedOptions().pluralCategories;
+  for (const [key, entry] of Object.entries(en) as [keyof typeof en, Entry][]) {
+    const german: Entry = de[key];
+    assert.deepEqual(names(german), names(entry), key);
+    assert.equal(typeof german, typeof entry, key);
+    if (typeof german !== "string") assert.deepEqual(Object.keys(german).sort(), [...categories].sort(), key);
+    for (const text of texts(german)) assert.ok(text.trim(), key);
+  }
+});
+
+const composed = (entry: Entry, values: Record<string, string | number>) =>
+  compose(entry, values, new Intl.PluralRules("en"), new Intl.NumberFormat("en"));
+
+test("a text takes the form of its number", () => {
+  assert.equal(composed(en.newCount, { n: 1 }), "1 new message");
+  assert.equal(composed(en.newCount, { n: 1234 }), "1,234 new messages");
+});
+
+test("a value cannot turn the text around it", () => {
+  assert.equal(composed("{user} is typing…", { user: "bob" }), "bob is typing…");
+  assert.equal(composed("{user}: {text}", { user: "bob", text: "שלום" }), "bob: \u2068שלום\u2069");
+  assert.equal(composed("{text}", { text: "\u202Ex" }), "\u2068\u202Ex\u2069");
+  assert.equal(composed("{text}", { text: "{user}" }), "{user}");
+});
+
+test("days are counted by midnights", () => {
+  const at = (day: number, hour: number) => new Date(2026, 2, day, hour);
+  assert.equal(dayDistance(at(28, 23), at(29, 0)), 1);
+  assert.equal(dayDistance(at(29, 0), at(29, 23)), 0);
+  // Where the clock is put forward in between, that is 23 hours.
+  assert.equal(dayDistance(at(28, 12), at(30, 12)), 2);
+});

@@ -1,7 +1,7 @@
 // All of a user's conversations, over one connection.
 
-import { Connection, type Told } from "./connection.js";
-import { ChatError } from "./error.js";
+import { Connection, NO_CONNECTION, type Told } from "./connection.js";
+import { ChatError, failure } from "./error.js";
 import { indexedDbOutbox } from "./indexeddb.js";
 import { handled } from "./handled.js";
 import { Outbox, uuid } from "./outbox.js";
@@ -16,14 +16,12 @@ import type { Chat, ChatEvents, Conversation, Info, Message, NewRoom, Options, P
 const PATIENCE = 30_000;
 /** Conversations of a page. */
 const PAGE = 50;
-/** Most pages that are read to find a conversation. */
-const PAGES = 20;
 /** Milliseconds in which arrivals are gathered before the server is told that they arrived. */
 const RECEIVED_EVERY = 1_000;
 /** Bytes of a cursor in `hello` besides the conversation's id. */
 const CURSOR_BYTES = 22;
 
-const closed = () => new ChatError({ code: "closed", message: "the chat was closed", retryable: false });
+const closed = () => failure("closed", "the chat was closed");
 
 export class Switchboard implements Chat, Host {
   readonly status: Readable<Chat["status"] extends Readable<infer S> ? S : never>;
@@ -37,11 +35,10 @@ export class Switchboard implements Chat, Host {
   #events = new Emitter<ChatEvents>();
   #inbox: Store<readonly Info[]>;
   #presence: PresenceWatch;
-  #online = new Set<{ resolve: () => void; reject: (error: ChatError) => void }>();
   /** The cursors that the last `hello` said. */
   #said: Record<string, number> = {};
   /** The conversation after which the next page of the inbox begins; `null` when there is none. */
-  #nextPage: string | null = null;
+  #next: string | null = null;
   #more: Promise<boolean> | undefined;
   #learning = false;
   #learnAgain = false;
@@ -68,9 +65,8 @@ export class Switchboard implements Chat, Host {
     });
     this.#inbox = new Store<readonly Info[]>(() => this.#sorted().map((room) => room.info.getSnapshot() as Info));
     const { getSnapshot, subscribe } = this.#inbox;
-    this.conversations = { getSnapshot, subscribe, loadMore: () => handled(this.#loadMore()) };
+    this.conversations = { getSnapshot, subscribe, loadMore: () => this.#extend(() => true) };
     this.#presence = new PresenceWatch(this, () => this.limits?.watch ?? PAGE);
-    this.status.subscribe(() => this.#settle());
     this.#connection.open();
   }
 
@@ -164,7 +160,7 @@ export class Switchboard implements Chat, Host {
 
   failed(error: unknown): void {
     const known = error instanceof ChatError;
-    this.#events.emit("error", known ? error : new ChatError({ code: "offline", message: String(error), retryable: true }));
+    this.#events.emit("error", known ? error : failure("offline", String(error)));
   }
 
   /** Looks for the summaries of conversations that are known by their events only. */
@@ -181,47 +177,42 @@ export class Switchboard implements Chat, Host {
     try {
       while (this.#learnAgain) {
         this.#learnAgain = false;
-        let before: string | undefined;
-        for (let pages = 0; pages < PAGES; pages++) {
-          const page = await this.#page(before);
-          for (const summary of page.conversations) this.#meet(summary);
-          before = page.conversations.at(-1)?.conversation;
-          if (!page.more || !before || ![...this.#rooms].some((room) => !room.summary && room.state.getSnapshot() !== "missing")) break;
-        }
-        this.#presence.refresh();
+        await this.#page(null, () => ![...this.#rooms].some((room) => room.unknown));
       }
+      this.#presence.refresh();
     } catch (error) {
-      if (!(error instanceof ChatError) || error.code !== "offline") this.failed(error);
+      this.failed(error);
     }
   }
 
-  #page(before?: string): Promise<ConversationsBody> {
-    return this.call({ type: "conversations", limit: PAGE, ...(before && { before }) });
+  /** Reads pages of the inbox until it is enough; after which conversation there are more, if any. */
+  async #page(before: string | null, enough: () => boolean): Promise<string | null> {
+    do {
+      const page: ConversationsBody = await this.call({ type: "conversations", limit: PAGE, ...(before && { before }) });
+      before = this.#meet(page);
+    } while (before && !enough());
+    return before;
   }
 
-  #meet(summary: Summary, welcome = false): void {
-    this.#room(summary.conversation).meet(summary, welcome);
+  #meet(page: ConversationsBody | Welcome): string | null {
+    for (const summary of page.conversations) this.#room(summary.conversation).meet(summary, "user" in page);
+    return (page.more && page.conversations.at(-1)?.conversation) || null;
   }
 
-  #loadMore(): Promise<boolean> {
-    const before = this.#nextPage;
-    if (before === null) return Promise.resolve(false);
-    this.#more ??= this.#page(before)
-      .then((page) => {
-        for (const summary of page.conversations) this.#meet(summary);
-        this.#turn(page);
+  /** Goes on where the inbox ends so far. */
+  #extend(enough: () => boolean): Promise<boolean> {
+    if (!this.#next) return Promise.resolve(false);
+    this.#more ??= this.#page(this.#next, enough)
+      .then((next) => {
+        this.#next = next;
         return true;
       })
       .finally(() => (this.#more = undefined));
-    return this.#more;
-  }
-
-  #turn(page: ConversationsBody | Welcome): void {
-    this.#nextPage = (page.more && page.conversations.at(-1)?.conversation) || null;
+    return handled(this.#more);
   }
 
   #sorted(): Room[] {
-    const at = (room: Room) => room.summary?.at ?? "";
+    const at = (room: Room) => (room.summary as Summary).at;
     const rooms = [...this.#rooms].filter((room) => room.summary);
     return rooms.sort((a, b) => (at(a) < at(b) ? 1 : at(a) > at(b) ? -1 : 0));
   }
@@ -246,33 +237,25 @@ export class Switchboard implements Chat, Host {
   }
 
   #welcome(frame: Welcome): void {
-    const known = [...this.#rooms].filter((room) => room.summary).length;
+    const known = this.#sorted().length;
     this.limits = frame.limits;
     if (this.#known && this.#known !== frame.user) {
       // What is on the screen is another's.
-      this.failed(new ChatError({ code: "unauthorized", message: "the token is another user's: connect anew", retryable: false }));
+      this.failed(failure("unauthorized", "the token is another user's: connect anew"));
       return this.close();
     }
     this.#known = frame.user;
     this.user.set(frame.user);
     const told = new Set(frame.conversations.map((summary) => summary.conversation));
     for (const room of this.#rooms) if (!told.has(room.id)) room.forget();
-    for (const summary of frame.conversations) this.#meet(summary, true);
-    this.#turn(frame);
-    for (const room of [...this.#rooms]) room.resume(this.#said);
-    void this.#refill(known);
+    this.#next = this.#meet(frame);
+    for (const room of this.#rooms) room.resume(this.#said);
+    // As many as there were before.
+    const enough = () => this.#sorted().length >= known;
+    if (!enough()) void this.#extend(enough);
     void this.outbox.restore(`${this.#url} ${frame.user}`);
     this.#presence.refresh();
     if (this.#learnAgain) this.learn();
-  }
-
-  /** As many conversations as there were before. */
-  async #refill(known: number): Promise<void> {
-    try {
-      while ([...this.#rooms].filter((room) => room.summary).length < known && (await this.#loadMore()));
-    } catch {
-      // With the next connection.
-    }
   }
 
   #told(frame: Told): void {
@@ -304,30 +287,20 @@ export class Switchboard implements Chat, Host {
   }
 
   #isOnline(deadline: number): Promise<void> {
-    if (this.online) return Promise.resolve();
-    if (this.#closed) return Promise.reject(closed());
     return new Promise((resolve, reject) => {
-      const waiter = { resolve, reject };
-      const timer = setTimeout(() => done(reject, new ChatError({ code: "offline", message: "there is no connection", retryable: true })), deadline - Date.now());
-      const done = <A>(act: (argument: A) => void, argument: A) => {
+      const end = (error?: ChatError | false) => {
         clearTimeout(timer);
-        this.#online.delete(waiter);
-        act(argument);
+        queueMicrotask(() => stop());
+        if (error) reject(error);
+        else resolve();
       };
-      waiter.resolve = () => done(resolve, undefined);
-      waiter.reject = (error) => done(reject, error);
-      this.#online.add(waiter);
-      this.#settle();
+      const timer = setTimeout(() => end(failure("offline", NO_CONNECTION)), deadline - Date.now());
+      const stop = this.status.subscribe(({ state, retryIn, error }) => {
+        if (state === "online") end();
+        else if (this.#closed) end(closed());
+        // Nobody tries any more.
+        else if (state === "offline" && retryIn === undefined) end(error ?? failure("offline", NO_CONNECTION));
+      });
     });
-  }
-
-  /** Tells those who wait for a connection that there is one, or will be none. */
-  #settle(): void {
-    const { state, retryIn, error } = this.status.getSnapshot();
-    const given = state === "idle" && this.#closed ? closed() : state === "offline" && retryIn === undefined ? error : undefined;
-    for (const waiter of [...this.#online]) {
-      if (state === "online") waiter.resolve();
-      else if (given) waiter.reject(given);
-    }
   }
 }

@@ -1,6 +1,6 @@
 // One WebSocket at a time, replaced when it is lost.
 
-import { ChatError, UnauthorizedError } from "./error.js";
+import { ChatError, failure, UnauthorizedError } from "./error.js";
 import type { Command, Failure, OkBody, ServerFrame, Welcome } from "./protocol.js";
 import { Value } from "./store.js";
 import type { Options, Status } from "./types.js";
@@ -21,6 +21,8 @@ const TOKEN_PATIENCE = 30_000;
 /** A connection that lasted so long was a good one: the next wait is short again. */
 const GOOD = 10_000;
 
+export const NO_CONNECTION = "there is no connection";
+
 type Done = (reply: OkBody | ChatError) => void;
 /** What the server says by itself. */
 export type Told = Exclude<ServerFrame, { type: "welcome" | "ok" | "pong" | "bye" }>;
@@ -33,20 +35,12 @@ export interface Listener {
   lost(): void;
 }
 
-const offline = (message = "there is no connection") => new ChatError({ code: "offline", message, retryable: true });
-
-/** The platform's events of coming back to life; the undo function is returned. */
-function onWake(wake: () => void): () => void {
+/** The platform's events of coming back to life, until `signal` ends it. */
+function onWake(wake: () => void, signal: AbortSignal): void {
   const page = globalThis.document;
-  const visible = () => page.visibilityState === "visible" && wake();
-  globalThis.addEventListener?.("online", wake);
-  globalThis.addEventListener?.("pageshow", wake);
-  page?.addEventListener("visibilitychange", visible);
-  return () => {
-    globalThis.removeEventListener?.("online", wake);
-    globalThis.removeEventListener?.("pageshow", wake);
-    page?.removeEventListener("visibilitychange", visible);
-  };
+  globalThis.addEventListener?.("online", wake, { signal });
+  globalThis.addEventListener?.("pageshow", wake, { signal });
+  page?.addEventListener("visibilitychange", () => page.visibilityState === "visible" && wake(), { signal });
 }
 
 export class Connection {
@@ -69,14 +63,14 @@ export class Connection {
   #bidden = false;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #ticks: ReturnType<typeof setInterval> | undefined;
-  #asleep: () => void;
+  #closed = new AbortController();
   #helloBytes = 8_192;
 
   constructor(url: string, options: Options, listener: Listener) {
     this.#url = url;
     this.#options = options;
     this.#listener = listener;
-    this.#asleep = onWake(() => this.#wake());
+    onWake(() => this.#wake(), this.#closed.signal);
   }
 
   get online(): boolean {
@@ -85,7 +79,7 @@ export class Connection {
 
   /** Says a command; `done` is called once, before the next frame is looked at, and at the latest when the connection is lost. */
   say(command: Command, done: Done): void {
-    if (!this.online) return done(offline());
+    if (!this.online) return done(failure("offline", NO_CONNECTION));
     const id = this.#nextId++;
     this.#waiting.set(id, done);
     this.#write({ ...command, id });
@@ -104,20 +98,22 @@ export class Connection {
     if (this.#socket || this.status.getSnapshot().state === "connecting") return;
     this.#bidden = false;
     this.status.set({ state: "connecting" });
+    this.#expect(TOKEN_PATIENCE);
+    this.#ticks = setInterval(() => this.#look(), TICK);
     const attempt = ++this.#attempt;
     void this.#hello().then(
       (hello) => attempt === this.#attempt && this.#connect(hello),
       (error: unknown) => {
         if (attempt !== this.#attempt) return;
         const refused = error instanceof Error && error.name === UnauthorizedError.name;
-        this.#error = error instanceof ChatError ? error : offline(error instanceof Error ? error.message : String(error));
+        this.#error = error instanceof ChatError ? error : failure("offline", String(error));
         this.#lost(undefined, this.#error.message, refused);
       },
     );
   }
 
   close(): void {
-    this.#asleep();
+    this.#closed.abort();
     this.#leave();
     clearTimeout(this.#retry);
     this.status.set({ state: "idle" });
@@ -130,13 +126,7 @@ export class Connection {
       return { user };
     }
     if (typeof token === "string") return { token };
-    let timer: ReturnType<typeof setTimeout>;
-    const patience = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(offline("no token came")), TOKEN_PATIENCE);
-    });
-    // Called in a promise: it may throw at once.
-    const asked = Promise.resolve().then(token).then((token) => ({ token }));
-    return Promise.race([asked, patience]).finally(() => clearTimeout(timer));
+    return { token: await token() };
   }
 
   #connect(who: { token: string } | { user: string }): void {
@@ -150,9 +140,9 @@ export class Connection {
     }
     this.#socket = socket;
     this.#heard = Date.now();
-    this.#deadline = this.#heard + PATIENCE;
+    this.#deadline = Infinity;
+    this.#expect(PATIENCE);
     this.#error = this.#retryAfter = undefined;
-    this.#ticks = setInterval(() => this.#look(), TICK);
     socket.onopen = () => {
       const hello: Command = { type: "hello", ...who, ...(this.#options.device && { device: this.#options.device }) };
       const room = this.#helloBytes - new TextEncoder().encode(JSON.stringify(hello)).length;
@@ -213,6 +203,7 @@ export class Connection {
     const socket = this.#socket;
     this.#socket = undefined;
     this.#attempt++;
+    this.#deadline = Infinity;
     clearInterval(this.#ticks);
     if (socket) {
       socket.onopen = socket.onmessage = socket.onclose = null;
@@ -231,14 +222,14 @@ export class Connection {
     const retryIn = given === undefined ? Math.random() * longest : given + Math.random() * Math.min(1_000, given / 4);
     this.#bidden = given !== undefined;
     this.#retryAfter = undefined;
-    const why = reason || error?.message || (code === undefined ? "no connection" : "the connection was lost");
+    const why = reason || error?.message || NO_CONNECTION;
     this.status.set({
       state: "offline", reason: why, ...(code !== undefined && { code }), ...(error && { error }), ...(!final && { retryIn }),
     });
     if (!final) this.#retry = setTimeout(() => this.open(), retryIn);
     const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
-    for (const done of waiting) done(offline(why));
+    for (const done of waiting) done(failure("offline", why));
     this.#listener.lost();
   }
 
@@ -251,8 +242,13 @@ export class Connection {
   }
 
   #ping(patience: number): void {
-    this.#deadline = Math.min(this.#deadline, Date.now() + patience);
+    this.#expect(patience);
     this.say({ type: "ping" }, () => {});
+  }
+
+  /** Something must be heard within so many milliseconds. */
+  #expect(patience: number): void {
+    this.#deadline = Math.min(this.#deadline, Date.now() + patience);
   }
 
   /** The page is looked at again, or the network is back. */

@@ -4,13 +4,13 @@ import type { ErrorCode, Failure } from "./protocol.js";
 export class ChatError extends Error {
   override name = "ChatError";
   /** A code of the server's, or: `offline`, there was no connection in time; `closed`, the chat was closed. */
-  readonly code: ErrorCode | "offline" | "closed";
+  declare readonly code: ErrorCode | "offline" | "closed";
   /** Whether the same may succeed later. */
-  readonly retryable: boolean;
+  declare readonly retryable: boolean;
   /** Milliseconds to wait before that, where it is known. */
-  readonly retryAfter?: number;
+  declare readonly retryAfter?: number;
   /** The field at fault. */
-  readonly field?: string;
+  declare readonly field?: string;
 
   constructor(failure: Pick<Failure, "message" | "retryable" | "retry_after" | "field"> & { code: ChatError["code"] }) {
     super(failure.message);
@@ -20,6 +20,10 @@ export class ChatError extends Error {
     if (failure.field !== undefined) this.field = failure.field;
   }
 }
+
+/** Something that the server did not say. `offline` may succeed later. */
+export const failure = (code: "offline" | "closed" | "unauthorized", message: string): ChatError =>
+  new ChatError({ code, message, retryable: code === "offline" });
 
 /** Thrown by a token callback that will not get a token however often it is asked: nobody is signed in. */
 export class UnauthorizedError extends ChatError {

@@ -2,7 +2,7 @@
 // that it is stored; it is sent again with the same key after every loss, so it is stored once.
 
 import type { Connection } from "./connection.js";
-import { ChatError } from "./error.js";
+import { ChatError, failure } from "./error.js";
 import type { StoredBody } from "./answers.js";
 import { compact } from "./timeline.js";
 import type { Draft, OutboxEntry, OutboxStorage, Outgoing } from "./types.js";
@@ -47,13 +47,12 @@ export class Entry implements Outgoing {
   discard(): void {
     if (this.state === "sent") return;
     this.outbox.forget(this);
-    this.failed(new ChatError({ code: "closed", message: "discarded", retryable: false }));
+    this.failed(failure("closed", "discarded"));
   }
 
-  sent(acked: Acked): void {
+  sent({ conversation, seq, at }: Acked): void {
     this.state = "sent";
-    this.stored = acked;
-    this.#resolve(acked);
+    this.#resolve((this.stored = { conversation, seq, at }));
   }
 
   failed(error: ChatError): void {
@@ -100,8 +99,7 @@ export class Outbox {
   submit(to: string, draft: Draft): Entry {
     // Two of one moment keep their order.
     this.#lastTime = Math.max(Date.now(), this.#lastTime + 1);
-    const { text, data, replyTo } = draft;
-    const entry = this.#add(compact<OutboxEntry>({ key: uuid(), to, time: this.#lastTime, text, data, replyTo }));
+    const entry = this.#add({ ...draft, key: uuid(), to, time: this.#lastTime });
     this.#keep(entry);
     this.flush();
     return entry;
@@ -132,17 +130,15 @@ export class Outbox {
   }
 
   forget(entry: Entry): void {
-    this.#entries.delete(entry.key);
-    const scope = this.#scope;
-    if (scope) void this.#stored((storage) => storage.delete(scope, entry.key));
+    this.#drop(entry.key);
     this.#rooms.outgoing(entry, true);
   }
 
   /** A message of one's own came with the log, before or without an answer. */
-  seen(acked: Acked, key: string): void {
+  seen(event: Acked, key: string): void {
     const entry = this.#entries.get(key);
     if (!entry) return;
-    entry.sent(acked);
+    entry.sent(event);
     this.forget(entry);
   }
 
@@ -159,19 +155,16 @@ export class Outbox {
   }
 
   #send(entry: Entry): void {
-    const { key, to, text, data, replyTo: reply_to } = entry.what;
+    const { time, replyTo: reply_to, ...what } = entry.what;
     entry.underWay = true;
     this.#underWay++;
-    this.#connection.say(compact({ type: "send" as const, to, key, text, data, reply_to }), (reply) => {
+    this.#connection.say(compact({ type: "send" as const, ...what, reply_to }), (reply) => {
       entry.underWay = false;
       this.#underWay--;
       if (!(reply instanceof ChatError)) {
-        const { conversation, seq, at } = reply as StoredBody;
-        if (entry.state !== "sent") entry.sent({ conversation, seq, at });
+        if (entry.state !== "sent") entry.sent(reply as StoredBody);
         // It stays in the list until the log has come to it.
-        this.#entries.delete(key);
-        const scope = this.#scope;
-        if (scope) void this.#stored((storage) => storage.delete(scope, key));
+        this.#drop(what.key);
         this.#rooms.stored(entry, reply as StoredBody);
         this.flush();
       } else if (reply.code === "offline") {
@@ -193,14 +186,18 @@ export class Outbox {
     }, time);
   }
 
-  #keep(entry: Entry): void {
-    const scope = this.#scope;
-    if (scope) void this.#stored((storage) => storage.put(scope, entry.what));
+  #drop(key: string): void {
+    this.#entries.delete(key);
+    void this.#stored((storage, scope) => storage.delete(scope, key));
   }
 
-  async #stored<T>(use: (storage: OutboxStorage) => Promise<T>): Promise<T | undefined> {
+  #keep(entry: Entry): void {
+    void this.#stored((storage, scope) => storage.put(scope, entry.what));
+  }
+
+  async #stored<T>(use: (storage: OutboxStorage, scope: string) => Promise<T>): Promise<T | undefined> {
     try {
-      return this.#storage ? await use(this.#storage) : undefined;
+      return this.#storage && this.#scope ? await use(this.#storage, this.#scope) : undefined;
     } catch (error) {
       // Not kept, but sent all the same.
       this.#rooms.failed(error);
@@ -211,6 +208,5 @@ export class Outbox {
 
 /** `crypto.randomUUID` is there on secure pages only. */
 export function uuid(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

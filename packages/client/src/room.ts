@@ -18,10 +18,13 @@ const PAGE = 50;
 const KEPT = 1_000;
 /** Events of a page of the log. */
 const LOG_PAGE = 200;
-/** Milliseconds that an answer may run ahead of the events of others before the log is asked. */
-const AHEAD = 2_000;
+/** Milliseconds to wait when the server could not answer and does not say how long. */
+const PAUSE = 2_000;
 /** Milliseconds between two tellings of how far one has read. */
 const READ_EVERY = 500;
+
+type AboutRoom = Extract<Command, { conversation: string }>;
+type Fields<T> = Omit<Extract<AboutRoom, { type: T }>, "type" | "conversation">;
 
 export interface Host {
   readonly me: UserId | undefined;
@@ -59,12 +62,13 @@ export class Room implements Conversation {
   #host: Host;
   #target: string;
   #events = new Emitter<RoomEvents>();
+  /** One has left it. */
+  #left = false;
   /** Every event up to here was applied, once; `undefined` while that is to be found out. */
   #cursor: Seq | undefined;
   /** Events that came before those in front of them, and whether they are answers to one's own commands. */
   #ahead = new Map<Seq, { event: Event; own: boolean }>();
   #filling = false;
-  #aheadTimer: ReturnType<typeof setTimeout> | undefined;
   #timeline: Timeline | undefined;
   #opened = false;
   #loading = false;
@@ -87,7 +91,7 @@ export class Room implements Conversation {
     this.#host = host;
     this.messages = new Store(() => this.#list(), () => this.open());
     this.info = new Store(() => this.#summary && describe(this.#summary, host.me, this.#timeline));
-    this.typing = new Typing(() => host.request({ type: "typing", conversation: this.id }).catch(() => {}));
+    this.typing = new Typing(() => host.request(this.#about("typing", {})).catch(() => {}));
     this.members = new Members(host, () => this.id);
   }
 
@@ -106,6 +110,11 @@ export class Room implements Conversation {
 
   get summary(): Summary | undefined {
     return this.#summary;
+  }
+
+  /** Whether the inbox should have it, and nobody has told yet how it stands. */
+  get unknown(): boolean {
+    return !this.#summary && !this.#left && this.#cursor !== 0 && this.state.getSnapshot() !== "missing";
   }
 
   on<K extends keyof RoomEvents>(event: K, listener: (value: RoomEvents[K]) => void): () => void {
@@ -131,39 +140,39 @@ export class Room implements Conversation {
 
   edit(target: Seq, message: string | Draft): Promise<void> {
     const { text, data } = typeof message === "string" ? { text: message, data: undefined } : message;
-    return this.#say(compact({ type: "edit" as const, conversation: this.id, target, text, data }));
+    return this.#say("edit", compact({ target, text, data }));
   }
 
   delete(target: Seq): Promise<void> {
-    return this.#say({ type: "delete", conversation: this.id, target });
+    return this.#say("delete", { target });
   }
 
   react(target: Seq, emoji: string, on = true): Promise<void> {
-    return this.#say({ type: "react", conversation: this.id, target, emoji, on });
+    return this.#say("react", { target, emoji, on });
   }
 
   join(): Promise<void> {
-    return this.#say({ type: "join", conversation: this.id });
+    return this.#say("join", {});
   }
 
   leave(): Promise<void> {
-    return this.#say({ type: "leave", conversation: this.id });
+    return this.#say("leave", {});
   }
 
   invite(user: UserId, role: Role = "member"): Promise<void> {
-    return this.#say({ type: "invite", conversation: this.id, user, role });
+    return this.#say("invite", { user, role });
   }
 
   remove(user: UserId): Promise<void> {
-    return this.#say({ type: "remove", conversation: this.id, user });
+    return this.#say("remove", { user });
   }
 
   setRole(user: UserId, role: Role): Promise<void> {
-    return this.#say({ type: "role", conversation: this.id, user, role });
+    return this.#say("role", { user, role });
   }
 
   rename(title: string): Promise<void> {
-    return this.#say({ type: "rename", conversation: this.id, title });
+    return this.#say("rename", { title });
   }
 
   markRead(upto = Infinity): void {
@@ -188,6 +197,7 @@ export class Room implements Conversation {
       return;
     }
     this.#summary = summary;
+    this.#left = false;
     if (!this.followed || (this.#cursor === undefined && !this.#opened)) this.#place(summary.head);
     if (this.#read > summary.read) this.#readUpto(this.#read);
     this.#read = Math.max(this.#read, summary.read);
@@ -226,9 +236,8 @@ export class Room implements Conversation {
       return;
     }
     this.#drain();
-    if (!this.#ahead.size || this.#filling) return;
-    if (!own) void this.#fill();
-    else this.#aheadTimer ??= setTimeout(() => this.#caughtUp(), AHEAD);
+    // What is missing may be on its way, behind an answer that overtook it; to have it twice does no harm.
+    if (this.#ahead.size) void this.#fill();
   }
 
   /** The log from the cursor on is not to be had: too long, or another one. */
@@ -262,27 +271,26 @@ export class Room implements Conversation {
 
   /** The server has stored it: it takes its place in the log, when the log has come to it. */
   stored(entry: Entry, body: StoredBody): void {
-    const { key, text, data, replyTo: reply_to } = entry.what;
+    const { to, time, replyTo: reply_to, ...what } = entry.what;
     const { conversation, seq, at } = body;
     if (this.#cursor !== undefined && seq <= this.#cursor) return this.shows(entry, true);
-    if (!this.#timeline && !this.#loading) this.#outgoing.delete(key);
     this.messages.changed();
     const from = this.#host.me as UserId;
-    this.receive(compact({ type: "message" as const, conversation, seq, from, at, key, text, data, reply_to }) as Event, true);
+    this.receive(compact({ type: "message" as const, conversation, seq, from, at, ...what, reply_to }) as Event, true);
   }
 
   // ----
 
   #list(): readonly Message[] {
-    const me = this.#host.me;
+    const me = this.#host.me ?? "";
     const messages = this.#timeline?.messages ?? [];
     for (const entry of this.#outgoing.values()) {
-      const { key, text, data, replyTo, time } = entry.what;
-      const id = idOf(me ?? "", key);
-      if (this.#timeline?.has(id)) continue;
+      const { to, time, ...what } = entry.what;
       const { state, error, stored } = entry;
       const at = stored?.at ?? new Date(time).toISOString();
-      messages.push(compact({ id, seq: stored?.seq, from: me ?? "", at, key, text, data, replyTo, reactions: {}, state, error }));
+      const id = idOf(me, what.key);
+      if (this.#timeline?.has(id)) continue;
+      messages.push(compact({ id, from: me, reactions: {}, ...what, seq: stored?.seq, at, state, error }));
     }
     return messages;
   }
@@ -293,11 +301,16 @@ export class Room implements Conversation {
     this.#host.listed();
   }
 
-  #say(command: Extract<Command, { conversation: string }>): Promise<void> {
-    return handled(this.#do(command));
+  /** A command about this conversation. */
+  #about<T extends AboutRoom["type"]>(type: T, fields: Fields<T>): Command {
+    return { type, conversation: this.id, ...fields } as unknown as Command;
   }
 
-  async #do(command: Extract<Command, { conversation: string }>): Promise<void> {
+  #say<T extends AboutRoom["type"]>(type: T, fields: Fields<T>): Promise<void> {
+    return handled(this.#do(this.#about(type, fields)));
+  }
+
+  async #do(command: Command): Promise<void> {
     const stored = await this.#host.call<StoredBody>(command);
     const { conversation, seq, at } = stored;
     // The answer stands in place of the event. Of a repetition the event came before, or comes with the log.
@@ -310,7 +323,7 @@ export class Room implements Conversation {
     for (const [seq, { own }] of this.#ahead) if (!own) first = Math.min(first, seq);
     this.#cursor = Math.min(known, first - 1);
     this.#drain();
-    if (this.#ahead.size && this.#host.online) void this.#fill();
+    if (this.#ahead.size) void this.#fill();
   }
 
   #drain(): void {
@@ -323,15 +336,6 @@ export class Room implements Conversation {
     for (const entry of this.#outgoing.values()) {
       if (entry.stored && entry.stored.seq <= (this.#cursor as Seq)) this.shows(entry, true);
     }
-    if (!this.#ahead.size) {
-      clearTimeout(this.#aheadTimer);
-      this.#aheadTimer = undefined;
-    }
-  }
-
-  #caughtUp(): void {
-    this.#aheadTimer = undefined;
-    if (this.#ahead.size && this.#cursor !== undefined) void this.#fill();
   }
 
   /** An event in its turn, once. */
@@ -343,10 +347,7 @@ export class Room implements Conversation {
     this.members.apply(event);
     if (event.type === "message") {
       this.typing.stopped(event.from);
-      if (event.from === me && event.key) {
-        this.#outgoing.delete(event.key);
-        this.#host.outbox.seen({ conversation: event.conversation, seq: event.seq, at: event.at }, event.key);
-      }
+      if (event.from === me && event.key) this.#host.outbox.seen(event, event.key);
     }
     this.#summarise(event);
     this.#changed();
@@ -359,7 +360,8 @@ export class Room implements Conversation {
   }
 
   #summarise(event: Event): void {
-    if (isLeaving(event, this.#host.me)) this.#summary = undefined;
+    this.#left = isLeaving(event, this.#host.me);
+    if (this.#left) this.#summary = undefined;
     // Somebody brought one in, or wrote for the first time, or after so long that it was not among the latest.
     else if (!this.#summary) this.#host.learn();
     else this.#summary = after(this.#summary, event, this.#host.me);
@@ -381,7 +383,7 @@ export class Room implements Conversation {
     this.#readTimer = undefined;
     if (!this.#host.online) return;
     this.#readTold = Date.now();
-    this.#host.request({ type: "read", conversation: this.id, upto: this.#read }).catch(() => {
+    this.#host.request(this.#about("read", { upto: this.#read })).catch(() => {
       // Said again with the next connection, or it makes no difference any more.
     });
   }
@@ -392,7 +394,7 @@ export class Room implements Conversation {
     const meanwhile: Event[] = [];
     this.#meanwhile.add(meanwhile);
     try {
-      const page = await this.#host.request<HistoryBody>({ type: "history", conversation: this.id, limit: PAGE });
+      const page = await this.#host.request<HistoryBody>(this.#about("history", { limit: PAGE }));
       this.#timeline = new Timeline(page);
       for (const event of meanwhile) this.#timeline.apply(event);
       if (this.#cursor === undefined) this.#place(page.head);
@@ -431,9 +433,8 @@ export class Room implements Conversation {
     const meanwhile: Event[] = [];
     this.#meanwhile.add(meanwhile);
     try {
-      const page = await this.#host.call<HistoryBody>(
-        compact({ type: "history" as const, conversation: this.id, before: timeline.oldest, limit: PAGE }),
-      );
+      const before = timeline.oldest as Seq;
+      const page = await this.#host.call<HistoryBody>(this.#about("history", { before, limit: PAGE }));
       if (timeline !== this.#timeline) return true;
       timeline.prepend(page, meanwhile);
       this.#keep += page.messages.length;
@@ -446,13 +447,13 @@ export class Room implements Conversation {
 
   /** Pages the log from the cursor on. */
   async #fill(): Promise<void> {
-    if (this.#filling) return;
+    if (this.#filling || !this.#host.online) return;
     this.#filling = true;
     try {
       for (let more = true; more && this.#cursor !== undefined; ) {
         const after: Seq = this.#cursor;
-        const page = await this.#host.request<LogBody>({ type: "sync", conversation: this.id, after, limit: LOG_PAGE });
-        for (const event of page.events) this.receive(event, true);
+        const page = await this.#host.request<LogBody>(this.#about("sync", { after, limit: LOG_PAGE }));
+        for (const event of page.events) this.receive(event);
         more = page.more && page.events.length > 0;
       }
     } catch (error) {
@@ -468,7 +469,7 @@ export class Room implements Conversation {
     if (!(error instanceof ChatError)) return this.#host.failed(error);
     if (error.code === "offline") return;
     this.#host.failed(error);
-    if (error.retryable) setTimeout(() => this.#host.online && this.resume({}), error.retryAfter ?? AHEAD);
+    if (error.retryable) setTimeout(() => this.#host.online && this.resume({}), error.retryAfter ?? PAUSE);
   }
 
   #startAnew(): void {

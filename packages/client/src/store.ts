@@ -11,7 +11,6 @@ export function call<T>(listener: (value: T) => void, value: T): void {
 
 /** A value computed from what its owner knows, anew after `changed()`. */
 export class Store<T> implements Readable<T> {
-  #compute: () => T;
   #value: T | undefined;
   #fresh = false;
   #queued = false;
@@ -19,8 +18,10 @@ export class Store<T> implements Readable<T> {
   #watched: (() => void) | undefined;
 
   /** `watched` is called with every subscription. */
-  constructor(compute: () => T, watched?: () => void) {
-    this.#compute = compute;
+  constructor(
+    protected compute: () => T,
+    watched?: () => void,
+  ) {
     this.#watched = watched;
   }
 
@@ -31,7 +32,7 @@ export class Store<T> implements Readable<T> {
   // Arrow functions, since frameworks take them apart from their object.
   readonly getSnapshot = (): T => {
     if (!this.#fresh) {
-      this.#value = this.#compute();
+      this.#value = this.compute();
       this.#fresh = true;
     }
     return this.#value as T;
@@ -63,16 +64,12 @@ export class Store<T> implements Readable<T> {
 
 /** A store whose value is set. */
 export class Value<T> extends Store<T> {
-  #current: { value: T };
-
   constructor(value: T) {
-    const current = { value };
-    super(() => current.value);
-    this.#current = current;
+    super(() => value);
   }
 
   set(value: T): void {
-    this.#current.value = value;
+    this.compute = () => value;
     this.changed();
   }
 }

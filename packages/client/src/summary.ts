@@ -49,12 +49,8 @@ export function after(summary: Summary, event: Event, me: UserId | undefined): S
 
 /** The same for an app. The last message is the one of the list, where that has it. */
 export function describe(summary: Summary, me: UserId | undefined, timeline: Timeline | undefined): Info {
-  const { conversation, title, role, members, head, read, unread, last } = summary;
+  const { conversation, last } = summary;
   const pair = conversation[0] === "@" ? conversation.slice(1).split(":") : [];
-  return compact({
-    conversation, title, role, members, head, read, unread,
-    peer: pair[0] === me ? pair[1] : pair[0],
-    public: !!summary.public,
-    last: last && (timeline?.find(last.seq) ?? fromWire(last)),
-  });
+  const peer = pair[0] === me ? pair[1] : pair[0];
+  return compact({ public: false, ...summary, peer, last: last && (timeline?.find(last.seq) ?? fromWire(last)) });
 }

@@ -22,11 +22,8 @@ export function compact<T extends object>(object: { [K in keyof T]: T[K] | undef
 
 /** A message of the wire, as the app sees it. */
 export function fromWire(wire: Folded): Message & { seq: Seq } {
-  const { seq, from, at, key, text, data, reply_to: replyTo, edited } = wire;
-  return compact({
-    id: idOf(from, key, seq), seq, from, at, key, text, data, replyTo, edited,
-    deleted: wire.deleted || undefined, reactions: wire.reactions ?? {}, state: "sent" as const,
-  });
+  const { type, conversation, reply_to: replyTo, ...rest } = wire;
+  return compact({ reactions: {}, ...rest, replyTo, id: idOf(rest.from, rest.key, rest.seq), state: "sent" as const });
 }
 
 export class Timeline {

@@ -110,9 +110,12 @@ export interface Info {
   readonly role: Role;
   /** How many there are. */
   readonly members: number;
+  /** The last event's number, and its time. */
   readonly head: Seq;
-  /** How far one has read. */
+  readonly at: Timestamp;
+  /** How far one has read, and how far any device has everything. */
   readonly read: Seq;
+  readonly received: Seq;
   /** Messages of others after that. */
   readonly unread: number;
   /** The last message. */

@@ -20,9 +20,12 @@ export class Desk {
   readonly notices: Notices;
   readonly dialogs = new Dialogs();
   readonly drafts: Drafts;
+  /** A person went to a conversation, and the focus is to go with them. A page that opens takes no focus. */
+  #follows = false;
   readonly #status;
   readonly #user;
   readonly #inbox;
+  #unread = $derived.by(() => this.inbox.reduce((sum, info) => sum + info.unread, 0));
   #open = $derived.by(() => this.#find(this.host.place.conversation));
 
   constructor(host: Host, identity: Identity, language: Language, settings: Settings) {
@@ -65,11 +68,19 @@ export class Desk {
   }
 
   get unread(): number {
-    return this.inbox.reduce((sum, info) => sum + info.unread, 0);
+    return this.#unread;
   }
 
   show(conversation: string): void {
+    this.#follows = true;
     this.host.place.open(conversation);
+  }
+
+  /** Whether the focus is to go to what has just been opened; once. */
+  takeFocus(): boolean {
+    const follows = this.#follows;
+    this.#follows = false;
+    return follows;
   }
 
   close(): void {

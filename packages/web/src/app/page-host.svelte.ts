@@ -61,8 +61,11 @@ function kept(): Identity | undefined {
   if (token) {
     return {
       token: () => {
-        if (expired(token)) throw new UnauthorizedError("the token has expired");
-        return token;
+        if (!expired(token)) return token;
+        const error = new UnauthorizedError("the token has expired");
+        // By its name it is known, and bundlers shorten the names of classes.
+        error.name = UnauthorizedError.name;
+        throw error;
       },
     };
   }

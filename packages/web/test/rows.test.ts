@@ -62,6 +62,16 @@ test("the span moves both ways, holds its bound, and stays where it is when page
   assert.equal(span.atEnd, true);
 });
 
+test("what is drawn stays as messages come, up to the bound", () => {
+  const span = new Span();
+  span.trim(list(0, 80), true);
+  assert.deepEqual(span.of(list(0, 80)), [20, 80]);
+  span.trim(list(0, 180), true);
+  assert.deepEqual(span.of(list(0, 180)), [20, 180]);
+  span.trim(list(0, 300), true);
+  assert.deepEqual(span.of(list(0, 300)), [300 - MOST, 300]);
+});
+
 test("new messages push out the oldest ones, or are not drawn while somebody reads further up", () => {
   const all = list(0, MOST + 100);
   const read = new Span();

@@ -31,6 +31,8 @@ export class Span {
   /** Holds the bound as messages arrive: at the top if the reader is at the bottom, and the other way round. */
   trim(list: List, readerAtBottom: boolean): void {
     const [from, to] = this.of(list);
+    // Below the bound, what was drawn once stays.
+    this.#first = list[from]?.id;
     if (to - from <= MOST) return;
     if (readerAtBottom) this.#set(list, to - MOST, to);
     else this.#set(list, from, from + MOST);
@@ -57,7 +59,9 @@ export class Span {
     return true;
   }
 
+  /** To the end, unless that is in it. */
   latest(): void {
+    if (this.#last === undefined) return;
     this.#first = this.#last = undefined;
   }
 

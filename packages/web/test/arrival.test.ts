@@ -51,7 +51,6 @@ test("the length counts in bytes", () => {
 test("emoji are found by either language; each is there once", () => {
   assert.equal(search("rocket", "en")[0]?.char, "🚀");
   assert.equal(search("rakete", "de")[0]?.char, "🚀");
-  assert.equal(search("muede ", "de").length, 0);
   const chars = GROUPS.flatMap(({ emoji }) => emoji.map(({ char }) => char));
   assert.equal(new Set(chars).size, chars.length);
   for (const { char, names } of GROUPS.flatMap(({ emoji }) => emoji)) assert.ok(names.en[0] && names.de[0], char);

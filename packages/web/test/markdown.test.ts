@@ -62,7 +62,8 @@ test("quotes in quotes have an end", () => {
 });
 
 test("nothing that is written makes the parser slow", () => {
-  const size = 16_384;
+  // Sixteen times what the server lets through: were it quadratic, one of these would take minutes.
+  const size = 16 * 16_384;
   const units = ["*", "* ", "*a ", "*a* ", "**a*", "_a*b~~", "`", "`a", "``a`", "[", "[]", "[](", "[a](", "[a](b)", "](",
     "https://", "https://a(", "https://a)", "mailto:", "h", "@", "@a", "> ", ">", "- ", "```\n", "\\", "\u202e", "\n", "a"];
   for (const unit of units) {
@@ -70,7 +71,7 @@ test("nothing that is written makes the parser slow", () => {
     const begin = performance.now();
     parse(text);
     const took = performance.now() - begin;
-    assert.ok(took < 250, `${JSON.stringify(unit)} took ${Math.round(took)} ms`);
+    assert.ok(took < 5_000, `${JSON.stringify(unit)} took ${Math.round(took)} ms`);
   }
 });
 

@@ -89,6 +89,6 @@ export class Desk {
 
   #find(id: string | undefined): Conversation | undefined {
     // Before one is known, "@bob" may mean any conversation.
-    return id && this.me ? this.chat.conversation(id) : undefined;
+    return id && /^[#@]./.test(id) && this.me ? this.chat.conversation(id) : undefined;
   }
 }

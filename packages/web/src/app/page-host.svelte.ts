@@ -27,9 +27,9 @@ export class PageHost implements Host {
     this.place = new AddressPlace();
     this.#identity = kept();
     addEventListener("hashchange", () => {
-      // Somebody else's link in this tab: start anew as them.
+      // Somebody else's link in this tab: start anew as them. The way back to one's own is none.
       const { token, user } = readFragment(location.hash);
-      if (token ?? user) location.reload();
+      if (token || (user && user !== tab.get("user"))) location.reload();
     });
   }
 

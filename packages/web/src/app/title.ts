@@ -1,8 +1,9 @@
 // How much is unread, in the title of the page and on its icon.
 
+import { isolated } from "../i18n/catalogue.js";
+
 export function showUnread(count: number, conversation: string | undefined): void {
-  // A title that is written from right to left ends where it ends.
-  const name = conversation ? `\u2068${conversation}\u2069 – Switchboard` : "Switchboard";
+  const name = conversation ? `${isolated(conversation)} – Switchboard` : "Switchboard";
   document.title = count ? `(${count}) ${name}` : name;
   const icon = document.getElementById("icon") as HTMLLinkElement | null;
   const href = count ? "/favicon-unread.svg" : "/favicon.svg";

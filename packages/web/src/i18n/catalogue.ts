@@ -19,7 +19,9 @@ export type Values<K extends Key> = { [Name in Names<(typeof en)[K]>]: Value<Nam
 
 /** Only a value that may be written from right to left can disturb the text around it. */
 const FOREIGN = /[^\u0020-\u024f]/;
-const isolated = (value: string) => (FOREIGN.test(value) ? `\u2068${value}\u2069` : value);
+
+/** A text that keeps its direction to itself. */
+export const isolated = (value: string): string => (FOREIGN.test(value) ? `\u2068${value}\u2069` : value);
 
 /** A text with its names replaced; values are put in between marks that keep their direction to themselves. */
 export function compose(

@@ -12,6 +12,7 @@ export class Reading {
   #mark = $state.raw<number>();
   /** Set once it is known where to begin; nothing counts as read before. */
   #begun = $state.raw(false);
+  /** Nobody has looked since the line was put behind what had been read. */
   #movedAway = false;
   #room: OpenRoom;
 
@@ -49,21 +50,20 @@ export class Reading {
   /** For an effect: tells the server, when a person looks at the end. */
   follow(endInView: boolean): void {
     const { info, conversation } = this.#room;
+    if (attention.here) this.#movedAway = false;
     if (this.#begun && endInView && attention.here && info && info.unread > 0) conversation.markRead();
   }
 
   /** Something new came: if nobody is looking, it begins what is new when somebody comes back. */
   arrived(seq: number): void {
-    if (attention.here) {
-      this.#movedAway = false;
-    } else if (!this.#movedAway && !this.#unreadBefore(seq)) {
-      this.#movedAway = true;
-      this.#mark = seq - 1;
-    }
+    if (attention.here || this.#movedAway || this.#unreadBefore(seq)) return;
+    this.#movedAway = true;
+    this.#mark = seq - 1;
   }
 
+  /** This one may be counted already, or not yet. */
   #unreadBefore(seq: number): boolean {
-    const { info } = untrack(() => ({ info: this.#room.info }));
+    const info = untrack(() => this.#room.info);
     return info !== undefined && info.unread > 1 && info.read < seq - 1;
   }
 

@@ -137,7 +137,10 @@ class Line {
     if (this.#inLink || this.#afterWord()) return false;
     const link = bareLink(this.#text, this.#at);
     if (!link) return false;
-    return this.#push({ type: "link", href: link.href, children: [{ type: "text", text: link.text }] }, link.text.length);
+    const { text, href } = link;
+    if (href !== undefined) return this.#push({ type: "link", href, children: [{ type: "text", text }] }, text.length);
+    this.#say(text);
+    return true;
   }
 
   #mention(): boolean {

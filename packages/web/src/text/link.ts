@@ -14,8 +14,11 @@ export function address(text: string): string | undefined {
 const START = /(?:https?:\/\/|mailto:)[^\s<>"\u0000-\u001f\u202a-\u202e\u2066-\u2069]+/y;
 const TRAILING = new Set(".,;:!?'\"*_~");
 
-/** A bare address that begins at `at`, without the punctuation that ends the sentence around it. */
-export function bareLink(text: string, at: number): { text: string; href: string } | undefined {
+/**
+ * A bare address that begins at `at`, without the punctuation that ends the sentence around it. One that may not be
+ * followed comes without `href`, and is passed over as a whole: what is in it is not looked at again.
+ */
+export function bareLink(text: string, at: number): { text: string; href: string | undefined } | undefined {
   START.lastIndex = at;
   const found = START.exec(text)?.[0];
   if (!found) return undefined;
@@ -29,5 +32,5 @@ export function bareLink(text: string, at: number): { text: string; href: string
   }
   const link = found.slice(0, end);
   const href = address(link);
-  return href === undefined ? undefined : { text: link, href };
+  return { text: href === undefined ? found : link, href };
 }

@@ -1,18 +1,10 @@
-// What the tests speak: a server that can be killed and started again, and people in browsers.
+// What the tests speak: people in browsers, on a server that can be killed, over a wire that can be cut.
 
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
+import { createServer, connect } from "node:net";
 import { chromium } from "playwright-core";
+import { Server } from "../packages/client/test/support.js";
 
-const binary = process.env.E2E_SERVER ?? fileURLToPath(new URL("../target/debug/switchboard", import.meta.url));
-
-// The server takes its settings from there; the tests want it as it comes.
-const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("SWITCHBOARD_")));
+export { Server };
 
 const flags = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -22,58 +14,55 @@ const flags = [
 export const launch = () =>
   chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", headless: true, args: flags });
 
-/** A server on a data directory of its own; ended and cleaned away with the test `t`. */
-export class Server {
-  static async start(t) {
-    const server = new Server();
-    server.data = await mkdtemp(join(tmpdir(), "switchboard-e2e-"));
-    t.after(async () => {
-      await server.kill();
-      await rm(server.data, { recursive: true, force: true });
-    });
-    await server.start();
-    return server;
-  }
+/** A browser reports each attempt to reach a server that is away. */
+export const AWAY = /WebSocket connection to .* failed|net::ERR_/;
 
-  /** Starts, the second time on the port of the first. */
-  async start() {
-    const address = this.url ? new URL(this.url).host : "127.0.0.1:0";
-    this.said = "";
-    this.process = spawn(binary, ["dev", "--listen", address, "--data", this.data], {
-      env: environment, stdio: ["ignore", "pipe", "pipe"],
-    });
-    this.process.stderr.on("data", (chunk) => (this.said += chunk));
-    this.url = await new Promise((resolve, reject) => {
-      this.process.on("error", reject);
-      this.process.on("exit", (code) => reject(new Error(`the server ended with ${code}:\n${this.said}`)));
-      createInterface({ input: this.process.stdout }).on("line", (line) => {
-        this.said += `${line}\n`;
-        const found = /listening on (http:\/\/127\.0\.0\.1:\d+)/.exec(line);
-        if (found) resolve(found[1]);
+/** A wire to a server, which a test can cut and mend. */
+export async function wire(t, server) {
+  const open = new Set();
+  let whole = true;
+  const listener = createServer((near) => {
+    if (!whole) return near.destroy();
+    const { hostname, port } = new URL(server.url);
+    const far = connect(Number(port), hostname);
+    for (const [one, other] of [[near, far], [far, near]]) {
+      open.add(one);
+      one.pipe(other);
+      one.on("error", () => other.destroy());
+      one.on("close", () => {
+        open.delete(one);
+        other.destroy();
       });
-    });
-  }
-
-  /** Ends the server as a power cut would: it learns nothing of it. */
-  async kill() {
-    if (this.process.exitCode !== null || this.process.signalCode !== null) return;
-    const gone = once(this.process, "exit");
-    this.process.kill("SIGKILL");
-    await gone;
-  }
+    }
+  });
+  await new Promise((listening) => listener.listen(0, "127.0.0.1", listening));
+  t.after(() => {
+    open.forEach((socket) => socket.destroy());
+    listener.close();
+  });
+  return {
+    url: `http://127.0.0.1:${listener.address().port}`,
+    cut() {
+      whole = false;
+      open.forEach((socket) => socket.destroy());
+    },
+    mend() {
+      whole = true;
+    },
+  };
 }
 
 /** Somebody with the page open. */
 export class Person {
-  static async arrive(t, browser, server, name) {
-    const person = await Person.open(t, browser, server, name, `/#user=${name}`);
-    await person.isConnected();
+  static async arrive(t, browser, server, name, options) {
+    const person = await Person.open(t, browser, server, name, `/#user=${name}`, options);
+    await person.is("online");
     return person;
   }
 
-  static async open(t, browser, server, name, path) {
+  static async open(t, browser, { url }, name, path, options = {}) {
     const person = new Person();
-    const context = await browser.newContext({ baseURL: server.url });
+    const context = await browser.newContext({ baseURL: url, locale: "en-GB", ...options });
     t.after(() => context.close());
     person.name = name;
     person.complaints = [];
@@ -91,23 +80,29 @@ export class Person {
     return this.page.getByTestId(testid);
   }
 
-  async isConnected() {
-    await this.page.locator('[data-testid=status][data-state="connected"]').waitFor();
+  /** Waits until the connection stands so. */
+  async is(state) {
+    await this.page.locator(`[data-testid=status][data-state=${state}]`).first().waitFor({ state: "attached" });
   }
 
-  async isOffline() {
-    await this.page.locator('[data-testid=status][data-state="offline"]').waitFor();
-  }
-
+  /** A conversation in the list. */
   conversation(id) {
     return this.page.locator(`[data-testid=conversation][data-id="${id}"]`);
   }
 
-  /** Opens `#general` or `@bob` by the field that is there for it. */
-  async opens(to) {
-    await this.page.getByPlaceholder("write to user…").fill(to);
-    await this.page.getByRole("button", { name: "Open", exact: true }).click();
-    await this.page.locator("[data-testid=conversation][aria-current]").waitFor();
+  /** Opens a conversation of the list. */
+  async opens(id) {
+    await this.conversation(id).click();
+    await this.page.locator(`[data-testid=conversation][data-id="${id}"][aria-current]`).waitFor({ state: "attached" });
+    await this.at("composer").waitFor();
+  }
+
+  /** Begins to write to somebody. */
+  async writesTo(user) {
+    await this.at("new-conversation").click();
+    await this.at("new-name").fill(user);
+    await this.at("new-name").press("Enter");
+    await this.at("composer").waitFor();
   }
 
   async says(text) {
@@ -115,49 +110,48 @@ export class Person {
     await this.at("composer").press("Enter");
   }
 
-  /** Messages that are stored, with a number; all of them, or those with this text. */
+  /** Messages that are stored; all of them, or those with this text. */
   messages(text) {
     const all = this.page.locator("[data-testid=message][data-seq]");
-    return text === undefined ? all : all.filter({ has: this.page.getByText(text, { exact: true }) });
+    return text === undefined ? all : all.filter({ has: this.page.getByTestId("text").getByText(text, { exact: true }) });
   }
 
   async sees(text) {
     await this.messages(text).waitFor();
   }
 
-  /** Waits until `testid` says this, a string wholly or a pattern. */
+  /** Waits until what is at `testid` says this. */
   async reads(testid, wanted) {
-    const text = typeof wanted === "string" ? new RegExp(`^${wanted}$`) : wanted;
-    await this.at(testid).filter({ hasText: text }).waitFor({ state: "attached" });
+    await this.at(testid).filter({ hasText: wanted }).waitFor({ state: "attached" });
+  }
+
+  /** Opens the menu of a message and chooses an item. */
+  async chooses(text, item) {
+    const message = this.messages(text);
+    await message.hover();
+    await message.getByTestId("message-menu").click();
+    await this.page.getByRole("menuitem", { name: item, exact: true }).or(this.page.getByRole("menuitemcheckbox", { name: item })).click();
   }
 
   /** What the log shows, in its order: `[seq, text]`. */
   async log() {
     return this.messages().evaluateAll((nodes) =>
-      nodes.map((node) => [Number(node.dataset.seq), node.querySelector(".text").textContent]));
+      nodes.map((node) => [Number(node.dataset.seq), node.querySelector("[data-testid=text]").textContent.trim()]));
   }
 
-  /** Says frames over a connection of its own, as another program of the same person would. */
-  async saysRaw(...frames) {
-    return this.page.evaluate(async ([user, frames]) => {
-      const socket = new WebSocket(`ws://${location.host}/v1/ws`, "switchboard.v1");
-      const answers = [];
-      await new Promise((resolve, reject) => {
-        socket.onclose = () => reject(new Error("closed"));
-        socket.onopen = () => socket.send(JSON.stringify({ type: "hello", user }));
-        socket.onmessage = ({ data }) => {
-          const frame = JSON.parse(data);
-          if (frame.type === "error") reject(new Error(data));
-          if (frame.type !== "welcome" && frame.id === undefined) return;
-          if (frame.id !== undefined) answers.push(frame);
-          const next = frames[answers.length];
-          if (next) socket.send(JSON.stringify({ ...next, id: answers.length }));
-          else resolve();
-        };
-      });
-      socket.onclose = null;
-      socket.close();
-      return answers;
-    }, [this.name, frames]);
+  async texts() {
+    return (await this.log()).map(([, text]) => text);
   }
 }
+
+/** A server, and people on it. */
+export async function world(t, browser, ...names) {
+  const server = await Server.start(t);
+  const people = [];
+  for (const name of names) people.push(await Person.arrive(t, browser, server, name));
+  return [server, ...people];
+}
+
+/** What in the page complained; `expected` belongs to the test. */
+export const complaints = (people, expected) =>
+  people.flatMap(({ name, complaints }) => complaints.filter((text) => !expected?.test(text)).map((text) => `${name}: ${text}`));

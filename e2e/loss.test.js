@@ -1,0 +1,139 @@
+// What the promise means on a screen: reloads, a killed server, and a long time away.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { AWAY, complaints, launch, Person, Server, wire, world } from "./support.js";
+
+let browser;
+before(async () => { browser = await launch(); });
+after(() => browser.close());
+
+const lines = (person, from, to) => Array.from({ length: to - from + 1 }, (_, n) => `${person.name} ${from + n}`);
+
+/** The whole log that the page has, from the beginning. */
+async function whole(person, first) {
+  while (!(await person.messages(first).count())) {
+    await person.at("log").evaluate((log) => {
+      log.scrollTop = 0;
+      log.dispatchEvent(new Event("scroll"));
+    });
+  }
+  // Rows are bounded, so it is put together from what is drawn on the way down.
+  const seen = new Map();
+  for (let last = -1; last !== Math.max(...seen.keys(), 0); ) {
+    last = Math.max(...seen.keys(), 0);
+    for (const [seq, text] of await person.log()) seen.set(seq, text);
+    await person.at("log").evaluate(async (log) => {
+      log.scrollTop = log.scrollHeight;
+      log.dispatchEvent(new Event("scroll"));
+      await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
+    });
+    for (const [seq, text] of await person.log()) seen.set(seq, text);
+  }
+  return [...seen].sort(([a], [b]) => a - b);
+}
+
+test("a reload in the middle of sending: what was on its way arrives, once", async (t) => {
+  const server = await Server.start(t);
+  const line = await wire(t, server);
+  const alice = await Person.arrive(t, browser, line, "alice");
+  const bob = await Person.arrive(t, browser, server, "bob");
+  await alice.opens("#general");
+  await bob.opens("#general");
+  for (const text of lines(alice, 1, 20)) await alice.says(text);
+  await alice.page.reload();
+  await bob.sees("alice 20");
+  // Without a connection nothing arrives before the page is gone.
+  await alice.is("online");
+  await alice.at("composer").waitFor();
+  line.cut();
+  await alice.is("offline");
+  for (const text of lines(alice, 21, 25)) await alice.says(text);
+  await alice.page.locator("[data-testid=message][data-state=pending]").nth(4).waitFor();
+  line.mend();
+  await alice.page.reload();
+  await bob.sees("alice 25");
+  await alice.sees("alice 25");
+  const texts = (await whole(bob, "alice 1")).map(([, text]) => text).slice(3);
+  assert.deepEqual(texts, lines(alice, 1, 25));
+  assert.deepEqual(await whole(alice, "alice 1"), await whole(bob, "alice 1"));
+  assert.deepEqual(complaints([alice, bob], AWAY), []);
+});
+
+test("a server killed and started again while both type: nothing lost, nothing twice, one order", async (t) => {
+  const [server, alice, bob] = await world(t, browser, "alice", "bob");
+  await alice.opens("#general");
+  await bob.opens("#general");
+  const types = async (person) => { for (const line of lines(person, 1, 40)) await person.says(line); };
+  const typing = Promise.all([types(alice), types(bob)]);
+  await bob.sees("alice 5");
+  await server.kill();
+  await alice.is("offline");
+  await bob.is("offline");
+  await server.start();
+  await typing;
+  await alice.says("alice after all");
+  await bob.says("bob after all");
+  for (const person of [alice, bob]) {
+    await person.sees("alice after all");
+    await person.sees("bob after all");
+  }
+  const first = "Hi Bob! Every message here is on the disk before I see that it was sent.";
+  const log = await whole(alice, first);
+  assert.deepEqual(await whole(bob, first), log);
+  assert.deepEqual(log.map(([seq]) => seq), log.map((_, n) => log[0][0] + n), "no number is missing");
+  for (const person of [alice, bob]) {
+    const own = log.map(([, text]) => text).filter((text) => text.startsWith(`${person.name} `));
+    assert.deepEqual(own, [...lines(person, 1, 40), `${person.name} after all`]);
+  }
+  await alice.page.reload();
+  await alice.sees("bob after all");
+  assert.deepEqual(await whole(alice, first), log);
+  assert.deepEqual(complaints([alice, bob], AWAY), []);
+});
+
+test("away for 300 messages, then back: all of them, in order", async (t) => {
+  const server = await Server.start(t);
+  const line = await wire(t, server);
+  const alice = await Person.arrive(t, browser, line, "alice");
+  await alice.opens("#general");
+  line.cut();
+  await alice.is("offline");
+  await alice.at("banner").waitFor();
+  await alice.says("said while away");
+  for (let n = 1; n <= 300; n++) await server.posts("send", { as: "bob", to: "#general", text: `bob ${n}` });
+  line.mend();
+  await alice.at("reconnect").click();
+  await alice.is("online");
+  await alice.at("banner").waitFor({ state: "detached" });
+  await alice.at("jump").or(alice.at("new-pill")).or(alice.messages("said while away")).first().waitFor();
+  const log = await whole(alice, "Hi Bob! Every message here is on the disk before I see that it was sent.");
+  const wanted = (await server.history("alice", "#general")).map(({ seq, text }) => [seq, text]);
+  assert.equal(wanted.length, 304);
+  assert.deepEqual(log, wanted);
+  assert.deepEqual(complaints([alice], AWAY), []);
+});
+
+test("two tabs of one person: what one sends without a connection is in both, once", async (t) => {
+  const server = await Server.start(t);
+  const line = await wire(t, server);
+  const alice = await Person.arrive(t, browser, line, "alice");
+  await alice.opens("#general");
+  const tab = await alice.page.context().newPage();
+  await tab.goto("/#user=alice&conversation=%23general");
+  await tab.getByTestId("composer").waitFor();
+  line.cut();
+  await alice.is("offline");
+  await alice.says("from the first tab");
+  line.mend();
+  await tab.reload();
+  await alice.page.bringToFront();
+  const stored = (page) => page.locator("[data-testid=message][data-seq]").filter({ hasText: "from the first tab" });
+  await stored(alice.page).waitFor();
+  await stored(tab).waitFor();
+  const all = await server.history("alice", "#general");
+  assert.equal(all.filter(({ text }) => text === "from the first tab").length, 1);
+  for (const page of [alice.page, tab]) {
+    assert.equal(await page.getByTestId("message").filter({ hasText: "from the first tab" }).count(), 1);
+  }
+});

@@ -104,6 +104,10 @@ impl Live {
                 Err(end) => return Poll::Ready(end),
             }
         }
+        // A client that keeps the connection busy must not outlive its token.
+        if let Err(end) = self.act_on_time() {
+            return Poll::Ready(end);
+        }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -204,9 +208,19 @@ impl Live {
 
     /// Acts on what is due, and sets the timer for what is due next.
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
-        if self.timer.as_mut().poll(cx).is_pending() && self.next_due() >= self.timer.deadline() {
+        // In a task that has used up its turn a timer is pending even after its time.
+        let pending = self.timer.as_mut().poll(cx).is_pending() && self.timer.deadline() > Instant::now();
+        if pending && self.next_due() >= self.timer.deadline() {
             return Ok(Poll::Pending);
         }
+        self.act_on_time()?;
+        let due = self.next_due();
+        self.timer.as_mut().reset(due);
+        Ok(self.timer.as_mut().poll(cx))
+    }
+
+    /// Acts on what is due by now.
+    fn act_on_time(&mut self) -> Result<(), End> {
         let now = Instant::now();
         let cut = |reason, code| {
             self.services.metrics.dropped(reason);
@@ -226,9 +240,7 @@ impl Live {
             self.pinged = Some(now);
             self.outbox.push_reply(frame::ping());
         }
-        let due = self.next_due();
-        self.timer.as_mut().reset(due);
-        Ok(self.timer.as_mut().poll(cx))
+        Ok(())
     }
 
     /// When something is due next.

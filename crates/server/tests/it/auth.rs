@@ -5,13 +5,13 @@ use std::time::Duration;
 use serde_json::json;
 use switchboard::auth::Authenticator;
 use switchboard::clock::Clock;
-use switchboard::config::{AuthConfig, AuthKey, Secret};
+use switchboard::config::{AuthConfig, AuthKey, Config, Secret};
 use switchboard_client::ClientError;
 use switchboard_protocol::reply::Failure;
-use switchboard_protocol::{ErrorCode, Hello, Timestamp};
+use switchboard_protocol::{ErrorCode, Hello, Limits, Timestamp};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Server, user};
+use crate::support::{Raw, Server, user};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -103,6 +103,19 @@ async fn a_token_that_expires_ends_its_connection_and_keeps_what_was_stored() {
     lasting.hears_nothing().await;
     let again = lasting.says_once("@bob", "k", "in time").await;
     assert_eq!((again.seq, again.duplicate), (1, true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_never_pauses_does_not_outlive_its_token() {
+    let clock = Clock::from_fn(|| Timestamp::from_millis(1_800_000_000_500));
+    let settings = |config: &mut Config| config.limits = Limits::default().without_rates();
+    let server = Server::serves_by(clock, settings).await;
+    let short = server.token("alice", Duration::from_secs(2));
+    let mut alice = Raw::connect(server.address()).await;
+    alice.shakes_hands().await;
+    alice.says(&json!({"type": "hello", "token": short}).to_string()).await;
+    assert_eq!(alice.next().await.json()["type"], "welcome");
+    assert_eq!(alice.floods(r#"{"type":"ping"}"#).await, 4401);
 }
 
 #[tokio::test]

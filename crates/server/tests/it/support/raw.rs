@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::soon;
@@ -128,7 +128,7 @@ impl Raw {
 
     /// The next frame.
     pub(crate) async fn next(&mut self) -> RawFrame {
-        soon("a frame", self.read_frame()).await.expect("a frame")
+        soon("a frame", read_frame(&mut self.stream)).await.expect("a frame")
     }
 
     /// Says a command, and the answer is an error frame: its code and field.
@@ -141,16 +141,30 @@ impl Raw {
         (word("code").expect("a code"), word("field"))
     }
 
-    async fn read_frame(&mut self) -> std::io::Result<RawFrame> {
-        let first = self.stream.read_u8().await?;
-        let len = match self.stream.read_u8().await? {
-            126 => self.stream.read_u16().await?.into(),
-            127 => self.stream.read_u64().await?,
-            len => len.into(),
+    /// Says a text again and again without a pause, and hears what is answered meanwhile, until the server
+    /// closes; with which code.
+    pub(crate) async fn floods(&mut self, text: &str) -> u16 {
+        let frames = frame(FIN | TEXT, text.as_bytes()).repeat(1_000);
+        let (mut hears, mut says) = tokio::io::split(&mut self.stream);
+        let speak = async {
+            while says.write_all(&frames).await.is_ok() {}
+            std::future::pending::<()>().await;
         };
-        let mut payload = vec![0; usize::try_from(len).expect("it fits the memory")];
-        self.stream.read_exact(&mut payload).await?;
-        Ok(RawFrame { opcode: first & 0x0F, payload })
+        let hear = async {
+            loop {
+                let heard = read_frame(&mut hears).await.expect("a frame");
+                if heard.opcode == CLOSE {
+                    return heard.close_code();
+                }
+            }
+        };
+        soon("the flood is cut", async {
+            tokio::select! {
+                code = hear => code,
+                () = speak => unreachable!(),
+            }
+        })
+        .await
     }
 
     /// The code with which the server closes, which it does next, and then the end of the connection.
@@ -186,6 +200,18 @@ impl Raw {
     pub(crate) fn resets(self) {
         self.stream.get_ref().set_zero_linger().expect("TCP");
     }
+}
+
+async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<RawFrame> {
+    let first = stream.read_u8().await?;
+    let len = match stream.read_u8().await? {
+        126 => stream.read_u16().await?.into(),
+        127 => stream.read_u64().await?,
+        len => len.into(),
+    };
+    let mut payload = vec![0; usize::try_from(len).expect("it fits the memory")];
+    stream.read_exact(&mut payload).await?;
+    Ok(RawFrame { opcode: first & 0x0F, payload })
 }
 
 /// A frame as a client masks it, whose first byte is `first`.

@@ -105,6 +105,30 @@ async fn a_cursor_too_far_behind_is_told_the_gap() {
 }
 
 #[tokio::test]
+async fn a_page_of_history_names_the_last_event_that_is_in_it() {
+    let server = Server::start().await;
+    let mut alice = server.by_hand_as("alice").await;
+    let mut bob = server.by_hand_as("bob").await;
+    alice.asks(r#"{"type":"send","to":"@bob","key":"k1","text":"one"}"#).await;
+    alice.asks(r#"{"type":"edit","conversation":"@bob","target":1,"text":"ONE"}"#).await;
+    bob.says(r#"{"type":"history","id":1,"conversation":"@alice"}"#).await;
+    for seq in 1..=2 {
+        assert_eq!(bob.hears_json().await["seq"], seq);
+    }
+    assert_eq!(
+        bob.hears_timeless().await,
+        concat!(
+            r#"{"type":"ok","id":1,"conversation":"@alice:bob","messages":[{"type":"message","#,
+            r#""conversation":"@alice:bob","seq":1,"from":"alice","at":"T","key":"k1","text":"ONE","#,
+            r#""edited":{"seq":2,"at":"T"}}],"head":2,"more":false}"#
+        )
+    );
+    // What comes from here on is not in the page.
+    alice.asks(r#"{"type":"react","conversation":"@bob","target":1,"emoji":"👍"}"#).await;
+    assert_eq!(bob.hears_json().await["seq"], 3);
+}
+
+#[tokio::test]
 async fn a_ping_is_answered_with_its_id() {
     let server = Server::start().await;
     let mut alice = server.by_hand_as("alice").await;

@@ -71,6 +71,7 @@ macro_rules! holds_for {
             messages::somebody_who_left_sees_messages_as_they_stood_then,
             pages::a_page_of_the_log_is_bounded_in_events_and_bytes,
             pages::a_page_of_history_is_bounded_in_messages_and_bytes,
+            pages::a_page_of_history_is_of_the_moment_that_it_names,
             pages::conversations_are_paged_by_their_latest_activity,
             pages::members_are_paged_by_id,
             pages::a_replay_is_the_log_between_two_events,

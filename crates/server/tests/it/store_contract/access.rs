@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use switchboard::refusal::Refusal;
+use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ErrorCode, Seq};
 
 use super::{Open, Shelf, seqs};
@@ -81,8 +82,10 @@ pub(super) async fn somebody_who_left_sees_up_to_leaving(open: Open) {
     shelf.says("alice", "#r", "after").await;
     for (actor, end) in [("bob", 3), ("carol", 4)] {
         assert_eq!(seqs(&shelf.log(actor, "#r").await), (1..=end).map(Seq).collect::<Vec<_>>(), "{actor}");
-        let history = shelf.history(actor, "#r").await;
-        assert_eq!(history.iter().map(|message| message.seq.0).collect::<Vec<_>>(), [2], "{actor}");
+        let page = shelf.asks(actor, "history", json!({"conversation": "#r"})).await;
+        let Ok(OkBody::History { messages, head, .. }) = page else { panic!("{page:?}") };
+        assert_eq!(messages.iter().map(|message| message.seq.0).collect::<Vec<_>>(), [2], "{actor}");
+        assert_eq!(head, Seq(end), "{actor}");
         let beyond = shelf.asks(actor, "sync", json!({"conversation": "#r", "after": end + 1})).await;
         assert_eq!(beyond.expect_err("beyond").code, ErrorCode::BadCursor);
         let (snapshot, seen) = shelf.seen(actor, "#r").await;

@@ -82,6 +82,29 @@ pub(super) async fn a_page_of_history_is_bounded_in_messages_and_bytes(open: Ope
     }
 }
 
+pub(super) async fn a_page_of_history_is_of_the_moment_that_it_names(open: Open) {
+    const EDITS: u64 = 1_000;
+    const AT_ONCE: u64 = 5;
+    let mut shelf = Shelf::new(open).await;
+    shelf.says("alice", "@bob", "1").await;
+    // Each edit says its own number, so the text tells how far the page was folded.
+    let mut pages = Vec::new();
+    for edit in 2..=EDITS {
+        let text = edit.to_string();
+        shelf.submits("alice", change("edit", &json!({"conversation": "@bob", "target": 1, "text": text})));
+        if edit % AT_ONCE == 0 {
+            pages.push(shelf.asks("bob", "history", json!({"conversation": "@alice"})).await);
+            while shelf.batches.try_recv().is_ok() {}
+        }
+    }
+    for page in pages {
+        let Ok(OkBody::History { messages, head, .. }) = page else { panic!("{page:?}") };
+        let [message] = &messages[..] else { panic!("one message: {messages:?}") };
+        assert_eq!(message.text.as_ref().map(|text| text.as_str()), Some(&*head.0.to_string()));
+        assert_eq!(message.edited.map_or(Seq(1), |edited| edited.seq), head);
+    }
+}
+
 pub(super) async fn conversations_are_paged_by_their_latest_activity(open: Open) {
     // Two in one millisecond would be in any order.
     let now = AtomicI64::new(0);

@@ -139,8 +139,8 @@ pub enum Change {
 }
 
 impl Change {
-    /// Whether it counts against the rate of sends. Cursors follow the messages of others, which one
-    /// cannot help.
+    /// Whether it counts against the rate of sends on a connection. Cursors follow the messages of
+    /// others, which one cannot help.
     pub(crate) fn is_limited(&self) -> bool {
         !matches!(self, Self::Read(_) | Self::Received(_))
     }

@@ -187,7 +187,8 @@ async fn obey(services: &Services, caller: Caller, command: Command) -> Result<A
 }
 
 async fn change_for(services: &Services, caller: Caller, change: Change) -> Result<Answer, Refusal> {
-    if change.is_limited() && !caller.back_end {
+    // Cursors count here, too: a request is dearer than a frame, and nothing else bounds its rate.
+    if !caller.back_end {
         services
             .limiter
             .check_send(&caller.user)

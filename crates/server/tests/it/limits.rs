@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use switchboard::config::Config;
 use switchboard_client::{Client, ClientError};
 use switchboard_protocol::reply::{Failure, OkBody, Reply};
 use switchboard_protocol::{ErrorCode, Limits};
 use tokio::time::Instant;
 
-use crate::support::{Person, Server, command, eventually};
+use crate::support::{Person, Server, command, eventually, soon};
 
 fn hi() -> Value {
     json!({"to": "@bob", "text": "hi"})
@@ -85,6 +86,30 @@ async fn a_user_who_sends_too_fast_is_told_so_on_every_connection_and_door() {
     assert!(answer.json()["retry_after"].as_u64().is_some_and(|ms| (1..=500).contains(&ms)), "{answer:?}");
     let mut carol = server.connects("carol").await;
     carol.does("send", hi()).await;
+}
+
+#[tokio::test]
+async fn over_http_cursors_count_as_well() {
+    let settings = |config: &mut Config| {
+        config.limits = Limits { sends_per_user: 1, ..Limits::default().without_rates() };
+    };
+    let server = Server::serves_with(settings).await;
+    let token = server.token("alice", Duration::from_secs(60));
+    server.posts_as(&token, "send", hi()).await.ok();
+    for command in ["read", "received"] {
+        let cursor = || json!({"conversation": "@bob", "upto": 1});
+        let refused = soon("it is refused", async {
+            loop {
+                let answer = server.posts_as(&token, command, cursor()).await;
+                if answer.status != 200 {
+                    return answer;
+                }
+            }
+        })
+        .await;
+        assert_eq!((refused.status, refused.code().as_str()), (429, "rate_limited"), "{command}");
+    }
+    server.posts_as(&token, "sync", json!({"conversation": "@bob"})).await.ok();
 }
 
 #[tokio::test]

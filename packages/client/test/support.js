@@ -1,6 +1,7 @@
 // What the tests speak: the real server, which can be killed and started again, and a wire that can be cut.
 
 import { spawn } from "node:child_process";
+import { createHmac } from "node:crypto";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -69,8 +70,30 @@ export class Server {
     return chat;
   }
 
-  async posts(command, body) {
-    const headers = { "content-type": "application/json" };
+  /** A token for somebody; the server's secret is in `env`. */
+  token(user, { ttl = 3_600 } = {}) {
+    const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+    const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub: user, exp: Math.floor(Date.now() / 1_000) + ttl })}`;
+    return `${signed}.${createHmac("sha256", this.env.SWITCHBOARD_AUTH_SECRET).update(signed).digest("base64url")}`;
+  }
+
+  /** The same as `posts`, on a production server. */
+  asUser(user, command, body) {
+    return this.posts(command, body, { authorization: `Bearer ${this.token(user)}` });
+  }
+
+  /** Waits until so many connections are left. */
+  async hasConnections(wanted) {
+    for (;;) {
+      const page = await (await fetch(`${this.url}/metrics`)).text();
+      if (Number(/^switchboard_connections (\d+)/m.exec(page)?.[1]) === wanted) return;
+      // waits for: the next look, nothing tells of it
+      await new Promise((done) => setTimeout(done, 20));
+    }
+  }
+
+  async posts(command, body, more = {}) {
+    const headers = { "content-type": "application/json", ...more };
     const answer = await fetch(`${this.url}/v1/${command}`, { method: "POST", headers, body: JSON.stringify(body) });
     const said = await answer.json();
     if (!answer.ok) throw new Error(`${command}: ${JSON.stringify(said)}`);

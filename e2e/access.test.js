@@ -1,0 +1,112 @@
+// The page for everybody: no violation that axe-core finds on any view, everything by keyboard, a phone's size.
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { after, before, test } from "node:test";
+import { complaints, launch, Person, Server, world } from "./support.js";
+import { views } from "./views.js";
+
+let browser;
+let axe;
+before(async () => {
+  browser = await launch();
+  axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+});
+after(() => browser.close());
+
+/** What axe-core finds, by the rules of WCAG 2.2 AA and its own best practices. */
+async function violations(page) {
+  // By the debugger's way in: the page's own policy lets no foreign script run.
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => globalThis.axe.run(document, {
+    runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+  }));
+  return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => `${node.target} ${node.failureSummary}`).join("; ")}`);
+}
+
+for (const colorScheme of ["light", "dark"]) {
+  for (const [device, viewport] of [["desktop", { width: 1280, height: 800 }], ["phone", { width: 390, height: 844 }]]) {
+    test(`no violations on any view: ${device}, ${colorScheme}`, async (t) => {
+      const server = await Server.start(t);
+      const options = { colorScheme, viewport, reducedMotion: "reduce" };
+      await views(t, browser, server, options, async (name, page) => {
+        assert.deepEqual(await violations(page), [], name);
+      });
+    });
+  }
+}
+
+test("everything by keyboard", async (t) => {
+  const [server, alice] = await world(t, browser, "alice");
+  const { page } = alice;
+  const focused = () => page.evaluate(() => document.activeElement?.getAttribute("data-testid") ?? document.activeElement?.tagName);
+  // To the conversation, by Tab alone.
+  for (let tabs = 0; (await focused()) !== "conversation"; tabs++) {
+    assert.ok(tabs < 20, "the list is a few Tabs away");
+    await page.keyboard.press("Tab");
+  }
+  await page.keyboard.press("Enter");
+  await alice.at("composer").waitFor();
+  await page.waitForFunction(() => document.activeElement?.matches("[data-testid=composer]"));
+  await page.keyboard.type("typed");
+  await page.keyboard.press("Enter");
+  await alice.sees("typed");
+  // Into the log: one stop of Tab, then from message to message.
+  for (let tabs = 0; (await focused()) !== "message"; tabs++) {
+    assert.ok(tabs < 20, "the log is a few Tabs away");
+    await page.keyboard.press("Shift+Tab");
+  }
+  assert.equal(await page.locator("[data-testid=message][tabindex='0']").count(), 1, "one stop");
+  await page.keyboard.press("End");
+  const label = () => page.evaluate(() => document.activeElement.getAttribute("aria-label"));
+  assert.match(await label(), /^You, .*typed/);
+  await page.keyboard.press("ArrowUp");
+  assert.match(await label(), /^You, .*Open the other link/);
+  // What comes does not take the focus away.
+  await server.posts("send", { as: "bob", to: "#general", text: "and now?" });
+  await alice.sees("and now?");
+  assert.match(await label(), /Open the other link/);
+  await alice.at("announcer").filter({ hasText: "bob: and now?" }).first().waitFor({ state: "attached" });
+  // A reaction by the menu.
+  await page.keyboard.press("End");
+  await page.keyboard.press("Enter");
+  await page.getByRole("menu").waitFor();
+  await page.keyboard.press("Enter");
+  await alice.messages("and now?").getByTestId("reaction").waitFor();
+  // The list of keys, and back.
+  await page.keyboard.press("?");
+  await page.getByRole("dialog", { name: "Keyboard shortcuts" }).waitFor();
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+  assert.equal(await focused(), "message", "the focus returns");
+  assert.deepEqual(complaints([alice]), []);
+});
+
+test("on a phone: one pane, targets for fingers, and the phone's own way back", async (t) => {
+  const server = await Server.start(t);
+  const options = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 };
+  const alice = await Person.arrive(t, browser, server, "alice", options);
+  const bob = await Person.arrive(t, browser, server, "bob");
+  await alice.conversation("#general").tap();
+  await alice.at("composer").waitFor();
+  assert.equal(await alice.conversation("#general").isVisible(), false, "the list has made room");
+  await alice.at("composer").fill("from a phone");
+  await alice.at("send").tap();
+  await bob.opens("#general");
+  await bob.sees("from a phone");
+  const small = await alice.page.evaluate(() =>
+    [...document.querySelectorAll("button, a, textarea, input")]
+      .filter((node) => node.checkVisibility({ opacityProperty: true, visibilityProperty: true }))
+      .map((node) => [node.getAttribute("aria-label") ?? node.textContent.trim(), node.getBoundingClientRect()])
+      .filter(([, { width, height }]) => width > 0 && (width < 24 || height < 24))
+      .map(([name, { width, height }]) => `${name} ${width}x${height}`));
+  assert.deepEqual(small, []);
+  assert.ok(await alice.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "nothing is wider than the phone");
+  await alice.page.goBack();
+  await alice.conversation("#general").waitFor();
+  await alice.conversation("#general").tap();
+  await alice.at("back").tap();
+  await alice.conversation("#general").waitFor();
+  assert.deepEqual(complaints([alice, bob]), []);
+});

@@ -1,0 +1,114 @@
+// The chat in other people's pages: a frame and an element, under a policy without anything unsafe.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { host } from "./host.js";
+import { complaints, launch, Person, Server } from "./support.js";
+
+let browser;
+before(async () => { browser = await launch(); });
+after(() => browser.close());
+
+const SECRET = "a secret of the tests that is long enough";
+
+/** A production server that lets pages of `origin` in. */
+const serve = (t, origin) =>
+  Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET, SWITCHBOARD_ALLOWED_ORIGINS: origin } });
+
+test("an element: a token from the page, its own look, nothing inline", async (t) => {
+  let server;
+  const script = () => `
+    const chat = document.querySelector("switchboard-chat");
+    chat.token = async () => (await fetch("/chat-token")).text();
+    chat.addEventListener("unread", ({ detail }) => (document.title = String(detail.count)));`;
+  const files = {
+    "/": ["text/html", () => `<!doctype html><html lang=en><title>Shop</title><link rel=stylesheet href=/shop.css>
+      <script type=module src="${server.url}/switchboard-chat.js"></script>
+      <switchboard-chat server="${server.url}" conversation="@shop" sidebar="0" theme="light"></switchboard-chat>
+      <script type=module src=/shop.js></script>`],
+    "/shop.css": ["text/css", "switchboard-chat { --switchboard-accent: rgb(180, 0, 90); width: 360px; height: 520px; }"],
+    "/shop.js": ["text/javascript", script],
+    "/chat-token": ["text/plain", () => server.token("alice")],
+  };
+  const policy = () => `default-src 'none'; script-src 'self' ${server.url}; style-src 'self'; ` +
+    `connect-src 'self' ${server.url.replace("http", "ws")}`;
+  const origin = await host(t, files, policy);
+  server = await serve(t, origin);
+  const alice = await Person.open(t, browser, { url: origin }, "alice", "/");
+  await alice.at("composer").waitFor();
+  await alice.says("Do you have it in blue?");
+  await alice.sees("Do you have it in blue?");
+  const [answer] = await server.asUser("shop", "history", { conversation: "@alice" }).then((page) => page.messages);
+  assert.equal(answer.text, "Do you have it in blue?");
+  await server.asUser("shop", "send", { to: "@alice", text: "We do." });
+  await alice.sees("We do.");
+  await alice.at("composer").fill("x");
+  await alice.page.waitForFunction(() => {
+    const send = document.querySelector("switchboard-chat").shadowRoot.querySelector("[data-testid=send]");
+    return getComputedStyle(send).backgroundColor === "rgb(180, 0, 90)";
+  });
+  // Taken out of the page, it ends its connection.
+  await alice.page.evaluate(() => document.querySelector("switchboard-chat").remove());
+  await server.hasConnections(0);
+  assert.deepEqual(complaints([alice]), []);
+});
+
+test("a frame: it asks its page for a token, and nobody else may frame it", async (t) => {
+  let server;
+  const script = () => `
+    const frame = document.querySelector("iframe");
+    addEventListener("message", async ({ source, origin, data }) => {
+      if (source !== frame.contentWindow || origin !== "${server.url}") return;
+      if (data.type === "switchboard:unread") document.title = String(data.count);
+      if (data.type !== "switchboard:token-request") return;
+      source.postMessage({ type: "switchboard:token", token: await (await fetch("/chat-token")).text() }, origin);
+    });
+    frame.src = "${server.url}/embed?conversation=" + encodeURIComponent("@shop") + "&sidebar=0&lang=de";`;
+  const files = {
+    "/": ["text/html", "<!doctype html><html lang=en><title>Shop</title><iframe title=Chat width=400 height=600></iframe><script type=module src=/shop.js></script>"],
+    "/shop.js": ["text/javascript", script],
+    "/chat-token": ["text/plain", () => server.token("alice")],
+    "/other": ["text/html", () => `<!doctype html><title>Other</title><iframe title=Chat src="${server.url}/embed"></iframe>`],
+  };
+  const policy = () => `default-src 'none'; script-src 'self'; connect-src 'self'; frame-src ${server.url}`;
+  const origin = await host(t, files, policy);
+  server = await serve(t, origin);
+  const alice = await Person.open(t, browser, { url: origin }, "alice", "/");
+  const frame = alice.page.frameLocator("iframe");
+  await frame.getByTestId("composer").fill("Haben Sie das in Blau?");
+  await frame.getByTestId("composer").press("Enter");
+  await frame.locator("[data-testid=message][data-seq]").filter({ hasText: "in Blau?" }).waitFor();
+  assert.equal(await frame.locator("[lang]").first().getAttribute("lang"), "de");
+  await server.asUser("shop", "send", { to: "@alice", text: "Ja." });
+  await frame.locator("[data-testid=message][data-seq]").filter({ hasText: "Ja." }).waitFor();
+  assert.deepEqual(complaints([alice]), []);
+
+  const stranger = await host(t, files, policy);
+  const eve = await Person.open(t, browser, { url: stranger }, "eve", "/other");
+  await eve.page.waitForLoadState("load");
+  assert.ok(eve.complaints.some((text) => /frame-ancestors/.test(text)), eve.complaints.join("\n"));
+  assert.equal(await eve.page.frameLocator("iframe").getByTestId("composer").count(), 0);
+});
+
+test("the SDK as a plain script", async (t) => {
+  let server;
+  const script = () => `
+    const chat = Switchboard.connect("${server.url}", { user: "alice" });
+    const room = chat.conversation("#general");
+    room.messages.subscribe((list) => (document.querySelector("ol").replaceChildren(...list.map(({ text }) => {
+      const item = document.createElement("li");
+      item.textContent = text;
+      return item;
+    }))));
+    room.send("from a plain script");`;
+  const files = {
+    "/": ["text/html", () => `<!doctype html><html lang=en><title>x</title><ol></ol><script src="${server.url}/switchboard.js"></script><script src=/page.js></script>`],
+    "/page.js": ["text/javascript", script],
+  };
+  const origin = await host(t, files);
+  server = await Server.start(t, { env: { SWITCHBOARD_ALLOWED_ORIGINS: origin } });
+  const alice = await Person.open(t, browser, { url: origin }, "alice", "/");
+  await alice.page.getByText("from a plain script").waitFor();
+  assert.equal(await alice.page.locator("li").count(), 4);
+  assert.deepEqual(complaints([alice]), []);
+});

@@ -88,26 +88,40 @@ async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<Strin
 }
 
 /// Whom a back end acts for.
-#[derive(Deserialize)]
-struct Acting {
-    #[serde(rename = "as")]
-    user: Option<UserId>,
+enum Acting {
+    As(UserId),
+    /// It does not say.
+    Nobody,
+    /// The body is not a JSON object, which is told once it is known who says it.
+    Unreadable(Refusal),
+}
+
+/// Reads `as`; what is wrong with it is told at once.
+fn acting(body: &str) -> Result<Acting, Refusal> {
+    #[derive(Deserialize)]
+    struct Fields {
+        #[serde(rename = "as")]
+        user: Option<UserId>,
+    }
+    let unreadable = |message| Ok(Acting::Unreadable(Refusal::new(ErrorCode::BadFrame, message)));
+    if !body.trim_start().starts_with('{') {
+        return unreadable("a command is one JSON object".to_owned());
+    }
+    match serde_json::from_str::<Fields>(body) {
+        Ok(Fields { user: Some(user) }) => Ok(Acting::As(user)),
+        Ok(Fields { user: None }) => Ok(Acting::Nobody),
+        Err(error) if error.is_data() => Err(Refusal::bad_field("as", format!("as: {error}"))),
+        Err(error) => unreadable(format!("a command is one JSON object: {error}")),
+    }
 }
 
 async fn identify(services: &Services, headers: &HeaderMap, body: &str) -> Result<Caller, Refusal> {
-    let acting = serde_json::from_str::<Acting>(body).map(|acting| acting.user);
-    // What is not JSON is told so once it is known who says it; a wrong `as` is told here.
-    let acting = match acting {
-        Ok(user) => user,
-        Err(error) if error.is_data() && body.trim_start().starts_with('{') => {
-            return Err(Refusal::bad_field("as", format!("as: {error}")));
-        }
-        Err(_) => None,
-    };
+    let acting = acting(body)?;
     let Some(bearer) = bearer(headers)? else {
         return match acting {
-            Some(user) if services.is_dev() => Ok(Caller { user, back_end: true }),
-            None if services.is_dev() => {
+            Acting::As(user) if services.is_dev() => Ok(Caller { user, back_end: true }),
+            Acting::Unreadable(refusal) if services.is_dev() => Err(refusal),
+            Acting::Nobody if services.is_dev() => {
                 Err(Refusal::new(ErrorCode::Unauthorized, "say whom you act for: `\"as\":\"alice\"`"))
             }
             _ => Err(Refusal::new(
@@ -119,15 +133,18 @@ async fn identify(services: &Services, headers: &HeaderMap, body: &str) -> Resul
     if bearer.starts_with(ApiKey::PREFIX) {
         let name = services.store.api_key(ApiKey::hash(bearer)).await?;
         name.ok_or_else(|| Refusal::new(ErrorCode::Unauthorized, "the API key is wrong or was revoked"))?;
-        let user = acting.ok_or_else(|| {
-            Refusal::bad_field("as", "as: an API key says whom it acts for, `\"as\":\"alice\"`")
-        })?;
-        return Ok(Caller { user, back_end: true });
+        return match acting {
+            Acting::As(user) => Ok(Caller { user, back_end: true }),
+            Acting::Unreadable(refusal) => Err(refusal),
+            Acting::Nobody => {
+                Err(Refusal::bad_field("as", "as: an API key says whom it acts for, `\"as\":\"alice\"`"))
+            }
+        };
     }
     let identity = services.authenticator.verify(bearer);
     let user = identity.map_err(|error| Refusal::new(ErrorCode::Unauthorized, error.to_string()))?.user;
     match acting {
-        Some(other) if other != user => Err(Refusal::forbidden(
+        Acting::As(other) if other != user => Err(Refusal::forbidden(
             "a user's token acts for that user only; leave `as` out, or use an API key",
         )),
         _ => Ok(Caller { user, back_end: false }),

@@ -157,6 +157,40 @@ async fn every_refusal_is_a_problem_with_its_status() {
     assert_refused(&server.request(empty).await, 401, "unauthorized");
 }
 
+#[tokio::test]
+async fn a_body_that_is_not_json_is_told_so_to_whoever_may_know() {
+    let dev = Server::start().await;
+    let serve = Server::serves().await;
+    let (key, token) = (api_key(&serve, "billing"), serve.token("alice", MINUTE));
+    for body in [
+        "{",
+        "hi",
+        "[1]",
+        "[\"alice\"]",
+        "\"alice\"",
+        "null",
+        r#"{"as":"alice","to":}"#,
+        r#"{"as":"alice","to":"@bob","text":"hi"} x"#,
+    ] {
+        let request = |server: &Server| {
+            server.asks("POST", "/v1/send").header("content-type", "application/json").body(body)
+        };
+        let stranger = serve.request(request(&serve)).await;
+        assert_refused(&stranger, 401, "unauthorized");
+        for answer in [
+            dev.request(request(&dev)).await,
+            serve.request(request(&serve).bearer_auth(&key)).await,
+            serve.request(request(&serve).bearer_auth(&token)).await,
+        ] {
+            assert_refused(&answer, 400, "bad_frame");
+            assert!(
+                answer.json()["detail"].as_str().is_some_and(|d| d.contains("JSON object")),
+                "{answer:?}"
+            );
+        }
+    }
+}
+
 /// A WebSocket handshake with some headers more.
 async fn handshake(server: &Server, headers: &[(&str, &str)]) -> Answer {
     let mut request = server.asks("GET", "/v1/ws");

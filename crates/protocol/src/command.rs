@@ -175,6 +175,7 @@ fields! {
         emoji: Emoji,
         /// Whether it is set (the default) or taken back.
         #[serde(default = "yes")]
+        #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         on: bool,
     }
     /// `sync`: events of the raw log, oldest first.
@@ -183,6 +184,7 @@ fields! {
         conversation: Target,
         /// The last event that one has; 0 (the default) for none.
         #[serde(default)]
+        #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         after: Seq,
         /// At most so many events.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -242,6 +244,7 @@ fields! {
         title: Option<Title>,
         /// Whether anyone may join.
         #[serde(default)]
+        #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         public: bool,
         /// The first members besides the creator.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -266,6 +269,7 @@ fields! {
         user: UserId,
         /// In which role; `member` unless told.
         #[serde(default)]
+        #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         role: Role,
     }
     /// `remove`: an admin takes a user out.

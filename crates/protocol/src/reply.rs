@@ -28,7 +28,7 @@ pub enum ServerFrame {
 }
 
 /// A frame that answers, or tells of the connection itself.
-#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields, concrete(E = Event)))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Reply<E = Event> {
@@ -79,7 +79,7 @@ pub struct Welcome {
 }
 
 /// `ok`, with the command's `id` and what the command gives.
-#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields, concrete(E = Event)))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Ok<E = Event> {
     /// The command's `id`.
@@ -91,7 +91,7 @@ pub struct Ok<E = Event> {
 }
 
 /// What a command gives.
-#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields, concrete(E = Event)))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum OkBody<E = Event> {

@@ -1,5 +1,9 @@
 //! The protocol's types in TypeScript, for the SDK: one file, made from the Rust types by ts-rs.
 
+mod bodies;
+mod print;
+mod shape;
+
 use switchboard_protocol::reply::{
     Edited, Failure, Member, Message, MessageTag, OkBody, Reply, ServerFrame, Summary, Welcome,
 };
@@ -21,14 +25,17 @@ const HEADER: &str = "\
 
 /// Declares a type, with its docs.
 fn declare<T: TS>(config: &Config, out: &mut String) {
+    let docs = shape::said(&T::docs().unwrap_or_default());
+    let declared = T::decl(config);
+    let (name, text) = declared.split_once('=').expect("a declaration");
+    let name = name.trim_start_matches("type").trim();
     out.push('\n');
-    // Links of rustdoc.
-    out.push_str(
-        &T::docs().unwrap_or_default().replace("[`crate::", "`").replace("[`", "`").replace("`]", "`"),
-    );
-    out.push_str("export ");
-    out.push_str(&T::decl(config));
-    out.push('\n');
+    if name == "OkBody" {
+        out.push_str(&bodies::declare(config, &docs));
+    } else {
+        let shape = bodies::by_name(config, shape::parse(text.trim_end_matches(';')));
+        out.push_str(&print::declaration(&docs, name, &shape));
+    }
 }
 
 macro_rules! declare_all {

@@ -1,0 +1,112 @@
+//! Types as a person would write them: indented, a line for each field.
+
+use super::shape::{Field, Shape};
+
+/// Longest line.
+const WIDTH: usize = 110;
+
+/// `export type …`, with docs.
+pub(super) fn declaration(docs: &str, name: &str, shape: &Shape) -> String {
+    let head = format!("export type {name} =");
+    let mut out = comment(docs, 0);
+    match shape {
+        Shape::Any(shapes) => match on_a_line(shape) {
+            Some(line) if head.len() + line.len() < WIDTH => out += &format!("{head} {line};\n"),
+            _ => out += &format!("{head}{};\n", alternatives(shapes, 1)),
+        },
+        _ => out += &format!("{head} {};\n", print(shape, 0)),
+    }
+    out
+}
+
+/// A comment before something at this depth; none for no docs.
+fn comment(docs: &str, depth: usize) -> String {
+    let indent = "  ".repeat(depth);
+    // Links of rustdoc, and paths of Rust.
+    let docs = docs.replace("[`crate::", "`").replace("[`", "`").replace("`]", "`").replace("::", ".");
+    match docs.lines().count() {
+        0 => String::new(),
+        1 => format!("{indent}/** {docs} */\n"),
+        _ => {
+            let lines: String =
+                docs.lines().map(|line| format!("{indent} * {line}").trim_end().to_owned() + "\n").collect();
+            format!("{indent}/**\n{lines}{indent} */\n")
+        }
+    }
+}
+
+fn print(shape: &Shape, depth: usize) -> String {
+    let indent = "  ".repeat(depth);
+    match (shape, on_a_line(shape)) {
+        (_, Some(line)) if line.len() + indent.len() < WIDTH => line,
+        (Shape::Text(text), _) => text.clone(),
+        (Shape::Object(fields), _) => {
+            let fields: String = fields.iter().map(|field| print_field(field, depth + 1)).collect();
+            format!("{{\n{fields}{indent}}}")
+        }
+        (Shape::All(shapes), _) => {
+            let parts: Vec<_> = shapes.iter().map(|shape| print(shape, depth)).collect();
+            parts.join(" & ")
+        }
+        (Shape::Any(shapes), _) => format!("({}\n{indent})", alternatives(shapes, depth + 1)),
+    }
+}
+
+/// A line or more for each of several types.
+fn alternatives(shapes: &[Shape], depth: usize) -> String {
+    let indent = "  ".repeat(depth);
+    shapes.iter().map(|shape| format!("\n{indent}| {}", print(shape, depth + 1))).collect()
+}
+
+fn print_field(Field { docs, name, shape }: &Field, depth: usize) -> String {
+    format!("{}{}{name}: {};\n", comment(docs, depth), "  ".repeat(depth), print(shape, depth))
+}
+
+/// A type on one line, unless it has docs.
+fn on_a_line(shape: &Shape) -> Option<String> {
+    let each = |shapes: &[Shape]| shapes.iter().map(on_a_line).collect::<Option<Vec<_>>>();
+    Some(match shape {
+        Shape::Text(text) => text.clone(),
+        Shape::Object(fields) => {
+            let fields = fields.iter().map(|Field { docs, name, shape }| {
+                docs.is_empty().then(|| Some(format!("{name}: {}", on_a_line(shape)?))).flatten()
+            });
+            format!("{{ {} }}", fields.collect::<Option<Vec<_>>>()?.join("; "))
+        }
+        Shape::All(shapes) => each(shapes)?.join(" & "),
+        Shape::Any(shapes) => each(shapes)?.join(" | "),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shape::parse;
+    use super::*;
+
+    #[test]
+    fn a_type_with_docs_has_a_line_for_each_field() {
+        let shape =
+            parse("{ \n/**\n * Why, see [`crate::A::b`].\n */\na: A, \n/**\n * One\n * two.\n */\nb: B, }");
+        assert_eq!(
+            declaration("Both.", "X", &shape),
+            "/** Both. */\nexport type X = {\n  /** Why, see `A.b`. */\n  a: A;\n  /**\n   * One\n   * two.\n   */\n  b: B;\n};\n"
+        );
+    }
+
+    #[test]
+    fn what_fits_a_line_is_on_one() {
+        assert_eq!(
+            declaration("", "X", &parse(r#""a" | { "type": "b", } & B"#)),
+            "export type X = \"a\" | { type: \"b\" } & B;\n"
+        );
+        let long = "a".repeat(WIDTH);
+        assert_eq!(
+            declaration("", "X", &parse(&format!("A | {long}"))),
+            format!("export type X =\n  | A\n  | {long};\n")
+        );
+        assert_eq!(
+            declaration("", "X", &parse(&format!("A & (B | {long})"))),
+            format!("export type X = A & (\n  | B\n  | {long}\n);\n")
+        );
+    }
+}

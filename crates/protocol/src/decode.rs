@@ -47,6 +47,10 @@ const HTTP_ENVELOPE: &[&str] = &["type", "id", "as"];
 /// Decodes a WebSocket text frame: a JSON object with the command's name in `type`.
 pub fn decode(text: &str) -> Result<Frame, Rejected> {
     let bad_frame = |id, message: String| Rejected { id, code: ErrorCode::BadFrame, field: None, message };
+    // serde would read the fields of a struct from an array, too.
+    if !is_object(text) {
+        return Err(bad_frame(None, "not a JSON object: a frame is one, with a `type`".to_owned()));
+    }
     let envelope: Envelope<'_> = serde_json::from_str(text)
         .map_err(|e| bad_frame(None, format!("a frame is one JSON object with a `type`: {e}")))?;
     let id = match envelope.id.map(|raw| serde_json::from_str::<CommandId>(raw.get())) {
@@ -67,11 +71,16 @@ pub fn decode(text: &str) -> Result<Frame, Rejected> {
 /// Decodes the fields of the command called `name` from an HTTP body. `type`, `id` and `as` may
 /// stand among them and are passed over.
 pub fn decode_named(name: &str, body: &str) -> Result<Frame, Rejected> {
-    if !body.trim_start().starts_with('{') {
+    if !is_object(body) {
         let message = "a command is one JSON object".to_owned();
         return Err(Rejected { id: None, code: ErrorCode::BadFrame, field: None, message });
     }
     decode_fields(name, body, None, HTTP_ENVELOPE)
+}
+
+/// Whether a JSON text can only be an object.
+fn is_object(json: &str) -> bool {
+    json.trim_start().starts_with('{')
 }
 
 fn decode_fields(
@@ -209,9 +218,20 @@ mod tests {
 
     #[test]
     fn what_is_not_a_frame_is_called_so() {
-        for text in
-            ["", "hi", "[1]", "7", "null", "{", r#"{"type":"ping"}{"#, r#"{"id":1}"#, "{\"type\":\"ping\"} x"]
-        {
+        for text in [
+            "",
+            "hi",
+            "[1]",
+            r#"["ping",3]"#,
+            r#"["ping"]"#,
+            r#"["ping",3,{"to":"@bob"}]"#,
+            "7",
+            "null",
+            "{",
+            r#"{"type":"ping"}{"#,
+            r#"{"id":1}"#,
+            "{\"type\":\"ping\"} x",
+        ] {
             assert_eq!(rejected(text).0, ErrorCode::BadFrame, "{text}");
         }
         let deep = format!(r#"{{"type":"send","to":"@b","data":{}"#, r#"{"a":"#.repeat(10_000));

@@ -100,8 +100,9 @@ fn bad_content() -> Vec<Case> {
 }
 
 /// What is no JSON object at all.
-fn bad_frames() -> [String; 8] {
-    ["hi", "[1]", "7", "null", "\"send\"", "{", r#"{"to":"@bob"}{"#, &"[".repeat(10_000)].map(str::to_owned)
+fn bad_frames() -> [String; 9] {
+    ["hi", "[1]", "[\"ping\",3]", "7", "null", "\"send\"", "{", r#"{"to":"@bob"}{"#, &"[".repeat(10_000)]
+        .map(str::to_owned)
 }
 
 /// A server, and a log that must stay as it is: a message from alice to bob, and her room.

@@ -83,13 +83,6 @@ in_node() {
     npm test --silent "$@"
 }
 
-examples() {
-  local example args=()
-  for example in examples/*/package.json; do
-    args+=(-w "$(dirname "$example")")
-  done
-  in_node "${args[@]}"
-}
 
 require cargo node npm make
 browser >/dev/null || provide browser chromium "install it, or set CHROMIUM to the path of a Chromium or Chrome"
@@ -106,7 +99,6 @@ check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test resul
   cargo test --workspace --locked --no-fail-fast
 check "types and sizes" "" "" npm run check --silent --workspaces --if-present
 check "SDK and page tests" "$node_passed" "$node_failed" in_node -w packages/client -w packages/web
-check "example tests" "$node_passed" "$node_failed" examples
 check "browser tests" "$node_passed" "$node_failed" in_node -w e2e
 
 echo

@@ -1,6 +1,6 @@
 // What the tests speak: the real server, which can be killed and started again, and a wire that can be cut.
 
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { createHmac } from "node:crypto";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import WebSocket from "ws";
 import { connect } from "@switchboard/client";
 
@@ -68,6 +69,11 @@ export class Server {
     const chat = connect(this.url, { user, ...options });
     t.after(() => chat.close());
     return chat;
+  }
+
+  /** The command line, on the server's data. */
+  cli(...args) {
+    return promisify(execFile)(binary, [...args, "--data", this.data], { env: { ...environment, ...this.env } });
   }
 
   /** A token for somebody; the server's secret is in `env`. */

@@ -1,0 +1,142 @@
+// The examples do what they say.
+
+import assert from "node:assert/strict";
+import { execFile, spawn } from "node:child_process";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { host } from "./host.js";
+import { complaints, launch, Person, Server } from "./support.js";
+
+const run = promisify(execFile);
+const examples = fileURLToPath(new URL("../examples/", import.meta.url));
+/** Where the examples look for a server. */
+const WRITTEN = "http://127.0.0.1:9501";
+
+let browser;
+before(async () => { browser = await launch(); });
+after(() => browser.close());
+
+async function folder(t) {
+  const path = await mkdtemp(join(tmpdir(), "switchboard-example-"));
+  t.after(() => rm(path, { recursive: true, force: true }));
+  return path;
+}
+
+/** What a child process prints, line by line, until it says what is wanted. */
+function says(child, wanted) {
+  return new Promise((resolve, reject) => {
+    let said = "";
+    const hear = (chunk) => {
+      said += chunk;
+      if (wanted.test(said)) resolve(said);
+    };
+    child.stdout.on("data", hear);
+    child.stderr.on("data", hear);
+    child.once("exit", (code) => reject(new Error(`it ended with ${code}:\n${said}`)));
+  });
+}
+
+test("a plain page", async (t) => {
+  let server;
+  const page = await readFile(`${examples}html/index.html`, "utf8");
+  const origin = await host(t, { "/": ["text/html", () => page.replaceAll(WRITTEN, server.url)] });
+  server = await Server.start(t, { env: { SWITCHBOARD_ALLOWED_ORIGINS: origin } });
+  const alice = await Person.open(t, browser, { url: origin }, "alice", "/?user=alice");
+  const bob = await Person.open(t, browser, { url: origin }, "bob", "/?user=bob");
+  await alice.page.getByRole("status").getByText("online").waitFor();
+  await alice.page.getByLabel("Message").fill("from the plain page");
+  await alice.page.getByLabel("Message").press("Enter");
+  await bob.page.getByText("alice: from the plain page", { exact: true }).waitFor();
+  await alice.page.getByText("alice: from the plain page", { exact: true }).waitFor();
+  assert.deepEqual(complaints([alice, bob]), []);
+});
+
+for (const framework of ["React", "Vue", "Svelte"]) {
+  test(framework, async (t) => {
+    const out = await folder(t);
+    const build = ["vite", "build", "--outDir", out, "--emptyOutDir", "--logLevel", "error"];
+    await run("npx", build, { cwd: `${examples}${framework.toLowerCase()}` });
+    const files = { "/": ["text/html", await readFile(join(out, "index.html"))] };
+    for (const name of await readdir(join(out, "assets"))) {
+      files[`/assets/${name}`] = ["text/javascript", await readFile(join(out, "assets", name))];
+    }
+    const origin = await host(t, files);
+    const server = await Server.start(t, { env: { SWITCHBOARD_ALLOWED_ORIGINS: origin } });
+    const open = (name) =>
+      Person.open(t, browser, { url: origin }, name, `/?user=${name}&server=${encodeURIComponent(server.url)}`);
+    const [alice, bob] = [await open("alice"), await open("bob")];
+    await alice.page.getByRole("status").getByText("online").waitFor();
+    await bob.page.getByRole("status").getByText("online").waitFor();
+    await alice.page.getByLabel("Message").pressSequentially("from an example");
+    await bob.page.getByText("alice typing…").waitFor();
+    await alice.page.getByLabel("Message").press("Enter");
+    await bob.page.getByText("alice: from an example", { exact: true }).waitFor();
+    await alice.page.getByText("alice: from an example", { exact: true }).waitFor();
+    assert.deepEqual(complaints([alice, bob]), []);
+  });
+}
+
+test("a bot", async (t) => {
+  const server = await Server.start(t);
+  const env = { PATH: process.env.PATH, SWITCHBOARD_URL: server.url };
+  const bot = spawn(process.execPath, [`${examples}bot/bot.js`], { env, stdio: ["ignore", "pipe", "pipe"] });
+  t.after(() => bot.kill("SIGKILL"));
+  await says(bot, /^online$/m);
+  const alice = server.connects(t, "alice");
+  const room = alice.conversation("@bot");
+  const answered = new Promise((resolve) => room.on("message", (message) => message.from === "bot" && resolve(message)));
+  const { seq } = await room.send("!time").acked;
+  const answer = await answered;
+  assert.equal(answer.replyTo, seq);
+  assert.ok(Math.abs(Date.parse(answer.text) - Date.now()) < 60_000, answer.text);
+  const ended = new Promise((resolve) => bot.once("exit", resolve));
+  bot.kill("SIGTERM");
+  assert.equal(await ended, 0, "nothing keeps it running");
+});
+
+/** A port that nobody has, for a server that cannot choose one. */
+async function freePort() {
+  const listener = createServer();
+  await new Promise((listening) => listener.listen(0, "127.0.0.1", listening));
+  const { port } = listener.address();
+  await new Promise((closed) => listener.close(closed));
+  return port;
+}
+
+test("a back end in PHP: tokens for its users, and messages of the system", async (t) => {
+  const secret = "a secret of the tests that is long enough";
+  const secretFile = join(await folder(t), "secret");
+  await writeFile(secretFile, `${secret}\n`);
+  const port = await freePort();
+  const origin = `http://127.0.0.1:${port}`;
+  const server = await Server.start(t, {
+    args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: secret, SWITCHBOARD_ALLOWED_ORIGINS: origin },
+  });
+  const env = { PATH: process.env.PATH, CHAT_SERVER: server.url, CHAT_SECRET_FILE: secretFile };
+  const php = spawn("php", ["-S", `127.0.0.1:${port}`, "-t", `${examples}php`], { env, stdio: ["ignore", "pipe", "pipe"] });
+  t.after(() => php.kill("SIGKILL"));
+  await says(php, /started/);
+
+  const alice = await Person.open(t, browser, { url: origin }, "alice", "/");
+  assert.equal((await alice.page.request.get("/token.php")).status(), 401);
+  await alice.page.getByLabel("Name").fill("alice");
+  await alice.page.getByLabel("Name").press("Enter");
+  await alice.at("composer").waitFor();
+  await alice.says("Where is my order?");
+  await alice.sees("Where is my order?");
+
+  const key = (await server.cli("key", "create", "shop")).stdout.trim().split("\n").at(-1);
+  const notify = (...args) => run("php", [`${examples}php/notify.php`, ...args], { env: { ...env, CHAT_API_KEY: key } });
+  assert.equal((await notify("alice", "order-17", "On its way.")).stdout, "2\n");
+  await alice.sees("On its way.");
+  assert.equal((await notify("alice", "order-17", "On its way.")).stdout, "2 (already stored)\n");
+  await assert.rejects(notify("alice", "order-17", "Another text."), /used for another message/);
+  assert.equal((await server.asUser("alice", "history", { conversation: "@shop" })).messages.length, 2);
+  // The icon that browsers ask for by themselves is not there.
+  assert.deepEqual(complaints([alice], /404/), []);
+});

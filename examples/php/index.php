@@ -1,0 +1,26 @@
+<?php
+// A page of an app with its own users: signing in is the app's, the chat takes its word for it.
+
+session_start();
+if (isset($_POST['user']) && preg_match('/^[A-Za-z0-9][\w.~+=|@-]{0,63}$/', $_POST['user'])) {
+    session_regenerate_id(true);
+    $_SESSION['user'] = $_POST['user'];
+    header('location: /', true, 303);
+    exit;
+}
+$server = getenv('CHAT_SERVER');
+header("content-security-policy: default-src 'self'; script-src 'self' $server; connect-src 'self' " . preg_replace('/^http/', 'ws', $server));
+?>
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>Shop</title>
+<?php if (!isset($_SESSION['user'])): ?>
+<form method="post"><label>Name <input name="user" required></label> <button>Sign in</button></form>
+<?php else: ?>
+<p>Signed in as <?= htmlspecialchars($_SESSION['user']) ?>.</p>
+<script type="module" src="<?= htmlspecialchars($server) ?>/switchboard-chat.js"></script>
+<switchboard-chat server="<?= htmlspecialchars($server) ?>" conversation="@shop" sidebar="0"></switchboard-chat>
+<script type="module" src="/page.js"></script>
+<?php endif ?>
+</html>

@@ -13,7 +13,6 @@ export class Pager {
   /** Counts the span's moves, for whoever depends on it. */
   #moves = $state.raw(0);
   #beginning = $state.raw(false);
-  #atEnd = $state.raw(true);
   #loading = false;
   #room: () => OpenRoom;
 
@@ -26,8 +25,10 @@ export class Pager {
     return this.#beginning;
   }
 
+  /** Whether the part that was drawn last has the end of the list in it. */
   get atEnd(): boolean {
-    return this.#atEnd;
+    void this.#moves;
+    return this.#span.atEnd;
   }
 
   /** The part of the list that is drawn. */
@@ -37,15 +38,10 @@ export class Pager {
     return this.#span.of(list);
   }
 
-  #moved(): void {
-    this.#moves++;
-    this.#atEnd = this.#span.atEnd;
-  }
-
   /** A step up, loaded if it must be. Whether there was one. */
   async older(list: readonly Message[]): Promise<boolean> {
     if (this.#span.older(list)) {
-      this.#moved();
+      this.#moves++;
       return true;
     }
     if (this.#beginning || this.#loading || this.#room().state !== "ready") return false;
@@ -54,7 +50,7 @@ export class Pager {
       this.#beginning = !(await this.#room().conversation.loadOlder());
       await tick();
       if (this.#beginning || !this.#span.older(this.#room().messages)) return false;
-      this.#moved();
+      this.#moves++;
       return true;
     } catch {
       // The connection is gone: once it is back, or with the next scroll, it is tried again.
@@ -66,18 +62,18 @@ export class Pager {
 
   newer(list: readonly Message[]): boolean {
     const moved = this.#span.newer(list);
-    this.#moved();
+    this.#moves++;
     return moved;
   }
 
   latest(): void {
     this.#span.latest();
-    this.#moved();
+    this.#moves++;
   }
 
   around(list: readonly Message[], id: string): boolean {
     const found = this.#span.around(list, id);
-    this.#moved();
+    this.#moves++;
     return found;
   }
 

@@ -56,6 +56,12 @@ export class OpenRoom {
     return this.info && this.info.members <= SMALL ? this.#members.current : NOBODY;
   }
 
+  /** Whom one may want to mention: the members, or where those are too many, who has written. */
+  get people(): string[] {
+    const names = this.members.length ? this.members.map(({ user }) => user) : this.messages.map(({ from }) => from).reverse();
+    return [...new Set(names)].filter((name) => name !== this.me);
+  }
+
   get typing(): readonly string[] {
     return this.#typing.current;
   }

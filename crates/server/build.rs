@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
+const PAGE: &str = "../../packages/web";
+
 fn main() {
-    let page = Path::new("../../packages/web/dist");
-    // Of a directory cargo watches all files; one that is not there yet counts as changed until it is.
-    println!("cargo:rerun-if-changed={}", page.display());
-    if !page.join("index.html").exists() {
+    let dist = Path::new(PAGE).join("dist");
+    // Of a directory cargo watches all files. One that is not there counts as changed with every build, so
+    // until it is there, the directory that it will appear in is watched.
+    println!("cargo:rerun-if-changed={}", if dist.exists() { &dist } else { Path::new(PAGE) }.display());
+    if !dist.join("index.html").exists() {
         println!("cargo:warning=the chat page is not built, and the binary will have none: run `make page`");
     }
 }

@@ -29,7 +29,7 @@ fn routes(services: &Arc<Services>) -> Router {
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
         .route("/metrics", get(probes::metrics))
-        .fallback(get(assets::file))
+        .fallback(get(assets::file).fallback(problem::wrong_method))
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(from_fn_with_state(services.clone(), guard::check))
         .with_state(services.clone())

@@ -26,7 +26,6 @@ struct Page;
 
 const INDEX: &str = "index.html";
 
-/// What a binary says in place of a page that it was built without.
 const NOT_BUILT: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>Switchboard</title>\
     <p>The server runs. Its chat page was not built: say <code>make page</code>, and build the server again.";
 
@@ -35,7 +34,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors";
 
 /// What the page has no use for, whoever it is embedded by.
-const PERMISSIONS: &str = "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()";
+const PERMISSIONS: &str = "accelerometer=(), bluetooth=(), camera=(), display-capture=(), encrypted-media=(), \
+                           geolocation=(), gyroscope=(), hid=(), magnetometer=(), microphone=(), midi=(), \
+                           payment=(), serial=(), usb=()";
 
 /// A `dev` server is tried out from pages on the same machine, on whatever port.
 const DEV_ANCESTORS: &str = "http://localhost:* http://127.0.0.1:*";
@@ -53,11 +54,7 @@ pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, header
         path => path,
     };
     if path == INDEX && Page::get(INDEX).is_none() {
-        let html = [
-            (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-            (header::CONTENT_SECURITY_POLICY, "default-src 'none'"),
-        ];
-        return (StatusCode::SERVICE_UNAVAILABLE, html, NOT_BUILT).into_response();
+        return not_built();
     }
     let Some((file, encoding)) = best(path, &headers) else {
         let refusal = Refusal::new(ErrorCode::NotFound, "there is nothing here; the chat page is at /");
@@ -90,6 +87,15 @@ pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, header
         );
     }
     response
+}
+
+/// What a binary answers in place of a page that it was built without.
+fn not_built() -> Response {
+    let html = [
+        (header::CONTENT_TYPE, content_type(INDEX)),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    ];
+    (StatusCode::SERVICE_UNAVAILABLE, html, NOT_BUILT).into_response()
 }
 
 /// The file in the encoding that the client likes best of those it was built in.
@@ -144,10 +150,25 @@ fn content_type(path: &str) -> &'static str {
         Some("js") => "text/javascript; charset=utf-8",
         Some("css") => "text/css; charset=utf-8",
         Some("json" | "map") => "application/json",
+        Some("txt") => "text/plain; charset=utf-8",
         Some("svg") => "image/svg+xml",
         Some("webmanifest") => "application/manifest+json",
         Some("png") => "image/png",
         Some("woff2") => "font/woff2",
         _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_binary_without_the_page_says_how_it_comes_by_one() {
+        let answer = not_built();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/html; charset=utf-8");
+        let html = axum::body::to_bytes(answer.into_body(), 1_000).await.expect("a short page");
+        assert!(std::str::from_utf8(&html).expect("text").contains("<code>make page</code>"));
     }
 }

@@ -76,6 +76,24 @@ async fn what_a_browser_has_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn a_head_is_the_page_without_its_body() {
+    let server = Server::start().await;
+    let path = script(&server).await;
+    for path in ["/", "/embed", "/switchboard-chat.js", &path] {
+        let whole = server.gets_with(path, "accept-encoding", "br").await;
+        let head = server.request(server.asks("HEAD", path).header("accept-encoding", "br")).await;
+        assert_eq!((head.status, head.text.as_str()), (200, ""), "{path}");
+        assert_eq!(head.length(), whole.length(), "{path}");
+        for name in ["etag", "content-type", "content-encoding", "cache-control", "content-security-policy"] {
+            assert_eq!(head.header(name), whole.header(name), "{name} of {path}");
+        }
+    }
+    let wrong = server.request(server.asks("POST", "/")).await;
+    assert_eq!((wrong.status, wrong.header("allow")), (405, "GET,HEAD"));
+    assert_eq!(wrong.problem()["code"], "unknown_type");
+}
+
+#[tokio::test]
 async fn only_the_embedded_form_may_be_framed_and_only_by_pages_that_are_listed() {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors";

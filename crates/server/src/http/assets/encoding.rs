@@ -50,7 +50,7 @@ fn weighed(item: &str) -> (&str, bool) {
     let (coding, parameters) = item.split_once(';').unwrap_or((item, ""));
     let weight = parameters
         .split(';')
-        .find_map(|p| p.trim().strip_prefix("q="))
+        .find_map(|p| p.trim().strip_prefix(['q', 'Q'])?.strip_prefix('='))
         .map_or(1.0, |q| q.parse().unwrap_or(0.0));
     (coding.trim(), weight > 0.0_f32)
 }
@@ -73,6 +73,8 @@ mod tests {
             ("*", vec![Brotli, Gzip, Identity]),
             ("*;q=0, br", vec![Brotli, Identity]),
             ("br;q=x", vec![Identity]),
+            ("br; Q=0, gzip", vec![Gzip, Identity]),
+            ("identity;q=0, gzip;q=0.000", vec![Identity]),
             ("identity", vec![Identity]),
         ] {
             let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(accept))]);

@@ -209,6 +209,8 @@ impl Act<'_> {
     /// The member's own messages up to a new cursor of reading, counted from the nearer end: usually
     /// the cursor is the head, and nothing is read. A member's cursor only grows, so all its moves
     /// together read the log at most once.
+    ///
+    /// No count below another may end the writer, and with it all writing: in a damaged row it may be.
     fn sent_upto(
         &mut self,
         conversation: &Conversation,
@@ -216,12 +218,12 @@ impl Act<'_> {
         member: &Membership,
         upto: Seq,
     ) -> Result<u64, Failed> {
-        if conversation.head.0 - upto.0 <= upto.0 - member.read.0 {
+        if conversation.head.0.saturating_sub(upto.0) <= upto.0.saturating_sub(member.read.0) {
             let later = self.rows.sent_between(conversation.key, user, upto, conversation.head)?;
-            Ok(member.sent - later)
+            Ok(member.sent.saturating_sub(later))
         } else {
             let newly = self.rows.sent_between(conversation.key, user, member.read, upto)?;
-            Ok(member.read_sent + newly)
+            Ok(member.read_sent.saturating_add(newly))
         }
     }
 }

@@ -112,6 +112,31 @@ async fn a_room_with_a_poisoned_row_goes_on() {
     assert!(matches!(healed.body, EventBody::Message { deleted: true, .. }), "{healed:?}");
 }
 
+#[tokio::test]
+async fn a_damaged_count_does_not_end_the_writer() {
+    let mut server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    alice.makes_room("r", &["bob", "carol"]).await;
+    for name in ["bob", "alice", "bob"] {
+        server.connects(name).await.says("#r", "hi").await;
+    }
+    alice.client.close().await;
+    let db = Connection::open(server.data().join(DATABASE)).expect("the database");
+    db.execute_batch("UPDATE members SET sent = 0; UPDATE conversations SET members = 0, admins = 0;")
+        .expect("damaged");
+    drop(db);
+    server.restart().await;
+    let mut bob = server.connects("bob").await;
+    bob.does("read", json!({"conversation": "#r", "upto": 3})).await;
+    assert_eq!(bob.summary("#r").await.unread, 1, "as far as can be known");
+    bob.does("read", json!({"conversation": "#r", "upto": 4})).await;
+    assert_eq!(bob.summary("#r").await.unread, 0);
+    bob.does("leave", json!({"conversation": "#r"})).await;
+    let mut alice = server.connects("alice").await;
+    alice.does("role", json!({"conversation": "#r", "user": "carol", "role": "admin"})).await;
+    assert_eq!(alice.says("#r", "still here").await, 7);
+}
+
 /// Every file of a directory with what is in it, except the lock.
 fn contents(data: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(data).expect("a directory").map(|entry| entry.expect("a file"));

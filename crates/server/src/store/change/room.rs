@@ -144,7 +144,7 @@ impl Act<'_> {
         if set.role != Role::Admin {
             access::check_admin_remains(&conversation, &member, false)?;
         }
-        conversation.admins -= u64::from(member.role == Role::Admin);
+        conversation.admins = conversation.admins.saturating_sub(u64::from(member.role == Role::Admin));
         conversation.admins += u64::from(set.role == Role::Admin);
         member.role = set.role;
         self.rows.put_member(conversation.key, subject, member);
@@ -188,8 +188,9 @@ impl Act<'_> {
 
     /// Ends a membership with the next event.
     fn do_go(&mut self, room: &mut Conversation, user: UserKey, mut member: Membership) {
-        room.members -= 1;
-        room.admins -= u64::from(member.role == Role::Admin);
+        // A damaged count must not end the writer.
+        room.members = room.members.saturating_sub(1);
+        room.admins = room.admins.saturating_sub(u64::from(member.role == Role::Admin));
         member.until = Some(room.head.next());
         self.rows.put_member(room.key, user, member);
     }

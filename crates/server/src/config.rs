@@ -17,6 +17,8 @@ pub use file::default_toml;
 use file::{AuthSection, File};
 use layers::Layers;
 
+use crate::store::sqlite::MIN_QUEUE;
+
 /// Where the server listens unless told: the port of the protocol, for this machine only.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9501);
 
@@ -378,6 +380,12 @@ fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
                 limits.frame
             )));
         }
+    }
+    if (limits.queue as usize) < MIN_QUEUE {
+        return Err(ConfigError(format!(
+            "`limits.queue` is {}, and not even one event has room in that; it is at least {MIN_QUEUE}",
+            limits.queue
+        )));
     }
     Ok(())
 }

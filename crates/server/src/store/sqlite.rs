@@ -21,6 +21,7 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Limits, Seq, UserId};
 use tokio::sync::mpsc;
 
+pub(crate) use self::query::MIN_QUEUE;
 use self::readers::Readers;
 use self::rows::Rows;
 use super::change::{self, Failed, Rules};

@@ -23,6 +23,9 @@ use crate::store::{ConversationKey, Joined, LogEvent, Seen, Snapshot, UserKey};
 /// by never takes more memory than the queue may.
 const REPLAY_SHARE: u32 = 2;
 
+/// The smallest queue: its share for a page holds an event, or a reader that is behind would never get on.
+pub(crate) const MIN_QUEUE: usize = REPLAY_SHARE as usize * EVENT_OVERHEAD;
+
 type Page = Result<OkBody<Box<RawValue>>, Failed>;
 
 /// One read transaction.

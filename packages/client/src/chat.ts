@@ -6,7 +6,7 @@ import { indexedDbOutbox } from "./indexeddb.js";
 import { handled } from "./handled.js";
 import { Outbox, uuid } from "./outbox.js";
 import { PresenceWatch } from "./presence.js";
-import type { ConversationsBody } from "./answers.js";
+import type { ConversationsBody } from "./protocol.js";
 import type { Command, Limits, OkBody, Summary, UserId, Welcome } from "./protocol.js";
 import { canonical, type Host, Room } from "./room.js";
 import { Emitter, Store, Value } from "./store.js";

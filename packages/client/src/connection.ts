@@ -105,7 +105,7 @@ export class Connection {
       (hello) => attempt === this.#attempt && this.#connect(hello),
       (error: unknown) => {
         if (attempt !== this.#attempt) return;
-        const refused = error instanceof Error && error.name === UnauthorizedError.name;
+        const refused = (error as Partial<ChatError> | undefined)?.code === "unauthorized";
         this.#error = error instanceof ChatError ? error : failure("offline", String(error));
         this.#lost(undefined, this.#error.message, refused);
       },

@@ -1,4 +1,4 @@
-import type { MembersBody } from "./answers.js";
+import type { MembersBody } from "./protocol.js";
 import type { Command, Event, Member, Role, Seq, UserId } from "./protocol.js";
 import { Store } from "./store.js";
 import { compact } from "./timeline.js";

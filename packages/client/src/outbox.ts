@@ -3,7 +3,7 @@
 
 import type { Connection } from "./connection.js";
 import { ChatError, failure } from "./error.js";
-import type { StoredBody } from "./answers.js";
+import type { StoredBody } from "./protocol.js";
 import { compact } from "./timeline.js";
 import type { Draft, OutboxEntry, OutboxStorage, Outgoing } from "./types.js";
 

@@ -4,7 +4,7 @@ import { ChatError } from "./error.js";
 import { handled } from "./handled.js";
 import { Members } from "./members.js";
 import type { Entry, Outbox } from "./outbox.js";
-import type { HistoryBody, LogBody, StoredBody } from "./answers.js";
+import type { HistoryBody, LogBody, StoredBody } from "./protocol.js";
 import type { Command, Event, Role, Seq, Summary, UserId } from "./protocol.js";
 import { Emitter, Store, Value } from "./store.js";
 import { after, describe, isLeaving } from "./summary.js";

@@ -1,7 +1,7 @@
 // The messages of a conversation, oldest first, as pages of history and events make them. Events must come in
 // order and once; a page says with `head` which of them it has in it already.
 
-import type { HistoryBody } from "./answers.js";
+import type { HistoryBody } from "./protocol.js";
 import type { Event, Message as Folded, Seq } from "./protocol.js";
 import type { Message } from "./types.js";
 

@@ -129,19 +129,33 @@ export class Server {
   }
 }
 
-/** WebSockets that a test can cut, hold and count. */
+/** WebSockets that a test can cut, keep apart and count. */
 export function wire() {
   const open = new Set();
+  let whole = true;
   class Wire extends WebSocket {
-    constructor(...args) {
-      super(...args);
+    constructor(url, ...args) {
+      // Nobody listens on port 1.
+      super(whole ? url : "ws://127.0.0.1:1", ...args);
       open.add(this);
       this.on("close", () => open.delete(this));
       this.on("error", () => {});
     }
   }
-  // Without a farewell, as a network does it.
-  return { WebSocket: Wire, open, cut: () => open.forEach((socket) => socket.terminate()) };
+  return {
+    WebSocket: Wire,
+    open,
+    /** Without a farewell, as a network does it. */
+    cut: () => open.forEach((socket) => socket.terminate()),
+    /** The same, and no other until it is mended. */
+    part() {
+      whole = false;
+      this.cut();
+    },
+    mend() {
+      whole = true;
+    },
+  };
 }
 
 /** Waits until a store's value is as wanted; gives the value. */

@@ -1,0 +1,202 @@
+// Losses of every kind, and what the SDK makes of them.
+
+import "fake-indexeddb/auto";
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ChatError, connect, UnauthorizedError } from "@switchboard/client";
+import { online, Server, shows, until, wire } from "./support.js";
+
+const SECRET = "a secret of the tests that is long enough";
+const production = { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } };
+
+const offline = (chat) => until(chat.status, ({ state }) => state === "offline");
+
+/** A chat that ends with the test. */
+function chats(t, ...args) {
+  const chat = connect(...args);
+  t.after(() => chat.close());
+  return chat;
+}
+
+test("a server killed while two people send: each message once, in one order", async (t) => {
+  const server = await Server.start(t);
+  const [alice, bob] = ["alice", "bob"].map((name) => server.connects(t, name));
+  const rooms = [alice, bob].map((chat) => chat.conversation("#general"));
+  await Promise.all(rooms.map((room) => until(room.messages, (list) => list.length === 3)));
+  const sends = [];
+  for (let n = 0; n < 60; n++) {
+    for (const room of rooms) sends.push(room.send(`line ${n}`));
+    if (n === 20) await sends[10].acked;
+    if (n === 30) await server.kill();
+  }
+  await Promise.all([alice, bob].map(offline));
+  await server.start();
+  await Promise.all(sends.map((sent) => sent.acked));
+  const lists = await Promise.all(rooms.map((room) => until(room.messages, (list) => list.length === 123 && list.every((m) => m.state === "sent"))));
+  assert.deepEqual(lists[0], lists[1]);
+  for (const name of ["alice", "bob"]) {
+    const own = lists[0].slice(3).filter((m) => m.from === name).map((m) => m.text);
+    assert.deepEqual(own, Array.from({ length: 60 }, (_, n) => `line ${n}`), "in the order in which they were said");
+  }
+});
+
+test("too much was missed: the list is rebuilt, and that is told once", async (t) => {
+  const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_REPLAY: "50" } });
+  const line = wire();
+  const alice = server.connects(t, "alice", line);
+  const room = alice.conversation("#general");
+  await until(room.messages, (list) => list.length === 3);
+  let resyncs = 0;
+  room.on("resync", () => resyncs++);
+  line.part();
+  await offline(alice);
+  for (let n = 0; n < 120; n++) await server.posts("send", { as: "bob", to: "#general", text: `missed ${n}` });
+  line.mend();
+  await online(alice);
+  const list = await until(room.messages, (list) => list.at(-1)?.text === "missed 119");
+  assert.equal(resyncs, 1);
+  assert.deepEqual(list.map((m) => m.seq), list.map((_, n) => list[0].seq + n), "no hole");
+  while (await room.loadOlder());
+  assert.equal(room.messages.getSnapshot().length, 123);
+  await server.posts("send", { as: "bob", to: "#general", text: "live again" });
+  await until(room.messages, (list) => list.at(-1)?.text === "live again" && list.length === 124);
+});
+
+test("whoever listens to every message gets those of a gap, too", async (t) => {
+  const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_REPLAY: "50" } });
+  const line = wire();
+  const bot = server.connects(t, "alice", line);
+  const heard = [];
+  bot.on("message", ({ message }) => heard.push(message.text));
+  await online(bot);
+  line.part();
+  await offline(bot);
+  const missed = Array.from({ length: 300 }, (_, n) => `missed ${n}`);
+  for (const text of missed) await server.posts("send", { as: "bob", to: "#general", text });
+  line.mend();
+  const last = new Promise((resolve) => bot.on("message", ({ message }) => message.text === "missed 299" && resolve()));
+  await last;
+  assert.deepEqual(heard, missed);
+});
+
+test("what was not acknowledged outlives the page", async (t) => {
+  const server = await Server.start(t);
+  const line = wire();
+  const first = server.connects(t, "alice", line);
+  await until(first.conversation("#general").messages, (list) => list.length === 3);
+  line.part();
+  const sent = ["one", "two", "three"].map((text) => first.conversation("#general").send(text));
+  assert.deepEqual(sent.map(({ state }) => state), ["pending", "pending", "pending"]);
+  first.close();
+  await assert.rejects(sent[0].acked, { code: "closed" });
+  const second = server.connects(t, "alice");
+  const list = await until(second.conversation("#general").messages, (list) => list.length === 6 && list.every((m) => m.state === "sent"));
+  assert.deepEqual(list.slice(3).map((m) => [m.text, m.key]), ["one", "two", "three"].map((text, n) => [text, sent[n].key]));
+  const third = server.connects(t, "alice");
+  await online(third);
+  assert.equal((await server.history("alice", "#general")).length, 6, "nothing is left to send");
+});
+
+test("over the rate: it waits as long as the server says, and keeps the order", async (t) => {
+  const server = await Server.start(t, { ...production, env: { ...production.env, SWITCHBOARD_LIMITS_SENDS_PER_CONNECTION: "4" } });
+  const alice = chats(t, server.url, { token: server.token("alice") });
+  const room = alice.conversation("@bob");
+  const texts = Array.from({ length: 30 }, (_, n) => String(n));
+  await Promise.all(texts.map((text) => room.send(text).acked));
+  await shows(room, texts);
+});
+
+test("a message that is refused fails, with the reason, and can be taken back", async (t) => {
+  const server = await Server.start(t);
+  const alice = server.connects(t, "alice");
+  const room = alice.conversation("@bob");
+  await online(alice);
+  const sent = room.send("x".repeat(20_000));
+  await assert.rejects(sent.acked, (error) => error instanceof ChatError && error.code === "too_large" && error.field === "text" && !error.retryable);
+  assert.deepEqual(room.messages.getSnapshot().map((m) => [m.state, m.error.code]), [["failed", "too_large"]]);
+  sent.discard();
+  assert.deepEqual(room.messages.getSnapshot(), []);
+});
+
+test("tokens: asked for before every connection; a throw is tried again, `UnauthorizedError` is not", async (t) => {
+  const server = await Server.start(t, production);
+  const { WebSocket, cut } = wire();
+  let asked = 0;
+  const alice = chats(t, server.url, {
+    WebSocket,
+    token: async () => {
+      if (++asked === 1) throw new Error("the back end is down");
+      return server.token("alice");
+    },
+  });
+  const { reason, retryIn } = await until(alice.status, ({ state }) => state === "offline");
+  assert.match(reason, /the back end is down/);
+  assert.ok(retryIn >= 0 && retryIn <= 500, `${retryIn}`);
+  await online(alice);
+  cut();
+  await offline(alice);
+  await online(alice);
+  assert.equal(asked, 3);
+
+  const nobody = chats(t, server.url, { token: () => { throw new UnauthorizedError("signed out"); } });
+  const stopped = await until(nobody.status, ({ state }) => state === "offline");
+  assert.deepEqual([stopped.reason, stopped.retryIn, stopped.error.code], ["signed out", undefined, "unauthorized"]);
+  await assert.rejects(nobody.conversation("#general").react(1, "x"), { code: "unauthorized" });
+});
+
+test("a token that is wrong ends the attempts; one that ends is replaced", async (t) => {
+  const server = await Server.start(t, production);
+  const eve = chats(t, server.url, { token: "wrong" });
+  const stopped = await until(eve.status, ({ state }) => state === "offline");
+  assert.deepEqual([stopped.code, stopped.retryIn, stopped.error.code], [4501, undefined, "unauthorized"]);
+
+  let ttl = 2;
+  const alice = chats(t, server.url, { token: () => server.token("alice", { ttl: (ttl += 100) - 100 }) });
+  await online(alice);
+  const { code } = await until(alice.status, ({ state }) => state === "offline");
+  assert.equal(code, 4401);
+  await online(alice);
+});
+
+test("a server that stops says when to come back, and is obeyed", async (t) => {
+  const server = await Server.start(t, { env: { SWITCHBOARD_RECONNECT_SPREAD: "1500" } });
+  const alice = server.connects(t, "alice");
+  await online(alice);
+  await Promise.all([server.stop(), offline(alice)]);
+  const { code, retryIn } = alice.status.getSnapshot();
+  assert.equal(code, 1012);
+  assert.ok(retryIn >= 0 && retryIn < 1_500 * 1.25, `${retryIn}`);
+  // An event of the platform's does not shorten what the server said; a person does.
+  await server.start();
+  alice.reconnect();
+  await online(alice);
+});
+
+test("commands wait for a connection, and are repeated after a loss", async (t) => {
+  const server = await Server.start(t);
+  const { WebSocket, cut } = wire();
+  const alice = server.connects(t, "alice", { WebSocket });
+  // Before there is any.
+  const room = await alice.create({ room: "early", title: "Early" });
+  cut();
+  await offline(alice);
+  await room.rename("Later");
+  await until(room.info, (info) => info?.title === "Later");
+  alice.close();
+  await assert.rejects(room.rename("Too late"), { code: "closed" });
+  assert.equal(alice.status.getSnapshot().state, "idle");
+});
+
+test("no other user's messages after a token of another user", async (t) => {
+  const server = await Server.start(t, production);
+  const { WebSocket, cut } = wire();
+  let user = "alice";
+  const chat = chats(t, server.url, { WebSocket, token: () => server.token(user) });
+  await online(chat);
+  const told = new Promise((resolve) => chat.on("error", (error) => error.code === "unauthorized" && resolve()));
+  user = "bob";
+  cut();
+  await told;
+  assert.equal(chat.status.getSnapshot().state, "idle");
+  assert.equal(chat.user.getSnapshot(), "alice");
+});

@@ -1,5 +1,8 @@
 # Names only: what they do is in the scripts, in npm and in cargo.
 
+# What a build that failed has begun is not taken for its result.
+.DELETE_ON_ERROR:
+
 .PHONY: help run test lint fmt build page tidy types screenshots clean
 
 help: ## this list

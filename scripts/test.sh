@@ -83,7 +83,6 @@ in_node() {
     npm test --silent "$@"
 }
 
-
 require cargo node npm make
 browser >/dev/null || provide browser chromium "install it, or set CHROMIUM to the path of a Chromium or Chrome"
 command -v php >/dev/null || provide "command -v php" php-cli "the PHP example needs it"
@@ -99,6 +98,7 @@ check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test resul
   cargo test --workspace --locked --no-fail-fast
 check "types and sizes" "" "" npm run check --silent --workspaces --if-present
 check "SDK and page tests" "$node_passed" "$node_failed" in_node -w packages/client -w packages/web
+# Each of the examples is run by a test there, too.
 check "browser tests" "$node_passed" "$node_failed" in_node -w e2e
 
 echo

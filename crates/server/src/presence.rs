@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{Signal, Timestamp, UserId};
+use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
 use crate::router::registry::{Gone, Registry, UserSlot};
@@ -22,6 +23,7 @@ pub(crate) struct Presence {
     here: FxHashMap<UserSlot, Here>,
     graces: DelayQueue<UserSlot>,
     watchers: FxHashMap<UserId, Vec<SessionSlot>>,
+    departures: Departures,
 }
 
 /// What is known of a user who is here.
@@ -33,9 +35,47 @@ struct Here {
     leaving: Option<(Timestamp, delay_queue::Key)>,
 }
 
+/// Who went lately, and when. What is read from the store may be older than that, so this is kept for
+/// longer than a write and a read take, in two generations: the older is dropped as a whole.
+#[derive(Debug)]
+struct Departures {
+    current: FxHashMap<UserId, Timestamp>,
+    previous: FxHashMap<UserId, Timestamp>,
+    /// Since when there is the current generation.
+    since: Instant,
+}
+
+/// How long a departure is remembered at least. Writes and reads wait for a second or two at most, unless the
+/// store fails; then the last time before stands.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+impl Departures {
+    fn note(&mut self, user: &UserId, at: Timestamp) {
+        if self.since.elapsed() >= REMEMBERED {
+            self.previous = std::mem::take(&mut self.current);
+            self.since = Instant::now();
+        }
+        self.current.insert(user.clone(), at);
+    }
+
+    fn last(&self, user: &UserId) -> Option<Timestamp> {
+        self.current.get(user).or_else(|| self.previous.get(user)).copied()
+    }
+}
+
 impl Presence {
     pub(crate) fn new(grace: Duration) -> Self {
-        Self { grace, here: FxHashMap::default(), graces: DelayQueue::new(), watchers: FxHashMap::default() }
+        Self {
+            grace,
+            here: FxHashMap::default(),
+            graces: DelayQueue::new(),
+            watchers: FxHashMap::default(),
+            departures: Departures {
+                current: FxHashMap::default(),
+                previous: FxHashMap::default(),
+                since: Instant::now(),
+            },
+        }
     }
 
     /// A device of the user connects: they are not leaving after all.
@@ -79,8 +119,9 @@ impl Presence {
         here.online.then_some(at)
     }
 
-    /// Tells those who watch a user, and share a conversation with them still, that they went.
-    pub(crate) fn tell_gone(&self, registry: &Registry, gone: &Gone, last_seen: Timestamp) {
+    /// Notes that a user went, and tells those who watch them and share a conversation with them still.
+    pub(crate) fn tell_gone(&mut self, registry: &Registry, gone: &Gone, last_seen: Timestamp) {
+        self.departures.note(&gone.name, last_seen);
         self.tell_watchers(registry, &gone.name, &gone.conversations, Some(last_seen));
     }
 
@@ -112,7 +153,7 @@ impl Presence {
             self.watchers.entry(user.clone()).or_default().push(session);
             let here = registry.find(&user).and_then(|slot| self.here.get(&slot));
             let online = here.is_some_and(|here| here.online);
-            let last_seen = last_seen.filter(|_| !online);
+            let last_seen = last_seen.max(self.departures.last(&user)).filter(|_| !online);
             let signal = Signal::Presence { user, online, last_seen };
             if let Some(local) = registry.session(session) {
                 local.outbox.push_signal(&encode(&signal));

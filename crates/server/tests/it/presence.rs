@@ -64,6 +64,25 @@ async fn a_watcher_is_told_how_things_stand_and_what_changes() {
 }
 
 #[tokio::test]
+async fn whoever_asks_at_once_is_told_the_same_time() {
+    let server = without_grace().await;
+    let mut alice = server.connects("alice").await;
+    alice.says("@bob", "hi").await;
+    for _ in 0..5 {
+        let bob = server.connects("bob").await;
+        watches(&mut alice, &["bob"]).await;
+        assert_eq!(alice.notices().await, online("bob"));
+        drop(bob);
+        let seen = notices_gone(&mut alice, "bob").await;
+        assert!(seen.is_some());
+        // It need not be stored yet.
+        watches(&mut alice, &["bob"]).await;
+        assert_eq!(notices_gone(&mut alice, "bob").await, seen);
+        watches(&mut alice, &[]).await;
+    }
+}
+
+#[tokio::test]
 async fn last_seen_outlives_the_server() {
     let mut server = without_grace().await;
     let mut alice = server.connects("alice").await;

@@ -22,7 +22,12 @@ export default defineConfig(({ mode }) => {
       modulePreload: { polyfill: false },
       reportCompressedSize: false,
       ...(element && {
-        lib: { entry: "src/element.ts", formats: ["iife"], name: "SwitchboardChat", fileName: () => "switchboard-chat.js" },
+        lib: {
+          entry: "src/element.ts",
+          formats: ["iife"],
+          name: "SwitchboardChat",
+          fileName: () => "switchboard-chat.js",
+        },
         rolldownOptions: { output: { codeSplitting: false } },
       }),
     },

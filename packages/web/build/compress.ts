@@ -20,13 +20,17 @@ export function compress(): Plugin {
     closeBundle: async () => {
       const files = await readdir(directory, { recursive: true });
       await Promise.all(
-        files.filter((file) => COMPRESSIBLE.test(file)).map(async (file) => {
-          const path = join(directory, file);
-          const bytes = await readFile(path);
-          const quality = { params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length } };
-          await writeFile(`${path}.br`, await promisify(brotliCompress)(bytes, quality));
-          await writeFile(`${path}.gz`, await promisify(gzip)(bytes, { level: 9 }));
-        }),
+        files
+          .filter((file) => COMPRESSIBLE.test(file))
+          .map(async (file) => {
+            const path = join(directory, file);
+            const bytes = await readFile(path);
+            const quality = {
+              params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length },
+            };
+            await writeFile(`${path}.br`, await promisify(brotliCompress)(bytes, quality));
+            await writeFile(`${path}.gz`, await promisify(gzip)(bytes, { level: 9 }));
+          }),
       );
     },
   };

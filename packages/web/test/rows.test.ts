@@ -18,7 +18,10 @@ const shown = (messages: Message[], mark?: number, previous?: Message) =>
     .join(" ");
 
 test("messages of one author within some minutes stand together", () => {
-  assert.equal(shown([said(1, "a"), said(2, "a", 5), said(3, "a", 11), said(4, "b", 11), said(5, "a", 11)]), "day 1! 2 3! 4! 5!");
+  assert.equal(
+    shown([said(1, "a"), said(2, "a", 5), said(3, "a", 11), said(4, "b", 11), said(5, "a", 11)]),
+    "day 1! 2 3! 4! 5!",
+  );
 });
 
 test("an answer stands for itself", () => {
@@ -98,10 +101,16 @@ test("a list that was rebuilt is shown from its end", () => {
 test("a receipt tells how far a message has come", () => {
   const member = (user: string, read: number, received: number) => ({ user, role: "member" as const, read, received });
   const mine = said(5, "me");
-  assert.deepEqual(receiptOf(mine, [member("me", 5, 5), member("a", 4, 4)], "me", true), { reached: "sent", readers: [] });
+  assert.deepEqual(receiptOf(mine, [member("me", 5, 5), member("a", 4, 4)], "me", true), {
+    reached: "sent",
+    readers: [],
+  });
   assert.equal(receiptOf(mine, [member("a", 4, 5)], "me", true)?.reached, "delivered");
   assert.equal(receiptOf(mine, [member("a", 4, 5)], "me", false)?.reached, "sent");
-  assert.deepEqual(receiptOf(mine, [member("a", 5, 5), member("b", 9, 9)], "me", false), { reached: "read", readers: ["a", "b"] });
+  assert.deepEqual(receiptOf(mine, [member("a", 5, 5), member("b", 9, 9)], "me", false), {
+    reached: "read",
+    readers: ["a", "b"],
+  });
   const { seq: _, ...pending } = mine;
   assert.equal(receiptOf(pending, [], "me", true), undefined);
   assert.equal(lastOwn([said(1, "me"), said(2, "me", 0, { deleted: true }), said(3, "a")], "me")?.seq, 1);

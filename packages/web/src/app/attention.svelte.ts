@@ -4,11 +4,7 @@ import { createSubscriber } from "svelte/reactivity";
 import { on } from "svelte/events";
 
 const depend = createSubscriber((update) => {
-  const ends = [
-    on(document, "visibilitychange", update),
-    on(window, "focus", update),
-    on(window, "blur", update),
-  ];
+  const ends = [on(document, "visibilitychange", update), on(window, "focus", update), on(window, "blur", update)];
   return () => ends.forEach((end) => end());
 });
 

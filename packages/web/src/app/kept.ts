@@ -38,7 +38,9 @@ class Kept {
     const all = store(this.#kind);
     if (!all) return [];
     const names = Array.from({ length: all.length }, (_, index) => all.key(index) ?? "");
-    return names.filter((name) => name.startsWith(`switchboard:${prefix}`)).map((name) => name.slice("switchboard:".length));
+    return names
+      .filter((name) => name.startsWith(`switchboard:${prefix}`))
+      .map((name) => name.slice("switchboard:".length));
   }
 }
 

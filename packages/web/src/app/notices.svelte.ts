@@ -47,5 +47,11 @@ export class Notices {
 }
 
 const KNOWN: ReadonlySet<string> = new Set<Key>([
-  "fail_offline", "fail_not_found", "fail_forbidden", "fail_already_exists", "fail_rate_limited", "fail_too_large", "fail_unavailable",
+  "fail_offline",
+  "fail_not_found",
+  "fail_forbidden",
+  "fail_already_exists",
+  "fail_rate_limited",
+  "fail_too_large",
+  "fail_unavailable",
 ]);

@@ -23,7 +23,8 @@ export class PageHost implements Host {
       tab.set("user", token ? undefined : user);
     }
     // A token does not stay where people copy from. A name may: it opens the same page again.
-    if (token || conversation) history.replaceState(null, "", conversation ? addressOf(conversation) : location.pathname);
+    if (token || conversation)
+      history.replaceState(null, "", conversation ? addressOf(conversation) : location.pathname);
     this.place = new AddressPlace();
     this.#identity = kept();
     addEventListener("hashchange", () => {

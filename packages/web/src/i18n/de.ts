@@ -20,7 +20,6 @@ export const de: Catalogue = {
     "Es gibt kein Passwort: Das geht nur auf einem Entwicklungsserver. Sonst meldet dich die Anwendung an, aus der du kommst.",
   signInRefused: "Dieser Server lässt dich nicht nur mit einem Namen ein: {reason}",
   signInWanted: "Komm aus deiner Anwendung zurück, um dich neu anzumelden: {reason}",
-  signInWaiting: "Melde an …",
   nameRule: "Nur Buchstaben, Ziffern und . _ ~ + = | @ -, am Anfang ein Buchstabe oder eine Ziffer.",
   signOut: "Abmelden",
 
@@ -66,7 +65,6 @@ export const de: Catalogue = {
   read: "gelesen",
   readBy: "gelesen von {users}",
   readByMore: { one: "gelesen von {users} und {n} weiteren Person", other: "gelesen von {users} und {n} weiteren" },
-  repliesTo: "Antwort an {user}",
   replyUnknown: "Eine frühere Nachricht",
   messageLabel: "{user}, {time}: {text}",
   reactedWith: "{emoji} {count}, von {users}",
@@ -137,7 +135,8 @@ export const de: Catalogue = {
   renameTitle: "Raum umbenennen",
   leave: "Verlassen",
   leaveTitle: "{room} verlassen?",
-  leaveExplained: "Der Raum verschwindet aus deiner Liste. Zurück geht es, wenn er öffentlich ist oder dich jemand einlädt.",
+  leaveExplained:
+    "Der Raum verschwindet aus deiner Liste. Zurück geht es, wenn er öffentlich ist oder dich jemand einlädt.",
   takeOut: "Herausnehmen",
   takeOutUser: "{user} herausnehmen",
   roleOf: "Rolle von {user}",

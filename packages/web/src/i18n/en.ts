@@ -20,7 +20,6 @@ export const en = {
     "There is no password: this works on a development server only. Elsewhere, the application that you came from signs you in.",
   signInRefused: "This server does not let you in by name: {reason}",
   signInWanted: "Come back from your application to sign in again: {reason}",
-  signInWaiting: "Signing in…",
   nameRule: "Letters, digits and . _ ~ + = | @ - only, the first a letter or a digit.",
   signOut: "Sign out",
 
@@ -68,7 +67,6 @@ export const en = {
   read: "read",
   readBy: "read by {users}",
   readByMore: { one: "read by {users} and {n} more", other: "read by {users} and {n} more" },
-  repliesTo: "In reply to {user}",
   replyUnknown: "An earlier message",
   messageLabel: "{user}, {time}: {text}",
   reactedWith: "{emoji} {count}, from {users}",

@@ -35,7 +35,9 @@ export class Language {
   #weekday = $derived(new Intl.DateTimeFormat(this.#locale, { weekday: "short" }));
   #date = $derived(new Intl.DateTimeFormat(this.#locale, { day: "numeric", month: "short" }));
   #dateOfYear = $derived(new Intl.DateTimeFormat(this.#locale, { day: "numeric", month: "short", year: "numeric" }));
-  #day = $derived(new Intl.DateTimeFormat(this.#locale, { weekday: "long", day: "numeric", month: "long", year: "numeric" }));
+  #day = $derived(
+    new Intl.DateTimeFormat(this.#locale, { weekday: "long", day: "numeric", month: "long", year: "numeric" }),
+  );
   #full = $derived(new Intl.DateTimeFormat(this.#locale, { dateStyle: "full", timeStyle: "medium" }));
   #relative = $derived(new Intl.RelativeTimeFormat(this.#locale, { numeric: "auto" }));
   #list = $derived(new Intl.ListFormat(this.#locale, { type: "conjunction", style: "narrow" }));

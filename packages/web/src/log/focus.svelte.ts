@@ -64,6 +64,8 @@ export class Focus {
   }
 
   #keys(): string[] {
-    return this.#rows().filter((row) => row.kind === "message").map((row) => row.key);
+    return this.#rows()
+      .filter((row) => row.kind === "message")
+      .map((row) => row.key);
   }
 }

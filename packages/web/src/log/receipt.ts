@@ -5,7 +5,12 @@ import type { Member, Message } from "@switchboard/client";
 export type Receipt = { reached: "sent" | "delivered" | "read"; readers: string[] };
 
 /** `undefined` for a message that is not stored yet. In a room, "delivered" says nothing: whom to? */
-export function receiptOf(message: Message, members: readonly Member[], me: string, direct: boolean): Receipt | undefined {
+export function receiptOf(
+  message: Message,
+  members: readonly Member[],
+  me: string,
+  direct: boolean,
+): Receipt | undefined {
   const { seq } = message;
   if (seq === undefined) return undefined;
   const others = members.filter(({ user }) => user !== me);

@@ -61,6 +61,8 @@ function isUnread(message: Message, mark: number, me: string): boolean {
 
 function together(last: Message, message: Message): boolean {
   return (
-    last.from === message.from && message.replyTo === undefined && Date.parse(message.at) - Date.parse(last.at) <= TOGETHER
+    last.from === message.from &&
+    message.replyTo === undefined &&
+    Date.parse(message.at) - Date.parse(last.at) <= TOGETHER
   );
 }

@@ -58,7 +58,9 @@ export class OpenRoom {
 
   /** Whom one may want to mention: the members, or where those are too many, who has written. */
   get people(): string[] {
-    const names = this.members.length ? this.members.map(({ user }) => user) : this.messages.map(({ from }) => from).reverse();
+    const names = this.members.length
+      ? this.members.map(({ user }) => user)
+      : this.messages.map(({ from }) => from).reverse();
     return [...new Set(names)].filter((name) => name !== this.me);
   }
 

@@ -37,12 +37,17 @@ const block = (node: Block): string => {
 };
 
 export function plain(text: string, most = ENOUGH): string {
-  const line = parse(text.slice(0, ENOUGH * 4)).map(block).join(" ").replace(/\s+/g, " ").trim();
+  const line = parse(text.slice(0, ENOUGH * 4))
+    .map(block)
+    .join(" ")
+    .replace(/\s+/g, " ")
+    .trim();
   const chars = [...line.slice(0, most * 2)];
   return chars.length > most || line.length > most * 2 ? `${chars.slice(0, most).join("")}…` : line;
 }
 
-const EMOJI = /^(?:\p{Extended_Pictographic}(?:\u200d\p{Extended_Pictographic}|[\u{1f3fb}-\u{1f3ff}\ufe0f])*|\p{Regional_Indicator}{2}|\s){1,6}$/u;
+const EMOJI =
+  /^(?:\p{Extended_Pictographic}(?:\u200d\p{Extended_Pictographic}|[\u{1f3fb}-\u{1f3ff}\ufe0f])*|\p{Regional_Indicator}{2}|\s){1,6}$/u;
 
 /** Whether a text is a few emoji and nothing else, which are shown large. */
 export function onlyEmoji(text: string): boolean {

@@ -249,7 +249,7 @@ export class Switchboard implements Chat, Host {
     const told = new Set(frame.conversations.map((summary) => summary.conversation));
     for (const room of this.#rooms) if (!told.has(room.id)) room.forget();
     this.#next = this.#meet(frame);
-    for (const room of this.#rooms) room.resume(this.#said);
+    for (const room of this.#rooms) room.resume(this.#said, told.has(room.id));
     // As many as there were before.
     const enough = () => this.#sorted().length >= known;
     if (!enough()) void this.#extend(enough);

@@ -212,12 +212,11 @@ export class Room implements Conversation {
     this.#changed();
   }
 
-  /** A connection has begun; `said` are the cursors that it was given. */
-  resume(said: Record<string, Seq>): void {
-    const { id } = this;
+  /** A connection has begun; `said` are the cursors that it was given, `told` whether `welcome` had the summary. */
+  resume(said: Record<string, Seq> = {}, told = false): void {
     if (this.#opened && (!this.#timeline || this.#stale)) void this.#load();
-    const missed = this.#cursor !== undefined && (this.#summary?.head ?? Infinity) > this.#cursor;
-    if (this.followed && missed && !(id in said)) void this.#fill();
+    const missed = !told || (this.#summary?.head ?? 0) > (this.#cursor ?? 0);
+    if (this.followed && missed && !(this.id in said)) void this.#fill();
     if (this.#read > (this.#summary?.read ?? Infinity)) this.tellRead();
     this.members.refresh();
   }
@@ -447,7 +446,7 @@ export class Room implements Conversation {
 
   /** Pages the log from the cursor on. */
   async #fill(): Promise<void> {
-    if (this.#filling || !this.#host.online) return;
+    if (this.#filling || this.#cursor === undefined || !this.#host.online) return;
     this.#filling = true;
     try {
       for (let more = true; more && this.#cursor !== undefined; ) {
@@ -469,7 +468,7 @@ export class Room implements Conversation {
     if (!(error instanceof ChatError)) return this.#host.failed(error);
     if (error.code === "offline") return;
     this.#host.failed(error);
-    if (error.retryable) setTimeout(() => this.#host.online && this.resume({}), error.retryAfter ?? PAUSE);
+    if (error.retryable) setTimeout(() => this.#host.online && this.resume(), error.retryAfter ?? PAUSE);
   }
 
   #startAnew(): void {

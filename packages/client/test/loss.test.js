@@ -79,6 +79,25 @@ test("whoever listens to every message gets those of a gap, too", async (t) => {
   assert.deepEqual(heard, missed);
 });
 
+test("more conversations than cursors fit into `hello`: all of them catch up", async (t) => {
+  const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_HELLO_FRAME: "250", SWITCHBOARD_LIMITS_PAGE: "8" } });
+  const line = wire();
+  const bot = server.connects(t, "bot", line);
+  const heard = [];
+  bot.on("message", ({ message }) => heard.push(message.text));
+  await online(bot);
+  const names = Array.from({ length: 20 }, (_, n) => `user${n}`);
+  const hears = (wanted) => until({ getSnapshot: () => heard, subscribe: (l) => bot.conversations.subscribe(() => l(heard)) }, () => heard.length === wanted, `${wanted} messages`);
+  for (const as of names) await server.posts("send", { as, to: "@bot", text: `one of ${as}` });
+  await hears(20);
+  line.part();
+  await offline(bot);
+  for (const as of names) await server.posts("send", { as, to: "@bot", text: `two of ${as}` });
+  line.mend();
+  await hears(40);
+  assert.equal(new Set(heard).size, 40, "each once");
+});
+
 test("what was not acknowledged outlives the page", async (t) => {
   const server = await Server.start(t);
   const line = wire();

@@ -1,11 +1,9 @@
 // The full page: its own address, its own storage.
 
-import { UnauthorizedError } from "@switchboard/client";
 import { readFragment } from "./fragment.js";
 import type { Host, Identity } from "./host.js";
 import { tab } from "./kept.js";
 import { AddressPlace, addressOf } from "./place.svelte.js";
-import { expired } from "./token.js";
 
 export class PageHost implements Host {
   readonly server = location.origin;
@@ -59,17 +57,7 @@ export class PageHost implements Host {
 
 function kept(): Identity | undefined {
   const token = tab.get("token");
-  if (token) {
-    return {
-      token: () => {
-        if (!expired(token)) return token;
-        const error = new UnauthorizedError("the token has expired");
-        // By its name it is known, and bundlers shorten the names of classes.
-        error.name = UnauthorizedError.name;
-        throw error;
-      },
-    };
-  }
+  if (token) return { token };
   const user = tab.get("user");
   return user ? { user } : undefined;
 }

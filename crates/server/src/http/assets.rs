@@ -49,7 +49,7 @@ const HASHED: &str = "assets/";
 
 /// A file of the page; a real 404 for what is not there.
 pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, headers: HeaderMap) -> Response {
-    let path = match uri.path().trim_start_matches('/') {
+    let path = match uri.path().strip_prefix('/').unwrap_or_default() {
         "" | "embed" => INDEX,
         path => path,
     };
@@ -101,12 +101,19 @@ fn not_built() -> Response {
 /// The file in the encoding that the client likes best of those it was built in.
 fn best(path: &str, headers: &HeaderMap) -> Option<(EmbeddedFile, Encoding)> {
     // They are forms of a file, no files of their own.
-    if Encoding::ALL.iter().any(|encoding| !encoding.suffix().is_empty() && path.ends_with(encoding.suffix()))
-    {
+    let form = |encoding: &Encoding| encoding.name().is_some() && path.ends_with(encoding.suffix());
+    if !is_plain(path) || Encoding::ALL.iter().any(form) {
         return None;
     }
     let mut accepted = encoding::accepted(headers).into_iter();
     accepted.find_map(|encoding| Some((Page::get(&format!("{path}{}", encoding.suffix()))?, encoding)))
+}
+
+/// Whether a path leads down, by one name for each file. A debug build reads from the disk, and rust-embed lets
+/// whoever climbs out of the directory read what a symbolic link points to: `/proc/self/exe`, for one. It also
+/// takes `\` for `/`.
+fn is_plain(path: &str) -> bool {
+    !path.contains('\\') && path.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
 }
 
 /// Whether the client has this representation (RFC 9110 section 13.1.2; the comparison is the weak one).
@@ -162,6 +169,25 @@ fn content_type(path: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_leads_down_from_where_the_files_are() {
+        for (path, plain) in [
+            ("index.html", true),
+            ("assets/index-Dq8r.js", true),
+            ("", false),
+            ("/etc/os-release", false),
+            ("assets//x.js", false),
+            ("assets/", false),
+            ("assets/../index.html", false),
+            ("./index.html", false),
+            (".env", false),
+            ("\\etc\\os-release", false),
+            ("assets\\x.js", false),
+        ] {
+            assert_eq!(is_plain(path), plain, "{path}");
+        }
+    }
 
     #[tokio::test]
     async fn a_binary_without_the_page_says_how_it_comes_by_one() {

@@ -33,10 +33,12 @@ const NOT_BUILT: &str = "<!doctype html><html lang=en><meta charset=utf-8><title
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors";
 
-/// What the page has no use for, whoever it is embedded by.
-const PERMISSIONS: &str = "accelerometer=(), bluetooth=(), camera=(), display-capture=(), encrypted-media=(), \
-                           geolocation=(), gyroscope=(), hid=(), magnetometer=(), microphone=(), midi=(), \
-                           payment=(), serial=(), usb=()";
+/// What the page has no use for, whoever it is embedded by. Only what browsers know: Chromium warns of other names.
+const PERMISSIONS: &str = "accelerometer=(), autoplay=(), camera=(), clipboard-read=(), display-capture=(), \
+                           encrypted-media=(), fullscreen=(), gamepad=(), geolocation=(), gyroscope=(), hid=(), \
+                           idle-detection=(), local-fonts=(), magnetometer=(), microphone=(), midi=(), payment=(), \
+                           picture-in-picture=(), publickey-credentials-get=(), screen-wake-lock=(), serial=(), \
+                           storage-access=(), usb=(), window-management=(), xr-spatial-tracking=()";
 
 /// A `dev` server is tried out from pages on the same machine, on whatever port.
 const DEV_ANCESTORS: &str = "http://localhost:* http://127.0.0.1:*";

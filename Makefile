@@ -39,8 +39,10 @@ clean: ## remove what was built
 	cargo clean
 	rm -rf node_modules packages/*/dist
 
-# What the page is made of. A directory counts too: a file that goes changes it.
-sources := $(shell find packages/client packages/web \( -name node_modules -o -name dist -o -name test \) -prune -o -print)
+# What the page is made of. A directory counts too: a file that goes changes it. Not so the packages' own, in which npm
+# packs and unpacks.
+sources := $(shell find packages/client packages/web -mindepth 1 \
+  \( -name node_modules -o -name dist -o -name test -o -name README.md -o -name LICENSE \) -prune -o -print)
 
 packages/web/dist/index.html: node_modules/.package-lock.json $(sources)
 	npm run build -w packages/client

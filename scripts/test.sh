@@ -90,6 +90,12 @@ command -v php >/dev/null || provide "command -v php" php-cli "the PHP example n
 node_passed='s/^.*ℹ pass \([0-9]*\).*$/\1/p'
 node_failed='s/^.*ℹ \(fail\|cancelled\) \([0-9]*\).*$/\2/p'
 
+# The workspaces whose tests need no browser, as npm's arguments: a new one is tested without a word here.
+without_browser=()
+for manifest in packages/*/package.json examples/*/package.json; do
+  [[ ! -f $manifest ]] || without_browser+=("--workspace=${manifest%/package.json}")
+done
+
 # The page first: it is compiled into the binary.
 check "the page" "" "" make page
 check "format" "" "" cargo fmt --all --check
@@ -97,8 +103,8 @@ check "lint" "" "" cargo clippy --workspace --all-targets --locked -- -D warning
 check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
   cargo test --workspace --locked --no-fail-fast
 check "types and sizes" "" "" npm run check --silent --workspaces --if-present
-check "SDK and page tests" "$node_passed" "$node_failed" in_node -w packages/client -w packages/web
-# Each of the examples is run by a test there, too.
+check "SDK and page tests" "$node_passed" "$node_failed" in_node --if-present "${without_browser[@]}"
+# Each of the examples is run by a test here, too.
 check "browser tests" "$node_passed" "$node_failed" in_node -w e2e
 
 echo

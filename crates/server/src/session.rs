@@ -24,7 +24,7 @@ use crate::services::Services;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// How long the last frames of a connection that is closed may take to be written.
-const FLUSH: Duration = Duration::from_secs(5);
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// Serves a connection to its end. Whatever way that is, the router forgets it at once.
 pub(crate) async fn run(services: Arc<Services>, mut socket: Socket) {

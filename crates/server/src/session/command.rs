@@ -30,7 +30,9 @@ impl Live {
     /// Acts on a message. An error ends the connection.
     pub(super) fn hear(&mut self, message: Message<'_>) -> Result<(), End> {
         if let Message::Close = message {
-            return Err(End::Closed);
+            // What it said before is answered before its close is (RFC 6455 section 5.5.1).
+            self.outbox.close(CloseCode::Normal);
+            return Ok(());
         }
         if let Err(refusal) = self.limiter.check_frame() {
             return self.overrun(refusal, message);

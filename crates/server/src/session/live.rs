@@ -28,6 +28,11 @@ const ROUNDS: usize = 16;
 /// so this can be long: a laptop that sleeps, a page in a debugger.
 const STALL: Duration = Duration::from_secs(300);
 
+/// How long a connection that is being closed may accept nothing of what waits for it, or wait for the outcome of its
+/// last writes if it was the client that closed. A commit takes milliseconds; whoever does not read would otherwise
+/// hold up every stop of the server.
+const CLOSING: Duration = Duration::from_secs(2);
+
 /// How soon reading the log is tried again when the store does not answer.
 const REPLAY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -54,6 +59,8 @@ pub(super) struct Live {
     pinged: Option<Instant>,
     /// Since when nothing could be written.
     stalled: Option<Instant>,
+    /// With which code the connection is being closed, and since when.
+    closing: Option<(CloseCode, Instant)>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -85,6 +92,7 @@ impl Live {
             heard: now,
             pinged: None,
             stalled: None,
+            closing: None,
         }
     }
 
@@ -116,6 +124,9 @@ impl Live {
     fn round(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Result<Poll<()>, End> {
         let mut idle = self.poll_pending(cx).is_pending();
         let state = self.outbox.watch(cx.waker());
+        if self.closing.is_none() {
+            self.closing = state.closing.map(|code| (code, Instant::now()));
+        }
         let sent = socket.sent();
         let written = socket.poll_write(cx, &self.outbox, &self.services.metrics)?.is_ready();
         if written {
@@ -129,7 +140,7 @@ impl Live {
         } else if self.stalled.is_none() || socket.sent() > sent {
             self.stalled = Some(Instant::now());
         }
-        if state.closing.is_none() && self.has_room() {
+        if self.has_room() {
             idle &= self.poll_read(cx, socket)?.is_pending();
         }
         Ok(if idle { Poll::Pending } else { Poll::Ready(()) })
@@ -139,7 +150,10 @@ impl Live {
     fn has_room(&self) -> bool {
         let limits = &self.services.limits;
         let state = self.outbox.state();
-        self.pending.is_none() && state.in_flight < limits.in_flight && state.bytes <= limits.queue as usize
+        self.pending.is_none()
+            && state.closing.is_none()
+            && state.in_flight < limits.in_flight
+            && state.bytes <= limits.queue as usize
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Result<Poll<()>, End> {
@@ -229,6 +243,11 @@ impl Live {
         if self.expires.is_some_and(|at| at <= now) {
             return cut(Drop::TokenExpired, CloseCode::TokenExpired);
         }
+        if let (Some((code, _)), Some(at)) = (self.closing, self.closing_ends()) {
+            if at <= now {
+                return Err(End::Close(code));
+            }
+        }
         if self.stalled.is_some_and(|since| since + STALL <= now) {
             self.services.metrics.dropped(Drop::StalledConnection);
             return Err(End::Gone);
@@ -243,6 +262,16 @@ impl Live {
         Ok(())
     }
 
+    /// When a connection that is being closed is closed at the latest.
+    fn closing_ends(&self) -> Option<Instant> {
+        match (self.closing?, self.stalled) {
+            ((_, since), Some(stalled)) => Some(since.max(stalled) + CLOSING),
+            ((CloseCode::Normal, since), None) => Some(since + CLOSING),
+            // What is in flight when the server stops is acknowledged; the deadline of stopping is its bound.
+            (_, None) => None,
+        }
+    }
+
     /// When something is due next.
     fn next_due(&self) -> Instant {
         let silence = match (self.stalled, self.pinged) {
@@ -255,7 +284,7 @@ impl Live {
             Some(Replay::Reading(..)) | None => None,
         };
         let expires = self.expires.map(|at| at.min(Instant::now() + EXPIRY_CHECK));
-        [replay, expires].into_iter().flatten().fold(silence, Instant::min)
+        [replay, expires, self.closing_ends()].into_iter().flatten().fold(silence, Instant::min)
     }
 
     fn ping_interval(&self) -> Duration {

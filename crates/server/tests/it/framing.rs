@@ -170,6 +170,27 @@ async fn a_close_is_answered_and_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn what_was_said_before_a_close_is_answered_before_it() {
+    let server = Server::start().await;
+    let mut raw = alice(&server).await;
+    let mut bytes = Vec::new();
+    for key in ["a", "b", "c"] {
+        let send = format!(r##"{{"type":"send","id":"{key}","to":"@bob","key":"{key}","text":"hi"}}"##);
+        bytes.extend(frame(FIN | TEXT, send.as_bytes()));
+    }
+    bytes.extend(frame(FIN | CLOSE, b"\x03\xE8"));
+    // Behind a close comes nothing (RFC 6455 section 5.5.1), whatever it is.
+    bytes.extend(frame(FIN | TEXT, br#"{"type":"send","to":"@bob","key":"d","text":"too late"}"#));
+    raw.writes(bytes).await;
+    for seq in 1..=3 {
+        assert_eq!(raw.next().await.json()["seq"], seq);
+    }
+    assert_eq!(raw.next().await.close_code(), 1000);
+    raw.ends().await;
+    assert_eq!(server.connects("alice").await.log("@bob").await.len(), 3);
+}
+
+#[tokio::test]
 async fn a_flood_of_pings_counts_against_the_rate() {
     let server = Server::start_with(|config| config.limits.frames_per_connection = 20).await;
     for opcode in [PING, PONG] {

@@ -68,6 +68,22 @@ async fn whoever_does_not_listen_does_not_hold_the_program_up() {
     drop((deaf, half_a_request));
 }
 
+#[tokio::test]
+async fn whoever_reads_nothing_does_not_make_every_stop_last_as_long_as_it_may() {
+    let data = TempDir::new().expect("a directory");
+    let mut server = Process::start(data.path()).await;
+    let deaf = stopped_reader(&server).await;
+    let started = Instant::now();
+    server.signal("TERM").await;
+    assert_eq!(server.ends().await.code(), Some(0));
+    assert!(
+        started.elapsed() < Duration::from_secs(8),
+        "{:?} of the 10 s of the deadline",
+        started.elapsed()
+    );
+    drop(deaf);
+}
+
 /// A connection whose buffers are full, so that not even its close frame can be written.
 async fn stopped_reader(server: &Process) -> Raw {
     let mut deaf = Raw::connect_with_buffer(server.address(), 4_096).await;

@@ -17,7 +17,7 @@ export function shortcuts(event: KeyboardEvent, desk: Desk, board: ParentNode): 
   } else if (key === "?") {
     desk.dialogs.open({ name: "shortcuts" });
   } else if (key === "c") {
-    const field = board.querySelector<HTMLTextAreaElement>("[data-testid=composer]");
+    const field = board.querySelector<HTMLTextAreaElement>(".composer textarea");
     if (!field) return;
     field.focus();
   } else {

@@ -55,6 +55,11 @@ export class Rows {
   }
 }
 
+/** Where reading goes on. */
+export function firstUnread(messages: readonly Message[], mark: number | undefined, me: string): Message | undefined {
+  return mark === undefined ? undefined : messages.find((message) => isUnread(message, mark, me));
+}
+
 function isUnread(message: Message, mark: number, me: string): boolean {
   return message.seq !== undefined && message.seq > mark && message.from !== me;
 }

@@ -14,7 +14,6 @@ export interface LogView {
   toLatest(): void;
   /** Brings a message into view, loading some pages to find it. */
   show(seq: number): Promise<void>;
-  focusLast(): void;
 }
 
 export class OpenRoom {

@@ -124,7 +124,7 @@ fields! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         device: Option<Device>,
         /// The last event that the client has, by conversation; what follows is replayed.
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "each_once")]
         #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         cursors: BTreeMap<ConversationId, Seq>,
     }
@@ -308,6 +308,29 @@ fields! {
     }
     /// `ping`: are you there?
     Ping {}
+}
+
+/// A map that names nothing twice: which of the two was meant, nobody can know (RFC 7493 section 2.3).
+fn each_once<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeMap<ConversationId, Seq>, D::Error> {
+    struct Cursors;
+    impl<'de> serde::de::Visitor<'de> for Cursors {
+        type Value = BTreeMap<ConversationId, Seq>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object of cursors by conversation")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut cursors = BTreeMap::new();
+            while let Some((conversation, cursor)) = map.next_entry::<ConversationId, Seq>()? {
+                if let Some(_twice) = cursors.insert(conversation.clone(), cursor) {
+                    return Err(serde::de::Error::custom(format_args!("{conversation} is there twice")));
+                }
+            }
+            Ok(cursors)
+        }
+    }
+    d.deserialize_map(Cursors)
 }
 
 fn yes() -> bool {

@@ -276,6 +276,7 @@ async fn whoever_does_not_begin_with_hello_is_cut() {
         ("{", "bad_frame", 1008),
         (r#"{"type":"hello","tokn":"x"}"#, "bad_field", 1008),
         (r##"{"type":"hello","cursors":{"#a":-1}}"##, "bad_field", 1008),
+        (r##"{"type":"hello","cursors":{"#a":1,"#a":2}}"##, "bad_field", 1008),
         (r#"{"type":"hello","device":""}"#, "bad_field", 1008),
         (r#"{"type":"hello"}"#, "unauthorized", 4501),
         (r#"{"type":"hello","user":"alice"}"#, "unauthorized", 4501),

@@ -142,13 +142,26 @@ impl Reader<'_> {
         let after = match &command.before {
             Some(name) => {
                 let View { conversation, membership } = self.view(user, name)?;
-                access::check_visible(conversation.head, membership.as_ref())?;
-                (conversation.at, conversation.key.0)
+                let visible = access::check_visible(conversation.head, membership.as_ref())?;
+                // For somebody who has left it stands where they left it: what came later is not theirs to know.
+                let at = if visible == conversation.head {
+                    conversation.at
+                } else {
+                    self.time_of(&conversation, visible)?
+                };
+                (at, conversation.key.0)
             }
             None => (i64::MAX, i64::MAX),
         };
         let (conversations, more) = self.summaries(key, after, self.limits.page_size(command.limit))?;
         Ok(OkBody::Conversations { conversations, more })
+    }
+
+    /// When an event was stored, in milliseconds since the Unix epoch.
+    fn time_of(&self, conversation: &Conversation, seq: Seq) -> Result<i64, Failed> {
+        let mut select =
+            self.db.prepare_cached("SELECT at FROM events WHERE conversation = ?1 AND seq = ?2")?;
+        Ok(select.query_row(params![conversation.key.0, seq.0], |row| row.get(0))?)
     }
 
     /// A page of a user's conversations, latest activity first, below a time and number.

@@ -132,6 +132,15 @@ pub(super) async fn conversations_are_paged_by_their_latest_activity(open: Open)
     assert_eq!(found, ["@b:zoe", "@e:zoe", "@d:zoe", "@c:zoe", "@a:zoe"]);
     let Some(snapshot) = shelf.snapshot("zoe", &[]).await else { panic!("zoe was seen") };
     assert_eq!((snapshot.joined.len(), snapshot.summaries.len(), snapshot.more), (5, 1, true));
+    // A conversation that one has left stands where one left it, whatever is said there since.
+    shelf.stores("zoe", "create", json!({"room": "r", "members": ["ex"]})).await;
+    shelf.says("ex", "@zoe", "before").await;
+    shelf.stores("zoe", "remove", json!({"conversation": "#r", "user": "ex"})).await;
+    shelf.says("ex", "@a", "after").await;
+    shelf.says("zoe", "#r", "not for ex").await;
+    let page = shelf.asks("ex", "conversations", json!({"before": "#r"})).await;
+    let Ok(OkBody::Conversations { conversations, .. }) = page else { panic!("{page:?}") };
+    assert_eq!(conversations.iter().map(|one| one.conversation.as_str()).collect::<Vec<_>>(), ["@ex:zoe"]);
     let foreign = shelf.asks("a", "conversations", json!({"before": "@b:zoe"})).await;
     assert_eq!(foreign.expect_err("not theirs").code, ErrorCode::NotFound);
 }

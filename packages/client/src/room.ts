@@ -413,7 +413,7 @@ export class Room implements Conversation {
       this.#loading = false;
       this.#meanwhile.delete(meanwhile);
     }
-    if (!this.#summary && this.id[0] !== "@") this.#host.learn();
+    if (this.unknown) this.#host.learn();
   }
 
   #ready(): void {

@@ -107,6 +107,23 @@ test("rooms: create, invite, roles, rename, remove, leave, join", async (t) => {
   await until(carol.conversations, (list) => list.some((c) => c.title === "Open"));
 });
 
+test("a conversation beyond the first page of the inbox: how it stands is found out when it is opened", async (t) => {
+  const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_PAGE: "8" } });
+  for (let n = 0; n < 12; n++) await server.posts("send", { as: `user${n}`, to: "@alice", text: "hi" });
+  const alice = server.connects(t, "alice");
+  await online(alice);
+  const room = alice.conversation("@user0");
+  assert.equal(room.info.getSnapshot(), undefined);
+  room.messages.subscribe(() => {});
+  assert.equal((await until(room.info, (info) => info)).unread, 1);
+  room.markRead();
+  await until(room.info, (info) => info.unread === 0);
+  while (await alice.conversations.loadMore());
+  const inbox = alice.conversations.getSnapshot().map((c) => c.conversation);
+  const names = Array.from({ length: 12 }, (_, n) => `@alice:user${11 - n}`);
+  assert.deepEqual(inbox, [...names, "#general"]);
+});
+
 test("typing and presence", async (t) => {
   const server = await Server.start(t);
   const [alice, bob] = ["alice", "bob"].map((name) => server.connects(t, name));

@@ -117,7 +117,8 @@ impl Client {
     }
 
     /// The next frame: one that a call kept, or else one from the server. `None` once the server has
-    /// closed the connection ([`close_code`](Self::close_code) says how) or after it failed.
+    /// closed the connection ([`close_code`](Self::close_code) says how) or after it failed. Frames of a
+    /// type that only a newer server knows are passed over.
     ///
     /// Dropped before it is done, it loses nothing, so it may be a branch of a `select!`.
     pub async fn next(&mut self) -> Option<Result<ServerFrame, ClientError>> {
@@ -184,7 +185,11 @@ impl Client {
     async fn read(&mut self) -> Option<Result<ServerFrame, ClientError>> {
         while self.closed.is_none() {
             match self.socket.next().await? {
-                Ok(Message::Text(text)) => return Some(wire::decode(&text)),
+                Ok(Message::Text(text)) => {
+                    if let Some(frame) = wire::decode(&text).transpose() {
+                        return Some(frame);
+                    }
+                }
                 Ok(Message::Binary(bytes)) => return Some(Err(wire::not_text(&bytes))),
                 Ok(Message::Close(frame)) => {
                     self.closed = Some(Closed::from(frame));

@@ -32,7 +32,8 @@ pub enum ClientError {
     /// The connection failed, or there never was one: DNS, TCP or WebSocket framing.
     #[error("the connection failed: {0}")]
     Transport(tungstenite::Error),
-    /// The server said something that this client does not know.
+    /// The server said something that makes no sense to this client. What is of an unknown type is no such
+    /// thing: it is passed over.
     #[error("cannot understand the frame {frame}: {source}")]
     NotUnderstood {
         /// The frame's beginning.

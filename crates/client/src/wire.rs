@@ -1,6 +1,7 @@
 //! Between the protocol's words and the text of a frame.
 
 use serde::{Serialize, de};
+use serde_json::Value;
 use switchboard_protocol::Command;
 use switchboard_protocol::reply::ServerFrame;
 
@@ -23,9 +24,17 @@ pub(crate) fn encode(command: &Command, id: Option<i64>) -> String {
     serde_json::to_string(&Outgoing { command, id }).expect("a command has a JSON form")
 }
 
-/// What the server said.
-pub(crate) fn decode(text: &str) -> Result<ServerFrame, ClientError> {
-    serde_json::from_str(text).map_err(|source| not_understood(text, source))
+/// What the server said; `None` if that is of a kind that only a newer version knows.
+pub(crate) fn decode(text: &str) -> Result<Option<ServerFrame>, ClientError> {
+    serde_json::from_str(text).map(Some).or_else(|source| {
+        let frame: Value = serde_json::from_str(text).unwrap_or_default();
+        let kind = frame.get("type").and_then(Value::as_str);
+        if kind.is_some_and(|kind| !ServerFrame::TYPES.contains(&kind)) {
+            Ok(None)
+        } else {
+            Err(not_understood(text, source))
+        }
+    })
 }
 
 /// A frame in binary: the server has nothing to say in it.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use switchboard_client::{Client, ClientError, MAX_KEPT};
 use switchboard_protocol::reply::{Ok as OkFrame, OkBody, Reply, ServerFrame, Welcome};
 use switchboard_protocol::{
-    CommandId, ErrorCode, EventBody, Hello, Limits, Ping, SUBPROTOCOL, Send, Seq, Target, Text, UserId,
+    CommandId, ErrorCode, EventBody, Hello, Limits, Ping, SUBPROTOCOL, Send, Seq, Sync, Target, Text, UserId,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
@@ -282,12 +282,45 @@ async fn a_connection_that_breaks_is_an_error_and_then_the_end() {
 #[tokio::test]
 async fn what_makes_no_sense_is_told_and_passed_over() {
     let (mut client, mut server) = connected().await;
-    server.says(json!({"type": "novelty"})).await;
+    for nonsense in [json!({"type": "gap"}), json!({"novelty": 1}), json!(["novelty"])] {
+        server.says(nonsense.clone()).await;
+        let strange = client.next().await;
+        let Some(Err(ClientError::NotUnderstood { frame, .. })) = strange else { panic!("{strange:?}") };
+        assert_eq!(frame, nonsense.to_string());
+    }
     server.says(message(1)).await;
-    let strange = client.next().await;
-    let Some(Err(ClientError::NotUnderstood { frame, .. })) = strange else { panic!("{strange:?}") };
-    assert_eq!(frame, r#"{"type":"novelty"}"#);
     assert_eq!(next_message(&mut client).await, Seq(1));
+}
+
+/// An event that only a newer server knows.
+fn novelty(seq: u64) -> Value {
+    let mut event = message(seq);
+    event["type"] = json!("novelty");
+    event
+}
+
+#[tokio::test]
+async fn what_a_newer_server_says_is_passed_over_and_its_events_keep_their_place() {
+    let (mut client, mut server) = connected().await;
+    let script = async {
+        server.says(json!({"type": "novelty"})).await;
+        server.says(novelty(1)).await;
+        server.hears().await;
+        server.says(json!({"type": "novelty", "id": 1})).await;
+        let page = json!({"type": "ok", "id": 1, "conversation": "@alice:bob", "head": 3, "more": false,
+                          "events": [message(1), novelty(2), message(3)]});
+        server.says(page).await;
+        server.says(message(4)).await;
+    };
+    let sync = Sync { conversation: Target::parse("@bob").expect("target"), after: Seq(0), limit: None };
+    let (page, ()) = tokio::join!(client.call(sync), script);
+    let Ok(OkBody::Log { events, .. }) = page else { panic!("{page:?}") };
+    assert_eq!(events.iter().map(|event| event.seq.0).collect::<Vec<_>>(), [1, 2, 3]);
+    let event = client.next().await;
+    let Some(Ok(ServerFrame::Event(event))) = event else { panic!("{event:?}") };
+    assert_eq!((event.seq, event.from.as_str()), (Seq(1), "bob"));
+    assert!(matches!(&event.body, EventBody::Unknown(fields) if fields["text"] == "ho"), "{event:?}");
+    assert_eq!(next_message(&mut client).await, Seq(4));
 }
 
 #[tokio::test]

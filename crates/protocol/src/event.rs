@@ -4,6 +4,7 @@ use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{ConversationId, Data, Emoji, Key, Seq, Text, Title, UserId};
 
@@ -31,6 +32,7 @@ pub struct Event {
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[schemars(transform = one_of)]
 pub enum EventBody {
     /// Somebody wrote.
     Message {
@@ -118,10 +120,23 @@ pub enum EventBody {
     /// The stored event cannot be read. Its place in the log is kept, so that nobody's sync stops
     /// here; the operator finds the report in the log.
     Unreadable {},
+    /// An event of a kind that this version does not know, or does not know like this, with its fields as
+    /// they came. A newer server has it; its place in the log counts like any other's.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    #[cfg_attr(feature = "typescript", ts(skip))]
+    Unknown(Map<String, Value>),
+}
+
+/// Kinds exclude each other by their `type`; that there is one without is this crate's own affair.
+fn one_of(schema: &mut schemars::Schema) {
+    if let Some(kinds) = schema.remove("anyOf") {
+        schema.insert("oneOf".to_owned(), kinds);
+    }
 }
 
 impl EventBody {
-    /// The kind of this event.
+    /// The kind of this event; one that is not known counts as [`EventKind::Unreadable`].
     pub fn kind(&self) -> EventKind {
         match self {
             Self::Message { .. } => EventKind::Message,
@@ -135,7 +150,7 @@ impl EventBody {
             Self::Remove { .. } => EventKind::Remove,
             Self::Role { .. } => EventKind::Role,
             Self::Rename { .. } => EventKind::Rename,
-            Self::Unreadable {} => EventKind::Unreadable,
+            Self::Unreadable {} | Self::Unknown(_) => EventKind::Unreadable,
         }
     }
 }

@@ -27,6 +27,35 @@ pub enum ServerFrame {
     Event(Event),
 }
 
+impl ServerFrame {
+    /// Every `type` that this version knows. A frame of another one is from a newer server, and to be
+    /// passed over.
+    pub const TYPES: [&str; 22] = [
+        "welcome",
+        "ok",
+        "error",
+        "pong",
+        "gap",
+        "bye",
+        "read",
+        "received",
+        "typing",
+        "presence",
+        "message",
+        "edit",
+        "delete",
+        "react",
+        "create",
+        "join",
+        "leave",
+        "invite",
+        "remove",
+        "role",
+        "rename",
+        "unreadable",
+    ];
+}
+
 /// A frame that answers, or tells of the connection itself.
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields, concrete(E = Event)))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -321,6 +350,40 @@ mod tests {
         ] {
             let frame: ServerFrame = serde_json::from_str(text).expect(text);
             assert!(format!("{frame:?}").contains(wanted), "{text} became {frame:?}");
+        }
+    }
+
+    /// What a schema says of `type`, wherever it does.
+    fn types(schema: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
+        let tag = schema.pointer("/properties/type/const").and_then(|tag| tag.as_str());
+        found.extend(tag.map(str::to_owned));
+        match schema {
+            serde_json::Value::Object(inner) => inner.values().for_each(|inner| types(inner, found)),
+            serde_json::Value::Array(inner) => inner.iter().for_each(|inner| types(inner, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_type_is_known() {
+        let mut found = std::collections::BTreeSet::new();
+        types(schemars::schema_for!(ServerFrame).as_value(), &mut found);
+        assert_eq!(found, ServerFrame::TYPES.map(str::to_owned).into());
+    }
+
+    #[test]
+    fn an_event_of_a_newer_server_keeps_its_place_and_its_fields() {
+        let text = r##"{"type":"poll","question":"?","conversation":"#a","seq":7,"from":"alice","at":"2026-11-23T12:00:00.000Z"}"##;
+        let page =
+            format!(r##"{{"type":"ok","conversation":"#a","events":[{text}],"head":7,"more":false}}"##);
+        let page = serde_json::from_str::<Reply>(&page).expect("a page");
+        let Reply::Ok(Ok { body: OkBody::Log { events, .. }, .. }) = page else { panic!("{page:?}") };
+        for event in [serde_json::from_str(text).expect("an event"), ServerFrame::Event(events[0].clone())] {
+            let ServerFrame::Event(event) = event else { panic!("{event:?}") };
+            assert_eq!((event.seq, event.from.as_str()), (Seq(7), "alice"));
+            assert!(matches!(&event.body, crate::EventBody::Unknown(fields) if fields["question"] == "?"));
+            let again: serde_json::Value = serde_json::to_value(&event).expect("json");
+            assert_eq!(again, serde_json::from_str::<serde_json::Value>(text).expect("json"));
         }
     }
 

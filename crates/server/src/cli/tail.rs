@@ -10,13 +10,15 @@ use clap::Args;
 use switchboard_client::{Client, ClientError};
 use switchboard_protocol::reply::{OkBody, Reply, ServerFrame, Summary, Welcome};
 use switchboard_protocol::{ConversationId, Conversations, Event, Seq, Sync, Target};
+use tokio::time::Instant;
 
 use super::connect::{ConnectArgs, failed, parse_target, said};
 use super::{output, show};
 
 /// How long to wait after the first lost connection; it doubles with each that follows.
 const FIRST_DELAY: Duration = Duration::from_millis(500);
-/// How long at most.
+/// How long at most; and a connection that lasted longer makes the next delay the first one again. Without
+/// that, a server that welcomes and fails would be asked twice a second for good.
 const LAST_DELAY: Duration = Duration::from_secs(15);
 
 /// The flags of `tail`.
@@ -41,8 +43,12 @@ pub(super) async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
         let mut wait = None;
         match Client::connect(&tail.args.connect.url, hello.clone()).await {
             Ok((mut client, welcome)) => {
-                delay = FIRST_DELAY;
-                match tail.follow(&mut client, welcome).await {
+                let began = Instant::now();
+                let followed = tail.follow(&mut client, welcome).await;
+                if began.elapsed() > LAST_DELAY {
+                    delay = FIRST_DELAY;
+                }
+                match followed {
                     Ok(bye) => wait = bye,
                     Err(Stop::Output(error)) => return Err(error),
                     Err(Stop::Client(error)) if is_final(&error) => {
@@ -108,7 +114,15 @@ impl Tail {
         self.catch_up(client, welcome).await?;
         let mut wait = None;
         while let Some(frame) = client.next().await {
-            match frame? {
+            let frame = match frame {
+                // The connection goes on, and what is missing shows by its number.
+                Err(error @ ClientError::NotUnderstood { .. }) => {
+                    output::note(&format!("error: {}", output::printable(&error.to_string())));
+                    continue;
+                }
+                frame => frame?,
+            };
+            match frame {
                 ServerFrame::Event(event) => self.event(client, event).await?,
                 ServerFrame::Reply(Reply::Gap { conversation, .. }) => {
                     self.sync(client, conversation).await?;

@@ -3,12 +3,17 @@
 use std::path::Path;
 use std::process::{Output, Stdio};
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use switchboard_client::Client;
-use switchboard_protocol::Hello;
+use switchboard_protocol::{Hello, Limits, SUBPROTOCOL};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdout, Command};
+use tokio_tungstenite::accept_hdr_async;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
 use crate::support::{soon, user};
 
@@ -228,6 +233,72 @@ async fn tail_comes_back_after_a_restart_and_prints_everything_once() {
     for (seq, text) in [(5, "five"), (6, "six")] {
         let event = tail.prints_json().await;
         assert_eq!((&event["seq"], &event["text"]), (&json!(seq), &json!(text)));
+    }
+}
+
+/// A server that says what it is told to: every connection is welcomed, and hears these frames.
+async fn scripted(says: &'static [&'static str], then_closes: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("ws://{}/v1/ws", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            #[expect(clippy::result_large_err, reason = "the shape that tungstenite calls")]
+            let agree = |_: &Request, mut response: Response| {
+                let agreed = SUBPROTOCOL.parse().expect("a header value");
+                response.headers_mut().insert("sec-websocket-protocol", agreed);
+                Ok(response)
+            };
+            let mut socket = accept_hdr_async(stream, agree).await.expect("a handshake");
+            socket.next().await.expect("hello").expect("a frame");
+            let welcome = json!({"type": "welcome", "user": "bob", "connection": "c", "server": "newer/9",
+                                 "limits": Limits::default(), "conversations": [], "more": false});
+            socket.send(Message::text(welcome.to_string())).await.expect("sent");
+            for frame in says {
+                socket.send(Message::text(*frame)).await.expect("sent");
+            }
+            if then_closes {
+                drop(socket);
+            } else {
+                // It goes on until the other side has had enough; there is no second connection.
+                while let Some(Ok(_)) = socket.next().await {}
+                return;
+            }
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn tail_goes_on_whatever_a_newer_server_says() {
+    let says = &[
+        r##"{"type":"poll","question":"?","conversation":"#a","seq":5,"from":"alice","at":"2026-11-23T12:00:00.000Z"}"##,
+        r#"{"type":"sparkle"}"#,
+        r#"{"type":"gap"}"#,
+        r##"{"type":"message","conversation":"#a","seq":6,"from":"alice","at":"2026-11-23T12:00:00.000Z","key":"k","text":"hi"}"##,
+    ];
+    let url = scripted(says, false).await;
+    let mut tail = Running::start(&mut switchboard(&["tail", "--json", "--user", "bob", "--url", &url]));
+    let event = tail.prints_json().await;
+    assert_eq!((&event["type"], &event["seq"], &event["question"]), (&json!("poll"), &json!(5), &json!("?")));
+    assert_eq!(tail.prints_json().await["seq"], 6);
+}
+
+#[tokio::test]
+async fn tail_waits_longer_for_a_server_that_does_not_keep_it() {
+    let url = scripted(&[], true).await;
+    let mut child =
+        switchboard(&["tail", "--user", "bob", "--url", &url]).spawn().expect("the program starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("its notes")).lines();
+    let mut waits: Vec<u64> = Vec::new();
+    while waits.len() < 3 {
+        let line = soon("a note", lines.next_line()).await.expect("readable").expect("it still runs");
+        let wait = line.strip_prefix("connecting again in ").and_then(|rest| rest.strip_suffix(" ms"));
+        waits.extend(wait.map(|wait| wait.parse::<u64>().expect("a number")));
+    }
+    // Between half of it and the whole, each time of twice as much.
+    for (wait, most) in waits.iter().zip([500, 1_000, 2_000]) {
+        assert!((most / 2..=most).contains(wait), "{waits:?}");
     }
 }
 

@@ -78,6 +78,11 @@ export async function views(t, browser, server, options, look) {
   await see(alice, "mention");
   await alice.at("composer").fill("");
 
+  await alice.at("jump").click();
+  await alice.sees("Thank you all, شكرا 👋");
+  await alice.at("jump").waitFor({ state: "detached" });
+  await see(alice, "latest");
+
   const back = alice.at("back");
   const phone = await back.isVisible();
   if (phone) await back.click();

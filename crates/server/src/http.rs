@@ -4,6 +4,7 @@ mod accept;
 mod api;
 mod assets;
 mod guard;
+mod patience;
 mod probes;
 mod problem;
 pub mod spec;

@@ -17,6 +17,7 @@ use switchboard_protocol::ErrorCode;
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt as _;
 
+use super::patience::{Patient, is_stalled};
 use super::problem::Problem;
 use crate::metrics::Drop;
 use crate::refusal::Refusal;
@@ -112,7 +113,7 @@ pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>) {
     }
 }
 
-fn builder() -> http1::Builder {
+pub(super) fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -128,11 +129,17 @@ async fn connection(stream: TcpStream, routes: axum::Router, place: Arc<Place>, 
         request.extensions_mut().insert(place.clone());
         routes.clone().oneshot(request)
     });
-    let serving = builder().serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let stream = TokioIo::new(Patient::new(stream));
+    let serving = builder().serve_connection(stream, service).with_upgrades();
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
-        // However it ends, the client knows as much as we do.
-        _ = serving.as_mut() => return,
+        // However else it ends, the client knows as much as we do.
+        ended = serving.as_mut() => {
+            if ended.is_err_and(|error| is_stalled(&error)) {
+                services.metrics.dropped(Drop::StalledConnection);
+            }
+            return;
+        }
         () = services.tasks.stop().cancelled() => serving.as_mut().graceful_shutdown(),
     }
     tokio::select! {
@@ -152,7 +159,7 @@ fn turn_away(stream: TcpStream, code: ErrorCode, places: &Arc<Places>, services:
     services.tasks.spawn(async move {
         let service = service_fn(|_| async move { Ok::<Response, Infallible>(full(code)) });
         let mut builder = builder();
-        let serving = builder.keep_alive(false).serve_connection(TokioIo::new(stream), service);
+        let serving = builder.keep_alive(false).serve_connection(TokioIo::new(Patient::new(stream)), service);
         tokio::select! {
             _ = serving => {}
             () = cut.cancelled() => {}

@@ -16,6 +16,7 @@ use switchboard_protocol::{ErrorCode, SUBPROTOCOL};
 use tokio::net::TcpStream;
 
 use super::accept::Place;
+use super::patience::Patient;
 use super::problem::Problem;
 use crate::refusal::Refusal;
 use crate::services::Services;
@@ -67,8 +68,8 @@ pub(super) async fn upgrade(
 /// The bare connection, once the handshake's answer is written; `None` if the client has gone.
 async fn take_over(upgrade: OnUpgrade) -> Option<Socket> {
     let upgraded = upgrade.await.ok()?;
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-    Some(Socket::new(parts.io.into_inner(), parts.read_buf.into()))
+    let parts = upgraded.downcast::<TokioIo<Patient<TcpStream>>>().ok()?;
+    Some(Socket::new(parts.io.into_inner().into_inner(), parts.read_buf.into()))
 }
 
 /// What the server answers to the client's key.

@@ -243,10 +243,10 @@ impl Live {
         if self.expires.is_some_and(|at| at <= now) {
             return cut(Drop::TokenExpired, CloseCode::TokenExpired);
         }
-        if let (Some((code, _)), Some(at)) = (self.closing, self.closing_ends()) {
-            if at <= now {
-                return Err(End::Close(code));
-            }
+        if let (Some((code, _)), Some(at)) = (self.closing, self.closing_ends())
+            && at <= now
+        {
+            return Err(End::Close(code));
         }
         if self.stalled.is_some_and(|since| since + STALL <= now) {
             self.services.metrics.dropped(Drop::StalledConnection);

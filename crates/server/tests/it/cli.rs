@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinSet;
 use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
@@ -236,11 +237,13 @@ async fn tail_comes_back_after_a_restart_and_prints_everything_once() {
     }
 }
 
-/// A server that says what it is told to: every connection is welcomed, and hears these frames.
-async fn scripted(says: &'static [&'static str], then_closes: bool) -> String {
+/// A server that says what it is told to, for as long as its tasks are kept: every connection is welcomed,
+/// and hears these frames.
+async fn scripted(says: &'static [&'static str], then_closes: bool) -> (String, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("ws://{}/v1/ws", listener.local_addr().expect("an address"));
-    tokio::spawn(async move {
+    let mut running = JoinSet::new();
+    running.spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.expect("a connection");
             #[expect(clippy::result_large_err, reason = "the shape that tungstenite calls")]
@@ -266,7 +269,7 @@ async fn scripted(says: &'static [&'static str], then_closes: bool) -> String {
             }
         }
     });
-    url
+    (url, running)
 }
 
 #[tokio::test]
@@ -277,7 +280,7 @@ async fn tail_goes_on_whatever_a_newer_server_says() {
         r#"{"type":"gap"}"#,
         r##"{"type":"message","conversation":"#a","seq":6,"from":"alice","at":"2026-11-23T12:00:00.000Z","key":"k","text":"hi"}"##,
     ];
-    let url = scripted(says, false).await;
+    let (url, _running) = scripted(says, false).await;
     let mut tail = Running::start(&mut switchboard(&["tail", "--json", "--user", "bob", "--url", &url]));
     let event = tail.prints_json().await;
     assert_eq!((&event["type"], &event["seq"], &event["question"]), (&json!("poll"), &json!(5), &json!("?")));
@@ -286,7 +289,7 @@ async fn tail_goes_on_whatever_a_newer_server_says() {
 
 #[tokio::test]
 async fn tail_waits_longer_for_a_server_that_does_not_keep_it() {
-    let url = scripted(&[], true).await;
+    let (url, _running) = scripted(&[], true).await;
     let mut child =
         switchboard(&["tail", "--user", "bob", "--url", &url]).spawn().expect("the program starts");
     let mut lines = BufReader::new(child.stderr.take().expect("its notes")).lines();

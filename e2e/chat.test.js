@@ -84,8 +84,8 @@ test("presence and typing", async (t) => {
   await alice.says("there?");
   await alice.reads("presence", "online");
   await bob.opens("@alice:bob");
-  await bob.at("composer").pressSequentially("well");
-  await alice.reads("typing", "bob is typing…");
+  // It lasts a few seconds, so it is looked for from the beginning.
+  await Promise.all([alice.reads("typing", "bob is typing…"), bob.at("composer").pressSequentially("well")]);
   await bob.at("composer").press("Enter");
   await alice.sees("well");
   await alice.page.getByText("bob is typing…").first().waitFor({ state: "detached" });

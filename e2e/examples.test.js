@@ -72,8 +72,9 @@ for (const framework of ["React", "Vue", "Svelte"]) {
     const [alice, bob] = [await open("alice"), await open("bob")];
     await alice.page.getByRole("status").getByText("online").waitFor();
     await bob.page.getByRole("status").getByText("online").waitFor();
-    await alice.page.getByLabel("Message").pressSequentially("from an example");
-    await bob.page.getByText("alice typing…").waitFor();
+    // It lasts a few seconds, so it is looked for from the beginning.
+    const typing = bob.page.getByText("alice typing…").waitFor();
+    await Promise.all([typing, alice.page.getByLabel("Message").pressSequentially("from an example")]);
     await alice.page.getByLabel("Message").press("Enter");
     await bob.page.getByText("alice: from an example", { exact: true }).waitFor();
     await alice.page.getByText("alice: from an example", { exact: true }).waitFor();

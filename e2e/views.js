@@ -103,8 +103,7 @@ export async function views(t, browser, server, options, look) {
   await alice.sees("With pleasure.");
   await bob.opens("@alice:bob");
   await alice.at("receipt").filter({ hasText: "read" }).waitFor();
-  await bob.at("composer").pressSequentially("See you");
-  await alice.reads("typing", "bob is typing…");
+  await Promise.all([alice.reads("typing", "bob is typing…"), bob.at("composer").pressSequentially("See you")]);
   await see(alice, "direct");
 
   // The last one: without a server, a message waits.

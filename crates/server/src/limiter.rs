@@ -50,7 +50,8 @@ fn check(bucket: Option<&DefaultDirectRateLimiter>) -> Result<(), Refusal> {
     bucket.check().map_err(|not_until| refusal(not_until.wait_time_from(DefaultClock::default().now())))
 }
 
-fn refusal(wait: Duration) -> Refusal {
+/// Too fast; again after `wait`.
+pub(crate) fn refusal(wait: Duration) -> Refusal {
     Refusal::rate_limited(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1))
 }
 

@@ -11,6 +11,7 @@ use super::live::Live;
 use super::socket::End;
 use crate::frame::{self, Message};
 use crate::intake;
+use crate::limiter;
 use crate::metrics::Drop;
 use crate::refusal::Refusal;
 use crate::router::{Origin, SessionOrigin, encode, encode_answer};
@@ -18,6 +19,10 @@ use crate::store::{Acquaintance, Answer, Change, Request, Standing, Submission};
 
 /// How long a client may go on over the rate of frames after it was told to wait.
 const FLOOD: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// How long nothing of a connection is stored after a write was refused that may be tried again: what the client had
+/// sent behind it comes within that time, and must not be stored before it.
+const HOLD: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A command whose answer is on its way from the store.
 pub(super) enum Pending {
@@ -99,12 +104,9 @@ impl Live {
     }
 
     fn change(&mut self, id: Option<CommandId>, change: Change) {
-        let checked = if change.is_limited() {
-            self.limiter.check_send().and_then(|()| self.services.limiter.check_send(&self.user))
-        } else {
-            Ok(())
-        };
-        if let Err(refusal) = checked {
+        if change.is_limited()
+            && let Err(refusal) = self.check_send()
+        {
             self.services.metrics.dropped(Drop::RateLimit);
             return self.reply(id, Err(refusal));
         }
@@ -113,6 +115,21 @@ impl Live {
         if self.services.store.submit(Submission { actor: self.user.clone(), change, origin }).is_err() {
             self.outbox.push_outcome(encode_answer(id, Err(Refusal::unavailable())));
         }
+    }
+
+    /// Counts a write against the rates. Once over one of them, everything is refused for a while: pipelined sends
+    /// keep their order though the bucket is filling all the time.
+    fn check_send(&mut self) -> Result<(), Refusal> {
+        let now = Instant::now();
+        if let Some(wait) = self.held.and_then(|until| until.checked_duration_since(now)) {
+            return Err(limiter::refusal(wait));
+        }
+        let checked = self.limiter.check_send().and_then(|()| self.services.limiter.check_send(&self.user));
+        checked.map_err(|refusal| {
+            let wait = refusal.retry_after.map_or(HOLD, std::time::Duration::from_millis).max(HOLD);
+            self.held = Some(now + wait);
+            limiter::refusal(wait)
+        })
     }
 
     fn typing(&mut self, id: Option<CommandId>, target: &Target) {

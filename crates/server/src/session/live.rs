@@ -50,6 +50,8 @@ pub(super) struct Live {
     pub(super) pending: Option<Box<Pending>>,
     /// Since when the rate of frames has been overrun again and again, and when it was last.
     pub(super) flooding: Option<(Instant, Instant)>,
+    /// Until when nothing is stored, because something was refused that is to come first.
+    pub(super) held: Option<Instant>,
     key: UserKey,
     replay: Option<Box<Replay>>,
     expires: Option<Instant>,
@@ -86,6 +88,7 @@ impl Live {
             user,
             pending: None,
             flooding: None,
+            held: None,
             key,
             replay: None,
             expires,

@@ -83,6 +83,8 @@ export class Room implements Conversation {
   /** What was told last, and when. */
   #readTold = 0;
   #readTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Events up to here are known from a page of the inbox, and may come live all the same: the page overtook them. */
+  #overtaken: Seq = 0;
   /** How far one has read, though the server may not know yet. */
   #read: Seq = 0;
 
@@ -198,7 +200,10 @@ export class Room implements Conversation {
     }
     this.#summary = summary;
     this.#left = false;
-    if (!this.followed || (this.#cursor === undefined && !this.#opened)) this.#place(summary.head);
+    if (!this.followed || (this.#cursor === undefined && !this.#opened)) {
+      this.#place(summary.head);
+      if (!welcome) this.#overtaken = this.#cursor as unknown as Seq;
+    }
     if (this.#read > summary.read) this.#readUpto(this.#read);
     this.#read = Math.max(this.#read, summary.read);
     this.#changed();
@@ -222,6 +227,7 @@ export class Room implements Conversation {
   }
 
   lost(): void {
+    this.#overtaken = 0;
     this.typing.clear();
     if (!this.followed) this.#ahead.clear();
   }
@@ -229,6 +235,7 @@ export class Room implements Conversation {
   /** An event, whichever way it came. `own`: it is the answer to a command, and may run ahead. */
   receive(event: Event, own = false): void {
     if (event.seq > (this.#cursor ?? 0)) this.#ahead.set(event.seq, { event, own });
+    else if (event.seq <= this.#overtaken && !own) this.#tell(event);
     if (this.#cursor === undefined) {
       if (this.#opened) void this.#load();
       else this.#host.learn();
@@ -350,12 +357,17 @@ export class Room implements Conversation {
     }
     this.#summarise(event);
     this.#changed();
+    this.#tell(event);
+  }
+
+  /** Whoever listens hears of it. */
+  #tell(event: Event): void {
     if (this.#opened) this.#events.emit("event", event);
     if (event.type !== "message") return;
     const message = this.#timeline?.find(event.seq) ?? fromWire(event);
     if (this.#opened) this.#events.emit("message", message);
     this.#host.heard(message, this);
-    if (event.from !== me) this.#host.arrived(this);
+    if (event.from !== this.#host.me) this.#host.arrived(this);
   }
 
   #summarise(event: Event): void {

@@ -3,6 +3,7 @@
 import "fake-indexeddb/auto";
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import WebSocket from "ws";
 import { ChatError, connect, UnauthorizedError } from "@switchboard/client";
 import { online, Server, shows, until, wire } from "./support.js";
 
@@ -96,6 +97,30 @@ test("more conversations than cursors fit into `hello`: all of them catch up", a
   line.mend();
   await hears(40);
   assert.equal(new Set(heard).size, 40, "each once");
+});
+
+test("a page of the inbox that overtakes a conversation's first message swallows nothing", { timeout: 30_000 }, async (t) => {
+  const server = await Server.start(t);
+  const held = [];
+  /** Answers may overtake events: here every one of bob's does. */
+  class Overtaking extends WebSocket {
+    set onmessage(hear) {
+      super.onmessage = hear && ((frame) => {
+        if (frame.data.includes('"from":"bob"') && !frame.data.includes('"type":"ok"')) return void held.push(frame);
+        hear(frame);
+        if (frame.data.includes('"conversations":[') && frame.data.includes("@bob:bot")) setImmediate(() => held.splice(0).forEach(hear));
+      });
+    }
+  }
+  const bot = server.connects(t, "bot", { WebSocket: Overtaking });
+  const heard = [];
+  const both = new Promise((resolve) => bot.on("message", ({ message }) => heard.push(message.text) === 2 && resolve()));
+  await online(bot);
+  await server.posts("send", { as: "bob", to: "@bot", text: "overtaken" });
+  // Of whom nothing is known: the inbox is looked at.
+  await server.posts("send", { as: "alice", to: "@bot", text: "on time" });
+  await both;
+  assert.deepEqual(heard, ["on time", "overtaken"]);
 });
 
 test("what was not acknowledged outlives the page", async (t) => {

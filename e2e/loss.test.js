@@ -33,6 +33,15 @@ async function whole(person, first) {
   return [...seen].sort(([a], [b]) => a - b);
 }
 
+/** Waits until the browser has kept whatever the server has not acknowledged: that takes it some milliseconds. */
+const keepsPending = (person) => person.page.waitForFunction(async () => {
+  const finished = (request) => new Promise((resolve) => (request.onsuccess = () => resolve(request.result)));
+  const db = await finished(indexedDB.open("switchboard"));
+  const kept = await finished(db.transaction("outbox").objectStore("outbox").count());
+  db.close();
+  return kept >= document.querySelectorAll("[data-testid=message][data-state=pending]").length;
+});
+
 test("a reload in the middle of sending: what was on its way arrives, once", async (t) => {
   const server = await Server.start(t);
   const line = await wire(t, server);
@@ -41,6 +50,7 @@ test("a reload in the middle of sending: what was on its way arrives, once", asy
   await alice.opens("#general");
   await bob.opens("#general");
   for (const text of lines(alice, 1, 20)) await alice.says(text);
+  await keepsPending(alice);
   await alice.page.reload();
   await bob.sees("alice 20");
   // Without a connection nothing arrives before the page is gone.
@@ -50,6 +60,7 @@ test("a reload in the middle of sending: what was on its way arrives, once", asy
   await alice.is("offline");
   for (const text of lines(alice, 21, 25)) await alice.says(text);
   await alice.page.locator("[data-testid=message][data-state=pending]").nth(4).waitFor();
+  await keepsPending(alice);
   line.mend();
   await alice.page.reload();
   await bob.sees("alice 25");

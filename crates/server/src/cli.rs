@@ -1,6 +1,7 @@
 //! The command line: its definition, and the one dispatch to what each subcommand does. Data goes to
 //! stdout, everything said to a person about it to stderr.
 
+mod bench;
 mod completions;
 mod config;
 mod connect;
@@ -41,6 +42,8 @@ enum Command {
     Send(send::SendArgs),
     /// Prints events as they come, one a line.
     Tail(tail::TailArgs),
+    /// Measures this program against what the machine can do; takes minutes.
+    Bench(switchboard_bench::BenchArgs),
     /// Checks and shows the configuration.
     Config(config::ConfigArgs),
     /// Prints the completions for a shell.
@@ -115,6 +118,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Key(args) => key::run(args),
         Command::Send(args) => connect::block_on(send::run(args)),
         Command::Tail(args) => connect::block_on(tail::run(args)),
+        Command::Bench(args) => bench::run(&args),
         Command::Config(args) => config::run(args),
         Command::Completions(args) => completions::run(&args),
     }

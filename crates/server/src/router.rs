@@ -12,6 +12,7 @@
 //!    now is left to it as a lag, to be read from the log. Live events queue behind that.
 
 mod attach;
+mod gather;
 mod publish;
 pub(crate) mod registry;
 
@@ -25,6 +26,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::attach::{Parked, Recent};
+pub(crate) use self::gather::Gathered;
+use self::gather::Gathering;
 use self::registry::Registry;
 use crate::clock::Clock;
 use crate::frame;
@@ -159,6 +162,7 @@ pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
         inputs,
         registry: Registry::default(),
         recent: Recent::default(),
+        gathering: Gathering::default(),
         parked: Vec::new(),
         published: 0,
         presence: Presence::new(parts.grace),
@@ -180,6 +184,7 @@ pub(crate) struct Router {
     store: SharedStore,
     registry: Registry,
     recent: Recent,
+    gathering: Gathering,
     /// Sessions whose snapshot may be newer than what has been published.
     parked: Vec<Parked>,
     /// The number of the last batch that was published.
@@ -209,10 +214,12 @@ impl Router {
                     }
                     inputs.drain(..).for_each(|input| self.handle(input));
                 }
+                () = self.gathering.ended() => self.release(),
                 user = self.presence.expired() => self.depart(user),
                 () = cut.cancelled() => return,
             }
         }
+        self.release();
         for user in self.registry.users() {
             self.depart(user);
         }
@@ -297,6 +304,7 @@ impl Router {
 
     fn stop(&mut self) {
         self.stopping = true;
+        self.release();
         for session in self.registry.sessions() {
             bid_farewell(&session.outbox, self.spread);
         }

@@ -104,6 +104,8 @@ pub struct Batch {
     pub number: u64,
     /// The outcomes.
     pub outcomes: Vec<Outcome>,
+    /// Whether writes wait already, so that the next batch follows as soon as they are committed.
+    pub more: bool,
 }
 
 /// What happened to a submission.

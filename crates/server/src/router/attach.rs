@@ -140,6 +140,8 @@ impl Router {
     /// From here on the session gets live events. Whatever was published after its cursors is left to
     /// it as lags.
     fn make_live(&mut self, subscribe: Subscribe) {
+        // What waits was published before: it is behind the cursors, not live.
+        self.release();
         let Subscribe { session, snapshot, cursors, former } = subscribe;
         let Some(local) = self.registry.session_mut(session) else { return };
         local.live = true;

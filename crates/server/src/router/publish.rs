@@ -5,6 +5,7 @@ use switchboard_protocol::reply::{OkBody, Reply};
 use switchboard_protocol::{ConversationId, Seq, Signal, UserId};
 use tokio::time::Instant;
 
+use super::gather::Gathered;
 use super::registry::MembershipChange;
 use super::{Origin, Router, SessionOrigin, encode, encode_answer};
 use crate::frame;
@@ -32,6 +33,7 @@ impl Router {
             }
         }
         self.published = batch.number;
+        self.gathered(batch.more);
         self.unpark();
     }
 
@@ -41,6 +43,9 @@ impl Router {
         if let Some(event) = event {
             self.metrics.accepted.inc();
             self.recent.note(conversation, seq);
+            if !effects.is_empty() {
+                self.release();
+            }
             self.note_changes(conversation, seq, &effects);
             // Whoever comes in sees the event by which they do; whoever goes, too.
             for effect in &effects {
@@ -48,7 +53,15 @@ impl Router {
                     self.join(&effect.user, conversation, &name, seen, seq);
                 }
             }
-            self.deliver(&origin, conversation, &event, stored);
+            let own = match &origin {
+                Origin::Session(origin) => Some(origin.outbox.clone()),
+                Origin::Call(_) | Origin::Nobody => None,
+            };
+            let frame = frame::text(&event.to_json());
+            self.gather(conversation, Gathered { seq, frame, own, stored });
+            if !effects.is_empty() {
+                self.release();
+            }
             for effect in effects.iter().filter(|effect| effect.passage == Passage::Out) {
                 if let Some(user) = self.registry.find(&effect.user) {
                     self.registry.part(user, conversation);
@@ -98,35 +111,11 @@ impl Router {
         }
     }
 
-    fn deliver(&mut self, origin: &Origin, conversation: ConversationKey, event: &LogEvent, stored: Instant) {
-        let Some(head) = self.registry.head(conversation) else { return };
-        if event.seq <= head {
-            return;
-        }
-        let own = match origin {
-            Origin::Session(origin) => Some(&origin.outbox),
-            Origin::Call(_) | Origin::Nobody => None,
-        };
-        let frame = frame::text(&event.to_json());
-        let mut delivered = 0;
-        for outbox in self.registry.sessions_in(conversation) {
-            if own.is_some_and(|own| std::sync::Arc::ptr_eq(own, outbox)) {
-                outbox.own_event(conversation, event.seq);
-            } else if event.seq == head.next() {
-                outbox.push_event(conversation, event.seq, &frame, stored);
-                delivered += 1;
-            } else {
-                // Not seen here in between: the log has it.
-                outbox.push_lag(conversation, head, event.seq);
-            }
-        }
-        self.metrics.delivered.inc_by(delivered);
-        self.registry.set_head(conversation, event.seq);
-    }
-
     fn publish_cursor(&mut self, origin: Origin, committed: CommittedCursor) {
         let CommittedCursor { conversation, name, user, of, upto, moved, members } = committed;
         if moved {
+            // It tells of events that were published before it.
+            self.release();
             let signal = match of {
                 CursorOf::Read => Signal::Read { conversation: name.clone(), user: user.clone(), upto },
                 CursorOf::Received => {

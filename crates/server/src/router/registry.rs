@@ -167,6 +167,11 @@ impl Registry {
         self.conversations.get(&conversation).map(|local| local.head)
     }
 
+    /// How many of a conversation's members are here.
+    pub(super) fn online(&self, conversation: ConversationKey) -> usize {
+        self.conversations.get(&conversation).map_or(0, |local| local.online.len())
+    }
+
     /// Moves the head on; nothing happens for a conversation without members here.
     pub(super) fn set_head(&mut self, conversation: ConversationKey, head: Seq) {
         if let Some(local) = self.conversations.get_mut(&conversation) {

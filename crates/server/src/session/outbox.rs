@@ -13,6 +13,7 @@ use switchboard_protocol::{CloseCode, Seq};
 use tokio::time::Instant;
 
 use crate::metrics::{Drop, Metrics};
+use crate::router::Gathered;
 use crate::store::ConversationKey;
 
 /// Frames of capacity that an idle connection keeps.
@@ -86,27 +87,37 @@ impl Outbox {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a live event, or leaves it to the log.
-    pub(crate) fn push_event(&self, conversation: ConversationKey, seq: Seq, frame: &Bytes, stored: Instant) {
+    /// Queues live events of a conversation, oldest first, or leaves them to the log; how many were queued. Of the
+    /// connection's own, its `ok` tells instead.
+    pub(crate) fn push_events(&self, conversation: ConversationKey, events: &[Gathered]) -> u64 {
         let mut inner = self.lock();
-        if let Some(lag) = inner.lag(conversation) {
-            lag.missed = lag.missed.max(seq);
-        } else if inner.bytes + frame.len() > self.limit {
-            self.metrics.catching_up.inc();
-            let cursor = Seq(seq.0 - 1);
-            inner.lags.push_back(Lag { conversation, cursor, missed: seq, own: Vec::new() });
+        let (mut queued, mut fell_behind) = (0, false);
+        for event in events {
+            let own = event.own.as_ref().is_some_and(|own| std::ptr::eq(Arc::as_ptr(own), self));
+            let full = inner.bytes + event.frame.len() > self.limit;
+            match inner.lag(conversation) {
+                Some(lag) => {
+                    lag.missed = lag.missed.max(event.seq);
+                    lag.own.extend(own.then_some(event.seq));
+                }
+                None if own => {}
+                None if full => {
+                    self.metrics.catching_up.inc();
+                    let cursor = Seq(event.seq.0 - 1);
+                    inner.lags.push_back(Lag { conversation, cursor, missed: event.seq, own: Vec::new() });
+                    fell_behind = true;
+                }
+                None => {
+                    inner.bytes += event.frame.len();
+                    inner.frames.push_back(Queued { frame: event.frame.clone(), stored: Some(event.stored) });
+                    queued += 1;
+                }
+            }
+        }
+        if fell_behind || queued > 0 {
             inner.wake();
-        } else {
-            inner.push(Queued { frame: frame.clone(), stored: Some(stored) });
         }
-    }
-
-    /// Notes an event of the connection's own, which `ok` tells of instead.
-    pub(crate) fn own_event(&self, conversation: ConversationKey, seq: Seq) {
-        if let Some(lag) = self.lock().lag(conversation) {
-            lag.missed = lag.missed.max(seq);
-            lag.own.push(seq);
-        }
+        queued
     }
 
     /// Leaves the events after `cursor` up to `missed` to the log.

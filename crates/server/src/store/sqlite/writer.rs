@@ -73,7 +73,8 @@ impl Writer {
             // Before the commit: whatever a reader sees of this batch, it sees this number too.
             self.parts.state.mark.store(self.number, Ordering::SeqCst);
             let outcomes = self.write(batch);
-            if self.parts.batches.blocking_send(Batch { number: self.number, outcomes }).is_err() {
+            let batch = Batch { number: self.number, outcomes, more: !self.queue.is_empty() };
+            if self.parts.batches.blocking_send(batch).is_err() {
                 break;
             }
             self.scrub();

@@ -1,0 +1,5 @@
+//! The floors: what the machine itself can do, with nothing of a chat in it.
+
+pub(crate) mod append;
+pub(crate) mod sockets;
+pub(crate) mod sqlite;

@@ -1,0 +1,119 @@
+//! The floor of an acknowledgement: the same bytes appended to a file and made durable by `fdatasync`, one for all
+//! that wait, and acknowledged; no database, no network.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use hdrhistogram::Histogram;
+
+use crate::clock::{self, latencies};
+use crate::process::{self, LOAD_CORE, SERVER_CORE};
+
+/// Most messages of a commit, as in Switchboard.
+const BATCH: usize = 1_024;
+
+/// Before the measurement begins.
+const WARM_UP: Duration = Duration::from_millis(300);
+
+/// A message of one of the senders.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Message {
+    /// Of the sender, counted from 0.
+    pub(crate) sender: usize,
+    /// Of the sender's messages.
+    pub(crate) number: u64,
+    sent: Instant,
+}
+
+/// Something that makes a batch durable.
+pub(crate) trait Commit: Send {
+    /// Returns once the batch is on stable storage.
+    fn commit(&mut self, batch: &[Message]) -> anyhow::Result<()>;
+}
+
+/// Acknowledgements of a run.
+#[derive(Debug)]
+pub(crate) struct Acks {
+    /// Acknowledgements a second.
+    pub(crate) rate: f64,
+    /// From the send to the acknowledgement, in nanoseconds.
+    pub(crate) latency: Histogram<u64>,
+}
+
+/// A file that is appended to.
+pub(crate) struct Append {
+    file: File,
+    text: String,
+    buffer: Vec<u8>,
+}
+
+impl Append {
+    /// Messages of `len` bytes.
+    pub(crate) fn new(directory: &Path, len: usize) -> anyhow::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(directory.join("log"))?;
+        Ok(Self { file, text: "x".repeat(len), buffer: Vec::new() })
+    }
+}
+
+impl Commit for Append {
+    fn commit(&mut self, batch: &[Message]) -> anyhow::Result<()> {
+        self.buffer.clear();
+        batch.iter().for_each(|_| self.buffer.extend_from_slice(self.text.as_bytes()));
+        self.file.write_all(&self.buffer)?;
+        Ok(self.file.sync_data()?)
+    }
+}
+
+/// So many senders, each of whom sends the next message when the one before is acknowledged: the thread that
+/// commits is on the server's core, the senders are on that of the load.
+pub(crate) fn acks(commit: impl Commit + 'static, senders: usize, time: Duration) -> anyhow::Result<Acks> {
+    let (submit, queue) = bounded::<Message>(senders);
+    let (acknowledge, acknowledged) = bounded::<Vec<Message>>(senders);
+    process::pin(SERVER_CORE)?;
+    let writer = std::thread::spawn(move || write(commit, &queue, &acknowledge));
+    process::pin(LOAD_CORE)?;
+    for sender in 0..senders {
+        submit.send(Message { sender, number: 0, sent: clock::now() })?;
+    }
+    let mut latency = latencies()?;
+    let (begun, mut count) = (clock::now(), 0_u64);
+    let from = begun + WARM_UP;
+    loop {
+        let batch = acknowledged.recv().context("the writer failed")?;
+        let now = clock::now();
+        if now > from + time {
+            break;
+        }
+        for message in batch {
+            if now > from {
+                latency.saturating_record((now - message.sent).as_nanos() as u64);
+                count += 1;
+            }
+            submit.send(Message { number: message.number + 1, sent: clock::now(), ..message })?;
+        }
+    }
+    drop(submit);
+    while acknowledged.recv().is_ok() {}
+    writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+    Ok(Acks { rate: count as f64 / time.as_secs_f64(), latency })
+}
+
+fn write(
+    mut commit: impl Commit,
+    queue: &Receiver<Message>,
+    acknowledge: &Sender<Vec<Message>>,
+) -> anyhow::Result<()> {
+    while let Ok(first) = queue.recv() {
+        let mut batch = vec![first];
+        batch.extend(queue.try_iter().take(BATCH - 1));
+        commit.commit(&batch)?;
+        if acknowledge.send(batch).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

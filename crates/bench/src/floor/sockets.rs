@@ -1,0 +1,224 @@
+//! The floor of delivery: one thread, one epoll loop, frames that are encoded beforehand, and one `writev` for each
+//! connection and wake-up. It stores nothing, routes nothing and checks nothing.
+
+use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::process::Command;
+
+use anyhow::Context as _;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+
+use crate::process::Process;
+use crate::server::{Said, Server};
+use crate::stamp::Stamp;
+use crate::wire;
+
+/// Frames of one `writev`: what the server of Switchboard hands over at once.
+const SLICES: usize = 64;
+
+const LISTENER: Token = Token(usize::MAX);
+
+/// What the floor does with a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Answer {
+    /// Everybody but the sender gets one.
+    Everybody,
+    /// The sender gets one.
+    Sender,
+}
+
+/// The floor as a server under load, in a process of its own.
+pub(crate) struct Sockets {
+    process: Process,
+    address: SocketAddr,
+}
+
+impl Sockets {
+    pub(crate) fn start(answer: Answer, len: usize) -> anyhow::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        let answer = if answer == Answer::Everybody { "everybody" } else { "sender" };
+        command.args(["bench", "floor", "--answer", answer, "--len", &len.to_string()]);
+        let mut process = Process::start(&mut command)?;
+        let address = process.address()?;
+        Ok(Self { process, address })
+    }
+}
+
+impl Server for Sockets {
+    fn name(&self) -> &'static str {
+        "floor"
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn process(&self) -> &Process {
+        &self.process
+    }
+
+    fn request(&self, _: usize) -> Vec<u8> {
+        wire::request("/", "")
+    }
+
+    fn greeting(&self, _: usize) -> Option<String> {
+        Some("hello".to_owned())
+    }
+
+    fn understand(&self, _: usize, frame: &[u8]) -> Said {
+        if frame == b"welcome" { Said::Ready } else { Said::Delivered }
+    }
+
+    /// As long as one of Switchboard's.
+    fn message(&self, user: usize, id: u64, text: &str) -> String {
+        format!(r##"{{"type":"send","id":{id},"to":"#bench","key":"{user}-{id}","text":"{text}"}}"##)
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    greeted: bool,
+    /// Bytes of frames that it has still to get.
+    owed: usize,
+}
+
+/// Serves until it is killed. `len` is the length of a text, as the messages carry it.
+#[expect(clippy::print_stdout, reason = "whoever started it reads the address there")]
+pub(crate) fn serve(answer: Answer, len: usize) -> anyhow::Result<()> {
+    let mut listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    println!("listening on http://{}", listener.local_addr()?);
+    let mut poll = Poll::new()?;
+    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    let mut floor = Floor { answer, frame: delivery(len), connections: Vec::new() };
+    let mut events = Events::with_capacity(1_024);
+    let mut scratch = vec![0; 256 * 1024];
+    loop {
+        poll.poll(&mut events, None)?;
+        for event in &events {
+            match event.token() {
+                LISTENER => floor.accept(&listener, &poll)?,
+                Token(n) if event.is_readable() => floor.read(n, &mut scratch)?,
+                Token(_) => {}
+            }
+        }
+        floor.write();
+    }
+}
+
+/// A frame as Switchboard delivers it.
+fn delivery(len: usize) -> Vec<u8> {
+    let text = Stamp { number: 0, due: 0 }.text(len);
+    let event = format!(
+        r##"{{"type":"message","conversation":"#bench","seq":1000,"from":"u0","at":"2026-11-23T12:00:00.000Z","key":"1000","text":"{text}"}}"##
+    );
+    let mut frame = vec![0x81, 126];
+    frame.extend((event.len() as u16).to_be_bytes());
+    frame.extend(event.as_bytes());
+    frame
+}
+
+struct Floor {
+    answer: Answer,
+    frame: Vec<u8>,
+    connections: Vec<Option<Connection>>,
+}
+
+impl Floor {
+    fn accept(&mut self, listener: &TcpListener, poll: &Poll) -> anyhow::Result<()> {
+        loop {
+            let (mut stream, _) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error).context("cannot accept"),
+            };
+            stream.set_nodelay(true)?;
+            let token = Token(self.connections.len());
+            poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+            self.connections.push(Some(Connection { stream, greeted: false, owed: 0 }));
+        }
+    }
+
+    fn read(&mut self, n: usize, scratch: &mut [u8]) -> anyhow::Result<()> {
+        let mut filled = 0;
+        let Some(Some(connection)) = self.connections.get_mut(n) else { return Ok(()) };
+        let ended = loop {
+            match connection.stream.read(&mut scratch[filled..]) {
+                Ok(0) => break true,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break false,
+                Err(_) => break true,
+            }
+        };
+        let input = scratch.get(..filled).unwrap_or_default();
+        if ended {
+            self.connections[n] = None;
+        } else if !input.is_empty() && !connection.greeted {
+            connection.greet(input)?;
+        } else {
+            self.owe(n, frames(input));
+        }
+        Ok(())
+    }
+
+    fn owe(&mut self, from: usize, count: usize) {
+        for (n, connection) in self.connections.iter_mut().enumerate() {
+            if let Some(connection) = connection.as_mut().filter(|c| c.greeted)
+                && (n == from) == (self.answer == Answer::Sender)
+            {
+                connection.owed += count * self.frame.len();
+            }
+        }
+    }
+
+    fn write(&mut self) {
+        for place in &mut self.connections {
+            let Some(connection) = place else { continue };
+            if connection.owed > 0 && connection.pay(&self.frame).is_err() {
+                *place = None;
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Answers the handshake, and the greeting behind it.
+    fn greet(&mut self, input: &[u8]) -> anyhow::Result<()> {
+        if input.starts_with(b"GET ") {
+            self.stream.write_all(
+                b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+            )?;
+        } else {
+            self.stream.write_all(b"\x81\x07welcome")?;
+            self.greeted = true;
+        }
+        Ok(())
+    }
+
+    fn pay(&mut self, frame: &[u8]) -> std::io::Result<()> {
+        while self.owed > 0 {
+            // What has left of the first frame.
+            let offset = (frame.len() - self.owed % frame.len()) % frame.len();
+            let mut slices = [IoSlice::new(frame); SLICES];
+            slices[0] = IoSlice::new(&frame[offset..]);
+            let filled = self.owed.div_ceil(frame.len()).min(SLICES);
+            match self.stream.write_vectored(&slices[..filled]) {
+                Ok(count) => self.owed -= count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many whole frames there are. The load writes them in one go, and they are far shorter than the buffer.
+fn frames(mut input: &[u8]) -> usize {
+    let mut count = 0;
+    // The four bytes of the mask follow the length.
+    while let Ok(Some((_, used))) = wire::decode(input) {
+        count += 1;
+        input = input.get(used + 4..).unwrap_or_default();
+    }
+    count
+}

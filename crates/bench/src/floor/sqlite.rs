@@ -1,0 +1,63 @@
+//! The floor of an acknowledgement by SQLite: the tables of Switchboard, the rows that a message must change in them,
+//! `synchronous=FULL`, group commit; no checks, no network.
+
+use std::path::Path;
+
+use rusqlite::{Connection, params};
+
+use super::append::{Commit, Message};
+
+/// The database, with a conversation and a member for each sender.
+pub(crate) struct Sqlite {
+    db: Connection,
+    body: String,
+}
+
+impl Sqlite {
+    /// `schema` is that of Switchboard; `len` the length of a text.
+    pub(crate) fn new(directory: &Path, schema: &str, senders: usize, len: usize) -> anyhow::Result<Self> {
+        let db = Connection::open(directory.join("floor.db"))?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        db.pragma_update(None, "synchronous", "FULL")?;
+        db.pragma_update(None, "secure_delete", "ON")?;
+        db.execute_batch(schema)?;
+        db.execute_batch("BEGIN")?;
+        for n in 0..senders as i64 {
+            db.execute("INSERT INTO users (id, name) VALUES (?1, ?2)", params![n, format!("u{n}")])?;
+            db.execute(
+                "INSERT INTO conversations (id, name, public, head, messages, last_message, members, admins, at)
+                 VALUES (?1, ?2, 0, 0, 0, 0, 2, 0, 0)",
+                params![n, format!("@u{n}:v{n}")],
+            )?;
+        }
+        db.execute_batch("COMMIT")?;
+        Ok(Self { db, body: format!(r#"{{"text":"{}"}}"#, "x".repeat(len)) })
+    }
+}
+
+impl Commit for Sqlite {
+    fn commit(&mut self, batch: &[Message]) -> anyhow::Result<()> {
+        let at = 1_763_899_200_000_i64;
+        self.db.execute_batch("BEGIN IMMEDIATE")?;
+        {
+            let mut event = self.db.prepare_cached(
+                "INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body)
+                 VALUES (?1, ?2, 1, ?1, ?3, ?2, ?4, ?5)",
+            )?;
+            let mut conversation = self.db.prepare_cached(
+                "UPDATE conversations SET head = ?2, messages = ?2, last_message = ?2, at = ?3 WHERE id = ?1",
+            )?;
+            let mut member = self.db.prepare_cached(
+                "INSERT OR REPLACE INTO members (conversation, user, role, since, read, received, sent,
+                 read_messages, read_sent) VALUES (?1, ?1, 1, 0, ?2, ?2, ?2, ?2, ?2)",
+            )?;
+            for Message { sender, number, .. } in batch {
+                let (sender, seq) = (*sender as i64, *number as i64 + 1);
+                event.execute(params![sender, seq, at, seq.to_string(), self.body])?;
+                conversation.execute(params![sender, seq, at])?;
+                member.execute(params![sender, seq])?;
+            }
+        }
+        Ok(self.db.execute_batch("COMMIT")?)
+    }
+}

@@ -1,0 +1,109 @@
+//! `switchboard bench`: load over real sockets, the floors that it is held against, and the report of both.
+//!
+//! It starts the servers that it measures by itself, on a loopback address and on a core of their own, on an empty
+//! directory, and ends them. Every run checks that what was delivered is complete and in order, and fails if not.
+
+mod clock;
+mod floor;
+mod load;
+mod process;
+mod report;
+mod scenario;
+mod server;
+mod stamp;
+mod switchboard;
+mod wire;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand, ValueEnum};
+
+use self::floor::sockets::{self, Answer};
+use self::report::Report;
+use self::scenario::Context;
+
+/// The secret that the servers under load verify tokens with.
+pub use self::switchboard::SECRET;
+
+/// What of the product is measured, beside the program itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Product {
+    /// Makes a token for a user, signed with [`SECRET`].
+    pub mint: fn(&str) -> anyhow::Result<String>,
+    /// The tables of its store, as SQL.
+    pub schema: &'static str,
+}
+
+/// The flags of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    floor: Option<Hidden>,
+    /// What to measure [default: all of them]
+    #[arg(value_enum)]
+    scenarios: Vec<Scenario>,
+    /// How often each is measured; the median counts
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Seconds that one measurement takes
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Where the data of the servers goes, below a directory that is removed: on a disk, not in memory
+    #[arg(long, default_value = ".", value_name = "DIRECTORY")]
+    scratch: PathBuf,
+    /// Writes the figures as JSON there, too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Hidden {
+    /// The floor, as a server.
+    #[command(hide = true)]
+    Floor {
+        #[arg(long)]
+        answer: Answer,
+        #[arg(long)]
+        len: usize,
+    },
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    /// One sender, 1,000 receivers
+    Fanout,
+    /// 1 to 512 senders who wait for each acknowledgement
+    Ack,
+}
+
+/// Measures, and returns the table of what was found.
+///
+/// # Errors
+/// A server does not start, or something was lost, came twice or out of order.
+pub fn run(args: &BenchArgs, product: &Product) -> anyhow::Result<String> {
+    if let Some(Hidden::Floor { answer, len }) = args.floor {
+        return sockets::serve(answer, len).map(|()| String::new());
+    }
+    rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
+    let mut context = Context {
+        product,
+        scratch: &args.scratch,
+        rounds: args.rounds,
+        time: Duration::from_secs_f64(args.seconds),
+        report: Report::new(),
+    };
+    let all = if args.scenarios.is_empty() { Scenario::value_variants() } else { &args.scenarios };
+    for scenario in all {
+        match scenario {
+            Scenario::Fanout => scenario::fanout::run(&mut context, 1_000)?,
+            Scenario::Ack => scenario::ack::run(&mut context, &[1, 8, 64, 512])?,
+        }
+    }
+    if let Some(path) = &args.json {
+        std::fs::write(path, context.report.to_json()?).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(context.report.to_table())
+}

@@ -1,0 +1,176 @@
+//! What was measured: figures by scenario and subject, their medians, and the ratios to a reference of the same run.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// All figures of a run.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Report {
+    /// What it ran on.
+    machine: BTreeMap<&'static str, String>,
+    figures: Vec<Figure>,
+    notes: Vec<String>,
+}
+
+/// A figure of one subject, once for each round.
+#[derive(Debug, Serialize)]
+struct Figure {
+    scenario: String,
+    subject: String,
+    name: String,
+    unit: String,
+    median: f64,
+    values: Vec<f64>,
+}
+
+/// What a table line is found by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Name<'a> {
+    pub(crate) scenario: &'a str,
+    pub(crate) subject: &'a str,
+    pub(crate) figure: &'a str,
+    pub(crate) unit: &'a str,
+}
+
+impl Report {
+    pub(crate) fn new() -> Self {
+        Self { machine: machine(), ..Self::default() }
+    }
+
+    /// Adds the figure of another round.
+    pub(crate) fn add(&mut self, name: Name<'_>, value: f64) {
+        let Name { scenario, subject, figure, unit } = name;
+        let same = |f: &&mut Figure| f.scenario == scenario && f.subject == subject && f.name == figure;
+        let place = match self.figures.iter_mut().find(same) {
+            Some(place) => place,
+            None => {
+                self.figures.push(Figure {
+                    scenario: scenario.to_owned(),
+                    subject: subject.to_owned(),
+                    name: figure.to_owned(),
+                    unit: unit.to_owned(),
+                    median: 0.0,
+                    values: Vec::new(),
+                });
+                let last = self.figures.len() - 1;
+                &mut self.figures[last]
+            }
+        };
+        place.values.push(value);
+        place.median = median(&place.values);
+    }
+
+    /// Adds the percentiles of latencies in nanoseconds, in milliseconds.
+    pub(crate) fn add_latency(&mut self, scenario: &str, subject: &str, latency: &Histogram<u64>) {
+        for (figure, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
+            let name = Name { scenario, subject, figure, unit: "ms" };
+            self.add(name, latency.value_at_quantile(quantile) as f64 / 1e6);
+        }
+    }
+
+    /// Says something that the reader of the figures should know.
+    pub(crate) fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
+    /// The figures as JSON.
+    pub(crate) fn to_json(&self) -> anyhow::Result<String> {
+        Ok(serde_json::to_string_pretty(self)?)
+    }
+
+    /// The figures as a table in Markdown: a line for each figure, with the ratio to the same figure of `floor`.
+    pub(crate) fn to_table(&self) -> String {
+        let mut table = String::from("| scenario | figure | subject | median | min – max | × floor |\n|---|---|---|--:|--:|--:|\n");
+        for figure in &self.figures {
+            let Figure { scenario, subject, name, unit, median, values } = figure;
+            let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+            let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let floor = self.figures.iter().find(|f| {
+                f.scenario == *scenario && f.name == *name && f.subject.starts_with("floor") && f.subject != *subject
+            });
+            let ratio = floor.filter(|f| f.median > 0.0).map_or(String::new(), |f| format!("{:.2}", median / f.median));
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                table,
+                "| {scenario} | {name}, {unit} | {subject} | {} | {} – {} | {ratio} |",
+                short(*median),
+                short(least),
+                short(most)
+            );
+        }
+        for note in &self.notes {
+            let _ = writeln!(table, "\nNote: {note}");
+        }
+        table
+    }
+}
+
+/// The middle one; of an even number, the mean of the two.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => 0.0,
+        odd if odd % 2 == 1 => sorted[middle],
+        _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
+    }
+}
+
+/// Three digits, or all before the point.
+fn short(value: f64) -> String {
+    match value.abs() {
+        100.0.. => format!("{value:.0}"),
+        10.0..100.0 => format!("{value:.1}"),
+        1.0..10.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+fn machine() -> BTreeMap<&'static str, String> {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_once(':').map_or(String::new(), |(_, value)| value.trim().to_owned())
+    };
+    let cores = read("/proc/cpuinfo").lines().filter(|line| line.starts_with("processor")).count();
+    BTreeMap::from([
+        ("processor", field(&read("/proc/cpuinfo"), "model name")),
+        ("cores", cores.to_string()),
+        ("memory", field(&read("/proc/meminfo"), "MemTotal")),
+        ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let mut report = Report::default();
+        for (subject, values) in [("floor", [1.0, 9.0, 2.0]), ("switchboard", [4.0, 3.0, 3.5])] {
+            for value in values {
+                report.add(Name { scenario: "fanout", subject, figure: "cpu", unit: "µs" }, value);
+            }
+        }
+        report
+    }
+
+    #[test]
+    fn a_table_has_medians_and_their_ratio_to_the_floor() {
+        let table = report().to_table();
+        assert!(table.contains("| fanout | cpu, µs | floor | 2.00 | 1.00 – 9.00 |  |"), "{table}");
+        assert!(table.contains("| fanout | cpu, µs | switchboard | 3.50 | 3.00 – 4.00 | 1.75 |"), "{table}");
+    }
+
+    #[test]
+    fn the_median_of_two_is_between_them() {
+        assert_eq!(median(&[3.0, 1.0]), 2.0);
+    }
+}

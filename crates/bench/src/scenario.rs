@@ -1,0 +1,32 @@
+//! What is measured.
+
+pub(crate) mod ack;
+pub(crate) mod fanout;
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::Product;
+use crate::report::Report;
+
+/// Bytes of a message's text.
+pub(crate) const TEXT: usize = 200;
+
+/// What every scenario needs.
+pub(crate) struct Context<'a> {
+    pub(crate) product: &'a Product,
+    /// Where the data of servers goes.
+    pub(crate) scratch: &'a Path,
+    pub(crate) rounds: u32,
+    /// How long a measurement takes; the counts of users go down with a short one.
+    pub(crate) time: Duration,
+    pub(crate) report: Report,
+}
+
+impl Context<'_> {
+    /// Tells whoever waits how far it is.
+    #[expect(clippy::print_stderr, reason = "a person waits for minutes")]
+    pub(crate) fn progress(&self, text: &str) {
+        eprintln!("{text}");
+    }
+}

@@ -1,0 +1,126 @@
+//! Senders who each wait for the acknowledgement of one message before they send the next: how many a second, how long.
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure};
+use hdrhistogram::Histogram;
+
+use super::{Context, TEXT};
+use crate::clock::{self, latencies};
+use crate::floor::append::{Acks, Append, acks};
+use crate::floor::sqlite::Sqlite;
+use crate::load::{Heard, Load, Replies};
+use crate::process;
+use crate::report::Name;
+use crate::server::{self, Said, Server as _};
+use crate::stamp::{Stamp, number_after};
+use crate::switchboard::{Switchboard, message};
+
+/// Before the measurement begins.
+const WARM_UP: Duration = Duration::from_millis(300);
+
+/// Bytes of a message around its text, in the log.
+const AROUND: usize = 100;
+
+pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Result<()> {
+    for round in 1..=context.rounds {
+        for &count in senders {
+            context.progress(&format!("ack: round {round} of {}, {count} senders", context.rounds));
+            let directory = process::scratch(context.scratch)?;
+            let append = Append::new(directory.path(), TEXT + AROUND)?;
+            let raw = acks(append, count, context.time)?;
+            tell(context, "raw fdatasync", count, &raw);
+            let sqlite = Sqlite::new(directory.path(), context.product.schema, count, TEXT)?;
+            let floor = acks(sqlite, count, context.time)?;
+            tell(context, "floor: SQLite", count, &floor);
+            let server = Switchboard::start(context.product, context.scratch)?;
+            let cpu = server.process().cpu()?;
+            let ours = measure(&server, count, context.time)?;
+            tell(context, "switchboard", count, &ours);
+            let cpu = (server.process().cpu()? - cpu) * 1e6 / (ours.latency.len() as f64);
+            let scenario = format!("ack, {count} senders");
+            context.report.add(
+                Name { scenario: &scenario, subject: "switchboard", figure: "cpu a message", unit: "µs" },
+                cpu,
+            );
+        }
+    }
+    Ok(())
+}
+
+fn tell(context: &mut Context<'_>, subject: &str, senders: usize, acks: &Acks) {
+    let scenario = format!("ack, {senders} senders");
+    context.report.add(Name { scenario: &scenario, subject, figure: "acks", unit: "/s" }, acks.rate);
+    context.report.add_latency(&scenario, subject, &acks.latency);
+}
+
+struct Senders {
+    begun: Instant,
+    end: Instant,
+    from: Instant,
+    /// Of each sender, how many messages were sent, and when the last.
+    sent: Vec<(u64, Instant)>,
+    waiting: usize,
+    count: u64,
+    latency: Histogram<u64>,
+}
+
+impl Senders {
+    fn say(&mut self, user: usize) -> String {
+        let (number, last) = &mut self.sent[user];
+        *last = clock::now();
+        let stamp = Stamp { number: *number, due: (*last - self.begun).as_nanos() as u64 };
+        *number += 1;
+        message(&format!("@v{user}"), *number, &stamp.text(TEXT))
+    }
+
+    fn acknowledged(&mut self, user: usize, frame: &[u8], replies: &mut Replies) -> anyhow::Result<()> {
+        let (number, last) = self.sent[user];
+        let seq = number_after(frame, r#""seq":"#);
+        ensure!(seq == Some(number), "message {number} of {user} was acknowledged as {seq:?}");
+        let now = clock::now();
+        if (self.from..self.end).contains(&now) {
+            self.count += 1;
+            self.latency.saturating_record((now - last).as_nanos() as u64);
+        }
+        if now < self.end {
+            replies.say(user, self.say(user));
+        } else {
+            self.waiting -= 1;
+        }
+        Ok(())
+    }
+}
+
+/// Acknowledgements over sockets. Every sender writes to a conversation of their own, which is the most that there
+/// is to do.
+pub(crate) fn measure(server: &Switchboard<'_>, senders: usize, time: Duration) -> anyhow::Result<Acks> {
+    let mut load = Load::new()?;
+    server::join(server, &mut load, senders)?;
+    let begun = clock::now();
+    let from = begun + WARM_UP;
+    let state = RefCell::new(Senders {
+        begun,
+        from,
+        end: from + time,
+        sent: vec![(0, begun); senders],
+        waiting: senders,
+        count: 0,
+        latency: latencies()?,
+    });
+    for user in 0..senders {
+        let text = state.borrow_mut().say(user);
+        load.say(user, &text)?;
+    }
+    let mut hear = |user: usize, heard: Heard<'_>, replies: &mut Replies| {
+        let Heard::Text(frame) = heard else { bail!("the server closed connection {user}") };
+        match server.understand(user, frame) {
+            Said::Acked => state.borrow_mut().acknowledged(user, frame, replies),
+            other => bail!("{other:?} in place of an acknowledgement: {}", String::from_utf8_lossy(frame)),
+        }
+    };
+    load.run_until(&mut hear, || state.borrow().waiting == 0)?;
+    let state = state.into_inner();
+    Ok(Acks { rate: state.count as f64 / time.as_secs_f64(), latency: state.latency })
+}

@@ -1,0 +1,184 @@
+//! Switchboard itself, as `switchboard serve` runs it: durable and authenticated. The rates and the limits of
+//! connections for each address and user are off, since all the load comes from one machine.
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::Path;
+use std::process::Command;
+
+use memchr::memmem;
+use tempfile::TempDir;
+
+use crate::load::{Heard, Load, Replies};
+use crate::process::{self, Process};
+use crate::server::{Said, Server};
+use crate::{Product, wire};
+
+/// The room of [`Server::message`].
+pub(crate) const ROOM: &str = "#bench";
+
+/// Unlimited, each of them (0).
+const OFF: [&str; 5] = [
+    "CONNECTIONS_PER_USER",
+    "CONNECTIONS_PER_ADDRESS",
+    "SENDS_PER_CONNECTION",
+    "SENDS_PER_USER",
+    "FRAMES_PER_CONNECTION",
+];
+
+/// A secret of nobody's.
+pub const SECRET: &str = "the secret of a measurement, known to everybody";
+
+/// A server with its data.
+pub(crate) struct Switchboard<'a> {
+    product: &'a Product,
+    process: Process,
+    address: SocketAddr,
+    data: TempDir,
+}
+
+impl<'a> Switchboard<'a> {
+    /// Starts one on an empty directory below `scratch`.
+    pub(crate) fn start(product: &'a Product, scratch: &Path) -> anyhow::Result<Self> {
+        let data = process::scratch(scratch)?;
+        let (process, address) = launch(data.path(), "127.0.0.1:0")?;
+        Ok(Self { product, process, address, data })
+    }
+
+    /// Ends it as a power cut would, and starts it again on the same port.
+    pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
+        self.process.kill()?;
+        (self.process, self.address) = launch(self.data.path(), &self.address.to_string())?;
+        Ok(())
+    }
+
+    /// What a client of `user` says first, with the cursors that it has.
+    pub(crate) fn hello(&self, user: usize, cursors: &[(String, u64)]) -> String {
+        let token = (self.product.mint)(&name(user)).unwrap_or_default();
+        let mut hello = format!(r#"{{"type":"hello","token":"{token}","cursors":{{"#);
+        for (n, (conversation, seq)) in cursors.iter().enumerate() {
+            let comma = if n > 0 { "," } else { "" };
+            // Writing to a string does not fail.
+            let _ = write!(hello, r#"{comma}"{conversation}":{seq}"#);
+        }
+        hello.push_str("}}");
+        hello
+    }
+
+    /// Makes a room for `members`, the first of whom is its admin.
+    pub(crate) fn make_room(&self, room: &str, members: Range<usize>) -> anyhow::Result<()> {
+        let id = room.trim_start_matches('#');
+        let admin = members.start;
+        let create = format!(r#"{{"type":"create","id":0,"room":"{id}","public":true}}"#);
+        let invites = members.skip(1).map(|user| {
+            let user = name(user);
+            format!(r##"{{"type":"invite","id":0,"conversation":"{room}","user":"{user}"}}"##)
+        });
+        self.says(admin, std::iter::once(create).chain(invites))
+    }
+
+    /// Says commands as `user`, one after the other without waiting, and waits until all are answered.
+    pub(crate) fn says(&self, user: usize, commands: impl Iterator<Item = String>) -> anyhow::Result<()> {
+        /// Commands on their way: the server reads on at half as many answers.
+        const AHEAD: usize = 256;
+        let mut load = Load::new()?;
+        load.connect(self.address, self.request(user));
+        let hello = self.hello(user, &[]);
+        let mut commands = commands.peekable();
+        let (mut ready, mut said, answered) = (false, 0, Cell::new(0));
+        let finished = Cell::new(false);
+        let mut hear = |_: usize, heard: Heard<'_>, replies: &mut Replies| {
+            match heard {
+                Heard::Open => replies.say(0, hello.clone()),
+                Heard::Gone => anyhow::bail!("the server closed the connection"),
+                Heard::Text(text) => match self.understand(user, text) {
+                    Said::Ready => ready = true,
+                    Said::Acked => answered.set(answered.get() + 1),
+                    _ => {}
+                },
+            }
+            while ready && said < answered.get() + AHEAD {
+                let Some(command) = commands.next() else { break };
+                replies.say(0, command);
+                said += 1;
+            }
+            finished.set(ready && commands.peek().is_none() && answered.get() == said);
+            Ok(())
+        };
+        load.run_until(&mut hear, || finished.get())
+    }
+}
+
+impl Server for Switchboard<'_> {
+    fn name(&self) -> &'static str {
+        "switchboard"
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn process(&self) -> &Process {
+        &self.process
+    }
+
+    fn request(&self, _: usize) -> Vec<u8> {
+        wire::request("/v1/ws", "sec-websocket-protocol: switchboard.v1\r\n")
+    }
+
+    fn greeting(&self, user: usize) -> Option<String> {
+        Some(self.hello(user, &[]))
+    }
+
+    fn understand(&self, _: usize, frame: &[u8]) -> Said {
+        if is(frame, "message") {
+            Said::Delivered
+        } else if is(frame, "ok") {
+            Said::Acked
+        } else if is(frame, "welcome") {
+            Said::Ready
+        } else {
+            Said::Other
+        }
+    }
+
+    fn message(&self, _: usize, id: u64, text: &str) -> String {
+        message(ROOM, id, text)
+    }
+}
+
+/// A `send` to any conversation.
+pub(crate) fn message(to: &str, id: u64, text: &str) -> String {
+    format!(r#"{{"type":"send","id":{id},"to":"{to}","key":"{id}","text":"{text}"}}"#)
+}
+
+/// A user's id.
+pub(crate) fn name(user: usize) -> String {
+    format!("u{user}")
+}
+
+/// Whether a frame is of this type.
+pub(crate) fn is(frame: &[u8], kind: &str) -> bool {
+    frame.strip_prefix(br#"{"type":""#).is_some_and(|rest| {
+        rest.strip_prefix(kind.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'"'))
+    })
+}
+
+/// What an error frame says.
+pub(crate) fn refusal(frame: &[u8]) -> Option<String> {
+    memmem::find(frame, br#""code":"#).map(|_| String::from_utf8_lossy(frame).into_owned())
+}
+
+fn launch(data: &Path, listen: &str) -> anyhow::Result<(Process, SocketAddr)> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["serve", "--listen", listen, "--data"]).arg(data);
+    command.env("SWITCHBOARD_AUTH_SECRET", SECRET).env("SWITCHBOARD_LOG_LEVEL", "error");
+    for limit in OFF {
+        command.env(format!("SWITCHBOARD_LIMITS_{limit}"), "0");
+    }
+    let mut process = Process::start(&mut command)?;
+    let address = process.address()?;
+    Ok((process, address))
+}

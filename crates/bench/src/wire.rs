@@ -1,0 +1,127 @@
+//! WebSocket frames (RFC 6455) from the client's side, over bytes that somebody else reads and writes: what a load
+//! generator needs of them. Everything is in text frames without fragments; what a server pings is told.
+
+use memchr::memmem;
+
+const FIN: u8 = 0x80;
+const MASKED: u8 = 0x80;
+const TEXT: u8 = 1;
+const CLOSE: u8 = 8;
+const PING: u8 = 9;
+const PONG: u8 = 10;
+
+/// Any key is as good: the mask protects proxies from hostile pages (RFC 6455 section 10.3), and there are none of
+/// either on a loopback address.
+const MASK: [u8; 4] = [0x5a, 0x31, 0xc4, 0x8e];
+
+/// A frame from the server.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Incoming<'a> {
+    Text(&'a [u8]),
+    Ping(&'a [u8]),
+    Pong,
+    Close,
+}
+
+/// The handshake's request (RFC 6455 section 4.1). `headers` are whole lines.
+pub(crate) fn request(path: &str, headers: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+    )
+    .into_bytes()
+}
+
+/// The length of the handshake's answer, once it is whole; an error if it is a refusal.
+pub(crate) fn response(input: &[u8]) -> Result<Option<usize>, String> {
+    let Some(end) = memmem::find(input, b"\r\n\r\n") else { return Ok(None) };
+    if input.starts_with(b"HTTP/1.1 101") {
+        Ok(Some(end + 4))
+    } else {
+        Err(String::from_utf8_lossy(input).lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+/// Appends a text frame.
+pub(crate) fn text(out: &mut Vec<u8>, payload: &[u8]) {
+    frame(out, TEXT, payload);
+}
+
+/// Appends the answer to a ping.
+pub(crate) fn pong(out: &mut Vec<u8>, payload: &[u8]) {
+    frame(out, PONG, payload);
+}
+
+fn frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+    out.push(FIN | opcode);
+    match payload.len() {
+        short @ 0..=125 => out.push(MASKED | short as u8),
+        medium @ 126..=0xffff => {
+            out.push(MASKED | 126);
+            out.extend((medium as u16).to_be_bytes());
+        }
+        long => {
+            out.push(MASKED | 127);
+            out.extend((long as u64).to_be_bytes());
+        }
+    }
+    out.extend(MASK);
+    out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key));
+}
+
+/// The first frame of `input` and its length; `None` while it is incomplete.
+pub(crate) fn decode(input: &[u8]) -> Result<Option<(Incoming<'_>, usize)>, String> {
+    let [first, second, rest @ ..] = input else { return Ok(None) };
+    let (len, start) = match (second & 0x7f, rest) {
+        (126, [a, b, ..]) => (usize::from(u16::from_be_bytes([*a, *b])), 4),
+        (127, [a, b, c, d, e, f, g, h, ..]) => {
+            (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]) as usize, 10)
+        }
+        (126 | 127, _) => return Ok(None),
+        (short, _) => (usize::from(short), 2),
+    };
+    let Some(payload) = input.get(start..start + len) else { return Ok(None) };
+    let frame = match first & 0x0f {
+        TEXT => Incoming::Text(payload),
+        PING => Incoming::Ping(payload),
+        PONG => Incoming::Pong,
+        CLOSE => Incoming::Close,
+        other => return Err(format!("a frame with opcode {other}")),
+    };
+    Ok(Some((frame, start + len)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_masked() {
+        let mut out = Vec::new();
+        text(&mut out, b"hi");
+        assert_eq!(out, [0x81, 0x82, 0x5a, 0x31, 0xc4, 0x8e, b'h' ^ 0x5a, b'i' ^ 0x31]);
+    }
+
+    #[test]
+    fn a_frame_is_read_when_it_is_whole() {
+        for len in [0, 125, 126, 0xffff, 0x1_0000] {
+            let payload = vec![b'x'; len];
+            let mut frame = Vec::new();
+            text(&mut frame, &payload);
+            // As a server sends it: not masked.
+            let head = frame.len() - len - 4;
+            frame.drain(head..head + 4);
+            frame[1] &= 0x7f;
+            frame[head..].copy_from_slice(&payload);
+            assert_eq!(decode(&frame), Ok(Some((Incoming::Text(&payload), frame.len()))));
+            assert_eq!(decode(&frame[..frame.len() - 1]), Ok(None));
+        }
+    }
+
+    #[test]
+    fn a_refused_handshake_says_why() {
+        assert_eq!(response(b"HTTP/1.1 101 Switching\r\n"), Ok(None));
+        assert_eq!(response(b"HTTP/1.1 101 Switching\r\n\r\nrest"), Ok(Some(26)));
+        assert_eq!(response(b"HTTP/1.1 429 Too Many\r\n\r\n"), Err("HTTP/1.1 429 Too Many".to_owned()));
+    }
+}

@@ -1,0 +1,28 @@
+//! `switchboard bench`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use switchboard_bench::{BenchArgs, Product, SECRET};
+use switchboard_protocol::UserId;
+
+use super::output;
+use crate::auth::Authenticator;
+use crate::config::{AuthConfig, AuthKey, Secret};
+use crate::store::sqlite;
+
+/// How long a token of a measurement lives: longer than any of them.
+const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+
+/// Measures this program, and prints what was found.
+pub(super) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
+    let table = switchboard_bench::run(args, &Product { mint, schema: sqlite::SCHEMA })?;
+    output::line(&table)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn mint(user: &str) -> anyhow::Result<String> {
+    let key = Some(AuthKey::Secret(Secret::new(SECRET)?));
+    let authenticator = Authenticator::new(&AuthConfig { key, ..AuthConfig::default() })?;
+    Ok(authenticator.mint(&UserId::parse(user)?, LIFETIME)?)
+}

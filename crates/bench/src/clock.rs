@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 /// The moment.
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures the time that passes, and runs on no runtime")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark measures the time that passes, and runs on no runtime"
+)]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }

@@ -103,7 +103,8 @@ pub fn run(args: &BenchArgs, product: &Product) -> anyhow::Result<String> {
         }
     }
     if let Some(path) = &args.json {
-        std::fs::write(path, context.report.to_json()?).with_context(|| format!("cannot write {}", path.display()))?;
+        std::fs::write(path, context.report.to_json()?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(context.report.to_table())
 }

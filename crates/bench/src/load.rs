@@ -267,7 +267,9 @@ impl Connection {
             match self.stream.write(&self.unsent) {
                 Ok(count) if count == self.unsent.len() => self.unsent = Vec::new(),
                 Ok(count) => drop(self.unsent.drain(..count)),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => break,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {
+                    break;
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).context("cannot write"),
             }

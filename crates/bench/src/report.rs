@@ -85,15 +85,22 @@ impl Report {
 
     /// The figures as a table in Markdown: a line for each figure, with the ratio to the same figure of `floor`.
     pub(crate) fn to_table(&self) -> String {
-        let mut table = String::from("| scenario | figure | subject | median | min – max | × floor |\n|---|---|---|--:|--:|--:|\n");
+        let mut table = String::from(
+            "| scenario | figure | subject | median | min – max | × floor |\n|---|---|---|--:|--:|--:|\n",
+        );
         for figure in &self.figures {
             let Figure { scenario, subject, name, unit, median, values } = figure;
             let least = values.iter().copied().fold(f64::INFINITY, f64::min);
             let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let floor = self.figures.iter().find(|f| {
-                f.scenario == *scenario && f.name == *name && f.subject.starts_with("floor") && f.subject != *subject
+                f.scenario == *scenario
+                    && f.name == *name
+                    && f.subject.starts_with("floor")
+                    && f.subject != *subject
             });
-            let ratio = floor.filter(|f| f.median > 0.0).map_or(String::new(), |f| format!("{:.2}", median / f.median));
+            let ratio = floor
+                .filter(|f| f.median > 0.0)
+                .map_or(String::new(), |f| format!("{:.2}", median / f.median));
             // Writing to a string does not fail.
             let _ = writeln!(
                 table,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::load::{Load, Replies, Heard};
+use crate::load::{Heard, Load, Replies};
 use crate::process::Process;
 
 /// What a frame from a server means.

@@ -1,7 +1,9 @@
 //! Owned tasks: every task of the server is counted, and waited for at the end.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -38,6 +40,22 @@ impl Tasks {
     /// Cancelled when the time for stopping is over: whatever still runs is dropped.
     pub(crate) fn cut(&self) -> &CancellationToken {
         &self.cut
+    }
+
+    /// Runs `task` to its end, or until whatever still runs is dropped. A task that is woken often pays nothing for it.
+    pub(crate) async fn until_cut(&self, task: impl Future<Output = ()>) {
+        let (mut task, mut cut) = (pin!(task), pin!(self.cut.cancelled()));
+        let mut told = false;
+        poll_fn(|cx| {
+            // Once polled, it wakes this task, whose waker stays the same.
+            let over = if std::mem::replace(&mut told, true) {
+                self.cut.is_cancelled()
+            } else {
+                cut.as_mut().poll(cx).is_ready()
+            };
+            if over { Poll::Ready(()) } else { task.as_mut().poll(cx) }
+        })
+        .await;
     }
 
     /// Waits for every task to end; after `deadline` cuts those that have not. Tells whether all ended

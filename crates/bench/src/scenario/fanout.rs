@@ -62,10 +62,15 @@ pub(crate) fn measure(
     let subject = server.name();
     let mut sent = 0;
     for in_flight in [16, 1] {
-        let found = deliver(server, &mut load, receivers, Pace::InFlight(in_flight), context.time, &mut sent)?;
+        let found =
+            deliver(server, &mut load, receivers, Pace::InFlight(in_flight), context.time, &mut sent)?;
         let scenario = format!("fanout 1 → {receivers}, {in_flight} in flight");
-        context.report.add(Name { scenario: &scenario, subject, figure: "cpu a delivery", unit: "µs" }, found.cpu);
-        context.report.add(Name { scenario: &scenario, subject, figure: "deliveries", unit: "/s" }, found.rate);
+        context
+            .report
+            .add(Name { scenario: &scenario, subject, figure: "cpu a delivery", unit: "µs" }, found.cpu);
+        context
+            .report
+            .add(Name { scenario: &scenario, subject, figure: "deliveries", unit: "/s" }, found.rate);
         if in_flight == 16 {
             let every = Duration::from_secs_f64(2.0 * receivers as f64 / found.rate);
             let late = deliver(server, &mut load, receivers, Pace::Every(every), context.time, &mut sent)?;
@@ -199,9 +204,7 @@ fn due(run: &mut Run<'_>, pace: Pace, sent: u64) -> Vec<Duration> {
     let sent = sent - run.first;
     let due: Vec<Duration> = match pace {
         Pace::InFlight(most) => (sent..run.complete + most).map(|_| now).collect(),
-        Pace::Every(every) => {
-            (sent..).map(|n| every * n as u32).take_while(|due| *due <= now).collect()
-        }
+        Pace::Every(every) => (sent..).map(|n| every * n as u32).take_while(|due| *due <= now).collect(),
     };
     run.had.extend(due.iter().map(|_| 0));
     due

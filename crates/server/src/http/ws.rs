@@ -44,11 +44,8 @@ pub(super) async fn upgrade(
     let ours = named.map(str::trim).any(|name| name == SUBPROTOCOL);
     services.clone().tasks.spawn(async move {
         if let Some(socket) = take_over(upgrade).await {
-            let cut = services.tasks.cut().clone();
-            tokio::select! {
-                () = session::run(services, socket) => {}
-                () = cut.cancelled() => {}
-            }
+            let tasks = services.tasks.clone();
+            tasks.until_cut(session::run(services, socket)).await;
         }
         // The place is taken for as long as the connection lasts.
         drop(place);

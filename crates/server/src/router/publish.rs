@@ -11,8 +11,7 @@ use super::{Origin, Router, SessionOrigin, encode, encode_answer};
 use crate::frame;
 use crate::refusal::Refusal;
 use crate::store::{
-    Batch, Committed, CommittedCursor, CommittedEvent, ConversationKey, CursorOf, Effect, LogEvent, Outcome,
-    Passage,
+    Batch, Committed, CommittedCursor, CommittedEvent, ConversationKey, CursorOf, Effect, Outcome, Passage,
 };
 
 impl Router {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::command::Pending;
 use super::hello::Attached;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, State};
 use super::socket::{End, Flow, Socket};
 use crate::frame::{self, Bounds};
 use crate::limiter::ConnectionLimiter;
@@ -64,6 +64,8 @@ pub(super) struct Live {
     /// With which code the connection is being closed, and since when.
     closing: Option<(CloseCode, Instant)>,
     timer: Pin<Box<Sleep>>,
+    /// Whether the timer will wake the task.
+    timed: bool,
 }
 
 /// A page of the log on its way.
@@ -96,6 +98,7 @@ impl Live {
             pinged: None,
             stalled: None,
             closing: None,
+            timed: false,
         }
     }
 
@@ -116,7 +119,7 @@ impl Live {
             }
         }
         // A client that keeps the connection busy must not outlive its token.
-        if let Err(end) = self.act_on_time() {
+        if let Err(end) = self.act_on_time(Instant::now()) {
             return Poll::Ready(end);
         }
         cx.waker().wake_by_ref();
@@ -143,16 +146,16 @@ impl Live {
         } else if self.stalled.is_none() || socket.sent() > sent {
             self.stalled = Some(Instant::now());
         }
-        if self.has_room() {
+        // All written is room enough; what frees any more of it wakes the task.
+        if self.has_room(State { bytes: if written { 0 } else { state.bytes }, ..state }) {
             idle &= self.poll_read(cx, socket)?.is_pending();
         }
         Ok(if idle { Poll::Pending } else { Poll::Ready(()) })
     }
 
     /// Whether another command may be read: its reply will have to wait somewhere.
-    fn has_room(&self) -> bool {
+    fn has_room(&self, state: State) -> bool {
         let limits = &self.services.limits;
-        let state = self.outbox.state();
         self.pending.is_none()
             && state.closing.is_none()
             && state.in_flight < limits.in_flight
@@ -164,7 +167,7 @@ impl Live {
         let bounds = Bounds { bytes: limits.frame as usize, fragments: limits.fragments };
         let read = socket.poll_read(cx, bounds, &mut |message| {
             self.hear(message)?;
-            Ok(if self.has_room() { Flow::Next } else { Flow::Pause })
+            Ok(if self.has_room(self.outbox.state()) { Flow::Next } else { Flow::Pause })
         });
         let read = match read {
             Poll::Ready(Err(End::Close(code))) => {
@@ -225,20 +228,24 @@ impl Live {
 
     /// Acts on what is due, and sets the timer for what is due next.
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
+        let now = Instant::now();
         // In a task that has used up its turn a timer is pending even after its time.
-        let pending = self.timer.as_mut().poll(cx).is_pending() && self.timer.deadline() > Instant::now();
-        if pending && self.next_due() >= self.timer.deadline() {
+        if self.timer.deadline() > now && self.next_due(now) >= self.timer.deadline() {
+            if !std::mem::replace(&mut self.timed, true) {
+                return Ok(self.timer.as_mut().poll(cx));
+            }
+            // The timer knows the task already, and that never changes.
             return Ok(Poll::Pending);
         }
-        self.act_on_time()?;
-        let due = self.next_due();
+        self.act_on_time(now)?;
+        let due = self.next_due(now);
         self.timer.as_mut().reset(due);
+        self.timed = true;
         Ok(self.timer.as_mut().poll(cx))
     }
 
     /// Acts on what is due by now.
-    fn act_on_time(&mut self) -> Result<(), End> {
-        let now = Instant::now();
+    fn act_on_time(&mut self, now: Instant) -> Result<(), End> {
         let cut = |reason, code| {
             self.services.metrics.dropped(reason);
             Err(End::Close(code))
@@ -276,7 +283,7 @@ impl Live {
     }
 
     /// When something is due next.
-    fn next_due(&self) -> Instant {
+    fn next_due(&self, now: Instant) -> Instant {
         let silence = match (self.stalled, self.pinged) {
             (Some(since), _) => since + STALL,
             (None, Some(at)) => at + self.pong_timeout(),
@@ -286,7 +293,7 @@ impl Live {
             Some(Replay::Waiting(until)) => Some(*until),
             Some(Replay::Reading(..)) | None => None,
         };
-        let expires = self.expires.map(|at| at.min(Instant::now() + EXPIRY_CHECK));
+        let expires = self.expires.map(|at| at.min(now + EXPIRY_CHECK));
         [replay, expires, self.closing_ends()].into_iter().flatten().fold(silence, Instant::min)
     }
 

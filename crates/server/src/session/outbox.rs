@@ -62,6 +62,8 @@ struct Inner {
     in_flight: u32,
     closing: Option<CloseCode>,
     waker: Option<Waker>,
+    /// The session has been woken and has not looked since.
+    woken: bool,
 }
 
 /// What a session looks at when it wakes.
@@ -180,6 +182,7 @@ impl Outbox {
     /// Whom to wake, and how things stand. One call, so that nothing comes between the two.
     pub(crate) fn watch(&self, waker: &Waker) -> State {
         let mut inner = self.lock();
+        inner.woken = false;
         if !inner.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
             inner.waker = Some(waker.clone());
         }
@@ -191,13 +194,21 @@ impl Outbox {
         self.lock().state()
     }
 
-    /// Takes everything that waits, in exchange for an empty queue. Its bytes count until [`Self::written`].
-    pub(crate) fn take(&self, empty: &mut VecDeque<Queued>) {
+    /// Takes everything that waits, in exchange for an empty queue, after `written` bytes of what was taken before have
+    /// left. The bytes of what is taken count until then.
+    pub(crate) fn take(&self, written: usize, empty: &mut VecDeque<Queued>) {
         let mut inner = self.lock();
+        inner.bytes = inner.bytes.saturating_sub(written);
         if let Some(frame) = inner.pong.take() {
-            inner.push(Queued { frame, stored: None });
+            inner.bytes += frame.len();
+            inner.frames.push_back(Queued { frame, stored: None });
         }
-        std::mem::swap(&mut inner.frames, empty);
+        // A small buffer goes to and fro; of an idle connection, it is here.
+        if !inner.frames.is_empty() || inner.frames.capacity() == 0 {
+            std::mem::swap(&mut inner.frames, empty);
+        } else {
+            *empty = VecDeque::new();
+        }
         if inner.frames.capacity() > KEPT {
             inner.frames = VecDeque::new();
         }
@@ -259,8 +270,9 @@ impl Inner {
     }
 
     fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
+        if let Some(waker) = self.waker.as_ref().filter(|_| !self.woken) {
+            waker.wake_by_ref();
+            self.woken = true;
         }
     }
 }

@@ -154,29 +154,46 @@ impl Socket {
         outbox: &Outbox,
         metrics: &Metrics,
     ) -> Poll<Result<(), End>> {
+        let mut written = 0;
         loop {
             if self.writing.is_empty() {
-                outbox.take(&mut self.writing);
+                outbox.take(std::mem::take(&mut written), &mut self.writing);
                 if self.writing.is_empty() {
-                    self.writing.shrink_to(0);
                     return Poll::Ready(Ok(()));
                 }
             }
-            ready!(self.stream.poll_write_ready(cx)).map_err(|_| End::Gone)?;
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            for (n, (slice, queued)) in slices.iter_mut().zip(&self.writing).enumerate() {
-                *slice = IoSlice::new(&queued.frame[if n == 0 { self.offset } else { 0 }..]);
+            match self.stream.poll_write_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Gone)),
+                Poll::Pending => {
+                    outbox.written(written);
+                    return Poll::Pending;
+                }
             }
-            let filled = self.writing.len().min(SLICES);
-            match self.stream.try_write_vectored(&slices[..filled]) {
+            match self.try_write() {
                 Ok(count) => {
+                    written += count;
                     if let Some(stored) = self.written(count) {
                         metrics.delivery(Instant::now() - stored);
                     }
-                    outbox.written(count);
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 Err(_) => return Poll::Ready(Err(End::Gone)),
+            }
+        }
+    }
+
+    /// Hands frames to the system, in one call.
+    fn try_write(&self) -> std::io::Result<usize> {
+        match (self.writing.front(), self.writing.len()) {
+            // `send` is a tenth cheaper than a `writev` of one.
+            (Some(only), 1) => self.stream.try_write(&only.frame[self.offset..]),
+            (_, waiting) => {
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                for (n, (slice, queued)) in slices.iter_mut().zip(&self.writing).enumerate() {
+                    *slice = IoSlice::new(&queued.frame[if n == 0 { self.offset } else { 0 }..]);
+                }
+                self.stream.try_write_vectored(&slices[..waiting.min(SLICES)])
             }
         }
     }

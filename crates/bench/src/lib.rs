@@ -34,6 +34,8 @@ pub struct Product {
     pub mint: fn(&str) -> anyhow::Result<String>,
     /// The tables of its store, as SQL.
     pub schema: &'static str,
+    /// How its store sets up the database, as SQL.
+    pub settings: &'static str,
 }
 
 /// The flags of `bench`.
@@ -50,6 +52,9 @@ pub struct BenchArgs {
     /// Seconds that one measurement takes
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// How many senders `ack` has, in turn
+    #[arg(long, value_delimiter = ',', default_value = "1,8,64,512", value_name = "NUMBERS")]
+    senders: Vec<usize>,
     /// Where the data of the servers goes, below a directory that is removed: on a disk, not in memory
     #[arg(long, default_value = ".", value_name = "DIRECTORY")]
     scratch: PathBuf,
@@ -99,7 +104,7 @@ pub fn run(args: &BenchArgs, product: &Product) -> anyhow::Result<String> {
     for scenario in all {
         match scenario {
             Scenario::Fanout => scenario::fanout::run(&mut context, 1_000)?,
-            Scenario::Ack => scenario::ack::run(&mut context, &[1, 8, 64, 512])?,
+            Scenario::Ack => scenario::ack::run(&mut context, &args.senders)?,
         }
     }
     if let Some(path) = &args.json {

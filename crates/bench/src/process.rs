@@ -12,18 +12,20 @@ use rustix::thread::CpuSet;
 
 use crate::clock;
 
-/// The core of the server, and that of the load: the machine has two, or the first two are used.
-pub(crate) const SERVER_CORE: usize = 0;
-/// See [`SERVER_CORE`].
-pub(crate) const LOAD_CORE: usize = 1;
+/// The core of a server whose cost is measured. Of more than two cores, the first two are used.
+pub(crate) const SERVER_CORE: &[usize] = &[0];
+/// The core of the load.
+pub(crate) const LOAD_CORE: &[usize] = &[1];
+/// Both.
+pub(crate) const BOTH_CORES: &[usize] = &[0, 1];
 
 /// How long a server may take to start, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Binds this thread, and the processes and threads that it starts from now on, to a core.
-pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
+/// Binds this thread, and the processes and threads that it starts from now on, to cores.
+pub(crate) fn pin(cores: &[usize]) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
-    set.set(core);
+    cores.iter().for_each(|core| set.set(*core));
     rustix::thread::sched_setaffinity(None, &set).context("cannot bind to a core: two are needed")
 }
 
@@ -35,9 +37,9 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a program on the server's core.
-    pub(crate) fn start(command: &mut Command) -> anyhow::Result<Self> {
-        pin(SERVER_CORE)?;
+    /// Starts a program on these cores.
+    pub(crate) fn start(command: &mut Command, cores: &[usize]) -> anyhow::Result<Self> {
+        pin(cores)?;
         let started = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         pin(LOAD_CORE)?;
         let mut child = started.with_context(|| format!("cannot start {:?}", command.get_program()))?;

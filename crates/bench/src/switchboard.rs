@@ -36,21 +36,26 @@ pub(crate) struct Switchboard<'a> {
     product: &'a Product,
     process: Process,
     address: SocketAddr,
+    cores: &'static [usize],
     data: TempDir,
 }
 
 impl<'a> Switchboard<'a> {
-    /// Starts one on an empty directory below `scratch`.
-    pub(crate) fn start(product: &'a Product, scratch: &Path) -> anyhow::Result<Self> {
+    /// Starts one on an empty directory below `scratch`, on these cores.
+    pub(crate) fn start(
+        product: &'a Product,
+        scratch: &Path,
+        cores: &'static [usize],
+    ) -> anyhow::Result<Self> {
         let data = process::scratch(scratch)?;
-        let (process, address) = launch(data.path(), "127.0.0.1:0")?;
-        Ok(Self { product, process, address, data })
+        let (process, address) = launch(data.path(), "127.0.0.1:0", cores)?;
+        Ok(Self { product, process, address, cores, data })
     }
 
     /// Ends it as a power cut would, and starts it again on the same port.
     pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
         self.process.kill()?;
-        (self.process, self.address) = launch(self.data.path(), &self.address.to_string())?;
+        (self.process, self.address) = launch(self.data.path(), &self.address.to_string(), self.cores)?;
         Ok(())
     }
 
@@ -171,14 +176,14 @@ pub(crate) fn refusal(frame: &[u8]) -> Option<String> {
     memmem::find(frame, br#""code":"#).map(|_| String::from_utf8_lossy(frame).into_owned())
 }
 
-fn launch(data: &Path, listen: &str) -> anyhow::Result<(Process, SocketAddr)> {
+fn launch(data: &Path, listen: &str, cores: &[usize]) -> anyhow::Result<(Process, SocketAddr)> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["serve", "--listen", listen, "--data"]).arg(data);
     command.env("SWITCHBOARD_AUTH_SECRET", SECRET).env("SWITCHBOARD_LOG_LEVEL", "error");
     for limit in OFF {
         command.env(format!("SWITCHBOARD_LIMITS_{limit}"), "0");
     }
-    let mut process = Process::start(&mut command)?;
+    let mut process = Process::start(&mut command, cores)?;
     let address = process.address()?;
     Ok((process, address))
 }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
-use crate::process::Process;
+use crate::process::{Process, SERVER_CORE};
 use crate::server::{Said, Server};
 use crate::stamp::Stamp;
 use crate::wire;
@@ -39,7 +39,7 @@ impl Sockets {
         let mut command = Command::new(std::env::current_exe()?);
         let answer = if answer == Answer::Everybody { "everybody" } else { "sender" };
         command.args(["bench", "floor", "--answer", answer, "--len", &len.to_string()]);
-        let mut process = Process::start(&mut command)?;
+        let mut process = Process::start(&mut command, SERVER_CORE)?;
         let address = process.address()?;
         Ok(Self { process, address })
     }

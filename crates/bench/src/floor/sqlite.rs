@@ -6,6 +6,7 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 
 use super::append::{Commit, Message};
+use crate::Product;
 
 /// The database, with a conversation and a member for each sender.
 pub(crate) struct Sqlite {
@@ -14,13 +15,17 @@ pub(crate) struct Sqlite {
 }
 
 impl Sqlite {
-    /// `schema` is that of Switchboard; `len` the length of a text.
-    pub(crate) fn new(directory: &Path, schema: &str, senders: usize, len: usize) -> anyhow::Result<Self> {
+    /// With the tables and the settings of Switchboard; `len` is the length of a text.
+    pub(crate) fn new(
+        directory: &Path,
+        product: &Product,
+        senders: usize,
+        len: usize,
+    ) -> anyhow::Result<Self> {
         let db = Connection::open(directory.join("floor.db"))?;
         db.pragma_update(None, "journal_mode", "WAL")?;
-        db.pragma_update(None, "synchronous", "FULL")?;
-        db.pragma_update(None, "secure_delete", "ON")?;
-        db.execute_batch(schema)?;
+        db.execute_batch(product.settings)?;
+        db.execute_batch(product.schema)?;
         db.execute_batch("BEGIN")?;
         for n in 0..senders as i64 {
             db.execute("INSERT INTO users (id, name) VALUES (?1, ?2)", params![n, format!("u{n}")])?;
@@ -28,6 +33,11 @@ impl Sqlite {
                 "INSERT INTO conversations (id, name, public, head, messages, last_message, members, admins, at)
                  VALUES (?1, ?2, 0, 0, 0, 0, 2, 0, 0)",
                 params![n, format!("@u{n}:v{n}")],
+            )?;
+            db.execute(
+                "INSERT INTO members (conversation, user, role, since, read, received, sent, read_messages, read_sent)
+                 VALUES (?1, ?1, 1, 0, 0, 0, 0, 0, 0)",
+                params![n],
             )?;
         }
         db.execute_batch("COMMIT")?;
@@ -47,10 +57,9 @@ impl Commit for Sqlite {
             let mut conversation = self.db.prepare_cached(
                 "UPDATE conversations SET head = ?2, messages = ?2, last_message = ?2, at = ?3 WHERE id = ?1",
             )?;
-            let mut member = self.db.prepare_cached(
-                "INSERT OR REPLACE INTO members (conversation, user, role, since, read, received, sent,
-                 read_messages, read_sent) VALUES (?1, ?1, 1, 0, ?2, ?2, ?2, ?2, ?2)",
-            )?;
+            let mut member = self
+                .db
+                .prepare_cached("UPDATE members SET sent = ?2 WHERE conversation = ?1 AND user = ?1")?;
             for Message { sender, number, .. } in batch {
                 let (sender, seq) = (*sender as i64, *number as i64 + 1);
                 event.execute(params![sender, seq, at, seq.to_string(), self.body])?;

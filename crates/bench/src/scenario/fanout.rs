@@ -11,6 +11,7 @@ use super::{Context, TEXT};
 use crate::clock::{self, latencies};
 use crate::floor::sockets::{Answer, Sockets};
 use crate::load::{Heard, Load, Replies};
+use crate::process::SERVER_CORE;
 use crate::report::Name;
 use crate::server::{self, Said, Server};
 use crate::stamp::Stamp;
@@ -44,7 +45,7 @@ pub(crate) fn run(context: &mut Context<'_>, receivers: usize) -> anyhow::Result
         let floor = Sockets::start(Answer::Everybody, TEXT)?;
         measure(context, &floor, receivers)?;
         drop(floor);
-        let ours = Switchboard::start(context.product, context.scratch)?;
+        let ours = Switchboard::start(context.product, context.scratch, SERVER_CORE)?;
         ours.make_room(ROOM, 0..receivers + 1)?;
         measure(context, &ours, receivers)?;
     }

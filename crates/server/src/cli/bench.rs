@@ -16,7 +16,8 @@ const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
 /// Measures this program, and prints what was found.
 pub(super) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
-    let table = switchboard_bench::run(args, &Product { mint, schema: sqlite::SCHEMA })?;
+    let table =
+        switchboard_bench::run(args, &Product { mint, schema: sqlite::SCHEMA, settings: sqlite::SETTINGS })?;
     output::line(&table)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,8 +6,6 @@
 mod message;
 mod room;
 
-use std::collections::BTreeMap;
-
 use switchboard_protocol::{ConversationId, EventBody, EventKind, Limits, Role, Seq, Timestamp, UserId};
 
 use super::sqlite::rows::Rows;
@@ -106,7 +104,8 @@ impl Act<'_> {
         }
     }
 
-    /// Appends an event to the log. The caller puts the conversation's row back.
+    /// Appends an event to the log, unless the sender has used its key before: then there is none, and nothing was
+    /// changed. The caller puts the conversation's row back.
     fn do_append(
         &mut self,
         conversation: &mut Conversation,
@@ -114,7 +113,7 @@ impl Act<'_> {
         kind: EventKind,
         key: Option<Box<str>>,
         body: String,
-    ) -> Result<LogEvent, Failed> {
+    ) -> Result<Option<LogEvent>, Failed> {
         conversation.head = conversation.head.next();
         // The clock may have gone back; the log may not.
         conversation.at = conversation.at.max(self.now.as_millis());
@@ -131,8 +130,7 @@ impl Act<'_> {
             key,
             body: body.into(),
         };
-        self.rows.insert_event(&event, conversation, sender)?;
-        Ok(event)
+        Ok(self.rows.insert_event(&event, conversation, sender)?.then_some(event))
     }
 
     /// Appends an event that is not a message and puts the conversation's row back.
@@ -144,6 +142,8 @@ impl Act<'_> {
         effects: Vec<Effect>,
     ) -> Done {
         let event = self.do_append(&mut conversation, user, body.kind(), None, fields(body))?;
+        // What has no key is always new.
+        let event = event.ok_or_else(Refusal::unavailable)?;
         Ok(self.committed(conversation, event, effects))
     }
 
@@ -245,8 +245,8 @@ fn entered(role: Role, since: Seq, messages: u64, earlier: Option<Membership>) -
 
 /// The fields of an event's kind, as the store keeps them: without the tag, which has a column.
 fn fields(body: &EventBody) -> String {
-    let mut fields: BTreeMap<String, serde_json::Value> =
-        serde_json::to_value(body).and_then(serde_json::from_value).unwrap_or_default();
-    fields.remove("type");
-    serde_json::to_string(&fields).unwrap_or_else(|_| "{}".to_owned())
+    let json = serde_json::to_string(body).unwrap_or_default();
+    let tag = format!(r#"{{"type":"{}""#, body.kind().as_str());
+    let fields = json.strip_prefix(&tag).unwrap_or("}");
+    format!("{{{}", fields.strip_prefix(',').unwrap_or(fields))
 }

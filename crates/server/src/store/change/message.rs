@@ -25,25 +25,48 @@ impl Act<'_> {
         let key = send.key.unwrap_or_else(new_key);
         let reply_to = send.reply_to;
         let body = fields(&EventBody::Message { text: send.text, data: send.data, reply_to, deleted: false });
-        if let Some(user) = self.rows.user(self.actor)?
-            && let Some(first) = self.rows.keyed(user, key.as_str())?
-        {
-            return check_same(&first, name.as_str(), &body).map(|()| repeat(first)).map_err(Failed::Refused);
-        }
-        let destination = self.check_destination(&name)?;
+        // Nearly every message is new, and then nothing is looked for: the index of keys refuses the others.
+        let refusal = match self.send_new(&name, key.as_str(), &body, reply_to) {
+            Ok(Some(committed)) => return Ok(committed),
+            Ok(None) => Refusal::unavailable(),
+            Err(Failed::Refused(refusal)) => refusal,
+            Err(failed) => return Err(failed),
+        };
+        let first = self.earlier(key.as_str())?.ok_or(refusal)?;
+        check_same(&first, name.as_str(), &body)?;
+        Ok(repeat(first))
+    }
+
+    /// The message that the actor has sent with this key.
+    fn earlier(&mut self, key: &str) -> Result<Option<Keyed>, Failed> {
+        let Some(user) = self.rows.user(self.actor)? else { return Ok(None) };
+        Ok(self.rows.keyed(user, key)?)
+    }
+
+    /// Sends a message; `None` if its key was used before.
+    fn send_new(
+        &mut self,
+        name: &switchboard_protocol::ConversationId,
+        key: &str,
+        body: &str,
+        reply_to: Option<Seq>,
+    ) -> Result<Option<Committed>, Failed> {
+        let destination = self.check_destination(name)?;
         if let Some(target) = reply_to {
             self.check_reply(&destination, target)?;
         }
         let (place, mut member, effects) = match destination {
             Destination::Place(place, member) => (*place, member, Vec::new()),
-            Destination::New(a, b) => self.do_open_direct(&name, &a, &b)?,
+            Destination::New(..) if self.earlier(key)?.is_some() => return Ok(None),
+            Destination::New(a, b) => self.do_open_direct(name, &a, &b)?,
         };
         let Place { mut conversation, user, .. } = place;
-        let key = Some(key.as_str().into());
-        let event = self.do_append(&mut conversation, user, EventKind::Message, key, body)?;
+        let (key, body) = (Some(key.into()), body.to_owned());
+        let appended = self.do_append(&mut conversation, user, EventKind::Message, key, body)?;
+        let Some(event) = appended else { return Ok(None) };
         member.sent += 1;
         self.rows.put_member(conversation.key, user, member);
-        Ok(self.committed(conversation, event, effects))
+        Ok(Some(self.committed(conversation, event, effects)))
     }
 
     fn check_destination(

@@ -3,7 +3,7 @@
 //! The process is the database's only writer, so what it wrote last is what stands there. A batch of
 //! a hundred messages to one room updates the room's row once.
 
-use rusqlite::{Connection, OptionalExtension, Result, named_params, params};
+use rusqlite::{Connection, OptionalExtension, Result, ffi, named_params, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, EventKind, Role, Seq, Timestamp, UserId};
 
@@ -19,7 +19,8 @@ pub(in crate::store) struct Rows {
     conversations: FxHashMap<ConversationId, Conversation>,
     members: FxHashMap<(ConversationKey, UserKey), Membership>,
     dirty_conversations: FxHashSet<ConversationId>,
-    dirty_members: FxHashSet<(ConversationKey, UserKey)>,
+    /// Whether somebody came or went; if not, there is no index to change.
+    dirty_members: FxHashMap<(ConversationKey, UserKey), bool>,
     erased: bool,
     db: Connection,
 }
@@ -48,7 +49,7 @@ impl Rows {
             conversations: FxHashMap::default(),
             members: FxHashMap::default(),
             dirty_conversations: FxHashSet::default(),
-            dirty_members: FxHashSet::default(),
+            dirty_members: FxHashMap::default(),
             erased: false,
             db,
         }
@@ -105,23 +106,25 @@ impl Rows {
             }
         }
         let mut upsert = self.db.prepare_cached(
-            "INSERT OR REPLACE INTO members (conversation, user, role, since, until, read, received, sent,
-             read_messages, read_sent) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT OR REPLACE INTO members (conversation, user, role, since, read, received, sent, read_messages,
+             read_sent, until) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?;
-        for at in self.dirty_members.drain() {
-            if let Some(m) = self.members.get(&at) {
+        // It leaves `until` alone, and with it the index of who is where.
+        let mut update = self.db.prepare_cached(
+            "UPDATE members SET role = ?3, since = ?4, read = ?5, received = ?6, sent = ?7, read_messages = ?8,
+             read_sent = ?9 WHERE conversation = ?1 AND user = ?2",
+        )?;
+        for (at, passed) in self.dirty_members.drain() {
+            let Some(m) = self.members.get(&at) else { continue };
+            let (role, until) = (role_number(m.role), m.until.map(|seq| seq.0));
+            let (since, read, received) = (m.since.0, m.read.0, m.received.0);
+            let (sent, messages, own) = (m.sent, m.read_messages, m.read_sent);
+            if passed {
                 upsert.execute(params![
-                    at.0.0,
-                    at.1.0,
-                    role_number(m.role),
-                    m.since.0,
-                    m.until.map(|seq| seq.0),
-                    m.read.0,
-                    m.received.0,
-                    m.sent,
-                    m.read_messages,
-                    m.read_sent
+                    at.0.0, at.1.0, role, since, read, received, sent, messages, own, until
                 ])?;
+            } else {
+                update.execute(params![at.0.0, at.1.0, role, since, read, received, sent, messages, own])?;
             }
         }
         Ok(())
@@ -218,8 +221,9 @@ impl Rows {
         user: UserKey,
         member: Membership,
     ) {
-        self.dirty_members.insert((conversation, user));
-        self.members.insert((conversation, user), member);
+        let before = self.members.insert((conversation, user), member);
+        let passed = before.is_none_or(|before| before.until != member.until);
+        *self.dirty_members.entry((conversation, user)).or_default() |= passed;
     }
 
     pub(in crate::store) fn keyed(&mut self, sender: UserKey, key: &str) -> Result<Option<Keyed>> {
@@ -260,28 +264,34 @@ impl Rows {
             .optional()
     }
 
+    /// Adds an event; `false`, and nothing happens, if the sender has used its key before.
     pub(in crate::store) fn insert_event(
         &mut self,
         event: &LogEvent,
         conversation: &Conversation,
         sender: UserKey,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut insert = self.db.prepare_cached(
             "INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?;
-        insert
-            .execute(params![
-                conversation.key.0,
-                event.seq.0,
-                event.kind as u8,
-                sender.0,
-                event.at.as_millis(),
-                conversation.messages,
-                event.key,
-                event.body
-            ])
-            .map(drop)
+        let inserted = insert.execute(params![
+            conversation.key.0,
+            event.seq.0,
+            event.kind as u8,
+            sender.0,
+            event.at.as_millis(),
+            conversation.messages,
+            event.key,
+            event.body
+        ]);
+        match inserted {
+            // The index of keys is the only one besides the primary key, which has a code of its own.
+            Err(error) if error.sqlite_extended_error_code() == Some(ffi::SQLITE_CONSTRAINT_UNIQUE) => {
+                Ok(false)
+            }
+            inserted => inserted.map(|_| true),
+        }
     }
 
     /// Replaces what an event says.

@@ -1,6 +1,6 @@
 //! The time of a measurement: real, and nothing else. A test that paused it would measure nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hdrhistogram::Histogram;
 
@@ -11,12 +11,6 @@ use hdrhistogram::Histogram;
 )]
 pub(crate) fn now() -> Instant {
     Instant::now()
-}
-
-/// Waits: for a process to do something of its own that nothing tells of.
-#[expect(clippy::disallowed_methods, reason = "there is no runtime here, and nothing else to do")]
-pub(crate) fn pause(time: Duration) {
-    std::thread::sleep(time);
 }
 
 /// An empty histogram of nanoseconds: up to a minute, to three digits.

@@ -82,6 +82,10 @@ enum Scenario {
     Fanout,
     /// 1 to 512 senders who wait for each acknowledgement
     Ack,
+    /// 5,000 to 15,000 connections that do nothing
+    Idle,
+    /// 10,000 clients who come back at once
+    Storm,
 }
 
 /// Measures, and returns the table of what was found.
@@ -104,6 +108,8 @@ pub fn run(args: &BenchArgs, product: &Product) -> anyhow::Result<String> {
     for scenario in all {
         match scenario {
             Scenario::Fanout => scenario::fanout::run(&mut context, 1_000)?,
+            Scenario::Idle => scenario::idle::run(&mut context, 5_000, 15_000)?,
+            Scenario::Storm => scenario::storm::run(&mut context, 10_000)?,
             Scenario::Ack => scenario::ack::run(&mut context, &args.senders)?,
         }
     }

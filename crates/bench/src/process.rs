@@ -4,13 +4,9 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal};
 use rustix::thread::CpuSet;
-
-use crate::clock;
 
 /// The core of a server whose cost is measured. Of more than two cores, the first two are used.
 pub(crate) const SERVER_CORE: &[usize] = &[0];
@@ -18,9 +14,6 @@ pub(crate) const SERVER_CORE: &[usize] = &[0];
 pub(crate) const LOAD_CORE: &[usize] = &[1];
 /// Both.
 pub(crate) const BOTH_CORES: &[usize] = &[0, 1];
-
-/// How long a server may take to start, or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Binds this thread, and the processes and threads that it starts from now on, to cores.
 pub(crate) fn pin(cores: &[usize]) -> anyhow::Result<()> {
@@ -58,21 +51,6 @@ impl Process {
             line.clear();
         }
         bail!("it ended without a word of where it listens")
-    }
-
-    /// Waits until something listens at `address`.
-    pub(crate) fn wait_for(&mut self, address: SocketAddr) -> anyhow::Result<()> {
-        let begun = clock::now();
-        while std::net::TcpStream::connect(address).is_err() {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("it ended: {status}");
-            }
-            if begun.elapsed() > PATIENCE {
-                bail!("nothing listens at {address} after {PATIENCE:?}");
-            }
-            clock::pause(Duration::from_millis(20));
-        }
-        Ok(())
     }
 
     /// The processor time that the process and its children have used, in seconds. The kernel counts in ticks,
@@ -122,20 +100,6 @@ impl Process {
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
-        Ok(())
-    }
-
-    /// Asks it to end, and waits.
-    pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
-        let pid = Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, Signal::TERM)?;
-        let begun = clock::now();
-        while self.child.try_wait()?.is_none() {
-            if begun.elapsed() > PATIENCE {
-                return self.kill();
-            }
-            clock::pause(Duration::from_millis(20));
-        }
         Ok(())
     }
 }

@@ -12,7 +12,6 @@ pub(crate) struct Report {
     /// What it ran on.
     machine: BTreeMap<&'static str, String>,
     figures: Vec<Figure>,
-    notes: Vec<String>,
 }
 
 /// A figure of one subject, once for each round.
@@ -71,13 +70,6 @@ impl Report {
         }
     }
 
-    /// Says something that the reader of the figures should know.
-    pub(crate) fn note(&mut self, note: String) {
-        if !self.notes.contains(&note) {
-            self.notes.push(note);
-        }
-    }
-
     /// The figures as JSON.
     pub(crate) fn to_json(&self) -> anyhow::Result<String> {
         Ok(serde_json::to_string_pretty(self)?)
@@ -109,9 +101,6 @@ impl Report {
                 short(least),
                 short(most)
             );
-        }
-        for note in &self.notes {
-            let _ = writeln!(table, "\nNote: {note}");
         }
         table
     }

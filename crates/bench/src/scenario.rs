@@ -2,6 +2,8 @@
 
 pub(crate) mod ack;
 pub(crate) mod fanout;
+pub(crate) mod idle;
+pub(crate) mod storm;
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! What differs among the servers that are measured: how one is started and what is said to it.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use crate::load::{Heard, Load, Replies};
 use crate::process::Process;
@@ -14,8 +16,6 @@ pub(crate) enum Said {
     Delivered,
     /// One's own message was accepted.
     Acked,
-    /// It wants an answer, as the next step of a login or as a sign of life.
-    Answer(String),
     /// Nothing that matters here.
     Other,
 }
@@ -30,8 +30,8 @@ pub(crate) trait Server {
     fn process(&self) -> &Process;
     /// The request of the WebSocket handshake.
     fn request(&self, user: usize) -> Vec<u8>;
-    /// What a client says first; nothing if the server begins.
-    fn greeting(&self, user: usize) -> Option<String>;
+    /// What a client says first.
+    fn greeting(&self, user: usize) -> String;
     /// What a frame means that came to `user`.
     fn understand(&self, user: usize, frame: &[u8]) -> Said;
     /// The frame that sends a text to the room.
@@ -40,25 +40,25 @@ pub(crate) trait Server {
 
 /// Connects `users` and waits until all of them are ready. Connection and user have the same number.
 pub(crate) fn join(server: &dyn Server, load: &mut Load, users: usize) -> anyhow::Result<()> {
-    for user in 0..users {
+    join_more(server, load, 0..users)
+}
+
+/// The same with more users, behind those who are there.
+pub(crate) fn join_more(server: &dyn Server, load: &mut Load, users: Range<usize>) -> anyhow::Result<()> {
+    for user in users.clone() {
         load.connect(server.address(), server.request(user));
     }
-    let ready = std::cell::Cell::new(0);
+    let ready = Cell::new(0);
     let mut hear = |user: usize, heard: Heard<'_>, replies: &mut Replies| {
         match heard {
-            Heard::Open => {
-                if let Some(greeting) = server.greeting(user) {
-                    replies.say(user, greeting);
-                }
-            }
+            Heard::Open => replies.say(user, server.greeting(user)),
             Heard::Gone => anyhow::bail!("{} closed connection {user} before it was ready", server.name()),
             Heard::Text(frame) => match server.understand(user, frame) {
                 Said::Ready => ready.set(ready.get() + 1),
-                Said::Answer(text) => replies.say(user, text),
                 Said::Delivered | Said::Acked | Said::Other => {}
             },
         }
         Ok(())
     };
-    load.run_until(&mut hear, || ready.get() == users)
+    load.run_until(&mut hear, || ready.get() == users.len())
 }

@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 
-use memchr::memmem;
 use tempfile::TempDir;
 
 use crate::load::{Heard, Load, Replies};
@@ -72,18 +71,6 @@ impl<'a> Switchboard<'a> {
         hello
     }
 
-    /// Makes a room for `members`, the first of whom is its admin.
-    pub(crate) fn make_room(&self, room: &str, members: Range<usize>) -> anyhow::Result<()> {
-        let id = room.trim_start_matches('#');
-        let admin = members.start;
-        let create = format!(r#"{{"type":"create","id":0,"room":"{id}","public":true}}"#);
-        let invites = members.skip(1).map(|user| {
-            let user = name(user);
-            format!(r##"{{"type":"invite","id":0,"conversation":"{room}","user":"{user}"}}"##)
-        });
-        self.says(admin, std::iter::once(create).chain(invites))
-    }
-
     /// Says commands as `user`, one after the other without waiting, and waits until all are answered.
     pub(crate) fn says(&self, user: usize, commands: impl Iterator<Item = String>) -> anyhow::Result<()> {
         /// Commands on their way: the server reads on at half as many answers.
@@ -133,8 +120,8 @@ impl Server for Switchboard<'_> {
         wire::request("/v1/ws", "sec-websocket-protocol: switchboard.v1\r\n")
     }
 
-    fn greeting(&self, user: usize) -> Option<String> {
-        Some(self.hello(user, &[]))
+    fn greeting(&self, user: usize) -> String {
+        self.hello(user, &[])
     }
 
     fn understand(&self, _: usize, frame: &[u8]) -> Said {
@@ -154,6 +141,17 @@ impl Server for Switchboard<'_> {
     }
 }
 
+/// The commands with which the first of `members` makes a room for all of them; an event for each.
+pub(crate) fn make_room(room: &str, members: Range<usize>) -> impl Iterator<Item = String> + use<> {
+    let id = room.trim_start_matches('#').to_owned();
+    let create = format!(r#"{{"type":"create","id":0,"room":"{id}","public":true}}"#);
+    let invites = members.skip(1).map(move |user| {
+        let user = name(user);
+        format!(r##"{{"type":"invite","id":0,"conversation":"#{id}","user":"{user}"}}"##)
+    });
+    std::iter::once(create).chain(invites)
+}
+
 /// A `send` to any conversation.
 pub(crate) fn message(to: &str, id: u64, text: &str) -> String {
     format!(r#"{{"type":"send","id":{id},"to":"{to}","key":"{id}","text":"{text}"}}"#)
@@ -169,11 +167,6 @@ pub(crate) fn is(frame: &[u8], kind: &str) -> bool {
     frame.strip_prefix(br#"{"type":""#).is_some_and(|rest| {
         rest.strip_prefix(kind.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'"'))
     })
-}
-
-/// What an error frame says.
-pub(crate) fn refusal(frame: &[u8]) -> Option<String> {
-    memmem::find(frame, br#""code":"#).map(|_| String::from_utf8_lossy(frame).into_owned())
 }
 
 fn launch(data: &Path, listen: &str, cores: &[usize]) -> anyhow::Result<(Process, SocketAddr)> {

@@ -27,13 +27,16 @@ const LINGER: Duration = Duration::from_secs(2);
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// Serves a connection to its end. Whatever way that is, the router forgets it at once.
+///
+/// A task is as large as its largest moment, for as long as it lives, and a connection idles for hours: so the moments
+/// before and after are on the heap while they last.
 pub(crate) async fn run(services: Arc<Services>, mut socket: Socket) {
     let outbox = Arc::new(Outbox::new(services.limits.queue as usize, services.metrics.clone()));
-    let end = match hello::greet(&services, &mut socket, &outbox).await {
+    let end = match Box::pin(hello::greet(&services, &mut socket, &outbox)).await {
         Ok(admitted) => serve(&services, &mut socket, &outbox, admitted).await,
         Err(end) => end,
     };
-    finish(&services, socket, &outbox, end).await;
+    Box::pin(finish(&services, socket, &outbox, end)).await;
 }
 
 /// From entering the router to leaving it.
@@ -45,14 +48,14 @@ async fn serve(
 ) -> End {
     let session = admitted.session;
     let served = async {
-        match hello::attach(services, outbox, admitted).await {
+        match Box::pin(hello::attach(services, outbox, admitted)).await {
             Ok(attached) => Box::pin(Live::new(services.clone(), outbox.clone(), attached).run(socket)).await,
             Err(end) => end,
         }
     };
     // A panic here is a bug, but it must not leave a ghost in the registry.
     let end = AssertUnwindSafe(served).catch_unwind().await;
-    services.router.leave(session).await;
+    Box::pin(services.router.leave(session)).await;
     end.unwrap_or(End::Gone)
 }
 

@@ -1,7 +1,7 @@
 //! Owned tasks: every task of the server is counted, and waited for at the end.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -43,8 +43,8 @@ impl Tasks {
     }
 
     /// Runs `task` to its end, or until whatever still runs is dropped. A task that is woken often pays nothing for it.
-    pub(crate) async fn until_cut(&self, task: impl Future<Output = ()>) {
-        let (mut task, mut cut) = (pin!(task), pin!(self.cut.cancelled()));
+    pub(crate) async fn until_cut(&self, mut task: Pin<Box<impl Future<Output = ()>>>) {
+        let mut cut = pin!(self.cut.cancelled());
         let mut told = false;
         poll_fn(|cx| {
             // Once polled, it wakes this task, whose waker stays the same.

@@ -15,7 +15,7 @@ use crate::process::SERVER_CORE;
 use crate::report::Name;
 use crate::server::{self, Said, Server};
 use crate::stamp::Stamp;
-use crate::switchboard::{ROOM, Switchboard};
+use crate::switchboard::{ROOM, Switchboard, make_room};
 
 /// Before the measurement begins.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -46,7 +46,7 @@ pub(crate) fn run(context: &mut Context<'_>, receivers: usize) -> anyhow::Result
         measure(context, &floor, receivers)?;
         drop(floor);
         let ours = Switchboard::start(context.product, context.scratch, SERVER_CORE)?;
-        ours.make_room(ROOM, 0..receivers + 1)?;
+        ours.says(0, make_room(ROOM, 0..receivers + 1))?;
         measure(context, &ours, receivers)?;
     }
     Ok(())
@@ -95,37 +95,32 @@ struct Run<'a> {
     delivered: u64,
     /// The number of the run's first message.
     first: u64,
+    /// When each message was due.
+    due: Vec<Duration>,
     measuring: bool,
     latency: Histogram<u64>,
 }
 
 impl Run<'_> {
-    fn hear(&mut self, user: usize, heard: Heard<'_>, replies: &mut Replies) -> anyhow::Result<()> {
+    fn hear(&mut self, user: usize, heard: &Heard<'_>) -> anyhow::Result<()> {
         let Heard::Text(frame) = heard else { bail!("{} closed connection {user}", self.server.name()) };
-        match self.server.understand(user, frame) {
-            Said::Delivered if user > 0 => self.deliver(user, frame),
-            Said::Answer(text) => {
-                replies.say(user, text);
-                Ok(())
-            }
-            _ => Ok(()),
+        // The sender may get its own messages, or not.
+        if user > 0 && self.server.understand(user, frame) == Said::Delivered {
+            self.deliver(user, frame)?;
         }
+        Ok(())
     }
 
     fn deliver(&mut self, user: usize, frame: &[u8]) -> anyhow::Result<()> {
         let number = self.next[user];
         self.next[user] += 1;
+        // The floor's frames are all the same.
         if let Some(stamp) = Stamp::find(frame).filter(|_| self.server.name() != "floor") {
-            ensure!(
-                stamp.number == self.first + number,
-                "{user} got message {} in place of {}",
-                stamp.number,
-                self.first + number
-            );
-            if self.measuring {
-                let due = Duration::from_nanos(stamp.due);
-                self.latency.saturating_record(self.begun.elapsed().saturating_sub(due).as_nanos() as u64);
-            }
+            let wanted = self.first + number;
+            ensure!(stamp.number == wanted, "{user} got message {} in place of {wanted}", stamp.number);
+        }
+        if let Some(due) = self.due.get(number as usize).filter(|_| self.measuring) {
+            self.latency.saturating_record(self.begun.elapsed().saturating_sub(*due).as_nanos() as u64);
         }
         self.delivered += 1;
         let place = (number - self.complete) as usize;
@@ -158,11 +153,11 @@ pub(crate) fn deliver(
         complete: 0,
         delivered: 0,
         first: *sent,
+        due: Vec::new(),
         measuring: false,
         latency: latencies()?,
     });
-    let mut hear =
-        |user: usize, heard: Heard<'_>, replies: &mut Replies| run.borrow_mut().hear(user, heard, replies);
+    let mut hear = |user: usize, heard: Heard<'_>, _: &mut Replies| run.borrow_mut().hear(user, &heard);
     let mut marks = None;
     while begun.elapsed() < WARM_UP + time {
         let due = {
@@ -208,5 +203,6 @@ fn due(run: &mut Run<'_>, pace: Pace, sent: u64) -> Vec<Duration> {
         Pace::Every(every) => (sent..).map(|n| every * n as u32).take_while(|due| *due <= now).collect(),
     };
     run.had.extend(due.iter().map(|_| 0));
+    run.due.extend_from_slice(&due);
     due
 }

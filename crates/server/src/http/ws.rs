@@ -43,9 +43,9 @@ pub(super) async fn upgrade(
     let named = offered.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     let ours = named.map(str::trim).any(|name| name == SUBPROTOCOL);
     services.clone().tasks.spawn(async move {
-        if let Some(socket) = take_over(upgrade).await {
+        if let Some(socket) = Box::pin(take_over(upgrade)).await {
             let tasks = services.tasks.clone();
-            tasks.until_cut(session::run(services, socket)).await;
+            tasks.until_cut(Box::pin(session::run(services, socket))).await;
         }
         // The place is taken for as long as the connection lasts.
         drop(place);

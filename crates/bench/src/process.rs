@@ -4,11 +4,12 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, bail};
 use rustix::thread::CpuSet;
 
-/// The core of a server whose cost is measured. Of more than two cores, the first two are used.
+/// The core of a server whose cost is measured, among those that may be used. Of more than two, the first two are.
 pub(crate) const SERVER_CORE: &[usize] = &[0];
 /// The core of the load.
 pub(crate) const LOAD_CORE: &[usize] = &[1];
@@ -17,9 +18,17 @@ pub(crate) const BOTH_CORES: &[usize] = &[0, 1];
 
 /// Binds this thread, and the processes and threads that it starts from now on, to cores.
 pub(crate) fn pin(cores: &[usize]) -> anyhow::Result<()> {
+    /// Those that this process may use, from before it bound itself to any.
+    static ALLOWED: OnceLock<Vec<usize>> = OnceLock::new();
+    let allowed = ALLOWED.get_or_init(|| {
+        let set = rustix::thread::sched_getaffinity(None).unwrap_or_default();
+        (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
+    });
     let mut set = CpuSet::new();
-    cores.iter().for_each(|core| set.set(*core));
-    rustix::thread::sched_setaffinity(None, &set).context("cannot bind to a core: two are needed")
+    for core in cores {
+        set.set(*allowed.get(*core).or(allowed.first()).context("there is no core to run on")?);
+    }
+    rustix::thread::sched_setaffinity(None, &set).context("cannot bind to a core")
 }
 
 /// A server that was started for a measurement; killed when dropped.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use switchboard_protocol::{Limits, UserId};
+use tokio::time::Instant;
 
 use crate::refusal::Refusal;
 
@@ -14,6 +15,10 @@ const BURST: u32 = 5;
 
 /// How often the buckets of users who are quiet are dropped.
 pub(crate) const SWEEP: Duration = Duration::from_secs(60);
+
+/// How long nothing of a connection is stored after a write was over a rate: what the client had sent behind it comes
+/// within that time, and must not be stored before it.
+const HOLD: Duration = Duration::from_secs(1);
 
 /// A rate a second; 0 is no limit.
 fn quota(rate: u32) -> Option<Quota> {
@@ -51,8 +56,30 @@ fn check(bucket: Option<&DefaultDirectRateLimiter>) -> Result<(), Refusal> {
 }
 
 /// Too fast; again after `wait`.
-pub(crate) fn refusal(wait: Duration) -> Refusal {
+fn refusal(wait: Duration) -> Refusal {
     Refusal::rate_limited(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1))
+}
+
+/// What a connection has to wait for once it was over a rate.
+#[derive(Debug, Default)]
+pub(crate) struct Hold {
+    until: Option<Instant>,
+}
+
+impl Hold {
+    /// Counts a write against `rates`. Once over one of them, everything is refused for a while: pipelined sends keep
+    /// their order though the buckets are filling all the time.
+    pub(crate) fn check(&mut self, rates: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Refusal> {
+        let now = Instant::now();
+        if let Some(wait) = self.until.and_then(|until| until.checked_duration_since(now)) {
+            return Err(refusal(wait));
+        }
+        rates().map_err(|over| {
+            let wait = over.retry_after.map_or(HOLD, Duration::from_millis).max(HOLD);
+            self.until = Some(now + wait);
+            refusal(wait)
+        })
+    }
 }
 
 /// The buckets of all users.

@@ -202,7 +202,7 @@ export class Room implements Conversation {
     this.#left = false;
     if (!this.followed || (this.#cursor === undefined && !this.#opened)) {
       this.#place(summary.head);
-      if (!welcome) this.#overtaken = this.#cursor as unknown as Seq;
+      if (!welcome) this.#overtaken = this.#cursor as Seq;
     }
     if (this.#read > summary.read) this.#readUpto(this.#read);
     this.#read = Math.max(this.#read, summary.read);

@@ -11,7 +11,6 @@ use super::live::Live;
 use super::socket::End;
 use crate::frame::{self, Message};
 use crate::intake;
-use crate::limiter;
 use crate::metrics::Drop;
 use crate::refusal::Refusal;
 use crate::router::{Origin, SessionOrigin, encode, encode_answer};
@@ -19,10 +18,6 @@ use crate::store::{Acquaintance, Answer, Change, Request, Standing, Submission};
 
 /// How long a client may go on over the rate of frames after it was told to wait.
 const FLOOD: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// How long nothing of a connection is stored after a write was refused that may be tried again: what the client had
-/// sent behind it comes within that time, and must not be stored before it.
-const HOLD: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A command whose answer is on its way from the store.
 pub(super) enum Pending {
@@ -117,19 +112,10 @@ impl Live {
         }
     }
 
-    /// Counts a write against the rates. Once over one of them, everything is refused for a while: pipelined sends
-    /// keep their order though the bucket is filling all the time.
+    /// Counts a write against the rates of the connection and of its user.
     fn check_send(&mut self) -> Result<(), Refusal> {
-        let now = Instant::now();
-        if let Some(wait) = self.held.and_then(|until| until.checked_duration_since(now)) {
-            return Err(limiter::refusal(wait));
-        }
-        let checked = self.limiter.check_send().and_then(|()| self.services.limiter.check_send(&self.user));
-        checked.map_err(|refusal| {
-            let wait = refusal.retry_after.map_or(HOLD, std::time::Duration::from_millis).max(HOLD);
-            self.held = Some(now + wait);
-            limiter::refusal(wait)
-        })
+        let rates = || self.limiter.check_send().and_then(|()| self.services.limiter.check_send(&self.user));
+        self.hold.check(rates)
     }
 
     fn typing(&mut self, id: Option<CommandId>, target: &Target) {

@@ -2,12 +2,13 @@
 //! keeps nothing that an idle connection does not need.
 
 use std::future::{Future as _, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use switchboard_protocol::{CloseCode, Seq, UserId};
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 use super::command::Pending;
@@ -15,7 +16,7 @@ use super::hello::Attached;
 use super::outbox::{Outbox, State};
 use super::socket::{End, Flow, Socket};
 use crate::frame::{self, Bounds};
-use crate::limiter::ConnectionLimiter;
+use crate::limiter::{ConnectionLimiter, Hold};
 use crate::metrics::Drop;
 use crate::router::SessionSlot;
 use crate::services::Services;
@@ -50,8 +51,7 @@ pub(super) struct Live {
     pub(super) pending: Option<Box<Pending>>,
     /// Since when the rate of frames has been overrun again and again, and when it was last.
     pub(super) flooding: Option<(Instant, Instant)>,
-    /// Until when nothing is stored, because something was refused that is to come first.
-    pub(super) held: Option<Instant>,
+    pub(super) hold: Hold,
     key: UserKey,
     replay: Option<Box<Replay>>,
     expires: Option<Instant>,
@@ -64,8 +64,6 @@ pub(super) struct Live {
     /// With which code the connection is being closed, and since when.
     closing: Option<(CloseCode, Instant)>,
     timer: Pin<Box<Sleep>>,
-    /// Whether the timer will wake the task.
-    timed: bool,
 }
 
 /// A page of the log on its way.
@@ -90,7 +88,7 @@ impl Live {
             user,
             pending: None,
             flooding: None,
-            held: None,
+            hold: Hold::default(),
             key,
             replay: None,
             expires,
@@ -98,7 +96,6 @@ impl Live {
             pinged: None,
             stalled: None,
             closing: None,
-            timed: false,
         }
     }
 
@@ -229,19 +226,15 @@ impl Live {
     /// Acts on what is due, and sets the timer for what is due next.
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
         let now = Instant::now();
-        // In a task that has used up its turn a timer is pending even after its time.
+        // The timer knows the task since it was set, and the task stays the same.
         if self.timer.deadline() > now && self.next_due(now) >= self.timer.deadline() {
-            if !std::mem::replace(&mut self.timed, true) {
-                return Ok(self.timer.as_mut().poll(cx));
-            }
-            // The timer knows the task already, and that never changes.
             return Ok(Poll::Pending);
         }
         self.act_on_time(now)?;
         let due = self.next_due(now);
         self.timer.as_mut().reset(due);
-        self.timed = true;
-        Ok(self.timer.as_mut().poll(cx))
+        // In a task that has used up its turn a timer would not take note of who is to be woken.
+        Ok(pin!(unconstrained(self.timer.as_mut())).poll(cx))
     }
 
     /// Acts on what is due by now.

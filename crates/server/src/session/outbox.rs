@@ -110,8 +110,7 @@ impl Outbox {
                     fell_behind = true;
                 }
                 None => {
-                    inner.bytes += event.frame.len();
-                    inner.frames.push_back(Queued { frame: event.frame.clone(), stored: Some(event.stored) });
+                    inner.queue(Queued { frame: event.frame.clone(), stored: Some(event.stored) });
                     queued += 1;
                 }
             }
@@ -200,8 +199,7 @@ impl Outbox {
         let mut inner = self.lock();
         inner.bytes = inner.bytes.saturating_sub(written);
         if let Some(frame) = inner.pong.take() {
-            inner.bytes += frame.len();
-            inner.frames.push_back(Queued { frame, stored: None });
+            inner.queue(Queued { frame, stored: None });
         }
         // A small buffer goes to and fro; of an idle connection, it is here.
         if !inner.frames.is_empty() || inner.frames.capacity() == 0 {
@@ -264,9 +262,13 @@ impl Inner {
     }
 
     fn push(&mut self, queued: Queued) {
+        self.queue(queued);
+        self.wake();
+    }
+
+    fn queue(&mut self, queued: Queued) {
         self.bytes += queued.frame.len();
         self.frames.push_back(queued);
-        self.wake();
     }
 
     fn wake(&mut self) {

@@ -112,7 +112,7 @@ impl Act<'_> {
         sender: UserKey,
         kind: EventKind,
         key: Option<Box<str>>,
-        body: String,
+        body: &str,
     ) -> Result<Option<LogEvent>, Failed> {
         conversation.head = conversation.head.next();
         // The clock may have gone back; the log may not.
@@ -141,7 +141,7 @@ impl Act<'_> {
         body: &EventBody,
         effects: Vec<Effect>,
     ) -> Done {
-        let event = self.do_append(&mut conversation, user, body.kind(), None, fields(body))?;
+        let event = self.do_append(&mut conversation, user, body.kind(), None, &fields(body))?;
         // What has no key is always new.
         let event = event.ok_or_else(Refusal::unavailable)?;
         Ok(self.committed(conversation, event, effects))

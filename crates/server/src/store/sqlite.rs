@@ -38,15 +38,16 @@ pub const SCHEMA: &str = include_str!("../migrations/sqlite/0001_log.sql");
 /// The schema, append-only: a file here never changes once released, new ones follow.
 const MIGRATIONS: &[M<'_>] = &[M::up(SCHEMA)];
 
-/// How the writer's connection is set up, beside the write-ahead log (sqlite.org/pragma.html).
+/// How the writer's connection is set up (sqlite.org/pragma.html).
 ///
+/// - `journal_mode`: readers beside the writer.
 /// - `synchronous`: FULL syncs the log at every commit, and `ok` rests on that.
 /// - `secure_delete`: a deleted message is overwritten, not only forgotten.
 /// - `cache_size`: 64 MiB, in KiB and negative. A batch touches the last pages of as many conversations as have news; in
 ///   the default of 2 MiB those of 512 do not fit, and each is read again for the next batch.
 /// - `wal_autocheckpoint`: at 16 MiB, in pages of 4 KiB. At the default of 4 MiB such a batch is copied into the
 ///   database at once, and the next one copies the same pages again.
-pub const SETTINGS: &str = "PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA cache_size = -65536;
+pub const SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA cache_size = -65536;
                             PRAGMA wal_autocheckpoint = 4096;";
 
 const DATABASE: &str = "switchboard.db";
@@ -154,7 +155,6 @@ pub(super) fn open_database(data: &Path) -> anyhow::Result<Connection> {
         let mut db = Connection::open(&path)?;
         db.busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))?;
         check_version(&db)?;
-        db.pragma_update(None, "journal_mode", "WAL")?;
         db.execute_batch(SETTINGS)?;
         Migrations::from_slice(MIGRATIONS).to_latest(&mut db)?;
         db.set_prepared_statement_cache_capacity(64);

@@ -8,6 +8,9 @@ const HOMES: [&str; 3] = ["work", "home", "root"];
 
 const CRATES_IO: &str = r#"source = "registry+https://github.com/rust-lang/crates.io-index""#;
 
+/// What precedes the place that npm took a package from.
+const RESOLVED: &str = r#""resolved": "#;
+
 pub(super) fn paths_are_relative(tree: &Tree) -> Vec<Complaint> {
     let homes = HOMES.map(|home| format!("/{home}/"));
     let mut complaints = Vec::new();
@@ -36,7 +39,9 @@ pub(super) fn npm_lock_names_no_host(tree: &Tree) -> Vec<Complaint> {
     let locks = tree.iter().filter(|(path, _)| path.ends_with("package-lock.json"));
     let mut complaints = Vec::new();
     for (path, text) in locks {
-        if let Some(index) = text.lines().position(|line| line.contains(r#""resolved": "http"#)) {
+        let names_host =
+            |line: &str| line.split_once(RESOLVED).is_some_and(|(_, from)| from.starts_with("\"http"));
+        if let Some(index) = text.lines().position(names_host) {
             let message = "use `omit-lockfile-registry-resolved=true` in .npmrc and make the lock file again";
             complaints.push(Complaint::at(path, index + 1, message));
         }

@@ -61,7 +61,7 @@ impl Act<'_> {
             Destination::New(a, b) => self.do_open_direct(name, &a, &b)?,
         };
         let Place { mut conversation, user, .. } = place;
-        let (key, body) = (Some(key.into()), body.to_owned());
+        let key = Some(key.into());
         let appended = self.do_append(&mut conversation, user, EventKind::Message, key, body)?;
         let Some(event) = appended else { return Ok(None) };
         member.sent += 1;

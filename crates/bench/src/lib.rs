@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 
-use self::floor::sockets::{self, Answer};
+use self::floor::sockets;
 use self::report::Report;
 use self::scenario::Context;
 
@@ -28,14 +28,13 @@ use self::scenario::Context;
 pub use self::switchboard::SECRET;
 
 /// What of the product is measured, beside the program itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Product {
+pub struct Product<'a> {
     /// Makes a token for a user, signed with [`SECRET`].
-    pub mint: fn(&str) -> anyhow::Result<String>,
+    pub mint: &'a dyn Fn(&str) -> anyhow::Result<String>,
     /// The tables of its store, as SQL.
-    pub schema: &'static str,
+    pub schema: &'a str,
     /// How its store sets up the database, as SQL.
-    pub settings: &'static str,
+    pub settings: &'a str,
 }
 
 /// The flags of `bench`.
@@ -69,8 +68,6 @@ enum Hidden {
     #[command(hide = true)]
     Floor {
         #[arg(long)]
-        answer: Answer,
-        #[arg(long)]
         len: usize,
     },
 }
@@ -92,9 +89,9 @@ enum Scenario {
 ///
 /// # Errors
 /// A server does not start, or something was lost, came twice or out of order.
-pub fn run(args: &BenchArgs, product: &Product) -> anyhow::Result<String> {
-    if let Some(Hidden::Floor { answer, len }) = args.floor {
-        return sockets::serve(answer, len).map(|()| String::new());
+pub fn run(args: &BenchArgs, product: &Product<'_>) -> anyhow::Result<String> {
+    if let Some(Hidden::Floor { len }) = args.floor {
+        return sockets::serve(len).map(|()| String::new());
     }
     rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
     let mut context = Context {

@@ -42,17 +42,8 @@ impl Replies {
     }
 }
 
-/// Is told what comes, connection by connection.
-pub(crate) trait Hear {
-    /// `connection` counts from 0, in the order of [`Load::connect`].
-    fn hear(&mut self, connection: usize, heard: Heard<'_>, replies: &mut Replies) -> anyhow::Result<()>;
-}
-
-impl<F: FnMut(usize, Heard<'_>, &mut Replies) -> anyhow::Result<()>> Hear for F {
-    fn hear(&mut self, connection: usize, heard: Heard<'_>, replies: &mut Replies) -> anyhow::Result<()> {
-        self(connection, heard, replies)
-    }
-}
+/// Is told what comes, connection by connection, which count from 0 in the order of [`Load::connect`].
+pub(crate) type Hear<'a> = dyn FnMut(usize, Heard<'_>, &mut Replies) -> anyhow::Result<()> + 'a;
 
 #[derive(Debug)]
 struct Connection {
@@ -90,18 +81,10 @@ impl Load {
     }
 
     /// Wishes for a connection; it is opened in its turn. `request` is the whole handshake.
-    pub(crate) fn connect(&mut self, address: SocketAddr, request: Vec<u8>) -> usize {
+    pub(crate) fn connect(&mut self, address: SocketAddr, request: Vec<u8>) {
         let connection = self.connections.len();
         self.connections.push(None);
         self.waiting.push_back((connection, address, request));
-        connection
-    }
-
-    /// Closes a connection without a word.
-    pub(crate) fn drop_connection(&mut self, connection: usize) {
-        if let Some(place) = self.connections.get_mut(connection) {
-            *place = None;
-        }
     }
 
     /// Says a text.
@@ -125,7 +108,7 @@ impl Load {
     /// Takes turns until `done`; fails after half a minute in which nothing came.
     pub(crate) fn run_until(
         &mut self,
-        hear: &mut impl Hear,
+        hear: &mut Hear<'_>,
         mut done: impl FnMut() -> bool,
     ) -> anyhow::Result<()> {
         let mut last = clock::now();
@@ -140,7 +123,7 @@ impl Load {
     }
 
     /// Waits for something to come, at most for `timeout`, and tells it; whether anything did.
-    pub(crate) fn turn(&mut self, timeout: Option<Duration>, hear: &mut impl Hear) -> anyhow::Result<bool> {
+    pub(crate) fn turn(&mut self, timeout: Option<Duration>, hear: &mut Hear<'_>) -> anyhow::Result<bool> {
         self.open_more()?;
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(false),
@@ -174,7 +157,7 @@ impl Load {
     }
 
     /// Reads what there is: the loop is edge-triggered, but a read that did not fill the buffer was the last.
-    fn read(&mut self, connection: usize, hear: &mut impl Hear) -> anyhow::Result<()> {
+    fn read(&mut self, connection: usize, hear: &mut Hear<'_>) -> anyhow::Result<()> {
         loop {
             let Some(Some(open)) = self.connections.get_mut(connection) else { return Ok(()) };
             let kept = open.unread.len();
@@ -202,18 +185,22 @@ impl Load {
         }
     }
 
-    fn lose(&mut self, connection: usize, hear: &mut impl Hear) -> anyhow::Result<()> {
-        self.drop_connection(connection);
-        hear.hear(connection, Heard::Gone, &mut self.replies)?;
+    fn lose(&mut self, connection: usize, hear: &mut Hear<'_>) -> anyhow::Result<()> {
+        self.connections[connection] = None;
+        hear(connection, Heard::Gone, &mut self.replies)?;
         self.reply()
     }
 
     fn reply(&mut self) -> anyhow::Result<()> {
         let mut replies = std::mem::take(&mut self.replies.0);
-        for (connection, text) in replies.drain(..) {
-            if let Some(Some(open)) = self.connections.get_mut(connection) {
+        for (connection, text) in &replies {
+            if let Some(Some(open)) = self.connections.get_mut(*connection) {
                 wire::text(&mut open.unsent, text.as_bytes());
-                // What is written at once for one connection is said at once.
+            }
+        }
+        // What is said at once on one connection is written at once.
+        for (connection, _) in replies.drain(..) {
+            if let Some(Some(open)) = self.connections.get_mut(connection) {
                 open.flush()?;
             }
         }
@@ -229,7 +216,7 @@ impl Connection {
         connection: usize,
         mut input: &[u8],
         opening: &mut usize,
-        hear: &mut impl Hear,
+        hear: &mut Hear<'_>,
         replies: &mut Replies,
     ) -> anyhow::Result<bool> {
         if !self.open {
@@ -241,11 +228,11 @@ impl Connection {
             self.open = true;
             *opening -= 1;
             input = &input[used..];
-            hear.hear(connection, Heard::Open, replies)?;
+            hear(connection, Heard::Open, replies)?;
         }
         while let Some((frame, used)) = wire::decode(input).map_err(anyhow::Error::msg)? {
             match frame {
-                Incoming::Text(text) => hear.hear(connection, Heard::Text(text), replies)?,
+                Incoming::Text(text) => hear(connection, Heard::Text(text), replies)?,
                 Incoming::Ping(payload) => {
                     wire::pong(&mut self.unsent, payload);
                     self.flush()?;

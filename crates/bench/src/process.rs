@@ -35,74 +35,47 @@ pub(crate) fn pin(cores: &[usize]) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
-    stdout: Option<BufReader<ChildStdout>>,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Open for as long as it prints.
+    _stdout: BufReader<ChildStdout>,
 }
 
 impl Process {
-    /// Starts a program on these cores.
+    /// Starts a program on these cores, and waits until it prints `http://ADDRESS`.
     pub(crate) fn start(command: &mut Command, cores: &[usize]) -> anyhow::Result<Self> {
         pin(cores)?;
         let started = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         pin(LOAD_CORE)?;
         let mut child = started.with_context(|| format!("cannot start {:?}", command.get_program()))?;
-        let stdout = child.stdout.take().map(BufReader::new);
-        Ok(Self { child, stdout })
-    }
-
-    /// Reads what it prints until a line has `http://ADDRESS` in it.
-    pub(crate) fn address(&mut self) -> anyhow::Result<SocketAddr> {
-        let stdout = self.stdout.as_mut().context("its output is read already")?;
+        let mut stdout = BufReader::new(child.stdout.take().context("its output is not ours")?);
         let mut line = String::new();
         while stdout.read_line(&mut line)? > 0 {
             if let Some((_, address)) = line.split_once("http://") {
-                return address.trim().parse().with_context(|| format!("no address: {line}"));
+                let address = address.trim().parse().with_context(|| format!("no address: {line}"))?;
+                return Ok(Self { child, address, _stdout: stdout });
             }
             line.clear();
         }
         bail!("it ended without a word of where it listens")
     }
 
-    /// The processor time that the process and its children have used, in seconds. The kernel counts in ticks,
-    /// 10 ms mostly: measure over seconds.
+    /// The processor time that it has used, in seconds. The kernel counts in ticks, 10 ms mostly: measure over seconds.
     pub(crate) fn cpu(&self) -> anyhow::Result<f64> {
-        let mut ticks = 0;
-        for pid in self.family()? {
-            // One that has just ended is counted with its parent's waited-for children.
-            let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-            let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat has another form")?;
-            // utime and stime are the fields 14 and 15, after pid and comm.
-            let times = fields.split_whitespace().skip(11).take(2);
-            ticks += times.map(|t| t.parse::<u64>().unwrap_or(0)).sum::<u64>();
-        }
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat has another form")?;
+        // utime and stime are the fields 14 and 15, after pid and comm.
+        let times = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = times.map(|ticks| ticks.parse::<u64>().unwrap_or(0)).sum();
         Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
-    /// Resident memory of the process and its children, in bytes, after the kernel has taken stock.
+    /// Its resident memory, in bytes. `VmRSS` lags behind by up to 64 pages a thread; this sums the mappings.
     pub(crate) fn memory(&self) -> anyhow::Result<u64> {
-        let mut bytes = 0;
-        for pid in self.family()? {
-            // `VmRSS` lags behind by up to 64 pages a thread; this sums the mappings.
-            let Ok(rollup) = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else { continue };
-            let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).context("no Rss")?;
-            let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-            bytes += kib * 1024;
-        }
-        Ok(bytes)
-    }
-
-    /// The process and what it has started.
-    fn family(&self) -> anyhow::Result<Vec<u32>> {
-        let mut family = vec![self.child.id()];
-        let mut at = 0;
-        while let Some(pid) = family.get(at) {
-            let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
-            for task in tasks.into_iter().flatten().flatten() {
-                let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-                family.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-            }
-            at += 1;
-        }
-        Ok(family)
+        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).context("no Rss")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+        Ok(kib * 1024)
     }
 
     /// Ends it as a power cut would.

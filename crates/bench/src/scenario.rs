@@ -16,11 +16,11 @@ pub(crate) const TEXT: usize = 200;
 
 /// What every scenario needs.
 pub(crate) struct Context<'a> {
-    pub(crate) product: &'a Product,
+    pub(crate) product: &'a Product<'a>,
     /// Where the data of servers goes.
     pub(crate) scratch: &'a Path,
     pub(crate) rounds: u32,
-    /// How long a measurement takes; the counts of users go down with a short one.
+    /// How long a measurement takes.
     pub(crate) time: Duration,
     pub(crate) report: Report,
 }

@@ -1,7 +1,6 @@
 //! What differs among the servers that are measured: how one is started and what is said to it.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::ops::Range;
 
 use crate::load::{Heard, Load, Replies};
@@ -12,8 +11,8 @@ use crate::process::Process;
 pub(crate) enum Said {
     /// The connection is authenticated and gets what is sent from now on.
     Ready,
-    /// Somebody's message.
-    Delivered,
+    /// Somebody's message: which one it is, if this server's messages tell.
+    Delivered(Option<u64>),
     /// One's own message was accepted.
     Acked,
     /// Nothing that matters here.
@@ -24,38 +23,32 @@ pub(crate) enum Said {
 pub(crate) trait Server {
     /// How it is called in tables.
     fn name(&self) -> &'static str;
-    /// Where it listens.
-    fn address(&self) -> SocketAddr;
-    /// The process, to look at.
+    /// The process, to connect to and to look at.
     fn process(&self) -> &Process;
     /// The request of the WebSocket handshake.
-    fn request(&self, user: usize) -> Vec<u8>;
-    /// What a client says first.
+    fn request(&self) -> Vec<u8>;
+    /// What a client of this user says first.
     fn greeting(&self, user: usize) -> String;
-    /// What a frame means that came to `user`.
-    fn understand(&self, user: usize, frame: &[u8]) -> Said;
+    /// What a frame means.
+    fn understand(&self, frame: &[u8]) -> Said;
     /// The frame that sends a text to the room.
-    fn message(&self, user: usize, id: u64, text: &str) -> String;
+    fn message(&self, id: u64, text: &str) -> String;
 }
 
-/// Connects `users` and waits until all of them are ready. Connection and user have the same number.
-pub(crate) fn join(server: &dyn Server, load: &mut Load, users: usize) -> anyhow::Result<()> {
-    join_more(server, load, 0..users)
-}
-
-/// The same with more users, behind those who are there.
-pub(crate) fn join_more(server: &dyn Server, load: &mut Load, users: Range<usize>) -> anyhow::Result<()> {
-    for user in users.clone() {
-        load.connect(server.address(), server.request(user));
+/// Connects users, behind those who are there, and waits until all of them are ready. Connection and user have the same
+/// number.
+pub(crate) fn join(server: &dyn Server, load: &mut Load, users: Range<usize>) -> anyhow::Result<()> {
+    for _ in users.clone() {
+        load.connect(server.process().address, server.request());
     }
     let ready = Cell::new(0);
     let mut hear = |user: usize, heard: Heard<'_>, replies: &mut Replies| {
         match heard {
             Heard::Open => replies.say(user, server.greeting(user)),
             Heard::Gone => anyhow::bail!("{} closed connection {user} before it was ready", server.name()),
-            Heard::Text(frame) => match server.understand(user, frame) {
+            Heard::Text(frame) => match server.understand(frame) {
                 Said::Ready => ready.set(ready.get() + 1),
-                Said::Delivered | Said::Acked | Said::Other => {}
+                Said::Delivered(_) | Said::Acked | Said::Other => {}
             },
         }
         Ok(())

@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +12,7 @@ use tempfile::TempDir;
 use crate::load::{Heard, Load, Replies};
 use crate::process::{self, Process};
 use crate::server::{Said, Server};
-use crate::{Product, wire};
+use crate::{Product, stamp, wire};
 
 /// The room of [`Server::message`].
 pub(crate) const ROOM: &str = "#bench";
@@ -32,9 +31,8 @@ pub const SECRET: &str = "the secret of a measurement, known to everybody";
 
 /// A server with its data.
 pub(crate) struct Switchboard<'a> {
-    product: &'a Product,
+    product: &'a Product<'a>,
     process: Process,
-    address: SocketAddr,
     cores: &'static [usize],
     data: TempDir,
 }
@@ -42,19 +40,19 @@ pub(crate) struct Switchboard<'a> {
 impl<'a> Switchboard<'a> {
     /// Starts one on an empty directory below `scratch`, on these cores.
     pub(crate) fn start(
-        product: &'a Product,
+        product: &'a Product<'a>,
         scratch: &Path,
         cores: &'static [usize],
     ) -> anyhow::Result<Self> {
         let data = process::scratch(scratch)?;
-        let (process, address) = launch(data.path(), "127.0.0.1:0", cores)?;
-        Ok(Self { product, process, address, cores, data })
+        let process = launch(data.path(), "127.0.0.1:0", cores)?;
+        Ok(Self { product, process, cores, data })
     }
 
     /// Ends it as a power cut would, and starts it again on the same port.
     pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
         self.process.kill()?;
-        (self.process, self.address) = launch(self.data.path(), &self.address.to_string(), self.cores)?;
+        self.process = launch(self.data.path(), &self.process.address.to_string(), self.cores)?;
         Ok(())
     }
 
@@ -76,7 +74,7 @@ impl<'a> Switchboard<'a> {
         /// Commands on their way: the server reads on at half as many answers.
         const AHEAD: usize = 256;
         let mut load = Load::new()?;
-        load.connect(self.address, self.request(user));
+        load.connect(self.process.address, self.request());
         let hello = self.hello(user, &[]);
         let mut commands = commands.peekable();
         let (mut ready, mut said, answered) = (false, 0, Cell::new(0));
@@ -85,10 +83,12 @@ impl<'a> Switchboard<'a> {
             match heard {
                 Heard::Open => replies.say(0, hello.clone()),
                 Heard::Gone => anyhow::bail!("the server closed the connection"),
-                Heard::Text(text) => match self.understand(user, text) {
+                Heard::Text(text) => match self.understand(text) {
                     Said::Ready => ready = true,
                     Said::Acked => answered.set(answered.get() + 1),
-                    _ => {}
+                    Said::Delivered(_) | Said::Other => {
+                        anyhow::bail!("{} was told {}", name(user), String::from_utf8_lossy(text))
+                    }
                 },
             }
             while ready && said < answered.get() + AHEAD {
@@ -108,15 +108,11 @@ impl Server for Switchboard<'_> {
         "switchboard"
     }
 
-    fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     fn process(&self) -> &Process {
         &self.process
     }
 
-    fn request(&self, _: usize) -> Vec<u8> {
+    fn request(&self) -> Vec<u8> {
         wire::request("/v1/ws", "sec-websocket-protocol: switchboard.v1\r\n")
     }
 
@@ -124,9 +120,9 @@ impl Server for Switchboard<'_> {
         self.hello(user, &[])
     }
 
-    fn understand(&self, _: usize, frame: &[u8]) -> Said {
+    fn understand(&self, frame: &[u8]) -> Said {
         if is(frame, "message") {
-            Said::Delivered
+            Said::Delivered(stamp::find(frame))
         } else if is(frame, "ok") {
             Said::Acked
         } else if is(frame, "welcome") {
@@ -136,7 +132,7 @@ impl Server for Switchboard<'_> {
         }
     }
 
-    fn message(&self, _: usize, id: u64, text: &str) -> String {
+    fn message(&self, id: u64, text: &str) -> String {
         message(ROOM, id, text)
     }
 }
@@ -169,14 +165,12 @@ pub(crate) fn is(frame: &[u8], kind: &str) -> bool {
     })
 }
 
-fn launch(data: &Path, listen: &str, cores: &[usize]) -> anyhow::Result<(Process, SocketAddr)> {
+fn launch(data: &Path, listen: &str, cores: &[usize]) -> anyhow::Result<Process> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["serve", "--listen", listen, "--data"]).arg(data);
     command.env("SWITCHBOARD_AUTH_SECRET", SECRET).env("SWITCHBOARD_LOG_LEVEL", "error");
     for limit in OFF {
         command.env(format!("SWITCHBOARD_LIMITS_{limit}"), "0");
     }
-    let mut process = Process::start(&mut command, cores)?;
-    let address = process.address()?;
-    Ok((process, address))
+    Process::start(&mut command, cores)
 }

@@ -17,7 +17,7 @@ use crate::process::{self, LOAD_CORE, SERVER_CORE};
 const BATCH: usize = 1_024;
 
 /// Before the measurement begins.
-const WARM_UP: Duration = Duration::from_millis(300);
+pub(crate) const WARM_UP: Duration = Duration::from_millis(300);
 
 /// A message of one of the senders.
 #[derive(Debug, Clone, Copy)]

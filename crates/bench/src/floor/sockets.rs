@@ -11,37 +11,22 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::process::{Process, SERVER_CORE};
 use crate::server::{Said, Server};
-use crate::stamp::Stamp;
-use crate::wire;
+use crate::{stamp, switchboard, wire};
 
 /// Frames of one `writev`: what the server of Switchboard hands over at once.
 const SLICES: usize = 64;
 
 const LISTENER: Token = Token(usize::MAX);
 
-/// What the floor does with a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Answer {
-    /// Everybody but the sender gets one.
-    Everybody,
-    /// The sender gets one.
-    Sender,
-}
-
 /// The floor as a server under load, in a process of its own.
-pub(crate) struct Sockets {
-    process: Process,
-    address: SocketAddr,
-}
+pub(crate) struct Sockets(Process);
 
 impl Sockets {
-    pub(crate) fn start(answer: Answer, len: usize) -> anyhow::Result<Self> {
+    /// `len` is the length of a text, as the messages carry it.
+    pub(crate) fn start(len: usize) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        let answer = if answer == Answer::Everybody { "everybody" } else { "sender" };
-        command.args(["bench", "floor", "--answer", answer, "--len", &len.to_string()]);
-        let mut process = Process::start(&mut command, SERVER_CORE)?;
-        let address = process.address()?;
-        Ok(Self { process, address })
+        command.args(["bench", "floor", "--len", &len.to_string()]);
+        Ok(Self(Process::start(&mut command, SERVER_CORE)?))
     }
 }
 
@@ -50,15 +35,11 @@ impl Server for Sockets {
         "floor"
     }
 
-    fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     fn process(&self) -> &Process {
-        &self.process
+        &self.0
     }
 
-    fn request(&self, _: usize) -> Vec<u8> {
+    fn request(&self) -> Vec<u8> {
         wire::request("/", "")
     }
 
@@ -66,13 +47,14 @@ impl Server for Sockets {
         "hello".to_owned()
     }
 
-    fn understand(&self, _: usize, frame: &[u8]) -> Said {
-        if frame == b"welcome" { Said::Ready } else { Said::Delivered }
+    /// Its frames are all the same.
+    fn understand(&self, frame: &[u8]) -> Said {
+        if frame == b"welcome" { Said::Ready } else { Said::Delivered(None) }
     }
 
-    /// As long as one of Switchboard's.
-    fn message(&self, user: usize, id: u64, text: &str) -> String {
-        format!(r##"{{"type":"send","id":{id},"to":"#bench","key":"{user}-{id}","text":"{text}"}}"##)
+    /// The same as Switchboard's.
+    fn message(&self, id: u64, text: &str) -> String {
+        switchboard::message(switchboard::ROOM, id, text)
     }
 }
 
@@ -85,12 +67,12 @@ struct Connection {
 
 /// Serves until it is killed. `len` is the length of a text, as the messages carry it.
 #[expect(clippy::print_stdout, reason = "whoever started it reads the address there")]
-pub(crate) fn serve(answer: Answer, len: usize) -> anyhow::Result<()> {
+pub(crate) fn serve(len: usize) -> anyhow::Result<()> {
     let mut listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     println!("listening on http://{}", listener.local_addr()?);
     let mut poll = Poll::new()?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    let mut floor = Floor { answer, frame: delivery(len), connections: Vec::new() };
+    let mut floor = Floor { frame: delivery(len), connections: Vec::new() };
     let mut events = Events::with_capacity(1_024);
     let mut scratch = vec![0; 256 * 1024];
     loop {
@@ -108,7 +90,7 @@ pub(crate) fn serve(answer: Answer, len: usize) -> anyhow::Result<()> {
 
 /// A frame as Switchboard delivers it.
 fn delivery(len: usize) -> Vec<u8> {
-    let text = Stamp { number: 0, due: 0 }.text(len);
+    let text = stamp::text(0, len);
     let event = format!(
         r##"{{"type":"message","conversation":"#bench","seq":1000,"from":"u0","at":"2026-11-23T12:00:00.000Z","key":"1000","text":"{text}"}}"##
     );
@@ -119,7 +101,6 @@ fn delivery(len: usize) -> Vec<u8> {
 }
 
 struct Floor {
-    answer: Answer,
     frame: Vec<u8>,
     connections: Vec<Option<Connection>>,
 }
@@ -161,11 +142,10 @@ impl Floor {
         Ok(())
     }
 
+    /// Everybody but the sender gets so many frames.
     fn owe(&mut self, from: usize, count: usize) {
         for (n, connection) in self.connections.iter_mut().enumerate() {
-            if let Some(connection) = connection.as_mut().filter(|c| c.greeted)
-                && (n == from) == (self.answer == Answer::Sender)
-            {
+            if let Some(connection) = connection.as_mut().filter(|c| c.greeted && n != from) {
                 connection.owed += count * self.frame.len();
             }
         }

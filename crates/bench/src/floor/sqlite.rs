@@ -18,12 +18,11 @@ impl Sqlite {
     /// With the tables and the settings of Switchboard; `len` is the length of a text.
     pub(crate) fn new(
         directory: &Path,
-        product: &Product,
+        product: &Product<'_>,
         senders: usize,
         len: usize,
     ) -> anyhow::Result<Self> {
         let db = Connection::open(directory.join("floor.db"))?;
-        db.pragma_update(None, "journal_mode", "WAL")?;
         db.execute_batch(product.settings)?;
         db.execute_batch(product.schema)?;
         db.execute_batch("BEGIN")?;

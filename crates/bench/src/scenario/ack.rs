@@ -8,17 +8,14 @@ use hdrhistogram::Histogram;
 
 use super::{Context, TEXT};
 use crate::clock::{self, latencies};
-use crate::floor::append::{Acks, Append, acks};
+use crate::floor::append::{Acks, Append, WARM_UP, acks};
 use crate::floor::sqlite::Sqlite;
 use crate::load::{Heard, Load, Replies};
 use crate::process::{self, BOTH_CORES};
 use crate::report::Name;
 use crate::server::{self, Said, Server as _};
-use crate::stamp::{Stamp, number_after};
+use crate::stamp::{self, number_after};
 use crate::switchboard::{Switchboard, message};
-
-/// Before the measurement begins.
-const WARM_UP: Duration = Duration::from_millis(300);
 
 /// Bytes of a message around its text, in the log.
 const AROUND: usize = 100;
@@ -56,7 +53,6 @@ fn tell(context: &mut Context<'_>, subject: &str, senders: usize, acks: &Acks) {
 }
 
 struct Senders {
-    begun: Instant,
     end: Instant,
     from: Instant,
     /// Of each sender, how many messages were sent, and when the last.
@@ -70,9 +66,9 @@ impl Senders {
     fn say(&mut self, user: usize) -> String {
         let (number, last) = &mut self.sent[user];
         *last = clock::now();
-        let stamp = Stamp { number: *number, due: (*last - self.begun).as_nanos() as u64 };
+        let text = stamp::text(*number, TEXT);
         *number += 1;
-        message(&format!("@v{user}"), *number, &stamp.text(TEXT))
+        message(&format!("@v{user}"), *number, &text)
     }
 
     fn acknowledged(&mut self, user: usize, frame: &[u8], replies: &mut Replies) -> anyhow::Result<()> {
@@ -97,11 +93,10 @@ impl Senders {
 /// is to do.
 pub(crate) fn measure(server: &Switchboard<'_>, senders: usize, time: Duration) -> anyhow::Result<Acks> {
     let mut load = Load::new()?;
-    server::join(server, &mut load, senders)?;
+    server::join(server, &mut load, 0..senders)?;
     let begun = clock::now();
     let from = begun + WARM_UP;
     let state = RefCell::new(Senders {
-        begun,
         from,
         end: from + time,
         sent: vec![(0, begun); senders],
@@ -115,7 +110,7 @@ pub(crate) fn measure(server: &Switchboard<'_>, senders: usize, time: Duration) 
     }
     let mut hear = |user: usize, heard: Heard<'_>, replies: &mut Replies| {
         let Heard::Text(frame) = heard else { bail!("the server closed connection {user}") };
-        match server.understand(user, frame) {
+        match server.understand(frame) {
             Said::Acked => state.borrow_mut().acknowledged(user, frame, replies),
             other => bail!("{other:?} in place of an acknowledgement: {}", String::from_utf8_lossy(frame)),
         }

@@ -9,30 +9,30 @@ use hdrhistogram::Histogram;
 
 use super::{Context, TEXT};
 use crate::clock::{self, latencies};
-use crate::floor::sockets::{Answer, Sockets};
+use crate::floor::sockets::Sockets;
 use crate::load::{Heard, Load, Replies};
 use crate::process::SERVER_CORE;
 use crate::report::Name;
 use crate::server::{self, Said, Server};
-use crate::stamp::Stamp;
+use crate::stamp;
 use crate::switchboard::{ROOM, Switchboard, make_room};
 
 /// Before the measurement begins.
 const WARM_UP: Duration = Duration::from_millis(500);
 
 /// What a run found.
-pub(crate) struct Found {
+struct Found {
     /// Microseconds of the server's processor for each delivery.
-    pub(crate) cpu: f64,
+    cpu: f64,
     /// Deliveries a second.
-    pub(crate) rate: f64,
+    rate: f64,
     /// From when a message was due to its delivery, in nanoseconds.
-    pub(crate) latency: Histogram<u64>,
+    latency: Histogram<u64>,
 }
 
 /// How messages come.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Pace {
+enum Pace {
     /// So many on their way; the next one when one of them is with everybody.
     InFlight(u64),
     /// One every so often, whatever became of those before: latency counts from when it was due.
@@ -42,7 +42,7 @@ pub(crate) enum Pace {
 pub(crate) fn run(context: &mut Context<'_>, receivers: usize) -> anyhow::Result<()> {
     for round in 1..=context.rounds {
         context.progress(&format!("fanout: round {round} of {}", context.rounds));
-        let floor = Sockets::start(Answer::Everybody, TEXT)?;
+        let floor = Sockets::start(TEXT)?;
         measure(context, &floor, receivers)?;
         drop(floor);
         let ours = Switchboard::start(context.product, context.scratch, SERVER_CORE)?;
@@ -53,13 +53,9 @@ pub(crate) fn run(context: &mut Context<'_>, receivers: usize) -> anyhow::Result
 }
 
 /// All figures of one server.
-pub(crate) fn measure(
-    context: &mut Context<'_>,
-    server: &dyn Server,
-    receivers: usize,
-) -> anyhow::Result<()> {
+fn measure(context: &mut Context<'_>, server: &dyn Server, receivers: usize) -> anyhow::Result<()> {
     let mut load = Load::new()?;
-    server::join(server, &mut load, receivers + 1)?;
+    server::join(server, &mut load, 0..receivers + 1)?;
     let subject = server.name();
     let mut sent = 0;
     for in_flight in [16, 1] {
@@ -104,21 +100,18 @@ struct Run<'a> {
 impl Run<'_> {
     fn hear(&mut self, user: usize, heard: &Heard<'_>) -> anyhow::Result<()> {
         let Heard::Text(frame) = heard else { bail!("{} closed connection {user}", self.server.name()) };
-        // The sender may get its own messages, or not.
-        if user > 0 && self.server.understand(user, frame) == Said::Delivered {
-            self.deliver(user, frame)?;
+        match self.server.understand(frame) {
+            // The sender may get its own messages, or not.
+            Said::Delivered(told) if user > 0 => self.deliver(user, told),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    fn deliver(&mut self, user: usize, frame: &[u8]) -> anyhow::Result<()> {
+    fn deliver(&mut self, user: usize, told: Option<u64>) -> anyhow::Result<()> {
         let number = self.next[user];
         self.next[user] += 1;
-        // The floor's frames are all the same.
-        if let Some(stamp) = Stamp::find(frame).filter(|_| self.server.name() != "floor") {
-            let wanted = self.first + number;
-            ensure!(stamp.number == wanted, "{user} got message {} in place of {wanted}", stamp.number);
-        }
+        let wanted = self.first + number;
+        ensure!(told.is_none_or(|told| told == wanted), "{user} got message {told:?} in place of {wanted}");
         if let Some(due) = self.due.get(number as usize).filter(|_| self.measuring) {
             self.latency.saturating_record(self.begun.elapsed().saturating_sub(*due).as_nanos() as u64);
         }
@@ -135,7 +128,7 @@ impl Run<'_> {
 }
 
 /// Sends for `time` and waits for the last delivery. `sent` counts the sender's messages over all runs.
-pub(crate) fn deliver(
+fn deliver(
     server: &dyn Server,
     load: &mut Load,
     receivers: usize,
@@ -168,14 +161,10 @@ pub(crate) fn deliver(
             }
             due(&mut run, pace, *sent)
         };
-        let texts: Vec<String> = due
-            .iter()
-            .map(|due| {
-                *sent += 1;
-                let stamp = Stamp { number: *sent - 1, due: due.as_nanos() as u64 };
-                server.message(0, *sent, &stamp.text(TEXT))
-            })
-            .collect();
+        let numbers = *sent..*sent + due;
+        *sent = numbers.end;
+        let texts: Vec<String> =
+            numbers.map(|number| server.message(number + 1, &stamp::text(number, TEXT))).collect();
         load.say_all(0, texts.iter().map(String::as_str))?;
         let wait = match pace {
             Pace::InFlight(_) => Duration::from_millis(100),
@@ -194,15 +183,17 @@ pub(crate) fn deliver(
     Ok(Found { cpu: cpu * 1e6 / count as f64, rate: count as f64 / took.as_secs_f64(), latency: run.latency })
 }
 
-/// The times at which messages are due that are to be sent now.
-fn due(run: &mut Run<'_>, pace: Pace, sent: u64) -> Vec<Duration> {
+/// How many messages are due; notes when each was.
+fn due(run: &mut Run<'_>, pace: Pace, sent: u64) -> u64 {
     let now = run.begun.elapsed();
     let sent = sent - run.first;
-    let due: Vec<Duration> = match pace {
-        Pace::InFlight(most) => (sent..run.complete + most).map(|_| now).collect(),
-        Pace::Every(every) => (sent..).map(|n| every * n as u32).take_while(|due| *due <= now).collect(),
-    };
-    run.had.extend(due.iter().map(|_| 0));
-    run.due.extend_from_slice(&due);
+    match pace {
+        Pace::InFlight(most) => run.due.extend((sent..run.complete + most).map(|_| now)),
+        Pace::Every(every) => {
+            run.due.extend((sent..).map(|n| every * n as u32).take_while(|due| *due <= now));
+        }
+    }
+    let due = run.due.len() as u64 - sent;
+    run.had.extend((0..due).map(|_| 0));
     due
 }

@@ -11,7 +11,7 @@ use crate::load::{Heard, Load, Replies};
 use crate::process::SERVER_CORE;
 use crate::report::Name;
 use crate::server::{Said, Server as _};
-use crate::stamp::{Stamp, number_after};
+use crate::stamp::{self, number_after};
 use crate::switchboard::{Switchboard, message};
 
 /// Messages that everybody missed, in one of their rooms.
@@ -22,7 +22,7 @@ pub(crate) fn run(context: &mut Context<'_>, clients: usize) -> anyhow::Result<(
         context.progress(&format!("storm: round {round} of {}", context.rounds));
         let mut server = Switchboard::start(context.product, context.scratch, SERVER_CORE)?;
         fill_rooms(&server, clients)?;
-        let text = Stamp { number: 0, due: 0 }.text(TEXT);
+        let text = stamp::text(0, TEXT);
         for member in (0..clients).step_by(ROOM) {
             server.says(member, rooms_of(member).take(1).map(|room| message(&room, 1, &text)))?;
         }
@@ -50,8 +50,8 @@ fn come_back(server: &Switchboard<'_>, clients: usize) -> anyhow::Result<()> {
         back: usize,
     }
     let mut load = Load::new()?;
-    for user in 0..clients {
-        load.connect(server.address(), server.request(user));
+    for _ in 0..clients {
+        load.connect(server.process().address, server.request());
     }
     let state = RefCell::new(Clients { missing: vec![MISSED; clients], back: 0 });
     let mut hear = |user: usize, heard: Heard<'_>, replies: &mut Replies| {
@@ -61,8 +61,8 @@ fn come_back(server: &Switchboard<'_>, clients: usize) -> anyhow::Result<()> {
                 replies.say(user, server.hello(user, &cursors));
             }
             Heard::Gone => bail!("the server closed connection {user}"),
-            Heard::Text(frame) => match server.understand(user, frame) {
-                Said::Delivered => {
+            Heard::Text(frame) => match server.understand(frame) {
+                Said::Delivered(_) => {
                     let state = &mut *state.borrow_mut();
                     let seq = number_after(frame, r#""seq":"#);
                     let head = head(user, clients);

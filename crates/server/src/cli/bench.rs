@@ -16,14 +16,10 @@ const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
 /// Measures this program, and prints what was found.
 pub(super) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
-    let table =
-        switchboard_bench::run(args, &Product { mint, schema: sqlite::SCHEMA, settings: sqlite::SETTINGS })?;
-    output::line(&table)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn mint(user: &str) -> anyhow::Result<String> {
     let key = Some(AuthKey::Secret(Secret::new(SECRET)?));
     let authenticator = Authenticator::new(&AuthConfig { key, ..AuthConfig::default() })?;
-    Ok(authenticator.mint(&UserId::parse(user)?, LIFETIME)?)
+    let mint = |user: &str| Ok(authenticator.mint(&UserId::parse(user)?, LIFETIME)?);
+    let product = Product { mint: &mint, schema: sqlite::SCHEMA, settings: sqlite::SETTINGS };
+    output::line(&switchboard_bench::run(args, &product)?)?;
+    Ok(ExitCode::SUCCESS)
 }

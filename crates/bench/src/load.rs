@@ -37,8 +37,11 @@ pub(crate) enum Heard<'a> {
 pub(crate) struct Replies(Vec<(usize, String)>);
 
 impl Replies {
+    /// Nothing is said if the text is empty.
     pub(crate) fn say(&mut self, connection: usize, text: String) {
-        self.0.push((connection, text));
+        if !text.is_empty() {
+            self.0.push((connection, text));
+        }
     }
 }
 

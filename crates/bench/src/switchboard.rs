@@ -11,11 +11,9 @@ use tempfile::TempDir;
 
 use crate::load::{Heard, Load, Replies};
 use crate::process::{self, Process};
-use crate::server::{Said, Server};
-use crate::{Product, stamp, wire};
-
-/// The room of [`Server::message`].
-pub(crate) const ROOM: &str = "#bench";
+use crate::server::{Said, Server, Tell, To};
+use crate::stamp::{self, number_after};
+use crate::{Product, wire};
 
 /// Unlimited, each of them (0).
 const OFF: [&str; 5] = [
@@ -58,7 +56,7 @@ impl<'a> Switchboard<'a> {
 
     /// What a client of `user` says first, with the cursors that it has.
     pub(crate) fn hello(&self, user: usize, cursors: &[(String, u64)]) -> String {
-        let token = (self.product.mint)(&name(user)).unwrap_or_default();
+        let token = (self.product.mint)(&user_id(user)).unwrap_or_default();
         let mut hello = format!(r#"{{"type":"hello","token":"{token}","cursors":{{"#);
         for (n, (conversation, seq)) in cursors.iter().enumerate() {
             let comma = if n > 0 { "," } else { "" };
@@ -83,11 +81,12 @@ impl<'a> Switchboard<'a> {
             match heard {
                 Heard::Open => replies.say(0, hello.clone()),
                 Heard::Gone => anyhow::bail!("the server closed the connection"),
-                Heard::Text(text) => match self.understand(text) {
+                Heard::Text(frame) => match say(frame) {
                     Said::Ready => ready = true,
-                    Said::Acked => answered.set(answered.get() + 1),
-                    Said::Delivered(_) | Said::Other => {
-                        anyhow::bail!("{} was told {}", name(user), String::from_utf8_lossy(text))
+                    Said::Acked(_) => answered.set(answered.get() + 1),
+                    other => {
+                        let frame = String::from_utf8_lossy(frame);
+                        anyhow::bail!("{} was told {frame}: {other:?}", user_id(user))
                     }
                 },
             }
@@ -116,24 +115,38 @@ impl Server for Switchboard<'_> {
         wire::request("/v1/ws", "sec-websocket-protocol: switchboard.v1\r\n")
     }
 
-    fn greeting(&self, user: usize) -> String {
+    fn make_rooms(&self, users: usize, size: usize) -> anyhow::Result<()> {
+        for room in 0..users.div_ceil(size) {
+            let members = room * size..users.min((room + 1) * size);
+            self.says(members.start, make_room(&name(To::Room(room)), members))?;
+        }
+        Ok(())
+    }
+
+    fn greeting(&self, user: usize, _: usize) -> String {
         self.hello(user, &[])
     }
 
-    fn understand(&self, frame: &[u8]) -> Said {
-        if is(frame, "message") {
-            Said::Delivered(stamp::find(frame))
-        } else if is(frame, "ok") {
-            Said::Acked
-        } else if is(frame, "welcome") {
-            Said::Ready
-        } else {
-            Said::Other
-        }
+    fn understand(&self, _: usize, frame: &[u8], tell: &mut Tell<'_>) -> anyhow::Result<()> {
+        tell(say(frame))
     }
 
-    fn message(&self, id: u64, text: &str) -> String {
-        message(ROOM, id, text)
+    fn message(&self, to: To, id: u64, text: &str) -> String {
+        message(&name(to), id, text)
+    }
+}
+
+/// What a frame says. One frame, one thing.
+pub(crate) fn say(frame: &[u8]) -> Said {
+    if is(frame, "message") {
+        // Whoever looks for a number gets none that was sent, if it is missing.
+        Said::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX)))
+    } else if is(frame, "ok") {
+        Said::Acked(number_after(frame, r#""seq":"#))
+    } else if is(frame, "welcome") {
+        Said::Ready
+    } else {
+        Said::Other
     }
 }
 
@@ -142,7 +155,7 @@ pub(crate) fn make_room(room: &str, members: Range<usize>) -> impl Iterator<Item
     let id = room.trim_start_matches('#').to_owned();
     let create = format!(r#"{{"type":"create","id":0,"room":"{id}","public":true}}"#);
     let invites = members.skip(1).map(move |user| {
-        let user = name(user);
+        let user = user_id(user);
         format!(r##"{{"type":"invite","id":0,"conversation":"#{id}","user":"{user}"}}"##)
     });
     std::iter::once(create).chain(invites)
@@ -153,13 +166,20 @@ pub(crate) fn message(to: &str, id: u64, text: &str) -> String {
     format!(r#"{{"type":"send","id":{id},"to":"{to}","key":"{id}","text":"{text}"}}"#)
 }
 
-/// A user's id.
-pub(crate) fn name(user: usize) -> String {
+/// How a conversation is called.
+pub(crate) fn name(to: To) -> String {
+    match to {
+        To::Room(room) => format!("#bench{room}"),
+        To::User(user) => format!("@{}", user_id(user)),
+    }
+}
+
+fn user_id(user: usize) -> String {
     format!("u{user}")
 }
 
 /// Whether a frame is of this type.
-pub(crate) fn is(frame: &[u8], kind: &str) -> bool {
+fn is(frame: &[u8], kind: &str) -> bool {
     frame.strip_prefix(br#"{"type":""#).is_some_and(|rest| {
         rest.strip_prefix(kind.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'"'))
     })

@@ -10,7 +10,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
 use crate::process::{Process, SERVER_CORE};
-use crate::server::{Said, Server};
+use crate::server::{Said, Server, Tell, To};
 use crate::{stamp, switchboard, wire};
 
 /// Frames of one `writev`: what the server of Switchboard hands over at once.
@@ -43,18 +43,23 @@ impl Server for Sockets {
         wire::request("/", "")
     }
 
-    fn greeting(&self, _: usize) -> String {
+    /// All are in one room.
+    fn make_rooms(&self, _: usize, _: usize) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn greeting(&self, _: usize, _: usize) -> String {
         "hello".to_owned()
     }
 
     /// Its frames are all the same.
-    fn understand(&self, frame: &[u8]) -> Said {
-        if frame == b"welcome" { Said::Ready } else { Said::Delivered(None) }
+    fn understand(&self, _: usize, frame: &[u8], tell: &mut Tell<'_>) -> anyhow::Result<()> {
+        tell(if frame == b"welcome" { Said::Ready } else { Said::Delivered(None) })
     }
 
     /// The same as Switchboard's.
-    fn message(&self, id: u64, text: &str) -> String {
-        switchboard::message(switchboard::ROOM, id, text)
+    fn message(&self, to: To, id: u64, text: &str) -> String {
+        switchboard::message(&switchboard::name(to), id, text)
     }
 }
 
@@ -92,7 +97,7 @@ pub(crate) fn serve(len: usize) -> anyhow::Result<()> {
 fn delivery(len: usize) -> Vec<u8> {
     let text = stamp::text(0, len);
     let event = format!(
-        r##"{{"type":"message","conversation":"#bench","seq":1000,"from":"u0","at":"2026-11-23T12:00:00.000Z","key":"1000","text":"{text}"}}"##
+        r##"{{"type":"message","conversation":"#bench0","seq":1000,"from":"u0","at":"2026-11-23T12:00:00.000Z","key":"1000","text":"{text}"}}"##
     );
     let mut frame = vec![0x81, 126];
     frame.extend((event.len() as u16).to_be_bytes());

@@ -13,9 +13,9 @@ use crate::floor::sqlite::Sqlite;
 use crate::load::{Heard, Load, Replies};
 use crate::process::{self, BOTH_CORES};
 use crate::report::Name;
-use crate::server::{self, Said, Server as _};
-use crate::stamp::{self, number_after};
-use crate::switchboard::{Switchboard, message};
+use crate::server::{self, Said, Server, To};
+use crate::stamp;
+use crate::switchboard::Switchboard;
 
 /// Bytes of a message around its text, in the log.
 const AROUND: usize = 100;
@@ -52,7 +52,8 @@ fn tell(context: &mut Context<'_>, subject: &str, senders: usize, acks: &Acks) {
     context.report.add_latency(&scenario, subject, &acks.latency);
 }
 
-struct Senders {
+struct Senders<'a> {
+    server: &'a dyn Server,
     end: Instant,
     from: Instant,
     /// Of each sender, how many messages were sent, and when the last.
@@ -62,19 +63,24 @@ struct Senders {
     latency: Histogram<u64>,
 }
 
-impl Senders {
+impl Senders<'_> {
     fn say(&mut self, user: usize) -> String {
+        let count = self.sent.len();
         let (number, last) = &mut self.sent[user];
         *last = clock::now();
         let text = stamp::text(*number, TEXT);
         *number += 1;
-        message(&format!("@v{user}"), *number, &text)
+        // Somebody who is not there.
+        let to = To::User(user + count);
+        self.server.message(to, *number, &text)
     }
 
-    fn acknowledged(&mut self, user: usize, frame: &[u8], replies: &mut Replies) -> anyhow::Result<()> {
+    fn acknowledged(&mut self, user: usize, seq: Option<u64>, replies: &mut Replies) -> anyhow::Result<()> {
         let (number, last) = self.sent[user];
-        let seq = number_after(frame, r#""seq":"#);
-        ensure!(seq == Some(number), "message {number} of {user} was acknowledged as {seq:?}");
+        ensure!(
+            seq.is_none_or(|seq| seq == number),
+            "message {number} of {user} was acknowledged as {seq:?}"
+        );
         let now = clock::now();
         if (self.from..self.end).contains(&now) {
             self.count += 1;
@@ -91,12 +97,13 @@ impl Senders {
 
 /// Acknowledgements over sockets. Every sender writes to a conversation of their own, which is the most that there
 /// is to do.
-pub(crate) fn measure(server: &Switchboard<'_>, senders: usize, time: Duration) -> anyhow::Result<Acks> {
+pub(crate) fn measure(server: &dyn Server, senders: usize, time: Duration) -> anyhow::Result<Acks> {
     let mut load = Load::new()?;
-    server::join(server, &mut load, 0..senders)?;
+    server::join(server, &mut load, 0..senders, 1)?;
     let begun = clock::now();
     let from = begun + WARM_UP;
     let state = RefCell::new(Senders {
+        server,
         from,
         end: from + time,
         sent: vec![(0, begun); senders],
@@ -110,10 +117,14 @@ pub(crate) fn measure(server: &Switchboard<'_>, senders: usize, time: Duration) 
     }
     let mut hear = |user: usize, heard: Heard<'_>, replies: &mut Replies| {
         let Heard::Text(frame) = heard else { bail!("the server closed connection {user}") };
-        match server.understand(frame) {
-            Said::Acked => state.borrow_mut().acknowledged(user, frame, replies),
+        server.understand(user, frame, &mut |said| match said {
+            Said::Acked(seq) => state.borrow_mut().acknowledged(user, seq, replies),
+            Said::Wants(answer) => {
+                replies.say(user, answer);
+                Ok(())
+            }
             other => bail!("{other:?} in place of an acknowledgement: {}", String::from_utf8_lossy(frame)),
-        }
+        })
     };
     load.run_until(&mut hear, || state.borrow().waiting == 0)?;
     let state = state.into_inner();

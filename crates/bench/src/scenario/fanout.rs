@@ -13,9 +13,9 @@ use crate::floor::sockets::Sockets;
 use crate::load::{Heard, Load, Replies};
 use crate::process::SERVER_CORE;
 use crate::report::Name;
-use crate::server::{self, Said, Server};
+use crate::server::{self, Said, Server, To};
 use crate::stamp;
-use crate::switchboard::{ROOM, Switchboard, make_room};
+use crate::switchboard::Switchboard;
 
 /// Before the measurement begins.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -46,7 +46,6 @@ pub(crate) fn run(context: &mut Context<'_>, receivers: usize) -> anyhow::Result
         measure(context, &floor, receivers)?;
         drop(floor);
         let ours = Switchboard::start(context.product, context.scratch, SERVER_CORE)?;
-        ours.says(0, make_room(ROOM, 0..receivers + 1))?;
         measure(context, &ours, receivers)?;
     }
     Ok(())
@@ -55,7 +54,8 @@ pub(crate) fn run(context: &mut Context<'_>, receivers: usize) -> anyhow::Result
 /// All figures of one server.
 fn measure(context: &mut Context<'_>, server: &dyn Server, receivers: usize) -> anyhow::Result<()> {
     let mut load = Load::new()?;
-    server::join(server, &mut load, 0..receivers + 1)?;
+    server.make_rooms(receivers + 1, receivers + 1)?;
+    server::join(server, &mut load, 0..receivers + 1, receivers + 1)?;
     let subject = server.name();
     let mut sent = 0;
     for in_flight in [16, 1] {
@@ -98,13 +98,18 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn hear(&mut self, user: usize, heard: &Heard<'_>) -> anyhow::Result<()> {
-        let Heard::Text(frame) = heard else { bail!("{} closed connection {user}", self.server.name()) };
-        match self.server.understand(frame) {
+    fn hear(&mut self, user: usize, heard: &Heard<'_>, replies: &mut Replies) -> anyhow::Result<()> {
+        let server = self.server;
+        let Heard::Text(frame) = heard else { bail!("{} closed connection {user}", server.name()) };
+        server.understand(user, frame, &mut |said| match said {
             // The sender may get its own messages, or not.
             Said::Delivered(told) if user > 0 => self.deliver(user, told),
+            Said::Wants(answer) => {
+                replies.say(user, answer);
+                Ok(())
+            }
             _ => Ok(()),
-        }
+        })
     }
 
     fn deliver(&mut self, user: usize, told: Option<u64>) -> anyhow::Result<()> {
@@ -150,7 +155,8 @@ fn deliver(
         measuring: false,
         latency: latencies()?,
     });
-    let mut hear = |user: usize, heard: Heard<'_>, _: &mut Replies| run.borrow_mut().hear(user, &heard);
+    let mut hear =
+        |user: usize, heard: Heard<'_>, replies: &mut Replies| run.borrow_mut().hear(user, &heard, replies);
     let mut marks = None;
     while begun.elapsed() < WARM_UP + time {
         let due = {
@@ -163,8 +169,9 @@ fn deliver(
         };
         let numbers = *sent..*sent + due;
         *sent = numbers.end;
-        let texts: Vec<String> =
-            numbers.map(|number| server.message(number + 1, &stamp::text(number, TEXT))).collect();
+        let texts: Vec<String> = numbers
+            .map(|number| server.message(To::Room(0), number + 1, &stamp::text(number, TEXT)))
+            .collect();
         load.say_all(0, texts.iter().map(String::as_str))?;
         let wait = match pace {
             Pace::InFlight(_) => Duration::from_millis(100),

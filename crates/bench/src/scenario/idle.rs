@@ -58,10 +58,10 @@ pub(crate) fn run(context: &mut Context<'_>, few: usize, many: usize) -> anyhow:
         settle(&mut Load::new()?)?;
         let start = server.process().memory()?;
         let mut load = Load::new()?;
-        server::join(&server, &mut load, 0..few)?;
+        server::join(&server, &mut load, 0..few, ROOM)?;
         settle(&mut load)?;
         let with_few = server.process().memory()?;
-        server::join(&server, &mut load, few..many)?;
+        server::join(&server, &mut load, few..many, ROOM)?;
         settle(&mut load)?;
         let with_many = server.process().memory()?;
         let mut tell = |figure: &str, unit: &str, value: f64| {

@@ -12,7 +12,7 @@ use crate::process::SERVER_CORE;
 use crate::report::Name;
 use crate::server::{Said, Server as _};
 use crate::stamp::{self, number_after};
-use crate::switchboard::{Switchboard, message};
+use crate::switchboard::{Switchboard, message, say};
 
 /// Messages that everybody missed, in one of their rooms.
 const MISSED: u64 = 1;
@@ -61,7 +61,7 @@ fn come_back(server: &Switchboard<'_>, clients: usize) -> anyhow::Result<()> {
                 replies.say(user, server.hello(user, &cursors));
             }
             Heard::Gone => bail!("the server closed connection {user}"),
-            Heard::Text(frame) => match server.understand(frame) {
+            Heard::Text(frame) => match say(frame) {
                 Said::Delivered(_) => {
                     let state = &mut *state.borrow_mut();
                     let seq = number_after(frame, r#""seq":"#);

@@ -3,8 +3,10 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -101,26 +103,22 @@ impl Socket {
         hear: &mut dyn FnMut(Message<'_>) -> Result<Flow, End>,
     ) -> Poll<Result<(), End>> {
         SCRATCH.with_borrow_mut(|scratch| {
-            loop {
-                ready!(self.stream.poll_read_ready(cx)).map_err(|_| End::Gone)?;
-                let count = match self.stream.try_read(scratch) {
-                    Ok(0) => return Poll::Ready(Err(End::Gone)),
-                    Ok(count) => count,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                    Err(_) => return Poll::Ready(Err(End::Gone)),
-                };
-                let Some(read) = scratch.get_mut(..count) else { return Poll::Ready(Err(End::Gone)) };
-                if kept.is_empty() {
-                    let (used, _) = self.decode(read, bounds, hear)?;
-                    kept.extend_from_slice(&read[used..]);
-                } else {
-                    kept.extend_from_slice(read);
-                    let (used, _) = self.decode(kept, bounds, hear)?;
-                    kept.drain(..used);
-                }
-                return Poll::Ready(Ok(()));
+            // What does not fill the buffer was all that there is: unlike `try_read`, this does not ask again.
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).map_err(|_| End::Gone)?;
+            let read = buffer.filled_mut();
+            if read.is_empty() {
+                return Poll::Ready(Err(End::Gone));
             }
+            if kept.is_empty() {
+                let (used, _) = self.decode(read, bounds, hear)?;
+                kept.extend_from_slice(&read[used..]);
+            } else {
+                kept.extend_from_slice(read);
+                let (used, _) = self.decode(kept, bounds, hear)?;
+                kept.drain(..used);
+            }
+            Poll::Ready(Ok(()))
         })
     }
 

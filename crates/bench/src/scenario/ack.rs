@@ -32,10 +32,8 @@ pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Resul
             let floor = acks(sqlite, count, context.time)?;
             tell(context, "floor: SQLite", count, &floor);
             let server = Switchboard::start(context.product, context.scratch, BOTH_CORES)?;
-            let cpu = server.process().cpu()?;
-            let ours = measure(&server, count, context.time)?;
+            let (ours, cpu) = measure(&server, count, context.time)?;
             tell(context, "switchboard", count, &ours);
-            let cpu = (server.process().cpu()? - cpu) * 1e6 / (ours.latency.len() as f64);
             let scenario = format!("ack, {count} senders");
             context.report.add(
                 Name { scenario: &scenario, subject: "switchboard", figure: "cpu a message", unit: "µs" },
@@ -95,14 +93,15 @@ impl Senders<'_> {
     }
 }
 
-/// Acknowledgements over sockets. Every sender writes to a conversation of their own, which is the most that there
-/// is to do.
-pub(crate) fn measure(server: &dyn Server, senders: usize, time: Duration) -> anyhow::Result<Acks> {
+/// Acknowledgements over sockets, and microseconds of the server's processor for each. Every sender writes to a
+/// conversation of their own, which is the most that there is to do.
+fn measure(server: &dyn Server, senders: usize, time: Duration) -> anyhow::Result<(Acks, f64)> {
     // Where the system finds room. On a core of its own it would share that one with whatever part of the server is
     // there, and the system moves a busy thread away from a core only half a millisecond later.
     process::pin(BOTH_CORES)?;
     let mut load = Load::new()?;
     server::join(server, &mut load, 0..senders, 1)?;
+    let cpu = server.process().cpu()?;
     let begun = clock::now();
     let from = begun + WARM_UP;
     let state = RefCell::new(Senders {
@@ -130,6 +129,9 @@ pub(crate) fn measure(server: &dyn Server, senders: usize, time: Duration) -> an
         })
     };
     load.run_until(&mut hear, || state.borrow().waiting == 0)?;
+    let cpu = server.process().cpu()? - cpu;
     let state = state.into_inner();
-    Ok(Acks { rate: state.count as f64 / time.as_secs_f64(), latency: state.latency })
+    let sent: u64 = state.sent.iter().map(|(sent, _)| sent).sum();
+    let acks = Acks { rate: state.count as f64 / time.as_secs_f64(), latency: state.latency };
+    Ok((acks, cpu * 1e6 / sent as f64))
 }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 use switchboard_protocol::Limits;
 use tokio::sync::oneshot;
 
@@ -73,9 +73,9 @@ fn in_transaction<T>(
     state: &State,
     read: impl FnOnce(&Reader<'_>) -> Result<T, Failed>,
 ) -> Result<T, Refusal> {
-    let answer = Transaction::new_unchecked(db, TransactionBehavior::Deferred)
+    let answer = ReadTransaction::begin(db)
         .map_err(Failed::from)
-        .and_then(|transaction| read(&Reader { db: &transaction, limits, state }));
+        .and_then(|_transaction| read(&Reader { db, limits, state }));
     answer.map_err(|failed| match failed {
         Failed::Refused(refusal) => refusal,
         Failed::Store(error) => {
@@ -83,6 +83,24 @@ fn in_transaction<T>(
             Refusal::unavailable()
         }
     })
+}
+
+/// A read transaction, until it is dropped. `rusqlite::Transaction` is the same and parses its statements anew each time,
+/// which takes as long as a short read.
+struct ReadTransaction<'a>(&'a Connection);
+
+impl<'a> ReadTransaction<'a> {
+    fn begin(db: &'a Connection) -> rusqlite::Result<Self> {
+        db.prepare_cached("BEGIN")?.execute([])?;
+        Ok(Self(db))
+    }
+}
+
+impl Drop for ReadTransaction<'_> {
+    fn drop(&mut self) {
+        // Whatever it fails with, SQLite has rolled back by then, and nothing was written.
+        let _ = self.0.prepare_cached("ROLLBACK").and_then(|mut end| end.execute([]));
+    }
 }
 
 fn run(db: &Connection, queue: &Receiver<Job>) {

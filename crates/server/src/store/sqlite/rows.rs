@@ -61,12 +61,12 @@ impl Rows {
         if self.conversations.len() > KEPT || self.members.len() > KEPT || self.users.len() > KEPT {
             self.forget();
         }
-        self.db.execute_batch("BEGIN IMMEDIATE")
+        self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
     }
 
     pub(super) fn commit(&mut self) -> Result<()> {
         self.write_back()?;
-        self.db.execute_batch("COMMIT")
+        self.db.prepare_cached("COMMIT")?.execute([]).map(drop)
     }
 
     /// Undoes the transaction; what was kept of it is no longer true.

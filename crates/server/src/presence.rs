@@ -119,6 +119,13 @@ impl Presence {
         here.online.then_some(at)
     }
 
+    /// Gives back what a crowd needed that has left.
+    pub(crate) fn shrink(&mut self) {
+        self.here.shrink_to_fit();
+        self.graces.shrink_to_fit();
+        self.watchers.shrink_to_fit();
+    }
+
     /// Notes that a user went, and tells those who watch them and share a conversation with them still.
     pub(crate) fn tell_gone(&mut self, registry: &Registry, gone: &Gone, last_seen: Timestamp) {
         self.departures.note(&gone.name, last_seen);

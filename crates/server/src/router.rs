@@ -290,6 +290,10 @@ impl Router {
     /// A user whose last session left some time ago goes offline.
     fn depart(&mut self, user: registry::UserSlot) {
         let Some(gone) = self.registry.unload(user) else { return };
+        if self.registry.shrink() {
+            self.presence.shrink();
+            self.recent.shrink();
+        }
         if let Some(at) = self.presence.departed(user) {
             self.presence.tell_gone(&self.registry, &gone, at);
             let change = Change::Seen(at);

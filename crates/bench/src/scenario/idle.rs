@@ -24,6 +24,9 @@ const PINGS: u32 = 30;
 /// How long the allocator may take to give memory back, and connections to be gone.
 const SETTLING: Duration = Duration::from_secs(5);
 
+/// How long a user without a connection still counts as online, and is kept in memory: the default of `presence_grace`.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// Puts users into rooms of 50, each into ten of them.
 pub(crate) fn fill_rooms(server: &Switchboard<'_>, users: usize) -> anyhow::Result<()> {
     for group in 0..users.div_ceil(ROOM) {
@@ -78,7 +81,7 @@ pub(crate) fn run(context: &mut Context<'_>, few: usize, many: usize) -> anyhow:
             tell("cpu with pings", "% of a core", used * 100.0);
         }
         drop(load);
-        settle(&mut Load::new()?)?;
+        wait(&mut Load::new()?, GRACE + SETTLING)?;
         let end = server.process().memory()?;
         tell("memory after", "MB", end as f64 / 1e6);
     }

@@ -54,6 +54,13 @@ impl Recent {
         }
     }
 
+    /// Gives back what a crowd needed that came in at once.
+    pub(super) fn shrink(&mut self) {
+        self.current.shrink_to_fit();
+        self.previous.shrink_to_fit();
+        self.sessions.shrink_to_fit();
+    }
+
     /// Notes that `seq` was published.
     pub(super) fn note(&mut self, conversation: ConversationKey, seq: Seq) {
         if !self.sessions.is_empty() {

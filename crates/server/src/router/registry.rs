@@ -131,6 +131,19 @@ impl Registry {
         Some(Gone { name: local.name, conversations: local.conversations })
     }
 
+    /// Gives back what a crowd needed that has left; told whether there was reason to try: at each halving of the number
+    /// of users, so that the work stays in proportion.
+    pub(super) fn shrink(&mut self) -> bool {
+        let halved = self.users.is_empty() || self.users.len().is_power_of_two();
+        if halved {
+            self.sessions.shrink_to_fit();
+            self.users.shrink_to_fit();
+            self.by_name.shrink_to_fit();
+            self.conversations.shrink_to_fit();
+        }
+        halved
+    }
+
     /// Adds a session that is not live yet.
     pub(super) fn add_session(&mut self, user: UserSlot, outbox: Arc<Outbox>) -> SessionSlot {
         let session = LocalSession { user, outbox, live: false, watching: Box::default() };

@@ -3,10 +3,10 @@
 # What a build that failed has begun is not taken for its result.
 .DELETE_ON_ERROR:
 
-.PHONY: help run test bench lint fmt build page tidy types screenshots clean
+.PHONY: help run test bench bench-rivals lint fmt build page tidy types screenshots clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 run: page ## a development server; more flags with ARGS="--listen 127.0.0.1:9600"
 	cargo run --release --locked --bin switchboard -- dev $(ARGS)
@@ -16,6 +16,10 @@ test: ## everything that CI checks
 
 bench: page ## the server against what the machine can do; about 8 minutes, more flags with ARGS="fanout --rounds 1"
 	cargo run --release --locked --bin switchboard -- bench --scratch target $(ARGS)
+
+bench-rivals: page ## the same, and other servers beside it; installs them
+	bench/rivals/install.sh
+	cargo run --release --locked --bin switchboard -- bench --scratch target --rivals bench/rivals $(ARGS)
 
 lint: ## clippy, warnings are errors
 	cargo clippy --workspace --all-targets --locked -- -D warnings

@@ -8,6 +8,7 @@ mod floor;
 mod load;
 mod process;
 mod report;
+mod rivals;
 mod scenario;
 mod server;
 mod stamp;
@@ -22,6 +23,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use self::floor::sockets;
 use self::report::Report;
+use self::rivals::Rival;
 use self::scenario::Context;
 
 /// The secret that the servers under load verify tokens with.
@@ -57,6 +59,12 @@ pub struct BenchArgs {
     /// Where the data of the servers goes, below a directory that is removed: on a disk, not in memory
     #[arg(long, default_value = ".", value_name = "DIRECTORY")]
     scratch: PathBuf,
+    /// Measures other servers, too: `bench/rivals` of the sources, where they have been installed
+    #[arg(long, value_name = "DIRECTORY")]
+    rivals: Option<PathBuf>,
+    /// Which of them
+    #[arg(long, value_enum, value_delimiter = ',', requires = "rivals", default_values_t = Rival::value_variants().to_vec())]
+    against: Vec<Rival>,
     /// Writes the figures as JSON there, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -97,6 +105,10 @@ pub fn run(args: &BenchArgs, product: &Product<'_>) -> anyhow::Result<String> {
     let mut context = Context {
         product,
         scratch: &args.scratch,
+        rivals: args
+            .rivals
+            .as_deref()
+            .map_or(Vec::new(), |from| args.against.iter().map(|r| (*r, from)).collect()),
         rounds: args.rounds,
         time: Duration::from_secs_f64(args.seconds),
         report: Report::new(),

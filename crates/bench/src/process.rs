@@ -1,18 +1,23 @@
 //! The servers under load: started on a core of their own, looked at through `/proc` (proc(5)), ended.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use rustix::thread::CpuSet;
+
+use crate::clock;
 
 /// The core of a server whose cost is measured, among those that may be used. Of more than two, the first two are.
 pub(crate) const SERVER_CORE: &[usize] = &[0];
 /// The core of the load.
 pub(crate) const LOAD_CORE: &[usize] = &[1];
+/// How long a program may take until it listens.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Both.
 pub(crate) const BOTH_CORES: &[usize] = &[0, 1];
 
@@ -38,26 +43,43 @@ pub(crate) struct Process {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     /// Open for as long as it prints.
-    _stdout: BufReader<ChildStdout>,
+    _stdout: Option<BufReader<ChildStdout>>,
 }
 
 impl Process {
     /// Starts a program on these cores, and waits until it prints `http://ADDRESS`.
     pub(crate) fn start(command: &mut Command, cores: &[usize]) -> anyhow::Result<Self> {
-        pin(cores)?;
-        let started = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        pin(LOAD_CORE)?;
-        let mut child = started.with_context(|| format!("cannot start {:?}", command.get_program()))?;
+        let mut child = spawn(command.stdout(Stdio::piped()), cores)?;
         let mut stdout = BufReader::new(child.stdout.take().context("its output is not ours")?);
         let mut line = String::new();
         while stdout.read_line(&mut line)? > 0 {
             if let Some((_, address)) = line.split_once("http://") {
                 let address = address.trim().parse().with_context(|| format!("no address: {line}"))?;
-                return Ok(Self { child, address, _stdout: stdout });
+                return Ok(Self { child, address, _stdout: Some(stdout) });
             }
             line.clear();
         }
         bail!("it ended without a word of where it listens")
+    }
+
+    /// Starts a program that does not tell where it listens, on a port that it is given.
+    pub(crate) fn start_on_port(
+        cores: &[usize],
+        command: impl FnOnce(u16) -> Command,
+    ) -> anyhow::Result<Self> {
+        // Free now; a moment later somebody may have taken it, and then the start fails.
+        let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+        let child = spawn(command(address.port()).stdout(Stdio::null()), cores)?;
+        let mut process = Self { child, address, _stdout: None };
+        let begun = clock::now();
+        while TcpStream::connect(address).is_err() {
+            if let Some(status) = process.child.try_wait()? {
+                bail!("it ended before it listened: {status}");
+            }
+            ensure!(begun.elapsed() < PATIENCE, "it does not listen after {PATIENCE:?}");
+            pause();
+        }
+        Ok(process)
     }
 
     /// The processor time that it has used, in seconds. The kernel counts in ticks, 10 ms mostly: measure over seconds.
@@ -91,6 +113,21 @@ impl Drop for Process {
         // It may have ended by itself.
         let _ = self.kill();
     }
+}
+
+fn spawn(command: &mut Command, cores: &[usize]) -> anyhow::Result<Child> {
+    pin(cores)?;
+    let started = command.stdin(Stdio::null()).spawn();
+    pin(LOAD_CORE)?;
+    started.with_context(|| format!("cannot start {:?}", command.get_program()))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing tells when another program listens; it is asked again and again"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(20));
 }
 
 /// A directory for a server's data, on the disk of the working directory: `/tmp` is memory on many machines, and

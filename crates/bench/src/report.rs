@@ -6,6 +6,11 @@ use std::fmt::Write as _;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+/// What the subjects that are floors begin with.
+const FLOOR: &str = "floor";
+/// The subject that is measured.
+const OURS: &str = "switchboard";
+
 /// All figures of a run.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
@@ -75,34 +80,39 @@ impl Report {
         Ok(serde_json::to_string_pretty(self)?)
     }
 
-    /// The figures as a table in Markdown: a line for each figure, with the ratio to the same figure of `floor`.
+    /// The figures as a table in Markdown: a line for each figure, with the ratios to the same figure of the floor and, for
+    /// other servers, of Switchboard.
     pub(crate) fn to_table(&self) -> String {
         let mut table = String::from(
-            "| scenario | figure | subject | median | min – max | × floor |\n|---|---|---|--:|--:|--:|\n",
+            "| scenario | figure | subject | median | min – max | × floor | × ours |\n|---|---|---|--:|--:|--:|--:|\n",
         );
         for figure in &self.figures {
             let Figure { scenario, subject, name, unit, median, values } = figure;
             let least = values.iter().copied().fold(f64::INFINITY, f64::min);
             let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let floor = self.figures.iter().find(|f| {
-                f.scenario == *scenario
-                    && f.name == *name
-                    && f.subject.starts_with("floor")
-                    && f.subject != *subject
-            });
-            let ratio = floor
-                .filter(|f| f.median > 0.0)
-                .map_or(String::new(), |f| format!("{:.2}", median / f.median));
+            let [to_floor, to_ours] = [FLOOR, OURS].map(|reference| self.ratio(figure, reference));
             // Writing to a string does not fail.
             let _ = writeln!(
                 table,
-                "| {scenario} | {name}, {unit} | {subject} | {} | {} – {} | {ratio} |",
+                "| {scenario} | {name}, {unit} | {subject} | {} | {} – {} | {to_floor} | {to_ours} |",
                 short(*median),
                 short(least),
                 short(most)
             );
         }
         table
+    }
+
+    /// How many times the same figure of another subject, whose name begins so. Nothing for the floors and for ourselves.
+    fn ratio(&self, figure: &Figure, reference: &str) -> String {
+        let other = self.figures.iter().find(|other| {
+            other.scenario == figure.scenario
+                && other.name == figure.name
+                && other.subject.starts_with(reference)
+                && other.median > 0.0
+        });
+        let below = figure.subject.starts_with(FLOOR) || figure.subject == reference;
+        other.filter(|_| !below).map_or(String::new(), |other| format!("{:.2}", figure.median / other.median))
     }
 }
 
@@ -150,7 +160,9 @@ mod tests {
 
     fn report() -> Report {
         let mut report = Report::default();
-        for (subject, values) in [("floor", [1.0, 9.0, 2.0]), ("switchboard", [4.0, 3.0, 3.5])] {
+        let rounds =
+            [("floor", [1.0, 9.0, 2.0]), ("switchboard", [4.0, 3.0, 3.5]), ("other", [7.0, 7.0, 8.0])];
+        for (subject, values) in rounds {
             for value in values {
                 report.add(Name { scenario: "fanout", subject, figure: "cpu", unit: "µs" }, value);
             }
@@ -159,10 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn a_table_has_medians_and_their_ratio_to_the_floor() {
+    fn a_table_has_medians_and_their_ratios() {
         let table = report().to_table();
-        assert!(table.contains("| fanout | cpu, µs | floor | 2.00 | 1.00 – 9.00 |  |"), "{table}");
-        assert!(table.contains("| fanout | cpu, µs | switchboard | 3.50 | 3.00 – 4.00 | 1.75 |"), "{table}");
+        assert!(table.contains("| fanout | cpu, µs | floor | 2.00 | 1.00 – 9.00 |  |  |"), "{table}");
+        assert!(
+            table.contains("| fanout | cpu, µs | switchboard | 3.50 | 3.00 – 4.00 | 1.75 |  |"),
+            "{table}"
+        );
+        assert!(table.contains("| fanout | cpu, µs | other | 7.00 | 7.00 – 8.00 | 3.50 | 2.00 |"), "{table}");
     }
 
     #[test]

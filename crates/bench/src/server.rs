@@ -16,7 +16,6 @@ pub(crate) enum Said {
     /// One's own message was accepted, as this one of its conversation, if the server counts them.
     Acked(Option<u64>),
     /// Its protocol wants this for an answer: a pong, the next step of an authentication.
-    #[expect(dead_code, reason = "neither Switchboard nor the floor does")]
     Wants(String),
     /// Nothing that matters here.
     Other,
@@ -40,8 +39,10 @@ pub(crate) trait Server {
     fn name(&self) -> &'static str;
     /// The process, to connect to and to look at.
     fn process(&self) -> &Process;
-    /// Puts users into rooms of `size`, before they connect, if this server has members who are not connected.
-    fn make_rooms(&self, users: usize, size: usize) -> anyhow::Result<()>;
+    /// Puts users into rooms of `size` before they connect. Most servers know nobody who is not connected.
+    fn make_rooms(&self, _users: usize, _size: usize) -> anyhow::Result<()> {
+        Ok(())
+    }
     /// The request of the WebSocket handshake.
     fn request(&self) -> Vec<u8>;
     /// What a client of this user says first, who wants to be in this room. Nothing if it is empty.

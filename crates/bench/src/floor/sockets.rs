@@ -43,11 +43,6 @@ impl Server for Sockets {
         wire::request("/", "")
     }
 
-    /// All are in one room.
-    fn make_rooms(&self, _: usize, _: usize) -> anyhow::Result<()> {
-        Ok(())
-    }
-
     fn greeting(&self, _: usize, _: usize) -> String {
         "hello".to_owned()
     }

@@ -13,6 +13,7 @@ use crate::floor::sqlite::Sqlite;
 use crate::load::{Heard, Load, Replies};
 use crate::process::{self, BOTH_CORES};
 use crate::report::Name;
+use crate::rivals::Rival;
 use crate::server::{self, Said, Server, To};
 use crate::stamp;
 use crate::switchboard::Switchboard;
@@ -27,27 +28,33 @@ pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Resul
             let directory = process::scratch(context.scratch)?;
             let append = Append::new(directory.path(), TEXT + AROUND)?;
             let raw = acks(append, count, context.time)?;
-            tell(context, "raw fdatasync", count, &raw);
+            tell(context, "raw fdatasync", count, &raw, None);
             let sqlite = Sqlite::new(directory.path(), context.product, count, TEXT)?;
             let floor = acks(sqlite, count, context.time)?;
-            tell(context, "floor: SQLite", count, &floor);
+            tell(context, "floor: SQLite", count, &floor, None);
             let server = Switchboard::start(context.product, context.scratch, BOTH_CORES)?;
             let (ours, cpu) = measure(&server, count, context.time)?;
-            tell(context, "switchboard", count, &ours);
-            let scenario = format!("ack, {count} senders");
-            context.report.add(
-                Name { scenario: &scenario, subject: "switchboard", figure: "cpu a message", unit: "µs" },
-                cpu,
-            );
+            tell(context, "switchboard", count, &ours, Some(cpu));
+            drop(server);
+            context.against(BOTH_CORES, Rival::acknowledges, |context, rival| {
+                let (theirs, cpu) = measure(rival, count, context.time)?;
+                tell(context, rival.name(), count, &theirs, Some(cpu));
+                Ok(())
+            });
         }
     }
     Ok(())
 }
 
-fn tell(context: &mut Context<'_>, subject: &str, senders: usize, acks: &Acks) {
+/// `cpu` is the server's, in microseconds for each message.
+fn tell(context: &mut Context<'_>, subject: &str, senders: usize, acks: &Acks, cpu: Option<f64>) {
     let scenario = format!("ack, {senders} senders");
     context.report.add(Name { scenario: &scenario, subject, figure: "acks", unit: "/s" }, acks.rate);
     context.report.add_latency(&scenario, subject, &acks.latency);
+    if let Some(cpu) = cpu {
+        let name = Name { scenario: &scenario, subject, figure: "cpu a message", unit: "µs" };
+        context.report.add(name, cpu);
+    }
 }
 
 struct Senders<'a> {

@@ -47,6 +47,8 @@ pub(crate) fn run(context: &mut Context<'_>, receivers: usize) -> anyhow::Result
         drop(floor);
         let ours = Switchboard::start(context.product, context.scratch, SERVER_CORE)?;
         measure(context, &ours, receivers)?;
+        drop(ours);
+        context.against(SERVER_CORE, |_| true, |context, rival| measure(context, rival, receivers));
     }
     Ok(())
 }

@@ -9,17 +9,17 @@ use crate::clock;
 use crate::load::{Heard, Load, Replies};
 use crate::process::SERVER_CORE;
 use crate::report::Name;
-use crate::server::{self, Server as _};
+use crate::server::{self, Said, Server};
 use crate::switchboard::{Switchboard, make_room};
 
 /// Users of a room.
 pub(crate) const ROOM: usize = 50;
 
-/// Rooms that each user is in.
+/// Rooms that each user of Switchboard is in; those of other servers are in one.
 pub(crate) const ROOMS_EACH: usize = 10;
 
-/// Measurements that the pings are looked at for: two rounds of them, 30 s apart, if one takes 2 s.
-const PINGS: u32 = 30;
+/// How long pings are looked at: two rounds of Switchboard's, which are 30 s apart; those of others come every 25 s.
+const PINGS: Duration = Duration::from_secs(60);
 
 /// How long the allocator may take to give memory back, and connections to be gone.
 const SETTLING: Duration = Duration::from_secs(5);
@@ -58,48 +58,66 @@ pub(crate) fn run(context: &mut Context<'_>, few: usize, many: usize) -> anyhow:
         context.progress(&format!("idle: round {round} of {}", context.rounds));
         let server = Switchboard::start(context.product, context.scratch, SERVER_CORE)?;
         fill_rooms(&server, many)?;
-        settle(&mut Load::new()?)?;
-        let start = server.process().memory()?;
-        let mut load = Load::new()?;
-        server::join(&server, &mut load, 0..few, ROOM)?;
-        settle(&mut load)?;
-        let with_few = server.process().memory()?;
-        server::join(&server, &mut load, few..many, ROOM)?;
-        settle(&mut load)?;
-        let with_many = server.process().memory()?;
-        let mut tell = |figure: &str, unit: &str, value: f64| {
-            let scenario = format!("idle, {few} → {many} connections in {ROOMS_EACH} rooms");
-            context.report.add(Name { scenario: &scenario, subject: "switchboard", figure, unit }, value);
-        };
-        tell("memory a connection", "bytes", (with_many as f64 - with_few as f64) / (many - few) as f64);
-        tell("memory before", "MB", start as f64 / 1e6);
-        tell("memory with all", "MB", with_many as f64 / 1e6);
-        if round == 1 {
-            let (cpu, time) = (server.process().cpu()?, context.time * PINGS);
-            wait(&mut load, time)?;
-            let used = (server.process().cpu()? - cpu) / time.as_secs_f64();
-            tell("cpu with pings", "% of a core", used * 100.0);
-        }
-        drop(load);
-        wait(&mut Load::new()?, GRACE + SETTLING)?;
-        let end = server.process().memory()?;
-        tell("memory after", "MB", end as f64 / 1e6);
+        measure(context, &server, few, many, round == 1)?;
+        drop(server);
+        context.against(
+            SERVER_CORE,
+            |_| true,
+            |context, rival| measure(context, rival, few, many, round == 1),
+        );
     }
     Ok(())
 }
 
-/// Lets the server come to rest, and answers its pings meanwhile.
-fn settle(load: &mut Load) -> anyhow::Result<()> {
-    wait(load, SETTLING)
+/// All figures of one server; those of pings take a minute.
+fn measure(
+    context: &mut Context<'_>,
+    server: &dyn Server,
+    few: usize,
+    many: usize,
+    with_pings: bool,
+) -> anyhow::Result<()> {
+    let scenario = format!("idle, {few} → {many} connections");
+    let memory = || Ok::<_, anyhow::Error>(server.process().memory()? as f64);
+    wait(server, &mut Load::new()?, SETTLING)?;
+    let start = memory()?;
+    let mut load = Load::new()?;
+    server::join(server, &mut load, 0..few, ROOM)?;
+    wait(server, &mut load, SETTLING)?;
+    let with_few = memory()?;
+    server::join(server, &mut load, few..many, ROOM)?;
+    wait(server, &mut load, SETTLING)?;
+    let with_many = memory()?;
+    let mut tell = |figure: &str, unit: &str, value: f64| {
+        context.report.add(Name { scenario: &scenario, subject: server.name(), figure, unit }, value);
+    };
+    tell("memory a connection", "bytes", (with_many - with_few) / (many - few) as f64);
+    tell("memory before", "MB", start / 1e6);
+    tell("memory with all", "MB", with_many / 1e6);
+    if with_pings {
+        let (cpu, begun) = (server.process().cpu()?, clock::now());
+        wait(server, &mut load, PINGS)?;
+        let used = (server.process().cpu()? - cpu) / begun.elapsed().as_secs_f64();
+        tell("cpu with pings", "% of a core", used * 100.0);
+    }
+    drop(load);
+    wait(server, &mut Load::new()?, GRACE + SETTLING)?;
+    tell("memory after", "MB", memory()? / 1e6);
+    Ok(())
 }
 
-fn wait(load: &mut Load, time: Duration) -> anyhow::Result<()> {
+/// Lets the server be, and answers its pings meanwhile.
+fn wait(server: &dyn Server, load: &mut Load, time: Duration) -> anyhow::Result<()> {
     let begun = clock::now();
-    let mut hear = |connection: usize, heard: Heard<'_>, _: &mut Replies| {
-        if let Heard::Gone = heard {
-            bail!("the server closed connection {connection}");
-        }
-        Ok(())
+    let mut hear = |user: usize, heard: Heard<'_>, replies: &mut Replies| match heard {
+        Heard::Open => Ok(()),
+        Heard::Gone => bail!("{} closed connection {user}", server.name()),
+        Heard::Text(frame) => server.understand(user, frame, &mut |said| {
+            if let Said::Wants(answer) = said {
+                replies.say(user, answer);
+            }
+            Ok(())
+        }),
     };
     while begun.elapsed() < time {
         load.turn(Some(time.saturating_sub(begun.elapsed())), &mut hear)?;

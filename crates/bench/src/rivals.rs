@@ -1,0 +1,60 @@
+//! Other servers, behind the same trait: what their own clients say, over the same sockets. `bench/rivals` has their
+//! settings and what installs them.
+
+mod centrifugo;
+mod ejabberd;
+mod node;
+
+use std::path::Path;
+
+use clap::ValueEnum;
+
+use self::centrifugo::Centrifugo;
+use self::ejabberd::Ejabberd;
+use self::node::{SocketIo, Ws};
+use crate::Product;
+use crate::server::{Server, To};
+
+/// A server of somebody else's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rival {
+    /// Centrifugo: JSON over WebSocket, history in memory
+    Centrifugo,
+    /// Socket.IO on Node.js
+    SocketIo,
+    /// A loop over the connections of a room, with `ws` on Node.js
+    Ws,
+    /// ejabberd: XMPP over WebSocket
+    Ejabberd,
+}
+
+impl Rival {
+    /// Starts it on these cores. `directory` is `bench/rivals` of the sources; data goes below `scratch`.
+    pub(crate) fn start<'a>(
+        self,
+        directory: &Path,
+        product: &'a Product<'a>,
+        scratch: &Path,
+        cores: &[usize],
+    ) -> anyhow::Result<Box<dyn Server + 'a>> {
+        Ok(match self {
+            Self::Centrifugo => Box::new(Centrifugo::start(directory, product, cores)?),
+            Self::SocketIo => Box::new(SocketIo::start(directory, cores)?),
+            Self::Ws => Box::new(Ws::start(directory, cores)?),
+            Self::Ejabberd => Box::new(Ejabberd::start(directory, scratch, cores)?),
+        })
+    }
+
+    /// Whether it tells the sender that it has a message.
+    pub(crate) fn acknowledges(self) -> bool {
+        self != Self::Ejabberd
+    }
+}
+
+/// How a room or a user is called where any name will do.
+fn channel(to: To) -> String {
+    match to {
+        To::Room(room) => format!("room{room}"),
+        To::User(user) => format!("user{user}"),
+    }
+}

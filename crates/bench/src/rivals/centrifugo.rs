@@ -1,0 +1,106 @@
+//! Centrifugo (centrifugal.dev): commands and replies in JSON, several to a frame, a line each. A client subscribes to its
+//! room's channel and publishes into it, with a token that is signed with the same secret as Switchboard's.
+
+use std::path::Path;
+use std::process::Command;
+
+use memchr::memmem;
+
+use super::channel;
+use crate::process::Process;
+use crate::server::{Said, Server, Tell, To};
+use crate::stamp::{self, number_after};
+use crate::{Product, SECRET, wire};
+
+/// The ids of a client's first two commands; those of messages follow.
+const CONNECT: u64 = 1;
+const SUBSCRIBE: u64 = 2;
+
+pub(super) struct Centrifugo<'a> {
+    product: &'a Product<'a>,
+    process: Process,
+}
+
+impl<'a> Centrifugo<'a> {
+    pub(super) fn start(directory: &Path, product: &'a Product<'a>, cores: &[usize]) -> anyhow::Result<Self> {
+        let mut command = Command::new(directory.join("bin/centrifugo"));
+        command.arg("--config").arg(directory.join("centrifugo.json"));
+        command.env("CENTRIFUGO_CLIENT_TOKEN_HMAC_SECRET_KEY", SECRET);
+        let process = Process::start_on_port(cores, |port| {
+            command.env("CENTRIFUGO_HTTP_SERVER_PORT", port.to_string());
+            command
+        })?;
+        Ok(Self { product, process })
+    }
+}
+
+impl Server for Centrifugo<'_> {
+    fn name(&self) -> &'static str {
+        "centrifugo"
+    }
+
+    fn process(&self) -> &Process {
+        &self.process
+    }
+
+    fn request(&self) -> Vec<u8> {
+        wire::request("/connection/websocket", "")
+    }
+
+    fn greeting(&self, user: usize, room: usize) -> String {
+        let token = (self.product.mint)(&format!("u{user}")).unwrap_or_default();
+        let channel = channel(To::Room(room));
+        format!(
+            "{{\"id\":{CONNECT},\"connect\":{{\"token\":\"{token}\"}}}}\n\
+             {{\"id\":{SUBSCRIBE},\"subscribe\":{{\"channel\":\"{channel}\"}}}}"
+        )
+    }
+
+    fn understand(&self, _: usize, frame: &[u8], tell: &mut Tell<'_>) -> anyhow::Result<()> {
+        frame.split(|byte| *byte == b'\n').try_for_each(|line| tell(say(line)?))
+    }
+
+    fn message(&self, to: To, id: u64, text: &str) -> String {
+        let (id, channel) = (id + SUBSCRIBE, channel(to));
+        format!(r#"{{"id":{id},"publish":{{"channel":"{channel}","data":{{"text":"{text}"}}}}}}"#)
+    }
+}
+
+fn say(line: &[u8]) -> anyhow::Result<Said> {
+    Ok(if line.starts_with(br#"{"push":{"#) {
+        stamp::find(line).map_or(Said::Other, |number| Said::Delivered(Some(number)))
+    } else if line == b"{}" {
+        Said::Wants("{}".to_owned())
+    } else if memmem::find(line, br#""error":{"#).is_some() {
+        anyhow::bail!("it refused: {}", String::from_utf8_lossy(line));
+    } else {
+        match number_after(line, r#""id":"#) {
+            Some(CONNECT) => Said::Other,
+            Some(SUBSCRIBE) => Said::Ready,
+            _ => Said::Acked(None),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_understood() {
+        let says = |line: &str| say(line.as_bytes()).expect("not a refusal");
+        // What Centrifugo 6.9 sends.
+        assert_eq!(
+            says(r#"{"id":1,"connect":{"client":"402599f2","version":"0.0.0 OSS","ping":25}}"#),
+            Said::Other
+        );
+        assert_eq!(says(r#"{"id":2,"subscribe":{"recoverable":true,"epoch":"QCabxNOv"}}"#), Said::Ready);
+        assert_eq!(says(r#"{"id":3,"publish":{}}"#), Said::Acked(None));
+        assert_eq!(says("{}"), Said::Wants("{}".to_owned()));
+        let text = stamp::text(5, 200);
+        let push =
+            format!(r#"{{"push":{{"channel":"room0","pub":{{"data":{{"text":"{text}"}},"offset":1}}}}}}"#);
+        assert_eq!(says(&push), Said::Delivered(Some(5)));
+        assert!(say(br#"{"id":2,"error":{"code":103,"message":"permission denied"}}"#).is_err());
+    }
+}

@@ -1,0 +1,167 @@
+//! ejabberd: XMPP over WebSocket (RFC 7395), a multi-user chat (XEP-0045) for each room. Anybody may come in with any
+//! password, so that no accounts have to be made first.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::{DirEntry, read_dir};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use memchr::memmem;
+use tempfile::TempDir;
+
+use super::channel;
+use crate::process::{self, Process};
+use crate::server::{Said, Server, Tell, To};
+use crate::{stamp, wire};
+
+const OPEN: &str = r#"<open xmlns="urn:ietf:params:xml:ns:xmpp-framing" to="localhost" version="1.0"/>"#;
+
+/// Where Debian puts Erlang's libraries of ejabberd, below the directory of the architecture.
+const LIBRARIES: &str = "/usr/lib";
+
+pub(super) struct Ejabberd {
+    process: Process,
+    /// Of each user.
+    rooms: RefCell<BTreeMap<usize, usize>>,
+    _data: TempDir,
+}
+
+impl Ejabberd {
+    pub(super) fn start(directory: &Path, scratch: &Path, cores: &[usize]) -> anyhow::Result<Self> {
+        let data = process::scratch(scratch)?;
+        let spool = std::path::absolute(data.path())?;
+        let template = std::fs::read_to_string(directory.join("ejabberd.yml"))?;
+        let config = spool.join("ejabberd.yml");
+        // What `ejabberdctl foreground` does, without a name on the network and as whoever measures.
+        let mut command = Command::new("erl");
+        command.args(["+K", "true", "+P", "250000", "-noinput", "-mnesia", "dir"]);
+        command.arg(format!("\"{}\"", spool.join("mnesia").display()));
+        command.args(["-s", "ejabberd"]).current_dir(&spool);
+        command.env("ERL_LIBS", libraries()?).env("EJABBERD_CONFIG_PATH", &config);
+        command.env("EJABBERD_LOG_PATH", spool.join("ejabberd.log"));
+        command.env("HOME", &spool);
+        let written = |port: u16| std::fs::write(&config, template.replace("$PORT", &port.to_string()));
+        let process = Process::start_on_port(cores, |port| {
+            // Where it cannot be written, ejabberd says that it is missing.
+            let _ = written(port);
+            command
+        })?;
+        Ok(Self { process, rooms: RefCell::default(), _data: data })
+    }
+}
+
+/// The directory of libraries that has ejabberd.
+fn libraries() -> anyhow::Result<PathBuf> {
+    let is_ejabberd = |entry: DirEntry| entry.file_name().to_string_lossy().starts_with("ejabberd-");
+    let has =
+        |path: &PathBuf| read_dir(path).is_ok_and(|mut entries| entries.any(|e| e.is_ok_and(is_ejabberd)));
+    let found = read_dir(LIBRARIES)?.flatten().map(|entry| entry.path()).find(has);
+    found.with_context(|| format!("ejabberd is not installed: nothing below {LIBRARIES} has it"))
+}
+
+impl Server for Ejabberd {
+    fn name(&self) -> &'static str {
+        "ejabberd"
+    }
+
+    fn process(&self) -> &Process {
+        &self.process
+    }
+
+    fn request(&self) -> Vec<u8> {
+        wire::request("/ws", "sec-websocket-protocol: xmpp\r\norigin: http://localhost\r\n")
+    }
+
+    fn greeting(&self, user: usize, room: usize) -> String {
+        self.rooms.borrow_mut().insert(user, room);
+        OPEN.to_owned()
+    }
+
+    fn understand(&self, user: usize, frame: &[u8], tell: &mut Tell<'_>) -> anyhow::Result<()> {
+        tell(say(frame, user, self.rooms.borrow().get(&user).copied().unwrap_or_default())?)
+    }
+
+    fn message(&self, to: To, id: u64, text: &str) -> String {
+        let to = channel(to);
+        format!(
+            r#"<message to="{to}@conference.localhost" type="groupchat" id="{id}"><body>{text}</body></message>"#
+        )
+    }
+}
+
+/// Each answer of the server's is the next step of coming in: features, success, features again, a resource, the room.
+fn say(frame: &[u8], user: usize, room: usize) -> anyhow::Result<Said> {
+    let has = |what: &str| memmem::find(frame, what.as_bytes()).is_some();
+    Ok(if frame.starts_with(b"<message") {
+        // The room's subject, and notices, have no number.
+        stamp::find(frame).map_or(Said::Other, |number| Said::Delivered(Some(number)))
+    } else if frame.starts_with(b"<presence") {
+        // Status 110: this is oneself (XEP-0045 section 7.2.2).
+        if has("code='110'") { Said::Ready } else { Said::Other }
+    } else if has("urn:ietf:params:xml:ns:xmpp-bind") && has("<stream:features") {
+        Said::Wants(
+            r#"<iq type="set" id="bind"><bind xmlns="urn:ietf:params:xml:ns:xmpp-bind"/></iq>"#.to_owned(),
+        )
+    } else if has("<stream:features") {
+        // A user of that name, the password `x`: NUL, name, NUL, password in Base64 (RFC 4616).
+        let secret = BASE64_STANDARD.encode(format!("\0u{user}\0x"));
+        Said::Wants(format!(
+            r#"<auth xmlns="urn:ietf:params:xml:ns:xmpp-sasl" mechanism="PLAIN">{secret}</auth>"#
+        ))
+    } else if frame.starts_with(b"<success") {
+        Said::Wants(OPEN.to_owned())
+    } else if has(r#"id='bind'"#) {
+        let room = channel(To::Room(room));
+        Said::Wants(format!(
+            r#"<presence to="{room}@conference.localhost/u{user}"><x xmlns="http://jabber.org/protocol/muc"><history maxstanzas="0"/></x></presence>"#
+        ))
+    } else if has("<failure") || has("stream:error") || has("type='error'") {
+        anyhow::bail!("it refused: {}", String::from_utf8_lossy(frame))
+    } else {
+        Said::Other
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(frame: &str) -> Said {
+        say(frame.as_bytes(), 7, 3).expect("not a refusal")
+    }
+
+    #[test]
+    fn each_step_of_coming_in_asks_for_the_next() {
+        let wants = |frame: &str| match answer(frame) {
+            Said::Wants(next) => next,
+            other => panic!("{other:?}"),
+        };
+        // Frames that ejabberd 23.01 sent, in their order, shortened within.
+        let first = "<stream:features xmlns:stream='http://etherx.jabber.org/streams'><mechanisms \
+                     xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms></stream:features>";
+        assert!(wants(first).contains(&BASE64_STANDARD.encode("\0u7\0x")));
+        assert_eq!(wants("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"), OPEN);
+        let second = "<stream:features xmlns:stream='http://etherx.jabber.org/streams'><bind \
+                      xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></stream:features>";
+        assert!(wants(second).starts_with("<iq"));
+        let bound = "<iq xmlns='jabber:client' type='result' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
+                     <jid>u7@localhost/1</jid></bind></iq>";
+        assert!(wants(bound).contains("room3@conference.localhost/u7"));
+    }
+
+    #[test]
+    fn only_oneself_in_the_room_is_ready_and_only_a_number_is_a_message() {
+        assert_eq!(answer("<presence from='room3@conference.localhost/u8'/>"), Said::Other);
+        let oneself = "<presence from='room3@conference.localhost/u7'><x \
+                       xmlns='http://jabber.org/protocol/muc#user'><status code='110'/></x></presence>";
+        assert_eq!(answer(oneself), Said::Ready);
+        assert_eq!(answer("<message type='groupchat'><subject/></message>"), Said::Other);
+        let message = format!("<message type='groupchat'><body>{}</body></message>", stamp::text(12, 200));
+        assert_eq!(answer(&message), Said::Delivered(Some(12)));
+        assert!(say(b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>", 7, 3).is_err());
+    }
+}

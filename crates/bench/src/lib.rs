@@ -13,6 +13,7 @@ mod scenario;
 mod server;
 mod stamp;
 mod switchboard;
+mod traffic;
 mod wire;
 
 use std::path::PathBuf;
@@ -77,6 +78,8 @@ enum Hidden {
     Floor {
         #[arg(long)]
         len: usize,
+        #[arg(long)]
+        size: usize,
     },
 }
 
@@ -85,6 +88,10 @@ enum Hidden {
 enum Scenario {
     /// One sender, 1,000 receivers
     Fanout,
+    /// 20 rooms of 50 in which everybody talks
+    Rooms,
+    /// 500 pairs
+    Direct,
     /// 1 to 512 senders who wait for each acknowledgement
     Ack,
     /// 5,000 to 15,000 connections that do nothing
@@ -98,8 +105,8 @@ enum Scenario {
 /// # Errors
 /// A server does not start, or something was lost, came twice or out of order.
 pub fn run(args: &BenchArgs, product: &Product<'_>) -> anyhow::Result<String> {
-    if let Some(Hidden::Floor { len }) = args.floor {
-        return sockets::serve(len).map(|()| String::new());
+    if let Some(Hidden::Floor { len, size }) = args.floor {
+        return sockets::serve(len, size).map(|()| String::new());
     }
     rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
     let mut context = Context {
@@ -116,7 +123,9 @@ pub fn run(args: &BenchArgs, product: &Product<'_>) -> anyhow::Result<String> {
     let all = if args.scenarios.is_empty() { Scenario::value_variants() } else { &args.scenarios };
     for scenario in all {
         match scenario {
-            Scenario::Fanout => scenario::fanout::run(&mut context, 1_000)?,
+            Scenario::Fanout => scenario::fanout::one_to_many(&mut context, 1_000)?,
+            Scenario::Rooms => scenario::fanout::rooms(&mut context, 20, 50)?,
+            Scenario::Direct => scenario::fanout::pairs(&mut context, 500)?,
             Scenario::Idle => scenario::idle::run(&mut context, 5_000, 15_000)?,
             Scenario::Storm => scenario::storm::run(&mut context, 10_000)?,
             Scenario::Ack => scenario::ack::run(&mut context, &args.senders)?,

@@ -54,7 +54,7 @@ impl Rival {
 /// How a room or a user is called where any name will do.
 fn channel(to: To) -> String {
     match to {
-        To::Room(room) => format!("room{room}"),
+        To::Room(room) | To::Pair { room, .. } => format!("room{room}"),
         To::User(user) => format!("user{user}"),
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod fanout;
 pub(crate) mod idle;
 pub(crate) mod storm;
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,9 +13,6 @@ use crate::Product;
 use crate::report::Report;
 use crate::rivals::Rival;
 use crate::server::Server;
-
-/// Bytes of a message's text.
-pub(crate) const TEXT: usize = 200;
 
 /// What every scenario needs.
 pub(crate) struct Context<'a> {
@@ -40,14 +38,25 @@ impl<'a> Context<'a> {
         for (rival, from) in self.rivals.clone().into_iter().filter(|(rival, _)| wanted(*rival)) {
             let started = rival.start(from, self.product, self.scratch, cores);
             if let Err(error) = started.and_then(|server| measure(self, &*server)) {
-                self.progress(&format!("{rival:?}: {error:#}"));
+                self.note(&format!("{rival:?}: {error:#}"));
             }
         }
     }
 
-    /// Tells whoever waits how far it is.
+    /// Tells whoever waits how far it is; on a terminal, in place of what it told before.
     #[expect(clippy::print_stderr, reason = "a person waits for minutes")]
     pub(crate) fn progress(&self, text: &str) {
+        if std::io::stderr().is_terminal() {
+            eprint!("\r\x1b[K{text}");
+        } else {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Tells something that stays on the screen.
+    #[expect(clippy::print_stderr, reason = "it says how far the figures can be trusted")]
+    pub(crate) fn note(&self, text: &str) {
+        self.progress("");
         eprintln!("{text}");
     }
 }

@@ -26,8 +26,10 @@ pub(crate) enum Said {
 pub(crate) enum To {
     /// The room of this number.
     Room(usize),
-    /// A conversation with this user, who may be there or not.
+    /// A conversation with this user, who is not there.
     User(usize),
+    /// A conversation with this user, who is the other one in a room of two: for a server that has only rooms.
+    Pair { room: usize, user: usize },
 }
 
 /// Is told what a frame says.

@@ -128,6 +128,7 @@ impl Server for Switchboard<'_> {
     }
 
     fn understand(&self, _: usize, frame: &[u8], tell: &mut Tell<'_>) -> anyhow::Result<()> {
+        anyhow::ensure!(!is(frame, "error"), "it refused: {}", String::from_utf8_lossy(frame));
         tell(say(frame))
     }
 
@@ -170,7 +171,7 @@ pub(crate) fn message(to: &str, id: u64, text: &str) -> String {
 pub(crate) fn name(to: To) -> String {
     match to {
         To::Room(room) => format!("#bench{room}"),
-        To::User(user) => format!("@{}", user_id(user)),
+        To::User(user) | To::Pair { user, .. } => format!("@{}", user_id(user)),
     }
 }
 

@@ -66,7 +66,14 @@ fn frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
         }
     }
     out.extend(MASK);
-    out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key));
+    let start = out.len();
+    out.extend(payload);
+    mask(&mut out[start..]);
+}
+
+/// Masks what is not, and the other way round.
+pub(crate) fn mask(payload: &mut [u8]) {
+    payload.iter_mut().zip(MASK.iter().cycle()).for_each(|(byte, key)| *byte ^= key);
 }
 
 /// The first frame of `input` and its length; `None` while it is incomplete.

@@ -22,10 +22,10 @@ const LISTENER: Token = Token(usize::MAX);
 pub(crate) struct Sockets(Process);
 
 impl Sockets {
-    /// `len` is the length of a text, as the messages carry it.
-    pub(crate) fn start(len: usize) -> anyhow::Result<Self> {
+    /// `len` is the length of a text, as the messages carry it; rooms are of `size`.
+    pub(crate) fn start(len: usize, size: usize) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["bench", "floor", "--len", &len.to_string()]);
+        command.args(["bench", "floor", "--len", &len.to_string(), "--size", &size.to_string()]);
         Ok(Self(Process::start(&mut command, SERVER_CORE)?))
     }
 }
@@ -43,8 +43,9 @@ impl Server for Sockets {
         wire::request("/", "")
     }
 
-    fn greeting(&self, _: usize, _: usize) -> String {
-        "hello".to_owned()
+    /// The number of the room.
+    fn greeting(&self, _: usize, room: usize) -> String {
+        room.to_string()
     }
 
     /// Its frames are all the same.
@@ -60,19 +61,21 @@ impl Server for Sockets {
 
 struct Connection {
     stream: TcpStream,
-    greeted: bool,
+    /// Once it has said so.
+    room: Option<usize>,
     /// Bytes of frames that it has still to get.
     owed: usize,
 }
 
-/// Serves until it is killed. `len` is the length of a text, as the messages carry it.
+/// Serves until it is killed. `len` is the length of a text, as the messages carry it, and `size` that of a room.
 #[expect(clippy::print_stdout, reason = "whoever started it reads the address there")]
-pub(crate) fn serve(len: usize) -> anyhow::Result<()> {
+pub(crate) fn serve(len: usize, size: usize) -> anyhow::Result<()> {
     let mut listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     println!("listening on http://{}", listener.local_addr()?);
     let mut poll = Poll::new()?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    let mut floor = Floor { frame: delivery(len), connections: Vec::new() };
+    let mut floor =
+        Floor { frame: delivery(len), size, connections: Vec::new(), rooms: Vec::new(), owing: Vec::new() };
     let mut events = Events::with_capacity(1_024);
     let mut scratch = vec![0; 256 * 1024];
     loop {
@@ -102,6 +105,11 @@ fn delivery(len: usize) -> Vec<u8> {
 
 struct Floor {
     frame: Vec<u8>,
+    size: usize,
+    /// The connections of each room.
+    rooms: Vec<Vec<usize>>,
+    /// Who is owed something.
+    owing: Vec<usize>,
     connections: Vec<Option<Connection>>,
 }
 
@@ -116,7 +124,7 @@ impl Floor {
             stream.set_nodelay(true)?;
             let token = Token(self.connections.len());
             poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-            self.connections.push(Some(Connection { stream, greeted: false, owed: 0 }));
+            self.connections.push(Some(Connection { stream, room: None, owed: 0 }));
         }
     }
 
@@ -134,45 +142,54 @@ impl Floor {
         let input = scratch.get(..filled).unwrap_or_default();
         if ended {
             self.connections[n] = None;
-        } else if !input.is_empty() && !connection.greeted {
-            connection.greet(input)?;
-        } else {
-            self.owe(n, frames(input));
+        } else if let Some(room) = connection.room {
+            self.owe(room, n, frames(input));
+        } else if let Some(room) = connection.greet(input)? {
+            let rooms = self.rooms.len().max(room + 1);
+            self.rooms.resize_with(rooms, || Vec::with_capacity(self.size));
+            self.rooms[room].push(n);
         }
         Ok(())
     }
 
-    /// Everybody but the sender gets so many frames.
-    fn owe(&mut self, from: usize, count: usize) {
-        for (n, connection) in self.connections.iter_mut().enumerate() {
-            if let Some(connection) = connection.as_mut().filter(|c| c.greeted && n != from) {
-                connection.owed += count * self.frame.len();
+    /// Everybody in the room but the sender gets so many frames.
+    fn owe(&mut self, room: usize, from: usize, count: usize) {
+        for &n in self.rooms[room].iter().filter(|n| **n != from) {
+            let Some(connection) = &mut self.connections[n] else { continue };
+            if connection.owed == 0 {
+                self.owing.push(n);
             }
+            connection.owed += count * self.frame.len();
         }
     }
 
     fn write(&mut self) {
-        for place in &mut self.connections {
-            let Some(connection) = place else { continue };
-            if connection.owed > 0 && connection.pay(&self.frame).is_err() {
-                *place = None;
+        let (connections, frame) = (&mut self.connections, &self.frame);
+        self.owing.retain(|n| {
+            let Some(connection) = &mut connections[*n] else { return false };
+            if connection.pay(frame).is_err() {
+                connections[*n] = None;
+                return false;
             }
-        }
+            connection.owed > 0
+        });
     }
 }
 
 impl Connection {
-    /// Answers the handshake, and the greeting behind it.
-    fn greet(&mut self, input: &[u8]) -> anyhow::Result<()> {
+    /// Answers the handshake, and the greeting behind it, which says the room.
+    fn greet(&mut self, input: &[u8]) -> anyhow::Result<Option<usize>> {
         if input.starts_with(b"GET ") {
             self.stream.write_all(
                 b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
             )?;
-        } else {
-            self.stream.write_all(b"\x81\x07welcome")?;
-            self.greeted = true;
+            return Ok(None);
         }
-        Ok(())
+        let mut digits = input.get(6..).unwrap_or_default().to_vec();
+        wire::mask(&mut digits);
+        self.room = Some(std::str::from_utf8(&digits)?.parse()?);
+        self.stream.write_all(b"\x81\x07welcome")?;
+        Ok(self.room)
     }
 
     fn pay(&mut self, frame: &[u8]) -> std::io::Result<()> {

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{DirEntry, read_dir};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 use base64::Engine as _;
@@ -43,7 +43,8 @@ impl Ejabberd {
         command.args(["-s", "ejabberd"]).current_dir(&spool);
         command.env("ERL_LIBS", libraries()?).env("EJABBERD_CONFIG_PATH", &config);
         command.env("EJABBERD_LOG_PATH", spool.join("ejabberd.log"));
-        command.env("HOME", &spool);
+        // What there is to say is in the log; the rest is how it ends.
+        command.env("HOME", &spool).stderr(Stdio::null());
         let written = |port: u16| std::fs::write(&config, template.replace("$PORT", &port.to_string()));
         let process = Process::start_on_port(cores, |port| {
             // Where it cannot be written, ejabberd says that it is missing.

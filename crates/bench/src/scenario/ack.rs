@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure};
 use hdrhistogram::Histogram;
 
-use super::{Context, TEXT};
+use super::Context;
 use crate::clock::{self, latencies};
 use crate::floor::append::{Acks, Append, WARM_UP, acks};
 use crate::floor::sqlite::Sqlite;
@@ -17,6 +17,7 @@ use crate::rivals::Rival;
 use crate::server::{self, Said, Server, To};
 use crate::stamp;
 use crate::switchboard::Switchboard;
+use crate::traffic::TEXT;
 
 /// Bytes of a message around its text, in the log.
 const AROUND: usize = 100;

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 
 use anyhow::{bail, ensure};
 
+use super::Context;
 use super::idle::{ROOM, ROOMS_EACH, fill_rooms, head, rooms_of};
-use super::{Context, TEXT};
 use crate::clock;
 use crate::load::{Heard, Load, Replies};
 use crate::process::SERVER_CORE;
@@ -13,6 +13,7 @@ use crate::report::Name;
 use crate::server::{Said, Server as _};
 use crate::stamp::{self, number_after};
 use crate::switchboard::{Switchboard, message, say};
+use crate::traffic::TEXT;
 
 /// Messages that everybody missed, in one of their rooms.
 const MISSED: u64 = 1;

@@ -92,12 +92,16 @@ enum Scenario {
     Rooms,
     /// 500 pairs
     Direct,
+    /// A room of 100,000 members, 1,000 of them online
+    Room,
     /// 1 to 512 senders who wait for each acknowledgement
     Ack,
     /// 5,000 to 15,000 connections that do nothing
     Idle,
     /// 10,000 clients who come back at once
     Storm,
+    /// 100,000 to 10 million stored messages
+    Growth,
 }
 
 /// Measures, and returns the table of what was found.
@@ -128,6 +132,8 @@ pub fn run(args: &BenchArgs, product: &Product<'_>) -> anyhow::Result<String> {
             Scenario::Direct => scenario::fanout::pairs(&mut context, 500)?,
             Scenario::Idle => scenario::idle::run(&mut context, 5_000, 15_000)?,
             Scenario::Storm => scenario::storm::run(&mut context, 10_000)?,
+            Scenario::Room => scenario::room::run(&mut context, 1_000, 100_000)?,
+            Scenario::Growth => scenario::growth::run(&mut context, &[1, 10, 100])?,
             Scenario::Ack => scenario::ack::run(&mut context, &args.senders)?,
         }
     }

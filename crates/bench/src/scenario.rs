@@ -2,7 +2,9 @@
 
 pub(crate) mod ack;
 pub(crate) mod fanout;
+pub(crate) mod growth;
 pub(crate) mod idle;
+pub(crate) mod room;
 pub(crate) mod storm;
 
 use std::io::IsTerminal as _;

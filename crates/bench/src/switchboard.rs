@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -47,9 +47,19 @@ impl<'a> Switchboard<'a> {
         Ok(Self { product, process, cores, data })
     }
 
-    /// Ends it as a power cut would, and starts it again on the same port.
+    /// Ends it as a power cut would.
+    pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
+        self.process.kill()
+    }
+
+    /// Where its messages are.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.data.path().join("switchboard.db")
+    }
+
+    /// Ends it as a power cut would, if it runs, and starts it again on the same port.
     pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
-        self.process.kill()?;
+        self.stop()?;
         self.process = launch(self.data.path(), &self.process.address.to_string(), self.cores)?;
         Ok(())
     }
@@ -134,6 +144,45 @@ impl Server for Switchboard<'_> {
 
     fn message(&self, to: To, id: u64, text: &str) -> String {
         message(&name(to), id, text)
+    }
+}
+
+/// Users in groups: those of a group are together in [`Groups::ROOMS`] rooms, and in no others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Groups {
+    pub(crate) users: usize,
+    /// Users of a group.
+    pub(crate) size: usize,
+}
+
+impl Groups {
+    /// Rooms that each user is in.
+    pub(crate) const ROOMS: usize = 10;
+
+    /// Makes all rooms: an event for every member.
+    pub(crate) fn fill(self, server: &Switchboard<'_>) -> anyhow::Result<()> {
+        for group in 0..self.users.div_ceil(self.size) {
+            let members = group * self.size..((group + 1) * self.size).min(self.users);
+            let commands = Self::rooms(group).flat_map(|room| make_room(&room, members.clone()));
+            server.says(members.start, commands)?;
+        }
+        Ok(())
+    }
+
+    /// The rooms of a user.
+    pub(crate) fn rooms_of(self, user: usize) -> impl Iterator<Item = String> {
+        Self::rooms(user / self.size)
+    }
+
+    /// The last event of each room of a user after [`Self::fill`].
+    pub(crate) fn head(self, user: usize) -> u64 {
+        let first = user / self.size * self.size;
+        (self.users - first).min(self.size) as u64
+    }
+
+    /// The rooms of a group.
+    pub(crate) fn rooms(group: usize) -> impl Iterator<Item = String> {
+        (0..Self::ROOMS).map(move |n| format!("#g{group}-{n}"))
     }
 }
 

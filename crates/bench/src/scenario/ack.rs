@@ -58,12 +58,21 @@ fn tell(context: &mut Context<'_>, subject: &str, senders: usize, acks: &Acks, c
     }
 }
 
+#[derive(Debug, Clone)]
+struct Sender {
+    /// Messages that were sent.
+    sent: u64,
+    /// When the last was.
+    last: Instant,
+    /// Of the last message in its conversation, if the server counts them.
+    seq: Option<u64>,
+}
+
 struct Senders<'a> {
     server: &'a dyn Server,
     end: Instant,
     from: Instant,
-    /// Of each sender, how many messages were sent, and when the last.
-    sent: Vec<(u64, Instant)>,
+    senders: Vec<Sender>,
     waiting: usize,
     count: u64,
     latency: Histogram<u64>,
@@ -71,23 +80,24 @@ struct Senders<'a> {
 
 impl Senders<'_> {
     fn say(&mut self, user: usize) -> String {
-        let count = self.sent.len();
-        let (number, last) = &mut self.sent[user];
+        let count = self.senders.len();
+        let Sender { sent, last, .. } = &mut self.senders[user];
         *last = clock::now();
-        let text = stamp::text(*number, TEXT);
-        *number += 1;
+        let text = stamp::text(*sent, TEXT);
+        *sent += 1;
         // Somebody who is not there.
         let to = To::User(user + count);
-        self.server.message(to, *number, &text)
+        self.server.message(to, *sent, &text)
     }
 
     fn acknowledged(&mut self, user: usize, seq: Option<u64>, replies: &mut Replies) -> anyhow::Result<()> {
-        let (number, last) = self.sent[user];
-        ensure!(
-            seq.is_none_or(|seq| seq == number),
-            "message {number} of {user} was acknowledged as {seq:?}"
-        );
         let now = clock::now();
+        let sender = &mut self.senders[user];
+        let last = sender.last;
+        if let (Some(before), Some(seq)) = (sender.seq, seq) {
+            ensure!(seq == before + 1, "a message of {user} was acknowledged as {seq} after {before}");
+        }
+        sender.seq = seq;
         if (self.from..self.end).contains(&now) {
             self.count += 1;
             self.latency.saturating_record((now - last).as_nanos() as u64);
@@ -103,7 +113,7 @@ impl Senders<'_> {
 
 /// Acknowledgements over sockets, and microseconds of the server's processor for each. Every sender writes to a
 /// conversation of their own, which is the most that there is to do.
-fn measure(server: &dyn Server, senders: usize, time: Duration) -> anyhow::Result<(Acks, f64)> {
+pub(crate) fn measure(server: &dyn Server, senders: usize, time: Duration) -> anyhow::Result<(Acks, f64)> {
     // Where the system finds room. On a core of its own it would share that one with whatever part of the server is
     // there, and the system moves a busy thread away from a core only half a millisecond later.
     process::pin(BOTH_CORES)?;
@@ -116,7 +126,7 @@ fn measure(server: &dyn Server, senders: usize, time: Duration) -> anyhow::Resul
         server,
         from,
         end: from + time,
-        sent: vec![(0, begun); senders],
+        senders: vec![Sender { sent: 0, last: begun, seq: None }; senders],
         waiting: senders,
         count: 0,
         latency: latencies()?,
@@ -139,7 +149,7 @@ fn measure(server: &dyn Server, senders: usize, time: Duration) -> anyhow::Resul
     load.run_until(&mut hear, || state.borrow().waiting == 0)?;
     let cpu = server.process().cpu()? - cpu;
     let state = state.into_inner();
-    let sent: u64 = state.sent.iter().map(|(sent, _)| sent).sum();
+    let sent: u64 = state.senders.iter().map(|sender| sender.sent).sum();
     let acks = Acks { rate: state.count as f64 / time.as_secs_f64(), latency: state.latency };
     Ok((acks, cpu * 1e6 / sent as f64))
 }

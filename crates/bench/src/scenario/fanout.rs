@@ -9,7 +9,7 @@ use crate::process::SERVER_CORE;
 use crate::report::Name;
 use crate::server::{self, Server};
 use crate::switchboard::Switchboard;
-use crate::traffic::{Pace, Shape, TEXT, Traffic};
+use crate::traffic::{Found, Pace, Shape, TEXT, Traffic};
 
 /// One sender, so many receivers.
 pub(crate) fn one_to_many(context: &mut Context<'_>, receivers: usize) -> anyhow::Result<()> {
@@ -65,8 +65,8 @@ fn measure(
     let mut most = None;
     for &count in in_flight {
         let scenario = format!("{name}, {count} in flight");
-        let rate = closed(context, &mut traffic, &mut load, &scenario, server, count)?;
-        most.get_or_insert(rate);
+        let found = closed(context, &mut traffic, &mut load, &scenario, server, count)?;
+        most.get_or_insert(found.rate);
     }
     if let Some(rate) = most {
         let every = Duration::from_secs_f64(2.0 * (shape.size - 1) as f64 / rate);
@@ -76,7 +76,7 @@ fn measure(
     Ok(())
 }
 
-/// So many rounds on their way; returns deliveries a second.
+/// So many rounds on their way; reports what was found, and returns it.
 pub(crate) fn closed(
     context: &mut Context<'_>,
     traffic: &mut Traffic<'_>,
@@ -84,7 +84,7 @@ pub(crate) fn closed(
     scenario: &str,
     server: &dyn Server,
     in_flight: u64,
-) -> anyhow::Result<f64> {
+) -> anyhow::Result<Found> {
     let found = traffic.run(load, Pace::InFlight(in_flight), context.time)?;
     let subject = server.name();
     context.report.add(Name { scenario, subject, figure: "cpu a delivery", unit: "µs" }, found.cpu);
@@ -92,5 +92,5 @@ pub(crate) fn closed(
     if found.load_bound {
         context.note(&format!("{scenario}: the load is the bottleneck, not {subject}"));
     }
-    Ok(found.rate)
+    Ok(found)
 }

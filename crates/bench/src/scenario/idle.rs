@@ -10,13 +10,10 @@ use crate::load::{Heard, Load, Replies};
 use crate::process::SERVER_CORE;
 use crate::report::Name;
 use crate::server::{self, Said, Server};
-use crate::switchboard::{Switchboard, make_room};
+use crate::switchboard::{Groups, Switchboard};
 
-/// Users of a room.
-pub(crate) const ROOM: usize = 50;
-
-/// Rooms that each user of Switchboard is in; those of other servers are in one.
-pub(crate) const ROOMS_EACH: usize = 10;
+/// Users of a group. Those of Switchboard are together in ten rooms, those of other servers in one.
+pub(crate) const GROUP: usize = 50;
 
 /// How long pings are looked at: two rounds of Switchboard's, which are 30 s apart; those of others come every 25 s.
 const PINGS: Duration = Duration::from_secs(60);
@@ -27,37 +24,12 @@ const SETTLING: Duration = Duration::from_secs(5);
 /// How long a user without a connection still counts as online, and is kept in memory: the default of `presence_grace`.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Puts users into rooms of 50, each into ten of them.
-pub(crate) fn fill_rooms(server: &Switchboard<'_>, users: usize) -> anyhow::Result<()> {
-    for group in 0..users.div_ceil(ROOM) {
-        let members = group * ROOM..((group + 1) * ROOM).min(users);
-        let commands = (0..ROOMS_EACH).flat_map(|n| make_room(&room(group, n), members.clone()));
-        server.says(members.start, commands)?;
-    }
-    Ok(())
-}
-
-/// The last event of each room of a user after [`fill_rooms`]: one for every member.
-pub(crate) fn head(user: usize, users: usize) -> u64 {
-    let first = user / ROOM * ROOM;
-    (users - first).min(ROOM) as u64
-}
-
-/// The rooms of a user.
-pub(crate) fn rooms_of(user: usize) -> impl Iterator<Item = String> {
-    (0..ROOMS_EACH).map(move |n| room(user / ROOM, n))
-}
-
-fn room(group: usize, n: usize) -> String {
-    format!("#g{group}-{n}")
-}
-
 /// `few` and `many` are counts of connections; between them memory is measured as a slope.
 pub(crate) fn run(context: &mut Context<'_>, few: usize, many: usize) -> anyhow::Result<()> {
     for round in 1..=context.rounds {
         context.progress(&format!("idle: round {round} of {}", context.rounds));
         let server = Switchboard::start(context.product, context.scratch, SERVER_CORE)?;
-        fill_rooms(&server, many)?;
+        Groups { users: many, size: GROUP }.fill(&server)?;
         measure(context, &server, few, many, round == 1)?;
         drop(server);
         context.against(
@@ -82,10 +54,10 @@ fn measure(
     wait(server, &mut Load::new()?, SETTLING)?;
     let start = memory()?;
     let mut load = Load::new()?;
-    server::join(server, &mut load, 0..few, ROOM)?;
+    server::join(server, &mut load, 0..few, GROUP)?;
     wait(server, &mut load, SETTLING)?;
     let with_few = memory()?;
-    server::join(server, &mut load, few..many, ROOM)?;
+    server::join(server, &mut load, few..many, GROUP)?;
     wait(server, &mut load, SETTLING)?;
     let with_many = memory()?;
     let mut tell = |figure: &str, unit: &str, value: f64| {

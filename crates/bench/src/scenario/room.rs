@@ -1,0 +1,46 @@
+//! A room with many members who are away: a message must cost what those who are there cost.
+
+use super::Context;
+use super::fanout::closed;
+use crate::load::Load;
+use crate::process::SERVER_CORE;
+use crate::report::Name;
+use crate::server::{self, Server as _};
+use crate::switchboard::Switchboard;
+use crate::traffic::{Shape, Traffic};
+
+/// `online` receivers and a sender, in a room that has nobody else, and in one of `members`.
+pub(crate) fn run(context: &mut Context<'_>, online: usize, members: usize) -> anyhow::Result<()> {
+    let shape = Shape { rooms: 1, size: online + 1, senders: 1, direct: false };
+    let sizes = [online, members];
+    let mut servers = Vec::new();
+    for size in sizes {
+        context.progress(&format!("room: {size} members come in"));
+        let server = Switchboard::start(context.product, context.scratch, SERVER_CORE)?;
+        server.make_rooms(size + 1, size + 1)?;
+        servers.push(server);
+    }
+    let mut rooms = Vec::new();
+    for server in &servers {
+        let mut load = Load::new()?;
+        server::join(server, &mut load, 0..shape.users(), shape.size)?;
+        rooms.push((server, Traffic::new(server, shape), load));
+    }
+    for round in 1..=context.rounds {
+        context.progress(&format!("room: round {round} of {}", context.rounds));
+        for in_flight in [16, 1] {
+            let mut cost = [0.0; 2];
+            for ((size, cost), (server, traffic, load)) in sizes.iter().zip(&mut cost).zip(&mut rooms) {
+                let scenario = format!("room of {size}, {online} online, {in_flight} in flight");
+                *cost = closed(context, traffic, load, &scenario, *server, in_flight)?.cpu;
+            }
+            let scenario = format!("room of {members}, {online} online, {in_flight} in flight");
+            let figure = "cpu, times that in a room of those online";
+            context.report.add(
+                Name { scenario: &scenario, subject: "switchboard", figure, unit: "" },
+                cost[1] / cost[0],
+            );
+        }
+    }
+    Ok(())
+}

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, IsTerminal};
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -26,12 +27,22 @@ pub(super) fn run(mode: Mode, flags: &Flags) -> anyhow::Result<ExitCode> {
     let config = Config::load(mode, flags, &super::environment())?;
     start_log(&config.log)?;
     raise_file_limit(&config);
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(network_threads())
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
     let ended = runtime.block_on(Box::pin(serve(config)));
     // Whatever had to end has ended; waiting for more would leave signals unheard.
     runtime.shutdown_background();
     ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// Threads that serve connections: all cores but one, which is for the thread that writes to the database.
+/// docs/decisions/0024-a-core-for-the-writer.md
+fn network_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    cores.saturating_sub(1).max(1)
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

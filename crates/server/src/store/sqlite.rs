@@ -40,15 +40,17 @@ const MIGRATIONS: &[M<'_>] = &[M::up(SCHEMA)];
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).
 ///
+/// - `page_size`: 2 KiB, for a new database. A message changes a page of each of four trees, and each is written to the log
+///   whole: docs/decisions/0023-small-pages.md.
 /// - `journal_mode`: readers beside the writer.
 /// - `synchronous`: FULL syncs the log at every commit, and `ok` rests on that.
 /// - `secure_delete`: a deleted message is overwritten, not only forgotten.
 /// - `cache_size`: 64 MiB, in KiB and negative. A batch touches the last pages of as many conversations as have news; in
 ///   the default of 2 MiB those of 512 do not fit, and each is read again for the next batch.
-/// - `wal_autocheckpoint`: at 16 MiB, in pages of 4 KiB. At the default of 4 MiB such a batch is copied into the
-///   database at once, and the next one copies the same pages again.
-pub const SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA cache_size = -65536;
-                            PRAGMA wal_autocheckpoint = 4096;";
+/// - `wal_autocheckpoint`: at 32 MiB, in pages. At the default of 1,000 such a batch is copied into the database at
+///   once, and the next one copies the same pages again.
+pub const SETTINGS: &str = "PRAGMA page_size = 2048; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+                            PRAGMA secure_delete = ON; PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 16384;";
 
 const DATABASE: &str = "switchboard.db";
 

@@ -52,7 +52,7 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 5)]
     rounds: u32,
     /// Seconds that one measurement takes
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// How many senders `ack` has, in turn
     #[arg(long, value_delimiter = ',', default_value = "1,8,64,512", value_name = "NUMBERS")]
@@ -100,6 +100,8 @@ enum Scenario {
     Idle,
     /// 10,000 clients who come back at once
     Storm,
+    /// A chat day of 2,000 users, many times faster
+    Mixed,
     /// 100,000 to 10 million stored messages
     Growth,
 }
@@ -132,6 +134,7 @@ pub fn run(args: &BenchArgs, product: &Product<'_>) -> anyhow::Result<String> {
             Scenario::Direct => scenario::fanout::pairs(&mut context, 500)?,
             Scenario::Idle => scenario::idle::run(&mut context, 5_000, 15_000)?,
             Scenario::Storm => scenario::storm::run(&mut context, 10_000)?,
+            Scenario::Mixed => scenario::mixed::run(&mut context, 2_000)?,
             Scenario::Room => scenario::room::run(&mut context, 1_000, 100_000)?,
             Scenario::Growth => scenario::growth::run(&mut context, &[1, 10, 100])?,
             Scenario::Ack => scenario::ack::run(&mut context, &args.senders)?,

@@ -90,6 +90,11 @@ impl Load {
         self.waiting.push_back((connection, address, request));
     }
 
+    /// Closes a connection, as a device does that loses its network, except that the server hears of it.
+    pub(crate) fn close(&mut self, connection: usize) {
+        self.connections[connection] = None;
+    }
+
     /// Says a text.
     pub(crate) fn say(&mut self, connection: usize, text: &str) -> anyhow::Result<()> {
         self.say_all(connection, [text])

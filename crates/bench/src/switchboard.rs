@@ -224,6 +224,12 @@ pub(crate) fn name(to: To) -> String {
     }
 }
 
+/// How the conversation of two users is called where both are named.
+pub(crate) fn direct(a: usize, b: usize) -> String {
+    let (a, b) = (user_id(a), user_id(b));
+    format!("@{}:{}", (&a).min(&b), (&a).max(&b))
+}
+
 fn user_id(user: usize) -> String {
     format!("u{user}")
 }

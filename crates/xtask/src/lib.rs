@@ -1,4 +1,5 @@
-//! What the repository does with itself: so far, [`tidy`].
+//! What the repository does with itself.
 
+pub mod figures;
 pub mod tidy;
 pub mod types;

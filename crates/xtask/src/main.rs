@@ -1,9 +1,10 @@
 //! `cargo run -p xtask -- tidy` tells what breaks the repository's rules; exit code 1 if anything does.
 //! `cargo run -p xtask -- types` writes the protocol's types in TypeScript.
+//! `cargo run -p xtask -- figures` writes the tables and plots of the benchmarks.
 
 use std::process::ExitCode;
 
-use xtask::{tidy, types};
+use xtask::{figures, tidy, types};
 
 #[expect(clippy::print_stderr, reason = "a program for the terminal")]
 fn main() -> ExitCode {
@@ -11,8 +12,9 @@ fn main() -> ExitCode {
     let done = match task.as_deref() {
         Some("tidy") => check(),
         Some("types") => std::fs::write(tidy::repository().join(types::PATH), types::file()).map(|()| true),
+        Some("figures") => draw().map_err(std::io::Error::other).map(|()| true),
         _ => {
-            eprintln!("usage: cargo run -p xtask -- tidy | types");
+            eprintln!("usage: cargo run -p xtask -- tidy | types | figures");
             return ExitCode::from(2);
         }
     };
@@ -24,6 +26,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn draw() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let repository = tidy::repository();
+    for (path, text) in figures::files(&repository)? {
+        std::fs::write(repository.join(path), text)?;
+    }
+    Ok(())
 }
 
 /// Whether the repository is tidy; complaints are told.

@@ -15,14 +15,26 @@ pub(crate) struct Sqlite {
 }
 
 impl Sqlite {
-    /// With the tables and the settings of Switchboard; `len` is the length of a text.
-    pub(crate) fn new(
-        directory: &Path,
+    /// The same without syncing, for a view that can be made again.
+    pub(crate) fn unsynced(
+        file: &Path,
         product: &Product<'_>,
         senders: usize,
         len: usize,
     ) -> anyhow::Result<Self> {
-        let db = Connection::open(directory.join("floor.db"))?;
+        let sqlite = Self::new(file, product, senders, len)?;
+        sqlite.db.execute_batch("PRAGMA synchronous = OFF")?;
+        Ok(sqlite)
+    }
+
+    /// With the tables and the settings of Switchboard; `len` is the length of a text.
+    pub(crate) fn new(
+        file: &Path,
+        product: &Product<'_>,
+        senders: usize,
+        len: usize,
+    ) -> anyhow::Result<Self> {
+        let db = Connection::open(file)?;
         db.execute_batch(product.settings)?;
         db.execute_batch(product.schema)?;
         db.execute_batch("BEGIN")?;

@@ -1,0 +1,92 @@
+//! Another design, tried: a message is durable once it stands in an append-only, checksummed file, and SQLite is the view
+//! behind it, which another thread brings up to date without syncing. No checks, no network, no recovery: what such a design
+//! could reach at most.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+use std::thread::JoinHandle;
+
+use anyhow::Context as _;
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::append::{Commit, Message};
+use super::sqlite::Sqlite;
+use crate::Product;
+
+/// Batches that the view may be behind; then the log waits.
+const BEHIND: usize = 64;
+
+/// Most messages of a transaction of the view, about.
+const BATCH: usize = 4_096;
+
+/// The log, and the thread of its view.
+pub(crate) struct LogFirst {
+    file: File,
+    buffer: Vec<u8>,
+    text: String,
+    view: Option<View>,
+}
+
+struct View {
+    ahead: Sender<Vec<Message>>,
+    thread: JoinHandle<anyhow::Result<()>>,
+}
+
+impl LogFirst {
+    /// For so many senders; `len` is the length of a text.
+    pub(crate) fn new(
+        directory: &Path,
+        product: &Product<'_>,
+        senders: usize,
+        len: usize,
+    ) -> anyhow::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(directory.join("first.log"))?;
+        let sqlite = Sqlite::unsynced(&directory.join("view.db"), product, senders, len)?;
+        let (ahead, behind) = bounded(BEHIND);
+        let thread = std::thread::spawn(move || view(sqlite, &behind));
+        Ok(Self { file, buffer: Vec::new(), text: "x".repeat(len), view: Some(View { ahead, thread }) })
+    }
+}
+
+impl Commit for LogFirst {
+    fn commit(&mut self, batch: &[Message]) -> anyhow::Result<()> {
+        self.buffer.clear();
+        for Message { sender, number, .. } in batch {
+            // The length and a checksum of the record, then the record.
+            let start = self.buffer.len();
+            self.buffer.extend([0; 8]);
+            write!(self.buffer, r#"{{"conversation":"@u{sender}","from":"u{sender}","seq":{number},"#)?;
+            write!(self.buffer, r#""at":1763899200000,"key":"{number}","text":"{}"}}"#, self.text)?;
+            let (head, record) = self.buffer[start..].split_at_mut(8);
+            head[..4].copy_from_slice(&(record.len() as u32).to_le_bytes());
+            head[4..].copy_from_slice(&crc32fast::hash(record).to_le_bytes());
+        }
+        self.file.write_all(&self.buffer)?;
+        self.file.sync_data()?;
+        let view = self.view.as_ref().context("the view has ended")?;
+        view.ahead.send(batch.to_vec()).context("the view failed")
+    }
+}
+
+impl Drop for LogFirst {
+    /// Waits until the view has everything.
+    fn drop(&mut self) {
+        if let Some(View { ahead, thread }) = self.view.take() {
+            drop(ahead);
+            // What it failed of, a commit was told.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn view(mut sqlite: Sqlite, behind: &Receiver<Vec<Message>>) -> anyhow::Result<()> {
+    while let Ok(mut messages) = behind.recv() {
+        while messages.len() < BATCH {
+            let Ok(more) = behind.try_recv() else { break };
+            messages.extend(more);
+        }
+        sqlite.commit(&messages)?;
+    }
+    Ok(())
+}

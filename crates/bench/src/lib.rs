@@ -4,6 +4,7 @@
 //! directory, and ends them. Every run checks that what was delivered is complete and in order, and fails if not.
 
 mod clock;
+mod database;
 mod floor;
 mod load;
 mod process;

@@ -1,9 +1,8 @@
 //! What is stored must not slow down what is new: the same load on 1, 10 and 100 times as many conversations and messages.
 
-use rusqlite::Connection;
-
 use super::storm::{Client, come_back};
 use super::{Context, ack};
+use crate::database;
 use crate::process::{BOTH_CORES, Process};
 use crate::report::Name;
 use crate::server::{Server, Tell, To};
@@ -72,48 +71,16 @@ fn fill(server: &mut Switchboard<'_>, groups: usize) -> anyhow::Result<()> {
         server.says(user, rooms.zip(1..).map(|(room, id)| message(&room, id, &text)))?;
     }
     server.stop()?;
-    let db = Connection::open(server.database())?;
-    let last =
-        |table: &str| db.query_row(&format!("SELECT max(id) FROM {table}"), [], |row| row.get::<_, i64>(0));
-    let (users, conversations) = (last("users")?, last("conversations")?);
-    // Names end in the number of the user, and have that of the group behind `#g`.
-    db.execute_batch(&format!(
-        "PRAGMA synchronous = OFF;
-         BEGIN;
-         CREATE TEMP TABLE copies AS
-           WITH RECURSIVE n(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < {groups} - 1) SELECT n FROM n;
-         INSERT INTO users
-           SELECT id + n * {users}, 'u' || (substr(name, 2) + n * {GROUP}), last_seen FROM copies CROSS JOIN users;
-         INSERT INTO conversations
-           SELECT id + n * {conversations}, '#g' || n || substr(name, 4), title, public, head, messages, last_message,
-             members, admins, at
-           FROM copies CROSS JOIN conversations;
-         INSERT INTO members
-           SELECT conversation + n * {conversations}, user + n * {users}, role, since, until, read, received, sent,
-             read_messages, read_sent
-           FROM copies CROSS JOIN members;
-         INSERT INTO events
-           SELECT conversation + n * {conversations}, seq, kind, sender + n * {users}, at, messages, key, body
-           FROM copies CROSS JOIN events;
-         COMMIT;
-         PRAGMA wal_checkpoint(TRUNCATE);"
-    ))?;
-    drop(db);
+    database::copy_group(&server.database(), GROUP, groups)?;
     server.restart()
 }
 
 /// The users of some groups, spread over all, come back with what they have of their rooms: the last message of one of
 /// them is missing. Returns microseconds of processor time for each.
 fn resume(server: &Switchboard<'_>, groups: usize) -> anyhow::Result<f64> {
-    let db = Connection::open(server.database())?;
-    let mut head = db.prepare("SELECT head FROM conversations WHERE name = ?1")?;
     let mut clients = Vec::new();
     for group in (0..BACK).map(|n| n * groups / BACK) {
-        let mut cursors = Vec::new();
-        for room in Groups::rooms(group) {
-            let head: i64 = head.query_row([&room], |row| row.get(0))?;
-            cursors.push((room, head as u64));
-        }
+        let mut cursors = database::heads(&server.database(), Groups::rooms(group))?;
         cursors[0].1 -= 1;
         clients.extend((0..GROUP).map(|n| Client {
             user: group * GROUP + n,

@@ -3,7 +3,7 @@
 use super::{Complaint, Tree};
 
 /// Directories that a path in the docs may begin with, besides those that are there.
-const TOPS: &[&str] = &["crates", "docs", "e2e", "packages", "scripts", "testdata"];
+const TOPS: &[&str] = &["bench", "crates", "docs", "e2e", "packages", "scripts", "testdata"];
 
 /// What stands in a path that is not meant literally.
 const PLACEHOLDERS: &[&str] = &["*", "<", ">", "$", "…", "...", "NNNN"];

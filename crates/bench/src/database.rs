@@ -1,0 +1,54 @@
+//! The database of a server, behind its back: filled with more than anybody could send, and looked at.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+/// Copies the rows of group 0, which a stopped server made, for groups up to `groups`: users, rooms, members and events.
+/// Users are called `u` and their number, `size` to a group; rooms `#g`, the number of the group, and something behind it.
+///
+/// # Errors
+/// The file is no such database, or there is no room.
+pub(crate) fn copy_group(file: &Path, size: usize, groups: usize) -> anyhow::Result<()> {
+    let db = Connection::open(file)?;
+    let last =
+        |table: &str| db.query_row(&format!("SELECT max(id) FROM {table}"), [], |row| row.get::<_, i64>(0));
+    let (users, conversations) = (last("users")?, last("conversations")?);
+    // Names end in the number of the user, and have that of the group behind `#g`.
+    db.execute_batch(&format!(
+        "PRAGMA synchronous = OFF;
+         BEGIN;
+         CREATE TEMP TABLE copies AS
+           WITH RECURSIVE n(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < {groups} - 1) SELECT n FROM n;
+         INSERT INTO users
+           SELECT id + n * {users}, 'u' || (substr(name, 2) + n * {size}), last_seen FROM copies CROSS JOIN users;
+         INSERT INTO conversations
+           SELECT id + n * {conversations}, '#g' || n || substr(name, 4), title, public, head, messages, last_message,
+             members, admins, at
+           FROM copies CROSS JOIN conversations;
+         INSERT INTO members
+           SELECT conversation + n * {conversations}, user + n * {users}, role, since, until, read, received, sent,
+             read_messages, read_sent
+           FROM copies CROSS JOIN members;
+         INSERT INTO events
+           SELECT conversation + n * {conversations}, seq, kind, sender + n * {users}, at, messages, key, body
+           FROM copies CROSS JOIN events;
+         COMMIT;
+         PRAGMA wal_checkpoint(TRUNCATE);"
+    ))?;
+    Ok(())
+}
+
+/// The conversations of these names, each with the number of its last event.
+///
+/// # Errors
+/// One of them is not there.
+pub(crate) fn heads(file: &Path, names: impl Iterator<Item = String>) -> anyhow::Result<Vec<(String, u64)>> {
+    let db = Connection::open(file)?;
+    let mut head = db.prepare("SELECT head FROM conversations WHERE name = ?1")?;
+    let heads = names.map(|name| {
+        let head: i64 = head.query_row([&name], |row| row.get(0))?;
+        Ok((name, head as u64))
+    });
+    heads.collect()
+}

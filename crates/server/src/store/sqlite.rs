@@ -45,12 +45,12 @@ const MIGRATIONS: &[M<'_>] = &[M::up(SCHEMA)];
 /// - `journal_mode`: readers beside the writer.
 /// - `synchronous`: FULL syncs the log at every commit, and `ok` rests on that.
 /// - `secure_delete`: a deleted message is overwritten, not only forgotten.
-/// - `cache_size`: 64 MiB, in KiB and negative. A batch touches the last pages of as many conversations as have news; in
+/// - `cache_size`: 32 MiB, in KiB and negative. A batch touches the last pages of as many conversations as have news; in
 ///   the default of 2 MiB those of 512 do not fit, and each is read again for the next batch.
 /// - `wal_autocheckpoint`: at 32 MiB, in pages. At the default of 1,000 such a batch is copied into the database at
 ///   once, and the next one copies the same pages again.
 pub const SETTINGS: &str = "PRAGMA page_size = 2048; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-                            PRAGMA secure_delete = ON; PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 16384;";
+                            PRAGMA secure_delete = ON; PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 16384;";
 
 const DATABASE: &str = "switchboard.db";
 

@@ -14,10 +14,10 @@ run: page ## a development server; more flags with ARGS="--listen 127.0.0.1:9600
 test: ## everything that CI checks
 	scripts/test.sh
 
-bench: page ## the server against what the machine can do; about 8 minutes, more flags with ARGS="fanout --rounds 1"
+bench: page ## the server against what the machine can do; about 9 minutes, more flags with ARGS="fanout --rounds 1"
 	cargo run --release --locked --bin switchboard -- bench --scratch target $(ARGS)
 
-bench-rivals: page ## the same, and other servers beside it; installs them
+bench-rivals: page ## the same, and other servers beside it, which it installs; half an hour
 	bench/rivals/install.sh
 	cargo run --release --locked --bin switchboard -- bench --scratch target --rivals bench/rivals $(ARGS)
 

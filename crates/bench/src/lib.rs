@@ -141,6 +141,7 @@ pub fn run(args: &BenchArgs, product: &Product<'_>) -> anyhow::Result<String> {
             Scenario::Ack => scenario::ack::run(&mut context, &args.senders)?,
         }
     }
+    context.clear();
     if let Some(path) = &args.json {
         std::fs::write(path, context.report.to_json()?)
             .with_context(|| format!("cannot write {}", path.display()))?;

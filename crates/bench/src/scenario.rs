@@ -17,6 +17,9 @@ use crate::report::Report;
 use crate::rivals::Rival;
 use crate::server::Server;
 
+/// Back to the start of the terminal's line, and nothing on it.
+const CLEAR: &str = "\r\x1b[K";
+
 /// What every scenario needs.
 pub(crate) struct Context<'a> {
     pub(crate) product: &'a Product<'a>,
@@ -50,7 +53,7 @@ impl<'a> Context<'a> {
     #[expect(clippy::print_stderr, reason = "a person waits for minutes")]
     pub(crate) fn progress(&self, text: &str) {
         if std::io::stderr().is_terminal() {
-            eprint!("\r\x1b[K{text}");
+            eprint!("{CLEAR}{text}");
         } else {
             eprintln!("{text}");
         }
@@ -59,7 +62,15 @@ impl<'a> Context<'a> {
     /// Tells something that stays on the screen.
     #[expect(clippy::print_stderr, reason = "it says how far the figures can be trusted")]
     pub(crate) fn note(&self, text: &str) {
-        self.progress("");
+        self.clear();
         eprintln!("{text}");
+    }
+
+    /// Takes what [`Self::progress`] told off the terminal.
+    #[expect(clippy::print_stderr, reason = "it was put there")]
+    pub(crate) fn clear(&self) {
+        if std::io::stderr().is_terminal() {
+            eprint!("{CLEAR}");
+        }
     }
 }

@@ -76,7 +76,7 @@ const PLOTS: [Plot; 5] = [
     },
     Plot {
         file: "ack.svg",
-        title: "64 senders: thousands of acknowledgements a second",
+        title: "64 senders: thousands of acknowledgements a second; the last three store nothing first",
         scenario: "ack, 64 senders",
         figure: "acks",
         draw: thousands,

@@ -3,13 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rusqlite::Connection;
 use switchboard_protocol::Limits;
 use tokio::sync::oneshot;
 
-use super::State;
 use super::query::Reader;
+use super::{QUIET, State};
 use crate::refusal::Refusal;
 use crate::store::Answer;
 use crate::store::change::Failed;
@@ -104,10 +104,22 @@ impl Drop for ReadTransaction<'_> {
 }
 
 fn run(db: &Connection, queue: &Receiver<Job>) {
-    for job in queue {
+    while let Some(job) = next(db, queue) {
         // One poisonous read must not take the thread, and with it every later read, away.
         if catch_unwind(AssertUnwindSafe(|| job(db))).is_err() {
             tracing::error!("a read panicked; it was answered as unavailable");
         }
+    }
+}
+
+/// Waits for a read, and gives memory back if that takes long; `None` when there will be no more.
+fn next(db: &Connection, queue: &Receiver<Job>) -> Option<Job> {
+    match queue.recv_timeout(QUIET) {
+        Ok(job) => Some(job),
+        Err(RecvTimeoutError::Timeout) => {
+            super::shrink(db);
+            queue.recv().ok()
+        }
+        Err(RecvTimeoutError::Disconnected) => None,
     }
 }

@@ -86,6 +86,11 @@ impl Rows {
         self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)? == 0))
     }
 
+    /// Gives the page cache's memory back.
+    pub(super) fn shrink(&self) {
+        super::shrink(&self.db);
+    }
+
     fn forget(&mut self) {
         self.users.clear();
         self.conversations.clear();

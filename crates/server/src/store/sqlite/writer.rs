@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rusqlite::ffi;
@@ -11,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::rows::Rows;
-use super::{Settings, State};
+use super::{QUIET, Settings, State};
 use crate::refusal::Refusal;
 use crate::store::change::{self, Failed, Rules};
 use crate::store::{Batch, Committed, Outcome, Submission};
@@ -21,9 +20,6 @@ const WAITING: usize = 16_384;
 
 /// Most writes a transaction. Larger batches commit no more a second, and make the first one wait.
 const BATCH: usize = 1_024;
-
-/// How soon emptying the write-ahead log is tried again when a reader was in the way.
-const SCRUB_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the writer is made of.
 pub(super) struct Parts {
@@ -82,12 +78,17 @@ impl Writer {
         drop(self.parts.lock);
     }
 
-    /// Waits for a write; `None` when there will be no more.
+    /// Waits for a write, and tidies up if that takes long; `None` when there will be no more.
     fn next(&mut self) -> Option<Submission> {
-        while self.erased {
-            match self.queue.recv_timeout(SCRUB_AGAIN) {
+        let mut tidied = false;
+        while self.erased || !tidied {
+            match self.queue.recv_timeout(QUIET) {
                 Ok(submission) => return Some(submission),
-                Err(RecvTimeoutError::Timeout) => self.scrub(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.scrub();
+                    self.parts.rows.shrink();
+                    tidied = true;
+                }
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         }

@@ -1,5 +1,5 @@
-//! The functions of libc that are replaced, by their names. A signature with a mode where C has `...` is the same to the
-//! callee: the third argument is in its register, or nobody reads it.
+//! The functions of libc that are replaced, by their names. A signature with a mode where C has `...` is the
+//! same to the callee: the third argument is in its register, or nobody reads it.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::fs::File;
@@ -96,7 +96,8 @@ unsafe fn write_data(
     Some(unsafe { file.write(state, fd, (buffer, length), offset) })
 }
 
-/// The first piece of a list that is not empty. To write only that is a short write, which every caller must expect.
+/// The first piece of a list that is not empty. To write only that is a short write, which every caller must
+/// expect.
 ///
 /// # Safety
 /// `list` has `count` entries.

@@ -71,8 +71,8 @@ pub(crate) unsafe fn unlink(state: &State, directory: RawFd, path: *const c_char
     }
 }
 
-/// Notes what `rename` is about to change: from a name in the data directory to another one there. A file that comes
-/// from elsewhere counts as made long ago, one that goes elsewhere stays there.
+/// Notes what `rename` is about to change: from a name in the data directory to another one there. A file
+/// that comes from elsewhere counts as made long ago, one that goes elsewhere stays there.
 ///
 /// # Safety
 /// The paths end with a zero.

@@ -31,8 +31,8 @@ pub(crate) fn state() -> Option<&'static State> {
     STATE.get()
 }
 
-/// Called by the loader, before `main`. Until then calls go straight to the kernel; an allocator that opens files for its
-/// first allocation is not called back.
+/// Called by the loader, before `main`. Until then calls go straight to the kernel; an allocator that opens
+/// files for its first allocation is not called back.
 extern "C" fn start() {
     let variable = |name| env::var_os(name).map(PathBuf::from);
     let (Some(data), Some(undo), Some(control)) =

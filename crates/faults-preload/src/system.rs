@@ -89,8 +89,8 @@ pub(crate) fn metadata(fd: RawFd) -> std::io::Result<Metadata> {
     ManuallyDrop::new(unsafe { File::from_raw_fd(fd) }).metadata()
 }
 
-/// Another descriptor for the same file, to read what is overwritten. It must not be closed while the program has one:
-/// that would let go of the program's locks (fcntl(2)).
+/// Another descriptor for the same file, to read what is overwritten. It must not be closed while the program
+/// has one: that would let go of the program's locks (fcntl(2)).
 pub(crate) fn reopen(fd: RawFd) -> Option<File> {
     let mut buffer = [0; 32];
     let link = proc_link(fd, &mut buffer);
@@ -101,7 +101,8 @@ pub(crate) fn reopen(fd: RawFd) -> Option<File> {
     }
 }
 
-/// What a path names now, without following it if it is a link; as a descriptor that can do nothing. Closing it lets go of no lock.
+/// What a path names now, without following it if it is a link; as a descriptor that can do nothing. Closing
+/// it lets go of no lock.
 ///
 /// # Safety
 /// `path` ends with a zero.

@@ -1,5 +1,5 @@
-//! What the harness sets and the library in the program under test reads, while it runs: one page of memory that both
-//! have mapped. It survives the program's death.
+//! What the harness sets and the library in the program under test reads, while it runs: one page of memory
+//! that both have mapped. It survives the program's death.
 
 use std::fs;
 use std::io;
@@ -31,13 +31,14 @@ pub enum Syncs {
     Other,
 }
 
-/// What becomes of the pages that a failed sync should have written. Linux marks them clean: no later sync writes them.
+/// What becomes of the pages that a failed sync should have written. Linux marks them clean: no later sync
+/// writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {
     /// They are read from the disk again: what had been written since the last sync is gone at once.
     AtOnce,
-    /// They stay in the page cache, where everybody reads them, also after a restart of the program; the next power cut
-    /// shows that they never came to the disk.
+    /// They stay in the page cache, where everybody reads them, also after a restart of the program; the next
+    /// power cut shows that they never came to the disk.
     Later,
 }
 
@@ -48,8 +49,8 @@ pub enum KillPoint {
     BeforeWalSync(u64),
     /// After the nth successful sync of a write-ahead log: the commit is durable, and nobody has been told.
     AfterWalSync(u64),
-    /// After the nth successful write to a TCP socket, of those that follow a first sync of a write-ahead log: with 1,
-    /// somebody has been told of the commit, and nobody else.
+    /// After the nth successful write to a TCP socket, of those that follow a first sync of a write-ahead
+    /// log: with 1, somebody has been told of the commit, and nobody else.
     AfterSocketWrite(u64),
     /// After the nth write to a data file, which is whole in the page cache.
     AtWrite(u64),
@@ -226,9 +227,9 @@ pub struct Control {
 }
 
 impl Control {
-    /// A control without faults, in a new file at `path`. `data` is the directory whose files are attacked, `undo` the
-    /// one that keeps what is not synced. `undo` is made, and is best on the same file system; neither may be in the other. `data` need not
-    /// be there yet, its parent must.
+    /// A control without faults, in a new file at `path`. `data` is the directory whose files are attacked,
+    /// `undo` the one that keeps what is not synced. `undo` is made, and is best on the same file system;
+    /// neither may be in the other. `data` need not be there yet, its parent must.
     pub fn create(path: &Path, data: &Path, undo: &Path) -> io::Result<Self> {
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         file.set_len(LENGTH)?;
@@ -246,14 +247,16 @@ impl Control {
         Ok(control)
     }
 
-    /// Sets what the command needs in its environment: it will run with the library of [`library_path`](crate::library_path).
+    /// Sets what the command needs in its environment: it will run with the library of
+    /// [`library_path`](crate::library_path).
     pub fn command_env(&self, command: &mut Command) -> io::Result<()> {
         command.env("LD_PRELOAD", crate::library_path()?);
         command.env(ENV_DATA, &self.data).env(ENV_CONTROL, &self.path).env(ENV_UNDO, &self.undo);
         Ok(())
     }
 
-    /// The next `count` syncs fail with EIO, and what they should have written is dropped. Directories are not concerned.
+    /// The next `count` syncs fail with EIO, and what they should have written is dropped. Directories are
+    /// not concerned.
     pub fn fail_sync(&self, count: u64, which: Syncs, dropped: Dropped) {
         self.shared.fail_sync.store(0, SeqCst);
         self.shared.fail_which.store(which as u64, SeqCst);
@@ -261,8 +264,8 @@ impl Control {
         self.shared.fail_sync.store(count, SeqCst);
     }
 
-    /// With `Some`, files can grow by so many bytes in all, then growing fails with ENOSPC; writing within a file's length
-    /// goes on. A file that is cut gives its bytes back. With `None` there is space again.
+    /// With `Some`, files can grow by so many bytes in all, then growing fails with ENOSPC; writing within a
+    /// file's length goes on. A file that is cut gives its bytes back. With `None` there is space again.
     pub fn set_full(&self, after: Option<u64>) {
         self.shared.space.store(after.unwrap_or(UNLIMITED), SeqCst);
     }
@@ -272,8 +275,8 @@ impl Control {
         self.shared.delay_sync_us.store(delay.as_micros().try_into().unwrap_or(u64::MAX), SeqCst);
     }
 
-    /// Where the program is killed next, in place of where it was to be. A point counts from now (its number is at least
-    /// 1), and holds for the processes that follow until it is reached.
+    /// Where the program is killed next, in place of where it was to be. A point counts from now (its number
+    /// is at least 1), and holds for the processes that follow until it is reached.
     pub fn set_kill(&self, point: Option<KillPoint>) {
         let (code, count) = point.map_or((0, 0), KillPoint::parts);
         self.shared.kill_point.store(0, SeqCst);

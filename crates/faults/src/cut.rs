@@ -38,9 +38,10 @@ enum Fate {
     Torn,
 }
 
-/// Cuts the power: makes of the files below `data` what could be on the disk, given what `undo` says was not synced. For
-/// each write chance decides whether it survives, is lost, or is torn (of its sectors of 512 bytes some survive); so for the changes of names,
-/// of which a beginning survives. Shared memory (`-shm`) is gone. Afterwards everything counts as synced.
+/// Cuts the power: makes of the files below `data` what could be on the disk, given what `undo` says was not
+/// synced. For each write chance decides whether it survives, is lost, or is torn (of its sectors of 512
+/// bytes some survive); so for the changes of names, of which a beginning survives. Shared memory (`-shm`) is
+/// gone. Afterwards everything counts as synced.
 ///
 /// No process may run on `data` any more: kill it and wait for its end first.
 pub fn cut_power(data: &Path, undo: &Path, rng: &mut Rng) -> io::Result<Cut> {
@@ -134,8 +135,8 @@ fn cut_file(file: &File, log: &UndoLog, rng: &mut Rng, cut: &mut Cut) -> io::Res
     file.write_all_at(&image, 0)
 }
 
-/// What happens to each of so many changes of one file. Disks differ, so do the cuts: nothing was written yet; a beginning
-/// was; or anything, in any order.
+/// What happens to each of so many changes of one file. Disks differ, so do the cuts: nothing was written
+/// yet; a beginning was; or anything, in any order.
 fn fates(count: usize, rng: &mut Rng) -> Vec<Fate> {
     match rng.u8(..4) {
         0 => vec![Fate::Lost; count],

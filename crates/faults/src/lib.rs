@@ -1,7 +1,8 @@
 //! Faults of disks and deaths of processes, for a program that knows nothing of it: the harness's side.
 //!
-//! The program under test runs with the library of `crates/faults-preload` preloaded (Linux, glibc), which stands before
-//! libc's calls on files and sockets. What goes wrong, the harness says while the program runs, through [`Control`]:
+//! The program under test runs with the library of `crates/faults-preload` preloaded (Linux, glibc), which
+//! stands before libc's calls on files and sockets. What goes wrong, the harness says while the program runs,
+//! through [`Control`]:
 //!
 //! ```no_run
 //! # fn main() -> std::io::Result<()> {
@@ -26,17 +27,19 @@
 //!
 //! # The disk that is played
 //!
-//! - A write is on the disk after a successful `fsync` or `fdatasync` of its file, through any descriptor. Before, a power
-//!   cut keeps it, loses it or tears it between sectors of 512 bytes, independently of other writes. Bytes outside of a write are never
-//!   harmed. A plain kill harms nothing, and syncs nothing.
-//! - Making, removing and renaming files directly in the data directory is on the disk after a sync of that directory; before, a power cut keeps a
-//!   beginning of these changes. A file's own sync does not keep its name (POSIX promises no more; most file systems do better).
+//! - A write is on the disk after a successful `fsync` or `fdatasync` of its file, through any descriptor.
+//!   Before, a power cut keeps it, loses it or tears it between sectors of 512 bytes, independently of other
+//!   writes. Bytes outside of a write are never harmed. A plain kill harms nothing, and syncs nothing.
+//! - Making, removing and renaming files directly in the data directory is on the disk after a sync of that
+//!   directory; before, a power cut keeps a beginning of these changes. A file's own sync does not keep its
+//!   name (POSIX promises no more; most file systems do better).
 //! - A failed sync drops what it should have written, and the next sync succeeds without it.
 //! - A full disk refuses to let files grow; a write that partly fits is cut short.
 //!
-//! Not played: names below subdirectories, and the data directory's own; files that change through `mmap` (SQLite's database
-//! with `mmap_size`), `fallocate`, `copy_file_range`, `sendfile`; descriptors that are duplicated (`dup`, `fcntl`); two
-//! programs on one directory at a time; a program that is started on it without the library, unless a power cut came before.
+//! Not played: names below subdirectories, and the data directory's own; files that change through `mmap`
+//! (SQLite's database with `mmap_size`), `fallocate`, `copy_file_range`, `sendfile`; descriptors that are
+//! duplicated (`dup`, `fcntl`); two programs on one directory at a time; a program that is started on it
+//! without the library, unless a power cut came before.
 
 mod control;
 mod cut;
@@ -65,7 +68,8 @@ pub const ENV_LIBRARY: &str = "FAULTS_LIBRARY";
 
 const LIBRARY: &str = "libfaults_preload.so";
 
-/// Where the library is that is to be preloaded: what `FAULTS_LIBRARY` says, or beside this executable, where Cargo puts it.
+/// Where the library is that is to be preloaded: what `FAULTS_LIBRARY` says, or beside this executable, where
+/// Cargo puts it.
 pub fn library_path() -> io::Result<PathBuf> {
     if let Some(path) = env::var_os(ENV_LIBRARY) {
         return Ok(path.into());

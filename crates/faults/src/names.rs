@@ -1,5 +1,5 @@
-//! What the last sync of the data directory left, and which names were made, removed and changed since. A journal like
-//! that of a file system: a power cut keeps a beginning of it.
+//! What the last sync of the data directory left, and which names were made, removed and changed since. A
+//! journal like that of a file system: a power cut keeps a beginning of it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -35,7 +35,8 @@ pub enum NameChange {
 }
 
 impl NameChange {
-    /// One line of the log. Fields end with `/`, which is in no name; the line with a newline after the last of three.
+    /// One line of the log. Fields end with `/`, which is in no name; the line with a newline after the last
+    /// of three.
     fn line(&self) -> String {
         match self {
             Self::Made { name, inode } => format!("made/{name}/{inode}/\n"),

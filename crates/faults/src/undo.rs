@@ -1,8 +1,9 @@
-//! What a file's last sync left, and what came after it. Before each write, what is overwritten is appended to the file's
-//! undo log; a sync empties the log. The log is complete before the write begins: the program may be killed at any moment.
+//! What a file's last sync left, and what came after it. Before each write, what is overwritten is appended
+//! to the file's undo log; a sync empties the log. The log is complete before the write begins: the program
+//! may be killed at any moment.
 //!
-//! A log belongs to an inode, not to a path, and outlives the process: after a kill the disk still knows nothing of what
-//! was not synced.
+//! A log belongs to an inode, not to a path, and outlives the process: after a kill the disk still knows
+//! nothing of what was not synced.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -19,7 +20,8 @@ const RECORD: usize = 40;
 const WRITE: u64 = 1;
 const TRUNCATE: u64 = 2;
 
-/// Which file this is. A number of an inode is used again when a file is gone; its time of birth tells the two apart.
+/// Which file this is. A number of an inode is used again when a file is gone; its time of birth tells the
+/// two apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileId {
     /// The inode's number.
@@ -88,8 +90,8 @@ impl Record {
         bytes
     }
 
-    /// The record at the beginning of `bytes`, and its length there. `None` at the end, and at a record that a kill left
-    /// incomplete: its change was not begun.
+    /// The record at the beginning of `bytes`, and its length there. `None` at the end, and at a record that
+    /// a kill left incomplete: its change was not begun.
     fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
         let number =
             |index: usize| Some(u64::from_le_bytes(bytes.get(index * 8..index * 8 + 8)?.try_into().ok()?));
@@ -124,8 +126,8 @@ pub struct UndoLog {
 }
 
 impl UndoLog {
-    /// Opens the log of a file, and goes on behind what it has from an earlier process. A file that is `fresh` has just
-    /// been made: a log that is there is another file's.
+    /// Opens the log of a file, and goes on behind what it has from an earlier process. A file that is
+    /// `fresh` has just been made: a log that is there is another file's.
     pub fn open(undo: &Path, id: FileId, fresh: bool) -> io::Result<Self> {
         let path = path(undo, id.inode);
         let valid = if fresh { None } else { parse(&read(&path)?, id).map(|(_, end)| end) };
@@ -183,8 +185,8 @@ impl UndoLog {
         self.log.set_len(HEADER as u64)
     }
 
-    /// The sync has failed; what it should have written stays in memory, and no later sync will write it, unless the same
-    /// page is written to again.
+    /// The sync has failed; what it should have written stays in memory, and no later sync will write it,
+    /// unless the same page is written to again.
     pub fn lose(&mut self, data: &File) -> io::Result<()> {
         let records = self.records()?;
         let mut image = read_range(data, 0, data.metadata()?.len())?;
@@ -207,7 +209,8 @@ impl UndoLog {
         Ok(parse(&bytes, self.id).map_or_else(Vec::new, |(records, _)| records))
     }
 
-    /// Puts into the content of the synced file what is on the disk in place of lost pages. Whether there were any.
+    /// Puts into the content of the synced file what is on the disk in place of lost pages. Whether there
+    /// were any.
     pub(crate) fn show_lost(&self, image: &mut [u8]) -> bool {
         for (page, on_disk) in &self.lost.pages {
             let from = (*page as usize * PAGE).min(image.len());

@@ -30,7 +30,7 @@ fn lost_in(cuts: u32, synchronous: &str, rng: &mut Rng) -> i64 {
             None => true,
         });
         if died {
-            victim.is_dead()
+            victim.ends_killed()
         } else {
             victim.kill()
         }

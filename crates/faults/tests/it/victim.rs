@@ -74,18 +74,18 @@ impl Victim {
 
     pub(crate) fn dies_of(mut self, order: &str) {
         assert_eq!(self.told(order), None, "{order}");
-        self.is_dead();
+        self.ends_killed();
     }
 
     /// Waits for the death that a kill point brought.
-    pub(crate) fn is_dead(mut self) {
+    pub(crate) fn ends_killed(mut self) {
         assert_eq!(self.child.wait().unwrap().signal(), Some(9));
     }
 
     /// `kill -9`, if it lives.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
-        self.is_dead();
+        self.ends_killed();
     }
 }
 

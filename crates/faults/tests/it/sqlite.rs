@@ -30,9 +30,9 @@ fn lost_in(cuts: u32, synchronous: &str, rng: &mut Rng) -> i64 {
             None => true,
         });
         if died {
-            victim.ends_killed()
+            victim.ends_killed();
         } else {
-            victim.kill()
+            victim.kill();
         }
         scene.control.cut_power(rng).unwrap();
     }

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 
 use faults::KillPoint;
-use libc::{iovec, mode_t, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t};
+use libc::{clockid_t, iovec, mode_t, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t, timespec};
 
 use crate::state::{State, state};
 use crate::{directory, files, kill, system};
@@ -273,5 +273,20 @@ unsafe extern "C" fn renameat(from_in: c_int, from: *const c_char, to_in: c_int,
             directory::renaming(state, (from_in, from), (to_in, to));
         }
         libc::syscall(libc::SYS_renameat2, from_in, from, to_in, to, 0) as c_int
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
+    // SAFETY: the caller's.
+    unsafe {
+        let result = system::clock_gettime(clock, time);
+        if clock == libc::CLOCK_REALTIME
+            && result == 0
+            && let Some(state) = state()
+        {
+            (*time).tv_sec += state.control.clock_offset();
+        }
+        result
     }
 }

@@ -5,7 +5,7 @@ use std::fs::{File, Metadata};
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, RawFd};
 
-use libc::{mode_t, size_t, ssize_t};
+use libc::{clockid_t, mode_t, size_t, ssize_t, timespec};
 
 /// So long is the longest path.
 const PATH: usize = libc::PATH_MAX as usize;
@@ -65,6 +65,13 @@ pub(crate) fn sync(fd: RawFd, content_alone: bool) -> c_int {
 pub(crate) unsafe fn unlinkat(directory: RawFd, path: *const i8, flags: c_int) -> c_int {
     // SAFETY: the caller's.
     unsafe { libc::syscall(libc::SYS_unlinkat, directory, path, flags) as c_int }
+}
+
+/// # Safety
+/// `time` can be written to.
+pub(crate) unsafe fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
+    // SAFETY: the caller's.
+    unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) as c_int }
 }
 
 /// Where a descriptor's file is, by the kernel's name for it. Allocates nothing.

@@ -6,8 +6,8 @@ use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use memmap2::MmapRaw;
@@ -102,6 +102,7 @@ pub struct Shared {
     fail_later: AtomicU64,
     space: AtomicU64,
     delay_sync_us: AtomicU64,
+    clock_offset_s: AtomicI64,
     kill_point: AtomicU64,
     kill_left: AtomicU64,
     wal_synced: AtomicU64,
@@ -182,6 +183,11 @@ impl Shared {
     /// How much longer a sync takes.
     pub fn sync_delay(&self) -> Duration {
         Duration::from_micros(self.delay_sync_us.load(SeqCst))
+    }
+
+    /// How many seconds the clock of the day is ahead; it is behind where this is negative.
+    pub fn clock_offset(&self) -> i64 {
+        self.clock_offset_s.load(SeqCst)
     }
 
     /// Counts a write of so many bytes.
@@ -275,6 +281,11 @@ impl Control {
         self.shared.delay_sync_us.store(delay.as_micros().try_into().unwrap_or(u64::MAX), SeqCst);
     }
 
+    /// The clock of the day (`CLOCK_REALTIME`) jumps to so many seconds before or after the true time. Other clocks go on.
+    pub fn set_clock_offset(&self, seconds: i64) {
+        self.shared.clock_offset_s.store(seconds, SeqCst);
+    }
+
     /// Where the program is killed next, in place of where it was to be. A point counts from now (its number
     /// is at least 1), and holds for the processes that follow until it is reached.
     pub fn set_kill(&self, point: Option<KillPoint>) {
@@ -290,6 +301,7 @@ impl Control {
         self.fail_sync(0, Syncs::Any, Dropped::AtOnce);
         self.set_full(None);
         self.set_sync_delay(Duration::ZERO);
+        self.set_clock_offset(0);
         self.set_kill(None);
     }
 

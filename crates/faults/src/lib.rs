@@ -34,6 +34,7 @@
 //!   directory; before, a power cut keeps a beginning of these changes. A file's own sync does not keep its
 //!   name (POSIX promises no more; most file systems do better).
 //! - A failed sync drops what it should have written, and the next sync succeeds without it.
+//! - The clock of the day may be ahead or behind; other clocks are not touched.
 //! - A full disk refuses to let files grow; a write that partly fits is cut short.
 //!
 //! Not played: names below subdirectories, and the data directory's own; files that change through `mmap`

@@ -530,30 +530,8 @@ impl Device {
         let Some(CommandId::Number(id)) = failure.id else { return Ok(()) };
         let Some((asked, _)) = link.asked.remove(&id) else { return Ok(()) };
         let code = failure.code.as_str();
-        if failure.retryable {
-            self.world.record.lock().counts.refused += 1;
-        }
         match asked {
-            Asked::Send(key) if failure.retryable => {
-                // What was sent behind it may now be stored before it, if it comes late.
-                for outgoing in &self.outbox {
-                    self.world.record.refused(self.id, &outgoing.key, code);
-                }
-                let wait = Duration::from_millis(failure.retry_after.unwrap_or(500));
-                self.hold = self.hold.max(Instant::now() + wait);
-                if let Some(outgoing) = self.outbox.iter_mut().find(|outgoing| outgoing.key == key) {
-                    outgoing.under_way = false;
-                }
-            }
-            Asked::Send(key) => {
-                let index = self.outbox.iter().position(|outgoing| outgoing.key == key);
-                let gone = index.and_then(|index| self.outbox.remove(index));
-                let open = gone
-                    .is_some_and(|gone| self.world.rooms.iter().any(|r| r.open && r.id == gone.conversation));
-                if !(open && failure.code == ErrorCode::NotFound) {
-                    self.breach(Law::Answer, format!("{key} was refused: {code}, {}", failure.message), None);
-                }
-            }
+            Asked::Send(key) => self.send_failed(&key, &failure),
             Asked::Again(key) if !failure.retryable => {
                 self.breach(
                     Law::Answer,
@@ -588,6 +566,30 @@ impl Device {
             _ => {}
         }
         Ok(())
+    }
+
+    fn send_failed(&mut self, key: &str, failure: &Failure) {
+        let code = failure.code.as_str();
+        if failure.retryable {
+            // What was sent behind it may now be stored before it, if it comes late.
+            for outgoing in &self.outbox {
+                self.world.record.refused(self.id, &outgoing.key, code);
+            }
+            let wait = Duration::from_millis(failure.retry_after.unwrap_or(500));
+            self.hold = self.hold.max(Instant::now() + wait);
+            if let Some(outgoing) = self.outbox.iter_mut().find(|outgoing| outgoing.key == key) {
+                outgoing.under_way = false;
+            }
+            return;
+        }
+        let index = self.outbox.iter().position(|outgoing| outgoing.key == key);
+        let gone = index.and_then(|index| self.outbox.remove(index));
+        let open = gone.is_some_and(|gone| {
+            self.world.rooms.iter().any(|room| room.open && room.id == gone.conversation)
+        });
+        if !(open && failure.code == ErrorCode::NotFound) {
+            self.breach(Law::Answer, format!("{key} was refused: {code}, {}", failure.message), None);
+        }
     }
 
     /// Sends what waits, in order.

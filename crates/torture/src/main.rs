@@ -109,8 +109,8 @@ async fn run(args: &Args, seed: u64, scratch: &Path) -> anyhow::Result<Outcome> 
         Some(binary) => binary.clone(),
         None => std::env::current_exe()?.with_file_name("switchboard"),
     };
-    let mut server = Server::new(&binary, scratch.join("data"), scratch.join("server.log"))?;
-    ensure!(server.start(|_| {}).await?, "the server does not start:\n{}", server.last_words());
+    let mut server = Server::new(&binary, scratch)?;
+    ensure!(server.start().await?, "the server does not start:\n{}", server.last_words());
     let proxy = Proxy::start(server.address).await?;
     let sdk = (!args.sdk.as_os_str().is_empty()).then(|| args.sdk.clone());
     let (users, sdk_users, rooms) = world::cast(if sdk.is_some() { SDK_USERS * SDK_PROGRAMS } else { 0 });

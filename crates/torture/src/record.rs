@@ -340,11 +340,17 @@ impl Inner {
         let last = self.moments.iter().rposition(|moment| about(&moment.what)).unwrap_or(first);
         // What was going on just before belongs to it.
         let first = first.saturating_sub(50);
-        let involved: Vec<u32> =
-            self.moments.range(first..=last).filter(|m| about(&m.what)).map(|m| m.device).collect();
+        // Whoever only got it may come and go.
+        let speaks = |what: &What| about(what) && !matches!(what, What::Got(..));
+        let speakers: Vec<u32> = self
+            .moments
+            .range(first..=last)
+            .filter(|moment| speaks(&moment.what))
+            .map(|m| m.device)
+            .collect();
         let tells = |moment: &&Moment| match moment.what {
             What::Fault(_) => true,
-            What::Connected | What::Ended(_) => involved.contains(&moment.device),
+            What::Connected | What::Ended(_) => speakers.contains(&moment.device),
             _ => about(&moment.what),
         };
         let told = self.moments.range(first..=last).filter(tells);

@@ -6,6 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use faults::Control;
 use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -26,7 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How a server is started, again and again.
 pub(crate) struct Server {
     binary: PathBuf,
-    pub(crate) data: PathBuf,
+    /// Its disk, which fails when told to.
+    pub(crate) disk: Control,
     pub(crate) address: SocketAddr,
     /// What it writes to stderr.
     log: PathBuf,
@@ -34,17 +36,20 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(binary: &Path, data: PathBuf, log: PathBuf) -> anyhow::Result<Self> {
+    /// Everything that it writes goes below `scratch`.
+    pub(crate) fn new(binary: &Path, scratch: &Path) -> anyhow::Result<Self> {
+        let disk = Control::create(&scratch.join("control"), &scratch.join("data"), &scratch.join("undo"))?;
+        let log = scratch.join("server.log");
         // Free now; the server takes it in a moment, and again after each restart.
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        Ok(Self { binary: binary.to_owned(), data, address, log, child: None })
+        Ok(Self { binary: binary.to_owned(), disk, address, log, child: None })
     }
 
     /// Starts it, and waits until it listens. `false` if it ended before that.
-    pub(crate) async fn start(&mut self, prepare: impl FnOnce(&mut Command)) -> anyhow::Result<bool> {
+    pub(crate) async fn start(&mut self) -> anyhow::Result<bool> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(&self.binary);
-        command.args(["serve", "--listen", &self.address.to_string(), "--data"]).arg(&self.data);
+        command.args(["serve", "--listen", &self.address.to_string(), "--data"]).arg(self.disk.data());
         command.env("SWITCHBOARD_AUTH_SECRET", SECRET).env("SWITCHBOARD_LOG_LEVEL", "info");
         command.env("SWITCHBOARD_LIMITS_REPLAY", REPLAY).env("SWITCHBOARD_LIMITS_QUEUE", QUEUE);
         for limit in [
@@ -56,7 +61,7 @@ impl Server {
         ] {
             command.env(format!("SWITCHBOARD_LIMITS_{limit}"), "0");
         }
-        prepare(&mut command);
+        self.disk.command_env(command.as_std_mut())?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("cannot start {}", self.binary.display()))?;
         let mut lines = BufReader::new(child.stdout.take().context("its output is not ours")?).lines();

@@ -2,6 +2,7 @@
 
 mod fold;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -98,90 +99,88 @@ fn look_at(
     room: &Room,
     events: &[Event],
 ) {
-    let breach =
-        |law, what: String, key: &str, seq| world.record.breach(law, what, &[key], Some((&room.id, seq)));
-    let mut last_numbers: FxHashMap<u32, (u64, bool)> = FxHashMap::default();
-    let messages = logs.messages.entry(room.id.clone()).or_default();
-    let deleted: std::collections::HashSet<Seq> = events
-        .iter()
-        .filter_map(|event| match event.body {
-            EventBody::Delete { target } => Some(target),
-            _ => None,
-        })
-        .collect();
+    let breach = |law, what: String, seq| world.record.breach(law, what, &[], Some((&room.id, seq)));
+    let deletion = |event: &Event| match event.body {
+        EventBody::Delete { target } => Some(target),
+        _ => None,
+    };
+    let deleted: HashSet<Seq> = events.iter().filter_map(deletion).collect();
+    let mut devices = FxHashMap::default();
     for (expected, event) in (1..).map(Seq).zip(events) {
         let id = &event.conversation;
         if event.seq != expected {
             breach(
                 Law::SilentGap,
                 format!("{id} has {} in the place of {}", event.seq.0, expected.0),
-                "",
                 expected,
             );
             return;
         }
-        if let Some((law, what)) = world.record.lock().compare(event) {
-            breach(law, what, "", event.seq);
+        let unlike = world.record.lock().compare(event);
+        if let Some((law, what)) = unlike {
+            breach(law, what, event.seq);
         }
+        let out = &mut logs.out;
         match &event.body {
-            EventBody::Message { text, deleted: is_deleted, .. } => {
+            EventBody::Message { deleted: is_deleted, .. } => {
                 let key = event.key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default();
-                logs.stored += 1;
-                messages.push((event.seq, key.clone(), event.from.clone()));
-                if let Some((elsewhere, seq)) = places.insert(key.clone(), (id.clone(), event.seq)) {
-                    let what =
-                        format!("{key} is in the log as {elsewhere} {} and as {id} {}", seq.0, event.seq.0);
-                    breach(Law::Doubled, what, &key, event.seq);
-                }
                 if *is_deleted && !deleted.contains(&event.seq) {
-                    breach(Law::Unlike, format!("nobody deleted {id} {}", event.seq.0), &key, event.seq);
+                    breach(Law::Unlike, format!("nobody deleted {id} {}", event.seq.0), event.seq);
                 }
-                let sent = world.record.lock().sends.get(&key).cloned();
-                let Some(sent) = sent else {
-                    breach(Law::Answer, format!("nobody sent {key} in {id}"), &key, event.seq);
-                    continue;
-                };
-                let said = text.as_ref().map(|text| digest(text.as_str()));
-                if sent.from != event.from
-                    || sent.conversation != *id
-                    || (!is_deleted && said != Some(sent.text))
-                {
-                    breach(
-                        Law::Unlike,
-                        format!("{key} was sent otherwise than stored: {event:?}"),
-                        &key,
-                        event.seq,
-                    );
-                }
-                let (before, refused) =
-                    last_numbers.insert(sent.device, (sent.number, sent.refused)).unwrap_or_default();
-                if before > sent.number && !refused && !sent.refused {
-                    let what = format!("{key} stands behind message {before} of its device in {id}");
-                    breach(Law::OutOfOrder, what, &key, event.seq);
-                }
+                look_at_message(world, places, &mut devices, event, &key);
+                logs.stored += 1;
+                let messages = logs.messages.entry(id.clone()).or_default();
+                messages.push((event.seq, key, event.from.clone()));
             }
-            EventBody::Leave {} => {
-                logs.out.insert((event.from.clone(), id.clone()), event.seq);
-            }
-            EventBody::Remove { user } => {
-                logs.out.insert((user.clone(), id.clone()), event.seq);
-            }
-            EventBody::Join {} => {
-                logs.out.remove(&(event.from.clone(), id.clone()));
-            }
-            EventBody::Invite { user, .. } => {
-                logs.out.remove(&(user.clone(), id.clone()));
-            }
+            EventBody::Leave {} => _ = out.insert((event.from.clone(), id.clone()), event.seq),
+            EventBody::Remove { user } => _ = out.insert((user.clone(), id.clone()), event.seq),
+            EventBody::Join {} => _ = out.remove(&(event.from.clone(), id.clone())),
+            EventBody::Invite { user, .. } => _ = out.remove(&(user.clone(), id.clone())),
             _ => {}
         }
     }
     let head = events.last().map_or(Seq(0), |event| event.seq);
     let seen = world.record.lock().logs.get(&room.id).map_or(0, |log| log.len() as u64);
     if seen > head.0 {
-        breach(Law::Lost, format!("{} ends at {}, and somebody saw {seen}", room.id, head.0), "", Seq(seen));
+        breach(Law::Lost, format!("{} ends at {}, and somebody saw {seen}", room.id, head.0), Seq(seen));
     }
     check_done(world, room, events);
     logs.heads.insert(room.id.clone(), head);
+}
+
+/// A message is there once, as it was sent, and behind what its device had sent before it.
+fn look_at_message(
+    world: &World,
+    places: &mut FxHashMap<String, (ConversationId, Seq)>,
+    devices: &mut FxHashMap<u32, (u64, bool)>,
+    event: &Event,
+    key: &str,
+) {
+    let id = &event.conversation;
+    let breach = |law, what: String| world.record.breach(law, what, &[key], Some((id, event.seq)));
+    if let Some((elsewhere, seq)) = places.insert(key.to_owned(), (id.clone(), event.seq)) {
+        breach(
+            Law::Doubled,
+            format!("{key} is in the log as {elsewhere} {} and as {id} {}", seq.0, event.seq.0),
+        );
+    }
+    let sent = world.record.lock().sends.get(key).cloned();
+    let Some(sent) = sent else {
+        breach(Law::Answer, format!("nobody sent {key} in {id}"));
+        return;
+    };
+    let same_content = match &event.body {
+        EventBody::Message { deleted: true, .. } => true,
+        EventBody::Message { text: Some(text), .. } => digest(text.as_str()) == sent.text,
+        _ => false,
+    };
+    if sent.from != event.from || sent.conversation != *id || !same_content {
+        breach(Law::Unlike, format!("{key} was sent otherwise than stored: {event:?}"));
+    }
+    let (before, refused) = devices.insert(sent.device, (sent.number, sent.refused)).unwrap_or_default();
+    if before > sent.number && !refused && !sent.refused {
+        breach(Law::OutOfOrder, format!("{key} stands behind message {before} of its device in {id}"));
+    }
 }
 
 /// Acknowledged commands that are not messages.

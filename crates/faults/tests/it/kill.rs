@@ -87,3 +87,16 @@ fn a_sync_can_take_longer() {
     assert_eq!(scene.control.counts().syncs, 1);
     victim.kill();
 }
+
+#[test]
+fn the_clock_of_the_day_can_jump() {
+    let scene = Scene::new();
+    let mut victim = scene.victim();
+    let mut time = || victim.told("time").unwrap().parse::<i64>().unwrap();
+    let before = time();
+    scene.control.set_clock_offset(-3_600);
+    assert!((before - 3_600..before - 3_500).contains(&time()));
+    scene.control.clear();
+    assert!(time() >= before);
+    victim.kill();
+}

@@ -148,6 +148,11 @@ impl Life {
             ["check"] => {
                 return Ok(self.database()?.query_row("PRAGMA integrity_check", [], |row| row.get(0))?);
             }
+            ["time"] => {
+                #[expect(clippy::disallowed_methods, reason = "it is the clock that is looked at")]
+                let now = std::time::SystemTime::now();
+                return Ok(now.duration_since(std::time::UNIX_EPOCH)?.as_secs().to_string());
+            }
             ["connect", port] => self.socket = Some(TcpStream::connect(("127.0.0.1", port.parse()?))?),
             ["send", text] => self.socket.as_mut().ok_or("no socket")?.write_all(text.as_bytes())?,
             _ => return Err(line.into()),

@@ -2,12 +2,15 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use rusqlite::Connection;
 use serde_json::json;
 use switchboard_protocol::reply::Reply;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use crate::support::{Server, command};
+use crate::support::{Server, command, eventually};
 
 const LOG: &str = "switchboard.db-wal";
 
@@ -46,4 +49,31 @@ async fn it_stays_short_under_one_who_writes_and_many_who_come_to_read() {
     println!("{longest} bytes at most, of {} written", messages * TEXT);
     assert!(longest > CHECKPOINT / 2, "{longest}: much was written");
     assert!(longest < 2 * CHECKPOINT, "{longest}");
+}
+
+/// A program that reads the database for long, as a backup does, begins to.
+fn begins_to_read(db: &mut Connection) -> rusqlite::Transaction<'_> {
+    let reading = db.transaction().expect("a transaction");
+    let version: i64 = reading.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a read");
+    assert!(version > 0);
+    reading
+}
+
+#[tokio::test]
+async fn a_long_read_and_a_deletion_keep_nobody_waiting() {
+    const MESSAGES: usize = 20;
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    alice.says("@bob", "to be deleted").await;
+    let mut backup = Connection::open(server.data().join("switchboard.db")).expect("the database");
+    let reading = begins_to_read(&mut backup);
+    alice.does("delete", json!({"conversation": "@bob", "target": 1})).await;
+    let started = Instant::now();
+    for _ in 0..MESSAGES {
+        alice.says("@bob", "hi").await;
+    }
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(log_length(server.data()) > 0);
+    drop(reading);
+    eventually("the log is emptied", async || (log_length(server.data()) == 0).then_some(())).await;
 }

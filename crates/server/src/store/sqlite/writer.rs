@@ -35,7 +35,16 @@ pub(super) struct Parts {
 pub(super) fn start(parts: Parts) -> std::io::Result<Sender<Submission>> {
     let (sender, queue) = crossbeam_channel::bounded(WAITING);
     let rules = Rules { limits: parts.settings.limits.clone(), strangers: parts.settings.strangers };
-    let writer = Writer { parts, rules, queue, number: 0, erased: false, troubled: false, stuck: None };
+    let writer = Writer {
+        parts,
+        rules,
+        queue,
+        number: 0,
+        erased: false,
+        troubled: false,
+        stuck: None,
+        scrubbed: None,
+    };
     std::thread::Builder::new().name("writer".to_owned()).spawn(move || writer.run())?;
     Ok(sender)
 }
@@ -52,6 +61,8 @@ struct Writer {
     troubled: bool,
     /// When moving the write-ahead log into the database failed last.
     stuck: Option<Instant>,
+    /// When emptying it was tried last.
+    scrubbed: Option<Instant>,
 }
 
 /// What went wrong.
@@ -203,9 +214,10 @@ impl Writer {
         }
     }
 
-    /// Empties the write-ahead log of erased content, in a quiet moment.
+    /// Empties the write-ahead log of erased content, in a quiet moment. A backup may be in the way for long.
     fn scrub(&mut self) {
-        if self.erased && self.queue.is_empty() && !self.has_failed() {
+        if self.erased && self.queue.is_empty() && !self.has_failed() && !is_recent(self.scrubbed) {
+            self.scrubbed = Some(Instant::now());
             match self.parts.rows.truncate_wal() {
                 Ok(done) => self.erased = !done,
                 Err(error) => self.note(&Trouble::Checkpoint(error)),

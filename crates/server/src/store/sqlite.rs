@@ -119,13 +119,15 @@ impl SqliteStore {
         let lock = lock(&settings.data)?;
         let db = open_database(&settings.data)?;
         let state = Arc::new(State::default());
-        let readers = Readers::start(READERS, || open_reader(&settings.data), &settings.limits, &state)?;
+        let (readers, closed) =
+            Readers::start(READERS, || open_reader(&settings.data), &settings.limits, &state)?;
         let (batches, outcomes) = mpsc::channel(BATCHES);
         let queue = writer::start(writer::Parts {
             rows: Rows::new(db),
             settings,
             batches,
             state: state.clone(),
+            readers: closed,
             lock,
         })?;
         Ok((Self { queue, readers, state }, outcomes))

@@ -179,6 +179,11 @@ impl Server {
         self.begins_to_stop();
         self.has_stopped().await;
         settings(&mut self.config);
+        self.starts_again().await;
+    }
+
+    /// Starts another on the same data after it has stopped.
+    pub(crate) async fn starts_again(&mut self) {
         self.run().await;
     }
 

@@ -77,3 +77,59 @@ async fn a_long_read_and_a_deletion_keep_nobody_waiting() {
     drop(reading);
     eventually("the log is emptied", async || (log_length(server.data()) == 0).then_some(())).await;
 }
+
+/// The files of a data directory, the lock's aside.
+fn files(data: &Path) -> Vec<String> {
+    let names =
+        std::fs::read_dir(data).expect("the directory").map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<_> =
+        names.map(|name| name.into_string().expect("UTF-8")).filter(|name| name != "lock").collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn an_orderly_stop_leaves_only_the_database() {
+    let mut server = Server::start().await;
+    for round in 0..10 {
+        let mut alice = server.connects("alice").await;
+        let seq = alice.says("@bob", &format!("secret {round}")).await;
+        alice.does("delete", json!({"conversation": "@bob", "target": seq})).await;
+        assert_eq!(alice.log("@bob").await.len(), 2 * (round + 1));
+        // More that the readers are still at when the end comes.
+        for _ in 0..20 {
+            alice.submits("sync", json!({"conversation": "@bob", "after": 0})).await;
+        }
+        server.begins_to_stop();
+        if round == 0 {
+            // Cut when the time for stopping is over.
+            server.has_stopped().await;
+            drop(alice);
+        } else {
+            alice.is_closed().await;
+            drop(alice);
+            server.has_stopped().await;
+        }
+        assert_eq!(files(server.data()), ["switchboard.db"], "in round {round}");
+        let database = std::fs::read(server.data().join("switchboard.db")).expect("the database");
+        assert!(!database.windows(7).any(|bytes| bytes == b"secret "), "in round {round}");
+        server.starts_again().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stop_during_a_backup_leaves_the_log_to_the_next_start() {
+    let mut server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    alice.says("@bob", "before").await;
+    let mut backup = Connection::open(server.data().join("switchboard.db")).expect("the database");
+    let reading = begins_to_read(&mut backup);
+    alice.says("@bob", "meanwhile").await;
+    server.restart().await;
+    assert_eq!(server.connects("alice").await.log("@bob").await.len(), 2);
+    drop(reading);
+    drop(backup);
+    server.begins_to_stop();
+    server.has_stopped().await;
+    assert_eq!(files(server.data()), ["switchboard.db"]);
+}

@@ -9,6 +9,7 @@ use rusqlite::ffi;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::readers::Closed;
 use super::rows::Rows;
 use super::{CHECKPOINT, QUIET, Settings, State};
 use crate::refusal::Refusal;
@@ -27,11 +28,13 @@ pub(super) struct Parts {
     pub(super) settings: Settings,
     pub(super) batches: mpsc::Sender<Batch>,
     pub(super) state: Arc<State>,
+    pub(super) readers: Closed,
     /// Held for as long as the thread writes.
     pub(super) lock: File,
 }
 
-/// Starts the thread; it ends when the queue's sender is dropped and the queue is empty.
+/// Starts the thread; it ends when the queue's sender is dropped, the queue is empty and the readers have ended. The receiver
+/// of batches is told the end when the database is closed.
 pub(super) fn start(parts: Parts) -> std::io::Result<Sender<Submission>> {
     let (sender, queue) = crossbeam_channel::bounded(WAITING);
     let rules = Rules { limits: parts.settings.limits.clone(), strangers: parts.settings.strangers };
@@ -100,7 +103,28 @@ impl Writer {
             self.checkpoint();
             self.scrub();
         }
-        drop(self.parts.lock);
+        self.end();
+    }
+
+    /// Leaves nothing but the database behind: whoever copies that alone has everything, and deleted messages are nowhere.
+    fn end(mut self) {
+        // What comes now is given back.
+        self.queue = crossbeam_channel::never();
+        // Connections that only read cannot empty the write-ahead log, so the writer's is closed last.
+        let _ = self.parts.readers.recv();
+        if !self.has_failed() {
+            match self.parts.rows.truncate_wal() {
+                Ok(true) => {}
+                Ok(false) => tracing::warn!(
+                    "another program reads the database, so switchboard.db-wal stays: it is part of the data"
+                ),
+                Err(error) => self.note(&Trouble::Checkpoint(error)),
+            }
+        }
+        let Parts { rows, lock, batches, .. } = self.parts;
+        drop(rows);
+        drop(lock);
+        drop(batches);
     }
 
     /// Waits for a write, and tidies up if that takes long; `None` when there will be no more.

@@ -3,28 +3,18 @@
 //! The process is the database's only writer, so what it wrote last is what stands there. A batch of
 //! a hundred messages to one room updates the room's row once.
 
+mod log;
 mod reactions;
 
-use std::cell::Cell;
-use std::time::Duration;
-
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Result, ffi, named_params, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, EventKind, Role, Seq, Timestamp, UserId};
 
-use super::BUSY_TIMEOUT;
 use crate::access::{Conversation, Membership};
 use crate::store::{ConversationKey, LogEvent, UserKey};
 
 /// Most rows kept of each kind between batches: about 200 bytes each.
 const KEPT: usize = 50_000;
-
-thread_local! {
-    /// How many pages the write-ahead log had after this thread's last commit. SQLite's hook is a bare function, and a writer's
-    /// thread has one connection that watches.
-    static LOGGED: Cell<u32> = const { Cell::new(0) };
-}
 
 /// The rows of one transaction.
 pub(in crate::store) struct Rows {
@@ -90,40 +80,6 @@ impl Rows {
     /// Whether content was erased since the last call: its bytes are still in the write-ahead log.
     pub(super) fn take_erased(&mut self) -> bool {
         std::mem::take(&mut self.erased)
-    }
-
-    /// From now on [`Rows::take_logged`] tells about the commits of this thread.
-    pub(super) fn watch_log(&self) {
-        self.db.wal_hook(Some(|_, pages| {
-            LOGGED.set(u32::try_from(pages).unwrap_or(0));
-            Ok(())
-        }));
-    }
-
-    /// How many pages the write-ahead log had after the last commit; 0 if there was none since the last call.
-    pub(super) fn take_logged(&self) -> u32 {
-        LOGGED.take()
-    }
-
-    /// Moves of the write-ahead log into the database what no reader needs there.
-    pub(super) fn checkpoint(&self) -> Result<()> {
-        self.db.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))
-    }
-
-    /// Moves the write-ahead log into the database and empties it; `false`, at once, while a reader needs it.
-    pub(super) fn truncate_wal(&self) -> Result<bool> {
-        self.db.busy_timeout(Duration::ZERO)?;
-        let emptied =
-            self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)? == 0));
-        self.db.busy_timeout(BUSY_TIMEOUT)?;
-        emptied
-    }
-
-    /// Lets the write-ahead log be what it is, also when the database is closed.
-    pub(super) fn leave_log(&self) {
-        if let Err(error) = self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
-            tracing::error!(%error, "the write-ahead log may be moved into the database when that is closed");
-        }
     }
 
     /// Gives the page cache's memory back.
@@ -364,6 +320,17 @@ impl Rows {
             .db
             .prepare_cached("INSERT INTO amendments (conversation, target, seq) VALUES (?1, ?2, ?3)")?;
         insert.execute(params![conversation.0, target.0, by.0]).map(drop)
+    }
+
+    pub(in crate::store) fn count_amendments(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+    ) -> Result<u64> {
+        let mut select = self
+            .db
+            .prepare_cached("SELECT count(*) FROM amendments WHERE conversation = ?1 AND target = ?2")?;
+        select.query_row(params![conversation.0, target.0], |row| row.get(0))
     }
 
     pub(in crate::store) fn amendments(

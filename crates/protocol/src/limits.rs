@@ -69,6 +69,9 @@ pub struct Limits {
     pub create_members: u32,
     /// Most reactions to one message; they come with it in every page. Beyond: the error `too_large`.
     pub reactions: u32,
+    /// Most edits of one message. Deleting it erases them all in one transaction, which holds up every other write:
+    /// 500 of the longest take some 60 ms. Beyond: the error `too_large`.
+    pub edits: u32,
 }
 
 impl Default for Limits {
@@ -96,6 +99,7 @@ impl Default for Limits {
             watch: 200,
             create_members: 1_000,
             reactions: 1_000,
+            edits: 500,
         }
     }
 }

@@ -169,6 +169,11 @@ export type Limits = {
   create_members: number;
   /** Most reactions to one message; they come with it in every page. Beyond: the error `too_large`. */
   reactions: number;
+  /**
+   * Most edits of one message. Deleting it erases them all in one transaction, which holds up every other write:
+   * 500 of the longest take some 60 ms. Beyond: the error `too_large`.
+   */
+  edits: number;
 };
 
 /** An event of a conversation's log, as it goes over the wire. */

@@ -25,3 +25,4 @@ mod stopping;
 mod store_contract;
 mod support;
 mod unhealthy;
+mod write_ahead_log;

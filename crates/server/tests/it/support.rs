@@ -1,6 +1,7 @@
 //! The words that the tests speak in: a server that starts and stops, people who connect and talk.
 
 mod answer;
+mod disk;
 mod hand;
 mod person;
 mod process;
@@ -23,6 +24,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 pub(crate) use self::answer::Answer;
+pub(crate) use self::disk::FailingDisk;
 pub(crate) use self::hand::{Hand, timeless};
 pub(crate) use self::person::{Person, Stored, command, text_of};
 pub(crate) use self::process::Process;
@@ -177,6 +179,11 @@ impl Server {
         self.begins_to_stop();
         self.has_stopped().await;
         settings(&mut self.config);
+        self.starts_again().await;
+    }
+
+    /// Starts another on the same data after it has stopped.
+    pub(crate) async fn starts_again(&mut self) {
         self.run().await;
     }
 

@@ -137,6 +137,10 @@ impl Act<'_> {
         access::check_writer(membership.as_ref())?;
         let message = self.check_living_target(&conversation, edit.target)?;
         access::check_author(message.sender == user)?;
+        if self.rows.count_amendments(conversation.key, edit.target)? >= self.rules.limits.edits.into() {
+            let message = format!("a message has at most {} edits; send another", self.rules.limits.edits);
+            return Err(Refusal::too_large("target", message).into());
+        }
         let body = EventBody::Edit { target: edit.target, text: edit.text, data: edit.data, deleted: false };
         self.rows.insert_amendment(conversation.key, edit.target, conversation.head.next())?;
         self.do_record(conversation, user, &body, Vec::new())

@@ -1,5 +1,6 @@
 //! The threads that read: each with a connection of its own, so that a page never waits for a write.
 
+use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -18,6 +19,9 @@ use crate::store::change::Failed;
 /// waiting read takes some 200 bytes. Beyond: `unavailable`.
 const WAITING: usize = 65_536;
 
+/// Disconnected once the readers' connections are closed.
+pub(super) type Closed = Receiver<Infallible>;
+
 type Job = Box<dyn FnOnce(&Connection) + Send>;
 
 /// The reader threads; they end when this is dropped.
@@ -34,13 +38,18 @@ impl Readers {
         open: impl Fn() -> anyhow::Result<Connection>,
         limits: &Limits,
         state: &Arc<State>,
-    ) -> anyhow::Result<Self> {
+    ) -> anyhow::Result<(Self, Closed)> {
         let (jobs, queue) = crossbeam_channel::bounded::<Job>(WAITING);
+        let (open_still, closed) = crossbeam_channel::bounded(0);
         for n in 0..count {
-            let (db, queue) = (open()?, queue.clone());
-            std::thread::Builder::new().name(format!("reader-{n}")).spawn(move || run(&db, &queue))?;
+            let (db, queue, open_still) = (open()?, queue.clone(), open_still.clone());
+            std::thread::Builder::new().name(format!("reader-{n}")).spawn(move || {
+                run(&db, &queue);
+                drop(db);
+                drop(open_still);
+            })?;
         }
-        Ok(Self { jobs, limits: Arc::new(limits.clone()), state: state.clone() })
+        Ok((Self { jobs, limits: Arc::new(limits.clone()), state: state.clone() }, closed))
     }
 
     /// Reads in one transaction, on one of the threads.

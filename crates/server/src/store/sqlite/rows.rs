@@ -3,6 +3,7 @@
 //! The process is the database's only writer, so what it wrote last is what stands there. A batch of
 //! a hundred messages to one room updates the room's row once.
 
+mod log;
 mod reactions;
 
 use rusqlite::{Connection, OptionalExtension, Result, ffi, named_params, params};
@@ -79,11 +80,6 @@ impl Rows {
     /// Whether content was erased since the last call: its bytes are still in the write-ahead log.
     pub(super) fn take_erased(&mut self) -> bool {
         std::mem::take(&mut self.erased)
-    }
-
-    /// Moves the write-ahead log into the database and empties it; `false` while a reader needs it.
-    pub(super) fn truncate_wal(&self) -> Result<bool> {
-        self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)? == 0))
     }
 
     /// Gives the page cache's memory back.
@@ -324,6 +320,17 @@ impl Rows {
             .db
             .prepare_cached("INSERT INTO amendments (conversation, target, seq) VALUES (?1, ?2, ?3)")?;
         insert.execute(params![conversation.0, target.0, by.0]).map(drop)
+    }
+
+    pub(in crate::store) fn count_amendments(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+    ) -> Result<u64> {
+        let mut select = self
+            .db
+            .prepare_cached("SELECT count(*) FROM amendments WHERE conversation = ?1 AND target = ?2")?;
+        select.query_row(params![conversation.0, target.0], |row| row.get(0))
     }
 
     pub(in crate::store) fn amendments(

@@ -1,16 +1,17 @@
 //! What readers ask: each answer from one snapshot, each page bounded in items and in bytes.
 
 mod fold;
+mod history;
 mod people;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Summary};
-use switchboard_protocol::{
-    ConversationId, Conversations, EventKind, History, Limits, Seq, Sync, Timestamp, UserId,
-};
+use switchboard_protocol::{ConversationId, Conversations, EventKind, Limits, Seq, Sync, Timestamp, UserId};
 
 use super::State;
 use super::rows::{conversation_id, find_conversation, find_member, membership, seq, user_id};
@@ -104,34 +105,6 @@ impl Reader<'_> {
             events.push(event);
         }
         Ok(events)
-    }
-
-    /// `history`.
-    pub(super) fn history(&self, user: &UserId, command: &History) -> Page {
-        let View { conversation, membership } = self.view(user, &command.conversation.resolve(user))?;
-        let visible = access::check_visible(conversation.head, membership.as_ref())?;
-        let before = command.before.unwrap_or(Seq::MAX).min(visible.next());
-        let limit = self.limits.page_size(command.limit);
-        let mut select = self.db.prepare_cached(
-            "SELECT e.seq FROM events e WHERE e.conversation = ?1 AND e.seq < ?2 AND e.kind = ?3 ORDER BY e.seq DESC LIMIT ?4",
-        )?;
-        let kind = EventKind::Message as u8;
-        let seqs = select
-            .query_map(params![conversation.key.0, before.0, kind, limit + 1], |row| seq(row, 0))?
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut more = seqs.len() > limit as usize;
-        let mut room = Room(self.limits.page_bytes as usize);
-        let mut messages = Vec::new();
-        for target in seqs.into_iter().take(limit as usize) {
-            let Some((message, bytes)) = self.message(&conversation, target, visible)? else { continue };
-            if !room.takes(bytes) {
-                more = true;
-                break;
-            }
-            messages.push(message);
-        }
-        messages.reverse();
-        Ok(OkBody::History { conversation: conversation.name, messages, head: visible, more })
     }
 
     /// `conversations`.

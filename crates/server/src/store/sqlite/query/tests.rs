@@ -1,0 +1,168 @@
+//! What reads cost, in steps of SQLite's virtual machine: they do not depend on the machine or on what else it does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ConversationId, History, Limits, Seq, Target, Timestamp, UserId, decode_named};
+use tempfile::TempDir;
+
+use super::Reader;
+use crate::store::change::{self, Rules};
+use crate::store::sqlite::rows::Rows;
+use crate::store::sqlite::{State, open_database, open_reader};
+use crate::store::{Committed, Request};
+
+/// A database with a writer and a reader that counts.
+struct Desk {
+    rows: Rows,
+    rules: Rules,
+    db: Connection,
+    steps: Arc<AtomicU64>,
+    _data: TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let data = TempDir::new().expect("a directory");
+        let rows = Rows::new(open_database(data.path()).expect("a database"));
+        let db = open_reader(data.path()).expect("the same");
+        let steps = Arc::new(AtomicU64::new(0));
+        let count = steps.clone();
+        let handler = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        db.progress_handler(1, Some(handler)).expect("every step is told");
+        let rules = Rules { limits: Limits::default(), strangers: true };
+        Self { rows, rules, db, steps, _data: data }
+    }
+
+    /// Makes changes, a thousand to a transaction; the last one's seq.
+    fn writes(&mut self, changes: impl IntoIterator<Item = (String, &'static str, Value)>) -> Seq {
+        let mut last = Seq(0);
+        self.rows.begin().expect("a transaction");
+        for (n, (actor, name, fields)) in changes.into_iter().enumerate() {
+            if n % 1_000 == 999 {
+                self.rows.commit().expect("committed");
+                self.rows.begin().expect("a transaction");
+            }
+            let command = decode_named(name, &fields.to_string()).expect("a command").command;
+            let Request::Change(change) = Request::from(command) else { panic!("{name} writes nothing") };
+            let now = Timestamp::from_millis(1_000);
+            match change::apply(&mut self.rows, &self.rules, &user(&actor), change, now) {
+                Ok(Committed::Event(event)) => last = event.seq,
+                other => panic!("{actor} says {name} {fields}: {other:?}"),
+            }
+        }
+        self.rows.commit().expect("committed");
+        last
+    }
+
+    fn write(&mut self, actor: &str, name: &'static str, fields: Value) -> Seq {
+        self.writes([(actor.to_owned(), name, fields)])
+    }
+
+    /// What is read, and in how many steps.
+    fn reads<T>(&self, read: impl FnOnce(&Reader<'_>) -> T) -> (T, u64) {
+        self.steps.store(0, Ordering::Relaxed);
+        let (limits, state) = (&self.rules.limits, &State::default());
+        let answer = read(&Reader { db: &self.db, limits, state });
+        (answer, self.steps.load(Ordering::Relaxed))
+    }
+
+    /// The numbers of a page of messages, whether there are more, and in how many steps that was read.
+    fn history(&self, actor: &str, before: Option<u64>, limit: u32) -> ((Vec<u64>, bool), u64) {
+        let conversation = Target::Conversation(ConversationId::parse("#r").expect("an id"));
+        let command = History { conversation, before: before.map(Seq), limit: Some(limit) };
+        let (page, steps) = self.reads(|reader| reader.history(&user(actor), &command));
+        let Ok(OkBody::History { messages, more, .. }) = page else { panic!("{page:?}") };
+        ((messages.iter().map(|message| message.seq.0).collect(), more), steps)
+    }
+
+    fn breaks(&self, sql: &str) {
+        let path = self._data.path().join(crate::store::sqlite::DATABASE);
+        let changed = Connection::open(path).and_then(|db| db.execute(sql, []));
+        assert_ne!(changed, Ok(0), "{sql}: {changed:?}");
+    }
+}
+
+fn user(name: &str) -> UserId {
+    UserId::parse(name).expect("a user id")
+}
+
+fn toggle(n: u64) -> (String, &'static str, Value) {
+    let fields = json!({"conversation": "#r", "target": 2, "emoji": "x", "on": n.is_multiple_of(2)});
+    ("alice".to_owned(), "react", fields)
+}
+
+fn rename(n: u64) -> (String, &'static str, Value) {
+    ("alice".to_owned(), "rename", json!({"conversation": "#r", "title": n.to_string()}))
+}
+
+/// A room with two messages and so many other events between them.
+fn room_with(others: impl IntoIterator<Item = (String, &'static str, Value)>) -> Desk {
+    let mut desk = Desk::new();
+    desk.write("alice", "create", json!({"room": "r", "members": ["bob"]}));
+    desk.write("alice", "send", json!({"to": "#r", "text": "first"}));
+    desk.writes(others);
+    desk.write("alice", "send", json!({"to": "#r", "text": "last"}));
+    desk
+}
+
+#[test]
+fn a_page_of_history_does_not_read_what_lies_between_its_messages() {
+    let costs: Vec<_> = [1_000, 8_000]
+        .into_iter()
+        .map(|others| {
+            let (page, steps) = room_with((0..others).map(rename)).history("bob", None, 10);
+            assert_eq!(page, (vec![2, others + 3], false));
+            steps
+        })
+        .collect();
+    assert!(costs[1] < 2_000, "{costs:?}");
+}
+
+#[test]
+fn history_passes_over_no_message() {
+    let mut desk = Desk::new();
+    desk.write("alice", "create", json!({"room": "r", "members": ["bob"]}));
+    let mut wanted = vec![desk.write("alice", "send", json!({"to": "#r", "text": "x"})).0];
+    // Runs of other events of all lengths about the one from which on the way is looked up.
+    for run in [0, 1, 30, 31, 32, 33, 34, 63, 64, 65, 100, 1, 0, 200] {
+        desk.writes((0..run).map(toggle));
+        wanted.push(desk.write("alice", "send", json!({"to": "#r", "text": "x"})).0);
+    }
+    desk.writes((0..77).map(|n| toggle(n + 1)).skip(1));
+    let all = |desk: &Desk, limit: u32| {
+        let (mut seqs, mut before) = (Vec::new(), None);
+        loop {
+            let ((page, more), _) = desk.history("bob", before, limit);
+            seqs.splice(0..0, page.iter().copied());
+            before = page.first().copied();
+            if !more {
+                return seqs;
+            }
+        }
+    };
+    for limit in [1, 2, 5, 200] {
+        assert_eq!(all(&desk, limit), wanted, "by {limit}");
+    }
+    let head = *wanted.last().expect("some") + 76;
+    // One damaged count within a run, low or high, misleads nobody.
+    for (seq, count) in
+        [(head - 5, 0), (head - 31, 1), (head - 32, 3), (head - 40, 1_000_000), (head - 70, -4)]
+    {
+        desk.breaks(&format!("UPDATE events SET messages = {count} WHERE seq = {seq}"));
+        assert_eq!(all(&desk, 200), wanted, "{seq} counts {count}");
+    }
+    // A message that is none any more is passed over alone.
+    desk.breaks(&format!("UPDATE events SET kind = 99 WHERE seq = {}", wanted[8]));
+    wanted.remove(8);
+    assert_eq!(all(&desk, 200), wanted);
+    desk.breaks(&format!("DELETE FROM events WHERE seq = {}", wanted[9]));
+    wanted.remove(9);
+    assert_eq!(all(&desk, 200), wanted);
+}

@@ -33,10 +33,16 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 /// The tables as they are now, for whoever measures what SQLite can do with them.
-pub const SCHEMA: &str = include_str!("../migrations/sqlite/0001_log.sql");
+pub const SCHEMA: &str = concat!(
+    include_str!("../migrations/sqlite/0001_log.sql"),
+    include_str!("../migrations/sqlite/0002_bounded_reads.sql"),
+);
 
-/// The schema, append-only: a file here never changes once released, new ones follow.
-const MIGRATIONS: &[M<'_>] = &[M::up(SCHEMA)];
+/// The schema, append-only: a file here never changes once released, new ones follow, here and in [`SCHEMA`].
+const MIGRATIONS: &[M<'_>] = &[
+    M::up(include_str!("../migrations/sqlite/0001_log.sql")),
+    M::up(include_str!("../migrations/sqlite/0002_bounded_reads.sql")),
+];
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).
 ///

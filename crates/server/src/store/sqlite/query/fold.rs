@@ -109,11 +109,15 @@ impl Reader<'_> {
         target: Seq,
         visible: Seq,
     ) -> Result<BTreeMap<String, Vec<UserId>>, Failed> {
-        let mut select = self.db.prepare_cached(
-            "SELECT r.emoji, u.name FROM reactions r JOIN users u ON u.id = r.user
+        // Whoever sees the whole log needs none that were taken back.
+        let mut select = self.db.prepare_cached(if visible == conversation.head {
+            "SELECT r.emoji, u.name FROM reactions r INDEXED BY reactions_that_stand CROSS JOIN users u ON u.id = r.user
+             WHERE r.conversation = ?1 AND r.target = ?2 AND r.since <= ?3 AND r.until IS NULL ORDER BY r.since"
+        } else {
+            "SELECT r.emoji, u.name FROM reactions r CROSS JOIN users u ON u.id = r.user
              WHERE r.conversation = ?1 AND r.target = ?2 AND r.since <= ?3
-             AND (r.until IS NULL OR r.until > ?3) ORDER BY r.since",
-        )?;
+             AND (r.until IS NULL OR r.until > ?3) ORDER BY r.since"
+        })?;
         let mut rows = select.query(params![conversation.key.0, target.0, visible.0])?;
         let mut reactions = BTreeMap::<String, Vec<UserId>>::new();
         while let Some(row) = rows.next()? {

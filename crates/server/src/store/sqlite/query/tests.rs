@@ -15,29 +15,45 @@ use crate::store::sqlite::rows::Rows;
 use crate::store::sqlite::{State, open_database, open_reader};
 use crate::store::{Committed, Request};
 
-/// A database with a writer and a reader that counts.
+/// A database with a writer and a reader whose steps are counted.
 struct Desk {
     rows: Rows,
     rules: Rules,
     db: Connection,
-    steps: Arc<AtomicU64>,
-    _data: TempDir,
+    written: Steps,
+    read: Steps,
+    data: TempDir,
+}
+
+/// Counts the steps of one connection.
+#[derive(Clone, Default)]
+struct Steps(Arc<AtomicU64>);
+
+impl Steps {
+    fn of(db: &Connection) -> Self {
+        let steps = Self::default();
+        let count = steps.clone();
+        let handler = move || {
+            count.0.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        db.progress_handler(1, Some(handler)).expect("every step is told");
+        steps
+    }
+
+    fn take(&self) -> u64 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
 }
 
 impl Desk {
     fn new() -> Self {
         let data = TempDir::new().expect("a directory");
-        let rows = Rows::new(open_database(data.path()).expect("a database"));
+        let writer = open_database(data.path()).expect("a database");
         let db = open_reader(data.path()).expect("the same");
-        let steps = Arc::new(AtomicU64::new(0));
-        let count = steps.clone();
-        let handler = move || {
-            count.fetch_add(1, Ordering::Relaxed);
-            false
-        };
-        db.progress_handler(1, Some(handler)).expect("every step is told");
+        let (written, read) = (Steps::of(&writer), Steps::of(&db));
         let rules = Rules { limits: Limits::default(), strangers: true };
-        Self { rows, rules, db, steps, _data: data }
+        Self { rows: Rows::new(writer), rules, db, written, read, data }
     }
 
     /// Makes changes, a thousand to a transaction; the last one's seq.
@@ -65,12 +81,19 @@ impl Desk {
         self.writes([(actor.to_owned(), name, fields)])
     }
 
+    /// In how many steps a change is made.
+    fn effort(&mut self, change: (String, &'static str, Value)) -> u64 {
+        self.written.take();
+        self.writes([change]);
+        self.written.take()
+    }
+
     /// What is read, and in how many steps.
     fn reads<T>(&self, read: impl FnOnce(&Reader<'_>) -> T) -> (T, u64) {
-        self.steps.store(0, Ordering::Relaxed);
+        self.read.take();
         let (limits, state) = (&self.rules.limits, &State::default());
         let answer = read(&Reader { db: &self.db, limits, state });
-        (answer, self.steps.load(Ordering::Relaxed))
+        (answer, self.read.take())
     }
 
     /// The numbers of a page of messages, whether there are more, and in how many steps that was read.
@@ -83,7 +106,7 @@ impl Desk {
     }
 
     fn breaks(&self, sql: &str) {
-        let path = self._data.path().join(crate::store::sqlite::DATABASE);
+        let path = self.data.path().join(crate::store::sqlite::DATABASE);
         let changed = Connection::open(path).and_then(|db| db.execute(sql, []));
         assert_ne!(changed, Ok(0), "{sql}: {changed:?}");
     }
@@ -165,4 +188,25 @@ fn history_passes_over_no_message() {
     desk.breaks(&format!("DELETE FROM events WHERE seq = {}", wanted[9]));
     wanted.remove(9);
     assert_eq!(all(&desk, 200), wanted);
+}
+
+#[test]
+fn reactions_that_were_taken_back_cost_nobody_anything() {
+    let toggled = |toggles: u64| {
+        let mut desk = Desk::new();
+        desk.write("alice", "create", json!({"room": "r", "members": ["bob", "carol"]}));
+        desk.write("alice", "send", json!({"to": "#r", "text": "first"}));
+        desk.writes((0..toggles / 2 * 2).map(toggle));
+        desk.write("carol", "leave", json!({"conversation": "#r"}));
+        desk.writes((0..toggles / 2 * 2).map(toggle));
+        let (set, taken) = (desk.effort(toggle(0)), desk.effort(toggle(1)));
+        let ((page, _), member) = desk.history("bob", None, 10);
+        let ((former_page, _), former) = desk.history("carol", None, 10);
+        assert_eq!((page, former_page), (vec![2], vec![2]));
+        [set, taken, member, former]
+    };
+    let (few, many) = (toggled(10), toggled(10_000));
+    assert_eq!(few[0], many[0], "to set one");
+    // Those that are kept, and the way to the message, which grows with the logarithm.
+    assert!(many[1] < 2_000 && many[2] < 1_000 && many[3] < 2_000, "{few:?} {many:?}");
 }

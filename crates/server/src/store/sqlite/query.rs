@@ -149,31 +149,31 @@ impl Reader<'_> {
                     c.id, c.name, c.title, c.public, c.head, c.messages, c.last_message, c.members, c.admins, c.at
              FROM members m JOIN conversations c ON c.id = m.conversation
              WHERE m.user = ?1 AND m.until IS NULL AND (c.at, c.id) < (?2, ?3)
-             ORDER BY c.at DESC, c.id DESC LIMIT ?4",
+             ORDER BY c.at DESC, c.id DESC LIMIT ?4 OFFSET ?5",
         )?;
-        let mut rows = select.query(params![user.0, below.0, below.1, limit + 1])?;
+        let most = limit as usize + 1;
         let mut room = Room(self.limits.page_bytes as usize);
-        let mut summaries = Vec::new();
-        while let Some(row) = rows.next()? {
-            let conversation = Conversation {
-                key: ConversationKey(row.get(8)?),
-                name: conversation_id(row, 9)?,
-                title: row.get(10)?,
-                public: row.get(11)?,
-                head: seq(row, 12)?,
-                messages: row.get(13)?,
-                last_message: seq(row, 14)?,
-                members: row.get(15)?,
-                admins: row.get(16)?,
-                at: row.get(17)?,
-            };
-            let (summary, bytes) = self.summary(conversation, &membership(row, 0)?)?;
-            if summaries.len() == limit as usize || !room.takes(bytes) {
-                return Ok((summaries, true));
+        let (mut summaries, mut passed) = (Vec::new(), 0);
+        loop {
+            let mut rows = select.query(params![user.0, below.0, below.1, most, passed])?;
+            let before = passed;
+            while let Some(row) = rows.next()? {
+                passed += 1;
+                let Some((conversation, member)) = read_listed(row)? else { continue };
+                if summaries.len() == limit as usize {
+                    return Ok((summaries, true));
+                }
+                let (summary, bytes) = self.summary(conversation, &member)?;
+                if !room.takes(bytes) {
+                    return Ok((summaries, true));
+                }
+                summaries.push(summary);
             }
-            summaries.push(summary);
+            // Among those were damaged ones, or there are no more.
+            if passed - before < most {
+                return Ok((summaries, false));
+            }
         }
-        Ok((summaries, false))
     }
 
     /// Everything a connection starts from.
@@ -185,21 +185,33 @@ impl Reader<'_> {
             "SELECT m.conversation, c.head FROM members m JOIN conversations c ON c.id = m.conversation
              WHERE m.user = ?1 AND m.until IS NULL",
         )?;
-        let joined = select
-            .query_map([key.0], |row| {
-                Ok(Joined { conversation: ConversationKey(row.get(0)?), head: seq(row, 1)? })
-            })?
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut rows = select.query([key.0])?;
+        let mut joined = Vec::new();
+        while let Some(row) = rows.next()? {
+            let conversation: i64 = row.get(0)?;
+            let head = readable(seq(row, 1), || format!("conversation {conversation}"))?;
+            joined.extend(head.map(|head| Joined { conversation: ConversationKey(conversation), head }));
+        }
         let named = named.iter().map(|name| self.seen(key, name)).collect::<Result<Vec<_>, _>>()?;
         let (summaries, more) = self.summaries(key, (i64::MAX, i64::MAX), self.limits.page_size(None))?;
         Ok(Some(Snapshot { mark, user: key, joined, named, summaries, more }))
     }
 
-    fn seen(&self, user: UserKey, name: &ConversationId) -> Result<Option<Seen>, Failed> {
-        let Some(conversation) = find_conversation(self.db, name)? else { return Ok(None) };
-        let membership = find_member(self.db, conversation.key, user)?;
-        let head = access::check_visible(conversation.head, membership.as_ref()).ok();
+    /// What a connection with a cursor in a conversation may see of it. One that cannot be read is not there for now, and
+    /// the others are.
+    fn seen(&self, user: UserKey, name: &ConversationId) -> Result<Result<Seen, Refusal>, Failed> {
+        let read = || -> rusqlite::Result<_> {
+            let conversation = find_conversation(self.db, name)?;
+            let member =
+                conversation.as_ref().map(|found| find_member(self.db, found.key, user)).transpose()?;
+            Ok((conversation, member.flatten()))
+        };
+        let Some((conversation, membership)) = readable(read(), || name.to_string())? else {
+            return Ok(Err(Refusal::unavailable()));
+        };
+        let Some(conversation) = conversation else { return Ok(Err(Refusal::not_found())) };
         let member = membership.is_some_and(|m| m.until.is_none());
+        let head = access::check_visible(conversation.head, membership.as_ref());
         Ok(head.map(|head| Seen { conversation: conversation.key, head, member }))
     }
 
@@ -224,6 +236,45 @@ impl Reader<'_> {
 
 /// What an event's frame has besides its body, roughly: names, numbers and a time.
 const EVENT_OVERHEAD: usize = 300;
+
+/// What was read of a row, or `None` if it is damaged: it is reported, and must not keep anybody from the others.
+fn readable<T>(read: rusqlite::Result<T>, row: impl FnOnce() -> String) -> Result<Option<T>, Failed> {
+    use rusqlite::Error;
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(
+            error @ (Error::IntegralValueOutOfRange(..)
+            | Error::FromSqlConversionFailure(..)
+            | Error::InvalidColumnType(..)
+            | Error::Utf8Error(..)),
+        ) => {
+            tracing::error!(row = row(), %error, "a damaged row is passed over");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads a row of [`Reader::summaries`].
+fn read_listed(row: &rusqlite::Row<'_>) -> Result<Option<(Conversation, Membership)>, Failed> {
+    let key: i64 = row.get(8)?;
+    let read = || {
+        let conversation = Conversation {
+            key: ConversationKey(key),
+            name: conversation_id(row, 9)?,
+            title: row.get(10)?,
+            public: row.get(11)?,
+            head: seq(row, 12)?,
+            messages: row.get(13)?,
+            last_message: seq(row, 14)?,
+            members: row.get(15)?,
+            admins: row.get(16)?,
+            at: row.get(17)?,
+        };
+        Ok((conversation, membership(row, 0)?))
+    };
+    readable(read(), || format!("conversation {key}, in a list"))
+}
 
 /// Reads an event. One that cannot be read keeps its place, as `unreadable`: it must not block the
 /// log for everybody who syncs.

@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, params};
 use switchboard_protocol::reply::{Member, OkBody};
 use switchboard_protocol::{ConversationId, Members, Timestamp, UserId};
 
-use super::{Page, Reader, View};
+use super::{Page, Reader, View, readable};
 use crate::access;
 use crate::store::change::Failed;
 use crate::store::sqlite::rows::{membership, user_id};
@@ -16,27 +16,36 @@ impl Reader<'_> {
     pub(in crate::store::sqlite) fn members(&self, user: &UserId, command: &Members) -> Page {
         let View { conversation, membership: own } = self.view(user, &command.conversation.resolve(user))?;
         access::check_member(own.as_ref())?;
-        let limit = self.limits.page_size(command.limit);
+        let limit = self.limits.page_size(command.limit) as usize;
         let mut select = self.db.prepare_cached(
             "SELECT m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent, u.name
              FROM members m CROSS JOIN users u ON u.id = m.user
-             WHERE m.conversation = ?1 AND m.until IS NULL AND u.name > ?2 ORDER BY u.name LIMIT ?3",
+             WHERE m.conversation = ?1 AND m.until IS NULL AND u.name > ?2 ORDER BY u.name LIMIT ?3 OFFSET ?4",
         )?;
         let after = command.after.as_ref().map_or("", UserId::as_str);
-        let mut members = select
-            .query_map(params![conversation.key.0, after, limit + 1], |row| {
-                let member = membership(row, 0)?;
-                Ok(Member {
-                    user: user_id(row, 8)?,
-                    role: member.role,
-                    read: member.read,
-                    received: member.received,
-                })
-            })?
-            .collect::<Result<Vec<_>, _>>()?;
-        let more = members.len() > limit as usize;
-        members.truncate(limit as usize);
-        Ok(OkBody::Members { conversation: conversation.name, members, more })
+        let most = limit + 1;
+        let (mut members, mut passed, mut more) = (Vec::new(), 0, false);
+        loop {
+            let mut rows = select.query(params![conversation.key.0, after, most, passed])?;
+            let before = passed;
+            while let Some(row) = rows.next()? {
+                passed += 1;
+                let read = || Ok((user_id(row, 8)?, membership(row, 0)?));
+                let Some((user, m)) = readable(read(), || format!("a member of {}", conversation.name))?
+                else {
+                    continue;
+                };
+                more = members.len() == limit;
+                if more {
+                    break;
+                }
+                members.push(Member { user, role: m.role, read: m.read, received: m.received });
+            }
+            // Among those were damaged ones, or there are no more.
+            if more || passed - before < most {
+                return Ok(OkBody::Members { conversation: conversation.name, members, more });
+            }
+        }
     }
 
     /// Whether `user` may write there.

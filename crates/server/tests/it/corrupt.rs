@@ -294,6 +294,41 @@ fn open(data: &Path) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn what_the_first_version_made_is_brought_up_to_date() {
+    let mut server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    alice.makes_public_room("r", &["bob"]).await;
+    let message = alice.says("#r", "from the past").await;
+    let reaction = |on: bool| json!({"conversation": "#r", "target": message, "emoji": "x", "on": on});
+    alice.does("react", reaction(true)).await;
+    server.connects("carol").await.does("join", json!({"conversation": "#r"})).await;
+    alice.client.close().await;
+    let path = server.data().join(DATABASE);
+    let db = Connection::open(&path).expect("the database");
+    db.execute_batch(
+        "DROP INDEX reactions_that_stand; DROP INDEX rooms_of_user; DROP TABLE rooms_by_choice;
+         PRAGMA user_version = 1;",
+    )
+    .expect("as it was");
+    drop(db);
+    server.restart_with(|config| config.limits.rooms = 1).await;
+    let mut bob = server.connects("bob").await;
+    assert_eq!(text_of(&bob.log("#r").await[1]), Some("from the past"));
+    assert_eq!(bob.history("#r").await[0].reactions["x"].len(), 1);
+    for name in ["alice", "carol"] {
+        let refused = server.connects(name).await.is_refused("create", json!({"room": name})).await;
+        assert_eq!(refused, ErrorCode::TooLarge, "{name} chose to be in #r");
+    }
+    bob.makes_room("bob", &[]).await;
+    let mut alice = server.connects("alice").await;
+    alice.does("react", reaction(false)).await;
+    assert!(bob.history("#r").await[0].reactions.is_empty());
+    let db = Connection::open(&path).expect("the database");
+    let version = db.query_row("PRAGMA user_version", [], |row| row.get(0));
+    assert_eq!(version, Ok(2));
+}
+
+#[tokio::test]
 async fn what_a_newer_version_made_is_refused_and_left_as_it_is() {
     let mut server = Server::start().await;
     server.connects("alice").await.says("@bob", "from the future").await;

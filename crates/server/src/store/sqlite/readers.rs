@@ -153,13 +153,19 @@ mod tests {
         let open = || open_reader(data.path());
         let readers =
             Readers::start(READERS, open, &Limits::default(), &Arc::new(State::default())).expect("readers");
-        let (release, until) = sync_channel::<()>(0);
-        let long = readers.read(user("alice"), move |_| Ok(until.recv().is_ok()));
+        let (releases, long): (Vec<_>, Vec<_>) = (0..READERS)
+            .map(|_| {
+                let (release, until) = sync_channel::<()>(1);
+                (release, readers.read(user("alice"), move |_| Ok(until.recv().is_ok())))
+            })
+            .unzip();
         let more: Vec<_> = (0..100).map(|n| readers.read(user("alice"), move |_| Ok(n))).collect();
         let other = tokio::time::timeout(Duration::from_secs(10), readers.read(user("bob"), |_| Ok("bob's")));
         assert_eq!(other.await.expect("in time"), Ok("bob's"));
-        release.send(()).expect("it is still read");
-        assert_eq!(long.await, Ok(true));
+        for (release, read) in releases.into_iter().zip(long) {
+            release.send(()).expect("it waits");
+            assert_eq!(read.await, Ok(true));
+        }
         for (n, read) in more.into_iter().enumerate() {
             assert_eq!(read.await, Ok(n));
         }

@@ -210,3 +210,63 @@ fn reactions_that_were_taken_back_cost_nobody_anything() {
     // Those that are kept, and the way to the message, which grows with the logarithm.
     assert!(many[1] < 2_000 && many[2] < 1_000 && many[3] < 2_000, "{few:?} {many:?}");
 }
+
+/// A room of somebody with others as members.
+fn create(owner: &str, n: u64, members: &[String]) -> (String, &'static str, Value) {
+    (owner.to_owned(), "create", json!({"room": format!("{owner}-{n}"), "members": members}))
+}
+
+/// Whom a user knows of some, and in how many steps that is found out.
+fn known(desk: &Desk, name: &str, others: &[String]) -> (Vec<String>, u64) {
+    let others: Vec<_> = others.iter().map(|other| user(other)).collect();
+    let (found, steps) = desk.reads(|reader| reader.acquaintances(&user(name), &others));
+    (found.expect("an answer").into_iter().map(|other| other.user.to_string()).collect(), steps)
+}
+
+#[test]
+fn to_watch_strangers_costs_the_same_in_however_many_rooms() {
+    let others: Vec<_> = (0..20).map(|n| format!("other{n}")).collect();
+    let cost = |rooms: u64| {
+        let mut desk = Desk::new();
+        desk.writes((0..rooms).map(|n| create("alice", n, &[])));
+        desk.writes((0..rooms).map(|n| create("bot", n, &others)));
+        let (found, steps) = known(&desk, "alice", &others);
+        assert_eq!(found, [""; 0]);
+        steps
+    };
+    let (some, many) = (cost(150), cost(600));
+    assert!(many <= some + 100 && many < 20 * 200 * 20, "{some} {many}");
+}
+
+#[test]
+fn a_direct_conversation_or_a_room_of_either_is_found_among_many() {
+    let mut desk = Desk::new();
+    let (alice, bob) = (["alice".to_owned()], ["bob".to_owned()]);
+    desk.writes((0..150).map(|n| create("bob", n, &[])));
+    desk.write("carol", "create", json!({"room": "shared", "members": ["alice", "bob"]}));
+    // Most of bob's conversations are no rooms, and none of those that alice has in common with him is an old one of his.
+    desk.writes((0..150).map(|n| ("bob".to_owned(), "send", json!({"to": format!("@x{n}"), "text": "x"}))));
+    assert_eq!(known(&desk, "alice", &bob).0, bob, "one of the few rooms of alice");
+    assert_eq!(known(&desk, "bob", &alice).0, alice, "and the other way round");
+    desk.writes((0..150).map(|n| create("alice", n, &[])));
+    assert_eq!(known(&desk, "alice", &bob).0, bob, "one of the oldest of alice");
+    assert_eq!(known(&desk, "bob", &alice).0, alice);
+    desk.write("bob", "leave", json!({"conversation": "#shared"}));
+    assert_eq!(known(&desk, "alice", &bob).0, [""; 0]);
+    desk.write("bob", "send", json!({"to": "@alice", "text": "x"}));
+    assert_eq!(known(&desk, "alice", &bob).0, bob);
+    assert_eq!(known(&desk, "alice", &alice).0, alice);
+}
+
+#[test]
+fn to_count_the_rooms_of_ones_choice_costs_what_may_be_counted() {
+    let mut desk = Desk::new();
+    desk.writes((0..500).map(|n| create("alice", n, &[])));
+    desk.rules.limits.rooms = 600;
+    let before = desk.effort(create("alice", 1_000, &[]));
+    desk.rules.limits.rooms = 0;
+    desk.writes((0..500).map(|n| create("bob", n, &["alice".to_owned()])));
+    desk.rules.limits.rooms = 600;
+    let after = desk.effort(create("alice", 1_001, &[]));
+    assert!(after < before + 100, "rooms of others cost nothing: {before} {after}");
+}

@@ -22,7 +22,7 @@ use switchboard_protocol::{ConversationId, Limits, Seq, UserId};
 use tokio::sync::mpsc;
 
 pub(crate) use self::query::MIN_QUEUE;
-use self::readers::Readers;
+use self::readers::{Readers, Who};
 use self::rows::Rows;
 use super::change::{self, Failed, Rules};
 use super::{
@@ -33,10 +33,16 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 /// The tables as they are now, for whoever measures what SQLite can do with them.
-pub const SCHEMA: &str = include_str!("../migrations/sqlite/0001_log.sql");
+pub const SCHEMA: &str = concat!(
+    include_str!("../migrations/sqlite/0001_log.sql"),
+    include_str!("../migrations/sqlite/0002_bounded_reads.sql"),
+);
 
-/// The schema, append-only: a file here never changes once released, new ones follow.
-const MIGRATIONS: &[M<'_>] = &[M::up(SCHEMA)];
+/// The schema, append-only: a file here never changes once released, new ones follow, here and in [`SCHEMA`].
+const MIGRATIONS: &[M<'_>] = &[
+    M::up(include_str!("../migrations/sqlite/0001_log.sql")),
+    M::up(include_str!("../migrations/sqlite/0002_bounded_reads.sql")),
+];
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).
 ///
@@ -254,7 +260,7 @@ impl Store for SqliteStore {
 
     fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
         let user = user.clone();
-        self.readers.read(move |reader| match query {
+        self.readers.read(Who::User(user.clone()), move |reader| match query {
             Query::Sync(c) => reader.sync(&user, &c),
             Query::History(c) => reader.history(&user, &c),
             Query::Conversations(c) => reader.conversations(&user, &c),
@@ -264,7 +270,7 @@ impl Store for SqliteStore {
 
     fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
         let user = user.clone();
-        self.readers.read(move |reader| reader.attach(&user, &named))
+        self.readers.read(Who::User(user.clone()), move |reader| reader.attach(&user, &named))
     }
 
     fn replay(
@@ -274,21 +280,21 @@ impl Store for SqliteStore {
         after: Seq,
         upto: Seq,
     ) -> Answer<Vec<LogEvent>> {
-        self.readers.read(move |reader| reader.replay(user, conversation, after, upto))
+        self.readers.read(Who::Behind(user), move |reader| reader.replay(user, conversation, after, upto))
     }
 
     fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
         let user = user.clone();
-        self.readers.read(move |reader| reader.standing(&user, &conversation))
+        self.readers.read(Who::User(user.clone()), move |reader| reader.standing(&user, &conversation))
     }
 
     fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
         let user = user.clone();
-        self.readers.read(move |reader| reader.acquaintances(&user, &others))
+        self.readers.read(Who::User(user.clone()), move |reader| reader.acquaintances(&user, &others))
     }
 
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
-        self.readers.read(move |reader| reader.api_key(&hash))
+        self.readers.read(Who::Key(hash), move |reader| reader.api_key(&hash))
     }
 
     fn is_writable(&self) -> bool {

@@ -5,6 +5,7 @@
 
 mod log;
 mod reactions;
+mod rooms;
 
 use rusqlite::{Connection, OptionalExtension, Result, ffi, named_params, params};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -112,10 +113,10 @@ impl Rows {
             "INSERT OR REPLACE INTO members (conversation, user, role, since, read, received, sent, read_messages,
              read_sent, until) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?;
-        // It leaves `until` alone, and with it the index of who is where.
+        // It leaves `since` and `until` alone, and with them the indexes of who is where.
         let mut update = self.db.prepare_cached(
-            "UPDATE members SET role = ?3, since = ?4, read = ?5, received = ?6, sent = ?7, read_messages = ?8,
-             read_sent = ?9 WHERE conversation = ?1 AND user = ?2",
+            "UPDATE members SET role = ?3, read = ?4, received = ?5, sent = ?6, read_messages = ?7, read_sent = ?8
+             WHERE conversation = ?1 AND user = ?2",
         )?;
         for (at, passed) in self.dirty_members.drain() {
             let Some(m) = self.members.get(&at) else { continue };
@@ -127,7 +128,7 @@ impl Rows {
                     at.0.0, at.1.0, role, since, read, received, sent, messages, own, until
                 ])?;
             } else {
-                update.execute(params![at.0.0, at.1.0, role, since, read, received, sent, messages, own])?;
+                update.execute(params![at.0.0, at.1.0, role, read, received, sent, messages, own])?;
             }
         }
         Ok(())

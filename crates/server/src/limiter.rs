@@ -80,6 +80,11 @@ impl Hold {
             refusal(wait)
         })
     }
+
+    /// What a write is told that is over another rate: it holds what follows just as well.
+    pub(crate) fn refuse(&mut self, over: Refusal) -> Refusal {
+        self.check(|| Err(over.clone())).err().unwrap_or(over)
+    }
 }
 
 /// The buckets of all users.

@@ -62,7 +62,13 @@ impl Live {
             return Err(End::Close(CloseCode::Policy));
         }
         if let Message::Text(text) = message {
-            let id = decode(text).map_or_else(|rejected| rejected.id, |frame| frame.id);
+            let (id, refusal) = match decode(text) {
+                Ok(Frame { id, command }) => match command.into() {
+                    Request::Change(change) if change.is_limited() => (id, self.hold.refuse(refusal)),
+                    _ => (id, refusal),
+                },
+                Err(rejected) => (rejected.id, refusal),
+            };
             self.reply(id, Err(refusal));
         }
         Ok(())

@@ -141,6 +141,33 @@ async fn a_flood_of_frames_is_told_and_then_cut() {
 }
 
 #[tokio::test]
+async fn a_send_refused_by_the_rate_of_frames_holds_what_was_sent_behind_it() {
+    let server = Server::start_with(|config| config.limits.frames_per_connection = 10).await;
+    let mut hand = server.by_hand_as("alice").await;
+    let send = |text: &str| format!(r#"{{"type":"send","id":"{text}","to":"@bob","text":"{text}"}}"#);
+    let mut stored = 0;
+    let wait = loop {
+        let told = hand.asks(&send("m1")).await;
+        if told["type"] == "error" {
+            break told["retry_after"].as_u64().expect("how long");
+        }
+        stored += 1;
+    };
+    assert!(stored >= 50, "only {stored}");
+    assert_eq!(wait, 1_000, "a frame fits the rate again in 100 ms, but a send must not pass the refused one");
+    // waits for: room in the rate of frames
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(hand.asks(r#"{"type":"ping"}"#).await["type"], "pong", "frames fit the rate again");
+    let behind = hand.asks(&send("m2")).await;
+    assert_eq!(behind["code"], "rate_limited", "{behind}");
+    let wait = behind["retry_after"].as_u64().expect("how long");
+    assert!(wait < 800, "it is not put off by asking: {wait}");
+    // waits for: the time that the server told
+    tokio::time::sleep(Duration::from_millis(wait)).await;
+    assert_eq!(hand.asks(&send("m3")).await["seq"], stored + 1);
+}
+
+#[tokio::test]
 async fn a_user_has_so_many_connections_and_no_more() {
     let server = Server::start_with(|config| config.limits.connections_per_user = 2).await;
     let first = server.connects("alice").await;

@@ -125,6 +125,10 @@ impl Live {
     }
 
     fn typing(&mut self, id: Option<CommandId>, target: &Target) {
+        if let Err(refusal) = self.services.limiter.check_typing(&self.user) {
+            self.services.metrics.dropped(Drop::RateLimit);
+            return self.reply(id, Err(refusal));
+        }
         let conversation = target.resolve(&self.user);
         let standing = self.services.store.standing(&self.user, conversation.clone());
         self.pending = Some(Box::new(Pending::Typing(id, conversation, standing)));
@@ -148,8 +152,10 @@ impl Live {
             Pending::Typing(id, conversation, standing) => {
                 let Poll::Ready(standing) = standing.as_mut().poll(cx) else { return Poll::Pending };
                 let answer = standing.map(|standing| {
-                    let (user, from) = (self.user.clone(), Some(self.outbox.clone()));
-                    self.services.router.typing(user, conversation.clone(), standing, from);
+                    if self.services.limiter.is_news(&self.user, conversation) {
+                        let (user, from) = (self.user.clone(), Some(self.outbox.clone()));
+                        self.services.router.typing(user, conversation.clone(), standing, from);
+                    }
                     OkBody::Done {}
                 });
                 (id.take(), answer)

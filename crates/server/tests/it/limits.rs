@@ -121,6 +121,43 @@ async fn over_http_cursors_count_as_well() {
 }
 
 #[tokio::test]
+async fn typing_has_a_rate_of_its_user_on_every_door() {
+    let server = Server::serves_with(|config| {
+        config.limits = Limits { sends_per_user: 2, ..Limits::default().without_rates() };
+    })
+    .await;
+    let token = server.token("alice", Duration::from_secs(60));
+    let mut alice = server.connects("alice").await;
+    let mut phone = server.connects("alice").await;
+    alice.says("@bob", "hi").await;
+    let typing = || json!({"conversation": "@bob"});
+    let mut obeyed = 0;
+    let started = Instant::now();
+    let failure = soon("it is refused", async {
+        loop {
+            let device = if obeyed % 2 == 0 { &mut alice } else { &mut phone };
+            match device.tries("typing", typing()).await {
+                Ok(_) => obeyed += 1,
+                Err(failure) => return failure,
+            }
+        }
+    })
+    .await;
+    assert!((10..=10 + 2 * (started.elapsed().as_secs() + 1)).contains(&obeyed), "{obeyed}");
+    assert_eq!(failure.code, ErrorCode::RateLimited);
+    assert!(failure.retry_after.is_some_and(|ms| (1..=500).contains(&ms)), "{failure:?}");
+    let refused = async || loop {
+        let answer = server.posts_as(&token, "typing", typing()).await;
+        if answer.status != 200 {
+            return answer;
+        }
+    };
+    let answer = soon("it is refused", refused()).await;
+    assert_eq!((answer.status, answer.code().as_str()), (429, "rate_limited"));
+    alice.says("@bob", "sends are counted apart").await;
+}
+
+#[tokio::test]
 async fn a_flood_of_frames_is_told_and_then_cut() {
     let server = Server::start_with(|config| config.limits.frames_per_connection = 5).await;
     let mut bob = server.connects("bob").await;

@@ -40,6 +40,9 @@ const REPLAY_AGAIN: Duration = Duration::from_secs(1);
 /// A token's end is looked at again after so long: timers do not reach as far as tokens may.
 const EXPIRY_CHECK: Duration = Duration::from_secs(3_600);
 
+/// When the time is looked at again though nothing is due.
+const NOTHING_DUE: Duration = Duration::from_secs(3_600);
+
 /// The state of a live session.
 pub(super) struct Live {
     pub(super) services: Arc<Services>,
@@ -55,8 +58,10 @@ pub(super) struct Live {
     key: UserKey,
     replay: Option<Box<Replay>>,
     expires: Option<Instant>,
-    /// When the client was heard last.
+    /// When the client was heard last, or could be heard again.
     heard: Instant,
+    /// Whether the client is listened to. While it is not, its silence means nothing.
+    reading: bool,
     /// When it was sent a ping that it has not answered.
     pinged: Option<Instant>,
     /// Since when nothing could be written.
@@ -93,6 +98,7 @@ impl Live {
             replay: None,
             expires,
             heard: now,
+            reading: true,
             pinged: None,
             stalled: None,
             closing: None,
@@ -144,7 +150,13 @@ impl Live {
             self.stalled = Some(Instant::now());
         }
         // All written is room enough; what frees any more of it wakes the task.
-        if self.has_room(State { bytes: if written { 0 } else { state.bytes }, ..state }) {
+        let reading = self.has_room(State { bytes: if written { 0 } else { state.bytes }, ..state });
+        if reading && !self.reading {
+            self.heard = Instant::now();
+            self.pinged = None;
+        }
+        self.reading = reading;
+        if reading {
             idle &= self.poll_read(cx, socket)?.is_pending();
         }
         Ok(if idle { Poll::Pending } else { Poll::Ready(()) })
@@ -255,6 +267,9 @@ impl Live {
             self.services.metrics.dropped(Drop::StalledConnection);
             return Err(End::Gone);
         }
+        if !self.reading {
+            return Ok(());
+        }
         if self.stalled.is_none() && self.pinged.is_some_and(|at| at + self.pong_timeout() <= now) {
             return cut(Drop::SilentConnection, CloseCode::Silent);
         }
@@ -279,6 +294,7 @@ impl Live {
     fn next_due(&self, now: Instant) -> Instant {
         let silence = match (self.stalled, self.pinged) {
             (Some(since), _) => since + STALL,
+            (None, _) if !self.reading => now + NOTHING_DUE,
             (None, Some(at)) => at + self.pong_timeout(),
             (None, None) => self.heard + self.ping_interval(),
         };

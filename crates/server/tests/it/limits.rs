@@ -191,7 +191,10 @@ async fn a_send_refused_by_the_rate_of_frames_holds_what_was_sent_behind_it() {
         stored += 1;
     };
     assert!(stored >= 50, "only {stored}");
-    assert_eq!(wait, 1_000, "a frame fits the rate again in 100 ms, but a send must not pass the refused one");
+    assert_eq!(
+        wait, 1_000,
+        "a frame fits the rate again in 100 ms, but a send must not pass the refused one"
+    );
     // waits for: room in the rate of frames
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(hand.asks(r#"{"type":"ping"}"#).await["type"], "pong", "frames fit the rate again");

@@ -101,20 +101,6 @@ async fn unread_counts_the_messages_of_others_only() {
 }
 
 #[tokio::test]
-async fn nobody_moves_a_cursor_where_they_are_not() {
-    let server = Server::start().await;
-    let mut alice = server.connects("alice").await;
-    let mut eve = server.connects("eve").await;
-    alice.says("@bob", "hi").await;
-    for command in ["read", "received"] {
-        let fields = json!({"conversation": "@alice:bob", "upto": 1});
-        assert_eq!(eve.is_refused(command, fields).await, ErrorCode::NotFound);
-    }
-    assert_eq!(eve.is_refused("typing", json!({"conversation": "@alice:bob"})).await, ErrorCode::NotFound);
-    alice.hears_nothing().await;
-}
-
-#[tokio::test]
 async fn typing_is_told_to_the_others_and_not_kept() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;

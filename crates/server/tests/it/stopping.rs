@@ -275,13 +275,6 @@ async fn a_connection_that_falls_silent_is_cut_and_one_that_answers_is_not() {
     .await;
 }
 
-/// While a lock on the database lasts, no write has an outcome.
-fn hold_up_writes(server: &Server) -> rusqlite::Connection {
-    let db = rusqlite::Connection::open(server.data().join("switchboard.db")).expect("the database");
-    db.execute_batch("BEGIN IMMEDIATE").expect("the lock");
-    db
-}
-
 #[tokio::test]
 async fn whoever_is_not_listened_to_is_not_taken_for_silent() {
     let server = Server::start_with(|config| {
@@ -295,7 +288,7 @@ async fn whoever_is_not_listened_to_is_not_taken_for_silent() {
     .await;
     let mut alice = Raw::connect(server.address()).await;
     alice.enters_as("alice").await;
-    let lock = hold_up_writes(&server);
+    let lock = server.holds_up_writes();
     let send = |text: &str| format!(r#"{{"type":"send","id":"{text}","to":"@bob","text":"{text}"}}"#);
     // The first waits for its outcome, and nothing is read behind it.
     alice.says(&send("one")).await;

@@ -46,7 +46,8 @@ pub struct Limits {
     /// limit.
     pub sends_per_user: u32,
     /// Frames of any kind a second of one connection, pings included, with a burst of five seconds'
-    /// worth. Beyond: the error `rate_limited`; still going on a second later: close 1008. 0 is no limit.
+    /// worth. Beyond: the error `rate_limited`; still going on a second later, or after fifty seconds' worth: close
+    /// 1008. 0 is no limit.
     pub frames_per_connection: u32,
     /// Most commands of one connection that may wait for their answer. Beyond: the server reads on
     /// only when one is answered.

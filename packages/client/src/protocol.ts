@@ -139,7 +139,8 @@ export type Limits = {
   sends_per_user: number;
   /**
    * Frames of any kind a second of one connection, pings included, with a burst of five seconds'
-   * worth. Beyond: the error `rate_limited`; still going on a second later: close 1008. 0 is no limit.
+   * worth. Beyond: the error `rate_limited`; still going on a second later, or after fifty seconds' worth: close
+   * 1008. 0 is no limit.
    */
   frames_per_connection: number;
   /**

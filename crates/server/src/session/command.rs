@@ -7,7 +7,7 @@ use switchboard_protocol::reply::{OkBody, Reply};
 use switchboard_protocol::{CloseCode, CommandId, ConversationId, ErrorCode, Frame, Target, UserId, decode};
 use tokio::time::Instant;
 
-use super::live::Live;
+use super::live::{Flood, Live};
 use super::socket::End;
 use crate::frame::{self, Message};
 use crate::intake;
@@ -18,6 +18,10 @@ use crate::store::{Acquaintance, Answer, Change, Request, Standing, Submission};
 
 /// How long a client may go on over the rate of frames after it was told to wait.
 const FLOOD: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Seconds' worth of frames over the rate that a client may have sent before it reads that it is to wait. Somebody who
+/// reads slowly is mostly not listened to, so the time alone would let them go on for long.
+const FLOOD_SECONDS: u32 = 50;
 
 /// A command whose answer is on its way from the store.
 pub(super) enum Pending {
@@ -55,9 +59,10 @@ impl Live {
         self.services.metrics.dropped(Drop::RateLimit);
         let now = Instant::now();
         // Even in a flood a frame fits the rate now and then, so only a quiet time is its end.
-        let since = self.flooding.filter(|(_, last)| now - *last <= FLOOD).map_or(now, |(since, _)| since);
-        self.flooding = Some((since, now));
-        if now - since > FLOOD {
+        let flood = self.flooding.take().filter(|flood| now - flood.last <= FLOOD);
+        let Flood { since, frames, .. } = flood.unwrap_or(Flood { since: now, last: now, frames: 0 });
+        self.flooding = Some(Flood { since, last: now, frames: frames + 1 });
+        if now - since > FLOOD || frames / FLOOD_SECONDS >= self.services.limits.frames_per_connection {
             self.reply(None, Err(refusal));
             return Err(End::Close(CloseCode::Policy));
         }

@@ -42,10 +42,12 @@ pub struct Limits {
     /// Sends a second of one connection, with a burst of five seconds' worth. `send`, and whatever
     /// else stores. Beyond: the error `rate_limited`. 0 is no limit.
     pub sends_per_connection: u32,
-    /// The same for all connections of one user together. 0 is no limit.
+    /// The same for all connections of one user together; `typing` is counted apart, at the same rate. 0 is no
+    /// limit.
     pub sends_per_user: u32,
     /// Frames of any kind a second of one connection, pings included, with a burst of five seconds'
-    /// worth. Beyond: the error `rate_limited`; still going on a second later: close 1008. 0 is no limit.
+    /// worth. Beyond: the error `rate_limited`; still going on a second later, or after fifty seconds' worth: close
+    /// 1008. 0 is no limit.
     pub frames_per_connection: u32,
     /// Most commands of one connection that may wait for their answer. Beyond: the server reads on
     /// only when one is answered.

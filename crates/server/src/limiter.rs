@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
-use switchboard_protocol::{Limits, UserId};
+use switchboard_protocol::{ConversationId, Limits, UserId};
 use tokio::time::Instant;
 
 use crate::refusal::Refusal;
@@ -19,6 +19,10 @@ pub(crate) const SWEEP: Duration = Duration::from_secs(60);
 /// How long nothing of a connection is stored after a write was over a rate: what the client had sent behind it comes
 /// within that time, and must not be stored before it.
 const HOLD: Duration = Duration::from_secs(1);
+
+/// How long nobody is told again that somebody is typing: the signal lasts 5 s, so a repeat within one says nothing, and
+/// each is copied to every member.
+const TYPING: Duration = Duration::from_secs(1);
 
 /// A rate a second; 0 is no limit.
 fn quota(rate: u32) -> Option<Quota> {
@@ -80,32 +84,61 @@ impl Hold {
             refusal(wait)
         })
     }
+
+    /// What a write is told that is over another rate: it holds what follows just as well.
+    pub(crate) fn refuse(&mut self, over: Refusal) -> Refusal {
+        self.check(|| Err(over.clone())).err().unwrap_or(over)
+    }
 }
 
 /// The buckets of all users.
 #[derive(Debug)]
-pub(crate) struct UserLimiter(Option<DefaultKeyedRateLimiter<UserId>>);
+pub(crate) struct UserLimiter {
+    sends: Option<DefaultKeyedRateLimiter<UserId>>,
+    /// Apart from `sends`: whoever types too much can still send.
+    typing: Option<DefaultKeyedRateLimiter<UserId>>,
+    /// Who has been told to be typing where. It is no rate, and holds for those who have none, too.
+    typists: DefaultKeyedRateLimiter<(UserId, ConversationId)>,
+}
 
 impl UserLimiter {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self(quota(limits.sends_per_user).map(RateLimiter::keyed))
+        let buckets = || quota(limits.sends_per_user).map(RateLimiter::keyed);
+        let once = Quota::with_period(TYPING).unwrap_or(Quota::per_second(NonZeroU32::MIN));
+        Self { sends: buckets(), typing: buckets(), typists: RateLimiter::keyed(once) }
     }
 
     /// Counts a command of `user`'s that stores, over whichever door.
     pub(crate) fn check_send(&self, user: &UserId) -> Result<(), Refusal> {
-        let Some(buckets) = &self.0 else { return Ok(()) };
-        buckets
-            .check_key(user)
-            .map_err(|not_until| refusal(not_until.wait_time_from(DefaultClock::default().now())))
+        check_user(self.sends.as_ref(), user)
+    }
+
+    /// Counts a `typing` of `user`'s, over whichever door.
+    pub(crate) fn check_typing(&self, user: &UserId) -> Result<(), Refusal> {
+        check_user(self.typing.as_ref(), user)
+    }
+
+    /// Whether others are to be told that `user` is typing, and have not just been.
+    pub(crate) fn is_news(&self, user: &UserId, conversation: &ConversationId) -> bool {
+        self.typists.check_key(&(user.clone(), conversation.clone())).is_ok()
     }
 
     /// Drops the buckets that are full again.
     pub(crate) fn sweep(&self) {
-        if let Some(buckets) = &self.0 {
+        for buckets in [&self.sends, &self.typing].into_iter().flatten() {
             buckets.retain_recent();
             buckets.shrink_to_fit();
         }
+        self.typists.retain_recent();
+        self.typists.shrink_to_fit();
     }
+}
+
+fn check_user(buckets: Option<&DefaultKeyedRateLimiter<UserId>>, user: &UserId) -> Result<(), Refusal> {
+    let Some(buckets) = buckets else { return Ok(()) };
+    buckets
+        .check_key(user)
+        .map_err(|not_until| refusal(not_until.wait_time_from(DefaultClock::default().now())))
 }
 
 #[cfg(test)]

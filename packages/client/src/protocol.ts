@@ -132,11 +132,15 @@ export type Limits = {
    * else stores. Beyond: the error `rate_limited`. 0 is no limit.
    */
   sends_per_connection: number;
-  /** The same for all connections of one user together. 0 is no limit. */
+  /**
+   * The same for all connections of one user together; `typing` is counted apart, at the same rate. 0 is no
+   * limit.
+   */
   sends_per_user: number;
   /**
    * Frames of any kind a second of one connection, pings included, with a burst of five seconds'
-   * worth. Beyond: the error `rate_limited`; still going on a second later: close 1008. 0 is no limit.
+   * worth. Beyond: the error `rate_limited`; still going on a second later, or after fifty seconds' worth: close
+   * 1008. 0 is no limit.
    */
   frames_per_connection: number;
   /**

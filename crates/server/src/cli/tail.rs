@@ -146,7 +146,8 @@ impl Tail {
         let summaries = all_conversations(client, welcome).await?;
         let heads: BTreeMap<_, _> = summaries.into_iter().map(|s| (s.conversation, s.head)).collect();
         let cursors = self.cursors.get_or_insert_default();
-        let mut behind = Vec::new();
+        // Somebody who was removed in the meantime sees up to the removal, though the conversation is not listed.
+        let mut behind: Vec<_> = cursors.keys().filter(|name| !heads.contains_key(*name)).cloned().collect();
         for (conversation, head) in &heads {
             if self.only.as_ref().is_some_and(|only| !only.contains(conversation)) {
                 continue;

@@ -1,7 +1,7 @@
 //! Taking connections: how many, how long a request may take to come, and the end.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -48,6 +48,15 @@ struct Places {
     all: AtomicU32,
     turned_away: AtomicU32,
     by_address: Mutex<FxHashMap<IpAddr, u32>>,
+}
+
+/// Whose connection it is, as far as an address tells: of IPv6 the network, since whoever has one has all the 2^64
+/// addresses in it (RFC 4291 section 2.5.1). An IPv4 address that is written as an IPv6 one is what it is.
+fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        v4 => v4,
+    }
 }
 
 /// A connection's place among all; free again when dropped.
@@ -106,7 +115,7 @@ pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>) {
         };
         // Small frames must not wait for each other (Nagle); without it they are merely later.
         let _ = stream.set_nodelay(true);
-        match places.take(peer.ip().to_canonical(), &services) {
+        match places.take(source(peer.ip()), &services) {
             Ok(place) => services.tasks.spawn(connection(stream, routes.clone(), place, services.clone())),
             Err(code) => turn_away(stream, code, &places, &services),
         }
@@ -172,4 +181,24 @@ fn full(code: ErrorCode) -> Response {
     let message = "too many connections; try again later";
     let refusal = Refusal { retry_after: Some(FULL_RETRY_MS), ..Refusal::new(code, message) };
     Problem::from(refusal).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_that_of_its_network_in_ipv6() {
+        for (one, other, same) in [
+            ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", true),
+            ("2001:db8:1:2::1", "2001:db8:1:3::1", false),
+            ("192.0.2.1", "::ffff:192.0.2.1", true),
+            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", false),
+            ("192.0.2.1", "192.0.2.2", false),
+            ("::1", "::2", true),
+        ] {
+            let of = |address: &str| source(address.parse().expect("an address"));
+            assert_eq!(of(one) == of(other), same, "{one} {other}");
+        }
+    }
 }

@@ -197,7 +197,7 @@ async fn obey(services: &Services, caller: Caller, command: Command) -> Result<A
     match Wish::from(command) {
         Wish::Change(change) => change_for(services, caller, change).await,
         Wish::Query(query) => services.store.query(&caller.user, query).await,
-        Wish::Typing(target) => typing(services, caller.user, &target).await,
+        Wish::Typing(target) => typing(services, caller, &target).await,
         Wish::Ping => Ok(OkBody::Done {}),
         Wish::Hello | Wish::Watch(_) => Err(Refusal::not_found()),
     }
@@ -217,9 +217,17 @@ async fn change_for(services: &Services, caller: Caller, change: Change) -> Resu
     answer.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
 }
 
-async fn typing(services: &Services, user: UserId, target: &Target) -> Result<Answer, Refusal> {
-    let conversation = target.resolve(&user);
-    let standing = services.store.standing(&user, conversation.clone()).await?;
-    services.router.typing(user, conversation, standing, None);
+async fn typing(services: &Services, caller: Caller, target: &Target) -> Result<Answer, Refusal> {
+    if !caller.back_end {
+        services
+            .limiter
+            .check_typing(&caller.user)
+            .inspect_err(|_| services.metrics.dropped(Drop::RateLimit))?;
+    }
+    let conversation = target.resolve(&caller.user);
+    let standing = services.store.standing(&caller.user, conversation.clone()).await?;
+    if services.limiter.is_news(&caller.user, &conversation) {
+        services.router.typing(caller.user, conversation, standing, None);
+    }
     Ok(OkBody::Done {})
 }

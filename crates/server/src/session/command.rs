@@ -7,7 +7,7 @@ use switchboard_protocol::reply::{OkBody, Reply};
 use switchboard_protocol::{CloseCode, CommandId, ConversationId, ErrorCode, Frame, Target, UserId, decode};
 use tokio::time::Instant;
 
-use super::live::Live;
+use super::live::{Flood, Live};
 use super::socket::End;
 use crate::frame::{self, Message};
 use crate::intake;
@@ -18,6 +18,10 @@ use crate::store::{Acquaintance, Answer, Change, Request, Standing, Submission};
 
 /// How long a client may go on over the rate of frames after it was told to wait.
 const FLOOD: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Seconds' worth of frames over the rate that a client may have sent before it reads that it is to wait. Somebody who
+/// reads slowly is mostly not listened to, so the time alone would let them go on for long.
+const FLOOD_SECONDS: u32 = 50;
 
 /// A command whose answer is on its way from the store.
 pub(super) enum Pending {
@@ -55,14 +59,21 @@ impl Live {
         self.services.metrics.dropped(Drop::RateLimit);
         let now = Instant::now();
         // Even in a flood a frame fits the rate now and then, so only a quiet time is its end.
-        let since = self.flooding.filter(|(_, last)| now - *last <= FLOOD).map_or(now, |(since, _)| since);
-        self.flooding = Some((since, now));
-        if now - since > FLOOD {
+        let flood = self.flooding.take().filter(|flood| now - flood.last <= FLOOD);
+        let Flood { since, frames, .. } = flood.unwrap_or(Flood { since: now, last: now, frames: 0 });
+        self.flooding = Some(Flood { since, last: now, frames: frames + 1 });
+        if now - since > FLOOD || frames / FLOOD_SECONDS >= self.services.limits.frames_per_connection {
             self.reply(None, Err(refusal));
             return Err(End::Close(CloseCode::Policy));
         }
         if let Message::Text(text) = message {
-            let id = decode(text).map_or_else(|rejected| rejected.id, |frame| frame.id);
+            let (id, refusal) = match decode(text) {
+                Ok(Frame { id, command }) => match command.into() {
+                    Request::Change(change) if change.is_limited() => (id, self.hold.refuse(refusal)),
+                    _ => (id, refusal),
+                },
+                Err(rejected) => (rejected.id, refusal),
+            };
             self.reply(id, Err(refusal));
         }
         Ok(())
@@ -119,6 +130,10 @@ impl Live {
     }
 
     fn typing(&mut self, id: Option<CommandId>, target: &Target) {
+        if let Err(refusal) = self.services.limiter.check_typing(&self.user) {
+            self.services.metrics.dropped(Drop::RateLimit);
+            return self.reply(id, Err(refusal));
+        }
         let conversation = target.resolve(&self.user);
         let standing = self.services.store.standing(&self.user, conversation.clone());
         self.pending = Some(Box::new(Pending::Typing(id, conversation, standing)));
@@ -142,8 +157,10 @@ impl Live {
             Pending::Typing(id, conversation, standing) => {
                 let Poll::Ready(standing) = standing.as_mut().poll(cx) else { return Poll::Pending };
                 let answer = standing.map(|standing| {
-                    let (user, from) = (self.user.clone(), Some(self.outbox.clone()));
-                    self.services.router.typing(user, conversation.clone(), standing, from);
+                    if self.services.limiter.is_news(&self.user, conversation) {
+                        let (user, from) = (self.user.clone(), Some(self.outbox.clone()));
+                        self.services.router.typing(user, conversation.clone(), standing, from);
+                    }
                     OkBody::Done {}
                 });
                 (id.take(), answer)

@@ -40,6 +40,9 @@ const REPLAY_AGAIN: Duration = Duration::from_secs(1);
 /// A token's end is looked at again after so long: timers do not reach as far as tokens may.
 const EXPIRY_CHECK: Duration = Duration::from_secs(3_600);
 
+/// When the time is looked at again though nothing is due.
+const NOTHING_DUE: Duration = Duration::from_secs(3_600);
+
 /// The state of a live session.
 pub(super) struct Live {
     pub(super) services: Arc<Services>,
@@ -49,14 +52,16 @@ pub(super) struct Live {
     pub(super) limiter: ConnectionLimiter,
     /// The one command whose answer is being read from the store.
     pub(super) pending: Option<Box<Pending>>,
-    /// Since when the rate of frames has been overrun again and again, and when it was last.
-    pub(super) flooding: Option<(Instant, Instant)>,
+    /// The rate of frames has been overrun, and there was no quiet since.
+    pub(super) flooding: Option<Flood>,
     pub(super) hold: Hold,
     key: UserKey,
     replay: Option<Box<Replay>>,
     expires: Option<Instant>,
-    /// When the client was heard last.
+    /// When the client was heard last, or could be heard again.
     heard: Instant,
+    /// Since when the client is not listened to. What it does not say meanwhile means nothing.
+    paused: Option<Instant>,
     /// When it was sent a ping that it has not answered.
     pinged: Option<Instant>,
     /// Since when nothing could be written.
@@ -64,6 +69,13 @@ pub(super) struct Live {
     /// With which code the connection is being closed, and since when.
     closing: Option<(CloseCode, Instant)>,
     timer: Pin<Box<Sleep>>,
+}
+
+/// Frames over the rate, again and again. Times while the client was not listened to are left out.
+pub(super) struct Flood {
+    pub(super) since: Instant,
+    pub(super) last: Instant,
+    pub(super) frames: u32,
 }
 
 /// A page of the log on its way.
@@ -93,6 +105,7 @@ impl Live {
             replay: None,
             expires,
             heard: now,
+            paused: None,
             pinged: None,
             stalled: None,
             closing: None,
@@ -145,9 +158,24 @@ impl Live {
         }
         // All written is room enough; what frees any more of it wakes the task.
         if self.has_room(State { bytes: if written { 0 } else { state.bytes }, ..state }) {
+            self.listen_again();
             idle &= self.poll_read(cx, socket)?.is_pending();
+        } else if self.paused.is_none() {
+            self.paused = Some(Instant::now());
         }
         Ok(if idle { Poll::Pending } else { Poll::Ready(()) })
+    }
+
+    /// The time in which the client was not listened to counts neither as its silence nor as its quiet.
+    fn listen_again(&mut self) {
+        let Some(paused) = self.paused.take() else { return };
+        let now = Instant::now();
+        self.heard = now;
+        self.pinged = None;
+        if let Some(flood) = &mut self.flooding {
+            flood.since += now - paused;
+            flood.last += now - paused;
+        }
     }
 
     /// Whether another command may be read: its reply will have to wait somewhere.
@@ -255,6 +283,9 @@ impl Live {
             self.services.metrics.dropped(Drop::StalledConnection);
             return Err(End::Gone);
         }
+        if self.paused.is_some() {
+            return Ok(());
+        }
         if self.stalled.is_none() && self.pinged.is_some_and(|at| at + self.pong_timeout() <= now) {
             return cut(Drop::SilentConnection, CloseCode::Silent);
         }
@@ -279,6 +310,7 @@ impl Live {
     fn next_due(&self, now: Instant) -> Instant {
         let silence = match (self.stalled, self.pinged) {
             (Some(since), _) => since + STALL,
+            (None, _) if self.paused.is_some() => now + NOTHING_DUE,
             (None, Some(at)) => at + self.pong_timeout(),
             (None, None) => self.heard + self.ping_interval(),
         };

@@ -5,13 +5,13 @@ use std::time::Duration;
 use serde_json::json;
 use switchboard::auth::Authenticator;
 use switchboard::clock::Clock;
-use switchboard::config::{AuthConfig, AuthKey, Config, Secret};
+use switchboard::config::{AuthConfig, AuthKey, Secret};
 use switchboard_client::ClientError;
 use switchboard_protocol::reply::Failure;
-use switchboard_protocol::{ErrorCode, Hello, Limits, Timestamp};
+use switchboard_protocol::{ErrorCode, Hello, Timestamp};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Raw, Server, user};
+use crate::support::{Server, user};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -87,35 +87,6 @@ async fn a_token_that_is_no_good_is_refused_on_every_door() {
     assert_eq!(believed.status, 401, "only a dev server believes a name");
     let mut bob = server.connects("bob").await;
     assert!(bob.conversations().await.is_empty(), "nothing was stored");
-}
-
-#[tokio::test]
-async fn a_token_that_expires_ends_its_connection_and_keeps_what_was_stored() {
-    // The server's clock stands, a few seconds before the token's end, so that this takes as long each time.
-    let clock = Clock::from_fn(|| Timestamp::from_millis(1_800_000_000_500));
-    let server = Server::serves_by(clock, |_| {}).await;
-    let short = server.token("alice", Duration::from_secs(4));
-    let mut alice = server.tries_to_connect(hello(short)).await.expect("welcome");
-    let mut lasting = server.connects("alice").await;
-    assert_eq!(alice.says_once("@bob", "k", "in time").await.seq, 1);
-    lasting.hears("in time").await;
-    assert_eq!(alice.is_closed().await, Some(4401));
-    lasting.hears_nothing().await;
-    let again = lasting.says_once("@bob", "k", "in time").await;
-    assert_eq!((again.seq, again.duplicate), (1, true));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_never_pauses_does_not_outlive_its_token() {
-    let clock = Clock::from_fn(|| Timestamp::from_millis(1_800_000_000_500));
-    let settings = |config: &mut Config| config.limits = Limits::default().without_rates();
-    let server = Server::serves_by(clock, settings).await;
-    let short = server.token("alice", Duration::from_secs(2));
-    let mut alice = Raw::connect(server.address()).await;
-    alice.shakes_hands().await;
-    alice.says(&json!({"type": "hello", "token": short}).to_string()).await;
-    assert_eq!(alice.next().await.json()["type"], "welcome");
-    assert_eq!(alice.floods(r#"{"type":"ping"}"#).await, 4401);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
-use crate::support::{soon, user};
+use crate::support::{Person, soon, user};
 
 const SECRET: &str = "a secret of the tests that is long enough";
 
@@ -105,9 +106,12 @@ struct Served {
 
 impl Served {
     async fn dev(data: &Path) -> Self {
+        Self::dev_at("127.0.0.1:0", data).await
+    }
+
+    async fn dev_at(address: &str, data: &Path) -> Self {
         let data = data.to_str().expect("UTF-8");
-        let mut running =
-            Running::start(&mut switchboard(&["dev", "--listen", "127.0.0.1:0", "--data", data]));
+        let mut running = Running::start(&mut switchboard(&["dev", "--listen", address, "--data", data]));
         let first = running.prints().await;
         let address = first.strip_prefix("listening on http://").expect(&first).to_owned();
         let greeting = running.prints_until("  curl").await;
@@ -118,11 +122,16 @@ impl Served {
         format!("ws://{}/v1/ws", self.address)
     }
 
+    /// Somebody connects.
+    async fn connects(&self, name: &str) -> Person {
+        let hello = Hello { token: None, user: Some(user(name)), device: None, cursors: Default::default() };
+        let (client, welcome) = soon("welcome", Client::connect(&self.url(), hello)).await.expect("welcome");
+        Person::new(client, welcome)
+    }
+
     /// How many messages a user sees in the room of the beginning, and the head of its log.
     async fn general(&self) -> (usize, u64) {
-        let hello = Hello { token: None, user: Some(user("bob")), device: None, cursors: Default::default() };
-        let (client, welcome) = soon("welcome", Client::connect(&self.url(), hello)).await.expect("welcome");
-        let mut bob = crate::support::Person::new(client, welcome);
+        let mut bob = self.connects("bob").await;
         let head = bob.summary("#general").await.head.0;
         (bob.history("#general").await.len(), head)
     }
@@ -235,6 +244,49 @@ async fn tail_comes_back_after_a_restart_and_prints_everything_once() {
         let event = tail.prints_json().await;
         assert_eq!((&event["seq"], &event["text"]), (&json!(seq), &json!(text)));
     }
+}
+
+#[tokio::test]
+async fn tail_prints_what_came_before_a_removal_that_it_was_away_for() {
+    let data = TempDir::new().expect("a directory");
+    let server = Served::dev(data.path()).await;
+    let (url, address) = (server.url(), server.address.clone());
+    let mut alice = server.connects("alice").await;
+    alice.makes_room("ops", &["bob"]).await;
+    let mut tail = Running::start(&mut switchboard(&["tail", "--json", "--user", "bob", "--url", &url]));
+    // It is there once it prints what is said.
+    alice.submits("send", json!({"to": "#ops", "key": "first", "text": "two"})).await;
+    let known = async {
+        loop {
+            tokio::select! {
+                event = tail.prints_json() => return event,
+                // waits for: the next try, in case it was not there yet
+                () = tokio::time::sleep(Duration::from_millis(100)) => { alice.says("#ops", "again").await; }
+            }
+        }
+    };
+    let known = soon("tail is there", known).await["seq"].as_u64().expect("a seq");
+    alice.client.close().await;
+    assert_eq!(server.running.terminates().await, Some(0));
+
+    // At another address, so that tail does not find it yet.
+    let elsewhere = Served::dev(data.path()).await;
+    let mut alice = elsewhere.connects("alice").await;
+    let last = alice.says("#ops", "last").await;
+    alice.does("remove", json!({"conversation": "#ops", "user": "bob"})).await;
+    alice.says("#ops", "without bob").await;
+    alice.client.close().await;
+    assert_eq!(elsewhere.running.terminates().await, Some(0));
+
+    let again = Served::dev_at(&address, data.path()).await;
+    for seq in known + 1..=last + 1 {
+        let event = tail.prints_json().await;
+        let kind = if seq > last { "remove" } else { "message" };
+        assert_eq!((&event["seq"], &event["type"]), (&json!(seq), &json!(kind)));
+    }
+    let mut alice = again.connects("alice").await;
+    alice.says("@bob", "elsewhere").await;
+    assert_eq!(tail.prints_json().await["text"], "elsewhere", "nothing of what bob may not see");
 }
 
 /// A server that says what it is told to, for as long as its tasks are kept: every connection is welcomed,

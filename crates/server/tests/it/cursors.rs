@@ -3,6 +3,7 @@
 use serde_json::json;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ErrorCode, Seq, Signal};
+use tokio::time::Instant;
 
 use crate::support::{Person, Server, conversation, user};
 
@@ -100,20 +101,6 @@ async fn unread_counts_the_messages_of_others_only() {
 }
 
 #[tokio::test]
-async fn nobody_moves_a_cursor_where_they_are_not() {
-    let server = Server::start().await;
-    let mut alice = server.connects("alice").await;
-    let mut eve = server.connects("eve").await;
-    alice.says("@bob", "hi").await;
-    for command in ["read", "received"] {
-        let fields = json!({"conversation": "@alice:bob", "upto": 1});
-        assert_eq!(eve.is_refused(command, fields).await, ErrorCode::NotFound);
-    }
-    assert_eq!(eve.is_refused("typing", json!({"conversation": "@alice:bob"})).await, ErrorCode::NotFound);
-    alice.hears_nothing().await;
-}
-
-#[tokio::test]
 async fn typing_is_told_to_the_others_and_not_kept() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
@@ -128,6 +115,34 @@ async fn typing_is_told_to_the_others_and_not_kept() {
     assert_eq!(phone.notices().await, typing("bob"));
     bob.hears_nothing().await;
     assert_eq!(alice.log("#general").await.len(), 1);
+}
+
+#[tokio::test]
+async fn whoever_types_on_and_on_is_told_of_once_a_second() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    alice.makes_room("general", &["bob"]).await;
+    alice.says("@bob", "hi").await;
+    let mut bob = server.connects("bob").await;
+    let mut phone = server.connects("bob").await;
+    let started = Instant::now();
+    for _ in 0..25 {
+        for device in [&mut bob, &mut phone] {
+            device.does("typing", json!({"conversation": "#general"})).await;
+        }
+        server.posts("typing", json!({"as": "bob", "conversation": "#general"})).await.ok();
+    }
+    let seconds = started.elapsed().as_secs();
+    bob.does("typing", json!({"conversation": "@alice"})).await;
+    let (mut told, mut elsewhere) = (0, false);
+    while !elsewhere {
+        match alice.notices().await {
+            Signal::Typing { conversation, .. } if conversation.is_room() => told += 1,
+            other => elsewhere = matches!(other, Signal::Typing { .. }),
+        }
+    }
+    assert!((1..=seconds + 1).contains(&told), "told {told} times in {seconds} s");
+    alice.hears_nothing().await;
 }
 
 #[tokio::test]

@@ -2,11 +2,13 @@
 
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::task::JoinSet;
 
-use crate::support::{Process, Raw};
+use crate::support::{CROWD, Process, Raw, crowd, room_for_a_crowd};
 
-const CONNECTIONS: usize = 10_000;
+const CONNECTIONS: usize = CROWD;
+
+/// Connections before what is measured: whatever is made once, at first use, is no cost of a connection.
+const FIRST: usize = 50;
 
 /// Conversations of each user.
 const CONVERSATIONS: usize = 10;
@@ -16,12 +18,6 @@ const MEMBERS: usize = 1_000;
 
 /// The bound of the contract, in bytes a connection.
 const MOST: u64 = 8 * 1024;
-
-/// Connections that are made at once.
-const AT_ONCE: usize = 50;
-
-/// Files of the test itself, and of those that run beside it.
-const OTHER_FILES: u64 = 1_000;
 
 fn name(number: usize) -> String {
     format!("user{number}")
@@ -42,34 +38,21 @@ async fn make_rooms(server: &Process) {
 
 /// Connects these users.
 async fn connect(server: &Process, users: std::ops::Range<usize>) -> Vec<Raw> {
-    let mut connections = Vec::with_capacity(users.len());
-    for first in users.clone().step_by(AT_ONCE) {
-        let mut connecting = JoinSet::new();
-        let address = server.address();
-        for number in first..users.end.min(first + AT_ONCE) {
-            connecting.spawn(async move {
-                let mut raw = Raw::connect(address).await;
-                raw.enters_as(&name(number)).await;
-                raw
-            });
-        }
-        connections.extend(connecting.join_all().await);
-    }
-    connections
+    crowd(users, server.address(), |address, number| async move {
+        let mut raw = Raw::connect(address).await;
+        raw.enters_as(&name(number)).await;
+        raw
+    })
+    .await
 }
 
 #[tokio::test]
 async fn ten_thousand_idle_connections_cost_at_most_8_kb_each() {
-    let files = rlimit::increase_nofile_limit(u64::MAX).expect("a limit of files");
-    assert!(
-        files >= CONNECTIONS as u64 + OTHER_FILES,
-        "{files} open files are too few for this test; raise the hard limit (ulimit -Hn)"
-    );
+    let _room = room_for_a_crowd().await;
     let data = TempDir::new().expect("a directory");
     let server = Process::start(data.path()).await;
     make_rooms(&server).await;
-    // Whatever is made once, at first use, is no cost of a connection.
-    drop(connect(&server, 0..AT_ONCE).await);
+    drop(connect(&server, 0..FIRST).await);
     let before = server.resident();
 
     let connections = connect(&server, 0..CONNECTIONS).await;

@@ -7,7 +7,7 @@ use switchboard_protocol::reply::{Ok as OkFrame, OkBody, Reply, ServerFrame};
 use switchboard_protocol::{ErrorCode, Seq};
 use tokio::task::JoinSet;
 
-use crate::support::{Person, Server, Stored, command, conversation, text_of};
+use crate::support::{Person, Server, command, conversation};
 
 /// Writes many messages without waiting for each, and then for all.
 async fn says_many(person: &mut Person, to: &str, texts: impl Iterator<Item = String>) {
@@ -66,41 +66,6 @@ async fn every_conversation_is_resumed_from_its_own_cursor() {
         alice.says(room, "live").await;
         assert_eq!(bob.hears("live").await.seq, Seq(7), "{room}");
     }
-}
-
-#[tokio::test]
-async fn a_message_said_again_with_its_key_is_stored_once() {
-    let mut server = Server::start().await;
-    let stored = |duplicate| Stored { conversation: "@alice:bob".to_owned(), seq: 2, duplicate };
-    let mut alice = server.connects("alice").await;
-    alice.says("@bob", "another").await;
-    assert_eq!(alice.says_once("@bob", "k1", "hi").await, stored(false));
-    assert_eq!(alice.says_once("@bob", "k1", "hi").await, stored(true), "on the same connection");
-
-    let mut phone = server.connects("alice").await;
-    assert_eq!(phone.says_once("@alice:bob", "k1", "hi").await, stored(true), "from another device");
-    drop((alice, phone));
-    let retry = json!({"as": "alice", "to": "@bob", "key": "k1", "text": "hi"});
-    assert_eq!(server.posts("send", retry).await.ok()["duplicate"], true, "over HTTP");
-    server.restart().await;
-    let mut alice = server.connects("alice").await;
-    assert_eq!(alice.says_once("@bob", "k1", "hi").await, stored(true), "after a restart");
-
-    for other in [
-        json!({"to": "@bob", "key": "k1", "text": "ho"}),
-        json!({"to": "@carol", "key": "k1", "text": "hi"}),
-        json!({"to": "@bob", "key": "k1", "text": "hi", "reply_to": 1}),
-        json!({"to": "@bob", "key": "k1", "text": "hi", "data": {}}),
-        json!({"to": "#nowhere", "key": "k1", "text": "hi"}),
-    ] {
-        assert_eq!(alice.is_refused("send", other).await, ErrorCode::KeyConflict);
-    }
-    let mut bob = server.connects("bob").await;
-    let first_of_bob = Stored { conversation: "@alice:bob".to_owned(), seq: 3, duplicate: false };
-    assert_eq!(bob.says_once("@alice", "k1", "hi").await, first_of_bob, "a key is its sender's own");
-    let texts: Vec<_> =
-        alice.log("@bob").await.iter().filter_map(|e| text_of(e).map(str::to_owned)).collect();
-    assert_eq!(texts, ["another", "hi", "hi"]);
 }
 
 #[tokio::test]
@@ -212,40 +177,6 @@ async fn after_a_gap_the_log_is_paged_and_what_follows_is_live() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_cannot_be_is_told_and_the_others_are_followed() {
-    let server = Server::start().await;
-    let mut alice = server.connects("alice").await;
-    let mut carol = server.connects("carol").await;
-    carol.makes_room("secret", &[]).await;
-    alice.makes_room("a", &["bob"]).await;
-    alice.makes_room("b", &["bob"]).await;
-    alice.says("#b", "hi").await;
-    let cursors = [("#a", 2), ("#b", 1), ("#nowhere", 0), ("#secret", 0), ("@alice:carol", 0)];
-    let mut bob = server.resumes("bob", &cursors).await;
-    let mut told = Vec::new();
-    for _ in 0..4 {
-        let Reply::Error(failure) = bob.is_told().await else { panic!("no error") };
-        told.push((failure.conversation.expect("which").to_string(), failure.code, failure.message));
-    }
-    let codes: Vec<_> = told.iter().map(|(name, code, _)| (name.as_str(), *code)).collect();
-    assert_eq!(
-        codes,
-        [
-            ("#a", ErrorCode::BadCursor),
-            ("#nowhere", ErrorCode::NotFound),
-            ("#secret", ErrorCode::NotFound),
-            ("@alice:carol", ErrorCode::NotFound),
-        ]
-    );
-    assert_eq!(told[1].2, told[2].2, "not there and not allowed look the same");
-    bob.hears("hi").await;
-    alice.says("#a", "live all the same").await;
-    bob.hears("live all the same").await;
-    carol.says("#secret", "psst").await;
-    bob.hears_nothing().await;
-}
-
-#[tokio::test]
 async fn who_comes_in_while_they_connect_hears_everything_from_then_on() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
@@ -307,25 +238,4 @@ async fn somebody_who_left_resumes_up_to_the_leaving() {
     let mut ahead = server.resumes("bob", &[("#general", 4)]).await;
     let told = ahead.is_told().await;
     assert!(matches!(&told, Reply::Error(failure) if failure.code == ErrorCode::BadCursor), "{told:?}");
-}
-
-#[tokio::test]
-async fn two_connections_of_one_device_both_work() {
-    let server = Server::start().await;
-    let mut alice = server.connects("alice").await;
-    alice.says("@bob", "one").await;
-    let hello = || {
-        let mut hello = server.hello("bob", &[("@alice:bob", 0)]);
-        hello.device = Some("laptop".parse().expect("a device"));
-        hello
-    };
-    let mut first = server.tries_to_connect(hello()).await.expect("welcome");
-    let mut second = server.tries_to_connect(hello()).await.expect("welcome");
-    assert_ne!(first.welcome.connection, second.welcome.connection);
-    alice.says("@bob", "two").await;
-    for connection in [&mut first, &mut second] {
-        connection.hears("one").await;
-        connection.hears("two").await;
-        connection.hears_nothing().await;
-    }
 }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::raw::{CLOSE, FIN, frame};
+use crate::support::raw::{CLOSE, FIN, PING, PONG, frame};
 use crate::support::{Person, Process, Raw, Server, command, eventually, soon};
 
 const RESTART: u16 = 1012;
@@ -273,4 +273,44 @@ async fn a_connection_that_falls_silent_is_cut_and_one_that_answers_is_not() {
         assert_eq!(bob.next().await.close_code(), 4408);
     })
     .await;
+}
+
+#[tokio::test]
+async fn whoever_is_not_listened_to_is_not_taken_for_silent() {
+    let server = Server::start_with(|config| {
+        config.limits = Limits {
+            ping_interval: 100,
+            pong_timeout: 200,
+            in_flight: 1,
+            ..Limits::default().without_rates()
+        };
+    })
+    .await;
+    let mut alice = Raw::connect(server.address()).await;
+    alice.enters_as("alice").await;
+    let lock = server.holds_up_writes();
+    let send = |text: &str| format!(r#"{{"type":"send","id":"{text}","to":"@bob","text":"{text}"}}"#);
+    // The first waits for its outcome, and nothing is read behind it.
+    alice.says(&send("one")).await;
+    alice.says(&send("two")).await;
+    // waits for: several times as long as silence is borne
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    drop(lock);
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        let next = alice.next().await;
+        match next.opcode {
+            PING => alice.writes(frame(FIN | PONG, &next.payload)).await,
+            _ => told.push(next.json()["id"].as_str().expect("an answer").to_owned()),
+        }
+    }
+    assert_eq!(told, ["one", "two"]);
+    // It is listened to again, so its silence is noticed again.
+    let code = loop {
+        let next = alice.next().await;
+        if next.opcode != PING {
+            break next.close_code();
+        }
+    };
+    assert_eq!(code, 4408);
 }

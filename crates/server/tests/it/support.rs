@@ -1,6 +1,7 @@
 //! The words that the tests speak in: a server that starts and stops, people who connect and talk.
 
 mod answer;
+mod crowd;
 mod disk;
 mod hand;
 mod person;
@@ -24,6 +25,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 pub(crate) use self::answer::Answer;
+pub(crate) use self::crowd::{CROWD, crowd, room_for_a_crowd};
 pub(crate) use self::disk::FailingDisk;
 pub(crate) use self::hand::{Hand, timeless};
 pub(crate) use self::person::{Person, Stored, command, text_of};
@@ -258,6 +260,13 @@ impl Server {
         let welcome = hand.hears().await;
         assert!(welcome.starts_with(r#"{"type":"welcome""#), "{welcome}");
         hand
+    }
+
+    /// Until this is dropped no write has an outcome, of this server or another on its data.
+    pub(crate) fn holds_up_writes(&self) -> rusqlite::Connection {
+        let db = rusqlite::Connection::open(self.data().join("switchboard.db")).expect("the database");
+        db.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+        db
     }
 
     /// Asks for a page.

@@ -14,7 +14,8 @@ pub(crate) struct Hand {
 }
 
 impl Hand {
-    pub(super) async fn open(url: &str) -> Self {
+    /// Opens one.
+    pub(crate) async fn open(url: &str) -> Self {
         let (socket, _) = soon("a WebSocket", connect_async(url)).await.expect("a WebSocket");
         Self { socket }
     }

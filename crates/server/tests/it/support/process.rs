@@ -3,44 +3,68 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use rlimit::Resource;
+use switchboard::auth::Authenticator;
+use switchboard::config::{AuthConfig, AuthKey, Secret};
 use switchboard_client::Client;
 use switchboard_protocol::Hello;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use super::{Person, conversation, soon, user};
+use super::{Answer, Person, SECRET, conversation, soon, user};
 
 /// What a shell does before it becomes the server: a write beyond the limit of a file's size is then an
 /// error, as it is on a full disk, and not the end of the process.
 const UNHARMED_BY_FULL_DISKS: &str = r#"trap "" XFSZ; exec "$0" "$@""#;
 
-/// A `dev` server that runs by itself. It is killed when this is dropped.
+/// A server that runs by itself. It is killed when this is dropped.
 pub(crate) struct Process {
     child: Child,
     address: SocketAddr,
+    /// What makes tokens, where it asks for them.
+    mint: Option<Authenticator>,
     /// What it prints; closed, the next line would end it.
     _output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Process {
-    /// Starts it on the data in a directory.
+    /// Starts a `dev` server on the data in a directory.
     pub(crate) async fn start(data: &Path) -> Self {
         Self::start_with(data, &[]).await
     }
 
     /// The same with other settings, by the names of their environment variables.
     pub(crate) async fn start_with(data: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::run("dev", data, settings, Stdio::null(), None).await
+    }
+
+    /// A production server, whose log goes somewhere.
+    pub(crate) async fn serves(data: &Path, settings: &[(&str, &str)], log: Stdio) -> Self {
+        let key = AuthKey::Secret(Secret::new(SECRET).expect("long enough"));
+        let auth = AuthConfig { key: Some(key), ..AuthConfig::default() };
+        let settings = [&[("SWITCHBOARD_AUTH_SECRET", SECRET)], settings].concat();
+        let mint = Authenticator::new(&auth).expect("a secret");
+        Self::run("serve", data, &settings, log, Some(mint)).await
+    }
+
+    async fn run(
+        mode: &str,
+        data: &Path,
+        settings: &[(&str, &str)],
+        log: Stdio,
+        mint: Option<Authenticator>,
+    ) -> Self {
         let mut command = Command::new("sh");
         command
             .args(["-c", UNHARMED_BY_FULL_DISKS, env!("CARGO_BIN_EXE_switchboard")])
-            .args(["dev", "--listen", "127.0.0.1:0", "--data"])
+            .args([mode, "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .kill_on_drop(true);
         let mut child = command.spawn().expect("the program starts");
         let mut output = BufReader::new(child.stdout.take().expect("its output")).lines();
@@ -48,7 +72,19 @@ impl Process {
         let line = line.expect("it says where it listens; is the data directory usable?");
         let address = line.strip_prefix("listening on http://").and_then(|address| address.parse().ok());
         let address = address.unwrap_or_else(|| panic!("no address in {line:?}"));
-        Self { child, address, _output: output }
+        Self { child, address, mint, _output: output }
+    }
+
+    /// A token for somebody, of a production server.
+    pub(crate) fn token(&self, name: &str) -> String {
+        let mint = self.mint.as_ref().expect("it asks for tokens");
+        mint.mint(&user(name), Duration::from_secs(3_600)).expect("a token")
+    }
+
+    /// Asks for a page.
+    pub(crate) async fn gets(&self, path: &str) -> Answer {
+        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+        soon("an answer over HTTP", Answer::of(http.get(format!("http://{}{path}", self.address)))).await
     }
 
     /// Where it listens.
@@ -85,6 +121,13 @@ impl Process {
         kilobytes * 1024
     }
 
+    /// How many times it has read from files.
+    pub(crate) fn file_reads(&self) -> u64 {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.pid())).expect("Linux tells");
+        let count = io.lines().find_map(|line| line.strip_prefix("syscr: ")).expect("syscr");
+        count.parse().expect("a number")
+    }
+
     /// From now on it can write no file beyond so many bytes; with [`rlimit::INFINITY`] it can again.
     pub(crate) fn limit_files(&self, bytes: u64) {
         let pid = i32::try_from(self.pid()).expect("a process id");
@@ -99,7 +142,9 @@ impl Process {
     /// Somebody connects who has read these conversations up to these events.
     pub(crate) async fn resumes(&self, name: &str, cursors: &[(&str, u64)]) -> Person {
         let cursors = cursors.iter().map(|(name, seq)| (conversation(name), switchboard_protocol::Seq(*seq)));
-        let hello = Hello { token: None, user: Some(user(name)), device: None, cursors: cursors.collect() };
+        let token = self.mint.as_ref().map(|_| self.token(name));
+        let named = token.is_none().then(|| user(name));
+        let hello = Hello { token, user: named, device: None, cursors: cursors.collect() };
         let url = format!("ws://{}/v1/ws", self.address);
         let (client, welcome) = soon("welcome", Client::connect(&url, hello)).await.expect("welcome");
         Person::new(client, welcome)

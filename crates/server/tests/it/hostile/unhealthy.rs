@@ -34,7 +34,7 @@ async fn is_unavailable(person: &mut Person, name: &str, fields: serde_json::Val
 }
 
 #[tokio::test]
-async fn on_a_full_disk_nothing_is_acknowledged_and_reading_goes_on() {
+async fn hostile_28_on_a_full_disk_nothing_is_acknowledged_and_reading_goes_on() {
     let data = TempDir::new().expect("a directory");
     let server = Process::start(data.path()).await;
     let mut alice = server.connects("alice").await;
@@ -78,7 +78,7 @@ async fn on_a_full_disk_nothing_is_acknowledged_and_reading_goes_on() {
 }
 
 #[tokio::test]
-async fn of_many_sends_into_a_disk_that_fills_up_those_are_stored_that_were_acknowledged() {
+async fn hostile_28_of_many_sends_into_a_disk_that_fills_up_those_are_stored_that_were_acknowledged() {
     const SENDS: u64 = 500;
     /// Bytes that the log still takes: room for some of the batches.
     const ROOM: u64 = 200_000;

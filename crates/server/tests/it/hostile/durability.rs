@@ -186,7 +186,7 @@ fn audit(senders: &mut [Sender], logs: &HashMap<String, Vec<Event>>) {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_outlives_a_kill_in_the_middle_of_64_senders() {
+async fn hostile_28_what_was_acknowledged_outlives_a_kill_in_the_middle_of_64_senders() {
     let data = TempDir::new().expect("a directory");
     let mut senders: Vec<_> = (0..SENDERS).map(Sender::new).collect();
     let server = Process::start(data.path()).await;

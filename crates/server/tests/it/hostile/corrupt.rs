@@ -69,7 +69,7 @@ fn check_log(log: &[Event]) {
 }
 
 #[tokio::test]
-async fn a_poisoned_row_is_told_as_unreadable_and_blocks_nobody() {
+async fn hostile_29_a_poisoned_row_is_told_as_unreadable_and_blocks_nobody() {
     let server = poisoned().await;
     let mut bob = server.connects("bob").await;
     check_log(&bob.log("#r").await);
@@ -97,7 +97,7 @@ async fn a_poisoned_row_is_told_as_unreadable_and_blocks_nobody() {
 }
 
 #[tokio::test]
-async fn a_room_with_a_poisoned_row_goes_on() {
+async fn hostile_29_a_room_with_a_poisoned_row_goes_on() {
     let server = poisoned().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
@@ -114,7 +114,7 @@ async fn a_room_with_a_poisoned_row_goes_on() {
 }
 
 #[tokio::test]
-async fn a_damaged_count_does_not_end_the_writer() {
+async fn hostile_29_a_damaged_count_does_not_end_the_writer() {
     let mut server = Server::start().await;
     let mut alice = server.connects("alice").await;
     alice.makes_room("r", &["bob", "carol"]).await;

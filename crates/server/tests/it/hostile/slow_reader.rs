@@ -62,7 +62,7 @@ async fn flow(writer: &mut Person, listener: &mut Person, numbers: std::ops::Ran
 }
 
 #[tokio::test]
-async fn a_reader_that_stops_is_a_burden_to_nobody_and_gets_everything_in_the_end() {
+async fn hostile_23_a_reader_that_stops_is_a_burden_to_nobody_and_gets_everything_in_the_end() {
     let data = TempDir::new().expect("a directory");
     let server = Process::start(data.path()).await;
     let mut writer = server.connects("alice").await;

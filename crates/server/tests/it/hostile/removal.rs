@@ -62,7 +62,7 @@ impl Removed {
 }
 
 #[tokio::test]
-async fn on_the_socket_everything_is_refused_and_nothing_is_heard() {
+async fn hostile_16_on_the_socket_everything_is_refused_and_nothing_is_heard() {
     let Removed { server, mut alice, mut bob } = Removed::new().await;
     let missing = bob.tries("sync", json!({"conversation": "#nowhere"})).await.expect_err("nowhere");
     for (command, fields) in attempts() {
@@ -82,7 +82,7 @@ async fn on_the_socket_everything_is_refused_and_nothing_is_heard() {
 }
 
 #[tokio::test]
-async fn over_http_everything_is_refused() {
+async fn hostile_16_over_http_everything_is_refused() {
     let Removed { server, mut alice, .. } = Removed::new().await;
     for (command, mut fields) in attempts() {
         fields["as"] = json!("bob");
@@ -97,7 +97,7 @@ async fn over_http_everything_is_refused() {
 }
 
 #[tokio::test]
-async fn the_log_and_the_history_end_with_the_removal() {
+async fn hostile_17_the_log_and_the_history_end_with_the_removal() {
     let Removed { server, mut alice, mut bob } = Removed::new().await;
     alice.does("edit", json!({"conversation": "#ops", "target": 2, "text": "two, changed"})).await;
     alice.does("react", json!({"conversation": "#ops", "target": 2, "emoji": "👍"})).await;
@@ -190,7 +190,7 @@ async fn whoever_comes_back_after_long_is_told_the_gap() {
 }
 
 #[tokio::test]
-async fn a_message_that_races_with_the_removal_is_stored_before_it_or_not_at_all() {
+async fn hostile_16_a_message_that_races_with_the_removal_is_stored_before_it_or_not_at_all() {
     const MESSAGES: usize = 50;
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Answer, Hand, Server};
+use crate::support::{Answer, Hand, Raw, Server};
 
 /// A command, its fields as text, the code of the error and the field at fault.
 type Case = (&'static str, String, &'static str, Option<&'static str>);
@@ -165,7 +165,7 @@ fn assert_problem(answer: &Answer, code: &str, field: Option<&str>, said: &str) 
 }
 
 #[tokio::test]
-async fn over_the_socket_bad_fields_are_named_and_the_connection_stays() {
+async fn hostile_14_over_the_socket_bad_fields_are_named_and_the_connection_stays() {
     let unmoved = Unmoved::new().await;
     let mut alice = unmoved.server.by_hand_as("alice").await;
     for (n, (command, fields, code, field)) in bad_fields().into_iter().chain(bad_content()).enumerate() {
@@ -182,7 +182,7 @@ async fn over_the_socket_bad_fields_are_named_and_the_connection_stays() {
 }
 
 #[tokio::test]
-async fn over_http_bad_fields_are_named() {
+async fn hostile_14_over_http_bad_fields_are_named() {
     let unmoved = Unmoved::new().await;
     let token = unmoved.server.token("alice", std::time::Duration::from_secs(60));
     for (command, fields, code, field) in bad_fields().into_iter().chain(bad_content()) {
@@ -199,7 +199,7 @@ async fn posts(server: &Server, token: &str, command: &str, body: impl Into<reqw
 }
 
 #[tokio::test]
-async fn over_the_socket_what_is_no_command_is_told() {
+async fn hostile_14_over_the_socket_what_is_no_command_is_told() {
     let unmoved = Unmoved::new().await;
     let mut alice = unmoved.server.by_hand_as("alice").await;
     for frame in bad_frames() {
@@ -230,7 +230,7 @@ async fn over_the_socket_what_is_no_command_is_told() {
 }
 
 #[tokio::test]
-async fn over_http_what_is_no_command_is_told() {
+async fn hostile_14_over_http_what_is_no_command_is_told() {
     let unmoved = Unmoved::new().await;
     let server = &unmoved.server;
     let token = server.token("alice", std::time::Duration::from_secs(60));
@@ -266,7 +266,7 @@ async fn greets(server: &Server, frame: Message) -> (Option<Value>, u16) {
 }
 
 #[tokio::test]
-async fn whoever_does_not_begin_with_hello_is_cut() {
+async fn hostile_04_whoever_does_not_begin_with_hello_is_cut() {
     let unmoved = Unmoved::new().await;
     let server = &unmoved.server;
     for (frame, code, close) in [
@@ -295,8 +295,54 @@ async fn whoever_does_not_begin_with_hello_is_cut() {
 }
 
 #[tokio::test]
-async fn whoever_says_nothing_is_cut() {
+async fn hostile_03_whoever_says_nothing_is_cut() {
     let server = Server::start_with(|config| config.limits.hello_timeout = 50).await;
     let mut hand = server.by_hand().await;
     assert_eq!(hand.last_words().await, (None, 4408));
+}
+
+#[tokio::test]
+async fn hostile_14_json_that_is_meant_to_hurt_is_a_typed_error() {
+    let server = Server::start().await;
+    let mut raw = Raw::connect(server.address()).await;
+    raw.enters_as("alice").await;
+    let deep = |open: &str, close: &str| {
+        format!(
+            r#"{{"type":"send","to":"@bob","data":{{"a":{}1{}}}}}"#,
+            open.repeat(10_000),
+            close.repeat(10_000)
+        )
+    };
+    for text in [deep("[", "]"), deep("{\"a\":", ""), "[".repeat(60_000), "{\"type\":".repeat(6_000)] {
+        let (code, _) = raw.is_refused(&text).await;
+        assert!(["bad_frame", "bad_field"].contains(&code.as_str()), "{code}");
+    }
+    for (fields, field) in [
+        (r#""to":"@bob","text":"a","text":"b""#, "text"),
+        (r#""to":"@bob","data":{"a":1,"a":2}"#, "data"),
+        (r#""to":"@bob","data":{"a":"x\u0000y"}"#, "data.a"),
+        (r#""to":"@bob","text":"x\u0000y""#, "text"),
+        (r#""to":"@bob","text":"hi","reply_to":18446744073709551616"#, "reply_to"),
+        (r#""to":"@bob","text":"hi","reply_to":1.5"#, "reply_to"),
+        (r#""to":"@bob","text":"hi","unknown":1"#, "unknown"),
+        // What the server says of a message is not the client's to say.
+        (r#""to":"@bob","text":"hi","from":"bob""#, "from"),
+        (r#""to":"@bob","text":"hi","seq":7"#, "seq"),
+        (r#""to":"@bob","text":"hi","at":"2000-01-01T00:00:00.000Z""#, "at"),
+        (r#""to":"@bob","text":"hi","conversation":"@bob:carol""#, "conversation"),
+        (r#""to":"@bob:carol""#, "text"),
+    ] {
+        let refused = raw.is_refused(&format!(r#"{{"type":"send",{fields}}}"#)).await;
+        assert_eq!(refused, ("bad_field".to_owned(), Some(field.to_owned())), "{fields}");
+    }
+    for fields in [r#""data":{"a":1e999}"#, r#""text":"\ud800""#, r#""data":{"a":"\udc00x"}"#] {
+        let (code, _) = raw.is_refused(&format!(r#"{{"type":"send","to":"@bob",{fields}}}"#)).await;
+        assert!(["bad_frame", "bad_field"].contains(&code.as_str()), "{fields}: {code}");
+    }
+    let (code, field) = raw.is_refused(r#"{"type":"ping","id":18446744073709551616}"#).await;
+    assert_eq!((code.as_str(), field.as_deref()), ("bad_field", Some("id")));
+    raw.goes_on().await;
+    let mut alice = server.connects("alice").await;
+    assert!(alice.conversations().await.is_empty(), "nothing of it was stored");
+    assert_eq!(alice.stores("send", json!({"to": "@bob", "text": "hi"})).await.seq, 1);
 }

@@ -36,7 +36,7 @@ async fn closes(server: &Server, bytes: &[u8], code: u16, what: &str) {
 }
 
 #[tokio::test]
-async fn a_length_beyond_the_limit_is_refused_before_its_bytes_come() {
+async fn hostile_07_a_length_beyond_the_limit_is_refused_before_its_bytes_come() {
     let server = Server::start().await;
     for len in [(1 << 63) - 1, u64::MAX, 1 << 32, u64::from(Limits::default().frame) + 1] {
         closes(&server, &head(FIN | TEXT, len), TOO_BIG, &len.to_string()).await;
@@ -48,7 +48,7 @@ async fn a_length_beyond_the_limit_is_refused_before_its_bytes_come() {
 }
 
 #[tokio::test]
-async fn one_byte_over_the_limit_is_too_many_in_fragments_too() {
+async fn hostile_08_one_byte_over_the_limit_is_too_many_in_fragments_too() {
     let server = Server::start().await;
     let most = Limits::default().frame as usize;
     let full = vec![b' '; most];
@@ -65,7 +65,7 @@ async fn one_byte_over_the_limit_is_too_many_in_fragments_too() {
 }
 
 #[tokio::test]
-async fn a_million_fragments_are_cut_by_their_number() {
+async fn hostile_09_a_million_fragments_are_cut_by_their_number() {
     let server = Server::start().await;
     for payload in ["", "x"] {
         let mut raw = alice(&server).await;
@@ -86,7 +86,7 @@ async fn a_million_fragments_are_cut_by_their_number() {
 }
 
 #[tokio::test]
-async fn broken_framing_is_a_protocol_error() {
+async fn hostile_11_broken_framing_is_a_protocol_error() {
     let server = Server::start().await;
     let ping = br#"{"type":"ping"}"#;
     let mut unmasked = vec![FIN | TEXT, 15];
@@ -118,7 +118,7 @@ async fn broken_framing_is_a_protocol_error() {
 }
 
 #[tokio::test]
-async fn text_that_is_not_utf8_is_refused_wherever_it_is_cut() {
+async fn hostile_12_text_that_is_not_utf8_is_refused_wherever_it_is_cut() {
     let server = Server::start().await;
     let euro = "€".as_bytes();
     let halves = |second: &[u8]| [frame(TEXT, &euro[..2]), frame(FIN, second)].concat();
@@ -145,7 +145,7 @@ async fn text_that_is_not_utf8_is_refused_wherever_it_is_cut() {
 }
 
 #[tokio::test]
-async fn a_binary_frame_is_an_error_and_the_connection_stays() {
+async fn hostile_12_a_binary_frame_is_an_error_and_the_connection_stays() {
     let server = Server::start().await;
     let mut raw = alice(&server).await;
     for bytes in [&b"\xFF\x00"[..], br#"{"type":"ping"}"#, b""] {
@@ -191,7 +191,7 @@ async fn what_was_said_before_a_close_is_answered_before_it() {
 }
 
 #[tokio::test]
-async fn a_flood_of_pings_counts_against_the_rate() {
+async fn hostile_13_a_flood_of_pings_counts_against_the_rate() {
     let server = Server::start_with(|config| config.limits.frames_per_connection = 20).await;
     for opcode in [PING, PONG] {
         let mut raw = alice(&server).await;
@@ -216,7 +216,7 @@ async fn a_flood_of_pings_counts_against_the_rate() {
 }
 
 #[tokio::test]
-async fn pongs_do_not_pile_up_for_somebody_who_does_not_read() {
+async fn hostile_13_pongs_do_not_pile_up_for_somebody_who_does_not_read() {
     const PINGS: u32 = 200_000;
     let server = Server::start().await;
     let mut raw = Raw::connect_with_buffer(server.address(), 4_096).await;

@@ -1,0 +1,192 @@
+//! What is around the server fails: its clock, its disk, itself.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use serde_json::json;
+use switchboard::clock::Clock;
+use switchboard_protocol::{ErrorCode, Timestamp};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::support::{Process, Raw, Server, crowd, text_of};
+
+#[tokio::test]
+async fn hostile_28_the_clock_an_hour_back_neither_stops_the_server_nor_turns_times_around() {
+    let ahead = Arc::new(AtomicI64::new(0));
+    let added = ahead.clone();
+    let now = move || Clock::system().now().as_millis() + added.load(Ordering::Relaxed);
+    let clock = Clock::from_fn(move || Timestamp::from_millis(now()));
+    let mut server = Server::serves_by(clock, |_| {}).await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    alice.says("@bob", "before").await;
+    bob.hears("before").await;
+    ahead.store(-3_600_000, Ordering::Relaxed);
+    alice.says("@bob", "an hour earlier").await;
+    bob.hears("an hour earlier").await;
+    server.restart().await;
+    let mut alice = server.connects("alice").await;
+    assert_eq!(alice.says_once("@bob", "k", "after a restart").await.seq, 3);
+    assert!(alice.says_once("@bob", "k", "after a restart").await.duplicate);
+    let log = alice.log("@bob").await;
+    assert!(log.is_sorted_by_key(|event| event.at), "{log:?}");
+    assert_eq!(log.len(), 3);
+}
+
+/// Makes fsync fail for as long as a file is there: a disk that breaks cannot be had otherwise.
+const BROKEN_DISK: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static int broken(void) {
+    const char *sign = getenv("DISK_IS_BROKEN");
+    return sign && access(sign, F_OK) == 0;
+}
+
+static int sync_by(const char *name, int file) {
+    if (broken()) {
+        errno = EIO;
+        return -1;
+    }
+    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
+    return real(file);
+}
+
+int fsync(int file) { return sync_by("fsync", file); }
+int fdatasync(int file) { return sync_by("fdatasync", file); }
+"#;
+
+/// Compiles it; SQLite needs a C compiler, too.
+async fn broken_disk(directory: &Path) -> PathBuf {
+    let (source, library) = (directory.join("disk.c"), directory.join("disk.so"));
+    std::fs::write(&source, BROKEN_DISK).expect("written");
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    let mut compile = Command::new(compiler);
+    compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl");
+    assert!(compile.status().await.expect("a C compiler").success());
+    library
+}
+
+#[tokio::test]
+async fn hostile_28_after_a_failed_fsync_nothing_is_acknowledged_until_a_restart() {
+    let (data, elsewhere) = (TempDir::new().expect("a directory"), TempDir::new().expect("a directory"));
+    let library = broken_disk(elsewhere.path()).await;
+    let sign = elsewhere.path().join("broken");
+    let settings =
+        [("LD_PRELOAD", library.to_str().expect("UTF-8")), ("DISK_IS_BROKEN", sign.to_str().expect("UTF-8"))];
+    let server = Process::start_with(data.path(), &settings).await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    alice.says("@bob", "before").await;
+    bob.hears("before").await;
+    assert_eq!(server.gets("/readyz").await.status, 200);
+    std::fs::write(&sign, "").expect("written");
+    let send = || json!({"to": "@bob", "key": "k", "text": "hi"});
+    let failure = alice.tries("send", send()).await.expect_err("the disk is broken");
+    assert_eq!((failure.code, failure.retryable), (ErrorCode::Unavailable, true), "{failure:?}");
+    // The disk is well again, but what it dropped is not known.
+    std::fs::remove_file(&sign).expect("removed");
+    for _ in 0..3 {
+        assert_eq!(alice.is_refused("send", send()).await, ErrorCode::Unavailable);
+    }
+    assert_eq!(server.gets("/readyz").await.status, 503);
+    bob.hears_nothing().await;
+    assert_eq!(bob.log("@alice").await.len(), 1, "reading goes on");
+    let mut phone = server.resumes("bob", &[("@alice:bob", 0)]).await;
+    phone.hears("before").await;
+
+    server.dies().await;
+    let server = Process::start(data.path()).await;
+    let mut alice = server.connects("alice").await;
+    // What was refused may be there all the same: nothing is known of it but that it is there once.
+    assert_eq!(alice.says_once("@bob", "k", "hi").await.seq, 2);
+    let log = alice.log("@bob").await;
+    assert_eq!(log.iter().map(text_of).collect::<Vec<_>>(), [Some("before"), Some("hi")]);
+}
+
+/// Clients of a server that is restarted.
+const CLIENTS: usize = 2_000;
+
+/// Members of a room: as many as one `create` may name, with its creator.
+const MEMBERS: usize = 1_000;
+
+/// Rooms of each client.
+const ROOMS: usize = 3;
+
+/// Milliseconds over which clients are told to come back: the default of `reconnect_spread`.
+const SPREAD: u64 = 5_000;
+
+/// Reads of files that one client's coming back may cost, with [`ROOMS`] conversations of which two have news: 45 were
+/// measured, those included by which threads wake each other. They do not grow with the number of clients.
+const READS: u64 = 100;
+
+/// A room of a client's.
+fn room(client: usize, number: usize) -> String {
+    format!("room{}-{number}", client / MEMBERS)
+}
+
+#[tokio::test]
+async fn hostile_30_after_a_restart_clients_come_back_spread_out_and_each_costs_few_reads() {
+    let data = TempDir::new().expect("a directory");
+    let mut server = Process::start(data.path()).await;
+    for first in (0..CLIENTS).step_by(MEMBERS) {
+        let members: Vec<_> = (first + 1..first + MEMBERS).map(|client| format!("user{client}")).collect();
+        let mut creator = server.connects(&format!("user{first}")).await;
+        for number in 0..ROOMS {
+            creator.does("create", json!({"room": room(first, number), "members": members})).await;
+        }
+        creator.client.close().await;
+    }
+    let clients = crowd(0..CLIENTS, server.address(), |address, client| async move {
+        let mut raw = Raw::connect(address).await;
+        raw.enters_as(&format!("user{client}")).await;
+        raw
+    })
+    .await;
+    server.signal("TERM").await;
+    let mut slices = [0; 10];
+    for mut client in clients {
+        let bye = client.next().await.json();
+        assert_eq!(bye["type"], "bye", "{bye}");
+        let retry_after = bye["retry_after"].as_u64().expect("a time");
+        assert!(retry_after < SPREAD, "{retry_after}");
+        slices[usize::try_from(retry_after * 10 / SPREAD).expect("one of ten")] += 1;
+        assert_eq!(client.next().await.close_code(), 1012);
+    }
+    assert_eq!(server.ends().await.code(), Some(0));
+    let fair = CLIENTS / 10;
+    assert!(slices.iter().all(|slice| (fair / 2..fair * 2).contains(slice)), "{slices:?}");
+
+    let server = Process::start(data.path()).await;
+    for first in (0..CLIENTS).step_by(MEMBERS) {
+        let mut creator = server.connects(&format!("user{first}")).await;
+        for number in [0, 2] {
+            creator.says(&format!("#{}", room(first, number)), "you were away").await;
+        }
+        creator.client.close().await;
+    }
+    let before = server.file_reads();
+    let come_back = |address, client| async move {
+        let mut raw = Raw::connect(address).await;
+        raw.shakes_hands().await;
+        let cursors: serde_json::Map<_, _> =
+            (0..ROOMS).map(|number| (format!("#{}", room(client, number)), json!(1))).collect();
+        let hello = json!({"type": "hello", "user": format!("user{client}"), "cursors": cursors});
+        raw.says(&hello.to_string()).await;
+        assert_eq!(raw.next().await.json()["type"], "welcome");
+        for _ in 0..2 {
+            assert_eq!(raw.next().await.json()["seq"], 2, "what came while they were away");
+        }
+        raw.goes_on().await;
+        raw
+    };
+    let back = crowd(0..CLIENTS, server.address(), come_back).await;
+    let each = (server.file_reads() - before) / back.len() as u64;
+    println!("a resume: {each} reads of files");
+    assert!(each <= READS, "{each} reads of files for one resume");
+}

@@ -1,0 +1,173 @@
+//! Handshakes and frames that no honest client sends: each is refused with the code of the contract, and
+//! the server goes on.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::support::raw::{FIN, PING, PONG, TEXT, frame, head};
+use crate::support::{Raw, Server};
+
+/// The bit of a frame that is compressed (RFC 7692 section 6).
+const RSV1: u8 = 0x40;
+
+/// The close code for whoever does not say hello in time.
+const SILENT: u16 = 4408;
+
+/// What the server gives a request's head: `HEAD_TIMEOUT` of its `http/accept.rs`.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The status of an answer.
+fn status(head: &str) -> u16 {
+    head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+}
+
+/// Writes the bytes, one after every such pause, until the server has had enough.
+async fn dribble(raw: &mut Raw, bytes: &[u8], pause: Duration) {
+    for byte in bytes {
+        // waits for: the next drop
+        tokio::time::sleep(pause).await;
+        if raw.tries_to_write([*byte]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn hostile_01_a_handshake_that_dribbles_or_never_comes_is_cut_and_accepting_goes_on() {
+    let server = Server::start().await;
+    let started = Instant::now();
+    let mut dribbling = Raw::connect(server.address()).await;
+    let mut silent = Raw::connect(server.address()).await;
+    server.connects("alice").await.says("@bob", "meanwhile").await;
+    let request = format!("{}\r\n", dribbling.handshake());
+    // A byte a second: the request would take minutes.
+    let ((), ()) = tokio::join!(
+        async {
+            tokio::select! {
+                () = dribble(&mut dribbling, request.as_bytes(), Duration::from_secs(1)) => {}
+                // waits for: more than the time that the server gives
+                () = tokio::time::sleep(HEAD_TIMEOUT + Duration::from_secs(2)) => {}
+            }
+            dribbling.ends().await;
+        },
+        async {
+            silent.is_cut().await;
+            let lasted = started.elapsed();
+            assert!(lasted >= HEAD_TIMEOUT - Duration::from_millis(100), "only {lasted:?}");
+        },
+    );
+    assert!(started.elapsed() < HEAD_TIMEOUT + Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn hostile_01_a_hello_that_dribbles_or_never_comes_is_cut() {
+    let server = Server::start_with(|config| config.limits.hello_timeout = 300).await;
+    let mut silent = Raw::connect(server.address()).await;
+    silent.shakes_hands().await;
+    let mut dribbling = Raw::connect(server.address()).await;
+    dribbling.shakes_hands().await;
+    let pause = Duration::from_millis(20);
+    dribble(&mut dribbling, &head(FIN | TEXT, 2_000)[..7], pause).await;
+    dribble(&mut dribbling, &[b'x'; 20], pause).await;
+    for raw in [&mut silent, &mut dribbling] {
+        assert_eq!(raw.is_closed().await, SILENT);
+    }
+    // Pings are answered, but do not stand in for a hello.
+    let mut pinging = Raw::connect(server.address()).await;
+    pinging.shakes_hands().await;
+    let code = loop {
+        let _ = pinging.tries_to_write(frame(FIN | PING, b"x")).await;
+        let next = pinging.next().await;
+        if next.opcode != PONG {
+            break next.close_code();
+        }
+    };
+    assert_eq!(code, SILENT);
+}
+
+#[tokio::test]
+async fn hostile_02_a_head_that_is_too_long_is_refused() {
+    let server = Server::start().await;
+    let many: String = (0..1_000).map(|n| format!("x-header-{n}: y\r\n")).collect();
+    let long = format!("x-header: {}\r\n", "y".repeat(64 * 1024));
+    let protocols = format!("Sec-WebSocket-Protocol: {}switchboard.v1\r\n", "p, ".repeat(20_000));
+    for headers in [many, long, protocols] {
+        let answer = Raw::connect(server.address()).await.asks_for_upgrade(&headers).await;
+        assert_eq!(status(&answer), 431, "{answer}");
+    }
+    let line = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(64 * 1024));
+    let mut raw = Raw::connect(server.address()).await;
+    let _ = raw.tries_to_write(line).await;
+    let answer = raw.head().await;
+    assert!([414, 431].contains(&status(&answer)), "{answer}");
+    // What is long, but not too long, is read: the protocol is found among many.
+    let protocols = format!("Sec-WebSocket-Protocol: {}switchboard.v1\r\n", "p, ".repeat(2_000));
+    let answer = Raw::connect(server.address()).await.asks_for_upgrade(&protocols).await;
+    assert_eq!(status(&answer), 101, "{answer}");
+    assert!(answer.to_ascii_lowercase().contains("sec-websocket-protocol: switchboard.v1\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn hostile_05_a_foreign_page_gets_no_socket() {
+    let server =
+        Server::start_with(|config| config.allowed_origins = vec!["https://chat.example".to_owned()]).await;
+    let own = format!("http://{}", server.address());
+    for (origin, wanted) in [
+        (Some("https://evil.example"), 403),
+        (Some("https://chat.example.evil.example"), 403),
+        (Some("http://chat.example"), 403),
+        (Some("null"), 403),
+        (Some(""), 403),
+        (Some("https://chat.example"), 101),
+        (Some(own.as_str()), 101),
+        (None, 101),
+    ] {
+        let header = origin.map_or_else(String::new, |origin| format!("Origin: {origin}\r\n"));
+        let answer = Raw::connect(server.address()).await.asks_for_upgrade(&header).await;
+        assert_eq!(status(&answer), wanted, "{origin:?}: {answer}");
+        let request = server.asks("POST", "/v1/ping").json(&json!({"as": "alice"}));
+        let request = if let Some(origin) = origin { request.header("origin", origin) } else { request };
+        let answer = server.request(request).await;
+        assert_eq!(answer.status, if wanted == 101 { 200 } else { wanted }, "{origin:?}: {answer:?}");
+        if wanted == 403 {
+            assert_eq!(answer.code(), "forbidden");
+        }
+    }
+}
+
+#[tokio::test]
+async fn hostile_06_a_token_in_the_address_is_refused_and_not_repeated() {
+    let server = Server::serves().await;
+    let token = server.token("alice", Duration::from_secs(60));
+    for name in ["token", "access_token", "Authorization", "jwt"] {
+        let mut raw = Raw::connect(server.address()).await;
+        let request = raw.handshake().replace("/v1/ws", &format!("/v1/ws?{name}={token}"));
+        raw.writes(format!("{request}\r\n")).await;
+        let answer = raw.head().await;
+        assert_eq!(status(&answer), 401, "{answer}");
+        let answer = server.gets(&format!("/v1/ws?{name}={token}")).await;
+        assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"));
+        assert!(!answer.text.contains(&token), "{answer:?}");
+    }
+    for path in ["/v1/ws?v=1&jwt=", "/v1/ping?api_key=", "/?auth="] {
+        let answer = server.gets(&format!("{path}{token}")).await;
+        assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"), "{path}");
+        assert!(!answer.text.contains(&token), "{answer:?}");
+    }
+    assert!(!server.gets("/metrics").await.text.contains(&token));
+}
+
+#[tokio::test]
+async fn hostile_10_compression_is_not_negotiated() {
+    let server = Server::start().await;
+    let mut raw = Raw::connect(server.address()).await;
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+    let answer = raw.asks_for_upgrade(offer).await;
+    assert_eq!(status(&answer), 101, "{answer}");
+    assert!(!answer.to_ascii_lowercase().contains("sec-websocket-extensions"), "{answer}");
+    // Whoever compresses all the same is told that it is broken framing;
+    raw.writes(frame(FIN | RSV1 | TEXT, b"\xaa\x56\x2a")).await;
+    assert_eq!(raw.is_closed().await, 1002);
+}

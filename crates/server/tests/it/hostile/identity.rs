@@ -1,0 +1,350 @@
+//! Who somebody is, and what they may see and claim.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use switchboard::clock::Clock;
+use switchboard::config::Config;
+use switchboard_protocol::reply::{Failure, OkBody, Reply};
+use switchboard_protocol::{ErrorCode, Hello, Limits, Seq, Signal, Timestamp};
+use tokio::time::Instant;
+
+use crate::support::{Person, Raw, Server, Stored, text_of};
+
+fn hello(token: String) -> Hello {
+    Hello { token: Some(token), user: None, device: None, cursors: Default::default() }
+}
+
+#[tokio::test]
+async fn hostile_15_what_the_server_says_of_an_event_is_not_the_clients_to_say() {
+    let server = Server::start().await;
+    let mut alice = server.by_hand_as("alice").await;
+    alice.asks(r#"{"type":"send","to":"@bob","key":"k","text":"hi"}"#).await;
+    let commands = [
+        ("send", json!({"to": "@bob", "text": "forged"})),
+        ("edit", json!({"conversation": "@bob", "target": 1, "text": "forged"})),
+        ("delete", json!({"conversation": "@bob", "target": 1})),
+        ("react", json!({"conversation": "@bob", "target": 1, "emoji": "x"})),
+        ("read", json!({"conversation": "@bob", "upto": 1})),
+        ("typing", json!({"conversation": "@bob"})),
+        ("create", json!({"room": "forged"})),
+    ];
+    let claims = [
+        ("from", json!("bob")),
+        ("seq", json!(7)),
+        ("at", json!("2000-01-01T00:00:00.000Z")),
+        ("edited", json!({"seq": 1})),
+    ];
+    for (command, fields) in &commands {
+        for (name, value) in &claims {
+            let mut frame = fields.clone();
+            frame[name] = value.clone();
+            frame["as"] = json!("alice");
+            let answer = server.posts(command, frame.clone()).await;
+            assert_eq!((answer.status, answer.problem()["field"].as_str()), (400, Some(*name)), "{command}");
+            frame.as_object_mut().expect("an object").remove("as");
+            frame["type"] = json!(command);
+            let error = alice.asks(&frame.to_string()).await;
+            assert_eq!((error["code"].as_str(), error["field"].as_str()), (Some("bad_field"), Some(*name)));
+        }
+    }
+    alice.hears_nothing().await;
+    let mut bob = server.connects("bob").await;
+    let log = bob.log("@alice").await;
+    assert_eq!((log.len(), log[0].seq, log[0].from.as_str()), (1, Seq(1), "alice"));
+    assert!(log[0].at.as_millis() > Clock::system().now().as_millis() - 60_000, "{:?}", log[0].at);
+}
+
+/// Everything that one may ask of a conversation.
+fn questions(name: &str) -> Vec<(&'static str, Value)> {
+    let here = json!({"conversation": name});
+    vec![
+        ("send", json!({"to": name, "text": "psst"})),
+        ("edit", json!({"conversation": name, "target": 1, "text": "x"})),
+        ("delete", json!({"conversation": name, "target": 1})),
+        ("react", json!({"conversation": name, "target": 1, "emoji": "x"})),
+        ("sync", here.clone()),
+        ("sync", json!({"conversation": name, "after": 9_999})),
+        ("history", here.clone()),
+        ("members", here.clone()),
+        ("read", json!({"conversation": name, "upto": 1})),
+        ("received", json!({"conversation": name, "upto": 1})),
+        ("typing", here.clone()),
+        ("join", here.clone()),
+        ("leave", here),
+        ("invite", json!({"conversation": name, "user": "eve"})),
+        ("remove", json!({"conversation": name, "user": "alice"})),
+        ("role", json!({"conversation": name, "user": "eve", "role": "admin"})),
+        ("rename", json!({"conversation": name, "title": "mine"})),
+    ]
+}
+
+#[tokio::test]
+async fn hostile_17_a_stranger_is_told_the_same_of_what_is_there_and_of_what_is_not() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut eve = server.connects("eve").await;
+    alice.makes_room("secret", &["bob"]).await;
+    alice.says("@bob", "psst").await;
+    for (there, nowhere) in [("#secret", "#nowhere"), ("@alice:bob", "@carol:dave")] {
+        for ((command, of_there), (_, of_nowhere)) in questions(there).into_iter().zip(questions(nowhere)) {
+            let told = eve.tries(command, of_there.clone()).await.expect_err(command);
+            let wanted = eve.tries(command, of_nowhere.clone()).await.expect_err(command);
+            assert_eq!(told.code, ErrorCode::NotFound, "{command} {there}");
+            let words = |failure: &Failure| (failure.code, failure.message.clone(), failure.retry_after);
+            assert_eq!(words(&told), words(&wanted), "{command} {there}");
+            let answers = [of_there, of_nowhere].map(async |mut fields| {
+                fields["as"] = json!("eve");
+                let answer = server.posts(command, fields).await;
+                (answer.status, answer.text)
+            });
+            let [told, wanted] = answers;
+            assert_eq!(told.await, wanted.await, "{command} {there}");
+        }
+    }
+    assert!(eve.conversations().await.is_empty());
+    assert_eq!((alice.log("#secret").await.len(), alice.log("@bob").await.len()), (1, 1));
+    alice.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn hostile_18_the_name_of_a_connection_opens_nothing() {
+    let server = Server::start().await;
+    let bob = server.connects("bob").await;
+    let mut gone = server.connects("bob").await;
+    let (live, old) = (bob.welcome.connection.clone(), gone.welcome.connection.clone());
+    gone.client.close().await;
+    for name in [live.as_str(), &old, "00000000-0000-0000-0000-000000000000"] {
+        let mut hand = server.by_hand().await;
+        hand.says(&json!({"type": "hello", "user": "eve", "connection": name}).to_string()).await;
+        let (error, code) = hand.last_words().await;
+        let error = error.expect("an error");
+        assert_eq!(
+            (error["code"].as_str(), error["field"].as_str()),
+            (Some("bad_field"), Some("connection"))
+        );
+        assert_eq!(code, 1008);
+        let mut eve = server.by_hand_as("eve").await;
+        let error = eve.asks(&json!({"type": "sync", "conversation": name}).to_string()).await;
+        assert_eq!(error["code"], "bad_field", "{error}");
+    }
+}
+
+#[tokio::test]
+async fn hostile_18_a_cursor_that_cannot_be_is_told_and_the_others_are_followed() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut carol = server.connects("carol").await;
+    carol.makes_room("secret", &[]).await;
+    alice.makes_room("a", &["bob"]).await;
+    alice.makes_room("b", &["bob"]).await;
+    alice.says("#b", "hi").await;
+    let cursors = [("#a", 2), ("#b", 1), ("#nowhere", 0), ("#secret", 0), ("@alice:carol", 0)];
+    let mut bob = server.resumes("bob", &cursors).await;
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let Reply::Error(failure) = bob.is_told().await else { panic!("no error") };
+        told.push((failure.conversation.expect("which").to_string(), failure.code, failure.message));
+    }
+    let codes: Vec<_> = told.iter().map(|(name, code, _)| (name.as_str(), *code)).collect();
+    assert_eq!(
+        codes,
+        [
+            ("#a", ErrorCode::BadCursor),
+            ("#nowhere", ErrorCode::NotFound),
+            ("#secret", ErrorCode::NotFound),
+            ("@alice:carol", ErrorCode::NotFound),
+        ]
+    );
+    assert_eq!(told[1].2, told[2].2, "not there and not allowed look the same");
+    bob.hears("hi").await;
+    alice.says("#a", "live all the same").await;
+    bob.hears("live all the same").await;
+    carol.says("#secret", "psst").await;
+    bob.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn hostile_19_two_connections_of_one_device_both_work() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    alice.says("@bob", "one").await;
+    let hello = || {
+        let mut hello = server.hello("bob", &[("@alice:bob", 0)]);
+        hello.device = Some("laptop".parse().expect("a device"));
+        hello
+    };
+    let mut first = server.tries_to_connect(hello()).await.expect("welcome");
+    let mut second = server.tries_to_connect(hello()).await.expect("welcome");
+    assert_ne!(first.welcome.connection, second.welcome.connection);
+    alice.says("@bob", "two").await;
+    for connection in [&mut first, &mut second] {
+        connection.hears("one").await;
+        connection.hears("two").await;
+        connection.hears_nothing().await;
+    }
+}
+
+/// The system's clock, and how many milliseconds more have passed by it.
+fn clock_ahead() -> (Clock, Arc<AtomicI64>) {
+    let ahead = Arc::new(AtomicI64::new(0));
+    let added = ahead.clone();
+    let now = move || Clock::system().now().as_millis() + added.load(Ordering::Relaxed);
+    (Clock::from_fn(move || Timestamp::from_millis(now())), ahead)
+}
+
+#[tokio::test]
+async fn hostile_20_a_message_said_again_with_its_key_is_stored_once() {
+    let (clock, ahead) = clock_ahead();
+    let mut server = Server::start_by(clock, |_| {}).await;
+    let stored = |duplicate| Stored { conversation: "@alice:bob".to_owned(), seq: 2, duplicate };
+    let mut alice = server.connects("alice").await;
+    alice.says("@bob", "another").await;
+    assert_eq!(alice.says_once("@bob", "k1", "hi").await, stored(false));
+    assert_eq!(alice.says_once("@bob", "k1", "hi").await, stored(true), "on the same connection");
+    for (seconds, later) in [(1, "a second"), (180, "three minutes"), (30 * 24 * 3_600, "thirty days")] {
+        ahead.store(seconds * 1_000, Ordering::Relaxed);
+        assert_eq!(alice.says_once("@bob", "k1", "hi").await, stored(true), "{later} later");
+    }
+
+    let mut phone = server.connects("alice").await;
+    assert_eq!(phone.says_once("@alice:bob", "k1", "hi").await, stored(true), "from another device");
+    drop((alice, phone));
+    let retry = json!({"as": "alice", "to": "@bob", "key": "k1", "text": "hi"});
+    assert_eq!(server.posts("send", retry).await.ok()["duplicate"], true, "over HTTP");
+    server.restart().await;
+    let mut alice = server.connects("alice").await;
+    assert_eq!(alice.says_once("@bob", "k1", "hi").await, stored(true), "after a restart");
+
+    for other in [
+        json!({"to": "@bob", "key": "k1", "text": "ho"}),
+        json!({"to": "@carol", "key": "k1", "text": "hi"}),
+        json!({"to": "@bob", "key": "k1", "text": "hi", "reply_to": 1}),
+        json!({"to": "@bob", "key": "k1", "text": "hi", "data": {}}),
+        json!({"to": "#nowhere", "key": "k1", "text": "hi"}),
+    ] {
+        assert_eq!(alice.is_refused("send", other).await, ErrorCode::KeyConflict);
+    }
+    let mut bob = server.connects("bob").await;
+    let first_of_bob = Stored { conversation: "@alice:bob".to_owned(), seq: 3, duplicate: false };
+    assert_eq!(bob.says_once("@alice", "k1", "hi").await, first_of_bob, "a key is its sender's own");
+    let texts: Vec<_> =
+        alice.log("@bob").await.iter().filter_map(|e| text_of(e).map(str::to_owned)).collect();
+    assert_eq!(texts, ["another", "hi", "hi"]);
+}
+
+#[tokio::test]
+async fn hostile_21_a_forged_receipt_is_refused_or_moves_nothing() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    let mut eve = server.connects("eve").await;
+    for text in ["one", "two", "three"] {
+        alice.says("@bob", text).await;
+        bob.hears(text).await;
+    }
+    let receipt = |upto: u64| json!({"conversation": "@alice:bob", "upto": upto});
+    bob.does("read", receipt(2)).await;
+    let told = alice.notices().await;
+    assert!(matches!(told, Signal::Read { upto: Seq(2), .. }), "{told:?}");
+    for command in ["read", "received"] {
+        assert_eq!(eve.is_refused(command, receipt(1)).await, ErrorCode::NotFound, "of another conversation");
+        assert_eq!(bob.is_refused(command, receipt(4)).await, ErrorCode::BadCursor, "of the future");
+        let back = bob.does(command, receipt(1)).await;
+        assert!(matches!(back, OkBody::Cursor { upto: Seq(2), .. }), "backwards: {back:?}");
+        let answer =
+            server.posts(command, json!({"as": "eve", "conversation": "@alice:bob", "upto": 1})).await;
+        assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"));
+    }
+    assert_eq!(eve.is_refused("typing", json!({"conversation": "@alice:bob"})).await, ErrorCode::NotFound);
+    alice.hears_nothing().await;
+    let members = alice.members("@bob").await;
+    assert_eq!(members.iter().map(|m| (m.read, m.received)).collect::<Vec<_>>()[1], (Seq(2), Seq(2)));
+}
+
+#[tokio::test]
+async fn hostile_22_a_token_that_expires_ends_its_connection_and_keeps_what_was_stored() {
+    // The server's clock stands, a few seconds before the token's end, so that this takes as long each time.
+    let clock = Clock::from_fn(|| Timestamp::from_millis(1_800_000_000_500));
+    let server = Server::serves_by(clock, |_| {}).await;
+    let short = server.token("alice", Duration::from_secs(4));
+    let mut alice = server.tries_to_connect(hello(short)).await.expect("welcome");
+    let mut lasting = server.connects("alice").await;
+    assert_eq!(alice.says_once("@bob", "k", "in time").await.seq, 1);
+    lasting.hears("in time").await;
+    assert_eq!(alice.is_closed().await, Some(4401));
+    lasting.hears_nothing().await;
+    let again = lasting.says_once("@bob", "k", "in time").await;
+    assert_eq!((again.seq, again.duplicate), (1, true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_22_a_client_that_never_pauses_does_not_outlive_its_token() {
+    let clock = Clock::from_fn(|| Timestamp::from_millis(1_800_000_000_500));
+    let settings = |config: &mut Config| config.limits = Limits::default().without_rates();
+    let server = Server::serves_by(clock, settings).await;
+    let short = server.token("alice", Duration::from_secs(2));
+    let mut alice = Raw::connect(server.address()).await;
+    alice.shakes_hands().await;
+    alice.says(&json!({"type": "hello", "token": short}).to_string()).await;
+    assert_eq!(alice.next().await.json()["type"], "welcome");
+    assert_eq!(alice.floods(r#"{"type":"ping"}"#).await, 4401);
+}
+
+/// How long the answers to two questions take that are asked in turns: the median of each.
+async fn medians(person: &mut Person, questions: [(&str, Value); 2]) -> [Duration; 2] {
+    const TIMES: usize = 400;
+    let mut took = [Vec::with_capacity(TIMES), Vec::with_capacity(TIMES)];
+    for _ in 0..TIMES {
+        for ((name, fields), took) in questions.iter().zip(&mut took) {
+            let asked = Instant::now();
+            person.is_refused(name, fields.clone()).await;
+            took.push(asked.elapsed());
+        }
+    }
+    took.map(|mut took| {
+        took.sort_unstable();
+        took[TIMES / 2]
+    })
+}
+
+#[tokio::test]
+async fn hostile_26_what_is_there_takes_as_long_to_refuse_as_what_is_not() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut eve = server.connects("eve").await;
+    alice.makes_room("secret", &["bob"]).await;
+    for number in 0..200 {
+        alice.says("#secret", &number.to_string()).await;
+    }
+    for command in ["history", "send"] {
+        let question = |name: &str| match command {
+            "send" => json!({"to": name, "text": "hi"}),
+            _ => json!({"conversation": name}),
+        };
+        let asked = [(command, question("#secret")), (command, question("#nowhere"))];
+        let [there, nowhere] = medians(&mut eve, asked).await;
+        println!("{command}: {there:?} for what is there, {nowhere:?} for what is not");
+        let (less, more) = (there.min(nowhere), there.max(nowhere));
+        assert!(more < less * 3 / 2 + Duration::from_micros(100), "{command}: {there:?}, {nowhere:?}");
+    }
+}
+
+#[tokio::test]
+async fn hostile_26_invitations_have_a_rate() {
+    let server = Server::start_with(|config| config.limits.sends_per_connection = 2).await;
+    let mut eve = server.connects("eve").await;
+    eve.makes_room("spam", &[]).await;
+    let mut invited = 0;
+    let failure = loop {
+        match eve.tries("invite", json!({"conversation": "#spam", "user": format!("user{invited}")})).await {
+            Ok(_) => invited += 1,
+            Err(failure) => break failure,
+        }
+        assert!(invited < 100, "so many and no end");
+    };
+    assert_eq!(failure.code, ErrorCode::RateLimited);
+    assert!(failure.retry_after.is_some_and(|ms| ms >= 1_000), "{failure:?}");
+}

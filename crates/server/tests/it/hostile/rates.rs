@@ -1,0 +1,107 @@
+//! Floods: how fast, and how many, of a connection, of a user, of an address.
+
+use std::time::Duration;
+
+use serde_json::json;
+use switchboard_client::{Client, ClientError};
+use switchboard_protocol::{ErrorCode, Limits};
+
+use crate::limits::{hi, sends_until_refused};
+use crate::support::{Server, eventually};
+
+#[tokio::test]
+async fn hostile_24_a_user_who_sends_too_fast_is_told_so_on_every_connection_and_door() {
+    let server = Server::serves_with(|config| {
+        config.limits = Limits { sends_per_user: 2, ..Limits::default().without_rates() };
+    })
+    .await;
+    let mut alice = server.connects("alice").await;
+    let mut phone = server.connects("alice").await;
+    let (_, failure) = sends_until_refused(&mut [&mut alice, &mut phone], 2).await;
+    assert_eq!(failure.code, ErrorCode::RateLimited);
+    let token = server.token("alice", Duration::from_secs(60));
+    let answer = loop {
+        let answer = server.posts_as(&token, "send", hi()).await;
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    assert_eq!((answer.status, answer.code().as_str()), (429, "rate_limited"));
+    assert_eq!((answer.header("retry-after"), &answer.json()["retryable"]), ("1", &json!(true)));
+    assert!(answer.json()["retry_after"].as_u64().is_some_and(|ms| (1..=500).contains(&ms)), "{answer:?}");
+    let mut carol = server.connects("carol").await;
+    carol.does("send", hi()).await;
+}
+
+#[tokio::test]
+async fn hostile_24_a_flood_of_frames_is_told_and_then_cut() {
+    let server = Server::start_with(|config| config.limits.frames_per_connection = 5).await;
+    let mut bob = server.connects("bob").await;
+    let mut hand = server.by_hand_as("alice").await;
+    let mut pongs = 0;
+    let told = loop {
+        let told = hand.asks(r#"{"type":"ping","id":9}"#).await;
+        if told["type"] != "pong" {
+            break told;
+        }
+        pongs += 1;
+    };
+    assert!(pongs >= 25, "only {pongs}: five seconds' worth may come at once");
+    assert_eq!((&told["code"], &told["id"]), (&json!("rate_limited"), &json!(9)));
+    assert!(told["retry_after"].is_u64(), "{told}");
+    assert_eq!(hand.floods(r#"{"type":"ping"}"#).await, 1008);
+    bob.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn hostile_24_a_user_has_so_many_connections_and_no_more() {
+    let server = Server::start_with(|config| config.limits.connections_per_user = 2).await;
+    let first = server.connects("alice").await;
+    let mut second = server.connects("alice").await;
+    let mut third = server.by_hand().await;
+    third.says(r#"{"type":"hello","user":"alice"}"#).await;
+    let (error, code) = third.last_words().await;
+    let error = error.expect("an error");
+    assert_eq!((&error["code"], &error["retryable"], code), (&json!("rate_limited"), &json!(true), 1013));
+    assert!(error["retry_after"].is_u64(), "{error}");
+    server.connects("bob").await;
+    second.hears_nothing().await;
+    drop(first);
+    eventually("there is a place again", || {
+        Box::pin(async { server.tries_to_connect(server.hello("alice", &[])).await.ok() })
+    })
+    .await;
+}
+
+/// The status with which a WebSocket is refused.
+async fn refused_with(server: &Server) -> Option<u16> {
+    match Client::open(&server.url()).await {
+        Err(ClientError::Handshake { status, .. }) => Some(status),
+        Err(other) => panic!("{other}"),
+        Ok(_) => None,
+    }
+}
+
+#[tokio::test]
+async fn hostile_03_an_address_has_so_many_connections_and_no_more() {
+    let server = Server::start_with(|config| config.limits.connections_per_address = 2).await;
+    let alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    assert_eq!(refused_with(&server).await, Some(429));
+    let answer = server.gets("/livez").await;
+    assert_eq!((answer.status, answer.code().as_str()), (429, "rate_limited"));
+    bob.hears_nothing().await;
+    drop(alice);
+    eventually("there is a place again", || async { refused_with(&server).await.is_none().then_some(()) })
+        .await;
+}
+
+#[tokio::test]
+async fn hostile_03_a_server_has_so_many_connections_and_no_more() {
+    let server = Server::start_with(|config| config.limits.connections = 1).await;
+    let alice = server.connects("alice").await;
+    assert_eq!(refused_with(&server).await, Some(503));
+    drop(alice);
+    eventually("there is a place again", || async { refused_with(&server).await.is_none().then_some(()) })
+        .await;
+}

@@ -1,0 +1,68 @@
+//! What is said in confidence is in no log, no metric and no error text.
+
+use std::process::Stdio;
+
+use serde_json::json;
+use switchboard::auth::ApiKey;
+use switchboard::store::keys;
+use switchboard_client::ClientError;
+use tempfile::TempDir;
+
+use crate::support::{Hand, Process, Raw};
+
+#[tokio::test]
+async fn hostile_06_tokens_keys_and_texts_are_in_no_log_and_no_metric() {
+    let data = TempDir::new().expect("a directory");
+    let log = data.path().join("log");
+    let file = std::fs::File::create(&log).expect("a file");
+    let settings = [("SWITCHBOARD_LOG_LEVEL", "trace")];
+    let mut server = Process::serves(data.path(), &settings, Stdio::from(file)).await;
+    let (token, key) = (server.token("alice"), ApiKey::generate().expect("random bytes"));
+    let bad_token = format!("{}tampered", server.token("mallory"));
+    let text = "a text in confidence";
+    keys::create(data.path(), "billing", &ApiKey::hash(key.expose())).expect("stored");
+
+    let mut alice = server.connects("alice").await;
+    alice.says_once("@bob", "k", text).await;
+    alice.is_refused("send", json!({"to": "@bob", "key": "k", "text": "another text in confidence"})).await;
+    let mut hand = Hand::open(&format!("ws://{}/v1/ws", server.address())).await;
+    hand.says(&json!({"type": "hello", "token": bad_token}).to_string()).await;
+    let (refused, code) = hand.last_words().await;
+    assert_eq!(code, 4501);
+    let mut errors = vec![refused.expect("an error").to_string()];
+    for secret in [&token, &bad_token, key.expose()] {
+        let mut raw = Raw::connect(server.address()).await;
+        let request = raw.handshake().replace("/v1/ws", &format!("/v1/ws?token={secret}"));
+        raw.writes(format!("{request}\r\n")).await;
+        errors.push(raw.head().await);
+        errors.push(server.gets(&format!("/?key={secret}")).await.text);
+        // Broken, with the secret in it.
+        let body = format!(r#"{{"as":"alice","to":"@bob","text":"{text}","{secret}":"#);
+        let head = format!("host: {}\r\nauthorization: Bearer {secret}", server.address());
+        let mut raw = Raw::connect(server.address()).await;
+        let length = body.len();
+        raw.writes(format!(
+            "POST /v1/send HTTP/1.1\r\n{head}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        ))
+        .await;
+        errors.push(raw.head().await);
+    }
+    errors.push(server.gets("/metrics").await.text);
+    let closed = switchboard_client::Client::connect(
+        &format!("ws://{}/v1/ws?jwt={token}", server.address()),
+        switchboard_protocol::Hello { token: None, user: None, device: None, cursors: Default::default() },
+    )
+    .await;
+    assert!(matches!(closed, Err(ClientError::Handshake { status: 401, .. })));
+    server.signal("TERM").await;
+    assert!(server.ends().await.success());
+
+    let log = std::fs::read_to_string(log).expect("readable");
+    assert!(log.contains("a session starts") && log.contains("TRACE"), "it tells what happens: {log}");
+    let signature = token.rsplit('.').next().expect("the last part").to_owned();
+    for secret in [&token, &bad_token, key.expose(), text, "another text in confidence", &signature] {
+        for said in errors.iter().chain([&log]) {
+            assert!(!said.contains(secret), "{secret} in {said}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Texts are texts and ids are ids, whatever is in them. The page's part is in `e2e/chat.test.js`, "hostile texts are
+//! texts".
+
+use serde_json::json;
+use switchboard_protocol::reply::OkBody;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+
+use crate::support::{Server, soon, text_of};
+
+const TEXTS: [&str; 8] = [
+    "<img src=x onerror=alert(1)></div><script>alert(1)</script>",
+    "\u{202E}right to left\u{2066} and isolated\u{2067}",
+    "a line\r\nSet-Cookie: x=y\r\n\r\n{\"type\":\"ok\"}",
+    "\u{1B}[2J\u{1B}]0;title\u{7}\u{9B}31m",
+    "\"},{\"type\":\"message\",\"seq\":99",
+    "' OR 1=1; DROP TABLE events; --",
+    "${jndi:ldap://x} %s%n {{7*7}} ../../etc/passwd",
+    "\u{FEFF}\u{FFFF}\u{10FFFF}\u{2028}\u{85}",
+];
+
+#[tokio::test]
+async fn hostile_27_a_text_comes_as_it_was_said_on_every_door() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    for text in TEXTS {
+        alice.does("send", json!({"to": "@bob", "text": text, "data": {text: [text]}})).await;
+        bob.hears(text).await;
+    }
+    let log = bob.log("@alice").await;
+    let history = bob.history("@alice").await;
+    let page = json!({"as": "bob", "conversation": "@alice"});
+    let over_http = server.posts("history", page).await.ok();
+    for (number, text) in TEXTS.iter().enumerate() {
+        assert_eq!(text_of(&log[number]), Some(*text));
+        assert_eq!(history[number].text.as_ref().map(|text| text.as_str()), Some(*text));
+        let message = &over_http["messages"][number];
+        assert_eq!((&message["text"], &message["data"]), (&json!(text), &json!({*text: [text]})));
+    }
+    let OkBody::Conversations { .. } = bob.does("conversations", json!({})).await else {
+        panic!("no conversations")
+    };
+}
+
+#[tokio::test]
+async fn hostile_27_tail_shows_each_message_in_a_line_that_cannot_touch_the_terminal() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    for text in TEXTS {
+        alice.says("@bob", text).await;
+    }
+    let mut tail = Command::new(env!("CARGO_BIN_EXE_switchboard"))
+        .args(["tail", "@alice", "--after", "0", "--user", "bob", "--url", &server.url()])
+        .env_clear()
+        .kill_on_drop(true)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut lines = BufReader::new(tail.stdout.take().expect("its output")).split(b'\n');
+    for seq in 1..=TEXTS.len() {
+        let line = soon("a line", lines.next_segment()).await.expect("readable").expect("it still runs");
+        let line = String::from_utf8(line).expect("UTF-8");
+        assert!(line.contains(&format!(" @alice:bob {seq} alice: ")), "{line:?}");
+        let hostile =
+            |c: char| c.is_control() || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+        assert!(!line.contains(hostile), "{line:?}");
+    }
+}
+
+#[tokio::test]
+async fn hostile_27_ids_keep_to_their_alphabet() {
+    let server = Server::start().await;
+    let mut eve = server.by_hand_as("eve").await;
+    let ascii = (0..128_u8).map(char::from);
+    for letter in ascii.chain("é\u{202E}\u{200B}ａ\u{FEFF}".chars()) {
+        let allowed = letter.is_ascii_alphanumeric() || "._~+=|@-".contains(letter);
+        for (command, field) in [
+            (json!({"type": "send", "to": format!("@a{letter}b"), "text": "hi"}), "to"),
+            (json!({"type": "create", "room": format!("a{letter}b")}), "room"),
+            (json!({"type": "create", "members": [format!("a{letter}b")]}), "members[0]"),
+        ] {
+            let told = eve.asks(&command.to_string()).await;
+            if allowed {
+                assert_eq!(told["type"], "ok", "{command} {told}");
+            } else if command["to"] == "@a:b" {
+                // The conversation of two others.
+                assert_eq!(told["code"], "not_found", "{told}");
+            } else {
+                assert_eq!(
+                    (&told["code"], &told["field"]),
+                    (&json!("bad_field"), &json!(field)),
+                    "{command}"
+                );
+            }
+        }
+    }
+    eve.hears_nothing().await;
+}

@@ -2,7 +2,9 @@
 
 mod assets;
 mod auth;
+mod backup;
 mod bad_input;
+mod check;
 mod cli;
 mod corrupt;
 mod cursors;

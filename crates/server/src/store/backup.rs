@@ -9,11 +9,12 @@ use anyhow::{Context as _, bail};
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 use serde::Serialize;
+use tempfile::NamedTempFile;
 
 use super::check::{self, Pages, Progress, Report};
 use super::sqlite::DATABASE;
 
-/// Pages that are copied before progress is told: 8 MiB.
+/// Pages that are copied between two syncs: 8 MiB.
 const STEP: i32 = 4_096;
 
 /// How a backup is made.
@@ -82,7 +83,7 @@ pub fn backup(
         .suffix(".part")
         .tempfile_in(directory)
         .with_context(|| format!("cannot write in {}", directory.display()))?;
-    copy_to(&db, copy.path(), watch).context("cannot copy the database")?;
+    copy_to(&db, &copy, watch).context("cannot copy the database")?;
     drop(db);
     let report = check_copy(copy.path(), options, watch)?;
     if !report.is_clean() {
@@ -120,16 +121,18 @@ fn check_destination<'a>(source: &Path, to: &'a Path, force: bool) -> anyhow::Re
 }
 
 /// Copies every page as one read transaction sees it.
-fn copy_to(db: &Connection, path: &Path, watch: &mut dyn FnMut(Step)) -> anyhow::Result<()> {
+fn copy_to(db: &Connection, file: &NamedTempFile, watch: &mut dyn FnMut(Step)) -> anyhow::Result<()> {
     // A backup starts again whenever another process has written, unless its source is in a transaction already.
     let transaction = db.unchecked_transaction()?;
     db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-    let mut copy = Connection::open(path)?;
+    let mut copy = Connection::open(file.path())?;
     // The file is nothing until it has its name, and it is synced before that.
     copy.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")?;
     let backup = Backup::new(db, &mut copy)?;
     loop {
         let result = backup.step(STEP)?;
+        // In one go at the end it would hold up the server's own syncs for as long as the disk takes for everything.
+        file.as_file().sync_data()?;
         let progress = backup.progress();
         let done = u64::try_from(progress.pagecount - progress.remaining).unwrap_or_default();
         watch(Step::Copying { pages: done, of: u64::try_from(progress.pagecount).unwrap_or_default() });

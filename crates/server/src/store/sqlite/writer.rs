@@ -75,6 +75,10 @@ impl Writer {
             }
             self.scrub();
         }
+        // SQLite does this when the last connection is closed, if that is one that writes; a reader's may be.
+        if let Err(error) = self.parts.rows.truncate_wal() {
+            tracing::warn!(%error, "cannot empty the write-ahead log; it is a part of the data until the next start");
+        }
         drop(self.parts.lock);
     }
 

@@ -27,3 +27,4 @@ mod stopping;
 mod store_contract;
 mod support;
 mod unhealthy;
+mod upgrade;

@@ -25,6 +25,7 @@ mod routing;
 mod slow_reader;
 mod stopping;
 mod store_contract;
+mod supervisor;
 mod support;
 mod unhealthy;
 mod upgrade;

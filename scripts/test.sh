@@ -83,6 +83,34 @@ in_node() {
     npm test --silent "$@"
 }
 
+# Licences, sources and bans of what the server is made of; the tool is optional.
+dependencies() {
+  if ! command -v cargo-deny >/dev/null; then
+    echo "skipped: cargo-deny is not installed (cargo install cargo-deny --locked)"
+    return
+  fi
+  cargo deny --log-level error check licenses bans sources
+}
+
+# Known vulnerabilities, of those who publish them. That they cannot be reached is no fault of the code.
+advisories() {
+  local report status=0
+  if ! command -v cargo-deny >/dev/null; then
+    echo "skipped: cargo-deny is not installed (cargo install cargo-deny --locked)"
+  elif ! timeout 120 cargo deny fetch db >/dev/null 2>&1; then
+    echo "skipped: the advisories of RustSec cannot be reached"
+  else
+    cargo deny --log-level error check --disable-fetch advisories || status=$?
+  fi
+  report=$(timeout 120 npm audit --omit=dev --json 2>/dev/null) || true
+  if [[ $report != *'"auditReportVersion"'* ]]; then
+    echo "skipped: the registry answers no npm audit"
+  else
+    npm audit --omit=dev || status=$?
+  fi
+  return "$status"
+}
+
 require cargo node npm make
 browser >/dev/null || provide browser chromium "install it, or set CHROMIUM to the path of a Chromium or Chrome"
 command -v php >/dev/null || provide "command -v php" php-cli "the PHP example needs it"
@@ -100,6 +128,8 @@ done
 check "the page" "" "" make page
 check "format" "" "" cargo fmt --all --check
 check "lint" "" "" cargo clippy --workspace --all-targets --locked -- -D warnings
+check "dependencies" "" "" dependencies
+check "advisories" "" "" advisories
 check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
   cargo test --workspace --locked --no-fail-fast
 check "types and sizes" "" "" npm run check --silent --workspaces --if-present

@@ -1,12 +1,15 @@
 //! The command line: its definition, and the one dispatch to what each subcommand does. Data goes to
 //! stdout, everything said to a person about it to stderr.
 
+mod backup;
 mod bench;
+mod check;
 mod completions;
 mod config;
 mod connect;
 mod key;
 mod output;
+mod place;
 mod send;
 mod serve;
 mod show;
@@ -42,6 +45,10 @@ enum Command {
     Send(send::SendArgs),
     /// Prints events as they come, one a line.
     Tail(tail::TailArgs),
+    /// Copies the database to a file, also while a server runs.
+    Backup(backup::BackupArgs),
+    /// Verifies a database, also while a server runs: exits with 1 if something is wrong.
+    Check(check::CheckArgs),
     /// Measures this program against what the machine can do; takes minutes.
     Bench(switchboard_bench::BenchArgs),
     /// Checks and shows the configuration.
@@ -118,6 +125,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Key(args) => key::run(args),
         Command::Send(args) => connect::block_on(send::run(args)),
         Command::Tail(args) => connect::block_on(tail::run(args)),
+        Command::Backup(args) => backup::run(args),
+        Command::Check(args) => check::run(args),
         Command::Bench(args) => bench::run(&args),
         Command::Config(args) => config::run(args),
         Command::Completions(args) => completions::run(&args),
@@ -153,6 +162,10 @@ mod tests {
             "config show --json",
             "config default",
             "completions bash",
+            "backup /backup/a.db --data /d --force --json",
+            "check",
+            "check /backup/a.db --json",
+            "check --data /d",
         ] {
             let words = std::iter::once("switchboard").chain(line.split(' '));
             Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));
@@ -165,6 +178,8 @@ mod tests {
             "tail --after 3",
             "token alice --ttl 0s",
             "key create",
+            "backup",
+            "check a.db --data /d",
         ] {
             let words = std::iter::once("switchboard").chain(line.split(' ').filter(|w| !w.is_empty()));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");

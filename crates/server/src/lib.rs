@@ -37,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::router::RouterHandle;
 use crate::services::Services;
 use crate::store::SharedStore;
+pub use crate::store::check::check_database;
 use crate::store::sqlite::{Settings, SqliteStore};
 use crate::tasks::Tasks;
 

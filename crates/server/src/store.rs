@@ -18,7 +18,9 @@
 //!   (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 //! - The integer keys of users and conversations are never reused.
 
+pub mod backup;
 mod change;
+pub mod check;
 pub mod keys;
 pub mod sqlite;
 

@@ -7,9 +7,9 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{FileArgs, environment, output};
+use super::output;
+use super::place::Place;
 use crate::auth::ApiKey;
-use crate::config::{Config, Flags, Mode};
 use crate::store::keys;
 
 /// The flags of `key`.
@@ -17,19 +17,6 @@ use crate::store::keys;
 pub(super) struct KeyArgs {
     #[command(subcommand)]
     what: What,
-}
-
-/// Where the database is.
-#[derive(Debug, Args)]
-struct Place {
-    #[command(flatten)]
-    file: FileArgs,
-    /// The directory of the database [default: ./data]
-    #[arg(long, value_name = "DIRECTORY")]
-    data: Option<String>,
-    /// As JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -81,13 +68,6 @@ pub(super) fn run(args: KeyArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-impl Place {
-    fn data(self) -> anyhow::Result<std::path::PathBuf> {
-        let flags = Flags { data: self.data, ..self.file.flags() };
-        Ok(Config::read(Mode::Serve, &flags, &environment())?.data)
-    }
 }
 
 fn create(name: &str, data: &Path, json: bool) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@ use std::num::NonZero;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -59,9 +60,18 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     if dev {
         output::line(&dev_greeting(address))?;
     }
+    tell_supervisor(NotifyState::Ready);
     stop.cancelled().await;
+    tell_supervisor(NotifyState::Stopping);
     server.stop().await;
     Ok(())
+}
+
+/// Tells systemd, if it started us and waits for word (sd_notify(3)).
+fn tell_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot tell the supervisor at NOTIFY_SOCKET");
+    }
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

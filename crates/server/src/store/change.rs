@@ -6,6 +6,8 @@
 mod message;
 mod room;
 
+pub(super) use self::message::is_deleted;
+
 use switchboard_protocol::{ConversationId, EventBody, EventKind, Limits, Role, Seq, Timestamp, UserId};
 
 use super::sqlite::rows::Rows;

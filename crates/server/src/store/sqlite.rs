@@ -63,7 +63,8 @@ pub const SETTINGS: &str = "PRAGMA page_size = 2048; PRAGMA journal_mode = WAL; 
 /// and passes over how it went: docs/decisions/0026-the-writer-checkpoints.md.
 const CHECKPOINT: u32 = 16_384;
 
-const DATABASE: &str = "switchboard.db";
+/// The database's name in its directory.
+pub(super) const DATABASE: &str = "switchboard.db";
 
 /// Threads that read. Pages come from the page cache, so more threads than cores only queue elsewhere;
 /// the second keeps a long page from blocking the short ones.
@@ -190,20 +191,31 @@ fn make_directory(data: &Path) -> std::io::Result<()> {
 }
 
 /// A database that a newer version made is left as it is: what its tables mean is not known here.
-fn check_version(db: &Connection) -> anyhow::Result<()> {
-    let migrations = Migrations::from_slice(MIGRATIONS);
-    if let SchemaVersion::Outside(version) = migrations.current_version(db)? {
+pub(super) fn check_version(db: &Connection) -> anyhow::Result<SchemaVersion> {
+    let version = Migrations::from_slice(MIGRATIONS).current_version(db)?;
+    if let SchemaVersion::Outside(version) = version {
         bail!(
             "a newer version of switchboard made it (schema {version}, this one knows {}); use that version or a newer one",
             MIGRATIONS.len()
         );
     }
-    Ok(())
+    Ok(version)
+}
+
+/// A database in memory that has nothing but the tables of a version.
+pub(super) fn empty_database(version: usize) -> anyhow::Result<Connection> {
+    let mut db = Connection::open_in_memory()?;
+    Migrations::from_slice(MIGRATIONS).to_version(&mut db, version)?;
+    Ok(db)
 }
 
 fn open_reader(data: &Path) -> anyhow::Result<Connection> {
+    open_to_read(&data.join(DATABASE))
+}
+
+pub(super) fn open_to_read(path: &Path) -> anyhow::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(data.join(DATABASE), flags)?;
+    let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(BUSY_TIMEOUT)?;
     db.set_prepared_statement_cache_capacity(64);
     Ok(db)

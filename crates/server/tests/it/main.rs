@@ -2,6 +2,8 @@
 
 mod assets;
 mod auth;
+mod backup;
+mod check;
 mod cli;
 mod cursors;
 mod documents;
@@ -17,5 +19,7 @@ mod rooms;
 mod routing;
 mod stopping;
 mod store_contract;
+mod supervisor;
 mod support;
+mod upgrade;
 mod write_ahead_log;

@@ -13,6 +13,11 @@ use crate::store::{Committed, CommittedEvent, Effect, Passage};
 /// What a deleted message says.
 const DELETED: &str = r#"{"deleted":true}"#;
 
+/// Whether a message with this body was deleted.
+pub(in crate::store) fn is_deleted(body: &str) -> bool {
+    body == DELETED
+}
+
 /// Where a message goes: a place that exists, or a direct conversation that it makes.
 enum Destination {
     Place(Box<Place>, Membership),

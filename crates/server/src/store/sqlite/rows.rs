@@ -444,7 +444,7 @@ pub(super) fn user_id(row: &rusqlite::Row<'_>, column: usize) -> Result<UserId> 
     UserId::parse(name).map_err(|e| id_error(column, e))
 }
 
-fn role_number(role: Role) -> i64 {
+pub(in crate::store) fn role_number(role: Role) -> i64 {
     match role {
         Role::Reader => 0,
         Role::Member => 1,

@@ -11,7 +11,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    pub(super) async fn of(request: reqwest::RequestBuilder) -> Self {
+    pub(crate) async fn of(request: reqwest::RequestBuilder) -> Self {
         let answer = request.send().await.expect("an answer");
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         Self { status, headers, text: answer.text().await.expect("a body") }

@@ -1,0 +1,274 @@
+//! What must hold in a database, verified: that SQLite can read every page of it, that every log has no hole, and that
+//! everything folded from the logs is what they say. docs/decisions/0036-check-folds-the-log-again.md
+//!
+//! It reads in one transaction, so it may run beside a server. Memory is bounded by the largest room: one entry for each
+//! of its members, past ones too.
+
+mod log;
+mod rows;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite_migration::SchemaVersion;
+use serde::Serialize;
+
+use super::sqlite::{DATABASE, check_version, empty_database, open_to_read};
+
+/// Most problems that are told one by one: a damaged page makes thousands, and nobody reads them.
+pub const TOLD: usize = 100;
+
+/// How many events are read between two reports of progress.
+const STRIDE: u64 = 10_000;
+
+/// Something that is wrong with a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Where, if it is in one conversation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<String>,
+    /// At which event, if it is at one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// What. It never quotes what somebody wrote.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.conversation, self.seq) {
+            (Some(conversation), Some(seq)) => write!(f, "{conversation} {seq}: {}", self.what),
+            (Some(conversation), None) => write!(f, "{conversation}: {}", self.what),
+            (None, _) => f.write_str(&self.what),
+        }
+    }
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The version of the schema.
+    pub schema: usize,
+    /// How many conversations there are.
+    pub conversations: u64,
+    /// How many events.
+    pub events: u64,
+    /// How many of them are messages.
+    pub messages: u64,
+    /// The first [`TOLD`] problems.
+    pub problems: Vec<Problem>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+impl Report {
+    /// Whether everything is as it must be.
+    pub fn is_clean(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    fn tell(&mut self, conversation: Option<&str>, seq: Option<u64>, what: impl Into<String>) {
+        if self.problems.len() < TOLD {
+            let conversation = conversation.map(ToOwned::to_owned);
+            self.problems.push(Problem { conversation, seq, what: what.into() });
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+/// How far a check is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// SQLite reads its pages.
+    Pages {
+        /// All pages together.
+        bytes: u64,
+    },
+    /// The logs are read.
+    Events {
+        /// So many are done.
+        done: u64,
+        /// Of about so many.
+        of: u64,
+    },
+}
+
+/// How thoroughly SQLite looks at its pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pages {
+    /// `integrity_check`: indexes are compared with their tables.
+    Whole,
+    /// `quick_check`: they are not.
+    Quick,
+}
+
+/// Verifies the database at a path: a file, or a data directory. Beside a running server it sees one state between two
+/// commits. What is wrong is returned, the first [`TOLD`] problems one by one and the others counted in one more; an empty
+/// list says that all is well.
+///
+/// # Errors
+/// There is no database, it cannot be read at all, or a newer version made it.
+pub fn check_database(path: impl AsRef<Path>) -> anyhow::Result<Vec<Problem>> {
+    let Report { mut problems, more, .. } = check(path.as_ref(), &mut |_| {})?;
+    if more > 0 {
+        problems.push(Problem { conversation: None, seq: None, what: format!("and {more} more") });
+    }
+    Ok(problems)
+}
+
+/// The same, with what was counted, and with `watch` told how far it is.
+///
+/// # Errors
+/// There is no database, it cannot be read at all, or a newer version made it.
+pub fn check(path: &Path, watch: &mut dyn FnMut(Progress)) -> anyhow::Result<Report> {
+    let path = database_at(path);
+    let db = open(&path)?;
+    check_in(&db, Pages::Whole, watch).with_context(|| format!("cannot check {}", path.display()))
+}
+
+/// The database that is meant by a path.
+fn database_at(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(DATABASE) } else { path.to_owned() }
+}
+
+/// Opens a database that is there, for reading.
+pub(super) fn open(path: &Path) -> anyhow::Result<Connection> {
+    let open = || -> anyhow::Result<Connection> {
+        std::fs::metadata(path)?;
+        let db = open_to_read(path)?;
+        match db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
+            Ok(()) => Ok(db),
+            // In a directory that may not be written to, SQLite has no place for its `-shm`. Without a `-wal` nobody
+            // writes, and the file is all there is (sqlite.org/wal.html, "Read-Only Databases").
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) && !has_wal(path) => {
+                open_alone(path)
+            }
+            Err(error) => Err(error.into()),
+        }
+    };
+    open().with_context(|| format!("cannot open the database {}", path.display()))
+}
+
+fn has_wal(path: &Path) -> bool {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    Path::new(&name).exists()
+}
+
+fn open_alone(path: &Path) -> anyhow::Result<Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let path = path.to_str().context("its path is no text")?;
+    let escaped = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    Ok(Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)?)
+}
+
+/// Verifies what a connection sees, in one read transaction.
+pub(super) fn check_in(
+    db: &Connection,
+    pages: Pages,
+    watch: &mut dyn FnMut(Progress),
+) -> anyhow::Result<Report> {
+    let transaction = db.unchecked_transaction()?;
+    let mut report = of_version(db)?;
+    let checked = check_pages(db, pages, &mut report, watch)
+        .and_then(|()| check_tables(db, &mut report))
+        .and_then(|complete| if complete { check_rows(db, &mut report, watch) } else { Ok(()) });
+    if let Err(error) = checked {
+        // A page that cannot be read ends the check; it is what the check is for.
+        match error.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code) {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                report.tell(None, None, format!("the check ends here, at what SQLite cannot read: {error}"));
+            }
+            _ => return Err(error),
+        }
+    }
+    drop(transaction);
+    Ok(report)
+}
+
+/// A report that believes the conversations' rows.
+pub(super) fn of_rows(db: &Connection) -> anyhow::Result<Report> {
+    let counts = "SELECT count(*), coalesce(sum(head), 0), coalesce(sum(messages), 0) FROM conversations";
+    let report = of_version(db)?;
+    let (conversations, events, messages) =
+        db.query_row(counts, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    Ok(Report { conversations, events, messages, ..report })
+}
+
+/// A report that says the version, and nothing yet.
+fn of_version(db: &Connection) -> anyhow::Result<Report> {
+    let SchemaVersion::Inside(version) = check_version(db)? else {
+        anyhow::bail!("there are no tables of switchboard in it");
+    };
+    Ok(Report { schema: version.get(), ..Report::default() })
+}
+
+fn check_rows(db: &Connection, report: &mut Report, watch: &mut dyn FnMut(Progress)) -> anyhow::Result<()> {
+    log::check(db, report, watch)?;
+    Ok(rows::check(db, report)?)
+}
+
+fn check_pages(
+    db: &Connection,
+    pages: Pages,
+    report: &mut Report,
+    watch: &mut dyn FnMut(Progress),
+) -> anyhow::Result<()> {
+    let size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+    watch(Progress::Pages { bytes: db.query_row(size, [], |row| row.get(0))? });
+    let mut select = db.prepare(match pages {
+        Pages::Whole => "PRAGMA integrity_check",
+        Pages::Quick => "PRAGMA quick_check",
+    })?;
+    let mut found = select.query([])?;
+    while let Some(row) = found.next()? {
+        let what: String = row.get(0)?;
+        if what != "ok" {
+            report.tell(None, None, format!("SQLite: {what}"));
+        }
+    }
+    let mut select = db.prepare("PRAGMA foreign_key_check")?;
+    let mut found = select.query([])?;
+    while let Some(row) = found.next()? {
+        let (table, parent): (String, String) = (row.get(0)?, row.get(2)?);
+        report.tell(None, None, format!("a row of {table} refers to what is not in {parent}"));
+    }
+    Ok(())
+}
+
+/// Whether the tables are all there.
+fn check_tables(db: &Connection, report: &mut Report) -> anyhow::Result<bool> {
+    let (wanted, found) = (definitions(&empty_database(report.schema)?)?, definitions(db)?);
+    let mut complete = true;
+    for (kind, name, sql) in &wanted {
+        match found.iter().find(|(_, other, _)| other == name) {
+            None => {
+                complete &= kind != "table";
+                report.tell(None, None, format!("the {kind} {name} is missing"));
+            }
+            Some((_, _, other)) if other != sql => {
+                report.tell(None, None, format!("the {kind} {name} is not as this version makes it"));
+            }
+            Some(_) => {}
+        }
+    }
+    for (kind, name, _) in
+        found.iter().filter(|(_, name, _)| !wanted.iter().any(|(_, other, _)| other == name))
+    {
+        report.tell(None, None, format!("the {kind} {name} is none of switchboard's"));
+    }
+    Ok(complete)
+}
+
+/// Every table, index and so on: kind, name and statement.
+fn definitions(db: &Connection) -> rusqlite::Result<Vec<(String, String, String)>> {
+    // ANALYZE makes sqlite_stat1; it is SQLite's own.
+    let mut select = db.prepare(
+        "SELECT type, name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%' ORDER BY name",
+    )?;
+    select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+}

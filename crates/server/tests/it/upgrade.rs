@@ -1,0 +1,162 @@
+//! A database of the first schema, opened by this version: everything is there, everything can be changed, and a process
+//! that dies while it brings the schema up to date has harmed nothing.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::Stdio;
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+
+use crate::check::is_clean;
+use crate::support::{Answer, Process, soon};
+
+const FIRST: &str = include_str!("../fixtures/0001.sql");
+const ANSWERS: &str = include_str!("../fixtures/0001.jsonl");
+
+/// The key of the back end `shop` in it. It is good for nothing else.
+const KEY: &str = "sbk_RAppqf8nncpLj0kuDAZg94Ye0YMV7TAGsKG0nXm50qs";
+
+/// SIGXFSZ: a file would have become larger than the process may make one.
+const FILE_TOO_LARGE: i32 = 25;
+
+/// Blocks of 512 bytes, as the shell counts the sizes of files.
+const BLOCK: u64 = 512;
+
+/// A directory with the database of the first schema, in the journal mode that it had.
+fn first() -> TempDir {
+    let data = TempDir::new().expect("a directory");
+    let db = Connection::open(data.path().join("switchboard.db")).expect("a database");
+    db.execute_batch(switchboard::store::sqlite::SETTINGS).expect("set up");
+    db.execute_batch(FIRST).expect("restored");
+    data
+}
+
+async fn posts(server: &Process, command: &str, body: &Value, key: Option<&str>) -> Answer {
+    let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+    let mut request = http.post(format!("http://{}/v1/{command}", server.address())).json(body);
+    if let Some(key) = key {
+        request = request.bearer_auth(key);
+    }
+    soon(command, Answer::of(request)).await
+}
+
+/// Whether everything that was answered once still is; a later version may say more.
+fn holds(once: &Value, now: &Value) -> bool {
+    match (once, now) {
+        (Value::Object(once), Value::Object(now)) => {
+            once.iter().all(|(name, once)| now.get(name).is_some_and(|now| holds(once, now)))
+        }
+        (Value::Array(once), Value::Array(now)) => {
+            once.len() == now.len() && once.iter().zip(now).all(|(once, now)| holds(once, now))
+        }
+        (once, now) => once == now,
+    }
+}
+
+/// Everything is answered as it was.
+async fn answers_as_before(server: &Process) {
+    for line in ANSWERS.lines() {
+        let asked: Value = serde_json::from_str(line).expect("JSON");
+        let command = asked["command"].as_str().expect("a command");
+        let now = posts(server, command, &asked["body"], None).await.ok();
+        assert!(
+            holds(&asked["answer"], &now),
+            "{command} {}\nonce {}\nnow  {now}",
+            asked["body"],
+            asked["answer"]
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_schema_is_read_and_written() {
+    let data = first();
+    is_clean(data.path());
+    let server = Process::start(data.path()).await;
+    answers_as_before(&server).await;
+
+    let again = json!({"as": "alice", "to": "#team", "key": "a1", "text": "Good morning"});
+    let again = posts(&server, "send", &again, None).await.ok();
+    assert_eq!((&again["seq"], &again["duplicate"]), (&json!(2), &json!(true)), "keys are kept: {again}");
+    let order = json!({"as": "shop", "to": "@alice", "text": "on its way"});
+    assert_eq!(posts(&server, "send", &order, Some(KEY)).await.ok()["seq"], 1, "API keys are kept");
+
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.resumes("bob", &[("#team", 19)]).await;
+    assert_eq!((bob.sees().await.seq.0, bob.sees().await.seq.0), (20, 21), "cursors are kept");
+    assert_eq!(bob.summary("#team").await.unread, 2);
+    assert_eq!(alice.says("#team", "after the upgrade").await, 22);
+    bob.hears("after the upgrade").await;
+    alice.does("edit", json!({"conversation": "#team", "target": 2, "text": "Good evening"})).await;
+    alice.does("delete", json!({"conversation": "#team", "target": 4})).await;
+    bob.does("react", json!({"conversation": "#team", "target": 2, "emoji": "👍", "on": false})).await;
+    bob.does("read", json!({"conversation": "#team", "upto": 25})).await;
+    assert_eq!(bob.summary("#team").await.unread, 0);
+    bob.does("invite", json!({"conversation": "#team", "user": "eve"})).await;
+    bob.does("leave", json!({"conversation": "#team"})).await;
+    server.dies().await;
+    is_clean(data.path());
+}
+
+/// Starts a server whose process may make no file larger than so many blocks, which kills it at the first write beyond;
+/// whether it came so far as to listen.
+async fn starts_within(data: &Path, blocks: u64) -> bool {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!(r#"ulimit -c 0; ulimit -f {blocks}; exec "$0" "$@""#)])
+        .args([env!("CARGO_BIN_EXE_switchboard"), "dev", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    let mut child = command.spawn().expect("the program starts");
+    let mut output = BufReader::new(child.stdout.take().expect("its output")).lines();
+    let line = soon("a line or the end", output.next_line()).await.expect("readable");
+    if line.is_some() {
+        child.kill().await.expect("it ran");
+        return true;
+    }
+    let status = soon("the end", child.wait()).await.expect("it ran");
+    assert_eq!(status.signal(), Some(FILE_TOO_LARGE), "{status}");
+    false
+}
+
+/// Kills servers at ever later writes of their start, and looks each time whether the next one goes on. How many died.
+async fn dies_at_every_write(made: impl Fn() -> TempDir, then: impl AsyncFn(&Process)) -> u64 {
+    let mut died = 0;
+    // The header of the write-ahead log is the first block; every page with its header is a little more than four.
+    for blocks in (1..).step_by(4) {
+        let data = made();
+        let alive = starts_within(data.path(), blocks).await;
+        let server = Process::start(data.path()).await;
+        then(&server).await;
+        server.dies().await;
+        is_clean(data.path());
+        if alive {
+            return died;
+        }
+        died += 1;
+        assert!(blocks * BLOCK < 1_000_000, "it never starts");
+    }
+    died
+}
+
+#[tokio::test]
+async fn a_process_that_dies_while_it_makes_the_tables_has_harmed_nothing() {
+    let empty = || TempDir::new().expect("a directory");
+    let died = dies_at_every_write(empty, async |server| {
+        assert_eq!(server.connects("alice").await.says("@bob", "hi").await, 1);
+    })
+    .await;
+    assert!(died > 5, "it died {died} times");
+}
+
+#[tokio::test]
+async fn a_process_that_dies_while_it_changes_the_tables_has_harmed_nothing() {
+    dies_at_every_write(first, async |server| answers_as_before(server).await).await;
+}

@@ -59,9 +59,9 @@ fn check(bucket: Option<&DefaultDirectRateLimiter>) -> Result<(), Refusal> {
     bucket.check().map_err(|not_until| refusal(not_until.wait_time_from(DefaultClock::default().now())))
 }
 
-/// Too fast; again after `wait`.
+/// Too fast; again after `wait`, rounded up: whoever obeys is not refused again.
 fn refusal(wait: Duration) -> Refusal {
-    Refusal::rate_limited(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1))
+    Refusal::rate_limited(u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX).max(1))
 }
 
 /// What a connection has to wait for once it was over a rate.

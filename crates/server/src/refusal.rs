@@ -1,9 +1,13 @@
 //! Why a command is refused: a code of the protocol, with what to do about it.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use switchboard_protocol::reply::Failure;
 use switchboard_protocol::{CommandId, ErrorCode, Rejected};
+
+/// How soon the store is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A refused command. Every door turns it into its own form of the same words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,8 +51,14 @@ impl Refusal {
 
     /// The store does not answer; the client says it again after a second.
     pub fn unavailable() -> Self {
+        Self::unavailable_for(AGAIN)
+    }
+
+    /// The same, for as long as what was sent before it has to come first.
+    pub(crate) fn unavailable_for(wait: Duration) -> Self {
         let message = "the server cannot store or read right now; say it again, with the same `key`";
-        Self { retry_after: Some(1_000), ..Self::new(ErrorCode::Unavailable, message) }
+        let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+        Self { retry_after: Some(wait), ..Self::new(ErrorCode::Unavailable, message) }
     }
 
     /// Too fast.

@@ -35,7 +35,7 @@ use crate::frame;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::refusal::Refusal;
-use crate::session::outbox::Outbox;
+use crate::session::outbox::{Outbox, Turn};
 use crate::store::{
     Acquaintance, Batch, Change, ConversationKey, SharedStore, Snapshot, Standing, Submission,
 };
@@ -65,6 +65,25 @@ pub enum Origin {
 pub struct SessionOrigin {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) id: Option<CommandId>,
+    /// Of a write that keeps its place among the connection's others; cursors do not.
+    pub(crate) turn: Option<Turn>,
+}
+
+impl Origin {
+    /// Whether a write that the connection made earlier was given back since: stored now, this one would pass it.
+    pub(crate) fn is_out_of_turn(&self) -> bool {
+        match self {
+            Self::Session(SessionOrigin { outbox, turn: Some(turn), .. }) => outbox.is_past(*turn),
+            Self::Session(_) | Self::Call(_) | Self::Nobody => false,
+        }
+    }
+
+    /// The writer gives the write back, and with it whatever the connection has made behind it.
+    pub(crate) fn give_back(&self) {
+        if let Self::Session(SessionOrigin { outbox, turn: Some(_), .. }) = self {
+            outbox.give_back();
+        }
+    }
 }
 
 /// A session's place in the registry.

@@ -13,7 +13,8 @@
 //! - **Reads** see one consistent snapshot, at least as new as every outcome received before the call.
 //!   They never wait for a write. What they saw may be newer than what has come out of the receiver;
 //!   [`Snapshot::mark`] tells by how much at most.
-//! - Nothing is retried inside. A failed commit refuses its writes as `unavailable`. After a failed
+//! - Nothing is retried inside. A failed commit refuses its writes as `unavailable`, and with them what the same
+//!   connections had queued behind them. After a failed
 //!   fsync the store writes no more until it is opened again: what the kernel dropped cannot be known
 //!   (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 //! - The integer keys of users and conversations are never reused.

@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Reply};
-use switchboard_protocol::{ConversationId, Seq, Signal, UserId};
+use switchboard_protocol::{ConversationId, ErrorCode, Seq, Signal, UserId};
 use tokio::time::Instant;
 
 use super::gather::Gathered;
@@ -134,7 +134,13 @@ impl Router {
 /// Tells whoever waits for it what became of a write.
 fn answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
     match origin {
-        Origin::Session(SessionOrigin { outbox, id }) => outbox.push_outcome(encode_answer(id, result)),
+        Origin::Session(SessionOrigin { outbox, id, turn }) => {
+            if turn.is_some() && result.as_ref().is_err_and(|refusal| refusal.code == ErrorCode::Unavailable)
+            {
+                outbox.hold();
+            }
+            outbox.push_outcome(encode_answer(id, result));
+        }
         // The caller may have gone; what is stored is stored.
         Origin::Call(reply) => drop(reply.send(result)),
         Origin::Nobody => {}

@@ -8,6 +8,7 @@ use switchboard_protocol::{CloseCode, CommandId, ConversationId, ErrorCode, Fram
 use tokio::time::Instant;
 
 use super::live::{Flood, Live};
+use super::outbox::Turn;
 use super::socket::End;
 use crate::frame::{self, Message};
 use crate::intake;
@@ -110,23 +111,32 @@ impl Live {
     }
 
     fn change(&mut self, id: Option<CommandId>, change: Change) {
-        if change.is_limited()
-            && let Err(refusal) = self.check_send()
-        {
-            self.services.metrics.dropped(Drop::RateLimit);
-            return self.reply(id, Err(refusal));
-        }
+        let turn = match change.is_limited().then(|| self.check_send()).transpose() {
+            Ok(turn) => turn,
+            Err(refusal) => {
+                if refusal.code == ErrorCode::RateLimited {
+                    self.services.metrics.dropped(Drop::RateLimit);
+                }
+                return self.reply(id, Err(refusal));
+            }
+        };
         self.outbox.submitted();
-        let origin = Origin::Session(SessionOrigin { outbox: self.outbox.clone(), id: id.clone() });
+        let origin = Origin::Session(SessionOrigin { outbox: self.outbox.clone(), id: id.clone(), turn });
         if self.services.store.submit(Submission { actor: self.user.clone(), change, origin }).is_err() {
+            if turn.is_some() {
+                self.outbox.hold();
+            }
+            self.services.metrics.refused(ErrorCode::Unavailable);
             self.outbox.push_outcome(encode_answer(id, Err(Refusal::unavailable())));
         }
     }
 
-    /// Counts a write against the rates of the connection and of its user.
-    fn check_send(&mut self) -> Result<(), Refusal> {
+    /// Takes a write's turn, and counts it against the rates of the connection and of its user.
+    fn check_send(&mut self) -> Result<Turn, Refusal> {
+        let turn = self.outbox.turn().map_err(Refusal::unavailable_for)?;
         let rates = || self.limiter.check_send().and_then(|()| self.services.limiter.check_send(&self.user));
-        self.hold.check(rates)
+        self.hold.check(rates)?;
+        Ok(turn)
     }
 
     fn typing(&mut self, id: Option<CommandId>, target: &Target) {

@@ -5,8 +5,10 @@
 //! nothing comes twice, because an event is either queued or within a lag, decided under one lock.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 use bytes::Bytes;
 use switchboard_protocol::{CloseCode, Seq};
@@ -15,6 +17,14 @@ use tokio::time::Instant;
 use crate::metrics::{Drop, Metrics};
 use crate::router::Gathered;
 use crate::store::ConversationKey;
+
+/// How long nothing of a connection is stored after a client was told that a write could not be: what it had sent behind
+/// that comes within this time, and must not be stored before it.
+const HOLD: Duration = Duration::from_millis(750);
+
+/// How much longer the client is told to wait: what was given back together is told one by one, and all of it is to come
+/// again after the last of it was.
+const SLACK: Duration = Duration::from_millis(250);
 
 /// Frames of capacity that an idle connection keeps.
 const KEPT: usize = 4;
@@ -45,6 +55,8 @@ pub(crate) struct Lag {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     inner: Mutex<Inner>,
+    /// How many writes the store's writer, and nobody else, has given back; it changes under the lock.
+    given_back: AtomicU64,
     /// Bytes that may wait before events are left to the log.
     limit: usize,
     metrics: Arc<Metrics>,
@@ -61,10 +73,16 @@ struct Inner {
     /// Writes whose outcome is not queued yet.
     in_flight: u32,
     closing: Option<CloseCode>,
+    /// Until when nothing is stored, because the client may not know yet that a write was given back.
+    held: Option<Instant>,
     waker: Option<Waker>,
     /// The session has been woken and has not looked since.
     woken: bool,
 }
+
+/// How many writes had been given back when this one was made: its place among the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Turn(u64);
 
 /// What a session looks at when it wakes.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +99,7 @@ pub(crate) struct State {
 
 impl Outbox {
     pub(crate) fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
-        Self { inner: Mutex::default(), limit, metrics }
+        Self { inner: Mutex::default(), given_back: AtomicU64::new(0), limit, metrics }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -163,6 +181,34 @@ impl Outbox {
         let mut inner = self.lock();
         inner.in_flight = inner.in_flight.saturating_sub(1);
         inner.push(Queued { frame, stored: None });
+    }
+
+    /// The turn of a write that is to be made now, or how long it has to wait: an earlier one was given back, and the client
+    /// may not know. Whoever gives one back later finds this one out of turn.
+    pub(crate) fn turn(&self) -> Result<Turn, Duration> {
+        let inner = self.lock();
+        let now = Instant::now();
+        match inner.held.filter(|until| *until > now) {
+            Some(until) => Err(until - now + SLACK),
+            None => Ok(Turn(self.given_back.load(Ordering::Relaxed))),
+        }
+    }
+
+    /// Whether a write was given back since this turn.
+    pub(crate) fn is_past(&self, turn: Turn) -> bool {
+        self.given_back.load(Ordering::Relaxed) != turn.0
+    }
+
+    /// The writer gives a write back. What was made behind it is out of turn; what comes now has to wait.
+    pub(crate) fn give_back(&self) {
+        let mut inner = self.lock();
+        inner.hold();
+        self.given_back.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client is told that a write was given back: what comes now it may have sent before it knows.
+    pub(crate) fn hold(&self) {
+        self.lock().hold();
     }
 
     /// A write was submitted.
@@ -248,6 +294,10 @@ impl Outbox {
 }
 
 impl Inner {
+    fn hold(&mut self) {
+        self.held = Some(Instant::now() + HOLD);
+    }
+
     fn state(&self) -> State {
         State {
             bytes: self.bytes,

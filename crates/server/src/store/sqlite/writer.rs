@@ -91,12 +91,12 @@ impl Writer {
         while let Some(first) = self.next() {
             let mut batch = vec![first];
             batch.extend(self.queue.try_iter().take(BATCH - 1));
-            self.number += 1;
-            // Before the commit: whatever a reader sees of this batch, it sees this number too.
-            self.parts.state.mark.store(self.number, Ordering::SeqCst);
-            let outcomes = self.write(batch);
-            let batch = Batch { number: self.number, outcomes, more: !self.queue.is_empty() };
-            if self.parts.batches.blocking_send(batch).is_err() {
+            // Each that is given back puts what its connection made behind it out of turn.
+            let late: Vec<_> =
+                batch.extract_if(.., |one| one.origin.is_out_of_turn()).map(give_back).collect();
+            let told = (late.is_empty() || self.tell(|_| late))
+                && (batch.is_empty() || self.tell(|writer| writer.write(batch)));
+            if !told {
                 break;
             }
             // Who wrote has the answer by now.
@@ -125,6 +125,16 @@ impl Writer {
         drop(rows);
         drop(lock);
         drop(batches);
+    }
+
+    /// Hands on what becomes of a batch; `false` if nobody wants to know any more.
+    fn tell(&mut self, outcomes: impl FnOnce(&mut Self) -> Vec<Outcome>) -> bool {
+        self.number += 1;
+        // Before the commit: whatever a reader sees of this batch, it sees this number too.
+        self.parts.state.mark.store(self.number, Ordering::SeqCst);
+        let outcomes = outcomes(self);
+        let batch = Batch { number: self.number, outcomes, more: !self.queue.is_empty() };
+        self.parts.batches.blocking_send(batch).is_ok()
     }
 
     /// Waits for a write, and tidies up if that takes long; `None` when there will be no more.
@@ -164,23 +174,24 @@ impl Writer {
     }
 
     fn write_alone(&mut self, submission: Submission) -> Outcome {
-        let result = match self.transact(std::slice::from_ref(&submission)) {
-            Ok(mut results) => results.pop().unwrap_or_else(|| Err(Refusal::unavailable())),
+        if submission.origin.is_out_of_turn() {
+            return give_back(submission);
+        }
+        match self.transact(std::slice::from_ref(&submission)) {
+            Ok(mut results) => match results.pop() {
+                Some(result) => Outcome { origin: submission.origin, result },
+                None => give_back(submission),
+            },
             Err(trouble) => {
                 self.note(&trouble);
-                Err(Refusal::unavailable())
+                give_back(submission)
             }
-        };
-        Outcome { origin: submission.origin, result }
+        }
     }
 
     fn refuse(&mut self, batch: Vec<Submission>, trouble: &Trouble) -> Vec<Outcome> {
         self.note(trouble);
-        let refused = |submission: Submission| Outcome {
-            origin: submission.origin,
-            result: Err(Refusal::unavailable()),
-        };
-        batch.into_iter().map(refused).collect()
+        batch.into_iter().map(give_back).collect()
     }
 
     fn note(&mut self, trouble: &Trouble) {
@@ -253,6 +264,12 @@ impl Writer {
     fn has_failed(&self) -> bool {
         self.parts.state.failed.load(Ordering::Acquire)
     }
+}
+
+/// What could not be stored; and what its connection has made behind it must not be stored before it.
+fn give_back(submission: Submission) -> Outcome {
+    submission.origin.give_back();
+    Outcome { origin: submission.origin, result: Err(Refusal::unavailable()) }
 }
 
 fn with_results(batch: Vec<Submission>, results: Vec<Result<Committed, Refusal>>) -> Vec<Outcome> {

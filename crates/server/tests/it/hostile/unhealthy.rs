@@ -6,13 +6,17 @@
 //! `fsync(2)` comes from a library that stands before the C library's.
 
 use std::path::Path;
+use std::time::Duration;
 
+use rusqlite::{Connection, TransactionBehavior};
 use serde_json::json;
 use switchboard_protocol::ErrorCode;
 use switchboard_protocol::reply::{OkBody, Reply};
+use switchboard_protocol::{CommandId, reply::Failure};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
-use crate::support::{FailingDisk, Person, Process, command, eventually};
+use crate::support::{FailingDisk, Person, Process, Server, command, eventually, text_of};
 
 const WRITE_AHEAD_LOG: &str = "switchboard.db-wal";
 
@@ -27,10 +31,12 @@ fn empty_disk(server: &Process) {
     server.limit_files(rlimit::INFINITY);
 }
 
+/// Somebody is told that the disk is full, and waits for as long as they are told.
 async fn is_unavailable(person: &mut Person, name: &str, fields: serde_json::Value) {
     let failure = person.tries(name, fields).await.expect_err("the disk is full");
     assert_eq!((failure.code, failure.retryable), (ErrorCode::Unavailable, true), "{failure:?}");
-    assert!(failure.retry_after.is_some_and(|ms| ms > 0), "{failure:?}");
+    // waits for: the time that was told; before it the server does not even try
+    tokio::time::sleep(Duration::from_millis(failure.retry_after.expect("how long"))).await;
 }
 
 #[tokio::test]
@@ -89,7 +95,7 @@ async fn hostile_28_of_many_sends_into_a_disk_that_fills_up_those_are_stored_tha
     let log = std::fs::metadata(data.path().join(WRITE_AHEAD_LOG)).expect("the log is there").len();
     server.limit_files(log + ROOM);
     let mut acknowledged = Vec::new();
-    let mut refused = 0;
+    let (mut refused, mut wait) = (0, 0);
     for first in (0..SENDS).step_by(10) {
         let send = |key: u64| {
             command("send", &json!({"to": "@bob", "key": key.to_string(), "text": "x".repeat(500)}))
@@ -103,6 +109,7 @@ async fn hostile_28_of_many_sends_into_a_disk_that_fills_up_those_are_stored_tha
                 },
                 Reply::Error(failure) => {
                     assert_eq!(failure.code, ErrorCode::Unavailable);
+                    wait = failure.retry_after.expect("how long");
                     refused += 1;
                 }
                 other => panic!("{other:?}"),
@@ -113,6 +120,8 @@ async fn hostile_28_of_many_sends_into_a_disk_that_fills_up_those_are_stored_tha
     let stored: Vec<_> = alice.log_after("@bob", 1).await.iter().map(|event| event.seq.0).collect();
     assert_eq!(stored, acknowledged);
     empty_disk(&server);
+    // waits for: the time that was told
+    tokio::time::sleep(Duration::from_millis(wait)).await;
     for key in 0..SENDS {
         alice.says_once("@bob", &key.to_string(), &"x".repeat(500)).await;
     }
@@ -122,6 +131,9 @@ async fn hostile_28_of_many_sends_into_a_disk_that_fills_up_those_are_stored_tha
     assert_eq!(log.len() as u64, SENDS + 1, "each once");
     assert!((1..).zip(&log).all(|(seq, event)| event.seq.0 == seq), "without a gap");
 }
+
+/// Milliseconds that a client is told to wait at least, so that all that was given back can come again in its order.
+const SLACK: u64 = 250;
 
 /// The longest text.
 const LONG: usize = 16 * 1024;
@@ -172,7 +184,7 @@ async fn an_fsync_that_fails_while_deleted_messages_are_scrubbed_is_for_good() {
 
 #[tokio::test]
 async fn an_fsync_that_fails_when_the_log_has_become_long_is_for_good() {
-    /// Three times what the log may grow to.
+    /// Three times what the log grows to.
     const MOST: usize = 96 * 1024 * 1024 / LONG;
     let (data, disk) = (TempDir::new().expect("a directory"), FailingDisk::new());
     let server = Process::start_with(data.path(), &disk.settings()).await;
@@ -191,4 +203,56 @@ async fn an_fsync_that_fails_when_the_log_has_become_long_is_for_good() {
     }
     assert!(disk.has_failed() && refused > 0, "{stored} stored");
     is_given_up_until_a_restart(server, alice, data.path(), stored).await;
+}
+
+/// A message with a key that says the same.
+fn keyed(key: &str) -> serde_json::Value {
+    json!({"to": "@bob", "key": key, "text": key})
+}
+
+/// The answer to a send, which is that it was not stored.
+async fn is_given_back(alice: &mut Person, id: i64) -> Failure {
+    match alice.is_told().await {
+        Reply::Error(failure) => {
+            assert_eq!((failure.code, &failure.id), (ErrorCode::Unavailable, &Some(CommandId::Number(id))));
+            failure
+        }
+        other => panic!("stored, though what was sent before it was not: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_was_sent_behind_a_message_that_was_not_stored_is_not_stored_before_it() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut carol = server.connects("carol").await;
+    alice.says("@bob", "before").await;
+    let mut other = Connection::open(server.data().join("switchboard.db")).expect("the database");
+    let writing = other.transaction_with_behavior(TransactionBehavior::Immediate).expect("it is free");
+    let first = alice.submits("send", keyed("first")).await;
+    // waits for: the writer, which begins on the first one at once and waits 5 s for the other program
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let second = alice.submits("send", keyed("second")).await;
+    let third = alice.submits("send", keyed("third")).await;
+    let wait = is_given_back(&mut alice, first).await.retry_after.expect("how long");
+    let told = Instant::now();
+    // From here on the database could be written to.
+    drop(writing);
+    let fourth = alice.submits("send", keyed("fourth")).await;
+    for id in [second, third, fourth] {
+        let later = is_given_back(&mut alice, id).await.retry_after.expect("how long");
+        assert!((SLACK..=1_000).contains(&later), "{later}");
+    }
+    alice.does("read", json!({"conversation": "@bob", "upto": 1})).await;
+    assert_eq!(alice.log("@bob").await.len(), 1);
+    carol.says("@bob", "others go on").await;
+
+    tokio::time::sleep_until(told + Duration::from_millis(wait)).await; // waits for: the time that was told
+    let keys = ["first", "second", "third", "fourth"];
+    let sends = keys.map(|key| command("send", &keyed(key)));
+    for _ in alice.client.submit_all(sends).await.expect("sent") {
+        assert!(matches!(alice.is_told().await, Reply::Ok(_)));
+    }
+    let log = alice.log_after("@bob", 1).await;
+    assert_eq!(log.iter().filter_map(text_of).collect::<Vec<_>>(), keys);
 }

@@ -69,8 +69,15 @@ pub struct Limits {
     pub watch: u32,
     /// Most members named in `create`; one transaction writes them all. Beyond: the error `too_large`.
     pub create_members: u32,
+    /// Most rooms that a user is in by having made or joined them. Each costs every `hello` of theirs a few
+    /// microseconds. Those that others bring them into do not count, and direct conversations neither. Beyond:
+    /// the error `too_large`. 0 is no limit.
+    pub rooms: u32,
     /// Most reactions to one message; they come with it in every page. Beyond: the error `too_large`.
     pub reactions: u32,
+    /// Most edits of one message. Deleting it erases them all in one transaction, which holds up every other write:
+    /// 500 of the longest take some 60 ms. Beyond: the error `too_large`.
+    pub edits: u32,
 }
 
 impl Default for Limits {
@@ -97,13 +104,15 @@ impl Default for Limits {
             signal_room: 100,
             watch: 200,
             create_members: 1_000,
+            rooms: 1_000,
             reactions: 1_000,
+            edits: 500,
         }
     }
 }
 
 impl Limits {
-    /// The same without the limits of rate and of connections per user and address, so that a load
+    /// The same without the limits of rate and of what one user or address may have, so that a load
     /// tool on one machine can run against a `dev` server.
     #[must_use]
     pub fn without_rates(self) -> Self {
@@ -113,6 +122,7 @@ impl Limits {
             sends_per_connection: 0,
             sends_per_user: 0,
             frames_per_connection: 0,
+            rooms: 0,
             ..self
         }
     }

@@ -17,6 +17,7 @@ mod publish;
 pub(crate) mod registry;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -44,6 +45,9 @@ const WAITING: usize = 8_192;
 
 /// Requests handled before commits are looked at again, and the other way round.
 const TURN: usize = 256;
+
+/// How long the store may still take to close when the time for stopping is over: it empties its write-ahead log.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// Who is told what became of a write.
 #[derive(Debug)]
@@ -198,8 +202,8 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    /// Runs until every handle is gone, then until the store has told the outcome of every write.
-    /// `cut` ends it at once.
+    /// Runs until every handle is gone, then until the store has told the outcome of every write and has closed.
+    /// `cut` ends it at once, but for the closing.
     pub(crate) async fn run(mut self, cut: CancellationToken) {
         let mut inputs = Vec::with_capacity(TURN);
         loop {
@@ -216,19 +220,21 @@ impl Router {
                 }
                 () = self.gathering.ended() => self.release(),
                 user = self.presence.expired() => self.depart(user),
-                () = cut.cancelled() => return,
+                () = cut.cancelled() => break,
             }
         }
-        self.release();
-        for user in self.registry.users() {
-            self.depart(user);
+        if !cut.is_cancelled() {
+            self.release();
+            for user in self.registry.users() {
+                self.depart(user);
+            }
         }
         let Self { mut batches, store, .. } = self;
         // The writer ends with the last owner of the store, after the last write.
         drop(store);
         tokio::select! {
             () = async { while batches.recv().await.is_some() {} } => {}
-            () = cut.cancelled() => {}
+            () = async { cut.cancelled().await; tokio::time::sleep(CLOSING).await } => {}
         }
     }
 

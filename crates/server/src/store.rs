@@ -290,8 +290,8 @@ pub struct Snapshot {
     pub user: UserKey,
     /// Every conversation that the user is a member of.
     pub joined: Vec<Joined>,
-    /// The named conversations, in the order of the call; `None` where there is nothing to see.
-    pub named: Vec<Option<Seen>>,
+    /// The named conversations, in the order of the call, or why there is nothing to see.
+    pub named: Vec<Result<Seen, Refusal>>,
     /// The first page of summaries, latest activity first.
     pub summaries: Vec<Summary>,
     /// Whether there are more.

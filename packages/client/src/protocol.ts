@@ -171,8 +171,19 @@ export type Limits = {
   watch: number;
   /** Most members named in `create`; one transaction writes them all. Beyond: the error `too_large`. */
   create_members: number;
+  /**
+   * Most rooms that a user is in by having made or joined them. Each costs every `hello` of theirs a few
+   * microseconds. Those that others bring them into do not count, and direct conversations neither. Beyond:
+   * the error `too_large`. 0 is no limit.
+   */
+  rooms: number;
   /** Most reactions to one message; they come with it in every page. Beyond: the error `too_large`. */
   reactions: number;
+  /**
+   * Most edits of one message. Deleting it erases them all in one transaction, which holds up every other write:
+   * 500 of the longest take some 60 ms. Beyond: the error `too_large`.
+   */
+  edits: number;
 };
 
 /** An event of a conversation's log, as it goes over the wire. */

@@ -216,7 +216,7 @@ impl Starts {
         &mut self,
         name: &ConversationId,
         cursor: Seq,
-        seen: Option<Seen>,
+        seen: Result<Seen, Refusal>,
         most: u32,
     ) -> Option<Reply<Box<RawValue>>> {
         let failed = |refusal: Refusal| {
@@ -224,7 +224,10 @@ impl Starts {
             failure.conversation = Some(name.clone());
             Some(Reply::Error(failure))
         };
-        let Some(Seen { conversation, head, member }) = seen else { return failed(Refusal::not_found()) };
+        let Seen { conversation, head, member } = match seen {
+            Ok(seen) => seen,
+            Err(refusal) => return failed(refusal),
+        };
         if cursor > head {
             let message = format!("the log ends at {head}; forget what you have of this conversation");
             return failed(Refusal::new(ErrorCode::BadCursor, message));
@@ -249,7 +252,7 @@ mod tests {
         let name = ConversationId::parse("#a").expect("id");
         let mut starts = Starts::default();
         let seen = Seen { conversation: ConversationKey(1), head: Seq(head), member };
-        let reply = starts.add(&name, Seq(cursor), Some(seen), 10);
+        let reply = starts.add(&name, Seq(cursor), Ok(seen), 10);
         (starts, reply)
     }
 

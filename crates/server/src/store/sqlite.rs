@@ -22,7 +22,7 @@ use switchboard_protocol::{ConversationId, Limits, Seq, UserId};
 use tokio::sync::mpsc;
 
 pub(crate) use self::query::MIN_QUEUE;
-use self::readers::Readers;
+use self::readers::{Readers, Who};
 use self::rows::Rows;
 use super::change::{self, Failed, Rules};
 use super::{
@@ -33,10 +33,16 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 /// The tables as they are now, for whoever measures what SQLite can do with them.
-pub const SCHEMA: &str = include_str!("../migrations/sqlite/0001_log.sql");
+pub const SCHEMA: &str = concat!(
+    include_str!("../migrations/sqlite/0001_log.sql"),
+    include_str!("../migrations/sqlite/0002_bounded_reads.sql"),
+);
 
-/// The schema, append-only: a file here never changes once released, new ones follow.
-const MIGRATIONS: &[M<'_>] = &[M::up(SCHEMA)];
+/// The schema, append-only: a file here never changes once released, new ones follow, here and in [`SCHEMA`].
+const MIGRATIONS: &[M<'_>] = &[
+    M::up(include_str!("../migrations/sqlite/0001_log.sql")),
+    M::up(include_str!("../migrations/sqlite/0002_bounded_reads.sql")),
+];
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).
 ///
@@ -48,9 +54,14 @@ const MIGRATIONS: &[M<'_>] = &[M::up(SCHEMA)];
 /// - `cache_size`: 32 MiB, in KiB and negative. A batch touches the last pages of as many conversations as have news; in
 ///   the default of 2 MiB those of 512 do not fit, and each is read again for the next batch.
 /// - `wal_autocheckpoint`: at 32 MiB, in pages. At the default of 1,000 such a batch is copied into the database at
-///   once, and the next one copies the same pages again.
+///   once, and the next one copies the same pages again. This one is for whoever measures; in the store the writer
+///   itself does it, at the same [`CHECKPOINT`].
 pub const SETTINGS: &str = "PRAGMA page_size = 2048; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
                             PRAGMA secure_delete = ON; PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 16384;";
+
+/// At how many pages the write-ahead log is moved into the database: [`SETTINGS`] says why. SQLite does it on its own, too,
+/// and passes over how it went: docs/decisions/0026-the-writer-checkpoints.md.
+const CHECKPOINT: u32 = 16_384;
 
 const DATABASE: &str = "switchboard.db";
 
@@ -58,8 +69,8 @@ const DATABASE: &str = "switchboard.db";
 /// the second keeps a long page from blocking the short ones.
 const READERS: usize = 2;
 
-/// Milliseconds to wait for another process's write: `switchboard key` beside a running server.
-const BUSY_TIMEOUT_MS: u64 = 5_000;
+/// How long to wait for another process's write: `switchboard key` beside a running server.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the directory's lock is waited for: a second in all.
 const LOCK_TRIES: u32 = 20;
@@ -114,13 +125,15 @@ impl SqliteStore {
         let lock = lock(&settings.data)?;
         let db = open_database(&settings.data)?;
         let state = Arc::new(State::default());
-        let readers = Readers::start(READERS, || open_reader(&settings.data), &settings.limits, &state)?;
+        let (readers, closed) =
+            Readers::start(READERS, || open_reader(&settings.data), &settings.limits, &state)?;
         let (batches, outcomes) = mpsc::channel(BATCHES);
         let queue = writer::start(writer::Parts {
             rows: Rows::new(db),
             settings,
             batches,
             state: state.clone(),
+            readers: closed,
             lock,
         })?;
         Ok((Self { queue, readers, state }, outcomes))
@@ -159,9 +172,11 @@ pub(super) fn open_database(data: &Path) -> anyhow::Result<Connection> {
         // SQLite gives its other files the mode of this one.
         OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
         let mut db = Connection::open(&path)?;
-        db.busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))?;
+        db.busy_timeout(BUSY_TIMEOUT)?;
         check_version(&db)?;
         db.execute_batch(SETTINGS)?;
+        // Whoever writes beside a running server leaves it to that, too.
+        db.pragma_update(None, "wal_autocheckpoint", 0)?;
         Migrations::from_slice(MIGRATIONS).to_latest(&mut db)?;
         db.set_prepared_statement_cache_capacity(64);
         Ok(db)
@@ -189,7 +204,7 @@ fn check_version(db: &Connection) -> anyhow::Result<()> {
 fn open_reader(data: &Path) -> anyhow::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(data.join(DATABASE), flags)?;
-    db.busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))?;
+    db.busy_timeout(BUSY_TIMEOUT)?;
     db.set_prepared_statement_cache_capacity(64);
     Ok(db)
 }
@@ -245,7 +260,7 @@ impl Store for SqliteStore {
 
     fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
         let user = user.clone();
-        self.readers.read(move |reader| match query {
+        self.readers.read(Who::User(user.clone()), move |reader| match query {
             Query::Sync(c) => reader.sync(&user, &c),
             Query::History(c) => reader.history(&user, &c),
             Query::Conversations(c) => reader.conversations(&user, &c),
@@ -255,7 +270,7 @@ impl Store for SqliteStore {
 
     fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
         let user = user.clone();
-        self.readers.read(move |reader| reader.attach(&user, &named))
+        self.readers.read(Who::User(user.clone()), move |reader| reader.attach(&user, &named))
     }
 
     fn replay(
@@ -265,24 +280,34 @@ impl Store for SqliteStore {
         after: Seq,
         upto: Seq,
     ) -> Answer<Vec<LogEvent>> {
-        self.readers.read(move |reader| reader.replay(user, conversation, after, upto))
+        self.readers.read(Who::Behind(user), move |reader| reader.replay(user, conversation, after, upto))
     }
 
     fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
         let user = user.clone();
-        self.readers.read(move |reader| reader.standing(&user, &conversation))
+        self.readers.read(Who::User(user.clone()), move |reader| reader.standing(&user, &conversation))
     }
 
     fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
         let user = user.clone();
-        self.readers.read(move |reader| reader.acquaintances(&user, &others))
+        self.readers.read(Who::User(user.clone()), move |reader| reader.acquaintances(&user, &others))
     }
 
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
-        self.readers.read(move |reader| reader.api_key(&hash))
+        self.readers.read(Who::Key(hash), move |reader| reader.api_key(&hash))
     }
 
     fn is_writable(&self) -> bool {
         !self.state.failed.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_measures_checkpoints_where_the_store_does() {
+        assert!(SETTINGS.contains(&format!("wal_autocheckpoint = {CHECKPOINT};")));
     }
 }

@@ -221,3 +221,41 @@ async fn more_commands_at_once_than_may_wait_are_all_answered() {
         assert!(matches!(alice.is_told().await, Reply::Ok(_)));
     }
 }
+
+#[tokio::test]
+async fn a_user_makes_and_joins_so_many_rooms_and_others_fill_up_nobodys() {
+    let server = Server::start_with(|config| config.limits.rooms = 2).await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    for room in ["b1", "b2"] {
+        bob.makes_public_room(room, &["alice"]).await;
+    }
+    alice.makes_room("a1", &[]).await;
+    server.connects("carol").await.makes_public_room("c1", &[]).await;
+    alice.does("join", json!({"conversation": "#c1"})).await;
+    assert_eq!(alice.conversations().await.len(), 4, "the rooms of others do not count");
+    server.connects("dan").await.makes_public_room("d1", &[]).await;
+    for (command, fields, field) in
+        [("create", json!({"room": "a2"}), "room"), ("join", json!({"conversation": "#d1"}), "conversation")]
+    {
+        let refused = alice.tries(command, fields).await.expect_err("enough");
+        assert_eq!(
+            (refused.code, refused.field.as_deref()),
+            (ErrorCode::TooLarge, Some(field)),
+            "{refused:?}"
+        );
+        assert!(refused.message.contains('2'), "{refused:?}");
+    }
+    assert_eq!(alice.is_refused("sync", json!({"conversation": "#a2"})).await, ErrorCode::NotFound);
+    alice.does("join", json!({"conversation": "#c1"})).await;
+    alice.does("create", json!({"room": "a1"})).await;
+    alice.says("@eve", "whom I write to does not count").await;
+    // Leaving makes room, unless somebody else had brought one in.
+    alice.does("leave", json!({"conversation": "#b1"})).await;
+    assert_eq!(alice.is_refused("create", json!({"room": "a2"})).await, ErrorCode::TooLarge);
+    alice.does("leave", json!({"conversation": "#c1"})).await;
+    alice.does("join", json!({"conversation": "#d1"})).await;
+    assert_eq!(alice.is_refused("join", json!({"conversation": "#b1"})).await, ErrorCode::TooLarge);
+    server.connects("dan").await.does("remove", json!({"conversation": "#d1", "user": "alice"})).await;
+    alice.does("join", json!({"conversation": "#b1"})).await;
+}

@@ -18,3 +18,4 @@ mod routing;
 mod stopping;
 mod store_contract;
 mod support;
+mod write_ahead_log;

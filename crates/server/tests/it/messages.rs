@@ -105,6 +105,24 @@ async fn a_message_has_so_many_reactions_and_no_more() {
 }
 
 #[tokio::test]
+async fn a_message_has_so_many_edits_and_no_more() {
+    let server = Server::start_with(|config| config.limits.edits = 2).await;
+    let mut alice = server.connects("alice").await;
+    alice.makes_room("ops", &["bob"]).await;
+    alice.says("#ops", "one").await;
+    alice.says("#ops", "two").await;
+    for text in ["uno", "eins"] {
+        alice.does("edit", edit(2, text)).await;
+    }
+    let failure = alice.tries("edit", edit(2, "un")).await.expect_err("it has two");
+    assert_eq!((failure.code, failure.field.as_deref()), (ErrorCode::TooLarge, Some("target")));
+    assert_eq!(alice.message("#ops", 2).await.text.expect("a text").as_str(), "eins");
+    alice.does("edit", edit(3, "due")).await;
+    alice.does("delete", at(2)).await;
+    assert_eq!(alice.is_refused("edit", edit(2, "un")).await, ErrorCode::NotFound);
+}
+
+#[tokio::test]
 async fn the_author_or_an_admin_deletes_a_message() {
     let (_server, mut alice, mut bob, mut carol) = room().await;
     assert_eq!(carol.is_refused("delete", at(2)).await, ErrorCode::Forbidden);

@@ -2,6 +2,7 @@
 
 mod answer;
 mod crowd;
+mod disk;
 mod hand;
 mod person;
 mod process;
@@ -25,6 +26,7 @@ use tokio::task::JoinSet;
 
 pub(crate) use self::answer::Answer;
 pub(crate) use self::crowd::{CROWD, crowd, room_for_a_crowd};
+pub(crate) use self::disk::FailingDisk;
 pub(crate) use self::hand::{Hand, timeless};
 pub(crate) use self::person::{Person, Stored, command, text_of};
 pub(crate) use self::process::Process;
@@ -179,6 +181,11 @@ impl Server {
         self.begins_to_stop();
         self.has_stopped().await;
         settings(&mut self.config);
+        self.starts_again().await;
+    }
+
+    /// Starts another on the same data after it has stopped.
+    pub(crate) async fn starts_again(&mut self) {
         self.run().await;
     }
 

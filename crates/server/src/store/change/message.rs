@@ -137,6 +137,10 @@ impl Act<'_> {
         access::check_writer(membership.as_ref())?;
         let message = self.check_living_target(&conversation, edit.target)?;
         access::check_author(message.sender == user)?;
+        if self.rows.count_amendments(conversation.key, edit.target)? >= self.rules.limits.edits.into() {
+            let message = format!("a message has at most {} edits; send another", self.rules.limits.edits);
+            return Err(Refusal::too_large("target", message).into());
+        }
         let body = EventBody::Edit { target: edit.target, text: edit.text, data: edit.data, deleted: false };
         self.rows.insert_amendment(conversation.key, edit.target, conversation.head.next())?;
         self.do_record(conversation, user, &body, Vec::new())
@@ -169,7 +173,9 @@ impl Act<'_> {
         access::check_writer(membership.as_ref())?;
         let (target, on) = (react.target, react.on);
         self.check_living_target(&conversation, target)?;
-        match self.rows.reaction(conversation.key, target, react.emoji.as_str(), user)? {
+        let emoji = react.emoji.as_str();
+        let before = self.rows.reaction(conversation.key, target, emoji, user)?;
+        match before {
             Some((seq, is_on)) if is_on == on => return self.repeated(&conversation, seq),
             None if !on => return Err(Refusal::not_found().into()),
             _ => {}
@@ -179,7 +185,12 @@ impl Act<'_> {
             return Err(Refusal::too_large("emoji", message).into());
         }
         let by = conversation.head.next();
-        self.rows.put_reaction(conversation.key, target, react.emoji.as_str(), user, by, on)?;
+        match before {
+            Some((since, true)) => {
+                self.rows.take_reaction_back(conversation.key, target, emoji, user, since, by)?;
+            }
+            _ => self.rows.set_reaction(conversation.key, target, emoji, user, by)?,
+        }
         self.do_record(conversation, user, &EventBody::React { target, emoji: react.emoji, on }, Vec::new())
     }
 }

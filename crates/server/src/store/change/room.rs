@@ -28,6 +28,7 @@ impl Act<'_> {
         for user in &members {
             self.check_known(user)?;
         }
+        self.check_choice("room")?;
         let creator = self.rows.user_or_new(self.actor)?;
         let title = create.title.map(|t| t.as_str().to_owned());
         let mut room = self.rows.new_conversation(&name, title, create.public)?;
@@ -35,6 +36,7 @@ impl Act<'_> {
         room.admins = 1;
         let since = Seq(1);
         self.rows.put_member(room.key, creator, entered(Role::Admin, since, 0, None));
+        self.rows.insert_room_by_choice(creator, room.key)?;
         let passage = Passage::In { seen: Seq(0) };
         let mut effects = vec![Effect { user: self.actor.clone(), passage }];
         for user in members {
@@ -75,7 +77,9 @@ impl Act<'_> {
         if !room.public {
             return Err(Refusal::not_found().into());
         }
+        self.check_choice("conversation")?;
         let user = self.rows.user_or_new(self.actor)?;
+        self.rows.insert_room_by_choice(user, room.key)?;
         let role = if room.members == 0 { Role::Admin } else { Role::Member };
         let passage = self.do_enter(&mut room, user, role, earlier);
         let effect = Effect { user: self.actor.clone(), passage };
@@ -91,7 +95,7 @@ impl Act<'_> {
         let member = *access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
         access::check_admin_remains(&conversation, &member, true)?;
-        self.do_go(&mut conversation, user, member);
+        self.do_go(&mut conversation, user, member)?;
         let effect = Effect { user: self.actor.clone(), passage: Passage::Out };
         self.do_record(conversation, user, &EventBody::Leave {}, vec![effect])
     }
@@ -128,7 +132,7 @@ impl Act<'_> {
         if let Some(until) = member.until {
             return self.repeated(&conversation, until);
         }
-        self.do_go(&mut conversation, removed, member);
+        self.do_go(&mut conversation, removed, member)?;
         let effect = Effect { user: remove.user.clone(), passage: Passage::Out };
         self.do_record(conversation, user, &EventBody::Remove { user: remove.user }, vec![effect])
     }
@@ -187,12 +191,30 @@ impl Act<'_> {
     }
 
     /// Ends a membership with the next event.
-    fn do_go(&mut self, room: &mut Conversation, user: UserKey, mut member: Membership) {
+    fn do_go(
+        &mut self,
+        room: &mut Conversation,
+        user: UserKey,
+        mut member: Membership,
+    ) -> Result<(), Failed> {
         // A damaged count must not end the writer.
         room.members = room.members.saturating_sub(1);
         room.admins = room.admins.saturating_sub(u64::from(member.role == Role::Admin));
         member.until = Some(room.head.next());
         self.rows.put_member(room.key, user, member);
+        Ok(self.rows.delete_room_by_choice(user, room.key)?)
+    }
+
+    /// Who may come into one more room by themselves. Rooms that others bring somebody into do not count: nobody fills up
+    /// somebody else's.
+    fn check_choice(&mut self, field: &'static str) -> Result<(), Failed> {
+        let most = self.rules.limits.rooms;
+        let Some(user) = self.rows.user(self.actor)? else { return Ok(()) };
+        if most == 0 || self.rows.count_rooms_by_choice(user, most)? < most {
+            return Ok(());
+        }
+        let message = format!("you are in {most} rooms that you made or joined; leave one first");
+        Err(Refusal::too_large(field, message).into())
     }
 }
 

@@ -1,16 +1,17 @@
 //! What readers ask: each answer from one snapshot, each page bounded in items and in bytes.
 
 mod fold;
+mod history;
 mod people;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Summary};
-use switchboard_protocol::{
-    ConversationId, Conversations, EventKind, History, Limits, Seq, Sync, Timestamp, UserId,
-};
+use switchboard_protocol::{ConversationId, Conversations, EventKind, Limits, Seq, Sync, Timestamp, UserId};
 
 use super::State;
 use super::rows::{conversation_id, find_conversation, find_member, membership, seq, user_id};
@@ -106,34 +107,6 @@ impl Reader<'_> {
         Ok(events)
     }
 
-    /// `history`.
-    pub(super) fn history(&self, user: &UserId, command: &History) -> Page {
-        let View { conversation, membership } = self.view(user, &command.conversation.resolve(user))?;
-        let visible = access::check_visible(conversation.head, membership.as_ref())?;
-        let before = command.before.unwrap_or(Seq::MAX).min(visible.next());
-        let limit = self.limits.page_size(command.limit);
-        let mut select = self.db.prepare_cached(
-            "SELECT e.seq FROM events e WHERE e.conversation = ?1 AND e.seq < ?2 AND e.kind = ?3 ORDER BY e.seq DESC LIMIT ?4",
-        )?;
-        let kind = EventKind::Message as u8;
-        let seqs = select
-            .query_map(params![conversation.key.0, before.0, kind, limit + 1], |row| seq(row, 0))?
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut more = seqs.len() > limit as usize;
-        let mut room = Room(self.limits.page_bytes as usize);
-        let mut messages = Vec::new();
-        for target in seqs.into_iter().take(limit as usize) {
-            let Some((message, bytes)) = self.message(&conversation, target, visible)? else { continue };
-            if !room.takes(bytes) {
-                more = true;
-                break;
-            }
-            messages.push(message);
-        }
-        messages.reverse();
-        Ok(OkBody::History { conversation: conversation.name, messages, head: visible, more })
-    }
-
     /// `conversations`.
     pub(super) fn conversations(&self, user: &UserId, command: &Conversations) -> Page {
         let Some(key) = self.user(user)? else {
@@ -176,31 +149,31 @@ impl Reader<'_> {
                     c.id, c.name, c.title, c.public, c.head, c.messages, c.last_message, c.members, c.admins, c.at
              FROM members m JOIN conversations c ON c.id = m.conversation
              WHERE m.user = ?1 AND m.until IS NULL AND (c.at, c.id) < (?2, ?3)
-             ORDER BY c.at DESC, c.id DESC LIMIT ?4",
+             ORDER BY c.at DESC, c.id DESC LIMIT ?4 OFFSET ?5",
         )?;
-        let mut rows = select.query(params![user.0, below.0, below.1, limit + 1])?;
+        let most = limit as usize + 1;
         let mut room = Room(self.limits.page_bytes as usize);
-        let mut summaries = Vec::new();
-        while let Some(row) = rows.next()? {
-            let conversation = Conversation {
-                key: ConversationKey(row.get(8)?),
-                name: conversation_id(row, 9)?,
-                title: row.get(10)?,
-                public: row.get(11)?,
-                head: seq(row, 12)?,
-                messages: row.get(13)?,
-                last_message: seq(row, 14)?,
-                members: row.get(15)?,
-                admins: row.get(16)?,
-                at: row.get(17)?,
-            };
-            let (summary, bytes) = self.summary(conversation, &membership(row, 0)?)?;
-            if summaries.len() == limit as usize || !room.takes(bytes) {
-                return Ok((summaries, true));
+        let (mut summaries, mut passed) = (Vec::new(), 0);
+        loop {
+            let mut rows = select.query(params![user.0, below.0, below.1, most, passed])?;
+            let before = passed;
+            while let Some(row) = rows.next()? {
+                passed += 1;
+                let Some((conversation, member)) = read_listed(row)? else { continue };
+                if summaries.len() == limit as usize {
+                    return Ok((summaries, true));
+                }
+                let (summary, bytes) = self.summary(conversation, &member)?;
+                if !room.takes(bytes) {
+                    return Ok((summaries, true));
+                }
+                summaries.push(summary);
             }
-            summaries.push(summary);
+            // Among those were damaged ones, or there are no more.
+            if passed - before < most {
+                return Ok((summaries, false));
+            }
         }
-        Ok((summaries, false))
     }
 
     /// Everything a connection starts from.
@@ -212,21 +185,33 @@ impl Reader<'_> {
             "SELECT m.conversation, c.head FROM members m JOIN conversations c ON c.id = m.conversation
              WHERE m.user = ?1 AND m.until IS NULL",
         )?;
-        let joined = select
-            .query_map([key.0], |row| {
-                Ok(Joined { conversation: ConversationKey(row.get(0)?), head: seq(row, 1)? })
-            })?
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut rows = select.query([key.0])?;
+        let mut joined = Vec::new();
+        while let Some(row) = rows.next()? {
+            let conversation: i64 = row.get(0)?;
+            let head = readable(seq(row, 1), || format!("conversation {conversation}"))?;
+            joined.extend(head.map(|head| Joined { conversation: ConversationKey(conversation), head }));
+        }
         let named = named.iter().map(|name| self.seen(key, name)).collect::<Result<Vec<_>, _>>()?;
         let (summaries, more) = self.summaries(key, (i64::MAX, i64::MAX), self.limits.page_size(None))?;
         Ok(Some(Snapshot { mark, user: key, joined, named, summaries, more }))
     }
 
-    fn seen(&self, user: UserKey, name: &ConversationId) -> Result<Option<Seen>, Failed> {
-        let Some(conversation) = find_conversation(self.db, name)? else { return Ok(None) };
-        let membership = find_member(self.db, conversation.key, user)?;
-        let head = access::check_visible(conversation.head, membership.as_ref()).ok();
+    /// What a connection with a cursor in a conversation may see of it. One that cannot be read is not there for now, and
+    /// the others are.
+    fn seen(&self, user: UserKey, name: &ConversationId) -> Result<Result<Seen, Refusal>, Failed> {
+        let read = || -> rusqlite::Result<_> {
+            let conversation = find_conversation(self.db, name)?;
+            let member =
+                conversation.as_ref().map(|found| find_member(self.db, found.key, user)).transpose()?;
+            Ok((conversation, member.flatten()))
+        };
+        let Some((conversation, membership)) = readable(read(), || name.to_string())? else {
+            return Ok(Err(Refusal::unavailable()));
+        };
+        let Some(conversation) = conversation else { return Ok(Err(Refusal::not_found())) };
         let member = membership.is_some_and(|m| m.until.is_none());
+        let head = access::check_visible(conversation.head, membership.as_ref());
         Ok(head.map(|head| Seen { conversation: conversation.key, head, member }))
     }
 
@@ -251,6 +236,45 @@ impl Reader<'_> {
 
 /// What an event's frame has besides its body, roughly: names, numbers and a time.
 const EVENT_OVERHEAD: usize = 300;
+
+/// What was read of a row, or `None` if it is damaged: it is reported, and must not keep anybody from the others.
+fn readable<T>(read: rusqlite::Result<T>, row: impl FnOnce() -> String) -> Result<Option<T>, Failed> {
+    use rusqlite::Error;
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(
+            error @ (Error::IntegralValueOutOfRange(..)
+            | Error::FromSqlConversionFailure(..)
+            | Error::InvalidColumnType(..)
+            | Error::Utf8Error(..)),
+        ) => {
+            tracing::error!(row = row(), %error, "a damaged row is passed over");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads a row of [`Reader::summaries`].
+fn read_listed(row: &rusqlite::Row<'_>) -> Result<Option<(Conversation, Membership)>, Failed> {
+    let key: i64 = row.get(8)?;
+    let read = || {
+        let conversation = Conversation {
+            key: ConversationKey(key),
+            name: conversation_id(row, 9)?,
+            title: row.get(10)?,
+            public: row.get(11)?,
+            head: seq(row, 12)?,
+            messages: row.get(13)?,
+            last_message: seq(row, 14)?,
+            members: row.get(15)?,
+            admins: row.get(16)?,
+            at: row.get(17)?,
+        };
+        Ok((conversation, membership(row, 0)?))
+    };
+    readable(read(), || format!("conversation {key}, in a list"))
+}
 
 /// Reads an event. One that cannot be read keeps its place, as `unreadable`: it must not block the
 /// log for everybody who syncs.

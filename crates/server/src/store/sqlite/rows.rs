@@ -3,7 +3,9 @@
 //! The process is the database's only writer, so what it wrote last is what stands there. A batch of
 //! a hundred messages to one room updates the room's row once.
 
+mod log;
 mod reactions;
+mod rooms;
 
 use rusqlite::{Connection, OptionalExtension, Result, ffi, named_params, params};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -81,11 +83,6 @@ impl Rows {
         std::mem::take(&mut self.erased)
     }
 
-    /// Moves the write-ahead log into the database and empties it; `false` while a reader needs it.
-    pub(super) fn truncate_wal(&self) -> Result<bool> {
-        self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)? == 0))
-    }
-
     /// Gives the page cache's memory back.
     pub(super) fn shrink(&self) {
         super::shrink(&self.db);
@@ -116,10 +113,10 @@ impl Rows {
             "INSERT OR REPLACE INTO members (conversation, user, role, since, read, received, sent, read_messages,
              read_sent, until) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?;
-        // It leaves `until` alone, and with it the index of who is where.
+        // It leaves `since` and `until` alone, and with them the indexes of who is where.
         let mut update = self.db.prepare_cached(
-            "UPDATE members SET role = ?3, since = ?4, read = ?5, received = ?6, sent = ?7, read_messages = ?8,
-             read_sent = ?9 WHERE conversation = ?1 AND user = ?2",
+            "UPDATE members SET role = ?3, read = ?4, received = ?5, sent = ?6, read_messages = ?7, read_sent = ?8
+             WHERE conversation = ?1 AND user = ?2",
         )?;
         for (at, passed) in self.dirty_members.drain() {
             let Some(m) = self.members.get(&at) else { continue };
@@ -131,7 +128,7 @@ impl Rows {
                     at.0.0, at.1.0, role, since, read, received, sent, messages, own, until
                 ])?;
             } else {
-                update.execute(params![at.0.0, at.1.0, role, since, read, received, sent, messages, own])?;
+                update.execute(params![at.0.0, at.1.0, role, read, received, sent, messages, own])?;
             }
         }
         Ok(())
@@ -324,6 +321,17 @@ impl Rows {
             .db
             .prepare_cached("INSERT INTO amendments (conversation, target, seq) VALUES (?1, ?2, ?3)")?;
         insert.execute(params![conversation.0, target.0, by.0]).map(drop)
+    }
+
+    pub(in crate::store) fn count_amendments(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+    ) -> Result<u64> {
+        let mut select = self
+            .db
+            .prepare_cached("SELECT count(*) FROM amendments WHERE conversation = ?1 AND target = ?2")?;
+        select.query_row(params![conversation.0, target.0], |row| row.get(0))
     }
 
     pub(in crate::store) fn amendments(

@@ -9,8 +9,9 @@ use rusqlite::ffi;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::readers::Closed;
 use super::rows::Rows;
-use super::{QUIET, Settings, State};
+use super::{CHECKPOINT, QUIET, Settings, State};
 use crate::refusal::Refusal;
 use crate::store::change::{self, Failed, Rules};
 use crate::store::{Batch, Committed, Outcome, Submission};
@@ -27,15 +28,26 @@ pub(super) struct Parts {
     pub(super) settings: Settings,
     pub(super) batches: mpsc::Sender<Batch>,
     pub(super) state: Arc<State>,
+    pub(super) readers: Closed,
     /// Held for as long as the thread writes.
     pub(super) lock: File,
 }
 
-/// Starts the thread; it ends when the queue's sender is dropped and the queue is empty.
+/// Starts the thread; it ends when the queue's sender is dropped, the queue is empty and the readers have ended. The receiver
+/// of batches is told the end when the database is closed.
 pub(super) fn start(parts: Parts) -> std::io::Result<Sender<Submission>> {
     let (sender, queue) = crossbeam_channel::bounded(WAITING);
     let rules = Rules { limits: parts.settings.limits.clone(), strangers: parts.settings.strangers };
-    let writer = Writer { parts, rules, queue, number: 0, erased: false, troubled: false };
+    let writer = Writer {
+        parts,
+        rules,
+        queue,
+        number: 0,
+        erased: false,
+        troubled: false,
+        stuck: None,
+        scrubbed: None,
+    };
     std::thread::Builder::new().name("writer".to_owned()).spawn(move || writer.run())?;
     Ok(sender)
 }
@@ -50,18 +62,32 @@ struct Writer {
     erased: bool,
     /// The last batch failed; it was told once.
     troubled: bool,
+    /// When moving the write-ahead log into the database failed last.
+    stuck: Option<Instant>,
+    /// When emptying it was tried last.
+    scrubbed: Option<Instant>,
 }
 
-/// Why a batch was not committed.
+/// What went wrong.
 enum Trouble {
-    /// One of its changes met an error of the store.
+    /// One of a batch's changes met an error of the store.
     Change(rusqlite::Error),
     /// The transaction itself.
     Commit(rusqlite::Error),
+    /// Moving what is committed from the write-ahead log into the database.
+    Checkpoint(rusqlite::Error),
+}
+
+impl Trouble {
+    fn error(&self) -> &rusqlite::Error {
+        let (Self::Change(error) | Self::Commit(error) | Self::Checkpoint(error)) = self;
+        error
+    }
 }
 
 impl Writer {
     fn run(mut self) {
+        self.parts.rows.watch_log();
         while let Some(first) = self.next() {
             let mut batch = vec![first];
             batch.extend(self.queue.try_iter().take(BATCH - 1));
@@ -73,9 +99,32 @@ impl Writer {
             if self.parts.batches.blocking_send(batch).is_err() {
                 break;
             }
+            // Who wrote has the answer by now.
+            self.checkpoint();
             self.scrub();
         }
-        drop(self.parts.lock);
+        self.end();
+    }
+
+    /// Leaves nothing but the database behind: whoever copies that alone has everything, and deleted messages are nowhere.
+    fn end(mut self) {
+        // What comes now is given back.
+        self.queue = crossbeam_channel::never();
+        // Connections that only read cannot empty the write-ahead log, so the writer's is closed last.
+        let _ = self.parts.readers.recv();
+        if !self.has_failed() {
+            match self.parts.rows.truncate_wal() {
+                Ok(true) => {}
+                Ok(false) => tracing::warn!(
+                    "another program reads the database, so switchboard.db-wal stays: it is part of the data"
+                ),
+                Err(error) => self.note(&Trouble::Checkpoint(error)),
+            }
+        }
+        let Parts { rows, lock, batches, .. } = self.parts;
+        drop(rows);
+        drop(lock);
+        drop(batches);
     }
 
     /// Waits for a write, and tidies up if that takes long; `None` when there will be no more.
@@ -105,7 +154,7 @@ impl Writer {
                 with_results(batch, results)
             }
             // One bad row must not fail the others' writes: each alone.
-            Err(Trouble::Change(_)) if batch.len() > 1 => {
+            Err(Trouble::Change(error)) if batch.len() > 1 && !is_failed_sync(&error) => {
                 batch.into_iter().map(|one| self.write_alone(one)).collect()
             }
             Err(trouble) => self.refuse(batch, &trouble),
@@ -135,17 +184,23 @@ impl Writer {
     }
 
     fn note(&mut self, trouble: &Trouble) {
-        let (Trouble::Change(error) | Trouble::Commit(error)) = trouble;
+        let error = trouble.error();
         if is_failed_sync(error) {
             self.parts.state.failed.store(true, Ordering::Release);
+            // A restart reads it from its beginning.
+            self.parts.rows.leave_log();
+            self.troubled = true;
             tracing::error!(%error, "the disk did not keep what was written; nothing more is written until a restart");
+        } else if let Trouble::Checkpoint(error) = trouble {
+            self.stuck = Some(Instant::now());
+            tracing::warn!(%error, "cannot move the write-ahead log into the database yet");
         } else if !std::mem::replace(&mut self.troubled, true) {
             tracing::error!(%error, "cannot write to the database; every write is refused until one works again");
         }
     }
 
     fn transact(&mut self, batch: &[Submission]) -> Result<Vec<Result<Committed, Refusal>>, Trouble> {
-        if self.parts.state.failed.load(Ordering::Acquire) {
+        if self.has_failed() {
             let code = ffi::Error::new(ffi::SQLITE_READONLY);
             return Err(Trouble::Commit(rusqlite::Error::SqliteFailure(code, None)));
         }
@@ -171,22 +226,43 @@ impl Writer {
         written
     }
 
-    /// Empties the write-ahead log of erased content, in a quiet moment.
+    /// Moves the write-ahead log into the database when it has become long.
+    fn checkpoint(&mut self) {
+        let long = self.parts.rows.take_logged() >= CHECKPOINT;
+        if long
+            && !self.has_failed()
+            && !is_recent(self.stuck)
+            && let Err(error) = self.parts.rows.checkpoint()
+        {
+            self.note(&Trouble::Checkpoint(error));
+        }
+    }
+
+    /// Empties the write-ahead log of erased content, in a quiet moment. A backup may be in the way for long.
     fn scrub(&mut self) {
-        if self.erased && self.queue.is_empty() {
+        if self.erased && self.queue.is_empty() && !self.has_failed() && !is_recent(self.scrubbed) {
+            self.scrubbed = Some(Instant::now());
             match self.parts.rows.truncate_wal() {
                 Ok(done) => self.erased = !done,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot empty the write-ahead log of deleted messages yet");
-                }
+                Err(error) => self.note(&Trouble::Checkpoint(error)),
             }
         }
+    }
+
+    /// Whether an fsync has failed.
+    fn has_failed(&self) -> bool {
+        self.parts.state.failed.load(Ordering::Acquire)
     }
 }
 
 fn with_results(batch: Vec<Submission>, results: Vec<Result<Committed, Refusal>>) -> Vec<Outcome> {
     let pairs = batch.into_iter().zip(results);
     pairs.map(|(submission, result)| Outcome { origin: submission.origin, result }).collect()
+}
+
+/// Whether that was so short a time ago that it is not tried again.
+fn is_recent(tried: Option<Instant>) -> bool {
+    tried.is_some_and(|tried| tried.elapsed() < QUIET)
 }
 
 /// Whether the error is of an fsync: what the kernel dropped is not known, and a later fsync that

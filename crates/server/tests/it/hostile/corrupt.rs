@@ -10,6 +10,7 @@ use serde_json::json;
 use switchboard::clock::Clock;
 use switchboard::metrics::Metrics;
 use switchboard::store::sqlite::{Settings, SqliteStore};
+use switchboard_protocol::reply::{OkBody, Reply};
 use switchboard_protocol::{ErrorCode, Event, EventBody, Limits, Seq};
 use tempfile::TempDir;
 
@@ -137,6 +138,140 @@ async fn hostile_29_a_damaged_count_does_not_end_the_writer() {
     assert_eq!(alice.says("#r", "still here").await, 7);
 }
 
+/// What can happen to the rows behind a conversation, without a row in the log being touched.
+const DAMAGE: [&str; 9] = [
+    "UPDATE conversations SET head = -1 WHERE name = ?1",
+    "UPDATE conversations SET messages = -1 WHERE name = ?1",
+    "UPDATE conversations SET last_message = -1 WHERE name = ?1",
+    "UPDATE conversations SET members = -1 WHERE name = ?1",
+    "UPDATE conversations SET name = 'no id' WHERE name = ?1",
+    "UPDATE members SET since = -1 WHERE conversation = (SELECT id FROM conversations WHERE name = ?1)",
+    "UPDATE members SET read = -1 WHERE conversation = (SELECT id FROM conversations WHERE name = ?1)",
+    "UPDATE members SET sent = -1 WHERE conversation = (SELECT id FROM conversations WHERE name = ?1)",
+    "UPDATE members SET until = -1 WHERE conversation = (SELECT id FROM conversations WHERE name = ?1)",
+];
+
+/// The conversation of alice and another that the damage of this number happens to.
+fn between(n: usize) -> (String, String) {
+    (format!("peer{n}"), format!("@alice:peer{n}"))
+}
+
+#[tokio::test]
+async fn damaged_conversations_and_memberships_lock_nobody_out() {
+    let mut server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let peers: Vec<_> = (0..DAMAGE.len()).map(between).collect();
+    let names: Vec<_> = peers.iter().map(|(peer, _)| peer.as_str()).collect();
+    alice.makes_room("r", &names).await;
+    alice.says("#r", "in the room").await;
+    for peer in &names {
+        alice.says(&format!("@{peer}"), "between us").await;
+    }
+    alice.client.close().await;
+    let db = Connection::open(server.data().join(DATABASE)).expect("the database");
+    for (sql, (_, name)) in DAMAGE.into_iter().zip(&peers) {
+        assert!(matches!(db.execute(sql, [name]), Ok(1..)), "{sql}");
+    }
+    drop(db);
+    server.restart().await;
+
+    for (sql, (peer, name)) in DAMAGE.into_iter().zip(&peers) {
+        for user in ["alice", peer] {
+            let mut device = server.resumes(user, &[("#r", 1), (name, 1)]).await;
+            let listed: Vec<_> =
+                device.welcome.conversations.iter().map(|c| c.conversation.as_str()).collect();
+            assert_eq!((listed, device.welcome.more), (vec!["#r"], false), "{sql}");
+            let Reply::Error(told) = device.is_told().await else { panic!("{sql}: its cursor") };
+            assert_eq!(told.conversation.as_ref().map(|c| c.as_str()), Some(name.as_str()), "{sql}");
+            let gone = sql.contains("SET name");
+            assert_eq!(told.code, if gone { ErrorCode::NotFound } else { ErrorCode::Unavailable }, "{sql}");
+            assert_eq!(device.sees().await.seq, Seq(2), "{sql}: the room's cursor is followed");
+            assert!(device.log("#r").await.len() >= 2, "{sql}");
+            assert_eq!(device.history("#r").await[0].seq, Seq(2), "{sql}");
+            let page = device.does("conversations", json!({"limit": 1})).await;
+            let OkBody::Conversations { conversations, more } = page else { panic!("{page:?}") };
+            assert_eq!((conversations.len(), more), (1, false), "{sql}: the page goes past the damage");
+        }
+    }
+    let mut alice = server.connects("alice").await;
+    let mut peer = server.connects(names[0]).await;
+    alice.says("#r", "still here").await;
+    peer.hears("still here").await;
+}
+
+/// What can happen about the message of a room, by the number of the room: who is seen to have reacted, and what it says.
+const ABOUT: [(&str, &[&str], &str); 4] = [
+    ("UPDATE users SET name = 'no id' WHERE name = 'carol0'", &["alice"], "edited"),
+    (
+        "UPDATE reactions SET emoji = CAST(x'FF' AS TEXT) WHERE user = (SELECT id FROM users WHERE name = 'carol1')",
+        &["alice"],
+        "edited",
+    ),
+    (
+        "UPDATE events SET key = CAST(x'FF' AS TEXT) WHERE kind = 1 AND conversation = (
+            SELECT id FROM conversations WHERE name = '#r2')",
+        &["alice", "carol2"],
+        "edited",
+    ),
+    (
+        "UPDATE amendments SET seq = -1 WHERE conversation = (SELECT id FROM conversations WHERE name = '#r3')",
+        &["alice", "carol3"],
+        "first",
+    ),
+];
+
+/// What can happen to a member of the rooms after those.
+const MEMBERS: [&str; 2] = [
+    "UPDATE members SET since = -1 WHERE user = (SELECT id FROM users WHERE name = 'bob4')",
+    "UPDATE users SET name = '!' WHERE name = 'bob5'",
+];
+
+#[tokio::test]
+async fn what_is_damaged_about_a_message_or_a_member_hides_nothing_else() {
+    let mut server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    for n in 0..ABOUT.len() + MEMBERS.len() {
+        let (room, carol) = (format!("#r{n}"), format!("carol{n}"));
+        alice.makes_room(&room, &[&format!("bob{n}"), &carol]).await;
+        alice.says(&room, "first").await;
+        let reaction = json!({"conversation": room, "target": 2, "emoji": "x"});
+        alice.does("react", reaction.clone()).await;
+        server.connects(&carol).await.does("react", reaction).await;
+        alice.does("edit", json!({"conversation": room, "target": 2, "text": "edited"})).await;
+    }
+    alice.client.close().await;
+    let db = Connection::open(server.data().join(DATABASE)).expect("the database");
+    for sql in ABOUT.iter().map(|(sql, ..)| *sql).chain(MEMBERS) {
+        assert!(matches!(db.execute(sql, []), Ok(1..)), "{sql}");
+    }
+    drop(db);
+    server.restart().await;
+
+    for (n, (sql, reacted, text)) in ABOUT.into_iter().enumerate() {
+        let (mut bob, room) = (server.connects(&format!("bob{n}")).await, format!("#r{n}"));
+        let last = bob.summary(&room).await.last.expect("the last message");
+        assert_eq!(bob.history(&room).await, [last.clone()], "{sql}");
+        assert_eq!(last.text.as_ref().map(|text| text.as_str()), Some(text), "{sql}");
+        let users: Vec<_> = last.reactions["x"].iter().map(|user| user.as_str()).collect();
+        assert_eq!(users, reacted, "{sql}");
+    }
+    let mut alice = server.connects("alice").await;
+    for (sql, n) in MEMBERS.into_iter().zip(ABOUT.len()..) {
+        let (mut members, mut after) = (Vec::new(), None);
+        loop {
+            let command = json!({"conversation": format!("#r{n}"), "limit": 1, "after": after});
+            let page = alice.does("members", command).await;
+            let OkBody::Members { members: page, more, .. } = page else { panic!("{page:?}") };
+            after = page.last().map(|member| member.user.clone());
+            members.extend(page.into_iter().map(|member| member.user.to_string()));
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(members, ["alice", &format!("carol{n}")], "{sql}");
+    }
+}
+
 /// Every file of a directory with what is in it, except the lock.
 fn contents(data: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(data).expect("a directory").map(|entry| entry.expect("a file"));
@@ -156,6 +291,41 @@ fn open(data: &Path) -> anyhow::Result<()> {
         metrics: Arc::new(Metrics::new()),
     };
     SqliteStore::open(settings).map(drop)
+}
+
+#[tokio::test]
+async fn what_the_first_version_made_is_brought_up_to_date() {
+    let mut server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    alice.makes_public_room("r", &["bob"]).await;
+    let message = alice.says("#r", "from the past").await;
+    let reaction = |on: bool| json!({"conversation": "#r", "target": message, "emoji": "x", "on": on});
+    alice.does("react", reaction(true)).await;
+    server.connects("carol").await.does("join", json!({"conversation": "#r"})).await;
+    alice.client.close().await;
+    let path = server.data().join(DATABASE);
+    let db = Connection::open(&path).expect("the database");
+    db.execute_batch(
+        "DROP INDEX reactions_that_stand; DROP INDEX rooms_of_user; DROP TABLE rooms_by_choice;
+         PRAGMA user_version = 1;",
+    )
+    .expect("as it was");
+    drop(db);
+    server.restart_with(|config| config.limits.rooms = 1).await;
+    let mut bob = server.connects("bob").await;
+    assert_eq!(text_of(&bob.log("#r").await[1]), Some("from the past"));
+    assert_eq!(bob.history("#r").await[0].reactions["x"].len(), 1);
+    for name in ["alice", "carol"] {
+        let refused = server.connects(name).await.is_refused("create", json!({"room": name})).await;
+        assert_eq!(refused, ErrorCode::TooLarge, "{name} chose to be in #r");
+    }
+    bob.makes_room("bob", &[]).await;
+    let mut alice = server.connects("alice").await;
+    alice.does("react", reaction(false)).await;
+    assert!(bob.history("#r").await[0].reactions.is_empty());
+    let db = Connection::open(&path).expect("the database");
+    let version = db.query_row("PRAGMA user_version", [], |row| row.get(0));
+    assert_eq!(version, Ok(2));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //!
 //! The limit on the size of the server's files stands in for the full disk: to the server it is an error
 //! of `write(2)`, as ENOSPC is, and it needs no file system of its own and no rights. An error of
-//! `fsync(2)` cannot be had from outside; what follows from it is tested beside the writer.
+//! `fsync(2)` comes from a library that stands before the C library's.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use switchboard_protocol::ErrorCode;
 use switchboard_protocol::reply::{OkBody, Reply};
 use tempfile::TempDir;
 
-use crate::support::{Person, Process, command};
+use crate::support::{FailingDisk, Person, Process, command, eventually};
 
 const WRITE_AHEAD_LOG: &str = "switchboard.db-wal";
 
@@ -121,4 +121,74 @@ async fn hostile_28_of_many_sends_into_a_disk_that_fills_up_those_are_stored_tha
     let log = server.connects("bob").await.log("@alice").await;
     assert_eq!(log.len() as u64, SENDS + 1, "each once");
     assert!((1..).zip(&log).all(|(seq, event)| event.seq.0 == seq), "without a gap");
+}
+
+/// The longest text.
+const LONG: usize = 16 * 1024;
+
+/// Waits until the server says that it is not well.
+async fn is_not_ready(server: &Process) {
+    let url = format!("http://{}/readyz", server.address());
+    let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+    let asks = async || {
+        let answer = http.get(&url).send().await.expect("an answer");
+        (answer.status().as_u16() == 503).then_some(())
+    };
+    eventually("not ready", asks).await;
+}
+
+/// An fsync has failed: nothing is written any more, also by the end, and a new server finds all that was acknowledged.
+async fn is_given_up_until_a_restart(mut server: Process, mut alice: Person, data: &Path, stored: usize) {
+    is_not_ready(&server).await;
+    for _ in 0..2 {
+        is_unavailable(&mut alice, "send", json!({"to": "@bob", "key": "later", "text": "hi"})).await;
+    }
+    assert_eq!(alice.log("@bob").await.len(), stored, "reads go on");
+    let log = || std::fs::metadata(data.join(WRITE_AHEAD_LOG)).expect("the log is there").len();
+    let before = log();
+    assert!(before > 0);
+    server.signal("TERM").await;
+    assert_eq!(server.ends().await.code(), Some(0));
+    assert_eq!(log(), before, "what the database may lack is still in the log");
+
+    let server = Process::start(data).await;
+    let mut alice = server.connects("alice").await;
+    assert_eq!(alice.log("@bob").await.len(), stored);
+    assert!(!alice.says_once("@bob", "later", "hi").await.duplicate);
+}
+
+#[tokio::test]
+async fn an_fsync_that_fails_while_deleted_messages_are_scrubbed_is_for_good() {
+    let (data, disk) = (TempDir::new().expect("a directory"), FailingDisk::new());
+    let server = Process::start_with(data.path(), &disk.settings()).await;
+    let mut alice = server.connects("alice").await;
+    alice.says("@bob", "to be deleted").await;
+    alice.says("@bob", "to stay").await;
+    disk.is_to_fail();
+    alice.does("delete", json!({"conversation": "@bob", "target": 1})).await;
+    is_given_up_until_a_restart(server, alice, data.path(), 3).await;
+    assert!(disk.has_failed());
+}
+
+#[tokio::test]
+async fn an_fsync_that_fails_when_the_log_has_become_long_is_for_good() {
+    /// Three times what the log may grow to.
+    const MOST: usize = 96 * 1024 * 1024 / LONG;
+    let (data, disk) = (TempDir::new().expect("a directory"), FailingDisk::new());
+    let server = Process::start_with(data.path(), &disk.settings()).await;
+    let mut alice = server.connects("alice").await;
+    disk.is_to_fail();
+    let (mut stored, mut refused) = (0, 0);
+    while stored < MOST && refused == 0 {
+        let send = || command("send", &json!({"to": "@bob", "text": "x".repeat(LONG)}));
+        for _ in alice.client.submit_all((0..50).map(|_| send())).await.expect("sent") {
+            match alice.is_told().await {
+                Reply::Ok(_) => stored += 1,
+                Reply::Error(failure) if failure.code == ErrorCode::Unavailable => refused += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(disk.has_failed() && refused > 0, "{stored} stored");
+    is_given_up_until_a_restart(server, alice, data.path(), stored).await;
 }

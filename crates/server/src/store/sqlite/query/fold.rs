@@ -7,7 +7,7 @@ use serde::Deserialize;
 use switchboard_protocol::reply::{Edited, Message, MessageTag, Summary};
 use switchboard_protocol::{Data, EventKind, Key, Seq, Text, Timestamp, Title, UserId};
 
-use super::{EVENT_OVERHEAD, Reader, nobody};
+use super::{EVENT_OVERHEAD, Reader, nobody, readable};
 use crate::access::{Conversation, Membership};
 use crate::store::change::Failed;
 use crate::store::sqlite::rows::{seq, user_id};
@@ -51,7 +51,8 @@ impl Reader<'_> {
             .query_row(params![conversation.key.0, target.0], |row| {
                 let from = user_id(row, 0).unwrap_or_else(|_| nobody());
                 let body: String = row.get(3).unwrap_or_default();
-                Ok((from, Timestamp::from_millis(row.get(1)?), row.get::<_, Option<String>>(2)?, body))
+                let key: Option<String> = row.get(2).unwrap_or_default();
+                Ok((from, Timestamp::from_millis(row.get(1)?), key, body))
             })
             .optional()?;
         let Some((from, at, key, body)) = found else { return Ok(None) };
@@ -92,12 +93,12 @@ impl Reader<'_> {
     ) -> Result<Option<(Edited, String)>, Failed> {
         let mut select = self.db.prepare_cached(
             "SELECT e.seq, e.at, e.body FROM amendments a JOIN events e ON e.conversation = a.conversation AND e.seq = a.seq
-             WHERE a.conversation = ?1 AND a.target = ?2 AND a.seq <= ?3 AND e.kind = ?4 ORDER BY a.seq DESC LIMIT 1",
+             WHERE a.conversation = ?1 AND a.target = ?2 AND a.seq > 0 AND a.seq <= ?3 AND e.kind = ?4 ORDER BY a.seq DESC LIMIT 1",
         )?;
         let edit = select
             .query_row(params![conversation.key.0, target.0, visible.0, EventKind::Edit as u8], |row| {
                 let edited = Edited { seq: seq(row, 0)?, at: Timestamp::from_millis(row.get(1)?) };
-                Ok((edited, row.get(2)?))
+                Ok((edited, row.get(2).unwrap_or_default()))
             })
             .optional()?;
         Ok(edit)
@@ -109,15 +110,23 @@ impl Reader<'_> {
         target: Seq,
         visible: Seq,
     ) -> Result<BTreeMap<String, Vec<UserId>>, Failed> {
-        let mut select = self.db.prepare_cached(
-            "SELECT r.emoji, u.name FROM reactions r JOIN users u ON u.id = r.user
+        // Whoever sees the whole log needs none that were taken back.
+        let mut select = self.db.prepare_cached(if visible == conversation.head {
+            "SELECT r.emoji, u.name FROM reactions r INDEXED BY reactions_that_stand CROSS JOIN users u ON u.id = r.user
+             WHERE r.conversation = ?1 AND r.target = ?2 AND r.since <= ?3 AND r.until IS NULL ORDER BY r.since"
+        } else {
+            "SELECT r.emoji, u.name FROM reactions r CROSS JOIN users u ON u.id = r.user
              WHERE r.conversation = ?1 AND r.target = ?2 AND r.since <= ?3
-             AND (r.until IS NULL OR r.until > ?3) ORDER BY r.since",
-        )?;
+             AND (r.until IS NULL OR r.until > ?3) ORDER BY r.since"
+        })?;
         let mut rows = select.query(params![conversation.key.0, target.0, visible.0])?;
         let mut reactions = BTreeMap::<String, Vec<UserId>>::new();
         while let Some(row) = rows.next()? {
-            reactions.entry(row.get(0)?).or_default().push(user_id(row, 1)?);
+            let read = || Ok((row.get(0)?, user_id(row, 1)?));
+            let at = || format!("a reaction to {target} in {}", conversation.name);
+            if let Some((emoji, user)) = readable(read(), at)? {
+                reactions.entry(emoji).or_default().push(user);
+            }
         }
         Ok(reactions)
     }

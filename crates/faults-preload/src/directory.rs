@@ -1,0 +1,97 @@
+//! The data directory: names that come and go, and its sync.
+
+use std::ffi::{c_char, c_int};
+use std::fs::File;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use faults::{NameChange, NamesLog};
+
+use crate::kill::die;
+use crate::state::State;
+use crate::system;
+
+static LOG: Mutex<Option<NamesLog>> = Mutex::new(None);
+
+/// Does something with the log of names, which is opened when it is first needed.
+fn with_log<T>(state: &State, act: impl FnOnce(&mut NamesLog) -> std::io::Result<T>) -> T {
+    let mut log: MutexGuard<'_, Option<NamesLog>> = LOG.lock().unwrap_or_else(PoisonError::into_inner);
+    let opened = match log.take() {
+        Some(log) => Ok(log),
+        None => NamesLog::open(&state.undo),
+    };
+    match opened.and_then(|opened| act(log.insert(opened))) {
+        Ok(result) => result,
+        Err(error) => die("cannot note a change of names", &error),
+    }
+}
+
+/// The name directly in the data directory that a descriptor's file has.
+fn name(state: &State, fd: RawFd) -> Option<String> {
+    let name = system::with_path(fd, |path| state.below(path).map(<[u8]>::to_vec))??;
+    String::from_utf8(name).ok().filter(|name| !name.is_empty() && !name.contains(['/', '\n']))
+}
+
+/// A file has been made.
+pub(crate) fn made(state: &State, fd: RawFd, inode: u64) {
+    if let Some(name) = name(state, fd) {
+        with_log(state, |log| log.append(&NameChange::Made { name, inode }));
+    }
+}
+
+/// A name is about to be removed.
+fn removing(state: &State, file: &File) {
+    let Some(name) = name(state, file.as_raw_fd()) else { return };
+    let inode = match file.metadata() {
+        Ok(metadata) if metadata.is_file() => metadata.ino(),
+        _ => return,
+    };
+    with_log(state, |log| {
+        // What cannot be kept cannot come back.
+        if log.bury(&state.data.join(&name), inode) {
+            log.append(&NameChange::Removed { name, inode })
+        } else {
+            Ok(())
+        }
+    });
+}
+
+/// # Safety
+/// `path` ends with a zero.
+pub(crate) unsafe fn unlink(state: &State, directory: RawFd, path: *const c_char, flags: c_int) -> c_int {
+    // SAFETY: the caller's.
+    unsafe {
+        if flags & libc::AT_REMOVEDIR == 0
+            && let Some(file) = system::look(directory, path)
+        {
+            removing(state, &file);
+        }
+        system::unlinkat(directory, path, flags)
+    }
+}
+
+/// Notes what `rename` is about to change: from a name in the data directory to another one there. A file
+/// that comes from elsewhere counts as made long ago, one that goes elsewhere stays there.
+///
+/// # Safety
+/// The paths end with a zero.
+pub(crate) unsafe fn renaming(state: &State, from: (RawFd, *const c_char), to: (RawFd, *const c_char)) {
+    // SAFETY: the caller's.
+    let (file, replaced) = unsafe { (system::look(from.0, from.1), system::look(to.0, to.1)) };
+    if let Some(replaced) = &replaced {
+        removing(state, replaced);
+    }
+    // SAFETY: the caller's.
+    let last = unsafe { std::ffi::CStr::from_ptr(to.1) }.to_bytes().rsplit(|byte| *byte == b'/').next();
+    if let Some(from) = file.and_then(|file| name(state, file.as_raw_fd()))
+        && let Some(Ok(to)) = last.map(|last| String::from_utf8(last.to_vec()))
+    {
+        with_log(state, |log| log.append(&NameChange::Renamed { from, to }));
+    }
+}
+
+/// The data directory has been synced.
+pub(crate) fn synced(state: &State) {
+    with_log(state, NamesLog::synced);
+}

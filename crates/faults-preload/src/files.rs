@@ -1,0 +1,221 @@
+//! The files below the data directory that the program has open.
+
+use std::collections::BTreeMap;
+use std::ffi::{c_int, c_void};
+use std::fs::File;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use faults::{Dropped, FileId, KillPoint, UndoLog};
+
+use crate::kill::{self, die};
+use crate::state::State;
+use crate::{directory, system};
+
+/// What a descriptor is. Most are none of ours, and asking this is all that they cost.
+static KINDS: [AtomicU8; 1 << 16] = [const { AtomicU8::new(OTHER) }; 1 << 16];
+const OTHER: u8 = 0;
+const FILE: u8 = 1;
+const DIRECTORY: u8 = 2;
+
+static OPEN: Mutex<Open> = Mutex::new(Open { descriptors: BTreeMap::new(), inodes: BTreeMap::new() });
+
+/// A file has one entry, however often it is open.
+struct Open {
+    descriptors: BTreeMap<RawFd, Arc<Mutex<DataFile>>>,
+    inodes: BTreeMap<u64, Weak<Mutex<DataFile>>>,
+}
+
+/// One file. Whoever changes or syncs it has its lock, so that its log tells the truth.
+pub(crate) struct DataFile {
+    /// A descriptor of our own: the program's need not be readable.
+    own: File,
+    wal: bool,
+    /// None for shared memory, which nobody syncs.
+    log: Option<UndoLog>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn kind(fd: RawFd) -> Option<&'static AtomicU8> {
+    KINDS.get(usize::try_from(fd).ok()?)
+}
+
+/// The entry of a descriptor.
+pub(crate) fn find(fd: RawFd) -> Option<Arc<Mutex<DataFile>>> {
+    if kind(fd)?.load(SeqCst) != FILE {
+        return None;
+    }
+    lock(&OPEN).descriptors.get(&fd).cloned()
+}
+
+/// Whether this is the data directory.
+pub(crate) fn is_directory(fd: RawFd) -> bool {
+    kind(fd).is_some_and(|kind| kind.load(SeqCst) == DIRECTORY)
+}
+
+/// A descriptor is new; `made` if its file is.
+pub(crate) fn opened(state: &State, fd: RawFd, made: bool) {
+    let Some(Some(length)) = system::with_path(fd, |path| state.below(path).map(<[u8]>::len)) else { return };
+    let Some(kind) = kind(fd) else { die("too many descriptors", &fd) };
+    if length == 0 {
+        return kind.store(DIRECTORY, SeqCst);
+    }
+    let id = match system::metadata(fd) {
+        Ok(metadata) if metadata.is_file() => FileId::of(&metadata),
+        _ => return,
+    };
+    if made {
+        directory::made(state, fd, id.inode);
+    }
+    let mut open = lock(&OPEN);
+    let file = match open.inodes.get(&id.inode).and_then(Weak::upgrade) {
+        Some(file) => file,
+        None => {
+            // What the program may not write, it does not change.
+            let Some(own) = system::reopen(fd) else { return };
+            let file = Arc::new(Mutex::new(DataFile::new(state, fd, own, id, made)));
+            open.inodes.retain(|_, file| file.strong_count() > 0);
+            open.inodes.insert(id.inode, Arc::downgrade(&file));
+            file
+        }
+    };
+    open.descriptors.insert(fd, file);
+    kind.store(FILE, SeqCst);
+}
+
+/// A descriptor is about to be closed.
+pub(crate) fn closing(fd: RawFd) {
+    if let Some(kind) = kind(fd)
+        && kind.swap(OTHER, SeqCst) == FILE
+    {
+        let file = lock(&OPEN).descriptors.remove(&fd);
+        drop(file);
+    }
+}
+
+impl DataFile {
+    fn new(state: &State, fd: RawFd, own: File, id: FileId, made: bool) -> Self {
+        let asked = |question: fn(&Path) -> bool| {
+            system::with_path(fd, |path| question(Path::new(std::ffi::OsStr::from_bytes(path))))
+                .unwrap_or(false)
+        };
+        let log = (!asked(faults::is_shared_memory)).then(|| {
+            UndoLog::open(&state.undo, id, made)
+                .unwrap_or_else(|error| die("cannot open an undo log", &error))
+        });
+        Self { own, wal: asked(faults::is_wal), log }
+    }
+
+    fn length(&self) -> u64 {
+        match self.own.metadata() {
+            Ok(metadata) => metadata.len(),
+            Err(error) => die("cannot ask for a file's length", &error),
+        }
+    }
+
+    /// # Safety
+    /// `buffer` has `length` bytes.
+    pub(crate) unsafe fn write(
+        &mut self,
+        state: &State,
+        fd: RawFd,
+        (buffer, length): (*const c_void, usize),
+        offset: Option<u64>,
+    ) -> isize {
+        let control = &state.control;
+        let end = self.length();
+        let at = offset.unwrap_or_else(|| cursor(fd, end));
+        let growth = (at + length as u64).saturating_sub(end.max(at));
+        let granted = control.take_space(growth);
+        let mut length = length - (growth - granted) as usize;
+        if length == 0 && growth > 0 {
+            return system::fail(libc::ENOSPC) as isize;
+        }
+        let tears = self.log.is_some() && control.reached(KillPoint::InWrite(0));
+        if tears {
+            length /= 2;
+        }
+        if let Some(log) = &mut self.log
+            && let Err(error) = log.before_write(&self.own, at, length as u64)
+        {
+            die("cannot note a write", &error);
+        }
+        // SAFETY: the caller's; `length` has only become less.
+        let written = unsafe {
+            match offset {
+                Some(offset) => system::pwrite(fd, buffer, length, offset as i64),
+                None => system::write(fd, buffer, length),
+            }
+        };
+        if tears {
+            kill::now();
+        }
+        if written >= 0 && self.log.is_some() {
+            control.wrote(written as u64);
+            kill::at(control, KillPoint::AtWrite(0));
+        }
+        written
+    }
+
+    pub(crate) fn truncate(&mut self, state: &State, fd: RawFd, length: i64) -> c_int {
+        let before = self.length();
+        let Ok(after) = u64::try_from(length) else { return system::ftruncate(fd, length) };
+        if let Some(log) = &mut self.log
+            && let Err(error) = log.before_truncate(&self.own, after)
+        {
+            die("cannot note a truncation", &error);
+        }
+        let result = system::ftruncate(fd, length);
+        if result == 0 {
+            state.control.give_space(before.saturating_sub(after));
+        }
+        result
+    }
+
+    pub(crate) fn sync(&mut self, state: &State, fd: RawFd, content_alone: bool) -> c_int {
+        let control = &state.control;
+        let Some(log) = &mut self.log else { return system::sync(fd, content_alone) };
+        if self.wal {
+            kill::at(control, KillPoint::BeforeWalSync(0));
+        }
+        if let Some(dropped) = control.take_sync_failure(self.wal) {
+            let result = match dropped {
+                Dropped::AtOnce => log.revert(&self.own),
+                Dropped::Later => log.lose(&self.own),
+            };
+            return match result {
+                Ok(()) => system::fail(libc::EIO),
+                Err(error) => die("cannot drop what was written", &error),
+            };
+        }
+        let result = system::sync(fd, content_alone);
+        if result == 0 {
+            if let Err(error) = log.synced() {
+                die("cannot note a sync", &error);
+            }
+            control.synced(self.wal);
+            if self.wal {
+                kill::at(control, KillPoint::AfterWalSync(0));
+            }
+        }
+        result
+    }
+}
+
+/// Where `write` writes.
+fn cursor(fd: RawFd, end: u64) -> u64 {
+    // SAFETY: only numbers.
+    unsafe {
+        if libc::fcntl(fd, libc::F_GETFL) & libc::O_APPEND != 0 {
+            return end;
+        }
+        u64::try_from(libc::lseek64(fd, 0, libc::SEEK_CUR)).unwrap_or(0)
+    }
+}

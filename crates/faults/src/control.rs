@@ -1,0 +1,355 @@
+//! What the harness sets and the library in the program under test reads, while it runs: one page of memory
+//! that both have mapped. It survives the program's death.
+
+use std::fs;
+use std::io;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Duration;
+
+use memmap2::MmapRaw;
+
+use crate::{Cut, ENV_CONTROL, ENV_DATA, ENV_UNDO};
+
+/// So long is the control file.
+const LENGTH: u64 = 4096;
+
+/// In `space`: the disk is not full.
+const UNLIMITED: u64 = u64::MAX;
+
+/// Which syncs fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Syncs {
+    /// Those of any file.
+    Any,
+    /// Those of a write-ahead log: commits.
+    Wal,
+    /// Those of anything else: the database's, at a checkpoint.
+    Other,
+}
+
+/// What becomes of the pages that a failed sync should have written. Linux marks them clean: no later sync
+/// writes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// They are read from the disk again: what had been written since the last sync is gone at once.
+    AtOnce,
+    /// They stay in the page cache, where everybody reads them, also after a restart of the program; the next
+    /// power cut shows that they never came to the disk.
+    Later,
+}
+
+/// Where the program is killed. Counted from when it is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KillPoint {
+    /// Before the nth sync of a write-ahead log: nothing of this commit is durable.
+    BeforeWalSync(u64),
+    /// After the nth successful sync of a write-ahead log: the commit is durable, and nobody has been told.
+    AfterWalSync(u64),
+    /// After the nth successful write to a TCP socket, of those that follow a first sync of a write-ahead
+    /// log: with 1, somebody has been told of the commit, and nobody else.
+    AfterSocketWrite(u64),
+    /// After the nth write to a data file, which is whole in the page cache.
+    AtWrite(u64),
+    /// In the middle of the nth write to a data file: half of its bytes are in the page cache.
+    InWrite(u64),
+}
+
+impl KillPoint {
+    fn parts(self) -> (u64, u64) {
+        match self {
+            Self::BeforeWalSync(n) => (1, n),
+            Self::AfterWalSync(n) => (2, n),
+            Self::AfterSocketWrite(n) => (3, n),
+            Self::AtWrite(n) => (4, n),
+            Self::InWrite(n) => (5, n),
+        }
+    }
+
+    fn code(self) -> u64 {
+        self.parts().0
+    }
+}
+
+/// What has happened since the control was made, over all processes that used it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Successful syncs of data files.
+    pub syncs: u64,
+    /// Of these, those of a write-ahead log.
+    pub wal_syncs: u64,
+    /// Syncs that were made to fail.
+    pub failed_syncs: u64,
+    /// Writes to data files.
+    pub writes: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Writes that were refused or cut short because the disk was full.
+    pub refused_writes: u64,
+    /// Kill points that were reached.
+    pub kills: u64,
+}
+
+/// The page that both sides map. For the library in the program under test; a harness uses [`Control`].
+#[derive(Debug)]
+#[repr(C)]
+pub struct Shared {
+    fail_sync: AtomicU64,
+    fail_which: AtomicU64,
+    fail_later: AtomicU64,
+    space: AtomicU64,
+    delay_sync_us: AtomicU64,
+    clock_offset_s: AtomicI64,
+    kill_point: AtomicU64,
+    kill_left: AtomicU64,
+    wal_synced: AtomicU64,
+    syncs: AtomicU64,
+    wal_syncs: AtomicU64,
+    failed_syncs: AtomicU64,
+    writes: AtomicU64,
+    bytes: AtomicU64,
+    refused_writes: AtomicU64,
+    kills: AtomicU64,
+}
+
+/// The shared page, mapped.
+#[derive(Debug)]
+pub struct Mapped(MmapRaw);
+
+impl Mapped {
+    /// Maps the control file of a harness.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
+        if file.metadata()?.len() < LENGTH {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a control file"));
+        }
+        MmapRaw::map_raw(&file).map(Self)
+    }
+}
+
+impl Deref for Mapped {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        const { assert!(size_of::<Shared>() as u64 <= LENGTH) };
+        // SAFETY: the mapping is LENGTH bytes long, begins at a page, lives as long as `self`, and nobody shortens the
+        // file. Any bytes are valid atomics, and everybody reads and writes them as such.
+        #[expect(unsafe_code, reason = "there is no other way to see mapped memory as atomics")]
+        unsafe {
+            &*self.0.as_ptr().cast::<Shared>()
+        }
+    }
+}
+
+impl Shared {
+    /// Whether this sync is to fail, and how; takes it from those that are to.
+    pub fn take_sync_failure(&self, wal: bool) -> Option<Dropped> {
+        let concerned = match self.fail_which.load(SeqCst) {
+            0 => true,
+            1 => wal,
+            _ => !wal,
+        };
+        if !concerned || self.fail_sync.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_err() {
+            return None;
+        }
+        self.failed_syncs.fetch_add(1, SeqCst);
+        Some(if self.fail_later.load(SeqCst) == 0 { Dropped::AtOnce } else { Dropped::Later })
+    }
+
+    /// Takes up to so many bytes of the disk; how many there were.
+    pub fn take_space(&self, wanted: u64) -> u64 {
+        let left = self.space.fetch_update(SeqCst, SeqCst, |left| {
+            (left != UNLIMITED && wanted != 0).then(|| left.saturating_sub(wanted))
+        });
+        match left {
+            Ok(left) if left < wanted => {
+                self.refused_writes.fetch_add(1, SeqCst);
+                left
+            }
+            _ => wanted,
+        }
+    }
+
+    /// A file has become shorter by so many bytes.
+    pub fn give_space(&self, bytes: u64) {
+        let _ = self
+            .space
+            .fetch_update(SeqCst, SeqCst, |left| (left != UNLIMITED).then(|| left.saturating_add(bytes)));
+    }
+
+    /// How much longer a sync takes.
+    pub fn sync_delay(&self) -> Duration {
+        Duration::from_micros(self.delay_sync_us.load(SeqCst))
+    }
+
+    /// How many seconds the clock of the day is ahead; it is behind where this is negative.
+    pub fn clock_offset(&self) -> i64 {
+        self.clock_offset_s.load(SeqCst)
+    }
+
+    /// Counts a write of so many bytes.
+    pub fn wrote(&self, bytes: u64) {
+        self.writes.fetch_add(1, SeqCst);
+        self.bytes.fetch_add(bytes, SeqCst);
+    }
+
+    /// Counts a successful sync.
+    pub fn synced(&self, wal: bool) {
+        self.syncs.fetch_add(1, SeqCst);
+        if wal {
+            self.wal_syncs.fetch_add(1, SeqCst);
+            self.wal_synced.store(1, SeqCst);
+        }
+    }
+
+    /// Whether writes to sockets matter now.
+    pub fn watches_sockets(&self) -> bool {
+        self.kill_point.load(SeqCst) == KillPoint::AfterSocketWrite(0).code()
+            && self.wal_synced.load(SeqCst) != 0
+    }
+
+    /// Whether the program is to be killed here. `point`'s number does not matter. True once, and then no more.
+    pub fn reached(&self, point: KillPoint) -> bool {
+        let reached =
+            self.kill_point.load(SeqCst) == point.code() && self.kill_left.fetch_sub(1, SeqCst) == 1;
+        if reached {
+            self.kill_point.store(0, SeqCst);
+            self.kills.fetch_add(1, SeqCst);
+        }
+        reached
+    }
+}
+
+/// The harness's end: sets faults, counts what happens, cuts the power.
+#[derive(Debug)]
+pub struct Control {
+    shared: Mapped,
+    path: PathBuf,
+    data: PathBuf,
+    undo: PathBuf,
+}
+
+impl Control {
+    /// A control without faults, in a new file at `path`. `data` is the directory whose files are attacked,
+    /// `undo` the one that keeps what is not synced. `undo` is made, and is best on the same file system;
+    /// neither may be in the other. `data` need not be there yet, its parent must.
+    pub fn create(path: &Path, data: &Path, undo: &Path) -> io::Result<Self> {
+        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        file.set_len(LENGTH)?;
+        fs::create_dir_all(undo)?;
+        let control = Self {
+            shared: Mapped::open(path)?,
+            path: fs::canonicalize(path)?,
+            data: absolute(data)?,
+            undo: fs::canonicalize(undo)?,
+        };
+        if control.undo.starts_with(&control.data) || control.data.starts_with(&control.undo) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "`undo` and `data` must be apart"));
+        }
+        control.set_full(None);
+        Ok(control)
+    }
+
+    /// Sets what the command needs in its environment: it will run with the library of
+    /// [`library_path`](crate::library_path).
+    pub fn command_env(&self, command: &mut Command) -> io::Result<()> {
+        command.env("LD_PRELOAD", crate::library_path()?);
+        command.env(ENV_DATA, &self.data).env(ENV_CONTROL, &self.path).env(ENV_UNDO, &self.undo);
+        Ok(())
+    }
+
+    /// The next `count` syncs fail with EIO, and what they should have written is dropped. Directories are
+    /// not concerned.
+    pub fn fail_sync(&self, count: u64, which: Syncs, dropped: Dropped) {
+        self.shared.fail_sync.store(0, SeqCst);
+        self.shared.fail_which.store(which as u64, SeqCst);
+        self.shared.fail_later.store(dropped as u64, SeqCst);
+        self.shared.fail_sync.store(count, SeqCst);
+    }
+
+    /// With `Some`, files can grow by so many bytes in all, then growing fails with ENOSPC; writing within a
+    /// file's length goes on. A file that is cut gives its bytes back. With `None` there is space again.
+    pub fn set_full(&self, after: Option<u64>) {
+        self.shared.space.store(after.unwrap_or(UNLIMITED), SeqCst);
+    }
+
+    /// Each sync takes longer by this.
+    pub fn set_sync_delay(&self, delay: Duration) {
+        self.shared.delay_sync_us.store(delay.as_micros().try_into().unwrap_or(u64::MAX), SeqCst);
+    }
+
+    /// The clock of the day (`CLOCK_REALTIME`) jumps to so many seconds before or after the true time. Other clocks go on.
+    pub fn set_clock_offset(&self, seconds: i64) {
+        self.shared.clock_offset_s.store(seconds, SeqCst);
+    }
+
+    /// Where the program is killed next, in place of where it was to be. A point counts from now (its number
+    /// is at least 1), and holds for the processes that follow until it is reached.
+    pub fn set_kill(&self, point: Option<KillPoint>) {
+        let (code, count) = point.map_or((0, 0), KillPoint::parts);
+        self.shared.kill_point.store(0, SeqCst);
+        self.shared.wal_synced.store(0, SeqCst);
+        self.shared.kill_left.store(count, SeqCst);
+        self.shared.kill_point.store(code, SeqCst);
+    }
+
+    /// Takes back all faults that are set. The counts stay.
+    pub fn clear(&self) {
+        self.fail_sync(0, Syncs::Any, Dropped::AtOnce);
+        self.set_full(None);
+        self.set_sync_delay(Duration::ZERO);
+        self.set_clock_offset(0);
+        self.set_kill(None);
+    }
+
+    /// Whether a kill point is set and not reached yet.
+    pub fn kill_is_set(&self) -> bool {
+        self.shared.kill_point.load(SeqCst) != 0
+    }
+
+    /// How many syncs are still to fail.
+    pub fn sync_failures_left(&self) -> u64 {
+        self.shared.fail_sync.load(SeqCst)
+    }
+
+    /// What has happened so far.
+    pub fn counts(&self) -> Counts {
+        let shared = &*self.shared;
+        Counts {
+            syncs: shared.syncs.load(SeqCst),
+            wal_syncs: shared.wal_syncs.load(SeqCst),
+            failed_syncs: shared.failed_syncs.load(SeqCst),
+            writes: shared.writes.load(SeqCst),
+            bytes: shared.bytes.load(SeqCst),
+            refused_writes: shared.refused_writes.load(SeqCst),
+            kills: shared.kills.load(SeqCst),
+        }
+    }
+
+    /// [`cut_power`](crate::cut_power) with this control's directories.
+    pub fn cut_power(&self, rng: &mut fastrand::Rng) -> io::Result<Cut> {
+        crate::cut_power(&self.data, &self.undo, rng)
+    }
+
+    /// The directory whose files are attacked, absolute and without links.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+}
+
+/// The path as the kernel will call it, also if its last part is not there yet.
+fn absolute(path: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let path = std::path::absolute(path)?;
+            match (path.parent(), path.file_name()) {
+                (Some(parent), Some(name)) => Ok(fs::canonicalize(parent)?.join(name)),
+                _ => Err(error),
+            }
+        }
+        known => known,
+    }
+}

@@ -1,0 +1,301 @@
+//! What a file's last sync left, and what came after it. Before each write, what is overwritten is appended
+//! to the file's undo log; a sync empties the log. The log is complete before the write begins: the program
+//! may be killed at any moment.
+//!
+//! A log belongs to an inode, not to a path, and outlives the process: after a kill the disk still knows
+//! nothing of what was not synced.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+/// The unit in which the page cache is written.
+const PAGE: usize = 4096;
+
+const HEADER: usize = 16;
+const RECORD: usize = 40;
+const WRITE: u64 = 1;
+const TRUNCATE: u64 = 2;
+
+/// Which file this is. A number of an inode is used again when a file is gone; its time of birth tells the
+/// two apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    /// The inode's number.
+    pub inode: u64,
+    /// Nanoseconds; 0 where the file system does not know.
+    pub born: u64,
+}
+
+impl FileId {
+    /// Whose metadata this is.
+    pub fn of(metadata: &fs::Metadata) -> Self {
+        let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Self { inode: metadata.ino(), born: born.map_or(0, |time| time.as_nanos() as u64) }
+    }
+
+    fn bytes(self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        bytes[..8].copy_from_slice(&self.inode.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.born.to_le_bytes());
+        bytes
+    }
+}
+
+/// One change that was not synced, and what was there before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) change: Change,
+    /// The file's length before.
+    old_length: u64,
+    /// What the change overwrote, as far as the file went.
+    old: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Write { offset: u64, length: u64 },
+    Truncate { length: u64 },
+}
+
+impl Record {
+    /// Where `old` was.
+    fn offset(&self) -> u64 {
+        match self.change {
+            Change::Write { offset, .. } => offset,
+            Change::Truncate { length } => length,
+        }
+    }
+
+    /// The file's content before this change, given that after it.
+    pub(crate) fn revert(&self, image: &mut Vec<u8>) {
+        write_into(image, self.offset(), &self.old);
+        image.resize(self.old_length as usize, 0);
+    }
+
+    /// The record as it stands in a log.
+    fn bytes(&self) -> Vec<u8> {
+        let (kind, at, length) = match self.change {
+            Change::Write { offset, length } => (WRITE, offset, length),
+            Change::Truncate { length } => (TRUNCATE, length, 0),
+        };
+        let mut bytes = Vec::with_capacity(RECORD + self.old.len());
+        for number in [kind, at, length, self.old_length, self.old.len() as u64] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.old);
+        bytes
+    }
+
+    /// The record at the beginning of `bytes`, and its length there. `None` at the end, and at a record that
+    /// a kill left incomplete: its change was not begun.
+    fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
+        let number =
+            |index: usize| Some(u64::from_le_bytes(bytes.get(index * 8..index * 8 + 8)?.try_into().ok()?));
+        let change = match number(0)? {
+            WRITE => Change::Write { offset: number(1)?, length: number(2)? },
+            TRUNCATE => Change::Truncate { length: number(1)? },
+            _ => return None,
+        };
+        let end = RECORD.checked_add(number(4)?.try_into().ok()?)?;
+        Some((Self { change, old_length: number(3)?, old: bytes.get(RECORD..end)?.to_vec() }, end))
+    }
+}
+
+/// Puts bytes into a file's content, which grows where it must.
+pub(crate) fn write_into(image: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
+    let (from, to) = (offset as usize, offset as usize + bytes.len());
+    if bytes.is_empty() {
+        return;
+    }
+    if image.len() < to {
+        image.resize(to, 0);
+    }
+    image[from..to].copy_from_slice(bytes);
+}
+
+/// The undo log of one file.
+#[derive(Debug)]
+pub struct UndoLog {
+    log: File,
+    id: FileId,
+    lost: Lost,
+}
+
+impl UndoLog {
+    /// Opens the log of a file, and goes on behind what it has from an earlier process. A file that is
+    /// `fresh` has just been made: a log that is there is another file's.
+    pub fn open(undo: &Path, id: FileId, fresh: bool) -> io::Result<Self> {
+        let path = path(undo, id.inode);
+        let valid = if fresh { None } else { parse(&read(&path)?, id).map(|(_, end)| end) };
+        let mut log = fs::OpenOptions::new().read(true).append(true).create(true).open(&path)?;
+        log.set_len(valid.unwrap_or(0) as u64)?;
+        let mut lost = Lost::read(undo, id.inode)?;
+        if valid.is_none() {
+            log.write_all(&id.bytes())?;
+            lost.replace(BTreeMap::new())?;
+        }
+        Ok(Self { log, id, lost })
+    }
+
+    /// The log that belongs to this file, if there is one.
+    pub(crate) fn find(undo: &Path, id: FileId) -> io::Result<Option<Self>> {
+        let known = parse(&read(&path(undo, id.inode))?, id).is_some();
+        known.then(|| Self::open(undo, id, false)).transpose()
+    }
+
+    /// `length` bytes will be written at `offset`.
+    pub fn before_write(&mut self, data: &File, offset: u64, length: u64) -> io::Result<()> {
+        let old_length = data.metadata()?.len();
+        let old = read_range(data, offset, length.min(old_length.saturating_sub(offset)))?;
+        self.append(&Record { change: Change::Write { offset, length }, old_length, old })
+    }
+
+    /// The file will have this length.
+    pub fn before_truncate(&mut self, data: &File, length: u64) -> io::Result<()> {
+        let old_length = data.metadata()?.len();
+        let old = read_range(data, length, old_length.saturating_sub(length))?;
+        self.append(&Record { change: Change::Truncate { length }, old_length, old })
+    }
+
+    fn append(&mut self, record: &Record) -> io::Result<()> {
+        self.log.write_all(&record.bytes())
+    }
+
+    /// The file has been synced.
+    pub fn synced(&mut self) -> io::Result<()> {
+        if !self.lost.pages.is_empty() {
+            let written = written_pages(&self.records()?);
+            let mut pages = std::mem::take(&mut self.lost.pages);
+            pages.retain(|page, _| !written.contains(page));
+            self.lost.replace(pages)?;
+        }
+        self.log.set_len(HEADER as u64)
+    }
+
+    /// The sync has failed, and what it should have written is gone.
+    pub fn revert(&mut self, data: &File) -> io::Result<()> {
+        for record in self.records()?.iter().rev() {
+            data.write_all_at(&record.old, record.offset())?;
+            data.set_len(record.old_length)?;
+        }
+        self.log.set_len(HEADER as u64)
+    }
+
+    /// The sync has failed; what it should have written stays in memory, and no later sync will write it,
+    /// unless the same page is written to again.
+    pub fn lose(&mut self, data: &File) -> io::Result<()> {
+        let records = self.records()?;
+        let mut image = read_range(data, 0, data.metadata()?.len())?;
+        records.iter().rev().for_each(|record| record.revert(&mut image));
+        let mut pages = std::mem::take(&mut self.lost.pages);
+        for page in written_pages(&records) {
+            let from = (page as usize * PAGE).min(image.len());
+            let mut on_disk = image[from..(from + PAGE).min(image.len())].to_vec();
+            on_disk.resize(PAGE, 0);
+            // What an earlier failure has lost is older, and still what the disk has.
+            pages.entry(page).or_insert(on_disk);
+        }
+        self.lost.replace(pages)?;
+        self.log.set_len(HEADER as u64)
+    }
+
+    /// What has not been synced, oldest first.
+    pub(crate) fn records(&self) -> io::Result<Vec<Record>> {
+        let bytes = read_range(&self.log, 0, self.log.metadata()?.len())?;
+        Ok(parse(&bytes, self.id).map_or_else(Vec::new, |(records, _)| records))
+    }
+
+    /// Puts into the content of the synced file what is on the disk in place of lost pages. Whether there
+    /// were any.
+    pub(crate) fn show_lost(&self, image: &mut [u8]) -> bool {
+        for (page, on_disk) in &self.lost.pages {
+            let from = (*page as usize * PAGE).min(image.len());
+            let to = (from + PAGE).min(image.len());
+            image[from..to].copy_from_slice(&on_disk[..to - from]);
+        }
+        !self.lost.pages.is_empty()
+    }
+}
+
+/// The pages that were written to. A write to a part of a page writes all of it.
+fn written_pages(records: &[Record]) -> BTreeSet<u64> {
+    let mut pages = BTreeSet::new();
+    for record in records {
+        if let Change::Write { offset, length } = record.change {
+            pages.extend(offset / PAGE as u64..(offset + length).div_ceil(PAGE as u64));
+        }
+    }
+    pages
+}
+
+/// Where the log of an inode is.
+fn path(undo: &Path, inode: u64) -> PathBuf {
+    undo.join(format!("{inode}.undo"))
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        result => result,
+    }
+}
+
+/// The records of a log and where they end, if it is this file's.
+fn parse(bytes: &[u8], id: FileId) -> Option<(Vec<Record>, usize)> {
+    if !bytes.starts_with(&id.bytes()) {
+        return None;
+    }
+    let (mut records, mut end) = (Vec::new(), HEADER);
+    while let Some((record, length)) = Record::parse(&bytes[end..]) {
+        records.push(record);
+        end += length;
+    }
+    Some((records, end))
+}
+
+pub(crate) fn read_range(file: &File, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; length as usize];
+    file.read_exact_at(&mut bytes, offset)?;
+    Ok(bytes)
+}
+
+/// Pages that a failed sync has dropped, with what the disk has in their place.
+#[derive(Debug)]
+struct Lost {
+    path: PathBuf,
+    pages: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Lost {
+    fn read(undo: &Path, inode: u64) -> io::Result<Self> {
+        let path = undo.join(format!("{inode}.lost"));
+        let bytes = read(&path)?;
+        let pages = bytes.chunks_exact(8 + PAGE).filter_map(|entry| {
+            let (page, on_disk) = entry.split_first_chunk::<8>()?;
+            Some((u64::from_le_bytes(*page), on_disk.to_vec()))
+        });
+        Ok(Self { pages: pages.collect(), path })
+    }
+
+    /// All at once: a kill leaves the old pages or the new ones.
+    fn replace(&mut self, pages: BTreeMap<u64, Vec<u8>>) -> io::Result<()> {
+        let next = self.path.with_extension("next");
+        let mut bytes = Vec::with_capacity(pages.len() * (8 + PAGE));
+        for (page, on_disk) in &pages {
+            bytes.extend_from_slice(&page.to_le_bytes());
+            bytes.extend_from_slice(on_disk);
+        }
+        self.pages = pages;
+        match bytes.is_empty() {
+            true => match fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            },
+            false => fs::write(&next, bytes).and_then(|()| fs::rename(&next, &self.path)),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! SQLite keeps its promises on this disk, and breaks those that it does not make.
+
+use fastrand::Rng;
+use faults::{Dropped, KillPoint, Syncs};
+
+use crate::victim::{Scene, Victim};
+
+/// Cuts the power so many times while rows are inserted. How many acknowledged rows were lost.
+fn lost_in(cuts: u32, synchronous: &str, rng: &mut Rng) -> i64 {
+    let scene = Scene::new();
+    let (mut known, mut lost) = (0, 0);
+    for _ in 0..cuts {
+        let mut victim = scene.victim();
+        victim.does(&[&format!("open {synchronous}")]);
+        let found = check(&mut victim);
+        lost += (known - found).max(0);
+        known = found;
+        scene.control.set_kill(Some(match rng.u8(..4) {
+            0 => KillPoint::BeforeWalSync(rng.u64(1..10)),
+            1 => KillPoint::AfterWalSync(rng.u64(1..10)),
+            2 => KillPoint::AtWrite(rng.u64(1..80)),
+            _ => KillPoint::InWrite(rng.u64(1..80)),
+        }));
+        let died = (0..rng.u8(1..30)).any(|_| match victim.told(&format!("insert {}", known + 1)) {
+            Some(answer) => {
+                assert_eq!(answer, "done");
+                known += 1;
+                false
+            }
+            None => true,
+        });
+        if died {
+            victim.ends_killed();
+        } else {
+            victim.kill();
+        }
+        scene.control.cut_power(rng).unwrap();
+    }
+    lost
+}
+
+/// That the database is whole and has no gap. How many rows it has.
+fn check(victim: &mut Victim) -> i64 {
+    assert_eq!(victim.told("check").as_deref(), Some("ok"));
+    let answer = victim.told("count").unwrap();
+    let (count, last) = answer.split_once(' ').unwrap();
+    assert_eq!(count, last, "a gap");
+    count.parse().unwrap()
+}
+
+#[test]
+fn synced_commits_survive_a_hundred_power_cuts() {
+    assert_eq!(lost_in(100, "FULL", &mut Rng::with_seed(1)), 0);
+}
+
+#[test]
+fn commits_that_are_not_synced_do_not() {
+    assert!(lost_in(10, "NORMAL", &mut Rng::with_seed(2)) > 0);
+}
+
+#[test]
+fn a_failed_sync_fails_the_commit() {
+    for dropped in [Dropped::AtOnce, Dropped::Later] {
+        let scene = Scene::new();
+        let mut victim = scene.victim();
+        victim.does(&["open FULL", "insert 1"]);
+        scene.control.fail_sync(1, Syncs::Wal, dropped);
+        let answer = victim.told("insert 2").unwrap();
+        assert!(answer.contains("disk I/O error"), "{answer}");
+        assert_eq!(check(&mut victim), 1);
+        victim.kill();
+        scene.control.cut_power(&mut Rng::with_seed(3)).unwrap();
+        let mut victim = scene.victim();
+        victim.does(&["open FULL"]);
+        assert_eq!(check(&mut victim), 1);
+        victim.kill();
+    }
+}
+
+/// Why a program that has had a failed sync must not believe what it reads after a restart.
+#[test]
+fn a_commit_whose_sync_failed_is_there_after_a_restart_and_gone_after_a_power_cut() {
+    let scene = Scene::new();
+    let mut victim = scene.victim();
+    victim.does(&["open FULL", "insert 1"]);
+    scene.control.fail_sync(1, Syncs::Wal, Dropped::Later);
+    assert!(victim.told("insert 2").unwrap().contains("disk I/O error"));
+    victim.kill();
+    let mut victim = scene.victim();
+    victim.does(&["open FULL"]);
+    assert_eq!(check(&mut victim), 2);
+    victim.kill();
+    scene.control.cut_power(&mut Rng::with_seed(4)).unwrap();
+    let mut victim = scene.victim();
+    victim.does(&["open FULL"]);
+    assert_eq!(check(&mut victim), 1);
+    victim.kill();
+}
+
+#[test]
+fn on_a_full_disk_commits_fail_and_reads_go_on() {
+    let scene = Scene::new();
+    let mut victim = scene.victim();
+    victim.does(&["open FULL", "insert 1"]);
+    scene.control.set_full(Some(3000));
+    let answer = victim.told("insert 2").unwrap();
+    assert!(answer.contains("database or disk is full"), "{answer}");
+    assert_eq!(check(&mut victim), 1);
+    scene.control.set_full(None);
+    victim.does(&["insert 2"]);
+    assert_eq!(check(&mut victim), 2);
+    victim.kill();
+}

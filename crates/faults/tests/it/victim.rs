@@ -1,0 +1,179 @@
+//! The program that the faults happen to. It does what it reads, and says how that went.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Lines, Write, stdin, stdout};
+use std::net::TcpStream;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::{env, io};
+
+use faults::Control;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+/// What precedes an answer: the test harness in the victim prints lines of its own.
+const ANSWER: &str = "> ";
+
+/// A directory to attack, and what attacks it.
+pub(crate) struct Scene {
+    pub(crate) control: Control,
+    _scratch: TempDir,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = |name: &str| scratch.path().join(name);
+        let control = Control::create(&path("control"), &path("data"), &path("undo")).unwrap();
+        fs::create_dir(control.data()).unwrap();
+        Self { control, _scratch: scratch }
+    }
+
+    pub(crate) fn victim(&self) -> Victim {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command
+            .args(["--exact", "victim::obey", "--ignored", "--nocapture"])
+            .current_dir(self.control.data());
+        self.control.command_env(&mut command).unwrap();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Victim { orders: child.stdin.take().unwrap(), lines, child }
+    }
+
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.control.data().join(name)).unwrap()
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.control.data().join(name).exists()
+    }
+}
+
+pub(crate) struct Victim {
+    child: Child,
+    orders: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Victim {
+    /// The answer; none from one that died of it.
+    pub(crate) fn told(&mut self, order: &str) -> Option<String> {
+        // To one that is dead already this fails, and there is no answer either.
+        let _ = writeln!(self.orders, "{order}");
+        self.lines.by_ref().map_while(Result::ok).find_map(|line| Some(line.split_once(ANSWER)?.1.to_owned()))
+    }
+
+    pub(crate) fn does(&mut self, orders: &[&str]) {
+        for order in orders {
+            assert_eq!(self.told(order).as_deref(), Some("done"), "{order}");
+        }
+    }
+
+    pub(crate) fn dies_of(mut self, order: &str) {
+        assert_eq!(self.told(order), None, "{order}");
+        self.ends_killed();
+    }
+
+    /// Waits for the death that a kill point brought.
+    pub(crate) fn ends_killed(mut self) {
+        assert_eq!(self.child.wait().unwrap().signal(), Some(9));
+    }
+
+    /// `kill -9`, if it lives.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.ends_killed();
+    }
+}
+
+/// The victim's own life.
+#[test]
+#[ignore = "run by the other tests, in a process of its own"]
+fn obey() {
+    let mut life = Life::default();
+    for line in stdin().lock().lines() {
+        let line = line.unwrap();
+        let answer = match life.obey(&line) {
+            Ok(answer) => answer,
+            Err(error) => format!("failed: {error}"),
+        };
+        println!("{ANSWER}{answer}");
+        stdout().flush().unwrap();
+    }
+}
+
+#[derive(Default)]
+struct Life {
+    files: HashMap<String, File>,
+    database: Option<Connection>,
+    socket: Option<TcpStream>,
+}
+
+impl Life {
+    fn obey(&mut self, line: &str) -> Result<String, Box<dyn std::error::Error>> {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["write", name, offset, byte, length] => {
+                let bytes = vec![byte.parse()?; length.parse()?];
+                self.file(name)?.write_all_at(&bytes, offset.parse()?)?;
+            }
+            ["cut", name, length] => self.file(name)?.set_len(length.parse()?)?,
+            ["sync", "."] => File::open(".")?.sync_all()?,
+            ["sync", name] => self.file(name)?.sync_data()?,
+            ["close", name] => drop(self.files.remove(name)),
+            ["remove", name] => fs::remove_file(path(name)?)?,
+            ["rename", from, to] => fs::rename(path(from)?, path(to)?)?,
+            ["open", synchronous] => {
+                let database = Connection::open(path("x.db")?)?;
+                database.execute_batch(&format!(
+                    "PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}; PRAGMA wal_autocheckpoint = 20;
+                     CREATE TABLE IF NOT EXISTS rows (n INTEGER PRIMARY KEY, filler BLOB)"
+                ))?;
+                self.database = Some(database);
+            }
+            ["insert", n] => {
+                let insert = "INSERT INTO rows VALUES (?, zeroblob(1500))";
+                self.database()?.execute(insert, [n.parse::<i64>()?])?;
+            }
+            ["count"] => {
+                let count = "SELECT count(*), coalesce(max(n), 0) FROM rows";
+                let (count, last) = self
+                    .database()?
+                    .query_row(count, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+                return Ok(format!("{count} {last}"));
+            }
+            ["check"] => {
+                return Ok(self.database()?.query_row("PRAGMA integrity_check", [], |row| row.get(0))?);
+            }
+            ["time"] => {
+                #[expect(clippy::disallowed_methods, reason = "it is the clock that is looked at")]
+                let now = std::time::SystemTime::now();
+                return Ok(now.duration_since(std::time::UNIX_EPOCH)?.as_secs().to_string());
+            }
+            ["connect", port] => self.socket = Some(TcpStream::connect(("127.0.0.1", port.parse()?))?),
+            ["send", text] => self.socket.as_mut().ok_or("no socket")?.write_all(text.as_bytes())?,
+            _ => return Err(line.into()),
+        }
+        Ok("done".to_owned())
+    }
+
+    fn database(&self) -> Result<&Connection, &'static str> {
+        self.database.as_ref().ok_or("no database")
+    }
+
+    fn file(&mut self, name: &str) -> io::Result<&File> {
+        if !self.files.contains_key(name) {
+            let file = File::options().write(true).create(true).truncate(false).open(path(name)?)?;
+            self.files.insert(name.to_owned(), file);
+        }
+        Ok(&self.files[name])
+    }
+}
+
+/// In the data directory, which is where the victim runs.
+fn path(name: &str) -> io::Result<PathBuf> {
+    Ok(env::current_dir()?.join(Path::new(name)))
+}

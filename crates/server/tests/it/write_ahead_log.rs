@@ -1,0 +1,135 @@
+//! The write-ahead log: it stays short, nobody waits for it, and an orderly stop leaves none.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use serde_json::json;
+use switchboard_protocol::reply::Reply;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::support::{Server, command, eventually};
+
+const LOG: &str = "switchboard.db-wal";
+
+/// At how many bytes the log is moved into the database.
+const CHECKPOINT: u64 = 32 * 1024 * 1024;
+
+fn log_length(data: &Path) -> u64 {
+    std::fs::metadata(data.join(LOG)).map_or(0, |log| log.len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_stays_short_under_one_who_writes_and_many_who_come_to_read() {
+    const TEXT: usize = 16 * 1024;
+    let server = Arc::new(Server::start().await);
+    let mut alice = server.connects("alice").await;
+    alice.says("@bob", "hi").await;
+    let mut reading = JoinSet::new();
+    for _ in 0..4 {
+        let server = server.clone();
+        reading.spawn(async move {
+            loop {
+                server.posts("history", json!({"as": "bob", "conversation": "@alice"})).await.ok();
+            }
+        });
+    }
+    let mut longest = 0;
+    let messages = 3 * usize::try_from(CHECKPOINT).expect("small") / TEXT;
+    for _ in 0..messages / 100 {
+        let send = || command("send", &json!({"to": "@bob", "text": "x".repeat(TEXT)}));
+        for _ in alice.client.submit_all((0..100).map(|_| send())).await.expect("sent") {
+            assert!(matches!(alice.is_told().await, Reply::Ok(_)));
+        }
+        longest = longest.max(log_length(server.data()));
+    }
+    reading.shutdown().await;
+    println!("{longest} bytes at most, of {} written", messages * TEXT);
+    assert!(longest > CHECKPOINT / 2, "{longest}: much was written");
+    assert!(longest < 2 * CHECKPOINT, "{longest}");
+}
+
+/// A program that reads the database for long, as a backup does, begins to.
+fn begins_to_read(db: &mut Connection) -> rusqlite::Transaction<'_> {
+    let reading = db.transaction().expect("a transaction");
+    let version: i64 = reading.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a read");
+    assert!(version > 0);
+    reading
+}
+
+#[tokio::test]
+async fn a_long_read_and_a_deletion_keep_nobody_waiting() {
+    const MESSAGES: usize = 20;
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    alice.says("@bob", "to be deleted").await;
+    let mut backup = Connection::open(server.data().join("switchboard.db")).expect("the database");
+    let reading = begins_to_read(&mut backup);
+    alice.does("delete", json!({"conversation": "@bob", "target": 1})).await;
+    let started = Instant::now();
+    for _ in 0..MESSAGES {
+        alice.says("@bob", "hi").await;
+    }
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(log_length(server.data()) > 0);
+    drop(reading);
+    eventually("the log is emptied", async || (log_length(server.data()) == 0).then_some(())).await;
+}
+
+/// The files of a data directory, the lock's aside.
+fn files(data: &Path) -> Vec<String> {
+    let names =
+        std::fs::read_dir(data).expect("the directory").map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<_> =
+        names.map(|name| name.into_string().expect("UTF-8")).filter(|name| name != "lock").collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn an_orderly_stop_leaves_only_the_database() {
+    let mut server = Server::start().await;
+    for round in 0..10 {
+        let mut alice = server.connects("alice").await;
+        let seq = alice.says("@bob", &format!("secret {round}")).await;
+        alice.does("delete", json!({"conversation": "@bob", "target": seq})).await;
+        assert_eq!(alice.log("@bob").await.len(), 2 * (round + 1));
+        // More that the readers are still at when the end comes.
+        for _ in 0..20 {
+            alice.submits("sync", json!({"conversation": "@bob", "after": 0})).await;
+        }
+        server.begins_to_stop();
+        if round == 0 {
+            // Cut when the time for stopping is over.
+            server.has_stopped().await;
+            drop(alice);
+        } else {
+            alice.is_closed().await;
+            drop(alice);
+            server.has_stopped().await;
+        }
+        assert_eq!(files(server.data()), ["switchboard.db"], "in round {round}");
+        let database = std::fs::read(server.data().join("switchboard.db")).expect("the database");
+        assert!(!database.windows(7).any(|bytes| bytes == b"secret "), "in round {round}");
+        server.starts_again().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stop_during_a_backup_leaves_the_log_to_the_next_start() {
+    let mut server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    alice.says("@bob", "before").await;
+    let mut backup = Connection::open(server.data().join("switchboard.db")).expect("the database");
+    let reading = begins_to_read(&mut backup);
+    alice.says("@bob", "meanwhile").await;
+    server.restart().await;
+    assert_eq!(server.connects("alice").await.log("@bob").await.len(), 2);
+    drop(reading);
+    drop(backup);
+    server.begins_to_stop();
+    server.has_stopped().await;
+    assert_eq!(files(server.data()), ["switchboard.db"]);
+}

@@ -1,0 +1,612 @@
+//! One device of a user, on the Rust client: it talks, listens, goes away, comes back, and holds the server to its word.
+
+mod act;
+mod place;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use switchboard_client::{Client, ClientError};
+use switchboard_protocol::reply::{Failure, OkBody, Reply, ServerFrame, Summary, Welcome};
+use switchboard_protocol::{
+    Command, CommandId, ConversationId, Conversations, ErrorCode, Event, Ping, Seq, Signal, Sync, Timestamp,
+    UserId,
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use self::place::{Place, Step};
+use crate::record::{Done, Law};
+use crate::world::{Phase, World, hello};
+
+/// How long an answer may take before the connection is given up.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+/// How long somebody may be seen in a room after they asked to come in, without their coming having been seen.
+const COMING: Duration = Duration::from_secs(120);
+
+/// Events of a page.
+const PAGE: u32 = 200;
+
+/// Sends that wait for their answers at once.
+const AT_ONCE: usize = 64;
+
+/// How often it is asked at the end whether there is more.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long after the faults are over everything may take to arrive.
+const CATCHING_UP: Duration = Duration::from_secs(90);
+
+/// A message on its way.
+struct Outgoing {
+    key: String,
+    conversation: ConversationId,
+    /// It is under way on this connection.
+    under_way: bool,
+}
+
+/// A message that is stored.
+struct Stored {
+    key: String,
+    conversation: ConversationId,
+    seq: Seq,
+}
+
+/// What an answer will be to.
+enum Asked {
+    Send(String),
+    /// A message that was acknowledged before.
+    Again(String),
+    /// A message under the key of another one.
+    Conflict(String),
+    /// A command that appends an event, of this kind.
+    Write(ConversationId, &'static str),
+    Read(ConversationId),
+    Page(ConversationId),
+    /// Something that the user may not see.
+    Probe(ConversationId),
+    Summaries,
+    Other,
+}
+
+/// Why a connection ended.
+type End = String;
+
+pub(crate) struct Device {
+    world: Arc<World>,
+    id: u32,
+    user: UserId,
+    name: String,
+    rng: fastrand::Rng,
+    places: FxHashMap<ConversationId, Place>,
+    outbox: VecDeque<Outgoing>,
+    stored: Vec<Stored>,
+    /// How many messages it has sent.
+    number: u64,
+    /// When it may send again.
+    hold: Instant,
+    /// How long it stays away, once its connection has ended.
+    away: Duration,
+    /// When it must have everything, once the faults are over.
+    deadline: Option<Instant>,
+    /// It has nothing more to say.
+    quiet: bool,
+}
+
+/// How a device stands at the end.
+pub(crate) struct Standing {
+    pub(crate) user: UserId,
+    pub(crate) name: String,
+    /// How far it is, and the event of leaving where the user has left.
+    pub(crate) places: Vec<(ConversationId, Seq, Option<Seq>)>,
+}
+
+/// One connection of a device.
+struct Link {
+    client: Client,
+    asked: FxHashMap<i64, (Asked, Instant)>,
+    /// The last event that was pushed, by conversation.
+    pushed: FxHashMap<ConversationId, Seq>,
+    /// Where each conversation stood at hello.
+    from: FxHashMap<ConversationId, Seq>,
+    /// Own events that were acknowledged on this connection, in place of the event.
+    own: FxHashSet<(ConversationId, Seq)>,
+    heard: Instant,
+}
+
+impl Device {
+    pub(crate) fn new(world: Arc<World>, user: UserId, number: usize, rng: fastrand::Rng) -> Self {
+        let name = format!("{user}.{number}");
+        let id = world.record.device(name.clone());
+        let hold = Instant::now();
+        Self {
+            world,
+            id,
+            user,
+            name,
+            rng,
+            places: FxHashMap::default(),
+            outbox: VecDeque::new(),
+            stored: Vec::new(),
+            number: 0,
+            hold,
+            away: Duration::ZERO,
+            deadline: None,
+            quiet: false,
+        }
+    }
+
+    /// Lives until the run is over and it has everything.
+    pub(crate) async fn live(mut self) -> Standing {
+        let mut pause = 20;
+        loop {
+            match self.connect().await {
+                Ok(mut link) => {
+                    pause = 20;
+                    match self.talk(&mut link).await {
+                        Ok(()) => break,
+                        Err(end) => self.world.record.ended(self.id, end),
+                    }
+                    if self.rng.bool() {
+                        // The others just vanish.
+                        let _ = timeout(PATIENCE, link.client.close()).await;
+                    }
+                }
+                Err(end) => {
+                    self.world.record.ended(self.id, end);
+                    pause = (pause * 2).min(500);
+                }
+            }
+            if self.is_too_late() {
+                break;
+            }
+            // Jittered, as clients are told to.
+            let pause = Duration::from_millis(self.rng.u64(0..pause)) + std::mem::take(&mut self.away);
+            let mut phase = self.world.phase.clone();
+            tokio::select! {
+                () = sleep(pause) => {}
+                _ = phase.changed() => {}
+            }
+        }
+        let places = self.places.into_iter().map(|(id, place)| (id, place.cursor, place.left)).collect();
+        Standing { user: self.user, name: self.name, places }
+    }
+
+    async fn connect(&mut self) -> Result<Link, End> {
+        let mut hello = hello(&self.user);
+        hello.cursors = self.places.iter().map(|(id, place)| (id.clone(), place.cursor)).collect();
+        let from: FxHashMap<_, _> = hello.cursors.iter().map(|(id, seq)| (id.clone(), *seq)).collect();
+        let reads = self.reads();
+        let connected = timeout(PATIENCE, Client::connect(&self.world.url, hello)).await;
+        let (client, welcome) = match connected {
+            Ok(Ok(connected)) => connected,
+            Ok(Err(ClientError::Refused(failure))) if !failure.retryable => {
+                self.breach(Law::Answer, format!("hello was answered with {failure:?}"), None);
+                return Err("hello was refused".to_owned());
+            }
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err("no welcome in time".to_owned()),
+        };
+        self.world.record.connected(self.id);
+        self.greeted(&welcome, &reads);
+        for outgoing in &mut self.outbox {
+            outgoing.under_way = false;
+        }
+        for place in self.places.values_mut() {
+            place.paging = false;
+        }
+        Ok(Link {
+            client,
+            asked: FxHashMap::default(),
+            pushed: FxHashMap::default(),
+            from,
+            own: FxHashSet::default(),
+            heard: Instant::now(),
+        })
+    }
+
+    /// The cursors of reading that the user has been told.
+    fn reads(&self) -> FxHashMap<ConversationId, Seq> {
+        let inner = self.world.record.lock();
+        let of = |id: &ConversationId| inner.reads.get(&(self.user.clone(), id.clone())).copied();
+        self.places.keys().filter_map(|id| Some((id.clone(), of(id)?))).collect()
+    }
+
+    fn greeted(&mut self, welcome: &Welcome, reads: &FxHashMap<ConversationId, Seq>) {
+        for summary in &welcome.conversations {
+            let id = &summary.conversation;
+            if reads.get(id).is_some_and(|read| *read > summary.read) {
+                self.breach(
+                    Law::WentBack,
+                    format!("the cursor of reading in {id} went back: {summary:?}"),
+                    None,
+                );
+            }
+            match self.places.get(id) {
+                Some(place) if place.cursor > summary.head && place.left.is_none() => {
+                    let what = format!(
+                        "{} has {id} up to {}, and it ends at {}",
+                        self.name, place.cursor.0, summary.head.0
+                    );
+                    self.breach(Law::Lost, what, Some((id, place.cursor)));
+                }
+                Some(_) => {}
+                None => {
+                    self.places.insert(id.clone(), Place::at(summary.head));
+                }
+            }
+        }
+    }
+
+    /// Until the connection ends, or all is done.
+    async fn talk(&mut self, link: &mut Link) -> Result<(), End> {
+        let mut next = Instant::now();
+        let mut pinged = Instant::now();
+        let mut asked = Instant::now();
+        loop {
+            self.flush(link).await?;
+            let phase = self.world.phase();
+            if phase > Phase::Storm && self.outbox.is_empty() && link.asked.is_empty() {
+                if !std::mem::replace(&mut self.quiet, true) {
+                    self.world.quiet.fetch_add(1, Ordering::SeqCst);
+                }
+                if phase == Phase::End && asked.elapsed() > ASK_AGAIN {
+                    asked = Instant::now();
+                    let command = Conversations { before: None, limit: Some(PAGE) };
+                    self.say(link, command, Asked::Summaries).await?;
+                }
+            }
+            if let Some((_, (_, since))) = link.asked.iter().min_by_key(|(_, (_, since))| *since)
+                && since.elapsed() > PATIENCE
+            {
+                return Err(format!("no answer for {PATIENCE:?}"));
+            }
+            tokio::select! {
+                frame = link.client.next() => match frame {
+                    Some(Ok(frame)) => {
+                        link.heard = Instant::now();
+                        if self.hear(link, frame).await? {
+                            return Ok(());
+                        }
+                    }
+                    Some(Err(error)) => return Err(error.to_string()),
+                    None => return Err(format!("closed with {:?}", link.client.close_code())),
+                },
+                () = tokio::time::sleep_until(next) => {
+                    if self.is_too_late() {
+                        return Ok(());
+                    }
+                    if pinged.elapsed() > Duration::from_secs(2) {
+                        pinged = Instant::now();
+                        self.say(link, Ping {}, Asked::Other).await?;
+                    }
+                    next = Instant::now() + self.pause();
+                    if phase == Phase::Storm {
+                        self.act(link).await?;
+                    } else {
+                        next = Instant::now() + ASK_AGAIN;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether it has had its time to catch up.
+    fn is_too_late(&mut self) -> bool {
+        if self.world.phase() == Phase::Storm {
+            return false;
+        }
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + CATCHING_UP);
+        if Instant::now() < deadline {
+            return false;
+        }
+        let what = format!(
+            "{} has not got everything after {CATCHING_UP:?}; {} messages wait",
+            self.name,
+            self.outbox.len()
+        );
+        self.breach(Law::Stuck, what, None);
+        true
+    }
+
+    fn breach(&self, law: Law, what: String, place: Option<(&ConversationId, Seq)>) {
+        self.world.record.breach(law, what, &[], place);
+    }
+
+    async fn say(&self, link: &mut Link, command: impl Into<Command>, asked: Asked) -> Result<(), End> {
+        match timeout(PATIENCE, link.client.submit(command)).await {
+            Ok(Ok(id)) => {
+                link.asked.insert(id, (asked, Instant::now()));
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("it takes nothing".to_owned()),
+        }
+    }
+
+    /// Something from the server; `true` when all is done.
+    async fn hear(&mut self, link: &mut Link, frame: ServerFrame) -> Result<bool, End> {
+        match frame {
+            ServerFrame::Event(event) => self.pushed(link, &event).await?,
+            ServerFrame::Signal(Signal::Read { conversation, user, upto }) => {
+                self.reading(&conversation, &user, upto);
+            }
+            ServerFrame::Signal(_) => {}
+            ServerFrame::Reply(Reply::Ok(ok)) => {
+                let Some(CommandId::Number(id)) = ok.id else { return Ok(false) };
+                let Some((asked, _)) = link.asked.remove(&id) else { return Ok(false) };
+                return self.answered(link, asked, ok.body).await;
+            }
+            ServerFrame::Reply(Reply::Pong { id: Some(CommandId::Number(id)) }) => {
+                link.asked.remove(&id);
+            }
+            ServerFrame::Reply(Reply::Error(failure)) => self.failed(link, failure).await?,
+            ServerFrame::Reply(Reply::Gap { conversation, after, head }) => {
+                self.world.record.lock().counts.gaps += 1;
+                if let Some(place) = self.places.get_mut(&conversation) {
+                    // What follows the gap comes live; what is in it has to be asked for.
+                    let pushed = link.pushed.entry(conversation.clone()).or_insert(after);
+                    *pushed = (*pushed).max(head);
+                    if place.cursor < head {
+                        self.page(link, conversation).await?;
+                    }
+                }
+            }
+            ServerFrame::Reply(_) => {}
+        }
+        Ok(false)
+    }
+
+    /// An event that the server sent by itself.
+    async fn pushed(&mut self, link: &mut Link, event: &Event) -> Result<(), End> {
+        let (id, seq) = (&event.conversation, event.seq);
+        let before = link.pushed.get(id).or_else(|| link.from.get(id)).copied();
+        if before.is_some_and(|before| seq <= before) || link.own.contains(&(id.clone(), seq)) {
+            let what =
+                format!("{} got {id} {} twice on one connection, or after {before:?}", self.name, seq.0);
+            self.breach(Law::Doubled, what, Some((id, seq)));
+        }
+        link.pushed.insert(id.clone(), seq);
+        let under_way = link.asked.values().filter(|(asked, _)| self.may_be(asked, id)).count() as u64;
+        let missing = self.places.get(id).map_or(0, |place| place.missing_before(seq));
+        let paging = self.places.get(id).is_some_and(|place| place.paging);
+        if missing > under_way && !paging {
+            let what = format!(
+                "{} got {id} {}, and {missing} before it are missing with {under_way} of its own under way",
+                self.name, seq.0
+            );
+            self.breach(Law::SilentGap, what, Some((id, seq)));
+            self.page(link, id.clone()).await?;
+        }
+        if let Some(left) = self.places.get(id).and_then(|place| place.left)
+            && seq > left
+            && !self.world.may_have_come(&self.user, id, COMING)
+        {
+            let what = format!("{} got {id} {} after having left with {}", self.name, seq.0, left.0);
+            self.breach(Law::Forbidden, what, Some((id, seq)));
+        }
+        self.apply(event);
+        Ok(())
+    }
+
+    /// Whether what was asked may have appended an event there.
+    fn may_be(&self, asked: &Asked, id: &ConversationId) -> bool {
+        match asked {
+            Asked::Write(conversation, _) => conversation == id,
+            Asked::Send(key) => self.outbox.iter().any(|o| o.key == *key && o.conversation == *id),
+            _ => false,
+        }
+    }
+
+    /// Takes an event in, from wherever it comes.
+    fn apply(&mut self, event: &Event) {
+        let comes_in = place::comes_in(event, &self.user);
+        let place = match self.places.entry(event.conversation.clone()) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            // The first event is that of coming in, or the first of a direct conversation.
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(Place::at(Seq(event.seq.0.saturating_sub(1))))
+            }
+        };
+        if place.take(event.seq, Step::of(event, &self.user)) {
+            self.world.record.got(self.id, event);
+        }
+        if comes_in {
+            self.world.may_come(&self.user, &event.conversation);
+        }
+    }
+
+    /// An own command is event `seq`.
+    fn apply_own(&mut self, id: &ConversationId, seq: Seq, step: Step) {
+        match self.places.get_mut(id) {
+            Some(place) => {
+                place.take(seq, step);
+            }
+            None => {
+                self.places.insert(id.clone(), Place::at(seq));
+            }
+        }
+    }
+
+    fn reading(&self, id: &ConversationId, user: &UserId, upto: Seq) {
+        if *user == self.user {
+            self.world.record.read(user, id, upto);
+        }
+    }
+
+    async fn page(&mut self, link: &mut Link, id: ConversationId) -> Result<(), End> {
+        let Some(place) = self.places.get_mut(&id) else { return Ok(()) };
+        if place.paging {
+            return Ok(());
+        }
+        place.paging = true;
+        let command = Sync { conversation: id.clone().into(), after: place.cursor, limit: Some(PAGE) };
+        self.say(link, command, Asked::Page(id)).await
+    }
+
+    async fn answered(&mut self, link: &mut Link, asked: Asked, body: OkBody) -> Result<bool, End> {
+        match (asked, body) {
+            (Asked::Send(key) | Asked::Again(key), OkBody::Stored { conversation, seq, at, duplicate }) => {
+                self.acknowledged(link, &key, (&conversation, seq, at), duplicate);
+            }
+            (Asked::Conflict(key), OkBody::Stored { seq, .. }) => {
+                self.breach(
+                    Law::Answer,
+                    format!("another text under the key {key} was stored as {}", seq.0),
+                    None,
+                );
+            }
+            (Asked::Write(id, kind), OkBody::Stored { seq, duplicate: false, .. }) => {
+                let from = self.user.clone();
+                self.world.record.done(Done { conversation: id.clone(), seq, kind, from });
+                link.own.insert((id.clone(), seq));
+                self.apply_own(&id, seq, Step::of_kind(kind));
+            }
+            (Asked::Read(id), OkBody::Cursor { upto, .. }) => self.world.record.read(&self.user, &id, upto),
+            (Asked::Page(id), OkBody::Log { events, head, more, .. }) => {
+                for event in &events {
+                    self.apply(event);
+                }
+                if let Some(place) = self.places.get_mut(&id) {
+                    place.paging = false;
+                    if more && place.cursor < head {
+                        self.page(link, id).await?;
+                    }
+                }
+            }
+            (Asked::Probe(id), body) => {
+                self.breach(Law::Forbidden, format!("{} was answered about {id}: {body:?}", self.name), None);
+            }
+            (Asked::Summaries, OkBody::Conversations { conversations, .. }) => {
+                return Ok(self.has_everything(&conversations));
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    fn acknowledged(
+        &mut self,
+        link: &mut Link,
+        key: &str,
+        place: (&ConversationId, Seq, Timestamp),
+        duplicate: bool,
+    ) {
+        let (conversation, seq, _) = place;
+        self.world.record.acked(self.id, key, place, duplicate);
+        let Some(index) = self.outbox.iter().position(|outgoing| outgoing.key == key) else { return };
+        self.outbox.remove(index);
+        if !duplicate {
+            link.own.insert((conversation.clone(), seq));
+        }
+        self.apply_own(conversation, seq, Step::Event);
+        if self.stored.len() >= 100 {
+            let oldest = self.rng.usize(..self.stored.len());
+            self.stored.swap_remove(oldest);
+        }
+        self.stored.push(Stored { key: key.to_owned(), conversation: conversation.clone(), seq });
+    }
+
+    fn has_everything(&mut self, summaries: &[Summary]) -> bool {
+        summaries.iter().all(|summary| {
+            let place =
+                self.places.entry(summary.conversation.clone()).or_insert_with(|| Place::at(summary.head));
+            place.cursor >= summary.head
+        })
+    }
+
+    async fn failed(&mut self, link: &mut Link, failure: Failure) -> Result<(), End> {
+        if let Some(id) = &failure.conversation {
+            let (law, cursor) =
+                (self.places.get(id)).map_or((Law::Answer, Seq(0)), |place| (Law::Lost, place.cursor));
+            let what =
+                format!("{} said the cursor {} of {id}: {}", self.name, cursor.0, failure.code.as_str());
+            self.breach(law, what, Some((id, cursor)));
+            self.places.remove(id);
+            return Ok(());
+        }
+        let Some(CommandId::Number(id)) = failure.id else { return Ok(()) };
+        let Some((asked, _)) = link.asked.remove(&id) else { return Ok(()) };
+        let code = failure.code.as_str();
+        match asked {
+            Asked::Send(key) => self.send_failed(&key, &failure),
+            Asked::Again(key) if !failure.retryable => {
+                self.breach(
+                    Law::Answer,
+                    format!("a retry of {key} was refused: {code}, {}", failure.message),
+                    None,
+                );
+            }
+            Asked::Conflict(_) if !failure.retryable && failure.code != ErrorCode::KeyConflict => {
+                self.breach(Law::Answer, format!("a conflict of keys was answered with {code}"), None);
+            }
+            Asked::Probe(_) if !failure.retryable && failure.code != ErrorCode::NotFound => {
+                self.breach(
+                    Law::Answer,
+                    format!("a probe was answered with {code}, which tells something"),
+                    None,
+                );
+            }
+            Asked::Page(id) => {
+                if let Some(place) = self.places.get_mut(&id) {
+                    place.paging = false;
+                }
+                if failure.retryable {
+                    self.page(link, id).await?;
+                } else {
+                    self.breach(
+                        Law::Answer,
+                        format!("a page of {id} was refused: {code}, {}", failure.message),
+                        None,
+                    );
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn send_failed(&mut self, key: &str, failure: &Failure) {
+        let code = failure.code.as_str();
+        if failure.retryable {
+            // What was sent behind it may now be stored before it, if it comes late.
+            for outgoing in &self.outbox {
+                self.world.record.refused(self.id, &outgoing.key, code);
+            }
+            let wait = Duration::from_millis(failure.retry_after.unwrap_or(500));
+            self.hold = self.hold.max(Instant::now() + wait);
+            if let Some(outgoing) = self.outbox.iter_mut().find(|outgoing| outgoing.key == key) {
+                outgoing.under_way = false;
+            }
+            return;
+        }
+        let index = self.outbox.iter().position(|outgoing| outgoing.key == key);
+        let gone = index.and_then(|index| self.outbox.remove(index));
+        let open = gone.is_some_and(|gone| {
+            self.world.rooms.iter().any(|room| room.open && room.id == gone.conversation)
+        });
+        if !(open && failure.code == ErrorCode::NotFound) {
+            self.breach(Law::Answer, format!("{key} was refused: {code}, {}", failure.message), None);
+        }
+    }
+
+    /// Sends what waits, in order.
+    async fn flush(&mut self, link: &mut Link) -> Result<(), End> {
+        if Instant::now() < self.hold {
+            return Ok(());
+        }
+        let under_way = self.outbox.iter().filter(|outgoing| outgoing.under_way).count();
+        let waiting: Vec<usize> = (0..self.outbox.len()).filter(|i| !self.outbox[*i].under_way).collect();
+        // Behind one that was refused and waits, nothing new overtakes.
+        for index in waiting.into_iter().take(AT_ONCE.saturating_sub(under_way)) {
+            let outgoing = &mut self.outbox[index];
+            outgoing.under_way = true;
+            let (key, conversation) = (outgoing.key.clone(), outgoing.conversation.clone());
+            let command = act::message(&key, &conversation);
+            self.say(link, command, Asked::Send(key)).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! Users behind the TypeScript SDK: a program in Node that tells what an app would see.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use rustc_hash::FxHashMap;
+use rustix::process::{Pid, Signal};
+use serde::Deserialize;
+use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::record::{Law, Sent, digest};
+use crate::world::{World, token};
+
+/// How long it may take to have everything, once the faults are over.
+const CATCHING_UP: Duration = Duration::from_secs(90);
+
+/// What the program tells, a line each.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Line {
+    /// It begins to send.
+    Tried { user: UserId, conversation: ConversationId, key: String, text: String, number: u64 },
+    /// The promise of a send was kept.
+    Acked { user: UserId, conversation: ConversationId, key: String, seq: Seq, at: Timestamp },
+    /// A message came onto the screen.
+    Shown { user: UserId, conversation: ConversationId, seq: Seq, key: String },
+    /// A list was made anew; what was missed is in it, and was not told one by one.
+    Resync { user: UserId, conversation: ConversationId },
+    /// Something that must not happen.
+    Broken { what: String },
+    /// Everything it sent is acknowledged, and it sends no more.
+    Settled,
+    /// The list of a conversation at the end.
+    Screen { user: UserId, conversation: ConversationId, messages: Vec<(Seq, String)> },
+    /// There is no more to tell.
+    Done,
+}
+
+/// What the screens of all users of one program show at the end, by user and conversation.
+pub(crate) type Screens = FxHashMap<(UserId, ConversationId), Vec<(Seq, String)>>;
+
+/// One running program.
+pub(crate) struct Sdk {
+    child: Child,
+    stdin: ChildStdin,
+    settled: oneshot::Receiver<()>,
+    screens: tokio::task::JoinHandle<Option<Screens>>,
+}
+
+impl Sdk {
+    /// Starts a program for these users.
+    pub(crate) fn start(world: &Arc<World>, users: &[UserId], seed: u64) -> anyhow::Result<Option<Self>> {
+        let Some(program) = &world.sdk else { return Ok(None) };
+        let rooms =
+            |user: &UserId| -> Vec<String> { world.rooms_of(user).map(|room| room.id.to_string()).collect() };
+        let users: Vec<_> = users
+            .iter()
+            .map(|user| serde_json::json!({ "user": user, "token": token(user), "rooms": rooms(user) }))
+            .collect();
+        let url = world.url.replace("ws://", "http://").replace("/v1/ws", "");
+        let task = serde_json::json!({ "url": url, "users": users, "seed": seed, "pause": 400 });
+        let mut child = Command::new("node")
+            .arg(program)
+            .arg(task.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start node")?;
+        let stdin = child.stdin.take().context("no stdin")?;
+        let lines = BufReader::new(child.stdout.take().context("no stdout")?);
+        let (settle, settled) = oneshot::channel();
+        let screens = crate::spawn(listen(world.clone(), lines, settle));
+        Ok(Some(Self { child, stdin, settled, screens }))
+    }
+
+    /// Stops it, or lets it go on.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(pid) = id.and_then(Pid::from_raw) {
+            // It may have ended this moment.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    /// Lets it send no more, and waits until everything is acknowledged; whether it is.
+    pub(crate) async fn settle(&mut self) -> anyhow::Result<bool> {
+        self.stdin.write_all(b"\"settle\"\n").await?;
+        Ok(timeout(CATCHING_UP, &mut self.settled).await.is_ok_and(|settled| settled.is_ok()))
+    }
+
+    /// Waits until each list ends with the message that is the last one in the log, and takes the lists; `None` if they do
+    /// not get there.
+    pub(crate) async fn finish(
+        mut self,
+        last: &FxHashMap<ConversationId, Seq>,
+    ) -> anyhow::Result<Option<Screens>> {
+        let line = serde_json::json!({ "last": last });
+        self.stdin.write_all(format!("{line}\n").as_bytes()).await?;
+        match timeout(CATCHING_UP, self.screens).await {
+            Ok(screens) => Ok(screens?),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+async fn listen(
+    world: Arc<World>,
+    lines: BufReader<tokio::process::ChildStdout>,
+    settle: oneshot::Sender<()>,
+) -> Option<Screens> {
+    let mut lines = lines.lines();
+    let mut devices: FxHashMap<UserId, u32> = FxHashMap::default();
+    let mut shown: FxHashMap<(UserId, ConversationId), Seq> = FxHashMap::default();
+    let mut screens = Screens::default();
+    let mut settle = Some(settle);
+    while let Ok(Some(line)) = lines.next_line().await {
+        let line = match serde_json::from_str(&line) {
+            Ok(line) => line,
+            Err(error) => {
+                world.record.breach(Law::Answer, format!("the SDK says {line}: {error}"), &[], None);
+                continue;
+            }
+        };
+        let mut device = |user: &UserId| {
+            *devices.entry(user.clone()).or_insert_with(|| world.record.device(format!("{user}.sdk")))
+        };
+        match line {
+            Line::Tried { user, conversation, key, text, number } => {
+                let device = device(&user);
+                let text = digest(text.as_str());
+                let sent =
+                    Sent { conversation, from: user, device, number, text, acked: None, refused: false };
+                world.record.tried(&key, sent);
+            }
+            Line::Acked { user, conversation, key, seq, at } => {
+                world.record.acked(device(&user), &key, (&conversation, seq, at), false);
+            }
+            Line::Shown { user, conversation, seq, key } => {
+                world.record.lock().counts.shown += 1;
+                let place = (user, conversation);
+                let last = shown.entry(place.clone()).or_default();
+                if seq <= *last {
+                    let what =
+                        format!("the SDK of {} showed {} {} after {}", place.0, place.1, seq.0, last.0);
+                    world.record.breach(Law::Doubled, what, &[&key], Some((&place.1, seq)));
+                }
+                *last = seq.max(*last);
+            }
+            Line::Resync { user, conversation } => {
+                // Its messages are held against the log at the end, as all lists are.
+                world.record.fault(format!("the SDK of {user} made the list of {conversation} anew"));
+            }
+            Line::Broken { what } => world.record.breach(Law::Answer, what, &[], None),
+            Line::Settled => {
+                if let Some(settle) = settle.take() {
+                    // Whoever waits may have given up.
+                    let _ = settle.send(());
+                }
+            }
+            Line::Screen { user, conversation, messages } => {
+                screens.insert((user, conversation), messages);
+            }
+            Line::Done => return Some(screens),
+        }
+    }
+    None
+}

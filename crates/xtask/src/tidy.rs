@@ -3,6 +3,7 @@
 
 mod decisions;
 mod docs;
+mod hostile;
 mod machine;
 mod names;
 mod rust;
@@ -26,6 +27,7 @@ const RULES: &[Rule] = &[
     names::names_say_what_is_inside,
     sleep::tests_say_what_they_wait_for,
     docs::named_paths_exist,
+    hostile::hostile_tests_are_listed,
     decisions::decisions_are_numbered,
     decisions::decisions_have_their_parts,
     machine::paths_are_relative,

@@ -295,13 +295,6 @@ async fn hostile_04_whoever_does_not_begin_with_hello_is_cut() {
 }
 
 #[tokio::test]
-async fn hostile_03_whoever_says_nothing_is_cut() {
-    let server = Server::start_with(|config| config.limits.hello_timeout = 50).await;
-    let mut hand = server.by_hand().await;
-    assert_eq!(hand.last_words().await, (None, 4408));
-}
-
-#[tokio::test]
 async fn hostile_14_json_that_is_meant_to_hurt_is_a_typed_error() {
     let server = Server::start().await;
     let mut raw = Raw::connect(server.address()).await;

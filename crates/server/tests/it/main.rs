@@ -2,7 +2,6 @@
 
 mod assets;
 mod auth;
-mod backup;
 mod bad_input;
 mod check;
 mod cli;
@@ -17,6 +16,7 @@ mod http;
 mod limits;
 mod memory;
 mod messages;
+mod operator;
 mod presence;
 mod removal;
 mod resume;

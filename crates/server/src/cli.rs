@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod config;
 mod connect;
+mod health;
 mod key;
 mod output;
 mod place;
@@ -51,6 +52,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Measures this program against what the machine can do; takes minutes.
     Bench(switchboard_bench::BenchArgs),
+    /// Says whether the server on this machine is ready.
+    Health(health::HealthArgs),
     /// Checks and shows the configuration.
     Config(config::ConfigArgs),
     /// Prints the completions for a shell.
@@ -128,6 +131,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Backup(args) => backup::run(args),
         Command::Check(args) => check::run(args),
         Command::Bench(args) => bench::run(&args),
+        Command::Health(args) => health::run(args),
         Command::Config(args) => config::run(args),
         Command::Completions(args) => completions::run(&args),
     }
@@ -162,6 +166,7 @@ mod tests {
             "config show --json",
             "config default",
             "completions bash",
+            "health --listen 0.0.0.0:9501",
             "backup /backup/a.db --data /d --force --json",
             "check",
             "check /backup/a.db --json",

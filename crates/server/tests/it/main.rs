@@ -2,7 +2,6 @@
 
 mod assets;
 mod auth;
-mod backup;
 mod check;
 mod cli;
 mod cursors;
@@ -13,6 +12,7 @@ mod http;
 mod limits;
 mod memory;
 mod messages;
+mod operator;
 mod presence;
 mod resume;
 mod rooms;

@@ -1,4 +1,5 @@
-//! `switchboard backup`: a copy made beside a server that writes is whole, and another server goes on from it.
+//! The commands of an operator: a backup made beside a server that writes is whole, and another server goes on from it;
+//! `check` and `health` say what is wrong.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -183,4 +184,15 @@ async fn check_says_what_is_wrong_by_lines_or_as_json() {
     let told: Value = serde_json::from_str(&stdout).expect("one object");
     let problem = json!({"conversation": "@alice:bob", "what": "its head is kept as 7, and is 1"});
     assert_eq!((&told["clean"], &told["problems"]), (&json!(false), &json!([problem])), "{told}");
+}
+
+#[tokio::test]
+async fn health_is_that_of_the_server_on_this_machine() {
+    let mut server = Server::start().await;
+    let address = server.address().to_string();
+    assert_eq!(succeeds(&["health", "--listen", &address]).await, "ready\n");
+    server.begins_to_stop();
+    server.has_stopped().await;
+    let (_, error) = fails(&["health", "--listen", &address]).await;
+    assert!(error.contains(&address), "{error}");
 }

@@ -250,7 +250,7 @@ async fn what_is_damaged_about_a_message_or_a_member_hides_nothing_else() {
     for (n, (sql, reacted, text)) in ABOUT.into_iter().enumerate() {
         let (mut bob, room) = (server.connects(&format!("bob{n}")).await, format!("#r{n}"));
         let last = bob.summary(&room).await.last.expect("the last message");
-        assert_eq!(bob.history(&room).await, [last.clone()], "{sql}");
+        assert_eq!(bob.history(&room).await, std::slice::from_ref(&last), "{sql}");
         assert_eq!(last.text.as_ref().map(|text| text.as_str()), Some(text), "{sql}");
         let users: Vec<_> = last.reactions["x"].iter().map(|user| user.as_str()).collect();
         assert_eq!(users, reacted, "{sql}");

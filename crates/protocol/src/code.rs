@@ -115,11 +115,13 @@ pub enum CloseCode {
     Silent = 4408,
     /// The token is wrong: another attempt with it will fail too.
     Unauthorized = 4501,
+    /// The user was logged out everywhere: another token is needed.
+    Revoked = 4502,
 }
 
 impl CloseCode {
     /// Every code.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Normal,
         Self::Protocol,
         Self::NotUtf8,
@@ -130,6 +132,7 @@ impl CloseCode {
         Self::TokenExpired,
         Self::Silent,
         Self::Unauthorized,
+        Self::Revoked,
     ];
 
     /// The number on the wire.
@@ -150,6 +153,7 @@ impl CloseCode {
             Self::TokenExpired => "token expired; come back with a new one",
             Self::Silent => "nothing heard in time",
             Self::Unauthorized => "unauthorized",
+            Self::Revoked => "logged out everywhere",
         }
     }
 }

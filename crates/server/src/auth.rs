@@ -26,8 +26,18 @@ const MIN_RSA_DER: usize = 2048 / 8;
 pub struct Identity {
     /// Who.
     pub user: UserId,
+    /// When the token was made, if it says so.
+    pub issued: Option<Timestamp>,
     /// Until when; from that moment on the token is no good.
     pub expires: Timestamp,
+}
+
+impl Identity {
+    /// Whether the token was revoked with all that there were at that time. `iat` has seconds, so one that was made in
+    /// the same second may have been made before; and one that does not say when it was made may have been, too.
+    pub(crate) fn is_revoked(&self, not_before: Option<Timestamp>) -> bool {
+        not_before.is_some_and(|end| self.issued.is_none_or(|issued| issued <= end))
+    }
 }
 
 /// Why a token is no good, or none can be made. The message says what to do and never holds the token.
@@ -57,6 +67,9 @@ pub enum AuthError {
     /// A claim is missing or wrong.
     #[error("{0}")]
     Claim(&'static str),
+    /// The user was logged out everywhere since it was made.
+    #[error("the user was logged out everywhere since the token was made, or it has no `iat`; get a new one")]
+    Revoked,
     /// Only a server with a secret makes tokens.
     #[error("a public key can only verify tokens; make them where the private key is, or configure a secret")]
     CannotMint,
@@ -74,6 +87,7 @@ struct Claims {
     sub: Option<String>,
     exp: Option<f64>,
     nbf: Option<f64>,
+    iat: Option<f64>,
 }
 
 /// The claims that are made.
@@ -168,7 +182,7 @@ impl Authenticator {
             "the token's `sub` must be the user's id: 1 to 64 characters of A-Z a-z 0-9 . _ ~ + = | @ -, the \
              first a letter or a digit",
         ))?;
-        Ok(Identity { user, expires })
+        Ok(Identity { user, issued: claims.iat.map(millis), expires })
     }
 
     /// Makes a token for `user` that lives for `ttl`, rounded up to a second. Only with a secret.

@@ -7,6 +7,7 @@ mod guard;
 mod patience;
 mod probes;
 mod problem;
+mod revoke;
 pub mod spec;
 mod ws;
 
@@ -26,6 +27,7 @@ fn routes(services: &Arc<Services>) -> Router {
         .route("/v1/ws", get(ws::upgrade))
         .route("/v1/openapi.json", get(spec::serve_openapi))
         .route("/v1/asyncapi.json", get(spec::serve_asyncapi))
+        .route("/v1/revoke", post(revoke::revoke))
         .route("/v1/{command}", post(api::command))
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))

@@ -41,6 +41,7 @@ pub enum Drop {
     RateLimit,
     ConnectionLimit,
     TokenExpired,
+    Revoked,
 }
 
 impl Drop {
@@ -53,6 +54,7 @@ impl Drop {
             Self::RateLimit => "rate_limit",
             Self::ConnectionLimit => "connection_limit",
             Self::TokenExpired => "token_expired",
+            Self::Revoked => "revoked",
         }
     }
 }

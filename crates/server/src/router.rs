@@ -32,7 +32,7 @@ use self::gather::Gathering;
 use self::registry::Registry;
 use crate::clock::Clock;
 use crate::frame;
-use crate::metrics::Metrics;
+use crate::metrics::{Drop, Metrics};
 use crate::presence::Presence;
 use crate::refusal::Refusal;
 use crate::session::outbox::{Outbox, Turn};
@@ -98,6 +98,7 @@ enum Input {
     Leave(SessionSlot),
     Typing { user: UserId, conversation: ConversationId, standing: Standing, from: Option<Arc<Outbox>> },
     Watch { session: SessionSlot, users: Vec<Acquaintance> },
+    Revoke(UserId),
     Stop,
 }
 
@@ -157,6 +158,12 @@ impl RouterHandle {
     /// Sets whose presence a session is told.
     pub(crate) fn watch(&self, session: SessionSlot, users: Vec<Acquaintance>) -> Result<(), Refusal> {
         self.inputs.try_send(Input::Watch { session, users }).map_err(|_| Refusal::unavailable())
+    }
+
+    /// Closes every connection of `user`, those on their way in included.
+    pub(crate) async fn revoke(&self, user: UserId) {
+        // Without a router there is no connection.
+        let _ = self.say(Input::Revoke(user)).await;
     }
 
     /// Tells every connection to come back later, and to close once it has its answers.
@@ -274,6 +281,7 @@ impl Router {
                 self.typing(&user, conversation, standing, from.as_ref());
             }
             Input::Watch { session, users } => self.watch(session, users),
+            Input::Revoke(user) => self.revoke(&user),
             Input::Stop => self.stop(),
         }
     }
@@ -329,6 +337,13 @@ impl Router {
 
     fn watch(&mut self, session: SessionSlot, users: Vec<Acquaintance>) {
         self.presence.watch(&mut self.registry, session, users);
+    }
+
+    fn revoke(&mut self, user: &UserId) {
+        for outbox in self.registry.all_sessions_of(user) {
+            self.metrics.dropped(Drop::Revoked);
+            outbox.close(CloseCode::Revoked);
+        }
     }
 
     fn stop(&mut self) {

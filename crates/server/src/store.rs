@@ -79,6 +79,9 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
     /// Those of `others` that share a conversation with `user`.
     fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>>;
 
+    /// Up to when the tokens of `user` have been revoked.
+    fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>>;
+
     /// The name of the API key with this hash, unless it was revoked.
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>>;
 
@@ -141,6 +144,8 @@ pub enum Change {
     Appear,
     /// The actor's last device left at this time.
     Seen(Timestamp),
+    /// The actor's tokens that were made at this time or before are good no more.
+    Revoke(Timestamp),
 }
 
 impl Change {
@@ -291,6 +296,8 @@ pub struct Snapshot {
     pub mark: u64,
     /// The user's number.
     pub user: UserKey,
+    /// Up to when the user's tokens have been revoked.
+    pub not_before: Option<Timestamp>,
     /// Every conversation that the user is a member of.
     pub joined: Vec<Joined>,
     /// The named conversations, in the order of the call, or why there is nothing to see.

@@ -68,7 +68,14 @@ fn what_is_minted_is_good() {
     let authenticator = at_now(&config);
     let token = authenticator.mint(&user, Duration::from_millis(3_599_001)).expect("minted");
     let identity = authenticator.verify(&token).expect("good");
-    assert_eq!(identity, Identity { user, expires: Timestamp::from_millis((NOW + 3_600) * 1_000) });
+    assert_eq!(
+        identity,
+        Identity {
+            user,
+            issued: Some(Timestamp::from_millis(NOW * 1_000)),
+            expires: Timestamp::from_millis((NOW + 3_600) * 1_000),
+        }
+    );
 }
 
 #[test]

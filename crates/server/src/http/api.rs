@@ -15,7 +15,7 @@ use switchboard_protocol::{Command, ErrorCode, Key, Target, UserId, decode_named
 use tokio::sync::oneshot;
 
 use super::problem::Problem;
-use crate::auth::ApiKey;
+use crate::auth::{ApiKey, AuthError};
 use crate::intake;
 use crate::metrics::Drop;
 use crate::refusal::Refusal;
@@ -29,7 +29,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The commands that make sense only on a connection.
 pub(super) const SOCKET_ONLY: [&str; 2] = ["hello", "watch"];
 
-type Answer = OkBody<Box<RawValue>>;
+pub(super) type Answer = OkBody<Box<RawValue>>;
 
 /// Whom a request is for.
 struct Caller {
@@ -51,7 +51,12 @@ pub(super) async fn command(
         let command = read_command(&name, &body, &parts.headers, &services)?;
         obey(&services, caller, command).await.map_err(Problem::from)
     };
-    match answered.await {
+    respond(&services, answered.await)
+}
+
+/// The `ok` frame, or the problem.
+pub(super) fn respond(services: &Services, answered: Result<Answer, Problem>) -> Response {
+    match answered {
         Ok(body) => {
             let json = serde_json::to_string(&Reply::Ok(OkReply { id: None, body })).unwrap_or_default();
             ([(header::CONTENT_TYPE, "application/json")], json).into_response()
@@ -63,7 +68,7 @@ pub(super) async fn command(
     }
 }
 
-async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<String, Problem> {
+pub(super) async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<String, Problem> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if !kind.eq_ignore_ascii_case("application/json") {
@@ -131,8 +136,7 @@ async fn identify(services: &Services, headers: &HeaderMap, body: &str) -> Resul
         };
     };
     if bearer.starts_with(ApiKey::PREFIX) {
-        let name = services.store.api_key(ApiKey::hash(bearer)).await?;
-        name.ok_or_else(|| Refusal::new(ErrorCode::Unauthorized, "the API key is wrong or was revoked"))?;
+        check_key(services, bearer).await?;
         return match acting {
             Acting::As(user) => Ok(Caller { user, back_end: true }),
             Acting::Unreadable(refusal) => Err(refusal),
@@ -141,13 +145,41 @@ async fn identify(services: &Services, headers: &HeaderMap, body: &str) -> Resul
             }
         };
     }
-    let identity = services.authenticator.verify(bearer);
-    let user = identity.map_err(|error| Refusal::new(ErrorCode::Unauthorized, error.to_string()))?.user;
+    let user = check_token(services, bearer).await?;
     match acting {
         Acting::As(other) if other != user => Err(Refusal::forbidden(
             "a user's token acts for that user only; leave `as` out, or use an API key",
         )),
         _ => Ok(Caller { user, back_end: false }),
+    }
+}
+
+async fn check_key(services: &Services, key: &str) -> Result<(), Refusal> {
+    let name = services.store.api_key(ApiKey::hash(key)).await?;
+    name.map(drop).ok_or_else(|| Refusal::new(ErrorCode::Unauthorized, "the API key is wrong or was revoked"))
+}
+
+/// Whose token it is, if it is good.
+async fn check_token(services: &Services, token: &str) -> Result<UserId, Refusal> {
+    let unauthorized = |error: AuthError| Refusal::new(ErrorCode::Unauthorized, error.to_string());
+    let identity = services.authenticator.verify(token).map_err(unauthorized)?;
+    let not_before = services.store.not_before(&identity.user).await?;
+    if identity.is_revoked(not_before) {
+        return Err(unauthorized(AuthError::Revoked));
+    }
+    Ok(identity.user)
+}
+
+/// Whoever asks this is a back end, with an API key; whom it acts for does not matter.
+pub(super) async fn check_back_end(services: &Services, headers: &HeaderMap) -> Result<(), Refusal> {
+    match bearer(headers)? {
+        None if services.is_dev() => Ok(()),
+        None => Err(Refusal::new(ErrorCode::Unauthorized, "send `Authorization: Bearer <an API key>`")),
+        Some(key) if key.starts_with(ApiKey::PREFIX) => check_key(services, key).await,
+        Some(token) => {
+            check_token(services, token).await?;
+            Err(Refusal::forbidden("this takes an API key; a user's token does not do"))
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use switchboard_protocol::{CloseCode, Command, Event, Signal};
 
 use super::api::SOCKET_ONLY;
 use super::problem::Problem;
+use super::revoke::Revoke;
 
 /// Where OpenAPI and AsyncAPI keep shared schemas.
 const SCHEMAS: &str = "/components/schemas";
@@ -72,6 +73,16 @@ pub fn openapi() -> Value {
         let answers = json!({ "200": { "description": "Yes." }, "503": { "description": "No, and why." } });
         paths.insert(path.to_owned(), json!({ "get": { "summary": summary, "responses": answers } }));
     }
+    let revoke = schema::<Revoke>(&mut generator);
+    paths.insert(
+        "/v1/revoke".to_owned(),
+        json!({ "post": {
+            "operationId": "revoke",
+            "summary": "Logs a user out everywhere. Only with an API key.",
+            "requestBody": { "required": true, "content": { "application/json": { "schema": revoke } } },
+            "responses": responses(&ok, &problem),
+        } }),
+    );
     let document = json!({
         "openapi": "3.1.0",
         "info": info("Switchboard over HTTP", "The same commands as over the WebSocket, one a request."),
@@ -86,6 +97,16 @@ pub fn openapi() -> Value {
     with_schemas(document, generator)
 }
 
+fn responses(ok: &Value, problem: &Value) -> Value {
+    json!({
+        "200": { "description": "The `ok` frame.", "content": { "application/json": { "schema": ok } } },
+        "default": {
+            "description": "What is wrong and what to do.",
+            "content": { "application/problem+json": { "schema": problem } },
+        },
+    })
+}
+
 /// One command over HTTP.
 fn operation(name: &str, fields: &Value, ok: &Value, problem: &Value) -> Value {
     let acting = json!({ "type": "object", "properties": { "as": {
@@ -97,13 +118,7 @@ fn operation(name: &str, fields: &Value, ok: &Value, problem: &Value) -> Value {
         "requestBody": { "required": true, "content": { "application/json": {
             "schema": { "allOf": [fields, acting], "unevaluatedProperties": false },
         } } },
-        "responses": {
-            "200": { "description": "The `ok` frame.", "content": { "application/json": { "schema": ok } } },
-            "default": {
-                "description": "What is wrong and what to do.",
-                "content": { "application/problem+json": { "schema": problem } },
-            },
-        },
+        "responses": responses(ok, problem),
     });
     if name == "send" {
         operation["parameters"] = json!([{

@@ -233,6 +233,13 @@ impl Registry {
         self.find(user).into_iter().flat_map(|user| self.live_sessions(user))
     }
 
+    /// The same, with those that are on their way in.
+    pub(super) fn all_sessions_of(&self, user: &UserId) -> impl Iterator<Item = &Arc<Outbox>> {
+        let local = self.find(user).and_then(|user| self.user(user));
+        let sessions = local.map_or(&[][..], |local| &local.sessions);
+        sessions.iter().filter_map(|session| self.session(*session)).map(|s| &s.outbox)
+    }
+
     fn live_sessions(&self, user: UserSlot) -> impl Iterator<Item = &Arc<Outbox>> {
         let sessions = self.user(user).map_or(&[][..], |local| &local.sessions);
         sessions.iter().filter_map(|session| self.session(*session)).filter(|s| s.live).map(|s| &s.outbox)

@@ -27,7 +27,8 @@ use crate::store::{Change, ConversationKey, Seen, Snapshot, Submission, UserKey}
 pub(super) struct Admitted {
     pub(super) session: SessionSlot,
     user: UserId,
-    expires: Option<Timestamp>,
+    /// What the token says; `None` where a name is believed.
+    identity: Option<Identity>,
     cursors: BTreeMap<ConversationId, Seq>,
     id: Option<CommandId>,
 }
@@ -66,12 +67,12 @@ pub(super) async fn greet(
             return Err(refuse(services, outbox, rejected.into(), id, CloseCode::Policy));
         }
     };
-    let (user, expires) = match identify(services, &hello) {
+    let (user, identity) = match identify(services, &hello) {
         Ok(known) => known,
         Err((refusal, code)) => return Err(refuse(services, outbox, refusal, id, code)),
     };
     match services.router.enter(user.clone(), outbox.clone()).await {
-        Ok(session) => Ok(Admitted { session, user, expires, cursors: hello.cursors, id }),
+        Ok(session) => Ok(Admitted { session, user, identity, cursors: hello.cursors, id }),
         Err(refusal) => Err(refuse(services, outbox, refusal, id, CloseCode::TryLater)),
     }
 }
@@ -122,11 +123,11 @@ async fn first_frame(services: &Services, socket: &mut Socket, outbox: &Outbox) 
     .await
 }
 
-/// Who says this `hello`, and until when.
-fn identify(services: &Services, hello: &Hello) -> Result<(UserId, Option<Timestamp>), (Refusal, CloseCode)> {
+/// Who says this `hello`, and what their token says.
+fn identify(services: &Services, hello: &Hello) -> Result<(UserId, Option<Identity>), (Refusal, CloseCode)> {
     match (&hello.token, &hello.user) {
         (Some(token), None) => match services.authenticator.verify(token) {
-            Ok(Identity { user, expires }) => Ok((user, Some(expires))),
+            Ok(identity) => Ok((identity.user.clone(), Some(identity))),
             Err(error) => {
                 let code = match error {
                     AuthError::Expired => CloseCode::TokenExpired,
@@ -160,10 +161,15 @@ pub(super) async fn attach(
     outbox: &Outbox,
     admitted: Admitted,
 ) -> Result<Attached, End> {
-    let Admitted { session, user, expires, mut cursors, id } = admitted;
+    let Admitted { session, user, identity, mut cursors, id } = admitted;
     let later = |refusal: Refusal| refuse(services, outbox, refusal, id.clone(), CloseCode::TryLater);
     let names: Vec<_> = cursors.keys().cloned().collect();
     let mut snapshot = snapshot(services, &user, names.clone()).await.map_err(later)?;
+    // Asked after the router knows the session: a revocation from here on finds it there.
+    if identity.as_ref().is_some_and(|identity| identity.is_revoked(snapshot.not_before)) {
+        let refusal = Refusal::new(ErrorCode::Unauthorized, AuthError::Revoked.to_string());
+        return Err(refuse(services, outbox, refusal, id.clone(), CloseCode::Revoked));
+    }
     let welcome = Welcome {
         user: user.clone(),
         connection: uuid::Uuid::now_v7().to_string(),
@@ -184,7 +190,7 @@ pub(super) async fn attach(
     let key = snapshot.user;
     let Starts { cursors, former } = starts;
     services.router.subscribe(Subscribe { session, snapshot, cursors, former }).await.map_err(later)?;
-    Ok(Attached { session, user, key, expires })
+    Ok(Attached { session, user, key, expires: identity.map(|identity| identity.expires) })
 }
 
 /// What the user starts from; a user never seen before appears.

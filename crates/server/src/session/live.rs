@@ -299,6 +299,8 @@ impl Live {
     /// When a connection that is being closed is closed at the latest.
     fn closing_ends(&self) -> Option<Instant> {
         match (self.closing?, self.stalled) {
+            // Whoever is sent away does not hold out by reading slowly.
+            ((CloseCode::Revoked, since), _) => Some(since + CLOSING),
             ((_, since), Some(stalled)) => Some(since.max(stalled) + CLOSING),
             ((CloseCode::Normal, since), None) => Some(since + CLOSING),
             // What is in flight when the server stops is acknowledged; the deadline of stopping is its bound.

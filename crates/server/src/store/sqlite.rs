@@ -18,7 +18,7 @@ use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations, SchemaVersion};
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, Limits, Seq, UserId};
+use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
 
 pub(crate) use self::query::MIN_QUEUE;
@@ -42,6 +42,7 @@ pub const SCHEMA: &str = concat!(
 const MIGRATIONS: &[M<'_>] = &[
     M::up(include_str!("../migrations/sqlite/0001_log.sql")),
     M::up(include_str!("../migrations/sqlite/0002_bounded_reads.sql")),
+    M::up(include_str!("../migrations/sqlite/0003_revocations.sql")),
 ];
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).
@@ -318,6 +319,11 @@ impl Store for SqliteStore {
     fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
         let user = user.clone();
         self.readers.read(Who::User(user.clone()), move |reader| reader.acquaintances(&user, &others))
+    }
+
+    fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
+        let user = user.clone();
+        self.readers.read(Who::User(user.clone()), move |reader| reader.not_before(&user))
     }
 
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {

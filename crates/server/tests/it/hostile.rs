@@ -12,6 +12,7 @@ mod identity;
 mod input;
 mod rates;
 mod removal;
+mod revocation;
 mod secrets;
 mod slow_reader;
 mod texts;

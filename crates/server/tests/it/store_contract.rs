@@ -84,6 +84,7 @@ macro_rules! holds_for {
             people::whoever_comes_back_has_read_what_was_before,
             people::acquaintances_share_a_conversation,
             people::a_snapshot_is_of_ones_own_conversations,
+            people::tokens_are_revoked_up_to_the_latest_time,
             opening::a_second_opener_is_refused,
         );
     };

@@ -194,7 +194,8 @@ impl Reader<'_> {
         }
         let named = named.iter().map(|name| self.seen(key, name)).collect::<Result<Vec<_>, _>>()?;
         let (summaries, more) = self.summaries(key, (i64::MAX, i64::MAX), self.limits.page_size(None))?;
-        Ok(Some(Snapshot { mark, user: key, joined, named, summaries, more }))
+        let not_before = self.not_before(user)?;
+        Ok(Some(Snapshot { mark, user: key, not_before, joined, named, summaries, more }))
     }
 
     /// What a connection with a cursor in a conversation may see of it. One that cannot be read is not there for now, and

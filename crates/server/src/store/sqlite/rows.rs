@@ -163,6 +163,13 @@ impl Rows {
         update.execute(params![user.0, at.as_millis()]).map(drop)
     }
 
+    pub(in crate::store) fn set_not_before(&mut self, user: UserKey, at: Timestamp) -> Result<()> {
+        let mut update = self
+            .db
+            .prepare_cached("UPDATE users SET not_before = max(coalesce(not_before, 0), ?2) WHERE id = ?1")?;
+        update.execute(params![user.0, at.as_millis()]).map(drop)
+    }
+
     pub(in crate::store) fn conversation(&mut self, name: &ConversationId) -> Result<Option<Conversation>> {
         if let Some(conversation) = self.conversations.get(name) {
             return Ok(Some(conversation.clone()));

@@ -142,3 +142,20 @@ pub(super) async fn a_snapshot_is_of_ones_own_conversations(open: Open) {
     let key = soon("a key", shelf.store.api_key([7; 32])).await;
     assert_eq!(key, Ok(None), "a key that nobody made");
 }
+
+pub(super) async fn tokens_are_revoked_up_to_the_latest_time(open: Open) {
+    let mut shelf = Shelf::new(open).await;
+    let (early, late) =
+        (Timestamp::from_millis(1_800_000_000_000), Timestamp::from_millis(1_800_000_001_500));
+    assert_eq!(shelf.store.not_before(&user("alice")).await, Ok(None), "nobody yet");
+    shelf.says("alice", "@bob", "hi").await;
+    assert_eq!(shelf.snapshot("alice", &[]).await.expect("seen").not_before, None);
+    for at in [late, early] {
+        shelf.submits("alice", Change::Revoke(at));
+        assert!(matches!(shelf.outcome().await, Ok(Committed::Quiet)));
+        assert_eq!(shelf.store.not_before(&user("alice")).await, Ok(Some(late)));
+    }
+    shelf.opens_again().await;
+    assert_eq!(shelf.snapshot("alice", &[]).await.expect("seen").not_before, Some(late));
+    assert_eq!(shelf.store.not_before(&user("bob")).await, Ok(None));
+}

@@ -112,6 +112,13 @@ impl Reader<'_> {
         Ok(select.exists(params![a.0, b.0, COMPARED])?)
     }
 
+    /// Up to when the user's tokens have been revoked.
+    pub(in crate::store::sqlite) fn not_before(&self, user: &UserId) -> Result<Option<Timestamp>, Failed> {
+        let mut select = self.db.prepare_cached("SELECT not_before FROM users WHERE name = ?1")?;
+        let found = select.query_row([user.as_str()], |row| row.get::<_, Option<i64>>(0)).optional()?;
+        Ok(found.flatten().map(Timestamp::from_millis))
+    }
+
     /// The name of the API key with this hash.
     pub(in crate::store::sqlite) fn api_key(&self, hash: &[u8]) -> Result<Option<String>, Failed> {
         let mut select =

@@ -1,0 +1,58 @@
+//! `POST /v1/revoke`: a back end logs a user out everywhere.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ErrorCode, UserId};
+use tokio::sync::oneshot;
+
+use super::api::{Answer, check_back_end, read_body, respond};
+use super::problem::Problem;
+use crate::refusal::Refusal;
+use crate::router::Origin;
+use crate::services::Services;
+use crate::store::{Change, Submission};
+
+/// `revoke`: the user's tokens that there are now are good no more, and their connections are closed.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Revoke {
+    /// Whose.
+    user: UserId,
+}
+
+/// Answers once the revocation is on stable storage and the connections are being closed.
+pub(super) async fn revoke(State(services): State<Arc<Services>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let revoked = async {
+        let body = read_body(&parts.headers, body, services.limits.frame as usize).await?;
+        check_back_end(&services, &parts.headers).await?;
+        obey(&services, read(&body)?).await.map_err(Problem::from)
+    };
+    respond(&services, revoked.await)
+}
+
+fn read(body: &str) -> Result<Revoke, Refusal> {
+    serde_json::from_str(body).map_err(|error| {
+        if error.is_data() {
+            Refusal::bad_field("user", format!("user: {error}"))
+        } else {
+            Refusal::new(ErrorCode::BadFrame, format!("the body is one JSON object: {error}"))
+        }
+    })
+}
+
+async fn obey(services: &Services, Revoke { user }: Revoke) -> Result<Answer, Refusal> {
+    let (reply, stored) = oneshot::channel();
+    let change = Change::Revoke(services.clock.now());
+    let submission = Submission { actor: user.clone(), change, origin: Origin::Call(reply) };
+    services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
+    stored.await.unwrap_or_else(|_| Err(Refusal::unavailable()))?;
+    // Whoever comes in from here on reads what was stored; those who came before are with the router.
+    services.router.revoke(user).await;
+    Ok(OkBody::Done {})
+}

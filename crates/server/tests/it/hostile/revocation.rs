@@ -1,0 +1,144 @@
+//! A user who is logged out everywhere: what there was of theirs ends, and a new token begins anew.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use switchboard::auth::ApiKey;
+use switchboard::clock::Clock;
+use switchboard::store::keys;
+use switchboard_client::ClientError;
+use switchboard_protocol::{ErrorCode, Hello, Timestamp};
+use tokio::time::Instant;
+
+use crate::support::{Raw, Server, eventually};
+
+/// What the server promises.
+const AT_MOST: Duration = Duration::from_secs(5);
+
+const REVOKED: u16 = 4502;
+
+/// A server whose clock stands, until a test moves it, and an API key of it.
+async fn server() -> (Server, Arc<AtomicI64>, String) {
+    let now = Arc::new(AtomicI64::new(1_800_000_000_500));
+    let told = now.clone();
+    let clock = Clock::from_fn(move || Timestamp::from_millis(told.load(Ordering::Relaxed)));
+    let server = Server::serves_by(clock, |_| {}).await;
+    let key = ApiKey::generate().expect("random bytes");
+    keys::create(server.data(), "backend", &ApiKey::hash(key.expose())).expect("stored");
+    (server, now, key.expose().to_owned())
+}
+
+fn hello(token: &str) -> Hello {
+    Hello { token: Some(token.to_owned()), user: None, device: None, cursors: Default::default() }
+}
+
+/// An old token is refused on every door.
+async fn is_refused(server: &Server, token: &str) {
+    match server.tries_to_connect(hello(token)).await {
+        Err(ClientError::Refused(failure)) => {
+            assert_eq!((failure.code, failure.retryable), (ErrorCode::Unauthorized, false));
+            assert!(failure.message.contains("logged out"), "{}", failure.message);
+        }
+        Err(other) => panic!("{other}"),
+        Ok(person) => panic!("{} is let in", person.name()),
+    }
+    let mut hand = server.by_hand().await;
+    hand.says(&json!({"type": "hello", "token": token}).to_string()).await;
+    let (error, code) = hand.last_words().await;
+    assert_eq!((error.expect("an error")["code"].as_str(), code), (Some("unauthorized"), REVOKED));
+    for command in ["send", "sync", "ping", "typing"] {
+        let answer = server.posts_as(token, command, json!({})).await;
+        assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"), "{command}");
+    }
+}
+
+#[tokio::test]
+async fn hostile_22_whoever_is_logged_out_everywhere_is_gone_within_five_seconds() {
+    let (mut server, now, key) = server().await;
+    let old = server.token("alice", Duration::from_secs(3_600));
+    let mut alice = server.tries_to_connect(hello(&old)).await.expect("welcome");
+    let mut phone = server.tries_to_connect(hello(&old)).await.expect("welcome");
+    let mut bob = server.connects("bob").await;
+    alice.says("@bob", "stored").await;
+    bob.hears("stored").await;
+    // One that does not read what comes, for as long as it comes.
+    let mut deaf = Raw::connect_with_buffer(server.address(), 4_096).await;
+    deaf.shakes_hands().await;
+    deaf.says(&json!({"type": "hello", "token": old}).to_string()).await;
+    for _ in 0..60 {
+        bob.says("@alice", &"x".repeat(16 * 1024)).await;
+    }
+
+    let asked = Instant::now();
+    server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
+    assert_eq!((alice.is_closed().await, phone.is_closed().await), (Some(REVOKED), Some(REVOKED)));
+    let only_bob = async || (server.metric("switchboard_connections").await == 1.0).then_some(());
+    eventually("the deaf one is gone, too", only_bob).await;
+    assert!(asked.elapsed() < AT_MOST, "{:?}", asked.elapsed());
+    assert_eq!(server.metric(r#"switchboard_dropped_total{reason="revoked"}"#).await, 3.0);
+    is_refused(&server, &old).await;
+    server.restart().await;
+    is_refused(&server, &old).await;
+
+    // Of this second still: it might have been made before.
+    is_refused(&server, &server.token("alice", Duration::from_secs(3_600))).await;
+    now.fetch_add(1_000, Ordering::Relaxed);
+    let mut alice = server.connects("alice").await;
+    assert_eq!(alice.log("@bob").await.len(), 61, "what was acknowledged stays");
+    let again = server.token("alice", Duration::from_secs(3_600));
+    server.posts_as(&again, "ping", json!({})).await.ok();
+    server.connects("bob").await.says("@alice", "others are not concerned").await;
+    alice.hears("others are not concerned").await;
+}
+
+#[tokio::test]
+async fn hostile_22_only_a_back_end_logs_somebody_out() {
+    let (server, _, key) = server().await;
+    let mut alice = server.connects("alice").await;
+    let token = server.token("alice", Duration::from_secs(60));
+    let body = || json!({"user": "alice"});
+    let nobody = server.posts("revoke", body()).await;
+    assert_eq!((nobody.status, nobody.code().as_str()), (401, "unauthorized"));
+    let user = server.posts_as(&token, "revoke", body()).await;
+    assert_eq!((user.status, user.code().as_str()), (403, "forbidden"));
+    let unknown = server.posts_as("sbk_wrong", "revoke", body()).await;
+    assert_eq!((unknown.status, unknown.code().as_str()), (401, "unauthorized"));
+    for body in [json!({}), json!({"user": "a b"}), json!({"user": 7}), json!({"user": "alice", "as": "bob"})]
+    {
+        let answer = server.posts_as(&key, "revoke", body).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "bad_field"));
+    }
+    alice.hears_nothing().await;
+    server.posts_as(&key, "revoke", json!({"user": "never-seen"})).await.ok();
+    alice.hears_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_22_whoever_comes_in_while_they_are_logged_out_does_not_stay() {
+    let (server, now, key) = server().await;
+    let server = Arc::new(server);
+    for _ in 0..20 {
+        let token = server.token("alice", Duration::from_secs(3_600));
+        let done = Arc::new(AtomicBool::new(false));
+        let mut coming = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            let (server, token, done) = (server.clone(), token.clone(), done.clone());
+            coming.spawn(async move {
+                let mut let_in = Vec::new();
+                while !done.load(Ordering::Relaxed) {
+                    let_in.extend(server.tries_to_connect(hello(&token)).await.ok());
+                    let_in.truncate(3);
+                }
+                let_in
+            });
+        }
+        server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
+        done.store(true, Ordering::Relaxed);
+        for mut person in coming.join_all().await.into_iter().flatten() {
+            assert_eq!(person.is_closed().await, Some(REVOKED));
+        }
+        now.fetch_add(1_000, Ordering::Relaxed);
+    }
+}

@@ -83,7 +83,7 @@ const BATCHES: usize = 8;
 
 /// How long a thread with nothing to do keeps its page cache: those of a writer and two readers come to 36 MB.
 /// What it needs of them again is still in the system's.
-const QUIET: Duration = Duration::from_secs(1);
+const QUIET: Duration = Duration::from_secs(5);
 
 /// What opening a store needs.
 #[derive(Debug, Clone)]

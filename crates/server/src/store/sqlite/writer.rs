@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rusqlite::ffi;
@@ -21,6 +22,9 @@ const WAITING: usize = 16_384;
 
 /// Most writes a transaction. Larger batches commit no more a second, and make the first one wait.
 const BATCH: usize = 1_024;
+
+/// How soon the write-ahead log is tried again that something was in the way of.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What the writer is made of.
 pub(super) struct Parts {
@@ -48,7 +52,10 @@ pub(super) fn start(parts: Parts) -> std::io::Result<Sender<Submission>> {
         stuck: None,
         scrubbed: None,
     };
-    std::thread::Builder::new().name("writer".to_owned()).spawn(move || writer.run())?;
+    std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
+        let _told = Told(writer.parts.state.clone());
+        writer.run();
+    })?;
     Ok(sender)
 }
 
@@ -66,6 +73,17 @@ struct Writer {
     stuck: Option<Instant>,
     /// When emptying it was tried last.
     scrubbed: Option<Instant>,
+}
+
+/// Tells that nothing is written any more, should the thread panic.
+struct Told(Arc<State>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed.store(true, Ordering::Release);
+        }
+    }
 }
 
 /// What went wrong.
@@ -139,14 +157,16 @@ impl Writer {
 
     /// Waits for a write, and tidies up if that takes long; `None` when there will be no more.
     fn next(&mut self) -> Option<Submission> {
-        let mut tidied = false;
-        while self.erased || !tidied {
-            match self.queue.recv_timeout(QUIET) {
+        let (idle, mut shrunk) = (Instant::now(), false);
+        while self.erased || !shrunk {
+            match self.queue.recv_timeout(if self.erased { AGAIN } else { QUIET }) {
                 Ok(submission) => return Some(submission),
                 Err(RecvTimeoutError::Timeout) => {
                     self.scrub();
-                    self.parts.rows.shrink();
-                    tidied = true;
+                    if !shrunk && idle.elapsed() >= QUIET {
+                        self.parts.rows.shrink();
+                        shrunk = true;
+                    }
                 }
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
@@ -279,7 +299,7 @@ fn with_results(batch: Vec<Submission>, results: Vec<Result<Committed, Refusal>>
 
 /// Whether that was so short a time ago that it is not tried again.
 fn is_recent(tried: Option<Instant>) -> bool {
-    tried.is_some_and(|tried| tried.elapsed() < QUIET)
+    tried.is_some_and(|tried| tried.elapsed() < AGAIN)
 }
 
 /// Whether the error is of an fsync: what the kernel dropped is not known, and a later fsync that

@@ -3,7 +3,7 @@
 # What a build that failed has begun is not taken for its result.
 .DELETE_ON_ERROR:
 
-.PHONY: help run test bench bench-rivals lint fmt build page tidy types screenshots clean
+.PHONY: help run test bench bench-rivals torture mutations lint fmt build page tidy types screenshots clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -20,6 +20,13 @@ bench: page ## the server against what the machine can do; about 9 minutes, more
 bench-rivals: page ## the same, and other servers beside it, which it installs; half an hour
 	bench/rivals/install.sh
 	cargo run --release --locked --bin switchboard -- bench --scratch target --rivals bench/rivals $(ARGS)
+
+torture: page ## the server under attack: MINUTES=1, more flags with ARGS="--seed 1"; docs/reliability.md
+	cargo build --release --locked --bin switchboard --bin torture
+	target/release/torture --seconds $$(($(or $(MINUTES),1) * 60)) $(ARGS)
+
+mutations: page ## whether the torture catches deliberate bugs; half an hour
+	scripts/mutations.sh
 
 lint: ## clippy, warnings are errors
 	cargo clippy --workspace --all-targets --locked -- -D warnings

@@ -111,6 +111,12 @@ advisories() {
   return "$status"
 }
 
+# A minute of every fault, on the programs that were built for the tests. It prints its seed.
+torture() {
+  cargo build --locked --bin switchboard --bin torture &&
+    "${CARGO_TARGET_DIR:-target}/debug/torture" --seconds 60 --rate 300 --scratch "${CARGO_TARGET_DIR:-target}"
+}
+
 require cargo node npm make
 browser >/dev/null || provide browser chromium "install it, or set CHROMIUM to the path of a Chromium or Chrome"
 command -v php >/dev/null || provide "command -v php" php-cli "the PHP example needs it"
@@ -132,6 +138,7 @@ check "dependencies" "" "" dependencies
 check "advisories" "" "" advisories
 check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
   cargo test --workspace --locked --no-fail-fast
+check "torture" "" "" torture
 check "types and sizes" "" "" npm run check --silent --workspaces --if-present
 check "SDK and page tests" "$node_passed" "$node_failed" in_node --if-present "${without_browser[@]}"
 # Each of the examples is run by a test here, too.

@@ -1,7 +1,7 @@
 //! Taking connections: how many, how long a request may take to come, and the end.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -106,10 +106,18 @@ pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>) {
         };
         // Small frames must not wait for each other (Nagle); without it they are merely later.
         let _ = stream.set_nodelay(true);
-        match places.take(peer.ip().to_canonical(), &services) {
+        match places.take(household(peer.ip()), &services) {
             Ok(place) => services.tasks.spawn(connection(stream, routes.clone(), place, services.clone())),
             Err(code) => turn_away(stream, code, &places, &services),
         }
+    }
+}
+
+/// Whose connections are counted together. Of IPv6 the first half: whoever has one address has a /64 of them (RFC 6177).
+fn household(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        v4 => v4,
     }
 }
 
@@ -172,4 +180,23 @@ fn full(code: ErrorCode) -> Response {
     let message = "too many connections; try again later";
     let refusal = Refusal { retry_after: Some(FULL_RETRY_MS), ..Refusal::new(code, message) };
     Problem::from(refusal).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_many_addresses_has_no_more_connections() {
+        for (address, counted) in [
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:3::1", "2001:db8:1:3::"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("192.0.2.7", "192.0.2.7"),
+        ] {
+            let (address, counted): (IpAddr, IpAddr) =
+                (address.parse().expect("one"), counted.parse().expect("one"));
+            assert_eq!(household(address), counted);
+        }
+    }
 }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
+use switchboard_protocol::reply::Reply;
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::check::is_clean;
-use crate::support::{Person, Process, Server, soon};
+use crate::support::{Person, Process, Server, command, soon};
 
 /// Runs the program to its end, in an environment without settings.
 async fn run(words: &[&str]) -> Output {
@@ -58,6 +59,18 @@ async fn log(person: &mut Person, conversation: &str) -> Vec<Value> {
     person.log(conversation).await.iter().map(|event| json!(event)).collect()
 }
 
+/// Writes so much into another room that a copy is made in more than one step.
+async fn fills(person: &mut Person) {
+    person.makes_room("full", &[]).await;
+    let send = || command("send", &json!({"to": "#full", "text": "x".repeat(12_000)}));
+    for _ in 0..20 {
+        let ids = person.client.submit_all((0..50).map(|_| send())).await.expect("sent");
+        for _ in ids {
+            assert!(matches!(person.is_told().await, Reply::Ok(_)));
+        }
+    }
+}
+
 /// Writes to a room until it is told to stop, and counts what is acknowledged.
 async fn writes(mut person: Person, acknowledged: Arc<AtomicU64>, stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
@@ -72,6 +85,7 @@ async fn a_backup_beside_a_writing_server_has_what_was_acknowledged_and_another_
     let server = Process::start(data.path()).await;
     let mut alice = server.connects("alice").await;
     alice.makes_room("r", &["bob", "carol", "dora"]).await;
+    fills(&mut alice).await;
     let (stop, stopped) = watch::channel(false);
     let (acknowledged, mut writing) = (Arc::new(AtomicU64::new(1)), JoinSet::new());
     for name in ["bob", "carol", "dora"] {
@@ -94,8 +108,9 @@ async fn a_backup_beside_a_writing_server_has_what_was_acknowledged_and_another_
         assert!(head >= before, "{before} events were acknowledged, and {head} are there");
         assert_eq!(copied[..], log(&mut alice, "#r").await[..copied.len()], "the same history");
         assert_eq!(bob.log("@alice").await.len() as u64, number + 1);
-        let events = head + number + 1 + bob.log("#general").await.len() as u64;
-        assert_eq!((&told["events"], &told["conversations"]), (&json!(events), &json!(3)), "{told}");
+        // And the room's `create` with its thousand messages.
+        let events = head + number + 1 + bob.log("#general").await.len() as u64 + 1_001;
+        assert_eq!((&told["events"], &told["conversations"]), (&json!(events), &json!(4)), "{told}");
         assert_eq!(bob.says("#r", "elsewhere").await, head + 1, "and it goes on");
         second.dies().await;
         is_clean(restored.path());

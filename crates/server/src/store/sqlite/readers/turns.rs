@@ -131,6 +131,10 @@ impl<J> Turns<J> {
         lane.busy = false;
         if lane.jobs.is_empty() {
             queue.lanes.remove(&who);
+            // What a crowd needed that came at once.
+            if queue.lanes.is_empty() {
+                (queue.lanes, queue.next) = (FxHashMap::default(), VecDeque::new());
+            }
         } else {
             queue.next.push_back(who);
         }

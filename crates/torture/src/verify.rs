@@ -31,8 +31,16 @@ pub(crate) struct Logs {
     pub(crate) stored: u64,
 }
 
+/// Holds all that the server has to tell against the record, and against where everybody is.
+pub(crate) async fn everything(world: &Arc<World>, devices: &[Standing]) -> anyhow::Result<Logs> {
+    let logs = logs(world).await?;
+    standings(world, &logs, devices);
+    summaries(world, &logs).await?;
+    Ok(logs)
+}
+
 /// Reads every log, and holds it against the record.
-pub(crate) async fn logs(world: &Arc<World>) -> anyhow::Result<Logs> {
+async fn logs(world: &Arc<World>) -> anyhow::Result<Logs> {
     let mut logs = Logs::default();
     let mut places: FxHashMap<String, (ConversationId, Seq)> = FxHashMap::default();
     for room in &world.rooms {
@@ -232,7 +240,7 @@ fn compare_history(world: &World, room: &Room, folded: &[Message], shown: &[Mess
 }
 
 /// Every device has everything that it may see, and nothing else.
-pub(crate) fn standings(world: &World, logs: &Logs, standings: &[Standing]) {
+fn standings(world: &World, logs: &Logs, standings: &[Standing]) {
     for standing in standings {
         for (id, cursor, _) in &standing.places {
             let Some(head) = logs.heads.get(id) else { continue };
@@ -251,7 +259,7 @@ pub(crate) fn standings(world: &World, logs: &Logs, standings: &[Standing]) {
 }
 
 /// Counts and cursors in the summaries are those of the log, and no cursor went back.
-pub(crate) async fn summaries(world: &World, logs: &Logs) -> anyhow::Result<()> {
+async fn summaries(world: &World, logs: &Logs) -> anyhow::Result<()> {
     for user in world.users.iter().chain(&world.sdk_users) {
         let (mut client, _) = Client::connect(&world.direct, hello(user)).await?;
         let OkBody::Conversations { conversations, .. } =

@@ -3,8 +3,11 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DefaultKeyedStateStore;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
 use switchboard_protocol::{Limits, UserId};
 use tokio::time::Instant;
 
@@ -20,6 +23,21 @@ pub(crate) const SWEEP: Duration = Duration::from_secs(60);
 /// within that time, and must not be stored before it.
 const HOLD: Duration = Duration::from_secs(1);
 
+/// Tokio's time, which tests can pause, since the bucket was made.
+#[derive(Debug, Clone)]
+struct Pausable(Instant);
+
+impl Clock for Pausable {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+type Bucket = RateLimiter<NotKeyed, InMemoryState, Pausable, NoOpMiddleware<Duration>>;
+type Buckets<K> = RateLimiter<K, DefaultKeyedStateStore<K>, Pausable, NoOpMiddleware<Duration>>;
+
 /// A rate a second; 0 is no limit.
 fn quota(rate: u32) -> Option<Quota> {
     let rate = NonZeroU32::new(rate)?;
@@ -29,13 +47,15 @@ fn quota(rate: u32) -> Option<Quota> {
 /// The buckets of one connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimiter {
-    sends: Option<Box<DefaultDirectRateLimiter>>,
-    frames: Option<Box<DefaultDirectRateLimiter>>,
+    sends: Option<Box<Bucket>>,
+    frames: Option<Box<Bucket>>,
 }
 
 impl ConnectionLimiter {
     pub(crate) fn new(limits: &Limits) -> Self {
-        let bucket = |rate| quota(rate).map(|quota| Box::new(RateLimiter::direct(quota)));
+        let clock = Pausable(Instant::now());
+        let bucket =
+            |rate| quota(rate).map(|quota| Box::new(RateLimiter::direct_with_clock(quota, clock.clone())));
         Self { sends: bucket(limits.sends_per_connection), frames: bucket(limits.frames_per_connection) }
     }
 
@@ -50,9 +70,9 @@ impl ConnectionLimiter {
     }
 }
 
-fn check(bucket: Option<&DefaultDirectRateLimiter>) -> Result<(), Refusal> {
+fn check(bucket: Option<&Bucket>) -> Result<(), Refusal> {
     let Some(bucket) = bucket else { return Ok(()) };
-    bucket.check().map_err(|not_until| refusal(not_until.wait_time_from(DefaultClock::default().now())))
+    bucket.check().map_err(|not_until| refusal(not_until.wait_time_from(bucket.clock().now())))
 }
 
 /// Too fast; again after `wait`.
@@ -84,19 +104,18 @@ impl Hold {
 
 /// The buckets of all users.
 #[derive(Debug)]
-pub(crate) struct UserLimiter(Option<DefaultKeyedRateLimiter<UserId>>);
+pub(crate) struct UserLimiter(Option<Buckets<UserId>>);
 
 impl UserLimiter {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self(quota(limits.sends_per_user).map(RateLimiter::keyed))
+        let clock = Pausable(Instant::now());
+        Self(quota(limits.sends_per_user).map(|quota| RateLimiter::dashmap_with_clock(quota, clock)))
     }
 
     /// Counts a command of `user`'s that stores, over whichever door.
     pub(crate) fn check_send(&self, user: &UserId) -> Result<(), Refusal> {
         let Some(buckets) = &self.0 else { return Ok(()) };
-        buckets
-            .check_key(user)
-            .map_err(|not_until| refusal(not_until.wait_time_from(DefaultClock::default().now())))
+        buckets.check_key(user).map_err(|not_until| refusal(not_until.wait_time_from(buckets.clock().now())))
     }
 
     /// Drops the buckets that are full again.

@@ -67,7 +67,8 @@ impl Readers {
     }
 }
 
-fn in_transaction<T>(
+/// Reads in one transaction.
+pub(super) fn in_transaction<T>(
     db: &Connection,
     limits: &Limits,
     state: &State,

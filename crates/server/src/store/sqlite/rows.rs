@@ -57,6 +57,20 @@ impl Rows {
         }
     }
 
+    /// The database, for whoever reads between two transactions.
+    pub(super) fn database(&self) -> &Connection {
+        &self.db
+    }
+
+    /// Whether the database refuses whatever would change it.
+    pub(super) fn read_only(&self, refuse: bool) {
+        let _ = self.db.pragma_update(None, "query_only", refuse);
+    }
+
+    pub(super) fn into_database(self) -> Connection {
+        self.db
+    }
+
     pub(super) fn begin(&mut self) -> Result<()> {
         if self.conversations.len() > KEPT || self.members.len() > KEPT || self.users.len() > KEPT {
             self.forget();

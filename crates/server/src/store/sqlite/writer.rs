@@ -11,15 +11,17 @@ use tokio::time::Instant;
 
 use super::rows::Rows;
 use super::{QUIET, Settings, State};
+use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::store::change::{self, Failed, Rules};
 use crate::store::{Batch, Committed, Outcome, Submission};
 
 /// Writes that may wait. At 20,000 a second that is under a second of work. Beyond: given back.
-const WAITING: usize = 16_384;
+pub(super) const WAITING: usize = 16_384;
 
 /// Most writes a transaction. Larger batches commit no more a second, and make the first one wait.
-const BATCH: usize = 1_024;
+pub(super) const BATCH: usize = 1_024;
 
 /// What the writer is made of.
 pub(super) struct Parts {
@@ -34,18 +36,29 @@ pub(super) struct Parts {
 /// Starts the thread; it ends when the queue's sender is dropped and the queue is empty.
 pub(super) fn start(parts: Parts) -> std::io::Result<Sender<Submission>> {
     let (sender, queue) = crossbeam_channel::bounded(WAITING);
-    let rules = Rules { limits: parts.settings.limits.clone(), strangers: parts.settings.strangers };
-    let writer = Writer { parts, rules, queue, number: 0, erased: false, troubled: false };
+    let Parts { rows, settings, batches, state, lock } = parts;
+    let writer =
+        Writer { committer: Committer::new(rows, &settings, state), queue, batches, lock, number: 0 };
     std::thread::Builder::new().name("writer".to_owned()).spawn(move || writer.run())?;
     Ok(sender)
 }
 
 struct Writer {
-    parts: Parts,
-    rules: Rules,
+    committer: Committer,
     queue: Receiver<Submission>,
+    batches: mpsc::Sender<Batch>,
+    lock: File,
     /// Of the batch in work.
     number: u64,
+}
+
+/// Makes batches durable.
+pub(super) struct Committer {
+    pub(super) rows: Rows,
+    rules: Rules,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    state: Arc<State>,
     /// Content was erased whose bytes are still in the write-ahead log.
     erased: bool,
     /// The last batch failed; it was told once.
@@ -67,26 +80,26 @@ impl Writer {
             batch.extend(self.queue.try_iter().take(BATCH - 1));
             self.number += 1;
             // Before the commit: whatever a reader sees of this batch, it sees this number too.
-            self.parts.state.mark.store(self.number, Ordering::SeqCst);
-            let outcomes = self.write(batch);
+            self.committer.state.mark.store(self.number, Ordering::SeqCst);
+            let outcomes = self.committer.write(batch);
             let batch = Batch { number: self.number, outcomes, more: !self.queue.is_empty() };
-            if self.parts.batches.blocking_send(batch).is_err() {
+            if self.batches.blocking_send(batch).is_err() {
                 break;
             }
             self.scrub();
         }
-        drop(self.parts.lock);
+        drop(self.lock);
     }
 
     /// Waits for a write, and tidies up if that takes long; `None` when there will be no more.
     fn next(&mut self) -> Option<Submission> {
         let mut tidied = false;
-        while self.erased || !tidied {
+        while self.committer.erased || !tidied {
             match self.queue.recv_timeout(QUIET) {
                 Ok(submission) => return Some(submission),
                 Err(RecvTimeoutError::Timeout) => {
                     self.scrub();
-                    self.parts.rows.shrink();
+                    self.committer.rows.shrink();
                     tidied = true;
                 }
                 Err(RecvTimeoutError::Disconnected) => return None,
@@ -95,7 +108,23 @@ impl Writer {
         self.queue.recv().ok()
     }
 
-    fn write(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
+    /// Empties the write-ahead log of erased content, in a quiet moment.
+    fn scrub(&mut self) {
+        if self.committer.erased && self.queue.is_empty() {
+            self.committer.scrub();
+        }
+    }
+}
+
+impl Committer {
+    pub(super) fn new(rows: Rows, settings: &Settings, state: Arc<State>) -> Self {
+        let rules = Rules { limits: settings.limits.clone(), strangers: settings.strangers };
+        let (clock, metrics) = (settings.clock.clone(), settings.metrics.clone());
+        Self { rows, rules, clock, metrics, state, erased: false, troubled: false }
+    }
+
+    /// Writes a batch in one transaction, or what of it can be.
+    pub(super) fn write(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
         let started = Instant::now();
         let outcomes = match self.transact(&batch) {
             Ok(results) => {
@@ -110,7 +139,7 @@ impl Writer {
             }
             Err(trouble) => self.refuse(batch, &trouble),
         };
-        self.parts.settings.metrics.commit(started.elapsed(), outcomes.len());
+        self.metrics.commit(started.elapsed(), outcomes.len());
         outcomes
     }
 
@@ -137,7 +166,7 @@ impl Writer {
     fn note(&mut self, trouble: &Trouble) {
         let (Trouble::Change(error) | Trouble::Commit(error)) = trouble;
         if is_failed_sync(error) {
-            self.parts.state.failed.store(true, Ordering::Release);
+            self.state.failed.store(true, Ordering::Release);
             tracing::error!(%error, "the disk did not keep what was written; nothing more is written until a restart");
         } else if !std::mem::replace(&mut self.troubled, true) {
             tracing::error!(%error, "cannot write to the database; every write is refused until one works again");
@@ -145,12 +174,12 @@ impl Writer {
     }
 
     fn transact(&mut self, batch: &[Submission]) -> Result<Vec<Result<Committed, Refusal>>, Trouble> {
-        if self.parts.state.failed.load(Ordering::Acquire) {
+        if self.state.failed.load(Ordering::Acquire) {
             let code = ffi::Error::new(ffi::SQLITE_READONLY);
             return Err(Trouble::Commit(rusqlite::Error::SqliteFailure(code, None)));
         }
-        let now = self.parts.settings.clock.now();
-        let rows = &mut self.parts.rows;
+        let now = self.clock.now();
+        let rows = &mut self.rows;
         let written = rows.begin().map_err(Trouble::Commit).and_then(|()| {
             let mut results = Vec::with_capacity(batch.len());
             for one in batch {
@@ -171,14 +200,11 @@ impl Writer {
         written
     }
 
-    /// Empties the write-ahead log of erased content, in a quiet moment.
     fn scrub(&mut self) {
-        if self.erased && self.queue.is_empty() {
-            match self.parts.rows.truncate_wal() {
-                Ok(done) => self.erased = !done,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot empty the write-ahead log of deleted messages yet");
-                }
+        match self.rows.truncate_wal() {
+            Ok(done) => self.erased = !done,
+            Err(error) => {
+                tracing::warn!(%error, "cannot empty the write-ahead log of deleted messages yet");
             }
         }
     }

@@ -35,9 +35,7 @@ pub(crate) struct Device {
 /// What a device has of a conversation.
 #[derive(Default)]
 pub(crate) struct Place {
-    /// Everything up to here was never asked for.
-    base: u64,
-    /// Everything after `base` up to here is there.
+    /// Everything up to here is there, or was before the device's time.
     pub(crate) cursor: u64,
     /// What is there beyond.
     beyond: BTreeSet<u64>,
@@ -88,6 +86,8 @@ pub(crate) struct Session {
     pub(crate) out: Vec<u8>,
     /// The device reads on at this time.
     pub(crate) reads_from: Instant,
+    /// The server has asked for patience.
+    quiet_until: Instant,
     /// The connection is given up.
     pub(crate) over: bool,
 }
@@ -105,7 +105,7 @@ impl Place {
     }
 
     fn at(base: u64) -> Self {
-        Self { base, cursor: base, beyond: BTreeSet::new(), head: base }
+        Self { cursor: base, beyond: BTreeSet::new(), head: base }
     }
 }
 
@@ -131,12 +131,13 @@ impl Device {
     /// Connects again and again, until all is over or nothing is left to do.
     pub(crate) async fn lives(mut self) {
         while !self.world.is(Phase::Over) && !self.is_done() {
+            self.world.minds_verdict();
             let storm = self.world.is(Phase::Storm);
             if let Some(stream) = self.world.connect(&self.chance) {
                 self.note(format_args!("connects"));
                 self.connection(stream, storm).await;
             }
-            let pause = if storm { self.chance.hiccup(4_000) } else { Duration::ZERO };
+            let pause = if storm { self.chance.hiccup(4_000) } else { Duration::from_millis(200) };
             wait(pause + Duration::from_millis(10)).await;
         }
     }
@@ -147,7 +148,7 @@ impl Device {
         let mut session = Session::new();
         self.says_hello(&mut session);
         let mut reader = Reader::default();
-        let chunk = self.chance.one_of(&[16, 100, 4_096, 65_536]);
+        let chunk = self.chance.one_of(&[16, 100, 4_096]);
         let mut phase = self.world.phase.subscribe();
         let mut act = Instant::now();
         let (mut heard_at, silence) = (Instant::now(), self.silence());
@@ -163,6 +164,7 @@ impl Device {
                 return;
             }
             if act <= now {
+                self.world.minds_verdict();
                 self.acts(&mut session, storm);
                 act = now + self.chance.millis(1, if storm { 400 } else { 20 });
             }
@@ -226,10 +228,10 @@ impl Device {
 
     /// What a device does by itself on a connection that works: says its messages again, fills its holes.
     fn goes_on(&mut self, session: &mut Session) {
-        if !session.welcome || session.over {
+        let now = Instant::now();
+        if !session.welcome || session.over || session.quiet_until > now {
             return;
         }
-        let now = Instant::now();
         let waiting = |message: &Message| message.flight.is_none() && message.not_before <= now;
         while let Some(at) = self.unsaid.iter().position(waiting) {
             let (key, command) = (self.unsaid[at].key.clone(), self.unsaid[at].command.clone());
@@ -256,7 +258,7 @@ impl Device {
     }
 
     pub(crate) fn asks_log(&mut self, session: &mut Session, name: &str, after: u64) {
-        let limit = self.chance.one_of(&[1, 2, 5, 200]);
+        let limit = if self.world.is(Phase::Audit) { 200 } else { self.chance.one_of(&[1, 2, 5, 200]) };
         let command = json!({"type": "sync", "conversation": name, "after": after, "limit": limit});
         let seen = self.world.truth().visible(self.user, name).is_some();
         self.asks(session, command, Asked::Log { conversation: name.to_owned(), after, seen });
@@ -275,14 +277,13 @@ impl Device {
 
     /// What is done in the end: everything is read once more, from the first event on.
     pub(crate) fn audits(&mut self, session: &mut Session) {
-        if !session.welcome || !session.asked.is_empty() {
+        if !session.welcome || !session.asked.is_empty() || session.quiet_until > Instant::now() {
             return;
         }
-        self.asks(
-            session,
-            json!({"type": "conversations"}),
-            Asked::Conversations { since: None, first: false },
-        );
+        if self.audited.is_empty() {
+            let asked = Asked::Conversations { since: Some(Instant::now()), first: true };
+            self.asks(session, json!({"type": "conversations"}), asked);
+        }
         if let Some(name) = self.places.keys().find(|name| !self.audited.contains(*name)).cloned() {
             self.places.insert(name.clone(), Place { head: self.places[&name].head, ..Place::default() });
             self.audited.insert(name.clone());
@@ -309,6 +310,7 @@ impl Session {
             asked: BTreeMap::new(),
             out: Vec::new(),
             reads_from: now,
+            quiet_until: now,
             over: false,
         }
     }

@@ -25,9 +25,6 @@ enum State {
 /// Most bytes on their way at once in one direction.
 const CHUNK: usize = 4_096;
 
-/// Longer than any server waits for a sign of life.
-const FORGOTTEN: Duration = Duration::from_secs(400);
-
 /// Makes a link: the client's end and the server's. A perfect one has no delays and lasts.
 pub(crate) fn link(chance: &Chance, tasks: &TaskTracker, perfect: bool) -> (DuplexStream, DuplexStream) {
     let room = |chance: &Chance| chance.one_of(&[64, 256, 1_024, 8_192, 65_536]);
@@ -61,7 +58,8 @@ async fn trouble(state: watch::Sender<State>, chance: Chance) {
             }
             1 => {
                 state.send_replace(State::HalfOpen);
-                let _ = timeout(FORGOTTEN, state.closed()).await;
+                wait(chance.millis(500, 20_000)).await;
+                state.send_replace(State::Cut);
                 return;
             }
             _ => {
@@ -94,9 +92,8 @@ async fn carry(
             if !delay.is_zero() {
                 wait(delay).await;
             }
-            let open = state.clone().wait_for(|state| *state == State::Up).await.is_ok();
-            // Nobody changes a perfect link.
-            let _ = open;
+            // Nobody changes a perfect link, and its state is `Up`.
+            let _ = state.clone().wait_for(|state| *state == State::Up).await;
             if to.write_all(&buffer[..read]).await.is_err() {
                 break;
             }
@@ -115,8 +112,8 @@ async fn carry(
         () = flow => None,
     };
     if end == Some(State::HalfOpen) && !to_client {
-        // The server's end stays open, and nothing comes out of it.
-        let _ = timeout(FORGOTTEN, state.wait_for(|_| false)).await;
+        // The server's end stays open for a while, and nothing comes out of it.
+        let _ = state.wait_for(|state| *state == State::Cut).await;
     }
     let _ = to.shutdown().await;
 }

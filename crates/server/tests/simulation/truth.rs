@@ -13,6 +13,9 @@ use serde_json::Value;
 use switchboard::store::{Committed, CommittedCursor, CommittedEvent, CursorOf, LogEvent, Outcome};
 use tokio::time::Instant;
 
+/// Lines after which a story is not going to end: many times those of a long one.
+const ENDLESS: usize = 40_000;
+
 /// A law that did not hold. What it says has been noted already.
 #[derive(Debug)]
 pub(crate) struct Broken;
@@ -100,6 +103,9 @@ impl Truth {
         let _ = write!(line, "{:>7} {who:<8} {what}", self.began.elapsed().as_millis());
         self.hash.write(line.as_bytes());
         self.story.push(line);
+        if self.story.len() > ENDLESS {
+            self.broken.get_or_insert_with(|| "the story has no end".to_owned());
+        }
     }
 
     /// Notes that a law does not hold. The first one counts.

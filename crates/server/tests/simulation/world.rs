@@ -112,13 +112,8 @@ impl Pace for Pacing {
 
     fn kept(&self, outcomes: &[Outcome]) {
         if let Some(world) = self.world.upgrade() {
-            let mut truth = world.truth();
-            truth.kept(outcomes);
-            let broken = truth.verdict().is_some();
-            drop(truth);
-            if broken {
-                world.enters(Phase::Over);
-            }
+            world.truth().kept(outcomes);
+            world.minds_verdict();
         }
     }
 }
@@ -238,6 +233,13 @@ impl World {
         let server = server.expect("the configuration is good");
         self.truth().note("world", format_args!("a server starts"));
         *self.running() = Some(Running { server, plug, store: weak });
+    }
+
+    /// Once a law is broken, the rest is of no interest.
+    pub(crate) fn minds_verdict(&self) {
+        if self.truth().verdict().is_some() {
+            self.enters(Phase::Over);
+        }
     }
 
     /// A law is broken.

@@ -152,7 +152,7 @@ impl Device {
             None => return Err(self.broken(&format!("a cursor was good: {answer}"))),
         };
         if answer["type"] == "error" {
-            return self.is_refused(id, &asked, answer);
+            return self.is_refused(session, id, &asked, answer);
         }
         match asked {
             Asked::Message { key, to, .. } => {
@@ -247,7 +247,7 @@ impl Device {
         Ok(())
     }
 
-    fn is_refused(&mut self, id: u64, asked: &Asked, error: &Value) -> Held {
+    fn is_refused(&mut self, session: &mut Session, id: u64, asked: &Asked, error: &Value) -> Held {
         let code = error["code"].as_str().unwrap_or_default();
         let later = matches!(code, "unavailable" | "rate_limited");
         let fits = match asked {
@@ -264,9 +264,12 @@ impl Device {
         if !fits || later != (error["retryable"] == true) {
             return Err(self.broken(&format!("{asked:?} is refused: {error}")));
         }
+        let wait = Duration::from_millis(error["retry_after"].as_u64().unwrap_or(100));
+        if later {
+            session.quiet_until = Instant::now() + wait;
+        }
         if let Asked::Message { key, at, .. } = asked {
             if later {
-                let wait = Duration::from_millis(error["retry_after"].as_u64().unwrap_or(100));
                 let message = self.unsaid.iter_mut().find(|message| message.flight == Some(id));
                 if let Some(message) = message {
                     message.flight = None;

@@ -56,11 +56,10 @@ pub(crate) async fn opens_rooms(world: &Arc<World>, chance: &Chance) -> bool {
 
 /// Speaks for users now and then, and says everything twice if there is no answer.
 pub(crate) async fn speaks(world: Arc<World>, chance: Chance) {
-    let mut phase = world.phase.subscribe();
     let often = chance.one_of(&[200, 2_000, 60_000]);
     let mut number = 0;
     loop {
-        if timeout(chance.millis(1, often), phase.wait_for(|phase| *phase != Phase::Storm)).await.is_ok() {
+        if timeout(chance.millis(1, often), world.phase.until(|phase| phase != Phase::Storm)).await.is_ok() {
             return;
         }
         number += 1;

@@ -149,12 +149,13 @@ impl Device {
         self.says_hello(&mut session);
         let mut reader = Reader::default();
         let chunk = self.chance.one_of(&[16, 100, 4_096]);
-        let mut phase = self.world.phase.subscribe();
+        let phases = self.world.phase.clone();
         let mut act = Instant::now();
         let (mut heard_at, silence) = (Instant::now(), self.silence());
         loop {
             let now = Instant::now();
-            let over = if storm { *phase.borrow() != Phase::Storm } else { *phase.borrow() == Phase::Over };
+            let phase = phases.get();
+            let over = if storm { phase != Phase::Storm } else { phase == Phase::Over };
             if session.over && session.out.is_empty() || over || self.is_done() {
                 return;
             }
@@ -172,7 +173,7 @@ impl Device {
             let timer = act.min(heard_at + silence);
             tokio::select! {
                 biased;
-                _ = phase.changed() => {}
+                _ = phases.until(|now| now != phase) => {}
                 written = write.write(&session.out), if !session.out.is_empty() => match written {
                     Ok(written) => drop(session.out.drain(..written)),
                     Err(_) => return,
@@ -248,7 +249,7 @@ impl Device {
                 self.asks_log(session, &name, after);
             }
         }
-        match *self.world.phase.borrow() {
+        match self.world.phase.get() {
             Phase::Calm if self.unsaid.is_empty() && !self.has_said_all => {
                 self.has_said_all = true;
             }

@@ -8,6 +8,7 @@ mod device;
 mod habits;
 mod network;
 mod truth;
+mod watched;
 mod wire;
 mod world;
 

@@ -14,7 +14,6 @@ use switchboard::store::sqlite::memory::{Disk, Fate, MemoryStore, Pace, Plug};
 use switchboard::store::{Outcome, Store};
 use switchboard_protocol::{Limits, Timestamp};
 use tokio::io::DuplexStream;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -24,6 +23,7 @@ use crate::device::Device;
 use crate::network;
 use crate::truth::{Counts, Truth};
 use crate::wait;
+use crate::watched::Watched;
 
 /// How long everybody may take to have everything, once nothing goes wrong any more.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -57,7 +57,7 @@ pub(crate) struct Story {
 /// What is shared.
 pub(crate) struct World {
     truth: Mutex<Truth>,
-    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) phase: Watched<Phase>,
     pub(crate) limits: Limits,
     /// Everybody's names.
     pub(crate) users: Vec<&'static str>,
@@ -95,7 +95,7 @@ impl Pace for Pacing {
     }
 
     fn fate(&self) -> Fate {
-        let Some(world) = self.world.upgrade().filter(|world| *world.phase.borrow() == Phase::Storm) else {
+        let Some(world) = self.world.upgrade().filter(|world| world.is(Phase::Storm)) else {
             return Fate::Kept;
         };
         if world.refusals == 0 || !self.chance.once_in(world.refusals) {
@@ -124,7 +124,7 @@ impl World {
         let users = ["alice", "bob", "carol", "dave", "erin"][..2 + chance.below(4)].to_vec();
         Arc::new(Self {
             truth: Mutex::new(Truth::new()),
-            phase: watch::Sender::new(Phase::Storm),
+            phase: Watched::new(Phase::Storm),
             limits: limits(&chance),
             rooms: ["#a", "#b", "#c"][..1 + chance.below(3)].to_vec(),
             disk: Disk::new().expect("SQLite works"),
@@ -150,16 +150,14 @@ impl World {
     }
 
     pub(crate) fn is(&self, phase: Phase) -> bool {
-        *self.phase.borrow() == phase
+        self.phase.get() == phase
     }
 
     /// Goes on to a later phase.
     pub(crate) fn enters(&self, phase: Phase) {
-        self.phase.send_if_modified(|now| {
-            let later = phase > *now;
-            *now = phase.max(*now);
-            later
-        });
+        if phase > self.phase.get() {
+            self.phase.set(phase);
+        }
     }
 
     /// A device has nothing more to say.
@@ -273,10 +271,9 @@ impl World {
     async fn trouble(self: Arc<Self>) {
         let chance = self.chance.fork();
         let often = chance.one_of(&[500, 2_000, 8_000, 60_000]);
-        let mut calm = self.phase.subscribe();
         loop {
             let peace = chance.millis(1, often);
-            if timeout(peace, calm.wait_for(|phase| *phase != Phase::Storm)).await.is_ok() {
+            if timeout(peace, self.phase.until(|phase| phase != Phase::Storm)).await.is_ok() {
                 break;
             }
             let broken_disk = self.store().is_some_and(|store| !store.is_writable());
@@ -345,16 +342,15 @@ pub(crate) async fn run(seed: u64) -> Story {
         world.breaks("world", "the rooms cannot be made");
     }
     people.close();
-    let mut over = world.phase.subscribe();
     let storm = world.chance.millis(500, 8_000);
-    let _ = timeout(storm, over.wait_for(|phase| *phase == Phase::Over)).await;
+    let _ = timeout(storm, world.phase.until(|phase| phase == Phase::Over)).await;
     world.truth().note("world", format_args!("it is calm"));
     world.enters(Phase::Calm);
     let ended = async {
         tokio::select! {
             biased;
             () = people.wait() => {}
-            _ = over.wait_for(|phase| *phase == Phase::Over) => {}
+            _ = world.phase.until(|phase| phase == Phase::Over) => {}
         }
     };
     if timeout(PATIENCE, ended).await.is_err() {

@@ -83,13 +83,15 @@ pub(crate) struct Session {
     order: BTreeMap<String, (u64, u64)>,
     pub(crate) asked: BTreeMap<u64, Asked>,
     /// Bytes to be written.
-    pub(crate) out: Vec<u8>,
+    out: Vec<u8>,
     /// The device reads on at this time.
     pub(crate) reads_from: Instant,
     /// The server has asked for patience.
     quiet_until: Instant,
     /// The connection is given up.
     pub(crate) over: bool,
+    /// It is dropped in the middle of a word.
+    pub(crate) rude: bool,
 }
 
 impl Place {
@@ -156,7 +158,7 @@ impl Device {
             let now = Instant::now();
             let phase = phases.get();
             let over = if storm { phase != Phase::Storm } else { phase == Phase::Over };
-            if session.over && session.out.is_empty() || over || self.is_done() {
+            if session.over && (session.rude || session.out.is_empty()) || over || self.is_done() {
                 return;
             }
             heard_at = heard_at.max(session.reads_from);
@@ -313,6 +315,7 @@ impl Session {
             reads_from: now,
             quiet_until: now,
             over: false,
+            rude: false,
         }
     }
 }

@@ -35,9 +35,8 @@ impl Device {
                 _ if self.chance.once_in(3) => {
                     self.note(format_args!("hangs up"));
                     session.over = true;
-                    if self.chance.once_in(2) {
-                        session.out.clear();
-                    }
+                    session.rude = self.chance.once_in(2);
+                    return;
                 }
                 _ => {}
             }

@@ -95,6 +95,10 @@ async fn carry(
             }
             link.state.until(|state| state == State::Up).await;
             if to.write_all(&buffer[..read]).await.is_err() {
+                // Whoever sends to a client that is gone is told so, whatever waits in the other direction.
+                if to_client {
+                    link.state.set(State::Cut);
+                }
                 break;
             }
         }

@@ -259,7 +259,7 @@ impl Device {
             }
             Asked::Log { seen, .. } | Asked::History { seen, .. } => later || (code == "not_found" && !seen),
             Asked::Conversations { .. } => later || code == "not_found",
-            Asked::Other => later || code == "not_found",
+            Asked::Other => later || matches!(code, "not_found" | "forbidden"),
         };
         if !fits || later != (error["retryable"] == true) {
             return Err(self.broken(&format!("{asked:?} is refused: {error}")));

@@ -16,6 +16,9 @@ use crate::wait;
 use crate::wire::{self, Heard, Reader};
 use crate::world::{Phase, World};
 
+/// How often a device looks what is left to do, in the end, if it hears nothing.
+const CALM: Duration = Duration::from_millis(250);
+
 /// Somebody's device.
 pub(crate) struct Device {
     pub(crate) world: Arc<World>,
@@ -168,8 +171,10 @@ impl Device {
             }
             if act <= now {
                 self.world.minds_verdict();
-                self.acts(&mut session, storm);
-                act = now + self.chance.millis(1, if storm { 400 } else { 20 });
+                if storm {
+                    self.acts(&mut session);
+                }
+                act = now + if storm { self.chance.millis(1, 400) } else { CALM };
             }
             self.goes_on(&mut session);
             let timer = act.min(heard_at + silence);
@@ -255,6 +260,7 @@ impl Device {
             Phase::Calm if self.unsaid.is_empty() && !self.has_said_all => {
                 self.has_said_all = true;
             }
+            Phase::Audit => return self.audits(session),
             _ => return,
         }
         self.world.has_said_all();
@@ -279,7 +285,7 @@ impl Device {
     }
 
     /// What is done in the end: everything is read once more, from the first event on.
-    pub(crate) fn audits(&mut self, session: &mut Session) {
+    fn audits(&mut self, session: &mut Session) {
         if !session.welcome || !session.asked.is_empty() || session.quiet_until > Instant::now() {
             return;
         }

@@ -6,20 +6,13 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::device::{Asked, Device, Message, Session};
-use crate::world::Phase;
 
 /// Messages that a device wants to say at once.
 const UNSAID: usize = 12;
 
 impl Device {
-    /// Does something, as the times are.
-    pub(crate) fn acts(&mut self, session: &mut Session, storm: bool) {
-        if !storm {
-            if self.world.is(Phase::Audit) {
-                self.audits(session);
-            }
-            return;
-        }
+    /// Does something.
+    pub(crate) fn acts(&mut self, session: &mut Session) {
         if session.over {
             return;
         }

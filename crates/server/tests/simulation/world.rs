@@ -102,12 +102,13 @@ impl Pace for Pacing {
             return Fate::Kept;
         }
         world.truth().counts.refused_batches += 1;
-        if self.chance.once_in(8) {
-            world.truth().note("disk", format_args!("fails"));
-            Fate::Lost
-        } else {
-            Fate::Refused
-        }
+        let fate = match self.chance.below(8) {
+            0 => Fate::Lost,
+            1..4 => Fate::Refused,
+            _ => Fate::Undone,
+        };
+        world.truth().note("disk", format_args!("{fate:?}"));
+        fate
     }
 
     fn kept(&self, outcomes: &[Outcome]) {

@@ -30,8 +30,10 @@ use crate::store::{
 pub enum Fate {
     /// It is kept.
     Kept,
-    /// It cannot be written.
+    /// Its first row cannot be written.
     Refused,
+    /// All of it can be written, but not committed.
+    Undone,
     /// The fsync fails: it is not kept, and nothing more is written.
     Lost,
 }
@@ -142,12 +144,12 @@ impl Database {
         if fate == Fate::Lost {
             self.state.failed.store(true, Ordering::Release);
         }
-        if fate == Fate::Refused {
-            committer.rows.read_only(true);
+        if fate != Fate::Kept {
+            committer.rows.sabotage(fate == Fate::Refused, fate == Fate::Undone);
         }
         let outcomes = committer.write(batch);
-        if fate == Fate::Refused {
-            committer.rows.read_only(false);
+        if fate != Fate::Kept {
+            committer.rows.sabotage(false, false);
         }
         self.pace.kept(&outcomes);
         Some(outcomes)

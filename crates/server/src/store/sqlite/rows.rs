@@ -62,9 +62,10 @@ impl Rows {
         &self.db
     }
 
-    /// Whether the database refuses whatever would change it.
-    pub(super) fn read_only(&self, refuse: bool) {
-        let _ = self.db.pragma_update(None, "query_only", refuse);
+    /// Whether the database refuses whatever would change it, and whether it refuses commits.
+    pub(super) fn sabotage(&self, changes: bool, commits: bool) {
+        let _ = self.db.pragma_update(None, "query_only", changes);
+        let _ = self.db.commit_hook(commits.then_some(|| true));
     }
 
     pub(super) fn into_database(self) -> Connection {

@@ -134,7 +134,7 @@ impl World {
             slowness: chance.one_of(&[0, 5, 50, 400]),
             gather_from: chance.one_of(&[1, 2, 3, 32]),
             said: AtomicUsize::new(0),
-            devices: users.len() + chance.below(users.len() + 1),
+            devices: users.len() + chance.below(4),
             server: Mutex::new(None),
             links: TaskTracker::new(),
             users,
@@ -343,7 +343,7 @@ pub(crate) async fn run(seed: u64) -> Story {
         world.breaks("world", "the rooms cannot be made");
     }
     people.close();
-    let storm = world.chance.millis(500, 8_000);
+    let storm = world.chance.millis(500, 5_000);
     let _ = timeout(storm, world.phase.until(|phase| phase == Phase::Over)).await;
     world.truth().note("world", format_args!("it is calm"));
     world.enters(Phase::Calm);

@@ -67,8 +67,7 @@ impl Readers {
     }
 }
 
-/// Reads in one transaction.
-pub(super) fn in_transaction<T>(
+fn in_transaction<T>(
     db: &Connection,
     limits: &Limits,
     state: &State,
@@ -77,6 +76,11 @@ pub(super) fn in_transaction<T>(
     let answer = ReadTransaction::begin(db)
         .map_err(Failed::from)
         .and_then(|_transaction| read(&Reader { db, limits, state }));
+    told(answer)
+}
+
+/// What whoever asked is told.
+pub(super) fn told<T>(answer: Result<T, Failed>) -> Result<T, Refusal> {
     answer.map_err(|failed| match failed {
         Failed::Refused(refusal) => refusal,
         Failed::Store(error) => {

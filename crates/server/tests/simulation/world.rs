@@ -134,7 +134,7 @@ impl World {
             slowness: chance.one_of(&[0, 5, 50, 400]),
             gather_from: chance.one_of(&[1, 2, 3, 32]),
             said: AtomicUsize::new(0),
-            devices: users.len() + chance.below(4),
+            devices: users.len() + chance.below(4.min(users.len() + 1)),
             server: Mutex::new(None),
             links: TaskTracker::new(),
             users,

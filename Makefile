@@ -3,7 +3,7 @@
 # What a build that failed has begun is not taken for its result.
 .DELETE_ON_ERROR:
 
-.PHONY: help run test bench bench-rivals torture mutations lint fmt build page tidy types screenshots clean
+.PHONY: help run test simulate bench bench-rivals torture mutations lint fmt build page tidy types screenshots clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -13,6 +13,10 @@ run: page ## a development server; more flags with ARGS="--listen 127.0.0.1:9600
 
 test: ## everything that CI checks
 	scripts/test.sh
+
+simulate: ## the server in a world that a seed decides: SEEDS=10000, from FIRST=0 on; SEED=7 tells one story
+	SEED=$(SEED) FIRST=$(FIRST) SEEDS=$(SEEDS) cargo test --profile simulation --locked -p switchboard-server \
+	  --test simulation -- --ignored --nocapture
 
 bench: page ## the server against what the machine can do; about 9 minutes, more flags with ARGS="fanout --rounds 1"
 	cargo run --release --locked --bin switchboard -- bench --scratch target $(ARGS)

@@ -19,6 +19,8 @@ pub mod refusal;
 pub mod router;
 mod services;
 mod session;
+#[doc(hidden)]
+pub mod simulated;
 pub mod store;
 mod tasks;
 
@@ -28,6 +30,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use crate::auth::Authenticator;
 use crate::clock::Clock;
@@ -36,9 +39,9 @@ use crate::limiter::UserLimiter;
 use crate::metrics::Metrics;
 use crate::router::RouterHandle;
 use crate::services::Services;
-use crate::store::SharedStore;
 pub use crate::store::check::check_database;
 use crate::store::sqlite::{Settings, SqliteStore};
+use crate::store::{Batch, SharedStore};
 use crate::tasks::Tasks;
 
 /// Runs a server on `listener` until `shutdown` is ready and everybody has been told.
@@ -54,6 +57,17 @@ pub async fn run(
     shutdown.await;
     server.stop().await;
     Ok(())
+}
+
+/// What a server is made of, besides its configuration.
+pub(crate) struct Parts {
+    pub(crate) authenticator: Authenticator,
+    pub(crate) store: SharedStore,
+    pub(crate) batches: mpsc::Receiver<Batch>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Clock,
+    /// Users of a conversation who are here, from which on its events gather.
+    pub(crate) gather_from: usize,
 }
 
 /// A server that runs.
@@ -72,16 +86,33 @@ impl Server {
     pub fn start(listener: TcpListener, config: Config, clock: Clock) -> anyhow::Result<Self> {
         let authenticator = Authenticator::with_clock(&config.auth, clock.clone()).context("auth")?;
         let metrics = Arc::new(Metrics::new());
-        let limits = Arc::new(config.limits.clone());
-        let tasks = Tasks::new();
         let (store, batches) = SqliteStore::open(Settings {
-            data: config.data,
-            limits: config.limits,
+            data: config.data.clone(),
+            limits: config.limits.clone(),
             strangers: config.unknown_users == UnknownUsers::Allow,
             clock: clock.clone(),
             metrics: metrics.clone(),
         })?;
-        let store: SharedStore = Arc::new(store);
+        let (server, services) = Self::without_doors(
+            config,
+            Parts {
+                authenticator,
+                store: Arc::new(store),
+                batches,
+                metrics,
+                clock,
+                gather_from: router::MANY,
+            },
+        );
+        server.tasks.spawn(http::serve(listener, services));
+        Ok(server)
+    }
+
+    /// Everything behind the doors: the router and what the sessions share.
+    fn without_doors(config: Config, parts: Parts) -> (Self, Arc<Services>) {
+        let Parts { authenticator, store, batches, metrics, clock, gather_from } = parts;
+        let limits = Arc::new(config.limits);
+        let tasks = Tasks::new();
         let (handle, router) = router::new(router::Parts {
             store: store.clone(),
             batches,
@@ -90,6 +121,7 @@ impl Server {
             limits: limits.clone(),
             grace: config.presence_grace,
             spread: u64::try_from(config.reconnect_spread.as_millis()).unwrap_or(u64::MAX),
+            many: gather_from,
         });
         tasks.spawn(router.run(tasks.cut().clone()));
         let services = Arc::new(Services {
@@ -105,8 +137,7 @@ impl Server {
             tasks: tasks.clone(),
         });
         tasks.spawn(sweep(services.clone()));
-        tasks.spawn(http::serve(listener, services));
-        Ok(Self { tasks, router: handle, deadline: config.shutdown_deadline })
+        (Self { tasks, router: handle, deadline: config.shutdown_deadline }, services)
     }
 
     /// Stops: not ready and no new connections first, then the farewells, so that nobody comes in behind
@@ -127,6 +158,7 @@ impl Server {
 async fn sweep(services: Arc<Services>) {
     loop {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(limiter::SWEEP) => services.limiter.sweep(),
             () = services.tasks.stop().cancelled() => return,
         }

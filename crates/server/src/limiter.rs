@@ -3,8 +3,11 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DefaultKeyedStateStore;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
 use switchboard_protocol::{ConversationId, Limits, UserId};
 use tokio::time::Instant;
 
@@ -24,6 +27,21 @@ const HOLD: Duration = Duration::from_secs(1);
 /// each is copied to every member.
 const TYPING: Duration = Duration::from_secs(1);
 
+/// Tokio's time, which tests can pause, since the bucket was made.
+#[derive(Debug, Clone)]
+struct Pausable(Instant);
+
+impl Clock for Pausable {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+type Bucket = RateLimiter<NotKeyed, InMemoryState, Pausable, NoOpMiddleware<Duration>>;
+type Buckets<K> = RateLimiter<K, DefaultKeyedStateStore<K>, Pausable, NoOpMiddleware<Duration>>;
+
 /// A rate a second; 0 is no limit.
 fn quota(rate: u32) -> Option<Quota> {
     let rate = NonZeroU32::new(rate)?;
@@ -33,13 +51,15 @@ fn quota(rate: u32) -> Option<Quota> {
 /// The buckets of one connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimiter {
-    sends: Option<Box<DefaultDirectRateLimiter>>,
-    frames: Option<Box<DefaultDirectRateLimiter>>,
+    sends: Option<Box<Bucket>>,
+    frames: Option<Box<Bucket>>,
 }
 
 impl ConnectionLimiter {
     pub(crate) fn new(limits: &Limits) -> Self {
-        let bucket = |rate| quota(rate).map(|quota| Box::new(RateLimiter::direct(quota)));
+        let clock = Pausable(Instant::now());
+        let bucket =
+            |rate| quota(rate).map(|quota| Box::new(RateLimiter::direct_with_clock(quota, clock.clone())));
         Self { sends: bucket(limits.sends_per_connection), frames: bucket(limits.frames_per_connection) }
     }
 
@@ -54,9 +74,9 @@ impl ConnectionLimiter {
     }
 }
 
-fn check(bucket: Option<&DefaultDirectRateLimiter>) -> Result<(), Refusal> {
+fn check(bucket: Option<&Bucket>) -> Result<(), Refusal> {
     let Some(bucket) = bucket else { return Ok(()) };
-    bucket.check().map_err(|not_until| refusal(not_until.wait_time_from(DefaultClock::default().now())))
+    bucket.check().map_err(|not_until| refusal(not_until.wait_time_from(bucket.clock().now())))
 }
 
 /// Too fast; again after `wait`, rounded up: whoever obeys is not refused again.
@@ -94,18 +114,22 @@ impl Hold {
 /// The buckets of all users.
 #[derive(Debug)]
 pub(crate) struct UserLimiter {
-    sends: Option<DefaultKeyedRateLimiter<UserId>>,
+    sends: Option<Buckets<UserId>>,
     /// Apart from `sends`: whoever types too much can still send.
-    typing: Option<DefaultKeyedRateLimiter<UserId>>,
+    typing: Option<Buckets<UserId>>,
     /// Who has been told to be typing where. It is no rate, and holds for those who have none, too.
-    typists: DefaultKeyedRateLimiter<(UserId, ConversationId)>,
+    typists: Buckets<(UserId, ConversationId)>,
 }
 
 impl UserLimiter {
     pub(crate) fn new(limits: &Limits) -> Self {
-        let buckets = || quota(limits.sends_per_user).map(RateLimiter::keyed);
+        let clock = Pausable(Instant::now());
+        let buckets = || {
+            quota(limits.sends_per_user)
+                .map(|quota| RateLimiter::dashmap_with_clock(quota, clock.clone()))
+        };
         let once = Quota::with_period(TYPING).unwrap_or(Quota::per_second(NonZeroU32::MIN));
-        Self { sends: buckets(), typing: buckets(), typists: RateLimiter::keyed(once) }
+        Self { sends: buckets(), typing: buckets(), typists: RateLimiter::dashmap_with_clock(once, clock.clone()) }
     }
 
     /// Counts a command of `user`'s that stores, over whichever door.
@@ -134,11 +158,11 @@ impl UserLimiter {
     }
 }
 
-fn check_user(buckets: Option<&DefaultKeyedRateLimiter<UserId>>, user: &UserId) -> Result<(), Refusal> {
+fn check_user(buckets: Option<&Buckets<UserId>>, user: &UserId) -> Result<(), Refusal> {
     let Some(buckets) = buckets else { return Ok(()) };
     buckets
         .check_key(user)
-        .map_err(|not_until| refusal(not_until.wait_time_from(DefaultClock::default().now())))
+        .map_err(|not_until| refusal(not_until.wait_time_from(buckets.clock().now())))
 }
 
 #[cfg(test)]

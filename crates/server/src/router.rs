@@ -27,8 +27,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::attach::{Parked, Recent};
-pub(crate) use self::gather::Gathered;
 use self::gather::Gathering;
+pub(crate) use self::gather::{Gathered, MANY};
 use self::registry::Registry;
 use crate::clock::Clock;
 use crate::frame;
@@ -183,6 +183,8 @@ pub(crate) struct Parts {
     pub(crate) grace: std::time::Duration,
     /// The window, in milliseconds, over which clients are told to come back.
     pub(crate) spread: u64,
+    /// Users of a conversation who are here, from which on its events gather.
+    pub(crate) many: usize,
 }
 
 /// Makes a router and the way to it.
@@ -192,7 +194,7 @@ pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
         inputs,
         registry: Registry::default(),
         recent: Recent::default(),
-        gathering: Gathering::default(),
+        gathering: Gathering::new(parts.many),
         parked: Vec::new(),
         published: 0,
         presence: Presence::new(parts.grace),
@@ -233,7 +235,13 @@ impl Router {
     pub(crate) async fn run(mut self, cut: CancellationToken) {
         let mut inputs = Vec::with_capacity(TURN);
         loop {
+            // In this order, so that the same causes have the same effects: docs/decisions/0034-simulation.md. None waits
+            // for long: what is due is rare, and a batch takes what was asked before it along.
             tokio::select! {
+                biased;
+                () = cut.cancelled() => break,
+                () = self.gathering.ended() => self.release(),
+                user = self.presence.expired() => self.depart(user),
                 Some(batch) = self.batches.recv() => {
                     self.catch_up(&mut inputs);
                     self.publish(batch);
@@ -244,9 +252,6 @@ impl Router {
                     }
                     inputs.drain(..).for_each(|input| self.handle(input));
                 }
-                () = self.gathering.ended() => self.release(),
-                user = self.presence.expired() => self.depart(user),
-                () = cut.cancelled() => break,
             }
         }
         if !cut.is_cancelled() {
@@ -259,6 +264,7 @@ impl Router {
         // The writer ends with the last owner of the store, after the last write.
         drop(store);
         tokio::select! {
+            biased;
             () = async { while batches.recv().await.is_some() {} } => {}
             () = async { cut.cancelled().await; tokio::time::sleep(CLOSING).await } => {}
         }

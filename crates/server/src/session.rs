@@ -16,7 +16,7 @@ use switchboard_protocol::CloseCode;
 use self::hello::Admitted;
 use self::live::Live;
 use self::outbox::Outbox;
-use self::socket::{End, Socket};
+use self::socket::{End, Socket, Stream};
 use crate::frame;
 use crate::services::Services;
 
@@ -30,7 +30,7 @@ const FLUSH: Duration = Duration::from_secs(2);
 ///
 /// A task is as large as its largest moment, for as long as it lives, and a connection idles for hours: so the moments
 /// before and after are on the heap while they last.
-pub(crate) async fn run(services: Arc<Services>, mut socket: Socket) {
+pub(crate) async fn run<S: Stream>(services: Arc<Services>, mut socket: Socket<S>) {
     let outbox = Arc::new(Outbox::new(services.limits.queue as usize, services.metrics.clone()));
     let end = match Box::pin(hello::greet(&services, &mut socket, &outbox)).await {
         Ok(admitted) => serve(&services, &mut socket, &outbox, admitted).await,
@@ -40,9 +40,9 @@ pub(crate) async fn run(services: Arc<Services>, mut socket: Socket) {
 }
 
 /// From entering the router to leaving it.
-async fn serve(
+async fn serve<S: Stream>(
     services: &Arc<Services>,
-    socket: &mut Socket,
+    socket: &mut Socket<S>,
     outbox: &Arc<Outbox>,
     admitted: Admitted,
 ) -> End {
@@ -60,7 +60,7 @@ async fn serve(
 }
 
 /// Writes what is left, then closes as RFC 6455 section 7.1 says.
-async fn finish(services: &Services, mut socket: Socket, outbox: &Outbox, end: End) {
+async fn finish<S: Stream>(services: &Services, mut socket: Socket<S>, outbox: &Outbox, end: End) {
     let code = match end {
         End::Gone => return,
         End::Closed => CloseCode::Normal,

@@ -63,7 +63,7 @@ pub(super) async fn upgrade(
 }
 
 /// The bare connection, once the handshake's answer is written; `None` if the client has gone.
-async fn take_over(upgrade: OnUpgrade) -> Option<Socket> {
+async fn take_over(upgrade: OnUpgrade) -> Option<Socket<TcpStream>> {
     let upgraded = upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<Patient<TcpStream>>>().ok()?;
     Some(Socket::new(parts.io.into_inner().into_inner(), parts.read_buf.into()))

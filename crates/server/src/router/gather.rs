@@ -18,7 +18,7 @@ use crate::store::ConversationKey;
 
 /// Users of a conversation who are here, from which on its events gather. Below, all writes together take less time
 /// than the next commit.
-const MANY: usize = 32;
+pub(crate) const MANY: usize = 32;
 
 /// How long an event waits for others at most: less than writing to a thousand connections takes.
 const MOMENT: Duration = Duration::from_millis(5);
@@ -35,13 +35,19 @@ pub(crate) struct Gathered {
 }
 
 /// What waits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Gathering {
     events: FxHashMap<ConversationKey, Vec<Gathered>>,
     since: Option<Instant>,
+    many: usize,
 }
 
 impl Gathering {
+    /// Nothing waits; conversations gather from `many` users on.
+    pub(super) fn new(many: usize) -> Self {
+        Self { events: FxHashMap::default(), since: None, many }
+    }
+
     /// Until when what waits may wait; never, if nothing does.
     pub(super) async fn ended(&self) {
         match self.since {
@@ -61,7 +67,7 @@ impl Router {
     pub(super) fn gather(&mut self, conversation: ConversationKey, event: Gathered) {
         if let Some(events) = self.gathering.events.get_mut(&conversation) {
             events.push(event);
-        } else if self.registry.online(conversation) < MANY {
+        } else if self.registry.online(conversation) < self.gathering.many {
             self.deliver(conversation, &[event]);
         } else {
             self.gathering.since.get_or_insert(event.stored);

@@ -14,7 +14,7 @@ use switchboard_protocol::{
 use tokio::sync::oneshot;
 
 use super::outbox::Outbox;
-use super::socket::{End, Flow, Socket};
+use super::socket::{End, Flow, Socket, Stream};
 use crate::auth::{AuthError, Identity};
 use crate::frame::{self, Bounds, Message};
 use crate::metrics::Drop;
@@ -42,13 +42,14 @@ pub(super) struct Attached {
 }
 
 /// Waits for `hello`, checks who says it, and enters the router.
-pub(super) async fn greet(
+pub(super) async fn greet<S: Stream>(
     services: &Services,
-    socket: &mut Socket,
+    socket: &mut Socket<S>,
     outbox: &Arc<Outbox>,
 ) -> Result<Admitted, End> {
     let wait = Duration::from_millis(services.limits.hello_timeout.into());
     let heard = tokio::select! {
+        biased;
         heard = tokio::time::timeout(wait, first_frame(services, socket, outbox)) => heard,
         () = services.tasks.stop().cancelled() => return Err(End::Close(CloseCode::Restart)),
     };
@@ -93,7 +94,11 @@ fn refuse(
 type Heard = Result<Frame, Rejected>;
 
 /// Reads the first text frame. Pings are answered, nothing else is done for a stranger.
-async fn first_frame(services: &Services, socket: &mut Socket, outbox: &Outbox) -> Result<Heard, End> {
+async fn first_frame<S: Stream>(
+    services: &Services,
+    socket: &mut Socket<S>,
+    outbox: &Outbox,
+) -> Result<Heard, End> {
     let bounds = Bounds { bytes: services.limits.hello_frame as usize, fragments: services.limits.fragments };
     let mut heard = None;
     poll_fn(|cx| {

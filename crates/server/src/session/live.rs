@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 use super::command::Pending;
 use super::hello::Attached;
 use super::outbox::{Outbox, State};
-use super::socket::{End, Flow, Socket};
+use super::socket::{End, Flow, Socket, Stream};
 use crate::frame::{self, Bounds};
 use crate::limiter::{ConnectionLimiter, Hold};
 use crate::metrics::Drop;
@@ -112,11 +112,11 @@ impl Live {
         }
     }
 
-    pub(super) async fn run(mut self, socket: &mut Socket) -> End {
+    pub(super) async fn run<S: Stream>(mut self, socket: &mut Socket<S>) -> End {
         poll_fn(|cx| self.poll(cx, socket)).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Poll<End> {
+    fn poll<S: Stream>(&mut self, cx: &mut Context<'_>, socket: &mut Socket<S>) -> Poll<End> {
         for _ in 0..ROUNDS {
             match self.round(cx, socket) {
                 Ok(Poll::Ready(())) => {}
@@ -137,7 +137,7 @@ impl Live {
     }
 
     /// Does what can be done now; pending if that was nothing.
-    fn round(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Result<Poll<()>, End> {
+    fn round<S: Stream>(&mut self, cx: &mut Context<'_>, socket: &mut Socket<S>) -> Result<Poll<()>, End> {
         let mut idle = self.poll_pending(cx).is_pending();
         let state = self.outbox.watch(cx.waker());
         if self.closing.is_none() {
@@ -187,7 +187,11 @@ impl Live {
             && state.bytes <= limits.queue as usize
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Result<Poll<()>, End> {
+    fn poll_read<S: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut Socket<S>,
+    ) -> Result<Poll<()>, End> {
         let limits = &self.services.limits;
         let bounds = Bounds { bytes: limits.frame as usize, fragments: limits.fragments };
         let read = socket.poll_read(cx, bounds, &mut |message| {

@@ -6,8 +6,7 @@ use std::io::{ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead as _, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::Instant;
 
 use super::outbox::{Outbox, Queued};
@@ -52,10 +51,15 @@ pub(crate) enum Flow {
     Pause,
 }
 
+/// What carries a connection: TCP, or what a simulation has in its place.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
 /// A WebSocket connection's two directions.
 #[derive(Debug)]
-pub(crate) struct Socket {
-    stream: TcpStream,
+pub(crate) struct Socket<S> {
+    stream: S,
     decoder: Decoder,
     /// Read, but not decoded: the start of a frame, or what came while reading was paused.
     unread: Vec<u8>,
@@ -66,9 +70,9 @@ pub(crate) struct Socket {
     sent: u64,
 }
 
-impl Socket {
+impl<S: Stream> Socket<S> {
     /// A connection whose handshake is done; `unread` came with it.
-    pub(crate) fn new(stream: TcpStream, unread: Vec<u8>) -> Self {
+    pub(crate) fn new(stream: S, unread: Vec<u8>) -> Self {
         Self { stream, decoder: Decoder::default(), unread, writing: VecDeque::new(), offset: 0, sent: 0 }
     }
 
@@ -103,7 +107,7 @@ impl Socket {
         hear: &mut dyn FnMut(Message<'_>) -> Result<Flow, End>,
     ) -> Poll<Result<(), End>> {
         SCRATCH.with_borrow_mut(|scratch| {
-            // What does not fill the buffer was all that there is: unlike `try_read`, this does not ask again.
+            // What does not fill the buffer was all that there is: TCP does not ask again.
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).map_err(|_| End::Gone)?;
             let read = buffer.filled_mut();
@@ -160,38 +164,35 @@ impl Socket {
                     return Poll::Ready(Ok(()));
                 }
             }
-            match self.stream.poll_write_ready(cx) {
-                Poll::Ready(Ok(())) => {}
+            match self.poll_hand_over(cx) {
+                Poll::Ready(Ok(count)) => {
+                    written += count;
+                    if let Some(stored) = self.written(count) {
+                        metrics.delivery(Instant::now() - stored);
+                    }
+                }
+                Poll::Ready(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Gone)),
                 Poll::Pending => {
                     outbox.written(written);
                     return Poll::Pending;
                 }
             }
-            match self.try_write() {
-                Ok(count) => {
-                    written += count;
-                    if let Some(stored) = self.written(count) {
-                        metrics.delivery(Instant::now() - stored);
-                    }
-                }
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                Err(_) => return Poll::Ready(Err(End::Gone)),
-            }
         }
     }
 
     /// Hands frames to the system, in one call.
-    fn try_write(&self) -> std::io::Result<usize> {
+    fn poll_hand_over(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        let stream = Pin::new(&mut self.stream);
         match (self.writing.front(), self.writing.len()) {
             // `send` is a tenth cheaper than a `writev` of one.
-            (Some(only), 1) => self.stream.try_write(&only.frame[self.offset..]),
+            (Some(only), 1) => stream.poll_write(cx, &only.frame[self.offset..]),
             (_, waiting) => {
                 let mut slices = [IoSlice::new(&[]); SLICES];
                 for (n, (slice, queued)) in slices.iter_mut().zip(&self.writing).enumerate() {
                     *slice = IoSlice::new(&queued.frame[if n == 0 { self.offset } else { 0 }..]);
                 }
-                self.stream.try_write_vectored(&slices[..waiting.min(SLICES)])
+                stream.poll_write_vectored(cx, &slices[..waiting.min(SLICES)])
             }
         }
     }
@@ -220,18 +221,10 @@ impl Socket {
     /// Ends the server's direction and waits for the client to end its own: closing at once would make
     /// the system discard what is still on its way to the client (RFC 9293 section 3.6.1).
     pub(crate) async fn linger(mut self) {
-        use tokio::io::AsyncWriteExt as _;
         if self.stream.shutdown().await.is_err() {
             return;
         }
         let mut discard = [0; 1024];
-        while self.stream.readable().await.is_ok() {
-            match self.stream.try_read(&mut discard) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
-        }
+        while self.stream.read(&mut discard).await.is_ok_and(|read| read > 0) {}
     }
 }

@@ -1,6 +1,7 @@
 //! The log in an embedded SQLite database: one writer thread with group commit, reader threads beside
 //! it, write-ahead log, `synchronous=FULL`.
 
+pub mod memory;
 mod query;
 mod readers;
 pub(super) mod rows;
@@ -288,12 +289,7 @@ impl Store for SqliteStore {
 
     fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
         let user = user.clone();
-        self.readers.read(Who::User(user.clone()), move |reader| match query {
-            Query::Sync(c) => reader.sync(&user, &c),
-            Query::History(c) => reader.history(&user, &c),
-            Query::Conversations(c) => reader.conversations(&user, &c),
-            Query::Members(c) => reader.members(&user, &c),
-        })
+        self.readers.read(Who::User(user.clone()), move |reader| reader.answer(&user, &query))
     }
 
     fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {

@@ -7,17 +7,22 @@ mod pages;
 mod people;
 mod writes;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
 use switchboard::clock::Clock;
 use switchboard::metrics::Metrics;
 use switchboard::refusal::Refusal;
 use switchboard::router::Origin;
+use switchboard::store::sqlite::memory::{Disk, Fate, MemoryStore, Pace};
 use switchboard::store::sqlite::{Settings, SqliteStore};
 use switchboard::store::{
-    Batch, Change, Committed, CommittedEvent, Query, Request, Seen, SharedStore, Snapshot, Submission,
+    Batch, Change, Committed, CommittedEvent, Outcome, Query, Request, Seen, SharedStore, Snapshot,
+    Submission,
 };
 use switchboard_protocol::reply::{Message, OkBody, Summary};
 use switchboard_protocol::{ErrorCode, Event, Limits, Seq};
@@ -49,6 +54,35 @@ fn sqlite(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Recei
     let (store, batches) =
         SqliteStore::open(Settings { data: data.to_owned(), limits, strangers, clock, metrics })?;
     Ok((Arc::new(store), batches))
+}
+
+/// A database in memory for each directory: it is there again when the directory is opened again.
+fn memory(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
+    static DISKS: Mutex<BTreeMap<PathBuf, Disk>> = Mutex::new(BTreeMap::new());
+    let Rules { limits, strangers, clock } = rules;
+    let metrics = Arc::new(Metrics::new());
+    let disk = match DISKS.lock().expect("no test panics with it").entry(data.to_owned()) {
+        Entry::Occupied(disk) => disk.get().clone(),
+        Entry::Vacant(place) => place.insert(Disk::new()?).clone(),
+    };
+    let settings = Settings { data: data.to_owned(), limits, strangers, clock, metrics };
+    let (store, batches) = MemoryStore::open(&disk, &settings, Arc::new(AtOnce))?;
+    Ok((Arc::new(store), batches))
+}
+
+/// A pace without pauses and failures.
+struct AtOnce;
+
+impl Pace for AtOnce {
+    fn pause(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn fate(&self) -> Fate {
+        Fate::Kept
+    }
+
+    fn kept(&self, _: &[Outcome]) {}
 }
 
 /// Every contract as a test of one store.
@@ -99,6 +133,7 @@ macro_rules! holds_for {
 }
 
 holds_for!(sqlite);
+holds_for!(memory);
 
 /// How a store is opened.
 mod opening {

@@ -18,7 +18,7 @@ use super::rows::{conversation_id, find_conversation, find_member, membership, s
 use crate::access::{self, Conversation, Membership};
 use crate::refusal::Refusal;
 use crate::store::change::Failed;
-use crate::store::{ConversationKey, Joined, LogEvent, Seen, Snapshot, UserKey};
+use crate::store::{ConversationKey, Joined, LogEvent, Query, Seen, Snapshot, UserKey};
 
 /// A page of events is bounded by this share of a connection's queue, so that what a reader is behind
 /// by never takes more memory than the queue may.
@@ -66,8 +66,18 @@ impl Reader<'_> {
         Ok(View { conversation, membership })
     }
 
+    /// The answer to a command that reads.
+    pub(super) fn answer(&self, user: &UserId, query: &Query) -> Page {
+        match query {
+            Query::Sync(c) => self.sync(user, c),
+            Query::History(c) => self.history(user, c),
+            Query::Conversations(c) => self.conversations(user, c),
+            Query::Members(c) => self.members(user, c),
+        }
+    }
+
     /// `sync`.
-    pub(super) fn sync(&self, user: &UserId, command: &Sync) -> Page {
+    fn sync(&self, user: &UserId, command: &Sync) -> Page {
         let View { conversation, membership } = self.view(user, &command.conversation.resolve(user))?;
         let head = access::check_visible(conversation.head, membership.as_ref())?;
         if command.after > head {
@@ -108,7 +118,7 @@ impl Reader<'_> {
     }
 
     /// `conversations`.
-    pub(super) fn conversations(&self, user: &UserId, command: &Conversations) -> Page {
+    fn conversations(&self, user: &UserId, command: &Conversations) -> Page {
         let Some(key) = self.user(user)? else {
             return Ok(OkBody::Conversations { conversations: Vec::new(), more: false });
         };

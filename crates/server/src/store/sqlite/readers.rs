@@ -95,6 +95,11 @@ fn in_transaction<T>(
     let answer = ReadTransaction::begin(db)
         .map_err(Failed::from)
         .and_then(|_transaction| read(&Reader { db, limits, state }));
+    told(answer)
+}
+
+/// What whoever asked is told.
+pub(super) fn told<T>(answer: Result<T, Failed>) -> Result<T, Refusal> {
     answer.map_err(|failed| match failed {
         Failed::Refused(refusal) => refusal,
         Failed::Store(error) => {

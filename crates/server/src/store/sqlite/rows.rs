@@ -59,6 +59,21 @@ impl Rows {
         }
     }
 
+    /// The database, for whoever reads between two transactions.
+    pub(super) fn database(&self) -> &Connection {
+        &self.db
+    }
+
+    /// Whether the database refuses whatever would change it, and whether it refuses commits.
+    pub(super) fn sabotage(&self, changes: bool, commits: bool) {
+        let _ = self.db.pragma_update(None, "query_only", changes);
+        let _ = self.db.commit_hook(commits.then_some(|| true));
+    }
+
+    pub(super) fn into_database(self) -> Connection {
+        self.db
+    }
+
     pub(super) fn begin(&mut self) -> Result<()> {
         if self.conversations.len() > KEPT || self.members.len() > KEPT || self.users.len() > KEPT {
             self.forget();

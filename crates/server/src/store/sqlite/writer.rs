@@ -13,15 +13,17 @@ use tokio::time::Instant;
 use super::readers::Closed;
 use super::rows::Rows;
 use super::{CHECKPOINT, QUIET, Settings, State};
+use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::store::change::{self, Failed, Rules};
 use crate::store::{Batch, Committed, Outcome, Submission};
 
 /// Writes that may wait. At 20,000 a second that is under a second of work. Beyond: given back.
-const WAITING: usize = 16_384;
+pub(super) const WAITING: usize = 16_384;
 
 /// Most writes a transaction. Larger batches commit no more a second, and make the first one wait.
-const BATCH: usize = 1_024;
+pub(super) const BATCH: usize = 1_024;
 
 /// How soon the write-ahead log is tried again that something was in the way of.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -41,30 +43,33 @@ pub(super) struct Parts {
 /// of batches is told the end when the database is closed.
 pub(super) fn start(parts: Parts) -> std::io::Result<Sender<Submission>> {
     let (sender, queue) = crossbeam_channel::bounded(WAITING);
-    let rules = Rules { limits: parts.settings.limits.clone(), strangers: parts.settings.strangers };
-    let writer = Writer {
-        parts,
-        rules,
-        queue,
-        number: 0,
-        erased: false,
-        troubled: false,
-        stuck: None,
-        scrubbed: None,
-    };
+    let Parts { rows, settings, batches, state, readers, lock } = parts;
+    let committer = Committer::new(rows, &settings, state);
+    let writer = Writer { committer, queue, batches, readers, lock, number: 0 };
     std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
-        let _told = Told(writer.parts.state.clone());
+        let _told = Told(writer.committer.state.clone());
         writer.run();
     })?;
     Ok(sender)
 }
 
 struct Writer {
-    parts: Parts,
-    rules: Rules,
+    committer: Committer,
     queue: Receiver<Submission>,
+    batches: mpsc::Sender<Batch>,
+    readers: Closed,
+    lock: File,
     /// Of the batch in work.
     number: u64,
+}
+
+/// Makes batches durable.
+pub(super) struct Committer {
+    pub(super) rows: Rows,
+    rules: Rules,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    state: Arc<State>,
     /// Content was erased whose bytes are still in the write-ahead log.
     erased: bool,
     /// The last batch failed; it was told once.
@@ -105,20 +110,19 @@ impl Trouble {
 
 impl Writer {
     fn run(mut self) {
-        self.parts.rows.watch_log();
+        self.committer.rows.watch_log();
         while let Some(first) = self.next() {
             let mut batch = vec![first];
             batch.extend(self.queue.try_iter().take(BATCH - 1));
             // Each that is given back puts what its connection made behind it out of turn.
-            let late: Vec<_> =
-                batch.extract_if(.., |one| one.origin.is_out_of_turn()).map(give_back).collect();
+            let late = take_late(&mut batch);
             let told = (late.is_empty() || self.tell(|_| late))
-                && (batch.is_empty() || self.tell(|writer| writer.write(batch)));
+                && (batch.is_empty() || self.tell(|writer| writer.committer.write(batch)));
             if !told {
                 break;
             }
             // Who wrote has the answer by now.
-            self.checkpoint();
+            self.committer.checkpoint();
             self.scrub();
         }
         self.end();
@@ -129,18 +133,18 @@ impl Writer {
         // What comes now is given back.
         self.queue = crossbeam_channel::never();
         // Connections that only read cannot empty the write-ahead log, so the writer's is closed last.
-        let _ = self.parts.readers.recv();
-        if !self.has_failed() {
-            match self.parts.rows.truncate_wal() {
+        let _ = self.readers.recv();
+        if !self.committer.has_failed() {
+            match self.committer.rows.truncate_wal() {
                 Ok(true) => {}
                 Ok(false) => tracing::warn!(
                     "another program reads the database, so switchboard.db-wal stays: it is part of the data"
                 ),
-                Err(error) => self.note(&Trouble::Checkpoint(error)),
+                Err(error) => self.committer.note(&Trouble::Checkpoint(error)),
             }
         }
-        let Parts { rows, lock, batches, .. } = self.parts;
-        drop(rows);
+        let Self { committer, lock, batches, .. } = self;
+        drop(committer);
         drop(lock);
         drop(batches);
     }
@@ -149,22 +153,22 @@ impl Writer {
     fn tell(&mut self, outcomes: impl FnOnce(&mut Self) -> Vec<Outcome>) -> bool {
         self.number += 1;
         // Before the commit: whatever a reader sees of this batch, it sees this number too.
-        self.parts.state.mark.store(self.number, Ordering::SeqCst);
+        self.committer.state.mark.store(self.number, Ordering::SeqCst);
         let outcomes = outcomes(self);
         let batch = Batch { number: self.number, outcomes, more: !self.queue.is_empty() };
-        self.parts.batches.blocking_send(batch).is_ok()
+        self.batches.blocking_send(batch).is_ok()
     }
 
     /// Waits for a write, and tidies up if that takes long; `None` when there will be no more.
     fn next(&mut self) -> Option<Submission> {
         let (idle, mut shrunk) = (Instant::now(), false);
-        while self.erased || !shrunk {
-            match self.queue.recv_timeout(if self.erased { AGAIN } else { QUIET }) {
+        while self.committer.erased || !shrunk {
+            match self.queue.recv_timeout(if self.committer.erased { AGAIN } else { QUIET }) {
                 Ok(submission) => return Some(submission),
                 Err(RecvTimeoutError::Timeout) => {
                     self.scrub();
                     if !shrunk && idle.elapsed() >= QUIET {
-                        self.parts.rows.shrink();
+                        self.committer.rows.shrink();
                         shrunk = true;
                     }
                 }
@@ -174,7 +178,23 @@ impl Writer {
         self.queue.recv().ok()
     }
 
-    fn write(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
+    /// Empties the write-ahead log of erased content, in a quiet moment.
+    fn scrub(&mut self) {
+        if self.queue.is_empty() {
+            self.committer.scrub();
+        }
+    }
+}
+
+impl Committer {
+    pub(super) fn new(rows: Rows, settings: &Settings, state: Arc<State>) -> Self {
+        let rules = Rules { limits: settings.limits.clone(), strangers: settings.strangers };
+        let (clock, metrics) = (settings.clock.clone(), settings.metrics.clone());
+        Self { rows, rules, clock, metrics, state, erased: false, troubled: false, stuck: None, scrubbed: None }
+    }
+
+    /// Writes a batch in one transaction, or what of it can be.
+    pub(super) fn write(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
         let started = Instant::now();
         let outcomes = match self.transact(&batch) {
             Ok(results) => {
@@ -189,7 +209,7 @@ impl Writer {
             }
             Err(trouble) => self.refuse(batch, &trouble),
         };
-        self.parts.settings.metrics.commit(started.elapsed(), outcomes.len());
+        self.metrics.commit(started.elapsed(), outcomes.len());
         outcomes
     }
 
@@ -217,9 +237,9 @@ impl Writer {
     fn note(&mut self, trouble: &Trouble) {
         let error = trouble.error();
         if is_failed_sync(error) {
-            self.parts.state.failed.store(true, Ordering::Release);
+            self.state.failed.store(true, Ordering::Release);
             // A restart reads it from its beginning.
-            self.parts.rows.leave_log();
+            self.rows.leave_log();
             self.troubled = true;
             tracing::error!(%error, "the disk did not keep what was written; nothing more is written until a restart");
         } else if let Trouble::Checkpoint(error) = trouble {
@@ -235,8 +255,8 @@ impl Writer {
             let code = ffi::Error::new(ffi::SQLITE_READONLY);
             return Err(Trouble::Commit(rusqlite::Error::SqliteFailure(code, None)));
         }
-        let now = self.parts.settings.clock.now();
-        let rows = &mut self.parts.rows;
+        let now = self.clock.now();
+        let rows = &mut self.rows;
         let written = rows.begin().map_err(Trouble::Commit).and_then(|()| {
             let mut results = Vec::with_capacity(batch.len());
             for one in batch {
@@ -259,21 +279,21 @@ impl Writer {
 
     /// Moves the write-ahead log into the database when it has become long.
     fn checkpoint(&mut self) {
-        let long = self.parts.rows.take_logged() >= CHECKPOINT;
+        let long = self.rows.take_logged() >= CHECKPOINT;
         if long
             && !self.has_failed()
             && !is_recent(self.stuck)
-            && let Err(error) = self.parts.rows.checkpoint()
+            && let Err(error) = self.rows.checkpoint()
         {
             self.note(&Trouble::Checkpoint(error));
         }
     }
 
-    /// Empties the write-ahead log of erased content, in a quiet moment. A backup may be in the way for long.
+    /// Empties the write-ahead log, if there is erased content in it. A backup may be in the way for long.
     fn scrub(&mut self) {
-        if self.erased && self.queue.is_empty() && !self.has_failed() && !is_recent(self.scrubbed) {
+        if self.erased && !self.has_failed() && !is_recent(self.scrubbed) {
             self.scrubbed = Some(Instant::now());
-            match self.parts.rows.truncate_wal() {
+            match self.rows.truncate_wal() {
                 Ok(done) => self.erased = !done,
                 Err(error) => self.note(&Trouble::Checkpoint(error)),
             }
@@ -282,8 +302,13 @@ impl Writer {
 
     /// Whether an fsync has failed.
     fn has_failed(&self) -> bool {
-        self.parts.state.failed.load(Ordering::Acquire)
+        self.state.failed.load(Ordering::Acquire)
     }
+}
+
+/// Takes out and gives back what was made before its connection knew that something was given back.
+pub(super) fn take_late(batch: &mut Vec<Submission>) -> Vec<Outcome> {
+    batch.extract_if(.., |one| one.origin.is_out_of_turn()).map(give_back).collect()
 }
 
 /// What could not be stored; and what its connection has made behind it must not be stored before it.

@@ -1,0 +1,301 @@
+//! The store of a simulation: the same statements on a database in memory, by tasks in place of threads, at a pace that
+//! somebody else sets. A write and a read are what they are in the real one; when they happen is up to [`Pace`].
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite_migration::Migrations;
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::query::Reader;
+use super::rows::Rows;
+use super::writer::{self, BATCH, Committer, WAITING};
+use super::{BATCHES, MIGRATIONS, Settings, State, readers};
+use crate::refusal::Refusal;
+use crate::store::change::Failed;
+use crate::store::{
+    Acquaintance, Answer, Batch, ConversationKey, LogEvent, Outcome, Query, Snapshot, Standing, Store,
+    Submission, UserKey,
+};
+
+/// What the disk does to a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is kept.
+    Kept,
+    /// Its first row cannot be written.
+    Refused,
+    /// All of it can be written, but not committed.
+    Undone,
+    /// The fsync fails: it is not kept, and nothing more is written.
+    Lost,
+}
+
+/// Sets the pace of a store, and is told what it keeps.
+pub trait Pace: Send + Sync + 'static {
+    /// How long the next thing takes: each write and each read asks before it happens, and before it is told.
+    fn pause(&self) -> Duration;
+
+    /// What becomes of the next batch.
+    fn fate(&self) -> Fate;
+
+    /// A batch was kept, and nobody else knows yet.
+    fn kept(&self, outcomes: &[Outcome]);
+}
+
+/// A database in memory. It outlives the stores that are opened on it, as a disk does.
+#[derive(Clone)]
+pub struct Disk(Arc<Mutex<Option<Connection>>>);
+
+impl Disk {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// SQLite does not work.
+    pub fn new() -> anyhow::Result<Self> {
+        let mut db = Connection::open_in_memory()?;
+        Migrations::from_slice(MIGRATIONS).to_latest(&mut db)?;
+        db.set_prepared_statement_cache_capacity(64);
+        Ok(Self(Arc::new(Mutex::new(Some(db)))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Disk")
+    }
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct MemoryStore {
+    queue: mpsc::Sender<Submission>,
+    database: Database,
+    reads: TaskTracker,
+    pulled: CancellationToken,
+}
+
+/// The way to end a store as the death of its process does.
+#[derive(Debug)]
+pub struct Plug {
+    pulled: CancellationToken,
+    database: Database,
+}
+
+impl Plug {
+    /// What is not committed is lost, what is committed stays, and nobody is told anything more.
+    pub fn pull(&self) {
+        self.pulled.cancel();
+        self.database.close();
+    }
+}
+
+/// What writes and reads share.
+#[derive(Clone)]
+struct Database {
+    /// Gone once the plug is pulled.
+    committer: Arc<Mutex<Option<Committer>>>,
+    disk: Disk,
+    limits: Arc<Limits>,
+    state: Arc<State>,
+    pace: Arc<dyn Pace>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Database")
+    }
+}
+
+impl Database {
+    fn lock(&self) -> MutexGuard<'_, Option<Committer>> {
+        self.committer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the disk back.
+    fn close(&self) {
+        if let Some(committer) = self.lock().take() {
+            *self.disk.lock() = Some(committer.rows.into_database());
+        }
+    }
+
+    async fn pause(&self) {
+        let pause = self.pace.pause();
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn write(&self, batch: Vec<Submission>) -> Option<Vec<Outcome>> {
+        let mut committer = self.lock();
+        let committer = committer.as_mut()?;
+        let fate = self.pace.fate();
+        if fate == Fate::Lost {
+            self.state.failed.store(true, Ordering::Release);
+        }
+        if fate != Fate::Kept {
+            committer.rows.sabotage(fate == Fate::Refused, fate == Fate::Undone);
+        }
+        let outcomes = committer.write(batch);
+        if fate != Fate::Kept {
+            committer.rows.sabotage(false, false);
+        }
+        self.pace.kept(&outcomes);
+        Some(outcomes)
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Reader<'_>) -> Result<T, Failed>) -> Result<T, Refusal> {
+        let committer = self.lock();
+        let committer = committer.as_ref().ok_or_else(Refusal::unavailable)?;
+        // Nobody writes meanwhile, so this needs no transaction.
+        let reader = Reader { db: committer.rows.database(), limits: &self.limits, state: &self.state };
+        readers::told(read(&reader))
+    }
+}
+
+impl MemoryStore {
+    /// Opens a disk that nobody else has open. Ends as the real store does, when it and the receiver are dropped.
+    ///
+    /// # Errors
+    /// Another store is open on the disk.
+    pub fn open(
+        disk: &Disk,
+        settings: &Settings,
+        pace: Arc<dyn Pace>,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
+        let db = disk.lock().take().ok_or_else(|| anyhow::anyhow!("another store uses this disk"))?;
+        let state = Arc::new(State::default());
+        let committer = Committer::new(Rows::new(db), settings, state.clone());
+        let database = Database {
+            committer: Arc::new(Mutex::new(Some(committer))),
+            disk: disk.clone(),
+            limits: Arc::new(settings.limits.clone()),
+            state,
+            pace,
+        };
+        let (queue, submissions) = mpsc::channel(WAITING);
+        let (batches, outcomes) = mpsc::channel(BATCHES);
+        let (tasks, pulled) = (TaskTracker::new(), CancellationToken::new());
+        let write = write(database.clone(), submissions, batches);
+        let end = pulled.clone();
+        tasks.spawn(async move {
+            let _ = end.run_until_cancelled(write).await;
+        });
+        Ok((Self { queue, database, reads: tasks, pulled }, outcomes))
+    }
+
+    /// What ends the store at once.
+    pub fn plug(&self) -> Plug {
+        Plug { pulled: self.pulled.clone(), database: self.database.clone() }
+    }
+
+    fn spawn_read<T, F>(&self, read: F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Reader<'_>) -> Result<T, Failed> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let database = self.database.clone();
+        let end = self.pulled.clone();
+        self.reads.spawn(async move {
+            let told = async {
+                database.pause().await;
+                let read = database.read(read);
+                database.pause().await;
+                // Whoever asked may be gone by now.
+                let _ = reply.send(read);
+            };
+            let _ = end.run_until_cancelled(told).await;
+        });
+        Box::pin(async move { answer.await.unwrap_or_else(|_| Err(Refusal::unavailable())) })
+    }
+}
+
+/// The writer: what comes while one batch is made durable is the next one.
+async fn write(database: Database, mut queue: mpsc::Receiver<Submission>, batches: mpsc::Sender<Batch>) {
+    let mut number = 0;
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, BATCH).await > 0 {
+        let late = writer::take_late(&mut batch);
+        if !late.is_empty() {
+            number += 1;
+            database.state.mark.store(number, Ordering::SeqCst);
+            if batches.send(Batch { number, outcomes: late, more: true }).await.is_err() {
+                break;
+            }
+        }
+        if batch.is_empty() {
+            continue;
+        }
+        number += 1;
+        database.state.mark.store(number, Ordering::SeqCst);
+        database.pause().await;
+        let Some(outcomes) = database.write(std::mem::take(&mut batch)) else { return };
+        database.pause().await;
+        let more = !queue.is_empty();
+        if batches.send(Batch { number, outcomes, more }).await.is_err() {
+            break;
+        }
+    }
+    database.close();
+}
+
+impl Store for MemoryStore {
+    fn submit(&self, submission: Submission) -> Result<(), Box<Submission>> {
+        self.queue.try_send(submission).map_err(|error| Box::new(error.into_inner()))
+    }
+
+    fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
+        let user = user.clone();
+        self.spawn_read(move |reader| reader.answer(&user, &query))
+    }
+
+    fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
+        let user = user.clone();
+        self.spawn_read(move |reader| reader.attach(&user, &named))
+    }
+
+    fn replay(
+        &self,
+        user: UserKey,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Answer<Vec<LogEvent>> {
+        self.spawn_read(move |reader| reader.replay(user, conversation, after, upto))
+    }
+
+    fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
+        let user = user.clone();
+        self.spawn_read(move |reader| reader.standing(&user, &conversation))
+    }
+
+    fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
+        let user = user.clone();
+        self.spawn_read(move |reader| reader.acquaintances(&user, &others))
+    }
+
+    fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
+        self.spawn_read(move |reader| reader.api_key(&hash))
+    }
+
+    fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
+        let user = user.clone();
+        self.spawn_read(move |reader| reader.not_before(&user))
+    }
+
+    fn is_writable(&self) -> bool {
+        !self.database.state.failed.load(Ordering::Acquire)
+    }
+}

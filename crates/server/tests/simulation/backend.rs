@@ -1,0 +1,80 @@
+//! A back end: it acts for users without a connection of theirs, as the HTTP door does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use switchboard::router::Origin;
+use switchboard::store::{Change, Request, Submission};
+use switchboard_protocol::{UserId, decode};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::chance::Chance;
+use crate::world::{Phase, World};
+
+/// The change that a command asks for.
+fn change(command: &Value) -> Change {
+    let frame = decode(&command.to_string()).expect("a command");
+    match Request::from(frame.command) {
+        Request::Change(change) => change,
+        other => panic!("{other:?} is no change"),
+    }
+}
+
+/// Says a command for a user; the answer, unless the server dies meanwhile.
+async fn says(world: &World, user: &str, command: &Value) -> Option<Value> {
+    let store = world.store()?;
+    let (reply, answer) = oneshot::channel();
+    world.truth().note("backend", format_args!("for {user}: {command}"));
+    let actor = UserId::parse(user).expect("a name");
+    let submission = Submission { actor, change: change(command), origin: Origin::Call(reply) };
+    store.submit(submission).ok()?;
+    drop(store);
+    let answer = answer.await.ok()?.ok()?;
+    Some(serde_json::to_value(answer).expect("JSON"))
+}
+
+/// Makes the rooms; whether that worked.
+pub(crate) async fn opens_rooms(world: &Arc<World>, chance: &Chance) -> bool {
+    for (n, room) in world.rooms.iter().enumerate() {
+        let some = world.users.iter().skip(1).filter(|_| !chance.once_in(3));
+        let command = json!({"type": "create", "room": room.trim_start_matches('#'), "public": n != 1,
+            "members": some.collect::<Vec<_>>(), "title": "A room"});
+        // The disk may refuse.
+        let mut tries = 100;
+        while says(world, world.users[0], &command).await.is_none() {
+            tries -= 1;
+            let writable = world.store().is_some_and(|store| store.is_writable());
+            if tries == 0 || !writable {
+                return !writable;
+            }
+        }
+    }
+    true
+}
+
+/// Speaks for users now and then, and says everything twice if there is no answer.
+pub(crate) async fn speaks(world: Arc<World>, chance: Chance) {
+    let often = chance.one_of(&[200, 2_000, 60_000]);
+    let mut number = 0;
+    loop {
+        if timeout(chance.millis(1, often), world.phase.until(|phase| phase != Phase::Storm)).await.is_ok() {
+            return;
+        }
+        number += 1;
+        let (user, other) = (chance.one_of(&world.users), chance.one_of(&world.users));
+        let key = format!("backend-{number}");
+        let to = if chance.once_in(3) { format!("@{other}") } else { chance.one_of(&world.rooms).to_owned() };
+        let command = json!({"type": "send", "to": to, "key": key, "text": "from behind"});
+        for _ in 0..2 {
+            let answer = timeout(Duration::from_secs(2), says(&world, user, &command)).await;
+            if let Ok(Some(ok)) = answer {
+                if world.truth().acknowledged("backend", user, Some(&key), &ok).is_err() {
+                    world.enters(Phase::Over);
+                }
+                break;
+            }
+        }
+    }
+}

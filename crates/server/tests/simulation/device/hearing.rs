@@ -1,0 +1,291 @@
+//! What a device makes of what it hears, and whether it may hear it.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{Asked, Device, Heard, Held, Place, Session};
+use crate::truth::Broken;
+use crate::wire;
+use crate::world::Phase;
+
+/// Codes that a server closes with: normal, restart, try later, policy (a flood), silent.
+const CLOSES: [u16; 5] = [1000, 1008, 1012, 1013, 4408];
+
+impl Device {
+    fn broken(&self, what: &str) -> Broken {
+        self.world.truth().broken(&self.name, what)
+    }
+
+    /// Whether the connection goes on.
+    pub(super) fn hears(&mut self, session: &mut Session, heard: Heard) -> Result<bool, Broken> {
+        match heard {
+            Heard::Ping => session.out.extend(wire::pong()),
+            Heard::Frame(frame) => self.hears_frame(session, &frame)?,
+            Heard::End => {
+                self.note(format_args!("the connection ends"));
+                return Ok(false);
+            }
+            Heard::Close(code) if CLOSES.contains(&code) => {
+                self.note(format_args!("is closed: {code}"));
+                return Ok(false);
+            }
+            Heard::Close(code) => return Err(self.broken(&format!("closed with {code}"))),
+            Heard::Nonsense(what) => return Err(self.broken(&format!("hears {what}"))),
+        }
+        Ok(true)
+    }
+
+    fn hears_frame(&mut self, session: &mut Session, frame: &Value) -> Held {
+        let kind = frame["type"].as_str().unwrap_or_default();
+        if kind == "welcome" {
+            return self.is_welcome(session, frame);
+        }
+        self.note(format_args!("< {frame}"));
+        match kind {
+            "ok" | "error" | "pong" => self.is_answered(session, frame),
+            "gap" => self.hears_gap(session, frame),
+            "bye" | "presence" => Ok(()),
+            "typing" | "read" | "received" => self.hears_signal(session, frame, kind),
+            _ => self.hears_event(session, frame),
+        }
+    }
+
+    fn is_welcome(&mut self, session: &mut Session, frame: &Value) -> Held {
+        let all = frame["conversations"].as_array().cloned().unwrap_or_default();
+        let more = frame["more"] == true;
+        self.note(format_args!("< welcome {}", Value::from(all.clone())));
+        session.welcome = true;
+        // What is unsaid was so on another connection.
+        for message in &mut self.unsaid {
+            message.flight = None;
+        }
+        let since = (!more).then_some(session.since);
+        self.world.truth().summaries(&self.name, self.user, &all, since)?;
+        for summary in &all {
+            let (name, head) = named(summary, "head");
+            session.next.entry(name.clone()).or_insert(head + 1);
+            let place = self.places.entry(name).or_insert_with(|| Place::at(head));
+            place.head = place.head.max(head);
+        }
+        Ok(())
+    }
+
+    /// An event, live or from the log.
+    fn hears_event(&mut self, session: &mut Session, event: &Value) -> Held {
+        let (name, seq) = named(event, "seq");
+        let mut truth = self.world.truth();
+        truth.told(&self.name, self.user, event, None)?;
+        truth.counts.delivered += 1;
+        drop(truth);
+        if let Some(next) = session.next.get(&name).copied() {
+            if seq < next {
+                return Err(self.broken(&format!("{name} {seq} comes again, after {}", next - 1)));
+            }
+            let told = |missing: &u64| {
+                let gaps = session.gaps.get(&name).into_iter().flatten();
+                session.own.contains(&(name.clone(), *missing))
+                    || gaps.clone().any(|(after, head)| after < missing && missing <= head)
+            };
+            if let Some(missing) = (next..seq).find(|missing| !told(missing)) {
+                return Err(self.broken(&format!("{name} {missing} is missing before {seq}")));
+            }
+        }
+        if session.own.contains(&(name.clone(), seq)) {
+            return Err(self.broken(&format!("{name} {seq} is an own event, of which ok has told")));
+        }
+        session.next.insert(name.clone(), seq + 1);
+        let me = self.user;
+        let about_me = event["user"] == *me;
+        match event["type"].as_str().unwrap_or_default() {
+            "leave" if event["from"] == *me => drop(session.left.insert(name.clone(), seq)),
+            "remove" if about_me => drop(session.left.insert(name.clone(), seq)),
+            "join" if event["from"] == *me => drop(session.left.remove(&name)),
+            "invite" if about_me => drop(session.left.remove(&name)),
+            _ => {}
+        }
+        self.places.entry(name).or_insert_with(|| Place::at(seq - 1)).has(seq);
+        Ok(())
+    }
+
+    fn hears_gap(&mut self, session: &mut Session, gap: &Value) -> Held {
+        let (name, head) = named(gap, "head");
+        let after = gap["after"].as_u64().unwrap_or_default();
+        self.world.truth().counts.gaps += 1;
+        let visible = self.world.truth().visible(self.user, &name);
+        if after >= head || visible.is_none_or(|visible| head > visible) {
+            return Err(self.broken(&format!("a gap up to what may not be seen: {gap}, {visible:?}")));
+        }
+        session.gaps.entry(name.clone()).or_default().push((after, head));
+        let place = self.places.entry(name).or_insert_with(|| Place::at(after));
+        place.head = place.head.max(head);
+        Ok(())
+    }
+
+    fn hears_signal(&mut self, session: &mut Session, signal: &Value, kind: &str) -> Held {
+        let (name, upto) = named(signal, "upto");
+        let user = signal["user"].as_str().unwrap_or_default().to_owned();
+        let truth = self.world.truth();
+        let visible = truth.visible(self.user, &name);
+        let gone = session.left.get(&name).is_some_and(|left| !truth.came_after(self.user, &name, *left));
+        drop(truth);
+        if gone || visible.is_none() {
+            return Err(self.broken(&format!("a signal of a conversation that one is not in: {signal}")));
+        }
+        if kind != "typing" {
+            let before = session.cursors.insert((name, user, kind == "read"), upto);
+            if before.is_some_and(|before| before >= upto) {
+                return Err(self.broken(&format!("the cursor was {before:?}: {signal}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_answered(&mut self, session: &mut Session, answer: &Value) -> Held {
+        let asked = answer["id"].as_u64().map(|id| (id, session.asked.remove(&id)));
+        let (id, asked) = match asked {
+            Some((id, Some(asked))) => (id, asked),
+            Some((id, None)) => return Err(self.broken(&format!("nothing was asked as {id}: {answer}"))),
+            // Before `welcome`, or about a cursor.
+            None if answer["type"] == "error" && answer.get("conversation").is_none() => return Ok(()),
+            None => return Err(self.broken(&format!("a cursor was good: {answer}"))),
+        };
+        if answer["type"] == "error" {
+            return self.is_refused(session, id, &asked, answer);
+        }
+        match asked {
+            Asked::Message { key, to, .. } => {
+                let key = Some(key);
+                self.is_acknowledged(session, id, key.as_deref(), false, answer)?;
+                let _ = to;
+            }
+            Asked::Change { join } => self.is_acknowledged(session, id, None, join, answer)?,
+            Asked::Cursor { conversation, upto } => {
+                let (name, now) = named(answer, "upto");
+                if name != conversation || now < upto {
+                    return Err(self.broken(&format!("asked for {upto} in {conversation}: {answer}")));
+                }
+            }
+            Asked::Log { conversation, after, .. } => self.has_page(&conversation, after, answer)?,
+            Asked::History { before, conversation, .. } => {
+                self.world.truth().history(&self.name, self.user, before, answer)?;
+                self.reads_on(session, &conversation, answer);
+            }
+            Asked::Conversations { since, first } => {
+                let all = answer["conversations"].as_array().cloned().unwrap_or_default();
+                let whole = since.filter(|_| first && answer["more"] == false);
+                self.world.truth().summaries(&self.name, self.user, &all, whole)?;
+                for summary in &all {
+                    let (name, head) = named(summary, "head");
+                    self.places.entry(name).or_insert_with(|| Place::at(head));
+                }
+                if let Some(last) = all.last().filter(|_| answer["more"] == true) {
+                    let command = json!({"type": "conversations", "before": last["conversation"]});
+                    self.asks(session, command, Asked::Conversations { since: None, first: false });
+                }
+            }
+            Asked::Other => {}
+        }
+        Ok(())
+    }
+
+    /// Goes back in a history, in the end.
+    fn reads_on(&mut self, session: &mut Session, name: &str, page: &Value) {
+        let first = page["messages"].as_array().and_then(|messages| messages.first());
+        let first = first.and_then(|message| message["seq"].as_u64());
+        if page["more"] == true && self.world.is(Phase::Audit) {
+            let command = json!({"type": "history", "conversation": name, "before": first});
+            let asked = Asked::History { before: first, seen: true, conversation: name.to_owned() };
+            self.asks(session, command, asked);
+        }
+    }
+
+    fn has_page(&mut self, name: &str, after: u64, page: &Value) -> Held {
+        self.world.truth().log_page(&self.name, self.user, after, page)?;
+        let place = self.places.entry(name.to_owned()).or_default();
+        for event in page["events"].as_array().into_iter().flatten() {
+            place.has(event["seq"].as_u64().unwrap_or_default());
+        }
+        place.head = place.head.max(page["head"].as_u64().unwrap_or_default());
+        Ok(())
+    }
+
+    /// A write was stored.
+    fn is_acknowledged(
+        &mut self,
+        session: &mut Session,
+        id: u64,
+        key: Option<&str>,
+        join: bool,
+        ok: &Value,
+    ) -> Held {
+        self.world.truth().acknowledged(&self.name, self.user, key, ok)?;
+        self.unsaid.retain(|message| Some(message.key.as_str()) != key);
+        let (name, seq) = named(ok, "seq");
+        if ok["duplicate"] != true {
+            if session.next.get(&name).is_some_and(|next| seq < *next) {
+                return Err(self.broken(&format!("{name} {seq} came as an event, and as ok")));
+            }
+            session.own.insert((name.clone(), seq));
+            if key.is_some()
+                && let Some((before, last)) = session.order.insert(name.clone(), (id, seq))
+                && ((before < id) != (last < seq))
+            {
+                return Err(self.broken(&format!("command {before} was stored as {last}, {id} as {seq}")));
+            }
+            if join {
+                session.left.remove(&name);
+            }
+        }
+        if let Some(place) = self.places.get_mut(&name) {
+            place.has(seq);
+        } else if ok["duplicate"] != true {
+            self.places.insert(name.clone(), Place::at(seq - 1));
+            self.places.entry(name).or_default().has(seq);
+        }
+        Ok(())
+    }
+
+    fn is_refused(&mut self, session: &mut Session, id: u64, asked: &Asked, error: &Value) -> Held {
+        let code = error["code"].as_str().unwrap_or_default();
+        let later = matches!(code, "unavailable" | "rate_limited");
+        let fits = match asked {
+            Asked::Message { .. } | Asked::Cursor { .. } => {
+                later || code == "not_found" || code == "forbidden"
+            }
+            Asked::Change { .. } => {
+                later || matches!(code, "not_found" | "forbidden" | "too_large" | "bad_field")
+            }
+            Asked::Log { seen, .. } | Asked::History { seen, .. } => later || (code == "not_found" && !seen),
+            Asked::Conversations { .. } => later || code == "not_found",
+            Asked::Other => later || matches!(code, "not_found" | "forbidden"),
+        };
+        if !fits || later != (error["retryable"] == true) {
+            return Err(self.broken(&format!("{asked:?} is refused: {error}")));
+        }
+        let wait = Duration::from_millis(error["retry_after"].as_u64().unwrap_or(100));
+        if later {
+            session.quiet_until = Instant::now() + wait;
+        }
+        if let Asked::Message { key, at, .. } = asked {
+            if later {
+                let message = self.unsaid.iter_mut().find(|message| message.flight == Some(id));
+                if let Some(message) = message {
+                    message.flight = None;
+                    message.not_before = Instant::now() + wait;
+                }
+            } else {
+                self.world.truth().refused(&self.name, self.user, key, *at)?;
+                self.unsaid.retain(|message| message.key != *key);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A frame's conversation and one of its numbers.
+fn named(frame: &Value, number: &str) -> (String, u64) {
+    let name = frame["conversation"].as_str().unwrap_or_default();
+    (name.to_owned(), frame[number].as_u64().unwrap_or_default())
+}

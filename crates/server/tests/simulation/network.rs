@@ -1,0 +1,117 @@
+//! The network: bytes that take their time, stop for a while, or never arrive.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf, duplex, split};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::chance::Chance;
+use crate::wait;
+use crate::watched::Watched;
+
+/// What becomes of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Up,
+    /// Nothing gets through, yet.
+    Held,
+    /// Both ends find it closed.
+    Cut,
+    /// The client finds it closed, the server hears nothing any more.
+    HalfOpen,
+}
+
+/// Most bytes on their way at once in one direction.
+const CHUNK: usize = 4_096;
+
+/// What the two directions of a link share.
+#[derive(Clone)]
+struct Link {
+    state: Watched<State>,
+    /// One direction has come to its end.
+    ended: CancellationToken,
+}
+
+/// Makes a link: the client's end and the server's. A perfect one has no delays and lasts.
+pub(crate) fn link(chance: &Chance, tasks: &TaskTracker, perfect: bool) -> (DuplexStream, DuplexStream) {
+    let room = |chance: &Chance| chance.one_of(&[64, 256, 1_024, 8_192, 65_536]);
+    let (client, near) = duplex(room(chance));
+    let (far, server) = duplex(room(chance));
+    let link = Link { state: Watched::new(State::Up), ended: CancellationToken::new() };
+    let long = if perfect { 0 } else { chance.one_of(&[0, 5, 50, 500]) };
+    let ((near_read, near_write), (far_read, far_write)) = (split(near), split(far));
+    tasks.spawn(carry(near_read, far_write, link.clone(), chance.fork(), long, false));
+    tasks.spawn(carry(far_read, near_write, link.clone(), chance.fork(), long, true));
+    if !perfect {
+        tasks.spawn(trouble(link, chance.fork()));
+    }
+    (client, server)
+}
+
+/// What happens to a link in its life.
+async fn trouble(link: Link, chance: Chance) {
+    loop {
+        if timeout(chance.millis(50, 6_000), link.ended.cancelled()).await.is_ok() {
+            return;
+        }
+        match chance.below(5) {
+            0 => return link.state.set(State::Cut),
+            1 => {
+                link.state.set(State::HalfOpen);
+                wait(chance.millis(500, 20_000)).await;
+                return link.state.set(State::Cut);
+            }
+            _ => {
+                link.state.set(State::Held);
+                wait(chance.millis(10, 3_000)).await;
+                link.state.set(State::Up);
+            }
+        }
+    }
+}
+
+/// Carries one direction's bytes to its end.
+async fn carry(
+    mut from: ReadHalf<DuplexStream>,
+    mut to: WriteHalf<DuplexStream>,
+    link: Link,
+    chance: Chance,
+    long: u64,
+    to_client: bool,
+) {
+    let flow = async {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let most = if long > 0 && chance.once_in(4) { 16 } else { CHUNK };
+            let read = from.read(&mut buffer[..most]).await.unwrap_or(0);
+            if read == 0 {
+                break;
+            }
+            let delay = if long > 0 { chance.hiccup(long) } else { Duration::ZERO };
+            if !delay.is_zero() {
+                wait(delay).await;
+            }
+            link.state.until(|state| state == State::Up).await;
+            if to.write_all(&buffer[..read]).await.is_err() {
+                // Whoever sends to a client that is gone is told so, whatever waits in the other direction.
+                if to_client {
+                    link.state.set(State::Cut);
+                }
+                break;
+            }
+        }
+    };
+    let end = tokio::select! {
+        biased;
+        end = link.state.until(|state| state == State::Cut || state == State::HalfOpen) => Some(end),
+        () = flow => None,
+    };
+    if end == Some(State::HalfOpen) && !to_client {
+        // The server's end stays open for a while, and nothing comes out of it.
+        link.state.until(|state| state == State::Cut).await;
+    }
+    link.ended.cancel();
+    let _ = to.shutdown().await;
+}

@@ -1,0 +1,316 @@
+//! What is true: everything the store has committed, told by the store itself at the moment of the commit, and what
+//! follows from it by a few lines of their own. Whatever a client hears is held against this.
+
+mod fold;
+mod laws;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::hash::Hasher as _;
+
+use rustc_hash::FxHasher;
+use serde_json::Value;
+use switchboard::store::{Committed, CommittedCursor, CommittedEvent, CursorOf, LogEvent, Outcome};
+use tokio::time::Instant;
+
+/// Lines after which a story is not going to end: many times those of a long one.
+const ENDLESS: usize = 40_000;
+
+/// A law that did not hold. What it says has been noted already.
+#[derive(Debug)]
+pub(crate) struct Broken;
+
+pub(crate) type Held = Result<(), Broken>;
+
+/// The committed state, and the story so far.
+pub(crate) struct Truth {
+    began: Instant,
+    logs: BTreeMap<String, Log>,
+    /// Where each message of a sender's key is.
+    keys: BTreeMap<(String, String), (String, u64)>,
+    /// How far each user's cursors have come; the second half is whether it is of reading.
+    cursors: BTreeMap<(String, String, bool), u64>,
+    /// Keys whose message was acknowledged as a new one.
+    acknowledged: BTreeMap<(String, String), u64>,
+    story: Vec<String>,
+    hash: FxHasher,
+    broken: Option<String>,
+    pub(crate) counts: Counts,
+}
+
+/// What happened in a run: a simulation in which nothing happens proves nothing.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Counts {
+    pub(crate) events: u64,
+    pub(crate) delivered: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) gaps: u64,
+    pub(crate) pages: u64,
+    pub(crate) connections: u64,
+    pub(crate) crashes: u64,
+    pub(crate) stops: u64,
+    pub(crate) refused_batches: u64,
+}
+
+/// One conversation.
+#[derive(Default)]
+struct Log {
+    events: Vec<Stored>,
+    members: BTreeMap<String, Vec<Stay>>,
+}
+
+/// A committed event.
+struct Stored {
+    kind: &'static str,
+    from: String,
+    at: String,
+    at_millis: i64,
+    key: Option<String>,
+    body: serde_json::Map<String, Value>,
+    /// When it was committed.
+    when: Instant,
+    /// The event that deleted it, or the message that it is about.
+    deleted: Option<u64>,
+}
+
+/// A membership: from which event to which.
+#[derive(Clone, Copy)]
+struct Stay {
+    since: u64,
+    until: Option<u64>,
+    when: Instant,
+}
+
+impl Truth {
+    pub(crate) fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            logs: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
+            story: Vec::new(),
+            hash: FxHasher::default(),
+            broken: None,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Notes what happens.
+    pub(crate) fn note(&mut self, who: &str, what: std::fmt::Arguments<'_>) {
+        let mut line = String::with_capacity(120);
+        let _ = write!(line, "{:>7} {who:<8} {what}", self.began.elapsed().as_millis());
+        self.hash.write(line.as_bytes());
+        self.story.push(line);
+        if self.story.len() > ENDLESS {
+            self.broken.get_or_insert_with(|| "the story has no end".to_owned());
+        }
+    }
+
+    /// Notes that a law does not hold. The first one counts.
+    pub(crate) fn broken(&mut self, who: &str, what: &str) -> Broken {
+        self.note(who, format_args!("BROKEN: {what}"));
+        self.broken.get_or_insert_with(|| format!("{who}: {what}"));
+        Broken
+    }
+
+    pub(crate) fn verdict(&self) -> Option<String> {
+        self.broken.clone()
+    }
+
+    /// The story as a number.
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash.finish()
+    }
+
+    pub(crate) fn story(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.story)
+    }
+
+    /// The store has committed a batch.
+    pub(crate) fn kept(&mut self, outcomes: &[Outcome]) {
+        for outcome in outcomes {
+            let held = match &outcome.result {
+                Ok(Committed::Event(event)) => self.event(event),
+                Ok(Committed::Cursor(cursor)) => self.cursor(cursor),
+                Ok(Committed::Quiet) => Ok(()),
+                Err(refusal) => {
+                    self.note("store", format_args!("refuses: {:?}", refusal.code));
+                    Ok(())
+                }
+            };
+            if held.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn event(&mut self, committed: &CommittedEvent) -> Held {
+        let name = committed.name.to_string();
+        let seq = committed.seq.0;
+        let head = self.head(&name);
+        let Some(event) = &committed.event else {
+            self.note("store", format_args!("{name} {seq} again"));
+            if seq == 0 || seq > head {
+                return Err(
+                    self.broken("store", &format!("{name} {seq} is repeated, but the log ends at {head}"))
+                );
+            }
+            return Ok(());
+        };
+        self.note(
+            "store",
+            format_args!("{name} {seq} {} of {} {}", event.kind.as_str(), event.from, event.body),
+        );
+        self.counts.events += 1;
+        let log = self.logs.entry(name.clone()).or_default();
+        let before = log.events.last().map_or(i64::MIN, |last| last.at_millis);
+        let stored = Stored::of(event);
+        if seq != head + 1 || event.seq.0 != seq {
+            return Err(self.broken("store", &format!("{name} {seq} follows {head}")));
+        }
+        if stored.at_millis < before {
+            return Err(self.broken("store", &format!("{name} {seq}: time goes back")));
+        }
+        if let Some(key) = &stored.key {
+            let key = (stored.from.clone(), key.clone());
+            if let Some(first) = self.keys.insert(key, (name.clone(), seq)) {
+                return Err(self.broken("store", &format!("{name} {seq} has the key of {first:?}")));
+            }
+        }
+        let log = self.logs.entry(name.clone()).or_default();
+        log.change_members(&name, seq, &stored);
+        if stored.kind == "delete"
+            && let Some(target) = stored.body.get("target").and_then(Value::as_u64)
+        {
+            log.erase(target, seq);
+        }
+        log.events.push(stored);
+        Ok(())
+    }
+
+    fn cursor(&mut self, cursor: &CommittedCursor) -> Held {
+        let (name, user, upto) = (cursor.name.to_string(), cursor.user.to_string(), cursor.upto.0);
+        let reading = cursor.of == CursorOf::Read;
+        self.note("store", format_args!("{name} {user} {:?} {upto}", cursor.of));
+        let head = self.head(&name);
+        let before = self.cursors.insert((name.clone(), user.clone(), reading), upto).unwrap_or(0);
+        if upto < before || upto > head {
+            let what = format!("{name}: the cursor of {user} goes from {before} to {upto} of {head}");
+            return Err(self.broken("store", &what));
+        }
+        Ok(())
+    }
+
+    fn head(&self, name: &str) -> u64 {
+        self.logs.get(name).map_or(0, |log| log.events.len() as u64)
+    }
+
+    /// The last event that a user may see by now; `None` for somebody who never was a member.
+    pub(crate) fn visible(&self, user: &str, name: &str) -> Option<u64> {
+        let log = self.logs.get(name)?;
+        let last = log.members.get(user)?.last()?;
+        Some(last.until.unwrap_or(log.events.len() as u64))
+    }
+
+    /// Whether a user is a member now.
+    pub(crate) fn is_member(&self, user: &str, name: &str) -> bool {
+        let stays = self.logs.get(name).and_then(|log| log.members.get(user));
+        stays.and_then(|stays| stays.last()).is_some_and(|last| last.until.is_none())
+    }
+
+    /// Whether a user has come in again after an event.
+    pub(crate) fn came_after(&self, user: &str, name: &str, seq: u64) -> bool {
+        let stays = self.logs.get(name).and_then(|log| log.members.get(user));
+        stays.and_then(|stays| stays.last()).is_some_and(|last| last.since > seq)
+    }
+}
+
+impl Stored {
+    fn of(event: &LogEvent) -> Self {
+        Self {
+            kind: event.kind.as_str(),
+            from: event.from.to_string(),
+            at: event.at.to_string(),
+            at_millis: event.at.as_millis(),
+            key: event.key.as_deref().map(str::to_owned),
+            body: serde_json::from_str(&event.body).expect("the store keeps objects"),
+            when: Instant::now(),
+            deleted: None,
+        }
+    }
+
+    fn text(&self, field: &str) -> Option<&str> {
+        self.body.get(field).and_then(Value::as_str)
+    }
+
+    fn target(&self) -> Option<u64> {
+        self.body.get("target").and_then(Value::as_u64)
+    }
+}
+
+impl Log {
+    /// Who comes and goes by an event.
+    fn change_members(&mut self, name: &str, seq: u64, event: &Stored) {
+        let when = event.when;
+        let mut comes = |user: &str| {
+            let stays = self.members.entry(user.to_owned()).or_default();
+            stays.push(Stay { since: seq, until: None, when });
+        };
+        match event.kind {
+            "create" => {
+                comes(&event.from);
+                let members = event.body.get("members").and_then(Value::as_array);
+                members.into_iter().flatten().filter_map(Value::as_str).for_each(comes);
+            }
+            "message" if seq == 1 => {
+                let peers: Vec<_> = name.trim_start_matches('@').split(':').collect();
+                comes(peers[0]);
+                if peers[1] != peers[0] {
+                    comes(peers[1]);
+                }
+            }
+            "join" => comes(&event.from),
+            "invite" => comes(event.text("user").unwrap_or_default()),
+            "leave" => self.goes(&event.from, seq),
+            "remove" => self.goes(event.text("user").unwrap_or_default(), seq),
+            _ => {}
+        }
+    }
+
+    fn goes(&mut self, user: &str, seq: u64) {
+        if let Some(last) = self.members.get_mut(user).and_then(|stays| stays.last_mut()) {
+            last.until = Some(seq);
+        }
+    }
+
+    /// The content of a message and of its edits is erased by an event.
+    fn erase(&mut self, target: u64, by: u64) {
+        for (at, event) in (1..).zip(&mut self.events) {
+            let of_it = at == target || (event.kind == "edit" && event.target() == Some(target));
+            if of_it && event.deleted.is_none() {
+                event.deleted = Some(by);
+            }
+        }
+    }
+
+    fn get(&self, seq: u64) -> Option<&Stored> {
+        self.events.get(usize::try_from(seq.checked_sub(1)?).ok()?)
+    }
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.delivered += other.delivered;
+        self.acknowledged += other.acknowledged;
+        self.duplicates += other.duplicates;
+        self.gaps += other.gaps;
+        self.pages += other.pages;
+        self.connections += other.connections;
+        self.crashes += other.crashes;
+        self.stops += other.stops;
+        self.refused_batches += other.refused_batches;
+    }
+}

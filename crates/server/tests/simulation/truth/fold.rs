@@ -1,0 +1,86 @@
+//! What a log comes to, up to one of its events.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::Log;
+
+impl Log {
+    /// The messages of the log, as their numbers.
+    pub(super) fn messages(&self, upto: u64) -> impl Iterator<Item = u64> {
+        (1..=upto).filter(|seq| self.get(*seq).is_some_and(|event| event.kind == "message"))
+    }
+
+    /// A message as it stands after the event `upto`, as the wire shows it. What is deleted later may be gone already:
+    /// then it is as if it were deleted now.
+    pub(super) fn folded(&self, name: &str, seq: u64, upto: u64, gone: bool) -> Value {
+        let Some(message) = self.get(seq) else { return Value::Null };
+        let mut folded = json!({"type": "message", "conversation": name, "seq": seq, "from": message.from,
+            "at": message.at, "key": message.key});
+        if gone {
+            folded["deleted"] = true.into();
+            return folded;
+        }
+        let mut content = &message.body;
+        let about = |at: u64| self.get(at).filter(|event| event.target() == Some(seq));
+        let later = || (seq + 1..=upto).filter_map(|at| about(at).map(|event| (at, event)));
+        for (at, edit) in later().filter(|(_, event)| event.kind == "edit") {
+            content = &edit.body;
+            folded["edited"] = json!({"seq": at, "at": edit.at});
+        }
+        for field in ["text", "data"] {
+            if let Some(value) = content.get(field) {
+                folded[field] = value.clone();
+            }
+        }
+        if let Some(reply_to) = message.body.get("reply_to") {
+            folded["reply_to"] = reply_to.clone();
+        }
+        let reactions = reactions(later().filter(|(_, event)| event.kind == "react").map(|(_, event)| {
+            (
+                event.from.as_str(),
+                event.text("emoji").unwrap_or_default(),
+                event.body.get("on") == Some(&Value::Bool(true)),
+            )
+        }));
+        if !reactions.is_empty() {
+            folded["reactions"] = Value::Object(reactions);
+        }
+        folded
+    }
+
+    /// How many members there are after an event.
+    pub(super) fn members_after(&self, seq: u64) -> u64 {
+        let there = |stays: &Vec<super::Stay>| {
+            stays.iter().any(|stay| stay.since <= seq && stay.until.is_none_or(|until| until > seq))
+        };
+        self.members.values().filter(|stays| there(stays)).count() as u64
+    }
+
+    /// Messages of others after `read`, up to `head`.
+    pub(super) fn unread(&self, user: &str, read: u64, head: u64) -> u64 {
+        let of_others = |seq: &u64| *seq > read && self.get(*seq).is_some_and(|event| event.from != user);
+        self.messages(head).filter(of_others).count() as u64
+    }
+
+    /// The title after an event.
+    pub(super) fn title(&self, head: u64) -> Option<&str> {
+        let told = (1..=head).rev().filter_map(|seq| self.get(seq));
+        told.filter(|event| matches!(event.kind, "create" | "rename")).find_map(|event| event.text("title"))
+    }
+}
+
+/// Who reacts how, from what happened in order: user, emoji, set or taken back.
+fn reactions<'a>(history: impl Iterator<Item = (&'a str, &'a str, bool)>) -> Map<String, Value> {
+    let mut standing = BTreeMap::<&str, Vec<&str>>::new();
+    for (user, emoji, on) in history {
+        let users = standing.entry(emoji).or_default();
+        users.retain(|other| *other != user);
+        if on {
+            users.push(user);
+        }
+    }
+    let some = standing.into_iter().filter(|(_, users)| !users.is_empty());
+    some.map(|(emoji, users)| (emoji.to_owned(), users.into())).collect()
+}

@@ -1,0 +1,231 @@
+//! What a client hears, held against what is true.
+
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use super::{Broken, Held, Log, Truth};
+
+/// What a deleted message or one of its edits says.
+const ERASED: (&str, Value) = ("deleted", Value::Bool(true));
+
+impl Truth {
+    /// Somebody is told an event, live or in a page. With a `head`, it is in a page that is of that moment.
+    pub(crate) fn told(&mut self, who: &str, user: &str, event: &Value, head: Option<u64>) -> Held {
+        match self.check_told(user, event, head) {
+            Ok(()) => Ok(()),
+            Err(what) => Err(self.broken(who, &format!("{what}: {event}"))),
+        }
+    }
+
+    fn check_told(&self, user: &str, event: &Value, head: Option<u64>) -> Result<(), String> {
+        let name = event["conversation"].as_str().ok_or("an event without a conversation")?;
+        let seq = event["seq"].as_u64().ok_or("an event without a seq")?;
+        let stored = self.logs.get(name).and_then(|log| log.get(seq)).ok_or("nothing like it is stored")?;
+        let visible = self.visible(user, name).ok_or("told to a stranger")?;
+        if seq > visible {
+            return Err(format!("told to somebody who may see up to {visible}"));
+        }
+        let same = event["type"] == stored.kind
+            && event["from"] == *stored.from
+            && event["at"] == *stored.at
+            && event.get("key").and_then(Value::as_str) == stored.key.as_deref();
+        if !same {
+            return Err("not as it was stored".to_owned());
+        }
+        let fields = event.as_object().ok_or("no object")?;
+        let body = fields.iter().filter(|(name, _)| {
+            !matches!(name.as_str(), "type" | "conversation" | "seq" | "from" | "at" | "key")
+        });
+        let whole = body.clone().count() == stored.body.len()
+            && body.clone().all(|(name, value)| stored.body.get(name) == Some(value));
+        let (erased, yes) = ERASED;
+        let empty = body.clone().all(|(name, value)| {
+            (name == erased && *value == yes) || (name == "target" && stored.body.get(name) == Some(value))
+        }) && event.get(erased) == Some(&yes);
+        match stored.deleted {
+            None if whole => Ok(()),
+            // Deleted meanwhile; but a page that knows of the deletion has no content.
+            Some(by) if whole && head.is_none_or(|head| head < by) => Ok(()),
+            Some(_) if empty => Ok(()),
+            Some(by) => Err(format!("content that was deleted by {by}")),
+            None => Err("not what was stored".to_owned()),
+        }
+    }
+
+    /// A write of somebody's is acknowledged as an event; `key` is that of a message.
+    pub(crate) fn acknowledged(&mut self, who: &str, user: &str, key: Option<&str>, ok: &Value) -> Held {
+        self.counts.acknowledged += 1;
+        self.counts.duplicates += u64::from(ok["duplicate"] == true);
+        match self.check_acknowledged(user, key, ok) {
+            Ok(()) => Ok(()),
+            Err(what) => Err(self.broken(who, &format!("{what}: {ok}"))),
+        }
+    }
+
+    fn check_acknowledged(&mut self, user: &str, key: Option<&str>, ok: &Value) -> Result<(), String> {
+        let name = ok["conversation"].as_str().ok_or("no conversation")?;
+        let seq = ok["seq"].as_u64().ok_or("no seq")?;
+        let stored = self.logs.get(name).and_then(|log| log.get(seq));
+        let stored = stored.ok_or("acknowledged, but not stored")?;
+        if ok["at"] != *stored.at {
+            return Err(format!("stored at {}", stored.at));
+        }
+        let new = ok["duplicate"] != true;
+        if new && stored.from != user {
+            return Err(format!("the event is of {}", stored.from));
+        }
+        let Some(key) = key else { return Ok(()) };
+        let key = (user.to_owned(), key.to_owned());
+        if self.keys.get(&key) != Some(&(name.to_owned(), seq)) {
+            return Err(format!("the key's message is {:?}", self.keys.get(&key)));
+        }
+        if new && let Some(first) = self.acknowledged.insert(key, seq) {
+            return Err(format!("acknowledged as new twice, first as {first}"));
+        }
+        Ok(())
+    }
+
+    /// A message that somebody sent at `asked` is refused for good. Then there was none with its key.
+    pub(crate) fn refused(&mut self, who: &str, user: &str, key: &str, asked: Instant) -> Held {
+        let first = self.keys.get(&(user.to_owned(), key.to_owned()));
+        let stored = first.and_then(|(name, seq)| self.logs.get(name).and_then(|log| log.get(*seq)));
+        if stored.is_some_and(|stored| stored.when < asked) {
+            let what = format!("{key} is refused, but is stored as {first:?}");
+            return Err(self.broken(who, &what));
+        }
+        Ok(())
+    }
+
+    /// A page of the log.
+    pub(crate) fn log_page(&mut self, who: &str, user: &str, after: u64, page: &Value) -> Held {
+        self.counts.pages += 1;
+        let (name, head) = self.check_head(who, user, page)?;
+        let events = page["events"].as_array().map_or(&[][..], Vec::as_slice);
+        for (seq, event) in (after + 1..).zip(events) {
+            if event["conversation"] != *name || event["seq"] != seq {
+                return Err(self.broken(who, &format!("a page has {event} in place of {seq}")));
+            }
+            self.told(who, user, event, Some(head))?;
+        }
+        let last = after + events.len() as u64;
+        if (last < head) != (page["more"] == true) || (events.is_empty() && after < head) {
+            return Err(self.broken(who, &format!("the page ends at {last}, the log at {head}: {page}")));
+        }
+        Ok(())
+    }
+
+    /// A page of history before an event.
+    pub(crate) fn history(&mut self, who: &str, user: &str, before: Option<u64>, page: &Value) -> Held {
+        self.counts.pages += 1;
+        let (name, head) = self.check_head(who, user, page)?;
+        let messages = page["messages"].as_array().map_or(&[][..], Vec::as_slice);
+        let log = self.logs.get(&name).expect("it has a head");
+        let all: Vec<u64> =
+            log.messages(head).filter(|seq| before.is_none_or(|before| *seq < before)).collect();
+        let wanted = &all[all.len().saturating_sub(messages.len())..];
+        let wrong =
+            wanted.iter().zip(messages).find(|(seq, message)| !log.stands(&name, **seq, head, message));
+        if let Some((seq, message)) = wrong {
+            let what = format!("{message} is not {}", log.folded(&name, *seq, head, false));
+            return Err(self.broken(who, &what));
+        }
+        let more = all.len() > messages.len();
+        if messages.len() > all.len() || more != (page["more"] == true) || (messages.is_empty() && more) {
+            return Err(self.broken(who, &format!("{} messages of {all:?}: {page}", messages.len())));
+        }
+        Ok(())
+    }
+
+    /// A page's conversation and head, which is not beyond what its reader may see.
+    fn check_head(&mut self, who: &str, user: &str, page: &Value) -> Result<(String, u64), Broken> {
+        let name = page["conversation"].as_str().unwrap_or_default();
+        let head = page["head"].as_u64().unwrap_or(u64::MAX);
+        let visible = self.visible(user, name);
+        if visible.is_none_or(|visible| head > visible) {
+            return Err(self.broken(who, &format!("{user} may see up to {visible:?}: {page}")));
+        }
+        Ok((name.to_owned(), head))
+    }
+
+    /// What `welcome` or a page says of somebody's conversations; with `since`, it is all of those that they have been
+    /// a member of since then.
+    pub(crate) fn summaries(&mut self, who: &str, user: &str, all: &[Value], since: Option<Instant>) -> Held {
+        for summary in all {
+            if let Err(what) = self.check_summary(user, summary) {
+                return Err(self.broken(who, &format!("{what}: {summary}")));
+            }
+        }
+        let Some(since) = since else { return Ok(()) };
+        let missing = self.logs.iter().find(|(name, log)| {
+            let last = log.members.get(user).and_then(|stays| stays.last());
+            last.is_some_and(|stay| stay.until.is_none() && stay.when < since)
+                && !all.iter().any(|summary| summary["conversation"] == ***name)
+        });
+        match missing.map(|(name, _)| name.clone()) {
+            Some(name) => Err(self.broken(who, &format!("{name} is missing in `conversations`"))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_summary(&self, user: &str, summary: &Value) -> Result<(), String> {
+        let name = summary["conversation"].as_str().unwrap_or_default();
+        let log = self.logs.get(name).ok_or("no such conversation")?;
+        let number = |field: &str| summary[field].as_u64().ok_or_else(|| format!("no {field}"));
+        let (head, read, received) = (number("head")?, number("read")?, number("received")?);
+        if self.visible(user, name).is_none_or(|visible| head > visible) || received < read || read > head {
+            return Err("cursors and head do not fit".to_owned());
+        }
+        let unread = log.unread(user, read, head);
+        let members = log.members_after(head);
+        let last = log.messages(head).last();
+        let shown = &summary["last"];
+        let last_fits = match last {
+            Some(last) => log.stands(name, last, head, shown),
+            None => shown.is_null(),
+        };
+        let at = log.get(head).map(|event| event.at.as_str());
+        let fits = number("unread")? == unread
+            && number("members")? == members
+            && summary["at"].as_str() == at
+            && summary.get("title").and_then(Value::as_str) == log.title(head)
+            && last_fits;
+        if fits {
+            Ok(())
+        } else {
+            Err(format!("{unread} unread, {members} members, last {last:?}, title {:?}", log.title(head)))
+        }
+    }
+
+    /// Whether somebody has been told everything that they may see of what they know.
+    pub(crate) fn is_complete(&self, user: &str, name: &str, cursor: u64) -> bool {
+        self.visible(user, name).is_none_or(|visible| cursor == visible)
+    }
+
+    /// The conversations that somebody is a member of.
+    pub(crate) fn conversations(&self, user: &str) -> Vec<String> {
+        self.logs.keys().filter(|name| self.is_member(user, name)).cloned().collect()
+    }
+}
+
+impl Log {
+    /// Whether a message is shown as it stands after an event.
+    fn stands(&self, name: &str, seq: u64, head: u64, shown: &Value) -> bool {
+        let deleted = self.get(seq).and_then(|event| event.deleted);
+        let as_it_was = || same(&self.folded(name, seq, head, false), shown);
+        let gone = || same(&self.folded(name, seq, head, true), shown);
+        match deleted {
+            None => as_it_was(),
+            Some(by) if by <= head => gone(),
+            Some(_) => as_it_was() || gone(),
+        }
+    }
+}
+
+/// Whether two objects are the same, where what is null is not there.
+fn same(one: &Value, other: &Value) -> bool {
+    let some = |value: &Value| -> Map<String, Value> {
+        let fields = value.as_object().cloned().unwrap_or_default();
+        fields.into_iter().filter(|(_, value)| !value.is_null()).collect()
+    };
+    some(one) == some(other)
+}

@@ -1,0 +1,91 @@
+//! The client's end of a WebSocket, its handshake done.
+
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+/// What the server said.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// A frame of the protocol.
+    Frame(Value),
+    /// A ping, which wants a pong.
+    Ping,
+    /// The server closes, with this code.
+    Close(u16),
+    /// The stream has ended.
+    End,
+    /// What no server says.
+    Nonsense(String),
+}
+
+/// A text frame of a client's. Its mask is 0, which leaves the text as it is.
+pub(crate) fn text(json: &str) -> Vec<u8> {
+    masked(0x1, json.as_bytes())
+}
+
+pub(crate) fn pong() -> Vec<u8> {
+    masked(0xA, b"")
+}
+
+fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x80 | opcode];
+    match payload.len() {
+        len @ 0..=125 => frame.push(0x80 | u8::try_from(len).expect("short")),
+        len => {
+            frame.push(0x80 | 126);
+            frame.extend(u16::try_from(len).expect("no client says that much").to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
+
+/// Takes the server's frames apart. Waiting for the next one may be given up at any time.
+#[derive(Default)]
+pub(crate) struct Reader {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Reader {
+    pub(crate) async fn next(&mut self, stream: &mut (impl AsyncRead + Unpin), most: usize) -> Heard {
+        loop {
+            if let Some((opcode, start, end)) = self.whole() {
+                let payload = &self.bytes[start..end];
+                let heard = match opcode {
+                    0x1 => serde_json::from_slice(payload)
+                        .map_or_else(|_| Heard::Nonsense(format!("{payload:?}")), Heard::Frame),
+                    0x8 => Heard::Close(u16::from_be_bytes([payload[0], payload[1]])),
+                    0x9 => Heard::Ping,
+                    other => Heard::Nonsense(format!("opcode {other}")),
+                };
+                self.used = end;
+                return heard;
+            }
+            self.bytes.drain(..std::mem::take(&mut self.used));
+            let room = self.bytes.len();
+            let mut buffer = vec![0; most];
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => return Heard::End,
+                Ok(read) => self.bytes.extend(&buffer[..read]),
+            }
+            debug_assert!(self.bytes.len() > room);
+        }
+    }
+
+    /// The next frame if all of it is here: its opcode, and where its payload is.
+    fn whole(&self) -> Option<(u8, usize, usize)> {
+        let bytes = &self.bytes[self.used..];
+        let (first, len) = (*bytes.first()?, usize::from(*bytes.get(1)?));
+        let (start, len) = match len {
+            126 => (4, usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]))),
+            127 => {
+                let len: [u8; 8] = bytes.get(2..10)?.try_into().expect("eight bytes");
+                (10, usize::try_from(u64::from_be_bytes(len)).expect("it fits"))
+            }
+            len => (2, len),
+        };
+        (bytes.len() >= start + len).then_some((first & 0x0F, self.used + start, self.used + start + len))
+    }
+}

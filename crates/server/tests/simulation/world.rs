@@ -1,0 +1,364 @@
+//! One run: a server on its disk, people with their devices, a network between them, and whatever goes wrong.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use switchboard::clock::Clock;
+use switchboard::config::Config;
+use switchboard::metrics::Metrics;
+use switchboard::simulated::Simulated;
+use switchboard::store::sqlite::Settings;
+use switchboard::store::sqlite::memory::{Disk, Fate, MemoryStore, Pace, Plug};
+use switchboard::store::{Outcome, Store};
+use switchboard_protocol::{Limits, Timestamp};
+use tokio::io::DuplexStream;
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
+
+use crate::backend;
+use crate::chance::Chance;
+use crate::device::Device;
+use crate::network;
+use crate::truth::{Counts, Truth};
+use crate::wait;
+use crate::watched::Watched;
+
+/// How long everybody may take to have everything, once nothing goes wrong any more.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The time at which every run begins, in milliseconds since the Unix epoch.
+const EPOCH: i64 = 1_795_435_200_000;
+
+/// What happens in the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// People talk, things fail.
+    Storm,
+    /// Nothing fails; what people wanted to say is said.
+    Calm,
+    /// Everybody has everything, and looks it through.
+    Audit,
+    /// A law is broken, or all is well.
+    Over,
+}
+
+/// What a run came to.
+pub(crate) struct Story {
+    /// The law that did not hold.
+    pub(crate) broken: Option<String>,
+    /// The same for two runs of one seed.
+    pub(crate) hash: u64,
+    pub(crate) lines: Vec<String>,
+    pub(crate) counts: Counts,
+}
+
+/// What is shared.
+pub(crate) struct World {
+    truth: Mutex<Truth>,
+    pub(crate) phase: Watched<Phase>,
+    pub(crate) limits: Limits,
+    /// Everybody's names.
+    pub(crate) users: Vec<&'static str>,
+    pub(crate) rooms: Vec<&'static str>,
+    chance: Chance,
+    server: Mutex<Option<Running>>,
+    links: TaskTracker,
+    disk: Disk,
+    clock: Arc<AtomicI64>,
+    /// One batch in so many is refused by the disk.
+    refusals: usize,
+    /// How long the store takes at worst, in milliseconds.
+    slowness: u64,
+    gather_from: usize,
+    /// Devices that have nothing more to say.
+    said: AtomicUsize,
+    devices: usize,
+}
+
+struct Running {
+    server: Simulated,
+    plug: Plug,
+    store: Weak<dyn Store>,
+}
+
+/// What sets the store's pace.
+struct Pacing {
+    world: Weak<World>,
+    chance: Chance,
+}
+
+impl Pace for Pacing {
+    fn pause(&self) -> Duration {
+        self.world.upgrade().map_or(Duration::ZERO, |world| self.chance.hiccup(world.slowness))
+    }
+
+    fn fate(&self) -> Fate {
+        let Some(world) = self.world.upgrade().filter(|world| world.is(Phase::Storm)) else {
+            return Fate::Kept;
+        };
+        if world.refusals == 0 || !self.chance.once_in(world.refusals) {
+            return Fate::Kept;
+        }
+        world.truth().counts.refused_batches += 1;
+        let fate = match self.chance.below(8) {
+            0 => Fate::Lost,
+            1..4 => Fate::Refused,
+            _ => Fate::Undone,
+        };
+        world.truth().note("disk", format_args!("{fate:?}"));
+        fate
+    }
+
+    fn kept(&self, outcomes: &[Outcome]) {
+        if let Some(world) = self.world.upgrade() {
+            world.truth().kept(outcomes);
+            world.minds_verdict();
+        }
+    }
+}
+
+impl World {
+    fn new(seed: u64) -> Arc<Self> {
+        let chance = Chance::of(seed);
+        let users = ["alice", "bob", "carol", "dave", "erin"][..2 + chance.below(4)].to_vec();
+        Arc::new(Self {
+            truth: Mutex::new(Truth::new()),
+            phase: Watched::new(Phase::Storm),
+            limits: limits(&chance),
+            rooms: ["#a", "#b", "#c"][..1 + chance.below(3)].to_vec(),
+            disk: Disk::new().expect("SQLite works"),
+            clock: Arc::new(AtomicI64::new(0)),
+            refusals: chance.one_of(&[0, 0, 8, 40]),
+            slowness: chance.one_of(&[0, 5, 50, 400]),
+            gather_from: chance.one_of(&[1, 2, 3, 32]),
+            said: AtomicUsize::new(0),
+            devices: users.len() + chance.below(4.min(users.len() + 1)),
+            server: Mutex::new(None),
+            links: TaskTracker::new(),
+            users,
+            chance,
+        })
+    }
+
+    pub(crate) fn truth(&self) -> MutexGuard<'_, Truth> {
+        self.truth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is(&self, phase: Phase) -> bool {
+        self.phase.get() == phase
+    }
+
+    /// Goes on to a later phase.
+    pub(crate) fn enters(&self, phase: Phase) {
+        if phase > self.phase.get() {
+            self.phase.set(phase);
+        }
+    }
+
+    /// A device has nothing more to say.
+    pub(crate) fn has_said_all(&self) {
+        if self.said.fetch_add(1, Ordering::SeqCst) + 1 == self.devices {
+            self.truth().note("world", format_args!("everything is said"));
+            self.enters(Phase::Audit);
+        }
+    }
+
+    /// A connection to the server, if there is one.
+    pub(crate) fn connect(&self, chance: &Chance) -> Option<DuplexStream> {
+        let running = self.running();
+        let server = &running.as_ref()?.server;
+        let (client, far) = network::link(chance, &self.links, !self.is(Phase::Storm));
+        server.serve(far);
+        drop(running);
+        self.truth().counts.connections += 1;
+        Some(client)
+    }
+
+    /// The server's store, if there is one.
+    pub(crate) fn store(&self) -> Option<Arc<dyn Store>> {
+        self.running().as_ref()?.store.upgrade()
+    }
+
+    fn clock(&self) -> Clock {
+        let (ahead, began) = (self.clock.clone(), Instant::now());
+        let now = move || {
+            let passed = i64::try_from(began.elapsed().as_millis()).expect("a short run");
+            Timestamp::from_millis(EPOCH + passed + ahead.load(Ordering::SeqCst))
+        };
+        Clock::from_fn(now)
+    }
+
+    /// Starts a server on the disk.
+    async fn start(self: &Arc<Self>) {
+        let mut config = Config::for_dev(PathBuf::new());
+        config.limits = self.limits.clone();
+        config.presence_grace = self.chance.millis(0, 2_000);
+        config.shutdown_deadline = self.chance.millis(10, 5_000);
+        // The delays in `bye` are random otherwise.
+        config.reconnect_spread = Duration::ZERO;
+        let clock = self.clock();
+        let settings = Settings {
+            data: PathBuf::new(),
+            limits: self.limits.clone(),
+            strangers: true,
+            clock: clock.clone(),
+            metrics: Arc::new(Metrics::new()),
+        };
+        let pace = Pacing { world: Arc::downgrade(self), chance: self.chance.fork() };
+        let pace: Arc<dyn Pace> = Arc::new(pace);
+        let opened = async {
+            loop {
+                match MemoryStore::open(&self.disk, &settings, pace.clone()) {
+                    Ok(opened) => return opened,
+                    // The last tasks of the server before are on their way out.
+                    Err(_) => wait(Duration::from_millis(1)).await,
+                }
+            }
+        };
+        let Ok((store, batches)) = timeout(Duration::from_secs(60), opened).await else {
+            self.breaks("world", "the server before never let go of its disk");
+            return;
+        };
+        let plug = store.plug();
+        let store: Arc<dyn Store> = Arc::new(store);
+        let weak = Arc::downgrade(&store);
+        let server = Simulated::start(config, clock, (store, batches), self.gather_from);
+        let server = server.expect("the configuration is good");
+        self.truth().note("world", format_args!("a server starts"));
+        *self.running() = Some(Running { server, plug, store: weak });
+    }
+
+    /// Once a law is broken, the rest is of no interest.
+    pub(crate) fn minds_verdict(&self) {
+        if self.truth().verdict().is_some() {
+            self.enters(Phase::Over);
+        }
+    }
+
+    /// A law is broken.
+    pub(crate) fn breaks(&self, who: &str, what: &str) {
+        self.truth().broken(who, what);
+        self.enters(Phase::Over);
+    }
+
+    fn counts(&self, what: &str, which: impl FnOnce(&mut Counts) -> &mut u64) {
+        let mut truth = self.truth();
+        truth.note("world", format_args!("{what}"));
+        *which(&mut truth.counts) += 1;
+    }
+
+    async fn crash(&self) {
+        let Some(running) = self.running().take() else { return };
+        self.counts("the server is killed", |counts| &mut counts.crashes);
+        running.plug.pull();
+        running.server.crash().await;
+    }
+
+    async fn stop(&self) {
+        let Some(running) = self.running().take() else { return };
+        self.counts("the server is stopped", |counts| &mut counts.stops);
+        running.server.stop().await;
+        // What was cut at the deadline has a queue, which the store still writes.
+        self.truth().note("world", format_args!("the server has stopped"));
+    }
+
+    /// Makes trouble until it is calm; then sees to it that there is a server.
+    async fn trouble(self: Arc<Self>) {
+        let chance = self.chance.fork();
+        let often = chance.one_of(&[500, 2_000, 8_000, 60_000]);
+        loop {
+            let peace = chance.millis(1, often);
+            if timeout(peace, self.phase.until(|phase| phase != Phase::Storm)).await.is_ok() {
+                break;
+            }
+            let broken_disk = self.store().is_some_and(|store| !store.is_writable());
+            match chance.below(4) {
+                0 => self.crash().await,
+                1 => self.stop().await,
+                2 if !broken_disk => {
+                    let jump = chance.one_of(&[-3_600_000, -1_000, 1_000, 3_600_000]);
+                    self.truth().note("world", format_args!("the clock jumps by {jump} ms"));
+                    self.clock.fetch_add(jump, Ordering::SeqCst);
+                    continue;
+                }
+                _ if !broken_disk => continue,
+                _ => self.crash().await,
+            }
+            wait(chance.hiccup(3_000)).await;
+            self.start().await;
+        }
+        if self.store().is_none_or(|store| !store.is_writable()) {
+            self.crash().await;
+            self.start().await;
+        }
+    }
+}
+
+/// Small limits, so that everything that happens at one does happen.
+fn limits(chance: &Chance) -> Limits {
+    Limits {
+        hello_timeout: 2_000,
+        ping_interval: chance.one_of(&[500, 2_000]),
+        pong_timeout: chance.one_of(&[200, 1_000]),
+        connections_per_user: chance.one_of(&[0, 0, 2, 3]),
+        sends_per_connection: chance.one_of(&[0, 0, 0, 1, 4]),
+        sends_per_user: chance.one_of(&[0, 0, 0, 2]),
+        frames_per_connection: chance.one_of(&[0, 0, 0, 20]),
+        in_flight: chance.one_of(&[1, 2, 8, 1_024]),
+        page: chance.one_of(&[2, 3, 10, 200]),
+        page_bytes: chance.one_of(&[400, 2_000, 524_288]),
+        replay: chance.one_of(&[0, 1, 4, 20, 5_000]),
+        queue: chance.one_of(&[600, 900, 2_000, 8_000, 262_144]),
+        signal_room: chance.one_of(&[1, 3, 100]),
+        reactions: chance.one_of(&[1, 3, 1_000]),
+        ..Limits::default()
+    }
+}
+
+/// Runs a seed to its end.
+pub(crate) async fn run(seed: u64) -> Story {
+    let world = World::new(seed);
+    let users = world.users.join(" ");
+    world.truth().note("world", format_args!("{users}; {} devices; {:?}", world.devices, world.limits));
+    world.start().await;
+    let people = TaskTracker::new();
+    let quiet = backend::opens_rooms(&world, &world.chance.fork()).await;
+    if quiet {
+        let backend = backend::speaks(world.clone(), world.chance.fork());
+        people.spawn(backend);
+        for n in 0..world.devices {
+            let user = world.users[n % world.users.len()];
+            let name = format!("{user}.{}", 1 + n / world.users.len());
+            people.spawn(Device::new(world.clone(), name, user, world.chance.fork()).lives());
+        }
+        let trouble = world.clone().trouble();
+        people.spawn(trouble);
+    } else {
+        world.breaks("world", "the rooms cannot be made");
+    }
+    people.close();
+    let storm = world.chance.millis(500, 5_000);
+    let _ = timeout(storm, world.phase.until(|phase| phase == Phase::Over)).await;
+    world.truth().note("world", format_args!("it is calm"));
+    world.enters(Phase::Calm);
+    let ended = async {
+        tokio::select! {
+            biased;
+            () = people.wait() => {}
+            _ = world.phase.until(|phase| phase == Phase::Over) => {}
+        }
+    };
+    if timeout(PATIENCE, ended).await.is_err() {
+        world.breaks("world", "somebody waits in vain");
+    }
+    world.enters(Phase::Over);
+    world.stop().await;
+    let mut truth = world.truth();
+    Story { broken: truth.verdict(), hash: truth.hash(), counts: truth.counts, lines: truth.story() }
+}

@@ -177,7 +177,10 @@ impl Device {
                 act = now + if storm { self.chance.millis(1, 400) } else { CALM };
             }
             self.goes_on(&mut session);
-            let timer = act.min(heard_at + silence);
+            let mut timer = act.min(heard_at + silence);
+            if session.reads_from > now {
+                timer = timer.min(session.reads_from);
+            }
             tokio::select! {
                 biased;
                 _ = phases.until(|now| now != phase) => {}
@@ -196,7 +199,7 @@ impl Device {
                         }
                     }
                 }
-                () = sleep_until(timer.min(session.reads_from.max(now + Duration::from_millis(1)))) => {}
+                () = sleep_until(timer) => {}
             }
         }
     }

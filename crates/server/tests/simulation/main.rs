@@ -22,7 +22,7 @@ use crate::truth::Counts;
 use crate::world::Story;
 
 /// Seeds that every test run tries.
-const FEW: u64 = 300;
+const FEW: u64 = 150;
 
 /// Seeds that failed once, with the commit that mended what they found. A seed means what it meant only as long as the
 /// simulation asks for the same random numbers; what was found has a test of its own, too, where one can be written.

@@ -125,11 +125,14 @@ impl UserLimiter {
     pub(crate) fn new(limits: &Limits) -> Self {
         let clock = Pausable(Instant::now());
         let buckets = || {
-            quota(limits.sends_per_user)
-                .map(|quota| RateLimiter::dashmap_with_clock(quota, clock.clone()))
+            quota(limits.sends_per_user).map(|quota| RateLimiter::dashmap_with_clock(quota, clock.clone()))
         };
         let once = Quota::with_period(TYPING).unwrap_or(Quota::per_second(NonZeroU32::MIN));
-        Self { sends: buckets(), typing: buckets(), typists: RateLimiter::dashmap_with_clock(once, clock.clone()) }
+        Self {
+            sends: buckets(),
+            typing: buckets(),
+            typists: RateLimiter::dashmap_with_clock(once, clock.clone()),
+        }
     }
 
     /// Counts a command of `user`'s that stores, over whichever door.
@@ -160,9 +163,7 @@ impl UserLimiter {
 
 fn check_user(buckets: Option<&Buckets<UserId>>, user: &UserId) -> Result<(), Refusal> {
     let Some(buckets) = buckets else { return Ok(()) };
-    buckets
-        .check_key(user)
-        .map_err(|not_until| refusal(not_until.wait_time_from(buckets.clock().now())))
+    buckets.check_key(user).map_err(|not_until| refusal(not_until.wait_time_from(buckets.clock().now())))
 }
 
 #[cfg(test)]

@@ -110,6 +110,8 @@ async fn torture(args: &Args) -> anyhow::Result<bool> {
 struct Outcome {
     world: Arc<World>,
     done: std::collections::BTreeMap<Fault, u64>,
+    /// Power cuts, those after other faults included.
+    power_cuts: u64,
     stored: u64,
     took: Duration,
 }
@@ -152,12 +154,17 @@ async fn run(args: &Args, seed: u64, scratch: &Path) -> anyhow::Result<Outcome> 
     let faults = if args.faults.is_empty() { Fault::value_variants().to_vec() } else { args.faults.clone() };
     let progress = spawn(progress(world.clone()));
     let mut nemesis = Nemesis::new(world.clone(), server, proxy, sdks, faults, rng.fork());
-    nemesis.rage(start + Duration::from_secs(args.seconds)).await?;
-    let done = nemesis.done.clone();
+    let raged = nemesis.rage(start + Duration::from_secs(args.seconds)).await;
+    let (done, power_cuts) = (nemesis.done.clone(), nemesis.power_cuts);
     progress.abort();
+    if let Err(error) = raged {
+        // There is nobody left to ask.
+        world.record.breach(Law::Stuck, format!("{error:#}"), &[], None);
+        return Ok(Outcome { world, done, power_cuts, stored: 0, took: start.elapsed() });
+    }
     let (_server, sdks) = nemesis.into_parts();
     let logs = settle(&world, &phase, devices, sdks).await?;
-    Ok(Outcome { world, done, stored: logs.stored, took: start.elapsed() })
+    Ok(Outcome { world, done, power_cuts, stored: logs.stored, took: start.elapsed() })
 }
 
 /// Lets everybody finish, and holds what there is against what was promised.
@@ -229,7 +236,11 @@ fn report(args: &Args, seed: u64, outcome: &Outcome) -> anyhow::Result<()> {
     }
     let of = |law: &[Law]| inner.breaches.iter().filter(|breach| law.contains(&breach.law)).count();
     let done: Vec<String> = outcome.done.iter().map(|(fault, count)| format!("{fault:?} {count}")).collect();
-    say(&format!("seed {seed}, {} s of faults: {}", args.seconds, done.join(", ")));
+    let faults = done.join(", ");
+    say(&format!(
+        "seed {seed}, {} s of faults: {faults}; the power failed {} times",
+        args.seconds, outcome.power_cuts
+    ));
     say(&format!(
         "tried {}, acknowledged {}, in the log {}, refused {}, answered as duplicates {}",
         counts.tried, counts.acknowledged, outcome.stored, counts.refused, counts.duplicates
@@ -257,7 +268,8 @@ fn report(args: &Args, seed: u64, outcome: &Outcome) -> anyhow::Result<()> {
         let faults: serde_json::Map<String, serde_json::Value> =
             outcome.done.iter().map(|(fault, count)| (format!("{fault:?}"), (*count).into())).collect();
         let record = serde_json::json!({
-            "seed": seed, "seconds": args.seconds, "rate": args.rate, "faults": faults, "counts": counts,
+            "seed": seed, "seconds": args.seconds, "rate": args.rate, "faults": faults,
+            "power_cuts": outcome.power_cuts, "counts": counts,
             "in_the_log": outcome.stored, "broken": inner.broken,
         });
         std::fs::write(path, format!("{record:#}\n"))?;

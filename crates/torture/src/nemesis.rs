@@ -341,7 +341,7 @@ impl Nemesis {
                 return Ok(());
             }
         }
-        bail!("the server does not come back:\n{}", self.server.last_words())
+        bail!("the server does not come back after {STARTS} starts:\n{}", self.server.last_words())
     }
 
     async fn rest(&mut self, millis: std::ops::Range<u64>) {

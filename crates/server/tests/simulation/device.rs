@@ -31,7 +31,9 @@ pub(crate) struct Device {
     /// Of the last key and the last command.
     pub(crate) number: u64,
     has_said_all: bool,
-    /// Which conversations have been looked through in the end.
+    /// All conversations have been listed, in the end.
+    knows_all: bool,
+    /// Which of them have been looked through.
     audited: BTreeSet<String>,
 }
 
@@ -125,6 +127,7 @@ impl Device {
             unsaid: VecDeque::new(),
             number: 0,
             has_said_all: false,
+            knows_all: false,
             audited: BTreeSet::new(),
         }
     }
@@ -292,9 +295,9 @@ impl Device {
         if !session.welcome || !session.asked.is_empty() || session.quiet_until > Instant::now() {
             return;
         }
-        if self.audited.is_empty() {
+        if !self.knows_all {
             let asked = Asked::Conversations { since: Some(Instant::now()), first: true };
-            self.asks(session, json!({"type": "conversations"}), asked);
+            return self.asks(session, json!({"type": "conversations"}), asked);
         }
         if let Some(name) = self.places.keys().find(|name| !self.audited.contains(*name)).cloned() {
             self.places.insert(name.clone(), Place { head: self.places[&name].head, ..Place::default() });

@@ -180,6 +180,7 @@ impl Device {
                     let (name, head) = named(summary, "head");
                     self.places.entry(name).or_insert_with(|| Place::at(head));
                 }
+                self.knows_all |= answer["more"] == false && self.world.is(Phase::Audit);
                 if let Some(last) = all.last().filter(|_| answer["more"] == true) {
                     let command = json!({"type": "conversations", "before": last["conversation"]});
                     self.asks(session, command, Asked::Conversations { since: None, first: false });

@@ -163,8 +163,28 @@ async fn run(args: &Args, seed: u64, scratch: &Path) -> anyhow::Result<Outcome> 
         return Ok(Outcome { world, done, power_cuts, stored: 0, took: start.elapsed() });
     }
     let (_server, sdks) = nemesis.into_parts();
-    let logs = settle(&world, &phase, devices, sdks).await?;
-    Ok(Outcome { world, done, power_cuts, stored: logs.stored, took: start.elapsed() })
+    let stored = match settle(&world, &phase, devices, sdks).await {
+        Ok(logs) => logs.stored,
+        // A client that died is to be looked into like anything else, and so is what was found before.
+        Err(error) => {
+            world.record.breach(
+                Law::Stuck,
+                format!("the run does not come to its end: {error:#}"),
+                &[],
+                None,
+            );
+            0
+        }
+    };
+    if world.record.counts().acknowledged == 0 {
+        world.record.breach(
+            Law::Stuck,
+            "nothing was acknowledged: that proves nothing".to_owned(),
+            &[],
+            None,
+        );
+    }
+    Ok(Outcome { world, done, power_cuts, stored, took: start.elapsed() })
 }
 
 /// Lets everybody finish, and holds what there is against what was promised.
@@ -274,7 +294,6 @@ fn report(args: &Args, seed: u64, outcome: &Outcome) -> anyhow::Result<()> {
         });
         std::fs::write(path, format!("{record:#}\n"))?;
     }
-    ensure!(counts.acknowledged > 0, "nothing was acknowledged: that proves nothing");
     Ok(())
 }
 

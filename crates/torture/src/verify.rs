@@ -25,10 +25,24 @@ pub(crate) struct Logs {
     /// Messages by number: key and author.
     pub(crate) messages: FxHashMap<ConversationId, Vec<(Seq, String, UserId)>>,
     heads: FxHashMap<ConversationId, Seq>,
+    /// Who is in.
+    members: HashSet<(UserId, ConversationId)>,
     /// Who is out, and with which event they went.
     out: FxHashMap<(UserId, ConversationId), Seq>,
     /// Messages in all.
     pub(crate) stored: u64,
+}
+
+impl Logs {
+    fn comes(&mut self, user: &UserId, id: &ConversationId) {
+        self.out.remove(&(user.clone(), id.clone()));
+        self.members.insert((user.clone(), id.clone()));
+    }
+
+    fn goes(&mut self, user: &UserId, id: &ConversationId, seq: Seq) {
+        self.members.remove(&(user.clone(), id.clone()));
+        self.out.insert((user.clone(), id.clone()), seq);
+    }
 }
 
 /// Holds all that the server has to tell against the record, and against where everybody is.
@@ -128,7 +142,6 @@ fn look_at(
         if let Some((law, what)) = unlike {
             breach(law, what, event.seq);
         }
-        let out = &mut logs.out;
         match &event.body {
             EventBody::Message { deleted: is_deleted, .. } => {
                 let key = event.key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default();
@@ -140,10 +153,14 @@ fn look_at(
                 let messages = logs.messages.entry(id.clone()).or_default();
                 messages.push((event.seq, key, event.from.clone()));
             }
-            EventBody::Leave {} => _ = out.insert((event.from.clone(), id.clone()), event.seq),
-            EventBody::Remove { user } => _ = out.insert((user.clone(), id.clone()), event.seq),
-            EventBody::Join {} => _ = out.remove(&(event.from.clone(), id.clone())),
-            EventBody::Invite { user, .. } => _ = out.remove(&(user.clone(), id.clone())),
+            EventBody::Create { members, .. } => {
+                logs.comes(&event.from, id);
+                members.iter().for_each(|user| logs.comes(user, id));
+            }
+            EventBody::Join {} => logs.comes(&event.from, id),
+            EventBody::Invite { user, .. } => logs.comes(user, id),
+            EventBody::Leave {} => logs.goes(&event.from, id, event.seq),
+            EventBody::Remove { user } => logs.goes(user, id, event.seq),
             _ => {}
         }
     }
@@ -151,6 +168,9 @@ fn look_at(
     let seen = world.record.lock().logs.get(&room.id).map_or(0, |log| log.len() as u64);
     if seen > head.0 {
         breach(Law::Lost, format!("{} ends at {}, and somebody saw {seen}", room.id, head.0), Seq(seen));
+    }
+    if !room.id.is_room() && !events.is_empty() {
+        room.members.iter().for_each(|user| logs.comes(user, &room.id));
     }
     check_done(world, room, events);
     logs.heads.insert(room.id.clone(), head);
@@ -268,6 +288,17 @@ async fn summaries(world: &World, logs: &Logs) -> anyhow::Result<()> {
             bail!("no list of conversations")
         };
         client.close().await;
+        let listed: HashSet<_> = conversations.iter().map(|summary| summary.conversation.clone()).collect();
+        let members = logs.members.iter().filter(|(member, _)| member == user);
+        let is_in: HashSet<_> = members.map(|(_, id)| id.clone()).collect();
+        for id in listed.symmetric_difference(&is_in) {
+            let what = format!(
+                "{user} is told to be in {id}: {}; the log says: {}",
+                listed.contains(id),
+                is_in.contains(id)
+            );
+            world.record.breach(Law::Unlike, what, &[], None);
+        }
         for summary in &conversations {
             compare_summary(world, logs, user, summary);
         }

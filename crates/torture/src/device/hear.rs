@@ -55,6 +55,16 @@ impl Device {
             self.breach(Law::Doubled, what, Some((id, seq)));
         }
         link.pushed.insert(id.clone(), seq);
+        if !self.places.contains_key(id) {
+            if id.is_room() && !place::comes_in(event, &self.user) {
+                let what = format!(
+                    "{} got {id} {} as the first of it, which is not its coming in",
+                    self.name, seq.0
+                );
+                self.breach(Law::SilentGap, what, Some((id, seq)));
+            }
+            self.places.insert(id.clone(), Place::at_the_beginning_of(id, seq));
+        }
         let under_way = link.asked.values().filter(|(asked, _)| self.may_be(asked, id)).count() as u64;
         let missing = self.places.get(id).map_or(0, |place| place.missing_before(seq));
         let paging = self.places.get(id).is_some_and(|place| place.paging);
@@ -89,13 +99,7 @@ impl Device {
     /// Takes an event in, from wherever it comes.
     fn apply(&mut self, event: &Event) {
         let comes_in = place::comes_in(event, &self.user);
-        let place = match self.places.entry(event.conversation.clone()) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            // The first event is that of coming in, or the first of a direct conversation.
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(Place::at(Seq(event.seq.0.saturating_sub(1))))
-            }
-        };
+        let Some(place) = self.places.get_mut(&event.conversation) else { return };
         if place.take(event.seq, Step::of(event, &self.user)) {
             self.world.record.got(self.id, event);
         }
@@ -106,14 +110,8 @@ impl Device {
 
     /// An own command is event `seq`.
     fn apply_own(&mut self, id: &ConversationId, seq: Seq, step: Step) {
-        match self.places.get_mut(id) {
-            Some(place) => {
-                place.take(seq, step);
-            }
-            None => {
-                self.places.insert(id.clone(), Place::at(seq));
-            }
-        }
+        let beginning = || Place::at_the_beginning_of(id, seq);
+        self.places.entry(id.clone()).or_insert_with(beginning).take(seq, step);
     }
 
     fn reading(&self, id: &ConversationId, user: &UserId, upto: Seq) {
@@ -195,12 +193,12 @@ impl Device {
         self.stored.push(Stored { key: key.to_owned(), conversation: conversation.clone(), seq });
     }
 
-    fn has_everything(&mut self, summaries: &[Summary]) -> bool {
-        summaries.iter().all(|summary| {
-            let place =
-                self.places.entry(summary.conversation.clone()).or_insert_with(|| Place::at(summary.head));
-            place.cursor >= summary.head
-        })
+    /// Whether it is at the head of everything that is listed. What it has never heard of must still come.
+    fn has_everything(&self, summaries: &[Summary]) -> bool {
+        let is_there = |summary: &Summary| {
+            self.places.get(&summary.conversation).is_some_and(|place| place.cursor >= summary.head)
+        };
+        summaries.iter().all(is_there)
     }
 
     async fn failed(&mut self, link: &mut Link, failure: Failure) -> Result<(), End> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use switchboard_protocol::{Event, EventBody, Seq, UserId};
+use switchboard_protocol::{ConversationId, Event, EventBody, Seq, UserId};
 
 /// What an event means for whether the user may see what follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,12 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn at(cursor: Seq) -> Self {
         Self { cursor, ahead: BTreeMap::new(), left: None, paging: false }
+    }
+
+    /// Where one is in a conversation that one has not heard of before this event. Whoever comes into a room begins there; a
+    /// direct conversation begins with its first message.
+    pub(crate) fn at_the_beginning_of(id: &ConversationId, first: Seq) -> Self {
+        Self::at(if id.is_room() { Seq(first.0.saturating_sub(1)) } else { Seq(0) })
     }
 
     /// How many events between the cursor and this one have not come.

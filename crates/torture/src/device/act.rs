@@ -77,12 +77,12 @@ impl Device {
                 self.away = Duration::from_millis(self.rng.u64(2_000..20_000));
                 return Err("goes away for long".to_owned());
             }
-            910..915 => {
+            910..925 => {
                 // Takes nothing for a while, and the server keeps what comes.
                 let stalled = Duration::from_millis(self.rng.u64(200..4_000));
                 sleep(stalled).await;
             }
-            915..930 => {
+            925..940 => {
                 if let Some(room) = self.a_room() {
                     let command =
                         Sync { conversation: room.id.clone().into(), after: Seq(0), limit: Some(5) };

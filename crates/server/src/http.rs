@@ -22,7 +22,7 @@ use crate::services::Services;
 pub(crate) use accept::serve;
 
 /// Everything that the server answers.
-fn routes(services: &Arc<Services>) -> Router {
+pub(crate) fn routes(services: &Arc<Services>) -> Router {
     Router::new()
         .route("/v1/ws", get(ws::upgrade))
         .route("/v1/openapi.json", get(spec::serve_openapi))

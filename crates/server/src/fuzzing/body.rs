@@ -22,8 +22,8 @@ use crate::refusal::Refusal;
 use crate::router;
 use crate::services::Services;
 use crate::store::{
-    Acquaintance, Answer, ConversationKey, LogEvent, Query, SharedStore, Snapshot, Standing, Store, Submission,
-    UserKey,
+    Acquaintance, Answer, ConversationKey, LogEvent, Query, SharedStore, Snapshot, Standing, Store,
+    Submission, UserKey,
 };
 use crate::tasks::Tasks;
 
@@ -92,7 +92,8 @@ impl Doors {
             mode: Mode::Dev,
             limiter: UserLimiter::new(&limits),
             allowed_origins: Vec::new(),
-            authenticator: Authenticator::with_clock(&config.auth, clock.clone()).expect("no key is a good one"),
+            authenticator: Authenticator::with_clock(&config.auth, clock.clone())
+                .expect("no key is a good one"),
             clock,
             limits,
             metrics,
@@ -154,7 +155,10 @@ fn check_answer(name: Option<&str>, (status, json): &(u16, Value)) {
         // What the body cannot be has a status of its own.
         (415, Some(ErrorCode::BadFrame)) => {}
         (status, Some(code)) => {
-            assert_eq!((status, u64::from(status)), (code.http_status(), json["status"].as_u64().unwrap_or(0)));
+            assert_eq!(
+                (status, u64::from(status)),
+                (code.http_status(), json["status"].as_u64().unwrap_or(0))
+            );
             assert!(json["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{json}");
         }
         (status, None) => panic!("{status} without a code: {json}"),

@@ -124,8 +124,11 @@ impl Run {
             let Some(devices) = self.devices.get_mut(user) else { return };
             let has = devices[device].entry(name.clone()).or_default();
             let cursor = has.last().map(|event| event.seq).unwrap_or_default();
-            let news =
-                if device == 0 { pages(&self.store, user, &name, cursor) } else { replays(&self.store, user, &name, cursor) };
+            let news = if device == 0 {
+                pages(&self.store, user, &name, cursor)
+            } else {
+                replays(&self.store, user, &name, cursor)
+            };
             // Whoever has once been there sees that much for ever.
             assert!(news.is_some() || has.is_empty(), "{user} sees {name} no more");
             has.extend(news.unwrap_or_default());
@@ -142,7 +145,8 @@ impl Run {
             }
             let [one, other] = &self.devices[&user];
             for name in say::conversations(&user) {
-                let heads = [one, other].map(|device| device[&name].last().map(|event| (event.seq, event.at)));
+                let heads =
+                    [one, other].map(|device| device[&name].last().map(|event| (event.seq, event.at)));
                 assert_eq!(heads[0], heads[1], "two devices of {user} have the same of {name}");
             }
             self.check_summaries(&user);
@@ -160,11 +164,19 @@ impl Run {
             assert_eq!(self.known.heads.get(&conversation), Some(&(head, at)), "the head of {conversation}");
             for (of, cursor) in [(true, read), (false, received)] {
                 let known = self.known.cursors.get(&(user.clone(), conversation.clone(), of)).copied();
-                assert!(known.unwrap_or_default() <= cursor && cursor <= head, "{user}'s cursor in {conversation}");
+                assert!(
+                    known.unwrap_or_default() <= cursor && cursor <= head,
+                    "{user}'s cursor in {conversation}"
+                );
             }
             let log = pages(&self.store, user, &conversation, read).expect("a member reads");
-            let others = |event: &&Event| matches!(event.body, EventBody::Message { .. }) && event.from != *user;
-            assert_eq!(unread, log.iter().filter(others).count() as u64, "what {user} has not read of {conversation}");
+            let others =
+                |event: &&Event| matches!(event.body, EventBody::Message { .. }) && event.from != *user;
+            assert_eq!(
+                unread,
+                log.iter().filter(others).count() as u64,
+                "what {user} has not read of {conversation}"
+            );
         }
     }
 
@@ -203,7 +215,10 @@ fn pages(store: &InMemory, user: &UserId, name: &ConversationId, after: Seq) -> 
             Ok(OkBody::Log { events, more, head, .. }) => {
                 assert!(!more || !events.is_empty(), "a page has something, or is the last");
                 log.extend(events);
-                assert!(more || log.last().is_none_or(|event| event.seq == head), "the last page ends at the head");
+                assert!(
+                    more || log.last().is_none_or(|event| event.seq == head),
+                    "the last page ends at the head"
+                );
                 if !more {
                     return Some(log);
                 }
@@ -221,7 +236,8 @@ fn replays(store: &InMemory, user: &UserId, name: &ConversationId, after: Seq) -
     let mut log = Vec::new();
     loop {
         let after = log.last().map_or(after, |event: &Event| event.seq);
-        let page = store.replay(snapshot.user, seen.conversation, after, seen.head).expect("what one sees is read");
+        let page =
+            store.replay(snapshot.user, seen.conversation, after, seen.head).expect("what one sees is read");
         if page.is_empty() {
             assert!(after == seen.head, "a replay of {name} ends at {after} and not at {}", seen.head);
             return Some(log);

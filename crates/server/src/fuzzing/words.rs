@@ -1,7 +1,8 @@
 //! The words of the protocol: commands and ids.
 
 use switchboard_protocol::{
-    Command, CommandId, ConversationId, ErrorCode, Rejected, RoomId, Seq, Target, UserId, decode, decode_named,
+    Command, CommandId, ConversationId, ErrorCode, Rejected, RoomId, Seq, Target, UserId, decode,
+    decode_named,
 };
 
 /// A frame's text: it is a command, or an error that can be told to whoever sent it. A command that is written is read as

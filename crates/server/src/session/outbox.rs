@@ -335,3 +335,6 @@ impl std::ops::Drop for Outbox {
         self.metrics.catching_up.dec_by(i64::try_from(lags).unwrap_or_default());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! What four bytes mean: a verb, who says it when, where, and what else it needs.
 
 use switchboard_protocol::{
-    ConversationId, Create, Data, Delete, Edit, Emoji, Invite, Join, Key, Leave, React, Read, Received, Remove,
-    Rename, Role, RoomId, Send, Seq, SetRole, Target, Text, Timestamp, Title, UserId,
+    ConversationId, Create, Data, Delete, Edit, Emoji, Invite, Join, Key, Leave, React, Read, Received,
+    Remove, Rename, Role, RoomId, Send, Seq, SetRole, Target, Text, Timestamp, Title, UserId,
 };
 
 use crate::store::Change;
@@ -45,11 +45,15 @@ fn place(n: u8) -> Target {
 }
 
 fn text(n: u8) -> Option<Text> {
-    Some(Text::parse(["", "hi", "ä\u{1F44D}\"\\", "long "][usize::from(n) % 4].repeat(1 + usize::from(n / 4))).expect("a text"))
+    Some(
+        Text::parse(["", "hi", "ä\u{1F44D}\"\\", "long "][usize::from(n) % 4].repeat(1 + usize::from(n / 4)))
+            .expect("a text"),
+    )
 }
 
 fn data(n: u8) -> Option<Data> {
-    (n % 3 == 0).then(|| serde_json::from_str(&format!(r#"{{"n":{n},"deep":[{{"x":null}}]}}"#)).expect("an object"))
+    (n % 3 == 0)
+        .then(|| serde_json::from_str(&format!(r#"{{"n":{n},"deep":[{{"x":null}}]}}"#)).expect("an object"))
 }
 
 /// Of 32 verbs some are the same: what is done most is what is said most.
@@ -83,7 +87,10 @@ pub(super) fn step([verb, who, at, n]: [u8; 4]) -> Step {
         23 | 24 => Change::Invite(Invite { conversation, user: named, role }),
         25 => Change::Remove(Remove { conversation, user: named }),
         26 => Change::SetRole(SetRole { conversation, user: named, role }),
-        27 => Change::Rename(Rename { conversation, title: Title::parse(format!("Title {n}")).expect("a title") }),
+        27 => Change::Rename(Rename {
+            conversation,
+            title: Title::parse(format!("Title {n}")).expect("a title"),
+        }),
         28 | 29 => return Step::Look { user: actor, device: usize::from(n % 2) },
         30 => return Step::Commit,
         _ => return Step::RollBack,

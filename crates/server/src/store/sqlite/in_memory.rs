@@ -42,14 +42,22 @@ impl InMemory {
         let name = NAMES.fetch_add(1, Ordering::Relaxed);
         let open = || {
             let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_URI;
-            let db = Connection::open_with_flags(format!("file:in-memory-{name}?mode=memory&cache=shared"), flags)?;
+            let db = Connection::open_with_flags(
+                format!("file:in-memory-{name}?mode=memory&cache=shared"),
+                flags,
+            )?;
             db.set_prepared_statement_cache_capacity(64);
             Ok::<_, rusqlite::Error>(db)
         };
         let mut writer = open().expect("a database");
         Migrations::from_slice(MIGRATIONS).to_latest(&mut writer).expect("its tables");
         let db = open().expect("the same");
-        Self { rows: Rows::new(writer), rules: Rules { limits, strangers: true }, db, state: State::default() }
+        Self {
+            rows: Rows::new(writer),
+            rules: Rules { limits, strangers: true },
+            db,
+            state: State::default(),
+        }
     }
 
     /// Begins a batch. Nothing is to be read before its end.
@@ -67,13 +75,23 @@ impl InMemory {
     }
 
     /// Makes a change within a batch.
-    pub(crate) fn apply(&mut self, actor: &UserId, change: Change, now: Timestamp) -> Result<Committed, Refusal> {
+    pub(crate) fn apply(
+        &mut self,
+        actor: &UserId,
+        change: Change,
+        now: Timestamp,
+    ) -> Result<Committed, Refusal> {
         works(change::apply(&mut self.rows, &self.rules, actor, change, now))
     }
 
     /// Makes a change in a batch of its own.
     #[cfg(test)]
-    pub(crate) fn makes(&mut self, actor: &UserId, change: Change, now: Timestamp) -> Result<Committed, Refusal> {
+    pub(crate) fn makes(
+        &mut self,
+        actor: &UserId,
+        change: Change,
+        now: Timestamp,
+    ) -> Result<Committed, Refusal> {
         self.begin();
         let made = self.apply(actor, change, now);
         self.commit();

@@ -4,7 +4,7 @@
 //! every corpus is run without one: docs/decisions/0037-fuzz-targets-are-functions.md
 
 mod body;
-//pub mod echo;
+pub mod echo;
 mod frames;
 mod log;
 #[cfg(test)]

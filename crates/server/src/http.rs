@@ -20,6 +20,8 @@ use axum::routing::{get, post};
 use crate::services::Services;
 
 pub(crate) use accept::serve;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use {accept::builder, patience::Patient, ws::shake_hands, ws::take_over};
 
 /// Everything that the server answers.
 pub(crate) fn routes(services: &Arc<Services>) -> Router {

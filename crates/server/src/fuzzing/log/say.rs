@@ -78,7 +78,7 @@ pub(super) fn step([verb, who, at, n]: [u8; 4]) -> Step {
         15 | 16 => Change::Read(Read { conversation, upto: target }),
         17 => Change::Received(Received { conversation, upto: target }),
         18 | 19 => {
-            let members = (0..n % 4).map(|member| user(member + n)).collect();
+            let members = (0..n % 4).map(|member| user(member + n % 3)).collect();
             let title = (n % 2 == 0).then(|| Title::parse("A title").expect("a title"));
             Change::Create(Create { room: (n < 250).then(|| room(at)), title, public: n % 8 < 5, members })
         }

@@ -20,6 +20,8 @@ enum Happens {
     Published { conversation: usize, own: Vec<bool> },
     /// A signal, which may be dropped, or a reply, which may not.
     Told { reply: bool },
+    /// It is asked whether it lives.
+    Pinged,
     /// The system takes so many frames.
     Written(usize),
     /// Everything is written, and a page of the log is asked for, if one is needed and none is on its way.
@@ -35,6 +37,7 @@ fn happens() -> impl Strategy<Value = Happens> {
     prop_oneof![
         4 => (0..CONVERSATIONS, own).prop_map(|(conversation, own)| Happens::Published { conversation, own }),
         1 => any::<bool>().prop_map(|reply| Happens::Told { reply }),
+        1 => Just(Happens::Pinged),
         3 => (0_usize..12).prop_map(Happens::Written),
         3 => Just(Happens::Asked),
         3 => Just(Happens::Answered),
@@ -90,6 +93,7 @@ impl Connection {
                 self.outbox.push_signal(&Bytes::from_static(b"signal"));
                 assert!(self.outbox.state().bytes <= LIMIT.max(before));
             }
+            Happens::Pinged => self.outbox.set_pong(Bytes::from_static(b"pong")),
             Happens::Written(frames) => drop(self.writes(frames)),
             Happens::Asked => self.asks(),
             Happens::Answered => self.is_answered(),
@@ -132,7 +136,7 @@ impl Connection {
         let text = std::str::from_utf8(frame).expect("text");
         match text.split_whitespace().collect::<Vec<_>>()[..] {
             ["reply"] => self.replies -= 1,
-            ["signal"] => {}
+            ["signal" | "pong"] => {}
             [conversation, seq] => {
                 let conversation: usize = conversation.parse().expect("a conversation");
                 self.got[conversation].push(seq.parse().expect("a seq"));

@@ -3,7 +3,7 @@
 # What a build that failed has begun is not taken for its result.
 .DELETE_ON_ERROR:
 
-.PHONY: help run test fuzz bench bench-rivals lint fmt build page tidy types screenshots clean
+.PHONY: help run test fuzz autobahn bench bench-rivals lint fmt build page tidy types screenshots clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ test: ## everything that CI checks
 
 fuzz: ## every fuzz target for a minute; another time in seconds, and targets, with ARGS="600 log"
 	scripts/fuzz.sh $(ARGS)
+
+autobahn: ## the framing against Autobahn's WebSocket cases, where WSTEST or PATH has wstest
+	scripts/autobahn.sh $(ARGS)
 
 bench: page ## the server against what the machine can do; about 9 minutes, more flags with ARGS="fanout --rounds 1"
 	cargo run --release --locked --bin switchboard -- bench --scratch target $(ARGS)

@@ -16,6 +16,9 @@ pub use frames::frames;
 pub use log::log;
 pub use words::{command, ids};
 
+/// Takes any bytes, and panics if something does not hold.
+pub type Target = fn(&[u8]);
+
 /// Every target: the name of its corpus, and what it runs.
-pub const TARGETS: [(&str, fn(&[u8])); 5] =
+pub const TARGETS: [(&str, Target); 5] =
     [("body", body), ("command", command), ("frames", frames), ("ids", ids), ("log", log)];

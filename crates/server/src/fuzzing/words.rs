@@ -54,7 +54,7 @@ pub fn ids(bytes: &[u8]) {
         if let Some((a, b)) = conversation.peers() {
             assert!(!conversation.is_room() && a.as_str() <= b.as_str());
             assert_eq!(ConversationId::direct(&b, &a), conversation);
-            assert_eq!(Target::User(b.clone()).resolve(&a), conversation);
+            assert_eq!(Target::User(b).resolve(&a), conversation);
         }
     }
     if let Ok(target) = Target::parse(text) {

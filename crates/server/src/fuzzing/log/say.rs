@@ -52,7 +52,7 @@ fn text(n: u8) -> Option<Text> {
 }
 
 fn data(n: u8) -> Option<Data> {
-    (n % 3 == 0)
+    n.is_multiple_of(3)
         .then(|| serde_json::from_str(&format!(r#"{{"n":{n},"deep":[{{"x":null}}]}}"#)).expect("an object"))
 }
 

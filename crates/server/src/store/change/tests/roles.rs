@@ -99,77 +99,57 @@ impl Room {
             _ => {}
         }
         let Some(role) = self.role(who) else { return NOT_FOUND };
-        let writes = role != Role::Reader;
+        let (admin, writes) = (role == Role::Admin, role != Role::Reader);
         match *what {
             Says::Read => Outcome::Cursor,
             Says::Leave => self.leaves(who),
-            Says::Send | Says::Edit(_) | Says::Delete(_) | Says::React(_) if !writes => FORBIDDEN,
-            Says::Send => {
-                self.messages.push((who, self.head + 1, true));
-                self.event()
+            Says::Invite(_, role) if self.public && role == Role::Member && writes => self.changes(who, what),
+            Says::Invite(..) | Says::Remove(_) | Says::SetRole(..) | Says::Rename if admin => {
+                self.changes(who, what)
             }
-            Says::Edit(n) => match self.messages.get(n) {
-                Some((author, _, true)) => {
-                    if *author == who {
-                        self.event()
-                    } else {
-                        FORBIDDEN
-                    }
-                }
-                _ => NOT_FOUND,
-            },
-            Says::Delete(n) => match self.messages.get_mut(n) {
-                Some((author, ..)) if *author != who && role != Role::Admin => FORBIDDEN,
-                Some((_, _, there)) => {
-                    if std::mem::take(there) {
-                        self.event()
-                    } else {
-                        Again
-                    }
-                }
-                None => NOT_FOUND,
-            },
-            // Everybody reacts with something of their own, so none is said again.
-            Says::React(n) => match self.messages.get(n) {
-                Some((_, _, true)) => self.event(),
-                _ => NOT_FOUND,
-            },
-            Says::Invite(whom, as_role) => {
-                let may = role == Role::Admin || (self.public && writes && as_role == Role::Member);
-                if !may {
-                    return FORBIDDEN;
-                }
-                if self.role(whom).is_some() {
-                    return Again;
-                }
-                self.members.insert(whom, Some(as_role));
-                self.event()
+            Says::Send | Says::Edit(_) | Says::Delete(_) | Says::React(_) if writes => {
+                self.writes(who, admin, what)
             }
-            Says::Remove(_) | Says::SetRole(..) | Says::Rename if role != Role::Admin => FORBIDDEN,
-            Says::Rename => self.event(),
-            Says::Remove(whom) if whom == who => Refused(ErrorCode::BadField),
-            Says::Remove(whom) => match self.members.get_mut(whom) {
-                None => NOT_FOUND,
-                Some(gone) => {
-                    if gone.take().is_some() {
-                        self.event()
-                    } else {
-                        Again
-                    }
-                }
-            },
-            Says::SetRole(whom, to) => {
-                if self.role(whom).is_none() {
-                    return NOT_FOUND;
-                }
-                if to != Role::Admin && self.is_only_admin(whom) {
-                    return FORBIDDEN;
-                }
-                self.members.insert(whom, Some(to));
-                self.event()
-            }
-            Says::Join => unreachable!("told above"),
+            _ => FORBIDDEN,
         }
+    }
+
+    /// A message, or something about one, by somebody who may write.
+    fn writes(&mut self, who: &'static str, admin: bool, what: &Says) -> Outcome {
+        let (Says::Edit(n) | Says::Delete(n) | Says::React(n)) = *what else {
+            self.messages.push((who, self.head + 1, true));
+            return self.event();
+        };
+        let Some((author, _, there)) = self.messages.get_mut(n) else { return NOT_FOUND };
+        let own = *author == who;
+        match what {
+            Says::Delete(_) if !own && !admin => FORBIDDEN,
+            Says::Delete(_) if !std::mem::take(there) => Again,
+            Says::Delete(_) => self.event(),
+            _ if !*there => NOT_FOUND,
+            Says::Edit(_) if !own => FORBIDDEN,
+            // Everybody reacts with something of their own, so none is said again.
+            _ => self.event(),
+        }
+    }
+
+    /// A change of the room, by somebody who may.
+    fn changes(&mut self, who: &'static str, what: &Says) -> Outcome {
+        match *what {
+            Says::Invite(whom, _) if self.role(whom).is_some() => return Again,
+            Says::Invite(whom, role) => drop(self.members.insert(whom, Some(role))),
+            Says::Remove(whom) if whom == who => return Refused(ErrorCode::BadField),
+            Says::Remove(whom) => match self.members.get_mut(whom).map(Option::take) {
+                None => return NOT_FOUND,
+                Some(None) => return Again,
+                Some(Some(_)) => {}
+            },
+            Says::SetRole(whom, _) if self.role(whom).is_none() => return NOT_FOUND,
+            Says::SetRole(whom, to) if to != Role::Admin && self.is_only_admin(whom) => return FORBIDDEN,
+            Says::SetRole(whom, to) => drop(self.members.insert(whom, Some(to))),
+            _ => {}
+        }
+        self.event()
     }
 
     fn joins(&mut self, who: &'static str) -> Outcome {

@@ -3,7 +3,7 @@
 # What a build that failed has begun is not taken for its result.
 .DELETE_ON_ERROR:
 
-.PHONY: help run test simulate bench bench-rivals torture mutations lint fmt build page tidy types screenshots clean
+.PHONY: help run test simulate fuzz autobahn bench bench-rivals torture mutations lint fmt build page tidy types screenshots clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -17,6 +17,12 @@ test: ## everything that CI checks
 simulate: ## the server in a world that a seed decides: SEEDS=10000, from FIRST=0 on; SEED=7 tells one story
 	SEED=$(SEED) FIRST=$(FIRST) SEEDS=$(SEEDS) cargo test --profile simulation --locked -p switchboard-server \
 	  --test simulation -- --ignored --nocapture
+
+fuzz: ## every fuzz target for a minute; another time in seconds, and targets, with ARGS="600 log"
+	scripts/fuzz.sh $(ARGS)
+
+autobahn: ## the framing against Autobahn's WebSocket cases, where WSTEST or PATH has wstest
+	scripts/autobahn.sh $(ARGS)
 
 bench: page ## the server against what the machine can do; about 9 minutes, more flags with ARGS="fanout --rounds 1"
 	cargo run --release --locked --bin switchboard -- bench --scratch target $(ARGS)

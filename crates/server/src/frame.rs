@@ -43,6 +43,12 @@ pub(crate) fn text(json: &str) -> Bytes {
     encode(TEXT, json.as_bytes())
 }
 
+/// A binary frame. The protocol has none; a test of the framing sends them back.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn binary(payload: &[u8]) -> Bytes {
+    encode(BINARY, payload)
+}
+
 /// A ping.
 pub(crate) fn ping() -> Bytes {
     encode(PING, b"")
@@ -66,7 +72,7 @@ pub(crate) enum Message<'a> {
     /// A whole text message.
     Text(&'a str),
     /// A whole binary message.
-    Binary,
+    Binary(&'a [u8]),
     /// A ping, with what the pong repeats.
     Ping(&'a [u8]),
     /// A pong.
@@ -120,6 +126,12 @@ struct Header {
 }
 
 impl Decoder {
+    /// Bytes that it has taken from the system for a message of which not all has come.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn held(&self) -> usize {
+        self.fragments.as_ref().map_or(0, |fragments| fragments.payload.capacity())
+    }
+
     /// Reads the frame at the start of `input`, which it unmasks in place. An error is the code to
     /// close with; nothing is to be read after it.
     pub(crate) fn step<'a>(&'a mut self, input: &'a mut [u8], bounds: Bounds) -> Result<Step<'a>, CloseCode> {
@@ -202,7 +214,7 @@ impl Decoder {
 
 fn whole(opcode: u8, payload: &[u8]) -> Result<Message<'_>, CloseCode> {
     if opcode == BINARY {
-        return Ok(Message::Binary);
+        return Ok(Message::Binary(payload));
     }
     std::str::from_utf8(payload).map(Message::Text).map_err(|_| CloseCode::NotUtf8)
 }

@@ -20,9 +20,11 @@ use axum::routing::{get, post};
 use crate::services::Services;
 
 pub(crate) use accept::serve;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use {accept::builder, patience::Patient, ws::shake_hands, ws::take_over};
 
 /// Everything that the server answers.
-fn routes(services: &Arc<Services>) -> Router {
+pub(crate) fn routes(services: &Arc<Services>) -> Router {
     Router::new()
         .route("/v1/ws", get(ws::upgrade))
         .route("/v1/openapi.json", get(spec::serve_openapi))

@@ -10,6 +10,9 @@ pub mod clock;
 pub mod config;
 mod dev;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 mod intake;
 mod limiter;

@@ -18,6 +18,7 @@ use self::live::Live;
 use self::outbox::Outbox;
 use self::socket::{End, Socket, Stream};
 use crate::frame;
+use crate::metrics::Metrics;
 use crate::services::Services;
 
 /// How long a client may take to answer a close frame.
@@ -36,7 +37,7 @@ pub(crate) async fn run<S: Stream>(services: Arc<Services>, mut socket: Socket<S
         Ok(admitted) => serve(&services, &mut socket, &outbox, admitted).await,
         Err(end) => end,
     };
-    Box::pin(finish(&services, socket, &outbox, end)).await;
+    Box::pin(finish(&services.metrics, socket, &outbox, end)).await;
 }
 
 /// From entering the router to leaving it.
@@ -60,14 +61,14 @@ async fn serve<S: Stream>(
 }
 
 /// Writes what is left, then closes as RFC 6455 section 7.1 says.
-async fn finish<S: Stream>(services: &Services, mut socket: Socket<S>, outbox: &Outbox, end: End) {
+pub(crate) async fn finish<S: Stream>(metrics: &Metrics, mut socket: Socket<S>, outbox: &Outbox, end: End) {
     let code = match end {
         End::Gone => return,
         End::Closed => CloseCode::Normal,
         End::Close(code) => code,
     };
     outbox.push_reply(frame::close(code));
-    let flushed = std::future::poll_fn(|cx| socket.poll_write(cx, outbox, &services.metrics));
+    let flushed = std::future::poll_fn(|cx| socket.poll_write(cx, outbox, metrics));
     if tokio::time::timeout(FLUSH, flushed).await.is_ok_and(|written| written.is_ok()) {
         // Whoever does not answer is dropped.
         let _ = tokio::time::timeout(LINGER, socket.linger()).await;

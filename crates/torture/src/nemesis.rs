@@ -78,9 +78,9 @@ impl Fault {
             Self::KillAt => 30,
             Self::PowerCut => 20,
             Self::DiskFull => 3,
-            Self::FailSync => 4,
+            Self::FailSync => 5,
             Self::SlowSync => 3,
-            Self::Clock => 3,
+            Self::Clock => 6,
             Self::Restart => 4,
             Self::Stop => 6,
             Self::StopClient => 5,
@@ -100,6 +100,8 @@ pub(crate) struct Nemesis {
     sdks: Vec<Sdk>,
     rng: fastrand::Rng,
     faults: Vec<Fault>,
+    /// Those that have not come yet.
+    first: Vec<Fault>,
     /// How often each came.
     pub(crate) done: BTreeMap<Fault, u64>,
     /// Power cuts, those after other faults included.
@@ -113,9 +115,11 @@ impl Nemesis {
         proxy: Proxy,
         sdks: Vec<Sdk>,
         faults: Vec<Fault>,
-        rng: fastrand::Rng,
+        mut rng: fastrand::Rng,
     ) -> Self {
-        Self { world, server, proxy, sdks, rng, faults, done: BTreeMap::new(), power_cuts: 0 }
+        let mut first = faults.clone();
+        rng.shuffle(&mut first);
+        Self { world, server, proxy, sdks, rng, faults, first, done: BTreeMap::new(), power_cuts: 0 }
     }
 
     /// Goes on until then, and leaves everything mended.
@@ -123,17 +127,7 @@ impl Nemesis {
         while Instant::now() < end && self.world.record.lock().breaches.is_empty() {
             let calm = Duration::from_secs_f64((-self.rng.f64().max(1e-9).ln() * 0.5).min(5.0));
             sleep_until((Instant::now() + calm).min(end)).await;
-            if self.faults.is_empty() {
-                continue;
-            }
-            let all: u32 = self.faults.iter().map(|fault| fault.weight()).sum();
-            let mut chosen = self.rng.u32(..all);
-            let fault = self.faults.iter().find(|fault| {
-                let here = chosen < fault.weight();
-                chosen = chosen.saturating_sub(fault.weight());
-                here
-            });
-            let Some(fault) = fault.copied() else { continue };
+            let Some(fault) = self.next() else { continue };
             *self.done.entry(fault).or_default() += 1;
             self.inflict(fault).await?;
             if self.server.has_ended() {
@@ -145,6 +139,21 @@ impl Nemesis {
         self.proxy.heal();
         self.server.disk.clear();
         Ok(())
+    }
+
+    /// Each of them once, and then as often as its weight says.
+    fn next(&mut self) -> Option<Fault> {
+        if let Some(fault) = self.first.pop() {
+            return Some(fault);
+        }
+        let all: u32 = self.faults.iter().map(|fault| fault.weight()).sum();
+        let mut chosen = self.rng.u32(..all.max(1));
+        let here = |fault: &&Fault| {
+            let here = chosen < fault.weight();
+            chosen = chosen.saturating_sub(fault.weight());
+            here
+        };
+        self.faults.iter().find(here).copied()
     }
 
     async fn inflict(&mut self, fault: Fault) -> anyhow::Result<()> {

@@ -47,7 +47,10 @@ fn what_a_client_says_is_heard() {
         client(0x82, b"\xFF"),
         client(0x88, b""),
     ];
-    assert_eq!(heard(&frames).expect("legal"), [r#"Text("{}")"#, "Ping([112])", "Pong", "Binary", "Close"]);
+    assert_eq!(
+        heard(&frames).expect("legal"),
+        [r#"Text("{}")"#, "Ping([112])", "Pong", "Binary([255])", "Close"]
+    );
 }
 
 #[test]

@@ -122,7 +122,7 @@ pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>) {
     }
 }
 
-pub(super) fn builder() -> http1::Builder {
+pub(crate) fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())

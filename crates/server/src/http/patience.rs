@@ -16,7 +16,7 @@ const STALL: Duration = Duration::from_secs(30);
 
 /// A connection for HTTP whose writes fail when they make no progress.
 #[derive(Debug)]
-pub(super) struct Patient<S> {
+pub(crate) struct Patient<S> {
     stream: S,
     /// Since nothing could be written: the end of patience.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -41,7 +41,7 @@ pub(super) fn is_stalled(error: &hyper::Error) -> bool {
 }
 
 impl<S> Patient<S> {
-    pub(super) fn new(stream: S) -> Self {
+    pub(crate) fn new(stream: S) -> Self {
         Self { stream, stalled: None }
     }
 

@@ -32,16 +32,10 @@ pub(super) async fn upgrade(
     Extension(place): Extension<Arc<Place>>,
     mut request: Request,
 ) -> Response {
-    let accept = match check(request.headers()) {
-        Ok(accept) => accept,
+    let (upgrade, response) = match shake_hands(&mut request) {
+        Ok(shaken) => shaken,
         Err(response) => return *response,
     };
-    let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
-        return refuse("this connection cannot become a WebSocket: use HTTP/1.1");
-    };
-    let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
-    let named = offered.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    let ours = named.map(str::trim).any(|name| name == SUBPROTOCOL);
     services.clone().tasks.spawn(async move {
         if let Some(socket) = Box::pin(take_over(upgrade)).await {
             let tasks = services.tasks.clone();
@@ -50,6 +44,18 @@ pub(super) async fn upgrade(
         // The place is taken for as long as the connection lasts.
         drop(place);
     });
+    response
+}
+
+/// The answer to a good handshake, and the connection that follows it.
+pub(crate) fn shake_hands(request: &mut Request) -> Result<(OnUpgrade, Response), Box<Response>> {
+    let accept = check(request.headers())?;
+    let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
+        return Err(Box::new(refuse("this connection cannot become a WebSocket: use HTTP/1.1")));
+    };
+    let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    let named = offered.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let ours = named.map(str::trim).any(|name| name == SUBPROTOCOL);
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -59,11 +65,11 @@ pub(super) async fn upgrade(
     if ours {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
-    response
+    Ok((upgrade, response))
 }
 
 /// The bare connection, once the handshake's answer is written; `None` if the client has gone.
-async fn take_over(upgrade: OnUpgrade) -> Option<Socket<TcpStream>> {
+pub(crate) async fn take_over(upgrade: OnUpgrade) -> Option<Socket<TcpStream>> {
     let upgraded = upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<Patient<TcpStream>>>().ok()?;
     Some(Socket::new(parts.io.into_inner().into_inner(), parts.read_buf.into()))

@@ -202,6 +202,6 @@ impl Router {
     }
 }
 
-/// When somebody with too many connections may try again, in milliseconds: old ones are found dead
-/// after some forty seconds at most, and most go sooner.
+/// When somebody with too many connections may try again, in milliseconds. Old ones are found dead after some forty
+/// seconds at most, or after five minutes where something waits to be written to them; most go sooner.
 const TOO_MANY_RETRY_MS: u64 = 5_000;

@@ -44,7 +44,7 @@ impl Live {
         }
         match message {
             Message::Text(text) => self.hear_text(text),
-            Message::Binary => {
+            Message::Binary(_) => {
                 let refusal =
                     Refusal::new(ErrorCode::BadFrame, "a frame is JSON in a text frame, not a binary one");
                 self.reply(None, Err(refusal));

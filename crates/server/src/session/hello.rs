@@ -107,7 +107,7 @@ async fn first_frame<S: Stream>(
                 match message {
                     Message::Text(text) => heard = Some(decode(text)),
                     // Its kind is as wrong as its content.
-                    Message::Binary => return Err(End::Close(CloseCode::Policy)),
+                    Message::Binary(_) => return Err(End::Close(CloseCode::Policy)),
                     Message::Ping(payload) => outbox.set_pong(frame::pong(payload)),
                     Message::Pong => return Ok(Flow::Next),
                     Message::Close => return Err(End::Closed),

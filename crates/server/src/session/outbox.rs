@@ -245,7 +245,9 @@ impl Outbox {
         let mut inner = self.lock();
         inner.bytes = inner.bytes.saturating_sub(written);
         if let Some(frame) = inner.pong.take() {
-            inner.queue(Queued { frame, stored: None });
+            // "As soon as is practical" (RFC 6455 section 5.5.2): whoever asks whether we are here need not wait for what else does.
+            inner.bytes += frame.len();
+            inner.frames.push_front(Queued { frame, stored: None });
         }
         // A small buffer goes to and fro; of an idle connection, it is here.
         if !inner.frames.is_empty() || inner.frames.capacity() == 0 {
@@ -335,3 +337,6 @@ impl std::ops::Drop for Outbox {
         self.metrics.catching_up.dec_by(i64::try_from(lags).unwrap_or_default());
     }
 }
+
+#[cfg(test)]
+mod tests;

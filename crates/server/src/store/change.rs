@@ -5,6 +5,8 @@
 
 mod message;
 mod room;
+#[cfg(test)]
+mod tests;
 
 pub(super) use self::message::is_deleted;
 

@@ -1,6 +1,8 @@
 //! The log in an embedded SQLite database: one writer thread with group commit, reader threads beside
 //! it, write-ahead log, `synchronous=FULL`.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod in_memory;
 pub mod memory;
 mod query;
 mod readers;

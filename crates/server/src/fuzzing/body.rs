@@ -1,0 +1,167 @@
+//! Requests over HTTP, through every route as they are.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{Request, header};
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{Command, ConversationId, ErrorCode, Limits, Seq, Timestamp, UserId};
+use tower::ServiceExt as _;
+
+use crate::auth::Authenticator;
+use crate::clock::Clock;
+use crate::config::{Config, Mode};
+use crate::limiter::UserLimiter;
+use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::router;
+use crate::services::Services;
+use crate::store::{
+    Acquaintance, Answer, ConversationKey, LogEvent, Query, SharedStore, Snapshot, Standing, Store,
+    Submission, UserKey,
+};
+use crate::tasks::Tasks;
+
+/// A store that answers nothing, so that what comes before it is all there is.
+#[derive(Debug)]
+struct Away;
+
+fn nothing<T: Send + 'static>() -> Answer<T> {
+    Box::pin(std::future::ready(Err(Refusal::unavailable())))
+}
+
+impl Store for Away {
+    fn submit(&self, submission: Submission) -> Result<(), Box<Submission>> {
+        Err(Box::new(submission))
+    }
+    fn query(&self, _: &UserId, _: Query) -> Answer<OkBody<Box<RawValue>>> {
+        nothing()
+    }
+    fn attach(&self, _: &UserId, _: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
+        nothing()
+    }
+    fn replay(&self, _: UserKey, _: ConversationKey, _: Seq, _: Seq) -> Answer<Vec<LogEvent>> {
+        nothing()
+    }
+    fn standing(&self, _: &UserId, _: ConversationId) -> Answer<Standing> {
+        nothing()
+    }
+    fn acquaintances(&self, _: &UserId, _: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
+        nothing()
+    }
+    fn not_before(&self, _: &UserId) -> Answer<Option<Timestamp>> {
+        nothing()
+    }
+    fn api_key(&self, _: [u8; 32]) -> Answer<Option<String>> {
+        nothing()
+    }
+    fn is_writable(&self) -> bool {
+        false
+    }
+}
+
+/// A server's doors, without anything behind them.
+struct Doors {
+    runtime: tokio::runtime::Runtime,
+    routes: axum::Router,
+}
+
+impl Doors {
+    fn new() -> Self {
+        let config = Config::for_dev("nowhere".into());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let (store, metrics): (SharedStore, _) = (Arc::new(Away), Arc::new(Metrics::new()));
+        let limits = Arc::new(Limits { frame: 4_096, ..Limits::default().without_rates() });
+        let clock = Clock::from_fn(|| Timestamp::from_millis(1_000));
+        // Nobody runs it: nothing gets that far.
+        let (handle, _router) = router::new(router::Parts {
+            store: store.clone(),
+            batches: tokio::sync::mpsc::channel(1).1,
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            limits: limits.clone(),
+            grace: config.presence_grace,
+            spread: 0,
+            many: usize::MAX,
+        });
+        let services = Arc::new(Services {
+            mode: Mode::Dev,
+            limiter: UserLimiter::new(&limits),
+            allowed_origins: Vec::new(),
+            authenticator: Authenticator::with_clock(&config.auth, clock.clone())
+                .expect("no key is a good one"),
+            clock,
+            limits,
+            metrics,
+            router: handle,
+            store,
+            tasks: Tasks::new(),
+        });
+        let routes = crate::http::routes(&services);
+        Self { runtime, routes }
+    }
+
+    /// Posts a body that comes in pieces; the status and the answer.
+    fn post(&self, path: &str, key: Option<&[u8]>, pieces: Vec<Bytes>) -> (u16, Value) {
+        let pieces = futures_util::stream::iter(pieces.into_iter().map(Ok::<_, Infallible>));
+        let mut request = Request::post(path).header(header::HOST, "localhost");
+        request = request.header(header::CONTENT_TYPE, "application/json");
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let Ok(request) = request.body(Body::from_stream(pieces)) else { return (0, Value::Null) };
+        self.runtime.block_on(async {
+            let response = match self.routes.clone().oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            };
+            let status = response.status().as_u16();
+            let json = response.into_body().collect().await.expect("all of it is here").to_bytes();
+            (status, serde_json::from_slice(&json).expect("every answer is JSON"))
+        })
+    }
+}
+
+thread_local! {
+    static DOORS: Doors = Doors::new();
+}
+
+/// A request to the API: the first byte says which command, the second how many of the others are its idempotency key, the
+/// rest is the body. It is `ok` or a problem with a code of the protocol, the same however the body comes.
+pub fn body(bytes: &[u8]) {
+    let [which, key, rest @ ..] = bytes else { return };
+    let name = Command::NAMES.get(usize::from(*which)).copied();
+    let path = format!("/v1/{}", name.unwrap_or(if which % 2 == 0 { "revoke" } else { "nonsense" }));
+    let (key, body) = rest.split_at(usize::from(*key % 64).min(rest.len()));
+    let key = Some(key).filter(|key| !key.is_empty());
+    DOORS.with(|doors| {
+        let whole = doors.post(&path, key, vec![Bytes::copy_from_slice(body)]);
+        let pieces = body.chunks(7).map(Bytes::copy_from_slice).collect();
+        assert_eq!(doors.post(&path, key, pieces), whole, "in pieces");
+        check_answer(name, &whole);
+    });
+}
+
+fn check_answer(name: Option<&str>, (status, json): &(u16, Value)) {
+    let told = &json["code"];
+    let code = ErrorCode::ALL.into_iter().find(|code| told == code.as_str());
+    match (*status, code) {
+        (0, _) => {}
+        (200, None) => assert!(name == Some("ping") && json["type"] == "ok", "{json}"),
+        // What the body cannot be has a status of its own.
+        (415, Some(ErrorCode::BadFrame)) => {}
+        (status, Some(code)) => {
+            assert_eq!(
+                (status, u64::from(status)),
+                (code.http_status(), json["status"].as_u64().unwrap_or(0))
+            );
+            assert!(json["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{json}");
+        }
+        (status, None) => panic!("{status} without a code: {json}"),
+    }
+}

@@ -1,0 +1,111 @@
+//! A server that sends every message back, over the handshake, the framing, the outbox and the farewell that sessions have. The
+//! protocol itself has no message of 16 MiB and none that is binary, so test suites of the framing need this one.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use switchboard_protocol::CloseCode;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::frame::{self, Bounds, Message};
+use crate::http::{Patient, builder, shake_hands, take_over};
+use crate::metrics::Metrics;
+use crate::session::finish;
+use crate::session::outbox::Outbox;
+use crate::session::socket::{End, Flow, Socket};
+
+#[cfg(test)]
+mod tests;
+
+/// What messages are held to here: the suites' longest has 16 MiB, and comes in up to 65,536 fragments.
+const BOUNDS: Bounds = Bounds { bytes: 16 << 20, fragments: 1 << 17 };
+
+/// Bytes that may wait before no more is read, as in a session.
+const QUEUE: usize = 256 * 1024;
+
+/// Serves until there is an error of the listener's.
+pub async fn serve(listener: TcpListener) -> io::Result<()> {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => drop(connections.spawn(connection(accepted?.0))),
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connection(stream: TcpStream) {
+    let upgrade = Arc::new(Mutex::new(None));
+    let lock = || upgrade.lock().unwrap_or_else(PoisonError::into_inner);
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let answer: Response = match shake_hands(&mut request.map(Body::new)) {
+            Ok((found, response)) => {
+                *lock() = Some(found);
+                response
+            }
+            Err(response) => *response,
+        };
+        std::future::ready(Ok::<_, std::convert::Infallible>(answer))
+    });
+    let serving = builder().serve_connection(TokioIo::new(Patient::new(stream)), service).with_upgrades();
+    if serving.await.is_err() {
+        return;
+    }
+    let found = lock().take();
+    let Some(found) = found else { return };
+    let Some(mut socket) = take_over(found).await else { return };
+    let metrics = Arc::new(Metrics::new());
+    let outbox = Outbox::new(QUEUE, metrics.clone());
+    let end = poll_fn(|cx| poll(cx, &mut socket, &outbox, &metrics)).await;
+    finish(&metrics, socket, &outbox, end).await;
+}
+
+fn poll(
+    cx: &mut Context<'_>,
+    socket: &mut Socket<TcpStream>,
+    outbox: &Outbox,
+    metrics: &Metrics,
+) -> Poll<End> {
+    loop {
+        outbox.watch(cx.waker());
+        let written = match socket.poll_write(cx, outbox, metrics) {
+            Poll::Ready(Err(end)) => return Poll::Ready(end),
+            written => written.is_ready(),
+        };
+        match outbox.state().closing {
+            Some(code) if written => return Poll::Ready(End::Close(code)),
+            Some(_) => return Poll::Pending,
+            None if !written && outbox.state().bytes > QUEUE => return Poll::Pending,
+            None => {}
+        }
+        let read = socket.poll_read(cx, BOUNDS, &mut |message| {
+            hear(outbox, message);
+            let state = outbox.state();
+            Ok(if state.bytes <= QUEUE && state.closing.is_none() { Flow::Next } else { Flow::Pause })
+        });
+        match read {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(end)) => return Poll::Ready(end),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
+
+/// As a session hears it, but for what messages mean.
+fn hear(outbox: &Outbox, message: Message<'_>) {
+    match message {
+        Message::Text(text) => outbox.push_reply(frame::text(text)),
+        Message::Binary(payload) => outbox.push_reply(frame::binary(payload)),
+        Message::Ping(payload) => outbox.set_pong(frame::pong(payload)),
+        Message::Pong => {}
+        Message::Close => outbox.close(CloseCode::Normal),
+    }
+}

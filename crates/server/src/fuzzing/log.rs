@@ -1,0 +1,247 @@
+//! Sequences of changes and reads, on the store's rules and a database in memory.
+
+mod say;
+
+use std::collections::BTreeMap;
+
+use switchboard_protocol::reply::{OkBody, Summary};
+use switchboard_protocol::{
+    ConversationId, Conversations, ErrorCode, Event, EventBody, Limits, Seq, Sync, Target, Timestamp, UserId,
+};
+
+use self::say::Step;
+use crate::refusal::Refusal;
+use crate::store::sqlite::in_memory::InMemory;
+use crate::store::{Change, Committed, CursorOf, Query};
+
+/// Most steps of one sequence: the log is read again at its end.
+const STEPS: usize = 256;
+
+/// Devices of each user.
+const DEVICES: usize = 2;
+
+/// What must be true of what is committed, as far as one can know it from the outcomes alone.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    /// Each log's last event, with its time.
+    heads: BTreeMap<ConversationId, (Seq, Timestamp)>,
+    /// Where each sender used each key.
+    keys: BTreeMap<(UserId, String), (ConversationId, Seq)>,
+    /// Each user's cursors.
+    cursors: BTreeMap<(UserId, ConversationId, bool), Seq>,
+}
+
+impl Known {
+    fn head(&self, name: &ConversationId) -> (Seq, Timestamp) {
+        self.heads.get(name).copied().unwrap_or((Seq(0), Timestamp::from_millis(0)))
+    }
+}
+
+/// What a device has of a log: it asks for what comes after, and that follows without a hole.
+type Device = BTreeMap<ConversationId, Vec<Event>>;
+
+struct Run {
+    store: InMemory,
+    known: Known,
+    /// The same at the last commit.
+    committed: Known,
+    devices: BTreeMap<UserId, [Device; DEVICES]>,
+}
+
+/// Three users with two devices each say four bytes' worth at a time. Logs have no hole, keys are stored once, cursors do not
+/// go back, what is rolled back leaves no trace, and at the end everything folded is what the logs say.
+pub fn log(bytes: &[u8]) {
+    let devices = say::users().into_iter().map(|user| (user, Default::default())).collect();
+    let limits = Limits { page: 5, edits: 2, reactions: 2, rooms: 2, queue: 3_000, ..Limits::default() };
+    let (known, committed) = Default::default();
+    let mut run = Run { store: InMemory::new(limits), known, committed, devices };
+    run.store.begin();
+    for step in bytes.as_chunks::<4>().0.iter().take(STEPS) {
+        match say::step(*step) {
+            Step::Change { actor, change, now } => run.change(&actor, change, now),
+            Step::Look { user, device } => {
+                run.commit();
+                run.looks(&user, device);
+            }
+            Step::Commit => run.commit(),
+            Step::RollBack => {
+                run.store.roll_back();
+                run.known = run.committed.clone();
+                run.store.begin();
+            }
+        }
+    }
+    run.commit();
+    run.ends();
+}
+
+impl Run {
+    fn commit(&mut self) {
+        self.store.commit();
+        self.committed = self.known.clone();
+        self.store.begin();
+    }
+
+    fn change(&mut self, actor: &UserId, change: Change, now: Timestamp) {
+        let keyed = match &change {
+            Change::Send(send) => send.key.as_ref().map(|key| (actor.clone(), key.as_str().to_owned())),
+            _ => None,
+        };
+        let earlier = keyed.as_ref().and_then(|key| self.known.keys.get(key)).cloned();
+        let told = format!("{actor} {change:?}");
+        match self.store.apply(actor, change, now) {
+            Ok(Committed::Event(event)) => {
+                let (head, at) = self.known.head(&event.name);
+                if event.event.is_some() {
+                    assert_eq!((event.seq, &earlier), (head.next(), &None), "{told}");
+                    assert!(event.at >= at, "{told}: time goes back");
+                    self.known.heads.insert(event.name.clone(), (event.seq, event.at));
+                    self.known.keys.extend(keyed.map(|key| (key, (event.name, event.seq))));
+                } else {
+                    assert!(event.seq <= head && event.seq > Seq(0), "{told}: the log ends at {head}");
+                    let same = earlier.is_none_or(|first| first == (event.name, event.seq));
+                    assert!(same, "{told}: a retry is told another event");
+                }
+            }
+            Ok(Committed::Cursor(cursor)) => {
+                let (name, of) = (cursor.name, cursor.of == CursorOf::Read);
+                let before = self.known.cursors.insert((cursor.user.clone(), name.clone(), of), cursor.upto);
+                assert!(before.is_none_or(|before| before <= cursor.upto), "{told}: a cursor goes back");
+                let (head, _) = self.known.head(&name);
+                assert!(cursor.upto <= head, "{told}: the log ends at {head}");
+            }
+            Ok(Committed::Quiet) => {}
+            Err(Refusal { code, .. }) => {
+                assert_ne!(code, ErrorCode::Unavailable, "{told}");
+                assert_eq!(earlier.is_some(), code == ErrorCode::KeyConflict, "{told}: {code:?}");
+            }
+        }
+    }
+
+    /// A device reads every log on from where it is: the first by pages, the second as one that is behind.
+    fn looks(&mut self, user: &UserId, device: usize) {
+        for name in say::conversations(user) {
+            let Some(devices) = self.devices.get_mut(user) else { return };
+            let has = devices[device].entry(name.clone()).or_default();
+            let cursor = has.last().map(|event| event.seq).unwrap_or_default();
+            let news = if device == 0 {
+                pages(&self.store, user, &name, cursor)
+            } else {
+                replays(&self.store, user, &name, cursor)
+            };
+            // Whoever has once been there sees that much for ever.
+            assert!(news.is_some() || has.is_empty(), "{user} sees {name} no more");
+            has.extend(news.unwrap_or_default());
+            for (event, seq) in has.iter().zip(1..) {
+                assert_eq!((event.seq, &event.conversation), (Seq(seq), &name), "{user} reads {name}");
+            }
+        }
+    }
+
+    fn ends(mut self) {
+        for user in say::users() {
+            for device in 0..DEVICES {
+                self.looks(&user, device);
+            }
+            let [one, other] = &self.devices[&user];
+            for name in say::conversations(&user) {
+                let heads =
+                    [one, other].map(|device| device[&name].last().map(|event| (event.seq, event.at)));
+                assert_eq!(heads[0], heads[1], "two devices of {user} have the same of {name}");
+            }
+            self.check_summaries(&user);
+        }
+        self.store.roll_back();
+        assert_eq!(self.store.check(), [], "the database does not check");
+    }
+
+    /// What a user is told about a log is what the log says.
+    fn check_summaries(&self, user: &UserId) {
+        let conversations = self.conversations(user);
+        let joined = self.store.attach(user, &[]).map(|snapshot| snapshot.joined.len()).unwrap_or_default();
+        assert_eq!(joined, conversations.len(), "{user} is in as many as are listed");
+        for Summary { conversation, head, at, read, received, unread, .. } in conversations {
+            assert_eq!(self.known.heads.get(&conversation), Some(&(head, at)), "the head of {conversation}");
+            for (of, cursor) in [(true, read), (false, received)] {
+                let known = self.known.cursors.get(&(user.clone(), conversation.clone(), of)).copied();
+                assert!(
+                    known.unwrap_or_default() <= cursor && cursor <= head,
+                    "{user}'s cursor in {conversation}"
+                );
+            }
+            let log = pages(&self.store, user, &conversation, read).expect("a member reads");
+            let others =
+                |event: &&Event| matches!(event.body, EventBody::Message { .. }) && event.from != *user;
+            assert_eq!(
+                unread,
+                log.iter().filter(others).count() as u64,
+                "what {user} has not read of {conversation}"
+            );
+        }
+    }
+
+    /// All of a user's conversations, page by page: each once, the latest first.
+    fn conversations(&self, user: &UserId) -> Vec<Summary> {
+        let mut all: Vec<Summary> = Vec::new();
+        loop {
+            let before = all.last().map(|summary| summary.conversation.clone());
+            let page = Query::Conversations(Conversations { before, limit: Some(2) });
+            let Ok(OkBody::Conversations { conversations, more }) = asks(&self.store, user, &page) else {
+                panic!("no page of {user}'s conversations");
+            };
+            assert!(!more || !conversations.is_empty(), "a page has something, or is the last");
+            all.extend(conversations);
+            assert!(all.is_sorted_by(|one, next| one.at >= next.at), "the latest come first");
+            if !more {
+                return all;
+            }
+        }
+    }
+}
+
+/// Asks for a page, as a client understands it.
+fn asks(store: &InMemory, user: &UserId, query: &Query) -> Result<OkBody, Refusal> {
+    let json = serde_json::to_string(&store.query(user, query)?).expect("JSON");
+    Ok(serde_json::from_str(&json).expect("what a client understands"))
+}
+
+/// All of a log after a cursor, page by page; `None` for whoever sees nothing of it.
+fn pages(store: &InMemory, user: &UserId, name: &ConversationId, after: Seq) -> Option<Vec<Event>> {
+    let mut log = Vec::new();
+    loop {
+        let after = log.last().map_or(after, |event: &Event| event.seq);
+        let conversation = Target::from(name.clone());
+        match asks(store, user, &Query::Sync(Sync { conversation, after, limit: Some(3) })) {
+            Ok(OkBody::Log { events, more, head, .. }) => {
+                assert!(!more || !events.is_empty(), "a page has something, or is the last");
+                log.extend(events);
+                assert!(
+                    more || log.last().is_none_or(|event| event.seq == head),
+                    "the last page ends at the head"
+                );
+                if !more {
+                    return Some(log);
+                }
+            }
+            Err(refusal) if refusal.code == ErrorCode::NotFound => return None,
+            other => panic!("no page of {name} after {after} but {other:?}"),
+        }
+    }
+}
+
+/// The same, as a connection that is behind reads it.
+fn replays(store: &InMemory, user: &UserId, name: &ConversationId, after: Seq) -> Option<Vec<Event>> {
+    let snapshot = store.attach(user, std::slice::from_ref(name))?;
+    let seen = snapshot.named.into_iter().next()?.ok()?;
+    let mut log = Vec::new();
+    loop {
+        let after = log.last().map_or(after, |event: &Event| event.seq);
+        let page =
+            store.replay(snapshot.user, seen.conversation, after, seen.head).expect("what one sees is read");
+        if page.is_empty() {
+            assert!(after == seen.head, "a replay of {name} ends at {after} and not at {}", seen.head);
+            return Some(log);
+        }
+        log.extend(page.iter().map(|event| serde_json::from_str(&event.to_json()).expect("an event")));
+    }
+}

@@ -1,0 +1,90 @@
+use std::path::{Path, PathBuf};
+
+use super::TARGETS;
+
+/// Most bytes that one mutation adds.
+const MOST: usize = 64;
+
+/// What is read in the order of its names, so that a run is the same everywhere.
+fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name);
+    let files = std::fs::read_dir(&home).expect("every target has a corpus");
+    let mut paths: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    paths.sort();
+    paths.into_iter().map(|path| (path.clone(), std::fs::read(path).expect("it can be read"))).collect()
+}
+
+/// Changes some bytes, as a fuzzer does that cannot see what they do.
+fn mutate(rng: &mut fastrand::Rng, seed: &[u8], other: &[u8]) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..rng.usize(1..5) {
+        let at = rng.usize(..=bytes.len());
+        let end = rng.usize(at..=bytes.len().min(at + MOST));
+        match rng.u8(..6) {
+            0 => bytes.truncate(at),
+            1 => drop(bytes.drain(at..end)),
+            2 => bytes.extend_from_within(at..end),
+            3 => drop(bytes.splice(at..at, std::iter::repeat_with(|| rng.u8(..)).take(4))),
+            4 => {
+                let from = rng.usize(..=other.len());
+                bytes.splice(at..end, other[from..].iter().copied().take(MOST));
+            }
+            _ => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << rng.u8(..8)),
+        }
+    }
+    bytes
+}
+
+/// Says what was being run when a target panics.
+struct Told<'a>(&'a str, &'a [u8]);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}: {}", self.0, self.1.escape_ascii());
+        }
+    }
+}
+
+/// Runs a target on its corpus, and on so many inputs that are like it.
+fn runs(name: &str, mutations: usize) {
+    let (_, target) = TARGETS.into_iter().find(|(target, _)| *target == name).expect("a target");
+    let corpus = corpus(name);
+    assert!(!corpus.is_empty(), "{name} has no corpus");
+    for (path, bytes) in &corpus {
+        let _told = Told(&path.to_string_lossy(), bytes);
+        target(bytes);
+    }
+    let mut rng = fastrand::Rng::with_seed(0x5EED);
+    for _ in 0..mutations {
+        let (seed, other) = (&corpus[rng.usize(..corpus.len())].1, &corpus[rng.usize(..corpus.len())].1);
+        let bytes = mutate(&mut rng, seed, other);
+        let _told = Told("a mutation", &bytes);
+        target(&bytes);
+    }
+}
+
+#[test]
+fn bodies_over_http() {
+    runs("body", 2_000);
+}
+
+#[test]
+fn commands() {
+    runs("command", 5_000);
+}
+
+#[test]
+fn frames_in_pieces() {
+    runs("frames", 5_000);
+}
+
+#[test]
+fn ids() {
+    runs("ids", 5_000);
+}
+
+#[test]
+fn sequences_of_changes() {
+    runs("log", 400);
+}

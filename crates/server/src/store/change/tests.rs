@@ -1,0 +1,39 @@
+//! Rooms and cursors, against a model of each that fits on a page.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseResult;
+use serde_json::{Value, json};
+use switchboard_protocol::reply::{OkBody, Summary};
+use switchboard_protocol::{Conversations, ErrorCode, Limits, Role, Seq, Timestamp, UserId, decode_named};
+
+use crate::refusal::Refusal;
+use crate::store::sqlite::in_memory::InMemory;
+use crate::store::{Committed, Query, Request};
+
+mod cursors;
+mod roles;
+
+const PEOPLE: [&str; 4] = ["alice", "bob", "carol", "dan"];
+
+fn user(name: &str) -> UserId {
+    UserId::parse(name).expect("a user id")
+}
+
+/// Says a command that writes.
+fn says(store: &mut InMemory, actor: &str, name: &str, fields: &Value) -> Result<Committed, Refusal> {
+    let command = decode_named(name, &fields.to_string()).expect("a command").command;
+    let Request::Change(change) = Request::from(command) else { panic!("{name} writes nothing") };
+    store.makes(&user(actor), change, Timestamp::from_millis(1_000))
+}
+
+/// How the one conversation stands for somebody; `None` for whoever is not in it.
+fn summary(store: &InMemory, actor: &str) -> Option<Summary> {
+    let all = Query::Conversations(Conversations { before: None, limit: None });
+    let json = serde_json::to_string(&store.query(&user(actor), &all).expect("a page")).expect("JSON");
+    match serde_json::from_str::<OkBody>(&json).expect("what a client understands") {
+        OkBody::Conversations { mut conversations, more: false } => conversations.pop(),
+        other => panic!("{other:?}"),
+    }
+}

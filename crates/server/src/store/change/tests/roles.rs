@@ -1,0 +1,236 @@
+//! The table of roles in docs/protocol.md, as a model: who may do what, and what becomes of it.
+
+use super::*;
+
+/// What somebody says in a room.
+#[derive(Debug, Clone)]
+enum Says {
+    Send,
+    /// About the message of that number, if there are so many.
+    Edit(usize),
+    Delete(usize),
+    React(usize),
+    Read,
+    Join,
+    Leave,
+    Invite(&'static str, Role),
+    Remove(&'static str),
+    SetRole(&'static str, Role),
+    Rename,
+}
+
+fn person() -> impl Strategy<Value = &'static str> {
+    proptest::sample::select(&PEOPLE[..])
+}
+
+fn role() -> impl Strategy<Value = Role> {
+    proptest::sample::select(vec![Role::Admin, Role::Member, Role::Reader])
+}
+
+fn says_something() -> impl Strategy<Value = Says> {
+    prop_oneof![
+        3 => Just(Says::Send),
+        1 => (0_usize..4).prop_map(Says::Edit),
+        1 => (0_usize..4).prop_map(Says::Delete),
+        1 => (0_usize..4).prop_map(Says::React),
+        1 => Just(Says::Read),
+        3 => Just(Says::Join),
+        2 => Just(Says::Leave),
+        3 => (person(), role()).prop_map(|(who, role)| Says::Invite(who, role)),
+        2 => person().prop_map(Says::Remove),
+        3 => (person(), role()).prop_map(|(who, role)| Says::SetRole(who, role)),
+        1 => Just(Says::Rename),
+    ]
+}
+
+/// Who is in the room, and what has been said.
+#[derive(Debug)]
+struct Room {
+    public: bool,
+    /// The role of each who is or was in it; of whoever has left, none.
+    members: BTreeMap<&'static str, Option<Role>>,
+    /// Each message: whose, which event, whether it is still there.
+    messages: Vec<(&'static str, u64, bool)>,
+    head: u64,
+}
+
+/// What comes of it: an event, an earlier one again, a cursor, or a refusal.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Event(u64),
+    Again,
+    Cursor,
+    Refused(ErrorCode),
+}
+use Outcome::{Again, Refused};
+
+const NOT_FOUND: Outcome = Refused(ErrorCode::NotFound);
+const FORBIDDEN: Outcome = Refused(ErrorCode::Forbidden);
+
+impl Room {
+    fn role(&self, who: &str) -> Option<Role> {
+        self.members.get(who).copied().flatten()
+    }
+
+    fn has_been_here(&self, who: &str) -> bool {
+        self.members.get(who).is_some_and(Option::is_none)
+    }
+
+    fn is_only_admin(&self, who: &str) -> bool {
+        let admins = self.members.values().filter(|role| **role == Some(Role::Admin)).count();
+        self.role(who) == Some(Role::Admin) && admins == 1
+    }
+
+    fn is_empty(&self) -> bool {
+        self.members.values().all(Option::is_none)
+    }
+
+    fn event(&mut self) -> Outcome {
+        self.head += 1;
+        Outcome::Event(self.head)
+    }
+
+    /// The table: who is not in the room is told `not_found`, who is in it in the wrong role `forbidden`.
+    fn hears(&mut self, who: &'static str, what: &Says) -> Outcome {
+        match *what {
+            Says::Join => return self.joins(who),
+            // Said again by whoever has gone.
+            Says::Leave if self.has_been_here(who) => return Again,
+            _ => {}
+        }
+        let Some(role) = self.role(who) else { return NOT_FOUND };
+        let (admin, writes) = (role == Role::Admin, role != Role::Reader);
+        match *what {
+            Says::Read => Outcome::Cursor,
+            Says::Leave => self.leaves(who),
+            Says::Invite(_, role) if self.public && role == Role::Member && writes => self.changes(who, what),
+            Says::Invite(..) | Says::Remove(_) | Says::SetRole(..) | Says::Rename if admin => {
+                self.changes(who, what)
+            }
+            Says::Send | Says::Edit(_) | Says::Delete(_) | Says::React(_) if writes => {
+                self.writes(who, admin, what)
+            }
+            _ => FORBIDDEN,
+        }
+    }
+
+    /// A message, or something about one, by somebody who may write.
+    fn writes(&mut self, who: &'static str, admin: bool, what: &Says) -> Outcome {
+        let (Says::Edit(n) | Says::Delete(n) | Says::React(n)) = *what else {
+            self.messages.push((who, self.head + 1, true));
+            return self.event();
+        };
+        let Some((author, _, there)) = self.messages.get_mut(n) else { return NOT_FOUND };
+        let own = *author == who;
+        match what {
+            Says::Delete(_) if !own && !admin => FORBIDDEN,
+            Says::Delete(_) if !std::mem::take(there) => Again,
+            Says::Delete(_) => self.event(),
+            _ if !*there => NOT_FOUND,
+            Says::Edit(_) if !own => FORBIDDEN,
+            // Everybody reacts with something of their own, so none is said again.
+            _ => self.event(),
+        }
+    }
+
+    /// A change of the room, by somebody who may.
+    fn changes(&mut self, who: &'static str, what: &Says) -> Outcome {
+        match *what {
+            Says::Invite(whom, _) if self.role(whom).is_some() => return Again,
+            Says::Invite(whom, role) => drop(self.members.insert(whom, Some(role))),
+            Says::Remove(whom) if whom == who => return Refused(ErrorCode::BadField),
+            Says::Remove(whom) => match self.members.get_mut(whom).map(Option::take) {
+                None => return NOT_FOUND,
+                Some(None) => return Again,
+                Some(Some(_)) => {}
+            },
+            Says::SetRole(whom, _) if self.role(whom).is_none() => return NOT_FOUND,
+            Says::SetRole(whom, to) if to != Role::Admin && self.is_only_admin(whom) => return FORBIDDEN,
+            Says::SetRole(whom, to) => drop(self.members.insert(whom, Some(to))),
+            _ => {}
+        }
+        self.event()
+    }
+
+    fn joins(&mut self, who: &'static str) -> Outcome {
+        if self.role(who).is_some() {
+            return Again;
+        }
+        if !self.public {
+            return NOT_FOUND;
+        }
+        let role = if self.is_empty() { Role::Admin } else { Role::Member };
+        self.members.insert(who, Some(role));
+        self.event()
+    }
+
+    fn leaves(&mut self, who: &'static str) -> Outcome {
+        let others = self.members.values().filter(|role| role.is_some()).count() > 1;
+        if others && self.is_only_admin(who) {
+            return FORBIDDEN;
+        }
+        self.members.insert(who, None);
+        self.event()
+    }
+}
+
+/// Says the same to the store.
+fn told(store: &mut InMemory, who: &str, what: &Says, at: u64, targets: &[u64]) -> Outcome {
+    let target = |n: usize| targets.get(n).copied().unwrap_or(0);
+    let room = |fields: Value| {
+        let mut fields = fields;
+        fields["conversation"] = json!("#r");
+        fields
+    };
+    let (name, fields) = match *what {
+        Says::Send => ("send", json!({"to": "#r", "text": "hi"})),
+        Says::Edit(n) => ("edit", room(json!({"target": target(n), "text": "new"}))),
+        Says::Delete(n) => ("delete", room(json!({"target": target(n)}))),
+        Says::React(n) => ("react", room(json!({"target": target(n), "emoji": format!("e{at}")}))),
+        Says::Read => ("read", room(json!({"upto": 1}))),
+        Says::Join => ("join", room(json!({}))),
+        Says::Leave => ("leave", room(json!({}))),
+        Says::Invite(whom, role) => ("invite", room(json!({"user": whom, "role": role}))),
+        Says::Remove(whom) => ("remove", room(json!({"user": whom}))),
+        Says::SetRole(whom, role) => ("role", room(json!({"user": whom, "role": role}))),
+        Says::Rename => ("rename", room(json!({"title": "T"}))),
+    };
+    match says(store, who, name, &fields) {
+        Ok(Committed::Event(event)) if event.event.is_some() => Outcome::Event(event.seq.0),
+        Ok(Committed::Event(_)) => Again,
+        Ok(Committed::Cursor(_)) => Outcome::Cursor,
+        Ok(Committed::Quiet) => panic!("{what:?} is told"),
+        Err(refusal) => Refused(refusal.code),
+    }
+}
+
+fn agrees(public: bool, steps: &[(&'static str, Says)]) -> TestCaseResult {
+    let mut store = InMemory::new(Limits::default());
+    let create = json!({"room": "r", "public": public, "members": ["bob"]});
+    says(&mut store, "alice", "create", &create).expect("a room");
+    let members = BTreeMap::from([("alice", Some(Role::Admin)), ("bob", Some(Role::Member))]);
+    let mut room = Room { public, members, messages: Vec::new(), head: 1 };
+    for (at, (who, what)) in (0..).zip(steps) {
+        let targets: Vec<u64> = room.messages.iter().map(|(_, seq, _)| *seq).collect();
+        let outcome = told(&mut store, who, what, at, &targets);
+        prop_assert_eq!(outcome, room.hears(who, what), "{} says {:?} in {:?}", who, what, room);
+    }
+    for who in PEOPLE {
+        let listed = summary(&store, who).map(|summary| (summary.role, summary.head, summary.members));
+        let members = room.members.values().filter(|role| role.is_some()).count() as u64;
+        prop_assert_eq!(listed, room.role(who).map(|role| (role, Seq(room.head), members)), "{}", who);
+    }
+    prop_assert_eq!(store.check(), []);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn who_may_do_what_is_what_the_table_says(
+        public in any::<bool>(),
+        steps in proptest::collection::vec((person(), says_something()), 1..40),
+    ) {
+        agrees(public, &steps)?;
+    }
+}

@@ -31,9 +31,9 @@ bench-rivals: page ## the same, and other servers beside it, which it installs; 
 	bench/rivals/install.sh
 	cargo run --release --locked --bin switchboard -- bench --scratch target --rivals bench/rivals $(ARGS)
 
-torture: page ## the server under attack: MINUTES=1, more flags with ARGS="--seed 1"; docs/reliability.md
+torture: page ## the server under attack: MINUTES=1 (or SECONDS=20), more flags with ARGS="--seed 1"; docs/reliability.md
 	cargo build --release --locked --bin switchboard --bin torture
-	target/release/torture --seconds $$(($(or $(MINUTES),1) * 60)) $(ARGS)
+	target/release/torture --seconds $(or $(SECONDS),$$(($(or $(MINUTES),1) * 60))) $(ARGS)
 
 mutations: page ## whether the torture catches deliberate bugs; half an hour
 	scripts/mutations.sh

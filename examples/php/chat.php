@@ -8,7 +8,7 @@ function chat_token(string $user, string $secret, int $seconds = 3600): string
 {
     $encode = fn (string $bytes): string => rtrim(strtr(base64_encode($bytes), '+/', '-_'), '=');
     $signed = $encode(json_encode(['alg' => 'HS256', 'typ' => 'JWT']))
-        . '.' . $encode(json_encode(['sub' => $user, 'exp' => time() + $seconds]));
+        . '.' . $encode(json_encode(['sub' => $user, 'iat' => time(), 'exp' => time() + $seconds]));
     return $signed . '.' . $encode(hash_hmac('sha256', $signed, $secret, true));
 }
 

@@ -49,7 +49,8 @@ const SETTLING: Duration = Duration::from_secs(90);
 /// How often it says how it stands.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// Attacks a server in every way that its world will, and counts what is lost, doubled or out of order.
+/// Attacks a server in every way that its world will, and counts what is lost, doubled or out of order. Run it in the
+/// repository's root.
 #[derive(Debug, Parser)]
 #[command(name = "torture")]
 struct Args {
@@ -62,7 +63,7 @@ struct Args {
     /// Messages a second that all devices together try to send
     #[arg(long, default_value_t = 500.0)]
     rate: f64,
-    /// Which faults [default: all]
+    /// Which faults, with commas between [default: all]
     #[arg(long, value_delimiter = ',')]
     faults: Vec<Fault>,
     /// The server's program [default: `switchboard` beside this one]
@@ -96,6 +97,7 @@ async fn main() -> ExitCode {
 async fn torture(args: &Args) -> anyhow::Result<bool> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000));
     say(&format!("seed {seed}"));
+    std::fs::create_dir_all(&args.scratch)?;
     let scratch = tempfile::Builder::new().prefix("torture-").tempdir_in(&args.scratch)?;
     let outcome = run(args, seed, scratch.path()).await?;
     report(args, seed, &outcome)?;
@@ -255,7 +257,8 @@ fn report(args: &Args, seed: u64, outcome: &Outcome) -> anyhow::Result<()> {
         say(&format!("\n{breach}"));
     }
     let of = |law: &[Law]| inner.breaches.iter().filter(|breach| law.contains(&breach.law)).count();
-    let done: Vec<String> = outcome.done.iter().map(|(fault, count)| format!("{fault:?} {count}")).collect();
+    let done: Vec<String> =
+        outcome.done.iter().map(|(fault, count)| format!("{} {count}", fault.name())).collect();
     let faults = done.join(", ");
     say(&format!(
         "seed {seed}, {} s of faults: {faults}; the power failed {} times",
@@ -286,7 +289,7 @@ fn report(args: &Args, seed: u64, outcome: &Outcome) -> anyhow::Result<()> {
     ));
     if let Some(path) = &args.json {
         let faults: serde_json::Map<String, serde_json::Value> =
-            outcome.done.iter().map(|(fault, count)| (format!("{fault:?}"), (*count).into())).collect();
+            outcome.done.iter().map(|(fault, count)| (fault.name(), (*count).into())).collect();
         let record = serde_json::json!({
             "seed": seed, "seconds": args.seconds, "rate": args.rate, "faults": faults,
             "power_cuts": outcome.power_cuts, "counts": counts,

@@ -71,6 +71,11 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// What it is called on the command line.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
     /// How often it comes, among the others.
     fn weight(self) -> u32 {
         match self {

@@ -37,6 +37,7 @@ use crate::metrics::Metrics;
 pub const SCHEMA: &str = concat!(
     include_str!("../migrations/sqlite/0001_log.sql"),
     include_str!("../migrations/sqlite/0002_bounded_reads.sql"),
+    include_str!("../migrations/sqlite/0003_revocations.sql"),
 );
 
 /// The schema, append-only: a file here never changes once released, new ones follow, here and in [`SCHEMA`].
@@ -338,5 +339,19 @@ mod tests {
     #[test]
     fn whoever_measures_checkpoints_where_the_store_does() {
         assert!(SETTINGS.contains(&format!("wal_autocheckpoint = {CHECKPOINT};")));
+    }
+
+    #[test]
+    fn whoever_measures_has_the_tables_that_the_migrations_make() {
+        let tables = |db: &Connection| -> Vec<(String, Option<String>)> {
+            let mut select =
+                db.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name").expect("a query");
+            let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("tables");
+            rows.collect::<Result<_, _>>().expect("read")
+        };
+        let by_hand = Connection::open_in_memory().expect("a database");
+        by_hand.execute_batch(SCHEMA).expect("made");
+        let migrated = empty_database(MIGRATIONS.len()).expect("made");
+        assert_eq!(tables(&by_hand), tables(&migrated));
     }
 }

@@ -69,6 +69,9 @@ const CHECKPOINT: u32 = 16_384;
 /// The database's name in its directory.
 pub(super) const DATABASE: &str = "switchboard.db";
 
+/// The name of what keeps a second server out.
+pub(super) const LOCK: &str = "lock";
+
 /// Threads that read. Pages come from the page cache, so more threads than cores only queue elsewhere;
 /// the second keeps a long page from blocking the short ones.
 const READERS: usize = 2;
@@ -251,7 +254,7 @@ fn shrink(db: &Connection) {
 /// until the system has cleared it away, and one that is being started until it has closed what it
 /// inherited (flock(2): a lock belongs to the open file); so this waits a moment.
 fn lock(data: &Path) -> anyhow::Result<File> {
-    let path = data.join("lock");
+    let path = data.join(LOCK);
     let open = || {
         make_directory(data)?;
         OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)

@@ -186,24 +186,59 @@ pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyho
     Ok(true)
 }
 
-/// Opens the database in a directory for reading and writing, its schema up to date.
+/// Opens the database in a directory for reading and writing, its schema up to date. Whoever calls it holds the directory's
+/// lock: a server that runs knows the tables that it found.
 pub(super) fn open_database(data: &Path) -> anyhow::Result<Connection> {
+    let mut db = connect(data)?;
+    migrate(&mut db).with_context(|| cannot_open(data))?;
+    Ok(db)
+}
+
+/// Opens the database in a directory beside whoever uses it, with the tables that it has. Only where there are none yet
+/// are they made, under the directory's lock.
+pub(super) fn open_beside(data: &Path) -> anyhow::Result<Connection> {
+    let mut db = connect(data)?;
+    if is_new(&db, data)? {
+        match lock(data) {
+            Ok(_lock) => migrate(&mut db).with_context(|| cannot_open(data))?,
+            // A server that has just started has made them meanwhile.
+            Err(error) if is_new(&db, data)? => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(db)
+}
+
+/// Opens the database in a directory for reading and writing, whatever tables it has.
+fn connect(data: &Path) -> anyhow::Result<Connection> {
     let path = data.join(DATABASE);
     let open = || -> anyhow::Result<Connection> {
         make_directory(data)?;
         // SQLite gives its other files the mode of this one.
         OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
-        let mut db = Connection::open(&path)?;
+        let db = Connection::open(&path)?;
         db.busy_timeout(BUSY_TIMEOUT)?;
         check_version(&db)?;
         db.execute_batch(SETTINGS)?;
         // Whoever writes beside a running server leaves it to that, too.
         db.pragma_update(None, "wal_autocheckpoint", 0)?;
-        Migrations::from_slice(MIGRATIONS).to_latest(&mut db)?;
         db.set_prepared_statement_cache_capacity(64);
         Ok(db)
     };
-    open().with_context(|| format!("cannot open the database {}", path.display()))
+    open().with_context(|| cannot_open(data))
+}
+
+fn migrate(db: &mut Connection) -> anyhow::Result<()> {
+    check_version(db)?;
+    Ok(Migrations::from_slice(MIGRATIONS).to_latest(db)?)
+}
+
+fn is_new(db: &Connection, data: &Path) -> anyhow::Result<bool> {
+    Ok(check_version(db).with_context(|| cannot_open(data))? == SchemaVersion::NoneSet)
+}
+
+fn cannot_open(data: &Path) -> String {
+    format!("cannot open the database {}", data.join(DATABASE).display())
 }
 
 /// Makes the directory, for its owner only: it holds what people write to each other.

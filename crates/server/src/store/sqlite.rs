@@ -8,14 +8,15 @@ pub(super) mod rows;
 mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use rusqlite_migration::{M, Migrations, SchemaVersion};
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
@@ -69,6 +70,9 @@ const CHECKPOINT: u32 = 16_384;
 /// The database's name in its directory.
 pub(super) const DATABASE: &str = "switchboard.db";
 
+/// Its write-ahead log's.
+const WAL: &str = "switchboard.db-wal";
+
 /// The name of what keeps a second server out.
 pub(super) const LOCK: &str = "lock";
 
@@ -82,6 +86,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the directory's lock is waited for: a second in all.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Bytes of the write-ahead log that are written anew at a time.
+const CHUNK: usize = 1024 * 1024;
 
 /// Batches that may wait for the router: a few keep the writer busy, more would only age.
 const BATCHES: usize = 8;
@@ -148,18 +155,42 @@ impl SqliteStore {
     }
 }
 
-/// Moves what the write-ahead log has into the database, and syncs that, before anybody is told of it.
-///
-/// After a failed fsync the log may have, in the system's cache, a commit that is not on the disk: nobody was told `ok`, but a server
-/// that starts again reads it, and a retry would be answered as its duplicate (Rebello et al., USENIX ATC 2020). What is copied here is
-/// written anew.
+/// Moves what the write-ahead log has into the database.
 fn settle(db: &Connection) -> anyhow::Result<()> {
+    // A backup may read for long, and what it needs of the log may as well stay.
+    db.busy_timeout(Duration::ZERO)?;
     let busy = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+    db.busy_timeout(BUSY_TIMEOUT)?;
     if busy.context("cannot move the write-ahead log into the database")? {
-        // A backup reads it, say. What it reads was there before this server, and stays.
         tracing::warn!("another program reads the database, so its write-ahead log stays for now");
     }
     Ok(())
+}
+
+/// Puts every byte of the write-ahead log on the disk, before anybody is told of it, writes behind it, or moves it.
+///
+/// After a failed fsync the log may have, in the system's cache, a commit that is not on the disk, and no later fsync puts it there
+/// (Rebello et al., USENIX ATC 2020). A process that starts reads it all the same. After a power cut the log would end before
+/// that commit, whatever was synced behind it, and a database into which half of it was moved would be damaged. What
+/// is written again is on the disk after the next fsync.
+fn write_log_anew(db: &Connection, path: &Path) -> anyhow::Result<()> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    // Nobody appends to it or begins it anew meanwhile. Readers find the bytes that they would have found.
+    let _alone = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
+    let mut chunk = vec![0; CHUNK];
+    let mut offset = 0;
+    loop {
+        let length = file.read_at(&mut chunk, offset)?;
+        if length == 0 {
+            break;
+        }
+        file.write_all_at(&chunk[..length], offset)?;
+        offset += length as u64;
+    }
+    Ok(file.sync_all()?)
 }
 
 /// Applies changes to a database that no server uses, in one transaction; all or none of them.
@@ -190,7 +221,10 @@ pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyho
 /// lock: a server that runs knows the tables that it found.
 pub(super) fn open_database(data: &Path) -> anyhow::Result<Connection> {
     let mut db = connect(data)?;
-    migrate(&mut db).with_context(|| cannot_open(data))?;
+    write_log_anew(&db, &data.join(WAL))
+        .context("cannot make sure that the disk has the write-ahead log")
+        .and_then(|()| migrate(&mut db))
+        .with_context(|| cannot_open(data))?;
     Ok(db)
 }
 

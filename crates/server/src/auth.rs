@@ -1,6 +1,7 @@
 //! Who somebody is: tokens of users (JWT, RFC 7519) and keys of back ends.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
@@ -15,8 +16,8 @@ use crate::clock::Clock;
 use crate::config::{AuthConfig, AuthKey, ConfigError};
 
 /// How far ahead of ours the clock of whoever minted a token may be, in milliseconds, before `nbf`
-/// refuses it. `exp` has no such grace: a connection is closed when it comes.
-const NOT_BEFORE_LEEWAY: i64 = 60_000;
+/// refuses it, and before `iat` is not believed. `exp` has no such grace: a connection is closed when it comes.
+const LEEWAY: i64 = 60_000;
 
 /// Fewest bytes of an RSA key's DER: RS256 wants a modulus of 2048 bits or more (RFC 7518 section 3.3).
 const MIN_RSA_DER: usize = 2048 / 8;
@@ -26,7 +27,7 @@ const MIN_RSA_DER: usize = 2048 / 8;
 pub struct Identity {
     /// Who.
     pub user: UserId,
-    /// When the token was made, if it says so.
+    /// When the token was made by its maker's clock, if it says so and can be right.
     pub issued: Option<Timestamp>,
     /// Until when; from that moment on the token is no good.
     pub expires: Timestamp,
@@ -68,7 +69,10 @@ pub enum AuthError {
     #[error("{0}")]
     Claim(&'static str),
     /// The user was logged out everywhere since it was made.
-    #[error("the user was logged out everywhere since the token was made, or it has no `iat`; get a new one")]
+    #[error(
+        "the user was logged out everywhere since the token was made, or it has no `iat` that the server can \
+         believe; get a new one"
+    )]
     Revoked,
     /// Only a server with a secret makes tokens.
     #[error("a public key can only verify tokens; make them where the private key is, or configure a secret")]
@@ -116,6 +120,10 @@ pub struct Authenticator {
     issuer: Option<String>,
     audience: Option<String>,
     clock: Clock,
+    /// How far ahead of ours the clock of some token's maker was at least, in milliseconds, up to [`LEEWAY`].
+    ahead: AtomicI64,
+    /// A clock further ahead was told.
+    warned: AtomicBool,
 }
 
 impl fmt::Debug for Authenticator {
@@ -151,7 +159,7 @@ impl Authenticator {
                 Some(Keys { verify, mint, validation, algorithm })
             }
         };
-        Ok(Self { keys, issuer, audience, clock })
+        Ok(Self { keys, issuer, audience, clock, ahead: AtomicI64::new(0), warned: AtomicBool::new(false) })
     }
 
     /// Says who the bearer of a token is. The algorithm is the configured key's, whatever the token
@@ -175,14 +183,36 @@ impl Authenticator {
         if expires <= now {
             return Err(AuthError::Expired);
         }
-        if claims.nbf.is_some_and(|nbf| millis(nbf).as_millis() > now.as_millis() + NOT_BEFORE_LEEWAY) {
+        if claims.nbf.is_some_and(|nbf| millis(nbf).as_millis() > now.as_millis() + LEEWAY) {
             return Err(AuthError::NotYet);
         }
         let user = claims.sub.as_deref().and_then(|sub| UserId::parse(sub).ok()).ok_or(AuthError::Claim(
             "the token's `sub` must be the user's id: 1 to 64 characters of A-Z a-z 0-9 . _ ~ + = | @ -, the \
              first a letter or a digit",
         ))?;
-        Ok(Identity { user, issued: claims.iat.map(millis), expires })
+        Ok(Identity { user, issued: claims.iat.and_then(|iat| self.believe(millis(iat), now)), expires })
+    }
+
+    /// When a token was made, or nothing if that is too far ahead: its maker's clock is wrong, or counts no seconds.
+    fn believe(&self, issued: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        let ahead = issued.as_millis().saturating_sub(now.as_millis());
+        if ahead <= LEEWAY {
+            self.ahead.fetch_max(ahead, Ordering::Relaxed);
+            return Some(issued);
+        }
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                ahead_ms = ahead,
+                "a token's `iat` is ahead of this server's clock and not believed: compare the clocks, and that it is in seconds"
+            );
+        }
+        None
+    }
+
+    /// What is to be noted for a revocation now: tokens that were made until now say at most this. A clock that is ahead, as far
+    /// as one was seen since the start, puts it ahead, too.
+    pub(crate) fn latest_issued(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.now().as_millis() + self.ahead.load(Ordering::Relaxed))
     }
 
     /// Makes a token for `user` that lives for `ttl`, rounded up to a second. Only with a secret.

@@ -145,7 +145,12 @@ pub enum Change {
     /// The actor's last device left at this time.
     Seen(Timestamp),
     /// The actor's tokens that were made at this time or before are good no more.
-    Revoke(Timestamp),
+    Revoke {
+        /// The time.
+        until: Timestamp,
+        /// A later time that is noted gives way to this one; otherwise it stays.
+        replace: bool,
+    },
 }
 
 impl Change {

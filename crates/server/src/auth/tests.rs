@@ -109,6 +109,29 @@ fn times_are_obeyed() {
 }
 
 #[test]
+fn an_iat_that_cannot_be_right_is_none() {
+    let issued = |iat: Value| {
+        let token = hs256(&json!({"sub": "alice", "exp": NOW + 900, "iat": iat}));
+        let authenticator = at_now(&by_secret(SECRET));
+        let issued =
+            authenticator.verify(&token).expect("good").issued.map(|at| at.as_millis() / 1_000 - NOW);
+        (issued, authenticator.latest_issued().as_millis() / 1_000 - NOW)
+    };
+    for (ahead, wanted) in [(-5, Some(-5)), (0, Some(0)), (45, Some(45)), (60, Some(60)), (61, None)] {
+        assert_eq!(
+            issued(json!(NOW + ahead)),
+            (wanted, if wanted.is_some() { ahead.max(0) } else { 0 }),
+            "{ahead}"
+        );
+    }
+    assert_eq!(issued(json!(NOW * 1_000)), (None, 0), "milliseconds");
+    assert_eq!(issued(json!(1e300)), (None, 0));
+    let revoked = Some(Timestamp::from_millis(NOW * 1_000));
+    let identity = verify(&json!({"sub": "alice", "exp": NOW + 900, "iat": NOW * 1_000})).expect("good");
+    assert!(identity.is_revoked(revoked) && !identity.is_revoked(None));
+}
+
+#[test]
 fn claims_must_be_there_and_make_sense() {
     for claims in [
         json!({"sub": "alice"}),

@@ -23,6 +23,9 @@ use crate::store::{Change, Submission};
 pub(super) struct Revoke {
     /// Whose.
     user: UserId,
+    /// This time counts also where one further ahead is noted: the server's clock was wrong at an earlier `revoke`.
+    #[serde(default)]
+    replace: bool,
 }
 
 /// Answers once the revocation is on stable storage and the connections are being closed.
@@ -46,9 +49,9 @@ fn read(body: &str) -> Result<Revoke, Refusal> {
     })
 }
 
-async fn obey(services: &Services, Revoke { user }: Revoke) -> Result<Answer, Refusal> {
+async fn obey(services: &Services, Revoke { user, replace }: Revoke) -> Result<Answer, Refusal> {
     let (reply, stored) = oneshot::channel();
-    let change = Change::Revoke(services.clock.now());
+    let change = Change::Revoke { until: services.authenticator.latest_issued(), replace };
     let submission = Submission { actor: user.clone(), change, origin: Origin::Call(reply) };
     services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
     stored.await.unwrap_or_else(|_| Err(Refusal::unavailable()))?;

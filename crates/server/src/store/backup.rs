@@ -12,7 +12,10 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 
 use super::check::{self, Pages, Progress, Report};
-use super::sqlite::DATABASE;
+use super::sqlite::{DATABASE, LOCK};
+
+/// What SQLite appends to the name of a database for the files beside it.
+const BESIDE: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 
 /// Pages that are copied between two syncs: 8 MiB.
 const STEP: i32 = 4_096;
@@ -104,6 +107,7 @@ pub fn backup(
 fn check_destination<'a>(source: &Path, to: &'a Path, force: bool) -> anyhow::Result<(&'a Path, &'a OsStr)> {
     let name = to.file_name().with_context(|| format!("{} is no file's name", to.display()))?;
     let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    check_not_live(source, directory, name, to)?;
     if let Ok(found) = std::fs::metadata(to) {
         let is_source = std::fs::metadata(source)
             .is_ok_and(|source| (source.dev(), source.ino()) == (found.dev(), found.ino()));
@@ -118,6 +122,26 @@ fn check_destination<'a>(source: &Path, to: &'a Path, force: bool) -> anyhow::Re
         }
     }
     Ok((directory, name))
+}
+
+/// A copy in the place of a file that the server uses, or that SQLite would take for one at the next start, loses messages,
+/// and without the lock a second server comes in. A backup elsewhere in the data directory is nobody's harm.
+fn check_not_live(source: &Path, directory: &Path, name: &OsStr, to: &Path) -> anyhow::Result<()> {
+    let Ok(directory) = directory.canonicalize() else { return Ok(()) };
+    // The database may be a link: the files beside it are where that leads to.
+    for database in [source.to_owned(), source.canonicalize()?] {
+        let Some(own_name) = database.file_name() else { continue };
+        let there = database.parent().and_then(|parent| parent.canonicalize().ok());
+        let is_live = BESIDE.iter().any(|end| {
+            let mut live = own_name.to_owned();
+            live.push(end);
+            live == name
+        });
+        if there.is_some_and(|there| there == directory) && (is_live || name == LOCK) {
+            bail!("{} is for a file of the database itself; write the backup elsewhere", to.display());
+        }
+    }
+    Ok(())
 }
 
 /// Copies every page as one read transaction sees it.

@@ -72,9 +72,9 @@ pub(super) fn apply(rows: &mut Rows, rules: &Rules, actor: &UserId, change: Chan
             act.rows.set_last_seen(user, at)?;
             Ok(Committed::Quiet)
         }
-        Change::Revoke(at) => {
+        Change::Revoke { until, replace } => {
             let user = act.rows.user_or_new(actor)?;
-            act.rows.set_not_before(user, at)?;
+            act.rows.set_not_before(user, until, replace)?;
             Ok(Committed::Quiet)
         }
     }

@@ -23,6 +23,9 @@ pub const TOLD: usize = 100;
 /// How many events are read between two reports of progress.
 const STRIDE: u64 = 10_000;
 
+/// The schema from which on it is noted which rooms somebody is in by choice.
+const BY_CHOICE: usize = 2;
+
 /// Something that is wrong with a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {

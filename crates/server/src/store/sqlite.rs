@@ -10,14 +10,15 @@ pub(super) mod rows;
 mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use rusqlite_migration::{M, Migrations, SchemaVersion};
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
@@ -39,6 +40,7 @@ use crate::metrics::Metrics;
 pub const SCHEMA: &str = concat!(
     include_str!("../migrations/sqlite/0001_log.sql"),
     include_str!("../migrations/sqlite/0002_bounded_reads.sql"),
+    include_str!("../migrations/sqlite/0003_revocations.sql"),
 );
 
 /// The schema, append-only: a file here never changes once released, new ones follow, here and in [`SCHEMA`].
@@ -70,6 +72,12 @@ const CHECKPOINT: u32 = 16_384;
 /// The database's name in its directory.
 pub(super) const DATABASE: &str = "switchboard.db";
 
+/// Its write-ahead log's.
+const WAL: &str = "switchboard.db-wal";
+
+/// The name of what keeps a second server out.
+pub(super) const LOCK: &str = "lock";
+
 /// Threads that read. Pages come from the page cache, so more threads than cores only queue elsewhere;
 /// the second keeps a long page from blocking the short ones.
 const READERS: usize = 2;
@@ -80,6 +88,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the directory's lock is waited for: a second in all.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Bytes of the write-ahead log that are written anew at a time.
+const CHUNK: usize = 1024 * 1024;
 
 /// Batches that may wait for the router: a few keep the writer busy, more would only age.
 const BATCHES: usize = 8;
@@ -146,18 +157,42 @@ impl SqliteStore {
     }
 }
 
-/// Moves what the write-ahead log has into the database, and syncs that, before anybody is told of it.
-///
-/// After a failed fsync the log may have, in the system's cache, a commit that is not on the disk: nobody was told `ok`, but a server
-/// that starts again reads it, and a retry would be answered as its duplicate (Rebello et al., USENIX ATC 2020). What is copied here is
-/// written anew.
+/// Moves what the write-ahead log has into the database.
 fn settle(db: &Connection) -> anyhow::Result<()> {
+    // A backup may read for long, and what it needs of the log may as well stay.
+    db.busy_timeout(Duration::ZERO)?;
     let busy = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+    db.busy_timeout(BUSY_TIMEOUT)?;
     if busy.context("cannot move the write-ahead log into the database")? {
-        // A backup reads it, say. What it reads was there before this server, and stays.
         tracing::warn!("another program reads the database, so its write-ahead log stays for now");
     }
     Ok(())
+}
+
+/// Puts every byte of the write-ahead log on the disk, before anybody is told of it, writes behind it, or moves it.
+///
+/// After a failed fsync the log may have, in the system's cache, a commit that is not on the disk, and no later fsync puts it there
+/// (Rebello et al., USENIX ATC 2020). A process that starts reads it all the same. After a power cut the log would end before
+/// that commit, whatever was synced behind it, and a database into which half of it was moved would be damaged. What
+/// is written again is on the disk after the next fsync.
+fn write_log_anew(db: &Connection, path: &Path) -> anyhow::Result<()> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    // Nobody appends to it or begins it anew meanwhile. Readers find the bytes that they would have found.
+    let _alone = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
+    let mut chunk = vec![0; CHUNK];
+    let mut offset = 0;
+    loop {
+        let length = file.read_at(&mut chunk, offset)?;
+        if length == 0 {
+            break;
+        }
+        file.write_all_at(&chunk[..length], offset)?;
+        offset += length as u64;
+    }
+    Ok(file.sync_all()?)
 }
 
 /// Applies changes to a database that no server uses, in one transaction; all or none of them.
@@ -184,24 +219,62 @@ pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyho
     Ok(true)
 }
 
-/// Opens the database in a directory for reading and writing, its schema up to date.
+/// Opens the database in a directory for reading and writing, its schema up to date. Whoever calls it holds the directory's
+/// lock: a server that runs knows the tables that it found.
 pub(super) fn open_database(data: &Path) -> anyhow::Result<Connection> {
+    let mut db = connect(data)?;
+    write_log_anew(&db, &data.join(WAL))
+        .context("cannot make sure that the disk has the write-ahead log")
+        .and_then(|()| migrate(&mut db))
+        .with_context(|| cannot_open(data))?;
+    Ok(db)
+}
+
+/// Opens the database in a directory beside whoever uses it, with the tables that it has. Only where there are none yet
+/// are they made, under the directory's lock.
+pub(super) fn open_beside(data: &Path) -> anyhow::Result<Connection> {
+    let mut db = connect(data)?;
+    if is_new(&db, data)? {
+        match lock(data) {
+            Ok(_lock) => migrate(&mut db).with_context(|| cannot_open(data))?,
+            // A server that has just started has made them meanwhile.
+            Err(error) if is_new(&db, data)? => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(db)
+}
+
+/// Opens the database in a directory for reading and writing, whatever tables it has.
+fn connect(data: &Path) -> anyhow::Result<Connection> {
     let path = data.join(DATABASE);
     let open = || -> anyhow::Result<Connection> {
         make_directory(data)?;
         // SQLite gives its other files the mode of this one.
         OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
-        let mut db = Connection::open(&path)?;
+        let db = Connection::open(&path)?;
         db.busy_timeout(BUSY_TIMEOUT)?;
         check_version(&db)?;
         db.execute_batch(SETTINGS)?;
         // Whoever writes beside a running server leaves it to that, too.
         db.pragma_update(None, "wal_autocheckpoint", 0)?;
-        Migrations::from_slice(MIGRATIONS).to_latest(&mut db)?;
         db.set_prepared_statement_cache_capacity(64);
         Ok(db)
     };
-    open().with_context(|| format!("cannot open the database {}", path.display()))
+    open().with_context(|| cannot_open(data))
+}
+
+fn migrate(db: &mut Connection) -> anyhow::Result<()> {
+    check_version(db)?;
+    Ok(Migrations::from_slice(MIGRATIONS).to_latest(db)?)
+}
+
+fn is_new(db: &Connection, data: &Path) -> anyhow::Result<bool> {
+    Ok(check_version(db).with_context(|| cannot_open(data))? == SchemaVersion::NoneSet)
+}
+
+fn cannot_open(data: &Path) -> String {
+    format!("cannot open the database {}", data.join(DATABASE).display())
 }
 
 /// Makes the directory, for its owner only: it holds what people write to each other.
@@ -252,7 +325,7 @@ fn shrink(db: &Connection) {
 /// until the system has cleared it away, and one that is being started until it has closed what it
 /// inherited (flock(2): a lock belongs to the open file); so this waits a moment.
 fn lock(data: &Path) -> anyhow::Result<File> {
-    let path = data.join("lock");
+    let path = data.join(LOCK);
     let open = || {
         make_directory(data)?;
         OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)
@@ -340,5 +413,19 @@ mod tests {
     #[test]
     fn whoever_measures_checkpoints_where_the_store_does() {
         assert!(SETTINGS.contains(&format!("wal_autocheckpoint = {CHECKPOINT};")));
+    }
+
+    #[test]
+    fn whoever_measures_has_the_tables_that_the_migrations_make() {
+        let tables = |db: &Connection| -> Vec<(String, Option<String>)> {
+            let mut select =
+                db.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name").expect("a query");
+            let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("tables");
+            rows.collect::<Result<_, _>>().expect("read")
+        };
+        let by_hand = Connection::open_in_memory().expect("a database");
+        by_hand.execute_batch(SCHEMA).expect("made");
+        let migrated = empty_database(MIGRATIONS.len()).expect("made");
+        assert_eq!(tables(&by_hand), tables(&migrated));
     }
 }

@@ -35,6 +35,11 @@ fn first() -> TempDir {
     data
 }
 
+fn version(data: &Path) -> u32 {
+    let db = Connection::open(data.join("switchboard.db")).expect("a database");
+    db.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a version")
+}
+
 async fn posts(server: &Process, command: &str, body: &Value, key: Option<&str>) -> Answer {
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
     let mut request = http.post(format!("http://{}/v1/{command}", server.address())).json(body);
@@ -99,6 +104,51 @@ async fn a_database_of_the_first_schema_is_read_and_written() {
     bob.does("invite", json!({"conversation": "#team", "user": "eve"})).await;
     bob.does("leave", json!({"conversation": "#team"})).await;
     server.dies().await;
+    is_clean(data.path());
+}
+
+async fn key(data: &Path, words: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    command.arg("key").args(words).arg("--data").arg(data).env_clear().kill_on_drop(true);
+    let output = soon("the program ends", command.output()).await.expect("the program starts");
+    let told = String::from_utf8([output.stdout, output.stderr].concat()).expect("UTF-8");
+    (output.status.success(), told)
+}
+
+#[tokio::test]
+async fn keys_are_managed_beside_a_server_of_the_first_version() {
+    let data = first();
+    // What a server of any version holds for as long as it runs.
+    let lock = std::fs::File::create(data.path().join("lock")).expect("a lock");
+    lock.lock().expect("nobody has it");
+    for (words, wanted) in [
+        (&["create", "mail"][..], "sbk_"),
+        (&["list"], "mail"),
+        (&["revoke", "mail"], "revoked mail"),
+        (&["list"], "shop"),
+    ] {
+        let (done, told) = key(data.path(), words).await;
+        assert!(done && told.contains(wanted), "{words:?}: {told}");
+        assert_eq!(version(data.path()), 1, "after {words:?}");
+    }
+    drop(lock);
+    let server = Process::start(data.path()).await;
+    answers_as_before(&server).await;
+    assert!(version(data.path()) > 1, "a server brings it up to date");
+    server.dies().await;
+    is_clean(data.path());
+}
+
+#[tokio::test]
+async fn the_first_key_makes_the_tables_unless_a_server_is_about_to() {
+    let data = TempDir::new().expect("a directory");
+    let lock = std::fs::File::create(data.path().join("lock")).expect("a lock");
+    lock.lock().expect("nobody has it");
+    let (done, told) = key(data.path(), &["create", "shop"]).await;
+    assert!(!done && told.contains("another switchboard server uses"), "{told}");
+    assert_eq!(version(data.path()), 0, "nothing was made");
+    drop(lock);
+    assert!(key(data.path(), &["create", "shop"]).await.0);
     is_clean(data.path());
 }
 

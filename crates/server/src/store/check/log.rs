@@ -143,7 +143,7 @@ impl<'a> Log<'a> {
             name,
             id,
             kept,
-            members: Members::read(db, number)?,
+            members: Members::read(db, report.schema, number)?,
             head: 0,
             messages: 0,
             last_message: 0,

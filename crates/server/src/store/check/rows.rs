@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Result};
 use switchboard_protocol::{ConversationId, UserId};
 
-use super::Report;
+use super::{BY_CHOICE, Report};
 
 /// Each finds rows that must not be: the conversation's name or number, a seq or NULL, and what to say of it.
 const STRAYS: &[&str] = &[
@@ -40,9 +40,17 @@ const STRAYS: &[&str] = &[
      WHERE length(hash) <> 32",
 ];
 
+/// Of the schema from [`BY_CHOICE`] on. Where there is a member's row, [`super::log`] compares.
+const STRAY_CHOICES: &str =
+    "SELECT coalesce(c.name, r.conversation), NULL,
+     'it is among the rooms of ' || coalesce(u.name, 'user number ' || r.user) || '''s choice, who was never a member'
+     FROM rooms_by_choice r LEFT JOIN conversations c ON c.id = r.conversation LEFT JOIN users u ON u.id = r.user
+     WHERE NOT EXISTS (SELECT 1 FROM members m WHERE m.conversation = r.conversation AND m.user = r.user)";
+
 /// Tells every row that has no ground in a log.
 pub(super) fn check(db: &Connection, report: &mut Report) -> Result<()> {
-    for query in STRAYS {
+    let choices = (report.schema >= BY_CHOICE).then_some(&STRAY_CHOICES);
+    for query in STRAYS.iter().chain(choices) {
         let mut select = db.prepare(query)?;
         let mut found = select.query([])?;
         while let Some(row) = found.next()? {

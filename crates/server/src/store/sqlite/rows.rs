@@ -178,10 +178,18 @@ impl Rows {
         update.execute(params![user.0, at.as_millis()]).map(drop)
     }
 
-    pub(in crate::store) fn set_not_before(&mut self, user: UserKey, at: Timestamp) -> Result<()> {
-        let mut update = self
-            .db
-            .prepare_cached("UPDATE users SET not_before = max(coalesce(not_before, 0), ?2) WHERE id = ?1")?;
+    /// Notes a revocation; a later one stays, unless it is to be replaced.
+    pub(in crate::store) fn set_not_before(
+        &mut self,
+        user: UserKey,
+        at: Timestamp,
+        replace: bool,
+    ) -> Result<()> {
+        let mut update = self.db.prepare_cached(if replace {
+            "UPDATE users SET not_before = ?2 WHERE id = ?1"
+        } else {
+            "UPDATE users SET not_before = max(coalesce(not_before, 0), ?2) WHERE id = ?1"
+        })?;
         update.execute(params![user.0, at.as_millis()]).map(drop)
     }
 

@@ -208,6 +208,30 @@ const DAMAGE: &[(&str, &str)] = &[
         "INSERT INTO members VALUES (9, 1, 1, 0, NULL, 0, 0, 0, 0, 0)",
         "conversation number 9: it has members, and is not there",
     ),
+    (
+        "DELETE FROM rooms_by_choice WHERE user = 1 AND conversation = 1",
+        "#r: alice made or joined it, and it is not among the rooms of their choice",
+    ),
+    (
+        "DELETE FROM rooms_by_choice WHERE user = 2 AND conversation = 1",
+        "#r: bob made or joined it, and it is not among the rooms of their choice",
+    ),
+    (
+        "INSERT INTO rooms_by_choice VALUES (4, 1)",
+        "#r: it is among the rooms of dora's choice, and is not by the log",
+    ),
+    (
+        "INSERT INTO rooms_by_choice VALUES (3, 1)",
+        "#r: it is among the rooms of carol's choice, and is not by the log",
+    ),
+    (
+        "INSERT INTO rooms_by_choice VALUES (4, 2)",
+        "@alice:bob: it is among the rooms of dora's choice, who was never a member",
+    ),
+    (
+        "INSERT INTO rooms_by_choice VALUES (77, 9)",
+        "conversation number 9: it is among the rooms of user number 77's choice, who was never a member",
+    ),
     ("UPDATE users SET name = '!' WHERE id = 4", "the name of user number 4 is no user id"),
     ("DELETE FROM users WHERE id = 4", "#r 17: it names dora, who is no user"),
     (

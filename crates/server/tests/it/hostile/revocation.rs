@@ -94,6 +94,51 @@ async fn hostile_22_whoever_is_logged_out_everywhere_is_gone_within_five_seconds
 }
 
 #[tokio::test]
+async fn hostile_22_tokens_of_a_clock_that_is_ahead_are_revoked_too() {
+    const SECOND: i64 = 1_000;
+    let (server, now, key) = server().await;
+    // As whoever mints tokens would, whose clock is so far ahead.
+    let minted_ahead = |ahead: i64| {
+        now.fetch_add(ahead, Ordering::Relaxed);
+        let token = server.token("alice", Duration::from_secs(36_000));
+        now.fetch_sub(ahead, Ordering::Relaxed);
+        token
+    };
+    let (near, far) = (minted_ahead(45 * SECOND), minted_ahead(7_200 * SECOND));
+    for token in [&near, &far] {
+        server.posts_as(token, "ping", json!({})).await.ok();
+    }
+    server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
+    // Whoever mints goes on with the same clock: a token is good from the next second on.
+    is_refused(&server, &minted_ahead(45 * SECOND)).await;
+    now.fetch_add(SECOND, Ordering::Relaxed);
+    server.posts_as(&minted_ahead(45 * SECOND), "ping", json!({})).await.ok();
+    for _ in 0..3 {
+        is_refused(&server, &near).await;
+        is_refused(&server, &far).await;
+        // The third time the clock has passed the `iat` of the near one.
+        now.fetch_add(30 * SECOND, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn hostile_22_a_revocation_by_a_clock_that_was_ahead_can_be_replaced() {
+    const DAY: i64 = 86_400_000;
+    let (server, now, key) = server().await;
+    let before = server.token("alice", Duration::from_secs(360_000));
+    now.fetch_add(DAY, Ordering::Relaxed);
+    server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
+    now.fetch_sub(DAY - 5_000, Ordering::Relaxed);
+    server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
+    now.fetch_add(1_000, Ordering::Relaxed);
+    is_refused(&server, &server.token("alice", Duration::from_secs(60))).await;
+    server.posts_as(&key, "revoke", json!({"user": "alice", "replace": true})).await.ok();
+    now.fetch_add(1_000, Ordering::Relaxed);
+    is_refused(&server, &before).await;
+    assert_eq!(server.connects("alice").await.says("@bob", "in again").await, 1);
+}
+
+#[tokio::test]
 async fn hostile_22_only_a_back_end_logs_somebody_out() {
     let (server, _, key) = server().await;
     let mut alice = server.connects("alice").await;

@@ -151,11 +151,14 @@ pub(super) async fn tokens_are_revoked_up_to_the_latest_time(open: Open) {
     shelf.says("alice", "@bob", "hi").await;
     assert_eq!(shelf.snapshot("alice", &[]).await.expect("seen").not_before, None);
     for at in [late, early] {
-        shelf.submits("alice", Change::Revoke(at));
+        shelf.submits("alice", Change::Revoke { until: at, replace: false });
         assert!(matches!(shelf.outcome().await, Ok(Committed::Quiet)));
         assert_eq!(shelf.store.not_before(&user("alice")).await, Ok(Some(late)));
     }
     shelf.opens_again().await;
     assert_eq!(shelf.snapshot("alice", &[]).await.expect("seen").not_before, Some(late));
+    shelf.submits("alice", Change::Revoke { until: early, replace: true });
+    assert!(matches!(shelf.outcome().await, Ok(Committed::Quiet)));
+    assert_eq!(shelf.store.not_before(&user("alice")).await, Ok(Some(early)), "told to replace it");
     assert_eq!(shelf.store.not_before(&user("bob")).await, Ok(None));
 }

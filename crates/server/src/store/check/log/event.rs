@@ -64,14 +64,14 @@ impl Log<'_> {
             EventBody::Create { title, public, members } => {
                 self.title = title.map(|title| title.as_str().to_owned());
                 self.public = public;
-                self.members.enters(event.sender, Role::Admin, seq);
+                self.members.chooses(event.sender, Role::Admin, seq);
                 for member in &members {
                     self.with(member, seq, report, |log, user| log.members.enters(user, Role::Member, seq))?;
                 }
             }
             EventBody::Join {} => {
                 let role = if self.members.count().0 == 0 { Role::Admin } else { Role::Member };
-                self.members.enters(event.sender, role, seq);
+                self.members.chooses(event.sender, role, seq);
             }
             EventBody::Leave {} => self.members.goes(event.sender, seq),
             EventBody::Invite { user, role } => {

@@ -6,7 +6,7 @@ use rusqlite::{Connection, Result};
 use switchboard_protocol::Role;
 
 use super::Log;
-use crate::store::check::Report;
+use crate::store::check::{BY_CHOICE, Report};
 use crate::store::sqlite::rows::role_number;
 
 /// A member's row.
@@ -21,6 +21,8 @@ struct Kept {
     sent: u64,
     read_messages: u64,
     read_sent: u64,
+    /// Whether this room is among those that the member is in by choice; the first schema did not note it.
+    by_choice: Option<bool>,
 }
 
 /// Whether somebody is in, by the log.
@@ -29,6 +31,8 @@ struct Stay {
     role: Role,
     since: u64,
     until: Option<u64>,
+    /// By making or joining the room; others were brought in.
+    by_choice: bool,
 }
 
 /// Somebody who has a row, a place in the log, or both.
@@ -51,11 +55,15 @@ pub(super) struct Members {
 
 impl Members {
     /// The rows of a conversation.
-    pub(super) fn read(db: &Connection, conversation: i64) -> Result<Self> {
-        let mut select = db.prepare_cached(
-            "SELECT m.user, u.name, m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent
-             FROM members m LEFT JOIN users u ON u.id = m.user WHERE m.conversation = ?1",
-        )?;
+    pub(super) fn read(db: &Connection, schema: usize, conversation: i64) -> Result<Self> {
+        let mut select = db.prepare_cached(if schema < BY_CHOICE {
+            "SELECT m.user, u.name, m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent, NULL
+             FROM members m LEFT JOIN users u ON u.id = m.user WHERE m.conversation = ?1"
+        } else {
+            "SELECT m.user, u.name, m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent,
+             EXISTS (SELECT 1 FROM rooms_by_choice c WHERE c.user = m.user AND c.conversation = m.conversation)
+             FROM members m LEFT JOIN users u ON u.id = m.user WHERE m.conversation = ?1"
+        })?;
         let rows = select.query_map([conversation], |row| {
             let kept = Kept {
                 name: row.get_ref(1)?.as_str_or_null().unwrap_or_default().map(ToOwned::to_owned),
@@ -67,6 +75,7 @@ impl Members {
                 sent: row.get(7)?,
                 read_messages: row.get(8)?,
                 read_sent: row.get(9)?,
+                by_choice: row.get(10)?,
             };
             Ok((row.get(0)?, Member { kept: Some(kept), ..Member::default() }))
         })?;
@@ -82,8 +91,14 @@ impl Members {
         self.enters(user, Role::Member, since);
     }
 
+    /// Somebody is brought in.
     pub(super) fn enters(&mut self, user: i64, role: Role, since: u64) {
-        self.changes(user, Some(Stay { role, since, until: None }));
+        self.changes(user, Some(Stay { role, since, until: None, by_choice: false }));
+    }
+
+    /// Somebody makes the room, or joins it.
+    pub(super) fn chooses(&mut self, user: i64, role: Role, since: u64) {
+        self.changes(user, Some(Stay { role, since, until: None, by_choice: true }));
     }
 
     pub(super) fn goes(&mut self, user: i64, seq: u64) {
@@ -178,6 +193,15 @@ fn compare_stay(log: &Log<'_>, name: &str, member: &Member, report: &mut Report)
             }
             if kept.role != role_number(stay.role) {
                 log.tell(report, None, format!("{name} is {:?} by the log, and not by the row", stay.role));
+            }
+            let chosen = stay.until.is_none() && stay.by_choice;
+            if kept.by_choice.is_some_and(|kept| kept != chosen) {
+                let what = if chosen {
+                    format!("{name} made or joined it, and it is not among the rooms of their choice")
+                } else {
+                    format!("it is among the rooms of {name}'s choice, and is not by the log")
+                };
+                log.tell(report, None, what);
             }
         }
     }

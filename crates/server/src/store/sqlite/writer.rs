@@ -190,7 +190,17 @@ impl Committer {
     pub(super) fn new(rows: Rows, settings: &Settings, state: Arc<State>) -> Self {
         let rules = Rules { limits: settings.limits.clone(), strangers: settings.strangers };
         let (clock, metrics) = (settings.clock.clone(), settings.metrics.clone());
-        Self { rows, rules, clock, metrics, state, erased: false, troubled: false, stuck: None, scrubbed: None }
+        Self {
+            rows,
+            rules,
+            clock,
+            metrics,
+            state,
+            erased: false,
+            troubled: false,
+            stuck: None,
+            scrubbed: None,
+        }
     }
 
     /// Writes a batch in one transaction, or what of it can be.

@@ -248,10 +248,18 @@ impl Outbox {
     }
 
     /// Closes the connection once everything queued is written and every write has its outcome. The
-    /// first reason stands.
+    /// first reason stands, but for a revocation: that does not wait for a client that has said goodbye and reads slowly.
     pub(crate) fn close(&self, code: CloseCode) {
         let mut inner = self.lock();
-        inner.closing.get_or_insert(code);
+        inner.close(code);
+        inner.wake();
+    }
+
+    /// The same, when no write will have an outcome any more.
+    pub(crate) fn abandon(&self, code: CloseCode) {
+        let mut inner = self.lock();
+        inner.in_flight = 0;
+        inner.close(code);
         inner.wake();
     }
 
@@ -333,6 +341,12 @@ impl Inner {
         self.bytes = self.bytes.saturating_sub(bytes);
         if let Some(hold) = &mut self.hold {
             hold.written(bytes);
+        }
+    }
+
+    fn close(&mut self, code: CloseCode) {
+        if self.closing.is_none() || code == CloseCode::Revoked {
+            self.closing = Some(code);
         }
     }
 

@@ -138,7 +138,7 @@ impl Live {
     fn round<S: Stream>(&mut self, cx: &mut Context<'_>, socket: &mut Socket<S>) -> Result<Poll<()>, End> {
         let mut idle = self.poll_pending(cx).is_pending();
         let state = self.outbox.watch(cx.waker());
-        if self.closing.is_none() {
+        if self.closing.map(|(code, _)| code) != state.closing {
             self.closing = state.closing.map(|code| (code, Instant::now()));
         }
         let sent = socket.sent();

@@ -12,6 +12,7 @@ use switchboard_client::ClientError;
 use switchboard_protocol::{ErrorCode, Hello, Timestamp};
 use tokio::time::Instant;
 
+use crate::support::raw::{CLOSE, FIN, TEXT, frame};
 use crate::support::{Raw, Server, eventually};
 
 /// What the server promises.
@@ -91,6 +92,31 @@ async fn hostile_22_whoever_is_logged_out_everywhere_is_gone_within_five_seconds
     server.posts_as(&again, "ping", json!({})).await.ok();
     server.connects("bob").await.says("@alice", "others are not concerned").await;
     alice.hears("others are not concerned").await;
+}
+
+#[tokio::test]
+async fn hostile_22_whoever_has_said_goodbye_and_reads_slowly_does_not_hold_out() {
+    let (server, _, key) = server().await;
+    let token = server.token("alice", Duration::from_secs(3_600));
+    let mut bob = server.connects("bob").await;
+    let mut slow = Raw::connect_with_buffer(server.address(), 4_096).await;
+    slow.shakes_hands().await;
+    slow.says(&json!({"type": "hello", "token": token}).to_string()).await;
+    for _ in 0..60 {
+        bob.says("@alice", &"x".repeat(16 * 1024)).await;
+    }
+    let last = frame(FIN | TEXT, br#"{"type":"send","to":"@bob","text":"goodbye"}"#);
+    slow.writes([last, frame(FIN | CLOSE, &1000_u16.to_be_bytes())].concat()).await;
+    bob.hears("goodbye").await;
+
+    let asked = Instant::now();
+    server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
+    let only_bob = async || (server.metric("switchboard_connections").await == 1.0).then_some(());
+    tokio::select! {
+        () = slow.sips() => unreachable!(),
+        () = eventually("the slow one is gone", only_bob) => {}
+    }
+    assert!(asked.elapsed() < AT_MOST, "{:?}", asked.elapsed());
 }
 
 #[tokio::test]

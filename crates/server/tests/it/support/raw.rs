@@ -170,12 +170,12 @@ impl Raw {
 
     /// Reads a little now and then, for as long as it is asked to.
     pub(crate) async fn sips(&mut self) {
-        let mut sip = [0; 1024];
+        let mut sip = vec![0; 64 * 1024];
         loop {
             // At the end there is nothing to be read, which is little enough.
             let _ = self.stream.read(&mut sip).await;
             // waits for: the time in which it does not read
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 

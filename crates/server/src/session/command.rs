@@ -72,7 +72,7 @@ impl Live {
             match decode(text) {
                 Ok(Frame { id, command }) => match command.into() {
                     Request::Change(change) if change.is_limited() => {
-                        let refusal = self.over_rate(refusal);
+                        let refusal = self.over_rate(&refusal);
                         self.refuse_write(id, refusal);
                     }
                     _ => self.reply(id, Err(refusal)),
@@ -141,12 +141,12 @@ impl Live {
     fn check_send(&mut self) -> Result<Turn, Refusal> {
         let turn = self.outbox.turn()?;
         let rates = self.limiter.check_send().and_then(|()| self.services.limiter.check_send(&self.user));
-        rates.map_err(|over| self.over_rate(over))?;
+        rates.map_err(|over| self.over_rate(&over))?;
         Ok(turn)
     }
 
     /// What a write is told that is over a rate.
-    fn over_rate(&self, over: Refusal) -> Refusal {
+    fn over_rate(&self, over: &Refusal) -> Refusal {
         self.outbox.over_rate(Duration::from_millis(over.retry_after.unwrap_or(0)))
     }
 

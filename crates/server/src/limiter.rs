@@ -19,10 +19,6 @@ const BURST: u32 = 5;
 /// How often the buckets of users who are quiet are dropped.
 pub(crate) const SWEEP: Duration = Duration::from_secs(60);
 
-/// How long nothing of a connection is stored after a write was over a rate: what the client had sent behind it comes
-/// within that time, and must not be stored before it.
-const HOLD: Duration = Duration::from_secs(1);
-
 /// How long nobody is told again that somebody is typing: the signal lasts 5 s, so a repeat within one says nothing, and
 /// each is copied to every member.
 const TYPING: Duration = Duration::from_secs(1);
@@ -76,39 +72,7 @@ impl ConnectionLimiter {
 
 fn check(bucket: Option<&Bucket>) -> Result<(), Refusal> {
     let Some(bucket) = bucket else { return Ok(()) };
-    bucket.check().map_err(|not_until| refusal(not_until.wait_time_from(bucket.clock().now())))
-}
-
-/// Too fast; again after `wait`, rounded up: whoever obeys is not refused again.
-fn refusal(wait: Duration) -> Refusal {
-    Refusal::rate_limited(u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX).max(1))
-}
-
-/// What a connection has to wait for once it was over a rate.
-#[derive(Debug, Default)]
-pub(crate) struct Hold {
-    until: Option<Instant>,
-}
-
-impl Hold {
-    /// Counts a write against `rates`. Once over one of them, everything is refused for a while: pipelined sends keep
-    /// their order though the buckets are filling all the time.
-    pub(crate) fn check(&mut self, rates: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Refusal> {
-        let now = Instant::now();
-        if let Some(wait) = self.until.and_then(|until| until.checked_duration_since(now)) {
-            return Err(refusal(wait));
-        }
-        rates().map_err(|over| {
-            let wait = over.retry_after.map_or(HOLD, Duration::from_millis).max(HOLD);
-            self.until = Some(now + wait);
-            refusal(wait)
-        })
-    }
-
-    /// What a write is told that is over another rate: it holds what follows just as well.
-    pub(crate) fn refuse(&mut self, over: Refusal) -> Refusal {
-        self.check(|| Err(over.clone())).err().unwrap_or(over)
-    }
+    bucket.check().map_err(|not_until| Refusal::too_fast(not_until.wait_time_from(bucket.clock().now())))
 }
 
 /// The buckets of all users.
@@ -163,7 +127,9 @@ impl UserLimiter {
 
 fn check_user(buckets: Option<&Buckets<UserId>>, user: &UserId) -> Result<(), Refusal> {
     let Some(buckets) = buckets else { return Ok(()) };
-    buckets.check_key(user).map_err(|not_until| refusal(not_until.wait_time_from(buckets.clock().now())))
+    buckets
+        .check_key(user)
+        .map_err(|not_until| Refusal::too_fast(not_until.wait_time_from(buckets.clock().now())))
 }
 
 #[cfg(test)]

@@ -61,6 +61,11 @@ impl Refusal {
         Self { retry_after: Some(wait), ..Self::new(ErrorCode::Unavailable, message) }
     }
 
+    /// Too fast; again after `wait`, rounded up: whoever obeys is not refused again.
+    pub(crate) fn too_fast(wait: Duration) -> Self {
+        Self::rate_limited(u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX).max(1))
+    }
+
     /// Too fast.
     pub fn rate_limited(retry_after_ms: u64) -> Self {
         let message = "too fast; wait `retry_after` milliseconds";

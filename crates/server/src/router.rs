@@ -199,6 +199,7 @@ pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
         published: 0,
         presence: Presence::new(parts.grace),
         stopping: false,
+        bereft: false,
         store: parts.store,
         batches: parts.batches,
         metrics: parts.metrics,
@@ -223,6 +224,8 @@ pub(crate) struct Router {
     published: u64,
     presence: Presence,
     stopping: bool,
+    /// The writer has ended before everybody else, which only a panic does.
+    bereft: bool,
     metrics: Arc<Metrics>,
     clock: Clock,
     limits: Arc<Limits>,
@@ -242,10 +245,13 @@ impl Router {
                 () = cut.cancelled() => break,
                 () = self.gathering.ended() => self.release(),
                 user = self.presence.expired() => self.depart(user),
-                Some(batch) = self.batches.recv() => {
-                    self.catch_up(&mut inputs);
-                    self.publish(batch);
-                }
+                batch = self.batches.recv(), if !self.bereft => match batch {
+                    Some(batch) => {
+                        self.catch_up(&mut inputs);
+                        self.publish(batch);
+                    }
+                    None => self.give_up(),
+                },
                 count = self.inputs.recv_many(&mut inputs, TURN) => {
                     if count == 0 {
                         break;
@@ -349,6 +355,16 @@ impl Router {
         for outbox in self.registry.all_sessions_of(user) {
             self.metrics.dropped(Drop::Revoked);
             outbox.close(CloseCode::Revoked);
+        }
+    }
+
+    /// No write has an outcome any more, and what a snapshot waits for is never published: nobody is to wait for either.
+    fn give_up(&mut self) {
+        tracing::error!("the store's writer has ended; nobody is served until a restart");
+        self.bereft = true;
+        self.release();
+        for session in self.registry.sessions() {
+            session.outbox.abandon(CloseCode::TryLater);
         }
     }
 

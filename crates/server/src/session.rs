@@ -2,6 +2,7 @@
 
 mod command;
 mod hello;
+mod hold;
 mod live;
 pub(crate) mod outbox;
 pub(crate) mod socket;

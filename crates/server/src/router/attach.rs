@@ -80,6 +80,11 @@ impl Router {
         outbox: Arc<Outbox>,
         reply: oneshot::Sender<Result<SessionSlot, Refusal>>,
     ) {
+        if self.bereft {
+            // The session may have gone; then nobody waits.
+            let _ = reply.send(Err(Refusal::unavailable()));
+            return;
+        }
         let most = self.limits.connections_per_user as usize;
         let user = self.registry.user_or_new(name);
         let Some(local) = self.registry.user_mut(user) else { return };

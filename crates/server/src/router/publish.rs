@@ -135,11 +135,13 @@ impl Router {
 fn answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
     match origin {
         Origin::Session(SessionOrigin { outbox, id, turn }) => {
-            if turn.is_some() && result.as_ref().is_err_and(|refusal| refusal.code == ErrorCode::Unavailable)
-            {
-                outbox.hold();
+            let given_back = result.as_ref().is_err_and(|refusal| refusal.code == ErrorCode::Unavailable);
+            let answer = encode_answer(id, result);
+            if given_back && turn.is_some() {
+                outbox.push_given_back(answer);
+            } else {
+                outbox.push_outcome(answer);
             }
-            outbox.push_outcome(encode_answer(id, result));
         }
         // The caller may have gone; what is stored is stored.
         Origin::Call(reply) => drop(reply.send(result)),

@@ -1,6 +1,7 @@
 //! What a live session does with what it hears: the one `match` over commands.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Reply};
@@ -18,7 +19,7 @@ use crate::router::{Origin, SessionOrigin, encode, encode_answer};
 use crate::store::{Acquaintance, Answer, Change, Request, Standing, Submission};
 
 /// How long a client may go on over the rate of frames after it was told to wait.
-const FLOOD: std::time::Duration = std::time::Duration::from_secs(1);
+const FLOOD: Duration = Duration::from_secs(1);
 
 /// Seconds' worth of frames over the rate that a client may have sent before it reads that it is to wait. Somebody who
 /// reads slowly is mostly not listened to, so the time alone would let them go on for long.
@@ -68,14 +69,16 @@ impl Live {
             return Err(End::Close(CloseCode::Policy));
         }
         if let Message::Text(text) = message {
-            let (id, refusal) = match decode(text) {
+            match decode(text) {
                 Ok(Frame { id, command }) => match command.into() {
-                    Request::Change(change) if change.is_limited() => (id, self.hold.refuse(refusal)),
-                    _ => (id, refusal),
+                    Request::Change(change) if change.is_limited() => {
+                        let refusal = self.over_rate(&refusal);
+                        self.refuse_write(id, refusal);
+                    }
+                    _ => self.reply(id, Err(refusal)),
                 },
-                Err(rejected) => (rejected.id, refusal),
-            };
-            self.reply(id, Err(refusal));
+                Err(rejected) => self.reply(rejected.id, Err(refusal)),
+            }
         }
         Ok(())
     }
@@ -117,26 +120,40 @@ impl Live {
                 if refusal.code == ErrorCode::RateLimited {
                     self.services.metrics.dropped(Drop::RateLimit);
                 }
-                return self.reply(id, Err(refusal));
+                return self.refuse_write(id, refusal);
             }
         };
         self.outbox.submitted();
         let origin = Origin::Session(SessionOrigin { outbox: self.outbox.clone(), id: id.clone(), turn });
         if self.services.store.submit(Submission { actor: self.user.clone(), change, origin }).is_err() {
+            self.services.metrics.refused(ErrorCode::Unavailable);
+            let refused = encode_answer(id, Err(Refusal::unavailable()));
             if turn.is_some() {
                 self.outbox.hold();
+                self.outbox.push_given_back(refused);
+            } else {
+                self.outbox.push_outcome(refused);
             }
-            self.services.metrics.refused(ErrorCode::Unavailable);
-            self.outbox.push_outcome(encode_answer(id, Err(Refusal::unavailable())));
         }
     }
 
     /// Takes a write's turn, and counts it against the rates of the connection and of its user.
     fn check_send(&mut self) -> Result<Turn, Refusal> {
-        let turn = self.outbox.turn().map_err(Refusal::unavailable_for)?;
-        let rates = || self.limiter.check_send().and_then(|()| self.services.limiter.check_send(&self.user));
-        self.hold.check(rates)?;
+        let turn = self.outbox.turn()?;
+        let rates = self.limiter.check_send().and_then(|()| self.services.limiter.check_send(&self.user));
+        rates.map_err(|over| self.over_rate(&over))?;
         Ok(turn)
+    }
+
+    /// What a write is told that is over a rate.
+    fn over_rate(&self, over: &Refusal) -> Refusal {
+        self.outbox.over_rate(Duration::from_millis(over.retry_after.unwrap_or(0)))
+    }
+
+    /// Refuses a write for the rate that it is over, or for one that was refused before it.
+    fn refuse_write(&self, id: Option<CommandId>, refusal: Refusal) {
+        self.services.metrics.refused(refusal.code);
+        self.outbox.push_held(encode_answer(id, Err(refusal)));
     }
 
     fn typing(&mut self, id: Option<CommandId>, target: &Target) {

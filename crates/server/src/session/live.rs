@@ -16,7 +16,7 @@ use super::hello::Attached;
 use super::outbox::{Outbox, State};
 use super::socket::{End, Flow, Socket, Stream};
 use crate::frame::{self, Bounds};
-use crate::limiter::{ConnectionLimiter, Hold};
+use crate::limiter::ConnectionLimiter;
 use crate::metrics::Drop;
 use crate::router::SessionSlot;
 use crate::services::Services;
@@ -54,7 +54,6 @@ pub(super) struct Live {
     pub(super) pending: Option<Box<Pending>>,
     /// The rate of frames has been overrun, and there was no quiet since.
     pub(super) flooding: Option<Flood>,
-    pub(super) hold: Hold,
     key: UserKey,
     replay: Option<Box<Replay>>,
     expires: Option<Instant>,
@@ -100,7 +99,6 @@ impl Live {
             user,
             pending: None,
             flooding: None,
-            hold: Hold::default(),
             key,
             replay: None,
             expires,
@@ -140,7 +138,7 @@ impl Live {
     fn round<S: Stream>(&mut self, cx: &mut Context<'_>, socket: &mut Socket<S>) -> Result<Poll<()>, End> {
         let mut idle = self.poll_pending(cx).is_pending();
         let state = self.outbox.watch(cx.waker());
-        if self.closing.is_none() {
+        if self.closing.map(|(code, _)| code) != state.closing {
             self.closing = state.closing.map(|code| (code, Instant::now()));
         }
         let sent = socket.sent();
@@ -166,12 +164,13 @@ impl Live {
         Ok(if idle { Poll::Pending } else { Poll::Ready(()) })
     }
 
-    /// The time in which the client was not listened to counts neither as its silence nor as its quiet.
+    /// The time in which the client was not listened to counts neither as its silence nor as its quiet, nor for a hold.
     fn listen_again(&mut self) {
         let Some(paused) = self.paused.take() else { return };
         let now = Instant::now();
         self.heard = now;
         self.pinged = None;
+        self.outbox.resume(paused);
         if let Some(flood) = &mut self.flooding {
             flood.since += now - paused;
             flood.last += now - paused;

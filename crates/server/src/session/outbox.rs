@@ -14,17 +14,11 @@ use bytes::Bytes;
 use switchboard_protocol::{CloseCode, Seq};
 use tokio::time::Instant;
 
+use super::hold::Hold;
 use crate::metrics::{Drop, Metrics};
+use crate::refusal::Refusal;
 use crate::router::Gathered;
 use crate::store::ConversationKey;
-
-/// How long nothing of a connection is stored after a client was told that a write could not be: what it had sent behind
-/// that comes within this time, and must not be stored before it.
-const HOLD: Duration = Duration::from_millis(750);
-
-/// How much longer the client is told to wait: what was given back together is told one by one, and all of it is to come
-/// again after the last of it was.
-const SLACK: Duration = Duration::from_millis(250);
 
 /// Frames of capacity that an idle connection keeps.
 const KEPT: usize = 4;
@@ -73,8 +67,8 @@ struct Inner {
     /// Writes whose outcome is not queued yet.
     in_flight: u32,
     closing: Option<CloseCode>,
-    /// Until when nothing is stored, because the client may not know yet that a write was given back.
-    held: Option<Instant>,
+    /// Nothing is stored, because the client may not know yet that a write was not.
+    hold: Option<Box<Hold>>,
     waker: Option<Waker>,
     /// The session has been woken and has not looked since.
     woken: bool,
@@ -183,15 +177,45 @@ impl Outbox {
         inner.push(Queued { frame, stored: None });
     }
 
-    /// The turn of a write that is to be made now, or how long it has to wait: an earlier one was given back, and the client
-    /// may not know. Whoever gives one back later finds this one out of turn.
-    pub(crate) fn turn(&self) -> Result<Turn, Duration> {
-        let inner = self.lock();
-        let now = Instant::now();
-        match inner.held.filter(|until| *until > now) {
-            Some(until) => Err(until - now + SLACK),
-            None => Ok(Turn(self.given_back.load(Ordering::Relaxed))),
+    /// Queues the refusal of a write that was given back.
+    pub(crate) fn push_given_back(&self, frame: Bytes) {
+        let mut inner = self.lock();
+        inner.in_flight = inner.in_flight.saturating_sub(1);
+        inner.push(Queued { frame, stored: None });
+        let bytes = inner.bytes;
+        inner.hold.get_or_insert_with(|| Box::new(Hold::given_back())).told_given_back(bytes);
+    }
+
+    /// Queues the refusal of a write that was not made. It is part of the hold that it is due to.
+    pub(crate) fn push_held(&self, frame: Bytes) {
+        let mut inner = self.lock();
+        inner.push(Queued { frame, stored: None });
+        let bytes = inner.bytes;
+        if let Some(hold) = &mut inner.hold {
+            hold.told(bytes);
         }
+    }
+
+    /// The turn of a write that is to be made now, or what it is told: an earlier one was not stored, and the client may not
+    /// know. Whoever gives one back later finds this one out of turn.
+    pub(crate) fn turn(&self) -> Result<Turn, Refusal> {
+        let mut inner = self.lock();
+        if let Some(refusal) = inner.hold.as_ref().and_then(|hold| hold.refusal()) {
+            return Err(refusal);
+        }
+        inner.hold = None;
+        Ok(Turn(self.given_back.load(Ordering::Relaxed)))
+    }
+
+    /// What a write is told that is over a rate, which lets the next one through after `wait`. It holds what follows:
+    /// pipelined sends keep their order though the buckets are filling all the time.
+    pub(crate) fn over_rate(&self, wait: Duration) -> Refusal {
+        let mut inner = self.lock();
+        if let Some(refusal) = inner.hold.as_ref().and_then(|hold| hold.refusal()) {
+            return refusal;
+        }
+        let hold = inner.hold.insert(Box::new(Hold::over_rate(wait)));
+        hold.refusal().unwrap_or_else(|| Refusal::too_fast(wait))
     }
 
     /// Whether a write was given back since this turn.
@@ -206,9 +230,16 @@ impl Outbox {
         self.given_back.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A client is told that a write was given back: what comes now it may have sent before it knows.
+    /// The store does not take a write: what comes now has to wait, what it has taken goes on.
     pub(crate) fn hold(&self) {
         self.lock().hold();
+    }
+
+    /// The client is listened to again, for the first time since `paused`.
+    pub(crate) fn resume(&self, paused: Instant) {
+        if let Some(hold) = &mut self.lock().hold {
+            hold.resume(paused);
+        }
     }
 
     /// A write was submitted.
@@ -217,10 +248,18 @@ impl Outbox {
     }
 
     /// Closes the connection once everything queued is written and every write has its outcome. The
-    /// first reason stands.
+    /// first reason stands, but for a revocation: that does not wait for a client that has said goodbye and reads slowly.
     pub(crate) fn close(&self, code: CloseCode) {
         let mut inner = self.lock();
-        inner.closing.get_or_insert(code);
+        inner.close(code);
+        inner.wake();
+    }
+
+    /// The same, when no write will have an outcome any more.
+    pub(crate) fn abandon(&self, code: CloseCode) {
+        let mut inner = self.lock();
+        inner.in_flight = 0;
+        inner.close(code);
         inner.wake();
     }
 
@@ -243,7 +282,7 @@ impl Outbox {
     /// left. The bytes of what is taken count until then.
     pub(crate) fn take(&self, written: usize, empty: &mut VecDeque<Queued>) {
         let mut inner = self.lock();
-        inner.bytes = inner.bytes.saturating_sub(written);
+        inner.written(written);
         if let Some(frame) = inner.pong.take() {
             // "As soon as is practical" (RFC 6455 section 5.5.2): whoever asks whether we are here need not wait for what else does.
             inner.bytes += frame.len();
@@ -262,8 +301,7 @@ impl Outbox {
 
     /// So many bytes have left.
     pub(crate) fn written(&self, bytes: usize) {
-        let mut inner = self.lock();
-        inner.bytes = inner.bytes.saturating_sub(bytes);
+        self.lock().written(bytes);
     }
 
     /// The conversation to read from the log next.
@@ -296,8 +334,22 @@ impl Outbox {
 }
 
 impl Inner {
+    /// Until the client has been told that a write was given back, and has had time to hear it.
     fn hold(&mut self) {
-        self.held = Some(Instant::now() + HOLD);
+        self.hold.get_or_insert_with(|| Box::new(Hold::given_back())).give_back();
+    }
+
+    fn written(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if let Some(hold) = &mut self.hold {
+            hold.written(bytes);
+        }
+    }
+
+    fn close(&mut self, code: CloseCode) {
+        if self.closing.is_none() || code == CloseCode::Revoked {
+            self.closing = Some(code);
+        }
     }
 
     fn state(&self) -> State {

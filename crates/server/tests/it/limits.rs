@@ -8,7 +8,7 @@ use switchboard_protocol::reply::{Failure, OkBody, Reply};
 use switchboard_protocol::{ErrorCode, Limits};
 use tokio::time::Instant;
 
-use crate::support::{Person, Server, command, soon};
+use crate::support::{Person, Raw, Server, command, soon};
 
 pub(crate) fn hi() -> Value {
     json!({"to": "@bob", "text": "hi"})
@@ -160,6 +160,44 @@ async fn a_send_refused_by_the_rate_of_frames_holds_what_was_sent_behind_it() {
     // waits for: the time that the server told
     tokio::time::sleep(Duration::from_millis(wait)).await;
     assert_eq!(hand.asks(&send("m3")).await["seq"], stored + 1);
+}
+
+#[tokio::test]
+async fn a_refused_send_holds_what_was_sent_behind_it_though_the_client_reads_slowly() {
+    let server = Server::start_with(|config| config.limits.sends_per_connection = 20).await;
+    let mut carol = server.connects("carol").await;
+    for _ in 0..40 {
+        carol.says("@alice", &"x".repeat(16 * 1024)).await;
+    }
+    let mut raw = Raw::connect_with_buffer(server.address(), 64 * 1024).await;
+    raw.enters_as("alice").await;
+    for n in 0..130 {
+        raw.says(&format!(r#"{{"type":"send","id":{n},"to":"@bob","key":"k{n}","text":"{n}"}}"#)).await;
+    }
+    // More than the system's buffers take: the session has to wait until they are read.
+    for _ in 0..16 {
+        raw.says(r#"{"type":"history","id":"page","conversation":"@carol","limit":40}"#).await;
+    }
+    raw.says(r#"{"type":"send","id":"late","to":"@bob","text":"late"}"#).await;
+    // waits for: more time than a refused send holds others
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let mut refused = 0;
+    let late = loop {
+        let told = raw.next().await.json();
+        if told["id"] == "late" {
+            break told;
+        }
+        refused += usize::from(told["code"] == "rate_limited");
+    };
+    assert!(refused > 0, "the rate was to be overrun");
+    assert_eq!(late["code"], "rate_limited", "{late}");
+    let wait = late["retry_after"].as_u64().expect("how long");
+    assert!((1..=1_000).contains(&wait), "{wait}");
+    // waits for: the time that the server told
+    tokio::time::sleep(Duration::from_millis(wait)).await;
+    raw.says(r#"{"type":"send","id":"again","to":"@bob","text":"again"}"#).await;
+    let again = raw.next().await.json();
+    assert_eq!((&again["id"], &again["type"]), (&json!("again"), &json!("ok")), "{again}");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use tokio::io::{AsyncWriteExt as _, DuplexStream, split};
 use tokio::time::{Instant, sleep_until};
 
 use crate::chance::Chance;
+use crate::network::Arrivals;
 use crate::truth::Held;
 use crate::wait;
 use crate::wire::{self, Heard, Reader};
@@ -70,6 +71,22 @@ pub(crate) enum Asked {
     Other,
 }
 
+/// A command that is stored in its turn.
+struct Write {
+    /// It was the connection's bytes up to here.
+    end: u64,
+    outcome: Outcome,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Unknown,
+    Stored,
+    /// To be said again; what arrives within this time is not to be stored before it.
+    Refused(Duration),
+}
+
 /// One connection.
 pub(crate) struct Session {
     since: Instant,
@@ -87,6 +104,11 @@ pub(crate) struct Session {
     /// The last own message of each conversation that was stored: command and seq.
     order: BTreeMap<String, (u64, u64)>,
     pub(crate) asked: BTreeMap<u64, Asked>,
+    /// What became of each command that is to be stored in its turn.
+    writes: BTreeMap<u64, Write>,
+    arrivals: Arrivals,
+    /// Bytes that were said.
+    said: u64,
     /// Bytes to be written.
     out: Vec<u8>,
     /// The device reads on at this time.
@@ -141,9 +163,9 @@ impl Device {
         while !self.world.is(Phase::Over) && !self.is_done() {
             self.world.minds_verdict();
             let storm = self.world.is(Phase::Storm);
-            if let Some(stream) = self.world.connect(&self.chance) {
+            if let Some((stream, arrivals)) = self.world.connect(&self.chance) {
                 self.note(format_args!("connects"));
-                self.connection(stream, storm).await;
+                self.connection(stream, arrivals, storm).await;
             }
             let pause = if storm { self.chance.hiccup(4_000) } else { Duration::from_millis(200) };
             wait(pause + Duration::from_millis(10)).await;
@@ -151,9 +173,9 @@ impl Device {
     }
 
     /// A connection from its `hello` to its end.
-    async fn connection(&mut self, stream: DuplexStream, storm: bool) {
+    async fn connection(&mut self, stream: DuplexStream, arrivals: Arrivals, storm: bool) {
         let (mut read, mut write) = split(stream);
-        let mut session = Session::new();
+        let mut session = Session::new(arrivals);
         self.says_hello(&mut session);
         let mut reader = Reader::default();
         let chunk = self.chance.one_of(&[16, 100, 4_096]);
@@ -229,15 +251,19 @@ impl Device {
     /// Says something.
     fn says(&self, session: &mut Session, frame: &Value) {
         self.note(format_args!("> {frame}"));
-        session.out.extend(wire::text(&frame.to_string()));
+        session.puts(&wire::text(&frame.to_string()));
     }
 
     /// Says a command.
     pub(crate) fn asks(&mut self, session: &mut Session, mut command: Value, asked: Asked) {
         self.number += 1;
         command["id"] = self.number.into();
+        let write = matches!(asked, Asked::Message { .. } | Asked::Change { .. });
         session.asked.insert(self.number, asked);
         self.says(session, &command);
+        if write {
+            session.writes.insert(self.number, Write { end: session.said, outcome: Outcome::Unknown });
+        }
     }
 
     /// What a device does by itself on a connection that works: says its messages again, fills its holes.
@@ -311,7 +337,7 @@ impl Device {
 }
 
 impl Session {
-    fn new() -> Self {
+    fn new(arrivals: Arrivals) -> Self {
         let now = Instant::now();
         Self {
             since: now,
@@ -323,11 +349,46 @@ impl Session {
             cursors: BTreeMap::new(),
             order: BTreeMap::new(),
             asked: BTreeMap::new(),
+            writes: BTreeMap::new(),
+            arrivals,
+            said: 0,
             out: Vec::new(),
             reads_from: now,
             quiet_until: now,
             over: false,
             rude: false,
+        }
+    }
+}
+
+impl Session {
+    fn puts(&mut self, bytes: &[u8]) {
+        self.said += bytes.len() as u64;
+        self.out.extend(bytes);
+    }
+
+    /// Notes what became of a write. If one was stored though it came so soon behind one that is to be said again: which, and
+    /// the refused one.
+    fn becomes(&mut self, id: u64, outcome: Outcome) -> Option<(u64, u64)> {
+        self.writes.get_mut(&id)?.outcome = outcome;
+        let arrived = |id: &u64| self.arrivals.at(self.writes[id].end);
+        let passes = |refused: &u64, stored: &u64| match self.writes[refused].outcome {
+            Outcome::Refused(hold) => {
+                arrived(refused).zip(arrived(stored)).is_some_and(|(refused, stored)| stored < refused + hold)
+            }
+            Outcome::Unknown | Outcome::Stored => false,
+        };
+        match outcome {
+            Outcome::Unknown => None,
+            Outcome::Stored => {
+                let refused = self.writes.range(..id).find(|(other, _)| passes(other, &id));
+                refused.map(|(refused, _)| (id, *refused))
+            }
+            Outcome::Refused(_) => {
+                let stored =
+                    self.writes.range(id + 1..).filter(|(_, write)| write.outcome == Outcome::Stored);
+                stored.map(|(stored, _)| (*stored, id)).find(|(stored, refused)| passes(refused, stored))
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The network: bytes that take their time, stop for a while, or never arrive.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf, duplex, split};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +27,25 @@ enum State {
 /// Most bytes on their way at once in one direction.
 const CHUNK: usize = 4_096;
 
+/// How many bytes of the client's had arrived at the server, and when.
+#[derive(Clone, Default)]
+pub(crate) struct Arrivals(Arc<Mutex<Vec<(u64, Instant)>>>);
+
+impl Arrivals {
+    fn add(&self, bytes: usize) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = all.last().map_or(0, |(total, _)| *total);
+        all.push((before + bytes as u64, Instant::now()));
+    }
+
+    /// When so many bytes had arrived; `None` if they have not.
+    pub(crate) fn at(&self, bytes: u64) -> Option<Instant> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = all.partition_point(|(total, _)| *total < bytes);
+        all.get(first).map(|(_, when)| *when)
+    }
+}
+
 /// What the two directions of a link share.
 #[derive(Clone)]
 struct Link {
@@ -35,19 +55,24 @@ struct Link {
 }
 
 /// Makes a link: the client's end and the server's. A perfect one has no delays and lasts.
-pub(crate) fn link(chance: &Chance, tasks: &TaskTracker, perfect: bool) -> (DuplexStream, DuplexStream) {
+pub(crate) fn link(
+    chance: &Chance,
+    tasks: &TaskTracker,
+    perfect: bool,
+) -> (DuplexStream, DuplexStream, Arrivals) {
+    let arrivals = Arrivals::default();
     let room = |chance: &Chance| chance.one_of(&[64, 256, 1_024, 8_192, 65_536]);
     let (client, near) = duplex(room(chance));
     let (far, server) = duplex(room(chance));
     let link = Link { state: Watched::new(State::Up), ended: CancellationToken::new() };
     let long = if perfect { 0 } else { chance.one_of(&[0, 5, 50, 500]) };
     let ((near_read, near_write), (far_read, far_write)) = (split(near), split(far));
-    tasks.spawn(carry(near_read, far_write, link.clone(), chance.fork(), long, false));
-    tasks.spawn(carry(far_read, near_write, link.clone(), chance.fork(), long, true));
+    tasks.spawn(carry(near_read, far_write, link.clone(), chance.fork(), long, Some(arrivals.clone())));
+    tasks.spawn(carry(far_read, near_write, link.clone(), chance.fork(), long, None));
     if !perfect {
         tasks.spawn(trouble(link, chance.fork()));
     }
-    (client, server)
+    (client, server, arrivals)
 }
 
 /// What happens to a link in its life.
@@ -72,14 +97,14 @@ async fn trouble(link: Link, chance: Chance) {
     }
 }
 
-/// Carries one direction's bytes to its end.
+/// Carries one direction's bytes to its end; of those to the server it tells the arrivals.
 async fn carry(
     mut from: ReadHalf<DuplexStream>,
     mut to: WriteHalf<DuplexStream>,
     link: Link,
     chance: Chance,
     long: u64,
-    to_client: bool,
+    arrivals: Option<Arrivals>,
 ) {
     let flow = async {
         let mut buffer = vec![0; CHUNK];
@@ -96,10 +121,13 @@ async fn carry(
             link.state.until(|state| state == State::Up).await;
             if to.write_all(&buffer[..read]).await.is_err() {
                 // Whoever sends to a client that is gone is told so, whatever waits in the other direction.
-                if to_client {
+                if arrivals.is_none() {
                     link.state.set(State::Cut);
                 }
                 break;
+            }
+            if let Some(arrivals) = &arrivals {
+                arrivals.add(read);
             }
         }
     };
@@ -108,7 +136,7 @@ async fn carry(
         end = link.state.until(|state| state == State::Cut || state == State::HalfOpen) => Some(end),
         () = flow => None,
     };
-    if end == Some(State::HalfOpen) && !to_client {
+    if end == Some(State::HalfOpen) && arrivals.is_some() {
         // The server's end stays open for a while, and nothing comes out of it.
         link.state.until(|state| state == State::Cut).await;
     }

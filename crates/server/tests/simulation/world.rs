@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::backend;
 use crate::chance::Chance;
 use crate::device::Device;
-use crate::network;
+use crate::network::{self, Arrivals};
 use crate::truth::{Counts, Truth};
 use crate::wait;
 use crate::watched::Watched;
@@ -170,14 +170,14 @@ impl World {
     }
 
     /// A connection to the server, if there is one.
-    pub(crate) fn connect(&self, chance: &Chance) -> Option<DuplexStream> {
+    pub(crate) fn connect(&self, chance: &Chance) -> Option<(DuplexStream, Arrivals)> {
         let running = self.running();
         let server = &running.as_ref()?.server;
-        let (client, far) = network::link(chance, &self.links, !self.is(Phase::Storm));
+        let (client, far, arrivals) = network::link(chance, &self.links, !self.is(Phase::Storm));
         server.serve(far);
         drop(running);
         self.truth().counts.connections += 1;
-        Some(client)
+        Some((client, arrivals))
     }
 
     /// The server's store, if there is one.

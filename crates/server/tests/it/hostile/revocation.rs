@@ -7,11 +7,13 @@ use std::time::Duration;
 use serde_json::json;
 use switchboard::auth::ApiKey;
 use switchboard::clock::Clock;
+use switchboard::config::Config;
 use switchboard::store::keys;
 use switchboard_client::ClientError;
 use switchboard_protocol::{ErrorCode, Hello, Timestamp};
 use tokio::time::Instant;
 
+use crate::support::raw::{CLOSE, FIN, TEXT, frame};
 use crate::support::{Raw, Server, eventually};
 
 /// What the server promises.
@@ -21,10 +23,15 @@ const REVOKED: u16 = 4502;
 
 /// A server whose clock stands, until a test moves it, and an API key of it.
 async fn server() -> (Server, Arc<AtomicI64>, String) {
+    server_with(|_| {}).await
+}
+
+/// The same with other settings.
+async fn server_with(settings: impl FnOnce(&mut Config)) -> (Server, Arc<AtomicI64>, String) {
     let now = Arc::new(AtomicI64::new(1_800_000_000_500));
     let told = now.clone();
     let clock = Clock::from_fn(move || Timestamp::from_millis(told.load(Ordering::Relaxed)));
-    let server = Server::serves_by(clock, |_| {}).await;
+    let server = Server::serves_by(clock, settings).await;
     let key = ApiKey::generate().expect("random bytes");
     keys::create(server.data(), "backend", &ApiKey::hash(key.expose())).expect("stored");
     (server, now, key.expose().to_owned())
@@ -136,6 +143,35 @@ async fn hostile_22_a_revocation_by_a_clock_that_was_ahead_can_be_replaced() {
     now.fetch_add(1_000, Ordering::Relaxed);
     is_refused(&server, &before).await;
     assert_eq!(server.connects("alice").await.says("@bob", "in again").await, 1);
+}
+
+#[tokio::test]
+async fn hostile_22_whoever_has_said_goodbye_and_reads_slowly_does_not_hold_out() {
+    // So much may wait that reading it takes long, though the system's buffers take some of it.
+    let (server, _, key) = server_with(|config| config.limits.queue = 64 * 1024 * 1024).await;
+    let token = server.token("alice", Duration::from_secs(3_600));
+    let mut bob = server.connects("bob").await;
+    for _ in 0..32 {
+        bob.says("@alice", &"x".repeat(16 * 1024)).await;
+    }
+    let mut slow = Raw::connect_with_buffer(server.address(), 64 * 1024).await;
+    slow.shakes_hands().await;
+    slow.says(&json!({"type": "hello", "token": token}).to_string()).await;
+    for _ in 0..50 {
+        slow.says(r#"{"type":"history","conversation":"@bob","limit":32}"#).await;
+    }
+    let last = frame(FIN | TEXT, br#"{"type":"send","to":"@bob","text":"goodbye"}"#);
+    slow.writes([last, frame(FIN | CLOSE, &1000_u16.to_be_bytes())].concat()).await;
+    bob.hears("goodbye").await;
+
+    let asked = Instant::now();
+    server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
+    let only_bob = async || (server.metric("switchboard_connections").await == 1.0).then_some(());
+    tokio::select! {
+        () = slow.sips() => unreachable!(),
+        () = eventually("the slow one is gone", only_bob) => {}
+    }
+    assert!(asked.elapsed() < AT_MOST, "{:?}", asked.elapsed());
 }
 
 #[tokio::test]

@@ -6,10 +6,14 @@
 //! `fsync(2)` comes from a library that stands before the C library's.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 use serde_json::json;
+use switchboard::clock::Clock;
+use switchboard_client::ClientError;
 use switchboard_protocol::ErrorCode;
 use switchboard_protocol::reply::{OkBody, Reply};
 use switchboard_protocol::{CommandId, reply::Failure};
@@ -219,6 +223,39 @@ async fn is_given_back(alice: &mut Person, id: i64) -> Failure {
         }
         other => panic!("stored, though what was sent before it was not: {other:?}"),
     }
+}
+
+#[tokio::test]
+async fn a_writer_that_panics_leaves_nobody_waiting() {
+    let armed = Arc::new(AtomicBool::new(false));
+    let arm = armed.clone();
+    let clock = Clock::from_fn(move || {
+        let writes = std::thread::current().name() == Some("writer");
+        assert!(!(writes && arm.load(Ordering::Relaxed)), "a bug in the writer, which this test wants");
+        Clock::system().now()
+    });
+    let mut server = Server::start_by(clock, |_| {}).await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    alice.says("@bob", "before").await;
+    bob.hears("before").await;
+    armed.store(true, Ordering::Relaxed);
+    alice.submits("send", json!({"to": "@bob", "text": "nobody learns what becomes of it"})).await;
+    assert_eq!(alice.is_closed().await, Some(1013));
+    assert_eq!(bob.is_closed().await, Some(1013), "events would not reach them any more");
+    match server.tries_to_connect(server.hello("alice", &[])).await {
+        Err(ClientError::Refused(failure)) => {
+            assert_eq!((failure.code, failure.retryable), (ErrorCode::Unavailable, true), "{failure:?}");
+        }
+        Err(other) => panic!("{other}"),
+        Ok(person) => panic!("{} is let in", person.name()),
+    }
+    let answer = server.posts("send", json!({"as": "alice", "to": "@bob", "text": "hi"})).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(server.gets("/readyz").await.status, 503);
+    armed.store(false, Ordering::Relaxed);
+    server.restart().await;
+    assert_eq!(server.connects("bob").await.log("@alice").await.len(), 1);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A bare connection, for bytes that no client would send.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -165,6 +166,17 @@ impl Raw {
             }
         })
         .await
+    }
+
+    /// Reads a little now and then, for as long as it is asked to.
+    pub(crate) async fn sips(&mut self) {
+        let mut sip = vec![0; 64 * 1024];
+        loop {
+            // At the end there is nothing to be read, which is little enough.
+            let _ = self.stream.read(&mut sip).await;
+            // waits for: the time in which it does not read
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// The code with which the server closes, which it does next, and then the end of the connection.

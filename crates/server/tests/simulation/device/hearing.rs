@@ -5,10 +5,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Asked, Device, Heard, Held, Place, Session};
+use super::{Asked, Device, Heard, Held, Outcome, Place, Session};
 use crate::truth::Broken;
 use crate::wire;
 use crate::world::Phase;
+
+/// How much longer than nothing is stored a client may be told to wait.
+const SLACK: Duration = Duration::from_millis(260);
 
 /// Codes that a server closes with: normal, restart, try later, policy (a flood), silent.
 const CLOSES: [u16; 5] = [1000, 1008, 1012, 1013, 4408];
@@ -21,7 +24,7 @@ impl Device {
     /// Whether the connection goes on.
     pub(super) fn hears(&mut self, session: &mut Session, heard: Heard) -> Result<bool, Broken> {
         match heard {
-            Heard::Ping => session.out.extend(wire::pong()),
+            Heard::Ping => session.puts(&wire::pong()),
             Heard::Frame(frame) => self.hears_frame(session, &frame)?,
             Heard::End => {
                 self.note(format_args!("the connection ends"));
@@ -225,6 +228,7 @@ impl Device {
         self.unsaid.retain(|message| Some(message.key.as_str()) != key);
         let (name, seq) = named(ok, "seq");
         if ok["duplicate"] != true {
+            self.becomes(session, id, Outcome::Stored)?;
             if session.next.get(&name).is_some_and(|next| seq < *next) {
                 return Err(self.broken(&format!("{name} {seq} came as an event, and as ok")));
             }
@@ -248,6 +252,17 @@ impl Device {
         Ok(())
     }
 
+    /// A write has an outcome: what was sent behind one that is to be said again is not stored before that.
+    fn becomes(&self, session: &mut Session, id: u64, outcome: Outcome) -> Held {
+        match session.becomes(id, outcome) {
+            None => Ok(()),
+            Some((stored, refused)) => {
+                Err(self
+                    .broken(&format!("{stored} was stored, though {refused} before it is to be said again")))
+            }
+        }
+    }
+
     fn is_refused(&mut self, session: &mut Session, id: u64, asked: &Asked, error: &Value) -> Held {
         let code = error["code"].as_str().unwrap_or_default();
         let later = matches!(code, "unavailable" | "rate_limited");
@@ -268,6 +283,7 @@ impl Device {
         let wait = Duration::from_millis(error["retry_after"].as_u64().unwrap_or(100));
         if later {
             session.quiet_until = Instant::now() + wait;
+            self.becomes(session, id, Outcome::Refused(wait.saturating_sub(SLACK)))?;
         }
         if let Asked::Message { key, at, .. } = asked {
             if later {

@@ -35,7 +35,7 @@ torture: page ## the server under attack: MINUTES=1 (or SECONDS=20), more flags 
 	cargo build --release --locked --bin switchboard --bin torture
 	target/release/torture --seconds $(or $(SECONDS),$$(($(or $(MINUTES),1) * 60))) $(ARGS)
 
-mutations: page ## whether the torture catches deliberate bugs; half an hour
+mutations: page ## whether the torture catches deliberate bugs; ten minutes
 	scripts/mutations.sh
 
 lint: ## clippy, warnings are errors

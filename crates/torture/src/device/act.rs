@@ -71,8 +71,8 @@ impl Device {
                     self.say(link, Typing { conversation: room.id.into() }, Asked::Other).await?;
                 }
             }
-            900..908 => return Err("goes away".to_owned()),
-            908..910 => {
+            900..905 => return Err("goes away".to_owned()),
+            905..910 => {
                 // Long enough that a replay is too long, at times.
                 self.away = Duration::from_millis(self.rng.u64(2_000..20_000));
                 return Err("goes away for long".to_owned());

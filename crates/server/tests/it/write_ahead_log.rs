@@ -4,18 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use faults::{Control, Dropped, Syncs};
+use faults::{Dropped, Syncs};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use serde_json::json;
 use switchboard_protocol::ErrorCode;
 use switchboard_protocol::reply::Reply;
-use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::check::is_clean;
-use crate::support::{Process, Server, command, eventually, text_of};
+use crate::support::{FailingDisk, Server, command, eventually, text_of};
 
 const LOG: &str = "switchboard.db-wal";
 
@@ -87,20 +86,11 @@ async fn a_long_read_and_a_deletion_keep_nobody_waiting() {
 /// the log. Later commits are written behind it, so the disk must have it, too.
 #[tokio::test]
 async fn what_is_written_behind_a_commit_whose_fsync_failed_outlives_a_power_cut() {
-    let place = TempDir::new().expect("a directory");
-    let path = |name: &str| place.path().join(name);
-    let disk = Control::create(&path("control"), &path("data"), &path("undo")).expect("a disk");
-    std::fs::create_dir(disk.data()).expect("made");
-    let mut preload = std::process::Command::new("true");
-    disk.command_env(&mut preload).expect("the library is built");
-    let settings: Vec<(&str, &str)> =
-        preload.get_envs().filter_map(|(name, value)| Some((name.to_str()?, value?.to_str()?))).collect();
-    let start = async || Process::start_with(disk.data(), &settings).await;
-
-    let server = start().await;
+    let disk = FailingDisk::new();
+    let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "before").await;
-    disk.fail_sync(1, Syncs::Wal, Dropped::Later);
+    disk.control.fail_sync(1, Syncs::Wal, Dropped::Later);
     let refusal = alice.is_refused("send", json!({"to": "@bob", "text": "x".repeat(16 * 1024)})).await;
     assert_eq!(refusal, ErrorCode::Unavailable);
     server.dies().await;
@@ -109,16 +99,16 @@ async fn what_is_written_behind_a_commit_whose_fsync_failed_outlives_a_power_cut
     let mut backup = Connection::open(disk.data().join("switchboard.db")).expect("the database");
     backup.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("the log stays");
     let reading = begins_to_read(&mut backup);
-    let server = start().await;
+    let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
     let seq = alice.says("@bob", "acknowledged").await;
     server.dies().await;
     drop(reading);
     drop(backup);
-    let cut = disk.cut_power(&mut fastrand::Rng::with_seed(1)).expect("a power cut");
+    let cut = disk.control.cut_power(&mut fastrand::Rng::with_seed(1)).expect("a power cut");
     println!("{cut:?}");
 
-    let server = start().await;
+    let server = disk.starts().await;
     let log = server.connects("alice").await.log("@bob").await;
     let last = log.last().expect("events");
     assert_eq!((last.seq.0, text_of(last)), (seq, Some("acknowledged")));

@@ -1,16 +1,15 @@
 //! What is around the server fails: its clock, its disk, itself.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use faults::{Dropped, Syncs};
 use serde_json::json;
 use switchboard::clock::Clock;
 use switchboard_protocol::{ErrorCode, Timestamp};
 use tempfile::TempDir;
-use tokio::process::Command;
 
-use crate::support::{Process, Raw, Server, crowd, text_of};
+use crate::support::{FailingDisk, Process, Raw, Server, crowd, text_of};
 
 #[tokio::test]
 async fn hostile_28_the_clock_an_hour_back_neither_stops_the_server_nor_turns_times_around() {
@@ -35,62 +34,21 @@ async fn hostile_28_the_clock_an_hour_back_neither_stops_the_server_nor_turns_ti
     assert_eq!(log.len(), 3);
 }
 
-/// Makes fsync fail for as long as a file is there: a disk that breaks cannot be had otherwise.
-const BROKEN_DISK: &str = r#"
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <stdlib.h>
-#include <unistd.h>
-
-static int broken(void) {
-    const char *sign = getenv("DISK_IS_BROKEN");
-    return sign && access(sign, F_OK) == 0;
-}
-
-static int sync_by(const char *name, int file) {
-    if (broken()) {
-        errno = EIO;
-        return -1;
-    }
-    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
-    return real(file);
-}
-
-int fsync(int file) { return sync_by("fsync", file); }
-int fdatasync(int file) { return sync_by("fdatasync", file); }
-"#;
-
-/// Compiles it; SQLite needs a C compiler, too.
-async fn broken_disk(directory: &Path) -> PathBuf {
-    let (source, library) = (directory.join("disk.c"), directory.join("disk.so"));
-    std::fs::write(&source, BROKEN_DISK).expect("written");
-    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
-    let mut compile = Command::new(compiler);
-    compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl");
-    assert!(compile.status().await.expect("a C compiler").success());
-    library
-}
-
 #[tokio::test]
 async fn hostile_28_after_a_failed_fsync_nothing_is_acknowledged_until_a_restart() {
-    let (data, elsewhere) = (TempDir::new().expect("a directory"), TempDir::new().expect("a directory"));
-    let library = broken_disk(elsewhere.path()).await;
-    let sign = elsewhere.path().join("broken");
-    let settings =
-        [("LD_PRELOAD", library.to_str().expect("UTF-8")), ("DISK_IS_BROKEN", sign.to_str().expect("UTF-8"))];
-    let server = Process::start_with(data.path(), &settings).await;
+    let disk = FailingDisk::new();
+    let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     alice.says("@bob", "before").await;
     bob.hears("before").await;
     assert_eq!(server.gets("/readyz").await.status, 200);
-    std::fs::write(&sign, "").expect("written");
+    disk.control.fail_sync(u64::MAX, Syncs::Any, Dropped::Later);
     let send = || json!({"to": "@bob", "key": "k", "text": "hi"});
     let failure = alice.tries("send", send()).await.expect_err("the disk is broken");
     assert_eq!((failure.code, failure.retryable), (ErrorCode::Unavailable, true), "{failure:?}");
     // The disk is well again, but what it dropped is not known.
-    std::fs::remove_file(&sign).expect("removed");
+    disk.control.clear();
     for _ in 0..3 {
         assert_eq!(alice.is_refused("send", send()).await, ErrorCode::Unavailable);
     }
@@ -101,7 +59,7 @@ async fn hostile_28_after_a_failed_fsync_nothing_is_acknowledged_until_a_restart
     phone.hears("before").await;
 
     server.dies().await;
-    let server = Process::start(data.path()).await;
+    let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
     // What was refused may be there all the same: nothing is known of it but that it is there once.
     assert_eq!(alice.says_once("@bob", "k", "hi").await.seq, 2);

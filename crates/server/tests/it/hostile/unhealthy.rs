@@ -3,13 +3,14 @@
 //!
 //! The limit on the size of the server's files stands in for the full disk: to the server it is an error
 //! of `write(2)`, as ENOSPC is, and it needs no file system of its own and no rights. An error of
-//! `fsync(2)` comes from a library that stands before the C library's.
+//! `fsync(2)` is played by the library of `crates/faults-preload`.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use faults::{Dropped, Syncs};
 use rusqlite::{Connection, TransactionBehavior};
 use serde_json::json;
 use switchboard::clock::Clock;
@@ -154,20 +155,25 @@ async fn is_not_ready(server: &Process) {
 }
 
 /// An fsync has failed: nothing is written any more, also by the end, and a new server finds all that was acknowledged.
-async fn is_given_up_until_a_restart(mut server: Process, mut alice: Person, data: &Path, stored: usize) {
+async fn is_given_up_until_a_restart(
+    mut server: Process,
+    mut alice: Person,
+    disk: &FailingDisk,
+    stored: usize,
+) {
     is_not_ready(&server).await;
     for _ in 0..2 {
         is_unavailable(&mut alice, "send", json!({"to": "@bob", "key": "later", "text": "hi"})).await;
     }
     assert_eq!(alice.log("@bob").await.len(), stored, "reads go on");
-    let log = || std::fs::metadata(data.join(WRITE_AHEAD_LOG)).expect("the log is there").len();
+    let log = || std::fs::metadata(disk.data().join(WRITE_AHEAD_LOG)).expect("the log is there").len();
     let before = log();
     assert!(before > 0);
     server.signal("TERM").await;
     assert_eq!(server.ends().await.code(), Some(0));
     assert_eq!(log(), before, "what the database may lack is still in the log");
 
-    let server = Process::start(data).await;
+    let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
     assert_eq!(alice.log("@bob").await.len(), stored);
     assert!(!alice.says_once("@bob", "later", "hi").await.duplicate);
@@ -175,25 +181,25 @@ async fn is_given_up_until_a_restart(mut server: Process, mut alice: Person, dat
 
 #[tokio::test]
 async fn an_fsync_that_fails_while_deleted_messages_are_scrubbed_is_for_good() {
-    let (data, disk) = (TempDir::new().expect("a directory"), FailingDisk::new());
-    let server = Process::start_with(data.path(), &disk.settings()).await;
+    let disk = FailingDisk::new();
+    let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "to be deleted").await;
     alice.says("@bob", "to stay").await;
-    disk.is_to_fail();
+    disk.control.fail_sync(1, Syncs::Other, Dropped::Later);
     alice.does("delete", json!({"conversation": "@bob", "target": 1})).await;
-    is_given_up_until_a_restart(server, alice, data.path(), 3).await;
-    assert!(disk.has_failed());
+    is_given_up_until_a_restart(server, alice, &disk, 3).await;
+    assert!(disk.control.sync_failures_left() == 0);
 }
 
 #[tokio::test]
 async fn an_fsync_that_fails_when_the_log_has_become_long_is_for_good() {
     /// Three times what the log grows to.
     const MOST: usize = 96 * 1024 * 1024 / LONG;
-    let (data, disk) = (TempDir::new().expect("a directory"), FailingDisk::new());
-    let server = Process::start_with(data.path(), &disk.settings()).await;
+    let disk = FailingDisk::new();
+    let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
-    disk.is_to_fail();
+    disk.control.fail_sync(1, Syncs::Other, Dropped::Later);
     let (mut stored, mut refused) = (0, 0);
     while stored < MOST && refused == 0 {
         let send = || command("send", &json!({"to": "@bob", "text": "x".repeat(LONG)}));
@@ -205,8 +211,8 @@ async fn an_fsync_that_fails_when_the_log_has_become_long_is_for_good() {
             }
         }
     }
-    assert!(disk.has_failed() && refused > 0, "{stored} stored");
-    is_given_up_until_a_restart(server, alice, data.path(), stored).await;
+    assert!(disk.control.sync_failures_left() == 0 && refused > 0, "{stored} stored");
+    is_given_up_until_a_restart(server, alice, &disk, stored).await;
 }
 
 /// A message with a key that says the same.

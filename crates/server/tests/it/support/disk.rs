@@ -1,46 +1,46 @@
-//! A disk whose fsync fails when a test says so.
+//! A disk that fails when a test says so.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 
+use faults::Control;
 use tempfile::TempDir;
 
-/// What a server is started with, so that its next fsync of the database can be made to fail.
+use super::Process;
+
+/// A data directory, and what goes wrong there for the servers that are started on it.
 pub(crate) struct FailingDisk {
-    directory: TempDir,
-    library: String,
-    order: String,
+    /// Sets the faults.
+    pub(crate) control: Control,
+    settings: Vec<(String, String)>,
+    /// Removed with it.
+    _place: TempDir,
 }
 
 impl FailingDisk {
-    /// Compiles what stands before the C library; a C compiler is there, as SQLite is compiled by one.
+    /// One that is well.
     pub(crate) fn new() -> Self {
-        let directory = TempDir::new().expect("a directory");
-        let path = |name: &str| directory.path().join(name).to_str().expect("UTF-8").to_owned();
-        let (library, order) = (path("failing_fsync.so"), path("order"));
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/failing_fsync.c");
-        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
-        let compiled = Command::new(compiler).args(["-shared", "-fPIC", "-o", &library, source]).status();
-        assert!(compiled.expect("a C compiler").success(), "it compiles");
-        Self { directory, library, order }
+        let place = TempDir::new().expect("a directory");
+        let path = |name: &str| place.path().join(name);
+        let control = Control::create(&path("control"), &path("data"), &path("undo")).expect("a disk");
+        std::fs::create_dir(control.data()).expect("made");
+        let mut preload = Command::new("true");
+        control.command_env(&mut preload).expect("the library is built");
+        let text = |value: &std::ffi::OsStr| value.to_str().expect("UTF-8").to_owned();
+        let settings =
+            preload.get_envs().filter_map(|(name, value)| Some((text(name), text(value?)))).collect();
+        Self { control, settings, _place: place }
     }
 
-    /// The environment of a server on this disk.
-    pub(crate) fn settings(&self) -> [(&str, &str); 2] {
-        [("LD_PRELOAD", &self.library), ("FAILING_FSYNC", &self.order)]
+    /// The directory.
+    pub(crate) fn data(&self) -> &Path {
+        self.control.data()
     }
 
-    fn order(&self) -> PathBuf {
-        self.directory.path().join("order")
-    }
-
-    /// The next fsync of the database fails.
-    pub(crate) fn is_to_fail(&self) {
-        std::fs::write(self.order(), "").expect("written");
-    }
-
-    /// Whether it has.
-    pub(crate) fn has_failed(&self) -> bool {
-        !self.order().exists()
+    /// Starts a `dev` server on it.
+    pub(crate) async fn starts(&self) -> Process {
+        let settings: Vec<_> =
+            self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        Process::start_with(self.data(), &settings).await
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use switchboard_protocol::Limits;
+use switchboard_protocol::{ConversationId, Limits, UserId};
 
 use crate::auth::Authenticator;
 use crate::clock::Clock;
@@ -10,7 +10,8 @@ use crate::config::Mode;
 use crate::limiter::UserLimiter;
 use crate::metrics::Metrics;
 use crate::router::RouterHandle;
-use crate::store::SharedStore;
+use crate::session::outbox::Outbox;
+use crate::store::{SharedStore, Standing};
 use crate::tasks::Tasks;
 
 /// The server's parts, as its doors see them.
@@ -31,5 +32,18 @@ impl Services {
     /// Whether whoever connects is believed.
     pub(crate) fn is_dev(&self) -> bool {
         self.mode == Mode::Dev
+    }
+
+    /// Tells the others that somebody is typing, unless they have just been told. `from` is not told.
+    pub(crate) fn tell_typing(
+        &self,
+        user: UserId,
+        conversation: ConversationId,
+        standing: Standing,
+        from: Option<Arc<Outbox>>,
+    ) {
+        if self.limiter.is_news(&user, &conversation) {
+            self.router.typing(user, conversation, standing, from);
+        }
     }
 }

@@ -258,8 +258,6 @@ async fn typing(services: &Services, caller: Caller, target: &Target) -> Result<
     }
     let conversation = target.resolve(&caller.user);
     let standing = services.store.standing(&caller.user, conversation.clone()).await?;
-    if services.limiter.is_news(&caller.user, &conversation) {
-        services.router.typing(caller.user, conversation, standing, None);
-    }
+    services.tell_typing(caller.user, conversation, standing, None);
     Ok(OkBody::Done {})
 }

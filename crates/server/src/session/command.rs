@@ -184,10 +184,8 @@ impl Live {
             Pending::Typing(id, conversation, standing) => {
                 let Poll::Ready(standing) = standing.as_mut().poll(cx) else { return Poll::Pending };
                 let answer = standing.map(|standing| {
-                    if self.services.limiter.is_news(&self.user, conversation) {
-                        let (user, from) = (self.user.clone(), Some(self.outbox.clone()));
-                        self.services.router.typing(user, conversation.clone(), standing, from);
-                    }
+                    let (user, from) = (self.user.clone(), Some(self.outbox.clone()));
+                    self.services.tell_typing(user, conversation.clone(), standing, from);
                     OkBody::Done {}
                 });
                 (id.take(), answer)

@@ -188,7 +188,7 @@ impl Reader<'_> {
 
     /// Everything a connection starts from.
     pub(super) fn attach(&self, user: &UserId, named: &[ConversationId]) -> Result<Option<Snapshot>, Failed> {
-        let Some(key) = self.user(user)? else { return Ok(None) };
+        let Some((key, not_before)) = self.known(user)? else { return Ok(None) };
         // Read after the first query: that one fixed what this transaction sees.
         let mark = self.state.mark.load(Ordering::SeqCst);
         let mut select = self.db.prepare_cached(
@@ -204,7 +204,6 @@ impl Reader<'_> {
         }
         let named = named.iter().map(|name| self.seen(key, name)).collect::<Result<Vec<_>, _>>()?;
         let (summaries, more) = self.summaries(key, (i64::MAX, i64::MAX), self.limits.page_size(None))?;
-        let not_before = self.not_before(user)?;
         Ok(Some(Snapshot { mark, user: key, not_before, joined, named, summaries, more }))
     }
 

@@ -114,9 +114,16 @@ impl Reader<'_> {
 
     /// Up to when the user's tokens have been revoked.
     pub(in crate::store::sqlite) fn not_before(&self, user: &UserId) -> Result<Option<Timestamp>, Failed> {
-        let mut select = self.db.prepare_cached("SELECT not_before FROM users WHERE name = ?1")?;
-        let found = select.query_row([user.as_str()], |row| row.get::<_, Option<i64>>(0)).optional()?;
-        Ok(found.flatten().map(Timestamp::from_millis))
+        Ok(self.known(user)?.and_then(|(_, not_before)| not_before))
+    }
+
+    /// A user, and up to when their tokens have been revoked.
+    pub(super) fn known(&self, user: &UserId) -> Result<Option<(UserKey, Option<Timestamp>)>, Failed> {
+        let mut select = self.db.prepare_cached("SELECT id, not_before FROM users WHERE name = ?1")?;
+        let known = select.query_row([user.as_str()], |row| {
+            Ok((UserKey(row.get(0)?), row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis)))
+        });
+        Ok(known.optional()?)
     }
 
     /// The name of the API key with this hash.

@@ -45,15 +45,15 @@ pub(super) fn start(parts: Parts) -> std::io::Result<Sender<Submission>> {
     let (sender, queue) = crossbeam_channel::bounded(WAITING);
     let Parts { rows, settings, batches, state, readers, lock } = parts;
     let committer = Committer::new(rows, &settings, state);
-    let writer = Writer { committer, queue, batches, readers, lock, number: 0 };
-    std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
-        let _told = Told(writer.committer.state.clone());
-        writer.run();
-    })?;
+    let writer =
+        Writer { _told: Told(committer.state.clone()), committer, queue, batches, readers, lock, number: 0 };
+    std::thread::Builder::new().name("writer".to_owned()).spawn(move || writer.run())?;
     Ok(sender)
 }
 
 struct Writer {
+    /// Dropped before `batches`: whoever learns of the end by that finds it noted.
+    _told: Told,
     committer: Committer,
     queue: Receiver<Submission>,
     batches: mpsc::Sender<Batch>,

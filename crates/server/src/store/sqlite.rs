@@ -36,19 +36,22 @@ use super::{
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
-/// The tables as they are now, for whoever measures what SQLite can do with them.
-pub const SCHEMA: &str = concat!(
-    include_str!("../migrations/sqlite/0001_log.sql"),
-    include_str!("../migrations/sqlite/0002_bounded_reads.sql"),
-    include_str!("../migrations/sqlite/0003_revocations.sql"),
-);
+/// Names the files of the schema once, for both forms of it.
+macro_rules! schema {
+    ($($file:literal),*) => {
+        /// The tables as they are now, for whoever measures what SQLite can do with them.
+        pub const SCHEMA: &str = concat!($(include_str!($file)),*);
 
-/// The schema, append-only: a file here never changes once released, new ones follow, here and in [`SCHEMA`].
-const MIGRATIONS: &[M<'_>] = &[
-    M::up(include_str!("../migrations/sqlite/0001_log.sql")),
-    M::up(include_str!("../migrations/sqlite/0002_bounded_reads.sql")),
-    M::up(include_str!("../migrations/sqlite/0003_revocations.sql")),
-];
+        /// The schema, append-only: a file here never changes once released, new ones follow.
+        const MIGRATIONS: &[M<'_>] = &[$(M::up(include_str!($file))),*];
+    };
+}
+
+schema!(
+    "../migrations/sqlite/0001_log.sql",
+    "../migrations/sqlite/0002_bounded_reads.sql",
+    "../migrations/sqlite/0003_revocations.sql"
+);
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).
 ///
@@ -77,6 +80,9 @@ const WAL: &str = "switchboard.db-wal";
 
 /// The name of what keeps a second server out.
 pub(super) const LOCK: &str = "lock";
+
+/// Prepared statements that a connection keeps: more than there are.
+const STATEMENTS: usize = 64;
 
 /// Threads that read. Pages come from the page cache, so more threads than cores only queue elsewhere;
 /// the second keeps a long page from blocking the short ones.
@@ -139,14 +145,14 @@ impl SqliteStore {
     /// The directory cannot be used, another server uses it, or a newer version made the database.
     pub fn open(settings: Settings) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         let lock = lock(&settings.data)?;
-        let db = open_database(&settings.data)?;
-        settle(&db).with_context(|| format!("cannot use the database in {}", settings.data.display()))?;
+        let rows = Rows::new(open_database(&settings.data)?);
+        settle(&rows).with_context(|| format!("cannot use the database in {}", settings.data.display()))?;
         let state = Arc::new(State::default());
         let (readers, closed) =
             Readers::start(READERS, || open_reader(&settings.data), &settings.limits, &state)?;
         let (batches, outcomes) = mpsc::channel(BATCHES);
         let queue = writer::start(writer::Parts {
-            rows: Rows::new(db),
+            rows,
             settings,
             batches,
             state: state.clone(),
@@ -157,13 +163,10 @@ impl SqliteStore {
     }
 }
 
-/// Moves what the write-ahead log has into the database.
-fn settle(db: &Connection) -> anyhow::Result<()> {
-    // A backup may read for long, and what it needs of the log may as well stay.
-    db.busy_timeout(Duration::ZERO)?;
-    let busy = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
-    db.busy_timeout(BUSY_TIMEOUT)?;
-    if busy.context("cannot move the write-ahead log into the database")? {
+/// Moves what the write-ahead log has into the database. A backup may read for long, and what it needs of the log may as well
+/// stay.
+fn settle(rows: &Rows) -> anyhow::Result<()> {
+    if !rows.truncate_wal().context("cannot move the write-ahead log into the database")? {
         tracing::warn!("another program reads the database, so its write-ahead log stays for now");
     }
     Ok(())
@@ -258,7 +261,7 @@ fn connect(data: &Path) -> anyhow::Result<Connection> {
         db.execute_batch(SETTINGS)?;
         // Whoever writes beside a running server leaves it to that, too.
         db.pragma_update(None, "wal_autocheckpoint", 0)?;
-        db.set_prepared_statement_cache_capacity(64);
+        db.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(db)
     };
     open().with_context(|| cannot_open(data))
@@ -309,7 +312,7 @@ pub(super) fn open_to_read(path: &Path) -> anyhow::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(BUSY_TIMEOUT)?;
-    db.set_prepared_statement_cache_capacity(64);
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(db)
 }
 

@@ -11,7 +11,7 @@ use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 
 use super::query::Reader;
 use super::rows::Rows;
-use super::{MIGRATIONS, State};
+use super::{MIGRATIONS, STATEMENTS, State};
 use crate::refusal::Refusal;
 use crate::store::change::{self, Failed, Rules};
 use crate::store::check::{Pages, Problem, check_in};
@@ -46,7 +46,7 @@ impl InMemory {
                 format!("file:in-memory-{name}?mode=memory&cache=shared"),
                 flags,
             )?;
-            db.set_prepared_statement_cache_capacity(64);
+            db.set_prepared_statement_cache_capacity(STATEMENTS);
             Ok::<_, rusqlite::Error>(db)
         };
         let mut writer = open().expect("a database");

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use rusqlite_migration::Migrations;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
@@ -17,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::query::Reader;
 use super::rows::Rows;
 use super::writer::{self, BATCH, Committer, WAITING};
-use super::{BATCHES, MIGRATIONS, Settings, State, readers};
+use super::{BATCHES, MIGRATIONS, STATEMENTS, Settings, State, empty_database, readers};
 use crate::refusal::Refusal;
 use crate::store::change::Failed;
 use crate::store::{
@@ -60,9 +59,8 @@ impl Disk {
     /// # Errors
     /// SQLite does not work.
     pub fn new() -> anyhow::Result<Self> {
-        let mut db = Connection::open_in_memory()?;
-        Migrations::from_slice(MIGRATIONS).to_latest(&mut db)?;
-        db.set_prepared_statement_cache_capacity(64);
+        let db = empty_database(MIGRATIONS.len())?;
+        db.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(Self(Arc::new(Mutex::new(Some(db)))))
     }
 

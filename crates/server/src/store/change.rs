@@ -19,12 +19,12 @@ use crate::refusal::Refusal;
 
 /// A refusal, or a store that does not work.
 #[derive(Debug)]
-pub(super) enum Failed {
+pub(super) enum Failed<E = rusqlite::Error> {
     Refused(Refusal),
-    Store(rusqlite::Error),
+    Store(E),
 }
 
-impl From<Refusal> for Failed {
+impl<E> From<Refusal> for Failed<E> {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }

@@ -5,6 +5,7 @@
 
 mod access;
 pub mod auth;
+mod bus;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -29,6 +29,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Summary};
 use switchboard_protocol::{
@@ -44,7 +45,7 @@ use crate::router::Origin;
 pub struct UserKey(pub i64);
 
 /// A conversation's number in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ConversationKey(pub i64);
 
 /// What a store answers, some time later.
@@ -245,7 +246,7 @@ pub struct CommittedEvent {
 }
 
 /// Somebody's membership changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Effect {
     /// Whose.
     pub user: UserId,
@@ -254,7 +255,8 @@ pub struct Effect {
 }
 
 /// Coming into a conversation, or going.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Passage {
     /// In. What the user has seen of the log already: up to leaving, for somebody who comes back;
     /// otherwise up to the event before.

@@ -71,11 +71,18 @@ struct ServerArgs {
     /// The directory of the database [default: ./data]
     #[arg(long, value_name = "DIRECTORY")]
     data: Option<String>,
+    /// The PostgreSQL database that several nodes share, in place of a directory
+    #[arg(long, value_name = "URL", conflicts_with = "data")]
+    store: Option<String>,
+    /// The NATS servers between the nodes
+    #[arg(long, value_name = "URL")]
+    bus: Option<String>,
 }
 
 impl ServerArgs {
     fn flags(self) -> Flags {
-        Flags { listen: self.listen, data: self.data, ..self.file.flags() }
+        let Self { file, listen, data, store, bus } = self;
+        Flags { listen, data, store, bus, ..file.flags() }
     }
 }
 

@@ -2,6 +2,7 @@
 //! server trusts. A flag wins over the environment, the environment over the file, the file over the
 //! defaults; whatever is not a setting is refused, with the setting that was probably meant.
 
+mod cluster;
 mod file;
 mod layers;
 
@@ -13,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use switchboard_protocol::Limits;
 
+pub use cluster::{ClusterConfig, EngineUrl};
 pub use file::default_toml;
 use file::{AuthSection, File};
 use layers::Layers;
@@ -154,6 +156,10 @@ pub struct Flags {
     pub listen: Option<String>,
     /// See [`Config::data`].
     pub data: Option<String>,
+    /// See [`ClusterConfig::store`].
+    pub store: Option<String>,
+    /// See [`ClusterConfig::bus`].
+    pub bus: Option<String>,
 }
 
 /// The configuration, resolved: files read, addresses and times parsed, limits checked.
@@ -163,8 +169,10 @@ pub struct Config {
     pub mode: Mode,
     /// The address to listen on; port 0 takes any free one.
     pub listen: SocketAddr,
-    /// The directory of the database.
+    /// The directory of the database, where that is SQLite.
     pub data: PathBuf,
+    /// What several nodes share, where the database is another.
+    pub cluster: Option<ClusterConfig>,
     /// Web origins besides the server's own whose pages may connect, as a browser writes them.
     pub allowed_origins: Vec<String>,
     /// Whether ids never seen before may be written to.
@@ -186,7 +194,7 @@ pub struct Config {
 impl Config {
     /// The defaults in `dev` mode, on any free port of this machine: what tests start from.
     pub fn for_dev(data: PathBuf) -> Self {
-        let defaults = Self::from_file(File::default(), Mode::Dev, AuthConfig::default());
+        let defaults = Self::from_file(File::default(), Mode::Dev, AuthConfig::default(), None);
         Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), data, ..defaults }
     }
 
@@ -209,18 +217,19 @@ impl Config {
         check_origins(&file.allowed_origins)?;
         check_level(&file.log.level)?;
         check_limits(&file.limits)?;
-        let auth = resolve_auth(&file.auth, |name| {
-            sources.get(&format!("auth.{name}")).cloned().unwrap_or_default()
-        })?;
-        Ok(Self::from_file(file, mode, auth))
+        let source = |path: &str| sources.get(path).cloned().unwrap_or_default();
+        let auth = resolve_auth(&file.auth, |name| source(&format!("auth.{name}")))?;
+        let cluster = cluster::resolve(&file, source)?;
+        Ok(Self::from_file(file, mode, auth, cluster))
     }
 
-    fn from_file(file: File, mode: Mode, auth: AuthConfig) -> Self {
+    fn from_file(file: File, mode: Mode, auth: AuthConfig, cluster: Option<ClusterConfig>) -> Self {
         let millis = |n: u32| Duration::from_millis(u64::from(n));
         Self {
             mode,
             listen: file.listen,
             data: file.data,
+            cluster,
             allowed_origins: file.allowed_origins,
             unknown_users: file.unknown_users,
             presence_grace: millis(file.presence_grace),
@@ -273,6 +282,11 @@ impl Config {
         File {
             listen: self.listen,
             data: self.data.clone(),
+            store: self.cluster.as_ref().map(|cluster| cluster.store.clone()),
+            store_file: None,
+            bus: self.cluster.as_ref().and_then(|cluster| cluster.bus.clone()),
+            bus_file: None,
+            cluster: self.cluster.as_ref().map(ClusterConfig::to_section).unwrap_or_default(),
             allowed_origins: self.allowed_origins.clone(),
             unknown_users: self.unknown_users,
             presence_grace: millis(self.presence_grace),

@@ -72,6 +72,8 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
     /// Users of a conversation who are here, from which on its events gather.
     pub(crate) gather_from: usize,
+    /// The other nodes, if this one is not alone.
+    pub(crate) cluster: Option<router::Cluster>,
 }
 
 /// A server that runs.
@@ -106,6 +108,7 @@ impl Server {
                 metrics,
                 clock,
                 gather_from: router::MANY,
+                cluster: None,
             },
         );
         server.tasks.spawn(http::serve(listener, services));
@@ -114,7 +117,7 @@ impl Server {
 
     /// Everything behind the doors: the router and what the sessions share.
     fn without_doors(config: Config, parts: Parts) -> (Self, Arc<Services>) {
-        let Parts { authenticator, store, batches, metrics, clock, gather_from } = parts;
+        let Parts { authenticator, store, batches, metrics, clock, gather_from, cluster } = parts;
         let limits = Arc::new(config.limits);
         let tasks = Tasks::new();
         let (handle, router) = router::new(router::Parts {
@@ -126,6 +129,7 @@ impl Server {
             grace: config.presence_grace,
             spread: u64::try_from(config.reconnect_spread.as_millis()).unwrap_or(u64::MAX),
             many: gather_from,
+            cluster,
         });
         tasks.spawn(router.run(tasks.cut().clone()));
         let services = Arc::new(Services {

@@ -3,7 +3,10 @@
 //! A user is online while any of their devices is connected, and for a short grace after: a page that
 //! is reloaded does not make its user blink.
 
+mod elsewhere;
+
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -12,9 +15,11 @@ use switchboard_protocol::{Signal, Timestamp, UserId};
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
+use self::elsewhere::Elsewhere;
+use crate::bus::{Address, Bus, Notice};
 use crate::router::registry::{Gone, Registry, UserSlot};
 use crate::router::{SessionSlot, encode};
-use crate::store::Acquaintance;
+use crate::store::{Acquaintance, ConversationKey};
 
 /// The presence of the users who are here.
 #[derive(Debug)]
@@ -24,7 +29,32 @@ pub(crate) struct Presence {
     graces: DelayQueue<UserSlot>,
     watchers: FxHashMap<UserId, Vec<SessionSlot>>,
     departures: Departures,
+    /// Who of those that are watched here is online on other nodes, if there are any.
+    elsewhere: Option<Elsewhere>,
 }
+
+/// What is due.
+#[derive(Debug)]
+pub(crate) enum Due {
+    /// A user's grace is over.
+    Departed(UserSlot),
+    /// No other node has said that it has a user.
+    Unanswered(UserId),
+}
+
+/// Waits for the next that expires; forever if there is none.
+async fn expired<T>(queue: Option<&mut DelayQueue<T>>) -> T {
+    let Some(queue) = queue else { return std::future::pending().await };
+    poll_fn(|cx| match ready!(queue.poll_expired(cx)) {
+        Some(expired) => Poll::Ready(expired.into_inner()),
+        // An empty queue is woken by nobody; the router asks again after whatever it does next.
+        None => Poll::Pending,
+    })
+    .await
+}
+
+/// Conversations of a user that other nodes are told of at most, to find one that a watcher shares.
+const TOLD: usize = 500;
 
 /// What is known of a user who is here.
 #[derive(Debug, Default)]
@@ -64,7 +94,8 @@ impl Departures {
 }
 
 impl Presence {
-    pub(crate) fn new(grace: Duration) -> Self {
+    /// A user without a connection still counts as online for as long as `grace`. `bus` is the way to other nodes.
+    pub(crate) fn new(grace: Duration, bus: Option<Arc<dyn Bus>>) -> Self {
         Self {
             grace,
             here: FxHashMap::default(),
@@ -75,6 +106,7 @@ impl Presence {
                 previous: FxHashMap::default(),
                 since: Instant::now(),
             },
+            elsewhere: bus.map(Elsewhere::new),
         }
     }
 
@@ -91,8 +123,27 @@ impl Presence {
         if !std::mem::replace(&mut here.online, true)
             && let Some(local) = registry.user(user)
         {
-            self.tell_watchers(registry, &local.name, &local.conversations, None);
+            self.tell_nodes(&local.name, &local.conversations, None);
+            if !self.is_elsewhere(&local.name) {
+                self.tell_watchers(registry, &local.name, &local.conversations, None);
+            }
         }
+    }
+
+    /// Tells the nodes of a user's watchers that they came or went here.
+    fn tell_nodes(&self, user: &UserId, conversations: &[ConversationKey], last_seen: Option<Timestamp>) {
+        let Some(elsewhere) = &self.elsewhere else { return };
+        let conversations = conversations.iter().copied().take(TOLD).collect();
+        let notice = Notice::Presence { user: user.clone(), last_seen, conversations };
+        elsewhere.bus.tell(&Address::Watched(user.clone()), &notice);
+    }
+
+    fn is_elsewhere(&self, user: &UserId) -> bool {
+        self.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.has(user))
+    }
+
+    fn is_here(&self, registry: &Registry, user: &UserId) -> bool {
+        registry.find(user).and_then(|slot| self.here.get(&slot)).is_some_and(|here| here.online)
     }
 
     /// The user's last device left at `at`.
@@ -101,14 +152,14 @@ impl Presence {
         self.here.entry(user).or_default().leaving = Some((at, grace));
     }
 
-    /// Waits for the next user whose grace is over; forever if there is none.
-    pub(crate) async fn expired(&mut self) -> UserSlot {
-        poll_fn(|cx| match ready!(self.graces.poll_expired(cx)) {
-            Some(expired) => Poll::Ready(expired.into_inner()),
-            // An empty queue is woken by nobody; the router asks again after whatever it does next.
-            None => Poll::Pending,
-        })
-        .await
+    /// Waits for what is due next; forever if there is nothing.
+    pub(crate) async fn due(&mut self) -> Due {
+        let asked = self.elsewhere.as_mut().map(Elsewhere::patience);
+        tokio::select! {
+            biased;
+            user = expired(Some(&mut self.graces)) => Due::Departed(user),
+            user = expired(asked) => Due::Unanswered(user),
+        }
     }
 
     /// Forgets a user. For one who was online, when they were seen last.
@@ -129,14 +180,17 @@ impl Presence {
     /// Notes that a user went, and tells those who watch them and share a conversation with them still.
     pub(crate) fn tell_gone(&mut self, registry: &Registry, gone: &Gone, last_seen: Timestamp) {
         self.departures.note(&gone.name, last_seen);
-        self.tell_watchers(registry, &gone.name, &gone.conversations, Some(last_seen));
+        self.tell_nodes(&gone.name, &gone.conversations, Some(last_seen));
+        if !self.is_elsewhere(&gone.name) {
+            self.tell_watchers(registry, &gone.name, &gone.conversations, Some(last_seen));
+        }
     }
 
     fn tell_watchers(
         &self,
         registry: &Registry,
         user: &UserId,
-        conversations: &[crate::store::ConversationKey],
+        conversations: &[ConversationKey],
         last_seen: Option<Timestamp>,
     ) {
         let Some(watchers) = self.watchers.get(user) else { return };
@@ -157,14 +211,36 @@ impl Presence {
         let before = std::mem::replace(&mut local.watching, names);
         self.unwatch(session, &before);
         for Acquaintance { user, last_seen } in users {
-            self.watchers.entry(user.clone()).or_default().push(session);
-            let here = registry.find(&user).and_then(|slot| self.here.get(&slot));
-            let online = here.is_some_and(|here| here.online);
-            let last_seen = last_seen.max(self.departures.last(&user)).filter(|_| !online);
-            let signal = Signal::Presence { user, online, last_seen };
-            if let Some(local) = registry.session(session) {
-                local.outbox.push_signal(&encode(&signal));
+            let watchers = self.watchers.entry(user.clone()).or_default();
+            let first = watchers.is_empty();
+            watchers.push(session);
+            let here = self.is_here(registry, &user);
+            if let Some(elsewhere) = &mut self.elsewhere {
+                if first {
+                    elsewhere.listen(&user);
+                }
+                if !here && elsewhere.is_asked_about(&user) {
+                    elsewhere.answer_later(&user, session, last_seen);
+                    continue;
+                }
             }
+            self.tell_state(registry, session, user, last_seen);
+        }
+    }
+
+    /// Tells a session how things stand with a user.
+    fn tell_state(
+        &self,
+        registry: &Registry,
+        session: SessionSlot,
+        user: UserId,
+        last_seen: Option<Timestamp>,
+    ) {
+        let online = self.is_here(registry, &user) || self.is_elsewhere(&user);
+        let last_seen = last_seen.max(self.departures.last(&user)).filter(|_| !online);
+        let signal = Signal::Presence { user, online, last_seen };
+        if let Some(local) = registry.session(session) {
+            local.outbox.push_signal(&encode(&signal));
         }
     }
 
@@ -175,6 +251,9 @@ impl Presence {
                 watchers.retain(|other| *other != session);
                 if watchers.is_empty() {
                     self.watchers.remove(user);
+                    if let Some(elsewhere) = &mut self.elsewhere {
+                        elsewhere.ignore(user);
+                    }
                 }
             }
         }

@@ -13,8 +13,12 @@
 
 mod attach;
 mod gather;
+mod hear;
+mod order;
+mod peers;
 mod publish;
 pub(crate) mod registry;
+mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,11 +33,13 @@ use tokio_util::sync::CancellationToken;
 use self::attach::{Parked, Recent};
 use self::gather::Gathering;
 pub(crate) use self::gather::{Gathered, MANY};
+pub(crate) use self::peers::Cluster;
+use self::peers::Peers;
 use self::registry::Registry;
 use crate::clock::Clock;
 use crate::frame;
 use crate::metrics::{Drop, Metrics};
-use crate::presence::Presence;
+use crate::presence::{Due, Presence};
 use crate::refusal::Refusal;
 use crate::session::outbox::{Outbox, Turn};
 use crate::store::{
@@ -185,19 +191,27 @@ pub(crate) struct Parts {
     pub(crate) spread: u64,
     /// Users of a conversation who are here, from which on its events gather.
     pub(crate) many: usize,
+    /// The other nodes, if this one is not alone.
+    pub(crate) cluster: Option<Cluster>,
 }
 
 /// Makes a router and the way to it.
 pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
     let (sender, inputs) = mpsc::channel(WAITING);
+    let mut registry = Registry::default();
+    if parts.cluster.is_some() {
+        registry.keep_interests();
+    }
+    let bus = parts.cluster.as_ref().map(|cluster| cluster.bus.clone());
     let router = Router {
         inputs,
-        registry: Registry::default(),
+        registry,
         recent: Recent::default(),
         gathering: Gathering::new(parts.many),
         parked: Vec::new(),
         published: 0,
-        presence: Presence::new(parts.grace),
+        presence: Presence::new(parts.grace, bus),
+        peers: parts.cluster.map(Peers::new),
         stopping: false,
         bereft: false,
         store: parts.store,
@@ -223,6 +237,8 @@ pub(crate) struct Router {
     /// The number of the last batch that was published.
     published: u64,
     presence: Presence,
+    /// The other nodes, if this one is not alone.
+    peers: Option<Peers>,
     stopping: bool,
     /// The writer has ended before everybody else, which only a panic does.
     bereft: bool,
@@ -244,7 +260,10 @@ impl Router {
                 biased;
                 () = cut.cancelled() => break,
                 () = self.gathering.ended() => self.release(),
-                user = self.presence.expired() => self.depart(user),
+                due = self.presence.due() => match due {
+                    Due::Departed(user) => self.depart(user),
+                    Due::Unanswered(user) => self.presence.give_up_asking(&self.registry, &user),
+                },
                 batch = self.batches.recv(), if !self.bereft => match batch {
                     Some(batch) => {
                         self.catch_up(&mut inputs);
@@ -252,6 +271,10 @@ impl Router {
                     }
                     None => self.give_up(),
                 },
+                next = peers::next(self.peers.as_mut()) => {
+                    self.catch_up(&mut inputs);
+                    self.attend(next);
+                }
                 count = self.inputs.recv_many(&mut inputs, TURN) => {
                     if count == 0 {
                         break;
@@ -259,16 +282,18 @@ impl Router {
                     inputs.drain(..).for_each(|input| self.handle(input));
                 }
             }
+            self.settle();
         }
         if !cut.is_cancelled() {
             self.release();
             for user in self.registry.users() {
                 self.depart(user);
             }
+            self.tell_gone();
         }
-        let Self { mut batches, store, .. } = self;
+        let Self { mut batches, store, peers, .. } = self;
         // The writer ends with the last owner of the store, after the last write.
-        drop(store);
+        drop((store, peers));
         tokio::select! {
             biased;
             () = async { while batches.recv().await.is_some() {} } => {}
@@ -293,7 +318,10 @@ impl Router {
                 self.typing(&user, conversation, standing, from.as_ref());
             }
             Input::Watch { session, users } => self.watch(session, users),
-            Input::Revoke(user) => self.revoke(&user),
+            Input::Revoke(user) => {
+                self.tell_revoked(&user);
+                self.revoke(&user);
+            }
             Input::Stop => self.stop(),
         }
     }
@@ -320,6 +348,7 @@ impl Router {
     ) {
         let frame = encode(signal);
         let small = members <= u64::from(self.limits.signal_room);
+        self.tell_signal(signal, user, small.then_some(conversation));
         let tell = |outbox: &Arc<Outbox>| {
             if !from.is_some_and(|from| Arc::ptr_eq(from, outbox)) {
                 outbox.push_signal(&frame);

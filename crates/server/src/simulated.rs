@@ -34,7 +34,7 @@ impl Simulated {
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let authenticator = Authenticator::with_clock(&config.auth, clock.clone())?;
-        let parts = Parts { authenticator, store, batches, metrics, clock, gather_from };
+        let parts = Parts { authenticator, store, batches, metrics, clock, gather_from, cluster: None };
         let (server, services) = Server::without_doors(config, parts);
         Ok(Self { server, services })
     }

@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 use switchboard_protocol::Limits;
 
+use super::cluster::{ClusterSection, EngineUrl};
 use super::{ConfigError, DEFAULT_LISTEN, LogFormat, Secret, UnknownUsers};
 
 /// The whole file.
@@ -19,6 +20,24 @@ pub(super) struct File {
     pub(super) listen: SocketAddr,
     /// The directory of the database. It is made if there is none.
     pub(super) data: PathBuf,
+    /// The PostgreSQL database of an installation of several nodes, as postgres://user:password@host/database. Without it the
+    /// database is SQLite, in `data`. A file keeps the password out of this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(super) store: Option<EngineUrl>,
+    /// A file with the database's URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(super) store_file: Option<PathBuf>,
+    /// The NATS servers between the nodes, as nats://host:4222, several with commas between. Without them a node learns from
+    /// the database what others did, `cluster.sweep` later at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(super) bus: Option<EngineUrl>,
+    /// A file with the URLs of the bus.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(super) bus_file: Option<PathBuf>,
     /// Web origins besides the server's own whose pages may connect, as `https://chat.example.com`.
     pub(super) allowed_origins: Vec<String>,
     /// Whether ids never seen before may be written to: "allow" or "refuse".
@@ -34,6 +53,7 @@ pub(super) struct File {
     pub(super) reconnect_spread: u32,
     pub(super) auth: AuthSection,
     pub(super) log: LogSection,
+    pub(super) cluster: ClusterSection,
     pub(super) limits: Limits,
 }
 
@@ -42,6 +62,10 @@ impl Default for File {
         Self {
             listen: DEFAULT_LISTEN,
             data: PathBuf::from("./data"),
+            store: None,
+            store_file: None,
+            bus: None,
+            bus_file: None,
             allowed_origins: Vec::new(),
             unknown_users: UnknownUsers::default(),
             presence_grace: 5_000,
@@ -49,6 +73,7 @@ impl Default for File {
             reconnect_spread: 5_000,
             auth: AuthSection::default(),
             log: LogSection::default(),
+            cluster: ClusterSection::default(),
             limits: Limits::default(),
         }
     }
@@ -150,12 +175,13 @@ impl Setting {
 }
 
 /// The names of the file's sections.
-pub(super) const SECTIONS: [&str; 3] = ["auth", "log", "limits"];
+pub(super) const SECTIONS: [&str; 4] = ["auth", "log", "cluster", "limits"];
 
 fn schema(section: &str) -> Schema {
     match section {
         "auth" => schema_for!(AuthSection),
         "log" => schema_for!(LogSection),
+        "cluster" => schema_for!(ClusterSection),
         "limits" => schema_for!(Limits),
         _ => schema_for!(File),
     }
@@ -168,7 +194,7 @@ fn text_at<'a>(schema: &'a serde_json::Value, name: &str) -> &'a str {
 /// Every setting there is.
 pub(super) fn settings() -> Vec<Setting> {
     let mut settings = Vec::new();
-    for section in ["", "auth", "log", "limits"] {
+    for section in ["", "auth", "log", "cluster", "limits"] {
         let schema = schema(section);
         let properties = schema.get("properties").and_then(serde_json::Value::as_object);
         for (name, property) in properties.into_iter().flatten() {
@@ -227,6 +253,16 @@ fn comment(text: &mut String, doc: &str) {
 /// The defaults, with examples for what has none.
 fn example() -> Result<File, ConfigError> {
     Ok(File {
+        store: Some(EngineUrl::new("postgres://switchboard@db.example.com/switchboard")),
+        store_file: Some(PathBuf::from("/etc/switchboard/store")),
+        bus: Some(EngineUrl::new("tls://nats.example.com:4222")),
+        bus_file: Some(PathBuf::from("/etc/switchboard/bus")),
+        cluster: ClusterSection {
+            store_ca: Some(PathBuf::from("/etc/switchboard/store-ca.pem")),
+            bus_ca: Some(PathBuf::from("/etc/switchboard/bus-ca.pem")),
+            bus_credentials: Some(PathBuf::from("/etc/switchboard/bus.creds")),
+            ..ClusterSection::default()
+        },
         auth: AuthSection {
             secret: Some(Secret::new("the output of `openssl rand -base64 32`")?),
             secret_file: Some(PathBuf::from("/etc/switchboard/secret")),

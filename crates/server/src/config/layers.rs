@@ -15,9 +15,15 @@ const PREFIX: &str = "SWITCHBOARD_";
 /// Variables of ours that are not settings: the path of the file, and the token of `send` and `tail`.
 const OTHER_VARIABLES: [&str; 2] = ["SWITCHBOARD_CONFIG", "SWITCHBOARD_TOKEN"];
 
-/// Different ways to give the one key: a layer that has one of them takes the place of whichever a
-/// lower layer has.
-const KEYS: [&str; 4] = ["auth.secret", "auth.secret_file", "auth.public_key", "auth.public_key_file"];
+/// Different ways to give one thing: a layer that has one of them takes the place of whichever a lower layer has.
+const WAYS: [(&str, &[&str]); 3] = [
+    (
+        "tokens are verified with one key",
+        &["auth.secret", "auth.secret_file", "auth.public_key", "auth.public_key_file"],
+    ),
+    ("there is one store", &["store", "store_file"]),
+    ("there is one bus", &["bus", "bus_file"]),
+];
 
 /// A value with its setting and, for errors, where it stands.
 struct Given {
@@ -111,7 +117,9 @@ impl Layers {
     /// Lays the flags over what there is.
     pub(super) fn add_flags(&mut self, flags: &Flags) -> Result<(), ConfigError> {
         let mut layer = Vec::new();
-        for (name, text) in [("listen", &flags.listen), ("data", &flags.data)] {
+        for (name, text) in
+            [("listen", &flags.listen), ("data", &flags.data), ("store", &flags.store), ("bus", &flags.bus)]
+        {
             let setting = self.settings.iter().find(|s| s.path() == name).cloned();
             if let (Some(setting), Some(text)) = (setting, text) {
                 layer.push(Given {
@@ -147,15 +155,17 @@ impl Layers {
     }
 
     fn add(&mut self, layer: Vec<Given>) -> Result<(), ConfigError> {
-        let keys: Vec<&Given> = layer.iter().filter(|g| KEYS.contains(&g.setting.path().as_str())).collect();
-        if let [first, second, ..] = keys.as_slice() {
-            return Err(ConfigError::new(format!(
-                "{} and {}: tokens are verified with one key, so give one of them",
-                first.source, second.source
-            )));
-        }
-        if !keys.is_empty() {
-            self.given.retain(|path, _| !KEYS.contains(&path.as_str()));
+        for (one, ways) in WAYS {
+            let given: Vec<_> = layer.iter().filter(|g| ways.contains(&g.setting.path().as_str())).collect();
+            if let [first, second, ..] = given.as_slice() {
+                return Err(ConfigError::new(format!(
+                    "{} and {}: {one}, so give one of them",
+                    first.source, second.source
+                )));
+            }
+            if !given.is_empty() {
+                self.given.retain(|path, _| !ways.contains(&path.as_str()));
+            }
         }
         for given in layer {
             let mut alone = Table::new();

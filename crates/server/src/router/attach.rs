@@ -11,11 +11,13 @@ use super::{Router, SessionSlot, Subscribe, bid_farewell};
 use crate::metrics::Drop;
 use crate::refusal::Refusal;
 use crate::session::outbox::Outbox;
-use crate::store::{ConversationKey, Joined, Passage};
+use crate::store::{ConversationKey, Joined, Passage, Snapshot};
 
 /// A session that waits until everything its snapshot can contain has been published.
 pub(super) struct Parked {
     subscribe: Subscribe,
+    /// Conversations of which the snapshot has more than this node, and how far they are to be here first.
+    ahead: Vec<(ConversationKey, Seq)>,
 }
 
 /// What was published, in conversations without members here, while sessions were on their way in.
@@ -133,17 +135,41 @@ impl Router {
     }
 
     pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
-        if subscribe.snapshot.mark > self.published {
-            self.parked.push(Parked { subscribe });
-        } else {
-            self.make_live(subscribe);
+        let ahead = self.ahead(&subscribe.snapshot);
+        for (conversation, head) in &ahead {
+            self.expect(*conversation, *head);
         }
+        let parked = Parked { subscribe, ahead };
+        if self.is_ready(&parked) {
+            self.make_live(parked.subscribe);
+        } else {
+            self.parked.push(parked);
+        }
+    }
+
+    /// Where a snapshot is ahead of what is here, because other nodes write too.
+    fn ahead(&self, snapshot: &Snapshot) -> Vec<(ConversationKey, Seq)> {
+        if self.peers.is_none() {
+            return Vec::new();
+        }
+        let heads = snapshot.joined.iter().map(|joined| (joined.conversation, joined.head));
+        heads.filter(|head| self.is_ahead(*head)).collect()
+    }
+
+    fn is_ahead(&self, (conversation, head): (ConversationKey, Seq)) -> bool {
+        self.registry.placed(conversation).is_some_and(|placed| placed < head)
+    }
+
+    fn is_ready(&self, parked: &Parked) -> bool {
+        let published = parked.subscribe.snapshot.mark <= self.published;
+        published && !parked.ahead.iter().any(|head| self.is_ahead(*head))
     }
 
     /// Lets in those whose snapshot has been published by now.
     pub(super) fn unpark(&mut self) {
-        let published = self.published;
-        let ready: Vec<_> = self.parked.extract_if(.., |p| p.subscribe.snapshot.mark <= published).collect();
+        let mut parked = std::mem::take(&mut self.parked);
+        let ready: Vec<_> = parked.extract_if(.., |parked| self.is_ready(parked)).collect();
+        self.parked = parked;
         for parked in ready {
             self.make_live(parked.subscribe);
         }
@@ -157,11 +183,16 @@ impl Router {
         let Subscribe { session, snapshot, cursors, former } = subscribe;
         let Some(local) = self.registry.session_mut(session) else { return };
         local.live = true;
+        local.not_before = snapshot.not_before;
         let (user, outbox) = (local.user, local.outbox.clone());
         let Some(local) = self.registry.user_mut(user) else { return };
         let changes = local.changes.clone();
+        let suspect = std::mem::take(&mut local.suspect);
         if !std::mem::replace(&mut local.loaded, true) {
             self.load(user, &snapshot.joined, &changes);
+        }
+        if suspect || self.knows_more(user, &snapshot) {
+            self.verify(user);
         }
         let heads: FxHashMap<_, _> = snapshot.joined.iter().map(|j| (j.conversation, j.head)).collect();
         let past = former.iter().map(|(conversation, start, _)| (*conversation, *start));
@@ -189,16 +220,27 @@ impl Router {
         self.presence.arrived(&self.registry, user);
     }
 
+    /// Whether a user is in a conversation that is not known here.
+    fn knows_more(&self, user: UserSlot, snapshot: &Snapshot) -> bool {
+        let here = self.registry.user(user).map_or(&[][..], |local| &local.conversations);
+        self.peers.is_some() && snapshot.joined.iter().any(|j| here.binary_search(&j.conversation).is_err())
+    }
+
     /// Puts a user into their conversations: those of the snapshot, as changed by what was published
     /// while it was taken.
+    ///
+    /// What was published lately in a conversation without members here counts as seen only where this node is alone: what
+    /// others stored before it has not come here, and may have moved somebody.
     fn load(&mut self, user: UserSlot, joined: &[Joined], changes: &[MembershipChange]) {
         for Joined { conversation, head } in joined {
-            let head = self.recent.head(*conversation).map_or(*head, |recent| recent.max(*head));
+            let recent = self.recent.head(*conversation).filter(|_| self.peers.is_none());
+            let head = recent.map_or(*head, |recent| recent.max(*head));
             self.registry.join(user, *conversation, head);
         }
         for change in changes {
             if let Passage::In { .. } = change.passage {
-                let head = self.recent.head(change.conversation).unwrap_or(change.seq);
+                let recent = self.recent.head(change.conversation).filter(|_| self.peers.is_none());
+                let head = recent.unwrap_or(change.seq);
                 self.registry.join(user, change.conversation, head.max(change.seq));
             } else {
                 self.registry.part(user, change.conversation);

@@ -5,13 +5,13 @@ use switchboard_protocol::reply::{OkBody, Reply};
 use switchboard_protocol::{ConversationId, ErrorCode, Seq, Signal, UserId};
 use tokio::time::Instant;
 
-use super::gather::Gathered;
+use super::order::Arrival;
 use super::registry::MembershipChange;
 use super::{Origin, Router, SessionOrigin, encode, encode_answer};
 use crate::frame;
 use crate::refusal::Refusal;
 use crate::store::{
-    Batch, Committed, CommittedCursor, CommittedEvent, ConversationKey, CursorOf, Effect, Outcome, Passage,
+    Batch, Committed, CommittedCursor, CommittedEvent, ConversationKey, CursorOf, Effect, Outcome,
 };
 
 impl Router {
@@ -41,37 +41,19 @@ impl Router {
         let duplicate = event.is_none();
         if let Some(event) = event {
             self.metrics.accepted.inc();
-            self.recent.note(conversation, seq);
-            if !effects.is_empty() {
-                self.release();
-            }
-            self.note_changes(conversation, seq, &effects);
-            // Whoever comes in sees the event by which they do; whoever goes, too.
-            for effect in &effects {
-                if let Passage::In { seen } = effect.passage {
-                    self.join(&effect.user, conversation, &name, seen, seq);
-                }
-            }
             let own = match &origin {
                 Origin::Session(origin) => Some(origin.outbox.clone()),
                 Origin::Call(_) | Origin::Nobody => None,
             };
+            self.tell_event(conversation, &event, &effects);
             let frame = frame::text(&event.to_json());
-            self.gather(conversation, Gathered { seq, frame, own, stored });
-            if !effects.is_empty() {
-                self.release();
-            }
-            for effect in effects.iter().filter(|effect| effect.passage == Passage::Out) {
-                if let Some(user) = self.registry.find(&effect.user) {
-                    self.registry.part(user, conversation);
-                }
-            }
+            self.arrive(conversation, Arrival { name: name.clone(), seq, frame, own, effects, stored });
         }
         answer(origin, Ok(OkBody::Stored { conversation: name, seq, at, duplicate }));
     }
 
     /// Tells the sessions that are on their way in what their snapshot may not have.
-    fn note_changes(&mut self, conversation: ConversationKey, seq: Seq, effects: &[Effect]) {
+    pub(super) fn note_changes(&mut self, conversation: ConversationKey, seq: Seq, effects: &[Effect]) {
         for effect in effects {
             let user = self.registry.find(&effect.user).and_then(|user| self.registry.user_mut(user));
             if let Some(user) = user.filter(|user| user.entering > 0) {
@@ -83,7 +65,7 @@ impl Router {
     /// Puts a user who is here into a conversation that they came into with the event `seq`. Somebody who
     /// comes back is given what happened meanwhile, or told that it is too much: nobody sees a gap in
     /// silence.
-    fn join(
+    pub(super) fn join(
         &mut self,
         user: &UserId,
         conversation: ConversationKey,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
-use switchboard_protocol::{Seq, UserId};
+use switchboard_protocol::{Seq, Timestamp, UserId};
 
 use super::SessionSlot;
 use crate::session::outbox::Outbox;
@@ -21,6 +21,8 @@ pub(crate) struct LocalSession {
     pub(crate) outbox: Arc<Outbox>,
     /// Whether it gets live events yet.
     pub(crate) live: bool,
+    /// Up to when the user's tokens had been revoked when it came in.
+    pub(crate) not_before: Option<Timestamp>,
     /// Whose presence it is told.
     pub(crate) watching: Box<[UserId]>,
 }
@@ -38,6 +40,10 @@ pub(crate) struct LocalUser {
     pub(crate) changes: Vec<MembershipChange>,
     /// How many sessions are on their way in.
     pub(crate) entering: u32,
+    /// How often they left a conversation, or were removed: an answer of the store that says they are in one may be older.
+    pub(crate) departures: u64,
+    /// Something may have been missed about them while they were on their way in.
+    pub(crate) suspect: bool,
 }
 
 /// A published coming or going.
@@ -61,9 +67,24 @@ impl MembershipChange {
 /// A conversation with members here.
 #[derive(Debug, Default)]
 struct LocalConversation {
-    /// The last event that was published.
+    /// The last event that was queued for the sessions.
     head: Seq,
+    /// The last event that was put in its place in the order; it may still wait to be queued.
+    placed: Seq,
     online: Vec<UserSlot>,
+}
+
+/// What a node is to hear of from now on, or no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Interest {
+    /// A conversation has its first member here.
+    Hosts(ConversationKey),
+    /// Its last member here has gone.
+    Drops(ConversationKey),
+    /// A user is here.
+    Has(UserId),
+    /// They are here no more.
+    Lacks(UserId),
 }
 
 /// A user who is no longer here.
@@ -80,6 +101,8 @@ pub(crate) struct Registry {
     users: Slab<LocalUser>,
     by_name: FxHashMap<UserId, UserSlot>,
     conversations: FxHashMap<ConversationKey, LocalConversation>,
+    /// What has changed since it was asked for last; none where nobody asks.
+    interests: Option<Vec<Interest>>,
 }
 
 fn slot(index: usize) -> u32 {
@@ -99,8 +122,11 @@ impl Registry {
             conversations: Vec::new(),
             changes: Vec::new(),
             entering: 0,
+            departures: 0,
+            suspect: false,
         })));
         self.by_name.insert(name.clone(), user);
+        self.note(Interest::Has(name.clone()));
         user
     }
 
@@ -125,6 +151,7 @@ impl Registry {
     pub(super) fn unload(&mut self, user: UserSlot) -> Option<Gone> {
         let local = self.users.try_remove(user.0 as usize)?;
         self.by_name.remove(&local.name);
+        self.note(Interest::Lacks(local.name.clone()));
         for conversation in &local.conversations {
             self.remove_online(*conversation, user);
         }
@@ -146,7 +173,7 @@ impl Registry {
 
     /// Adds a session that is not live yet.
     pub(super) fn add_session(&mut self, user: UserSlot, outbox: Arc<Outbox>) -> SessionSlot {
-        let session = LocalSession { user, outbox, live: false, watching: Box::default() };
+        let session = LocalSession { user, outbox, live: false, not_before: None, watching: Box::default() };
         let session = SessionSlot(slot(self.sessions.insert(session)));
         if let Some(local) = self.user_mut(user) {
             local.sessions.push(session);
@@ -180,6 +207,34 @@ impl Registry {
         self.conversations.get(&conversation).map(|local| local.head)
     }
 
+    /// The last event that was put in its place, of a conversation with members here.
+    pub(super) fn placed(&self, conversation: ConversationKey) -> Option<Seq> {
+        self.conversations.get(&conversation).map(|local| local.placed)
+    }
+
+    /// An event was put in its place.
+    pub(super) fn place(&mut self, conversation: ConversationKey, seq: Seq) {
+        if let Some(local) = self.conversations.get_mut(&conversation) {
+            local.placed = local.placed.max(seq);
+        }
+    }
+
+    /// From now on [`Registry::take_interests`] tells what changes.
+    pub(super) fn keep_interests(&mut self) {
+        self.interests.get_or_insert_default();
+    }
+
+    /// What has changed about who and what is here since the last call, in the order in which it did.
+    pub(super) fn take_interests(&mut self) -> Vec<Interest> {
+        self.interests.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn note(&mut self, interest: Interest) {
+        if let Some(interests) = &mut self.interests {
+            interests.push(interest);
+        }
+    }
+
     /// How many of a conversation's members are here.
     pub(super) fn online(&self, conversation: ConversationKey) -> usize {
         self.conversations.get(&conversation).map_or(0, |local| local.online.len())
@@ -199,8 +254,13 @@ impl Registry {
         if let Err(place) = local.conversations.binary_search(&conversation) {
             local.conversations.insert(place, conversation);
             let here = self.conversations.entry(conversation).or_default();
+            let first = here.online.is_empty();
             here.head = here.head.max(head);
+            here.placed = here.placed.max(head);
             here.online.push(user);
+            if first {
+                self.note(Interest::Hosts(conversation));
+            }
         }
     }
 
@@ -209,6 +269,7 @@ impl Registry {
         let Some(local) = self.users.get_mut(user.0 as usize) else { return };
         if let Ok(place) = local.conversations.binary_search(&conversation) {
             local.conversations.remove(place);
+            local.departures += 1;
             self.remove_online(conversation, user);
         }
     }
@@ -218,6 +279,7 @@ impl Registry {
             here.online.retain(|other| *other != user);
             if here.online.is_empty() {
                 self.conversations.remove(&conversation);
+                self.note(Interest::Drops(conversation));
             }
         }
     }

@@ -1,0 +1,229 @@
+//! Who is online on other nodes: soft state, kept only of those whom somebody here watches.
+//!
+//! A node tells when a user comes or goes there, to the nodes on which somebody watches them and to no other. It says now and
+//! then that it lives; one that says nothing for as long as a lease counts as dead, and its users as gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use switchboard_protocol::{Timestamp, UserId};
+use tokio::time::Instant;
+use tokio_util::time::{DelayQueue, delay_queue};
+
+use super::Presence;
+use crate::bus::{Address, Bus, NodeId, Notice};
+use crate::router::SessionSlot;
+use crate::router::registry::Registry;
+use crate::store::ConversationKey;
+
+/// How long other nodes may take to say that they have a user, before a watcher is told that nobody has.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// What is known of other nodes' users.
+#[derive(Debug)]
+pub(super) struct Elsewhere {
+    pub(super) bus: Arc<dyn Bus>,
+    /// The nodes that live, and when they were heard of last.
+    nodes: FxHashMap<NodeId, Instant>,
+    users: FxHashMap<UserId, There>,
+    /// Watchers who are told how things stand once it is known.
+    asked: FxHashMap<UserId, Asking>,
+    patience: DelayQueue<UserId>,
+    /// When [`Elsewhere::expire`] looked last.
+    looked: Instant,
+}
+
+/// A user who is online on other nodes.
+#[derive(Debug, Default)]
+struct There {
+    nodes: FxHashSet<NodeId>,
+    conversations: Vec<ConversationKey>,
+}
+
+#[derive(Debug)]
+struct Asking {
+    ends: delay_queue::Key,
+    sessions: Vec<(SessionSlot, Option<Timestamp>)>,
+}
+
+impl Elsewhere {
+    pub(super) fn new(bus: Arc<dyn Bus>) -> Self {
+        Self {
+            bus,
+            nodes: FxHashMap::default(),
+            users: FxHashMap::default(),
+            asked: FxHashMap::default(),
+            patience: DelayQueue::new(),
+            looked: Instant::now(),
+        }
+    }
+
+    pub(super) fn has(&self, user: &UserId) -> bool {
+        self.users.contains_key(user)
+    }
+
+    /// Somebody here watches a user from now on: whoever has them is asked.
+    pub(super) fn listen(&mut self, user: &UserId) {
+        self.bus.listen(Address::Watched(user.clone()));
+        let ends = self.patience.insert(user.clone(), PATIENCE);
+        self.asked.insert(user.clone(), Asking { ends, sessions: Vec::new() });
+    }
+
+    /// Nobody here does any more.
+    pub(super) fn ignore(&mut self, user: &UserId) {
+        self.bus.ignore(Address::Watched(user.clone()));
+        self.users.remove(user);
+        if let Some(asking) = self.asked.remove(user) {
+            self.patience.try_remove(&asking.ends);
+        }
+    }
+
+    pub(super) fn patience(&mut self) -> &mut DelayQueue<UserId> {
+        &mut self.patience
+    }
+
+    pub(super) fn is_asked_about(&self, user: &UserId) -> bool {
+        self.asked.contains_key(user)
+    }
+
+    pub(super) fn answer_later(&mut self, user: &UserId, session: SessionSlot, last_seen: Option<Timestamp>) {
+        if let Some(asking) = self.asked.get_mut(user) {
+            asking.sessions.push((session, last_seen));
+        }
+    }
+
+    /// Notes that a user came or went on a node.
+    fn note(&mut self, node: NodeId, user: &UserId, online: bool, conversations: Vec<ConversationKey>) {
+        if online {
+            let there = self.users.entry(user.clone()).or_default();
+            there.nodes.insert(node);
+            there.conversations = conversations;
+        } else if let Some(there) = self.users.get_mut(user) {
+            there.nodes.remove(&node);
+            if there.nodes.is_empty() {
+                self.users.remove(user);
+            }
+        }
+    }
+
+    /// The nodes that have said nothing for as long as `lease`.
+    fn expire(&mut self, lease: Duration) -> Vec<(NodeId, Duration)> {
+        let late = self.looked.elapsed() > lease;
+        self.looked = Instant::now();
+        if late {
+            // This node was stopped for a while; what the others said meanwhile is still to be read.
+            self.nodes.values_mut().for_each(|heard| *heard = Instant::now());
+        }
+        let silent = self.nodes.iter().map(|(node, heard)| (*node, heard.elapsed()));
+        silent.filter(|(_, silence)| *silence > lease).collect()
+    }
+
+    /// Forgets a node; returns the users who were online there and nowhere else, with their conversations.
+    fn lose(&mut self, node: NodeId) -> Vec<(UserId, Vec<ConversationKey>)> {
+        self.nodes.remove(&node);
+        let gone = self.users.extract_if(|_, there| there.nodes.remove(&node) && there.nodes.is_empty());
+        gone.map(|(user, there)| (user, there.conversations)).collect()
+    }
+}
+
+impl Presence {
+    /// A node lives. One that was believed dead, or is new, may have users whom somebody here watches.
+    pub(crate) fn heard_from(&mut self, node: NodeId) {
+        if let Some(elsewhere) = &mut self.elsewhere
+            && elsewhere.nodes.insert(node, Instant::now()).is_none()
+        {
+            self.ask_again();
+        }
+    }
+
+    /// Asks who has those whom somebody here watches.
+    pub(crate) fn ask_again(&self) {
+        self.watchers.keys().for_each(|user| self.ask(user));
+    }
+
+    /// Asks who has a user.
+    pub(crate) fn ask(&self, user: &UserId) {
+        if let Some(elsewhere) = &self.elsewhere {
+            elsewhere.bus.tell(&Address::User(user.clone()), &Notice::Who { user: user.clone() });
+        }
+    }
+
+    /// Says that a user is online here, if that is so.
+    pub(crate) fn answer(&self, registry: &Registry, user: &UserId) {
+        let local = registry.find(user).and_then(|slot| registry.user(slot));
+        if let Some(local) = local.filter(|_| self.is_here(registry, user)) {
+            self.tell_nodes(user, &local.conversations, None);
+        }
+    }
+
+    /// Another node says that a user came or went there.
+    pub(crate) fn changed_elsewhere(
+        &mut self,
+        registry: &Registry,
+        node: NodeId,
+        user: UserId,
+        last_seen: Option<Timestamp>,
+        conversations: Vec<ConversationKey>,
+    ) {
+        let watched = self.watchers.contains_key(&user);
+        let here = self.is_here(registry, &user);
+        let Some(elsewhere) = self.elsewhere.as_mut().filter(|_| watched) else { return };
+        let before = here || elsewhere.has(&user);
+        elsewhere.note(node, &user, last_seen.is_none(), conversations.clone());
+        let after = here || elsewhere.has(&user);
+        if let Some(last_seen) = last_seen {
+            self.departures.note(&user, last_seen);
+        }
+        match (before, after) {
+            (false, true) => {
+                self.tell_watchers(registry, &user, &conversations, None);
+                self.told(&user);
+            }
+            (true, false) => self.tell_watchers(registry, &user, &conversations, last_seen),
+            _ => {}
+        }
+    }
+
+    /// Whoever waited to be told how things stand has been told.
+    fn told(&mut self, user: &UserId) {
+        if let Some(elsewhere) = &mut self.elsewhere
+            && let Some(asking) = elsewhere.asked.remove(user)
+        {
+            elsewhere.patience.try_remove(&asking.ends);
+        }
+    }
+
+    /// No other node has that user: whoever waited for that is told how things stand.
+    pub(crate) fn give_up_asking(&mut self, registry: &Registry, user: &UserId) {
+        let asking = self.elsewhere.as_mut().and_then(|elsewhere| elsewhere.asked.remove(user));
+        for (session, last_seen) in asking.map_or_else(Vec::new, |asking| asking.sessions) {
+            self.tell_state(registry, session, user.clone(), last_seen);
+        }
+    }
+
+    /// Nodes that have said nothing for as long as a lease are dead, and their users gone.
+    pub(crate) fn expire_nodes(&mut self, registry: &Registry, lease: Duration, now: Timestamp) {
+        let silent = self.elsewhere.as_mut().map(|elsewhere| elsewhere.expire(lease)).unwrap_or_default();
+        for (node, silence) in silent {
+            let silence = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
+            let heard = Timestamp::from_millis(now.as_millis().saturating_sub(silence));
+            tracing::warn!(
+                ?node,
+                "another node has said nothing for as long as a lease; its users count as gone"
+            );
+            self.lost(registry, node, heard);
+        }
+    }
+
+    /// A node's users are gone since `at`.
+    pub(crate) fn lost(&mut self, registry: &Registry, node: NodeId, at: Timestamp) {
+        let lost = self.elsewhere.as_mut().map(|elsewhere| elsewhere.lose(node)).unwrap_or_default();
+        for (user, conversations) in lost {
+            if !self.is_here(registry, &user) {
+                self.departures.note(&user, at);
+                self.tell_watchers(registry, &user, &conversations, Some(at));
+            }
+        }
+    }
+}

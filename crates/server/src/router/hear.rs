@@ -1,0 +1,151 @@
+//! What nodes tell each other: a router's own news go out here, and what it hears comes in.
+
+use serde_json::value::RawValue;
+use switchboard_protocol::{Signal, UserId};
+use tokio::time::Instant;
+
+use super::Router;
+use super::order::Arrival;
+use super::registry::UserSlot;
+use crate::bus::{Address, Heard, Notice};
+use crate::frame;
+use crate::store::{ConversationKey, Effect, LogEvent, Passage};
+
+/// Users who come in by one event and are told of one by one. Where there are more, every node is told.
+const FEW: usize = 64;
+
+impl Router {
+    /// Tells the nodes on which a conversation's members are, and those of whoever comes in, of an event that this node stored.
+    pub(super) fn tell_event(&self, conversation: ConversationKey, event: &LogEvent, effects: &[Effect]) {
+        let Some(peers) = &self.peers else { return };
+        let (name, seq, frame) = (event.conversation.clone(), event.seq, event.to_raw());
+        let notice = Notice::Event { conversation, name, seq, frame, effects: effects.to_vec() };
+        peers.bus.tell(&Address::Conversation(conversation), &notice);
+        // Their nodes may not listen there yet.
+        let newcomers = || effects.iter().filter(|effect| effect.passage != Passage::Out);
+        if newcomers().count() > FEW {
+            peers.bus.tell(&Address::Nodes, &notice);
+        } else {
+            for effect in newcomers() {
+                peers.bus.tell(&Address::User(effect.user.clone()), &notice);
+            }
+        }
+    }
+
+    /// Tells the nodes of a conversation's members of something that does not last; without a conversation, those of the
+    /// user's own devices.
+    pub(super) fn tell_signal(&self, signal: &Signal, user: &UserId, conversation: Option<ConversationKey>) {
+        let Some(peers) = &self.peers else { return };
+        let Ok(frame) = serde_json::value::to_raw_value(signal) else { return };
+        let address = conversation.map_or_else(|| Address::User(user.clone()), Address::Conversation);
+        peers.bus.tell(&address, &Notice::Signal { conversation, user: user.clone(), frame });
+    }
+
+    /// Tells the nodes that a user is connected to that their tokens were revoked.
+    pub(super) fn tell_revoked(&self, user: &UserId) {
+        if let Some(peers) = &self.peers {
+            peers.bus.tell(&Address::User(user.clone()), &Notice::Revoke { user: user.clone() });
+        }
+    }
+
+    /// Tells every node that nobody is online here any more.
+    pub(super) fn tell_gone(&self) {
+        if let Some(peers) = &self.peers {
+            peers.bus.tell(&Address::Nodes, &Notice::Gone);
+        }
+    }
+
+    pub(super) fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Notice(node, notice) => {
+                self.presence.heard_from(node);
+                self.take_in(node, notice);
+            }
+            Heard::Listening(addresses) => {
+                for address in addresses {
+                    self.listens(&address);
+                }
+            }
+            Heard::Gap => {
+                self.sweep_anew();
+                self.presence.ask_again();
+            }
+        }
+    }
+
+    fn take_in(&mut self, node: crate::bus::NodeId, notice: Notice) {
+        match notice {
+            Notice::Event { conversation, name, seq, frame, effects } => {
+                if self.registry.placed(conversation).is_some() {
+                    let frame = frame::text(frame.get());
+                    let stored = Instant::now();
+                    self.arrive(conversation, Arrival { name, seq, frame, own: None, effects, stored });
+                } else {
+                    // It may be an old notice that comes late: whether they are in is for the store to say.
+                    for effect in effects.iter().filter(|effect| effect.passage != Passage::Out) {
+                        self.suspect(&effect.user);
+                    }
+                }
+            }
+            Notice::Signal { conversation, user, frame } => self.pass_on_signal(conversation, &user, &frame),
+            // It may be an old notice, too, and the user may have a new token.
+            Notice::Revoke { user } => self.suspect(&user),
+            Notice::Presence { user, last_seen, conversations } => {
+                self.presence.changed_elsewhere(&self.registry, node, user, last_seen, conversations);
+            }
+            Notice::Who { user } => self.presence.answer(&self.registry, &user),
+            Notice::Alive => {}
+            Notice::Gone => self.presence.lost(&self.registry, node, self.clock.now()),
+        }
+    }
+
+    fn pass_on_signal(&mut self, conversation: Option<ConversationKey>, user: &UserId, frame: &RawValue) {
+        // It tells of events that were told before it.
+        self.release();
+        let frame = frame::text(frame.get());
+        match conversation {
+            Some(conversation) => {
+                self.registry.sessions_in(conversation).for_each(|outbox| outbox.push_signal(&frame));
+            }
+            None => self.registry.sessions_of(user).for_each(|outbox| outbox.push_signal(&frame)),
+        }
+    }
+
+    /// From now on what is told at an address is heard. What was told until now may have been missed.
+    fn listens(&mut self, address: &Address) {
+        let Some(peers) = &mut self.peers else { return };
+        match address {
+            Address::Conversation(conversation) if self.registry.placed(*conversation).is_some() => {
+                peers.unchecked.insert(*conversation);
+            }
+            Address::Conversation(_) => {}
+            Address::User(user) => self.suspect(user),
+            Address::Watched(user) => self.presence.ask(user),
+            Address::Nodes => peers.bus.tell(&Address::Nodes, &Notice::Alive),
+        }
+    }
+
+    /// Something may have been missed about a user who is here: they are compared with the store, once they are in.
+    pub(super) fn suspect(&mut self, user: &UserId) {
+        let Some(slot) = self.registry.find(user) else { return };
+        let Some(local) = self.registry.user_mut(slot) else { return };
+        local.suspect |= local.entering > 0 || !local.loaded;
+        if local.loaded {
+            self.verify(slot);
+        }
+    }
+
+    /// A user is compared with the store.
+    pub(super) fn verify(&mut self, user: UserSlot) {
+        if let Some(peers) = &mut self.peers {
+            peers.unverified.insert(user);
+        }
+    }
+
+    /// Says that this node lives, and finds those that do not.
+    pub(super) fn beat(&mut self) {
+        let Some(peers) = &self.peers else { return };
+        peers.bus.tell(&Address::Nodes, &Notice::Alive);
+        self.presence.expire_nodes(&self.registry, peers.lease, self.clock.now());
+    }
+}

@@ -1,0 +1,216 @@
+//! A router that is one of several: what it knows of the others, and what it waits for.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use rustc_hash::FxHashSet;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use super::Router;
+use super::order::Order;
+use super::registry::{Interest, UserSlot};
+use super::verify::{Asked, Newcomer};
+use crate::bus::{Address, Bus, Heard};
+use crate::refusal::Refusal;
+use crate::store::{Answer, CommittedEvent, ConversationKey, Person, Seqs, SharedLog};
+
+/// Notices handled before commits and sessions are looked at again.
+const TURN: usize = 256;
+
+/// How long after a question that the store could not answer it is asked again.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// A node says so often within a lease that it lives: two of them may be lost.
+const BEATS: u32 = 3;
+
+/// What joins a router to others.
+pub(crate) struct Cluster {
+    /// What all of them write to.
+    pub(crate) store: Arc<dyn SharedLog>,
+    /// The way to the others.
+    pub(crate) bus: Arc<dyn Bus>,
+    /// What they tell.
+    pub(crate) heard: mpsc::Receiver<Heard>,
+    /// How often this node compares what it hosts with the store.
+    pub(crate) sweep: Duration,
+    /// How long a node that says nothing counts as alive.
+    pub(crate) lease: Duration,
+}
+
+/// The others, as a router knows them.
+pub(super) struct Peers {
+    pub(super) store: Arc<dyn SharedLog>,
+    pub(super) bus: Arc<dyn Bus>,
+    heard: mpsc::Receiver<Heard>,
+    /// Those that are being taken in.
+    notices: Vec<Heard>,
+    /// The bus has ended, as it does with the server.
+    deaf: bool,
+    finds: FuturesUnordered<Find>,
+    pub(super) order: Order,
+    /// Users of whom something may have been missed.
+    pub(super) unverified: FxHashSet<UserSlot>,
+    /// Conversations of which something may have been missed.
+    pub(super) unchecked: FxHashSet<ConversationKey>,
+    /// Whether the store has been asked about users, and about conversations, and has not answered.
+    pub(super) verifying: bool,
+    pub(super) checking: bool,
+    /// Users who are to be compared in this sweep still.
+    pub(super) to_sweep: Vec<UserSlot>,
+    sweeps: Interval,
+    beats: Interval,
+    pub(super) lease: Duration,
+}
+
+type Find = Pin<Box<dyn Future<Output = Found> + Send>>;
+
+/// What the store answered.
+pub(super) enum Found {
+    /// Events that were missing.
+    Log { conversation: ConversationKey, result: Result<Vec<CommittedEvent>, Refusal> },
+    /// Where conversations end that something may have been missed of.
+    Heads { asked: Vec<ConversationKey>, result: Result<Seqs, Refusal> },
+    /// Where users stand.
+    People { asked: Vec<Asked>, result: Result<Vec<Person>, Refusal> },
+    /// The event by which somebody came into a conversation.
+    Entry { newcomer: Newcomer, result: Result<Vec<CommittedEvent>, Refusal> },
+}
+
+/// What a router does next because of the others.
+pub(super) enum Next {
+    Heard,
+    Found(Found),
+    Due(ConversationKey),
+    Sweep,
+    Beat,
+}
+
+impl Peers {
+    pub(super) fn new(cluster: Cluster) -> Self {
+        let Cluster { store, bus, heard, sweep, lease } = cluster;
+        bus.listen(Address::Nodes);
+        Self {
+            store,
+            bus,
+            heard,
+            notices: Vec::with_capacity(TURN),
+            deaf: false,
+            finds: FuturesUnordered::new(),
+            order: Order::default(),
+            unverified: FxHashSet::default(),
+            unchecked: FxHashSet::default(),
+            verifying: false,
+            checking: false,
+            to_sweep: Vec::new(),
+            sweeps: every(sweep),
+            beats: every(lease / BEATS),
+            lease,
+        }
+    }
+
+    /// Asks the store, and does not wait.
+    pub(super) fn find<T: 'static>(
+        &self,
+        answer: Answer<T>,
+        found: impl FnOnce(Result<T, Refusal>) -> Found + Send + 'static,
+    ) where
+        Result<T, Refusal>: Send,
+    {
+        self.finds.push(Box::pin(async move {
+            let result = answer.await;
+            if result.is_err() {
+                tokio::time::sleep(AGAIN).await;
+            }
+            found(result)
+        }));
+    }
+
+    async fn next(&mut self) -> Next {
+        loop {
+            tokio::select! {
+                biased;
+                count = self.heard.recv_many(&mut self.notices, TURN), if !self.deaf => match count {
+                    0 => self.deaf = true,
+                    _ => return Next::Heard,
+                },
+                Some(found) = self.finds.next() => return Next::Found(found),
+                conversation = self.order.due() => return Next::Due(conversation),
+                _ = self.beats.tick() => return Next::Beat,
+                _ = self.sweeps.tick() => return Next::Sweep,
+            }
+        }
+    }
+}
+
+/// What is to be done next because of the others; nothing ever, if there are none.
+pub(super) async fn next(peers: Option<&mut Peers>) -> Next {
+    match peers {
+        Some(peers) => peers.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval_at(Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+impl Router {
+    pub(super) fn attend(&mut self, next: Next) {
+        match next {
+            Next::Heard => {
+                let notices = self.peers.as_mut().map(|peers| std::mem::take(&mut peers.notices));
+                let mut notices = notices.unwrap_or_default();
+                notices.drain(..).for_each(|heard| self.hear(heard));
+                if let Some(peers) = &mut self.peers {
+                    peers.notices = notices;
+                }
+            }
+            Next::Found(found) => self.found(found),
+            Next::Due(conversation) => self.read_missing(conversation),
+            Next::Sweep => self.sweep(),
+            Next::Beat => self.beat(),
+        }
+    }
+
+    fn found(&mut self, found: Found) {
+        match found {
+            Found::Log { conversation, result: Ok(events) } => self.found_missing(conversation, events),
+            Found::Log { conversation, result: Err(_) } => self.read_missing(conversation),
+            Found::Heads { asked, result } => self.checked(&asked, result),
+            Found::People { asked, result } => self.verified(asked, result),
+            Found::Entry { newcomer, result } => self.found_entry(newcomer, result),
+        }
+    }
+
+    /// What is to be done after whatever was done: the bus is told of what this node has come to host, the store is asked
+    /// about what may have been missed, and sessions come in that waited for what has been published.
+    pub(super) fn settle(&mut self) {
+        if self.peers.is_none() {
+            return;
+        }
+        for interest in self.registry.take_interests() {
+            let Some(peers) = &mut self.peers else { return };
+            match interest {
+                Interest::Hosts(conversation) => {
+                    peers.bus.listen(Address::Conversation(conversation));
+                }
+                Interest::Drops(conversation) => {
+                    peers.order.forget(conversation);
+                    peers.unchecked.remove(&conversation);
+                    peers.bus.ignore(Address::Conversation(conversation));
+                }
+                Interest::Has(user) => peers.bus.listen(Address::User(user)),
+                Interest::Lacks(user) => peers.bus.ignore(Address::User(user)),
+            }
+        }
+        self.ask();
+        self.unpark();
+    }
+}

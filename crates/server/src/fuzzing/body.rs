@@ -88,6 +88,7 @@ impl Doors {
             grace: config.presence_grace,
             spread: 0,
             many: usize::MAX,
+            cluster: None,
         });
         let services = Arc::new(Services {
             mode: Mode::Dev,

@@ -190,6 +190,8 @@ pub enum Change {
         /// A later time that is noted gives way to this one; otherwise it stays.
         replace: bool,
     },
+    /// Nothing, the way that everything is written.
+    Probe,
 }
 
 impl Change {

@@ -72,6 +72,7 @@ pub(super) fn apply(rows: &mut Rows, rules: &Rules, actor: &UserId, change: Chan
             act.rows.set_last_seen(user, at)?;
             Ok(Committed::Quiet)
         }
+        Change::Probe => Ok(Committed::Quiet),
         Change::Revoke { until, replace } => {
             let user = act.rows.user_or_new(actor)?;
             act.rows.set_not_before(user, until, replace)?;

@@ -223,10 +223,8 @@ async fn one_message_with_one_key_is_stored_once_whichever_nodes_it_comes_over()
     let mut phone = cluster.node(1).connects("alice").await;
     for round in 0..20 {
         let fields = json!({"to": "@bob", "key": format!("key-{round}"), "text": "once"});
-        let (one, other) = tokio::join!(
-            laptop.stores("send", fields.clone()),
-            phone.stores("send", fields.clone()),
-        );
+        let (one, other) =
+            tokio::join!(laptop.stores("send", fields.clone()), phone.stores("send", fields.clone()),);
         assert_eq!(one.seq, other.seq);
         assert!(one.duplicate != other.duplicate, "one of them was the first");
     }
@@ -256,8 +254,7 @@ async fn whoever_loses_their_node_goes_on_at_another() {
 async fn traffic(nats: &engines::Nats) -> (u64, u64) {
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
     let page = http.get(format!("http://{}/varz", nats.monitor())).send().await.expect("an answer");
-    let page: serde_json::Value =
-        serde_json::from_str(&page.text().await.expect("a page")).expect("JSON");
+    let page: serde_json::Value = serde_json::from_str(&page.text().await.expect("a page")).expect("JSON");
     let number = |name: &str| page[name].as_u64().expect("a number");
     (number("in_msgs"), number("out_msgs"))
 }

@@ -2,6 +2,7 @@
 //! connection of its own. What a change means is the same as in the SQLite store; only the rows are elsewhere.
 
 mod connect;
+pub mod moving;
 mod target;
 
 use std::path::PathBuf;

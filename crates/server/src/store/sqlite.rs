@@ -327,7 +327,7 @@ fn shrink(db: &Connection) {
 /// process ends. Two writers would each believe their cached rows. A process that was just killed holds it
 /// until the system has cleared it away, and one that is being started until it has closed what it
 /// inherited (flock(2): a lock belongs to the open file); so this waits a moment.
-fn lock(data: &Path) -> anyhow::Result<File> {
+pub(super) fn lock(data: &Path) -> anyhow::Result<File> {
     let path = data.join(LOCK);
     let open = || {
         make_directory(data)?;

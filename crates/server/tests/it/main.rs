@@ -13,6 +13,7 @@ mod http;
 mod limits;
 mod memory;
 mod messages;
+mod moving;
 mod operator;
 mod presence;
 mod resume;

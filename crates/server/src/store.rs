@@ -23,7 +23,10 @@ pub mod backup;
 mod change;
 pub mod check;
 pub mod keys;
+mod read;
+mod readers;
 pub mod sqlite;
+mod turns;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -36,6 +39,7 @@ use switchboard_protocol::{
     Members, React, Read, Received, Remove, Rename, Send, Seq, SetRole, Sync, Target, Timestamp, UserId,
 };
 
+pub(crate) use self::read::MIN_QUEUE;
 use crate::refusal::Refusal;
 use crate::router::Origin;
 

@@ -25,10 +25,10 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
 
-pub(crate) use self::query::MIN_QUEUE;
-use self::readers::{Readers, Who};
+use self::readers::{Readers, Reads};
 use self::rows::Rows;
 use super::change::{self, Failed, Rules};
+use super::turns::Who;
 use super::{
     Acquaintance, Answer, Batch, Change, ConversationKey, LogEvent, Query, Snapshot, Standing, Store,
     Submission, UserKey,
@@ -148,8 +148,12 @@ impl SqliteStore {
         let rows = Rows::new(open_database(&settings.data)?);
         settle(&rows).with_context(|| format!("cannot use the database in {}", settings.data.display()))?;
         let state = Arc::new(State::default());
-        let (readers, closed) =
-            Readers::start(READERS, || open_reader(&settings.data), &settings.limits, &state)?;
+        let limits = Arc::new(settings.limits.clone());
+        let open = |_| {
+            let db = open_reader(&settings.data)?;
+            Ok(Reads { db, limits: limits.clone(), state: state.clone() })
+        };
+        let (readers, closed) = Readers::start("reader", (0..READERS).map(open))?;
         let (batches, outcomes) = mpsc::channel(BATCHES);
         let queue = writer::start(writer::Parts {
             rows,

@@ -21,7 +21,7 @@ const WAITING_OF_ONE: usize = 1_024;
 
 /// Who waits for a read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::store::sqlite) enum Who {
+pub(super) enum Who {
     /// A user who asks for something.
     User(UserId),
     /// A user whose connections are behind; what they ask for meanwhile does not wait for that.

@@ -23,6 +23,7 @@ pub mod backup;
 mod change;
 pub mod check;
 pub mod keys;
+pub mod postgres;
 mod read;
 mod readers;
 pub mod sqlite;

@@ -30,11 +30,16 @@ impl<E> From<Refusal> for Failed<E> {
     }
 }
 
-impl From<rusqlite::Error> for Failed {
-    fn from(error: rusqlite::Error) -> Self {
+impl<E: StoreError> From<E> for Failed<E> {
+    fn from(error: E) -> Self {
         Self::Store(error)
     }
 }
+
+/// What a store that does not work says.
+pub(super) trait StoreError {}
+
+impl StoreError for rusqlite::Error {}
 
 type Done = Result<Committed, Failed>;
 

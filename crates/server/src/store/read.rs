@@ -5,6 +5,7 @@ mod fold;
 mod people;
 pub(super) mod row;
 
+use std::fmt::Display;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,7 +16,7 @@ use switchboard_protocol::{
 };
 
 use self::row::{Acquainted, Known, Listed, Start, View, Wanted, Whole};
-use super::change::Failed;
+use super::change::{Failed, StoreError};
 use super::{ConversationKey, LogEvent, Query, Seen, Snapshot, UserKey};
 use crate::access;
 use crate::refusal::Refusal;
@@ -37,7 +38,7 @@ pub(crate) const MIN_QUEUE: usize = REPLAY_SHARE as usize * EVENT_OVERHEAD;
 /// hides nothing else; where its place counts, it is told as `None`.
 pub(super) trait Lookups {
     /// What a store that does not work says.
-    type Error: std::fmt::Display;
+    type Error: StoreError + Display;
 
     /// A user by name.
     fn known(&self, user: &UserId) -> Found<Option<Known>, Self>;

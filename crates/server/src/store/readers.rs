@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
 use tokio::sync::oneshot;
 
-use super::Answer;
 use super::change::Failed;
 use super::read::{Found, Lookups, Reader};
 use super::turns::{Turn, Turns, Who};
+use super::{Acquaintance, Answer, ConversationKey, LogEvent, Query, Snapshot, Standing, UserKey};
 use crate::refusal::Refusal;
 
 /// Disconnected once the readers' connections are closed.
@@ -82,6 +85,48 @@ impl<D: Desk> Readers<D> {
             queued?;
             answer.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
         })
+    }
+}
+
+/// What a store answers by reading.
+impl<D: Desk> Readers<D> {
+    pub(super) fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
+        let user = user.clone();
+        self.read(Who::User(user.clone()), move |reader| reader.answer(&user, &query))
+    }
+
+    pub(super) fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
+        let user = user.clone();
+        self.read(Who::User(user.clone()), move |reader| reader.attach(&user, &named))
+    }
+
+    pub(super) fn replay(
+        &self,
+        user: UserKey,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Answer<Vec<LogEvent>> {
+        self.read(Who::Behind(user), move |reader| reader.replay(user, conversation, after, upto))
+    }
+
+    pub(super) fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
+        let user = user.clone();
+        self.read(Who::User(user.clone()), move |reader| reader.standing(&user, &conversation))
+    }
+
+    pub(super) fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
+        let user = user.clone();
+        self.read(Who::User(user.clone()), move |reader| reader.acquaintances(&user, &others))
+    }
+
+    pub(super) fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
+        let user = user.clone();
+        self.read(Who::User(user.clone()), move |reader| reader.not_before(&user))
+    }
+
+    pub(super) fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
+        self.read(Who::Key(hash), move |reader| reader.api_key(&hash))
     }
 }
 

@@ -28,7 +28,6 @@ use tokio::sync::mpsc;
 use self::readers::{Readers, Reads};
 use self::rows::Rows;
 use super::change::{self, Failed, Rules};
-use super::turns::Who;
 use super::{
     Acquaintance, Answer, Batch, Change, ConversationKey, LogEvent, Query, Snapshot, Standing, Store,
     Submission, UserKey,
@@ -370,13 +369,11 @@ impl Store for SqliteStore {
     }
 
     fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
-        let user = user.clone();
-        self.readers.read(Who::User(user.clone()), move |reader| reader.answer(&user, &query))
+        self.readers.query(user, query)
     }
 
     fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
-        let user = user.clone();
-        self.readers.read(Who::User(user.clone()), move |reader| reader.attach(&user, &named))
+        self.readers.attach(user, named)
     }
 
     fn replay(
@@ -386,26 +383,23 @@ impl Store for SqliteStore {
         after: Seq,
         upto: Seq,
     ) -> Answer<Vec<LogEvent>> {
-        self.readers.read(Who::Behind(user), move |reader| reader.replay(user, conversation, after, upto))
+        self.readers.replay(user, conversation, after, upto)
     }
 
     fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
-        let user = user.clone();
-        self.readers.read(Who::User(user.clone()), move |reader| reader.standing(&user, &conversation))
+        self.readers.standing(user, conversation)
     }
 
     fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
-        let user = user.clone();
-        self.readers.read(Who::User(user.clone()), move |reader| reader.acquaintances(&user, &others))
+        self.readers.acquaintances(user, others)
     }
 
     fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
-        let user = user.clone();
-        self.readers.read(Who::User(user.clone()), move |reader| reader.not_before(&user))
+        self.readers.not_before(user)
     }
 
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
-        self.readers.read(Who::Key(hash), move |reader| reader.api_key(&hash))
+        self.readers.api_key(hash)
     }
 
     fn is_writable(&self) -> bool {

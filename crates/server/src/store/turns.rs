@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::UserId;
 
 use crate::refusal::Refusal;
-use crate::store::UserKey;
+use crate::store::{ConversationKey, UserKey};
 
 /// Reads that may wait: one for each connection of a server that everybody comes back to at once. A waiting read takes
 /// some 300 bytes. Beyond: `unavailable`.
@@ -28,6 +28,12 @@ pub(super) enum Who {
     Behind(UserKey),
     /// Whoever shows an API key. Nobody knows yet whose it is, so a wrong one makes only itself wait.
     Key([u8; 32]),
+    /// The router, for the log of a conversation that other nodes write to as well.
+    Log(ConversationKey),
+    /// The router, for where many conversations stand.
+    Heads,
+    /// The router, for where many users stand.
+    People,
 }
 
 /// The reads that wait.

@@ -24,7 +24,10 @@ mod change;
 pub mod check;
 pub mod keys;
 pub mod postgres;
+mod read;
+mod readers;
 pub mod sqlite;
+mod turns;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -38,6 +41,7 @@ use switchboard_protocol::{
     Members, React, Read, Received, Remove, Rename, Send, Seq, SetRole, Sync, Target, Timestamp, UserId,
 };
 
+pub(crate) use self::read::MIN_QUEUE;
 use crate::refusal::Refusal;
 use crate::router::Origin;
 

@@ -3,6 +3,8 @@
 
 mod connect;
 pub mod moving;
+mod query;
+mod readers;
 mod target;
 
 use std::path::PathBuf;

@@ -11,6 +11,8 @@
 //! - [`Heard::Gap`] comes whenever something may have been missed: after a connection was lost and is there again, or when a
 //!   queue was full.
 
+pub(crate) mod nats;
+
 use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};

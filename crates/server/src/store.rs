@@ -24,7 +24,10 @@ mod change;
 pub mod check;
 pub mod keys;
 pub mod postgres;
+mod read;
+mod readers;
 pub mod sqlite;
+mod turns;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -37,6 +40,7 @@ use switchboard_protocol::{
     Members, React, Read, Received, Remove, Rename, Send, Seq, SetRole, Sync, Target, Timestamp, UserId,
 };
 
+pub(crate) use self::read::MIN_QUEUE;
 use crate::refusal::Refusal;
 use crate::router::Origin;
 
@@ -88,6 +92,44 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
 
     /// Whether writes are accepted.
     fn is_writable(&self) -> bool;
+}
+
+/// An event of each of some conversations.
+pub type Seqs = Vec<(ConversationKey, Seq)>;
+
+/// What a router asks besides, where other nodes write to the same log: nothing here asks who may see it.
+pub trait SharedLog: Store {
+    /// The last events of conversations; those that do not exist are left out.
+    fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs>;
+
+    /// Where users stand now; those never seen are left out.
+    fn people(&self, users: Vec<UserId>) -> Answer<Vec<Person>>;
+
+    /// Events after `after` up to `upto`, oldest first, with who came in or went by them: at most a page. Nothing only where
+    /// there is no more.
+    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Vec<CommittedEvent>>;
+}
+
+/// Where a user stands.
+#[derive(Debug, Clone)]
+pub struct Person {
+    /// Who.
+    pub user: UserId,
+    /// Up to when their tokens have been revoked.
+    pub not_before: Option<Timestamp>,
+    /// Every conversation that they are a member of.
+    pub joined: Vec<Place>,
+}
+
+/// A conversation that a user is a member of, since when.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// Which.
+    pub conversation: ConversationKey,
+    /// The event by which they came in; 0 for a direct conversation, in which they have always been.
+    pub since: Seq,
+    /// Its last event.
+    pub head: Seq,
 }
 
 /// A store shared by its users.

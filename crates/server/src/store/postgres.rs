@@ -2,6 +2,8 @@
 //! connection of its own. What a change means is the same as in the SQLite store; only the rows are elsewhere.
 
 mod connect;
+mod query;
+mod readers;
 mod target;
 
 use std::path::PathBuf;

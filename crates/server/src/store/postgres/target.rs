@@ -211,7 +211,7 @@ fn tls(protection: Protection, ca: Option<&Path>) -> anyhow::Result<ClientConfig
             return Ok(config.with_no_client_auth());
         }
         (_, Some(ca)) => {
-            let read = || -> anyhow::Result<()> {
+            let mut read = || -> anyhow::Result<()> {
                 for certificate in CertificateDer::pem_file_iter(ca)? {
                     roots.add(certificate?)?;
                 }

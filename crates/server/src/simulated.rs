@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::services::Services;
 use crate::session::{self, socket::Socket};
 use crate::store::{Batch, SharedStore};
+use crate::tasks::Tasks;
 use crate::{Parts, Server};
 
 /// A server without doors.
@@ -34,7 +35,16 @@ impl Simulated {
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let authenticator = Authenticator::with_clock(&config.auth, clock.clone())?;
-        let parts = Parts { authenticator, store, batches, metrics, clock, gather_from, cluster: None };
+        let parts = Parts {
+            authenticator,
+            store,
+            batches,
+            metrics,
+            clock,
+            gather_from,
+            cluster: None,
+            tasks: Tasks::new(),
+        };
         let (server, services) = Server::without_doors(config, parts);
         Ok(Self { server, services })
     }

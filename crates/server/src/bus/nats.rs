@@ -38,10 +38,15 @@ use self::wanted::Wanted;
 use super::{Address, Bus, Heard, NodeId, Notice};
 use crate::config::EngineUrl;
 use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::store::Answer;
 use crate::tasks::Tasks;
 
 /// What the router has not taken yet. Beyond, notices are dropped, and it is told of a gap.
 const HEARD: usize = 4_096;
+
+/// How long what a node tells itself may take, for its health.
+const ECHO: Duration = Duration::from_secs(1);
 
 /// New subscriptions on their way among the others.
 const FEEDS: usize = 64;
@@ -132,21 +137,27 @@ impl NatsBus {
     ///
     /// # Errors
     /// It was not heard in time.
-    pub(crate) async fn probe(&self, patience: Duration) -> anyhow::Result<Duration> {
-        ensure!(self.is_connected(), "NATS is not connected");
-        // What is told without a connection lies and waits.
-        ensure!(self.witness.connection_state() == State::Connected, "NATS is connected only once");
-        let start = Instant::now();
-        let mut expected = self.shared.echoes.expect();
-        let subject = self.shared.subjects.of(subject::probe(self.shared.node));
-        timeout(patience, async {
-            self.witness.publish(subject, expected.payload()).await?;
-            expected.heard().await;
-            anyhow::Ok(())
-        })
-        .await
-        .context("NATS is connected, but what is told over it does not arrive")??;
-        Ok(start.elapsed())
+    pub(crate) fn probe_within(
+        &self,
+        patience: Duration,
+    ) -> impl Future<Output = anyhow::Result<Duration>> + Send + 'static {
+        let (shared, client, witness) = (self.shared.clone(), self.client.clone(), self.witness.clone());
+        async move {
+            ensure!(client.connection_state() == State::Connected, "NATS is not connected");
+            // What is told without a connection lies and waits.
+            ensure!(witness.connection_state() == State::Connected, "NATS is connected only once");
+            let start = Instant::now();
+            let mut expected = shared.echoes.expect();
+            let subject = shared.subjects.of(subject::probe(shared.node));
+            timeout(patience, async {
+                witness.publish(subject, expected.payload()).await?;
+                expected.heard().await;
+                anyhow::Ok(())
+            })
+            .await
+            .context("NATS is connected, but what is told over it does not arrive")??;
+            Ok(start.elapsed())
+        }
     }
 }
 
@@ -163,5 +174,16 @@ impl Bus for NatsBus {
 
     fn ignore(&self, address: Address) {
         self.shared.wanted.ignore(Place::of(&address));
+    }
+
+    fn probe(&self) -> Answer<()> {
+        let probe = self.probe_within(ECHO);
+        Box::pin(async move {
+            let refused = |error: anyhow::Error| Refusal {
+                message: error.to_string().into(),
+                ..Refusal::unavailable()
+            };
+            probe.await.map(drop).map_err(refused)
+        })
     }
 }

@@ -166,7 +166,9 @@ impl Listener {
             return marked;
         }
         if self.client.connection_state() == State::Connected {
-            self.shared.link.complain("NATS is connected, but what this node tells itself over it does not arrive");
+            self.shared
+                .link
+                .complain("NATS is connected, but what this node tells itself over it does not arrive");
         }
         sure.await
     }

@@ -23,6 +23,7 @@ pub mod backup;
 mod change;
 pub mod check;
 pub mod keys;
+pub mod postgres;
 pub mod sqlite;
 
 use std::future::Future;
@@ -190,6 +191,8 @@ pub enum Change {
         /// A later time that is noted gives way to this one; otherwise it stays.
         replace: bool,
     },
+    /// Nothing, the way that everything is written.
+    Probe,
 }
 
 impl Change {

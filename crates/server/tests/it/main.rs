@@ -4,6 +4,7 @@ mod assets;
 mod auth;
 mod check;
 mod cli;
+mod cluster;
 mod cursors;
 mod documents;
 mod frames;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::query::{Reader, reader};
-use super::rows::Rows;
+use super::rows::SqliteRows;
 use super::writer::{self, BATCH, Committer, WAITING};
 use super::{BATCHES, MIGRATIONS, STATEMENTS, Settings, State, empty_database};
 use crate::refusal::Refusal;
@@ -174,7 +174,7 @@ impl MemoryStore {
     ) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         let db = disk.lock().take().ok_or_else(|| anyhow::anyhow!("another store uses this disk"))?;
         let state = Arc::new(State::default());
-        let committer = Committer::new(Rows::new(db), settings, state.clone());
+        let committer = Committer::new(SqliteRows::new(db), settings, state.clone());
         let database = Database {
             committer: Arc::new(Mutex::new(Some(committer))),
             disk: disk.clone(),

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::readers::Closed;
-use super::rows::Rows;
+use super::rows::SqliteRows;
 use super::{CHECKPOINT, QUIET, Settings, State};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -30,7 +30,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// What the writer is made of.
 pub(super) struct Parts {
-    pub(super) rows: Rows,
+    pub(super) rows: SqliteRows,
     pub(super) settings: Settings,
     pub(super) batches: mpsc::Sender<Batch>,
     pub(super) state: Arc<State>,
@@ -65,7 +65,7 @@ struct Writer {
 
 /// Makes batches durable.
 pub(super) struct Committer {
-    pub(super) rows: Rows,
+    pub(super) rows: SqliteRows,
     rules: Rules,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -187,7 +187,7 @@ impl Writer {
 }
 
 impl Committer {
-    pub(super) fn new(rows: Rows, settings: &Settings, state: Arc<State>) -> Self {
+    pub(super) fn new(rows: SqliteRows, settings: &Settings, state: Arc<State>) -> Self {
         let rules = Rules { limits: settings.limits.clone(), strangers: settings.strangers };
         let (clock, metrics) = (settings.clock.clone(), settings.metrics.clone());
         Self {

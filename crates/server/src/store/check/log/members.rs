@@ -7,7 +7,7 @@ use switchboard_protocol::Role;
 
 use super::Log;
 use crate::store::check::{BY_CHOICE, Report};
-use crate::store::sqlite::rows::role_number;
+use crate::store::change::rows::role_number;
 
 /// A member's row.
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@ mod guard;
 mod patience;
 mod probes;
 mod problem;
-mod revoke;
+pub(crate) mod revoke;
 pub mod spec;
 mod ws;
 

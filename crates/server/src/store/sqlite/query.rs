@@ -92,7 +92,7 @@ impl Reader<'_> {
     }
 
     /// Events of a conversation after `after` up to `upto`, at most `limit` and about `bytes`.
-    fn events(
+    pub(super) fn events(
         &self,
         conversation: &Conversation,
         after: Seq,

@@ -23,6 +23,7 @@ pub mod backup;
 mod change;
 pub mod check;
 pub mod keys;
+mod passages;
 pub mod postgres;
 mod read;
 mod readers;

@@ -7,6 +7,7 @@ pub mod memory;
 mod query;
 mod readers;
 pub(super) mod rows;
+mod shared;
 mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};

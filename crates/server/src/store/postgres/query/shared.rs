@@ -83,21 +83,9 @@ pub(in crate::store::postgres) fn log(
     let name = conversation_id(&name, 0)?;
     let (most, bytes) = (reader.limits.page, reader.limits.page_bytes);
     let events = reader.events(conversation, &name, &Range { after, upto, most, bytes })?;
-    let passages: Vec<_> = events.iter().map(passages).collect();
-    let comers: Vec<_> = passages.iter().flat_map(|passages| passages.comes_back.clone()).collect();
-    let mut gone = went(reader.rows, conversation, after, comers)?;
-    let told = events.into_iter().zip(passages).map(|(event, passages)| {
-        let effects = passages.effects(&mut gone, event.seq);
-        CommittedEvent {
-            conversation,
-            name: event.conversation.clone(),
-            seq: event.seq,
-            at: event.at,
-            event: Some(event),
-            effects,
-        }
-    });
-    Ok(told.collect())
+    let comers = passages::comers(&events);
+    let gone = went(reader.rows, conversation, after, comers)?;
+    Ok(passages::committed(conversation, events, gone))
 }
 
 /// By which event each of the users went last, up to one event.
@@ -116,77 +104,4 @@ fn went(
     let rows = session.rows(GOING, &[&conversation.0, &number(upto), &names])?;
     let gone = rows.iter().map(|row| Ok(users.get(place(row, 0)?).cloned().zip(Some(seq(row, 1)?))));
     gone.filter_map(Result::transpose).collect()
-}
-
-/// Who came in or went by an event, as far as it says so itself.
-#[derive(Default)]
-struct Passages {
-    /// Those who came into a new conversation.
-    begins: Vec<UserId>,
-    /// Who came into one that may have been left before.
-    comes_back: Option<UserId>,
-    goes: Option<UserId>,
-}
-
-/// Whom an event names.
-#[derive(Deserialize)]
-struct Subject {
-    user: UserId,
-}
-
-/// Whom a new room has besides its creator.
-#[derive(Deserialize)]
-struct Members {
-    #[serde(default)]
-    members: Vec<UserId>,
-}
-
-fn passages(event: &LogEvent) -> Passages {
-    let subject = || serde_json::from_str::<Subject>(&event.body).ok().map(|subject| subject.user);
-    let mut passages = Passages::default();
-    match event.kind {
-        EventKind::Create => {
-            passages.begins.push(event.from.clone());
-            let members = serde_json::from_str::<Members>(&event.body).map(|created| created.members);
-            passages.begins.extend(members.unwrap_or_default());
-        }
-        EventKind::Message if event.seq == Seq(1) => passages.begins = both(&event.conversation),
-        EventKind::Join => passages.comes_back = Some(event.from.clone()),
-        EventKind::Invite => passages.comes_back = subject(),
-        EventKind::Leave => passages.goes = Some(event.from.clone()),
-        EventKind::Remove => passages.goes = subject(),
-        EventKind::Message
-        | EventKind::Edit
-        | EventKind::Delete
-        | EventKind::React
-        | EventKind::Role
-        | EventKind::Rename
-        | EventKind::Unreadable => {}
-    }
-    passages
-}
-
-/// The users of a direct conversation, of whom there is one if it is a note to self.
-fn both(conversation: &ConversationId) -> Vec<UserId> {
-    let mut users: Vec<_> = conversation.peers().map(|(a, b)| vec![a, b]).unwrap_or_default();
-    users.dedup();
-    users
-}
-
-impl Passages {
-    /// The effects of the event `seq`, with what is known of those who went before; in the order of the log.
-    fn effects(self, gone: &mut FxHashMap<UserId, Seq>, seq: Seq) -> Vec<Effect> {
-        let Self { begins, comes_back, goes } = self;
-        let before = Seq(seq.0.saturating_sub(1));
-        let begins = begins.into_iter().map(|user| Effect { user, passage: Passage::In { seen: Seq(0) } });
-        let comes_back = comes_back.map(|user| {
-            let seen = gone.get(&user).copied().unwrap_or(before);
-            Effect { user, passage: Passage::In { seen } }
-        });
-        if let Some(user) = &goes {
-            gone.insert(user.clone(), seq);
-        }
-        let goes = goes.map(|user| Effect { user, passage: Passage::Out });
-        begins.chain(comes_back).chain(goes).collect()
-    }
 }

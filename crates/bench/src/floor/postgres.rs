@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use tokio::runtime::Runtime;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Statement};
 
 use super::append::{Commit, Message};
@@ -135,14 +136,15 @@ impl Commit for Postgres {
         let ones = vec![1_i64; batch.len()];
         let [begin, events, conversations, members, commit] = &self.statements;
         let client = &self.link.client;
+        let run = async |statement, values: &[&(dyn ToSql + Sync)]| client.execute(statement, values).await;
         self.link.runtime.block_on(async {
             // Polled together, they go out together.
             tokio::try_join!(
-                client.execute(begin, &[]),
-                client.execute(events, &[&senders, &seqs, &at, &self.body]),
-                client.execute(conversations, &[&senders, &ones, &at]),
-                client.execute(members, &[&senders, &ones]),
-                client.execute(commit, &[]),
+                async { run(begin, &[]).await },
+                async { run(events, &[&senders, &seqs, &at, &self.body]).await },
+                async { run(conversations, &[&senders, &ones, &at]).await },
+                async { run(members, &[&senders, &ones]).await },
+                async { run(commit, &[]).await },
             )
         })?;
         Ok(())

@@ -9,33 +9,11 @@ use super::query::Reader;
 use super::rows::{conversation_id, seq};
 use crate::store::change::Failed;
 use crate::store::read::Range;
-use crate::store::{
-    Answer, CommittedEvent, ConversationKey, Person, Place, Seqs, SharedLog, passages,
-};
+use crate::store::{Answer, CommittedEvent, ConversationKey, Person, Place, Seqs, SharedLog, passages};
 
 impl SharedLog for MemoryStore {
     fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs> {
         self.spawn_read(move |reader| reader.heads(&conversations))
-    }
-
-    fn people(&self, users: Vec<UserId>) -> Answer<Vec<Person>> {
-        self.spawn_read(move |reader| reader.people(&users))
-    }
-
-    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Vec<CommittedEvent>> {
-        self.spawn_read(move |reader| reader.log(conversation, after, upto))
-    }
-}
-
-impl Reader<'_> {
-    fn heads(&self, conversations: &[ConversationKey]) -> Result<Seqs, Failed> {
-        let mut select = self.rows.prepare_cached("SELECT head FROM conversations WHERE id = ?1")?;
-        let mut heads = Vec::with_capacity(conversations.len());
-        for conversation in conversations {
-            let head = select.query_row([conversation.0], |row| seq(row, 0)).optional()?;
-            heads.extend(head.map(|head| (*conversation, head)));
-        }
-        Ok(heads)
     }
 
     fn people(&self, users: Vec<UserId>) -> Answer<Vec<Person>> {

@@ -2,15 +2,12 @@
 
 use futures_util::future::try_join;
 use rustc_hash::FxHashMap;
-use serde::Deserialize;
-use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
+use switchboard_protocol::{Seq, UserId};
 
 use super::row::{conversation_id, conversation_key, maybe_time, number, place, seq, user_id, user_key};
 use super::{Result, Session, readable};
 use crate::store::read::{Range, Reader};
-use crate::store::{
-    CommittedEvent, ConversationKey, Effect, LogEvent, Passage, Person, Place, Seqs, UserKey,
-};
+use crate::store::{CommittedEvent, ConversationKey, Person, Place, Seqs, UserKey, passages};
 
 /// The last event of each of the conversations that are there.
 pub(in crate::store::postgres) fn heads(

@@ -268,6 +268,7 @@ impl Rows for SqliteRows {
              WHERE conversation = ?1 AND target = ?2 AND emoji = ?3 AND user = ?4 AND since = ?5",
         )?;
         update.execute(params![conversation.0, target.0, emoji, user.0, since.0, by.0])?;
+        drop(update);
         self.forget_past_reactions(conversation, target)
     }
 

@@ -123,7 +123,11 @@ impl<R: Rows> Act<'_, R> {
     }
 
     /// The message that an edit, deletion or reaction is about.
-    fn check_target(&mut self, conversation: &Conversation, target: Seq) -> Result<Referred, Failed<R::Error>> {
+    fn check_target(
+        &mut self,
+        conversation: &Conversation,
+        target: Seq,
+    ) -> Result<Referred, Failed<R::Error>> {
         match self.rows.event(conversation.key, target)? {
             Some(event) if event.kind == EventKind::Message => Ok(event),
             _ => Err(Refusal::not_found().into()),
@@ -131,7 +135,11 @@ impl<R: Rows> Act<'_, R> {
     }
 
     /// The same, for what makes no sense on a message that is gone.
-    fn check_living_target(&mut self, conversation: &Conversation, target: Seq) -> Result<Referred, Failed<R::Error>> {
+    fn check_living_target(
+        &mut self,
+        conversation: &Conversation,
+        target: Seq,
+    ) -> Result<Referred, Failed<R::Error>> {
         let event = self.check_target(conversation, target)?;
         if event.body == DELETED { Err(Refusal::not_found().into()) } else { Ok(event) }
     }

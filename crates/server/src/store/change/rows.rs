@@ -72,11 +72,7 @@ pub(in crate::store) trait Rows {
     /// The message that a sender has sent with a key.
     fn keyed(&mut self, sender: UserKey, key: &str) -> Result<Option<Keyed>, Self::Error>;
 
-    fn event(
-        &mut self,
-        conversation: ConversationKey,
-        target: Seq,
-    ) -> Result<Option<Referred>, Self::Error>;
+    fn event(&mut self, conversation: ConversationKey, target: Seq) -> Result<Option<Referred>, Self::Error>;
 
     /// Adds an event; `false`, and nothing happens, if the sender has used its key before.
     fn insert_event(

@@ -98,7 +98,7 @@ impl InMemory {
         made
     }
 
-    fn reader(&self) -> Reader<'_> {
+    pub(in crate::store) fn reader(&self) -> Reader<'_> {
         reader(&self.db, &self.rules.limits, &self.state)
     }
 

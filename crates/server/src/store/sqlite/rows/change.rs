@@ -40,12 +40,7 @@ impl Rows for SqliteRows {
         update.execute(params![user.0, at.as_millis()]).map(drop)
     }
 
-    fn set_not_before(
-        &mut self,
-        user: UserKey,
-        at: Timestamp,
-        replace: bool,
-    ) -> Result<()> {
+    fn set_not_before(&mut self, user: UserKey, at: Timestamp, replace: bool) -> Result<()> {
         let mut update = self.db.prepare_cached(if replace {
             "UPDATE users SET not_before = ?2 WHERE id = ?1"
         } else {
@@ -95,11 +90,7 @@ impl Rows for SqliteRows {
         self.conversations.insert(conversation.name.clone(), conversation);
     }
 
-    fn member(
-        &mut self,
-        conversation: ConversationKey,
-        user: UserKey,
-    ) -> Result<Option<Membership>> {
+    fn member(&mut self, conversation: ConversationKey, user: UserKey) -> Result<Option<Membership>> {
         if let Some(member) = self.members.get(&(conversation, user)) {
             return Ok(Some(*member));
         }
@@ -110,12 +101,7 @@ impl Rows for SqliteRows {
         Ok(found)
     }
 
-    fn put_member(
-        &mut self,
-        conversation: ConversationKey,
-        user: UserKey,
-        member: Membership,
-    ) {
+    fn put_member(&mut self, conversation: ConversationKey, user: UserKey, member: Membership) {
         let before = self.members.insert((conversation, user), member);
         let passed = before.is_none_or(|before| before.until != member.until);
         *self.dirty_members.entry((conversation, user)).or_default() |= passed;
@@ -139,11 +125,7 @@ impl Rows for SqliteRows {
             .optional()
     }
 
-    fn event(
-        &mut self,
-        conversation: ConversationKey,
-        target: Seq,
-    ) -> Result<Option<Referred>> {
+    fn event(&mut self, conversation: ConversationKey, target: Seq) -> Result<Option<Referred>> {
         let mut select = self.db.prepare_cached(
             "SELECT kind, sender, at, body FROM events WHERE conversation = ?1 AND seq = ?2",
         )?;
@@ -188,46 +170,28 @@ impl Rows for SqliteRows {
         }
     }
 
-    fn erase_event(
-        &mut self,
-        conversation: ConversationKey,
-        target: Seq,
-        body: &str,
-    ) -> Result<()> {
+    fn erase_event(&mut self, conversation: ConversationKey, target: Seq, body: &str) -> Result<()> {
         self.erased = true;
         let mut update =
             self.db.prepare_cached("UPDATE events SET body = ?3 WHERE conversation = ?1 AND seq = ?2")?;
         update.execute(params![conversation.0, target.0, body]).map(drop)
     }
 
-    fn insert_amendment(
-        &mut self,
-        conversation: ConversationKey,
-        target: Seq,
-        by: Seq,
-    ) -> Result<()> {
+    fn insert_amendment(&mut self, conversation: ConversationKey, target: Seq, by: Seq) -> Result<()> {
         let mut insert = self
             .db
             .prepare_cached("INSERT INTO amendments (conversation, target, seq) VALUES (?1, ?2, ?3)")?;
         insert.execute(params![conversation.0, target.0, by.0]).map(drop)
     }
 
-    fn count_amendments(
-        &mut self,
-        conversation: ConversationKey,
-        target: Seq,
-    ) -> Result<u64> {
+    fn count_amendments(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64> {
         let mut select = self
             .db
             .prepare_cached("SELECT count(*) FROM amendments WHERE conversation = ?1 AND target = ?2")?;
         select.query_row(params![conversation.0, target.0], |row| row.get(0))
     }
 
-    fn amendments(
-        &mut self,
-        conversation: ConversationKey,
-        target: Seq,
-    ) -> Result<Vec<Seq>> {
+    fn amendments(&mut self, conversation: ConversationKey, target: Seq) -> Result<Vec<Seq>> {
         let mut select = self.db.prepare_cached(
             "SELECT seq FROM amendments WHERE conversation = ?1 AND target = ?2 ORDER BY seq",
         )?;
@@ -235,11 +199,7 @@ impl Rows for SqliteRows {
         seqs.collect()
     }
 
-    fn messages_upto(
-        &mut self,
-        conversation: ConversationKey,
-        upto: Seq,
-    ) -> Result<u64> {
+    fn messages_upto(&mut self, conversation: ConversationKey, upto: Seq) -> Result<u64> {
         let mut select =
             self.db.prepare_cached("SELECT messages FROM events WHERE conversation = ?1 AND seq = ?2")?;
         let count = select.query_row(params![conversation.0, upto.0], |row| row.get(0)).optional()?;
@@ -312,11 +272,7 @@ impl Rows for SqliteRows {
         self.forget_past_reactions(conversation, target)
     }
 
-    fn count_reactions(
-        &mut self,
-        conversation: ConversationKey,
-        target: Seq,
-    ) -> Result<u64> {
+    fn count_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64> {
         // By itself SQLite prefers the primary key, in which the past is too.
         let mut select = self.db.prepare_cached(
             "SELECT count(*) FROM reactions INDEXED BY reactions_that_stand
@@ -325,11 +281,7 @@ impl Rows for SqliteRows {
         select.query_row(params![conversation.0, target.0], |row| row.get(0))
     }
 
-    fn delete_reactions(
-        &mut self,
-        conversation: ConversationKey,
-        target: Seq,
-    ) -> Result<()> {
+    fn delete_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<()> {
         let mut delete =
             self.db.prepare_cached("DELETE FROM reactions WHERE conversation = ?1 AND target = ?2")?;
         delete.execute(params![conversation.0, target.0]).map(drop)
@@ -342,22 +294,14 @@ impl Rows for SqliteRows {
         select.query_row(params![user.0, most], |row| row.get(0))
     }
 
-    fn insert_room_by_choice(
-        &mut self,
-        user: UserKey,
-        conversation: ConversationKey,
-    ) -> Result<()> {
+    fn insert_room_by_choice(&mut self, user: UserKey, conversation: ConversationKey) -> Result<()> {
         let mut insert = self
             .db
             .prepare_cached("INSERT OR IGNORE INTO rooms_by_choice (user, conversation) VALUES (?1, ?2)")?;
         insert.execute(params![user.0, conversation.0]).map(drop)
     }
 
-    fn delete_room_by_choice(
-        &mut self,
-        user: UserKey,
-        conversation: ConversationKey,
-    ) -> Result<()> {
+    fn delete_room_by_choice(&mut self, user: UserKey, conversation: ConversationKey) -> Result<()> {
         let mut delete =
             self.db.prepare_cached("DELETE FROM rooms_by_choice WHERE user = ?1 AND conversation = ?2")?;
         delete.execute(params![user.0, conversation.0]).map(drop)

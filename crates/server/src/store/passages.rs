@@ -29,8 +29,12 @@ struct Members {
     members: Vec<UserId>,
 }
 
+/// The user that the body of an event names.
+pub(super) fn subject(body: &str) -> Option<UserId> {
+    serde_json::from_str::<Subject>(body).ok().map(|subject| subject.user)
+}
+
 fn passages(event: &LogEvent) -> Passages {
-    let subject = || serde_json::from_str::<Subject>(&event.body).ok().map(|subject| subject.user);
     let mut passages = Passages::default();
     match event.kind {
         EventKind::Create => {
@@ -40,9 +44,9 @@ fn passages(event: &LogEvent) -> Passages {
         }
         EventKind::Message if event.seq == Seq(1) => passages.begins = both(&event.conversation),
         EventKind::Join => passages.comes_back = Some(event.from.clone()),
-        EventKind::Invite => passages.comes_back = subject(),
+        EventKind::Invite => passages.comes_back = subject(&event.body),
         EventKind::Leave => passages.goes = Some(event.from.clone()),
-        EventKind::Remove => passages.goes = subject(),
+        EventKind::Remove => passages.goes = subject(&event.body),
         EventKind::Message
         | EventKind::Edit
         | EventKind::Delete

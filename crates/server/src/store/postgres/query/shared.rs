@@ -4,7 +4,7 @@ use futures_util::future::try_join;
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{Seq, UserId};
 
-use super::row::{conversation_id, conversation_key, maybe_time, number, place, seq, user_id, user_key};
+use super::row::{conversation_id, conversation_key, get, maybe_time, number, seq, user_id, user_key};
 use super::{Result, Session, readable};
 use crate::store::read::{Range, Reader};
 use crate::store::{CommittedEvent, ConversationKey, Person, Place, Seqs, UserKey, passages};
@@ -55,16 +55,18 @@ pub(in crate::store::postgres) fn people(
     people.collect()
 }
 
-/// The last event by which each of some users went, up to an event. Removing somebody is all that a body of its kind says.
-const GOING: &str = r#"SELECT went.place, max(went.seq) FROM (
-        SELECT n.place, e.seq FROM unnest($3::text[]) WITH ORDINALITY n (name, place)
-        JOIN users u ON u.name = n.name JOIN events e ON e.sender = u.id
-        WHERE e.conversation = $1 AND e.kind = 7 AND e.seq <= $2
+/// The last event by which each of some users went, up to an event. Whom it removes is all that the body of such an event says;
+/// who left by themselves is told in the same words.
+const GOING: &str = r#"SELECT went.body, max(went.seq) FROM (
+        SELECT '{"user":"' || u.name || '"}' AS body, leaving.seq FROM (
+            SELECT e.sender, max(e.seq) AS seq FROM events e
+            WHERE e.conversation = $1 AND e.kind = 7 AND e.seq <= $2
+            AND e.sender = ANY(ARRAY(SELECT id FROM users WHERE name = ANY($3::text[]))) GROUP BY e.sender) leaving
+        JOIN users u ON u.id = leaving.sender
     UNION ALL
-        SELECT n.place, e.seq FROM unnest($3::text[]) WITH ORDINALITY n (name, place)
-        JOIN events e ON e.body = '{"user":"' || n.name || '"}'
-        WHERE e.conversation = $1 AND e.kind = 9 AND e.seq <= $2) went
-    GROUP BY went.place"#;
+        SELECT e.body, e.seq FROM events e
+        WHERE e.conversation = $1 AND e.kind = 9 AND e.seq <= $2 AND e.body = ANY($4::text[])) went
+    GROUP BY went.body"#;
 
 /// A page of the log, with who came in or went by each event.
 pub(in crate::store::postgres) fn log(
@@ -81,7 +83,7 @@ pub(in crate::store::postgres) fn log(
     let (most, bytes) = (reader.limits.page, reader.limits.page_bytes);
     let events = reader.events(conversation, &name, &Range { after, upto, most, bytes })?;
     let comers = passages::comers(&events);
-    let gone = went(reader.rows, conversation, after, comers)?;
+    let gone = went(reader.rows, conversation, after, &comers)?;
     Ok(passages::committed(conversation, events, gone))
 }
 
@@ -90,15 +92,15 @@ fn went(
     session: &Session,
     conversation: ConversationKey,
     upto: Seq,
-    mut users: Vec<UserId>,
+    users: &[UserId],
 ) -> Result<FxHashMap<UserId, Seq>> {
-    users.sort_unstable();
-    users.dedup();
-    if users.is_empty() || upto == Seq(0) {
+    let names: Vec<_> = users.iter().map(UserId::as_str).collect();
+    let bodies: Vec<_> = names.iter().map(|name| format!(r#"{{"user":"{name}"}}"#)).collect();
+    if names.is_empty() || upto == Seq(0) {
         return Ok(FxHashMap::default());
     }
-    let names: Vec<_> = users.iter().map(UserId::as_str).collect();
-    let rows = session.rows(GOING, &[&conversation.0, &number(upto), &names])?;
-    let gone = rows.iter().map(|row| Ok(users.get(place(row, 0)?).cloned().zip(Some(seq(row, 1)?))));
-    gone.filter_map(Result::transpose).collect()
+    let rows = session.rows(GOING, &[&conversation.0, &number(upto), &names, &bodies])?;
+    let gone = rows.iter().map(|row| Ok((passages::subject(get(row, 0)?), seq(row, 1)?)));
+    gone.filter_map(|gone| gone.map(|(user, seq)| user.map(|user| (user, seq))).transpose()).collect()
 }
+

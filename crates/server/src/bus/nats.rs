@@ -91,13 +91,13 @@ pub(crate) async fn connect(
     metrics: Arc<Metrics>,
     tasks: &Tasks,
 ) -> anyhow::Result<(NatsBus, mpsc::Receiver<Heard>)> {
-    let plan = Plan::new(settings)?;
+    let (plan, subjects) = (Plan::new(settings)?, Subjects::new(&settings.prefix)?);
     let link = Link::new("bus", metrics.bus.connected.clone());
     let client = plan.connect(&link).await?;
     let witness = plan.connect(&Link::new("bus, for its health", Gauge::default())).await?;
     let shared = Arc::new(Shared {
         node,
-        subjects: Subjects::new(&settings.prefix)?,
+        subjects,
         wanted: Wanted::default(),
         echoes: Echoes::default(),
         link,

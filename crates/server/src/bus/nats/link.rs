@@ -61,7 +61,7 @@ impl Link {
     }
 
     /// Never waits: the client drops events when it cannot pass them on.
-    fn notice(&self, event: Event) {
+    pub(super) fn notice(&self, event: Event) {
         match event {
             Event::Connected => {
                 self.up.set(1);
@@ -104,6 +104,11 @@ impl Link {
             complaints.push(complaint.to_owned());
             tracing::warn!(connection = self.name, "{complaint}");
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_complained(&self) -> bool {
+        !self.complaints.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 }
 

@@ -176,7 +176,8 @@ impl Postgres {
         self.psql_in(NAME, sql).await
     }
 
-    async fn psql_in(&self, database: &str, sql: &str) -> anyhow::Result<String> {
+    /// The same in another database on it.
+    pub async fn psql_in(&self, database: &str, sql: &str) -> anyhow::Result<String> {
         let options = ["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", &self.url_of(database), "-c", sql];
         Ok(self.run("psql", &options).await?.trim_end_matches('\n').to_owned())
     }

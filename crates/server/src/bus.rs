@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
 
-use crate::store::{ConversationKey, Effect};
+use crate::store::{Answer, ConversationKey, Effect};
 
 /// A node: a number that it draws when it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -111,6 +111,9 @@ pub(crate) trait Bus: Debug + Send + Sync + 'static {
 
     /// Ends to listen.
     fn ignore(&self, address: Address);
+
+    /// Sends a notice to this node itself, the way that those of others come. The answer is there when it has come back.
+    fn probe(&self) -> Answer<()>;
 }
 
 /// No other nodes, or none that can be reached: what they do is found in the store.
@@ -123,4 +126,8 @@ impl Bus for Alone {
     fn listen(&self, _: Address) {}
 
     fn ignore(&self, _: Address) {}
+
+    fn probe(&self) -> Answer<()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }

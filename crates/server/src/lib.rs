@@ -117,6 +117,7 @@ impl Server {
 
     /// Everything behind the doors: the router and what the sessions share.
     fn without_doors(config: Config, parts: Parts) -> (Self, Arc<Services>) {
+        let bus = parts.cluster.as_ref().map(|cluster| cluster.bus.clone());
         let Parts { authenticator, store, batches, metrics, clock, gather_from, cluster } = parts;
         let limits = Arc::new(config.limits);
         let tasks = Tasks::new();
@@ -142,6 +143,8 @@ impl Server {
             metrics,
             router: handle.clone(),
             store,
+            bus,
+            health: http::health::Health::default(),
             tasks: tasks.clone(),
         });
         tasks.spawn(sweep(services.clone()));

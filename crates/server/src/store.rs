@@ -23,7 +23,11 @@ pub mod backup;
 mod change;
 pub mod check;
 pub mod keys;
+pub mod postgres;
+mod read;
+mod readers;
 pub mod sqlite;
+mod turns;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -37,6 +41,7 @@ use switchboard_protocol::{
     Members, React, Read, Received, Remove, Rename, Send, Seq, SetRole, Sync, Target, Timestamp, UserId,
 };
 
+pub(crate) use self::read::MIN_QUEUE;
 use crate::refusal::Refusal;
 use crate::router::Origin;
 
@@ -190,6 +195,8 @@ pub enum Change {
         /// A later time that is noted gives way to this one; otherwise it stays.
         replace: bool,
     },
+    /// Nothing, the way that everything is written.
+    Probe,
 }
 
 impl Change {

@@ -30,11 +30,16 @@ impl<E> From<Refusal> for Failed<E> {
     }
 }
 
-impl From<rusqlite::Error> for Failed {
-    fn from(error: rusqlite::Error) -> Self {
+impl<E: StoreError> From<E> for Failed<E> {
+    fn from(error: E) -> Self {
         Self::Store(error)
     }
 }
+
+/// What a store that does not work says.
+pub(super) trait StoreError {}
+
+impl StoreError for rusqlite::Error {}
 
 type Done = Result<Committed, Failed>;
 
@@ -72,6 +77,7 @@ pub(super) fn apply(rows: &mut Rows, rules: &Rules, actor: &UserId, change: Chan
             act.rows.set_last_seen(user, at)?;
             Ok(Committed::Quiet)
         }
+        Change::Probe => Ok(Committed::Quiet),
         Change::Revoke { until, replace } => {
             let user = act.rows.user_or_new(actor)?;
             act.rows.set_not_before(user, until, replace)?;

@@ -25,8 +25,7 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
 
-pub(crate) use self::query::MIN_QUEUE;
-use self::readers::{Readers, Who};
+use self::readers::{Readers, Reads};
 use self::rows::Rows;
 use super::change::{self, Failed, Rules};
 use super::{
@@ -148,8 +147,12 @@ impl SqliteStore {
         let rows = Rows::new(open_database(&settings.data)?);
         settle(&rows).with_context(|| format!("cannot use the database in {}", settings.data.display()))?;
         let state = Arc::new(State::default());
-        let (readers, closed) =
-            Readers::start(READERS, || open_reader(&settings.data), &settings.limits, &state)?;
+        let limits = Arc::new(settings.limits.clone());
+        let open = |_| {
+            let db = open_reader(&settings.data)?;
+            Ok(Reads { db, limits: limits.clone(), state: state.clone() })
+        };
+        let (readers, closed) = Readers::start("reader", (0..READERS).map(open))?;
         let (batches, outcomes) = mpsc::channel(BATCHES);
         let queue = writer::start(writer::Parts {
             rows,
@@ -327,7 +330,7 @@ fn shrink(db: &Connection) {
 /// process ends. Two writers would each believe their cached rows. A process that was just killed holds it
 /// until the system has cleared it away, and one that is being started until it has closed what it
 /// inherited (flock(2): a lock belongs to the open file); so this waits a moment.
-fn lock(data: &Path) -> anyhow::Result<File> {
+pub(super) fn lock(data: &Path) -> anyhow::Result<File> {
     let path = data.join(LOCK);
     let open = || {
         make_directory(data)?;
@@ -366,13 +369,11 @@ impl Store for SqliteStore {
     }
 
     fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
-        let user = user.clone();
-        self.readers.read(Who::User(user.clone()), move |reader| reader.answer(&user, &query))
+        self.readers.query(user, query)
     }
 
     fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
-        let user = user.clone();
-        self.readers.read(Who::User(user.clone()), move |reader| reader.attach(&user, &named))
+        self.readers.attach(user, named)
     }
 
     fn replay(
@@ -382,26 +383,23 @@ impl Store for SqliteStore {
         after: Seq,
         upto: Seq,
     ) -> Answer<Vec<LogEvent>> {
-        self.readers.read(Who::Behind(user), move |reader| reader.replay(user, conversation, after, upto))
+        self.readers.replay(user, conversation, after, upto)
     }
 
     fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
-        let user = user.clone();
-        self.readers.read(Who::User(user.clone()), move |reader| reader.standing(&user, &conversation))
+        self.readers.standing(user, conversation)
     }
 
     fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
-        let user = user.clone();
-        self.readers.read(Who::User(user.clone()), move |reader| reader.acquaintances(&user, &others))
+        self.readers.acquaintances(user, others)
     }
 
     fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
-        let user = user.clone();
-        self.readers.read(Who::User(user.clone()), move |reader| reader.not_before(&user))
+        self.readers.not_before(user)
     }
 
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
-        self.readers.read(Who::Key(hash), move |reader| reader.api_key(&hash))
+        self.readers.api_key(hash)
     }
 
     fn is_writable(&self) -> bool {

@@ -1,6 +1,7 @@
 //! The words that the tests speak in: a server that starts and stops, people who connect and talk.
 
 mod answer;
+mod cluster;
 mod crowd;
 mod disk;
 mod hand;
@@ -25,6 +26,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 pub(crate) use self::answer::Answer;
+pub(crate) use self::cluster::{Cluster, Shared};
 pub(crate) use self::crowd::{CROWD, crowd, room_for_a_crowd};
 pub(crate) use self::disk::FailingDisk;
 pub(crate) use self::hand::{Hand, timeless};
@@ -149,7 +151,7 @@ impl Server {
     async fn run(&mut self) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         self.address = listener.local_addr().expect("an address");
-        let server = switchboard::Server::start(listener, self.config.clone(), self.clock.clone());
+        let server = switchboard::Server::start(listener, self.config.clone(), self.clock.clone()).await;
         let server = server.expect("the server starts");
         let (stop, stopped) = oneshot::channel();
         self.running.spawn(async move {

@@ -97,3 +97,16 @@ CREATE TABLE api_keys (
     created bigint NOT NULL,
     revoked bigint
 );
+
+-- An SQLite installation that is being moved here, or was: the fingerprint of what it had. Nobody serves before it is
+-- finished.
+CREATE TABLE moves (
+    source   text NOT NULL PRIMARY KEY,
+    finished boolean NOT NULL
+);
+
+-- How many rows of each of its tables are here.
+CREATE TABLE moved (
+    name text NOT NULL PRIMARY KEY,
+    rows bigint NOT NULL
+);

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 
-use super::query::Reader;
+use super::query::{Reader, reader};
 use super::rows::Rows;
 use super::{MIGRATIONS, STATEMENTS, State};
 use crate::refusal::Refusal;
@@ -99,7 +99,7 @@ impl InMemory {
     }
 
     fn reader(&self) -> Reader<'_> {
-        Reader { db: &self.db, limits: &self.rules.limits, state: &self.state }
+        reader(&self.db, &self.rules.limits, &self.state)
     }
 
     pub(crate) fn query(&self, user: &UserId, query: &Query) -> Result<OkBody<Box<RawValue>>, Refusal> {

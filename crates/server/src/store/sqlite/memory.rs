@@ -13,12 +13,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::query::Reader;
+use super::query::{Reader, reader};
 use super::rows::Rows;
 use super::writer::{self, BATCH, Committer, WAITING};
-use super::{BATCHES, MIGRATIONS, STATEMENTS, Settings, State, empty_database, readers};
+use super::{BATCHES, MIGRATIONS, STATEMENTS, Settings, State, empty_database};
 use crate::refusal::Refusal;
 use crate::store::change::Failed;
+use crate::store::readers::told;
 use crate::store::{
     Acquaintance, Answer, Batch, ConversationKey, LogEvent, Outcome, Query, Snapshot, Standing, Store,
     Submission, UserKey,
@@ -157,8 +158,7 @@ impl Database {
         let committer = self.lock();
         let committer = committer.as_ref().ok_or_else(Refusal::unavailable)?;
         // Nobody writes meanwhile, so this needs no transaction.
-        let reader = Reader { db: committer.rows.database(), limits: &self.limits, state: &self.state };
-        readers::told(read(&reader))
+        told(read(&reader(committer.rows.database(), &self.limits, &self.state)))
     }
 }
 

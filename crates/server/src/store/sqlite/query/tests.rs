@@ -9,7 +9,7 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, History, Limits, Seq, Target, Timestamp, UserId, decode_named};
 use tempfile::TempDir;
 
-use super::Reader;
+use super::{Reader, reader};
 use crate::store::change::{self, Rules};
 use crate::store::sqlite::rows::Rows;
 use crate::store::sqlite::{State, open_database, open_reader};
@@ -92,7 +92,7 @@ impl Desk {
     fn reads<T>(&self, read: impl FnOnce(&Reader<'_>) -> T) -> (T, u64) {
         self.read.take();
         let (limits, state) = (&self.rules.limits, &State::default());
-        let answer = read(&Reader { db: &self.db, limits, state });
+        let answer = read(&reader(&self.db, limits, state));
         (answer, self.read.take())
     }
 

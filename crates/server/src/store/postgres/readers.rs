@@ -1,0 +1,174 @@
+//! What PostgreSQL is read by: connections that only read, each with a thread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use switchboard_protocol::{Limits, Seq, UserId};
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
+
+use super::State;
+use super::connect::{Error, Link};
+use super::query::{self, Session};
+use super::target::Target;
+use crate::refusal::Refusal;
+use crate::store::change::Failed;
+use crate::store::read::{Found, Reader};
+use crate::store::readers::{self, Desk, told};
+use crate::store::turns::Who;
+use crate::store::{Answer, CommittedEvent, ConversationKey, Person, Seqs};
+
+/// The threads that read.
+pub(super) struct Readers {
+    /// For users and their connections.
+    pub(super) users: readers::Readers<Reads>,
+    /// For the router: what it delivers to everybody does not wait for a turn among all who ask for pages.
+    router: readers::Readers<Reads>,
+}
+
+/// Threads that read for the router. What it asks is short, and one conversation's log keeps no other waiting.
+const ROUTER: usize = 2;
+
+impl Readers {
+    /// Starts so many for users, and those of the router. They connect when there is something to read, and end when this is dropped.
+    pub(super) fn start(
+        count: usize,
+        target: &Target,
+        limits: &Limits,
+        state: &Arc<State>,
+    ) -> anyhow::Result<Self> {
+        let limits = Arc::new(limits.clone());
+        let desks = |count| {
+            let desk = |_| Ok(Reads::new(target.clone(), limits.clone(), state.clone()));
+            (0..count).map(desk)
+        };
+        let (users, _) = readers::Readers::start("reader", desks(count.max(1)))?;
+        let (router, _) = readers::Readers::start("log-reader", desks(ROUTER))?;
+        Ok(Self { users, router })
+    }
+
+    pub(super) fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs> {
+        self.router.read(Who::Heads, move |reader| query::heads(reader, &conversations))
+    }
+
+    pub(super) fn people(&self, users: Vec<UserId>) -> Answer<Vec<Person>> {
+        self.router.read(Who::People, move |reader| query::people(reader, &users))
+    }
+
+    pub(super) fn log(
+        &self,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Answer<Vec<CommittedEvent>> {
+        self.router.read(Who::Log(conversation), move |reader| query::log(reader, conversation, after, upto))
+    }
+}
+
+/// How long a thread whose connection is lost waits between two attempts to make another: at first, and at most.
+const AGAIN: Duration = Duration::from_millis(100);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(2);
+
+/// How a session is set up, besides what all of them have. The pages are short, and the planner takes the steps of a recursion
+/// for many: compiling them takes longer than all of them.
+const SETUP: &str = "SET jit = off";
+
+/// A connection that only reads, or the way to one. It is made when there is something to read.
+pub(super) struct Reads {
+    session: Option<Session>,
+    target: Target,
+    limits: Arc<Limits>,
+    state: Arc<State>,
+    /// Until when nobody tries to connect, and how long that was.
+    given_up: Option<(Instant, Duration)>,
+}
+
+impl Reads {
+    pub(super) fn new(target: Target, limits: Arc<Limits>, state: Arc<State>) -> Self {
+        Self { session: None, target, limits, state, given_up: None }
+    }
+
+    /// The session, connected if it can be.
+    fn session(&mut self) -> Option<&Session> {
+        if self.session.as_ref().is_some_and(|session| session.link.is_closed()) {
+            self.session = None;
+        }
+        if self.session.is_none() {
+            if self.given_up.is_some_and(|(until, _)| Instant::now() < until) {
+                return None;
+            }
+            match connect(&self.target) {
+                Ok(session) => {
+                    if self.given_up.take().is_some() {
+                        tracing::info!("the database can be read again");
+                    }
+                    self.session = Some(session);
+                }
+                Err(error) => {
+                    if self.given_up.is_none() {
+                        tracing::error!("cannot read the database: {error:#}");
+                    }
+                    let pause = self.given_up.map_or(AGAIN, |(_, pause)| (pause * 2).min(AGAIN_AT_MOST));
+                    self.given_up = Some((Instant::now() + pause, pause));
+                }
+            }
+        }
+        self.session.as_ref()
+    }
+}
+
+impl Desk for Reads {
+    type Rows = Session;
+
+    const QUIET: Duration = Duration::from_secs(5);
+
+    fn read<T>(&mut self, read: impl Fn(&Reader<'_, Session>) -> Found<T, Session>) -> Result<T, Refusal> {
+        let (limits, state) = (self.limits.clone(), self.state.clone());
+        let mut again = true;
+        loop {
+            let Some(rows) = self.session() else { return Err(Refusal::unavailable()) };
+            let answer = read(&Reader { rows, limits: &limits, mark: &state.mark });
+            let lost = rows.link.is_closed() || answer.as_ref().is_err_and(is_lost);
+            let silent = matches!(answer, Err(Failed::Store(Error::Silent)));
+            if lost {
+                self.session = None;
+            }
+            // It changes nothing, so it may be done twice. Whoever has waited for a silent database has waited for long.
+            if !(lost && again && answer.is_err()) || silent {
+                return told(answer);
+            }
+            again = false;
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(session) = &self.session {
+            session.end();
+        }
+    }
+
+    fn rest(&mut self) {}
+}
+
+fn connect(target: &Target) -> anyhow::Result<Session> {
+    let session = Session::new(Link::open(target)?);
+    session.link.run(session.link.client().batch_execute(SETUP))?;
+    Ok(session)
+}
+
+/// Whether the connection is of no use any more.
+fn is_lost(failed: &Failed<Error>) -> bool {
+    match failed {
+        Failed::Refused(_) | Failed::Store(Error::Damaged(_)) => false,
+        Failed::Store(Error::Silent) => true,
+        Failed::Store(error @ Error::Database(_)) => error.code().is_none_or(|code| {
+            [
+                SqlState::ADMIN_SHUTDOWN,
+                SqlState::CRASH_SHUTDOWN,
+                SqlState::CANNOT_CONNECT_NOW,
+                SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+            ]
+            .contains(code)
+        }),
+    }
+}

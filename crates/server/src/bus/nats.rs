@@ -18,14 +18,11 @@ mod wanted;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
 use async_nats::Client;
 use async_nats::connection::State;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::echo::Echoes;
@@ -38,6 +35,8 @@ use self::wanted::Wanted;
 use super::{Address, Bus, Heard, NodeId, Notice};
 use crate::config::EngineUrl;
 use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::store::Answer;
 use crate::tasks::Tasks;
 
 /// What the router has not taken yet. Beyond, notices are dropped, and it is told of a gap.
@@ -127,27 +126,6 @@ impl NatsBus {
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
-
-    /// Tells this node something over its other connection, and returns how long it took to be heard.
-    ///
-    /// # Errors
-    /// It was not heard in time.
-    pub(crate) async fn probe(&self, patience: Duration) -> anyhow::Result<Duration> {
-        ensure!(self.is_connected(), "NATS is not connected");
-        // What is told without a connection lies and waits.
-        ensure!(self.witness.connection_state() == State::Connected, "NATS is connected only once");
-        let start = Instant::now();
-        let mut expected = self.shared.echoes.expect();
-        let subject = self.shared.subjects.of(subject::probe(self.shared.node));
-        timeout(patience, async {
-            self.witness.publish(subject, expected.payload()).await?;
-            expected.heard().await;
-            anyhow::Ok(())
-        })
-        .await
-        .context("NATS is connected, but what is told over it does not arrive")??;
-        Ok(start.elapsed())
-    }
 }
 
 impl Bus for NatsBus {
@@ -163,5 +141,22 @@ impl Bus for NatsBus {
 
     fn ignore(&self, address: Address) {
         self.shared.wanted.ignore(Place::of(&address));
+    }
+
+    fn probe(&self) -> Answer<()> {
+        // What is told without a connection lies and waits.
+        let connected = self.is_connected() && self.witness.connection_state() == State::Connected;
+        let (shared, witness) = (self.shared.clone(), self.witness.clone());
+        Box::pin(async move {
+            if !connected {
+                return Err(Refusal::unavailable());
+            }
+            let subject = shared.subjects.of(subject::probe(shared.node));
+            let mut expected = shared.echoes.expect();
+            let sent = witness.publish(subject, expected.payload()).await;
+            sent.map_err(|_| Refusal::unavailable())?;
+            expected.heard().await;
+            Ok(())
+        })
     }
 }

@@ -77,7 +77,8 @@ async fn everything_comes_over_and_goes_on_from_there() {
     alice.does("remove", json!({"conversation": "#room", "user": "carol"})).await;
     alice.does("rename", json!({"conversation": "#room", "title": "Räume"})).await;
     bob.does("read", json!({"conversation": "#room", "upto": 2})).await;
-    let (alices, bobs) = (seen(&mut alice, &["@bob", "#room"]).await, seen(&mut bob, &["@alice", "#room"]).await);
+    let (alices, bobs) =
+        (seen(&mut alice, &["@bob", "#room"]).await, seen(&mut bob, &["@alice", "#room"]).await);
     server.begins_to_stop();
     server.has_stopped().await;
 
@@ -119,9 +120,14 @@ async fn whatever_interrupts_it_the_next_run_goes_on() {
 
     let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
     let name = database.rsplit('/').next().expect("a name").to_owned();
-    let mut first = migrate(server.data(), &database).stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
+    let mut first = migrate(server.data(), &database)
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
     eventually("some of it has gone over", async || {
-        let moved = postgres.psql_in(&name, "SELECT rows FROM moved WHERE name = 'events'").await.unwrap_or_default();
+        let moved =
+            postgres.psql_in(&name, "SELECT rows FROM moved WHERE name = 'events'").await.unwrap_or_default();
         moved.trim().parse::<usize>().is_ok_and(|rows| rows > 0).then_some(())
     })
     .await;
@@ -130,7 +136,10 @@ async fn whatever_interrupts_it_the_next_run_goes_on() {
     let told = succeeds(server.data(), &database).await;
     let events = rows(&told, "events");
     assert_eq!(events["rows"], MESSAGES);
-    assert!(events["before"].as_u64().expect("a number") > 0, "the first run's are not copied again: {events}");
+    assert!(
+        events["before"].as_u64().expect("a number") > 0,
+        "the first run's are not copied again: {events}"
+    );
     let mut bob = starts_on(&database).await.connects("bob").await;
     assert_eq!(bob.log("@alice").await.len(), MESSAGES);
 }

@@ -103,7 +103,9 @@ impl Hearer {
     fn pass_over(&mut self, error: &anyhow::Error) {
         self.shared.metrics.bus.dropped.inc();
         if !std::mem::replace(&mut self.unreadable, true) {
-            tracing::warn!("a notice of another node cannot be read, and is passed over, as others will be: {error:#}");
+            tracing::warn!(
+                "a notice of another node cannot be read, and is passed over, as others will be: {error:#}"
+            );
         }
     }
 }

@@ -133,11 +133,9 @@ impl Plan {
         let mut servers = Vec::new();
         let mut whos = Vec::new();
         for url in settings.url.expose().split(',').map(str::trim) {
-            let server: ServerAddr = url.parse().context("the URL of the bus cannot be read")?;
-            ensure!(
-                matches!(server.scheme(), "nats" | "tls") && !server.host().is_empty(),
-                "a URL of the bus is nats://HOST:PORT or tls://HOST:PORT"
-            );
+            const FORM: &str = "a URL of the bus is nats://HOST:PORT or tls://HOST:PORT";
+            let server: ServerAddr = url.parse().context(FORM)?;
+            ensure!(matches!(server.scheme(), "nats" | "tls") && !server.host().is_empty(), FORM);
             whos.extend(who(&server)?);
             servers.push(without_secrets(server)?);
         }

@@ -12,6 +12,8 @@ use futures_util::StreamExt as _;
 use serde_json::value::RawValue;
 use switchboard_protocol::{Seq, UserId};
 
+use tokio::time::{Instant, timeout};
+
 use super::*;
 use crate::store::ConversationKey;
 
@@ -19,12 +21,7 @@ use crate::store::ConversationKey;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn settings(url: &str, prefix: &str) -> NatsSettings {
-    NatsSettings {
-        url: EngineUrl::new(url),
-        credentials: None,
-        ca: None,
-        prefix: prefix.to_owned(),
-    }
+    NatsSettings { url: EngineUrl::new(url), credentials: None, ca: None, prefix: prefix.to_owned() }
 }
 
 /// A prefix that no other test has.
@@ -62,7 +59,7 @@ impl Node {
     }
 
     async fn next(&mut self) -> Heard {
-        let heard = tokio::time::timeout(PATIENCE, self.heard.recv()).await;
+        let heard = timeout(PATIENCE, self.heard.recv()).await;
         heard.expect("something is heard").expect("the bus has not ended")
     }
 
@@ -98,6 +95,11 @@ impl Node {
 
     fn tells(&self, key: i64, seq: u64) {
         self.bus.tell(&conversation(key), &event(key, seq));
+    }
+
+    /// Whether what this node sends itself comes back in time.
+    async fn probes(&self, patience: Duration) -> bool {
+        matches!(timeout(patience, self.bus.probe()).await, Ok(Ok(())))
     }
 
     fn subscriptions(&self) -> i64 {
@@ -136,7 +138,7 @@ async fn until(mut holds: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, wait).await.expect("it comes about");
+    timeout(PATIENCE, wait).await.expect("it comes about");
 }
 
 /// What the server has counted: messages in, messages out.
@@ -152,17 +154,17 @@ async fn what_is_told_is_heard_by_those_who_listen_there() {
     let prefix = own_prefix();
     let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
     bob.listens(conversation(7)).await;
-    bob.listens(Address::User(user("@bob"))).await;
-    bob.listens(Address::Watched(user("@carol"))).await;
+    bob.listens(Address::User(user("bob"))).await;
+    bob.listens(Address::Watched(user("carol"))).await;
     bob.listens(Address::Nodes).await;
 
     let who = |name: &str| Notice::Who { user: user(name) };
     alice.tells(8, 1);
     alice.tells(7, 2);
-    alice.bus.tell(&Address::User(user("@carol")), &who("@a"));
-    alice.bus.tell(&Address::User(user("@bob")), &who("@b"));
-    alice.bus.tell(&Address::Watched(user("@bob")), &who("@c"));
-    alice.bus.tell(&Address::Watched(user("@carol")), &who("@d"));
+    alice.bus.tell(&Address::User(user("carol")), &who("a"));
+    alice.bus.tell(&Address::User(user("bob")), &who("b"));
+    alice.bus.tell(&Address::Watched(user("bob")), &who("c"));
+    alice.bus.tell(&Address::Watched(user("carol")), &who("d"));
     alice.bus.tell(&Address::Nodes, &Notice::Alive);
 
     let (node, notice) = bob.notice().await;
@@ -173,7 +175,7 @@ async fn what_is_told_is_heard_by_those_who_listen_there() {
     let [(1, Notice::Who { user: b }), (1, Notice::Who { user: d }), (1, Notice::Alive)] = rest else {
         panic!("two users and a node, not {rest:?}")
     };
-    assert_eq!((b, d), (user("@b"), user("@d")));
+    assert_eq!((b, d), (user("b"), user("d")));
 }
 
 #[tokio::test]
@@ -241,17 +243,17 @@ async fn subjects_tell_nothing_of_what_users_write_or_are_called() {
 
     let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
     bob.listens(Address::Nodes).await;
-    let person = user("@hush");
+    let person = user("hush");
     alice.tells(5, 1);
     alice.bus.tell(&Address::User(person.clone()), &Notice::Revoke { user: person.clone() });
     alice.bus.tell(&Address::Watched(person.clone()), &Notice::Who { user: person });
     alice.bus.tell(&Address::Nodes, &Notice::Gone);
-    bob.bus.probe(PATIENCE).await.expect("a probe");
+    assert!(bob.probes(PATIENCE).await);
 
     let mut kinds = String::new();
     let is_number = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_hexdigit());
     while !['c', 'u', 'w', 'n', 'p', 'm'].iter().all(|&kind| kinds.contains(kind)) {
-        let message = tokio::time::timeout(PATIENCE, seen.next()).await.expect("all kinds").expect("a message");
+        let message = timeout(PATIENCE, seen.next()).await.expect("all kinds").expect("a message");
         let rest = message.subject.strip_prefix(&format!("{prefix}.1.")).expect("a version");
         let (kind, numbers) = rest.split_once('.').unwrap_or((rest, "0"));
         assert!(kind.len() == 1 && numbers.split('.').all(is_number), "{}", message.subject);
@@ -264,7 +266,8 @@ async fn what_cannot_be_read_is_passed_over() {
     let prefix = own_prefix();
     let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
     bob.listens(Address::Nodes).await;
-    for payload in [&b""[..], b"short", b"\0\0\0\0\0\0\0\x03", b"\0\0\0\0\0\0\0\x03{\"moon\":{\"phase\":1}}"] {
+    for payload in [&b""[..], b"short", b"\0\0\0\0\0\0\0\x03", b"\0\0\0\0\0\0\0\x03{\"moon\":{\"phase\":1}}"]
+    {
         let told = alice.bus.client.publish(format!("{prefix}.1.n"), payload.to_vec().into()).await;
         told.expect("a connection");
     }
@@ -275,13 +278,12 @@ async fn what_cannot_be_read_is_passed_over() {
 
 #[tokio::test]
 async fn a_probe_comes_back_and_ends_with_the_bus() {
-    let Node { bus, heard, tasks, metrics } = Node::on_shared(&own_prefix(), 1).await;
-    until(|| metrics.bus.subscriptions.get() == 1).await;
-    let took = bus.probe(PATIENCE).await.expect("it comes back");
-    assert!(took < PATIENCE);
-    drop(heard);
-    assert!(tasks.finish(PATIENCE).await, "all tasks end by themselves");
-    bus.probe(Duration::from_millis(50)).await.expect_err("nobody hears any more");
+    let mut node = Node::on_shared(&own_prefix(), 1).await;
+    node.listens(Address::Nodes).await;
+    assert!(node.probes(PATIENCE).await);
+    node.heard.close();
+    assert!(node.tasks.finish(PATIENCE).await, "all tasks end by themselves");
+    assert!(!node.probes(Duration::from_millis(50)).await, "nobody hears any more");
 }
 
 #[tokio::test]

@@ -52,9 +52,9 @@ pub(crate) enum Address {
     Nodes,
 }
 
-/// What a node tells others.
+/// What a node tells others. (With a tag inside, serde could not read the frames as they stand.)
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Notice {
     /// An event is on stable storage.
     Event {

@@ -18,14 +18,11 @@ mod wanted;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
 use async_nats::Client;
 use async_nats::connection::State;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::echo::Echoes;
@@ -44,9 +41,6 @@ use crate::tasks::Tasks;
 
 /// What the router has not taken yet. Beyond, notices are dropped, and it is told of a gap.
 const HEARD: usize = 4_096;
-
-/// How long what a node tells itself may take, for its health.
-const ECHO: Duration = Duration::from_secs(1);
 
 /// New subscriptions on their way among the others.
 const FEEDS: usize = 64;
@@ -96,13 +90,13 @@ pub(crate) async fn connect(
     metrics: Arc<Metrics>,
     tasks: &Tasks,
 ) -> anyhow::Result<(NatsBus, mpsc::Receiver<Heard>)> {
-    let plan = Plan::new(settings)?;
+    let (plan, subjects) = (Plan::new(settings)?, Subjects::new(&settings.prefix)?);
     let link = Link::new("bus", metrics.bus.connected.clone());
     let client = plan.connect(&link).await?;
     let witness = plan.connect(&Link::new("bus, for its health", Gauge::default())).await?;
     let shared = Arc::new(Shared {
         node,
-        subjects: Subjects::new(&settings.prefix)?,
+        subjects,
         wanted: Wanted::default(),
         echoes: Echoes::default(),
         link,
@@ -132,33 +126,6 @@ impl NatsBus {
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
-
-    /// Tells this node something over its other connection, and returns how long it took to be heard.
-    ///
-    /// # Errors
-    /// It was not heard in time.
-    pub(crate) fn probe_within(
-        &self,
-        patience: Duration,
-    ) -> impl Future<Output = anyhow::Result<Duration>> + Send + 'static {
-        let (shared, client, witness) = (self.shared.clone(), self.client.clone(), self.witness.clone());
-        async move {
-            ensure!(client.connection_state() == State::Connected, "NATS is not connected");
-            // What is told without a connection lies and waits.
-            ensure!(witness.connection_state() == State::Connected, "NATS is connected only once");
-            let start = Instant::now();
-            let mut expected = shared.echoes.expect();
-            let subject = shared.subjects.of(subject::probe(shared.node));
-            timeout(patience, async {
-                witness.publish(subject, expected.payload()).await?;
-                expected.heard().await;
-                anyhow::Ok(())
-            })
-            .await
-            .context("NATS is connected, but what is told over it does not arrive")??;
-            Ok(start.elapsed())
-        }
-    }
 }
 
 impl Bus for NatsBus {
@@ -177,13 +144,19 @@ impl Bus for NatsBus {
     }
 
     fn probe(&self) -> Answer<()> {
-        let probe = self.probe_within(ECHO);
+        // What is told without a connection lies and waits.
+        let connected = self.is_connected() && self.witness.connection_state() == State::Connected;
+        let (shared, witness) = (self.shared.clone(), self.witness.clone());
         Box::pin(async move {
-            let refused = |error: anyhow::Error| Refusal {
-                message: error.to_string().into(),
-                ..Refusal::unavailable()
-            };
-            probe.await.map(drop).map_err(refused)
+            if !connected {
+                return Err(Refusal::unavailable());
+            }
+            let subject = shared.subjects.of(subject::probe(shared.node));
+            let mut expected = shared.echoes.expect();
+            let sent = witness.publish(subject, expected.payload()).await;
+            sent.map_err(|_| Refusal::unavailable())?;
+            expected.heard().await;
+            Ok(())
         })
     }
 }

@@ -61,7 +61,7 @@ impl Link {
     }
 
     /// Never waits: the client drops events when it cannot pass them on.
-    fn notice(&self, event: Event) {
+    pub(super) fn notice(&self, event: Event) {
         match event {
             Event::Connected => {
                 self.up.set(1);
@@ -105,6 +105,11 @@ impl Link {
             tracing::warn!(connection = self.name, "{complaint}");
         }
     }
+
+    #[cfg(test)]
+    pub(super) fn has_complained(&self) -> bool {
+        !self.complaints.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
 }
 
 /// What a connection is made with.
@@ -128,11 +133,9 @@ impl Plan {
         let mut servers = Vec::new();
         let mut whos = Vec::new();
         for url in settings.url.expose().split(',').map(str::trim) {
-            let server: ServerAddr = url.parse().context("the URL of the bus cannot be read")?;
-            ensure!(
-                matches!(server.scheme(), "nats" | "tls") && !server.host().is_empty(),
-                "a URL of the bus is nats://HOST:PORT or tls://HOST:PORT"
-            );
+            const FORM: &str = "a URL of the bus is nats://HOST:PORT or tls://HOST:PORT";
+            let server: ServerAddr = url.parse().context(FORM)?;
+            ensure!(matches!(server.scheme(), "nats" | "tls") && !server.host().is_empty(), FORM);
             whos.extend(who(&server)?);
             servers.push(without_secrets(server)?);
         }

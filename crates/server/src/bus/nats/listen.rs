@@ -100,10 +100,9 @@ impl Listener {
         }
         let connections = self.client.statistics().connects.load(Ordering::Relaxed);
         let again = connections != self.connections;
-        if !(round.began || again || !changes.asked.is_empty()) {
-            return Ok(());
+        if round.began || again || !changes.asked.is_empty() {
+            self.confirm().await?;
         }
-        self.confirm().await?;
         round.replaced.into_iter().for_each(|ending| self.end(ending));
         if !changes.asked.is_empty() {
             self.out.send(Heard::Listening(changes.asked)).await?;

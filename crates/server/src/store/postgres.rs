@@ -3,8 +3,8 @@
 
 mod commit;
 mod connect;
-pub mod moving;
 mod ids;
+pub mod moving;
 mod query;
 mod readers;
 mod rows;
@@ -27,8 +27,8 @@ use self::readers::Readers;
 use self::target::Target;
 use super::batch::BATCHES;
 use super::{
-    Acquaintance, Answer, Batch, CommittedEvent, ConversationKey, LogEvent, Person, Query, Seqs, SharedLog, Snapshot, Standing,
-    Store, Submission, UserKey,
+    Acquaintance, Answer, Batch, CommittedEvent, ConversationKey, LogEvent, Person, Query, Seqs, SharedLog,
+    Snapshot, Standing, Store, Submission, UserKey,
 };
 use crate::clock::Clock;
 use crate::metrics::Metrics;

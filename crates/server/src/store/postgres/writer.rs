@@ -39,6 +39,7 @@ pub(super) fn start(parts: Parts) -> anyhow::Result<Sender<Submission>> {
         let Parts { target, settings, batches, state } = parts;
         let link = Link::open(&target).and_then(|mut link| {
             super::migrate(&mut link)?;
+            super::moving::check_finished(&mut link)?;
             Ok(link)
         });
         let committer = link.and_then(|link| Committer::new(link, target, &settings, state.clone()));

@@ -103,4 +103,3 @@ fn went(
     let gone = rows.iter().map(|row| Ok((passages::subject(get(row, 0)?), seq(row, 1)?)));
     gone.filter_map(|gone| gone.map(|(user, seq)| user.map(|user| (user, seq))).transpose()).collect()
 }
-

@@ -174,7 +174,11 @@ impl PostgresRows<'_> {
             (About::Members, !members.is_empty(), Ask::new(MEMBERS, &[&member_of, &members])),
             (About::Keyed, !keys.is_empty(), Ask::new(KEYED, &[&senders, &keys])),
             (About::Events, !events.is_empty(), Ask::new(EVENTS, &[&events_of, &events])),
-            (About::Cursors, !uptos.is_empty(), Ask::new(CURSORS, &[&cursors_of, &readers, &uptos, &message])),
+            (
+                About::Cursors,
+                !uptos.is_empty(),
+                Ask::new(CURSORS, &[&cursors_of, &readers, &uptos, &message]),
+            ),
             (About::Amendments, !amended.is_empty(), Ask::new(AMENDMENTS, &[&amended_of, &amended])),
             (
                 About::Reactions,

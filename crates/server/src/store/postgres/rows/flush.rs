@@ -73,7 +73,8 @@ const PAST: &str = "DELETE FROM reactions r USING (
     ) AS old
     WHERE r.conversation = old.conversation AND r.target = old.target AND r.until <= old.until";
 
-const DELETED: &str = "DELETE FROM reactions r USING unnest($1::bigint[], $2::bigint[]) AS w(conversation, target)
+const DELETED: &str =
+    "DELETE FROM reactions r USING unnest($1::bigint[], $2::bigint[]) AS w(conversation, target)
     WHERE r.conversation = w.conversation AND r.target = w.target";
 
 const CHOSEN: &str = r#"INSERT INTO rooms_by_choice ("user", conversation)
@@ -243,9 +244,8 @@ impl PostgresRows<'_> {
         upto: Seq,
     ) -> Result<u64, Error> {
         let (after, upto, kind) = (number(after), number(upto), EventKind::Message as i16);
-        let rows = self
-            .link
-            .run(self.link.rows(COUNT_SENT, &[&conversation.0, &after, &upto, &sender.0, &kind]))?;
+        let rows =
+            self.link.run(self.link.rows(COUNT_SENT, &[&conversation.0, &after, &upto, &sender.0, &kind]))?;
         rows.first().map_or(Ok(0), |row| count(row, 0))
     }
 

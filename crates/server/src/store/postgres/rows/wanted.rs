@@ -76,7 +76,7 @@ impl Wanted {
             Change::Remove(c) => self.subject(actor, c.conversation.resolve(actor), &c.user),
             Change::SetRole(c) => self.subject(actor, c.conversation.resolve(actor), &c.user),
             Change::Rename(c) => self.place(actor, c.conversation.resolve(actor)),
-            Change::Appear => {}
+            Change::Appear | Change::Probe => {}
             Change::Seen(_) | Change::Revoke { .. } => {
                 self.locked.insert(actor.clone());
             }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::record::Record;
-use crate::server::SECRET;
+use crate::process::SECRET;
 
 /// Users behind the Rust client.
 const USERS: usize = 24;
@@ -32,6 +32,8 @@ const PEERS: usize = 3;
 pub(crate) enum Phase {
     /// Everybody talks, everything fails.
     Storm,
+    /// Everybody talks and listens, and nothing fails: the time in which delays are measured.
+    Fair,
     /// The faults are over. Nothing new is begun, and what was said is acknowledged.
     Calm,
     /// Everybody gets what is there.
@@ -51,10 +53,12 @@ pub(crate) struct Room {
 /// What all parts of a run share.
 pub(crate) struct World {
     pub(crate) record: Record,
-    /// The WebSocket, through the network that fails.
-    pub(crate) url: String,
+    /// The WebSocket of each node, through the network that fails.
+    pub(crate) doors: Vec<String>,
     /// The same, directly.
-    pub(crate) direct: String,
+    pub(crate) direct: Vec<String>,
+    /// Where the SDK connects.
+    pub(crate) sdk_url: String,
     pub(crate) users: Vec<UserId>,
     /// Users behind the SDK.
     pub(crate) sdk_users: Vec<UserId>,
@@ -108,7 +112,7 @@ impl World {
     pub(crate) async fn fill(&self) -> anyhow::Result<()> {
         for room in self.rooms.iter().filter(|room| room.id.is_room()) {
             let admin = &room.members[0];
-            let (mut client, _) = Client::connect(&self.direct, hello(admin)).await?;
+            let (mut client, _) = Client::connect(self.direct(0), hello(admin)).await?;
             let create = Create {
                 room: RoomId::parse(room.id.as_str()).ok(),
                 title: None,
@@ -124,6 +128,11 @@ impl World {
     /// The conversations in which a user may be.
     pub(crate) fn rooms_of<'a>(&'a self, user: &'a UserId) -> impl Iterator<Item = &'a Room> {
         self.rooms.iter().filter(move |room| room.members.contains(user))
+    }
+
+    /// A node's WebSocket, directly: that of the `n`th, around and around.
+    pub(crate) fn direct(&self, n: usize) -> &str {
+        &self.direct[n % self.direct.len()]
     }
 
     pub(crate) fn phase(&self) -> Phase {

@@ -83,6 +83,7 @@ impl Device {
             let what = format!("{} got {id} {} after having left with {}", self.name, seq.0, left.0);
             self.breach(Law::Forbidden, what, Some((id, seq)));
         }
+        self.world.record.arrived(event, self.door, link.attentive);
         self.apply(event);
         Ok(())
     }
@@ -180,6 +181,7 @@ impl Device {
     ) {
         let (conversation, seq, _) = place;
         self.world.record.acked(self.id, key, place, duplicate);
+        self.world.record.acked_by(self.door, (conversation, seq));
         let Some(index) = self.outbox.iter().position(|outgoing| outgoing.key == key) else { return };
         self.outbox.remove(index);
         if !duplicate {

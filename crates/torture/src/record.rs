@@ -178,6 +178,11 @@ impl Record {
         inner.note(u32::MAX, What::Fault(what));
     }
 
+    /// Something about a fault that is there already.
+    pub(crate) fn remark(&self, what: String) {
+        self.lock().note(u32::MAX, What::Fault(what));
+    }
+
     pub(crate) fn connected(&self, device: u32) {
         let mut inner = self.lock();
         inner.counts.connections += 1;

@@ -12,11 +12,18 @@ use switchboard_protocol::{ConversationId, Create, Hello, RoomId, UserId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::record::Record;
+use crate::Common;
 use crate::process::SECRET;
+use crate::record::Record;
 
 /// Users behind the Rust client.
 const USERS: usize = 24;
+
+/// Users behind the SDK, in each of its programs.
+pub(crate) const SDK_USERS: usize = 3;
+
+/// Programs on the SDK.
+const SDK_PROGRAMS: usize = 2;
 
 /// Rooms whose members never change.
 const ROOMS: usize = 6;
@@ -76,7 +83,7 @@ pub(crate) struct World {
 }
 
 /// Users, SDK users and rooms.
-pub(crate) fn cast(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Room>) {
+fn cast(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Room>) {
     let name = |name: String| UserId::parse(&name).expect("a user id");
     let users: Vec<UserId> = (0..USERS).map(|n| name(format!("u{n}"))).collect();
     let sdk: Vec<UserId> = (0..sdk_users).map(|n| name(format!("s{n}"))).collect();
@@ -108,6 +115,26 @@ pub(crate) fn cast(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Room>) {
 }
 
 impl World {
+    /// One whose servers have no addresses yet.
+    pub(crate) fn new(common: &Common, rate: f64, start: Instant, phase: watch::Receiver<Phase>) -> Self {
+        let sdk = (!common.sdk.as_os_str().is_empty()).then(|| common.sdk.clone());
+        let (users, sdk_users, rooms) = cast(if sdk.is_some() { SDK_USERS * SDK_PROGRAMS } else { 0 });
+        Self {
+            record: Record::new(start),
+            doors: Vec::new(),
+            direct: Vec::new(),
+            sdk_url: String::new(),
+            users,
+            sdk_users,
+            rooms,
+            rate,
+            phase,
+            quiet: Default::default(),
+            sdk,
+            comings: Default::default(),
+        }
+    }
+
     /// Makes the rooms.
     pub(crate) async fn fill(&self) -> anyhow::Result<()> {
         for room in self.rooms.iter().filter(|room| room.id.is_room()) {

@@ -108,8 +108,7 @@ impl Connection {
 async fn talk() -> (tempfile::TempDir, Nats, Proxy, Connection, Connection) {
     let scratch = tempfile::tempdir().unwrap();
     let nats = Nats::start(scratch.path(), &[]).await.unwrap();
-    let proxy =
-        Proxy::start_before_nats(nats.address(), &mut fastrand::Rng::with_seed(7)).await.unwrap();
+    let proxy = Proxy::start_before_nats(nats.address(), &mut fastrand::Rng::with_seed(7)).await.unwrap();
     let subscriber = Connection::to(proxy.address).await;
     let mut publisher = Connection::to(nats.address()).await;
     publisher.say("UNSUB 1\r\n").await;

@@ -129,7 +129,8 @@ impl Server {
 
     /// Ends all of its processes at once, none of which gets to do anything more. Nothing if there are none.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
-        if self.ended()?.is_some() || self.child.is_none() {
+        self.ended()?;
+        if self.child.is_none() {
             return Ok(());
         }
         let server = self.running()?;
@@ -139,10 +140,12 @@ impl Server {
             signal(process, Signal::KILL)?;
         }
         let given_up = Instant::now() + PATIENCE;
-        while self.ended()?.is_none() || family.iter().any(|process| is_alive(*process)) {
+        while self.child.is_some() || family.iter().any(|process| is_alive(*process)) {
+            self.ended()?;
             if Instant::now() > given_up {
                 bail!("it does not end when it is killed");
             }
+            // waits for: processes to end, which are not our children
             sleep(GLANCE).await;
         }
         Ok(())

@@ -7,6 +7,7 @@ use engines::{Nats, Postgres};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
 
 use crate::processes;
 
@@ -30,11 +31,12 @@ async fn a_panic_ends_all_processes() {
     let scratch = TempDir::new().unwrap();
     let path = scratch.path().canonicalize().unwrap();
     let owner = path.clone();
-    let task = tokio::task::spawn(async move {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
         let _postgres = Postgres::start(&owner, &[]).await.unwrap();
         panic!("on purpose");
     });
-    assert!(task.await.unwrap_err().is_panic());
+    assert!(tasks.join_next().await.unwrap().unwrap_err().is_panic());
     assert_eq!(processes::in_directory(&path), [""; 0]);
 }
 

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::ensure;
 use clap::{Parser, ValueEnum};
 use engines::Nats;
 use tokio::sync::{Mutex, watch};
@@ -130,7 +131,9 @@ impl Cluster {
         let mut sites = Vec::new();
         for number in 0..args.nodes {
             let site = Site::new(&binary, &scratch, number.into(), &engines, rng).await?;
-            site.node.lock().await.comes_back().await?;
+            let mut node = site.node.lock().await;
+            ensure!(node.start().await?, "{} does not start:\n{}", site.name, node.process.last_words());
+            drop(node);
             sites.push(site);
         }
         let door = |site: &Site| Backend { node: site.address, door: site.clients.proxy.address };

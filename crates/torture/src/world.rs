@@ -162,6 +162,11 @@ impl World {
         &self.direct[n % self.direct.len()]
     }
 
+    /// Whether members come and go there.
+    pub(crate) fn is_open(&self, id: &ConversationId) -> bool {
+        self.rooms.iter().any(|room| room.open && room.id == *id)
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         *self.phase.borrow()
     }

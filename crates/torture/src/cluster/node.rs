@@ -118,7 +118,7 @@ impl Site {
 
 impl Node {
     /// Starts it once. `false` if it ended before it listened.
-    async fn start(&mut self) -> anyhow::Result<bool> {
+    pub(crate) async fn start(&mut self) -> anyhow::Result<bool> {
         let mut command = Command::new(&self.binary);
         command.current_dir(&self.directory);
         command.args(["serve", "--listen", &self.address.to_string(), "--store", &self.store]);

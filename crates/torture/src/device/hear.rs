@@ -181,7 +181,10 @@ impl Device {
     ) {
         let (conversation, seq, _) = place;
         self.world.record.acked(self.id, key, place, duplicate);
-        self.world.record.acked_by(self.door, (conversation, seq));
+        if !self.world.is_open(conversation) {
+            // Elsewhere it may come late with good reason, to whoever was out meanwhile.
+            self.world.record.acked_by(self.door, (conversation, seq));
+        }
         let Some(index) = self.outbox.iter().position(|outgoing| outgoing.key == key) else { return };
         self.outbox.remove(index);
         if !duplicate {
@@ -270,9 +273,7 @@ impl Device {
         }
         let index = self.outbox.iter().position(|outgoing| outgoing.key == key);
         let gone = index.and_then(|index| self.outbox.remove(index));
-        let open = gone.is_some_and(|gone| {
-            self.world.rooms.iter().any(|room| room.open && room.id == gone.conversation)
-        });
+        let open = gone.is_some_and(|gone| self.world.is_open(&gone.conversation));
         if !(open && failure.code == ErrorCode::NotFound) {
             self.breach(Law::Answer, format!("{key} was refused: {code}, {}", failure.message), None);
         }

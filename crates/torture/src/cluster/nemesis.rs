@@ -58,7 +58,6 @@ impl Nemesis {
             }
             *self.done.entry(fault).or_default() += 1;
             let (cluster, rng) = (self.cluster.clone(), self.rng.fork());
-            #[expect(clippy::disallowed_methods, reason = "the set is waited for below")]
             under_way.spawn(async move {
                 let _permit = permit;
                 Infliction { cluster: &cluster, rng }.inflict(fault).await

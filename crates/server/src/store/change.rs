@@ -38,7 +38,12 @@ impl<E: StoreError> From<E> for Failed<E> {
 }
 
 /// What a store that does not work says.
-pub(super) trait StoreError {}
+pub(super) trait StoreError {
+    /// Whether it is about one change alone, which has left no trace, and the others may go on.
+    fn is_of_one(&self) -> bool {
+        false
+    }
+}
 
 impl StoreError for rusqlite::Error {}
 

@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 
 use self::readers::{Readers, Reads};
 use self::rows::SqliteRows;
+use super::batch::BATCHES;
 use super::change::{self, Failed, Rules};
 use super::{
     Acquaintance, Answer, Batch, Change, ConversationKey, LogEvent, Query, Snapshot, Standing, Store,
@@ -96,9 +97,6 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Bytes of the write-ahead log that are written anew at a time.
 const CHUNK: usize = 1024 * 1024;
-
-/// Batches that may wait for the router: a few keep the writer busy, more would only age.
-const BATCHES: usize = 8;
 
 /// How long a thread with nothing to do keeps its page cache: those of a writer and two readers come to 36 MB.
 /// What it needs of them again is still in the system's.

@@ -97,3 +97,10 @@ CREATE TABLE api_keys (
     created bigint NOT NULL,
     revoked bigint
 );
+
+-- A row for each node that writes: its last transaction, so that one whose answer was lost can be asked for.
+CREATE TABLE writers (
+    id    text COLLATE "C" NOT NULL PRIMARY KEY,
+    batch bigint NOT NULL,
+    at    timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);

@@ -3,7 +3,7 @@
 
 mod event;
 mod message;
-mod row;
+pub(super) mod row;
 mod shared;
 #[cfg(test)]
 mod tests;

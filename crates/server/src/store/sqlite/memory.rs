@@ -15,9 +15,10 @@ use tokio_util::task::TaskTracker;
 
 use super::query::{Reader, reader};
 use super::rows::SqliteRows;
-use super::writer::{self, BATCH, Committer, WAITING};
-use super::{BATCHES, MIGRATIONS, STATEMENTS, Settings, State, empty_database};
+use super::writer::Committer;
+use super::{MIGRATIONS, STATEMENTS, Settings, State, empty_database};
 use crate::refusal::Refusal;
+use crate::store::batch::{self, BATCH, BATCHES, WAITING};
 use crate::store::change::Failed;
 use crate::store::readers::told;
 use crate::store::{
@@ -223,26 +224,26 @@ impl MemoryStore {
 /// The writer: what comes while one batch is made durable is the next one.
 async fn write(database: Database, mut queue: mpsc::Receiver<Submission>, batches: mpsc::Sender<Batch>) {
     let mut number = 0;
-    let mut batch = Vec::new();
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
-        let late = writer::take_late(&mut batch);
+    let mut waiting = Vec::new();
+    while queue.recv_many(&mut waiting, BATCH).await > 0 {
+        let late = batch::take_late(&mut waiting);
         if !late.is_empty() {
             number += 1;
             database.state.mark.store(number, Ordering::SeqCst);
-            if batches.send(Batch { number, outcomes: late, more: true }).await.is_err() {
+            if batches.send(Batch { number, outcomes: late, more: true, check: Vec::new() }).await.is_err() {
                 break;
             }
         }
-        if batch.is_empty() {
+        if waiting.is_empty() {
             continue;
         }
         number += 1;
         database.state.mark.store(number, Ordering::SeqCst);
         database.pause().await;
-        let Some(outcomes) = database.write(std::mem::take(&mut batch)) else { return };
+        let Some(outcomes) = database.write(std::mem::take(&mut waiting)) else { return };
         database.pause().await;
         let more = !queue.is_empty();
-        if batches.send(Batch { number, outcomes, more }).await.is_err() {
+        if batches.send(Batch { number, outcomes, more, check: Vec::new() }).await.is_err() {
             break;
         }
     }

@@ -1,6 +1,7 @@
 //! Listening: one subscription for each place while a slot has few of them, one for the whole slot when it has many
 //! (docs/decisions/0043-wildcards-bound-subscriptions.md).
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -123,9 +124,9 @@ impl Listener {
                     self.end(ending);
                 }
                 for key in keys {
-                    if !now.each.contains_key(&key) {
+                    if let Entry::Vacant(place) = now.each.entry(key) {
                         let subject = self.shared.subjects.of(Place { kind: slot.kind, key });
-                        now.each.insert(key, self.begin(subject).await?);
+                        place.insert(self.begin(subject).await?);
                         round.began = true;
                     }
                 }

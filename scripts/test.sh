@@ -159,6 +159,7 @@ check "dependencies" "" "" dependencies
 check "advisories" "" "" advisories
 check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
   cargo test --workspace --locked --no-fail-fast
+check "deployment files" "" "" scripts/lint-deploy.sh
 check "torture" "" "" torture
 check "types and sizes" "" "" npm run check --silent --workspaces --if-present
 check "SDK and page tests" "$node_passed" "$node_failed" in_node --if-present "${without_browser[@]}"

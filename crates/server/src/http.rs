@@ -8,7 +8,7 @@ pub(crate) mod health;
 mod patience;
 mod probes;
 mod problem;
-mod revoke;
+pub(crate) mod revoke;
 pub mod spec;
 mod ws;
 

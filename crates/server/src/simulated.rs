@@ -1,19 +1,50 @@
 //! The server as the simulation runs it: everything behind the doors, over streams that are no sockets, on a store that
 //! it is given. docs/decisions/0034-simulation.md says why; nothing else is to use it.
 
-use std::sync::Arc;
+mod bus;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use switchboard_protocol::UserId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
+pub use self::bus::{Air, Weather};
 use crate::auth::Authenticator;
+use crate::bus::Alone;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::router::Cluster;
 use crate::services::Services;
 use crate::session::{self, socket::Socket};
-use crate::store::{Batch, SharedStore};
-use crate::{Parts, Server};
+use crate::store::{Batch, SharedLog, SharedStore};
+use crate::tasks::Tasks;
+use crate::{Parts, Server, http};
+
+/// What makes a server one of several.
+pub struct Among {
+    /// What all of them write to.
+    pub store: Arc<dyn SharedLog>,
+    /// The way to the others, and this one's place there; none where they do not hear of each other.
+    pub air: Option<(Air, usize)>,
+    /// How often it compares what it hosts with the store.
+    pub sweep: Duration,
+    /// How long one that says nothing counts as alive.
+    pub lease: Duration,
+}
+
+impl Among {
+    fn cluster(self) -> Cluster {
+        let Self { store, air, sweep, lease } = self;
+        let (bus, heard) = match air {
+            Some((air, place)) => air.join(place),
+            None => (Arc::new(Alone) as _, mpsc::channel(1).1),
+        };
+        Cluster { store, bus, heard, sweep, lease }
+    }
+}
 
 /// A server without doors.
 pub struct Simulated {
@@ -22,7 +53,7 @@ pub struct Simulated {
 }
 
 impl Simulated {
-    /// Starts one on a store. Events gather in conversations with `gather_from` users here or more.
+    /// Starts one on a store, alone or among others. Events gather in conversations with `gather_from` users here or more.
     ///
     /// # Errors
     /// The configuration cannot be used.
@@ -31,10 +62,12 @@ impl Simulated {
         clock: Clock,
         (store, batches): (SharedStore, mpsc::Receiver<Batch>),
         gather_from: usize,
+        among: Option<Among>,
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let authenticator = Authenticator::with_clock(&config.auth, clock.clone())?;
-        let parts = Parts { authenticator, store, batches, metrics, clock, gather_from, cluster: None };
+        let (cluster, tasks) = (among.map(Among::cluster), Tasks::new());
+        let parts = Parts { authenticator, store, batches, metrics, clock, gather_from, cluster, tasks };
         let (server, services) = Server::without_doors(config, parts);
         Ok(Self { server, services })
     }
@@ -46,6 +79,15 @@ impl Simulated {
             let tasks = services.tasks.clone();
             tasks.until_cut(Box::pin(session::run(services, Socket::new(stream, Vec::new())))).await;
         });
+    }
+
+    /// Logs a user out everywhere, as the HTTP door does; whether that was stored.
+    pub fn revoke(&self, user: UserId) -> impl Future<Output = bool> + Send + use<> {
+        let services = Arc::downgrade(&self.services);
+        async move {
+            let Some(services) = services.upgrade() else { return false };
+            http::revoke::obey(&services, user, false).await.is_ok()
+        }
     }
 
     /// Stops as a server does that is asked to.

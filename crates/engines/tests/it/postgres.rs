@@ -1,7 +1,10 @@
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use engines::Postgres;
-use tempfile::TempDir;
+use tempfile::{Builder, TempDir};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -125,4 +128,27 @@ async fn a_commit_waits_for_a_synchronous_standby() {
     assert!(timeout(Duration::from_millis(500), &mut write).await.is_err());
     standby.resume().unwrap();
     write.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_for_the_occasion_is_opened_for_its_user() {
+    let only_ours = Permissions::from_mode(0o700);
+    let scratch = Builder::new().permissions(only_ours).tempdir().unwrap();
+    let postgres = Postgres::start(&scratch.path().join("one/two"), &[]).await.unwrap();
+    let directory = postgres.psql("SHOW data_directory").await.unwrap();
+    assert!(Path::new(&directory).starts_with(scratch.path()), "{directory}");
+}
+
+#[tokio::test]
+async fn a_directory_that_its_user_cannot_enter_is_left_as_it_is() {
+    let only_ours = Permissions::from_mode(0o700);
+    let closed = Builder::new().prefix("closed-").permissions(only_ours).tempdir_in("/var/tmp").unwrap();
+    let mode = || closed.path().metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o700);
+    let postgres = Postgres::start(&closed.path().join("scratch"), &[]).await.unwrap();
+    let directory = postgres.psql("SHOW data_directory").await.unwrap();
+    assert_eq!(mode(), 0o700);
+    drop(postgres);
+    // What could not be where it was to be, we delete ourselves.
+    assert_eq!(Path::new(&directory).exists(), directory.starts_with("/var/tmp/closed-"));
 }

@@ -34,7 +34,8 @@ pub(super) async fn revoke(State(services): State<Arc<Services>>, request: Reque
     let revoked = async {
         let body = read_body(&parts.headers, body, services.limits.frame as usize).await?;
         check_back_end(&services, &parts.headers).await?;
-        obey(&services, read(&body)?).await.map_err(Problem::from)
+        let Revoke { user, replace } = read(&body)?;
+        obey(&services, user, replace).await.map_err(Problem::from)
     };
     respond(&services, revoked.await)
 }
@@ -49,7 +50,8 @@ fn read(body: &str) -> Result<Revoke, Refusal> {
     })
 }
 
-async fn obey(services: &Services, Revoke { user, replace }: Revoke) -> Result<Answer, Refusal> {
+/// Logs a user out everywhere.
+pub(crate) async fn obey(services: &Services, user: UserId, replace: bool) -> Result<Answer, Refusal> {
     let (reply, stored) = oneshot::channel();
     let change = Change::Revoke { until: services.authenticator.latest_issued(), replace };
     let submission = Submission { actor: user.clone(), change, origin: Origin::Call(reply) };

@@ -1,23 +1,40 @@
 //! The log in PostgreSQL, for several nodes: one writer thread with group commit, reader threads beside it, each with a
 //! connection of its own. What a change means is the same as in the SQLite store; only the rows are elsewhere.
 
+mod commit;
 mod connect;
+mod ids;
 pub mod moving;
 mod query;
 mod readers;
+mod rows;
 mod target;
+mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context as _, bail};
-use switchboard_protocol::Limits;
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
+use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
 use self::connect::{Link, SESSION};
+use self::readers::Readers;
+use self::target::Target;
+use super::batch::BATCHES;
+use super::{
+    Acquaintance, Answer, Batch, CommittedEvent, ConversationKey, LogEvent, Person, Query, Seqs, SharedLog,
+    Snapshot, Standing, Store, Submission, UserKey,
+};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+
+/// The tables as they are now, for whoever measures what PostgreSQL can do with them.
+pub const SCHEMA: &str = include_str!("../migrations/postgres/V1__log.sql");
 
 mod schema {
     refinery::embed_migrations!("src/migrations/postgres");
@@ -52,6 +69,95 @@ struct State {
     mark: AtomicU64,
     /// Set while the database cannot be written to.
     failed: AtomicBool,
+}
+
+/// The store.
+pub struct PostgresStore {
+    queue: crossbeam_channel::Sender<Submission>,
+    readers: Readers,
+    state: Arc<State>,
+}
+
+impl std::fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PostgresStore")
+    }
+}
+
+impl PostgresStore {
+    /// Connects to the database and brings its schema up to date. The outcomes of submissions come out of the receiver; the
+    /// writer ends when the store and the receiver are dropped.
+    ///
+    /// # Errors
+    /// The database cannot be reached or does not keep what it should, or a newer version made it.
+    pub fn open(settings: Settings) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
+        let target = Target::new(&settings.url, settings.ca.as_deref())?;
+        let state = Arc::new(State::default());
+        let (batches, outcomes) = mpsc::channel(BATCHES);
+        let (limits, count) = (settings.limits.clone(), settings.readers);
+        let parts = writer::Parts { target: target.clone(), settings, batches, state: state.clone() };
+        let queue = writer::start(parts)?;
+        let readers = Readers::start(count, &target, &limits, &state)?;
+        Ok((Self { queue, readers, state }, outcomes))
+    }
+}
+
+impl Store for PostgresStore {
+    fn submit(&self, submission: Submission) -> Result<(), Box<Submission>> {
+        self.queue.try_send(submission).map_err(|error| Box::new(error.into_inner()))
+    }
+
+    fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
+        self.readers.users.query(user, query)
+    }
+
+    fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
+        self.readers.users.attach(user, named)
+    }
+
+    fn replay(
+        &self,
+        user: UserKey,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Answer<Vec<LogEvent>> {
+        self.readers.users.replay(user, conversation, after, upto)
+    }
+
+    fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
+        self.readers.users.standing(user, conversation)
+    }
+
+    fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
+        self.readers.users.acquaintances(user, others)
+    }
+
+    fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
+        self.readers.users.not_before(user)
+    }
+
+    fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
+        self.readers.users.api_key(hash)
+    }
+
+    fn is_writable(&self) -> bool {
+        !self.state.failed.load(Ordering::Acquire)
+    }
+}
+
+impl SharedLog for PostgresStore {
+    fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs> {
+        self.readers.heads(conversations)
+    }
+
+    fn people(&self, users: Vec<UserId>) -> Answer<Vec<Person>> {
+        self.readers.people(users)
+    }
+
+    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Vec<CommittedEvent>> {
+        self.readers.log(conversation, after, upto)
+    }
 }
 
 /// Brings the schema up to date, one node at a time.

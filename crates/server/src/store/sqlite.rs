@@ -7,6 +7,7 @@ pub mod memory;
 mod query;
 mod readers;
 pub(super) mod rows;
+mod shared;
 mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -26,7 +27,8 @@ use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
 
 use self::readers::{Readers, Reads};
-use self::rows::Rows;
+use self::rows::SqliteRows;
+use super::batch::BATCHES;
 use super::change::{self, Failed, Rules};
 use super::{
     Acquaintance, Answer, Batch, Change, ConversationKey, LogEvent, Query, Snapshot, Standing, Store,
@@ -97,9 +99,6 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of the write-ahead log that are written anew at a time.
 const CHUNK: usize = 1024 * 1024;
 
-/// Batches that may wait for the router: a few keep the writer busy, more would only age.
-const BATCHES: usize = 8;
-
 /// How long a thread with nothing to do keeps its page cache: those of a writer and two readers come to 36 MB.
 /// What it needs of them again is still in the system's.
 const QUIET: Duration = Duration::from_secs(5);
@@ -144,7 +143,7 @@ impl SqliteStore {
     /// The directory cannot be used, another server uses it, or a newer version made the database.
     pub fn open(settings: Settings) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         let lock = lock(&settings.data)?;
-        let rows = Rows::new(open_database(&settings.data)?);
+        let rows = SqliteRows::new(open_database(&settings.data)?);
         settle(&rows).with_context(|| format!("cannot use the database in {}", settings.data.display()))?;
         let state = Arc::new(State::default());
         let limits = Arc::new(settings.limits.clone());
@@ -168,7 +167,7 @@ impl SqliteStore {
 
 /// Moves what the write-ahead log has into the database. A backup may read for long, and what it needs of the log may as well
 /// stay.
-fn settle(rows: &Rows) -> anyhow::Result<()> {
+fn settle(rows: &SqliteRows) -> anyhow::Result<()> {
     if !rows.truncate_wal().context("cannot move the write-ahead log into the database")? {
         tracing::warn!("another program reads the database, so its write-ahead log stays for now");
     }
@@ -211,7 +210,7 @@ pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyho
         return Ok(false);
     }
     let rules = Rules { limits: settings.limits.clone(), strangers: true };
-    let mut rows = Rows::new(db);
+    let mut rows = SqliteRows::new(db);
     rows.begin()?;
     for (actor, change) in changes {
         change::apply(&mut rows, &rules, &actor, change, settings.clock.now()).map_err(

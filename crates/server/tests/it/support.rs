@@ -8,6 +8,7 @@ mod hand;
 mod person;
 mod process;
 pub(crate) mod raw;
+mod stalled;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -33,6 +34,7 @@ pub(crate) use self::hand::{Hand, timeless};
 pub(crate) use self::person::{Person, Stored, command, text_of};
 pub(crate) use self::process::Process;
 pub(crate) use self::raw::Raw;
+pub(crate) use self::stalled::{Stalled, unless_stalled};
 
 /// How long a test waits for what must come. It only matters to a test that fails.
 const PATIENCE: Duration = Duration::from_secs(20);

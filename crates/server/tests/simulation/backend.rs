@@ -23,8 +23,8 @@ fn change(command: &Value) -> Change {
 }
 
 /// Says a command for a user; the answer, unless the server dies meanwhile.
-async fn says(world: &World, user: &str, command: &Value) -> Option<Value> {
-    let store = world.store()?;
+async fn says(world: &World, chance: &Chance, user: &str, command: &Value) -> Option<Value> {
+    let store = world.store(chance)?;
     let (reply, answer) = oneshot::channel();
     world.truth().note("backend", format_args!("for {user}: {command}"));
     let actor = UserId::parse(user).expect("a name");
@@ -43,9 +43,9 @@ pub(crate) async fn opens_rooms(world: &Arc<World>, chance: &Chance) -> bool {
             "members": some.collect::<Vec<_>>(), "title": "A room"});
         // The disk may refuse.
         let mut tries = 100;
-        while says(world, world.users[0], &command).await.is_none() {
+        while says(world, chance, world.users[0], &command).await.is_none() {
             tries -= 1;
-            let writable = world.store().is_some_and(|store| store.is_writable());
+            let writable = world.store(chance).is_some_and(|store| store.is_writable());
             if tries == 0 || !writable {
                 return !writable;
             }
@@ -68,7 +68,7 @@ pub(crate) async fn speaks(world: Arc<World>, chance: Chance) {
         let to = if chance.once_in(3) { format!("@{other}") } else { chance.one_of(&world.rooms).to_owned() };
         let command = json!({"type": "send", "to": to, "key": key, "text": "from behind"});
         for _ in 0..2 {
-            let answer = timeout(Duration::from_secs(2), says(&world, user, &command)).await;
+            let answer = timeout(Duration::from_secs(2), says(&world, &chance, user, &command)).await;
             if let Ok(Some(ok)) = answer {
                 if world.truth().acknowledged("backend", user, Some(&key), &ok).is_err() {
                     world.enters(Phase::Over);

@@ -1,6 +1,7 @@
 //! A device of somebody's: it connects, says things, and keeps for each conversation what of the log it has.
 
 mod hearing;
+mod settling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -91,6 +92,10 @@ enum Outcome {
 pub(crate) struct Session {
     since: Instant,
     welcome: bool,
+    /// When it was welcome.
+    welcomed: Instant,
+    /// It was looked at when everything was to have arrived.
+    settled: bool,
     /// The next event of each conversation that the connection follows.
     next: BTreeMap<String, u64>,
     /// Own events, of which `ok` told.
@@ -163,8 +168,8 @@ impl Device {
         while !self.world.is(Phase::Over) && !self.is_done() {
             self.world.minds_verdict();
             let storm = self.world.is(Phase::Storm);
-            if let Some((stream, arrivals)) = self.world.connect(&self.chance) {
-                self.note(format_args!("connects"));
+            if let Some((stream, arrivals, node)) = self.world.connect(&self.chance) {
+                self.note(format_args!("connects to server {node}"));
                 self.connection(stream, arrivals, storm).await;
             }
             let pause = if storm { self.chance.hiccup(4_000) } else { Duration::from_millis(200) };
@@ -269,6 +274,9 @@ impl Device {
     /// What a device does by itself on a connection that works: says its messages again, fills its holes.
     fn goes_on(&mut self, session: &mut Session) {
         let now = Instant::now();
+        if self.world.is(Phase::Audit) && !std::mem::replace(&mut session.settled, true) {
+            self.has_settled(session);
+        }
         if !session.welcome || session.over || session.quiet_until > now {
             return;
         }
@@ -342,6 +350,8 @@ impl Session {
         Self {
             since: now,
             welcome: false,
+            welcomed: now,
+            settled: false,
             next: BTreeMap::new(),
             own: BTreeSet::new(),
             gaps: BTreeMap::new(),

@@ -4,6 +4,7 @@
 
 mod backend;
 mod chance;
+mod cluster;
 mod device;
 mod habits;
 mod network;

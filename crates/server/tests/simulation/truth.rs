@@ -51,6 +51,12 @@ pub(crate) struct Counts {
     pub(crate) crashes: u64,
     pub(crate) stops: u64,
     pub(crate) refused_batches: u64,
+    pub(crate) clusters: u64,
+    pub(crate) partitions: u64,
+    pub(crate) revocations: u64,
+    /// Notices of the bus.
+    pub(crate) lost: u64,
+    pub(crate) doubled: u64,
 }
 
 /// One conversation.
@@ -214,6 +220,21 @@ impl Truth {
         Some(last.until.unwrap_or(log.events.len() as u64))
     }
 
+    /// The first event that a user is to be told of a conversation that they came to know at `since`: none before their own
+    /// last coming in, nor before that time.
+    pub(crate) fn first_due(&self, user: &str, name: &str, since: Instant) -> u64 {
+        let Some(log) = self.logs.get(name) else { return 0 };
+        let stay = log.members.get(user).and_then(|stays| stays.last()).map_or(0, |last| last.since);
+        let before = log.events.iter().take_while(|event| event.when <= since).count() as u64;
+        stay.max(before + 1)
+    }
+
+    /// The conversations that a user is or was a member of, and the last event of each that they may see.
+    pub(crate) fn visible_of(&self, user: &str) -> Vec<(String, u64)> {
+        let all = self.logs.keys().filter_map(|name| Some((name.clone(), self.visible(user, name)?)));
+        all.collect()
+    }
+
     /// Whether a user is a member now.
     pub(crate) fn is_member(&self, user: &str, name: &str) -> bool {
         let stays = self.logs.get(name).and_then(|log| log.members.get(user));
@@ -312,5 +333,10 @@ impl Counts {
         self.crashes += other.crashes;
         self.stops += other.stops;
         self.refused_batches += other.refused_batches;
+        self.clusters += other.clusters;
+        self.partitions += other.partitions;
+        self.revocations += other.revocations;
+        self.lost += other.lost;
+        self.doubled += other.doubled;
     }
 }

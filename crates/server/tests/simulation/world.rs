@@ -8,7 +8,7 @@ use std::time::Duration;
 use switchboard::clock::Clock;
 use switchboard::config::Config;
 use switchboard::metrics::Metrics;
-use switchboard::simulated::Simulated;
+use switchboard::simulated::{Among, Simulated};
 use switchboard::store::sqlite::Settings;
 use switchboard::store::sqlite::memory::{Disk, Fate, MemoryStore, Pace, Plug};
 use switchboard::store::{Outcome, Store};
@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::backend;
 use crate::chance::Chance;
+use crate::cluster::Cluster;
 use crate::device::Device;
 use crate::network::{self, Arrivals};
 use crate::truth::{Counts, Truth};
@@ -38,6 +39,8 @@ pub(crate) enum Phase {
     Storm,
     /// Nothing fails; what people wanted to say is said.
     Calm,
+    /// In a cluster, what was said arrives everywhere.
+    Settle,
     /// Everybody has everything, and looks it through.
     Audit,
     /// A law is broken, or all is well.
@@ -63,7 +66,11 @@ pub(crate) struct World {
     pub(crate) users: Vec<&'static str>,
     pub(crate) rooms: Vec<&'static str>,
     chance: Chance,
-    server: Mutex<Option<Running>>,
+    servers: Vec<Mutex<Option<Running>>>,
+    /// What makes them a cluster, if there are several.
+    pub(crate) cluster: Option<Cluster>,
+    /// Whose connections are not to outlast the time in which all settles, if they are older than this.
+    pub(crate) sent_away: Mutex<Option<(&'static str, Instant)>>,
     links: TaskTracker,
     disk: Disk,
     clock: Arc<AtomicI64>,
@@ -123,7 +130,7 @@ impl World {
     fn new(seed: u64) -> Arc<Self> {
         let chance = Chance::of(seed);
         let users = ["alice", "bob", "carol", "dave", "erin"][..2 + chance.below(4)].to_vec();
-        Arc::new(Self {
+        let mut world = Self {
             truth: Mutex::new(Truth::new()),
             phase: Watched::new(Phase::Storm),
             limits: limits(&chance),
@@ -135,19 +142,38 @@ impl World {
             gather_from: chance.one_of(&[1, 2, 3, 32]),
             said: AtomicUsize::new(0),
             devices: users.len() + chance.below(4.min(users.len() + 1)),
-            server: Mutex::new(None),
+            servers: Vec::new(),
+            cluster: None,
+            sent_away: Mutex::new(None),
             links: TaskTracker::new(),
             users,
             chance,
-        })
+        };
+        world.cluster = Cluster::of(seed, &world.chance, world.slowness);
+        if world.cluster.is_some() {
+            world.devices += world.chance.below(world.users.len() + 1);
+        }
+        let servers = world.cluster.as_ref().map_or(1, |cluster| cluster.nodes);
+        world.servers.resize_with(servers, Mutex::default);
+        Arc::new(world)
     }
 
     pub(crate) fn truth(&self) -> MutexGuard<'_, Truth> {
         self.truth.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    fn running(&self, node: usize) -> MutexGuard<'_, Option<Running>> {
+        self.servers[node].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Some server.
+    fn node(&self, chance: &Chance) -> usize {
+        if self.servers.len() == 1 { 0 } else { chance.below(self.servers.len()) }
+    }
+
+    /// Does something with some server, if it runs.
+    pub(crate) fn with_node<T>(&self, chance: &Chance, what: impl FnOnce(&Simulated) -> T) -> Option<T> {
+        self.running(self.node(chance)).as_ref().map(|running| what(&running.server))
     }
 
     pub(crate) fn is(&self, phase: Phase) -> bool {
@@ -165,27 +191,32 @@ impl World {
     pub(crate) fn has_said_all(&self) {
         if self.said.fetch_add(1, Ordering::SeqCst) + 1 == self.devices {
             self.truth().note("world", format_args!("everything is said"));
-            self.enters(Phase::Audit);
+            self.enters(if self.cluster.is_some() { Phase::Settle } else { Phase::Audit });
         }
     }
 
-    /// A connection to the server, if there is one.
-    pub(crate) fn connect(&self, chance: &Chance) -> Option<(DuplexStream, Arrivals)> {
-        let running = self.running();
+    /// A connection to some server, if it runs.
+    pub(crate) fn connect(&self, chance: &Chance) -> Option<(DuplexStream, Arrivals, usize)> {
+        let node = self.node(chance);
+        let running = self.running(node);
         let server = &running.as_ref()?.server;
         let (client, far, arrivals) = network::link(chance, &self.links, !self.is(Phase::Storm));
         server.serve(far);
         drop(running);
         self.truth().counts.connections += 1;
-        Some((client, arrivals))
+        Some((client, arrivals, node))
     }
 
-    /// The server's store, if there is one.
-    pub(crate) fn store(&self) -> Option<Arc<dyn Store>> {
-        self.running().as_ref()?.store.upgrade()
+    /// Some server's store, if it runs.
+    pub(crate) fn store(&self, chance: &Chance) -> Option<Arc<dyn Store>> {
+        self.store_of(self.node(chance))
     }
 
-    fn clock(&self) -> Clock {
+    fn store_of(&self, node: usize) -> Option<Arc<dyn Store>> {
+        self.running(node).as_ref()?.store.upgrade()
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
         let (ahead, began) = (self.clock.clone(), Instant::now());
         let now = move || {
             let passed = i64::try_from(began.elapsed().as_millis()).expect("a short run");
@@ -195,7 +226,7 @@ impl World {
     }
 
     /// Starts a server on the disk.
-    async fn start(self: &Arc<Self>) {
+    async fn start(self: &Arc<Self>, node: usize) {
         let mut config = Config::for_dev(PathBuf::new());
         config.limits = self.limits.clone();
         config.presence_grace = self.chance.millis(0, 2_000);
@@ -214,7 +245,8 @@ impl World {
         let pace: Arc<dyn Pace> = Arc::new(pace);
         let opened = async {
             loop {
-                match MemoryStore::open(&self.disk, &settings, pace.clone()) {
+                let open = if self.cluster.is_some() { MemoryStore::join } else { MemoryStore::open };
+                match open(&self.disk, &settings, pace.clone()) {
                     Ok(opened) => return opened,
                     // The last tasks of the server before are on their way out.
                     Err(_) => wait(Duration::from_millis(1)).await,
@@ -226,12 +258,19 @@ impl World {
             return;
         };
         let plug = store.plug();
-        let store: Arc<dyn Store> = Arc::new(store);
+        let shared = Arc::new(store);
+        let among = self.cluster.as_ref().map(|cluster| Among {
+            store: shared.clone(),
+            air: cluster.air.clone().map(|air| (air, node)),
+            sweep: cluster.sweep,
+            lease: cluster.lease,
+        });
+        let store: Arc<dyn Store> = shared;
         let weak = Arc::downgrade(&store);
-        let server = Simulated::start(config, clock, (store, batches), self.gather_from);
+        let server = Simulated::start(config, clock, (store, batches), self.gather_from, among);
         let server = server.expect("the configuration is good");
-        self.truth().note("world", format_args!("a server starts"));
-        *self.running() = Some(Running { server, plug, store: weak });
+        self.truth().note("world", format_args!("server {node} starts"));
+        *self.running(node) = Some(Running { server, plug, store: weak });
     }
 
     /// Once a law is broken, the rest is of no interest.
@@ -247,29 +286,29 @@ impl World {
         self.enters(Phase::Over);
     }
 
-    fn counts(&self, what: &str, which: impl FnOnce(&mut Counts) -> &mut u64) {
+    pub(crate) fn counts(&self, what: &str, which: impl FnOnce(&mut Counts) -> &mut u64) {
         let mut truth = self.truth();
         truth.note("world", format_args!("{what}"));
         *which(&mut truth.counts) += 1;
     }
 
-    async fn crash(&self) {
-        let Some(running) = self.running().take() else { return };
-        self.counts("the server is killed", |counts| &mut counts.crashes);
+    async fn crash(&self, node: usize) {
+        let Some(running) = self.running(node).take() else { return };
+        self.counts(&format!("server {node} is killed"), |counts| &mut counts.crashes);
         running.plug.pull();
         running.server.crash().await;
     }
 
-    async fn stop(&self) {
-        let Some(running) = self.running().take() else { return };
-        self.counts("the server is stopped", |counts| &mut counts.stops);
+    async fn stop(&self, node: usize) {
+        let Some(running) = self.running(node).take() else { return };
+        self.counts(&format!("server {node} is stopped"), |counts| &mut counts.stops);
         running.server.stop().await;
         // What was cut at the deadline has a queue, which the store still writes.
-        self.truth().note("world", format_args!("the server has stopped"));
+        self.truth().note("world", format_args!("server {node} has stopped"));
     }
 
     /// Makes trouble until it is calm; then sees to it that there is a server.
-    async fn trouble(self: Arc<Self>) {
+    async fn trouble(self: Arc<Self>, node: usize) {
         let chance = self.chance.fork();
         let often = chance.one_of(&[500, 2_000, 8_000, 60_000]);
         loop {
@@ -277,10 +316,10 @@ impl World {
             if timeout(peace, self.phase.until(|phase| phase != Phase::Storm)).await.is_ok() {
                 break;
             }
-            let broken_disk = self.store().is_some_and(|store| !store.is_writable());
+            let broken_disk = self.store_of(node).is_some_and(|store| !store.is_writable());
             match chance.below(4) {
-                0 => self.crash().await,
-                1 => self.stop().await,
+                0 => self.crash(node).await,
+                1 => self.stop(node).await,
                 2 if !broken_disk => {
                     let jump = chance.one_of(&[-3_600_000, -1_000, 1_000, 3_600_000]);
                     self.truth().note("world", format_args!("the clock jumps by {jump} ms"));
@@ -288,14 +327,14 @@ impl World {
                     continue;
                 }
                 _ if !broken_disk => continue,
-                _ => self.crash().await,
+                _ => self.crash(node).await,
             }
             wait(chance.hiccup(3_000)).await;
-            self.start().await;
+            self.start(node).await;
         }
-        if self.store().is_none_or(|store| !store.is_writable()) {
-            self.crash().await;
-            self.start().await;
+        if self.store_of(node).is_none_or(|store| !store.is_writable()) {
+            self.crash(node).await;
+            self.start(node).await;
         }
     }
 }
@@ -326,7 +365,9 @@ pub(crate) async fn run(seed: u64) -> Story {
     let world = World::new(seed);
     let users = world.users.join(" ");
     world.truth().note("world", format_args!("{users}; {} devices; {:?}", world.devices, world.limits));
-    world.start().await;
+    for node in 0..world.servers.len() {
+        world.start(node).await;
+    }
     let people = TaskTracker::new();
     let quiet = backend::opens_rooms(&world, &world.chance.fork()).await;
     if quiet {
@@ -337,8 +378,12 @@ pub(crate) async fn run(seed: u64) -> Story {
             let name = format!("{user}.{}", 1 + n / world.users.len());
             people.spawn(Device::new(world.clone(), name, user, world.chance.fork()).lives());
         }
-        let trouble = world.clone().trouble();
-        people.spawn(trouble);
+        for node in 0..world.servers.len() {
+            people.spawn(world.clone().trouble(node));
+        }
+        people.spawn(world.clone().parts_nodes());
+        people.spawn(world.clone().revokes());
+        people.spawn(world.clone().settles());
     } else {
         world.breaks("world", "the rooms cannot be made");
     }
@@ -358,7 +403,13 @@ pub(crate) async fn run(seed: u64) -> Story {
         world.breaks("world", "somebody waits in vain");
     }
     world.enters(Phase::Over);
-    world.stop().await;
+    for node in 0..world.servers.len() {
+        world.stop(node).await;
+    }
     let mut truth = world.truth();
+    if let Some(cluster) = &world.cluster {
+        truth.counts.clusters += 1;
+        (truth.counts.lost, truth.counts.doubled) = cluster.lost_and_doubled();
+    }
     Story { broken: truth.verdict(), hash: truth.hash(), counts: truth.counts, lines: truth.story() }
 }

@@ -110,3 +110,10 @@ CREATE TABLE moved (
     name text NOT NULL PRIMARY KEY,
     rows bigint NOT NULL
 );
+
+-- A row for each node that writes: its last transaction, so that one whose answer was lost can be asked for.
+CREATE TABLE writers (
+    id    text COLLATE "C" NOT NULL PRIMARY KEY,
+    batch bigint NOT NULL,
+    at    timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);

@@ -53,19 +53,29 @@ pub(in crate::store) enum Error {
     /// There was no answer.
     #[error("the database does not answer")]
     Silent,
+    /// The conversation is locked by another node, and was left out.
+    #[error("another node holds up this conversation")]
+    Busy,
+    /// It says that it has committed, and warns that it is not so sure.
+    #[error("the database gave up waiting for its standby")]
+    Doubtful,
     /// A row is not what it must be.
     #[error("a row is damaged: {0}")]
     Damaged(String),
 }
 
-impl StoreError for Error {}
+impl StoreError for Error {
+    fn is_of_one(&self) -> bool {
+        matches!(self, Self::Busy)
+    }
+}
 
 impl Error {
     /// The code that the database gave.
     pub(super) fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Database(error) => error.code(),
-            Self::Silent | Self::Damaged(_) => None,
+            Self::Silent | Self::Busy | Self::Doubtful | Self::Damaged(_) => None,
         }
     }
 }
@@ -79,6 +89,22 @@ fn told(error: &tokio_postgres::Error) -> String {
         (None, None) => error.to_string(),
     }
 }
+
+/// One of several questions that are asked together.
+#[derive(Clone)]
+pub(super) struct Ask<'a> {
+    sql: &'static str,
+    parameters: Vec<&'a (dyn ToSql + Sync)>,
+}
+
+impl<'a> Ask<'a> {
+    pub(super) fn new(sql: &'static str, parameters: &[&'a (dyn ToSql + Sync)]) -> Self {
+        Self { sql, parameters: parameters.to_vec() }
+    }
+}
+
+/// What is answered to each of several questions.
+pub(super) type Answers = Vec<Result<Vec<Row>, Error>>;
 
 /// A connection with the runtime that moves its bytes. It lives and dies on a thread of its own: nothing happens on it but
 /// while [`Link::run`] waits.
@@ -172,6 +198,15 @@ impl Link {
         self.client.query(&self.prepared(sql).await?, parameters).await
     }
 
+    /// Asks several things in one round trip; they are done in their order. All of them have been prepared before, or those
+    /// that were not would come last.
+    pub(super) fn all(&self, asks: &[Ask<'_>]) -> Result<Answers, Error> {
+        debug_assert!(asks.iter().all(|ask| self.statements.borrow().contains_key(ask.sql)), "prepared");
+        let answers = asks.iter().map(|ask| self.rows(ask.sql, &ask.parameters));
+        let answers = self.run(async { Ok::<_, Error>(join_all(answers).await) })?;
+        Ok(answers.into_iter().map(|answer| answer.map_err(Error::from)).collect())
+    }
+
     /// Prepares statements ahead of their use, all in one round trip.
     pub(super) fn prepare_all(&self, statements: &[&'static str]) -> Result<(), Error> {
         self.run(async {
@@ -191,11 +226,6 @@ impl Link {
     /// says "committed" all the same.
     pub(super) fn take_warning(&self) -> bool {
         self.warned.swap(false, Ordering::AcqRel)
-    }
-
-    /// Waits for nothing but time.
-    pub(super) fn pause(&self, time: Duration) {
-        self.driver.runtime.block_on(tokio::time::sleep(time));
     }
 }
 

@@ -3,8 +3,10 @@
 
 mod event;
 mod message;
-mod row;
+pub(super) mod row;
 mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -37,15 +39,25 @@ pub(super) struct Session {
     pub(super) link: Link,
     /// Whether a transaction is open.
     begun: Cell<bool>,
+    /// How often an answer was waited for.
+    #[cfg(test)]
+    trips: Cell<u32>,
 }
 
 impl Session {
     pub(super) fn new(link: Link) -> Self {
-        Self { link, begun: Cell::new(false) }
+        Self {
+            link,
+            begun: Cell::new(false),
+            #[cfg(test)]
+            trips: Cell::new(0),
+        }
     }
 
     /// Does something in the transaction. Its begin is sent together with what is done first in it.
     fn run<T>(&self, work: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>) -> Result<T> {
+        #[cfg(test)]
+        self.trips.update(|trips| trips + 1);
         if self.begun.replace(true) {
             return Ok(self.link.run(work)?);
         }

@@ -159,7 +159,7 @@ fn connect(target: &Target) -> anyhow::Result<Session> {
 /// Whether the connection is of no use any more.
 fn is_lost(failed: &Failed<Error>) -> bool {
     match failed {
-        Failed::Refused(_) | Failed::Store(Error::Damaged(_)) => false,
+        Failed::Refused(_) | Failed::Store(Error::Busy | Error::Doubtful | Error::Damaged(_)) => false,
         Failed::Store(Error::Silent) => true,
         Failed::Store(error @ Error::Database(_)) => error.code().is_none_or(|code| {
             [
@@ -170,5 +170,80 @@ fn is_lost(failed: &Failed<Error>) -> bool {
             ]
             .contains(code)
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engines::Postgres;
+    use switchboard_protocol::ErrorCode;
+    use tempfile::TempDir;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A database of its own with its tables, and one reader of it.
+    async fn reader(url: &str) -> Readers {
+        let target = Target::new(url, None).expect("a target");
+        let migrated = target.clone();
+        let migrate = move || {
+            let mut link = Link::open(&migrated).expect("connected");
+            crate::store::postgres::migrate(&mut link).expect("tables");
+        };
+        tokio::task::spawn_blocking(migrate).await.expect("migrated");
+        Readers::start(1, &target, &Limits::default(), &Arc::new(State::default())).expect("readers")
+    }
+
+    async fn read(readers: &Readers) -> Result<Option<String>, Refusal> {
+        let answer = timeout(Duration::from_secs(60), readers.users.api_key([7; 32]));
+        answer.await.expect("nobody waits for ever")
+    }
+
+    #[tokio::test]
+    async fn a_read_ends_its_transaction_and_one_whose_connection_is_lost_is_done_again() {
+        let scratch = TempDir::new().expect("a directory");
+        let postgres = Postgres::start(scratch.path(), &[]).await.expect("a PostgreSQL");
+        let readers = reader(&postgres.url()).await;
+        assert_eq!(read(&readers).await, Ok(None));
+        // It is told before its transaction is ended, and nothing else is read.
+        let ended = async {
+            let state = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query = 'ROLLBACK'";
+            while postgres.psql(state).await.expect("a row") != "1" {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(4), ended).await.expect("ended");
+        for _ in 0..3 {
+            let ends = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
+                        WHERE application_name = 'switchboard'";
+            assert_eq!(postgres.psql(ends).await.expect("a row"), "1");
+            assert_eq!(read(&readers).await, Ok(None), "on a new connection");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_away_or_silent_is_unavailable_for_as_long_as_it_is() {
+        let scratch = TempDir::new().expect("a directory");
+        let mut postgres = Postgres::start(scratch.path(), &[]).await.expect("a PostgreSQL");
+        let readers = reader(&postgres.url()).await;
+        let is_back = async || {
+            let back = async {
+                while read(&readers).await.is_err() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(Duration::from_secs(30), back).await.expect("it is read again");
+        };
+        is_back().await;
+        postgres.kill().await.expect("killed");
+        for _ in 0..100 {
+            assert_eq!(read(&readers).await.map_err(|refusal| refusal.code), Err(ErrorCode::Unavailable));
+        }
+        postgres.start_again().await.expect("started");
+        is_back().await;
+        postgres.pause().expect("paused");
+        assert_eq!(read(&readers).await.map_err(|refusal| refusal.code), Err(ErrorCode::Unavailable));
+        postgres.resume().expect("resumed");
+        is_back().await;
     }
 }

@@ -1,5 +1,8 @@
 //! The store of a simulation: the same statements on a database in memory, by tasks in place of threads, at a pace that
 //! somebody else sets. A write and a read are what they are in the real one; when they happen is up to [`Pace`].
+//!
+//! One store has a disk for itself, as a server with SQLite does, or several join on it, as nodes do on a database server:
+//! then each has its own queue, batches and pace, and all see what any of them has committed.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::query::{Reader, reader};
-use super::rows::Rows;
-use super::writer::{self, BATCH, Committer, WAITING};
-use super::{BATCHES, MIGRATIONS, STATEMENTS, Settings, State, empty_database};
+use super::rows::SqliteRows;
+use super::writer::Committer;
+use super::{MIGRATIONS, STATEMENTS, Settings, State, empty_database};
 use crate::refusal::Refusal;
+use crate::store::batch::{self, BATCH, BATCHES, WAITING};
 use crate::store::change::Failed;
 use crate::store::readers::told;
 use crate::store::{
@@ -34,7 +38,8 @@ pub enum Fate {
     Refused,
     /// All of it can be written, but not committed.
     Undone,
-    /// The fsync fails: it is not kept, and nothing more is written.
+    /// The fsync fails: it is not kept, and nothing more is written. On a shared disk that is the database server's own
+    /// affair, and means [`Fate::Undone`].
     Lost,
 }
 
@@ -52,7 +57,17 @@ pub trait Pace: Send + Sync + 'static {
 
 /// A database in memory. It outlives the stores that are opened on it, as a disk does.
 #[derive(Clone)]
-pub struct Disk(Arc<Mutex<Option<Connection>>>);
+pub struct Disk(Arc<Mutex<Held>>);
+
+/// Who has the database.
+enum Held {
+    /// Nobody.
+    Free(Connection),
+    /// One store.
+    Alone,
+    /// Whoever joins, from the first one on.
+    Shared(Arc<Mutex<Committer>>),
+}
 
 impl Disk {
     /// An empty one.
@@ -62,11 +77,23 @@ impl Disk {
     pub fn new() -> anyhow::Result<Self> {
         let db = empty_database(MIGRATIONS.len())?;
         db.set_prepared_statement_cache_capacity(STATEMENTS);
-        Ok(Self(Arc::new(Mutex::new(Some(db)))))
+        Ok(Self(Arc::new(Mutex::new(Held::Free(db)))))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
+    fn lock(&self) -> MutexGuard<'_, Held> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the database, if nobody has it.
+    fn take(&self) -> Option<Connection> {
+        let mut held = self.lock();
+        match std::mem::replace(&mut *held, Held::Alone) {
+            Held::Free(db) => Some(db),
+            other => {
+                *held = other;
+                None
+            }
+        }
     }
 }
 
@@ -104,7 +131,7 @@ impl Plug {
 #[derive(Clone)]
 struct Database {
     /// Gone once the plug is pulled.
-    committer: Arc<Mutex<Option<Committer>>>,
+    share: Arc<Mutex<Option<Share>>>,
     disk: Disk,
     limits: Arc<Limits>,
     state: Arc<State>,
@@ -117,15 +144,31 @@ impl std::fmt::Debug for Database {
     }
 }
 
+/// A store's part in its database.
+enum Share {
+    All(Box<Committer>),
+    Some(Arc<Mutex<Committer>>),
+}
+
 impl Database {
-    fn lock(&self) -> MutexGuard<'_, Option<Committer>> {
-        self.committer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Share>> {
+        self.share.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the disk back.
+    /// Uses the database, if it is not closed here.
+    fn with<T>(&self, what: impl FnOnce(&mut Committer) -> T) -> Option<T> {
+        match self.lock().as_mut()? {
+            Share::All(committer) => Some(what(committer)),
+            Share::Some(committer) => {
+                Some(what(&mut committer.lock().unwrap_or_else(PoisonError::into_inner)))
+            }
+        }
+    }
+
+    /// Gives back what nobody else has.
     fn close(&self) {
-        if let Some(committer) = self.lock().take() {
-            *self.disk.lock() = Some(committer.rows.into_database());
+        if let Some(Share::All(committer)) = self.lock().take() {
+            *self.disk.lock() = Held::Free(committer.rows.into_database());
         }
     }
 
@@ -137,28 +180,33 @@ impl Database {
     }
 
     fn write(&self, batch: Vec<Submission>) -> Option<Vec<Outcome>> {
-        let mut committer = self.lock();
-        let committer = committer.as_mut()?;
-        let fate = self.pace.fate();
-        if fate == Fate::Lost {
-            self.state.failed.store(true, Ordering::Release);
-        }
-        if fate != Fate::Kept {
-            committer.rows.sabotage(fate == Fate::Refused, fate == Fate::Undone);
-        }
-        let outcomes = committer.write(batch);
-        if fate != Fate::Kept {
-            committer.rows.sabotage(false, false);
-        }
-        self.pace.kept(&outcomes);
-        Some(outcomes)
+        let shared = matches!(*self.lock(), Some(Share::Some(_)));
+        self.with(|committer| {
+            let fate = match self.pace.fate() {
+                Fate::Lost if shared => Fate::Undone,
+                fate => fate,
+            };
+            if fate == Fate::Lost {
+                self.state.failed.store(true, Ordering::Release);
+            }
+            if fate != Fate::Kept {
+                committer.rows.sabotage(fate == Fate::Refused, fate == Fate::Undone);
+            }
+            let outcomes = committer.write(batch);
+            if fate != Fate::Kept {
+                committer.rows.sabotage(false, false);
+            }
+            self.pace.kept(&outcomes);
+            outcomes
+        })
     }
 
     fn read<T>(&self, read: impl FnOnce(&Reader<'_>) -> Result<T, Failed>) -> Result<T, Refusal> {
-        let committer = self.lock();
-        let committer = committer.as_ref().ok_or_else(Refusal::unavailable)?;
-        // Nobody writes meanwhile, so this needs no transaction.
-        told(read(&reader(committer.rows.database(), &self.limits, &self.state)))
+        self.with(|committer| {
+            // Nobody writes meanwhile, so this needs no transaction.
+            told(read(&reader(committer.rows.database(), &self.limits, &self.state)))
+        })
+        .unwrap_or_else(|| Err(Refusal::unavailable()))
     }
 }
 
@@ -172,11 +220,42 @@ impl MemoryStore {
         settings: &Settings,
         pace: Arc<dyn Pace>,
     ) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
-        let db = disk.lock().take().ok_or_else(|| anyhow::anyhow!("another store uses this disk"))?;
+        let db = disk.take().ok_or_else(|| anyhow::anyhow!("another store uses this disk"))?;
         let state = Arc::new(State::default());
-        let committer = Committer::new(Rows::new(db), settings, state.clone());
+        let committer = Committer::new(SqliteRows::new(db), settings, state.clone());
+        Ok(Self::start(disk, Share::All(Box::new(committer)), state, settings, pace))
+    }
+
+    /// Opens a disk that others may have open in the same way. The settings of the first of all decide what writes mean.
+    ///
+    /// # Errors
+    /// A store has opened the disk for itself.
+    pub fn join(
+        disk: &Disk,
+        settings: &Settings,
+        pace: Arc<dyn Pace>,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
+        if let Some(db) = disk.take() {
+            // What fails for good here fails for all, and does not happen.
+            let committer = Committer::new(SqliteRows::new(db), settings, Arc::default());
+            *disk.lock() = Held::Shared(Arc::new(Mutex::new(committer)));
+        }
+        let share = match &*disk.lock() {
+            Held::Shared(committer) => Share::Some(committer.clone()),
+            Held::Free(_) | Held::Alone => anyhow::bail!("another store uses this disk alone"),
+        };
+        Ok(Self::start(disk, share, Arc::default(), settings, pace))
+    }
+
+    fn start(
+        disk: &Disk,
+        share: Share,
+        state: Arc<State>,
+        settings: &Settings,
+        pace: Arc<dyn Pace>,
+    ) -> (Self, mpsc::Receiver<Batch>) {
         let database = Database {
-            committer: Arc::new(Mutex::new(Some(committer))),
+            share: Arc::new(Mutex::new(Some(share))),
             disk: disk.clone(),
             limits: Arc::new(settings.limits.clone()),
             state,
@@ -190,7 +269,7 @@ impl MemoryStore {
         tasks.spawn(async move {
             let _ = end.run_until_cancelled(write).await;
         });
-        Ok((Self { queue, database, reads: tasks, pulled }, outcomes))
+        (Self { queue, database, reads: tasks, pulled }, outcomes)
     }
 
     /// What ends the store at once.
@@ -198,7 +277,7 @@ impl MemoryStore {
         Plug { pulled: self.pulled.clone(), database: self.database.clone() }
     }
 
-    fn spawn_read<T, F>(&self, read: F) -> Answer<T>
+    pub(super) fn spawn_read<T, F>(&self, read: F) -> Answer<T>
     where
         T: Send + 'static,
         F: FnOnce(&Reader<'_>) -> Result<T, Failed> + Send + 'static,
@@ -223,26 +302,26 @@ impl MemoryStore {
 /// The writer: what comes while one batch is made durable is the next one.
 async fn write(database: Database, mut queue: mpsc::Receiver<Submission>, batches: mpsc::Sender<Batch>) {
     let mut number = 0;
-    let mut batch = Vec::new();
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
-        let late = writer::take_late(&mut batch);
+    let mut waiting = Vec::new();
+    while queue.recv_many(&mut waiting, BATCH).await > 0 {
+        let late = batch::take_late(&mut waiting);
         if !late.is_empty() {
             number += 1;
             database.state.mark.store(number, Ordering::SeqCst);
-            if batches.send(Batch { number, outcomes: late, more: true }).await.is_err() {
+            if batches.send(Batch { number, outcomes: late, more: true, check: Vec::new() }).await.is_err() {
                 break;
             }
         }
-        if batch.is_empty() {
+        if waiting.is_empty() {
             continue;
         }
         number += 1;
         database.state.mark.store(number, Ordering::SeqCst);
         database.pause().await;
-        let Some(outcomes) = database.write(std::mem::take(&mut batch)) else { return };
+        let Some(outcomes) = database.write(std::mem::take(&mut waiting)) else { return };
         database.pause().await;
         let more = !queue.is_empty();
-        if batches.send(Batch { number, outcomes, more }).await.is_err() {
+        if batches.send(Batch { number, outcomes, more, check: Vec::new() }).await.is_err() {
             break;
         }
     }

@@ -10,7 +10,7 @@ pub(crate) struct Shared {
     pub(crate) store: EngineUrl,
     pub(crate) bus: Option<EngineUrl>,
     /// So that tests that share a nats-server do not hear each other.
-    prefix: String,
+    pub(crate) prefix: String,
 }
 
 impl Shared {

@@ -16,7 +16,14 @@ const SLACK: Duration = Duration::from_millis(260);
 /// Codes that a server closes with: normal, restart, try later, policy (a flood), silent.
 const CLOSES: [u16; 5] = [1000, 1008, 1012, 1013, 4408];
 
+/// The code that logs out everywhere.
+const REVOKED: u16 = 4502;
+
 impl Device {
+    fn may_be_revoked(&self, session: &Session) -> bool {
+        self.world.cluster.as_ref().is_some_and(|cluster| cluster.may_be_revoked(self.user, session.since))
+    }
+
     fn broken(&self, what: &str) -> Broken {
         self.world.truth().broken(&self.name, what)
     }
@@ -32,6 +39,10 @@ impl Device {
             }
             Heard::Close(code) if CLOSES.contains(&code) => {
                 self.note(format_args!("is closed: {code}"));
+                return Ok(false);
+            }
+            Heard::Close(REVOKED) if self.may_be_revoked(session) => {
+                self.note(format_args!("is logged out"));
                 return Ok(false);
             }
             Heard::Close(code) => return Err(self.broken(&format!("closed with {code}"))),
@@ -60,6 +71,7 @@ impl Device {
         let more = frame["more"] == true;
         self.note(format_args!("< welcome {}", Value::from(all.clone())));
         session.welcome = true;
+        session.welcomed = Instant::now();
         // What is unsaid was so on another connection.
         for message in &mut self.unsaid {
             message.flight = None;
@@ -86,12 +98,7 @@ impl Device {
             if seq < next {
                 return Err(self.broken(&format!("{name} {seq} comes again, after {}", next - 1)));
             }
-            let told = |missing: &u64| {
-                let gaps = session.gaps.get(&name).into_iter().flatten();
-                session.own.contains(&(name.clone(), *missing))
-                    || gaps.clone().any(|(after, head)| after < missing && missing <= head)
-            };
-            if let Some(missing) = (next..seq).find(|missing| !told(missing)) {
+            if let Some(missing) = (next..seq).find(|missing| !session.is_told(&name, *missing)) {
                 return Err(self.broken(&format!("{name} {missing} is missing before {seq}")));
             }
         }

@@ -24,62 +24,62 @@ macro_rules! membership_columns {
     };
 }
 
-pub(super) use {conversation_columns, membership_columns};
+pub(in crate::store::postgres) use {conversation_columns, membership_columns};
 
 /// How many columns [`conversation`] reads.
-pub(super) const CONVERSATION: usize = 10;
+pub(in crate::store::postgres) const CONVERSATION: usize = 10;
 
 /// How a seq is stored.
-pub(super) fn number(seq: Seq) -> i64 {
+pub(in crate::store::postgres) fn number(seq: Seq) -> i64 {
     i64::try_from(seq.0).unwrap_or(i64::MAX)
 }
 
-pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T> {
+pub(in crate::store::postgres) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T> {
     Ok(row.try_get(column)?)
 }
 
-pub(super) fn count(row: &Row, column: usize) -> Result<u64> {
+pub(in crate::store::postgres) fn count(row: &Row, column: usize) -> Result<u64> {
     let number: i64 = get(row, column)?;
     u64::try_from(number).map_err(|_| Error::Damaged(format!("{} is {number}", row.columns()[column].name())))
 }
 
-pub(super) fn seq(row: &Row, column: usize) -> Result<Seq> {
+pub(in crate::store::postgres) fn seq(row: &Row, column: usize) -> Result<Seq> {
     count(row, column).map(Seq)
 }
 
-pub(super) fn time(row: &Row, column: usize) -> Result<Timestamp> {
+pub(in crate::store::postgres) fn time(row: &Row, column: usize) -> Result<Timestamp> {
     get(row, column).map(Timestamp::from_millis)
 }
 
-pub(super) fn maybe_time(row: &Row, column: usize) -> Result<Option<Timestamp>> {
+pub(in crate::store::postgres) fn maybe_time(row: &Row, column: usize) -> Result<Option<Timestamp>> {
     Ok(get::<Option<i64>>(row, column)?.map(Timestamp::from_millis))
 }
 
 /// A place that `WITH ORDINALITY` counts from 1 on, as an index.
-pub(super) fn place(row: &Row, column: usize) -> Result<usize> {
+pub(in crate::store::postgres) fn place(row: &Row, column: usize) -> Result<usize> {
     let place = usize::try_from(count(row, column)?).unwrap_or(usize::MAX);
     Ok(place.wrapping_sub(1))
 }
 
-pub(super) fn user_key(row: &Row, column: usize) -> Result<UserKey> {
+pub(in crate::store::postgres) fn user_key(row: &Row, column: usize) -> Result<UserKey> {
     get(row, column).map(UserKey)
 }
 
-pub(super) fn conversation_key(row: &Row, column: usize) -> Result<ConversationKey> {
+pub(in crate::store::postgres) fn conversation_key(row: &Row, column: usize) -> Result<ConversationKey> {
     get(row, column).map(ConversationKey)
 }
 
 /// A user's name; one that is not there is damage.
-pub(super) fn user_id(row: &Row, column: usize) -> Result<UserId> {
+pub(in crate::store::postgres) fn user_id(row: &Row, column: usize) -> Result<UserId> {
     let name: Option<&str> = get(row, column)?;
     UserId::parse(name.unwrap_or_default()).map_err(|error| Error::Damaged(error.to_string()))
 }
 
-pub(super) fn conversation_id(row: &Row, column: usize) -> Result<ConversationId> {
+pub(in crate::store::postgres) fn conversation_id(row: &Row, column: usize) -> Result<ConversationId> {
     ConversationId::parse(get(row, column)?).map_err(|error| Error::Damaged(error.to_string()))
 }
 
-pub(super) fn conversation(row: &Row, first: usize) -> Result<Conversation> {
+pub(in crate::store::postgres) fn conversation(row: &Row, first: usize) -> Result<Conversation> {
     Ok(Conversation {
         key: conversation_key(row, first)?,
         name: conversation_id(row, first + 1)?,
@@ -94,7 +94,7 @@ pub(super) fn conversation(row: &Row, first: usize) -> Result<Conversation> {
     })
 }
 
-pub(super) fn membership(row: &Row, first: usize) -> Result<Membership> {
+pub(in crate::store::postgres) fn membership(row: &Row, first: usize) -> Result<Membership> {
     Ok(Membership {
         role: role(get(row, first)?),
         since: seq(row, first + 1)?,
@@ -108,7 +108,7 @@ pub(super) fn membership(row: &Row, first: usize) -> Result<Membership> {
 }
 
 /// The same of a row that may have none, by an outer join.
-pub(super) fn maybe_membership(row: &Row, first: usize) -> Result<Option<Membership>> {
+pub(in crate::store::postgres) fn maybe_membership(row: &Row, first: usize) -> Result<Option<Membership>> {
     match get::<Option<i16>>(row, first)? {
         Some(_) => membership(row, first).map(Some),
         None => Ok(None),

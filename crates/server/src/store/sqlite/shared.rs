@@ -1,5 +1,7 @@
 //! What a router asks of a log that others write to as well, on a database in memory: nodes of a real cluster have PostgreSQL.
 
+use std::sync::atomic::Ordering;
+
 use rusqlite::{OptionalExtension as _, params};
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
@@ -8,7 +10,7 @@ use super::query::Reader;
 use super::rows::{conversation_id, find_conversation, seq};
 use crate::store::change::Failed;
 use crate::store::{
-    Answer, CommittedEvent, ConversationKey, Effect, LogEvent, Passage, Person, Place, Seqs, SharedLog,
+    Answer, CommittedEvent, ConversationKey, Effect, Excerpt, LogEvent, Passage, Person, Place, Seqs, SharedLog,
 };
 
 impl SharedLog for MemoryStore {
@@ -20,7 +22,7 @@ impl SharedLog for MemoryStore {
         self.spawn_read(move |reader| reader.people(&users))
     }
 
-    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Vec<CommittedEvent>> {
+    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
         self.spawn_read(move |reader| reader.log(conversation, after, upto))
     }
 }
@@ -62,11 +64,13 @@ impl Reader<'_> {
         Ok(people)
     }
 
-    fn log(&self, key: ConversationKey, after: Seq, upto: Seq) -> Result<Vec<CommittedEvent>, Failed> {
+    fn log(&self, key: ConversationKey, after: Seq, upto: Seq) -> Result<Excerpt, Failed> {
         let mut select = self.db.prepare_cached("SELECT name FROM conversations WHERE id = ?1")?;
         let name = select.query_row([key.0], |row| conversation_id(row, 0)).optional()?;
+        // Read after the first query: that one fixed what this transaction sees.
+        let mark = self.state.mark.load(Ordering::SeqCst);
         let found = name.map(|name| find_conversation(self.db, &name)).transpose()?.flatten();
-        let Some(conversation) = found else { return Ok(Vec::new()) };
+        let Some(conversation) = found else { return Ok(Excerpt { mark, events: Vec::new() }) };
         let limits = self.limits;
         let events = self.events(&conversation, after, upto, limits.page, limits.page_bytes)?;
         let committed = events.into_iter().map(|event| {
@@ -81,7 +85,7 @@ impl Reader<'_> {
                 effects,
             })
         });
-        committed.collect()
+        Ok(Excerpt { mark, events: committed.collect::<Result<_, Failed>>()? })
     }
 
     /// Who came in or went by an event.

@@ -10,7 +10,8 @@ use super::query::Reader;
 use super::rows::{conversation_id, find_conversation, seq};
 use crate::store::change::Failed;
 use crate::store::{
-    Answer, CommittedEvent, ConversationKey, Effect, Excerpt, LogEvent, Passage, Person, Place, Seqs, SharedLog,
+    Answer, CommittedEvent, ConversationKey, Effect, Excerpt, LogEvent, Passage, Person, Place, Seqs,
+    SharedLog,
 };
 
 impl SharedLog for MemoryStore {

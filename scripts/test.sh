@@ -32,17 +32,36 @@ browser() {
   return 1
 }
 
+# Whether there is a PostgreSQL with all of its programs. Debian has a directory for each version, none of them in PATH.
+postgres() {
+  local program
+  for program in $(type -ap postgres) /usr/lib/postgresql/*/bin/postgres; do
+    [[ ! -x $program || ! -x $(dirname "$(readlink -f "$program")")/psql ]] || return 0
+  done
+  return 1
+}
+
+# Whether there is a nats-server. Not everybody's PATH leads to where Debian keeps it.
+nats() {
+  type -P nats-server || type -P /usr/sbin/nats-server
+}
+
 # Installs a Debian package in place of a command that is missing, or says that it is.
 provide() {
-  local command=$1 package=$2 advice=$3 as_root=()
+  local command=$1 package=$2 advice=$3 as_root=() clusters=/etc/postgresql-common/createcluster.d
   if ((EUID != 0)); then
     as_root=(sudo -n)
   fi
   if command -v apt-get >/dev/null && "${as_root[@]}" true 2>/dev/null; then
     echo "== installing $package"
     "${as_root[@]}" apt-get update -qq || true
+    # The tests start what they need: Debian would make a cluster of its own, and run it as a service.
+    if [[ $package == postgresql ]]; then
+      "${as_root[@]}" install -D -m 644 /dev/stdin "$clusters/none.conf" <<<"create_main_cluster = false"
+    fi
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
       apt-get install -y -qq --no-install-recommends "$package" >/dev/null || true
+    "${as_root[@]}" rm -f "$clusters/none.conf"
   fi
   if ! $command >/dev/null; then
     echo "missing: $package ($advice)" >&2
@@ -120,6 +139,8 @@ torture() {
 require cargo node npm make
 browser >/dev/null || provide browser chromium "install it, or set CHROMIUM to the path of a Chromium or Chrome"
 command -v php >/dev/null || provide "command -v php" php-cli "the PHP example needs it"
+postgres >/dev/null || provide postgres postgresql "install PostgreSQL: the tests start their own"
+nats >/dev/null || provide nats nats-server "install it: the tests start their own"
 
 node_passed='s/^.*ℹ pass \([0-9]*\).*$/\1/p'
 node_failed='s/^.*ℹ \(fail\|cancelled\) \([0-9]*\).*$/\2/p'
@@ -138,6 +159,7 @@ check "dependencies" "" "" dependencies
 check "advisories" "" "" advisories
 check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
   cargo test --workspace --locked --no-fail-fast
+check "deployment files" "" "" scripts/lint-deploy.sh
 check "torture" "" "" torture
 check "types and sizes" "" "" npm run check --silent --workspaces --if-present
 check "SDK and page tests" "$node_passed" "$node_failed" in_node --if-present "${without_browser[@]}"

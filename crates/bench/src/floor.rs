@@ -2,5 +2,6 @@
 
 pub(crate) mod append;
 pub(crate) mod log_first;
+pub(crate) mod postgres;
 pub(crate) mod sockets;
 pub(crate) mod sqlite;

@@ -39,6 +39,8 @@ pub struct Product<'a> {
     pub schema: &'a str,
     /// How its store sets up the database, as SQL.
     pub settings: &'a str,
+    /// The tables of its store on PostgreSQL, as SQL.
+    pub shared_schema: &'a str,
 }
 
 /// The flags of `bench`.
@@ -67,6 +69,9 @@ pub struct BenchArgs {
     /// Which of them
     #[arg(long, value_enum, value_delimiter = ',', requires = "rivals", default_values_t = Rival::value_variants().to_vec())]
     against: Vec<Rival>,
+    /// Measures `ack` on PostgreSQL in place of SQLite: the URL of a database whose user may make others
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
     /// Writes the figures as JSON there, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -119,6 +124,7 @@ pub fn run(args: &BenchArgs, product: &Product<'_>) -> anyhow::Result<String> {
     let mut context = Context {
         product,
         scratch: &args.scratch,
+        store: args.store.as_deref(),
         rivals: args
             .rivals
             .as_deref()
@@ -138,6 +144,7 @@ pub fn run(args: &BenchArgs, product: &Product<'_>) -> anyhow::Result<String> {
             Scenario::Mixed => scenario::mixed::run(&mut context, 2_000)?,
             Scenario::Room => scenario::room::run(&mut context, 1_000, 100_000)?,
             Scenario::Growth => scenario::growth::run(&mut context, &[1, 10, 100])?,
+            Scenario::Ack if args.store.is_some() => scenario::shared::run(&mut context, &args.senders)?,
             Scenario::Ack => scenario::ack::run(&mut context, &args.senders)?,
         }
     }

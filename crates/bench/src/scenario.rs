@@ -6,6 +6,7 @@ pub(crate) mod growth;
 pub(crate) mod idle;
 pub(crate) mod mixed;
 pub(crate) mod room;
+pub(crate) mod shared;
 pub(crate) mod storm;
 
 use std::io::IsTerminal as _;
@@ -27,6 +28,8 @@ pub(crate) struct Context<'a> {
     pub(crate) scratch: &'a Path,
     /// The other servers to be measured, and where their settings are.
     pub(crate) rivals: Vec<(Rival, &'a Path)>,
+    /// A PostgreSQL database to measure on, whose user may make others.
+    pub(crate) store: Option<&'a str>,
     pub(crate) rounds: u32,
     /// How long a measurement takes.
     pub(crate) time: Duration,

@@ -43,7 +43,19 @@ impl<'a> Switchboard<'a> {
         cores: &'static [usize],
     ) -> anyhow::Result<Self> {
         let data = process::scratch(scratch)?;
-        let process = launch(data.path(), "127.0.0.1:0", cores)?;
+        let process = launch(data.path(), "127.0.0.1:0", cores, None)?;
+        Ok(Self { product, process, cores, data })
+    }
+
+    /// Starts a node on an empty PostgreSQL database.
+    pub(crate) fn start_on(
+        store: &str,
+        product: &'a Product<'a>,
+        scratch: &Path,
+        cores: &'static [usize],
+    ) -> anyhow::Result<Self> {
+        let data = process::scratch(scratch)?;
+        let process = launch(data.path(), "127.0.0.1:0", cores, Some(store))?;
         Ok(Self { product, process, cores, data })
     }
 
@@ -60,7 +72,7 @@ impl<'a> Switchboard<'a> {
     /// Ends it as a power cut would, if it runs, and starts it again on the same port.
     pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
         self.stop()?;
-        self.process = launch(self.data.path(), &self.process.address.to_string(), self.cores)?;
+        self.process = launch(self.data.path(), &self.process.address.to_string(), self.cores, None)?;
         Ok(())
     }
 
@@ -241,10 +253,13 @@ fn is(frame: &[u8], kind: &str) -> bool {
     })
 }
 
-fn launch(data: &Path, listen: &str, cores: &[usize]) -> anyhow::Result<Process> {
+fn launch(data: &Path, listen: &str, cores: &[usize], store: Option<&str>) -> anyhow::Result<Process> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["serve", "--listen", listen, "--data"]).arg(data);
     command.env("SWITCHBOARD_AUTH_SECRET", SECRET).env("SWITCHBOARD_LOG_LEVEL", "error");
+    if let Some(store) = store {
+        command.env("SWITCHBOARD_STORE", store);
+    }
     for limit in OFF {
         command.env(format!("SWITCHBOARD_LIMITS_{limit}"), "0");
     }

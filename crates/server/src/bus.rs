@@ -11,17 +11,33 @@
 //! - [`Heard::Gap`] comes whenever something may have been missed: after a connection was lost and is there again, or when a
 //!   queue was full.
 
+pub(crate) mod nats;
+
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
+use tokio::sync::mpsc;
 
-use crate::store::{ConversationKey, Effect};
+use crate::config::ClusterConfig;
+use crate::metrics::Metrics;
+use crate::store::{Answer, ConversationKey, Effect};
+use crate::tasks::Tasks;
 
 /// A node: a number that it draws when it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct NodeId(pub(crate) u64);
+
+impl NodeId {
+    /// Draws one.
+    fn new() -> anyhow::Result<Self> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)?;
+        Ok(Self(u64::from_ne_bytes(random)))
+    }
+}
 
 /// Where nodes listen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,9 +52,9 @@ pub(crate) enum Address {
     Nodes,
 }
 
-/// What a node tells others.
+/// What a node tells others. (With a tag inside, serde could not read the frames as they stand.)
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Notice {
     /// An event is on stable storage.
     Event {
@@ -109,6 +125,29 @@ pub(crate) trait Bus: Debug + Send + Sync + 'static {
 
     /// Ends to listen.
     fn ignore(&self, address: Address);
+
+    /// Sends a notice to this node itself, the way that those of others come. The answer is there when it has come back.
+    fn probe(&self) -> Answer<()>;
+}
+
+/// Joins the bus of a cluster, if it has one.
+///
+/// # Errors
+/// Its settings cannot be used.
+pub(crate) async fn join(
+    cluster: &ClusterConfig,
+    metrics: Arc<Metrics>,
+    tasks: &Tasks,
+) -> anyhow::Result<(Arc<dyn Bus>, mpsc::Receiver<Heard>)> {
+    let Some(url) = cluster.bus.clone() else { return Ok((Arc::new(Alone), mpsc::channel(1).1)) };
+    let settings = nats::NatsSettings {
+        url,
+        credentials: cluster.bus_credentials.clone(),
+        ca: cluster.bus_ca.clone(),
+        prefix: cluster.bus_prefix.clone(),
+    };
+    let (bus, heard) = nats::connect(&settings, NodeId::new()?, metrics, tasks).await?;
+    Ok((Arc::new(bus), heard))
 }
 
 /// No other nodes, or none that can be reached: what they do is found in the store.
@@ -121,4 +160,8 @@ impl Bus for Alone {
     fn listen(&self, _: Address) {}
 
     fn ignore(&self, _: Address) {}
+
+    fn probe(&self) -> Answer<()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }

@@ -9,6 +9,7 @@ mod config;
 mod connect;
 mod health;
 mod key;
+mod migrate_store;
 mod output;
 mod place;
 mod send;
@@ -50,6 +51,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Verifies a database, also while a server runs: exits with 1 if something is wrong.
     Check(check::CheckArgs),
+    /// Moves an installation from SQLite to PostgreSQL, compares every row, and goes on where an earlier run ended.
+    MigrateStore(migrate_store::MigrateStoreArgs),
     /// Measures this program against what the machine can do; takes minutes.
     Bench(switchboard_bench::BenchArgs),
     /// Says whether the server on this machine is ready.
@@ -137,6 +140,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tail(args) => connect::block_on(tail::run(args)),
         Command::Backup(args) => backup::run(args),
         Command::Check(args) => check::run(args),
+        Command::MigrateStore(args) => migrate_store::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Health(args) => health::run(args),
         Command::Config(args) => config::run(args),

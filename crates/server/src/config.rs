@@ -19,7 +19,7 @@ pub use file::default_toml;
 use file::{AuthSection, File};
 use layers::Layers;
 
-use crate::store::sqlite::MIN_QUEUE;
+use crate::store::MIN_QUEUE;
 
 /// Where the server listens unless told: the port of the protocol, for this machine only.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9501);

@@ -4,6 +4,7 @@ mod accept;
 mod api;
 mod assets;
 mod guard;
+pub(crate) mod health;
 mod patience;
 mod probes;
 mod problem;
@@ -33,6 +34,7 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .route("/v1/{command}", post(api::command))
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
+        .route("/healthz", get(health::delivers))
         .route("/metrics", get(probes::metrics))
         .fallback(get(assets::file).fallback(problem::wrong_method))
         .method_not_allowed_fallback(problem::wrong_method)

@@ -44,6 +44,7 @@ use crate::metrics::Metrics;
 use crate::router::RouterHandle;
 use crate::services::Services;
 pub use crate::store::check::check_database;
+use crate::store::postgres::{self, PostgresStore};
 use crate::store::sqlite::{Settings, SqliteStore};
 use crate::store::{Batch, SharedStore};
 use crate::tasks::Tasks;
@@ -57,7 +58,7 @@ pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let server = Server::start(listener, config, Clock::system())?;
+    let server = Server::start(listener, config, Clock::system()).await?;
     shutdown.await;
     server.stop().await;
     Ok(())
@@ -74,6 +75,7 @@ pub(crate) struct Parts {
     pub(crate) gather_from: usize,
     /// The other nodes, if this one is not alone.
     pub(crate) cluster: Option<router::Cluster>,
+    pub(crate) tasks: Tasks,
 }
 
 /// A server that runs.
@@ -85,41 +87,26 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the store and starts to serve on `listener`.
+    /// Opens the store, joins the other nodes if there may be any, and starts to serve on `listener`.
     ///
     /// # Errors
-    /// The configuration cannot be used, or the data directory cannot be opened.
-    pub fn start(listener: TcpListener, config: Config, clock: Clock) -> anyhow::Result<Self> {
+    /// The configuration cannot be used, or the database cannot be opened.
+    pub async fn start(listener: TcpListener, config: Config, clock: Clock) -> anyhow::Result<Self> {
         let authenticator = Authenticator::with_clock(&config.auth, clock.clone()).context("auth")?;
-        let metrics = Arc::new(Metrics::new());
-        let (store, batches) = SqliteStore::open(Settings {
-            data: config.data.clone(),
-            limits: config.limits.clone(),
-            strangers: config.unknown_users == UnknownUsers::Allow,
-            clock: clock.clone(),
-            metrics: metrics.clone(),
-        })?;
-        let (server, services) = Self::without_doors(
-            config,
-            Parts {
-                authenticator,
-                store: Arc::new(store),
-                batches,
-                metrics,
-                clock,
-                gather_from: router::MANY,
-                cluster: None,
-            },
-        );
+        let (metrics, tasks) = (Arc::new(Metrics::new()), Tasks::new());
+        let Opened { store, batches, cluster } = open(&config, &clock, &metrics, &tasks).await?;
+        let gather_from = router::MANY;
+        let parts = Parts { authenticator, store, batches, metrics, clock, gather_from, cluster, tasks };
+        let (server, services) = Self::without_doors(config, parts);
         server.tasks.spawn(http::serve(listener, services));
         Ok(server)
     }
 
     /// Everything behind the doors: the router and what the sessions share.
     fn without_doors(config: Config, parts: Parts) -> (Self, Arc<Services>) {
-        let Parts { authenticator, store, batches, metrics, clock, gather_from, cluster } = parts;
+        let bus = parts.cluster.as_ref().map(|cluster| cluster.bus.clone());
+        let Parts { authenticator, store, batches, metrics, clock, gather_from, cluster, tasks } = parts;
         let limits = Arc::new(config.limits);
-        let tasks = Tasks::new();
         let (handle, router) = router::new(router::Parts {
             store: store.clone(),
             batches,
@@ -142,6 +129,8 @@ impl Server {
             metrics,
             router: handle.clone(),
             store,
+            bus,
+            health: http::health::Health::default(),
             tasks: tasks.clone(),
         });
         tasks.spawn(sweep(services.clone()));
@@ -160,6 +149,43 @@ impl Server {
         }
         tracing::info!("stopped");
     }
+}
+
+/// What a server writes to, and the other nodes that do.
+struct Opened {
+    store: SharedStore,
+    batches: mpsc::Receiver<Batch>,
+    cluster: Option<router::Cluster>,
+}
+
+async fn open(
+    config: &Config,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+    tasks: &Tasks,
+) -> anyhow::Result<Opened> {
+    let (limits, strangers) = (config.limits.clone(), config.unknown_users == UnknownUsers::Allow);
+    let (clock, metrics) = (clock.clone(), metrics.clone());
+    let Some(shared) = &config.cluster else {
+        let data = config.data.clone();
+        let (store, batches) = SqliteStore::open(Settings { data, limits, strangers, clock, metrics })?;
+        return Ok(Opened { store: Arc::new(store), batches, cluster: None });
+    };
+    let settings = postgres::Settings {
+        url: shared.store.expose().to_owned(),
+        ca: shared.store_ca.clone(),
+        readers: shared.readers,
+        limits,
+        strangers,
+        clock,
+        metrics: metrics.clone(),
+    };
+    let (store, batches) = tokio::task::spawn_blocking(|| PostgresStore::open(settings)).await??;
+    let store = Arc::new(store);
+    let (bus, heard) = bus::join(shared, metrics, tasks).await?;
+    let cluster =
+        router::Cluster { store: store.clone(), bus, heard, sweep: shared.sweep, lease: shared.lease };
+    Ok(Opened { store, batches, cluster: Some(cluster) })
 }
 
 /// Forgets the rates of users who are quiet, until the server stops.

@@ -28,6 +28,33 @@ pub struct Metrics {
     commit_seconds: Histogram,
     batch_writes: Histogram,
     delivery_seconds: Histogram,
+    /// The bus to other nodes.
+    pub(crate) bus: BusMetrics,
+}
+
+/// The metrics of the bus; at zero on a server that is alone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BusMetrics {
+    /// 1 while it is connected.
+    pub(crate) connected: Gauge,
+    /// Subscriptions.
+    pub(crate) subscriptions: Gauge,
+    /// Notices handed to the bus.
+    pub(crate) told: Counter,
+    /// Notices of other nodes handed to the router.
+    pub(crate) heard: Counter,
+    /// Notices dropped, on their way out or in.
+    pub(crate) dropped: Counter,
+}
+
+impl BusMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("bus_connected", "Whether the bus is connected", self.connected.clone());
+        registry.register("bus_subscriptions", "Subscriptions on the bus", self.subscriptions.clone());
+        registry.register("bus_told", "Notices handed to the bus", self.told.clone());
+        registry.register("bus_heard", "Notices of other nodes that were heard", self.heard.clone());
+        registry.register("bus_dropped", "Notices dropped, on their way out or in", self.dropped.clone());
+    }
 }
 
 /// Why something was dropped or a connection cut.
@@ -86,6 +113,7 @@ impl Metrics {
             commit_seconds: latency(),
             batch_writes: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             delivery_seconds: latency(),
+            bus: BusMetrics::default(),
             registry: Registry::default(),
         };
         registry.register("connections", "Connections that have said hello", metrics.connections.clone());
@@ -110,6 +138,7 @@ impl Metrics {
         let help = "From an event being on stable storage to its being handed to the system for one \
                     connection; one observation a system call, of its oldest event";
         registry.register_with_unit("delivery", help, Unit::Seconds, metrics.delivery_seconds.clone());
+        metrics.bus.register(&mut registry);
         Self { registry, ..metrics }
     }
 

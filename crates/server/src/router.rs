@@ -84,6 +84,17 @@ impl Origin {
         }
     }
 
+    /// Whether this write was made by the same connection as an earlier one, and must not be stored without that.
+    pub(crate) fn is_behind(&self, earlier: &Self) -> bool {
+        match (self, earlier) {
+            (
+                Self::Session(SessionOrigin { outbox, turn: Some(_), .. }),
+                Self::Session(SessionOrigin { outbox: same, turn: Some(_), .. }),
+            ) => Arc::ptr_eq(outbox, same),
+            _ => false,
+        }
+    }
+
     /// The writer gives the write back, and with it whatever the connection has made behind it.
     pub(crate) fn give_back(&self) {
         if let Self::Session(SessionOrigin { outbox, turn: Some(_), .. }) = self {

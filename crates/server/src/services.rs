@@ -5,8 +5,10 @@ use std::sync::Arc;
 use switchboard_protocol::{ConversationId, Limits, UserId};
 
 use crate::auth::Authenticator;
+use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::Mode;
+use crate::http::health::Health;
 use crate::limiter::UserLimiter;
 use crate::metrics::Metrics;
 use crate::router::RouterHandle;
@@ -25,6 +27,9 @@ pub(crate) struct Services {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) router: RouterHandle,
     pub(crate) store: SharedStore,
+    /// The way to other nodes, if there may be any.
+    pub(crate) bus: Option<Arc<dyn Bus>>,
+    pub(crate) health: Health,
     pub(crate) tasks: Tasks,
 }
 

@@ -20,6 +20,7 @@ use crate::router::Cluster;
 use crate::services::Services;
 use crate::session::{self, socket::Socket};
 use crate::store::{Batch, SharedLog, SharedStore};
+use crate::tasks::Tasks;
 use crate::{Parts, Server, http};
 
 /// What makes a server one of several.
@@ -65,8 +66,8 @@ impl Simulated {
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let authenticator = Authenticator::with_clock(&config.auth, clock.clone())?;
-        let cluster = among.map(Among::cluster);
-        let parts = Parts { authenticator, store, batches, metrics, clock, gather_from, cluster };
+        let (cluster, tasks) = (among.map(Among::cluster), Tasks::new());
+        let parts = Parts { authenticator, store, batches, metrics, clock, gather_from, cluster, tasks };
         let (server, services) = Server::without_doors(config, parts);
         Ok(Self { server, services })
     }

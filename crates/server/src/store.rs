@@ -13,17 +13,26 @@
 //! - **Reads** see one consistent snapshot, at least as new as every outcome received before the call.
 //!   They never wait for a write. What they saw may be newer than what has come out of the receiver;
 //!   [`Snapshot::mark`] tells by how much at most.
-//! - Nothing is retried inside. A failed commit refuses its writes as `unavailable`, and with them what the same
-//!   connections had queued behind them. After a failed
+//! - A failed commit refuses its writes as `unavailable`, and with them what the same connections had queued behind them.
+//!   Where a store is across a network, it may not be known whether a commit has failed. It tries for a moment to find
+//!   out. After that its writes are refused, and if they turn out to be stored, [`Batch::check`] says where: there is
+//!   never an `ok` for what is not stored, but there may be an `unavailable` for what is.
+//! - SQLite retries nothing. After a failed
 //!   fsync the store writes no more until it is opened again: what the kernel dropped cannot be known
 //!   (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 //! - The integer keys of users and conversations are never reused.
 
 pub mod backup;
+mod batch;
 mod change;
 pub mod check;
 pub mod keys;
+mod passages;
+pub mod postgres;
+mod read;
+mod readers;
 pub mod sqlite;
+mod turns;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -37,6 +46,7 @@ use switchboard_protocol::{
     Members, React, Read, Received, Remove, Rename, Send, Seq, SetRole, Sync, Target, Timestamp, UserId,
 };
 
+pub(crate) use self::read::MIN_QUEUE;
 use crate::refusal::Refusal;
 use crate::router::Origin;
 
@@ -160,6 +170,9 @@ pub struct Batch {
     pub outcomes: Vec<Outcome>,
     /// Whether writes wait already, so that the next batch follows as soon as they are committed.
     pub more: bool,
+    /// Conversations in which something was stored that came out as `unavailable`: its connection was lost when it was
+    /// being committed. Whoever follows them looks up what it is.
+    pub check: Vec<ConversationKey>,
 }
 
 /// What happened to a submission.
@@ -199,6 +212,8 @@ pub enum Change {
         /// A later time that is noted gives way to this one; otherwise it stays.
         replace: bool,
     },
+    /// Nothing, the way that everything is written.
+    Probe,
 }
 
 impl Change {

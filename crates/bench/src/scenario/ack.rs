@@ -52,7 +52,7 @@ pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Resul
 }
 
 /// `cpu` is the server's, in microseconds for each message.
-fn tell(context: &mut Context<'_>, subject: &str, senders: usize, acks: &Acks, cpu: Option<f64>) {
+pub(super) fn tell(context: &mut Context<'_>, subject: &str, senders: usize, acks: &Acks, cpu: Option<f64>) {
     let scenario = format!("ack, {senders} senders");
     context.report.add(Name { scenario: &scenario, subject, figure: "acks", unit: "/s" }, acks.rate);
     context.report.add_latency(&scenario, subject, &acks.latency);

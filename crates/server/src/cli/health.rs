@@ -11,7 +11,7 @@ use clap::Args;
 use super::{FileArgs, environment, output};
 use crate::config::{Config, Flags, Mode};
 
-/// A little more than `/readyz` gives the database.
+/// A little more than `/readyz` gives the database, and `/healthz` each of its steps.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Bytes of an answer that are looked at.
@@ -25,19 +25,23 @@ pub(super) struct HealthArgs {
     /// The address that the server listens on [default: 127.0.0.1:9501]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
+    /// Whether a message would arrive: writes, reads and sends a notice over the bus, in place of asking whether it is ready
+    #[arg(long)]
+    delivery: bool,
 }
 
 /// Asks the server of this configuration, on this machine, whether it is ready.
 pub(super) fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
     let flags = Flags { listen: args.listen, ..args.file.flags() };
     let address = reachable(Config::read(Mode::Serve, &flags, &environment())?.listen);
-    let answer = ask(address).with_context(|| format!("no answer from {address}"))?;
+    let path = if args.delivery { "/healthz" } else { "/readyz" };
+    let answer = ask(address, path).with_context(|| format!("no answer from {address}"))?;
     let status = answer.split(' ').nth(1).unwrap_or_default();
+    let body = output::printable(answer.split_once("\r\n\r\n").map_or("", |(_, body)| body.trim()));
     if status != "200" {
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        bail!("not ready: {status} {}", output::printable(body.trim()));
+        bail!("{}: {status} {body}", if args.delivery { "messages do not arrive" } else { "not ready" });
     }
-    output::line("ready")?;
+    output::line(&body)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -51,11 +55,11 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-fn ask(address: SocketAddr) -> std::io::Result<String> {
+fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.take(ANSWER).read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())

@@ -52,10 +52,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let listener = bind(config.listen).await?;
     let address = listener.local_addr().context("the listener has no address")?;
     let dev = config.mode == Mode::Dev;
-    if dev {
+    if dev && config.cluster.is_none() {
         crate::dev::seed(&config)?;
     }
-    let server = Server::start(listener, config, Clock::system())?;
+    let server = Server::start(listener, config, Clock::system()).await?;
     output::line(&format!("listening on http://{address}"))?;
     if dev {
         output::line(&dev_greeting(address))?;

@@ -71,7 +71,7 @@ fn a_misspelt_setting_is_refused_with_the_one_meant() {
     refused("secret = 'x'", &[], "did you mean `auth.secret`?");
     refused("log_level = 'x'", &[], "did you mean `log.level`?");
     refused("[limit]\nframe = 1", &[], "did you mean `[limits]`?");
-    refused("[server]\nframe = 1", &[], "the sections are [auth], [log], [limits]");
+    refused("[server]\nframe = 1", &[], "the sections are [auth], [log], [cluster], [limits]");
     refused("zzzzzzzz = 1", &[], "`switchboard config default`");
     refused("limits = 3", &[], "is a section, `[limits]`");
     refused("", &[("SWITCHBOARD_LITSEN", "x")], "did you mean SWITCHBOARD_LISTEN?");
@@ -197,12 +197,12 @@ fn the_default_file_says_the_defaults_and_every_setting() {
     }
     assert!(text.contains("# Longest frame from a client."), "{text}");
     assert_eq!(read(&text, &[]).expect("as it is").to_toml(), read("", &[]).expect("empty").to_toml());
-    // With the marks taken away it is still a file, but for the keys, of which there may be one.
+    // With the marks taken away it is still a file, but for what is given in one way at a time.
     let open: String = text
         .lines()
         .filter_map(|line| line.strip_prefix('#').or(Some(line)))
         .filter(|line| {
-            !line.starts_with(' ') && !line.starts_with("secret") && !line.starts_with("public_key")
+            ![" ", "secret", "public_key", "store_file", "bus_file"].iter().any(|way| line.starts_with(way))
         })
         .fold(String::new(), |all, line| all + line + "\n");
     let config = read(&open, &[]).expect(&open);
@@ -215,4 +215,27 @@ fn what_is_shown_can_be_read_again() {
     let config = read("", &[("SWITCHBOARD_LIMITS_PAGE", "50"), ("SWITCHBOARD_DATA", "/d")]).expect("good");
     let again = read(&config.to_toml().expect("toml"), &[]).expect("good");
     assert_eq!(format!("{config:?}"), format!("{again:?}"));
+}
+
+#[test]
+fn several_nodes_share_a_store_and_a_bus() {
+    assert_eq!(read("", &[]).expect("good").cluster, None);
+    let store = ("SWITCHBOARD_STORE", "postgres://chat:geheim@db/chat");
+    let alone = read("[cluster]\nsweep = 1000", &[store]).expect("good").cluster.expect("a store");
+    assert_eq!((alone.store.expose(), alone.bus), ("postgres://chat:geheim@db/chat", None));
+    assert_eq!((alone.sweep, alone.lease), (Duration::from_secs(1), Duration::from_secs(10)));
+    let file = "store = 'postgresql://a/b'\nbus = 'nats://a'";
+    let both = read(file, &[store, ("SWITCHBOARD_BUS", "tls://b,tls://c")]).expect("good");
+    let shown = both.to_toml().expect("toml");
+    assert!(shown.contains("chat:(hidden)@db/chat") && !shown.contains("geheim"), "{shown}");
+    let cluster = both.cluster.expect("a store");
+    assert_eq!(cluster.bus.expect("a bus").expose(), "tls://b,tls://c");
+
+    refused("bus = 'nats://a'", &[], "a bus joins nodes that share a `store`");
+    refused("store = 'mysql://a/b'", &[], "is not the address of a PostgreSQL database");
+    refused("store = 'postgres://a/b'\nbus = 'redis://a'", &[], "is not the address of a NATS server");
+    refused("store = 'postgres://a/b'\nstore_file = '/x'", &[], "there is one store, so give one of them");
+    refused("store_file = '/nowhere/store'", &[], "cannot read /nowhere/store");
+    refused("[cluster]\nlease = 10", &[], "`cluster.lease` is 10, and it is at least 1000");
+    refused("[cluster]\nbus_prefix = 'a.b'", &[], "is not made of letters");
 }

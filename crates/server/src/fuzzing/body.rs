@@ -16,6 +16,7 @@ use tower::ServiceExt as _;
 use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
+use crate::http::health::Health;
 use crate::limiter::UserLimiter;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -88,6 +89,7 @@ impl Doors {
             grace: config.presence_grace,
             spread: 0,
             many: usize::MAX,
+            cluster: None,
         });
         let services = Arc::new(Services {
             mode: Mode::Dev,
@@ -100,6 +102,8 @@ impl Doors {
             metrics,
             router: handle,
             store,
+            bus: None,
+            health: Health::default(),
             tasks: Tasks::new(),
         });
         let routes = crate::http::routes(&services);

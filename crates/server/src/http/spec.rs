@@ -68,6 +68,10 @@ pub fn openapi() -> Value {
     for (path, summary) in [
         ("/livez", "The process answers."),
         ("/readyz", "The server reads and writes, and is not stopping."),
+        (
+            "/healthz",
+            "A message would arrive now: a write, a read and a notice over the bus went well just now.",
+        ),
         ("/metrics", "Metrics for Prometheus."),
     ] {
         let answers = json!({ "200": { "description": "Yes." }, "503": { "description": "No, and why." } });

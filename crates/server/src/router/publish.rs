@@ -31,6 +31,7 @@ impl Router {
                 }
             }
         }
+        self.check(batch.check);
         self.published = batch.number;
         self.gathered(batch.more);
         self.unpark();

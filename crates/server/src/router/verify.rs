@@ -50,6 +50,15 @@ impl Router {
         peers.to_sweep = self.registry.users();
     }
 
+    /// Conversations that are here are compared with the store: something was stored there that nobody could be told of.
+    pub(super) fn check(&mut self, conversations: Vec<ConversationKey>) {
+        let registry = &self.registry;
+        if let Some(peers) = &mut self.peers {
+            let here = |conversation: &ConversationKey| registry.placed(*conversation).is_some();
+            peers.unchecked.extend(conversations.into_iter().filter(here));
+        }
+    }
+
     /// Asks the store, unless it has not answered the last question.
     pub(super) fn ask(&mut self) {
         self.ask_about_users();

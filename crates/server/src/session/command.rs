@@ -97,6 +97,10 @@ impl Live {
     }
 
     fn obey(&mut self, id: Option<CommandId>, request: Request) {
+        if matches!(request, Request::Query(_) | Request::Typing(_) | Request::Watch(_)) {
+            // Nothing is heard until the store has answered. From before it is asked: it may be given this thread's processor.
+            self.pause();
+        }
         match request {
             Request::Change(change) => self.change(id, change),
             Request::Query(query) => {

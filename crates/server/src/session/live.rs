@@ -158,10 +158,15 @@ impl Live {
         if self.has_room(State { bytes: if written { 0 } else { state.bytes }, ..state }) {
             self.listen_again();
             idle &= self.poll_read(cx, socket)?.is_pending();
-        } else if self.paused.is_none() {
-            self.paused = Some(Instant::now());
+        } else {
+            self.pause();
         }
         Ok(if idle { Poll::Pending } else { Poll::Ready(()) })
+    }
+
+    /// The client is not listened to from now on.
+    pub(super) fn pause(&mut self) {
+        self.paused.get_or_insert_with(Instant::now);
     }
 
     /// The time in which the client was not listened to counts neither as its silence nor as its quiet, nor for a hold.

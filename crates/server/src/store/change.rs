@@ -5,14 +5,15 @@
 
 mod message;
 mod room;
+pub(super) mod rows;
 #[cfg(test)]
 mod tests;
 
 pub(super) use self::message::is_deleted;
+use self::rows::Rows;
 
 use switchboard_protocol::{ConversationId, EventBody, EventKind, Limits, Role, Seq, Timestamp, UserId};
 
-use super::sqlite::rows::Rows;
 use super::{Change, Committed, CommittedCursor, CommittedEvent, CursorOf, Effect, LogEvent, UserKey};
 use crate::access::{self, Conversation, Membership};
 use crate::refusal::Refusal;
@@ -30,13 +31,23 @@ impl<E> From<Refusal> for Failed<E> {
     }
 }
 
-impl From<rusqlite::Error> for Failed {
-    fn from(error: rusqlite::Error) -> Self {
+impl<E: StoreError> From<E> for Failed<E> {
+    fn from(error: E) -> Self {
         Self::Store(error)
     }
 }
 
-type Done = Result<Committed, Failed>;
+/// What a store that does not work says.
+pub(super) trait StoreError {
+    /// Whether it is about one change alone, which has left no trace, and the others may go on.
+    fn is_of_one(&self) -> bool {
+        false
+    }
+}
+
+impl StoreError for rusqlite::Error {}
+
+type Done<R> = Result<Committed, Failed<<R as Rows>::Error>>;
 
 /// What the rules depend on besides the rows.
 #[derive(Debug, Clone)]
@@ -47,7 +58,13 @@ pub(super) struct Rules {
 }
 
 /// Applies one change of `actor`'s at the time `now`.
-pub(super) fn apply(rows: &mut Rows, rules: &Rules, actor: &UserId, change: Change, now: Timestamp) -> Done {
+pub(super) fn apply<R: Rows>(
+    rows: &mut R,
+    rules: &Rules,
+    actor: &UserId,
+    change: Change,
+    now: Timestamp,
+) -> Done<R> {
     let mut act = Act { rows, rules, actor, now };
     match change {
         Change::Send(c) => act.send(c),
@@ -72,6 +89,7 @@ pub(super) fn apply(rows: &mut Rows, rules: &Rules, actor: &UserId, change: Chan
             act.rows.set_last_seen(user, at)?;
             Ok(Committed::Quiet)
         }
+        Change::Probe => Ok(Committed::Quiet),
         Change::Revoke { until, replace } => {
             let user = act.rows.user_or_new(actor)?;
             act.rows.set_not_before(user, until, replace)?;
@@ -81,8 +99,8 @@ pub(super) fn apply(rows: &mut Rows, rules: &Rules, actor: &UserId, change: Chan
 }
 
 /// One change being applied.
-struct Act<'a> {
-    rows: &'a mut Rows,
+struct Act<'a, R> {
+    rows: &'a mut R,
     rules: &'a Rules,
     actor: &'a UserId,
     now: Timestamp,
@@ -95,9 +113,9 @@ struct Place {
     membership: Option<Membership>,
 }
 
-impl Act<'_> {
+impl<R: Rows> Act<'_, R> {
     /// The conversation and the actor's membership in it, present, past or none.
-    fn check_place(&mut self, name: &ConversationId) -> Result<Place, Failed> {
+    fn check_place(&mut self, name: &ConversationId) -> Result<Place, Failed<R::Error>> {
         let conversation = self.rows.conversation(name)?.ok_or_else(Refusal::not_found)?;
         let user = self.rows.user(self.actor)?.ok_or_else(Refusal::not_found)?;
         let membership = self.rows.member(conversation.key, user)?;
@@ -105,7 +123,7 @@ impl Act<'_> {
     }
 
     /// A user who may be written to or invited.
-    fn check_known(&mut self, user: &UserId) -> Result<(), Failed> {
+    fn check_known(&mut self, user: &UserId) -> Result<(), Failed<R::Error>> {
         if self.rules.strangers || user == self.actor || self.rows.user(user)?.is_some() {
             Ok(())
         } else {
@@ -122,7 +140,7 @@ impl Act<'_> {
         kind: EventKind,
         key: Option<Box<str>>,
         body: &str,
-    ) -> Result<Option<LogEvent>, Failed> {
+    ) -> Result<Option<LogEvent>, Failed<R::Error>> {
         conversation.head = conversation.head.next();
         // The clock may have gone back; the log may not.
         conversation.at = conversation.at.max(self.now.as_millis());
@@ -149,7 +167,7 @@ impl Act<'_> {
         user: UserKey,
         body: &EventBody,
         effects: Vec<Effect>,
-    ) -> Done {
+    ) -> Done<R> {
         let event = self.do_append(&mut conversation, user, body.kind(), None, &fields(body))?;
         // What has no key is always new.
         let event = event.ok_or_else(Refusal::unavailable)?;
@@ -170,7 +188,7 @@ impl Act<'_> {
     }
 
     /// The answer to a change that an earlier event made already.
-    fn repeated(&mut self, conversation: &Conversation, earlier: Seq) -> Done {
+    fn repeated(&mut self, conversation: &Conversation, earlier: Seq) -> Done<R> {
         let at = self.rows.event(conversation.key, earlier)?.map_or(conversation.at, |e| e.at.as_millis());
         Ok(Committed::Event(Box::new(CommittedEvent {
             conversation: conversation.key,
@@ -182,7 +200,7 @@ impl Act<'_> {
         })))
     }
 
-    fn move_cursor(&mut self, name: &ConversationId, of: CursorOf, upto: Seq) -> Done {
+    fn move_cursor(&mut self, name: &ConversationId, of: CursorOf, upto: Seq) -> Done<R> {
         let Place { conversation, user, membership } = self.check_place(name)?;
         let mut member = *access::check_member(membership.as_ref())?;
         if upto > conversation.head {
@@ -226,7 +244,7 @@ impl Act<'_> {
         user: UserKey,
         member: &Membership,
         upto: Seq,
-    ) -> Result<u64, Failed> {
+    ) -> Result<u64, Failed<R::Error>> {
         if conversation.head.0.saturating_sub(upto.0) <= upto.0.saturating_sub(member.read.0) {
             let later = self.rows.sent_between(conversation.key, user, upto, conversation.head)?;
             Ok(member.sent.saturating_sub(later))

@@ -26,9 +26,9 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
 
-pub(crate) use self::query::MIN_QUEUE;
-use self::readers::{Readers, Who};
-use self::rows::Rows;
+use self::readers::{Readers, Reads};
+use self::rows::SqliteRows;
+use super::batch::BATCHES;
 use super::change::{self, Failed, Rules};
 use super::{
     Acquaintance, Answer, Batch, Change, ConversationKey, LogEvent, Query, Snapshot, Standing, Store,
@@ -99,9 +99,6 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of the write-ahead log that are written anew at a time.
 const CHUNK: usize = 1024 * 1024;
 
-/// Batches that may wait for the router: a few keep the writer busy, more would only age.
-const BATCHES: usize = 8;
-
 /// How long a thread with nothing to do keeps its page cache: those of a writer and two readers come to 36 MB.
 /// What it needs of them again is still in the system's.
 const QUIET: Duration = Duration::from_secs(5);
@@ -146,11 +143,15 @@ impl SqliteStore {
     /// The directory cannot be used, another server uses it, or a newer version made the database.
     pub fn open(settings: Settings) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         let lock = lock(&settings.data)?;
-        let rows = Rows::new(open_database(&settings.data)?);
+        let rows = SqliteRows::new(open_database(&settings.data)?);
         settle(&rows).with_context(|| format!("cannot use the database in {}", settings.data.display()))?;
         let state = Arc::new(State::default());
-        let (readers, closed) =
-            Readers::start(READERS, || open_reader(&settings.data), &settings.limits, &state)?;
+        let limits = Arc::new(settings.limits.clone());
+        let open = |_| {
+            let db = open_reader(&settings.data)?;
+            Ok(Reads { db, limits: limits.clone(), state: state.clone() })
+        };
+        let (readers, closed) = Readers::start("reader", (0..READERS).map(open))?;
         let (batches, outcomes) = mpsc::channel(BATCHES);
         let queue = writer::start(writer::Parts {
             rows,
@@ -166,7 +167,7 @@ impl SqliteStore {
 
 /// Moves what the write-ahead log has into the database. A backup may read for long, and what it needs of the log may as well
 /// stay.
-fn settle(rows: &Rows) -> anyhow::Result<()> {
+fn settle(rows: &SqliteRows) -> anyhow::Result<()> {
     if !rows.truncate_wal().context("cannot move the write-ahead log into the database")? {
         tracing::warn!("another program reads the database, so its write-ahead log stays for now");
     }
@@ -209,7 +210,7 @@ pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyho
         return Ok(false);
     }
     let rules = Rules { limits: settings.limits.clone(), strangers: true };
-    let mut rows = Rows::new(db);
+    let mut rows = SqliteRows::new(db);
     rows.begin()?;
     for (actor, change) in changes {
         change::apply(&mut rows, &rules, &actor, change, settings.clock.now()).map_err(
@@ -328,7 +329,7 @@ fn shrink(db: &Connection) {
 /// process ends. Two writers would each believe their cached rows. A process that was just killed holds it
 /// until the system has cleared it away, and one that is being started until it has closed what it
 /// inherited (flock(2): a lock belongs to the open file); so this waits a moment.
-fn lock(data: &Path) -> anyhow::Result<File> {
+pub(super) fn lock(data: &Path) -> anyhow::Result<File> {
     let path = data.join(LOCK);
     let open = || {
         make_directory(data)?;
@@ -367,13 +368,11 @@ impl Store for SqliteStore {
     }
 
     fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
-        let user = user.clone();
-        self.readers.read(Who::User(user.clone()), move |reader| reader.answer(&user, &query))
+        self.readers.query(user, query)
     }
 
     fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
-        let user = user.clone();
-        self.readers.read(Who::User(user.clone()), move |reader| reader.attach(&user, &named))
+        self.readers.attach(user, named)
     }
 
     fn replay(
@@ -383,26 +382,23 @@ impl Store for SqliteStore {
         after: Seq,
         upto: Seq,
     ) -> Answer<Vec<LogEvent>> {
-        self.readers.read(Who::Behind(user), move |reader| reader.replay(user, conversation, after, upto))
+        self.readers.replay(user, conversation, after, upto)
     }
 
     fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
-        let user = user.clone();
-        self.readers.read(Who::User(user.clone()), move |reader| reader.standing(&user, &conversation))
+        self.readers.standing(user, conversation)
     }
 
     fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
-        let user = user.clone();
-        self.readers.read(Who::User(user.clone()), move |reader| reader.acquaintances(&user, &others))
+        self.readers.acquaintances(user, others)
     }
 
     fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
-        let user = user.clone();
-        self.readers.read(Who::User(user.clone()), move |reader| reader.not_before(&user))
+        self.readers.not_before(user)
     }
 
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
-        self.readers.read(Who::Key(hash), move |reader| reader.api_key(&hash))
+        self.readers.api_key(hash)
     }
 
     fn is_writable(&self) -> bool {

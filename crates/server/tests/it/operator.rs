@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::check::is_clean;
-use crate::support::{Person, Process, Server, command, soon};
+use crate::support::{Person, Process, Server, command, eventually, soon};
 
 /// Runs the program to its end, in an environment without settings.
 async fn run(words: &[&str]) -> Output {
@@ -231,6 +231,17 @@ async fn health_is_that_of_the_server_on_this_machine() {
     let mut server = Server::start().await;
     let address = server.address().to_string();
     assert_eq!(succeeds(&["health", "--listen", &address]).await, "ready\n");
+    let told = succeeds(&["health", "--delivery", "--listen", &address]).await;
+    assert!(told.contains(r#""delivers":true"#) && told.contains("milliseconds"), "{told}");
+    let hold = server.holds_up_writes();
+    // The answer of before counts for a second.
+    let held = eventually("the writer is held up", async || {
+        let answer = server.gets("/healthz").await;
+        (answer.status == 503).then_some(answer.text)
+    });
+    assert!(held.await.contains("no answer within 2s"));
+    assert_eq!(server.gets("/readyz").await.status, 200, "it still reads");
+    drop(hold);
     server.begins_to_stop();
     server.has_stopped().await;
     let (_, error) = fails(&["health", "--listen", &address]).await;

@@ -1,12 +1,14 @@
 //! The words that the tests speak in: a server that starts and stops, people who connect and talk.
 
 mod answer;
+mod cluster;
 mod crowd;
 mod disk;
 mod hand;
 mod person;
 mod process;
 pub(crate) mod raw;
+mod stalled;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -25,12 +27,14 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 pub(crate) use self::answer::Answer;
+pub(crate) use self::cluster::{Cluster, Shared};
 pub(crate) use self::crowd::{CROWD, crowd, room_for_a_crowd};
 pub(crate) use self::disk::FailingDisk;
 pub(crate) use self::hand::{Hand, timeless};
 pub(crate) use self::person::{Person, Stored, command, text_of};
 pub(crate) use self::process::Process;
 pub(crate) use self::raw::Raw;
+pub(crate) use self::stalled::{Stalled, unless_stalled};
 
 /// How long a test waits for what must come. It only matters to a test that fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -149,7 +153,7 @@ impl Server {
     async fn run(&mut self) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         self.address = listener.local_addr().expect("an address");
-        let server = switchboard::Server::start(listener, self.config.clone(), self.clock.clone());
+        let server = switchboard::Server::start(listener, self.config.clone(), self.clock.clone()).await;
         let server = server.expect("the server starts");
         let (stop, stopped) = oneshot::channel();
         self.running.spawn(async move {

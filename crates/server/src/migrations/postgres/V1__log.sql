@@ -97,3 +97,23 @@ CREATE TABLE api_keys (
     created bigint NOT NULL,
     revoked bigint
 );
+
+-- An SQLite installation that is being moved here, or was: the fingerprint of what it had. Nobody serves before it is
+-- finished.
+CREATE TABLE moves (
+    source   text NOT NULL PRIMARY KEY,
+    finished boolean NOT NULL
+);
+
+-- How many rows of each of its tables are here.
+CREATE TABLE moved (
+    name text NOT NULL PRIMARY KEY,
+    rows bigint NOT NULL
+);
+
+-- A row for each node that writes: its last transaction, so that one whose answer was lost can be asked for.
+CREATE TABLE writers (
+    id    text COLLATE "C" NOT NULL PRIMARY KEY,
+    batch bigint NOT NULL,
+    at    timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);

@@ -4,10 +4,10 @@ use switchboard_protocol::{
     Delete, Edit, ErrorCode, EventBody, EventKind, Key, React, Role, Send, Seq, UserId,
 };
 
+use super::rows::{Keyed, Referred, Rows};
 use super::{Act, Done, Failed, Place, fields};
 use crate::access::{self, Conversation, Membership};
 use crate::refusal::Refusal;
-use crate::store::sqlite::rows::{Keyed, Referred};
 use crate::store::{Committed, CommittedEvent, Effect, Passage};
 
 /// What a deleted message says.
@@ -24,8 +24,8 @@ enum Destination {
     New(UserId, UserId),
 }
 
-impl Act<'_> {
-    pub(super) fn send(&mut self, send: Send) -> Done {
+impl<R: Rows> Act<'_, R> {
+    pub(super) fn send(&mut self, send: Send) -> Done<R> {
         let name = send.to.resolve(self.actor);
         let key = send.key.unwrap_or_else(new_key);
         let reply_to = send.reply_to;
@@ -43,7 +43,7 @@ impl Act<'_> {
     }
 
     /// The message that the actor has sent with this key.
-    fn earlier(&mut self, key: &str) -> Result<Option<Keyed>, Failed> {
+    fn earlier(&mut self, key: &str) -> Result<Option<Keyed>, Failed<R::Error>> {
         let Some(user) = self.rows.user(self.actor)? else { return Ok(None) };
         Ok(self.rows.keyed(user, key)?)
     }
@@ -55,7 +55,7 @@ impl Act<'_> {
         key: &str,
         body: &str,
         reply_to: Option<Seq>,
-    ) -> Result<Option<Committed>, Failed> {
+    ) -> Result<Option<Committed>, Failed<R::Error>> {
         let destination = self.check_destination(name)?;
         if let Some(target) = reply_to {
             self.check_reply(&destination, target)?;
@@ -77,7 +77,7 @@ impl Act<'_> {
     fn check_destination(
         &mut self,
         name: &switchboard_protocol::ConversationId,
-    ) -> Result<Destination, Failed> {
+    ) -> Result<Destination, Failed<R::Error>> {
         if !name.is_room() {
             let (a, b) = access::check_peer(name, self.actor)?;
             if self.rows.conversation(name)?.is_none() {
@@ -91,7 +91,7 @@ impl Act<'_> {
         Ok(Destination::Place(Box::new(place), member))
     }
 
-    fn check_reply(&mut self, destination: &Destination, target: Seq) -> Result<(), Failed> {
+    fn check_reply(&mut self, destination: &Destination, target: Seq) -> Result<(), Failed<R::Error>> {
         let referred = match destination {
             Destination::Place(place, _) => self.rows.event(place.conversation.key, target)?,
             Destination::New(..) => None,
@@ -108,7 +108,7 @@ impl Act<'_> {
         name: &switchboard_protocol::ConversationId,
         a: &UserId,
         b: &UserId,
-    ) -> Result<(Place, Membership, Vec<Effect>), Failed> {
+    ) -> Result<(Place, Membership, Vec<Effect>), Failed<R::Error>> {
         let mut conversation = self.rows.new_conversation(name, None, false)?;
         let member = super::entered(Role::Member, Seq(0), 0, None);
         let mut effects = Vec::with_capacity(2);
@@ -123,7 +123,11 @@ impl Act<'_> {
     }
 
     /// The message that an edit, deletion or reaction is about.
-    fn check_target(&mut self, conversation: &Conversation, target: Seq) -> Result<Referred, Failed> {
+    fn check_target(
+        &mut self,
+        conversation: &Conversation,
+        target: Seq,
+    ) -> Result<Referred, Failed<R::Error>> {
         match self.rows.event(conversation.key, target)? {
             Some(event) if event.kind == EventKind::Message => Ok(event),
             _ => Err(Refusal::not_found().into()),
@@ -131,12 +135,16 @@ impl Act<'_> {
     }
 
     /// The same, for what makes no sense on a message that is gone.
-    fn check_living_target(&mut self, conversation: &Conversation, target: Seq) -> Result<Referred, Failed> {
+    fn check_living_target(
+        &mut self,
+        conversation: &Conversation,
+        target: Seq,
+    ) -> Result<Referred, Failed<R::Error>> {
         let event = self.check_target(conversation, target)?;
         if event.body == DELETED { Err(Refusal::not_found().into()) } else { Ok(event) }
     }
 
-    pub(super) fn edit(&mut self, edit: Edit) -> Done {
+    pub(super) fn edit(&mut self, edit: Edit) -> Done<R> {
         let Place { conversation, user, membership } =
             self.check_place(&edit.conversation.resolve(self.actor))?;
         access::check_writer(membership.as_ref())?;
@@ -151,7 +159,7 @@ impl Act<'_> {
         self.do_record(conversation, user, &body, Vec::new())
     }
 
-    pub(super) fn delete(&mut self, delete: &Delete) -> Done {
+    pub(super) fn delete(&mut self, delete: &Delete) -> Done<R> {
         let Place { conversation, user, membership } =
             self.check_place(&delete.conversation.resolve(self.actor))?;
         let member = *access::check_writer(membership.as_ref())?;
@@ -172,7 +180,7 @@ impl Act<'_> {
         self.do_record(conversation, user, &EventBody::Delete { target }, Vec::new())
     }
 
-    pub(super) fn react(&mut self, react: React) -> Done {
+    pub(super) fn react(&mut self, react: React) -> Done<R> {
         let Place { conversation, user, membership } =
             self.check_place(&react.conversation.resolve(self.actor))?;
         access::check_writer(membership.as_ref())?;

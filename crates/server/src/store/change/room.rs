@@ -7,13 +7,14 @@ use switchboard_protocol::{
     RoomId, Seq, SetRole,
 };
 
+use super::rows::Rows;
 use super::{Act, Done, Failed, Place, entered, fields};
 use crate::access::{self, Conversation, Membership};
 use crate::refusal::Refusal;
 use crate::store::{Effect, Passage, UserKey};
 
-impl Act<'_> {
-    pub(super) fn create(&mut self, create: Create) -> Done {
+impl<R: Rows> Act<'_, R> {
+    pub(super) fn create(&mut self, create: Create) -> Done<R> {
         let name = ConversationId::room(&create.room.unwrap_or_else(new_room));
         let mut members: BTreeSet<_> = create.members.into_iter().collect();
         members.remove(self.actor);
@@ -48,7 +49,7 @@ impl Act<'_> {
     }
 
     /// The same `create` said again is a retry; anything else finds the name taken.
-    fn check_created_before(&mut self, room: &Conversation, body: &EventBody) -> Done {
+    fn check_created_before(&mut self, room: &Conversation, body: &EventBody) -> Done<R> {
         let creator = self.rows.user(self.actor)?;
         match self.rows.event(room.key, Seq(1))? {
             Some(first)
@@ -65,7 +66,7 @@ impl Act<'_> {
         }
     }
 
-    pub(super) fn join(&mut self, join: &Join) -> Done {
+    pub(super) fn join(&mut self, join: &Join) -> Done<R> {
         let name = join.conversation.resolve(self.actor);
         let mut room = self.rows.conversation(&name)?.ok_or_else(Refusal::not_found)?;
         let user = self.rows.user(self.actor)?;
@@ -86,7 +87,7 @@ impl Act<'_> {
         self.do_record(room, user, &EventBody::Join {}, vec![effect])
     }
 
-    pub(super) fn leave(&mut self, leave: &Leave) -> Done {
+    pub(super) fn leave(&mut self, leave: &Leave) -> Done<R> {
         let Place { mut conversation, user, membership } =
             self.check_place(&leave.conversation.resolve(self.actor))?;
         if let Some(until) = membership.and_then(|m| m.until) {
@@ -100,7 +101,7 @@ impl Act<'_> {
         self.do_record(conversation, user, &EventBody::Leave {}, vec![effect])
     }
 
-    pub(super) fn invite(&mut self, invite: Invite) -> Done {
+    pub(super) fn invite(&mut self, invite: Invite) -> Done<R> {
         let Place { mut conversation, user, membership } =
             self.check_place(&invite.conversation.resolve(self.actor))?;
         access::check_member(membership.as_ref())?;
@@ -119,7 +120,7 @@ impl Act<'_> {
         self.do_record(conversation, user, &body, vec![effect])
     }
 
-    pub(super) fn remove(&mut self, remove: Remove) -> Done {
+    pub(super) fn remove(&mut self, remove: Remove) -> Done<R> {
         let Place { mut conversation, user, membership } =
             self.check_place(&remove.conversation.resolve(self.actor))?;
         access::check_member(membership.as_ref())?;
@@ -137,7 +138,7 @@ impl Act<'_> {
         self.do_record(conversation, user, &EventBody::Remove { user: remove.user }, vec![effect])
     }
 
-    pub(super) fn set_role(&mut self, set: SetRole) -> Done {
+    pub(super) fn set_role(&mut self, set: SetRole) -> Done<R> {
         let Place { mut conversation, user, membership } =
             self.check_place(&set.conversation.resolve(self.actor))?;
         access::check_member(membership.as_ref())?;
@@ -155,7 +156,7 @@ impl Act<'_> {
         self.do_record(conversation, user, &EventBody::Role { user: set.user, role: set.role }, Vec::new())
     }
 
-    pub(super) fn rename(&mut self, rename: Rename) -> Done {
+    pub(super) fn rename(&mut self, rename: Rename) -> Done<R> {
         let Place { mut conversation, user, membership } =
             self.check_place(&rename.conversation.resolve(self.actor))?;
         access::check_member(membership.as_ref())?;
@@ -170,7 +171,7 @@ impl Act<'_> {
         &mut self,
         room: &Conversation,
         user: &switchboard_protocol::UserId,
-    ) -> Result<(UserKey, Membership), Failed> {
+    ) -> Result<(UserKey, Membership), Failed<R::Error>> {
         let key = self.rows.user(user)?.ok_or_else(Refusal::not_found)?;
         let member = self.rows.member(room.key, key)?.ok_or_else(Refusal::not_found)?;
         Ok((key, member))
@@ -196,7 +197,7 @@ impl Act<'_> {
         room: &mut Conversation,
         user: UserKey,
         mut member: Membership,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), Failed<R::Error>> {
         // A damaged count must not end the writer.
         room.members = room.members.saturating_sub(1);
         room.admins = room.admins.saturating_sub(u64::from(member.role == Role::Admin));
@@ -207,7 +208,7 @@ impl Act<'_> {
 
     /// Who may come into one more room by themselves. Rooms that others bring somebody into do not count: nobody fills up
     /// somebody else's.
-    fn check_choice(&mut self, field: &'static str) -> Result<(), Failed> {
+    fn check_choice(&mut self, field: &'static str) -> Result<(), Failed<R::Error>> {
         let most = self.rules.limits.rooms;
         let Some(user) = self.rows.user(self.actor)? else { return Ok(()) };
         if most == 0 || self.rows.count_rooms_by_choice(user, most)? < most {

@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 
-use super::query::Reader;
-use super::rows::Rows;
+use super::query::{Reader, reader};
+use super::rows::SqliteRows;
 use super::{MIGRATIONS, STATEMENTS, State};
 use crate::refusal::Refusal;
 use crate::store::change::{self, Failed, Rules};
@@ -22,7 +22,7 @@ static NAMES: AtomicU64 = AtomicU64::new(0);
 
 /// The writer's connection and a reader's.
 pub(crate) struct InMemory {
-    rows: Rows,
+    rows: SqliteRows,
     rules: Rules,
     db: Connection,
     state: State,
@@ -53,7 +53,7 @@ impl InMemory {
         Migrations::from_slice(MIGRATIONS).to_latest(&mut writer).expect("its tables");
         let db = open().expect("the same");
         Self {
-            rows: Rows::new(writer),
+            rows: SqliteRows::new(writer),
             rules: Rules { limits, strangers: true },
             db,
             state: State::default(),
@@ -98,8 +98,8 @@ impl InMemory {
         made
     }
 
-    fn reader(&self) -> Reader<'_> {
-        Reader { db: &self.db, limits: &self.rules.limits, state: &self.state }
+    pub(in crate::store) fn reader(&self) -> Reader<'_> {
+        reader(&self.db, &self.rules.limits, &self.state)
     }
 
     pub(crate) fn query(&self, user: &UserId, query: &Query) -> Result<OkBody<Box<RawValue>>, Refusal> {

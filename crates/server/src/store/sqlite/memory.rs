@@ -16,12 +16,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::query::Reader;
-use super::rows::Rows;
-use super::writer::{self, BATCH, Committer, WAITING};
-use super::{BATCHES, MIGRATIONS, STATEMENTS, Settings, State, empty_database, readers};
+use super::query::{Reader, reader};
+use super::rows::SqliteRows;
+use super::writer::Committer;
+use super::{MIGRATIONS, STATEMENTS, Settings, State, empty_database};
 use crate::refusal::Refusal;
+use crate::store::batch::{self, BATCH, BATCHES, WAITING};
 use crate::store::change::Failed;
+use crate::store::readers::told;
 use crate::store::{
     Acquaintance, Answer, Batch, ConversationKey, LogEvent, Outcome, Query, Snapshot, Standing, Store,
     Submission, UserKey,
@@ -202,8 +204,7 @@ impl Database {
     fn read<T>(&self, read: impl FnOnce(&Reader<'_>) -> Result<T, Failed>) -> Result<T, Refusal> {
         self.with(|committer| {
             // Nobody writes meanwhile, so this needs no transaction.
-            let reader = Reader { db: committer.rows.database(), limits: &self.limits, state: &self.state };
-            readers::told(read(&reader))
+            told(read(&reader(committer.rows.database(), &self.limits, &self.state)))
         })
         .unwrap_or_else(|| Err(Refusal::unavailable()))
     }
@@ -221,7 +222,7 @@ impl MemoryStore {
     ) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         let db = disk.take().ok_or_else(|| anyhow::anyhow!("another store uses this disk"))?;
         let state = Arc::new(State::default());
-        let committer = Committer::new(Rows::new(db), settings, state.clone());
+        let committer = Committer::new(SqliteRows::new(db), settings, state.clone());
         Ok(Self::start(disk, Share::All(Box::new(committer)), state, settings, pace))
     }
 
@@ -236,7 +237,7 @@ impl MemoryStore {
     ) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         if let Some(db) = disk.take() {
             // What fails for good here fails for all, and does not happen.
-            let committer = Committer::new(Rows::new(db), settings, Arc::default());
+            let committer = Committer::new(SqliteRows::new(db), settings, Arc::default());
             *disk.lock() = Held::Shared(Arc::new(Mutex::new(committer)));
         }
         let share = match &*disk.lock() {
@@ -301,26 +302,26 @@ impl MemoryStore {
 /// The writer: what comes while one batch is made durable is the next one.
 async fn write(database: Database, mut queue: mpsc::Receiver<Submission>, batches: mpsc::Sender<Batch>) {
     let mut number = 0;
-    let mut batch = Vec::new();
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
-        let late = writer::take_late(&mut batch);
+    let mut waiting = Vec::new();
+    while queue.recv_many(&mut waiting, BATCH).await > 0 {
+        let late = batch::take_late(&mut waiting);
         if !late.is_empty() {
             number += 1;
             database.state.mark.store(number, Ordering::SeqCst);
-            if batches.send(Batch { number, outcomes: late, more: true }).await.is_err() {
+            if batches.send(Batch { number, outcomes: late, more: true, check: Vec::new() }).await.is_err() {
                 break;
             }
         }
-        if batch.is_empty() {
+        if waiting.is_empty() {
             continue;
         }
         number += 1;
         database.state.mark.store(number, Ordering::SeqCst);
         database.pause().await;
-        let Some(outcomes) = database.write(std::mem::take(&mut batch)) else { return };
+        let Some(outcomes) = database.write(std::mem::take(&mut waiting)) else { return };
         database.pause().await;
         let more = !queue.is_empty();
-        if batches.send(Batch { number, outcomes, more }).await.is_err() {
+        if batches.send(Batch { number, outcomes, more, check: Vec::new() }).await.is_err() {
             break;
         }
     }

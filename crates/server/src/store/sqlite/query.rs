@@ -1,254 +1,229 @@
-//! What readers ask: each answer from one snapshot, each page bounded in items and in bytes.
+//! What readers look up in an SQLite database: at hand, so row by row, and no further than what is taken.
 
-mod fold;
 mod history;
-mod people;
+mod message;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::Ordering;
+use std::ops::ControlFlow;
 
 use rusqlite::{Connection, OptionalExtension, params};
-use serde_json::value::RawValue;
-use switchboard_protocol::reply::{OkBody, Summary};
-use switchboard_protocol::{ConversationId, Conversations, EventKind, Limits, Seq, Sync, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, EventKind, Limits, Seq, Timestamp, UserId};
 
 use super::State;
 use super::rows::{conversation_id, find_conversation, find_member, membership, seq, user_id};
-use crate::access::{self, Conversation, Membership};
-use crate::refusal::Refusal;
+use crate::access::{Conversation, Membership};
 use crate::store::change::Failed;
-use crate::store::{ConversationKey, Joined, LogEvent, Query, Seen, Snapshot, UserKey};
-
-/// A page of events is bounded by this share of a connection's queue, so that what a reader is behind
-/// by never takes more memory than the queue may.
-const REPLAY_SHARE: u32 = 2;
-
-/// The smallest queue: its share for a page holds an event, or a reader that is behind would never get on.
-pub(crate) const MIN_QUEUE: usize = REPLAY_SHARE as usize * EVENT_OVERHEAD;
-
-type Page = Result<OkBody<Box<RawValue>>, Failed>;
+use crate::store::read::row::{
+    Acquainted, Known, Listed, Named, Start, View, Wanted, Whole, is_readable, unreadable,
+};
+use crate::store::read::{self, Lookups, Range};
+use crate::store::{ConversationKey, Joined, LogEvent, UserKey};
 
 /// One read transaction.
-pub(super) struct Reader<'a> {
-    pub(super) db: &'a Connection,
-    pub(super) limits: &'a Limits,
-    pub(super) state: &'a State,
+pub(super) type Reader<'a> = read::Reader<'a, Connection>;
+
+type Result<T> = std::result::Result<T, Failed>;
+
+pub(super) fn reader<'a>(db: &'a Connection, limits: &'a Limits, state: &'a State) -> Reader<'a> {
+    Reader { rows: db, limits, mark: &state.mark }
 }
 
-/// A conversation as one user sees it.
-struct View {
-    conversation: Conversation,
-    membership: Option<Membership>,
-}
+impl Lookups for Connection {
+    type Error = rusqlite::Error;
 
-/// Adds up the bytes of a page. The first item always fits, so that a reader gets on.
-struct Room(usize);
-
-impl Room {
-    fn takes(&mut self, bytes: usize) -> bool {
-        let fits = self.0 > 0;
-        self.0 = self.0.saturating_sub(bytes);
-        fits
-    }
-}
-
-impl Reader<'_> {
-    fn user(&self, name: &UserId) -> Result<Option<UserKey>, Failed> {
-        let mut select = self.db.prepare_cached("SELECT id FROM users WHERE name = ?1")?;
-        Ok(select.query_row([name.as_str()], |row| Ok(UserKey(row.get(0)?))).optional()?)
+    fn known(&self, user: &UserId) -> Result<Option<Known>> {
+        let mut select = self.prepare_cached("SELECT id, not_before FROM users WHERE name = ?1")?;
+        let known = select.query_row([user.as_str()], |row| {
+            let not_before = row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis);
+            Ok(Known { key: UserKey(row.get(0)?), not_before })
+        });
+        Ok(known.optional()?)
     }
 
-    fn view(&self, user: &UserId, name: &ConversationId) -> Result<View, Failed> {
-        let conversation = find_conversation(self.db, name)?.ok_or_else(Refusal::not_found)?;
-        let user = self.user(user)?.ok_or_else(Refusal::not_found)?;
-        let membership = find_member(self.db, conversation.key, user)?;
-        Ok(View { conversation, membership })
+    fn view(&self, user: &UserId, name: &ConversationId) -> Result<Option<View>> {
+        let Some(conversation) = find_conversation(self, name)? else { return Ok(None) };
+        let mut select = self.prepare_cached("SELECT id FROM users WHERE name = ?1")?;
+        let user = select.query_row([user.as_str()], |row| Ok(UserKey(row.get(0)?))).optional()?;
+        let Some(user) = user else { return Ok(None) };
+        let membership = find_member(self, conversation.key, user)?;
+        Ok(Some(View { conversation, membership }))
     }
 
-    /// The answer to a command that reads.
-    pub(super) fn answer(&self, user: &UserId, query: &Query) -> Page {
-        match query {
-            Query::Sync(c) => self.sync(user, c),
-            Query::History(c) => self.history(user, c),
-            Query::Conversations(c) => self.conversations(user, c),
-            Query::Members(c) => self.members(user, c),
-        }
+    fn view_of(&self, user: UserKey, conversation: ConversationKey) -> Result<Option<View>> {
+        let mut select = self.prepare_cached("SELECT name FROM conversations WHERE id = ?1")?;
+        let name = select.query_row([conversation.0], |row| conversation_id(row, 0)).optional()?;
+        let found = name.map(|name| find_conversation(self, &name)).transpose()?.flatten();
+        let Some(found) = found else { return Ok(None) };
+        let membership = find_member(self, conversation, user)?;
+        Ok(Some(View { conversation: found, membership }))
     }
 
-    /// `sync`.
-    fn sync(&self, user: &UserId, command: &Sync) -> Page {
-        let View { conversation, membership } = self.view(user, &command.conversation.resolve(user))?;
-        let head = access::check_visible(conversation.head, membership.as_ref())?;
-        if command.after > head {
-            let message = format!("the log ends at {head}");
-            return Err(Refusal::new(switchboard_protocol::ErrorCode::BadCursor, message).into());
-        }
-        let limit = self.limits.page_size(command.limit);
-        let events = self.events(&conversation, command.after, head, limit, self.limits.page_bytes)?;
-        let more = events.last().map_or(command.after, |event| event.seq) < head;
-        let events = events.iter().map(LogEvent::to_raw).collect();
-        Ok(OkBody::Log { conversation: conversation.name, events, head, more })
+    fn start(&self, user: &UserId, named: &[ConversationId]) -> Result<Option<Start>> {
+        let Some(user) = self.known(user)? else { return Ok(None) };
+        let joined = joined(self, user.key)?;
+        let named = named.iter().map(|name| find_named(self, user.key, name)).collect::<Result<_>>()?;
+        Ok(Some(Start { user, joined, named }))
     }
 
-    /// Events of a conversation after `after` up to `upto`, at most `limit` and about `bytes`.
-    pub(super) fn events(
-        &self,
-        conversation: &Conversation,
-        after: Seq,
-        upto: Seq,
-        limit: u32,
-        bytes: u32,
-    ) -> Result<Vec<LogEvent>, Failed> {
-        let mut select = self.db.prepare_cached(
-            "SELECT e.seq, e.kind, u.name, e.at, e.key, e.body FROM events e LEFT JOIN users u ON u.id = e.sender
-             WHERE e.conversation = ?1 AND e.seq > ?2 AND e.seq <= ?3 ORDER BY e.seq LIMIT ?4",
-        )?;
-        let mut rows = select.query(params![conversation.key.0, after.0, upto.0, limit])?;
-        let mut room = Room(bytes as usize);
-        let mut events = Vec::new();
-        while let Some(row) = rows.next()? {
-            let event = read_event(row, &conversation.name)?;
-            if !room.takes(event.body.len() + EVENT_OVERHEAD) {
-                break;
-            }
-            events.push(event);
-        }
-        Ok(events)
-    }
-
-    /// `conversations`.
-    fn conversations(&self, user: &UserId, command: &Conversations) -> Page {
-        let Some(key) = self.user(user)? else {
-            return Ok(OkBody::Conversations { conversations: Vec::new(), more: false });
-        };
-        let after = match &command.before {
-            Some(name) => {
-                let View { conversation, membership } = self.view(user, name)?;
-                let visible = access::check_visible(conversation.head, membership.as_ref())?;
-                // For somebody who has left it stands where they left it: what came later is not theirs to know.
-                let at = if visible == conversation.head {
-                    conversation.at
-                } else {
-                    self.time_of(&conversation, visible)?
-                };
-                (at, conversation.key.0)
-            }
-            None => (i64::MAX, i64::MAX),
-        };
-        let (conversations, more) = self.summaries(key, after, self.limits.page_size(command.limit))?;
-        Ok(OkBody::Conversations { conversations, more })
-    }
-
-    /// When an event was stored, in milliseconds since the Unix epoch.
-    fn time_of(&self, conversation: &Conversation, seq: Seq) -> Result<i64, Failed> {
-        let mut select =
-            self.db.prepare_cached("SELECT at FROM events WHERE conversation = ?1 AND seq = ?2")?;
-        Ok(select.query_row(params![conversation.key.0, seq.0], |row| row.get(0))?)
-    }
-
-    /// A page of a user's conversations, latest activity first, below a time and number.
-    fn summaries(
+    fn listed(
         &self,
         user: UserKey,
         below: (i64, i64),
-        limit: u32,
-    ) -> Result<(Vec<Summary>, bool), Failed> {
-        let mut select = self.db.prepare_cached(
+        most: usize,
+        passed: usize,
+    ) -> Result<Vec<Option<Listed>>> {
+        let mut select = self.prepare_cached(
             "SELECT m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent,
                     c.id, c.name, c.title, c.public, c.head, c.messages, c.last_message, c.members, c.admins, c.at
              FROM members m JOIN conversations c ON c.id = m.conversation
              WHERE m.user = ?1 AND m.until IS NULL AND (c.at, c.id) < (?2, ?3)
              ORDER BY c.at DESC, c.id DESC LIMIT ?4 OFFSET ?5",
         )?;
-        let most = limit as usize + 1;
-        let mut room = Room(self.limits.page_bytes as usize);
-        let (mut summaries, mut passed) = (Vec::new(), 0);
-        loop {
-            let mut rows = select.query(params![user.0, below.0, below.1, most, passed])?;
-            let before = passed;
-            while let Some(row) = rows.next()? {
-                passed += 1;
-                let Some((conversation, member)) = read_listed(row)? else { continue };
-                if summaries.len() == limit as usize {
-                    return Ok((summaries, true));
-                }
-                let (summary, bytes) = self.summary(conversation, &member)?;
-                if !room.takes(bytes) {
-                    return Ok((summaries, true));
-                }
-                summaries.push(summary);
-            }
-            // Among those were damaged ones, or there are no more.
-            if passed - before < most {
-                return Ok((summaries, false));
-            }
-        }
-    }
-
-    /// Everything a connection starts from.
-    pub(super) fn attach(&self, user: &UserId, named: &[ConversationId]) -> Result<Option<Snapshot>, Failed> {
-        let Some((key, not_before)) = self.known(user)? else { return Ok(None) };
-        // Read after the first query: that one fixed what this transaction sees.
-        let mark = self.state.mark.load(Ordering::SeqCst);
-        let mut select = self.db.prepare_cached(
-            "SELECT m.conversation, c.head FROM members m JOIN conversations c ON c.id = m.conversation
-             WHERE m.user = ?1 AND m.until IS NULL",
-        )?;
-        let mut rows = select.query([key.0])?;
-        let mut joined = Vec::new();
+        let mut rows = select.query(params![user.0, below.0, below.1, most, passed])?;
+        let mut listed = Vec::new();
         while let Some(row) = rows.next()? {
-            let conversation: i64 = row.get(0)?;
-            let head = readable(seq(row, 1), || format!("conversation {conversation}"))?;
-            joined.extend(head.map(|head| Joined { conversation: ConversationKey(conversation), head }));
+            listed.push(read_listed(row)?);
         }
-        let named = named.iter().map(|name| self.seen(key, name)).collect::<Result<Vec<_>, _>>()?;
-        let (summaries, more) = self.summaries(key, (i64::MAX, i64::MAX), self.limits.page_size(None))?;
-        Ok(Some(Snapshot { mark, user: key, not_before, joined, named, summaries, more }))
+        Ok(listed)
     }
 
-    /// What a connection with a cursor in a conversation may see of it. One that cannot be read is not there for now, and
-    /// the others are.
-    fn seen(&self, user: UserKey, name: &ConversationId) -> Result<Result<Seen, Refusal>, Failed> {
-        let read = || -> rusqlite::Result<_> {
-            let conversation = find_conversation(self.db, name)?;
-            let member =
-                conversation.as_ref().map(|found| find_member(self.db, found.key, user)).transpose()?;
-            Ok((conversation, member.flatten()))
-        };
-        let Some((conversation, membership)) = readable(read(), || name.to_string())? else {
-            return Ok(Err(Refusal::unavailable()));
-        };
-        let Some(conversation) = conversation else { return Ok(Err(Refusal::not_found())) };
-        let member = membership.is_some_and(|m| m.until.is_none());
-        let head = access::check_visible(conversation.head, membership.as_ref());
-        Ok(head.map(|head| Seen { conversation: conversation.key, head, member }))
+    fn time_of(&self, conversation: ConversationKey, seq: Seq) -> Result<i64> {
+        let mut select = self.prepare_cached("SELECT at FROM events WHERE conversation = ?1 AND seq = ?2")?;
+        Ok(select.query_row(params![conversation.0, seq.0], |row| row.get(0))?)
     }
 
-    /// A page of the log for a connection that is behind.
-    pub(super) fn replay(
+    fn events(
         &self,
-        user: UserKey,
         conversation: ConversationKey,
-        after: Seq,
-        upto: Seq,
-    ) -> Result<Vec<LogEvent>, Failed> {
-        let mut select = self.db.prepare_cached("SELECT name FROM conversations WHERE id = ?1")?;
-        let name = select.query_row([conversation.0], |row| conversation_id(row, 0)).optional()?;
-        let found = name.map(|name| find_conversation(self.db, &name)).transpose()?.flatten();
-        let Some(found) = found else { return Ok(Vec::new()) };
-        let membership = find_member(self.db, conversation, user)?;
-        let visible = access::check_visible(found.head, membership.as_ref())?;
-        let bytes = self.limits.page_bytes.min(self.limits.queue / REPLAY_SHARE);
-        self.events(&found, after, upto.min(visible), self.limits.page, bytes)
+        name: &ConversationId,
+        range: &Range,
+        mut each: impl FnMut(LogEvent) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut select = self.prepare_cached(
+            "SELECT e.seq, e.kind, u.name, e.at, e.key, e.body FROM events e LEFT JOIN users u ON u.id = e.sender
+             WHERE e.conversation = ?1 AND e.seq > ?2 AND e.seq <= ?3 ORDER BY e.seq LIMIT ?4",
+        )?;
+        let mut rows = select.query(params![conversation.0, range.after.0, range.upto.0, range.most])?;
+        while let Some(row) = rows.next()? {
+            if each(read_event(row, name)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn messages_before(&self, conversation: ConversationKey, before: Seq, most: usize) -> Result<Vec<Seq>> {
+        Ok(history::messages_before(self, conversation, before, most)?)
+    }
+
+    fn messages(
+        &self,
+        wanted: &[Wanted<'_>],
+        _bytes: usize,
+        mut each: impl FnMut(Option<Whole>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        for wanted in wanted {
+            if each(message::find(self, wanted)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn members(
+        &self,
+        conversation: ConversationKey,
+        after: &str,
+        most: usize,
+        passed: usize,
+        mut each: impl FnMut(Option<(UserId, Membership)>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut select = self.prepare_cached(
+            "SELECT m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent, u.name
+             FROM members m CROSS JOIN users u ON u.id = m.user
+             WHERE m.conversation = ?1 AND m.until IS NULL AND u.name > ?2 ORDER BY u.name LIMIT ?3 OFFSET ?4",
+        )?;
+        let mut rows = select.query(params![conversation.0, after, most, passed])?;
+        while let Some(row) = rows.next()? {
+            let read = || Ok((user_id(row, 8)?, membership(row, 0)?));
+            let member = readable(read(), || format!("a member of conversation {}", conversation.0))?;
+            if each(member).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn acquainted(&self, users: &[UserId]) -> Result<Vec<Acquainted>> {
+        let mut select = self.prepare_cached("SELECT id, last_seen FROM users WHERE name = ?1")?;
+        let mut found = Vec::new();
+        for name in users {
+            let known = select.query_row([name.as_str()], |row| {
+                let last_seen = row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis);
+                Ok(Acquainted { key: UserKey(row.get(0)?), name: name.clone(), last_seen })
+            });
+            found.extend(known.optional()?);
+        }
+        Ok(found)
+    }
+
+    fn are_there(&self, conversations: &[ConversationId]) -> Result<Vec<bool>> {
+        let mut select = self.prepare_cached("SELECT 1 FROM conversations WHERE name = ?1")?;
+        conversations.iter().map(|name| Ok(select.exists([name.as_str()])?)).collect()
+    }
+
+    fn count_rooms(&self, user: UserKey, most: u32) -> Result<u32> {
+        let mut count = self.prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM members INDEXED BY rooms_of_user
+                WHERE user = ?1 AND until IS NULL AND since > 0 LIMIT ?2)",
+        )?;
+        Ok(count.query_row(params![user.0, most], |row| row.get(0))?)
+    }
+
+    fn share_a_room(&self, pairs: &[(UserKey, UserKey)], most: u32) -> Result<Vec<bool>> {
+        let mut select = self.prepare_cached(
+            "SELECT 1 FROM (SELECT conversation FROM members INDEXED BY rooms_of_user
+                WHERE user = ?1 AND until IS NULL AND since > 0 ORDER BY conversation LIMIT ?3) room
+             CROSS JOIN members m ON m.conversation = room.conversation AND m.user = ?2 AND m.until IS NULL",
+        )?;
+        pairs.iter().map(|(a, b)| Ok(select.exists(params![a.0, b.0, most])?)).collect()
+    }
+
+    fn api_key(&self, hash: &[u8]) -> Result<Option<String>> {
+        let mut select =
+            self.prepare_cached("SELECT name FROM api_keys WHERE hash = ?1 AND revoked IS NULL")?;
+        Ok(select.query_row([hash], |row| row.get(0)).optional()?)
     }
 }
 
-/// What an event's frame has besides its body, roughly: names, numbers and a time.
-const EVENT_OVERHEAD: usize = 300;
+/// Where a user is a member.
+fn joined(db: &Connection, user: UserKey) -> Result<Vec<Joined>> {
+    let mut select = db.prepare_cached(
+        "SELECT m.conversation, c.head FROM members m JOIN conversations c ON c.id = m.conversation
+         WHERE m.user = ?1 AND m.until IS NULL",
+    )?;
+    let mut rows = select.query([user.0])?;
+    let mut joined = Vec::new();
+    while let Some(row) = rows.next()? {
+        let conversation: i64 = row.get(0)?;
+        let head = readable(seq(row, 1), || format!("conversation {conversation}"))?;
+        joined.extend(head.map(|head| Joined { conversation: ConversationKey(conversation), head }));
+    }
+    Ok(joined)
+}
+
+fn find_named(db: &Connection, user: UserKey, name: &ConversationId) -> Result<Named> {
+    let read = || -> rusqlite::Result<_> {
+        let Some(conversation) = find_conversation(db, name)? else { return Ok(Named::Nowhere) };
+        let membership = find_member(db, conversation.key, user)?;
+        Ok(Named::There(View { conversation, membership }))
+    };
+    Ok(readable(read(), || name.to_string())?.unwrap_or(Named::Damaged))
+}
 
 /// What was read of a row, or `None` if it is damaged: it is reported, and must not keep anybody from the others.
-fn readable<T>(read: rusqlite::Result<T>, row: impl FnOnce() -> String) -> Result<Option<T>, Failed> {
+fn readable<T>(read: rusqlite::Result<T>, row: impl FnOnce() -> String) -> Result<Option<T>> {
     use rusqlite::Error;
     match read {
         Ok(read) => Ok(Some(read)),
@@ -265,8 +240,8 @@ fn readable<T>(read: rusqlite::Result<T>, row: impl FnOnce() -> String) -> Resul
     }
 }
 
-/// Reads a row of [`Reader::summaries`].
-fn read_listed(row: &rusqlite::Row<'_>) -> Result<Option<(Conversation, Membership)>, Failed> {
+/// Reads a row of [`Lookups::listed`].
+fn read_listed(row: &rusqlite::Row<'_>) -> Result<Option<Listed>> {
     let key: i64 = row.get(8)?;
     let read = || {
         let conversation = Conversation {
@@ -281,26 +256,20 @@ fn read_listed(row: &rusqlite::Row<'_>) -> Result<Option<(Conversation, Membersh
             admins: row.get(16)?,
             at: row.get(17)?,
         };
-        Ok((conversation, membership(row, 0)?))
+        Ok(Listed { conversation, member: membership(row, 0)? })
     };
     readable(read(), || format!("conversation {key}, in a list"))
 }
 
-/// Reads an event. One that cannot be read keeps its place, as `unreadable`: it must not block the
-/// log for everybody who syncs.
-fn read_event(row: &rusqlite::Row<'_>, conversation: &ConversationId) -> Result<LogEvent, rusqlite::Error> {
+/// Reads a row of [`Lookups::events`].
+fn read_event(row: &rusqlite::Row<'_>, conversation: &ConversationId) -> rusqlite::Result<LogEvent> {
     let seq = seq(row, 0)?;
-    let read = || -> Result<LogEvent, rusqlite::Error> {
+    let read = || -> rusqlite::Result<LogEvent> {
         let body: Box<str> = row.get(5)?;
         let kind = EventKind::from_number(row.get(1)?);
-        let readable =
-            kind != EventKind::Unreadable && serde_json::from_str::<serde_json::Map<_, _>>(&body).is_ok();
-        if !readable {
-            return Err(rusqlite::Error::InvalidColumnType(
-                5,
-                "body".to_owned(),
-                rusqlite::types::Type::Text,
-            ));
+        if !is_readable(kind, &body) {
+            let column = rusqlite::types::Type::Text;
+            return Err(rusqlite::Error::InvalidColumnType(5, "body".to_owned(), column));
         }
         Ok(LogEvent {
             conversation: conversation.clone(),
@@ -313,20 +282,7 @@ fn read_event(row: &rusqlite::Row<'_>, conversation: &ConversationId) -> Result<
         })
     };
     read().or_else(|error| {
-        tracing::error!(%conversation, %seq, %error, "an event cannot be read; it is passed on as `unreadable`");
-        Ok(LogEvent {
-            conversation: conversation.clone(),
-            seq,
-            kind: EventKind::Unreadable,
-            from: user_id(row, 2).unwrap_or_else(|_| nobody()),
-            at: Timestamp::from_millis(row.get(3).unwrap_or_default()),
-            key: None,
-            body: "{}".into(),
-        })
+        let at = Timestamp::from_millis(row.get(3).unwrap_or_default());
+        Ok(unreadable(conversation, seq, user_id(row, 2).ok(), at, error))
     })
-}
-
-/// Whom an event that cannot be read is from.
-fn nobody() -> UserId {
-    UserId::parse("unknown").unwrap_or_else(|_| unreachable!("a user id"))
 }

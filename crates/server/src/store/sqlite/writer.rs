@@ -11,26 +11,20 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::readers::Closed;
-use super::rows::Rows;
+use super::rows::SqliteRows;
 use super::{CHECKPOINT, QUIET, Settings, State};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::refusal::Refusal;
-use crate::store::change::{self, Failed, Rules};
-use crate::store::{Batch, Committed, Outcome, Submission};
-
-/// Writes that may wait. At 20,000 a second that is under a second of work. Beyond: given back.
-pub(super) const WAITING: usize = 16_384;
-
-/// Most writes a transaction. Larger batches commit no more a second, and make the first one wait.
-pub(super) const BATCH: usize = 1_024;
+use crate::store::batch::{self, Results, WAITING};
+use crate::store::change::Rules;
+use crate::store::{Batch, Outcome, Submission};
 
 /// How soon the write-ahead log is tried again that something was in the way of.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What the writer is made of.
 pub(super) struct Parts {
-    pub(super) rows: Rows,
+    pub(super) rows: SqliteRows,
     pub(super) settings: Settings,
     pub(super) batches: mpsc::Sender<Batch>,
     pub(super) state: Arc<State>,
@@ -65,7 +59,7 @@ struct Writer {
 
 /// Makes batches durable.
 pub(super) struct Committer {
-    pub(super) rows: Rows,
+    pub(super) rows: SqliteRows,
     rules: Rules,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -112,10 +106,9 @@ impl Writer {
     fn run(mut self) {
         self.committer.rows.watch_log();
         while let Some(first) = self.next() {
-            let mut batch = vec![first];
-            batch.extend(self.queue.try_iter().take(BATCH - 1));
+            let mut batch = batch::gather(first, &self.queue);
             // Each that is given back puts what its connection made behind it out of turn.
-            let late = take_late(&mut batch);
+            let late = batch::take_late(&mut batch);
             let told = (late.is_empty() || self.tell(|_| late))
                 && (batch.is_empty() || self.tell(|writer| writer.committer.write(batch)));
             if !told {
@@ -155,7 +148,8 @@ impl Writer {
         // Before the commit: whatever a reader sees of this batch, it sees this number too.
         self.committer.state.mark.store(self.number, Ordering::SeqCst);
         let outcomes = outcomes(self);
-        let batch = Batch { number: self.number, outcomes, more: !self.queue.is_empty() };
+        let more = !self.queue.is_empty();
+        let batch = Batch { number: self.number, outcomes, more, check: Vec::new() };
         self.batches.blocking_send(batch).is_ok()
     }
 
@@ -187,7 +181,7 @@ impl Writer {
 }
 
 impl Committer {
-    pub(super) fn new(rows: Rows, settings: &Settings, state: Arc<State>) -> Self {
+    pub(super) fn new(rows: SqliteRows, settings: &Settings, state: Arc<State>) -> Self {
         let rules = Rules { limits: settings.limits.clone(), strangers: settings.strangers };
         let (clock, metrics) = (settings.clock.clone(), settings.metrics.clone());
         Self {
@@ -211,11 +205,11 @@ impl Committer {
                 if std::mem::take(&mut self.troubled) {
                     tracing::info!("the database can be written to again");
                 }
-                with_results(batch, results)
+                batch::told(batch, results)
             }
             // One bad row must not fail the others' writes: each alone.
             Err(Trouble::Change(error)) if batch.len() > 1 && !is_failed_sync(&error) => {
-                batch.into_iter().map(|one| self.write_alone(one)).collect()
+                batch::each_alone(batch, |one| self.transact(one).map_err(|trouble| self.note(&trouble)).ok())
             }
             Err(trouble) => self.refuse(batch, &trouble),
         };
@@ -223,25 +217,9 @@ impl Committer {
         outcomes
     }
 
-    fn write_alone(&mut self, submission: Submission) -> Outcome {
-        if submission.origin.is_out_of_turn() {
-            return give_back(submission);
-        }
-        match self.transact(std::slice::from_ref(&submission)) {
-            Ok(mut results) => match results.pop() {
-                Some(result) => Outcome { origin: submission.origin, result },
-                None => give_back(submission),
-            },
-            Err(trouble) => {
-                self.note(&trouble);
-                give_back(submission)
-            }
-        }
-    }
-
     fn refuse(&mut self, batch: Vec<Submission>, trouble: &Trouble) -> Vec<Outcome> {
         self.note(trouble);
-        batch.into_iter().map(give_back).collect()
+        batch.into_iter().map(batch::give_back).collect()
     }
 
     fn note(&mut self, trouble: &Trouble) {
@@ -260,7 +238,7 @@ impl Committer {
         }
     }
 
-    fn transact(&mut self, batch: &[Submission]) -> Result<Vec<Result<Committed, Refusal>>, Trouble> {
+    fn transact(&mut self, batch: &[Submission]) -> Result<Results, Trouble> {
         if self.has_failed() {
             let code = ffi::Error::new(ffi::SQLITE_READONLY);
             return Err(Trouble::Commit(rusqlite::Error::SqliteFailure(code, None)));
@@ -268,15 +246,7 @@ impl Committer {
         let now = self.clock.now();
         let rows = &mut self.rows;
         let written = rows.begin().map_err(Trouble::Commit).and_then(|()| {
-            let mut results = Vec::with_capacity(batch.len());
-            for one in batch {
-                // The copy is what a second try, alone, starts from.
-                match change::apply(rows, &self.rules, &one.actor, one.change.clone(), now) {
-                    Ok(committed) => results.push(Ok(committed)),
-                    Err(Failed::Refused(refusal)) => results.push(Err(refusal)),
-                    Err(Failed::Store(error)) => return Err(Trouble::Change(error)),
-                }
-            }
+            let results = batch::apply(rows, &self.rules, batch, now).map_err(Trouble::Change)?;
             rows.commit().map_err(Trouble::Commit)?;
             Ok(results)
         });
@@ -314,22 +284,6 @@ impl Committer {
     fn has_failed(&self) -> bool {
         self.state.failed.load(Ordering::Acquire)
     }
-}
-
-/// Takes out and gives back what was made before its connection knew that something was given back.
-pub(super) fn take_late(batch: &mut Vec<Submission>) -> Vec<Outcome> {
-    batch.extract_if(.., |one| one.origin.is_out_of_turn()).map(give_back).collect()
-}
-
-/// What could not be stored; and what its connection has made behind it must not be stored before it.
-fn give_back(submission: Submission) -> Outcome {
-    submission.origin.give_back();
-    Outcome { origin: submission.origin, result: Err(Refusal::unavailable()) }
-}
-
-fn with_results(batch: Vec<Submission>, results: Vec<Result<Committed, Refusal>>) -> Vec<Outcome> {
-    let pairs = batch.into_iter().zip(results);
-    pairs.map(|(submission, result)| Outcome { origin: submission.origin, result }).collect()
 }
 
 /// Whether that was so short a time ago that it is not tried again.

@@ -7,11 +7,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use faults::{Dropped, Syncs};
-use rusqlite::{Connection, TransactionBehavior};
 use serde_json::json;
 use switchboard::clock::Clock;
 use switchboard_client::ClientError;
@@ -21,7 +20,9 @@ use switchboard_protocol::{CommandId, reply::Failure};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::support::{FailingDisk, Person, Process, Server, command, eventually, text_of};
+use crate::support::{
+    FailingDisk, Person, Process, Server, Stalled, command, eventually, text_of, unless_stalled,
+};
 
 const WRITE_AHEAD_LOG: &str = "switchboard.db-wal";
 
@@ -264,38 +265,76 @@ async fn a_writer_that_panics_leaves_nobody_waiting() {
     assert_eq!(server.connects("bob").await.log("@alice").await.len(), 1);
 }
 
-#[tokio::test]
-async fn what_was_sent_behind_a_message_that_was_not_stored_is_not_stored_before_it() {
-    let server = Server::start().await;
+/// How long the writer waits for another program that writes: `BUSY_TIMEOUT` of the server's `store/sqlite.rs`.
+const WAITS: Duration = Duration::from_secs(5);
+
+/// How long nothing of a connection is stored after it was told of one that is not: `GIVEN_BACK` of the server's `session/hold.rs`.
+const HOLDS: Duration = Duration::from_millis(750);
+
+/// A server, and how many batches its writer has begun with: it asks for the time when it has taken one.
+async fn counts_batches() -> (Server, impl Fn() -> usize) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    let clock = Clock::from_fn(move || {
+        if std::thread::current().name() == Some("writer") {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        Clock::system().now()
+    });
+    (Server::start_by(clock, |_| {}).await, move || count.load(Ordering::SeqCst))
+}
+
+/// One that is not stored, two that wait behind it, and one that is sent when the database could be written to again.
+async fn sends_behind_one_that_is_not_stored() -> Result<(), Stalled> {
+    let (server, batches) = counts_batches().await;
     let mut alice = server.connects("alice").await;
     let mut carol = server.connects("carol").await;
     alice.says("@bob", "before").await;
-    let mut other = Connection::open(server.data().join("switchboard.db")).expect("the database");
-    let writing = other.transaction_with_behavior(TransactionBehavior::Immediate).expect("it is free");
+    let (lock, before, begun) = (server.holds_up_writes(), batches(), Instant::now());
     let first = alice.submits("send", keyed("first")).await;
-    // waits for: the writer, which begins on the first one at once and waits 5 s for the other program
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    eventually("the writer is at the first one", async || (batches() > before).then_some(())).await;
     let second = alice.submits("send", keyed("second")).await;
     let third = alice.submits("send", keyed("third")).await;
     let wait = is_given_back(&mut alice, first).await.retry_after.expect("how long");
     let told = Instant::now();
-    // From here on the database could be written to.
-    drop(writing);
+    drop(lock);
     let fourth = alice.submits("send", keyed("fourth")).await;
-    for id in [second, third, fourth] {
-        let later = is_given_back(&mut alice, id).await.retry_after.expect("how long");
+    // The session may refuse the fourth before the writer has come to the second.
+    let mut unheard = vec![second, third, fourth];
+    while !unheard.is_empty() {
+        let (id, later) = match alice.is_told().await {
+            Reply::Error(Failure { id, code: ErrorCode::Unavailable, retry_after, .. }) => (id, retry_after),
+            Reply::Ok(ok) if ok.id == Some(CommandId::Number(fourth)) => {
+                return Err(Stalled::or_wrong("the fourth is stored", begun.elapsed(), WAITS + HOLDS));
+            }
+            other => panic!("stored, though what was sent before it was not: {other:?}"),
+        };
+        let at = unheard.iter().position(|open| id == Some(CommandId::Number(*open)));
+        unheard.remove(at.unwrap_or_else(|| panic!("an answer to {id:?}")));
+        let later = later.expect("how long");
         assert!((SLACK..=1_000).contains(&later), "{later}");
     }
+    let all_told = told.elapsed();
     alice.does("read", json!({"conversation": "@bob", "upto": 1})).await;
     assert_eq!(alice.log("@bob").await.len(), 1);
     carol.says("@bob", "others go on").await;
 
     tokio::time::sleep_until(told + Duration::from_millis(wait)).await; // waits for: the time that was told
     let keys = ["first", "second", "third", "fourth"];
-    let sends = keys.map(|key| command("send", &keyed(key)));
-    for _ in alice.client.submit_all(sends).await.expect("sent") {
-        assert!(matches!(alice.is_told().await, Reply::Ok(_)));
+    for _ in alice.client.submit_all(keys.map(|key| command("send", &keyed(key)))).await.expect("sent") {
+        match alice.is_told().await {
+            Reply::Ok(_) => {}
+            other => {
+                return Err(Stalled::or_wrong(&format!("{other:?}"), all_told, Duration::from_millis(SLACK)));
+            }
+        }
     }
     let log = alice.log_after("@bob", 1).await;
     assert_eq!(log.iter().filter_map(text_of).collect::<Vec<_>>(), keys);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_sent_behind_a_message_that_was_not_stored_is_not_stored_before_it() {
+    unless_stalled(sends_behind_one_that_is_not_stored).await;
 }

@@ -6,8 +6,8 @@ use rusqlite::{Connection, Result};
 use switchboard_protocol::Role;
 
 use super::Log;
+use crate::store::change::rows::role_number;
 use crate::store::check::{BY_CHOICE, Report};
-use crate::store::sqlite::rows::role_number;
 
 /// A member's row.
 #[derive(Debug, Clone)]

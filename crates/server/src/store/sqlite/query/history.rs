@@ -1,119 +1,90 @@
-//! Pages of messages. The log has other events between them, and a page must not read all of those.
+//! The way to the messages of a page. The log has other events between them, and a page must not read all of those.
 
-use rusqlite::{OptionalExtension, params};
-use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{EventKind, History, Seq, UserId};
+use rusqlite::{Connection, OptionalExtension, Result, params};
+use switchboard_protocol::{EventKind, Seq};
 
-use super::{Page, Reader, Room, View};
-use crate::access;
 use crate::store::ConversationKey;
-use crate::store::change::Failed;
 
 /// Events without a message among them that are read one by one before the way to the message before them is
 /// looked up. That takes about twice as many lookups as their number has bits, and short runs are the rule.
 const RUN: usize = 32;
 
-impl Reader<'_> {
-    /// `history`.
-    pub(in crate::store::sqlite) fn history(&self, user: &UserId, command: &History) -> Page {
-        let View { conversation, membership } = self.view(user, &command.conversation.resolve(user))?;
-        let visible = access::check_visible(conversation.head, membership.as_ref())?;
-        let before = command.before.unwrap_or(Seq::MAX).min(visible.next());
-        let limit = self.limits.page_size(command.limit) as usize;
-        let seqs = self.messages_before(conversation.key, before, limit + 1)?;
-        let mut more = seqs.len() > limit;
-        let mut room = Room(self.limits.page_bytes as usize);
-        let mut messages = Vec::new();
-        for target in seqs.into_iter().take(limit) {
-            let Some((message, bytes)) = self.message(&conversation, target, visible)? else { continue };
-            if !room.takes(bytes) {
-                more = true;
-                break;
-            }
-            messages.push(message);
-        }
-        messages.reverse();
-        Ok(OkBody::History { conversation: conversation.name, messages, head: visible, more })
+/// The last `most` messages before an event, the latest first.
+pub(super) fn messages_before(
+    db: &Connection,
+    conversation: ConversationKey,
+    mut before: Seq,
+    most: usize,
+) -> Result<Vec<Seq>> {
+    let mut found = Vec::new();
+    while let Some(run) = read_messages(db, conversation, before, most, &mut found)? {
+        let last = first_that_counts(db, conversation, run)?;
+        // The message itself is read next. Where it cannot be read as one, what is before it is.
+        before = last.next().min(run.at);
     }
+    Ok(found)
+}
 
-    /// The last `most` messages before an event, the latest first.
-    fn messages_before(
-        &self,
-        conversation: ConversationKey,
-        mut before: Seq,
-        most: usize,
-    ) -> Result<Vec<Seq>, Failed> {
-        let mut found = Vec::new();
-        while let Some(run) = self.read_messages(conversation, before, most, &mut found)? {
-            let last = self.first_that_counts(conversation, run)?;
-            // The message itself is read next. Where it cannot be read as one, what is before it is.
-            before = last.next().min(run.at);
+/// Reads backwards from an event until there are `most` messages, or none before it, or a run of other events.
+fn read_messages(
+    db: &Connection,
+    conversation: ConversationKey,
+    before: Seq,
+    most: usize,
+    found: &mut Vec<Seq>,
+) -> Result<Option<Run>> {
+    let mut select = db.prepare_cached(
+        "SELECT seq, kind, messages FROM events WHERE conversation = ?1 AND seq > 0 AND seq < ?2 ORDER BY seq DESC",
+    )?;
+    let mut rows = select.query(params![conversation.0, before.0])?;
+    let (mut length, mut count) = (0, None);
+    while found.len() < most
+        && let Some(row) = rows.next()?
+    {
+        let at = Seq(row.get(0)?);
+        if EventKind::from_number(row.get(1)?) == EventKind::Message {
+            found.push(at);
+            length = 0;
+            continue;
         }
-        Ok(found)
+        // What is no message has the count of what is before it. If not, one of the two is damaged, and is not
+        // to be believed about the way.
+        let messages: i64 = row.get(2)?;
+        length = if length > 0 && count == Some(messages) { length + 1 } else { 1 };
+        count = Some(messages);
+        if length == RUN {
+            return Ok(Some(Run { at, messages }));
+        }
     }
+    Ok(None)
+}
 
-    /// Reads backwards from an event until there are `most` messages, or none before it, or a run of other events.
-    fn read_messages(
-        &self,
-        conversation: ConversationKey,
-        before: Seq,
-        most: usize,
-        found: &mut Vec<Seq>,
-    ) -> Result<Option<Run>, Failed> {
-        let mut select = self.db.prepare_cached(
-            "SELECT seq, kind, messages FROM events WHERE conversation = ?1 AND seq > 0 AND seq < ?2 ORDER BY seq DESC",
-        )?;
-        let mut rows = select.query(params![conversation.0, before.0])?;
-        let (mut length, mut count) = (0, None);
-        while found.len() < most
-            && let Some(row) = rows.next()?
-        {
-            let at = Seq(row.get(0)?);
-            if EventKind::from_number(row.get(1)?) == EventKind::Message {
-                found.push(at);
-                length = 0;
-                continue;
-            }
-            // What is no message has the count of what is before it. If not, one of the two is damaged, and is not
-            // to be believed about the way.
-            let messages: i64 = row.get(2)?;
-            length = if length > 0 && count == Some(messages) { length + 1 } else { 1 };
-            count = Some(messages);
-            if length == RUN {
-                return Ok(Some(Run { at, messages }));
-            }
+/// The first event that has a run's count of messages, which is the last message before it: looked for backwards in
+/// growing steps, then by halves. An event that is not there is taken for an earlier one, so that nothing is passed over.
+fn first_that_counts(db: &Connection, conversation: ConversationKey, run: Run) -> Result<Seq> {
+    let mut select = db.prepare_cached("SELECT messages FROM events WHERE conversation = ?1 AND seq = ?2")?;
+    let mut counts = |seq: u64| -> Result<bool> {
+        let messages: Option<i64> =
+            select.query_row(params![conversation.0, seq], |row| row.get(0)).optional()?;
+        Ok(messages.is_some_and(|messages| messages >= run.messages))
+    };
+    let (mut first, mut step) = (run.at.0, 1);
+    let mut earlier = loop {
+        let seq = first.saturating_sub(step);
+        if seq == 0 || !counts(seq)? {
+            break seq;
         }
-        Ok(None)
-    }
-
-    /// The first event that has a run's count of messages, which is the last message before it: looked for backwards in
-    /// growing steps, then by halves. An event that is not there is taken for an earlier one, so that nothing is passed over.
-    fn first_that_counts(&self, conversation: ConversationKey, run: Run) -> Result<Seq, Failed> {
-        let mut select =
-            self.db.prepare_cached("SELECT messages FROM events WHERE conversation = ?1 AND seq = ?2")?;
-        let mut counts = |seq: u64| -> Result<bool, Failed> {
-            let messages: Option<i64> =
-                select.query_row(params![conversation.0, seq], |row| row.get(0)).optional()?;
-            Ok(messages.is_some_and(|messages| messages >= run.messages))
-        };
-        let (mut first, mut step) = (run.at.0, 1);
-        let mut earlier = loop {
-            let seq = first.saturating_sub(step);
-            if seq == 0 || !counts(seq)? {
-                break seq;
-            }
-            (first, step) = (seq, step * 2);
-        };
-        while first - earlier > 1 {
-            let middle = earlier + (first - earlier) / 2;
-            if counts(middle)? {
-                first = middle;
-            } else {
-                earlier = middle;
-            }
+        (first, step) = (seq, step * 2);
+    };
+    while first - earlier > 1 {
+        let middle = earlier + (first - earlier) / 2;
+        if counts(middle)? {
+            first = middle;
+        } else {
+            earlier = middle;
         }
-        Ok(Seq(first))
     }
+    Ok(Seq(first))
 }
 
 /// Events that are no messages.

@@ -9,15 +9,15 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, History, Limits, Seq, Target, Timestamp, UserId, decode_named};
 use tempfile::TempDir;
 
-use super::Reader;
+use super::{Reader, reader};
 use crate::store::change::{self, Rules};
-use crate::store::sqlite::rows::Rows;
+use crate::store::sqlite::rows::SqliteRows;
 use crate::store::sqlite::{State, open_database, open_reader};
 use crate::store::{Committed, Request};
 
 /// A database with a writer and a reader whose steps are counted.
 struct Desk {
-    rows: Rows,
+    rows: SqliteRows,
     rules: Rules,
     db: Connection,
     written: Steps,
@@ -53,7 +53,7 @@ impl Desk {
         let db = open_reader(data.path()).expect("the same");
         let (written, read) = (Steps::of(&writer), Steps::of(&db));
         let rules = Rules { limits: Limits::default(), strangers: true };
-        Self { rows: Rows::new(writer), rules, db, written, read, data }
+        Self { rows: SqliteRows::new(writer), rules, db, written, read, data }
     }
 
     /// Makes changes, a thousand to a transaction; the last one's seq.
@@ -92,7 +92,7 @@ impl Desk {
     fn reads<T>(&self, read: impl FnOnce(&Reader<'_>) -> T) -> (T, u64) {
         self.read.take();
         let (limits, state) = (&self.rules.limits, &State::default());
-        let answer = read(&Reader { db: &self.db, limits, state });
+        let answer = read(&reader(&self.db, limits, state));
         (answer, self.read.take())
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::Result;
 use rusqlite::config::DbConfig;
 
-use super::Rows;
+use super::SqliteRows;
 use crate::store::sqlite::BUSY_TIMEOUT;
 
 thread_local! {
@@ -15,8 +15,8 @@ thread_local! {
     static LOGGED: Cell<u32> = const { Cell::new(0) };
 }
 
-impl Rows {
-    /// From now on [`Rows::take_logged`] tells about the commits of this thread.
+impl SqliteRows {
+    /// From now on [`SqliteRows::take_logged`] tells about the commits of this thread.
     pub(in crate::store::sqlite) fn watch_log(&self) {
         self.db.wal_hook(Some(|_, pages| {
             LOGGED.set(u32::try_from(pages).unwrap_or(0));

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::UserId;
 
 use crate::refusal::Refusal;
-use crate::store::UserKey;
+use crate::store::{ConversationKey, UserKey};
 
 /// Reads that may wait: one for each connection of a server that everybody comes back to at once. A waiting read takes
 /// some 300 bytes. Beyond: `unavailable`.
@@ -21,13 +21,19 @@ const WAITING_OF_ONE: usize = 1_024;
 
 /// Who waits for a read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::store::sqlite) enum Who {
+pub(super) enum Who {
     /// A user who asks for something.
     User(UserId),
     /// A user whose connections are behind; what they ask for meanwhile does not wait for that.
     Behind(UserKey),
     /// Whoever shows an API key. Nobody knows yet whose it is, so a wrong one makes only itself wait.
     Key([u8; 32]),
+    /// The router, for the log of a conversation that other nodes write to as well.
+    Log(ConversationKey),
+    /// The router, for where many conversations stand.
+    Heads,
+    /// The router, for where many users stand.
+    People,
 }
 
 /// The reads that wait.

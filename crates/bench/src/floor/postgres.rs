@@ -1,0 +1,212 @@
+//! The floors of an acknowledgement by PostgreSQL: the tables of Switchboard and the rows that a message must change in them,
+//! no checks, no router. One is a writer with group commit, which sends a whole batch in one round trip and commits it in
+//! that; the other is `pgbench`, a connection for each sender and a transaction for each message, which PostgreSQL itself
+//! commits in groups.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use tokio::runtime::Runtime;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, NoTls, Statement};
+
+use super::append::{Commit, Message};
+use crate::Product;
+
+/// A database that is there for one measurement.
+pub(crate) struct Database {
+    server: Link,
+    name: String,
+    url: String,
+}
+
+impl Database {
+    /// Makes an empty one beside the one that `store` names, whose user may do that.
+    pub(crate) fn new(store: &str) -> anyhow::Result<Self> {
+        let (place, _) = store.rsplit_once('/').context("the URL of a store ends with a database")?;
+        let server = Link::open(store)?;
+        let name = format!("switchboard_bench_{:016x}", fastrand::u64(..));
+        server.execute(&format!("CREATE DATABASE {name} TEMPLATE template0"))?;
+        let url = format!("{place}/{name}");
+        Ok(Self { server, name, url })
+    }
+
+    /// Where it is.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Makes Switchboard's tables, with a conversation and a member for each sender.
+    fn fill(&self, product: &Product<'_>, senders: usize) -> anyhow::Result<Link> {
+        let link = Link::open(&self.url)?;
+        link.execute(product.shared_schema)?;
+        let last = senders.saturating_sub(1);
+        link.execute(&format!(
+            "INSERT INTO users (id, name) SELECT n, 'u' || n FROM generate_series(0, {last}) n;
+             INSERT INTO conversations (id, name, public, head, messages, last_message, members, admins, at)
+             SELECT n, '@u' || n || ':v' || n, false, 0, 0, 0, 2, 0, 0 FROM generate_series(0, {last}) n;
+             INSERT INTO members (conversation, \"user\", role, since, read, received, sent, read_messages, read_sent)
+             SELECT n, n, 1, 0, 0, 0, 0, 0, 0 FROM generate_series(0, {last}) n"
+        ))?;
+        Ok(link)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // Whoever is connected still is cut off; what is left behind is a name.
+        let _ = self.server.execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+    }
+}
+
+/// A connection, for a thread that waits for its answers.
+struct Link {
+    client: Client,
+    runtime: Runtime,
+}
+
+impl Link {
+    fn open(url: &str) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let client = runtime.block_on(async {
+            let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the runtime of the thread that waits for it owns it"
+            )]
+            tokio::spawn(connection);
+            anyhow::Ok(client)
+        });
+        Ok(Self { client: client.context("cannot connect to the store")?, runtime })
+    }
+
+    fn execute(&self, sql: &str) -> anyhow::Result<()> {
+        Ok(self.runtime.block_on(self.client.batch_execute(sql))?)
+    }
+}
+
+/// One writer with group commit.
+pub(crate) struct Postgres {
+    link: Link,
+    statements: [Statement; 5],
+    body: String,
+}
+
+const BEGIN: &str = "BEGIN";
+const EVENTS: &str = "INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body)
+     SELECT c, s, 1, c, $3, s, s::text, $4 FROM unnest($1::bigint[], $2::bigint[]) AS m (c, s)";
+const CONVERSATIONS: &str =
+    "UPDATE conversations SET head = head + k, messages = messages + k, last_message = head + k, at = $3
+     FROM unnest($1::bigint[], $2::bigint[]) AS m (c, k) WHERE id = c";
+const MEMBERS: &str = "UPDATE members SET sent = sent + k
+     FROM unnest($1::bigint[], $2::bigint[]) AS m (c, k) WHERE conversation = c AND \"user\" = c";
+const COMMIT: &str = "COMMIT";
+
+impl Postgres {
+    /// On an empty database; `len` is the length of a text.
+    pub(crate) fn new(
+        database: &Database,
+        product: &Product<'_>,
+        senders: usize,
+        len: usize,
+    ) -> anyhow::Result<Self> {
+        let link = database.fill(product, senders)?;
+        let client = &link.client;
+        let statements = link.runtime.block_on(async {
+            let mut statements = Vec::new();
+            for sql in [BEGIN, EVENTS, CONVERSATIONS, MEMBERS, COMMIT] {
+                statements.push(client.prepare(sql).await?);
+            }
+            anyhow::Ok(statements)
+        })?;
+        let statements = statements.try_into().map_err(|_| anyhow::anyhow!("five statements"))?;
+        Ok(Self { link, statements, body: text(len) })
+    }
+}
+
+impl Commit for Postgres {
+    fn commit(&mut self, batch: &[Message]) -> anyhow::Result<()> {
+        let at = 1_763_899_200_000_i64;
+        let senders: Vec<_> = batch.iter().map(|message| message.sender as i64).collect();
+        let seqs: Vec<_> = batch.iter().map(|message| message.number as i64 + 1).collect();
+        // Each sender waits, so each has one message in a batch.
+        let ones = vec![1_i64; batch.len()];
+        let [begin, events, conversations, members, commit] = &self.statements;
+        let client = &self.link.client;
+        let run = async |statement, values: &[&(dyn ToSql + Sync)]| client.execute(statement, values).await;
+        self.link.runtime.block_on(async {
+            // Polled together, they go out together.
+            tokio::try_join!(
+                async { run(begin, &[]).await },
+                async { run(events, &[&senders, &seqs, &at, &self.body]).await },
+                async { run(conversations, &[&senders, &ones, &at]).await },
+                async { run(members, &[&senders, &ones]).await },
+                async { run(commit, &[]).await },
+            )
+        })?;
+        Ok(())
+    }
+}
+
+fn text(len: usize) -> String {
+    format!(r#"{{"text":"{}"}}"#, "x".repeat(len))
+}
+
+/// What `pgbench` found.
+pub(crate) struct Pgbench {
+    /// Transactions a second.
+    pub(crate) rate: f64,
+    /// The mean time of one, in milliseconds.
+    pub(crate) mean: f64,
+}
+
+/// Runs `pgbench`, if there is one: a transaction a message, over a connection for each sender.
+pub(crate) fn pgbench(
+    database: &Database,
+    product: &Product<'_>,
+    senders: usize,
+    len: usize,
+    time: Duration,
+) -> anyhow::Result<Option<Pgbench>> {
+    let Some(program) = find("pgbench") else { return Ok(None) };
+    database.fill(product, senders)?;
+    let mut script = tempfile::NamedTempFile::new()?;
+    write!(
+        script,
+        "BEGIN;
+UPDATE conversations SET head = head + 1, messages = messages + 1, last_message = head + 1, at = 1763899200000 WHERE id = :client_id RETURNING head AS seq \\gset
+INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body) VALUES (:client_id, :seq, 1, :client_id, 1763899200000, :seq, (:seq)::text, '{}');
+UPDATE members SET sent = sent + 1 WHERE conversation = :client_id AND \"user\" = :client_id;
+COMMIT;
+",
+        text(len)
+    )?;
+    let seconds = time.as_secs().max(1).to_string();
+    let output = Command::new(program)
+        .args(["-n", "-M", "prepared", "-j", "2", "-T", &seconds, "-c", &senders.to_string(), "-f"])
+        .arg(script.path())
+        .arg(database.url())
+        .output()?;
+    let told = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "pgbench: {}", String::from_utf8_lossy(&output.stderr));
+    let number = |before: &str| -> Option<f64> {
+        told.lines().find_map(|line| line.strip_prefix(before))?.split_whitespace().next()?.parse().ok()
+    };
+    let (rate, mean) = (number("tps = "), number("latency average = "));
+    let (rate, mean) = rate.zip(mean).with_context(|| format!("pgbench says something else: {told}"))?;
+    Ok(Some(Pgbench { rate, mean }))
+}
+
+/// A program of PostgreSQL's: in PATH, or where Debian has it, the newest first.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places: Vec<_> = std::env::split_paths(&path).collect();
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut versions: Vec<_> = versions.map(|version| version.path().join("bin")).collect();
+    versions.sort();
+    places.extend(versions.into_iter().rev());
+    places.into_iter().map(|place| place.join(program)).find(|program| program.exists())
+}

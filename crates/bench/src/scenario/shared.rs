@@ -1,0 +1,40 @@
+//! Acknowledgements by a node on PostgreSQL, against what PostgreSQL reaches alone with the same rows.
+
+use super::Context;
+use super::ack::{measure, tell};
+use crate::floor::append::acks;
+use crate::floor::postgres::{Database, Postgres, pgbench};
+use crate::process::BOTH_CORES;
+use crate::report::Name;
+use crate::switchboard::Switchboard;
+use crate::traffic::TEXT;
+
+pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Result<()> {
+    let Some(store) = context.store else { return Ok(()) };
+    for round in 1..=context.rounds {
+        for &count in senders {
+            context.progress(&format!("ack: round {round} of {}, {count} senders", context.rounds));
+            let database = Database::new(store)?;
+            let floor = acks(Postgres::new(&database, context.product, count, TEXT)?, count, context.time)?;
+            tell(context, "floor: PostgreSQL", count, &floor, None);
+            drop(database);
+            let database = Database::new(store)?;
+            match pgbench(&database, context.product, count, TEXT, context.time)? {
+                Some(found) => {
+                    let scenario = format!("ack, {count} senders");
+                    let name = |figure, unit| Name { scenario: &scenario, subject: "pgbench", figure, unit };
+                    context.report.add(name("acks", "/s"), found.rate);
+                    context.report.add(name("mean", "ms"), found.mean);
+                }
+                None => context.note("pgbench is not installed, so it is left out"),
+            }
+            drop(database);
+            let database = Database::new(store)?;
+            let server = Switchboard::start_on(database.url(), context.product, context.scratch, BOTH_CORES)?;
+            let (ours, cpu) = measure(&server, count, context.time)?;
+            tell(context, "switchboard", count, &ours, Some(cpu));
+            drop(server);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! A PostgreSQL.
+
+use std::fmt::Write;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, bail, ensure};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::account::{Account, Place};
+use crate::port::Port;
+use crate::programs;
+use crate::server::{Ending, GLANCE, PATIENCE, Server, bare, last_words};
+
+/// The user and the database that each has.
+const NAME: &str = "switchboard";
+
+/// What differs from the defaults of PostgreSQL, beside the port. The data are as safe as anywhere: fsync is on.
+const SETTINGS: &str = "listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+fsync = on
+max_connections = 200
+# A standby that was away for a while finds what it missed.
+wal_keep_size = '256MB'
+# In the data directory, so that one that is killed leaves nothing elsewhere.
+dynamic_shared_memory_type = mmap
+";
+
+/// A PostgreSQL cluster of its own. Dropping it ends its processes, without a shutdown; its files stay in the directory
+/// that it was given.
+#[derive(Debug)]
+pub struct Postgres {
+    server: Server,
+    port: Port,
+    programs: PathBuf,
+    account: Option<Account>,
+    directory: PathBuf,
+    settings: Vec<String>,
+    /// The standbys that have to confirm each commit.
+    synchronous: Mutex<Vec<String>>,
+}
+
+impl Postgres {
+    /// Makes a cluster in a directory below `scratch`, and starts it. It listens on a free port of 127.0.0.1 and lets
+    /// everybody in as `switchboard`, who has a database of that name. `settings` are further lines of its
+    /// `postgresql.conf`, "name=value".
+    pub async fn start(scratch: &Path, settings: &[&str]) -> anyhow::Result<Self> {
+        Self::start_in(scratch, settings, false).await
+    }
+
+    /// As [`Postgres::start`]; its files are deleted when it ends, if they are `disposable`.
+    pub(crate) async fn start_in(
+        scratch: &Path,
+        settings: &[&str],
+        disposable: bool,
+    ) -> anyhow::Result<Self> {
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let mut postgres = Self::prepare(scratch, settings, disposable)?;
+        let data = postgres.data();
+        let data = data.to_str().context("the directory's name is no text")?;
+        let cluster = ["-D", data, "-U", NAME, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"];
+        postgres.run("initdb", &cluster).await?;
+        postgres.start_again().await?;
+        postgres.psql_in("postgres", &format!("CREATE DATABASE {NAME} TEMPLATE template0")).await?;
+        Ok(postgres)
+    }
+
+    /// One without data.
+    fn prepare(scratch: &Path, settings: Vec<String>, disposable: bool) -> anyhow::Result<Self> {
+        let programs = programs::postgres()?;
+        let account = Account::for_postgres();
+        let Place { path: directory, ours } = Place::new(scratch, "postgres-", account)?;
+        let data = directory.join("data");
+        let delete = (ours || disposable).then_some(directory.as_path());
+        let server = Server::new(Ending { signal: "QUIT", data: Some(&data), delete })?;
+        let port = Port::reserve()?;
+        Ok(Self { server, port, programs, account, directory, settings, synchronous: Mutex::default() })
+    }
+
+    /// Where it listens, or will when it runs again.
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    /// The URL of its database `switchboard`.
+    pub fn url(&self) -> String {
+        self.url_of(NAME)
+    }
+
+    fn url_of(&self, database: &str) -> String {
+        format!("postgres://{NAME}@{}/{database}", self.address())
+    }
+
+    /// The URL of another database, which is made for it, empty.
+    pub async fn new_database(&self) -> anyhow::Result<String> {
+        // By chance, so that no name is taken on a standby that becomes the primary either.
+        let name = format!("database_{:016x}", fastrand::u64(..));
+        // The one template that nobody can be connected to, which would be in the way.
+        self.psql(&format!("CREATE DATABASE {name} TEMPLATE template0")).await?;
+        Ok(self.url_of(&name))
+    }
+
+    /// A standby that gets everything from this one as it happens, with the same settings. If it is `synchronous`, each
+    /// commit waits from now on until it is on the standby's disk.
+    pub async fn standby(&self, scratch: &Path, synchronous: bool) -> anyhow::Result<Self> {
+        let mut standby = Self::prepare(scratch, self.settings.clone(), false)?;
+        let name = format!("standby_{:016x}", fastrand::u64(..));
+        let address = self.address();
+        let primary =
+            format!("host={} port={} user={NAME} application_name={name}", address.ip(), address.port());
+        let data = standby.data();
+        let data = data.to_str().context("the directory's name is no text")?;
+        let copy = ["-D", data, "-d", &primary, "-R", "-X", "stream", "-c", "fast", "--no-sync"];
+        standby.run("pg_basebackup", &copy).await?;
+        standby.start_again().await?;
+        if synchronous {
+            self.synchronous.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
+            self.configure()?;
+            self.psql("SELECT pg_reload_conf()").await?;
+        }
+        let follows = format!(
+            "SELECT sync_state FROM pg_stat_replication WHERE application_name = '{name}' AND state = 'streaming'"
+        );
+        self.becomes(&follows, if synchronous { "sync" } else { "async" }).await?;
+        Ok(standby)
+    }
+
+    /// Makes a standby the primary. Returns when it takes writes.
+    pub async fn promote(&self) -> anyhow::Result<()> {
+        self.psql("SELECT pg_promote(true, 60)").await?;
+        self.becomes("SELECT pg_is_in_recovery()", "f").await
+    }
+
+    /// Ends all of its processes at once, as if the machine's power were cut, but for what the machine itself would lose.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.server.kill().await
+    }
+
+    /// Starts it again after [`Postgres::kill`], with its data and on its port. Returns when it accepts connections.
+    pub async fn start_again(&mut self) -> anyhow::Result<()> {
+        self.server.ended()?;
+        self.configure()?;
+        let (program, data) = (self.programs.join("postgres"), self.data());
+        let program = program.to_str().context("the program's name is no text")?;
+        let data = data.to_str().context("the directory's name is no text")?;
+        self.server.start(&[program, "-D", data], &self.directory, self.account, &self.log())?;
+        let given_up = Instant::now() + PATIENCE;
+        while !self.is_ready() {
+            if let Some(status) = self.server.ended()? {
+                bail!("postgres ended ({status}) before it was ready:\n{}", last_words(&self.log()));
+            }
+            if Instant::now() > given_up {
+                bail!("postgres is not ready after {PATIENCE:?}:\n{}", last_words(&self.log()));
+            }
+            // waits for: a line in a file, of which nobody tells
+            sleep(GLANCE).await;
+        }
+        Ok(())
+    }
+
+    /// Stops all of its processes where they are. Connections stay open, and nobody answers.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.server.pause()
+    }
+
+    /// Lets all of its processes go on.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.server.resume()
+    }
+
+    /// Runs SQL in the database `switchboard` with psql. Returns the rows alone, a line each, with `|` between columns.
+    pub async fn psql(&self, sql: &str) -> anyhow::Result<String> {
+        self.psql_in(NAME, sql).await
+    }
+
+    /// The same in another database on it.
+    pub async fn psql_in(&self, database: &str, sql: &str) -> anyhow::Result<String> {
+        let options = ["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", &self.url_of(database), "-c", sql];
+        Ok(self.run("psql", &options).await?.trim_end_matches('\n').to_owned())
+    }
+
+    /// Waits until a query's answer is as expected.
+    async fn becomes(&self, query: &str, expected: &str) -> anyhow::Result<()> {
+        let comes_about = async {
+            while self.psql(query).await? != expected {
+                // waits for: a state of the database, of which it does not tell
+                sleep(GLANCE).await;
+            }
+            anyhow::Ok(())
+        };
+        timeout(PATIENCE, comes_about).await.with_context(|| format!("in vain: {query} = {expected}"))?
+    }
+
+    /// Runs another program of PostgreSQL; returns what it prints.
+    async fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = bare(&self.programs.join(program), self.account);
+        command.args(arguments).current_dir(&self.directory).stdin(Stdio::null());
+        let mut command = tokio::process::Command::from(command);
+        let output = command.kill_on_drop(true).output().await;
+        let output = output.with_context(|| format!("cannot start {program}"))?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{program} failed ({}): {}", output.status, errors.trim());
+        String::from_utf8(output.stdout).with_context(|| format!("{program} prints no text"))
+    }
+
+    /// Writes its settings. Those of a standby are not those that came with the copy: it has a port of its own.
+    fn configure(&self) -> anyhow::Result<()> {
+        let mut lines = format!("{SETTINGS}port = {}\n", self.address().port());
+        for setting in &self.settings {
+            writeln!(lines, "{setting}")?;
+        }
+        let synchronous = self.synchronous.lock().unwrap_or_else(PoisonError::into_inner);
+        if !synchronous.is_empty() {
+            let names = synchronous.join(", ");
+            writeln!(lines, "synchronous_standby_names = 'FIRST {} ({names})'", synchronous.len())?;
+        }
+        fs::write(self.data().join("postgresql.conf"), lines).context("cannot write the settings")
+    }
+
+    /// Whether the process that we started accepts connections: its line in the lock file says so.
+    fn is_ready(&self) -> bool {
+        let lock = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
+        let lines: Vec<&str> = lock.lines().map(str::trim).collect();
+        let ours = self.server.id().map(|id| id.to_string());
+        lines.first().copied() == ours.as_deref() && lines.get(7) == Some(&"ready")
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+}

@@ -1,0 +1,49 @@
+//! Where the programs are.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+/// Where Debian keeps one directory for each version of PostgreSQL, none of them in PATH.
+const DEBIAN: &str = "/usr/lib/postgresql";
+
+/// What we run of PostgreSQL, all of one version.
+const POSTGRES: [&str; 4] = ["postgres", "initdb", "pg_basebackup", "psql"];
+
+/// The directory of the programs of PostgreSQL.
+pub(crate) fn postgres() -> anyhow::Result<PathBuf> {
+    // What is in PATH may be a link to one program of many.
+    let in_path = in_path("postgres").filter_map(|program| program.canonicalize().ok());
+    let directories = in_path.filter_map(|program| program.parent().map(Path::to_path_buf)).chain(debian());
+    let mut complete =
+        directories.filter(|directory| POSTGRES.iter().all(|program| directory.join(program).is_file()));
+    complete.next().context("postgres is not installed (Debian: apt-get install postgresql)")
+}
+
+pub(crate) fn nats() -> anyhow::Result<PathBuf> {
+    // A service's program, which Debian keeps where not everybody's PATH leads.
+    let elsewhere =
+        ["/usr/sbin", "/usr/local/sbin"].map(|directory| Path::new(directory).join("nats-server"));
+    let mut programs =
+        in_path("nats-server").chain(elsewhere.into_iter().filter(|program| program.is_file()));
+    programs.next().context("nats-server is not installed (Debian: apt-get install nats-server)")
+}
+
+fn in_path(program: &str) -> impl Iterator<Item = PathBuf> {
+    let directories: Vec<PathBuf> =
+        env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
+    let program = program.to_owned();
+    directories.into_iter().map(move |directory| directory.join(&program)).filter(|program| program.is_file())
+}
+
+/// Debian's, the newest first.
+fn debian() -> impl Iterator<Item = PathBuf> {
+    let versions = fs::read_dir(DEBIAN).into_iter().flatten().flatten();
+    let number = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
+    let mut versions: Vec<(u32, PathBuf)> =
+        versions.filter_map(|entry| Some((number(&entry.path())?, entry.path()))).collect();
+    versions.sort_unstable_by(|a, b| b.cmp(a));
+    versions.into_iter().map(|(_, path)| path.join("bin"))
+}

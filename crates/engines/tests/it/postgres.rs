@@ -1,0 +1,154 @@
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use engines::Postgres;
+use tempfile::{Builder, TempDir};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+const WRITE: &str = "CREATE TABLE kept (word text); INSERT INTO kept VALUES ('committed')";
+const READ: &str = "SELECT word FROM kept";
+
+#[tokio::test]
+async fn what_was_committed_outlives_a_kill() {
+    let scratch = TempDir::new().unwrap();
+    let mut postgres = Postgres::start(scratch.path(), &["work_mem=5MB"]).await.unwrap();
+    let address = postgres.address();
+    assert_eq!(postgres.url(), format!("postgres://switchboard@{address}/switchboard"));
+    assert_eq!(postgres.psql("SHOW work_mem; SHOW fsync").await.unwrap(), "5MB\non");
+    postgres.psql(WRITE).await.unwrap();
+
+    postgres.kill().await.unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+    let error = postgres.psql(READ).await.unwrap_err().to_string();
+    assert!(error.contains("Connection refused"), "{error}");
+    postgres.kill().await.unwrap();
+
+    for _ in 0..3 {
+        postgres.start_again().await.unwrap();
+        assert_eq!(postgres.address(), address);
+        assert_eq!(postgres.psql(READ).await.unwrap(), "committed");
+        postgres.kill().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn databases_are_apart() {
+    let postgres = engines::shared_postgres().await.unwrap();
+    let (one, other) = tokio::try_join!(postgres.new_database(), postgres.new_database()).unwrap();
+    assert_ne!(one, other);
+    let name = one.rsplit('/').next().unwrap();
+    let query = format!("SELECT encoding, datcollate FROM pg_database WHERE datname = '{name}'");
+    assert_eq!(postgres.psql(&query).await.unwrap(), "6|C");
+}
+
+#[tokio::test]
+async fn a_wrong_query_says_so() {
+    let postgres = engines::shared_postgres().await.unwrap();
+    let error = postgres.psql("SELECT nonsense").await.unwrap_err().to_string();
+    assert!(error.contains("column \"nonsense\" does not exist"), "{error}");
+}
+
+#[tokio::test]
+async fn a_wrong_setting_is_told() {
+    let scratch = TempDir::new().unwrap();
+    let error = Postgres::start(scratch.path(), &["max_nonsense=1"]).await.unwrap_err().to_string();
+    assert!(error.contains("unrecognized configuration parameter \"max_nonsense\""), "{error}");
+}
+
+#[tokio::test]
+async fn a_paused_one_does_not_answer() {
+    let scratch = TempDir::new().unwrap();
+    let postgres = Postgres::start(scratch.path(), &[]).await.unwrap();
+    postgres.pause().unwrap();
+    // The kernel accepts for it.
+    TcpStream::connect(postgres.address()).await.unwrap();
+    assert!(timeout(Duration::from_millis(300), postgres.psql("SELECT 1")).await.is_err());
+    postgres.resume().unwrap();
+    assert_eq!(postgres.psql("SELECT 1").await.unwrap(), "1");
+}
+
+#[tokio::test]
+async fn a_pause_stops_what_is_under_way() {
+    let scratch = TempDir::new().unwrap();
+    let postgres = Postgres::start(scratch.path(), &[]).await.unwrap();
+    let query = postgres.psql("SELECT count(*) FROM generate_series(1, 500000)");
+    tokio::pin!(query);
+    let is_under_way = async {
+        let query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%generate_series(1,%' AND state = 'active'";
+        while postgres.psql(query).await.unwrap() == "1" {}
+    };
+    tokio::select! {
+        _ = &mut query => panic!("it was quicker than we are"),
+        () = is_under_way => {}
+    }
+    postgres.pause().unwrap();
+    assert!(timeout(Duration::from_secs(2), &mut query).await.is_err());
+    postgres.resume().unwrap();
+    assert_eq!(query.await.unwrap(), "500000");
+}
+
+#[tokio::test]
+async fn a_standby_takes_over_with_all_that_was_committed() {
+    let scratch = TempDir::new().unwrap();
+    let mut primary = Postgres::start(scratch.path(), &[]).await.unwrap();
+    let standby = primary.standby(scratch.path(), true).await.unwrap();
+    let second = standby_of(&primary, &scratch).await;
+    primary.psql(WRITE).await.unwrap();
+    let error = standby.psql(WRITE).await.unwrap_err().to_string();
+    assert!(error.contains("read-only transaction"), "{error}");
+
+    primary.kill().await.unwrap();
+    drop(second);
+    standby.promote().await.unwrap();
+    assert_eq!(standby.psql(READ).await.unwrap(), "committed");
+    // Nobody has to confirm it: the names of its primary are not its own.
+    standby.psql("INSERT INTO kept VALUES ('later')").await.unwrap();
+    standby.new_database().await.unwrap();
+}
+
+/// Another one, which commits do not wait for.
+async fn standby_of(primary: &Postgres, scratch: &TempDir) -> Postgres {
+    let standby = primary.standby(scratch.path(), false).await.unwrap();
+    let states = "SELECT sync_state FROM pg_stat_replication ORDER BY sync_state";
+    assert_eq!(primary.psql(states).await.unwrap(), "async\nsync");
+    standby
+}
+
+#[tokio::test]
+async fn a_commit_waits_for_a_synchronous_standby() {
+    let scratch = TempDir::new().unwrap();
+    let primary = Postgres::start(scratch.path(), &[]).await.unwrap();
+    let standby = primary.standby(scratch.path(), true).await.unwrap();
+    standby.pause().unwrap();
+    let write = primary.psql(WRITE);
+    tokio::pin!(write);
+    assert!(timeout(Duration::from_millis(500), &mut write).await.is_err());
+    standby.resume().unwrap();
+    write.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_for_the_occasion_is_opened_for_its_user() {
+    let only_ours = Permissions::from_mode(0o700);
+    let scratch = Builder::new().permissions(only_ours).tempdir().unwrap();
+    let postgres = Postgres::start(&scratch.path().join("one/two"), &[]).await.unwrap();
+    let directory = postgres.psql("SHOW data_directory").await.unwrap();
+    assert!(Path::new(&directory).starts_with(scratch.path()), "{directory}");
+}
+
+#[tokio::test]
+async fn a_directory_that_its_user_cannot_enter_is_left_as_it_is() {
+    let only_ours = Permissions::from_mode(0o700);
+    let closed = Builder::new().prefix("closed-").permissions(only_ours).tempdir_in("/var/tmp").unwrap();
+    let mode = || closed.path().metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o700);
+    let postgres = Postgres::start(&closed.path().join("scratch"), &[]).await.unwrap();
+    let directory = postgres.psql("SHOW data_directory").await.unwrap();
+    assert_eq!(mode(), 0o700);
+    drop(postgres);
+    // What could not be where it was to be, we delete ourselves.
+    assert_eq!(Path::new(&directory).exists(), directory.starts_with("/var/tmp/closed-"));
+}

@@ -1,0 +1,32 @@
+//! What runs on this machine.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// The processes that a directory is named in the arguments of, or that work in it; zombies have neither.
+pub(crate) fn in_directory(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
+        let works_in = fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(directory));
+        // The watchdog's script and arguments are many lines; the name is enough.
+        if works_in || arguments.contains(directory.to_str().unwrap()) {
+            found.push(format!("{:?}: {:.60}", entry.file_name(), arguments));
+        }
+    }
+    found
+}
+
+/// Waits until none is left.
+pub(crate) async fn all_end(directory: &Path) {
+    for _ in 0..3000 {
+        if in_directory(directory).is_empty() {
+            return;
+        }
+        // waits for: processes that are not ours to end, of which nobody tells us
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("there are still {:#?}", in_directory(directory));
+}

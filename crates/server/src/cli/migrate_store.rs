@@ -1,0 +1,63 @@
+//! `switchboard migrate-store`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::output;
+use crate::config::EngineUrl;
+use crate::store::postgres::moving::{Step, move_store};
+
+/// Whoever waits is told how far it is, this often.
+const PACE: Duration = Duration::from_secs(2);
+
+/// The flags of `migrate-store`.
+#[derive(Debug, Args)]
+pub(super) struct MigrateStoreArgs {
+    /// The directory of the SQLite database; its server is stopped, and it stays as it is
+    #[arg(long, value_name = "DIRECTORY")]
+    from: PathBuf,
+    /// The PostgreSQL database: empty, or left half done by an earlier run, which this one goes on with
+    #[arg(long, value_name = "URL")]
+    to: String,
+    /// A file with the certificates, in PEM, that the database's is verified with
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Moves everything, compares everything, and says how many of what there are.
+pub(super) fn run(args: &MigrateStoreArgs) -> anyhow::Result<ExitCode> {
+    let mut told = Instant::now();
+    let mut tell = |step: Step| {
+        if told.elapsed() >= PACE {
+            told = Instant::now();
+            let what = if step.compares { "compared" } else { "copied" };
+            output::note(&format!("{}: {} of {} rows {what}", step.table, step.done, step.of));
+        }
+    };
+    let moved = move_store(&args.from, &args.to, args.ca.as_deref(), &mut tell)?;
+    let to = EngineUrl::new(args.to.clone());
+    if args.json {
+        output::line(&json!({"from": args.from, "to": to, "tables": moved}).to_string())?;
+    } else {
+        for moved in &moved {
+            let before = if moved.before > 0 {
+                format!(", {} by an earlier run", moved.before)
+            } else {
+                String::new()
+            };
+            output::line(&format!("{:<16} {} rows{before}", moved.table, moved.rows))?;
+        }
+        output::line(&format!(
+            "{to} has all of it, each row compared; `switchboard serve --store` goes on from there"
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,109 @@
+//! Who came in or went by the events of a log, when it is read again: what `change` said when they were stored.
+
+use rustc_hash::FxHashMap;
+use serde::Deserialize;
+use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
+
+use super::{CommittedEvent, ConversationKey, Effect, LogEvent, Passage};
+
+/// Who came in or went by an event, as far as it says so itself.
+#[derive(Default)]
+struct Passages {
+    /// Those who came into a new conversation.
+    begins: Vec<UserId>,
+    /// Who came into one that may have been left before.
+    comes_back: Option<UserId>,
+    goes: Option<UserId>,
+}
+
+/// Whom an event names.
+#[derive(Deserialize)]
+struct Subject {
+    user: UserId,
+}
+
+/// Whom a new room has besides its creator.
+#[derive(Deserialize)]
+struct Members {
+    #[serde(default)]
+    members: Vec<UserId>,
+}
+
+/// The user that the body of an event names.
+pub(super) fn subject(body: &str) -> Option<UserId> {
+    serde_json::from_str::<Subject>(body).ok().map(|subject| subject.user)
+}
+
+fn passages(event: &LogEvent) -> Passages {
+    let mut passages = Passages::default();
+    match event.kind {
+        EventKind::Create => {
+            passages.begins.push(event.from.clone());
+            let members = serde_json::from_str::<Members>(&event.body).map(|created| created.members);
+            passages.begins.extend(members.unwrap_or_default());
+        }
+        EventKind::Message if event.seq == Seq(1) => passages.begins = both(&event.conversation),
+        EventKind::Join => passages.comes_back = Some(event.from.clone()),
+        EventKind::Invite => passages.comes_back = subject(&event.body),
+        EventKind::Leave => passages.goes = Some(event.from.clone()),
+        EventKind::Remove => passages.goes = subject(&event.body),
+        EventKind::Message
+        | EventKind::Edit
+        | EventKind::Delete
+        | EventKind::React
+        | EventKind::Role
+        | EventKind::Rename
+        | EventKind::Unreadable => {}
+    }
+    passages
+}
+
+/// The users of a direct conversation, of whom there is one if it is a note to self.
+fn both(conversation: &ConversationId) -> Vec<UserId> {
+    let mut users: Vec<_> = conversation.peers().map(|(a, b)| vec![a, b]).unwrap_or_default();
+    users.dedup();
+    users
+}
+
+/// Those who came in by events of a page and may have been there before.
+pub(super) fn comers(events: &[LogEvent]) -> Vec<UserId> {
+    events.iter().filter_map(|event| passages(event).comes_back).collect()
+}
+
+/// A page of a log with who came in or went by each event; `gone` is when those who came back had gone before the page.
+pub(super) fn committed(
+    conversation: ConversationKey,
+    events: Vec<LogEvent>,
+    mut gone: FxHashMap<UserId, Seq>,
+) -> Vec<CommittedEvent> {
+    let told = events.into_iter().map(|event| {
+        let effects = passages(&event).effects(&mut gone, event.seq);
+        CommittedEvent {
+            conversation,
+            name: event.conversation.clone(),
+            seq: event.seq,
+            at: event.at,
+            event: Some(event),
+            effects,
+        }
+    });
+    told.collect()
+}
+
+impl Passages {
+    /// The effects of the event `seq`, with what is known of those who went before; in the order of the log.
+    fn effects(self, gone: &mut FxHashMap<UserId, Seq>, seq: Seq) -> Vec<Effect> {
+        let Self { begins, comes_back, goes } = self;
+        let before = Seq(seq.0.saturating_sub(1));
+        let begins = begins.into_iter().map(|user| Effect { user, passage: Passage::In { seen: Seq(0) } });
+        let comes_back = comes_back.map(|user| {
+            let seen = gone.get(&user).copied().unwrap_or(before);
+            Effect { user, passage: Passage::In { seen } }
+        });
+        if let Some(user) = &goes {
+            gone.insert(user.clone(), seq);
+        }
+        let goes = goes.map(|user| Effect { user, passage: Passage::Out });
+        begins.chain(comes_back).chain(goes).collect()
+    }
+}

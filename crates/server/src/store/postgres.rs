@@ -1,0 +1,204 @@
+//! The log in PostgreSQL, for several nodes: one writer thread with group commit, reader threads beside it, each with a
+//! connection of its own. What a change means is the same as in the SQLite store; only the rows are elsewhere.
+
+mod commit;
+mod connect;
+mod ids;
+pub mod moving;
+mod query;
+mod readers;
+mod rows;
+mod target;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use anyhow::{Context as _, bail};
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
+use tokio::sync::mpsc;
+use tokio_postgres::Client;
+
+use self::connect::{Link, SESSION};
+use self::readers::Readers;
+use self::target::Target;
+use super::batch::BATCHES;
+use super::{
+    Acquaintance, Answer, Batch, ConversationKey, Excerpt, LogEvent, Person, Query, Seqs, SharedLog,
+    Snapshot, Standing, Store, Submission, UserKey,
+};
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+
+/// The tables as they are now, for whoever measures what PostgreSQL can do with them.
+pub const SCHEMA: &str = include_str!("../migrations/postgres/V1__log.sql");
+
+mod schema {
+    refinery::embed_migrations!("src/migrations/postgres");
+}
+
+/// The advisory lock under which one node at a time brings the schema up to date: "switchb" in ASCII.
+const MIGRATING: i64 = 0x73_77_69_74_63_68_62;
+
+/// What opening a store needs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the database is: `postgres://user:password@host,host/database?sslmode=…`.
+    pub url: String,
+    /// A file of root certificates in place of the system's.
+    pub ca: Option<PathBuf>,
+    /// Threads that read, each with a connection.
+    pub readers: usize,
+    /// The limits that pages and changes are held to.
+    pub limits: Limits,
+    /// Whether ids never seen before may be written to.
+    pub strangers: bool,
+    /// The time of events.
+    pub clock: Clock,
+    /// Where commits are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the writer tells the readers.
+#[derive(Debug, Default)]
+struct State {
+    /// The batch whose commit began last.
+    mark: AtomicU64,
+    /// Set while the database cannot be written to.
+    failed: AtomicBool,
+}
+
+/// The store.
+pub struct PostgresStore {
+    queue: crossbeam_channel::Sender<Submission>,
+    readers: Readers,
+    state: Arc<State>,
+}
+
+impl std::fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PostgresStore")
+    }
+}
+
+impl PostgresStore {
+    /// Connects to the database and brings its schema up to date. The outcomes of submissions come out of the receiver; the
+    /// writer ends when the store and the receiver are dropped.
+    ///
+    /// # Errors
+    /// The database cannot be reached or does not keep what it should, or a newer version made it.
+    pub fn open(settings: Settings) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
+        let target = Target::new(&settings.url, settings.ca.as_deref())?;
+        let state = Arc::new(State::default());
+        let (batches, outcomes) = mpsc::channel(BATCHES);
+        let (limits, count) = (settings.limits.clone(), settings.readers);
+        let parts = writer::Parts { target: target.clone(), settings, batches, state: state.clone() };
+        let queue = writer::start(parts)?;
+        let readers = Readers::start(count, &target, &limits, &state)?;
+        Ok((Self { queue, readers, state }, outcomes))
+    }
+}
+
+impl Store for PostgresStore {
+    fn submit(&self, submission: Submission) -> Result<(), Box<Submission>> {
+        self.queue.try_send(submission).map_err(|error| Box::new(error.into_inner()))
+    }
+
+    fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
+        self.readers.users.query(user, query)
+    }
+
+    fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
+        self.readers.users.attach(user, named)
+    }
+
+    fn replay(
+        &self,
+        user: UserKey,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Answer<Vec<LogEvent>> {
+        self.readers.users.replay(user, conversation, after, upto)
+    }
+
+    fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
+        self.readers.users.standing(user, conversation)
+    }
+
+    fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
+        self.readers.users.acquaintances(user, others)
+    }
+
+    fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
+        self.readers.users.not_before(user)
+    }
+
+    fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
+        self.readers.users.api_key(hash)
+    }
+
+    fn is_writable(&self) -> bool {
+        !self.state.failed.load(Ordering::Acquire)
+    }
+}
+
+impl SharedLog for PostgresStore {
+    fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs> {
+        self.readers.heads(conversations)
+    }
+
+    fn people(&self, users: Vec<UserId>) -> Answer<Vec<Person>> {
+        self.readers.people(users)
+    }
+
+    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
+        self.readers.log(conversation, after, upto)
+    }
+}
+
+/// Brings the schema up to date, one node at a time.
+///
+/// # Errors
+/// A newer version made the database, or it cannot be changed.
+fn migrate(link: &mut Link) -> anyhow::Result<()> {
+    link.run_alone(async |client| {
+        // Nothing is changed that need not be: a role that may only read and write rows will do.
+        if is_current(client).await? {
+            return Ok(());
+        }
+        // Whoever comes second waits for as long as it takes, and then finds it done.
+        client.batch_execute("SET lock_timeout = 0; SET statement_timeout = 0").await?;
+        client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATING]).await?;
+        if !is_current(client).await? {
+            schema::migrations::runner()
+                .run_async(client)
+                .await
+                .context("cannot bring its tables up to date")?;
+        }
+        client.execute("SELECT pg_advisory_unlock($1)", &[&MIGRATING]).await?;
+        Ok(client.batch_execute(SESSION).await?)
+    })
+}
+
+/// Whether the tables are those that this version knows. A database that a newer version made is left as it is: what its
+/// tables mean is not known here.
+async fn is_current(client: &Client) -> anyhow::Result<bool> {
+    let runner = schema::migrations::runner();
+    let known = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or_default();
+    let found = client.query_one("SELECT to_regclass('refinery_schema_history') IS NOT NULL", &[]).await?;
+    if !found.try_get::<_, bool>(0)? {
+        return Ok(false);
+    }
+    let version = client.query_one("SELECT max(version) FROM refinery_schema_history", &[]).await?;
+    let version: Option<i32> = version.try_get(0)?;
+    match i64::from(version.unwrap_or_default()) {
+        version if version > i64::from(known) => bail!(
+            "a newer version of switchboard made its tables (schema {version}, this one knows {known}); use that version or a newer one"
+        ),
+        version => Ok(version == i64::from(known)),
+    }
+}

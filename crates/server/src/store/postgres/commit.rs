@@ -1,0 +1,410 @@
+//! Committing batches over a connection that may be lost at any moment, to a database that others write to.
+//!
+//! What a batch meets decides what is done about it ([`Trouble`]). Lost before the commit was sent: nothing is stored, and the
+//! batch is written again. Lost while the commit was on its way: the writer's own row, which the transaction changed and
+//! locked first, tells what became of it (docs/decisions/0042-unknown-outcomes.md).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
+
+use super::connect::{Error, Link};
+use super::ids::{self, Ids};
+use super::rows::{self, Mode, PostgresRows, Unsaved};
+use super::target::Target;
+use super::{Settings, State};
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::store::batch::{self, Results};
+use crate::store::change::Rules;
+use crate::store::{ConversationKey, Outcome, Submission};
+
+/// How long a batch may wait for a connection. Its writes wait as long, and what comes meanwhile behind them.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long it is tried to find out what became of a commit. The database ends what a lost connection has left open
+/// within its own limits of 5 s, and an answer is worth more than haste.
+const DOUBT: Duration = Duration::from_secs(12);
+
+/// How soon it is tried again to connect: at first, and at most.
+const AGAIN: Duration = Duration::from_millis(50);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(1);
+
+/// How often a batch is written that gets into the way of other nodes.
+const TRIES: u32 = 5;
+
+/// How the writer's session is set up, besides what all of them have. Everything that it reads is found by an index, in tables
+/// whose statistics may be of when they were empty: it is never right to read one from end to end, and planning anew is
+/// never worth its time.
+const SETUP: &str =
+    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;
+                     SET enable_mergejoin = off; SET jit = off";
+
+/// Tells what became of an attempt, and makes sure of it: it is a commit itself, so what it has read is as durable as that. It
+/// waits for a transaction of before that is still under way.
+const RESOLVE: &str = "INSERT INTO writers (id, batch) VALUES ($1, 0)
+    ON CONFLICT (id) DO UPDATE SET at = now() RETURNING batch";
+
+/// Rows of writers that have not written for so long that nobody asks for them.
+const SWEEP: &str = "DELETE FROM writers WHERE at < now() - interval '7 days'";
+
+const LEAVE: &str = "DELETE FROM writers WHERE id = $1";
+
+const PING: &str = "SELECT 1";
+
+/// Makes batches durable.
+pub(super) struct Committer {
+    link: Option<Link>,
+    target: Target,
+    ids: Ids,
+    /// This writer's row.
+    id: String,
+    /// Counts transactions.
+    attempt: i64,
+    rules: Rules,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    pub(super) state: Arc<State>,
+    /// It was told once that the database cannot be written to.
+    troubled: bool,
+    /// It could not be connected to for so long that writes no longer wait for it.
+    away: bool,
+    /// When it is tried again to connect, and how long that is after the last time.
+    retry: Option<(Instant, Duration)>,
+    /// A commit of which nobody knows what became, and where its events would be.
+    unknown: Option<(i64, Vec<ConversationKey>)>,
+    /// What became of the last such commit.
+    found: Option<bool>,
+    check: Vec<ConversationKey>,
+}
+
+/// What went wrong with an attempt to write a batch.
+enum Trouble {
+    /// The connection is of no use any more. Nothing was stored.
+    Lost(Error),
+    /// It is not known whether the batch was stored. These would be its results.
+    Unknown(Error, Results, Vec<ConversationKey>),
+    /// Another node was in the way. Nothing was stored, and it may go well the next time.
+    Conflict(Error),
+    /// Another node holds something for long.
+    Held(Error),
+    /// One of the changes met an error that the others might not meet.
+    Change(Error),
+    /// The database cannot do it now.
+    Database(Error),
+}
+
+/// What is to be done about a batch that could not be written.
+enum Verdict {
+    /// Each of its writes alone may do better.
+    Alone,
+    Refuse,
+}
+
+impl Committer {
+    /// # Errors
+    /// The tables are not there, or not what they should be.
+    pub(super) fn new(
+        link: Link,
+        target: Target,
+        settings: &Settings,
+        state: Arc<State>,
+    ) -> anyhow::Result<Self> {
+        prepare(&link)?;
+        link.run(link.rows(SWEEP, &[]))?;
+        Ok(Self {
+            link: Some(link),
+            target,
+            ids: Ids::default(),
+            id: uuid::Uuid::now_v7().simple().to_string(),
+            attempt: 0,
+            rules: Rules { limits: settings.limits.clone(), strangers: settings.strangers },
+            clock: settings.clock.clone(),
+            metrics: settings.metrics.clone(),
+            state,
+            troubled: false,
+            away: false,
+            retry: None,
+            unknown: None,
+            found: None,
+            check: Vec::new(),
+        })
+    }
+
+    /// Writes a batch in one transaction, or what of it can be.
+    pub(super) fn write(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
+        let started = Instant::now();
+        let outcomes = match self.persist(&batch) {
+            Ok(results) => batch::told(batch, results),
+            // One bad row must not fail the others' writes: each alone.
+            Err(Verdict::Alone) => batch::each_alone(batch, |one| self.persist(one).ok()),
+            Err(Verdict::Refuse) => batch.into_iter().map(batch::give_back).collect(),
+        };
+        self.metrics.commit(started.elapsed(), outcomes.len());
+        outcomes
+    }
+
+    /// Writes a batch, again and again where that may help.
+    fn persist(&mut self, batch: &[Submission]) -> Result<Results, Verdict> {
+        let patience = Instant::now() + PATIENCE;
+        let (mut mode, mut tries) = (Mode::Wait, 0);
+        loop {
+            if !self.is_connected(patience) {
+                return Err(Verdict::Refuse);
+            }
+            tries += 1;
+            let trouble = match self.transact(batch, mode) {
+                Ok(results) => {
+                    self.is_well();
+                    return Ok(results);
+                }
+                Err(trouble) => trouble,
+            };
+            let error = match trouble {
+                Trouble::Unknown(error, results, conversations) => {
+                    self.link = None;
+                    self.unknown = Some((self.attempt, conversations));
+                    match self.find_out(Instant::now() + DOUBT) {
+                        Some(true) => return Ok(results),
+                        Some(false) if tries < TRIES => continue,
+                        _ => error,
+                    }
+                }
+                Trouble::Lost(error) => {
+                    self.link = None;
+                    // Whoever has waited for a silent database has waited for long.
+                    let waited = Instant::now() >= patience && (tries > 1 || matches!(error, Error::Silent));
+                    if !waited {
+                        pause(AGAIN * (tries - 1));
+                        continue;
+                    }
+                    error
+                }
+                Trouble::Conflict(error) if tries < TRIES => {
+                    tracing::debug!(%error, "another node was in the way of a batch; it is written again");
+                    continue;
+                }
+                // The others need not wait for what is held.
+                Trouble::Held(_) if mode == Mode::Wait => {
+                    mode = Mode::Pass;
+                    continue;
+                }
+                Trouble::Conflict(_) | Trouble::Change(_) if batch.len() > 1 => return Err(Verdict::Alone),
+                Trouble::Conflict(error)
+                | Trouble::Change(error)
+                | Trouble::Held(error)
+                | Trouble::Database(error) => error,
+            };
+            self.is_troubled(&error);
+            return Err(Verdict::Refuse);
+        }
+    }
+
+    /// Writes a batch in one transaction.
+    fn transact(&mut self, batch: &[Submission], mode: Mode) -> Result<Results, Trouble> {
+        let Some(link) = &self.link else { return Err(Trouble::Lost(Error::Silent)) };
+        self.attempt += 1;
+        let now = self.clock.now();
+        let mut rows = PostgresRows::new(link, &mut self.ids, self.rules.limits.rooms);
+        let applied = rows
+            .begin(&self.id, self.attempt, mode, batch)
+            .and_then(|()| batch::apply(&mut rows, &self.rules, batch, now));
+        let results = match applied {
+            Ok(results) if rows.is_clean() => return rows.roll_back().map(|()| results).map_err(classify),
+            Ok(results) => results,
+            Err(error) => {
+                // Where even this fails the connection is lost, and found to be so.
+                let _ = rows.roll_back();
+                return Err(classify(error));
+            }
+        };
+        match rows.save() {
+            Ok(()) => Ok(results),
+            Err(Unsaved::Undone(error)) => Err(classify(error)),
+            Err(Unsaved::Unknown(error)) => {
+                let conversations = rows.touched();
+                Err(Trouble::Unknown(error, results, conversations))
+            }
+        }
+    }
+
+    /// Whether there is a connection, and no doubt left about what was done over the one before. Waits for it, unless that has
+    /// been in vain before.
+    fn is_connected(&mut self, until: Instant) -> bool {
+        loop {
+            let error = match self.try_connect() {
+                Ok(()) => return true,
+                Err(error) => error,
+            };
+            let now = Instant::now();
+            if now >= until || self.away {
+                self.is_away(error);
+                return false;
+            }
+            let next = self.retry.map_or(now, |(next, _)| next).min(until);
+            pause(next.saturating_duration_since(now));
+        }
+    }
+
+    /// Connects, unless that has failed a moment ago, and clears up what is in doubt.
+    fn try_connect(&mut self) -> anyhow::Result<()> {
+        if self.link.as_ref().is_some_and(Link::is_closed) {
+            self.link = None;
+        }
+        if self.link.is_some() && self.unknown.is_none() {
+            return Ok(());
+        }
+        ensure!(self.retry.is_none_or(|(next, _)| Instant::now() >= next), "it failed a moment ago");
+        let done = self.connect().and_then(|()| self.settle());
+        self.retry = match done {
+            Ok(()) => None,
+            Err(_) => {
+                let pause = self.retry.map_or(AGAIN, |(_, pause)| (pause * 2).min(AGAIN_AT_MOST));
+                Some((Instant::now() + pause, pause))
+            }
+        };
+        done
+    }
+
+    fn connect(&mut self) -> anyhow::Result<()> {
+        if self.link.is_none() {
+            let link = Link::open(&self.target)?;
+            prepare(&link)?;
+            // What the sequences gave before, a standby that took over may give once more.
+            self.ids = Ids::default();
+            self.link = Some(link);
+        }
+        Ok(())
+    }
+
+    /// Clears up what became of the commit that nobody knows about.
+    fn settle(&mut self) -> anyhow::Result<()> {
+        let (Some((attempt, _)), Some(link)) = (&self.unknown, &self.link) else { return Ok(()) };
+        let attempt = *attempt;
+        let _ = link.take_warning();
+        let rows =
+            link.run(link.rows(RESOLVE, &[&self.id])).context("cannot find out what became of a commit")?;
+        ensure!(!link.take_warning(), Error::Doubtful);
+        let batch: i64 = rows.first().context("a writer has no row")?.try_get(0)?;
+        self.found = Some(batch == attempt);
+        if let Some((_, conversations)) = self.unknown.take().filter(|_| batch == attempt) {
+            self.check.extend(conversations);
+        }
+        Ok(())
+    }
+
+    /// Whether the last commit was done; `None` if that cannot be found out in time.
+    fn find_out(&mut self, until: Instant) -> Option<bool> {
+        let (known, _) = (self.check.len(), self.found.take());
+        if !self.is_connected(until) {
+            return None;
+        }
+        // The writes are told what became of them, and nobody has to look it up.
+        self.check.truncate(known);
+        self.found
+    }
+
+    fn is_well(&mut self) {
+        self.state.failed.store(false, Ordering::Release);
+        self.away = false;
+        if std::mem::take(&mut self.troubled) {
+            tracing::info!("the database can be written to again");
+        }
+    }
+
+    fn is_troubled(&mut self, error: &Error) {
+        if !std::mem::replace(&mut self.troubled, true) {
+            tracing::error!(%error, "cannot write to the database; writes are refused until one works again");
+        }
+    }
+
+    fn is_away(&mut self, error: anyhow::Error) {
+        self.state.failed.store(true, Ordering::Release);
+        self.away = true;
+        if !std::mem::replace(&mut self.troubled, true) {
+            tracing::error!(
+                "cannot reach the database; writes are refused until it is there again: {error:#}"
+            );
+        }
+    }
+
+    /// Looks whether the database is still there, when there is nothing to write.
+    pub(super) fn look_after(&mut self) {
+        let there = self.try_connect().and_then(|()| {
+            let link = self.link.as_ref().context("there is no connection")?;
+            Ok(link.run(link.rows(PING, &[]))?)
+        });
+        match there {
+            Ok(_) => self.is_well(),
+            // The next look is at another connection.
+            Err(_) if self.link.take().is_some() => {}
+            Err(error) => self.is_away(error),
+        }
+    }
+
+    pub(super) fn has_check(&self) -> bool {
+        !self.check.is_empty()
+    }
+
+    /// Conversations in which something was stored that nobody was told of.
+    pub(super) fn take_check(&mut self) -> Vec<ConversationKey> {
+        std::mem::take(&mut self.check)
+    }
+
+    /// Leaves nothing behind.
+    pub(super) fn end(&mut self) {
+        if let Some(link) = self.link.as_ref().filter(|link| !link.is_closed()) {
+            // Otherwise it is swept up later.
+            let _ = link.run(async { link.rows(LEAVE, &[&self.id]).await });
+        }
+    }
+}
+
+fn prepare(link: &Link) -> Result<(), Error> {
+    link.run(link.client().batch_execute(SETUP))?;
+    let own = [RESOLVE, SWEEP, LEAVE, PING];
+    let statements: Vec<_> = rows::statements().chain(ids::STATEMENTS).chain(own).collect();
+    link.prepare_all(&statements)
+}
+
+fn pause(time: Duration) {
+    let _ = crossbeam_channel::after(time).recv();
+}
+
+/// What an error means for a batch of which nothing was stored.
+fn classify(error: Error) -> Trouble {
+    let code = match &error {
+        Error::Damaged(_) | Error::Busy => return Trouble::Change(error),
+        Error::Silent | Error::Doubtful => return Trouble::Lost(error),
+        Error::Database(_) => match error.code() {
+            Some(code) => code.clone(),
+            // Not an answer, but the end of the connection.
+            None => return Trouble::Lost(error),
+        },
+    };
+    let lost = [
+        SqlState::ADMIN_SHUTDOWN,
+        SqlState::CRASH_SHUTDOWN,
+        SqlState::CANNOT_CONNECT_NOW,
+        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+        // A primary that has become a standby.
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+    ];
+    let conflicts =
+        [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::UNIQUE_VIOLATION];
+    if lost.contains(&code) || code.code().starts_with("08") {
+        Trouble::Lost(error)
+    } else if conflicts.contains(&code) {
+        Trouble::Conflict(error)
+    } else if code == SqlState::LOCK_NOT_AVAILABLE {
+        Trouble::Held(error)
+    } else if ["22", "23", "42"].contains(&&code.code()[..2]) {
+        Trouble::Change(error)
+    } else {
+        Trouble::Database(error)
+    }
+}

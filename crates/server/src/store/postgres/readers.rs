@@ -1,0 +1,244 @@
+//! What PostgreSQL is read by: connections that only read, each with a thread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use switchboard_protocol::{Limits, Seq, UserId};
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
+
+use super::State;
+use super::connect::{Error, Link};
+use super::query::{self, Session};
+use super::target::Target;
+use crate::refusal::Refusal;
+use crate::store::change::Failed;
+use crate::store::read::{Found, Reader};
+use crate::store::readers::{self, Desk, told};
+use crate::store::turns::Who;
+use crate::store::{Answer, ConversationKey, Excerpt, Person, Seqs};
+
+/// The threads that read.
+pub(super) struct Readers {
+    /// For users and their connections.
+    pub(super) users: readers::Readers<Reads>,
+    /// For the router: what it delivers to everybody does not wait for a turn among all who ask for pages.
+    router: readers::Readers<Reads>,
+}
+
+/// Threads that read for the router. What it asks is short, and one conversation's log keeps no other waiting.
+const ROUTER: usize = 2;
+
+impl Readers {
+    /// Starts so many for users, and those of the router. They connect when there is something to read, and end when this is dropped.
+    pub(super) fn start(
+        count: usize,
+        target: &Target,
+        limits: &Limits,
+        state: &Arc<State>,
+    ) -> anyhow::Result<Self> {
+        let limits = Arc::new(limits.clone());
+        let desks = |count| {
+            let desk = |_| Ok(Reads::new(target.clone(), limits.clone(), state.clone()));
+            (0..count).map(desk)
+        };
+        let (users, _) = readers::Readers::start("reader", desks(count.max(1)))?;
+        let (router, _) = readers::Readers::start("log-reader", desks(ROUTER))?;
+        Ok(Self { users, router })
+    }
+
+    pub(super) fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs> {
+        self.router.read(Who::Heads, move |reader| query::heads(reader, &conversations))
+    }
+
+    pub(super) fn people(&self, users: Vec<UserId>) -> Answer<Vec<Person>> {
+        self.router.read(Who::People, move |reader| query::people(reader, &users))
+    }
+
+    pub(super) fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
+        self.router.read(Who::Log(conversation), move |reader| query::log(reader, conversation, after, upto))
+    }
+}
+
+/// How long a thread whose connection is lost waits between two attempts to make another: at first, and at most.
+const AGAIN: Duration = Duration::from_millis(100);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(2);
+
+/// How a session is set up, besides what all of them have. The pages are short, and the planner takes the steps of a recursion
+/// for many: compiling them takes longer than all of them.
+const SETUP: &str = "SET jit = off";
+
+/// A connection that only reads, or the way to one. It is made when there is something to read.
+pub(super) struct Reads {
+    session: Option<Session>,
+    target: Target,
+    limits: Arc<Limits>,
+    state: Arc<State>,
+    /// Until when nobody tries to connect, and how long that was.
+    given_up: Option<(Instant, Duration)>,
+}
+
+impl Reads {
+    pub(super) fn new(target: Target, limits: Arc<Limits>, state: Arc<State>) -> Self {
+        Self { session: None, target, limits, state, given_up: None }
+    }
+
+    /// The session, connected if it can be.
+    fn session(&mut self) -> Option<&Session> {
+        if self.session.as_ref().is_some_and(|session| session.link.is_closed()) {
+            self.session = None;
+        }
+        if self.session.is_none() {
+            if self.given_up.is_some_and(|(until, _)| Instant::now() < until) {
+                return None;
+            }
+            match connect(&self.target) {
+                Ok(session) => {
+                    if self.given_up.take().is_some() {
+                        tracing::info!("the database can be read again");
+                    }
+                    self.session = Some(session);
+                }
+                Err(error) => {
+                    if self.given_up.is_none() {
+                        tracing::error!("cannot read the database: {error:#}");
+                    }
+                    let pause = self.given_up.map_or(AGAIN, |(_, pause)| (pause * 2).min(AGAIN_AT_MOST));
+                    self.given_up = Some((Instant::now() + pause, pause));
+                }
+            }
+        }
+        self.session.as_ref()
+    }
+}
+
+impl Desk for Reads {
+    type Rows = Session;
+
+    const QUIET: Duration = Duration::from_secs(5);
+
+    fn read<T>(&mut self, read: impl Fn(&Reader<'_, Session>) -> Found<T, Session>) -> Result<T, Refusal> {
+        let (limits, state) = (self.limits.clone(), self.state.clone());
+        let mut again = true;
+        loop {
+            let Some(rows) = self.session() else { return Err(Refusal::unavailable()) };
+            let answer = read(&Reader { rows, limits: &limits, mark: &state.mark });
+            let lost = rows.link.is_closed() || answer.as_ref().is_err_and(is_lost);
+            let silent = matches!(answer, Err(Failed::Store(Error::Silent)));
+            if lost {
+                self.session = None;
+            }
+            // It changes nothing, so it may be done twice. Whoever has waited for a silent database has waited for long.
+            if !(lost && again && answer.is_err()) || silent {
+                return told(answer);
+            }
+            again = false;
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(session) = &self.session {
+            session.end();
+        }
+    }
+
+    fn rest(&mut self) {}
+}
+
+fn connect(target: &Target) -> anyhow::Result<Session> {
+    let session = Session::new(Link::open(target)?);
+    session.link.run(session.link.client().batch_execute(SETUP))?;
+    Ok(session)
+}
+
+/// Whether the connection is of no use any more.
+fn is_lost(failed: &Failed<Error>) -> bool {
+    match failed {
+        Failed::Refused(_) | Failed::Store(Error::Busy | Error::Doubtful | Error::Damaged(_)) => false,
+        Failed::Store(Error::Silent) => true,
+        Failed::Store(error @ Error::Database(_)) => error.code().is_none_or(|code| {
+            [
+                SqlState::ADMIN_SHUTDOWN,
+                SqlState::CRASH_SHUTDOWN,
+                SqlState::CANNOT_CONNECT_NOW,
+                SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+            ]
+            .contains(code)
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engines::Postgres;
+    use switchboard_protocol::ErrorCode;
+    use tempfile::TempDir;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A database of its own with its tables, and one reader of it.
+    async fn reader(url: &str) -> Readers {
+        let target = Target::new(url, None).expect("a target");
+        let migrated = target.clone();
+        let migrate = move || {
+            let mut link = Link::open(&migrated).expect("connected");
+            crate::store::postgres::migrate(&mut link).expect("tables");
+        };
+        tokio::task::spawn_blocking(migrate).await.expect("migrated");
+        Readers::start(1, &target, &Limits::default(), &Arc::new(State::default())).expect("readers")
+    }
+
+    async fn read(readers: &Readers) -> Result<Option<String>, Refusal> {
+        let answer = timeout(Duration::from_secs(60), readers.users.api_key([7; 32]));
+        answer.await.expect("nobody waits for ever")
+    }
+
+    #[tokio::test]
+    async fn a_read_ends_its_transaction_and_one_whose_connection_is_lost_is_done_again() {
+        let scratch = TempDir::new().expect("a directory");
+        let postgres = Postgres::start(scratch.path(), &[]).await.expect("a PostgreSQL");
+        let readers = reader(&postgres.url()).await;
+        assert_eq!(read(&readers).await, Ok(None));
+        // It is told before its transaction is ended, and nothing else is read.
+        let ended = async {
+            let state = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query = 'ROLLBACK'";
+            while postgres.psql(state).await.expect("a row") != "1" {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(4), ended).await.expect("ended");
+        for _ in 0..3 {
+            let ends = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
+                        WHERE application_name = 'switchboard'";
+            assert_eq!(postgres.psql(ends).await.expect("a row"), "1");
+            assert_eq!(read(&readers).await, Ok(None), "on a new connection");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_away_or_silent_is_unavailable_for_as_long_as_it_is() {
+        let scratch = TempDir::new().expect("a directory");
+        let mut postgres = Postgres::start(scratch.path(), &[]).await.expect("a PostgreSQL");
+        let readers = reader(&postgres.url()).await;
+        let is_back = async || {
+            let back = async {
+                while read(&readers).await.is_err() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(Duration::from_secs(30), back).await.expect("it is read again");
+        };
+        is_back().await;
+        postgres.kill().await.expect("killed");
+        for _ in 0..100 {
+            assert_eq!(read(&readers).await.map_err(|refusal| refusal.code), Err(ErrorCode::Unavailable));
+        }
+        postgres.start_again().await.expect("started");
+        is_back().await;
+        postgres.pause().expect("paused");
+        assert_eq!(read(&readers).await.map_err(|refusal| refusal.code), Err(ErrorCode::Unavailable));
+        postgres.resume().expect("resumed");
+        is_back().await;
+    }
+}

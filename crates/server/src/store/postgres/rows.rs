@@ -1,0 +1,510 @@
+//! The rows of one transaction: read by name ahead of the changes, kept in memory, written back all at once with the commit.
+//!
+//! Other nodes write to the same database, so nothing outlives the transaction. A conversation's row is locked when it is
+//! read, and nobody else writes to the conversation until the end; so what is read about it is what stands there.
+
+mod fetch;
+mod flush;
+mod reactions;
+mod wanted;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
+
+pub(super) use self::flush::Unsaved;
+use self::reactions::Reactions;
+use self::wanted::Wanted;
+use super::connect::{Error, Link};
+use super::ids::Ids;
+use crate::access::{Conversation, Membership};
+use crate::store::change::rows::{Keyed, Referred, Rows};
+use crate::store::{ConversationKey, LogEvent, Submission, UserKey};
+
+/// What these ask of the database, to be prepared beforehand.
+pub(super) fn statements() -> impl Iterator<Item = &'static str> {
+    fetch::STATEMENTS.into_iter().chain(flush::STATEMENTS)
+}
+
+/// What to do about a conversation that another node has locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Wait for it.
+    Wait,
+    /// Leave it out: what is to be written there meets [`Error::Busy`].
+    Pass,
+}
+
+/// An event to be inserted.
+struct Appended {
+    conversation: ConversationKey,
+    seq: Seq,
+    kind: EventKind,
+    sender: UserKey,
+    at: Timestamp,
+    messages: u64,
+    key: Option<Box<str>>,
+    body: Box<str>,
+}
+
+/// The rows of one transaction.
+pub(super) struct PostgresRows<'a> {
+    link: &'a Link,
+    ids: &'a mut Ids,
+    most_rooms: u32,
+
+    // What was read, or found to be absent, as it stands by now.
+    users: FxHashMap<UserId, Option<UserKey>>,
+    user_names: FxHashMap<UserKey, UserId>,
+    conversations: FxHashMap<ConversationId, Option<Conversation>>,
+    names: FxHashMap<ConversationKey, ConversationId>,
+    members: FxHashMap<(ConversationKey, UserKey), Option<Membership>>,
+    keyed: FxHashMap<(UserKey, Box<str>), Option<Keyed>>,
+    events: FxHashMap<(ConversationKey, Seq), Option<Referred>>,
+    amendments: FxHashMap<(ConversationKey, Seq), Vec<Seq>>,
+    reactions: Reactions,
+    /// How many rooms somebody has chosen, in the database.
+    choices: FxHashMap<UserKey, u32>,
+
+    // What was counted in the database.
+    /// The head as it was read.
+    base: FxHashMap<ConversationKey, Seq>,
+    counts: FxHashMap<(ConversationKey, Seq), u64>,
+    sent: FxHashMap<(ConversationKey, UserKey, Seq, Seq), u64>,
+
+    /// Users whose rows nobody else changes.
+    locked: FxHashSet<UserKey>,
+    busy: FxHashSet<ConversationId>,
+
+    // What is to be written.
+    new_users: BTreeMap<UserId, UserKey>,
+    last_seen: BTreeMap<UserKey, i64>,
+    not_before: BTreeMap<UserKey, (i64, bool)>,
+    new_conversations: BTreeSet<ConversationId>,
+    dirty_conversations: FxHashSet<ConversationId>,
+    /// Whether the row is in the database.
+    dirty_members: BTreeMap<(ConversationKey, UserKey), bool>,
+    appended: Vec<Appended>,
+    places: FxHashMap<(ConversationKey, Seq), usize>,
+    own_keys: FxHashMap<(UserKey, Box<str>), usize>,
+    erased: BTreeMap<(ConversationKey, Seq), Box<str>>,
+    new_amendments: Vec<(ConversationKey, Seq, Seq)>,
+    /// Whether somebody chose a room, or went.
+    chosen: BTreeMap<(UserKey, ConversationKey), bool>,
+}
+
+impl<'a> PostgresRows<'a> {
+    pub(super) fn new(link: &'a Link, ids: &'a mut Ids, most_rooms: u32) -> Self {
+        Self {
+            link,
+            ids,
+            most_rooms,
+            users: FxHashMap::default(),
+            user_names: FxHashMap::default(),
+            conversations: FxHashMap::default(),
+            names: FxHashMap::default(),
+            members: FxHashMap::default(),
+            keyed: FxHashMap::default(),
+            events: FxHashMap::default(),
+            amendments: FxHashMap::default(),
+            reactions: Reactions::default(),
+            choices: FxHashMap::default(),
+            base: FxHashMap::default(),
+            counts: FxHashMap::default(),
+            sent: FxHashMap::default(),
+            locked: FxHashSet::default(),
+            busy: FxHashSet::default(),
+            new_users: BTreeMap::new(),
+            last_seen: BTreeMap::new(),
+            not_before: BTreeMap::new(),
+            new_conversations: BTreeSet::new(),
+            dirty_conversations: FxHashSet::default(),
+            dirty_members: BTreeMap::new(),
+            appended: Vec::new(),
+            places: FxHashMap::default(),
+            own_keys: FxHashMap::default(),
+            erased: BTreeMap::new(),
+            new_amendments: Vec::new(),
+            chosen: BTreeMap::new(),
+        }
+    }
+
+    /// Begins the transaction, and reads what the changes of a batch will ask for. `writer` is the row that tells later
+    /// whether the `attempt` was committed.
+    pub(super) fn begin(
+        &mut self,
+        writer: &str,
+        attempt: i64,
+        mode: Mode,
+        batch: &[Submission],
+    ) -> Result<(), Error> {
+        self.start(writer, attempt, mode, &Wanted::of(batch))
+    }
+
+    /// The conversations that something was written to.
+    pub(super) fn touched(&self) -> Vec<ConversationKey> {
+        let touched: BTreeSet<_> = self.appended.iter().map(|event| event.conversation).collect();
+        touched.into_iter().collect()
+    }
+
+    /// Whether there is no such conversation for anybody else.
+    fn is_new(&self, conversation: ConversationKey) -> bool {
+        self.names.get(&conversation).is_some_and(|name| self.new_conversations.contains(name))
+    }
+
+    fn is_new_user(&self, user: UserKey) -> bool {
+        self.user_names.get(&user).is_some_and(|name| self.new_users.contains_key(name))
+    }
+
+    /// The name of a conversation that was read by its name, as all are.
+    fn name_of(&self, conversation: ConversationKey) -> Result<ConversationId, Error> {
+        let name = self.names.get(&conversation).cloned();
+        name.ok_or_else(|| Error::Damaged(format!("conversation {} has no name", conversation.0)))
+    }
+
+    fn name_of_user(&self, user: UserKey) -> Result<UserId, Error> {
+        let name = self.user_names.get(&user).cloned();
+        name.ok_or_else(|| Error::Damaged(format!("user {} has no name", user.0)))
+    }
+
+    /// The row of a user is nobody else's from here on.
+    fn lock(&mut self, user: UserKey) -> Result<(), Error> {
+        if !self.locked.contains(&user) && !self.is_new_user(user) {
+            let name = self.name_of_user(user)?;
+            self.fetch(&Wanted { locked: [name].into_iter().collect(), ..Wanted::default() })?;
+        }
+        Ok(())
+    }
+
+    /// The edits of a message and its deletion.
+    fn amendments_of(&mut self, conversation: ConversationKey, target: Seq) -> Result<&mut Vec<Seq>, Error> {
+        if !self.amendments.contains_key(&(conversation, target)) && !self.is_new(conversation) {
+            let amendments = [(self.name_of(conversation)?, target)].into_iter().collect();
+            self.fetch(&Wanted { amendments, ..Wanted::default() })?;
+        }
+        Ok(self.amendments.entry((conversation, target)).or_default())
+    }
+
+    /// Reads a reaction of somebody's to a message, if it was not read ahead.
+    fn read_reaction(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        emoji: &str,
+        user: UserKey,
+    ) -> Result<(), Error> {
+        if !self.reactions.knows(conversation, target, emoji, user) && !self.is_new(conversation) {
+            let wanted = (self.name_of(conversation)?, target, emoji.into(), self.name_of_user(user)?);
+            self.fetch(&Wanted { reactions: [wanted].into_iter().collect(), ..Wanted::default() })?;
+        }
+        Ok(())
+    }
+
+    /// Own messages in the part of a range that is in the database.
+    fn sent_before(
+        &mut self,
+        conversation: ConversationKey,
+        sender: UserKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Result<u64, Error> {
+        if upto <= after {
+            return Ok(0);
+        }
+        match self.sent.get(&(conversation, sender, after, upto)) {
+            Some(count) => Ok(*count),
+            None => self.count_sent(conversation, sender, after, upto),
+        }
+    }
+}
+
+impl Rows for PostgresRows<'_> {
+    type Error = Error;
+
+    fn user(&mut self, name: &UserId) -> Result<Option<UserKey>, Error> {
+        if !self.users.contains_key(name) {
+            self.fetch(&Wanted { users: [name.clone()].into_iter().collect(), ..Wanted::default() })?;
+        }
+        Ok(self.users.get(name).copied().flatten())
+    }
+
+    fn user_or_new(&mut self, name: &UserId) -> Result<UserKey, Error> {
+        if let Some(key) = self.user(name)? {
+            return Ok(key);
+        }
+        let key = self.ids.user(self.link)?;
+        self.users.insert(name.clone(), Some(key));
+        self.user_names.insert(key, name.clone());
+        self.new_users.insert(name.clone(), key);
+        Ok(key)
+    }
+
+    fn set_last_seen(&mut self, user: UserKey, at: Timestamp) -> Result<(), Error> {
+        self.lock(user)?;
+        let last = self.last_seen.entry(user).or_insert(i64::MIN);
+        *last = (*last).max(at.as_millis());
+        Ok(())
+    }
+
+    fn set_not_before(&mut self, user: UserKey, at: Timestamp, replace: bool) -> Result<(), Error> {
+        self.lock(user)?;
+        let at = at.as_millis();
+        let noted = self.not_before.entry(user).or_insert((at, replace));
+        *noted = if replace { (at, true) } else { (noted.0.max(at), noted.1) };
+        Ok(())
+    }
+
+    fn conversation(&mut self, name: &ConversationId) -> Result<Option<Conversation>, Error> {
+        if self.busy.contains(name) {
+            return Err(Error::Busy);
+        }
+        if !self.conversations.contains_key(name) {
+            self.fetch(&Wanted { conversations: [name.clone()].into_iter().collect(), ..Wanted::default() })?;
+        }
+        Ok(self.conversations.get(name).cloned().flatten())
+    }
+
+    fn new_conversation(
+        &mut self,
+        name: &ConversationId,
+        title: Option<String>,
+        public: bool,
+    ) -> Result<Conversation, Error> {
+        let conversation = Conversation {
+            key: self.ids.conversation(self.link)?,
+            name: name.clone(),
+            title,
+            public,
+            head: Seq(0),
+            messages: 0,
+            last_message: Seq(0),
+            members: 0,
+            admins: 0,
+            at: 0,
+        };
+        self.base.insert(conversation.key, Seq(0));
+        self.names.insert(conversation.key, name.clone());
+        self.new_conversations.insert(name.clone());
+        self.conversations.insert(name.clone(), Some(conversation.clone()));
+        Ok(conversation)
+    }
+
+    fn put_conversation(&mut self, conversation: Conversation) {
+        self.dirty_conversations.insert(conversation.name.clone());
+        self.conversations.insert(conversation.name.clone(), Some(conversation));
+    }
+
+    fn member(&mut self, conversation: ConversationKey, user: UserKey) -> Result<Option<Membership>, Error> {
+        let at = (conversation, user);
+        if !self.members.contains_key(&at) && !self.is_new(conversation) && !self.is_new_user(user) {
+            let members = [(self.name_of(conversation)?, self.name_of_user(user)?)].into_iter().collect();
+            self.fetch(&Wanted { members, ..Wanted::default() })?;
+        }
+        Ok(self.members.get(&at).copied().flatten())
+    }
+
+    fn put_member(&mut self, conversation: ConversationKey, user: UserKey, member: Membership) {
+        let at = (conversation, user);
+        let before = self.members.insert(at, Some(member));
+        self.dirty_members.entry(at).or_insert(before.flatten().is_some());
+    }
+
+    fn keyed(&mut self, sender: UserKey, key: &str) -> Result<Option<Keyed>, Error> {
+        let at = (sender, Box::from(key));
+        if let Some(event) = self.own_keys.get(&at).and_then(|place| self.appended.get(*place)) {
+            return Ok(Some(Keyed {
+                conversation: self.name_of(event.conversation)?,
+                key: event.conversation,
+                seq: event.seq,
+                at: event.at,
+                body: event.body.to_string(),
+            }));
+        }
+        if !self.keyed.contains_key(&at) && !self.is_new_user(sender) {
+            let keyed = [(self.name_of_user(sender)?, at.1.clone())].into_iter().collect();
+            self.fetch(&Wanted { keyed, ..Wanted::default() })?;
+        }
+        let mut keyed = self.keyed.get(&at).cloned().flatten();
+        if let Some(keyed) = &mut keyed
+            && let Some(body) = self.erased.get(&(keyed.key, keyed.seq))
+        {
+            keyed.body = body.to_string();
+        }
+        Ok(keyed)
+    }
+
+    fn event(&mut self, conversation: ConversationKey, target: Seq) -> Result<Option<Referred>, Error> {
+        let at = (conversation, target);
+        if let Some(event) = self.places.get(&at).and_then(|place| self.appended.get(*place)) {
+            return Ok(Some(Referred {
+                kind: event.kind,
+                sender: event.sender,
+                at: event.at,
+                body: event.body.to_string(),
+            }));
+        }
+        if !self.events.contains_key(&at) && !self.is_new(conversation) {
+            let events = [(self.name_of(conversation)?, target)].into_iter().collect();
+            self.fetch(&Wanted { events, ..Wanted::default() })?;
+        }
+        Ok(self.events.get(&at).cloned().flatten())
+    }
+
+    /// Whether another node has used the key in this moment, only the database finds, when all is written.
+    fn insert_event(
+        &mut self,
+        event: &LogEvent,
+        conversation: &Conversation,
+        sender: UserKey,
+    ) -> Result<bool, Error> {
+        let place = self.appended.len();
+        if let Some(key) = &event.key {
+            let key = (sender, key.clone());
+            if self.own_keys.contains_key(&key) || matches!(self.keyed.get(&key), Some(Some(_))) {
+                return Ok(false);
+            }
+            self.own_keys.insert(key, place);
+        }
+        self.places.insert((conversation.key, event.seq), place);
+        self.appended.push(Appended {
+            conversation: conversation.key,
+            seq: event.seq,
+            kind: event.kind,
+            sender,
+            at: event.at,
+            messages: conversation.messages,
+            key: event.key.clone(),
+            body: event.body.clone(),
+        });
+        Ok(true)
+    }
+
+    fn erase_event(&mut self, conversation: ConversationKey, target: Seq, body: &str) -> Result<(), Error> {
+        let at = (conversation, target);
+        if let Some(event) = self.places.get(&at).and_then(|place| self.appended.get_mut(*place)) {
+            event.body = body.into();
+            return Ok(());
+        }
+        if let Some(Some(event)) = self.events.get_mut(&at) {
+            event.body = body.to_owned();
+        }
+        self.erased.insert(at, body.into());
+        Ok(())
+    }
+
+    fn insert_amendment(&mut self, conversation: ConversationKey, target: Seq, by: Seq) -> Result<(), Error> {
+        self.amendments_of(conversation, target)?.push(by);
+        self.new_amendments.push((conversation, target, by));
+        Ok(())
+    }
+
+    fn count_amendments(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64, Error> {
+        Ok(self.amendments_of(conversation, target)?.len() as u64)
+    }
+
+    fn amendments(&mut self, conversation: ConversationKey, target: Seq) -> Result<Vec<Seq>, Error> {
+        Ok(self.amendments_of(conversation, target)?.clone())
+    }
+
+    fn messages_upto(&mut self, conversation: ConversationKey, upto: Seq) -> Result<u64, Error> {
+        if upto == Seq(0) {
+            return Ok(0);
+        }
+        if let Some(event) =
+            self.places.get(&(conversation, upto)).and_then(|place| self.appended.get(*place))
+        {
+            return Ok(event.messages);
+        }
+        match self.counts.get(&(conversation, upto)) {
+            Some(count) => Ok(*count),
+            None => self.count_messages(conversation, upto),
+        }
+    }
+
+    fn sent_between(
+        &mut self,
+        conversation: ConversationKey,
+        sender: UserKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Result<u64, Error> {
+        let base = self.base.get(&conversation).copied().unwrap_or(upto);
+        let before = self.sent_before(conversation, sender, after, upto.min(base))?;
+        let since = (after.max(base).0 + 1..=upto.0).filter(|seq| {
+            let place = self.places.get(&(conversation, Seq(*seq)));
+            place
+                .and_then(|place| self.appended.get(*place))
+                .is_some_and(|event| event.sender == sender && event.kind == EventKind::Message)
+        });
+        Ok(before + since.count() as u64)
+    }
+
+    fn reaction(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        emoji: &str,
+        user: UserKey,
+    ) -> Result<Option<(Seq, bool)>, Error> {
+        self.read_reaction(conversation, target, emoji, user)?;
+        Ok(self.reactions.latest(conversation, target, emoji, user))
+    }
+
+    fn set_reaction(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        emoji: &str,
+        user: UserKey,
+        by: Seq,
+    ) -> Result<(), Error> {
+        self.read_reaction(conversation, target, emoji, user)?;
+        self.reactions.set((conversation, target, emoji.into(), user), by);
+        Ok(())
+    }
+
+    fn take_reaction_back(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        emoji: &str,
+        user: UserKey,
+        since: Seq,
+        by: Seq,
+    ) -> Result<(), Error> {
+        self.read_reaction(conversation, target, emoji, user)?;
+        self.reactions.take_back((conversation, target, emoji.into(), user), since, by);
+        Ok(())
+    }
+
+    /// They are counted whenever one of them is read, and one is read before they are counted.
+    fn count_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64, Error> {
+        Ok(self.reactions.standing(conversation, target))
+    }
+
+    fn delete_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<(), Error> {
+        self.reactions.delete(conversation, target);
+        Ok(())
+    }
+
+    fn count_rooms_by_choice(&mut self, user: UserKey, most: u32) -> Result<u32, Error> {
+        if self.is_new_user(user) {
+            let new =
+                self.chosen.range((user, ConversationKey(i64::MIN))..=(user, ConversationKey(i64::MAX)));
+            return Ok(u32::try_from(new.filter(|(_, chosen)| **chosen).count()).unwrap_or(u32::MAX));
+        }
+        self.lock(user)?;
+        self.count_choices(user, most)
+    }
+
+    fn insert_room_by_choice(&mut self, user: UserKey, conversation: ConversationKey) -> Result<(), Error> {
+        self.chosen.insert((user, conversation), true);
+        Ok(())
+    }
+
+    fn delete_room_by_choice(&mut self, user: UserKey, conversation: ConversationKey) -> Result<(), Error> {
+        self.chosen.insert((user, conversation), false);
+        Ok(())
+    }
+}

@@ -1,0 +1,310 @@
+//! Where the database is, from its URL: hosts to try in turn, and how the way there is protected.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// How the database's logs and `pg_stat_activity` name us.
+const APPLICATION: &str = "switchboard";
+
+/// How long a host may take to answer a connection before the next one is tried.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// After how long a silence the system asks whether the other side is still there.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// How long what was sent may stay without a receipt.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
+/// How the connection is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protection {
+    /// Not at all.
+    Plain,
+    /// Encrypted; with a file of root certificates the server is verified, too.
+    Encrypted,
+    /// Encrypted, and the server has a certificate for its name.
+    Verified,
+}
+
+/// A database that can be connected to, again and again.
+#[derive(Clone)]
+pub(super) struct Target {
+    /// One for each host of the URL.
+    hosts: Vec<Config>,
+    tls: MakeRustlsConnect,
+    shown: Arc<str>,
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Target").field(&self.shown).finish()
+    }
+}
+
+impl std::fmt::Display for Target {
+    /// Without user and password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl Target {
+    /// Understands a URL of the form that `psql` takes. `ca` is a file of root certificates in place of the system's.
+    ///
+    /// # Errors
+    /// The URL is of no such form, or certificates cannot be read.
+    pub(super) fn new(url: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
+        let (url, parameters) = Parameters::take(url)?;
+        let mut config = Config::from_str(&url).context("the database's URL is not understood")?;
+        ensure!(
+            !config.get_hosts().is_empty(),
+            "the database's URL names no host; write postgres://user@host/database"
+        );
+        if config.get_user().is_none() {
+            config.user("switchboard");
+        }
+        let protection = match parameters.sslmode.as_deref() {
+            None if config.get_hosts().iter().all(is_this_machine) => Protection::Plain,
+            Some("disable") => Protection::Plain,
+            Some("require") => Protection::Encrypted,
+            None | Some("verify-full") => Protection::Verified,
+            Some(mode) => bail!("sslmode={mode} is not known here; use disable, require or verify-full"),
+        };
+        let roots = ca.map(Path::to_owned).or(parameters.sslrootcert);
+        config.ssl_mode(if protection == Protection::Plain { SslMode::Disable } else { SslMode::Require });
+        let shown = shown(&config);
+        let hosts = (0..config.get_hosts().len()).map(|n| one_host(&config, n, &parameters.given)).collect();
+        let tls = MakeRustlsConnect::new(tls(protection, roots.as_deref())?);
+        Ok(Self { hosts, tls, shown: shown.into() })
+    }
+
+    /// The hosts, in the order in which they are tried.
+    pub(super) fn hosts(&self) -> &[Config] {
+        &self.hosts
+    }
+
+    pub(super) fn tls(&self) -> MakeRustlsConnect {
+        self.tls.clone()
+    }
+}
+
+/// What of a URL's parameters is not left to the library.
+struct Parameters {
+    sslmode: Option<String>,
+    sslrootcert: Option<PathBuf>,
+    /// The names of the others.
+    given: Vec<String>,
+}
+
+impl Parameters {
+    /// Takes them out of a URL.
+    fn take(url: &str) -> anyhow::Result<(String, Self)> {
+        ensure!(
+            url.starts_with("postgres://") || url.starts_with("postgresql://"),
+            "the database's URL must start with postgres://"
+        );
+        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        let mut taken = Self { sslmode: None, sslrootcert: None, given: Vec::new() };
+        let mut left = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = percent_encoding::percent_decode_str(value);
+            match name {
+                "sslmode" => taken.sslmode = Some(value.decode_utf8_lossy().into_owned()),
+                "sslrootcert" => taken.sslrootcert = Some(PathBuf::from(&*value.decode_utf8_lossy())),
+                _ => {
+                    taken.given.push(name.to_owned());
+                    left.push(pair);
+                }
+            }
+        }
+        let url = if left.is_empty() { base.to_owned() } else { format!("{base}?{}", left.join("&")) };
+        Ok((url, taken))
+    }
+}
+
+/// What may be written into a log of where the database is.
+fn shown(config: &Config) -> String {
+    let port = |n: usize| config.get_ports().get(n).or(config.get_ports().first()).copied().unwrap_or(5432);
+    let hosts = config.get_hosts().iter().enumerate().map(|(n, host)| match host {
+        Host::Tcp(name) => format!("{name}:{}", port(n)),
+        Host::Unix(path) => format!("{}:{}", path.display(), port(n)),
+    });
+    let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
+    format!("postgres://{}/{database}", hosts.collect::<Vec<_>>().join(","))
+}
+
+fn is_this_machine(host: &Host) -> bool {
+    match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+    }
+}
+
+/// The configuration for the host with the number `n` alone: one that hangs must not keep us from the others.
+/// What the URL says of times stands.
+fn one_host(all: &Config, n: usize, given: &[String]) -> Config {
+    let is_given = |name: &str| given.iter().any(|given| given == name);
+    let mut one = Config::new();
+    match all.get_hosts().get(n) {
+        Some(Host::Tcp(name)) => one.host(name.clone()),
+        Some(Host::Unix(path)) => one.host_path(path),
+        None => &mut one,
+    };
+    if let Some(address) = all.get_hostaddrs().get(n) {
+        one.hostaddr(*address);
+    }
+    if let Some(port) = all.get_ports().get(n).or(all.get_ports().first()) {
+        one.port(*port);
+    }
+    if let Some(user) = all.get_user() {
+        one.user(user);
+    }
+    if let Some(password) = all.get_password() {
+        one.password(password);
+    }
+    if let Some(database) = all.get_dbname() {
+        one.dbname(database);
+    }
+    if let Some(options) = all.get_options() {
+        one.options(options);
+    }
+    one.application_name(all.get_application_name().unwrap_or(APPLICATION))
+        .ssl_mode(all.get_ssl_mode())
+        .ssl_negotiation(all.get_ssl_negotiation())
+        .channel_binding(all.get_channel_binding())
+        .connect_timeout(all.get_connect_timeout().copied().unwrap_or(CONNECT))
+        .tcp_user_timeout(all.get_tcp_user_timeout().copied().unwrap_or(UNACKNOWLEDGED))
+        .keepalives(all.get_keepalives())
+        .keepalives_idle(if is_given("keepalives_idle") { all.get_keepalives_idle() } else { KEEPALIVE })
+        .keepalives_interval(all.get_keepalives_interval().unwrap_or(KEEPALIVE))
+        .keepalives_retries(all.get_keepalives_retries().unwrap_or(2))
+        // Of several hosts, the one that takes writes: a standby is passed over until it is promoted.
+        .target_session_attrs(TargetSessionAttrs::ReadWrite);
+    one
+}
+
+fn tls(protection: Protection, ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .context("TLS does not work")?;
+    let mut roots = RootCertStore::empty();
+    match (protection, ca) {
+        (Protection::Plain, _) => {}
+        (Protection::Encrypted, None) => {
+            let config = versions.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)));
+            return Ok(config.with_no_client_auth());
+        }
+        (_, Some(ca)) => {
+            let mut read = || -> anyhow::Result<()> {
+                for certificate in CertificateDer::pem_file_iter(ca)? {
+                    roots.add(certificate?)?;
+                }
+                ensure!(!roots.is_empty(), "there is none in it");
+                Ok(())
+            };
+            read().with_context(|| format!("cannot read root certificates from {}", ca.display()))?;
+        }
+        (Protection::Verified, None) => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            ensure!(
+                !roots.is_empty(),
+                "this system has no root certificates to verify the database with; name a file of them"
+            );
+        }
+    }
+    Ok(versions.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Takes any certificate, as `sslmode=require` says: nobody listens in, but whoever stands between could pose as the server.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(url: &str) -> SslMode {
+        Target::new(url, None).expect("a target").hosts()[0].get_ssl_mode()
+    }
+
+    #[test]
+    fn only_this_machine_is_spoken_to_in_the_clear() {
+        assert_eq!(mode("postgres://a@127.0.0.1/b"), SslMode::Disable);
+        assert_eq!(mode("postgres://a@localhost:7/b"), SslMode::Disable);
+        assert_eq!(mode("postgres://a@%2Frun%2Fpostgresql/b"), SslMode::Disable);
+        assert_eq!(mode("postgres://a@db.example/b?sslmode=require"), SslMode::Require);
+        assert_eq!(mode("postgres://a@db.example/b?sslmode=disable"), SslMode::Disable);
+        let mixed = Target::new("postgres://a@localhost,db.example/b?sslmode=require", None);
+        assert!(mixed.expect("a target").hosts().iter().all(|host| host.get_ssl_mode() == SslMode::Require));
+    }
+
+    #[test]
+    fn a_url_that_is_none_is_refused_without_showing_what_is_in_it() {
+        for url in
+            ["mysql://a:secret@b/c", "postgres://a:secret@b/c?sslmode=prefer", "postgres://a:secret@b/c?no=1"]
+        {
+            let error = format!("{:#}", Target::new(url, None).expect_err(url));
+            assert!(!error.contains("secret"), "{error}");
+        }
+        let missing = Target::new("postgres://a@b/c?sslrootcert=%2Fnowhere.pem", None).expect_err("no file");
+        assert!(missing.to_string().contains("/nowhere.pem"), "{missing}");
+    }
+
+    #[test]
+    fn what_is_shown_has_no_password() {
+        let target = Target::new("postgres://a:secret@127.0.0.1,[::1]:7/c", None).expect("a target");
+        assert_eq!(target.to_string(), "postgres://127.0.0.1:5432,::1:7/c");
+        assert_eq!(target.hosts().len(), 2);
+    }
+}

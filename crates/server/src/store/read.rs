@@ -1,0 +1,344 @@
+//! What readers ask: each answer from one snapshot, each page bounded in items and in bytes. These are the rules, for every
+//! store; what a store itself does is to look up rows.
+
+mod fold;
+mod people;
+pub(super) mod row;
+
+use std::fmt::Display;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::{OkBody, Summary};
+use switchboard_protocol::{
+    ConversationId, Conversations, ErrorCode, History, Limits, Seq, Sync, Timestamp, UserId,
+};
+
+use self::row::{Acquainted, Known, Listed, Start, View, Wanted, Whole};
+use super::change::{Failed, StoreError};
+use super::{ConversationKey, LogEvent, Query, Seen, Snapshot, UserKey};
+use crate::access;
+use crate::refusal::Refusal;
+
+/// What an event's frame has besides its body, roughly: names, numbers and a time.
+pub(super) const EVENT_OVERHEAD: usize = 300;
+
+/// A page of events is bounded by this share of a connection's queue, so that what a reader is behind
+/// by never takes more memory than the queue may.
+const REPLAY_SHARE: u32 = 2;
+
+/// The smallest queue: its share for a page holds an event, or a reader that is behind would never get on.
+pub(crate) const MIN_QUEUE: usize = REPLAY_SHARE as usize * EVENT_OVERHEAD;
+
+/// What a store looks up, all of it in the one read transaction that this is.
+///
+/// A store across a network answers each of these in a small number of round trips, however much is asked for; one that is
+/// at hand looks rows up as far as they are taken. A row that is damaged is reported and passed over, so that it
+/// hides nothing else; where its place counts, it is told as `None`.
+pub(super) trait Lookups {
+    /// What a store that does not work says.
+    type Error: StoreError + Display;
+
+    /// A user by name.
+    fn known(&self, user: &UserId) -> Found<Option<Known>, Self>;
+
+    /// A conversation as a user sees it; `None` if either is not there.
+    fn view(&self, user: &UserId, conversation: &ConversationId) -> Found<Option<View>, Self>;
+
+    /// The same by their numbers.
+    fn view_of(&self, user: UserKey, conversation: ConversationKey) -> Found<Option<View>, Self>;
+
+    /// What a connection of a user starts from: where the user is a member, and the conversations named.
+    fn start(&self, user: &UserId, named: &[ConversationId]) -> Found<Option<Start>, Self>;
+
+    /// The conversations of a user with an activity below a time and number, the latest first: at most `most`, after
+    /// passing over `passed`.
+    fn listed(
+        &self,
+        user: UserKey,
+        below: (i64, i64),
+        most: usize,
+        passed: usize,
+    ) -> Found<Vec<Option<Listed>>, Self>;
+
+    /// When an event was stored, in milliseconds since the Unix epoch.
+    fn time_of(&self, conversation: ConversationKey, seq: Seq) -> Found<i64, Self>;
+
+    /// Events of a conversation in a range, oldest first: at most `range.most`, and about `range.bytes`. One that cannot be
+    /// read keeps its place, as `unreadable`.
+    fn events(
+        &self,
+        conversation: ConversationKey,
+        name: &ConversationId,
+        range: &Range,
+        each: impl FnMut(LogEvent) -> ControlFlow<()>,
+    ) -> Found<(), Self>;
+
+    /// The last `most` messages before an event, the latest first. The log has other events between them, and those must
+    /// not all be read.
+    fn messages_before(
+        &self,
+        conversation: ConversationKey,
+        before: Seq,
+        most: usize,
+    ) -> Found<Vec<Seq>, Self>;
+
+    /// Messages with their last edit and reactions, in the order asked for; `None` for what is not there. Not many more
+    /// are looked up than those that fill about `bytes`.
+    fn messages(
+        &self,
+        wanted: &[Wanted<'_>],
+        bytes: usize,
+        each: impl FnMut(Option<Whole>) -> ControlFlow<()>,
+    ) -> Found<(), Self>;
+
+    /// The members of a conversation with a name after `after`, by name: at most `most`, after passing over `passed`.
+    fn members(
+        &self,
+        conversation: ConversationKey,
+        after: &str,
+        most: usize,
+        passed: usize,
+        each: impl FnMut(Option<(UserId, access::Membership)>) -> ControlFlow<()>,
+    ) -> Found<(), Self>;
+
+    /// Those of `users` who are known, in their order.
+    fn acquainted(&self, users: &[UserId]) -> Found<Vec<Acquainted>, Self>;
+
+    /// Which of the conversations are there, in their order.
+    fn are_there(&self, conversations: &[ConversationId]) -> Found<Vec<bool>, Self>;
+
+    /// How many rooms a user is in, counted no further than `most`.
+    fn count_rooms(&self, user: UserKey, most: u32) -> Found<u32, Self>;
+
+    /// Of each two whether one of the `most` oldest rooms of the first is one of the second's.
+    fn share_a_room(&self, pairs: &[(UserKey, UserKey)], most: u32) -> Found<Vec<bool>, Self>;
+
+    /// The name of the API key with this hash, unless it was revoked.
+    fn api_key(&self, hash: &[u8]) -> Found<Option<String>, Self>;
+}
+
+/// What was looked up.
+pub(super) type Found<T, L> = Result<T, Failed<<L as Lookups>::Error>>;
+
+type Page<L> = Found<OkBody<Box<RawValue>>, L>;
+
+/// Which events.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Range {
+    /// Those behind this one,
+    pub(super) after: Seq,
+    /// up to this one,
+    pub(super) upto: Seq,
+    /// so many at most,
+    pub(super) most: u32,
+    /// and about so many bytes.
+    pub(super) bytes: u32,
+}
+
+/// One read transaction.
+pub(super) struct Reader<'a, L> {
+    pub(super) rows: &'a L,
+    pub(super) limits: &'a Limits,
+    /// The batch of this node whose commit began last.
+    pub(super) mark: &'a AtomicU64,
+}
+
+/// Adds up the bytes of a page. The first item always fits, so that a reader gets on.
+pub(super) struct Room(pub(super) usize);
+
+impl Room {
+    pub(super) fn takes(&mut self, bytes: usize) -> bool {
+        let fits = self.0 > 0;
+        self.0 = self.0.saturating_sub(bytes);
+        fits
+    }
+}
+
+impl<L: Lookups> Reader<'_, L> {
+    fn view(&self, user: &UserId, name: &ConversationId) -> Found<View, L> {
+        Ok(self.rows.view(user, name)?.ok_or_else(Refusal::not_found)?)
+    }
+
+    /// The answer to a command that reads.
+    pub(super) fn answer(&self, user: &UserId, query: &Query) -> Page<L> {
+        match query {
+            Query::Sync(c) => self.sync(user, c),
+            Query::History(c) => self.history(user, c),
+            Query::Conversations(c) => self.conversations(user, c),
+            Query::Members(c) => self.members(user, c),
+        }
+    }
+
+    /// `sync`.
+    fn sync(&self, user: &UserId, command: &Sync) -> Page<L> {
+        let View { conversation, membership } = self.view(user, &command.conversation.resolve(user))?;
+        let head = access::check_visible(conversation.head, membership.as_ref())?;
+        let after = command.after;
+        if after > head {
+            let message = format!("the log ends at {head}");
+            return Err(Refusal::new(ErrorCode::BadCursor, message).into());
+        }
+        let (most, bytes) = (self.limits.page_size(command.limit), self.limits.page_bytes);
+        let events =
+            self.events(conversation.key, &conversation.name, &Range { after, upto: head, most, bytes })?;
+        let more = events.last().map_or(after, |event| event.seq) < head;
+        let events = events.iter().map(LogEvent::to_raw).collect();
+        Ok(OkBody::Log { conversation: conversation.name, events, head, more })
+    }
+
+    /// A page of events.
+    pub(super) fn events(
+        &self,
+        conversation: ConversationKey,
+        name: &ConversationId,
+        range: &Range,
+    ) -> Found<Vec<LogEvent>, L> {
+        let mut room = Room(range.bytes as usize);
+        let mut events = Vec::new();
+        self.rows.events(conversation, name, range, |event| {
+            if !room.takes(event.body.len() + EVENT_OVERHEAD) {
+                return ControlFlow::Break(());
+            }
+            events.push(event);
+            ControlFlow::Continue(())
+        })?;
+        Ok(events)
+    }
+
+    /// `history`.
+    pub(super) fn history(&self, user: &UserId, command: &History) -> Page<L> {
+        let View { conversation, membership } = self.view(user, &command.conversation.resolve(user))?;
+        let visible = access::check_visible(conversation.head, membership.as_ref())?;
+        let before = command.before.unwrap_or(Seq::MAX).min(visible.next());
+        let limit = self.limits.page_size(command.limit) as usize;
+        let seqs = self.rows.messages_before(conversation.key, before, limit + 1)?;
+        let mut more = seqs.len() > limit;
+        let mut room = Room(self.limits.page_bytes as usize);
+        let mut messages = Vec::new();
+        let wanted = seqs.into_iter().take(limit).map(|target| Wanted {
+            conversation: &conversation,
+            target,
+            visible,
+        });
+        self.messages(&wanted.collect::<Vec<_>>(), |message| {
+            let Some((message, bytes)) = message else { return ControlFlow::Continue(()) };
+            if !room.takes(bytes) {
+                more = true;
+                return ControlFlow::Break(());
+            }
+            messages.push(message);
+            ControlFlow::Continue(())
+        })?;
+        messages.reverse();
+        Ok(OkBody::History { conversation: conversation.name, messages, head: visible, more })
+    }
+
+    /// `conversations`.
+    fn conversations(&self, user: &UserId, command: &Conversations) -> Page<L> {
+        let Some(known) = self.rows.known(user)? else {
+            return Ok(OkBody::Conversations { conversations: Vec::new(), more: false });
+        };
+        let below = match &command.before {
+            Some(name) => {
+                let View { conversation, membership } = self.view(user, name)?;
+                let visible = access::check_visible(conversation.head, membership.as_ref())?;
+                // For somebody who has left it stands where they left it: what came later is not theirs to know.
+                let at = if visible == conversation.head {
+                    conversation.at
+                } else {
+                    self.rows.time_of(conversation.key, visible)?
+                };
+                (at, conversation.key.0)
+            }
+            None => (i64::MAX, i64::MAX),
+        };
+        let (conversations, more) = self.summaries(known.key, below, self.limits.page_size(command.limit))?;
+        Ok(OkBody::Conversations { conversations, more })
+    }
+
+    /// A page of a user's conversations, latest activity first, below a time and number.
+    fn summaries(&self, user: UserKey, below: (i64, i64), limit: u32) -> Found<(Vec<Summary>, bool), L> {
+        let (limit, most) = (limit as usize, limit as usize + 1);
+        let (mut listed, mut passed) = (Vec::new(), 0);
+        loop {
+            let rows = self.rows.listed(user, below, most, passed)?;
+            let read = rows.len();
+            passed += read;
+            listed.extend(rows.into_iter().flatten());
+            // Among those were damaged ones, or there are no more.
+            if listed.len() > limit || read < most {
+                break;
+            }
+        }
+        let mut more = listed.len() > limit;
+        listed.truncate(limit);
+        let wanted: Vec<_> = listed.iter().map(|listed| Wanted::last_of(&listed.conversation)).collect();
+        let mut room = Room(self.limits.page_bytes as usize);
+        let mut last = Vec::with_capacity(listed.len());
+        self.messages(&wanted, |message| {
+            let (message, bytes) = message.unzip();
+            if !room.takes(bytes.unwrap_or(0) + EVENT_OVERHEAD) {
+                more = true;
+                return ControlFlow::Break(());
+            }
+            last.push(message);
+            ControlFlow::Continue(())
+        })?;
+        let summaries = listed.into_iter().zip(last).map(|(listed, last)| fold::summary(listed, last));
+        Ok((summaries.collect(), more))
+    }
+
+    /// Everything a connection starts from.
+    pub(super) fn attach(&self, user: &UserId, named: &[ConversationId]) -> Found<Option<Snapshot>, L> {
+        let Some(Start { user, joined, named }) = self.rows.start(user, named)? else { return Ok(None) };
+        // Read after the first query: that one fixed what this transaction sees.
+        let mark = self.mark.load(Ordering::SeqCst);
+        let named = named.into_iter().map(seen).collect();
+        let (summaries, more) =
+            self.summaries(user.key, (i64::MAX, i64::MAX), self.limits.page_size(None))?;
+        let Known { key, not_before } = user;
+        Ok(Some(Snapshot { mark, user: key, not_before, joined, named, summaries, more }))
+    }
+
+    /// A page of the log for a connection that is behind.
+    pub(super) fn replay(
+        &self,
+        user: UserKey,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Found<Vec<LogEvent>, L> {
+        let Some(View { conversation, membership }) = self.rows.view_of(user, conversation)? else {
+            return Ok(Vec::new());
+        };
+        let visible = access::check_visible(conversation.head, membership.as_ref())?;
+        let bytes = self.limits.page_bytes.min(self.limits.queue / REPLAY_SHARE);
+        let range = Range { after, upto: upto.min(visible), most: self.limits.page, bytes };
+        self.events(conversation.key, &conversation.name, &range)
+    }
+
+    /// Up to when the user's tokens have been revoked.
+    pub(super) fn not_before(&self, user: &UserId) -> Found<Option<Timestamp>, L> {
+        Ok(self.rows.known(user)?.and_then(|known| known.not_before))
+    }
+
+    /// The name of the API key with this hash.
+    pub(super) fn api_key(&self, hash: &[u8]) -> Found<Option<String>, L> {
+        self.rows.api_key(hash)
+    }
+}
+
+/// What a connection with a cursor in a conversation may see of it. One that cannot be read is not there for now, and
+/// the others are.
+fn seen(named: row::Named) -> Result<Seen, Refusal> {
+    let View { conversation, membership } = match named {
+        row::Named::There(view) => view,
+        row::Named::Nowhere => return Err(Refusal::not_found()),
+        row::Named::Damaged => return Err(Refusal::unavailable()),
+    };
+    let member = membership.is_some_and(|m| m.until.is_none());
+    let head = access::check_visible(conversation.head, membership.as_ref())?;
+    Ok(Seen { conversation: conversation.key, head, member })
+}

@@ -1,0 +1,101 @@
+//! Messages as they stand now: the event with the last edit, the deletion and the reactions folded in.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use serde::Deserialize;
+use switchboard_protocol::reply::{Message, MessageTag, Summary};
+use switchboard_protocol::{Data, Key, Seq, Text, Timestamp, Title, UserId};
+
+use super::row::{Listed, Wanted, Whole, nobody};
+use super::{EVENT_OVERHEAD, Found, Lookups, Reader};
+use crate::access::Conversation;
+
+/// What a message or an edit says, as the store keeps it.
+#[derive(Debug, Default, Deserialize)]
+struct Content {
+    text: Option<Text>,
+    data: Option<Data>,
+    reply_to: Option<Seq>,
+    #[serde(default)]
+    deleted: bool,
+}
+
+impl Content {
+    /// A body that cannot be read is shown as an empty message, and reported.
+    fn read(body: &str, conversation: &Conversation, at: Seq) -> Self {
+        serde_json::from_str(body).unwrap_or_else(|error| {
+            // Not the error itself: it may quote what somebody wrote.
+            let error = error.classify();
+            tracing::error!(conversation = %conversation.name, seq = %at, ?error, "a message cannot be read");
+            Self::default()
+        })
+    }
+}
+
+impl<L: Lookups> Reader<'_, L> {
+    /// Messages as somebody sees them, in the order asked for, and about how many bytes each takes; `None` for what is
+    /// not there.
+    pub(super) fn messages(
+        &self,
+        wanted: &[Wanted<'_>],
+        mut each: impl FnMut(Option<(Message, usize)>) -> ControlFlow<()>,
+    ) -> Found<(), L> {
+        let mut place = wanted.iter();
+        self.rows.messages(wanted, self.limits.page_bytes as usize, |whole| {
+            let Some(wanted) = place.next() else { return ControlFlow::Break(()) };
+            each(whole.map(|whole| fold(wanted, whole)))
+        })
+    }
+}
+
+/// A message as it stands, and about how many bytes it takes.
+fn fold(wanted: &Wanted<'_>, whole: Whole) -> (Message, usize) {
+    let Wanted { conversation, target, .. } = *wanted;
+    let mut content = Content::read(&whole.body, conversation, target);
+    let mut bytes = EVENT_OVERHEAD + whole.body.len();
+    let edited = whole.edit.filter(|_| !content.deleted).map(|(edited, body)| {
+        bytes = EVENT_OVERHEAD + body.len();
+        let edit = Content::read(&body, conversation, edited.seq);
+        content = Content { text: edit.text, data: edit.data, reply_to: content.reply_to, deleted: false };
+        edited
+    });
+    bytes += whole.reactions.len() * 32;
+    let mut reactions = BTreeMap::<String, Vec<UserId>>::new();
+    for (emoji, user) in whole.reactions {
+        reactions.entry(emoji).or_default().push(user);
+    }
+    let message = Message {
+        kind: MessageTag::Message,
+        conversation: conversation.name.clone(),
+        seq: target,
+        from: whole.from.unwrap_or_else(nobody),
+        at: whole.at,
+        key: whole.key.and_then(|key| Key::parse(key).ok()),
+        text: content.text,
+        data: content.data,
+        reply_to: content.reply_to,
+        edited,
+        deleted: content.deleted,
+        reactions,
+    };
+    (message, bytes)
+}
+
+/// A conversation as its member sees it.
+pub(super) fn summary(listed: Listed, last: Option<Message>) -> Summary {
+    let Listed { conversation, member } = listed;
+    Summary {
+        title: conversation.title.and_then(|title| Title::parse(title).ok()),
+        public: conversation.public,
+        role: member.role,
+        members: conversation.members,
+        head: conversation.head,
+        at: Timestamp::from_millis(conversation.at),
+        read: member.read,
+        received: member.received,
+        unread: member.unread(conversation.messages),
+        last,
+        conversation: conversation.name,
+    }
+}

@@ -1,0 +1,176 @@
+//! The threads that read: each with a connection of its own, so that a page never waits for a write.
+
+use std::convert::Infallible;
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
+use tokio::sync::oneshot;
+
+use super::change::Failed;
+use super::read::{Found, Lookups, Reader};
+use super::turns::{Turn, Turns, Who};
+use super::{Acquaintance, Answer, ConversationKey, LogEvent, Query, Snapshot, Standing, UserKey};
+use crate::refusal::Refusal;
+
+/// Disconnected once the readers' connections are closed.
+pub(super) type Closed = Receiver<Infallible>;
+
+/// A thread's connection to the database.
+pub(super) trait Desk: Send + 'static {
+    /// What is looked up by it.
+    type Rows: Lookups;
+
+    /// How long there may be nothing to read before the thread rests.
+    const QUIET: Duration;
+
+    /// Reads in one transaction. It may be tried again.
+    fn read<T>(
+        &mut self,
+        read: impl Fn(&Reader<'_, Self::Rows>) -> Found<T, Self::Rows>,
+    ) -> Result<T, Refusal>;
+
+    /// Ends the transaction, should there be one still. Whoever asked has the answer by now.
+    fn end(&mut self) {}
+
+    /// Called once when there is nothing to read.
+    fn rest(&mut self);
+}
+
+type Job<D> = Box<dyn FnOnce(&mut D) + Send>;
+
+/// The reader threads; they end when this is dropped.
+pub(super) struct Readers<D> {
+    turns: Arc<Turns<Job<D>>>,
+}
+
+impl<D: Desk> Readers<D> {
+    pub(super) fn start(
+        name: &str,
+        desks: impl IntoIterator<Item = anyhow::Result<D>>,
+    ) -> anyhow::Result<(Self, Closed)> {
+        let readers = Self { turns: Arc::new(Turns::new()) };
+        let (open_still, closed) = crossbeam_channel::bounded(0);
+        for (n, desk) in desks.into_iter().enumerate() {
+            let (mut desk, turns, open_still) = (desk?, readers.turns.clone(), open_still.clone());
+            std::thread::Builder::new().name(format!("{name}-{n}")).spawn(move || {
+                run(&mut desk, &turns);
+                drop(desk);
+                drop(open_still);
+            })?;
+        }
+        Ok((readers, closed))
+    }
+
+    /// Reads in one transaction, on one of the threads, when it is the turn of `who`.
+    pub(super) fn read<T, F>(&self, who: Who, read: F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: Fn(&Reader<'_, D::Rows>) -> Found<T, D::Rows> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job: Job<D> = Box::new(move |desk| {
+            // Whoever asked may be gone by now.
+            if !reply.is_closed() {
+                let _ = reply.send(desk.read(read));
+            }
+        });
+        let queued = self.turns.push(who, job);
+        Box::pin(async move {
+            queued?;
+            answer.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
+        })
+    }
+}
+
+/// What a store answers by reading.
+impl<D: Desk> Readers<D> {
+    pub(super) fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
+        let user = user.clone();
+        self.read(Who::User(user.clone()), move |reader| reader.answer(&user, &query))
+    }
+
+    pub(super) fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
+        let user = user.clone();
+        self.read(Who::User(user.clone()), move |reader| reader.attach(&user, &named))
+    }
+
+    pub(super) fn replay(
+        &self,
+        user: UserKey,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Answer<Vec<LogEvent>> {
+        self.read(Who::Behind(user), move |reader| reader.replay(user, conversation, after, upto))
+    }
+
+    pub(super) fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
+        let user = user.clone();
+        self.read(Who::User(user.clone()), move |reader| reader.standing(&user, &conversation))
+    }
+
+    pub(super) fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
+        let user = user.clone();
+        self.read(Who::User(user.clone()), move |reader| reader.acquaintances(&user, &others))
+    }
+
+    pub(super) fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
+        let user = user.clone();
+        self.read(Who::User(user.clone()), move |reader| reader.not_before(&user))
+    }
+
+    pub(super) fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
+        self.read(Who::Key(hash), move |reader| reader.api_key(&hash))
+    }
+}
+
+impl<D> Drop for Readers<D> {
+    fn drop(&mut self) {
+        self.turns.close();
+    }
+}
+
+impl<D> std::fmt::Debug for Readers<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Readers")
+    }
+}
+
+/// What whoever asked is told.
+pub(super) fn told<T, E: Display>(answer: Result<T, Failed<E>>) -> Result<T, Refusal> {
+    answer.map_err(|failed| match failed {
+        Failed::Refused(refusal) => refusal,
+        Failed::Store(error) => {
+            tracing::error!(%error, "cannot read the database");
+            Refusal::unavailable()
+        }
+    })
+}
+
+fn run<D: Desk>(desk: &mut D, turns: &Turns<Job<D>>) {
+    let mut patience = Some(D::QUIET);
+    loop {
+        match turns.take(patience) {
+            Turn::Work(who, job) => {
+                // One poisonous read must not take the thread, and with it every later read, away.
+                if catch_unwind(AssertUnwindSafe(|| job(desk))).is_err() {
+                    tracing::error!("a read panicked; it was answered as unavailable");
+                }
+                desk.end();
+                turns.done(who);
+                patience = Some(D::QUIET);
+            }
+            Turn::Quiet => {
+                desk.rest();
+                patience = None;
+            }
+            Turn::End => return,
+        }
+    }
+}

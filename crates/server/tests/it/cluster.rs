@@ -1,0 +1,302 @@
+//! Several nodes on one PostgreSQL and one NATS: whoever is on one of them is with those on the others.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::json;
+use switchboard::config::EngineUrl;
+use switchboard_protocol::reply::ServerFrame;
+use switchboard_protocol::{CloseCode, Event, EventBody, Signal};
+use tokio::time::Instant;
+
+use crate::support::{Cluster, Person, Shared, text_of, user};
+
+/// How a connection is closed whose user was logged out.
+const REVOKED: Option<u16> = Some(CloseCode::Revoked as u16);
+
+/// The next event, whatever signals come before it.
+async fn next_event(person: &mut Person) -> Event {
+    loop {
+        match person.next().await {
+            ServerFrame::Event(event) => return event,
+            ServerFrame::Signal(_) => {}
+            other @ ServerFrame::Reply(_) => panic!("{} hears no event but {other:?}", person.name()),
+        }
+    }
+}
+
+/// The next signal that somebody is online or not.
+async fn presence(person: &mut Person) -> (String, bool) {
+    match person.notices().await {
+        Signal::Presence { user, online, .. } => (user.to_string(), online),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_on_any_node_is_heard_on_all_once_and_in_one_order() {
+    const EACH: usize = 50;
+    let cluster = Cluster::start(3).await;
+    let names = ["alice", "bob", "carol"];
+    let mut makes = cluster.node(0).connects("alice").await;
+    makes.makes_room("busy", &["bob", "carol", "dora"]).await;
+    let mut talkers = Vec::new();
+    for (node, name) in names.into_iter().enumerate() {
+        talkers.push(cluster.node(node).connects(name).await);
+    }
+    let mut listeners = Vec::new();
+    for node in 0..3 {
+        listeners.push(cluster.node(node).connects("dora").await);
+    }
+    let says = |talker: &mut Person, number| {
+        let text = format!("{} {number}", talker.name());
+        crate::support::command("send", &json!({"to": "#busy", "text": text}))
+    };
+    for talker in &mut talkers {
+        let commands: Vec<_> = (0..EACH).map(|number| says(talker, number)).collect();
+        talker.client.submit_all(commands).await.expect("sent");
+    }
+    let total = u64::try_from(EACH * names.len()).expect("a few");
+    let mut orders = BTreeSet::new();
+    for listener in &mut listeners {
+        let mut order = Vec::new();
+        for seq in 2..total + 2 {
+            let event = listener.sees().await;
+            assert_eq!(event.seq.0, seq, "on every node every event in its turn");
+            order.push(text_of(&event).expect("a message").to_owned());
+        }
+        assert_eq!(order.iter().collect::<BTreeSet<_>>().len(), order.len(), "each once");
+        orders.insert(order);
+    }
+    assert_eq!(orders.len(), 1, "one order for all");
+}
+
+#[tokio::test]
+async fn a_first_message_reaches_somebody_who_is_on_another_node_already() {
+    let cluster = Cluster::start(2).await;
+    let mut bob = cluster.node(1).connects("bob").await;
+    let mut phone = cluster.node(0).connects("bob").await;
+    let mut alice = cluster.node(0).connects("alice").await;
+    alice.says("@bob", "hello").await;
+    bob.hears("hello").await;
+    phone.hears("hello").await;
+    bob.says("@alice", "hello yourself").await;
+    alice.hears("hello yourself").await;
+    phone.hears("hello yourself").await;
+}
+
+#[tokio::test]
+async fn whoever_comes_in_on_one_node_hears_it_on_another_and_whoever_is_removed_hears_no_more() {
+    let cluster = Cluster::start(2).await;
+    let mut alice = cluster.node(0).connects("alice").await;
+    let mut bob = cluster.node(1).connects("bob").await;
+    alice.makes_room("room", &["dora"]).await;
+    alice.does("invite", json!({"conversation": "#room", "user": "bob"})).await;
+    assert!(matches!(bob.sees().await.body, EventBody::Invite { .. }));
+    alice.says("#room", "welcome").await;
+    bob.hears("welcome").await;
+    alice.does("remove", json!({"conversation": "#room", "user": "bob"})).await;
+    assert!(matches!(bob.sees().await.body, EventBody::Remove { .. }));
+    // Dora keeps the room on bob's node.
+    let mut dora = cluster.node(1).connects("dora").await;
+    alice.says("#room", "among ourselves").await;
+    dora.hears("among ourselves").await;
+    bob.hears_nothing().await;
+    alice.does("invite", json!({"conversation": "#room", "user": "bob"})).await;
+    // What was said meanwhile comes first: whoever comes back misses nothing.
+    bob.hears("among ourselves").await;
+    assert!(matches!(bob.sees().await.body, EventBody::Invite { .. }));
+}
+
+#[tokio::test]
+async fn signals_cross_nodes() {
+    let cluster = Cluster::start(2).await;
+    let mut alice = cluster.node(0).connects("alice").await;
+    let mut bob = cluster.node(1).connects("bob").await;
+    alice.says("@bob", "hi").await;
+    bob.hears("hi").await;
+    bob.does("typing", json!({"conversation": "@alice"})).await;
+    assert!(matches!(alice.notices().await, Signal::Typing { user: typist, .. } if typist == user("bob")));
+    bob.does("read", json!({"conversation": "@alice", "upto": 1})).await;
+    assert!(matches!(alice.notices().await, Signal::Read { user: reader, .. } if reader == user("bob")));
+}
+
+#[tokio::test]
+async fn presence_is_that_of_all_nodes_together() {
+    let cluster =
+        Cluster::start_on(Shared::new().await, 3, |config| config.presence_grace = Duration::ZERO).await;
+    let mut alice = cluster.node(0).connects("alice").await;
+    alice.says("@bob", "hi").await;
+    alice.does("watch", json!({"users": ["bob"]})).await;
+    assert_eq!(presence(&mut alice).await, ("bob".to_owned(), false));
+    let laptop = cluster.node(1).connects("bob").await;
+    assert_eq!(presence(&mut alice).await, ("bob".to_owned(), true));
+    let phone = cluster.node(2).connects("bob").await;
+    let mut carol = cluster.node(2).connects("carol").await;
+    carol.says("@bob", "hi").await;
+    carol.does("watch", json!({"users": ["bob"]})).await;
+    assert_eq!(presence(&mut carol).await, ("bob".to_owned(), true), "told at once, not after a change");
+    drop(phone);
+    drop(laptop);
+    // One change only: while a device was left on either node nothing was told.
+    assert_eq!(presence(&mut alice).await, ("bob".to_owned(), false));
+    assert_eq!(presence(&mut carol).await, ("bob".to_owned(), false));
+}
+
+#[tokio::test]
+async fn the_users_of_a_node_that_stops_are_gone_at_once() {
+    let mut cluster = Cluster::start(2).await;
+    let mut alice = cluster.node(0).connects("alice").await;
+    let bob = cluster.node(1).connects("bob").await;
+    alice.says("@bob", "hi").await;
+    alice.does("watch", json!({"users": ["bob"]})).await;
+    assert_eq!(presence(&mut alice).await, ("bob".to_owned(), true));
+    cluster.node_mut(1).begins_to_stop();
+    assert_eq!(presence(&mut alice).await, ("bob".to_owned(), false));
+    cluster.node_mut(1).has_stopped().await;
+    drop(bob);
+}
+
+/// Whoever is logged out on one node is cut off on all of them within this time.
+const SOON: Duration = Duration::from_secs(5);
+
+async fn revoked_everywhere(shared: Shared) {
+    let cluster = Cluster::start_on(shared, 3, |_| {}).await;
+    let mut devices = Vec::new();
+    for node in 0..3 {
+        devices.push(cluster.node(node).connects("alice").await);
+    }
+    let mut bob = cluster.node(1).connects("bob").await;
+    let began = Instant::now();
+    cluster.node(0).posts("revoke", json!({"user": "alice"})).await;
+    for device in &mut devices {
+        assert_eq!(device.is_closed().await, REVOKED);
+    }
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    bob.hears_nothing().await;
+    // They may come again: in `dev` mode nobody has a token that could be too old.
+    let mut again = cluster.node(2).connects("alice").await;
+    again.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn a_revocation_reaches_every_node() {
+    revoked_everywhere(Shared::new().await).await;
+}
+
+#[tokio::test]
+async fn a_revocation_reaches_every_node_without_a_bus() {
+    revoked_everywhere(Shared::without_bus().await).await;
+}
+
+#[tokio::test]
+async fn without_a_bus_everything_arrives_by_the_sweep() {
+    let cluster = Cluster::start_on(Shared::without_bus().await, 2, |config| {
+        config.cluster.as_mut().expect("a cluster").sweep = Duration::from_millis(300);
+    })
+    .await;
+    let mut alice = cluster.node(0).connects("alice").await;
+    let mut bob = cluster.node(1).connects("bob").await;
+    alice.says("@bob", "one").await;
+    bob.hears("one").await;
+    alice.makes_room("room", &["bob"]).await;
+    assert!(matches!(bob.sees().await.body, EventBody::Create { .. }));
+    alice.says("#room", "two").await;
+    alice.says("#room", "three").await;
+    bob.hears("two").await;
+    bob.hears("three").await;
+    alice.does("remove", json!({"conversation": "#room", "user": "bob"})).await;
+    alice.says("#room", "not for bob").await;
+    alice.says("@bob", "four").await;
+    // In whichever order the two conversations come, what was said after the removal does not.
+    let mut heard = vec![next_event(&mut bob).await, next_event(&mut bob).await];
+    heard.sort_by_key(|event| text_of(event).is_some());
+    assert!(matches!(heard[0].body, EventBody::Remove { .. }), "{heard:?}");
+    assert_eq!(text_of(&heard[1]), Some("four"));
+    bob.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn one_message_with_one_key_is_stored_once_whichever_nodes_it_comes_over() {
+    let cluster = Cluster::start(2).await;
+    let mut laptop = cluster.node(0).connects("alice").await;
+    let mut phone = cluster.node(1).connects("alice").await;
+    for round in 0..20 {
+        let fields = json!({"to": "@bob", "key": format!("key-{round}"), "text": "once"});
+        let (one, other) =
+            tokio::join!(laptop.stores("send", fields.clone()), phone.stores("send", fields.clone()),);
+        assert_eq!(one.seq, other.seq);
+        assert!(one.duplicate != other.duplicate, "one of them was the first");
+    }
+    let mut bob = cluster.node(0).connects("bob").await;
+    assert_eq!(bob.log("@alice").await.len(), 20);
+}
+
+#[tokio::test]
+async fn whoever_loses_their_node_goes_on_at_another() {
+    let mut cluster = Cluster::start(2).await;
+    let mut alice = cluster.node(0).connects("alice").await;
+    let mut bob = cluster.node(1).connects("bob").await;
+    alice.says("@bob", "before").await;
+    bob.hears("before").await;
+    cluster.node_mut(1).begins_to_stop();
+    cluster.node_mut(1).has_stopped().await;
+    alice.says("@bob", "meanwhile").await;
+    let began = Instant::now();
+    let mut bob = cluster.node(0).resumes("bob", &[("@alice:bob", 1)]).await;
+    bob.hears("meanwhile").await;
+    bob.says("@alice", "here again").await;
+    alice.hears("here again").await;
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+}
+
+/// What a nats-server has taken in, and what it has given out, in messages.
+async fn traffic(nats: &engines::Nats) -> (u64, u64) {
+    let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+    let page = http.get(format!("http://{}/varz", nats.monitor())).send().await.expect("an answer");
+    let page: serde_json::Value = serde_json::from_str(&page.text().await.expect("a page")).expect("JSON");
+    let number = |name: &str| page[name].as_u64().expect("a number");
+    (number("in_msgs"), number("out_msgs"))
+}
+
+#[tokio::test]
+async fn a_nodes_share_of_an_event_in_a_large_room_is_one_notice() {
+    const MEMBERS: usize = 10_000;
+    const HERE: usize = 60;
+    const SAID: u64 = 100;
+    // One of its own, whose messages can be counted.
+    let scratch = tempfile::TempDir::new().expect("a directory");
+    let nats = engines::Nats::start(scratch.path(), &[]).await.expect("a nats-server");
+    let shared = Shared { bus: Some(EngineUrl::new(nats.url())), ..Shared::without_bus().await };
+    let cluster = Cluster::start_on(shared, 3, |config| {
+        config.limits.frame = 1_000_000;
+        // Nobody says meanwhile that they live.
+        config.cluster.as_mut().expect("a cluster").lease = Duration::from_secs(3_600);
+    })
+    .await;
+    let members: Vec<_> = (0..MEMBERS).map(|number| format!("u{number}")).collect();
+    let members: Vec<&str> = members.iter().map(String::as_str).collect();
+    let mut alice = cluster.node(0).connects("alice").await;
+    alice.makes_room("large", &members).await;
+    // On two of the three nodes.
+    let mut here = Vec::new();
+    for (number, member) in members.iter().take(HERE).enumerate() {
+        here.push(cluster.node(number % 2).connects(member).await);
+    }
+    alice.says("#large", "is everybody here?").await;
+    for person in &mut here {
+        person.hears("is everybody here?").await;
+    }
+    let before = traffic(&nats).await;
+    for number in 0..SAID {
+        alice.says("#large", &number.to_string()).await;
+    }
+    for person in &mut here {
+        for number in 0..SAID {
+            person.hears(&number.to_string()).await;
+        }
+    }
+    let after = traffic(&nats).await;
+    // The node that stored it tells once, and the one other node with members here is told once.
+    assert_eq!((after.0 - before.0, after.1 - before.1), (SAID, SAID));
+}

@@ -1,0 +1,177 @@
+//! `switchboard migrate-store`: an installation moves from SQLite to PostgreSQL, every row of it, also in several goes.
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use serde_json::{Value, json};
+use switchboard::config::{ClusterConfig, EngineUrl};
+use tokio::process::Command;
+
+use crate::support::{Person, Server, command, eventually, soon};
+
+/// The program, in an environment without settings.
+fn migrate(from: &Path, to: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    command.args(["migrate-store", "--json", "--to", to, "--from"]).arg(from).env_clear().kill_on_drop(true);
+    command
+}
+
+async fn run(from: &Path, to: &str) -> Output {
+    soon("the program ends", migrate(from, to).output()).await.expect("the program starts")
+}
+
+async fn succeeds(from: &Path, to: &str) -> Value {
+    let output = run(from, to).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+async fn fails(from: &Path, to: &str) -> String {
+    let output = run(from, to).await;
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stderr).expect("UTF-8")
+}
+
+async fn new_database() -> String {
+    let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
+    postgres.new_database().await.expect("a database")
+}
+
+/// A server on what was moved.
+async fn starts_on(database: &str) -> Server {
+    Server::start_with(|config| {
+        config.cluster = Some(ClusterConfig::on(EngineUrl::new(database), None));
+    })
+    .await
+}
+
+/// Rows of a table, as the program told.
+fn rows<'a>(told: &'a Value, table: &str) -> &'a Value {
+    let tables = told["tables"].as_array().expect("a list");
+    tables.iter().find(|moved| moved["table"] == table).expect("the table")
+}
+
+/// What somebody sees of their conversations.
+async fn seen(person: &mut Person, conversations: &[&str]) -> Vec<Value> {
+    let mut all: Vec<_> = person.conversations().await.iter().map(|summary| json!(summary)).collect();
+    for conversation in conversations {
+        all.extend(person.log(conversation).await.iter().map(|event| json!(event)));
+        all.extend(person.history(conversation).await.iter().map(|message| json!(message)));
+        all.extend(person.members(conversation).await.iter().map(|member| json!(member)));
+    }
+    all
+}
+
+#[tokio::test]
+async fn everything_comes_over_and_goes_on_from_there() {
+    let mut server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    alice.says_once("@bob", "first", "hi").await;
+    alice.makes_public_room("room", &["bob", "carol"]).await;
+    let target = bob.says("#room", "with \u{1f600}, \"quotes\" and \\ backslashes").await;
+    alice.does("react", json!({"conversation": "#room", "target": target, "emoji": "👍", "on": true})).await;
+    bob.does("edit", json!({"conversation": "#room", "target": target, "text": "better"})).await;
+    alice.says("#room", "deleted").await;
+    alice.does("delete", json!({"conversation": "#room", "target": 5})).await;
+    alice.does("remove", json!({"conversation": "#room", "user": "carol"})).await;
+    alice.does("rename", json!({"conversation": "#room", "title": "Räume"})).await;
+    bob.does("read", json!({"conversation": "#room", "upto": 2})).await;
+    let (alices, bobs) =
+        (seen(&mut alice, &["@bob", "#room"]).await, seen(&mut bob, &["@alice", "#room"]).await);
+    server.begins_to_stop();
+    server.has_stopped().await;
+
+    let database = new_database().await;
+    let told = succeeds(server.data(), &database).await;
+    assert_eq!(rows(&told, "events")["rows"], 9);
+    assert_eq!(rows(&told, "users")["rows"], 3);
+    let node = starts_on(&database).await;
+    let mut alice = node.connects("alice").await;
+    let mut bob = node.connects("bob").await;
+    assert_eq!(seen(&mut alice, &["@bob", "#room"]).await, alices);
+    assert_eq!(seen(&mut bob, &["@alice", "#room"]).await, bobs);
+    assert!(alice.says_once("@bob", "first", "hi").await.duplicate, "keys came over");
+    assert_eq!(alice.says("@bob", "and on").await, 2);
+    bob.hears("and on").await;
+    alice.says("@dora", "somebody new").await;
+    assert_eq!(node.connects("dora").await.summary("@alice:dora").await.unread, 1);
+
+    let again = fails(server.data(), &database).await;
+    assert!(again.contains("in use"), "{again}");
+}
+
+#[tokio::test]
+async fn whatever_interrupts_it_the_next_run_goes_on() {
+    const MESSAGES: usize = 30_000;
+    let mut server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    for _ in 0..MESSAGES / 500 {
+        let sends = (0..500).map(|_| command("send", &json!({"to": "@bob", "text": "x"})));
+        for _ in alice.client.submit_all(sends).await.expect("sent") {
+            alice.is_told().await;
+        }
+    }
+    let database = new_database().await;
+    let used = fails(server.data(), &database).await;
+    assert!(used.contains("another switchboard server uses"), "{used}");
+    server.begins_to_stop();
+    server.has_stopped().await;
+
+    let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
+    let name = database.rsplit('/').next().expect("a name").to_owned();
+    let mut first = migrate(server.data(), &database)
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    eventually("some of it has gone over", async || {
+        let moved =
+            postgres.psql_in(&name, "SELECT rows FROM moved WHERE name = 'events'").await.unwrap_or_default();
+        moved.trim().parse::<usize>().is_ok_and(|rows| rows > 0).then_some(())
+    })
+    .await;
+    first.start_kill().expect("it runs");
+    soon("its end", first.wait()).await.expect("it ended");
+    let told = succeeds(server.data(), &database).await;
+    let events = rows(&told, "events");
+    assert_eq!(events["rows"], MESSAGES);
+    assert!(
+        events["before"].as_u64().expect("a number") > 0,
+        "the first run's are not copied again: {events}"
+    );
+    let mut bob = starts_on(&database).await.connects("bob").await;
+    assert_eq!(bob.log("@alice").await.len(), MESSAGES);
+}
+
+#[tokio::test]
+async fn only_an_empty_database_is_moved_to_and_only_a_finished_one_is_served_from() {
+    let mut server = Server::start().await;
+    server.connects("alice").await.says("@bob", "hi").await;
+    server.begins_to_stop();
+    server.has_stopped().await;
+    let used = new_database().await;
+    starts_on(&used).await.connects("dora").await.says("@dora", "note").await;
+    assert!(fails(server.data(), &used).await.contains("in use already"));
+
+    let half = new_database().await;
+    succeeds(server.data(), &half).await;
+    let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
+    let name = half.rsplit('/').next().expect("a name");
+    postgres.psql_in(name, "UPDATE moves SET finished = false").await.expect("told");
+    let config = {
+        let mut config = switchboard::config::Config::for_dev(server.data().to_owned());
+        config.cluster = Some(ClusterConfig::on(EngineUrl::new(half.as_str()), None));
+        config
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let refused = switchboard::Server::start(listener, config, switchboard::clock::Clock::system()).await;
+    let refused = format!("{:#}", refused.expect_err("it is not finished"));
+    assert!(refused.contains("migrate-store"), "{refused}");
+
+    server.starts_again().await;
+    server.connects("alice").await.says("@bob", "once more").await;
+    server.begins_to_stop();
+    server.has_stopped().await;
+    assert!(fails(server.data(), &half).await.contains("changed since"));
+}

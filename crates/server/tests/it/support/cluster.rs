@@ -1,0 +1,73 @@
+//! Several nodes on one PostgreSQL, with NATS between them or without.
+
+use switchboard::config::{ClusterConfig, Config, EngineUrl};
+
+use super::Server;
+
+/// What the nodes of one installation share.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) store: EngineUrl,
+    pub(crate) bus: Option<EngineUrl>,
+    /// So that tests that share a nats-server do not hear each other.
+    pub(crate) prefix: String,
+}
+
+impl Shared {
+    /// A new database, on the servers that all tests share.
+    pub(crate) async fn new() -> Self {
+        let nats = engines::shared_nats().await.expect("a nats-server");
+        Self { bus: Some(EngineUrl::new(nats.url())), ..Self::without_bus().await }
+    }
+
+    /// The same with nothing between the nodes.
+    pub(crate) async fn without_bus() -> Self {
+        let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
+        let store = EngineUrl::new(postgres.new_database().await.expect("a database"));
+        let prefix = format!("test-{}", uuid::Uuid::now_v7().simple());
+        Self { store, bus: None, prefix }
+    }
+
+    /// Makes a node part of it.
+    pub(crate) fn configure(&self, config: &mut Config) {
+        let bus_prefix = self.prefix.clone();
+        config.cluster =
+            Some(ClusterConfig { bus_prefix, ..ClusterConfig::on(self.store.clone(), self.bus.clone()) });
+    }
+}
+
+/// Nodes, each a server in this process.
+pub(crate) struct Cluster {
+    pub(crate) shared: Shared,
+    nodes: Vec<Server>,
+}
+
+impl Cluster {
+    /// So many nodes.
+    pub(crate) async fn start(nodes: usize) -> Self {
+        Self::start_on(Shared::new().await, nodes, |_| {}).await
+    }
+
+    /// The same on what is given, with other settings.
+    pub(crate) async fn start_on(shared: Shared, nodes: usize, settings: impl Fn(&mut Config)) -> Self {
+        let mut cluster = Self { shared, nodes: Vec::new() };
+        for _ in 0..nodes {
+            let node = Server::start_with(|config| {
+                cluster.shared.configure(config);
+                settings(config);
+            });
+            cluster.nodes.push(node.await);
+        }
+        cluster
+    }
+
+    /// One of the nodes.
+    pub(crate) fn node(&self, number: usize) -> &Server {
+        &self.nodes[number]
+    }
+
+    /// One of the nodes, to be stopped or started.
+    pub(crate) fn node_mut(&mut self, number: usize) -> &mut Server {
+        &mut self.nodes[number]
+    }
+}

@@ -1,0 +1,8 @@
+#!/bin/sh
+# Runs once, when the database is made: the role of the nodes owns one database and is no superuser.
+set -eu
+psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --username=postgres --dbname=postgres \
+  --set=password="$(cat "${STORE_PASSWORD_FILE:-/run/secrets/store_password}")" <<'SQL'
+CREATE ROLE switchboard LOGIN PASSWORD :'password';
+CREATE DATABASE switchboard OWNER switchboard ENCODING 'UTF8' TEMPLATE template0;
+SQL

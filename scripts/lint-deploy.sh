@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Lints what packaging/ has for several nodes: the Compose file with what belongs to it, and the Helm chart. Each tool is
+# optional, and one that is missing is told. It starts nothing and asks nobody: all schemas come with the tools.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+compose=packaging/compose
+chart=packaging/helm/switchboard
+# The oldest Kubernetes that the chart is for, and the newest that kubernetes-validate is known to have.
+kubernetes=(1.30 1.37)
+failed=0
+made=$(mktemp -d)
+trap 'rm -rf "$made"' EXIT
+
+# Whether a tool is there; says how to get it if not.
+have() {
+  command -v "$1" >/dev/null && return
+  echo "skipped: $1 is not installed ($2)"
+  return 1
+}
+
+# Whether the Caddy that is there knows what the Caddyfile uses; that of Debian 12 does not.
+is_recent_caddy() {
+  printf ':1 {\nreverse_proxy 127.0.0.1:2 {\nrequest_buffers 1KiB\n}\n}\n' >"$made/recent"
+  caddy adapt --adapter caddyfile --config "$made/recent" >"$made/output" 2>&1 && return
+  echo "skipped: this caddy is older than 2.7"
+  return 1
+}
+
+# Runs a lint: what it is, the command. Its output is shown if it fails.
+lint() {
+  local title=$1
+  shift
+  if "$@" >"$made/output" 2>&1; then
+    echo "ok: $title"
+  else
+    echo "FAILED: $title"
+    cat "$made/output"
+    failed=1
+  fi
+}
+
+# Runs a command that has to fail, and to say why.
+refuses() {
+  local why=$1
+  shift
+  if "$@" >"$made/refused" 2>&1; then
+    echo "it was taken"
+    return 1
+  fi
+  grep -qF -- "$why" "$made/refused" || { cat "$made/refused" && return 1; }
+}
+
+# Scripts that are mounted or run by hand.
+for script in "$compose"/*.sh; do
+  lint "$script: syntax" bash -n "$script"
+done
+
+if have check-jsonschema "pipx install check-jsonschema"; then
+  lint "$compose/compose.yaml: the schema of Compose" \
+    check-jsonschema --builtin-schema vendor.compose-spec "$compose/compose.yaml"
+fi
+if docker compose version >/dev/null 2>&1; then
+  lint "$compose/compose.yaml: docker compose config" docker compose --file "$compose/compose.yaml" config --quiet
+else
+  echo "skipped: docker compose is not installed"
+fi
+
+if have caddy "caddyserver.com, 2.7 or newer" && is_recent_caddy; then
+  lint "$compose/Caddyfile: caddy adapt" \
+    env CHAT_NODES="127.0.0.1:1 127.0.0.1:2" caddy adapt --adapter caddyfile --config "$compose/Caddyfile"
+fi
+
+if have nats-server "Debian's nats-server"; then
+  cp "$compose/nats.conf" "$made/nats.conf"
+  echo 'authorization { user: switchboard, password: "secret" }' >"$made/users.conf"
+  lint "$compose/nats.conf: nats-server -t" nats-server -t -c "$made/nats.conf"
+fi
+
+if have helm "helm.sh, 3.14 or newer"; then
+  for values in "$chart"/ci/*-values.yaml; do
+    name=$(basename "$values" -values.yaml)
+    lint "$chart: helm lint, $name" helm lint --strict --quiet --values "$values" "$chart"
+    lint "$chart: helm template, $name" \
+      helm template chat "$chart" --kube-version "${kubernetes[0]}" --values "$values" --output-dir "$made/$name"
+  done
+  lint "$chart: no store is refused" refuses "store.secret: name the Secret" \
+    helm template chat "$chart" --kube-version "${kubernetes[0]}"
+  lint "$chart: two keys are refused" refuses "so give one of them" \
+    helm template chat "$chart" --kube-version "${kubernetes[0]}" --values "$chart/ci/all-values.yaml" \
+    --set auth.secret=other
+  lint "$chart: what is no value is refused" refuses "replica" \
+    helm template chat "$chart" --kube-version "${kubernetes[0]}" --values "$chart/ci/least-values.yaml" \
+    --set replica=3
+  if have kubernetes-validate "pipx install kubernetes-validate"; then
+    versions=()
+    for version in "${kubernetes[@]}"; do
+      versions+=(--kubernetes-version "$version")
+    done
+    for values in "$chart"/ci/*-values.yaml; do
+      name=$(basename "$values" -values.yaml)
+      lint "$chart: the schemas of Kubernetes ${kubernetes[*]}, $name" \
+        kubernetes-validate --strict "${versions[@]}" "$made/$name"/switchboard/templates/*.yaml
+    done
+  fi
+fi
+
+# What the files set are settings of this program.
+program=${CARGO_TARGET_DIR:-target}/debug/switchboard
+if [[ -x $program ]]; then
+  "$program" config default | awk '
+    /^\[/ { section = toupper(substr($1, 2, length($1) - 2)) "_" }
+    /^#[a-z_]+ = / { print "SWITCHBOARD_" section toupper(substr($1, 2)) }' >"$made/settings"
+  echo SWITCHBOARD_CONFIG >>"$made/settings"
+  # Grep answers 1 where there is nothing left.
+  unknown() {
+    local found
+    found=$(grep -rhoE '\bSWITCHBOARD_[A-Z_]+[A-Z]\b' "$compose/compose.yaml" "$chart/templates" | sort -u |
+      grep -vxFf "$made/settings") || return 0
+    echo "not a setting: $found"
+    return 1
+  }
+  lint "packaging: every variable is a setting" unknown
+  if [[ -f $made/least/switchboard/templates/configmap.yaml ]]; then
+    sed -n '/switchboard.toml: |/,$ { s/^    //p }' "$made/least/switchboard/templates/configmap.yaml" >"$made/switchboard.toml"
+    lint "$chart: its configuration is one" \
+      env SWITCHBOARD_AUTH_SECRET="0123456789abcdef0123456789abcdef" "$program" config check --config "$made/switchboard.toml"
+  fi
+else
+  echo "skipped: $program is not built"
+fi
+
+exit "$failed"

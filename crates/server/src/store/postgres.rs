@@ -4,6 +4,7 @@
 mod commit;
 mod connect;
 mod ids;
+pub(in crate::store) mod keys;
 pub mod moving;
 mod query;
 mod readers;

@@ -19,6 +19,7 @@ use serde_json::Value;
 use switchboard::auth::Authenticator;
 use switchboard::clock::Clock;
 use switchboard::config::{AuthKey, Config, Mode, Secret};
+use switchboard::store::keys::KeyStore;
 use switchboard_client::{Client, ClientError};
 use switchboard_protocol::{Command, ConversationId, Hello, Seq, UserId};
 use tempfile::TempDir;
@@ -199,6 +200,11 @@ impl Server {
     /// Where its database is.
     pub(crate) fn data(&self) -> &Path {
         self.data.path()
+    }
+
+    /// Where its API keys are.
+    pub(crate) fn keys(&self) -> KeyStore {
+        KeyStore::of(&self.config)
     }
 
     /// Where it listens.

@@ -8,6 +8,8 @@ mod query;
 mod readers;
 mod rows;
 mod target;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::PathBuf;

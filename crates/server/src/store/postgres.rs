@@ -10,6 +10,8 @@ mod query;
 mod readers;
 mod rows;
 mod target;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::PathBuf;

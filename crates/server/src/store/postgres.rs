@@ -26,8 +26,8 @@ use self::readers::Readers;
 use self::target::Target;
 use super::batch::BATCHES;
 use super::{
-    Acquaintance, Answer, Batch, CommittedEvent, ConversationKey, LogEvent, Person, Query, Seqs, SharedLog, Snapshot, Standing,
-    Store, Submission, UserKey,
+    Acquaintance, Answer, Batch, CommittedEvent, ConversationKey, LogEvent, Person, Query, Seqs, SharedLog,
+    Snapshot, Standing, Store, Submission, UserKey,
 };
 use crate::clock::Clock;
 use crate::metrics::Metrics;

@@ -40,7 +40,8 @@ const TRIES: u32 = 5;
 /// How the writer's session is set up, besides what all of them have. Everything that it reads is found by an index, in tables
 /// whose statistics may be of when they were empty: it is never right to read one from end to end, and planning anew is
 /// never worth its time.
-const SETUP: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;
+const SETUP: &str =
+    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;
                      SET enable_mergejoin = off; SET jit = off";
 
 /// Tells what became of an attempt, and makes sure of it: it is a commit itself, so what it has read is as durable as that. It
@@ -285,7 +286,8 @@ impl Committer {
         let (Some((attempt, _)), Some(link)) = (&self.unknown, &self.link) else { return Ok(()) };
         let attempt = *attempt;
         let _ = link.take_warning();
-        let rows = link.run(link.rows(RESOLVE, &[&self.id])).context("cannot find out what became of a commit")?;
+        let rows =
+            link.run(link.rows(RESOLVE, &[&self.id])).context("cannot find out what became of a commit")?;
         ensure!(!link.take_warning(), Error::Doubtful);
         let batch: i64 = rows.first().context("a writer has no row")?.try_get(0)?;
         self.found = Some(batch == attempt);
@@ -324,7 +326,9 @@ impl Committer {
         self.state.failed.store(true, Ordering::Release);
         self.away = true;
         if !std::mem::replace(&mut self.troubled, true) {
-            tracing::error!("cannot reach the database; writes are refused until it is there again: {error:#}");
+            tracing::error!(
+                "cannot reach the database; writes are refused until it is there again: {error:#}"
+            );
         }
     }
 
@@ -390,7 +394,8 @@ fn classify(error: Error) -> Trouble {
         // A primary that has become a standby.
         SqlState::READ_ONLY_SQL_TRANSACTION,
     ];
-    let conflicts = [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::UNIQUE_VIOLATION];
+    let conflicts =
+        [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::UNIQUE_VIOLATION];
     if lost.contains(&code) || code.code().starts_with("08") {
         Trouble::Lost(error)
     } else if conflicts.contains(&code) {

@@ -295,11 +295,7 @@ impl Rows for PostgresRows<'_> {
         self.conversations.insert(conversation.name.clone(), Some(conversation));
     }
 
-    fn member(
-        &mut self,
-        conversation: ConversationKey,
-        user: UserKey,
-    ) -> Result<Option<Membership>, Error> {
+    fn member(&mut self, conversation: ConversationKey, user: UserKey) -> Result<Option<Membership>, Error> {
         let at = (conversation, user);
         if !self.members.contains_key(&at) && !self.is_new(conversation) && !self.is_new_user(user) {
             let members = [(self.name_of(conversation)?, self.name_of_user(user)?)].into_iter().collect();
@@ -415,7 +411,9 @@ impl Rows for PostgresRows<'_> {
         if upto == Seq(0) {
             return Ok(0);
         }
-        if let Some(event) = self.places.get(&(conversation, upto)).and_then(|place| self.appended.get(*place)) {
+        if let Some(event) =
+            self.places.get(&(conversation, upto)).and_then(|place| self.appended.get(*place))
+        {
             return Ok(event.messages);
         }
         match self.counts.get(&(conversation, upto)) {
@@ -492,7 +490,8 @@ impl Rows for PostgresRows<'_> {
 
     fn count_rooms_by_choice(&mut self, user: UserKey, most: u32) -> Result<u32, Error> {
         if self.is_new_user(user) {
-            let new = self.chosen.range((user, ConversationKey(i64::MIN))..=(user, ConversationKey(i64::MAX)));
+            let new =
+                self.chosen.range((user, ConversationKey(i64::MIN))..=(user, ConversationKey(i64::MAX)));
             return Ok(u32::try_from(new.filter(|(_, chosen)| **chosen).count()).unwrap_or(u32::MAX));
         }
         self.lock(user)?;

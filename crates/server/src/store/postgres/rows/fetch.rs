@@ -42,7 +42,7 @@ const LOCK: &str = "SELECT u.id, u.name FROM users u WHERE u.name = ANY($1::text
 const USERS: &str = "SELECT u.id, u.name FROM users u WHERE u.name = ANY($1::text[])";
 
 const CHOICES: &str = r#"SELECT u.id, (
-        SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice r WHERE r."user" = u.id LIMIT $2) AS some
+        SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice r WHERE r."user" = u.id LIMIT $2) AS few
     ) FROM users u WHERE u.name = ANY($1::text[])"#;
 
 const MEMBERS: &str = concat!(
@@ -174,7 +174,11 @@ impl PostgresRows<'_> {
             (About::Members, !members.is_empty(), Ask::new(MEMBERS, &[&member_of, &members])),
             (About::Keyed, !keys.is_empty(), Ask::new(KEYED, &[&senders, &keys])),
             (About::Events, !events.is_empty(), Ask::new(EVENTS, &[&events_of, &events])),
-            (About::Cursors, !uptos.is_empty(), Ask::new(CURSORS, &[&cursors_of, &readers, &uptos, &message])),
+            (
+                About::Cursors,
+                !uptos.is_empty(),
+                Ask::new(CURSORS, &[&cursors_of, &readers, &uptos, &message]),
+            ),
             (About::Amendments, !amended.is_empty(), Ask::new(AMENDMENTS, &[&amended_of, &amended])),
             (
                 About::Reactions,

@@ -73,7 +73,8 @@ const PAST: &str = "DELETE FROM reactions r USING (
     ) AS old
     WHERE r.conversation = old.conversation AND r.target = old.target AND r.until <= old.until";
 
-const DELETED: &str = "DELETE FROM reactions r USING unnest($1::bigint[], $2::bigint[]) AS w(conversation, target)
+const DELETED: &str =
+    "DELETE FROM reactions r USING unnest($1::bigint[], $2::bigint[]) AS w(conversation, target)
     WHERE r.conversation = w.conversation AND r.target = w.target";
 
 const CHOSEN: &str = r#"INSERT INTO rooms_by_choice ("user", conversation)
@@ -88,7 +89,7 @@ const COUNT_SENT: &str = "SELECT count(*) FROM events
     WHERE conversation = $1 AND seq > $2 AND seq <= $3 AND sender = $4 AND kind = $5";
 
 const COUNT_CHOICES: &str =
-    r#"SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice WHERE "user" = $1 LIMIT $2) AS some"#;
+    r#"SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice WHERE "user" = $1 LIMIT $2) AS few"#;
 
 pub(super) const STATEMENTS: [&str; 20] = [
     COMMIT,
@@ -243,9 +244,8 @@ impl PostgresRows<'_> {
         upto: Seq,
     ) -> Result<u64, Error> {
         let (after, upto, kind) = (number(after), number(upto), EventKind::Message as i16);
-        let rows = self
-            .link
-            .run(self.link.rows(COUNT_SENT, &[&conversation.0, &after, &upto, &sender.0, &kind]))?;
+        let rows =
+            self.link.run(self.link.rows(COUNT_SENT, &[&conversation.0, &after, &upto, &sender.0, &kind]))?;
         rows.first().map_or(Ok(0), |row| count(row, 0))
     }
 

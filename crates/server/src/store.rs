@@ -113,7 +113,16 @@ pub trait SharedLog: Store {
 
     /// Events after `after` up to `upto`, oldest first, with who came in or went by them: at most a page. Nothing only where
     /// there is no more.
-    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Vec<CommittedEvent>>;
+    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt>;
+}
+
+/// A part of a conversation's log.
+#[derive(Debug)]
+pub struct Excerpt {
+    /// No batch of this store after this one is in it; earlier ones may not have come out of the receiver yet.
+    pub mark: u64,
+    /// Oldest first.
+    pub events: Vec<CommittedEvent>,
 }
 
 /// Where a user stands.

@@ -117,7 +117,8 @@ pub(crate) async fn connect(
     };
     own(tasks, Box::pin(hearer.run()));
     own(tasks, Box::pin(listener.run()));
-    own(tasks, Box::pin(speaker.run(out)));
+    // It ends with the router, and a moment later: the last word of a node that is cut off is that it is gone.
+    tasks.spawn(speaker.run(out));
     Ok((NatsBus { shared, client, witness, voice }, heard))
 }
 

@@ -17,7 +17,7 @@ use super::registry::{Interest, UserSlot};
 use super::verify::{Asked, Newcomer};
 use crate::bus::{Address, Bus, Heard};
 use crate::refusal::Refusal;
-use crate::store::{Answer, CommittedEvent, ConversationKey, Person, Seqs, SharedLog};
+use crate::store::{Answer, ConversationKey, Excerpt, Person, Seqs, SharedLog};
 
 /// Notices handled before commits and sessions are looked at again.
 const TURN: usize = 256;
@@ -52,6 +52,8 @@ pub(super) struct Peers {
     /// The bus has ended, as it does with the server.
     deaf: bool,
     finds: FuturesUnordered<Find>,
+    /// Parts of the log that may have what this node has stored and not published.
+    unpublished: Vec<Found>,
     pub(super) order: Order,
     /// Users of whom something may have been missed.
     pub(super) unverified: FxHashSet<UserSlot>,
@@ -72,13 +74,23 @@ type Find = Pin<Box<dyn Future<Output = Found> + Send>>;
 /// What the store answered.
 pub(super) enum Found {
     /// Events that were missing.
-    Log { conversation: ConversationKey, result: Result<Vec<CommittedEvent>, Refusal> },
+    Log { conversation: ConversationKey, result: Result<Excerpt, Refusal> },
     /// Where conversations end that something may have been missed of.
     Heads { asked: Vec<ConversationKey>, result: Result<Seqs, Refusal> },
     /// Where users stand.
     People { asked: Vec<Asked>, result: Result<Vec<Person>, Refusal> },
     /// The event by which somebody came into a conversation.
-    Entry { newcomer: Newcomer, result: Result<Vec<CommittedEvent>, Refusal> },
+    Entry { newcomer: Newcomer, result: Result<Excerpt, Refusal> },
+}
+
+impl Found {
+    /// Up to which batch of this node there may be events in it.
+    fn mark(&self) -> u64 {
+        match self {
+            Self::Log { result: Ok(excerpt), .. } | Self::Entry { result: Ok(excerpt), .. } => excerpt.mark,
+            _ => 0,
+        }
+    }
 }
 
 /// What a router does next because of the others.
@@ -101,6 +113,7 @@ impl Peers {
             notices: Vec::with_capacity(TURN),
             deaf: false,
             finds: FuturesUnordered::new(),
+            unpublished: Vec::new(),
             order: Order::default(),
             unverified: FxHashSet::default(),
             unchecked: FxHashSet::default(),
@@ -179,9 +192,19 @@ impl Router {
         }
     }
 
+    /// Takes in what the store answered, once everything of this node's own in it has been published: only then is known
+    /// which connection is not told of an event, because it has its `ok`.
     fn found(&mut self, found: Found) {
+        if found.mark() > self.published {
+            if let Some(peers) = &mut self.peers {
+                peers.unpublished.push(found);
+            }
+            return;
+        }
         match found {
-            Found::Log { conversation, result: Ok(events) } => self.found_missing(conversation, events),
+            Found::Log { conversation, result: Ok(excerpt) } => {
+                self.found_missing(conversation, excerpt.events);
+            }
             Found::Log { conversation, result: Err(_) } => self.read_missing(conversation),
             Found::Heads { asked, result } => self.checked(&asked, result),
             Found::People { asked, result } => self.verified(asked, result),
@@ -195,6 +218,7 @@ impl Router {
         if self.peers.is_none() {
             return;
         }
+        self.take_published();
         for interest in self.registry.take_interests() {
             let Some(peers) = &mut self.peers else { return };
             match interest {
@@ -212,5 +236,12 @@ impl Router {
         }
         self.ask();
         self.unpark();
+    }
+
+    fn take_published(&mut self) {
+        let Some(peers) = &mut self.peers else { return };
+        let published = self.published;
+        let ready: Vec<_> = peers.unpublished.extract_if(.., |found| found.mark() <= published).collect();
+        ready.into_iter().for_each(|found| self.found(found));
     }
 }

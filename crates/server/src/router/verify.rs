@@ -12,7 +12,7 @@ use super::peers::Found;
 use super::registry::UserSlot;
 use crate::metrics::Drop;
 use crate::refusal::Refusal;
-use crate::store::{CommittedEvent, ConversationKey, Passage, Person, Place, Seqs};
+use crate::store::{ConversationKey, Excerpt, Passage, Person, Place, Seqs};
 
 /// Users whom one question is about at most: their answer has some thousand rows.
 const USERS: usize = 500;
@@ -177,10 +177,10 @@ impl Router {
         peers.find(answer, move |result| Found::Entry { newcomer, result });
     }
 
-    pub(super) fn found_entry(&mut self, newcomer: Newcomer, result: Result<Vec<CommittedEvent>, Refusal>) {
+    pub(super) fn found_entry(&mut self, newcomer: Newcomer, result: Result<Excerpt, Refusal>) {
         let Newcomer { asked, place } = newcomer;
         let conversation = place.conversation;
-        let entry = result.ok().and_then(|events| Arrival::found(events.into_iter().next()?));
+        let entry = result.ok().and_then(|excerpt| Arrival::found(excerpt.events.into_iter().next()?));
         let Some(mut entry) = entry.filter(|_| self.may_enter(&asked, conversation)) else {
             if self.asked(asked.user).is_some() {
                 self.verify(asked.user);

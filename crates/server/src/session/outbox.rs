@@ -23,6 +23,9 @@ use crate::store::ConversationKey;
 /// Frames of capacity that an idle connection keeps.
 const KEPT: usize = 4;
 
+/// Own events that a connection may not have come by. More are told besides their `ok`.
+const OWN: usize = 1_024;
+
 /// A frame that waits.
 #[derive(Debug)]
 pub(crate) struct Queued {
@@ -62,6 +65,8 @@ struct Inner {
     /// In `frames`, and in what the session has taken but not written.
     bytes: usize,
     lags: VecDeque<Lag>,
+    /// The connection's own events that it has not come by yet in the order of their conversations.
+    own: Vec<(ConversationKey, Seq)>,
     /// The answer to the last ping: one is enough for any number of them (RFC 6455 section 5.5.3).
     pong: Option<Bytes>,
     /// Writes whose outcome is not queued yet.
@@ -108,6 +113,7 @@ impl Outbox {
         let (mut queued, mut fell_behind) = (0, false);
         for event in events {
             let own = event.own.as_ref().is_some_and(|own| std::ptr::eq(Arc::as_ptr(own), self));
+            let own = inner.comes_by(conversation, event.seq) || own;
             let full = inner.bytes + event.frame.len() > self.limit;
             match inner.lag(conversation) {
                 Some(lag) => {
@@ -145,7 +151,17 @@ impl Outbox {
             self.metrics.catching_up.inc();
             inner.lags.push_back(Lag { conversation, cursor, missed, own: Vec::new() });
         }
+        inner.leave_own(conversation);
         inner.wake();
+    }
+
+    /// Notes an own event before it is queued for its conversation's sessions: this one may not be among them yet, and comes
+    /// by it later. Of no use where it could not have been so.
+    pub(crate) fn note_own(&self, conversation: ConversationKey, seq: Seq) {
+        let mut inner = self.lock();
+        if inner.own.len() < OWN {
+            inner.own.push((conversation, seq));
+        }
     }
 
     /// Queues a signal, if there is room: signals do not last.
@@ -359,6 +375,20 @@ impl Inner {
             behind: !self.lags.is_empty(),
             closing: self.closing,
         }
+    }
+
+    /// The connection comes by an event; whether it is its own.
+    fn comes_by(&mut self, conversation: ConversationKey, seq: Seq) -> bool {
+        let found = self.own.iter().position(|own| *own == (conversation, seq));
+        found.map(|at| self.own.swap_remove(at)).is_some()
+    }
+
+    /// Leaves to a conversation's lag which events in it are the connection's own.
+    fn leave_own(&mut self, conversation: ConversationKey) {
+        let Some(lag) = self.lags.iter_mut().find(|lag| lag.conversation == conversation) else { return };
+        let missed = lag.missed;
+        let own = self.own.extract_if(.., |(of, seq)| *of == conversation && *seq <= missed);
+        lag.own.extend(own.map(|(_, seq)| seq));
     }
 
     fn lag(&mut self, conversation: ConversationKey) -> Option<&mut Lag> {

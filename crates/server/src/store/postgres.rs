@@ -27,7 +27,7 @@ use self::readers::Readers;
 use self::target::Target;
 use super::batch::BATCHES;
 use super::{
-    Acquaintance, Answer, Batch, CommittedEvent, ConversationKey, LogEvent, Person, Query, Seqs, SharedLog,
+    Acquaintance, Answer, Batch, ConversationKey, Excerpt, LogEvent, Person, Query, Seqs, SharedLog,
     Snapshot, Standing, Store, Submission, UserKey,
 };
 use crate::clock::Clock;
@@ -155,7 +155,7 @@ impl SharedLog for PostgresStore {
         self.readers.people(users)
     }
 
-    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Vec<CommittedEvent>> {
+    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
         self.readers.log(conversation, after, upto)
     }
 }

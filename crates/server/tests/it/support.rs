@@ -115,6 +115,9 @@ impl Server {
         let mut config = Config::for_dev(data.path().to_owned());
         // A test that stops a server has no time for clients that do not listen.
         config.shutdown_deadline = Duration::from_secs(2);
+        if let Some(shared) = cluster::wanted().await {
+            shared.configure(&mut config);
+        }
         settings(&mut config);
         let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
         let mut server = Self {

@@ -16,7 +16,7 @@ use crate::store::change::Failed;
 use crate::store::read::{Found, Reader};
 use crate::store::readers::{self, Desk, told};
 use crate::store::turns::Who;
-use crate::store::{Answer, CommittedEvent, ConversationKey, Person, Seqs};
+use crate::store::{Answer, ConversationKey, Excerpt, Person, Seqs};
 
 /// The threads that read.
 pub(super) struct Readers {
@@ -55,12 +55,7 @@ impl Readers {
         self.router.read(Who::People, move |reader| query::people(reader, &users))
     }
 
-    pub(super) fn log(
-        &self,
-        conversation: ConversationKey,
-        after: Seq,
-        upto: Seq,
-    ) -> Answer<Vec<CommittedEvent>> {
+    pub(super) fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
         self.router.read(Who::Log(conversation), move |reader| query::log(reader, conversation, after, upto))
     }
 }

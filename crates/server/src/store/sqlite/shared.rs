@@ -1,5 +1,7 @@
 //! What a router asks of a log that others write to as well, on a database in memory: nodes of a real cluster have PostgreSQL.
 
+use std::sync::atomic::Ordering;
+
 use rusqlite::{OptionalExtension as _, params};
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{EventKind, Seq, Timestamp, UserId};
@@ -9,7 +11,7 @@ use super::query::Reader;
 use super::rows::{conversation_id, seq};
 use crate::store::change::Failed;
 use crate::store::read::Range;
-use crate::store::{Answer, CommittedEvent, ConversationKey, Person, Place, Seqs, SharedLog, passages};
+use crate::store::{Answer, ConversationKey, Excerpt, Person, Place, Seqs, SharedLog, passages};
 
 impl SharedLog for MemoryStore {
     fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs> {
@@ -20,7 +22,7 @@ impl SharedLog for MemoryStore {
         self.spawn_read(move |reader| reader.people(&users))
     }
 
-    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Vec<CommittedEvent>> {
+    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
         self.spawn_read(move |reader| reader.log(conversation, after, upto))
     }
 }
@@ -62,17 +64,19 @@ impl Reader<'_> {
         Ok(people)
     }
 
-    fn log(&self, key: ConversationKey, after: Seq, upto: Seq) -> Result<Vec<CommittedEvent>, Failed> {
+    fn log(&self, key: ConversationKey, after: Seq, upto: Seq) -> Result<Excerpt, Failed> {
         let mut select = self.rows.prepare_cached("SELECT name FROM conversations WHERE id = ?1")?;
         let name = select.query_row([key.0], |row| conversation_id(row, 0)).optional()?;
-        let Some(name) = name else { return Ok(Vec::new()) };
+        // Read after the first query: that one fixed what this transaction sees.
+        let mark = self.mark.load(Ordering::SeqCst);
+        let Some(name) = name else { return Ok(Excerpt { mark, events: Vec::new() }) };
         let (most, bytes) = (self.limits.page, self.limits.page_bytes);
         let events = self.events(key, &name, &Range { after, upto, most, bytes })?;
         let mut gone = FxHashMap::default();
         for user in passages::comers(&events) {
             gone.extend(self.went(key, after, &user)?.map(|seq| (user, seq)));
         }
-        Ok(passages::committed(key, events, gone))
+        Ok(Excerpt { mark, events: passages::committed(key, events, gone) })
     }
 
     /// By which event a user went last, up to one event.

@@ -1,5 +1,7 @@
 //! What a node asks about the log that other nodes write to as well.
 
+use std::sync::atomic::Ordering;
+
 use futures_util::future::try_join;
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{Seq, UserId};
@@ -7,7 +9,7 @@ use switchboard_protocol::{Seq, UserId};
 use super::row::{conversation_id, conversation_key, get, maybe_time, number, seq, user_id, user_key};
 use super::{Result, Session, readable};
 use crate::store::read::{Range, Reader};
-use crate::store::{CommittedEvent, ConversationKey, Person, Place, Seqs, UserKey, passages};
+use crate::store::{ConversationKey, Excerpt, Person, Place, Seqs, UserKey, passages};
 
 /// The last event of each of the conversations that are there.
 pub(in crate::store::postgres) fn heads(
@@ -74,17 +76,17 @@ pub(in crate::store::postgres) fn log(
     conversation: ConversationKey,
     after: Seq,
     upto: Seq,
-) -> Result<Vec<CommittedEvent>> {
-    let Some(name) = reader.rows.row("SELECT name FROM conversations WHERE id = $1", &[&conversation.0])?
-    else {
-        return Ok(Vec::new());
-    };
+) -> Result<Excerpt> {
+    let name = reader.rows.row("SELECT name FROM conversations WHERE id = $1", &[&conversation.0])?;
+    // Read after the first query: that one fixed what this transaction sees.
+    let mark = reader.mark.load(Ordering::SeqCst);
+    let Some(name) = name else { return Ok(Excerpt { mark, events: Vec::new() }) };
     let name = conversation_id(&name, 0)?;
     let (most, bytes) = (reader.limits.page, reader.limits.page_bytes);
     let events = reader.events(conversation, &name, &Range { after, upto, most, bytes })?;
     let comers = passages::comers(&events);
     let gone = went(reader.rows, conversation, after, &comers)?;
-    Ok(passages::committed(conversation, events, gone))
+    Ok(Excerpt { mark, events: passages::committed(conversation, events, gone) })
 }
 
 /// By which event each of the users went last, up to one event.

@@ -276,16 +276,16 @@ async fn the_log_tells_who_came_and_went_as_when_it_was_written() {
             let whole = found.entry(conversation).or_default();
             let mut after = Seq(0);
             loop {
-                let page = log(reader, conversation, after, Seq::MAX).expect("a page");
+                let page = log(reader, conversation, after, Seq::MAX).expect("a page").events;
                 let Some(last) = page.last() else { break };
                 assert!(page.len() <= 12);
-                let one = log(reader, conversation, Seq(last.seq.0 - 1), last.seq).expect("one event");
+                let one = log(reader, conversation, Seq(last.seq.0 - 1), last.seq).expect("one event").events;
                 assert_eq!(one.iter().map(passages).collect::<Vec<_>>(), [passages(last)]);
                 after = last.seq;
                 whole.extend(page.iter().map(passages));
             }
         }
-        let nowhere = log(reader, ConversationKey(99), Seq(0), Seq::MAX).expect("an answer");
+        let nowhere = log(reader, ConversationKey(99), Seq(0), Seq::MAX).expect("an answer").events;
         assert!(nowhere.is_empty());
         found
     });

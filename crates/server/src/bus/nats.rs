@@ -107,7 +107,7 @@ pub(crate) async fn connect(
     let (feeds, new) = mpsc::channel(FEEDS);
     let (voice, speaker) = speak::new(shared.clone(), client.clone());
     listen::listen_to_itself(&shared, &witness, &feeds).await?;
-    let listener = Listener::new(shared.clone(), client.clone(), feeds, out.clone());
+    let listener = Listener::new(shared.clone(), client.clone(), witness.clone(), feeds, out.clone());
     let hearer = Hearer::new(shared.clone(), new, out.clone());
     let own = |tasks: &Tasks, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
         let cut = tasks.cut().clone();

@@ -30,8 +30,8 @@ pub(super) const FEW: usize = 4;
 /// What the client says of its connection can be lost. So often this looks for itself.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long a mark is waited for at first, and at last, before the next is sent: it is lost with a connection.
-const MARK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How long what a node sends itself is waited for at first, and at last, before it is sent again: a connection may be lost.
+const ECHO: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// How long marks may fail to come back over a connection that is there before it is said.
 const SUSPICIOUS: Duration = Duration::from_secs(10);
@@ -40,6 +40,7 @@ const SUSPICIOUS: Duration = Duration::from_secs(10);
 pub(super) struct Listener {
     shared: Arc<Shared>,
     client: Client,
+    witness: Client,
     /// To the task that takes in what is heard.
     feeds: mpsc::Sender<Feed>,
     out: mpsc::Sender<Heard>,
@@ -68,11 +69,21 @@ impl Listener {
     pub(super) fn new(
         shared: Arc<Shared>,
         client: Client,
+        witness: Client,
         feeds: mpsc::Sender<Feed>,
         out: mpsc::Sender<Heard>,
     ) -> Self {
         let subscriptions = shared.metrics.bus.subscriptions.clone();
-        Self { shared, client, feeds, out, slots: FxHashMap::default(), subscriptions, connections: 0 }
+        Self {
+            shared,
+            client,
+            witness,
+            feeds,
+            out,
+            slots: FxHashMap::default(),
+            subscriptions,
+            connections: 0,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -104,7 +115,11 @@ impl Listener {
         if round.began || again || !changes.asked.is_empty() {
             self.confirm().await?;
         }
-        round.replaced.into_iter().for_each(|ending| self.end(ending));
+        if !round.replaced.is_empty() {
+            // What they alone were sent may be under way here still: it comes before this.
+            arrive(&self.shared, &self.witness, subject::probe(self.shared.node)).await?;
+            round.replaced.into_iter().for_each(|ending| self.end(ending));
+        }
         if !changes.asked.is_empty() {
             self.out.send(Heard::Listening(changes.asked)).await?;
         }
@@ -177,8 +192,13 @@ impl Listener {
 /// Returns once the bus has taken everything that was said to it before: a mark has gone out behind it, and has come in
 /// over the other connection. (The client's own `flush` ends at this machine's socket.)
 pub(super) async fn mark(shared: &Shared, client: &Client) -> anyhow::Result<()> {
-    let subject = shared.subjects.of(subject::mark(shared.node));
-    let (mut patience, longest) = MARK;
+    arrive(shared, client, subject::mark(shared.node)).await
+}
+
+/// Returns once something sent over a connection now has been heard there over the other.
+async fn arrive(shared: &Shared, client: &Client, there: Place) -> anyhow::Result<()> {
+    let subject = shared.subjects.of(there);
+    let (mut patience, longest) = ECHO;
     let mut expected = shared.echoes.expect();
     loop {
         if client.connection_state() == State::Connected {

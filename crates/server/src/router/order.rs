@@ -195,13 +195,13 @@ impl Router {
         if !effects.is_empty() {
             self.release();
         }
-        self.note_changes(conversation, seq, &effects);
         // Whoever comes in sees the event by which they do; whoever goes, too.
         for effect in &effects {
             if let Passage::In { seen } = effect.passage {
                 self.join(&effect.user, conversation, &name, seen, seq);
             }
         }
+        self.note_changes(conversation, seq, &effects);
         self.registry.place(conversation, seq);
         self.gather(conversation, Gathered { seq, frame, own, stored });
         if !effects.is_empty() {

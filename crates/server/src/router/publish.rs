@@ -55,10 +55,12 @@ impl Router {
 
     /// Tells the sessions that are on their way in what their snapshot may not have.
     pub(super) fn note_changes(&mut self, conversation: ConversationKey, seq: Seq, effects: &[Effect]) {
+        let hostings = self.registry.hostings();
         for effect in effects {
             let user = self.registry.find(&effect.user).and_then(|user| self.registry.user_mut(user));
             if let Some(user) = user.filter(|user| user.entering > 0) {
-                user.changes.push(MembershipChange { conversation, seq, passage: effect.passage });
+                let passage = effect.passage;
+                user.changes.push(MembershipChange { conversation, seq, passage, hostings });
             }
         }
     }
@@ -81,6 +83,18 @@ impl Router {
         };
         let before = Seq(seq.0 - 1);
         self.registry.join(slot, conversation, before);
+        self.give_missed(user, conversation, name, seen, before);
+    }
+
+    /// Gives somebody what happened after the event `seen`, up to the one before they came in.
+    pub(super) fn give_missed(
+        &self,
+        user: &UserId,
+        conversation: ConversationKey,
+        name: &ConversationId,
+        seen: Seq,
+        before: Seq,
+    ) {
         let missed = before.0.saturating_sub(seen.0);
         for outbox in self.registry.sessions_of(user).filter(|_| missed > 0) {
             if missed <= u64::from(self.limits.replay) {

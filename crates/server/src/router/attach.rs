@@ -135,9 +135,7 @@ impl Router {
     }
 
     pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
-        for Joined { conversation, head } in &subscribe.snapshot.joined {
-            self.expect(*conversation, *head);
-        }
+        self.catch_up_with(&subscribe);
         let questions = self.peers.as_ref().map_or(0, |peers| peers.questions);
         let parked = Parked { subscribe, questions };
         if self.is_ready(&parked) {

@@ -40,17 +40,18 @@ impl Router {
     fn publish_event(&mut self, origin: Origin, committed: CommittedEvent, stored: Instant) {
         let CommittedEvent { conversation, name, seq, at, event, effects } = committed;
         let duplicate = event.is_none();
+        let own = match &origin {
+            Origin::Session(origin) => Some(origin.outbox.clone()),
+            Origin::Call(_) | Origin::Nobody => None,
+        };
+        // Before the event, behind which others may come that have waited for it.
+        answer(origin, Ok(OkBody::Stored { conversation: name.clone(), seq, at, duplicate }));
         if let Some(event) = event {
             self.metrics.accepted.inc();
-            let own = match &origin {
-                Origin::Session(origin) => Some(origin.outbox.clone()),
-                Origin::Call(_) | Origin::Nobody => None,
-            };
             self.tell_event(conversation, &event, &effects);
             let frame = frame::text(&event.to_json());
-            self.arrive(conversation, Arrival { name: name.clone(), seq, frame, own, effects, stored });
+            self.arrive(conversation, Arrival { name, seq, frame, own, effects, stored });
         }
-        answer(origin, Ok(OkBody::Stored { conversation: name, seq, at, duplicate }));
     }
 
     /// Tells the sessions that are on their way in what their snapshot may not have.

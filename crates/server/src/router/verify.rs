@@ -88,6 +88,8 @@ impl Router {
         }
         let rest = peers.to_sweep.len().saturating_sub(USERS - users.len());
         users.extend(peers.to_sweep.drain(rest..));
+        users.sort_unstable();
+        users.dedup();
         peers.questions += 1;
         let question = peers.questions;
         let asked: Vec<_> = users.into_iter().filter_map(|user| self.asked(user, question)).collect();

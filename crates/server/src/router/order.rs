@@ -189,9 +189,6 @@ impl Router {
     pub(super) fn pass_on(&mut self, conversation: ConversationKey, arrival: Arrival) {
         let Arrival { name, seq, frame, own, effects, stored } = arrival;
         self.recent.note(conversation, seq);
-        if let Some(own) = own.as_ref().filter(|_| self.peers.is_some()) {
-            own.note_own(conversation, seq);
-        }
         if !effects.is_empty() {
             self.release();
         }

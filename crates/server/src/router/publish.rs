@@ -49,6 +49,9 @@ impl Router {
         if let Some(event) = event {
             self.metrics.accepted.inc();
             self.tell_event(conversation, &event, &effects);
+            if let Some(own) = own.as_ref().filter(|_| self.peers.is_some()) {
+                own.note_own(conversation, seq);
+            }
             let frame = frame::text(&event.to_json());
             self.arrive(conversation, Arrival { name, seq, frame, own, effects, stored });
         }

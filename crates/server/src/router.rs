@@ -12,6 +12,7 @@
 //!    now is left to it as a lag, to be read from the log. Live events queue behind that.
 
 mod attach;
+mod entry;
 mod gather;
 mod hear;
 mod order;

@@ -11,13 +11,13 @@ use super::{Router, SessionSlot, Subscribe, bid_farewell};
 use crate::metrics::Drop;
 use crate::refusal::Refusal;
 use crate::session::outbox::Outbox;
-use crate::store::{ConversationKey, Joined, Passage, Snapshot};
+use crate::store::{ConversationKey, Joined, Passage};
 
 /// A session that waits until everything its snapshot can contain has been published.
 pub(super) struct Parked {
-    subscribe: Subscribe,
-    /// Conversations of which the snapshot has more than this node, and how far they are to be here first.
-    ahead: Vec<(ConversationKey, Seq)>,
+    pub(super) subscribe: Subscribe,
+    /// How often the store had been asked about users before.
+    pub(super) questions: u64,
 }
 
 /// What was published, in conversations without members here, while sessions were on their way in.
@@ -135,11 +135,9 @@ impl Router {
     }
 
     pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
-        let ahead = self.ahead(&subscribe.snapshot);
-        for (conversation, head) in &ahead {
-            self.expect(*conversation, *head);
-        }
-        let parked = Parked { subscribe, ahead };
+        self.catch_up_with(&subscribe);
+        let questions = self.peers.as_ref().map_or(0, |peers| peers.questions);
+        let parked = Parked { subscribe, questions };
         if self.is_ready(&parked) {
             self.make_live(parked.subscribe);
         } else {
@@ -147,31 +145,18 @@ impl Router {
         }
     }
 
-    /// Where a snapshot is ahead of what is here, because other nodes write too.
-    fn ahead(&self, snapshot: &Snapshot) -> Vec<(ConversationKey, Seq)> {
-        if self.peers.is_none() {
-            return Vec::new();
-        }
-        let heads = snapshot.joined.iter().map(|joined| (joined.conversation, joined.head));
-        heads.filter(|head| self.is_ahead(*head)).collect()
-    }
-
-    fn is_ahead(&self, (conversation, head): (ConversationKey, Seq)) -> bool {
-        self.registry.placed(conversation).is_some_and(|placed| placed < head)
-    }
-
-    fn is_ready(&self, parked: &Parked) -> bool {
-        let published = parked.subscribe.snapshot.mark <= self.published;
-        published && !parked.ahead.iter().any(|head| self.is_ahead(*head))
+    fn is_ready(&mut self, parked: &Parked) -> bool {
+        parked.subscribe.snapshot.mark <= self.published
+            && (self.peers.is_none() || self.is_known_here(parked))
     }
 
     /// Lets in those whose snapshot has been published by now.
     pub(super) fn unpark(&mut self) {
-        let mut parked = std::mem::take(&mut self.parked);
-        let ready: Vec<_> = parked.extract_if(.., |parked| self.is_ready(parked)).collect();
-        self.parked = parked;
-        for parked in ready {
-            self.make_live(parked.subscribe);
+        if !self.parked.is_empty() {
+            let parked = std::mem::take(&mut self.parked);
+            let (ready, parked): (Vec<_>, _) = parked.into_iter().partition(|parked| self.is_ready(parked));
+            self.parked = parked;
+            ready.into_iter().for_each(|parked| self.make_live(parked.subscribe));
         }
     }
 
@@ -191,26 +176,33 @@ impl Router {
         if !std::mem::replace(&mut local.loaded, true) {
             self.load(user, &snapshot.joined, &changes);
         }
-        if suspect || self.knows_more(user, &snapshot) {
+        if suspect {
             self.verify(user);
         }
         let heads: FxHashMap<_, _> = snapshot.joined.iter().map(|j| (j.conversation, j.head)).collect();
         let past = former.iter().map(|(conversation, start, _)| (*conversation, *start));
         let cursors: FxHashMap<_, _> = cursors.into_iter().chain(past).collect();
         let conversations = self.registry.user(user).map_or(Vec::new(), |local| local.conversations.clone());
-        for conversation in conversations {
-            let entered = || changes.iter().filter(|c| c.conversation == conversation).find_map(|c| c.seen());
-            let start = cursors.get(&conversation).or_else(|| heads.get(&conversation)).copied();
-            let start = start.or_else(entered);
-            if let (Some(start), Some(head)) = (start, self.registry.head(conversation)) {
-                outbox.push_lag(conversation, start, head);
+        let start = |conversation: ConversationKey| {
+            let known = cursors.get(&conversation).or_else(|| heads.get(&conversation)).copied();
+            known.or_else(|| changes.iter().filter(|c| c.conversation == conversation).find_map(|c| c.seen()))
+        };
+        for conversation in &conversations {
+            if let (Some(start), Some(head)) = (start(*conversation), self.registry.head(*conversation)) {
+                outbox.push_lag(*conversation, start, head);
             }
         }
         // Gone since the snapshot: up to the event of leaving.
         for change in changes.iter().filter(|c| c.passage == Passage::Out) {
-            if let Some(head) = heads.get(&change.conversation).filter(|head| **head < change.seq) {
-                let start = cursors.get(&change.conversation).unwrap_or(head);
-                outbox.push_lag(change.conversation, *start, change.seq);
+            if heads.get(&change.conversation).is_none_or(|head| *head < change.seq)
+                && let Some(start) = start(change.conversation)
+            {
+                outbox.push_lag(change.conversation, start, change.seq);
+            }
+        }
+        for conversation in self.gone_unseen(user, &snapshot.joined, &changes) {
+            if let Some(start) = start(conversation) {
+                outbox.push_open_lag(conversation, start);
             }
         }
         for (conversation, start, until) in former {
@@ -220,27 +212,16 @@ impl Router {
         self.presence.arrived(&self.registry, user);
     }
 
-    /// Whether a user is in a conversation that is not known here.
-    fn knows_more(&self, user: UserSlot, snapshot: &Snapshot) -> bool {
-        let here = self.registry.user(user).map_or(&[][..], |local| &local.conversations);
-        self.peers.is_some() && snapshot.joined.iter().any(|j| here.binary_search(&j.conversation).is_err())
-    }
-
     /// Puts a user into their conversations: those of the snapshot, as changed by what was published
     /// while it was taken.
-    ///
-    /// What was published lately in a conversation without members here counts as seen only where this node is alone: what
-    /// others stored before it has not come here, and may have moved somebody.
     fn load(&mut self, user: UserSlot, joined: &[Joined], changes: &[MembershipChange]) {
         for Joined { conversation, head } in joined {
-            let recent = self.recent.head(*conversation).filter(|_| self.peers.is_none());
-            let head = recent.map_or(*head, |recent| recent.max(*head));
+            let head = self.recent.head(*conversation).map_or(*head, |recent| recent.max(*head));
             self.registry.join(user, *conversation, head);
         }
         for change in changes {
             if let Passage::In { .. } = change.passage {
-                let recent = self.recent.head(change.conversation).filter(|_| self.peers.is_none());
-                let head = recent.unwrap_or(change.seq);
+                let head = self.recent.head(change.conversation).unwrap_or(change.seq);
                 self.registry.join(user, change.conversation, head.max(change.seq));
             } else {
                 self.registry.part(user, change.conversation);

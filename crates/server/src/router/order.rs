@@ -189,19 +189,16 @@ impl Router {
     pub(super) fn pass_on(&mut self, conversation: ConversationKey, arrival: Arrival) {
         let Arrival { name, seq, frame, own, effects, stored } = arrival;
         self.recent.note(conversation, seq);
-        if let Some(own) = own.as_ref().filter(|_| self.peers.is_some()) {
-            own.note_own(conversation, seq);
-        }
         if !effects.is_empty() {
             self.release();
         }
-        self.note_changes(conversation, seq, &effects);
         // Whoever comes in sees the event by which they do; whoever goes, too.
         for effect in &effects {
             if let Passage::In { seen } = effect.passage {
                 self.join(&effect.user, conversation, &name, seen, seq);
             }
         }
+        self.note_changes(conversation, seq, &effects);
         self.registry.place(conversation, seq);
         self.gather(conversation, Gathered { seq, frame, own, stored });
         if !effects.is_empty() {

@@ -59,6 +59,8 @@ pub(super) struct Peers {
     pub(super) unverified: FxHashSet<UserSlot>,
     /// Conversations of which something may have been missed.
     pub(super) unchecked: FxHashSet<ConversationKey>,
+    /// How often the store was asked about users.
+    pub(super) questions: u64,
     /// Whether the store has been asked about users, and about conversations, and has not answered.
     pub(super) verifying: bool,
     pub(super) checking: bool,
@@ -117,6 +119,7 @@ impl Peers {
             order: Order::default(),
             unverified: FxHashSet::default(),
             unchecked: FxHashSet::default(),
+            questions: 0,
             verifying: false,
             checking: false,
             to_sweep: Vec::new(),

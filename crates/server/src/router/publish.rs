@@ -40,25 +40,31 @@ impl Router {
     fn publish_event(&mut self, origin: Origin, committed: CommittedEvent, stored: Instant) {
         let CommittedEvent { conversation, name, seq, at, event, effects } = committed;
         let duplicate = event.is_none();
+        let own = match &origin {
+            Origin::Session(origin) => Some(origin.outbox.clone()),
+            Origin::Call(_) | Origin::Nobody => None,
+        };
+        // Before the event, behind which others may come that have waited for it.
+        answer(origin, Ok(OkBody::Stored { conversation: name.clone(), seq, at, duplicate }));
         if let Some(event) = event {
             self.metrics.accepted.inc();
-            let own = match &origin {
-                Origin::Session(origin) => Some(origin.outbox.clone()),
-                Origin::Call(_) | Origin::Nobody => None,
-            };
             self.tell_event(conversation, &event, &effects);
+            if let Some(own) = own.as_ref().filter(|_| self.peers.is_some()) {
+                own.note_own(conversation, seq);
+            }
             let frame = frame::text(&event.to_json());
-            self.arrive(conversation, Arrival { name: name.clone(), seq, frame, own, effects, stored });
+            self.arrive(conversation, Arrival { name, seq, frame, own, effects, stored });
         }
-        answer(origin, Ok(OkBody::Stored { conversation: name, seq, at, duplicate }));
     }
 
     /// Tells the sessions that are on their way in what their snapshot may not have.
     pub(super) fn note_changes(&mut self, conversation: ConversationKey, seq: Seq, effects: &[Effect]) {
+        let hostings = self.registry.hostings();
         for effect in effects {
             let user = self.registry.find(&effect.user).and_then(|user| self.registry.user_mut(user));
             if let Some(user) = user.filter(|user| user.entering > 0) {
-                user.changes.push(MembershipChange { conversation, seq, passage: effect.passage });
+                let passage = effect.passage;
+                user.changes.push(MembershipChange { conversation, seq, passage, hostings });
             }
         }
     }
@@ -81,6 +87,18 @@ impl Router {
         };
         let before = Seq(seq.0 - 1);
         self.registry.join(slot, conversation, before);
+        self.give_missed(user, conversation, name, seen, before);
+    }
+
+    /// Gives somebody what happened after the event `seen`, up to the one before they came in.
+    pub(super) fn give_missed(
+        &self,
+        user: &UserId,
+        conversation: ConversationKey,
+        name: &ConversationId,
+        seen: Seq,
+        before: Seq,
+    ) {
         let missed = before.0.saturating_sub(seen.0);
         for outbox in self.registry.sessions_of(user).filter(|_| missed > 0) {
             if missed <= u64::from(self.limits.replay) {

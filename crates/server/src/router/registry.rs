@@ -21,6 +21,8 @@ pub(crate) struct LocalSession {
     pub(crate) outbox: Arc<Outbox>,
     /// Whether it gets live events yet.
     pub(crate) live: bool,
+    /// How many conversations had come to be hosted when it entered.
+    pub(crate) hostings: u64,
     /// Up to when the user's tokens had been revoked when it came in.
     pub(crate) not_before: Option<Timestamp>,
     /// Whose presence it is told.
@@ -44,6 +46,9 @@ pub(crate) struct LocalUser {
     pub(crate) departures: u64,
     /// Something may have been missed about them while they were on their way in.
     pub(crate) suspect: bool,
+    /// The last question to the store that was about them, and the last whose answer left nothing open.
+    pub(crate) asked: u64,
+    pub(crate) answered: u64,
 }
 
 /// A published coming or going.
@@ -52,6 +57,8 @@ pub(crate) struct MembershipChange {
     pub(crate) conversation: ConversationKey,
     pub(crate) seq: Seq,
     pub(crate) passage: Passage,
+    /// How many conversations had come to be hosted by then.
+    pub(crate) hostings: u64,
 }
 
 impl MembershipChange {
@@ -71,6 +78,8 @@ struct LocalConversation {
     head: Seq,
     /// The last event that was put in its place in the order; it may still wait to be queued.
     placed: Seq,
+    /// Which hosting this is: everything that was placed since has been placed here.
+    hosting: u64,
     online: Vec<UserSlot>,
 }
 
@@ -101,6 +110,8 @@ pub(crate) struct Registry {
     users: Slab<LocalUser>,
     by_name: FxHashMap<UserId, UserSlot>,
     conversations: FxHashMap<ConversationKey, LocalConversation>,
+    /// How many conversations have come to be hosted.
+    hostings: u64,
     /// What has changed since it was asked for last; none where nobody asks.
     interests: Option<Vec<Interest>>,
 }
@@ -124,6 +135,8 @@ impl Registry {
             entering: 0,
             departures: 0,
             suspect: false,
+            asked: 0,
+            answered: 0,
         })));
         self.by_name.insert(name.clone(), user);
         self.note(Interest::Has(name.clone()));
@@ -173,7 +186,14 @@ impl Registry {
 
     /// Adds a session that is not live yet.
     pub(super) fn add_session(&mut self, user: UserSlot, outbox: Arc<Outbox>) -> SessionSlot {
-        let session = LocalSession { user, outbox, live: false, not_before: None, watching: Box::default() };
+        let session = LocalSession {
+            user,
+            outbox,
+            live: false,
+            hostings: self.hostings,
+            not_before: None,
+            watching: Box::default(),
+        };
         let session = SessionSlot(slot(self.sessions.insert(session)));
         if let Some(local) = self.user_mut(user) {
             local.sessions.push(session);
@@ -210,6 +230,23 @@ impl Registry {
     /// The last event that was put in its place, of a conversation with members here.
     pub(super) fn placed(&self, conversation: ConversationKey) -> Option<Seq> {
         self.conversations.get(&conversation).map(|local| local.placed)
+    }
+
+    /// How many conversations have come to be hosted.
+    pub(super) fn hostings(&self) -> u64 {
+        self.hostings
+    }
+
+    /// Whether whoever is a member after the event `seq`, by what was known when there had been so many hostings, is one after
+    /// what is placed, unless a going was placed since.
+    pub(super) fn reaches(&self, conversation: ConversationKey, seq: Seq, hostings: u64) -> bool {
+        let here = self.conversations.get(&conversation);
+        here.is_none_or(|here| here.placed == seq || here.hosting <= hostings)
+    }
+
+    /// Whether a user is known to be a member.
+    pub(super) fn is_member(&self, user: UserSlot, conversation: ConversationKey) -> bool {
+        self.user(user).is_some_and(|local| local.conversations.binary_search(&conversation).is_ok())
     }
 
     /// An event was put in its place.
@@ -259,6 +296,8 @@ impl Registry {
             here.placed = here.placed.max(head);
             here.online.push(user);
             if first {
+                self.hostings += 1;
+                here.hosting = self.hostings;
                 self.note(Interest::Hosts(conversation));
             }
         }
@@ -267,9 +306,10 @@ impl Registry {
     /// Takes a user from among a conversation's members.
     pub(super) fn part(&mut self, user: UserSlot, conversation: ConversationKey) {
         let Some(local) = self.users.get_mut(user.0 as usize) else { return };
+        // Also if it was not known that they are one: an answer of the store may say so.
+        local.departures += 1;
         if let Ok(place) = local.conversations.binary_search(&conversation) {
             local.conversations.remove(place);
-            local.departures += 1;
             self.remove_online(conversation, user);
         }
     }

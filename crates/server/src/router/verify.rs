@@ -3,16 +3,15 @@
 //! Only the log moves anybody in or out. What the comparison finds is how far a conversation's log goes; that is then read
 //! from where this node stands, in its order. So an answer that has become old meanwhile does no harm.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{CloseCode, Seq, UserId};
 
 use super::Router;
-use super::order::Arrival;
 use super::peers::Found;
 use super::registry::UserSlot;
 use crate::metrics::Drop;
 use crate::refusal::Refusal;
-use crate::store::{ConversationKey, Excerpt, Passage, Person, Place, Seqs};
+use crate::store::{CommittedEvent, ConversationKey, Effect, Excerpt, Passage, Person, Place, Seqs};
 
 /// Users whom one question is about at most: their answer has some thousand rows.
 const USERS: usize = 500;
@@ -25,11 +24,15 @@ const CONVERSATIONS: usize = 2_000;
 pub(super) struct Asked {
     user: UserSlot,
     name: UserId,
+    /// Which question it was.
+    question: u64,
     /// How often they had left a conversation by then.
     departures: u64,
+    /// How many conversations had come to be hosted by then.
+    hostings: u64,
 }
 
-/// Somebody who is in a conversation, of which nothing is here yet.
+/// Somebody who is in a conversation, and this node did not know.
 #[derive(Debug)]
 pub(super) struct Newcomer {
     asked: Asked,
@@ -85,7 +88,16 @@ impl Router {
         }
         let rest = peers.to_sweep.len().saturating_sub(USERS - users.len());
         users.extend(peers.to_sweep.drain(rest..));
-        let asked: Vec<_> = users.into_iter().filter_map(|user| self.asked(user)).collect();
+        users.sort_unstable();
+        users.dedup();
+        peers.questions += 1;
+        let question = peers.questions;
+        let asked: Vec<_> = users.into_iter().filter_map(|user| self.asked(user, question)).collect();
+        for asked in &asked {
+            if let Some(local) = self.registry.user_mut(asked.user) {
+                local.asked = question;
+            }
+        }
         let Some(peers) = self.peers.as_mut().filter(|_| !asked.is_empty()) else { return };
         peers.verifying = true;
         let answer = peers.store.people(asked.iter().map(|asked| asked.name.clone()).collect());
@@ -93,15 +105,16 @@ impl Router {
     }
 
     /// Somebody who is here and whose conversations are known.
-    fn asked(&self, user: UserSlot) -> Option<Asked> {
+    fn asked(&self, user: UserSlot, question: u64) -> Option<Asked> {
         let local = self.registry.user(user).filter(|local| local.loaded)?;
-        Some(Asked { user, name: local.name.clone(), departures: local.departures })
+        let (name, departures, hostings) = (local.name.clone(), local.departures, self.registry.hostings());
+        Some(Asked { user, name, question, departures, hostings })
     }
 
-    /// Whether the user has left nothing since it was asked.
-    fn is_current(&self, asked: &Asked) -> bool {
-        let now = self.asked(asked.user);
-        now.is_some_and(|now| now.name == asked.name && now.departures == asked.departures)
+    /// Whether the user has left nothing since it was asked; `None` if they are gone.
+    fn is_current(&self, asked: &Asked) -> Option<bool> {
+        let local = self.registry.user(asked.user).filter(|local| local.name == asked.name)?;
+        Some(local.departures == asked.departures)
     }
 
     pub(super) fn checked(&mut self, asked: &[ConversationKey], result: Result<Seqs, Refusal>) {
@@ -127,14 +140,20 @@ impl Router {
         let mut people: FxHashMap<_, _> =
             people.into_iter().map(|person| (person.user.clone(), person)).collect();
         for asked in asked {
-            // Somebody never seen before has not been stored yet.
-            let Some(person) = people.remove(&asked.name) else { continue };
-            if self.is_current(&asked) {
-                self.close_revoked(&asked, &person);
-                self.compare(&asked, &person.joined);
-            } else if self.asked(asked.user).is_some() {
-                self.verify(asked.user);
+            let person = people.remove(&asked.name);
+            match self.is_current(&asked) {
+                Some(true) => {}
+                Some(false) => {
+                    self.verify(asked.user);
+                    continue;
+                }
+                None => continue,
             }
+            if let Some(person) = &person {
+                self.close_revoked(&asked, person);
+            }
+            // Somebody never seen before has not been stored yet, and is nowhere.
+            self.compare(&asked, person.map_or_else(Vec::new, |person| person.joined));
         }
     }
 
@@ -149,57 +168,90 @@ impl Router {
         }
     }
 
-    fn compare(&mut self, asked: &Asked, joined: &[Place]) {
-        let here = self.registry.user(asked.user).map_or_else(Vec::new, |local| local.conversations.clone());
-        for place in joined {
-            if here.binary_search(&place.conversation).is_ok()
-                || self.registry.placed(place.conversation).is_some()
+    fn compare(&mut self, asked: &Asked, joined: Vec<Place>) {
+        let mut open = false;
+        for place in &joined {
+            let placed = self.registry.placed(place.conversation);
+            if self.registry.is_member(asked.user, place.conversation)
+                // The log brings them in.
+                || placed.is_some_and(|placed| placed < place.since)
             {
                 self.expect(place.conversation, place.head);
             } else {
+                open = true;
                 self.look_up_entry(asked, *place);
             }
         }
+        let Some(local) = self.registry.user_mut(asked.user) else { return };
+        if !open {
+            local.answered = asked.question;
+        }
         // They have left, or were removed, by an event that has not come here.
-        let joined: rustc_hash::FxHashSet<_> = joined.iter().map(|place| place.conversation).collect();
+        let joined: FxHashSet<_> = joined.iter().map(|place| place.conversation).collect();
+        let here = local.conversations.iter().filter(|here| !joined.contains(here));
         if let Some(peers) = &mut self.peers {
-            peers.unchecked.extend(here.into_iter().filter(|conversation| !joined.contains(conversation)));
+            peers.unchecked.extend(here);
         }
     }
 
-    /// Reads how somebody came into a conversation that has no other members here.
+    /// Reads how somebody came into a conversation.
     fn look_up_entry(&mut self, asked: &Asked, place: Place) {
         let Some(peers) = &mut self.peers else { return };
-        let Some(entry) = Some(place.since.max(Seq(1))).filter(|entry| *entry <= place.head) else { return };
-        let asked = Asked { user: asked.user, name: asked.name.clone(), departures: asked.departures };
-        let newcomer = Newcomer { asked, place };
+        let Asked { user, ref name, question, departures, hostings } = *asked;
+        let asked = Asked { user, name: name.clone(), question, departures, hostings };
+        let entry = place.since.max(Seq(1));
         let answer = peers.store.log(place.conversation, Seq(entry.0 - 1), entry);
+        let newcomer = Newcomer { asked, place };
         peers.find(answer, move |result| Found::Entry { newcomer, result });
     }
 
     pub(super) fn found_entry(&mut self, newcomer: Newcomer, result: Result<Excerpt, Refusal>) {
         let Newcomer { asked, place } = newcomer;
-        let conversation = place.conversation;
-        let entry = result.ok().and_then(|excerpt| Arrival::found(excerpt.events.into_iter().next()?));
-        let Some(mut entry) = entry.filter(|_| self.may_enter(&asked, conversation)) else {
-            if self.asked(asked.user).is_some() {
-                self.verify(asked.user);
-            }
-            return;
-        };
-        // Of the others it may be old news.
-        entry.effects.retain(|effect| effect.user == asked.name && effect.passage != Passage::Out);
-        if entry.effects.is_empty() {
-            tracing::error!(?conversation, seq = %entry.seq, "the log does not say how a member came in");
+        let Some(current) = self.is_current(&asked) else { return };
+        let entry = result.map(|excerpt| excerpt.events.into_iter().next());
+        if matches!(entry, Ok(None)) {
+            tracing::error!(?place, "the log does not have the event by which a member came in");
             return;
         }
-        self.pass_on(conversation, entry);
-        self.expect(conversation, place.head);
+        // Whatever comes of it: who waits for an answer that leaves nothing open gets one.
+        self.verify(asked.user);
+        if let (Ok(Some(entry)), true) = (entry, current) {
+            self.bring_in(&asked, place, &entry);
+        }
     }
 
-    /// Whether what the store said is still the latest that is known.
-    fn may_enter(&self, asked: &Asked, conversation: ConversationKey) -> bool {
-        let known = self.registry.placed(conversation).is_some();
-        !known && self.is_current(asked)
+    /// Puts somebody among a conversation's members who came in by an event that this node has not placed, or not for them.
+    fn bring_in(&mut self, asked: &Asked, place: Place, entry: &CommittedEvent) {
+        let conversation = place.conversation;
+        let placed = self.registry.placed(conversation);
+        if self.registry.is_member(asked.user, conversation) || placed.is_some_and(|p| p < entry.seq) {
+            return;
+        }
+        // They are a member at the head that the store told. Are they one at what is placed here?
+        let reaches = placed.is_some_and(|placed| placed <= place.head)
+            || self.registry.reaches(conversation, place.head, asked.hostings);
+        if !reaches {
+            return;
+        }
+        let before = Seq(entry.seq.0 - 1);
+        let effect = entry.effects.iter().find(|effect| effect.user == asked.name);
+        let seen = match effect.map(|effect| effect.passage) {
+            Some(Passage::In { seen }) => seen,
+            // It cannot be read.
+            Some(Passage::Out) | None => before,
+        };
+        self.release();
+        self.registry.join(asked.user, conversation, placed.unwrap_or(place.head));
+        self.note_changes(
+            conversation,
+            entry.seq,
+            &[Effect { user: asked.name.clone(), passage: Passage::In { seen } }],
+        );
+        let head = self.registry.head(conversation).unwrap_or(place.head);
+        self.give_missed(&asked.name, conversation, &entry.name, seen, before);
+        for outbox in self.registry.sessions_of(&asked.name) {
+            outbox.push_lag(conversation, before, head);
+        }
+        self.expect(conversation, place.head);
     }
 }

@@ -1,0 +1,123 @@
+//! Coming in where other nodes write to the same log: what a snapshot says of its user has to fit what is placed here.
+//!
+//! A snapshot, like every answer of the store, is of a moment. For a conversation that nobody else here is in, it is the
+//! beginning: the node reads the log on from there. In one that has been placed further meanwhile, the user may have been
+//! removed; whether by an event that was placed here is known only if all of them were, since the snapshot was asked for.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use switchboard_protocol::Seq;
+
+use super::attach::Parked;
+use super::registry::{MembershipChange, UserSlot};
+use super::{Router, Subscribe};
+use crate::store::{ConversationKey, Joined, Passage};
+
+/// By which events somebody is a member, as far as is known, and how many conversations had come to be hosted by then.
+type Claims = FxHashMap<ConversationKey, (Seq, u64)>;
+
+/// Where a snapshot says that its user is a member, as changed by what was placed since.
+fn claims(joined: &[Joined], changes: &[MembershipChange], hostings: u64) -> Claims {
+    let mut claims: Claims = joined.iter().map(|j| (j.conversation, (j.head, hostings))).collect();
+    for change in changes {
+        if claims.get(&change.conversation).is_some_and(|(seq, _)| *seq >= change.seq) {
+            continue;
+        }
+        if let Passage::In { .. } = change.passage {
+            claims.insert(change.conversation, (change.seq, change.hostings));
+        } else {
+            claims.remove(&change.conversation);
+        }
+    }
+    claims
+}
+
+impl Router {
+    /// Whether this node has come as far as a snapshot, and knows where its user is a member. If not, it sees to that.
+    pub(super) fn is_known_here(&mut self, parked: &Parked) -> bool {
+        let Parked { subscribe, questions } = parked;
+        let is_behind =
+            |(conversation, seq)| self.registry.placed(conversation).is_some_and(|placed| placed < seq);
+        if Self::bounds(subscribe).any(is_behind) {
+            return false;
+        }
+        let Some(session) = self.registry.session(subscribe.session) else { return true };
+        let (user, hostings) = (session.user, session.hostings);
+        if self.stays(user, subscribe).next().is_some() {
+            return false;
+        }
+        let Some(local) = self.registry.user_mut(user) else { return true };
+        let first = !std::mem::replace(&mut local.loaded, true);
+        let mut open = false;
+        for (conversation, (seq, hostings)) in
+            claims(&subscribe.snapshot.joined, &local.changes.clone(), hostings)
+        {
+            let placed = self.registry.placed(conversation);
+            // An event that is yet to be placed brings them in.
+            if self.registry.is_member(user, conversation) || placed.is_some_and(|placed| placed < seq) {
+                continue;
+            }
+            if first && self.registry.reaches(conversation, seq, hostings) {
+                // What waits was placed before.
+                self.release();
+                self.registry.join(user, conversation, seq);
+            } else {
+                open = true;
+            }
+        }
+        let Some(local) = self.registry.user(user).filter(|_| open) else { return true };
+        let (asked, answered) = (local.asked > *questions, local.answered > *questions);
+        if !asked {
+            self.verify(user);
+        }
+        answered
+    }
+
+    /// Where somebody counts as a member whom a snapshot knows to have gone: the event by which they did is yet to be placed.
+    fn stays(&self, user: UserSlot, subscribe: &Subscribe) -> impl Iterator<Item = ConversationKey> {
+        let local = self.registry.user(user);
+        let (here, changes) =
+            local.map_or((&[][..], &[][..]), |local| (&local.conversations, &local.changes));
+        let joined: FxHashSet<_> =
+            subscribe.snapshot.joined.iter().map(|joined| joined.conversation).collect();
+        // Those that they have come into since.
+        let former = &subscribe.former;
+        let came = move |here: &ConversationKey| {
+            let until = former.iter().find(|former| former.0 == *here).map_or(Seq(0), |former| former.2);
+            changes.iter().any(|change| change.conversation == *here && change.seq > until)
+        };
+        here.iter().copied().filter(move |here| !joined.contains(here) && !came(here))
+    }
+
+    /// Up to which event conversations are to be placed here, if they are, for a session to come in.
+    fn bounds(subscribe: &Subscribe) -> impl Iterator<Item = (ConversationKey, Seq)> {
+        let joined = subscribe.snapshot.joined.iter().map(|joined| (joined.conversation, joined.head));
+        joined.chain(subscribe.former.iter().map(|(conversation, _, until)| (*conversation, *until)))
+    }
+
+    /// Sees to it that what a snapshot knows is placed here.
+    pub(super) fn catch_up_with(&mut self, subscribe: &Subscribe) {
+        for (conversation, seq) in Self::bounds(subscribe) {
+            self.expect(conversation, seq);
+        }
+        let Some(user) = self.registry.session(subscribe.session).map(|session| session.user) else { return };
+        let stays: Vec<_> = self.stays(user, subscribe).collect();
+        if let Some(peers) = &mut self.peers {
+            peers.unchecked.extend(stays);
+        }
+    }
+
+    /// Where somebody was a member by the snapshot or by what was placed since, and is no more by an event that was not placed
+    /// here.
+    pub(super) fn gone_unseen(
+        &self,
+        user: UserSlot,
+        joined: &[Joined],
+        changes: &[MembershipChange],
+    ) -> Vec<ConversationKey> {
+        if self.peers.is_none() {
+            return Vec::new();
+        }
+        let claimed = claims(joined, changes, 0).into_keys();
+        claimed.filter(|conversation| !self.registry.is_member(user, *conversation)).collect()
+    }
+}

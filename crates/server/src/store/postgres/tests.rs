@@ -1,5 +1,6 @@
 //! Several nodes on one database, and what a network and a database do to them.
 
+mod alike;
 mod faults;
 mod opening;
 mod proxy;

@@ -40,7 +40,7 @@ const TRIES: u32 = 5;
 /// How the writer's session is set up, besides what all of them have. Everything that it reads is found by an index, in tables
 /// whose statistics may be of when they were empty: it is never right to read one from end to end, and planning anew is
 /// never worth its time.
-const SETUP: &str =
+pub(super) const SETUP: &str =
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;
                      SET enable_mergejoin = off; SET jit = off";
 

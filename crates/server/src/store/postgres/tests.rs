@@ -3,6 +3,8 @@
 mod alike;
 mod faults;
 mod opening;
+mod outages;
+mod plans;
 mod proxy;
 mod together;
 

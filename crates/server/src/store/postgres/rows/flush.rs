@@ -70,6 +70,7 @@ const PAST: &str = "DELETE FROM reactions r USING (
         FROM unnest($1::bigint[], $2::bigint[]) AS w(conversation, target)
         WHERE $4 < (SELECT count(*) FROM reactions p
             WHERE p.conversation = w.conversation AND p.target = w.target AND p.until IS NOT NULL)
+        OFFSET 0
     ) AS old
     WHERE r.conversation = old.conversation AND r.target = old.target AND r.until <= old.until";
 

@@ -242,7 +242,7 @@ impl Committer {
             };
             let now = Instant::now();
             if now >= until || self.away {
-                self.is_away(error);
+                self.is_away(&error);
                 return false;
             }
             let next = self.retry.map_or(now, |(next, _)| next).min(until);
@@ -322,7 +322,7 @@ impl Committer {
         }
     }
 
-    fn is_away(&mut self, error: anyhow::Error) {
+    fn is_away(&mut self, error: &anyhow::Error) {
         self.state.failed.store(true, Ordering::Release);
         self.away = true;
         if !std::mem::replace(&mut self.troubled, true) {
@@ -342,7 +342,7 @@ impl Committer {
             Ok(_) => self.is_well(),
             // The next look is at another connection.
             Err(_) if self.link.take().is_some() => {}
-            Err(error) => self.is_away(error),
+            Err(error) => self.is_away(&error),
         }
     }
 

@@ -24,7 +24,9 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::router::Origin;
-use crate::store::{Batch, Change, Committed, CommittedEvent, ConversationKey, Request, Store as _, Submission};
+use crate::store::{
+    Batch, Change, Committed, CommittedEvent, ConversationKey, Request, Store as _, Submission,
+};
 
 /// How long a test waits for what must come. It only matters to a test that fails.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -178,7 +180,8 @@ async fn is_sound(url: &str) {
 
 /// How often each text was said.
 async fn texts(url: &str) -> std::collections::BTreeMap<String, u64> {
-    let said = asks(url, "SELECT body::json ->> 'text', count(*) FROM events WHERE kind = 1 GROUP BY 1").await;
+    let said =
+        asks(url, "SELECT body::json ->> 'text', count(*) FROM events WHERE kind = 1 GROUP BY 1").await;
     let said = said.into_iter().map(|row| {
         let mut row = row.into_iter().flatten();
         let (text, count) = (row.next().unwrap_or_default(), row.next().unwrap_or_default());

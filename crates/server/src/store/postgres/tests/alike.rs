@@ -104,7 +104,10 @@ fn something(random: &mut Rng, n: usize) -> Change {
             let emoji = ["👍", "x", "'"][random.usize(..3)];
             ("react", json!({"conversation": place, "target": target, "emoji": emoji, "on": random.bool()}))
         }
-        17 => ("create", json!({"room": &room[1..], "public": random.bool(), "members": [other], "title": text})),
+        17 => (
+            "create",
+            json!({"room": &room[1..], "public": random.bool(), "members": [other], "title": text}),
+        ),
         18 | 19 => ("join", json!({"conversation": room})),
         20 => ("leave", json!({"conversation": room})),
         21 => ("invite", json!({"conversation": room, "user": other, "role": "member"})),
@@ -198,7 +201,8 @@ async fn both_databases_come_to_have_the_same_rows() {
                 // The clock may go back, too.
                 both.now.fetch_add(random.i64(-3..20), Ordering::Relaxed);
                 let size = random.usize(1..40);
-                let batch = (n..n + size).map(|n| (PEOPLE[random.usize(..PEOPLE.len())], something(&mut random, n)));
+                let batch =
+                    (n..n + size).map(|n| (PEOPLE[random.usize(..PEOPLE.len())], something(&mut random, n)));
                 let batch: Vec<_> = batch.collect();
                 n += size;
                 both.write(&batch);

@@ -53,7 +53,11 @@ async fn connections_that_break_at_any_moment_make_nothing_double_and_lose_nothi
         proxy.cuts(cuts[random.usize(..cuts.len())]);
         let batch = random.u64(1..40);
         for n in 0..batch {
-            node.submits("alice", "send", &json!({"to": format!("@to{}", n % 7), "text": format!("{round} {n}")}));
+            node.submits(
+                "alice",
+                "send",
+                &json!({"to": format!("@to{}", n % 7), "text": format!("{round} {n}")}),
+            );
         }
         for n in 0..batch {
             node.outcome().await.expect("stored");
@@ -78,7 +82,10 @@ async fn a_commit_of_which_nothing_can_be_found_out_is_refused_and_looked_up_lat
     assert_eq!(refusal.code, ErrorCode::Unavailable);
     assert!(!node.store.is_writable());
     // What follows does not wait as long.
-    assert_eq!(node.tries("bob", "send", json!({"to": "@alice", "text": "no"})).await.map(drop).map_err(|r| r.code), Err(ErrorCode::Unavailable));
+    assert_eq!(
+        node.tries("bob", "send", json!({"to": "@alice", "text": "no"})).await.map(drop).map_err(|r| r.code),
+        Err(ErrorCode::Unavailable)
+    );
     proxy.refuses(false);
     while node.check.is_empty() {
         node.batch().await;
@@ -125,8 +132,8 @@ async fn a_conversation_that_another_node_holds_up_holds_up_no_other() {
     for room in ["held", "free"] {
         node.stores("alice", "create", json!({"room": room})).await;
     }
-    let (release, until) = std::sync::mpsc::channel::<()>();
-    let (held, is_held) = std::sync::mpsc::channel();
+    let (release, until) = std::sync::mpsc::sync_channel::<()>(1);
+    let (held, is_held) = std::sync::mpsc::sync_channel(1);
     let holds = url.clone();
     let holder = tokio::task::spawn_blocking(move || {
         let link = Link::open(&Target::new(&holds, None).expect("a target")).expect("a connection");
@@ -143,7 +150,10 @@ async fn a_conversation_that_another_node_holds_up_holds_up_no_other() {
         }
     }
     for n in 2..12 {
-        assert_eq!(node.outcome().await.map(drop).map_err(|refusal| refusal.code), Err(ErrorCode::Unavailable));
+        assert_eq!(
+            node.outcome().await.map(drop).map_err(|refusal| refusal.code),
+            Err(ErrorCode::Unavailable)
+        );
         match node.outcome().await {
             Ok(Committed::Event(event)) => assert_eq!(event.seq.0, n),
             other => panic!("{other:?}"),

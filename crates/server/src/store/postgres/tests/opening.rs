@@ -57,10 +57,7 @@ async fn a_session_that_does_not_wait_for_the_disk_is_refused() {
 #[tokio::test]
 async fn a_database_of_another_encoding_is_refused() {
     let shared = engines::shared_postgres().await.expect("a PostgreSQL");
-    shared
-        .psql("CREATE DATABASE other TEMPLATE template0 ENCODING 'SQL_ASCII'")
-        .await
-        .expect("a database");
+    shared.psql("CREATE DATABASE other TEMPLATE template0 ENCODING 'SQL_ASCII'").await.expect("a database");
     let url = shared.url();
     let url = url.strip_suffix("switchboard").map(|url| format!("{url}other")).expect("a database");
     let error = refused(&url).await;

@@ -47,7 +47,10 @@ async fn a_database_that_stands_still_is_waited_for_and_then_not() {
     says_again(&mut node, "there again").await;
     assert!(node.store.is_writable());
     let said = texts(&url).await;
-    assert!(["before", "patience", "now", "there again"].iter().all(|text| said.get(*text) == Some(&1)), "{said:?}");
+    assert!(
+        ["before", "patience", "now", "there again"].iter().all(|text| said.get(*text) == Some(&1)),
+        "{said:?}"
+    );
     assert!(!said.contains_key("or never") && !said.contains_key("gone"), "{said:?}");
     is_sound(&url).await;
 }

@@ -1,8 +1,8 @@
 //! What is between a node and its database, and breaks.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -42,11 +42,7 @@ impl Proxy {
     pub(super) async fn to(database: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let shared = Arc::new(Shared {
-            database,
-            cut: AtomicU8::new(0),
-            refuses: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared { database, cut: AtomicU8::new(0), refuses: AtomicBool::new(false) });
         let mut tasks = JoinSet::new();
         tasks.spawn(listen(listener, shared.clone()));
         Self { address, shared, _tasks: tasks }

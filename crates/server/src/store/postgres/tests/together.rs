@@ -18,7 +18,11 @@ fn something(random: &mut Rng, n: usize) -> (&'static str, &'static str, serde_j
     match random.u32(..20) {
         0 => (actor, "edit", json!({"conversation": room, "target": target, "text": "edited"})),
         1 => (actor, "delete", json!({"conversation": room, "target": target})),
-        2 => (actor, "react", json!({"conversation": room, "target": target, "emoji": "👍", "on": random.bool()})),
+        2 => (
+            actor,
+            "react",
+            json!({"conversation": room, "target": target, "emoji": "👍", "on": random.bool()}),
+        ),
         3 => (actor, "read", json!({"conversation": room, "upto": target})),
         4 => (actor, "received", json!({"conversation": room, "upto": target})),
         5 => (actor, "leave", json!({"conversation": room})),
@@ -39,8 +43,12 @@ async fn nodes_that_do_everything_at_once_leave_a_sound_log() {
     let url = new_database().await;
     let (mut one, mut two) = (Node::new(&url).await, Node::new(&url).await);
     for room in ["a", "b", "c"] {
-        one.stores("alice", "create", json!({"room": room, "public": true, "members": ["bob", "carol", "dan"]}))
-            .await;
+        one.stores(
+            "alice",
+            "create",
+            json!({"room": room, "public": true, "members": ["bob", "carol", "dan"]}),
+        )
+        .await;
     }
     let mut random = Rng::with_seed(7);
     let rounds = 1_500;

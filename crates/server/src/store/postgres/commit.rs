@@ -193,7 +193,9 @@ impl Committer {
                     mode = Mode::Pass;
                     continue;
                 }
-                Trouble::Conflict(_) | Trouble::Change(_) if batch.len() > 1 => return Err(Verdict::Alone),
+                Trouble::Conflict(_) | Trouble::Change(_) | Trouble::Held(_) if batch.len() > 1 => {
+                    return Err(Verdict::Alone);
+                }
                 Trouble::Conflict(error)
                 | Trouble::Change(error)
                 | Trouble::Held(error)
@@ -214,7 +216,8 @@ impl Committer {
             .begin(&self.id, self.attempt, mode, batch)
             .and_then(|()| batch::apply(&mut rows, &self.rules, batch, now));
         let results = match applied {
-            Ok(results) if rows.is_clean() => return rows.roll_back().map(|()| results).map_err(classify),
+            // Also where nothing was changed: what a repetition is told rests on what it has read, and after this commit that
+            // is as safe as what is written.
             Ok(results) => results,
             Err(error) => {
                 // Where even this fails the connection is lost, and found to be so.

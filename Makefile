@@ -3,7 +3,7 @@
 # What a build that failed has begun is not taken for its result.
 .DELETE_ON_ERROR:
 
-.PHONY: help run test simulate fuzz autobahn bench bench-rivals torture mutations lint fmt build page tidy types screenshots clean
+.PHONY: help run test simulate fuzz autobahn bench bench-rivals torture torture-cluster mutations lint fmt build page tidy types screenshots clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ bench-rivals: page ## the same, and other servers beside it, which it installs; 
 torture: page ## the server under attack: MINUTES=1 (or SECONDS=20), more flags with ARGS="--seed 1"; docs/reliability.md
 	cargo build --release --locked --bin switchboard --bin torture
 	target/release/torture --seconds $(or $(SECONDS),$$(($(or $(MINUTES),1) * 60))) $(ARGS)
+
+torture-cluster: page ## three nodes on PostgreSQL and NATS under attack: MINUTES=1, without NATS with ARGS="--bus off"; docs/reliability.md
+	cargo build --release --locked --bin switchboard --bin torture
+	target/release/torture cluster --seconds $(or $(SECONDS),$$(($(or $(MINUTES),1) * 60))) $(ARGS)
 
 mutations: page ## whether the torture catches deliberate bugs; ten minutes
 	scripts/mutations.sh

@@ -59,9 +59,7 @@ impl Postgres {
     ) -> anyhow::Result<Self> {
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
         let mut postgres = Self::prepare(scratch, settings, disposable)?;
-        let data = postgres.data();
-        let data = data.to_str().context("the directory's name is no text")?;
-        let cluster = ["-D", data, "-U", NAME, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"];
+        let cluster = ["-U", NAME, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "--no-clean"];
         postgres.run("initdb", &cluster).await?;
         postgres.start_again().await?;
         postgres.psql_in("postgres", &format!("CREATE DATABASE {NAME} TEMPLATE template0")).await?;
@@ -111,9 +109,7 @@ impl Postgres {
         let address = self.address();
         let primary =
             format!("host={} port={} user={NAME} application_name={name}", address.ip(), address.port());
-        let data = standby.data();
-        let data = data.to_str().context("the directory's name is no text")?;
-        let copy = ["-D", data, "-d", &primary, "-R", "-X", "stream", "-c", "fast", "--no-sync"];
+        let copy = ["-d", &primary, "-R", "-X", "stream", "-c", "fast", "--no-sync"];
         standby.run("pg_basebackup", &copy).await?;
         standby.start_again().await?;
         if synchronous {
@@ -143,10 +139,7 @@ impl Postgres {
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
         self.server.ended()?;
         self.configure()?;
-        let (program, data) = (self.programs.join("postgres"), self.data());
-        let program = program.to_str().context("the program's name is no text")?;
-        let data = data.to_str().context("the directory's name is no text")?;
-        self.server.start(&[program, "-D", data], &self.directory, self.account, &self.log())?;
+        self.launch("postgres", &[])?;
         let given_up = Instant::now() + PATIENCE;
         while !self.is_ready() {
             if let Some(status) = self.server.ended()? {
@@ -178,8 +171,15 @@ impl Postgres {
 
     /// The same in another database on it.
     pub async fn psql_in(&self, database: &str, sql: &str) -> anyhow::Result<String> {
-        let options = ["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", &self.url_of(database), "-c", sql];
-        Ok(self.run("psql", &options).await?.trim_end_matches('\n').to_owned())
+        let mut psql = bare(&self.programs.join("psql"), self.account);
+        psql.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", &self.url_of(database), "-c", sql]);
+        psql.current_dir(&self.directory).stdin(Stdio::null());
+        let output = tokio::process::Command::from(psql).kill_on_drop(true).output().await;
+        let output = output.context("cannot start psql")?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "psql failed ({}): {}", output.status, errors.trim());
+        let rows = String::from_utf8(output.stdout).context("psql prints no text")?;
+        Ok(rows.trim_end_matches('\n').to_owned())
     }
 
     /// Waits until a query's answer is as expected.
@@ -194,16 +194,26 @@ impl Postgres {
         timeout(PATIENCE, comes_about).await.with_context(|| format!("in vain: {query} = {expected}"))?
     }
 
-    /// Runs another program of PostgreSQL; returns what it prints.
-    async fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut command = bare(&self.programs.join(program), self.account);
-        command.args(arguments).current_dir(&self.directory).stdin(Stdio::null());
-        let mut command = tokio::process::Command::from(command);
-        let output = command.kill_on_drop(true).output().await;
-        let output = output.with_context(|| format!("cannot start {program}"))?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{program} failed ({}): {}", output.status, errors.trim());
-        String::from_utf8(output.stdout).with_context(|| format!("{program} prints no text"))
+    /// Runs a program on the data directory to its end.
+    async fn run(&mut self, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        self.launch(program, arguments)?;
+        loop {
+            if let Some(status) = self.server.ended()? {
+                ensure!(status.success(), "{program} failed ({status}):\n{}", last_words(&self.log()));
+                return Ok(());
+            }
+            // waits for: a process that the watchdog knows, so that nobody else may wait for it
+            sleep(GLANCE).await;
+        }
+    }
+
+    /// Starts a program on the data directory.
+    fn launch(&mut self, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        let (program, data) = (self.programs.join(program), self.data());
+        let program = program.to_str().context("the program's name is no text")?;
+        let data = data.to_str().context("the directory's name is no text")?;
+        let command = [&[program, "-D", data], arguments].concat();
+        self.server.start(&command, &self.directory, self.account, &self.log())
     }
 
     /// Writes its settings. Those of a standby are not those that came with the copy: it has a port of its own.

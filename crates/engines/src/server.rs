@@ -11,7 +11,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::time::{Instant, sleep};
 
 use crate::account::Account;
@@ -101,13 +101,17 @@ impl Server {
 
     /// How it has ended, if it has by itself.
     pub(crate) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
-        let Some(child) = &mut self.child else { return Ok(None) };
-        let status = child.try_wait().context("cannot wait for it")?;
-        if status.is_some() {
-            self.child = None;
-            self.watch("")?;
+        if self.child.is_none() {
+            return Ok(None);
         }
-        Ok(status)
+        // Its number is its own until somebody has waited for it; the watchdog has to forget it before.
+        let how = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        if waitid(WaitId::Pid(self.running()?), how).context("cannot wait for it")?.is_none() {
+            return Ok(None);
+        }
+        self.watch("")?;
+        let child = self.child.take();
+        child.map(|mut child| child.wait()).transpose().context("cannot wait for it")
     }
 
     /// Stops all of its processes where they are.

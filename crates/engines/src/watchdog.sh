@@ -17,11 +17,22 @@ look() {
   state=$1 parent=$2
 }
 
-# The server's processes.
+# Stops a process where it is, and waits until it does nothing more. When the owner ends, the kernel wakes a stopped
+# child of it up again (its process group is orphaned), so that once is not enough.
+halt() {
+  tries=0
+  while alive "$1" && [ "$state" != T ] && [ "$tries" -lt 1000 ]; do
+    kill -STOP "$1" 2>/dev/null
+    tries=$((tries + 1))
+    sleep 0.01
+  done
+}
+
+# A process, its children and theirs.
 family() {
-  echo "$server"
+  echo "$1"
   for process in /proc/[0-9]*; do
-    look "${process#/proc/}" && [ "$parent" = "$server" ] && echo "${process#/proc/}"
+    look "${process#/proc/}" && [ "$parent" = "$1" ] && family "${process#/proc/}"
   done
 }
 
@@ -44,14 +55,15 @@ await() {
 }
 
 if alive $server; then
-  # Asked to, PostgreSQL ends at once, its children and its shared memory with it. It may have been paused.
+  # Stopped, it has no more children than we find.
+  halt "$server"
+  processes=$(family "$server")
+  # Asked to, PostgreSQL ends at once, its children and its shared memory with it. They may have been paused.
   kill "-$ending" "$server" 2>/dev/null
-  processes=$(family)
   kill -CONT $processes 2>/dev/null
   if ! await $processes; then
-    kill -STOP "$server" 2>/dev/null
-    processes=$(family)
-    kill -KILL $processes 2>/dev/null
+    halt "$server"
+    kill -KILL $(family "$server") $processes 2>/dev/null
     await $processes
   fi
 fi

@@ -193,10 +193,23 @@ impl Presence {
         conversations: &[ConversationKey],
         last_seen: Option<Timestamp>,
     ) {
+        self.tell_watchers_but(registry, user, conversations, last_seen, &[]);
+    }
+
+    /// The same, but for some, who are told otherwise.
+    fn tell_watchers_but(
+        &self,
+        registry: &Registry,
+        user: &UserId,
+        conversations: &[ConversationKey],
+        last_seen: Option<Timestamp>,
+        others: &[(SessionSlot, Option<Timestamp>)],
+    ) {
         let Some(watchers) = self.watchers.get(user) else { return };
         let signal = Signal::Presence { user: user.clone(), online: last_seen.is_none(), last_seen };
         let frame = encode(&signal);
-        for session in watchers.iter().filter_map(|session| registry.session(*session)) {
+        let told = watchers.iter().filter(|watcher| !others.iter().any(|(other, _)| other == *watcher));
+        for session in told.filter_map(|session| registry.session(*session)) {
             let oneself = registry.find(user) == Some(session.user);
             if oneself || registry.share(conversations, session.user) {
                 session.outbox.push_signal(&frame);

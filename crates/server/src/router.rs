@@ -301,8 +301,8 @@ impl Router {
             for user in self.registry.users() {
                 self.depart(user);
             }
-            self.tell_gone();
         }
+        self.tell_gone();
         let Self { mut batches, store, peers, .. } = self;
         // The writer ends with the last owner of the store, after the last write.
         drop((store, peers));

@@ -91,6 +91,9 @@ pub(crate) struct Device {
     deadline: Option<Instant>,
     /// It has nothing more to say.
     quiet: bool,
+    /// The node that it turns to, and whether that was in vain the last time.
+    door: usize,
+    turned_away: bool,
 }
 
 /// How a device stands at the end.
@@ -112,6 +115,8 @@ struct Link {
     /// Own events that were acknowledged on this connection, in place of the event.
     own: FxHashSet<(ConversationId, Seq)>,
     heard: Instant,
+    /// Since when it takes everything at once that comes.
+    attentive: Instant,
 }
 
 impl Device {
@@ -133,6 +138,8 @@ impl Device {
             away: Duration::ZERO,
             deadline: None,
             quiet: false,
+            door: 0,
+            turned_away: false,
         }
     }
 
@@ -143,6 +150,7 @@ impl Device {
             match self.connect().await {
                 Ok(mut link) => {
                     pause = 20;
+                    self.turned_away = false;
                     match self.talk(&mut link).await {
                         Ok(()) => break,
                         Err(end) => self.world.record.ended(self.id, end),
@@ -153,6 +161,7 @@ impl Device {
                     }
                 }
                 Err(end) => {
+                    self.turned_away = true;
                     self.world.record.ended(self.id, end);
                     pause = (pause * 2).min(500);
                 }
@@ -177,7 +186,8 @@ impl Device {
         hello.cursors = self.places.iter().map(|(id, place)| (id.clone(), place.cursor)).collect();
         let from: FxHashMap<_, _> = hello.cursors.iter().map(|(id, seq)| (id.clone(), *seq)).collect();
         let reads = self.reads();
-        let connected = timeout(PATIENCE, Client::connect(&self.world.url, hello)).await;
+        self.choose_door();
+        let connected = timeout(PATIENCE, Client::connect(&self.world.doors[self.door], hello)).await;
         let (client, welcome) = match connected {
             Ok(Ok(connected)) => connected,
             Ok(Err(ClientError::Refused(failure))) if !failure.retryable => {
@@ -202,7 +212,17 @@ impl Device {
             from,
             own: FxHashSet::default(),
             heard: Instant::now(),
+            attentive: Instant::now(),
         })
+    }
+
+    /// Any node, as whatever balances the load would have it; another one than that which it has just tried in vain.
+    fn choose_door(&mut self) {
+        let doors = self.world.doors.len();
+        if doors > 1 {
+            let step = self.rng.usize(usize::from(self.turned_away)..doors);
+            self.door = (self.door + step) % doors;
+        }
     }
 
     /// The cursors of reading that the user has been told.
@@ -246,7 +266,7 @@ impl Device {
         loop {
             self.flush(link).await?;
             let phase = self.world.phase();
-            if phase > Phase::Storm && self.outbox.is_empty() && link.asked.is_empty() {
+            if phase > Phase::Fair && self.outbox.is_empty() && link.asked.is_empty() {
                 if !std::mem::replace(&mut self.quiet, true) {
                     self.world.quiet.fetch_add(1, Ordering::SeqCst);
                 }
@@ -281,7 +301,7 @@ impl Device {
                         self.say(link, Ping {}, Asked::Other).await?;
                     }
                     next = Instant::now() + self.pause();
-                    if phase == Phase::Storm {
+                    if phase <= Phase::Fair {
                         self.act(link).await?;
                     } else {
                         next = Instant::now() + ASK_AGAIN;
@@ -293,7 +313,7 @@ impl Device {
 
     /// Whether it has had its time to catch up.
     fn is_too_late(&mut self) -> bool {
-        if self.world.phase() == Phase::Storm {
+        if self.world.phase() <= Phase::Fair {
             return false;
         }
         let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + CATCHING_UP);

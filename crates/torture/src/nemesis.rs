@@ -135,8 +135,8 @@ impl Nemesis {
             let Some(fault) = self.next() else { continue };
             *self.done.entry(fault).or_default() += 1;
             self.inflict(fault).await?;
-            if self.server.has_ended() {
-                let what = format!("the server ended by itself:\n{}", self.server.last_words());
+            if self.server.process.has_ended() {
+                let what = format!("the server ended by itself:\n{}", self.server.process.last_words());
                 self.world.record.breach(Law::Stuck, what, &[], None);
                 self.start().await?;
             }
@@ -165,13 +165,13 @@ impl Nemesis {
         self.world.record.fault(format!("{fault:?}"));
         match fault {
             Fault::Kill => {
-                self.server.kill().await?;
+                self.server.process.kill().await?;
                 self.rest(0..300).await;
                 self.start().await?;
             }
             Fault::KillAt => self.kill_at().await?,
             Fault::PowerCut => {
-                self.server.kill().await?;
+                self.server.process.kill().await?;
                 self.cut_power()?;
                 self.start().await?;
             }
@@ -189,17 +189,17 @@ impl Nemesis {
             // It stays there: the next jump is from there, and so is the next start.
             Fault::Clock => self.server.disk.set_clock_offset(self.rng.i64(-7_200..7_200)),
             Fault::Restart => {
-                self.server.signal(Signal::TERM);
-                if !self.server.ends_within(STOPPING).await? {
+                self.server.process.signal(Signal::TERM);
+                if !self.server.process.ends_within(STOPPING).await? {
                     self.world.record.breach(Law::Stuck, "the server did not stop".to_owned(), &[], None);
-                    self.server.kill().await?;
+                    self.server.process.kill().await?;
                 }
                 self.start().await?;
             }
             Fault::Stop => {
-                self.server.signal(Signal::STOP);
+                self.server.process.signal(Signal::STOP);
                 self.rest(100..3_000).await;
-                self.server.signal(Signal::CONT);
+                self.server.process.signal(Signal::CONT);
             }
             Fault::StopClient => {
                 self.sdks.iter().for_each(|sdk| sdk.signal(Signal::STOP));
@@ -244,8 +244,8 @@ impl Nemesis {
         self.world.record.fault(format!("{point:?}"));
         self.server.disk.set_kill(Some(point));
         // Where nothing is written any more, it is killed at once.
-        if !self.server.ends_within(RUNNING_INTO).await? {
-            self.server.kill().await?;
+        if !self.server.process.ends_within(RUNNING_INTO).await? {
+            self.server.process.kill().await?;
         }
         if self.rng.bool() {
             self.cut_power()?;
@@ -280,7 +280,7 @@ impl Nemesis {
         if failed && let Err(why) = self.reads_go_on().await {
             self.world.record.breach(Law::Answer, format!("after a failed sync {why}"), &[], None);
         }
-        self.server.kill().await?;
+        self.server.process.kill().await?;
         // Without a power cut, what was dropped may still be read from the cache, now and until the next one.
         if self.rng.bool() {
             self.cut_power()?;
@@ -291,7 +291,7 @@ impl Nemesis {
     /// Whether a write is refused as it should, and a read answered.
     async fn reads_go_on(&self) -> Result<(), String> {
         let user = &self.world.users[0];
-        let connected = timeout(ANSWER, Client::connect(&self.world.direct, hello(user))).await;
+        let connected = timeout(ANSWER, Client::connect(self.world.direct(0), hello(user))).await;
         let Ok(Ok((mut client, _))) = connected else { return Err("nobody can connect".to_owned()) };
         let conversation = self.world.rooms[0].id.clone();
         let room = Target::from(conversation.clone());
@@ -332,7 +332,7 @@ impl Nemesis {
             silent.extend(TcpStream::connect(self.server.address).await);
         }
         let hello = hello(&self.world.users[0]);
-        if let Ok((mut loud, _)) = Client::connect(&self.world.direct, hello).await {
+        if let Ok((mut loud, _)) = Client::connect(self.world.direct(0), hello).await {
             for n in 0..LOUD {
                 let nonsense =
                     ["[]", "{\"type\":\"send\"}", "{\"type\":\"sync\",\"conversation\":\"#nowhere\"}"];
@@ -355,7 +355,7 @@ impl Nemesis {
                 return Ok(());
             }
         }
-        bail!("the server does not come back after {STARTS} starts:\n{}", self.server.last_words())
+        bail!("the server does not come back after {STARTS} starts:\n{}", self.server.process.last_words())
     }
 
     async fn rest(&mut self, millis: std::ops::Range<u64>) {

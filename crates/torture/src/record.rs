@@ -9,6 +9,8 @@ use rustc_hash::{FxHashMap, FxHasher};
 use switchboard_protocol::{ConversationId, Event, EventBody, Seq, Timestamp, UserId};
 use tokio::time::Instant;
 
+use crate::delay::Delays;
+
 /// Moments that are kept to tell how a breach came about: about a minute of them.
 const KEPT: usize = 400_000;
 
@@ -139,6 +141,7 @@ pub(crate) struct Inner {
     /// How many there were, told or not.
     pub(crate) broken: u64,
     pub(crate) faults: u64,
+    pub(crate) delays: Delays,
     moments: VecDeque<Moment>,
     names: Vec<String>,
 }
@@ -173,6 +176,11 @@ impl Record {
         let mut inner = self.lock();
         inner.faults += 1;
         inner.note(u32::MAX, What::Fault(what));
+    }
+
+    /// Something about a fault that is there already.
+    pub(crate) fn remark(&self, what: String) {
+        self.lock().note(u32::MAX, What::Fault(what));
     }
 
     pub(crate) fn connected(&self, device: u32) {
@@ -228,6 +236,16 @@ impl Record {
                 format!("{key} was acknowledged as {conversation} {seq:?} at {at}, and before elsewhere");
             inner.breach(Law::OtherSeq, what, &[key], Some((conversation, seq)), self.start);
         }
+    }
+
+    /// By which node the server said so.
+    pub(crate) fn acked_by(&self, node: usize, event: (&ConversationId, Seq)) {
+        self.lock().delays.acked(event, node);
+    }
+
+    /// An event was pushed to a device that is connected to this node, and has been listening since then.
+    pub(crate) fn arrived(&self, event: &Event, node: usize, since: Instant) {
+        self.lock().delays.arrived((&event.conversation, event.seq), node, since);
     }
 
     /// The server said `ok` to a command of another kind.

@@ -63,8 +63,7 @@ impl Sdk {
             .iter()
             .map(|user| serde_json::json!({ "user": user, "token": token(user), "rooms": rooms(user) }))
             .collect();
-        let url = world.url.replace("ws://", "http://").replace("/v1/ws", "");
-        let task = serde_json::json!({ "url": url, "users": users, "seed": seed, "pause": 400 });
+        let task = serde_json::json!({ "url": world.sdk_url, "users": users, "seed": seed, "pause": 400 });
         let mut child = Command::new("node")
             .arg(program)
             .arg(task.to_string())

@@ -57,8 +57,8 @@ pub(crate) async fn everything(world: &Arc<World>, devices: &[Standing]) -> anyh
 async fn logs(world: &Arc<World>) -> anyhow::Result<Logs> {
     let mut logs = Logs::default();
     let mut places: FxHashMap<String, (ConversationId, Seq)> = FxHashMap::default();
-    for room in &world.rooms {
-        let (mut client, _) = Client::connect(&world.direct, hello(&room.members[0])).await?;
+    for (n, room) in world.rooms.iter().enumerate() {
+        let (mut client, _) = Client::connect(world.direct(n), hello(&room.members[0])).await?;
         let events = match whole_log(&mut client, room).await? {
             Some(events) => events,
             None => continue,
@@ -280,8 +280,8 @@ fn standings(world: &World, logs: &Logs, standings: &[Standing]) {
 
 /// Counts and cursors in the summaries are those of the log, and no cursor went back.
 async fn summaries(world: &World, logs: &Logs) -> anyhow::Result<()> {
-    for user in world.users.iter().chain(&world.sdk_users) {
-        let (mut client, _) = Client::connect(&world.direct, hello(user)).await?;
+    for (n, user) in world.users.iter().chain(&world.sdk_users).enumerate() {
+        let (mut client, _) = Client::connect(world.direct(n), hello(user)).await?;
         let OkBody::Conversations { conversations, .. } =
             client.call(Conversations { before: None, limit: Some(PAGE) }).await?
         else {

@@ -12,11 +12,18 @@ use switchboard_protocol::{ConversationId, Create, Hello, RoomId, UserId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::Common;
+use crate::process::SECRET;
 use crate::record::Record;
-use crate::server::SECRET;
 
 /// Users behind the Rust client.
 const USERS: usize = 24;
+
+/// Users behind the SDK, in each of its programs.
+pub(crate) const SDK_USERS: usize = 3;
+
+/// Programs on the SDK.
+const SDK_PROGRAMS: usize = 2;
 
 /// Rooms whose members never change.
 const ROOMS: usize = 6;
@@ -32,6 +39,8 @@ const PEERS: usize = 3;
 pub(crate) enum Phase {
     /// Everybody talks, everything fails.
     Storm,
+    /// Everybody talks and listens, and nothing fails: the time in which delays are measured.
+    Fair,
     /// The faults are over. Nothing new is begun, and what was said is acknowledged.
     Calm,
     /// Everybody gets what is there.
@@ -51,10 +60,12 @@ pub(crate) struct Room {
 /// What all parts of a run share.
 pub(crate) struct World {
     pub(crate) record: Record,
-    /// The WebSocket, through the network that fails.
-    pub(crate) url: String,
+    /// The WebSocket of each node, through the network that fails.
+    pub(crate) doors: Vec<String>,
     /// The same, directly.
-    pub(crate) direct: String,
+    pub(crate) direct: Vec<String>,
+    /// Where the SDK connects.
+    pub(crate) sdk_url: String,
     pub(crate) users: Vec<UserId>,
     /// Users behind the SDK.
     pub(crate) sdk_users: Vec<UserId>,
@@ -72,7 +83,7 @@ pub(crate) struct World {
 }
 
 /// Users, SDK users and rooms.
-pub(crate) fn cast(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Room>) {
+fn cast(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Room>) {
     let name = |name: String| UserId::parse(&name).expect("a user id");
     let users: Vec<UserId> = (0..USERS).map(|n| name(format!("u{n}"))).collect();
     let sdk: Vec<UserId> = (0..sdk_users).map(|n| name(format!("s{n}"))).collect();
@@ -104,11 +115,31 @@ pub(crate) fn cast(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Room>) {
 }
 
 impl World {
+    /// One whose servers have no addresses yet.
+    pub(crate) fn new(common: &Common, rate: f64, start: Instant, phase: watch::Receiver<Phase>) -> Self {
+        let sdk = (!common.sdk.as_os_str().is_empty()).then(|| common.sdk.clone());
+        let (users, sdk_users, rooms) = cast(if sdk.is_some() { SDK_USERS * SDK_PROGRAMS } else { 0 });
+        Self {
+            record: Record::new(start),
+            doors: Vec::new(),
+            direct: Vec::new(),
+            sdk_url: String::new(),
+            users,
+            sdk_users,
+            rooms,
+            rate,
+            phase,
+            quiet: Default::default(),
+            sdk,
+            comings: Default::default(),
+        }
+    }
+
     /// Makes the rooms.
     pub(crate) async fn fill(&self) -> anyhow::Result<()> {
         for room in self.rooms.iter().filter(|room| room.id.is_room()) {
             let admin = &room.members[0];
-            let (mut client, _) = Client::connect(&self.direct, hello(admin)).await?;
+            let (mut client, _) = Client::connect(self.direct(0), hello(admin)).await?;
             let create = Create {
                 room: RoomId::parse(room.id.as_str()).ok(),
                 title: None,
@@ -124,6 +155,16 @@ impl World {
     /// The conversations in which a user may be.
     pub(crate) fn rooms_of<'a>(&'a self, user: &'a UserId) -> impl Iterator<Item = &'a Room> {
         self.rooms.iter().filter(move |room| room.members.contains(user))
+    }
+
+    /// A node's WebSocket, directly: that of the `n`th, around and around.
+    pub(crate) fn direct(&self, n: usize) -> &str {
+        &self.direct[n % self.direct.len()]
+    }
+
+    /// Whether members come and go there.
+    pub(crate) fn is_open(&self, id: &ConversationId) -> bool {
+        self.rooms.iter().any(|room| room.open && room.id == *id)
     }
 
     pub(crate) fn phase(&self) -> Phase {

@@ -107,7 +107,7 @@ pub(crate) async fn connect(
     let (feeds, new) = mpsc::channel(FEEDS);
     let (voice, speaker) = speak::new(shared.clone(), client.clone());
     listen::listen_to_itself(&shared, &witness, &feeds).await?;
-    let listener = Listener::new(shared.clone(), client.clone(), feeds, out.clone());
+    let listener = Listener::new(shared.clone(), client.clone(), witness.clone(), feeds, out.clone());
     let hearer = Hearer::new(shared.clone(), new, out.clone());
     let own = |tasks: &Tasks, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
         let cut = tasks.cut().clone();
@@ -117,7 +117,8 @@ pub(crate) async fn connect(
     };
     own(tasks, Box::pin(hearer.run()));
     own(tasks, Box::pin(listener.run()));
-    own(tasks, Box::pin(speaker.run(out)));
+    // It ends with the router, and a moment later: the last word of a node that is cut off is that it is gone.
+    tasks.spawn(speaker.run(out));
     Ok((NatsBus { shared, client, witness, voice }, heard))
 }
 

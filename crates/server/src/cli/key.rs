@@ -1,6 +1,5 @@
 //! `switchboard key`.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -8,9 +7,9 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::output;
-use super::place::Place;
+use super::place::KeyPlace;
 use crate::auth::ApiKey;
-use crate::store::keys;
+use crate::store::keys::{self, KeyStore};
 
 /// The flags of `key`.
 #[derive(Debug, Args)]
@@ -27,19 +26,19 @@ enum What {
         #[arg(value_parser = parse_name)]
         name: String,
         #[command(flatten)]
-        place: Place,
+        place: KeyPlace,
     },
     /// Lists the keys
     List {
         #[command(flatten)]
-        place: Place,
+        place: KeyPlace,
     },
     /// Revokes a key: from then on it is refused
     Revoke {
         /// What it is called
         name: String,
         #[command(flatten)]
-        place: Place,
+        place: KeyPlace,
     },
 }
 
@@ -48,15 +47,15 @@ pub(super) fn run(args: KeyArgs) -> anyhow::Result<ExitCode> {
     match args.what {
         What::Create { name, place } => {
             let json = place.json;
-            create(&name, &place.data()?, json)?;
+            create(&name, &place.keys()?, json)?;
         }
         What::List { place } => {
             let json = place.json;
-            list(&place.data()?, json)?;
+            list(&place.keys()?, json)?;
         }
         What::Revoke { name, place } => {
             let json = place.json;
-            if !keys::revoke(&place.data()?, &name)? {
+            if !keys::revoke(&place.keys()?, &name)? {
                 bail!("there is no key {name:?} that could be revoked; `switchboard key list` shows them");
             }
             let text = if json {
@@ -70,9 +69,9 @@ pub(super) fn run(args: KeyArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn create(name: &str, data: &Path, json: bool) -> anyhow::Result<()> {
+fn create(name: &str, store: &KeyStore, json: bool) -> anyhow::Result<()> {
     let key = ApiKey::generate()?;
-    keys::create(data, name, &ApiKey::hash(key.expose()))?;
+    keys::create(store, name, &ApiKey::hash(key.expose()))?;
     if json {
         return output::line(&json!({"name": name, "key": key.expose()}).to_string());
     }
@@ -80,8 +79,8 @@ fn create(name: &str, data: &Path, json: bool) -> anyhow::Result<()> {
     output::line(key.expose())
 }
 
-fn list(data: &Path, json: bool) -> anyhow::Result<()> {
-    for key in keys::list(data)? {
+fn list(store: &KeyStore, json: bool) -> anyhow::Result<()> {
+    for key in keys::list(store)? {
         let text = if json {
             json!({"name": key.name, "created": key.created, "revoked": key.revoked}).to_string()
         } else {

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{FileArgs, environment};
 use crate::config::{Config, Flags, Mode};
+use crate::store::keys::KeyStore;
 
 /// Where the database is.
 #[derive(Debug, Args)]
@@ -24,5 +25,28 @@ impl Place {
     pub(super) fn data(self) -> anyhow::Result<PathBuf> {
         let flags = Flags { data: self.data, ..self.file.flags() };
         Ok(Config::read(Mode::Serve, &flags, &environment())?.data)
+    }
+}
+
+/// Where the API keys are.
+#[derive(Debug, Args)]
+pub(super) struct KeyPlace {
+    #[command(flatten)]
+    file: FileArgs,
+    /// The directory of the database [default: ./data]
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "store")]
+    data: Option<String>,
+    /// The PostgreSQL database of an installation of several nodes
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl KeyPlace {
+    pub(super) fn keys(self) -> anyhow::Result<KeyStore> {
+        let flags = Flags { data: self.data, store: self.store, ..self.file.flags() };
+        Ok(KeyStore::of(&Config::read(Mode::Serve, &flags, &environment())?))
     }
 }

@@ -94,7 +94,8 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 fn start_log(log: &LogConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.level).context("log.level")?;
+    // The client of the bus repeats itself while it cannot connect; bus/nats/link.rs says what there is to say, once.
+    let filter = EnvFilter::try_new(format!("async_nats=off,{}", log.level)).context("log.level")?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match log.format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),

@@ -177,27 +177,30 @@ impl Presence {
         }
         match (before, after) {
             (false, true) => {
-                self.tell_watchers(registry, &user, &conversations, None);
-                self.told(&user);
+                // Whoever has just begun to watch is told in any case: that they share a conversation was looked up, and the
+                // other node may not have learnt of it yet.
+                let waiting = self.stop_asking(&user);
+                self.tell_watchers_but(registry, &user, &conversations, None, &waiting);
+                for (session, last_seen) in waiting {
+                    self.tell_state(registry, session, user.clone(), last_seen);
+                }
             }
             (true, false) => self.tell_watchers(registry, &user, &conversations, last_seen),
             _ => {}
         }
     }
 
-    /// Whoever waited to be told how things stand has been told.
-    fn told(&mut self, user: &UserId) {
-        if let Some(elsewhere) = &mut self.elsewhere
-            && let Some(asking) = elsewhere.asked.remove(user)
-        {
-            elsewhere.patience.try_remove(&asking.ends);
-        }
+    /// Those who waited to be told how things stand.
+    fn stop_asking(&mut self, user: &UserId) -> Vec<(SessionSlot, Option<Timestamp>)> {
+        let Some(elsewhere) = &mut self.elsewhere else { return Vec::new() };
+        let Some(asking) = elsewhere.asked.remove(user) else { return Vec::new() };
+        elsewhere.patience.try_remove(&asking.ends);
+        asking.sessions
     }
 
     /// No other node has that user: whoever waited for that is told how things stand.
     pub(crate) fn give_up_asking(&mut self, registry: &Registry, user: &UserId) {
-        let asking = self.elsewhere.as_mut().and_then(|elsewhere| elsewhere.asked.remove(user));
-        for (session, last_seen) in asking.map_or_else(Vec::new, |asking| asking.sessions) {
+        for (session, last_seen) in self.stop_asking(user) {
             self.tell_state(registry, session, user.clone(), last_seen);
         }
     }

@@ -1,14 +1,42 @@
 //! The API keys of back ends: made, listed and revoked beside a running server or without one. The server may be of an older
 //! version, so its tables stay as they are; the one of keys has been there from the first version on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use rusqlite::{ErrorCode, params};
 use switchboard_protocol::Timestamp;
 
+use super::postgres;
 use super::sqlite::open_beside;
 use crate::clock::Clock;
+use crate::config::Config;
+
+/// Where the keys are: in the database of the server that they are for.
+#[derive(Debug, Clone)]
+pub enum KeyStore {
+    /// The SQLite database in this directory.
+    Directory(PathBuf),
+    /// The PostgreSQL database that several nodes share.
+    Shared {
+        /// Its URL.
+        url: String,
+        /// A file with the certificates that its own is verified with.
+        ca: Option<PathBuf>,
+    },
+}
+
+impl KeyStore {
+    /// That of a server with this configuration.
+    pub fn of(config: &Config) -> Self {
+        match &config.cluster {
+            None => Self::Directory(config.data.clone()),
+            Some(shared) => {
+                Self::Shared { url: shared.store.expose().to_owned(), ca: shared.store_ca.clone() }
+            }
+        }
+    }
+}
 
 /// An API key as far as it can be shown: its secret is nowhere.
 #[derive(Debug, Clone)]
@@ -21,27 +49,41 @@ pub struct KeyInfo {
     pub revoked: bool,
 }
 
-/// Stores a key's SHA-256 under a name in the database of the directory `data`.
+/// Stores a key's SHA-256 under a name.
 ///
 /// # Errors
 /// The name is taken, also by a revoked key; the database cannot be used.
-pub fn create(data: &Path, name: &str, hash: &[u8; 32]) -> anyhow::Result<()> {
+pub fn create(store: &KeyStore, name: &str, hash: &[u8; 32]) -> anyhow::Result<()> {
+    let created = match store {
+        KeyStore::Directory(data) => create_in(data, name, hash)?,
+        KeyStore::Shared { url, ca } => postgres::keys::create(url, ca.as_deref(), name, hash)?,
+    };
+    if !created {
+        bail!("there is a key called {name}; choose another name");
+    }
+    Ok(())
+}
+
+/// `false` if the name is taken.
+fn create_in(data: &Path, name: &str, hash: &[u8; 32]) -> anyhow::Result<bool> {
     let db = open_beside(data)?;
     let inserted = db.execute(
         "INSERT INTO api_keys (name, hash, created) VALUES (?1, ?2, ?3)",
         params![name, hash.as_slice(), Clock::system().now().as_millis()],
     );
     match inserted {
-        Ok(_) => Ok(()),
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-            bail!("there is a key called {name}; choose another name")
-        }
+        Ok(_) => Ok(true),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
 /// Every key, revoked ones too, by name.
-pub fn list(data: &Path) -> anyhow::Result<Vec<KeyInfo>> {
+pub fn list(store: &KeyStore) -> anyhow::Result<Vec<KeyInfo>> {
+    let data = match store {
+        KeyStore::Directory(data) => data,
+        KeyStore::Shared { url, ca } => return postgres::keys::list(url, ca.as_deref()),
+    };
     let db = open_beside(data)?;
     let mut select = db.prepare("SELECT name, created, revoked IS NOT NULL FROM api_keys ORDER BY name")?;
     let keys = select.query_map([], |row| {
@@ -51,7 +93,11 @@ pub fn list(data: &Path) -> anyhow::Result<Vec<KeyInfo>> {
 }
 
 /// Makes a key good no more; `false` if there is no such key, or it was revoked before.
-pub fn revoke(data: &Path, name: &str) -> anyhow::Result<bool> {
+pub fn revoke(store: &KeyStore, name: &str) -> anyhow::Result<bool> {
+    let data = match store {
+        KeyStore::Directory(data) => data,
+        KeyStore::Shared { url, ca } => return postgres::keys::revoke(url, ca.as_deref(), name),
+    };
     let db = open_beside(data)?;
     let now = Clock::system().now().as_millis();
     Ok(db.execute(

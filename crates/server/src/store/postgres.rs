@@ -4,11 +4,14 @@
 mod commit;
 mod connect;
 mod ids;
+pub(in crate::store) mod keys;
 pub mod moving;
 mod query;
 mod readers;
 mod rows;
 mod target;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::PathBuf;

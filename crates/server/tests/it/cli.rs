@@ -424,8 +424,7 @@ async fn the_configuration_is_checked_and_shown_without_its_secret() {
 async fn bench_measures_this_program_beside_its_floor() {
     let scratch = TempDir::new().expect("a directory");
     let directory = scratch.path().to_str().expect("UTF-8");
-    let words =
-        ["bench", "ack", "--rounds", "1", "--seconds", "0.1", "--senders", "2", "--scratch", directory];
+    let words = ["bench", "ack", "--rounds", "1", "--seconds", "1", "--senders", "2", "--scratch", directory];
     let table = succeeds(&mut switchboard(&words)).await;
     for subject in ["floor: SQLite", "switchboard"] {
         let line = format!("| ack, 2 senders | acks, /s | {subject} | ");

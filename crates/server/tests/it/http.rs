@@ -14,7 +14,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Makes an API key.
 fn api_key(server: &Server, name: &str) -> String {
     let key = ApiKey::generate().expect("random bytes");
-    keys::create(server.data(), name, &ApiKey::hash(key.expose())).expect("stored");
+    keys::create(&server.keys(), name, &ApiKey::hash(key.expose())).expect("stored");
     key.expose().to_owned()
 }
 
@@ -42,7 +42,7 @@ async fn an_api_key_acts_for_whom_it_names() {
     let other = ApiKey::generate().expect("random bytes");
     let hi = json!({"as": "alice", "to": "@bob", "text": "hi"});
     assert_refused(&server.posts_as(other.expose(), "send", hi.clone()).await, 401, "unauthorized");
-    assert!(keys::revoke(server.data(), "billing").expect("the database"));
+    assert!(keys::revoke(&server.keys(), "billing").expect("the database"));
     let revoked = server.posts_as(&key, "send", hi).await;
     assert_refused(&revoked, 401, "unauthorized");
     assert!(!revoked.text.contains(&key));

@@ -98,7 +98,7 @@ async fn everything_comes_over_and_goes_on_from_there() {
     assert_eq!(node.connects("dora").await.summary("@alice:dora").await.unread, 1);
 
     let again = fails(server.data(), &database).await;
-    assert!(again.contains("in use"), "{again}");
+    assert!(again.contains("was moved there already"), "{again}");
 }
 
 #[tokio::test]

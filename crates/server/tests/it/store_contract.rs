@@ -3,6 +3,7 @@
 
 mod access;
 mod messages;
+mod on_postgres;
 mod pages;
 mod people;
 mod writes;
@@ -18,6 +19,7 @@ use switchboard::clock::Clock;
 use switchboard::metrics::Metrics;
 use switchboard::refusal::Refusal;
 use switchboard::router::Origin;
+use switchboard::store::postgres::PostgresStore;
 use switchboard::store::sqlite::memory::{Disk, Fate, MemoryStore, Pace};
 use switchboard::store::sqlite::{Settings, SqliteStore};
 use switchboard::store::{
@@ -70,6 +72,20 @@ fn memory(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Recei
     Ok((Arc::new(store), batches))
 }
 
+/// A database for each directory, in a PostgreSQL that all tests share.
+fn postgres(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
+    static URLS: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
+    let Rules { limits, strangers, clock } = rules;
+    let url = match URLS.lock().expect("no test panics with it").entry(data.to_owned()) {
+        Entry::Occupied(url) => url.get().clone(),
+        Entry::Vacant(place) => place.insert(on_postgres::new_database()?).clone(),
+    };
+    let settings = on_postgres::settings(&url);
+    let (store, batches) =
+        PostgresStore::open(switchboard::store::postgres::Settings { limits, strangers, clock, ..settings })?;
+    Ok((Arc::new(store), batches))
+}
+
 /// A pace without pauses and failures.
 struct AtOnce;
 
@@ -87,7 +103,7 @@ impl Pace for AtOnce {
 
 /// Every contract as a test of one store.
 macro_rules! holds_for {
-    ($store:ident) => {
+    ($store:ident, $($own:ident::$contract:ident),+) => {
         holds_for!($store:
             writes::outcomes_come_in_the_order_of_commits_and_seqs_have_no_gap,
             writes::what_came_out_is_there_for_readers_and_after_opening_again,
@@ -119,7 +135,7 @@ macro_rules! holds_for {
             people::acquaintances_share_a_conversation,
             people::a_snapshot_is_of_ones_own_conversations,
             people::tokens_are_revoked_up_to_the_latest_time,
-            opening::a_second_opener_is_refused,
+            $($own::$contract,)+
         );
     };
     ($store:ident: $($part:ident::$contract:ident,)*) => {
@@ -132,12 +148,17 @@ macro_rules! holds_for {
     };
 }
 
-holds_for!(sqlite);
-holds_for!(memory);
+holds_for!(sqlite, opening::a_second_opener_is_refused);
+holds_for!(memory, opening::a_second_opener_is_refused);
+holds_for!(postgres, opening::two_openers_write_one_log);
 
 /// How a store is opened.
 mod opening {
-    use super::{Open, Rules, Shelf};
+    use serde_json::json;
+    use switchboard_protocol::Seq;
+    use switchboard_protocol::reply::OkBody;
+
+    use super::{Open, Rules, Shelf, change, seqs};
 
     pub(super) async fn a_second_opener_is_refused(open: Open) {
         let mut shelf = Shelf::new(open).await;
@@ -147,6 +168,37 @@ mod opening {
         shelf.says("alice", "@bob", "unharmed").await;
         shelf.opens_again().await;
         assert_eq!(shelf.log("bob", "@alice:bob").await.len(), 1);
+    }
+
+    pub(super) async fn two_openers_write_one_log(open: Open) {
+        let mut one = Shelf::new(open).await;
+        let (store, batches) = open(one.data.path(), Rules::default()).expect("as many as there are nodes");
+        one.stores("alice", "create", json!({"room": "r", "members": ["bob"]})).await;
+        let change = |name: &str, n: u32| change("send", &json!({"to": name, "text": n.to_string()}));
+        let (one, mut other) = (one, Shelf { store, batches, ..Shelf::new(open).await });
+        for n in 0..200 {
+            one.submits("alice", change("#r", n));
+            other.submits("bob", change("#r", n));
+            one.submits("alice", change("@bob", n));
+            other.submits("bob", change("@alice", n));
+        }
+        let mut one = one;
+        for _ in 0..400 {
+            one.outcome().await.expect("stored");
+            other.outcome().await.expect("stored");
+        }
+        for (name, count) in [("#r", 401), ("@alice:bob", 400)] {
+            let mut log = Vec::new();
+            while let Ok(OkBody::Log { events, more, .. }) =
+                one.asks("bob", "sync", json!({"conversation": name, "after": log.len(), "limit": 200})).await
+            {
+                log.extend(events);
+                if !more {
+                    break;
+                }
+            }
+            assert_eq!(seqs(&log), (1..=count).map(Seq).collect::<Vec<_>>(), "{name}");
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use serde_json::Value;
 use switchboard::auth::Authenticator;
 use switchboard::clock::Clock;
 use switchboard::config::{AuthKey, Config, Mode, Secret};
+use switchboard::store::keys::KeyStore;
 use switchboard_client::{Client, ClientError};
 use switchboard_protocol::{Command, ConversationId, Hello, Seq, UserId};
 use tempfile::TempDir;
@@ -115,6 +116,9 @@ impl Server {
         let mut config = Config::for_dev(data.path().to_owned());
         // A test that stops a server has no time for clients that do not listen.
         config.shutdown_deadline = Duration::from_secs(2);
+        if let Some(shared) = cluster::wanted().await {
+            shared.configure(&mut config);
+        }
         settings(&mut config);
         let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
         let mut server = Self {
@@ -196,6 +200,11 @@ impl Server {
     /// Where its database is.
     pub(crate) fn data(&self) -> &Path {
         self.data.path()
+    }
+
+    /// Where its API keys are.
+    pub(crate) fn keys(&self) -> KeyStore {
+        KeyStore::of(&self.config)
     }
 
     /// Where it listens.

@@ -6,11 +6,11 @@ use switchboard_protocol::{
     Command, ConversationId, Delete, Edit, Emoji, History, Invite, Join, Key, Leave, Members, React, Read,
     Received, Remove, Send, Seq, Sync, Target, Text, Typing,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{Asked, Device, End, Link, Outgoing};
 use crate::record::{Sent, digest};
-use crate::world::Room;
+use crate::world::{Phase, Room};
 
 /// Messages that are said at once, at most.
 const BURST: usize = 8;
@@ -56,7 +56,10 @@ impl Device {
 
     /// One thing that a person or a program might do.
     pub(super) async fn act(&mut self, link: &mut Link) -> Result<(), End> {
+        let fair = self.world.phase() == Phase::Fair;
         match self.rng.u32(0..1000) {
+            // Where delays are measured, everybody stays and listens.
+            900..925 if fair => {}
             0..600 if self.outbox.len() < PATIENT => {
                 self.write();
                 self.flush(link).await?;
@@ -81,6 +84,7 @@ impl Device {
                 // Takes nothing for a while, and the server keeps what comes.
                 let stalled = Duration::from_millis(self.rng.u64(200..4_000));
                 sleep(stalled).await;
+                link.attentive = Instant::now();
             }
             925..940 => {
                 if let Some(room) = self.a_room() {

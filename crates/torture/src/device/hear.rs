@@ -83,6 +83,7 @@ impl Device {
             let what = format!("{} got {id} {} after having left with {}", self.name, seq.0, left.0);
             self.breach(Law::Forbidden, what, Some((id, seq)));
         }
+        self.world.record.arrived(event, self.door, link.attentive);
         self.apply(event);
         Ok(())
     }
@@ -180,6 +181,10 @@ impl Device {
     ) {
         let (conversation, seq, _) = place;
         self.world.record.acked(self.id, key, place, duplicate);
+        if !self.world.is_open(conversation) {
+            // Elsewhere it may come late with good reason, to whoever was out meanwhile.
+            self.world.record.acked_by(self.door, (conversation, seq));
+        }
         let Some(index) = self.outbox.iter().position(|outgoing| outgoing.key == key) else { return };
         self.outbox.remove(index);
         if !duplicate {
@@ -268,9 +273,7 @@ impl Device {
         }
         let index = self.outbox.iter().position(|outgoing| outgoing.key == key);
         let gone = index.and_then(|index| self.outbox.remove(index));
-        let open = gone.is_some_and(|gone| {
-            self.world.rooms.iter().any(|room| room.open && room.id == gone.conversation)
-        });
+        let open = gone.is_some_and(|gone| self.world.is_open(&gone.conversation));
         if !(open && failure.code == ErrorCode::NotFound) {
             self.breach(Law::Answer, format!("{key} was refused: {code}, {}", failure.message), None);
         }

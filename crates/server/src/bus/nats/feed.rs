@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use async_nats::{Message, Subscriber};
 use futures_util::stream::Stream;
 use futures_util::task::AtomicWaker;
+use tokio::task::coop::has_budget_remaining;
 
 /// What a subscription hears. It ends behind what it had heard when it was told to.
 #[derive(Debug)]
@@ -44,10 +45,12 @@ impl Stream for Feed {
     type Item = Message;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        // Without a budget, nothing is read of what is there.
+        let reads = has_budget_remaining();
         if let Poll::Ready(message) = Pin::new(&mut self.messages).poll_next(cx) {
             return Poll::Ready(message);
         }
         self.end.waker.register(cx.waker());
-        if self.end.due.load(Ordering::Acquire) { Poll::Ready(None) } else { Poll::Pending }
+        if reads && self.end.due.load(Ordering::Acquire) { Poll::Ready(None) } else { Poll::Pending }
     }
 }

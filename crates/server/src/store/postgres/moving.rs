@@ -121,9 +121,10 @@ fn fingerprint(source: &Connection) -> anyhow::Result<String> {
 
 /// Finds the database empty and claims it, or finds that an earlier run did.
 async fn begin(client: &Client, source: &str) -> anyhow::Result<()> {
-    let claims = client.query("SELECT source FROM moves", &[]).await?;
+    let claims = client.query("SELECT source, finished FROM moves", &[]).await?;
     if let Some(claim) = claims.first() {
-        let claim: &str = claim.try_get(0)?;
+        let (claim, finished): (&str, bool) = (claim.try_get(0)?, claim.try_get(1)?);
+        ensure!(!finished, "an installation was moved there already, and may be in use");
         ensure!(
             claim == source,
             "another installation was begun to be moved there, or this one has changed since; empty that database and begin again"

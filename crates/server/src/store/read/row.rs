@@ -52,7 +52,6 @@ pub(in crate::store) struct Start {
 
 /// A conversation that was asked for by name.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "most are there")]
 pub(in crate::store) enum Named {
     There(View),
     Nowhere,

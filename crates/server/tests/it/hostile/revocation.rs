@@ -33,7 +33,7 @@ async fn server_with(settings: impl FnOnce(&mut Config)) -> (Server, Arc<AtomicI
     let clock = Clock::from_fn(move || Timestamp::from_millis(told.load(Ordering::Relaxed)));
     let server = Server::serves_by(clock, settings).await;
     let key = ApiKey::generate().expect("random bytes");
-    keys::create(server.data(), "backend", &ApiKey::hash(key.expose())).expect("stored");
+    keys::create(&server.keys(), "backend", &ApiKey::hash(key.expose())).expect("stored");
     (server, now, key.expose().to_owned())
 }
 

@@ -4,6 +4,16 @@ use switchboard::config::{ClusterConfig, Config, EngineUrl};
 
 use super::Server;
 
+/// Where `TEST_STORE=postgres` asks for it, every server is a node on a database of its own, with NATS: the tests that know
+/// nothing of where it stores must hold there as well.
+pub(super) async fn wanted() -> Option<Shared> {
+    match std::env::var("TEST_STORE") {
+        Ok(store) if store == "postgres" => Some(Shared::new().await),
+        Ok(other) => panic!("TEST_STORE={other}: there is postgres, and without it SQLite"),
+        Err(_) => None,
+    }
+}
+
 /// What the nodes of one installation share.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {

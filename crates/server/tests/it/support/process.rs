@@ -19,6 +19,9 @@ use super::{Answer, Person, SECRET, conversation, soon, user};
 /// error, as it is on a full disk, and not the end of the process.
 const UNHARMED_BY_FULL_DISKS: &str = r#"trap "" XFSZ; exec "$0" "$@""#;
 
+/// An hour. A bare connection answers no pings, and on a busy machine a test takes longer than silence is borne.
+const PING_INTERVAL: (&str, &str) = ("SWITCHBOARD_LIMITS_PING_INTERVAL", "3600000");
+
 /// A server that runs by itself. It is killed when this is dropped.
 pub(crate) struct Process {
     child: Child,
@@ -61,6 +64,7 @@ impl Process {
             .args(["-c", UNHARMED_BY_FULL_DISKS, env!("CARGO_BIN_EXE_switchboard")])
             .args([mode, "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
+            .envs([PING_INTERVAL])
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -119,6 +123,17 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kilobytes * 1024
+    }
+
+    /// How long the thread that waited longest has been ready to run and was not, because the machine had other things to do.
+    pub(crate) fn kept_waiting(&self) -> Duration {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("Linux tells");
+        let wait = |thread: std::fs::DirEntry| {
+            // A thread may end, and not every kernel keeps count.
+            let counts = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            counts.split(' ').nth(1)?.parse::<u64>().ok()
+        };
+        Duration::from_nanos(threads.filter_map(|thread| wait(thread.ok()?)).max().unwrap_or_default())
     }
 
     /// How many times it has read from files.

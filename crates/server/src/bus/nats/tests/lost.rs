@@ -77,6 +77,20 @@ async fn a_nats_that_says_nothing_is_lost_and_found() {
 }
 
 #[tokio::test]
+async fn a_node_listens_once_nats_has_said_so() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let (nats, alice, mut bob) = two_nodes(&scratch).await;
+    nats.pause().expect("it stands");
+    bob.bus.listen(conversation(2));
+    let early = timeout(Duration::from_millis(500), bob.heard.recv()).await;
+    assert!(early.is_err(), "NATS knows nothing of it: {early:?}");
+    nats.resume().expect("it goes on");
+    assert!(matches!(bob.next().await, Heard::Listening(to) if to == [conversation(2)]));
+    alice.tells(2, 1);
+    assert_eq!(bob.event().await, 1);
+}
+
+#[tokio::test]
 async fn a_node_starts_without_nats() {
     let scratch = tempfile::tempdir().expect("a directory");
     let mut nats = Nats::start(scratch.path(), &[]).await.expect("a nats-server");

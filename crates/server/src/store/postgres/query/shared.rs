@@ -77,12 +77,10 @@ pub(in crate::store::postgres) fn log(
     after: Seq,
     upto: Seq,
 ) -> Result<Excerpt> {
-    let Some(name) = reader.rows.row("SELECT name FROM conversations WHERE id = $1", &[&conversation.0])?
-    else {
-        return Ok(Excerpt { mark: 0, events: Vec::new() });
-    };
+    let name = reader.rows.row("SELECT name FROM conversations WHERE id = $1", &[&conversation.0])?;
     // Read after the first query: that one fixed what this transaction sees.
     let mark = reader.mark.load(Ordering::SeqCst);
+    let Some(name) = name else { return Ok(Excerpt { mark, events: Vec::new() }) };
     let name = conversation_id(&name, 0)?;
     let (most, bytes) = (reader.limits.page, reader.limits.page_bytes);
     let events = reader.events(conversation, &name, &Range { after, upto, most, bytes })?;

@@ -42,7 +42,7 @@ const LOCK: &str = "SELECT u.id, u.name FROM users u WHERE u.name = ANY($1::text
 const USERS: &str = "SELECT u.id, u.name FROM users u WHERE u.name = ANY($1::text[])";
 
 const CHOICES: &str = r#"SELECT u.id, (
-        SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice r WHERE r."user" = u.id LIMIT $2) AS some
+        SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice r WHERE r."user" = u.id LIMIT $2) AS few
     ) FROM users u WHERE u.name = ANY($1::text[])"#;
 
 const MEMBERS: &str = concat!(

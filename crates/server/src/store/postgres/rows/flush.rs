@@ -89,7 +89,7 @@ const COUNT_SENT: &str = "SELECT count(*) FROM events
     WHERE conversation = $1 AND seq > $2 AND seq <= $3 AND sender = $4 AND kind = $5";
 
 const COUNT_CHOICES: &str =
-    r#"SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice WHERE "user" = $1 LIMIT $2) AS some"#;
+    r#"SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice WHERE "user" = $1 LIMIT $2) AS few"#;
 
 pub(super) const STATEMENTS: [&str; 20] = [
     COMMIT,

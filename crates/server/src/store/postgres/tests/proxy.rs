@@ -1,0 +1,131 @@
+//! What is between a node and its database, and breaks.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// What becomes of the connection that is used next. A batch is two round trips: the second has the commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Nothing.
+    None,
+    /// It breaks when the first round trip is answered.
+    BeforeReading,
+    /// It breaks before the commit gets to the database.
+    BeforeCommit,
+    /// It breaks at once when the commit has been handed over.
+    AtCommit,
+    /// The commit is answered, and the answer lost.
+    AfterCommit,
+}
+
+const CUTS: [Cut; 5] = [Cut::None, Cut::BeforeReading, Cut::BeforeCommit, Cut::AtCommit, Cut::AfterCommit];
+
+/// Passes bytes on between a node and its database.
+pub(super) struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    _tasks: JoinSet<()>,
+}
+
+struct Shared {
+    database: SocketAddr,
+    cut: AtomicU8,
+    /// Round trips since the cut was planned.
+    trips: AtomicU32,
+    refuses: AtomicBool,
+}
+
+impl Proxy {
+    pub(super) async fn to(database: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let shared = Arc::new(Shared {
+            database,
+            cut: AtomicU8::new(0),
+            trips: AtomicU32::new(0),
+            refuses: AtomicBool::new(false),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(listen(listener, shared.clone()));
+        Self { address, shared, _tasks: tasks }
+    }
+
+    /// The URL of a database by this way.
+    pub(super) fn url(&self, url: &str) -> String {
+        url.replace(&self.shared.database.to_string(), &self.address.to_string())
+    }
+
+    /// Plans what becomes of the next batch.
+    pub(super) fn cuts(&self, cut: Cut) {
+        self.shared.trips.store(0, Ordering::SeqCst);
+        self.shared.cut.store(cut as u8, Ordering::SeqCst);
+    }
+
+    /// Whether connections are refused, from the next on.
+    pub(super) fn refuses(&self, refuses: bool) {
+        self.shared.refuses.store(refuses, Ordering::SeqCst);
+    }
+}
+
+async fn listen(listener: TcpListener, shared: Arc<Shared>) {
+    let mut ways = JoinSet::new();
+    while let Ok((node, _)) = listener.accept().await {
+        if !shared.refuses.load(Ordering::SeqCst) {
+            ways.spawn(pass(node, shared.clone()));
+        }
+    }
+}
+
+async fn pass(node: TcpStream, shared: Arc<Shared>) {
+    let Ok(database) = TcpStream::connect(shared.database).await else { return };
+    let (mut from_node, mut to_node) = node.into_split();
+    let (mut from_database, mut to_database) = database.into_split();
+    let (mut asked, mut answered) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    // Whether the last bytes came from the node.
+    let mut asking = false;
+    loop {
+        tokio::select! {
+            read = from_node.read(&mut asked) => {
+                let Ok(length @ 1..) = read else { return };
+                let begins = u32::from(!asking);
+                let (trip, cut) = (shared.trips.fetch_add(begins, Ordering::SeqCst) + begins, shared.cut());
+                asking = true;
+                if cut == Cut::BeforeCommit && trip == 2 {
+                    return shared.is_cut();
+                }
+                if to_database.write_all(&asked[..length]).await.is_err() {
+                    return;
+                }
+                if cut == Cut::AtCommit && trip == 2 {
+                    return shared.is_cut();
+                }
+            }
+            read = from_database.read(&mut answered) => {
+                let Ok(length @ 1..) = read else { return };
+                let (trip, cut) = (shared.trips.load(Ordering::SeqCst), shared.cut());
+                asking = false;
+                if (cut == Cut::BeforeReading && trip == 1) || (cut == Cut::AfterCommit && trip == 2) {
+                    return shared.is_cut();
+                }
+                if to_node.write_all(&answered[..length]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn cut(&self) -> Cut {
+        CUTS[usize::from(self.cut.load(Ordering::SeqCst))]
+    }
+
+    fn is_cut(&self) {
+        self.cut.store(0, Ordering::SeqCst);
+    }
+}

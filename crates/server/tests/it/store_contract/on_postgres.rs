@@ -1,0 +1,29 @@
+//! A PostgreSQL for the tests of its store.
+
+use std::sync::Arc;
+
+use switchboard::clock::Clock;
+use switchboard::metrics::Metrics;
+use switchboard::store::postgres::Settings;
+use switchboard_protocol::Limits;
+
+/// The URL of an empty database, in a PostgreSQL that all tests share.
+pub(super) fn new_database() -> anyhow::Result<String> {
+    let made = std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async { engines::shared_postgres().await?.new_database().await })
+    });
+    made.join().expect("it does not panic")
+}
+
+pub(super) fn settings(url: &str) -> Settings {
+    Settings {
+        url: url.to_owned(),
+        ca: None,
+        readers: 2,
+        limits: Limits::default(),
+        strangers: true,
+        clock: Clock::system(),
+        metrics: Arc::new(Metrics::new()),
+    }
+}

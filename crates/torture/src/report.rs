@@ -1,0 +1,91 @@
+//! What is told at the end of a run.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::record::Law;
+use crate::world::World;
+
+/// What is left of a run.
+pub(crate) struct Outcome {
+    pub(crate) world: Arc<World>,
+    /// How often each fault came.
+    pub(crate) faults: Vec<(String, u64)>,
+    /// What is told behind them.
+    pub(crate) besides: String,
+    /// What else is told, in words and in the record as JSON.
+    pub(crate) lines: Vec<String>,
+    pub(crate) json: Map<String, Value>,
+    /// Messages in the log.
+    pub(crate) stored: u64,
+    pub(crate) took: Duration,
+}
+
+impl Outcome {
+    /// One of which nothing is known yet.
+    pub(crate) fn of(world: Arc<World>) -> Self {
+        let (faults, besides, lines, json, stored, took) = Default::default();
+        Self { world, faults, besides, lines, json, stored, took }
+    }
+
+    /// Whether every law held.
+    pub(crate) fn is_good(&self) -> bool {
+        self.world.record.lock().broken == 0
+    }
+
+    /// Prints the record, and writes it where it is wanted as JSON.
+    pub(crate) fn report(&self, seed: u64, seconds: u64, json: Option<&Path>) -> anyhow::Result<()> {
+        let inner = self.world.record.lock();
+        let counts = &inner.counts;
+        for breach in &inner.breaches {
+            say(&format!("\n{breach}"));
+        }
+        let of = |law: &[Law]| inner.breaches.iter().filter(|breach| law.contains(&breach.law)).count();
+        let faults: Vec<String> = self.faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        say(&format!("seed {seed}, {seconds} s of faults: {}{}", faults.join(", "), self.besides));
+        self.lines.iter().for_each(|line| say(line));
+        say(&format!(
+            "tried {}, acknowledged {}, in the log {}, refused {}, answered as duplicates {}",
+            counts.tried, counts.acknowledged, self.stored, counts.refused, counts.duplicates
+        ));
+        say(&format!(
+            "other commands {}, delivered {}, shown by the SDK {}, connections {}, gaps told {}, probes {}",
+            counts.other_acknowledged,
+            counts.delivered,
+            counts.shown,
+            counts.connections,
+            counts.gaps,
+            counts.probes
+        ));
+        say(&format!(
+            "lost {}, doubled {}, out of order {}, forbidden reads {}, other breaches {} (in all {}); {} s",
+            of(&[Law::Lost]),
+            of(&[Law::Doubled, Law::OtherSeq]),
+            of(&[Law::OutOfOrder]),
+            of(&[Law::Forbidden]),
+            of(&[Law::SilentGap, Law::WentBack, Law::Unlike, Law::Answer, Law::Stuck]),
+            inner.broken,
+            self.took.as_secs()
+        ));
+        let Some(path) = json else { return Ok(()) };
+        let faults: Map<String, Value> =
+            self.faults.iter().map(|(name, count)| (name.clone(), (*count).into())).collect();
+        let mut record = serde_json::json!({
+            "seed": seed, "seconds": seconds, "rate": self.world.rate, "faults": faults, "counts": counts,
+            "in_the_log": self.stored, "broken": inner.broken,
+        });
+        if let Value::Object(record) = &mut record {
+            record.extend(self.json.clone());
+        }
+        std::fs::write(path, format!("{record:#}\n"))?;
+        Ok(())
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this is what the program is for")]
+pub(crate) fn say(line: &str) {
+    println!("{line}");
+}

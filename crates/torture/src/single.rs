@@ -1,0 +1,66 @@
+//! One server on its own disk.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use clap::{Parser, ValueEnum};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::Common;
+use crate::nemesis::{Fault, Nemesis};
+use crate::proxy::Proxy;
+use crate::record::Law;
+use crate::report::Outcome;
+use crate::run::{self, Company};
+use crate::server::Server;
+use crate::world::{Phase, World};
+
+/// Messages a second that all devices together try to send.
+const RATE: f64 = 500.0;
+
+#[derive(Debug, Parser)]
+pub(crate) struct SingleArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Which faults, with commas between [default: all]
+    #[arg(long, value_delimiter = ',')]
+    faults: Vec<Fault>,
+}
+
+pub(crate) async fn run(args: &SingleArgs, seed: u64, scratch: &Path) -> anyhow::Result<Outcome> {
+    let start = Instant::now();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut server = Server::new(&args.common.binary()?, scratch)?;
+    ensure!(server.start().await?, "the server does not start:\n{}", server.process.last_words());
+    let proxy = Proxy::start(server.address).await?;
+    let (phase, watched) = watch::channel(Phase::Storm);
+    let world = Arc::new(World {
+        doors: vec![format!("ws://{}/v1/ws", proxy.address)],
+        direct: vec![format!("ws://{}/v1/ws", server.address)],
+        sdk_url: format!("http://{}", proxy.address),
+        ..World::new(&args.common, args.common.rate.unwrap_or(RATE), start, watched)
+    });
+    world.fill().await?;
+    let company = Company::gather(&world, &mut rng);
+    let sdks = run::programs(&world, &mut rng)?;
+    let faults = if args.faults.is_empty() { Fault::value_variants().to_vec() } else { args.faults.clone() };
+    let mut nemesis = Nemesis::new(world.clone(), server, proxy, sdks, faults, rng.fork());
+    let raged = nemesis.rage(start + Duration::from_secs(args.common.seconds)).await;
+    let faults = nemesis.done.iter().map(|(fault, count)| (fault.name(), *count)).collect();
+    let mut outcome = Outcome { faults, ..Outcome::of(world.clone()) };
+    outcome.besides = format!("; the power failed {} times", nemesis.power_cuts);
+    outcome.json.insert("power_cuts".to_owned(), nemesis.power_cuts.into());
+    match raged {
+        Ok(()) => {
+            let (_server, sdks) = nemesis.into_parts();
+            outcome.stored = run::to_the_end(&world, &phase, company, sdks).await;
+        }
+        // There is nobody left to ask.
+        Err(error) => world.record.breach(Law::Stuck, format!("{error:#}"), &[], None),
+    }
+    outcome.took = start.elapsed();
+    Ok(outcome)
+}

@@ -18,6 +18,8 @@ pub(super) struct Parked {
     pub(super) subscribe: Subscribe,
     /// How often the store had been asked about users before.
     pub(super) questions: u64,
+    /// Conversations that the user has gone from by an event that was not placed here, and which, once it is found.
+    pub(super) goings: FxHashMap<ConversationKey, Option<Seq>>,
 }
 
 /// What was published, in conversations without members here, while sessions were on their way in.
@@ -137,15 +139,15 @@ impl Router {
     pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
         self.catch_up_with(&subscribe);
         let questions = self.peers.as_ref().map_or(0, |peers| peers.questions);
-        let parked = Parked { subscribe, questions };
-        if self.is_ready(&parked) {
-            self.make_live(parked.subscribe);
+        let mut parked = Parked { subscribe, questions, goings: FxHashMap::default() };
+        if self.is_ready(&mut parked) {
+            self.make_live(parked);
         } else {
             self.parked.push(parked);
         }
     }
 
-    fn is_ready(&mut self, parked: &Parked) -> bool {
+    fn is_ready(&mut self, parked: &mut Parked) -> bool {
         parked.subscribe.snapshot.mark <= self.published
             && (self.peers.is_none() || self.is_known_here(parked))
     }
@@ -153,16 +155,16 @@ impl Router {
     /// Lets in those whose snapshot has been published by now.
     pub(super) fn unpark(&mut self) {
         if !self.parked.is_empty() {
-            let parked = std::mem::take(&mut self.parked);
-            let (ready, parked): (Vec<_>, _) = parked.into_iter().partition(|parked| self.is_ready(parked));
+            let mut parked = std::mem::take(&mut self.parked);
+            let ready: Vec<_> = parked.extract_if(.., |parked| self.is_ready(parked)).collect();
             self.parked = parked;
-            ready.into_iter().for_each(|parked| self.make_live(parked.subscribe));
+            ready.into_iter().for_each(|parked| self.make_live(parked));
         }
     }
 
     /// From here on the session gets live events. Whatever was published after its cursors is left to
     /// it as lags.
-    fn make_live(&mut self, subscribe: Subscribe) {
+    fn make_live(&mut self, Parked { subscribe, goings, .. }: Parked) {
         // What waits was published before: it is behind the cursors, not live.
         self.release();
         let Subscribe { session, snapshot, cursors, former } = subscribe;
@@ -200,9 +202,9 @@ impl Router {
                 outbox.push_lag(change.conversation, start, change.seq);
             }
         }
-        for conversation in self.gone_unseen(user, &snapshot.joined, &changes) {
-            if let Some(start) = start(conversation) {
-                outbox.push_open_lag(conversation, start);
+        for (conversation, going) in goings {
+            if let (Some(start), Some(going)) = (start(conversation), going) {
+                outbox.push_lag(conversation, start, going);
             }
         }
         for (conversation, start, until) in former {

@@ -4,13 +4,17 @@
 //! beginning: the node reads the log on from there. In one that has been placed further meanwhile, the user may have been
 //! removed; whether by an event that was placed here is known only if all of them were, since the snapshot was asked for.
 
+use std::collections::hash_map::Entry;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::Seq;
 
 use super::attach::Parked;
+use super::peers::Found;
 use super::registry::{MembershipChange, UserSlot};
-use super::{Router, Subscribe};
-use crate::store::{ConversationKey, Joined, Passage};
+use super::{Router, SessionSlot, Subscribe};
+use crate::refusal::Refusal;
+use crate::store::{CommittedEvent, ConversationKey, Excerpt, Joined, Passage};
 
 /// By which events somebody is a member, as far as is known, and how many conversations had come to be hosted by then.
 type Claims = FxHashMap<ConversationKey, (Seq, u64)>;
@@ -33,8 +37,8 @@ fn claims(joined: &[Joined], changes: &[MembershipChange], hostings: u64) -> Cla
 
 impl Router {
     /// Whether this node has come as far as a snapshot, and knows where its user is a member. If not, it sees to that.
-    pub(super) fn is_known_here(&mut self, parked: &Parked) -> bool {
-        let Parked { subscribe, questions } = parked;
+    pub(super) fn is_known_here(&mut self, parked: &mut Parked) -> bool {
+        let Parked { subscribe, questions, .. } = &*parked;
         let is_behind =
             |(conversation, seq)| self.registry.placed(conversation).is_some_and(|placed| placed < seq);
         if Self::bounds(subscribe).any(is_behind) {
@@ -69,7 +73,7 @@ impl Router {
         if !asked {
             self.verify(user);
         }
-        answered
+        answered && self.knows_goings(user, parked)
     }
 
     /// Where somebody counts as a member whom a snapshot knows to have gone: the event by which they did is yet to be placed.
@@ -99,25 +103,68 @@ impl Router {
         for (conversation, seq) in Self::bounds(subscribe) {
             self.expect(conversation, seq);
         }
-        let Some(user) = self.registry.session(subscribe.session).map(|session| session.user) else { return };
+        let Some(user) = self.user_of(subscribe.session) else { return };
         let stays: Vec<_> = self.stays(user, subscribe).collect();
         if let Some(peers) = &mut self.peers {
             peers.unchecked.extend(stays);
         }
     }
 
-    /// Where somebody was a member by the snapshot or by what was placed since, and is no more by an event that was not placed
-    /// here.
-    pub(super) fn gone_unseen(
-        &self,
-        user: UserSlot,
-        joined: &[Joined],
-        changes: &[MembershipChange],
-    ) -> Vec<ConversationKey> {
-        if self.peers.is_none() {
-            return Vec::new();
+    /// Looks up by which events the user of a session has gone from conversations, where none was placed here; whether all are
+    /// known.
+    fn knows_goings(&mut self, user: UserSlot, parked: &mut Parked) -> bool {
+        let (session, joined) = (parked.subscribe.session, &parked.subscribe.snapshot.joined);
+        let changes = self.registry.user(user).map_or(&[][..], |local| &local.changes);
+        for (conversation, (seq, _)) in claims(joined, changes, 0) {
+            if !self.registry.is_member(user, conversation)
+                && let Entry::Vacant(place) = parked.goings.entry(conversation)
+            {
+                place.insert(None);
+                self.look_up_going(session, conversation, seq);
+            }
         }
-        let claimed = claims(joined, changes, 0).into_keys();
-        claimed.filter(|conversation| !self.registry.is_member(user, *conversation)).collect()
+        parked.goings.values().all(Option::is_some)
+    }
+
+    fn look_up_going(&self, session: SessionSlot, conversation: ConversationKey, after: Seq) {
+        if let Some(peers) = &self.peers {
+            let answer = peers.store.log(conversation, after, Seq::MAX);
+            peers.find(answer, move |result| Found::Going { session, conversation, after, result });
+        }
+    }
+
+    pub(super) fn found_going(
+        &mut self,
+        session: SessionSlot,
+        conversation: ConversationKey,
+        after: Seq,
+        result: Result<Excerpt, Refusal>,
+    ) {
+        let Some(name) =
+            self.user_of(session).and_then(|user| self.registry.user(user)).map(|u| u.name.clone())
+        else {
+            return;
+        };
+        let Ok(Excerpt { events, .. }) = result else {
+            return self.look_up_going(session, conversation, after);
+        };
+        let goes = |event: &&CommittedEvent| {
+            event.effects.iter().any(|effect| effect.user == name && effect.passage == Passage::Out)
+        };
+        let going = events.iter().find(goes).map(|event| event.seq);
+        match (going, events.last()) {
+            (None, Some(last)) => self.look_up_going(session, conversation, last.seq),
+            // If none is found they have not gone; then they are among the members by now.
+            (going, _) => {
+                let mut parked = self.parked.iter_mut();
+                if let Some(parked) = parked.find(|parked| parked.subscribe.session == session) {
+                    parked.goings.insert(conversation, Some(going.unwrap_or(after)));
+                }
+            }
+        }
+    }
+
+    fn user_of(&self, session: SessionSlot) -> Option<UserSlot> {
+        self.registry.session(session).map(|session| session.user)
     }
 }

@@ -222,8 +222,7 @@ impl Live {
             Some(replay) => replay,
             none => {
                 let Some(lag) = self.outbox.next_lag() else { return Poll::Ready(()) };
-                let upto = if lag.open { Seq::MAX } else { lag.missed };
-                let page = self.services.store.replay(self.key, lag.conversation, lag.cursor, upto);
+                let page = self.services.store.replay(self.key, lag.conversation, lag.cursor, lag.missed);
                 none.insert(Box::new(Replay::Reading(lag.conversation, page)))
             }
         };

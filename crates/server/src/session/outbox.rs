@@ -46,8 +46,6 @@ pub(crate) struct Lag {
     pub(crate) missed: Seq,
     /// The connection's own events between them, which `ok` tells of.
     pub(crate) own: Vec<Seq>,
-    /// It goes on to the end of what the user may see, wherever that is.
-    pub(crate) open: bool,
 }
 
 /// The queue of one connection. The router fills it, the session empties it.
@@ -126,13 +124,7 @@ impl Outbox {
                 None if full => {
                     self.metrics.catching_up.inc();
                     let cursor = Seq(event.seq.0 - 1);
-                    inner.lags.push_back(Lag {
-                        conversation,
-                        cursor,
-                        missed: event.seq,
-                        own: Vec::new(),
-                        open: false,
-                    });
+                    inner.lags.push_back(Lag { conversation, cursor, missed: event.seq, own: Vec::new() });
                     fell_behind = true;
                 }
                 None => {
@@ -157,21 +149,9 @@ impl Outbox {
             lag.missed = lag.missed.max(missed);
         } else {
             self.metrics.catching_up.inc();
-            inner.lags.push_back(Lag { conversation, cursor, missed, own: Vec::new(), open: false });
+            inner.lags.push_back(Lag { conversation, cursor, missed, own: Vec::new() });
         }
         inner.leave_own(conversation);
-        inner.wake();
-    }
-
-    /// Leaves whatever the user may see after `cursor` to the log.
-    pub(crate) fn push_open_lag(&self, conversation: ConversationKey, cursor: Seq) {
-        let mut inner = self.lock();
-        if let Some(lag) = inner.lag(conversation) {
-            lag.open = true;
-        } else {
-            self.metrics.catching_up.inc();
-            inner.lags.push_back(Lag { conversation, cursor, missed: cursor, own: Vec::new(), open: true });
-        }
         inner.wake();
     }
 
@@ -359,10 +339,7 @@ impl Outbox {
             }
             lag.cursor = lag.cursor.max(seq);
         }
-        // What was published since the page was asked for has moved the end.
-        let more = if lag.open && !found { lag.missed > lag.cursor } else { found };
-        lag.open &= found;
-        if more && (lag.open || lag.cursor < lag.missed) {
+        if found && lag.cursor < lag.missed {
             let cursor = lag.cursor;
             lag.own.retain(|seq| *seq > cursor);
             inner.lags.push_back(lag);

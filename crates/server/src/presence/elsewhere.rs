@@ -34,11 +34,10 @@ pub(super) struct Elsewhere {
     looked: Instant,
 }
 
-/// A user who is online on other nodes.
+/// The nodes on which a user is online.
 #[derive(Debug, Default)]
 struct There {
     nodes: FxHashSet<NodeId>,
-    conversations: Vec<ConversationKey>,
 }
 
 #[derive(Debug)]
@@ -94,11 +93,9 @@ impl Elsewhere {
     }
 
     /// Notes that a user came or went on a node.
-    fn note(&mut self, node: NodeId, user: &UserId, online: bool, conversations: &[ConversationKey]) {
+    fn note(&mut self, node: NodeId, user: &UserId, online: bool) {
         if online {
-            let there = self.users.entry(user.clone()).or_default();
-            there.nodes.insert(node);
-            there.conversations = conversations.to_vec();
+            self.users.entry(user.clone()).or_default().nodes.insert(node);
         } else if let Some(there) = self.users.get_mut(user) {
             there.nodes.remove(&node);
             if there.nodes.is_empty() {
@@ -119,11 +116,11 @@ impl Elsewhere {
         silent.filter(|(_, silence)| *silence > lease).collect()
     }
 
-    /// Forgets a node; returns the users who were online there and nowhere else, with their conversations.
-    fn lose(&mut self, node: NodeId) -> Vec<(UserId, Vec<ConversationKey>)> {
+    /// Forgets a node; returns the users who were online there and nowhere else.
+    fn lose(&mut self, node: NodeId) -> Vec<UserId> {
         self.nodes.remove(&node);
         let gone = self.users.extract_if(|_, there| there.nodes.remove(&node) && there.nodes.is_empty());
-        gone.map(|(user, there)| (user, there.conversations)).collect()
+        gone.map(|(user, _)| user).collect()
     }
 }
 
@@ -170,7 +167,7 @@ impl Presence {
         let here = self.is_here(registry, user);
         let Some(elsewhere) = self.elsewhere.as_mut().filter(|_| watched) else { return };
         let before = here || elsewhere.has(user);
-        elsewhere.note(node, user, last_seen.is_none(), conversations);
+        elsewhere.note(node, user, last_seen.is_none());
         let after = here || elsewhere.has(user);
         if let Some(last_seen) = last_seen {
             self.departures.note(user, last_seen);
@@ -222,10 +219,13 @@ impl Presence {
     /// A node's users are gone since `at`.
     pub(crate) fn lost(&mut self, registry: &Registry, node: NodeId, at: Timestamp) {
         let lost = self.elsewhere.as_mut().map(|elsewhere| elsewhere.lose(node)).unwrap_or_default();
-        for (user, conversations) in lost {
+        for user in lost {
             if !self.is_here(registry, &user) {
                 self.departures.note(&user, at);
-                self.tell_watchers(registry, &user, &conversations, Some(at));
+                // Which conversations they were in, only their node knew. Those who watch shared one when they began to.
+                for session in self.watchers.get(&user).cloned().unwrap_or_default() {
+                    self.tell_state(registry, session, user.clone(), Some(at));
+                }
             }
         }
     }

@@ -360,7 +360,7 @@ impl Router {
     ) {
         let frame = encode(signal);
         let small = members <= u64::from(self.limits.signal_room);
-        self.tell_signal(signal, user, small.then_some(conversation));
+        self.tell_signal(signal, user, conversation, !small);
         let tell = |outbox: &Arc<Outbox>| {
             if !from.is_some_and(|from| Arc::ptr_eq(from, outbox)) {
                 outbox.push_signal(&frame);

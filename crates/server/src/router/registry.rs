@@ -342,7 +342,7 @@ impl Registry {
         sessions.iter().filter_map(|session| self.session(*session)).map(|s| &s.outbox)
     }
 
-    fn live_sessions(&self, user: UserSlot) -> impl Iterator<Item = &Arc<Outbox>> {
+    pub(super) fn live_sessions(&self, user: UserSlot) -> impl Iterator<Item = &Arc<Outbox>> {
         let sessions = self.user(user).map_or(&[][..], |local| &local.sessions);
         sessions.iter().filter_map(|session| self.session(*session)).filter(|s| s.live).map(|s| &s.outbox)
     }

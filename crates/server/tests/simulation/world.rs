@@ -110,6 +110,8 @@ impl Pace for Pacing {
         }
         world.truth().counts.refused_batches += 1;
         let fate = match self.chance.below(8) {
+            // A database server that loses what it has kept is no affair of its nodes'.
+            0 if world.cluster.is_some() => Fate::Doubtful,
             0 => Fate::Lost,
             1..4 => Fate::Refused,
             _ => Fate::Undone,

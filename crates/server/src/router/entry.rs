@@ -84,9 +84,9 @@ impl Router {
         let joined: FxHashSet<_> =
             subscribe.snapshot.joined.iter().map(|joined| joined.conversation).collect();
         // Those that they have come into since.
-        let former = &subscribe.former;
+        let gone = &subscribe.gone;
         let came = move |here: &ConversationKey| {
-            let until = former.iter().find(|former| former.0 == *here).map_or(Seq(0), |former| former.2);
+            let until = gone.iter().find(|gone| gone.0 == *here).map_or(Seq(0), |gone| gone.1);
             changes.iter().any(|change| change.conversation == *here && change.seq > until)
         };
         here.iter().copied().filter(move |here| !joined.contains(here) && !came(here))
@@ -95,7 +95,7 @@ impl Router {
     /// Up to which event conversations are to be placed here, if they are, for a session to come in.
     fn bounds(subscribe: &Subscribe) -> impl Iterator<Item = (ConversationKey, Seq)> {
         let joined = subscribe.snapshot.joined.iter().map(|joined| (joined.conversation, joined.head));
-        joined.chain(subscribe.former.iter().map(|(conversation, _, until)| (*conversation, *until)))
+        joined.chain(subscribe.gone.iter().copied())
     }
 
     /// Sees to it that what a snapshot knows is placed here.

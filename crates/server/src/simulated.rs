@@ -1,6 +1,10 @@
 //! The server as the simulation runs it: everything behind the doors, over streams that are no sockets, on a store that
 //! it is given. docs/decisions/0034-simulation.md says why; nothing else is to use it.
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "notices under way belong to the simulated world, which ends with its runtime"
+)]
 mod bus;
 
 use std::sync::Arc;

@@ -94,11 +94,11 @@ impl Elsewhere {
     }
 
     /// Notes that a user came or went on a node.
-    fn note(&mut self, node: NodeId, user: &UserId, online: bool, conversations: Vec<ConversationKey>) {
+    fn note(&mut self, node: NodeId, user: &UserId, online: bool, conversations: &[ConversationKey]) {
         if online {
             let there = self.users.entry(user.clone()).or_default();
             there.nodes.insert(node);
-            there.conversations = conversations;
+            there.conversations = conversations.to_vec();
         } else if let Some(there) = self.users.get_mut(user) {
             there.nodes.remove(&node);
             if there.nodes.is_empty() {
@@ -162,30 +162,30 @@ impl Presence {
         &mut self,
         registry: &Registry,
         node: NodeId,
-        user: UserId,
+        user: &UserId,
         last_seen: Option<Timestamp>,
-        conversations: Vec<ConversationKey>,
+        conversations: &[ConversationKey],
     ) {
-        let watched = self.watchers.contains_key(&user);
-        let here = self.is_here(registry, &user);
+        let watched = self.watchers.contains_key(user);
+        let here = self.is_here(registry, user);
         let Some(elsewhere) = self.elsewhere.as_mut().filter(|_| watched) else { return };
-        let before = here || elsewhere.has(&user);
-        elsewhere.note(node, &user, last_seen.is_none(), conversations.clone());
-        let after = here || elsewhere.has(&user);
+        let before = here || elsewhere.has(user);
+        elsewhere.note(node, user, last_seen.is_none(), conversations);
+        let after = here || elsewhere.has(user);
         if let Some(last_seen) = last_seen {
-            self.departures.note(&user, last_seen);
+            self.departures.note(user, last_seen);
         }
         match (before, after) {
             (false, true) => {
                 // Whoever has just begun to watch is told in any case: that they share a conversation was looked up, and the
                 // other node may not have learnt of it yet.
-                let waiting = self.stop_asking(&user);
-                self.tell_watchers_but(registry, &user, &conversations, None, &waiting);
+                let waiting = self.stop_asking(user);
+                self.tell_watchers_but(registry, user, conversations, None, &waiting);
                 for (session, last_seen) in waiting {
                     self.tell_state(registry, session, user.clone(), last_seen);
                 }
             }
-            (true, false) => self.tell_watchers(registry, &user, &conversations, last_seen),
+            (true, false) => self.tell_watchers(registry, user, conversations, last_seen),
             _ => {}
         }
     }

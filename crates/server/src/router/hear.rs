@@ -99,7 +99,7 @@ impl Router {
             // It may be an old notice, too, and the user may have a new token.
             Notice::Revoke { user } => self.suspect(&user),
             Notice::Presence { user, last_seen, conversations } => {
-                self.presence.changed_elsewhere(&self.registry, node, user, last_seen, conversations);
+                self.presence.changed_elsewhere(&self.registry, node, &user, last_seen, &conversations);
             }
             Notice::Who { user } => self.presence.answer(&self.registry, &user),
             Notice::Alive => {}

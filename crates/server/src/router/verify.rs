@@ -153,7 +153,7 @@ impl Router {
                 self.close_revoked(&asked, person);
             }
             // Somebody never seen before has not been stored yet, and is nowhere.
-            self.compare(&asked, person.map_or_else(Vec::new, |person| person.joined));
+            self.compare(&asked, person.as_ref().map_or(&[][..], |person| &person.joined));
         }
     }
 
@@ -168,9 +168,9 @@ impl Router {
         }
     }
 
-    fn compare(&mut self, asked: &Asked, joined: Vec<Place>) {
+    fn compare(&mut self, asked: &Asked, joined: &[Place]) {
         let mut open = false;
-        for place in &joined {
+        for place in joined {
             let placed = self.registry.placed(place.conversation);
             if self.registry.is_member(asked.user, place.conversation)
                 // The log brings them in.

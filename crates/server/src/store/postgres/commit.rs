@@ -40,7 +40,7 @@ const TRIES: u32 = 5;
 /// How the writer's session is set up, besides what all of them have. Everything that it reads is found by an index, in tables
 /// whose statistics may be of when they were empty: it is never right to read one from end to end, and planning anew is
 /// never worth its time.
-const SETUP: &str =
+pub(super) const SETUP: &str =
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;
                      SET enable_mergejoin = off; SET jit = off";
 
@@ -193,7 +193,9 @@ impl Committer {
                     mode = Mode::Pass;
                     continue;
                 }
-                Trouble::Conflict(_) | Trouble::Change(_) if batch.len() > 1 => return Err(Verdict::Alone),
+                Trouble::Conflict(_) | Trouble::Change(_) | Trouble::Held(_) if batch.len() > 1 => {
+                    return Err(Verdict::Alone);
+                }
                 Trouble::Conflict(error)
                 | Trouble::Change(error)
                 | Trouble::Held(error)
@@ -214,7 +216,8 @@ impl Committer {
             .begin(&self.id, self.attempt, mode, batch)
             .and_then(|()| batch::apply(&mut rows, &self.rules, batch, now));
         let results = match applied {
-            Ok(results) if rows.is_clean() => return rows.roll_back().map(|()| results).map_err(classify),
+            // Also where nothing was changed: what a repetition is told rests on what it has read, and after this commit that
+            // is as safe as what is written.
             Ok(results) => results,
             Err(error) => {
                 // Where even this fails the connection is lost, and found to be so.
@@ -242,7 +245,7 @@ impl Committer {
             };
             let now = Instant::now();
             if now >= until || self.away {
-                self.is_away(error);
+                self.is_away(&error);
                 return false;
             }
             let next = self.retry.map_or(now, |(next, _)| next).min(until);
@@ -322,7 +325,7 @@ impl Committer {
         }
     }
 
-    fn is_away(&mut self, error: anyhow::Error) {
+    fn is_away(&mut self, error: &anyhow::Error) {
         self.state.failed.store(true, Ordering::Release);
         self.away = true;
         if !std::mem::replace(&mut self.troubled, true) {
@@ -342,7 +345,7 @@ impl Committer {
             Ok(_) => self.is_well(),
             // The next look is at another connection.
             Err(_) if self.link.take().is_some() => {}
-            Err(error) => self.is_away(error),
+            Err(error) => self.is_away(&error),
         }
     }
 

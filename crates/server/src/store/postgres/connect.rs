@@ -41,7 +41,7 @@ pub(super) const SESSION: &str = "SET statement_timeout = '8s'; SET lock_timeout
                        SET default_transaction_isolation = 'read committed';
                        SET client_encoding = 'UTF8'; SET standard_conforming_strings = on;";
 
-/// The oldest PostgreSQL that is known to work, as `server_version_num` has it.
+/// The oldest PostgreSQL, as `server_version_num` has it: what is used here is in it, and older ones get no fixes any more.
 const OLDEST: i32 = 130_000;
 
 /// What went wrong with a database.

@@ -1,7 +1,10 @@
 //! Several nodes on one database, and what a network and a database do to them.
 
+mod alike;
 mod faults;
 mod opening;
+mod outages;
+mod plans;
 mod proxy;
 mod together;
 

@@ -45,23 +45,27 @@ const CHOICES: &str = r#"SELECT u.id, (
         SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice r WHERE r."user" = u.id LIMIT $2) AS few
     ) FROM users u WHERE u.name = ANY($1::text[])"#;
 
+// Below, `OFFSET 0` keeps a row's look-up apart: it goes by its whole key, also where the database knows so little about a new
+// table that it would rather read all members of a room, or all of its events.
+
 const MEMBERS: &str = concat!(
     "SELECT c.id, u.id, ",
     membership_columns!(),
     r#" FROM unnest($1::text[], $2::text[]) AS w(conversation, name)
     JOIN conversations c ON c.name = w.conversation JOIN users u ON u.name = w.name
-    JOIN members m ON m.conversation = c.id AND m."user" = u.id"#
+    CROSS JOIN LATERAL (SELECT * FROM members m WHERE m.conversation = c.id AND m."user" = u.id OFFSET 0) AS m"#
 );
 
 const KEYED: &str = "SELECT e.sender, e.key, c.name, e.conversation, e.seq, e.at, e.body
     FROM unnest($1::text[], $2::text[]) AS w(name, key) JOIN users u ON u.name = w.name
-    JOIN events e ON e.sender = u.id AND e.key = w.key AND e.key IS NOT NULL
-    JOIN conversations c ON c.id = e.conversation";
+    CROSS JOIN LATERAL (
+        SELECT * FROM events e WHERE e.sender = u.id AND e.key = w.key AND e.key IS NOT NULL OFFSET 0
+    ) AS e JOIN conversations c ON c.id = e.conversation";
 
 const EVENTS: &str = "SELECT e.conversation, e.seq, e.kind, e.sender, e.at, e.body
     FROM unnest($1::text[], $2::bigint[]) AS w(conversation, seq)
     JOIN conversations c ON c.name = w.conversation
-    JOIN events e ON e.conversation = c.id AND e.seq = w.seq";
+    CROSS JOIN LATERAL (SELECT * FROM events e WHERE e.conversation = c.id AND e.seq = w.seq OFFSET 0) AS e";
 
 /// The messages up to a cursor, and the member's own on one side of it: the side that is shorter.
 const CURSORS: &str = r#"SELECT c.id, u.id, w.upto, t.messages, s.after, s.upto, (
@@ -69,8 +73,12 @@ const CURSORS: &str = r#"SELECT c.id, u.id, w.upto, t.messages, s.after, s.upto,
         AND e.sender = u.id AND e.kind = $4
     ) FROM unnest($1::text[], $2::text[], $3::bigint[]) AS w(conversation, name, upto)
     JOIN conversations c ON c.name = w.conversation JOIN users u ON u.name = w.name
-    JOIN members m ON m.conversation = c.id AND m."user" = u.id
-    JOIN events t ON t.conversation = c.id AND t.seq = w.upto
+    CROSS JOIN LATERAL (
+        SELECT m.read FROM members m WHERE m.conversation = c.id AND m."user" = u.id OFFSET 0
+    ) AS m
+    CROSS JOIN LATERAL (
+        SELECT t.messages FROM events t WHERE t.conversation = c.id AND t.seq = w.upto OFFSET 0
+    ) AS t
     CROSS JOIN LATERAL (SELECT
         CASE WHEN c.head - w.upto <= w.upto - m.read THEN w.upto ELSE m.read END AS after,
         CASE WHEN c.head - w.upto <= w.upto - m.read THEN c.head ELSE w.upto END AS upto) AS s
@@ -79,7 +87,9 @@ const CURSORS: &str = r#"SELECT c.id, u.id, w.upto, t.messages, s.after, s.upto,
 const AMENDMENTS: &str = "SELECT a.conversation, a.target, a.seq
     FROM unnest($1::text[], $2::bigint[]) AS w(conversation, target)
     JOIN conversations c ON c.name = w.conversation
-    JOIN amendments a ON a.conversation = c.id AND a.target = w.target ORDER BY a.seq";
+    CROSS JOIN LATERAL (
+        SELECT * FROM amendments a WHERE a.conversation = c.id AND a.target = w.target OFFSET 0
+    ) AS a ORDER BY a.seq";
 
 /// A reaction as it stands, and how many stand at the message. Text that is compared has no collation by itself.
 const REACTIONS: &str = r#"SELECT c.id, w.target, w.emoji, u.id, l.since, l.until, (

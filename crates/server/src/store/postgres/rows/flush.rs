@@ -70,6 +70,7 @@ const PAST: &str = "DELETE FROM reactions r USING (
         FROM unnest($1::bigint[], $2::bigint[]) AS w(conversation, target)
         WHERE $4 < (SELECT count(*) FROM reactions p
             WHERE p.conversation = w.conversation AND p.target = w.target AND p.until IS NOT NULL)
+        OFFSET 0
     ) AS old
     WHERE r.conversation = old.conversation AND r.target = old.target AND r.until <= old.until";
 
@@ -124,17 +125,6 @@ pub(in crate::store::postgres) enum Unsaved {
 }
 
 impl PostgresRows<'_> {
-    /// Whether nothing was changed.
-    pub(in crate::store::postgres) fn is_clean(&self) -> bool {
-        self.new_users.is_empty()
-            && self.last_seen.is_empty()
-            && self.not_before.is_empty()
-            && self.new_conversations.is_empty()
-            && self.dirty_conversations.is_empty()
-            && self.dirty_members.is_empty()
-            && self.appended.is_empty()
-    }
-
     /// Ends the transaction without a trace.
     pub(in crate::store::postgres) fn roll_back(&self) -> Result<(), Error> {
         self.link.all(&[Ask::new(ROLLBACK, &[])])?.into_iter().try_for_each(|answer| answer.map(drop))

@@ -132,8 +132,8 @@ async fn a_conversation_that_another_node_holds_up_holds_up_no_other() {
     for room in ["held", "free"] {
         node.stores("alice", "create", json!({"room": room})).await;
     }
-    let (release, until) = std::sync::mpsc::channel::<()>();
-    let (held, is_held) = std::sync::mpsc::channel();
+    let (release, until) = std::sync::mpsc::sync_channel::<()>(1);
+    let (held, is_held) = std::sync::mpsc::sync_channel(1);
     let holds = url.clone();
     let holder = tokio::task::spawn_blocking(move || {
         let link = Link::open(&Target::new(&holds, None).expect("a target")).expect("a connection");

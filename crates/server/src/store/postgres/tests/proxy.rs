@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,7 +17,7 @@ pub(super) enum Cut {
     BeforeReading,
     /// It breaks before the commit gets to the database.
     BeforeCommit,
-    /// It breaks at once when the commit has been handed over.
+    /// It breaks at once when the commit has been handed over: it may be done or not.
     AtCommit,
     /// The commit is answered, and the answer lost.
     AfterCommit,
@@ -35,8 +35,6 @@ pub(super) struct Proxy {
 struct Shared {
     database: SocketAddr,
     cut: AtomicU8,
-    /// Round trips since the cut was planned.
-    trips: AtomicU32,
     refuses: AtomicBool,
 }
 
@@ -44,12 +42,7 @@ impl Proxy {
     pub(super) async fn to(database: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let shared = Arc::new(Shared {
-            database,
-            cut: AtomicU8::new(0),
-            trips: AtomicU32::new(0),
-            refuses: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared { database, cut: AtomicU8::new(0), refuses: AtomicBool::new(false) });
         let mut tasks = JoinSet::new();
         tasks.spawn(listen(listener, shared.clone()));
         Self { address, shared, _tasks: tasks }
@@ -62,7 +55,6 @@ impl Proxy {
 
     /// Plans what becomes of the next batch.
     pub(super) fn cuts(&self, cut: Cut) {
-        self.shared.trips.store(0, Ordering::SeqCst);
         self.shared.cut.store(cut as u8, Ordering::SeqCst);
     }
 
@@ -86,38 +78,41 @@ async fn pass(node: TcpStream, shared: Arc<Shared>) {
     let (mut from_node, mut to_node) = node.into_split();
     let (mut from_database, mut to_database) = database.into_split();
     let (mut asked, mut answered) = (vec![0; 1 << 20], vec![0; 1 << 20]);
-    // Whether the last bytes came from the node.
-    let mut asking = false;
+    // Whether the database has begun a transaction since the cut was planned.
+    let mut begun = false;
     loop {
         tokio::select! {
             read = from_node.read(&mut asked) => {
                 let Ok(length @ 1..) = read else { return };
-                let begins = u32::from(!asking);
-                let (trip, cut) = (shared.trips.fetch_add(begins, Ordering::SeqCst) + begins, shared.cut());
-                asking = true;
-                if cut == Cut::BeforeCommit && trip == 2 {
+                let cut = shared.cut();
+                if cut == Cut::BeforeCommit && begun {
                     return shared.is_cut();
                 }
                 if to_database.write_all(&asked[..length]).await.is_err() {
                     return;
                 }
-                if cut == Cut::AtCommit && trip == 2 {
+                if cut == Cut::AtCommit && begun {
                     return shared.is_cut();
                 }
             }
             read = from_database.read(&mut answered) => {
                 let Ok(length @ 1..) = read else { return };
-                let (trip, cut) = (shared.trips.load(Ordering::SeqCst), shared.cut());
-                asking = false;
-                if (cut == Cut::BeforeReading && trip == 1) || (cut == Cut::AfterCommit && trip == 2) {
+                let (said, cut) = (&answered[..length], shared.cut());
+                begun = cut != Cut::None && (begun || says(said, b"BEGIN\0"));
+                if (cut == Cut::BeforeReading && begun) || (cut == Cut::AfterCommit && says(said, b"COMMIT\0")) {
                     return shared.is_cut();
                 }
-                if to_node.write_all(&answered[..length]).await.is_err() {
+                if to_node.write_all(said).await.is_err() {
                     return;
                 }
             }
         }
     }
+}
+
+/// Whether the database tells the end of such a command.
+fn says(bytes: &[u8], command: &[u8]) -> bool {
+    bytes.windows(command.len()).any(|window| window == command)
 }
 
 impl Shared {

@@ -167,7 +167,7 @@ impl Router {
     fn make_live(&mut self, Parked { subscribe, goings, .. }: Parked) {
         // What waits was published before: it is behind the cursors, not live.
         self.release();
-        let Subscribe { session, snapshot, cursors, former } = subscribe;
+        let Subscribe { session, snapshot, cursors, former, .. } = subscribe;
         let Some(local) = self.registry.session_mut(session) else { return };
         local.live = true;
         local.not_before = snapshot.not_before;

@@ -72,8 +72,11 @@ pub(crate) enum Notice {
     },
     /// Something that does not last: typing, a cursor.
     Signal {
-        /// Whose members are told; nobody but the user's own devices, if none.
-        conversation: Option<ConversationKey>,
+        /// Where.
+        conversation: ConversationKey,
+        /// Nobody but the user's own devices is told: it is a large room.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        own: bool,
         /// Of whom it tells.
         user: UserId,
         /// Its frame, as clients get it.

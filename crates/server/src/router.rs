@@ -131,6 +131,8 @@ pub(crate) struct Subscribe {
     pub(crate) cursors: Vec<(ConversationKey, Seq)>,
     /// Conversations that the user has left: from which event on, and the last one to be seen.
     pub(crate) former: Vec<(ConversationKey, Seq, Seq)>,
+    /// All conversations of which the session knows that the user has left them, by which event.
+    pub(crate) gone: Vec<(ConversationKey, Seq)>,
 }
 
 /// The way to the router. Clones share it; the router ends when all are gone.
@@ -360,7 +362,7 @@ impl Router {
     ) {
         let frame = encode(signal);
         let small = members <= u64::from(self.limits.signal_room);
-        self.tell_signal(signal, user, small.then_some(conversation));
+        self.tell_signal(signal, user, conversation, !small);
         let tell = |outbox: &Arc<Outbox>| {
             if !from.is_some_and(|from| Arc::ptr_eq(from, outbox)) {
                 outbox.push_signal(&frame);

@@ -167,7 +167,8 @@ impl Router {
     fn make_live(&mut self, Parked { subscribe, goings, .. }: Parked) {
         // What waits was published before: it is behind the cursors, not live.
         self.release();
-        let Subscribe { session, snapshot, cursors, former } = subscribe;
+        self.note_gone(&subscribe);
+        let Subscribe { session, snapshot, cursors, former, .. } = subscribe;
         let Some(local) = self.registry.session_mut(session) else { return };
         local.live = true;
         local.not_before = snapshot.not_before;
@@ -226,7 +227,7 @@ impl Router {
                 let head = self.recent.head(change.conversation).unwrap_or(change.seq);
                 self.registry.join(user, change.conversation, head.max(change.seq));
             } else {
-                self.registry.part(user, change.conversation);
+                self.registry.part(user, change.conversation, change.seq);
             }
         }
     }

@@ -14,14 +14,15 @@ use super::peers::Found;
 use super::registry::{MembershipChange, UserSlot};
 use super::{Router, SessionSlot, Subscribe};
 use crate::refusal::Refusal;
-use crate::store::{CommittedEvent, ConversationKey, Excerpt, Joined, Passage};
+use crate::store::{CommittedEvent, ConversationKey, Excerpt, Passage};
 
 /// By which events somebody is a member, as far as is known, and how many conversations had come to be hosted by then.
 type Claims = FxHashMap<ConversationKey, (Seq, u64)>;
 
-/// Where a snapshot says that its user is a member, as changed by what was placed since.
-fn claims(joined: &[Joined], changes: &[MembershipChange], hostings: u64) -> Claims {
-    let mut claims: Claims = joined.iter().map(|j| (j.conversation, (j.head, hostings))).collect();
+/// Where a snapshot says that its user is a member, as changed by what was placed since, and by what is known of goings.
+fn claims(subscribe: &Subscribe, changes: &[MembershipChange], hostings: u64) -> Claims {
+    let joined = subscribe.snapshot.joined.iter();
+    let mut claims: Claims = joined.map(|j| (j.conversation, (j.head, hostings))).collect();
     for change in changes {
         if claims.get(&change.conversation).is_some_and(|(seq, _)| *seq >= change.seq) {
             continue;
@@ -32,13 +33,18 @@ fn claims(joined: &[Joined], changes: &[MembershipChange], hostings: u64) -> Cla
             claims.remove(&change.conversation);
         }
     }
+    for (conversation, until) in &subscribe.gone {
+        if claims.get(conversation).is_some_and(|(seq, _)| seq <= until) {
+            claims.remove(conversation);
+        }
+    }
     claims
 }
 
 impl Router {
     /// Whether this node has come as far as a snapshot, and knows where its user is a member. If not, it sees to that.
     pub(super) fn is_known_here(&mut self, parked: &mut Parked) -> bool {
-        let Parked { subscribe, questions, .. } = &*parked;
+        let Parked { ref subscribe, questions, .. } = *parked;
         let is_behind =
             |(conversation, seq)| self.registry.placed(conversation).is_some_and(|placed| placed < seq);
         if Self::bounds(subscribe).any(is_behind) {
@@ -52,9 +58,12 @@ impl Router {
         let Some(local) = self.registry.user_mut(user) else { return true };
         let first = !std::mem::replace(&mut local.loaded, true);
         let mut open = false;
-        for (conversation, (seq, hostings)) in
-            claims(&subscribe.snapshot.joined, &local.changes.clone(), hostings)
-        {
+        let claims = claims(subscribe, &local.changes.clone(), hostings);
+        for (conversation, (seq, hostings)) in claims {
+            if let Some(gone) = self.registry.gone(user, conversation).filter(|gone| *gone >= seq) {
+                parked.goings.insert(conversation, Some(gone));
+                continue;
+            }
             let placed = self.registry.placed(conversation);
             // An event that is yet to be placed brings them in.
             if self.registry.is_member(user, conversation) || placed.is_some_and(|placed| placed < seq) {
@@ -69,7 +78,7 @@ impl Router {
             }
         }
         let Some(local) = self.registry.user(user).filter(|_| open) else { return true };
-        let (asked, answered) = (local.asked > *questions, local.answered > *questions);
+        let (asked, answered) = (local.asked > questions, local.answered > questions);
         if !asked {
             self.verify(user);
         }
@@ -84,9 +93,9 @@ impl Router {
         let joined: FxHashSet<_> =
             subscribe.snapshot.joined.iter().map(|joined| joined.conversation).collect();
         // Those that they have come into since.
-        let former = &subscribe.former;
+        let gone = &subscribe.gone;
         let came = move |here: &ConversationKey| {
-            let until = former.iter().find(|former| former.0 == *here).map_or(Seq(0), |former| former.2);
+            let until = gone.iter().find(|gone| gone.0 == *here).map_or(Seq(0), |gone| gone.1);
             changes.iter().any(|change| change.conversation == *here && change.seq > until)
         };
         here.iter().copied().filter(move |here| !joined.contains(here) && !came(here))
@@ -95,7 +104,7 @@ impl Router {
     /// Up to which event conversations are to be placed here, if they are, for a session to come in.
     fn bounds(subscribe: &Subscribe) -> impl Iterator<Item = (ConversationKey, Seq)> {
         let joined = subscribe.snapshot.joined.iter().map(|joined| (joined.conversation, joined.head));
-        joined.chain(subscribe.former.iter().map(|(conversation, _, until)| (*conversation, *until)))
+        joined.chain(subscribe.gone.iter().copied())
     }
 
     /// Sees to it that what a snapshot knows is placed here.
@@ -108,14 +117,26 @@ impl Router {
         if let Some(peers) = &mut self.peers {
             peers.unchecked.extend(stays);
         }
+        self.note_gone(subscribe);
+    }
+
+    /// Notes what a session knows of goings, but for those that are yet to be placed here.
+    pub(super) fn note_gone(&mut self, subscribe: &Subscribe) {
+        let Some(user) = self.user_of(subscribe.session) else { return };
+        for (conversation, until) in &subscribe.gone {
+            let here = self.registry.placed(*conversation).is_none_or(|placed| placed >= *until);
+            if here && !self.registry.is_member(user, *conversation) {
+                self.registry.note_gone(user, *conversation, *until);
+            }
+        }
     }
 
     /// Looks up by which events the user of a session has gone from conversations, where none was placed here; whether all are
     /// known.
     fn knows_goings(&mut self, user: UserSlot, parked: &mut Parked) -> bool {
-        let (session, joined) = (parked.subscribe.session, &parked.subscribe.snapshot.joined);
+        let session = parked.subscribe.session;
         let changes = self.registry.user(user).map_or(&[][..], |local| &local.changes);
-        for (conversation, (seq, _)) in claims(joined, changes, 0) {
+        for (conversation, (seq, _)) in claims(&parked.subscribe, changes, 0) {
             if !self.registry.is_member(user, conversation)
                 && let Entry::Vacant(place) = parked.goings.entry(conversation)
             {

@@ -32,13 +32,19 @@ impl Router {
         }
     }
 
-    /// Tells the nodes of a conversation's members of something that does not last; without a conversation, those of the
-    /// user's own devices.
-    pub(super) fn tell_signal(&self, signal: &Signal, user: &UserId, conversation: Option<ConversationKey>) {
+    /// Tells the nodes of a conversation's members of something that does not last; with `own`, those of the user's own
+    /// devices.
+    pub(super) fn tell_signal(
+        &self,
+        signal: &Signal,
+        user: &UserId,
+        conversation: ConversationKey,
+        own: bool,
+    ) {
         let Some(peers) = &self.peers else { return };
         let Ok(frame) = serde_json::value::to_raw_value(signal) else { return };
-        let address = conversation.map_or_else(|| Address::User(user.clone()), Address::Conversation);
-        peers.bus.tell(&address, &Notice::Signal { conversation, user: user.clone(), frame });
+        let address = if own { Address::User(user.clone()) } else { Address::Conversation(conversation) };
+        peers.bus.tell(&address, &Notice::Signal { conversation, own, user: user.clone(), frame });
     }
 
     /// Tells the nodes that a user is connected to that their tokens were revoked.
@@ -87,7 +93,9 @@ impl Router {
                     }
                 }
             }
-            Notice::Signal { conversation, user, frame } => self.pass_on_signal(conversation, &user, &frame),
+            Notice::Signal { conversation, own, user, frame } => {
+                self.pass_on_signal(conversation, own.then_some(&user), &frame);
+            }
             // It may be an old notice, too, and the user may have a new token.
             Notice::Revoke { user } => self.suspect(&user),
             Notice::Presence { user, last_seen, conversations } => {
@@ -99,15 +107,17 @@ impl Router {
         }
     }
 
-    fn pass_on_signal(&mut self, conversation: Option<ConversationKey>, user: &UserId, frame: &RawValue) {
+    fn pass_on_signal(&mut self, conversation: ConversationKey, own: Option<&UserId>, frame: &RawValue) {
         // It tells of events that were told before it.
         self.release();
         let frame = frame::text(frame.get());
-        match conversation {
-            Some(conversation) => {
-                self.registry.sessions_in(conversation).for_each(|outbox| outbox.push_signal(&frame));
-            }
-            None => self.registry.sessions_of(user).for_each(|outbox| outbox.push_signal(&frame)),
+        let Some(user) = own else {
+            return self.registry.sessions_in(conversation).for_each(|outbox| outbox.push_signal(&frame));
+        };
+        // It comes late for somebody who has gone.
+        let user = self.registry.find(user).filter(|user| self.registry.is_member(*user, conversation));
+        for outbox in user.into_iter().flat_map(|user| self.registry.live_sessions(user)) {
+            outbox.push_signal(&frame);
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
-use switchboard_protocol::{ConversationId, Seq};
+use switchboard_protocol::{ConversationId, Seq, UserId};
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
@@ -187,7 +187,8 @@ impl Router {
 
     /// Hands an event that is the next of its conversation to the sessions here.
     pub(super) fn pass_on(&mut self, conversation: ConversationKey, arrival: Arrival) {
-        let Arrival { name, seq, frame, own, effects, stored } = arrival;
+        let Arrival { name, seq, frame, own, mut effects, stored } = arrival;
+        effects.retain(|effect| self.is_news(conversation, seq, &effect.user));
         self.recent.note(conversation, seq);
         if !effects.is_empty() {
             self.release();
@@ -206,8 +207,15 @@ impl Router {
         }
         for effect in effects.iter().filter(|effect| effect.passage == Passage::Out) {
             if let Some(user) = self.registry.find(&effect.user) {
-                self.registry.part(user, conversation);
+                self.registry.part(user, conversation, seq);
             }
         }
+    }
+
+    /// Whether an event is behind all that is known about a user who comes in or goes by it. If not, the log is read again from an
+    /// earlier event on than it had been before, for somebody whose snapshot is older.
+    fn is_news(&self, conversation: ConversationKey, seq: Seq, user: &UserId) -> bool {
+        let gone = self.registry.find(user).and_then(|user| self.registry.gone(user, conversation));
+        gone.is_none_or(|gone| gone < seq)
     }
 }

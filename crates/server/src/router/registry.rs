@@ -42,6 +42,9 @@ pub(crate) struct LocalUser {
     pub(crate) changes: Vec<MembershipChange>,
     /// How many sessions are on their way in.
     pub(crate) entering: u32,
+    /// Conversations that they have gone from, by which event. Only where other nodes write to the log: it may be read again here
+    /// from before that event on.
+    pub(crate) gone: Vec<(ConversationKey, Seq)>,
     /// How often they left a conversation, or were removed: an answer of the store that says they are in one may be older.
     pub(crate) departures: u64,
     /// Something may have been missed about them while they were on their way in.
@@ -133,6 +136,7 @@ impl Registry {
             conversations: Vec::new(),
             changes: Vec::new(),
             entering: 0,
+            gone: Vec::new(),
             departures: 0,
             suspect: false,
             asked: 0,
@@ -244,6 +248,22 @@ impl Registry {
         here.is_none_or(|here| here.placed == seq || here.hosting <= hostings)
     }
 
+    /// Notes by which event a user has gone from a conversation.
+    pub(super) fn note_gone(&mut self, user: UserSlot, conversation: ConversationKey, seq: Seq) {
+        let shared = self.interests.is_some();
+        let Some(local) = self.users.get_mut(user.0 as usize).filter(|_| shared) else { return };
+        match local.gone.iter_mut().find(|gone| gone.0 == conversation) {
+            Some((_, gone)) => *gone = (*gone).max(seq),
+            None => local.gone.push((conversation, seq)),
+        }
+    }
+
+    /// By which event a user has gone from a conversation, as far as is known.
+    pub(super) fn gone(&self, user: UserSlot, conversation: ConversationKey) -> Option<Seq> {
+        let gone = self.user(user)?.gone.iter().find(|gone| gone.0 == conversation)?;
+        Some(gone.1)
+    }
+
     /// Whether a user is known to be a member.
     pub(super) fn is_member(&self, user: UserSlot, conversation: ConversationKey) -> bool {
         self.user(user).is_some_and(|local| local.conversations.binary_search(&conversation).is_ok())
@@ -290,6 +310,7 @@ impl Registry {
         let Some(local) = self.users.get_mut(user.0 as usize) else { return };
         if let Err(place) = local.conversations.binary_search(&conversation) {
             local.conversations.insert(place, conversation);
+            local.gone.retain(|gone| gone.0 != conversation);
             let here = self.conversations.entry(conversation).or_default();
             let first = here.online.is_empty();
             here.head = here.head.max(head);
@@ -303,8 +324,9 @@ impl Registry {
         }
     }
 
-    /// Takes a user from among a conversation's members.
-    pub(super) fn part(&mut self, user: UserSlot, conversation: ConversationKey) {
+    /// Takes a user from among a conversation's members, who goes by the event `seq`.
+    pub(super) fn part(&mut self, user: UserSlot, conversation: ConversationKey, seq: Seq) {
+        self.note_gone(user, conversation, seq);
         let Some(local) = self.users.get_mut(user.0 as usize) else { return };
         // Also if it was not known that they are one: an answer of the store may say so.
         local.departures += 1;
@@ -342,7 +364,7 @@ impl Registry {
         sessions.iter().filter_map(|session| self.session(*session)).map(|s| &s.outbox)
     }
 
-    fn live_sessions(&self, user: UserSlot) -> impl Iterator<Item = &Arc<Outbox>> {
+    pub(super) fn live_sessions(&self, user: UserSlot) -> impl Iterator<Item = &Arc<Outbox>> {
         let sessions = self.user(user).map_or(&[][..], |local| &local.sessions);
         sessions.iter().filter_map(|session| self.session(*session)).filter(|s| s.live).map(|s| &s.outbox)
     }

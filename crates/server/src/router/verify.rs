@@ -224,7 +224,10 @@ impl Router {
     fn bring_in(&mut self, asked: &Asked, place: Place, entry: &CommittedEvent) {
         let conversation = place.conversation;
         let placed = self.registry.placed(conversation);
-        if self.registry.is_member(asked.user, conversation) || placed.is_some_and(|p| p < entry.seq) {
+        if self.registry.is_member(asked.user, conversation)
+            || placed.is_some_and(|placed| placed < entry.seq)
+            || self.registry.gone(asked.user, conversation).is_some_and(|gone| gone >= entry.seq)
+        {
             return;
         }
         // They are a member at the head that the store told. Are they one at what is placed here?

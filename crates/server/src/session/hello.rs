@@ -193,8 +193,9 @@ pub(super) async fn attach(
         }
     }
     let key = snapshot.user;
-    let Starts { cursors, former } = starts;
-    services.router.subscribe(Subscribe { session, snapshot, cursors, former }).await.map_err(later)?;
+    let Starts { cursors, former, gone } = starts;
+    let subscribe = Subscribe { session, snapshot, cursors, former, gone };
+    services.router.subscribe(subscribe).await.map_err(later)?;
     Ok(Attached { session, user, key, expires: identity.map(|identity| identity.expires) })
 }
 
@@ -219,6 +220,7 @@ async fn snapshot(
 struct Starts {
     cursors: Vec<(ConversationKey, Seq)>,
     former: Vec<(ConversationKey, Seq, Seq)>,
+    gone: Vec<(ConversationKey, Seq)>,
 }
 
 impl Starts {
@@ -239,6 +241,9 @@ impl Starts {
             Ok(seen) => seen,
             Err(refusal) => return failed(refusal),
         };
+        if !member {
+            self.gone.push((conversation, head));
+        }
         if cursor > head {
             let message = format!("the log ends at {head}; forget what you have of this conversation");
             return failed(Refusal::new(ErrorCode::BadCursor, message));

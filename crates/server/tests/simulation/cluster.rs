@@ -29,6 +29,8 @@ pub(crate) struct Cluster {
     pub(crate) air: Option<Air>,
     pub(crate) sweep: Duration,
     pub(crate) lease: Duration,
+    /// How long people go on when nothing but the bus fails any more.
+    pub(crate) lull: Duration,
     /// What there is to be said has arrived everywhere after this time.
     pub(crate) settling: Duration,
     faults: Arc<Faults>,
@@ -98,6 +100,7 @@ impl Cluster {
             air: (!chance.once_in(6)).then(|| Air::new(faults.clone())),
             sweep: Duration::from_millis(sweep),
             lease: chance.millis(1_000, 5_000),
+            lull: chance.millis(0, 4_000),
             settling: Duration::from_millis(sweep + SLACK + PAUSES * slowness),
             faults,
             chance,

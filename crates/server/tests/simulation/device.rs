@@ -201,10 +201,11 @@ impl Device {
             }
             if act <= now {
                 self.world.minds_verdict();
-                if storm {
+                let lively = self.world.is_lively();
+                if lively {
                     self.acts(&mut session);
                 }
-                act = now + if storm { self.chance.millis(1, 400) } else { CALM };
+                act = now + if lively { self.chance.millis(1, 400) } else { CALM };
             }
             self.goes_on(&mut session);
             let mut timer = act.min(heard_at + silence);
@@ -297,7 +298,7 @@ impl Device {
             }
         }
         match self.world.phase.get() {
-            Phase::Calm if self.unsaid.is_empty() && !self.has_said_all => {
+            Phase::Calm if self.unsaid.is_empty() && !self.has_said_all && !self.world.is_lively() => {
                 self.has_said_all = true;
             }
             Phase::Audit => return self.audits(session),

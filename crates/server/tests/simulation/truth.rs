@@ -229,6 +229,12 @@ impl Truth {
         stay.max(before + 1)
     }
 
+    /// Whether a user's last stay is over, and had not begun before the event `next`.
+    pub(crate) fn stay_is_over(&self, user: &str, name: &str, next: u64) -> bool {
+        let stays = self.logs.get(name).and_then(|log| log.members.get(user));
+        stays.and_then(|stays| stays.last()).is_some_and(|last| last.until.is_some() && last.since >= next)
+    }
+
     /// The conversations that a user is or was a member of, and the last event of each that they may see.
     pub(crate) fn visible_of(&self, user: &str) -> Vec<(String, u64)> {
         let all = self.logs.keys().filter_map(|name| Some((name.clone(), self.visible(user, name)?)));

@@ -69,6 +69,8 @@ pub(crate) struct World {
     servers: Vec<Mutex<Option<Running>>>,
     /// What makes them a cluster, if there are several.
     pub(crate) cluster: Option<Cluster>,
+    /// People go on until then, in a cluster, though nothing but the bus fails any more.
+    lively_until: Mutex<Option<Instant>>,
     /// Whose connections are not to outlast the time in which all settles, if they are older than this.
     pub(crate) sent_away: Mutex<Option<(&'static str, Instant)>>,
     links: TaskTracker,
@@ -110,6 +112,8 @@ impl Pace for Pacing {
         }
         world.truth().counts.refused_batches += 1;
         let fate = match self.chance.below(8) {
+            // A database server that loses what it has kept is no affair of its nodes'.
+            0 if world.cluster.is_some() => Fate::Doubtful,
             0 => Fate::Lost,
             1..4 => Fate::Refused,
             _ => Fate::Undone,
@@ -144,6 +148,7 @@ impl World {
             devices: users.len() + chance.below(4.min(users.len() + 1)),
             servers: Vec::new(),
             cluster: None,
+            lively_until: Mutex::new(None),
             sent_away: Mutex::new(None),
             links: TaskTracker::new(),
             users,
@@ -178,6 +183,12 @@ impl World {
 
     pub(crate) fn is(&self, phase: Phase) -> bool {
         self.phase.get() == phase
+    }
+
+    /// Whether people do things.
+    pub(crate) fn is_lively(&self) -> bool {
+        let until = *self.lively_until.lock().expect("nothing panics with it");
+        self.is(Phase::Storm) || self.is(Phase::Calm) && until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Goes on to a later phase.
@@ -391,6 +402,9 @@ pub(crate) async fn run(seed: u64) -> Story {
     let storm = world.chance.millis(500, 5_000);
     let _ = timeout(storm, world.phase.until(|phase| phase == Phase::Over)).await;
     world.truth().note("world", format_args!("it is calm"));
+    if let Some(cluster) = &world.cluster {
+        *world.lively_until.lock().expect("nothing panics with it") = Some(Instant::now() + cluster.lull);
+    }
     world.enters(Phase::Calm);
     let ended = async {
         tokio::select! {

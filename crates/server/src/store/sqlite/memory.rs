@@ -25,8 +25,8 @@ use crate::store::batch::{self, BATCH, BATCHES, WAITING};
 use crate::store::change::Failed;
 use crate::store::readers::told;
 use crate::store::{
-    Acquaintance, Answer, Batch, ConversationKey, LogEvent, Outcome, Query, Snapshot, Standing, Store,
-    Submission, UserKey,
+    Acquaintance, Answer, Batch, Committed, ConversationKey, LogEvent, Outcome, Query, Snapshot, Standing,
+    Store, Submission, UserKey,
 };
 
 /// What the disk does to a batch.
@@ -41,6 +41,8 @@ pub enum Fate {
     /// The fsync fails: it is not kept, and nothing more is written. On a shared disk that is the database server's own
     /// affair, and means [`Fate::Undone`].
     Lost,
+    /// It is kept, but the store is not told: it refuses the batch, and finds out later. Only across a network.
+    Doubtful,
 }
 
 /// Sets the pace of a store, and is told what it keeps.
@@ -179,7 +181,8 @@ impl Database {
         }
     }
 
-    fn write(&self, batch: Vec<Submission>) -> Option<Vec<Outcome>> {
+    /// Writes a batch; what became of it, and where something was stored though that was not to be known at once.
+    fn write(&self, batch: Vec<Submission>) -> Option<(Vec<Outcome>, Vec<ConversationKey>)> {
         let shared = matches!(*self.lock(), Some(Share::Some(_)));
         self.with(|committer| {
             let fate = match self.pace.fate() {
@@ -197,7 +200,7 @@ impl Database {
                 committer.rows.sabotage(false, false);
             }
             self.pace.kept(&outcomes);
-            outcomes
+            if fate == Fate::Doubtful { forget(outcomes) } else { (outcomes, Vec::new()) }
         })
     }
 
@@ -208,6 +211,19 @@ impl Database {
         })
         .unwrap_or_else(|| Err(Refusal::unavailable()))
     }
+}
+
+/// Makes a batch that was kept one whose store does not know that.
+fn forget(outcomes: Vec<Outcome>) -> (Vec<Outcome>, Vec<ConversationKey>) {
+    let mut stored = Vec::new();
+    let refused = outcomes.into_iter().map(|Outcome { origin, result }| {
+        if let Ok(Committed::Event(event)) = result {
+            stored.push(event.conversation);
+        }
+        origin.give_back();
+        Outcome { origin, result: Err(Refusal::unavailable()) }
+    });
+    (refused.collect(), stored)
 }
 
 impl MemoryStore {
@@ -318,11 +334,19 @@ async fn write(database: Database, mut queue: mpsc::Receiver<Submission>, batche
         number += 1;
         database.state.mark.store(number, Ordering::SeqCst);
         database.pause().await;
-        let Some(outcomes) = database.write(std::mem::take(&mut waiting)) else { return };
+        let Some((outcomes, check)) = database.write(std::mem::take(&mut waiting)) else { return };
         database.pause().await;
         let more = !queue.is_empty();
         if batches.send(Batch { number, outcomes, more, check: Vec::new() }).await.is_err() {
             break;
+        }
+        if !check.is_empty() {
+            number += 1;
+            database.state.mark.store(number, Ordering::SeqCst);
+            database.pause().await;
+            if batches.send(Batch { number, outcomes: Vec::new(), more: false, check }).await.is_err() {
+                break;
+            }
         }
     }
     database.close();

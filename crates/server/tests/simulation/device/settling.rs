@@ -20,6 +20,10 @@ impl Device {
         let missing = truth.visible_of(self.user).into_iter().find_map(|(name, head)| {
             let next = session.next.get(&name).copied();
             let next = next.unwrap_or_else(|| truth.first_due(self.user, &name, session.welcomed));
+            // Of a stay that ended before this node knew of its beginning nobody hears until they come back.
+            if truth.stay_is_over(self.user, &name, next) {
+                return None;
+            }
             let missing = (next..=head).find(|seq| !session.is_told(&name, *seq))?;
             Some(format!("{name} {missing} has never come, of {head}"))
         });

@@ -131,6 +131,22 @@ impl Router {
         }
     }
 
+    /// Notes how far a session is told of conversations that its user has gone from.
+    pub(super) fn note_told(
+        &mut self,
+        session: SessionSlot,
+        told: impl Iterator<Item = (ConversationKey, Seq)>,
+    ) {
+        let Some(user) = self.user_of(session).filter(|_| self.peers.is_some()) else { return };
+        for (conversation, upto) in told {
+            if !self.registry.is_member(user, conversation)
+                && let Some(session) = self.registry.session_mut(session)
+            {
+                session.note_told(conversation, upto);
+            }
+        }
+    }
+
     /// Looks up by which events the user of a session has gone from conversations, where none was placed here; whether all are
     /// known.
     fn knows_goings(&mut self, user: UserSlot, parked: &mut Parked) -> bool {

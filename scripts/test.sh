@@ -136,6 +136,21 @@ torture() {
     "${CARGO_TARGET_DIR:-target}/debug/torture" --seconds 60 --rate 300 --scratch "${CARGO_TARGET_DIR:-target}"
 }
 
+# The same for a minute on three nodes with PostgreSQL, a standby and NATS.
+torture_cluster() {
+  cargo build --locked --bin switchboard --bin torture &&
+    "${CARGO_TARGET_DIR:-target}/debug/torture" cluster --seconds 40 --scratch "${CARGO_TARGET_DIR:-target}"
+}
+
+# The tests of the protocol once more, as they are, with every server a node on PostgreSQL and NATS. Left out is what looks
+# into SQLite's files.
+on_postgres() {
+  local subjects=(messages:: rooms:: resume:: routing:: cursors:: presence:: frames:: http:: limits:: auth::
+    hostile::identity hostile::input hostile::removal hostile::revocation hostile::slow hostile::texts)
+  TEST_STORE=postgres cargo test -p switchboard-server --locked --test it -- "${subjects[@]}" \
+    --skip what_is_deleted_is_nowhere_in_the_files
+}
+
 require cargo node npm make
 browser >/dev/null || provide browser chromium "install it, or set CHROMIUM to the path of a Chromium or Chrome"
 command -v php >/dev/null || provide "command -v php" php-cli "the PHP example needs it"
@@ -160,7 +175,10 @@ check "advisories" "" "" advisories
 check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
   cargo test --workspace --locked --no-fail-fast
 check "deployment files" "" "" scripts/lint-deploy.sh
+check "on PostgreSQL and NATS" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
+  on_postgres
 check "torture" "" "" torture
+check "torture of a cluster" "" "" torture_cluster
 check "types and sizes" "" "" npm run check --silent --workspaces --if-present
 check "SDK and page tests" "$node_passed" "$node_failed" in_node --if-present "${without_browser[@]}"
 # Each of the examples is run by a test here, too.

@@ -126,7 +126,8 @@ impl Postgres {
 
     /// Makes a standby the primary. Returns when it takes writes.
     pub async fn promote(&self) -> anyhow::Result<()> {
-        self.psql("SELECT pg_promote(true, 60)").await?;
+        // Whoever waits in a query for the end of recovery may be what recovery waits for.
+        self.psql("SELECT pg_promote(false)").await?;
         self.becomes("SELECT pg_is_in_recovery()", "f").await
     }
 

@@ -103,6 +103,8 @@ pub(crate) enum Notice {
     },
     /// The node lives.
     Alive,
+    /// The node could not be heard for a while: whom it has online is to be asked again.
+    Anew,
     /// The node stops; nobody is online there any more.
     Gone,
 }

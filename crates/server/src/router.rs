@@ -276,7 +276,7 @@ impl Router {
                 () = self.gathering.ended() => self.release(),
                 due = self.presence.due() => match due {
                     Due::Departed(user) => self.depart(user),
-                    Due::Unanswered(user) => self.presence.give_up_asking(&self.registry, &user),
+                    Due::Unanswered(user) => self.presence.give_up_asking(&self.registry, &user, self.clock.now()),
                 },
                 batch = self.batches.recv(), if !self.bereft => match batch {
                     Some(batch) => {

@@ -31,7 +31,10 @@ impl EngineUrl {
 
 impl std::fmt::Display for EngineUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (index, url) in self.0.split(',').enumerate() {
+        // A password may have a `,` or a `?` in it; a list of hosts has no second scheme.
+        let postgres = self.has_scheme(&["postgres", "postgresql"]);
+        let urls: Vec<_> = if postgres { vec![self.0.as_str()] } else { self.0.split(',').collect() };
+        for (index, url) in urls.into_iter().enumerate() {
             if index > 0 {
                 f.write_str(",")?;
             }
@@ -40,23 +43,23 @@ impl std::fmt::Display for EngineUrl {
             if let Some(scheme) = scheme {
                 write!(f, "{scheme}://")?;
             }
-            let (whole, parameters) = rest.split_once('?').map_or((rest, None), |(a, b)| (a, Some(b)));
-            match whole.rsplit_once('@') {
+            let place = match rest.rsplit_once('@') {
                 Some((who, place)) => {
                     match who.split_once(':') {
-                        Some((user, _)) => write!(f, "{user}:{}@{place}", Secret::MASK)?,
+                        Some((user, _)) => write!(f, "{user}:{}@", Secret::MASK)?,
                         // A bare name is a user for PostgreSQL and a token for NATS.
-                        None if scheme.is_some_and(|scheme| scheme.starts_with("postgres")) => {
-                            write!(f, "{who}@{place}")?;
-                        }
-                        None => write!(f, "{}@{place}", Secret::MASK)?,
+                        None if postgres => write!(f, "{who}@")?,
+                        None => write!(f, "{}@", Secret::MASK)?,
                     }
+                    place
                 }
-                None => f.write_str(whole)?,
-            }
-            if let Some(parameters) = parameters {
-                let secret = parameters.contains("password");
-                write!(f, "?{}", if secret { Secret::MASK } else { parameters })?;
+                None => rest,
+            };
+            match place.split_once('?') {
+                Some((place, parameters)) if parameters.contains("password") => {
+                    write!(f, "{place}?{}", Secret::MASK)?;
+                }
+                _ => f.write_str(place)?,
             }
         }
         Ok(())
@@ -258,6 +261,13 @@ mod tests {
                 "nats://(hidden)@a:4222,nats://u:(hidden)@b:4222",
             ),
             ("nats://127.0.0.1:4222", "nats://127.0.0.1:4222"),
+            ("postgres://u:geh?eim@db/chat", "postgres://u:(hidden)@db/chat"),
+            (
+                "postgres://u:geh,eim@a,b/chat?sslmode=require",
+                "postgres://u:(hidden)@a,b/chat?sslmode=require",
+            ),
+            ("postgres://u:geh@eim@db/chat", "postgres://u:(hidden)@db/chat"),
+            ("nats://u:geh?eim@a:4222", "nats://u:(hidden)@a:4222"),
         ] {
             assert_eq!(EngineUrl::new(url).to_string(), shown);
             assert_eq!(format!("{:?}", EngineUrl::new(url)), shown);

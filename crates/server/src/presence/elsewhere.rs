@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use switchboard_protocol::{Timestamp, UserId};
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
@@ -34,11 +34,11 @@ pub(super) struct Elsewhere {
     looked: Instant,
 }
 
-/// A user who is online on other nodes.
+/// The nodes on which a user is online, and whether that is as good as certain: a node that may have missed something, or may
+/// have told something that was not heard, is asked again.
 #[derive(Debug, Default)]
 struct There {
-    nodes: FxHashSet<NodeId>,
-    conversations: Vec<ConversationKey>,
+    nodes: FxHashMap<NodeId, bool>,
 }
 
 #[derive(Debug)]
@@ -94,11 +94,9 @@ impl Elsewhere {
     }
 
     /// Notes that a user came or went on a node.
-    fn note(&mut self, node: NodeId, user: &UserId, online: bool, conversations: &[ConversationKey]) {
+    fn note(&mut self, node: NodeId, user: &UserId, online: bool) {
         if online {
-            let there = self.users.entry(user.clone()).or_default();
-            there.nodes.insert(node);
-            there.conversations = conversations.to_vec();
+            self.users.entry(user.clone()).or_default().nodes.insert(node, true);
         } else if let Some(there) = self.users.get_mut(user) {
             there.nodes.remove(&node);
             if there.nodes.is_empty() {
@@ -119,11 +117,40 @@ impl Elsewhere {
         silent.filter(|(_, silence)| *silence > lease).collect()
     }
 
-    /// Forgets a node; returns the users who were online there and nowhere else, with their conversations.
-    fn lose(&mut self, node: NodeId) -> Vec<(UserId, Vec<ConversationKey>)> {
+    /// What is known of a node's users, or of those of all nodes, may be wrong. Those who do not say so again are gone.
+    fn doubt(&mut self, node: Option<NodeId>) {
+        for (user, there) in &mut self.users {
+            let mut doubtful = false;
+            for (other, certain) in &mut there.nodes {
+                if node.is_none_or(|node| node == *other) {
+                    *certain = false;
+                    doubtful = true;
+                }
+            }
+            if doubtful && !self.asked.contains_key(user) {
+                let ends = self.patience.insert(user.clone(), PATIENCE);
+                self.asked.insert(user.clone(), Asking { ends, sessions: Vec::new() });
+            }
+        }
+    }
+
+    /// Nodes that have not said again that they have a user do not have them; whether that leaves none that was believed to.
+    fn resolve(&mut self, user: &UserId) -> bool {
+        let Some(there) = self.users.get_mut(user) else { return false };
+        there.nodes.retain(|_, certain| *certain);
+        let gone = there.nodes.is_empty();
+        if gone {
+            self.users.remove(user);
+        }
+        gone
+    }
+
+    /// Forgets a node; returns the users who were online there and nowhere else.
+    fn lose(&mut self, node: NodeId) -> Vec<UserId> {
         self.nodes.remove(&node);
-        let gone = self.users.extract_if(|_, there| there.nodes.remove(&node) && there.nodes.is_empty());
-        gone.map(|(user, there)| (user, there.conversations)).collect()
+        let gone =
+            self.users.extract_if(|_, there| there.nodes.remove(&node).is_some() && there.nodes.is_empty());
+        gone.map(|(user, _)| user).collect()
     }
 }
 
@@ -140,6 +167,14 @@ impl Presence {
     /// Asks who has those whom somebody here watches.
     pub(crate) fn ask_again(&self) {
         self.watchers.keys().for_each(|user| self.ask(user));
+    }
+
+    /// Something may have been missed of a node, or of all of them: whom they had is asked again.
+    pub(crate) fn doubt(&mut self, node: Option<NodeId>) {
+        if let Some(elsewhere) = &mut self.elsewhere {
+            elsewhere.doubt(node);
+        }
+        self.ask_again();
     }
 
     /// Asks who has a user.
@@ -170,7 +205,7 @@ impl Presence {
         let here = self.is_here(registry, user);
         let Some(elsewhere) = self.elsewhere.as_mut().filter(|_| watched) else { return };
         let before = here || elsewhere.has(user);
-        elsewhere.note(node, user, last_seen.is_none(), conversations);
+        elsewhere.note(node, user, last_seen.is_none());
         let after = here || elsewhere.has(user);
         if let Some(last_seen) = last_seen {
             self.departures.note(user, last_seen);
@@ -199,8 +234,17 @@ impl Presence {
     }
 
     /// No other node has that user: whoever waited for that is told how things stand.
-    pub(crate) fn give_up_asking(&mut self, registry: &Registry, user: &UserId) {
-        for (session, last_seen) in self.stop_asking(user) {
+    pub(crate) fn give_up_asking(&mut self, registry: &Registry, user: &UserId, now: Timestamp) {
+        let waiting = self.stop_asking(user);
+        let gone = self.elsewhere.as_mut().is_some_and(|elsewhere| elsewhere.resolve(user));
+        if gone && !self.is_here(registry, user) {
+            self.departures.note(user, now);
+            for session in self.watchers.get(user).cloned().unwrap_or_default() {
+                self.tell_state(registry, session, user.clone(), Some(now));
+            }
+            return;
+        }
+        for (session, last_seen) in waiting {
             self.tell_state(registry, session, user.clone(), last_seen);
         }
     }
@@ -222,10 +266,13 @@ impl Presence {
     /// A node's users are gone since `at`.
     pub(crate) fn lost(&mut self, registry: &Registry, node: NodeId, at: Timestamp) {
         let lost = self.elsewhere.as_mut().map(|elsewhere| elsewhere.lose(node)).unwrap_or_default();
-        for (user, conversations) in lost {
+        for user in lost {
             if !self.is_here(registry, &user) {
                 self.departures.note(&user, at);
-                self.tell_watchers(registry, &user, &conversations, Some(at));
+                // Which conversations they were in, only their node knew. Those who watch shared one when they began to.
+                for session in self.watchers.get(&user).cloned().unwrap_or_default() {
+                    self.tell_state(registry, session, user.clone(), Some(at));
+                }
             }
         }
     }

@@ -74,7 +74,11 @@ impl Router {
             }
             Heard::Gap => {
                 self.sweep_anew();
-                self.presence.ask_again();
+                self.presence.doubt(None);
+                // What this node told meanwhile may have been lost as well.
+                if let Some(peers) = &self.peers {
+                    peers.bus.tell(&Address::Nodes, &Notice::Anew);
+                }
             }
         }
     }
@@ -103,6 +107,7 @@ impl Router {
             }
             Notice::Who { user } => self.presence.answer(&self.registry, &user),
             Notice::Alive => {}
+            Notice::Anew => self.presence.doubt(Some(node)),
             Notice::Gone => self.presence.lost(&self.registry, node, self.clock.now()),
         }
     }

@@ -157,7 +157,9 @@ impl Router {
         let placed = self.registry.placed(conversation);
         let Some(peers) = &mut self.peers else { return };
         let Some(waiting) = peers.order.waiting.get_mut(&conversation) else { return };
-        waiting.due = None;
+        if let Some(due) = waiting.due.take() {
+            peers.order.due.try_remove(&due);
+        }
         match placed {
             Some(placed) if placed < waiting.upto => {
                 let answer = peers.store.log(conversation, placed, waiting.upto);
@@ -167,16 +169,30 @@ impl Router {
         }
     }
 
-    /// What was missing is here, or a page of it.
+    /// It is time to read what did not come by itself.
+    pub(super) fn read_due(&mut self, conversation: ConversationKey) {
+        let waiting = self.peers.as_mut().and_then(|peers| peers.order.waiting.get_mut(&conversation));
+        if let Some(waiting) = waiting {
+            // Its timer has gone off.
+            waiting.due = None;
+            self.read_missing(conversation);
+        }
+    }
+
+    /// What was missing is here, or a page of it. It may have come by itself meanwhile.
     pub(super) fn found_missing(&mut self, conversation: ConversationKey, found: Vec<CommittedEvent>) {
-        let before = self.registry.placed(conversation);
+        let nothing = found.is_empty();
         for arrival in found.into_iter().filter_map(Arrival::found) {
             self.arrive(conversation, arrival);
         }
-        let placed = self.registry.placed(conversation);
-        if placed.is_some() && placed == before {
+        let waiting = self.peers.as_ref().and_then(|peers| peers.order.waiting.get(&conversation));
+        // Nothing is missing any more; or something else is, which is given time to come by itself.
+        if waiting.is_none_or(|waiting| waiting.due.is_some()) {
+            return;
+        }
+        if nothing {
             // The store is not behind what it has told; only a database that lost what it had acknowledged is.
-            tracing::error!(?conversation, ?placed, "the store does not have events that it has told of");
+            tracing::error!(?conversation, "the store does not have events that it has told of");
             if let Some(peers) = &mut self.peers {
                 peers.order.forget(conversation);
             }

@@ -67,6 +67,8 @@ pub(super) struct Peers {
     pub(super) checking: bool,
     /// Users who are to be compared in this sweep still.
     pub(super) to_sweep: Vec<UserSlot>,
+    /// Whether all are to be compared once more when this sweep is done.
+    pub(super) sweep_again: bool,
     sweeps: Interval,
     beats: Interval,
     pub(super) lease: Duration,
@@ -133,6 +135,7 @@ impl Peers {
             verifying: false,
             checking: false,
             to_sweep: Vec::new(),
+            sweep_again: false,
             sweeps: every(sweep),
             beats: every(lease / BEATS),
             lease,
@@ -160,14 +163,15 @@ impl Peers {
         loop {
             tokio::select! {
                 biased;
-                count = self.heard.recv_many(&mut self.notices, TURN), if !self.deaf => match count {
-                    0 => self.deaf = true,
-                    _ => return Next::Heard,
-                },
                 Some(found) = self.finds.next() => return Next::Found(found),
                 conversation = self.order.due() => return Next::Due(conversation),
                 _ = self.beats.tick() => return Next::Beat,
                 _ = self.sweeps.tick() => return Next::Sweep,
+                // Last: there may always be more of them, and what the others are for is to make up for those that are lost.
+                count = self.heard.recv_many(&mut self.notices, TURN), if !self.deaf => match count {
+                    0 => self.deaf = true,
+                    _ => return Next::Heard,
+                },
             }
         }
     }
@@ -199,7 +203,7 @@ impl Router {
                 }
             }
             Next::Found(found) => self.found(found),
-            Next::Due(conversation) => self.read_missing(conversation),
+            Next::Due(conversation) => self.read_due(conversation),
             Next::Sweep => self.sweep(),
             Next::Beat => self.beat(),
         }

@@ -131,6 +131,8 @@ pub(crate) struct Registry {
     sessions: Slab<LocalSession>,
     users: Slab<LocalUser>,
     by_name: FxHashMap<UserId, UserSlot>,
+    /// How many users have come here.
+    lives: u64,
     conversations: FxHashMap<ConversationKey, LocalConversation>,
     /// How many conversations have come to be hosted.
     hostings: u64,
@@ -148,6 +150,8 @@ impl Registry {
         if let Some(user) = self.by_name.get(name) {
             return *user;
         }
+        // Two lives of a user in the same place never have the same number of departures.
+        self.lives += 1;
         let user = UserSlot(slot(self.users.insert(LocalUser {
             name: name.clone(),
             sessions: Vec::new(),
@@ -156,7 +160,7 @@ impl Registry {
             changes: Vec::new(),
             entering: 0,
             gone: Vec::new(),
-            departures: 0,
+            departures: self.lives << 32,
             suspect: false,
             asked: 0,
             answered: 0,

@@ -47,10 +47,14 @@ impl Router {
         }
     }
 
-    /// Everybody who is here is compared with the store from now on.
+    /// Everybody who is here is compared with the store from now on; where that is being done, once more behind it, so that
+    /// everybody's turn comes.
     pub(super) fn sweep_anew(&mut self) {
         let Some(peers) = &mut self.peers else { return };
-        peers.to_sweep = self.registry.users();
+        peers.sweep_again = !peers.to_sweep.is_empty();
+        if !peers.sweep_again {
+            peers.to_sweep = self.registry.users();
+        }
     }
 
     /// Conversations that are here are compared with the store: something was stored there that nobody could be told of.
@@ -85,6 +89,9 @@ impl Router {
         let mut users: Vec<_> = peers.unverified.iter().take(USERS).copied().collect();
         for user in &users {
             peers.unverified.remove(user);
+        }
+        if peers.to_sweep.is_empty() && std::mem::take(&mut peers.sweep_again) {
+            peers.to_sweep = self.registry.users();
         }
         let rest = peers.to_sweep.len().saturating_sub(USERS - users.len());
         users.extend(peers.to_sweep.drain(rest..));

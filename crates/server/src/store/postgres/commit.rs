@@ -220,8 +220,10 @@ impl Committer {
             // is as safe as what is written.
             Ok(results) => results,
             Err(error) => {
-                // Where even this fails the connection is lost, and found to be so.
-                let _ = rows.roll_back();
+                // One that does not answer is not asked again. Where this fails the connection is lost, and found to be so.
+                if !link.is_closed() {
+                    let _ = rows.roll_back();
+                }
                 return Err(classify(error));
             }
         };

@@ -6,8 +6,8 @@ use switchboard_protocol::Timestamp;
 use tokio_postgres::Client;
 
 use super::connect::Link;
-use super::migrate;
 use super::target::Target;
+use super::{migrate, moving};
 use crate::clock::Clock;
 use crate::store::keys::KeyInfo;
 
@@ -58,7 +58,15 @@ fn with<T: Send>(
     std::thread::scope(|scope| {
         let done = scope.spawn(|| {
             let mut link = Link::open(&target)?;
-            migrate(&mut link)?;
+            // The nodes may be of an older version, so their tables stay as they are.
+            let made = link.run_alone(async |client| -> anyhow::Result<bool> {
+                let row = client.query_one("SELECT to_regclass('api_keys') IS NOT NULL", &[]).await?;
+                Ok(row.try_get(0)?)
+            });
+            if !made? {
+                migrate(&mut link)?;
+            }
+            moving::check_finished(&mut link)?;
             link.run_alone(work)
         });
         done.join().map_err(|_| anyhow::anyhow!("a bug: the thread that asked the database panicked"))?

@@ -115,7 +115,12 @@ impl Parameters {
             url.starts_with("postgres://") || url.starts_with("postgresql://"),
             "the database's URL must start with postgres://"
         );
-        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        // A password may have a question mark in it.
+        let hosts = url.find('@').unwrap_or_default();
+        let (base, query) = url[hosts..].find('?').map_or((url, ""), |mark| {
+            let (base, query) = url.split_at(hosts + mark);
+            (base, &query[1..])
+        });
         let mut taken = Self { sslmode: None, sslrootcert: None, given: Vec::new() };
         let mut left = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {

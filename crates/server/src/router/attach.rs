@@ -168,7 +168,7 @@ impl Router {
         // What waits was published before: it is behind the cursors, not live.
         self.release();
         self.note_gone(&subscribe);
-        let Subscribe { session, snapshot, cursors, former, .. } = subscribe;
+        let Subscribe { session, snapshot, cursors, former, gone } = subscribe;
         let Some(local) = self.registry.session_mut(session) else { return };
         local.live = true;
         local.not_before = snapshot.not_before;
@@ -188,29 +188,35 @@ impl Router {
         let conversations = self.registry.user(user).map_or(Vec::new(), |local| local.conversations.clone());
         let start = |conversation: ConversationKey| {
             let known = cursors.get(&conversation).or_else(|| heads.get(&conversation)).copied();
-            known.or_else(|| changes.iter().filter(|c| c.conversation == conversation).find_map(|c| c.seen()))
+            let entered = || changes.iter().filter(|c| c.conversation == conversation).find_map(|c| c.seen());
+            let told = gone.iter().find(|gone| gone.0 == conversation).map_or(Seq::MAX, |gone| gone.1);
+            known.or_else(|| entered().map(|seen| seen.min(told)))
         };
         for conversation in &conversations {
             if let (Some(start), Some(head)) = (start(*conversation), self.registry.head(*conversation)) {
                 outbox.push_lag(*conversation, start, head);
             }
         }
+        let mut went = Vec::new();
         // Gone since the snapshot: up to the event of leaving.
         for change in changes.iter().filter(|c| c.passage == Passage::Out) {
             if heads.get(&change.conversation).is_none_or(|head| *head < change.seq)
                 && let Some(start) = start(change.conversation)
             {
                 outbox.push_lag(change.conversation, start, change.seq);
+                went.push((change.conversation, change.seq));
             }
         }
         for (conversation, going) in goings {
             if let (Some(start), Some(going)) = (start(conversation), going) {
                 outbox.push_lag(conversation, start, going);
+                went.push((conversation, going));
             }
         }
         for (conversation, start, until) in former {
             outbox.push_lag(conversation, start, until);
         }
+        self.note_told(session, gone.into_iter().chain(went));
         self.entered(session, user);
         self.presence.arrived(&self.registry, user);
     }

@@ -5,6 +5,7 @@
 //! removed; whether by an event that was placed here is known only if all of them were, since the snapshot was asked for.
 
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::Seq;
@@ -14,7 +15,17 @@ use super::peers::Found;
 use super::registry::{MembershipChange, UserSlot};
 use super::{Router, SessionSlot, Subscribe};
 use crate::refusal::Refusal;
+use crate::session::outbox::Outbox;
 use crate::store::{CommittedEvent, ConversationKey, Excerpt, Passage};
+
+/// A session that is to know by which event its user went from a conversation: one after an event by which they were a member.
+pub(super) struct Going {
+    session: SessionSlot,
+    /// Another one may have its place by now.
+    outbox: Arc<Outbox>,
+    conversation: ConversationKey,
+    after: Seq,
+}
 
 /// By which events somebody is a member, as far as is known, and how many conversations had come to be hosted by then.
 type Claims = FxHashMap<ConversationKey, (Seq, u64)>;
@@ -131,6 +142,22 @@ impl Router {
         }
     }
 
+    /// Notes how far a session is told of conversations that its user has gone from.
+    pub(super) fn note_told(
+        &mut self,
+        session: SessionSlot,
+        told: impl Iterator<Item = (ConversationKey, Seq)>,
+    ) {
+        let Some(user) = self.user_of(session).filter(|_| self.peers.is_some()) else { return };
+        for (conversation, upto) in told {
+            if !self.registry.is_member(user, conversation)
+                && let Some(session) = self.registry.session_mut(session)
+            {
+                session.note_told(conversation, upto);
+            }
+        }
+    }
+
     /// Looks up by which events the user of a session has gone from conversations, where none was placed here; whether all are
     /// known.
     fn knows_goings(&mut self, user: UserSlot, parked: &mut Parked) -> bool {
@@ -148,29 +175,23 @@ impl Router {
     }
 
     fn look_up_going(&self, session: SessionSlot, conversation: ConversationKey, after: Seq) {
-        if let Some(peers) = &self.peers {
+        let outbox = self.registry.session(session).map(|session| session.outbox.clone());
+        if let (Some(peers), Some(outbox)) = (&self.peers, outbox) {
             let answer = peers.store.log(conversation, after, Seq::MAX);
-            peers.find(answer, move |result| Found::Going { session, conversation, after, result });
+            let going = Going { session, outbox, conversation, after };
+            peers.find(answer, move |result| Found::Going { going, result });
         }
     }
 
-    pub(super) fn found_going(
-        &mut self,
-        session: SessionSlot,
-        conversation: ConversationKey,
-        after: Seq,
-        result: Result<Excerpt, Refusal>,
-    ) {
-        let Some(name) =
-            self.user_of(session).and_then(|user| self.registry.user(user)).map(|u| u.name.clone())
-        else {
-            return;
-        };
+    pub(super) fn found_going(&mut self, going: &Going, result: Result<Excerpt, Refusal>) {
+        let Going { session, ref outbox, conversation, after } = *going;
+        let local = self.registry.session(session).filter(|session| Arc::ptr_eq(&session.outbox, outbox));
+        let Some(user) = local.and_then(|local| self.registry.user(local.user)) else { return };
         let Ok(Excerpt { events, .. }) = result else {
             return self.look_up_going(session, conversation, after);
         };
         let goes = |event: &&CommittedEvent| {
-            event.effects.iter().any(|effect| effect.user == name && effect.passage == Passage::Out)
+            event.effects.iter().any(|effect| effect.user == user.name && effect.passage == Passage::Out)
         };
         let going = events.iter().find(goes).map(|event| event.seq);
         match (going, events.last()) {

@@ -8,14 +8,14 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use rustc_hash::FxHashSet;
-use switchboard_protocol::Seq;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use super::Router;
+use super::entry::Going;
 use super::order::Order;
 use super::registry::{Interest, UserSlot};
 use super::verify::{Asked, Newcomer};
-use super::{Router, SessionSlot};
 use crate::bus::{Address, Bus, Heard};
 use crate::refusal::Refusal;
 use crate::store::{Answer, ConversationKey, Excerpt, Person, Seqs, SharedLog};
@@ -86,13 +86,8 @@ pub(super) enum Found {
     People { asked: Vec<Asked>, result: Result<Vec<Person>, Refusal> },
     /// The event by which somebody came into a conversation.
     Entry { newcomer: Newcomer, result: Result<Excerpt, Refusal> },
-    /// Events after one by which a session's user was a member: by one of them they went.
-    Going {
-        session: SessionSlot,
-        conversation: ConversationKey,
-        after: Seq,
-        result: Result<Excerpt, Refusal>,
-    },
+    /// Events by one of which a session's user went.
+    Going { going: Going, result: Result<Excerpt, Refusal> },
 }
 
 impl Found {
@@ -226,9 +221,7 @@ impl Router {
             Found::Heads { asked, result } => self.checked(&asked, result),
             Found::People { asked, result } => self.verified(asked, result),
             Found::Entry { newcomer, result } => self.found_entry(newcomer, result),
-            Found::Going { session, conversation, after, result } => {
-                self.found_going(session, conversation, after, result);
-            }
+            Found::Going { going, result } => self.found_going(&going, result),
         }
     }
 

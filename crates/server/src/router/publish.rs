@@ -6,7 +6,7 @@ use switchboard_protocol::{ConversationId, ErrorCode, Seq, Signal, UserId};
 use tokio::time::Instant;
 
 use super::order::Arrival;
-use super::registry::MembershipChange;
+use super::registry::{MembershipChange, UserSlot};
 use super::{Origin, Router, SessionOrigin, encode, encode_answer};
 use crate::frame;
 use crate::refusal::Refusal;
@@ -87,26 +87,35 @@ impl Router {
         };
         let before = Seq(seq.0 - 1);
         self.registry.join(slot, conversation, before);
-        self.give_missed(user, conversation, name, seen, before);
+        self.give_missed(slot, conversation, name, seen, before);
     }
 
-    /// Gives somebody what happened after the event `seen`, up to the one before they came in.
+    /// Gives somebody what happened after the event `seen`, up to the one before they came in. A session that was not told so
+    /// far gets what it was not told.
     pub(super) fn give_missed(
-        &self,
-        user: &UserId,
+        &mut self,
+        user: UserSlot,
         conversation: ConversationKey,
         name: &ConversationId,
         seen: Seq,
         before: Seq,
     ) {
-        let missed = before.0.saturating_sub(seen.0);
-        for outbox in self.registry.sessions_of(user).filter(|_| missed > 0) {
+        let sessions = self.registry.user(user).map_or_else(Vec::new, |local| local.sessions.clone());
+        for session in sessions {
+            let Some(session) = self.registry.session_mut(session).filter(|session| session.live) else {
+                continue;
+            };
+            let seen = session.take_told(conversation).map_or(seen, |told| told.min(seen));
+            let missed = before.0.saturating_sub(seen.0);
+            if missed == 0 {
+                continue;
+            }
             if missed <= u64::from(self.limits.replay) {
-                outbox.push_lag(conversation, seen, before);
+                session.outbox.push_lag(conversation, seen, before);
             } else {
                 let gap =
                     Reply::<Box<RawValue>>::Gap { conversation: name.clone(), after: seen, head: before };
-                outbox.push_reply(encode(&gap));
+                session.outbox.push_reply(encode(&gap));
             }
         }
     }

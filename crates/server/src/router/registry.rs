@@ -25,8 +25,27 @@ pub(crate) struct LocalSession {
     pub(crate) hostings: u64,
     /// Up to when the user's tokens had been revoked when it came in.
     pub(crate) not_before: Option<Timestamp>,
+    /// How far it has been told of conversations that its user has gone from, where other nodes write to the log: they may have
+    /// been in again and gone again, and this node did not know.
+    pub(crate) told: Vec<(ConversationKey, Seq)>,
     /// Whose presence it is told.
     pub(crate) watching: Box<[UserId]>,
+}
+
+impl LocalSession {
+    /// It is told of a conversation up to here, and not of what follows.
+    pub(super) fn note_told(&mut self, conversation: ConversationKey, upto: Seq) {
+        match self.told.iter_mut().find(|told| told.0 == conversation) {
+            Some((_, told)) => *told = (*told).max(upto),
+            None => self.told.push((conversation, upto)),
+        }
+    }
+
+    /// It is told of a conversation again: from which event on, if that is known.
+    pub(super) fn take_told(&mut self, conversation: ConversationKey) -> Option<Seq> {
+        let at = self.told.iter().position(|told| told.0 == conversation)?;
+        Some(self.told.swap_remove(at).1)
+    }
 }
 
 /// A user with a session here, or without one since a short while.
@@ -200,6 +219,7 @@ impl Registry {
             live: false,
             hostings: self.hostings,
             not_before: None,
+            told: Vec::new(),
             watching: Box::default(),
         };
         let session = SessionSlot(slot(self.sessions.insert(session)));
@@ -331,6 +351,13 @@ impl Registry {
     /// Takes a user from among a conversation's members, who goes by the event `seq`.
     pub(super) fn part(&mut self, user: UserSlot, conversation: ConversationKey, seq: Seq) {
         self.note_gone(user, conversation, seq);
+        if self.is_member(user, conversation) && self.interests.is_some() {
+            for session in self.user(user).map_or_else(Vec::new, |local| local.sessions.clone()) {
+                if let Some(session) = self.session_mut(session).filter(|session| session.live) {
+                    session.note_told(conversation, seq);
+                }
+            }
+        }
         let Some(local) = self.users.get_mut(user.0 as usize) else { return };
         // Also if it was not known that they are one: an answer of the store may say so.
         local.departures += 1;

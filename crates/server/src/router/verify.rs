@@ -258,7 +258,7 @@ impl Router {
             &[Effect { user: asked.name.clone(), passage: Passage::In { seen } }],
         );
         let head = self.registry.head(conversation).unwrap_or(place.head);
-        self.give_missed(&asked.name, conversation, &entry.name, seen, before);
+        self.give_missed(asked.user, conversation, &entry.name, seen, before);
         for outbox in self.registry.sessions_of(&asked.name) {
             outbox.push_lag(conversation, before, head);
         }

@@ -151,7 +151,12 @@ on_postgres() {
     --skip what_is_deleted_is_nowhere_in_the_files
 }
 
-require cargo node npm make
+# The deliberate bugs of `make mutations` still fit the code.
+mutations_apply() {
+  git apply --check crates/torture/mutations/*.patch
+}
+
+require cargo node npm make git
 browser >/dev/null || provide browser chromium "install it, or set CHROMIUM to the path of a Chromium or Chrome"
 command -v php >/dev/null || provide "command -v php" php-cli "the PHP example needs it"
 postgres >/dev/null || provide postgres postgresql "install PostgreSQL: the tests start their own"
@@ -170,6 +175,7 @@ done
 check "the page" "" "" make page
 check "format" "" "" cargo fmt --all --check
 check "lint" "" "" cargo clippy --workspace --all-targets --locked -- -D warnings
+check "mutations apply" "" "" mutations_apply
 check "dependencies" "" "" dependencies
 check "advisories" "" "" advisories
 check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \

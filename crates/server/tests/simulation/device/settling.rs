@@ -13,7 +13,9 @@ impl Device {
             self.world.breaks(&self.name, "was logged out everywhere, and is still connected");
             return;
         }
-        if !session.welcome || session.welcomed + cluster.settling > Instant::now() {
+        // Somebody who came in late, or looked away, may not have it yet.
+        let since = session.welcomed.max(session.reads_from);
+        if !session.welcome || since + cluster.settling > Instant::now() {
             return;
         }
         let truth = self.world.truth();

@@ -255,11 +255,12 @@ fn is(frame: &[u8], kind: &str) -> bool {
 
 fn launch(data: &Path, listen: &str, cores: &[usize], store: Option<&str>) -> anyhow::Result<Process> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["serve", "--listen", listen, "--data"]).arg(data);
+    command.args(["serve", "--listen", listen]);
     command.env("SWITCHBOARD_AUTH_SECRET", SECRET).env("SWITCHBOARD_LOG_LEVEL", "error");
-    if let Some(store) = store {
-        command.env("SWITCHBOARD_STORE", store);
-    }
+    match store {
+        Some(store) => command.env("SWITCHBOARD_STORE", store),
+        None => command.arg("--data").arg(data),
+    };
     for limit in OFF {
         command.env(format!("SWITCHBOARD_LIMITS_{limit}"), "0");
     }

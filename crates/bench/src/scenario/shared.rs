@@ -9,6 +9,9 @@ use crate::report::Name;
 use crate::switchboard::Switchboard;
 use crate::traffic::TEXT;
 
+/// Connections of `pgbench` at most: PostgreSQL's own limit is 100 unless told, and more of them only wait for each other.
+const CLIENTS: usize = 64;
+
 pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Result<()> {
     let Some(store) = context.store else { return Ok(()) };
     for round in 1..=context.rounds {
@@ -19,7 +22,7 @@ pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Resul
             tell(context, "floor: PostgreSQL", count, &floor, None);
             drop(database);
             let database = Database::new(store)?;
-            match pgbench(&database, context.product, count, TEXT, context.time)? {
+            match pgbench(&database, context.product, count.min(CLIENTS), TEXT, context.time)? {
                 Some(found) => {
                     let scenario = format!("ack, {count} senders");
                     let name = |figure, unit| Name { scenario: &scenario, subject: "pgbench", figure, unit };

@@ -32,7 +32,7 @@ pub(crate) struct NodeId(pub(crate) u64);
 
 impl NodeId {
     /// Draws one.
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let mut random = [0; 8];
         getrandom::fill(&mut random)?;
         Ok(Self(u64::from_ne_bytes(random)))
@@ -141,6 +141,7 @@ pub(crate) trait Bus: Debug + Send + Sync + 'static {
 /// Its settings cannot be used.
 pub(crate) async fn join(
     cluster: &ClusterConfig,
+    node: NodeId,
     metrics: Arc<Metrics>,
     tasks: &Tasks,
 ) -> anyhow::Result<(Arc<dyn Bus>, mpsc::Receiver<Heard>)> {
@@ -151,7 +152,7 @@ pub(crate) async fn join(
         ca: cluster.bus_ca.clone(),
         prefix: cluster.bus_prefix.clone(),
     };
-    let (bus, heard) = nats::connect(&settings, NodeId::new()?, metrics, tasks).await?;
+    let (bus, heard) = nats::connect(&settings, node, metrics, tasks).await?;
     Ok((Arc::new(bus), heard))
 }
 

@@ -140,7 +140,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tail(args) => connect::block_on(tail::run(args)),
         Command::Backup(args) => backup::run(args),
         Command::Check(args) => check::run(args),
-        Command::MigrateStore(args) => migrate_store::run(&args),
+        Command::MigrateStore(args) => migrate_store::run(args),
         Command::Bench(args) => bench::run(&args),
         Command::Health(args) => health::run(args),
         Command::Config(args) => config::run(args),

@@ -220,6 +220,11 @@ impl Config {
         let source = |path: &str| sources.get(path).cloned().unwrap_or_default();
         let auth = resolve_auth(&file.auth, |name| source(&format!("auth.{name}")))?;
         let cluster = cluster::resolve(&file, source)?;
+        if cluster.is_some() && flags.data.is_some() {
+            return Err(ConfigError::new(
+                "--data is the directory of an SQLite database, and there is a `store`; leave one of them out",
+            ));
+        }
         Ok(Self::from_file(file, mode, auth, cluster))
     }
 

@@ -182,7 +182,10 @@ async fn open(
     };
     let (store, batches) = tokio::task::spawn_blocking(|| PostgresStore::open(settings)).await??;
     let store = Arc::new(store);
-    let (bus, heard) = bus::join(shared, metrics, tasks).await?;
+    let node = bus::NodeId::new()?;
+    let (bus, heard) = bus::join(shared, node, metrics, tasks).await?;
+    let between = shared.bus.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+    tracing::info!(store = %shared.store, bus = between, ?node, "one of several nodes");
     let cluster =
         router::Cluster { store: store.clone(), bus, heard, sweep: shared.sweep, lease: shared.lease };
     Ok(Opened { store, batches, cluster: Some(cluster) })

@@ -186,6 +186,10 @@ impl Cluster {
         self.world.record.lock().delays.begin();
         sleep(Duration::from_secs(args.fair)).await;
         self.world.record.lock().delays.end();
+        if args.bus == Bus::Off {
+            // What is soft travels by the bus alone.
+            return Ok(());
+        }
         let offline = presence::a_dead_nodes_user_goes_offline(self).await?;
         let millis = offline.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         let told = millis.map_or_else(|| "not in time".to_owned(), |millis| format!("after {millis} ms"));

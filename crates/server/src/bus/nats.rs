@@ -149,13 +149,15 @@ impl Bus for NatsBus {
         let connected = self.is_connected() && self.witness.connection_state() == State::Connected;
         let (shared, witness) = (self.shared.clone(), self.witness.clone());
         Box::pin(async move {
+            let refused =
+                |message: &'static str| Refusal { message: message.into(), ..Refusal::unavailable() };
             if !connected {
-                return Err(Refusal::unavailable());
+                return Err(refused("NATS is not connected"));
             }
             let subject = shared.subjects.of(subject::probe(shared.node));
             let mut expected = shared.echoes.expect();
             let sent = witness.publish(subject, expected.payload()).await;
-            sent.map_err(|_| Refusal::unavailable())?;
+            sent.map_err(|_| refused("NATS takes no messages"))?;
             expected.heard().await;
             Ok(())
         })

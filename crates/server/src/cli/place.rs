@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::Args;
 
 use super::{FileArgs, environment};
@@ -23,8 +24,16 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn data(self) -> anyhow::Result<PathBuf> {
-        let flags = Flags { data: self.data, ..self.file.flags() };
-        Ok(Config::read(Mode::Serve, &flags, &environment())?.data)
+        let config = Config::read(Mode::Serve, &self.file.flags(), &environment())?;
+        match (self.data, config.cluster) {
+            (Some(data), _) => Ok(data.into()),
+            (None, None) => Ok(config.data),
+            (None, Some(shared)) => bail!(
+                "the database of this configuration is {}, and this is for SQLite's: PostgreSQL has `pg_dump` and tools of \
+                 its own (docs/scaling.md); for an SQLite directory, say which with --data",
+                shared.store
+            ),
+        }
     }
 }
 

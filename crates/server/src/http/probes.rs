@@ -29,7 +29,9 @@ pub(super) async fn ready(State(services): State<Arc<Services>>) -> Response {
         return not_ready("stopping");
     }
     if !services.store.is_writable() {
-        return not_ready("the store failed to sync; it writes again after a restart");
+        return not_ready(
+            "the store takes no writes: SQLite after a failed fsync until a restart, PostgreSQL until it is reached again",
+        );
     }
     // Any read will do; nobody's key has this hash.
     match tokio::time::timeout(READ_TIMEOUT, services.store.api_key([0; 32])).await {

@@ -43,6 +43,9 @@ mod schema {
     refinery::embed_migrations!("src/migrations/postgres");
 }
 
+/// The advisory lock that nodes share for as long as they write, and whoever moves an installation has alone: "serving" in ASCII.
+const SERVING: i64 = 0x73_65_72_76_69_6e_67;
+
 /// The advisory lock under which one node at a time brings the schema up to date: "switchb" in ASCII.
 const MIGRATING: i64 = 0x73_77_69_74_63_68_62;
 

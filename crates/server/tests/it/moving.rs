@@ -86,7 +86,7 @@ async fn everything_comes_over_and_goes_on_from_there() {
     let told = succeeds(server.data(), &database).await;
     assert_eq!(rows(&told, "events")["rows"], 9);
     assert_eq!(rows(&told, "users")["rows"], 3);
-    let node = starts_on(&database).await;
+    let mut node = starts_on(&database).await;
     let mut alice = node.connects("alice").await;
     let mut bob = node.connects("bob").await;
     assert_eq!(seen(&mut alice, &["@bob", "#room"]).await, alices);
@@ -97,6 +97,8 @@ async fn everything_comes_over_and_goes_on_from_there() {
     alice.says("@dora", "somebody new").await;
     assert_eq!(node.connects("dora").await.summary("@alice:dora").await.unread, 1);
 
+    node.begins_to_stop();
+    node.has_stopped().await;
     let again = fails(server.data(), &database).await;
     assert!(again.contains("was moved there already"), "{again}");
 }
@@ -151,8 +153,16 @@ async fn only_an_empty_database_is_moved_to_and_only_a_finished_one_is_served_fr
     server.begins_to_stop();
     server.has_stopped().await;
     let used = new_database().await;
-    starts_on(&used).await.connects("dora").await.says("@dora", "note").await;
+    let mut node = starts_on(&used).await;
+    node.connects("dora").await.says("@dora", "note").await;
+    node.begins_to_stop();
+    node.has_stopped().await;
     assert!(fails(server.data(), &used).await.contains("in use already"));
+
+    let served = new_database().await;
+    let node = starts_on(&served).await;
+    assert!(fails(server.data(), &served).await.contains("a node serves from that database"));
+    drop(node);
 
     let half = new_database().await;
     succeeds(server.data(), &half).await;

@@ -16,7 +16,7 @@ use super::connect::{Error, Link};
 use super::ids::{self, Ids};
 use super::rows::{self, Mode, PostgresRows, Unsaved};
 use super::target::Target;
-use super::{Settings, State};
+use super::{SERVING, Settings, State};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::store::batch::{self, Results};
@@ -371,6 +371,11 @@ impl Committer {
 
 fn prepare(link: &Link) -> Result<(), Error> {
     link.run(link.client().batch_execute(SETUP))?;
+    // Held for as long as the connection lives: an installation is moved to a database only while no node serves from it.
+    let serves = link.run(link.client().query_one("SELECT pg_try_advisory_lock_shared($1)", &[&SERVING]))?;
+    if !serves.try_get::<_, bool>(0)? {
+        return Err(Error::Moving);
+    }
     let own = [RESOLVE, SWEEP, LEAVE, PING];
     let statements: Vec<_> = rows::statements().chain(ids::STATEMENTS).chain(own).collect();
     link.prepare_all(&statements)
@@ -384,7 +389,7 @@ fn pause(time: Duration) {
 fn classify(error: Error) -> Trouble {
     let code = match &error {
         Error::Damaged(_) | Error::Busy => return Trouble::Change(error),
-        Error::Silent | Error::Doubtful => return Trouble::Lost(error),
+        Error::Silent | Error::Doubtful | Error::Moving => return Trouble::Lost(error),
         Error::Database(_) => match error.code() {
             Some(code) => code.clone(),
             // Not an answer, but the end of the connection.

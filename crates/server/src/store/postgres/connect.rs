@@ -59,6 +59,9 @@ pub(in crate::store) enum Error {
     /// It says that it has committed, and warns that it is not so sure.
     #[error("the database gave up waiting for its standby")]
     Doubtful,
+    /// An installation is being moved to the database.
+    #[error("an installation is being moved to it; `switchboard migrate-store` says when that is done")]
+    Moving,
     /// A row is not what it must be.
     #[error("a row is damaged: {0}")]
     Damaged(String),
@@ -75,7 +78,7 @@ impl Error {
     pub(super) fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Database(error) => error.code(),
-            Self::Silent | Self::Busy | Self::Doubtful | Self::Damaged(_) => None,
+            Self::Silent | Self::Busy | Self::Doubtful | Self::Moving | Self::Damaged(_) => None,
         }
     }
 }

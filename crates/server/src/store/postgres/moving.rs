@@ -17,15 +17,12 @@ use tokio_postgres::binary_copy::BinaryCopyInWriter;
 
 use self::table::{TABLES, Table, Value};
 use super::connect::Link;
-use super::migrate;
 use super::target::Target;
+use super::{SERVING, migrate};
 use crate::store::sqlite;
 
 /// Rows that go over in one transaction: a second's work or less, which is what an interruption costs.
 const CHUNK: usize = 5_000;
-
-/// The advisory lock of whoever moves something here: "move" in ASCII.
-const MOVING: i64 = 0x6d_6f_76_65;
 
 /// Copying takes as long as it takes.
 const PATIENT: &str =
@@ -67,15 +64,23 @@ pub fn move_store(
     ca: Option<&Path>,
     tell: &mut dyn FnMut(Step),
 ) -> anyhow::Result<Vec<Moved>> {
+    ensure!(
+        from.join(sqlite::DATABASE).exists(),
+        "there is no database in {0}; of a backup, make a directory with the file in it as {1}",
+        from.display(),
+        sqlite::DATABASE
+    );
     let _lock = sqlite::lock(from)?;
-    ensure!(from.join(sqlite::DATABASE).exists(), "there is no database in {}", from.display());
     let source = sqlite::open_database(from)?;
     let mut link = Link::open(&Target::new(to, ca)?)?;
     migrate(&mut link)?;
     link.run_alone(async |client| {
         client.batch_execute(PATIENT).await?;
-        let alone = client.query_one("SELECT pg_try_advisory_lock($1)", &[&MOVING]).await?;
-        ensure!(alone.try_get::<_, bool>(0)?, "somebody else is moving an installation there");
+        let alone = client.query_one("SELECT pg_try_advisory_lock($1)", &[&SERVING]).await?;
+        ensure!(
+            alone.try_get::<_, bool>(0)?,
+            "a node serves from that database, or somebody else is moving an installation there; stop that first"
+        );
         begin(client, &fingerprint(&source)?).await?;
         let mut moved = Vec::new();
         for table in &TABLES {

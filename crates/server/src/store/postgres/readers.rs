@@ -156,7 +156,8 @@ fn connect(target: &Target) -> anyhow::Result<Session> {
 /// Whether the connection is of no use any more.
 fn is_lost(failed: &Failed<Error>) -> bool {
     match failed {
-        Failed::Refused(_) | Failed::Store(Error::Busy | Error::Doubtful | Error::Damaged(_)) => false,
+        Failed::Refused(_)
+        | Failed::Store(Error::Busy | Error::Doubtful | Error::Moving | Error::Damaged(_)) => false,
         Failed::Store(Error::Silent) => true,
         Failed::Store(error @ Error::Database(_)) => error.code().is_none_or(|code| {
             [

@@ -60,6 +60,21 @@ fn sqlite(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Recei
 
 /// A database in memory for each directory: it is there again when the directory is opened again.
 fn memory(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
+    on_disk(data, rules, MemoryStore::open)
+}
+
+/// The same, for as many as come.
+fn joined(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
+    on_disk(data, rules, MemoryStore::join)
+}
+
+type OpenMemory = fn(&Disk, &Settings, Arc<dyn Pace>) -> anyhow::Result<(MemoryStore, mpsc::Receiver<Batch>)>;
+
+fn on_disk(
+    data: &Path,
+    rules: Rules,
+    open: OpenMemory,
+) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
     static DISKS: Mutex<BTreeMap<PathBuf, Disk>> = Mutex::new(BTreeMap::new());
     let Rules { limits, strangers, clock } = rules;
     let metrics = Arc::new(Metrics::new());
@@ -68,7 +83,7 @@ fn memory(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Recei
         Entry::Vacant(place) => place.insert(Disk::new()?).clone(),
     };
     let settings = Settings { data: data.to_owned(), limits, strangers, clock, metrics };
-    let (store, batches) = MemoryStore::open(&disk, &settings, Arc::new(AtOnce))?;
+    let (store, batches) = open(&disk, &settings, Arc::new(AtOnce))?;
     Ok((Arc::new(store), batches))
 }
 
@@ -150,6 +165,7 @@ macro_rules! holds_for {
 
 holds_for!(sqlite, opening::a_second_opener_is_refused);
 holds_for!(memory, opening::a_second_opener_is_refused);
+holds_for!(joined, opening::two_openers_write_one_log);
 holds_for!(postgres, opening::two_openers_write_one_log);
 
 /// How a store is opened.

@@ -121,6 +121,11 @@ fn every_law_holds_for_a_few_seeds() {
     // A world in which these do not happen would prove nothing.
     assert!(counts.duplicates > FEW && counts.gaps > FEW && counts.crashes > FEW / 4, "{counts:?}");
     assert!(counts.stops > FEW / 4 && counts.refused_batches > FEW / 4, "{counts:?}");
+    assert!(
+        counts.clusters >= FEW / 3 && counts.partitions > FEW / 10 && counts.revocations > FEW / 10,
+        "{counts:?}"
+    );
+    assert!(counts.lost > FEW && counts.doubled > FEW, "{counts:?}");
 }
 
 #[test]

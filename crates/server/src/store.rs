@@ -17,9 +17,8 @@
 //!   Where a store is across a network, it may not be known whether a commit has failed. It tries for a moment to find
 //!   out. After that its writes are refused, and if they turn out to be stored, [`Batch::check`] says where: there is
 //!   never an `ok` for what is not stored, but there may be an `unavailable` for what is.
-//! - SQLite retries nothing. After a failed
-//!   fsync the store writes no more until it is opened again: what the kernel dropped cannot be known
-//!   (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+//! - SQLite retries nothing. After a failed fsync the store writes no more until it is opened again: what the kernel dropped
+//!   cannot be known (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 //! - The integer keys of users and conversations are never reused.
 
 pub mod backup;

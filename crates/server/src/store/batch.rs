@@ -1,11 +1,15 @@
 //! What every writer does with what waits: many writes in one transaction, each answered in its place.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use crossbeam_channel::Receiver;
 use switchboard_protocol::Timestamp;
+use tokio::sync::mpsc;
 
 use super::change::rows::Rows;
 use super::change::{self, Failed, Rules, StoreError as _};
-use super::{Committed, Outcome, Submission};
+use super::{Batch, Committed, ConversationKey, Outcome, Submission};
 use crate::refusal::Refusal;
 
 /// Writes that may wait. At 20,000 a second that is under a second of work. Beyond: given back.
@@ -20,11 +24,70 @@ pub(super) const BATCHES: usize = 8;
 /// What becomes of the changes of a batch, in their order; `None` for those that are given back.
 pub(super) type Results = Vec<Option<Result<Committed, Refusal>>>;
 
-/// All that waits behind a first write, as far as it fits into a batch.
-pub(super) fn gather(first: Submission, queue: &Receiver<Submission>) -> Vec<Submission> {
-    let mut batch = vec![first];
-    batch.extend(queue.try_iter().take(BATCH - 1));
-    batch
+/// What a writer tells its readers.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// The batch whose commit began last.
+    pub(super) mark: AtomicU64,
+    /// Set while nothing can be written: after a failed fsync for good, without a database server until it is back.
+    pub(super) failed: AtomicBool,
+}
+
+/// Tells that nothing is written any more, should the thread panic.
+struct Told(Arc<State>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// Where a writer's thread gets its writes from, and tells what became of them.
+pub(super) struct Channels {
+    /// Dropped before `batches`: whoever learns of the end by that finds it noted.
+    told: Told,
+    pub(super) queue: Receiver<Submission>,
+    batches: mpsc::Sender<Batch>,
+    /// Of the batch in work.
+    number: u64,
+}
+
+impl Channels {
+    pub(super) fn new(queue: Receiver<Submission>, batches: mpsc::Sender<Batch>, state: Arc<State>) -> Self {
+        Self { told: Told(state), queue, batches, number: 0 }
+    }
+
+    /// Writes a batch, of a first write and all that waits behind it; `write` returns what goes into its outcomes and its
+    /// check. `false` if nobody wants to know any more.
+    pub(super) fn serve(
+        &mut self,
+        first: Submission,
+        write: impl FnOnce(Vec<Submission>) -> (Vec<Outcome>, Vec<ConversationKey>),
+    ) -> bool {
+        let mut batch = vec![first];
+        batch.extend(self.queue.try_iter().take(BATCH - 1));
+        // Each that is given back puts what its connection made behind it out of turn.
+        let late = take_late(&mut batch);
+        (late.is_empty() || self.tell(|| (late, Vec::new())))
+            && (batch.is_empty() || self.tell(|| write(batch)))
+    }
+
+    /// Hands on what becomes of a batch; `false` if nobody wants to know any more.
+    pub(super) fn tell(&mut self, write: impl FnOnce() -> (Vec<Outcome>, Vec<ConversationKey>)) -> bool {
+        self.number += 1;
+        // Before the commit: whatever a reader sees of this batch, it sees this number too.
+        self.told.0.mark.store(self.number, Ordering::SeqCst);
+        let (outcomes, check) = write();
+        let batch = Batch { number: self.number, outcomes, more: !self.queue.is_empty(), check };
+        self.batches.blocking_send(batch).is_ok()
+    }
+
+    /// Takes no more writes: what comes now is given back.
+    pub(super) fn close(&mut self) {
+        self.queue = crossbeam_channel::never();
+    }
 }
 
 /// Takes out and gives back what was made before its connection knew that something was given back.

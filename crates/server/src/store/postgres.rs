@@ -16,7 +16,7 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, bail};
 use serde_json::value::RawValue;
@@ -28,7 +28,7 @@ use tokio_postgres::Client;
 use self::connect::{Link, SESSION};
 use self::readers::Readers;
 use self::target::Target;
-use super::batch::BATCHES;
+use super::batch::{BATCHES, State};
 use super::{
     Acquaintance, Answer, Batch, ConversationKey, Excerpt, LogEvent, Person, Query, Seqs, SharedLog,
     Snapshot, Standing, Store, Submission, UserKey,
@@ -66,15 +66,6 @@ pub struct Settings {
     pub clock: Clock,
     /// Where commits are counted.
     pub metrics: Arc<Metrics>,
-}
-
-/// What the writer tells the readers.
-#[derive(Debug, Default)]
-struct State {
-    /// The batch whose commit began last.
-    mark: AtomicU64,
-    /// Set while the database cannot be written to.
-    failed: AtomicBool,
 }
 
 /// The store.

@@ -15,7 +15,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 
 use self::readers::{Readers, Reads};
 use self::rows::SqliteRows;
-use super::batch::BATCHES;
+use super::batch::{BATCHES, State};
 use super::change::{self, Failed, Rules};
 use super::{
     Acquaintance, Answer, Batch, Change, ConversationKey, LogEvent, Query, Snapshot, Standing, Store,
@@ -124,15 +124,6 @@ pub struct SqliteStore {
     queue: crossbeam_channel::Sender<Submission>,
     readers: Readers,
     state: Arc<State>,
-}
-
-/// What the writer tells the readers.
-#[derive(Debug, Default)]
-struct State {
-    /// The batch whose commit began last.
-    mark: AtomicU64,
-    /// Set by a failed fsync, for good.
-    failed: AtomicBool,
 }
 
 impl SqliteStore {

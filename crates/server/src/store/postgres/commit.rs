@@ -16,10 +16,10 @@ use super::connect::{Error, Link};
 use super::ids::{self, Ids};
 use super::rows::{self, Mode, PostgresRows, Unsaved};
 use super::target::Target;
-use super::{SERVING, Settings, State};
+use super::{SERVING, Settings};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::store::batch::{self, Results};
+use crate::store::batch::{self, Results, State};
 use crate::store::change::Rules;
 use crate::store::{ConversationKey, Outcome, Submission};
 
@@ -68,7 +68,7 @@ pub(super) struct Committer {
     rules: Rules,
     clock: Clock,
     metrics: Arc<Metrics>,
-    pub(super) state: Arc<State>,
+    state: Arc<State>,
     /// It was told once that the database cannot be written to.
     troubled: bool,
     /// It could not be connected to for so long that writes no longer wait for it.
@@ -349,10 +349,6 @@ impl Committer {
             Err(_) if self.link.take().is_some() => {}
             Err(error) => self.is_away(&error),
         }
-    }
-
-    pub(super) fn has_check(&self) -> bool {
-        !self.check.is_empty()
     }
 
     /// Conversations in which something was stored that nobody was told of.

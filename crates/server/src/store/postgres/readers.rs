@@ -7,11 +7,11 @@ use switchboard_protocol::{Limits, Seq, UserId};
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
-use super::State;
 use super::connect::{Error, Link};
 use super::query::{self, Session};
 use super::target::Target;
 use crate::refusal::Refusal;
+use crate::store::batch::State;
 use crate::store::change::Failed;
 use crate::store::read::{Found, Reader};
 use crate::store::readers::{self, Desk, told};

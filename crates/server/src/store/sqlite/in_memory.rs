@@ -11,8 +11,9 @@ use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 
 use super::query::{Reader, reader};
 use super::rows::SqliteRows;
-use super::{MIGRATIONS, STATEMENTS, State};
+use super::{MIGRATIONS, STATEMENTS};
 use crate::refusal::Refusal;
+use crate::store::batch::State;
 use crate::store::change::{self, Failed, Rules};
 use crate::store::check::{Pages, Problem, check_in};
 use crate::store::{Change, Committed, ConversationKey, LogEvent, Query, Snapshot, UserKey};

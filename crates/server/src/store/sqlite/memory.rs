@@ -19,9 +19,9 @@ use tokio_util::task::TaskTracker;
 use super::query::{Reader, reader};
 use super::rows::SqliteRows;
 use super::writer::Committer;
-use super::{MIGRATIONS, STATEMENTS, Settings, State, empty_database};
+use super::{MIGRATIONS, STATEMENTS, Settings, empty_database};
 use crate::refusal::Refusal;
-use crate::store::batch::{self, BATCH, BATCHES, WAITING};
+use crate::store::batch::{self, BATCH, BATCHES, State, WAITING};
 use crate::store::change::Failed;
 use crate::store::readers::told;
 use crate::store::{

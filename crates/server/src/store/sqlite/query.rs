@@ -10,9 +10,9 @@ use std::ops::ControlFlow;
 use rusqlite::{Connection, OptionalExtension, params};
 use switchboard_protocol::{ConversationId, EventKind, Limits, Seq, Timestamp, UserId};
 
-use super::State;
 use super::rows::{conversation_id, find_conversation, find_member, membership, seq, user_id};
 use crate::access::{Conversation, Membership};
+use crate::store::batch::State;
 use crate::store::change::Failed;
 use crate::store::read::row::{
     Acquainted, Known, Listed, Named, Start, View, Wanted, Whole, is_readable, unreadable,

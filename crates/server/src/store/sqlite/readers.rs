@@ -6,9 +6,10 @@ use std::time::Duration;
 use rusqlite::Connection;
 use switchboard_protocol::Limits;
 
+use super::QUIET;
 use super::query::reader;
-use super::{QUIET, State};
 use crate::refusal::Refusal;
+use crate::store::batch::State;
 use crate::store::change::Failed;
 use crate::store::read::{Found, Reader};
 pub(super) use crate::store::readers::Closed;

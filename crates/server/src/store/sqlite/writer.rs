@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{RecvTimeoutError, Sender};
 use rusqlite::ffi;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::readers::Closed;
 use super::rows::SqliteRows;
-use super::{CHECKPOINT, QUIET, Settings, State};
+use super::{CHECKPOINT, QUIET, Settings};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::store::batch::{self, Results, WAITING};
+use crate::store::batch::{self, Channels, Results, State, WAITING};
 use crate::store::change::Rules;
 use crate::store::{Batch, Outcome, Submission};
 
@@ -38,23 +38,17 @@ pub(super) struct Parts {
 pub(super) fn start(parts: Parts) -> std::io::Result<Sender<Submission>> {
     let (sender, queue) = crossbeam_channel::bounded(WAITING);
     let Parts { rows, settings, batches, state, readers, lock } = parts;
-    let committer = Committer::new(rows, &settings, state);
-    let writer =
-        Writer { _told: Told(committer.state.clone()), committer, queue, batches, readers, lock, number: 0 };
+    let committer = Committer::new(rows, &settings, state.clone());
+    let writer = Writer { committer, channels: Channels::new(queue, batches, state), readers, lock };
     std::thread::Builder::new().name("writer".to_owned()).spawn(move || writer.run())?;
     Ok(sender)
 }
 
 struct Writer {
-    /// Dropped before `batches`: whoever learns of the end by that finds it noted.
-    _told: Told,
     committer: Committer,
-    queue: Receiver<Submission>,
-    batches: mpsc::Sender<Batch>,
+    channels: Channels,
     readers: Closed,
     lock: File,
-    /// Of the batch in work.
-    number: u64,
 }
 
 /// Makes batches durable.
@@ -72,17 +66,6 @@ pub(super) struct Committer {
     stuck: Option<Instant>,
     /// When emptying it was tried last.
     scrubbed: Option<Instant>,
-}
-
-/// Tells that nothing is written any more, should the thread panic.
-struct Told(Arc<State>);
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.failed.store(true, Ordering::Release);
-        }
-    }
 }
 
 /// What went wrong.
@@ -106,12 +89,8 @@ impl Writer {
     fn run(mut self) {
         self.committer.rows.watch_log();
         while let Some(first) = self.next() {
-            let mut batch = batch::gather(first, &self.queue);
-            // Each that is given back puts what its connection made behind it out of turn.
-            let late = batch::take_late(&mut batch);
-            let told = (late.is_empty() || self.tell(|_| late))
-                && (batch.is_empty() || self.tell(|writer| writer.committer.write(batch)));
-            if !told {
+            let committer = &mut self.committer;
+            if !self.channels.serve(first, |batch| (committer.write(batch), Vec::new())) {
                 break;
             }
             // Who wrote has the answer by now.
@@ -123,8 +102,7 @@ impl Writer {
 
     /// Leaves nothing but the database behind: whoever copies that alone has everything, and deleted messages are nowhere.
     fn end(mut self) {
-        // What comes now is given back.
-        self.queue = crossbeam_channel::never();
+        self.channels.close();
         // Connections that only read cannot empty the write-ahead log, so the writer's is closed last.
         let _ = self.readers.recv();
         if !self.committer.has_failed() {
@@ -136,28 +114,17 @@ impl Writer {
                 Err(error) => self.committer.note(&Trouble::Checkpoint(error)),
             }
         }
-        let Self { committer, lock, batches, .. } = self;
+        let Self { committer, lock, channels, .. } = self;
         drop(committer);
         drop(lock);
-        drop(batches);
-    }
-
-    /// Hands on what becomes of a batch; `false` if nobody wants to know any more.
-    fn tell(&mut self, outcomes: impl FnOnce(&mut Self) -> Vec<Outcome>) -> bool {
-        self.number += 1;
-        // Before the commit: whatever a reader sees of this batch, it sees this number too.
-        self.committer.state.mark.store(self.number, Ordering::SeqCst);
-        let outcomes = outcomes(self);
-        let more = !self.queue.is_empty();
-        let batch = Batch { number: self.number, outcomes, more, check: Vec::new() };
-        self.batches.blocking_send(batch).is_ok()
+        drop(channels);
     }
 
     /// Waits for a write, and tidies up if that takes long; `None` when there will be no more.
     fn next(&mut self) -> Option<Submission> {
         let (idle, mut shrunk) = (Instant::now(), false);
         while self.committer.erased || !shrunk {
-            match self.queue.recv_timeout(if self.committer.erased { AGAIN } else { QUIET }) {
+            match self.channels.queue.recv_timeout(if self.committer.erased { AGAIN } else { QUIET }) {
                 Ok(submission) => return Some(submission),
                 Err(RecvTimeoutError::Timeout) => {
                     self.scrub();
@@ -169,12 +136,12 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
-        self.queue.recv().ok()
+        self.channels.queue.recv().ok()
     }
 
     /// Empties the write-ahead log of erased content, in a quiet moment.
     fn scrub(&mut self) {
-        if self.queue.is_empty() {
+        if self.channels.queue.is_empty() {
             self.committer.scrub();
         }
     }

@@ -13,10 +13,11 @@ use super::{change, new_database, settings, user};
 use crate::clock::Clock;
 use crate::refusal::Refusal;
 use crate::router::Origin;
+use crate::store::batch::State;
 use crate::store::postgres::commit::Committer;
 use crate::store::postgres::connect::Link;
 use crate::store::postgres::target::Target;
-use crate::store::postgres::{Settings, State, migrate};
+use crate::store::postgres::{Settings, migrate};
 use crate::store::sqlite::in_memory::InMemory;
 use crate::store::{Change, Committed, Submission};
 

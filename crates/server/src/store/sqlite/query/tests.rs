@@ -10,9 +10,10 @@ use switchboard_protocol::{ConversationId, History, Limits, Seq, Target, Timesta
 use tempfile::TempDir;
 
 use super::{Reader, reader};
+use crate::store::batch::State;
 use crate::store::change::{self, Rules};
 use crate::store::sqlite::rows::SqliteRows;
-use crate::store::sqlite::{State, open_database, open_reader};
+use crate::store::sqlite::{open_database, open_reader};
 use crate::store::{Committed, Request};
 
 /// A database with a writer and a reader whose steps are counted.

@@ -27,6 +27,7 @@ mod session;
 pub mod simulated;
 pub mod store;
 mod tasks;
+mod timers;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -5,9 +5,7 @@
 
 mod elsewhere;
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
@@ -20,6 +18,7 @@ use crate::bus::{Address, Bus, Notice};
 use crate::router::registry::{Gone, Registry, UserSlot};
 use crate::router::{SessionSlot, encode};
 use crate::store::{Acquaintance, ConversationKey};
+use crate::timers::expired;
 
 /// The presence of the users who are here.
 #[derive(Debug)]
@@ -40,17 +39,6 @@ pub(crate) enum Due {
     Departed(UserSlot),
     /// No other node has said that it has a user.
     Unanswered(UserId),
-}
-
-/// Waits for the next that expires; forever if there is none.
-async fn expired<T>(queue: Option<&mut DelayQueue<T>>) -> T {
-    let Some(queue) = queue else { return std::future::pending().await };
-    poll_fn(|cx| match ready!(queue.poll_expired(cx)) {
-        Some(expired) => Poll::Ready(expired.into_inner()),
-        // An empty queue is woken by nobody; the router asks again after whatever it does next.
-        None => Poll::Pending,
-    })
-    .await
 }
 
 /// Conversations of a user that other nodes are told of at most, to find one that a watcher shares.
@@ -154,11 +142,16 @@ impl Presence {
 
     /// Waits for what is due next; forever if there is nothing.
     pub(crate) async fn due(&mut self) -> Due {
-        let asked = self.elsewhere.as_mut().map(Elsewhere::patience);
+        let unanswered = async {
+            match &mut self.elsewhere {
+                Some(elsewhere) => expired(elsewhere.patience()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
-            user = expired(Some(&mut self.graces)) => Due::Departed(user),
-            user = expired(asked) => Due::Unanswered(user),
+            user = expired(&mut self.graces) => Due::Departed(user),
+            user = unanswered => Due::Unanswered(user),
         }
     }
 

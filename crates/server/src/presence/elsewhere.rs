@@ -238,11 +238,7 @@ impl Presence {
         let waiting = self.stop_asking(user);
         let gone = self.elsewhere.as_mut().is_some_and(|elsewhere| elsewhere.resolve(user));
         if gone && !self.is_here(registry, user) {
-            self.departures.note(user, now);
-            for session in self.watchers.get(user).cloned().unwrap_or_default() {
-                self.tell_state(registry, session, user.clone(), Some(now));
-            }
-            return;
+            return self.tell_lost(registry, user, now);
         }
         for (session, last_seen) in waiting {
             self.tell_state(registry, session, user.clone(), last_seen);
@@ -268,12 +264,17 @@ impl Presence {
         let lost = self.elsewhere.as_mut().map(|elsewhere| elsewhere.lose(node)).unwrap_or_default();
         for user in lost {
             if !self.is_here(registry, &user) {
-                self.departures.note(&user, at);
-                // Which conversations they were in, only their node knew. Those who watch shared one when they began to.
-                for session in self.watchers.get(&user).cloned().unwrap_or_default() {
-                    self.tell_state(registry, session, user.clone(), Some(at));
-                }
+                self.tell_lost(registry, &user, at);
             }
+        }
+    }
+
+    /// Notes that a user whom a node had is gone, and tells those who watch them. Which conversations they were in, only their
+    /// node knew; those who watch shared one when they began to.
+    fn tell_lost(&mut self, registry: &Registry, user: &UserId, at: Timestamp) {
+        self.departures.note(user, at);
+        for session in self.watchers.get(user).into_iter().flatten() {
+            self.tell_state(registry, *session, user.clone(), Some(at));
         }
     }
 }

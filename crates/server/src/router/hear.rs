@@ -1,25 +1,33 @@
 //! What nodes tell each other: a router's own news go out here, and what it hears comes in.
 
 use serde_json::value::RawValue;
-use switchboard_protocol::{Signal, UserId};
+use switchboard_protocol::{ConversationId, Seq, Signal, UserId};
 use tokio::time::Instant;
 
 use super::Router;
 use super::order::Arrival;
 use super::registry::UserSlot;
-use crate::bus::{Address, Heard, Notice};
+use crate::bus::{Address, Heard, NodeId, Notice};
 use crate::frame;
-use crate::store::{ConversationKey, Effect, LogEvent, Passage};
+use crate::store::{ConversationKey, Effect, Passage};
 
 /// Users who come in by one event and are told of one by one. Where there are more, every node is told.
 const FEW: usize = 64;
 
 impl Router {
     /// Tells the nodes on which a conversation's members are, and those of whoever comes in, of an event that this node stored.
-    pub(super) fn tell_event(&self, conversation: ConversationKey, event: &LogEvent, effects: &[Effect]) {
+    pub(super) fn tell_event(
+        &self,
+        conversation: ConversationKey,
+        name: &ConversationId,
+        seq: Seq,
+        json: String,
+        effects: &[Effect],
+    ) {
         let Some(peers) = &self.peers else { return };
-        let (name, seq, frame) = (event.conversation.clone(), event.seq, event.to_raw());
-        let notice = Notice::Event { conversation, name, seq, frame, effects: effects.to_vec() };
+        let Ok(frame) = RawValue::from_string(json) else { return };
+        let notice =
+            Notice::Event { conversation, name: name.clone(), seq, frame, effects: effects.to_vec() };
         peers.bus.tell(&Address::Conversation(conversation), &notice);
         // Their nodes may not listen there yet.
         let newcomers = || effects.iter().filter(|effect| effect.passage != Passage::Out);
@@ -83,7 +91,7 @@ impl Router {
         }
     }
 
-    fn take_in(&mut self, node: crate::bus::NodeId, notice: Notice) {
+    fn take_in(&mut self, node: NodeId, notice: Notice) {
         match notice {
             Notice::Event { conversation, name, seq, frame, effects } => {
                 if self.registry.placed(conversation).is_some() {

@@ -21,6 +21,7 @@ use super::peers::Found;
 use crate::frame;
 use crate::session::outbox::Outbox;
 use crate::store::{CommittedEvent, ConversationKey, Effect, Passage};
+use crate::timers::expired;
 
 /// How long an event waits for one before it that another node has stored: its notice takes well under a millisecond, unless
 /// it is lost.
@@ -104,12 +105,7 @@ impl Order {
 
     /// Waits for the next conversation of which something is to be read; for ever, if nothing is missing anywhere.
     pub(super) async fn due(&mut self) -> ConversationKey {
-        std::future::poll_fn(|cx| match std::task::ready!(self.due.poll_expired(cx)) {
-            Some(expired) => std::task::Poll::Ready(expired.into_inner()),
-            // An empty queue wakes nobody; it is polled again after whatever fills it.
-            None => std::task::Poll::Pending,
-        })
-        .await
+        expired(&mut self.due).await
     }
 }
 

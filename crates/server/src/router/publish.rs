@@ -48,11 +48,12 @@ impl Router {
         answer(origin, Ok(OkBody::Stored { conversation: name.clone(), seq, at, duplicate }));
         if let Some(event) = event {
             self.metrics.accepted.inc();
-            self.tell_event(conversation, &event, &effects);
+            let json = event.to_json();
+            let frame = frame::text(&json);
+            self.tell_event(conversation, &name, seq, json, &effects);
             if let Some(own) = own.as_ref().filter(|_| self.peers.is_some()) {
                 own.note_own(conversation, seq);
             }
-            let frame = frame::text(&event.to_json());
             self.arrive(conversation, Arrival { name, seq, frame, own, effects, stored });
         }
     }

@@ -20,7 +20,7 @@ const USERS: usize = 500;
 const CONVERSATIONS: usize = 2_000;
 
 /// A user whom the store is asked about.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Asked {
     user: UserSlot,
     name: UserId,
@@ -95,6 +95,9 @@ impl Router {
         }
         let rest = peers.to_sweep.len().saturating_sub(USERS - users.len());
         users.extend(peers.to_sweep.drain(rest..));
+        if users.is_empty() {
+            return;
+        }
         users.sort_unstable();
         users.dedup();
         peers.questions += 1;
@@ -204,11 +207,9 @@ impl Router {
     /// Reads how somebody came into a conversation.
     fn look_up_entry(&mut self, asked: &Asked, place: Place) {
         let Some(peers) = &mut self.peers else { return };
-        let Asked { user, ref name, question, departures, hostings } = *asked;
-        let asked = Asked { user, name: name.clone(), question, departures, hostings };
         let entry = place.since.max(Seq(1));
         let answer = peers.store.log(place.conversation, Seq(entry.0 - 1), entry);
-        let newcomer = Newcomer { asked, place };
+        let newcomer = Newcomer { asked: asked.clone(), place };
         peers.find(answer, move |result| Found::Entry { newcomer, result });
     }
 

@@ -33,6 +33,19 @@ pub(crate) struct Conversation {
     pub(crate) at: i64,
 }
 
+impl Conversation {
+    /// One in which nothing has happened and nobody is.
+    pub(crate) fn new(
+        key: ConversationKey,
+        name: ConversationId,
+        title: Option<String>,
+        public: bool,
+    ) -> Self {
+        let (head, last_message) = (Seq(0), Seq(0));
+        Self { key, name, title, public, head, messages: 0, last_message, members: 0, admins: 0, at: 0 }
+    }
+}
+
 /// A membership as its row says, present or past.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Membership {

@@ -9,6 +9,8 @@ pub(super) mod rows;
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Display;
+
 pub(super) use self::message::is_deleted;
 use self::rows::Rows;
 
@@ -38,14 +40,27 @@ impl<E: StoreError> From<E> for Failed<E> {
 }
 
 /// What a store that does not work says.
-pub(super) trait StoreError {
+pub(super) trait StoreError: Display {
     /// Whether it is about one change alone, which has left no trace, and the others may go on.
     fn is_of_one(&self) -> bool {
         false
     }
+
+    /// Whether it says of a row that it is not what it must be.
+    fn is_damage(&self) -> bool;
 }
 
-impl StoreError for rusqlite::Error {}
+impl StoreError for rusqlite::Error {
+    fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::IntegralValueOutOfRange(..)
+                | Self::FromSqlConversionFailure(..)
+                | Self::InvalidColumnType(..)
+                | Self::Utf8Error(..)
+        )
+    }
+}
 
 type Done<R> = Result<Committed, Failed<<R as Rows>::Error>>;
 

@@ -5,7 +5,6 @@ mod fold;
 mod people;
 pub(super) mod row;
 
-use std::fmt::Display;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,7 +37,7 @@ pub(crate) const MIN_QUEUE: usize = REPLAY_SHARE as usize * EVENT_OVERHEAD;
 /// hides nothing else; where its place counts, it is told as `None`.
 pub(super) trait Lookups {
     /// What a store that does not work says.
-    type Error: StoreError + Display;
+    type Error: StoreError;
 
     /// A user by name.
     fn known(&self, user: &UserId) -> Found<Option<Known>, Self>;

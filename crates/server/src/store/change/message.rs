@@ -27,17 +27,19 @@ enum Destination {
 impl<R: Rows> Act<'_, R> {
     pub(super) fn send(&mut self, send: Send) -> Done<R> {
         let name = send.to.resolve(self.actor);
+        let given = send.key.is_some();
         let key = send.key.unwrap_or_else(new_key);
         let reply_to = send.reply_to;
         let body = fields(&EventBody::Message { text: send.text, data: send.data, reply_to, deleted: false });
         // Nearly every message is new, and then nothing is looked for: the index of keys refuses the others.
-        let refusal = match self.send_new(&name, key.as_str(), &body, reply_to) {
+        let refusal = match self.send_new(&name, key.as_str(), given, &body, reply_to) {
             Ok(Some(committed)) => return Ok(committed),
             Ok(None) => Refusal::unavailable(),
             Err(Failed::Refused(refusal)) => refusal,
             Err(failed) => return Err(failed),
         };
-        let first = self.earlier(key.as_str())?.ok_or(refusal)?;
+        // With a key that was made just now there is none.
+        let first = if given { self.earlier(key.as_str())? } else { None }.ok_or(refusal)?;
         check_same(&first, name.as_str(), &body)?;
         Ok(repeat(first))
     }
@@ -48,11 +50,12 @@ impl<R: Rows> Act<'_, R> {
         Ok(self.rows.keyed(user, key)?)
     }
 
-    /// Sends a message; `None` if its key was used before.
+    /// Sends a message; `None` if its key was used before, as only one that was `given` can have been.
     fn send_new(
         &mut self,
         name: &switchboard_protocol::ConversationId,
         key: &str,
+        given: bool,
         body: &str,
         reply_to: Option<Seq>,
     ) -> Result<Option<Committed>, Failed<R::Error>> {
@@ -62,7 +65,7 @@ impl<R: Rows> Act<'_, R> {
         }
         let (place, mut member, effects) = match destination {
             Destination::Place(place, member) => (*place, member, Vec::new()),
-            Destination::New(..) if self.earlier(key)?.is_some() => return Ok(None),
+            Destination::New(..) if given && self.earlier(key)?.is_some() => return Ok(None),
             Destination::New(a, b) => self.do_open_direct(name, &a, &b)?,
         };
         let Place { mut conversation, user, .. } = place;

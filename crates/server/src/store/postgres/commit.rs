@@ -383,26 +383,15 @@ fn pause(time: Duration) {
 
 /// What an error means for a batch of which nothing was stored.
 fn classify(error: Error) -> Trouble {
-    let code = match &error {
-        Error::Damaged(_) | Error::Busy => return Trouble::Change(error),
-        Error::Silent | Error::Doubtful | Error::Moving => return Trouble::Lost(error),
-        Error::Database(_) => match error.code() {
-            Some(code) => code.clone(),
-            // Not an answer, but the end of the connection.
-            None => return Trouble::Lost(error),
-        },
-    };
-    let lost = [
-        SqlState::ADMIN_SHUTDOWN,
-        SqlState::CRASH_SHUTDOWN,
-        SqlState::CANNOT_CONNECT_NOW,
-        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
-        // A primary that has become a standby.
-        SqlState::READ_ONLY_SQL_TRANSACTION,
-    ];
+    if error.is_lost() || matches!(error, Error::Doubtful | Error::Moving) {
+        return Trouble::Lost(error);
+    }
+    // A damaged row, or a conversation that is held up.
+    let Some(code) = error.code().cloned() else { return Trouble::Change(error) };
     let conflicts =
         [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::UNIQUE_VIOLATION];
-    if lost.contains(&code) || code.code().starts_with("08") {
+    // A primary that has become a standby writes no more.
+    if code == SqlState::READ_ONLY_SQL_TRANSACTION || code.code().starts_with("08") {
         Trouble::Lost(error)
     } else if conflicts.contains(&code) {
         Trouble::Conflict(error)

@@ -71,6 +71,10 @@ impl StoreError for Error {
     fn is_of_one(&self) -> bool {
         matches!(self, Self::Busy)
     }
+
+    fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_))
+    }
 }
 
 impl Error {
@@ -79,6 +83,22 @@ impl Error {
         match self {
             Self::Database(error) => error.code(),
             Self::Silent | Self::Busy | Self::Doubtful | Self::Moving | Self::Damaged(_) => None,
+        }
+    }
+
+    /// Whether the connection is of no use any more.
+    pub(super) fn is_lost(&self) -> bool {
+        const ENDS: [SqlState; 4] = [
+            SqlState::ADMIN_SHUTDOWN,
+            SqlState::CRASH_SHUTDOWN,
+            SqlState::CANNOT_CONNECT_NOW,
+            SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+        ];
+        match self {
+            Self::Silent => true,
+            // Without a code it is not an answer, but the end of the connection.
+            Self::Database(error) => error.code().is_none_or(|code| ENDS.contains(code)),
+            Self::Busy | Self::Doubtful | Self::Moving | Self::Damaged(_) => false,
         }
     }
 }
@@ -94,7 +114,6 @@ fn told(error: &tokio_postgres::Error) -> String {
 }
 
 /// One of several questions that are asked together.
-#[derive(Clone)]
 pub(super) struct Ask<'a> {
     sql: &'static str,
     parameters: Vec<&'a (dyn ToSql + Sync)>,

@@ -25,7 +25,7 @@ pub(super) use self::shared::{heads, log, people};
 use super::connect::{Error, Link};
 use crate::access::Membership;
 use crate::store::change::Failed;
-use crate::store::read::row::{Acquainted, Known, Listed, Named, Start, View, Wanted, Whole};
+use crate::store::read::row::{Acquainted, Known, Listed, Named, Start, View, Wanted, Whole, readable};
 use crate::store::read::{Lookups, Range};
 use crate::store::{ConversationKey, Joined, LogEvent, UserKey};
 
@@ -326,18 +326,6 @@ fn marked(places: usize, rows: &[Row]) -> Result<Vec<bool>> {
         }
     }
     Ok(marked)
-}
-
-/// What was read of a row, or `None` if it is damaged: it is reported, and must not keep anybody from the others.
-fn readable<T>(read: std::result::Result<T, Error>, row: impl FnOnce() -> String) -> Result<Option<T>> {
-    match read {
-        Ok(read) => Ok(Some(read)),
-        Err(error @ Error::Damaged(_)) => {
-            tracing::error!(row = row(), %error, "a damaged row is passed over");
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// How a conversation is called in a report.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use switchboard_protocol::{Limits, Seq, UserId};
 use tokio::time::Instant;
-use tokio_postgres::error::SqlState;
 
 use super::connect::{Error, Link};
 use super::query::{self, Session};
@@ -125,7 +124,8 @@ impl Desk for Reads {
         loop {
             let Some(rows) = self.session() else { return Err(Refusal::unavailable()) };
             let answer = read(&Reader { rows, limits: &limits, mark: &state.mark });
-            let lost = rows.link.is_closed() || answer.as_ref().is_err_and(is_lost);
+            let lost =
+                rows.link.is_closed() || matches!(&answer, Err(Failed::Store(error)) if error.is_lost());
             let silent = matches!(answer, Err(Failed::Store(Error::Silent)));
             if lost {
                 self.session = None;
@@ -151,24 +151,6 @@ fn connect(target: &Target) -> anyhow::Result<Session> {
     let session = Session::new(Link::open(target)?);
     session.link.run(session.link.client().batch_execute(SETUP))?;
     Ok(session)
-}
-
-/// Whether the connection is of no use any more.
-fn is_lost(failed: &Failed<Error>) -> bool {
-    match failed {
-        Failed::Refused(_)
-        | Failed::Store(Error::Busy | Error::Doubtful | Error::Moving | Error::Damaged(_)) => false,
-        Failed::Store(Error::Silent) => true,
-        Failed::Store(error @ Error::Database(_)) => error.code().is_none_or(|code| {
-            [
-                SqlState::ADMIN_SHUTDOWN,
-                SqlState::CRASH_SHUTDOWN,
-                SqlState::CANNOT_CONNECT_NOW,
-                SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
-            ]
-            .contains(code)
-        }),
-    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use super::connect::{Error, Link};
 use super::ids::Ids;
 use crate::access::{Conversation, Membership};
 use crate::store::change::rows::{Keyed, Referred, Rows};
-use crate::store::{ConversationKey, LogEvent, Submission, UserKey};
+use crate::store::{ConversationKey, LogEvent, UserKey};
 
 /// What these ask of the database, to be prepared beforehand.
 pub(super) fn statements() -> impl Iterator<Item = &'static str> {
@@ -131,16 +131,9 @@ impl<'a> PostgresRows<'a> {
         }
     }
 
-    /// Begins the transaction, and reads what the changes of a batch will ask for. `writer` is the row that tells later
-    /// whether the `attempt` was committed.
-    pub(super) fn begin(
-        &mut self,
-        writer: &str,
-        attempt: i64,
-        mode: Mode,
-        batch: &[Submission],
-    ) -> Result<(), Error> {
-        self.start(writer, attempt, mode, &Wanted::of(batch))
+    /// An event that is to be inserted.
+    fn own(&self, at: (ConversationKey, Seq)) -> Option<&Appended> {
+        self.appended.get(*self.places.get(&at)?)
     }
 
     /// The conversations that something was written to.
@@ -202,18 +195,7 @@ impl Rows for PostgresRows<'_> {
         title: Option<String>,
         public: bool,
     ) -> Result<Conversation, Error> {
-        let conversation = Conversation {
-            key: self.ids.conversation(self.link)?,
-            name: name.clone(),
-            title,
-            public,
-            head: Seq(0),
-            messages: 0,
-            last_message: Seq(0),
-            members: 0,
-            admins: 0,
-            at: 0,
-        };
+        let conversation = Conversation::new(self.ids.conversation(self.link)?, name.clone(), title, public);
         self.base.insert(conversation.key, Seq(0));
         self.names.insert(conversation.key, name.clone());
         self.new_conversations.insert(name.clone());
@@ -267,7 +249,7 @@ impl Rows for PostgresRows<'_> {
 
     fn event(&mut self, conversation: ConversationKey, target: Seq) -> Result<Option<Referred>, Error> {
         let at = (conversation, target);
-        if let Some(event) = self.places.get(&at).and_then(|place| self.appended.get(*place)) {
+        if let Some(event) = self.own(at) {
             return Ok(Some(Referred {
                 kind: event.kind,
                 sender: event.sender,
@@ -342,9 +324,7 @@ impl Rows for PostgresRows<'_> {
         if upto == Seq(0) {
             return Ok(0);
         }
-        if let Some(event) =
-            self.places.get(&(conversation, upto)).and_then(|place| self.appended.get(*place))
-        {
+        if let Some(event) = self.own((conversation, upto)) {
             return Ok(event.messages);
         }
         match self.counts.get(&(conversation, upto)) {
@@ -363,9 +343,7 @@ impl Rows for PostgresRows<'_> {
         let base = self.base.get(&conversation).copied().unwrap_or(upto);
         let before = self.sent_before(conversation, sender, after, upto.min(base))?;
         let since = (after.max(base).0 + 1..=upto.0).filter(|seq| {
-            let place = self.places.get(&(conversation, Seq(*seq)));
-            place
-                .and_then(|place| self.appended.get(*place))
+            self.own((conversation, Seq(*seq)))
                 .is_some_and(|event| event.sender == sender && event.kind == EventKind::Message)
         });
         Ok(before + since.count() as u64)
@@ -419,14 +397,13 @@ impl Rows for PostgresRows<'_> {
         Ok(())
     }
 
-    fn count_rooms_by_choice(&mut self, user: UserKey, most: u32) -> Result<u32, Error> {
+    fn count_rooms_by_choice(&mut self, user: UserKey, _most: u32) -> Result<u32, Error> {
         if self.is_new_user(user) {
-            let new =
-                self.chosen.range((user, ConversationKey(i64::MIN))..=(user, ConversationKey(i64::MAX)));
-            return Ok(u32::try_from(new.filter(|(_, chosen)| **chosen).count()).unwrap_or(u32::MAX));
+            let new = self.choices_of(user).filter(|chosen| *chosen);
+            return Ok(u32::try_from(new.count()).unwrap_or(u32::MAX));
         }
         self.lock(user)?;
-        self.count_choices(user, most)
+        self.count_choices(user)
     }
 
     fn insert_room_by_choice(&mut self, user: UserKey, conversation: ConversationKey) -> Result<(), Error> {

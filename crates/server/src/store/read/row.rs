@@ -6,6 +6,7 @@ use switchboard_protocol::reply::Edited;
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
 use crate::access::{Conversation, Membership};
+use crate::store::change::{Failed, StoreError};
 use crate::store::{Joined, LogEvent, UserKey};
 
 /// A user who was seen before.
@@ -92,6 +93,21 @@ pub(in crate::store) struct Whole {
     pub(in crate::store) edit: Option<(Edited, String)>,
     /// The reactions that are seen to stand, in the order in which they were set.
     pub(in crate::store) reactions: Vec<(String, UserId)>,
+}
+
+/// What was read of a row, or `None` if it is damaged: it is reported, and must not keep anybody from the others.
+pub(in crate::store) fn readable<T, E: StoreError>(
+    read: Result<T, E>,
+    row: impl FnOnce() -> String,
+) -> Result<Option<T>, Failed<E>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.is_damage() => {
+            tracing::error!(row = row(), %error, "a damaged row is passed over");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whom an event that cannot be read is from.

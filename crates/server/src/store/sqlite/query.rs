@@ -15,7 +15,7 @@ use crate::access::{Conversation, Membership};
 use crate::store::batch::State;
 use crate::store::change::Failed;
 use crate::store::read::row::{
-    Acquainted, Known, Listed, Named, Start, View, Wanted, Whole, is_readable, unreadable,
+    Acquainted, Known, Listed, Named, Start, View, Wanted, Whole, is_readable, readable, unreadable,
 };
 use crate::store::read::{self, Lookups, Range};
 use crate::store::{ConversationKey, Joined, LogEvent, UserKey};
@@ -220,24 +220,6 @@ fn find_named(db: &Connection, user: UserKey, name: &ConversationId) -> Result<N
         Ok(Named::There(View { conversation, membership }))
     };
     Ok(readable(read(), || name.to_string())?.unwrap_or(Named::Damaged))
-}
-
-/// What was read of a row, or `None` if it is damaged: it is reported, and must not keep anybody from the others.
-fn readable<T>(read: rusqlite::Result<T>, row: impl FnOnce() -> String) -> Result<Option<T>> {
-    use rusqlite::Error;
-    match read {
-        Ok(read) => Ok(Some(read)),
-        Err(
-            error @ (Error::IntegralValueOutOfRange(..)
-            | Error::FromSqlConversionFailure(..)
-            | Error::InvalidColumnType(..)
-            | Error::Utf8Error(..)),
-        ) => {
-            tracing::error!(row = row(), %error, "a damaged row is passed over");
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Reads a row of [`Lookups::listed`].

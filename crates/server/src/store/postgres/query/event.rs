@@ -1,9 +1,9 @@
 //! Events of the log.
 
-use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp};
+use switchboard_protocol::{ConversationId, Seq, Timestamp};
 use tokio_postgres::Row;
 
-use super::row::{get, number, seq, time, user_id};
+use super::row::{get, kind, number, seq, time, user_id};
 use super::{Result, Session};
 use crate::store::postgres::connect::Error;
 use crate::store::read::row::{is_readable, unreadable};
@@ -29,7 +29,7 @@ pub(super) fn read(row: &Row, conversation: &ConversationId) -> std::result::Res
     let seq: Seq = seq(row, 0)?;
     let read = || {
         let body: Box<str> = get(row, 5)?;
-        let kind = EventKind::from_number(get::<i16>(row, 1)?.into());
+        let kind = kind(row, 1)?;
         if !is_readable(kind, &body) {
             return Err(Error::Damaged("its body".to_owned()));
         }

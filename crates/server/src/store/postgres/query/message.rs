@@ -6,12 +6,12 @@ use switchboard_protocol::reply::Edited;
 use switchboard_protocol::{Seq, UserId};
 use tokio_postgres::Row;
 
-use super::row::{count, get, number, place, seq, time, user_id};
-use super::{Result, Session, readable};
+use super::row::{count, get, maybe_seq, number, place, seq, time, user_id};
+use super::{Result, Session};
 use crate::store::ConversationKey;
 use crate::store::postgres::connect::Error;
 use crate::store::read::EVENT_OVERHEAD;
-use crate::store::read::row::{Wanted, Whole};
+use crate::store::read::row::{Wanted, Whole, readable};
 
 /// Goes back from one message to the one before. Each row of `way` is a step: it looks at the last event up to `probe`. At a
 /// message that is wanted the next probe is the event before it. Any other event has the count of the messages
@@ -146,22 +146,21 @@ fn portion(session: &Session, wanted: &[Wanted<'_>], bytes: usize) -> Result<Vec
             };
             let read = || Ok((get(&row, 1)?, user_id(&row, 2)?));
             let at = || format!("a reaction to {} in {}", wanted.target, wanted.conversation.name);
-            whole.reactions.extend(readable::<(String, UserId)>(read(), at)?);
+            whole.reactions.extend(readable::<(String, UserId), Error>(read(), at)?);
         }
     }
     Ok(found)
 }
 
 fn whole(row: &Row) -> Result<Whole> {
-    let edited =
-        get::<Option<i64>>(row, 5)?.map(|_| Ok::<_, Error>(Edited { seq: seq(row, 5)?, at: time(row, 6)? }));
-    let edited = edited.transpose()?;
+    let edit =
+        maybe_seq(row, 5)?.map(|seq| Ok::<_, Error>((Edited { seq, at: time(row, 6)? }, get(row, 7)?)));
     Ok(Whole {
         from: user_id(row, 1).ok(),
         at: time(row, 2)?,
         key: get(row, 3)?,
         body: get(row, 4)?,
-        edit: edited.map(|edited| Ok::<_, Error>((edited, get(row, 7)?))).transpose()?,
+        edit: edit.transpose()?,
         reactions: Vec::new(),
     })
 }

@@ -1,10 +1,11 @@
 //! What the columns of a row say. Numbers are signed in the database, and ours are not: one below zero is damage.
 
-use switchboard_protocol::{ConversationId, Role, Seq, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
 use crate::access::{Conversation, Membership};
+use crate::store::change::rows::role;
 use crate::store::postgres::connect::Error;
 use crate::store::{ConversationKey, UserKey};
 
@@ -45,6 +46,14 @@ pub(in crate::store::postgres) fn count(row: &Row, column: usize) -> Result<u64>
 
 pub(in crate::store::postgres) fn seq(row: &Row, column: usize) -> Result<Seq> {
     count(row, column).map(Seq)
+}
+
+pub(in crate::store::postgres) fn maybe_seq(row: &Row, column: usize) -> Result<Option<Seq>> {
+    get::<Option<i64>>(row, column)?.map(|_| seq(row, column)).transpose()
+}
+
+pub(in crate::store::postgres) fn kind(row: &Row, column: usize) -> Result<EventKind> {
+    Ok(EventKind::from_number(get::<i16>(row, column)?.into()))
 }
 
 pub(in crate::store::postgres) fn time(row: &Row, column: usize) -> Result<Timestamp> {
@@ -96,9 +105,9 @@ pub(in crate::store::postgres) fn conversation(row: &Row, first: usize) -> Resul
 
 pub(in crate::store::postgres) fn membership(row: &Row, first: usize) -> Result<Membership> {
     Ok(Membership {
-        role: role(get(row, first)?),
+        role: role(get::<i16>(row, first)?.into()),
         since: seq(row, first + 1)?,
-        until: get::<Option<i64>>(row, first + 2)?.is_some().then(|| seq(row, first + 2)).transpose()?,
+        until: maybe_seq(row, first + 2)?,
         read: seq(row, first + 3)?,
         received: seq(row, first + 4)?,
         sent: count(row, first + 5)?,
@@ -112,14 +121,5 @@ pub(in crate::store::postgres) fn maybe_membership(row: &Row, first: usize) -> R
     match get::<Option<i16>>(row, first)? {
         Some(_) => membership(row, first).map(Some),
         None => Ok(None),
-    }
-}
-
-/// The role with this stored number; what is unknown may do the least.
-fn role(number: i16) -> Role {
-    match number {
-        2 => Role::Admin,
-        1 => Role::Member,
-        _ => Role::Reader,
     }
 }

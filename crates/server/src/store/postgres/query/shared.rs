@@ -7,7 +7,8 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::{Seq, UserId};
 
 use super::row::{conversation_id, conversation_key, get, maybe_time, number, seq, user_id, user_key};
-use super::{Result, Session, readable};
+use super::{Result, Session};
+use crate::store::read::row::readable;
 use crate::store::read::{Range, Reader};
 use crate::store::{ConversationKey, Excerpt, Person, Place, Seqs, UserKey, passages};
 

@@ -9,10 +9,10 @@ use super::{Mode, PostgresRows};
 use crate::store::change::rows::{Keyed, Referred};
 use crate::store::postgres::connect::{Ask, Error};
 use crate::store::postgres::query::row::{
-    conversation, conversation_columns, conversation_id, conversation_key, count, get, membership,
-    membership_columns, number, seq, time, user_id, user_key,
+    conversation, conversation_columns, conversation_id, conversation_key, count, get, kind, maybe_seq,
+    membership, membership_columns, number, seq, time, user_id, user_key,
 };
-use crate::store::{ConversationKey, UserKey};
+use crate::store::{ConversationKey, Submission, UserKey};
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
@@ -137,16 +137,17 @@ fn numbered(pairs: &FxHashSet<(ConversationId, Seq)>) -> (Vec<&str>, Vec<i64>) {
 }
 
 impl PostgresRows<'_> {
-    /// Begins the transaction: from here on it can be told what became of the attempt. Locks and reads what is wanted.
-    pub(super) fn start(
+    /// Begins the transaction, locks and reads what the changes of a batch will ask for. `writer` is the row that tells later
+    /// whether the `attempt` was committed.
+    pub(in crate::store::postgres) fn begin(
         &mut self,
         writer: &str,
         attempt: i64,
         mode: Mode,
-        wanted: &Wanted,
+        batch: &[Submission],
     ) -> Result<(), Error> {
         let begin = vec![Ask::new(BEGIN, &[]), Ask::new(MARK, &[&writer, &attempt])];
-        self.read(begin, mode, wanted)
+        self.read(begin, mode, &Wanted::of(batch))
     }
 
     /// Reads what turns out to be needed besides.
@@ -157,7 +158,8 @@ impl PostgresRows<'_> {
     fn read<'q>(&mut self, begin: Vec<Ask<'q>>, mode: Mode, wanted: &'q Wanted) -> Result<(), Error> {
         let conversations: Vec<_> = wanted.conversations.iter().map(ConversationId::as_str).collect();
         let locked: Vec<_> = wanted.locked.iter().map(UserId::as_str).collect();
-        let users: Vec<_> = wanted.users.iter().map(UserId::as_str).collect();
+        // Those that are locked are read by that.
+        let users: Vec<_> = wanted.users.difference(&wanted.locked).map(UserId::as_str).collect();
         let choosing: Vec<_> = wanted.choosing.iter().map(UserId::as_str).collect();
         let (member_of, members): (Vec<_>, Vec<_>) =
             wanted.members.iter().map(|(name, user)| (name.as_str(), user.as_str())).unzip();
@@ -254,7 +256,7 @@ impl PostgresRows<'_> {
             }
             About::Events => {
                 let event = Referred {
-                    kind: EventKind::from_number(get::<i16>(row, 2)?.into()),
+                    kind: kind(row, 2)?,
                     sender: user_key(row, 3)?,
                     at: time(row, 4)?,
                     body: get(row, 5)?,
@@ -272,8 +274,7 @@ impl PostgresRows<'_> {
             }
             About::Reactions => {
                 let at = (conversation_key(row, 0)?, seq(row, 1)?);
-                let since = get::<Option<i64>>(row, 4)?.map(|_| seq(row, 4)).transpose()?;
-                let until = get::<Option<i64>>(row, 5)?.map(|_| seq(row, 5)).transpose()?;
+                let (since, until) = (maybe_seq(row, 4)?, maybe_seq(row, 5)?);
                 self.reactions.note(
                     (at.0, at.1, get::<&str>(row, 2)?.into(), user_key(row, 3)?),
                     since.map(|since| (since, until)),

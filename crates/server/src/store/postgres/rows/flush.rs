@@ -3,6 +3,7 @@
 use switchboard_protocol::{EventKind, Seq};
 
 use super::PostgresRows;
+use super::wanted::Wanted;
 use crate::access::{Conversation, Membership};
 use crate::store::change::rows::{PAST_REACTIONS, role_number};
 use crate::store::postgres::connect::{Ask, Error};
@@ -89,10 +90,7 @@ const COUNT_MESSAGES: &str = "SELECT messages FROM events WHERE conversation = $
 const COUNT_SENT: &str = "SELECT count(*) FROM events
     WHERE conversation = $1 AND seq > $2 AND seq <= $3 AND sender = $4 AND kind = $5";
 
-const COUNT_CHOICES: &str =
-    r#"SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice WHERE "user" = $1 LIMIT $2) AS few"#;
-
-pub(super) const STATEMENTS: [&str; 20] = [
+pub(super) const STATEMENTS: [&str; 19] = [
     COMMIT,
     ROLLBACK,
     NEW_USERS,
@@ -112,7 +110,6 @@ pub(super) const STATEMENTS: [&str; 20] = [
     GONE,
     COUNT_MESSAGES,
     COUNT_SENT,
-    COUNT_CHOICES,
 ];
 
 /// Why the rows are not known to be saved.
@@ -240,25 +237,24 @@ impl PostgresRows<'_> {
     }
 
     /// The rooms that somebody has chosen, the changes of this transaction included.
-    pub(super) fn count_choices(&mut self, user: UserKey, most: u32) -> Result<u32, Error> {
-        let of_user = (user, ConversationKey(i64::MIN))..=(user, ConversationKey(i64::MAX));
-        if self.chosen.range(of_user.clone()).any(|(_, chosen)| !chosen) {
+    pub(super) fn count_choices(&mut self, user: UserKey) -> Result<u32, Error> {
+        if self.choices_of(user).any(|chosen| !chosen) {
             // Whether a row is there that is to go, only the database knows.
             self.write_choices()?;
         }
-        let stored = match self.choices.get(&user) {
-            Some(stored) => *stored,
-            None => {
-                let most = i64::from(most);
-                let rows = self.link.run(self.link.rows(COUNT_CHOICES, &[&user.0, &most]))?;
-                let stored = rows.first().map_or(Ok(0), |row| count(row, 0))?;
-                let stored = u32::try_from(stored).unwrap_or(u32::MAX);
-                self.choices.insert(user, stored);
-                stored
-            }
-        };
-        let new = u32::try_from(self.chosen.range(of_user).count()).unwrap_or(u32::MAX);
+        if !self.choices.contains_key(&user) {
+            let choosing = [self.name_of_user(user)?].into_iter().collect();
+            self.fetch(&Wanted { choosing, ..Wanted::default() })?;
+        }
+        let stored = self.choices.get(&user).copied().unwrap_or_default();
+        let new = u32::try_from(self.choices_of(user).count()).unwrap_or(u32::MAX);
         Ok(stored.saturating_add(new))
+    }
+
+    /// Of each room that somebody chose in this transaction, or went from, which it was.
+    pub(super) fn choices_of(&self, user: UserKey) -> impl Iterator<Item = bool> {
+        let all = (user, ConversationKey(i64::MIN))..=(user, ConversationKey(i64::MAX));
+        self.chosen.range(all).map(|(_, chosen)| *chosen)
     }
 
     fn write_choices(&mut self) -> Result<(), Error> {

@@ -4,8 +4,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use switchboard_protocol::reply::Edited;
 use switchboard_protocol::{EventKind, Seq, Timestamp, UserId};
 
-use super::{Result, readable};
-use crate::store::read::row::{Wanted, Whole};
+use super::Result;
+use crate::store::read::row::{Wanted, Whole, readable};
 use crate::store::sqlite::rows::{seq, user_id};
 
 pub(super) fn find(db: &Connection, wanted: &Wanted<'_>) -> Result<Option<Whole>> {

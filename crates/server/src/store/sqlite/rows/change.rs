@@ -71,18 +71,8 @@ impl Rows for SqliteRows {
              VALUES (?1, ?2, ?3, 0, 0, 0, 0, 0, 0)",
         )?;
         insert.execute(params![name.as_str(), title, public])?;
-        Ok(Conversation {
-            key: ConversationKey(self.db.last_insert_rowid()),
-            name: name.clone(),
-            title,
-            public,
-            head: Seq(0),
-            messages: 0,
-            last_message: Seq(0),
-            members: 0,
-            admins: 0,
-            at: 0,
-        })
+        let key = ConversationKey(self.db.last_insert_rowid());
+        Ok(Conversation::new(key, name.clone(), title, public))
     }
 
     fn put_conversation(&mut self, conversation: Conversation) {

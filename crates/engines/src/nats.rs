@@ -3,15 +3,15 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use crate::account::Place;
 use crate::port::Port;
 use crate::programs;
-use crate::server::{Ending, GLANCE, PATIENCE, Server, last_words};
+use crate::server::{Ending, PATIENCE, Server};
 
 /// A nats-server of its own. Dropping it ends its process.
 #[derive(Debug)]
@@ -77,18 +77,9 @@ impl Nats {
         command.extend(self.arguments.iter().map(String::as_str));
         let log = self.directory.join("log");
         self.server.start(&command, &self.directory, None, &log)?;
-        let given_up = Instant::now() + PATIENCE;
-        while !(self.is_ready().await && TcpStream::connect(self.monitor()).await.is_ok()) {
-            if let Some(status) = self.server.ended()? {
-                bail!("nats-server ended ({status}) before it was ready:\n{}", last_words(&log));
-            }
-            if Instant::now() > given_up {
-                bail!("nats-server is not ready after {PATIENCE:?}:\n{}", last_words(&log));
-            }
-            // waits for: a port to be listened on, of which nobody tells
-            sleep(GLANCE).await;
-        }
-        Ok(())
+        let (address, monitor) = (self.address(), self.monitor());
+        let is_ready = |_| async move { greets(address).await && TcpStream::connect(monitor).await.is_ok() };
+        self.server.becomes_ready("nats-server", &log, is_ready).await
     }
 
     /// Stops it where it is. Connections stay open, and nobody answers.
@@ -100,14 +91,14 @@ impl Nats {
     pub fn resume(&self) -> anyhow::Result<()> {
         self.server.resume()
     }
+}
 
-    /// Whether it greets who connects.
-    async fn is_ready(&self) -> bool {
-        let greeting = async {
-            let mut line = String::new();
-            BufReader::new(TcpStream::connect(self.address()).await?).read_line(&mut line).await?;
-            std::io::Result::Ok(line)
-        };
-        matches!(timeout(PATIENCE, greeting).await, Ok(Ok(line)) if line.starts_with("INFO "))
-    }
+/// Whether a nats-server greets who connects.
+async fn greets(address: SocketAddr) -> bool {
+    let greeting = async {
+        let mut line = String::new();
+        BufReader::new(TcpStream::connect(address).await?).read_line(&mut line).await?;
+        std::io::Result::Ok(line)
+    };
+    matches!(timeout(PATIENCE, greeting).await, Ok(Ok(line)) if line.starts_with("INFO "))
 }

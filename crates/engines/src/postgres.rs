@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, bail, ensure};
-use tokio::time::{Instant, sleep, timeout};
+use anyhow::{Context, ensure};
+use tokio::time::{sleep, timeout};
 
 use crate::account::{Account, Place};
 use crate::port::Port;
@@ -141,18 +141,8 @@ impl Postgres {
         self.server.ended()?;
         self.configure()?;
         self.launch("postgres", &[])?;
-        let given_up = Instant::now() + PATIENCE;
-        while !self.is_ready() {
-            if let Some(status) = self.server.ended()? {
-                bail!("postgres ended ({status}) before it was ready:\n{}", last_words(&self.log()));
-            }
-            if Instant::now() > given_up {
-                bail!("postgres is not ready after {PATIENCE:?}:\n{}", last_words(&self.log()));
-            }
-            // waits for: a line in a file, of which nobody tells
-            sleep(GLANCE).await;
-        }
-        Ok(())
+        let (data, log) = (self.data(), self.log());
+        self.server.becomes_ready("postgres", &log, |id| std::future::ready(is_ready(&data, id))).await
     }
 
     /// Stops all of its processes where they are. Connections stay open, and nobody answers.
@@ -231,14 +221,6 @@ impl Postgres {
         fs::write(self.data().join("postgresql.conf"), lines).context("cannot write the settings")
     }
 
-    /// Whether the process that we started accepts connections: its line in the lock file says so.
-    fn is_ready(&self) -> bool {
-        let lock = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
-        let lines: Vec<&str> = lock.lines().map(str::trim).collect();
-        let ours = self.server.id().map(|id| id.to_string());
-        lines.first().copied() == ours.as_deref() && lines.get(7) == Some(&"ready")
-    }
-
     fn data(&self) -> PathBuf {
         self.directory.join("data")
     }
@@ -246,4 +228,11 @@ impl Postgres {
     fn log(&self) -> PathBuf {
         self.directory.join("log")
     }
+}
+
+/// Whether the process on a data directory accepts connections: its line in the lock file says so.
+fn is_ready(data: &Path, process: u32) -> bool {
+    let lock = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+    let lines: Vec<&str> = lock.lines().map(str::trim).collect();
+    lines.first() == Some(&process.to_string().as_str()) && lines.get(7) == Some(&"ready")
 }

@@ -114,6 +114,40 @@ impl Server {
         child.map(|mut child| child.wait()).transpose().context("cannot wait for it")
     }
 
+    /// Waits until it does what it was started for; `is_ready` gets the number of its process.
+    ///
+    /// # Errors
+    /// It ends before, or takes too long: with the last lines of its log.
+    pub(crate) async fn becomes_ready<F: Future<Output = bool>>(
+        &mut self,
+        name: &str,
+        log: &Path,
+        is_ready: impl Fn(u32) -> F,
+    ) -> anyhow::Result<()> {
+        let given_up = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.ended()? {
+                bail!(
+                    "{name} ended ({status}) before it was ready:
+{}",
+                    last_words(log)
+                );
+            }
+            if is_ready(self.id().context("it does not run")?).await {
+                return Ok(());
+            }
+            if Instant::now() > given_up {
+                bail!(
+                    "{name} is not ready after {PATIENCE:?}:
+{}",
+                    last_words(log)
+                );
+            }
+            // waits for: a port to be listened on, or a line in a file, of which nobody tells
+            sleep(GLANCE).await;
+        }
+    }
+
     /// Stops all of its processes where they are.
     pub(crate) fn pause(&self) -> anyhow::Result<()> {
         let server = self.running()?;

@@ -81,7 +81,7 @@ pub(crate) async fn run(args: &ClusterArgs, seed: u64, scratch: &Path) -> anyhow
     let world = cluster.world.clone();
     let mut nemesis = Nemesis::new(cluster.clone(), args.faults(), rng.fork());
     let raged = nemesis.rage(Instant::now() + Duration::from_secs(args.common.seconds)).await;
-    let faults = nemesis.done.iter().map(|(fault, count)| (fault.name(), *count)).collect();
+    let faults = nemesis.schedule.done().iter().map(|(fault, count)| (fault.name(), *count)).collect();
     let mut outcome = Outcome { faults, ..Outcome::of(world.clone()) };
     drop(nemesis);
     let mended = match raged {

@@ -14,6 +14,7 @@ mod proxy;
 mod record;
 mod report;
 mod run;
+mod schedule;
 mod sdk;
 mod server;
 mod single;

@@ -1,6 +1,5 @@
 //! What goes wrong, by a schedule that its seed decides.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +10,17 @@ use rustix::process::Signal;
 use switchboard_client::{Client, ClientError};
 use switchboard_protocol::{Key, Send, Seq, Sync, Target, Text};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::proxy::Proxy;
 use crate::record::{Law, Sent, digest};
+use crate::schedule::{Schedule, Weighted};
 use crate::sdk::Sdk;
 use crate::server::Server;
 use crate::world::{World, hello};
+
+/// From one fault to the next, on average.
+const CALM: Duration = Duration::from_millis(500);
 
 /// How often a server that ends while it starts is started again.
 const STARTS: usize = 20;
@@ -75,8 +78,9 @@ impl Fault {
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
+}
 
-    /// How often it comes, among the others.
+impl Weighted for Fault {
     fn weight(self) -> u32 {
         match self {
             Self::Kill => 35,
@@ -104,11 +108,7 @@ pub(crate) struct Nemesis {
     proxy: Proxy,
     sdks: Vec<Sdk>,
     rng: fastrand::Rng,
-    faults: Vec<Fault>,
-    /// Those that have not come yet.
-    first: Vec<Fault>,
-    /// How often each came.
-    pub(crate) done: BTreeMap<Fault, u64>,
+    pub(crate) schedule: Schedule<Fault>,
     /// Power cuts, those after other faults included.
     pub(crate) power_cuts: u64,
 }
@@ -122,18 +122,14 @@ impl Nemesis {
         faults: Vec<Fault>,
         mut rng: fastrand::Rng,
     ) -> Self {
-        let mut first = faults.clone();
-        rng.shuffle(&mut first);
-        Self { world, server, proxy, sdks, rng, faults, first, done: BTreeMap::new(), power_cuts: 0 }
+        let schedule = Schedule::new(faults, CALM, &mut rng);
+        Self { world, server, proxy, sdks, rng, schedule, power_cuts: 0 }
     }
 
     /// Goes on until then, and leaves everything mended.
     pub(crate) async fn rage(&mut self, end: Instant) -> anyhow::Result<()> {
         while Instant::now() < end && self.world.record.lock().breaches.is_empty() {
-            let calm = Duration::from_secs_f64((-self.rng.f64().max(1e-9).ln() * 0.5).min(5.0));
-            sleep_until((Instant::now() + calm).min(end)).await;
-            let Some(fault) = self.next() else { continue };
-            *self.done.entry(fault).or_default() += 1;
+            let Some(fault) = self.schedule.next(&mut self.rng, end).await else { continue };
             self.inflict(fault).await?;
             if self.server.process.has_ended() {
                 let what = format!("the server ended by itself:\n{}", self.server.process.last_words());
@@ -144,21 +140,6 @@ impl Nemesis {
         self.proxy.heal();
         self.server.disk.clear();
         Ok(())
-    }
-
-    /// Each of them once, and then as often as its weight says.
-    fn next(&mut self) -> Option<Fault> {
-        if let Some(fault) = self.first.pop() {
-            return Some(fault);
-        }
-        let all: u32 = self.faults.iter().map(|fault| fault.weight()).sum();
-        let mut chosen = self.rng.u32(..all.max(1));
-        let here = |fault: &&Fault| {
-            let here = chosen < fault.weight();
-            chosen = chosen.saturating_sub(fault.weight());
-            here
-        };
-        self.faults.iter().find(here).copied()
     }
 
     async fn inflict(&mut self, fault: Fault) -> anyhow::Result<()> {
@@ -296,7 +277,7 @@ impl Nemesis {
         let conversation = self.world.rooms[0].id.clone();
         let room = Target::from(conversation.clone());
         let (key, text) =
-            (format!("refused.{}", self.done[&Fault::FailSync]), "a write that must be refused");
+            (format!("refused.{}", self.schedule.done()[&Fault::FailSync]), "a write that must be refused");
         let sent = Sent {
             conversation,
             from: user.clone(),

@@ -49,7 +49,7 @@ pub(crate) async fn run(args: &SingleArgs, seed: u64, scratch: &Path) -> anyhow:
     let faults = if args.faults.is_empty() { Fault::value_variants().to_vec() } else { args.faults.clone() };
     let mut nemesis = Nemesis::new(world.clone(), server, proxy, sdks, faults, rng.fork());
     let raged = nemesis.rage(start + Duration::from_secs(args.common.seconds)).await;
-    let faults = nemesis.done.iter().map(|(fault, count)| (fault.name(), *count)).collect();
+    let faults = nemesis.schedule.done().iter().map(|(fault, count)| (fault.name(), *count)).collect();
     let mut outcome = Outcome { faults, ..Outcome::of(world.clone()) };
     outcome.besides = format!("; the power failed {} times", nemesis.power_cuts);
     outcome.json.insert("power_cuts".to_owned(), nemesis.power_cuts.into());

@@ -4,6 +4,7 @@
 mod fold;
 mod people;
 pub(super) mod row;
+pub(super) mod shared;
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};

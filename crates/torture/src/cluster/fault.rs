@@ -2,6 +2,8 @@
 
 use clap::ValueEnum;
 
+use crate::schedule::Weighted;
+
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Fault {
@@ -62,9 +64,10 @@ impl Fault {
             Self::KillBus | Self::PauseBus | Self::CutBus | Self::SilentBus | Self::SlowBus | Self::TamperBus
         )
     }
+}
 
-    /// How often it comes, among the others.
-    pub(crate) fn weight(self) -> u32 {
+impl Weighted for Fault {
+    fn weight(self) -> u32 {
         match self {
             Self::KillNode => 25,
             Self::StopNode | Self::TamperBus => 12,

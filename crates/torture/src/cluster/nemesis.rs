@@ -1,6 +1,5 @@
 //! What goes wrong in a cluster, by a schedule that its seed decides.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::Cluster;
 use super::database::End;
@@ -16,9 +15,13 @@ use super::fault::Fault;
 use super::node::{Line, STOPPING, Site};
 use crate::proxy::{Partition, Tampering};
 use crate::record::Law;
+use crate::schedule::Schedule;
 
 /// Faults that are there at once, at most. Those of the same thing wait for each other.
 const TOGETHER: usize = 2;
+
+/// From one fault to the next, on average.
+const CALM: Duration = Duration::from_secs(1);
 
 /// Milliseconds for which something is disturbed, most of the time.
 const SHORT: Range<u64> = 200..5_000;
@@ -30,18 +33,13 @@ const LONG: Range<u64> = 10_000..20_000;
 pub(crate) struct Nemesis {
     cluster: Arc<Cluster>,
     rng: fastrand::Rng,
-    faults: Vec<Fault>,
-    /// Those that have not come yet.
-    first: Vec<Fault>,
-    /// How often each came.
-    pub(crate) done: BTreeMap<Fault, u64>,
+    pub(crate) schedule: Schedule<Fault>,
 }
 
 impl Nemesis {
     pub(crate) fn new(cluster: Arc<Cluster>, faults: Vec<Fault>, mut rng: fastrand::Rng) -> Self {
-        let mut first = faults.clone();
-        rng.shuffle(&mut first);
-        Self { cluster, rng, faults, first, done: BTreeMap::new() }
+        let schedule = Schedule::new(faults, CALM, &mut rng);
+        Self { cluster, rng, schedule }
     }
 
     /// Goes on until then, and leaves everything mended.
@@ -49,14 +47,11 @@ impl Nemesis {
         let room = Arc::new(Semaphore::new(TOGETHER));
         let mut under_way: JoinSet<anyhow::Result<()>> = JoinSet::new();
         while Instant::now() < end && self.cluster.world.record.lock().breaches.is_empty() {
-            let calm = Duration::from_secs_f64((-self.rng.f64().max(1e-9).ln()).min(5.0));
-            sleep_until((Instant::now() + calm).min(end)).await;
-            let Some(fault) = self.next() else { continue };
+            let Some(fault) = self.schedule.next(&mut self.rng, end).await else { continue };
             let permit = room.clone().acquire_owned().await?;
             while let Some(done) = under_way.try_join_next() {
                 done??;
             }
-            *self.done.entry(fault).or_default() += 1;
             let (cluster, rng) = (self.cluster.clone(), self.rng.fork());
             under_way.spawn(async move {
                 let _permit = permit;
@@ -68,21 +63,6 @@ impl Nemesis {
             done??;
         }
         self.cluster.restart_the_fallen().await
-    }
-
-    /// Each of them once, and then as often as its weight says.
-    fn next(&mut self) -> Option<Fault> {
-        if let Some(fault) = self.first.pop() {
-            return Some(fault);
-        }
-        let all: u32 = self.faults.iter().map(|fault| fault.weight()).sum();
-        let mut chosen = self.rng.u32(..all.max(1));
-        let here = |fault: &&Fault| {
-            let here = chosen < fault.weight();
-            chosen = chosen.saturating_sub(fault.weight());
-            here
-        };
-        self.faults.iter().find(here).copied()
     }
 }
 

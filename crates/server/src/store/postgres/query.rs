@@ -21,7 +21,7 @@ use self::row::{
     CONVERSATION, conversation, conversation_columns, conversation_key, count, get, maybe_membership,
     maybe_time, membership, membership_columns, number, place, seq, user_id, user_key,
 };
-pub(super) use self::shared::{heads, log, people};
+pub(super) use self::shared::{heads, people};
 use super::connect::{Error, Link};
 use crate::access::Membership;
 use crate::store::change::Failed;

@@ -55,7 +55,7 @@ impl Readers {
     }
 
     pub(super) fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
-        self.router.read(Who::Log(conversation), move |reader| query::log(reader, conversation, after, upto))
+        self.router.read(Who::Log(conversation), move |reader| reader.log(conversation, after, upto))
     }
 }
 

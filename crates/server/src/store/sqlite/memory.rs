@@ -315,38 +315,42 @@ impl MemoryStore {
     }
 }
 
-/// The writer: what comes while one batch is made durable is the next one.
+/// The writer: what comes while one batch is made durable is the next one. Returns when nobody wants to know any more, or
+/// the plug is pulled.
 async fn write(database: Database, mut queue: mpsc::Receiver<Submission>, batches: mpsc::Sender<Batch>) {
-    let mut number = 0;
+    let mut numbers = 1..;
+    // Before the commit: whatever a reader sees of a batch, it sees its number too.
+    let mut begin = || {
+        let number = numbers.next().unwrap_or_default();
+        database.state.mark.store(number, Ordering::SeqCst);
+        number
+    };
+    let tell = async |number, (outcomes, check), more| {
+        batches.send(Batch { number, outcomes, more, check }).await.is_ok()
+    };
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, BATCH).await > 0 {
         let late = batch::take_late(&mut waiting);
-        if !late.is_empty() {
-            number += 1;
-            database.state.mark.store(number, Ordering::SeqCst);
-            if batches.send(Batch { number, outcomes: late, more: true, check: Vec::new() }).await.is_err() {
-                break;
-            }
+        if !late.is_empty() && !tell(begin(), (late, Vec::new()), true).await {
+            break;
         }
         if waiting.is_empty() {
             continue;
         }
-        number += 1;
-        database.state.mark.store(number, Ordering::SeqCst);
+        let number = begin();
         database.pause().await;
         let Some((outcomes, check)) = database.write(std::mem::take(&mut waiting)) else { return };
         database.pause().await;
-        let more = !queue.is_empty();
-        if batches.send(Batch { number, outcomes, more, check: Vec::new() }).await.is_err() {
+        if !tell(number, (outcomes, Vec::new()), !queue.is_empty()).await {
             break;
         }
-        if !check.is_empty() {
-            number += 1;
-            database.state.mark.store(number, Ordering::SeqCst);
-            database.pause().await;
-            if batches.send(Batch { number, outcomes: Vec::new(), more: false, check }).await.is_err() {
-                break;
-            }
+        if check.is_empty() {
+            continue;
+        }
+        let number = begin();
+        database.pause().await;
+        if !tell(number, (Vec::new(), check), false).await {
+            break;
         }
     }
     database.close();

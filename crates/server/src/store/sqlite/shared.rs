@@ -1,17 +1,15 @@
 //! What a router asks of a log that others write to as well, on a database in memory: nodes of a real cluster have PostgreSQL.
 
-use std::sync::atomic::Ordering;
-
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use rustc_hash::FxHashMap;
-use switchboard_protocol::{EventKind, Seq, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
 use super::memory::MemoryStore;
 use super::query::Reader;
 use super::rows::{conversation_id, seq};
 use crate::store::change::Failed;
-use crate::store::read::Range;
-use crate::store::{Answer, ConversationKey, Excerpt, Person, Place, Seqs, SharedLog, passages};
+use crate::store::read::shared::SharedLookups;
+use crate::store::{Answer, ConversationKey, Excerpt, Person, Place, Seqs, SharedLog};
 
 impl SharedLog for MemoryStore {
     fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs> {
@@ -63,32 +61,32 @@ impl Reader<'_> {
         }
         Ok(people)
     }
+}
 
-    fn log(&self, key: ConversationKey, after: Seq, upto: Seq) -> Result<Excerpt, Failed> {
-        let mut select = self.rows.prepare_cached("SELECT name FROM conversations WHERE id = ?1")?;
-        let name = select.query_row([key.0], |row| conversation_id(row, 0)).optional()?;
-        // Read after the first query: that one fixed what this transaction sees.
-        let mark = self.mark.load(Ordering::SeqCst);
-        let Some(name) = name else { return Ok(Excerpt { mark, events: Vec::new() }) };
-        let (most, bytes) = (self.limits.page, self.limits.page_bytes);
-        let events = self.events(key, &name, &Range { after, upto, most, bytes })?;
-        let mut gone = FxHashMap::default();
-        for user in passages::comers(&events) {
-            gone.extend(self.went(key, after, &user)?.map(|seq| (user, seq)));
-        }
-        Ok(Excerpt { mark, events: passages::committed(key, events, gone) })
+impl SharedLookups for Connection {
+    fn name_of(&self, conversation: ConversationKey) -> Result<Option<ConversationId>, Failed> {
+        let mut select = self.prepare_cached("SELECT name FROM conversations WHERE id = ?1")?;
+        Ok(select.query_row([conversation.0], |row| conversation_id(row, 0)).optional()?)
     }
 
-    /// By which event a user went last, up to one event.
-    fn went(&self, key: ConversationKey, upto: Seq, user: &UserId) -> Result<Option<Seq>, Failed> {
-        let mut select = self.rows.prepare_cached(
+    fn went(
+        &self,
+        conversation: ConversationKey,
+        upto: Seq,
+        users: &[UserId],
+    ) -> Result<FxHashMap<UserId, Seq>, Failed> {
+        let mut select = self.prepare_cached(
             "SELECT max(e.seq) FROM events e JOIN users u ON u.id = e.sender
              WHERE e.conversation = ?1 AND e.seq <= ?2
                AND (e.kind = ?3 AND u.name = ?5 OR e.kind = ?4 AND e.body ->> 'user' = ?5)",
         )?;
         let (leave, remove) = (EventKind::Leave as u8, EventKind::Remove as u8);
-        let gone: Option<u64> =
-            select.query_row(params![key.0, upto.0, leave, remove, user.as_str()], |row| row.get(0))?;
-        Ok(gone.map(Seq))
+        let mut gone = FxHashMap::default();
+        for user in users {
+            let seq: Option<u64> = select
+                .query_row(params![conversation.0, upto.0, leave, remove, user.as_str()], |row| row.get(0))?;
+            gone.extend(seq.map(|seq| (user.clone(), Seq(seq))));
+        }
+        Ok(gone)
     }
 }

@@ -1,16 +1,15 @@
 //! What a node asks about the log that other nodes write to as well.
 
-use std::sync::atomic::Ordering;
-
 use futures_util::future::try_join;
 use rustc_hash::FxHashMap;
-use switchboard_protocol::{Seq, UserId};
+use switchboard_protocol::{ConversationId, Seq, UserId};
 
 use super::row::{conversation_id, conversation_key, get, maybe_time, number, seq, user_id, user_key};
 use super::{Result, Session};
+use crate::store::read::Reader;
 use crate::store::read::row::readable;
-use crate::store::read::{Range, Reader};
-use crate::store::{ConversationKey, Excerpt, Person, Place, Seqs, UserKey, passages};
+use crate::store::read::shared::SharedLookups;
+use crate::store::{ConversationKey, Person, Place, Seqs, UserKey, passages};
 
 /// The last event of each of the conversations that are there.
 pub(in crate::store::postgres) fn heads(
@@ -71,38 +70,25 @@ const GOING: &str = r#"SELECT went.body, max(went.seq) FROM (
         WHERE e.conversation = $1 AND e.kind = 9 AND e.seq <= $2 AND e.body = ANY($4::text[])) went
     GROUP BY went.body"#;
 
-/// A page of the log, with who came in or went by each event.
-pub(in crate::store::postgres) fn log(
-    reader: &Reader<'_, Session>,
-    conversation: ConversationKey,
-    after: Seq,
-    upto: Seq,
-) -> Result<Excerpt> {
-    let name = reader.rows.row("SELECT name FROM conversations WHERE id = $1", &[&conversation.0])?;
-    // Read after the first query: that one fixed what this transaction sees.
-    let mark = reader.mark.load(Ordering::SeqCst);
-    let Some(name) = name else { return Ok(Excerpt { mark, events: Vec::new() }) };
-    let name = conversation_id(&name, 0)?;
-    let (most, bytes) = (reader.limits.page, reader.limits.page_bytes);
-    let events = reader.events(conversation, &name, &Range { after, upto, most, bytes })?;
-    let comers = passages::comers(&events);
-    let gone = went(reader.rows, conversation, after, &comers)?;
-    Ok(Excerpt { mark, events: passages::committed(conversation, events, gone) })
-}
-
-/// By which event each of the users went last, up to one event.
-fn went(
-    session: &Session,
-    conversation: ConversationKey,
-    upto: Seq,
-    users: &[UserId],
-) -> Result<FxHashMap<UserId, Seq>> {
-    let names: Vec<_> = users.iter().map(UserId::as_str).collect();
-    let bodies: Vec<_> = names.iter().map(|name| format!(r#"{{"user":"{name}"}}"#)).collect();
-    if names.is_empty() || upto == Seq(0) {
-        return Ok(FxHashMap::default());
+impl SharedLookups for Session {
+    fn name_of(&self, conversation: ConversationKey) -> Result<Option<ConversationId>> {
+        let row = self.row("SELECT name FROM conversations WHERE id = $1", &[&conversation.0])?;
+        Ok(row.map(|row| conversation_id(&row, 0)).transpose()?)
     }
-    let rows = session.rows(GOING, &[&conversation.0, &number(upto), &names, &bodies])?;
-    let gone = rows.iter().map(|row| Ok((passages::subject(get(row, 0)?), seq(row, 1)?)));
-    gone.filter_map(|gone| gone.map(|(user, seq)| user.map(|user| (user, seq))).transpose()).collect()
+
+    fn went(
+        &self,
+        conversation: ConversationKey,
+        upto: Seq,
+        users: &[UserId],
+    ) -> Result<FxHashMap<UserId, Seq>> {
+        let names: Vec<_> = users.iter().map(UserId::as_str).collect();
+        let bodies: Vec<_> = names.iter().map(|name| format!(r#"{{"user":"{name}"}}"#)).collect();
+        if names.is_empty() || upto == Seq(0) {
+            return Ok(FxHashMap::default());
+        }
+        let rows = self.rows(GOING, &[&conversation.0, &number(upto), &names, &bodies])?;
+        let gone = rows.iter().map(|row| Ok((passages::subject(get(row, 0)?), seq(row, 1)?)));
+        gone.filter_map(|gone| gone.map(|(user, seq)| user.map(|user| (user, seq))).transpose()).collect()
+    }
 }

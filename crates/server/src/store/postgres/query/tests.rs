@@ -10,7 +10,7 @@ use switchboard_protocol::{
     UserId, decode_named,
 };
 
-use super::{Session, heads, log, people};
+use super::{Session, heads, people};
 use crate::store::change::Failed;
 use crate::store::postgres::connect::Link;
 use crate::store::postgres::migrate;
@@ -276,16 +276,16 @@ async fn the_log_tells_who_came_and_went_as_when_it_was_written() {
             let whole = found.entry(conversation).or_default();
             let mut after = Seq(0);
             loop {
-                let page = log(reader, conversation, after, Seq::MAX).expect("a page").events;
+                let page = reader.log(conversation, after, Seq::MAX).expect("a page").events;
                 let Some(last) = page.last() else { break };
                 assert!(page.len() <= 12);
-                let one = log(reader, conversation, Seq(last.seq.0 - 1), last.seq).expect("one event").events;
+                let one = reader.log(conversation, Seq(last.seq.0 - 1), last.seq).expect("one event").events;
                 assert_eq!(one.iter().map(passages).collect::<Vec<_>>(), [passages(last)]);
                 after = last.seq;
                 whole.extend(page.iter().map(passages));
             }
         }
-        let nowhere = log(reader, ConversationKey(99), Seq(0), Seq::MAX).expect("an answer").events;
+        let nowhere = reader.log(ConversationKey(99), Seq(0), Seq::MAX).expect("an answer").events;
         assert!(nowhere.is_empty());
         found
     });

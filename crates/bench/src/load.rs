@@ -28,8 +28,19 @@ pub(crate) enum Heard<'a> {
     Open,
     /// A text frame.
     Text(&'a [u8]),
-    /// It is closed, by the server or by a reset.
-    Gone,
+    /// It is closed, and why.
+    Gone(Loss),
+}
+
+/// Why a connection is no more.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Loss {
+    #[error("the server closed it with {0:?}")]
+    Closed(Option<u16>),
+    #[error("the server closed it without a word")]
+    Ended,
+    #[error(transparent)]
+    Failed(std::io::Error),
 }
 
 /// What is to be said, and on which connection.
@@ -172,19 +183,23 @@ impl Load {
             self.scratch[..kept].copy_from_slice(&open.unread);
             open.unread.clear();
             let count = match open.stream.read(&mut self.scratch[kept..]) {
-                Ok(0) => None,
-                Ok(count) => Some(count),
+                Ok(0) => Err(Loss::Ended),
+                Ok(count) => Ok(count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     open.unread.extend_from_slice(&self.scratch[..kept]);
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => None,
+                Err(error) => Err(Loss::Failed(error)),
             };
-            let Some(count) = count else { return self.lose(connection, hear) };
+            let count = match count {
+                Ok(count) => count,
+                Err(loss) => return self.lose(connection, loss, hear),
+            };
             let filled = kept + count;
-            if !open.hear(connection, &self.scratch[..filled], &mut self.opening, hear, &mut self.replies)? {
-                return self.lose(connection, hear);
+            let input = &self.scratch[..filled];
+            if let Some(loss) = open.hear(connection, input, &mut self.opening, hear, &mut self.replies)? {
+                return self.lose(connection, loss, hear);
             }
             self.reply()?;
             if filled < self.scratch.len() {
@@ -193,9 +208,9 @@ impl Load {
         }
     }
 
-    fn lose(&mut self, connection: usize, hear: &mut Hear<'_>) -> anyhow::Result<()> {
+    fn lose(&mut self, connection: usize, loss: Loss, hear: &mut Hear<'_>) -> anyhow::Result<()> {
         self.connections[connection] = None;
-        hear(connection, Heard::Gone, &mut self.replies)?;
+        hear(connection, Heard::Gone(loss), &mut self.replies)?;
         self.reply()
     }
 
@@ -218,7 +233,7 @@ impl Load {
 }
 
 impl Connection {
-    /// Decodes `input` and keeps what is left of it; `false` once the server has closed.
+    /// Decodes `input` and keeps what is left of it; why it is no more, once the server has closed.
     fn hear(
         &mut self,
         connection: usize,
@@ -226,12 +241,12 @@ impl Connection {
         opening: &mut usize,
         hear: &mut Hear<'_>,
         replies: &mut Replies,
-    ) -> anyhow::Result<bool> {
+    ) -> anyhow::Result<Option<Loss>> {
         if !self.open {
             let answer = wire::response(input).map_err(|e| anyhow::anyhow!("the handshake failed: {e}"))?;
             let Some(used) = answer else {
                 self.unread.extend_from_slice(input);
-                return Ok(true);
+                return Ok(None);
             };
             self.open = true;
             *opening -= 1;
@@ -246,7 +261,7 @@ impl Connection {
                     self.flush()?;
                 }
                 Incoming::Pong => {}
-                Incoming::Close => return Ok(false),
+                Incoming::Close(code) => return Ok(Some(Loss::Closed(code))),
             }
             input = &input[used..];
         }
@@ -254,7 +269,7 @@ impl Connection {
         if input.is_empty() {
             self.unread = Vec::new();
         }
-        Ok(true)
+        Ok(None)
     }
 
     fn flush(&mut self) -> anyhow::Result<()> {

@@ -72,7 +72,9 @@ pub(crate) fn join(
             replies.say(user, server.greeting(user, user / size));
             Ok(())
         }
-        Heard::Gone => anyhow::bail!("{} closed connection {user} before it was ready", server.name()),
+        Heard::Gone(why) => {
+            anyhow::bail!("{} closed connection {user} before it was ready: {why}", server.name())
+        }
         Heard::Text(frame) => server.understand(user, frame, &mut |said| {
             match said {
                 Said::Ready => ready.set(ready.get() + 1),

@@ -102,7 +102,7 @@ impl<'a> Switchboard<'a> {
         let mut hear = |_: usize, heard: Heard<'_>, replies: &mut Replies| {
             match heard {
                 Heard::Open => replies.say(0, hello.clone()),
-                Heard::Gone => anyhow::bail!("the server closed the connection"),
+                Heard::Gone(why) => anyhow::bail!("the server closed the connection: {why}"),
                 Heard::Text(frame) => match say(frame) {
                     Said::Ready => ready = true,
                     Said::Acked(_) => answered.set(answered.get() + 1),

@@ -20,7 +20,8 @@ pub(crate) enum Incoming<'a> {
     Text(&'a [u8]),
     Ping(&'a [u8]),
     Pong,
-    Close,
+    /// With its status code (RFC 6455, 7.4), if it has one.
+    Close(Option<u16>),
 }
 
 /// The handshake's request (RFC 6455 section 4.1). `headers` are whole lines.
@@ -92,7 +93,7 @@ pub(crate) fn decode(input: &[u8]) -> Result<Option<(Incoming<'_>, usize)>, Stri
         TEXT => Incoming::Text(payload),
         PING => Incoming::Ping(payload),
         PONG => Incoming::Pong,
-        CLOSE => Incoming::Close,
+        CLOSE => Incoming::Close(payload.first_chunk().map(|code| u16::from_be_bytes(*code))),
         other => return Err(format!("a frame with opcode {other}")),
     };
     Ok(Some((frame, start + len)))

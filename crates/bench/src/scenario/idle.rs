@@ -79,7 +79,7 @@ fn wait(server: &dyn Server, load: &mut Load, time: Duration) -> anyhow::Result<
     let begun = clock::now();
     let mut hear = |user: usize, heard: Heard<'_>, replies: &mut Replies| match heard {
         Heard::Open => Ok(()),
-        Heard::Gone => bail!("{} closed connection {user}", server.name()),
+        Heard::Gone(why) => bail!("{} closed connection {user}: {why}", server.name()),
         Heard::Text(frame) => server.understand(user, frame, &mut |said| {
             if let Said::Wants(answer) = said {
                 replies.say(user, answer);

@@ -121,7 +121,7 @@ fn live(server: &Switchboard<'_>, load: &mut Load, groups: Groups, time: Duratio
                 replies.say(connection, server.hello(user, &cursors));
                 Ok(())
             }
-            Heard::Gone => bail!("the server closed the connection of {user}"),
+            Heard::Gone(why) => bail!("the server closed the connection of {user}: {why}"),
             Heard::Text(frame) => day.hear(user, frame),
         }
     };

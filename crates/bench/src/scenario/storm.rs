@@ -73,7 +73,7 @@ pub(crate) fn come_back(server: &Switchboard<'_>, clients: &[Client]) -> anyhow:
         let Client { user, cursors, awaits } = &clients[place];
         match heard {
             Heard::Open => replies.say(place, server.hello(*user, cursors)),
-            Heard::Gone => bail!("the server closed the connection of {user}"),
+            Heard::Gone(why) => bail!("the server closed the connection of {user}: {why}"),
             Heard::Text(frame) => match say(frame) {
                 Said::Delivered(_) => {
                     let state = &mut *state.borrow_mut();

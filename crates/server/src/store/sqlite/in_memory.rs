@@ -11,7 +11,7 @@ use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 
 use super::query::{Reader, reader};
 use super::rows::SqliteRows;
-use super::{MIGRATIONS, STATEMENTS};
+use super::{MIGRATIONS, keep_statements};
 use crate::refusal::Refusal;
 use crate::store::batch::State;
 use crate::store::change::{self, Failed, Rules};
@@ -47,7 +47,7 @@ impl InMemory {
                 format!("file:in-memory-{name}?mode=memory&cache=shared"),
                 flags,
             )?;
-            db.set_prepared_statement_cache_capacity(STATEMENTS);
+            keep_statements(&db)?;
             Ok::<_, rusqlite::Error>(db)
         };
         let mut writer = open().expect("a database");

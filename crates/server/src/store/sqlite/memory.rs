@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::query::{Reader, reader};
 use super::rows::SqliteRows;
 use super::writer::Committer;
-use super::{MIGRATIONS, STATEMENTS, Settings, empty_database};
+use super::{MIGRATIONS, Settings, empty_database, keep_statements};
 use crate::refusal::Refusal;
 use crate::store::batch::{self, BATCH, BATCHES, State, WAITING};
 use crate::store::change::Failed;
@@ -78,7 +78,7 @@ impl Disk {
     /// SQLite does not work.
     pub fn new() -> anyhow::Result<Self> {
         let db = empty_database(MIGRATIONS.len())?;
-        db.set_prepared_statement_cache_capacity(STATEMENTS);
+        keep_statements(&db)?;
         Ok(Self(Arc::new(Mutex::new(Held::Free(db)))))
     }
 

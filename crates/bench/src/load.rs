@@ -183,18 +183,14 @@ impl Load {
             self.scratch[..kept].copy_from_slice(&open.unread);
             open.unread.clear();
             let count = match open.stream.read(&mut self.scratch[kept..]) {
-                Ok(0) => Err(Loss::Ended),
-                Ok(count) => Ok(count),
+                Ok(0) => return self.lose(connection, Loss::Ended, hear),
+                Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     open.unread.extend_from_slice(&self.scratch[..kept]);
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => Err(Loss::Failed(error)),
-            };
-            let count = match count {
-                Ok(count) => count,
-                Err(loss) => return self.lose(connection, loss, hear),
+                Err(error) => return self.lose(connection, Loss::Failed(error), hear),
             };
             let filled = kept + count;
             let input = &self.scratch[..filled];

@@ -112,6 +112,16 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// What an event's frame has besides its body, roughly, in bytes: names, numbers and a time.
+    pub const EVENT_OVERHEAD: usize = 300;
+
+    /// A page of events is bounded by this share of a connection's queue, so that what a reader is behind
+    /// by never takes more memory than the queue may.
+    pub const REPLAY_SHARE: u32 = 2;
+
+    /// The smallest `queue`: its share for a page holds an event, or a reader that is behind would never get on.
+    pub const MIN_QUEUE: usize = Self::REPLAY_SHARE as usize * Self::EVENT_OVERHEAD;
+
     /// The same without the limits of rate and of what one user or address may have, so that a load
     /// tool on one machine can run against a `dev` server.
     #[must_use]

@@ -5,74 +5,8 @@
 
 use switchboard_protocol::{ConversationId, Role, Seq, UserId};
 
+use crate::record::{Conversation, Membership};
 use crate::refusal::Refusal;
-use crate::store::ConversationKey;
-
-/// A conversation as its row says.
-#[derive(Debug, Clone)]
-pub(crate) struct Conversation {
-    /// Its number.
-    pub(crate) key: ConversationKey,
-    /// Its id.
-    pub(crate) name: ConversationId,
-    /// A room's title.
-    pub(crate) title: Option<String>,
-    /// Whether anyone may join.
-    pub(crate) public: bool,
-    /// The last event.
-    pub(crate) head: Seq,
-    /// How many of the events are messages.
-    pub(crate) messages: u64,
-    /// The last message.
-    pub(crate) last_message: Seq,
-    /// How many members there are.
-    pub(crate) members: u64,
-    /// How many of them are admins.
-    pub(crate) admins: u64,
-    /// The time of the last event, in milliseconds since the Unix epoch.
-    pub(crate) at: i64,
-}
-
-impl Conversation {
-    /// One in which nothing has happened and nobody is.
-    pub(crate) fn new(
-        key: ConversationKey,
-        name: ConversationId,
-        title: Option<String>,
-        public: bool,
-    ) -> Self {
-        let (head, last_message) = (Seq(0), Seq(0));
-        Self { key, name, title, public, head, messages: 0, last_message, members: 0, admins: 0, at: 0 }
-    }
-}
-
-/// A membership as its row says, present or past.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Membership {
-    /// What the member may do.
-    pub(crate) role: Role,
-    /// The event of joining.
-    pub(crate) since: Seq,
-    /// The event of leaving, for somebody who left.
-    pub(crate) until: Option<Seq>,
-    /// The cursor of reading.
-    pub(crate) read: Seq,
-    /// The cursor of delivery.
-    pub(crate) received: Seq,
-    /// Own messages in the conversation.
-    pub(crate) sent: u64,
-    /// Messages up to `read`.
-    pub(crate) read_messages: u64,
-    /// Own messages up to `read`.
-    pub(crate) read_sent: u64,
-}
-
-impl Membership {
-    /// Messages of others after `read`, in a conversation that has `messages` in all.
-    pub(crate) fn unread(&self, messages: u64) -> u64 {
-        messages.saturating_sub(self.read_messages).saturating_sub(self.sent.saturating_sub(self.read_sent))
-    }
-}
 
 /// The last event that somebody may see.
 pub(crate) fn check_visible(head: Seq, membership: Option<&Membership>) -> Result<Seq, Refusal> {

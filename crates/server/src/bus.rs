@@ -14,17 +14,12 @@
 pub(crate) mod nats;
 
 use std::fmt::Debug;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
-use tokio::sync::mpsc;
 
-use crate::config::ClusterConfig;
-use crate::metrics::Metrics;
-use crate::store::{Answer, ConversationKey, Effect};
-use crate::tasks::Tasks;
+use crate::record::{Answer, ConversationKey, Effect};
 
 /// A node: a number that it draws when it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -133,27 +128,6 @@ pub(crate) trait Bus: Debug + Send + Sync + 'static {
 
     /// Sends a notice to this node itself, the way that those of others come. The answer is there when it has come back.
     fn probe(&self) -> Answer<()>;
-}
-
-/// Joins the bus of a cluster, if it has one.
-///
-/// # Errors
-/// Its settings cannot be used.
-pub(crate) async fn join(
-    cluster: &ClusterConfig,
-    node: NodeId,
-    metrics: Arc<Metrics>,
-    tasks: &Tasks,
-) -> anyhow::Result<(Arc<dyn Bus>, mpsc::Receiver<Heard>)> {
-    let Some(url) = cluster.bus.clone() else { return Ok((Arc::new(Alone), mpsc::channel(1).1)) };
-    let settings = nats::NatsSettings {
-        url,
-        credentials: cluster.bus_credentials.clone(),
-        ca: cluster.bus_ca.clone(),
-        prefix: cluster.bus_prefix.clone(),
-    };
-    let (bus, heard) = nats::connect(&settings, node, metrics, tasks).await?;
-    Ok((Arc::new(bus), heard))
 }
 
 /// No other nodes, or none that can be reached: what they do is found in the store.

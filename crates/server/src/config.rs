@@ -19,8 +19,6 @@ pub use file::default_toml;
 use file::{AuthSection, File};
 use layers::Layers;
 
-use crate::store::MIN_QUEUE;
-
 /// Where the server listens unless told: the port of the protocol, for this machine only.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9501);
 
@@ -400,10 +398,11 @@ fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
             )));
         }
     }
-    if (limits.queue as usize) < MIN_QUEUE {
+    if (limits.queue as usize) < Limits::MIN_QUEUE {
         return Err(ConfigError(format!(
-            "`limits.queue` is {}, and not even one event has room in that; it is at least {MIN_QUEUE}",
-            limits.queue
+            "`limits.queue` is {}, and not even one event has room in that; it is at least {}",
+            limits.queue,
+            Limits::MIN_QUEUE
         )));
     }
     Ok(())

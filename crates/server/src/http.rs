@@ -4,7 +4,7 @@ mod accept;
 mod api;
 mod assets;
 mod guard;
-pub(crate) mod health;
+mod health;
 mod patience;
 mod probes;
 mod problem;

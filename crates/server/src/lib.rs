@@ -10,15 +10,19 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 mod dev;
+mod encode;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod health;
 pub mod http;
 mod intake;
 mod limiter;
 pub mod metrics;
-mod presence;
+pub mod origin;
+mod outbox;
+pub mod record;
 pub mod refusal;
 pub mod router;
 mod services;
@@ -38,17 +42,29 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::auth::Authenticator;
+use crate::bus::{Alone, Bus, Heard, NodeId, nats};
 use crate::clock::Clock;
-use crate::config::{Config, UnknownUsers};
+use crate::config::{ClusterConfig, Config, UnknownUsers};
 use crate::limiter::UserLimiter;
 use crate::metrics::Metrics;
 use crate::router::RouterHandle;
 use crate::services::Services;
 pub use crate::store::check::check_database;
+use crate::store::keys::KeyStore;
 use crate::store::postgres::{self, PostgresStore};
 use crate::store::sqlite::{Settings, SqliteStore};
 use crate::store::{Batch, SharedStore};
 use crate::tasks::Tasks;
+
+/// Where the API keys of a server with this configuration are: in its database.
+pub fn key_store(config: &Config) -> KeyStore {
+    match &config.cluster {
+        None => KeyStore::Directory(config.data.clone()),
+        Some(shared) => {
+            KeyStore::Shared { url: shared.store.expose().to_owned(), ca: shared.store_ca.clone() }
+        }
+    }
+}
 
 /// Runs a server on `listener` until `shutdown` is ready and everybody has been told.
 ///
@@ -131,7 +147,7 @@ impl Server {
             router: handle.clone(),
             store,
             bus,
-            health: http::health::Health::default(),
+            health: health::Health::default(),
             tasks: tasks.clone(),
         });
         tasks.spawn(sweep(services.clone()));
@@ -183,13 +199,31 @@ async fn open(
     };
     let (store, batches) = tokio::task::spawn_blocking(|| PostgresStore::open(settings)).await??;
     let store = Arc::new(store);
-    let node = bus::NodeId::new()?;
-    let (bus, heard) = bus::join(shared, node, metrics, tasks).await?;
+    let node = NodeId::new()?;
+    let (bus, heard) = join_bus(shared, node, metrics, tasks).await?;
     let between = shared.bus.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
     tracing::info!(store = %shared.store, bus = between, ?node, "one of several nodes");
     let cluster =
         router::Cluster { store: store.clone(), bus, heard, sweep: shared.sweep, lease: shared.lease };
     Ok(Opened { store, batches, cluster: Some(cluster) })
+}
+
+/// Joins the bus of a cluster, if it has one.
+async fn join_bus(
+    cluster: &ClusterConfig,
+    node: NodeId,
+    metrics: Arc<Metrics>,
+    tasks: &Tasks,
+) -> anyhow::Result<(Arc<dyn Bus>, mpsc::Receiver<Heard>)> {
+    let Some(url) = cluster.bus.clone() else { return Ok((Arc::new(Alone), mpsc::channel(1).1)) };
+    let settings = nats::NatsSettings {
+        url,
+        credentials: cluster.bus_credentials.clone(),
+        ca: cluster.bus_ca.clone(),
+        prefix: cluster.bus_prefix.clone(),
+    };
+    let (bus, heard) = nats::connect(&settings, node, metrics, tasks).await?;
+    Ok((Arc::new(bus), heard))
 }
 
 /// Forgets the rates of users who are quiet, until the server stops.

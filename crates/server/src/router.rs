@@ -17,6 +17,7 @@ mod gather;
 mod hear;
 mod order;
 mod peers;
+mod presence;
 mod publish;
 pub(crate) mod registry;
 mod verify;
@@ -24,28 +25,27 @@ mod verify;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use serde_json::value::RawValue;
-use switchboard_protocol::reply::{Ok as OkReply, OkBody, Reply};
-use switchboard_protocol::{CloseCode, CommandId, ConversationId, Limits, Seq, Signal, UserId};
+use switchboard_protocol::reply::Reply;
+use switchboard_protocol::{CloseCode, ConversationId, Limits, Seq, Signal, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::attach::{Parked, Recent};
 use self::gather::Gathering;
-pub(crate) use self::gather::{Gathered, MANY};
+pub(crate) use self::gather::MANY;
 pub(crate) use self::peers::Cluster;
 use self::peers::Peers;
-use self::registry::Registry;
+use self::presence::{Due, Presence};
+use self::registry::{Registry, SessionSlot};
 use crate::clock::Clock;
-use crate::frame;
+use crate::encode::encode;
 use crate::metrics::{Drop, Metrics};
-use crate::presence::{Due, Presence};
+use crate::origin::Origin;
+use crate::outbox::Outbox;
+use crate::record::ConversationKey;
 use crate::refusal::Refusal;
-use crate::session::outbox::{Outbox, Turn};
-use crate::store::{
-    Acquaintance, Batch, Change, ConversationKey, SharedStore, Snapshot, Standing, Submission,
-};
+use crate::store::{Acquaintance, Batch, Change, SharedStore, Snapshot, Standing, Submission};
 
 /// Requests of sessions that may wait. Beyond, whoever asks waits.
 const WAITING: usize = 8_192;
@@ -55,58 +55,6 @@ const TURN: usize = 256;
 
 /// How long the store may still take to close when the time for stopping is over: it empties its write-ahead log.
 const CLOSING: Duration = Duration::from_secs(2);
-
-/// Who is told what became of a write.
-#[derive(Debug)]
-pub enum Origin {
-    /// A connection: it gets the reply with this id, and not the event.
-    Session(SessionOrigin),
-    /// A caller that waits, as the HTTP door does.
-    Call(oneshot::Sender<Result<OkBody<Box<RawValue>>, Refusal>>),
-    /// Nobody.
-    Nobody,
-}
-
-/// The connection that a write came over.
-#[derive(Debug)]
-pub struct SessionOrigin {
-    pub(crate) outbox: Arc<Outbox>,
-    pub(crate) id: Option<CommandId>,
-    /// Of a write that keeps its place among the connection's others; cursors do not.
-    pub(crate) turn: Option<Turn>,
-}
-
-impl Origin {
-    /// Whether a write that the connection made earlier was given back since: stored now, this one would pass it.
-    pub(crate) fn is_out_of_turn(&self) -> bool {
-        match self {
-            Self::Session(SessionOrigin { outbox, turn: Some(turn), .. }) => outbox.is_past(*turn),
-            Self::Session(_) | Self::Call(_) | Self::Nobody => false,
-        }
-    }
-
-    /// Whether this write was made by the same connection as an earlier one, and must not be stored without that.
-    pub(crate) fn is_behind(&self, earlier: &Self) -> bool {
-        match (self, earlier) {
-            (
-                Self::Session(SessionOrigin { outbox, turn: Some(_), .. }),
-                Self::Session(SessionOrigin { outbox: same, turn: Some(_), .. }),
-            ) => Arc::ptr_eq(outbox, same),
-            _ => false,
-        }
-    }
-
-    /// The writer gives the write back, and with it whatever the connection has made behind it.
-    pub(crate) fn give_back(&self) {
-        if let Self::Session(SessionOrigin { outbox, turn: Some(_), .. }) = self {
-            outbox.give_back();
-        }
-    }
-}
-
-/// A session's place in the registry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct SessionSlot(pub(crate) u32);
 
 /// What a session asks of the router.
 #[derive(Debug)]
@@ -429,20 +377,4 @@ fn bid_farewell(outbox: &Outbox, spread: u64) {
     let bye = Reply::<Box<RawValue>>::Bye { retry_after: u64::from_ne_bytes(random) % spread.max(1) };
     outbox.push_reply(encode(&bye));
     outbox.close(CloseCode::Restart);
-}
-
-/// A frame of ours. Its types always have a JSON form.
-pub(crate) fn encode(frame: &impl Serialize) -> bytes::Bytes {
-    frame::text(&serde_json::to_string(frame).unwrap_or_default())
-}
-
-/// The frame that answers a command.
-pub(crate) fn encode_answer(
-    id: Option<CommandId>,
-    answer: Result<OkBody<Box<RawValue>>, Refusal>,
-) -> bytes::Bytes {
-    encode(&match answer {
-        Ok(body) => Reply::Ok(OkReply { id, body }),
-        Err(refusal) => Reply::Error(refusal.into_failure(id)),
-    })
 }

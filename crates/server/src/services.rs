@@ -8,11 +8,11 @@ use crate::auth::Authenticator;
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::Mode;
-use crate::http::health::Health;
+use crate::health::Health;
 use crate::limiter::UserLimiter;
 use crate::metrics::Metrics;
+use crate::outbox::Outbox;
 use crate::router::RouterHandle;
-use crate::session::outbox::Outbox;
 use crate::store::{SharedStore, Standing};
 use crate::tasks::Tasks;
 

@@ -2,9 +2,7 @@
 
 mod command;
 mod hello;
-mod hold;
 mod live;
-pub(crate) mod outbox;
 pub(crate) mod socket;
 
 use std::panic::AssertUnwindSafe;
@@ -16,10 +14,10 @@ use switchboard_protocol::CloseCode;
 
 use self::hello::Admitted;
 use self::live::Live;
-use self::outbox::Outbox;
 use self::socket::{End, Socket, Stream};
 use crate::frame;
 use crate::metrics::Metrics;
+use crate::outbox::Outbox;
 use crate::services::Services;
 
 /// How long a client may take to answer a close frame.

@@ -33,32 +33,18 @@ mod readers;
 pub mod sqlite;
 mod turns;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Summary};
 use switchboard_protocol::{
-    Command, ConversationId, Conversations, Create, Delete, Edit, EventKind, History, Invite, Join, Leave,
-    Members, React, Read, Received, Remove, Rename, Send, Seq, SetRole, Sync, Target, Timestamp, UserId,
+    Command, ConversationId, Conversations, Create, Delete, Edit, History, Invite, Join, Leave, Members,
+    React, Read, Received, Remove, Rename, Send, Seq, SetRole, Sync, Target, Timestamp, UserId,
 };
 
-pub(crate) use self::read::MIN_QUEUE;
+use crate::origin::Origin;
+use crate::record::{Answer, ConversationKey, Effect, LogEvent, UserKey};
 use crate::refusal::Refusal;
-use crate::router::Origin;
-
-/// A user's number in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UserKey(pub i64);
-
-/// A conversation's number in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ConversationKey(pub i64);
-
-/// What a store answers, some time later.
-pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + std::marker::Send>>;
 
 /// The log store. See the module for its contract.
 pub trait Store: std::marker::Send + std::marker::Sync + 'static {
@@ -306,29 +292,6 @@ pub struct CommittedEvent {
     pub effects: Vec<Effect>,
 }
 
-/// Somebody's membership changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Effect {
-    /// Whose.
-    pub user: UserId,
-    /// Which way.
-    pub passage: Passage,
-}
-
-/// Coming into a conversation, or going.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Passage {
-    /// In. What the user has seen of the log already: up to leaving, for somebody who comes back;
-    /// otherwise up to the event before.
-    In {
-        /// The last event seen.
-        seen: Seq,
-    },
-    /// Out.
-    Out,
-}
-
 /// A stored cursor.
 #[derive(Debug)]
 pub struct CommittedCursor {
@@ -412,58 +375,4 @@ pub struct Acquaintance {
     pub user: UserId,
     /// When their last device left.
     pub last_seen: Option<Timestamp>,
-}
-
-/// An event as the log keeps it: its body is JSON, passed on without being understood.
-#[derive(Debug, Clone)]
-pub struct LogEvent {
-    /// Where.
-    pub conversation: ConversationId,
-    /// Its number.
-    pub seq: Seq,
-    /// What happened.
-    pub kind: EventKind,
-    /// Who did it.
-    pub from: UserId,
-    /// When.
-    pub at: Timestamp,
-    /// A message's idempotency key.
-    pub key: Option<Box<str>>,
-    /// The fields of its kind: a JSON object.
-    pub body: Box<str>,
-}
-
-impl LogEvent {
-    /// The event's frame, as the contract shows it: `type` first, then what all events have, then
-    /// the fields of its kind. Ids need no escaping: their alphabet has none of JSON's characters.
-    pub fn to_json(&self) -> String {
-        use std::fmt::Write as _;
-        let mut json = String::with_capacity(160 + self.body.len());
-        // Writing to a String cannot fail.
-        let _ = write!(
-            json,
-            r#"{{"type":"{}","conversation":"{}","seq":{},"from":"{}","at":"{}""#,
-            self.kind.as_str(),
-            self.conversation,
-            self.seq,
-            self.from,
-            self.at
-        );
-        if let Some(key) = &self.key {
-            json.push_str(r#","key":"#);
-            json.push_str(&serde_json::Value::from(&**key).to_string());
-        }
-        if let Some(fields) = self.body.strip_prefix('{').filter(|fields| *fields != "}") {
-            json.push(',');
-            json.push_str(fields);
-        } else {
-            json.push('}');
-        }
-        json
-    }
-
-    /// The event's frame as raw JSON. The body was checked when the row was read.
-    pub fn to_raw(&self) -> Box<RawValue> {
-        RawValue::from_string(self.to_json()).unwrap_or_else(|_| RawValue::NULL.to_owned())
-    }
 }

@@ -35,8 +35,8 @@ use self::wanted::Wanted;
 use super::{Address, Bus, Heard, NodeId, Notice};
 use crate::config::EngineUrl;
 use crate::metrics::Metrics;
+use crate::record::Answer;
 use crate::refusal::Refusal;
-use crate::store::Answer;
 use crate::tasks::Tasks;
 
 /// What the router has not taken yet. Beyond, notices are dropped, and it is told of a gap.

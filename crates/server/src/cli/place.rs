@@ -56,6 +56,6 @@ pub(super) struct KeyPlace {
 impl KeyPlace {
     pub(super) fn keys(self) -> anyhow::Result<KeyStore> {
         let flags = Flags { data: self.data, store: self.store, ..self.file.flags() };
-        Ok(KeyStore::of(&Config::read(Mode::Serve, &flags, &environment())?))
+        Ok(crate::key_store(&Config::read(Mode::Serve, &flags, &environment())?))
     }
 }

@@ -106,7 +106,7 @@ fn a_bad_value_is_refused_with_where_it_stands() {
     refused("[limits]\nframe = 0", &[], "`limits.frame` is 0");
     refused("[limits]\ntext = 100_000", &[], "`limits.text` is 100000");
     refused("[limits]\nqueue = 1", &[], "`limits.queue` is 1, and not even one event");
-    read(&format!("[limits]\nqueue = {MIN_QUEUE}"), &[]).expect("the smallest");
+    read(&format!("[limits]\nqueue = {}", Limits::MIN_QUEUE), &[]).expect("the smallest");
     for origin in
         ["*", "null", "chat.example", "https://a.example/", "https://A.example", "https://a.example:443"]
     {

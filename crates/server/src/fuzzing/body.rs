@@ -16,16 +16,14 @@ use tower::ServiceExt as _;
 use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
-use crate::http::health::Health;
+use crate::health::Health;
 use crate::limiter::UserLimiter;
 use crate::metrics::Metrics;
+use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 use crate::router;
 use crate::services::Services;
-use crate::store::{
-    Acquaintance, Answer, ConversationKey, LogEvent, Query, SharedStore, Snapshot, Standing, Store,
-    Submission, UserKey,
-};
+use crate::store::{Acquaintance, Query, SharedStore, Snapshot, Standing, Store, Submission};
 use crate::tasks::Tasks;
 
 /// A store that answers nothing, so that what comes before it is all there is.

@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 use crate::frame::{self, Bounds, Message};
 use crate::http::{Patient, builder, shake_hands, take_over};
 use crate::metrics::Metrics;
+use crate::outbox::Outbox;
 use crate::session::finish;
-use crate::session::outbox::Outbox;
 use crate::session::socket::{End, Flow, Socket};
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ use super::problem::Problem;
 use crate::auth::{ApiKey, AuthError};
 use crate::intake;
 use crate::metrics::Drop;
+use crate::origin::Origin;
 use crate::refusal::Refusal;
-use crate::router::Origin;
 use crate::services::Services;
 use crate::store::{Change, Request as Wish, Submission};
 

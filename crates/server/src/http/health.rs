@@ -1,100 +1,17 @@
 //! `/healthz`: whether a message would arrive now, not only whether something answers.
-//!
-//! A write goes the way of every other: the queue, the writer, a commit, the router. Then the store is read, and a notice to this
-//! node itself goes over the bus and comes back, as those of other nodes do.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use switchboard_protocol::UserId;
-use tokio::sync::{Mutex, oneshot};
-use tokio::time::Instant;
 
-use crate::refusal::Refusal;
-use crate::router::Origin;
 use crate::services::Services;
-use crate::store::{Change, Submission};
-
-/// How long each step may take.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long an answer is good for. Anybody may ask, and each probe is a commit.
-const KEPT: Duration = Duration::from_secs(1);
-
-/// The last answer.
-#[derive(Debug, Default)]
-pub(crate) struct Health(Mutex<Option<(Instant, Report)>>);
-
-/// What came of a probe.
-#[derive(Debug, Clone, Serialize)]
-struct Report {
-    /// Whether all of it went well.
-    delivers: bool,
-    /// From asking for a write to its being committed and told of.
-    write: Step,
-    /// A read.
-    read: Step,
-    /// A notice to this node itself; none where there is no bus.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bus: Option<Step>,
-}
-
-/// How long a step took in milliseconds, or what went wrong.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Step {
-    Milliseconds(u64),
-    Error(String),
-}
 
 /// Tries what a message needs, and says how long each step took. 503 if one of them failed.
 pub(super) async fn delivers(State(services): State<Arc<Services>>) -> Response {
-    let mut last = services.health.0.lock().await;
-    let report = match &*last {
-        Some((at, report)) if at.elapsed() < KEPT => report.clone(),
-        _ => {
-            let report = probe(&services).await;
-            *last = Some((Instant::now(), report.clone()));
-            report
-        }
-    };
+    let report = services.health.report(&services).await;
     let status = if report.delivers { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report)).into_response()
-}
-
-async fn probe(services: &Services) -> Report {
-    let bus = async {
-        match &services.bus {
-            Some(bus) => Some(step(bus.probe()).await),
-            None => None,
-        }
-    };
-    let read = async { services.store.api_key([0; 32]).await.map(drop) };
-    let (write, read, bus) = tokio::join!(step(write(services)), step(read), bus);
-    let well = |step: &Step| matches!(step, Step::Milliseconds(_));
-    let delivers = well(&write) && well(&read) && bus.as_ref().is_none_or(well);
-    Report { delivers, write, read, bus }
-}
-
-async fn step(work: impl Future<Output = Result<(), Refusal>>) -> Step {
-    let began = Instant::now();
-    match tokio::time::timeout(PATIENCE, work).await {
-        Ok(Ok(())) => Step::Milliseconds(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)),
-        Ok(Err(refusal)) => Step::Error(refusal.message.to_string()),
-        Err(_) => Step::Error(format!("no answer within {PATIENCE:?}")),
-    }
-}
-
-async fn write(services: &Services) -> Result<(), Refusal> {
-    let (reply, told) = oneshot::channel();
-    // Of nobody: a probe touches no user.
-    let actor = UserId::parse("probe").map_err(|_| Refusal::unavailable())?;
-    let submission = Submission { actor, change: Change::Probe, origin: Origin::Call(reply) };
-    services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
-    told.await.unwrap_or_else(|_| Err(Refusal::unavailable())).map(drop)
 }

@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 
 use super::api::{Answer, check_back_end, read_body, respond};
 use super::problem::Problem;
+use crate::origin::Origin;
 use crate::refusal::Refusal;
-use crate::router::Origin;
 use crate::services::Services;
 use crate::store::{Change, Submission};
 

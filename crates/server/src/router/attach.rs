@@ -7,11 +7,13 @@ use switchboard_protocol::{Seq, UserId};
 use tokio::sync::oneshot;
 
 use super::registry::{MembershipChange, UserSlot};
-use super::{Router, SessionSlot, Subscribe, bid_farewell};
+use super::{Router, Subscribe, bid_farewell};
 use crate::metrics::Drop;
+use crate::outbox::Outbox;
+use crate::record::{ConversationKey, Passage};
 use crate::refusal::Refusal;
-use crate::session::outbox::Outbox;
-use crate::store::{ConversationKey, Joined, Passage};
+use crate::router::registry::SessionSlot;
+use crate::store::Joined;
 
 /// A session that waits until everything its snapshot can contain has been published.
 pub(super) struct Parked {

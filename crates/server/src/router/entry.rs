@@ -13,10 +13,12 @@ use switchboard_protocol::Seq;
 use super::attach::Parked;
 use super::peers::Found;
 use super::registry::{MembershipChange, UserSlot};
-use super::{Router, SessionSlot, Subscribe};
+use super::{Router, Subscribe};
+use crate::outbox::Outbox;
+use crate::record::{ConversationKey, Passage};
 use crate::refusal::Refusal;
-use crate::session::outbox::Outbox;
-use crate::store::{CommittedEvent, ConversationKey, Excerpt, Passage};
+use crate::router::registry::SessionSlot;
+use crate::store::{CommittedEvent, Excerpt};
 
 /// A session that is to know by which event its user went from a conversation: one after an event by which they were a member.
 pub(super) struct Going {

@@ -4,17 +4,15 @@
 //! costs. So the events of a room with many sessions here wait for the end of their batch, and while the store has
 //! more in hand, for the next one too, but not for long. Acknowledgements do not wait.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use switchboard_protocol::Seq;
 use tokio::time::Instant;
 
 use super::Router;
-use crate::session::outbox::Outbox;
-use crate::store::ConversationKey;
+use crate::outbox::Gathered;
+use crate::record::ConversationKey;
 
 /// Users of a conversation who are here, from which on its events gather. Below, all writes together take less time
 /// than the next commit.
@@ -22,17 +20,6 @@ pub(crate) const MANY: usize = 32;
 
 /// How long an event waits for others at most: less than writing to a thousand connections takes.
 const MOMENT: Duration = Duration::from_millis(5);
-
-/// An event that waits to be queued for the sessions of its conversation.
-#[derive(Debug)]
-pub(crate) struct Gathered {
-    pub(crate) seq: Seq,
-    pub(crate) frame: Bytes,
-    /// The connection that it came over, which is not told.
-    pub(crate) own: Option<Arc<Outbox>>,
-    /// When it was on stable storage.
-    pub(crate) stored: Instant,
-}
 
 /// What waits.
 #[derive(Debug)]

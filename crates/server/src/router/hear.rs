@@ -9,7 +9,7 @@ use super::order::Arrival;
 use super::registry::UserSlot;
 use crate::bus::{Address, Heard, NodeId, Notice};
 use crate::frame;
-use crate::store::{ConversationKey, Effect, Passage};
+use crate::record::{ConversationKey, Effect, Passage};
 
 /// Users who come in by one event and are told of one by one. Where there are more, every node is told.
 const FEW: usize = 64;

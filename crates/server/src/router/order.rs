@@ -16,11 +16,12 @@ use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
 use super::Router;
-use super::gather::Gathered;
 use super::peers::Found;
 use crate::frame;
-use crate::session::outbox::Outbox;
-use crate::store::{CommittedEvent, ConversationKey, Effect, Passage};
+use crate::outbox::Gathered;
+use crate::outbox::Outbox;
+use crate::record::{ConversationKey, Effect, Passage};
+use crate::store::CommittedEvent;
 use crate::timers::expired;
 
 /// How long an event waits for one before it that another node has stored: its notice takes well under a millisecond, unless

@@ -17,8 +17,9 @@ use super::order::Order;
 use super::registry::{Interest, UserSlot};
 use super::verify::{Asked, Newcomer};
 use crate::bus::{Address, Bus, Heard};
+use crate::record::{Answer, ConversationKey};
 use crate::refusal::Refusal;
-use crate::store::{Answer, ConversationKey, Excerpt, Person, Seqs, SharedLog};
+use crate::store::{Excerpt, Person, Seqs, SharedLog};
 
 /// Notices handled before commits and sessions are looked at again.
 const TURN: usize = 256;

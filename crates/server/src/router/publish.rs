@@ -5,14 +5,15 @@ use switchboard_protocol::reply::{OkBody, Reply};
 use switchboard_protocol::{ConversationId, ErrorCode, Seq, Signal, UserId};
 use tokio::time::Instant;
 
+use super::Router;
 use super::order::Arrival;
 use super::registry::{MembershipChange, UserSlot};
-use super::{Origin, Router, SessionOrigin, encode, encode_answer};
+use crate::encode::{encode, encode_answer};
 use crate::frame;
+use crate::origin::{Origin, SessionOrigin};
+use crate::record::{ConversationKey, Effect};
 use crate::refusal::Refusal;
-use crate::store::{
-    Batch, Committed, CommittedCursor, CommittedEvent, ConversationKey, CursorOf, Effect, Outcome,
-};
+use crate::store::{Batch, Committed, CommittedCursor, CommittedEvent, CursorOf, Outcome};
 
 impl Router {
     pub(super) fn publish(&mut self, batch: Batch) {

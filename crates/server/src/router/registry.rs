@@ -6,9 +6,12 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 use switchboard_protocol::{Seq, Timestamp, UserId};
 
-use super::SessionSlot;
-use crate::session::outbox::Outbox;
-use crate::store::{ConversationKey, Passage};
+use crate::outbox::Outbox;
+use crate::record::{ConversationKey, Passage};
+
+/// A session's place in the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SessionSlot(pub(crate) u32);
 
 /// A user's place in the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -10,8 +10,9 @@ use super::Router;
 use super::peers::Found;
 use super::registry::UserSlot;
 use crate::metrics::Drop;
+use crate::record::{ConversationKey, Effect, Passage};
 use crate::refusal::Refusal;
-use crate::store::{CommittedEvent, ConversationKey, Effect, Excerpt, Passage, Person, Place, Seqs};
+use crate::store::{CommittedEvent, Excerpt, Person, Place, Seqs};
 
 /// Users whom one question is about at most: their answer has some thousand rows.
 const USERS: usize = 500;

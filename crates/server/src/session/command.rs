@@ -9,14 +9,16 @@ use switchboard_protocol::{CloseCode, CommandId, ConversationId, ErrorCode, Fram
 use tokio::time::Instant;
 
 use super::live::{Flood, Live};
-use super::outbox::Turn;
 use super::socket::End;
+use crate::encode::{encode, encode_answer};
 use crate::frame::{self, Message};
 use crate::intake;
 use crate::metrics::Drop;
+use crate::origin::{Origin, SessionOrigin};
+use crate::outbox::Turn;
+use crate::record::Answer;
 use crate::refusal::Refusal;
-use crate::router::{Origin, SessionOrigin, encode, encode_answer};
-use crate::store::{Acquaintance, Answer, Change, Request, Standing, Submission};
+use crate::store::{Acquaintance, Change, Request, Standing, Submission};
 
 /// How long a client may go on over the rate of frames after it was told to wait.
 const FLOOD: Duration = Duration::from_secs(1);

@@ -13,15 +13,19 @@ use switchboard_protocol::{
 };
 use tokio::sync::oneshot;
 
-use super::outbox::Outbox;
 use super::socket::{End, Flow, Socket, Stream};
 use crate::auth::{AuthError, Identity};
+use crate::encode::encode;
 use crate::frame::{self, Bounds, Message};
 use crate::metrics::Drop;
+use crate::origin::Origin;
+use crate::outbox::Outbox;
+use crate::record::{ConversationKey, UserKey};
 use crate::refusal::Refusal;
-use crate::router::{Origin, SessionSlot, Subscribe, encode};
+use crate::router::Subscribe;
+use crate::router::registry::SessionSlot;
 use crate::services::Services;
-use crate::store::{Change, ConversationKey, Seen, Snapshot, Submission, UserKey};
+use crate::store::{Change, Seen, Snapshot, Submission};
 
 /// Whoever said a good `hello`, registered with the router.
 pub(super) struct Admitted {

@@ -13,14 +13,14 @@ use tokio::time::{Instant, Sleep};
 
 use super::command::Pending;
 use super::hello::Attached;
-use super::outbox::{Outbox, State};
 use super::socket::{End, Flow, Socket, Stream};
 use crate::frame::{self, Bounds};
 use crate::limiter::ConnectionLimiter;
 use crate::metrics::Drop;
-use crate::router::SessionSlot;
+use crate::outbox::{Outbox, State};
+use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
+use crate::router::registry::SessionSlot;
 use crate::services::Services;
-use crate::store::{Answer, ConversationKey, LogEvent, UserKey};
 
 /// Rounds of reading and writing before other tasks have their turn.
 const ROUNDS: usize = 16;

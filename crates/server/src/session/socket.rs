@@ -9,9 +9,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::Instant;
 
-use super::outbox::{Outbox, Queued};
 use crate::frame::{Bounds, Decoder, Message, Step};
 use crate::metrics::Metrics;
+use crate::outbox::{Outbox, Queued};
 use switchboard_protocol::CloseCode;
 
 /// Bytes read at once. One buffer a thread serves every connection, so that an idle one keeps none.

@@ -8,7 +8,7 @@ use rustc_hash::FxHashSet;
 use tokio::sync::mpsc;
 
 use crate::bus::{Address, Bus, Heard, NodeId, Notice};
-use crate::store::Answer;
+use crate::record::Answer;
 
 /// Notices that may wait for a node. It is told of a gap when there are more.
 const WAITING: usize = 64;

@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 
 use super::change::rows::Rows;
 use super::change::{self, Failed, Rules, StoreError as _};
-use super::{Batch, Committed, ConversationKey, Outcome, Submission};
+use super::{Batch, Committed, Outcome, Submission};
+use crate::record::ConversationKey;
 use crate::refusal::Refusal;
 
 /// Writes that may wait. At 20,000 a second that is under a second of work. Beyond: given back.

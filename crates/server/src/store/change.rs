@@ -16,8 +16,10 @@ use self::rows::Rows;
 
 use switchboard_protocol::{ConversationId, EventBody, EventKind, Limits, Role, Seq, Timestamp, UserId};
 
-use super::{Change, Committed, CommittedCursor, CommittedEvent, CursorOf, Effect, LogEvent, UserKey};
-use crate::access::{self, Conversation, Membership};
+use super::{Change, Committed, CommittedCursor, CommittedEvent, CursorOf};
+use crate::access;
+use crate::record::{Conversation, Membership};
+use crate::record::{Effect, LogEvent, UserKey};
 use crate::refusal::Refusal;
 
 /// A refusal, or a store that does not work.

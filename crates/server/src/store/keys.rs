@@ -10,7 +10,6 @@ use switchboard_protocol::Timestamp;
 use super::postgres;
 use super::sqlite::open_beside;
 use crate::clock::Clock;
-use crate::config::Config;
 
 /// Where the keys are: in the database of the server that they are for.
 #[derive(Debug, Clone)]
@@ -24,18 +23,6 @@ pub enum KeyStore {
         /// A file with the certificates that its own is verified with.
         ca: Option<PathBuf>,
     },
-}
-
-impl KeyStore {
-    /// That of a server with this configuration.
-    pub fn of(config: &Config) -> Self {
-        match &config.cluster {
-            None => Self::Directory(config.data.clone()),
-            Some(shared) => {
-                Self::Shared { url: shared.store.expose().to_owned(), ca: shared.store_ca.clone() }
-            }
-        }
-    }
 }
 
 /// An API key as far as it can be shown: its secret is nowhere.

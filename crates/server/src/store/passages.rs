@@ -4,7 +4,8 @@ use rustc_hash::FxHashMap;
 use serde::Deserialize;
 use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
 
-use super::{CommittedEvent, ConversationKey, Effect, LogEvent, Passage};
+use super::CommittedEvent;
+use crate::record::{ConversationKey, Effect, LogEvent, Passage};
 
 /// Who came in or went by an event, as far as it says so itself.
 #[derive(Default)]

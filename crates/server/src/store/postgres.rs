@@ -30,11 +30,11 @@ use self::readers::Readers;
 use self::target::Target;
 use super::batch::{BATCHES, State};
 use super::{
-    Acquaintance, Answer, Batch, ConversationKey, Excerpt, LogEvent, Person, Query, Seqs, SharedLog,
-    Snapshot, Standing, Store, Submission, UserKey,
+    Acquaintance, Batch, Excerpt, Person, Query, Seqs, SharedLog, Snapshot, Standing, Store, Submission,
 };
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 
 /// The tables as they are now, for whoever measures what PostgreSQL can do with them.
 pub const SCHEMA: &str = include_str!("../migrations/postgres/V1__log.sql");

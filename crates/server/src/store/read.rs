@@ -17,19 +17,10 @@ use switchboard_protocol::{
 
 use self::row::{Acquainted, Known, Listed, Start, View, Wanted, Whole};
 use super::change::{Failed, StoreError};
-use super::{ConversationKey, LogEvent, Query, Seen, Snapshot, UserKey};
+use super::{Query, Seen, Snapshot};
 use crate::access;
+use crate::record::{ConversationKey, LogEvent, Membership, UserKey};
 use crate::refusal::Refusal;
-
-/// What an event's frame has besides its body, roughly: names, numbers and a time.
-pub(super) const EVENT_OVERHEAD: usize = 300;
-
-/// A page of events is bounded by this share of a connection's queue, so that what a reader is behind
-/// by never takes more memory than the queue may.
-const REPLAY_SHARE: u32 = 2;
-
-/// The smallest queue: its share for a page holds an event, or a reader that is behind would never get on.
-pub(crate) const MIN_QUEUE: usize = REPLAY_SHARE as usize * EVENT_OVERHEAD;
 
 /// What a store looks up, all of it in the one read transaction that this is.
 ///
@@ -100,7 +91,7 @@ pub(super) trait Lookups {
         after: &str,
         most: usize,
         passed: usize,
-        each: impl FnMut(Option<(UserId, access::Membership)>) -> ControlFlow<()>,
+        each: impl FnMut(Option<(UserId, Membership)>) -> ControlFlow<()>,
     ) -> Found<(), Self>;
 
     /// Those of `users` who are known, in their order.
@@ -198,7 +189,7 @@ impl<L: Lookups> Reader<'_, L> {
         let mut room = Room(range.bytes as usize);
         let mut events = Vec::new();
         self.rows.events(conversation, name, range, |event| {
-            if !room.takes(event.body.len() + EVENT_OVERHEAD) {
+            if !room.takes(event.body.len() + Limits::EVENT_OVERHEAD) {
                 return ControlFlow::Break(());
             }
             events.push(event);
@@ -279,7 +270,7 @@ impl<L: Lookups> Reader<'_, L> {
         let mut last = Vec::with_capacity(listed.len());
         self.messages(&wanted, |message| {
             let (message, bytes) = message.unzip();
-            if !room.takes(bytes.unwrap_or(0) + EVENT_OVERHEAD) {
+            if !room.takes(bytes.unwrap_or(0) + Limits::EVENT_OVERHEAD) {
                 more = true;
                 return ControlFlow::Break(());
             }
@@ -314,7 +305,7 @@ impl<L: Lookups> Reader<'_, L> {
             return Ok(Vec::new());
         };
         let visible = access::check_visible(conversation.head, membership.as_ref())?;
-        let bytes = self.limits.page_bytes.min(self.limits.queue / REPLAY_SHARE);
+        let bytes = self.limits.page_bytes.min(self.limits.queue / Limits::REPLAY_SHARE);
         let range = Range { after, upto: upto.min(visible), most: self.limits.page, bytes };
         self.events(conversation.key, &conversation.name, &range)
     }

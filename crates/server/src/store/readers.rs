@@ -15,7 +15,8 @@ use tokio::sync::oneshot;
 use super::change::Failed;
 use super::read::{Found, Lookups, Reader};
 use super::turns::{Turn, Turns, Who};
-use super::{Acquaintance, Answer, ConversationKey, LogEvent, Query, Snapshot, Standing, UserKey};
+use super::{Acquaintance, Query, Snapshot, Standing};
+use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 
 /// Disconnected once the readers' connections are closed.

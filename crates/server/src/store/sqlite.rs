@@ -31,12 +31,10 @@ use self::readers::{Readers, Reads};
 use self::rows::SqliteRows;
 use super::batch::{BATCHES, State};
 use super::change::{self, Failed, Rules};
-use super::{
-    Acquaintance, Answer, Batch, Change, ConversationKey, LogEvent, Query, Snapshot, Standing, Store,
-    Submission, UserKey,
-};
+use super::{Acquaintance, Batch, Change, Query, Snapshot, Standing, Store, Submission};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 
 /// Names the files of the schema once, for both forms of it.
 macro_rules! schema {

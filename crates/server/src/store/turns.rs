@@ -8,8 +8,8 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use switchboard_protocol::UserId;
 
+use crate::record::{ConversationKey, UserKey};
 use crate::refusal::Refusal;
-use crate::store::{ConversationKey, UserKey};
 
 /// Reads that may wait: one for each connection of a server that everybody comes back to at once. A waiting read takes
 /// some 300 bytes. Beyond: `unavailable`.

@@ -204,7 +204,7 @@ impl Server {
 
     /// Where its API keys are.
     pub(crate) fn keys(&self) -> KeyStore {
-        KeyStore::of(&self.config)
+        switchboard::key_store(&self.config)
     }
 
     /// Where it listens.

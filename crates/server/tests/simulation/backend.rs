@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchboard::router::Origin;
+use switchboard::origin::Origin;
 use switchboard::store::{Change, Request, Submission};
 use switchboard_protocol::{UserId, decode};
 use tokio::sync::oneshot;

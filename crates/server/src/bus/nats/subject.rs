@@ -3,7 +3,7 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::bus::{Address, NodeId};
-use crate::store::ConversationKey;
+use crate::record::ConversationKey;
 
 /// Of the subjects and of what is told under them. Nodes of another version neither hear nor understand these.
 const VERSION: u32 = 1;

@@ -15,7 +15,7 @@ use switchboard_protocol::{Seq, UserId};
 use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::store::ConversationKey;
+use crate::record::ConversationKey;
 
 /// Nothing here takes that long, unless it never comes.
 const PATIENCE: Duration = Duration::from_secs(30);

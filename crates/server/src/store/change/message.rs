@@ -6,9 +6,11 @@ use switchboard_protocol::{
 
 use super::rows::{Keyed, Referred, Rows};
 use super::{Act, Done, Failed, Place, fields};
-use crate::access::{self, Conversation, Membership};
+use crate::access;
+use crate::record::{Conversation, Membership};
+use crate::record::{Effect, Passage};
 use crate::refusal::Refusal;
-use crate::store::{Committed, CommittedEvent, Effect, Passage};
+use crate::store::{Committed, CommittedEvent};
 
 /// What a deleted message says.
 const DELETED: &str = r#"{"deleted":true}"#;

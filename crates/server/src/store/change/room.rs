@@ -9,9 +9,10 @@ use switchboard_protocol::{
 
 use super::rows::Rows;
 use super::{Act, Done, Failed, Place, entered, fields};
-use crate::access::{self, Conversation, Membership};
+use crate::access;
+use crate::record::{Conversation, Membership};
+use crate::record::{Effect, Passage, UserKey};
 use crate::refusal::Refusal;
-use crate::store::{Effect, Passage, UserKey};
 
 impl<R: Rows> Act<'_, R> {
     pub(super) fn create(&mut self, create: Create) -> Done<R> {

@@ -3,8 +3,8 @@
 use switchboard_protocol::{ConversationId, EventKind, Role, Seq, Timestamp, UserId};
 
 use super::StoreError;
-use crate::access::{Conversation, Membership};
-use crate::store::{ConversationKey, LogEvent, UserKey};
+use crate::record::{Conversation, Membership};
+use crate::record::{ConversationKey, LogEvent, UserKey};
 
 /// Reactions to one message that were taken back and are kept: for those who left while one of them stood, and for the
 /// retry that takes one back once more. Beyond, the oldest are forgotten. Without an end, whoever sets one and takes it

@@ -19,9 +19,10 @@ use super::target::Target;
 use super::{SERVING, Settings};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::record::ConversationKey;
 use crate::store::batch::{self, Results, State};
 use crate::store::change::Rules;
-use crate::store::{ConversationKey, Outcome, Submission};
+use crate::store::{Outcome, Submission};
 
 /// How long a batch may wait for a connection. Its writes wait as long, and what comes meanwhile behind them.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -1,7 +1,7 @@
 //! Numbers for new users and conversations, taken from the database's sequences ahead of their use.
 
 use super::connect::{Error, Link};
-use crate::store::{ConversationKey, UserKey};
+use crate::record::{ConversationKey, UserKey};
 
 /// So many at once: a round trip for each new name would hold up everybody.
 const TAKEN: i64 = 64;

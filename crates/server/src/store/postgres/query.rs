@@ -23,11 +23,12 @@ use self::row::{
 };
 pub(super) use self::shared::{heads, people};
 use super::connect::{Error, Link};
-use crate::access::Membership;
+use crate::record::Membership;
+use crate::record::{ConversationKey, LogEvent, UserKey};
+use crate::store::Joined;
 use crate::store::change::Failed;
 use crate::store::read::row::{Acquainted, Known, Listed, Named, Start, View, Wanted, Whole, readable};
 use crate::store::read::{Lookups, Range};
-use crate::store::{ConversationKey, Joined, LogEvent, UserKey};
 
 type Result<T> = std::result::Result<T, Failed<Error>>;
 

@@ -9,13 +9,14 @@ use tokio::time::Instant;
 use super::connect::{Error, Link};
 use super::query::{self, Session};
 use super::target::Target;
+use crate::record::{Answer, ConversationKey};
 use crate::refusal::Refusal;
 use crate::store::batch::State;
 use crate::store::change::Failed;
 use crate::store::read::{Found, Reader};
 use crate::store::readers::{self, Desk, told};
 use crate::store::turns::Who;
-use crate::store::{Answer, ConversationKey, Excerpt, Person, Seqs};
+use crate::store::{Excerpt, Person, Seqs};
 
 /// The threads that read.
 pub(super) struct Readers {

@@ -19,9 +19,9 @@ use self::reactions::Reactions;
 use self::wanted::Wanted;
 use super::connect::{Error, Link};
 use super::ids::Ids;
-use crate::access::{Conversation, Membership};
+use crate::record::{Conversation, Membership};
+use crate::record::{ConversationKey, LogEvent, UserKey};
 use crate::store::change::rows::{Keyed, Referred, Rows};
-use crate::store::{ConversationKey, LogEvent, UserKey};
 
 /// What these ask of the database, to be prepared beforehand.
 pub(super) fn statements() -> impl Iterator<Item = &'static str> {

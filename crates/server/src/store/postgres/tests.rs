@@ -22,11 +22,10 @@ use super::target::Target;
 use super::{PostgresStore, Settings};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::origin::Origin;
+use crate::record::ConversationKey;
 use crate::refusal::Refusal;
-use crate::router::Origin;
-use crate::store::{
-    Batch, Change, Committed, CommittedEvent, ConversationKey, Request, Store as _, Submission,
-};
+use crate::store::{Batch, Change, Committed, CommittedEvent, Request, Store as _, Submission};
 
 /// How long a test waits for what must come. It only matters to a test that fails.
 const PATIENCE: Duration = Duration::from_secs(40);

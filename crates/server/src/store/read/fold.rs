@@ -5,11 +5,11 @@ use std::ops::ControlFlow;
 
 use serde::Deserialize;
 use switchboard_protocol::reply::{Message, MessageTag, Summary};
-use switchboard_protocol::{Data, Key, Seq, Text, Timestamp, Title, UserId};
+use switchboard_protocol::{Data, Key, Limits, Seq, Text, Timestamp, Title, UserId};
 
 use super::row::{Listed, Wanted, Whole, nobody};
-use super::{EVENT_OVERHEAD, Found, Lookups, Reader};
-use crate::access::Conversation;
+use super::{Found, Lookups, Reader};
+use crate::record::Conversation;
 
 /// What a message or an edit says, as the store keeps it.
 #[derive(Debug, Default, Deserialize)]
@@ -53,9 +53,9 @@ impl<L: Lookups> Reader<'_, L> {
 fn fold(wanted: &Wanted<'_>, whole: Whole) -> (Message, usize) {
     let Wanted { conversation, target, .. } = *wanted;
     let mut content = Content::read(&whole.body, conversation, target);
-    let mut bytes = EVENT_OVERHEAD + whole.body.len();
+    let mut bytes = Limits::EVENT_OVERHEAD + whole.body.len();
     let edited = whole.edit.filter(|_| !content.deleted).map(|(edited, body)| {
-        bytes = EVENT_OVERHEAD + body.len();
+        bytes = Limits::EVENT_OVERHEAD + body.len();
         let edit = Content::read(&body, conversation, edited.seq);
         content = Content { text: edit.text, data: edit.data, reply_to: content.reply_to, deleted: false };
         edited

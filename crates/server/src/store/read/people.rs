@@ -9,7 +9,8 @@ use switchboard_protocol::{ConversationId, Members, UserId};
 use super::row::{Acquainted, View};
 use super::{Found, Lookups, Page, Reader};
 use crate::access;
-use crate::store::{Acquaintance, Standing, UserKey};
+use crate::record::UserKey;
+use crate::store::{Acquaintance, Standing};
 
 /// Rooms of a user that are looked at to find out whether they share one with another. It bounds what one `watch` costs to
 /// this for each user it names, and twice that for somebody in more rooms.

@@ -5,9 +5,10 @@ use std::fmt::Display;
 use switchboard_protocol::reply::Edited;
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
-use crate::access::{Conversation, Membership};
+use crate::record::{Conversation, Membership};
+use crate::record::{LogEvent, UserKey};
+use crate::store::Joined;
 use crate::store::change::{Failed, StoreError};
-use crate::store::{Joined, LogEvent, UserKey};
 
 /// A user who was seen before.
 #[derive(Debug, Clone, Copy)]

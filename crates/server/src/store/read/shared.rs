@@ -6,7 +6,8 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, Seq, UserId};
 
 use super::{Found, Lookups, Range, Reader};
-use crate::store::{ConversationKey, Excerpt, passages};
+use crate::record::ConversationKey;
+use crate::store::{Excerpt, passages};
 
 /// What a store looks up besides whose log others write to as well.
 pub(in crate::store) trait SharedLookups: Lookups {

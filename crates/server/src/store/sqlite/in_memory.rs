@@ -12,11 +12,12 @@ use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 use super::query::{Reader, reader};
 use super::rows::SqliteRows;
 use super::{MIGRATIONS, keep_statements};
+use crate::record::{ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 use crate::store::batch::State;
 use crate::store::change::{self, Failed, Rules};
 use crate::store::check::{Pages, Problem, check_in};
-use crate::store::{Change, Committed, ConversationKey, LogEvent, Query, Snapshot, UserKey};
+use crate::store::{Change, Committed, Query, Snapshot};
 
 /// Each database has a name of its own, by which its two connections find it.
 static NAMES: AtomicU64 = AtomicU64::new(0);

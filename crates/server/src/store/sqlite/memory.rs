@@ -20,14 +20,12 @@ use super::query::{Reader, reader};
 use super::rows::SqliteRows;
 use super::writer::Committer;
 use super::{MIGRATIONS, Settings, empty_database, keep_statements};
+use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 use crate::store::batch::{self, BATCH, BATCHES, State, WAITING};
 use crate::store::change::Failed;
 use crate::store::readers::told;
-use crate::store::{
-    Acquaintance, Answer, Batch, Committed, ConversationKey, LogEvent, Outcome, Query, Snapshot, Standing,
-    Store, Submission, UserKey,
-};
+use crate::store::{Acquaintance, Batch, Committed, Outcome, Query, Snapshot, Standing, Store, Submission};
 
 /// What the disk does to a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,14 +11,15 @@ use rusqlite::{Connection, OptionalExtension, params};
 use switchboard_protocol::{ConversationId, EventKind, Limits, Seq, Timestamp, UserId};
 
 use super::rows::{conversation_id, find_conversation, find_member, membership, seq, user_id};
-use crate::access::{Conversation, Membership};
+use crate::record::{Conversation, Membership};
+use crate::record::{ConversationKey, LogEvent, UserKey};
+use crate::store::Joined;
 use crate::store::batch::State;
 use crate::store::change::Failed;
 use crate::store::read::row::{
     Acquainted, Known, Listed, Named, Start, View, Wanted, Whole, is_readable, readable, unreadable,
 };
 use crate::store::read::{self, Lookups, Range};
-use crate::store::{ConversationKey, Joined, LogEvent, UserKey};
 
 /// One read transaction.
 pub(super) type Reader<'a> = read::Reader<'a, Connection>;

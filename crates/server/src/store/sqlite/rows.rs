@@ -10,9 +10,9 @@ use rusqlite::{Connection, OptionalExtension, Result, named_params, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, Seq, UserId};
 
-use crate::access::{Conversation, Membership};
+use crate::record::{Conversation, Membership};
+use crate::record::{ConversationKey, UserKey};
 use crate::store::change::rows::{role, role_number};
-use crate::store::{ConversationKey, UserKey};
 
 /// Most rows kept of each kind between batches: about 200 bytes each.
 const KEPT: usize = 50_000;

@@ -7,9 +7,10 @@ use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 use super::memory::MemoryStore;
 use super::query::Reader;
 use super::rows::{conversation_id, seq};
+use crate::record::{Answer, ConversationKey};
 use crate::store::change::Failed;
 use crate::store::read::shared::SharedLookups;
-use crate::store::{Answer, ConversationKey, Excerpt, Person, Place, Seqs, SharedLog};
+use crate::store::{Excerpt, Person, Place, Seqs, SharedLog};
 
 impl SharedLog for MemoryStore {
     fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs> {

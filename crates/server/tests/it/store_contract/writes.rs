@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::json;
 use switchboard::clock::Clock;
-use switchboard::store::{Change, Committed, Effect, Passage};
+use switchboard::record::{Effect, Passage};
+use switchboard::store::{Change, Committed};
 use switchboard_protocol::{ErrorCode, EventBody, Seq, Timestamp};
 
 use super::{Open, Rules, Shelf, change, seqs};

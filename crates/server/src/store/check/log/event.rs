@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension as _, Result, params};
 use switchboard_protocol::{Event, EventBody, EventKind, Key, Role, Seq, Timestamp, UserId};
 
 use super::{Log, Read};
-use crate::store::LogEvent;
+use crate::record::LogEvent;
 use crate::store::check::Report;
 
 /// What an event refers to.

@@ -1,14 +1,14 @@
 //! Events of the log.
 
-use switchboard_protocol::{ConversationId, Seq, Timestamp};
+use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp};
 use tokio_postgres::Row;
 
 use super::row::{get, kind, number, seq, time, user_id};
 use super::{Result, Session};
+use crate::record::{ConversationKey, LogEvent};
 use crate::store::postgres::connect::Error;
+use crate::store::read::Range;
 use crate::store::read::row::{is_readable, unreadable};
-use crate::store::read::{EVENT_OVERHEAD, Range};
-use crate::store::{ConversationKey, LogEvent};
 
 /// Those that fill the page, and no body more.
 const EVENTS: &str = "SELECT e.seq, e.kind, u.name, e.at, e.key, e.body FROM (
@@ -20,7 +20,8 @@ const EVENTS: &str = "SELECT e.seq, e.kind, u.name, e.at, e.key, e.body FROM (
 
 pub(super) fn rows(session: &Session, conversation: ConversationKey, range: &Range) -> Result<Vec<Row>> {
     let (after, upto) = (number(range.after), number(range.upto));
-    let (most, bytes, overhead) = (i64::from(range.most), i64::from(range.bytes), EVENT_OVERHEAD as i64);
+    let (most, bytes, overhead) =
+        (i64::from(range.most), i64::from(range.bytes), Limits::EVENT_OVERHEAD as i64);
     session.rows(EVENTS, &[&conversation.0, &after, &upto, &most, &bytes, &overhead])
 }
 

@@ -3,14 +3,13 @@
 use std::ops::ControlFlow;
 
 use switchboard_protocol::reply::Edited;
-use switchboard_protocol::{Seq, UserId};
+use switchboard_protocol::{Limits, Seq, UserId};
 use tokio_postgres::Row;
 
 use super::row::{count, get, maybe_seq, number, place, seq, time, user_id};
 use super::{Result, Session};
-use crate::store::ConversationKey;
+use crate::record::ConversationKey;
 use crate::store::postgres::connect::Error;
-use crate::store::read::EVENT_OVERHEAD;
 use crate::store::read::row::{Wanted, Whole, readable};
 
 /// Goes back from one message to the one before. Each row of `way` is a step: it looks at the last event up to `probe`. At a
@@ -129,7 +128,7 @@ fn portion(session: &Session, wanted: &[Wanted<'_>], bytes: usize) -> Result<Vec
     } else {
         (MESSAGES, REACTIONS)
     };
-    let (bytes, overhead) = (bytes as i64, EVENT_OVERHEAD as i64);
+    let (bytes, overhead) = (bytes as i64, Limits::EVENT_OVERHEAD as i64);
     let rows = session.rows(messages, &[&keys, &targets, &visible, &bytes, &overhead])?;
     let mut any_reaction = false;
     let mut found = Vec::with_capacity(rows.len());

@@ -4,10 +4,10 @@ use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
-use crate::access::{Conversation, Membership};
+use crate::record::{Conversation, Membership};
+use crate::record::{ConversationKey, UserKey};
 use crate::store::change::rows::role;
 use crate::store::postgres::connect::Error;
-use crate::store::{ConversationKey, UserKey};
 
 type Result<T> = std::result::Result<T, Error>;
 

@@ -6,10 +6,11 @@ use switchboard_protocol::{ConversationId, Seq, UserId};
 
 use super::row::{conversation_id, conversation_key, get, maybe_time, number, seq, user_id, user_key};
 use super::{Result, Session};
+use crate::record::{ConversationKey, UserKey};
 use crate::store::read::Reader;
 use crate::store::read::row::readable;
 use crate::store::read::shared::SharedLookups;
-use crate::store::{ConversationKey, Person, Place, Seqs, UserKey, passages};
+use crate::store::{Person, Place, Seqs, passages};
 
 /// The last event of each of the conversations that are there.
 pub(in crate::store::postgres) fn heads(

@@ -11,13 +11,14 @@ use switchboard_protocol::{
 };
 
 use super::{Session, heads, people};
+use crate::record::{ConversationKey, Passage, UserKey};
 use crate::store::change::Failed;
 use crate::store::postgres::connect::Link;
 use crate::store::postgres::migrate;
 use crate::store::postgres::target::Target;
 use crate::store::read::{Lookups, Reader};
 use crate::store::sqlite::in_memory::InMemory;
-use crate::store::{Change, Committed, CommittedEvent, ConversationKey, Passage, Query, Request, UserKey};
+use crate::store::{Change, Committed, CommittedEvent, Query, Request};
 
 const PEOPLE: [&str; 7] = ["alice", "bob", "carol", "Dave", "e~", "f.g", "zoe"];
 

@@ -6,13 +6,14 @@ use tokio_postgres::Row;
 
 use super::wanted::Wanted;
 use super::{Mode, PostgresRows};
+use crate::record::{ConversationKey, UserKey};
+use crate::store::Submission;
 use crate::store::change::rows::{Keyed, Referred};
 use crate::store::postgres::connect::{Ask, Error};
 use crate::store::postgres::query::row::{
     conversation, conversation_columns, conversation_id, conversation_key, count, get, kind, maybe_seq,
     membership, membership_columns, number, seq, time, user_id, user_key,
 };
-use crate::store::{ConversationKey, Submission, UserKey};
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 

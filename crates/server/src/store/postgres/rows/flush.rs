@@ -4,11 +4,11 @@ use switchboard_protocol::{EventKind, Seq};
 
 use super::PostgresRows;
 use super::wanted::Wanted;
-use crate::access::{Conversation, Membership};
+use crate::record::{Conversation, Membership};
+use crate::record::{ConversationKey, UserKey};
 use crate::store::change::rows::{PAST_REACTIONS, role_number};
 use crate::store::postgres::connect::{Ask, Error};
 use crate::store::postgres::query::row::{count, number};
-use crate::store::{ConversationKey, UserKey};
 
 const COMMIT: &str = "COMMIT";
 

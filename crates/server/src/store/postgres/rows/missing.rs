@@ -4,8 +4,8 @@ use switchboard_protocol::{ConversationId, Seq, UserId};
 
 use super::PostgresRows;
 use super::wanted::Wanted;
+use crate::record::{ConversationKey, UserKey};
 use crate::store::postgres::connect::Error;
-use crate::store::{ConversationKey, UserKey};
 
 impl PostgresRows<'_> {
     /// Whether there is no such conversation for anybody else.

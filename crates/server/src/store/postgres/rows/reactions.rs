@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustc_hash::FxHashMap;
 use switchboard_protocol::Seq;
 
-use crate::store::{ConversationKey, UserKey};
+use crate::record::{ConversationKey, UserKey};
 
 /// One user's emoji at one message.
 pub(super) type At = (ConversationKey, Seq, Box<str>, UserKey);

@@ -11,8 +11,8 @@ use switchboard_protocol::{ConversationId, Limits, Timestamp};
 
 use super::{change, new_database, settings, user};
 use crate::clock::Clock;
+use crate::origin::Origin;
 use crate::refusal::Refusal;
-use crate::router::Origin;
 use crate::store::batch::State;
 use crate::store::postgres::commit::Committer;
 use crate::store::postgres::connect::Link;
@@ -77,7 +77,7 @@ fn in_postgres(link: &Link, sql: &str) -> Vec<Vec<String>> {
 fn told(result: &Result<Committed, Refusal>) -> String {
     match result {
         Ok(Committed::Event(event)) => {
-            let new = event.event.as_ref().map(crate::store::LogEvent::to_json);
+            let new = event.event.as_ref().map(crate::record::LogEvent::to_json);
             format!("{} {} {} {new:?} {:?}", event.name, event.seq, event.at, event.effects)
         }
         Ok(Committed::Cursor(cursor)) => format!(

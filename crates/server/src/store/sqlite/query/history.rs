@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use switchboard_protocol::{EventKind, Seq};
 
-use crate::store::ConversationKey;
+use crate::record::ConversationKey;
 
 /// Events without a message among them that are read one by one before the way to the message before them is
 /// looked up. That takes about twice as many lookups as their number has bits, and short runs are the rule.

@@ -4,9 +4,9 @@ use rusqlite::{OptionalExtension, Result, ffi, params};
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
 use super::{SqliteRows, conversation_id, find_conversation, find_member, seq};
-use crate::access::{Conversation, Membership};
+use crate::record::{Conversation, Membership};
+use crate::record::{ConversationKey, LogEvent, UserKey};
 use crate::store::change::rows::{Keyed, PAST_REACTIONS, Referred, Rows};
-use crate::store::{ConversationKey, LogEvent, UserKey};
 
 impl Rows for SqliteRows {
     type Error = rusqlite::Error;

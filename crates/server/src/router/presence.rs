@@ -3,7 +3,7 @@
 //! A user is online while any of their devices is connected, and for a short grace after: a page that
 //! is reloaded does not make its user blink.
 
-mod elsewhere;
+mod remote;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +13,13 @@ use switchboard_protocol::{Signal, Timestamp, UserId};
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
-use self::elsewhere::Elsewhere;
+use self::remote::Elsewhere;
 use crate::bus::{Address, Bus, Notice};
+use crate::encode::encode;
+use crate::record::ConversationKey;
+use crate::router::registry::SessionSlot;
 use crate::router::registry::{Gone, Registry, UserSlot};
-use crate::router::{SessionSlot, encode};
-use crate::store::{Acquaintance, ConversationKey};
+use crate::store::Acquaintance;
 use crate::timers::expired;
 
 /// The presence of the users who are here.

@@ -4,6 +4,8 @@
 //! live events of it only move the lag's end, until the reading has reached it. Nothing is lost and
 //! nothing comes twice, because an event is either queued or within a lag, decided under one lock.
 
+mod hold;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,17 +16,27 @@ use bytes::Bytes;
 use switchboard_protocol::{CloseCode, Seq};
 use tokio::time::Instant;
 
-use super::hold::Hold;
+use self::hold::Hold;
 use crate::metrics::{Drop, Metrics};
+use crate::record::ConversationKey;
 use crate::refusal::Refusal;
-use crate::router::Gathered;
-use crate::store::ConversationKey;
 
 /// Frames of capacity that an idle connection keeps.
 const KEPT: usize = 4;
 
 /// Own events that a connection may not have come by. More are told besides their `ok`.
 const OWN: usize = 1_024;
+
+/// An event that waits to be queued for the sessions of its conversation.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    pub(crate) seq: Seq,
+    pub(crate) frame: Bytes,
+    /// The connection that it came over, which is not told.
+    pub(crate) own: Option<Arc<Outbox>>,
+    /// When it was on stable storage.
+    pub(crate) stored: Instant,
+}
 
 /// A frame that waits.
 #[derive(Debug)]

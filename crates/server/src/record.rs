@@ -1,0 +1,164 @@
+//! What the store, the router and the bus all speak of: keys, rows and log events, without what is done with them.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use switchboard_protocol::{ConversationId, EventKind, Role, Seq, Timestamp, UserId};
+
+use crate::refusal::Refusal;
+
+/// A user's number in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserKey(pub i64);
+
+/// A conversation's number in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ConversationKey(pub i64);
+
+/// What a store answers, some time later.
+pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + std::marker::Send>>;
+
+/// A conversation as its row says.
+#[derive(Debug, Clone)]
+pub(crate) struct Conversation {
+    /// Its number.
+    pub(crate) key: ConversationKey,
+    /// Its id.
+    pub(crate) name: ConversationId,
+    /// A room's title.
+    pub(crate) title: Option<String>,
+    /// Whether anyone may join.
+    pub(crate) public: bool,
+    /// The last event.
+    pub(crate) head: Seq,
+    /// How many of the events are messages.
+    pub(crate) messages: u64,
+    /// The last message.
+    pub(crate) last_message: Seq,
+    /// How many members there are.
+    pub(crate) members: u64,
+    /// How many of them are admins.
+    pub(crate) admins: u64,
+    /// The time of the last event, in milliseconds since the Unix epoch.
+    pub(crate) at: i64,
+}
+
+impl Conversation {
+    /// One in which nothing has happened and nobody is.
+    pub(crate) fn new(
+        key: ConversationKey,
+        name: ConversationId,
+        title: Option<String>,
+        public: bool,
+    ) -> Self {
+        let (head, last_message) = (Seq(0), Seq(0));
+        Self { key, name, title, public, head, messages: 0, last_message, members: 0, admins: 0, at: 0 }
+    }
+}
+
+/// A membership as its row says, present or past.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Membership {
+    /// What the member may do.
+    pub(crate) role: Role,
+    /// The event of joining.
+    pub(crate) since: Seq,
+    /// The event of leaving, for somebody who left.
+    pub(crate) until: Option<Seq>,
+    /// The cursor of reading.
+    pub(crate) read: Seq,
+    /// The cursor of delivery.
+    pub(crate) received: Seq,
+    /// Own messages in the conversation.
+    pub(crate) sent: u64,
+    /// Messages up to `read`.
+    pub(crate) read_messages: u64,
+    /// Own messages up to `read`.
+    pub(crate) read_sent: u64,
+}
+
+impl Membership {
+    /// Messages of others after `read`, in a conversation that has `messages` in all.
+    pub(crate) fn unread(&self, messages: u64) -> u64 {
+        messages.saturating_sub(self.read_messages).saturating_sub(self.sent.saturating_sub(self.read_sent))
+    }
+}
+
+/// An event as the log keeps it: its body is JSON, passed on without being understood.
+#[derive(Debug, Clone)]
+pub struct LogEvent {
+    /// Where.
+    pub conversation: ConversationId,
+    /// Its number.
+    pub seq: Seq,
+    /// What happened.
+    pub kind: EventKind,
+    /// Who did it.
+    pub from: UserId,
+    /// When.
+    pub at: Timestamp,
+    /// A message's idempotency key.
+    pub key: Option<Box<str>>,
+    /// The fields of its kind: a JSON object.
+    pub body: Box<str>,
+}
+
+impl LogEvent {
+    /// The event's frame, as the contract shows it: `type` first, then what all events have, then
+    /// the fields of its kind. Ids need no escaping: their alphabet has none of JSON's characters.
+    pub fn to_json(&self) -> String {
+        use std::fmt::Write as _;
+        let mut json = String::with_capacity(160 + self.body.len());
+        // Writing to a String cannot fail.
+        let _ = write!(
+            json,
+            r#"{{"type":"{}","conversation":"{}","seq":{},"from":"{}","at":"{}""#,
+            self.kind.as_str(),
+            self.conversation,
+            self.seq,
+            self.from,
+            self.at
+        );
+        if let Some(key) = &self.key {
+            json.push_str(r#","key":"#);
+            json.push_str(&serde_json::Value::from(&**key).to_string());
+        }
+        if let Some(fields) = self.body.strip_prefix('{').filter(|fields| *fields != "}") {
+            json.push(',');
+            json.push_str(fields);
+        } else {
+            json.push('}');
+        }
+        json
+    }
+
+    /// The event's frame as raw JSON. The body was checked when the row was read.
+    pub fn to_raw(&self) -> Box<RawValue> {
+        RawValue::from_string(self.to_json()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+    }
+}
+
+/// Somebody's membership changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effect {
+    /// Whose.
+    pub user: UserId,
+    /// Which way.
+    pub passage: Passage,
+}
+
+/// Coming into a conversation, or going.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Passage {
+    /// In. What the user has seen of the log already: up to leaving, for somebody who comes back;
+    /// otherwise up to the event before.
+    In {
+        /// The last event seen.
+        seen: Seq,
+    },
+    /// Out.
+    Out,
+}

@@ -3,7 +3,7 @@
 # What a build that failed has begun is not taken for its result.
 .DELETE_ON_ERROR:
 
-.PHONY: help run test simulate fuzz autobahn bench bench-rivals torture torture-cluster mutations lint fmt build page tidy types screenshots clean
+.PHONY: help run test quick soak simulate fuzz autobahn bench bench-rivals torture torture-cluster mutations lint fmt build page tidy types screenshots clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -13,6 +13,13 @@ run: page ## a development server; more flags with ARGS="--listen 127.0.0.1:9600
 
 test: ## everything that CI checks
 	scripts/test.sh
+
+quick: ## the inner loop: unit and integration tests of Rust alone, within two minutes once built
+	cargo test --workspace --lib --bins --locked
+	cargo test -p switchboard-server --test it --locked
+
+soak: ## attacks and loads at full size, one after the other; one of them with ARGS="soak::door"
+	cargo test --release --locked -p switchboard-server --test it -- --ignored --nocapture --test-threads 1 $(or $(ARGS),soak::)
 
 simulate: ## the server in a world that a seed decides: SEEDS=10000, from FIRST=0 on; SEED=7 tells one story
 	SEED=$(SEED) FIRST=$(FIRST) SEEDS=$(SEEDS) cargo test --profile simulation --locked -p switchboard-server \

@@ -19,6 +19,7 @@ mod presence;
 mod resume;
 mod rooms;
 mod routing;
+mod soak;
 mod stopping;
 mod store_contract;
 mod supervisor;

@@ -26,6 +26,8 @@ mod batch;
 mod change;
 pub mod check;
 pub mod keys;
+#[cfg(test)]
+mod migrations;
 mod passages;
 pub mod postgres;
 mod read;

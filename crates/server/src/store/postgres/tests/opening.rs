@@ -1,8 +1,71 @@
 //! What a store makes sure of before it is used.
 
+use refinery::Target as Version;
+use serde_json::json;
+use switchboard_protocol::{ErrorCode, UserId};
 use tempfile::TempDir;
 
-use super::{Node, asks, new_database, settings};
+use super::{Node, asks, is_sound, new_database, settings};
+use crate::store::postgres::connect::Link;
+use crate::store::postgres::schema;
+use crate::store::postgres::target::Target;
+use crate::store::{Committed, Request, Store as _};
+
+/// A room of alice's and bob's and two messages in it, as the first schema has them.
+const FIRST_ROWS: &str = r#"
+    INSERT INTO users (name) VALUES ('alice'), ('bob');
+    INSERT INTO conversations (name, title, public, head, messages, last_message, members, admins, at)
+        VALUES ('#old', 'Old', false, 4, 2, 4, 2, 1, 1004);
+    INSERT INTO members (conversation, "user", role, since, until, read, received, sent, read_messages, read_sent)
+        VALUES (1, 1, 2, 1, NULL, 1, 1, 1, 0, 0), (1, 2, 1, 2, NULL, 3, 3, 1, 1, 0);
+    INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body) VALUES
+        (1, 1, 5, 1, 1001, 0, NULL, '{"members":[],"public":false,"title":"Old"}'),
+        (1, 2, 8, 1, 1002, 0, NULL, '{"user":"bob","role":"member"}'),
+        (1, 3, 1, 1, 1003, 1, 'a1', '{"text":"first"}'),
+        (1, 4, 1, 2, 1004, 2, 'b1', '{"text":"second"}');
+    INSERT INTO rooms_by_choice ("user", conversation) VALUES (1, 1);"#;
+
+/// A database with the tables of the first schema and some rows.
+async fn database_of_the_first_schema() -> String {
+    let url = new_database().await;
+    let target = Target::new(&url, None).expect("a target");
+    let make = move || {
+        let mut link = Link::open(&target).expect("connected");
+        link.run_alone(async |client| {
+            let runner = schema::migrations::runner().set_target(Version::Version(1));
+            runner.run_async(client).await.expect("the first schema");
+            client.batch_execute(FIRST_ROWS).await
+        })
+        .expect("rows");
+    };
+    tokio::task::spawn_blocking(make).await.expect("no panic");
+    url
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_schema_is_brought_up_to_date_and_goes_on() {
+    let url = database_of_the_first_schema().await;
+    let mut node = Node::new(&url).await;
+    let again = node.stores("alice", "send", json!({"to": "#old", "text": "first", "key": "a1"})).await;
+    assert_eq!((again.seq.0, again.event.is_some()), (3, false), "its keys are known");
+    assert_eq!(node.says("bob", "#old", "third").await.seq.0, 5);
+    let moved = node.tries("alice", "read", json!({"conversation": "#old", "upto": 5})).await;
+    assert!(matches!(moved, Ok(Committed::Cursor(cursor)) if cursor.moved));
+    let refused = node.tries("carol", "send", json!({"to": "#old", "text": "no"})).await;
+    assert_eq!(refused.map(drop).map_err(|refusal| refusal.code), Err(ErrorCode::NotFound));
+    let history = json!({"conversation": "#old"}).to_string();
+    let history = switchboard_protocol::decode_named("history", &history).expect("a command").command;
+    let Request::Query(history) = Request::from(history) else { panic!("it reads") };
+    let history = node.store.query(&UserId::parse("bob").expect("a user id"), history).await;
+    let page = serde_json::to_value(history.expect("a page")).expect("JSON");
+    let texts: Vec<_> = page["messages"].as_array().expect("messages").iter().map(|m| &m["text"]).collect();
+    assert_eq!(texts, ["first", "second", "third"]);
+    let latest = schema::migrations::runner();
+    let latest = latest.get_migrations().iter().map(refinery::Migration::version).max();
+    let version = asks(&url, "SELECT max(version) FROM refinery_schema_history").await;
+    assert_eq!(version, [[latest.map(|version| version.to_string())]]);
+    is_sound(&url).await;
+}
 
 async fn refused(url: &str) -> String {
     match Node::with(settings(url)).await {

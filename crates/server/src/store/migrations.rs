@@ -1,0 +1,46 @@
+//! Migration files never change once they are on the main branch: databases exist that were made by them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+
+/// The SHA-256 of each migration file. A new file gets a new line; no line ever changes.
+const CHECKSUMS: [(&str, &str); 4] = [
+    ("postgres/V1__log.sql", "e47178996d04b7d1f1fbc70eb5aebb05be372ea8a53503d75573641fc148436c"),
+    ("sqlite/0001_log.sql", "2303da03e3dec4c738073af6d9261fab33620cd845a9865e8faefd60cdf1113e"),
+    ("sqlite/0002_bounded_reads.sql", "4ebcd320e1364fba448a712e4d6b3ddaa5667fbefdd31286dd4ec71cf684a917"),
+    ("sqlite/0003_revocations.sql", "f68572beba82ac8fde054a4eff7d4e878628bb5583a8f14cb75cd6e69b95bd61"),
+];
+
+/// The SHA-256 of each migration file as it is now.
+fn checksums() -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/migrations");
+    let mut found = BTreeMap::new();
+    for store in ["postgres", "sqlite"] {
+        for entry in fs::read_dir(root.join(store)).expect("a directory of migrations") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().and_then(|name| name.to_str()).expect("a file name");
+            let digest = Sha256::digest(fs::read(&path).expect("a migration"));
+            let hex = digest.iter().fold(String::new(), |mut hex, byte| {
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            });
+            found.insert(format!("{store}/{name}"), hex);
+        }
+    }
+    found
+}
+
+#[test]
+fn migration_files_never_change() {
+    let known: BTreeMap<_, _> =
+        CHECKSUMS.iter().map(|(name, hex)| ((*name).to_owned(), (*hex).to_owned())).collect();
+    assert_eq!(
+        checksums(),
+        known,
+        "a migration file never changes: append a new one, and its checksum to `CHECKSUMS`"
+    );
+}

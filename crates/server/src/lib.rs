@@ -19,6 +19,7 @@ mod health;
 pub mod http;
 mod intake;
 mod limiter;
+mod log;
 pub mod metrics;
 pub mod origin;
 mod outbox;

@@ -138,6 +138,8 @@ impl Metrics {
         let help = "From an event being on stable storage to its being handed to the system for one \
                     connection; one observation a system call, of its oldest event";
         registry.register_with_unit("delivery", help, Unit::Seconds, metrics.delivery_seconds.clone());
+        let help = "Lines of the log that were dropped, because they could not be written or not in time";
+        registry.register("log_lines_dropped", help, crate::log::dropped_lines());
         metrics.bus.register(&mut registry);
         Self { registry, ..metrics }
     }

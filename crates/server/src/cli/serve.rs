@@ -1,6 +1,6 @@
 //! `switchboard serve` and `switchboard dev`.
 
-use std::io::{ErrorKind, IsTerminal};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::process::ExitCode;
@@ -10,12 +10,12 @@ use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use super::output;
 use crate::Server;
 use crate::clock::Clock;
-use crate::config::{Config, Flags, LogConfig, LogFormat, Mode};
+use crate::config::{Config, Flags, Mode};
+use crate::log::Log;
 
 /// The exit code after a second signal: what shells report for a program that SIGINT killed.
 const INTERRUPTED: i32 = 130;
@@ -26,17 +26,26 @@ const SPARE_FILES: u64 = 64;
 /// Runs a server until it is told to stop.
 pub(super) fn run(mode: Mode, flags: &Flags) -> anyhow::Result<ExitCode> {
     let config = Config::load(mode, flags, &super::environment())?;
-    start_log(&config.log)?;
-    raise_file_limit(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(network_threads())
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    let ended = runtime.block_on(Box::pin(serve(config)));
+    let signals = runtime.block_on(async { Signals::new() }).context("cannot listen for signals")?;
+    let log = Log::start(&config.log)?;
+    raise_file_limit(&config);
+    let ended = runtime.block_on(Box::pin(serve(config, signals, &log)));
     // Whatever had to end has ended; waiting for more would leave signals unheard.
     runtime.shutdown_background();
-    ended.map(|()| ExitCode::SUCCESS)
+    let code = ended.map_or_else(
+        |error| {
+            log.fatal(&format!("{error:#}"));
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    );
+    log.flush();
+    Ok(code)
 }
 
 /// Threads that serve connections: all cores but one, which is for the thread that writes to the database.
@@ -46,9 +55,9 @@ fn network_threads() -> usize {
     cores.saturating_sub(1).max(1)
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()> {
     // Before anything is printed: whoever waits for the line may send a signal at once.
-    let stop = stop_on_signals()?;
+    let stop = stop_on_signals(signals, log.clone());
     let listener = bind(config.listen).await?;
     let address = listener.local_addr().context("the listener has no address")?;
     let dev = config.mode == Mode::Dev;
@@ -56,15 +65,25 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         crate::dev::seed(&config)?;
     }
     let server = Server::start(listener, config, Clock::system()).await?;
-    output::line(&format!("listening on http://{address}"))?;
+    announce(&format!("listening on http://{address}"));
     if dev {
-        output::line(&dev_greeting(address))?;
+        announce(&dev_greeting(address));
     }
     tell_supervisor(NotifyState::Ready);
     stop.cancelled().await;
     tell_supervisor(NotifyState::Stopping);
     server.stop().await;
     Ok(())
+}
+
+/// Prints a line for the person or program that started the server. It serves all the same if they read no more, as `head`
+/// does after a line.
+fn announce(line: &str) {
+    if let Err(error) = output::line(line)
+        && !error.is::<output::Closed>()
+    {
+        tracing::warn!(error = format!("{error:#}"), "cannot print where the server listens");
+    }
 }
 
 /// Tells systemd, if it started us and waits for word (sd_notify(3)).
@@ -93,17 +112,6 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Err(error).with_context(|| format!("cannot listen on {address}: {advice}"))
 }
 
-fn start_log(log: &LogConfig) -> anyhow::Result<()> {
-    // The client of the bus repeats itself while it cannot connect; bus/nats/link.rs says what there is to say, once.
-    let filter = EnvFilter::try_new(format!("async_nats=off,{}", log.level)).context("log.level")?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match log.format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    };
-    started.map_err(|e| anyhow::anyhow!("cannot start the log: {e}"))
-}
-
 /// Every connection is an open file, and the soft limit is 1024 on most systems.
 fn raise_file_limit(config: &Config) {
     let wanted = u64::from(config.limits.connections) + SPARE_FILES;
@@ -119,42 +127,69 @@ fn raise_file_limit(config: &Config) {
     }
 }
 
-/// A token that the first signal cancels; the second ends the process.
+/// A token that the first signal cancels; the second ends the process, unless it is SIGHUP: a shell whose terminal goes
+/// sends that more than once.
 #[expect(
     clippy::disallowed_methods,
     reason = "it listens for as long as the process lives, so nobody waits for it"
 )]
-fn stop_on_signals() -> anyhow::Result<CancellationToken> {
-    let mut signals = Signals::new().context("cannot listen for signals")?;
+fn stop_on_signals(mut signals: Signals, log: Log) -> CancellationToken {
     let stop = CancellationToken::new();
     let trigger = stop.clone();
     tokio::spawn(async move {
         signals.next().await;
         tracing::info!("stopping; once more stops at once");
         trigger.cancel();
-        signals.next().await;
+        while signals.next().await == SignalKind::hangup() {}
         tracing::warn!("stopped at once");
+        log.flush();
         std::process::exit(INTERRUPTED);
     });
-    Ok(stop)
+    stop
 }
 
+/// The signals that stop the server.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// The terminal has gone; `None` if the server was started to outlive it, with nohup(1).
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        // A write beyond RLIMIT_FSIZE is then an error, as on a full disk, and does not kill the process. Its handler
+        // stays when this is dropped.
+        drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
+        let hangup = if is_ignored(libc::SIGHUP) { None } else { Some(signal(SignalKind::hangup())?) };
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup,
+        })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> SignalKind {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = hangup => SignalKind::hangup(),
         }
     }
+}
+
+/// Whether the process was started with this signal ignored, as far as the system says (proc_pid_status(5)).
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// What a developer can do next, to be copied from the terminal.

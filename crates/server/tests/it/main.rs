@@ -11,6 +11,7 @@ mod frames;
 mod hostile;
 mod http;
 mod limits;
+mod logging;
 mod memory;
 mod messages;
 mod moving;

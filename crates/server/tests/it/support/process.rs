@@ -15,10 +15,6 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use super::{Answer, Person, SECRET, conversation, soon, user};
 
-/// What a shell does before it becomes the server: a write beyond the limit of a file's size is then an
-/// error, as it is on a full disk, and not the end of the process.
-const UNHARMED_BY_FULL_DISKS: &str = r#"trap "" XFSZ; exec "$0" "$@""#;
-
 /// An hour. A bare connection answers no pings, and on a busy machine a test takes longer than silence is borne.
 const PING_INTERVAL: (&str, &str) = ("SWITCHBOARD_LIMITS_PING_INTERVAL", "3600000");
 
@@ -28,8 +24,8 @@ pub(crate) struct Process {
     address: SocketAddr,
     /// What makes tokens, where it asks for them.
     mint: Option<Authenticator>,
-    /// What it prints; closed, the next line would end it.
-    _output: Lines<BufReader<ChildStdout>>,
+    /// What it prints.
+    output: Option<Lines<BufReader<ChildStdout>>>,
 }
 
 impl Process {
@@ -41,6 +37,11 @@ impl Process {
     /// The same with other settings, by the names of their environment variables.
     pub(crate) async fn start_with(data: &Path, settings: &[(&str, &str)]) -> Self {
         Self::run("dev", data, settings, Stdio::null(), None).await
+    }
+
+    /// A `dev` server, whose log goes somewhere.
+    pub(crate) async fn start_with_log(data: &Path, settings: &[(&str, &str)], log: Stdio) -> Self {
+        Self::run("dev", data, settings, log, None).await
     }
 
     /// A production server, whose log goes somewhere.
@@ -59,9 +60,8 @@ impl Process {
         log: Stdio,
         mint: Option<Authenticator>,
     ) -> Self {
-        let mut command = Command::new("sh");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
         command
-            .args(["-c", UNHARMED_BY_FULL_DISKS, env!("CARGO_BIN_EXE_switchboard")])
             .args([mode, "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .envs([PING_INTERVAL])
@@ -76,7 +76,12 @@ impl Process {
         let line = line.expect("it says where it listens; is the data directory usable?");
         let address = line.strip_prefix("listening on http://").and_then(|address| address.parse().ok());
         let address = address.unwrap_or_else(|| panic!("no address in {line:?}"));
-        Self { child, address, mint, _output: output }
+        Self { child, address, mint, output: Some(output) }
+    }
+
+    /// Nobody reads what it prints any more.
+    pub(crate) fn stops_being_read(&mut self) {
+        self.output = None;
     }
 
     /// A token for somebody, of a production server.

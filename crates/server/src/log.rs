@@ -1,0 +1,296 @@
+//! The log of a server: tasks queue their lines, and a thread of its own writes them to stderr.
+//!
+//! A pipe that nobody reads, a full disk or a terminal that has gone can delay or lose lines. It never delays a task or
+//! ends it.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, IsTerminal as _, Write};
+use std::os::fd::AsFd as _;
+use std::panic::PanicHookInfo;
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use crossbeam_channel::{Receiver, Sender};
+use prometheus_client::metrics::counter::Counter;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::clock::Clock;
+use crate::config::{LogConfig, LogFormat};
+
+/// Lines that may wait for the thread: several seconds of a busy log. Beyond: dropped and counted.
+const MAX_QUEUED_LINES: usize = 8_192;
+
+/// Bytes that may wait for the thread. Beyond: dropped and counted.
+const MAX_QUEUED_BYTES: usize = 4 * 1024 * 1024;
+
+/// How soon a write is tried again if another process has made the terminal or pipe non-blocking.
+const WRITE_RETRY_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long the end of the process waits for queued lines, at each of two steps.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// Lines that were dropped since the process started: its log is one, whatever servers run in it.
+static DROPPED: LazyLock<Counter> = LazyLock::new(Counter::default);
+
+/// How many lines of the log were dropped.
+pub(crate) fn dropped_lines() -> Counter {
+    DROPPED.clone()
+}
+
+/// The way to the log's thread. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Log {
+    queue: Sender<Message>,
+    queued_bytes: Arc<AtomicUsize>,
+    format: LogFormat,
+}
+
+#[derive(Debug)]
+enum Message {
+    Line(Box<[u8]>),
+    /// Dropped once all lines before it are written.
+    Flush(#[expect(dead_code, reason = "the other end waits for this one to be dropped")] Sender<()>),
+}
+
+impl Log {
+    /// Starts the thread and sends every event of `tracing` there, and every panic.
+    ///
+    /// # Errors
+    /// The filter in `config` cannot be parsed, there is no thread, or another log has been started.
+    pub(crate) fn start(config: &LogConfig) -> anyhow::Result<Self> {
+        // The client of the bus repeats itself while it cannot connect; bus/nats/link.rs says what there is to say, once.
+        let filter = EnvFilter::try_new(format!("async_nats=off,{}", config.level)).context("log.level")?;
+        // A file of its own: a write that blocks must not hold the lock of `std::io::stderr`.
+        let stderr = std::io::stderr().as_fd().try_clone_to_owned().context("stderr")?;
+        let log = Self::to(File::from(stderr), config.format)?;
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .log_internal_errors(false)
+            .with_writer(log.clone());
+        let started = match config.format {
+            LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+            LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        };
+        started.map_err(|e| anyhow::anyhow!("cannot start the log: {e}"))?;
+        std::panic::set_hook(Box::new(log_panic));
+        Ok(log)
+    }
+
+    fn to(out: impl Write + Send + 'static, format: LogFormat) -> anyhow::Result<Self> {
+        let (queue, messages) = crossbeam_channel::bounded(MAX_QUEUED_LINES);
+        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        let writer = Writer { out, messages, queued_bytes: queued_bytes.clone(), torn: false, reported: 0 };
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
+        Ok(Self { queue, queued_bytes, format })
+    }
+
+    /// Logs the error that ends the process, at any level.
+    pub(crate) fn fatal(&self, message: &str) {
+        let line = match self.format {
+            LogFormat::Text => format!("error: {message}\n"),
+            LogFormat::Json => {
+                let timestamp = Clock::system().now().to_string();
+                let line = serde_json::json!({"timestamp": timestamp, "level": "ERROR", "message": message});
+                format!("{line}\n")
+            }
+        };
+        self.queue(line.as_bytes());
+    }
+
+    /// Waits until the lines so far are written, for a moment at most.
+    pub(crate) fn flush(&self) {
+        let (done, written) = crossbeam_channel::bounded(0);
+        if self.queue.send_timeout(Message::Flush(done), FLUSH_TIMEOUT).is_ok() {
+            // Nothing is sent: the end is what is waited for.
+            let _ = written.recv_timeout(FLUSH_TIMEOUT);
+        }
+    }
+
+    fn queue(&self, line: &[u8]) {
+        let length = line.len();
+        let before = self.queued_bytes.fetch_add(length, Ordering::Relaxed);
+        if before + length > MAX_QUEUED_BYTES || self.queue.try_send(Message::Line(line.into())).is_err() {
+            self.queued_bytes.fetch_sub(length, Ordering::Relaxed);
+            DROPPED.inc();
+        }
+    }
+}
+
+impl Write for &Log {
+    /// `tracing` writes each event with one call.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.queue(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}
+
+/// The thread that writes.
+struct Writer<W> {
+    out: W,
+    messages: Receiver<Message>,
+    queued_bytes: Arc<AtomicUsize>,
+    /// The last line was written in part.
+    torn: bool,
+    /// Of how many dropped lines the log says so.
+    reported: u64,
+}
+
+impl<W: Write> Writer<W> {
+    fn run(mut self) {
+        while let Ok(message) = self.messages.recv() {
+            let Message::Line(line) = message else { continue };
+            self.queued_bytes.fetch_sub(line.len(), Ordering::Relaxed);
+            match self.write(&line) {
+                Ok(()) if self.messages.is_empty() => self.report(),
+                Ok(()) => {}
+                Err(_) => drop(DROPPED.inc()),
+            }
+        }
+    }
+
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.torn {
+            self.write_all(b"\n")?;
+        }
+        self.write_all(line)
+    }
+
+    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.out.write(bytes) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.torn = true;
+                    bytes = &bytes[written..];
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => wait(WRITE_RETRY_INTERVAL),
+                Err(error) => return Err(error),
+            }
+        }
+        self.torn = false;
+        Ok(())
+    }
+
+    /// Says how many lines were dropped, once lines can be written again.
+    fn report(&mut self) {
+        let dropped = DROPPED.get();
+        let lines = dropped - self.reported;
+        if lines > 0 {
+            self.reported = dropped;
+            tracing::warn!(
+                lines,
+                "lines of this log were dropped: they could not be written, or not in time"
+            );
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the thread of the log has nothing else to do")]
+fn wait(pause: Duration) {
+    std::thread::sleep(pause);
+}
+
+/// Logs a panic in one line. The standard hook writes to stderr itself, and would wait for a pipe that nobody reads.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let cause = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    let place = panic.location().map(ToString::to_string);
+    let thread = std::thread::current();
+    tracing::error!(
+        thread = thread.name().unwrap_or("unnamed"),
+        at = place.as_deref().unwrap_or("unknown"),
+        ?cause,
+        "panicked"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A disk of which each write fails while it is full, after it took a part of the line.
+    #[derive(Clone, Default)]
+    struct Disk(Arc<Mutex<(Vec<u8>, bool)>>);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (written, full) = &mut *self.0.lock().expect("nobody panicked");
+            if !*full {
+                written.extend(bytes);
+                return Ok(bytes.len());
+            }
+            if bytes.len() < 4 {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            written.extend(&bytes[..4]);
+            Ok(4)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_written_is_counted_and_the_next_one_begins_a_line() {
+        let (disk, before) = (Disk::default(), DROPPED.get());
+        let log = Log::to(disk.clone(), LogFormat::Text).expect("a thread");
+        (&log).write_all(b"one\n").expect("queued");
+        log.flush();
+        disk.0.lock().expect("nobody panicked").1 = true;
+        (&log).write_all(b"half.\n").expect("queued");
+        log.flush();
+        disk.0.lock().expect("nobody panicked").1 = false;
+        (&log).write_all(b"two\n").expect("queued");
+        log.flush();
+        assert_eq!(String::from_utf8_lossy(&disk.0.lock().expect("nobody panicked").0), "one\nhalf\ntwo\n");
+        assert!(DROPPED.get() > before);
+    }
+
+    /// A pipe that nobody reads.
+    struct Blocked(Receiver<()>);
+
+    impl Write for Blocked {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_delays_nobody_and_takes_bounded_memory() {
+        let (_unread, reader) = crossbeam_channel::bounded(0);
+        let log = Log::to(Blocked(reader), LogFormat::Text).expect("a thread");
+        let (line, before) = (vec![b'x'; 1_024], DROPPED.get());
+        for _ in 0..2 * MAX_QUEUED_BYTES / line.len() {
+            (&log).write_all(&line).expect("queued or dropped");
+        }
+        assert!(log.queued_bytes.load(Ordering::Relaxed) <= MAX_QUEUED_BYTES);
+        assert!(DROPPED.get() - before >= 4_000);
+        log.flush();
+    }
+}

@@ -12,6 +12,7 @@ mod rows;
 mod target;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod writer;
 
 use std::path::PathBuf;

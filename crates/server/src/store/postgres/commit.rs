@@ -9,13 +9,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use rustc_hash::FxHashSet;
+use switchboard_protocol::UserId;
 use tokio::time::Instant;
-use tokio_postgres::error::SqlState;
 
 use super::connect::{Error, Link};
 use super::ids::{self, Ids};
 use super::rows::{self, Mode, PostgresRows, Unsaved};
 use super::target::Target;
+use super::trouble::{Trouble, Verdict, classify, conflict_pause};
 use super::{SERVING, Settings};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -37,6 +39,10 @@ const AGAIN_AT_MOST: Duration = Duration::from_secs(1);
 
 /// How often a batch is written that gets into the way of other nodes.
 const TRIES: u32 = 5;
+
+/// How long the writes of a batch are tried, each alone, after one of them was too slow for the batch. What is left then is
+/// refused as `unavailable`, so that the next batch is not kept waiting.
+const ALONE_TIME: Duration = Duration::from_secs(10);
 
 /// How the writer's session is set up, besides what all of them have. Everything that it reads is found by an index, in tables
 /// whose statistics may be of when they were empty: it is never right to read one from end to end, and planning anew is
@@ -70,6 +76,8 @@ pub(super) struct Committer {
     clock: Clock,
     metrics: Arc<Metrics>,
     state: Arc<State>,
+    /// Writes are tried one by one, each for a short time only.
+    alone: bool,
     /// It was told once that the database cannot be written to.
     troubled: bool,
     /// It could not be connected to for so long that writes no longer wait for it.
@@ -83,27 +91,21 @@ pub(super) struct Committer {
     check: Vec<ConversationKey>,
 }
 
-/// What went wrong with an attempt to write a batch.
-enum Trouble {
-    /// The connection is of no use any more. Nothing was stored.
-    Lost(Error),
-    /// It is not known whether the batch was stored. These would be its results.
-    Unknown(Error, Results, Vec<ConversationKey>),
-    /// Another node was in the way. Nothing was stored, and it may go well the next time.
-    Conflict(Error),
-    /// Another node holds something for long.
-    Held(Error),
-    /// One of the changes met an error that the others might not meet.
-    Change(Error),
-    /// The database cannot do it now.
-    Database(Error),
+/// Users whose writes were too slow in a pass over the writes of a batch, each alone, and when that pass ends.
+struct AlonePass {
+    until: Instant,
+    slow: FxHashSet<UserId>,
 }
 
-/// What is to be done about a batch that could not be written.
-enum Verdict {
-    /// Each of its writes alone may do better.
-    Alone,
-    Refuse,
+impl AlonePass {
+    fn new() -> Self {
+        Self { until: Instant::now() + ALONE_TIME, slow: FxHashSet::default() }
+    }
+
+    /// Whether a write is given back without a try: the others have waited long enough, or long enough for its user.
+    fn skips(&self, one: &Submission) -> bool {
+        self.slow.contains(&one.actor) || Instant::now() >= self.until
+    }
 }
 
 impl Committer {
@@ -127,6 +129,7 @@ impl Committer {
             clock: settings.clock.clone(),
             metrics: settings.metrics.clone(),
             state,
+            alone: false,
             troubled: false,
             away: false,
             retry: None,
@@ -141,11 +144,31 @@ impl Committer {
         let started = Instant::now();
         let outcomes = match self.persist(&batch) {
             Ok(results) => batch::told(batch, results),
-            // One bad row must not fail the others' writes: each alone.
-            Err(Verdict::Alone) => batch::each_alone(batch, |one| self.persist(one).ok()),
-            Err(Verdict::Refuse) => batch.into_iter().map(batch::give_back).collect(),
+            // One bad row must not fail the others' writes.
+            Err(Verdict::Alone) => self.write_alone(batch),
+            Err(verdict) => batch.into_iter().map(|one| refuse(one, &verdict)).collect(),
         };
         self.metrics.commit(started.elapsed(), outcomes.len());
+        outcomes
+    }
+
+    /// Writes each of a batch in a transaction of its own.
+    fn write_alone(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
+        self.alone = true;
+        let mut pass = AlonePass::new();
+        let outcomes = batch::each_alone(batch, |one| {
+            let submission = one.first().filter(|one| !pass.skips(one))?;
+            match self.persist(one) {
+                Ok(results) => Some(results),
+                Err(verdict) => {
+                    if matches!(verdict, Verdict::TooSlow) {
+                        pass.slow.insert(submission.actor.clone());
+                    }
+                    verdict.refusal().map(|refusal| vec![Some(Err(refusal))])
+                }
+            }
+        });
+        self.alone = false;
         outcomes
     }
 
@@ -175,6 +198,11 @@ impl Committer {
                         _ => error,
                     }
                 }
+                // One of the changes may have been too much work.
+                Trouble::Lost(Error::Silent) if batch.len() > 1 => {
+                    self.link = None;
+                    return Err(Verdict::Alone);
+                }
                 Trouble::Lost(error) => {
                     self.link = None;
                     // Whoever has waited for a silent database has waited for long.
@@ -187,6 +215,7 @@ impl Committer {
                 }
                 Trouble::Conflict(error) if tries < TRIES => {
                     tracing::debug!(%error, "another node was in the way of a batch; it is written again");
+                    pause(conflict_pause(tries));
                     continue;
                 }
                 // The others need not wait for what is held.
@@ -194,13 +223,20 @@ impl Committer {
                     mode = Mode::Pass;
                     continue;
                 }
-                Trouble::Conflict(_) | Trouble::Change(_) | Trouble::Held(_) if batch.len() > 1 => {
-                    return Err(Verdict::Alone);
+                Trouble::Database(error) => error,
+                _ if batch.len() > 1 => return Err(Verdict::Alone),
+                Trouble::Cancelled(error) if self.is_responsive() => {
+                    tracing::warn!(%error, "a write was refused: it takes the database too long");
+                    return Err(Verdict::TooSlow);
+                }
+                Trouble::Invalid(error) => {
+                    tracing::warn!(%error, "a write was refused: the database does not store it");
+                    return Err(Verdict::Invalid);
                 }
                 Trouble::Conflict(error)
                 | Trouble::Change(error)
                 | Trouble::Held(error)
-                | Trouble::Database(error) => error,
+                | Trouble::Cancelled(error) => error,
             };
             self.is_troubled(&error);
             return Err(Verdict::Refuse);
@@ -214,7 +250,7 @@ impl Committer {
         let now = self.clock.now();
         let mut rows = PostgresRows::new(link, &mut self.ids, self.rules.limits.rooms);
         let applied = rows
-            .begin(&self.id, self.attempt, mode, batch)
+            .begin(&self.id, self.attempt, mode, self.alone, batch)
             .and_then(|()| batch::apply(&mut rows, &self.rules, batch, now));
         let results = match applied {
             // Also where nothing was changed: what a repetition is told rests on what it has read, and after this commit that
@@ -236,6 +272,18 @@ impl Committer {
                 Err(Trouble::Unknown(error, results, conversations))
             }
         }
+    }
+
+    /// Whether the database commits a transaction in which nothing is changed but the writer's own row, within the time that
+    /// a write alone has.
+    fn is_responsive(&mut self) -> bool {
+        let alone = std::mem::replace(&mut self.alone, true);
+        let done = self.transact(&[], Mode::Wait);
+        self.alone = alone;
+        if matches!(done, Err(Trouble::Lost(_) | Trouble::Unknown(..))) {
+            self.link = None;
+        }
+        done.is_ok()
     }
 
     /// Whether there is a connection, and no doubt left about what was done over the one before. Waits for it, unless that has
@@ -378,29 +426,14 @@ fn prepare(link: &Link) -> Result<(), Error> {
     link.prepare_all(&statements)
 }
 
-fn pause(time: Duration) {
-    let _ = crossbeam_channel::after(time).recv();
+/// The outcome of a write that was not stored.
+fn refuse(one: Submission, verdict: &Verdict) -> Outcome {
+    match verdict.refusal() {
+        Some(refusal) => Outcome { origin: one.origin, result: Err(refusal) },
+        None => batch::give_back(one),
+    }
 }
 
-/// What an error means for a batch of which nothing was stored.
-fn classify(error: Error) -> Trouble {
-    if error.is_lost() || matches!(error, Error::Doubtful | Error::Moving) {
-        return Trouble::Lost(error);
-    }
-    // A damaged row, or a conversation that is held up.
-    let Some(code) = error.code().cloned() else { return Trouble::Change(error) };
-    let conflicts =
-        [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::UNIQUE_VIOLATION];
-    // A primary that has become a standby writes no more.
-    if code == SqlState::READ_ONLY_SQL_TRANSACTION || code.code().starts_with("08") {
-        Trouble::Lost(error)
-    } else if conflicts.contains(&code) {
-        Trouble::Conflict(error)
-    } else if code == SqlState::LOCK_NOT_AVAILABLE {
-        Trouble::Held(error)
-    } else if ["22", "23", "42"].contains(&&code.code()[..2]) {
-        Trouble::Change(error)
-    } else {
-        Trouble::Database(error)
-    }
+fn pause(time: Duration) {
+    let _ = crossbeam_channel::after(time).recv();
 }

@@ -1,6 +1,7 @@
 //! Several nodes on one database, and what a network and a database do to them.
 
 mod alike;
+mod alone;
 mod faults;
 mod opening;
 mod outages;

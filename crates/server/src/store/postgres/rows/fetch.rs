@@ -17,6 +17,11 @@ use crate::store::postgres::query::row::{
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
+/// The times of a write that is tried alone, after a batch was too slow: others wait for it. The lock's is the shorter one, so
+/// that a lock that another node holds is found to be that.
+const BRIEF: &str =
+    "SELECT set_config('statement_timeout', '3s', true), set_config('lock_timeout', '1s', true)";
+
 /// The writer's own row. It is locked from before anything is written until the transaction's end is known.
 const MARK: &str = "INSERT INTO writers (id, batch) VALUES ($1, $2)
     ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, at = now()";
@@ -100,8 +105,9 @@ const REACTIONS: &str = r#"SELECT c.id, w.target, w.emoji, u.id, l.since, l.unti
     LEFT JOIN LATERAL (SELECT r.since, r.until FROM reactions r WHERE r.conversation = c.id
         AND r.target = w.target AND r.emoji = w.emoji AND r."user" = u.id ORDER BY r.since DESC LIMIT 1) AS l ON true"#;
 
-pub(super) const STATEMENTS: [&str; 14] = [
+pub(super) const STATEMENTS: [&str; 15] = [
     BEGIN,
+    BRIEF,
     MARK,
     CONVERSATIONS,
     FREE_CONVERSATIONS,
@@ -139,15 +145,18 @@ fn numbered(pairs: &FxHashSet<(ConversationId, Seq)>) -> (Vec<&str>, Vec<i64>) {
 
 impl PostgresRows<'_> {
     /// Begins the transaction, locks and reads what the changes of a batch will ask for. `writer` is the row that tells later
-    /// whether the `attempt` was committed.
+    /// whether the `attempt` was committed. A `brief` transaction gives up soon.
     pub(in crate::store::postgres) fn begin(
         &mut self,
         writer: &str,
         attempt: i64,
         mode: Mode,
+        brief: bool,
         batch: &[Submission],
     ) -> Result<(), Error> {
-        let begin = vec![Ask::new(BEGIN, &[]), Ask::new(MARK, &[&writer, &attempt])];
+        let mut begin = vec![Ask::new(BEGIN, &[])];
+        begin.extend(brief.then(|| Ask::new(BRIEF, &[])));
+        begin.push(Ask::new(MARK, &[&writer, &attempt]));
         self.read(begin, mode, &Wanted::of(batch))
     }
 

@@ -14,7 +14,8 @@ async fn every_row_is_found_by_its_whole_key_in_tables_that_are_empty() {
         let link = Link::open(&Target::new(&url, None).expect("a target")).expect("connected");
         link.run(link.client().batch_execute(SETUP)).expect("set up");
         for (n, sql) in rows::statements().enumerate() {
-            if !sql.contains(' ') || sql.starts_with("BEGIN") {
+            // Nothing is looked up by what has no parameters.
+            if !sql.contains("$1") {
                 continue;
             }
             let parameters = (1..20).take_while(|n| sql.contains(&format!("${n}"))).map(|_| "NULL");

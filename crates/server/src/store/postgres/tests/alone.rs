@@ -1,0 +1,108 @@
+//! One write that the database does not take, among others that it does.
+
+use serde_json::json;
+use switchboard_protocol::ErrorCode;
+
+use super::{Node, asks, is_sound, new_database};
+
+const CANCELS: &str = "CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
+    IF NEW.body LIKE '%poison%' THEN RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END IF;
+    RETURN NEW; END $$ LANGUAGE plpgsql;
+    CREATE TRIGGER refuses BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuses()";
+
+const IS_INVALID: &str = "CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
+    IF NEW.body LIKE '%poison%' THEN RAISE EXCEPTION 'invalid' USING ERRCODE = '22021'; END IF;
+    RETURN NEW; END $$ LANGUAGE plpgsql;
+    CREATE TRIGGER refuses BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuses()";
+
+/// What the writer writes of its own is cancelled as well: the database is slow with everything.
+const CANCELS_ALL: &str = "CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
+    RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END $$ LANGUAGE plpgsql;
+    CREATE TRIGGER refuses BEFORE UPDATE ON writers FOR EACH ROW EXECUTE FUNCTION refuses()";
+
+/// Sends a write of mallory's among those of others; the codes that they are answered.
+async fn codes_of_a_mixed_batch(node: &mut Node) -> Vec<(&'static str, Result<(), ErrorCode>)> {
+    let people = ["alice", "bob", "mallory", "carol", "dan", "alice"];
+    for person in people {
+        let text = if person == "mallory" { "poison" } else { "hi" };
+        node.submits(person, "send", &json!({"to": "@zoe", "text": text}));
+    }
+    let mut codes = Vec::new();
+    for person in people {
+        codes.push((person, node.outcome().await.map(drop).map_err(|refusal| refusal.code)));
+    }
+    codes
+}
+
+async fn only_mallory_is_refused(trigger: &'static str) {
+    let url = new_database().await;
+    let mut node = Node::new(&url).await;
+    for person in ["alice", "mallory"] {
+        node.says(person, "@zoe", "before").await;
+    }
+    asks(&url, trigger).await;
+    for _ in 0..3 {
+        for (person, code) in codes_of_a_mixed_batch(&mut node).await {
+            // Not `unavailable`: a client would send it again for ever.
+            let expected = if person == "mallory" { Err(ErrorCode::TooLarge) } else { Ok(()) };
+            assert_eq!(code, expected, "{person}");
+        }
+    }
+    is_sound(&url).await;
+}
+
+#[tokio::test]
+async fn a_write_whose_statement_is_cancelled_is_refused_alone_and_for_good() {
+    only_mallory_is_refused(CANCELS).await;
+}
+
+#[tokio::test]
+async fn a_write_that_the_database_never_stores_is_refused_alone_and_for_good() {
+    only_mallory_is_refused(IS_INVALID).await;
+}
+
+#[tokio::test]
+async fn where_the_database_is_slow_with_everything_nothing_is_refused_for_good() {
+    let url = new_database().await;
+    let mut node = Node::new(&url).await;
+    node.says("alice", "@zoe", "before").await;
+    asks(&url, CANCELS_ALL).await;
+    for (person, code) in codes_of_a_mixed_batch(&mut node).await {
+        assert_eq!(code, Err(ErrorCode::Unavailable), "{person}");
+    }
+    asks(&url, "DROP TRIGGER refuses ON writers").await;
+    assert_eq!(node.says("alice", "@zoe", "after").await.seq.0, 2);
+    is_sound(&url).await;
+}
+
+/// The second half of a user's writes is not tried where the first was too slow.
+#[tokio::test]
+async fn one_user_s_slow_writes_keep_the_others_waiting_once() {
+    let url = new_database().await;
+    let mut node = Node::new(&url).await;
+    node.says("mallory", "@zoe", "before").await;
+    // Sequences count also what is rolled back.
+    asks(
+        &url,
+        "CREATE SEQUENCE tries; CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
+            IF NEW.body LIKE '%poison%' THEN
+                PERFORM nextval('tries'); RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END IF;
+            RETURN NEW; END $$ LANGUAGE plpgsql;
+            CREATE TRIGGER refuses BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuses()",
+    )
+    .await;
+    let (poisonous, batches) = (400, 20);
+    for _ in 0..poisonous {
+        node.submits("mallory", "send", &json!({"to": "@zoe", "text": "poison"}));
+    }
+    node.submits("bob", "send", &json!({"to": "@zoe", "text": "hi"}));
+    for _ in 0..poisonous {
+        let code = node.outcome().await.map(drop).map_err(|refusal| refusal.code);
+        assert!(matches!(code, Err(ErrorCode::TooLarge | ErrorCode::Unavailable)), "{code:?}");
+    }
+    assert!(node.outcome().await.is_ok(), "bob's is stored");
+    let tries = asks(&url, "SELECT last_value FROM tries").await;
+    let tries: u64 = tries[0][0].as_deref().expect("a number").parse().expect("a number");
+    assert!(tries <= 2 * batches, "{tries} tries of {poisonous} writes");
+    is_sound(&url).await;
+}

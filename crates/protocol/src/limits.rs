@@ -42,9 +42,14 @@ pub struct Limits {
     /// Sends a second of one connection, with a burst of five seconds' worth. `send`, and whatever
     /// else stores. Beyond: the error `rate_limited`. 0 is no limit.
     pub sends_per_connection: u32,
-    /// The same for all connections of one user together; `typing` is counted apart, at the same rate. 0 is no
-    /// limit.
+    /// The same for all connections of one user together, and over HTTP. `create` and `invite` cost a send for the
+    /// command and one for each member they name, because each is a row that the writer inserts and a user who is
+    /// notified. A price above the burst needs a full bucket and leaves a debt. `typing` is counted apart, at the same
+    /// rate. 0 is no limit.
     pub sends_per_user: u32,
+    /// The same for one API key, at the same prices, `typing` included. A back end speaks for many: this is a hundred
+    /// users' worth, so that a back end in a loop cannot fill the queue of writes. 0 is no limit.
+    pub sends_per_key: u32,
     /// Frames of any kind a second of one connection, pings included, with a burst of five seconds'
     /// worth. Beyond: the error `rate_limited`; still going on a second later, or after fifty seconds' worth: close
     /// 1008. 0 is no limit.
@@ -95,6 +100,7 @@ impl Default for Limits {
             connections_per_address: 1_000,
             sends_per_connection: 20,
             sends_per_user: 50,
+            sends_per_key: 5_000,
             frames_per_connection: 100,
             in_flight: 1_024,
             page: 200,
@@ -131,6 +137,7 @@ impl Limits {
             connections_per_address: 0,
             sends_per_connection: 0,
             sends_per_user: 0,
+            sends_per_key: 0,
             frames_per_connection: 0,
             rooms: 0,
             ..self

@@ -46,7 +46,7 @@ use crate::auth::Authenticator;
 use crate::bus::{Alone, Bus, Heard, NodeId, nats};
 use crate::clock::Clock;
 use crate::config::{ClusterConfig, Config, UnknownUsers};
-use crate::limiter::UserLimiter;
+use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::router::RouterHandle;
 use crate::services::Services;
@@ -139,7 +139,7 @@ impl Server {
         tasks.spawn(router.run(tasks.cut().clone()));
         let services = Arc::new(Services {
             mode: config.mode,
-            limiter: UserLimiter::new(&limits),
+            limiter: Limiter::new(&limits),
             allowed_origins: config.allowed_origins,
             authenticator,
             clock,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use switchboard_protocol::CommandId;
 use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{CommandId, UserId};
 use tokio::sync::oneshot;
 
 use crate::outbox::{Outbox, Turn};
@@ -18,6 +18,17 @@ pub enum Origin {
     /// A caller that waits, as the HTTP door does.
     Call(oneshot::Sender<Result<OkBody<Box<RawValue>>, Refusal>>),
     /// Nobody.
+    Nobody,
+}
+
+/// Whose rate a command counts against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payer {
+    /// A user, over a connection or by a token.
+    User(UserId),
+    /// A back end, by the hash of its API key. It speaks for many users, so the rate of one is not held against it.
+    Key([u8; 32]),
+    /// The server itself, or a client of a `dev` server that needs no token.
     Nobody,
 }
 

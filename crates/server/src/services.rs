@@ -9,7 +9,7 @@ use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::Mode;
 use crate::health::Health;
-use crate::limiter::UserLimiter;
+use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::router::RouterHandle;
@@ -23,7 +23,7 @@ pub(crate) struct Services {
     pub(crate) allowed_origins: Vec<String>,
     pub(crate) authenticator: Authenticator,
     pub(crate) clock: Clock,
-    pub(crate) limiter: UserLimiter,
+    pub(crate) limiter: Limiter,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) router: RouterHandle,
     pub(crate) store: SharedStore,

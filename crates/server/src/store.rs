@@ -209,6 +209,16 @@ impl Change {
     pub(crate) fn is_limited(&self) -> bool {
         !matches!(self, Self::Read(_) | Self::Received(_))
     }
+
+    /// What it costs at its door, in sends: one, and one for each member that it names.
+    pub(crate) fn price(&self) -> u32 {
+        let members = match self {
+            Self::Create(create) => create.members.len(),
+            Self::Invite(_) => 1,
+            _ => 0,
+        };
+        u32::try_from(members).unwrap_or(u32::MAX).saturating_add(1)
+    }
 }
 
 /// The commands that read pages.

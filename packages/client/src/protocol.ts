@@ -133,10 +133,17 @@ export type Limits = {
    */
   sends_per_connection: number;
   /**
-   * The same for all connections of one user together; `typing` is counted apart, at the same rate. 0 is no
-   * limit.
+   * The same for all connections of one user together, and over HTTP. `create` and `invite` cost a send for the
+   * command and one for each member they name, because each is a row that the writer inserts and a user who is
+   * notified. A price above the burst needs a full bucket and leaves a debt. `typing` is counted apart, at the same
+   * rate. 0 is no limit.
    */
   sends_per_user: number;
+  /**
+   * The same for one API key, at the same prices, `typing` included. A back end speaks for many: this is a hundred
+   * users' worth, so that a back end in a loop cannot fill the queue of writes. 0 is no limit.
+   */
+  sends_per_key: number;
   /**
    * Frames of any kind a second of one connection, pings included, with a burst of five seconds'
    * worth. Beyond: the error `rate_limited`; still going on a second later, or after fifty seconds' worth: close

@@ -17,7 +17,7 @@ use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
 use crate::health::Health;
-use crate::limiter::UserLimiter;
+use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
@@ -91,7 +91,7 @@ impl Doors {
         });
         let services = Arc::new(Services {
             mode: Mode::Dev,
-            limiter: UserLimiter::new(&limits),
+            limiter: Limiter::new(&limits),
             allowed_origins: Vec::new(),
             authenticator: Authenticator::with_clock(&config.auth, clock.clone())
                 .expect("no key is a good one"),

@@ -18,7 +18,7 @@ use super::problem::Problem;
 use crate::auth::{ApiKey, AuthError};
 use crate::intake;
 use crate::metrics::Drop;
-use crate::origin::Origin;
+use crate::origin::{Origin, Payer};
 use crate::refusal::Refusal;
 use crate::services::Services;
 use crate::store::{Change, Request as Wish, Submission};
@@ -34,8 +34,8 @@ pub(super) type Answer = OkBody<Box<RawValue>>;
 /// Whom a request is for.
 struct Caller {
     user: UserId,
-    /// A back end: it speaks for many, so the rate of one user is not held against it.
-    back_end: bool,
+    /// Whose rate it counts against.
+    payer: Payer,
 }
 
 /// Answers a command with its `ok` frame, or a problem.
@@ -124,7 +124,7 @@ async fn identify(services: &Services, headers: &HeaderMap, body: &str) -> Resul
     let acting = acting(body)?;
     let Some(bearer) = bearer(headers)? else {
         return match acting {
-            Acting::As(user) if services.is_dev() => Ok(Caller { user, back_end: true }),
+            Acting::As(user) if services.is_dev() => Ok(Caller { user, payer: Payer::Nobody }),
             Acting::Unreadable(refusal) if services.is_dev() => Err(refusal),
             Acting::Nobody if services.is_dev() => {
                 Err(Refusal::new(ErrorCode::Unauthorized, "say whom you act for: `\"as\":\"alice\"`"))
@@ -136,9 +136,9 @@ async fn identify(services: &Services, headers: &HeaderMap, body: &str) -> Resul
         };
     };
     if bearer.starts_with(ApiKey::PREFIX) {
-        check_key(services, bearer).await?;
+        let payer = check_key(services, bearer).await?;
         return match acting {
-            Acting::As(user) => Ok(Caller { user, back_end: true }),
+            Acting::As(user) => Ok(Caller { user, payer }),
             Acting::Unreadable(refusal) => Err(refusal),
             Acting::Nobody => {
                 Err(Refusal::bad_field("as", "as: an API key says whom it acts for, `\"as\":\"alice\"`"))
@@ -150,13 +150,15 @@ async fn identify(services: &Services, headers: &HeaderMap, body: &str) -> Resul
         Acting::As(other) if other != user => Err(Refusal::forbidden(
             "a user's token acts for that user only; leave `as` out, or use an API key",
         )),
-        _ => Ok(Caller { user, back_end: false }),
+        _ => Ok(Caller { payer: Payer::User(user.clone()), user }),
     }
 }
 
-async fn check_key(services: &Services, key: &str) -> Result<(), Refusal> {
-    let name = services.store.api_key(ApiKey::hash(key)).await?;
-    name.map(drop).ok_or_else(|| Refusal::new(ErrorCode::Unauthorized, "the API key is wrong or was revoked"))
+async fn check_key(services: &Services, key: &str) -> Result<Payer, Refusal> {
+    let hash = ApiKey::hash(key);
+    let name = services.store.api_key(hash).await?;
+    let wrong = || Refusal::new(ErrorCode::Unauthorized, "the API key is wrong or was revoked");
+    name.map(|_| Payer::Key(hash)).ok_or_else(wrong)
 }
 
 /// Whose token it is, if it is good.
@@ -171,9 +173,9 @@ async fn check_token(services: &Services, token: &str) -> Result<UserId, Refusal
 }
 
 /// Whoever asks this is a back end, with an API key; whom it acts for does not matter.
-pub(super) async fn check_back_end(services: &Services, headers: &HeaderMap) -> Result<(), Refusal> {
+pub(super) async fn check_back_end(services: &Services, headers: &HeaderMap) -> Result<Payer, Refusal> {
     match bearer(headers)? {
-        None if services.is_dev() => Ok(()),
+        None if services.is_dev() => Ok(Payer::Nobody),
         None => Err(Refusal::new(ErrorCode::Unauthorized, "send `Authorization: Bearer <an API key>`")),
         Some(key) if key.starts_with(ApiKey::PREFIX) => check_key(services, key).await,
         Some(token) => {
@@ -237,25 +239,24 @@ async fn obey(services: &Services, caller: Caller, command: Command) -> Result<A
 
 async fn change_for(services: &Services, caller: Caller, change: Change) -> Result<Answer, Refusal> {
     // Cursors count here, too: a request is dearer than a frame, and nothing else bounds its rate.
-    if !caller.back_end {
-        services
-            .limiter
-            .check_send(&caller.user)
-            .inspect_err(|_| services.metrics.dropped(Drop::RateLimit))?;
-    }
+    check_send(services, &caller.payer, change.price())?;
     let (reply, answer) = oneshot::channel();
     let submission = Submission { actor: caller.user, change, origin: Origin::Call(reply) };
     services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
     answer.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
 }
 
+/// Counts a command that stores.
+pub(super) fn check_send(services: &Services, payer: &Payer, price: u32) -> Result<(), Refusal> {
+    let counted = services.limiter.check_send(payer, price);
+    counted.inspect_err(|_| services.metrics.dropped(Drop::RateLimit))
+}
+
 async fn typing(services: &Services, caller: Caller, target: &Target) -> Result<Answer, Refusal> {
-    if !caller.back_end {
-        services
-            .limiter
-            .check_typing(&caller.user)
-            .inspect_err(|_| services.metrics.dropped(Drop::RateLimit))?;
-    }
+    services
+        .limiter
+        .check_typing(&caller.payer)
+        .inspect_err(|_| services.metrics.dropped(Drop::RateLimit))?;
     let conversation = target.resolve(&caller.user);
     let standing = services.store.standing(&caller.user, conversation.clone()).await?;
     services.tell_typing(caller.user, conversation, standing, None);

@@ -10,7 +10,7 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ErrorCode, UserId};
 use tokio::sync::oneshot;
 
-use super::api::{Answer, check_back_end, read_body, respond};
+use super::api::{Answer, check_back_end, check_send, read_body, respond};
 use super::problem::Problem;
 use crate::origin::Origin;
 use crate::refusal::Refusal;
@@ -33,8 +33,9 @@ pub(super) async fn revoke(State(services): State<Arc<Services>>, request: Reque
     let (parts, body) = request.into_parts();
     let revoked = async {
         let body = read_body(&parts.headers, body, services.limits.frame as usize).await?;
-        check_back_end(&services, &parts.headers).await?;
+        let payer = check_back_end(&services, &parts.headers).await?;
         let Revoke { user, replace } = read(&body)?;
+        check_send(&services, &payer, 1)?;
         obey(&services, user, replace).await.map_err(Problem::from)
     };
     respond(&services, revoked.await)

@@ -14,7 +14,7 @@ use crate::encode::{encode, encode_answer};
 use crate::frame::{self, Message};
 use crate::intake;
 use crate::metrics::Drop;
-use crate::origin::{Origin, SessionOrigin};
+use crate::origin::{Origin, Payer, SessionOrigin};
 use crate::outbox::Turn;
 use crate::record::Answer;
 use crate::refusal::Refusal;
@@ -120,7 +120,7 @@ impl Live {
     }
 
     fn change(&mut self, id: Option<CommandId>, change: Change) {
-        let turn = match change.is_limited().then(|| self.check_send()).transpose() {
+        let turn = match change.is_limited().then(|| self.check_send(&change)).transpose() {
             Ok(turn) => turn,
             Err(refusal) => {
                 if refusal.code == ErrorCode::RateLimited {
@@ -144,9 +144,11 @@ impl Live {
     }
 
     /// Takes a write's turn, and counts it against the rates of the connection and of its user.
-    fn check_send(&mut self) -> Result<Turn, Refusal> {
+    fn check_send(&mut self, change: &Change) -> Result<Turn, Refusal> {
         let turn = self.outbox.turn()?;
-        let rates = self.limiter.check_send().and_then(|()| self.services.limiter.check_send(&self.user));
+        let payer = Payer::User(self.user.clone());
+        let rates =
+            self.limiter.check_send().and_then(|()| self.services.limiter.check_send(&payer, change.price()));
         rates.map_err(|over| self.over_rate(&over))?;
         Ok(turn)
     }
@@ -163,7 +165,7 @@ impl Live {
     }
 
     fn typing(&mut self, id: Option<CommandId>, target: &Target) {
-        if let Err(refusal) = self.services.limiter.check_typing(&self.user) {
+        if let Err(refusal) = self.services.limiter.check_typing(&Payer::User(self.user.clone())) {
             self.services.metrics.dropped(Drop::RateLimit);
             return self.reply(id, Err(refusal));
         }

@@ -10,6 +10,7 @@ mod framing;
 mod handshake;
 mod identity;
 mod input;
+pub(crate) mod prices;
 mod rates;
 mod removal;
 mod revocation;

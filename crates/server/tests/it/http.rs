@@ -12,7 +12,7 @@ use crate::support::{Answer, Server};
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Makes an API key.
-fn api_key(server: &Server, name: &str) -> String {
+pub(crate) fn api_key(server: &Server, name: &str) -> String {
     let key = ApiKey::generate().expect("random bytes");
     keys::create(&server.keys(), name, &ApiKey::hash(key.expose())).expect("stored");
     key.expose().to_owned()

@@ -2,3 +2,5 @@
 //! `hostile/` are part of `make test`.
 //!
 //! Every test here is `#[ignore]`d with the reason "soak", prints what it measured, and fails at the bound that it names.
+
+mod prices;

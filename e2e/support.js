@@ -14,6 +14,9 @@ const flags = [
 export const launch = () =>
   chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", headless: true, args: flags });
 
+/** How long a step of a test may take, in milliseconds. Only a test that fails waits so long: a busy machine is slow, not wrong. */
+const STEP_TIMEOUT = 60_000;
+
 /** A browser reports each attempt to reach a server that is away. */
 export const AWAY = /WebSocket connection to .* failed|net::ERR_/;
 
@@ -67,7 +70,7 @@ export class Person {
     person.name = name;
     person.complaints = [];
     person.page = await context.newPage();
-    person.page.setDefaultTimeout(20_000);
+    person.page.setDefaultTimeout(STEP_TIMEOUT);
     person.page.on("pageerror", (error) => person.complaints.push(String(error)));
     person.page.on("console", (message) => {
       if (["error", "warning"].includes(message.type())) person.complaints.push(message.text());
@@ -83,6 +86,15 @@ export class Person {
   /** Waits until the connection stands so. */
   async is(state) {
     await this.page.locator(`[data-testid=status][data-state=${state}]`).first().waitFor({ state: "attached" });
+  }
+
+  /**
+   * Comes back online, by the button if it is still there. The page also reconnects by itself, and the button goes as soon as
+   * it has: so the button is looked up and clicked in one step of the page's own thread.
+   */
+  async reconnects() {
+    await this.page.evaluate(() => document.querySelector("[data-testid=reconnect]")?.click());
+    await this.is("online");
   }
 
   /** A conversation in the list. */

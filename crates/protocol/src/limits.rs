@@ -67,6 +67,11 @@ pub struct Limits {
     /// Most bytes that may wait to be written to one connection. Beyond: the events of that
     /// connection are read from the log again when it has caught up.
     pub queue: u32,
+    /// Most conversations at a time that one connection reads from the log because they did not fit its queue. A client that
+    /// stops reading gains one with each further conversation in which something happens; these take some 300 KB, about as
+    /// much as the queue. A bot that pauses among 2,000 busy rooms has room to spare, and those of `hello` do not count.
+    /// Beyond: close 1013; the client resumes by its cursors.
+    pub lags: u32,
     /// Most members of a room in which `read`, `received` and `typing` are told to all: their number
     /// grows with the square of the members. Beyond: only to the user's own devices.
     pub signal_room: u32,
@@ -107,6 +112,7 @@ impl Default for Limits {
             page_bytes: 512 * 1024,
             replay: 5_000,
             queue: 256 * 1024,
+            lags: 7_000,
             signal_room: 100,
             watch: 200,
             create_members: 1_000,

@@ -3,20 +3,26 @@
 //! An event that does not fit leaves a [`Lag`] behind: the conversation is then read from the log, and
 //! live events of it only move the lag's end, until the reading has reached it. Nothing is lost and
 //! nothing comes twice, because an event is either queued or within a lag, decided under one lock.
+//!
+//! Lags are bounded by `limits.lags`. A connection that needs more of them is closed with 1013, and no event is queued any
+//! more: what the client has then ends somewhere, and it resumes from there.
 
 mod hold;
+mod lags;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
-use switchboard_protocol::{CloseCode, Seq};
+use switchboard_protocol::{CloseCode, Limits, Seq};
 use tokio::time::Instant;
 
 use self::hold::Hold;
+pub(crate) use self::lags::Lag;
+use self::lags::Lags;
 use crate::metrics::{Drop, Metrics};
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
@@ -25,7 +31,7 @@ use crate::refusal::Refusal;
 const KEPT: usize = 4;
 
 /// Own events that a connection may not have come by. More are told besides their `ok`.
-const OWN: usize = 1_024;
+const MAX_OWN: usize = 1_024;
 
 /// An event that waits to be queued for the sessions of its conversation.
 #[derive(Debug)]
@@ -47,27 +53,16 @@ pub(crate) struct Queued {
     pub(crate) stored: Option<Instant>,
 }
 
-/// A conversation that the connection reads from the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Lag {
-    /// Which.
-    pub(crate) conversation: ConversationKey,
-    /// The last event that was queued.
-    pub(crate) cursor: Seq,
-    /// The last event that was not: live again after this one.
-    pub(crate) missed: Seq,
-    /// The connection's own events between them, which `ok` tells of.
-    pub(crate) own: Vec<Seq>,
-}
-
 /// The queue of one connection. The router fills it, the session empties it.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     inner: Mutex<Inner>,
     /// How many writes the store's writer, and nobody else, has given back; it changes under the lock.
     given_back: AtomicU64,
-    /// Bytes that may wait before events are left to the log.
+    /// Bytes that may wait before events are left to the log: `limits.queue`.
     limit: usize,
+    /// Conversations that may be read from the log at a time: `limits.lags`.
+    max_lags: usize,
     metrics: Arc<Metrics>,
 }
 
@@ -76,9 +71,12 @@ struct Inner {
     frames: VecDeque<Queued>,
     /// In `frames`, and in what the session has taken but not written.
     bytes: usize,
-    lags: VecDeque<Lag>,
+    /// None on a connection that lags nowhere, which is nearly every one.
+    lags: Option<Box<Lags>>,
+    /// The connection is being closed because it had too many lags. Events are no longer queued: some before them are missing.
+    cut: bool,
     /// The connection's own events that it has not come by yet in the order of their conversations.
-    own: Vec<(ConversationKey, Seq)>,
+    own: BTreeSet<(ConversationKey, Seq)>,
     /// The answer to the last ping: one is enough for any number of them (RFC 6455 section 5.5.3).
     pong: Option<Bytes>,
     /// Writes whose outcome is not queued yet.
@@ -109,8 +107,9 @@ pub(crate) struct State {
 }
 
 impl Outbox {
-    pub(crate) fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
-        Self { inner: Mutex::default(), given_back: AtomicU64::new(0), limit, metrics }
+    pub(crate) fn new(limits: &Limits, metrics: Arc<Metrics>) -> Self {
+        let (limit, max_lags) = (limits.queue as usize, limits.lags as usize);
+        Self { inner: Mutex::default(), given_back: AtomicU64::new(0), limit, max_lags, metrics }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -126,17 +125,21 @@ impl Outbox {
         for event in events {
             let own = event.own.as_ref().is_some_and(|own| std::ptr::eq(Arc::as_ptr(own), self));
             let own = inner.comes_by(conversation, event.seq) || own;
+            if inner.cut {
+                continue;
+            }
             let full = inner.bytes + event.frame.len() > self.limit;
-            match inner.lag(conversation) {
-                Some(lag) => {
-                    lag.missed = lag.missed.max(event.seq);
-                    lag.own.extend(own.then_some(event.seq));
+            match inner.lag_of(conversation) {
+                Some(lags) => {
+                    lags.extend(conversation, event.seq);
+                    if own {
+                        lags.add_own(conversation, event.seq);
+                    }
                 }
                 None if own => {}
                 None if full => {
-                    self.metrics.catching_up.inc();
                     let cursor = Seq(event.seq.0 - 1);
-                    inner.lags.push_back(Lag { conversation, cursor, missed: event.seq, own: Vec::new() });
+                    self.add_lag(&mut inner, Lag { conversation, cursor, missed: event.seq });
                     fell_behind = true;
                 }
                 None => {
@@ -151,28 +154,12 @@ impl Outbox {
         queued
     }
 
-    /// Leaves the events after `cursor` up to `missed` to the log.
-    pub(crate) fn push_lag(&self, conversation: ConversationKey, cursor: Seq, missed: Seq) {
-        if cursor >= missed {
-            return;
-        }
-        let mut inner = self.lock();
-        if let Some(lag) = inner.lag(conversation) {
-            lag.missed = lag.missed.max(missed);
-        } else {
-            self.metrics.catching_up.inc();
-            inner.lags.push_back(Lag { conversation, cursor, missed, own: Vec::new() });
-        }
-        inner.leave_own(conversation);
-        inner.wake();
-    }
-
     /// Notes an own event before it is queued for its conversation's sessions: this one may not be among them yet, and comes
     /// by it later. Of no use where it could not have been so.
     pub(crate) fn note_own(&self, conversation: ConversationKey, seq: Seq) {
         let mut inner = self.lock();
-        if inner.own.len() < OWN {
-            inner.own.push((conversation, seq));
+        if inner.own.len() < MAX_OWN {
+            inner.own.insert((conversation, seq));
         }
     }
 
@@ -331,34 +318,6 @@ impl Outbox {
     pub(crate) fn written(&self, bytes: usize) {
         self.lock().written(bytes);
     }
-
-    /// The conversation to read from the log next.
-    pub(crate) fn next_lag(&self) -> Option<Lag> {
-        self.lock().lags.front().cloned()
-    }
-
-    /// Queues what was read for a lag: events with their seq, oldest first. None at all means that there
-    /// is no more to see. The conversations that lag take turns.
-    pub(crate) fn push_replayed(&self, conversation: ConversationKey, events: Vec<(Seq, Bytes)>) {
-        let mut inner = self.lock();
-        let Some(at) = inner.lags.iter().position(|lag| lag.conversation == conversation) else { return };
-        let Some(mut lag) = inner.lags.remove(at) else { return };
-        let found = !events.is_empty();
-        for (seq, frame) in events {
-            if seq > lag.cursor && !lag.own.contains(&seq) {
-                self.metrics.replayed.inc();
-                inner.push(Queued { frame, stored: None });
-            }
-            lag.cursor = lag.cursor.max(seq);
-        }
-        if found && lag.cursor < lag.missed {
-            let cursor = lag.cursor;
-            lag.own.retain(|seq| *seq > cursor);
-            inner.lags.push_back(lag);
-        } else {
-            self.metrics.catching_up.dec();
-        }
-    }
 }
 
 impl Inner {
@@ -384,27 +343,22 @@ impl Inner {
         State {
             bytes: self.bytes,
             in_flight: self.in_flight,
-            behind: !self.lags.is_empty(),
+            behind: self.lags.is_some(),
             closing: self.closing,
         }
     }
 
     /// The connection comes by an event; whether it is its own.
     fn comes_by(&mut self, conversation: ConversationKey, seq: Seq) -> bool {
-        let found = self.own.iter().position(|own| *own == (conversation, seq));
-        found.map(|at| self.own.swap_remove(at)).is_some()
-    }
-
-    /// Leaves to a conversation's lag which events in it are the connection's own.
-    fn leave_own(&mut self, conversation: ConversationKey) {
-        let Some(lag) = self.lags.iter_mut().find(|lag| lag.conversation == conversation) else { return };
-        let missed = lag.missed;
-        let own = self.own.extract_if(.., |(of, seq)| *of == conversation && *seq <= missed);
-        lag.own.extend(own.map(|(_, seq)| seq));
-    }
-
-    fn lag(&mut self, conversation: ConversationKey) -> Option<&mut Lag> {
-        self.lags.iter_mut().find(|lag| lag.conversation == conversation)
+        if self.own.is_empty() {
+            return false;
+        }
+        let found = self.own.remove(&(conversation, seq));
+        if self.own.is_empty() {
+            // Without its last node, which an empty set keeps.
+            self.own = BTreeSet::new();
+        }
+        found
     }
 
     fn push(&mut self, queued: Queued) {
@@ -422,13 +376,6 @@ impl Inner {
             waker.wake_by_ref();
             self.woken = true;
         }
-    }
-}
-
-impl std::ops::Drop for Outbox {
-    fn drop(&mut self) {
-        let lags = self.lock().lags.len();
-        self.metrics.catching_up.dec_by(i64::try_from(lags).unwrap_or_default());
     }
 }
 

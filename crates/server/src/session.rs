@@ -31,7 +31,7 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// A task is as large as its largest moment, for as long as it lives, and a connection idles for hours: so the moments
 /// before and after are on the heap while they last.
 pub(crate) async fn run<S: Stream>(services: Arc<Services>, mut socket: Socket<S>) {
-    let outbox = Arc::new(Outbox::new(services.limits.queue as usize, services.metrics.clone()));
+    let outbox = Arc::new(Outbox::new(&services.limits, services.metrics.clone()));
     let end = match Box::pin(hello::greet(&services, &mut socket, &outbox)).await {
         Ok(admitted) => serve(&services, &mut socket, &outbox, admitted).await,
         Err(end) => end,

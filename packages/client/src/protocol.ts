@@ -170,6 +170,13 @@ export type Limits = {
    */
   queue: number;
   /**
+   * Most conversations at a time that one connection reads from the log because they did not fit its queue. A client that
+   * stops reading gains one with each further conversation in which something happens; these take some 300 KB, about as
+   * much as the queue. A bot that pauses among 2,000 busy rooms has room to spare, and those of `hello` do not count.
+   * Beyond: close 1013; the client resumes by its cursors.
+   */
+  lags: number;
+  /**
    * Most members of a room in which `read`, `received` and `typing` are told to all: their number
    * grows with the square of the members. Beyond: only to the user's own devices.
    */

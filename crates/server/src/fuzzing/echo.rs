@@ -11,7 +11,7 @@ use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use switchboard_protocol::CloseCode;
+use switchboard_protocol::{CloseCode, Limits};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -29,7 +29,7 @@ mod tests;
 const BOUNDS: Bounds = Bounds { bytes: 16 << 20, fragments: 1 << 17 };
 
 /// Bytes that may wait before no more is read, as in a session.
-const QUEUE: usize = 256 * 1024;
+const QUEUE: u32 = 256 * 1024;
 
 /// Serves until there is an error of the listener's.
 pub async fn serve(listener: TcpListener) -> io::Result<()> {
@@ -63,7 +63,8 @@ async fn connection(stream: TcpStream) {
     let Some(found) = found else { return };
     let Some(mut socket) = take_over(found).await else { return };
     let metrics = Arc::new(Metrics::new());
-    let outbox = Outbox::new(QUEUE, metrics.clone());
+    let limits = Limits { queue: QUEUE, ..Limits::default() };
+    let outbox = Outbox::new(&limits, metrics.clone());
     let end = poll_fn(|cx| poll(cx, &mut socket, &outbox, &metrics)).await;
     finish(&metrics, socket, &outbox, end).await;
 }
@@ -83,13 +84,17 @@ fn poll(
         match outbox.state().closing {
             Some(code) if written => return Poll::Ready(End::Close(code)),
             Some(_) => return Poll::Pending,
-            None if !written && outbox.state().bytes > QUEUE => return Poll::Pending,
+            None if !written && outbox.state().bytes > QUEUE as usize => return Poll::Pending,
             None => {}
         }
         let read = socket.poll_read(cx, BOUNDS, &mut |message| {
             hear(outbox, message);
             let state = outbox.state();
-            Ok(if state.bytes <= QUEUE && state.closing.is_none() { Flow::Next } else { Flow::Pause })
+            Ok(if state.bytes <= QUEUE as usize && state.closing.is_none() {
+                Flow::Next
+            } else {
+                Flow::Pause
+            })
         });
         match read {
             Poll::Ready(Ok(())) => {}

@@ -13,6 +13,10 @@ const PAGE: usize = 4;
 
 const CONVERSATIONS: usize = 3;
 
+fn limits(lags: u32) -> Limits {
+    Limits { queue: 100, lags, ..Limits::default() }
+}
+
 /// What happens to a connection.
 #[derive(Debug, Clone)]
 enum Happens {
@@ -73,9 +77,9 @@ impl Connection {
     /// Comes back with cursors in logs that have events already.
     fn new(logs: Vec<Log>) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let outbox = Arc::new(Outbox::new(LIMIT, metrics.clone()));
+        let outbox = Arc::new(Outbox::new(&limits(3), metrics.clone()));
         for (conversation, log) in (0..).zip(&logs) {
-            outbox.push_lag(ConversationKey(conversation), Seq(log.cursor), Seq(log.own.len() as u64));
+            outbox.resume_from(ConversationKey(conversation), Seq(log.cursor), Seq(log.own.len() as u64));
         }
         let got = vec![Vec::new(); logs.len()];
         Self { outbox, metrics, logs, writing: VecDeque::new(), got, replies: 0, asked: None }
@@ -155,7 +159,7 @@ impl Connection {
     /// As the store does: a page of what is after the cursor, the connection's own events too. It is less than asked for only
     /// where there is no more.
     fn is_answered(&mut self) {
-        let Some(Lag { conversation, cursor, missed, .. }) = self.asked.take() else { return };
+        let Some(Lag { conversation, cursor, missed }) = self.asked.take() else { return };
         let at = usize::try_from(conversation.0).expect("an index");
         let head = self.logs[at].own.len() as u64;
         let page = cursor.0 + 1..=missed.0.min(head);
@@ -210,4 +214,68 @@ proptest! {
         connection.writes(usize::MAX);
         prop_assert_eq!(&connection.got, &connection.expected(&before));
     }
+}
+
+fn event(seq: u64) -> Gathered {
+    Gathered { seq: Seq(seq), frame: Bytes::from_static(&[b'x'; 60]), own: None, stored: Instant::now() }
+}
+
+/// An outbox whose queue is full, and that may have so many lags.
+fn full(lags: u32) -> (Outbox, Arc<Metrics>) {
+    let metrics = Arc::new(Metrics::new());
+    let outbox = Outbox::new(&limits(lags), metrics.clone());
+    outbox.push_reply(Bytes::from_static(&[b'x'; 100]));
+    (outbox, metrics)
+}
+
+#[test]
+fn a_connection_with_one_lag_too_many_is_closed_and_gets_no_further_event() {
+    let (outbox, metrics) = full(2);
+    for conversation in 0..2 {
+        outbox.push_events(ConversationKey(conversation), &[event(1)]);
+        outbox.push_events(ConversationKey(conversation), &[event(2)]);
+    }
+    assert_eq!(
+        (outbox.state().closing, metrics.catching_up.get()),
+        (None, 2),
+        "no further lag, no further room"
+    );
+    let page = outbox.next_lag().expect("a lag");
+    outbox.push_lag(ConversationKey(2), Seq(0), Seq(1));
+    assert_eq!((outbox.state().closing, metrics.catching_up.get()), (Some(CloseCode::TryLater), 0));
+    assert!(metrics.encode().contains("switchboard_dropped_total{reason=\"too_far_behind\"} 1"));
+    // What the client has of a conversation ends somewhere: nothing comes behind what is missing.
+    outbox.written(outbox.state().bytes);
+    outbox.push_replayed(page.conversation, vec![(Seq(1), Bytes::from_static(b"late"))]);
+    outbox.push_events(ConversationKey(0), &[event(3)]);
+    outbox.push_lag(ConversationKey(1), Seq(2), Seq(3));
+    assert_eq!((outbox.state().bytes, outbox.state().behind), (0, false));
+}
+
+#[test]
+fn lags_of_hello_do_not_count() {
+    let (outbox, _) = full(1);
+    for conversation in 0..100 {
+        outbox.resume_from(ConversationKey(conversation), Seq(0), Seq(1));
+    }
+    outbox.push_events(ConversationKey(100), &[event(1)]);
+    assert_eq!(outbox.state().closing, None);
+    outbox.push_events(ConversationKey(101), &[event(1)]);
+    assert_eq!(outbox.state().closing, Some(CloseCode::TryLater));
+}
+
+#[test]
+fn conversations_that_lag_take_turns() {
+    let (outbox, metrics) = full(3);
+    for conversation in 0..3 {
+        outbox.push_lag(ConversationKey(conversation), Seq(0), Seq(4));
+    }
+    let mut turns = Vec::new();
+    while let Some(lag) = outbox.next_lag() {
+        turns.push((lag.conversation.0, lag.cursor.0));
+        let page = [1, 2].map(|next| (Seq(lag.cursor.0 + next), Bytes::from_static(b"x")));
+        outbox.push_replayed(lag.conversation, page.to_vec());
+    }
+    assert_eq!(turns, [(0, 0), (1, 0), (2, 0), (0, 2), (1, 2), (2, 2)]);
+    assert_eq!(metrics.catching_up.get(), 0);
 }

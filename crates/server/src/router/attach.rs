@@ -74,6 +74,11 @@ impl Recent {
         }
     }
 
+    /// The oldest generation of which a session may still be on its way in.
+    pub(super) fn oldest(&self) -> u64 {
+        if self.sessions.is_empty() { self.generation + 1 } else { self.generation.saturating_sub(1) }
+    }
+
     fn head(&self, conversation: ConversationKey) -> Option<Seq> {
         self.current.get(&conversation).or_else(|| self.previous.get(&conversation)).copied()
     }
@@ -130,6 +135,7 @@ impl Router {
     /// A session is no longer on its way in.
     fn entered(&mut self, session: SessionSlot, user: UserSlot) {
         self.recent.end(session);
+        self.registry.set_generation(self.recent.generation);
         if let Some(local) = self.registry.user_mut(user) {
             local.entering -= 1;
             if local.entering == 0 {
@@ -196,7 +202,7 @@ impl Router {
         };
         for conversation in &conversations {
             if let (Some(start), Some(head)) = (start(*conversation), self.registry.head(*conversation)) {
-                outbox.push_lag(*conversation, start, head);
+                outbox.resume_from(*conversation, start, head);
             }
         }
         let mut went = Vec::new();
@@ -205,18 +211,18 @@ impl Router {
             if heads.get(&change.conversation).is_none_or(|head| *head < change.seq)
                 && let Some(start) = start(change.conversation)
             {
-                outbox.push_lag(change.conversation, start, change.seq);
+                outbox.resume_from(change.conversation, start, change.seq);
                 went.push((change.conversation, change.seq));
             }
         }
         for (conversation, going) in goings {
             if let (Some(start), Some(going)) = (start(conversation), going) {
-                outbox.push_lag(conversation, start, going);
+                outbox.resume_from(conversation, start, going);
                 went.push((conversation, going));
             }
         }
         for (conversation, start, until) in former {
-            outbox.push_lag(conversation, start, until);
+            outbox.resume_from(conversation, start, until);
         }
         self.note_told(session, gone.into_iter().chain(went));
         self.entered(session, user);

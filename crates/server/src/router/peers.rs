@@ -155,6 +155,11 @@ impl Peers {
         }));
     }
 
+    /// Whether the store has answered everything, and nothing of that waits.
+    pub(super) fn awaits_nothing(&self) -> bool {
+        self.finds.is_empty() && self.unpublished.is_empty()
+    }
+
     async fn next(&mut self) -> Next {
         loop {
             tokio::select! {

@@ -9,6 +9,10 @@ use switchboard_protocol::{Seq, Timestamp, UserId};
 use crate::outbox::Outbox;
 use crate::record::{ConversationKey, Passage};
 
+/// Conversations that a session's user has left, of which it is known how far the session was told. A session with more is closed
+/// with 1013 and resumes by its cursors, which say the same.
+const MAX_TOLD: usize = 4_096;
+
 /// A session's place in the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SessionSlot(pub(crate) u32);
@@ -30,7 +34,7 @@ pub(crate) struct LocalSession {
     pub(crate) not_before: Option<Timestamp>,
     /// How far it has been told of conversations that its user has gone from, where other nodes write to the log: they may have
     /// been in again and gone again, and this node did not know.
-    pub(crate) told: Vec<(ConversationKey, Seq)>,
+    pub(crate) told: FxHashMap<ConversationKey, Seq>,
     /// Whose presence it is told.
     pub(crate) watching: Box<[UserId]>,
 }
@@ -38,16 +42,16 @@ pub(crate) struct LocalSession {
 impl LocalSession {
     /// It is told of a conversation up to here, and not of what follows.
     pub(super) fn note_told(&mut self, conversation: ConversationKey, upto: Seq) {
-        match self.told.iter_mut().find(|told| told.0 == conversation) {
-            Some((_, told)) => *told = (*told).max(upto),
-            None => self.told.push((conversation, upto)),
+        if self.told.len() >= MAX_TOLD && !self.told.contains_key(&conversation) {
+            return self.outbox.cut();
         }
+        let told = self.told.entry(conversation).or_default();
+        *told = (*told).max(upto);
     }
 
     /// It is told of a conversation again: from which event on, if that is known.
     pub(super) fn take_told(&mut self, conversation: ConversationKey) -> Option<Seq> {
-        let at = self.told.iter().position(|told| told.0 == conversation)?;
-        Some(self.told.swap_remove(at).1)
+        self.told.remove(&conversation)
     }
 }
 
@@ -65,8 +69,8 @@ pub(crate) struct LocalUser {
     /// How many sessions are on their way in.
     pub(crate) entering: u32,
     /// Conversations that they have gone from, by which event. Only where other nodes write to the log: it may be read again here
-    /// from before that event on.
-    pub(crate) gone: Vec<(ConversationKey, Seq)>,
+    /// from before that event on. [`Registry::prune_gone`] forgets what no longer matters.
+    pub(crate) gone: FxHashMap<ConversationKey, Going>,
     /// How often they left a conversation, or were removed: an answer of the store that says they are in one may be older.
     pub(crate) departures: u64,
     /// Something may have been missed about them while they were on their way in.
@@ -74,6 +78,15 @@ pub(crate) struct LocalUser {
     /// The last question to the store that was about them, and the last whose answer left nothing open.
     pub(crate) asked: u64,
     pub(crate) answered: u64,
+}
+
+/// That somebody has gone from a conversation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Going {
+    /// By which event.
+    seq: Seq,
+    /// The generation of sessions on their way in when this became known.
+    generation: u64,
 }
 
 /// A published coming or going.
@@ -139,6 +152,8 @@ pub(crate) struct Registry {
     conversations: FxHashMap<ConversationKey, LocalConversation>,
     /// How many conversations have come to be hosted.
     hostings: u64,
+    /// The generation of sessions on their way in.
+    generation: u64,
     /// What has changed since it was asked for last; none where nobody asks.
     interests: Option<Vec<Interest>>,
 }
@@ -162,7 +177,7 @@ impl Registry {
             conversations: Vec::new(),
             changes: Vec::new(),
             entering: 0,
-            gone: Vec::new(),
+            gone: FxHashMap::default(),
             departures: self.lives << 32,
             suspect: false,
             asked: 0,
@@ -222,7 +237,7 @@ impl Registry {
             live: false,
             hostings: self.hostings,
             not_before: None,
-            told: Vec::new(),
+            told: FxHashMap::default(),
             watching: Box::default(),
         };
         let session = SessionSlot(slot(self.sessions.insert(session)));
@@ -277,18 +292,31 @@ impl Registry {
 
     /// Notes by which event a user has gone from a conversation.
     pub(super) fn note_gone(&mut self, user: UserSlot, conversation: ConversationKey, seq: Seq) {
-        let shared = self.interests.is_some();
+        let (shared, generation) = (self.interests.is_some(), self.generation);
         let Some(local) = self.users.get_mut(user.0 as usize).filter(|_| shared) else { return };
-        match local.gone.iter_mut().find(|gone| gone.0 == conversation) {
-            Some((_, gone)) => *gone = (*gone).max(seq),
-            None => local.gone.push((conversation, seq)),
+        let going = local.gone.entry(conversation).or_insert(Going { seq, generation });
+        *going = Going { seq: going.seq.max(seq), generation };
+    }
+
+    /// Sessions that come in from now on are of this generation.
+    pub(super) fn set_generation(&mut self, generation: u64) {
+        self.generation = generation;
+    }
+
+    /// Forgets who has gone from which conversation, as far as that became known before the generation `since`: no snapshot
+    /// and no answer of the store is older than that, so none can say that they are members still.
+    pub(super) fn prune_gone(&mut self, since: u64) {
+        for (_, user) in &mut self.users {
+            if !user.gone.is_empty() {
+                user.gone.retain(|_, going| going.generation >= since);
+                user.gone.shrink_to_fit();
+            }
         }
     }
 
     /// By which event a user has gone from a conversation, as far as is known.
     pub(super) fn gone(&self, user: UserSlot, conversation: ConversationKey) -> Option<Seq> {
-        let gone = self.user(user)?.gone.iter().find(|gone| gone.0 == conversation)?;
-        Some(gone.1)
+        self.user(user)?.gone.get(&conversation).map(|going| going.seq)
     }
 
     /// Whether a user is known to be a member.
@@ -337,7 +365,7 @@ impl Registry {
         let Some(local) = self.users.get_mut(user.0 as usize) else { return };
         if let Err(place) = local.conversations.binary_search(&conversation) {
             local.conversations.insert(place, conversation);
-            local.gone.retain(|gone| gone.0 != conversation);
+            local.gone.remove(&conversation);
             let here = self.conversations.entry(conversation).or_default();
             let first = here.online.is_empty();
             here.head = here.head.max(head);

@@ -7,7 +7,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{CloseCode, Seq, UserId};
 
 use super::Router;
-use super::peers::Found;
+use super::peers::{Found, Peers};
 use super::registry::UserSlot;
 use crate::metrics::Drop;
 use crate::record::{ConversationKey, Effect, Passage};
@@ -43,6 +43,9 @@ pub(super) struct Newcomer {
 impl Router {
     /// Everybody who is here is compared with the store, unless that is still being done.
     pub(super) fn sweep(&mut self) {
+        if self.peers.as_ref().is_some_and(Peers::awaits_nothing) {
+            self.registry.prune_gone(self.recent.oldest());
+        }
         if self.peers.as_ref().is_some_and(|peers| peers.to_sweep.is_empty()) {
             self.sweep_anew();
         }

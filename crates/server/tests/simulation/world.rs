@@ -365,6 +365,7 @@ fn limits(chance: &Chance) -> Limits {
         page_bytes: chance.one_of(&[400, 2_000, 524_288]),
         replay: chance.one_of(&[0, 1, 4, 20, 5_000]),
         queue: chance.one_of(&[600, 900, 2_000, 8_000, 262_144]),
+        lags: chance.one_of(&[1, 2, 7_000]),
         signal_room: chance.one_of(&[1, 3, 100]),
         reactions: chance.one_of(&[1, 3, 1_000]),
         ..Limits::default()

@@ -1,5 +1,6 @@
 //! A reader that stops delays nobody, costs its queue and no more, and loses nothing.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
@@ -8,7 +9,7 @@ use switchboard_protocol::reply::{OkBody, Reply, ServerFrame};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::support::{Person, Process, Raw, command};
+use crate::support::{Person, Process, Raw, Server, command, eventually};
 
 const MESSAGES: usize = 20_000;
 const ROOM: &str = "#busy";
@@ -94,4 +95,73 @@ async fn hostile_23_a_reader_that_stops_is_a_burden_to_nobody_and_gets_everythin
     writes(&mut writer, 2 * MESSAGES..2 * MESSAGES + 1).await;
     assert_eq!(reader.next().await.json()["key"], (2 * MESSAGES).to_string(), "live again");
     reader.goes_on().await;
+}
+
+/// Conversations in which somebody may lag, and in how many something happens.
+const LAGS: u32 = 4;
+const ROOMS: usize = 12;
+
+#[tokio::test]
+async fn hostile_23_a_reader_that_stops_in_too_many_conversations_is_closed_and_resumes() {
+    let server = Server::serves_with(|config| {
+        config.limits.lags = LAGS;
+        config.limits.queue = 20_000;
+        (config.limits.sends_per_connection, config.limits.sends_per_user) = (0, 0);
+    })
+    .await;
+    let mut writer = server.connects("alice").await;
+    let rooms: Vec<_> = (0..ROOMS).map(|number| format!("#room{number}")).collect();
+    for room in &rooms {
+        writer.makes_room(&room[1..], &["bob", "carol"]).await;
+    }
+    let mut carol = server.connects("carol").await;
+    let mut reader = Raw::connect_with_buffer(server.address(), 4_096).await;
+    reader.shakes_hands().await;
+    let hello = json!({"type": "hello", "token": server.token("bob", Duration::from_secs(3_600))});
+    reader.says(&hello.to_string()).await;
+    assert_eq!(reader.next().await.json()["type"], "welcome");
+
+    // Until the buffers of both systems and the queue are full; then a lag in one more room after the other.
+    let text = "x".repeat(10_000);
+    let mut last = BTreeMap::new();
+    for number in 0.. {
+        let room = &rooms[number % ROOMS];
+        last.insert(room.clone(), writer.says(room, &text).await);
+        carol.hears(&text).await;
+        let behind = server.metric("switchboard_catching_up").await;
+        assert!(behind <= f64::from(LAGS), "{behind} lags");
+        if server.gets("/metrics").await.text.contains("reason=\"too_far_behind\"} 1") {
+            break;
+        }
+    }
+    for room in &rooms {
+        last.insert(room.clone(), writer.says(room, "behind what is missing").await);
+    }
+
+    // What came is the beginning of each conversation without a hole.
+    let mut cursors: BTreeMap<_, _> = rooms.iter().map(|room| (room.clone(), 1)).collect();
+    let code = loop {
+        let frame = reader.next().await;
+        if frame.opcode == 8 {
+            break frame.close_code();
+        }
+        let event = frame.json();
+        let cursor = cursors.get_mut(event["conversation"].as_str().expect("a room")).expect("one of them");
+        *cursor += 1;
+        assert_eq!(event["seq"], *cursor);
+    };
+    assert_eq!(code, 1013);
+    let known: Vec<_> = cursors.iter().map(|(room, seq)| (room.as_str(), *seq)).collect();
+    let mut bob = server.resumes("bob", &known).await;
+    while cursors != last {
+        let event = bob.sees().await;
+        let cursor = cursors.get_mut(event.conversation.as_str()).expect("one of them");
+        *cursor += 1;
+        assert_eq!(event.seq.0, *cursor);
+    }
+    bob.hears_nothing().await;
+    eventually("nobody reads the log any more", || async {
+        (server.metric("switchboard_catching_up").await == 0.0).then_some(())
+    })
+    .await;
 }

@@ -117,7 +117,7 @@ fn environment() -> Vec<(String, String)> {
 }
 
 /// Runs the program. The exit code is 0 for success, 1 for failure, 2 for a command line that cannot
-/// be understood, 130 for a second signal.
+/// be understood, 70 if a part of the server has ended by itself, 130 for a second signal.
 pub fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(code) => code,

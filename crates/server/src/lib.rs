@@ -11,6 +11,8 @@ pub mod clock;
 pub mod config;
 mod dev;
 mod encode;
+#[cfg(any(debug_assertions, feature = "fault-injection"))]
+mod fault;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -55,7 +57,15 @@ use crate::store::keys::KeyStore;
 use crate::store::postgres::{self, PostgresStore};
 use crate::store::sqlite::{Settings, SqliteStore};
 use crate::store::{Batch, SharedStore};
+pub use crate::tasks::Failure;
 use crate::tasks::Tasks;
+
+/// How long a server that has failed gives its tasks to end. A supervisor can start it again sooner than the clients
+/// notice.
+const FAILURE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// After so long a server that has failed ends, whatever still runs.
+const FAILURE_LIMIT: Duration = Duration::from_millis(1_500);
 
 /// Where the API keys of a server with this configuration are: in its database.
 pub fn key_store(config: &Config) -> KeyStore {
@@ -70,16 +80,18 @@ pub fn key_store(config: &Config) -> KeyStore {
 /// Runs a server on `listener` until `shutdown` is ready and everybody has been told.
 ///
 /// # Errors
-/// The configuration cannot be used, or the data directory cannot be opened.
+/// The configuration cannot be used, the data directory cannot be opened, or the server has failed: [`Failure`].
 pub async fn run(
     listener: TcpListener,
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let server = Server::start(listener, config, Clock::system()).await?;
-    shutdown.await;
-    server.stop().await;
-    Ok(())
+    tokio::select! {
+        () = shutdown => {}
+        () = server.failed() => {}
+    }
+    Ok(server.stop().await?)
 }
 
 /// What a server is made of, besides its configuration.
@@ -116,7 +128,7 @@ impl Server {
         let gather_from = router::MANY;
         let parts = Parts { authenticator, store, batches, metrics, clock, gather_from, cluster, tasks };
         let (server, services) = Self::without_doors(config, parts);
-        server.tasks.spawn(http::serve(listener, services));
+        server.tasks.spawn_critical("acceptor", http::serve(listener, services));
         Ok(server)
     }
 
@@ -136,7 +148,7 @@ impl Server {
             many: gather_from,
             cluster,
         });
-        tasks.spawn(router.run(tasks.cut().clone()));
+        tasks.spawn_critical("router", router.run(tasks.clone()));
         let services = Arc::new(Services {
             mode: config.mode,
             limiter: Limiter::new(&limits),
@@ -151,21 +163,42 @@ impl Server {
             health: health::Health::default(),
             tasks: tasks.clone(),
         });
-        tasks.spawn(sweep(services.clone()));
+        tasks.spawn_critical("sweep", sweep(services.clone()));
         (Self { tasks, router: handle, deadline: config.shutdown_deadline }, services)
+    }
+
+    /// Ready when a task has ended without which the server cannot go on. It is to be stopped then.
+    pub async fn failed(&self) {
+        self.tasks.failed().cancelled().await;
     }
 
     /// Stops: not ready and no new connections first, then the farewells, so that nobody comes in behind
     /// them; what has been asked is still answered, for as long as the deadline allows.
-    pub async fn stop(self) {
+    ///
+    /// # Errors
+    /// The server has failed, before or meanwhile. Then it stops within 2 seconds.
+    pub async fn stop(self) -> Result<(), Failure> {
         let Self { tasks, router, deadline } = self;
         tasks.stop().cancel();
-        router.stop().await;
-        drop(router);
-        if !tasks.finish(deadline).await {
+        let stopping = async {
+            router.stop().await;
+            drop(router);
+            tasks.finish(deadline).await
+        };
+        let failed = async {
+            tasks.failed().cancelled().await;
+            let ended = tokio::time::timeout(FAILURE_LIMIT, tasks.finish(deadline.min(FAILURE_DEADLINE)));
+            ended.await.unwrap_or(false)
+        };
+        let in_time = tokio::select! {
+            in_time = stopping => in_time,
+            in_time = failed => in_time,
+        };
+        if !in_time {
             tracing::warn!("the deadline for stopping has passed; what was still open was cut");
         }
         tracing::info!("stopped");
+        tasks.failure().map_or(Ok(()), Err)
     }
 }
 

@@ -20,6 +20,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::clock::Clock;
 use crate::config::{LogConfig, LogFormat};
+use crate::tasks;
 
 /// Lines that may wait for the thread: several seconds of a busy log. Beyond: dropped and counted.
 const MAX_QUEUED_LINES: usize = 8_192;
@@ -213,13 +214,13 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let text = payload.downcast_ref::<&str>().copied();
     let cause = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     let place = panic.location().map(ToString::to_string);
-    let thread = std::thread::current();
-    tracing::error!(
-        thread = thread.name().unwrap_or("unnamed"),
-        at = place.as_deref().unwrap_or("unknown"),
-        ?cause,
-        "panicked"
-    );
+    let at = place.as_deref().unwrap_or("unknown");
+    if let Some(task) = tasks::current_critical() {
+        tracing::error!(task, at, ?cause, "the {task} has panicked; the server ends");
+    } else {
+        let thread = std::thread::current();
+        tracing::error!(thread = thread.name().unwrap_or("unnamed"), at, ?cause, "a task has panicked");
+    }
 }
 
 #[cfg(test)]

@@ -29,7 +29,6 @@ use serde_json::value::RawValue;
 use switchboard_protocol::reply::Reply;
 use switchboard_protocol::{CloseCode, ConversationId, Limits, Seq, Signal, UserId};
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
 use self::attach::{Parked, Recent};
 use self::gather::Gathering;
@@ -46,6 +45,7 @@ use crate::outbox::Outbox;
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
 use crate::store::{Acquaintance, Batch, Change, SharedStore, Snapshot, Standing, Submission};
+use crate::tasks::{End, Tasks};
 
 /// Requests of sessions that may wait. Beyond, whoever asks waits.
 const WAITING: usize = 8_192;
@@ -212,8 +212,9 @@ pub(crate) struct Router {
 
 impl Router {
     /// Runs until every handle is gone, then until the store has told the outcome of every write and has closed.
-    /// `cut` ends it at once, but for the closing.
-    pub(crate) async fn run(mut self, cut: CancellationToken) {
+    /// The cut of `tasks` ends it at once, but for the closing.
+    pub(crate) async fn run(mut self, tasks: Tasks) {
+        let cut = tasks.cut().clone();
         let mut inputs = Vec::with_capacity(TURN);
         loop {
             // In this order, so that the same causes have the same effects: docs/decisions/0034-simulation.md. None waits
@@ -231,7 +232,10 @@ impl Router {
                         self.catch_up(&mut inputs);
                         self.publish(batch);
                     }
-                    None => self.give_up(),
+                    None => {
+                        self.give_up();
+                        tasks.fail("writer", End::Panicked);
+                    }
                 },
                 next = peers::next(self.peers.as_mut()) => {
                     self.catch_up(&mut inputs);
@@ -351,7 +355,6 @@ impl Router {
 
     /// No write has an outcome any more, and what a snapshot waits for is never published: nobody is to wait for either.
     fn give_up(&mut self) {
-        tracing::error!("the store's writer has ended; nobody is served until a restart");
         self.bereft = true;
         self.release();
         for session in self.registry.sessions() {

@@ -98,7 +98,8 @@ impl Simulated {
     pub async fn stop(self) {
         let Self { server, services } = self;
         drop(services);
-        server.stop().await;
+        // A task that panics has said so, and the world notices what it does not do.
+        let _ = server.stop().await;
     }
 
     /// Ends as a server does that is killed: every task is dropped where it is.

@@ -1,8 +1,13 @@
 //! Owned tasks: every task of the server is counted, and waited for at the end.
+//!
+//! The server cannot do without some of them: when such a task panics, or ends before the server stops, the server has
+//! failed. It is not ready any more, lets its clients go and ends, so that a supervisor starts it again.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,6 +20,40 @@ pub(crate) struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
     cut: Arc<CancellationToken>,
+    failure: Arc<OnceLock<Failure>>,
+    /// Cancelled when there is a failure.
+    failed: CancellationToken,
+}
+
+/// A task that the server cannot do without has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the {task} has {}", match .end { End::Panicked => "panicked", End::Returned => "ended by itself" })]
+pub struct Failure {
+    task: &'static str,
+    end: End,
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The hook for panics has logged it.
+    Panicked,
+    Returned,
+}
+
+thread_local! {
+    /// The task that the server cannot do without and this thread is at.
+    static CURRENT: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// The task that the server cannot do without and this thread is at.
+pub(crate) fn current_critical() -> Option<&'static str> {
+    CURRENT.get()
+}
+
+/// Says that the server cannot do without this thread.
+pub(crate) fn name_critical_thread(name: &'static str) {
+    CURRENT.set(Some(name));
 }
 
 impl Tasks {
@@ -24,12 +63,65 @@ impl Tasks {
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
             cut: Arc::new(CancellationToken::new()),
+            failure: Arc::default(),
+            failed: CancellationToken::new(),
         }
     }
 
     /// Starts a task that ends by itself.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tracker.spawn(task);
+    }
+
+    /// Starts a task that the server cannot do without: it ends only when the server stops.
+    pub(crate) fn spawn_critical(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let tasks = self.clone();
+        #[cfg(any(debug_assertions, feature = "fault-injection"))]
+        let task = async move {
+            tokio::select! {
+                biased;
+                () = crate::fault::strike(name) => {}
+                () = task => {}
+            }
+        };
+        let mut task = Box::pin(task);
+        self.tracker.spawn(async move {
+            let end = poll_fn(|cx| {
+                CURRENT.set(Some(name));
+                let polled = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx)));
+                CURRENT.set(None);
+                match polled {
+                    Ok(Poll::Pending) => Poll::Pending,
+                    Ok(Poll::Ready(())) => Poll::Ready(End::Returned),
+                    Err(_) => Poll::Ready(End::Panicked),
+                }
+            })
+            .await;
+            if end == End::Panicked || !(tasks.stop.is_cancelled() || tasks.cut.is_cancelled()) {
+                tasks.fail(name, end);
+            }
+        });
+    }
+
+    /// Notes that a task has ended without which the server cannot go on. The first one counts: others end because of it.
+    pub(crate) fn fail(&self, task: &'static str, end: End) {
+        let failure = Failure { task, end };
+        if self.failure.set(failure).is_ok() {
+            if end == End::Returned {
+                tracing::error!(task, "{failure}; the server ends");
+            }
+            self.failed.cancel();
+        }
+    }
+
+    /// Why the server cannot go on, if it cannot.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.failure.get().copied()
+    }
+
+    /// Cancelled when the server cannot go on.
+    pub(crate) fn failed(&self) -> &CancellationToken {
+        &self.failed
     }
 
     /// Cancelled when the server is to stop: no new work, finish what is under way.

@@ -109,16 +109,16 @@ pub(crate) async fn connect(
     listen::listen_to_itself(&shared, &witness, &feeds).await?;
     let listener = Listener::new(shared.clone(), client.clone(), witness.clone(), feeds, out.clone());
     let hearer = Hearer::new(shared.clone(), new, out.clone());
-    let own = |tasks: &Tasks, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+    let own = |tasks: &Tasks, name, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
         let cut = tasks.cut().clone();
-        tasks.spawn(async move {
+        tasks.spawn_critical(name, async move {
             cut.run_until_cancelled(task).await;
         });
     };
-    own(tasks, Box::pin(hearer.run()));
-    own(tasks, Box::pin(listener.run()));
+    own(tasks, "bus reader", Box::pin(hearer.run()));
+    own(tasks, "bus listener", Box::pin(listener.run()));
     // It ends with the router, and a moment later: the last word of a node that is cut off is that it is gone.
-    tasks.spawn(speaker.run(out));
+    tasks.spawn_critical("bus speaker", speaker.run(out));
     Ok((NatsBus { shared, client, witness, voice }, heard))
 }
 

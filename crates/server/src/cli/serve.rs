@@ -12,13 +12,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::output;
-use crate::Server;
 use crate::clock::Clock;
 use crate::config::{Config, Flags, Mode};
 use crate::log::Log;
+use crate::{Failure, Server};
 
 /// The exit code after a second signal: what shells report for a program that SIGINT killed.
 const INTERRUPTED: i32 = 130;
+
+/// The exit code after a part of the server has ended by itself: `EX_SOFTWARE` of sysexits.h(3head).
+const FAILED: u8 = 70;
 
 /// Open files besides one a connection: the database, the log, the listener.
 const SPARE_FILES: u64 = 64;
@@ -37,13 +40,15 @@ pub(super) fn run(mode: Mode, flags: &Flags) -> anyhow::Result<ExitCode> {
     let ended = runtime.block_on(Box::pin(serve(config, signals, &log)));
     // Whatever had to end has ended; waiting for more would leave signals unheard.
     runtime.shutdown_background();
-    let code = ended.map_or_else(
-        |error| {
+    let code = match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        // The log has its cause.
+        Err(error) if error.is::<Failure>() => ExitCode::from(FAILED),
+        Err(error) => {
             log.fatal(&format!("{error:#}"));
             ExitCode::FAILURE
-        },
-        |()| ExitCode::SUCCESS,
-    );
+        }
+    };
     log.flush();
     Ok(code)
 }
@@ -70,10 +75,12 @@ async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()
         announce(&dev_greeting(address));
     }
     tell_supervisor(NotifyState::Ready);
-    stop.cancelled().await;
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = server.failed() => {}
+    }
     tell_supervisor(NotifyState::Stopping);
-    server.stop().await;
-    Ok(())
+    Ok(server.stop().await?)
 }
 
 /// Prints a line for the person or program that started the server. It serves all the same if they read no more, as `head`

@@ -21,10 +21,13 @@ pub(super) async fn live() -> &'static str {
 
 /// Ready: not stopping, and the store reads and writes.
 pub(super) async fn ready(State(services): State<Arc<Services>>) -> Response {
-    let not_ready = |message: &'static str| {
-        let refusal = Refusal { message: message.into(), ..Refusal::unavailable() };
+    let not_ready = |message: &str| {
+        let refusal = Refusal { message: message.to_owned().into(), ..Refusal::unavailable() };
         Problem::from(refusal).into_response()
     };
+    if let Some(failure) = services.tasks.failure() {
+        return not_ready(&format!("{failure}; the server ends"));
+    }
     if services.tasks.stop().is_cancelled() {
         return not_ready("stopping");
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
-use switchboard_protocol::{Seq, Timestamp, UserId};
+use switchboard_protocol::{CloseCode, Seq, Timestamp, UserId};
 
 use crate::outbox::Outbox;
 use crate::record::{ConversationKey, Passage};
@@ -160,6 +160,15 @@ pub(crate) struct Registry {
 
 fn slot(index: usize) -> u32 {
     u32::try_from(index).unwrap_or_else(|_| unreachable!("a process has fewer than 2^32 sockets"))
+}
+
+impl Drop for Registry {
+    /// The router has ended. Sessions that are still here, because it has panicked or its time was over, get nothing more.
+    fn drop(&mut self) {
+        for (_, session) in &self.sessions {
+            session.outbox.abandon(CloseCode::TryLater);
+        }
+    }
 }
 
 impl Registry {

@@ -67,6 +67,8 @@ impl Channels {
         first: Submission,
         write: impl FnOnce(Vec<Submission>) -> (Vec<Outcome>, Vec<ConversationKey>),
     ) -> bool {
+        #[cfg(any(debug_assertions, feature = "fault-injection"))]
+        crate::fault::strike_now("writer");
         let mut batch = vec![first];
         batch.extend(self.queue.try_iter().take(BATCH - 1));
         // Each that is given back puts what its connection made behind it out of turn.

@@ -160,15 +160,17 @@ fn run<D: Desk>(desk: &mut D, turns: &Turns<Job<D>>) {
         match turns.take(patience) {
             Turn::Work(who, job) => {
                 // One poisonous read must not take the thread, and with it every later read, away.
-                if catch_unwind(AssertUnwindSafe(|| job(desk))).is_err() {
+                let read = catch_unwind(AssertUnwindSafe(|| job(desk)));
+                if read.is_err() {
                     tracing::error!("a read panicked; it was answered as unavailable");
                 }
-                desk.end();
+                // What panicked is in the log.
+                let _ = catch_unwind(AssertUnwindSafe(|| desk.end()));
                 turns.done(who);
                 patience = Some(D::QUIET);
             }
             Turn::Quiet => {
-                desk.rest();
+                let _ = catch_unwind(AssertUnwindSafe(|| desk.rest()));
                 patience = None;
             }
             Turn::End => return,

@@ -7,6 +7,8 @@ mod cli;
 mod cluster;
 mod cursors;
 mod documents;
+#[cfg(any(debug_assertions, feature = "fault-injection"))]
+mod failing;
 mod frames;
 mod hostile;
 mod http;

@@ -3,4 +3,5 @@
 //!
 //! Every test here is `#[ignore]`d with the reason "soak", prints what it measured, and fails at the bound that it names.
 
+mod faults;
 mod prices;

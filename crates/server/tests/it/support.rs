@@ -16,6 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
+use switchboard::Failure;
 use switchboard::auth::Authenticator;
 use switchboard::clock::Clock;
 use switchboard::config::{AuthKey, Config, Mode, Secret};
@@ -95,7 +96,7 @@ pub(crate) struct Server {
     data: TempDir,
     http: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
-    running: JoinSet<()>,
+    running: JoinSet<Result<(), Failure>>,
 }
 
 impl Server {
@@ -163,7 +164,7 @@ impl Server {
         self.running.spawn(async move {
             // A dropped sender stops it, too.
             drop(stopped.await);
-            server.stop().await;
+            server.stop().await
         });
         self.stop = Some(stop);
     }
@@ -175,8 +176,17 @@ impl Server {
 
     /// Waits for its end.
     pub(crate) async fn has_stopped(&mut self) {
+        self.has_ended().await.expect("none of its tasks failed");
+    }
+
+    /// Waits for the end of a server of which a task has panicked or ended, and says which.
+    pub(crate) async fn has_failed(&mut self) -> String {
+        self.has_ended().await.expect_err("a task failed").to_string()
+    }
+
+    async fn has_ended(&mut self) -> Result<(), Failure> {
         let ended = soon("the server stops", self.running.join_next()).await;
-        ended.expect("it ran").expect("it ended well");
+        ended.expect("it ran").expect("it ended well")
     }
 
     /// Stops it and starts another on the same data; it has another address.

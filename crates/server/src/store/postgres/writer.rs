@@ -13,6 +13,7 @@ use super::connect::Link;
 use super::target::Target;
 use crate::store::batch::{Channels, State, WAITING};
 use crate::store::{Batch, Submission};
+use crate::tasks;
 
 /// How often a writer with nothing to do asks whether the database is still there.
 const IDLE: Duration = Duration::from_secs(2);
@@ -47,6 +48,7 @@ pub(super) fn start(parts: Parts) -> anyhow::Result<Sender<Submission>> {
                 let writer = Writer { committer, channels: Channels::new(queue, batches, state) };
                 // Whoever waits for it may have given up.
                 if ready.send(Ok(())).is_ok() {
+                    tasks::name_critical_thread("writer");
                     writer.run();
                 }
             }

@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::store::batch::{self, Channels, Results, State, WAITING};
 use crate::store::change::Rules;
 use crate::store::{Batch, Outcome, Submission};
+use crate::tasks;
 
 /// How soon the write-ahead log is tried again that something was in the way of.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -40,7 +41,10 @@ pub(super) fn start(parts: Parts) -> std::io::Result<Sender<Submission>> {
     let Parts { rows, settings, batches, state, readers, lock } = parts;
     let committer = Committer::new(rows, &settings, state.clone());
     let writer = Writer { committer, channels: Channels::new(queue, batches, state), readers, lock };
-    std::thread::Builder::new().name("writer".to_owned()).spawn(move || writer.run())?;
+    std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
+        tasks::name_critical_thread("writer");
+        writer.run();
+    })?;
     Ok(sender)
 }
 

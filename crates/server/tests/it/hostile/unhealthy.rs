@@ -259,9 +259,12 @@ async fn a_writer_that_panics_leaves_nobody_waiting() {
     }
     let answer = server.posts("send", json!({"as": "alice", "to": "@bob", "text": "hi"})).await;
     assert_eq!(answer.status, 503);
-    assert_eq!(server.gets("/readyz").await.status, 503);
+    let ready = server.gets("/readyz").await;
+    assert!(ready.status == 503 && ready.text.contains("the writer has panicked"), "{ready:?}");
     armed.store(false, Ordering::Relaxed);
-    server.restart().await;
+    server.begins_to_stop();
+    assert_eq!(server.has_failed().await, "the writer has panicked");
+    server.starts_again().await;
     assert_eq!(server.connects("bob").await.log("@alice").await.len(), 1);
 }
 

@@ -62,8 +62,8 @@ impl Process {
     ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
         command
-            .args([mode, "--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
+            .args([mode, "--listen", "127.0.0.1:0"])
+            .env("SWITCHBOARD_DATA", data)
             .envs([PING_INTERVAL])
             .envs(settings.iter().copied())
             .stdin(Stdio::null())

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
+use crate::number::read_limit;
 use crate::{ConversationId, Data, Device, Emoji, Key, Role, RoomId, Seq, Target, Text, Title, UserId};
 
 /// Lists the commands once: the enum, its wire names, the decoder's dispatch and the schemas.
@@ -22,6 +23,12 @@ macro_rules! commands {
         impl Command {
             /// Every command's name on the wire.
             pub const NAMES: &'static [&'static str] = &[$($name),*];
+
+            /// The commands that make sense on a connection only, and not over HTTP.
+            pub const SOCKET_ONLY: &'static [&'static str] = &["hello", "watch"];
+
+            /// What HTTP has in place of them.
+            pub const HTTP_ONLY: &'static [&'static str] = &["revoke"];
 
             /// The command's name on the wire.
             pub fn name(&self) -> &'static str {
@@ -187,7 +194,7 @@ fields! {
         #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         after: Seq,
         /// At most so many events.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read_limit")]
         limit: Option<u32>,
     }
     /// `history`: messages as they stand now, ascending.
@@ -198,7 +205,7 @@ fields! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         before: Option<Seq>,
         /// At most so many messages.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read_limit")]
         limit: Option<u32>,
     }
     /// `conversations`: one's conversations, latest activity first.
@@ -207,7 +214,7 @@ fields! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         before: Option<ConversationId>,
         /// At most so many conversations.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read_limit")]
         limit: Option<u32>,
     }
     /// `read`: one has read up to here.
@@ -303,21 +310,22 @@ fields! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<UserId>,
         /// At most so many members.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read_limit")]
         limit: Option<u32>,
     }
     /// `ping`: are you there?
     Ping {}
 }
 
-/// A map that names nothing twice: which of the two was meant, nobody can know (RFC 7493 section 2.3).
+/// Reads `cursors`: an object that names nothing twice, because nobody can know which of the two was meant (RFC 7493
+/// section 2.3). An empty list is an empty object: PHP encodes an empty array as `[]`.
 fn each_once<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeMap<ConversationId, Seq>, D::Error> {
     struct Cursors;
     impl<'de> serde::de::Visitor<'de> for Cursors {
         type Value = BTreeMap<ConversationId, Seq>;
 
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an object of cursors by conversation")
+            f.write_str("an object `{…}` of cursors by conversation")
         }
 
         fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -329,8 +337,16 @@ fn each_once<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeMap<Conversa
             }
             Ok(cursors)
         }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            match list.next_element::<serde::de::IgnoredAny>()? {
+                None => Ok(BTreeMap::new()),
+                Some(_) => Err(serde::de::Error::invalid_type(serde::de::Unexpected::Seq, &self)),
+            }
+        }
     }
-    d.deserialize_map(Cursors)
+    // Not `deserialize_map`, which refuses a list before the visitor sees it.
+    d.deserialize_any(Cursors)
 }
 
 fn yes() -> bool {

@@ -30,7 +30,7 @@ impl<'de> Deserialize<'de> for Data {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         match (Strict { depth: MAX_DEPTH }).deserialize(d)? {
             Value::Object(map) => Ok(Self(map)),
-            _ => Err(de::Error::custom("expected a JSON object")),
+            other => Err(de::Error::invalid_type(unexpected(&other), &"an object `{…}`")),
         }
     }
 }
@@ -41,6 +41,19 @@ impl JsonSchema for Data {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "object", "description": "Any JSON object of the application's own." })
+    }
+}
+
+fn unexpected(value: &Value) -> de::Unexpected<'_> {
+    match value {
+        Value::Null => de::Unexpected::Unit,
+        Value::Bool(b) => de::Unexpected::Bool(*b),
+        Value::Number(n) => {
+            n.as_i64().map_or(de::Unexpected::Float(n.as_f64().unwrap_or_default()), de::Unexpected::Signed)
+        }
+        Value::String(s) => de::Unexpected::Str(s),
+        Value::Array(_) => de::Unexpected::Seq,
+        Value::Object(_) => de::Unexpected::Map,
     }
 }
 

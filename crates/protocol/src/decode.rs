@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::reason::in_json_words;
 use crate::{Command, CommandId, ErrorCode};
 
 /// A command with the client's own name for it.
@@ -46,13 +47,17 @@ const HTTP_ENVELOPE: &[&str] = &["type", "id", "as"];
 
 /// Decodes a WebSocket text frame: a JSON object with the command's name in `type`.
 pub fn decode(text: &str) -> Result<Frame, Rejected> {
-    let bad_frame = |id, message: String| Rejected { id, code: ErrorCode::BadFrame, field: None, message };
+    let text = without_bom(text);
     // serde would read the fields of a struct from an array, too.
     if !is_object(text) {
         return Err(bad_frame(None, "not a JSON object: a frame is one, with a `type`".to_owned()));
     }
-    let envelope: Envelope<'_> = serde_json::from_str(text)
-        .map_err(|e| bad_frame(None, format!("a frame is one JSON object with a `type`: {e}")))?;
+    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| {
+        if is_bad_value(text, &error) {
+            return bad_field(None, "", &error);
+        }
+        bad_frame(None, format!("a frame is one JSON object with a `type`: {error}"))
+    })?;
     let id = match envelope.id.map(|raw| serde_json::from_str::<CommandId>(raw.get())) {
         None => None,
         Some(Ok(id)) => Some(id),
@@ -71,16 +76,48 @@ pub fn decode(text: &str) -> Result<Frame, Rejected> {
 /// Decodes the fields of the command called `name` from an HTTP body. `type`, `id` and `as` may
 /// stand among them and are passed over.
 pub fn decode_named(name: &str, body: &str) -> Result<Frame, Rejected> {
+    let body = without_bom(body);
     if !is_object(body) {
-        let message = "a command is one JSON object".to_owned();
-        return Err(Rejected { id: None, code: ErrorCode::BadFrame, field: None, message });
+        return Err(bad_frame(None, "a command is one JSON object".to_owned()));
     }
     decode_fields(name, body, None, HTTP_ENVELOPE)
+}
+
+/// Reads a JSON object that is not a command, with the same checks and the same words for what is wrong.
+pub fn read_object<T: DeserializeOwned>(body: &str) -> Result<T, Rejected> {
+    let body = without_bom(body);
+    if !is_object(body) {
+        return Err(bad_frame(None, "the body is one JSON object".to_owned()));
+    }
+    let mut track = serde_path_to_error::Track::new();
+    let mut json = serde_json::Deserializer::from_str(body);
+    let read = T::deserialize(serde_path_to_error::Deserializer::new(&mut json, &mut track));
+    read.and_then(|object| json.end().map(|()| object)).map_err(|error| {
+        if error.is_data() || is_bad_value(body, &error) {
+            return bad_field(None, &field_at_fault(track, &error), &error);
+        }
+        bad_frame(None, format!("the body is one JSON object: {error}"))
+    })
+}
+
+fn bad_frame(id: Option<CommandId>, message: String) -> Rejected {
+    Rejected { id, code: ErrorCode::BadFrame, field: None, message }
+}
+
+/// The text without a byte order mark, which a parser may ignore (RFC 8259 section 8.1).
+fn without_bom(json: &str) -> &str {
+    json.strip_prefix('\u{feff}').unwrap_or(json)
 }
 
 /// Whether a JSON text can only be an object.
 fn is_object(json: &str) -> bool {
     json.trim_start().starts_with('{')
+}
+
+/// Whether the text keeps to JSON's grammar all the same: then a value is at fault that the grammar allows, half a
+/// surrogate pair (RFC 8259 section 8.2) or a number beyond every double (section 6).
+fn is_bad_value(json: &str, error: &serde_json::Error) -> bool {
+    error.is_syntax() && serde_json::from_str::<IgnoredAny>(json).is_ok()
 }
 
 fn decode_fields(
@@ -96,19 +133,25 @@ fn decode_fields(
             id,
             code: ErrorCode::UnknownType,
             field: None,
-            message: format!("there is no such command; the commands are: {}", Command::NAMES.join(", ")),
+            message: format!("there is no such command; the commands are: {}", names(envelope).join(", ")),
         });
     };
     match parsed.and_then(|command| json.end().map(|()| command)) {
         Ok(command) => Ok(Frame { id, command }),
-        Err(error) if error.is_data() => Err(locate(name, text, id, envelope)),
-        Err(error) => Err(Rejected {
-            id,
-            code: ErrorCode::BadFrame,
-            field: None,
-            message: format!("a command is one JSON object: {error}"),
-        }),
+        Err(error) if error.is_data() || is_bad_value(text, &error) => Err(locate(name, text, id, envelope)),
+        Err(error) => Err(bad_frame(id, format!("a command is one JSON object: {error}"))),
     }
+}
+
+/// The commands of a door.
+fn names(envelope: &'static [&'static str]) -> Vec<&'static str> {
+    if envelope == SOCKET_ENVELOPE {
+        return Command::NAMES.to_vec();
+    }
+    let mut names: Vec<_> =
+        Command::NAMES.iter().copied().filter(|name| !Command::SOCKET_ONLY.contains(name)).collect();
+    names.extend(Command::HTTP_ONLY);
+    names
 }
 
 /// Reads a faulty command again, slower, to name the field at fault.
@@ -117,25 +160,32 @@ fn locate(name: &str, text: &str, id: Option<CommandId>, envelope: &'static [&'s
     let mut track = serde_path_to_error::Track::new();
     let fields = Fields { json: &mut json, envelope };
     let tracked = serde_path_to_error::Deserializer::new(fields, &mut track);
-    let error = match Command::parse_fields(name, tracked) {
-        Some(Err(error)) => error.to_string(),
-        _ => "the fields do not fit the command".to_owned(),
-    };
+    match Command::parse_fields(name, tracked) {
+        Some(Err(error)) => bad_field(id, &field_at_fault(track, &error), &error),
+        _ => bad_field(id, "", &"the fields do not fit the command"),
+    }
+}
+
+/// The field at fault. A missing, doubled or unknown field has no path of its own, but the library's message quotes
+/// its name.
+fn field_at_fault(track: serde_path_to_error::Track, error: &serde_json::Error) -> String {
     let path = track.path().to_string();
-    // A missing, doubled or unknown field has no path of its own; serde's message quotes its name.
-    let field = if path == "." { error.split('`').nth(1).unwrap_or_default().to_owned() } else { path };
-    bad_field(id, &field, &error)
+    // A name that cannot be read has no place of its own.
+    let path = path.trim_end_matches('?').trim_end_matches('.');
+    if path.is_empty() {
+        error.to_string().split('`').nth(1).unwrap_or_default().to_owned()
+    } else {
+        path.to_owned()
+    }
 }
 
 fn bad_field(id: Option<CommandId>, field: &str, error: &dyn fmt::Display) -> Rejected {
-    let error = error.to_string();
-    // The position is of use to no one who sent a single line, and where the field is known the name says more.
-    let reason = error.split(" at line ").next().unwrap_or_default();
+    let reason = in_json_words(&error.to_string());
     Rejected {
         id,
         code: ErrorCode::BadField,
         field: Some(field.to_owned()).filter(|f| !f.is_empty()),
-        message: if field.is_empty() { reason.to_owned() } else { format!("{field}: {reason}") },
+        message: if field.is_empty() { reason } else { format!("{field}: {reason}") },
     }
 }
 
@@ -197,95 +247,4 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Own<A> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Seq, Target};
-
-    fn rejected(text: &str) -> (ErrorCode, Option<String>) {
-        let r = decode(text).expect_err(text);
-        assert!(!r.message.is_empty());
-        (r.code, r.field)
-    }
-
-    #[test]
-    fn a_send_is_read_with_its_id() {
-        let frame = decode(r##"{"type":"send","id":"x","to":"#general","text":"hi"}"##).expect("a command");
-        assert_eq!(frame.id, Some(CommandId::Text("x".into())));
-        let Command::Send(send) = frame.command else { panic!("{:?}", frame.command) };
-        assert_eq!(send.to, Target::parse("#general").expect("target"));
-        assert_eq!(send.text.expect("text").as_str(), "hi");
-    }
-
-    #[test]
-    fn what_is_not_a_frame_is_called_so() {
-        for text in [
-            "",
-            "hi",
-            "[1]",
-            r#"["ping",3]"#,
-            r#"["ping"]"#,
-            r#"["ping",3,{"to":"@bob"}]"#,
-            "7",
-            "null",
-            "{",
-            r#"{"type":"ping"}{"#,
-            r#"{"id":1}"#,
-            "{\"type\":\"ping\"} x",
-        ] {
-            assert_eq!(rejected(text).0, ErrorCode::BadFrame, "{text}");
-        }
-        let deep = format!(r#"{{"type":"send","to":"@b","data":{}"#, r#"{"a":"#.repeat(10_000));
-        assert_eq!(rejected(&deep).0, ErrorCode::BadFrame);
-    }
-
-    #[test]
-    fn the_field_at_fault_is_named() {
-        for (text, field) in [
-            (r#"{"type":7}"#, "type"),
-            (r#"{"type":"ping","id":{}}"#, "id"),
-            (r#"{"type":"ping","id":18446744073709551616}"#, "id"),
-            (r#"{"type":"send","text":"hi"}"#, "to"),
-            (r#"{"type":"send","to":7,"text":"hi"}"#, "to"),
-            (r#"{"type":"send","to":"bob","text":"hi"}"#, "to"),
-            (r#"{"type":"send","to":"@bob","text":7}"#, "text"),
-            (r#"{"type":"send","to":"@bob","text":"a\u0000b"}"#, "text"),
-            (r#"{"type":"send","to":"@bob","text":"hi","text":"ho"}"#, "text"),
-            (r#"{"type":"send","to":"@bob","text":"hi","from":"eve"}"#, "from"),
-            (r#"{"type":"send","to":"@bob","data":[1]}"#, "data"),
-            (r#"{"type":"send","to":"@bob","data":{"a":1,"a":2}}"#, "data"),
-            (r##"{"type":"sync","conversation":"#a","after":-1}"##, "after"),
-            (r##"{"type":"sync","conversation":"#a","after":9007199254740992}"##, "after"),
-            (r##"{"type":"watch","users":["a","b c"]}"##, "users[1]"),
-            (r##"{"type":"hello","cursors":{"#a":"x"}}"##, "cursors.#a"),
-        ] {
-            assert_eq!(rejected(text), (ErrorCode::BadField, Some(field.to_owned())), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_id_comes_back_with_the_error() {
-        let r = decode(r#"{"type":"nonsense","id":9}"#).expect_err("unknown");
-        assert_eq!((r.code, r.id), (ErrorCode::UnknownType, Some(CommandId::Number(9))));
-        let r = decode(r#"{"id":9,"type":"send"}"#).expect_err("no to");
-        assert_eq!((r.code, r.id), (ErrorCode::BadField, Some(CommandId::Number(9))));
-    }
-
-    #[test]
-    fn a_command_is_written_by_the_name_that_it_is_read_by() {
-        let text = r##"{"type":"role","conversation":"#a","user":"bob","role":"admin"}"##;
-        let command = decode(text).expect("a command").command;
-        assert_eq!(serde_json::to_string(&command).expect("json"), text);
-    }
-
-    #[test]
-    fn over_http_the_name_is_in_the_path() {
-        let frame =
-            decode_named("sync", r##"{"as":"alice","conversation":"#a","after":4}"##).expect("a command");
-        let Command::Sync(sync) = frame.command else { panic!("{:?}", frame.command) };
-        assert_eq!(sync.after, Seq(4));
-        for body in ["[1]", "7", "null", "\"sync\""] {
-            let rejected = decode_named("sync", body).expect_err(body);
-            assert_eq!((rejected.code, rejected.field), (ErrorCode::BadFrame, None), "{body}");
-        }
-    }
-}
+mod tests;

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::number::{MAX_SAFE, read_whole, whole};
+
 /// Longest user or room id, in bytes (its alphabet is ASCII). Two of them and two marks fit a bus
 /// subject, an index entry and a line of a log.
 pub(crate) const MAX_ID: usize = 64;
 
 /// Why a string is not an id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
     /// Empty, longer than 64 characters, or outside the alphabet.
     #[error(
@@ -22,6 +24,12 @@ pub enum InvalidId {
     /// Neither `#room` nor `@a:b`.
     #[error("a conversation id is `#room` or `@a:b`")]
     Mark,
+    /// `bob` where a command names a conversation: a user or a room.
+    #[error("write `@{0}` for the user or `#{0}` for the room")]
+    Bare(Arc<str>),
+    /// `@bob` where a user is named.
+    #[error("a user's id is written without the `@` here")]
+    MarkedUser,
     /// `@bob:alice`: the two users are not in byte order.
     #[error("the two users of a direct conversation are written in byte order, as `@alice:bob`")]
     Order,
@@ -93,8 +101,13 @@ pub struct UserId(Arc<str>);
 impl UserId {
     /// Parses an id; see [`InvalidId`] for what is refused.
     pub fn parse(s: &str) -> Result<Self, InvalidId> {
-        check_name(s)?;
-        Ok(Self(s.into()))
+        match check_name(s) {
+            Ok(()) => Ok(Self(s.into())),
+            Err(_) if s.strip_prefix('@').is_some_and(|name| check_name(name).is_ok()) => {
+                Err(InvalidId::MarkedUser)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 string_id!(UserId, r"^[A-Za-z0-9][A-Za-z0-9._~+=|@-]{0,63}$", "A user id.");
@@ -182,6 +195,7 @@ impl Target {
     pub fn parse(s: &str) -> Result<Self, InvalidId> {
         match s.strip_prefix('@') {
             Some(name) if !name.contains(':') => UserId::parse(name).map(Self::User),
+            None if check_name(s).is_ok() => Err(InvalidId::Bare(s.into())),
             _ => ConversationId::parse(s).map(Self::Conversation),
         }
     }
@@ -238,7 +252,7 @@ pub struct Seq(#[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))] pub 
 
 impl Seq {
     /// The largest number that a JavaScript client reads exactly: 2^53 - 1 (ECMA-262 section 21.1.2.6).
-    pub const MAX: Self = Self((1 << 53) - 1);
+    pub const MAX: Self = Self(MAX_SAFE as u64);
 
     /// The number that follows.
     #[must_use]
@@ -255,11 +269,7 @@ impl fmt::Display for Seq {
 
 impl<'de> Deserialize<'de> for Seq {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let n = u64::deserialize(d)?;
-        if n > Self::MAX.0 {
-            return Err(de::Error::custom("a seq is at most 2^53 - 1"));
-        }
-        Ok(Self(n))
+        read_whole(d, Self::MAX.0).map(Self)
     }
 }
 
@@ -278,14 +288,13 @@ pub enum CommandId {
 impl<'de> Deserialize<'de> for CommandId {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         struct Visitor;
-        const MAX: i64 = (1 << 53) - 1;
         impl de::Visitor<'_> for Visitor {
             type Value = CommandId;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string of at most 64 bytes or an integer of at most 2^53 - 1")
+                f.write_str("a string of at most 64 bytes or a whole number of at most 2^53 - 1")
             }
             fn visit_i64<E: de::Error>(self, n: i64) -> Result<CommandId, E> {
-                if (-MAX..=MAX).contains(&n) {
+                if (-MAX_SAFE..=MAX_SAFE).contains(&n) {
                     Ok(CommandId::Number(n))
                 } else {
                     Err(E::invalid_value(de::Unexpected::Signed(n), &self))
@@ -296,11 +305,16 @@ impl<'de> Deserialize<'de> for CommandId {
                     .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(n), &self))
                     .and_then(|n| self.visit_i64(n))
             }
+            fn visit_f64<E: de::Error>(self, n: f64) -> Result<CommandId, E> {
+                whole(n)
+                    .map(CommandId::Number)
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Float(n), &self))
+            }
             fn visit_str<E: de::Error>(self, s: &str) -> Result<CommandId, E> {
                 if s.len() <= 64 {
                     Ok(CommandId::Text(s.to_owned()))
                 } else {
-                    Err(E::invalid_length(s.len(), &self))
+                    Err(E::custom(format_args!("a string has at most 64 bytes here, not {}", s.len())))
                 }
             }
         }

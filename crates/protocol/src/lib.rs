@@ -11,6 +11,8 @@ mod decode;
 mod event;
 mod id;
 mod limits;
+mod number;
+mod reason;
 pub mod reply;
 mod signal;
 mod text;
@@ -18,12 +20,12 @@ mod text;
 pub use code::{CloseCode, ErrorCode};
 pub use command::*;
 pub use data::Data;
-pub use decode::{Frame, Rejected, decode, decode_named};
+pub use decode::{Frame, Rejected, decode, decode_named, read_object};
 pub use event::{Event, EventBody, EventKind, Role, Timestamp};
 pub use id::{CommandId, ConversationId, InvalidId, RoomId, Seq, Target, UserId};
 pub use limits::Limits;
 pub use signal::Signal;
-pub use text::{Device, Emoji, Key, Text, Title};
+pub use text::{Device, Emoji, Key, Text, Title, is_blank};
 
 /// The WebSocket subprotocol (RFC 6455 section 1.9) that names this version.
 pub const SUBPROTOCOL: &str = "switchboard.v1";

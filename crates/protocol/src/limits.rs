@@ -134,6 +134,17 @@ impl Limits {
     /// The smallest `queue`: its share for a page holds an event, or a reader that is behind would never get on.
     pub const MIN_QUEUE: usize = Self::REPLAY_SHARE as usize * Self::EVENT_OVERHEAD;
 
+    /// The largest frame of the server, in bytes: a page with one item more than it has room for. An item is at most a text
+    /// of which every byte is escaped (six bytes of JSON), `data`, and a user and an emoji for each reaction, or the
+    /// members of a `create`.
+    pub fn largest_frame(&self) -> usize {
+        let item = 7 * u64::from(self.text)
+            + 200 * u64::from(self.reactions)
+            + 70 * u64::from(self.create_members)
+            + Self::EVENT_OVERHEAD as u64;
+        usize::try_from(u64::from(self.page_bytes) + item).unwrap_or(usize::MAX)
+    }
+
     /// The same without the limits of rate and of what one user or address may have, so that a load
     /// tool on one machine can run against a `dev` server.
     #[must_use]

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{Ok as OkReply, OkBody, Reply};
-use switchboard_protocol::{Command, ErrorCode, Key, Target, UserId, decode_named};
+use switchboard_protocol::{Command, ErrorCode, Key, Target, UserId, decode_named, read_object};
 use tokio::sync::oneshot;
 
 use super::problem::Problem;
@@ -25,9 +25,6 @@ use crate::store::{Change, Request as Wish, Submission};
 
 /// Time for the body to come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The commands that make sense only on a connection.
-pub(super) const SOCKET_ONLY: [&str; 2] = ["hello", "watch"];
 
 pub(super) type Answer = OkBody<Box<RawValue>>;
 
@@ -69,6 +66,7 @@ pub(super) fn respond(services: &Services, answered: Result<Answer, Problem>) ->
 }
 
 pub(super) async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<String, Problem> {
+    check_encoding(headers)?;
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if !kind.eq_ignore_ascii_case("application/json") {
@@ -87,9 +85,22 @@ pub(super) async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> R
         None => Refusal::new(ErrorCode::BadFrame, "the body broke off"),
     })?;
     let text = String::from_utf8(bytes.to_bytes().into());
-    let text = text.map_err(|_| Refusal::new(ErrorCode::BadFrame, "the body is JSON in UTF-8"))?;
+    let text =
+        text.map_err(|_| Refusal::new(ErrorCode::BadFrame, "the body is JSON in UTF-8, and not compressed"))?;
     // A command without fields needs no body.
     Ok(if text.is_empty() { "{}".to_owned() } else { text })
+}
+
+/// Bodies come as they are: to unpack one would make a small request a large one.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let plain = |coding: &str| matches!(coding.trim(), "" | "identity");
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if codings.all(|value| value.to_str().is_ok_and(|value| value.split(',').all(plain))) {
+        return Ok(());
+    }
+    let message = "bodies are not decompressed: send the JSON as it is, without `content-encoding`";
+    let refusal = Refusal::new(ErrorCode::BadFrame, message);
+    Err(Problem::from(refusal).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
 }
 
 /// Whom a back end acts for.
@@ -108,15 +119,11 @@ fn acting(body: &str) -> Result<Acting, Refusal> {
         #[serde(rename = "as")]
         user: Option<UserId>,
     }
-    let unreadable = |message| Ok(Acting::Unreadable(Refusal::new(ErrorCode::BadFrame, message)));
-    if !body.trim_start().starts_with('{') {
-        return unreadable("a command is one JSON object".to_owned());
-    }
-    match serde_json::from_str::<Fields>(body) {
+    match read_object::<Fields>(body) {
         Ok(Fields { user: Some(user) }) => Ok(Acting::As(user)),
         Ok(Fields { user: None }) => Ok(Acting::Nobody),
-        Err(error) if error.is_data() => Err(Refusal::bad_field("as", format!("as: {error}"))),
-        Err(error) => unreadable(format!("a command is one JSON object: {error}")),
+        Err(rejected) if rejected.field.as_deref() == Some("as") => Err(rejected.into()),
+        Err(rejected) => Ok(Acting::Unreadable(rejected.into())),
     }
 }
 
@@ -202,7 +209,7 @@ fn read_command(
     headers: &HeaderMap,
     services: &Services,
 ) -> Result<Command, Refusal> {
-    if SOCKET_ONLY.contains(&name) {
+    if Command::SOCKET_ONLY.contains(&name) {
         let message = "this command makes sense on a connection only: use the WebSocket at /v1/ws";
         return Err(Refusal::new(ErrorCode::UnknownType, message));
     }
@@ -240,6 +247,10 @@ async fn obey(services: &Services, caller: Caller, command: Command) -> Result<A
 async fn change_for(services: &Services, caller: Caller, change: Change) -> Result<Answer, Refusal> {
     // Cursors count here, too: a request is dearer than a frame, and nothing else bounds its rate.
     check_send(services, &caller.payer, change.price())?;
+    let change = match change {
+        Change::Invite(invite) if !matches!(caller.payer, Payer::User(_)) => Change::InviteWithKey(invite),
+        change => change,
+    };
     let (reply, answer) = oneshot::channel();
     let submission = Submission { actor: caller.user, change, origin: Origin::Call(reply) };
     services.store.submit(submission).map_err(|_| Refusal::unavailable())?;

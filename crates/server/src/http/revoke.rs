@@ -7,7 +7,7 @@ use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ErrorCode, UserId};
+use switchboard_protocol::{UserId, read_object};
 use tokio::sync::oneshot;
 
 use super::api::{Answer, check_back_end, check_send, read_body, respond};
@@ -34,21 +34,11 @@ pub(super) async fn revoke(State(services): State<Arc<Services>>, request: Reque
     let revoked = async {
         let body = read_body(&parts.headers, body, services.limits.frame as usize).await?;
         let payer = check_back_end(&services, &parts.headers).await?;
-        let Revoke { user, replace } = read(&body)?;
+        let Revoke { user, replace } = read_object(&body).map_err(Refusal::from)?;
         check_send(&services, &payer, 1)?;
         obey(&services, user, replace).await.map_err(Problem::from)
     };
     respond(&services, revoked.await)
-}
-
-fn read(body: &str) -> Result<Revoke, Refusal> {
-    serde_json::from_str(body).map_err(|error| {
-        if error.is_data() {
-            Refusal::bad_field("user", format!("user: {error}"))
-        } else {
-            Refusal::new(ErrorCode::BadFrame, format!("the body is one JSON object: {error}"))
-        }
-    })
 }
 
 /// Logs a user out everywhere.

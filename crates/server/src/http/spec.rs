@@ -9,7 +9,6 @@ use serde_json::{Map, Value, json};
 use switchboard_protocol::reply::{Ok as OkReply, Reply};
 use switchboard_protocol::{CloseCode, Command, Event, Signal};
 
-use super::api::SOCKET_ONLY;
 use super::problem::Problem;
 use super::revoke::Revoke;
 
@@ -58,7 +57,7 @@ pub fn openapi() -> Value {
     let problem = schema::<Problem>(&mut generator);
     let mut paths = Map::new();
     for (name, fields) in Command::schemas(&mut generator) {
-        if !SOCKET_ONLY.contains(&name) {
+        if !Command::SOCKET_ONLY.contains(&name) {
             paths.insert(
                 format!("/v1/{name}"),
                 json!({ "post": operation(name, &fields.to_value(), &ok, &problem) }),

@@ -12,6 +12,7 @@ mod failing;
 mod frames;
 mod hostile;
 mod http;
+mod libraries;
 mod limits;
 mod logging;
 mod memory;

@@ -31,7 +31,12 @@ fn bad_fields() -> Vec<Case> {
     add("edit", r#""conversation":"@bob","target":1"#, "bad_field", Some("text"));
     add("react", r#""conversation":"@bob","target":1,"emoji":"👍","on":"yes""#, "bad_field", Some("on"));
     add("sync", r#""conversation":"@bob","after":9007199254740992"#, "bad_field", Some("after"));
+    add("sync", r#""conversation":"@bob","after":9007199254740992.0"#, "bad_field", Some("after"));
     add("sync", r#""conversation":"@bob","limit":-1"#, "bad_field", Some("limit"));
+    add("sync", r#""conversation":"@bob","limit":"50""#, "bad_field", Some("limit"));
+    add("read", r#""conversation":"@bob","upto":0.5"#, "bad_field", Some("upto"));
+    add("send", r#""to":"@bob","data":[]"#, "bad_field", Some("data"));
+    add("create", r#""room":"new","members":{"1":"bob"}"#, "bad_field", Some("members"));
     add("create", r#""room":"new","public":1"#, "bad_field", Some("public"));
     add("create", r#""room":"new","members":"bob""#, "bad_field", Some("members"));
     add("invite", r##""conversation":"#ops","user":"carol","role":"king""##, "bad_field", Some("role"));
@@ -88,8 +93,13 @@ fn bad_content() -> Vec<Case> {
         "bad_field",
         Some("data"),
     );
-    add("send", r#""to":"@bob","text":"\ud800""#, "bad_frame", None);
-    add("send", r#""to":"@bob","data":{"a":1e999}"#, "bad_frame", None);
+    add("send", r#""to":"@bob","text":"\ud800""#, "bad_field", Some("text"));
+    add("send", r#""to":"@bob","text":"cut \ud83d","key":"k""#, "bad_field", Some("text"));
+    add("send", r#""to":"@bob","data":{"a":["\ud83d"]}"#, "bad_field", Some("data"));
+    add("send", r#""to":"@bob","text":"hi","key":"\ude00""#, "bad_field", Some("key"));
+    add("rename", r##""conversation":"#ops","title":"\ud83d""##, "bad_field", Some("title"));
+    add("send", r#""to":"@bob","data":{"a":1e999}"#, "bad_field", Some("data"));
+    add("sync", r#""conversation":"@bob","after":1e999"#, "bad_field", Some("after"));
     add("send", "\"to\":\"@bob\",\"text\":\"a\nb\"", "bad_frame", None);
     add("send", r#""to":"@bob","text":"hi""text":"ho""#, "bad_frame", None);
     // Not there.

@@ -1,0 +1,251 @@
+//! What the JSON and HTTP libraries of other languages send: whole numbers with a decimal point, empty lists for empty
+//! objects, byte order marks, texts that were cut inside a character.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use switchboard::auth::ApiKey;
+use switchboard::store::keys;
+
+use crate::support::{Answer, Raw, Server};
+
+/// Says a command over HTTP with this text as its body.
+async fn posts(server: &Server, command: &str, body: &str) -> Answer {
+    let token = server.token("alice", Duration::from_secs(60));
+    let request = server.asks("POST", &format!("/v1/{command}")).bearer_auth(token);
+    server.request(request.header("content-type", "application/json").body(body.to_owned())).await
+}
+
+#[tokio::test]
+async fn whole_numbers_are_read_however_they_are_written() {
+    let server = Server::serves_with(|config| config.limits = config.limits.clone().without_rates()).await;
+    server.connects("alice").await.says("@bob", "the first").await;
+    server.connects("bob").await.says("@alice", "the second").await;
+    let mut alice = server.by_hand_as("alice").await;
+    for two in ["2", "2.0", "20e-1", "0.2e1", "2E0"] {
+        for (command, fields) in [
+            ("read", format!(r#""conversation":"@bob","upto":{two}"#)),
+            ("received", format!(r#""conversation":"@bob","upto":{two}"#)),
+            ("sync", format!(r#""conversation":"@bob","after":{two},"limit":{two}"#)),
+            ("history", format!(r#""conversation":"@bob","before":{two},"limit":{two}"#)),
+            ("conversations", format!(r#""limit":{two}"#)),
+            ("members", format!(r#""conversation":"@bob","limit":{two}"#)),
+            ("react", format!(r#""conversation":"@bob","target":{two},"emoji":"x""#)),
+            ("send", format!(r#""to":"@bob","key":"{two}","text":"hi","reply_to":{two}"#)),
+        ] {
+            posts(&server, command, &format!("{{{fields}}}")).await.ok();
+            alice.says(&format!(r#"{{"type":"{command}","id":{two},{fields}}}"#)).await;
+            let answer = loop {
+                let frame = alice.hears_json().await;
+                // What was posted comes before it, as an event or a signal.
+                if frame.get("id").is_some() {
+                    break frame;
+                }
+            };
+            let answered = (&answer["type"], &answer["id"]);
+            assert_eq!(answered, (&json!("ok"), &json!(2)), "{command} {fields}: {answer}");
+        }
+        let mut again = server.by_hand().await;
+        let token = server.token("alice", Duration::from_secs(60));
+        again
+            .says(&format!(r#"{{"type":"hello","token":"{token}","cursors":{{"@alice:bob":{two}}}}}"#))
+            .await;
+        assert_eq!(again.hears_json().await["type"], "welcome", "{two}");
+        assert_eq!(again.hears_json().await["seq"], 3, "{two}: the replay begins after the cursor");
+    }
+    let mut none = server.by_hand_as("alice").await;
+    for zero in ["-0", "0.0", "-0.0", "0e5"] {
+        let page =
+            none.asks(&format!(r#"{{"type":"sync","conversation":"@bob","after":{zero},"limit":1}}"#)).await;
+        assert_eq!(page["events"][0]["seq"], 1, "{page}");
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_that_is_no_number_is_named_before_the_connection_is_closed() {
+    let server = Server::serves().await;
+    let token = server.token("alice", Duration::from_secs(60));
+    for cursors in
+        [r##"{"#a":1.5}"##, r##"{"#a":"1"}"##, r##"{"#b":1,"#a":9007199254740992.0}"##, r##"{"#a":null}"##]
+    {
+        let mut hand = server.by_hand().await;
+        hand.says(&format!(r#"{{"type":"hello","token":"{token}","cursors":{cursors}}}"#)).await;
+        let (error, close) = hand.last_words().await;
+        let error = error.expect("an error");
+        assert_eq!((&error["code"], &error["field"]), (&json!("bad_field"), &json!("cursors.#a")), "{error}");
+        assert!(error["message"].as_str().is_some_and(|message| message.contains("whole number")), "{error}");
+        assert_eq!(close, 1008);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_list_of_cursors_is_no_cursors() {
+    let server = Server::serves().await;
+    let token = server.token("alice", Duration::from_secs(60));
+    let mut hand = server.by_hand().await;
+    let welcome = hand.asks(&format!(r#"{{"type":"hello","token":"{token}","cursors":[]}}"#)).await;
+    assert_eq!(welcome["type"], "welcome", "{welcome}");
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_before_the_json_is_passed_over() {
+    let server = Server::serves().await;
+    posts(&server, "send", "\u{feff}{\"to\":\"@bob\",\"text\":\"hi\"}").await.ok();
+    let mut alice = server.by_hand_as("alice").await;
+    let pong = alice.asks("\u{feff}{\"type\":\"ping\",\"id\":1}").await;
+    assert_eq!((&pong["type"], &pong["id"]), (&json!("pong"), &json!(1)));
+}
+
+/// Each body with the field at fault and what the error says of it.
+const EXPLAINED: [(&str, &str, &str, &str); 9] = [
+    ("send", r#""to":"@bob","text":"cut \ud83d""#, "text", "surrogate pair"),
+    ("send", r#""to":"@bob","data":{"a":["\ude00"]}"#, "data.a[0]", "surrogate pair"),
+    ("send", r#""to":"@bob","data":[]"#, "data", "expected an object `{…}`, not a list"),
+    ("history", r#""conversation":"@bob","limit":"50""#, "limit", "a whole number"),
+    ("history", r#""conversation":"@bob","limit":4.5"#, "limit", "not the number 4.5"),
+    ("create", r#""members":{"0":"bob","2":"carol"}"#, "members", "expected a list `[…]`, not an object"),
+    ("create", r#""public":"yes""#, "public", "expected true or false, not a string"),
+    ("send", r#""to":"bob","text":"hi""#, "to", "write `@bob` for the user or `#bob` for the room"),
+    ("invite", r##""conversation":"#ops","user":"@bob""##, "user", "without the `@`"),
+];
+
+#[tokio::test]
+async fn what_is_wrong_with_a_field_is_said_in_the_words_of_json() {
+    let server = Server::serves_with(|config| config.limits = config.limits.clone().without_rates()).await;
+    let mut alice = server.by_hand_as("alice").await;
+    let check = |error: &Value, text: &str, field: &str, said: &str| {
+        assert_eq!((&error["code"], &error["field"]), (&json!("bad_field"), &json!(field)), "{error}");
+        let message = error[text].as_str().unwrap_or_default();
+        assert!(message.starts_with(&format!("{field}: ")) && message.contains(said), "{message}");
+    };
+    for (command, fields, field, said) in EXPLAINED {
+        let error = alice.asks(&format!(r#"{{"type":"{command}","id":7,{fields}}}"#)).await;
+        assert_eq!(error["id"], 7, "{error}");
+        check(&error, "message", field, said);
+        check(&posts(&server, command, &format!("{{{fields}}}")).await.problem(), "detail", field, said);
+    }
+    let half = posts(&server, "send", r#"{"as":"\ud83d","to":"@bob","text":"hi"}"#).await;
+    check(&half.problem(), "detail", "as", "surrogate pair");
+}
+
+#[tokio::test]
+async fn a_path_or_method_that_is_not_there_says_what_is() {
+    let server = Server::serves().await;
+    let token = server.token("alice", Duration::from_secs(60));
+    for (method, path, status, words) in [
+        ("POST", "/v1/send/", 404, "/v1/send,"),
+        ("POST", "/v1//send", 404, "/v1/send,"),
+        ("POST", "//v1/send", 404, "/v1/send,"),
+        ("GET", "/v1/openapi.json/", 404, "/v1/openapi.json,"),
+        ("POST", "/send", 404, "/v1/send"),
+        ("POST", "/revoke", 404, "/v1/revoke"),
+        ("POST", "/api/send", 404, "/v1/<command>"),
+        ("GET", "/v1", 404, "/v1/<command>"),
+        ("GET", "/v1/send", 405, "POST"),
+        ("PUT", "/v1/send", 405, "POST"),
+        ("OPTIONS", "/v1/send", 405, "CORS is not offered"),
+        ("OPTIONS", "/", 405, "CORS is not offered"),
+    ] {
+        let answer = server.request(server.asks(method, path).bearer_auth(&token)).await;
+        let problem = answer.problem();
+        assert_eq!(answer.status, status, "{method} {path}: {problem}");
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains(words), "{method} {path}: {detail}");
+        assert_eq!(!answer.header("allow").is_empty(), status == 405, "{method} {path}: {answer:?}");
+    }
+    let preflight = server.asks("OPTIONS", "/v1/send").header("origin", "https://shop.example");
+    let answer = server.request(preflight.header("access-control-request-method", "POST")).await;
+    assert_eq!((answer.status, answer.header("allow")), (405, "POST"));
+    assert!(answer.text.contains("CORS is not offered"), "{answer:?}");
+    assert_eq!(answer.header("access-control-allow-origin"), "");
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_refused_with_the_reason() {
+    let server = Server::serves().await;
+    let token = server.token("alice", Duration::from_secs(60));
+    let post = |coding: &str| {
+        let request = server.asks("POST", "/v1/ping").bearer_auth(&token).header("content-encoding", coding);
+        request.header("content-type", "application/json").body("{}")
+    };
+    for coding in ["gzip", "br", "deflate", "identity, gzip", "GZIP"] {
+        let answer = server.request(post(coding)).await;
+        assert_eq!((answer.status, answer.code().as_str()), (415, "bad_frame"), "{coding}");
+        assert!(answer.text.contains("not decompressed"), "{answer:?}");
+    }
+    server.request(post("identity")).await.ok();
+    let packed =
+        server.asks("POST", "/v1/ping").bearer_auth(&token).header("content-type", "application/json");
+    let answer = server.request(packed.body(vec![0x1f, 0x8b, 8, 0, 0, 0])).await;
+    assert_eq!((answer.status, answer.code().as_str()), (400, "bad_frame"));
+    assert!(answer.text.contains("not compressed"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn each_door_lists_its_own_commands() {
+    let server = Server::serves().await;
+    let detail = posts(&server, "nonsense", "{}").await.problem()["detail"].to_string();
+    for (name, listed) in [("revoke", true), ("send", true), ("hello", false), ("watch", false)] {
+        assert_eq!(detail.contains(name), listed, "{name} in {detail}");
+    }
+    let mut alice = server.by_hand_as("alice").await;
+    let message = alice.asks(r#"{"type":"nonsense"}"#).await["message"].to_string();
+    assert!(message.contains("watch") && !message.contains("revoke"), "{message}");
+}
+
+/// The status of a handshake and of a post from a page of `origin`, with this `host`.
+async fn lets_in(server: &Server, origin: &str, host: &str) -> (u16, u16) {
+    let mut raw = Raw::connect(server.address()).await;
+    let own = format!("{}", server.address());
+    raw.writes(format!("{}Origin: {origin}\r\n\r\n", raw.handshake().replace(&own, host))).await;
+    let head = raw.head().await;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    let token = server.token("alice", Duration::from_secs(60));
+    let post =
+        server.asks("POST", "/v1/ping").bearer_auth(token).header("host", host).header("origin", origin);
+    (status, server.request(post.json(&json!({}))).await.status)
+}
+
+#[tokio::test]
+async fn a_host_with_the_default_port_is_the_pages_own() {
+    let server = Server::serves().await;
+    for (origin, host, let_in) in [
+        ("https://chat.example", "chat.example:443", true),
+        ("https://chat.example", "chat.example", true),
+        ("http://chat.example", "chat.example:80", true),
+        ("https://chat.example", "chat.example:80", false),
+        ("http://chat.example", "chat.example:443", false),
+        ("https://chat.example:8443", "chat.example:443", false),
+        ("null", "chat.example", false),
+        ("https://evil.example", "chat.example:443", false),
+    ] {
+        let wanted = if let_in { (101, 200) } else { (403, 403) };
+        assert_eq!(lets_in(&server, origin, host).await, wanted, "{origin} at {host}");
+    }
+    let open = Server::serves_with(|config| config.allowed_origins = vec!["null".to_owned()]).await;
+    assert_eq!(lets_in(&open, "null", "chat.example").await, (101, 200));
+    assert_eq!(lets_in(&open, "https://evil.example", "chat.example").await, (403, 403));
+    let policy = open.gets("/embed").await.header("content-security-policy").to_owned();
+    assert!(!policy.contains("null"), "{policy}");
+}
+
+#[tokio::test]
+async fn a_back_end_enters_a_room_that_everybody_left() {
+    let server = Server::serves().await;
+    let key = ApiKey::generate().expect("random bytes");
+    keys::create(&server.keys(), "shop", &ApiKey::hash(key.expose())).expect("stored");
+    let mut alice = server.connects("alice").await;
+    alice.makes_room("ops", &[]).await;
+    alice.does("leave", json!({"conversation": "#ops"})).await;
+    let invite = json!({"as": "shop", "conversation": "#ops", "user": "alice"});
+    let by_user = json!({"conversation": "#ops", "user": "alice"});
+    let token = server.token("shop", Duration::from_secs(60));
+    assert_eq!(server.posts_as(&token, "invite", by_user).await.status, 404, "a user may not");
+    assert_eq!(server.posts_as(key.expose(), "invite", invite.clone()).await.ok()["seq"], 3);
+    let again = server.posts_as(key.expose(), "invite", invite).await.ok();
+    assert_eq!((&again["seq"], &again["duplicate"]), (&json!(3), &json!(true)));
+    let back = alice.sees().await;
+    assert_eq!((back.seq.0, back.from.as_str()), (3, "shop"), "the event of coming in");
+    alice.says("#ops", "here again").await;
+    alice.does("rename", json!({"conversation": "#ops", "title": "An admin"})).await;
+}

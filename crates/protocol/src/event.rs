@@ -90,7 +90,12 @@ pub enum EventBody {
         members: Vec<UserId>,
     },
     /// `from` entered the room.
-    Join {},
+    Join {
+        /// In which role, where that is not `member`: the first in an empty room is its admin, and a reader who comes
+        /// back is a reader.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        role: Option<Role>,
+    },
     /// `from` left the room.
     Leave {},
     /// `from` brought `user` into the room.
@@ -144,7 +149,7 @@ impl EventBody {
             Self::Delete { .. } => EventKind::Delete,
             Self::React { .. } => EventKind::React,
             Self::Create { .. } => EventKind::Create,
-            Self::Join {} => EventKind::Join,
+            Self::Join { .. } => EventKind::Join,
             Self::Leave {} => EventKind::Leave,
             Self::Invite { .. } => EventKind::Invite,
             Self::Remove { .. } => EventKind::Remove,

@@ -54,6 +54,20 @@ macro_rules! text {
     };
 }
 
+/// Whether a text shows nothing: it is empty, or has only white space, controls, and characters that are there to format or
+/// to join others (Unicode 17: White_Space, Default_Ignorable_Code_Point, general category Cf, and the blank of Braille).
+pub fn is_blank(s: &str) -> bool {
+    s.chars().all(|c| c.is_whitespace() || c.is_control() || is_invisible(c))
+}
+
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
 fn printable(s: &str) -> bool {
     !s.is_empty() && !s.chars().any(char::is_control)
 }
@@ -81,3 +95,57 @@ text!(
     /// A client's own stable name for itself: 1–64 bytes, no control characters.
     Device, max 64, printable, "1 to 64 bytes without control characters"
 );
+
+/// Asks for the coloured form of an emoji (Unicode Technical Standard 51, section 4.3).
+const VARIATION_SELECTOR_16: char = '\u{fe0f}';
+
+impl Emoji {
+    /// The reaction without U+FE0F. Keyboards differ in whether they write it, so with it and without it is one reaction.
+    #[must_use]
+    pub fn folded(&self) -> Self {
+        Self(self.0.replace(VARIATION_SELECTOR_16, ""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_shows_nothing_is_blank() {
+        for blank in [
+            "",
+            " ",
+            "\n\t\r",
+            "\u{a0}",
+            "\u{1680}",
+            "\u{2003}",
+            "\u{2028}",
+            "\u{3000}",
+            "\u{200b}",
+            "\u{200d}\u{200c}",
+            "\u{feff}",
+            "\u{2060}",
+            "\u{202e} \u{202c}",
+            "\u{ad}",
+            "\u{fe0f}",
+            "\u{3164}",
+            "\u{e0020}",
+            "\u{7}",
+            "\u{85}",
+        ] {
+            assert!(is_blank(blank), "{blank:?}");
+        }
+        for shown in [".", " x ", "\u{200b}a", "\u{1f44d}", "\u{2764}\u{fe0f}", "\u{301}", "\u{661}"] {
+            assert!(!is_blank(shown), "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn reactions_differ_by_more_than_their_presentation() {
+        let folded = |emoji: &str| Emoji::parse(emoji).expect("an emoji").folded().to_string();
+        assert_eq!(folded("\u{1f44d}\u{fe0f}"), "\u{1f44d}");
+        assert_eq!(folded("\u{2764}\u{fe0f}\u{200d}\u{1f525}"), folded("\u{2764}\u{200d}\u{1f525}"));
+        assert_ne!(folded("\u{1f44d}\u{1f3fd}"), folded("\u{1f44d}"));
+    }
+}

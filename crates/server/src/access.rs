@@ -73,6 +73,29 @@ pub(crate) fn check_inviter(
     }
 }
 
+/// Who may bring the first member into a room that everybody has left: a back end, with its API key. Nobody else could
+/// ever enter a private one again.
+pub(crate) fn check_reopener(room: &Conversation) -> Result<(), Refusal> {
+    check_room(&room.name)?;
+    if room.members == 0 { Ok(()) } else { Err(Refusal::not_found()) }
+}
+
+/// In which role somebody comes into a room by themselves: the first in an empty room is its admin, and a reader who
+/// left is a reader still, because otherwise leaving would undo what an admin decided.
+pub(crate) fn role_of_joiner(room: &Conversation, earlier: Option<&Membership>) -> Role {
+    if room.members == 0 { Role::Admin } else { role_kept(Role::Member, earlier) }
+}
+
+/// In which role an invited user comes in. An admin decides; others cannot undo what an admin decided.
+pub(crate) fn role_of_invited(inviter: Role, wanted: Role, earlier: Option<&Membership>) -> Role {
+    if inviter == Role::Admin { wanted } else { role_kept(wanted, earlier) }
+}
+
+fn role_kept(wanted: Role, earlier: Option<&Membership>) -> Role {
+    let reader = earlier.is_some_and(|member| member.role == Role::Reader);
+    if reader { Role::Reader } else { wanted }
+}
+
 /// A room keeps an admin while it has members: without one nobody could be invited, ever. The last
 /// member may go; whoever comes into an empty room is its admin.
 pub(crate) fn check_admin_remains(

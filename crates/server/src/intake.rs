@@ -1,6 +1,6 @@
 //! What every door does with a command before it goes on: sizes that its types do not bound.
 
-use switchboard_protocol::{Command, Data, Limits, Text};
+use switchboard_protocol::{Command, Data, Limits, Text, Title, is_blank};
 
 use crate::refusal::Refusal;
 
@@ -10,7 +10,14 @@ pub(crate) fn check(command: &Command, limits: &Limits) -> Result<(), Refusal> {
         Command::Send(c) => check_content(c.text.as_ref(), c.data.as_ref(), limits),
         Command::Edit(c) => check_content(c.text.as_ref(), c.data.as_ref(), limits),
         Command::Watch(c) => check_count("users", c.users.len(), limits.watch),
-        Command::Create(c) => check_count("members", c.members.len(), limits.create_members),
+        Command::Create(c) => {
+            check_title(c.title.as_ref())?;
+            check_count("members", c.members.len(), limits.create_members)
+        }
+        Command::Rename(c) => check_title(Some(&c.title)),
+        Command::React(c) if is_blank(c.emoji.as_str()) => {
+            Err(Refusal::bad_field("emoji", "emoji: a reaction shows something"))
+        }
         _ => Ok(()),
     }
 }
@@ -21,6 +28,9 @@ fn check_content(text: Option<&Text>, data: Option<&Data>, limits: &Limits) -> R
             "text",
             "text: a message has a `text` that is not empty, or `data`, or both",
         ));
+    }
+    if text.is_some_and(|text| !text.as_str().is_empty() && is_blank(text.as_str())) {
+        return Err(Refusal::bad_field("text", "text: it has white space and invisible characters only"));
     }
     let most = limits.text as usize;
     if text.is_some_and(|text| text.as_str().len() > most) {
@@ -34,6 +44,13 @@ fn check_content(text: Option<&Text>, data: Option<&Data>, limits: &Limits) -> R
             "data",
             format!("data: at most {most} bytes of JSON; store the rest elsewhere"),
         ));
+    }
+    Ok(())
+}
+
+fn check_title(title: Option<&Title>) -> Result<(), Refusal> {
+    if title.is_some_and(|title| is_blank(title.as_str())) {
+        return Err(Refusal::bad_field("title", "title: it has white space and invisible characters only"));
     }
     Ok(())
 }

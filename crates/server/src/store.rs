@@ -185,6 +185,8 @@ pub enum Change {
     Join(Join),
     Leave(Leave),
     Invite(Invite),
+    /// The same by a back end, which may also bring the first member into a room that everybody has left.
+    InviteWithKey(Invite),
     Remove(Remove),
     SetRole(SetRole),
     Rename(Rename),

@@ -157,7 +157,7 @@ fn look_at(
                 logs.comes(&event.from, id);
                 members.iter().for_each(|user| logs.comes(user, id));
             }
-            EventBody::Join {} => logs.comes(&event.from, id),
+            EventBody::Join { .. } => logs.comes(&event.from, id),
             EventBody::Invite { user, .. } => logs.comes(user, id),
             EventBody::Leave {} => logs.goes(&event.from, id, event.seq),
             EventBody::Remove { user } => logs.goes(user, id, event.seq),

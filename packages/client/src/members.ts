@@ -40,7 +40,7 @@ export class Members extends Store<readonly Member[]> {
     if (event.type === "message") return;
     this.#dirty = true;
     if (!this.#loaded) return;
-    if (event.type === "join") this.#put(event.from, { role: "member", read: event.seq, received: event.seq });
+    if (event.type === "join") this.#put(event.from, { role: event.role ?? "member", read: event.seq, received: event.seq });
     else if (event.type === "invite") this.#put(event.user, { role: event.role, read: event.seq, received: event.seq });
     else if (event.type === "role") this.#put(event.user, { role: event.role });
     else if (event.type === "leave" || event.type === "remove") {

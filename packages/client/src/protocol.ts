@@ -258,7 +258,14 @@ export type Event = {
       /** The first members besides the creator. */
       members: Array<UserId>;
     }
-  | { type: "join" }
+  | {
+      type: "join";
+      /**
+       * In which role, where that is not `member`: the first in an empty room is its admin, and a reader who comes
+       * back is a reader.
+       */
+      role?: Role;
+    }
   | { type: "leave" }
   | {
       type: "invite";

@@ -132,13 +132,15 @@ export class Timeline {
 
 function reacted(reactions: Message["reactions"], event: Extract<Event, { type: "react" }>): Message["reactions"] {
   const all = { ...reactions };
-  const users = all[event.emoji] ?? [];
+  // Stored without U+FE0F, but for what an older server has.
+  const emoji = all[event.emoji] ? event.emoji : event.emoji.replaceAll("\u{fe0f}", "");
+  const users = all[emoji] ?? [];
   if (event.on) {
-    if (!users.includes(event.from)) all[event.emoji] = [...users, event.from];
+    if (!users.includes(event.from)) all[emoji] = [...users, event.from];
   } else {
     const others = users.filter((user) => user !== event.from);
-    if (others.length) all[event.emoji] = others;
-    else delete all[event.emoji];
+    if (others.length) all[emoji] = others;
+    else delete all[emoji];
   }
   // In the order of a page of history.
   return Object.fromEntries(Object.entries(all).sort(([a], [b]) => (a < b ? -1 : 1)));

@@ -27,7 +27,8 @@ pub(super) fn describe(event: &Event) -> String {
             let title = title.as_ref().map_or_else(String::new, |t| format!(" {:?}", printable(t.as_str())));
             format!("{from} made the {kind} room{title} with {} others", members.len())
         }
-        EventBody::Join {} => format!("{from} joined"),
+        EventBody::Join { role: None } => format!("{from} joined"),
+        EventBody::Join { role: Some(role) } => format!("{from} joined, as {role:?}"),
         EventBody::Leave {} => format!("{from} left"),
         EventBody::Invite { user, role } => format!("{from} brought {user} in, as {role:?}"),
         EventBody::Remove { user } => format!("{from} took {user} out"),
@@ -63,6 +64,7 @@ mod tests {
             (r#""type":"react","target":3,"emoji":"👍","on":true"#, "alice put 👍 on 3"),
             (r#""type":"invite","user":"bob","role":"reader""#, "alice brought bob in, as Reader"),
             (r#""type":"join""#, "alice joined"),
+            (r#""type":"join","role":"reader""#, "alice joined, as Reader"),
         ] {
             let json = format!(
                 r##"{{{fields},"conversation":"#a","seq":7,"from":"alice","at":"2026-11-23T12:00:00.000Z"}}"##

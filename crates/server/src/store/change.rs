@@ -94,6 +94,7 @@ pub(super) fn apply<R: Rows>(
         Change::Join(c) => act.join(&c),
         Change::Leave(c) => act.leave(&c),
         Change::Invite(c) => act.invite(c),
+        Change::InviteWithKey(c) => act.invite_with_key(c),
         Change::Remove(c) => act.remove(c),
         Change::SetRole(c) => act.set_role(c),
         Change::Rename(c) => act.rename(c),

@@ -59,7 +59,7 @@ async fn anyone_may_join_a_public_room_and_leave_it_again() {
     let here = json!({"conversation": "#general"});
     let joined = bob.stores("join", here.clone()).await;
     assert_eq!((joined.seq, joined.duplicate), (3, false));
-    assert_eq!(alice.sees().await.body, EventBody::Join {});
+    assert_eq!(alice.sees().await.body, EventBody::Join { role: None });
     let again = bob.stores("join", here.clone()).await;
     assert_eq!((again.seq, again.duplicate), (3, true));
 
@@ -72,7 +72,7 @@ async fn anyone_may_join_a_public_room_and_leave_it_again() {
     let again = bob.stores("leave", here.clone()).await;
     assert_eq!((again.seq, again.duplicate), (4, true));
     assert_eq!(bob.stores("join", here).await.seq, 5, "and comes back");
-    assert_eq!(alice.sees().await.body, EventBody::Join {});
+    assert_eq!(alice.sees().await.body, EventBody::Join { role: None });
     alice.says("#general", "welcome back").await;
     bob.hears("welcome back").await;
 }

@@ -35,7 +35,7 @@ impl Step {
 /// Whether the event brings the user in.
 pub(crate) fn comes_in(event: &Event, user: &UserId) -> bool {
     match &event.body {
-        EventBody::Join {} => event.from == *user,
+        EventBody::Join { .. } => event.from == *user,
         EventBody::Invite { user: guest, .. } => guest == user,
         _ => false,
     }

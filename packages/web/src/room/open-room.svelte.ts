@@ -4,6 +4,7 @@ import type { Conversation, Info, Member, Message } from "@switchboard/client";
 import { value } from "@switchboard/client/svelte";
 import type { Desk } from "../app/desk.svelte.js";
 import { nameOf, peerOf } from "../conversations/name.js";
+import { folded } from "../emoji/reaction.js";
 
 /** In larger rooms the server does not tell how far each has read, and their members are too many to load for a guess. */
 const SMALL = 100;
@@ -110,7 +111,8 @@ export class OpenRoom {
 
   /** One's own reaction, set or taken back. */
   react(message: Message, emoji: string): void {
-    const mine = message.reactions[emoji]?.includes(this.me) ?? false;
+    const users = message.reactions[emoji] ?? message.reactions[folded(emoji)];
+    const mine = users?.includes(this.me) ?? false;
     this.desk.notices.watch(this.conversation.react(message.seq!, emoji, !mine));
   }
 }

@@ -1,14 +1,14 @@
 //! Messages: send, edit, delete, react.
 
 use switchboard_protocol::{
-    Delete, Edit, ErrorCode, EventBody, EventKind, Key, React, Role, Send, Seq, UserId,
+    Delete, Edit, Emoji, ErrorCode, EventBody, EventKind, Key, React, Role, Send, Seq, UserId,
 };
 
 use super::rows::{Keyed, Referred, Rows};
 use super::{Act, Done, Failed, Place, fields};
 use crate::access;
 use crate::record::{Conversation, Membership};
-use crate::record::{Effect, Passage};
+use crate::record::{ConversationKey, Effect, Passage, UserKey};
 use crate::refusal::Refusal;
 use crate::store::{Committed, CommittedEvent};
 
@@ -19,6 +19,9 @@ const DELETED: &str = r#"{"deleted":true}"#;
 pub(in crate::store) fn is_deleted(body: &str) -> bool {
     body == DELETED
 }
+
+/// The event that set a reaction or took it back last, and whether it is on; nothing if it was never set.
+type Reacted = Option<(Seq, bool)>;
 
 /// Where a message goes: a place that exists, or a direct conversation that it makes.
 enum Destination {
@@ -191,8 +194,7 @@ impl<R: Rows> Act<'_, R> {
         access::check_writer(membership.as_ref())?;
         let (target, on) = (react.target, react.on);
         self.check_living_target(&conversation, target)?;
-        let emoji = react.emoji.as_str();
-        let before = self.rows.reaction(conversation.key, target, emoji, user)?;
+        let (emoji, before) = self.reaction(conversation.key, target, react.emoji, user)?;
         match before {
             Some((seq, is_on)) if is_on == on => return self.repeated(&conversation, seq),
             None if !on => return Err(Refusal::not_found().into()),
@@ -205,11 +207,30 @@ impl<R: Rows> Act<'_, R> {
         let by = conversation.head.next();
         match before {
             Some((since, true)) => {
-                self.rows.take_reaction_back(conversation.key, target, emoji, user, since, by)?;
+                self.rows.take_reaction_back(conversation.key, target, emoji.as_str(), user, since, by)?;
             }
-            _ => self.rows.set_reaction(conversation.key, target, emoji, user, by)?,
+            _ => self.rows.set_reaction(conversation.key, target, emoji.as_str(), user, by)?,
         }
-        self.do_record(conversation, user, &EventBody::React { target, emoji: react.emoji, on }, Vec::new())
+        self.do_record(conversation, user, &EventBody::React { target, emoji, on }, Vec::new())
+    }
+
+    /// The reaction that is meant, and how it stands. Reactions are stored without U+FE0F; one that an earlier version
+    /// stored with it is found while it stands.
+    fn reaction(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        said: Emoji,
+        user: UserKey,
+    ) -> Result<(Emoji, Reacted), Failed<R::Error>> {
+        let folded = said.folded();
+        if folded != said
+            && let Some((seq, true)) = self.rows.reaction(conversation, target, said.as_str(), user)?
+        {
+            return Ok((said, Some((seq, true))));
+        }
+        let before = self.rows.reaction(conversation, target, folded.as_str(), user)?;
+        Ok((folded, before))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use switchboard_protocol::{
     ConversationId, Create, ErrorCode, EventBody, EventKind, Invite, Join, Leave, Remove, Rename, Role,
-    RoomId, Seq, SetRole,
+    RoomId, Seq, SetRole, UserId,
 };
 
 use super::rows::Rows;
@@ -82,10 +82,11 @@ impl<R: Rows> Act<'_, R> {
         self.check_choice("conversation")?;
         let user = self.rows.user_or_new(self.actor)?;
         self.rows.insert_room_by_choice(user, room.key)?;
-        let role = if room.members == 0 { Role::Admin } else { Role::Member };
+        let role = access::role_of_joiner(&room, earlier.as_ref());
         let passage = self.do_enter(&mut room, user, role, earlier);
         let effect = Effect { user: self.actor.clone(), passage };
-        self.do_record(room, user, &EventBody::Join {}, vec![effect])
+        let body = EventBody::Join { role: Some(role).filter(|role| *role != Role::Member) };
+        self.do_record(room, user, &body, vec![effect])
     }
 
     pub(super) fn leave(&mut self, leave: &Leave) -> Done<R> {
@@ -103,9 +104,9 @@ impl<R: Rows> Act<'_, R> {
     }
 
     pub(super) fn invite(&mut self, invite: Invite) -> Done<R> {
-        let Place { mut conversation, user, membership } =
+        let Place { conversation, user, membership } =
             self.check_place(&invite.conversation.resolve(self.actor))?;
-        access::check_member(membership.as_ref())?;
+        let inviter = *access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
         access::check_inviter(&conversation, membership.as_ref(), invite.role)?;
         self.check_known(&invite.user)?;
@@ -114,11 +115,52 @@ impl<R: Rows> Act<'_, R> {
         if let Some(member) = earlier.filter(|m| m.until.is_none()) {
             return self.repeated(&conversation, member.since);
         }
-        let invited = self.rows.user_or_new(&invite.user)?;
-        let passage = self.do_enter(&mut conversation, invited, invite.role, earlier);
-        let effect = Effect { user: invite.user.clone(), passage };
-        let body = EventBody::Invite { user: invite.user, role: invite.role };
-        self.do_record(conversation, user, &body, vec![effect])
+        let role = access::role_of_invited(inviter.role, invite.role, earlier.as_ref());
+        self.do_invite(conversation, user, invite.user, role, earlier)
+    }
+
+    /// An `invite` by a back end: into a room that has members it is that of the user it acts for; into one that everybody
+    /// has left it makes the invited user the admin.
+    pub(super) fn invite_with_key(&mut self, invite: Invite) -> Done<R> {
+        let name = invite.conversation.resolve(self.actor);
+        let room = self.rows.conversation(&name)?.ok_or_else(Refusal::not_found)?;
+        let known = self.rows.user(&invite.user)?;
+        let earlier = known.map(|invited| self.rows.member(room.key, invited)).transpose()?.flatten();
+        if let Some(member) = earlier.filter(|m| m.until.is_none())
+            && self.is_invited_by_actor(&room, &member)?
+        {
+            return self.repeated(&room, member.since);
+        }
+        if access::check_reopener(&room).is_err() {
+            return self.invite(invite);
+        }
+        self.check_known(&invite.user)?;
+        let user = self.rows.user_or_new(self.actor)?;
+        self.do_invite(room, user, invite.user, Role::Admin, earlier)
+    }
+
+    fn is_invited_by_actor(
+        &mut self,
+        room: &Conversation,
+        member: &Membership,
+    ) -> Result<bool, Failed<R::Error>> {
+        let Some(actor) = self.rows.user(self.actor)? else { return Ok(false) };
+        let event = self.rows.event(room.key, member.since)?;
+        Ok(event.is_some_and(|event| event.kind == EventKind::Invite && event.sender == actor))
+    }
+
+    fn do_invite(
+        &mut self,
+        mut room: Conversation,
+        by: UserKey,
+        user: UserId,
+        role: Role,
+        earlier: Option<Membership>,
+    ) -> Done<R> {
+        let invited = self.rows.user_or_new(&user)?;
+        let passage = self.do_enter(&mut room, invited, role, earlier);
+        let effect = Effect { user: user.clone(), passage };
+        self.do_record(room, by, &EventBody::Invite { user, role }, vec![effect])
     }
 
     pub(super) fn remove(&mut self, remove: Remove) -> Done<R> {
@@ -171,7 +213,7 @@ impl<R: Rows> Act<'_, R> {
     fn check_subject(
         &mut self,
         room: &Conversation,
-        user: &switchboard_protocol::UserId,
+        user: &UserId,
     ) -> Result<(UserKey, Membership), Failed<R::Error>> {
         let key = self.rows.user(user)?.ok_or_else(Refusal::not_found)?;
         let member = self.rows.member(room.key, key)?.ok_or_else(Refusal::not_found)?;

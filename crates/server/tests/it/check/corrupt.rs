@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use rusqlite::Connection;
+use serde_json::json;
 use switchboard::check_database;
 
 use super::{is_clean, left_alone};
+use crate::support::Server;
 
 fn problems(path: &Path) -> Vec<String> {
     let problems = check_database(path).expect("it can be checked");
@@ -301,4 +303,35 @@ async fn what_a_newer_version_made_is_not_judged() {
     Connection::open(&path).and_then(|db| db.execute_batch("PRAGMA user_version = 99")).expect("changed");
     let error = format!("{:#}", check_database(&path).expect_err("not understood"));
     assert!(error.contains("newer version") && error.contains("99"), "{error}");
+}
+
+/// Reactions are stored without U+FE0F now.
+#[tokio::test]
+async fn a_reaction_that_was_stored_with_u_fe0f_can_be_taken_back() {
+    let mut server = Server::start().await;
+    let react =
+        |on: bool| json!({"conversation": "@bob", "target": 1, "emoji": "\u{1f44d}\u{fe0f}", "on": on});
+    let mut alice = server.connects("alice").await;
+    alice.says("@bob", "hi").await;
+    alice.does("react", react(true)).await;
+    server.begins_to_stop();
+    server.has_stopped().await;
+    let db = Connection::open(server.data().join("switchboard.db")).expect("the database");
+    db.execute_batch(
+        "UPDATE reactions SET emoji = emoji || char(65039);
+         UPDATE events SET body = replace(body, char(128077), char(128077, 65039)) WHERE seq = 2",
+    )
+    .expect("as it was");
+    drop(db);
+    server.starts_again().await;
+    let mut alice = server.connects("alice").await;
+    assert!(alice.stores("react", react(true)).await.duplicate, "it stands");
+    assert_eq!(alice.stores("react", react(false)).await.seq, 3);
+    assert!(alice.message("@bob", 1).await.reactions.is_empty());
+    alice.does("react", react(true)).await;
+    let reactions = alice.message("@bob", 1).await.reactions;
+    assert_eq!(reactions.keys().map(|emoji| emoji.as_str()).collect::<Vec<_>>(), ["\u{1f44d}"]);
+    server.begins_to_stop();
+    server.has_stopped().await;
+    is_clean(server.data());
 }

@@ -97,3 +97,50 @@ async fn hostile_27_ids_keep_to_their_alphabet() {
     }
     eve.hears_nothing().await;
 }
+
+#[tokio::test]
+async fn hostile_27_a_text_or_title_that_shows_nothing_is_refused() {
+    let server = Server::serves_with(|config| config.limits = config.limits.clone().without_rates()).await;
+    let token = server.token("alice", std::time::Duration::from_secs(60));
+    let mut alice = server.by_hand_as("alice").await;
+    alice.asks(r#"{"type":"send","to":"@bob","text":"\u200b.\u200b"}"#).await;
+    alice.asks(r#"{"type":"create","room":"r","title":" x "}"#).await;
+    for blank in [
+        " ",
+        "\n\t",
+        "\u{a0}\u{2003}\u{3000}",
+        "\u{200b}",
+        "\u{200d}\u{feff}",
+        "\u{2060}\u{ad} ",
+        "\u{3164}",
+        "\u{fe0f}",
+    ] {
+        for (command, field, fields) in [
+            ("send", "text", json!({"to": "@bob", "text": blank})),
+            ("send", "text", json!({"to": "@bob", "text": blank, "data": {"a": 1}})),
+            ("edit", "text", json!({"conversation": "@bob", "target": 1, "text": blank})),
+            ("create", "title", json!({"room": "new", "title": blank})),
+            ("rename", "title", json!({"conversation": "#r", "title": blank})),
+            ("react", "emoji", json!({"conversation": "@bob", "target": 1, "emoji": blank})),
+        ] {
+            let mut frame = fields.clone();
+            frame["type"] = json!(command);
+            let error = alice.asks(&frame.to_string()).await;
+            assert_eq!(
+                (&error["code"], &error["field"]),
+                (&json!("bad_field"), &json!(field)),
+                "{frame} {error}"
+            );
+            let problem = server.posts_as(&token, command, fields).await.problem();
+            assert_eq!(
+                (&problem["code"], &problem["field"]),
+                (&json!("bad_field"), &json!(field)),
+                "{frame}"
+            );
+        }
+    }
+    let page = alice.asks(r#"{"type":"sync","conversation":"@bob"}"#).await;
+    assert_eq!(page["head"], 1, "nothing was stored: {page}");
+    let missing = alice.asks(r##"{"type":"sync","conversation":"#new"}"##).await;
+    assert_eq!(missing["code"], "not_found");
+}

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 use switchboard::refusal::Refusal;
+use switchboard::store::{Change, Committed};
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ErrorCode, Seq};
+use switchboard_protocol::{ErrorCode, Role, Seq};
 
-use super::{Open, Shelf, seqs};
+use super::{Open, Shelf, change, seqs};
 use crate::support::{conversation, soon, user};
 
 /// Every page of a conversation.
@@ -142,4 +143,92 @@ pub(super) async fn only_writers_write_and_only_admins_rule(open: Open) {
     shelf.stores("bob", "remove", json!({"conversation": "#r", "user": "carol"})).await;
     shelf.stores("alice", "leave", json!({"conversation": "#r"})).await;
     shelf.stores("bob", "leave", json!({"conversation": "#r"})).await;
+}
+
+pub(super) async fn a_reader_who_comes_back_is_a_reader(open: Open) {
+    let mut shelf = Shelf::new(open).await;
+    let here = json!({"conversation": "#r"});
+    let about = |name: &str| json!({"conversation": "#r", "user": name});
+    let public = json!({"room": "r", "public": true, "members": ["bob", "carol", "dan"]});
+    shelf.stores("alice", "create", public).await;
+    for name in ["bob", "carol"] {
+        let reader = json!({"conversation": "#r", "user": name, "role": "reader"});
+        shelf.stores("alice", "role", reader).await;
+    }
+    shelf.stores("bob", "leave", here.clone()).await;
+    shelf.stores("alice", "remove", about("carol")).await;
+    let refused = json!({"to": "#r", "text": "unmuted"});
+    for name in ["bob", "carol"] {
+        let joined = shelf.stores(name, "join", here.clone()).await;
+        let event = joined.event.expect("an event").to_json();
+        assert!(event.contains(r#""role":"reader""#), "{event}");
+        assert_eq!(shelf.is_refused(name, "send", refused.clone()).await, ErrorCode::Forbidden);
+    }
+    // A member who is no admin does not undo what an admin decided.
+    shelf.stores("bob", "leave", here.clone()).await;
+    shelf.stores("dan", "invite", about("bob")).await;
+    assert_eq!(shelf.summary("bob", "#r").await.role, Role::Reader);
+    assert_eq!(shelf.is_refused("bob", "send", refused.clone()).await, ErrorCode::Forbidden);
+    // An admin does.
+    shelf.stores("bob", "leave", here.clone()).await;
+    shelf.stores("alice", "invite", about("bob")).await;
+    shelf.says("bob", "#r", "a member").await;
+    // What was no reader comes back as a member, an admin too.
+    shelf.stores("alice", "role", json!({"conversation": "#r", "user": "dan", "role": "admin"})).await;
+    shelf.stores("dan", "leave", here.clone()).await;
+    let joined = shelf.stores("dan", "join", here.clone()).await;
+    assert!(!joined.event.expect("an event").to_json().contains("role"));
+    assert_eq!(shelf.summary("dan", "#r").await.role, Role::Member);
+    // The first in an empty room is its admin all the same: nobody is there to decide otherwise.
+    for name in ["bob", "dan", "carol", "alice"] {
+        shelf.stores(name, "leave", here.clone()).await;
+    }
+    let joined = shelf.stores("carol", "join", here).await;
+    assert!(joined.event.expect("an event").to_json().contains(r#""role":"admin""#));
+    assert_eq!(shelf.summary("carol", "#r").await.role, Role::Admin);
+}
+
+pub(super) async fn a_room_that_everybody_left_is_entered_again_with_a_key(open: Open) {
+    let mut shelf = Shelf::new(open).await;
+    let here = json!({"conversation": "#r"});
+    let invite = |name: &str| json!({"conversation": "#r", "user": name});
+    let with_key = |name: &str| match change("invite", &invite(name)) {
+        Change::Invite(invite) => Change::InviteWithKey(invite),
+        other => panic!("{other:?}"),
+    };
+    shelf.stores("alice", "create", json!({"room": "r", "members": ["bob"]})).await;
+    shelf.says("alice", "#r", "before").await;
+    // A key opens nothing that has members.
+    shelf.submits("shop", with_key("carol"));
+    assert_eq!(shelf.outcome().await.expect_err("it has members"), Refusal::not_found());
+    shelf.stores("bob", "leave", here.clone()).await;
+    shelf.submits("shop", with_key("carol"));
+    assert_eq!(shelf.outcome().await.expect_err("it has one"), Refusal::not_found());
+    shelf.stores("alice", "leave", here.clone()).await;
+    for name in ["alice", "bob", "carol", "shop"] {
+        assert_eq!(shelf.is_refused(name, "join", here.clone()).await, ErrorCode::NotFound);
+        assert_eq!(shelf.is_refused(name, "invite", invite("bob")).await, ErrorCode::NotFound);
+    }
+    shelf.submits("shop", with_key("bob"));
+    let Ok(Committed::Event(first)) = shelf.outcome().await else { panic!("not invited") };
+    assert_eq!((first.seq, first.event.is_some()), (Seq(5), true));
+    // Said again, it is the same.
+    shelf.submits("shop", with_key("bob"));
+    let Ok(Committed::Event(again)) = shelf.outcome().await else { panic!("not repeated") };
+    assert_eq!((again.seq, again.event.is_some()), (Seq(5), false));
+    shelf.submits("shop", with_key("carol"));
+    assert_eq!(shelf.outcome().await.expect_err("it has a member again"), Refusal::not_found());
+    let summary = shelf.summary("bob", "#r").await;
+    assert_eq!((summary.role, summary.members, summary.head), (Role::Admin, 1, Seq(5)));
+    assert_eq!(seqs(&shelf.log("bob", "#r").await), (1..=5).map(Seq).collect::<Vec<_>>());
+    shelf.stores("bob", "invite", invite("alice")).await;
+    shelf.says("alice", "#r", "back").await;
+    assert!(shelf.seen("shop", "#r").await.1.is_none(), "who invited is no member");
+    // Not what does not exist, and no direct conversation.
+    let nowhere = change("invite", &json!({"conversation": "#none", "user": "bob"}));
+    for target in [nowhere, change("invite", &json!({"conversation": "@alice", "user": "bob"}))] {
+        let Change::Invite(invite) = target else { panic!("{target:?}") };
+        shelf.submits("shop", Change::InviteWithKey(invite));
+        assert_eq!(shelf.outcome().await.expect_err("nothing"), Refusal::not_found());
+    }
 }

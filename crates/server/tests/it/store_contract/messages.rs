@@ -120,3 +120,22 @@ pub(super) async fn somebody_who_left_sees_messages_as_they_stood_then(open: Ope
     assert_eq!(text(now), Some("after"));
     assert_eq!(now.reactions.keys().collect::<Vec<_>>(), ["late"]);
 }
+
+pub(super) async fn a_reaction_with_u_fe0f_and_without_is_one(open: Open) {
+    let mut shelf = Shelf::new(open).await;
+    shelf.says("alice", "@bob", "hi").await;
+    let react =
+        |emoji: &str, on: bool| json!({"conversation": "@alice:bob", "target": 1, "emoji": emoji, "on": on});
+    let set = shelf.stores("alice", "react", react("\u{1f44d}\u{fe0f}", true)).await;
+    let again = shelf.stores("alice", "react", react("\u{1f44d}", true)).await;
+    assert_eq!((again.seq, again.event.is_some()), (set.seq, false), "said again");
+    shelf.stores("bob", "react", react("\u{1f44d}", true)).await;
+    let reactions = shelf.history("bob", "@alice:bob").await.remove(0).reactions;
+    let names: Vec<_> = reactions.iter().map(|(emoji, users)| (emoji.as_str(), users.len())).collect();
+    assert_eq!(names, [("\u{1f44d}", 2)]);
+    shelf.stores("bob", "react", react("\u{1f44d}\u{fe0f}", false)).await;
+    shelf.stores("alice", "react", react("\u{1f44d}", false)).await;
+    assert!(shelf.history("bob", "@alice:bob").await.remove(0).reactions.is_empty());
+    let log = serde_json::to_string(&shelf.log("bob", "@alice:bob").await).expect("json");
+    assert!(!log.contains('\u{fe0f}'), "{log}");
+}

@@ -1,5 +1,7 @@
 //! The table of roles in docs/protocol.md, as a model: who may do what, and what becomes of it.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// What somebody says in a room.
@@ -49,6 +51,8 @@ struct Room {
     public: bool,
     /// The role of each who is or was in it; of whoever has left, none.
     members: BTreeMap<&'static str, Option<Role>>,
+    /// Who was a reader when they left or were removed.
+    muted: BTreeSet<&'static str>,
     /// Each message: whose, which event, whether it is still there.
     messages: Vec<(&'static str, u64, bool)>,
     head: u64,
@@ -137,12 +141,15 @@ impl Room {
     fn changes(&mut self, who: &'static str, what: &Says) -> Outcome {
         match *what {
             Says::Invite(whom, _) if self.role(whom).is_some() => return Again,
-            Says::Invite(whom, role) => drop(self.members.insert(whom, Some(role))),
+            Says::Invite(whom, role) => {
+                let muted = self.role(who) != Some(Role::Admin) && self.muted.contains(whom);
+                self.members.insert(whom, Some(if muted { Role::Reader } else { role }));
+            }
             Says::Remove(whom) if whom == who => return Refused(ErrorCode::BadField),
             Says::Remove(whom) => match self.members.get_mut(whom).map(Option::take) {
                 None => return NOT_FOUND,
                 Some(None) => return Again,
-                Some(Some(_)) => {}
+                Some(Some(role)) => self.goes(whom, role),
             },
             Says::SetRole(whom, _) if self.role(whom).is_none() => return NOT_FOUND,
             Says::SetRole(whom, to) if to != Role::Admin && self.is_only_admin(whom) => return FORBIDDEN,
@@ -159,7 +166,11 @@ impl Room {
         if !self.public {
             return NOT_FOUND;
         }
-        let role = if self.is_empty() { Role::Admin } else { Role::Member };
+        let role = match (self.is_empty(), self.muted.contains(who)) {
+            (true, _) => Role::Admin,
+            (false, true) => Role::Reader,
+            (false, false) => Role::Member,
+        };
         self.members.insert(who, Some(role));
         self.event()
     }
@@ -169,8 +180,18 @@ impl Room {
         if others && self.is_only_admin(who) {
             return FORBIDDEN;
         }
-        self.members.insert(who, None);
+        if let Some(role) = self.members.insert(who, None).flatten() {
+            self.goes(who, role);
+        }
         self.event()
+    }
+
+    fn goes(&mut self, who: &'static str, role: Role) {
+        if role == Role::Reader {
+            self.muted.insert(who);
+        } else {
+            self.muted.remove(who);
+        }
     }
 }
 
@@ -209,7 +230,7 @@ fn agrees(public: bool, steps: &[(&'static str, Says)]) -> TestCaseResult {
     let create = json!({"room": "r", "public": public, "members": ["bob"]});
     says(&mut store, "alice", "create", &create).expect("a room");
     let members = BTreeMap::from([("alice", Some(Role::Admin)), ("bob", Some(Role::Member))]);
-    let mut room = Room { public, members, messages: Vec::new(), head: 1 };
+    let mut room = Room { public, members, muted: BTreeSet::new(), messages: Vec::new(), head: 1 };
     for (at, (who, what)) in (0..).zip(steps) {
         let targets: Vec<u64> = room.messages.iter().map(|(_, seq, _)| *seq).collect();
         let outcome = told(&mut store, who, what, at, &targets);

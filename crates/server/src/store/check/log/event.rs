@@ -69,8 +69,10 @@ impl Log<'_> {
                     self.with(member, seq, report, |log, user| log.members.enters(user, Role::Member, seq))?;
                 }
             }
-            EventBody::Join {} => {
-                let role = if self.members.count().0 == 0 { Role::Admin } else { Role::Member };
+            EventBody::Join { role } => {
+                // Events of older versions do not say it.
+                let usual = if self.members.count().0 == 0 { Role::Admin } else { Role::Member };
+                let role = role.unwrap_or(usual);
                 self.members.chooses(event.sender, role, seq);
             }
             EventBody::Leave {} => self.members.goes(event.sender, seq),

@@ -54,6 +54,7 @@ impl Wanted {
                 let name = c.conversation.resolve(actor);
                 self.events.insert((name.clone(), c.target));
                 self.reaction(&name, c.target, &c.emoji, actor);
+                self.reaction(&name, c.target, &c.emoji.folded(), actor);
                 self.place(actor, name);
             }
             Change::Read(c) => {
@@ -72,7 +73,9 @@ impl Wanted {
                 self.place(actor, c.conversation.resolve(actor));
             }
             Change::Leave(c) => self.place(actor, c.conversation.resolve(actor)),
-            Change::Invite(c) => self.subject(actor, c.conversation.resolve(actor), &c.user),
+            Change::Invite(c) | Change::InviteWithKey(c) => {
+                self.subject(actor, c.conversation.resolve(actor), &c.user);
+            }
             Change::Remove(c) => self.subject(actor, c.conversation.resolve(actor), &c.user),
             Change::SetRole(c) => self.subject(actor, c.conversation.resolve(actor), &c.user),
             Change::Rename(c) => self.place(actor, c.conversation.resolve(actor)),

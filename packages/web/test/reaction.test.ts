@@ -1,0 +1,19 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { coloured, folded } from "../src/emoji/reaction.js";
+
+test("a reaction has one name, and is drawn in colour", () => {
+  for (const [name, drawn] of [
+    ["\u{1f44d}", "\u{1f44d}"],
+    ["\u{2764}", "\u{2764}\u{fe0f}"],
+    ["\u{2764}\u{200d}\u{1f525}", "\u{2764}\u{fe0f}\u{200d}\u{1f525}"],
+    ["\u{261d}\u{1f3fd}", "\u{261d}\u{1f3fd}"],
+    ["1\u{20e3}", "1\u{fe0f}\u{20e3}"],
+    ["+1", "+1"],
+  ] as const) {
+    assert.equal(folded(drawn), name);
+    assert.equal(coloured(name), drawn);
+    assert.equal(coloured(drawn), drawn);
+  }
+  assert.equal(folded("\u{1f44d}\u{fe0f}"), "\u{1f44d}");
+});

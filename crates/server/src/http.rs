@@ -36,7 +36,7 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .route("/readyz", get(probes::ready))
         .route("/healthz", get(health::delivers))
         .route("/metrics", get(probes::metrics))
-        .fallback(get(assets::file).fallback(problem::wrong_method))
+        .fallback(get(assets::file).fallback(assets::not_get))
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(from_fn_with_state(services.clone(), guard::check))
         .with_state(services.clone())

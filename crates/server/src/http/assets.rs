@@ -7,16 +7,15 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rust_embed::{EmbeddedFile, RustEmbed};
-use switchboard_protocol::ErrorCode;
 
 use self::encoding::Encoding;
-use super::problem::Problem;
-use crate::refusal::Refusal;
+use super::problem::{nothing_at, wrong_method};
+use crate::config::OPAQUE_ORIGIN;
 use crate::services::Services;
 
 #[derive(RustEmbed)]
@@ -51,16 +50,12 @@ const HASHED: &str = "assets/";
 
 /// A file of the page; a real 404 for what is not there.
 pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, headers: HeaderMap) -> Response {
-    let path = match uri.path().strip_prefix('/').unwrap_or_default() {
-        "" | "embed" => INDEX,
-        path => path,
-    };
+    let path = file_of(&uri);
     if path == INDEX && Page::get(INDEX).is_none() {
         return not_built();
     }
     let Some((file, encoding)) = best(path, &headers) else {
-        let refusal = Refusal::new(ErrorCode::NotFound, "there is nothing here; the chat page is at /");
-        return Problem::from(refusal).into_response();
+        return nothing_at(uri.path()).into_response();
     };
     let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(file.metadata.sha256_hash()));
     let mut response = if knows(&headers, &tag) {
@@ -88,6 +83,25 @@ pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, header
             HeaderValue::from_static("cross-origin"),
         );
     }
+    response
+}
+
+fn file_of(uri: &Uri) -> &str {
+    match uri.path().strip_prefix('/').unwrap_or_default() {
+        "" | "embed" => INDEX,
+        path => path,
+    }
+}
+
+/// What another method than GET answers where no route is: the file is there for GET, or nothing is.
+pub(super) async fn not_get(method: Method, uri: Uri) -> Response {
+    let path = file_of(&uri);
+    if path == INDEX || best(path, &HeaderMap::new()).is_some() {
+        return wrong_method(method).await.into_response();
+    }
+    // The router would say which methods there are, and there are none.
+    let mut response = nothing_at(uri.path()).into_response();
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(""));
     response
 }
 
@@ -131,7 +145,8 @@ fn policy(services: &Services, embedded: bool) -> String {
         return format!("{POLICY} 'none'");
     }
     let mut policy = format!("{POLICY} 'self'");
-    for origin in &services.allowed_origins {
+    // A page without an origin cannot be named there.
+    for origin in services.allowed_origins.iter().filter(|origin| *origin != OPAQUE_ORIGIN) {
         // Writing to a string does not fail.
         let _ = write!(policy, " {origin}");
     }

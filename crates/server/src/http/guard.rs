@@ -85,17 +85,31 @@ fn is_loopback(name: &str) -> bool {
 /// browsers say nothing, and have a token.
 fn check_origin(services: &Services, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
     let upgrade = headers.contains_key(header::UPGRADE);
-    let Some(origin) = headers.get(header::ORIGIN).filter(|_| upgrade || method != Method::GET) else {
+    let Some(origin) = headers.get(header::ORIGIN).filter(|_| upgrade || !method.is_safe()) else {
         return Ok(());
     };
     let origin = origin.to_str().unwrap_or_default();
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let own = origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host));
-    if own || services.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) {
+    if is_same_origin(origin, host)
+        || services.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+    {
         return Ok(());
     }
     let message = "pages of this origin may not connect; the operator lists it in `allowed_origins`";
     Err(Refusal::new(ErrorCode::Forbidden, message).into())
+}
+
+/// Whether a page of `origin` was loaded from `host`. Either may name the default port of the scheme, and some proxies do.
+fn is_same_origin(origin: &str, host: &str) -> bool {
+    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    let port = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => "",
+    };
+    let without_port =
+        |authority: &str| authority.strip_suffix(port).unwrap_or(authority).to_ascii_lowercase();
+    without_port(authority) == without_port(host)
 }
 
 #[cfg(test)]
@@ -113,6 +127,30 @@ mod tests {
             ("/v1/ws?author=x", true),
         ] {
             assert_eq!(check_query(&Uri::from_static(uri)).is_ok(), ok, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_default_port_makes_no_other_origin() {
+        for (origin, host, same) in [
+            ("https://x", "x", true),
+            ("https://x", "x:443", true),
+            ("https://x:443", "x", true),
+            ("http://x", "x:80", true),
+            ("http://X", "x", true),
+            ("http://[::1]", "[::1]:80", true),
+            ("http://x:9501", "x:9501", true),
+            ("https://x", "x:80", false),
+            ("http://x", "x:443", false),
+            ("https://x:8443", "x", false),
+            ("https://x", "x:8443", false),
+            ("https://y", "x:443", false),
+            ("https://x", "", false),
+            ("null", "x", false),
+            ("null", "null", false),
+            ("", "", false),
+        ] {
+            assert_eq!(is_same_origin(origin, host), same, "{origin} at {host}");
         }
     }
 

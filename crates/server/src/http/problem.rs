@@ -1,11 +1,11 @@
 //! Refusals over HTTP: problem JSON (RFC 9457) with the protocol's own code.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
-use switchboard_protocol::ErrorCode;
+use switchboard_protocol::{Command, ErrorCode};
 
 use crate::refusal::Refusal;
 
@@ -45,10 +45,27 @@ impl Problem {
 }
 
 /// What a path answers that is there, but not for this method.
-pub(super) async fn wrong_method() -> Problem {
-    let refusal =
-        Refusal::new(ErrorCode::UnknownType, "commands are said with POST, everything else with GET");
-    Problem::from(refusal).with_status(StatusCode::METHOD_NOT_ALLOWED)
+pub(super) async fn wrong_method(method: Method) -> Problem {
+    let message = if method == Method::OPTIONS {
+        "CORS is not offered: pages of other origins use the WebSocket at /v1/ws, and commands over HTTP come from a back end"
+    } else {
+        "commands are said with POST, everything else with GET"
+    };
+    Problem::from(Refusal::new(ErrorCode::UnknownType, message)).with_status(StatusCode::METHOD_NOT_ALLOWED)
+}
+
+/// What is said of a path where nothing is.
+pub(super) fn nothing_at(path: &str) -> Problem {
+    let tidy = format!("/{}", path.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/"));
+    let name = tidy.strip_prefix("/v1/").unwrap_or(&tidy[1..]);
+    let message = if path != tidy && tidy.starts_with("/v1/") {
+        format!("there is nothing at this path; did you mean {tidy}, without further slashes?")
+    } else if Command::NAMES.contains(&name) || Command::HTTP_ONLY.contains(&name) {
+        format!("there is nothing at this path; a command is said with POST to /v1/{name}")
+    } else {
+        "there is nothing at this path; commands are at /v1/<command>, the chat page at /".to_owned()
+    };
+    Refusal::new(ErrorCode::NotFound, message).into()
 }
 
 impl From<Refusal> for Problem {

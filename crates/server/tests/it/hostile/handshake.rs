@@ -120,6 +120,7 @@ async fn hostile_05_a_foreign_page_gets_no_socket() {
         (Some("http://chat.example"), 403),
         (Some("null"), 403),
         (Some(""), 403),
+        (Some("https://*"), 403),
         (Some("https://chat.example"), 101),
         (Some(own.as_str()), 101),
         (None, 101),

@@ -22,6 +22,9 @@ const LEEWAY: i64 = 60_000;
 /// Fewest bytes of an RSA key's DER: RS256 wants a modulus of 2048 bits or more (RFC 7518 section 3.3).
 const MIN_RSA_DER: usize = 2048 / 8;
 
+/// The last second of the year 9999, since 1970.
+const LAST_SECOND: f64 = 253_402_300_799.0;
+
 /// Who is on the other side, by a token that was good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -168,6 +171,8 @@ impl Authenticator {
     pub fn verify(&self, token: &str) -> Result<Identity, AuthError> {
         let keys = self.keys.as_ref().ok_or(AuthError::NotConfigured)?;
         let malformed = AuthError::Malformed(keys.algorithm);
+        // A token that was read from a file, or pasted, may have a line break at its end.
+        let token = token.trim();
         let header = jsonwebtoken::decode_header(token).map_err(|_| malformed)?;
         // An extension marked critical must be understood (RFC 7515 section 4.1.11), and we know none.
         if header.alg != keys.algorithm || header.crit.is_some() {
@@ -176,6 +181,7 @@ impl Authenticator {
         let claims = jsonwebtoken::decode::<Claims>(token, &keys.verify, &keys.validation)
             .map_err(|e| explain(e.kind(), malformed))?
             .claims;
+        check_seconds(&claims)?;
         let now = self.clock.now();
         let expires = millis(
             claims.exp.ok_or(AuthError::Claim("the token has no `exp`: it must say when it expires"))?,
@@ -193,7 +199,7 @@ impl Authenticator {
         Ok(Identity { user, issued: claims.iat.and_then(|iat| self.believe(millis(iat), now)), expires })
     }
 
-    /// When a token was made, or nothing if that is too far ahead: its maker's clock is wrong, or counts no seconds.
+    /// When a token was made, or nothing if that is too far ahead: its maker's clock is wrong.
     fn believe(&self, issued: Timestamp, now: Timestamp) -> Option<Timestamp> {
         let ahead = issued.as_millis().saturating_sub(now.as_millis());
         if ahead <= LEEWAY {
@@ -203,7 +209,7 @@ impl Authenticator {
         if !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 ahead_ms = ahead,
-                "a token's `iat` is ahead of this server's clock and not believed: compare the clocks, and that it is in seconds"
+                "a token's `iat` is ahead of this server's clock and not believed: compare the clocks"
             );
         }
         None
@@ -266,6 +272,29 @@ fn explain(kind: &ErrorKind, malformed: AuthError) -> AuthError {
         ),
         _ => malformed,
     }
+}
+
+/// A time beyond the year 9999 was counted in milliseconds. Believed, its token would be good for thousands of years.
+fn check_seconds(claims: &Claims) -> Result<(), AuthError> {
+    for (time, error) in [
+        (
+            claims.exp,
+            "the token's `exp` is beyond the year 9999: it counts seconds since 1970, not milliseconds",
+        ),
+        (
+            claims.nbf,
+            "the token's `nbf` is beyond the year 9999: it counts seconds since 1970, not milliseconds",
+        ),
+        (
+            claims.iat,
+            "the token's `iat` is beyond the year 9999: it counts seconds since 1970, not milliseconds",
+        ),
+    ] {
+        if time.is_some_and(|seconds| seconds > LAST_SECOND) {
+            return Err(AuthError::Claim(error));
+        }
+    }
+    Ok(())
 }
 
 fn millis(seconds: f64) -> Timestamp {

@@ -5,6 +5,8 @@
 mod cluster;
 mod file;
 mod layers;
+mod log_module;
+mod secret;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -86,9 +88,14 @@ impl Secret {
     /// What stands for a secret wherever a configuration is shown.
     pub const MASK: &'static str = "(hidden)";
 
-    /// Takes the bytes of `text` as the secret; fails if there are fewer than 32.
+    /// Takes the bytes of `text` as the secret, without line breaks at its end: editors and `echo` end a file with one.
+    ///
+    /// # Errors
+    /// There are fewer than 32 bytes, or invisible ones that the makers of tokens hardly have in their copy.
     pub fn new(text: impl Into<String>) -> Result<Self, ConfigError> {
-        let text = text.into();
+        let mut text = text.into();
+        text.truncate(text.trim_end_matches(['\r', '\n']).len());
+        secret::check_visible(&text)?;
         if text.len() < MIN_SECRET {
             return Err(ConfigError(format!(
                 "a secret has at least {MIN_SECRET} bytes, this one has {}; `openssl rand -base64 32` makes \
@@ -311,31 +318,34 @@ impl Config {
 /// Reads the key from where it is. Which one counts has been decided by the layers: at most one is left.
 fn resolve_auth(section: &AuthSection, source: impl Fn(&str) -> String) -> Result<AuthConfig, ConfigError> {
     let read = |path: &Path, name: &str| {
-        std::fs::read_to_string(path)
+        secret::read_text(path)
             .map_err(|e| ConfigError(format!("{}: cannot read {}: {e}", source(name), path.display())))
     };
     let key = if let Some(secret) = &section.secret {
         Some(AuthKey::Secret(secret.clone()))
     } else if let Some(path) = &section.secret_file {
         let text = read(path, "secret_file")?;
-        // Editors and `echo` end a file with a line break that is not meant as part of the secret.
-        let secret = Secret::new(text.trim_end_matches(['\r', '\n']))
+        let secret = Secret::new(text)
             .map_err(|e| ConfigError(format!("{}: {}: {e}", source("secret_file"), path.display())))?;
         Some(AuthKey::Secret(secret))
     } else if let Some(pem) = &section.public_key {
         Some(AuthKey::PublicKey(pem.clone()))
     } else if let Some(path) = &section.public_key_file {
-        Some(AuthKey::PublicKey(read(path, "public_key_file")?))
+        let pem = read(path, "public_key_file")?;
+        Some(AuthKey::PublicKey(pem.trim_start_matches(secret::BOM).to_owned()))
     } else {
         None
     };
     Ok(AuthConfig { key, issuer: section.issuer.clone(), audience: section.audience.clone() })
 }
 
+/// What browsers send for pages that have no origin: files, and sandboxed frames.
+pub(crate) const OPAQUE_ORIGIN: &str = "null";
+
 /// Origins are compared as strings with what the browser sends (RFC 6454 section 6.2), so another
 /// spelling would silently never match.
 fn check_origins(origins: &[String]) -> Result<(), ConfigError> {
-    for origin in origins {
+    for origin in origins.iter().filter(|origin| *origin != OPAQUE_ORIGIN) {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-._:[]".contains(c);
         let ok = origin.split_once("://").is_some_and(|(scheme, host)| {
             let default_port =
@@ -349,7 +359,7 @@ fn check_origins(origins: &[String]) -> Result<(), ConfigError> {
             return Err(ConfigError(format!(
                 "`allowed_origins`: {origin:?} is not an origin as a browser sends it: write \
                  `https://chat.example.com` or `http://localhost:5173`, in lower case, without a path or a \
-                 default port"
+                 default port, or `null` for pages without an origin"
             )));
         }
     }
@@ -362,7 +372,7 @@ fn check_level(level: &str) -> Result<(), ConfigError> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let known = |part: &str| LEVELS.contains(&part.rsplit_once('=').map_or(part, |(_, level)| level));
     if level.split(',').all(|part| known(part.trim())) {
-        return Ok(());
+        return level.split(',').try_for_each(|part| log_module::check(part.trim()));
     }
     Err(ConfigError(format!(
         "`log.level`: {level:?} is not one of {}, nor such a list as `info,switchboard=debug`",

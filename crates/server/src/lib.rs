@@ -249,15 +249,24 @@ async fn join_bus(
     metrics: Arc<Metrics>,
     tasks: &Tasks,
 ) -> anyhow::Result<(Arc<dyn Bus>, mpsc::Receiver<Heard>)> {
-    let Some(url) = cluster.bus.clone() else { return Ok((Arc::new(Alone), mpsc::channel(1).1)) };
-    let settings = nats::NatsSettings {
-        url,
+    let Some(settings) = bus_settings(cluster) else { return Ok((Arc::new(Alone), mpsc::channel(1).1)) };
+    let (bus, heard) = nats::connect(&settings, node, metrics, tasks).await?;
+    Ok((Arc::new(bus), heard))
+}
+
+fn bus_settings(cluster: &ClusterConfig) -> Option<nats::NatsSettings> {
+    Some(nats::NatsSettings {
+        url: cluster.bus.clone()?,
         credentials: cluster.bus_credentials.clone(),
         ca: cluster.bus_ca.clone(),
         prefix: cluster.bus_prefix.clone(),
-    };
-    let (bus, heard) = nats::connect(&settings, node, metrics, tasks).await?;
-    Ok((Arc::new(bus), heard))
+    })
+}
+
+/// Checks the addresses of the database and the bus without connecting to them.
+pub(crate) fn check_engines(cluster: &ClusterConfig) -> anyhow::Result<()> {
+    postgres::check_url(cluster.store.expose(), cluster.store_ca.as_deref())?;
+    bus_settings(cluster).as_ref().map_or(Ok(()), nats::check)
 }
 
 /// Forgets the rates of users who are quiet, until the server stops.

@@ -58,6 +58,11 @@ pub(crate) struct NatsSettings {
     pub(crate) prefix: String,
 }
 
+/// Whether the settings can be used; nothing is connected to.
+pub(crate) fn check(settings: &NatsSettings) -> anyhow::Result<()> {
+    Plan::new(settings).map(drop)
+}
+
 /// What the tasks of the bus share.
 #[derive(Debug)]
 struct Shared {

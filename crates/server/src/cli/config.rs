@@ -1,7 +1,9 @@
 //! `switchboard config`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 
 use super::{FileArgs, environment, output};
@@ -37,6 +39,10 @@ pub(super) fn run(args: ConfigArgs) -> anyhow::Result<ExitCode> {
         What::Check(file) => {
             let config = Config::load(Mode::Serve, &file.flags(), &environment())?;
             Authenticator::new(&config.auth)?;
+            match &config.cluster {
+                Some(cluster) => crate::check_engines(cluster)?,
+                None => check_directory(&config.data)?,
+            }
             output::line("the configuration is good")?;
         }
         What::Show { file, json: true } => output::line(&file.read()?.to_json()?.to_string())?,
@@ -44,4 +50,14 @@ pub(super) fn run(args: ConfigArgs) -> anyhow::Result<ExitCode> {
         What::Default => output::line(default_toml()?.trim_end())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the directory can hold the database: it is one that can be written to, or can be made.
+fn check_directory(data: &Path) -> anyhow::Result<()> {
+    let absolute = std::path::absolute(data)?;
+    let place = absolute.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    ensure!(place.is_dir(), "`data` is {}, and {} is not a directory", data.display(), place.display());
+    tempfile::tempfile_in(place).map(drop).with_context(|| {
+        format!("`data` is {}, and nothing can be written to {}", data.display(), place.display())
+    })
 }

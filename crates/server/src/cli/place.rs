@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::{FileArgs, environment};
 use crate::config::{Config, Flags, Mode};
@@ -15,7 +16,7 @@ pub(super) struct Place {
     #[command(flatten)]
     file: FileArgs,
     /// The directory of the database [default: ./data]
-    #[arg(long, value_name = "DIRECTORY")]
+    #[arg(long, value_name = "DIRECTORY", value_parser = NonEmptyStringValueParser::new())]
     data: Option<String>,
     /// As JSON
     #[arg(long)]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use switchboard_client::{Client, ClientError};
 use switchboard_protocol::reply::{Ok as OkFrame, OkBody, Reply};
-use switchboard_protocol::{Data, ErrorCode, Key, Send, Seq, Target, Text};
+use switchboard_protocol::{Data, ErrorCode, Key, Send, Seq, Target, Text, read_object};
 
 use super::connect::{ConnectArgs, failed, frame, parse_target};
 use super::output;
@@ -26,8 +26,8 @@ pub(super) struct SendArgs {
     #[arg(long)]
     key: Option<Key>,
     /// The number of the message that this one answers
-    #[arg(long, value_name = "SEQ")]
-    reply_to: Option<u64>,
+    #[arg(long, value_name = "SEQ", value_parser = parse_seq)]
+    reply_to: Option<Seq>,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -41,8 +41,13 @@ pub(super) async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
         // Made here, so that whoever loses the connection before the answer can try again with it.
         None => Key::parse(uuid::Uuid::now_v7().to_string()).map_err(anyhow::Error::msg)?,
     };
-    let reply_to = args.reply_to.map(Seq);
-    let send = Send { to: args.to, text: args.text, data: args.data_json, key: Some(key.clone()), reply_to };
+    let send = Send {
+        to: args.to,
+        text: args.text,
+        data: args.data_json,
+        key: Some(key.clone()),
+        reply_to: args.reply_to,
+    };
     let mut client = match Client::connect(&args.connect.url, hello).await {
         Ok((client, _)) => client,
         Err(error) => return failed(error, json),
@@ -84,6 +89,14 @@ fn describe(body: &OkBody) -> String {
     }
 }
 
-fn parse_data(text: &str) -> Result<Data, serde_json::Error> {
-    serde_json::from_str(text)
+fn parse_data(text: &str) -> Result<Data, String> {
+    if text.trim().is_empty() {
+        return Err("it is empty; write a JSON object, as {\"order\":17}".to_owned());
+    }
+    read_object(text).map_err(|rejected| rejected.message)
+}
+
+/// A number as JSON writes it.
+fn parse_seq(text: &str) -> Result<Seq, &'static str> {
+    serde_json::from_str(text).map_err(|_| "write the number of a message, from 1 to 2^53 - 1")
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::file::File;
-use super::{ConfigError, Secret};
+use super::{ConfigError, Secret, secret};
 
 /// The address of a database or a bus. It may hold a password, so its debug and serialised forms hide that.
 #[derive(Clone, PartialEq, Eq)]
@@ -42,6 +42,11 @@ impl std::fmt::Display for EngineUrl {
                 url.split_once("://").map_or((None, url), |(scheme, rest)| (Some(scheme), rest));
             if let Some(scheme) = scheme {
                 write!(f, "{scheme}://")?;
+            }
+            // Without a scheme it may be a line of words, as `host=db password=…`.
+            if scheme.is_none() && rest.contains('=') {
+                f.write_str(Secret::MASK)?;
+                continue;
             }
             let place = match rest.rsplit_once('@') {
                 Some((who, place)) => {
@@ -195,9 +200,9 @@ pub(super) fn resolve(
             (Some(url), _) => Ok(Some((url.clone(), source(name)))),
             (None, Some(path)) => {
                 let name = source(&format!("{name}_file"));
-                let text = std::fs::read_to_string(path)
+                let text = secret::read_text(path)
                     .map_err(|e| ConfigError::new(format!("{name}: cannot read {}: {e}", path.display())))?;
-                Ok(Some((EngineUrl::new(text.trim()), name)))
+                Ok(Some((EngineUrl::new(text.trim_start_matches(secret::BOM).trim()), name)))
             }
             (None, None) => Ok(None),
         }
@@ -261,6 +266,7 @@ mod tests {
                 "nats://(hidden)@a:4222,nats://u:(hidden)@b:4222",
             ),
             ("nats://127.0.0.1:4222", "nats://127.0.0.1:4222"),
+            ("host=db user=u password=geheim", "(hidden)"),
             ("postgres://u:geh?eim@db/chat", "postgres://u:(hidden)@db/chat"),
             (
                 "postgres://u:geh,eim@a,b/chat?sslmode=require",

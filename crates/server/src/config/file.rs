@@ -38,7 +38,8 @@ pub(super) struct File {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(super) bus_file: Option<PathBuf>,
-    /// Web origins besides the server's own whose pages may connect, as `https://chat.example.com`.
+    /// Web origins besides the server's own whose pages may connect, as `https://chat.example.com`. "null" lets in all pages
+    /// that have none: files, and sandboxed frames of any site.
     pub(super) allowed_origins: Vec<String>,
     /// Whether ids never seen before may be written to: "allow" or "refuse".
     #[schemars(with = "String")]

@@ -7,7 +7,7 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::file::{File, Kind, SECTIONS, Setting, settings};
-use super::{ConfigError, Flags};
+use super::{ConfigError, Flags, secret};
 
 /// What begins the name of every environment variable of ours.
 const PREFIX: &str = "SWITCHBOARD_";
@@ -48,11 +48,12 @@ impl Layers {
     /// Lays a TOML file over what there is.
     pub(super) fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let name = path.display();
-        let text = std::fs::read_to_string(path).map_err(|e| {
+        let text = secret::read_text(path).map_err(|e| {
             ConfigError::new(format!(
                 "cannot read {name}: {e}; `switchboard config default` prints a file to start from"
             ))
         })?;
+        let text = text.trim_start_matches(secret::BOM);
         let table: Table = text.parse().map_err(|e: toml::de::Error| {
             // The error's own display quotes the line, which may hold the secret.
             let before = e.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
@@ -120,6 +121,9 @@ impl Layers {
         for (name, text) in
             [("listen", &flags.listen), ("data", &flags.data), ("store", &flags.store), ("bus", &flags.bus)]
         {
+            if text.as_ref().is_some_and(String::is_empty) {
+                return Err(ConfigError::new(format!("--{name} is empty; leave it out, or say which")));
+            }
             let setting = self.settings.iter().find(|s| s.path() == name).cloned();
             if let (Some(setting), Some(text)) = (setting, text) {
                 layer.push(Given {

@@ -107,11 +107,19 @@ fn a_bad_value_is_refused_with_where_it_stands() {
     refused("[limits]\ntext = 100_000", &[], "`limits.text` is 100000");
     refused("[limits]\nqueue = 1", &[], "`limits.queue` is 1, and not even one event");
     read(&format!("[limits]\nqueue = {}", Limits::MIN_QUEUE), &[]).expect("the smallest");
-    for origin in
-        ["*", "null", "chat.example", "https://a.example/", "https://A.example", "https://a.example:443"]
-    {
+    for origin in [
+        "*",
+        "https://*.example",
+        "Null",
+        "chat.example",
+        "https://a.example/",
+        "https://A.example",
+        "https://a.example:443",
+    ] {
         refused("", &[("SWITCHBOARD_ALLOWED_ORIGINS", origin)], "is not an origin");
     }
+    let opaque = read("", &[("SWITCHBOARD_ALLOWED_ORIGINS", "null,https://a.example")]).expect("good");
+    assert_eq!(opaque.allowed_origins, ["null", "https://a.example"]);
     for good in ["warn", "info,switchboard=debug", "off"] {
         assert_eq!(read("", &[("SWITCHBOARD_LOG_LEVEL", good)]).expect("good").log.level, good);
     }
@@ -155,6 +163,40 @@ fn a_secret_may_be_in_a_file() {
     );
     std::fs::write(path, "short\n").expect("written");
     refused("", &[("SWITCHBOARD_AUTH_SECRET_FILE", path)], "at least 32 bytes, this one has 5");
+}
+
+#[test]
+fn invisible_bytes_around_a_secret_are_left_out_or_refused() {
+    let good = Some(AuthKey::Secret(Secret::new(SECRET).expect("long enough")));
+    for text in [format!("{SECRET}\n"), format!("{SECRET}\r\n"), format!("{SECRET}\n\n")] {
+        let config =
+            read("", &[("SWITCHBOARD_AUTH_SECRET", text.as_str())]).expect("a line break at the end");
+        assert_eq!(config.auth.key, good);
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("secret");
+    let utf16 =
+        |bom: &[u8]| bom.iter().copied().chain(SECRET.encode_utf16().flat_map(u16::to_le_bytes)).collect();
+    let cases: [(Vec<u8>, &str); 9] = [
+        (format!("\u{feff}{SECRET}").into(), "byte order mark"),
+        (format!("{SECRET} ").into(), "begins or ends with white space"),
+        (format!("{SECRET} \n").into(), "begins or ends with white space"),
+        (format!("\t{SECRET}").into(), "begins or ends with white space"),
+        (format!("{SECRET}\u{200b}").into(), "invisible"),
+        (format!("{SECRET}\n{SECRET}").into(), "several lines"),
+        (utf16(&[0xff, 0xfe]), "UTF-16"),
+        (utf16(&[]), "UTF-16"),
+        (vec![0x80; 40], "UTF-8"),
+    ];
+    for (bytes, words) in cases {
+        std::fs::write(&path, &bytes).expect("written");
+        refused("", &[("SWITCHBOARD_AUTH_SECRET_FILE", path.to_str().expect("a path"))], words);
+        if let Ok(text) = std::str::from_utf8(&bytes)
+            && !text.contains('\0')
+        {
+            refused("", &[("SWITCHBOARD_AUTH_SECRET", text)], words);
+        }
+    }
 }
 
 #[test]
@@ -238,4 +280,31 @@ fn several_nodes_share_a_store_and_a_bus() {
     refused("store_file = '/nowhere/store'", &[], "cannot read /nowhere/store");
     refused("[cluster]\nlease = 10", &[], "`cluster.lease` is 10, and it is at least 1000");
     refused("[cluster]\nbus_prefix = 'a.b'", &[], "is not made of letters");
+}
+
+#[test]
+fn a_misspelt_module_of_the_log_is_refused() {
+    for (level, words) in [
+        ("info,swichboard=debug", "did you mean switchboard?"),
+        ("switchbord::router=debug", "did you mean switchboard?"),
+        ("info,switchboard::ruoter=debug", "there is no module switchboard::ruoter"),
+        ("info,switchboard::sesion::live=trace", "one of switchboard::{"),
+    ] {
+        refused("", &[("SWITCHBOARD_LOG_LEVEL", level)], words);
+    }
+    for good in [
+        "info,switchboard::router=debug",
+        "warn,tokio_postgres=info,hyper=off",
+        "switchboard::store::sqlite=trace",
+    ] {
+        read("", &[("SWITCHBOARD_LOG_LEVEL", good)]).expect(good);
+    }
+    // Every module is known.
+    let root = include_str!("../lib.rs");
+    for line in root.lines() {
+        let words: Vec<_> = line.trim_end_matches(';').split(' ').collect();
+        if let ["mod", name] | ["pub", "mod", name] | ["pub(crate)", "mod", name] = words[..] {
+            assert!(log_module::MODULES.contains(&name), "MODULES lacks {name}");
+        }
+    }
 }

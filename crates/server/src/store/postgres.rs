@@ -15,7 +15,7 @@ mod tests;
 mod trouble;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -67,6 +67,14 @@ pub struct Settings {
     pub clock: Clock,
     /// Where commits are counted.
     pub metrics: Arc<Metrics>,
+}
+
+/// Whether a database's URL and the certificates that it is verified with can be used; nothing is connected to.
+///
+/// # Errors
+/// The URL is not understood, or certificates cannot be read.
+pub(crate) fn check_url(url: &str, ca: Option<&Path>) -> anyhow::Result<()> {
+    Target::new(url, ca).map(drop)
 }
 
 /// The store.

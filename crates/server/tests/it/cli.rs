@@ -421,6 +421,57 @@ async fn the_configuration_is_checked_and_shown_without_its_secret() {
 }
 
 #[tokio::test]
+async fn the_check_of_a_configuration_finds_what_could_not_work() {
+    let dir = TempDir::new().expect("a directory");
+    let (file, fresh) = (dir.path().join("file"), dir.path().join("a/b"));
+    std::fs::write(&file, "x").expect("written");
+    let path = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    for (name, value, words) in [
+        ("STORE", "postgres://u:geheim@db/chat?sslmode=prefer".to_owned(), "sslmode=prefer"),
+        ("STORE", "postgres://u:geheim@db/chat?sslmod=require".to_owned(), "sslmod"),
+        ("STORE", "postgres://u:geheim@db:99999/chat".to_owned(), "port"),
+        ("STORE", "host=db user=u password=geheim".to_owned(), "not the address of a PostgreSQL database"),
+        ("LISTEN", "127.0.0.1:99999".to_owned(), "an IP address with a port"),
+        ("DATA", path(&file), "is not a directory"),
+        ("DATA", format!("{}/below", path(&file)), "is not a directory"),
+        ("LOG_LEVEL", "info,swichboard=debug".to_owned(), "did you mean switchboard"),
+        ("AUTH_SECRET", format!("{SECRET} "), "white space"),
+        ("AUTH_SECRET", format!("\u{feff}{SECRET}"), "byte order mark"),
+    ] {
+        let mut check = switchboard(&["config", "check"]);
+        check.env("SWITCHBOARD_AUTH_SECRET", SECRET).env(format!("SWITCHBOARD_{name}"), &value);
+        let error = fails(&mut check).await;
+        assert!(error.contains(words), "{value}: {error}");
+        assert!(!error.contains("geheim") && !error.contains(SECRET), "{error}");
+    }
+    let mut check = switchboard(&["config", "check"]);
+    succeeds(check.env("SWITCHBOARD_AUTH_SECRET", format!("{SECRET}\n")).env("SWITCHBOARD_DATA", &fresh))
+        .await;
+    assert!(!dir.path().join("a").exists(), "a check makes nothing");
+}
+
+#[tokio::test]
+async fn an_empty_directory_or_object_is_an_error() {
+    for words in [
+        &["serve", "--data", ""][..],
+        &["dev", "--data", ""],
+        &["backup", "--data", "", "x"],
+        &["check", "--data", ""],
+        &["key", "list", "--data", ""],
+        &["send", "@bob", "--user", "alice", "--data-json", ""],
+        &["send", "@bob", "--user", "alice", "--data-json", "[]"],
+        &["send", "@bob", "--user", "alice", "--data", ""],
+        &["send", "@bob", "hi", "--user", "alice", "--reply-to", "4.5"],
+    ] {
+        let mut command = switchboard(words);
+        let output = run(command.env("SWITCHBOARD_AUTH_SECRET", SECRET)).await;
+        let (stdout, stderr) = said(&output);
+        assert!(!output.status.success() && stdout.is_empty(), "{words:?}: {stdout}{stderr}");
+        assert!(!stderr.is_empty(), "{words:?}");
+    }
+}
+
+#[tokio::test]
 async fn bench_measures_this_program_beside_its_floor() {
     let scratch = TempDir::new().expect("a directory");
     let directory = scratch.path().to_str().expect("UTF-8");

@@ -12,6 +12,8 @@ const browsers = ["chrome123", "edge123", "firefox128", "safari17.5"];
 export default defineConfig(({ mode }) => {
   const element = mode === "element";
   return {
+    // Relative addresses, because a proxy may serve the page below a path.
+    base: "./",
     publicDir: element ? false : "static",
     plugins: [svelte(), !element && sdk(), compress()],
     build: {

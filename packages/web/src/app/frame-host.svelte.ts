@@ -3,13 +3,14 @@
 
 import { readFragment } from "./fragment.js";
 import type { Host, Identity, Theme } from "./host.js";
+import { ownServer } from "./own-server.js";
 import { MemoryPlace } from "./place.svelte.js";
 import { expired } from "./token.js";
 
 const THEMES: readonly string[] = ["system", "light", "dark"];
 
 export class FrameHost implements Host {
-  readonly server = location.origin;
+  readonly server = ownServer();
   readonly place: MemoryPlace;
   readonly sidebar: boolean;
   readonly theme: Theme | undefined;

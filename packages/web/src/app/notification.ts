@@ -18,7 +18,7 @@ export function notify(desk: Desk, { message, conversation }: ChatEvents["messag
     const notification = new Notification(title, {
       body: message.text ? plain(message.text, 200) : language.t("attachment"),
       tag: conversation.id,
-      icon: "/favicon.svg",
+      icon: "favicon.svg",
     });
     notification.onclick = () => {
       window.focus();

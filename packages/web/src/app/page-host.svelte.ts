@@ -3,10 +3,11 @@
 import { readFragment } from "./fragment.js";
 import type { Host, Identity } from "./host.js";
 import { tab } from "./kept.js";
+import { ownServer } from "./own-server.js";
 import { AddressPlace, addressOf } from "./place.svelte.js";
 
 export class PageHost implements Host {
-  readonly server = location.origin;
+  readonly server = ownServer();
   readonly place: AddressPlace;
   readonly sidebar = true;
   readonly theme = undefined;

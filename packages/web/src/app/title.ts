@@ -6,6 +6,6 @@ export function showUnread(count: number, conversation: string | undefined): voi
   const name = conversation ? `${isolated(conversation)} – Switchboard` : "Switchboard";
   document.title = count ? `(${count}) ${name}` : name;
   const icon = document.getElementById("icon") as HTMLLinkElement | null;
-  const href = count ? "/favicon-unread.svg" : "/favicon.svg";
+  const href = count ? "./favicon-unread.svg" : "./favicon.svg";
   if (icon && icon.getAttribute("href") !== href) icon.href = href;
 }

@@ -216,7 +216,7 @@ impl Change {
     pub(crate) fn price(&self) -> u32 {
         let members = match self {
             Self::Create(create) => create.members.len(),
-            Self::Invite(_) => 1,
+            Self::Invite(_) | Self::InviteWithKey(_) => 1,
             _ => 0,
         };
         u32::try_from(members).unwrap_or(u32::MAX).saturating_add(1)

@@ -8,7 +8,7 @@ const dist = new URL("../dist/", import.meta.url);
 const page = await readFile(new URL("index.html", dist), "utf8").catch(() => {
   throw new Error("the page is not built: npm run build");
 });
-const scripts = [...page.matchAll(/(?:src|href)="\/(assets\/[^"]+\.js)"/g)].map(([, path]) => path);
+const scripts = [...page.matchAll(/(?:src|href)="\.\/(assets\/[^"]+\.js)"/g)].map(([, path]) => path);
 let total = 0;
 for (const path of scripts) {
   const { size } = await stat(new URL(`${path}.br`, dist));

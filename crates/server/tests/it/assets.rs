@@ -35,6 +35,20 @@ async fn the_page_is_asked_for_again_and_what_it_consists_of_is_kept() {
     assert_eq!(server.gets("/nothing-here").await.status, 404);
 }
 
+/// A proxy may serve it below a path.
+#[tokio::test]
+async fn the_page_names_its_parts_relative_to_itself() {
+    let server = Server::start().await;
+    for path in ["/", "/embed"] {
+        let html = server.gets(path).await.text;
+        let parts: Vec<_> = html.split(" src=\"").skip(1).chain(html.split(" href=\"").skip(1)).collect();
+        assert!(parts.len() >= 3, "a script, a style and an icon: {html}");
+        assert!(parts.iter().all(|rest| rest.starts_with("./")), "{html}");
+    }
+    let script = server.gets(&script(&server).await).await.text;
+    assert!(!script.contains("\"/assets/") && !script.contains("\"/favicon"), "an absolute path");
+}
+
 /// A client of HTTP tidies such paths up, so they are written by hand.
 #[tokio::test]
 async fn nothing_is_read_outside_of_the_page() {

@@ -145,7 +145,7 @@ torture_cluster() {
 # The tests of the protocol once more, as they are, with every server a node on PostgreSQL and NATS. Left out is what looks
 # into SQLite's files.
 on_postgres() {
-  local subjects=(messages:: rooms:: resume:: routing:: cursors:: presence:: frames:: http:: limits:: auth::
+  local subjects=(messages:: rooms:: resume:: routing:: cursors:: presence:: frames:: http:: libraries:: limits:: auth::
     hostile::identity hostile::input hostile::removal hostile::revocation hostile::slow hostile::texts)
   TEST_STORE=postgres cargo test -p switchboard-server --locked --test it -- "${subjects[@]}" \
     --skip what_is_deleted_is_nowhere_in_the_files

@@ -35,17 +35,17 @@ pub(super) struct Recent {
     previous: FxHashMap<ConversationKey, Seq>,
     entering_current: u32,
     entering_previous: u32,
-    sessions: FxHashMap<u32, u64>,
+    sessions: FxHashMap<SessionSlot, u64>,
 }
 
 impl Recent {
     fn begin(&mut self, session: SessionSlot) {
         self.entering_current += 1;
-        self.sessions.insert(session.0, self.generation);
+        self.sessions.insert(session, self.generation);
     }
 
     fn end(&mut self, session: SessionSlot) {
-        match self.sessions.remove(&session.0) {
+        match self.sessions.remove(&session) {
             None => return,
             Some(generation) if generation == self.generation => self.entering_current -= 1,
             Some(_) => self.entering_previous -= 1,

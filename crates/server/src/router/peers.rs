@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use rustc_hash::FxHashSet;
+use switchboard_protocol::{Timestamp, UserId};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -66,6 +67,8 @@ pub(super) struct Peers {
     /// Whether the store has been asked about users, and about conversations, and has not answered.
     pub(super) verifying: bool,
     pub(super) checking: bool,
+    /// The same for users whom a node had that is gone.
+    pub(super) seeking_lost: bool,
     /// Users who are to be compared in this sweep still.
     pub(super) to_sweep: Vec<UserSlot>,
     /// Whether all are to be compared once more when this sweep is done.
@@ -87,6 +90,8 @@ pub(super) enum Found {
     People { asked: Vec<Asked>, result: Result<Vec<Person>, Refusal> },
     /// The event by which somebody came into a conversation.
     Entry { newcomer: Newcomer, result: Result<Excerpt, Refusal> },
+    /// Where users are whom a node had that is gone, since when.
+    Lost { asked: Vec<(UserId, Timestamp)>, result: Result<Vec<Person>, Refusal> },
     /// Events by one of which a session's user went.
     Going { going: Going, result: Result<Excerpt, Refusal> },
 }
@@ -130,6 +135,7 @@ impl Peers {
             questions: 0,
             verifying: false,
             checking: false,
+            seeking_lost: false,
             to_sweep: Vec::new(),
             sweep_again: false,
             sweeps: every(sweep),
@@ -226,6 +232,7 @@ impl Router {
             Found::Log { conversation, result: Err(_) } => self.read_missing(conversation),
             Found::Heads { asked, result } => self.checked(&asked, result),
             Found::People { asked, result } => self.verified(asked, result),
+            Found::Lost { asked, result } => self.found_lost(asked, result),
             Found::Entry { newcomer, result } => self.found_entry(newcomer, result),
             Found::Going { going, result } => self.found_going(&going, result),
         }

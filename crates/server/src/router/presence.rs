@@ -13,12 +13,11 @@ use switchboard_protocol::{Signal, Timestamp, UserId};
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
-use self::remote::Elsewhere;
+use self::remote::{Elsewhere, Looked, Waiting};
 use crate::bus::{Address, Bus, Notice};
 use crate::encode::encode;
 use crate::record::ConversationKey;
-use crate::router::registry::SessionSlot;
-use crate::router::registry::{Gone, Registry, UserSlot};
+use crate::router::registry::{Gone, Registry, SessionSlot, UserSlot, VecSet};
 use crate::store::Acquaintance;
 use crate::timers::expired;
 
@@ -28,7 +27,7 @@ pub(crate) struct Presence {
     grace: Duration,
     here: FxHashMap<UserSlot, Here>,
     graces: DelayQueue<UserSlot>,
-    watchers: FxHashMap<UserId, Vec<SessionSlot>>,
+    watchers: FxHashMap<UserId, VecSet<SessionSlot>>,
     departures: Departures,
     /// Who of those that are watched here is online on other nodes, if there are any.
     elsewhere: Option<Elsewhere>,
@@ -188,7 +187,7 @@ impl Presence {
         conversations: &[ConversationKey],
         last_seen: Option<Timestamp>,
     ) {
-        self.tell_watchers_but(registry, user, conversations, last_seen, &[]);
+        self.tell_watchers_but(registry, user, conversations, last_seen, &Waiting::default());
     }
 
     /// The same, but for some, who are told otherwise.
@@ -198,12 +197,12 @@ impl Presence {
         user: &UserId,
         conversations: &[ConversationKey],
         last_seen: Option<Timestamp>,
-        others: &[(SessionSlot, Option<Timestamp>)],
+        others: &Waiting,
     ) {
         let Some(watchers) = self.watchers.get(user) else { return };
         let signal = Signal::Presence { user: user.clone(), online: last_seen.is_none(), last_seen };
         let frame = encode(&signal);
-        let told = watchers.iter().filter(|watcher| !others.iter().any(|(other, _)| other == *watcher));
+        let told = watchers.iter().filter(|watcher| !others.contains_key(*watcher));
         for session in told.filter_map(|session| registry.session(*session)) {
             let oneself = registry.find(user) == Some(session.user);
             if oneself || registry.share(conversations, session.user) {
@@ -215,20 +214,22 @@ impl Presence {
     /// Sets whose presence a session is told, and tells it how things stand.
     pub(crate) fn watch(&mut self, registry: &mut Registry, session: SessionSlot, users: Vec<Acquaintance>) {
         let Some(local) = registry.session_mut(session) else { return };
+        let watcher = local.user;
         let names = users.iter().map(|user| user.user.clone()).collect();
         let before = std::mem::replace(&mut local.watching, names);
         self.unwatch(session, &before);
+        let departures = registry.user(watcher).map_or(0, |local| local.departures);
         for Acquaintance { user, last_seen } in users {
             let watchers = self.watchers.entry(user.clone()).or_default();
             let first = watchers.is_empty();
-            watchers.push(session);
+            watchers.insert(session);
             let here = self.is_here(registry, &user);
             if let Some(elsewhere) = &mut self.elsewhere {
                 if first {
                     elsewhere.listen(&user);
                 }
                 if !here && elsewhere.is_asked_about(&user) {
-                    elsewhere.answer_later(&user, session, last_seen);
+                    elsewhere.answer_later(&user, session, Looked { last_seen, departures });
                     continue;
                 }
             }
@@ -256,14 +257,20 @@ impl Presence {
     pub(crate) fn unwatch(&mut self, session: SessionSlot, watching: &[UserId]) {
         for user in watching {
             if let Some(watchers) = self.watchers.get_mut(user) {
-                watchers.retain(|other| *other != session);
-                if watchers.is_empty() {
+                watchers.remove(session);
+                let last = watchers.is_empty();
+                if last {
                     self.watchers.remove(user);
-                    if let Some(elsewhere) = &mut self.elsewhere {
-                        elsewhere.ignore(user);
-                    }
+                }
+                match &mut self.elsewhere {
+                    Some(elsewhere) if last => elsewhere.ignore(user),
+                    Some(elsewhere) => elsewhere.expects_no_answer(user, session),
+                    None => {}
                 }
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,7 +102,7 @@ impl Router {
         seen: Seq,
         before: Seq,
     ) {
-        let sessions = self.registry.user(user).map_or_else(Vec::new, |local| local.sessions.clone());
+        let sessions = self.registry.user(user).map_or_else(Vec::new, |local| local.sessions.to_vec());
         for session in sessions {
             let Some(session) = self.registry.session_mut(session).filter(|session| session.live) else {
                 continue;

@@ -1,11 +1,15 @@
 //! Who is here, with which sessions, in which conversations.
 
+mod slots;
+mod vec_set;
+
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use slab::Slab;
 use switchboard_protocol::{CloseCode, Seq, Timestamp, UserId};
 
+use self::slots::{Slot, Slots};
+pub(crate) use self::vec_set::VecSet;
 use crate::outbox::Outbox;
 use crate::record::{ConversationKey, Passage};
 
@@ -13,13 +17,13 @@ use crate::record::{ConversationKey, Passage};
 /// with 1013 and resumes by its cursors, which say the same.
 const MAX_TOLD: usize = 4_096;
 
-/// A session's place in the registry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct SessionSlot(pub(crate) u32);
-
-/// A user's place in the registry.
+/// A session's place in the registry. That of a session which has left finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct UserSlot(u32);
+pub(crate) struct SessionSlot(Slot);
+
+/// A user's place in the registry. That of a user who has gone finds nothing, also when they are back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct UserSlot(Slot);
 
 /// A connection that has said who it is.
 #[derive(Debug)]
@@ -59,7 +63,7 @@ impl LocalSession {
 #[derive(Debug)]
 pub(crate) struct LocalUser {
     pub(crate) name: UserId,
-    pub(crate) sessions: Vec<SessionSlot>,
+    pub(crate) sessions: VecSet<SessionSlot>,
     /// Whether a session has told the conversations.
     pub(crate) loaded: bool,
     /// Sorted.
@@ -118,7 +122,7 @@ struct LocalConversation {
     placed: Seq,
     /// Which hosting this is: everything that was placed since has been placed here.
     hosting: u64,
-    online: Vec<UserSlot>,
+    online: VecSet<UserSlot>,
 }
 
 /// What a node is to hear of from now on, or no more.
@@ -144,8 +148,8 @@ pub(crate) struct Gone {
 /// The registry.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    sessions: Slab<LocalSession>,
-    users: Slab<LocalUser>,
+    sessions: Slots<LocalSession>,
+    users: Slots<LocalUser>,
     by_name: FxHashMap<UserId, UserSlot>,
     /// How many users have come here.
     lives: u64,
@@ -158,14 +162,10 @@ pub(crate) struct Registry {
     interests: Option<Vec<Interest>>,
 }
 
-fn slot(index: usize) -> u32 {
-    u32::try_from(index).unwrap_or_else(|_| unreachable!("a process has fewer than 2^32 sockets"))
-}
-
 impl Drop for Registry {
     /// The router has ended. Sessions that are still here, because it has panicked or its time was over, get nothing more.
     fn drop(&mut self) {
-        for (_, session) in &self.sessions {
+        for (_, session) in self.sessions.iter() {
             session.outbox.abandon(CloseCode::TryLater);
         }
     }
@@ -179,9 +179,9 @@ impl Registry {
         }
         // Two lives of a user in the same place never have the same number of departures.
         self.lives += 1;
-        let user = UserSlot(slot(self.users.insert(LocalUser {
+        let user = UserSlot(self.users.insert(LocalUser {
             name: name.clone(),
-            sessions: Vec::new(),
+            sessions: VecSet::default(),
             loaded: false,
             conversations: Vec::new(),
             changes: Vec::new(),
@@ -191,7 +191,7 @@ impl Registry {
             suspect: false,
             asked: 0,
             answered: 0,
-        })));
+        }));
         self.by_name.insert(name.clone(), user);
         self.note(Interest::Has(name.clone()));
         user
@@ -202,21 +202,21 @@ impl Registry {
     }
 
     pub(crate) fn user(&self, user: UserSlot) -> Option<&LocalUser> {
-        self.users.get(user.0 as usize)
+        self.users.get(user.0)
     }
 
     pub(super) fn user_mut(&mut self, user: UserSlot) -> Option<&mut LocalUser> {
-        self.users.get_mut(user.0 as usize)
+        self.users.get_mut(user.0)
     }
 
     /// Every user who is here.
     pub(super) fn users(&self) -> Vec<UserSlot> {
-        self.users.iter().map(|(index, _)| UserSlot(slot(index))).collect()
+        self.users.iter().map(|(slot, _)| UserSlot(slot)).collect()
     }
 
     /// Forgets a user who has no session.
     pub(super) fn unload(&mut self, user: UserSlot) -> Option<Gone> {
-        let local = self.users.try_remove(user.0 as usize)?;
+        let local = self.users.remove(user.0)?;
         self.by_name.remove(&local.name);
         self.note(Interest::Lacks(local.name.clone()));
         for conversation in &local.conversations {
@@ -228,7 +228,7 @@ impl Registry {
     /// Gives back what a crowd needed that has left; told whether there was reason to try: at each halving of the number
     /// of users, so that the work stays in proportion.
     pub(super) fn shrink(&mut self) -> bool {
-        let halved = self.users.is_empty() || self.users.len().is_power_of_two();
+        let halved = self.users.len() == 0 || self.users.len().is_power_of_two();
         if halved {
             self.sessions.shrink_to_fit();
             self.users.shrink_to_fit();
@@ -249,27 +249,27 @@ impl Registry {
             told: FxHashMap::default(),
             watching: Box::default(),
         };
-        let session = SessionSlot(slot(self.sessions.insert(session)));
+        let session = SessionSlot(self.sessions.insert(session));
         if let Some(local) = self.user_mut(user) {
-            local.sessions.push(session);
+            local.sessions.insert(session);
         }
         session
     }
 
     pub(super) fn remove_session(&mut self, session: SessionSlot) -> Option<LocalSession> {
-        let removed = self.sessions.try_remove(session.0 as usize)?;
+        let removed = self.sessions.remove(session.0)?;
         if let Some(local) = self.user_mut(removed.user) {
-            local.sessions.retain(|other| *other != session);
+            local.sessions.remove(session);
         }
         Some(removed)
     }
 
     pub(crate) fn session(&self, session: SessionSlot) -> Option<&LocalSession> {
-        self.sessions.get(session.0 as usize)
+        self.sessions.get(session.0)
     }
 
     pub(crate) fn session_mut(&mut self, session: SessionSlot) -> Option<&mut LocalSession> {
-        self.sessions.get_mut(session.0 as usize)
+        self.sessions.get_mut(session.0)
     }
 
     /// Every session that is here.
@@ -302,7 +302,7 @@ impl Registry {
     /// Notes by which event a user has gone from a conversation.
     pub(super) fn note_gone(&mut self, user: UserSlot, conversation: ConversationKey, seq: Seq) {
         let (shared, generation) = (self.interests.is_some(), self.generation);
-        let Some(local) = self.users.get_mut(user.0 as usize).filter(|_| shared) else { return };
+        let Some(local) = self.users.get_mut(user.0).filter(|_| shared) else { return };
         let going = local.gone.entry(conversation).or_insert(Going { seq, generation });
         *going = Going { seq: going.seq.max(seq), generation };
     }
@@ -315,7 +315,7 @@ impl Registry {
     /// Forgets who has gone from which conversation, as far as that became known before the generation `since`: no snapshot
     /// and no answer of the store is older than that, so none can say that they are members still.
     pub(super) fn prune_gone(&mut self, since: u64) {
-        for (_, user) in &mut self.users {
+        for user in self.users.values_mut() {
             if !user.gone.is_empty() {
                 user.gone.retain(|_, going| going.generation >= since);
                 user.gone.shrink_to_fit();
@@ -371,7 +371,7 @@ impl Registry {
     /// Puts a user among a conversation's members. `head` is what has been published, in case that
     /// nobody was here before.
     pub(super) fn join(&mut self, user: UserSlot, conversation: ConversationKey, head: Seq) {
-        let Some(local) = self.users.get_mut(user.0 as usize) else { return };
+        let Some(local) = self.users.get_mut(user.0) else { return };
         if let Err(place) = local.conversations.binary_search(&conversation) {
             local.conversations.insert(place, conversation);
             local.gone.remove(&conversation);
@@ -379,7 +379,7 @@ impl Registry {
             let first = here.online.is_empty();
             here.head = here.head.max(head);
             here.placed = here.placed.max(head);
-            here.online.push(user);
+            here.online.insert(user);
             if first {
                 self.hostings += 1;
                 here.hosting = self.hostings;
@@ -392,13 +392,13 @@ impl Registry {
     pub(super) fn part(&mut self, user: UserSlot, conversation: ConversationKey, seq: Seq) {
         self.note_gone(user, conversation, seq);
         if self.is_member(user, conversation) && self.interests.is_some() {
-            for session in self.user(user).map_or_else(Vec::new, |local| local.sessions.clone()) {
+            for session in self.user(user).map_or_else(Vec::new, |local| local.sessions.to_vec()) {
                 if let Some(session) = self.session_mut(session).filter(|session| session.live) {
                     session.note_told(conversation, seq);
                 }
             }
         }
-        let Some(local) = self.users.get_mut(user.0 as usize) else { return };
+        let Some(local) = self.users.get_mut(user.0) else { return };
         // Also if it was not known that they are one: an answer of the store may say so.
         local.departures += 1;
         if let Ok(place) = local.conversations.binary_search(&conversation) {
@@ -409,7 +409,7 @@ impl Registry {
 
     fn remove_online(&mut self, conversation: ConversationKey, user: UserSlot) {
         if let Some(here) = self.conversations.get_mut(&conversation) {
-            here.online.retain(|other| *other != user);
+            here.online.remove(user);
             if here.online.is_empty() {
                 self.conversations.remove(&conversation);
                 self.note(Interest::Drops(conversation));
@@ -419,7 +419,7 @@ impl Registry {
 
     /// The live sessions of a conversation's members.
     pub(super) fn sessions_in(&self, conversation: ConversationKey) -> impl Iterator<Item = &Arc<Outbox>> {
-        let online = self.conversations.get(&conversation).map_or(&[][..], |here| &here.online);
+        let online = self.conversations.get(&conversation).map_or(&[][..], |here| &here.online[..]);
         online.iter().flat_map(|user| self.live_sessions(*user))
     }
 
@@ -431,12 +431,12 @@ impl Registry {
     /// The same, with those that are on their way in.
     pub(super) fn all_sessions_of(&self, user: &UserId) -> impl Iterator<Item = &Arc<Outbox>> {
         let local = self.find(user).and_then(|user| self.user(user));
-        let sessions = local.map_or(&[][..], |local| &local.sessions);
+        let sessions = local.map_or(&[][..], |local| &local.sessions[..]);
         sessions.iter().filter_map(|session| self.session(*session)).map(|s| &s.outbox)
     }
 
     pub(super) fn live_sessions(&self, user: UserSlot) -> impl Iterator<Item = &Arc<Outbox>> {
-        let sessions = self.user(user).map_or(&[][..], |local| &local.sessions);
+        let sessions = self.user(user).map_or(&[][..], |local| &local.sessions[..]);
         sessions.iter().filter_map(|session| self.session(*session)).filter(|s| s.live).map(|s| &s.outbox)
     }
 

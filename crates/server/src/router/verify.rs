@@ -4,7 +4,7 @@
 //! from where this node stands, in its order. So an answer that has become old meanwhile does no harm.
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use switchboard_protocol::{CloseCode, Seq, UserId};
+use switchboard_protocol::{CloseCode, Seq, Timestamp, UserId};
 
 use super::Router;
 use super::peers::{Found, Peers};
@@ -73,6 +73,7 @@ impl Router {
     /// Asks the store, unless it has not answered the last question.
     pub(super) fn ask(&mut self) {
         self.ask_about_users();
+        self.ask_about_lost();
         let Some(peers) = &mut self.peers else { return };
         if !peers.checking && !peers.unchecked.is_empty() {
             let asked: Vec<_> = peers.unchecked.iter().take(CONVERSATIONS).copied().collect();
@@ -82,6 +83,35 @@ impl Router {
             peers.checking = true;
             let answer = peers.store.heads(asked.clone());
             peers.find(answer, move |result| Found::Heads { asked, result });
+        }
+    }
+
+    /// Asks in which conversations users are whom a node had that is gone: whoever shares none with them is not told.
+    fn ask_about_lost(&mut self) {
+        let Some(peers) = self.peers.as_mut().filter(|peers| !peers.seeking_lost) else { return };
+        let asked = self.presence.take_lost(USERS);
+        if !asked.is_empty() {
+            peers.seeking_lost = true;
+            let answer = peers.store.people(asked.iter().map(|(user, _)| user.clone()).collect());
+            peers.find(answer, move |result| Found::Lost { asked, result });
+        }
+    }
+
+    pub(super) fn found_lost(
+        &mut self,
+        asked: Vec<(UserId, Timestamp)>,
+        result: Result<Vec<Person>, Refusal>,
+    ) {
+        if let Some(peers) = &mut self.peers {
+            peers.seeking_lost = false;
+        }
+        let Ok(people) = result else { return self.presence.put_back_lost(asked) };
+        let people: FxHashMap<_, _> = people.iter().map(|person| (&person.user, &person.joined)).collect();
+        for (user, at) in asked {
+            let joined = people.get(&user).map_or(&[][..], |joined| &joined[..]);
+            let mut conversations: Vec<_> = joined.iter().map(|place| place.conversation).collect();
+            conversations.sort_unstable();
+            self.presence.tell_lost(&self.registry, &user, &conversations, at);
         }
     }
 
@@ -173,7 +203,7 @@ impl Router {
 
     /// Closes the connections that came in before a revocation.
     fn close_revoked(&self, asked: &Asked, person: &Person) {
-        let sessions = self.registry.user(asked.user).map_or(&[][..], |local| &local.sessions);
+        let sessions = self.registry.user(asked.user).map_or(&[][..], |local| &local.sessions[..]);
         for session in sessions.iter().filter_map(|session| self.registry.session(*session)) {
             if session.live && session.not_before < person.not_before {
                 self.metrics.dropped(Drop::Revoked);

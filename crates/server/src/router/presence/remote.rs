@@ -3,6 +3,7 @@
 //! A node tells when a user comes or goes there, to the nodes on which somebody watches them and to no other. It says now and
 //! then that it lives; one that says nothing for as long as a lease counts as dead, and its users as gone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(super) struct Elsewhere {
     /// Watchers who are told how things stand once it is known.
     asked: FxHashMap<UserId, Asking>,
     patience: DelayQueue<UserId>,
+    /// Users whom a node had that is gone, since when: their watchers are told once the store has said where they are.
+    lost: BTreeMap<UserId, Timestamp>,
     /// When [`Elsewhere::expire`] looked last.
     looked: Instant,
 }
@@ -44,7 +47,19 @@ struct There {
 #[derive(Debug)]
 struct Asking {
     ends: delay_queue::Key,
-    sessions: Vec<(SessionSlot, Option<Timestamp>)>,
+    sessions: Waiting,
+}
+
+/// Sessions that are told how things stand once it is known.
+pub(super) type Waiting = FxHashMap<SessionSlot, Looked>;
+
+/// What the store said when a session began to watch somebody: they share a conversation, unless the watcher has left it since.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Looked {
+    /// When the user was there last.
+    pub(super) last_seen: Option<Timestamp>,
+    /// How often the watcher had left a conversation by then.
+    pub(super) departures: u64,
 }
 
 impl Elsewhere {
@@ -55,6 +70,7 @@ impl Elsewhere {
             users: FxHashMap::default(),
             asked: FxHashMap::default(),
             patience: DelayQueue::new(),
+            lost: BTreeMap::new(),
             looked: Instant::now(),
         }
     }
@@ -67,7 +83,7 @@ impl Elsewhere {
     pub(super) fn listen(&mut self, user: &UserId) {
         self.bus.listen(Address::Watched(user.clone()));
         let ends = self.patience.insert(user.clone(), PATIENCE);
-        self.asked.insert(user.clone(), Asking { ends, sessions: Vec::new() });
+        self.asked.insert(user.clone(), Asking { ends, sessions: Waiting::default() });
     }
 
     /// Nobody here does any more.
@@ -87,9 +103,16 @@ impl Elsewhere {
         self.asked.contains_key(user)
     }
 
-    pub(super) fn answer_later(&mut self, user: &UserId, session: SessionSlot, last_seen: Option<Timestamp>) {
+    pub(super) fn answer_later(&mut self, user: &UserId, session: SessionSlot, looked: Looked) {
         if let Some(asking) = self.asked.get_mut(user) {
-            asking.sessions.push((session, last_seen));
+            asking.sessions.insert(session, looked);
+        }
+    }
+
+    /// A session watches a user no more, of whom it has not been told yet.
+    pub(super) fn expects_no_answer(&mut self, user: &UserId, session: SessionSlot) {
+        if let Some(asking) = self.asked.get_mut(user) {
+            asking.sessions.remove(&session);
         }
     }
 
@@ -129,7 +152,7 @@ impl Elsewhere {
             }
             if doubtful && !self.asked.contains_key(user) {
                 let ends = self.patience.insert(user.clone(), PATIENCE);
-                self.asked.insert(user.clone(), Asking { ends, sessions: Vec::new() });
+                self.asked.insert(user.clone(), Asking { ends, sessions: Waiting::default() });
             }
         }
     }
@@ -212,13 +235,9 @@ impl Presence {
         }
         match (before, after) {
             (false, true) => {
-                // Whoever has just begun to watch is told in any case: that they share a conversation was looked up, and the
-                // other node may not have learnt of it yet.
                 let waiting = self.stop_asking(user);
                 self.tell_watchers_but(registry, user, conversations, None, &waiting);
-                for (session, last_seen) in waiting {
-                    self.tell_state(registry, session, user.clone(), last_seen);
-                }
+                self.tell_waiting(registry, user, conversations, waiting);
             }
             (true, false) => self.tell_watchers(registry, user, conversations, last_seen),
             _ => {}
@@ -226,9 +245,9 @@ impl Presence {
     }
 
     /// Those who waited to be told how things stand.
-    fn stop_asking(&mut self, user: &UserId) -> Vec<(SessionSlot, Option<Timestamp>)> {
-        let Some(elsewhere) = &mut self.elsewhere else { return Vec::new() };
-        let Some(asking) = elsewhere.asked.remove(user) else { return Vec::new() };
+    fn stop_asking(&mut self, user: &UserId) -> Waiting {
+        let Some(elsewhere) = &mut self.elsewhere else { return Waiting::default() };
+        let Some(asking) = elsewhere.asked.remove(user) else { return Waiting::default() };
         elsewhere.patience.try_remove(&asking.ends);
         asking.sessions
     }
@@ -238,10 +257,26 @@ impl Presence {
         let waiting = self.stop_asking(user);
         let gone = self.elsewhere.as_mut().is_some_and(|elsewhere| elsewhere.resolve(user));
         if gone && !self.is_here(registry, user) {
-            return self.tell_lost(registry, user, now);
+            self.note_lost(user, now);
         }
-        for (session, last_seen) in waiting {
-            self.tell_state(registry, session, user.clone(), last_seen);
+        self.tell_waiting(registry, user, &[], waiting);
+    }
+
+    /// Tells those who have just begun to watch a user how things stand. That they share a conversation was looked up, and the
+    /// user's node may not have learnt of it yet; only a watcher who has left one since must share one of those that it names.
+    fn tell_waiting(
+        &self,
+        registry: &Registry,
+        user: &UserId,
+        conversations: &[ConversationKey],
+        waiting: Waiting,
+    ) {
+        for (session, looked) in waiting {
+            let Some(watcher) = registry.session(session).map(|local| local.user) else { continue };
+            let departures = registry.user(watcher).map(|local| local.departures);
+            if departures == Some(looked.departures) || registry.share(conversations, watcher) {
+                self.tell_state(registry, session, user.clone(), looked.last_seen);
+            }
         }
     }
 
@@ -264,17 +299,47 @@ impl Presence {
         let lost = self.elsewhere.as_mut().map(|elsewhere| elsewhere.lose(node)).unwrap_or_default();
         for user in lost {
             if !self.is_here(registry, &user) {
-                self.tell_lost(registry, &user, at);
+                self.note_lost(&user, at);
             }
         }
     }
 
-    /// Notes that a user whom a node had is gone, and tells those who watch them. Which conversations they were in, only their
-    /// node knew; those who watch shared one when they began to.
-    fn tell_lost(&mut self, registry: &Registry, user: &UserId, at: Timestamp) {
+    /// Notes that a user whom a node had is gone. Which conversations they are in, only their node knew: the store is asked, and
+    /// then those who watch them and share one are told.
+    fn note_lost(&mut self, user: &UserId, at: Timestamp) {
         self.departures.note(user, at);
-        for session in self.watchers.get(user).into_iter().flatten() {
-            self.tell_state(registry, *session, user.clone(), Some(at));
+        if let Some(elsewhere) = &mut self.elsewhere {
+            elsewhere.lost.insert(user.clone(), at);
+        }
+    }
+
+    /// Users whom a node had, and of whom their watchers are not told yet; so many at most.
+    pub(crate) fn take_lost(&mut self, most: usize) -> Vec<(UserId, Timestamp)> {
+        let Some(elsewhere) = &mut self.elsewhere else { return Vec::new() };
+        std::iter::from_fn(|| elsewhere.lost.pop_first()).take(most).collect()
+    }
+
+    /// The store could not say where these users are; it is asked again.
+    pub(crate) fn put_back_lost(&mut self, lost: Vec<(UserId, Timestamp)>) {
+        if let Some(elsewhere) = &mut self.elsewhere {
+            for (user, at) in lost {
+                let last = elsewhere.lost.entry(user).or_insert(at);
+                *last = at.max(*last);
+            }
+        }
+    }
+
+    /// A user whom a node had is in these conversations: those who watch them and share one are told that they are gone, unless
+    /// they are back.
+    pub(crate) fn tell_lost(
+        &self,
+        registry: &Registry,
+        user: &UserId,
+        conversations: &[ConversationKey],
+        at: Timestamp,
+    ) {
+        if !self.is_here(registry, user) && !self.is_elsewhere(user) {
+            self.tell_watchers(registry, user, conversations, Some(at));
         }
     }
 }

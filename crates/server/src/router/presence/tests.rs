@@ -1,0 +1,127 @@
+//! Who is told of whom, where other nodes answer late or not at all.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use switchboard_protocol::{Limits, Seq};
+
+use super::*;
+use crate::bus::{Alone, NodeId};
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::record::ConversationKey;
+
+const NODE: NodeId = NodeId(7);
+const ROOM: ConversationKey = ConversationKey(1);
+
+fn name(name: &str) -> UserId {
+    UserId::parse(name).expect("a user id")
+}
+
+/// One node of a cluster, as presence sees it.
+struct Node {
+    registry: Registry,
+    presence: Presence,
+}
+
+impl Node {
+    fn new() -> Self {
+        let presence = Presence::new(Duration::ZERO, Some(Arc::new(Alone)));
+        Self { registry: Registry::default(), presence }
+    }
+
+    /// A session of a user who is in these conversations.
+    fn connects(&mut self, user: &str, conversations: &[ConversationKey]) -> (SessionSlot, Arc<Outbox>) {
+        let outbox = Arc::new(Outbox::new(&Limits::default(), Arc::new(Metrics::new())));
+        let user = self.registry.user_or_new(&name(user));
+        let session = self.registry.add_session(user, outbox.clone());
+        for conversation in conversations {
+            self.registry.join(user, *conversation, Seq(1));
+        }
+        (session, outbox)
+    }
+
+    fn watches(&mut self, session: SessionSlot, user: &str) {
+        let users = vec![Acquaintance { user: name(user), last_seen: None }];
+        self.presence.watch(&mut self.registry, session, users);
+    }
+
+    fn leaves(&mut self, session: SessionSlot) {
+        let gone = self.registry.remove_session(session).expect("it was here");
+        self.presence.unwatch(session, &gone.watching);
+    }
+
+    fn another_node_says(&mut self, user: &str, last_seen: Option<Timestamp>, shared: &[ConversationKey]) {
+        self.presence.changed_elsewhere(&self.registry, NODE, &name(user), last_seen, shared);
+    }
+}
+
+/// What has been queued.
+fn told(outbox: &Outbox) -> Vec<Bytes> {
+    let mut queued = std::collections::VecDeque::new();
+    outbox.take(0, &mut queued);
+    queued.into_iter().map(|queued| queued.frame).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_goes_to_nobody_who_has_the_place_of_the_session_that_asked() {
+    let mut node = Node::new();
+    let (alice, _) = node.connects("alice", &[ROOM]);
+    let (carol, carols) = node.connects("carol", &[ROOM]);
+    node.watches(alice, "bob");
+    node.watches(carol, "bob");
+    node.leaves(alice);
+    let (_, mallorys) = node.connects("mallory", &[]);
+    node.another_node_says("bob", None, &[ROOM]);
+    assert_eq!(told(&mallorys), Vec::<Bytes>::new(), "the answer to another");
+    assert_eq!(told(&carols).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_nobody_answers_is_not_told_to_whoever_has_the_place_of_the_session_that_asked() {
+    let mut node = Node::new();
+    let (alice, _) = node.connects("alice", &[ROOM]);
+    let (carol, carols) = node.connects("carol", &[ROOM]);
+    node.watches(alice, "bob");
+    node.watches(carol, "bob");
+    node.leaves(alice);
+    let (_, mallorys) = node.connects("mallory", &[]);
+    node.presence.give_up_asking(&node.registry, &name("bob"), Timestamp::from_millis(1));
+    assert_eq!(told(&mallorys), Vec::<Bytes>::new(), "the answer to another");
+    assert_eq!(told(&carols).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_who_has_left_is_told_nothing_by_a_late_answer() {
+    let mut node = Node::new();
+    let (alice, alices) = node.connects("alice", &[ROOM]);
+    node.watches(alice, "bob");
+    let user = node.registry.find(&name("alice")).expect("she is here");
+    node.registry.part(user, ROOM, Seq(2));
+    node.another_node_says("bob", None, &[ROOM]);
+    assert_eq!(told(&alices), Vec::<Bytes>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_a_user_is_lost_is_told_to_watchers_who_share_a_conversation_still() {
+    let mut node = Node::new();
+    let (alice, alices) = node.connects("alice", &[ROOM]);
+    let (carol, carols) = node.connects("carol", &[ROOM]);
+    let at = Timestamp::from_millis(5);
+    for session in [alice, carol] {
+        node.watches(session, "bob");
+    }
+    node.another_node_says("bob", None, &[ROOM]);
+    assert_eq!((told(&alices).len(), told(&carols).len()), (1, 1), "he is online");
+    let user = node.registry.find(&name("alice")).expect("she is here");
+    node.registry.part(user, ROOM, Seq(2));
+    node.presence.lost(&node.registry, NODE, at);
+    assert_eq!(told(&carols).len(), 0, "the store is asked first where he is");
+    assert_eq!(node.presence.take_lost(10), [(name("bob"), at)]);
+    node.presence.tell_lost(&node.registry, &name("bob"), &[ROOM], at);
+    assert_eq!((told(&alices).len(), told(&carols).len()), (0, 1));
+    node.another_node_says("bob", None, &[ROOM]);
+    told(&carols);
+    node.presence.tell_lost(&node.registry, &name("bob"), &[ROOM], at);
+    assert_eq!(told(&carols).len(), 0, "he is back");
+}

@@ -1,0 +1,89 @@
+//! Places for sessions and users. A place that is free is used again, under another generation, so that what is kept for one
+//! occupant never reaches the next.
+
+use slab::Slab;
+
+/// A place and its occupant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Slot {
+    index: u32,
+    /// Which of all insertions it was. It wraps around after 2^32, far more than can happen between a question and its answer.
+    generation: u32,
+}
+
+/// Values by their slots.
+#[derive(Debug)]
+pub(super) struct Slots<T> {
+    slab: Slab<(u32, T)>,
+    insertions: u32,
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Self { slab: Slab::new(), insertions: 0 }
+    }
+}
+
+fn narrow(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or_else(|_| unreachable!("a process has fewer than 2^32 sockets"))
+}
+
+impl<T> Slots<T> {
+    pub(super) fn insert(&mut self, value: T) -> Slot {
+        self.insertions = self.insertions.wrapping_add(1);
+        let index = narrow(self.slab.insert((self.insertions, value)));
+        Slot { index, generation: self.insertions }
+    }
+
+    pub(super) fn get(&self, slot: Slot) -> Option<&T> {
+        let (generation, value) = self.slab.get(slot.index as usize)?;
+        (*generation == slot.generation).then_some(value)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut T> {
+        let (generation, value) = self.slab.get_mut(slot.index as usize)?;
+        (*generation == slot.generation).then_some(value)
+    }
+
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<T> {
+        self.get(slot)?;
+        self.slab.try_remove(slot.index as usize).map(|(_, value)| value)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &T)> {
+        let entries = self.slab.iter();
+        entries.map(|(index, (generation, value))| {
+            (Slot { index: narrow(index), generation: *generation }, value)
+        })
+    }
+
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slab.iter_mut().map(|(_, (_, value))| value)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub(super) fn shrink_to_fit(&mut self) {
+        self.slab.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_of_an_earlier_occupant_finds_nothing() {
+        let mut slots = Slots::default();
+        let alice = slots.insert("alice");
+        assert_eq!(slots.remove(alice), Some("alice"));
+        let mallory = slots.insert("mallory");
+        assert_eq!(alice.index, mallory.index, "the place is used again");
+        assert_eq!(slots.get(alice), None);
+        assert_eq!(slots.get_mut(alice), None);
+        assert_eq!(slots.remove(alice), None);
+        assert_eq!(slots.get(mallory), Some(&"mallory"));
+    }
+}

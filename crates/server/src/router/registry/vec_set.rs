@@ -1,0 +1,99 @@
+//! A set that is walked for every event and changed now and then: a vector, with an index of it once it is large.
+
+use std::hash::Hash;
+use std::ops::Deref;
+
+use rustc_hash::FxHashMap;
+
+/// Elements from which on there is an index. Fewer are searched: a scan of so many slots takes less than a hash.
+const INDEXED_FROM: usize = 64;
+
+/// A set of small values. Its elements are in no order that means anything.
+#[derive(Debug, Clone)]
+pub(crate) struct VecSet<T> {
+    elements: Vec<T>,
+    /// Where each element is; none in a small set.
+    index: Option<Box<FxHashMap<T, usize>>>,
+}
+
+impl<T> Default for VecSet<T> {
+    fn default() -> Self {
+        Self { elements: Vec::new(), index: None }
+    }
+}
+
+impl<T> Deref for VecSet<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.elements
+    }
+}
+
+impl<T: Copy + Eq + Hash> VecSet<T> {
+    /// Adds an element that is not in it.
+    pub(crate) fn insert(&mut self, element: T) {
+        if let Some(index) = &mut self.index {
+            index.insert(element, self.elements.len());
+        }
+        self.elements.push(element);
+        if self.index.is_none() && self.elements.len() >= INDEXED_FROM {
+            let index = self.elements.iter().enumerate().map(|(place, element)| (*element, place));
+            self.index = Some(Box::new(index.collect()));
+        }
+    }
+
+    /// Removes an element in constant time; whether it was there.
+    pub(crate) fn remove(&mut self, element: T) -> bool {
+        let place = match &mut self.index {
+            Some(index) => index.remove(&element),
+            None => self.elements.iter().position(|other| *other == element),
+        };
+        let Some(place) = place else { return false };
+        self.elements.swap_remove(place);
+        if let (Some(index), Some(moved)) = (&mut self.index, self.elements.get(place)) {
+            index.insert(*moved, place);
+        }
+        self.shrink();
+        true
+    }
+
+    /// Gives back what a crowd needed that has left. Half of a half is kept, so that the work stays in proportion.
+    fn shrink(&mut self) {
+        let (len, capacity) = (self.elements.len(), self.elements.capacity());
+        if capacity >= INDEXED_FROM && len <= capacity / 4 {
+            self.elements.shrink_to(capacity / 2);
+            if let Some(index) = &mut self.index {
+                index.shrink_to(capacity / 2);
+            }
+        }
+        if len < INDEXED_FROM / 2 {
+            self.index = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_has_what_was_put_in_and_not_taken_out(changes in proptest::collection::vec((any::<bool>(), 0..200_u32), 0..2_000)) {
+            let (mut set, mut model) = (VecSet::default(), std::collections::BTreeSet::new());
+            for (add, element) in changes {
+                if !add {
+                    prop_assert_eq!(set.remove(element), model.remove(&element));
+                } else if model.insert(element) {
+                    set.insert(element);
+                }
+                prop_assert_eq!(set.index.as_ref().map_or(set.len(), |index| index.len()), set.len());
+            }
+            let mut elements = set.to_vec();
+            elements.sort_unstable();
+            prop_assert_eq!(elements, model.into_iter().collect::<Vec<_>>());
+        }
+    }
+}

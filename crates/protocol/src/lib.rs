@@ -24,6 +24,7 @@ pub use decode::{Frame, Rejected, decode, decode_named, read_object};
 pub use event::{Event, EventBody, EventKind, Role, Timestamp};
 pub use id::{CommandId, ConversationId, InvalidId, RoomId, Seq, Target, UserId};
 pub use limits::Limits;
+pub use reason::in_json_words;
 pub use signal::Signal;
 pub use text::{Device, Emoji, Key, Text, Title, is_blank};
 

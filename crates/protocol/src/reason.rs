@@ -2,7 +2,7 @@
 //! name types of Rust (`u32`, `map`, `sequence`), which tell the writer of a client nothing.
 
 /// Puts a message of the JSON library into the words of JSON.
-pub(crate) fn in_json_words(message: &str) -> String {
+pub fn in_json_words(message: &str) -> String {
     let message = without_position(message);
     for kind in ["invalid type: ", "invalid value: "] {
         if let Some((found, expected)) = message.strip_prefix(kind).and_then(|m| m.rsplit_once(", expected "))

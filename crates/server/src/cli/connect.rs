@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use switchboard_client::ClientError;
 use switchboard_protocol::reply::{Failure, Reply};
-use switchboard_protocol::{Event, Hello, Target, UserId};
+use switchboard_protocol::{Event, Hello, Seq, Target, UserId};
 
 use super::output;
 
@@ -96,6 +96,11 @@ pub(super) fn said(failure: &Failure) -> String {
 /// A frame as it is on the wire.
 pub(super) fn frame(reply: &Reply<Event>) -> anyhow::Result<String> {
     serde_json::to_string(reply).context("a frame has no JSON form")
+}
+
+/// A number as JSON writes it.
+pub(super) fn parse_seq(text: &str) -> Result<Seq, &'static str> {
+    serde_json::from_str(text).map_err(|_| "write the number of an event, at most 2^53 - 1")
 }
 
 /// For clap: `@bob`, `#general` or `@alice:bob`.

@@ -7,7 +7,7 @@ use switchboard_client::{Client, ClientError};
 use switchboard_protocol::reply::{Ok as OkFrame, OkBody, Reply};
 use switchboard_protocol::{Data, ErrorCode, Key, Send, Seq, Target, Text, read_object};
 
-use super::connect::{ConnectArgs, failed, frame, parse_target};
+use super::connect::{ConnectArgs, failed, frame, parse_seq, parse_target};
 use super::output;
 
 /// The flags of `send`.
@@ -94,9 +94,4 @@ fn parse_data(text: &str) -> Result<Data, String> {
         return Err("it is empty; write a JSON object, as {\"order\":17}".to_owned());
     }
     read_object(text).map_err(|rejected| rejected.message)
-}
-
-/// A number as JSON writes it.
-fn parse_seq(text: &str) -> Result<Seq, &'static str> {
-    serde_json::from_str(text).map_err(|_| "write the number of a message, from 1 to 2^53 - 1")
 }

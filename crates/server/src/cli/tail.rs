@@ -12,7 +12,7 @@ use switchboard_protocol::reply::{OkBody, Reply, ServerFrame, Summary, Welcome};
 use switchboard_protocol::{ConversationId, Conversations, Event, Seq, Sync, Target};
 use tokio::time::Instant;
 
-use super::connect::{ConnectArgs, failed, parse_target, said};
+use super::connect::{ConnectArgs, failed, parse_seq, parse_target, said};
 use super::{output, show};
 
 /// How long to wait after the first lost connection; it doubles with each that follows.
@@ -28,8 +28,8 @@ pub(super) struct TailArgs {
     #[arg(value_parser = parse_target)]
     conversations: Vec<Target>,
     /// Begin with what follows this event, in place of what comes from now on
-    #[arg(long, value_name = "SEQ", requires = "conversations")]
-    after: Option<u64>,
+    #[arg(long, value_name = "SEQ", requires = "conversations", value_parser = parse_seq)]
+    after: Option<Seq>,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -142,7 +142,7 @@ impl Tail {
     /// On the first connection, sets the cursors where to begin; on a later one, prints what was missed.
     async fn catch_up(&mut self, client: &mut Client, welcome: Welcome) -> Result<(), Stop> {
         let first = self.cursors.is_none();
-        let after = self.args.after.map(Seq).filter(|_| first);
+        let after = self.args.after.filter(|_| first);
         let summaries = all_conversations(client, welcome).await?;
         let heads: BTreeMap<_, _> = summaries.into_iter().map(|s| (s.conversation, s.head)).collect();
         let cursors = self.cursors.get_or_insert_default();

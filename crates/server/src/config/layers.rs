@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use switchboard_protocol::in_json_words;
 use toml::{Table, Value};
 
 use super::file::{File, Kind, SECTIONS, Setting, settings};
@@ -176,7 +177,7 @@ impl Layers {
             put(&mut alone, &given.setting, given.value.clone());
             alone
                 .try_into::<File>()
-                .map_err(|e| ConfigError::new(format!("{}: {}", given.source, e.message())))?;
+                .map_err(|e| ConfigError::new(format!("{}: {}", given.source, in_json_words(e.message()))))?;
             self.given.insert(given.setting.path(), given);
         }
         Ok(())

@@ -2,56 +2,33 @@
 
 use super::ConfigError;
 
+/// Our crate, as its modules begin.
+const OURS: &str = "switchboard";
+
+/// Where our modules are declared, so that a list of them cannot be out of date.
+const ROOT: &str = include_str!("../lib.rs");
+
 /// The module of a `module=level` part. Modules of libraries are not known here, but one that is nearly ours is misspelt.
 pub(super) fn check(part: &str) -> Result<(), ConfigError> {
-    const OURS: &str = "switchboard";
     let Some((target, _)) = part.rsplit_once('=') else { return Ok(()) };
     let mut path = target.split('[').next().unwrap_or_default().split("::");
     let (name, inner) = (path.next().unwrap_or_default(), path.next());
-    let meant = if name != OURS {
-        (strsim::damerau_levenshtein(name, OURS) <= 2).then(|| OURS.to_owned())
-    } else {
-        inner
-            .filter(|inner| !MODULES.contains(inner))
-            .map(|_| format!("one of {OURS}::{{{}}}", MODULES.join(", ")))
-    };
-    match meant {
-        Some(meant) => {
-            Err(ConfigError(format!("`log.level`: there is no module {target}; did you mean {meant}?")))
+    let meant = match inner {
+        _ if name != OURS && strsim::damerau_levenshtein(name, OURS) <= 2 => OURS.to_owned(),
+        Some(inner) if name == OURS && !modules().any(|module| module == inner) => {
+            format!("one of {OURS}::{{{}}}", modules().collect::<Vec<_>>().join(", "))
         }
-        None => Ok(()),
-    }
+        _ => return Ok(()),
+    };
+    Err(ConfigError::new(format!("`log.level`: there is no module {target}; did you mean {meant}?")))
 }
 
-/// Our modules.
-pub(super) const MODULES: [&str; 29] = [
-    "auth",
-    "bus",
-    "cli",
-    "clock",
-    "config",
-    "dev",
-    "encode",
-    "frame",
-    "health",
-    "http",
-    "intake",
-    "limiter",
-    "metrics",
-    "migrations",
-    "origin",
-    "outbox",
-    "record",
-    "refusal",
-    "router",
-    "services",
-    "session",
-    "simulated",
-    "store",
-    "tasks",
-    "timers",
-    "access",
-    "fuzzing",
-    "main",
-    "log",
-];
+/// The modules of the crate.
+fn modules() -> impl Iterator<Item = &'static str> {
+    ROOT.lines().filter_map(|line| {
+        let declared = line.strip_suffix(';')?;
+        let declared =
+            declared.strip_prefix("pub(crate) ").or(declared.strip_prefix("pub ")).unwrap_or(declared);
+        declared.strip_prefix("mod ")
+    })
+}

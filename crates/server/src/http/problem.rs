@@ -54,14 +54,21 @@ pub(super) async fn wrong_method(method: Method) -> Problem {
     Problem::from(Refusal::new(ErrorCode::UnknownType, message)).with_status(StatusCode::METHOD_NOT_ALLOWED)
 }
 
+/// Paths of one part, which are often asked for with a slash behind them.
+const PATHS: [&str; 7] =
+    ["/embed", "/livez", "/readyz", "/healthz", "/metrics", "/switchboard.js", "/switchboard-chat.js"];
+
 /// What is said of a path where nothing is.
 pub(super) fn nothing_at(path: &str) -> Problem {
     let tidy = format!("/{}", path.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/"));
     let name = tidy.strip_prefix("/v1/").unwrap_or(&tidy[1..]);
-    let message = if path != tidy && tidy.starts_with("/v1/") {
+    let message = if path != tidy && (tidy.starts_with("/v1/") || PATHS.contains(&tidy.as_str())) {
         format!("there is nothing at this path; did you mean {tidy}, without further slashes?")
     } else if Command::NAMES.contains(&name) || Command::HTTP_ONLY.contains(&name) {
         format!("there is nothing at this path; a command is said with POST to /v1/{name}")
+    } else if path.contains("/v1/") {
+        "there is nothing at this path; a proxy that serves the server below a path takes that path away"
+            .to_owned()
     } else {
         "there is nothing at this path; commands are at /v1/<command>, the chat page at /".to_owned()
     };

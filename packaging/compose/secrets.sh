@@ -20,7 +20,8 @@ openssl rand -hex 24 >"$making/postgres_password"
 printf '%s\n' "$store" >"$making/store_password"
 # They share a network that nobody else is on; anywhere else leave sslmode out, and the certificate is verified.
 printf 'postgres://switchboard:%s@postgres/switchboard?sslmode=disable\n' "$store" >"$making/store"
-printf 'nats://switchboard:%s@nats:4222\n' "$bus" >"$making/bus"
+# The network of this file is private to its containers, so the bus needs no TLS.
+printf 'nats://switchboard:%s@nats:4222?tls=off\n' "$bus" >"$making/bus"
 printf 'authorization { user: switchboard, password: "%s" }\n' "$bus" >"$making/nats"
 chmod 644 "$making"/*
 mv "$making" secrets

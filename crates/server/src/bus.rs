@@ -6,6 +6,7 @@
 //! - **To other nodes only**: a node does not hear what it told itself.
 //! - **To those who listen**: a notice goes to the nodes that listen at its [`Address`], once to each, however many users
 //!   they have.
+//! - **From other nodes only**: a notice of a sender that does not have the installation's [`NoticeKey`] is dropped.
 //! - Telling never waits: what cannot be sent at once is lost, and the other nodes find out by themselves.
 //! - [`Heard::Listening`] comes once the bus has it that this node listens; what is told from then on is heard here.
 //! - [`Heard::Gap`] comes whenever something may have been missed: after a connection was lost and is there again, or when a
@@ -31,6 +32,27 @@ impl NodeId {
         let mut random = [0; 8];
         getrandom::fill(&mut random)?;
         Ok(Self(u64::from_ne_bytes(random)))
+    }
+}
+
+/// The key that notices are authenticated with: random bytes in the database that the nodes share.
+#[derive(Clone)]
+pub(crate) struct NoticeKey([u8; 32]);
+
+impl NoticeKey {
+    pub(crate) fn new(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
+    /// The bytes themselves, for the MAC.
+    pub(crate) fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Debug for NoticeKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NoticeKey")
     }
 }
 

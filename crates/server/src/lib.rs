@@ -45,7 +45,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::auth::Authenticator;
-use crate::bus::{Alone, Bus, Heard, NodeId, nats};
+use crate::bus::{Alone, Bus, Heard, NodeId, NoticeKey, nats};
 use crate::clock::Clock;
 use crate::config::{ClusterConfig, Config, UnknownUsers};
 use crate::limiter::Limiter;
@@ -234,7 +234,7 @@ async fn open(
     let (store, batches) = tokio::task::spawn_blocking(|| PostgresStore::open(settings)).await??;
     let store = Arc::new(store);
     let node = NodeId::new()?;
-    let (bus, heard) = join_bus(shared, node, metrics, tasks).await?;
+    let (bus, heard) = join_bus(shared, node, store.notice_key(), metrics, tasks).await?;
     let between = shared.bus.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
     tracing::info!(store = %shared.store, bus = between, ?node, "one of several nodes");
     let cluster =
@@ -246,11 +246,12 @@ async fn open(
 async fn join_bus(
     cluster: &ClusterConfig,
     node: NodeId,
+    key: &NoticeKey,
     metrics: Arc<Metrics>,
     tasks: &Tasks,
 ) -> anyhow::Result<(Arc<dyn Bus>, mpsc::Receiver<Heard>)> {
     let Some(settings) = bus_settings(cluster) else { return Ok((Arc::new(Alone), mpsc::channel(1).1)) };
-    let (bus, heard) = nats::connect(&settings, node, metrics, tasks).await?;
+    let (bus, heard) = nats::connect(&settings, key, node, metrics, tasks).await?;
     Ok((Arc::new(bus), heard))
 }
 

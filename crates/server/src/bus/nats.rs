@@ -29,10 +29,11 @@ use self::echo::Echoes;
 use self::hear::Hearer;
 use self::link::{Link, Plan};
 use self::listen::Listener;
+use self::payload::Codec;
 use self::speak::Voice;
 use self::subject::{Place, Subjects};
 use self::wanted::Wanted;
-use super::{Address, Bus, Heard, NodeId, Notice};
+use super::{Address, Bus, Heard, NodeId, Notice, NoticeKey};
 use crate::config::EngineUrl;
 use crate::metrics::Metrics;
 use crate::record::Answer;
@@ -68,6 +69,7 @@ pub(crate) fn check(settings: &NatsSettings) -> anyhow::Result<()> {
 struct Shared {
     node: NodeId,
     subjects: Subjects,
+    codec: Codec,
     wanted: Wanted,
     echoes: Echoes,
     link: Arc<Link>,
@@ -91,6 +93,7 @@ pub(crate) struct NatsBus {
 /// The settings cannot be used: a URL or the prefix is wrong, or a file cannot be read.
 pub(crate) async fn connect(
     settings: &NatsSettings,
+    key: &NoticeKey,
     node: NodeId,
     metrics: Arc<Metrics>,
     tasks: &Tasks,
@@ -102,6 +105,7 @@ pub(crate) async fn connect(
     let shared = Arc::new(Shared {
         node,
         subjects,
+        codec: Codec::new(key)?,
         wanted: Wanted::default(),
         echoes: Echoes::default(),
         link,

@@ -1,5 +1,6 @@
 //! Where several nodes are one installation: the store that they share, and the bus between them.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,9 +25,67 @@ impl EngineUrl {
         &self.0
     }
 
+    /// The servers of a NATS bus; `ca` is whether there are certificates of its own to verify them with.
+    ///
+    /// # Errors
+    /// Messages and passwords would go to another machine in plain text, and the URL does not ask for that; or its parameters
+    /// contradict each other.
+    pub(crate) fn bus_servers(&self, ca: bool) -> Result<BusServers, String> {
+        let mut urls = Vec::new();
+        let mut plain = false;
+        for url in self.0.split(',').map(str::trim) {
+            // A password may have a `?` in it; what follows the host has no `@`.
+            let (url, parameters) = match url.rsplit_once('?') {
+                Some((url, parameters)) if !parameters.contains('@') => (url, parameters),
+                _ => (url, ""),
+            };
+            match parameters {
+                "" => {}
+                "tls=off" => plain = true,
+                other => return Err(format!("`?{other}` is no parameter of a bus; there is `?tls=off`")),
+            }
+            urls.push(url);
+        }
+        // A server that another server names has no scheme, so one TLS server makes all of them use TLS.
+        let tls = ca || urls.iter().any(|url| url.starts_with("tls://"));
+        if tls && plain {
+            return Err("`?tls=off` asks for plain text, and `tls://` or `cluster.bus_ca` for TLS".to_owned());
+        }
+        match urls.iter().map(|url| host(url)).find(|host| !is_this_machine(host)) {
+            Some(host) if !tls && !plain => Err(format!(
+                "messages and passwords would go to {host} in plain text; use tls://, or add `?tls=off` where the network \
+                 between the machines is private"
+            )),
+            _ => Ok(BusServers { urls: urls.into_iter().map(str::to_owned).collect(), tls }),
+        }
+    }
+
     fn has_scheme(&self, schemes: &[&str]) -> bool {
         self.0.split_once("://").is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.is_empty())
     }
+}
+
+/// The servers of a bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BusServers {
+    /// Their URLs without parameters. They hold passwords.
+    pub(crate) urls: Vec<String>,
+    /// Whether all of them must use TLS.
+    pub(crate) tls: bool,
+}
+
+/// The host of a server's URL.
+fn host(url: &str) -> &str {
+    let place = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+    match place.strip_prefix('[').and_then(|place| place.split_once(']')) {
+        Some((address, _)) => address,
+        None => place.split([':', '/']).next().unwrap_or_default(),
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl std::fmt::Display for EngineUrl {
@@ -223,6 +282,10 @@ pub(super) fn resolve(
     check_section(&file.cluster)?;
     match (store, bus) {
         (Some((store, _)), bus) => {
+            if let Some((url, name)) = &bus {
+                let servers = url.bus_servers(file.cluster.bus_ca.is_some());
+                servers.map_err(|reason| ConfigError::new(format!("{name}: {reason}")))?;
+            }
             let bus = bus.map(|(bus, _)| bus);
             Ok(Some(ClusterConfig::from_section(store, bus, file.cluster.clone())))
         }
@@ -254,6 +317,30 @@ fn check_section(section: &ClusterSection) -> Result<(), ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn plain_text_leaves_this_machine_only_where_the_url_asks_for_it() {
+        let tls = |url: &str, ca: bool| EngineUrl::new(url).bus_servers(ca).map(|servers| servers.tls);
+        for url in [
+            "nats://127.0.0.1:4222",
+            "nats://u:p?w@localhost",
+            "nats://[::1]:4222",
+            "nats://bus:4222?tls=off",
+        ] {
+            assert_eq!(tls(url, false), Ok(false), "{url}");
+        }
+        assert_eq!(tls("nats://bus:4222", true), Ok(true));
+        assert_eq!(tls("tls://u:p@bus:4222,nats://other", false), Ok(true));
+        for url in ["nats://bus:4222", "nats://127.0.0.1,nats://10.0.0.7", "nats://u:p@127.0.0.1@bus"] {
+            let refused = tls(url, false).expect_err(url);
+            assert!(refused.contains("?tls=off") && !refused.contains("u:p"), "{refused}");
+        }
+        tls("tls://bus?tls=off", false).expect_err("both");
+        tls("nats://bus?tls=maybe", false).expect_err("no such value");
+        let servers =
+            EngineUrl::new("nats://u:p@a:1?tls=off, nats://b:2").bus_servers(false).expect("servers");
+        assert_eq!(servers.urls, ["nats://u:p@a:1", "nats://b:2"]);
+    }
 
     #[test]
     fn a_password_is_never_shown() {

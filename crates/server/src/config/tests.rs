@@ -268,14 +268,14 @@ fn several_nodes_share_a_store_and_a_bus() {
     let alone = read("[cluster]\nsweep = 1000", &[store]).expect("good").cluster.expect("a store");
     assert_eq!((alone.store.expose(), alone.bus), ("postgres://chat:geheim@db/chat", None));
     assert_eq!((alone.sweep, alone.lease), (Duration::from_secs(1), Duration::from_secs(10)));
-    let file = "store = 'postgresql://a/b'\nbus = 'nats://a'";
+    let file = "store = 'postgresql://a/b'\nbus = 'nats://a?tls=off'";
     let both = read(file, &[store, ("SWITCHBOARD_BUS", "tls://b,tls://c")]).expect("good");
     let shown = both.to_toml().expect("toml");
     assert!(shown.contains("chat:(hidden)@db/chat") && !shown.contains("geheim"), "{shown}");
     let cluster = both.cluster.expect("a store");
     assert_eq!(cluster.bus.expect("a bus").expose(), "tls://b,tls://c");
 
-    refused("bus = 'nats://a'", &[], "a bus joins nodes that share a `store`");
+    refused("bus = 'nats://a?tls=off'", &[], "a bus joins nodes that share a `store`");
     refused("store = 'mysql://a/b'", &[], "is not the address of a PostgreSQL database");
     refused("store = 'postgres://a/b'\nbus = 'redis://a'", &[], "is not the address of a NATS server");
     refused("store = 'postgres://a/b'\nstore_file = '/x'", &[], "there is one store, so give one of them");

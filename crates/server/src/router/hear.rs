@@ -95,6 +95,10 @@ impl Router {
         match notice {
             Notice::Event { conversation, name, seq, frame, effects } => {
                 if self.registry.placed(conversation).is_some() {
+                    if !effects.is_empty() {
+                        // Who is a member decides who receives what follows, so it is taken from the database alone.
+                        return self.read_up_to(conversation, seq);
+                    }
                     let frame = frame::text(frame.get());
                     let stored = Instant::now();
                     self.arrive(conversation, Arrival { name, seq, frame, own: None, effects, stored });

@@ -149,6 +149,16 @@ impl Router {
         }
     }
 
+    /// Reads a conversation's events up to this one from the store at once, unless they have arrived already.
+    pub(super) fn read_up_to(&mut self, conversation: ConversationKey, seq: Seq) {
+        self.expect(conversation, seq);
+        let Some(peers) = &self.peers else { return };
+        // A read under way goes on up to this event.
+        if peers.order.waiting.get(&conversation).is_some_and(|waiting| waiting.due.is_some()) {
+            self.read_missing(conversation);
+        }
+    }
+
     /// Reads what did not come by itself.
     pub(super) fn read_missing(&mut self, conversation: ConversationKey) {
         let placed = self.registry.placed(conversation);

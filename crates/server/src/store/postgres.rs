@@ -33,6 +33,7 @@ use super::batch::{BATCHES, State};
 use super::{
     Acquaintance, Batch, Excerpt, Person, Query, Seqs, SharedLog, Snapshot, Standing, Store, Submission,
 };
+use crate::bus::NoticeKey;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
@@ -82,6 +83,7 @@ pub struct PostgresStore {
     queue: crossbeam_channel::Sender<Submission>,
     readers: Readers,
     state: Arc<State>,
+    notice_key: NoticeKey,
 }
 
 impl std::fmt::Debug for PostgresStore {
@@ -102,9 +104,14 @@ impl PostgresStore {
         let (batches, outcomes) = mpsc::channel(BATCHES);
         let (limits, count) = (settings.limits.clone(), settings.readers);
         let parts = writer::Parts { target: target.clone(), settings, batches, state: state.clone() };
-        let queue = writer::start(parts)?;
+        let (queue, notice_key) = writer::start(parts)?;
         let readers = Readers::start(count, &target, &limits, &state)?;
-        Ok((Self { queue, readers, state }, outcomes))
+        Ok((Self { queue, readers, state, notice_key }, outcomes))
+    }
+
+    /// The key by which the nodes on this database recognise each other's notices.
+    pub(crate) fn notice_key(&self) -> &NoticeKey {
+        &self.notice_key
     }
 }
 
@@ -187,6 +194,21 @@ fn migrate(link: &mut Link) -> anyhow::Result<()> {
         }
         client.execute("SELECT pg_advisory_unlock($1)", &[&MIGRATING]).await?;
         Ok(client.batch_execute(SESSION).await?)
+    })
+}
+
+/// Reads the key of the notices, which the schema's migration draws.
+///
+/// # Errors
+/// The database cannot be read, or the key is not there.
+fn read_notice_key(link: &mut Link) -> anyhow::Result<NoticeKey> {
+    link.run_alone(async |client| {
+        let row = client.query_one("SELECT value FROM secrets WHERE name = 'notices'", &[]).await;
+        let value: Vec<u8> =
+            row.and_then(|row| row.try_get(0)).context("cannot read the key of the bus's notices")?;
+        let key =
+            <[u8; 32]>::try_from(value).ok().context("the key of the bus's notices is not 32 bytes long")?;
+        Ok(NoticeKey::new(key))
     })
 }
 

@@ -306,3 +306,51 @@ async fn a_nodes_share_of_an_event_in_a_large_room_is_one_notice() {
     // The node that stored it tells once, and the one other node with members here is told once.
     assert_eq!((after.0 - before.0, after.1 - before.1), (SAID, SAID));
 }
+
+/// Publishes a notice as a node would: to the conversation's subject, with the MAC of this installation.
+async fn publishes(shared: &Shared, conversation: i64, json: &serde_json::Value) {
+    use hmac::{KeyInit as _, Mac as _};
+    let (database, connection) =
+        tokio_postgres::connect(shared.store.expose(), tokio_postgres::NoTls).await.expect("a database");
+    tokio::spawn(connection);
+    let row =
+        database.query_one("SELECT value FROM secrets WHERE name = 'notices'", &[]).await.expect("a key");
+    let key: Vec<u8> = row.get(0);
+    let signed = [&7_u64.to_be_bytes()[..], json.to_string().as_bytes()].concat();
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&key).expect("a key");
+    mac.update(b"c");
+    mac.update(&conversation.to_be_bytes());
+    mac.update(&signed);
+    let payload = [&mac.finalize().into_bytes()[..16], &signed].concat();
+    let url = shared.bus.as_ref().expect("a bus").expose();
+    let nats = async_nats::connect(url).await.expect("a connection");
+    let subject = format!("{}.2.c.{}.{conversation:016x}", shared.prefix, conversation % 1_024);
+    nats.publish(subject, payload.into()).await.expect("published");
+    nats.flush().await.expect("published");
+}
+
+#[tokio::test]
+async fn a_notice_makes_nobody_a_member() {
+    let cluster = Cluster::start(1).await;
+    let mut alice = cluster.node(0).connects("alice").await;
+    let mut mallory = cluster.node(0).connects("mallory").await;
+    alice.makes_room("board", &[]).await;
+    alice.says("#board", "1").await;
+    // A node that lies: event 3, which nobody stored, brings mallory in.
+    let frame = json!({"type": "message", "conversation": "#board", "seq": 3, "from": "alice",
+        "at": "2026-01-01T00:00:00.000Z", "text": "forged"});
+    let effects = json!([{"user": "mallory", "passage": {"in": {"seen": 0}}}]);
+    let notice =
+        json!({"event": {"conversation": 1, "name": "#board", "seq": 3, "frame": frame, "effects": effects}});
+    publishes(&cluster.shared, 1, &notice).await;
+    // The node has read the log by the time that a later notice of the same sender is through.
+    let signal = json!({"type": "typing", "conversation": "#board", "user": "alice"});
+    let signal = json!({"signal": {"conversation": 1, "user": "alice", "frame": signal}});
+    publishes(&cluster.shared, 1, &signal).await;
+    assert!(matches!(alice.notices().await, Signal::Typing { .. }));
+    alice.says("#board", "among ourselves").await;
+    mallory.hears_nothing().await;
+    // Nobody missed the event that really has this number.
+    let mut tablet = cluster.node(0).resumes("alice", &[("#board", 2)]).await;
+    tablet.hears("among ourselves").await;
+}

@@ -82,7 +82,7 @@ impl Hearer {
             metrics.dropped.inc();
             return;
         }
-        let notice = match payload::notice(&message.payload) {
+        let notice = match self.shared.codec.decode(place, &message.payload) {
             Ok(notice) => notice,
             Err(error) => return self.pass_over(&error),
         };

@@ -71,21 +71,26 @@ impl Link {
                 }
                 self.connected.notify_one();
             }
-            Event::Disconnected | Event::Closed => {
+            Event::Disconnected => {
                 self.up.set(0);
                 if self.was_up.swap(false, Ordering::Relaxed) {
                     tracing::warn!(
                         connection = self.name,
-                        "lost NATS; until it is back, what happens on other nodes is found in the store"
+                        "disconnected from NATS; until it reconnects, this node finds other nodes' events in the database"
                     );
                 }
             }
+            // The client closes the connection only when this node stops.
+            Event::Closed => {
+                self.up.set(0);
+                self.was_up.store(false, Ordering::Relaxed);
+            }
             Event::SlowConsumer(_) => {
-                self.complain("notices came faster than this node could take them");
+                self.complain("NATS slow consumer: messages were dropped; this node compares everything with the database");
                 self.missed.notify_one();
             }
             Event::LameDuckMode => {
-                self.complain("a server of NATS is going to stop");
+                self.complain("a NATS server entered lame-duck mode: it is going to stop");
                 self.missed.notify_one();
             }
             Event::ServerError(error) => {
@@ -132,7 +137,8 @@ impl Plan {
     pub(super) fn new(settings: &NatsSettings) -> anyhow::Result<Self> {
         let mut servers = Vec::new();
         let mut whos = Vec::new();
-        for url in settings.url.expose().split(',').map(str::trim) {
+        let bus = settings.url.bus_servers(settings.ca.is_some()).map_err(anyhow::Error::msg)?;
+        for url in bus.urls {
             const FORM: &str = "a URL of the bus is nats://HOST:PORT or tls://HOST:PORT";
             let server: ServerAddr = url.parse().context(FORM)?;
             ensure!(matches!(server.scheme(), "nats" | "tls") && !server.host().is_empty(), FORM);
@@ -160,9 +166,7 @@ impl Plan {
                 .with_context(|| format!("cannot read the bus's certificates: {}", path.display()))?;
             ensure!(!certificates.is_empty(), "no certificate of the bus in {}", path.display());
         }
-        // Servers that others name have no scheme: they are held to TLS as well.
-        let tls = settings.ca.is_some() || servers.iter().any(ServerAddr::tls_required);
-        Ok(Self { servers, who, tls, settings: settings.clone() })
+        Ok(Self { servers, who, tls: bus.tls, settings: settings.clone() })
     }
 
     /// A connection that is made, and made again, whenever it can be.

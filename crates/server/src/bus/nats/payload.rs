@@ -1,26 +1,111 @@
-//! What is told, in bytes: who tells, eight of them, then the notice as JSON.
+//! A notice in bytes: a MAC, the node that sent it, then the notice as JSON.
+//!
+//! The MAC is HMAC-SHA-256 (RFC 2104), truncated to 16 bytes, over the address, the node and the JSON. Its key is in the database, so
+//! a client of NATS that cannot read the database can neither forge a notice nor send one to another address. A notice can be
+//! sent again as it is: receivers sort events by `seq` and ask the database about memberships and revocations.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 
-use crate::bus::{NodeId, Notice};
+use super::subject::Place;
+use crate::bus::{NodeId, Notice, NoticeKey};
 
-/// Bytes of a notice that are made room for at first; events of chats are about that long.
-const USUAL: usize = 512;
+/// Room for a notice at first, in bytes; most events are shorter.
+const USUAL_BYTES: usize = 512;
 
-pub(super) fn encode(node: NodeId, notice: &Notice) -> anyhow::Result<Bytes> {
-    let mut bytes = Vec::with_capacity(USUAL);
-    bytes.extend_from_slice(&node.0.to_be_bytes());
-    serde_json::to_writer(&mut bytes, notice)?;
-    Ok(bytes.into())
+/// Bytes of the MAC. Half of SHA-256's output is the least that RFC 2104 section 5 recommends.
+const MAC_BYTES: usize = 16;
+
+const NODE_BYTES: usize = size_of::<u64>();
+
+/// Encodes and checks the notices of one installation.
+pub(super) struct Codec {
+    /// Already has the key, so that a notice costs no further hashing for it.
+    keyed: Hmac<Sha256>,
 }
 
-/// Who tells.
+impl std::fmt::Debug for Codec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Codec")
+    }
+}
+
+impl Codec {
+    pub(super) fn new(key: &NoticeKey) -> anyhow::Result<Self> {
+        let keyed = Hmac::new_from_slice(key.expose()).context("the key of the bus's notices")?;
+        Ok(Self { keyed })
+    }
+
+    /// The bytes to publish for a notice of `node` to an address.
+    pub(super) fn encode(&self, place: Place, node: NodeId, notice: &Notice) -> anyhow::Result<Bytes> {
+        let mut bytes = Vec::with_capacity(USUAL_BYTES);
+        bytes.extend_from_slice(&[0; MAC_BYTES]);
+        bytes.extend_from_slice(&node.0.to_be_bytes());
+        serde_json::to_writer(&mut bytes, notice)?;
+        let mac = self.mac(place, &bytes[MAC_BYTES..]).finalize().into_bytes();
+        bytes[..MAC_BYTES].copy_from_slice(&mac[..MAC_BYTES]);
+        Ok(bytes.into())
+    }
+
+    /// The notice in what came for an address.
+    ///
+    /// # Errors
+    /// No node of this installation sent it there, or a node of a later version did and this one does not know the notice.
+    pub(super) fn decode(&self, place: Place, bytes: &[u8]) -> anyhow::Result<Notice> {
+        let (mac, signed) = bytes.split_at_checked(MAC_BYTES).context("too short")?;
+        let matches = self.mac(place, signed).verify_truncated_left(mac).is_ok();
+        ensure!(matches, "its MAC is wrong: it does not come from a node on this database");
+        let json = signed.get(NODE_BYTES..).context("too short")?;
+        Ok(serde_json::from_slice(json)?)
+    }
+
+    fn mac(&self, place: Place, signed: &[u8]) -> Hmac<Sha256> {
+        let mut mac = self.keyed.clone();
+        mac.update(&[u8::try_from(place.kind.letter()).unwrap_or_default()]);
+        mac.update(&place.key.to_be_bytes());
+        mac.update(signed);
+        mac
+    }
+}
+
+/// The node that says to have sent this. Not yet verified.
 pub(super) fn sender(bytes: &[u8]) -> Option<NodeId> {
-    bytes.first_chunk().copied().map(u64::from_be_bytes).map(NodeId)
+    bytes.get(MAC_BYTES..)?.first_chunk().copied().map(u64::from_be_bytes).map(NodeId)
 }
 
-pub(super) fn notice(bytes: &[u8]) -> anyhow::Result<Notice> {
-    let json = bytes.get(size_of::<u64>()..).context("too short")?;
-    Ok(serde_json::from_slice(json)?)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::Address;
+    use crate::record::ConversationKey;
+
+    fn codec(key: u8) -> Codec {
+        Codec::new(&NoticeKey::new([key; 32])).expect("a key")
+    }
+
+    fn place(conversation: i64) -> Place {
+        Place::of(&Address::Conversation(ConversationKey(conversation)))
+    }
+
+    #[test]
+    fn a_notice_is_taken_from_a_node_with_the_key_alone_and_at_its_address_alone() {
+        let notice = Notice::Revoke { user: "alice".parse().expect("an id") };
+        let bytes = codec(1).encode(place(7), NodeId(3), &notice).expect("bytes");
+        assert_eq!(sender(&bytes), Some(NodeId(3)));
+        assert!(
+            matches!(codec(1).decode(place(7), &bytes), Ok(Notice::Revoke { user }) if user.as_str() == "alice")
+        );
+        codec(2).decode(place(7), &bytes).expect_err("another key");
+        codec(1).decode(place(8), &bytes).expect_err("another conversation");
+        for at in 0..bytes.len() {
+            let mut changed = bytes.to_vec();
+            changed[at] ^= 1;
+            codec(1).decode(place(7), &changed).expect_err("a changed byte");
+        }
+        for length in 0..bytes.len() {
+            codec(1).decode(place(7), &bytes[..length]).expect_err("a part of it");
+        }
+    }
 }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::Shared;
 use super::listen::mark;
-use super::{Shared, payload};
 use crate::bus::{Address, Heard, Notice};
 
 use super::subject::Place;
@@ -61,9 +61,10 @@ pub(super) fn new(shared: Arc<Shared>, client: Client) -> (Voice, Speaker) {
 impl Voice {
     /// Whether there was room for it.
     pub(super) fn tell(&self, shared: &Shared, address: &Address, notice: &Notice) -> bool {
-        let Ok(payload) = payload::encode(shared.node, notice) else { return false };
+        let place = Place::of(address);
+        let Ok(payload) = shared.codec.encode(place, shared.node, notice) else { return false };
         let bytes = payload.len();
-        let told = Told { subject: shared.subjects.of(Place::of(address)), payload, at: Instant::now() };
+        let told = Told { subject: shared.subjects.of(place), payload, at: Instant::now() };
         let fits = self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes <= BYTES;
         let queued = fits && self.queue.try_send(told).is_ok();
         if !queued {

@@ -6,7 +6,7 @@ use crate::bus::{Address, NodeId};
 use crate::record::ConversationKey;
 
 /// Of the subjects and of what is told under them. Nodes of another version neither hear nor understand these.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What a subject is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,7 +26,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn letter(self) -> char {
+    pub(super) fn letter(self) -> char {
         match self {
             Self::Conversation => 'c',
             Self::User => 'u',

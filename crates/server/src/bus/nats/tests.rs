@@ -40,8 +40,13 @@ struct Node {
 
 impl Node {
     async fn new(settings: &NatsSettings, id: u64) -> Self {
+        Self::with_key(settings, 7, id).await
+    }
+
+    async fn with_key(settings: &NatsSettings, key: u8, id: u64) -> Self {
+        let key = NoticeKey::new([key; 32]);
         let (metrics, tasks) = (Arc::new(Metrics::new()), Tasks::new());
-        let connected = connect(settings, NodeId(id), metrics.clone(), &tasks).await;
+        let connected = connect(settings, &key, NodeId(id), metrics.clone(), &tasks).await;
         let (bus, heard) = connected.expect("usable settings");
         Self { bus, heard, metrics, tasks }
     }
@@ -254,7 +259,7 @@ async fn subjects_tell_nothing_of_what_users_write_or_are_called() {
     let is_number = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_hexdigit());
     while !['c', 'u', 'w', 'n', 'p', 'm'].iter().all(|&kind| kinds.contains(kind)) {
         let message = timeout(PATIENCE, seen.next()).await.expect("all kinds").expect("a message");
-        let rest = message.subject.strip_prefix(&format!("{prefix}.1.")).expect("a version");
+        let rest = message.subject.strip_prefix(&format!("{prefix}.2.")).expect("a version");
         let (kind, numbers) = rest.split_once('.').unwrap_or((rest, "0"));
         assert!(kind.len() == 1 && numbers.split('.').all(is_number), "{}", message.subject);
         kinds.push_str(kind);
@@ -266,9 +271,11 @@ async fn what_cannot_be_read_is_passed_over() {
     let prefix = own_prefix();
     let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
     bob.listens(Address::Nodes).await;
-    for payload in [&b""[..], b"short", b"\0\0\0\0\0\0\0\x03", b"\0\0\0\0\0\0\0\x03{\"moon\":{\"phase\":1}}"]
-    {
-        let told = alice.bus.client.publish(format!("{prefix}.1.n"), payload.to_vec().into()).await;
+    // A MAC of zeros, then the node 3, then nothing or what no node of this version tells.
+    let anonymous = [0; 24];
+    let unknown = [&[0; 23][..], b"\x03{\"moon\":{\"phase\":1}}"].concat();
+    for payload in [&b""[..], b"short", &anonymous, &unknown] {
+        let told = alice.bus.client.publish(format!("{prefix}.2.n"), payload.to_vec().into()).await;
         told.expect("a connection");
     }
     alice.bus.tell(&Address::Nodes, &Notice::Alive);

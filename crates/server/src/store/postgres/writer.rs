@@ -11,6 +11,7 @@ use super::Settings;
 use super::commit::Committer;
 use super::connect::Link;
 use super::target::Target;
+use crate::bus::NoticeKey;
 use crate::store::batch::{Channels, State, WAITING};
 use crate::store::{Batch, Submission};
 use crate::tasks;
@@ -31,7 +32,7 @@ pub(super) struct Parts {
 ///
 /// # Errors
 /// The database cannot be used.
-pub(super) fn start(parts: Parts) -> anyhow::Result<Sender<Submission>> {
+pub(super) fn start(parts: Parts) -> anyhow::Result<(Sender<Submission>, NoticeKey)> {
     let (sender, queue) = crossbeam_channel::bounded(WAITING);
     let (ready, opened) = crossbeam_channel::bounded(1);
     std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
@@ -40,14 +41,16 @@ pub(super) fn start(parts: Parts) -> anyhow::Result<Sender<Submission>> {
         let link = Link::open(&target).and_then(|mut link| {
             super::migrate(&mut link)?;
             super::moving::check_finished(&mut link)?;
-            Ok(link)
+            let key = super::read_notice_key(&mut link)?;
+            Ok((link, key))
         });
-        let committer = link.and_then(|link| Committer::new(link, target, &settings, state.clone()));
-        match committer {
-            Ok(committer) => {
+        let opened =
+            link.and_then(|(link, key)| Ok((Committer::new(link, target, &settings, state.clone())?, key)));
+        match opened {
+            Ok((committer, key)) => {
                 let writer = Writer { committer, channels: Channels::new(queue, batches, state) };
                 // Whoever waits for it may have given up.
-                if ready.send(Ok(())).is_ok() {
+                if ready.send(Ok(key)).is_ok() {
                     tasks::name_critical_thread("writer");
                     writer.run();
                 }
@@ -57,8 +60,8 @@ pub(super) fn start(parts: Parts) -> anyhow::Result<Sender<Submission>> {
             }
         }
     })?;
-    opened.recv()??;
-    Ok(sender)
+    let key = opened.recv()??;
+    Ok((sender, key))
 }
 
 struct Writer {

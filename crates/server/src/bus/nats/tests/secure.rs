@@ -134,21 +134,38 @@ async fn settings_that_cannot_be_used_are_refused() {
     let (none, empty) = (scratch.path().join("none"), scratch.path().join("empty"));
     std::fs::write(&empty, "").expect("a file");
     let fine = settings("nats://127.0.0.1:4222", "sw");
+    let key = NoticeKey::new([7; 32]);
     let with = |url: &str| NatsSettings { url: EngineUrl::new(url), ..fine.clone() };
     for (settings, why) in [
         (with("http://127.0.0.1"), "nats://HOST:PORT"),
-        (with("nats://a:b@one,nats://a:c@two"), "different users"),
-        (with("nats://a b:4222"), "nats://HOST:PORT"),
+        (with("nats://a:b@one?tls=off,nats://a:c@two"), "different users"),
+        (with("nats://127.0.0.1,nats://elsewhere"), "plain text"),
+        (with("nats://a b:4222?tls=off"), "nats://HOST:PORT"),
         (NatsSettings { prefix: "a..b".to_owned(), ..fine.clone() }, "prefix"),
         (NatsSettings { prefix: "a.*".to_owned(), ..fine.clone() }, "prefix"),
         (NatsSettings { ca: Some(none.clone()), ..fine.clone() }, "certificates"),
         (NatsSettings { ca: Some(empty.clone()), ..fine.clone() }, "no certificate"),
         (NatsSettings { credentials: Some(none), ..fine.clone() }, "credentials"),
         (NatsSettings { credentials: Some(empty.clone()), ..fine.clone() }, "credentials"),
-        (NatsSettings { credentials: Some(empty), ..with("nats://a:b@one") }, "both"),
+        (NatsSettings { credentials: Some(empty), ..with("nats://a:b@localhost") }, "both"),
     ] {
-        let refused = connect(&settings, NodeId(1), Arc::new(Metrics::new()), &Tasks::new()).await;
+        let refused = connect(&settings, &key, NodeId(1), Arc::new(Metrics::new()), &Tasks::new()).await;
         let error = format!("{:#}", refused.expect_err(why));
         assert!(error.contains(why), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_notice_of_a_client_without_the_key_is_dropped() {
+    let prefix = own_prefix();
+    let nats = shared_nats().await.expect("a nats-server");
+    let (mut bob, alice) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
+    let mallory = Node::with_key(&settings(&nats.url(), &prefix), 8, 2).await;
+    until(|| mallory.bus.probe_is_possible()).await;
+    bob.listens(conversation(1)).await;
+    let dropped = bob.metrics.bus.dropped.get();
+    mallory.tells(1, 1);
+    until(|| bob.metrics.bus.dropped.get() > dropped).await;
+    alice.tells(1, 2);
+    assert_eq!(bob.event().await, 2, "the first that is heard is the node's own");
 }

@@ -310,12 +310,14 @@ async fn a_nodes_share_of_an_event_in_a_large_room_is_one_notice() {
 /// Publishes a notice as a node would: to the conversation's subject, with the MAC of this installation.
 async fn publishes(shared: &Shared, conversation: i64, json: &serde_json::Value) {
     use hmac::{KeyInit as _, Mac as _};
-    let (database, connection) =
-        tokio_postgres::connect(shared.store.expose(), tokio_postgres::NoTls).await.expect("a database");
-    tokio::spawn(connection);
-    let row =
-        database.query_one("SELECT value FROM secrets WHERE name = 'notices'", &[]).await.expect("a key");
-    let key: Vec<u8> = row.get(0);
+    let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
+    let (_, database) = shared.store.expose().rsplit_once('/').expect("a database");
+    let (database, _) = database.split_once('?').unwrap_or((database, ""));
+    let key =
+        postgres.psql_in(database, "SELECT encode(value, 'hex') FROM secrets WHERE name = 'notices'").await;
+    let key = key.expect("a key");
+    let digits = key.trim().as_bytes().chunks(2).map(|digits| std::str::from_utf8(digits).expect("digits"));
+    let key: Vec<u8> = digits.map(|digits| u8::from_str_radix(digits, 16).expect("a byte")).collect();
     let signed = [&7_u64.to_be_bytes()[..], json.to_string().as_bytes()].concat();
     let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&key).expect("a key");
     mac.update(b"c");
@@ -342,11 +344,13 @@ async fn a_notice_makes_nobody_a_member() {
     let effects = json!([{"user": "mallory", "passage": {"in": {"seen": 0}}}]);
     let notice =
         json!({"event": {"conversation": 1, "name": "#board", "seq": 3, "frame": frame, "effects": effects}});
-    publishes(&cluster.shared, 1, &notice).await;
-    // The node has read the log by the time that a later notice of the same sender is through.
     let signal = json!({"type": "typing", "conversation": "#board", "user": "alice"});
     let signal = json!({"signal": {"conversation": 1, "user": "alice", "frame": signal}});
-    publishes(&cluster.shared, 1, &signal).await;
+    // Two of them are an event and a signal. The node does not receive them before it has subscribed.
+    while cluster.node(0).metric("switchboard_bus_heard_total").await < 2.0 {
+        publishes(&cluster.shared, 1, &notice).await;
+        publishes(&cluster.shared, 1, &signal).await;
+    }
     assert!(matches!(alice.notices().await, Signal::Typing { .. }));
     alice.says("#board", "among ourselves").await;
     mallory.hears_nothing().await;

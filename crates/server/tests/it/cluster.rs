@@ -313,10 +313,10 @@ async fn publishes(shared: &Shared, conversation: i64, json: &serde_json::Value)
     let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
     let (_, database) = shared.store.expose().rsplit_once('/').expect("a database");
     let (database, _) = database.split_once('?').unwrap_or((database, ""));
-    let key =
-        postgres.psql_in(database, "SELECT encode(value, 'hex') FROM secrets WHERE name = 'notices'").await;
-    let key = key.expect("a key");
-    let digits = key.trim().as_bytes().chunks(2).map(|digits| std::str::from_utf8(digits).expect("digits"));
+    // A row of it reads `notices|\x`, then the digits.
+    let rows = postgres.psql_in(database, "TABLE secrets").await.expect("a key");
+    let key = rows.trim().strip_prefix(r"notices|\x").expect("a key");
+    let digits = key.as_bytes().chunks(2).map(|digits| std::str::from_utf8(digits).expect("digits"));
     let key: Vec<u8> = digits.map(|digits| u8::from_str_radix(digits, 16).expect("a byte")).collect();
     let signed = [&7_u64.to_be_bytes()[..], json.to_string().as_bytes()].concat();
     let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&key).expect("a key");

@@ -31,7 +31,8 @@ pub struct Limits {
     /// Most fragments of one WebSocket message; each costs work but need not carry a byte. Beyond:
     /// close 1008.
     pub fragments: u32,
-    /// Most connections in all. About 10 KB each with the kernel's share. Beyond: HTTP 503.
+    /// Most connections in all. About 10 KB each with the kernel's share. A tenth of them, and at least 1,000, may be
+    /// connections that have not authenticated yet; beyond that the oldest of these is closed. Beyond: HTTP 503.
     pub connections: u32,
     /// Most connections of one user: tabs, phones and their half-dead predecessors. Beyond: the
     /// error `rate_limited`, close 1013. 0 is no limit.
@@ -39,6 +40,12 @@ pub struct Limits {
     /// Most connections from one address; an office behind one router fits. Beyond: HTTP 429. 0 is
     /// no limit.
     pub connections_per_address: u32,
+    /// Most HTTP requests with tokens of one user that are answered at a time: what a client asks for in parallel. An answer
+    /// counts until its client has taken it, since it may be as large as a page. Beyond: the error `rate_limited`. 0 is no limit.
+    pub requests_per_user: u32,
+    /// The same for the requests with one API key: a back end asks for many users. Beyond: the error `rate_limited`. 0 is no
+    /// limit.
+    pub requests_per_key: u32,
     /// Sends a second of one connection, with a burst of five seconds' worth. `send`, and whatever
     /// else stores. Beyond: the error `rate_limited`. 0 is no limit.
     pub sends_per_connection: u32,
@@ -103,6 +110,8 @@ impl Default for Limits {
             connections: 100_000,
             connections_per_user: 50,
             connections_per_address: 1_000,
+            requests_per_user: 16,
+            requests_per_key: 256,
             sends_per_connection: 20,
             sends_per_user: 50,
             sends_per_key: 5_000,
@@ -126,6 +135,17 @@ impl Default for Limits {
 impl Limits {
     /// What an event's frame has besides its body, roughly, in bytes: names, numbers and a time.
     pub const EVENT_OVERHEAD: usize = 300;
+
+    /// What connections may have of `connections` before `hello`, or a first request with good credentials: one in so many.
+    const STRANGERS_SHARE: u32 = 10;
+
+    /// The least that this share comes to, so that a small server is not blocked by a few slow clients.
+    const MIN_STRANGERS: u32 = 1_000;
+
+    /// Most connections that have not authenticated. Beyond: the oldest of them is closed for the newest.
+    pub fn strangers(&self) -> u32 {
+        (self.connections / Self::STRANGERS_SHARE).max(Self::MIN_STRANGERS).min(self.connections)
+    }
 
     /// A page of events is bounded by this share of a connection's queue, so that what a reader is behind
     /// by never takes more memory than the queue may.
@@ -152,6 +172,8 @@ impl Limits {
         Self {
             connections_per_user: 0,
             connections_per_address: 0,
+            requests_per_user: 0,
+            requests_per_key: 0,
             sends_per_connection: 0,
             sends_per_user: 0,
             sends_per_key: 0,

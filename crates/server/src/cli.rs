@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod config;
 mod connect;
+mod descriptors;
 mod health;
 mod key;
 mod migrate_store;

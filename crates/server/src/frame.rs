@@ -132,6 +132,13 @@ impl Decoder {
         self.fragments.as_ref().map_or(0, |fragments| fragments.payload.capacity())
     }
 
+    /// Frees a message that came in fragments and has been used.
+    pub(crate) fn release(&mut self) {
+        if self.fragments.as_ref().is_some_and(|fragments| fragments.count == 0) {
+            self.fragments = None;
+        }
+    }
+
     /// Reads the frame at the start of `input`, which it unmasks in place. An error is the code to
     /// close with; nothing is to be read after it.
     pub(crate) fn step<'a>(&'a mut self, input: &'a mut [u8], bounds: Bounds) -> Result<Step<'a>, CloseCode> {
@@ -168,16 +175,14 @@ impl Decoder {
         if !header.fin {
             return Ok(Step::Fragment(end));
         }
-        // The message is lent out of here, so it stays until the next one starts.
+        // The message is lent out of here, so it stays until it is released or the next one starts.
         fragments.count = 0;
         whole(fragments.opcode, &fragments.payload).map(|message| Step::Message(end, message))
     }
 
     /// Reads and checks a frame's header; `None` while it is incomplete.
     fn header(&mut self, input: &[u8], bounds: Bounds) -> Result<Option<Header>, CloseCode> {
-        if self.fragments.as_ref().is_some_and(|fragments| fragments.count == 0) {
-            self.fragments = None;
-        }
+        self.release();
         let [first, second, rest @ ..] = input else { return Ok(None) };
         let (fin, opcode, short) = (first & FIN != 0, first & 0x0F, second & !MASKED);
         // No extension is negotiated, so no RSV bit means anything (RFC 6455 section 5.2); a client masks

@@ -3,6 +3,8 @@
 mod accept;
 mod api;
 mod assets;
+mod body;
+mod document;
 mod guard;
 mod health;
 mod patience;

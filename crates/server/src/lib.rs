@@ -19,12 +19,14 @@ mod frame;
 pub mod fuzzing;
 mod health;
 pub mod http;
+mod in_flight;
 mod intake;
 mod limiter;
 mod log;
 pub mod metrics;
 pub mod origin;
 mod outbox;
+mod places;
 pub mod record;
 pub mod refusal;
 pub mod router;
@@ -34,6 +36,7 @@ mod session;
 pub mod simulated;
 pub mod store;
 mod tasks;
+mod throttle;
 mod timers;
 
 use std::future::Future;
@@ -161,6 +164,7 @@ impl Server {
             store,
             bus,
             health: health::Health::default(),
+            in_flight: Arc::default(),
             tasks: tasks.clone(),
         });
         tasks.spawn_critical("sweep", sweep(services.clone()));

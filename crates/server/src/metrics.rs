@@ -68,6 +68,7 @@ pub enum Drop {
     BrokenFraming,
     RateLimit,
     ConnectionLimit,
+    StrangerLimit,
     TokenExpired,
     Revoked,
 }
@@ -82,6 +83,7 @@ impl Drop {
             Self::BrokenFraming => "broken_framing",
             Self::RateLimit => "rate_limit",
             Self::ConnectionLimit => "connection_limit",
+            Self::StrangerLimit => "stranger_limit",
             Self::TokenExpired => "token_expired",
             Self::Revoked => "revoked",
         }

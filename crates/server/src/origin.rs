@@ -22,7 +22,7 @@ pub enum Origin {
 }
 
 /// Whose rate a command counts against.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Payer {
     /// A user, over a connection or by a token.
     User(UserId),

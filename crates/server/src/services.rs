@@ -9,6 +9,7 @@ use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::Mode;
 use crate::health::Health;
+use crate::in_flight::InFlight;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -30,6 +31,8 @@ pub(crate) struct Services {
     /// The way to other nodes, if there may be any.
     pub(crate) bus: Option<Arc<dyn Bus>>,
     pub(crate) health: Health,
+    /// HTTP requests that are being answered.
+    pub(crate) in_flight: Arc<InFlight>,
     pub(crate) tasks: Tasks,
 }
 

@@ -4,6 +4,7 @@ mod command;
 mod hello;
 mod live;
 pub(crate) mod socket;
+mod unread;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use self::socket::{End, Socket, Stream};
 use crate::frame;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::places::Place;
 use crate::services::Services;
 
 /// How long a client may take to answer a close frame.
@@ -29,10 +31,14 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// Serves a connection to its end. Whatever way that is, the router forgets it at once.
 ///
 /// A task is as large as its largest moment, for as long as it lives, and a connection idles for hours: so the moments
-/// before and after are on the heap while they last.
-pub(crate) async fn run<S: Stream>(services: Arc<Services>, mut socket: Socket<S>) {
+/// before and after are on the heap while they last. The connection has its place, where places are counted, to its end.
+pub(crate) async fn run<S: Stream>(
+    services: Arc<Services>,
+    mut socket: Socket<S>,
+    place: Option<Arc<Place>>,
+) {
     let outbox = Arc::new(Outbox::new(&services.limits, services.metrics.clone()));
-    let end = match Box::pin(hello::greet(&services, &mut socket, &outbox)).await {
+    let end = match Box::pin(hello::greet(&services, &mut socket, &outbox, place.as_deref())).await {
         Ok(admitted) => serve(&services, &mut socket, &outbox, admitted).await,
         Err(end) => end,
     };

@@ -81,7 +81,7 @@ impl Simulated {
         let services = self.services.clone();
         self.services.tasks.spawn(async move {
             let tasks = services.tasks.clone();
-            tasks.until_cut(Box::pin(session::run(services, Socket::new(stream, Vec::new())))).await;
+            tasks.until_cut(Box::pin(session::run(services, Socket::new(stream, Vec::new()), None))).await;
         });
     }
 

@@ -115,7 +115,10 @@ export type Limits = {
    * close 1008.
    */
   fragments: number;
-  /** Most connections in all. About 10 KB each with the kernel's share. Beyond: HTTP 503. */
+  /**
+   * Most connections in all. About 10 KB each with the kernel's share. A tenth of them, and at least 1,000, may be
+   * connections that have not authenticated yet; beyond that the oldest of these is closed. Beyond: HTTP 503.
+   */
   connections: number;
   /**
    * Most connections of one user: tabs, phones and their half-dead predecessors. Beyond: the
@@ -127,6 +130,16 @@ export type Limits = {
    * no limit.
    */
   connections_per_address: number;
+  /**
+   * Most HTTP requests with tokens of one user that are answered at a time: what a client asks for in parallel. An answer
+   * counts until its client has taken it, since it may be as large as a page. Beyond: the error `rate_limited`. 0 is no limit.
+   */
+  requests_per_user: number;
+  /**
+   * The same for the requests with one API key: a back end asks for many users. Beyond: the error `rate_limited`. 0 is no
+   * limit.
+   */
+  requests_per_key: number;
   /**
    * Sends a second of one connection, with a burst of five seconds' worth. `send`, and whatever
    * else stores. Beyond: the error `rate_limited`. 0 is no limit.

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::output;
+use super::{descriptors, output};
 use crate::clock::Clock;
 use crate::config::{Config, Flags, Mode};
 use crate::log::Log;
@@ -23,12 +23,9 @@ const INTERRUPTED: i32 = 130;
 /// The exit code after a part of the server has ended by itself: `EX_SOFTWARE` of sysexits.h(3head).
 const FAILED: u8 = 70;
 
-/// Open files besides one a connection: the database, the log, the listener.
-const SPARE_FILES: u64 = 64;
-
 /// Runs a server until it is told to stop.
 pub(super) fn run(mode: Mode, flags: &Flags) -> anyhow::Result<ExitCode> {
-    let config = Config::load(mode, flags, &super::environment())?;
+    let mut config = Config::load(mode, flags, &super::environment())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(network_threads())
         .enable_all()
@@ -36,7 +33,7 @@ pub(super) fn run(mode: Mode, flags: &Flags) -> anyhow::Result<ExitCode> {
         .context("cannot start threads")?;
     let signals = runtime.block_on(async { Signals::new() }).context("cannot listen for signals")?;
     let log = Log::start(&config.log)?;
-    raise_file_limit(&config);
+    descriptors::fit(&mut config);
     let ended = runtime.block_on(Box::pin(serve(config, signals, &log)));
     // Whatever had to end has ended; waiting for more would leave signals unheard.
     runtime.shutdown_background();
@@ -117,21 +114,6 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
         _ => "choose another address with --listen",
     };
     Err(error).with_context(|| format!("cannot listen on {address}: {advice}"))
-}
-
-/// Every connection is an open file, and the soft limit is 1024 on most systems.
-fn raise_file_limit(config: &Config) {
-    let wanted = u64::from(config.limits.connections) + SPARE_FILES;
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(files) if files < wanted && config.mode == Mode::Serve => tracing::warn!(
-            files,
-            connections = config.limits.connections,
-            "fewer open files are allowed than connections; raise the hard limit (ulimit -Hn, or \
-             LimitNOFILE= in a unit) or lower limits.connections"
-        ),
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
-    }
 }
 
 /// A token that the first signal cancels; the second ends the process, unless it is SIGHUP: a shell whose terminal goes

@@ -102,6 +102,7 @@ impl Doors {
             store,
             bus: None,
             health: Health::default(),
+            in_flight: Arc::default(),
             tasks: Tasks::new(),
         });
         let routes = crate::http::routes(&services);

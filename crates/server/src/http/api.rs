@@ -5,28 +5,63 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{Ok as OkReply, OkBody, Reply};
 use switchboard_protocol::{Command, ErrorCode, Key, Target, UserId, decode_named, read_object};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
+use super::body;
 use super::problem::Problem;
-use crate::auth::{ApiKey, AuthError};
+use crate::auth::{ApiKey, AuthError, Identity};
+use crate::in_flight::Permit;
 use crate::intake;
 use crate::metrics::Drop;
 use crate::origin::{Origin, Payer};
+use crate::places::Place;
 use crate::refusal::Refusal;
 use crate::services::Services;
 use crate::store::{Change, Request as Wish, Submission};
 
-/// Time for the body to come.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Credentials that were checked so long before the end of the body are checked again: a token may have ended or been
+/// revoked since.
+const CREDENTIALS_FRESH: Duration = Duration::from_secs(1);
 
 pub(super) type Answer = OkBody<Box<RawValue>>;
+
+/// What the header `Authorization` has.
+pub(super) enum Credentials {
+    /// There is none, and a `dev` server needs none.
+    None,
+    /// A back end's API key, by its hash.
+    Key([u8; 32]),
+    /// A user's token, whose signature and times are good.
+    Token(Identity),
+}
+
+impl Credentials {
+    /// Whose rate a request with them counts against.
+    pub(super) fn payer(&self) -> Payer {
+        match self {
+            Self::None => Payer::Nobody,
+            Self::Key(hash) => Payer::Key(*hash),
+            Self::Token(identity) => Payer::User(identity.user.clone()),
+        }
+    }
+}
+
+/// A request by someone who may make it.
+pub(super) struct Authenticated {
+    pub(super) credentials: Credentials,
+    /// The body.
+    pub(super) text: String,
+    /// Counts as a request of theirs until it is dropped.
+    pub(super) permit: Option<Permit>,
+}
 
 /// Whom a request is for.
 struct Caller {
@@ -41,66 +76,78 @@ pub(super) async fn command(
     Path(name): Path<String>,
     request: Request,
 ) -> Response {
-    let (parts, body) = request.into_parts();
-    let answered = async {
-        let body = read_body(&parts.headers, body, services.limits.frame as usize).await?;
-        let caller = identify(&services, &parts.headers, &body).await?;
-        let command = read_command(&name, &body, &parts.headers, &services)?;
-        obey(&services, caller, command).await.map_err(Problem::from)
-    };
-    respond(&services, answered.await)
+    let (parts, mut body) = request.into_parts();
+    let answered = answer(&services, &name, &parts, &mut body).await;
+    if answered.is_err() {
+        body::discard(&services.tasks, &parts.headers, body);
+    }
+    respond(&services, answered)
 }
 
-/// The `ok` frame, or the problem.
-pub(super) fn respond(services: &Services, answered: Result<Answer, Problem>) -> Response {
+async fn answer(
+    services: &Services,
+    name: &str,
+    head: &Parts,
+    body: &mut Body,
+) -> Result<(Answer, Option<Permit>), Problem> {
+    let Authenticated { credentials, text, permit } = read_authenticated(services, head, body).await?;
+    let caller = identify(&credentials, &text)?;
+    let command = read_command(name, &text, &head.headers, services)?;
+    Ok((obey(services, caller, command).await?, permit))
+}
+
+/// Checks the credentials and how many requests of theirs there are, and only then reads the body.
+pub(super) async fn read_authenticated(
+    services: &Services,
+    head: &Parts,
+    body: &mut Body,
+) -> Result<Authenticated, Problem> {
+    let (headers, max_bytes) = (&head.headers, services.limits.frame as usize);
+    body::check_head(headers, max_bytes)?;
+    let mut credentials = verify_credentials(services, headers)?;
+    // Before the store is asked, so that what waits for the store is bounded, too.
+    let permit = begin_request(services, &credentials)?;
+    confirm_credentials(services, &credentials).await?;
+    if let Some(place) = head.extensions.get::<Arc<Place>>() {
+        // One that has been evicted ends by itself.
+        place.authenticate();
+    }
+    let checked = Instant::now();
+    let text = body::read(body, max_bytes).await?;
+    if checked.elapsed() > CREDENTIALS_FRESH {
+        credentials = verify_credentials(services, headers)?;
+        confirm_credentials(services, &credentials).await?;
+    }
+    Ok(Authenticated { credentials, text, permit })
+}
+
+fn begin_request(services: &Services, credentials: &Credentials) -> Result<Option<Permit>, Refusal> {
+    let (limits, payer) = (&services.limits, credentials.payer());
+    let most = match payer {
+        Payer::Nobody => return Ok(None),
+        Payer::Key(_) => limits.requests_per_key,
+        Payer::User(_) => limits.requests_per_user,
+    };
+    let permit = services.in_flight.begin(payer, most);
+    permit.map(Some).inspect_err(|_| services.metrics.dropped(Drop::RateLimit))
+}
+
+/// The `ok` frame, or the problem. The permit goes with the answer, for the connection to keep.
+pub(super) fn respond(services: &Services, answered: Result<(Answer, Option<Permit>), Problem>) -> Response {
     match answered {
-        Ok(body) => {
+        Ok((body, permit)) => {
             let json = serde_json::to_string(&Reply::Ok(OkReply { id: None, body })).unwrap_or_default();
-            ([(header::CONTENT_TYPE, "application/json")], json).into_response()
+            let mut response = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
+            if let Some(permit) = permit {
+                response.extensions_mut().insert(Arc::new(permit));
+            }
+            response
         }
         Err(problem) => {
             services.metrics.refused(problem.code());
             problem.into_response()
         }
     }
-}
-
-pub(super) async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<String, Problem> {
-    check_encoding(headers)?;
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if !kind.eq_ignore_ascii_case("application/json") {
-        // A form of a foreign page cannot send this type without asking first (Fetch, CORS-safelisted headers).
-        let refusal =
-            Refusal::new(ErrorCode::BadFrame, "the body is JSON: send `content-type: application/json`");
-        return Err(Problem::from(refusal).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
-    }
-    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await;
-    let read = read.map_err(|_| {
-        let refusal = Refusal::new(ErrorCode::BadFrame, "the body did not come in time");
-        Problem::from(refusal).with_status(StatusCode::REQUEST_TIMEOUT)
-    })?;
-    let bytes = read.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-        Some(_) => Refusal::new(ErrorCode::TooLarge, format!("the body has at most {most} bytes")),
-        None => Refusal::new(ErrorCode::BadFrame, "the body broke off"),
-    })?;
-    let text = String::from_utf8(bytes.to_bytes().into());
-    let text =
-        text.map_err(|_| Refusal::new(ErrorCode::BadFrame, "the body is JSON in UTF-8, and not compressed"))?;
-    // A command without fields needs no body.
-    Ok(if text.is_empty() { "{}".to_owned() } else { text })
-}
-
-/// Bodies come as they are: to unpack one would make a small request a large one.
-fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
-    let plain = |coding: &str| matches!(coding.trim(), "" | "identity");
-    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
-    if codings.all(|value| value.to_str().is_ok_and(|value| value.split(',').all(plain))) {
-        return Ok(());
-    }
-    let message = "bodies are not decompressed: send the JSON as it is, without `content-encoding`";
-    let refusal = Refusal::new(ErrorCode::BadFrame, message);
-    Err(Problem::from(refusal).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
 }
 
 /// Whom a back end acts for.
@@ -127,69 +174,56 @@ fn acting(body: &str) -> Result<Acting, Refusal> {
     }
 }
 
-async fn identify(services: &Services, headers: &HeaderMap, body: &str) -> Result<Caller, Refusal> {
-    let acting = acting(body)?;
-    let Some(bearer) = bearer(headers)? else {
-        return match acting {
-            Acting::As(user) if services.is_dev() => Ok(Caller { user, payer: Payer::Nobody }),
-            Acting::Unreadable(refusal) if services.is_dev() => Err(refusal),
-            Acting::Nobody if services.is_dev() => {
-                Err(Refusal::new(ErrorCode::Unauthorized, "say whom you act for: `\"as\":\"alice\"`"))
-            }
-            _ => Err(Refusal::new(
-                ErrorCode::Unauthorized,
-                "send `Authorization: Bearer <a user's token, or an API key>`",
-            )),
-        };
-    };
-    if bearer.starts_with(ApiKey::PREFIX) {
-        let payer = check_key(services, bearer).await?;
-        return match acting {
-            Acting::As(user) => Ok(Caller { user, payer }),
-            Acting::Unreadable(refusal) => Err(refusal),
-            Acting::Nobody => {
-                Err(Refusal::bad_field("as", "as: an API key says whom it acts for, `\"as\":\"alice\"`"))
-            }
-        };
-    }
-    let user = check_token(services, bearer).await?;
-    match acting {
-        Acting::As(other) if other != user => Err(Refusal::forbidden(
-            "a user's token acts for that user only; leave `as` out, or use an API key",
-        )),
-        _ => Ok(Caller { payer: Payer::User(user.clone()), user }),
+/// Whom a request is for, by its credentials and the `as` of its body.
+fn identify(credentials: &Credentials, body: &str) -> Result<Caller, Refusal> {
+    let payer = credentials.payer();
+    match (acting(body)?, credentials) {
+        (Acting::As(user), Credentials::Key(_) | Credentials::None) => Ok(Caller { user, payer }),
+        (Acting::Unreadable(refusal), Credentials::Key(_) | Credentials::None) => Err(refusal),
+        (Acting::Nobody, Credentials::Key(_)) => {
+            Err(Refusal::bad_field("as", "as: an API key says whom it acts for, `\"as\":\"alice\"`"))
+        }
+        (Acting::Nobody, Credentials::None) => {
+            Err(Refusal::new(ErrorCode::Unauthorized, "say whom you act for: `\"as\":\"alice\"`"))
+        }
+        (Acting::As(other), Credentials::Token(identity)) if other != identity.user => Err(
+            Refusal::forbidden("a user's token acts for that user only; leave `as` out, or use an API key"),
+        ),
+        (_, Credentials::Token(identity)) => Ok(Caller { user: identity.user.clone(), payer }),
     }
 }
 
-async fn check_key(services: &Services, key: &str) -> Result<Payer, Refusal> {
-    let hash = ApiKey::hash(key);
-    let name = services.store.api_key(hash).await?;
-    let wrong = || Refusal::new(ErrorCode::Unauthorized, "the API key is wrong or was revoked");
-    name.map(|_| Payer::Key(hash)).ok_or_else(wrong)
-}
-
-/// Whose token it is, if it is good.
-async fn check_token(services: &Services, token: &str) -> Result<UserId, Refusal> {
-    let unauthorized = |error: AuthError| Refusal::new(ErrorCode::Unauthorized, error.to_string());
-    let identity = services.authenticator.verify(token).map_err(unauthorized)?;
-    let not_before = services.store.not_before(&identity.user).await?;
-    if identity.is_revoked(not_before) {
-        return Err(unauthorized(AuthError::Revoked));
-    }
-    Ok(identity.user)
-}
-
-/// Whoever asks this is a back end, with an API key; whom it acts for does not matter.
-pub(super) async fn check_back_end(services: &Services, headers: &HeaderMap) -> Result<Payer, Refusal> {
+/// The credentials of a request; an error if they are missing where they are needed, or wrong as far as can be told without the
+/// store.
+fn verify_credentials(services: &Services, headers: &HeaderMap) -> Result<Credentials, Refusal> {
     match bearer(headers)? {
-        None if services.is_dev() => Ok(Payer::Nobody),
-        None => Err(Refusal::new(ErrorCode::Unauthorized, "send `Authorization: Bearer <an API key>`")),
-        Some(key) if key.starts_with(ApiKey::PREFIX) => check_key(services, key).await,
-        Some(token) => {
-            check_token(services, token).await?;
-            Err(Refusal::forbidden("this takes an API key; a user's token does not do"))
+        None if services.is_dev() => Ok(Credentials::None),
+        None => Err(Refusal::new(
+            ErrorCode::Unauthorized,
+            "send `Authorization: Bearer <a user's token, or an API key>`",
+        )),
+        Some(key) if key.starts_with(ApiKey::PREFIX) => Ok(Credentials::Key(ApiKey::hash(key))),
+        Some(token) => services.authenticator.verify(token).map(Credentials::Token).map_err(unauthorized),
+    }
+}
+
+/// Asks the store whether the key is one, or the token was revoked.
+async fn confirm_credentials(services: &Services, credentials: &Credentials) -> Result<(), Refusal> {
+    match credentials {
+        Credentials::None => Ok(()),
+        Credentials::Key(hash) => match services.store.api_key(*hash).await? {
+            Some(_) => Ok(()),
+            None => Err(Refusal::new(ErrorCode::Unauthorized, "the API key is wrong or was revoked")),
+        },
+        Credentials::Token(identity) => {
+            let not_before = services.store.not_before(&identity.user).await?;
+            if identity.is_revoked(not_before) { Err(unauthorized(AuthError::Revoked)) } else { Ok(()) }
         }
     }
+}
+
+fn unauthorized(error: AuthError) -> Refusal {
+    Refusal::new(ErrorCode::Unauthorized, error.to_string())
 }
 
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {

@@ -1,6 +1,6 @@
 //! The chat page, from the binary: what Vite made of `packages/web`, and the scripts that other pages load.
 
-mod encoding;
+pub(super) mod encoding;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -133,7 +133,7 @@ fn is_plain(path: &str) -> bool {
 }
 
 /// Whether the client has this representation (RFC 9110 section 13.1.2; the comparison is the weak one).
-fn knows(headers: &HeaderMap, tag: &str) -> bool {
+pub(super) fn knows(headers: &HeaderMap, tag: &str) -> bool {
     let all = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     all.flat_map(|value| value.split(','))
         .map(|known| known.trim())

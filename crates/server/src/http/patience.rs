@@ -3,21 +3,41 @@
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::in_flight::Permit;
+
 /// How long a client may take not a byte of an answer that waits for it. An answer is at most a page or a
 /// file, which the slowest line that is of any use takes in less; a WebSocket, whose client may sleep, has
 /// more time.
 const STALL: Duration = Duration::from_secs(30);
 
+/// What counts as a request of its user's until the client has taken the answer: an answer may be as large as a page, and a
+/// client that does not read has 30 s.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Answering(Arc<Mutex<Option<Arc<Permit>>>>);
+
+impl Answering {
+    /// The answer that is written next belongs to this permit.
+    pub(super) fn hold(&self, permit: Arc<Permit>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+    }
+
+    fn release(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
 /// A connection for HTTP whose writes fail when they make no progress.
 #[derive(Debug)]
 pub(crate) struct Patient<S> {
     stream: S,
+    answering: Answering,
     /// Since nothing could be written: the end of patience.
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -42,7 +62,12 @@ pub(super) fn is_stalled(error: &hyper::Error) -> bool {
 
 impl<S> Patient<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream, stalled: None }
+        Self::holding(stream, Answering::default())
+    }
+
+    /// The same, which releases a permit when the answer that it is for has been handed to the system.
+    pub(super) fn holding(stream: S, answering: Answering) -> Self {
+        Self { stream, answering, stalled: None }
     }
 
     /// The bare connection.
@@ -91,7 +116,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        // hyper flushes when it has written all that it has.
+        if flushed.is_ready() {
+            self.answering.release();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -111,6 +141,9 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::in_flight::InFlight;
+    use crate::origin::Payer;
+    use switchboard_protocol::UserId;
 
     /// Bytes of an answer.
     const ANSWER: usize = 64 * 1024;
@@ -157,5 +190,35 @@ mod tests {
         let (ended, taken) = tokio::join!(serving, reading);
         assert!(ended.is_ok() && taken > ANSWER, "{ended:?} after {taken}");
         assert!(began.elapsed() > 10 * STALL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_permit_is_held_until_the_answer_has_been_taken() {
+        let (mut client, server) = tokio::io::duplex(PIPE);
+        let (in_flight, answering) = (Arc::new(InFlight::default()), Answering::default());
+        let user = || Payer::User(UserId::parse("alice").expect("an id"));
+        let (held, counted) = (answering.clone(), in_flight.clone());
+        let service = service_fn(move |_| {
+            held.hold(Arc::new(counted.begin(user(), 1).expect("the first")));
+            std::future::ready(Ok::<_, Infallible>(Response::new(Body::from(vec![b'x'; ANSWER]))))
+        });
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("written");
+        let stream = TokioIo::new(Patient::holding(server, answering));
+        let serving = super::super::accept::builder().serve_connection(stream, service);
+        let reading = async {
+            let (mut taken, mut buffer) = (0, [0; PIPE]);
+            // One pipe full is on its way when the server has written all.
+            while taken < ANSWER - 2 * PIPE {
+                taken += client.read(&mut buffer).await.expect("readable");
+                assert!(in_flight.begin(user(), 1).is_err(), "{taken} bytes are taken");
+            }
+            while in_flight.begin(user(), 1).is_err() {
+                let _ = client.read(&mut buffer).await.expect("readable");
+            }
+        };
+        tokio::select! {
+            () = reading => {}
+            ended = serving => panic!("the connection goes on: {ended:?}"),
+        }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -10,8 +12,10 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{UserId, read_object};
 use tokio::sync::oneshot;
 
-use super::api::{Answer, check_back_end, check_send, read_body, respond};
+use super::api::{Answer, Authenticated, Credentials, check_send, read_authenticated, respond};
+use super::body;
 use super::problem::Problem;
+use crate::in_flight::Permit;
 use crate::origin::Origin;
 use crate::refusal::Refusal;
 use crate::services::Services;
@@ -30,15 +34,26 @@ pub(super) struct Revoke {
 
 /// Answers once the revocation is on stable storage and the connections are being closed.
 pub(super) async fn revoke(State(services): State<Arc<Services>>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let revoked = async {
-        let body = read_body(&parts.headers, body, services.limits.frame as usize).await?;
-        let payer = check_back_end(&services, &parts.headers).await?;
-        let Revoke { user, replace } = read_object(&body).map_err(Refusal::from)?;
-        check_send(&services, &payer, 1)?;
-        obey(&services, user, replace).await.map_err(Problem::from)
-    };
-    respond(&services, revoked.await)
+    let (parts, mut body) = request.into_parts();
+    let answered = answer(&services, &parts, &mut body).await;
+    if answered.is_err() {
+        body::discard(&services.tasks, &parts.headers, body);
+    }
+    respond(&services, answered)
+}
+
+async fn answer(
+    services: &Services,
+    head: &Parts,
+    body: &mut Body,
+) -> Result<(Answer, Option<Permit>), Problem> {
+    let Authenticated { credentials, text, permit } = read_authenticated(services, head, body).await?;
+    if matches!(credentials, Credentials::Token(_)) {
+        return Err(Refusal::forbidden("this takes an API key; a user's token does not do").into());
+    }
+    let Revoke { user, replace } = read_object(&text).map_err(Refusal::from)?;
+    check_send(services, &credentials.payer(), 1)?;
+    Ok((obey(services, user, replace).await?, permit))
 }
 
 /// Logs a user out everywhere.

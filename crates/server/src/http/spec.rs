@@ -1,30 +1,33 @@
 //! OpenAPI 3.1 for the HTTP door and AsyncAPI 3.0 for the socket, generated from the types that the
 //! doors use. `docs/openapi.json` and `docs/asyncapi.json` are copies that a test holds to this.
 
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use std::sync::LazyLock;
+
+use axum::http::HeaderMap;
+use axum::response::Response;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 use switchboard_protocol::reply::{Ok as OkReply, Reply};
 use switchboard_protocol::{CloseCode, Command, Event, Signal};
 
+use super::document::Document;
 use super::problem::Problem;
 use super::revoke::Revoke;
 
 /// Where OpenAPI and AsyncAPI keep shared schemas.
 const SCHEMAS: &str = "/components/schemas";
 
-pub(super) async fn serve_openapi() -> Response {
-    serve(&openapi())
+static OPENAPI: LazyLock<Document> = LazyLock::new(|| Document::new(&openapi()));
+
+static ASYNCAPI: LazyLock<Document> = LazyLock::new(|| Document::new(&asyncapi()));
+
+pub(super) async fn serve_openapi(headers: HeaderMap) -> Response {
+    OPENAPI.answer(&headers)
 }
 
-pub(super) async fn serve_asyncapi() -> Response {
-    serve(&asyncapi())
-}
-
-fn serve(document: &Value) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response()
+pub(super) async fn serve_asyncapi(headers: HeaderMap) -> Response {
+    ASYNCAPI.answer(&headers)
 }
 
 fn generator() -> SchemaGenerator {

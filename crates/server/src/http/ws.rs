@@ -15,9 +15,9 @@ use sha1::{Digest as _, Sha1};
 use switchboard_protocol::{ErrorCode, SUBPROTOCOL};
 use tokio::net::TcpStream;
 
-use super::accept::Place;
 use super::patience::Patient;
 use super::problem::Problem;
+use crate::places::Place;
 use crate::refusal::Refusal;
 use crate::services::Services;
 use crate::session;
@@ -39,10 +39,8 @@ pub(super) async fn upgrade(
     services.clone().tasks.spawn(async move {
         if let Some(socket) = Box::pin(take_over(upgrade)).await {
             let tasks = services.tasks.clone();
-            tasks.until_cut(Box::pin(session::run(services, socket))).await;
+            tasks.until_cut(Box::pin(session::run(services, socket, Some(place)))).await;
         }
-        // The place is taken for as long as the connection lasts.
-        drop(place);
     });
     response
 }

@@ -20,12 +20,17 @@ use crate::frame::{self, Bounds, Message};
 use crate::metrics::Drop;
 use crate::origin::Origin;
 use crate::outbox::Outbox;
+use crate::places::Place;
 use crate::record::{ConversationKey, UserKey};
 use crate::refusal::Refusal;
 use crate::router::Subscribe;
 use crate::router::registry::SessionSlot;
 use crate::services::Services;
 use crate::store::{Change, Seen, Snapshot, Submission};
+
+/// Most pings and pongs before `hello`: a proxy that checks the connection sends one or two, and none has a rate before its
+/// user is known. Beyond: close 1008.
+const MAX_CONTROL_FRAMES: u32 = 10;
 
 /// Whoever said a good `hello`, registered with the router.
 pub(super) struct Admitted {
@@ -50,12 +55,14 @@ pub(super) async fn greet<S: Stream>(
     services: &Services,
     socket: &mut Socket<S>,
     outbox: &Arc<Outbox>,
+    place: Option<&Place>,
 ) -> Result<Admitted, End> {
     let wait = Duration::from_millis(services.limits.hello_timeout.into());
     let heard = tokio::select! {
         biased;
         heard = tokio::time::timeout(wait, first_frame(services, socket, outbox)) => heard,
         () = services.tasks.stop().cancelled() => return Err(End::Close(CloseCode::Restart)),
+        () = evicted(place) => return Err(End::Gone),
     };
     let Ok(heard) = heard else {
         services.metrics.dropped(Drop::SilentConnection);
@@ -76,9 +83,20 @@ pub(super) async fn greet<S: Stream>(
         Ok(known) => known,
         Err((refusal, code)) => return Err(refuse(services, outbox, refusal, id, code)),
     };
+    if place.is_some_and(|place| !place.authenticate()) {
+        return Err(End::Gone);
+    }
     match services.router.enter(user.clone(), outbox.clone()).await {
         Ok(session) => Ok(Admitted { session, user, identity, cursors: hello.cursors, id }),
         Err(refusal) => Err(refuse(services, outbox, refusal, id, CloseCode::TryLater)),
+    }
+}
+
+/// Ready when newer strangers need the place.
+async fn evicted(place: Option<&Place>) {
+    match place {
+        Some(place) => place.evicted().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -97,17 +115,24 @@ fn refuse(
 
 type Heard = Result<Frame, Rejected>;
 
-/// Reads the first text frame. Pings are answered, nothing else is done for a stranger.
+/// Reads the first text frame. A few pings are answered, nothing else is done for a stranger.
 async fn first_frame<S: Stream>(
     services: &Services,
     socket: &mut Socket<S>,
     outbox: &Outbox,
 ) -> Result<Heard, End> {
     let bounds = Bounds { bytes: services.limits.hello_frame as usize, fragments: services.limits.fragments };
-    let mut heard = None;
+    let (mut heard, mut control_frames) = (None, 0);
     poll_fn(|cx| {
         loop {
             let mut hear = |message: Message<'_>| {
+                control_frames += u32::from(matches!(message, Message::Ping(_) | Message::Pong));
+                if control_frames > MAX_CONTROL_FRAMES {
+                    services.metrics.dropped(Drop::RateLimit);
+                    let refusal =
+                        Refusal::new(ErrorCode::RateLimited, "the first frame is `hello`; ping after it");
+                    return Err(refuse(services, outbox, refusal, None, CloseCode::Policy));
+                }
                 match message {
                     Message::Text(text) => heard = Some(decode(text)),
                     // Its kind is as wrong as its content.

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::Instant;
 
+use super::unread::Unread;
 use crate::frame::{Bounds, Decoder, Message, Step};
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Queued};
@@ -62,7 +63,7 @@ pub(crate) struct Socket<S> {
     stream: S,
     decoder: Decoder,
     /// Read, but not decoded: the start of a frame, or what came while reading was paused.
-    unread: Vec<u8>,
+    unread: Unread,
     writing: VecDeque<Queued>,
     /// Bytes of the first frame in `writing` that have left.
     offset: usize,
@@ -73,7 +74,8 @@ pub(crate) struct Socket<S> {
 impl<S: Stream> Socket<S> {
     /// A connection whose handshake is done; `unread` came with it.
     pub(crate) fn new(stream: S, unread: Vec<u8>) -> Self {
-        Self { stream, decoder: Decoder::default(), unread, writing: VecDeque::new(), offset: 0, sent: 0 }
+        let (decoder, unread, writing) = (Decoder::default(), unread.into(), VecDeque::new());
+        Self { stream, decoder, unread, writing, offset: 0, sent: 0 }
     }
 
     /// Reads once, and tells every whole message to `hear` until it pauses.
@@ -85,15 +87,16 @@ impl<S: Stream> Socket<S> {
     ) -> Poll<Result<(), End>> {
         let mut kept = std::mem::take(&mut self.unread);
         if !kept.is_empty() {
-            let (used, flow) = self.decode(&mut kept, bounds, hear)?;
-            kept.drain(..used);
+            let (used, flow) = self.decode(kept.bytes_mut(), bounds, hear)?;
+            kept.consume(used);
             if flow == Flow::Pause {
+                kept.shrink();
                 self.unread = kept;
                 return Poll::Ready(Ok(()));
             }
         }
         let read = self.poll_fill(cx, &mut kept, bounds, hear);
-        kept.shrink_to_fit();
+        kept.shrink();
         self.unread = kept;
         read
     }
@@ -102,7 +105,7 @@ impl<S: Stream> Socket<S> {
     fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
-        kept: &mut Vec<u8>,
+        kept: &mut Unread,
         bounds: Bounds,
         hear: &mut dyn FnMut(Message<'_>) -> Result<Flow, End>,
     ) -> Poll<Result<(), End>> {
@@ -116,11 +119,11 @@ impl<S: Stream> Socket<S> {
             }
             if kept.is_empty() {
                 let (used, _) = self.decode(read, bounds, hear)?;
-                kept.extend_from_slice(&read[used..]);
+                kept.append(&read[used..]);
             } else {
-                kept.extend_from_slice(read);
-                let (used, _) = self.decode(kept, bounds, hear)?;
-                kept.drain(..used);
+                kept.append(read);
+                let (used, _) = self.decode(kept.bytes_mut(), bounds, hear)?;
+                kept.consume(used);
             }
             Poll::Ready(Ok(()))
         })
@@ -140,7 +143,9 @@ impl<S: Stream> Socket<S> {
                 Step::Fragment(len) => used += len,
                 Step::Message(len, message) => {
                     used += len;
-                    if hear(message)? == Flow::Pause {
+                    let flow = hear(message)?;
+                    self.decoder.release();
+                    if flow == Flow::Pause {
                         return Ok((used, Flow::Pause));
                     }
                 }

@@ -123,7 +123,7 @@ impl<D: Desk> Readers<D> {
 
     pub(super) fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
         let user = user.clone();
-        self.read(Who::User(user.clone()), move |reader| reader.not_before(&user))
+        self.read(Who::Token(user.clone()), move |reader| reader.not_before(&user))
     }
 
     pub(super) fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {

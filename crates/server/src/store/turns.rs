@@ -24,6 +24,8 @@ const WAITING_OF_ONE: usize = 1_024;
 pub(super) enum Who {
     /// A user who asks for something.
     User(UserId),
+    /// The check of a user's token, so that what a request is to write does not wait for what its user reads.
+    Token(UserId),
     /// A user whose connections are behind; what they ask for meanwhile does not wait for that.
     Behind(UserKey),
     /// Whoever shows an API key. Nobody knows yet whose it is, so a wrong one makes only itself wait.

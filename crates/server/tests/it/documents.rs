@@ -40,6 +40,11 @@ async fn the_documents_are_served() {
         let answer = server.gets(path).await;
         assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
         assert_eq!(answer.json(), wanted, "{path}");
+        let gzip = server.gets_with(path, "accept-encoding", "gzip").await;
+        assert_eq!((gzip.status, gzip.header("content-encoding")), (200, "gzip"));
+        assert!(gzip.length() < answer.length() / 3, "{} of {}", gzip.length(), answer.length());
+        let again = server.gets_with(path, "if-none-match", answer.header("etag")).await;
+        assert_eq!((again.status, again.text.as_str()), (304, ""));
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod corrupt;
 mod crowd;
+mod dribble;
 mod durability;
 mod environment;
 mod flood;
@@ -16,5 +17,6 @@ mod removal;
 mod revocation;
 mod secrets;
 mod slow_reader;
+mod strangers;
 mod texts;
 mod unhealthy;

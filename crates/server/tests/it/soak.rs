@@ -3,5 +3,6 @@
 //!
 //! Every test here is `#[ignore]`d with the reason "soak", prints what it measured, and fails at the bound that it names.
 
+mod door;
 mod faults;
 mod prices;

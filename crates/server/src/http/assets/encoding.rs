@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, header};
 
 /// The forms in which files are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(in crate::http) enum Encoding {
     Brotli,
     Gzip,
     Identity,
@@ -35,7 +35,7 @@ impl Encoding {
 
 /// The forms that a client takes, the smallest first; the file itself always, at the end: a page that is not
 /// understood is better than none.
-pub(super) fn accepted(headers: &HeaderMap) -> Vec<Encoding> {
+pub(in crate::http) fn accepted(headers: &HeaderMap) -> Vec<Encoding> {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let codings: Vec<_> = values.flat_map(|value| value.split(',')).map(weighed).collect();
     let takes = |name: &str| {

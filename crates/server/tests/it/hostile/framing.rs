@@ -216,6 +216,32 @@ async fn hostile_13_a_flood_of_pings_counts_against_the_rate() {
     }
 }
 
+/// Pings and pongs that may come before `hello`: `MAX_CONTROL_FRAMES` of the server's `session/hello.rs`.
+const CONTROL_FRAMES_BEFORE_HELLO: usize = 10;
+
+#[tokio::test]
+async fn hostile_13_before_hello_ten_pings_are_answered_and_more_are_cut() {
+    let server = Server::start().await;
+    let mut few = stranger(&server).await;
+    for _ in 0..CONTROL_FRAMES_BEFORE_HELLO / 2 {
+        few.writes(frame(FIN | PING, b"x")).await;
+        assert_eq!(few.next().await.opcode, PONG);
+        few.writes(frame(FIN | PONG, b"x")).await;
+    }
+    few.says(r#"{"type":"hello","user":"alice"}"#).await;
+    assert_eq!(few.next().await.json()["type"], "welcome");
+    for opcode in [PING, PONG] {
+        let mut many = stranger(&server).await;
+        many.writes(frame(FIN | opcode, b"x").repeat(CONTROL_FRAMES_BEFORE_HELLO + 1)).await;
+        let mut told = many.next().await;
+        while told.opcode == PONG {
+            told = many.next().await;
+        }
+        assert_eq!(told.json()["code"], "rate_limited");
+        assert_eq!(many.is_closed().await, POLICY);
+    }
+}
+
 #[tokio::test]
 async fn hostile_13_pongs_do_not_pile_up_for_somebody_who_does_not_read() {
     const PINGS: u32 = 200_000;

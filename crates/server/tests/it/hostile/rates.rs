@@ -88,8 +88,9 @@ async fn hostile_03_an_address_has_so_many_connections_and_no_more() {
     let alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     assert_eq!(refused_with(&server).await, Some(429));
-    let answer = server.gets("/livez").await;
+    let answer = server.gets("/").await;
     assert_eq!((answer.status, answer.code().as_str()), (429, "rate_limited"));
+    assert_eq!(server.gets("/livez").await.status, 200, "a probe is answered all the same");
     bob.hears_nothing().await;
     drop(alice);
     eventually("there is a place again", || async { refused_with(&server).await.is_none().then_some(()) })

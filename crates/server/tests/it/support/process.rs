@@ -18,6 +18,10 @@ use super::{Answer, Person, SECRET, conversation, soon, user};
 /// An hour. A bare connection answers no pings, and on a busy machine a test takes longer than silence is borne.
 const PING_INTERVAL: (&str, &str) = ("SWITCHBOARD_LIMITS_PING_INTERVAL", "3600000");
 
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_switchboard"))
+}
+
 /// A server that runs by itself. It is killed when this is dropped.
 pub(crate) struct Process {
     child: Child,
@@ -36,31 +40,48 @@ impl Process {
 
     /// The same with other settings, by the names of their environment variables.
     pub(crate) async fn start_with(data: &Path, settings: &[(&str, &str)]) -> Self {
-        Self::run("dev", data, settings, Stdio::null(), None).await
+        Self::run(program(), "dev", data, settings, Stdio::null(), None).await
     }
 
     /// A `dev` server, whose log goes somewhere.
     pub(crate) async fn start_with_log(data: &Path, settings: &[(&str, &str)], log: Stdio) -> Self {
-        Self::run("dev", data, settings, log, None).await
+        Self::run(program(), "dev", data, settings, log, None).await
     }
 
     /// A production server, whose log goes somewhere.
     pub(crate) async fn serves(data: &Path, settings: &[(&str, &str)], log: Stdio) -> Self {
+        Self::serves_by(program(), data, settings, log).await
+    }
+
+    /// The same with so few file descriptors.
+    pub(crate) async fn serves_with_descriptors(
+        descriptors: u32,
+        data: &Path,
+        settings: &[(&str, &str)],
+        log: Stdio,
+    ) -> Self {
+        let mut command = Command::new("sh");
+        let limited = format!(r#"ulimit -n {descriptors}; exec "$0" "$@""#);
+        command.args(["-c", &limited, env!("CARGO_BIN_EXE_switchboard")]);
+        Self::serves_by(command, data, settings, log).await
+    }
+
+    async fn serves_by(command: Command, data: &Path, settings: &[(&str, &str)], log: Stdio) -> Self {
         let key = AuthKey::Secret(Secret::new(SECRET).expect("long enough"));
         let auth = AuthConfig { key: Some(key), ..AuthConfig::default() };
         let settings = [&[("SWITCHBOARD_AUTH_SECRET", SECRET)], settings].concat();
         let mint = Authenticator::new(&auth).expect("a secret");
-        Self::run("serve", data, &settings, log, Some(mint)).await
+        Self::run(command, "serve", data, &settings, log, Some(mint)).await
     }
 
     async fn run(
+        mut command: Command,
         mode: &str,
         data: &Path,
         settings: &[(&str, &str)],
         log: Stdio,
         mint: Option<Authenticator>,
     ) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
         command
             .args([mode, "--listen", "127.0.0.1:0"])
             .env("SWITCHBOARD_DATA", data)

@@ -108,6 +108,16 @@ impl Raw {
         head
     }
 
+    /// The body of an answer with this head.
+    pub(crate) async fn reads_body(&mut self, head: &str) -> Vec<u8> {
+        let length = head
+            .lines()
+            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let mut body = vec![0; length.expect("a length")];
+        soon("the body", self.stream.read_exact(&mut body)).await.expect("a body");
+        body
+    }
+
     /// Becomes a WebSocket.
     pub(crate) async fn shakes_hands(&mut self) {
         let head = self.asks_for_upgrade("").await;
@@ -118,6 +128,14 @@ impl Raw {
     pub(crate) async fn enters_as(&mut self, name: &str) {
         self.shakes_hands().await;
         self.says(&format!(r#"{{"type":"hello","user":"{name}"}}"#)).await;
+        let welcome = self.next().await.json();
+        assert_eq!(welcome["type"], "welcome", "{welcome}");
+    }
+
+    /// Becomes the WebSocket of whom a token is for, who is welcomed.
+    pub(crate) async fn enters_with(&mut self, token: &str) {
+        self.shakes_hands().await;
+        self.says(&format!(r#"{{"type":"hello","token":"{token}"}}"#)).await;
         let welcome = self.next().await.json();
         assert_eq!(welcome["type"], "welcome", "{welcome}");
     }

@@ -1,0 +1,60 @@
+//! The budget of file descriptors: every connection needs one, and the limit of a process is often lower than
+//! `limits.connections`.
+
+use rlimit::Resource;
+
+use crate::config::Config;
+use crate::places::refused_places;
+
+/// Descriptors for everything but connections: the database with its write-ahead log, the log, listeners, the bus, timers.
+/// Readers of PostgreSQL come on top.
+const OWN_DESCRIPTORS: u64 = 64;
+
+/// Raises the soft limit of open files to the hard one, and lowers `limits.connections` to what fits into it.
+pub(super) fn fit(config: &mut Config) {
+    let files = match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(files) => files,
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit of open files");
+            let Ok((soft, _)) = Resource::NOFILE.get() else { return };
+            soft
+        }
+    };
+    let readers = config.cluster.as_ref().map_or(0, |cluster| cluster.readers as u64);
+    let (wanted, fits) = (config.limits.connections, connections_within(files, OWN_DESCRIPTORS + readers));
+    if fits < wanted {
+        config.limits.connections = fits;
+        tracing::warn!(
+            files,
+            wanted,
+            connections = fits,
+            "limits.connections does not fit the limit of open files, so fewer connections are allowed; raise the hard limit \
+             (ulimit -Hn, or LimitNOFILE= in a unit) or lower limits.connections"
+        );
+    }
+}
+
+/// How many connections fit into so many descriptors, of which the server needs some itself and some to refuse connections; at
+/// least one.
+fn connections_within(files: u64, own: u64) -> u32 {
+    let free = u32::try_from(files.saturating_sub(own)).unwrap_or(u32::MAX);
+    // Fewer connections need no more places for refusals, so what is left for them is enough.
+    free.saturating_sub(u32::try_from(refused_places(free)).unwrap_or(u32::MAX)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_and_refusals_fit_beside_what_the_server_needs() {
+        for (files, connections) in
+            [(64, 1), (100, 20), (256, 173), (1_024, 864), (65_536, 65_216), (u64::MAX, u32::MAX - 256)]
+        {
+            let fits = connections_within(files, OWN_DESCRIPTORS);
+            assert_eq!(fits, connections, "{files}");
+            let needed = u64::from(fits) + refused_places(fits) as u64 + OWN_DESCRIPTORS;
+            assert!(needed <= files || fits == 1, "{needed} of {files}");
+        }
+    }
+}

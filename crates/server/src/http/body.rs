@@ -1,0 +1,158 @@
+//! The body of a request: what its head says of it is checked first, then the credentials, and only then is it read, into
+//! one bounded buffer.
+
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody as _};
+use axum::http::{HeaderMap, StatusCode, header};
+use http_body_util::BodyExt as _;
+use switchboard_protocol::ErrorCode;
+
+use super::problem::Problem;
+use crate::refusal::Refusal;
+use crate::tasks::Tasks;
+
+/// Time for the whole body to come. Beyond: 408.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most bytes of a refused request's body that are read and dropped, so that a client which is still writing gets to read the
+/// answer instead of a reset. Beyond: the connection is closed.
+const MAX_DISCARDED_BYTES: usize = 256 * 1024;
+
+/// Time for a refused request's body to come. Beyond: the connection is closed.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Refuses a body of another type than JSON, and one whose declared length is over `max_bytes`.
+pub(super) fn check_head(headers: &HeaderMap, max_bytes: usize) -> Result<(), Problem> {
+    check_encoding(headers)?;
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        // A form of a foreign page cannot send this type without asking first (Fetch, CORS-safelisted headers).
+        let refusal =
+            Refusal::new(ErrorCode::BadFrame, "the body is JSON: send `content-type: application/json`");
+        return Err(Problem::from(refusal).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+    }
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    if declared.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > max_bytes as u64)
+    {
+        return Err(too_large(max_bytes).into());
+    }
+    Ok(())
+}
+
+/// Bodies come as they are: to unpack one would make a small request a large one.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let plain = |coding: &str| matches!(coding.trim(), "" | "identity");
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if codings.all(|value| value.to_str().is_ok_and(|value| value.split(',').all(plain))) {
+        return Ok(());
+    }
+    let message = "bodies are not decompressed: send the JSON as it is, without `content-encoding`";
+    let refusal = Refusal::new(ErrorCode::BadFrame, message);
+    Err(Problem::from(refusal).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
+}
+
+/// Reads a body of at most `max_bytes`. A command without fields needs no body: an empty one counts as `{}`.
+pub(super) async fn read(body: &mut Body, max_bytes: usize) -> Result<String, Problem> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, collect(body, max_bytes)).await;
+    let bytes = read.map_err(|_| {
+        let refusal = Refusal::new(ErrorCode::BadFrame, "the body did not come in time");
+        Problem::from(refusal).with_status(StatusCode::REQUEST_TIMEOUT)
+    })??;
+    let text = String::from_utf8(bytes);
+    let text =
+        text.map_err(|_| Refusal::new(ErrorCode::BadFrame, "the body is JSON in UTF-8, and not compressed"))?;
+    Ok(if text.is_empty() { "{}".to_owned() } else { text })
+}
+
+/// Copies the body together as it comes. A frame of hyper's is a part of its read buffer, so a frame that is kept keeps the
+/// whole buffer: 8 KiB for a single byte.
+async fn collect(body: &mut Body, max_bytes: usize) -> Result<Vec<u8>, Refusal> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Refusal::new(ErrorCode::BadFrame, "the body broke off"))?;
+        // Trailers say nothing that is of use here.
+        let Ok(data) = frame.into_data() else { continue };
+        if data.len() > max_bytes - bytes.len() {
+            return Err(too_large(max_bytes));
+        }
+        reserve(&mut bytes, data.len(), max_bytes);
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
+}
+
+/// Makes room for `additional` bytes: at most twice what is there or needed, and never more than `max_bytes`. What the
+/// head declares does not count, because declaring costs a client nothing.
+fn reserve(bytes: &mut Vec<u8>, additional: usize, max_bytes: usize) {
+    let needed = bytes.len() + additional;
+    if needed > bytes.capacity() {
+        let capacity = needed.max(bytes.capacity() * 2).min(max_bytes);
+        bytes.reserve_exact(capacity - bytes.len());
+    }
+}
+
+fn too_large(max_bytes: usize) -> Refusal {
+    Refusal::new(ErrorCode::TooLarge, format!("the body has at most {max_bytes} bytes"))
+}
+
+/// Reads what is still to come of a refused request's body and drops it. The answer does not wait for that.
+pub(super) fn discard(tasks: &Tasks, headers: &HeaderMap, body: Body) {
+    // A client that asks before it sends (RFC 9110 section 10.1.1) reads the answer first.
+    if body.is_end_stream() || headers.contains_key(header::EXPECT) {
+        return;
+    }
+    let stop = tasks.stop().clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            _ = tokio::time::timeout(DISCARD_TIMEOUT, drain(body)) => {}
+            () = stop.cancelled() => {}
+        }
+    });
+}
+
+async fn drain(mut body: Body) {
+    let mut left = MAX_DISCARDED_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        let bytes = frame.data_ref().map_or(0, bytes::Bytes::len);
+        let Some(rest) = left.checked_sub(bytes) else { return };
+        left = rest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use futures_util::stream;
+
+    use super::*;
+
+    /// A body that comes a byte at a time, each in a buffer of its own.
+    fn dribbling(bytes: usize) -> Body {
+        Body::from_stream(stream::iter((0..bytes).map(|_| Ok::<_, Infallible>(Bytes::from_static(b"x")))))
+    }
+
+    #[tokio::test]
+    async fn the_buffer_is_bounded_by_the_limit_and_by_twice_what_it_holds() {
+        for bytes in [1, 100, 1_000, 4_096] {
+            let read = collect(&mut dribbling(bytes), 4_096).await.expect("within the limit");
+            assert_eq!(read.len(), bytes);
+            assert!(read.capacity() <= 4_096.min(2 * bytes), "{} for {bytes}", read.capacity());
+        }
+        let refusal = collect(&mut dribbling(4_097), 4_096).await.expect_err("one byte too many");
+        assert_eq!(refusal.code, ErrorCode::TooLarge);
+    }
+
+    #[test]
+    fn a_declared_length_over_the_limit_is_refused() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+        for (length, ok) in [("0", true), ("100", true), ("101", false), ("18446744073709551615", false)] {
+            headers.insert(header::CONTENT_LENGTH, header::HeaderValue::from_static(length));
+            assert_eq!(check_head(&headers, 100).is_ok(), ok, "{length}");
+        }
+    }
+}

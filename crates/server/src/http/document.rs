@@ -1,0 +1,123 @@
+//! A document that stays the same while the server runs: made once, at the first request, in each form that clients take.
+
+use std::io::Write as _;
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::assets::encoding::{self, Encoding};
+use super::assets::knows;
+
+/// A JSON document and its compressed form.
+#[derive(Debug)]
+pub(super) struct Document {
+    plain: Form,
+    /// Absent if it could not be compressed.
+    gzip: Option<Form>,
+}
+
+/// One form of a document.
+#[derive(Debug)]
+struct Form {
+    bytes: Bytes,
+    tag: String,
+}
+
+impl Form {
+    fn new(bytes: Vec<u8>) -> Self {
+        let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha256::digest(&bytes)));
+        Self { bytes: bytes.into(), tag }
+    }
+}
+
+impl Document {
+    pub(super) fn new(json: &Value) -> Self {
+        let plain = json.to_string().into_bytes();
+        Self { gzip: compress(&plain).map(Form::new).ok(), plain: Form::new(plain) }
+    }
+
+    /// The smallest form that the client takes, or 304 if the client has it.
+    pub(super) fn answer(&self, headers: &HeaderMap) -> Response {
+        let takes_gzip = encoding::accepted(headers).contains(&Encoding::Gzip);
+        let gzip = self.gzip.as_ref().filter(|_| takes_gzip);
+        let form = gzip.unwrap_or(&self.plain);
+        let mut response = if knows(headers, &form.tag) {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            ([(header::CONTENT_TYPE, "application/json")], form.bytes.clone()).into_response()
+        };
+        let encoded = gzip.is_some() && response.status() == StatusCode::OK;
+        let out = response.headers_mut();
+        if encoded {
+            out.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        out.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        // Base64 is legal in a header.
+        out.extend(HeaderValue::try_from(&form.tag).ok().map(|tag| (header::ETAG, tag)));
+        response
+    }
+}
+
+fn compress(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes)?;
+    encoder.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    fn asks(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), value.parse().expect("a value"))).collect()
+    }
+
+    async fn body(response: Response) -> Vec<u8> {
+        axum::body::to_bytes(response.into_body(), 10_000).await.expect("a body").to_vec()
+    }
+
+    #[tokio::test]
+    async fn each_form_has_its_tag_and_the_same_content() {
+        let document = Document::new(&serde_json::json!({"openapi": "3.1.0 ".repeat(100)}));
+        let plain = document.answer(&asks(&[]));
+        let gzip = document.answer(&asks(&[(header::ACCEPT_ENCODING, "gzip, br")]));
+        assert_eq!(plain.headers().get(header::CONTENT_ENCODING), None);
+        assert_eq!(gzip.headers()[header::CONTENT_ENCODING], "gzip");
+        assert_ne!(plain.headers()[header::ETAG], gzip.headers()[header::ETAG]);
+        let (plain, gzip) = (body(plain).await, body(gzip).await);
+        assert!(gzip.len() < plain.len() / 2, "{} of {}", gzip.len(), plain.len());
+        let mut text = Vec::new();
+        flate2::read::GzDecoder::new(&*gzip).read_to_end(&mut text).expect("gzip");
+        assert_eq!(text, plain);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_the_document_gets_no_body() {
+        let document = Document::new(&serde_json::json!({"openapi": "3.1.0"}));
+        for accept in ["identity", "gzip"] {
+            let tag =
+                document.answer(&asks(&[(header::ACCEPT_ENCODING, accept)])).headers()[header::ETAG].clone();
+            let tag = tag.to_str().expect("text");
+            let again = asks(&[(header::ACCEPT_ENCODING, accept), (header::IF_NONE_MATCH, tag)]);
+            let again = document.answer(&again);
+            assert_eq!(
+                (again.status(), again.headers().get(header::CONTENT_ENCODING)),
+                (StatusCode::NOT_MODIFIED, None)
+            );
+            assert_eq!(again.headers()[header::ETAG], tag);
+            assert!(body(again).await.is_empty());
+            let other = document.answer(&asks(&[(header::IF_NONE_MATCH, "\"old\"")]));
+            assert_eq!(other.status(), StatusCode::OK);
+        }
+    }
+}

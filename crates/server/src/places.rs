@@ -1,0 +1,307 @@
+//! Admission of connections: how many there may be in all, from each address, and of strangers, who have not authenticated.
+//!
+//! Strangers have a share of the places, and in it the newest replaces the oldest. So a flood of connections that say nothing
+//! keeps nobody out: whoever authenticates at once leaves the share before their turn to be replaced comes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use switchboard_protocol::{ErrorCode, Limits};
+use tokio::sync::Notify;
+
+/// Most connections that have been evicted and are still on their way out, each for the time that its task takes to be
+/// scheduled. Beyond: new connections are refused.
+const MAX_EVICTING: usize = 1_024;
+
+/// Fewest and most connections at once that are told that there are too many, and of which probes are answered: a tenth of
+/// `limits.connections` between these. Beyond: the oldest that has not sent its request is closed, or else the new one.
+const REFUSED_PLACES: std::ops::RangeInclusive<u32> = 16..=256;
+
+/// How many connections may be refused at once by a server with so many places.
+pub(crate) fn refused_places(connections: u32) -> usize {
+    (connections / 10).clamp(*REFUSED_PLACES.start(), *REFUSED_PLACES.end()) as usize
+}
+
+/// The places of one server.
+#[derive(Debug)]
+pub(crate) struct Places {
+    /// Most connections in all.
+    connections: usize,
+    /// Most connections of one address; 0 is no limit.
+    connections_per_address: u32,
+    /// Most connections that have not authenticated.
+    strangers: usize,
+    /// Most refused connections that are answered at once. Of these, probes are answered as usual.
+    refused: usize,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// The number of the last connection: they are numbered in the order in which they came.
+    last: u64,
+    /// Connections that are there, evicted ones included.
+    admitted: usize,
+    by_address: FxHashMap<IpAddr, u32>,
+    strangers: Evictable,
+    /// Refused connections that have not sent their request.
+    refused: Evictable,
+    /// Refused connections that are being answered.
+    answering: usize,
+}
+
+/// Connections of which the oldest may be closed to make room.
+#[derive(Debug, Default)]
+struct Evictable {
+    /// By their numbers, so that the first is the oldest.
+    waiting: BTreeMap<u64, Arc<Notify>>,
+    /// Told to end, and not gone yet.
+    evicted: FxHashSet<u64>,
+}
+
+impl Evictable {
+    /// Tells the oldest connection to end; whether there is one, and not too many are ending.
+    fn evict_oldest(&mut self) -> bool {
+        if self.evicted.len() >= MAX_EVICTING {
+            return false;
+        }
+        let Some((number, evicted)) = self.waiting.pop_first() else { return false };
+        self.evicted.insert(number);
+        evicted.notify_one();
+        true
+    }
+
+    /// From now on the connection is not evicted; false if it has been.
+    fn keep(&mut self, number: u64) -> bool {
+        self.waiting.remove(&number);
+        !self.evicted.contains(&number)
+    }
+
+    fn forget(&mut self, number: u64) {
+        self.waiting.remove(&number);
+        self.evicted.remove(&number);
+    }
+}
+
+/// Why a connection gets no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// All places are taken by those who have authenticated.
+    Server,
+    /// The address has as many as it may have.
+    Address,
+}
+
+impl From<Full> for ErrorCode {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Server => Self::Unavailable,
+            Full::Address => Self::RateLimited,
+        }
+    }
+}
+
+impl Places {
+    /// The places that these limits allow.
+    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            connections: limits.connections as usize,
+            connections_per_address: limits.connections_per_address,
+            strangers: limits.strangers() as usize,
+            refused: refused_places(limits.connections),
+            counts: Mutex::default(),
+        })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a new connection, and whether the oldest stranger was evicted for it.
+    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<(Arc<Place>, bool), Full> {
+        let mut counts = self.counts();
+        let here = counts.by_address.get(&address).copied().unwrap_or(0);
+        if self.connections_per_address > 0 && here >= self.connections_per_address {
+            return Err(Full::Address);
+        }
+        let full = counts.admitted - counts.strangers.evicted.len() >= self.connections;
+        let crowded = full || counts.strangers.waiting.len() >= self.strangers;
+        if crowded && !counts.strangers.evict_oldest() {
+            return Err(Full::Server);
+        }
+        counts.by_address.insert(address, here + 1);
+        counts.admitted += 1;
+        let (number, evicted) = counts.number();
+        counts.strangers.waiting.insert(number, evicted.clone());
+        drop(counts);
+        Ok((Arc::new(Place { places: self.clone(), address, number, evicted }), crowded))
+    }
+
+    /// A place for a connection that is to be answered that there is none; the oldest of its kind that has not sent its
+    /// request is evicted for it. `None` if all of them are being answered.
+    pub(crate) fn refuse(self: &Arc<Self>) -> Option<RefusedPlace> {
+        let mut counts = self.counts();
+        let taken = counts.answering + counts.refused.waiting.len();
+        if taken >= self.refused && !counts.refused.evict_oldest() {
+            return None;
+        }
+        let (number, evicted) = counts.number();
+        counts.refused.waiting.insert(number, evicted.clone());
+        drop(counts);
+        Some(RefusedPlace { places: self.clone(), number, evicted, answering: AtomicBool::new(false) })
+    }
+
+    /// Evicts up to so many of the oldest strangers, to free their descriptors; how many.
+    pub(crate) fn evict_strangers(&self, most: usize) -> usize {
+        let mut counts = self.counts();
+        (0..most).take_while(|_| counts.strangers.evict_oldest()).count()
+    }
+}
+
+impl Counts {
+    fn number(&mut self) -> (u64, Arc<Notify>) {
+        self.last += 1;
+        (self.last, Arc::default())
+    }
+}
+
+/// A connection's place; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    places: Arc<Places>,
+    address: IpAddr,
+    number: u64,
+    evicted: Arc<Notify>,
+}
+
+impl Place {
+    /// The connection has authenticated: it leaves the share of strangers for good. False if it has been evicted.
+    pub(crate) fn authenticate(&self) -> bool {
+        self.places.counts().strangers.keep(self.number)
+    }
+
+    /// Ready when the connection is to end because newer strangers need its place.
+    pub(crate) async fn evicted(&self) {
+        self.evicted.notified().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.places.counts();
+        counts.admitted -= 1;
+        counts.strangers.forget(self.number);
+        if let Some(here) = counts.by_address.get_mut(&self.address) {
+            *here -= 1;
+            if *here == 0 {
+                counts.by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// The place of a connection that is refused; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct RefusedPlace {
+    places: Arc<Places>,
+    number: u64,
+    evicted: Arc<Notify>,
+    answering: AtomicBool,
+}
+
+impl RefusedPlace {
+    /// The request has come: the connection is not evicted before it has been answered.
+    pub(crate) fn begin_answer(&self) {
+        let mut counts = self.places.counts();
+        if counts.refused.keep(self.number) && !self.answering.swap(true, Ordering::Relaxed) {
+            counts.answering += 1;
+        }
+    }
+
+    /// Ready when the connection is to end because newer ones need its place.
+    pub(crate) async fn evicted(&self) {
+        self.evicted.notified().await;
+    }
+}
+
+impl Drop for RefusedPlace {
+    fn drop(&mut self) {
+        let mut counts = self.places.counts();
+        counts.refused.forget(self.number);
+        if *self.answering.get_mut() {
+            counts.answering -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn places(connections: usize, strangers: usize) -> Arc<Places> {
+        let counts = Mutex::default();
+        Arc::new(Places { connections, connections_per_address: 0, strangers, refused: 2, counts })
+    }
+
+    fn enter(places: &Arc<Places>) -> Arc<Place> {
+        places.enter(ADDRESS).expect("a place").0
+    }
+
+    fn is_evicted(place: &Place) -> bool {
+        futures_util::FutureExt::now_or_never(place.evicted()).is_some()
+    }
+
+    #[test]
+    fn the_newest_stranger_replaces_the_oldest_and_authenticated_ones_stay() {
+        let places = places(10, 2);
+        let (first, second, third) = (enter(&places), enter(&places), enter(&places));
+        assert!(is_evicted(&first) && !is_evicted(&second));
+        assert!(!first.authenticate(), "too late");
+        assert!(second.authenticate());
+        let fourth = enter(&places);
+        assert!(!is_evicted(&third), "an authenticated connection has left the share");
+        enter(&places);
+        assert!(is_evicted(&third) && !is_evicted(&second) && !is_evicted(&fourth));
+    }
+
+    #[test]
+    fn when_all_places_are_taken_only_a_stranger_makes_room() {
+        let places = places(2, 2);
+        let (user, stranger) = (enter(&places), enter(&places));
+        assert!(user.authenticate());
+        let newest = enter(&places);
+        assert!(is_evicted(&stranger));
+        assert!(newest.authenticate());
+        assert_eq!(places.enter(ADDRESS).err(), Some(Full::Server));
+        // The evicted one still has its descriptor, and frees no place that is not its own.
+        drop(stranger);
+        assert_eq!(places.enter(ADDRESS).err(), Some(Full::Server));
+        drop(user);
+        drop(enter(&places));
+        drop(newest);
+        let counts = places.counts();
+        assert!(counts.admitted == 0 && counts.by_address.is_empty());
+        assert!(counts.strangers.waiting.is_empty() && counts.strangers.evicted.is_empty());
+    }
+
+    #[test]
+    fn refused_connections_that_are_being_answered_are_not_evicted() {
+        let places = places(0, 0);
+        let (first, second) = (places.refuse().expect("a place"), places.refuse().expect("a place"));
+        first.begin_answer();
+        let third = places.refuse().expect("in place of the second");
+        assert!(futures_util::FutureExt::now_or_never(second.evicted()).is_some());
+        third.begin_answer();
+        assert!(places.refuse().is_none());
+        drop((first, second, third));
+        let counts = places.counts();
+        assert!(
+            counts.answering == 0 && counts.refused.waiting.is_empty() && counts.refused.evicted.is_empty()
+        );
+    }
+}

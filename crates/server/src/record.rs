@@ -17,6 +17,11 @@ pub struct UserKey(pub i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ConversationKey(pub i64);
 
+impl ConversationKey {
+    /// Less than the number of any conversation.
+    pub(crate) const MIN: Self = Self(i64::MIN);
+}
+
 /// What a store answers, some time later.
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + std::marker::Send>>;
 

@@ -95,8 +95,16 @@ pub trait SharedLog: Store {
     /// The last events of conversations; those that do not exist are left out.
     fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs>;
 
-    /// Where users stand now; those never seen are left out.
-    fn people(&self, users: Vec<UserId>) -> Answer<Vec<Person>>;
+    /// Up to when the tokens of users have been revoked; users without a revocation are left out. It waits for no other
+    /// question.
+    fn revocations(&self, users: Vec<UserId>) -> Answer<Revocations>;
+
+    /// For each user a page of the conversations that they are a member of: at most `most` with a number above the one
+    /// given. A user never seen is a member of none.
+    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<PlacesPage>>;
+
+    /// Where each user stands in the conversation beside them; `None` where they are no member.
+    fn places_in(&self, pairs: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>>;
 
     /// Events after `after` up to `upto`, oldest first, with who came in or went by them: at most a page. Nothing only where
     /// there is no more.
@@ -112,19 +120,34 @@ pub struct Excerpt {
     pub events: Vec<CommittedEvent>,
 }
 
-/// Where a user stands.
-#[derive(Debug, Clone)]
-pub struct Person {
-    /// Who.
-    pub user: UserId,
-    /// Up to when their tokens have been revoked.
-    pub not_before: Option<Timestamp>,
-    /// Every conversation that they are a member of.
-    pub joined: Vec<Place>,
+/// Up to when the tokens of users have been revoked.
+pub type Revocations = Vec<(UserId, Timestamp)>;
+
+/// A page of the conversations that a user is a member of, in the order of their numbers.
+#[derive(Debug, Clone, Default)]
+pub struct PlacesPage {
+    /// The conversations.
+    pub places: Vec<Place>,
+    /// The page behind this one begins after this number; `None` if there is none.
+    pub next: Option<ConversationKey>,
+}
+
+impl PlacesPage {
+    /// Adds a row; one that is damaged, `None`, only counts. `most` rows are a whole page.
+    pub(crate) fn add(
+        &mut self,
+        conversation: ConversationKey,
+        place: Option<Place>,
+        rows: usize,
+        most: u32,
+    ) {
+        self.places.extend(place);
+        self.next = (rows >= most as usize).then_some(conversation);
+    }
 }
 
 /// A conversation that a user is a member of, since when.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// Which.
     pub conversation: ConversationKey,

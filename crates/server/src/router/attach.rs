@@ -146,7 +146,7 @@ impl Router {
 
     pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
         self.catch_up_with(&subscribe);
-        let questions = self.peers.as_ref().map_or(0, |peers| peers.questions);
+        let questions = self.peers.as_ref().map_or(0, |peers| peers.comparisons.questions);
         let mut parked = Parked { subscribe, questions, goings: FxHashMap::default() };
         if self.is_ready(&mut parked) {
             self.make_live(parked);

@@ -6,7 +6,6 @@ use tokio::time::Instant;
 
 use super::Router;
 use super::order::Arrival;
-use super::registry::UserSlot;
 use crate::bus::{Address, Heard, NodeId, Notice};
 use crate::frame;
 use crate::record::{ConversationKey, Effect, Passage};
@@ -81,7 +80,7 @@ impl Router {
                 }
             }
             Heard::Gap => {
-                self.sweep_anew();
+                self.doubt_all();
                 self.presence.doubt(None);
                 // What this node told meanwhile may have been lost as well.
                 if let Some(peers) = &self.peers {
@@ -105,7 +104,7 @@ impl Router {
                 } else {
                     // It may be an old notice that comes late: whether they are in is for the store to say.
                     for effect in effects.iter().filter(|effect| effect.passage != Passage::Out) {
-                        self.suspect(&effect.user);
+                        self.suspect_entry(&effect.user, conversation);
                     }
                 }
             }
@@ -113,7 +112,7 @@ impl Router {
                 self.pass_on_signal(conversation, own.then_some(&user), &frame);
             }
             // It may be an old notice, too, and the user may have a new token.
-            Notice::Revoke { user } => self.suspect(&user),
+            Notice::Revoke { user } => self.suspect_revoked(&user),
             Notice::Presence { user, last_seen, conversations } => {
                 self.presence.changed_elsewhere(&self.registry, node, &user, last_seen, &conversations);
             }
@@ -149,23 +148,6 @@ impl Router {
             Address::User(user) => self.suspect(user),
             Address::Watched(user) => self.presence.ask(user),
             Address::Nodes => peers.bus.tell(&Address::Nodes, &Notice::Alive),
-        }
-    }
-
-    /// Something may have been missed about a user who is here: they are compared with the store, once they are in.
-    pub(super) fn suspect(&mut self, user: &UserId) {
-        let Some(slot) = self.registry.find(user) else { return };
-        let Some(local) = self.registry.user_mut(slot) else { return };
-        local.suspect |= local.entering > 0 || !local.loaded;
-        if local.loaded {
-            self.verify(slot);
-        }
-    }
-
-    /// A user is compared with the store.
-    pub(super) fn verify(&mut self, user: UserSlot) {
-        if let Some(peers) = &mut self.peers {
-            peers.unverified.insert(user);
         }
     }
 

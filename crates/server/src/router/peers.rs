@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use rustc_hash::FxHashSet;
-use switchboard_protocol::{Timestamp, UserId};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -16,11 +15,11 @@ use super::Router;
 use super::entry::Going;
 use super::order::Order;
 use super::registry::{Interest, UserSlot};
-use super::verify::{Asked, Newcomer};
+use super::verify::{Asked, Comparisons, Entries, Lost, Newcomer};
 use crate::bus::{Address, Bus, Heard};
 use crate::record::{Answer, ConversationKey};
 use crate::refusal::Refusal;
-use crate::store::{Excerpt, Person, Seqs, SharedLog};
+use crate::store::{Excerpt, Place, PlacesPage, Revocations, Seqs, SharedLog};
 
 /// Notices handled before commits and sessions are looked at again.
 const TURN: usize = 256;
@@ -58,21 +57,14 @@ pub(super) struct Peers {
     /// Parts of the log that may have what this node has stored and not published.
     unpublished: Vec<Found>,
     pub(super) order: Order,
-    /// Users of whom something may have been missed.
-    pub(super) unverified: FxHashSet<UserSlot>,
+    /// Users who are to be compared with the store.
+    pub(super) comparisons: Comparisons,
     /// Conversations of which something may have been missed.
     pub(super) unchecked: FxHashSet<ConversationKey>,
-    /// How often the store was asked about users.
-    pub(super) questions: u64,
-    /// Whether the store has been asked about users, and about conversations, and has not answered.
-    pub(super) verifying: bool,
+    /// Whether the store has been asked about conversations and has not answered.
     pub(super) checking: bool,
     /// The same for users whom a node had that is gone.
     pub(super) seeking_lost: bool,
-    /// Users who are to be compared in this sweep still.
-    pub(super) to_sweep: Vec<UserSlot>,
-    /// Whether all are to be compared once more when this sweep is done.
-    pub(super) sweep_again: bool,
     sweeps: Interval,
     beats: Interval,
     pub(super) lease: Duration,
@@ -86,12 +78,16 @@ pub(super) enum Found {
     Log { conversation: ConversationKey, result: Result<Excerpt, Refusal> },
     /// Where conversations end that something may have been missed of.
     Heads { asked: Vec<ConversationKey>, result: Result<Seqs, Refusal> },
-    /// Where users stand.
-    People { asked: Vec<Asked>, result: Result<Vec<Person>, Refusal> },
+    /// Whose tokens have been revoked.
+    Revocations { asked: Vec<UserSlot>, result: Result<Revocations, Refusal> },
+    /// Pages of the conversations that users are in.
+    Places { asked: Vec<Asked>, result: Result<Vec<PlacesPage>, Refusal> },
+    /// Whether users are in conversations that they may have come into.
+    Newcomers { asked: Vec<Entries>, result: Result<Vec<Option<Place>>, Refusal> },
     /// The event by which somebody came into a conversation.
     Entry { newcomer: Newcomer, result: Result<Excerpt, Refusal> },
     /// Where users are whom a node had that is gone, since when.
-    Lost { asked: Vec<(UserId, Timestamp)>, result: Result<Vec<Person>, Refusal> },
+    Lost { asked: Vec<Lost>, result: Result<Vec<PlacesPage>, Refusal> },
     /// Events by one of which a session's user went.
     Going { going: Going, result: Result<Excerpt, Refusal> },
 }
@@ -130,14 +126,10 @@ impl Peers {
             finds: FuturesUnordered::new(),
             unpublished: Vec::new(),
             order: Order::default(),
-            unverified: FxHashSet::default(),
+            comparisons: Comparisons::default(),
             unchecked: FxHashSet::default(),
-            questions: 0,
-            verifying: false,
             checking: false,
             seeking_lost: false,
-            to_sweep: Vec::new(),
-            sweep_again: false,
             sweeps: every(sweep),
             beats: every(lease / BEATS),
             lease,
@@ -231,7 +223,9 @@ impl Router {
             }
             Found::Log { conversation, result: Err(_) } => self.read_missing(conversation),
             Found::Heads { asked, result } => self.checked(&asked, result),
-            Found::People { asked, result } => self.verified(asked, result),
+            Found::Revocations { asked, result } => self.found_revocations(asked, result),
+            Found::Places { asked, result } => self.found_places(asked, result),
+            Found::Newcomers { asked, result } => self.found_newcomers(asked, result),
             Found::Lost { asked, result } => self.found_lost(asked, result),
             Found::Entry { newcomer, result } => self.found_entry(newcomer, result),
             Found::Going { going, result } => self.found_going(&going, result),

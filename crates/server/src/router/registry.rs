@@ -82,6 +82,8 @@ pub(crate) struct LocalUser {
     /// The last question to the store that was about them, and the last whose answer left nothing open.
     pub(crate) asked: u64,
     pub(crate) answered: u64,
+    /// The last conversation that a sweep has compared: where it does not compare all of them, the next one goes on behind it.
+    pub(crate) swept: ConversationKey,
 }
 
 /// That somebody has gone from a conversation.
@@ -191,6 +193,7 @@ impl Registry {
             suspect: false,
             asked: 0,
             answered: 0,
+            swept: ConversationKey::MIN,
         }));
         self.by_name.insert(name.clone(), user);
         self.note(Interest::Has(name.clone()));

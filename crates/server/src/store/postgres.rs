@@ -31,7 +31,8 @@ use self::readers::Readers;
 use self::target::Target;
 use super::batch::{BATCHES, State};
 use super::{
-    Acquaintance, Batch, Excerpt, Person, Query, Seqs, SharedLog, Snapshot, Standing, Store, Submission,
+    Acquaintance, Batch, Excerpt, Place, PlacesPage, Query, Revocations, Seqs, SharedLog, Snapshot, Standing,
+    Store, Submission,
 };
 use crate::bus::NoticeKey;
 use crate::clock::Clock;
@@ -164,8 +165,16 @@ impl SharedLog for PostgresStore {
         self.readers.heads(conversations)
     }
 
-    fn people(&self, users: Vec<UserId>) -> Answer<Vec<Person>> {
-        self.readers.people(users)
+    fn revocations(&self, users: Vec<UserId>) -> Answer<Revocations> {
+        self.readers.revocations(users)
+    }
+
+    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<PlacesPage>> {
+        self.readers.places(users, most)
+    }
+
+    fn places_in(&self, pairs: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>> {
+        self.readers.places_in(pairs)
     }
 
     fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {

@@ -36,6 +36,8 @@ pub(super) enum Who {
     Heads,
     /// The router, for where many users stand.
     People,
+    /// The router, for whether some users have come into conversations.
+    Newcomers,
 }
 
 /// The reads that wait.

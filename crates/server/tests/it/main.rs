@@ -15,6 +15,7 @@ mod http;
 mod libraries;
 mod limits;
 mod logging;
+mod memberships;
 mod memory;
 mod messages;
 mod moving;

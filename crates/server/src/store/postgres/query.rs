@@ -21,7 +21,7 @@ use self::row::{
     CONVERSATION, conversation, conversation_columns, conversation_key, count, get, maybe_membership,
     maybe_time, membership, membership_columns, number, place, seq, user_id, user_key,
 };
-pub(super) use self::shared::{heads, people};
+pub(super) use self::shared::{heads, places, places_in, revocations};
 use super::connect::{Error, Link};
 use crate::record::Membership;
 use crate::record::{ConversationKey, LogEvent, UserKey};

@@ -16,7 +16,7 @@ use crate::store::change::Failed;
 use crate::store::read::{Found, Reader};
 use crate::store::readers::{self, Desk, told};
 use crate::store::turns::Who;
-use crate::store::{Excerpt, Person, Seqs};
+use crate::store::{Excerpt, Place, PlacesPage, Revocations, Seqs};
 
 /// The threads that read.
 pub(super) struct Readers {
@@ -24,6 +24,8 @@ pub(super) struct Readers {
     pub(super) users: readers::Readers<Reads>,
     /// For the router: what it delivers to everybody does not wait for a turn among all who ask for pages.
     router: readers::Readers<Reads>,
+    /// For the router's question about revocations: it waits for nothing else that is read.
+    revocations: readers::Readers<Reads>,
 }
 
 /// Threads that read for the router. What it asks is short, and one conversation's log keeps no other waiting.
@@ -44,15 +46,24 @@ impl Readers {
         };
         let (users, _) = readers::Readers::start("reader", desks(count.max(1)))?;
         let (router, _) = readers::Readers::start("log-reader", desks(ROUTER))?;
-        Ok(Self { users, router })
+        let (revocations, _) = readers::Readers::start("revocations", desks(1))?;
+        Ok(Self { users, router, revocations })
     }
 
     pub(super) fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs> {
         self.router.read(Who::Heads, move |reader| query::heads(reader, &conversations))
     }
 
-    pub(super) fn people(&self, users: Vec<UserId>) -> Answer<Vec<Person>> {
-        self.router.read(Who::People, move |reader| query::people(reader, &users))
+    pub(super) fn revocations(&self, users: Vec<UserId>) -> Answer<Revocations> {
+        self.revocations.read(Who::People, move |reader| query::revocations(reader, &users))
+    }
+
+    pub(super) fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<PlacesPage>> {
+        self.router.read(Who::People, move |reader| query::places(reader, &users, most))
+    }
+
+    pub(super) fn places_in(&self, pairs: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>> {
+        self.router.read(Who::Newcomers, move |reader| query::places_in(reader, &pairs))
     }
 
     pub(super) fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {

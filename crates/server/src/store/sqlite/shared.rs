@@ -1,6 +1,6 @@
 //! What a router asks of a log that others write to as well, on a database in memory: nodes of a real cluster have PostgreSQL.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
@@ -10,15 +10,27 @@ use super::rows::{conversation_id, seq};
 use crate::record::{Answer, ConversationKey};
 use crate::store::change::Failed;
 use crate::store::read::shared::SharedLookups;
-use crate::store::{Excerpt, Person, Place, Seqs, SharedLog};
+use crate::store::{Excerpt, Place, PlacesPage, Revocations, Seqs, SharedLog};
 
 impl SharedLog for MemoryStore {
     fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs> {
         self.spawn_read(move |reader| reader.heads(&conversations))
     }
 
-    fn people(&self, users: Vec<UserId>) -> Answer<Vec<Person>> {
-        self.spawn_read(move |reader| reader.people(&users))
+    fn revocations(&self, users: Vec<UserId>) -> Answer<Revocations> {
+        self.spawn_read(move |reader| reader.revocations(&users))
+    }
+
+    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<PlacesPage>> {
+        self.spawn_read(move |reader| {
+            users.iter().map(|(user, after)| reader.places(user, *after, most)).collect()
+        })
+    }
+
+    fn places_in(&self, pairs: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>> {
+        self.spawn_read(move |reader| {
+            pairs.iter().map(|(user, conversation)| reader.place(user, *conversation)).collect()
+        })
     }
 
     fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
@@ -37,31 +49,46 @@ impl Reader<'_> {
         Ok(heads)
     }
 
-    fn people(&self, users: &[UserId]) -> Result<Vec<Person>, Failed> {
-        let mut select = self.rows.prepare_cached("SELECT id, not_before FROM users WHERE name = ?1")?;
-        let mut joined = self.rows.prepare_cached(
-            "SELECT m.conversation, m.since, c.head FROM members m JOIN conversations c ON c.id = m.conversation
-             WHERE m.user = ?1 AND m.until IS NULL",
-        )?;
-        let mut people = Vec::with_capacity(users.len());
+    fn revocations(&self, users: &[UserId]) -> Result<Revocations, Failed> {
+        let mut select = self
+            .rows
+            .prepare_cached("SELECT not_before FROM users WHERE name = ?1 AND not_before IS NOT NULL")?;
+        let mut revocations = Vec::new();
         for user in users {
-            let found = select
-                .query_row([user.as_str()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?)))
-                .optional()?;
-            let Some((key, not_before)) = found else { continue };
-            let places = joined.query_map([key], |row| {
-                let conversation = ConversationKey(row.get(0)?);
-                Ok(Place { conversation, since: seq(row, 1)?, head: seq(row, 2)? })
-            })?;
-            let joined = places.collect::<Result<_, _>>()?;
-            people.push(Person {
-                user: user.clone(),
-                not_before: not_before.map(Timestamp::from_millis),
-                joined,
-            });
+            let not_before = select.query_row([user.as_str()], |row| row.get(0)).optional()?;
+            revocations.extend(not_before.map(|at| (user.clone(), Timestamp::from_millis(at))));
         }
-        Ok(people)
+        Ok(revocations)
     }
+
+    fn places(&self, user: &UserId, after: ConversationKey, most: u32) -> Result<PlacesPage, Failed> {
+        let mut select = self.rows.prepare_cached(
+            "SELECT m.conversation, m.since, c.head FROM users u
+             CROSS JOIN members m ON m.user = u.id AND m.until IS NULL AND m.conversation > ?2
+             CROSS JOIN conversations c ON c.id = m.conversation
+             WHERE u.name = ?1 ORDER BY m.conversation LIMIT ?3",
+        )?;
+        let places = select.query_map(params![user.as_str(), after.0, most], place)?;
+        let mut page = PlacesPage::default();
+        for (rows, place) in (1..).zip(places) {
+            let place = place?;
+            page.add(place.conversation, Some(place), rows, most);
+        }
+        Ok(page)
+    }
+
+    fn place(&self, user: &UserId, conversation: ConversationKey) -> Result<Option<Place>, Failed> {
+        let mut select = self.rows.prepare_cached(
+            "SELECT m.conversation, m.since, c.head FROM users u
+             CROSS JOIN members m ON m.conversation = ?2 AND m.user = u.id AND m.until IS NULL
+             CROSS JOIN conversations c ON c.id = m.conversation WHERE u.name = ?1",
+        )?;
+        Ok(select.query_row(params![user.as_str(), conversation.0], place).optional()?)
+    }
+}
+
+fn place(row: &Row<'_>) -> rusqlite::Result<Place> {
+    Ok(Place { conversation: ConversationKey(row.get(0)?), since: seq(row, 1)?, head: seq(row, 2)? })
 }
 
 impl SharedLookups for Connection {

@@ -38,6 +38,19 @@ impl Shared {
         Self { store, bus: None, prefix }
     }
 
+    /// Runs a statement in its database; what it answers.
+    pub(crate) async fn sql(&self, sql: &str) -> String {
+        self.tries_sql(sql).await.expect("a good statement")
+    }
+
+    /// The same for a statement that may be cancelled.
+    pub(crate) async fn tries_sql(&self, sql: &str) -> anyhow::Result<String> {
+        let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
+        let url = self.store.expose();
+        let database = url.split('?').next().and_then(|url| url.rsplit('/').next()).expect("a database");
+        postgres.psql_in(database, sql).await
+    }
+
     /// Makes a node part of it.
     pub(crate) fn configure(&self, config: &mut Config) {
         let bus_prefix = self.prefix.clone();

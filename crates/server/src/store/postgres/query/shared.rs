@@ -1,16 +1,16 @@
 //! What a node asks about the log that other nodes write to as well.
 
-use futures_util::future::try_join;
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, Seq, UserId};
+use tokio_postgres::Row;
 
-use super::row::{conversation_id, conversation_key, get, maybe_time, number, seq, user_id, user_key};
+use super::row::{conversation_id, conversation_key, get, number, place as nth, seq, time, user_id};
 use super::{Result, Session};
-use crate::record::{ConversationKey, UserKey};
+use crate::record::ConversationKey;
 use crate::store::read::Reader;
 use crate::store::read::row::readable;
 use crate::store::read::shared::SharedLookups;
-use crate::store::{Person, Place, Seqs, passages};
+use crate::store::{Place, PlacesPage, Revocations, Seqs, passages};
 
 /// The last event of each of the conversations that are there.
 pub(in crate::store::postgres) fn heads(
@@ -28,34 +28,68 @@ pub(in crate::store::postgres) fn heads(
     heads.filter_map(Result::transpose).collect()
 }
 
-const PEOPLE: &str = "SELECT id, name, not_before FROM users WHERE name = ANY($1::text[])";
+const REVOCATIONS: &str =
+    "SELECT name, not_before FROM users WHERE name = ANY($1::text[]) AND not_before IS NOT NULL";
 
-const PLACES: &str = r#"SELECT m."user", m.conversation, m.since, c.head FROM users u
-    JOIN members m ON m."user" = u.id AND m.until IS NULL
-    JOIN conversations c ON c.id = m.conversation WHERE u.name = ANY($1::text[])"#;
-
-/// Where each of the users stands who were seen before.
-pub(in crate::store::postgres) fn people(
+/// Up to when the tokens of users have been revoked.
+pub(in crate::store::postgres) fn revocations(
     reader: &Reader<'_, Session>,
     users: &[UserId],
-) -> Result<Vec<Person>> {
-    let session = reader.rows;
+) -> Result<Revocations> {
     let names: Vec<_> = users.iter().map(UserId::as_str).collect();
-    let (people, places) = session.run(async {
-        try_join(session.link.rows(PEOPLE, &[&names]), session.link.rows(PLACES, &[&names])).await
-    })?;
-    let mut joined = FxHashMap::<UserKey, Vec<Place>>::default();
-    for row in &places {
-        let conversation = conversation_key(row, 1)?;
-        let read = || Ok(Place { conversation, since: seq(row, 2)?, head: seq(row, 3)? });
-        let place = readable(read(), || format!("conversation {}", conversation.0))?;
-        joined.entry(user_key(row, 0)?).or_default().extend(place);
+    let rows = reader.rows.rows(REVOCATIONS, &[&names])?;
+    rows.iter().map(|row| Ok((user_id(row, 0)?, time(row, 1)?))).collect()
+}
+
+/// The rows of a page are looked up one by one: a user in a great many conversations costs what their page does.
+const PLACES: &str = r#"SELECT n.place, m.conversation, m.since, c.head
+    FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY n (name, after, place) JOIN users u ON u.name = n.name
+    CROSS JOIN LATERAL (SELECT conversation, since FROM members
+        WHERE "user" = u.id AND until IS NULL AND conversation > n.after ORDER BY conversation LIMIT $3) m
+    JOIN conversations c ON c.id = m.conversation ORDER BY n.place, m.conversation"#;
+
+/// For each user a page of the conversations that they are a member of.
+pub(in crate::store::postgres) fn places(
+    reader: &Reader<'_, Session>,
+    users: &[(UserId, ConversationKey)],
+    most: u32,
+) -> Result<Vec<PlacesPage>> {
+    let (names, after): (Vec<_>, Vec<_>) = users.iter().map(|(user, after)| (user.as_str(), after.0)).unzip();
+    let mut pages = vec![(PlacesPage::default(), 0); users.len()];
+    for row in &reader.rows.rows(PLACES, &[&names, &after, &i64::from(most)])? {
+        let Some((page, rows)) = pages.get_mut(nth(row, 0)?) else { continue };
+        *rows += 1;
+        page.add(conversation_key(row, 1)?, place(row, 1)?, *rows, most);
     }
-    let people = people.iter().map(|row| {
-        let joined = joined.remove(&user_key(row, 0)?).unwrap_or_default();
-        Ok(Person { user: user_id(row, 1)?, not_before: maybe_time(row, 2)?, joined })
-    });
-    people.collect()
+    Ok(pages.into_iter().map(|(page, _)| page).collect())
+}
+
+const PLACES_IN: &str = r#"SELECT n.place, m.conversation, m.since, c.head
+    FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY n (name, conversation, place)
+    JOIN users u ON u.name = n.name
+    JOIN members m ON m.conversation = n.conversation AND m."user" = u.id AND m.until IS NULL
+    JOIN conversations c ON c.id = m.conversation"#;
+
+/// Where each user stands in the conversation beside them.
+pub(in crate::store::postgres) fn places_in(
+    reader: &Reader<'_, Session>,
+    pairs: &[(UserId, ConversationKey)],
+) -> Result<Vec<Option<Place>>> {
+    let (names, conversations): (Vec<_>, Vec<_>) =
+        pairs.iter().map(|(user, conversation)| (user.as_str(), conversation.0)).unzip();
+    let mut places = vec![None; pairs.len()];
+    for row in &reader.rows.rows(PLACES_IN, &[&names, &conversations])? {
+        if let Some(found) = places.get_mut(nth(row, 0)?) {
+            *found = place(row, 1)?;
+        }
+    }
+    Ok(places)
+}
+
+fn place(row: &Row, first: usize) -> Result<Option<Place>> {
+    let conversation = conversation_key(row, first)?;
+    let read = || Ok(Place { conversation, since: seq(row, first + 1)?, head: seq(row, first + 2)? });
+    readable(read(), || format!("conversation {}", conversation.0))
 }
 
 /// The last event by which each of some users went, up to an event. Whom it removes is all that the body of such an event says;

@@ -10,7 +10,7 @@ use switchboard_protocol::{
     UserId, decode_named,
 };
 
-use super::{Session, heads, people};
+use super::{Session, heads, places, places_in, revocations};
 use crate::record::{ConversationKey, Passage, UserKey};
 use crate::store::change::Failed;
 use crate::store::postgres::connect::Link;
@@ -307,26 +307,53 @@ async fn heads_and_people_are_where_they_stand_now() {
             snapshot.joined.iter().map(|joined| (joined.conversation, joined.head)).collect();
         joined.insert(name.to_owned(), (snapshot.not_before, places));
     }
+    let names: Vec<_> = joined.keys().cloned().collect();
     let (found, people) = in_postgres(past.rows(), move |reader| {
         let heads = heads(reader, &asked).expect("heads");
         assert_eq!(reader.rows.trips.get(), 1);
-        let people = people(reader, &EVERYBODY.map(user)).expect("people");
+        let everybody: Vec<_> = names.iter().map(|name| (user(name), ConversationKey::MIN)).collect();
+        let whole = places(reader, &everybody, 2_000).expect("places");
         assert_eq!(reader.rows.trips.get(), 2);
-        (heads, people)
+        let paged = |name: &UserId| {
+            let (mut joined, mut after) = (Vec::new(), Some(ConversationKey::MIN));
+            while let Some(from) = after {
+                let page = places(reader, &[(name.clone(), from)], 3).expect("a page").pop().expect("one");
+                assert!(page.places.len() <= 3);
+                joined.extend(page.places);
+                after = page.next;
+            }
+            joined
+        };
+        let people: Vec<_> = everybody.iter().map(|(name, _)| (name.clone(), paged(name))).collect();
+        for ((name, joined), page) in people.iter().zip(whole) {
+            assert_eq!((page.next, &page.places), (None, joined), "{name}, whole and by pages");
+            let pairs: Vec<_> = joined.iter().map(|place| (name.clone(), place.conversation)).collect();
+            let found: Vec<_> = places_in(reader, &pairs).expect("places").into_iter().flatten().collect();
+            assert_eq!(&found, joined, "{name}, one by one");
+        }
+        assert_eq!(places_in(reader, &[(user("alice"), ConversationKey(99))]).expect("places"), [None]);
+        let revoked: BTreeMap<_, _> =
+            revocations(reader, &EVERYBODY.map(user)).expect("revocations").into_iter().collect();
+        (
+            heads,
+            people
+                .into_iter()
+                .map(|(name, joined)| (revoked.get(&name).copied(), name, joined))
+                .collect::<Vec<_>>(),
+        )
     })
     .await;
     assert_eq!(found.into_iter().collect::<BTreeMap<_, _>>(), expected);
     let mut found = BTreeMap::new();
-    for mut person in people {
-        person.joined.sort_by_key(|place| place.conversation);
-        for place in &person.joined {
+    for (not_before, name, joined) in people {
+        for place in &joined {
             let came = |event: &&CommittedEvent| event.seq == place.since.max(Seq(1));
             let entry = past.told[&place.conversation].iter().find(came).expect("the event of coming in");
-            let effect = entry.effects.iter().find(|effect| effect.user == person.user).expect("theirs");
+            let effect = entry.effects.iter().find(|effect| effect.user == name).expect("theirs");
             assert_ne!(effect.passage, Passage::Out);
         }
-        let places: Vec<_> = person.joined.iter().map(|place| (place.conversation, place.head)).collect();
-        found.insert(person.user.to_string(), (person.not_before, places));
+        let places: Vec<_> = joined.iter().map(|place| (place.conversation, place.head)).collect();
+        found.insert(name.to_string(), (not_before, places));
     }
     assert_eq!(found, joined);
 }

@@ -1,0 +1,61 @@
+//! Users whom a node had that is gone: those who watch them and share a conversation with them are told.
+
+use switchboard_protocol::{Timestamp, UserId};
+
+use super::MAX_USERS;
+use crate::record::ConversationKey;
+use crate::refusal::Refusal;
+use crate::router::Router;
+use crate::router::peers::Found;
+use crate::store::PlacesPage;
+
+/// Conversations of each user that one question reads at most. Of a user in more, the next one goes on.
+const PAGE: u32 = 200;
+
+/// A user whom a node had that is gone.
+#[derive(Debug)]
+pub(in crate::router) struct Lost {
+    user: UserId,
+    /// When they went.
+    at: Timestamp,
+    /// The conversations up to this one have been read.
+    after: ConversationKey,
+}
+
+impl Router {
+    /// Asks in which conversations lost users are: whoever shares none with them is not told.
+    pub(super) fn ask_about_lost(&mut self) {
+        let Some(peers) = self.peers.as_mut().filter(|peers| !peers.seeking_lost) else { return };
+        let lost = &mut peers.comparisons.lost;
+        let mut asked = lost.split_off(lost.len().saturating_sub(MAX_USERS));
+        let more = self.presence.take_lost(MAX_USERS - asked.len());
+        asked.extend(more.into_iter().map(|(user, at)| Lost { user, at, after: ConversationKey::MIN }));
+        if !asked.is_empty() {
+            peers.seeking_lost = true;
+            let users = asked.iter().map(|lost| (lost.user.clone(), lost.after)).collect();
+            let answer = peers.store.places(users, PAGE);
+            peers.find(answer, move |result| Found::Lost { asked, result });
+        }
+    }
+
+    pub(in crate::router) fn found_lost(
+        &mut self,
+        asked: Vec<Lost>,
+        result: Result<Vec<PlacesPage>, Refusal>,
+    ) {
+        if let Some(peers) = &mut self.peers {
+            peers.seeking_lost = false;
+        }
+        let Ok(pages) = result else {
+            let lost = asked.into_iter().map(|lost| (lost.user, lost.at)).collect();
+            return self.presence.put_back_lost(lost);
+        };
+        for (lost, page) in asked.into_iter().zip(pages) {
+            let conversations: Vec<_> = page.places.iter().map(|place| place.conversation).collect();
+            self.presence.tell_lost(&self.registry, &lost.user, &conversations, lost.at);
+            if let (Some(after), Some(peers)) = (page.next, &mut self.peers) {
+                peers.comparisons.lost.push(Lost { after, ..lost });
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::bus::Alone;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::record::{Answer, LogEvent, UserKey};
+use crate::refusal::Refusal;
+use crate::router::{Cluster, Parts, peers};
+use crate::store::{
+    Acquaintance, Batch, Excerpt, PlacesPage, Query, Revocations, Seqs, SharedLog, Snapshot, Standing, Store,
+    Submission,
+};
+use std::time::Duration;
+
+/// A store in which every user is in the first so many conversations, and about some it fails.
+#[derive(Debug, Default)]
+struct Fake {
+    conversations: i64,
+    /// No question is answered that is about one of them.
+    poison: Vec<&'static str>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// How many pages of each user were read.
+    pages: BTreeMap<String, usize>,
+    /// Questions that failed.
+    failures: usize,
+    /// The memberships of the longest answer.
+    longest: usize,
+}
+
+fn told<T: Send + 'static>(told: Result<T, Refusal>) -> Answer<T> {
+    Box::pin(std::future::ready(told))
+}
+
+fn nothing<T: Send + 'static>() -> Answer<T> {
+    told(Err(Refusal::unavailable()))
+}
+
+impl Store for Fake {
+    fn submit(&self, submission: Submission) -> Result<(), Box<Submission>> {
+        Err(Box::new(submission))
+    }
+    fn query(&self, _: &UserId, _: Query) -> Answer<OkBody<Box<RawValue>>> {
+        nothing()
+    }
+    fn attach(&self, _: &UserId, _: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
+        nothing()
+    }
+    fn replay(&self, _: UserKey, _: ConversationKey, _: Seq, _: Seq) -> Answer<Vec<LogEvent>> {
+        nothing()
+    }
+    fn standing(&self, _: &UserId, _: ConversationId) -> Answer<Standing> {
+        nothing()
+    }
+    fn acquaintances(&self, _: &UserId, _: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
+        nothing()
+    }
+    fn not_before(&self, _: &UserId) -> Answer<Option<Timestamp>> {
+        nothing()
+    }
+    fn api_key(&self, _: [u8; 32]) -> Answer<Option<String>> {
+        nothing()
+    }
+    fn is_writable(&self) -> bool {
+        true
+    }
+}
+
+impl SharedLog for Fake {
+    fn heads(&self, _: Vec<ConversationKey>) -> Answer<Seqs> {
+        told(Ok(Vec::new()))
+    }
+    fn revocations(&self, _: Vec<UserId>) -> Answer<Revocations> {
+        told(Ok(Vec::new()))
+    }
+    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<PlacesPage>> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if users.iter().any(|(user, _)| self.poison.contains(&user.as_str())) {
+            seen.failures += 1;
+            return nothing();
+        }
+        let page = |after: ConversationKey| {
+            let first = after.0.max(0) + 1;
+            let numbers = (first..=self.conversations).take(most as usize);
+            let mut page = PlacesPage::default();
+            for (rows, number) in (1..).zip(numbers) {
+                let conversation = ConversationKey(number);
+                let place = Place { conversation, since: Seq(0), head: Seq(1) };
+                page.add(conversation, Some(place), rows, most);
+            }
+            page
+        };
+        let pages: Vec<_> = users.iter().map(|(_, after)| page(*after)).collect();
+        for (user, _) in &users {
+            *seen.pages.entry(user.to_string()).or_default() += 1;
+        }
+        seen.longest = seen.longest.max(pages.iter().map(|page| page.places.len()).sum());
+        told(Ok(pages))
+    }
+    fn places_in(&self, _: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>> {
+        nothing()
+    }
+    fn log(&self, _: ConversationKey, _: Seq, _: Seq) -> Answer<Excerpt> {
+        nothing()
+    }
+}
+
+/// A router with users who are in all conversations of the store.
+fn router(store: &Arc<Fake>, users: &[String]) -> (Router, mpsc::Sender<Batch>) {
+    let (batch, batches) = mpsc::channel(1);
+    let (_heard, heard) = mpsc::channel(1);
+    let hour = Duration::from_secs(3_600);
+    let cluster = Cluster { store: store.clone(), bus: Arc::new(Alone), heard, sweep: hour, lease: hour };
+    let (_, mut router) = crate::router::new(Parts {
+        store: store.clone(),
+        batches,
+        metrics: Arc::new(Metrics::new()),
+        clock: Clock::system(),
+        limits: Arc::new(Limits::default()),
+        grace: hour,
+        spread: 0,
+        many: 32,
+        cluster: Some(cluster),
+    });
+    for name in users {
+        let user = router.registry.user_or_new(&UserId::parse(name).expect("a name"));
+        for number in 1..=store.conversations {
+            router.registry.join(user, ConversationKey(number), Seq(1));
+        }
+        router.registry.user_mut(user).expect("they are here").loaded = true;
+    }
+    router.settle();
+    (router, batch)
+}
+
+/// Sweeps once, until nothing is asked any more.
+async fn sweep(router: &mut Router) {
+    router.sweep();
+    router.settle();
+    while router.peers.as_ref().is_some_and(|peers| peers.comparisons.asking_places) {
+        let next = peers::next(router.peers.as_mut()).await;
+        router.attend(next);
+        router.settle();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_who_cannot_be_compared_spoils_nothing_for_the_others() {
+    let users: Vec<_> = (0..MAX_USERS).map(|n| format!("u{n}")).collect();
+    let store = Arc::new(Fake { conversations: 2, poison: vec!["u123"], ..Fake::default() });
+    let (mut router, _batch) = router(&store, &users);
+    sweep(&mut router).await;
+    let seen = std::mem::take(&mut *store.seen.lock().expect("whole"));
+    assert_eq!(seen.pages.len(), users.len() - 1, "all but one");
+    assert!(!seen.pages.contains_key("u123"));
+    assert!(seen.pages.values().all(|pages| *pages == 1));
+    assert!(seen.failures <= 10, "by halves: {}", seen.failures);
+    sweep(&mut router).await;
+    let seen = store.seen.lock().expect("whole");
+    assert!(seen.failures > 0, "the next sweep tries again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_reads_a_portion_of_many_memberships_and_the_next_one_goes_on() {
+    let portions = 3;
+    let conversations = i64::try_from(PORTION * portions).expect("a number");
+    let store = Arc::new(Fake { conversations, ..Fake::default() });
+    let (mut router, _batch) = router(&store, &["heavy".to_owned()]);
+    let pages = PORTION / PAGE as usize;
+    for sweeps in 1..=portions {
+        sweep(&mut router).await;
+        let seen = store.seen.lock().expect("whole");
+        assert_eq!(seen.pages["heavy"], sweeps * pages);
+        assert!(seen.longest <= PAGE as usize);
+    }
+    let user = router.registry.find(&UserId::parse("heavy").expect("a name")).expect("here");
+    // The last page was full: only the next one tells that there is nothing behind it.
+    sweep(&mut router).await;
+    assert_eq!(router.registry.user(user).expect("here").swept, ConversationKey::MIN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebody_with_many_memberships_does_not_keep_others_from_being_compared() {
+    let conversations = i64::from(PAGE) * 30;
+    let store = Arc::new(Fake { conversations, ..Fake::default() });
+    let (mut router, _batch) = router(&store, &["heavy".to_owned()]);
+    let heavy = router.registry.find(&UserId::parse("heavy").expect("a name")).expect("here");
+    let light = router.registry.user_or_new(&UserId::parse("light").expect("a name"));
+    router.registry.user_mut(light).expect("here").loaded = true;
+    router.verify(heavy);
+    router.settle();
+    router.verify(light);
+    for _ in 0..4 {
+        let next = peers::next(router.peers.as_mut()).await;
+        router.attend(next);
+        router.settle();
+    }
+    let seen = store.seen.lock().expect("whole");
+    assert!(seen.pages.contains_key("light"), "their turn comes between the pages: {:?}", seen.pages);
+    assert!(seen.pages["heavy"] < 6);
+}

@@ -188,3 +188,16 @@ impl Limits {
         wanted.unwrap_or(self.page / 2).clamp(1, self.page.max(1))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_frame_is_the_one_that_the_protocol_names() {
+        let protocol = include_str!("../../../docs/protocol.md");
+        let digits = Limits::default().largest_frame().to_string();
+        let (millions, thousands) = digits.split_at(digits.len() - 3);
+        assert!(protocol.contains(&format!("= {millions},{thousands} bytes")), "{digits}");
+    }
+}

@@ -219,6 +219,9 @@ impl Config {
         layers.add_env(env)?;
         layers.add_flags(flags)?;
         let (file, sources) = layers.finish()?;
+        if file.data.as_os_str().is_empty() {
+            return Err(ConfigError::new("`data` is empty; name a directory"));
+        }
         check_origins(&file.allowed_origins)?;
         check_level(&file.log.level)?;
         check_limits(&file.limits)?;
@@ -329,7 +332,7 @@ fn resolve_auth(section: &AuthSection, source: impl Fn(&str) -> String) -> Resul
             .map_err(|e| ConfigError(format!("{}: {}: {e}", source("secret_file"), path.display())))?;
         Some(AuthKey::Secret(secret))
     } else if let Some(pem) = &section.public_key {
-        Some(AuthKey::PublicKey(pem.clone()))
+        Some(AuthKey::PublicKey(secret::with_line_breaks(pem)))
     } else if let Some(path) = &section.public_key_file {
         let pem = read(path, "public_key_file")?;
         Some(AuthKey::PublicKey(pem.trim_start_matches(secret::BOM).to_owned()))

@@ -80,7 +80,7 @@ export interface Message {
   readonly replyTo?: Seq;
   readonly edited?: Edited;
   readonly deleted?: boolean;
-  /** Who reacted how: users in the order of their reactions, by emoji. */
+  /** Who reacted how: users in the order of their reactions, by emoji (without U+FE0F). */
   readonly reactions: Readonly<Record<string, readonly UserId[]>>;
   readonly state: "pending" | "sent" | "failed";
   /** Why it failed. */

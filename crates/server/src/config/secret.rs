@@ -20,6 +20,11 @@ pub(super) fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8; save it as UTF-8"))
 }
 
+/// A PEM in one line, as it is written into variables that cannot hold line breaks, with `\\n` in their place.
+pub(super) fn with_line_breaks(pem: &str) -> String {
+    if pem.contains('\n') { pem.to_owned() } else { pem.replace("\\n", "\n") }
+}
+
 /// Refuses what nobody sees in a secret: a copy of it elsewhere would hardly have the same, and then no token is good.
 pub(super) fn check_visible(secret: &str) -> Result<(), ConfigError> {
     let shows_nothing = |c: Option<char>| c.is_some_and(|c| is_blank(c.encode_utf8(&mut [0; 4])));

@@ -98,6 +98,7 @@ fn variables_that_are_not_settings_are_passed_over() {
 fn a_bad_value_is_refused_with_where_it_stands() {
     refused("listen = 'localhost:1'", &[], "`listen` in ");
     refused("listen = 'localhost:1'", &[], "an IP address with a port");
+    refused("data = ''", &[], "`data` is empty");
     refused("presence_grace = -1", &[], "`presence_grace` in ");
     refused("unknown_users = 'perhaps'", &[], "expected `allow` or `refuse`");
     refused("a = 1\nb = = 2", &[], "switchboard.toml, line 2: ");
@@ -207,6 +208,9 @@ fn one_key_of_the_highest_layer_counts() {
     refused(&both, &[], "so give one of them");
     let config = read(&format!("[auth]\nsecret = '{SECRET}'"), &[("SWITCHBOARD_AUTH_PUBLIC_KEY", "pem")]);
     assert_eq!(config.expect("good").auth.key, Some(AuthKey::PublicKey("pem".to_owned())));
+    let one_line = [("SWITCHBOARD_AUTH_PUBLIC_KEY", "-----BEGIN-----\\nAAAA\\n-----END-----")];
+    let pem = "-----BEGIN-----\nAAAA\n-----END-----".to_owned();
+    assert_eq!(read("", &one_line).expect("good").auth.key, Some(AuthKey::PublicKey(pem)));
 }
 
 #[test]

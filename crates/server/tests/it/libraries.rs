@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use switchboard::auth::ApiKey;
 use switchboard::store::keys;
+use switchboard_protocol::Limits;
 
 use crate::support::{Answer, Raw, Server};
 
@@ -251,4 +252,54 @@ async fn a_back_end_enters_a_room_that_everybody_left() {
     assert_eq!((back.seq.0, back.from.as_str()), (3, "shop"), "the event of coming in");
     alice.says("#ops", "here again").await;
     alice.does("rename", json!({"conversation": "#ops", "title": "An admin"})).await;
+}
+
+#[tokio::test]
+async fn no_frame_is_larger_than_the_protocol_says() {
+    let server = Server::serves_with(|config| {
+        let limits = config.limits.clone().without_rates();
+        config.limits = Limits { text: 500, page_bytes: 4_000, reactions: 12, create_members: 20, ..limits };
+    })
+    .await;
+    let most =
+        Limits { text: 500, page_bytes: 4_000, reactions: 12, create_members: 20, ..Limits::default() }
+            .largest_frame();
+    let mut alice = server.by_hand_as("alice").await;
+    let members: Vec<_> = (0..20).map(|n| format!("{n:x>64}")).collect();
+    alice.asks(&json!({"type": "create", "room": "r", "members": members}).to_string()).await;
+    // Nearly every byte of the text takes six in JSON.
+    let text = "\u{1}".repeat(499) + "x";
+    let data = json!({"a": "x".repeat(400)});
+    for _ in 0..12 {
+        let ok =
+            alice.asks(&json!({"type": "send", "to": "#r", "text": text, "data": data}).to_string()).await;
+        for n in 0..12 {
+            let emoji = format!("{n:\"<64}");
+            let react = json!({"type": "react", "conversation": "#r", "target": ok["seq"], "emoji": emoji});
+            assert_eq!(alice.asks(&react.to_string()).await["type"], "ok");
+        }
+    }
+    for command in ["history", "sync", "members"] {
+        alice.says(&json!({"type": command, "conversation": "#r", "limit": 200}).to_string()).await;
+        let frame = alice.hears().await;
+        assert!(
+            frame.contains(r#""type":"ok""#) && frame.len() <= most,
+            "{command}: {} > {most}",
+            frame.len()
+        );
+    }
+    alice.says(r#"{"type":"conversations"}"#).await;
+    let frame = alice.hears().await;
+    assert!(
+        frame.contains(r#""type":"ok""#) && frame.len() <= most,
+        "conversations: {} > {most}",
+        frame.len()
+    );
+    let mut again = server.by_hand().await;
+    let token = server.token("alice", Duration::from_secs(60));
+    again.says(&format!(r##"{{"type":"hello","token":"{token}","cursors":{{"#r":0}}}}"##)).await;
+    for _ in 0..12 * 13 + 2 {
+        let frame = again.hears().await;
+        assert!(frame.len() <= most, "a replay: {} > {most}", frame.len());
+    }
 }

@@ -206,6 +206,11 @@ impl EventKind {
         Self::Rename,
     ];
 
+    /// The number that a store keeps for it.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
     /// The kind with this stored number; [`EventKind::Unreadable`] if there is none.
     pub fn from_number(n: i64) -> Self {
         usize::try_from(n).ok().and_then(|n| Self::ALL.get(n).copied()).unwrap_or(Self::Unreadable)

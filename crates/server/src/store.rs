@@ -20,11 +20,15 @@
 //! - SQLite retries nothing. After a failed fsync the store writes no more until it is opened again: what the kernel dropped
 //!   cannot be known (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 //! - The integer keys of users and conversations are never reused.
+//! - A `read` far from both the member's cursor and the end of the log needs a count over the events between. The writer does
+//!   not count: readers do, in the user's own turn, and then the write is queued again ([`counting`]). Other writes of the
+//!   same connection may be stored meanwhile.
 
 pub mod backup;
 mod batch;
 mod change;
 pub mod check;
+mod counting;
 pub mod keys;
 #[cfg(test)]
 mod migrations;
@@ -213,6 +217,8 @@ pub enum Change {
     Remove(Remove),
     SetRole(SetRole),
     Rename(Rename),
+    /// A `read` that comes back to the writer with what readers have counted for it.
+    CountedRead(Box<CountedRead>),
     /// The actor connected for the first time.
     Appear,
     /// The actor's last device left at this time.
@@ -232,7 +238,7 @@ impl Change {
     /// Whether it counts against the rate of sends on a connection. Cursors follow the messages of
     /// others, which one cannot help.
     pub(crate) fn is_limited(&self) -> bool {
-        !matches!(self, Self::Read(_) | Self::Received(_))
+        self.cursor().is_none()
     }
 
     /// What it costs at its door, in sends: one, and one for each member that it names.
@@ -244,6 +250,34 @@ impl Change {
         };
         u32::try_from(members).unwrap_or(u32::MAX).saturating_add(1)
     }
+
+    /// The cursor that this moves, in which conversation, and how far.
+    pub(crate) fn cursor(&self) -> Option<(CursorOf, &Target, Seq)> {
+        match self {
+            Self::Read(c) => Some((CursorOf::Read, &c.conversation, c.upto)),
+            Self::CountedRead(c) => Some((CursorOf::Read, &c.read.conversation, c.read.upto)),
+            Self::Received(c) => Some((CursorOf::Received, &c.conversation, c.upto)),
+            _ => None,
+        }
+    }
+}
+
+/// What is counted up to an event of a conversation's log. It never changes: events are appended only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages of anybody.
+    pub messages: u64,
+    /// Messages of the member whose cursor it is.
+    pub sent: u64,
+}
+
+/// A `read` with what was counted for it.
+#[derive(Debug, Clone)]
+pub struct CountedRead {
+    /// The command.
+    pub read: Read,
+    /// The counts up to its cursor, or why there are none.
+    pub counts: Result<Counts, Refusal>,
 }
 
 /// The commands that read pages.
@@ -349,7 +383,7 @@ pub struct CommittedCursor {
 }
 
 /// Which of a member's two cursors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the commands document themselves")]
 pub enum CursorOf {
     Read,

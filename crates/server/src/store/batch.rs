@@ -1,5 +1,7 @@
 //! What every writer does with what waits: many writes in one transaction, each answered in its place.
 
+mod coalesce;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -22,8 +24,19 @@ pub(super) const BATCH: usize = 1_024;
 /// Batches that may wait for the router: a few keep the writer busy, more would only age.
 pub(super) const BATCHES: usize = 8;
 
-/// What becomes of the changes of a batch, in their order; `None` for those that are given back.
-pub(super) type Results = Vec<Option<Result<Committed, Refusal>>>;
+/// What becomes of a change of a batch.
+#[derive(Debug)]
+pub(super) enum Settled {
+    /// It is stored, or refused for what it says.
+    Answered(Result<Committed, Refusal>),
+    /// It could not be stored.
+    GivenBack,
+    /// A `read` that comes again once readers have counted for it.
+    Uncounted,
+}
+
+/// What becomes of the changes of a batch, in their order.
+pub(super) type Results = Vec<Settled>;
 
 /// What a writer tells its readers.
 #[derive(Debug, Default)]
@@ -111,51 +124,61 @@ pub(super) fn apply<R: Rows>(
     batch: &[Submission],
     now: Timestamp,
 ) -> Result<Results, R::Error> {
-    let mut results = Vec::with_capacity(batch.len());
+    let mut results: Results = batch.iter().map(|_| Settled::GivenBack).collect();
     let mut left: Vec<&Submission> = Vec::new();
-    for one in batch {
+    for index in coalesce::order(batch) {
+        let (Some(one), Some(result)) = (batch.get(index), results.get_mut(index)) else { continue };
         if left.iter().any(|earlier| one.origin.is_behind(&earlier.origin)) {
-            results.push(None);
             continue;
         }
         // The copy is what a second try starts from.
-        match change::apply(rows, rules, &one.actor, one.change.clone(), now) {
-            Ok(committed) => results.push(Some(Ok(committed))),
-            Err(Failed::Refused(refusal)) => results.push(Some(Err(refusal))),
+        *result = match change::apply(rows, rules, &one.actor, one.change.clone(), now) {
+            Ok(committed) => Settled::Answered(Ok(committed)),
+            Err(Failed::Refused(refusal)) => Settled::Answered(Err(refusal)),
+            Err(Failed::Uncounted) => Settled::Uncounted,
             Err(Failed::Store(error)) if error.is_of_one() => {
                 left.push(one);
-                results.push(None);
+                Settled::GivenBack
             }
             Err(Failed::Store(error)) => return Err(error),
-        }
+        };
     }
     Ok(results)
 }
 
-/// Each write of a batch with what became of it.
-pub(super) fn told(batch: Vec<Submission>, results: Results) -> Vec<Outcome> {
+/// Each write of a batch with what became of it; `uncounted` gets those that are to come again.
+pub(super) fn told(
+    batch: Vec<Submission>,
+    results: Results,
+    uncounted: &mut Vec<Submission>,
+) -> Vec<Outcome> {
     let pairs = batch.into_iter().zip(results);
-    pairs.map(|(submission, result)| outcome(submission, result)).collect()
+    pairs.filter_map(|(submission, result)| outcome(submission, result, uncounted)).collect()
 }
 
-fn outcome(submission: Submission, result: Option<Result<Committed, Refusal>>) -> Outcome {
+fn outcome(submission: Submission, result: Settled, uncounted: &mut Vec<Submission>) -> Option<Outcome> {
     match result {
-        Some(result) => Outcome { origin: submission.origin, result },
-        None => give_back(submission),
+        Settled::Answered(result) => Some(Outcome { origin: submission.origin, result }),
+        Settled::GivenBack => Some(give_back(submission)),
+        Settled::Uncounted => {
+            uncounted.push(submission);
+            None
+        }
     }
 }
 
 /// Writes each of a batch in a transaction of its own: one bad row must not fail the others' writes.
 pub(super) fn each_alone(
     batch: Vec<Submission>,
+    uncounted: &mut Vec<Submission>,
     mut write: impl FnMut(&[Submission]) -> Option<Results>,
 ) -> Vec<Outcome> {
-    let alone = batch.into_iter().map(|one| {
+    let alone = batch.into_iter().filter_map(|one| {
         if one.origin.is_out_of_turn() {
-            return give_back(one);
+            return Some(give_back(one));
         }
-        let result = write(std::slice::from_ref(&one)).and_then(|mut results| results.pop()).flatten();
-        outcome(one, result)
+        let result = write(std::slice::from_ref(&one)).and_then(|mut results| results.pop());
+        outcome(one, result.unwrap_or(Settled::GivenBack), uncounted)
     });
     alone.collect()
 }

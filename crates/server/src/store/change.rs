@@ -14,9 +14,12 @@ use std::fmt::Display;
 pub(super) use self::message::is_deleted;
 use self::rows::Rows;
 
-use switchboard_protocol::{ConversationId, EventBody, EventKind, Limits, Role, Seq, Timestamp, UserId};
+use switchboard_protocol::{
+    ConversationId, ErrorCode, EventBody, EventKind, Limits, Read, Received, Role, Seq, Target, Timestamp,
+    UserId,
+};
 
-use super::{Change, Committed, CommittedCursor, CommittedEvent, CursorOf};
+use super::{Change, Committed, CommittedCursor, CommittedEvent, Counts, CursorOf};
 use crate::access;
 use crate::record::{Conversation, Membership};
 use crate::record::{Effect, LogEvent, UserKey};
@@ -27,6 +30,8 @@ use crate::refusal::Refusal;
 pub(super) enum Failed<E = rusqlite::Error> {
     Refused(Refusal),
     Store(E),
+    /// A `read` that needs a count by a reader first. Nothing was changed.
+    Uncounted,
 }
 
 impl<E> From<Refusal> for Failed<E> {
@@ -72,7 +77,13 @@ pub(super) struct Rules {
     pub(super) limits: Limits,
     /// Whether ids never seen before may be written to.
     pub(super) strangers: bool,
+    /// How many events a writer reads at most to count what is up to a cursor; usually [`NEAR`].
+    pub(super) near: u64,
 }
+
+/// The number of events that a writer reads to count what is up to a cursor: an index look-up and so many rows, some 10 µs,
+/// while everybody's writes wait. Readers count over more.
+pub(super) const NEAR: u64 = 64;
 
 /// Applies one change of `actor`'s at the time `now`.
 pub(super) fn apply<R: Rows>(
@@ -88,8 +99,9 @@ pub(super) fn apply<R: Rows>(
         Change::Edit(c) => act.edit(c),
         Change::Delete(c) => act.delete(&c),
         Change::React(c) => act.react(c),
-        Change::Read(c) => act.move_cursor(&c.conversation.resolve(actor), CursorOf::Read, c.upto),
-        Change::Received(c) => act.move_cursor(&c.conversation.resolve(actor), CursorOf::Received, c.upto),
+        Change::Read(c) => act.read(&c, None),
+        Change::CountedRead(c) => act.read(&c.read, Some(c.counts?)),
+        Change::Received(c) => act.received(&c),
         Change::Create(c) => act.create(c),
         Change::Join(c) => act.join(&c),
         Change::Leave(c) => act.leave(&c),
@@ -218,59 +230,86 @@ impl<R: Rows> Act<'_, R> {
         })))
     }
 
-    fn move_cursor(&mut self, name: &ConversationId, of: CursorOf, upto: Seq) -> Done<R> {
-        let Place { conversation, user, membership } = self.check_place(name)?;
+    /// Moves the cursor of reading, unless it is there already. `counts` are those up to the new one, if readers have made
+    /// them; without them the writer counts, over a few events at most.
+    fn read(&mut self, command: &Read, counts: Option<Counts>) -> Done<R> {
+        let upto = command.upto;
+        let Place { conversation, user, membership } = self.check_cursor(&command.conversation, upto)?;
         let mut member = *access::check_member(membership.as_ref())?;
-        if upto > conversation.head {
-            let message = format!("the log ends at {}", conversation.head);
-            return Err(Refusal::new(switchboard_protocol::ErrorCode::BadCursor, message).into());
-        }
-        let before = match of {
-            CursorOf::Read => member.read,
-            CursorOf::Received => member.received,
-        };
-        let moved = upto > before;
+        let moved = upto > member.read;
         if moved {
-            if of == CursorOf::Read {
-                member.read_sent = self.sent_upto(&conversation, user, &member, upto)?;
-                member.read_messages = self.rows.messages_upto(conversation.key, upto)?;
-                member.read = upto;
-            }
+            let counts = match counts {
+                Some(counts) => counts,
+                None => (self.rows.counts(&conversation, user, &member, upto, self.rules.near)?)
+                    .ok_or(Failed::Uncounted)?,
+            };
+            member.read_sent = counts.sent;
+            member.read_messages = counts.messages;
+            member.read = upto;
             // Who has read it has it.
             member.received = member.received.max(upto);
             self.rows.put_member(conversation.key, user, member);
         }
-        Ok(Committed::Cursor(CommittedCursor {
+        Ok(self.moved_cursor(conversation, CursorOf::Read, member.read, moved))
+    }
+
+    /// Moves the cursor of delivery, unless it is there already.
+    fn received(&mut self, command: &Received) -> Done<R> {
+        let upto = command.upto;
+        let Place { conversation, user, membership } = self.check_cursor(&command.conversation, upto)?;
+        let mut member = *access::check_member(membership.as_ref())?;
+        let moved = upto > member.received;
+        if moved {
+            member.received = upto;
+            self.rows.put_member(conversation.key, user, member);
+        }
+        Ok(self.moved_cursor(conversation, CursorOf::Received, member.received, moved))
+    }
+
+    /// The actor's place in a conversation whose log reaches a cursor.
+    fn check_cursor(&mut self, target: &Target, upto: Seq) -> Result<Place, Failed<R::Error>> {
+        let place = self.check_place(&target.resolve(self.actor))?;
+        access::check_member(place.membership.as_ref())?;
+        if upto > place.conversation.head {
+            let message = format!("the log ends at {}", place.conversation.head);
+            return Err(Refusal::new(ErrorCode::BadCursor, message).into());
+        }
+        Ok(place)
+    }
+
+    fn moved_cursor(&self, conversation: Conversation, of: CursorOf, upto: Seq, moved: bool) -> Committed {
+        Committed::Cursor(CommittedCursor {
             conversation: conversation.key,
             name: conversation.name,
             user: self.actor.clone(),
             of,
-            upto: upto.max(before),
+            upto,
             moved,
             members: conversation.members,
-        }))
+        })
     }
+}
 
-    /// The member's own messages up to a new cursor of reading, counted from the nearer end: usually
-    /// the cursor is the head, and nothing is read. A member's cursor only grows, so all its moves
-    /// together read the log at most once.
-    ///
-    /// No count below another may end the writer, and with it all writing: in a damaged row it may be.
-    fn sent_upto(
-        &mut self,
-        conversation: &Conversation,
-        user: UserKey,
-        member: &Membership,
-        upto: Seq,
-    ) -> Result<u64, Failed<R::Error>> {
-        if conversation.head.0.saturating_sub(upto.0) <= upto.0.saturating_sub(member.read.0) {
-            let later = self.rows.sent_between(conversation.key, user, upto, conversation.head)?;
-            Ok(member.sent.saturating_sub(later))
-        } else {
-            let newly = self.rows.sent_between(conversation.key, user, member.read, upto)?;
-            Ok(member.read_sent.saturating_add(newly))
-        }
+/// The member's own messages up to a cursor: all of them without those after it, or those up to the earlier cursor and
+/// those between. `own` are those on the side of the cursor that [`nearer_end`] gives.
+///
+/// In a damaged row a count may be below another; that must not end the writer, and with it all writing.
+pub(super) fn sent_upto(member: &Membership, head: Seq, upto: Seq, own: u64) -> u64 {
+    if is_nearer_head(member, head, upto) {
+        member.sent.saturating_sub(own)
+    } else {
+        member.read_sent.saturating_add(own)
     }
+}
+
+/// The events over which own messages are counted for a cursor: after the first, up to the second. All moves of a member's
+/// cursor together cover the log at most once, because it only grows.
+pub(super) fn nearer_end(member: &Membership, head: Seq, upto: Seq) -> (Seq, Seq) {
+    if is_nearer_head(member, head, upto) { (upto, head) } else { (member.read, upto) }
+}
+
+fn is_nearer_head(member: &Membership, head: Seq, upto: Seq) -> bool {
+    head.0.saturating_sub(upto.0) <= upto.0.saturating_sub(member.read.0)
 }
 
 /// A membership that starts with the event `since`, everything before it read.

@@ -27,9 +27,10 @@ use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
 use self::connect::{Link, SESSION};
-use self::readers::Readers;
+use self::readers::{Readers, Reads};
 use self::target::Target;
-use super::batch::{BATCHES, State};
+use super::batch::{BATCHES, State, WAITING};
+use super::counting::Counter;
 use super::{
     Acquaintance, Batch, Excerpt, Place, PlacesPage, Query, Revocations, Seqs, SharedLog, Snapshot, Standing,
     Store, Submission,
@@ -83,6 +84,8 @@ pub(crate) fn check_url(url: &str, ca: Option<&Path>) -> anyhow::Result<()> {
 pub struct PostgresStore {
     queue: crossbeam_channel::Sender<Submission>,
     readers: Readers,
+    /// The writer uses it for as long as the store is open.
+    _counter: Arc<Counter<Reads>>,
     state: Arc<State>,
     notice_key: NoticeKey,
 }
@@ -103,11 +106,19 @@ impl PostgresStore {
         let target = Target::new(&settings.url, settings.ca.as_deref())?;
         let state = Arc::new(State::default());
         let (batches, outcomes) = mpsc::channel(BATCHES);
-        let (limits, count) = (settings.limits.clone(), settings.readers);
-        let parts = writer::Parts { target: target.clone(), settings, batches, state: state.clone() };
-        let (queue, notice_key) = writer::start(parts)?;
-        let readers = Readers::start(count, &target, &limits, &state)?;
-        Ok((Self { queue, readers, state, notice_key }, outcomes))
+        // They connect when there is something to read, and by then the writer has made the tables.
+        let readers = Readers::start(settings.readers, &target, &settings.limits, &state)?;
+        let (queue, submissions) = crossbeam_channel::bounded(WAITING);
+        let counter = readers.users.counter(queue.clone());
+        let notice_key = writer::start(writer::Parts {
+            target,
+            settings,
+            batches,
+            state: state.clone(),
+            queue: submissions,
+            counter: Arc::downgrade(&counter),
+        })?;
+        Ok((Self { queue, readers, _counter: counter, state, notice_key }, outcomes))
     }
 
     /// The key by which the nodes on this database recognise each other's notices.

@@ -1,6 +1,7 @@
 //! What readers ask: each answer from one snapshot, each page bounded in items and in bytes. These are the rules, for every
 //! store; what a store itself does is to look up rows.
 
+pub(super) mod counts;
 mod fold;
 mod people;
 pub(super) mod row;
@@ -74,6 +75,18 @@ pub(super) trait Lookups {
         before: Seq,
         most: usize,
     ) -> Found<Vec<Seq>, Self>;
+
+    /// Messages of anybody up to an event.
+    fn count_messages(&self, conversation: ConversationKey, upto: Seq) -> Found<u64, Self>;
+
+    /// Messages of one sender after an event, up to another. It reads every event between.
+    fn count_sent(
+        &self,
+        conversation: ConversationKey,
+        sender: UserKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Found<u64, Self>;
 
     /// Messages with their last edit and reactions, in the order asked for; `None` for what is not there. Not many more
     /// are looked up than those that fill about `bytes`.

@@ -6,16 +6,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
 use tokio::sync::oneshot;
 
 use super::change::Failed;
+use super::counting::Counter;
 use super::read::{Found, Lookups, Reader};
 use super::turns::{Turn, Turns, Who};
-use super::{Acquaintance, Query, Snapshot, Standing};
+use super::{Acquaintance, Query, Snapshot, Standing, Submission};
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 
@@ -43,7 +44,8 @@ pub(super) trait Desk: Send + 'static {
     fn rest(&mut self);
 }
 
-type Job<D> = Box<dyn FnOnce(&mut D) + Send>;
+/// A read that waits for its turn.
+pub(super) type Job<D> = Box<dyn FnOnce(&mut D) + Send>;
 
 /// The reader threads; they end when this is dropped.
 pub(super) struct Readers<D> {
@@ -66,6 +68,11 @@ impl<D: Desk> Readers<D> {
             })?;
         }
         Ok((readers, closed))
+    }
+
+    /// What counts for the writer with these threads, and hands the reads back by `queue`.
+    pub(super) fn counter(&self, queue: Sender<Submission>) -> Arc<Counter<D>> {
+        Counter::new(self.turns.clone(), queue)
     }
 
     /// Reads in one transaction, on one of the threads, when it is the turn of `who`.
@@ -151,6 +158,8 @@ pub(super) fn told<T, E: Display>(answer: Result<T, Failed<E>>) -> Result<T, Ref
             tracing::error!(%error, "cannot read the database");
             Refusal::unavailable()
         }
+        // Only changes are.
+        Failed::Uncounted => Refusal::unavailable(),
     })
 }
 

@@ -29,12 +29,14 @@ use tokio::sync::mpsc;
 
 use self::readers::{Readers, Reads};
 use self::rows::SqliteRows;
-use super::batch::{BATCHES, State};
+use super::batch::{BATCHES, State, WAITING};
 use super::change::{self, Failed, Rules};
+use super::counting::Counter;
 use super::{Acquaintance, Batch, Change, Query, Snapshot, Standing, Store, Submission};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
+use crate::refusal::Refusal;
 
 /// Names the files of the schema once, for both forms of it.
 macro_rules! schema {
@@ -122,6 +124,8 @@ pub struct Settings {
 pub struct SqliteStore {
     queue: crossbeam_channel::Sender<Submission>,
     readers: Readers,
+    /// The writer uses it for as long as the store is open.
+    _counter: Arc<Counter<Reads>>,
     state: Arc<State>,
 }
 
@@ -143,15 +147,19 @@ impl SqliteStore {
         };
         let (readers, closed) = Readers::start("reader", (0..READERS).map(open))?;
         let (batches, outcomes) = mpsc::channel(BATCHES);
-        let queue = writer::start(writer::Parts {
+        let (queue, submissions) = crossbeam_channel::bounded(WAITING);
+        let counter = readers.counter(queue.clone());
+        writer::start(writer::Parts {
             rows,
             settings,
             batches,
             state: state.clone(),
+            queue: submissions,
+            counter: Arc::downgrade(&counter),
             readers: closed,
             lock,
         })?;
-        Ok((Self { queue, readers, state }, outcomes))
+        Ok((Self { queue, readers, _counter: counter, state }, outcomes))
     }
 }
 
@@ -199,7 +207,7 @@ pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyho
     if used {
         return Ok(false);
     }
-    let rules = Rules { limits: settings.limits.clone(), strangers: true };
+    let rules = Rules { limits: settings.limits.clone(), strangers: true, near: u64::MAX };
     let mut rows = SqliteRows::new(db);
     rows.begin()?;
     for (actor, change) in changes {
@@ -207,6 +215,7 @@ pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyho
             |failed| match failed {
                 Failed::Refused(refusal) => anyhow::Error::new(refusal),
                 Failed::Store(error) => error.into(),
+                Failed::Uncounted => anyhow::Error::new(Refusal::unavailable()),
             },
         )?;
     }

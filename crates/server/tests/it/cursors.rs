@@ -1,11 +1,11 @@
 //! What somebody has read and received, what is unread, and who is typing.
 
 use serde_json::json;
-use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::reply::{OkBody, Reply, ServerFrame};
 use switchboard_protocol::{ErrorCode, Seq, Signal};
 use tokio::time::Instant;
 
-use crate::support::{Person, Server, conversation, user};
+use crate::support::{Person, Server, conversation, text_of, user};
 
 fn read(name: &str, upto: u64) -> Signal {
     Signal::Read { conversation: conversation("#general"), user: user(name), upto: Seq(upto) }
@@ -98,6 +98,63 @@ async fn unread_counts_the_messages_of_others_only() {
     assert_eq!(unread(&server, "bob").await, 0);
     bob.says("#general", "thirteen").await;
     assert_eq!(unread(&server, "bob").await, 0);
+}
+
+/// So long that the writer leaves the count to readers.
+#[tokio::test]
+async fn a_cursor_in_the_middle_of_a_long_log_is_counted_exactly() {
+    let server = Server::start().await;
+    let (mut alice, mut bob) = (server.connects("alice").await, server.connects("bob").await);
+    alice.makes_public_room("general", &["bob"]).await;
+    for n in 0..220 {
+        let who = if n % 3 == 0 { &mut bob } else { &mut alice };
+        who.says("#general", &n.to_string()).await;
+    }
+    let log = alice.log("#general").await;
+    let unread_after = |upto: u64| {
+        let later = log.iter().filter(|event| event.seq.0 > upto && event.from != user("bob"));
+        later.filter(|event| text_of(event).is_some()).count() as u64
+    };
+    for upto in [90, 91, 110, 140, 141, 160, 220, 221] {
+        assert_eq!(moves(&mut bob, "read", upto).await, upto);
+        assert_eq!(unread(&server, "bob").await, unread_after(upto), "up to {upto}");
+    }
+}
+
+#[tokio::test]
+async fn cursors_sent_together_are_all_answered_with_the_highest_in_the_end() {
+    let server = Server::start().await;
+    let (mut alice, mut bob) = (server.connects("alice").await, server.connects("bob").await);
+    alice.makes_room("general", &["bob"]).await;
+    for n in 0..200 {
+        alice.says("#general", &n.to_string()).await;
+    }
+    let mut phone = server.connects("bob").await;
+    // Far and near, up and down.
+    for upto in (2..=200).rev().chain(1..=199) {
+        bob.submits("read", json!({"conversation": "#general", "upto": upto})).await;
+    }
+    let mut answers = 0;
+    let mut highest = Seq(0);
+    while answers < 398 {
+        match bob.next().await {
+            ServerFrame::Reply(Reply::Ok(ok)) => {
+                let OkBody::Cursor { upto, .. } = ok.body else { panic!("{ok:?}") };
+                highest = highest.max(upto);
+                answers += 1;
+            }
+            ServerFrame::Reply(other) => panic!("{other:?}"),
+            _ => {}
+        }
+    }
+    assert_eq!(highest, Seq(200));
+    let mut told = Seq(0);
+    while told < Seq(200) {
+        let Signal::Read { upto, .. } = phone.notices().await else { panic!("a signal of reading") };
+        assert!(upto > told, "it goes forward only");
+        told = upto;
+    }
+    assert_eq!(unread(&server, "bob").await, 1);
 }
 
 #[tokio::test]

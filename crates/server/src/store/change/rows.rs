@@ -5,6 +5,7 @@ use switchboard_protocol::{ConversationId, EventKind, Role, Seq, Timestamp, User
 use super::StoreError;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};
+use crate::store::Counts;
 
 /// Reactions to one message that were taken back and are kept: for those who left while one of them stood, and for the
 /// retry that takes one back once more. Beyond, the oldest are forgotten. Without an end, whoever sets one and takes it
@@ -102,17 +103,16 @@ pub(in crate::store) trait Rows {
     /// The edits of a message and its deletion, in their order.
     fn amendments(&mut self, conversation: ConversationKey, target: Seq) -> Result<Vec<Seq>, Self::Error>;
 
-    /// Messages of anybody up to `upto`.
-    fn messages_upto(&mut self, conversation: ConversationKey, upto: Seq) -> Result<u64, Self::Error>;
-
-    /// Messages of one sender after `after`, up to `upto`. It reads every event between.
-    fn sent_between(
+    /// The messages up to an event of the log, and the member's own among them; `None` if more than `near` events would
+    /// have to be read for that.
+    fn counts(
         &mut self,
-        conversation: ConversationKey,
-        sender: UserKey,
-        after: Seq,
+        conversation: &Conversation,
+        user: UserKey,
+        member: &Membership,
         upto: Seq,
-    ) -> Result<u64, Self::Error>;
+        near: u64,
+    ) -> Result<Option<Counts>, Self::Error>;
 
     /// The event that set a reaction or took it back last, and whether it is on.
     fn reaction(

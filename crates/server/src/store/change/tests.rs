@@ -10,7 +10,7 @@ use switchboard_protocol::{Conversations, ErrorCode, Limits, Role, Seq, Timestam
 
 use crate::refusal::Refusal;
 use crate::store::sqlite::in_memory::InMemory;
-use crate::store::{Committed, Query, Request};
+use crate::store::{Change, Committed, Query, Request};
 
 mod cursors;
 mod roles;
@@ -21,11 +21,16 @@ fn user(name: &str) -> UserId {
     UserId::parse(name).expect("a user id")
 }
 
-/// Says a command that writes.
-fn says(store: &mut InMemory, actor: &str, name: &str, fields: &Value) -> Result<Committed, Refusal> {
+/// A command that writes.
+fn change(name: &str, fields: &Value) -> Change {
     let command = decode_named(name, &fields.to_string()).expect("a command").command;
     let Request::Change(change) = Request::from(command) else { panic!("{name} writes nothing") };
-    store.makes(&user(actor), change, Timestamp::from_millis(1_000))
+    change
+}
+
+/// Says a command that writes.
+fn says(store: &mut InMemory, actor: &str, name: &str, fields: &Value) -> Result<Committed, Refusal> {
+    store.makes(&user(actor), change(name, fields), Timestamp::from_millis(1_000))
 }
 
 /// How the one conversation stands for somebody; `None` for whoever is not in it.

@@ -22,8 +22,8 @@ use super::{SERVING, Settings};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::record::ConversationKey;
-use crate::store::batch::{self, Results, State};
-use crate::store::change::Rules;
+use crate::store::batch::{self, Results, Settled, State};
+use crate::store::change::{NEAR, Rules};
 use crate::store::{Outcome, Submission};
 
 /// How long a batch may wait for a connection. Its writes wait as long, and what comes meanwhile behind them.
@@ -76,6 +76,8 @@ pub(super) struct Committer {
     clock: Clock,
     metrics: Arc<Metrics>,
     state: Arc<State>,
+    /// Reads of the last batch that need a count first.
+    uncounted: Vec<Submission>,
     /// Writes are tried one by one, each for a short time only.
     alone: bool,
     /// It was told once that the database cannot be written to.
@@ -125,10 +127,11 @@ impl Committer {
             ids: Ids::default(),
             id: uuid::Uuid::now_v7().simple().to_string(),
             attempt: 0,
-            rules: Rules { limits: settings.limits.clone(), strangers: settings.strangers },
+            rules: Rules { limits: settings.limits.clone(), strangers: settings.strangers, near: NEAR },
             clock: settings.clock.clone(),
             metrics: settings.metrics.clone(),
             state,
+            uncounted: Vec::new(),
             alone: false,
             troubled: false,
             away: false,
@@ -143,7 +146,7 @@ impl Committer {
     pub(super) fn write(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
         let started = Instant::now();
         let outcomes = match self.persist(&batch) {
-            Ok(results) => batch::told(batch, results),
+            Ok(results) => batch::told(batch, results, &mut self.uncounted),
             // One bad row must not fail the others' writes.
             Err(Verdict::Alone) => self.write_alone(batch),
             Err(verdict) => batch.into_iter().map(|one| refuse(one, &verdict)).collect(),
@@ -156,7 +159,8 @@ impl Committer {
     fn write_alone(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
         self.alone = true;
         let mut pass = AlonePass::new();
-        let outcomes = batch::each_alone(batch, |one| {
+        let mut uncounted = Vec::new();
+        let outcomes = batch::each_alone(batch, &mut uncounted, |one| {
             let submission = one.first().filter(|one| !pass.skips(one))?;
             match self.persist(one) {
                 Ok(results) => Some(results),
@@ -164,10 +168,11 @@ impl Committer {
                     if matches!(verdict, Verdict::TooSlow) {
                         pass.slow.insert(submission.actor.clone());
                     }
-                    verdict.refusal().map(|refusal| vec![Some(Err(refusal))])
+                    verdict.refusal().map(|refusal| vec![Settled::Answered(Err(refusal))])
                 }
             }
         });
+        self.uncounted = uncounted;
         self.alone = false;
         outcomes
     }
@@ -248,7 +253,7 @@ impl Committer {
         let Some(link) = &self.link else { return Err(Trouble::Lost(Error::Silent)) };
         self.attempt += 1;
         let now = self.clock.now();
-        let mut rows = PostgresRows::new(link, &mut self.ids, self.rules.limits.rooms);
+        let mut rows = PostgresRows::new(link, &mut self.ids, &self.rules);
         let applied = rows
             .begin(&self.id, self.attempt, mode, self.alone, batch)
             .and_then(|()| batch::apply(&mut rows, &self.rules, batch, now));
@@ -398,6 +403,11 @@ impl Committer {
             Err(_) if self.link.take().is_some() => {}
             Err(error) => self.is_away(&error),
         }
+    }
+
+    /// Reads of the last batch that are to come again once readers have counted for them.
+    pub(super) fn take_uncounted(&mut self) -> Vec<Submission> {
+        std::mem::take(&mut self.uncounted)
     }
 
     /// Conversations in which something was stored that nobody was told of.

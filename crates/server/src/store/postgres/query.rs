@@ -13,7 +13,7 @@ use std::future::Future;
 use std::ops::ControlFlow;
 
 use futures_util::future::{join, try_join3};
-use switchboard_protocol::{ConversationId, Seq, UserId};
+use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -154,6 +154,11 @@ const ACQUAINTED: &str =
 const ARE_THERE: &str = "SELECT n.place FROM unnest($1::text[]) WITH ORDINALITY n (name, place)
     JOIN conversations c ON c.name = n.name";
 
+const COUNT_MESSAGES: &str = "SELECT messages FROM events WHERE conversation = $1 AND seq = $2";
+
+const COUNT_SENT: &str = "SELECT count(*) FROM events
+    WHERE conversation = $1 AND seq > $2 AND seq <= $3 AND sender = $4 AND kind = $5";
+
 const COUNT_ROOMS: &str = r#"SELECT count(*) FROM (
     SELECT 1 FROM members WHERE "user" = $1 AND until IS NULL AND since > 0 LIMIT $2) room"#;
 
@@ -245,6 +250,23 @@ impl Lookups for Session {
 
     fn messages_before(&self, conversation: ConversationKey, before: Seq, most: usize) -> Result<Vec<Seq>> {
         message::before(self, conversation, before, most)
+    }
+
+    fn count_messages(&self, conversation: ConversationKey, upto: Seq) -> Result<u64> {
+        let row = self.row(COUNT_MESSAGES, &[&conversation.0, &number(upto)])?;
+        Ok(row.map_or(Ok(0), |row| count(&row, 0))?)
+    }
+
+    fn count_sent(
+        &self,
+        conversation: ConversationKey,
+        sender: UserKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Result<u64> {
+        let (after, upto, message) = (number(after), number(upto), i16::from(EventKind::Message.number()));
+        let row = self.row(COUNT_SENT, &[&conversation.0, &after, &upto, &sender.0, &message])?;
+        Ok(row.map_or(Ok(0), |row| count(&row, 0))?)
     }
 
     fn messages(

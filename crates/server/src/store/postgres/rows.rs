@@ -21,6 +21,8 @@ use super::connect::{Error, Link};
 use super::ids::Ids;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};
+use crate::store::Counts;
+use crate::store::change::Rules;
 use crate::store::change::rows::{Keyed, Referred, Rows};
 
 /// What these ask of the database, to be prepared beforehand.
@@ -54,6 +56,7 @@ pub(super) struct PostgresRows<'a> {
     link: &'a Link,
     ids: &'a mut Ids,
     most_rooms: u32,
+    near: u64,
 
     // What was read, or found to be absent, as it stands by now.
     users: FxHashMap<UserId, Option<UserKey>>,
@@ -68,11 +71,8 @@ pub(super) struct PostgresRows<'a> {
     /// How many rooms somebody has chosen, in the database.
     choices: FxHashMap<UserKey, u32>,
 
-    // What was counted in the database.
-    /// The head as it was read.
-    base: FxHashMap<ConversationKey, Seq>,
-    counts: FxHashMap<(ConversationKey, Seq), u64>,
-    sent: FxHashMap<(ConversationKey, UserKey, Seq, Seq), u64>,
+    /// What was counted in the database up to cursors.
+    counts: FxHashMap<(ConversationKey, UserKey, Seq), Counts>,
 
     /// Users whose rows nobody else changes.
     locked: FxHashSet<UserKey>,
@@ -96,11 +96,12 @@ pub(super) struct PostgresRows<'a> {
 }
 
 impl<'a> PostgresRows<'a> {
-    pub(super) fn new(link: &'a Link, ids: &'a mut Ids, most_rooms: u32) -> Self {
+    pub(super) fn new(link: &'a Link, ids: &'a mut Ids, rules: &Rules) -> Self {
         Self {
             link,
             ids,
-            most_rooms,
+            most_rooms: rules.limits.rooms,
+            near: rules.near,
             users: FxHashMap::default(),
             user_names: FxHashMap::default(),
             conversations: FxHashMap::default(),
@@ -111,9 +112,7 @@ impl<'a> PostgresRows<'a> {
             amendments: FxHashMap::default(),
             reactions: Reactions::default(),
             choices: FxHashMap::default(),
-            base: FxHashMap::default(),
             counts: FxHashMap::default(),
-            sent: FxHashMap::default(),
             locked: FxHashSet::default(),
             busy: FxHashSet::default(),
             new_users: BTreeMap::new(),
@@ -196,7 +195,6 @@ impl Rows for PostgresRows<'_> {
         public: bool,
     ) -> Result<Conversation, Error> {
         let conversation = Conversation::new(self.ids.conversation(self.link)?, name.clone(), title, public);
-        self.base.insert(conversation.key, Seq(0));
         self.names.insert(conversation.key, name.clone());
         self.new_conversations.insert(name.clone());
         self.conversations.insert(name.clone(), Some(conversation.clone()));
@@ -320,33 +318,31 @@ impl Rows for PostgresRows<'_> {
         Ok(self.amendments_of(conversation, target)?.clone())
     }
 
-    fn messages_upto(&mut self, conversation: ConversationKey, upto: Seq) -> Result<u64, Error> {
-        if upto == Seq(0) {
-            return Ok(0);
-        }
-        if let Some(event) = self.own((conversation, upto)) {
-            return Ok(event.messages);
-        }
-        match self.counts.get(&(conversation, upto)) {
-            Some(count) => Ok(*count),
-            None => self.count_messages(conversation, upto),
-        }
-    }
-
-    fn sent_between(
+    /// Never asks the database: what was not read ahead is for readers to count.
+    fn counts(
         &mut self,
-        conversation: ConversationKey,
-        sender: UserKey,
-        after: Seq,
+        conversation: &Conversation,
+        user: UserKey,
+        member: &Membership,
         upto: Seq,
-    ) -> Result<u64, Error> {
-        let base = self.base.get(&conversation).copied().unwrap_or(upto);
-        let before = self.sent_before(conversation, sender, after, upto.min(base))?;
-        let since = (after.max(base).0 + 1..=upto.0).filter(|seq| {
-            self.own((conversation, Seq(*seq)))
-                .is_some_and(|event| event.sender == sender && event.kind == EventKind::Message)
+        _near: u64,
+    ) -> Result<Option<Counts>, Error> {
+        if upto == conversation.head {
+            return Ok(Some(Counts { messages: conversation.messages, sent: member.sent }));
+        }
+        if let Some(counts) = self.counts.get(&(conversation.key, user, upto)) {
+            return Ok(Some(*counts));
+        }
+        // Events of this transaction are the last of the log.
+        let Some(messages) = self.own((conversation.key, upto)).map(|event| event.messages) else {
+            return Ok(None);
+        };
+        let later = (upto.0 + 1..=conversation.head.0).filter(|seq| {
+            self.own((conversation.key, Seq(*seq)))
+                .is_some_and(|event| event.sender == user && event.kind == EventKind::Message)
         });
-        Ok(before + since.count() as u64)
+        let sent = member.sent.saturating_sub(later.count() as u64);
+        Ok(Some(Counts { messages, sent }))
     }
 
     fn reaction(

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Settings;
 use super::commit::Committer;
 use super::connect::Link;
+use super::readers::Reads;
 use super::target::Target;
 use crate::bus::NoticeKey;
-use crate::store::batch::{Channels, State, WAITING};
+use crate::store::batch::{Channels, State};
+use crate::store::counting::{self, CounterHandle};
 use crate::store::{Batch, Submission};
 use crate::tasks;
 
@@ -25,19 +27,20 @@ pub(super) struct Parts {
     pub(super) settings: Settings,
     pub(super) batches: mpsc::Sender<Batch>,
     pub(super) state: Arc<State>,
+    pub(super) queue: Receiver<Submission>,
+    pub(super) counter: CounterHandle<Reads>,
 }
 
-/// Connects, brings the schema up to date and starts the thread; it ends when the queue's sender is dropped and the queue is
+/// Connects, brings the schema up to date and starts the thread; it ends when the queue's senders are dropped and the queue is
 /// empty. The receiver of batches is told the end when everything is written.
 ///
 /// # Errors
 /// The database cannot be used.
-pub(super) fn start(parts: Parts) -> anyhow::Result<(Sender<Submission>, NoticeKey)> {
-    let (sender, queue) = crossbeam_channel::bounded(WAITING);
+pub(super) fn start(parts: Parts) -> anyhow::Result<NoticeKey> {
     let (ready, opened) = crossbeam_channel::bounded(1);
     std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
         // A connection lives on its thread.
-        let Parts { target, settings, batches, state } = parts;
+        let Parts { target, settings, batches, state, queue, counter } = parts;
         let link = Link::open(&target).and_then(|mut link| {
             super::migrate(&mut link)?;
             super::moving::check_finished(&mut link)?;
@@ -48,7 +51,7 @@ pub(super) fn start(parts: Parts) -> anyhow::Result<(Sender<Submission>, NoticeK
             link.and_then(|(link, key)| Ok((Committer::new(link, target, &settings, state.clone())?, key)));
         match opened {
             Ok((committer, key)) => {
-                let writer = Writer { committer, channels: Channels::new(queue, batches, state) };
+                let writer = Writer { committer, channels: Channels::new(queue, batches, state), counter };
                 // Whoever waits for it may have given up.
                 if ready.send(Ok(key)).is_ok() {
                     tasks::name_critical_thread("writer");
@@ -60,20 +63,25 @@ pub(super) fn start(parts: Parts) -> anyhow::Result<(Sender<Submission>, NoticeK
             }
         }
     })?;
-    let key = opened.recv()??;
-    Ok((sender, key))
+    opened.recv()?
 }
 
 struct Writer {
     committer: Committer,
     channels: Channels,
+    counter: CounterHandle<Reads>,
 }
 
 impl Writer {
     fn run(mut self) {
         while let Some(first) = self.next() {
-            let committer = &mut self.committer;
-            if !self.channels.serve(first, |batch| (committer.write(batch), committer.take_check())) {
+            let (committer, counter) = (&mut self.committer, &self.counter);
+            let served = self.channels.serve(first, |batch| {
+                let mut outcomes = committer.write(batch);
+                outcomes.extend(counting::start(counter, committer.take_uncounted()));
+                (outcomes, committer.take_check())
+            });
+            if !served {
                 break;
             }
         }

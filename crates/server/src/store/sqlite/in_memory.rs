@@ -6,18 +6,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::Migrations;
 use serde_json::value::RawValue;
+#[cfg(test)]
+use switchboard_protocol::Read;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 
 use super::query::{Reader, reader};
 use super::rows::SqliteRows;
 use super::{MIGRATIONS, keep_statements};
+#[cfg(test)]
+use crate::origin::Origin;
 use crate::record::{ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
+#[cfg(test)]
+use crate::store::batch;
 use crate::store::batch::State;
 use crate::store::change::{self, Failed, Rules};
 use crate::store::check::{Pages, Problem, check_in};
+#[cfg(test)]
+use crate::store::read::counts::Step;
 use crate::store::{Change, Committed, Query, Snapshot};
+#[cfg(test)]
+use crate::store::{CountedRead, Counts, Submission};
+
+/// Steps of SQLite's machine for a row that is looked at and counted, at the least.
+#[cfg(test)]
+const STEPS_OF_A_ROW: i32 = 5;
 
 /// Each database has a name of its own, by which its two connections find it.
 static NAMES: AtomicU64 = AtomicU64::new(0);
@@ -36,6 +50,7 @@ fn works<T>(done: Result<T, Failed>) -> Result<T, Refusal> {
         Ok(done) => Ok(done),
         Err(Failed::Refused(refusal)) => Err(refusal),
         Err(Failed::Store(error)) => panic!("the database does not work: {error}"),
+        Err(Failed::Uncounted) => panic!("a writer without a bound counts by itself"),
     }
 }
 
@@ -56,7 +71,7 @@ impl InMemory {
         let db = open().expect("the same");
         Self {
             rows: SqliteRows::new(writer),
-            rules: Rules { limits, strangers: true },
+            rules: Rules { limits, strangers: true, near: u64::MAX },
             db,
             state: State::default(),
         }
@@ -86,6 +101,25 @@ impl InMemory {
         works(change::apply(&mut self.rows, &self.rules, actor, change, now))
     }
 
+    /// From now on the writer reads so many events at most to count what is up to a cursor, and readers count the rest.
+    #[cfg(test)]
+    pub(crate) fn counts_near(&mut self, near: u64) {
+        self.rules.near = near;
+    }
+
+    /// Counts for a `read` as readers do.
+    #[cfg(test)]
+    pub(crate) fn count(&self, actor: &UserId, read: &Read) -> Result<Counts, Refusal> {
+        let name = read.conversation.resolve(actor);
+        let mut so_far = None;
+        loop {
+            match works(self.reader().count(actor, &name, read.upto, so_far))? {
+                Step::Done(counts) => return Ok(counts),
+                Step::More(progress) => so_far = Some(progress),
+            }
+        }
+    }
+
     /// Makes a change in a batch of its own.
     #[cfg(test)]
     pub(crate) fn makes(
@@ -95,9 +129,64 @@ impl InMemory {
         now: Timestamp,
     ) -> Result<Committed, Refusal> {
         self.begin();
-        let made = self.apply(actor, change, now);
+        let made = change::apply(&mut self.rows, &self.rules, actor, change.clone(), now);
         self.commit();
-        made
+        match (made, change) {
+            (Err(Failed::Uncounted), Change::Read(read)) => {
+                let counts = self.count(actor, &read);
+                self.makes(actor, Change::CountedRead(Box::new(CountedRead { read, counts })), now)
+            }
+            (made, _) => works(made),
+        }
+    }
+
+    /// Makes changes in one batch, in which the writer counts everything.
+    #[cfg(test)]
+    pub(crate) fn makes_all(
+        &mut self,
+        changes: Vec<(UserId, Change)>,
+        now: Timestamp,
+    ) -> Vec<Result<Committed, Refusal>> {
+        let batch = changes.into_iter();
+        let batch = batch.map(|(actor, change)| Submission { actor, change, origin: Origin::Nobody });
+        let batch: Vec<_> = batch.collect();
+        self.begin();
+        let results = batch::apply(&mut self.rows, &self.rules, &batch, now).expect("a store that works");
+        self.commit();
+        let mut uncounted = Vec::new();
+        let outcomes = batch::told(batch, results, &mut uncounted);
+        assert!(uncounted.is_empty(), "everything was counted");
+        outcomes.into_iter().map(|outcome| outcome.result).collect()
+    }
+
+    /// Changes the database behind the writer's back, as nobody does who wants to keep it.
+    #[cfg(test)]
+    pub(crate) fn runs(&mut self, sql: &str) {
+        self.rows.database().execute_batch(sql).expect("done");
+        self.rows.roll_back();
+    }
+
+    /// How many events the writer reads, at most, before it has moved a cursor of reading or left the count to readers:
+    /// a row takes SQLite's machine five steps or more.
+    #[cfg(test)]
+    pub(crate) fn rows_read_to_write(&mut self, actor: &UserId, fields: &serde_json::Value) -> u64 {
+        let command =
+            switchboard_protocol::decode_named("read", &fields.to_string()).expect("a command").command;
+        let switchboard_protocol::Command::Read(read) = command else { panic!("{command:?} reads nothing") };
+        let steps = std::sync::Arc::new(AtomicU64::new(0));
+        let counted = steps.clone();
+        self.begin();
+        let every = Some(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            false
+        });
+        self.rows.database().progress_handler(STEPS_OF_A_ROW, every).expect("set");
+        let made =
+            change::apply(&mut self.rows, &self.rules, actor, Change::Read(read), Timestamp::from_millis(1));
+        assert!(matches!(made, Ok(_) | Err(Failed::Uncounted)), "{made:?}");
+        self.rows.database().progress_handler(0, None::<fn() -> bool>).expect("unset");
+        self.commit();
+        steps.load(Ordering::Relaxed)
     }
 
     pub(in crate::store) fn reader(&self) -> Reader<'_> {

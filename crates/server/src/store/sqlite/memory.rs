@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, Limits, Read, Seq, Timestamp, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,8 +24,12 @@ use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 use crate::store::batch::{self, BATCH, BATCHES, State, WAITING};
 use crate::store::change::Failed;
+use crate::store::read::counts::Step;
 use crate::store::readers::told;
-use crate::store::{Acquaintance, Batch, Committed, Outcome, Query, Snapshot, Standing, Store, Submission};
+use crate::store::{
+    Acquaintance, Batch, Change, Committed, CountedRead, Counts, Outcome, Query, Snapshot, Standing, Store,
+    Submission,
+};
 
 /// What the disk does to a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +148,15 @@ impl std::fmt::Debug for Database {
     }
 }
 
+/// What became of a batch.
+struct Written {
+    outcomes: Vec<Outcome>,
+    /// Where something was stored though that was not to be known at once.
+    check: Vec<ConversationKey>,
+    /// Reads that need a count first.
+    uncounted: Vec<Submission>,
+}
+
 /// A store's part in its database.
 enum Share {
     All(Box<Committer>),
@@ -179,8 +192,8 @@ impl Database {
         }
     }
 
-    /// Writes a batch; what became of it, and where something was stored though that was not to be known at once.
-    fn write(&self, batch: Vec<Submission>) -> Option<(Vec<Outcome>, Vec<ConversationKey>)> {
+    /// Writes a batch, or what of it can be.
+    fn write(&self, batch: Vec<Submission>) -> Option<Written> {
         let shared = matches!(*self.lock(), Some(Share::Some(_)));
         self.with(|committer| {
             let fate = match self.pace.fate() {
@@ -194,12 +207,28 @@ impl Database {
                 committer.rows.sabotage(fate == Fate::Refused, fate == Fate::Undone);
             }
             let outcomes = committer.write(batch);
+            let uncounted = committer.take_uncounted();
             if fate != Fate::Kept {
                 committer.rows.sabotage(false, false);
             }
             self.pace.kept(&outcomes);
-            if fate == Fate::Doubtful { forget(outcomes) } else { (outcomes, Vec::new()) }
+            let (outcomes, check) =
+                if fate == Fate::Doubtful { forget(outcomes) } else { (outcomes, Vec::new()) };
+            Written { outcomes, check, uncounted }
         })
+    }
+
+    /// Counts up to a cursor, a read at a time.
+    async fn count(&self, user: &UserId, command: &Read) -> Result<Counts, Refusal> {
+        let name = command.conversation.resolve(user);
+        let mut so_far = None;
+        loop {
+            self.pause().await;
+            match self.read(|reader| reader.count(user, &name, command.upto, so_far))? {
+                Step::Done(counts) => return Ok(counts),
+                Step::More(progress) => so_far = Some(progress),
+            }
+        }
     }
 
     fn read<T>(&self, read: impl FnOnce(&Reader<'_>) -> Result<T, Failed>) -> Result<T, Refusal> {
@@ -224,6 +253,38 @@ fn forget(outcomes: Vec<Outcome>) -> (Vec<Outcome>, Vec<ConversationKey>) {
     (refused.collect(), stored)
 }
 
+/// The writer of a simulation leaves every count to readers, so that there are some.
+fn committer(db: Connection, settings: &Settings, state: Arc<State>) -> Committer {
+    let mut committer = Committer::new(SqliteRows::new(db), settings, state);
+    committer.leave_counts_to_readers();
+    committer
+}
+
+/// Counts for reads, and queues them again.
+struct Counting {
+    database: Database,
+    queue: mpsc::WeakSender<Submission>,
+    tasks: TaskTracker,
+    end: CancellationToken,
+}
+
+impl Counting {
+    fn start(&self, mut submission: Submission) {
+        let (database, queue, end) = (self.database.clone(), self.queue.clone(), self.end.clone());
+        self.tasks.spawn(async move {
+            let counted = async {
+                let Change::Read(read) = submission.change else { return };
+                let counts = database.count(&submission.actor, &read).await;
+                submission.change = Change::CountedRead(Box::new(CountedRead { read, counts }));
+                if let Some(queue) = queue.upgrade() {
+                    let _ = queue.send(submission).await;
+                }
+            };
+            let _ = end.run_until_cancelled(counted).await;
+        });
+    }
+}
+
 impl MemoryStore {
     /// Opens a disk that nobody else has open. Ends as the real store does, when it and the receiver are dropped.
     ///
@@ -236,7 +297,7 @@ impl MemoryStore {
     ) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         let db = disk.take().ok_or_else(|| anyhow::anyhow!("another store uses this disk"))?;
         let state = Arc::new(State::default());
-        let committer = Committer::new(SqliteRows::new(db), settings, state.clone());
+        let committer = committer(db, settings, state.clone());
         Ok(Self::start(disk, Share::All(Box::new(committer)), state, settings, pace))
     }
 
@@ -251,7 +312,7 @@ impl MemoryStore {
     ) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         if let Some(db) = disk.take() {
             // What fails for good here fails for all, and does not happen.
-            let committer = Committer::new(SqliteRows::new(db), settings, Arc::default());
+            let committer = committer(db, settings, Arc::default());
             *disk.lock() = Held::Shared(Arc::new(Mutex::new(committer)));
         }
         let share = match &*disk.lock() {
@@ -278,7 +339,13 @@ impl MemoryStore {
         let (queue, submissions) = mpsc::channel(WAITING);
         let (batches, outcomes) = mpsc::channel(BATCHES);
         let (tasks, pulled) = (TaskTracker::new(), CancellationToken::new());
-        let write = write(database.clone(), submissions, batches);
+        let counting = Counting {
+            database: database.clone(),
+            queue: queue.downgrade(),
+            tasks: tasks.clone(),
+            end: pulled.clone(),
+        };
+        let write = write(database.clone(), submissions, batches, counting);
         let end = pulled.clone();
         tasks.spawn(async move {
             let _ = end.run_until_cancelled(write).await;
@@ -315,7 +382,12 @@ impl MemoryStore {
 
 /// The writer: what comes while one batch is made durable is the next one. Returns when nobody wants to know any more, or
 /// the plug is pulled.
-async fn write(database: Database, mut queue: mpsc::Receiver<Submission>, batches: mpsc::Sender<Batch>) {
+async fn write(
+    database: Database,
+    mut queue: mpsc::Receiver<Submission>,
+    batches: mpsc::Sender<Batch>,
+    counting: Counting,
+) {
     let mut numbers = 1..;
     // Before the commit: whatever a reader sees of a batch, it sees its number too.
     let mut begin = || {
@@ -337,7 +409,9 @@ async fn write(database: Database, mut queue: mpsc::Receiver<Submission>, batche
         }
         let number = begin();
         database.pause().await;
-        let Some((outcomes, check)) = database.write(std::mem::take(&mut waiting)) else { return };
+        let Some(written) = database.write(std::mem::take(&mut waiting)) else { return };
+        let Written { outcomes, check, uncounted } = written;
+        uncounted.into_iter().for_each(|read| counting.start(read));
         database.pause().await;
         if !tell(number, (outcomes, Vec::new()), !queue.is_empty()).await {
             break;

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use rusqlite::{Connection, OptionalExtension, params};
 use switchboard_protocol::{ConversationId, EventKind, Limits, Seq, Timestamp, UserId};
 
-use super::rows::{conversation_id, find_conversation, find_member, membership, seq, user_id};
+use super::rows::{self, conversation_id, find_conversation, find_member, membership, seq, user_id};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};
 use crate::store::Joined;
@@ -116,6 +116,20 @@ impl Lookups for Connection {
 
     fn messages_before(&self, conversation: ConversationKey, before: Seq, most: usize) -> Result<Vec<Seq>> {
         Ok(history::messages_before(self, conversation, before, most)?)
+    }
+
+    fn count_messages(&self, conversation: ConversationKey, upto: Seq) -> Result<u64> {
+        Ok(rows::count_messages(self, conversation, upto)?)
+    }
+
+    fn count_sent(
+        &self,
+        conversation: ConversationKey,
+        sender: UserKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Result<u64> {
+        Ok(rows::count_sent(self, conversation, sender, after, upto)?)
     }
 
     fn messages(

@@ -8,7 +8,7 @@ mod log;
 
 use rusqlite::{Connection, OptionalExtension, Result, named_params, params};
 use rustc_hash::{FxHashMap, FxHashSet};
-use switchboard_protocol::{ConversationId, Seq, UserId};
+use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
 
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, UserKey};
@@ -167,6 +167,28 @@ pub(super) fn find_member(
          WHERE conversation = ?1 AND user = ?2",
     )?;
     select.query_row(params![conversation.0, user.0], |row| membership(row, 0)).optional()
+}
+
+/// Messages of anybody up to an event.
+pub(super) fn count_messages(db: &Connection, conversation: ConversationKey, upto: Seq) -> Result<u64> {
+    let mut select = db.prepare_cached("SELECT messages FROM events WHERE conversation = ?1 AND seq = ?2")?;
+    let count = select.query_row(params![conversation.0, upto.0], |row| row.get(0)).optional()?;
+    Ok(count.unwrap_or(0))
+}
+
+/// Messages of one sender after an event, up to another. It reads every event between.
+pub(super) fn count_sent(
+    db: &Connection,
+    conversation: ConversationKey,
+    sender: UserKey,
+    after: Seq,
+    upto: Seq,
+) -> Result<u64> {
+    let mut select = db.prepare_cached(
+        "SELECT count(*) FROM events WHERE conversation = ?1 AND seq > ?2 AND seq <= ?3 AND sender = ?4 AND kind = ?5",
+    )?;
+    let message = EventKind::Message.number();
+    select.query_row(params![conversation.0, after.0, upto.0, sender.0, message], |row| row.get(0))
 }
 
 /// A membership whose columns start at `first`, in the order of [`find_member`].

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rusqlite::ffi;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::readers::Closed;
+use super::readers::{Closed, Reads};
 use super::rows::SqliteRows;
 use super::{CHECKPOINT, QUIET, Settings};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::store::batch::{self, Channels, Results, State, WAITING};
-use crate::store::change::Rules;
+use crate::store::batch::{self, Channels, Results, State};
+use crate::store::change::{NEAR, Rules};
+use crate::store::counting::{self, CounterHandle};
 use crate::store::{Batch, Outcome, Submission};
 use crate::tasks;
 
@@ -29,28 +30,30 @@ pub(super) struct Parts {
     pub(super) settings: Settings,
     pub(super) batches: mpsc::Sender<Batch>,
     pub(super) state: Arc<State>,
+    pub(super) queue: Receiver<Submission>,
+    pub(super) counter: CounterHandle<Reads>,
     pub(super) readers: Closed,
     /// Held for as long as the thread writes.
     pub(super) lock: File,
 }
 
-/// Starts the thread; it ends when the queue's sender is dropped, the queue is empty and the readers have ended. The receiver
+/// Starts the thread; it ends when the queue's senders are dropped, the queue is empty and the readers have ended. The receiver
 /// of batches is told the end when the database is closed.
-pub(super) fn start(parts: Parts) -> std::io::Result<Sender<Submission>> {
-    let (sender, queue) = crossbeam_channel::bounded(WAITING);
-    let Parts { rows, settings, batches, state, readers, lock } = parts;
+pub(super) fn start(parts: Parts) -> std::io::Result<()> {
+    let Parts { rows, settings, batches, state, queue, counter, readers, lock } = parts;
     let committer = Committer::new(rows, &settings, state.clone());
-    let writer = Writer { committer, channels: Channels::new(queue, batches, state), readers, lock };
-    std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
+    let writer = Writer { committer, channels: Channels::new(queue, batches, state), counter, readers, lock };
+    let thread = std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
         tasks::name_critical_thread("writer");
         writer.run();
-    })?;
-    Ok(sender)
+    });
+    thread.map(drop)
 }
 
 struct Writer {
     committer: Committer,
     channels: Channels,
+    counter: CounterHandle<Reads>,
     readers: Closed,
     lock: File,
 }
@@ -62,6 +65,8 @@ pub(super) struct Committer {
     clock: Clock,
     metrics: Arc<Metrics>,
     state: Arc<State>,
+    /// Reads of the last batch that need a count first.
+    uncounted: Vec<Submission>,
     /// Content was erased whose bytes are still in the write-ahead log.
     erased: bool,
     /// The last batch failed; it was told once.
@@ -93,8 +98,13 @@ impl Writer {
     fn run(mut self) {
         self.committer.rows.watch_log();
         while let Some(first) = self.next() {
-            let committer = &mut self.committer;
-            if !self.channels.serve(first, |batch| (committer.write(batch), Vec::new())) {
+            let (committer, counter) = (&mut self.committer, &self.counter);
+            let served = self.channels.serve(first, |batch| {
+                let mut outcomes = committer.write(batch);
+                outcomes.extend(counting::start(counter, committer.take_uncounted()));
+                (outcomes, Vec::new())
+            });
+            if !served {
                 break;
             }
             // Who wrote has the answer by now.
@@ -153,7 +163,7 @@ impl Writer {
 
 impl Committer {
     pub(super) fn new(rows: SqliteRows, settings: &Settings, state: Arc<State>) -> Self {
-        let rules = Rules { limits: settings.limits.clone(), strangers: settings.strangers };
+        let rules = Rules { limits: settings.limits.clone(), strangers: settings.strangers, near: NEAR };
         let (clock, metrics) = (settings.clock.clone(), settings.metrics.clone());
         Self {
             rows,
@@ -161,11 +171,22 @@ impl Committer {
             clock,
             metrics,
             state,
+            uncounted: Vec::new(),
             erased: false,
             troubled: false,
             stuck: None,
             scrubbed: None,
         }
+    }
+
+    /// From now on it counts nothing up to a cursor: readers do, as they do for long logs.
+    pub(super) fn leave_counts_to_readers(&mut self) {
+        self.rules.near = 0;
+    }
+
+    /// Reads of the last batch that are to come again once readers have counted for them.
+    pub(super) fn take_uncounted(&mut self) -> Vec<Submission> {
+        std::mem::take(&mut self.uncounted)
     }
 
     /// Writes a batch in one transaction, or what of it can be.
@@ -176,11 +197,16 @@ impl Committer {
                 if std::mem::take(&mut self.troubled) {
                     tracing::info!("the database can be written to again");
                 }
-                batch::told(batch, results)
+                batch::told(batch, results, &mut self.uncounted)
             }
             // One bad row must not fail the others' writes: each alone.
             Err(Trouble::Change(error)) if batch.len() > 1 && !is_failed_sync(&error) => {
-                batch::each_alone(batch, |one| self.transact(one).map_err(|trouble| self.note(&trouble)).ok())
+                let mut uncounted = Vec::new();
+                let outcomes = batch::each_alone(batch, &mut uncounted, |one| {
+                    self.transact(one).map_err(|trouble| self.note(&trouble)).ok()
+                });
+                self.uncounted = uncounted;
+                outcomes
             }
             Err(trouble) => self.refuse(batch, &trouble),
         };

@@ -1,6 +1,8 @@
 //! Cursors and what is unread, against the log itself.
 
 use super::*;
+use crate::store::change::NEAR;
+use crate::store::read::counts::SLICE;
 
 #[derive(Debug, Clone)]
 enum Does {
@@ -88,8 +90,9 @@ impl Model {
     }
 }
 
-fn agrees(steps: &[(&'static str, Does)]) -> TestCaseResult {
+fn agrees(steps: &[(&'static str, Does)], near: u64) -> TestCaseResult {
     let mut store = InMemory::new(Limits::default());
+    store.counts_near(near);
     // An admin who stays, so that everybody else may come and go.
     says(&mut store, "root", "create", &json!({"room": "r", "public": true})).expect("a room");
     let mut model = Model { log: vec![None], places: BTreeMap::new() };
@@ -125,7 +128,70 @@ proptest! {
     #[test]
     fn cursors_go_forward_and_unread_is_what_the_log_says(
         steps in proptest::collection::vec((proptest::sample::select(&PEOPLE[..3]), does()), 1..50),
+        near in prop_oneof![Just(0), 1_u64..6, Just(u64::MAX)],
     ) {
-        agrees(&steps)?;
+        agrees(&steps, near)?;
+    }
+}
+
+/// alice's and bob's room with a log of so many events, every third of which is alice's.
+fn long_log(events: u64) -> InMemory {
+    let mut store = InMemory::new(Limits::default());
+    says(&mut store, "alice", "create", &json!({"room": "r", "members": ["bob"]})).expect("a room");
+    store.runs(&format!(
+        "INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body)
+            WITH RECURSIVE n (seq) AS (SELECT 2 UNION ALL SELECT seq + 1 FROM n WHERE seq < {events})
+            SELECT c.id, n.seq, 1, u.id, 1000, n.seq - 1, 'k' || n.seq, '{{\"text\":\"x\"}}' FROM n, conversations c
+            JOIN users u ON u.name = iif(n.seq % 3 = 0, 'alice', 'bob');
+         UPDATE conversations SET head = {events}, messages = {events} - 1, last_message = {events};
+         UPDATE members SET sent = (SELECT count(*) FROM events e WHERE e.sender = members.user AND e.kind = 1)"
+    ));
+    store
+}
+
+fn unread(store: &InMemory, who: &str) -> u64 {
+    summary(store, who).expect("a member").unread
+}
+
+#[test]
+fn a_long_log_is_counted_by_readers_a_slice_at_a_time() {
+    let events = 3 * SLICE;
+    let mut store = long_log(events);
+    store.counts_near(NEAR);
+    // From the beginning on, near the middle, from the end back, and nearby.
+    for upto in [SLICE + 7, SLICE + 8, 2 * SLICE + 9, events - NEAR, events - 1, events] {
+        says(&mut store, "bob", "read", &json!({"conversation": "#r", "upto": upto})).expect("read");
+        let alices = (upto + 1..=events).filter(|seq| seq % 3 == 0).count() as u64;
+        assert_eq!(unread(&store, "bob"), alices, "up to {upto}");
+    }
+    assert_eq!(store.check(), []);
+}
+
+#[test]
+fn a_writer_reads_few_events_for_a_cursor_wherever_it_is() {
+    let events = 3 * SLICE;
+    for upto in [3, NEAR, NEAR + 3, SLICE, 2 * SLICE, events - NEAR - 1, events - 1, events] {
+        let mut store = long_log(events);
+        store.counts_near(NEAR);
+        let rows = store.rows_read_to_write(&user("bob"), &json!({"conversation": "#r", "upto": upto}));
+        assert!(rows <= 3 * NEAR, "{rows} rows for a cursor at {upto}");
+    }
+}
+
+#[test]
+fn of_cursors_in_a_batch_one_moves_and_all_are_answered() {
+    let mut store = long_log(100);
+    let uptos = [10, 30, 20, 30, 101, 5];
+    let changes =
+        uptos.map(|upto| (user("bob"), change("read", &json!({"conversation": "#r", "upto": upto}))));
+    let answers = store.makes_all(changes.into(), Timestamp::from_millis(1_000));
+    let moved = answers.iter().filter(|answer| matches!(answer, Ok(Committed::Cursor(c)) if c.moved)).count();
+    assert_eq!(moved, 1);
+    for (upto, answer) in uptos.into_iter().zip(answers) {
+        match answer {
+            Ok(Committed::Cursor(cursor)) => assert_eq!(cursor.upto, Seq(30)),
+            Err(refusal) => assert_eq!((upto, refusal.code), (101, ErrorCode::BadCursor)),
+            other => panic!("{other:?}"),
+        }
     }
 }

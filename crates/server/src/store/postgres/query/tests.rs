@@ -172,6 +172,7 @@ fn told<T: std::fmt::Debug, E: std::fmt::Display>(answer: Result<T, Failed<E>>) 
         Ok(answer) => format!("{answer:?}"),
         Err(Failed::Refused(refusal)) => format!("{:?}", refusal.code),
         Err(Failed::Store(error)) => panic!("{error}"),
+        Err(Failed::Uncounted) => panic!("a read writes nothing"),
     }
 }
 

@@ -7,13 +7,13 @@ use tokio_postgres::Row;
 use super::wanted::Wanted;
 use super::{Mode, PostgresRows};
 use crate::record::{ConversationKey, UserKey};
-use crate::store::Submission;
 use crate::store::change::rows::{Keyed, Referred};
 use crate::store::postgres::connect::{Ask, Error};
 use crate::store::postgres::query::row::{
     conversation, conversation_columns, conversation_id, conversation_key, count, get, kind, maybe_seq,
     membership, membership_columns, number, seq, time, user_id, user_key,
 };
+use crate::store::{Counts, Submission};
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
@@ -73,22 +73,26 @@ const EVENTS: &str = "SELECT e.conversation, e.seq, e.kind, e.sender, e.at, e.bo
     JOIN conversations c ON c.name = w.conversation
     CROSS JOIN LATERAL (SELECT * FROM events e WHERE e.conversation = c.id AND e.seq = w.seq OFFSET 0) AS e";
 
-/// The messages up to a cursor, and the member's own on one side of it: the side that is shorter.
-const CURSORS: &str = r#"SELECT c.id, u.id, w.upto, t.messages, s.after, s.upto, (
-        SELECT count(*) FROM events e WHERE e.conversation = c.id AND e.seq > s.after AND e.seq <= s.upto
-        AND e.sender = u.id AND e.kind = $4
-    ) FROM unnest($1::text[], $2::text[], $3::bigint[]) AS w(conversation, name, upto)
+/// The messages up to a cursor, and the member's own among them, counted on the side of the cursor that has fewer events: as
+/// `nearer_end` and `sent_upto` have it. Where those are more than $5 there is no row.
+const CURSORS: &str = r#"SELECT c.id, u.id, w.upto, t.messages,
+        CASE WHEN s.from_head THEN greatest(m.sent - n.own, 0) ELSE m.read_sent + n.own END
+    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS w(conversation, name, upto)
     JOIN conversations c ON c.name = w.conversation JOIN users u ON u.name = w.name
     CROSS JOIN LATERAL (
-        SELECT m.read FROM members m WHERE m.conversation = c.id AND m."user" = u.id OFFSET 0
+        SELECT m.read, m.sent, m.read_sent FROM members m WHERE m.conversation = c.id AND m."user" = u.id OFFSET 0
     ) AS m
-    CROSS JOIN LATERAL (
-        SELECT t.messages FROM events t WHERE t.conversation = c.id AND t.seq = w.upto OFFSET 0
-    ) AS t
-    CROSS JOIN LATERAL (SELECT
+    CROSS JOIN LATERAL (SELECT c.head - w.upto <= w.upto - m.read AS from_head,
         CASE WHEN c.head - w.upto <= w.upto - m.read THEN w.upto ELSE m.read END AS after,
-        CASE WHEN c.head - w.upto <= w.upto - m.read THEN c.head ELSE w.upto END AS upto) AS s
-    WHERE w.upto > m.read"#;
+        least(c.head - w.upto, w.upto - m.read) AS events OFFSET 0) AS s
+    CROSS JOIN LATERAL (
+        SELECT t.messages FROM events t WHERE t.conversation = c.id AND t.seq = w.upto AND s.events <= $5 OFFSET 0
+    ) AS t
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS own FROM events e WHERE e.conversation = c.id AND e.seq > s.after
+        AND e.seq <= s.after + s.events AND e.sender = u.id AND e.kind = $4
+    ) AS n
+    WHERE w.upto > m.read AND s.events <= $5"#;
 
 const AMENDMENTS: &str = "SELECT a.conversation, a.target, a.seq
     FROM unnest($1::text[], $2::bigint[]) AS w(conversation, target)
@@ -178,13 +182,14 @@ impl PostgresRows<'_> {
         let (events_of, events) = numbered(&wanted.events);
         let (amended_of, amended) = numbered(&wanted.amendments);
         let (cursors_of, (readers, uptos)): (Vec<_>, (Vec<_>, Vec<_>)) = (wanted.cursors.iter())
-            .map(|(name, user, upto)| (name.as_str(), (user.as_str(), number(*upto))))
+            .map(|((name, user), upto)| (name.as_str(), (user.as_str(), number(*upto))))
             .unzip();
         let ((reacted_of, reacted), (emojis, reactors)): ((Vec<_>, Vec<_>), (Vec<_>, Vec<_>)) =
             (wanted.reactions.iter())
                 .map(|(name, at, emoji, user)| ((name.as_str(), number(*at)), (&**emoji, user.as_str())))
                 .unzip();
-        let (most, message) = (i64::from(self.most_rooms), EventKind::Message as i16);
+        let (most, message) = (i64::from(self.most_rooms), i16::from(EventKind::Message.number()));
+        let near = i64::try_from(self.near).unwrap_or(i64::MAX);
         let lock = if mode == Mode::Pass { FREE_CONVERSATIONS } else { CONVERSATIONS };
         let passes = mode == Mode::Pass && !conversations.is_empty();
         let parts = [
@@ -199,7 +204,7 @@ impl PostgresRows<'_> {
             (
                 About::Cursors,
                 !uptos.is_empty(),
-                Ask::new(CURSORS, &[&cursors_of, &readers, &uptos, &message]),
+                Ask::new(CURSORS, &[&cursors_of, &readers, &uptos, &message, &near]),
             ),
             (About::Amendments, !amended.is_empty(), Ask::new(AMENDMENTS, &[&amended_of, &amended])),
             (
@@ -230,8 +235,6 @@ impl PostgresRows<'_> {
         match about {
             About::Conversations => {
                 let conversation = conversation(row, 0)?;
-                self.base.insert(conversation.key, conversation.head);
-                self.counts.insert((conversation.key, conversation.head), conversation.messages);
                 self.names.insert(conversation.key, conversation.name.clone());
                 self.conversations.insert(conversation.name.clone(), Some(conversation));
             }
@@ -274,9 +277,8 @@ impl PostgresRows<'_> {
                 self.events.insert((conversation_key(row, 0)?, seq(row, 1)?), Some(event));
             }
             About::Cursors => {
-                let (conversation, user) = (conversation_key(row, 0)?, user_key(row, 1)?);
-                self.counts.insert((conversation, seq(row, 2)?), count(row, 3)?);
-                self.sent.insert((conversation, user, seq(row, 4)?, seq(row, 5)?), count(row, 6)?);
+                let at = (conversation_key(row, 0)?, user_key(row, 1)?, seq(row, 2)?);
+                self.counts.insert(at, Counts { messages: count(row, 3)?, sent: count(row, 4)? });
             }
             About::Amendments => {
                 let at = (conversation_key(row, 0)?, seq(row, 1)?);

@@ -1,6 +1,6 @@
 //! Writing rows back, all of them and the commit in one round trip.
 
-use switchboard_protocol::{EventKind, Seq};
+use switchboard_protocol::Seq;
 
 use super::PostgresRows;
 use super::wanted::Wanted;
@@ -8,7 +8,7 @@ use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, UserKey};
 use crate::store::change::rows::{PAST_REACTIONS, role_number};
 use crate::store::postgres::connect::{Ask, Error};
-use crate::store::postgres::query::row::{count, number};
+use crate::store::postgres::query::row::number;
 
 const COMMIT: &str = "COMMIT";
 
@@ -85,12 +85,7 @@ const CHOSEN: &str = r#"INSERT INTO rooms_by_choice ("user", conversation)
 const GONE: &str = r#"DELETE FROM rooms_by_choice r USING unnest($1::bigint[], $2::bigint[]) AS w("user", conversation)
     WHERE r."user" = w."user" AND r.conversation = w.conversation"#;
 
-const COUNT_MESSAGES: &str = "SELECT messages FROM events WHERE conversation = $1 AND seq = $2";
-
-const COUNT_SENT: &str = "SELECT count(*) FROM events
-    WHERE conversation = $1 AND seq > $2 AND seq <= $3 AND sender = $4 AND kind = $5";
-
-pub(super) const STATEMENTS: [&str; 19] = [
+pub(super) const STATEMENTS: [&str; 17] = [
     COMMIT,
     ROLLBACK,
     NEW_USERS,
@@ -108,8 +103,6 @@ pub(super) const STATEMENTS: [&str; 19] = [
     DELETED,
     CHOSEN,
     GONE,
-    COUNT_MESSAGES,
-    COUNT_SENT,
 ];
 
 /// Why the rows are not known to be saved.
@@ -213,27 +206,6 @@ impl PostgresRows<'_> {
     fn choices_to_write(&self, chosen: bool) -> (Vec<i64>, Vec<i64>) {
         let rows = self.chosen.iter().filter(|(_, is_chosen)| **is_chosen == chosen);
         rows.map(|((user, conversation), _)| (user.0, conversation.0)).unzip()
-    }
-
-    /// Messages of anybody up to an event that is in the database.
-    pub(super) fn count_messages(&self, conversation: ConversationKey, upto: Seq) -> Result<u64, Error> {
-        let parameters = (conversation.0, number(upto));
-        let rows = self.link.run(self.link.rows(COUNT_MESSAGES, &[&parameters.0, &parameters.1]))?;
-        rows.first().map_or(Ok(0), |row| count(row, 0))
-    }
-
-    /// Messages of one sender in a range that is in the database.
-    pub(super) fn count_sent(
-        &self,
-        conversation: ConversationKey,
-        sender: UserKey,
-        after: Seq,
-        upto: Seq,
-    ) -> Result<u64, Error> {
-        let (after, upto, kind) = (number(after), number(upto), EventKind::Message as i16);
-        let rows =
-            self.link.run(self.link.rows(COUNT_SENT, &[&conversation.0, &after, &upto, &sender.0, &kind]))?;
-        rows.first().map_or(Ok(0), |row| count(row, 0))
     }
 
     /// The rooms that somebody has chosen, the changes of this transaction included.
@@ -382,7 +354,7 @@ impl<'a> Events<'a> {
         for event in &rows.appended {
             all.conversation.push(event.conversation.0);
             all.seq.push(number(event.seq));
-            all.kind.push(event.kind as i16);
+            all.kind.push(event.kind.number().into());
             all.sender.push(event.sender.0);
             all.at.push(event.at.as_millis());
             all.messages.push(signed(event.messages));

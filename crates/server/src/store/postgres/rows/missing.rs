@@ -64,21 +64,4 @@ impl PostgresRows<'_> {
         }
         Ok(())
     }
-
-    /// Own messages in the part of a range that is in the database.
-    pub(super) fn sent_before(
-        &mut self,
-        conversation: ConversationKey,
-        sender: UserKey,
-        after: Seq,
-        upto: Seq,
-    ) -> Result<u64, Error> {
-        if upto <= after {
-            return Ok(0);
-        }
-        match self.sent.get(&(conversation, sender, after, upto)) {
-            Some(count) => Ok(*count),
-            None => self.count_sent(conversation, sender, after, upto),
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! What the changes of a batch will ask for, by name: read all at once, ahead of them.
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, Emoji, Seq, UserId};
 
 use crate::store::{Change, Submission};
@@ -17,8 +17,8 @@ pub(super) struct Wanted {
     pub(super) members: FxHashSet<(ConversationId, UserId)>,
     pub(super) keyed: FxHashSet<(UserId, Box<str>)>,
     pub(super) events: FxHashSet<(ConversationId, Seq)>,
-    /// Cursors that move: what is counted up to them.
-    pub(super) cursors: FxHashSet<(ConversationId, UserId, Seq)>,
+    /// Cursors of reading that move: what is counted up to the highest of each. A lower one has nothing to move then.
+    pub(super) cursors: FxHashMap<(ConversationId, UserId), Seq>,
     pub(super) amendments: FxHashSet<(ConversationId, Seq)>,
     pub(super) reactions: FxHashSet<(ConversationId, Seq, Box<str>, UserId)>,
 }
@@ -59,9 +59,11 @@ impl Wanted {
             }
             Change::Read(c) => {
                 let name = c.conversation.resolve(actor);
-                self.cursors.insert((name.clone(), actor.clone(), c.upto));
+                let upto = self.cursors.entry((name.clone(), actor.clone())).or_default();
+                *upto = c.upto.max(*upto);
                 self.place(actor, name);
             }
+            Change::CountedRead(c) => self.place(actor, c.read.conversation.resolve(actor)),
             Change::Received(c) => self.place(actor, c.conversation.resolve(actor)),
             Change::Create(c) => {
                 self.conversations.extend(c.room.iter().map(ConversationId::room));

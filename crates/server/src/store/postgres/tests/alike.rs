@@ -19,7 +19,7 @@ use crate::store::postgres::connect::Link;
 use crate::store::postgres::target::Target;
 use crate::store::postgres::{Settings, migrate};
 use crate::store::sqlite::in_memory::InMemory;
-use crate::store::{Change, Committed, Submission};
+use crate::store::{Change, Committed, CountedRead, Submission};
 
 const PEOPLE: [&str; 6] = ["alice", "bob", "carol", "Dave", "e~", "f.g"];
 
@@ -168,21 +168,34 @@ impl Both {
 
     /// Writes a batch to both, which are to say the same. Returns the events that came last.
     fn write(&mut self, batch: &[(&str, Change)]) -> BTreeMap<ConversationId, u64> {
-        self.sqlite.begin();
         let at = Timestamp::from_millis(self.now.load(Ordering::Relaxed));
-        let expected: Vec<_> = batch
-            .iter()
-            .map(|(actor, change)| told(&self.sqlite.apply(&user(actor), change.clone(), at)))
-            .collect();
-        self.sqlite.commit();
         let submissions = batch.iter().map(|(actor, change)| Submission {
             actor: user(actor),
             change: change.clone(),
             origin: Origin::Nobody,
         });
         let outcomes = self.postgres.write(submissions.collect());
-        for ((outcome, expected), what) in outcomes.iter().zip(expected).zip(batch) {
-            assert_eq!(told(&outcome.result), expected, "{what:?} of {batch:#?}");
+        // Reads that need a count come after the batch, with what readers have counted.
+        let mut uncounted = self.postgres.take_uncounted().into_iter().peekable();
+        let (mut written, mut reads) = (Vec::new(), Vec::new());
+        for (actor, change) in batch {
+            let is_uncounted = |read: &Submission| {
+                read.actor == user(actor) && format!("{:?}", read.change) == format!("{change:?}")
+            };
+            match uncounted.next_if(is_uncounted) {
+                Some(_) => reads.push((*actor, change.clone())),
+                None => written.push((user(actor), change.clone())),
+            }
+        }
+        let expected = self.sqlite.makes_all(written.clone(), at);
+        assert_eq!(outcomes.len(), expected.len());
+        for ((outcome, expected), what) in outcomes.iter().zip(expected).zip(written) {
+            assert_eq!(told(&outcome.result), told(&expected), "{what:?} of {batch:#?}");
+        }
+        for (actor, change) in reads {
+            let Change::Read(read) = change else { panic!("{change:?} needs no count") };
+            let counts = self.sqlite.count(&user(actor), &read);
+            self.write(&[(actor, Change::CountedRead(Box::new(CountedRead { read, counts })))]);
         }
         let events = outcomes.iter().filter_map(|outcome| match &outcome.result {
             Ok(Committed::Event(event)) => event.event.as_ref(),

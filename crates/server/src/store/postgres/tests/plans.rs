@@ -1,6 +1,9 @@
 //! How the database finds what it is asked for. In tables that it knows nothing about it would rather guess.
 
-use super::{Node, new_database};
+use serde_json::json;
+
+use super::{Node, asks, is_sound, new_database};
+use crate::store::Committed;
 use crate::store::postgres::commit::SETUP;
 use crate::store::postgres::connect::Link;
 use crate::store::postgres::rows;
@@ -37,4 +40,65 @@ async fn every_row_is_found_by_its_whole_key_in_tables_that_are_empty() {
         }
     };
     tokio::task::spawn_blocking(explain).await.expect("all of them");
+}
+
+/// The writer looks rows up for a cursor; over many events readers count.
+#[tokio::test]
+async fn a_cursor_in_the_middle_of_a_long_log_is_not_counted_by_the_writer() {
+    let url = new_database().await;
+    let mut node = Node::new(&url).await;
+    node.says("mallory", "@mallory", "first").await;
+    asks(
+        &url,
+        "INSERT INTO events SELECT c.id, i, 1, u.id, c.at, i, 'k' || i, '{\"text\":\"x\"}'
+            FROM conversations c, users u, generate_series(2, 20000) i;
+         UPDATE conversations SET head = 20000, messages = 20000, last_message = 20000;
+         UPDATE members SET sent = 20000;
+         ANALYZE",
+    )
+    .await;
+    let explained = url.clone();
+    let explain = move || {
+        let link = Link::open(&Target::new(&explained, None).expect("a target")).expect("connected");
+        link.run(link.client().batch_execute(SETUP)).expect("set up");
+        let cursors = rows::statements().find(|sql| sql.contains("s.from_head")).expect("the statement");
+        let explain = |upto: u64| {
+            let explain = format!(
+                "DEALLOCATE ALL; PREPARE p AS {cursors}; EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF)
+                 EXECUTE p('{{@mallory:mallory}}', '{{mallory}}', '{{{upto}}}', 1, 64)"
+            );
+            let plan = link.run(link.client().simple_query(&explain)).expect("a plan");
+            let lines = plan.iter().filter_map(|message| match message {
+                tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                _ => None,
+            });
+            lines.collect::<Vec<_>>()
+        };
+        let events_read = |plan: &[String]| {
+            let scans = plan.iter().filter(|line| line.contains(" on events "));
+            assert!(scans.clone().count() >= 2, "{plan:#?}");
+            let rows = scans.map(|line| match line.split_once("rows=") {
+                Some((_, rows)) => {
+                    rows.split(' ').next().expect("a number").parse::<f64>().expect("a number")
+                }
+                None => 0.0,
+            });
+            rows.sum::<f64>()
+        };
+        for (upto, most) in
+            [(10_000, 0.0), (100, 0.0), (19_900, 0.0), (60, 61.0), (19_950, 51.0), (20_000, 1.0)]
+        {
+            let plan = explain(upto);
+            assert!(events_read(&plan) <= most, "{upto}: {plan:#?}");
+        }
+    };
+    tokio::task::spawn_blocking(explain).await.expect("explained");
+    // The readers count, and it comes out right.
+    node.ends().await;
+    let mut node = Node::new(&url).await;
+    for upto in [10_000, 10_001, 10_100, 19_990] {
+        let read = node.tries("mallory", "read", json!({"conversation": "@mallory", "upto": upto})).await;
+        assert!(matches!(read, Ok(Committed::Cursor(cursor)) if cursor.moved && cursor.upto.0 == upto));
+    }
+    is_sound(&url).await;
 }

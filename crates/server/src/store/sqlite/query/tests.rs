@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::{Reader, reader};
 use crate::store::batch::State;
+use crate::store::change::NEAR;
 use crate::store::change::{self, Rules};
 use crate::store::sqlite::rows::SqliteRows;
 use crate::store::sqlite::{open_database, open_reader};
@@ -53,7 +54,7 @@ impl Desk {
         let writer = open_database(data.path()).expect("a database");
         let db = open_reader(data.path()).expect("the same");
         let (written, read) = (Steps::of(&writer), Steps::of(&db));
-        let rules = Rules { limits: Limits::default(), strangers: true };
+        let rules = Rules { limits: Limits::default(), strangers: true, near: NEAR };
         Self { rows: SqliteRows::new(writer), rules, db, written, read, data }
     }
 

@@ -3,10 +3,12 @@
 use rusqlite::{OptionalExtension, Result, ffi, params};
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
-use super::{SqliteRows, conversation_id, find_conversation, find_member, seq};
+use super::{SqliteRows, conversation_id, count_messages, count_sent, find_conversation, find_member, seq};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};
+use crate::store::Counts;
 use crate::store::change::rows::{Keyed, PAST_REACTIONS, Referred, Rows};
+use crate::store::change::{nearer_end, sent_upto};
 
 impl Rows for SqliteRows {
     type Error = rusqlite::Error;
@@ -189,27 +191,25 @@ impl Rows for SqliteRows {
         seqs.collect()
     }
 
-    fn messages_upto(&mut self, conversation: ConversationKey, upto: Seq) -> Result<u64> {
-        let mut select =
-            self.db.prepare_cached("SELECT messages FROM events WHERE conversation = ?1 AND seq = ?2")?;
-        let count = select.query_row(params![conversation.0, upto.0], |row| row.get(0)).optional()?;
-        Ok(count.unwrap_or(0))
-    }
-
-    fn sent_between(
+    fn counts(
         &mut self,
-        conversation: ConversationKey,
-        sender: UserKey,
-        after: Seq,
+        conversation: &Conversation,
+        user: UserKey,
+        member: &Membership,
         upto: Seq,
-    ) -> Result<u64> {
-        let mut select = self.db.prepare_cached(
-            "SELECT count(*) FROM events WHERE conversation = ?1 AND seq > ?2 AND seq <= ?3 AND sender = ?4 AND kind = ?5",
-        )?;
-        select
-            .query_row(params![conversation.0, after.0, upto.0, sender.0, EventKind::Message as u8], |row| {
-                row.get(0)
-            })
+        near: u64,
+    ) -> Result<Option<Counts>> {
+        let head = conversation.head;
+        if upto == head {
+            return Ok(Some(Counts { messages: conversation.messages, sent: member.sent }));
+        }
+        let (after, end) = nearer_end(member, head, upto);
+        if end.0.saturating_sub(after.0) > near {
+            return Ok(None);
+        }
+        let own = count_sent(&self.db, conversation.key, user, after, end)?;
+        let messages = count_messages(&self.db, conversation.key, upto)?;
+        Ok(Some(Counts { messages, sent: sent_upto(member, head, upto, own) }))
     }
 
     fn reaction(

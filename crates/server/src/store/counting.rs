@@ -1,0 +1,121 @@
+//! Counts for `read`s whose cursor is far from both ends, made by readers, so that the writer never does.
+//!
+//! The writer hands such a read over ([`Counter::start`]) and goes on. Readers count a slice of the log at a time, each in the
+//! turn of the user whose read it is. Then the read is queued for the writer again, with its counts. What is counted stays
+//! true, because nothing before an event of the log changes; whether the cursor still moves, the writer decides.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crossbeam_channel::Sender;
+use rustc_hash::FxHashMap;
+use switchboard_protocol::{ConversationId, Seq, UserId};
+
+use super::read::counts::{Progress, Step};
+use super::readers::{Desk, Job};
+use super::turns::{Turns, Who};
+use super::{Change, CountedRead, Counts, Outcome, Submission, batch};
+use crate::refusal::Refusal;
+
+/// Whose count in which conversation: one of each at a time.
+type Key = (UserId, ConversationId);
+
+/// Hands reads over to readers, and back to the writer.
+pub(super) struct Counter<D> {
+    turns: Arc<Turns<Job<D>>>,
+    queue: Sender<Submission>,
+    /// The reads that wait for a count. The first of each is the one that is counted for; the others came meanwhile, and the
+    /// writer looks at them again afterwards.
+    waiting: Mutex<FxHashMap<Key, Vec<Submission>>>,
+}
+
+/// What the writer has of a counter: it must not keep its own queue open.
+pub(super) type CounterHandle<D> = Weak<Counter<D>>;
+
+/// Starts counts for reads; the outcomes of those for which there is no room.
+pub(super) fn start<D: Desk>(counter: &CounterHandle<D>, reads: Vec<Submission>) -> Vec<Outcome> {
+    if reads.is_empty() {
+        return Vec::new();
+    }
+    match counter.upgrade() {
+        Some(counter) => reads.into_iter().flat_map(|read| counter.start(read)).collect(),
+        // The store is being closed.
+        None => reads.into_iter().map(batch::give_back).collect(),
+    }
+}
+
+impl<D> std::fmt::Debug for Counter<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Counter")
+    }
+}
+
+impl<D: Desk> Counter<D> {
+    pub(super) fn new(turns: Arc<Turns<Job<D>>>, queue: Sender<Submission>) -> Arc<Self> {
+        Arc::new(Self { turns, queue, waiting: Mutex::default() })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, FxHashMap<Key, Vec<Submission>>> {
+        // Nothing in here panics halfway.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(self: &Arc<Self>, submission: Submission) -> Vec<Outcome> {
+        let Change::Read(read) = &submission.change else { return vec![batch::give_back(submission)] };
+        let (key, upto) =
+            ((submission.actor.clone(), read.conversation.resolve(&submission.actor)), read.upto);
+        {
+            let mut waiting = self.waiting();
+            if let Some(waiting) = waiting.get_mut(&key) {
+                waiting.push(submission);
+                return Vec::new();
+            }
+            waiting.insert(key.clone(), vec![submission]);
+        }
+        let Err(refusal) = self.enqueue(key.clone(), upto, None) else { return Vec::new() };
+        let refused = self.waiting().remove(&key).unwrap_or_default();
+        refused.into_iter().map(|one| Outcome { origin: one.origin, result: Err(refusal.clone()) }).collect()
+    }
+
+    /// Lets a read of a slice of the log wait for its turn.
+    fn enqueue(self: &Arc<Self>, key: Key, upto: Seq, so_far: Option<Progress>) -> Result<(), Refusal> {
+        let (counter, who) = (self.clone(), Who::User(key.0.clone()));
+        self.turns.push(who, Box::new(move |desk| counter.count(desk, &key, upto, so_far)))
+    }
+
+    fn count(self: &Arc<Self>, desk: &mut D, key: &Key, upto: Seq, so_far: Option<Progress>) {
+        let (user, name) = key;
+        // Whatever happens, those who wait are answered.
+        let step =
+            catch_unwind(AssertUnwindSafe(|| desk.read(|reader| reader.count(user, name, upto, so_far))));
+        let step = step.unwrap_or_else(|_| {
+            tracing::error!("a count panicked; its read was answered as unavailable");
+            Err(Refusal::unavailable())
+        });
+        match step {
+            Ok(Step::More(progress)) => {
+                if let Err(refusal) = self.enqueue(key.clone(), upto, Some(progress)) {
+                    self.finish(key, Err(refusal));
+                }
+            }
+            Ok(Step::Done(counts)) => self.finish(key, Ok(counts)),
+            Err(refusal) => self.finish(key, Err(refusal)),
+        }
+    }
+
+    /// Queues the reads that waited for a count. A reader waits here while the queue is full; the writer, which empties it, waits
+    /// for no reader.
+    fn finish(&self, key: &Key, counts: Result<Counts, Refusal>) {
+        let mut counts = Some(counts);
+        let waiting = self.waiting().remove(key).unwrap_or_default();
+        for mut submission in waiting {
+            if let Change::Read(read) = &submission.change
+                && let Some(counts) = counts.take()
+            {
+                submission.change = Change::CountedRead(Box::new(CountedRead { read: read.clone(), counts }));
+            }
+            // Without a writer the store is closed, and nobody is answered any more.
+            let _ = self.queue.send(submission);
+        }
+    }
+}

@@ -13,6 +13,11 @@ use crate::number::{MAX_SAFE, read_whole, whole};
 /// subject, an index entry and a line of a log.
 pub(crate) const MAX_ID: usize = 64;
 
+impl UserId {
+    /// The longest user id, in bytes.
+    pub const MAX_BYTES: usize = MAX_ID;
+}
+
 /// Why a string is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {

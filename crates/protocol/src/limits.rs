@@ -66,8 +66,8 @@ pub struct Limits {
     pub in_flight: u32,
     /// Most items a page; the default of `limit` is half of it. Beyond: as many as this.
     pub page: u32,
-    /// Most bytes a page: what a reader may make the server build at once. A page ends at the first
-    /// item beyond, with `more`.
+    /// Most bytes a page: what a reader may make the server build at once. A page ends behind the item that goes
+    /// beyond, with `more`, so it has at most one item more than this.
     pub page_bytes: u32,
     /// Longest replay of one conversation after `hello`, in events. Beyond: a `gap` frame.
     pub replay: u32,

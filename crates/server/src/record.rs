@@ -139,6 +139,20 @@ impl LogEvent {
         json
     }
 
+    /// How many bytes [`Self::to_json`] takes at most, with the comma behind it in a page.
+    pub(crate) fn most_bytes(&self) -> usize {
+        let key = self.key.as_ref().map_or(0, |key| key.len());
+        Self::most_bytes_of(self.conversation.as_str().len(), key, self.body.len())
+    }
+
+    /// The same by what it is made of, so that a database can add it up: a key at worst doubles, where every character
+    /// of it is escaped.
+    pub(crate) const fn most_bytes_of(conversation: usize, key: usize, body: usize) -> usize {
+        // `{"type":"unreadable","conversation":"","seq":18446744073709551615,"from":"","at":"","key":"",` with a time.
+        const FIXED: usize = 140;
+        FIXED + conversation + UserId::MAX_BYTES + 2 * key + body
+    }
+
     /// The event's frame as raw JSON. The body was checked when the row was read.
     pub fn to_raw(&self) -> Box<RawValue> {
         RawValue::from_string(self.to_json()).unwrap_or_else(|_| RawValue::NULL.to_owned())

@@ -171,8 +171,8 @@ export type Limits = {
   /** Most items a page; the default of `limit` is half of it. Beyond: as many as this. */
   page: number;
   /**
-   * Most bytes a page: what a reader may make the server build at once. A page ends at the first
-   * item beyond, with `more`.
+   * Most bytes a page: what a reader may make the server build at once. A page ends behind the item that goes
+   * beyond, with `more`, so it has at most one item more than this.
    */
   page_bytes: number;
   /** Longest replay of one conversation after `hello`, in events. Beyond: a `gap` frame. */

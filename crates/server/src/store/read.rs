@@ -97,14 +97,14 @@ pub(super) trait Lookups {
         each: impl FnMut(Option<Whole>) -> ControlFlow<()>,
     ) -> Found<(), Self>;
 
-    /// The members of a conversation with a name after `after`, by name: at most `most`, after passing over `passed`.
+    /// The members of a conversation with a number above `after`, by number, which is the order of their rows: at most
+    /// `most`, and no row is read that is not taken.
     fn members(
         &self,
         conversation: ConversationKey,
-        after: &str,
+        after: UserKey,
         most: usize,
-        passed: usize,
-        each: impl FnMut(Option<(UserId, Membership)>) -> ControlFlow<()>,
+        each: impl FnMut(UserKey, Option<(UserId, Membership)>) -> ControlFlow<()>,
     ) -> Found<(), Self>;
 
     /// Those of `users` who are known, in their order.
@@ -202,7 +202,7 @@ impl<L: Lookups> Reader<'_, L> {
         let mut room = Room(range.bytes as usize);
         let mut events = Vec::new();
         self.rows.events(conversation, name, range, |event| {
-            if !room.takes(event.body.len() + Limits::EVENT_OVERHEAD) {
+            if !room.takes(event.most_bytes()) {
                 return ControlFlow::Break(());
             }
             events.push(event);
@@ -283,7 +283,8 @@ impl<L: Lookups> Reader<'_, L> {
         let mut last = Vec::with_capacity(listed.len());
         self.messages(&wanted, |message| {
             let (message, bytes) = message.unzip();
-            if !room.takes(bytes.unwrap_or(0) + Limits::EVENT_OVERHEAD) {
+            let conversation = &listed[last.len()].conversation;
+            if !room.takes(bytes.unwrap_or(0) + fold::most_bytes_of_summary(conversation)) {
                 more = true;
                 return ControlFlow::Break(());
             }

@@ -139,7 +139,7 @@ macro_rules! holds_for {
             pages::a_page_of_history_is_bounded_in_messages_and_bytes,
             pages::a_page_of_history_is_of_the_moment_that_it_names,
             pages::conversations_are_paged_by_their_latest_activity,
-            pages::members_are_paged_by_id,
+            pages::members_are_paged_by_the_age_of_their_ids,
             pages::a_replay_is_the_log_between_two_events,
             pages::a_snapshot_says_how_new_it_may_be,
             access::every_door_is_closed_to_strangers_in_the_same_words,

@@ -143,8 +143,9 @@ const LISTED: &str = concat!(
 const MEMBERS: &str = concat!(
     "SELECT u.name, ",
     membership_columns!(),
-    r#" FROM members m JOIN users u ON u.id = m."user"
-    WHERE m.conversation = $1 AND m.until IS NULL AND u.name > $2 ORDER BY u.name LIMIT $3 OFFSET $4"#
+    r#", m."user" FROM (
+        SELECT * FROM members WHERE conversation = $1 AND until IS NULL AND "user" > $2 ORDER BY "user" LIMIT $3
+    ) m LEFT JOIN users u ON u.id = m."user" ORDER BY m."user""#
 );
 
 const ACQUAINTED: &str =
@@ -240,7 +241,7 @@ impl Lookups for Session {
         range: &Range,
         mut each: impl FnMut(LogEvent) -> ControlFlow<()>,
     ) -> Result<()> {
-        for row in event::rows(self, conversation, range)? {
+        for row in event::rows(self, conversation, name, range)? {
             if each(event::read(&row, name)?).is_break() {
                 break;
             }
@@ -281,15 +282,14 @@ impl Lookups for Session {
     fn members(
         &self,
         conversation: ConversationKey,
-        after: &str,
+        after: UserKey,
         most: usize,
-        passed: usize,
-        mut each: impl FnMut(Option<(UserId, Membership)>) -> ControlFlow<()>,
+        mut each: impl FnMut(UserKey, Option<(UserId, Membership)>) -> ControlFlow<()>,
     ) -> Result<()> {
-        for row in self.rows(MEMBERS, &[&conversation.0, &after, &(most as i64), &(passed as i64)])? {
+        for row in self.rows(MEMBERS, &[&conversation.0, &after.0, &(most as i64)])? {
             let read = || Ok((user_id(&row, 0)?, membership(&row, 1)?));
             let member = readable(read(), || format!("a member of conversation {}", conversation.0))?;
-            if each(member).is_break() {
+            if each(user_key(&row, 9)?, member).is_break() {
                 break;
             }
         }

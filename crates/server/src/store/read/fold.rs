@@ -1,9 +1,10 @@
 //! Messages as they stand now: the event with the last edit, the deletion and the reactions folded in.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use switchboard_protocol::reply::{Message, MessageTag, Summary};
 use switchboard_protocol::{Data, Key, Limits, Seq, Text, Timestamp, Title, UserId};
 
@@ -34,8 +35,8 @@ impl Content {
 }
 
 impl<L: Lookups> Reader<'_, L> {
-    /// Messages as somebody sees them, in the order asked for, and about how many bytes each takes; `None` for what is
-    /// not there.
+    /// Messages as somebody sees them, in the order asked for, and how many bytes each takes in a page; `None` for what
+    /// is not there.
     pub(super) fn messages(
         &self,
         wanted: &[Wanted<'_>],
@@ -44,28 +45,29 @@ impl<L: Lookups> Reader<'_, L> {
         let mut place = wanted.iter();
         self.rows.messages(wanted, self.limits.page_bytes as usize, |whole| {
             let Some(wanted) = place.next() else { return ControlFlow::Break(()) };
-            each(whole.map(|whole| fold(wanted, whole)))
+            each(whole.map(|whole| {
+                let message = fold(wanted, whole);
+                let bytes = json_bytes(&message);
+                (message, bytes)
+            }))
         })
     }
 }
 
-/// A message as it stands, and about how many bytes it takes.
-fn fold(wanted: &Wanted<'_>, whole: Whole) -> (Message, usize) {
+/// A message as it stands.
+fn fold(wanted: &Wanted<'_>, whole: Whole) -> Message {
     let Wanted { conversation, target, .. } = *wanted;
     let mut content = Content::read(&whole.body, conversation, target);
-    let mut bytes = Limits::EVENT_OVERHEAD + whole.body.len();
     let edited = whole.edit.filter(|_| !content.deleted).map(|(edited, body)| {
-        bytes = Limits::EVENT_OVERHEAD + body.len();
         let edit = Content::read(&body, conversation, edited.seq);
         content = Content { text: edit.text, data: edit.data, reply_to: content.reply_to, deleted: false };
         edited
     });
-    bytes += whole.reactions.len() * 32;
     let mut reactions = BTreeMap::<String, Vec<UserId>>::new();
     for (emoji, user) in whole.reactions {
         reactions.entry(emoji).or_default().push(user);
     }
-    let message = Message {
+    Message {
         kind: MessageTag::Message,
         conversation: conversation.name.clone(),
         seq: target,
@@ -78,8 +80,34 @@ fn fold(wanted: &Wanted<'_>, whole: Whole) -> (Message, usize) {
         edited,
         deleted: content.deleted,
         reactions,
-    };
-    (message, bytes)
+    }
+}
+
+/// How many bytes an item of a page takes: its JSON, and the comma behind it.
+pub(super) fn json_bytes(item: &impl Serialize) -> usize {
+    let mut written = Written(1);
+    // Nothing that the server answers with is without a JSON form, and counting cannot fail.
+    let _ = serde_json::to_writer(&mut written, item);
+    written.0
+}
+
+/// Counts what is written to it.
+struct Written(usize);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How many bytes a summary takes at most, without its last message: its numbers are counted at their longest.
+pub(super) fn most_bytes_of_summary(conversation: &Conversation) -> usize {
+    Limits::EVENT_OVERHEAD + conversation.name.as_str().len() + json_bytes(&conversation.title)
 }
 
 /// A conversation as its member sees it.

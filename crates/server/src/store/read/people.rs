@@ -6,15 +6,20 @@ use rustc_hash::FxHashSet;
 use switchboard_protocol::reply::{Member, OkBody};
 use switchboard_protocol::{ConversationId, Members, UserId};
 
+use super::fold::json_bytes;
 use super::row::{Acquainted, View};
-use super::{Found, Lookups, Page, Reader};
+use super::{Found, Lookups, Page, Reader, Room};
 use crate::access;
-use crate::record::UserKey;
+use crate::record::{ConversationKey, UserKey};
+use crate::refusal::Refusal;
 use crate::store::{Acquaintance, Standing};
 
 /// Rooms of a user that are looked at to find out whether they share one with another. It bounds what one `watch` costs to
 /// this for each user it names, and twice that for somebody in more rooms.
 const COMPARED: u32 = 100;
+
+/// Below every user's number.
+const FIRST: UserKey = UserKey(0);
 
 impl<L: Lookups> Reader<'_, L> {
     /// `members`. Somebody who left learns nothing here: who came later is not theirs to see, and who
@@ -23,26 +28,38 @@ impl<L: Lookups> Reader<'_, L> {
         let View { conversation, membership: own } = self.view(user, &command.conversation.resolve(user))?;
         access::check_member(own.as_ref())?;
         let limit = self.limits.page_size(command.limit) as usize;
-        let after = command.after.as_ref().map_or("", UserId::as_str);
+        let after = command.after.as_ref();
+        let mut after = after.map_or(Ok(FIRST), |user| self.number_of_member(user, conversation.key))?;
         let most = limit + 1;
-        let (mut members, mut passed, mut more) = (Vec::new(), 0, false);
+        let mut room = Room(self.limits.page_bytes as usize);
+        let (mut members, mut more) = (Vec::new(), false);
         loop {
-            let before = passed;
-            self.rows.members(conversation.key, after, most, before, |row| {
-                passed += 1;
+            let mut rows = 0;
+            self.rows.members(conversation.key, after, most, |key, row| {
+                (after, rows) = (key, rows + 1);
                 let Some((user, m)) = row else { return ControlFlow::Continue(()) };
-                more = members.len() == limit;
+                let member = Member { user, role: m.role, read: m.read, received: m.received };
+                more = members.len() == limit || !room.takes(json_bytes(&member));
                 if more {
                     return ControlFlow::Break(());
                 }
-                members.push(Member { user, role: m.role, read: m.read, received: m.received });
+                members.push(member);
                 ControlFlow::Continue(())
             })?;
             // Among those were damaged ones, or there are no more.
-            if more || passed - before < most {
+            if more || rows < most {
                 return Ok(OkBody::Members { conversation: conversation.name, members, more });
             }
         }
+    }
+
+    /// The number of somebody who is or was a member. Nobody else's is looked for: that a user exists is not for others
+    /// to find out.
+    fn number_of_member(&self, user: &UserId, conversation: ConversationKey) -> Found<UserKey, L> {
+        let known = self.rows.known(user)?.map(|known| known.key);
+        let view = known.map(|key| self.rows.view_of(key, conversation)).transpose()?.flatten();
+        let member = known.filter(|_| view.is_some_and(|view| view.membership.is_some()));
+        Ok(member.ok_or_else(|| Refusal::bad_field("after", "after: name the last member of a page"))?)
     }
 
     /// Whether `user` may write there.

@@ -149,21 +149,20 @@ impl Lookups for Connection {
     fn members(
         &self,
         conversation: ConversationKey,
-        after: &str,
+        after: UserKey,
         most: usize,
-        passed: usize,
-        mut each: impl FnMut(Option<(UserId, Membership)>) -> ControlFlow<()>,
+        mut each: impl FnMut(UserKey, Option<(UserId, Membership)>) -> ControlFlow<()>,
     ) -> Result<()> {
         let mut select = self.prepare_cached(
-            "SELECT m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent, u.name
-             FROM members m CROSS JOIN users u ON u.id = m.user
-             WHERE m.conversation = ?1 AND m.until IS NULL AND u.name > ?2 ORDER BY u.name LIMIT ?3 OFFSET ?4",
+            "SELECT m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent, u.name, m.user
+             FROM members m LEFT JOIN users u ON u.id = m.user
+             WHERE m.conversation = ?1 AND m.until IS NULL AND m.user > ?2 ORDER BY m.user LIMIT ?3",
         )?;
-        let mut rows = select.query(params![conversation.0, after, most, passed])?;
+        let mut rows = select.query(params![conversation.0, after.0, most])?;
         while let Some(row) = rows.next()? {
             let read = || Ok((user_id(row, 8)?, membership(row, 0)?));
             let member = readable(read(), || format!("a member of conversation {}", conversation.0))?;
-            if each(member).is_break() {
+            if each(UserKey(row.get(9)?), member).is_break() {
                 break;
             }
         }

@@ -1,9 +1,13 @@
 //! What one user's commands cost others, at full size.
 
+mod rows;
+
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::Instant;
+
+use switchboard_protocol::Limits;
 
 use crate::hostile::prices::{rates_of_a_user, room_of};
 use crate::support::{Person, Server};
@@ -17,6 +21,53 @@ async fn slowest_of(sends: usize, person: &mut Person) -> Duration {
         slowest = slowest.max(begun.elapsed());
     }
     slowest
+}
+
+/// The slowest `sync` of one event while two users ask for a page of one member, again and again.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak"]
+async fn a_page_of_one_member_of_a_large_room_delays_nobody() {
+    let server = Server::serves_with(|config| config.limits = Limits::default().without_rates()).await;
+    let token = |name: &str| server.token(name, Duration::from_secs(3_600));
+    let made = server.posts_as(&token("eve"), "create", json!({"room": "big", "public": true})).await;
+    made.ok();
+    for hundred in 0..100 {
+        let members: Vec<_> = (0..1_000).map(|n| format!("user{hundred}x{n}")).collect();
+        server
+            .posts_as(&token("eve"), "create", json!({"room": format!("r{hundred}"), "members": members}))
+            .await
+            .ok();
+    }
+    rows::bring_everybody_into(&server, "#big");
+    let mut bystander = server.connects("bystander").await;
+    bystander.says("@eve", "hi").await;
+    let slowest = async |person: &mut Person| {
+        let mut slowest = Duration::ZERO;
+        for _ in 0..200 {
+            let begun = Instant::now();
+            person.does("sync", json!({"conversation": "@eve", "after": 0})).await;
+            slowest = slowest.max(begun.elapsed());
+        }
+        slowest
+    };
+    let quiet = slowest(&mut bystander).await;
+    let (mut eve, mut user) = (server.connects("eve").await, server.connects("user0x0").await);
+    let (mut pages, begun) = ([0; 2], Instant::now());
+    let asks = async |person: &mut Person, pages: &mut usize| {
+        loop {
+            person.does("members", json!({"conversation": "#big", "limit": 1})).await;
+            *pages += 1;
+        }
+    };
+    let [first, second] = &mut pages;
+    let busy = tokio::select! {
+        busy = slowest(&mut bystander) => busy,
+        () = asks(&mut eve, first) => unreachable!("it has no end"),
+        () = asks(&mut user, second) => unreachable!("it has no end"),
+    };
+    println!("{pages:?} pages of one of 100,000 members in {:?}", begun.elapsed());
+    println!("a bystander's slowest `sync`: {quiet:?} before, {busy:?} meanwhile");
+    assert!(busy <= quiet + Duration::from_millis(40), "{busy:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,15 +145,17 @@ pub(super) async fn conversations_are_paged_by_their_latest_activity(open: Open)
     assert_eq!(foreign.expect_err("not theirs").code, ErrorCode::NotFound);
 }
 
-pub(super) async fn members_are_paged_by_id(open: Open) {
+pub(super) async fn members_are_paged_by_the_age_of_their_ids(open: Open) {
     let mut shelf = Shelf::with(open, small_pages()).await;
     shelf.stores("m", "create", json!({"room": "r", "members": ["z", "a", "Z", "k", "b"]})).await;
     shelf.stores("b", "leave", json!({"conversation": "#r"})).await;
     for (after, limit, wanted, wanted_more) in [
-        (None, Some(2), vec!["Z", "a"], true),
-        (Some("a"), Some(2), vec!["k", "m"], true),
-        (Some("m"), Some(2), vec!["z"], false),
-        (Some("l"), Some(99), vec!["m", "z"], false),
+        (None, Some(1), vec!["m"], true),
+        (None, Some(2), vec!["m", "Z"], true),
+        (Some("Z"), Some(2), vec!["a", "k"], true),
+        // One who has left since is as good.
+        (Some("b"), Some(99), vec!["k", "z"], false),
+        (Some("k"), Some(2), vec!["z"], false),
         (Some("z"), None, vec![], false),
     ] {
         let fields = json!({"conversation": "#r", "after": after, "limit": limit});
@@ -161,6 +163,14 @@ pub(super) async fn members_are_paged_by_id(open: Open) {
         let Ok(OkBody::Members { members, more, .. }) = page else { panic!("{page:?}") };
         let found: Vec<_> = members.iter().map(|member| member.user.as_str()).collect();
         assert_eq!((found, more), (wanted, wanted_more), "after {after:?}");
+    }
+    shelf.says("stranger", "@m", "hi").await;
+    for nobody in ["stranger", "nobody"] {
+        let page = shelf.asks("a", "members", json!({"conversation": "#r", "after": nobody})).await;
+        let refusal = page.expect_err("never a member");
+        let told = (refusal.code, refusal.field.as_deref().map(str::to_owned), refusal.message.into_owned());
+        let same = "after: name the last member of a page".to_owned();
+        assert_eq!(told, (ErrorCode::BadField, Some("after".to_owned()), same), "{nobody}");
     }
 }
 

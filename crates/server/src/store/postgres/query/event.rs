@@ -1,6 +1,6 @@
 //! Events of the log.
 
-use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp};
+use switchboard_protocol::{ConversationId, Seq, Timestamp};
 use tokio_postgres::Row;
 
 use super::row::{get, kind, number, seq, time, user_id};
@@ -12,16 +12,22 @@ use crate::store::read::row::{is_readable, unreadable};
 
 /// Those that fill the page, and no body more.
 const EVENTS: &str = "SELECT e.seq, e.kind, u.name, e.at, e.key, e.body FROM (
-        SELECT page.*, sum(octet_length(page.body) + $6::bigint) OVER (ORDER BY page.seq) AS so_far FROM (
-            SELECT seq, kind, sender, at, key, body FROM events
+        SELECT page.*, sum(page.bytes) OVER (ORDER BY page.seq) AS so_far FROM (
+            SELECT seq, kind, sender, at, key, body,
+                $6::bigint + 2 * coalesce(octet_length(key), 0) + octet_length(body) AS bytes FROM events
             WHERE conversation = $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT $4) page) e
     LEFT JOIN users u ON u.id = e.sender
-    WHERE e.so_far - octet_length(e.body) - $6::bigint < $5::bigint ORDER BY e.seq";
+    WHERE e.so_far - e.bytes < $5::bigint ORDER BY e.seq";
 
-pub(super) fn rows(session: &Session, conversation: ConversationKey, range: &Range) -> Result<Vec<Row>> {
+pub(super) fn rows(
+    session: &Session,
+    conversation: ConversationKey,
+    name: &ConversationId,
+    range: &Range,
+) -> Result<Vec<Row>> {
     let (after, upto) = (number(range.after), number(range.upto));
-    let (most, bytes, overhead) =
-        (i64::from(range.most), i64::from(range.bytes), Limits::EVENT_OVERHEAD as i64);
+    let (most, bytes) = (i64::from(range.most), i64::from(range.bytes));
+    let overhead = LogEvent::most_bytes_of(name.as_str().len(), 0, 0) as i64;
     session.rows(EVENTS, &[&conversation.0, &after, &upto, &most, &bytes, &overhead])
 }
 

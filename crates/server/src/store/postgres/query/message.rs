@@ -82,11 +82,12 @@ for_reactions!(MESSAGES, STANDING_MESSAGES:
             WHERE a.conversation = w.conversation AND a.target = w.target AND a.seq > 0 AND a.seq <= w.visible AND x.kind = 2
             ORDER BY a.seq DESC LIMIT 1) edit ON true
         CROSS JOIN LATERAL (
-            SELECT count(*) AS reactions FROM reactions r
+            SELECT count(*) AS reactions, coalesce(sum(octet_length(r.emoji)), 0) AS emoji FROM reactions r
             WHERE r.conversation = w.conversation AND r.target = w.target AND r.since <= w.visible AND ",
     ") reacted
         CROSS JOIN LATERAL (
-            SELECT coalesce(octet_length(coalesce(edit.body, e.body)), 0) + 32 * reacted.reactions + $5::bigint AS bytes) weight
+            SELECT coalesce(octet_length(coalesce(edit.body, e.body)), 0) + 32 * reacted.reactions + reacted.emoji
+                + $5::bigint AS bytes) weight
     ) w WHERE w.so_far - w.bytes < $4::bigint ORDER BY w.place");
 
 for_reactions!(REACTIONS, STANDING_REACTIONS:

@@ -1,5 +1,7 @@
 //! The two databases answer alike: what the rules make of a random past in SQLite is copied row by row, and asked for in both.
 
+mod pages;
+
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
@@ -404,4 +406,28 @@ async fn what_is_read_takes_a_few_round_trips_however_much_it_is() {
             assert!((1..=5).contains(&trips), "{what}: {trips} round trips, in {rooms} rooms");
         }
     }
+}
+
+#[tokio::test]
+async fn a_page_of_members_reads_no_more_rows_than_it_shows() {
+    let mut past = Past::new();
+    let names: Vec<_> = (0..1_000).map(|n| format!("user{n}")).collect();
+    past.makes(1, "alice", change("create", &json!({"room": "a", "members": names})));
+    let plan = in_postgres(past.rows(), |reader| {
+        let (link, sql) = (&reader.rows.link, super::MEMBERS);
+        let sql = sql.replace("$1", "1").replace("$2", "7").replace("$3", "2");
+        let explain = format!("ANALYZE; EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {sql}");
+        let told = link.run(link.client().simple_query(&explain)).expect("a plan");
+        let lines = told.iter().filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        });
+        lines.collect::<Vec<_>>()
+    });
+    let plan = plan.await;
+    let rows = plan.iter().filter_map(|line| line.split("actual rows=").nth(1)?.split('.').next());
+    let rows: Vec<u64> =
+        rows.filter_map(|rows| rows.split(' ').next().and_then(|rows| rows.parse().ok())).collect();
+    assert!(rows.len() >= 3 && rows.iter().all(|rows| *rows <= 2), "{plan:#?}");
+    assert!(!plan.iter().any(|line| line.contains("Removed")), "{plan:#?}");
 }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, History, Limits, Seq, Target, Timestamp, UserId, decode_named};
+use switchboard_protocol::{
+    ConversationId, History, Limits, Members, Seq, Target, Timestamp, UserId, decode_named,
+};
 use tempfile::TempDir;
 
 use super::{Reader, reader};
@@ -15,7 +17,7 @@ use crate::store::change::NEAR;
 use crate::store::change::{self, Rules};
 use crate::store::sqlite::rows::SqliteRows;
 use crate::store::sqlite::{open_database, open_reader};
-use crate::store::{Committed, Request};
+use crate::store::{Committed, Query, Request};
 
 /// A database with a writer and a reader whose steps are counted.
 struct Desk {
@@ -271,4 +273,24 @@ fn to_count_the_rooms_of_ones_choice_costs_what_may_be_counted() {
     desk.rules.limits.rooms = 600;
     let after = desk.effort(create("alice", 1_001, &[]));
     assert!(after < before + 100, "rooms of others cost nothing: {before} {after}");
+}
+
+#[test]
+fn a_page_of_members_reads_no_more_rows_than_it_shows() {
+    let cost = |members: u64| {
+        let mut desk = Desk::new();
+        let names: Vec<_> = (0..members).map(|n| format!("user{n}")).collect();
+        desk.write("alice", "create", json!({"room": "r", "members": names}));
+        let room = Target::Conversation(ConversationId::parse("#r").expect("an id"));
+        let steps = [None, Some(user("user5"))].map(|after| {
+            let command = Members { conversation: room.clone(), after, limit: Some(1) };
+            let (page, steps) = desk.reads(|reader| reader.answer(&user("alice"), &Query::Members(command)));
+            let Ok(OkBody::Members { members, more, .. }) = page else { panic!("{page:?}") };
+            assert_eq!((members.len(), more), (1, true));
+            steps
+        });
+        steps
+    };
+    let (few, many) = (cost(10), cost(3_000));
+    assert!(few.iter().zip(many).all(|(few, many)| many <= few + 10), "{few:?} {many:?}");
 }

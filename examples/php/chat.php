@@ -14,7 +14,7 @@ function chat_token(string $user, string $secret, int $seconds = 3600): string
 
 /**
  * Says a command as $as, with an API key. With an idempotency key a repeated `send` stores nothing twice, so whoever is
- * not sure whether it arrived says it again.
+ * not sure whether it arrived says it again. `revoke` is of no user: its $as is ''.
  *
  * @return array<string, mixed> the server's answer
  */
@@ -27,7 +27,8 @@ function chat_command(string $server, string $key, string $as, string $command, 
     $context = stream_context_create(['http' => [
         'method' => 'POST',
         'header' => $headers,
-        'content' => json_encode(['as' => $as] + $fields),
+        // What is not UTF-8 throws here, with the reason. An empty array is `[]` in JSON: for an empty object write (object) [].
+        'content' => json_encode((object) (($as === '' ? [] : ['as' => $as]) + $fields), JSON_THROW_ON_ERROR),
         'ignore_errors' => true,
         'timeout' => 10,
     ]]);

@@ -8,8 +8,10 @@ if (isset($_POST['user']) && preg_match('/^[A-Za-z0-9][\w.~+=|@-]{0,63}$/', $_PO
     header('location: /', true, 303);
     exit;
 }
-$server = getenv('CHAT_SERVER');
-header("content-security-policy: default-src 'self'; script-src 'self' $server; connect-src 'self' " . preg_replace('/^http/', 'ws', $server));
+// Where browsers find the server; the back end may have another address for it.
+$server = rtrim(getenv('CHAT_PUBLIC_SERVER') ?: getenv('CHAT_SERVER'), '/');
+$origin = preg_replace('#^(https?://[^/]+).*#', '$1', $server);
+header("content-security-policy: default-src 'self'; script-src 'self' $origin; connect-src 'self' " . preg_replace('/^http/', 'ws', $origin));
 ?>
 <!doctype html>
 <html lang="en">

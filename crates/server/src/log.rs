@@ -57,14 +57,23 @@ enum Message {
     Flush(#[expect(dead_code, reason = "the other end waits for this one to be dropped")] Sender<()>),
 }
 
+/// The filter of the log: the configured levels, which win over those for two libraries.
+fn directives(level: &str) -> String {
+    // The client of the bus repeats itself while it cannot connect; bus/nats/link.rs says what there is to say, once.
+    let bus = "async_nats=off";
+    // At `debug` it prints the whole schema.
+    let verbose = level.split(',').any(|part| matches!(part.trim(), "debug" | "trace"));
+    let schema = if verbose { ",rusqlite_migration=info" } else { "" };
+    format!("{bus}{schema},{level}")
+}
+
 impl Log {
     /// Starts the thread and sends every event of `tracing` there, and every panic.
     ///
     /// # Errors
     /// The filter in `config` cannot be parsed, there is no thread, or another log has been started.
     pub(crate) fn start(config: &LogConfig) -> anyhow::Result<Self> {
-        // The client of the bus repeats itself while it cannot connect; bus/nats/link.rs says what there is to say, once.
-        let filter = EnvFilter::try_new(format!("async_nats=off,{}", config.level)).context("log.level")?;
+        let filter = EnvFilter::try_new(directives(&config.level)).context("log.level")?;
         // A file of its own: a write that blocks must not hold the lock of `std::io::stderr`.
         let stderr = std::io::stderr().as_fd().try_clone_to_owned().context("stderr")?;
         let log = Self::to(File::from(stderr), config.format)?;
@@ -250,6 +259,15 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn the_schema_is_not_logged_unless_asked_for() {
+        assert_eq!(directives("info"), "async_nats=off,info");
+        assert_eq!(directives("debug"), "async_nats=off,rusqlite_migration=info,debug");
+        assert_eq!(directives("info,switchboard=debug"), "async_nats=off,info,switchboard=debug");
+        let asked = directives("debug,rusqlite_migration=trace");
+        assert!(asked.ends_with(",debug,rusqlite_migration=trace"), "{asked}");
     }
 
     #[test]

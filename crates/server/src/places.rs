@@ -47,6 +47,8 @@ struct Counts {
     admitted: usize,
     by_address: FxHashMap<IpAddr, u32>,
     strangers: Evictable,
+    /// Strangers whose probe is being answered: they are not evicted meanwhile.
+    probing: usize,
     /// Refused connections that have not sent their request.
     refused: Evictable,
     /// Refused connections that are being answered.
@@ -183,9 +185,33 @@ impl Place {
         self.places.counts().strangers.keep(self.number)
     }
 
+    /// A probe has come: a stranger is not evicted before it has been answered, unless many probes are being answered.
+    pub(crate) fn begin_probe(self: &Arc<Self>) -> Option<Probing> {
+        let mut counts = self.places.counts();
+        if counts.probing >= self.places.refused || counts.strangers.waiting.remove(&self.number).is_none() {
+            return None;
+        }
+        counts.probing += 1;
+        drop(counts);
+        Some(Probing(self.clone()))
+    }
+
     /// Ready when the connection is to end because newer strangers need its place.
     pub(crate) async fn evicted(&self) {
         self.evicted.notified().await;
+    }
+}
+
+/// A stranger whose probe is being answered, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Probing(Arc<Place>);
+
+impl Drop for Probing {
+    fn drop(&mut self) {
+        let Place { places, number, evicted, .. } = &*self.0;
+        let mut counts = places.counts();
+        counts.probing -= 1;
+        counts.strangers.waiting.insert(*number, evicted.clone());
     }
 }
 
@@ -287,6 +313,21 @@ mod tests {
         let counts = places.counts();
         assert!(counts.admitted == 0 && counts.by_address.is_empty());
         assert!(counts.strangers.waiting.is_empty() && counts.strangers.evicted.is_empty());
+    }
+
+    #[test]
+    fn a_stranger_is_not_evicted_while_its_probe_is_answered() {
+        let places = places(2, 2);
+        let (probe, other) = (enter(&places), enter(&places));
+        let probing = probe.begin_probe().expect("a stranger");
+        let newest = enter(&places);
+        assert!(is_evicted(&other) && !is_evicted(&probe));
+        drop(probing);
+        enter(&places);
+        assert!(is_evicted(&probe) && !is_evicted(&newest), "it is the oldest again");
+        assert!(newest.authenticate() && newest.begin_probe().is_none());
+        drop((probe, other, newest));
+        assert!(places.counts().probing == 0 && places.counts().strangers.waiting.is_empty());
     }
 
     #[test]

@@ -173,6 +173,10 @@ impl Door {
     }
 }
 
+fn is_probe<B>(request: &hyper::Request<B>) -> bool {
+    PROBES.contains(&request.uri().path())
+}
+
 pub(crate) fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
@@ -188,9 +192,11 @@ async fn connection(stream: TcpStream, routes: axum::Router, place: Arc<Place>, 
     let answers = answering.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request = request.map(axum::body::Body::new);
+        let probing = is_probe(&request).then(|| in_request.begin_probe()).flatten();
         request.extensions_mut().insert(in_request.clone());
         let answering = answers.clone();
         routes.clone().oneshot(request).map_ok(move |mut answer: Response| {
+            drop(probing);
             if let Some(permit) = answer.extensions_mut().remove::<Arc<Permit>>() {
                 answering.hold(permit);
             }
@@ -228,8 +234,7 @@ async fn refuse(
 ) {
     let service = service_fn(|request: hyper::Request<Incoming>| {
         place.begin_answer();
-        let probe = PROBES.contains(&request.uri().path());
-        let routes = probe.then(|| routes.clone());
+        let routes = is_probe(&request).then(|| routes.clone());
         async move {
             match routes {
                 Some(routes) => routes.oneshot(request.map(axum::body::Body::new)).await,

@@ -134,3 +134,22 @@ async fn hostile_03_a_server_with_256_descriptors_answers_probes_and_logs_a_line
     }
     assert!(!log.contains("cannot accept"), "{log}");
 }
+
+#[tokio::test]
+async fn hostile_03_out_of_descriptors_the_oldest_strangers_give_theirs() {
+    let data = TempDir::new().expect("a directory");
+    let path = data.path().join("log");
+    let log = std::fs::File::create(&path).expect("a file");
+    let server = Process::serves(data.path(), &[], Stdio::from(log)).await;
+    probes_are_answered(&server).await;
+    server.limit_descriptors(20);
+    let mut strangers = Vec::new();
+    for _ in 0..100 {
+        strangers.push(Raw::connect(server.address()).await);
+    }
+    probes_are_answered(&server).await;
+    server.connects("alice").await.says("@bob", "hi").await;
+    strangers[0].is_cut().await;
+    let log = std::fs::read_to_string(&path).expect("the log");
+    assert_eq!(log.matches("cannot accept connections").count(), 1, "{log}");
+}

@@ -175,6 +175,14 @@ impl Process {
         rlimit::prlimit(pid, Resource::FSIZE, Some((bytes, rlimit::INFINITY)), None).expect("Linux obeys");
     }
 
+    /// From now on it has so many file descriptors besides those that are open.
+    pub(crate) fn limit_descriptors(&self, spare: u64) {
+        let pid = self.pid();
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("Linux tells").count() as u64;
+        let (pid, limit) = (i32::try_from(pid).expect("a process id"), open + spare);
+        rlimit::prlimit(pid, Resource::NOFILE, Some((limit, limit)), None).expect("Linux obeys");
+    }
+
     /// Somebody connects.
     pub(crate) async fn connects(&self, name: &str) -> Person {
         self.resumes(name, &[]).await

@@ -16,6 +16,7 @@ mod entry;
 mod gather;
 mod hear;
 mod order;
+mod parked;
 mod peers;
 mod presence;
 mod publish;
@@ -25,14 +26,16 @@ mod verify;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::Reply;
 use switchboard_protocol::{CloseCode, ConversationId, Limits, Seq, Signal, UserId};
 use tokio::sync::{mpsc, oneshot};
 
-use self::attach::{Parked, Recent};
+use self::attach::Recent;
 use self::gather::Gathering;
 pub(crate) use self::gather::MANY;
+use self::parked::ParkedSessions;
 pub(crate) use self::peers::Cluster;
 use self::peers::Peers;
 use self::presence::{Due, Presence};
@@ -52,6 +55,13 @@ const WAITING: usize = 8_192;
 
 /// Requests handled before commits are looked at again, and the other way round.
 const TURN: usize = 256;
+
+/// Departures in one turn of the router, and in the store at a time: when a balancer dies, thousands of graces end together,
+/// and their writes must not fill the writer's queue. So many take the router a millisecond or two.
+const DEPARTURES: usize = 64;
+
+/// Batches after which departures have their turn though more batches wait.
+const BATCHES_IN_A_ROW: u64 = 16;
 
 /// How long the store may still take to close when the time for stopping is over: it empties its write-ahead log.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -170,7 +180,8 @@ pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
         registry,
         recent: Recent::default(),
         gathering: Gathering::new(parts.many),
-        parked: Vec::new(),
+        parked: ParkedSessions::default(),
+        departing: 0,
         published: 0,
         presence: Presence::new(parts.grace, bus),
         peers: parts.cluster.map(Peers::new),
@@ -195,7 +206,9 @@ pub(crate) struct Router {
     recent: Recent,
     gathering: Gathering,
     /// Sessions whose snapshot may be newer than what has been published.
-    parked: Vec<Parked>,
+    parked: ParkedSessions,
+    /// Departures that the store has been given and has not stored.
+    departing: usize,
     /// The number of the last batch that was published.
     published: u64,
     presence: Presence,
@@ -216,27 +229,30 @@ impl Router {
     pub(crate) async fn run(mut self, tasks: Tasks) {
         let cut = tasks.cut().clone();
         let mut inputs = Vec::with_capacity(TURN);
+        let mut batches = 0_u64;
         loop {
-            // In this order, so that the same causes have the same effects: docs/decisions/0034-simulation.md. None waits
-            // for long: what is due is rare, and a batch takes what was asked before it along.
+            // In this order, so that the same causes have the same effects: docs/decisions/0034-simulation.md. Acknowledgements
+            // come before departures, of which there may be very many at once. None waits for long: after some batches in
+            // a row departures have their turn, and a batch takes what was asked before it along.
             tokio::select! {
                 biased;
                 () = cut.cancelled() => break,
                 () = self.gathering.ended() => self.release(),
-                due = self.presence.due() => match due {
-                    Due::Departed(user) => self.depart(user),
-                    Due::Unanswered(user) => self.presence.give_up_asking(&self.registry, &user, self.clock.now()),
-                },
                 batch = self.batches.recv(), if !self.bereft => match batch {
                     Some(batch) => {
                         self.catch_up(&mut inputs);
                         self.publish(batch);
+                        batches += 1;
+                        if batches.is_multiple_of(BATCHES_IN_A_ROW) {
+                            self.take_due(None);
+                        }
                     }
                     None => {
                         self.give_up();
                         tasks.fail("writer", End::Panicked);
                     }
                 },
+                due = self.presence.due(self.departing < DEPARTURES) => self.take_due(Some(due)),
                 next = peers::next(self.peers.as_mut()) => {
                     self.catch_up(&mut inputs);
                     self.attend(next);
@@ -327,6 +343,20 @@ impl Router {
         }
     }
 
+    /// Does what is due of presence, a portion of it.
+    fn take_due(&mut self, mut due: Option<Due>) {
+        for _ in 0..DEPARTURES {
+            let departures = self.departing < DEPARTURES;
+            match due.take().or_else(|| self.presence.due(departures).now_or_never()) {
+                Some(Due::Departed(user)) => self.depart(user),
+                Some(Due::Unanswered(user)) => {
+                    self.presence.give_up_asking(&self.registry, &user, self.clock.now());
+                }
+                None => return,
+            }
+        }
+    }
+
     /// A user whose last session left some time ago goes offline.
     fn depart(&mut self, user: registry::UserSlot) {
         let Some(gone) = self.registry.unload(user) else { return };
@@ -338,7 +368,9 @@ impl Router {
             self.presence.tell_gone(&self.registry, &gone, at);
             let change = Change::Seen(at);
             // Lost if the store is busy: then the last time before stands.
-            let _ = self.store.submit(Submission { actor: gone.name, change, origin: Origin::Nobody });
+            let submitted =
+                self.store.submit(Submission { actor: gone.name, change, origin: Origin::Nobody });
+            self.departing += usize::from(submitted.is_ok());
         }
     }
 

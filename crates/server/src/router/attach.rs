@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::{Seq, UserId};
 use tokio::sync::oneshot;
 
+use super::parked::Parked;
 use super::registry::{MembershipChange, UserSlot};
 use super::{Router, Subscribe, bid_farewell};
 use crate::metrics::Drop;
@@ -14,15 +15,6 @@ use crate::record::{ConversationKey, Passage};
 use crate::refusal::Refusal;
 use crate::router::registry::SessionSlot;
 use crate::store::Joined;
-
-/// A session that waits until everything its snapshot can contain has been published.
-pub(super) struct Parked {
-    pub(super) subscribe: Subscribe,
-    /// How often the store had been asked about users before.
-    pub(super) questions: u64,
-    /// Conversations that the user has gone from by an event that was not placed here, and which, once it is found.
-    pub(super) goings: FxHashMap<ConversationKey, Option<Seq>>,
-}
 
 /// What was published, in conversations without members here, while sessions were on their way in.
 ///
@@ -125,7 +117,7 @@ impl Router {
         if !gone.live {
             self.entered(session, gone.user);
         }
-        self.parked.retain(|parked| parked.subscribe.session != session);
+        self.parked.remove(session);
         let Some(local) = self.registry.user(gone.user) else { return };
         if local.sessions.is_empty() {
             self.presence.leaving(gone.user, self.clock.now());
@@ -147,32 +139,12 @@ impl Router {
     pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
         self.catch_up_with(&subscribe);
         let questions = self.peers.as_ref().map_or(0, |peers| peers.comparisons.questions);
-        let mut parked = Parked { subscribe, questions, goings: FxHashMap::default() };
-        if self.is_ready(&mut parked) {
-            self.make_live(parked);
-        } else {
-            self.parked.push(parked);
-        }
-    }
-
-    fn is_ready(&mut self, parked: &mut Parked) -> bool {
-        parked.subscribe.snapshot.mark <= self.published
-            && (self.peers.is_none() || self.is_known_here(parked))
-    }
-
-    /// Lets in those whose snapshot has been published by now.
-    pub(super) fn unpark(&mut self) {
-        if !self.parked.is_empty() {
-            let mut parked = std::mem::take(&mut self.parked);
-            let ready: Vec<_> = parked.extract_if(.., |parked| self.is_ready(parked)).collect();
-            self.parked = parked;
-            ready.into_iter().for_each(|parked| self.make_live(parked));
-        }
+        self.admit(Parked { subscribe, questions, goings: FxHashMap::default() });
     }
 
     /// From here on the session gets live events. Whatever was published after its cursors is left to
     /// it as lags.
-    fn make_live(&mut self, Parked { subscribe, goings, .. }: Parked) {
+    pub(super) fn make_live(&mut self, Parked { subscribe, goings, .. }: Parked) {
         // What waits was published before: it is behind the cursors, not live.
         self.release();
         self.note_gone(&subscribe);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::Seq;
 
-use super::attach::Parked;
+use super::parked::{Obstacle, Parked};
 use super::peers::Found;
 use super::registry::{MembershipChange, UserSlot};
 use super::{Router, Subscribe};
@@ -55,20 +55,21 @@ fn claims(subscribe: &Subscribe, changes: &[MembershipChange], hostings: u64) ->
 }
 
 impl Router {
-    /// Whether this node has come as far as a snapshot, and knows where its user is a member. If not, it sees to that.
-    pub(super) fn is_known_here(&mut self, parked: &mut Parked) -> bool {
+    /// What this node lacks to have come as far as a snapshot, and to know where its user is a member. It sees to that.
+    pub(super) fn obstacle_here(&mut self, parked: &mut Parked) -> Option<Obstacle> {
         let Parked { ref subscribe, questions, .. } = *parked;
-        let is_behind =
-            |(conversation, seq)| self.registry.placed(conversation).is_some_and(|placed| placed < seq);
-        if Self::bounds(subscribe).any(is_behind) {
-            return false;
+        let is_behind = |(conversation, seq): &(_, Seq)| {
+            self.registry.placed(*conversation).is_some_and(|placed| placed < *seq)
+        };
+        if let Some((conversation, seq)) = Self::bounds(subscribe).find(is_behind) {
+            return Some(Obstacle::Event(conversation, seq));
         }
-        let Some(session) = self.registry.session(subscribe.session) else { return true };
+        let session = self.registry.session(subscribe.session)?;
         let (user, hostings) = (session.user, session.hostings);
-        if self.stays(user, subscribe).next().is_some() {
-            return false;
+        if let Some(conversation) = self.stays(user, subscribe).next() {
+            return Some(Obstacle::Event(conversation, Seq(0)));
         }
-        let Some(local) = self.registry.user_mut(user) else { return true };
+        let local = self.registry.user_mut(user)?;
         let first = !std::mem::replace(&mut local.loaded, true);
         let mut open = false;
         let claims = claims(subscribe, &local.changes.clone(), hostings);
@@ -90,12 +91,13 @@ impl Router {
                 open = true;
             }
         }
-        let Some(local) = self.registry.user(user).filter(|_| open) else { return true };
+        let local = self.registry.user(user).filter(|_| open)?;
         let (asked, answered) = (local.asked > questions, local.answered > questions);
         if !asked {
             self.verify(user);
         }
-        answered && self.knows_goings(user, parked)
+        let known = answered && self.knows_goings(user, parked);
+        (!known).then_some(Obstacle::User(user))
     }
 
     /// Where somebody counts as a member whom a snapshot knows to have gone: the event by which they did is yet to be placed.
@@ -200,9 +202,9 @@ impl Router {
             (None, Some(last)) => self.look_up_going(session, conversation, last.seq),
             // If none is found they have not gone; then they are among the members by now.
             (going, _) => {
-                let mut parked = self.parked.iter_mut();
-                if let Some(parked) = parked.find(|parked| parked.subscribe.session == session) {
+                if let Some(parked) = self.parked.get_mut(session) {
                     parked.goings.insert(conversation, Some(going.unwrap_or(after)));
+                    self.parked.answered(session);
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! A router that is one of several: what it knows of the others, and what it waits for.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +8,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use rustc_hash::FxHashSet;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -55,12 +55,12 @@ pub(super) struct Peers {
     deaf: bool,
     finds: FuturesUnordered<Find>,
     /// Parts of the log that may have what this node has stored and not published.
-    unpublished: Vec<Found>,
+    unpublished: BTreeMap<u64, Vec<Found>>,
     pub(super) order: Order,
     /// Users who are to be compared with the store.
     pub(super) comparisons: Comparisons,
     /// Conversations of which something may have been missed.
-    pub(super) unchecked: FxHashSet<ConversationKey>,
+    pub(super) unchecked: BTreeSet<ConversationKey>,
     /// Whether the store has been asked about conversations and has not answered.
     pub(super) checking: bool,
     /// The same for users whom a node had that is gone.
@@ -124,10 +124,10 @@ impl Peers {
             notices: Vec::with_capacity(TURN),
             deaf: false,
             finds: FuturesUnordered::new(),
-            unpublished: Vec::new(),
+            unpublished: BTreeMap::new(),
             order: Order::default(),
             comparisons: Comparisons::default(),
-            unchecked: FxHashSet::default(),
+            unchecked: BTreeSet::new(),
             checking: false,
             seeking_lost: false,
             sweeps: every(sweep),
@@ -213,7 +213,7 @@ impl Router {
     fn found(&mut self, found: Found) {
         if found.mark() > self.published {
             if let Some(peers) = &mut self.peers {
-                peers.unpublished.push(found);
+                peers.unpublished.entry(found.mark()).or_default().push(found);
             }
             return;
         }
@@ -260,8 +260,11 @@ impl Router {
 
     fn take_published(&mut self) {
         let Some(peers) = &mut self.peers else { return };
-        let published = self.published;
-        let ready: Vec<_> = peers.unpublished.extract_if(.., |found| found.mark() <= published).collect();
+        let mut ready = Vec::new();
+        while let Some(first) = peers.unpublished.first_entry().filter(|first| *first.key() <= self.published)
+        {
+            ready.extend(first.remove());
+        }
         ready.into_iter().for_each(|found| self.found(found));
     }
 }

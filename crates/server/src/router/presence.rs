@@ -141,8 +141,8 @@ impl Presence {
         self.here.entry(user).or_default().leaving = Some((at, grace));
     }
 
-    /// Waits for what is due next; forever if there is nothing.
-    pub(crate) async fn due(&mut self) -> Due {
+    /// Waits for what is due next, forever if there is nothing; without `departures` for nobody's grace.
+    pub(crate) async fn due(&mut self, departures: bool) -> Due {
         let unanswered = async {
             match &mut self.elsewhere {
                 Some(elsewhere) => expired(elsewhere.patience()).await,
@@ -151,7 +151,7 @@ impl Presence {
         };
         tokio::select! {
             biased;
-            user = expired(&mut self.graces) => Due::Departed(user),
+            user = expired(&mut self.graces), if departures => Due::Departed(user),
             user = unanswered => Due::Unanswered(user),
         }
     }

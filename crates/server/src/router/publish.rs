@@ -19,6 +19,9 @@ impl Router {
     pub(super) fn publish(&mut self, batch: Batch) {
         let stored = Instant::now();
         for Outcome { origin, result } in batch.outcomes {
+            if matches!(origin, Origin::Nobody) {
+                self.departing = self.departing.saturating_sub(1);
+            }
             match result {
                 Ok(Committed::Event(committed)) => self.publish_event(origin, *committed, stored),
                 Ok(Committed::Cursor(committed)) => self.publish_cursor(origin, committed),
@@ -34,6 +37,7 @@ impl Router {
         }
         self.check(batch.check);
         self.published = batch.number;
+        self.parked.published(batch.number);
         self.gathered(batch.more);
         self.unpark();
     }

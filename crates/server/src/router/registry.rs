@@ -1,5 +1,6 @@
 //! Who is here, with which sessions, in which conversations.
 
+mod changes;
 mod slots;
 mod vec_set;
 
@@ -8,6 +9,8 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{CloseCode, Seq, Timestamp, UserId};
 
+pub(super) use self::changes::Changes;
+pub(crate) use self::changes::Interest;
 use self::slots::{Slot, Slots};
 pub(crate) use self::vec_set::VecSet;
 use crate::outbox::Outbox;
@@ -20,6 +23,12 @@ const MAX_TOLD: usize = 4_096;
 /// A session's place in the registry. That of a session which has left finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SessionSlot(Slot);
+
+impl SessionSlot {
+    /// The bounds of all slots, for ranges.
+    pub(super) const MIN: Self = Self(Slot::MIN);
+    pub(super) const MAX: Self = Self(Slot::MAX);
+}
 
 /// A user's place in the registry. That of a user who has gone finds nothing, also when they are back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -127,19 +136,6 @@ struct LocalConversation {
     online: VecSet<UserSlot>,
 }
 
-/// What a node is to hear of from now on, or no more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Interest {
-    /// A conversation has its first member here.
-    Hosts(ConversationKey),
-    /// Its last member here has gone.
-    Drops(ConversationKey),
-    /// A user is here.
-    Has(UserId),
-    /// They are here no more.
-    Lacks(UserId),
-}
-
 /// A user who is no longer here.
 #[derive(Debug)]
 pub(crate) struct Gone {
@@ -162,6 +158,8 @@ pub(crate) struct Registry {
     generation: u64,
     /// What has changed since it was asked for last; none where nobody asks.
     interests: Option<Vec<Interest>>,
+    /// What has changed since it was asked for last; nothing where nobody asks.
+    changes: Changes,
 }
 
 impl Drop for Registry {
@@ -308,6 +306,7 @@ impl Registry {
         let Some(local) = self.users.get_mut(user.0).filter(|_| shared) else { return };
         let going = local.gone.entry(conversation).or_insert(Going { seq, generation });
         *going = Going { seq: going.seq.max(seq), generation };
+        self.changes.user(user);
     }
 
     /// Sessions that come in from now on are of this generation.
@@ -340,6 +339,9 @@ impl Registry {
     pub(super) fn place(&mut self, conversation: ConversationKey, seq: Seq) {
         if let Some(local) = self.conversations.get_mut(&conversation) {
             local.placed = local.placed.max(seq);
+            if self.interests.is_some() {
+                self.changes.conversation(conversation);
+            }
         }
     }
 
@@ -351,6 +353,11 @@ impl Registry {
     /// What has changed about who and what is here since the last call, in the order in which it did.
     pub(super) fn take_interests(&mut self) -> Vec<Interest> {
         self.interests.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What has changed since the last call that sessions on their way in may wait for.
+    pub(super) fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
     }
 
     fn note(&mut self, interest: Interest) {
@@ -388,6 +395,10 @@ impl Registry {
                 here.hosting = self.hostings;
                 self.note(Interest::Hosts(conversation));
             }
+            if self.interests.is_some() {
+                self.changes.user(user);
+                self.changes.conversation(conversation);
+            }
         }
     }
 
@@ -408,6 +419,10 @@ impl Registry {
             local.conversations.remove(place);
             self.remove_online(conversation, user);
         }
+        if self.interests.is_some() {
+            self.changes.user(user);
+            self.changes.conversation(conversation);
+        }
     }
 
     fn remove_online(&mut self, conversation: ConversationKey, user: UserSlot) {
@@ -416,6 +431,9 @@ impl Registry {
             if here.online.is_empty() {
                 self.conversations.remove(&conversation);
                 self.note(Interest::Drops(conversation));
+                if self.interests.is_some() {
+                    self.changes.conversation(conversation);
+                }
             }
         }
     }

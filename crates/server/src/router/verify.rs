@@ -222,10 +222,8 @@ impl Router {
         self.ask_places();
         let Some(peers) = &mut self.peers else { return };
         if !peers.checking && !peers.unchecked.is_empty() {
-            let asked: Vec<_> = peers.unchecked.iter().take(CONVERSATIONS).copied().collect();
-            for conversation in &asked {
-                peers.unchecked.remove(conversation);
-            }
+            let asked: Vec<_> =
+                std::iter::from_fn(|| peers.unchecked.pop_first()).take(CONVERSATIONS).collect();
             peers.checking = true;
             let answer = peers.store.heads(asked.clone());
             peers.find(answer, move |result| Found::Heads { asked, result });

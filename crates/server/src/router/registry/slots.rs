@@ -11,6 +11,11 @@ pub(crate) struct Slot {
     generation: u32,
 }
 
+impl Slot {
+    pub(super) const MIN: Self = Self { index: 0, generation: 0 };
+    pub(super) const MAX: Self = Self { index: u32::MAX, generation: u32::MAX };
+}
+
 /// Values by their slots.
 #[derive(Debug)]
 pub(super) struct Slots<T> {

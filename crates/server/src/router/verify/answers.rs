@@ -152,6 +152,7 @@ impl Router {
                 local.swept = ConversationKey::MIN;
                 if asked.whole && !asked.open {
                     local.answered = local.answered.max(asked.question);
+                    self.parked.changed(asked.user);
                 }
             }
         }

@@ -1,0 +1,202 @@
+//! Sessions on their way in that wait until this node has come as far as their snapshot.
+//!
+//! Each is filed under the first thing that is in its way, and is looked at again when that has changed: the work after an
+//! input is in proportion to what the input changed, not to how many sessions wait.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use rustc_hash::FxHashMap;
+use switchboard_protocol::Seq;
+
+use super::registry::{Changes, SessionSlot, UserSlot};
+use super::{Router, Subscribe};
+use crate::record::ConversationKey;
+
+/// A session that waits until everything its snapshot can contain has been published.
+pub(super) struct Parked {
+    pub(super) subscribe: Subscribe,
+    /// How often the store had been asked about users before.
+    pub(super) questions: u64,
+    /// Conversations that the user has gone from by an event that was not placed here, and which, once it is found.
+    pub(super) goings: FxHashMap<ConversationKey, Option<Seq>>,
+}
+
+/// What is in a session's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Obstacle {
+    /// A batch of this node that is yet to be published.
+    Batch(u64),
+    /// An event that is yet to be placed; with 0, any further event of the conversation.
+    Event(ConversationKey, Seq),
+    /// The store's answer about a user, or an event by which they come or go.
+    User(UserSlot),
+}
+
+/// The sessions that wait, and under what.
+#[derive(Default)]
+pub(super) struct ParkedSessions {
+    sessions: FxHashMap<SessionSlot, (Parked, Obstacle)>,
+    by_obstacle: BTreeSet<(Obstacle, SessionSlot)>,
+    /// Those whose obstacle has changed.
+    due: BTreeSet<SessionSlot>,
+}
+
+impl ParkedSessions {
+    fn insert(&mut self, parked: Parked, obstacle: Obstacle) {
+        let session = parked.subscribe.session;
+        self.by_obstacle.insert((obstacle, session));
+        self.sessions.insert(session, (parked, obstacle));
+    }
+
+    pub(super) fn remove(&mut self, session: SessionSlot) -> Option<Parked> {
+        let (parked, obstacle) = self.sessions.remove(&session)?;
+        self.by_obstacle.remove(&(obstacle, session));
+        self.due.remove(&session);
+        Some(parked)
+    }
+
+    pub(super) fn get_mut(&mut self, session: SessionSlot) -> Option<&mut Parked> {
+        self.sessions.get_mut(&session).map(|(parked, _)| parked)
+    }
+
+    /// Those that wait for one of these are looked at again.
+    fn wake(&mut self, obstacles: RangeInclusive<Obstacle>) {
+        if self.sessions.is_empty() {
+            return;
+        }
+        let (first, last) = obstacles.into_inner();
+        let woken = (first, SessionSlot::MIN)..=(last, SessionSlot::MAX);
+        self.due.extend(self.by_obstacle.range(woken).map(|(_, session)| *session));
+    }
+
+    /// Batches up to this one are published.
+    pub(super) fn published(&mut self, number: u64) {
+        self.wake(Obstacle::Batch(0)..=Obstacle::Batch(number));
+    }
+
+    /// A conversation's events up to this one are placed.
+    pub(super) fn placed(&mut self, conversation: ConversationKey, seq: Seq) {
+        self.wake(Obstacle::Event(conversation, Seq(0))..=Obstacle::Event(conversation, seq));
+    }
+
+    /// The store has answered about a user, or they came or went.
+    pub(super) fn changed(&mut self, user: UserSlot) {
+        self.wake(Obstacle::User(user)..=Obstacle::User(user));
+    }
+
+    /// A session's own look-up is answered.
+    pub(super) fn answered(&mut self, session: SessionSlot) {
+        if self.sessions.contains_key(&session) {
+            self.due.insert(session);
+        }
+    }
+
+    fn take_due(&mut self) -> Vec<Parked> {
+        let due = std::mem::take(&mut self.due);
+        due.into_iter().filter_map(|session| self.remove(session)).collect()
+    }
+}
+
+impl Router {
+    /// Makes a session live, or parks it until nothing is in its way any more.
+    pub(super) fn admit(&mut self, mut parked: Parked) {
+        match self.obstacle(&mut parked) {
+            None => self.make_live(parked),
+            Some(obstacle) => self.parked.insert(parked, obstacle),
+        }
+    }
+
+    fn obstacle(&mut self, parked: &mut Parked) -> Option<Obstacle> {
+        let mark = parked.subscribe.snapshot.mark;
+        if mark > self.published {
+            return Some(Obstacle::Batch(mark));
+        }
+        self.peers.as_ref()?;
+        self.obstacle_here(parked)
+    }
+
+    /// Lets in the sessions that nothing keeps any more.
+    pub(super) fn unpark(&mut self) {
+        loop {
+            let Changes { users, conversations } = self.registry.take_changes();
+            users.into_iter().for_each(|user| self.parked.changed(user));
+            for conversation in conversations {
+                // One that is not here any more is in nobody's way.
+                let placed = self.registry.placed(conversation).unwrap_or(Seq::MAX);
+                self.parked.placed(conversation, placed);
+            }
+            let due = self.parked.take_due();
+            if due.is_empty() {
+                return;
+            }
+            // One that comes in may be what another waits for.
+            due.into_iter().for_each(|parked| self.admit(parked));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use switchboard_protocol::{Limits, UserId};
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::outbox::Outbox;
+    use crate::record::UserKey;
+    use crate::router::registry::Registry;
+    use crate::store::Snapshot;
+
+    const ROOM: ConversationKey = ConversationKey(1);
+    const OTHER: ConversationKey = ConversationKey(2);
+
+    fn due(parked: &mut ParkedSessions) -> Vec<SessionSlot> {
+        parked.take_due().into_iter().map(|parked| parked.subscribe.session).collect()
+    }
+
+    fn parked(session: SessionSlot) -> Parked {
+        let (named, joined, summaries) = (vec![], vec![], vec![]);
+        let (user, not_before, more) = (UserKey(1), None, false);
+        let snapshot = Snapshot { mark: 1, user, not_before, joined, named, summaries, more };
+        let subscribe = Subscribe { session, snapshot, cursors: vec![], former: vec![], gone: vec![] };
+        Parked { subscribe, questions: 0, goings: FxHashMap::default() }
+    }
+
+    #[test]
+    fn only_sessions_whose_obstacle_has_changed_are_looked_at() {
+        let mut registry = Registry::default();
+        let user = registry.user_or_new(&UserId::parse("alice").expect("an id"));
+        let mut sessions = ParkedSessions::default();
+        let obstacles = [
+            Obstacle::Batch(3),
+            Obstacle::Batch(4),
+            Obstacle::Event(ROOM, Seq(0)),
+            Obstacle::Event(ROOM, Seq(5)),
+            Obstacle::Event(ROOM, Seq(6)),
+            Obstacle::Event(OTHER, Seq(1)),
+            Obstacle::User(user),
+        ];
+        let slots = obstacles.map(|obstacle| {
+            let outbox = Arc::new(Outbox::new(&Limits::default(), Arc::new(Metrics::new())));
+            let session = registry.add_session(user, outbox);
+            sessions.insert(parked(session), obstacle);
+            session
+        });
+        assert_eq!(due(&mut sessions), []);
+        sessions.published(3);
+        assert_eq!(due(&mut sessions), [slots[0]]);
+        sessions.placed(ROOM, Seq(5));
+        assert_eq!(due(&mut sessions), [slots[2], slots[3]]);
+        sessions.changed(user);
+        sessions.answered(slots[4]);
+        assert_eq!(due(&mut sessions), [slots[4], slots[6]]);
+        assert!(sessions.remove(slots[1]).is_some());
+        sessions.published(9);
+        assert_eq!(due(&mut sessions), [], "it has left");
+        sessions.placed(OTHER, Seq(1));
+        assert_eq!(due(&mut sessions), [slots[5]]);
+        assert!(sessions.sessions.is_empty() && sessions.by_obstacle.is_empty());
+    }
+}

@@ -113,6 +113,12 @@ impl Cluster {
         (self.faults.lost.load(Ordering::SeqCst), self.faults.doubled.load(Ordering::SeqCst))
     }
 
+    /// How long the bus and the store may take until a presence is known; `None` where it may never be.
+    pub(crate) fn presence_takes(&self) -> Option<Duration> {
+        let sure = self.air.is_some() && self.faults.losses == 0;
+        sure.then(|| self.settling.min(2 * Duration::from_millis(self.faults.slowness) + self.settling / 2))
+    }
+
     fn revocations<T>(&self, user: &'static str, what: impl FnOnce(&mut Revocations) -> T) -> T {
         what(self.revocations.lock().expect("nothing panics with it").entry(user).or_default())
     }

@@ -1,6 +1,7 @@
 //! A device of somebody's: it connects, says things, and keeps for each conversation what of the log it has.
 
 mod hearing;
+mod presence;
 mod settling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -104,6 +105,7 @@ pub(crate) struct Session {
     gaps: BTreeMap<String, Vec<(u64, u64)>>,
     /// Conversations that one has gone from, with the event of going.
     left: BTreeMap<String, u64>,
+    watching: presence::Watching,
     /// Cursors that signals have told of: conversation, user, kind.
     cursors: BTreeMap<(String, String, bool), u64>,
     /// The last own message of each conversation that was stored: command and seq.
@@ -171,6 +173,7 @@ impl Device {
             if let Some((stream, arrivals, node)) = self.world.connect(&self.chance) {
                 self.note(format_args!("connects to server {node}"));
                 self.connection(stream, arrivals, storm).await;
+                self.world.is_connected(&self.name, None);
             }
             let pause = if storm { self.chance.hiccup(4_000) } else { Duration::from_millis(200) };
             wait(pause + Duration::from_millis(10)).await;
@@ -302,6 +305,7 @@ impl Device {
                 self.has_said_all = true;
             }
             Phase::Audit => return self.audits(session),
+            Phase::Settle => return self.watches_at_last(session),
             _ => return,
         }
         self.world.has_said_all();
@@ -357,6 +361,7 @@ impl Session {
             own: BTreeSet::new(),
             gaps: BTreeMap::new(),
             left: BTreeMap::new(),
+            watching: presence::Watching::default(),
             cursors: BTreeMap::new(),
             order: BTreeMap::new(),
             asked: BTreeMap::new(),

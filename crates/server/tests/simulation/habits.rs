@@ -24,6 +24,7 @@ impl Device {
                 16..18 => self.reads(session),
                 18..21 => self.governs(session),
                 21 => self.signals(session),
+                22 if self.chance.once_in(2) => self.watches(session),
                 22 => session.reads_from = Instant::now() + self.chance.millis(1, 3_000),
                 _ if self.chance.once_in(3) => {
                     self.note(format_args!("hangs up"));
@@ -142,7 +143,7 @@ impl Device {
     fn signals(&mut self, session: &mut Session) {
         let command = match (self.chance.below(3), self.place()) {
             (0, Some((name, _))) => json!({"type": "typing", "conversation": name}),
-            (1, _) => json!({"type": "watch", "users": self.world.users}),
+            (1, _) => return self.watches(session),
             _ => json!({"type": "ping"}),
         };
         self.asks(session, command, Asked::Other);

@@ -248,6 +248,22 @@ impl Truth {
         stays.and_then(|stays| stays.last()).is_some_and(|last| last.until.is_none())
     }
 
+    /// The conversations that both users are or were members of.
+    pub(crate) fn shared(&self, one: &str, other: &str) -> Vec<String> {
+        let both = |log: &Log| log.members.contains_key(one) && log.members.contains_key(other);
+        self.logs.iter().filter(|(_, log)| both(log)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether two users are members of one conversation, and have been since then.
+    pub(crate) fn share_since(&self, one: &str, other: &str, then: Instant) -> bool {
+        self.logs.values().any(|log| {
+            [one, other].iter().all(|user| {
+                let last = log.members.get(*user).and_then(|stays| stays.last());
+                last.is_some_and(|stay| stay.until.is_none() && stay.when < then)
+            })
+        })
+    }
+
     /// Whether a user has come in again after an event.
     pub(crate) fn came_after(&self, user: &str, name: &str, seq: u64) -> bool {
         let stays = self.logs.get(name).and_then(|log| log.members.get(user));

@@ -1,5 +1,6 @@
 //! One run: a server on its disk, people with their devices, a network between them, and whatever goes wrong.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -73,6 +74,8 @@ pub(crate) struct World {
     lively_until: Mutex<Option<Instant>>,
     /// Whose connections are not to outlast the time in which all settles, if they are older than this.
     pub(crate) sent_away: Mutex<Option<(&'static str, Instant)>>,
+    /// Devices that are welcome, of whom, since when.
+    connected: Mutex<BTreeMap<String, (&'static str, Instant)>>,
     links: TaskTracker,
     disk: Disk,
     clock: Arc<AtomicI64>,
@@ -150,6 +153,7 @@ impl World {
             cluster: None,
             lively_until: Mutex::new(None),
             sent_away: Mutex::new(None),
+            connected: Mutex::default(),
             links: TaskTracker::new(),
             users,
             chance,
@@ -225,6 +229,21 @@ impl World {
 
     fn store_of(&self, node: usize) -> Option<Arc<dyn Store>> {
         self.running(node).as_ref()?.store.upgrade()
+    }
+
+    /// A device is welcome, or no longer connected.
+    pub(crate) fn is_connected(&self, device: &str, user: Option<&'static str>) {
+        let mut connected = self.connected.lock().expect("nothing panics with it");
+        match user {
+            Some(user) => drop(connected.insert(device.to_owned(), (user, Instant::now()))),
+            None => drop(connected.remove(device)),
+        }
+    }
+
+    /// Users of whom a device has been connected since then.
+    pub(crate) fn connected_since(&self, then: Instant) -> Vec<&'static str> {
+        let connected = self.connected.lock().expect("nothing panics with it");
+        connected.values().filter(|(_, since)| *since <= then).map(|(user, _)| *user).collect()
     }
 
     pub(crate) fn clock(&self) -> Clock {

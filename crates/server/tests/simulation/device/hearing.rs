@@ -24,7 +24,7 @@ impl Device {
         self.world.cluster.as_ref().is_some_and(|cluster| cluster.may_be_revoked(self.user, session.since))
     }
 
-    fn broken(&self, what: &str) -> Broken {
+    pub(super) fn broken(&self, what: &str) -> Broken {
         self.world.truth().broken(&self.name, what)
     }
 
@@ -60,7 +60,8 @@ impl Device {
         match kind {
             "ok" | "error" | "pong" => self.is_answered(session, frame),
             "gap" => self.hears_gap(session, frame),
-            "bye" | "presence" => Ok(()),
+            "bye" => Ok(()),
+            "presence" => self.hears_presence(session, frame),
             "typing" | "read" | "received" => self.hears_signal(session, frame, kind),
             _ => self.hears_event(session, frame),
         }
@@ -72,6 +73,7 @@ impl Device {
         self.note(format_args!("< welcome {}", Value::from(all.clone())));
         session.welcome = true;
         session.welcomed = Instant::now();
+        self.world.is_connected(&self.name, Some(self.user));
         // What is unsaid was so on another connection.
         for message in &mut self.unsaid {
             message.flight = None;
@@ -106,6 +108,7 @@ impl Device {
             return Err(self.broken(&format!("{name} {seq} is an own event, of which ok has told")));
         }
         session.next.insert(name.clone(), seq + 1);
+        Self::notes_going(session, &name, event);
         let me = self.user;
         let about_me = event["user"] == *me;
         match event["type"].as_str().unwrap_or_default() {

@@ -30,7 +30,7 @@ impl Device {
             Some(format!("{name} {missing} has never come, of {head}"))
         });
         drop(truth);
-        if let Some(missing) = missing {
+        if let Some(missing) = missing.or_else(|| self.misses(session)) {
             self.world.breaks(&self.name, &missing);
         }
     }

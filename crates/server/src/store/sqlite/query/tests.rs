@@ -282,14 +282,13 @@ fn a_page_of_members_reads_no_more_rows_than_it_shows() {
         let names: Vec<_> = (0..members).map(|n| format!("user{n}")).collect();
         desk.write("alice", "create", json!({"room": "r", "members": names}));
         let room = Target::Conversation(ConversationId::parse("#r").expect("an id"));
-        let steps = [None, Some(user("user5"))].map(|after| {
+        [None, Some(user("user5"))].map(|after| {
             let command = Members { conversation: room.clone(), after, limit: Some(1) };
             let (page, steps) = desk.reads(|reader| reader.answer(&user("alice"), &Query::Members(command)));
             let Ok(OkBody::Members { members, more, .. }) = page else { panic!("{page:?}") };
             assert_eq!((members.len(), more), (1, true));
             steps
-        });
-        steps
+        })
     };
     let (few, many) = (cost(10), cost(3_000));
     assert!(few.iter().zip(many).all(|(few, many)| many <= few + 10), "{few:?} {many:?}");

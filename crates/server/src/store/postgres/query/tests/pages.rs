@@ -72,9 +72,9 @@ impl Held {
         self.full += usize::from(before_the_last + items.last().unwrap_or(&0) > most as usize);
     }
 
-    fn answer<L: Lookups>(&mut self, reader: &Reader<'_, L>, actor: &UserId, query: Query) {
+    fn answer<L: Lookups>(&mut self, reader: &Reader<'_, L>, actor: &UserId, query: &Query) {
         let most = reader.limits.page_bytes;
-        let Ok(page) = reader.answer(actor, &query) else { return };
+        let Ok(page) = reader.answer(actor, query) else { return };
         let items = match &page {
             OkBody::Log { events, .. } => lengths(events),
             // The latest were taken first.
@@ -99,14 +99,18 @@ fn held<L: Lookups>(reader: &Reader<'_, L>) -> (usize, usize) {
             };
             for at in (0..100).step_by(7) {
                 let (after, before) = (Seq(at), Some(Seq(at)));
-                held.answer(reader, &actor, Query::Sync(Sync { conversation: to(), after, limit: Some(12) }));
+                held.answer(
+                    reader,
+                    &actor,
+                    &Query::Sync(Sync { conversation: to(), after, limit: Some(12) }),
+                );
                 let query = History { conversation: to(), before, limit: Some(12) };
-                held.answer(reader, &actor, Query::History(query));
+                held.answer(reader, &actor, &Query::History(query));
             }
             let query = Members { conversation: to(), after: None, limit: Some(12) };
-            held.answer(reader, &actor, Query::Members(query));
+            held.answer(reader, &actor, &Query::Members(query));
         }
-        held.answer(reader, &actor, Query::Conversations(Conversations { before: None, limit: Some(12) }));
+        held.answer(reader, &actor, &Query::Conversations(Conversations { before: None, limit: Some(12) }));
         let Ok(Some(snapshot)) = reader.attach(&actor, &[]) else { panic!("{actor} is known") };
         held.check("welcome", reader.limits.page_bytes, &lengths(&snapshot.summaries));
         for joined in &snapshot.joined {

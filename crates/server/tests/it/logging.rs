@@ -100,10 +100,14 @@ async fn a_start_that_fails_says_so_in_the_format_of_the_log() {
     command.arg(data.path());
     let text = command.output().expect("it runs");
     assert_eq!(text.status.code(), Some(1));
-    assert!(text.stderr.starts_with(b"error: cannot listen on "), "{text:?}");
+    let log = String::from_utf8(text.stderr).expect("UTF-8");
+    assert!(log.lines().last().is_some_and(|line| line.starts_with("error: cannot listen on ")), "{log}");
     let json = command.env("SWITCHBOARD_LOG_FORMAT", "json").output().expect("it runs");
     assert_eq!(json.status.code(), Some(1));
-    let line: serde_json::Value = serde_json::from_slice(&json.stderr).expect("one line of JSON");
+    let log = String::from_utf8(json.stderr).expect("UTF-8");
+    // Each line is JSON; the last says why it did not start.
+    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    let line = lines.last().expect("a line");
     assert_eq!(line["level"], "ERROR");
     assert!(line["message"].as_str().is_some_and(|text| text.starts_with("cannot listen on ")), "{line}");
 }

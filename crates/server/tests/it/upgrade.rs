@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
+use faults::KillPoint;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -12,7 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use crate::check::is_clean;
-use crate::support::{Answer, Process, soon};
+use crate::support::{Answer, FailingDisk, Process, soon};
 
 const FIRST: &str = include_str!("../fixtures/0001.sql");
 const ANSWERS: &str = include_str!("../fixtures/0001.jsonl");
@@ -20,19 +21,23 @@ const ANSWERS: &str = include_str!("../fixtures/0001.jsonl");
 /// The key of the back end `shop` in it. It is good for nothing else.
 const KEY: &str = "sbk_RAppqf8nncpLj0kuDAZg94Ye0YMV7TAGsKG0nXm50qs";
 
-/// SIGXFSZ: a file would have become larger than the process may make one.
-const FILE_TOO_LARGE: i32 = 25;
+const SIGKILL: i32 = 9;
 
-/// Blocks of 512 bytes, as the shell counts the sizes of files.
-const BLOCK: u64 = 512;
+/// Every so many writes a server is killed. A page of the write-ahead log is two writes, its header and itself, so an odd number
+/// hits both.
+const STEP: usize = 3;
 
 /// A directory with the database of the first schema, in the journal mode that it had.
 fn first() -> TempDir {
     let data = TempDir::new().expect("a directory");
-    let db = Connection::open(data.path().join("switchboard.db")).expect("a database");
+    restore_first(data.path());
+    data
+}
+
+fn restore_first(data: &Path) {
+    let db = Connection::open(data.join("switchboard.db")).expect("a database");
     db.execute_batch(switchboard::store::sqlite::SETTINGS).expect("set up");
     db.execute_batch(FIRST).expect("restored");
-    data
 }
 
 fn version(data: &Path) -> u32 {
@@ -152,14 +157,14 @@ async fn the_first_key_makes_the_tables_unless_a_server_is_about_to() {
     is_clean(data.path());
 }
 
-/// Starts a server whose process may make no file larger than so many blocks, which kills it at the first write beyond;
-/// whether it came so far as to listen.
-async fn starts_within(data: &Path, blocks: u64) -> bool {
-    let mut command = Command::new("sh");
+/// Starts a server that is killed in the middle of a write to its files; whether it came so far as to listen.
+async fn starts_until(disk: &FailingDisk, write: u64) -> bool {
+    disk.control.set_kill(Some(KillPoint::InWrite(write)));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command
-        .args(["-c", &format!(r#"ulimit -c 0; ulimit -f {blocks}; exec "$0" "$@""#)])
-        .args([env!("CARGO_BIN_EXE_switchboard"), "dev", "--listen", "127.0.0.1:0", "--data"])
-        .arg(data)
+        .args(["dev", "--listen", "127.0.0.1:0", "--data"])
+        .arg(disk.data())
+        .envs(disk.environment().iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -172,41 +177,43 @@ async fn starts_within(data: &Path, blocks: u64) -> bool {
         return true;
     }
     let status = soon("the end", child.wait()).await.expect("it ran");
-    assert_eq!(status.signal(), Some(FILE_TOO_LARGE), "{status}");
+    assert_eq!(status.signal(), Some(SIGKILL), "{status}");
     false
 }
 
 /// Kills servers at ever later writes of their start, and looks each time whether the next one goes on. How many died.
-async fn dies_at_every_write(made: impl Fn() -> TempDir, then: impl AsyncFn(&Process)) -> u64 {
+async fn dies_at_every_write(make: impl Fn(&Path), then: impl AsyncFn(&Process)) -> u64 {
     let mut died = 0;
-    // The header of the write-ahead log is the first block; every page with its header is a little more than four.
-    for blocks in (1..).step_by(4) {
-        let data = made();
-        let alive = starts_within(data.path(), blocks).await;
-        let server = Process::start(data.path()).await;
+    for write in (1..).step_by(STEP) {
+        let disk = FailingDisk::new();
+        make(disk.data());
+        let alive = starts_until(&disk, write).await;
+        let server = Process::start(disk.data()).await;
         then(&server).await;
         server.dies().await;
-        is_clean(data.path());
+        is_clean(disk.data());
         if alive {
             return died;
         }
         died += 1;
-        assert!(blocks * BLOCK < 1_000_000, "it never starts");
+        assert!(write < 1_000, "it never starts");
     }
     died
 }
 
 #[tokio::test]
 async fn a_process_that_dies_while_it_makes_the_tables_has_harmed_nothing() {
-    let empty = || TempDir::new().expect("a directory");
-    let died = dies_at_every_write(empty, async |server| {
-        assert_eq!(server.connects("alice").await.says("@bob", "hi").await, 1);
-    })
+    let died = dies_at_every_write(
+        |_| {},
+        async |server| {
+            assert_eq!(server.connects("alice").await.says("@bob", "hi").await, 1);
+        },
+    )
     .await;
     assert!(died > 5, "it died {died} times");
 }
 
 #[tokio::test]
 async fn a_process_that_dies_while_it_changes_the_tables_has_harmed_nothing() {
-    dies_at_every_write(first, async |server| answers_as_before(server).await).await;
+    dies_at_every_write(restore_first, async |server| answers_as_before(server).await).await;
 }

@@ -37,6 +37,11 @@ impl FailingDisk {
         self.control.data()
     }
 
+    /// The environment in which a program's files are on it.
+    pub(crate) fn environment(&self) -> &[(String, String)] {
+        &self.settings
+    }
+
     /// Starts a `dev` server on it.
     pub(crate) async fn starts(&self) -> Process {
         let settings: Vec<_> =

@@ -72,6 +72,9 @@ struct ServerArgs {
     /// The address to listen on [default: 127.0.0.1:9501]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
+    /// An address of its own for probes and metrics
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    operator_listen: Option<String>,
     /// The directory of the database [default: ./data]
     #[arg(long, value_name = "DIRECTORY")]
     data: Option<String>,
@@ -85,8 +88,8 @@ struct ServerArgs {
 
 impl ServerArgs {
     fn flags(self) -> Flags {
-        let Self { file, listen, data, store, bus } = self;
-        Flags { listen, data, store, bus, ..file.flags() }
+        let Self { file, listen, operator_listen, data, store, bus } = self;
+        Flags { listen, operator_listen, data, store, bus, ..file.flags() }
     }
 }
 
@@ -164,6 +167,7 @@ mod tests {
     fn what_the_readme_types_is_understood() {
         for line in [
             "serve --config x.toml --listen 0.0.0.0:9501 --data /d",
+            "serve --operator-listen 0.0.0.0:9502",
             "dev",
             "token alice --ttl 90m --json",
             "key create billing",

@@ -6,6 +6,7 @@ mod cluster;
 mod file;
 mod layers;
 mod log_module;
+mod proxies;
 mod secret;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,9 +21,13 @@ pub use cluster::{ClusterConfig, EngineUrl};
 pub use file::default_toml;
 use file::{AuthSection, File};
 use layers::Layers;
+pub use proxies::{ForwardedHeader, Network, ProxyConfig};
 
 /// Where the server listens unless told: the port of the protocol, for this machine only.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9501);
+
+/// Where operators' probes and metrics could be: the port behind it.
+const EXAMPLE_OPERATOR_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9502);
 
 /// Fewest bytes of a secret: HS256 wants a key as long as its hash (RFC 7518 section 3.2).
 const MIN_SECRET: usize = 32;
@@ -159,6 +164,8 @@ pub struct Flags {
     pub config: Option<PathBuf>,
     /// See [`Config::listen`].
     pub listen: Option<String>,
+    /// See [`Config::operator_listen`].
+    pub operator_listen: Option<String>,
     /// See [`Config::data`].
     pub data: Option<String>,
     /// See [`ClusterConfig::store`].
@@ -174,12 +181,16 @@ pub struct Config {
     pub mode: Mode,
     /// The address to listen on; port 0 takes any free one.
     pub listen: SocketAddr,
+    /// The address that operators' probes and metrics are on, where that is one of their own.
+    pub operator_listen: Option<SocketAddr>,
     /// The directory of the database, where that is SQLite.
     pub data: PathBuf,
     /// What several nodes share, where the database is another.
     pub cluster: Option<ClusterConfig>,
     /// Web origins besides the server's own whose pages may connect, as a browser writes them.
     pub allowed_origins: Vec<String>,
+    /// The proxies in front of the server.
+    pub proxies: ProxyConfig,
     /// Whether ids never seen before may be written to.
     pub unknown_users: UnknownUsers,
     /// How long a user without a connection still counts as online.
@@ -225,6 +236,7 @@ impl Config {
         check_origins(&file.allowed_origins)?;
         check_level(&file.log.level)?;
         check_limits(&file.limits)?;
+        file.proxies().check()?;
         let source = |path: &str| sources.get(path).cloned().unwrap_or_default();
         let auth = resolve_auth(&file.auth, |name| source(&format!("auth.{name}")))?;
         let cluster = cluster::resolve(&file, source)?;
@@ -241,6 +253,8 @@ impl Config {
         Self {
             mode,
             listen: file.listen,
+            operator_listen: file.operator.listen,
+            proxies: file.proxies(),
             data: file.data,
             cluster,
             allowed_origins: file.allowed_origins,
@@ -257,6 +271,12 @@ impl Config {
     /// Whether a server can run with this: `serve` must be able to tell users apart, and `dev`, which
     /// believes them, must not be reachable from elsewhere.
     fn check(&self) -> Result<(), ConfigError> {
+        if self.operator_listen == Some(self.listen) && self.listen.port() != 0 {
+            return Err(ConfigError(format!(
+                "`operator.listen`: {} is `listen` as well; give operators a port of their own",
+                self.listen
+            )));
+        }
         match self.mode {
             Mode::Dev if !self.listen.ip().is_loopback() => Err(ConfigError(format!(
                 "`dev` believes whoever connects, so it listens on a loopback address only, as \
@@ -294,6 +314,7 @@ impl Config {
         };
         File {
             listen: self.listen,
+            operator: file::OperatorSection { listen: self.operator_listen },
             data: self.data.clone(),
             store: self.cluster.as_ref().map(|cluster| cluster.store.clone()),
             store_file: None,
@@ -301,6 +322,9 @@ impl Config {
             bus_file: None,
             cluster: self.cluster.as_ref().map(ClusterConfig::to_section).unwrap_or_default(),
             allowed_origins: self.allowed_origins.clone(),
+            trusted_proxies: self.proxies.trusted.clone(),
+            forwarded_header: self.proxies.header,
+            proxy_protocol: self.proxies.protocol,
             unknown_users: self.unknown_users,
             presence_grace: millis(self.presence_grace),
             shutdown_deadline: millis(self.shutdown_deadline),

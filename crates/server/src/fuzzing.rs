@@ -7,6 +7,7 @@ mod body;
 pub mod echo;
 mod frames;
 mod log;
+mod peer;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -14,11 +15,19 @@ mod words;
 pub use body::body;
 pub use frames::frames;
 pub use log::log;
+pub use peer::{forwarded, proxy};
 pub use words::{command, ids};
 
 /// Takes any bytes, and panics if something does not hold.
 pub type Target = fn(&[u8]);
 
 /// Every target: the name of its corpus, and what it runs.
-pub const TARGETS: [(&str, Target); 5] =
-    [("body", body), ("command", command), ("frames", frames), ("ids", ids), ("log", log)];
+pub const TARGETS: [(&str, Target); 7] = [
+    ("body", body),
+    ("command", command),
+    ("forwarded", forwarded),
+    ("frames", frames),
+    ("ids", ids),
+    ("log", log),
+    ("proxy", proxy),
+];

@@ -69,7 +69,7 @@ async fn probe(services: &Services) -> Report {
             None => None,
         }
     };
-    let read = async { services.store.api_key([0; 32]).await.map(drop) };
+    let read = services.store.probe();
     let (write, read, bus) = tokio::join!(step(write(services)), step(read), bus);
     let well = |step: &Step| matches!(step, Step::Milliseconds(_));
     let delivers = well(&write) && well(&read) && bus.as_ref().is_none_or(well);

@@ -7,6 +7,7 @@ mod body;
 mod document;
 mod guard;
 mod health;
+mod operator;
 mod patience;
 mod probes;
 mod problem;
@@ -23,12 +24,14 @@ use axum::routing::{get, post};
 use crate::services::Services;
 
 pub(crate) use accept::serve;
+pub(crate) use operator::{OPERATOR_CONNECTIONS, serve as serve_operators};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use {accept::builder, patience::Patient, ws::shake_hands, ws::take_over};
 
 /// Everything that the server answers.
 pub(crate) fn routes(services: &Arc<Services>) -> Router {
-    Router::new()
+    let operators = if services.has_operator_listener { Router::new() } else { for_operators() };
+    operators
         .route("/v1/ws", get(ws::upgrade))
         .route("/v1/openapi.json", get(spec::serve_openapi))
         .route("/v1/asyncapi.json", get(spec::serve_asyncapi))
@@ -36,10 +39,23 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .route("/v1/{command}", post(api::command))
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
-        .route("/healthz", get(health::delivers))
-        .route("/metrics", get(probes::metrics))
         .fallback(get(assets::file).fallback(assets::not_get))
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(from_fn_with_state(services.clone(), guard::check))
         .with_state(services.clone())
+}
+
+/// Everything that the operators' listener answers.
+fn operator_routes(services: &Arc<Services>) -> Router {
+    for_operators()
+        .route("/livez", get(probes::live))
+        .route("/readyz", get(probes::ready))
+        .fallback(probes::not_here)
+        .layer(from_fn_with_state(services.clone(), guard::check))
+        .with_state(services.clone())
+}
+
+/// What is for operators alone: on the listener of their own if there is one.
+fn for_operators() -> Router<Arc<Services>> {
+    Router::new().route("/healthz", get(health::delivers)).route("/metrics", get(probes::metrics))
 }

@@ -9,6 +9,7 @@ mod bus;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod denial;
 mod dev;
 mod encode;
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
@@ -26,7 +27,9 @@ mod log;
 pub mod metrics;
 pub mod origin;
 mod outbox;
+mod peer;
 mod places;
+mod readiness;
 pub mod record;
 pub mod refusal;
 pub mod router;
@@ -40,6 +43,7 @@ mod throttle;
 mod timers;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,6 +121,14 @@ pub struct Server {
     tasks: Tasks,
     router: RouterHandle,
     deadline: Duration,
+    operators: Operators,
+}
+
+/// The operators' listener, which goes on until all else has ended; none if it is not configured.
+#[derive(Debug)]
+struct Operators {
+    address: Option<SocketAddr>,
+    tasks: Tasks,
 }
 
 impl Server {
@@ -126,11 +138,15 @@ impl Server {
     /// The configuration cannot be used, or the database cannot be opened.
     pub async fn start(listener: TcpListener, config: Config, clock: Clock) -> anyhow::Result<Self> {
         let authenticator = Authenticator::with_clock(&config.auth, clock.clone()).context("auth")?;
+        let operators = bind_for_operators(config.operator_listen).await?;
         let (metrics, tasks) = (Arc::new(Metrics::new()), Tasks::new());
         let Opened { store, batches, cluster } = open(&config, &clock, &metrics, &tasks).await?;
         let gather_from = router::MANY;
         let parts = Parts { authenticator, store, batches, metrics, clock, gather_from, cluster, tasks };
-        let (server, services) = Self::without_doors(config, parts);
+        let (mut server, services) = Self::without_doors(config, parts);
+        if let Some(operators) = operators {
+            server.serve_operators(operators, services.clone())?;
+        }
         server.tasks.spawn_critical("acceptor", http::serve(listener, services));
         Ok(server)
     }
@@ -152,10 +168,12 @@ impl Server {
             cluster,
         });
         tasks.spawn_critical("router", router.run(tasks.clone()));
+        let denials = denial::Denials::new(metrics.clone());
         let services = Arc::new(Services {
             mode: config.mode,
             limiter: Limiter::new(&limits),
             allowed_origins: config.allowed_origins,
+            proxies: Arc::new(config.proxies),
             authenticator,
             clock,
             limits,
@@ -163,12 +181,29 @@ impl Server {
             router: handle.clone(),
             store,
             bus,
+            has_operator_listener: config.operator_listen.is_some(),
             health: health::Health::default(),
             in_flight: Arc::default(),
+            readiness: readiness::Readiness::default(),
+            denials,
             tasks: tasks.clone(),
         });
         tasks.spawn_critical("sweep", sweep(services.clone()));
-        (Self { tasks, router: handle, deadline: config.shutdown_deadline }, services)
+        let operators = Operators { address: None, tasks: tasks.outliving() };
+        (Self { tasks, router: handle, deadline: config.shutdown_deadline, operators }, services)
+    }
+
+    fn serve_operators(&mut self, listener: TcpListener, services: Arc<Services>) -> anyhow::Result<()> {
+        let Operators { address, tasks } = &mut self.operators;
+        *address = Some(listener.local_addr().context("the operators' listener")?);
+        let serving = http::serve_operators(listener, services, tasks.clone());
+        tasks.spawn_critical("operators' acceptor", serving);
+        Ok(())
+    }
+
+    /// Where operators find probes and metrics, if that is a listener of their own.
+    pub fn operator_address(&self) -> Option<SocketAddr> {
+        self.operators.address
     }
 
     /// Ready when a task has ended without which the server cannot go on. It is to be stopped then.
@@ -177,12 +212,12 @@ impl Server {
     }
 
     /// Stops: not ready and no new connections first, then the farewells, so that nobody comes in behind
-    /// them; what has been asked is still answered, for as long as the deadline allows.
+    /// them; what has been asked is still answered, for as long as the deadline allows. Operators are answered until the end.
     ///
     /// # Errors
     /// The server has failed, before or meanwhile. Then it stops within 2 seconds.
     pub async fn stop(self) -> Result<(), Failure> {
-        let Self { tasks, router, deadline } = self;
+        let Self { tasks, router, deadline, operators } = self;
         tasks.stop().cancel();
         let stopping = async {
             router.stop().await;
@@ -201,9 +236,18 @@ impl Server {
         if !in_time {
             tracing::warn!("the deadline for stopping has passed; what was still open was cut");
         }
+        operators.tasks.finish(Duration::ZERO).await;
         tracing::info!("stopped");
         tasks.failure().map_or(Ok(()), Err)
     }
+}
+
+/// Binds the operators' listener, if there is to be one, before anything is done that takes long.
+async fn bind_for_operators(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let bound = TcpListener::bind(address).await;
+    let advice = "choose another address with --operator-listen";
+    bound.map(Some).with_context(|| format!("cannot listen on {address} for operators: {advice}"))
 }
 
 /// What a server writes to, and the other nodes that do.
@@ -274,12 +318,15 @@ pub(crate) fn check_engines(cluster: &ClusterConfig) -> anyhow::Result<()> {
     bus_settings(cluster).as_ref().map_or(Ok(()), nats::check)
 }
 
-/// Forgets the rates of users who are quiet, until the server stops.
+/// Forgets the rates of users who are quiet, and logs what was held back, until the server stops.
 async fn sweep(services: Arc<Services>) {
     loop {
         tokio::select! {
             biased;
-            () = tokio::time::sleep(limiter::SWEEP) => services.limiter.sweep(),
+            () = tokio::time::sleep(limiter::SWEEP) => {
+                services.limiter.sweep();
+                services.denials.flush();
+            }
             () = services.tasks.stop().cancelled() => return,
         }
     }

@@ -9,6 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::denial::Denial;
+
 /// The metrics of one server.
 #[derive(Debug)]
 pub struct Metrics {
@@ -24,7 +26,8 @@ pub struct Metrics {
     /// Conversations that some connection is reading from the log.
     pub(crate) catching_up: Gauge,
     refused: Family<RefusedLabels, Counter>,
-    dropped: Family<DropLabels, Counter>,
+    dropped: Family<ReasonLabels, Counter>,
+    denied: Family<ReasonLabels, Counter>,
     commit_seconds: Histogram,
     batch_writes: Histogram,
     delivery_seconds: Histogram,
@@ -91,7 +94,7 @@ impl Drop {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DropLabels {
+struct ReasonLabels {
     reason: &'static str,
 }
 
@@ -114,6 +117,7 @@ impl Metrics {
             catching_up: Gauge::default(),
             refused: Family::default(),
             dropped: Family::default(),
+            denied: Family::default(),
             commit_seconds: latency(),
             batch_writes: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             delivery_seconds: latency(),
@@ -136,6 +140,12 @@ impl Metrics {
             "Signals dropped and connections cut, by reason",
             metrics.dropped.clone(),
         );
+        let help =
+            "Connections, handshakes, requests and hellos turned away before it was known whose they are";
+        registry.register("denied", help, metrics.denied.clone());
+        for denial in Denial::ALL {
+            drop(metrics.denied.get_or_create(&ReasonLabels { reason: denial.as_str() }));
+        }
         let help = "From taking a batch of writes to its being on stable storage";
         registry.register_with_unit("commit", help, Unit::Seconds, metrics.commit_seconds.clone());
         registry.register("batch_writes", "Writes in a transaction", metrics.batch_writes.clone());
@@ -159,8 +169,12 @@ impl Metrics {
         self.delivery_seconds.observe(took.as_secs_f64());
     }
 
+    pub(crate) fn denied(&self, denial: Denial) {
+        self.denied.get_or_create(&ReasonLabels { reason: denial.as_str() }).inc();
+    }
+
     pub(crate) fn dropped(&self, reason: Drop) {
-        self.dropped.get_or_create(&DropLabels { reason: reason.as_str() }).inc();
+        self.dropped.get_or_create(&ReasonLabels { reason: reason.as_str() }).inc();
     }
 
     pub(crate) fn refused(&self, code: switchboard_protocol::ErrorCode) {

@@ -3,14 +3,18 @@
 //! Strangers have a share of the places, and in it the newest replaces the oldest. So a flood of connections that say nothing
 //! keeps nobody out: whoever authenticates at once leaves the share before their turn to be replaced comes.
 
+mod addresses;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 use switchboard_protocol::{ErrorCode, Limits};
 use tokio::sync::Notify;
+
+use self::addresses::{AddressPlace, Addresses};
 
 /// Most connections that have been evicted and are still on their way out, each for the time that its task takes to be
 /// scheduled. Beyond: new connections are refused.
@@ -36,6 +40,7 @@ pub(crate) struct Places {
     strangers: usize,
     /// Most refused connections that are answered at once. Of these, probes are answered as usual.
     refused: usize,
+    addresses: Arc<Addresses>,
     counts: Mutex<Counts>,
 }
 
@@ -45,7 +50,6 @@ struct Counts {
     last: u64,
     /// Connections that are there, evicted ones included.
     admitted: usize,
-    by_address: FxHashMap<IpAddr, u32>,
     strangers: Evictable,
     /// Strangers whose probe is being answered: they are not evicted meanwhile.
     probing: usize,
@@ -114,6 +118,7 @@ impl Places {
             connections_per_address: limits.connections_per_address,
             strangers: limits.strangers() as usize,
             refused: refused_places(limits.connections),
+            addresses: Arc::default(),
             counts: Mutex::default(),
         })
     }
@@ -122,24 +127,28 @@ impl Places {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a new connection, and whether the oldest stranger was evicted for it.
-    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<(Arc<Place>, bool), Full> {
-        let mut counts = self.counts();
-        let here = counts.by_address.get(&address).copied().unwrap_or(0);
-        if self.connections_per_address > 0 && here >= self.connections_per_address {
-            return Err(Full::Address);
+    /// A place for a new connection, and whether the oldest stranger was evicted for it. It counts for the address, or for none
+    /// if a proxy has not named its client yet.
+    pub(crate) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<(Arc<Place>, bool), Full> {
+        let of_address = OnceLock::new();
+        if let Some(address) = address {
+            let _ = of_address.set(self.enter_address(address)?);
         }
+        let mut counts = self.counts();
         let full = counts.admitted - counts.strangers.evicted.len() >= self.connections;
         let crowded = full || counts.strangers.waiting.len() >= self.strangers;
         if crowded && !counts.strangers.evict_oldest() {
             return Err(Full::Server);
         }
-        counts.by_address.insert(address, here + 1);
         counts.admitted += 1;
         let (number, evicted) = counts.number();
         counts.strangers.waiting.insert(number, evicted.clone());
         drop(counts);
-        Ok((Arc::new(Place { places: self.clone(), address, number, evicted }), crowded))
+        Ok((Arc::new(Place { places: self.clone(), of_address, number, evicted }), crowded))
+    }
+
+    fn enter_address(&self, address: IpAddr) -> Result<AddressPlace, Full> {
+        self.addresses.take(address, self.connections_per_address).ok_or(Full::Address)
     }
 
     /// A place for a connection that is to be answered that there is none; the oldest of its kind that has not sent its
@@ -174,12 +183,22 @@ impl Counts {
 #[derive(Debug)]
 pub(crate) struct Place {
     places: Arc<Places>,
-    address: IpAddr,
+    /// Among those of its address, once that is known.
+    of_address: OnceLock<AddressPlace>,
     number: u64,
     evicted: Arc<Notify>,
 }
 
 impl Place {
+    /// Counts the connection for the address of its client, unless it counts for one already.
+    pub(crate) fn count(&self, address: IpAddr) -> Result<(), Full> {
+        if self.of_address.get().is_none() {
+            // Only one of two that count it at the same time keeps its place.
+            let _ = self.of_address.set(self.places.enter_address(address)?);
+        }
+        Ok(())
+    }
+
     /// The connection has authenticated: it leaves the share of strangers for good. False if it has been evicted.
     pub(crate) fn authenticate(&self) -> bool {
         self.places.counts().strangers.keep(self.number)
@@ -220,12 +239,6 @@ impl Drop for Place {
         let mut counts = self.places.counts();
         counts.admitted -= 1;
         counts.strangers.forget(self.number);
-        if let Some(here) = counts.by_address.get_mut(&self.address) {
-            *here -= 1;
-            if *here == 0 {
-                counts.by_address.remove(&self.address);
-            }
-        }
     }
 }
 
@@ -270,12 +283,12 @@ mod tests {
     const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn places(connections: usize, strangers: usize) -> Arc<Places> {
-        let counts = Mutex::default();
-        Arc::new(Places { connections, connections_per_address: 0, strangers, refused: 2, counts })
+        let (addresses, counts) = (Arc::default(), Mutex::default());
+        Arc::new(Places { connections, connections_per_address: 1, strangers, refused: 2, addresses, counts })
     }
 
     fn enter(places: &Arc<Places>) -> Arc<Place> {
-        places.enter(ADDRESS).expect("a place").0
+        places.enter(None).expect("a place").0
     }
 
     fn is_evicted(place: &Place) -> bool {
@@ -303,15 +316,15 @@ mod tests {
         let newest = enter(&places);
         assert!(is_evicted(&stranger));
         assert!(newest.authenticate());
-        assert_eq!(places.enter(ADDRESS).err(), Some(Full::Server));
+        assert_eq!(places.enter(None).err(), Some(Full::Server));
         // The evicted one still has its descriptor, and frees no place that is not its own.
         drop(stranger);
-        assert_eq!(places.enter(ADDRESS).err(), Some(Full::Server));
+        assert_eq!(places.enter(None).err(), Some(Full::Server));
         drop(user);
         drop(enter(&places));
         drop(newest);
         let counts = places.counts();
-        assert!(counts.admitted == 0 && counts.by_address.is_empty());
+        assert!(counts.admitted == 0);
         assert!(counts.strangers.waiting.is_empty() && counts.strangers.evicted.is_empty());
     }
 
@@ -328,6 +341,17 @@ mod tests {
         assert!(newest.authenticate() && newest.begin_probe().is_none());
         drop((probe, other, newest));
         assert!(places.counts().probing == 0 && places.counts().strangers.waiting.is_empty());
+    }
+
+    #[test]
+    fn a_connection_counts_for_its_client_once_that_is_known() {
+        let places = places(10, 10);
+        let (first, second) = (enter(&places), enter(&places));
+        assert_eq!((first.count(ADDRESS), first.count(ADDRESS)), (Ok(()), Ok(())));
+        assert_eq!(second.count(ADDRESS), Err(Full::Address));
+        assert_eq!(places.enter(Some(ADDRESS)).err(), Some(Full::Address));
+        drop(first);
+        assert_eq!(second.count(ADDRESS), Ok(()));
     }
 
     #[test]

@@ -7,12 +7,14 @@ use switchboard_protocol::{ConversationId, Limits, UserId};
 use crate::auth::Authenticator;
 use crate::bus::Bus;
 use crate::clock::Clock;
-use crate::config::Mode;
+use crate::config::{Mode, ProxyConfig};
+use crate::denial::Denials;
 use crate::health::Health;
 use crate::in_flight::InFlight;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::readiness::Readiness;
 use crate::router::RouterHandle;
 use crate::store::{SharedStore, Standing};
 use crate::tasks::Tasks;
@@ -22,6 +24,8 @@ pub(crate) struct Services {
     pub(crate) mode: Mode,
     pub(crate) limits: Arc<Limits>,
     pub(crate) allowed_origins: Vec<String>,
+    /// The proxies in front, whose word about a client's address counts.
+    pub(crate) proxies: Arc<ProxyConfig>,
     pub(crate) authenticator: Authenticator,
     pub(crate) clock: Clock,
     pub(crate) limiter: Limiter,
@@ -30,9 +34,14 @@ pub(crate) struct Services {
     pub(crate) store: SharedStore,
     /// The way to other nodes, if there may be any.
     pub(crate) bus: Option<Arc<dyn Bus>>,
+    /// Whether metrics and the deep probe are on a listener of their own.
+    pub(crate) has_operator_listener: bool,
     pub(crate) health: Health,
     /// HTTP requests that are being answered.
     pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) readiness: Readiness,
+    /// Who is turned away at the door.
+    pub(crate) denials: Denials,
     pub(crate) tasks: Tasks,
 }
 

@@ -6,6 +6,7 @@ mod live;
 pub(crate) mod socket;
 mod unread;
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,17 +29,19 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How long the last frames of a connection that is closed may take to be written.
 const FLUSH: Duration = Duration::from_secs(2);
 
-/// Serves a connection to its end. Whatever way that is, the router forgets it at once.
+/// Serves a connection of a client at an address to its end. Whatever way that is, the router forgets it at once.
 ///
 /// A task is as large as its largest moment, for as long as it lives, and a connection idles for hours: so the moments
 /// before and after are on the heap while they last. The connection has its place, where places are counted, to its end.
 pub(crate) async fn run<S: Stream>(
     services: Arc<Services>,
     mut socket: Socket<S>,
+    address: IpAddr,
     place: Option<Arc<Place>>,
 ) {
     let outbox = Arc::new(Outbox::new(&services.limits, services.metrics.clone()));
-    let end = match Box::pin(hello::greet(&services, &mut socket, &outbox, place.as_deref())).await {
+    let end = match Box::pin(hello::greet(&services, &mut socket, &outbox, (address, place.as_deref()))).await
+    {
         Ok(admitted) => serve(&services, &mut socket, &outbox, admitted).await,
         Err(end) => end,
     };

@@ -7,6 +7,7 @@
 )]
 mod bus;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ use crate::session::{self, socket::Socket};
 use crate::store::{Batch, SharedLog, SharedStore};
 use crate::tasks::Tasks;
 use crate::{Parts, Server, http};
+
+/// The address of clients that come over no network.
+const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// What makes a server one of several.
 pub struct Among {
@@ -81,7 +85,8 @@ impl Simulated {
         let services = self.services.clone();
         self.services.tasks.spawn(async move {
             let tasks = services.tasks.clone();
-            tasks.until_cut(Box::pin(session::run(services, Socket::new(stream, Vec::new()), None))).await;
+            let socket = Socket::new(stream, Vec::new());
+            tasks.until_cut(Box::pin(session::run(services, socket, NOWHERE, None))).await;
         });
     }
 

@@ -87,6 +87,9 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
     /// The name of the API key with this hash, unless it was revoked.
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>>;
 
+    /// Reads something, before what others wait for: whether the store can be read at all.
+    fn probe(&self) -> Answer<()>;
+
     /// Whether writes are accepted.
     fn is_writable(&self) -> bool;
 }

@@ -68,6 +68,11 @@ impl Tasks {
         }
     }
 
+    /// Tasks with a stop of their own, behind that of these. When one of either fails that was critical, both have failed.
+    pub(crate) fn outliving(&self) -> Self {
+        Self { failure: self.failure.clone(), failed: self.failed.clone(), ..Self::new() }
+    }
+
     /// Starts a task that ends by itself.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tracker.spawn(task);

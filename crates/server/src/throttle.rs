@@ -1,16 +1,19 @@
-//! Log lines about what anybody can cause at any rate: one a minute.
+//! Log lines about what anybody can cause at any rate: one in an interval.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time between two lines. An attack that lasts an hour is 60 lines.
+/// Time between two lines, unless there is a reason for another. An attack that lasts an hour is 60 lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Decides which occurrences of one kind of event are logged.
-#[derive(Debug, Default)]
-pub(crate) struct Throttle(Mutex<State>);
+#[derive(Debug)]
+pub(crate) struct Throttle {
+    interval: Duration,
+    state: Mutex<State>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -18,17 +21,44 @@ struct State {
     unlogged: u64,
 }
 
+impl Default for Throttle {
+    fn default() -> Self {
+        Self::every(LINE_INTERVAL)
+    }
+}
+
 impl Throttle {
+    /// One line in so long a time.
+    pub(crate) fn every(interval: Duration) -> Self {
+        Self { interval, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts an event: if a line is due, how many events it stands for.
     pub(crate) fn record(&self) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         state.unlogged += 1;
+        state.line(self.interval)
+    }
+
+    /// How many events no line stands for, if one has been due for them and no later event has made it.
+    pub(crate) fn overdue(&self) -> Option<u64> {
+        let mut state = self.state();
+        if state.unlogged == 0 { None } else { state.line(self.interval) }
+    }
+}
+
+impl State {
+    fn line(&mut self, interval: Duration) -> Option<u64> {
         let now = Instant::now();
-        if state.last.is_some_and(|last| now - last < LINE_INTERVAL) {
+        if self.last.is_some_and(|last| now - last < interval) {
             return None;
         }
-        state.last = Some(now);
-        Some(std::mem::take(&mut state.unlogged))
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.unlogged))
     }
 }
 
@@ -46,5 +76,13 @@ mod tests {
         }
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(throttle.record(), Some(60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_at_the_end_of_a_flood_have_a_line_too() {
+        let throttle = Throttle::every(Duration::from_secs(1));
+        assert_eq!((throttle.record(), throttle.record(), throttle.overdue()), (Some(1), None, None));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!((throttle.overdue(), throttle.overdue()), (Some(1), None));
     }
 }

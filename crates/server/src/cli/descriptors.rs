@@ -4,10 +4,11 @@
 use rlimit::Resource;
 
 use crate::config::Config;
+use crate::http::OPERATOR_CONNECTIONS;
 use crate::places::refused_places;
 
 /// Descriptors for everything but connections: the database with its write-ahead log, the log, listeners, the bus, timers.
-/// Readers of PostgreSQL come on top.
+/// Readers of PostgreSQL and the operators' listener come on top.
 const OWN_DESCRIPTORS: u64 = 64;
 
 /// Raises the soft limit of open files to the hard one, and lowers `limits.connections` to what fits into it.
@@ -21,7 +22,9 @@ pub(super) fn fit(config: &mut Config) {
         }
     };
     let readers = config.cluster.as_ref().map_or(0, |cluster| cluster.readers as u64);
-    let (wanted, fits) = (config.limits.connections, connections_within(files, OWN_DESCRIPTORS + readers));
+    let operators = config.operator_listen.map_or(0, |_| OPERATOR_CONNECTIONS as u64 + 1);
+    let own = OWN_DESCRIPTORS + readers + operators;
+    let (wanted, fits) = (config.limits.connections, connections_within(files, own));
     if fits < wanted {
         config.limits.connections = fits;
         tracing::warn!(

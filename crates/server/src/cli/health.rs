@@ -22,7 +22,7 @@ const ANSWER: u64 = 4_096;
 pub(super) struct HealthArgs {
     #[command(flatten)]
     file: FileArgs,
-    /// The address that the server listens on [default: 127.0.0.1:9501]
+    /// The address that the server listens on [default: operator.listen if it is set, or else listen]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
     /// Whether a message would arrive: writes, reads and sends a notice over the bus, in place of asking whether it is ready
@@ -32,8 +32,11 @@ pub(super) struct HealthArgs {
 
 /// Asks the server of this configuration, on this machine, whether it is ready.
 pub(super) fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
-    let flags = Flags { listen: args.listen, ..args.file.flags() };
-    let address = reachable(Config::read(Mode::Serve, &flags, &environment())?.listen);
+    let flags = Flags { listen: args.listen.clone(), ..args.file.flags() };
+    let config = Config::read(Mode::Serve, &flags, &environment())?;
+    // Operators' listener answers whatever comes to the other one, unless it is asked for by its address.
+    let listen = config.operator_listen.filter(|_| args.listen.is_none()).unwrap_or(config.listen);
+    let address = reachable(listen);
     let path = if args.delivery { "/healthz" } else { "/readyz" };
     let answer = ask(address, path).with_context(|| format!("no answer from {address}"))?;
     let status = answer.split(' ').nth(1).unwrap_or_default();

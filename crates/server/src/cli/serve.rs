@@ -68,6 +68,9 @@ async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()
     }
     let server = Server::start(listener, config, Clock::system()).await?;
     announce(&format!("listening on http://{address}"));
+    if let Some(operators) = server.operator_address() {
+        announce(&format!("probes and metrics on http://{operators}"));
+    }
     if dev {
         announce(&dev_greeting(address));
     }

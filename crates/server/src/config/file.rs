@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use switchboard_protocol::Limits;
 
 use super::cluster::{ClusterSection, EngineUrl};
-use super::{ConfigError, DEFAULT_LISTEN, LogFormat, Secret, UnknownUsers};
+use super::{
+    ConfigError, DEFAULT_LISTEN, EXAMPLE_OPERATOR_LISTEN, ForwardedHeader, LogFormat, Network, ProxyConfig,
+    Secret, UnknownUsers,
+};
 
 /// The whole file.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -41,6 +44,17 @@ pub(super) struct File {
     /// Web origins besides the server's own whose pages may connect, as `https://chat.example.com`. "null" lets in all pages
     /// that have none: files, and sandboxed frames of any site.
     pub(super) allowed_origins: Vec<String>,
+    /// Addresses and networks of the proxies in front, as "10.0.0.0/8" and "::1". Of a request from one of them the client's
+    /// address is the right-most one in its forwarding header that no trusted proxy added. Without it such headers are ignored.
+    #[schemars(with = "Vec<String>")]
+    pub(super) trusted_proxies: Vec<Network>,
+    /// The header in which they name the client: "x_forwarded_for" (`Forwarded` counts where a request has none), or
+    /// "forwarded" for proxies that write `Forwarded` alone: those pass on an X-Forwarded-For that a client made up.
+    #[schemars(with = "String")]
+    pub(super) forwarded_header: ForwardedHeader,
+    /// Whether connections from `trusted_proxies` begin with a header of the PROXY protocol, version 1 or 2. They are refused
+    /// without one then, and connections from elsewhere are refused with one.
+    pub(super) proxy_protocol: bool,
     /// Whether ids never seen before may be written to: "allow" or "refuse".
     #[schemars(with = "String")]
     pub(super) unknown_users: UnknownUsers,
@@ -54,6 +68,7 @@ pub(super) struct File {
     pub(super) reconnect_spread: u32,
     pub(super) auth: AuthSection,
     pub(super) log: LogSection,
+    pub(super) operator: OperatorSection,
     pub(super) cluster: ClusterSection,
     pub(super) limits: Limits,
 }
@@ -68,15 +83,27 @@ impl Default for File {
             bus: None,
             bus_file: None,
             allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::default(),
+            proxy_protocol: false,
             unknown_users: UnknownUsers::default(),
             presence_grace: 5_000,
             shutdown_deadline: 10_000,
             reconnect_spread: 5_000,
             auth: AuthSection::default(),
             log: LogSection::default(),
+            operator: OperatorSection::default(),
             cluster: ClusterSection::default(),
             limits: Limits::default(),
         }
+    }
+}
+
+impl File {
+    /// The proxies in front of the server.
+    pub(super) fn proxies(&self) -> ProxyConfig {
+        let trusted = self.trusted_proxies.clone();
+        ProxyConfig { trusted, header: self.forwarded_header, protocol: self.proxy_protocol }
     }
 }
 
@@ -124,10 +151,25 @@ pub(super) struct LogSection {
     pub(super) format: LogFormat,
 }
 
+/// What is for operators alone.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct OperatorSection {
+    /// An address of its own for probes and metrics, which are answered there whatever comes to the other one. `listen` then has
+    /// /livez and /readyz only.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "listen_too")]
+    #[schemars(with = "String")]
+    pub(super) listen: Option<SocketAddr>,
+}
+
 impl Default for LogSection {
     fn default() -> Self {
         Self { level: "info".to_owned(), format: LogFormat::default() }
     }
+}
+
+fn listen_too<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<SocketAddr>, D::Error> {
+    listen(d).map(Some)
 }
 
 fn listen<'de, D: serde::Deserializer<'de>>(d: D) -> Result<SocketAddr, D::Error> {
@@ -146,6 +188,8 @@ pub(super) enum Kind {
     Text,
     /// A whole number.
     Number,
+    /// `true` or `false`.
+    Switch,
     /// Texts with commas between.
     List,
 }
@@ -176,12 +220,13 @@ impl Setting {
 }
 
 /// The names of the file's sections.
-pub(super) const SECTIONS: [&str; 4] = ["auth", "log", "cluster", "limits"];
+pub(super) const SECTIONS: [&str; 5] = ["auth", "log", "operator", "cluster", "limits"];
 
 fn schema(section: &str) -> Schema {
     match section {
         "auth" => schema_for!(AuthSection),
         "log" => schema_for!(LogSection),
+        "operator" => schema_for!(OperatorSection),
         "cluster" => schema_for!(ClusterSection),
         "limits" => schema_for!(Limits),
         _ => schema_for!(File),
@@ -195,7 +240,7 @@ fn text_at<'a>(schema: &'a serde_json::Value, name: &str) -> &'a str {
 /// Every setting there is.
 pub(super) fn settings() -> Vec<Setting> {
     let mut settings = Vec::new();
-    for section in ["", "auth", "log", "cluster", "limits"] {
+    for section in std::iter::once("").chain(SECTIONS) {
         let schema = schema(section);
         let properties = schema.get("properties").and_then(serde_json::Value::as_object);
         for (name, property) in properties.into_iter().flatten() {
@@ -204,6 +249,7 @@ pub(super) fn settings() -> Vec<Setting> {
             }
             let kind = match text_at(property, "type") {
                 "integer" => Kind::Number,
+                "boolean" => Kind::Switch,
                 "array" => Kind::List,
                 _ => Kind::Text,
             };
@@ -258,6 +304,7 @@ fn example() -> Result<File, ConfigError> {
         store_file: Some(PathBuf::from("/etc/switchboard/store")),
         bus: Some(EngineUrl::new("tls://nats.example.com:4222")),
         bus_file: Some(PathBuf::from("/etc/switchboard/bus")),
+        operator: OperatorSection { listen: Some(EXAMPLE_OPERATOR_LISTEN) },
         cluster: ClusterSection {
             store_ca: Some(PathBuf::from("/etc/switchboard/store-ca.pem")),
             bus_ca: Some(PathBuf::from("/etc/switchboard/bus-ca.pem")),

@@ -107,6 +107,7 @@ impl Layers {
                 Kind::Text => Value::String(text.clone()),
                 // What is not a number stays a text, and is refused as such.
                 Kind::Number => text.parse().map_or_else(|_| Value::String(text.clone()), Value::Integer),
+                Kind::Switch => text.parse().map_or_else(|_| Value::String(text.clone()), Value::Boolean),
                 Kind::List => {
                     Value::Array(text.split(',').map(|item| Value::String(item.trim().to_owned())).collect())
                 }
@@ -119,18 +120,23 @@ impl Layers {
     /// Lays the flags over what there is.
     pub(super) fn add_flags(&mut self, flags: &Flags) -> Result<(), ConfigError> {
         let mut layer = Vec::new();
-        for (name, text) in
-            [("listen", &flags.listen), ("data", &flags.data), ("store", &flags.store), ("bus", &flags.bus)]
-        {
+        for (name, text) in [
+            ("listen", &flags.listen),
+            ("operator.listen", &flags.operator_listen),
+            ("data", &flags.data),
+            ("store", &flags.store),
+            ("bus", &flags.bus),
+        ] {
+            let flag = name.replace('.', "-");
             if text.as_ref().is_some_and(String::is_empty) {
-                return Err(ConfigError::new(format!("--{name} is empty; leave it out, or say which")));
+                return Err(ConfigError::new(format!("--{flag} is empty; leave it out, or say which")));
             }
             let setting = self.settings.iter().find(|s| s.path() == name).cloned();
             if let (Some(setting), Some(text)) = (setting, text) {
                 layer.push(Given {
                     setting,
                     value: Value::String(text.clone()),
-                    source: format!("--{name}"),
+                    source: format!("--{flag}"),
                 });
             }
         }

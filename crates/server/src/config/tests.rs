@@ -71,7 +71,7 @@ fn a_misspelt_setting_is_refused_with_the_one_meant() {
     refused("secret = 'x'", &[], "did you mean `auth.secret`?");
     refused("log_level = 'x'", &[], "did you mean `log.level`?");
     refused("[limit]\nframe = 1", &[], "did you mean `[limits]`?");
-    refused("[server]\nframe = 1", &[], "the sections are [auth], [log], [cluster], [limits]");
+    refused("[server]\nframe = 1", &[], "the sections are [auth], [log], [operator], [cluster], [limits]");
     refused("zzzzzzzz = 1", &[], "`switchboard config default`");
     refused("limits = 3", &[], "is a section, `[limits]`");
     refused("", &[("SWITCHBOARD_LITSEN", "x")], "did you mean SWITCHBOARD_LISTEN?");
@@ -305,4 +305,44 @@ fn a_misspelt_module_of_the_log_is_refused() {
     ] {
         read("", &[("SWITCHBOARD_LOG_LEVEL", good)]).expect(good);
     }
+}
+
+#[test]
+fn trusted_proxies_are_networks_and_nobody_else() {
+    let config = read("", &[]).expect("good");
+    assert_eq!(config.proxies, ProxyConfig::default(), "no proxy is trusted unless it is named");
+    let vars = [
+        ("SWITCHBOARD_TRUSTED_PROXIES", "10.0.0.0/8, ::1"),
+        ("SWITCHBOARD_FORWARDED_HEADER", "forwarded"),
+        ("SWITCHBOARD_PROXY_PROTOCOL", "true"),
+    ];
+    let by_variables = read("", &vars).expect("good").proxies;
+    let text =
+        "trusted_proxies = ['10.0.0.0/8', '::1']\nforwarded_header = 'forwarded'\nproxy_protocol = true";
+    assert_eq!(read(text, &[]).expect("good").proxies, by_variables);
+    assert_eq!((by_variables.protocol, by_variables.header), (true, ForwardedHeader::Forwarded));
+    assert!(by_variables.trusted[0].contains([10, 1, 2, 3].into()));
+
+    refused("trusted_proxies = ['proxy.example']", &[], "is not a network");
+    refused("", &[("SWITCHBOARD_TRUSTED_PROXIES", "10.0.0.1/8")], "did you mean 10.0.0.0/8");
+    refused("trusted_proxies = ['::/0']", &[], "is every address");
+    refused("proxy_protocol = true", &[], "only proxies in `trusted_proxies`");
+    refused("", &[("SWITCHBOARD_PROXY_PROTOCOL", "yes")], "SWITCHBOARD_PROXY_PROTOCOL in the environment: ");
+    refused("forwarded_header = 'x'", &[], "expected `x_forwarded_for` or `forwarded`");
+}
+
+#[test]
+fn operators_may_have_an_address_of_their_own() {
+    assert_eq!(read("", &[]).expect("good").operator_listen, None);
+    let text = "[operator]\nlisten = '127.0.0.1:1'";
+    let vars = [("SWITCHBOARD_OPERATOR_LISTEN", "127.0.0.1:2")];
+    let port = |config: Config| config.operator_listen.expect("an address").port();
+    assert_eq!(port(read(text, &[]).expect("good")), 1);
+    assert_eq!(port(read(text, &vars).expect("good")), 2);
+    let flags = Flags { operator_listen: Some("127.0.0.1:3".to_owned()), ..Flags::default() };
+    assert_eq!(port(Config::read(Mode::Serve, &flags, &env(&vars)).expect("good")), 3);
+    refused("[operator]\nlisten = 'localhost'", &[], "`operator.listen` in ");
+    let flags = Flags { operator_listen: Some("127.0.0.1:9501".to_owned()), ..Flags::default() };
+    let error = Config::load(Mode::Dev, &flags, &[]).expect_err("the same").to_string();
+    assert!(error.contains("a port of their own"), "{error}");
 }

@@ -16,9 +16,11 @@ use tower::ServiceExt as _;
 use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
+use crate::denial::Denials;
 use crate::health::Health;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
+use crate::readiness::Readiness;
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 use crate::router;
@@ -59,6 +61,9 @@ impl Store for Away {
     fn api_key(&self, _: [u8; 32]) -> Answer<Option<String>> {
         nothing()
     }
+    fn probe(&self) -> Answer<()> {
+        nothing()
+    }
     fn is_writable(&self) -> bool {
         false
     }
@@ -93,6 +98,7 @@ impl Doors {
             mode: Mode::Dev,
             limiter: Limiter::new(&limits),
             allowed_origins: Vec::new(),
+            proxies: Arc::default(),
             authenticator: Authenticator::with_clock(&config.auth, clock.clone())
                 .expect("no key is a good one"),
             clock,
@@ -101,8 +107,11 @@ impl Doors {
             router: handle,
             store,
             bus: None,
+            has_operator_listener: false,
             health: Health::default(),
             in_flight: Arc::default(),
+            readiness: Readiness::default(),
+            denials: Denials::new(Arc::new(Metrics::new())),
             tasks: Tasks::new(),
         });
         let routes = crate::http::routes(&services);

@@ -75,6 +75,16 @@ fn commands() {
 }
 
 #[test]
+fn forwarding_headers() {
+    runs("forwarded", 5_000);
+}
+
+#[test]
+fn headers_of_the_proxy_protocol() {
+    runs("proxy", 5_000);
+}
+
+#[test]
 fn frames_in_pieces() {
     runs("frames", 5_000);
 }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +19,10 @@ use tower::ServiceExt as _;
 
 use super::patience::{Answering, Patient, is_stalled};
 use super::problem::Problem;
+use crate::denial::Denial;
 use crate::in_flight::Permit;
 use crate::metrics::Drop;
+use crate::peer::{Peer, proxy_protocol};
 use crate::places::{Full, Place, Places, RefusedPlace};
 use crate::refusal::Refusal;
 use crate::services::Services;
@@ -48,15 +50,6 @@ const FULL_RETRY_MS: u64 = 5_000;
 /// What is answered though there is no place: how an operator, or an orchestrator, tells a flooded server from a dead one.
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
-/// Whose connection it is, as far as an address tells: of IPv6 the network, since whoever has one has all the 2^64
-/// addresses in it (RFC 4291 section 2.5.1). An IPv4 address that is written as an IPv6 one is what it is.
-fn source(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
-        v4 => v4,
-    }
-}
-
 /// What the log says of refused connections, once a minute each.
 #[derive(Debug, Default)]
 struct Lines {
@@ -64,6 +57,24 @@ struct Lines {
     address: Throttle,
     evicted: Throttle,
     failed: Throttle,
+}
+
+/// Whose a request is.
+#[derive(Clone)]
+pub(super) struct Client {
+    /// Its address, as far as trusted proxies say so.
+    pub(super) address: IpAddr,
+    door: Arc<Door>,
+}
+
+impl Client {
+    /// Counts a connection for this client, where it is a proxy's and so counts for none; a problem if the client has too many.
+    pub(super) fn count(&self, place: &Place) -> Result<(), Problem> {
+        place.count(self.address).map_err(|full| {
+            self.door.report_refusal(full, self.address);
+            too_many(full.into())
+        })
+    }
 }
 
 /// What accepting needs.
@@ -77,27 +88,28 @@ struct Door {
 /// Takes connections until the server stops.
 pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>) {
     let (routes, places) = (super::routes(&services), Places::new(&services.limits));
-    let door = Door { services, routes, places, lines: Lines::default() };
+    let door = Arc::new(Door { services, routes, places, lines: Lines::default() });
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = door.services.tasks.stop().cancelled() => return,
         };
         match accepted {
-            Ok((stream, peer)) => door.admit(stream, source(peer.ip())).await,
+            Ok((stream, peer)) => door.admit(stream, peer.ip()).await,
             Err(error) => door.back_off(&error).await,
         }
     }
 }
 
 impl Door {
-    async fn admit(&self, stream: TcpStream, address: IpAddr) {
+    async fn admit(self: &Arc<Self>, stream: TcpStream, address: IpAddr) {
         // Small frames must not wait for each other (Nagle); without it they are merely later.
         let _ = stream.set_nodelay(true);
-        match self.places.enter(address) {
+        let peer = Peer::new(address, &self.services.proxies);
+        // A proxy's connection carries the requests of many clients.
+        match self.places.enter((!peer.is_proxy()).then_some(peer.address())) {
             Ok((place, evicted)) => {
-                let connection = connection(stream, self.routes.clone(), place, self.services.clone());
-                self.services.tasks.spawn(connection);
+                self.services.tasks.spawn(self.clone().introduce(stream, peer, place));
                 if evicted {
                     self.report_eviction();
                     // The evicted connection ends before another one is taken, so that their number stays bounded.
@@ -105,15 +117,38 @@ impl Door {
                 }
             }
             Err(full) => {
-                self.report_refusal(full);
+                self.report_refusal(full, peer.address());
                 if let Some(place) = self.places.refuse() {
-                    let refusing =
-                        refuse(stream, full.into(), self.routes.clone(), place, self.services.clone());
-                    self.services.tasks.spawn(refusing);
+                    self.services.tasks.spawn(self.clone().refuse(stream, full, place));
                 }
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Lets a proxy name the client before anything else where it is to, and serves the connection.
+    async fn introduce(self: Arc<Self>, mut stream: TcpStream, peer: Peer, place: Arc<Place>) {
+        let services = &self.services;
+        let named = tokio::select! {
+            named = name_client(&mut stream, peer, services) => named,
+            () = place.evicted() => return,
+            () = services.tasks.stop().cancelled() => return,
+        };
+        let peer = match named {
+            Ok(peer) => peer,
+            Err(denial) => return services.denials.record(denial, peer.address()),
+        };
+        if !peer.is_proxy()
+            && let Err(full) = place.count(peer.address())
+        {
+            self.report_refusal(full, peer.address());
+            drop(place);
+            if let Some(place) = self.places.refuse() {
+                self.refuse(stream, full, place).await;
+            }
+            return;
+        }
+        Box::pin(self.connection(stream, peer, place)).await;
     }
 
     fn report_eviction(&self) {
@@ -128,7 +163,7 @@ impl Door {
         }
     }
 
-    fn report_refusal(&self, full: Full) {
+    fn report_refusal(&self, full: Full, address: IpAddr) {
         self.services.metrics.dropped(Drop::ConnectionLimit);
         let limits = &self.services.limits;
         match full {
@@ -146,6 +181,7 @@ impl Door {
                 if let Some(count) = self.lines.address.record() {
                     let connections = limits.connections_per_address;
                     tracing::warn!(
+                        %address,
                         count,
                         connections,
                         "limits.connections_per_address is reached by an address; its connections are refused"
@@ -173,10 +209,6 @@ impl Door {
     }
 }
 
-fn is_probe<B>(request: &hyper::Request<B>) -> bool {
-    PROBES.contains(&request.uri().path())
-}
-
 pub(crate) fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
@@ -187,92 +219,95 @@ pub(crate) fn builder() -> http1::Builder {
     builder
 }
 
-async fn connection(stream: TcpStream, routes: axum::Router, place: Arc<Place>, services: Arc<Services>) {
-    let (in_request, answering) = (place.clone(), Answering::default());
-    let answers = answering.clone();
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let mut request: Request = request.map(axum::body::Body::new);
-        let probing = is_probe(&request).then(|| in_request.begin_probe()).flatten();
-        request.extensions_mut().insert(in_request.clone());
-        let answering = answers.clone();
-        routes.clone().oneshot(request).map_ok(move |mut answer: Response| {
-            drop(probing);
-            if let Some(permit) = answer.extensions_mut().remove::<Arc<Permit>>() {
-                answering.hold(permit);
-            }
-            answer
-        })
-    });
-    let stream = TokioIo::new(Patient::holding(stream, answering));
-    let serving = builder().serve_connection(stream, service).with_upgrades();
-    let mut serving = std::pin::pin!(serving);
-    tokio::select! {
-        // However else it ends, the client knows as much as we do.
-        ended = serving.as_mut() => {
-            if ended.is_err_and(|error| is_stalled(&error)) {
-                services.metrics.dropped(Drop::StalledConnection);
-            }
-            return;
-        }
-        () = place.evicted() => return,
-        () = services.tasks.stop().cancelled() => serving.as_mut().graceful_shutdown(),
+/// Who is at the other end: the TCP peer, or the client that a trusted proxy names before anything else. It is turned away if a
+/// header of the PROXY protocol is there and must not be, or must be there and is not.
+async fn name_client(stream: &mut TcpStream, peer: Peer, services: &Services) -> Result<Peer, Denial> {
+    if !services.proxies.protocol {
+        return Ok(peer);
     }
-    tokio::select! {
-        _ = serving => {}
-        () = place.evicted() => {}
-        () = services.tasks.cut().cancelled() => {}
+    if !peer.is_proxy() {
+        let pretends = proxy_protocol::begins(stream).await;
+        return if pretends { Err(Denial::UntrustedProxyHeader) } else { Ok(peer) };
+    }
+    match proxy_protocol::read(stream).await.map_err(Denial::from)? {
+        proxy_protocol::Source::Client(client) => Ok(Peer::new(client, &services.proxies)),
+        proxy_protocol::Source::Proxy => Ok(peer),
     }
 }
 
-/// Answers one request, a probe as usual and any other with "too many", and closes.
-async fn refuse(
-    stream: TcpStream,
-    code: ErrorCode,
-    routes: axum::Router,
-    place: RefusedPlace,
-    services: Arc<Services>,
-) {
-    let service = service_fn(|request: hyper::Request<Incoming>| {
-        place.begin_answer();
-        let routes = is_probe(&request).then(|| routes.clone());
-        async move {
-            match routes {
-                Some(routes) => routes.oneshot(request.map(axum::body::Body::new)).await,
-                None => Ok::<Response, Infallible>(full(code)),
+impl Door {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: Peer, place: Arc<Place>) {
+        let (services, door) = (self.services.clone(), self);
+        let (in_request, answering) = (place.clone(), Answering::default());
+        let answers = answering.clone();
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let address = peer.client(request.headers(), &door.services.proxies);
+            let mut request: Request = request.map(axum::body::Body::new);
+            let probing = is_probe(&request).then(|| in_request.begin_probe()).flatten();
+            request.extensions_mut().insert(Client { address, door: door.clone() });
+            request.extensions_mut().insert(in_request.clone());
+            let answering = answers.clone();
+            door.routes.clone().oneshot(request).map_ok(move |mut answer: Response| {
+                drop(probing);
+                if let Some(permit) = answer.extensions_mut().remove::<Arc<Permit>>() {
+                    answering.hold(permit);
+                }
+                answer
+            })
+        });
+        let stream = TokioIo::new(Patient::holding(stream, answering));
+        let serving = builder().serve_connection(stream, service).with_upgrades();
+        let mut serving = std::pin::pin!(serving);
+        tokio::select! {
+            // However else it ends, the client knows as much as we do.
+            ended = serving.as_mut() => {
+                if let Err(error) = ended {
+                    if is_stalled(&error) {
+                        services.metrics.dropped(Drop::StalledConnection);
+                    } else if error.is_parse() {
+                        services.denials.record(Denial::MalformedRequest, peer.address());
+                    }
+                }
+                return;
             }
+            () = place.evicted() => return,
+            () = services.tasks.stop().cancelled() => serving.as_mut().graceful_shutdown(),
         }
-    });
-    let mut builder = builder();
-    let serving = builder.keep_alive(false).serve_connection(TokioIo::new(Patient::new(stream)), service);
-    tokio::select! {
-        _ = serving => {}
-        () = place.evicted() => {}
-        () = services.tasks.cut().cancelled() => {}
+        tokio::select! {
+            _ = serving => {}
+            () = place.evicted() => {}
+            () = services.tasks.cut().cancelled() => {}
+        }
+    }
+
+    /// Answers one request, a probe as usual and any other with "too many", and closes.
+    async fn refuse(self: Arc<Self>, stream: TcpStream, full: Full, place: RefusedPlace) {
+        let service = service_fn(|request: hyper::Request<Incoming>| {
+            place.begin_answer();
+            let routes = is_probe(&request).then(|| self.routes.clone());
+            async move {
+                match routes {
+                    Some(routes) => routes.oneshot(request.map(axum::body::Body::new)).await,
+                    None => Ok::<Response, Infallible>(too_many(full.into()).into()),
+                }
+            }
+        });
+        let mut builder = builder();
+        let serving = builder.keep_alive(false).serve_connection(TokioIo::new(Patient::new(stream)), service);
+        tokio::select! {
+            _ = serving => {}
+            () = place.evicted() => {}
+            () = self.services.tasks.cut().cancelled() => {}
+        }
     }
 }
 
-fn full(code: ErrorCode) -> Response {
+fn is_probe<B>(request: &hyper::Request<B>) -> bool {
+    PROBES.contains(&request.uri().path())
+}
+
+fn too_many(code: ErrorCode) -> Problem {
     let message = "too many connections; try again later";
     let refusal = Refusal { retry_after: Some(FULL_RETRY_MS), ..Refusal::new(code, message) };
-    Problem::from(refusal).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_that_of_its_network_in_ipv6() {
-        for (one, other, same) in [
-            ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", true),
-            ("2001:db8:1:2::1", "2001:db8:1:3::1", false),
-            ("192.0.2.1", "::ffff:192.0.2.1", true),
-            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", false),
-            ("192.0.2.1", "192.0.2.2", false),
-            ("::1", "::2", true),
-        ] {
-            let of = |address: &str| source(address.parse().expect("an address"));
-            assert_eq!(of(one) == of(other), same, "{one} {other}");
-        }
-    }
+    Problem::from(refusal)
 }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::body;
 use super::problem::Problem;
 use crate::auth::{ApiKey, AuthError, Identity};
+use crate::denial::Denial;
 use crate::in_flight::Permit;
 use crate::intake;
 use crate::metrics::Drop;
@@ -184,10 +185,11 @@ fn identify(credentials: &Credentials, body: &str) -> Result<Caller, Refusal> {
             Err(Refusal::bad_field("as", "as: an API key says whom it acts for, `\"as\":\"alice\"`"))
         }
         (Acting::Nobody, Credentials::None) => {
-            Err(Refusal::new(ErrorCode::Unauthorized, "say whom you act for: `\"as\":\"alice\"`"))
+            Err(Refusal::unauthorized(Denial::NoCredentials, "say whom you act for: `\"as\":\"alice\"`"))
         }
         (Acting::As(other), Credentials::Token(identity)) if other != identity.user => Err(
-            Refusal::forbidden("a user's token acts for that user only; leave `as` out, or use an API key"),
+            Refusal::forbidden("a user's token acts for that user only; leave `as` out, or use an API key")
+                .denies(Denial::NotPermitted),
         ),
         (_, Credentials::Token(identity)) => Ok(Caller { user: identity.user.clone(), payer }),
     }
@@ -198,8 +200,8 @@ fn identify(credentials: &Credentials, body: &str) -> Result<Caller, Refusal> {
 fn verify_credentials(services: &Services, headers: &HeaderMap) -> Result<Credentials, Refusal> {
     match bearer(headers)? {
         None if services.is_dev() => Ok(Credentials::None),
-        None => Err(Refusal::new(
-            ErrorCode::Unauthorized,
+        None => Err(Refusal::unauthorized(
+            Denial::NoCredentials,
             "send `Authorization: Bearer <a user's token, or an API key>`",
         )),
         Some(key) if key.starts_with(ApiKey::PREFIX) => Ok(Credentials::Key(ApiKey::hash(key))),
@@ -213,7 +215,7 @@ async fn confirm_credentials(services: &Services, credentials: &Credentials) -> 
         Credentials::None => Ok(()),
         Credentials::Key(hash) => match services.store.api_key(*hash).await? {
             Some(_) => Ok(()),
-            None => Err(Refusal::new(ErrorCode::Unauthorized, "the API key is wrong or was revoked")),
+            None => Err(Refusal::unauthorized(Denial::BadKey, "the API key is wrong or was revoked")),
         },
         Credentials::Token(identity) => {
             let not_before = services.store.not_before(&identity.user).await?;
@@ -223,7 +225,7 @@ async fn confirm_credentials(services: &Services, credentials: &Credentials) -> 
 }
 
 fn unauthorized(error: AuthError) -> Refusal {
-    Refusal::new(ErrorCode::Unauthorized, error.to_string())
+    Refusal::unauthorized(Denial::from(&error), error.to_string())
 }
 
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
@@ -231,9 +233,10 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     let token = value.to_str().ok().and_then(|value| value.split_once(' '));
     match token {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
-        _ => {
-            Err(Refusal::new(ErrorCode::Unauthorized, "the header is `Authorization: Bearer <token or key>`"))
-        }
+        _ => Err(Refusal::unauthorized(
+            Denial::NoCredentials,
+            "the header is `Authorization: Bearer <token or key>`",
+        )),
     }
 }
 

@@ -8,7 +8,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use switchboard_protocol::ErrorCode;
 
+use super::accept::Client;
 use super::problem::Problem;
+use crate::denial::Denial;
 use crate::refusal::Refusal;
 use crate::services::Services;
 
@@ -28,6 +30,7 @@ const SECRETS: [&str; 10] = [
 
 /// Checks a request before any route sees it.
 pub(super) async fn check(State(services): State<Arc<Services>>, request: Request, next: Next) -> Response {
+    let client = request.extensions().get::<Client>().map(|client| client.address);
     let checked = check_query(request.uri())
         .and_then(|()| check_host(&services, request.headers()))
         .and_then(|()| check_origin(&services, request.method(), request.headers()));
@@ -35,6 +38,9 @@ pub(super) async fn check(State(services): State<Arc<Services>>, request: Reques
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };
+    if let (Some(denial), Some(address)) = (response.extensions_mut().remove::<Denial>(), client) {
+        services.denials.record(denial, address);
+    }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -49,7 +55,7 @@ fn check_query(uri: &Uri) -> Result<(), Problem> {
     };
     if uri.query().is_some_and(|query| query.split('&').any(secret)) {
         let message = "a token does not go into the address: say it in `hello`, or over HTTP in the header Authorization";
-        return Err(Refusal::new(ErrorCode::Unauthorized, message).into());
+        return Err(Refusal::unauthorized(Denial::SecretInAddress, message).into());
     }
     Ok(())
 }
@@ -63,7 +69,7 @@ fn check_host(services: &Services, headers: &HeaderMap) -> Result<(), Problem> {
     }
     let message =
         "a `dev` server answers on this machine only: use 127.0.0.1, [::1] or localhost in the address";
-    Err(Problem::from(Refusal::new(ErrorCode::Forbidden, message))
+    Err(Problem::from(Refusal::new(ErrorCode::Forbidden, message).denies(Denial::ForeignHost))
         .with_status(StatusCode::MISDIRECTED_REQUEST))
 }
 
@@ -96,7 +102,7 @@ fn check_origin(services: &Services, method: &Method, headers: &HeaderMap) -> Re
         return Ok(());
     }
     let message = "pages of this origin may not connect; the operator lists it in `allowed_origins`";
-    Err(Refusal::new(ErrorCode::Forbidden, message).into())
+    Err(Refusal::new(ErrorCode::Forbidden, message).denies(Denial::ForeignOrigin).into())
 }
 
 /// Whether a page of `origin` was loaded from `host`. Either may name the default port of the scheme, and some proxies do.

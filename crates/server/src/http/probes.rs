@@ -1,18 +1,15 @@
 //! What operators and their machines ask.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use switchboard_protocol::ErrorCode;
 
 use super::problem::Problem;
 use crate::refusal::Refusal;
 use crate::services::Services;
-
-/// How long the database may take to answer a read before the server counts as not ready.
-const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Alive: the process answers.
 pub(super) async fn live() -> &'static str {
@@ -36,11 +33,16 @@ pub(super) async fn ready(State(services): State<Arc<Services>>) -> Response {
             "the store takes no writes: SQLite after a failed fsync until a restart, PostgreSQL until it is reached again",
         );
     }
-    // Any read will do; nobody's key has this hash.
-    match tokio::time::timeout(READ_TIMEOUT, services.store.api_key([0; 32])).await {
-        Ok(Ok(_)) => "ready\n".into_response(),
-        _ => not_ready("the store cannot be read"),
+    if services.readiness.check(|| services.store.probe()).await {
+        "ready\n".into_response()
+    } else {
+        not_ready("the store cannot be read")
     }
+}
+
+/// What any other path of the operators' listener answers.
+pub(super) async fn not_here() -> Problem {
+    Refusal::new(ErrorCode::NotFound, "operators find /livez, /readyz, /healthz and /metrics here").into()
 }
 
 /// Prometheus' text format.

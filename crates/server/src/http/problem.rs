@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use switchboard_protocol::{Command, ErrorCode};
 
+use crate::denial::Denial;
 use crate::refusal::Refusal;
 
 /// The body of every answer that is not 2xx.
@@ -31,6 +32,9 @@ pub struct Problem {
     /// The field at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
+    /// Set if it turns a client away.
+    #[serde(skip)]
+    denial: Option<Denial>,
 }
 
 impl Problem {
@@ -77,6 +81,7 @@ pub(super) fn nothing_at(path: &str) -> Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
+        let denial = refusal.denial;
         let failure = refusal.into_failure(None);
         let status = failure.code.http_status();
         let title = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
@@ -89,6 +94,7 @@ impl From<Refusal> for Problem {
             retryable: failure.retryable,
             retry_after: failure.retry_after,
             field: failure.field,
+            denial,
         }
     }
 }
@@ -107,6 +113,10 @@ impl From<Problem> for Response {
         }
         if problem.code == ErrorCode::Unauthorized {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        // The guard, which knows the client's address, counts and logs it.
+        if let Some(denial) = problem.denial {
+            response.extensions_mut().insert(denial);
         }
         response
     }

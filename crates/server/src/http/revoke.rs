@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::api::{Answer, Authenticated, Credentials, check_send, read_authenticated, respond};
 use super::body;
 use super::problem::Problem;
+use crate::denial::Denial;
 use crate::in_flight::Permit;
 use crate::origin::Origin;
 use crate::refusal::Refusal;
@@ -49,7 +50,8 @@ async fn answer(
 ) -> Result<(Answer, Option<Permit>), Problem> {
     let Authenticated { credentials, text, permit } = read_authenticated(services, head, body).await?;
     if matches!(credentials, Credentials::Token(_)) {
-        return Err(Refusal::forbidden("this takes an API key; a user's token does not do").into());
+        let refusal = Refusal::forbidden("this takes an API key; a user's token does not do");
+        return Err(refusal.denies(Denial::NotPermitted).into());
     }
     let Revoke { user, replace } = read_object(&text).map_err(Refusal::from)?;
     check_send(services, &credentials.payer(), 1)?;

@@ -15,8 +15,10 @@ use sha1::{Digest as _, Sha1};
 use switchboard_protocol::{ErrorCode, SUBPROTOCOL};
 use tokio::net::TcpStream;
 
+use super::accept::Client;
 use super::patience::Patient;
 use super::problem::Problem;
+use crate::denial::Denial;
 use crate::places::Place;
 use crate::refusal::Refusal;
 use crate::services::Services;
@@ -30,16 +32,21 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 pub(super) async fn upgrade(
     State(services): State<Arc<Services>>,
     Extension(place): Extension<Arc<Place>>,
+    Extension(client): Extension<Client>,
     mut request: Request,
 ) -> Response {
     let (upgrade, response) = match shake_hands(&mut request) {
         Ok(shaken) => shaken,
         Err(response) => return *response,
     };
+    if let Err(problem) = client.count(&place) {
+        return problem.into_response();
+    }
+    let address = client.address;
     services.clone().tasks.spawn(async move {
         if let Some(socket) = Box::pin(take_over(upgrade)).await {
             let tasks = services.tasks.clone();
-            tasks.until_cut(Box::pin(session::run(services, socket, Some(place)))).await;
+            tasks.until_cut(Box::pin(session::run(services, socket, address, Some(place)))).await;
         }
     });
     response
@@ -98,12 +105,14 @@ fn check(headers: &HeaderMap) -> Result<HeaderValue, Box<Response>> {
 }
 
 fn refuse_upgrade(message: &'static str) -> Response {
-    let problem = Problem::from(Refusal::new(ErrorCode::BadFrame, message));
+    let problem =
+        Problem::from(Refusal::new(ErrorCode::BadFrame, message).denies(Denial::MalformedHandshake));
     problem.with_status(StatusCode::UPGRADE_REQUIRED).into_response()
 }
 
 fn refuse(message: &'static str) -> Response {
-    Problem::from(Refusal::new(ErrorCode::BadFrame, message)).into_response()
+    Problem::from(Refusal::new(ErrorCode::BadFrame, message).denies(Denial::MalformedHandshake))
+        .into_response()
 }
 
 #[cfg(test)]

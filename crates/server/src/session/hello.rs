@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::socket::{End, Flow, Socket, Stream};
 use crate::auth::{AuthError, Identity};
+use crate::denial::Denial;
 use crate::encode::encode;
 use crate::frame::{self, Bounds, Message};
 use crate::metrics::Drop;
@@ -40,6 +42,8 @@ pub(super) struct Admitted {
     identity: Option<Identity>,
     cursors: BTreeMap<ConversationId, Seq>,
     id: Option<CommandId>,
+    /// Of the client, for the log.
+    address: IpAddr,
 }
 
 /// A session that is live.
@@ -55,12 +59,13 @@ pub(super) async fn greet<S: Stream>(
     services: &Services,
     socket: &mut Socket<S>,
     outbox: &Arc<Outbox>,
-    place: Option<&Place>,
+    (address, place): (IpAddr, Option<&Place>),
 ) -> Result<Admitted, End> {
+    let door = Door { services, outbox, address };
     let wait = Duration::from_millis(services.limits.hello_timeout.into());
     let heard = tokio::select! {
         biased;
-        heard = tokio::time::timeout(wait, first_frame(services, socket, outbox)) => heard,
+        heard = tokio::time::timeout(wait, first_frame(door, socket)) => heard,
         () = services.tasks.stop().cancelled() => return Err(End::Close(CloseCode::Restart)),
         () = evicted(place) => return Err(End::Gone),
     };
@@ -71,24 +76,26 @@ pub(super) async fn greet<S: Stream>(
     let (hello, id) = match heard? {
         Ok(Frame { id, command: Command::Hello(hello) }) => (hello, id),
         Ok(Frame { id, .. }) => {
-            let refusal = Refusal::new(ErrorCode::Unauthorized, "the first frame is `hello`, with a token");
-            return Err(refuse(services, outbox, refusal, id, CloseCode::Policy));
+            let refusal =
+                Refusal::unauthorized(Denial::NoCredentials, "the first frame is `hello`, with a token");
+            return Err(door.refuse(refusal, id, CloseCode::Policy));
         }
         Err(mut rejected) => {
             let id = rejected.id.take();
-            return Err(refuse(services, outbox, rejected.into(), id, CloseCode::Policy));
+            let refusal = Refusal::from(rejected).denies(Denial::MalformedHello);
+            return Err(door.refuse(refusal, id, CloseCode::Policy));
         }
     };
     let (user, identity) = match identify(services, &hello) {
         Ok(known) => known,
-        Err((refusal, code)) => return Err(refuse(services, outbox, refusal, id, code)),
+        Err((refusal, code)) => return Err(door.refuse(refusal, id, code)),
     };
     if place.is_some_and(|place| !place.authenticate()) {
         return Err(End::Gone);
     }
     match services.router.enter(user.clone(), outbox.clone()).await {
-        Ok(session) => Ok(Admitted { session, user, identity, cursors: hello.cursors, id }),
-        Err(refusal) => Err(refuse(services, outbox, refusal, id, CloseCode::TryLater)),
+        Ok(session) => Ok(Admitted { session, user, identity, cursors: hello.cursors, id, address }),
+        Err(refusal) => Err(door.refuse(refusal, id, CloseCode::TryLater)),
     }
 }
 
@@ -100,27 +107,31 @@ async fn evicted(place: Option<&Place>) {
     }
 }
 
-/// Queues an error and says how to close.
-fn refuse(
-    services: &Services,
-    outbox: &Outbox,
-    refusal: Refusal,
-    id: Option<CommandId>,
-    code: CloseCode,
-) -> End {
-    services.metrics.refused(refusal.code);
-    outbox.push_reply(encode(&Reply::<Box<RawValue>>::Error(refusal.into_failure(id))));
-    End::Close(code)
+/// What a refusal at `hello` needs.
+#[derive(Clone, Copy)]
+struct Door<'a> {
+    services: &'a Services,
+    outbox: &'a Outbox,
+    address: IpAddr,
+}
+
+impl Door<'_> {
+    /// Queues an error, counts and logs it, and says how to close.
+    fn refuse(self, refusal: Refusal, id: Option<CommandId>, code: CloseCode) -> End {
+        self.services.metrics.refused(refusal.code);
+        if let Some(denial) = refusal.denial {
+            self.services.denials.record(denial, self.address);
+        }
+        self.outbox.push_reply(encode(&Reply::<Box<RawValue>>::Error(refusal.into_failure(id))));
+        End::Close(code)
+    }
 }
 
 type Heard = Result<Frame, Rejected>;
 
 /// Reads the first text frame. A few pings are answered, nothing else is done for a stranger.
-async fn first_frame<S: Stream>(
-    services: &Services,
-    socket: &mut Socket<S>,
-    outbox: &Outbox,
-) -> Result<Heard, End> {
+async fn first_frame<S: Stream>(door: Door<'_>, socket: &mut Socket<S>) -> Result<Heard, End> {
+    let Door { services, outbox, .. } = door;
     let bounds = Bounds { bytes: services.limits.hello_frame as usize, fragments: services.limits.fragments };
     let (mut heard, mut control_frames) = (None, 0);
     poll_fn(|cx| {
@@ -131,7 +142,7 @@ async fn first_frame<S: Stream>(
                     services.metrics.dropped(Drop::RateLimit);
                     let refusal =
                         Refusal::new(ErrorCode::RateLimited, "the first frame is `hello`; ping after it");
-                    return Err(refuse(services, outbox, refusal, None, CloseCode::Policy));
+                    return Err(door.refuse(refusal, None, CloseCode::Policy));
                 }
                 match message {
                     Message::Text(text) => heard = Some(decode(text)),
@@ -167,7 +178,7 @@ fn identify(services: &Services, hello: &Hello) -> Result<(UserId, Option<Identi
                     AuthError::Expired => CloseCode::TokenExpired,
                     _ => CloseCode::Unauthorized,
                 };
-                Err((Refusal::new(ErrorCode::Unauthorized, error.to_string()), code))
+                Err((Refusal::unauthorized(Denial::from(&error), error.to_string()), code))
             }
         },
         (None, Some(user)) if services.is_dev() => Ok((user.clone(), None)),
@@ -176,7 +187,7 @@ fn identify(services: &Services, hello: &Hello) -> Result<(UserId, Option<Identi
                 "user",
                 "user: say who you are by a token or, in `dev` mode, a name; not both",
             );
-            Err((refusal, CloseCode::Unauthorized))
+            Err((refusal.denies(Denial::MalformedHello), CloseCode::Unauthorized))
         }
         _ => {
             let message = if services.is_dev() {
@@ -184,7 +195,7 @@ fn identify(services: &Services, hello: &Hello) -> Result<(UserId, Option<Identi
             } else {
                 "say who you are by a `token`; a back end makes one for you"
             };
-            Err((Refusal::new(ErrorCode::Unauthorized, message), CloseCode::Unauthorized))
+            Err((Refusal::unauthorized(Denial::NoCredentials, message), CloseCode::Unauthorized))
         }
     }
 }
@@ -195,14 +206,15 @@ pub(super) async fn attach(
     outbox: &Outbox,
     admitted: Admitted,
 ) -> Result<Attached, End> {
-    let Admitted { session, user, identity, mut cursors, id } = admitted;
-    let later = |refusal: Refusal| refuse(services, outbox, refusal, id.clone(), CloseCode::TryLater);
+    let Admitted { session, user, identity, mut cursors, id, address } = admitted;
+    let door = Door { services, outbox, address };
+    let later = |refusal: Refusal| door.refuse(refusal, id.clone(), CloseCode::TryLater);
     let names: Vec<_> = cursors.keys().cloned().collect();
     let mut snapshot = snapshot(services, &user, names.clone()).await.map_err(later)?;
     // Asked after the router knows the session: a revocation from here on finds it there.
     if identity.as_ref().is_some_and(|identity| identity.is_revoked(snapshot.not_before)) {
-        let refusal = Refusal::new(ErrorCode::Unauthorized, AuthError::Revoked.to_string());
-        return Err(refuse(services, outbox, refusal, id.clone(), CloseCode::Revoked));
+        let refusal = Refusal::unauthorized(Denial::RevokedToken, AuthError::Revoked.to_string());
+        return Err(door.refuse(refusal, id.clone(), CloseCode::Revoked));
     }
     let welcome = Welcome {
         user: user.clone(),
@@ -212,7 +224,7 @@ pub(super) async fn attach(
         conversations: std::mem::take(&mut snapshot.summaries),
         more: snapshot.more,
     };
-    tracing::debug!(%user, connection = welcome.connection, "a session starts");
+    tracing::debug!(%user, %address, connection = welcome.connection, "a session starts");
     outbox.push_reply(encode(&Reply::<Box<RawValue>>::Welcome(Box::new(welcome))));
     let mut starts = Starts::default();
     for (name, seen) in names.into_iter().zip(std::mem::take(&mut snapshot.named)) {

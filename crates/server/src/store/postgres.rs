@@ -166,6 +166,10 @@ impl Store for PostgresStore {
         self.readers.users.api_key(hash)
     }
 
+    fn probe(&self) -> Answer<()> {
+        self.readers.probe()
+    }
+
     fn is_writable(&self) -> bool {
         !self.state.failed.load(Ordering::Acquire)
     }

@@ -408,6 +408,10 @@ impl Store for SqliteStore {
         self.readers.api_key(hash)
     }
 
+    fn probe(&self) -> Answer<()> {
+        self.readers.probe()
+    }
+
     fn is_writable(&self) -> bool {
         !self.state.failed.load(Ordering::Acquire)
     }

@@ -28,6 +28,8 @@ pub(super) enum Who {
     Token(UserId),
     /// A user whose connections are behind; what they ask for meanwhile does not wait for that.
     Behind(UserKey),
+    /// A probe of the server's own: it is next, and never one too many. One or two of them wait at a time.
+    Probe,
     /// Whoever shows an API key. Nobody knows yet whose it is, so a wrong one makes only itself wait.
     Key([u8; 32]),
     /// The router, for the log of a conversation that other nodes write to as well.
@@ -63,6 +65,15 @@ struct Lane<J> {
     busy: bool,
 }
 
+impl<J> Queue<J> {
+    fn line_up(&mut self, who: Who) {
+        match who {
+            Who::Probe => self.next.push_front(who),
+            _ => self.next.push_back(who),
+        }
+    }
+}
+
 /// What a thread is to do.
 pub(super) enum Turn<J> {
     /// To do this, and to say that it is done.
@@ -87,7 +98,7 @@ impl<J> Turns<J> {
     /// Lets a job wait for its turn.
     pub(super) fn push(&self, who: Who, job: J) -> Result<(), Refusal> {
         let mut queue = self.queue();
-        if queue.waiting >= WAITING {
+        if queue.waiting >= WAITING && who != Who::Probe {
             return Err(Refusal::unavailable());
         }
         let lane =
@@ -99,7 +110,7 @@ impl<J> Turns<J> {
         let comes_in = !lane.busy && lane.jobs.len() == 1;
         queue.waiting += 1;
         if comes_in {
-            queue.next.push_back(who);
+            queue.line_up(who);
             drop(queue);
             self.ready.notify_one();
         }
@@ -146,7 +157,7 @@ impl<J> Turns<J> {
                 (queue.lanes, queue.next) = (FxHashMap::default(), VecDeque::new());
             }
         } else {
-            queue.next.push_back(who);
+            queue.line_up(who);
         }
     }
 
@@ -199,6 +210,22 @@ mod tests {
         assert!(matches!(takes(&turns), Some((_, 3))), "somebody else does not");
         turns.done(alice);
         assert!(matches!(takes(&turns), Some((_, 2))));
+    }
+
+    #[test]
+    fn a_probe_is_next_however_many_wait() {
+        let turns = Turns::new();
+        for n in 0..WAITING {
+            turns.push(Who::Behind(UserKey(n as i64)), "read").expect("room");
+        }
+        turns.push(user("alice"), "read").expect_err("full");
+        turns.push(Who::Probe, "one").expect("always");
+        turns.push(Who::Probe, "two").expect("always");
+        for expected in ["one", "two", "read"] {
+            let (who, job) = takes(&turns).expect("it waits");
+            assert_eq!(job, expected);
+            turns.done(who);
+        }
     }
 
     #[test]

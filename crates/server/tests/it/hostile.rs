@@ -7,6 +7,7 @@ mod dribble;
 mod durability;
 mod environment;
 mod flood;
+mod forged;
 mod framing;
 mod handshake;
 mod identity;

@@ -6,6 +6,7 @@ mod check;
 mod cli;
 mod cluster;
 mod cursors;
+mod denials;
 mod documents;
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 mod failing;
@@ -21,6 +22,8 @@ mod messages;
 mod moving;
 mod operator;
 mod presence;
+mod probes;
+mod proxy;
 mod resume;
 mod rooms;
 mod routing;

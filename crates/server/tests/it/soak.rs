@@ -6,3 +6,4 @@
 mod door;
 mod faults;
 mod prices;
+mod proxy;

@@ -93,6 +93,8 @@ pub(crate) fn conversation(name: &str) -> ConversationId {
 /// A server in this process, on a port and with a directory of its own.
 pub(crate) struct Server {
     address: SocketAddr,
+    /// Where operators ask, if that is an address of its own.
+    operators: Option<SocketAddr>,
     config: Config,
     clock: Clock,
     data: TempDir,
@@ -126,6 +128,7 @@ impl Server {
         let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
         let mut server = Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            operators: None,
             config,
             clock,
             data,
@@ -162,6 +165,7 @@ impl Server {
         self.address = listener.local_addr().expect("an address");
         let server = switchboard::Server::start(listener, self.config.clone(), self.clock.clone()).await;
         let server = server.expect("the server starts");
+        self.operators = server.operator_address();
         let (stop, stopped) = oneshot::channel();
         self.running.spawn(async move {
             // A dropped sender stops it, too.
@@ -222,6 +226,18 @@ impl Server {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where operators ask.
+    pub(crate) fn operators(&self) -> SocketAddr {
+        self.operators.expect("a listener for operators")
+    }
+
+    /// Asks for a page as an operator, on a connection of its own.
+    pub(crate) async fn gets_as_operator(&self, path: &str) -> Answer {
+        let page = format!("http://{}{path}", self.operators());
+        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+        self.request(http.get(page)).await
     }
 
     /// The address of its WebSocket.

@@ -32,3 +32,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- fail "bus.secret: there are certificates or credentials for a bus, and no URL of one" }}
 {{- end }}
 {{- end }}
+
+{{/* The networks of trusted proxies, with commas between; empty for none. */}}
+{{- define "switchboard.trustedProxies" -}}
+{{- if .Values.trustedProxies }}
+{{- join "," .Values.trustedProxies }}
+{{- else if .Values.ingress.enabled -}}
+10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,fd00::/8
+{{- end }}
+{{- end }}

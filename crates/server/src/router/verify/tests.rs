@@ -71,6 +71,9 @@ impl Store for Fake {
     fn api_key(&self, _: [u8; 32]) -> Answer<Option<String>> {
         nothing()
     }
+    fn probe(&self) -> Answer<()> {
+        nothing()
+    }
     fn is_writable(&self) -> bool {
         true
     }

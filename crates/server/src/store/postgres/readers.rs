@@ -50,6 +50,11 @@ impl Readers {
         Ok(Self { users, router, revocations })
     }
 
+    /// By the router's threads: those of users may all be busy with what users ask.
+    pub(super) fn probe(&self) -> Answer<()> {
+        self.router.probe()
+    }
+
     pub(super) fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs> {
         self.router.read(Who::Heads, move |reader| query::heads(reader, &conversations))
     }

@@ -472,6 +472,10 @@ impl Store for MemoryStore {
         self.spawn_read(move |reader| reader.not_before(&user))
     }
 
+    fn probe(&self) -> Answer<()> {
+        self.spawn_read(|reader| reader.api_key(&[0; 32]).map(drop))
+    }
+
     fn is_writable(&self) -> bool {
         !self.database.state.failed.load(Ordering::Acquire)
     }

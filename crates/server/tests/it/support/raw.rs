@@ -1,6 +1,6 @@
 //! A bare connection, for bytes that no client would send.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -58,6 +58,13 @@ impl Raw {
         Self::connect_by(TcpSocket::new_v4().expect("a socket"), address).await
     }
 
+    /// The same from an address of this machine's.
+    pub(crate) async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((source, 0).into()).expect("an address of this machine's");
+        Self::connect_by(socket, address).await
+    }
+
     /// The same with room for so few bytes that have not been read.
     pub(crate) async fn connect_with_buffer(address: SocketAddr, bytes: u32) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
@@ -96,6 +103,12 @@ impl Raw {
         // A server that has read enough does not read the rest.
         let _ = self.tries_to_write(request).await;
         self.head().await
+    }
+
+    /// The same; the status of the answer.
+    pub(crate) async fn upgrade_status(&mut self, headers: &str) -> u16 {
+        let head = self.asks_for_upgrade(headers).await;
+        head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
     }
 
     /// The head of an answer.

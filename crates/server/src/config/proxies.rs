@@ -1,0 +1,184 @@
+//! The proxies in front of the server: whose word about a client's address counts, and how they give it.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::ConfigError;
+
+/// Leading bits of an IPv4 address that is written as an IPv6 one (RFC 4291 section 2.5.5.2).
+const MAPPED_PREFIX: u8 = 96;
+
+/// A network of IP addresses, as `10.0.0.0/8`; a bare address is a network of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// The network of an address with a prefix of so many bits, at most those that the address has.
+    pub fn of(address: IpAddr, prefix: u8) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => {
+                let prefix = prefix.min(32);
+                let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+                Self { address: Ipv4Addr::from_bits(v4.to_bits() & mask).into(), prefix }
+            }
+            IpAddr::V6(v6) => {
+                let prefix = prefix.min(128);
+                let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+                Self { address: Ipv6Addr::from_bits(v6.to_bits() & mask).into(), prefix }
+            }
+        }
+    }
+
+    /// Whether an address is in it. An IPv4 address that is written as an IPv6 one is an IPv4 address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.address.is_ipv4() == address.is_ipv4() && Self::of(address, self.prefix) == *self
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl FromStr for Network {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let wrong = || {
+            ConfigError::new(format!(
+                "{text:?} is not a network: write an address with a number of bits, as 10.0.0.0/8 or \
+                 fd00::/8, or one address"
+            ))
+        };
+        let (address, prefix) = match text.split_once('/') {
+            None => (text, None),
+            Some((address, prefix)) => (address, Some(prefix)),
+        };
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let prefix: u8 = match prefix {
+            None => most,
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                digits.parse().ok().filter(|prefix| *prefix <= most).ok_or_else(wrong)?
+            }
+            Some(_) => return Err(wrong()),
+        };
+        let mapped = address.is_ipv6() && address.to_canonical().is_ipv4();
+        let prefix = if mapped { prefix.checked_sub(MAPPED_PREFIX).ok_or_else(wrong)? } else { prefix };
+        let network = Self::of(address, prefix);
+        if network.address != address.to_canonical() {
+            return Err(ConfigError::new(format!(
+                "{text:?} has bits behind its prefix: did you mean {network}, or the one address {address}?"
+            )));
+        }
+        Ok(network)
+    }
+}
+
+impl Serialize for Network {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// The header in which trusted proxies name the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`; `Forwarded` where a request has no `X-Forwarded-For`.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239) alone.
+    Forwarded,
+}
+
+/// The proxies in front of the server.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProxyConfig {
+    /// Where proxies are whose word about a client's address counts. None: no proxy's does.
+    pub trusted: Vec<Network>,
+    /// The header in which they name it.
+    pub header: ForwardedHeader,
+    /// Whether each of their connections begins with a header of the PROXY protocol.
+    pub protocol: bool,
+}
+
+impl ProxyConfig {
+    /// Refuses what cannot be meant.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if let Some(all) = self.trusted.iter().find(|network| network.prefix == 0) {
+            return Err(ConfigError::new(format!(
+                "`trusted_proxies`: {all} is every address, and then each client chooses its own; name the \
+                 proxies' network"
+            )));
+        }
+        if self.protocol && self.trusted.is_empty() {
+            return Err(ConfigError::new(
+                "`proxy_protocol`: only proxies in `trusted_proxies` may use it, and that is empty",
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_has_the_addresses_behind_its_prefix() {
+        for (network, address, inside) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.0/8", "::ffff:10.0.0.1", true),
+            ("10.0.0.0/8", "::10.0.0.1", false),
+            ("::ffff:10.0.0.0/104", "10.1.2.3", true),
+            ("192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.1", "192.0.2.2", false),
+            ("::1", "::1", true),
+            ("::1", "127.0.0.1", false),
+            ("fd00::/8", "fdff::1", true),
+            ("fd00::/8", "fe00::1", false),
+            ("2001:db8::/33", "2001:db8:7fff::1", true),
+            ("2001:db8::/33", "2001:db8:8000::1", false),
+        ] {
+            let parsed: Network = network.parse().expect(network);
+            assert_eq!(parsed.contains(address.parse().expect(address)), inside, "{network} {address}");
+            assert_eq!(parsed.to_string().parse(), Ok(parsed), "it is written as it is read");
+        }
+    }
+
+    #[test]
+    fn what_is_no_network_is_refused() {
+        for (text, words) in [
+            ("", "is not a network"),
+            ("10.0.0.0/33", "is not a network"),
+            ("::/129", "is not a network"),
+            ("10.0.0.0/", "is not a network"),
+            ("10.0.0.0/+8", "is not a network"),
+            ("10.0.0.0/256", "is not a network"),
+            ("::ffff:10.0.0.0/8", "is not a network"),
+            ("proxy.example", "is not a network"),
+            ("10.0.0.1:80", "is not a network"),
+            ("10.1.2.3/8", "did you mean 10.0.0.0/8"),
+        ] {
+            let error = text.parse::<Network>().expect_err(text).to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

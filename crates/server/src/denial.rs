@@ -1,0 +1,143 @@
+//! Who is turned away at the door, and why: a closed list of reasons, counted, and logged with the client's address.
+//!
+//! The log line has no header, token or key: what a client says in place of a secret may be one.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::AuthError;
+use crate::metrics::Metrics;
+use crate::peer::proxy_protocol::HeaderError;
+use crate::throttle::Throttle;
+
+/// How often the log names a client that was turned away. One a second tells an operator what goes on, and a flood cannot fill
+/// a disk with it.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a connection, a handshake, a request or a `hello` was turned away before it was known whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is told in docs/operating.md")]
+pub enum Denial {
+    MalformedRequest,
+    MalformedHandshake,
+    MalformedHello,
+    MissingProxyHeader,
+    MalformedProxyHeader,
+    UntrustedProxyHeader,
+    SecretInAddress,
+    ForeignHost,
+    ForeignOrigin,
+    NoCredentials,
+    MalformedToken,
+    WrongSignature,
+    WrongClaim,
+    EarlyToken,
+    ExpiredToken,
+    RevokedToken,
+    BadKey,
+    NotPermitted,
+}
+
+impl Denial {
+    /// Every reason there is.
+    pub const ALL: [Self; 18] = [
+        Self::MalformedRequest,
+        Self::MalformedHandshake,
+        Self::MalformedHello,
+        Self::MissingProxyHeader,
+        Self::MalformedProxyHeader,
+        Self::UntrustedProxyHeader,
+        Self::SecretInAddress,
+        Self::ForeignHost,
+        Self::ForeignOrigin,
+        Self::NoCredentials,
+        Self::MalformedToken,
+        Self::WrongSignature,
+        Self::WrongClaim,
+        Self::EarlyToken,
+        Self::ExpiredToken,
+        Self::RevokedToken,
+        Self::BadKey,
+        Self::NotPermitted,
+    ];
+
+    /// Its name in the log and in the metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MalformedRequest => "malformed_request",
+            Self::MalformedHandshake => "malformed_handshake",
+            Self::MalformedHello => "malformed_hello",
+            Self::MissingProxyHeader => "missing_proxy_header",
+            Self::MalformedProxyHeader => "malformed_proxy_header",
+            Self::UntrustedProxyHeader => "untrusted_proxy_header",
+            Self::SecretInAddress => "secret_in_address",
+            Self::ForeignHost => "foreign_host",
+            Self::ForeignOrigin => "foreign_origin",
+            Self::NoCredentials => "no_credentials",
+            Self::MalformedToken => "malformed_token",
+            Self::WrongSignature => "wrong_signature",
+            Self::WrongClaim => "wrong_claim",
+            Self::EarlyToken => "early_token",
+            Self::ExpiredToken => "expired_token",
+            Self::RevokedToken => "revoked_token",
+            Self::BadKey => "bad_key",
+            Self::NotPermitted => "not_permitted",
+        }
+    }
+}
+
+impl From<&AuthError> for Denial {
+    fn from(error: &AuthError) -> Self {
+        match error {
+            AuthError::Expired => Self::ExpiredToken,
+            AuthError::Revoked => Self::RevokedToken,
+            AuthError::NotYet => Self::EarlyToken,
+            AuthError::Signature => Self::WrongSignature,
+            AuthError::Claim(_) => Self::WrongClaim,
+            AuthError::Malformed(_)
+            | AuthError::NotConfigured
+            | AuthError::CannotMint
+            | AuthError::Lifetime
+            | AuthError::NoRandomness => Self::MalformedToken,
+        }
+    }
+}
+
+impl From<HeaderError> for Denial {
+    fn from(error: HeaderError) -> Self {
+        match error {
+            HeaderError::Missing | HeaderError::Late => Self::MissingProxyHeader,
+            HeaderError::Malformed | HeaderError::TooLong => Self::MalformedProxyHeader,
+        }
+    }
+}
+
+/// Counts and logs who is turned away.
+#[derive(Debug)]
+pub(crate) struct Denials {
+    metrics: Arc<Metrics>,
+    log: Throttle,
+}
+
+impl Denials {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, log: Throttle::every(LOG_INTERVAL) }
+    }
+
+    /// A client was turned away.
+    pub(crate) fn record(&self, denial: Denial, address: IpAddr) {
+        self.metrics.denied(denial);
+        if let Some(count) = self.log.record() {
+            let suppressed = count - 1;
+            tracing::warn!(reason = denial.as_str(), %address, suppressed, "a client was turned away");
+        }
+    }
+
+    /// Logs how many lines were held back at the end of a flood, where no later line has told it.
+    pub(crate) fn flush(&self) {
+        if let Some(suppressed) = self.log.overdue() {
+            tracing::warn!(suppressed, "more clients were turned away");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The operators' listener: probes and metrics on a port of their own, so that no flood of the other one keeps them waiting.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::accept::builder;
+use crate::services::Services;
+use crate::tasks::Tasks;
+use crate::throttle::Throttle;
+
+/// Most connections at once; supervisors, load balancers and Prometheus have a few. Beyond, the oldest that has asked for nothing
+/// is closed; where all have asked, the next one waits for the first that is answered.
+pub(crate) const OPERATOR_CONNECTIONS: usize = 128;
+
+/// Time for a connection from its start to the end of its one answer. A probe takes 2 s at most.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long to wait before taking connections again when the system has no more files to give.
+const OUT_OF_FILES: Duration = Duration::from_millis(100);
+
+/// The connections that have asked for nothing, the oldest first.
+#[derive(Debug, Default)]
+struct Silent(Mutex<BTreeMap<u64, CancellationToken>>);
+
+impl Silent {
+    fn connections(&self) -> MutexGuard<'_, BTreeMap<u64, CancellationToken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, number: u64) -> CancellationToken {
+        let closed = CancellationToken::new();
+        self.connections().insert(number, closed.clone());
+        closed
+    }
+
+    fn remove(&self, number: u64) {
+        self.connections().remove(&number);
+    }
+
+    fn close_oldest(&self) {
+        if let Some((_, oldest)) = self.connections().pop_first() {
+            oldest.cancel();
+        }
+    }
+}
+
+/// Takes connections until `tasks` stop, which is after all else has stopped.
+pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>, tasks: Tasks) {
+    let routes = super::operator_routes(&services);
+    let (places, silent) = (Arc::new(Semaphore::new(OPERATOR_CONNECTIONS)), Arc::new(Silent::default()));
+    let failed = Throttle::default();
+    for number in 0.. {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = tasks.stop().cancelled() => return,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                if let Some(count) = failed.record() {
+                    tracing::warn!(%error, count, "cannot take a connection of an operator");
+                }
+                tokio::time::sleep(OUT_OF_FILES).await;
+                continue;
+            }
+        };
+        if places.available_permits() == 0 {
+            silent.close_oldest();
+        }
+        let place = tokio::select! {
+            place = places.clone().acquire_owned() => place,
+            () = tasks.stop().cancelled() => return,
+        };
+        let closed = silent.add(number);
+        let (routes, silent, stop) = (routes.clone(), silent.clone(), tasks.stop().clone());
+        tasks.spawn(async move {
+            let answered = answer(stream, routes, || silent.remove(number));
+            tokio::select! {
+                _ = tokio::time::timeout(CONNECTION_TIMEOUT, answered) => {}
+                () = closed.cancelled() => {}
+                () = stop.cancelled() => {}
+            }
+            silent.remove(number);
+            drop(place);
+        });
+    }
+}
+
+/// Answers one request; `asked` is called when it has come.
+async fn answer(stream: TcpStream, routes: axum::Router, asked: impl Fn()) {
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        asked();
+        let request: Request = request.map(axum::body::Body::new);
+        routes.clone().oneshot(request)
+    });
+    // Many short connections: whoever has been answered makes room.
+    let serving = builder().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+    // However it ends, the client knows as much as we do.
+    drop(serving.await);
+}

@@ -1,0 +1,192 @@
+//! The PROXY protocol, versions 1 and 2: what a proxy that passes on bytes says before them about the connection that it took.
+//! <https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt>
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+
+/// Time for the header to come. A proxy sends it with the connection's first packet.
+pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most bytes of a header of version 1, its line end included (section 2.1).
+const MAX_TEXT: usize = 107;
+
+/// Most bytes of a header of version 2. Addresses take 36 at most; the rest are extensions such as names of certificates, which
+/// are skipped.
+const MAX_BINARY: usize = 2_048;
+
+/// What a header of version 1 begins with.
+const TEXT_SIGNATURE: &[u8] = b"PROXY ";
+
+/// What a header of version 2 begins with: bytes that no other protocol takes for its own.
+const BINARY_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// Bytes of a header of version 2 before its addresses: signature, version and command, family, length.
+const BINARY_HEAD: usize = 16;
+
+/// Bytes that are looked at in one go.
+const PEEK: usize = 512;
+
+/// Why a connection's header cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HeaderError {
+    /// The connection begins with something else.
+    #[error("the connection does not begin with a header of the PROXY protocol")]
+    Missing,
+    /// It is one, but breaks the rules.
+    #[error("the header of the PROXY protocol is malformed")]
+    Malformed,
+    /// It is longer than any that makes sense.
+    #[error("the header of the PROXY protocol is too long")]
+    TooLong,
+    /// It did not come in time, or the connection ended before.
+    #[error("the header of the PROXY protocol did not come in time")]
+    Late,
+}
+
+/// What a header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The proxy passes on a connection from here.
+    Client(IpAddr),
+    /// The proxy speaks for itself, as in a health check, or does not know the client's address.
+    Proxy,
+}
+
+/// A whole header: what it says, and how many bytes it has.
+pub(crate) type Header = (Source, usize);
+
+/// Reads the header at the start of a connection, and not a byte more.
+pub(crate) async fn read(stream: &mut TcpStream) -> Result<Source, HeaderError> {
+    match tokio::time::timeout(HEADER_TIMEOUT, read_header(stream)).await {
+        Ok(read) => read,
+        Err(_) => Err(HeaderError::Late),
+    }
+}
+
+async fn read_header(stream: &mut TcpStream) -> Result<Source, HeaderError> {
+    let (mut header, mut chunk) = (Vec::new(), [0; PEEK]);
+    loop {
+        let peeked = stream.peek(&mut chunk).await.map_err(|_| HeaderError::Late)?;
+        if peeked == 0 {
+            return Err(HeaderError::Late);
+        }
+        let before = header.len();
+        header.extend_from_slice(&chunk[..peeked]);
+        let found = parse(&header)?;
+        // What follows the header is left for whoever reads on.
+        let used = found.map_or(peeked, |(_, len)| len - before);
+        stream.read_exact(&mut chunk[..used]).await.map_err(|_| HeaderError::Late)?;
+        if let Some((source, _)) = found {
+            return Ok(source);
+        }
+    }
+}
+
+/// Whether the first bytes of a connection are those of a header, as far as they have come.
+pub(crate) async fn begins(stream: &TcpStream) -> bool {
+    let mut first = [0; BINARY_SIGNATURE.len()];
+    match tokio::time::timeout(HEADER_TIMEOUT, stream.peek(&mut first)).await {
+        Ok(Ok(peeked)) if peeked >= TEXT_SIGNATURE.len() => signature(&first[..peeked]).is_ok(),
+        _ => false,
+    }
+}
+
+/// The version whose signature the bytes have or begin.
+fn signature(bytes: &[u8]) -> Result<Version, HeaderError> {
+    let begins = |signature: &[u8]| {
+        let common = bytes.len().min(signature.len());
+        bytes[..common] == signature[..common]
+    };
+    if begins(TEXT_SIGNATURE) {
+        Ok(Version::Text)
+    } else if begins(BINARY_SIGNATURE) {
+        Ok(Version::Binary)
+    } else {
+        Err(HeaderError::Missing)
+    }
+}
+
+enum Version {
+    Text,
+    Binary,
+}
+
+/// Reads a header at the start of `bytes`; `None` if there is more to come of it.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
+    match signature(bytes)? {
+        Version::Text => parse_text(bytes),
+        Version::Binary => parse_binary(bytes),
+    }
+}
+
+fn parse_text(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
+    let Some(end) = bytes.iter().take(MAX_TEXT).position(|byte| *byte == b'\n') else {
+        return if bytes.len() < MAX_TEXT { Ok(None) } else { Err(HeaderError::TooLong) };
+    };
+    let line = bytes[..end].strip_suffix(b"\r").and_then(|line| std::str::from_utf8(line).ok());
+    let line = line.ok_or(HeaderError::Malformed)?;
+    let source = text_source(line).ok_or(HeaderError::Malformed)?;
+    Ok(Some((source, end + 1)))
+}
+
+fn text_source(line: &str) -> Option<Source> {
+    let mut words = line.split(' ').skip(1);
+    let family = words.next()?;
+    if family == "UNKNOWN" {
+        return Some(Source::Proxy);
+    }
+    let (source, destination): (IpAddr, IpAddr) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    for port in [words.next()?, words.next()?] {
+        port.parse::<u16>().ok().filter(|_| port.bytes().all(|b| b.is_ascii_digit()))?;
+    }
+    let right = match family {
+        "TCP4" => source.is_ipv4() && destination.is_ipv4(),
+        "TCP6" => source.is_ipv6() && destination.is_ipv6(),
+        _ => false,
+    };
+    (right && words.next().is_none()).then_some(Source::Client(source))
+}
+
+fn parse_binary(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
+    let Some((head, rest)) = bytes.split_at_checked(BINARY_HEAD) else { return Ok(None) };
+    let [.., version_and_command, family, high, low] = *head else { return Ok(None) };
+    let len = usize::from(u16::from_be_bytes([high, low]));
+    if BINARY_HEAD + len > MAX_BINARY {
+        return Err(HeaderError::TooLong);
+    }
+    let Some(addresses) = rest.get(..len) else {
+        // What is wrong is said before the rest has come.
+        return match version_and_command {
+            0x20 | 0x21 => Ok(None),
+            _ => Err(HeaderError::Malformed),
+        };
+    };
+    let source = match version_and_command {
+        // LOCAL: whatever follows is skipped.
+        0x20 => Source::Proxy,
+        0x21 => binary_source(family, addresses).ok_or(HeaderError::Malformed)?,
+        _ => return Err(HeaderError::Malformed),
+    };
+    Ok(Some((source, BINARY_HEAD + len)))
+}
+
+fn binary_source(family: u8, addresses: &[u8]) -> Option<Source> {
+    match family {
+        // TCP over IPv4: two addresses, two ports.
+        0x11 => {
+            let octets: [u8; 4] = addresses.get(..12)?.first_chunk().copied()?;
+            Some(Source::Client(Ipv4Addr::from(octets).into()))
+        }
+        // TCP over IPv6.
+        0x21 => {
+            let octets: [u8; 16] = addresses.get(..36)?.first_chunk().copied()?;
+            Some(Source::Client(IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()))
+        }
+        // Unspecified, or a socket file on the proxy's machine: there is no address.
+        0x00 | 0x31 => Some(Source::Proxy),
+        _ => None,
+    }
+}

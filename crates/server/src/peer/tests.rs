@@ -1,0 +1,208 @@
+use std::net::IpAddr;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use proptest::prelude::*;
+
+use super::Peer;
+use super::proxy_protocol::{HeaderError, Source, parse};
+use crate::config::{ForwardedHeader, ProxyConfig};
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect(text)
+}
+
+fn proxies(header: ForwardedHeader) -> ProxyConfig {
+    let trusted = ["10.0.0.0/8", "::1"].map(|network| network.parse().expect("a network"));
+    ProxyConfig { trusted: trusted.into(), header, protocol: false }
+}
+
+fn headers(lines: &[(&'static str, &[u8])]) -> HeaderMap {
+    let value = |value: &[u8]| HeaderValue::from_bytes(value).expect("a header");
+    let mut headers = HeaderMap::new();
+    for (name, line) in lines {
+        headers.append(HeaderName::from_static(name), value(line));
+    }
+    headers
+}
+
+/// The client of a request that a peer passes on with these header lines.
+fn client(peer: &str, header: ForwardedHeader, lines: &[(&'static str, &str)]) -> String {
+    let lines: Vec<_> = lines.iter().map(|(name, line)| (*name, line.as_bytes())).collect();
+    let proxies = proxies(header);
+    Peer::new(address(peer), &proxies).client(&headers(&lines), &proxies).to_string()
+}
+
+const XFF: &str = "x-forwarded-for";
+
+#[test]
+fn the_client_is_the_last_address_that_no_trusted_proxy_added() {
+    for (line, expected) in [
+        ("203.0.113.1", "203.0.113.1"),
+        ("198.51.100.9, 203.0.113.1", "203.0.113.1"),
+        ("203.0.113.1, 10.2.3.4", "203.0.113.1"),
+        ("198.51.100.9,203.0.113.1 ,\t10.2.3.4,::1", "203.0.113.1"),
+        ("10.9.9.9, 10.8.8.8", "10.9.9.9"),
+        ("203.0.113.1:4711", "203.0.113.1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("[2001:db8::1]:4711", "2001:db8::1"),
+        ("::ffff:203.0.113.1", "203.0.113.1"),
+        ("203.0.113.1, ::ffff:10.0.0.2", "203.0.113.1"),
+        // Where an element is no address, the proxy that added it is the last that is known.
+        ("unknown", "10.0.0.1"),
+        ("203.0.113.1, unknown", "10.0.0.1"),
+        ("203.0.113.1, unknown, 10.2.3.4", "10.2.3.4"),
+        ("203.0.113.1,", "10.0.0.1"),
+        ("", "10.0.0.1"),
+        ("203.0.113.256", "10.0.0.1"),
+        ("\"203.0.113.1\"", "10.0.0.1"),
+        // Open quotes of the client's change nothing.
+        ("\", 203.0.113.1", "203.0.113.1"),
+    ] {
+        assert_eq!(client("10.0.0.1", ForwardedHeader::XForwardedFor, &[(XFF, line)]), expected, "{line:?}");
+    }
+}
+
+#[test]
+fn the_client_is_named_by_for_in_forwarded() {
+    for (line, expected) in [
+        ("for=203.0.113.1", "203.0.113.1"),
+        ("For=\"203.0.113.1:80\";proto=https;by=10.0.0.7", "203.0.113.1"),
+        ("for=198.51.100.9, for=203.0.113.1;host=\"a,b;c\", for=10.1.1.1", "203.0.113.1"),
+        ("proto=https; for=\"[2001:db8::1]:4711\"", "2001:db8::1"),
+        ("for=\"[2001:db8::1]\"", "2001:db8::1"),
+        ("for=\", for=203.0.113.1", "203.0.113.1"),
+        ("for=\", for=\"[2001:db8::1]\"", "2001:db8::1"),
+        ("for=_hidden", "10.0.0.1"),
+        ("for=unknown, for=10.1.1.1", "10.1.1.1"),
+        ("proto=https", "10.0.0.1"),
+        ("for=203.0.113.1;for=203.0.113.2", "10.0.0.1"),
+        ("203.0.113.1", "10.0.0.1"),
+    ] {
+        for header in [ForwardedHeader::Forwarded, ForwardedHeader::XForwardedFor] {
+            assert_eq!(client("10.0.0.1", header, &[("forwarded", line)]), expected, "{line:?}");
+        }
+    }
+}
+
+#[test]
+fn lines_of_one_name_are_one_list() {
+    let lines = [(XFF, "198.51.100.9"), (XFF, "203.0.113.1"), (XFF, "10.2.3.4")];
+    assert_eq!(client("10.0.0.1", ForwardedHeader::XForwardedFor, &lines), "203.0.113.1");
+}
+
+#[test]
+fn the_header_that_the_proxies_do_not_write_counts_for_nothing() {
+    let lines = [(XFF, "203.0.113.1"), ("forwarded", "for=203.0.113.2")];
+    assert_eq!(client("10.0.0.1", ForwardedHeader::XForwardedFor, &lines), "203.0.113.1");
+    assert_eq!(client("10.0.0.1", ForwardedHeader::Forwarded, &lines), "203.0.113.2");
+    assert_eq!(client("10.0.0.1", ForwardedHeader::Forwarded, &lines[..1]), "10.0.0.1");
+}
+
+#[test]
+fn of_a_peer_that_is_not_trusted_no_header_counts() {
+    let lines = [(XFF, "203.0.113.1"), ("forwarded", "for=203.0.113.2")];
+    for peer in ["192.0.2.1", "127.0.0.1", "::2"] {
+        assert_eq!(client(peer, ForwardedHeader::XForwardedFor, &lines), peer);
+    }
+    assert_eq!(client("::ffff:192.0.2.1", ForwardedHeader::XForwardedFor, &lines), "192.0.2.1");
+    assert_eq!(client("::ffff:10.0.0.1", ForwardedHeader::XForwardedFor, &lines), "203.0.113.1");
+}
+
+fn binary(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+    bytes.extend([command, family]);
+    bytes.extend(u16::try_from(body.len()).expect("short").to_be_bytes());
+    bytes.extend(body);
+    bytes
+}
+
+fn of_ipv4() -> Vec<u8> {
+    [203, 0, 113, 1, 10, 0, 0, 9, 0x12, 0x67, 0x01, 0xBB].into()
+}
+
+#[test]
+fn a_header_of_the_proxy_protocol_says_where_the_connection_is_from() {
+    let client = |text| Source::Client(address(text));
+    let mut of_ipv6 =
+        address("2001:db8::1").to_string().parse::<std::net::Ipv6Addr>().expect("v6").octets().to_vec();
+    of_ipv6.extend([0; 20]);
+    let with_extensions = [of_ipv4(), vec![0xEE; 1_000]].concat();
+    for (bytes, source) in [
+        (b"PROXY TCP4 203.0.113.1 10.0.0.9 4711 443\r\n".to_vec(), client("203.0.113.1")),
+        (b"PROXY TCP6 2001:db8::1 ::1 65535 0\r\n".to_vec(), client("2001:db8::1")),
+        (b"PROXY UNKNOWN\r\n".to_vec(), Source::Proxy),
+        (b"PROXY UNKNOWN ffff::1 whatever\r\n".to_vec(), Source::Proxy),
+        (binary(0x21, 0x11, &of_ipv4()), client("203.0.113.1")),
+        (binary(0x21, 0x11, &with_extensions), client("203.0.113.1")),
+        (binary(0x21, 0x21, &of_ipv6), client("2001:db8::1")),
+        (binary(0x20, 0x00, b""), Source::Proxy),
+        (binary(0x20, 0x11, &of_ipv4()), Source::Proxy),
+        (binary(0x21, 0x00, b"xyz"), Source::Proxy),
+        (binary(0x21, 0x31, &[0; 216]), Source::Proxy),
+    ] {
+        let text = bytes.escape_ascii().to_string();
+        let followed = [&bytes[..], b"GET / HTTP/1.1\r\n"].concat();
+        assert_eq!(parse(&followed), Ok(Some((source, bytes.len()))), "{text}");
+        for cut in 1..bytes.len() {
+            assert_eq!(parse(&bytes[..cut]), Ok(None), "{cut} bytes of {text}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_header_of_the_proxy_protocol_is_refused() {
+    use HeaderError::{Malformed, Missing, TooLong};
+    let long = [b"PROXY UNKNOWN ".to_vec(), vec![b'x'; 100]].concat();
+    for (bytes, error) in [
+        (b"GET / HTTP/1.1\r\n".to_vec(), Missing),
+        (b"\r\nGET / HTTP/1.1\r\n".to_vec(), Missing),
+        (b"proxy TCP4 ".to_vec(), Missing),
+        (b"PROXY TCP4 203.0.113.1 10.0.0.9 4711\r\n".to_vec(), Malformed),
+        (b"PROXY TCP4 203.0.113.1 10.0.0.9 4711 443 1\r\n".to_vec(), Malformed),
+        (b"PROXY TCP4 203.0.113.1 10.0.0.9 4711 +443\r\n".to_vec(), Malformed),
+        (b"PROXY TCP4 203.0.113.1 10.0.0.9 4711 65536\r\n".to_vec(), Malformed),
+        (b"PROXY TCP4 203.0.113.1 10.0.0.9 4711 443\n".to_vec(), Malformed),
+        (b"PROXY TCP4  203.0.113.1 10.0.0.9 4711 443\r\n".to_vec(), Malformed),
+        (b"PROXY TCP4 ::1 ::1 4711 443\r\n".to_vec(), Malformed),
+        (b"PROXY TCP6 203.0.113.1 10.0.0.9 4711 443\r\n".to_vec(), Malformed),
+        (b"PROXY UDP4 203.0.113.1 10.0.0.9 4711 443\r\n".to_vec(), Malformed),
+        (b"PROXY \xFF\r\n".to_vec(), Malformed),
+        (long, TooLong),
+        (binary(0x11, 0x11, &of_ipv4()), Malformed),
+        (binary(0x22, 0x11, &of_ipv4()), Malformed),
+        (binary(0x21, 0x12, &of_ipv4()), Malformed),
+        (binary(0x21, 0x11, &of_ipv4()[..11]), Malformed),
+        (binary(0x21, 0x21, &of_ipv4()), Malformed),
+        (binary(0x21, 0x11, &[0; 2_033]), TooLong),
+    ] {
+        assert_eq!(parse(&bytes), Err(error), "{}", bytes.escape_ascii());
+    }
+}
+
+proptest! {
+    /// Whatever a client writes into a header, the address that the proxy behind it appends is the one that counts.
+    #[test]
+    fn what_a_client_writes_changes_nothing(forged in "[ -~]{0,60}", with_port in any::<bool>()) {
+        let real = if with_port { "[2001:db8::7]:9" } else { "203.0.113.7" };
+        let expected = if with_port { "2001:db8::7" } else { "203.0.113.7" };
+        let plain = format!("{forged}, {real}");
+        prop_assert_eq!(client("10.0.0.1", ForwardedHeader::XForwardedFor, &[(XFF, &plain)]), expected);
+        let lines = [(XFF, forged.as_str()), (XFF, real)];
+        prop_assert_eq!(client("10.0.0.1", ForwardedHeader::XForwardedFor, &lines), expected);
+        let structured = format!("{forged}, proto=https;for=\"{real}\"");
+        let lines = [("forwarded", structured.as_str())];
+        prop_assert_eq!(client("10.0.0.1", ForwardedHeader::Forwarded, &lines), expected);
+    }
+
+    /// No bytes make a parser panic, and a header that is found lies within what there is.
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300), sign in 0..3_u8) {
+        let start: &[u8] = match sign { 0 => b"PROXY ", 1 => b"\r\n\r\n\0\r\nQUIT\n\x21", _ => b"" };
+        let bytes = [start, &bytes].concat();
+        if let Ok(Some((_, len))) = parse(&bytes) {
+            prop_assert!(len <= bytes.len());
+            prop_assert_eq!(parse(&bytes[..len]), parse(&bytes));
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Whether the store can be read, for everybody who asks at about the same time.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+use tokio::time::Instant;
+
+use crate::record::Answer;
+
+/// How long the database may take to answer a read before the server counts as not ready.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long an answer is good for: a thousand probes that come together are one read.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// The read under way, or the last one.
+#[derive(Debug, Default)]
+pub(crate) struct Readiness(Mutex<Option<Asked>>);
+
+#[derive(Debug)]
+struct Asked {
+    since: Instant,
+    /// Shared by all who wait for it: it goes on when one of them leaves.
+    read: Shared<BoxFuture<'static, Read>>,
+}
+
+/// How a read ended, and when.
+#[derive(Debug, Clone, Copy)]
+struct Read {
+    at: Instant,
+    succeeded: bool,
+}
+
+impl Asked {
+    fn is_fresh(&self) -> bool {
+        match self.read.peek() {
+            Some(read) => read.at.elapsed() < FRESH,
+            // All who waited for it may have left.
+            None => self.since.elapsed() < READ_TIMEOUT,
+        }
+    }
+}
+
+impl Readiness {
+    /// Whether the store answers a read in time; `read` is asked unless somebody else just did.
+    pub(crate) async fn check(&self, read: impl FnOnce() -> Answer<()>) -> bool {
+        let shared = {
+            let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*last {
+                Some(asked) if asked.is_fresh() => asked.read.clone(),
+                _ => {
+                    let read = Box::pin(in_time(read())) as BoxFuture<'static, Read>;
+                    let asked = Asked { since: Instant::now(), read: read.shared() };
+                    last.insert(asked).read.clone()
+                }
+            }
+        };
+        shared.await.succeeded
+    }
+}
+
+async fn in_time(read: Answer<()>) -> Read {
+    let outcome = tokio::time::timeout(READ_TIMEOUT, read).await;
+    Read { at: Instant::now(), succeeded: matches!(outcome, Ok(Ok(()))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::refusal::Refusal;
+
+    /// A read that takes so long, and counts itself.
+    fn read(count: &Arc<AtomicUsize>, takes: Duration) -> Answer<()> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            tokio::time::sleep(takes).await; // waits for: the store
+            Ok(())
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_waiting_probes_are_one_read() {
+        let (readiness, count) = (Readiness::default(), Arc::new(AtomicUsize::new(0)));
+        let slow = || read(&count, Duration::from_millis(1_500));
+        let answers = join_all((0..1_000).map(|_| readiness.check(slow))).await;
+        assert!(answers.into_iter().all(|ready| ready));
+        assert!(readiness.check(slow).await);
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+        tokio::time::advance(FRESH).await;
+        assert!(readiness.check(slow).await);
+        assert_eq!(count.load(Ordering::Relaxed), 2, "an answer is not good for long");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_leaves_does_not_end_the_read_of_the_others() {
+        let (readiness, count) = (Readiness::default(), Arc::new(AtomicUsize::new(0)));
+        let slow = || read(&count, Duration::from_millis(1_500));
+        let leaves = tokio::time::timeout(Duration::from_secs(1), readiness.check(slow));
+        let (left, ready) = tokio::join!(leaves, readiness.check(slow));
+        assert!(left.is_err() && ready);
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+        let left = tokio::time::timeout(Duration::from_millis(1), async {
+            tokio::time::advance(FRESH).await;
+            readiness.check(slow).await
+        });
+        assert!(left.await.is_err());
+        tokio::time::advance(READ_TIMEOUT).await;
+        assert!(readiness.check(slow).await, "what nobody waited for is not believed");
+        assert_eq!(count.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_refuses_or_is_late_is_not_ready() {
+        let readiness = Readiness::default();
+        assert!(!readiness.check(|| Box::pin(async { Err(Refusal::unavailable()) })).await);
+        tokio::time::advance(FRESH).await;
+        assert!(!readiness.check(|| Box::pin(std::future::pending())).await);
+    }
+}

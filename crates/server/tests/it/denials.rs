@@ -1,0 +1,130 @@
+//! Who is turned away is counted by reason, and logged with the address and without what was said.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::json;
+use switchboard::auth::ApiKey;
+use switchboard::denial::Denial;
+use tempfile::TempDir;
+
+use crate::proxy::PROXY;
+use crate::support::{Hand, Process, Raw, Server, eventually};
+
+async fn denied(server: &Server, reason: &str) -> f64 {
+    server.metric(&format!("switchboard_denied_total{{reason=\"{reason}\"}}")).await
+}
+
+/// Says a first frame; the server refuses it.
+async fn greets(server: &Server, frame: &str) {
+    let mut hand = server.by_hand().await;
+    hand.says(frame).await;
+    let (refused, _) = hand.last_words().await;
+    assert!(refused.is_some(), "{frame}");
+}
+
+#[tokio::test]
+async fn every_reason_is_counted_from_zero() {
+    let server = Server::serves().await;
+    for denial in Denial::ALL {
+        assert_eq!(denied(&server, denial.as_str()).await, 0.0);
+    }
+    let good = server.token("alice", Duration::from_secs(60));
+    let hello = |token: &str| json!({"type": "hello", "token": token}).to_string();
+    greets(&server, &hello("garbage")).await;
+    let (content, _) = good.rsplit_once('.').expect("a signature");
+    greets(&server, &hello(&format!("{content}.{}", "A".repeat(43)))).await;
+    greets(&server, r#"{"type":"hello"}"#).await;
+    greets(&server, "no frame").await;
+    server.posts("ping", json!({})).await;
+    server.posts_as(ApiKey::generate().expect("random bytes").expose(), "ping", json!({"as": "a"})).await;
+    server.posts_as(&good, "ping", json!({"as": "bob"})).await;
+    server.gets("/?token=x").await;
+    server.gets("/v1/ws").await;
+    server.request(server.asks("POST", "/v1/ping").header("origin", "https://evil.example")).await;
+    let mut raw = Raw::connect(server.address()).await;
+    raw.writes("no request\r\n\r\n").await;
+    raw.ends().await;
+    for (reason, times) in [
+        ("malformed_token", 1.0),
+        ("wrong_signature", 1.0),
+        ("no_credentials", 2.0),
+        ("malformed_hello", 1.0),
+        ("bad_key", 1.0),
+        ("not_permitted", 1.0),
+        ("secret_in_address", 1.0),
+        ("malformed_handshake", 1.0),
+        ("foreign_origin", 1.0),
+        ("malformed_request", 1.0),
+        ("expired_token", 0.0),
+    ] {
+        let there = async || (denied(&server, reason).await == times).then_some(());
+        eventually(&format!("{times} {reason}"), there).await;
+    }
+}
+
+/// A production server behind the tests' proxy, and its log.
+async fn logged(settings: &[(&str, &str)], attack: impl AsyncFnOnce(&Process)) -> Vec<String> {
+    let data = TempDir::new().expect("a directory");
+    let log = data.path().join("log");
+    let file = std::fs::File::create(&log).expect("a file");
+    let proxy = PROXY.to_string();
+    let settings = [&[("SWITCHBOARD_TRUSTED_PROXIES", proxy.as_str())], settings].concat();
+    let mut server = Process::serves(data.path(), &settings, Stdio::from(file)).await;
+    attack(&server).await;
+    server.signal("TERM").await;
+    assert!(server.ends().await.success());
+    let log = std::fs::read_to_string(log).expect("readable");
+    log.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_client_that_is_turned_away_is_logged_with_its_address_and_nothing_that_it_said() {
+    let secret = "eyJ-something-in-confidence";
+    let lines = logged(&[], async |server| {
+        let mut raw = Raw::connect_from(PROXY, server.address()).await;
+        let headers = format!(
+            "X-Forwarded-For: 203.0.113.5\r\nOrigin: https://{secret}.example\r\nAuthorization: Bearer {secret}\r\n"
+        );
+        assert_eq!(raw.upgrade_status(&headers).await, 403);
+    })
+    .await;
+    let line = lines.iter().find(|line| line.contains("turned away")).expect("a line");
+    assert!(line.contains("reason=\"foreign_origin\" address=203.0.113.5 suppressed=0"), "{line}");
+    assert!(lines.iter().all(|line| !line.contains(secret)), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_flood_of_bad_tokens_is_a_line_a_second_that_counts_the_others() {
+    let began = tokio::time::Instant::now();
+    let lines = logged(&[], async |server| {
+        for _ in 0..100 {
+            let mut hand = Hand::open(&format!("ws://{}/v1/ws", server.address())).await;
+            hand.says(r#"{"type":"hello","token":"garbage"}"#).await;
+            hand.last_words().await;
+        }
+    })
+    .await;
+    let told: Vec<_> = lines.iter().filter(|line| line.contains("turned away")).collect();
+    assert!(told[0].contains("reason=\"malformed_token\" address=127.0.0.1 suppressed=0"), "{told:?}");
+    let most = began.elapsed().as_secs() + 1;
+    assert!(told.len() as u64 <= most, "{} lines in {most} s", told.len());
+}
+
+#[tokio::test]
+async fn too_many_connections_are_a_line_a_minute() {
+    let limits = [("SWITCHBOARD_LIMITS_CONNECTIONS_PER_ADDRESS", "3")];
+    let lines = logged(&limits, async |server| {
+        let mut open = Vec::new();
+        for _ in 0..50 {
+            let mut raw = Raw::connect_from(PROXY, server.address()).await;
+            let status = raw.upgrade_status("X-Forwarded-For: 2001:db8::1\r\n").await;
+            open.push((status, raw));
+        }
+        assert_eq!(open.iter().filter(|(status, _)| *status == 101).count(), 3);
+    })
+    .await;
+    let told: Vec<_> = lines.iter().filter(|line| line.contains("per_address is reached")).collect();
+    assert_eq!(told.len(), 1, "{lines:?}");
+    assert!(told[0].contains("address=2001:db8::1"), "{told:?}");
+}

@@ -1,0 +1,82 @@
+//! Addresses that a client makes up.
+
+use std::net::Ipv4Addr;
+
+use crate::proxy::{PROXY, behind_a_proxy, passes_on, proxy_header};
+use crate::support::{Raw, Server};
+
+/// Headers that would name another address each time, were they believed.
+fn forged(client: u8) -> String {
+    format!(
+        "X-Forwarded-For: 198.51.100.{client}\r\nForwarded: for=198.51.100.{client}\r\n\
+         X-Real-IP: 198.51.100.{client}\r\nCF-Connecting-IP: 198.51.100.{client}\r\n"
+    )
+}
+
+/// How many of some handshakes with made-up addresses get through.
+async fn gets_in(server: &Server) -> usize {
+    let mut open = Vec::new();
+    for client in 0..8 {
+        let mut raw = Raw::connect(server.address()).await;
+        let status = raw.upgrade_status(&forged(client)).await;
+        assert!(status == 101 || status == 429, "{status}");
+        open.push((status, raw));
+    }
+    open.iter().filter(|(status, _)| *status == 101).count()
+}
+
+#[tokio::test]
+async fn hostile_03_a_forged_forwarding_header_does_nothing() {
+    let without = Server::serves_with(|config| config.limits.connections_per_address = 3).await;
+    assert_eq!(gets_in(&without).await, 3, "no proxy is trusted");
+    let server = behind_a_proxy(3, |_| {}).await;
+    assert_eq!(gets_in(&server).await, 3, "the client is not the proxy that is");
+
+    // Through the proxy, which appends the real address to what the client made up.
+    let mut open = Vec::new();
+    for client in 0..8 {
+        for forged in ["198.51.100.7", "\"", "for=\"", "10.0.0.1, 127.0.0.2", "nonsense", ""] {
+            let real = format!("203.0.113.{client}");
+            let headers = [
+                format!("X-Forwarded-For: {forged}, {real}\r\nForwarded: for=198.51.100.{client}\r\n"),
+                format!("X-Forwarded-For: {forged}\r\nX-Forwarded-For: {real}\r\n"),
+            ];
+            let (status, raw) = passes_on(&server, &headers[open.len() % 2]).await;
+            open.push((client, status, raw));
+        }
+    }
+    for client in 0..8 {
+        let inside = open.iter().filter(|(of, status, _)| *of == client && *status == 101).count();
+        assert_eq!(inside, 3, "each address has its own three, whatever it claims");
+    }
+}
+
+#[tokio::test]
+async fn hostile_01_a_proxy_header_comes_from_a_trusted_proxy_and_only_from_there() {
+    let server = behind_a_proxy(0, |config| config.proxies.protocol = true).await;
+    let client = Ipv4Addr::new(198, 51, 100, 7);
+    for header in [proxy_header(1, client), proxy_header(2, client)] {
+        let mut raw = Raw::connect(server.address()).await;
+        raw.writes([&header[..], raw.handshake().as_bytes(), b"\r\n"].concat()).await;
+        raw.is_cut().await;
+    }
+    let mut raw = Raw::connect(server.address()).await;
+    assert_eq!(raw.upgrade_status("").await, 101, "without one it is taken");
+
+    let too_long = [b"PROXY UNKNOWN ".to_vec(), vec![b'x'; 4_096]].concat();
+    let too_long_in_binary = [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xFF\xFF".to_vec(), vec![0; 4_096]].concat();
+    let get = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
+    for start in [get, too_long, too_long_in_binary, b"PROXY TCP4 nowhere\r\n".to_vec()] {
+        let mut raw = Raw::connect_from(PROXY, server.address()).await;
+        let _ = raw.tries_to_write(start).await;
+        raw.is_cut().await;
+    }
+
+    // Where nobody configured it, it is no request, from wherever it comes.
+    let server = behind_a_proxy(0, |_| {}).await;
+    for header in [proxy_header(1, client), proxy_header(2, client)] {
+        let mut raw = Raw::connect_from(PROXY, server.address()).await;
+        raw.writes([&header[..], raw.handshake().as_bytes(), b"\r\n"].concat()).await;
+        assert!(raw.head().await.starts_with("HTTP/1.1 400 "));
+    }
+}

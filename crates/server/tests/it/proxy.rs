@@ -1,0 +1,115 @@
+//! Behind a proxy the address of a client is what a trusted proxy says, in a header or before everything else.
+
+use std::net::Ipv4Addr;
+
+use switchboard::config::Config;
+
+use crate::support::{Raw, Server, eventually};
+
+/// Where the tests' trusted proxy is; strangers are at 127.0.0.1.
+pub(crate) const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// A production server that trusts the proxy and lets an address have so many connections.
+pub(crate) async fn behind_a_proxy(per_address: u32, settings: impl FnOnce(&mut Config)) -> Server {
+    Server::serves_with(|config| {
+        config.proxies.trusted = vec![PROXY.to_string().parse().expect("a network")];
+        config.limits.connections_per_address = per_address;
+        settings(config);
+    })
+    .await
+}
+
+/// The status of a WebSocket handshake that the proxy passes on, and the connection.
+pub(crate) async fn passes_on(server: &Server, headers: &str) -> (u16, Raw) {
+    let mut raw = Raw::connect_from(PROXY, server.address()).await;
+    let status = raw.upgrade_status(headers).await;
+    (status, raw)
+}
+
+/// A header of the PROXY protocol for a client, in version 1 or 2.
+pub(crate) fn proxy_header(version: u8, client: Ipv4Addr) -> Vec<u8> {
+    if version == 1 {
+        return format!("PROXY TCP4 {client} 127.0.0.1 4711 443\r\n").into();
+    }
+    let addresses = [client.octets(), Ipv4Addr::LOCALHOST.octets()].concat();
+    [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0C", &addresses[..], &[0x12, 0x67, 0x01, 0xBB]].concat()
+}
+
+/// The status of a handshake on a connection that begins with these bytes, from the proxy.
+async fn introduces(server: &Server, header: &[u8]) -> (u16, Raw) {
+    let mut raw = Raw::connect_from(PROXY, server.address()).await;
+    raw.writes(header).await;
+    let status = raw.upgrade_status("").await;
+    (status, raw)
+}
+
+#[tokio::test]
+async fn a_websocket_counts_for_the_address_that_its_proxy_names() {
+    let server = behind_a_proxy(2, |_| {}).await;
+    let mut open = Vec::new();
+    for (headers, status) in [
+        ("X-Forwarded-For: 203.0.113.1\r\n", 101),
+        ("Forwarded: for=203.0.113.1;proto=https\r\n", 101),
+        ("X-Forwarded-For: 203.0.113.1\r\n", 429),
+        ("X-Forwarded-For: 203.0.113.2\r\n", 101),
+        ("X-Forwarded-For: 2001:db8::1\r\n", 101),
+        ("X-Forwarded-For: 203.0.113.1, 127.0.0.2\r\n", 429),
+    ] {
+        let (answered, raw) = passes_on(&server, headers).await;
+        assert_eq!(answered, status, "{headers}");
+        open.push(raw);
+    }
+    drop(open.remove(0));
+    eventually("its place is free again", || async {
+        (passes_on(&server, "X-Forwarded-For: 203.0.113.1\r\n").await.0 == 101).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_proxy_has_as_many_connections_for_http_as_it_wants() {
+    let server = behind_a_proxy(2, |_| {}).await;
+    let mut open = Vec::new();
+    for client in 0..8 {
+        let mut raw = Raw::connect_from(PROXY, server.address()).await;
+        raw.writes(format!("GET /livez HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.{client}\r\n\r\n"))
+            .await;
+        assert!(raw.head().await.starts_with("HTTP/1.1 200 "));
+        open.push(raw);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_counts_for_the_address_in_its_proxy_header() {
+    let server = behind_a_proxy(2, |config| config.proxies.protocol = true).await;
+    let (one, other) = (Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 2));
+    let mut open = Vec::new();
+    for (header, status) in [
+        (proxy_header(1, one), 101),
+        (proxy_header(2, one), 101),
+        (proxy_header(1, one), 429),
+        (proxy_header(2, one), 429),
+        (proxy_header(2, other), 101),
+    ] {
+        let (answered, raw) = introduces(&server, &header).await;
+        assert_eq!(answered, status, "{}", header.escape_ascii());
+        open.push(raw);
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_speaks_for_itself_is_answered() {
+    let server = behind_a_proxy(1, |config| config.proxies.protocol = true).await;
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\0\0".to_vec();
+    for header in [local, b"PROXY UNKNOWN\r\n".to_vec()] {
+        for _ in 0..3 {
+            let mut raw = Raw::connect_from(PROXY, server.address()).await;
+            // A byte a segment, and the request behind it.
+            for byte in &header {
+                raw.writes([*byte]).await;
+            }
+            raw.writes("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            assert!(raw.head().await.starts_with("HTTP/1.1 200 "));
+        }
+    }
+}

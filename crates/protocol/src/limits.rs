@@ -57,6 +57,10 @@ pub struct Limits {
     /// The same for one API key, at the same prices, `typing` included. A back end speaks for many: this is a hundred
     /// users' worth, so that a back end in a loop cannot fill the queue of writes. 0 is no limit.
     pub sends_per_key: u32,
+    /// Direct conversations a minute that one user begins, with a burst of five minutes' worth: each is in the other
+    /// side's list for good. A message to somebody whom there is no conversation with yet counts, whether or not there is
+    /// such a user. Beyond: the error `rate_limited`. API keys are free of it. 0 is no limit.
+    pub directs_per_minute: u32,
     /// Frames of any kind a second of one connection, pings included, with a burst of five seconds'
     /// worth. Beyond: the error `rate_limited`; still going on a second later, or after fifty seconds' worth: close
     /// 1008. 0 is no limit.
@@ -86,14 +90,16 @@ pub struct Limits {
     pub watch: u32,
     /// Most members named in `create`; one transaction writes them all. Beyond: the error `too_large`.
     pub create_members: u32,
-    /// Most rooms that a user is in by having made or joined them. Each costs every `hello` of theirs a few
-    /// microseconds. Those that others bring them into do not count, and direct conversations neither. Beyond:
+    /// Most rooms that a user is in by having made or joined them, and most that a user makes within a day, whether or
+    /// not they are still there. Each costs every `hello` of theirs a few microseconds. Those that others bring them into
+    /// do not count, and direct conversations neither; what API keys make does not count as made within a day. Beyond:
     /// the error `too_large`. 0 is no limit.
     pub rooms: u32,
     /// Most reactions to one message; they come with it in every page. Beyond: the error `too_large`.
     pub reactions: u32,
     /// Most edits of one message. Deleting it erases them all in one transaction, which holds up every other write:
-    /// 500 of the longest take some 60 ms. Beyond: the error `too_large`.
+    /// 500 of the longest take some 60 ms. So a user erases two edits a second for each of `sends_per_user`, with a burst
+    /// of five seconds' worth; beyond that a `delete` is `rate_limited`. Beyond: the error `too_large`.
     pub edits: u32,
 }
 
@@ -115,6 +121,7 @@ impl Default for Limits {
             sends_per_connection: 20,
             sends_per_user: 50,
             sends_per_key: 5_000,
+            directs_per_minute: 20,
             frames_per_connection: 100,
             in_flight: 1_024,
             page: 200,
@@ -177,6 +184,7 @@ impl Limits {
             sends_per_connection: 0,
             sends_per_user: 0,
             sends_per_key: 0,
+            directs_per_minute: 0,
             frames_per_connection: 0,
             rooms: 0,
             ..self

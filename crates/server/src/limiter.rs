@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use switchboard_protocol::{ConversationId, Limits, UserId};
 
-use self::bucket::{Bucket, Buckets, Rate};
+use self::bucket::Bucket;
+pub(crate) use self::bucket::{Buckets, Rate};
 use crate::origin::Payer;
 use crate::refusal::Refusal;
 

@@ -17,6 +17,8 @@ pub enum Origin {
     Session(SessionOrigin),
     /// A caller that waits, as the HTTP door does.
     Call(oneshot::Sender<Result<OkBody<Box<RawValue>>, Refusal>>),
+    /// The same for a back end with an API key. It acts for many users, so what it does costs none of their allowances.
+    BackEnd(oneshot::Sender<Result<OkBody<Box<RawValue>>, Refusal>>),
     /// Nobody.
     Nobody,
 }
@@ -46,8 +48,13 @@ impl Origin {
     pub(crate) fn is_out_of_turn(&self) -> bool {
         match self {
             Self::Session(SessionOrigin { outbox, turn: Some(turn), .. }) => outbox.is_past(*turn),
-            Self::Session(_) | Self::Call(_) | Self::Nobody => false,
+            Self::Session(_) | Self::Call(_) | Self::BackEnd(_) | Self::Nobody => false,
         }
+    }
+
+    /// Whether the user who writes does it in person, over a connection or by a token.
+    pub(crate) fn is_user(&self) -> bool {
+        matches!(self, Self::Session(_) | Self::Call(_))
     }
 
     /// Whether this write was made by the same connection as an earlier one, and must not be stored without that.

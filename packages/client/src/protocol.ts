@@ -158,6 +158,12 @@ export type Limits = {
    */
   sends_per_key: number;
   /**
+   * Direct conversations a minute that one user begins, with a burst of five minutes' worth: each is in the other
+   * side's list for good. A message to somebody whom there is no conversation with yet counts, whether or not there is
+   * such a user. Beyond: the error `rate_limited`. API keys are free of it. 0 is no limit.
+   */
+  directs_per_minute: number;
+  /**
    * Frames of any kind a second of one connection, pings included, with a burst of five seconds'
    * worth. Beyond: the error `rate_limited`; still going on a second later, or after fifty seconds' worth: close
    * 1008. 0 is no limit.
@@ -199,8 +205,9 @@ export type Limits = {
   /** Most members named in `create`; one transaction writes them all. Beyond: the error `too_large`. */
   create_members: number;
   /**
-   * Most rooms that a user is in by having made or joined them. Each costs every `hello` of theirs a few
-   * microseconds. Those that others bring them into do not count, and direct conversations neither. Beyond:
+   * Most rooms that a user is in by having made or joined them, and most that a user makes within a day, whether or
+   * not they are still there. Each costs every `hello` of theirs a few microseconds. Those that others bring them into
+   * do not count, and direct conversations neither; what API keys make does not count as made within a day. Beyond:
    * the error `too_large`. 0 is no limit.
    */
   rooms: number;
@@ -208,7 +215,8 @@ export type Limits = {
   reactions: number;
   /**
    * Most edits of one message. Deleting it erases them all in one transaction, which holds up every other write:
-   * 500 of the longest take some 60 ms. Beyond: the error `too_large`.
+   * 500 of the longest take some 60 ms. So a user erases two edits a second for each of `sends_per_user`, with a burst
+   * of five seconds' worth; beyond that a `delete` is `rate_limited`. Beyond: the error `too_large`.
    */
   edits: number;
 };

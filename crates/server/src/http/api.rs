@@ -289,7 +289,11 @@ async fn change_for(services: &Services, caller: Caller, change: Change) -> Resu
         change => change,
     };
     let (reply, answer) = oneshot::channel();
-    let submission = Submission { actor: caller.user, change, origin: Origin::Call(reply) };
+    let origin = match caller.payer {
+        Payer::User(_) => Origin::Call(reply),
+        Payer::Key(_) | Payer::Nobody => Origin::BackEnd(reply),
+    };
+    let submission = Submission { actor: caller.user, change, origin };
     services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
     answer.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
 }

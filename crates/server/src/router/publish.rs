@@ -28,7 +28,7 @@ impl Router {
                 Ok(Committed::Quiet) => answer(origin, Ok(OkBody::Done {})),
                 Err(refusal) => {
                     // A caller that waits counts for itself.
-                    if !matches!(origin, Origin::Call(_)) {
+                    if !matches!(origin, Origin::Call(_) | Origin::BackEnd(_)) {
                         self.metrics.refused(refusal.code);
                     }
                     answer(origin, Err(refusal));
@@ -47,7 +47,7 @@ impl Router {
         let duplicate = event.is_none();
         let own = match &origin {
             Origin::Session(origin) => Some(origin.outbox.clone()),
-            Origin::Call(_) | Origin::Nobody => None,
+            Origin::Call(_) | Origin::BackEnd(_) | Origin::Nobody => None,
         };
         // Before the event, behind which others may come that have waited for it.
         answer(origin, Ok(OkBody::Stored { conversation: name.clone(), seq, at, duplicate }));
@@ -139,7 +139,7 @@ impl Router {
             };
             let from = match &origin {
                 Origin::Session(origin) => Some(&origin.outbox),
-                Origin::Call(_) | Origin::Nobody => None,
+                Origin::Call(_) | Origin::BackEnd(_) | Origin::Nobody => None,
             };
             self.signal(&signal, &user, conversation, members, from);
         }
@@ -151,7 +151,8 @@ impl Router {
 fn answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
     match origin {
         Origin::Session(SessionOrigin { outbox, id, turn }) => {
-            let given_back = result.as_ref().is_err_and(|refusal| refusal.code == ErrorCode::Unavailable);
+            let codes = [ErrorCode::Unavailable, ErrorCode::RateLimited];
+            let given_back = result.as_ref().is_err_and(|refusal| codes.contains(&refusal.code));
             let answer = encode_answer(id, result);
             if given_back && turn.is_some() {
                 outbox.push_given_back(answer);
@@ -160,7 +161,7 @@ fn answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
             }
         }
         // The caller may have gone; what is stored is stored.
-        Origin::Call(reply) => drop(reply.send(result)),
+        Origin::Call(reply) | Origin::BackEnd(reply) => drop(reply.send(result)),
         Origin::Nobody => {}
     }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_channel::Receiver;
-use switchboard_protocol::Timestamp;
+use switchboard_protocol::{ErrorCode, Timestamp};
 use tokio::sync::mpsc;
 
 use super::change::rows::Rows;
-use super::change::{self, Failed, Rules, StoreError as _};
+use super::change::{self, Actor, Failed, Rules, StoreError as _};
 use super::{Batch, Committed, Outcome, Submission};
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
@@ -132,9 +132,14 @@ pub(super) fn apply<R: Rows>(
             continue;
         }
         // The copy is what a second try starts from.
-        *result = match change::apply(rows, rules, &one.actor, one.change.clone(), now) {
+        let actor = Actor { name: &one.actor, has_allowances: one.origin.is_user() };
+        *result = match change::apply(rows, rules, actor, one.change.clone(), now) {
             Ok(committed) => Settled::Answered(Ok(committed)),
-            Err(Failed::Refused(refusal)) => Settled::Answered(Err(refusal)),
+            Err(Failed::Refused(refusal)) => {
+                // The client is to write it again, and what it has sent behind it must not be stored before it.
+                left.extend((refusal.code == ErrorCode::RateLimited).then_some(one));
+                Settled::Answered(Err(refusal))
+            }
             Err(Failed::Uncounted) => Settled::Uncounted,
             Err(Failed::Store(error)) if error.is_of_one() => {
                 left.push(one);
@@ -158,7 +163,12 @@ pub(super) fn told(
 
 fn outcome(submission: Submission, result: Settled, uncounted: &mut Vec<Submission>) -> Option<Outcome> {
     match result {
-        Settled::Answered(result) => Some(Outcome { origin: submission.origin, result }),
+        Settled::Answered(result) => {
+            if result.as_ref().is_err_and(|refusal| refusal.code == ErrorCode::RateLimited) {
+                submission.origin.give_back();
+            }
+            Some(Outcome { origin: submission.origin, result })
+        }
         Settled::GivenBack => Some(give_back(submission)),
         Settled::Uncounted => {
             uncounted.push(submission);

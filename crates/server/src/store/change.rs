@@ -3,6 +3,7 @@
 //! `check_*` may refuse and has no effect; `do_*` has the effect and refuses nothing. So a refusal
 //! leaves no trace in a transaction that it shares with other writes.
 
+mod allowance;
 mod message;
 mod room;
 pub(super) mod rows;
@@ -11,6 +12,7 @@ mod tests;
 
 use std::fmt::Display;
 
+use self::allowance::Allowances;
 pub(super) use self::message::is_deleted;
 use self::rows::Rows;
 
@@ -72,13 +74,35 @@ impl StoreError for rusqlite::Error {
 type Done<R> = Result<Committed, Failed<<R as Rows>::Error>>;
 
 /// What the rules depend on besides the rows.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Rules {
     pub(super) limits: Limits,
     /// Whether ids never seen before may be written to.
     pub(super) strangers: bool,
     /// How many events a writer reads at most to count what is up to a cursor; usually [`NEAR`].
     pub(super) near: u64,
+    allowances: Allowances,
+}
+
+impl Rules {
+    pub(super) fn new(limits: Limits, strangers: bool) -> Self {
+        Self { allowances: Allowances::new(&limits), limits, strangers, near: NEAR }
+    }
+}
+
+/// Who makes a change.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Actor<'a> {
+    pub(super) name: &'a UserId,
+    /// Whether what the change causes counts against the user's allowances.
+    pub(super) has_allowances: bool,
+}
+
+impl<'a> Actor<'a> {
+    /// Somebody whom nothing is counted against.
+    pub(super) fn without_allowances(name: &'a UserId) -> Self {
+        Self { name, has_allowances: false }
+    }
 }
 
 /// The number of events that a writer reads to count what is up to a cursor: an index look-up and so many rows, some 10 µs,
@@ -89,11 +113,12 @@ pub(super) const NEAR: u64 = 64;
 pub(super) fn apply<R: Rows>(
     rows: &mut R,
     rules: &Rules,
-    actor: &UserId,
+    actor: Actor<'_>,
     change: Change,
     now: Timestamp,
 ) -> Done<R> {
-    let mut act = Act { rows, rules, actor, now };
+    let Actor { name: actor, has_allowances } = actor;
+    let mut act = Act { rows, rules, actor, has_allowances, now };
     match change {
         Change::Send(c) => act.send(c),
         Change::Edit(c) => act.edit(c),
@@ -133,6 +158,7 @@ struct Act<'a, R> {
     rows: &'a mut R,
     rules: &'a Rules,
     actor: &'a UserId,
+    has_allowances: bool,
     now: Timestamp,
 }
 
@@ -150,6 +176,11 @@ impl<R: Rows> Act<'_, R> {
         let user = self.rows.user(self.actor)?.ok_or_else(Refusal::not_found)?;
         let membership = self.rows.member(conversation.key, user)?;
         Ok(Place { conversation, user, membership })
+    }
+
+    /// The allowances of the actor, if what they do counts against any.
+    fn allowances(&self) -> Option<&Allowances> {
+        self.has_allowances.then_some(&self.rules.allowances)
     }
 
     /// A user who may be written to or invited.

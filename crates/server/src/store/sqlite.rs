@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 use self::readers::{Readers, Reads};
 use self::rows::SqliteRows;
 use super::batch::{BATCHES, State, WAITING};
-use super::change::{self, Failed, Rules};
+use super::change::{self, Actor, Failed, Rules};
 use super::counting::Counter;
 use super::{Acquaintance, Batch, Change, Query, Snapshot, Standing, Store, Submission};
 use crate::clock::Clock;
@@ -207,11 +207,13 @@ pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyho
     if used {
         return Ok(false);
     }
-    let rules = Rules { limits: settings.limits.clone(), strangers: true, near: u64::MAX };
+    let mut rules = Rules::new(settings.limits.clone(), true);
+    rules.near = u64::MAX;
     let mut rows = SqliteRows::new(db);
     rows.begin()?;
     for (actor, change) in changes {
-        change::apply(&mut rows, &rules, &actor, change, settings.clock.now()).map_err(
+        let actor = Actor::without_allowances(&actor);
+        change::apply(&mut rows, &rules, actor, change, settings.clock.now()).map_err(
             |failed| match failed {
                 Failed::Refused(refusal) => anyhow::Error::new(refusal),
                 Failed::Store(error) => error.into(),

@@ -89,6 +89,9 @@ impl<R: Rows> Act<'_, R> {
         if !name.is_room() {
             let (a, b) = access::check_peer(name, self.actor)?;
             if self.rows.conversation(name)?.is_none() {
+                // Before it is known whether the other side is: asking costs as much as writing, so that nobody finds out
+                // who there is by trying names.
+                self.allowances().map_or(Ok(()), |allowances| allowances.take_direct(self.actor))?;
                 self.check_known(&a)?;
                 self.check_known(&b)?;
                 return Ok(Destination::New(a, b));
@@ -178,6 +181,8 @@ impl<R: Rows> Act<'_, R> {
         if message.body == DELETED {
             return self.repeated(&conversation, amendments.last().copied().unwrap_or(target));
         }
+        let erased = amendments.len();
+        self.allowances().map_or(Ok(()), |allowances| allowances.take_erasures(self.actor, erased))?;
         let edit = fields(&EventBody::Edit { target, text: None, data: None, deleted: true });
         for seq in amendments {
             self.rows.erase_event(conversation.key, seq, &edit)?;

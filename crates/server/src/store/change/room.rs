@@ -31,6 +31,7 @@ impl<R: Rows> Act<'_, R> {
             self.check_known(user)?;
         }
         self.check_choice("room")?;
+        self.check_made_rooms()?;
         let creator = self.rows.user_or_new(self.actor)?;
         let title = create.title.map(|t| t.as_str().to_owned());
         let mut room = self.rows.new_conversation(&name, title, create.public)?;
@@ -247,6 +248,16 @@ impl<R: Rows> Act<'_, R> {
         member.until = Some(room.head.next());
         self.rows.put_member(room.key, user, member);
         Ok(self.rows.delete_room_by_choice(user, room.key)?)
+    }
+
+    /// Who may make one more room today. What was made counts though its maker has left it since: a room has others in it,
+    /// whom its maker brought there.
+    fn check_made_rooms(&mut self) -> Result<(), Failed<R::Error>> {
+        if self.allowances().is_none_or(|allowances| allowances.take_room(self.actor)) {
+            return Ok(());
+        }
+        let message = format!("you have made {} rooms within a day; wait a while", self.rules.limits.rooms);
+        Err(Refusal::too_large("room", message).into())
     }
 
     /// Who may come into one more room by themselves. Rooms that others bring somebody into do not count: nobody fills up

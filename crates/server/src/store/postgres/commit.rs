@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::record::ConversationKey;
 use crate::store::batch::{self, Results, Settled, State};
-use crate::store::change::{NEAR, Rules};
+use crate::store::change::Rules;
 use crate::store::{Outcome, Submission};
 
 /// How long a batch may wait for a connection. Its writes wait as long, and what comes meanwhile behind them.
@@ -127,7 +127,7 @@ impl Committer {
             ids: Ids::default(),
             id: uuid::Uuid::now_v7().simple().to_string(),
             attempt: 0,
-            rules: Rules { limits: settings.limits.clone(), strangers: settings.strangers, near: NEAR },
+            rules: Rules::new(settings.limits.clone(), settings.strangers),
             clock: settings.clock.clone(),
             metrics: settings.metrics.clone(),
             state,

@@ -21,7 +21,7 @@ use crate::refusal::Refusal;
 #[cfg(test)]
 use crate::store::batch;
 use crate::store::batch::State;
-use crate::store::change::{self, Failed, Rules};
+use crate::store::change::{self, Actor, Failed, Rules};
 use crate::store::check::{Pages, Problem, check_in};
 #[cfg(test)]
 use crate::store::read::counts::Step;
@@ -69,12 +69,9 @@ impl InMemory {
         let mut writer = open().expect("a database");
         Migrations::from_slice(MIGRATIONS).to_latest(&mut writer).expect("its tables");
         let db = open().expect("the same");
-        Self {
-            rows: SqliteRows::new(writer),
-            rules: Rules { limits, strangers: true, near: u64::MAX },
-            db,
-            state: State::default(),
-        }
+        let mut rules = Rules::new(limits, true);
+        rules.near = u64::MAX;
+        Self { rows: SqliteRows::new(writer), rules, db, state: State::default() }
     }
 
     /// Begins a batch. Nothing is to be read before its end.
@@ -98,7 +95,7 @@ impl InMemory {
         change: Change,
         now: Timestamp,
     ) -> Result<Committed, Refusal> {
-        works(change::apply(&mut self.rows, &self.rules, actor, change, now))
+        works(change::apply(&mut self.rows, &self.rules, Actor::without_allowances(actor), change, now))
     }
 
     /// From now on the writer reads so many events at most to count what is up to a cursor, and readers count the rest.
@@ -129,7 +126,8 @@ impl InMemory {
         now: Timestamp,
     ) -> Result<Committed, Refusal> {
         self.begin();
-        let made = change::apply(&mut self.rows, &self.rules, actor, change.clone(), now);
+        let made =
+            change::apply(&mut self.rows, &self.rules, Actor::without_allowances(actor), change.clone(), now);
         self.commit();
         match (made, change) {
             (Err(Failed::Uncounted), Change::Read(read)) => {
@@ -181,8 +179,13 @@ impl InMemory {
             false
         });
         self.rows.database().progress_handler(STEPS_OF_A_ROW, every).expect("set");
-        let made =
-            change::apply(&mut self.rows, &self.rules, actor, Change::Read(read), Timestamp::from_millis(1));
+        let made = change::apply(
+            &mut self.rows,
+            &self.rules,
+            Actor::without_allowances(actor),
+            Change::Read(read),
+            Timestamp::from_millis(1),
+        );
         assert!(matches!(made, Ok(_) | Err(Failed::Uncounted)), "{made:?}");
         self.rows.database().progress_handler(0, None::<fn() -> bool>).expect("unset");
         self.commit();

@@ -16,7 +16,7 @@ use super::{CHECKPOINT, QUIET, Settings};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::store::batch::{self, Channels, Results, State};
-use crate::store::change::{NEAR, Rules};
+use crate::store::change::Rules;
 use crate::store::counting::{self, CounterHandle};
 use crate::store::{Batch, Outcome, Submission};
 use crate::tasks;
@@ -163,7 +163,7 @@ impl Writer {
 
 impl Committer {
     pub(super) fn new(rows: SqliteRows, settings: &Settings, state: Arc<State>) -> Self {
-        let rules = Rules { limits: settings.limits.clone(), strangers: settings.strangers, near: NEAR };
+        let rules = Rules::new(settings.limits.clone(), settings.strangers);
         let (clock, metrics) = (settings.clock.clone(), settings.metrics.clone());
         Self {
             rows,

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use switchboard::config::UnknownUsers;
 use switchboard_protocol::{ErrorCode, Limits};
 use tokio::time::Instant;
 
 use crate::http::api_key;
 use crate::limits::hi;
 use crate::support::Server;
+
+/// How long nothing of a connection is stored after one of its writes was not: `GIVEN_BACK` of the server's `outbox/hold.rs`.
+const HOLDS: Duration = Duration::from_millis(750);
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -93,4 +97,125 @@ async fn an_api_key_has_a_rate_of_its_own() {
     assert!(f64::from(stored) <= 10.0 + 2.0 * begun.elapsed().as_secs_f64(), "{stored}");
     assert_eq!((refused.status, refused.code().as_str()), (429, "rate_limited"));
     server.posts_as(&billing, "send", json!({"as": "bot0", "to": "@bob", "text": "hi"})).await.ok();
+}
+
+#[tokio::test]
+async fn hostile_26_direct_conversations_are_begun_at_a_rate() {
+    let server = Server::serves_with(|config| {
+        config.limits = Limits { directs_per_minute: 1, ..Limits::default().without_rates() };
+        config.unknown_users = UnknownUsers::Refuse;
+    })
+    .await;
+    for n in 0..40 {
+        server.connects(&format!("peer{n}")).await;
+    }
+    let (mut mallory, token) = (server.connects("mallory").await, server.token("mallory", HOUR));
+    let begun = Instant::now();
+    let mut stored = 0;
+    let send = |n: usize| json!({"to": format!("@peer{n}"), "key": format!("k{n}"), "text": "hi"});
+    let refused = loop {
+        match mallory.tries("send", send(stored)).await {
+            Ok(_) => stored += 1,
+            Err(failure) => break failure,
+        }
+    };
+    let meanwhile = usize::try_from(begun.elapsed().as_secs() / 60).expect("a few");
+    assert!((5..=5 + meanwhile).contains(&stored), "five minutes' worth at once: {stored}");
+    assert_eq!((refused.code, refused.retryable), (ErrorCode::RateLimited, true));
+    assert!(refused.retry_after.is_some_and(|ms| ms <= 60_000), "{refused:?}");
+    // The refusal says nothing of whether there is such a user, at any door.
+    for peer in ["peer39", "nobody"] {
+        let answer = server.posts_as(&token, "send", json!({"to": format!("@{peer}"), "text": "hi"})).await;
+        assert_eq!((answer.status, answer.code().as_str()), (429, "rate_limited"), "{peer}");
+    }
+    // What there is goes on: another message, and one that is said again with its key.
+    server.posts_as(&token, "send", json!({"to": "@peer0", "text": "again"})).await.ok();
+    assert_eq!(server.posts_as(&token, "send", send(0)).await.ok()["duplicate"], true);
+    let key = api_key(&server, "shop");
+    for n in 0..20 {
+        let body = json!({"as": "mallory", "to": format!("@peer{}", 20 + n), "text": "hi"});
+        server.posts_as(&key, "send", body).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn hostile_26_what_was_sent_behind_a_refused_beginning_is_not_stored_before_it() {
+    let server = Server::serves_with(|config| {
+        config.limits = Limits { directs_per_minute: 1, ..Limits::default().without_rates() };
+    })
+    .await;
+    let mut hand = server.by_hand_as("mallory").await;
+    let send = |n: usize| format!(r#"{{"type":"send","id":{n},"to":"@peer{}","text":"hi"}}"#, n % 10);
+    // Ten to new ones, of which five may be begun, and one more to the first.
+    let begun = Instant::now();
+    for n in 0..11 {
+        hand.says(&send(n)).await;
+    }
+    let at_once = begun.elapsed() < HOLDS / 2;
+    let mut codes = Vec::new();
+    for _ in 0..11 {
+        let told: Value = serde_json::from_str(&hand.hears().await).expect("JSON");
+        codes.push(told["code"].as_str().unwrap_or("ok").to_owned());
+    }
+    let mut wanted = vec!["ok"; 5];
+    wanted.push("rate_limited");
+    wanted.extend(["unavailable"; 5]);
+    if at_once {
+        assert_eq!(codes, wanted);
+    }
+}
+
+#[tokio::test]
+async fn hostile_26_rooms_that_were_made_count_when_their_maker_has_left() {
+    let server = Server::serves_with(|config| {
+        config.limits = Limits { rooms: 3, ..Limits::default().without_rates() };
+    })
+    .await;
+    let token = server.token("mallory", HOUR);
+    let ask = async |command: &str, body: Value| server.posts_as(&token, command, body).await;
+    for n in 0..3 {
+        let room = format!("#r{n}");
+        ask("create", json!({"room": room, "members": ["victim", "accomplice"]})).await.ok();
+        ask("role", json!({"conversation": room, "user": "accomplice", "role": "admin"})).await.ok();
+        ask("leave", json!({"conversation": room})).await.ok();
+    }
+    let refused = ask("create", json!({"room": "r3"})).await;
+    assert_eq!((refused.code().as_str(), &refused.json()["field"]), ("too_large", &json!("room")));
+    let again = json!({"room": "r0", "members": ["victim", "accomplice"]});
+    assert_eq!(ask("create", again).await.ok()["duplicate"], true, "a retry is none more");
+    let key = api_key(&server, "shop");
+    server.posts_as(&key, "create", json!({"as": "mallory", "room": "r3"})).await.ok();
+}
+
+#[tokio::test]
+async fn hostile_26_deletions_cost_what_they_erase() {
+    let server = Server::serves_with(|config| {
+        config.limits = Limits { sends_per_user: 2, ..Limits::default().without_rates() };
+    })
+    .await;
+    let (key, token) = (api_key(&server, "shop"), server.token("mallory", HOUR));
+    for message in ["a", "b", "c"] {
+        let body = json!({"as": "mallory", "to": "@bob", "text": message});
+        let target = server.posts_as(&key, "send", body).await.ok()["seq"].clone();
+        for edit in 0..if message == "c" { 0 } else { 20 } {
+            let body =
+                json!({"as": "mallory", "conversation": "@bob", "target": target, "text": format!("{edit}")});
+            server.posts_as(&key, "edit", body).await.ok();
+        }
+    }
+    let begun = Instant::now();
+    let delete = async |target: u64| {
+        server.posts_as(&token, "delete", json!({"conversation": "@bob", "target": target})).await
+    };
+    delete(1).await.ok();
+    let refused = delete(22).await;
+    if begun.elapsed() < Duration::from_secs(5) {
+        assert_eq!((refused.status, refused.code().as_str()), (429, "rate_limited"));
+        assert!(refused.json()["retry_after"].as_u64().is_some_and(|ms| ms <= 5_000), "{refused:?}");
+    }
+    delete(43).await.ok();
+    // What is deleted already has nothing to erase.
+    assert_eq!(delete(1).await.ok()["duplicate"], true);
+    let admin = json!({"as": "mallory", "conversation": "@bob", "target": 22});
+    server.posts_as(&key, "delete", admin).await.ok();
 }

@@ -97,3 +97,46 @@ async fn a_hundred_rooms_of_a_thousand_are_refused_after_the_burst() {
     assert_eq!(statuses.get(&(429, "rate_limited".to_owned())).copied().unwrap_or(0), 100 - stored);
     assert!(slowest <= quiet + Duration::from_millis(40), "{slowest:?}");
 }
+
+/// A bystander's slowest send while messages with many edits are deleted, and how many of the deletions were refused.
+async fn deletions(sends_per_user: u32, messages: u32) -> (Duration, Duration, usize) {
+    let mut server = Server::serves_with(|config| {
+        config.limits = Limits { sends_per_user, ..Limits::default().without_rates() };
+    })
+    .await;
+    let token = server.token("mallory", Duration::from_secs(3_600));
+    server.posts_as(&token, "send", json!({"to": "@mallory", "text": "x"})).await.ok();
+    server.begins_to_stop();
+    server.has_stopped().await;
+    rows::many_edits(&server, messages);
+    server.starts_again().await;
+    let mut bystander = server.connects("bystander").await;
+    let quiet = slowest_of(20, &mut bystander).await;
+    let attack = async {
+        let deletions = (0..messages).map(|n| {
+            let body = json!({"conversation": "@mallory", "target": 2 + n * 501});
+            server.posts_as(&token, "delete", body)
+        });
+        let answers = futures_util::future::join_all(deletions).await;
+        answers.iter().filter(|answer| answer.status == 429).count()
+    };
+    let (slowest, refused) = tokio::join!(slowest_of(40, &mut bystander), attack);
+    (quiet, slowest, refused)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak"]
+async fn deletions_of_messages_with_many_edits_do_not_hold_up_the_writer() {
+    const MESSAGES: u32 = 30;
+    for sends_per_user in [0, 50] {
+        let (quiet, slowest, refused) = deletions(sends_per_user, MESSAGES).await;
+        println!(
+            "{MESSAGES} deletions of 500 edits of 16 KB, {sends_per_user} sends a second: {refused} refused; \
+             a bystander's slowest send: {quiet:?} before, {slowest:?} meanwhile"
+        );
+        if sends_per_user > 0 {
+            assert!(refused >= MESSAGES as usize - 3, "{refused}");
+            assert!(slowest <= quiet + Duration::from_millis(400), "{slowest:?}");
+        }
+    }
+}

@@ -13,8 +13,7 @@ use tempfile::TempDir;
 
 use super::{Reader, reader};
 use crate::store::batch::State;
-use crate::store::change::NEAR;
-use crate::store::change::{self, Rules};
+use crate::store::change::{self, Actor, Rules};
 use crate::store::sqlite::rows::SqliteRows;
 use crate::store::sqlite::{open_database, open_reader};
 use crate::store::{Committed, Query, Request};
@@ -56,7 +55,7 @@ impl Desk {
         let writer = open_database(data.path()).expect("a database");
         let db = open_reader(data.path()).expect("the same");
         let (written, read) = (Steps::of(&writer), Steps::of(&db));
-        let rules = Rules { limits: Limits::default(), strangers: true, near: NEAR };
+        let rules = Rules::new(Limits::default(), true);
         Self { rows: SqliteRows::new(writer), rules, db, written, read, data }
     }
 
@@ -72,7 +71,13 @@ impl Desk {
             let command = decode_named(name, &fields.to_string()).expect("a command").command;
             let Request::Change(change) = Request::from(command) else { panic!("{name} writes nothing") };
             let now = Timestamp::from_millis(1_000);
-            match change::apply(&mut self.rows, &self.rules, &user(&actor), change, now) {
+            match change::apply(
+                &mut self.rows,
+                &self.rules,
+                Actor::without_allowances(&user(&actor)),
+                change,
+                now,
+            ) {
                 Ok(Committed::Event(event)) => last = event.seq,
                 other => panic!("{actor} says {name} {fields}: {other:?}"),
             }

@@ -1,0 +1,133 @@
+//! What a user may cause in a while, where only the transaction knows what that is.
+//!
+//! Each store counts for itself, in memory: several nodes allow several times as much, and a restart begins anew.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use switchboard_protocol::{Limits, UserId};
+
+use crate::limiter::{Buckets, Rate};
+use crate::refusal::Refusal;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// Minutes' worth of new direct conversations that may come at once.
+const DIRECTS_BURST: u32 = 5;
+
+/// Edits that a deletion erases for the price of a send. With the default limits a user erases 100 a second at most, and
+/// 500 at once, as many as one message can have.
+const EDITS_A_SEND: u32 = 2;
+
+/// Seconds' worth of erased edits that may come at once, as for sends.
+const ERASURES_BURST: u32 = 5;
+
+/// How often the buckets that are full again are dropped, in what is counted.
+const SWEEP_EVERY: u32 = 4_096;
+
+/// The allowances of all users.
+#[derive(Debug)]
+pub(super) struct Allowances {
+    /// Direct conversations to be begun.
+    directs: Option<Buckets<UserId>>,
+    /// Rooms to be made.
+    rooms: Option<Buckets<UserId>>,
+    /// Edits to be erased.
+    erasures: Option<Buckets<UserId>>,
+    taken: AtomicU32,
+}
+
+impl Allowances {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let each = |time: Duration, count: u32, burst: u32| {
+            let interval = time.checked_div(count)?;
+            Some(Buckets::new(Rate::new(interval, burst)))
+        };
+        let directs = limits.directs_per_minute;
+        let edits = limits.sends_per_user.saturating_mul(EDITS_A_SEND);
+        Self {
+            directs: each(MINUTE, directs, directs.saturating_mul(DIRECTS_BURST)),
+            rooms: each(DAY, limits.rooms, limits.rooms),
+            erasures: Rate::per_second(edits, ERASURES_BURST).map(Buckets::new),
+            taken: AtomicU32::new(0),
+        }
+    }
+
+    /// Counts a direct conversation that `user` begins.
+    pub(super) fn take_direct(&self, user: &UserId) -> Result<(), Refusal> {
+        self.take(self.directs.as_ref(), user, 1).map_err(Refusal::too_fast)
+    }
+
+    /// Counts a room that `user` makes; `false` if it is one too many.
+    pub(super) fn take_room(&self, user: &UserId) -> bool {
+        self.take(self.rooms.as_ref(), user, 1).is_ok()
+    }
+
+    /// Counts so many edits that `user` erases.
+    pub(super) fn take_erasures(&self, user: &UserId, edits: usize) -> Result<(), Refusal> {
+        let edits = u32::try_from(edits).unwrap_or(u32::MAX);
+        self.take(self.erasures.as_ref(), user, edits).map_err(Refusal::too_fast)
+    }
+
+    fn take(&self, of: Option<&Buckets<UserId>>, user: &UserId, price: u32) -> Result<(), Duration> {
+        if self.taken.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
+            self.sweep();
+        }
+        of.map_or(Ok(()), |buckets| buckets.take(user, price))
+    }
+
+    /// Drops the buckets that are full again.
+    fn sweep(&self) {
+        for buckets in [&self.directs, &self.rooms, &self.erasures].into_iter().flatten() {
+            buckets.sweep();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(n: u32) -> UserId {
+        UserId::parse(&format!("user{n}")).expect("an id")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_begins_so_many_direct_conversations_a_minute() {
+        let allowances = Allowances::new(&Limits::default());
+        assert_eq!((0..200).filter(|_| allowances.take_direct(&user(1)).is_ok()).count(), 100);
+        assert_eq!(allowances.take_direct(&user(1)), Err(Refusal::rate_limited(3_000)));
+        assert_eq!(allowances.take_direct(&user(2)), Ok(()));
+        tokio::time::advance(MINUTE).await;
+        assert_eq!((0..200).filter(|_| allowances.take_direct(&user(1)).is_ok()).count(), 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_makes_so_many_rooms_a_day() {
+        let allowances = Allowances::new(&Limits { rooms: 10, ..Limits::default() });
+        assert_eq!((0..20).filter(|_| allowances.take_room(&user(1))).count(), 10);
+        tokio::time::advance(DAY).await;
+        assert_eq!((0..20).filter(|_| allowances.take_room(&user(1))).count(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deletion_takes_what_it_erases() {
+        let allowances = Allowances::new(&Limits::default());
+        assert_eq!(allowances.take_erasures(&user(1), 500), Ok(()));
+        assert_eq!(allowances.take_erasures(&user(1), 0), Ok(()), "a message that was never edited");
+        assert_eq!(allowances.take_erasures(&user(1), 500), Err(Refusal::rate_limited(5_000)));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(allowances.take_erasures(&user(1), 500), Ok(()));
+    }
+
+    #[test]
+    fn without_rates_there_are_no_allowances() {
+        let allowances = Allowances::new(&Limits::default().without_rates());
+        assert!(
+            (0..10_000).all(|_| allowances.take_room(&user(1)) && allowances.take_direct(&user(1)).is_ok())
+        );
+        assert_eq!(allowances.take_erasures(&user(1), 1_000_000), Ok(()));
+    }
+}

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use sd_notify::NotifyState;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,10 @@ const INTERRUPTED: i32 = 130;
 
 /// The exit code after a part of the server has ended by itself: `EX_SOFTWARE` of sysexits.h(3head).
 const FAILED: u8 = 70;
+
+/// Connections that may wait to be accepted, as after a restart, when all clients come back. Beyond: the system drops the
+/// attempt, and the client's system repeats it a second later. Linux lowers this to `net.core.somaxconn`.
+const BACKLOG: u32 = 4_096;
 
 /// Runs a server until it is told to stop.
 pub(super) fn run(mode: Mode, flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -60,7 +64,7 @@ fn network_threads() -> usize {
 async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()> {
     // Before anything is printed: whoever waits for the line may send a signal at once.
     let stop = stop_on_signals(signals, log.clone());
-    let listener = bind(config.listen).await?;
+    let listener = bind(config.listen)?;
     let address = listener.local_addr().context("the listener has no address")?;
     let dev = config.mode == Mode::Dev;
     if dev && config.cluster.is_none() {
@@ -100,8 +104,16 @@ fn tell_supervisor(state: NotifyState<'_>) {
     }
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let error = match TcpListener::bind(address).await {
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // The port is free though connections of the process before linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let error = match listen(address) {
         Ok(listener) => return Ok(listener),
         Err(error) => error,
     };
@@ -223,8 +235,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_says_what_to_do() {
-        let first = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("any port");
-        let error = bind(first.local_addr().expect("address")).await.expect_err("taken");
+        let first = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("any port");
+        let error = bind(first.local_addr().expect("address")).expect_err("taken");
         assert!(format!("{error:#}").contains("--listen"), "{error:#}");
     }
 }

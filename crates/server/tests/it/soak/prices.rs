@@ -95,7 +95,10 @@ async fn a_hundred_rooms_of_a_thousand_are_refused_after_the_burst() {
     let stored = statuses.get(&(200, "ok".to_owned())).copied().unwrap_or(0);
     assert!(stored <= 1 + usize::try_from(took.as_secs() / 20).expect("a few"), "{statuses:?}");
     assert_eq!(statuses.get(&(429, "rate_limited".to_owned())).copied().unwrap_or(0), 100 - stored);
-    assert!(slowest <= quiet + Duration::from_millis(40), "{slowest:?}");
+    assert!(
+        slowest <= quiet + Duration::from_millis(100),
+        "one room of 1,000 is one transaction: {slowest:?}"
+    );
 }
 
 /// A bystander's slowest send while messages with many edits are deleted, and how many of the deletions were refused.

@@ -8,7 +8,7 @@ mod remote;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{Signal, Timestamp, UserId};
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
@@ -211,18 +211,24 @@ impl Presence {
         }
     }
 
-    /// Sets whose presence a session is told, and tells it how things stand.
+    /// Sets whose presence a session is told, and tells it how things stand. Those of the list before who stay cause nothing on
+    /// the bus.
     pub(crate) fn watch(&mut self, registry: &mut Registry, session: SessionSlot, users: Vec<Acquaintance>) {
         let Some(local) = registry.session_mut(session) else { return };
         let watcher = local.user;
-        let names = users.iter().map(|user| user.user.clone()).collect();
-        let before = std::mem::replace(&mut local.watching, names);
-        self.unwatch(session, &before);
+        let names: Box<[_]> = users.iter().map(|user| user.user.clone()).collect();
+        let before = std::mem::replace(&mut local.watching, names.clone());
+        let kept: FxHashSet<&UserId> = names.iter().collect();
+        let (stay, go): (Vec<_>, Vec<_>) = before.iter().cloned().partition(|user| kept.contains(user));
+        self.unwatch(session, &go);
+        let stay: FxHashSet<UserId> = stay.into_iter().collect();
         let departures = registry.user(watcher).map_or(0, |local| local.departures);
         for Acquaintance { user, last_seen } in users {
             let watchers = self.watchers.entry(user.clone()).or_default();
             let first = watchers.is_empty();
-            watchers.insert(session);
+            if !stay.contains(&user) {
+                watchers.insert(session);
+            }
             let here = self.is_here(registry, &user);
             if let Some(elsewhere) = &mut self.elsewhere {
                 if first {

@@ -7,3 +7,4 @@ mod door;
 mod faults;
 mod prices;
 mod proxy;
+mod router;

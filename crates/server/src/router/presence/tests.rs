@@ -9,7 +9,7 @@ use super::*;
 use crate::bus::{Alone, NodeId};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
-use crate::record::ConversationKey;
+use crate::record::{Answer, ConversationKey};
 
 const NODE: NodeId = NodeId(7);
 const ROOM: ConversationKey = ConversationKey(1);
@@ -124,4 +124,57 @@ async fn that_a_user_is_lost_is_told_to_watchers_who_share_a_conversation_still(
     told(&carols);
     node.presence.tell_lost(&node.registry, &name("bob"), &[ROOM], at);
     assert_eq!(told(&carols).len(), 0, "he is back");
+}
+
+/// Counts what is asked of the bus.
+#[derive(Debug, Default)]
+struct Counting(std::sync::atomic::AtomicUsize);
+
+impl Counting {
+    fn count(&self) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Bus for Counting {
+    fn tell(&self, _: &Address, _: &Notice) {
+        self.count();
+    }
+
+    fn listen(&self, _: Address) {
+        self.count();
+    }
+
+    fn ignore(&self, _: Address) {
+        self.count();
+    }
+
+    fn probe(&self) -> Answer<()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_costs_the_bus_what_differs_from_the_list_before() {
+    let bus = Arc::new(Counting::default());
+    let mut node = Node::new();
+    node.presence = Presence::new(Duration::ZERO, Some(bus.clone()));
+    let (alice, outbox) = node.connects("alice", &[ROOM]);
+    let list = |users: std::ops::Range<u32>| -> Vec<_> {
+        let named = users.map(|n| Acquaintance { user: name(&format!("user{n}")), last_seen: None });
+        named.collect()
+    };
+    let operations = || bus.0.swap(0, std::sync::atomic::Ordering::Relaxed);
+    node.presence.watch(&mut node.registry, alice, list(0..200));
+    assert_eq!(operations(), 200);
+    node.presence.watch(&mut node.registry, alice, list(0..200));
+    assert_eq!(operations(), 0);
+    node.presence.watch(&mut node.registry, alice, list(2..202));
+    assert_eq!(operations(), 4, "two fewer, two more");
+    for user in list(2..202) {
+        node.presence.give_up_asking(&node.registry, &user.user, Timestamp::from_millis(1));
+    }
+    assert_eq!(told(&outbox).len(), 200, "one for each of the list, once it is known");
+    node.leaves(alice);
+    assert_eq!(operations(), 200);
 }

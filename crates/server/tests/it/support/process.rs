@@ -162,6 +162,14 @@ impl Process {
         Duration::from_nanos(threads.filter_map(|thread| wait(thread.ok()?)).max().unwrap_or_default())
     }
 
+    /// The processor time that it has taken so far, in steps of 10 ms.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("Linux tells");
+        let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace().skip(11).take(2);
+        let ticks: u64 = fields.map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// How many times it has read from files.
     pub(crate) fn file_reads(&self) -> u64 {
         let io = std::fs::read_to_string(format!("/proc/{}/io", self.pid())).expect("Linux tells");

@@ -30,6 +30,7 @@ mod change;
 pub mod check;
 mod counting;
 pub mod keys;
+mod kind;
 #[cfg(test)]
 mod migrations;
 mod passages;

@@ -31,7 +31,7 @@ struct Members {
 }
 
 /// The user that the body of an event names.
-pub(super) fn subject(body: &str) -> Option<UserId> {
+fn subject(body: &str) -> Option<UserId> {
     serde_json::from_str::<Subject>(body).ok().map(|subject| subject.user)
 }
 

@@ -106,9 +106,9 @@ impl SharedLookups for Connection {
         let mut select = self.prepare_cached(
             "SELECT max(e.seq) FROM events e JOIN users u ON u.id = e.sender
              WHERE e.conversation = ?1 AND e.seq <= ?2
-               AND (e.kind = ?3 AND u.name = ?5 OR e.kind = ?4 AND e.body ->> 'user' = ?5)",
+               AND (e.kind = ?3 AND u.name = ?5 OR e.kind = ?4 AND json_valid(e.body) AND e.body ->> 'user' = ?5)",
         )?;
-        let (leave, remove) = (EventKind::Leave as u8, EventKind::Remove as u8);
+        let (leave, remove) = (EventKind::Leave.number(), EventKind::Remove.number());
         let mut gone = FxHashMap::default();
         for user in users {
             let seq: Option<u64> = select

@@ -177,7 +177,7 @@ impl Log<'_> {
             "SELECT 1 FROM amendments a JOIN events e ON e.conversation = a.conversation AND e.seq = a.seq
              WHERE a.conversation = ?1 AND a.target = ?2 AND e.kind = ?3",
         )?;
-        select.exists(params![self.number, target, kind as u8])
+        select.exists(params![self.number, target, kind.number()])
     }
 
     /// A reaction is kept from the event that set it to the one that took it back.

@@ -9,6 +9,7 @@ use tokio_postgres::Row;
 use super::row::{count, get, maybe_seq, number, place, seq, time, user_id};
 use super::{Result, Session};
 use crate::record::ConversationKey;
+use crate::store::kind::kind;
 use crate::store::postgres::connect::Error;
 use crate::store::read::row::{Wanted, Whole, readable};
 
@@ -18,7 +19,8 @@ use crate::store::read::row::{Wanted, Whole, readable};
 /// growing steps, then by halves. So a run of other events costs twice as many steps as its length has bits.
 ///
 /// `goal` is the count that is looked for; `high` the first event known to have it, `low` the last known not to.
-const BEFORE: &str = "WITH RECURSIVE way AS (
+const BEFORE: &str = concat!(
+    "WITH RECURSIVE way AS (
         SELECT NULL::bigint AS found, $2::bigint - 1 AS probe, $3::bigint AS wanted,
                NULL::bigint AS goal, NULL::bigint AS high, NULL::bigint AS low, 1::bigint AS step
     UNION ALL
@@ -38,7 +40,9 @@ const BEFORE: &str = "WITH RECURSIVE way AS (
             SELECT seq, kind, messages FROM events
             WHERE conversation = $1 AND seq > 0 AND seq <= way.probe ORDER BY seq DESC LIMIT 1) event
         CROSS JOIN LATERAL (
-            SELECT event.kind = 1 AND (way.goal IS NULL OR event.messages >= way.goal) AS hit,
+            SELECT event.kind = ",
+    kind!(Message),
+    " AND (way.goal IS NULL OR event.messages >= way.goal) AS hit,
                    CASE WHEN way.goal IS NULL OR event.messages >= way.goal THEN event.seq ELSE way.high END AS high,
                    CASE WHEN way.goal IS NULL OR event.messages >= way.goal THEN way.low ELSE way.probe END AS low) now
         CROSS JOIN LATERAL (
@@ -46,7 +50,8 @@ const BEFORE: &str = "WITH RECURSIVE way AS (
         CROSS JOIN LATERAL (
             SELECT bound.low, bound.low IS NOT NULL AND now.high - bound.low <= 1 AS settled) near
         WHERE way.probe > 0 AND way.wanted > 0)
-    SELECT found FROM way WHERE found IS NOT NULL ORDER BY found DESC";
+    SELECT found FROM way WHERE found IS NOT NULL ORDER BY found DESC"
+);
 
 pub(super) fn before(
     session: &Session,
@@ -60,16 +65,16 @@ pub(super) fn before(
 
 /// Names two statements, which differ in the reactions that are seen.
 macro_rules! for_reactions {
-    ($all:ident, $standing:ident: $first:literal, $last:literal) => {
+    ($all:ident, $standing:ident: [$($first:tt)*], [$($last:tt)*]) => {
         /// For whoever sees the log up to somewhere.
-        const $all: &str = concat!($first, "(r.until IS NULL OR r.until > w.visible)", $last);
+        const $all: &str = concat!($($first)*, "(r.until IS NULL OR r.until > w.visible)", $($last)*);
         /// Whoever sees the whole log needs none that were taken back, and does not read those.
-        const $standing: &str = concat!($first, "r.until IS NULL", $last);
+        const $standing: &str = concat!($($first)*, "r.until IS NULL", $($last)*);
     };
 }
 
 for_reactions!(MESSAGES, STANDING_MESSAGES:
-    "SELECT w.place, w.name, w.at, w.key, w.body, w.edit_seq, w.edit_at, w.edit_body, w.reactions, w.is_there FROM (
+    ["SELECT w.place, w.name, w.at, w.key, w.body, w.edit_seq, w.edit_at, w.edit_body, w.reactions, w.is_there FROM (
         SELECT w.place, u.name, e.at, e.key, e.body, edit.seq AS edit_seq, edit.at AS edit_at, edit.body AS edit_body,
             reacted.reactions, e.seq IS NOT NULL AS is_there, weight.bytes,
             sum(weight.bytes) OVER (ORDER BY w.place) AS so_far
@@ -79,22 +84,22 @@ for_reactions!(MESSAGES, STANDING_MESSAGES:
         LEFT JOIN LATERAL (
             SELECT x.seq, x.at, x.body FROM amendments a
             JOIN events x ON x.conversation = a.conversation AND x.seq = a.seq
-            WHERE a.conversation = w.conversation AND a.target = w.target AND a.seq > 0 AND a.seq <= w.visible AND x.kind = 2
+            WHERE a.conversation = w.conversation AND a.target = w.target AND a.seq > 0 AND a.seq <= w.visible AND x.kind = ", kind!(Edit), "
             ORDER BY a.seq DESC LIMIT 1) edit ON true
         CROSS JOIN LATERAL (
             SELECT count(*) AS reactions, coalesce(sum(octet_length(r.emoji)), 0) AS emoji FROM reactions r
-            WHERE r.conversation = w.conversation AND r.target = w.target AND r.since <= w.visible AND ",
-    ") reacted
+            WHERE r.conversation = w.conversation AND r.target = w.target AND r.since <= w.visible AND "],
+    [") reacted
         CROSS JOIN LATERAL (
             SELECT coalesce(octet_length(coalesce(edit.body, e.body)), 0) + 32 * reacted.reactions + reacted.emoji
                 + $5::bigint AS bytes) weight
-    ) w WHERE w.so_far - w.bytes < $4::bigint ORDER BY w.place");
+    ) w WHERE w.so_far - w.bytes < $4::bigint ORDER BY w.place"]);
 
 for_reactions!(REACTIONS, STANDING_REACTIONS:
-    r#"SELECT w.place, r.emoji, u.name
+    [r#"SELECT w.place, r.emoji, u.name
     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY w (conversation, target, visible, place)
-    JOIN reactions r ON r.conversation = w.conversation AND r.target = w.target AND r.since <= w.visible AND "#,
-    r#" JOIN users u ON u.id = r."user" ORDER BY w.place, r.since"#);
+    JOIN reactions r ON r.conversation = w.conversation AND r.target = w.target AND r.since <= w.visible AND "#],
+    [r#" JOIN users u ON u.id = r."user" ORDER BY w.place, r.since"#]);
 
 /// Hands on messages in their order. Those that fill so many bytes are looked up at once; few pages need more.
 pub(super) fn find(

@@ -4,13 +4,14 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, Seq, UserId};
 use tokio_postgres::Row;
 
-use super::row::{conversation_id, conversation_key, get, number, place as nth, seq, time, user_id};
+use super::row::{conversation_id, conversation_key, number, place as nth, seq, time, user_id};
 use super::{Result, Session};
 use crate::record::ConversationKey;
+use crate::store::kind::kind;
 use crate::store::read::Reader;
 use crate::store::read::row::readable;
 use crate::store::read::shared::SharedLookups;
-use crate::store::{Place, PlacesPage, Revocations, Seqs, passages};
+use crate::store::{Place, PlacesPage, Revocations, Seqs};
 
 /// The last event of each of the conversations that are there.
 pub(in crate::store::postgres) fn heads(
@@ -92,18 +93,27 @@ fn place(row: &Row, first: usize) -> Result<Option<Place>> {
     readable(read(), || format!("conversation {}", conversation.0))
 }
 
-/// The last event by which each of some users went, up to an event. Whom it removes is all that the body of such an event says;
-/// who left by themselves is told in the same words.
-const GOING: &str = r#"SELECT went.body, max(went.seq) FROM (
-        SELECT '{"user":"' || u.name || '"}' AS body, leaving.seq FROM (
+/// The last event by which each of some users went, up to an event. Whom an event removes is in the field `user` of its body,
+/// beside what else it may say. It is cut out rather than parsed: one damaged body would fail the cast, and with it the
+/// query. Ids need no escape in JSON, and a quote within another text has one, so nothing else looks like the field.
+const GOING: &str = concat!(
+    r#"SELECT went.name, max(went.seq) FROM (
+        SELECT u.name, leaving.seq FROM (
             SELECT e.sender, max(e.seq) AS seq FROM events e
-            WHERE e.conversation = $1 AND e.kind = 7 AND e.seq <= $2
+            WHERE e.conversation = $1 AND e.kind = "#,
+    kind!(Leave),
+    r#" AND e.seq <= $2
             AND e.sender = ANY(ARRAY(SELECT id FROM users WHERE name = ANY($3::text[]))) GROUP BY e.sender) leaving
         JOIN users u ON u.id = leaving.sender
     UNION ALL
-        SELECT e.body, e.seq FROM events e
-        WHERE e.conversation = $1 AND e.kind = 9 AND e.seq <= $2 AND e.body = ANY($4::text[])) went
-    GROUP BY went.body"#;
+        SELECT removing.name, removing.seq FROM (
+            SELECT substring(e.body FROM '"user" *: *"([^"]*)"') AS name, e.seq FROM events e
+            WHERE e.conversation = $1 AND e.kind = "#,
+    kind!(Remove),
+    " AND e.seq <= $2) removing
+        WHERE removing.name = ANY($3::text[])) went
+    GROUP BY went.name"
+);
 
 impl SharedLookups for Session {
     fn name_of(&self, conversation: ConversationKey) -> Result<Option<ConversationId>> {
@@ -118,12 +128,10 @@ impl SharedLookups for Session {
         users: &[UserId],
     ) -> Result<FxHashMap<UserId, Seq>> {
         let names: Vec<_> = users.iter().map(UserId::as_str).collect();
-        let bodies: Vec<_> = names.iter().map(|name| format!(r#"{{"user":"{name}"}}"#)).collect();
         if names.is_empty() || upto == Seq(0) {
             return Ok(FxHashMap::default());
         }
-        let rows = self.rows(GOING, &[&conversation.0, &number(upto), &names, &bodies])?;
-        let gone = rows.iter().map(|row| Ok((passages::subject(get(row, 0)?), seq(row, 1)?)));
-        gone.filter_map(|gone| gone.map(|(user, seq)| user.map(|user| (user, seq))).transpose()).collect()
+        let rows = self.rows(GOING, &[&conversation.0, &number(upto), &names])?;
+        rows.iter().map(|row| Ok((user_id(row, 0)?, seq(row, 1)?))).collect()
     }
 }

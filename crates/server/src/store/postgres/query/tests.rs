@@ -13,7 +13,7 @@ use switchboard_protocol::{
 };
 
 use super::{Session, heads, places, places_in, revocations};
-use crate::record::{ConversationKey, Passage, UserKey};
+use crate::record::{ConversationKey, Effect, Passage, UserKey};
 use crate::store::change::Failed;
 use crate::store::postgres::connect::Link;
 use crate::store::postgres::migrate;
@@ -430,4 +430,33 @@ async fn a_page_of_members_reads_no_more_rows_than_it_shows() {
         rows.filter_map(|rows| rows.split(' ').next().and_then(|rows| rows.parse().ok())).collect();
     assert!(rows.len() >= 3 && rows.iter().all(|rows| *rows <= 2), "{plan:#?}");
     assert!(!plan.iter().any(|line| line.contains("Removed")), "{plan:#?}");
+}
+
+/// A later version may say more about a removal than whom it removes.
+#[tokio::test]
+async fn who_went_is_found_by_the_field_whatever_else_an_event_says() {
+    for body in [
+        r#"{"user":"bob","reason":"spam"}"#,
+        r#"{"reason":"he said \"user\":\"carol\", \u0000","user":"bob"}"#,
+        r#"{ "by": 7, "user": "bob" }"#,
+    ] {
+        let mut past = Past::new();
+        past.makes(1, "alice", change("create", &json!({"room": "r", "members": ["bob", "carol"]})));
+        past.makes(2, "alice", change("remove", &json!({"conversation": "#r", "user": "carol"})));
+        past.makes(3, "alice", change("remove", &json!({"conversation": "#r", "user": "bob"})));
+        past.makes(4, "alice", change("send", &json!({"to": "#r", "text": "without bob"})));
+        past.makes(5, "alice", change("invite", &json!({"conversation": "#r", "user": "bob"})));
+        // A damaged body hides no other.
+        past.store.runs(&format!(
+            "UPDATE events SET body = '{{' WHERE seq = 2; UPDATE events SET body = '{body}' WHERE seq = 3"
+        ));
+        let (conversation, _) = past.told.first_key_value().expect("a conversation");
+        let conversation = *conversation;
+        let effects = |events: &[CommittedEvent]| events.first().map(|event| event.effects.clone());
+        let seen = Some(vec![Effect { user: user("bob"), passage: Passage::In { seen: Seq(3) } }]);
+        let page = past.store.reader().log(conversation, Seq(4), Seq(5)).expect("a page");
+        assert_eq!(effects(&page.events), seen, "SQLite: {body}");
+        let page = in_postgres(past.rows(), move |reader| reader.log(conversation, Seq(4), Seq(5)));
+        assert_eq!(effects(&page.await.expect("a page").events), seen, "PostgreSQL: {body}");
+    }
 }

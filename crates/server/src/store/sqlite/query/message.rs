@@ -39,7 +39,7 @@ fn last_edit(db: &Connection, wanted: &Wanted<'_>) -> Result<Option<(Edited, Str
         "SELECT e.seq, e.at, e.body FROM amendments a JOIN events e ON e.conversation = a.conversation AND e.seq = a.seq
          WHERE a.conversation = ?1 AND a.target = ?2 AND a.seq > 0 AND a.seq <= ?3 AND e.kind = ?4 ORDER BY a.seq DESC LIMIT 1",
     )?;
-    let at = params![wanted.conversation.key.0, wanted.target.0, wanted.visible.0, EventKind::Edit as u8];
+    let at = params![wanted.conversation.key.0, wanted.target.0, wanted.visible.0, EventKind::Edit.number()];
     let edit = select.query_row(at, |row| {
         let edited = Edited { seq: seq(row, 0)?, at: Timestamp::from_millis(row.get(1)?) };
         Ok((edited, row.get(2).unwrap_or_default()))

@@ -146,7 +146,7 @@ impl Rows for SqliteRows {
         let inserted = insert.execute(params![
             conversation.key.0,
             event.seq.0,
-            event.kind as u8,
+            event.kind.number(),
             sender.0,
             event.at.as_millis(),
             conversation.messages,

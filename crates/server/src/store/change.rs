@@ -57,6 +57,9 @@ pub(super) trait StoreError: Display {
 
     /// Whether it says of a row that it is not what it must be.
     fn is_damage(&self) -> bool;
+
+    /// What is to be written cannot be.
+    fn unwritable(what: String) -> Self;
 }
 
 impl StoreError for rusqlite::Error {
@@ -68,6 +71,10 @@ impl StoreError for rusqlite::Error {
                 | Self::InvalidColumnType(..)
                 | Self::Utf8Error(..)
         )
+    }
+
+    fn unwritable(what: String) -> Self {
+        Self::ToSqlConversionFailure(what.into())
     }
 }
 
@@ -229,7 +236,7 @@ impl<R: Rows> Act<'_, R> {
         body: &EventBody,
         effects: Vec<Effect>,
     ) -> Done<R> {
-        let event = self.do_append(&mut conversation, user, body.kind(), None, &fields(body))?;
+        let event = self.do_append(&mut conversation, user, body.kind(), None, &fields::<R::Error>(body)?)?;
         // What has no key is always new.
         let event = event.ok_or_else(Refusal::unavailable)?;
         Ok(self.committed(conversation, event, effects))
@@ -359,9 +366,16 @@ fn entered(role: Role, since: Seq, messages: u64, earlier: Option<Membership>) -
 }
 
 /// The fields of an event's kind, as the store keeps them: without the tag, which has a column.
-fn fields(body: &EventBody) -> String {
+///
+/// # Errors
+/// There is no such JSON. Nothing of the transaction may be stored then: an event without its fields would be lost under an
+/// `ok`.
+fn fields<E: StoreError>(body: &EventBody) -> Result<String, E> {
+    let kind = body.kind().as_str();
     let json = serde_json::to_string(body).unwrap_or_default();
-    let tag = format!(r#"{{"type":"{}""#, body.kind().as_str());
-    let fields = json.strip_prefix(&tag).unwrap_or("}");
-    format!("{{{}", fields.strip_prefix(',').unwrap_or(fields))
+    let fields = json.strip_prefix(&format!(r#"{{"type":"{kind}""#));
+    match fields.map(|fields| fields.strip_prefix(',').unwrap_or(fields)) {
+        Some(fields) if fields.ends_with('}') => Ok(format!("{{{fields}")),
+        _ => Err(E::unwritable(format!("an event of the kind {kind} has no JSON"))),
+    }
 }

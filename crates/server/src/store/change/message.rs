@@ -35,7 +35,8 @@ impl<R: Rows> Act<'_, R> {
         let given = send.key.is_some();
         let key = send.key.unwrap_or_else(new_key);
         let reply_to = send.reply_to;
-        let body = fields(&EventBody::Message { text: send.text, data: send.data, reply_to, deleted: false });
+        let body = EventBody::Message { text: send.text, data: send.data, reply_to, deleted: false };
+        let body = fields::<R::Error>(&body)?;
         // Nearly every message is new, and then nothing is looked for: the index of keys refuses the others.
         let refusal = match self.send_new(&name, key.as_str(), given, &body, reply_to) {
             Ok(Some(committed)) => return Ok(committed),
@@ -181,9 +182,10 @@ impl<R: Rows> Act<'_, R> {
         if message.body == DELETED {
             return self.repeated(&conversation, amendments.last().copied().unwrap_or(target));
         }
+        let edit = EventBody::Edit { target, text: None, data: None, deleted: true };
+        let edit = fields::<R::Error>(&edit)?;
         let erased = amendments.len();
         self.allowances().map_or(Ok(()), |allowances| allowances.take_erasures(self.actor, erased))?;
-        let edit = fields(&EventBody::Edit { target, text: None, data: None, deleted: true });
         for seq in amendments {
             self.rows.erase_event(conversation.key, seq, &edit)?;
         }
@@ -274,6 +276,6 @@ mod tests {
     #[test]
     fn what_a_deleted_message_says_is_what_the_protocol_says() {
         let body = EventBody::Message { text: None, data: None, reply_to: None, deleted: true };
-        assert_eq!(fields(&body), DELETED);
+        assert_eq!(fields::<rusqlite::Error>(&body).expect("JSON"), DELETED);
     }
 }

@@ -53,11 +53,10 @@ impl<R: Rows> Act<'_, R> {
     /// The same `create` said again is a retry; anything else finds the name taken.
     fn check_created_before(&mut self, room: &Conversation, body: &EventBody) -> Done<R> {
         let creator = self.rows.user(self.actor)?;
+        let body = fields::<R::Error>(body)?;
         match self.rows.event(room.key, Seq(1))? {
             Some(first)
-                if first.kind == EventKind::Create
-                    && Some(first.sender) == creator
-                    && first.body == fields(body) =>
+                if first.kind == EventKind::Create && Some(first.sender) == creator && first.body == body =>
             {
                 self.repeated(room, Seq(1))
             }

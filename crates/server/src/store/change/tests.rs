@@ -6,7 +6,11 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 use serde_json::{Value, json};
 use switchboard_protocol::reply::{OkBody, Summary};
-use switchboard_protocol::{Conversations, ErrorCode, Limits, Role, Seq, Timestamp, UserId, decode_named};
+use switchboard_protocol::{
+    Conversations, ErrorCode, EventBody, Limits, Role, Seq, Timestamp, UserId, decode_named,
+};
+
+use super::fields;
 
 use crate::refusal::Refusal;
 use crate::store::sqlite::in_memory::InMemory;
@@ -41,4 +45,14 @@ fn summary(store: &InMemory, actor: &str) -> Option<Summary> {
         OkBody::Conversations { mut conversations, more: false } => conversations.pop(),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn an_event_without_json_is_not_stored_with_less_than_it_says() {
+    let known = EventBody::Delete { target: Seq(7) };
+    assert_eq!(fields::<rusqlite::Error>(&known).expect("JSON"), r#"{"target":7}"#);
+    let empty = EventBody::Leave {};
+    assert_eq!(fields::<rusqlite::Error>(&empty).expect("JSON"), "{}");
+    let pin = json!({"type": "pin", "target": 7}).as_object().cloned().expect("an object");
+    assert!(fields::<rusqlite::Error>(&EventBody::Unknown(pin)).is_err());
 }

@@ -65,6 +65,9 @@ pub(in crate::store) enum Error {
     /// A row is not what it must be.
     #[error("a row is damaged: {0}")]
     Damaged(String),
+    /// A row cannot be made.
+    #[error("a row cannot be written: {0}")]
+    Unwritable(String),
 }
 
 impl StoreError for Error {
@@ -75,6 +78,10 @@ impl StoreError for Error {
     fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged(_))
     }
+
+    fn unwritable(what: String) -> Self {
+        Self::Unwritable(what)
+    }
 }
 
 impl Error {
@@ -82,7 +89,12 @@ impl Error {
     pub(super) fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Database(error) => error.code(),
-            Self::Silent | Self::Busy | Self::Doubtful | Self::Moving | Self::Damaged(_) => None,
+            Self::Silent
+            | Self::Busy
+            | Self::Doubtful
+            | Self::Moving
+            | Self::Damaged(_)
+            | Self::Unwritable(_) => None,
         }
     }
 
@@ -98,7 +110,7 @@ impl Error {
             Self::Silent => true,
             // Without a code it is not an answer, but the end of the connection.
             Self::Database(error) => error.code().is_none_or(|code| ENDS.contains(code)),
-            Self::Busy | Self::Doubtful | Self::Moving | Self::Damaged(_) => false,
+            Self::Busy | Self::Doubtful | Self::Moving | Self::Damaged(_) | Self::Unwritable(_) => false,
         }
     }
 }

@@ -54,7 +54,12 @@ pub struct Limits {
     /// notified. A price above the burst needs a full bucket and leaves a debt. `typing` is counted apart, at the same
     /// rate. 0 is no limit.
     pub sends_per_user: u32,
-    /// The same for one API key, at the same prices, `typing` included. A back end speaks for many: this is a hundred
+    /// Moves a second of one user's cursors, `read` and `received`, over all connections and HTTP, with a burst of five
+    /// seconds' worth. Each is a row that the writer changes and a signal to each device of each member. Beyond: on a
+    /// connection the latest of each conversation waits for its turn, and is answered when it is stored; over HTTP the
+    /// error `rate_limited`. 0 is no limit.
+    pub cursors_per_user: u32,
+    /// Sends a second of one API key, at the prices of `sends_per_user`, `typing` included. A back end speaks for many: this is a hundred
     /// users' worth, so that a back end in a loop cannot fill the queue of writes. 0 is no limit.
     pub sends_per_key: u32,
     /// Direct conversations a minute that one user begins, with a burst of five minutes' worth: each is in the other
@@ -120,6 +125,7 @@ impl Default for Limits {
             requests_per_key: 256,
             sends_per_connection: 20,
             sends_per_user: 50,
+            cursors_per_user: 20,
             sends_per_key: 5_000,
             directs_per_minute: 20,
             frames_per_connection: 100,
@@ -183,6 +189,7 @@ impl Limits {
             requests_per_key: 0,
             sends_per_connection: 0,
             sends_per_user: 0,
+            cursors_per_user: 0,
             sends_per_key: 0,
             directs_per_minute: 0,
             frames_per_connection: 0,

@@ -55,6 +55,8 @@ pub(crate) struct Limiter {
     sends: Option<Buckets<UserId>>,
     /// Apart from `sends`: whoever types too much can still send.
     typing: Option<Buckets<UserId>>,
+    /// `read` and `received`, which follow the messages of others.
+    cursors: Option<Buckets<UserId>>,
     /// What back ends store and signal.
     keys: Option<Buckets<[u8; 32]>>,
     /// Who has been told to be typing where. It is no rate, and holds for those who have none, too.
@@ -67,6 +69,7 @@ impl Limiter {
         Self {
             sends: users(),
             typing: users(),
+            cursors: Rate::per_second(limits.cursors_per_user, BURST).map(Buckets::new),
             keys: Rate::per_second(limits.sends_per_key, BURST).map(Buckets::new),
             typists: Buckets::new(Rate::new(TYPING, 1)),
         }
@@ -90,6 +93,15 @@ impl Limiter {
         }
     }
 
+    /// Counts a cursor, over whichever door.
+    pub(crate) fn check_cursor(&self, payer: &Payer) -> Result<(), Refusal> {
+        match payer {
+            Payer::User(user) => take(self.cursors.as_ref(), user, 1),
+            Payer::Key(key) => take(self.keys.as_ref(), key, 1),
+            Payer::Nobody => Ok(()),
+        }
+    }
+
     /// Whether others are to be told that `user` is typing, and have not just been.
     pub(crate) fn is_news(&self, user: &UserId, conversation: &ConversationId) -> bool {
         self.typists.take(&(user.clone(), conversation.clone()), 1).is_ok()
@@ -97,7 +109,7 @@ impl Limiter {
 
     /// Drops the buckets that are full again.
     pub(crate) fn sweep(&self) {
-        for users in [&self.sends, &self.typing].into_iter().flatten() {
+        for users in [&self.sends, &self.typing, &self.cursors].into_iter().flatten() {
             users.sweep();
         }
         if let Some(keys) = &self.keys {

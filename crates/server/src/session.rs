@@ -1,6 +1,7 @@
 //! One connection: it says who it is, learns where it stands, is live, and ends.
 
 mod command;
+mod cursors;
 mod hello;
 mod live;
 pub(crate) mod socket;

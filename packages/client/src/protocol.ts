@@ -153,7 +153,14 @@ export type Limits = {
    */
   sends_per_user: number;
   /**
-   * The same for one API key, at the same prices, `typing` included. A back end speaks for many: this is a hundred
+   * Moves a second of one user's cursors, `read` and `received`, over all connections and HTTP, with a burst of five
+   * seconds' worth. Each is a row that the writer changes and a signal to each device of each member. Beyond: on a
+   * connection the latest of each conversation waits for its turn, and is answered when it is stored; over HTTP the
+   * error `rate_limited`. 0 is no limit.
+   */
+  cursors_per_user: number;
+  /**
+   * Sends a second of one API key, at the prices of `sends_per_user`, `typing` included. A back end speaks for many: this is a hundred
    * users' worth, so that a back end in a loop cannot fill the queue of writes. 0 is no limit.
    */
   sends_per_key: number;

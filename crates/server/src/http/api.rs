@@ -282,8 +282,12 @@ async fn obey(services: &Services, caller: Caller, command: Command) -> Result<A
 }
 
 async fn change_for(services: &Services, caller: Caller, change: Change) -> Result<Answer, Refusal> {
-    // Cursors count here, too: a request is dearer than a frame, and nothing else bounds its rate.
-    check_send(services, &caller.payer, change.price())?;
+    if change.cursor().is_some() {
+        let counted = services.limiter.check_cursor(&caller.payer);
+        counted.inspect_err(|_| services.metrics.dropped(Drop::RateLimit))?;
+    } else {
+        check_send(services, &caller.payer, change.price())?;
+    }
     let change = match change {
         Change::Invite(invite) if !matches!(caller.payer, Payer::User(_)) => Change::InviteWithKey(invite),
         change => change,

@@ -120,7 +120,10 @@ impl Live {
     }
 
     fn change(&mut self, id: Option<CommandId>, change: Change) {
-        let turn = match change.is_limited().then(|| self.check_send(&change)).transpose() {
+        if change.cursor().is_some() {
+            return self.move_cursor(id, change);
+        }
+        let turn = match self.check_send(&change) {
             Ok(turn) => turn,
             Err(refusal) => {
                 if refusal.code == ErrorCode::RateLimited {
@@ -130,6 +133,11 @@ impl Live {
             }
         };
         self.outbox.submitted();
+        self.submit(id, change, Some(turn));
+    }
+
+    /// Queues a write that is counted as in flight.
+    pub(super) fn submit(&self, id: Option<CommandId>, change: Change, turn: Option<Turn>) {
         let origin = Origin::Session(SessionOrigin { outbox: self.outbox.clone(), id: id.clone(), turn });
         if self.services.store.submit(Submission { actor: self.user.clone(), change, origin }).is_err() {
             self.services.metrics.refused(ErrorCode::Unavailable);
@@ -143,10 +151,15 @@ impl Live {
         }
     }
 
+    /// Whose rates the connection's commands are counted against.
+    pub(super) fn payer(&self) -> Payer {
+        Payer::User(self.user.clone())
+    }
+
     /// Takes a write's turn, and counts it against the rates of the connection and of its user.
     fn check_send(&mut self, change: &Change) -> Result<Turn, Refusal> {
         let turn = self.outbox.turn()?;
-        let payer = Payer::User(self.user.clone());
+        let payer = self.payer();
         let rates =
             self.limiter.check_send().and_then(|()| self.services.limiter.check_send(&payer, change.price()));
         rates.map_err(|over| self.over_rate(&over))?;
@@ -165,7 +178,7 @@ impl Live {
     }
 
     fn typing(&mut self, id: Option<CommandId>, target: &Target) {
-        if let Err(refusal) = self.services.limiter.check_typing(&Payer::User(self.user.clone())) {
+        if let Err(refusal) = self.services.limiter.check_typing(&self.payer()) {
             self.services.metrics.dropped(Drop::RateLimit);
             return self.reply(id, Err(refusal));
         }

@@ -61,22 +61,34 @@ impl Live {
         Some(Duration::from_millis(over.retry_after.unwrap_or(0)))
     }
 
-    /// Passes on what has waited long enough. A server that stops waits for no rate.
-    pub(super) fn release_cursors(&mut self, now: Instant, all: bool) {
-        if !all && self.cursors.due.is_none_or(|due| due > now) {
+    /// Passes on what has waited long enough.
+    pub(super) fn release_cursors(&mut self, now: Instant) {
+        if self.cursors.due.is_none_or(|due| due > now) {
             return;
         }
         self.cursors.due = None;
         while !self.cursors.groups.is_empty() {
-            if let Some(wait) = if all { None } else { self.check_cursor() } {
+            if let Some(wait) = self.check_cursor() {
                 self.cursors.due = Some(now + wait);
                 return;
             }
-            let Some(group) = self.cursors.groups.pop_front() else { return };
-            // The store moves the highest, and answers all.
-            for (id, change) in group.commands {
-                self.submit(id, change, None);
-            }
+            self.release_group();
+        }
+    }
+
+    /// Passes on all that waits.
+    pub(super) fn release_all_cursors(&mut self) {
+        self.cursors.due = None;
+        while !self.cursors.groups.is_empty() {
+            self.release_group();
+        }
+    }
+
+    /// Passes on the group that has waited longest. The store moves the highest of it, and answers all.
+    fn release_group(&mut self) {
+        let Some(group) = self.cursors.groups.pop_front() else { return };
+        for (id, change) in group.commands {
+            self.submit(id, change, None);
         }
     }
 }

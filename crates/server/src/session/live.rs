@@ -12,6 +12,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 use super::command::Pending;
+use super::cursors::HeldCursors;
 use super::hello::Attached;
 use super::socket::{End, Flow, Socket, Stream};
 use crate::frame::{self, Bounds};
@@ -50,6 +51,8 @@ pub(super) struct Live {
     pub(super) session: SessionSlot,
     pub(super) user: UserId,
     pub(super) limiter: ConnectionLimiter,
+    /// Cursors over their rate.
+    pub(super) cursors: HeldCursors,
     /// The one command whose answer is being read from the store.
     pub(super) pending: Option<Box<Pending>>,
     /// The rate of frames has been overrun, and there was no quiet since.
@@ -97,6 +100,7 @@ impl Live {
             outbox,
             session,
             user,
+            cursors: HeldCursors::default(),
             pending: None,
             flooding: None,
             key,
@@ -140,6 +144,10 @@ impl Live {
         let state = self.outbox.watch(cx.waker());
         if self.closing.map(|(code, _)| code) != state.closing {
             self.closing = state.closing.map(|code| (code, Instant::now()));
+            // Cursors that wait do not hold up a server that stops.
+            if state.closing == Some(CloseCode::Restart) {
+                self.release_all_cursors();
+            }
         }
         let sent = socket.sent();
         let written = socket.poll_write(cx, &self.outbox, &self.services.metrics)?.is_ready();
@@ -275,6 +283,7 @@ impl Live {
 
     /// Acts on what is due by now.
     fn act_on_time(&mut self, now: Instant) -> Result<(), End> {
+        self.release_cursors(now);
         let cut = |reason, code| {
             self.services.metrics.dropped(reason);
             Err(End::Close(code))
@@ -329,7 +338,10 @@ impl Live {
             Some(Replay::Reading(..)) | None => None,
         };
         let expires = self.expires.map(|at| at.min(now + EXPIRY_CHECK));
-        [replay, expires, self.closing_ends()].into_iter().flatten().fold(silence, Instant::min)
+        [replay, expires, self.closing_ends(), self.cursors.due()]
+            .into_iter()
+            .flatten()
+            .fold(silence, Instant::min)
     }
 
     fn ping_interval(&self) -> Duration {

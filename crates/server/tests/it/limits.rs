@@ -91,9 +91,9 @@ async fn a_connection_that_sends_too_fast_is_told_how_long_to_wait() {
 }
 
 #[tokio::test]
-async fn over_http_cursors_count_as_well() {
+async fn over_http_cursors_have_a_rate_of_their_own() {
     let settings = |config: &mut Config| {
-        config.limits = Limits { sends_per_user: 1, ..Limits::default().without_rates() };
+        config.limits = Limits { cursors_per_user: 1, ..Limits::default().without_rates() };
     };
     let server = Server::serves_with(settings).await;
     let token = server.token("alice", Duration::from_secs(60));
@@ -111,6 +111,7 @@ async fn over_http_cursors_count_as_well() {
         .await;
         assert_eq!((refused.status, refused.code().as_str()), (429, "rate_limited"), "{command}");
     }
+    server.posts_as(&token, "send", hi()).await.ok();
     server.posts_as(&token, "sync", json!({"conversation": "@bob"})).await.ok();
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Every test here is `#[ignore]`d with the reason "soak", prints what it measured, and fails at the bound that it names.
 
+mod cursors;
 mod door;
 mod faults;
 mod prices;

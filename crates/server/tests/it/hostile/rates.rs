@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use switchboard_client::{Client, ClientError};
-use switchboard_protocol::{ErrorCode, Limits};
+use switchboard_protocol::reply::{OkBody, Reply, ServerFrame};
+use switchboard_protocol::{ErrorCode, Limits, Seq, Signal};
 
 use crate::limits::{hi, sends_until_refused};
 use crate::support::{Server, eventually};
@@ -105,4 +106,90 @@ async fn hostile_03_a_server_has_so_many_connections_and_no_more() {
     drop(alice);
     eventually("there is a place again", || async { refused_with(&server).await.is_none().then_some(()) })
         .await;
+}
+
+#[tokio::test]
+async fn hostile_24_a_flood_of_cursors_moves_the_latest_and_signals_at_their_rate() {
+    let server = Server::serves_with(|config| {
+        config.limits = Limits { cursors_per_user: 2, ..Limits::default().without_rates() };
+    })
+    .await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    alice.makes_room("general", &["bob"]).await;
+    for n in 2..=400 {
+        alice.says("#general", &n.to_string()).await;
+    }
+    for upto in 2..=400 {
+        bob.submits("received", json!({"conversation": "#general", "upto": upto})).await;
+    }
+    let (mut answered, mut last) = (0, Seq(0));
+    while answered < 399 {
+        match bob.next().await {
+            ServerFrame::Reply(Reply::Ok(ok)) => {
+                let OkBody::Cursor { upto, .. } = ok.body else { panic!("{ok:?}") };
+                (answered, last) = (answered + 1, last.max(upto));
+            }
+            ServerFrame::Reply(other) => panic!("nothing is refused: {other:?}"),
+            _ => {}
+        }
+    }
+    assert_eq!(last, Seq(400));
+    let (mut signals, mut told) = (0, Seq(0));
+    while told < Seq(400) {
+        if let ServerFrame::Signal(Signal::Received { upto, .. }) = alice.next().await {
+            (signals, told) = (signals + 1, upto);
+        }
+    }
+    // Ten come at once, and two a second, for as long as a slow machine takes.
+    assert!(signals < 200, "{signals} signals of 399 cursors");
+    // Over HTTP nobody waits for a connection to have room.
+    let token = server.token("bob", Duration::from_secs(60));
+    let read = json!({"conversation": "#general", "upto": 1});
+    let refused = loop {
+        let answer = server.posts_as(&token, "read", read.clone()).await;
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    assert_eq!((refused.status, refused.code().as_str()), (429, "rate_limited"));
+}
+
+#[tokio::test]
+async fn cursors_that_wait_for_their_rate_are_stored_before_the_server_stops() {
+    let mut server = Server::serves_with(|config| {
+        config.limits = Limits { cursors_per_user: 1, ..Limits::default().without_rates() };
+    })
+    .await;
+    let mut alice = server.connects("alice").await;
+    let rooms = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+    for room in rooms {
+        alice.makes_room(room, &[]).await;
+        alice.says(&format!("#{room}"), "hi").await;
+    }
+    // Five moves come at once; the others would take 15 s.
+    for room in rooms {
+        for upto in [1, 2] {
+            for kind in ["received", "read"] {
+                alice.submits(kind, json!({"conversation": format!("#{room}"), "upto": upto})).await;
+            }
+        }
+    }
+    // The server has read them all once it has answered what came after them.
+    alice.submits("ping", json!({})).await;
+    let mut answered = 0;
+    loop {
+        match alice.next().await {
+            ServerFrame::Reply(Reply::Ok(_)) => answered += 1,
+            ServerFrame::Reply(Reply::Pong { .. }) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(answered < 40, "some wait");
+    server.begins_to_stop();
+    while answered < 40 {
+        if let ServerFrame::Reply(Reply::Ok(_)) = alice.next().await {
+            answered += 1;
+        }
+    }
 }

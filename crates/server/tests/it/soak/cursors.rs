@@ -1,0 +1,153 @@
+//! What cursors in the middle of a long log cost those who send meanwhile.
+
+use std::time::Duration;
+
+use rusqlite::Connection;
+use serde_json::json;
+use switchboard_protocol::reply::{Reply, ServerFrame};
+use tokio::time::Instant;
+
+use crate::support::{Person, Server, Shared, soon};
+
+/// How much later than in the quiet part of the run a bystander's send may be acknowledged.
+const BOUND: Duration = Duration::from_millis(40);
+
+/// Sends one after the other, for the quiet part and beside each round of the attack.
+const SENDS: usize = 300;
+
+/// The longest that a send waits for its `ok`.
+async fn slowest_send(person: &mut Person, to: &str, sends: usize) -> Duration {
+    let mut slowest = Duration::ZERO;
+    for n in 0..sends {
+        let sent = Instant::now();
+        person.says(to, &n.to_string()).await;
+        slowest = slowest.max(sent.elapsed());
+        // waits for: the rate of sends, with room to spare
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    slowest
+}
+
+/// Waits for so many answers; how many of them are no `ok`.
+async fn answers(person: &mut Person, expected: usize) -> usize {
+    let (mut answered, mut refused) = (0, 0);
+    while answered < expected {
+        match soon("an answer", person.next()).await {
+            ServerFrame::Reply(Reply::Ok(_)) => answered += 1,
+            ServerFrame::Reply(_) => {
+                answered += 1;
+                refused += 1;
+            }
+            _ => {}
+        }
+    }
+    refused
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak"]
+async fn reads_in_a_long_note_to_oneself_delay_nobody_on_postgresql() {
+    const EVENTS: u64 = 600_000;
+    let shared = Shared::without_bus().await;
+    let mut server = Server::serves_with(|config| {
+        shared.configure(config);
+        // The bystander sends without a pause.
+        config.limits.sends_per_connection = 0;
+        config.limits.sends_per_user = 0;
+    })
+    .await;
+    server.connects("mallory").await.says("@mallory", "first").await;
+    let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
+    let url = shared.store.expose();
+    let database = url.rsplit('/').next().and_then(|name| name.split('?').next()).expect("a database");
+    let build = format!(
+        "INSERT INTO events SELECT c.id, i, 1, u.id, c.at, i, 'k' || i, '{{\"text\":\"x\"}}'
+             FROM conversations c, users u, generate_series(2, {EVENTS}) i
+             WHERE c.name = '@mallory:mallory' AND u.name = 'mallory';
+         UPDATE conversations SET head = {EVENTS}, messages = {EVENTS}, last_message = {EVENTS}
+             WHERE name = '@mallory:mallory';
+         UPDATE members SET sent = {EVENTS};"
+    );
+    postgres.psql_in(database, &build).await.expect("a long log");
+    postgres.psql_in(database, "VACUUM ANALYZE").await.expect("statistics");
+    server.restart().await;
+    let mut bob = server.connects("bob").await;
+    let quiet = slowest_send(&mut bob, "@zoe", SENDS).await;
+    let mut worst = Duration::ZERO;
+    for round in 0..3_u64 {
+        // Each connection may send that many frames at once.
+        let mut mallory = server.connects("mallory").await;
+        let began = Instant::now();
+        for n in 0..490 {
+            let upto = EVENTS / 2 + round * 490 + n;
+            mallory.submits("read", json!({"conversation": "@mallory", "upto": upto})).await;
+        }
+        let (slowest, refused) =
+            tokio::join!(slowest_send(&mut bob, "@zoe", SENDS), answers(&mut mallory, 490));
+        println!(
+            "round {round}: 490 reads answered after {:?}, {refused} refused; slowest send {slowest:?}",
+            began.elapsed()
+        );
+        assert_eq!(refused, 0);
+        worst = worst.max(slowest);
+    }
+    println!("slowest send: {quiet:?} in the quiet part, {worst:?} beside the reads");
+    assert!(worst <= quiet + BOUND, "{worst:?} is more than {BOUND:?} above {quiet:?}");
+    let mut mallory = server.connects("mallory").await;
+    assert_eq!(mallory.summary("@mallory:mallory").await.unread, 0, "one's own messages are read");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak"]
+async fn reads_in_the_middle_of_a_large_room_delay_nobody_on_sqlite() {
+    const EVENTS: u64 = 250_000;
+    const MEMBERS: usize = 12;
+    let mut server = Server::serves_with(|config| {
+        config.limits.sends_per_connection = 0;
+        config.limits.sends_per_user = 0;
+    })
+    .await;
+    let names: Vec<_> = (0..MEMBERS).map(|n| format!("member-{n}")).collect();
+    let mut alice = server.connects("alice").await;
+    alice.makes_room("big", &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    drop(alice);
+    let database = server.data().join("switchboard.db");
+    server.begins_to_stop();
+    server.has_stopped().await;
+    Connection::open(database)
+        .expect("a database")
+        .execute_batch(&format!(
+            "INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body)
+                 WITH RECURSIVE n (seq) AS (SELECT 2 UNION ALL SELECT seq + 1 FROM n WHERE seq < {EVENTS})
+                 SELECT c.id, n.seq, 1, u.id, c.at, n.seq - 1, 'k' || n.seq,
+                     '{{\"text\":\"' || printf('%0200d', n.seq) || '\"}}'
+                 FROM n, conversations c, users u WHERE c.name = '#big' AND u.name = 'alice';
+             UPDATE conversations SET head = {EVENTS}, messages = {EVENTS} - 1, last_message = {EVENTS};
+             UPDATE members SET sent = {EVENTS} - 1 WHERE user = (SELECT id FROM users WHERE name = 'alice')"
+        ))
+        .expect("a long log");
+    server.starts_again().await;
+    let mut bob = server.connects("bob").await;
+    let quiet = slowest_send(&mut bob, "@zoe", SENDS).await;
+    let mut members = Vec::new();
+    for name in &names {
+        members.push(server.connects(name).await);
+    }
+    let began = Instant::now();
+    for (n, member) in members.iter_mut().enumerate() {
+        let upto = EVENTS / 2 + n as u64;
+        member.submits("read", json!({"conversation": "#big", "upto": upto})).await;
+    }
+    let answered = async {
+        for member in &mut members {
+            assert_eq!(answers(member, 1).await, 0);
+        }
+        began.elapsed()
+    };
+    let (worst, took) = tokio::join!(slowest_send(&mut bob, "@zoe", SENDS), answered);
+    println!("{MEMBERS} reads in the middle of {EVENTS} events answered after {took:?}");
+    println!("slowest send: {quiet:?} in the quiet part, {worst:?} beside the reads");
+    assert!(worst <= quiet + BOUND, "{worst:?} is more than {BOUND:?} above {quiet:?}");
+    let unread = members[0].summary("#big").await.unread;
+    assert_eq!(unread, EVENTS - EVENTS / 2);
+}

@@ -9,7 +9,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -19,27 +20,33 @@ use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 
 /// Most connections at once; supervisors, load balancers and Prometheus have a few. Beyond, the oldest that has asked for nothing
-/// is closed; where all have asked, the next one waits for the first that is answered.
+/// for `SILENCE_TIMEOUT` is closed, or else the next one waits for the first that is answered.
 pub(crate) const OPERATOR_CONNECTIONS: usize = 128;
 
 /// Time for a connection from its start to the end of its one answer. A probe takes 2 s at most.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time for a connection to ask in when others need its place. A probe's request comes right behind its connection.
+const SILENCE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How often a connection that has no place looks for one that has been silent for too long.
+const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long to wait before taking connections again when the system has no more files to give.
 const OUT_OF_FILES: Duration = Duration::from_millis(100);
 
 /// The connections that have asked for nothing, the oldest first.
 #[derive(Debug, Default)]
-struct Silent(Mutex<BTreeMap<u64, CancellationToken>>);
+struct Silent(Mutex<BTreeMap<u64, (Instant, CancellationToken)>>);
 
 impl Silent {
-    fn connections(&self) -> MutexGuard<'_, BTreeMap<u64, CancellationToken>> {
+    fn connections(&self) -> MutexGuard<'_, BTreeMap<u64, (Instant, CancellationToken)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, number: u64) -> CancellationToken {
         let closed = CancellationToken::new();
-        self.connections().insert(number, closed.clone());
+        self.connections().insert(number, (Instant::now(), closed.clone()));
         closed
     }
 
@@ -47,9 +54,25 @@ impl Silent {
         self.connections().remove(&number);
     }
 
+    /// Closes the oldest connection if it has been silent for too long.
     fn close_oldest(&self) {
-        if let Some((_, oldest)) = self.connections().pop_first() {
-            oldest.cancel();
+        let mut connections = self.connections();
+        let Some(oldest) = connections.first_entry() else { return };
+        if oldest.get().0.elapsed() >= SILENCE_TIMEOUT {
+            oldest.remove().1.cancel();
+        }
+    }
+}
+
+/// Waits for a place, of a connection that has been answered or of one that says nothing.
+async fn take_place(places: &Arc<Semaphore>, silent: &Silent) -> Option<OwnedSemaphorePermit> {
+    loop {
+        if places.available_permits() == 0 {
+            silent.close_oldest();
+        }
+        match tokio::time::timeout(EVICTION_INTERVAL, places.clone().acquire_owned()).await {
+            Ok(place) => return place.ok(),
+            Err(_) => continue,
         }
     }
 }
@@ -74,11 +97,8 @@ pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>, tasks:
                 continue;
             }
         };
-        if places.available_permits() == 0 {
-            silent.close_oldest();
-        }
         let place = tokio::select! {
-            place = places.clone().acquire_owned() => place,
+            place = take_place(&places, &silent) => place,
             () = tasks.stop().cancelled() => return,
         };
         let closed = silent.add(number);

@@ -338,8 +338,11 @@ impl Router {
         };
         if small {
             self.registry.sessions_in(conversation).for_each(tell);
-        } else {
-            self.registry.sessions_of(user).for_each(tell);
+        } else if let Some(user) = self.registry.find(user) {
+            // They may have gone since that they may write was looked up.
+            if self.registry.is_member(user, conversation) {
+                self.registry.live_sessions(user).for_each(tell);
+            }
         }
     }
 

@@ -6,8 +6,9 @@
 //!
 //! # How a session comes in without a gap
 //! 1. *Enter*: the session is registered. From here on the router notes what it publishes.
-//! 2. The session reads a snapshot from the store: memberships and heads.
-//! 3. *Subscribe*: once everything that the snapshot can contain has been published ([`Snapshot::mark`]),
+//! 2. The session reads memberships and heads from the store, in pages. The router puts the user into the conversations of each
+//!    page but the last, once everything that the page can contain has been published.
+//! 3. *Subscribe*: once everything that the last page can contain has been published ([`Memberships::mark`]),
 //!    the session is put among the members' sessions, and whatever was published between its cursor and
 //!    now is left to it as a lag, to be read from the log. Live events queue behind that.
 
@@ -23,16 +24,18 @@ mod publish;
 pub(crate) mod registry;
 mod verify;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::Reply;
-use switchboard_protocol::{CloseCode, ConversationId, Limits, Seq, Signal, UserId};
+use switchboard_protocol::{CloseCode, ConversationId, Limits, Seq, Signal, Timestamp, UserId};
 use tokio::sync::{mpsc, oneshot};
 
-use self::attach::Recent;
+pub(crate) use self::attach::{Goings, Heads};
+use self::attach::{Load, Recent};
 use self::gather::Gathering;
 pub(crate) use self::gather::MANY;
 use self::parked::ParkedSessions;
@@ -47,7 +50,7 @@ use crate::origin::Origin;
 use crate::outbox::Outbox;
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
-use crate::store::{Acquaintance, Batch, Change, SharedStore, Snapshot, Standing, Submission};
+use crate::store::{Acquaintance, Batch, Change, Memberships, SharedStore, Standing, Submission};
 use crate::tasks::{End, Tasks};
 
 /// Requests of sessions that may wait. Beyond, whoever asks waits.
@@ -62,6 +65,8 @@ const DEPARTURES: usize = 64;
 
 /// Batches after which departures have their turn though more batches wait.
 const BATCHES_IN_A_ROW: u64 = 16;
+/// Conversations that a user who has gone is taken from before something else has its turn: less than a millisecond.
+const UNLOADED: usize = 1_000;
 
 /// How long the store may still take to close when the time for stopping is over: it empties its write-ahead log.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -70,6 +75,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 enum Input {
     Enter { user: UserId, outbox: Arc<Outbox>, reply: oneshot::Sender<Result<SessionSlot, Refusal>> },
+    Load(Box<Load>),
     Subscribe(Box<Subscribe>),
     Leave(SessionSlot),
     Typing { user: UserId, conversation: ConversationId, standing: Standing, from: Option<Arc<Outbox>> },
@@ -83,14 +89,24 @@ enum Input {
 pub(crate) struct Subscribe {
     /// Who.
     pub(crate) session: SessionSlot,
-    /// What the session started from.
-    pub(crate) snapshot: Snapshot,
+    /// No batch after this one can have been seen by what the session started from.
+    pub(crate) mark: u64,
+    /// Up to when the user's tokens have been revoked.
+    pub(crate) not_before: Option<Timestamp>,
+    /// The last page of memberships; those before it have been loaded.
+    pub(crate) page: Memberships,
+    /// Where the conversations of all pages ended.
+    pub(crate) heads: Heads,
     /// From which event on the session wants each of these conversations; the others from their head on.
     pub(crate) cursors: Vec<(ConversationKey, Seq)>,
+    /// Where the conversations ended whose summaries the client has.
+    pub(crate) listed: Vec<(ConversationKey, Seq)>,
     /// Conversations that the user has left: from which event on, and the last one to be seen.
     pub(crate) former: Vec<(ConversationKey, Seq, Seq)>,
     /// All conversations of which the session knows that the user has left them, by which event.
     pub(crate) gone: Vec<(ConversationKey, Seq)>,
+    /// Conversations of earlier pages that the user has gone from, by which event.
+    pub(crate) goings: Vec<(ConversationKey, Seq)>,
 }
 
 /// The way to the router. Clones share it; the router ends when all are gone.
@@ -109,6 +125,14 @@ impl RouterHandle {
         let (reply, answer) = oneshot::channel();
         self.say(Input::Enter { user, outbox, reply }).await?;
         answer.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
+    }
+
+    /// Puts the user of a session that is not live yet into the conversations of a page of memberships; those that they have gone
+    /// from by now, and by which event. The answer comes when everything that the page can contain has been published.
+    pub(crate) async fn load(&self, session: SessionSlot, page: Memberships) -> Result<Goings, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.say(Input::Load(Box::new(Load { session, page, reply }))).await?;
+        answer.await.map_err(|_| Refusal::unavailable())
     }
 
     /// Makes a session live.
@@ -182,6 +206,7 @@ pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
         gathering: Gathering::new(parts.many),
         parked: ParkedSessions::default(),
         departing: 0,
+        unloading: VecDeque::new(),
         published: 0,
         presence: Presence::new(parts.grace, bus),
         peers: parts.cluster.map(Peers::new),
@@ -209,6 +234,8 @@ pub(crate) struct Router {
     parked: ParkedSessions,
     /// Departures that the store has been given and has not stored.
     departing: usize,
+    /// Users who have gone, and whose conversations do not all know it yet.
+    unloading: VecDeque<registry::UserSlot>,
     /// The number of the last batch that was published.
     published: u64,
     presence: Presence,
@@ -263,7 +290,9 @@ impl Router {
                     }
                     inputs.drain(..).for_each(|input| self.handle(input));
                 }
+                () = std::future::ready(()), if !self.unloading.is_empty() => {}
             }
+            self.unload();
             self.settle();
         }
         if !cut.is_cancelled() {
@@ -294,6 +323,7 @@ impl Router {
     fn handle(&mut self, input: Input) {
         match input {
             Input::Enter { user, outbox, reply } => self.enter(&user, outbox, reply),
+            Input::Load(load) => self.load(*load),
             Input::Subscribe(subscribe) => self.subscribe(*subscribe),
             Input::Leave(session) => self.leave(session),
             Input::Typing { user, conversation, standing, from } => {
@@ -362,11 +392,8 @@ impl Router {
 
     /// A user whose last session left some time ago goes offline.
     fn depart(&mut self, user: registry::UserSlot) {
-        let Some(gone) = self.registry.unload(user) else { return };
-        if self.registry.shrink() {
-            self.presence.shrink();
-            self.recent.shrink();
-        }
+        let Some(gone) = self.registry.begin_unload(user) else { return };
+        self.unloading.push_back(user);
         if let Some(at) = self.presence.departed(user) {
             self.presence.tell_gone(&self.registry, &gone, at);
             let change = Change::Seen(at);
@@ -374,6 +401,20 @@ impl Router {
             let submitted =
                 self.store.submit(Submission { actor: gone.name, change, origin: Origin::Nobody });
             self.departing += usize::from(submitted.is_ok());
+        }
+    }
+
+    /// Takes a user who has gone from among the members of their conversations, so many at a time that nothing else waits for
+    /// long. One who comes back meanwhile stays in the others.
+    fn unload(&mut self) {
+        let Some(user) = self.unloading.front().copied() else { return };
+        if !self.registry.unload(user, UNLOADED) {
+            return;
+        }
+        self.unloading.pop_front();
+        if self.registry.shrink() {
+            self.presence.shrink();
+            self.recent.shrink();
         }
     }
 

@@ -31,6 +31,7 @@ pub mod check;
 mod counting;
 pub mod keys;
 mod kind;
+mod memberships;
 #[cfg(test)]
 mod migrations;
 mod passages;
@@ -43,12 +44,13 @@ mod turns;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use switchboard_protocol::reply::{OkBody, Summary};
+use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{
     Command, ConversationId, Conversations, Create, Delete, Edit, History, Invite, Join, Leave, Members,
     React, Read, Received, Remove, Rename, Send, Seq, SetRole, Sync, Target, Timestamp, UserId,
 };
 
+pub use self::memberships::{Activity, Memberships, Summaries};
 use crate::origin::Origin;
 use crate::record::{Answer, ConversationKey, Effect, LogEvent, UserKey};
 use crate::refusal::Refusal;
@@ -62,9 +64,15 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
     /// Answers a page for `user`, who must be allowed to see it.
     fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>>;
 
-    /// Everything a connection of `user` starts from; `None` for a user never seen before. `named`
+    /// What a connection of `user` starts from; `None` for a user never seen before. `named`
     /// are conversations that the connection has a cursor in: they are told even if the user has left.
     fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>>;
+
+    /// The page of memberships behind the conversation `after`. Each page is a read of its own, which takes its turn.
+    fn memberships(&self, user: &UserId, key: UserKey, after: ConversationKey) -> Answer<Memberships>;
+
+    /// Summaries of conversations of a user, in the order given, as far as they fit on a page.
+    fn summaries(&self, user: &UserId, key: UserKey, of: Vec<ConversationKey>) -> Answer<Summaries>;
 
     /// Events after `after` up to `upto` of a conversation that `user` sees or saw, oldest first: at
     /// most a page. Less than asked for, or nothing, only where there is no more.
@@ -404,14 +412,13 @@ pub struct Snapshot {
     pub user: UserKey,
     /// Up to when the user's tokens have been revoked.
     pub not_before: Option<Timestamp>,
-    /// Every conversation that the user is a member of.
-    pub joined: Vec<Joined>,
+    /// The first page of the conversations that the user is a member of.
+    pub memberships: Memberships,
     /// The named conversations, in the order of the call, or why there is nothing to see.
     pub named: Vec<Result<Seen, Refusal>>,
-    /// The first page of summaries, latest activity first.
-    pub summaries: Vec<Summary>,
-    /// Whether there are more.
-    pub more: bool,
+    /// The first page of summaries, latest activity first. Only if all memberships are on the first page: which are the latest is
+    /// not known before the last.
+    pub summaries: Option<Summaries>,
 }
 
 /// A conversation that a user is a member of.

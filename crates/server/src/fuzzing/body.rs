@@ -25,7 +25,9 @@ use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 use crate::router;
 use crate::services::Services;
-use crate::store::{Acquaintance, Query, SharedStore, Snapshot, Standing, Store, Submission};
+use crate::store::{
+    Acquaintance, Memberships, Query, SharedStore, Snapshot, Standing, Store, Submission, Summaries,
+};
 use crate::tasks::Tasks;
 
 /// A store that answers nothing, so that what comes before it is all there is.
@@ -44,6 +46,12 @@ impl Store for Away {
         nothing()
     }
     fn attach(&self, _: &UserId, _: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
+        nothing()
+    }
+    fn memberships(&self, _: &UserId, _: UserKey, _: ConversationKey) -> Answer<Memberships> {
+        nothing()
+    }
+    fn summaries(&self, _: &UserId, _: UserKey, _: Vec<ConversationKey>) -> Answer<Summaries> {
         nothing()
     }
     fn replay(&self, _: UserKey, _: ConversationKey, _: Seq, _: Seq) -> Answer<Vec<LogEvent>> {

@@ -158,7 +158,11 @@ impl Run {
     /// What a user is told about a log is what the log says.
     fn check_summaries(&self, user: &UserId) {
         let conversations = self.conversations(user);
-        let joined = self.store.attach(user, &[]).map(|snapshot| snapshot.joined.len()).unwrap_or_default();
+        let joined = self
+            .store
+            .attach(user, &[])
+            .map(|snapshot| snapshot.memberships.joined.len())
+            .unwrap_or_default();
         assert_eq!(joined, conversations.len(), "{user} is in as many as are listed");
         for Summary { conversation, head, at, read, received, unread, .. } in conversations {
             assert_eq!(self.known.heads.get(&conversation), Some(&(head, at)), "the head of {conversation}");

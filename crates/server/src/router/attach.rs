@@ -6,7 +6,8 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::{Seq, UserId};
 use tokio::sync::oneshot;
 
-use super::parked::Parked;
+use super::entry::Entry;
+use super::parked::{Parked, Then};
 use super::registry::{MembershipChange, UserSlot};
 use super::{Router, Subscribe, bid_farewell};
 use crate::metrics::Drop;
@@ -14,7 +15,39 @@ use crate::outbox::Outbox;
 use crate::record::{ConversationKey, Passage};
 use crate::refusal::Refusal;
 use crate::router::registry::SessionSlot;
-use crate::store::Joined;
+use crate::store::{Joined, Memberships};
+
+/// A page of memberships of a session that is not live yet.
+#[derive(Debug)]
+pub(super) struct Load {
+    pub(super) session: SessionSlot,
+    pub(super) page: Memberships,
+    pub(super) reply: oneshot::Sender<Goings>,
+}
+
+/// Conversations that a user has gone from, by which event.
+pub(crate) type Goings = Vec<(ConversationKey, Seq)>;
+
+/// Where conversations ended, by the pages that they were read in.
+#[derive(Debug, Default)]
+pub(crate) struct Heads(Vec<Arc<[Joined]>>);
+
+impl Heads {
+    /// Adds the next page.
+    pub(crate) fn add(&mut self, page: Arc<[Joined]>) {
+        if !page.is_empty() {
+            self.0.push(page);
+        }
+    }
+
+    fn get(&self, conversation: ConversationKey) -> Option<Seq> {
+        let ends_before =
+            |page: &Arc<[Joined]>| page.last().is_none_or(|last| last.conversation < conversation);
+        let page = self.0.get(self.0.partition_point(ends_before))?;
+        let at = page.binary_search_by_key(&conversation, |joined| joined.conversation).ok()?;
+        page.get(at).map(|joined| joined.head)
+    }
+}
 
 /// What was published, in conversations without members here, while sessions were on their way in.
 ///
@@ -69,6 +102,16 @@ impl Recent {
     /// The oldest generation of which a session may still be on its way in.
     pub(super) fn oldest(&self) -> u64 {
         if self.sessions.is_empty() { self.generation + 1 } else { self.generation.saturating_sub(1) }
+    }
+
+    /// In how many conversations something was published, or more.
+    fn len(&self) -> usize {
+        self.current.len() + self.previous.len()
+    }
+
+    /// The conversations in which something was published; one may come twice.
+    fn conversations(&self) -> impl Iterator<Item = ConversationKey> {
+        self.current.keys().chain(self.previous.keys()).copied()
     }
 
     fn head(&self, conversation: ConversationKey) -> Option<Seq> {
@@ -136,86 +179,172 @@ impl Router {
         }
     }
 
+    pub(super) fn load(&mut self, load: Load) {
+        let Load { session, page, reply } = load;
+        let mark = page.mark;
+        self.take_page(Parked {
+            session,
+            mark,
+            entry: Entry::new(page, Vec::new()),
+            then: Then::Answer(reply),
+        });
+    }
+
     pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
-        self.catch_up_with(&subscribe);
-        let questions = self.peers.as_ref().map_or(0, |peers| peers.comparisons.questions);
-        self.admit(Parked { subscribe, questions, goings: FxHashMap::default() });
+        self.note_gone(&subscribe);
+        let (session, mark, page) = (subscribe.session, subscribe.mark, subscribe.page.clone());
+        let bounds = subscribe.gone.iter().chain(&subscribe.listed).copied().collect();
+        let entry = Entry::new(page, bounds);
+        self.take_page(Parked { session, mark, entry, then: Then::Live(Box::new(subscribe)) });
+    }
+
+    fn take_page(&mut self, mut parked: Parked) {
+        self.catch_up_with(&mut parked);
+        self.admit(parked);
+    }
+
+    /// Puts the user of a session into the conversations of a page, as changed by what was published since it was read.
+    pub(super) fn join_page(&mut self, parked: &Parked) {
+        // What waits was published before: the heads of the page are ahead of it.
+        self.release();
+        let Some(user) = self.registry.session(parked.session).map(|session| session.user) else { return };
+        let Some(local) = self.registry.user(user).filter(|local| !local.loaded) else { return };
+        let changed = changed(&local.changes);
+        for Joined { conversation, head } in parked.entry.page.joined.iter() {
+            // What was published of them is known here.
+            if changed.get(conversation).is_some_and(|seq| seq > head) {
+                continue;
+            }
+            let head = self.recent.head(*conversation).map_or(*head, |recent| recent.max(*head));
+            self.registry.join(user, *conversation, head);
+        }
+    }
+
+    /// A page has been taken in.
+    pub(super) fn let_in(&mut self, parked: Parked) {
+        let Parked { session, entry, then, .. } = parked;
+        let goings =
+            entry.goings.into_iter().filter_map(|(conversation, going)| Some((conversation, going?)));
+        match then {
+            Then::Answer(reply) => {
+                // What its next page says is newer than all that is hosted by now.
+                let hostings = self.registry.hostings();
+                if let Some(session) = self.registry.session_mut(session) {
+                    session.hostings = hostings;
+                }
+                // The session may have gone; then nobody waits.
+                let _ = reply.send(goings.collect());
+            }
+            Then::Live(mut subscribe) => {
+                subscribe.goings.extend(goings);
+                self.make_live(&subscribe);
+            }
+        }
     }
 
     /// From here on the session gets live events. Whatever was published after its cursors is left to
     /// it as lags.
-    pub(super) fn make_live(&mut self, Parked { subscribe, goings, .. }: Parked) {
+    fn make_live(&mut self, subscribe: &Subscribe) {
         // What waits was published before: it is behind the cursors, not live.
         self.release();
-        self.note_gone(&subscribe);
-        let Subscribe { session, snapshot, cursors, former, gone } = subscribe;
+        self.note_gone(subscribe);
+        let session = subscribe.session;
         let Some(local) = self.registry.session_mut(session) else { return };
         local.live = true;
-        local.not_before = snapshot.not_before;
+        local.not_before = subscribe.not_before;
         let (user, outbox) = (local.user, local.outbox.clone());
         let Some(local) = self.registry.user_mut(user) else { return };
         let changes = local.changes.clone();
         let suspect = std::mem::take(&mut local.suspect);
-        if !std::mem::replace(&mut local.loaded, true) {
-            self.load(user, &snapshot.joined, &changes);
-        }
+        local.loaded = true;
         if suspect {
             self.verify(user);
         }
-        let heads: FxHashMap<_, _> = snapshot.joined.iter().map(|j| (j.conversation, j.head)).collect();
-        let past = former.iter().map(|(conversation, start, _)| (*conversation, *start));
-        let cursors: FxHashMap<_, _> = cursors.into_iter().chain(past).collect();
-        let conversations = self.registry.user(user).map_or(Vec::new(), |local| local.conversations.clone());
-        let start = |conversation: ConversationKey| {
-            let known = cursors.get(&conversation).or_else(|| heads.get(&conversation)).copied();
-            let entered = || changes.iter().filter(|c| c.conversation == conversation).find_map(|c| c.seen());
-            let told = gone.iter().find(|gone| gone.0 == conversation).map_or(Seq::MAX, |gone| gone.1);
-            known.or_else(|| entered().map(|seen| seen.min(told)))
-        };
-        for conversation in &conversations {
-            if let (Some(start), Some(head)) = (start(*conversation), self.registry.head(*conversation)) {
-                outbox.resume_from(*conversation, start, head);
+        let starts = Starts::new(subscribe, &changes);
+        for conversation in self.published_since(user, &starts) {
+            if let (Some(start), Some(head)) = (starts.of(conversation), self.registry.head(conversation)) {
+                outbox.resume_from(conversation, start, head);
             }
         }
         let mut went = Vec::new();
-        // Gone since the snapshot: up to the event of leaving.
+        // Gone since the page was read: up to the event of leaving.
         for change in changes.iter().filter(|c| c.passage == Passage::Out) {
-            if heads.get(&change.conversation).is_none_or(|head| *head < change.seq)
-                && let Some(start) = start(change.conversation)
+            if subscribe.heads.get(change.conversation).is_none_or(|head| head < change.seq)
+                && let Some(start) = starts.of(change.conversation)
             {
                 outbox.resume_from(change.conversation, start, change.seq);
                 went.push((change.conversation, change.seq));
             }
         }
-        for (conversation, going) in goings {
-            if let (Some(start), Some(going)) = (start(conversation), going) {
-                outbox.resume_from(conversation, start, going);
-                went.push((conversation, going));
+        for (conversation, going) in &subscribe.goings {
+            if let Some(start) = starts.of(*conversation) {
+                outbox.resume_from(*conversation, start, *going);
+                went.push((*conversation, *going));
             }
         }
-        for (conversation, start, until) in former {
-            outbox.resume_from(conversation, start, until);
+        for (conversation, start, until) in &subscribe.former {
+            outbox.resume_from(*conversation, *start, *until);
         }
-        self.note_told(session, gone.into_iter().chain(went));
+        self.note_told(session, subscribe.gone.iter().copied().chain(went));
         self.entered(session, user);
         self.presence.arrived(&self.registry, user);
     }
 
-    /// Puts a user into their conversations: those of the snapshot, as changed by what was published
-    /// while it was taken.
-    fn load(&mut self, user: UserSlot, joined: &[Joined], changes: &[MembershipChange]) {
-        for Joined { conversation, head } in joined {
-            let head = self.recent.head(*conversation).map_or(*head, |recent| recent.max(*head));
-            self.registry.join(user, *conversation, head);
+    /// The conversations of a user in which anything can have been published behind where a session starts. Where a page
+    /// gives the start, that is one in which something was published since the session entered.
+    fn published_since(&self, user: UserSlot, starts: &Starts<'_>) -> Vec<ConversationKey> {
+        let conversations = self.registry.user(user).map_or(&[][..], |local| &local.conversations);
+        if conversations.len() <= self.recent.len() {
+            return conversations.to_vec();
         }
+        let mut since: Vec<_> = self.recent.conversations().chain(starts.named()).collect();
+        since.sort_unstable();
+        since.dedup();
+        since.retain(|conversation| conversations.binary_search(conversation).is_ok());
+        since
+    }
+}
+
+/// The last coming or going of a user in each conversation that they came into or went from.
+pub(super) fn changed(changes: &[MembershipChange]) -> FxHashMap<ConversationKey, Seq> {
+    changes.iter().map(|change| (change.conversation, change.seq)).collect()
+}
+
+/// Behind which events a session starts.
+struct Starts<'a> {
+    heads: &'a Heads,
+    gone: &'a [(ConversationKey, Seq)],
+    /// Where the client says so, or has a summary.
+    named: FxHashMap<ConversationKey, Seq>,
+    /// What somebody had seen who came in since.
+    seen: FxHashMap<ConversationKey, Seq>,
+}
+
+impl<'a> Starts<'a> {
+    fn new(subscribe: &'a Subscribe, changes: &[MembershipChange]) -> Self {
+        let mut named: FxHashMap<_, _> = subscribe.listed.iter().copied().collect();
+        named.extend(subscribe.cursors.iter().copied());
+        named.extend(subscribe.former.iter().map(|(conversation, start, _)| (*conversation, *start)));
+        let mut seen = FxHashMap::default();
         for change in changes {
-            if let Passage::In { .. } = change.passage {
-                let head = self.recent.head(change.conversation).unwrap_or(change.seq);
-                self.registry.join(user, change.conversation, head.max(change.seq));
-            } else {
-                self.registry.part(user, change.conversation, change.seq);
+            if let Some(before) = change.seen() {
+                seen.entry(change.conversation).or_insert(before);
             }
         }
+        Self { heads: &subscribe.heads, gone: &subscribe.gone, named, seen }
+    }
+
+    fn of(&self, conversation: ConversationKey) -> Option<Seq> {
+        let known = self.named.get(&conversation).copied().or_else(|| self.heads.get(conversation));
+        known.or_else(|| {
+            let told = self.gone.iter().find(|gone| gone.0 == conversation).map_or(Seq::MAX, |gone| gone.1);
+            self.seen.get(&conversation).map(|seen| *seen.min(&told))
+        })
+    }
+
+    /// The conversations whose start no page gives.
+    fn named(&self) -> impl Iterator<Item = ConversationKey> {
+        self.named.keys().chain(self.seen.keys()).copied()
     }
 }
 

@@ -4,12 +4,13 @@
 //! beginning: the node reads the log on from there. In one that has been placed further meanwhile, the user may have been
 //! removed; whether by an event that was placed here is known only if all of them were, since the snapshot was asked for.
 
-use std::collections::hash_map::Entry;
+use std::collections::hash_map;
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use switchboard_protocol::Seq;
 
+use super::attach::changed;
 use super::parked::{Obstacle, Parked};
 use super::peers::Found;
 use super::registry::{MembershipChange, UserSlot};
@@ -18,7 +19,7 @@ use crate::outbox::Outbox;
 use crate::record::{ConversationKey, Passage};
 use crate::refusal::Refusal;
 use crate::router::registry::SessionSlot;
-use crate::store::{CommittedEvent, Excerpt};
+use crate::store::{CommittedEvent, Excerpt, Joined, Memberships};
 
 /// A session that is to know by which event its user went from a conversation: one after an event by which they were a member.
 pub(super) struct Going {
@@ -29,110 +30,192 @@ pub(super) struct Going {
     after: Seq,
 }
 
-/// By which events somebody is a member, as far as is known, and how many conversations had come to be hosted by then.
-type Claims = FxHashMap<ConversationKey, (Seq, u64)>;
+/// A page of memberships on its way in.
+pub(super) struct Entry {
+    pub(super) page: Memberships,
+    /// Up to which events conversations are to be placed here besides, if they are.
+    bounds: Vec<(ConversationKey, Seq)>,
+    /// What is to be placed first: conversations up to an event,
+    behind: Vec<(ConversationKey, Seq)>,
+    /// and whatever took the user from conversations in which they still count as a member.
+    stays: Vec<ConversationKey>,
+    /// Memberships of which the store has to say whether they last, and with which question it does. `None` until the page has
+    /// been compared with what is placed.
+    open: Option<Open>,
+    /// Conversations that the user has gone from by an event after the page, and which, once it is found.
+    pub(super) goings: FxHashMap<ConversationKey, Option<Seq>>,
+}
 
-/// Where a snapshot says that its user is a member, as changed by what was placed since, and by what is known of goings.
-fn claims(subscribe: &Subscribe, changes: &[MembershipChange], hostings: u64) -> Claims {
-    let joined = subscribe.snapshot.joined.iter();
-    let mut claims: Claims = joined.map(|j| (j.conversation, (j.head, hostings))).collect();
-    for change in changes {
-        if claims.get(&change.conversation).is_some_and(|(seq, _)| *seq >= change.seq) {
-            continue;
-        }
-        if let Passage::In { .. } = change.passage {
-            claims.insert(change.conversation, (change.seq, change.hostings));
-        } else {
-            claims.remove(&change.conversation);
-        }
+/// Memberships that a question is about.
+struct Open {
+    /// Each by an event after which it was so.
+    memberships: Vec<(ConversationKey, Seq)>,
+    /// The last question before.
+    question: u64,
+}
+
+impl Entry {
+    pub(super) fn new(page: Memberships, bounds: Vec<(ConversationKey, Seq)>) -> Self {
+        Self { page, bounds, behind: Vec::new(), stays: Vec::new(), open: None, goings: FxHashMap::default() }
     }
-    for (conversation, until) in &subscribe.gone {
-        if claims.get(conversation).is_some_and(|(seq, _)| seq <= until) {
-            claims.remove(conversation);
-        }
-    }
-    claims
+}
+
+/// Whether somebody has come into a conversation, or gone from it, by more than is known of it already.
+fn came(
+    changes: &[MembershipChange],
+    known: &[(ConversationKey, Seq)],
+    conversation: ConversationKey,
+) -> bool {
+    let until = known.iter().find(|bound| bound.0 == conversation).map_or(Seq(0), |bound| bound.1);
+    changes.iter().any(|change| change.conversation == conversation && change.seq > until)
 }
 
 impl Router {
-    /// What this node lacks to have come as far as a snapshot, and to know where its user is a member. It sees to that.
+    /// What this node lacks to have come as far as a page, and to know which of its memberships last. It sees to that.
     pub(super) fn obstacle_here(&mut self, parked: &mut Parked) -> Option<Obstacle> {
-        let Parked { ref subscribe, questions, .. } = *parked;
-        let is_behind = |(conversation, seq): &(_, Seq)| {
-            self.registry.placed(*conversation).is_some_and(|placed| placed < *seq)
-        };
-        if let Some((conversation, seq)) = Self::bounds(subscribe).find(is_behind) {
+        let entry = &mut parked.entry;
+        let session = self.registry.session(parked.session)?;
+        let (user, hostings) = (session.user, session.hostings);
+        if entry.open.is_none() {
+            // What was found to wait for comes first; while it was waited for, there may have come more.
+            if self.waits(user, entry) || self.look(user, entry) {
+                let event = entry.behind.first();
+                return Some(event.map_or(Obstacle::User(user), |(conversation, seq)| {
+                    Obstacle::Event(*conversation, *seq)
+                }));
+            }
+            self.enter_page(user, hostings, entry);
+        }
+        // The page may have begun conversations here from where they ended in it, and more of them is known.
+        if let Some((conversation, seq)) = self.not_placed(&entry.bounds) {
             return Some(Obstacle::Event(conversation, seq));
         }
-        let session = self.registry.session(subscribe.session)?;
-        let (user, hostings) = (session.user, session.hostings);
-        if let Some(conversation) = self.stays(user, subscribe).next() {
-            return Some(Obstacle::Event(conversation, Seq(0)));
-        }
-        let local = self.registry.user_mut(user)?;
-        let first = !std::mem::replace(&mut local.loaded, true);
-        let mut open = false;
-        let claims = claims(subscribe, &local.changes.clone(), hostings);
-        for (conversation, (seq, hostings)) in claims {
-            if let Some(gone) = self.registry.gone(user, conversation).filter(|gone| *gone >= seq) {
-                parked.goings.insert(conversation, Some(gone));
-                continue;
-            }
-            let placed = self.registry.placed(conversation);
-            // An event that is yet to be placed brings them in.
-            if self.registry.is_member(user, conversation) || placed.is_some_and(|placed| placed < seq) {
-                continue;
-            }
-            if first && self.registry.reaches(conversation, seq, hostings) {
-                // What waits was placed before.
-                self.release();
-                self.registry.join(user, conversation, seq);
-            } else {
-                open = true;
-            }
-        }
-        let local = self.registry.user(user).filter(|_| open)?;
-        let (asked, answered) = (local.asked > questions, local.answered > questions);
-        if !asked {
-            self.verify(user);
-        }
-        let known = answered && self.knows_goings(user, parked);
+        let Open { memberships, question } =
+            entry.open.as_ref().filter(|open| !open.memberships.is_empty())?;
+        let local = self.registry.user(user)?;
+        let answered = local.answered > *question || local.answered_entries > *question;
+        let known = answered && self.knows_goings(parked.session, user, memberships, &mut entry.goings);
         (!known).then_some(Obstacle::User(user))
     }
 
-    /// Where somebody counts as a member whom a snapshot knows to have gone: the event by which they did is yet to be placed.
-    fn stays(&self, user: UserSlot, subscribe: &Subscribe) -> impl Iterator<Item = ConversationKey> {
-        let local = self.registry.user(user);
-        let (here, changes) =
-            local.map_or((&[][..], &[][..]), |local| (&local.conversations, &local.changes));
-        let joined: FxHashSet<_> =
-            subscribe.snapshot.joined.iter().map(|joined| joined.conversation).collect();
-        // Those that they have come into since.
-        let gone = &subscribe.gone;
-        let came = move |here: &ConversationKey| {
-            let until = gone.iter().find(|gone| gone.0 == *here).map_or(Seq(0), |gone| gone.1);
-            changes.iter().any(|change| change.conversation == *here && change.seq > until)
+    /// A conversation that is here and has not been placed up to an event, if there is one. It sees to that.
+    fn not_placed(&mut self, bounds: &[(ConversationKey, Seq)]) -> Option<(ConversationKey, Seq)> {
+        let registry = &self.registry;
+        let is_behind = |(conversation, seq): &(ConversationKey, Seq)| {
+            registry.placed(*conversation).is_some_and(|placed| placed < *seq)
         };
-        here.iter().copied().filter(move |here| !joined.contains(here) && !came(here))
+        let (conversation, seq) = bounds.iter().copied().find(is_behind)?;
+        self.expect(conversation, seq);
+        Some((conversation, seq))
     }
 
-    /// Up to which event conversations are to be placed here, if they are, for a session to come in.
-    fn bounds(subscribe: &Subscribe) -> impl Iterator<Item = (ConversationKey, Seq)> {
-        let joined = subscribe.snapshot.joined.iter().map(|joined| (joined.conversation, joined.head));
-        joined.chain(subscribe.gone.iter().copied())
+    /// Whether something of what was found to wait for is still missing.
+    fn waits(&self, user: UserSlot, entry: &mut Entry) -> bool {
+        let registry = &self.registry;
+        let is_behind = |(conversation, seq): &(ConversationKey, Seq)| {
+            registry.placed(*conversation).is_some_and(|placed| placed < *seq)
+        };
+        entry.behind.retain(is_behind);
+        let (changes, bounds) = (registry.user(user).map_or(&[][..], |local| &local.changes), &entry.bounds);
+        entry.stays.retain(|here| registry.is_member(user, *here) && !came(changes, bounds, *here));
+        !entry.behind.is_empty() || !entry.stays.is_empty()
     }
 
-    /// Sees to it that what a snapshot knows is placed here.
-    pub(super) fn catch_up_with(&mut self, subscribe: &Subscribe) {
-        for (conversation, seq) in Self::bounds(subscribe) {
-            self.expect(conversation, seq);
+    /// Looks for what a page has to wait for; whether there is anything.
+    fn look(&mut self, user: UserSlot, entry: &mut Entry) -> bool {
+        let joined = entry.page.joined.iter().map(|joined| (joined.conversation, joined.head));
+        let registry = &self.registry;
+        let is_behind = |(conversation, seq): &(ConversationKey, Seq)| {
+            registry.placed(*conversation).is_some_and(|placed| placed < *seq)
+        };
+        entry.behind = joined.chain(entry.bounds.iter().copied()).filter(is_behind).collect();
+        entry.stays = self.stays(user, entry);
+        for (conversation, seq) in &entry.behind {
+            self.expect(*conversation, *seq);
         }
-        let Some(user) = self.user_of(subscribe.session) else { return };
-        let stays: Vec<_> = self.stays(user, subscribe).collect();
-        if let Some(peers) = &mut self.peers {
-            peers.unchecked.extend(stays);
+        if !entry.stays.is_empty() {
+            // Either the event by which they went is looked up, or another session's page is newer, and the store says since when
+            // they are a member.
+            self.verify_entry(user, &entry.stays);
+            if let Some(peers) = &mut self.peers {
+                peers.unchecked.extend(&entry.stays);
+            }
         }
-        self.note_gone(subscribe);
+        !entry.behind.is_empty() || !entry.stays.is_empty()
+    }
+
+    /// Where somebody counts as a member whom a page knows to have gone: the event by which they did is yet to be placed. Or they
+    /// came in after it was read, and another page has told of it.
+    fn stays(&self, user: UserSlot, entry: &Entry) -> Vec<ConversationKey> {
+        let Some(local) = self.registry.user(user) else { return Vec::new() };
+        let here = &local.conversations;
+        let first = here.partition_point(|here| *here <= entry.page.after);
+        let end = entry.page.next.map_or(here.len(), |next| here.partition_point(|here| *here <= next));
+        let here = here.get(first..end).unwrap_or_default();
+        let joined = |here: &ConversationKey| {
+            entry.page.joined.binary_search_by_key(here, |joined| joined.conversation).is_ok()
+        };
+        let came = |here: &ConversationKey| came(&local.changes, &entry.bounds, *here);
+        here.iter().filter(|here| !joined(here) && !came(here)).copied().collect()
+    }
+
+    /// Sees to it that what a page knows is placed here.
+    pub(super) fn catch_up_with(&mut self, parked: &mut Parked) {
+        if let (Some(user), true) = (self.user_of(parked.session), self.peers.is_some()) {
+            self.look(user, &mut parked.entry);
+        }
+    }
+
+    /// Puts a user into the conversations of a page that is not ahead of what is placed here, as far as that is known to last.
+    fn enter_page(&mut self, user: UserSlot, hostings: u64, entry: &mut Entry) {
+        let Some(local) = self.registry.user(user) else { return };
+        let (first, changed) = (!local.loaded, changed(&local.changes));
+        // What waits was placed before.
+        self.release();
+        let mut memberships = Vec::new();
+        for Joined { conversation, head } in entry.page.joined.iter().copied() {
+            // What was placed of them since is known here.
+            if changed.get(&conversation).is_some_and(|seq| *seq > head) {
+                continue;
+            }
+            if let Some(gone) = self.registry.gone(user, conversation).filter(|gone| *gone >= head) {
+                entry.goings.insert(conversation, Some(gone));
+            } else if self.registry.is_member(user, conversation) {
+            } else if first && self.registry.reaches(conversation, head, hostings) {
+                self.registry.join(user, conversation, head);
+            } else {
+                memberships.push((conversation, head));
+            }
+        }
+        if !memberships.is_empty() {
+            let conversations: Vec<_> = memberships.iter().map(|(conversation, _)| *conversation).collect();
+            self.verify_entry(user, &conversations);
+        }
+        let question = self.peers.as_ref().map_or(0, |peers| peers.comparisons.questions);
+        entry.open = Some(Open { memberships, question });
+    }
+
+    /// Looks up by which events a user has gone from conversations, where none was placed here; whether all are known.
+    fn knows_goings(
+        &self,
+        session: SessionSlot,
+        user: UserSlot,
+        memberships: &[(ConversationKey, Seq)],
+        goings: &mut FxHashMap<ConversationKey, Option<Seq>>,
+    ) -> bool {
+        let changed = changed(self.registry.user(user).map_or(&[][..], |local| &local.changes));
+        for (conversation, seq) in memberships {
+            if self.registry.is_member(user, *conversation)
+                || changed.get(conversation).is_some_and(|changed| changed > seq)
+            {
+                continue;
+            }
+            if let hash_map::Entry::Vacant(place) = goings.entry(*conversation) {
+                place.insert(None);
+                self.look_up_going(session, *conversation, *seq);
+            }
+        }
+        goings.values().all(Option::is_some)
     }
 
     /// Notes what a session knows of goings, but for those that are yet to be placed here.
@@ -162,22 +245,6 @@ impl Router {
         }
     }
 
-    /// Looks up by which events the user of a session has gone from conversations, where none was placed here; whether all are
-    /// known.
-    fn knows_goings(&mut self, user: UserSlot, parked: &mut Parked) -> bool {
-        let session = parked.subscribe.session;
-        let changes = self.registry.user(user).map_or(&[][..], |local| &local.changes);
-        for (conversation, (seq, _)) in claims(&parked.subscribe, changes, 0) {
-            if !self.registry.is_member(user, conversation)
-                && let Entry::Vacant(place) = parked.goings.entry(conversation)
-            {
-                place.insert(None);
-                self.look_up_going(session, conversation, seq);
-            }
-        }
-        parked.goings.values().all(Option::is_some)
-    }
-
     fn look_up_going(&self, session: SessionSlot, conversation: ConversationKey, after: Seq) {
         let outbox = self.registry.session(session).map(|session| session.outbox.clone());
         if let (Some(peers), Some(outbox)) = (&self.peers, outbox) {
@@ -203,7 +270,7 @@ impl Router {
             // If none is found they have not gone; then they are among the members by now.
             (going, _) => {
                 if let Some(parked) = self.parked.get_mut(session) {
-                    parked.goings.insert(conversation, Some(going.unwrap_or(after)));
+                    parked.entry.goings.insert(conversation, Some(going.unwrap_or(after)));
                     self.parked.answered(session);
                 }
             }

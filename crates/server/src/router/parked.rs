@@ -8,18 +8,29 @@ use std::ops::RangeInclusive;
 
 use rustc_hash::FxHashMap;
 use switchboard_protocol::Seq;
+use tokio::sync::oneshot;
 
+use super::attach::Goings;
+use super::entry::Entry;
 use super::registry::{Changes, SessionSlot, UserSlot};
 use super::{Router, Subscribe};
 use crate::record::ConversationKey;
 
-/// A session that waits until everything its snapshot can contain has been published.
+/// A page of memberships that waits until everything it can contain has been published, and what is done then.
 pub(super) struct Parked {
-    pub(super) subscribe: Subscribe,
-    /// How often the store had been asked about users before.
-    pub(super) questions: u64,
-    /// Conversations that the user has gone from by an event that was not placed here, and which, once it is found.
-    pub(super) goings: FxHashMap<ConversationKey, Option<Seq>>,
+    pub(super) session: SessionSlot,
+    /// No batch after this one can have been seen by the page.
+    pub(super) mark: u64,
+    pub(super) entry: Entry,
+    pub(super) then: Then,
+}
+
+/// What is done with a session when its page has been taken in.
+pub(super) enum Then {
+    /// It is told so.
+    Answer(oneshot::Sender<Goings>),
+    /// It is live.
+    Live(Box<Subscribe>),
 }
 
 /// What is in a session's way.
@@ -44,7 +55,7 @@ pub(super) struct ParkedSessions {
 
 impl ParkedSessions {
     fn insert(&mut self, parked: Parked, obstacle: Obstacle) {
-        let session = parked.subscribe.session;
+        let session = parked.session;
         self.by_obstacle.insert((obstacle, session));
         self.sessions.insert(session, (parked, obstacle));
     }
@@ -99,20 +110,22 @@ impl ParkedSessions {
 }
 
 impl Router {
-    /// Makes a session live, or parks it until nothing is in its way any more.
+    /// Takes a page in, or parks it until nothing is in its way any more.
     pub(super) fn admit(&mut self, mut parked: Parked) {
         match self.obstacle(&mut parked) {
-            None => self.make_live(parked),
+            None => self.let_in(parked),
             Some(obstacle) => self.parked.insert(parked, obstacle),
         }
     }
 
     fn obstacle(&mut self, parked: &mut Parked) -> Option<Obstacle> {
-        let mark = parked.subscribe.snapshot.mark;
-        if mark > self.published {
-            return Some(Obstacle::Batch(mark));
+        if parked.mark > self.published {
+            return Some(Obstacle::Batch(parked.mark));
         }
-        self.peers.as_ref()?;
+        if self.peers.is_none() {
+            self.join_page(parked);
+            return None;
+        }
         self.obstacle_here(parked)
     }
 
@@ -145,23 +158,21 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
     use crate::outbox::Outbox;
-    use crate::record::UserKey;
     use crate::router::registry::Registry;
-    use crate::store::Snapshot;
+    use crate::store::Memberships;
 
     const ROOM: ConversationKey = ConversationKey(1);
     const OTHER: ConversationKey = ConversationKey(2);
 
     fn due(parked: &mut ParkedSessions) -> Vec<SessionSlot> {
-        parked.take_due().into_iter().map(|parked| parked.subscribe.session).collect()
+        parked.take_due().into_iter().map(|parked| parked.session).collect()
     }
 
     fn parked(session: SessionSlot) -> Parked {
-        let (named, joined, summaries) = (vec![], vec![], vec![]);
-        let (user, not_before, more) = (UserKey(1), None, false);
-        let snapshot = Snapshot { mark: 1, user, not_before, joined, named, summaries, more };
-        let subscribe = Subscribe { session, snapshot, cursors: vec![], former: vec![], gone: vec![] };
-        Parked { subscribe, questions: 0, goings: FxHashMap::default() }
+        let (after, joined, latest) = (ConversationKey::MIN, Arc::default(), vec![]);
+        let page = Memberships { mark: 1, after, next: None, joined, latest };
+        let (reply, _) = oneshot::channel();
+        Parked { session, mark: 1, entry: Entry::new(page, vec![]), then: Then::Answer(reply) }
     }
 
     #[test]

@@ -65,12 +65,11 @@ impl Router {
 
     /// Tells the sessions that are on their way in what their snapshot may not have.
     pub(super) fn note_changes(&mut self, conversation: ConversationKey, seq: Seq, effects: &[Effect]) {
-        let hostings = self.registry.hostings();
         for effect in effects {
             let user = self.registry.find(&effect.user).and_then(|user| self.registry.user_mut(user));
             if let Some(user) = user.filter(|user| user.entering > 0) {
                 let passage = effect.passage;
-                user.changes.push(MembershipChange { conversation, seq, passage, hostings });
+                user.changes.push(MembershipChange { conversation, seq, passage });
             }
         }
     }
@@ -86,11 +85,7 @@ impl Router {
         seen: Seq,
         seq: Seq,
     ) {
-        let slot = self.registry.find(user);
-        let Some(slot) = slot.filter(|slot| self.registry.user(*slot).is_some_and(|local| local.loaded))
-        else {
-            return;
-        };
+        let Some(slot) = self.registry.find(user) else { return };
         let before = Seq(seq.0 - 1);
         self.registry.join(slot, conversation, before);
         self.give_missed(slot, conversation, name, seen, before);

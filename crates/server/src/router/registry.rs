@@ -91,6 +91,8 @@ pub(crate) struct LocalUser {
     /// The last question to the store that was about them, and the last whose answer left nothing open.
     pub(crate) asked: u64,
     pub(crate) answered: u64,
+    /// The last question about single conversations whose answer left nothing open.
+    pub(crate) answered_entries: u64,
     /// The last conversation that a sweep has compared: where it does not compare all of them, the next one goes on behind it.
     pub(crate) swept: ConversationKey,
 }
@@ -110,8 +112,6 @@ pub(crate) struct MembershipChange {
     pub(crate) conversation: ConversationKey,
     pub(crate) seq: Seq,
     pub(crate) passage: Passage,
-    /// How many conversations had come to be hosted by then.
-    pub(crate) hostings: u64,
 }
 
 impl MembershipChange {
@@ -191,6 +191,7 @@ impl Registry {
             suspect: false,
             asked: 0,
             answered: 0,
+            answered_entries: 0,
             swept: ConversationKey::MIN,
         }));
         self.by_name.insert(name.clone(), user);
@@ -215,15 +216,33 @@ impl Registry {
         self.users.iter().map(|(slot, _)| UserSlot(slot)).collect()
     }
 
-    /// Forgets a user who has no session.
-    pub(super) fn unload(&mut self, user: UserSlot) -> Option<Gone> {
-        let local = self.users.remove(user.0)?;
-        self.by_name.remove(&local.name);
-        self.note(Interest::Lacks(local.name.clone()));
-        for conversation in &local.conversations {
-            self.remove_online(*conversation, user);
+    /// A user who has no session begins to go: [`Registry::unload`] does the rest.
+    pub(super) fn begin_unload(&mut self, user: UserSlot) -> Option<Gone> {
+        let local = self.user_mut(user)?;
+        // Should they come back meanwhile, their conversations are loaded again.
+        local.loaded = false;
+        Some(Gone { name: local.name.clone(), conversations: local.conversations.clone() })
+    }
+
+    /// Takes a user who has no session from at most so many conversations, and forgets them after the last; whether there is
+    /// nothing left to do.
+    pub(super) fn unload(&mut self, user: UserSlot, most: usize) -> bool {
+        let Some(local) = self.user_mut(user) else { return true };
+        if !local.sessions.is_empty() {
+            return true;
         }
-        Some(Gone { name: local.name, conversations: local.conversations })
+        let rest = local.conversations.len().saturating_sub(most);
+        for conversation in local.conversations.split_off(rest) {
+            self.remove_online(conversation, user);
+        }
+        if rest > 0 {
+            return false;
+        }
+        if let Some(local) = self.users.remove(user.0) {
+            self.by_name.remove(&local.name);
+            self.note(Interest::Lacks(local.name));
+        }
+        true
     }
 
     /// Gives back what a crowd needed that has left; told whether there was reason to try: at each halving of the number

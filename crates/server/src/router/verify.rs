@@ -204,11 +204,13 @@ impl Router {
     }
 
     /// The store is asked whether a user is a member of conversations.
-    fn verify_entry(&mut self, user: UserSlot, conversations: &[ConversationKey]) {
+    pub(super) fn verify_entry(&mut self, user: UserSlot, conversations: &[ConversationKey]) {
         let Some(peers) = &mut self.peers else { return };
         let entries = peers.comparisons.newcomers.entry(user).or_default();
         entries.extend(conversations);
-        if entries.len() > CONVERSATIONS {
+        // Whoever is on their way in asks about a page for each session at most.
+        let loaded = self.registry.user(user).is_some_and(|local| local.loaded);
+        if entries.len() > CONVERSATIONS && loaded {
             peers.comparisons.newcomers.remove(&user);
             self.verify(user);
         }
@@ -271,7 +273,7 @@ impl Router {
             let Some(peers) = &mut self.peers else { return };
             let Some(conversations) = peers.comparisons.newcomers.remove(&user) else { continue };
             let scope = Scope::Some(conversations.iter().copied().collect());
-            let Some(ask) = self.asked(user, question, scope, ConversationKey::MIN) else { continue };
+            let Some(ask) = self.asked_of(user, question, scope, ConversationKey::MIN) else { continue };
             pairs.extend(conversations.iter().map(|conversation| (ask.name.clone(), *conversation)));
             asked.push((ask, conversations.into_iter().collect()));
         }
@@ -357,7 +359,12 @@ impl Router {
 
     /// Somebody who is here and whose conversations are known.
     fn asked(&self, user: UserSlot, question: u64, scope: Scope, after: ConversationKey) -> Option<Asked> {
-        let local = self.registry.user(user).filter(|local| local.loaded)?;
+        self.registry.user(user).filter(|local| local.loaded)?;
+        self.asked_of(user, question, scope, after)
+    }
+
+    fn asked_of(&self, user: UserSlot, question: u64, scope: Scope, after: ConversationKey) -> Option<Asked> {
+        let local = self.registry.user(user)?;
         let (name, departures, hostings) = (local.name.clone(), local.departures, self.registry.hostings());
         let whole = after == ConversationKey::MIN;
         Some(Asked { user, name, question, departures, hostings, scope, after, whole, open: false })

@@ -25,10 +25,10 @@ use crate::outbox::Outbox;
 use crate::places::Place;
 use crate::record::{ConversationKey, UserKey};
 use crate::refusal::Refusal;
-use crate::router::Subscribe;
 use crate::router::registry::SessionSlot;
+use crate::router::{Goings, Heads, Subscribe};
 use crate::services::Services;
-use crate::store::{Change, Seen, Snapshot, Submission};
+use crate::store::{Activity, Change, Memberships, Seen, Snapshot, Submission};
 
 /// Most pings and pongs before `hello`: a proxy that checks the connection sends one or two, and none has a rate before its
 /// user is known. Beyond: close 1008.
@@ -210,34 +210,100 @@ pub(super) async fn attach(
     let door = Door { services, outbox, address };
     let later = |refusal: Refusal| door.refuse(refusal, id.clone(), CloseCode::TryLater);
     let names: Vec<_> = cursors.keys().cloned().collect();
-    let mut snapshot = snapshot(services, &user, names.clone()).await.map_err(later)?;
+    let snapshot = snapshot(services, &user, names.clone()).await.map_err(later)?;
     // Asked after the router knows the session: a revocation from here on finds it there.
     if identity.as_ref().is_some_and(|identity| identity.is_revoked(snapshot.not_before)) {
         let refusal = Refusal::unauthorized(Denial::RevokedToken, AuthError::Revoked.to_string());
         return Err(door.refuse(refusal, id.clone(), CloseCode::Revoked));
     }
+    let Snapshot { user: key, not_before, named, .. } = snapshot;
+    let mut mark = snapshot.mark;
+    let pages = Pages { session, user: &user, key };
+    let Loaded { page, heads, goings, latest } =
+        pages.load(services, outbox, snapshot.memberships).await.map_err(|cause| match cause {
+            Cause::Refused(refusal) => later(refusal),
+            Cause::Closing(code) => End::Close(code),
+        })?;
+    let listed = match snapshot.summaries {
+        Some(listed) => listed,
+        None => services.store.summaries(&user, key, latest).await.map_err(later)?,
+    };
+    mark = mark.max(page.mark).max(listed.mark);
     let welcome = Welcome {
         user: user.clone(),
         connection: uuid::Uuid::now_v7().to_string(),
         server: concat!("switchboard/", env!("CARGO_PKG_VERSION")).to_owned(),
         limits: (*services.limits).clone(),
-        conversations: std::mem::take(&mut snapshot.summaries),
-        more: snapshot.more,
+        conversations: listed.summaries,
+        more: listed.more,
     };
     tracing::debug!(%user, %address, connection = welcome.connection, "a session starts");
     outbox.push_reply(encode(&Reply::<Box<RawValue>>::Welcome(Box::new(welcome))));
     let mut starts = Starts::default();
-    for (name, seen) in names.into_iter().zip(std::mem::take(&mut snapshot.named)) {
+    for (name, seen) in names.into_iter().zip(named) {
         let cursor = cursors.remove(&name).unwrap_or_default();
         if let Some(reply) = starts.add(&name, cursor, seen, services.limits.replay) {
             outbox.push_reply(encode(&reply));
         }
     }
-    let key = snapshot.user;
     let Starts { cursors, former, gone } = starts;
-    let subscribe = Subscribe { session, snapshot, cursors, former, gone };
+    let listed = listed.joined.iter().map(|joined| (joined.conversation, joined.head)).collect();
+    let subscribe =
+        Subscribe { session, mark, not_before, page, heads, cursors, listed, former, gone, goings };
     services.router.subscribe(subscribe).await.map_err(later)?;
     Ok(Attached { session, user, key, expires: identity.map(|identity| identity.expires) })
+}
+
+/// Reads the memberships of a session's user.
+struct Pages<'a> {
+    session: SessionSlot,
+    user: &'a UserId,
+    key: UserKey,
+}
+
+/// What the pages of memberships have come to.
+struct Loaded {
+    /// The last one.
+    page: Memberships,
+    /// Where the conversations of all of them ended.
+    heads: Heads,
+    /// From which conversations the user has gone since they were read.
+    goings: Goings,
+    /// Which conversations the first page of summaries has.
+    latest: Vec<ConversationKey>,
+}
+
+/// Why a session does not come in.
+enum Cause {
+    Refused(Refusal),
+    /// It is to be closed.
+    Closing(CloseCode),
+}
+
+impl Pages<'_> {
+    /// Reads all pages and hands all but the last to the router. `welcome` follows the last one: whatever is published from
+    /// then on is behind what was read.
+    async fn load(&self, services: &Services, outbox: &Outbox, first: Memberships) -> Result<Loaded, Cause> {
+        let most = services.limits.page_size(None) as usize + 1;
+        let mut loaded =
+            Loaded { page: first, heads: Heads::default(), goings: Vec::new(), latest: Vec::new() };
+        let mut latest = Vec::new();
+        loop {
+            loaded.heads.add(loaded.page.joined.clone());
+            latest.append(&mut loaded.page.latest);
+            Activity::keep_latest(&mut latest, most);
+            let Some(after) = loaded.page.next else { break };
+            if let Some(code) = outbox.state().closing {
+                return Err(Cause::Closing(code));
+            }
+            let goings = services.router.load(self.session, loaded.page).await;
+            loaded.goings.extend(goings.map_err(Cause::Refused)?);
+            let next = services.store.memberships(self.user, self.key, after).await;
+            loaded.page = next.map_err(Cause::Refused)?;
+        }
+        loaded.latest = latest.iter().map(|latest| latest.conversation).collect();
+        Ok(loaded)
+    }
 }
 
 /// What the user starts from; a user never seen before appears.
@@ -287,9 +353,11 @@ impl Starts {
         }
         if cursor > head {
             let message = format!("the log ends at {head}; forget what you have of this conversation");
+            self.begin(conversation, head, member);
             return failed(Refusal::new(ErrorCode::BadCursor, message));
         }
         if head.0 - cursor.0 > u64::from(most) {
+            self.begin(conversation, head, member);
             return Some(Reply::Gap { conversation: name.clone(), after: cursor, head });
         }
         if member {
@@ -298,6 +366,13 @@ impl Starts {
             self.former.push((conversation, cursor, head));
         }
         None
+    }
+
+    /// The client has been told where the log of a conversation ends, and is given what follows.
+    fn begin(&mut self, conversation: ConversationKey, head: Seq, member: bool) {
+        if member {
+            self.cursors.push((conversation, head));
+        }
     }
 }
 
@@ -320,7 +395,7 @@ mod tests {
         assert_eq!(starts.cursors, [(ConversationKey(1), Seq(5))]);
         let (starts, reply) = add(4, 15, true);
         assert!(matches!(reply, Some(Reply::Gap { after: Seq(4), head: Seq(15), .. })));
-        assert!(starts.cursors.is_empty());
+        assert_eq!(starts.cursors, [(ConversationKey(1), Seq(15))], "what follows is given");
     }
 
     #[test]

@@ -32,8 +32,8 @@ use self::target::Target;
 use super::batch::{BATCHES, State, WAITING};
 use super::counting::Counter;
 use super::{
-    Acquaintance, Batch, Excerpt, Place, PlacesPage, Query, Revocations, Seqs, SharedLog, Snapshot, Standing,
-    Store, Submission,
+    Acquaintance, Batch, Excerpt, Memberships, Place, PlacesPage, Query, Revocations, Seqs, SharedLog,
+    Snapshot, Standing, Store, Submission, Summaries,
 };
 use crate::bus::NoticeKey;
 use crate::clock::Clock;
@@ -138,6 +138,14 @@ impl Store for PostgresStore {
 
     fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
         self.readers.users.attach(user, named)
+    }
+
+    fn memberships(&self, user: &UserId, key: UserKey, after: ConversationKey) -> Answer<Memberships> {
+        self.readers.users.memberships(user, key, after)
+    }
+
+    fn summaries(&self, user: &UserId, key: UserKey, of: Vec<ConversationKey>) -> Answer<Summaries> {
+        self.readers.users.summaries(user, key, of)
     }
 
     fn replay(

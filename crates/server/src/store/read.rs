@@ -3,6 +3,7 @@
 
 pub(super) mod counts;
 mod fold;
+pub(super) mod list;
 mod people;
 pub(super) mod row;
 pub(super) mod shared;
@@ -11,14 +12,12 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::value::RawValue;
-use switchboard_protocol::reply::{OkBody, Summary};
-use switchboard_protocol::{
-    ConversationId, Conversations, ErrorCode, History, Limits, Seq, Sync, Timestamp, UserId,
-};
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ConversationId, ErrorCode, History, Limits, Seq, Sync, Timestamp, UserId};
 
-use self::row::{Acquainted, Known, Listed, Start, View, Wanted, Whole};
+use self::row::{Acquainted, Known, Listed, Membered, Start, View, Wanted, Whole};
 use super::change::{Failed, StoreError};
-use super::{Query, Seen, Snapshot};
+use super::{Activity, Joined, Memberships, Query, Seen, Snapshot, Summaries};
 use crate::access;
 use crate::record::{ConversationKey, LogEvent, Membership, UserKey};
 use crate::refusal::Refusal;
@@ -41,18 +40,19 @@ pub(super) trait Lookups {
     /// The same by their numbers.
     fn view_of(&self, user: UserKey, conversation: ConversationKey) -> Found<Option<View>, Self>;
 
-    /// What a connection of a user starts from: where the user is a member, and the conversations named.
-    fn start(&self, user: &UserId, named: &[ConversationId]) -> Found<Option<Start>, Self>;
+    /// What a connection of a user starts from: the first `most` memberships, and the conversations named.
+    fn start(&self, user: &UserId, named: &[ConversationId], most: usize) -> Found<Option<Start>, Self>;
 
-    /// The conversations of a user with an activity below a time and number, the latest first: at most `most`, after
-    /// passing over `passed`.
-    fn listed(
+    /// At most `most` memberships of a user with a number above `after`, in the order of their numbers.
+    fn memberships(
         &self,
         user: UserKey,
-        below: (i64, i64),
+        after: ConversationKey,
         most: usize,
-        passed: usize,
-    ) -> Found<Vec<Option<Listed>>, Self>;
+    ) -> Found<Vec<row::Membered>, Self>;
+
+    /// Those of the conversations that a user is a member of, in the order given.
+    fn listed(&self, user: UserKey, conversations: &[ConversationKey]) -> Found<Vec<Listed>, Self>;
 
     /// When an event was stored, in milliseconds since the Unix epoch.
     fn time_of(&self, conversation: ConversationKey, seq: Seq) -> Found<i64, Self>;
@@ -147,7 +147,13 @@ pub(super) struct Reader<'a, L> {
     pub(super) limits: &'a Limits,
     /// The batch of this node whose commit began last.
     pub(super) mark: &'a AtomicU64,
+    /// Memberships of a user that one read looks at, at most.
+    pub(super) step: usize,
 }
+
+/// Memberships of a user that one read looks at, at most: some 5 ms. Who is in more takes several turns, and others read
+/// between them.
+pub(super) const STEP: usize = 2_000;
 
 /// Adds up the bytes of a page. The first item always fits, so that a reader gets on.
 pub(super) struct Room(pub(super) usize);
@@ -239,45 +245,49 @@ impl<L: Lookups> Reader<'_, L> {
         Ok(OkBody::History { conversation: conversation.name, messages, head: visible, more })
     }
 
-    /// `conversations`.
-    fn conversations(&self, user: &UserId, command: &Conversations) -> Page<L> {
-        let Some(known) = self.rows.known(user)? else {
-            return Ok(OkBody::Conversations { conversations: Vec::new(), more: false });
+    /// What a connection starts from.
+    pub(super) fn attach(&self, user: &UserId, named: &[ConversationId]) -> Found<Option<Snapshot>, L> {
+        let Some(Start { user, joined, named }) = self.rows.start(user, named, self.step)? else {
+            return Ok(None);
         };
-        let below = match &command.before {
-            Some(name) => {
-                let View { conversation, membership } = self.view(user, name)?;
-                let visible = access::check_visible(conversation.head, membership.as_ref())?;
-                // For somebody who has left it stands where they left it: what came later is not theirs to know.
-                let at = if visible == conversation.head {
-                    conversation.at
-                } else {
-                    self.rows.time_of(conversation.key, visible)?
-                };
-                (at, conversation.key.0)
-            }
-            None => (i64::MAX, i64::MAX),
-        };
-        let (conversations, more) = self.summaries(known.key, below, self.limits.page_size(command.limit))?;
-        Ok(OkBody::Conversations { conversations, more })
+        // Read after the first query: that one fixed what this transaction sees.
+        let mark = self.mark.load(Ordering::SeqCst);
+        let named = named.into_iter().map(seen).collect();
+        let Known { key, not_before } = user;
+        let memberships = self.page_of(mark, ConversationKey::MIN, &joined);
+        let all = memberships.next.is_none();
+        let latest: Vec<_> = memberships.latest.iter().map(|latest| latest.conversation).collect();
+        let summaries = all.then(|| self.summaries(key, &latest)).transpose()?;
+        Ok(Some(Snapshot { mark, user: key, not_before, memberships, named, summaries }))
     }
 
-    /// A page of a user's conversations, latest activity first, below a time and number.
-    fn summaries(&self, user: UserKey, below: (i64, i64), limit: u32) -> Found<(Vec<Summary>, bool), L> {
-        let (limit, most) = (limit as usize, limit as usize + 1);
-        let (mut listed, mut passed) = (Vec::new(), 0);
-        loop {
-            let rows = self.rows.listed(user, below, most, passed)?;
-            let read = rows.len();
-            passed += read;
-            listed.extend(rows.into_iter().flatten());
-            // Among those were damaged ones, or there are no more.
-            if listed.len() > limit || read < most {
-                break;
-            }
-        }
-        let mut more = listed.len() > limit;
-        listed.truncate(limit);
+    /// The page of memberships behind a conversation.
+    pub(super) fn memberships(&self, user: UserKey, after: ConversationKey) -> Found<Memberships, L> {
+        let rows = self.rows.memberships(user, after, self.step)?;
+        // Read after the first query, as above.
+        let mark = self.mark.load(Ordering::SeqCst);
+        Ok(self.page_of(mark, after, &rows))
+    }
+
+    fn page_of(&self, mark: u64, after: ConversationKey, rows: &[Membered]) -> Memberships {
+        let next = rows.last().filter(|_| rows.len() >= self.step).map(|last| last.conversation);
+        let heads = rows.iter().filter_map(|row| Some((row.conversation, row.state?.0)));
+        let joined = heads.map(|(conversation, head)| Joined { conversation, head }).collect();
+        let mut latest: Vec<_> = rows.iter().filter_map(Membered::activity).collect();
+        Activity::keep_latest(&mut latest, self.limits.page_size(None) as usize + 1);
+        Memberships { mark, after, next, joined, latest }
+    }
+
+    /// Summaries of conversations that a user is a member of, as many as fit on a page, in the order given.
+    pub(super) fn summaries(&self, user: UserKey, of: &[ConversationKey]) -> Found<Summaries, L> {
+        let limit = self.limits.page_size(None) as usize;
+        self.summaries_of(user, of, limit)
+    }
+
+    fn summaries_of(&self, user: UserKey, of: &[ConversationKey], limit: usize) -> Found<Summaries, L> {
+        let mut more = of.len() > limit;
+        let listed = self.rows.listed(user, of.get(..limit).unwrap_or(of))?;
+        let mark = self.mark.load(Ordering::SeqCst);
         let wanted: Vec<_> = listed.iter().map(|listed| Wanted::last_of(&listed.conversation)).collect();
         let mut room = Room(self.limits.page_bytes as usize);
         let mut last = Vec::with_capacity(listed.len());
@@ -291,20 +301,13 @@ impl<L: Lookups> Reader<'_, L> {
             last.push(message);
             ControlFlow::Continue(())
         })?;
+        let joined = listed.iter().take(last.len()).map(|Listed { conversation, .. }| Joined {
+            conversation: conversation.key,
+            head: conversation.head,
+        });
+        let joined = joined.collect();
         let summaries = listed.into_iter().zip(last).map(|(listed, last)| fold::summary(listed, last));
-        Ok((summaries.collect(), more))
-    }
-
-    /// Everything a connection starts from.
-    pub(super) fn attach(&self, user: &UserId, named: &[ConversationId]) -> Found<Option<Snapshot>, L> {
-        let Some(Start { user, joined, named }) = self.rows.start(user, named)? else { return Ok(None) };
-        // Read after the first query: that one fixed what this transaction sees.
-        let mark = self.mark.load(Ordering::SeqCst);
-        let named = named.into_iter().map(seen).collect();
-        let (summaries, more) =
-            self.summaries(user.key, (i64::MAX, i64::MAX), self.limits.page_size(None))?;
-        let Known { key, not_before } = user;
-        Ok(Some(Snapshot { mark, user: key, not_before, joined, named, summaries, more }))
+        Ok(Summaries { mark, summaries: summaries.collect(), joined, more })
     }
 
     /// A page of the log for a connection that is behind.

@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 
 use super::change::Failed;
 use super::counting::Counter;
-use super::read::{Found, Lookups, Reader};
+use super::read::{Found, Lookups, Reader, list};
 use super::turns::{Turn, Turns, Who};
-use super::{Acquaintance, Query, Snapshot, Standing, Submission};
+use super::{Acquaintance, Memberships, Query, Snapshot, Standing, Submission, Summaries};
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 
@@ -49,7 +49,18 @@ pub(super) type Job<D> = Box<dyn FnOnce(&mut D) + Send>;
 
 /// The reader threads; they end when this is dropped.
 pub(super) struct Readers<D> {
+    queue: Queue<D>,
+}
+
+/// The way to the reader threads.
+struct Queue<D> {
     turns: Arc<Turns<Job<D>>>,
+}
+
+impl<D> Clone for Queue<D> {
+    fn clone(&self) -> Self {
+        Self { turns: self.turns.clone() }
+    }
 }
 
 impl<D: Desk> Readers<D> {
@@ -57,10 +68,10 @@ impl<D: Desk> Readers<D> {
         name: &str,
         desks: impl IntoIterator<Item = anyhow::Result<D>>,
     ) -> anyhow::Result<(Self, Closed)> {
-        let readers = Self { turns: Arc::new(Turns::new()) };
+        let readers = Self { queue: Queue { turns: Arc::new(Turns::new()) } };
         let (open_still, closed) = crossbeam_channel::bounded(0);
         for (n, desk) in desks.into_iter().enumerate() {
-            let (mut desk, turns, open_still) = (desk?, readers.turns.clone(), open_still.clone());
+            let (mut desk, turns, open_still) = (desk?, readers.queue.turns.clone(), open_still.clone());
             std::thread::Builder::new().name(format!("{name}-{n}")).spawn(move || {
                 run(&mut desk, &turns);
                 drop(desk);
@@ -72,11 +83,21 @@ impl<D: Desk> Readers<D> {
 
     /// What counts for the writer with these threads, and hands the reads back by `queue`.
     pub(super) fn counter(&self, queue: Sender<Submission>) -> Arc<Counter<D>> {
-        Counter::new(self.turns.clone(), queue)
+        Counter::new(self.queue.turns.clone(), queue)
     }
 
     /// Reads in one transaction, on one of the threads, when it is the turn of `who`.
     pub(super) fn read<T, F>(&self, who: Who, read: F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: Fn(&Reader<'_, D::Rows>) -> Found<T, D::Rows> + Send + 'static,
+    {
+        self.queue.read(who, read)
+    }
+}
+
+impl<D: Desk> Queue<D> {
+    fn read<T, F>(&self, who: Who, read: F) -> Answer<T>
     where
         T: Send + 'static,
         F: Fn(&Reader<'_, D::Rows>) -> Found<T, D::Rows> + Send + 'static,
@@ -100,7 +121,32 @@ impl<D: Desk> Readers<D> {
 impl<D: Desk> Readers<D> {
     pub(super) fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
         let user = user.clone();
-        self.read(Who::User(user.clone()), move |reader| reader.answer(&user, &query))
+        let Query::Conversations(command) = query else {
+            return self.read(Who::User(user.clone()), move |reader| reader.answer(&user, &query));
+        };
+        let queue = self.queue.clone();
+        Box::pin(list::make(move |list| {
+            let (user, command) = (user.clone(), command.clone());
+            queue.read(Who::User(user.clone()), move |reader| reader.list(&user, &command, list.as_ref()))
+        }))
+    }
+
+    pub(super) fn memberships(
+        &self,
+        user: &UserId,
+        key: UserKey,
+        after: ConversationKey,
+    ) -> Answer<Memberships> {
+        self.read(Who::User(user.clone()), move |reader| reader.memberships(key, after))
+    }
+
+    pub(super) fn summaries(
+        &self,
+        user: &UserId,
+        key: UserKey,
+        of: Vec<ConversationKey>,
+    ) -> Answer<Summaries> {
+        self.read(Who::User(user.clone()), move |reader| reader.summaries(key, &of))
     }
 
     pub(super) fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
@@ -145,7 +191,7 @@ impl<D: Desk> Readers<D> {
 
 impl<D> Drop for Readers<D> {
     fn drop(&mut self) {
-        self.turns.close();
+        self.queue.turns.close();
     }
 }
 

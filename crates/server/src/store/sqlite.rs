@@ -32,7 +32,9 @@ use self::rows::SqliteRows;
 use super::batch::{BATCHES, State, WAITING};
 use super::change::{self, Actor, Failed, Rules};
 use super::counting::Counter;
-use super::{Acquaintance, Batch, Change, Query, Snapshot, Standing, Store, Submission};
+use super::{
+    Acquaintance, Batch, Change, Memberships, Query, Snapshot, Standing, Store, Submission, Summaries,
+};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
@@ -382,6 +384,14 @@ impl Store for SqliteStore {
 
     fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
         self.readers.attach(user, named)
+    }
+
+    fn memberships(&self, user: &UserId, key: UserKey, after: ConversationKey) -> Answer<Memberships> {
+        self.readers.memberships(user, key, after)
+    }
+
+    fn summaries(&self, user: &UserId, key: UserKey, of: Vec<ConversationKey>) -> Answer<Summaries> {
+        self.readers.summaries(user, key, of)
     }
 
     fn replay(

@@ -98,7 +98,7 @@ impl<J> Turns<J> {
     /// Lets a job wait for its turn.
     pub(super) fn push(&self, who: Who, job: J) -> Result<(), Refusal> {
         let mut queue = self.queue();
-        if queue.waiting >= WAITING && who != Who::Probe {
+        if queue.waiting >= WAITING && who != Who::Probe || queue.closed {
             return Err(Refusal::unavailable());
         }
         let lane =

@@ -1,14 +1,15 @@
 //! Users in very many conversations: they receive everything, and nobody waits for them.
 
-mod rows;
+pub(crate) mod rows;
 
 use std::time::Duration;
 
 use serde_json::json;
 use switchboard_protocol::CloseCode;
+use switchboard_protocol::reply::OkBody;
 use tokio::task::JoinSet;
 
-use crate::support::{Cluster, Shared, eventually};
+use crate::support::{Cluster, Person, Server, Shared, eventually};
 
 #[tokio::test]
 async fn a_revocation_closes_its_socket_on_another_node_while_memberships_cannot_be_read() {
@@ -32,4 +33,103 @@ async fn a_revocation_closes_its_socket_on_another_node_while_memberships_cannot
     shared.sql(rows::END_HOLDING).await;
     assert!(lock.join_next().await.expect("it ran").expect("no panic").is_err(), "it was ended");
     alice.hears_nothing().await;
+}
+
+/// More than one page of memberships, and a last page that is not full.
+const CUSTOMERS: usize = 4_500;
+
+/// The conversations of a list from its beginning, or behind one, and whether there are more.
+async fn list(person: &mut Person, before: Option<&str>, limit: u32) -> (Vec<String>, bool) {
+    match person.does("conversations", json!({"before": before, "limit": limit})).await {
+        OkBody::Conversations { conversations, more } => {
+            (conversations.iter().map(|one| one.conversation.to_string()).collect(), more)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A direct conversation of the shop.
+fn with_customer(number: usize) -> String {
+    format!("@{}:shop", rows::customer(number))
+}
+
+async fn is_told_of_the_latest(shop: &mut Person, customers: usize) {
+    let told = shop.welcome.conversations.iter().map(|one| one.conversation.to_string());
+    let latest: Vec<_> = (1..=customers).rev().take(100).map(with_customer).collect();
+    assert_eq!(told.collect::<Vec<_>>(), latest);
+    assert!(shop.welcome.more);
+    let (last, more) = list(shop, Some(&with_customer(3)), 10).await;
+    assert_eq!((last, more), (vec![with_customer(2), with_customer(1)], false));
+    assert_eq!(
+        list(shop, None, 2).await,
+        (vec![with_customer(customers), with_customer(customers - 1)], true)
+    );
+}
+
+#[tokio::test]
+async fn whoever_has_very_many_conversations_lists_the_latest_and_hears_the_oldest() {
+    let mut server = Server::start().await;
+    if std::env::var_os("TEST_STORE").is_some() {
+        return;
+    }
+    server.begins_to_stop();
+    server.has_stopped().await;
+    rows::fill_sqlite(server.data(), "shop", CUSTOMERS);
+    server.starts_again().await;
+    let mut shop = server.connects("shop").await;
+    is_told_of_the_latest(&mut shop, CUSTOMERS).await;
+    let mut second = server.resumes("shop", &[(&with_customer(2), 0)]).await;
+    second.hears("hi").await;
+    for number in [1, CUSTOMERS / 2, CUSTOMERS] {
+        let mut customer = server.connects(&rows::customer(number)).await;
+        customer.says("@shop", "is this live?").await;
+        shop.hears("is this live?").await;
+        second.hears("is this live?").await;
+    }
+    let mut stranger = server.connects("stranger").await;
+    stranger.says("@shop", "a new one").await;
+    shop.hears("a new one").await;
+    second.hears("a new one").await;
+    second.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn whoever_has_very_many_conversations_hears_the_oldest_from_another_node() {
+    let shared = Shared::new().await;
+    drop(Cluster::start_on(shared.clone(), 1, |_| {}).await);
+    shared.sql(&rows::fill_postgres("shop", CUSTOMERS)).await;
+    let cluster = Cluster::start_on(shared.clone(), 2, |_| {}).await;
+    let mut shop = cluster.node(0).connects("shop").await;
+    is_told_of_the_latest(&mut shop, CUSTOMERS).await;
+    let mut second = cluster.node(0).resumes("shop", &[(&with_customer(2), 0)]).await;
+    second.hears("hi").await;
+    for number in [1, CUSTOMERS / 2, CUSTOMERS] {
+        let mut customer = cluster.node(1).connects(&rows::customer(number)).await;
+        customer.says("@shop", "is this live?").await;
+        shop.hears("is this live?").await;
+        second.hears("is this live?").await;
+    }
+    let mut stranger = cluster.node(1).connects("stranger").await;
+    stranger.says("@shop", "a new one").await;
+    shop.hears("a new one").await;
+    second.hears("a new one").await;
+}
+
+#[tokio::test]
+async fn whoever_comes_and_goes_with_very_many_conversations_is_where_they_are_in() {
+    let mut server = Server::start_with(|config| config.presence_grace = Duration::from_millis(1)).await;
+    if std::env::var_os("TEST_STORE").is_some() {
+        return;
+    }
+    server.begins_to_stop();
+    server.has_stopped().await;
+    rows::fill_sqlite(server.data(), "shop", CUSTOMERS);
+    server.starts_again().await;
+    let mut customer = server.connects(&rows::customer(1)).await;
+    for round in 0..10 {
+        let mut shop = server.connects("shop").await;
+        let text = format!("round {round}");
+        customer.says("@shop", &text).await;
+        shop.hears(&text).await;
+    }
 }

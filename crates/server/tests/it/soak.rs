@@ -6,6 +6,7 @@
 mod cursors;
 mod door;
 mod faults;
+mod pages;
 mod prices;
 mod proxy;
 mod router;

@@ -82,8 +82,13 @@ impl Router {
                 }
                 None => continue,
             }
-            self.compare(&asked, &places);
+            let open = self.compare(&asked, &places);
+            self.note_entries(&asked, &places);
+            self.parked.changed(asked.user);
             self.check_missing(&asked, &conversations, &places);
+            if let Some(local) = self.registry.user_mut(asked.user).filter(|_| !open) {
+                local.answered_entries = local.answered_entries.max(asked.question);
+            }
         }
     }
 
@@ -174,6 +179,22 @@ impl Router {
             }
         }
         open
+    }
+
+    /// Tells sessions on their way in since when their user is a member: the page of one may be older.
+    fn note_entries(&mut self, asked: &Asked, places: &[Place]) {
+        for place in places {
+            let (conversation, since) = (place.conversation, place.since.max(Seq(1)));
+            let placed = self.registry.placed(conversation);
+            let known = self.registry.user(asked.user).is_none_or(|local| {
+                local.changes.iter().any(|change| change.conversation == conversation && change.seq >= since)
+            });
+            if self.registry.is_member(asked.user, conversation) && placed >= Some(since) && !known {
+                let seen = Seq(since.0 - 1);
+                let effect = Effect { user: asked.name.clone(), passage: Passage::In { seen } };
+                self.note_changes(conversation, since, &[effect]);
+            }
+        }
     }
 
     /// The user has left those of the conversations that are not among the places, or was removed, by an event that has not come

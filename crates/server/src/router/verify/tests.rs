@@ -14,8 +14,8 @@ use crate::record::{Answer, LogEvent, UserKey};
 use crate::refusal::Refusal;
 use crate::router::{Cluster, Parts, peers};
 use crate::store::{
-    Acquaintance, Batch, Excerpt, PlacesPage, Query, Revocations, Seqs, SharedLog, Snapshot, Standing, Store,
-    Submission,
+    Acquaintance, Batch, Excerpt, Memberships, PlacesPage, Query, Revocations, Seqs, SharedLog, Snapshot,
+    Standing, Store, Submission, Summaries,
 };
 use std::time::Duration;
 
@@ -54,6 +54,12 @@ impl Store for Fake {
         nothing()
     }
     fn attach(&self, _: &UserId, _: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
+        nothing()
+    }
+    fn memberships(&self, _: &UserId, _: UserKey, _: ConversationKey) -> Answer<Memberships> {
+        nothing()
+    }
+    fn summaries(&self, _: &UserId, _: UserKey, _: Vec<ConversationKey>) -> Answer<Summaries> {
         nothing()
     }
     fn replay(&self, _: UserKey, _: ConversationKey, _: Seq, _: Seq) -> Answer<Vec<LogEvent>> {

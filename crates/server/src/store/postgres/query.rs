@@ -25,9 +25,10 @@ pub(super) use self::shared::{heads, places, places_in, revocations};
 use super::connect::{Error, Link};
 use crate::record::Membership;
 use crate::record::{ConversationKey, LogEvent, UserKey};
-use crate::store::Joined;
 use crate::store::change::Failed;
-use crate::store::read::row::{Acquainted, Known, Listed, Named, Start, View, Wanted, Whole, readable};
+use crate::store::read::row::{
+    Acquainted, Known, Listed, Membered, Named, Start, View, Wanted, Whole, readable,
+};
 use crate::store::read::{Lookups, Range};
 
 type Result<T> = std::result::Result<T, Failed<Error>>;
@@ -100,8 +101,14 @@ impl Session {
 
 const KNOWN: &str = "SELECT id, not_before FROM users WHERE name = $1";
 
-const JOINED: &str = r#"SELECT m.conversation, c.head FROM users u JOIN members m ON m."user" = u.id AND m.until IS NULL
-    JOIN conversations c ON c.id = m.conversation WHERE u.name = $1"#;
+const FIRST_MEMBERSHIPS: &str = r#"SELECT m.conversation, c.head, c.at FROM users u
+    CROSS JOIN LATERAL (SELECT conversation FROM members
+        WHERE "user" = u.id AND until IS NULL ORDER BY conversation LIMIT $2) m
+    JOIN conversations c ON c.id = m.conversation WHERE u.name = $1 ORDER BY m.conversation"#;
+
+const MEMBERSHIPS: &str = r#"SELECT m.conversation, c.head, c.at FROM (SELECT conversation FROM members
+        WHERE "user" = $1 AND until IS NULL AND conversation > $2 ORDER BY conversation LIMIT $3) m
+    JOIN conversations c ON c.id = m.conversation ORDER BY m.conversation"#;
 
 const NAMED: &str = concat!(
     "SELECT n.place, ",
@@ -135,9 +142,8 @@ const LISTED: &str = concat!(
     conversation_columns!(),
     ", ",
     membership_columns!(),
-    r#" FROM members m JOIN conversations c ON c.id = m.conversation
-    WHERE m."user" = $1 AND m.until IS NULL AND (c.at, c.id) < ($2, $3)
-    ORDER BY c.at DESC, c.id DESC LIMIT $4 OFFSET $5"#
+    r#" FROM unnest($2::bigint[]) WITH ORDINALITY n (id, place) JOIN conversations c ON c.id = n.id
+    JOIN members m ON m.conversation = c.id AND m."user" = $1 AND m.until IS NULL ORDER BY n.place"#
 );
 
 const MEMBERS: &str = concat!(
@@ -185,16 +191,16 @@ impl Lookups for Session {
         Ok(row.map(|row| view(&row, 0)).transpose()?)
     }
 
-    fn start(&self, user: &UserId, named: &[ConversationId]) -> Result<Option<Start>> {
+    fn start(&self, user: &UserId, named: &[ConversationId], most: usize) -> Result<Option<Start>> {
         let names: Vec<_> = named.iter().map(ConversationId::as_str).collect();
-        let user = user.as_str();
-        let (by_name, by_names): (
-            [&(dyn ToSql + std::marker::Sync); 1],
-            [&(dyn ToSql + std::marker::Sync); 2],
-        ) = ([&user], [&user, &names]);
+        let (user, most) = (user.as_str(), most as i64);
+        let by_name: [&(dyn ToSql + std::marker::Sync); 1] = [&user];
+        let first: [&(dyn ToSql + std::marker::Sync); 2] = [&user, &most];
+        let by_names: [&(dyn ToSql + std::marker::Sync); 2] = [&user, &names];
         let named =
             async { if names.is_empty() { Ok(Vec::new()) } else { self.link.rows(NAMED, &by_names).await } };
-        let together = try_join3(self.link.rows(KNOWN, &by_name), self.link.rows(JOINED, &by_name), named);
+        let together =
+            try_join3(self.link.rows(KNOWN, &by_name), self.link.rows(FIRST_MEMBERSHIPS, &first), named);
         let (user, joined, found) = self.run(together)?;
         let Some(user) = user.first() else { return Ok(None) };
         let mut named: Vec<_> = names.iter().map(|_| Named::Nowhere).collect();
@@ -204,27 +210,25 @@ impl Lookups for Session {
                 *named = view.map_or(Named::Damaged, Named::There);
             }
         }
-        let joined = joined.iter().map(|row| {
-            let conversation = conversation_key(row, 0)?;
-            let head = readable(seq(row, 1), || format!("conversation {}", conversation.0))?;
-            Ok(head.map(|head| Joined { conversation, head }))
-        });
-        let joined = joined.filter_map(Result::transpose).collect::<Result<_>>()?;
+        let joined = joined.iter().map(membered).collect::<Result<_>>()?;
         Ok(Some(Start { user: known(user)?, joined, named }))
     }
 
-    fn listed(
-        &self,
-        user: UserKey,
-        below: (i64, i64),
-        most: usize,
-        passed: usize,
-    ) -> Result<Vec<Option<Listed>>> {
-        let rows = self.rows(LISTED, &[&user.0, &below.0, &below.1, &(most as i64), &(passed as i64)])?;
+    fn memberships(&self, user: UserKey, after: ConversationKey, most: usize) -> Result<Vec<Membered>> {
+        self.rows(MEMBERSHIPS, &[&user.0, &after.0, &(most as i64)])?.iter().map(membered).collect()
+    }
+
+    fn listed(&self, user: UserKey, conversations: &[ConversationKey]) -> Result<Vec<Listed>> {
+        let keys: Vec<_> = conversations.iter().map(|key| key.0).collect();
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = self.rows(LISTED, &[&user.0, &keys])?;
         let listed = |row: &Row| {
             Ok(Listed { conversation: conversation(row, 0)?, member: membership(row, CONVERSATION)? })
         };
-        rows.iter().map(|row| readable(listed(row), || conversation_name(row, 1))).collect()
+        let listed = rows.iter().map(|row| readable(listed(row), || conversation_name(row, 1)));
+        listed.filter_map(Result::transpose).collect()
     }
 
     fn time_of(&self, conversation: ConversationKey, seq: Seq) -> Result<i64> {
@@ -333,6 +337,13 @@ impl Lookups for Session {
 
 fn known(row: &Row) -> Result<Known> {
     Ok(Known { key: user_key(row, 0)?, not_before: maybe_time(row, 1)? })
+}
+
+fn membered(row: &Row) -> Result<Membered> {
+    let conversation = conversation_key(row, 0)?;
+    let read = || Ok((seq(row, 1)?, get(row, 2)?));
+    let state = readable(read(), || format!("conversation {}", conversation.0))?;
+    Ok(Membered { conversation, state })
 }
 
 fn view(row: &Row, first: usize) -> std::result::Result<View, Error> {

@@ -13,7 +13,7 @@ use crate::record::{Answer, ConversationKey};
 use crate::refusal::Refusal;
 use crate::store::batch::State;
 use crate::store::change::Failed;
-use crate::store::read::{Found, Reader};
+use crate::store::read::{Found, Reader, STEP};
 use crate::store::readers::{self, Desk, told};
 use crate::store::turns::Who;
 use crate::store::{Excerpt, Place, PlacesPage, Revocations, Seqs};
@@ -140,7 +140,7 @@ impl Desk for Reads {
         let mut again = true;
         loop {
             let Some(rows) = self.session() else { return Err(Refusal::unavailable()) };
-            let answer = read(&Reader { rows, limits: &limits, mark: &state.mark });
+            let answer = read(&Reader { rows, limits: &limits, mark: &state.mark, step: STEP });
             let lost =
                 rows.link.is_closed() || matches!(&answer, Err(Failed::Store(error)) if error.is_lost());
             let silent = matches!(answer, Err(Failed::Store(Error::Silent)));

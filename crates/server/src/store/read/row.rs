@@ -5,9 +5,8 @@ use std::fmt::Display;
 use switchboard_protocol::reply::Edited;
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
-use crate::record::{Conversation, Membership};
-use crate::record::{LogEvent, UserKey};
-use crate::store::Joined;
+use crate::record::{Conversation, ConversationKey, LogEvent, Membership, UserKey};
+use crate::store::Activity;
 use crate::store::change::{Failed, StoreError};
 
 /// A user who was seen before.
@@ -46,10 +45,24 @@ pub(in crate::store) struct Listed {
 #[derive(Debug)]
 pub(in crate::store) struct Start {
     pub(in crate::store) user: Known,
-    /// Where the user is a member.
-    pub(in crate::store) joined: Vec<Joined>,
+    /// The first memberships.
+    pub(in crate::store) joined: Vec<Membered>,
     /// The conversations named, in their order.
     pub(in crate::store) named: Vec<Named>,
+}
+
+/// A conversation that a user is a member of.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) struct Membered {
+    pub(in crate::store) conversation: ConversationKey,
+    /// Its last event and when that was stored; `None` if that cannot be read.
+    pub(in crate::store) state: Option<(Seq, i64)>,
+}
+
+impl Membered {
+    pub(in crate::store) fn activity(&self) -> Option<Activity> {
+        Some(Activity { at: self.state?.1, conversation: self.conversation })
+    }
 }
 
 /// A conversation that was asked for by name.

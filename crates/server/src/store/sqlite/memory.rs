@@ -4,6 +4,8 @@
 //! One store has a disk for itself, as a server with SQLite does, or several join on it, as nodes do on a database server:
 //! then each has its own queue, batches and pace, and all see what any of them has committed.
 
+mod reads;
+
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,10 +14,11 @@ use rusqlite::Connection;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Limits, Read, Seq, Timestamp, UserId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::reads::Reads;
 use super::query::{Reader, reader};
 use super::rows::SqliteRows;
 use super::writer::Committer;
@@ -25,10 +28,11 @@ use crate::refusal::Refusal;
 use crate::store::batch::{self, BATCH, BATCHES, State, WAITING};
 use crate::store::change::Failed;
 use crate::store::read::counts::Step;
+use crate::store::read::list;
 use crate::store::readers::told;
 use crate::store::{
-    Acquaintance, Batch, Change, Committed, CountedRead, Counts, Outcome, Query, Snapshot, Standing, Store,
-    Submission,
+    Acquaintance, Batch, Change, Committed, CountedRead, Counts, Memberships, Outcome, Query, Snapshot,
+    Standing, Store, Submission, Summaries,
 };
 
 /// What the disk does to a batch.
@@ -111,9 +115,7 @@ impl std::fmt::Debug for Disk {
 #[derive(Debug)]
 pub struct MemoryStore {
     queue: mpsc::Sender<Submission>,
-    database: Database,
-    reads: TaskTracker,
-    pulled: CancellationToken,
+    reads: Reads,
 }
 
 /// The way to end a store as the death of its process does.
@@ -234,7 +236,9 @@ impl Database {
     fn read<T>(&self, read: impl FnOnce(&Reader<'_>) -> Result<T, Failed>) -> Result<T, Refusal> {
         self.with(|committer| {
             // Nobody writes meanwhile, so this needs no transaction.
-            told(read(&reader(committer.rows.database(), &self.limits, &self.state)))
+            let reader = reader(committer.rows.database(), &self.limits, &self.state);
+            // So few that it takes several pages to come in, as it does for those who are in very many.
+            told(read(&Reader { step: self.limits.page as usize, ..reader }))
         })
         .unwrap_or_else(|| Err(Refusal::unavailable()))
     }
@@ -350,12 +354,12 @@ impl MemoryStore {
         tasks.spawn(async move {
             let _ = end.run_until_cancelled(write).await;
         });
-        (Self { queue, database, reads: tasks, pulled }, outcomes)
+        (Self { queue, reads: Reads { database, tasks, pulled } }, outcomes)
     }
 
     /// What ends the store at once.
     pub fn plug(&self) -> Plug {
-        Plug { pulled: self.pulled.clone(), database: self.database.clone() }
+        Plug { pulled: self.reads.pulled.clone(), database: self.reads.database.clone() }
     }
 
     pub(super) fn spawn_read<T, F>(&self, read: F) -> Answer<T>
@@ -363,20 +367,7 @@ impl MemoryStore {
         T: Send + 'static,
         F: FnOnce(&Reader<'_>) -> Result<T, Failed> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        let database = self.database.clone();
-        let end = self.pulled.clone();
-        self.reads.spawn(async move {
-            let told = async {
-                database.pause().await;
-                let read = database.read(read);
-                database.pause().await;
-                // Whoever asked may be gone by now.
-                let _ = reply.send(read);
-            };
-            let _ = end.run_until_cancelled(told).await;
-        });
-        Box::pin(async move { answer.await.unwrap_or_else(|_| Err(Refusal::unavailable())) })
+        self.reads.spawn(read)
     }
 }
 
@@ -435,12 +426,27 @@ impl Store for MemoryStore {
 
     fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
         let user = user.clone();
-        self.spawn_read(move |reader| reader.answer(&user, &query))
+        let Query::Conversations(command) = query else {
+            return self.spawn_read(move |reader| reader.answer(&user, &query));
+        };
+        let reads = self.reads.clone();
+        Box::pin(list::make(move |list| {
+            let (user, command) = (user.clone(), command.clone());
+            reads.spawn(move |reader| reader.list(&user, &command, list.as_ref()))
+        }))
     }
 
     fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
         let user = user.clone();
         self.spawn_read(move |reader| reader.attach(&user, &named))
+    }
+
+    fn memberships(&self, _: &UserId, key: UserKey, after: ConversationKey) -> Answer<Memberships> {
+        self.spawn_read(move |reader| reader.memberships(key, after))
+    }
+
+    fn summaries(&self, _: &UserId, key: UserKey, of: Vec<ConversationKey>) -> Answer<Summaries> {
+        self.spawn_read(move |reader| reader.summaries(key, &of))
     }
 
     fn replay(
@@ -477,6 +483,6 @@ impl Store for MemoryStore {
     }
 
     fn is_writable(&self) -> bool {
-        !self.database.state.failed.load(Ordering::Acquire)
+        !self.reads.database.state.failed.load(Ordering::Acquire)
     }
 }

@@ -13,13 +13,12 @@ use switchboard_protocol::{ConversationId, EventKind, Limits, Seq, Timestamp, Us
 use super::rows::{self, conversation_id, find_conversation, find_member, membership, seq, user_id};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};
-use crate::store::Joined;
 use crate::store::batch::State;
 use crate::store::change::Failed;
 use crate::store::read::row::{
-    Acquainted, Known, Listed, Named, Start, View, Wanted, Whole, is_readable, readable, unreadable,
+    Acquainted, Known, Listed, Membered, Named, Start, View, Wanted, Whole, is_readable, readable, unreadable,
 };
-use crate::store::read::{self, Lookups, Range};
+use crate::store::read::{self, Lookups, Range, STEP};
 
 /// One read transaction.
 pub(super) type Reader<'a> = read::Reader<'a, Connection>;
@@ -27,7 +26,7 @@ pub(super) type Reader<'a> = read::Reader<'a, Connection>;
 type Result<T> = std::result::Result<T, Failed>;
 
 pub(super) fn reader<'a>(db: &'a Connection, limits: &'a Limits, state: &'a State) -> Reader<'a> {
-    Reader { rows: db, limits, mark: &state.mark }
+    Reader { rows: db, limits, mark: &state.mark, step: STEP }
 }
 
 impl Lookups for Connection {
@@ -60,31 +59,43 @@ impl Lookups for Connection {
         Ok(Some(View { conversation: found, membership }))
     }
 
-    fn start(&self, user: &UserId, named: &[ConversationId]) -> Result<Option<Start>> {
+    fn start(&self, user: &UserId, named: &[ConversationId], most: usize) -> Result<Option<Start>> {
         let Some(user) = self.known(user)? else { return Ok(None) };
-        let joined = joined(self, user.key)?;
+        let joined = self.memberships(user.key, ConversationKey::MIN, most)?;
         let named = named.iter().map(|name| find_named(self, user.key, name)).collect::<Result<_>>()?;
         Ok(Some(Start { user, joined, named }))
     }
 
-    fn listed(
-        &self,
-        user: UserKey,
-        below: (i64, i64),
-        most: usize,
-        passed: usize,
-    ) -> Result<Vec<Option<Listed>>> {
+    fn memberships(&self, user: UserKey, after: ConversationKey, most: usize) -> Result<Vec<Membered>> {
+        let mut select = self.prepare_cached(
+            "SELECT m.conversation, c.head, c.at FROM members m INDEXED BY members_of_user
+             CROSS JOIN conversations c ON c.id = m.conversation
+             WHERE m.user = ?1 AND m.until IS NULL AND m.conversation > ?2 ORDER BY m.conversation LIMIT ?3",
+        )?;
+        let mut rows = select.query(params![user.0, after.0, most])?;
+        let mut memberships = Vec::new();
+        while let Some(row) = rows.next()? {
+            let conversation: i64 = row.get(0)?;
+            let read = || Ok((seq(row, 1)?, row.get(2)?));
+            let state = readable(read(), || format!("conversation {conversation}"))?;
+            memberships.push(Membered { conversation: ConversationKey(conversation), state });
+        }
+        Ok(memberships)
+    }
+
+    fn listed(&self, user: UserKey, conversations: &[ConversationKey]) -> Result<Vec<Listed>> {
         let mut select = self.prepare_cached(
             "SELECT m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent,
                     c.id, c.name, c.title, c.public, c.head, c.messages, c.last_message, c.members, c.admins, c.at
-             FROM members m JOIN conversations c ON c.id = m.conversation
-             WHERE m.user = ?1 AND m.until IS NULL AND (c.at, c.id) < (?2, ?3)
-             ORDER BY c.at DESC, c.id DESC LIMIT ?4 OFFSET ?5",
+             FROM members m CROSS JOIN conversations c ON c.id = m.conversation
+             WHERE m.conversation = ?1 AND m.user = ?2 AND m.until IS NULL",
         )?;
-        let mut rows = select.query(params![user.0, below.0, below.1, most, passed])?;
         let mut listed = Vec::new();
-        while let Some(row) = rows.next()? {
-            listed.push(read_listed(row)?);
+        for conversation in conversations {
+            let mut rows = select.query(params![conversation.0, user.0])?;
+            if let Some(row) = rows.next()? {
+                listed.extend(read_listed(row)?);
+            }
         }
         Ok(listed)
     }
@@ -209,22 +220,6 @@ impl Lookups for Connection {
             self.prepare_cached("SELECT name FROM api_keys WHERE hash = ?1 AND revoked IS NULL")?;
         Ok(select.query_row([hash], |row| row.get(0)).optional()?)
     }
-}
-
-/// Where a user is a member.
-fn joined(db: &Connection, user: UserKey) -> Result<Vec<Joined>> {
-    let mut select = db.prepare_cached(
-        "SELECT m.conversation, c.head FROM members m JOIN conversations c ON c.id = m.conversation
-         WHERE m.user = ?1 AND m.until IS NULL",
-    )?;
-    let mut rows = select.query([user.0])?;
-    let mut joined = Vec::new();
-    while let Some(row) = rows.next()? {
-        let conversation: i64 = row.get(0)?;
-        let head = readable(seq(row, 1), || format!("conversation {conversation}"))?;
-        joined.extend(head.map(|head| Joined { conversation: ConversationKey(conversation), head }));
-    }
-    Ok(joined)
 }
 
 fn find_named(db: &Connection, user: UserKey, name: &ConversationId) -> Result<Named> {

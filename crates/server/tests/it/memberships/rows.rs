@@ -1,5 +1,7 @@
 //! What tests of memberships do to a database.
 
+use std::path::Path;
+
 /// Lets nobody read memberships for a minute.
 pub(super) const HOLD_MEMBERS: &str =
     "BEGIN; LOCK TABLE members IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)";
@@ -12,3 +14,50 @@ pub(super) const WAITING_FOR_MEMBERS: &str =
 /// Ends it.
 pub(super) const END_HOLDING: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
      WHERE datname = current_database() AND query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()";
+
+/// The name of a customer.
+pub(crate) fn customer(number: usize) -> String {
+    format!("c{number:06}")
+}
+
+/// Gives somebody so many direct conversations of one message each, the latest with the customer of the highest number, in a
+/// table of numbers and names.
+fn fill(owner: &str) -> String {
+    format!(
+        r#"INSERT INTO users (name) SELECT name FROM customers WHERE name NOT IN (SELECT name FROM users);
+           INSERT INTO users (name) VALUES ('{owner}');
+           INSERT INTO conversations (name, public, head, messages, last_message, members, admins, at)
+           SELECT '@' || name || ':{owner}', false, 1, 1, 1, 2, 0, 1600000000000 + number
+           FROM customers ORDER BY number;
+           INSERT INTO members (conversation, "user", role, since, read, received, sent, read_messages, read_sent)
+           SELECT c.id, u.id, 1, 0, 0, 0, CASE WHEN u.name = n.name THEN 1 ELSE 0 END, 0, 0
+           FROM customers n JOIN conversations c ON c.name = '@' || n.name || ':{owner}'
+           JOIN users u ON u.name IN (n.name, '{owner}');
+           INSERT INTO events (conversation, seq, kind, sender, at, messages, body)
+           SELECT c.id, 1, 1, u.id, c.at, 1, '{{"text":"hi"}}'
+           FROM customers n JOIN conversations c ON c.name = '@' || n.name || ':{owner}' JOIN users u ON u.name = n.name;
+           DROP TABLE customers;
+           ANALYZE;"#
+    )
+}
+
+/// The same in PostgreSQL.
+pub(crate) fn fill_postgres(owner: &str, count: usize) -> String {
+    format!(
+        "CREATE TEMPORARY TABLE customers AS SELECT number, 'c' || lpad(number::text, 6, '0') AS name
+         FROM generate_series(1, {count}) number; {}",
+        fill(owner)
+    )
+}
+
+/// The same in the database of a server that is stopped.
+pub(crate) fn fill_sqlite(data: &Path, owner: &str, count: usize) {
+    let db = rusqlite::Connection::open(data.join("switchboard.db")).expect("the database");
+    let numbers = format!(
+        "BEGIN; CREATE TEMPORARY TABLE customers AS
+         WITH RECURSIVE n (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM n WHERE number < {count})
+         SELECT number, printf('c%06d', number) AS name FROM n; {} COMMIT;",
+        fill(owner).replace("ANALYZE;", "")
+    );
+    db.execute_batch(&numbers).expect("filled");
+}

@@ -66,7 +66,7 @@ pub(super) async fn every_door_is_closed_to_strangers_in_the_same_words(open: Op
         }
     }
     let (known, seen) = shelf.seen("known", "#r").await;
-    assert!(seen.is_none() && known.joined.len() == 1, "{known:?}");
+    assert!(seen.is_none() && known.memberships.joined.len() == 1, "{known:?}");
     let room = shelf.seen("alice", "#r").await.1.expect("a member");
     let replay = soon("a replay", shelf.store.replay(known.user, room.conversation, Seq(0), Seq(2))).await;
     assert_eq!(replay.expect_err("not theirs"), Refusal::not_found());
@@ -91,7 +91,11 @@ pub(super) async fn somebody_who_left_sees_up_to_leaving(open: Open) {
         assert_eq!(beyond.expect_err("beyond").code, ErrorCode::BadCursor);
         let (snapshot, seen) = shelf.seen(actor, "#r").await;
         let seen = seen.expect("a former member");
-        assert_eq!((seen.head, seen.member, snapshot.joined.len()), (Seq(end), false, 0), "{actor}");
+        assert_eq!(
+            (seen.head, seen.member, snapshot.memberships.joined.len()),
+            (Seq(end), false, 0),
+            "{actor}"
+        );
         let replay = shelf.store.replay(snapshot.user, seen.conversation, Seq(0), Seq(99));
         assert_eq!(
             soon("a replay", replay).await.expect("theirs").last().map(|event| event.seq),

@@ -10,7 +10,7 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ErrorCode, Limits, Seq, Timestamp};
 
 use super::{Open, Rules, Shelf, change, seqs};
-use crate::support::soon;
+use crate::support::{soon, user};
 
 /// Pages of at most four items or about two messages of 1,000 bytes.
 fn small_pages() -> Rules {
@@ -131,7 +131,29 @@ pub(super) async fn conversations_are_paged_by_their_latest_activity(open: Open)
     }
     assert_eq!(found, ["@b:zoe", "@e:zoe", "@d:zoe", "@c:zoe", "@a:zoe"]);
     let Some(snapshot) = shelf.snapshot("zoe", &[]).await else { panic!("zoe was seen") };
-    assert_eq!((snapshot.joined.len(), snapshot.summaries.len(), snapshot.more), (5, 1, true));
+    // However many pages of memberships there are, they have each once, and say which are the latest.
+    let (zoe, mut page) = (user("zoe"), snapshot.memberships);
+    let (mut joined, mut latest) = (page.joined.to_vec(), page.latest);
+    while let Some(after) = page.next {
+        page =
+            soon("memberships", shelf.store.memberships(&zoe, snapshot.user, after)).await.expect("a page");
+        assert_eq!(page.after, after);
+        joined.extend(page.joined.iter());
+        latest.append(&mut page.latest);
+    }
+    assert_eq!(joined.len(), 5);
+    assert!(joined.is_sorted_by_key(|joined| joined.conversation));
+    latest.sort_unstable_by(|a, b| b.cmp(a));
+    latest.truncate(2);
+    let latest: Vec<_> = latest.into_iter().map(|latest| latest.conversation).collect();
+    let page = match snapshot.summaries {
+        Some(page) => page,
+        None => {
+            soon("summaries", shelf.store.summaries(&zoe, snapshot.user, latest.clone())).await.expect("they")
+        }
+    };
+    assert_eq!((page.summaries.len(), page.more), (1, true));
+    assert_eq!(page.joined[0].conversation, latest[0]);
     // A conversation that one has left stands where one left it, whatever is said there since.
     shelf.stores("zoe", "create", json!({"room": "r", "members": ["ex"]})).await;
     shelf.says("ex", "@zoe", "before").await;
@@ -230,14 +252,14 @@ pub(super) async fn a_snapshot_says_how_new_it_may_be(open: Open) {
         snapshots.push((received, snapshot));
     }
     let written = 1 + ROUNDS * WRITES;
-    while shelf.snapshot("bob", &[]).await.expect("bob was seen").joined[0].head.0 < written {
+    while shelf.snapshot("bob", &[]).await.expect("bob was seen").memberships.joined[0].head.0 < written {
         note(soon("a batch", shelf.batches.recv()).await.expect("the store lives"));
     }
     while let Ok(batch) = shelf.batches.try_recv() {
         note(batch);
     }
     for (received, snapshot) in snapshots {
-        let head = snapshot.joined[0].head.0;
+        let head = snapshot.memberships.joined[0].head.0;
         let most = heads.range(..=snapshot.mark).next_back().map_or(0, |(_, head)| *head);
         assert!(heads[&received] <= head, "as new as every outcome that had come out");
         assert!(head <= most, "no newer than batch {}: {head} <= {most}", snapshot.mark);

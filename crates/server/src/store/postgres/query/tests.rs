@@ -18,6 +18,7 @@ use crate::store::change::Failed;
 use crate::store::postgres::connect::Link;
 use crate::store::postgres::migrate;
 use crate::store::postgres::target::Target;
+use crate::store::read::STEP;
 use crate::store::read::{Lookups, Reader};
 use crate::store::sqlite::in_memory::InMemory;
 use crate::store::{Change, Committed, CommittedEvent, Query, Request};
@@ -164,7 +165,7 @@ async fn in_postgres<T: Send + 'static>(
         link.run(async { link.client().batch_execute(&rows).await }).expect("copied");
         let session = Session::new(link);
         let (limits, mark) = (limits(), std::sync::atomic::AtomicU64::new(0));
-        read(&Reader { rows: &session, limits: &limits, mark: &mark })
+        read(&Reader { rows: &session, limits: &limits, mark: &mark, step: STEP })
     };
     tokio::task::spawn_blocking(work).await.expect("read")
 }
@@ -194,13 +195,7 @@ fn answers<L: Lookups>(reader: &Reader<'_, L>) -> Vec<String> {
             let query = Query::Conversations(Conversations { before: before.map(conversation), limit });
             note(&format!("conversations before {before:?}"), told(reader.answer(&actor, &query)));
         }
-        let snapshot = reader.attach(&actor, &names).map(|snapshot| {
-            snapshot.map(|mut snapshot| {
-                snapshot.joined.sort_by_key(|joined| joined.conversation);
-                snapshot
-            })
-        });
-        note("starts from", told(snapshot));
+        note("starts from", told(reader.attach(&actor, &names)));
         note("knows", told(reader.acquaintances(&actor, &EVERYBODY.map(user))));
         note("until", told(reader.not_before(&actor)));
     }
@@ -304,10 +299,9 @@ async fn heads_and_people_are_where_they_stand_now() {
     let asked: Vec<_> = expected.keys().copied().chain([ConversationKey(99)]).collect();
     let mut joined = BTreeMap::new();
     for name in EVERYBODY {
-        let Some(mut snapshot) = past.store.attach(&user(name), &[]) else { continue };
-        snapshot.joined.sort_by_key(|joined| joined.conversation);
+        let Some(snapshot) = past.store.attach(&user(name), &[]) else { continue };
         let places: Vec<_> =
-            snapshot.joined.iter().map(|joined| (joined.conversation, joined.head)).collect();
+            snapshot.memberships.joined.iter().map(|joined| (joined.conversation, joined.head)).collect();
         joined.insert(name.to_owned(), (snapshot.not_before, places));
     }
     let names: Vec<_> = joined.keys().cloned().collect();

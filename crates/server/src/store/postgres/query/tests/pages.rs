@@ -112,8 +112,9 @@ fn held<L: Lookups>(reader: &Reader<'_, L>) -> (usize, usize) {
         }
         held.answer(reader, &actor, &Query::Conversations(Conversations { before: None, limit: Some(12) }));
         let Ok(Some(snapshot)) = reader.attach(&actor, &[]) else { panic!("{actor} is known") };
-        held.check("welcome", reader.limits.page_bytes, &lengths(&snapshot.summaries));
-        for joined in &snapshot.joined {
+        let page = snapshot.summaries.expect("all memberships are on one page");
+        held.check("welcome", reader.limits.page_bytes, &lengths(&page.summaries));
+        for joined in snapshot.memberships.joined.iter() {
             let replay = reader.replay(snapshot.user, joined.conversation, Seq(n as u64 * 9), joined.head);
             let Ok(events) = replay else { panic!("{actor} is a member") };
             let events: Vec<_> = events.iter().map(|event| event.to_json().len()).collect();

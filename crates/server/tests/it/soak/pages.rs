@@ -1,0 +1,113 @@
+//! Users in very many conversations, at full size: nobody waits for them, and they hear everything.
+
+use std::time::Duration;
+
+use serde_json::json;
+use switchboard_protocol::CloseCode;
+use tokio::time::Instant;
+
+use crate::memberships::rows;
+use crate::support::{Cluster, Person, Server, Shared};
+
+/// Direct conversations of each of the two users.
+const CONVERSATIONS: usize = 300_000;
+
+/// How long they say `hello`.
+const ATTACK: Duration = Duration::from_secs(60);
+
+/// How late the reads of others may be.
+const AT_WORST: Duration = Duration::from_millis(150);
+
+/// What somebody's reads took at worst, and how many there were, until a time.
+async fn syncs_until(end: Instant, person: &mut Person) -> (Duration, usize) {
+    let (mut worst, mut count) = (Duration::ZERO, 0);
+    while Instant::now() < end {
+        let begun = Instant::now();
+        person.does("sync", json!({"conversation": "@bystander", "after": 0, "limit": 1})).await;
+        worst = worst.max(begun.elapsed());
+        count += 1;
+        // waits for: the next read of somebody who does not read without a pause
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    (worst, count)
+}
+
+/// Says `hello` as somebody until a time, again and again; what it took at worst, and how often.
+async fn hellos_until(end: Instant, server: &Server, name: &str) -> (Duration, usize) {
+    let (mut worst, mut count) = (Duration::ZERO, 0);
+    while Instant::now() < end {
+        let begun = Instant::now();
+        drop(server.connects(name).await);
+        worst = worst.max(begun.elapsed());
+        count += 1;
+    }
+    (worst, count)
+}
+
+/// What was measured.
+async fn nobody_waits(server: &Server) -> String {
+    let mut bystander = server.connects("bystander").await;
+    bystander.says("@bystander", "hi").await;
+    let (quiet, _) = syncs_until(Instant::now() + Duration::from_secs(5), &mut bystander).await;
+    let end = Instant::now() + ATTACK;
+    let ((worst, reads), one, other) = tokio::join!(
+        syncs_until(end, &mut bystander),
+        hellos_until(end, server, "shop"),
+        hellos_until(end, server, "whale"),
+    );
+    assert!(worst <= AT_WORST, "{worst:?}");
+    format!(
+        "sync at worst {quiet:?} before, {worst:?} of {reads} meanwhile; hello at worst, and how many: {one:?}, {other:?}"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak"]
+async fn nobody_waits_for_two_users_with_300_000_conversations() {
+    let mut server = Server::start().await;
+    server.begins_to_stop();
+    server.has_stopped().await;
+    for owner in ["shop", "whale"] {
+        rows::fill_sqlite(server.data(), owner, CONVERSATIONS);
+    }
+    server.starts_again().await;
+    let measured = Box::pin(nobody_waits(&server)).await;
+    println!("SQLite: {measured}");
+    let mut shop = server.connects("shop").await;
+    let mut oldest = server.connects(&rows::customer(1)).await;
+    oldest.says("@shop", "is this live?").await;
+    shop.hears("is this live?").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak"]
+async fn nobody_waits_for_two_users_with_300_000_conversations_on_postgresql() {
+    let shared = Shared::new().await;
+    drop(Cluster::start_on(shared.clone(), 1, |_| {}).await);
+    for owner in ["shop", "whale"] {
+        shared.sql(&rows::fill_postgres(owner, CONVERSATIONS)).await;
+    }
+    let cluster = Cluster::start_on(shared, 2, |_| {}).await;
+    let mut bob = cluster.node(0).connects("bob").await;
+    let revoked = async {
+        // waits for: the middle of the attack
+        tokio::time::sleep(ATTACK / 2).await;
+        let begun = Instant::now();
+        cluster.node(1).posts("revoke", json!({"user": "bob"})).await;
+        assert_eq!(bob.is_closed().await, Some(CloseCode::Revoked as u16));
+        println!(
+            "PostgreSQL: a revocation on one node closes its socket on the other after {:?}",
+            begun.elapsed()
+        );
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    };
+    let (measured, ()) = tokio::join!(Box::pin(nobody_waits(cluster.node(0))), revoked);
+    println!("PostgreSQL: {measured}");
+    let mut shop = cluster.node(0).connects("shop").await;
+    for node in [0, 1] {
+        let mut oldest = cluster.node(node).connects(&rows::customer(1)).await;
+        let text = format!("live from node {node}?");
+        oldest.says("@shop", &text).await;
+        shop.hears(&text).await;
+    }
+}

@@ -4,6 +4,7 @@
 //! turn of the user whose read it is. Then the read is queued for the writer again, with its counts. What is counted stays
 //! true, because nothing before an event of the log changes; whether the cursor still moves, the writer decides.
 
+use std::cmp::Reverse;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -33,10 +34,12 @@ pub(super) struct Counter<D> {
 pub(super) type CounterHandle<D> = Weak<Counter<D>>;
 
 /// Starts counts for reads; the outcomes of those for which there is no room.
-pub(super) fn start<D: Desk>(counter: &CounterHandle<D>, reads: Vec<Submission>) -> Vec<Outcome> {
+pub(super) fn start<D: Desk>(counter: &CounterHandle<D>, mut reads: Vec<Submission>) -> Vec<Outcome> {
     if reads.is_empty() {
         return Vec::new();
     }
+    // The highest is counted for: then the others of its conversation have nothing left to move.
+    reads.sort_by_key(|one| Reverse(one.change.cursor().map(|(_, _, upto)| upto)));
     match counter.upgrade() {
         Some(counter) => reads.into_iter().flat_map(|read| counter.start(read)).collect(),
         // The store is being closed.

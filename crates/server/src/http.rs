@@ -24,7 +24,7 @@ use axum::routing::{get, post};
 use crate::services::Services;
 
 pub(crate) use accept::serve;
-pub(crate) use operator::{OPERATOR_CONNECTIONS, serve as serve_operators};
+pub(crate) use operator::{OPERATOR_CONNECTIONS, listen as listen_for_operators, serve as serve_operators};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use {accept::builder, patience::Patient, ws::shake_hands, ws::take_over};
 

@@ -138,7 +138,7 @@ impl Server {
     /// The configuration cannot be used, or the database cannot be opened.
     pub async fn start(listener: TcpListener, config: Config, clock: Clock) -> anyhow::Result<Self> {
         let authenticator = Authenticator::with_clock(&config.auth, clock.clone()).context("auth")?;
-        let operators = bind_for_operators(config.operator_listen).await?;
+        let operators = bind_for_operators(config.operator_listen)?;
         let (metrics, tasks) = (Arc::new(Metrics::new()), Tasks::new());
         let Opened { store, batches, cluster } = open(&config, &clock, &metrics, &tasks).await?;
         let gather_from = router::MANY;
@@ -243,9 +243,9 @@ impl Server {
 }
 
 /// Binds the operators' listener, if there is to be one, before anything is done that takes long.
-async fn bind_for_operators(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+fn bind_for_operators(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = address else { return Ok(None) };
-    let bound = TcpListener::bind(address).await;
+    let bound = http::listen_for_operators(address);
     let advice = "choose another address with --operator-listen";
     bound.map(Some).with_context(|| format!("cannot listen on {address} for operators: {advice}"))
 }

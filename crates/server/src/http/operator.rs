@@ -1,6 +1,8 @@
 //! The operators' listener: probes and metrics on a port of their own, so that no flood of the other one keeps them waiting.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +36,19 @@ const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long to wait before taking connections again when the system has no more files to give.
 const OUT_OF_FILES: Duration = Duration::from_millis(100);
+
+/// Connections that the system keeps until there is a place for them. Of more it drops the first packet, which comes again after
+/// a second. A thousand probes at once are answered without that.
+const BACKLOG: u32 = 4_096;
+
+/// The listener at an address.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As `TcpListener::bind` does: a restart need not wait for old connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// The connections that have asked for nothing, the oldest first.
 #[derive(Debug, Default)]

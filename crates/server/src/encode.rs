@@ -8,18 +8,59 @@ use switchboard_protocol::reply::{Ok as OkReply, OkBody, Reply};
 use crate::frame;
 use crate::refusal::Refusal;
 
-/// A frame of ours. Its types always have a JSON form.
+/// Says that a frame could not be made. It is written out, because its maker must not fail as well.
+const UNENCODABLE: &str = r#"{"type":"error","code":"unavailable","message":"the server could not encode this frame; its log says why","retryable":true}"#;
+
+/// A frame of ours. One that has no JSON form is a bug: the log has an ERROR, and the client gets the error `unavailable`.
 pub(crate) fn encode(frame: &impl Serialize) -> bytes::Bytes {
-    frame::text(&serde_json::to_string(frame).unwrap_or_default())
+    frame::text(&to_json(frame).unwrap_or_else(|_| UNENCODABLE.to_owned()))
 }
 
-/// The frame that answers a command.
+/// The frame that answers a command. What cannot be encoded is never answered with `ok`.
 pub(crate) fn encode_answer(
     id: Option<CommandId>,
     answer: Result<OkBody<Box<RawValue>>, Refusal>,
 ) -> bytes::Bytes {
-    encode(&match answer {
-        Ok(body) => Reply::Ok(OkReply { id, body }),
-        Err(refusal) => Reply::Error(refusal.into_failure(id)),
+    match answer {
+        Ok(body) => match to_json(&Reply::Ok(OkReply { id: id.clone(), body })) {
+            Ok(json) => frame::text(&json),
+            Err(refusal) => encode(&Reply::<Box<RawValue>>::Error(refusal.into_failure(id))),
+        },
+        Err(refusal) => encode(&Reply::<Box<RawValue>>::Error(refusal.into_failure(id))),
+    }
+}
+
+/// The JSON of a reply, or the refusal to send in its place, of which the log has the cause.
+pub(crate) fn to_json(reply: &impl Serialize) -> Result<String, Refusal> {
+    serde_json::to_string(reply).map_err(|error| {
+        tracing::error!(%error, "cannot encode a reply");
+        Refusal { message: "the server could not encode its answer".into(), ..Refusal::unavailable() }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::ser::Error as _;
+    use serde_json::Value;
+    use switchboard_protocol::ErrorCode;
+
+    use super::*;
+
+    /// What has no JSON form.
+    struct Broken;
+
+    impl Serialize for Broken {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(S::Error::custom("a bug that this test wants"))
+        }
+    }
+
+    #[test]
+    fn a_frame_without_a_json_form_is_an_error_to_its_client() {
+        assert_eq!(encode(&Broken), frame::text(UNENCODABLE));
+        let told: Value = serde_json::from_str(UNENCODABLE).expect("JSON");
+        let reply: Reply = serde_json::from_value(told).expect("a reply");
+        assert!(matches!(reply, Reply::Error(failure) if failure.retryable));
+        assert_eq!(to_json(&Broken).expect_err("refused").code, ErrorCode::Unavailable);
+    }
 }

@@ -267,7 +267,9 @@ async fn open(
     let (clock, metrics) = (clock.clone(), metrics.clone());
     let Some(shared) = &config.cluster else {
         let data = config.data.clone();
-        let (store, batches) = SqliteStore::open(Settings { data, limits, strangers, clock, metrics })?;
+        let settings = Settings { data, limits, strangers, clock, metrics };
+        // It waits for a lock and writes the write-ahead log anew.
+        let (store, batches) = tokio::task::spawn_blocking(|| SqliteStore::open(settings)).await??;
         return Ok(Opened { store: Arc::new(store), batches, cluster: None });
     };
     let settings = postgres::Settings {

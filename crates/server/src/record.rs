@@ -153,9 +153,12 @@ impl LogEvent {
         FIXED + conversation + UserId::MAX_BYTES + 2 * key + body
     }
 
-    /// The event's frame as raw JSON. The body was checked when the row was read.
-    pub fn to_raw(&self) -> Box<RawValue> {
-        RawValue::from_string(self.to_json()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+    /// The event's frame as raw JSON.
+    ///
+    /// # Errors
+    /// The body is no JSON object; it was checked when the row was read.
+    pub fn to_raw(&self) -> serde_json::Result<Box<RawValue>> {
+        RawValue::from_string(self.to_json())
     }
 }
 

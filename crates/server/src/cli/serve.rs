@@ -68,7 +68,8 @@ async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()
     let address = listener.local_addr().context("the listener has no address")?;
     let dev = config.mode == Mode::Dev;
     if dev && config.cluster.is_none() {
-        crate::dev::seed(&config)?;
+        let seeded = config.clone();
+        tokio::task::spawn_blocking(move || crate::dev::seed(&seeded)).await??;
     }
     let server = Server::start(listener, config, Clock::system()).await?;
     announce(&format!("listening on http://{address}"));

@@ -19,6 +19,7 @@ use super::body;
 use super::problem::Problem;
 use crate::auth::{ApiKey, AuthError, Identity};
 use crate::denial::Denial;
+use crate::encode;
 use crate::in_flight::Permit;
 use crate::intake;
 use crate::metrics::Drop;
@@ -135,9 +136,10 @@ fn begin_request(services: &Services, credentials: &Credentials) -> Result<Optio
 
 /// The `ok` frame, or the problem. The permit goes with the answer, for the connection to keep.
 pub(super) fn respond(services: &Services, answered: Result<(Answer, Option<Permit>), Problem>) -> Response {
-    match answered {
-        Ok((body, permit)) => {
-            let json = serde_json::to_string(&Reply::Ok(OkReply { id: None, body })).unwrap_or_default();
+    let encoded = answered
+        .and_then(|(body, permit)| Ok((encode::to_json(&Reply::Ok(OkReply { id: None, body }))?, permit)));
+    match encoded {
+        Ok((json, permit)) => {
             let mut response = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
             if let Some(permit) = permit {
                 response.extensions_mut().insert(Arc::new(permit));

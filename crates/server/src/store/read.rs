@@ -194,7 +194,7 @@ impl<L: Lookups> Reader<'_, L> {
         let events =
             self.events(conversation.key, &conversation.name, &Range { after, upto: head, most, bytes })?;
         let more = events.last().map_or(after, |event| event.seq) < head;
-        let events = events.iter().map(LogEvent::to_raw).collect();
+        let events = events.iter().map(to_raw).collect::<Result<_, Refusal>>()?;
         Ok(OkBody::Log { conversation: conversation.name, events, head, more })
     }
 
@@ -349,4 +349,12 @@ fn seen(named: row::Named) -> Result<Seen, Refusal> {
     let member = membership.is_some_and(|m| m.until.is_none());
     let head = access::check_visible(conversation.head, membership.as_ref())?;
     Ok(Seen { conversation: conversation.key, head, member })
+}
+
+/// The frame of an event in a page. One that has none was not found to be damaged when it was read: a bug, and no page.
+fn to_raw(event: &LogEvent) -> Result<Box<RawValue>, Refusal> {
+    event.to_raw().map_err(|error| {
+        tracing::error!(conversation = %event.conversation, seq = %event.seq, %error, "an event has no JSON form");
+        Refusal::unavailable()
+    })
 }

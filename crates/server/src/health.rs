@@ -91,5 +91,9 @@ async fn write(services: &Services) -> Result<(), Refusal> {
     let actor = UserId::parse("probe").map_err(|_| Refusal::unavailable())?;
     let submission = Submission { actor, change: Change::Probe, origin: Origin::Call(reply) };
     services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
-    told.await.unwrap_or_else(|_| Err(Refusal::unavailable())).map(drop)
+    let written = told.await.unwrap_or_else(|_| Err(Refusal::unavailable()));
+    written.map(drop).map_err(|refusal| match services.store.write_fault() {
+        Some(fault) => Refusal { message: format!("writes are refused: {fault}").into(), ..refusal },
+        None => refusal,
+    })
 }

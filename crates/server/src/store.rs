@@ -40,6 +40,7 @@ mod read;
 mod readers;
 pub mod sqlite;
 mod turns;
+pub mod write_fault;
 
 use std::sync::Arc;
 
@@ -54,6 +55,7 @@ pub use self::memberships::{Activity, Memberships, Summaries};
 use crate::origin::Origin;
 use crate::record::{Answer, ConversationKey, Effect, LogEvent, UserKey};
 use crate::refusal::Refusal;
+use crate::store::write_fault::WriteFault;
 
 /// The log store. See the module for its contract.
 pub trait Store: std::marker::Send + std::marker::Sync + 'static {
@@ -99,8 +101,13 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
     /// Reads something, before what others wait for: whether the store can be read at all.
     fn probe(&self) -> Answer<()>;
 
-    /// Whether writes are accepted.
-    fn is_writable(&self) -> bool;
+    /// Why every write is refused now; `None` while they are stored.
+    fn write_fault(&self) -> Option<WriteFault>;
+
+    /// Whether writes are stored.
+    fn is_writable(&self) -> bool {
+        self.write_fault().is_none()
+    }
 }
 
 /// An event of each of some conversations.

@@ -62,7 +62,8 @@ pub(super) fn run(args: MigrateStoreArgs) -> anyhow::Result<ExitCode> {
             output::line(&format!("{:<16} {} rows{before}", moved.table, moved.rows))?;
         }
         output::line(&format!(
-            "{to} has all of it, each row compared; `switchboard serve --store` goes on from there"
+            "{to} has all of it, each row compared; `switchboard serve --store` goes on from there, and no server starts on {} any more",
+            from.display()
         ))?;
     }
     Ok(ExitCode::SUCCESS)

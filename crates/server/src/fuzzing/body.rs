@@ -25,6 +25,7 @@ use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 use crate::router;
 use crate::services::Services;
+use crate::store::write_fault::WriteFault;
 use crate::store::{
     Acquaintance, Memberships, Query, SharedStore, Snapshot, Standing, Store, Submission, Summaries,
 };
@@ -72,8 +73,8 @@ impl Store for Away {
     fn probe(&self) -> Answer<()> {
         nothing()
     }
-    fn is_writable(&self) -> bool {
-        false
+    fn write_fault(&self) -> Option<WriteFault> {
+        Some(WriteFault::WriterEnded)
     }
 }
 

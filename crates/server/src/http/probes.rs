@@ -28,10 +28,8 @@ pub(super) async fn ready(State(services): State<Arc<Services>>) -> Response {
     if services.tasks.stop().is_cancelled() {
         return not_ready("stopping");
     }
-    if !services.store.is_writable() {
-        return not_ready(
-            "the store takes no writes: SQLite after a failed fsync until a restart, PostgreSQL until it is reached again",
-        );
+    if let Some(fault) = services.store.write_fault() {
+        return not_ready(&format!("writes are refused: {fault}"));
     }
     if services.readiness.check(|| services.store.probe()).await {
         "ready\n".into_response()

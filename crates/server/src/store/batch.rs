@@ -2,16 +2,18 @@
 
 mod coalesce;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::Receiver;
-use switchboard_protocol::{ErrorCode, Timestamp};
+use switchboard_protocol::{ErrorCode, Timestamp, UserId};
 use tokio::sync::mpsc;
 
 use super::change::rows::Rows;
 use super::change::{self, Actor, Failed, Rules, StoreError as _};
-use super::{Batch, Committed, Outcome, Submission};
+use super::write_fault::WriteFault;
+use super::{Batch, Change, Committed, Outcome, Submission};
+use crate::origin::Origin;
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
 
@@ -43,8 +45,44 @@ pub(super) type Results = Vec<Settled>;
 pub(super) struct State {
     /// The batch whose commit began last.
     pub(super) mark: AtomicU64,
-    /// Set while nothing can be written: after a failed fsync for good, without a database server until it is back.
-    pub(super) failed: AtomicBool,
+    /// Why every write is refused now.
+    fault: Mutex<Option<WriteFault>>,
+}
+
+impl State {
+    pub(super) fn fault(&self) -> Option<WriteFault> {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses writes, for good if the fault is final.
+    pub(super) fn set_fault(&self, fault: WriteFault) {
+        let mut now = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        if !now.is_some_and(WriteFault::is_final) {
+            *now = Some(fault);
+        }
+    }
+
+    /// A write was stored.
+    pub(super) fn clear_fault(&self) {
+        let mut now = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        now.take_if(|fault| !fault.is_final());
+    }
+
+    /// Whether nothing is written until a restart.
+    pub(super) fn has_failed(&self) -> bool {
+        self.fault().is_some_and(WriteFault::is_final)
+    }
+}
+
+/// A write of nobody that shows whether writes are stored.
+pub(super) fn probe() -> Option<Submission> {
+    let actor = UserId::parse("probe").ok()?;
+    Some(Submission { actor, change: Change::Probe, origin: Origin::Nobody })
+}
+
+/// How many of the writes of a batch somebody asked for, besides probes.
+pub(super) fn count_writes(batch: &[Submission]) -> usize {
+    batch.iter().filter(|one| !matches!(one.change, Change::Probe)).count()
 }
 
 /// Tells that nothing is written any more, should the thread panic.
@@ -53,7 +91,7 @@ struct Told(Arc<State>);
 impl Drop for Told {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.failed.store(true, Ordering::Release);
+            self.0.set_fault(WriteFault::WriterEnded);
         }
     }
 }

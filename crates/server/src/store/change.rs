@@ -151,7 +151,10 @@ pub(super) fn apply<R: Rows>(
             act.rows.set_last_seen(user, at)?;
             Ok(Committed::Quiet)
         }
-        Change::Probe => Ok(Committed::Quiet),
+        Change::Probe => {
+            act.rows.probe()?;
+            Ok(Committed::Quiet)
+        }
         Change::Revoke { until, replace } => {
             let user = act.rows.user_or_new(actor)?;
             act.rows.set_not_before(user, until, replace)?;

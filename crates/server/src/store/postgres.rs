@@ -17,7 +17,6 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, bail};
 use serde_json::value::RawValue;
@@ -31,6 +30,7 @@ use self::readers::{Readers, Reads};
 use self::target::Target;
 use super::batch::{BATCHES, State, WAITING};
 use super::counting::Counter;
+use super::write_fault::WriteFault;
 use super::{
     Acquaintance, Batch, Excerpt, Memberships, Place, PlacesPage, Query, Revocations, Seqs, SharedLog,
     Snapshot, Standing, Store, Submission, Summaries,
@@ -178,8 +178,8 @@ impl Store for PostgresStore {
         self.readers.probe()
     }
 
-    fn is_writable(&self) -> bool {
-        !self.state.failed.load(Ordering::Acquire)
+    fn write_fault(&self) -> Option<WriteFault> {
+        self.state.fault()
     }
 }
 

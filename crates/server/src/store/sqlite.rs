@@ -4,34 +4,35 @@
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod in_memory;
 pub mod memory;
+mod opening;
 mod query;
 mod readers;
 pub(super) mod rows;
 mod shared;
 mod writer;
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
-use rusqlite_migration::{M, Migrations, SchemaVersion};
+use anyhow::Context as _;
+use rusqlite_migration::M;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
 
+use self::opening::{Access, Opened, check_not_moved, is_full, open_reader, open_to_serve, shrink};
+pub(super) use self::opening::{
+    check_version, empty_database, keep_statements, lock, mark_moved, open_beside, open_database,
+    open_to_read,
+};
 use self::readers::{Readers, Reads};
 use self::rows::SqliteRows;
 use super::batch::{BATCHES, State, WAITING};
 use super::change::{self, Actor, Failed, Rules};
 use super::counting::Counter;
+use super::write_fault::WriteFault;
 use super::{
     Acquaintance, Batch, Change, Memberships, Query, Snapshot, Standing, Store, Submission, Summaries,
 };
@@ -54,7 +55,8 @@ macro_rules! schema {
 schema!(
     "../migrations/sqlite/0001_log.sql",
     "../migrations/sqlite/0002_bounded_reads.sql",
-    "../migrations/sqlite/0003_revocations.sql"
+    "../migrations/sqlite/0003_revocations.sql",
+    "../migrations/sqlite/0004_probe.sql"
 );
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).
@@ -79,9 +81,6 @@ const CHECKPOINT: u32 = 16_384;
 /// The database's name in its directory.
 pub(super) const DATABASE: &str = "switchboard.db";
 
-/// Its write-ahead log's.
-const WAL: &str = "switchboard.db-wal";
-
 /// The name of what keeps a second server out.
 pub(super) const LOCK: &str = "lock";
 
@@ -94,13 +93,6 @@ const READERS: usize = 2;
 
 /// How long to wait for another process's write: `switchboard key` beside a running server.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long the directory's lock is waited for: a second in all.
-const LOCK_TRIES: u32 = 20;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
-
-/// Bytes of the write-ahead log that are written anew at a time.
-const CHUNK: usize = 1024 * 1024;
 
 /// How long a thread with nothing to do keeps its page cache: those of a writer and two readers come to 36 MB.
 /// What it needs of them again is still in the system's.
@@ -136,15 +128,21 @@ impl SqliteStore {
     /// of submissions come out of the receiver; the writer ends when the store and the receiver are dropped.
     ///
     /// # Errors
-    /// The directory cannot be used, another server uses it, or a newer version made the database.
+    /// The directory cannot be used, another server uses it, its installation was moved to PostgreSQL, the database is
+    /// another program's, or a newer version made it. A full disk is no error: the store reads, and writes once there is room.
     pub fn open(settings: Settings) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         let lock = lock(&settings.data)?;
-        let rows = SqliteRows::new(open_database(&settings.data)?);
-        settle(&rows).with_context(|| format!("cannot use the database in {}", settings.data.display()))?;
+        check_not_moved(&settings.data)?;
+        let Opened { db, access, unsynced_log } = open_to_serve(&settings.data)?;
+        let rows = SqliteRows::new(db);
         let state = Arc::new(State::default());
+        if access == Access::Exclusive || !has_room(&rows, &settings)? {
+            state.set_fault(WriteFault::DiskFull);
+            tracing::error!("the disk is full: reads are served, and writes are refused until there is room");
+        }
         let limits = Arc::new(settings.limits.clone());
         let open = |_| {
-            let db = open_reader(&settings.data)?;
+            let db = open_reader(&settings.data, access)?;
             Ok(Reads { db, limits: limits.clone(), state: state.clone() })
         };
         let (readers, closed) = Readers::start("reader", (0..READERS).map(open))?;
@@ -160,51 +158,40 @@ impl SqliteStore {
             counter: Arc::downgrade(&counter),
             readers: closed,
             lock,
+            unsynced_log,
         })?;
         Ok((Self { queue, readers, _counter: counter, state }, outcomes))
     }
 }
 
 /// Moves what the write-ahead log has into the database. A backup may read for long, and what it needs of the log may as well
-/// stay.
-fn settle(rows: &SqliteRows) -> anyhow::Result<()> {
-    if !rows.truncate_wal().context("cannot move the write-ahead log into the database")? {
-        tracing::warn!("another program reads the database, so its write-ahead log stays for now");
-    }
-    Ok(())
-}
-
-/// Puts every byte of the write-ahead log on the disk, before anybody is told of it, writes behind it, or moves it.
-///
-/// After a failed fsync the log may have, in the system's cache, a commit that is not on the disk, and no later fsync puts it there
-/// (Rebello et al., USENIX ATC 2020). A process that starts reads it all the same. After a power cut the log would end before
-/// that commit, whatever was synced behind it, and a database into which half of it was moved would be damaged. What
-/// is written again is on the disk after the next fsync.
-fn write_log_anew(db: &Connection, path: &Path) -> anyhow::Result<()> {
-    let file = match OpenOptions::new().read(true).write(true).open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        file => file?,
-    };
-    // Nobody appends to it or begins it anew meanwhile. Readers find the bytes that they would have found.
-    let _alone = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
-    let mut chunk = vec![0; CHUNK];
-    let mut offset = 0;
-    loop {
-        let length = file.read_at(&mut chunk, offset)?;
-        if length == 0 {
-            break;
+/// stay. `false` if there is no room.
+fn has_room(rows: &SqliteRows, settings: &Settings) -> anyhow::Result<bool> {
+    match rows.truncate_wal().context("cannot move the write-ahead log into the database") {
+        Ok(true) => {}
+        Ok(false) => {
+            tracing::warn!("another program reads the database, so its write-ahead log stays for now");
         }
-        file.write_all_at(&chunk[..length], offset)?;
-        offset += length as u64;
+        Err(error) if is_full(&error) => return Ok(false),
+        Err(error) => {
+            let database = settings.data.display();
+            return Err(error.context(format!("cannot use the database in {database}")));
+        }
     }
-    Ok(file.sync_all()?)
+    Ok(true)
 }
 
 /// Applies changes to a database that no server uses, in one transaction; all or none of them.
 /// Nothing happens, and `false` is returned, if anybody has ever been seen there.
 pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyhow::Result<bool> {
     let _lock = lock(&settings.data)?;
-    let db = open_database(&settings.data)?;
+    check_not_moved(&settings.data)?;
+    let db = match open_database(&settings.data) {
+        Ok(db) => db,
+        // A new database cannot be made there, and one that is there can be read.
+        Err(error) if is_full(&error) => return Ok(false),
+        Err(error) => return Err(error),
+    };
     let used: bool = db.query_row("SELECT EXISTS (SELECT 1 FROM users)", [], |row| row.get(0))?;
     if used {
         return Ok(false);
@@ -225,152 +212,6 @@ pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyho
     }
     rows.commit()?;
     Ok(true)
-}
-
-/// Opens the database in a directory for reading and writing, its schema up to date. Whoever calls it holds the directory's
-/// lock: a server that runs knows the tables that it found.
-pub(super) fn open_database(data: &Path) -> anyhow::Result<Connection> {
-    let mut db = connect(data)?;
-    write_log_anew(&db, &data.join(WAL))
-        .context("cannot make sure that the disk has the write-ahead log")
-        .and_then(|()| migrate(&mut db))
-        .with_context(|| cannot_open(data))?;
-    Ok(db)
-}
-
-/// Opens the database in a directory beside whoever uses it, with the tables that it has. Only where there are none yet
-/// are they made, under the directory's lock.
-pub(super) fn open_beside(data: &Path) -> anyhow::Result<Connection> {
-    let mut db = connect(data)?;
-    if is_new(&db, data)? {
-        match lock(data) {
-            Ok(_lock) => migrate(&mut db).with_context(|| cannot_open(data))?,
-            // A server that has just started has made them meanwhile.
-            Err(error) if is_new(&db, data)? => return Err(error),
-            Err(_) => {}
-        }
-    }
-    Ok(db)
-}
-
-/// Opens the database in a directory for reading and writing, whatever tables it has.
-fn connect(data: &Path) -> anyhow::Result<Connection> {
-    let path = data.join(DATABASE);
-    let open = || -> anyhow::Result<Connection> {
-        make_directory(data)?;
-        // SQLite gives its other files the mode of this one.
-        OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
-        let db = Connection::open(&path)?;
-        db.busy_timeout(BUSY_TIMEOUT)?;
-        check_version(&db)?;
-        db.execute_batch(SETTINGS)?;
-        // Whoever writes beside a running server leaves it to that, too.
-        db.pragma_update(None, "wal_autocheckpoint", 0)?;
-        keep_statements(&db)?;
-        Ok(db)
-    };
-    open().with_context(|| cannot_open(data))
-}
-
-fn migrate(db: &mut Connection) -> anyhow::Result<()> {
-    check_version(db)?;
-    Ok(Migrations::from_slice(MIGRATIONS).to_latest(db)?)
-}
-
-fn is_new(db: &Connection, data: &Path) -> anyhow::Result<bool> {
-    Ok(check_version(db).with_context(|| cannot_open(data))? == SchemaVersion::NoneSet)
-}
-
-fn cannot_open(data: &Path) -> String {
-    format!("cannot open the database {}", data.join(DATABASE).display())
-}
-
-/// Makes the directory, for its owner only: it holds what people write to each other.
-fn make_directory(data: &Path) -> std::io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data)
-}
-
-/// A database that a newer version made is left as it is: what its tables mean is not known here.
-pub(super) fn check_version(db: &Connection) -> anyhow::Result<SchemaVersion> {
-    let version = Migrations::from_slice(MIGRATIONS).current_version(db)?;
-    if let SchemaVersion::Outside(version) = version {
-        bail!(
-            "a newer version of switchboard made it (schema {version}, this one knows {}); use that version or a newer one",
-            MIGRATIONS.len()
-        );
-    }
-    Ok(version)
-}
-
-/// A database in memory that has nothing but the tables of a version.
-pub(super) fn empty_database(version: usize) -> anyhow::Result<Connection> {
-    let mut db = Connection::open_in_memory()?;
-    Migrations::from_slice(MIGRATIONS).to_version(&mut db, version)?;
-    Ok(db)
-}
-
-fn open_reader(data: &Path) -> anyhow::Result<Connection> {
-    open_to_read(&data.join(DATABASE))
-}
-
-pub(super) fn open_to_read(path: &Path) -> anyhow::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(path, flags)?;
-    db.busy_timeout(BUSY_TIMEOUT)?;
-    keep_statements(&db)?;
-    Ok(db)
-}
-
-/// Keeps statements that were prepared, each with one plan for whatever is bound to it. SQLite otherwise plans a query with
-/// a `LIMIT ?` anew for each other value (sqlite.org/c3ref/c_dbconfig_defensive.html, `SQLITE_DBCONFIG_ENABLE_QPSG`); decision
-/// 47 has what that cost.
-pub(super) fn keep_statements(db: &Connection) -> rusqlite::Result<()> {
-    db.set_prepared_statement_cache_capacity(STATEMENTS);
-    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
-}
-
-/// Gives back the memory of a connection's page cache (sqlite.org/pragma.html#pragma_shrink_memory).
-fn shrink(db: &Connection) {
-    if let Err(error) = db.execute_batch("PRAGMA shrink_memory") {
-        tracing::warn!(%error, "the database's page cache cannot be emptied");
-    }
-}
-
-/// Takes the directory for this process; the system gives it free when the file is closed, however the
-/// process ends. Two writers would each believe their cached rows. A process that was just killed holds it
-/// until the system has cleared it away, and one that is being started until it has closed what it
-/// inherited (flock(2): a lock belongs to the open file); so this waits a moment.
-pub(super) fn lock(data: &Path) -> anyhow::Result<File> {
-    let path = data.join(LOCK);
-    let open = || {
-        make_directory(data)?;
-        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)
-    };
-    let file = open().with_context(|| format!("cannot use the data directory {}", data.display()))?;
-    let mut tries = LOCK_TRIES;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if tries > 0 => {
-                tries -= 1;
-                wait(LOCK_PAUSE);
-            }
-            Err(TryLockError::WouldBlock) => {
-                bail!(
-                    "another switchboard server uses {}; stop it, or choose another directory with --data",
-                    data.display()
-                )
-            }
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
-            }
-        }
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a thread that opens a store has nothing else to do")]
-fn wait(pause: Duration) {
-    std::thread::sleep(pause);
 }
 
 impl Store for SqliteStore {
@@ -424,22 +265,22 @@ impl Store for SqliteStore {
         self.readers.probe()
     }
 
-    fn is_writable(&self) -> bool {
-        !self.state.failed.load(Ordering::Acquire)
+    fn write_fault(&self) -> Option<WriteFault> {
+        self.state.fault()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::StatementStatus;
+    use rusqlite::{Connection, StatementStatus};
 
     use super::*;
 
     #[test]
     fn a_query_is_planned_once_for_all_values() {
         let data = tempfile::tempdir().expect("a directory");
-        migrate(&mut connect(data.path()).expect("a database")).expect("its tables");
-        for db in [connect(data.path()), open_reader(data.path())] {
+        let made = open_database(data.path());
+        for db in [made, open_reader(data.path(), Access::Shared)] {
             let db = db.expect("a connection");
             let mut select = db
                 .prepare_cached("SELECT seq FROM events WHERE conversation = ?1 LIMIT ?2")

@@ -10,7 +10,9 @@ mod denials;
 mod documents;
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 mod failing;
+mod foreign;
 mod frames;
+mod full_disk;
 mod hostile;
 mod http;
 mod libraries;

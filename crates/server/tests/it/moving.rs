@@ -101,6 +101,18 @@ async fn everything_comes_over_and_goes_on_from_there() {
     node.has_stopped().await;
     let again = fails(server.data(), &database).await;
     assert!(again.contains("was moved there already"), "{again}");
+
+    // The directory serves no more, and takes no keys, until somebody wants to go back to it.
+    for words in [&["dev"][..], &["key", "create", "lost"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        command.args(words).arg("--data").arg(server.data()).env_clear().kill_on_drop(true);
+        let output = soon("the program ends", command.output()).await.expect("the program starts");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && told.contains("was moved to postgres://"), "{told}");
+        assert!(told.contains("remove"), "how to go back: {told}");
+    }
+    std::fs::remove_file(server.data().join("MOVED")).expect("removed");
+    server.starts_again().await;
 }
 
 #[tokio::test]
@@ -179,6 +191,7 @@ async fn only_an_empty_database_is_moved_to_and_only_a_finished_one_is_served_fr
     let refused = format!("{:#}", refused.expect_err("it is not finished"));
     assert!(refused.contains("migrate-store"), "{refused}");
 
+    std::fs::remove_file(server.data().join("MOVED")).expect("going back to it");
     server.starts_again().await;
     server.connects("alice").await.says("@bob", "once more").await;
     server.begins_to_stop();

@@ -80,8 +80,8 @@ impl Store for Fake {
     fn probe(&self) -> Answer<()> {
         nothing()
     }
-    fn is_writable(&self) -> bool {
-        true
+    fn write_fault(&self) -> Option<crate::store::write_fault::WriteFault> {
+        None
     }
 }
 

@@ -31,6 +31,9 @@ pub(in crate::store) struct Referred {
     pub(in crate::store) body: String,
 }
 
+/// Bytes that a probe writes: more pages than a message changes, so that a message finds room where the probe did.
+pub(in crate::store) const PROBE_BYTES: usize = 8 * 1024;
+
 /// The rows of one transaction. What has been put or inserted is what is read from then on.
 ///
 /// A conversation that has been read is nobody else's until the transaction ends: what is read about it afterwards (its
@@ -48,6 +51,9 @@ pub(in crate::store) trait Rows {
 
     /// Notes a revocation; a later one stays, unless it is to be replaced.
     fn set_not_before(&mut self, user: UserKey, at: Timestamp, replace: bool) -> Result<(), Self::Error>;
+
+    /// Writes as much as a message, and nothing that anybody reads.
+    fn probe(&mut self) -> Result<(), Self::Error>;
 
     fn conversation(&mut self, name: &ConversationId) -> Result<Option<Conversation>, Self::Error>;
 

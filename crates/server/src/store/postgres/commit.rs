@@ -5,13 +5,13 @@
 //! locked first, tells what became of it (docs/decisions/0042-unknown-outcomes.md).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use rustc_hash::FxHashSet;
 use switchboard_protocol::UserId;
 use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
 
 use super::connect::{Error, Link};
 use super::ids::{self, Ids};
@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::record::ConversationKey;
 use crate::store::batch::{self, Results, Settled, State};
 use crate::store::change::Rules;
+use crate::store::write_fault::WriteFault;
 use crate::store::{Outcome, Submission};
 
 /// How long a batch may wait for a connection. Its writes wait as long, and what comes meanwhile behind them.
@@ -144,14 +145,16 @@ impl Committer {
 
     /// Writes a batch in one transaction, or what of it can be.
     pub(super) fn write(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
-        let started = Instant::now();
+        let (started, writes) = (Instant::now(), batch::count_writes(&batch));
         let outcomes = match self.persist(&batch) {
             Ok(results) => batch::told(batch, results, &mut self.uncounted),
             // One bad row must not fail the others' writes.
             Err(Verdict::Alone) => self.write_alone(batch),
             Err(verdict) => batch.into_iter().map(|one| refuse(one, &verdict)).collect(),
         };
-        self.metrics.commit(started.elapsed(), outcomes.len());
+        if writes > 0 {
+            self.metrics.commit(started.elapsed(), writes);
+        }
         outcomes
     }
 
@@ -368,7 +371,7 @@ impl Committer {
     }
 
     fn is_well(&mut self) {
-        self.state.failed.store(false, Ordering::Release);
+        self.state.clear_fault();
         self.away = false;
         if std::mem::take(&mut self.troubled) {
             tracing::info!("the database can be written to again");
@@ -376,13 +379,20 @@ impl Committer {
     }
 
     fn is_troubled(&mut self, error: &Error) {
+        match error.code() {
+            Some(code) if *code == SqlState::DISK_FULL => self.state.set_fault(WriteFault::DiskFull),
+            // Insufficient resources.
+            Some(code) if code.code().starts_with("53") => self.state.set_fault(WriteFault::Refused),
+            // One bad row says nothing of the others.
+            _ => {}
+        }
         if !std::mem::replace(&mut self.troubled, true) {
             tracing::error!(%error, "cannot write to the database; writes are refused until one works again");
         }
     }
 
     fn is_away(&mut self, error: &anyhow::Error) {
-        self.state.failed.store(true, Ordering::Release);
+        self.state.set_fault(WriteFault::Unreachable);
         self.away = true;
         if !std::mem::replace(&mut self.troubled, true) {
             tracing::error!(
@@ -393,6 +403,11 @@ impl Committer {
 
     /// Looks whether the database is still there, when there is nothing to write.
     pub(super) fn look_after(&mut self) {
+        if matches!(self.state.fault(), Some(WriteFault::DiskFull | WriteFault::Refused)) {
+            // That it answers says nothing of writes.
+            self.write(batch::probe().into_iter().collect());
+            return;
+        }
         let there = self.try_connect().and_then(|()| {
             let link = self.link.as_ref().context("there is no connection")?;
             Ok(link.run(link.rows(PING, &[]))?)

@@ -19,6 +19,7 @@ use self::table::{TABLES, Table, Value};
 use super::connect::Link;
 use super::target::Target;
 use super::{SERVING, migrate};
+use crate::config::EngineUrl;
 use crate::store::sqlite;
 
 /// Rows that go over in one transaction: a second's work or less, which is what an interruption costs.
@@ -54,7 +55,7 @@ pub struct Step {
 }
 
 /// Moves the database in the directory `from`, which no server uses meanwhile, to the PostgreSQL database at `to`, which is
-/// empty or was begun by an earlier run. `from` stays as it is.
+/// empty or was begun by an earlier run. The database in `from` stays as it is; a note beside it keeps servers from it.
 ///
 /// # Errors
 /// One of the two cannot be used, they are used by others, or what was copied is not what it was copied from.
@@ -72,6 +73,7 @@ pub fn move_store(
     );
     let _lock = sqlite::lock(from)?;
     let source = sqlite::open_database(from)?;
+    let destination = EngineUrl::new(to).to_string();
     let mut link = Link::open(&Target::new(to, ca)?)?;
     migrate(&mut link)?;
     link.run_alone(async |client| {
@@ -81,7 +83,14 @@ pub fn move_store(
             alone.try_get::<_, bool>(0)?,
             "a node serves from that database, or somebody else is moving an installation there; stop that first"
         );
-        begin(client, &fingerprint(&source)?).await?;
+        let source_print = fingerprint(&source)?;
+        if let Err(error) = begin(client, &source_print).await {
+            // An earlier run may have died before it noted that it was finished.
+            if is_finished(client, &source_print).await? {
+                sqlite::mark_moved(from, &destination)?;
+            }
+            return Err(error);
+        }
         let mut moved = Vec::new();
         for table in &TABLES {
             let before =
@@ -93,6 +102,7 @@ pub fn move_store(
             moved.rows = compared.with_context(|| format!("table {}", table.name))?;
         }
         finish(client).await?;
+        sqlite::mark_moved(from, &destination)?;
         Ok(moved)
     })
 }
@@ -142,6 +152,12 @@ async fn begin(client: &Client, source: &str) -> anyhow::Result<()> {
     }
     client.execute("INSERT INTO moves (source, finished) VALUES ($1, false)", &[&source]).await?;
     Ok(())
+}
+
+/// Whether this installation was moved there, all of it.
+async fn is_finished(client: &Client, source: &str) -> anyhow::Result<bool> {
+    let claim = client.query_opt("SELECT FROM moves WHERE source = $1 AND finished", &[&source]).await?;
+    Ok(claim.is_some())
 }
 
 /// Copies what has not been copied yet; returns how many rows had been.

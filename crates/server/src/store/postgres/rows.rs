@@ -23,7 +23,7 @@ use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};
 use crate::store::Counts;
 use crate::store::change::Rules;
-use crate::store::change::rows::{Keyed, Referred, Rows};
+use crate::store::change::rows::{Keyed, PROBE_BYTES, Referred, Rows};
 
 /// What these ask of the database, to be prepared beforehand.
 pub(super) fn statements() -> impl Iterator<Item = &'static str> {
@@ -57,6 +57,8 @@ pub(super) struct PostgresRows<'a> {
     ids: &'a mut Ids,
     most_rooms: u32,
     near: u64,
+    /// The writer whose transaction it is.
+    writer: String,
 
     // What was read, or found to be absent, as it stands by now.
     users: FxHashMap<UserId, Option<UserKey>>,
@@ -93,6 +95,8 @@ pub(super) struct PostgresRows<'a> {
     new_amendments: Vec<(ConversationKey, Seq, Seq)>,
     /// Whether somebody chose a room, or went.
     chosen: BTreeMap<(UserKey, ConversationKey), bool>,
+    /// What a probe writes; empty without one.
+    probe: Vec<u8>,
 }
 
 impl<'a> PostgresRows<'a> {
@@ -102,6 +106,7 @@ impl<'a> PostgresRows<'a> {
             ids,
             most_rooms: rules.limits.rooms,
             near: rules.near,
+            writer: String::new(),
             users: FxHashMap::default(),
             user_names: FxHashMap::default(),
             conversations: FxHashMap::default(),
@@ -127,6 +132,7 @@ impl<'a> PostgresRows<'a> {
             erased: BTreeMap::new(),
             new_amendments: Vec::new(),
             chosen: BTreeMap::new(),
+            probe: Vec::new(),
         }
     }
 
@@ -175,6 +181,11 @@ impl Rows for PostgresRows<'_> {
         let at = at.as_millis();
         let noted = self.not_before.entry(user).or_insert((at, replace));
         *noted = if replace { (at, true) } else { (noted.0.max(at), noted.1) };
+        Ok(())
+    }
+
+    fn probe(&mut self) -> Result<(), Error> {
+        self.probe.resize(PROBE_BYTES, 0);
         Ok(())
     }
 

@@ -30,6 +30,7 @@ use crate::store::change::Failed;
 use crate::store::read::counts::Step;
 use crate::store::read::list;
 use crate::store::readers::told;
+use crate::store::write_fault::WriteFault;
 use crate::store::{
     Acquaintance, Batch, Change, Committed, CountedRead, Counts, Memberships, Outcome, Query, Snapshot,
     Standing, Store, Submission, Summaries,
@@ -203,7 +204,7 @@ impl Database {
                 fate => fate,
             };
             if fate == Fate::Lost {
-                self.state.failed.store(true, Ordering::Release);
+                self.state.set_fault(WriteFault::SyncFailed);
             }
             if fate != Fate::Kept {
                 committer.rows.sabotage(fate == Fate::Refused, fate == Fate::Undone);
@@ -482,7 +483,7 @@ impl Store for MemoryStore {
         self.spawn_read(|reader| reader.api_key(&[0; 32]).map(drop))
     }
 
-    fn is_writable(&self) -> bool {
-        !self.reads.database.state.failed.load(Ordering::Acquire)
+    fn write_fault(&self) -> Option<WriteFault> {
+        self.reads.database.state.fault()
     }
 }

@@ -69,7 +69,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::sqlite::{READERS, open_database, open_reader};
+    use crate::store::sqlite::{Access, READERS, open_database, open_reader};
     use crate::store::turns::Who;
     use switchboard_protocol::UserId;
 
@@ -82,8 +82,13 @@ mod tests {
         let data = tempfile::TempDir::new().expect("a directory");
         drop(open_database(data.path()).expect("a database"));
         let (limits, state) = (Arc::new(Limits::default()), Arc::new(State::default()));
-        let open =
-            |_| open_reader(data.path()).map(|db| Reads { db, limits: limits.clone(), state: state.clone() });
+        let open = |_| {
+            open_reader(data.path(), Access::Shared).map(|db| Reads {
+                db,
+                limits: limits.clone(),
+                state: state.clone(),
+            })
+        };
         let (readers, _closed) = Readers::start("reader", (0..READERS).map(open)).expect("readers");
         let (releases, long): (Vec<_>, Vec<_>) = (0..READERS)
             .map(|_| {

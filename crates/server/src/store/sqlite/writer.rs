@@ -1,8 +1,8 @@
 //! The one writer: while one batch is being made durable the next one gathers in the queue.
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -12,12 +12,13 @@ use tokio::time::Instant;
 
 use super::readers::{Closed, Reads};
 use super::rows::SqliteRows;
-use super::{CHECKPOINT, QUIET, Settings};
+use super::{CHECKPOINT, QUIET, Settings, opening};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::store::batch::{self, Channels, Results, State};
 use crate::store::change::Rules;
 use crate::store::counting::{self, CounterHandle};
+use crate::store::write_fault::WriteFault;
 use crate::store::{Batch, Outcome, Submission};
 use crate::tasks;
 
@@ -35,13 +36,16 @@ pub(super) struct Parts {
     pub(super) readers: Closed,
     /// Held for as long as the thread writes.
     pub(super) lock: File,
+    /// The write-ahead log, if it must be written anew first.
+    pub(super) unsynced_log: Option<PathBuf>,
 }
 
 /// Starts the thread; it ends when the queue's senders are dropped, the queue is empty and the readers have ended. The receiver
 /// of batches is told the end when the database is closed.
 pub(super) fn start(parts: Parts) -> std::io::Result<()> {
-    let Parts { rows, settings, batches, state, queue, counter, readers, lock } = parts;
-    let committer = Committer::new(rows, &settings, state.clone());
+    let Parts { rows, settings, batches, state, queue, counter, readers, lock, unsynced_log } = parts;
+    let mut committer = Committer::new(rows, &settings, state.clone());
+    committer.unsynced_log = unsynced_log;
     let writer = Writer { committer, channels: Channels::new(queue, batches, state), counter, readers, lock };
     let thread = std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
         tasks::name_critical_thread("writer");
@@ -75,6 +79,8 @@ pub(super) struct Committer {
     stuck: Option<Instant>,
     /// When emptying it was tried last.
     scrubbed: Option<Instant>,
+    /// The write-ahead log, if it must be written anew before anything is written behind it.
+    unsynced_log: Option<PathBuf>,
 }
 
 /// What went wrong.
@@ -97,6 +103,8 @@ impl Trouble {
 impl Writer {
     fn run(mut self) {
         self.committer.rows.watch_log();
+        // Whether there is room is known before somebody writes.
+        self.committer.try_writing();
         while let Some(first) = self.next() {
             let (committer, counter) = (&mut self.committer, &self.counter);
             let served = self.channels.serve(first, |batch| {
@@ -137,10 +145,12 @@ impl Writer {
     /// Waits for a write, and tidies up if that takes long; `None` when there will be no more.
     fn next(&mut self) -> Option<Submission> {
         let (idle, mut shrunk) = (Instant::now(), false);
-        while self.committer.erased || !shrunk {
-            match self.channels.queue.recv_timeout(if self.committer.erased { AGAIN } else { QUIET }) {
+        while self.committer.erased || self.committer.retries() || !shrunk {
+            let soon = self.committer.erased || self.committer.retries();
+            match self.channels.queue.recv_timeout(if soon { AGAIN } else { QUIET }) {
                 Ok(submission) => return Some(submission),
                 Err(RecvTimeoutError::Timeout) => {
+                    self.committer.retry();
                     self.scrub();
                     if !shrunk && idle.elapsed() >= QUIET {
                         self.committer.rows.shrink();
@@ -176,6 +186,25 @@ impl Committer {
             troubled: false,
             stuck: None,
             scrubbed: None,
+            unsynced_log: None,
+        }
+    }
+
+    /// Whether writes are refused and may be stored again without a restart.
+    fn retries(&self) -> bool {
+        self.state.fault().is_some_and(|fault| !fault.is_final())
+    }
+
+    /// Tries whether writes are stored again, when nobody writes.
+    fn retry(&mut self) {
+        if self.retries() {
+            self.try_writing();
+        }
+    }
+
+    fn try_writing(&mut self) {
+        if let Some(probe) = batch::probe() {
+            self.write(vec![probe]);
         }
     }
 
@@ -191,9 +220,10 @@ impl Committer {
 
     /// Writes a batch in one transaction, or what of it can be.
     pub(super) fn write(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
-        let started = Instant::now();
+        let (started, writes) = (Instant::now(), batch::count_writes(&batch));
         let outcomes = match self.transact(&batch) {
             Ok(results) => {
+                self.state.clear_fault();
                 if std::mem::take(&mut self.troubled) {
                     tracing::info!("the database can be written to again");
                 }
@@ -210,7 +240,9 @@ impl Committer {
             }
             Err(trouble) => self.refuse(batch, &trouble),
         };
-        self.metrics.commit(started.elapsed(), outcomes.len());
+        if writes > 0 {
+            self.metrics.commit(started.elapsed(), writes);
+        }
         outcomes
     }
 
@@ -221,8 +253,9 @@ impl Committer {
 
     fn note(&mut self, trouble: &Trouble) {
         let error = trouble.error();
-        if is_failed_sync(error) {
-            self.state.failed.store(true, Ordering::Release);
+        let fault = WriteFault::of(error);
+        if fault == Some(WriteFault::SyncFailed) {
+            self.state.set_fault(WriteFault::SyncFailed);
             // A restart reads it from its beginning.
             self.rows.leave_log();
             self.troubled = true;
@@ -230,8 +263,16 @@ impl Committer {
         } else if let Trouble::Checkpoint(error) = trouble {
             self.stuck = Some(Instant::now());
             tracing::warn!(%error, "cannot move the write-ahead log into the database yet");
-        } else if !std::mem::replace(&mut self.troubled, true) {
-            tracing::error!(%error, "cannot write to the database; every write is refused until one works again");
+        } else {
+            let fault = match trouble {
+                Trouble::Commit(_) => fault.or(Some(WriteFault::Refused)),
+                // One bad row says nothing of the others.
+                Trouble::Change(_) | Trouble::Checkpoint(_) => fault,
+            };
+            fault.into_iter().for_each(|fault| self.state.set_fault(fault));
+            if !std::mem::replace(&mut self.troubled, true) {
+                tracing::error!(%error, "cannot write to the database; every write is refused until one works again");
+            }
         }
     }
 
@@ -239,6 +280,10 @@ impl Committer {
         if self.has_failed() {
             let code = ffi::Error::new(ffi::SQLITE_READONLY);
             return Err(Trouble::Commit(rusqlite::Error::SqliteFailure(code, None)));
+        }
+        if let Some(log) = &self.unsynced_log {
+            opening::write_log_anew(self.rows.database(), log).map_err(Trouble::Commit)?;
+            self.unsynced_log = None;
         }
         let now = self.clock.now();
         let rows = &mut self.rows;
@@ -279,7 +324,7 @@ impl Committer {
 
     /// Whether an fsync has failed.
     fn has_failed(&self) -> bool {
-        self.state.failed.load(Ordering::Acquire)
+        self.state.has_failed()
     }
 }
 
@@ -291,17 +336,5 @@ fn is_recent(tried: Option<Instant>) -> bool {
 /// Whether the error is of an fsync: what the kernel dropped is not known, and a later fsync that
 /// succeeds would not say so (Rebello et al., USENIX ATC 2020).
 fn is_failed_sync(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_extended_error_code(), Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_fsync_error_is_for_good() {
-        let failed = |code| is_failed_sync(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
-        assert!(failed(ffi::SQLITE_IOERR_FSYNC));
-        assert!(!failed(ffi::SQLITE_FULL) && !failed(ffi::SQLITE_IOERR_WRITE) && !failed(ffi::SQLITE_BUSY));
-    }
+    WriteFault::of(error) == Some(WriteFault::SyncFailed)
 }

@@ -158,6 +158,7 @@ impl PostgresRows<'_> {
         brief: bool,
         batch: &[Submission],
     ) -> Result<(), Error> {
+        writer.clone_into(&mut self.writer);
         let mut begin = vec![Ask::new(BEGIN, &[])];
         begin.extend(brief.then(|| Ask::new(BRIEF, &[])));
         begin.push(Ask::new(MARK, &[&writer, &attempt]));

@@ -14,6 +14,8 @@ const COMMIT: &str = "COMMIT";
 
 const ROLLBACK: &str = "ROLLBACK";
 
+const PROBE: &str = "UPDATE writers SET probe = $2 WHERE id = $1";
+
 const NEW_USERS: &str = "INSERT INTO users (id, name) SELECT * FROM unnest($1::bigint[], $2::text[])";
 
 const SEEN: &str = "UPDATE users u SET last_seen = greatest(coalesce(u.last_seen, 0), w.at)
@@ -85,7 +87,8 @@ const CHOSEN: &str = r#"INSERT INTO rooms_by_choice ("user", conversation)
 const GONE: &str = r#"DELETE FROM rooms_by_choice r USING unnest($1::bigint[], $2::bigint[]) AS w("user", conversation)
     WHERE r."user" = w."user" AND r.conversation = w.conversation"#;
 
-pub(super) const STATEMENTS: [&str; 17] = [
+pub(super) const STATEMENTS: [&str; 18] = [
+    PROBE,
     COMMIT,
     ROLLBACK,
     NEW_USERS,
@@ -162,6 +165,7 @@ impl PostgresRows<'_> {
             (deleted.len(), Ask::new(DELETED, &[&deleted_in, &deleted])),
             (chosen.len(), Ask::new(CHOSEN, &[&choosers, &chosen])),
             (gone.len(), Ask::new(GONE, &[&goers, &gone])),
+            (self.probe.len(), Ask::new(PROBE, &[&self.writer, &self.probe])),
             (1, Ask::new(COMMIT, &[])),
         ];
         let asks: Vec<_> = parts.into_iter().filter(|(rows, _)| *rows > 0).map(|(_, ask)| ask).collect();

@@ -15,7 +15,7 @@ use super::{Reader, reader};
 use crate::store::batch::State;
 use crate::store::change::{self, Actor, Rules};
 use crate::store::sqlite::rows::SqliteRows;
-use crate::store::sqlite::{open_database, open_reader};
+use crate::store::sqlite::{Access, open_database, open_reader};
 use crate::store::{Committed, Query, Request};
 
 /// A database with a writer and a reader whose steps are counted.
@@ -53,7 +53,7 @@ impl Desk {
     fn new() -> Self {
         let data = TempDir::new().expect("a directory");
         let writer = open_database(data.path()).expect("a database");
-        let db = open_reader(data.path()).expect("the same");
+        let db = open_reader(data.path(), Access::Shared).expect("the same");
         let (written, read) = (Steps::of(&writer), Steps::of(&db));
         let rules = Rules::new(Limits::default(), true);
         Self { rows: SqliteRows::new(writer), rules, db, written, read, data }

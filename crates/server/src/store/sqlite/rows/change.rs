@@ -7,7 +7,7 @@ use super::{SqliteRows, conversation_id, count_messages, count_sent, find_conver
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};
 use crate::store::Counts;
-use crate::store::change::rows::{Keyed, PAST_REACTIONS, Referred, Rows};
+use crate::store::change::rows::{Keyed, PAST_REACTIONS, PROBE_BYTES, Referred, Rows};
 use crate::store::change::{nearer_end, sent_upto};
 
 impl Rows for SqliteRows {
@@ -49,6 +49,13 @@ impl Rows for SqliteRows {
             "UPDATE users SET not_before = max(coalesce(not_before, 0), ?2) WHERE id = ?1"
         })?;
         update.execute(params![user.0, at.as_millis()]).map(drop)
+    }
+
+    fn probe(&mut self) -> Result<()> {
+        // What does not differ from what is there would not be written.
+        let mut put =
+            self.db.prepare_cached("INSERT OR REPLACE INTO probe (id, filler) VALUES (1, randomblob(?1))")?;
+        put.execute([PROBE_BYTES]).map(drop)
     }
 
     fn conversation(&mut self, name: &ConversationId) -> Result<Option<Conversation>> {

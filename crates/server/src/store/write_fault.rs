@@ -1,0 +1,73 @@
+//! Why a store takes no writes for now, or takes none any more.
+
+use rusqlite::ffi;
+
+/// Why every write is refused. Reads go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WriteFault {
+    /// There was no room for the last write.
+    #[error("the disk is full; writes come back by themselves once there is room")]
+    DiskFull,
+    /// The last write met an error of the disk.
+    #[error("writes to the disk fail; they come back by themselves once one works")]
+    WriteFailed,
+    /// Another program holds the database.
+    #[error("another program locks the database; writes come back by themselves once it lets go")]
+    Locked,
+    /// The database refused the last write.
+    #[error("the database refuses writes, and the log says why; they come back by themselves once one works")]
+    Refused,
+    /// PostgreSQL cannot be reached.
+    #[error("the database cannot be reached; writes come back by themselves once it is there")]
+    Unreachable,
+    /// What was dropped cannot be known.
+    #[error("an fsync has failed; check the disk, then restart the server")]
+    SyncFailed,
+    /// It has panicked.
+    #[error("the writer has ended; restart the server")]
+    WriterEnded,
+}
+
+impl WriteFault {
+    /// Whether only a restart ends it.
+    pub(super) fn is_final(self) -> bool {
+        matches!(self, Self::SyncFailed | Self::WriterEnded)
+    }
+
+    /// What an error of SQLite says of other writes; `None` if it says nothing of them.
+    pub(super) fn of(error: &rusqlite::Error) -> Option<Self> {
+        match error.sqlite_extended_error_code()? {
+            ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => Some(Self::SyncFailed),
+            // The shared memory beside the database could not grow.
+            ffi::SQLITE_IOERR_SHMSIZE => Some(Self::DiskFull),
+            code => match code & 0xFF {
+                ffi::SQLITE_FULL => Some(Self::DiskFull),
+                ffi::SQLITE_IOERR => Some(Self::WriteFailed),
+                ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => Some(Self::Locked),
+                ffi::SQLITE_READONLY | ffi::SQLITE_CANTOPEN | ffi::SQLITE_PERM => Some(Self::Refused),
+                _ => None,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_fsync_error_is_for_good() {
+        let of = |code| WriteFault::of(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        assert_eq!(of(ffi::SQLITE_IOERR_FSYNC), Some(WriteFault::SyncFailed));
+        assert!(WriteFault::SyncFailed.is_final());
+        assert_eq!(of(ffi::SQLITE_FULL), Some(WriteFault::DiskFull));
+        assert_eq!(of(ffi::SQLITE_IOERR_WRITE), Some(WriteFault::WriteFailed));
+        assert_eq!(of(ffi::SQLITE_BUSY), Some(WriteFault::Locked));
+        assert_eq!(of(ffi::SQLITE_CONSTRAINT), None, "a bad row says nothing of others");
+        for fault in
+            [WriteFault::DiskFull, WriteFault::WriteFailed, WriteFault::Locked, WriteFault::Unreachable]
+        {
+            assert!(!fault.is_final());
+        }
+    }
+}

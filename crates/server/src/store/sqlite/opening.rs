@@ -49,7 +49,15 @@ const CHUNK: usize = 1024 * 1024;
 /// (Rebello et al., USENIX ATC 2020). A process that starts reads it all the same. After a power cut the log would end before
 /// that commit, whatever was synced behind it, and a database into which half of it was moved would be damaged. What
 /// is written again is on the disk after the next fsync.
-pub(super) fn write_log_anew(db: &Connection, path: &Path) -> rusqlite::Result<()> {
+///
+/// Until that is done, closing the database leaves the log where it is.
+pub(super) fn sync_log(db: &Connection, path: &Path) -> rusqlite::Result<()> {
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    write_log_anew(db, path)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map(drop)
+}
+
+fn write_log_anew(db: &Connection, path: &Path) -> rusqlite::Result<()> {
     let file = match OpenOptions::new().read(true).write(true).open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         file => file.map_err(|error| failure(ffi::SQLITE_CANTOPEN, &error))?,
@@ -68,8 +76,7 @@ pub(super) fn write_log_anew(db: &Connection, path: &Path) -> rusqlite::Result<(
             .map_err(|error| failure(ffi::SQLITE_IOERR_WRITE, &error))?;
         offset += length as u64;
     }
-    file.sync_all().map_err(|error| failure(ffi::SQLITE_IOERR_FSYNC, &error))?;
-    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map(drop)
+    file.sync_all().map_err(|error| failure(ffi::SQLITE_IOERR_FSYNC, &error))
 }
 
 /// An error of the disk as SQLite says it.
@@ -137,7 +144,7 @@ fn open_on_full_disk(data: &Path) -> anyhow::Result<Opened> {
     );
     set_up(&db)?;
     let log = data.join(WAL);
-    match write_log_anew(&db, &log) {
+    match sync_log(&db, &log) {
         Ok(()) => Ok(Opened { db, access, unsynced_log: None }),
         Err(error) if WriteFault::of(&error) == Some(WriteFault::DiskFull) => {
             Ok(Opened { db, access, unsynced_log: Some(log) })
@@ -150,9 +157,7 @@ fn open_on_full_disk(data: &Path) -> anyhow::Result<Opened> {
 /// lock: a server that runs knows the tables that it found.
 pub(in crate::store) fn open_database(data: &Path) -> anyhow::Result<Connection> {
     let mut db = connect(data)?;
-    // Otherwise closing it after an error would move what may not be on the disk into the database.
-    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    write_log_anew(&db, &data.join(WAL))
+    sync_log(&db, &data.join(WAL))
         .context("cannot make sure that the disk has the write-ahead log")
         .and_then(|()| migrate(&mut db))
         .with_context(|| cannot_open(data))?;

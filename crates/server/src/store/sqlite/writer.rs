@@ -282,7 +282,7 @@ impl Committer {
             return Err(Trouble::Commit(rusqlite::Error::SqliteFailure(code, None)));
         }
         if let Some(log) = &self.unsynced_log {
-            opening::write_log_anew(self.rows.database(), log).map_err(Trouble::Commit)?;
+            opening::sync_log(self.rows.database(), log).map_err(Trouble::Commit)?;
             self.unsynced_log = None;
         }
         let now = self.clock.now();

@@ -106,8 +106,8 @@ async fn a_start_that_fails_says_so_in_the_format_of_the_log() {
     assert_eq!(json.status.code(), Some(1));
     let log = String::from_utf8(json.stderr).expect("UTF-8");
     // Each line is JSON; the last says why it did not start.
-    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
-    let line = lines.last().expect("a line");
+    let mut lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    let line = lines.next_back().expect("a line");
     assert_eq!(line["level"], "ERROR");
     assert!(line["message"].as_str().is_some_and(|text| text.starts_with("cannot listen on ")), "{line}");
 }

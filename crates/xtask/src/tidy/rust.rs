@@ -16,8 +16,8 @@ const SQL_HOMES: [&str; 6] = [
     "crates/engines/",
     "crates/faults/tests/",
 ];
-const SQL_TESTS: (&str, [&str; 4]) =
-    ("crates/server/tests/", ["/corrupt.rs", "/moving.rs", "/rows.rs", "/soak/cursors.rs"]);
+const SQL_TESTS: (&str, [&str; 5]) =
+    ("crates/server/tests/", ["/corrupt.rs", "/foreign.rs", "/moving.rs", "/rows.rs", "/soak/cursors.rs"]);
 
 const SQL_VERBS: &[&str] =
     &["SELECT", "INSERT", "UPDATE", "DELETE", "PRAGMA", "CREATE", "ALTER", "DROP", "WITH", "REPLACE"];

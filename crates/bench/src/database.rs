@@ -30,7 +30,7 @@ pub(crate) fn copy_group(file: &Path, size: usize, groups: usize) -> anyhow::Res
            SELECT conversation + n * {conversations}, user + n * {users}, role, since, until, read, received, sent,
              read_messages, read_sent
            FROM copies CROSS JOIN members;
-         INSERT INTO events
+         INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body)
            SELECT conversation + n * {conversations}, seq, kind, sender + n * {users}, at, messages, key, body
            FROM copies CROSS JOIN events;
          COMMIT;

@@ -47,12 +47,19 @@ enum Step {
     Error(String),
 }
 
+impl Report {
+    /// Whether what was found of writes is what the store has seen since.
+    fn agrees(&self, services: &Services) -> bool {
+        matches!(self.write, Step::Milliseconds(_)) == services.store.write_fault().is_none()
+    }
+}
+
 impl Health {
     /// Tries what a message needs, and says how long each step took; or what came of it within the last second.
     pub(crate) async fn report(&self, services: &Services) -> Report {
         let mut last = self.0.lock().await;
         match &*last {
-            Some((at, report)) if at.elapsed() < KEPT => report.clone(),
+            Some((at, report)) if at.elapsed() < KEPT && report.agrees(services) => report.clone(),
             _ => {
                 let report = probe(services).await;
                 *last = Some((Instant::now(), report.clone()));

@@ -1,6 +1,7 @@
 //! The log in an embedded SQLite database: one writer thread with group commit, reader threads beside
 //! it, write-ahead log, `synchronous=FULL`.
 
+pub(super) mod checksum;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod in_memory;
 pub mod memory;
@@ -56,7 +57,8 @@ schema!(
     "../migrations/sqlite/0001_log.sql",
     "../migrations/sqlite/0002_bounded_reads.sql",
     "../migrations/sqlite/0003_revocations.sql",
-    "../migrations/sqlite/0004_probe.sql"
+    "../migrations/sqlite/0004_probe.sql",
+    "../migrations/sqlite/0005_checksums.sql"
 );
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).

@@ -8,6 +8,10 @@ use switchboard_protocol::{ConversationId, EventKind, Timestamp};
 
 use self::members::Members;
 use super::{Progress, Report, STRIDE};
+use crate::store::sqlite::checksum::Columns;
+
+/// The schema from which on events have checksums.
+const CHECKSUMS: usize = 5;
 
 /// What a conversation is called that has no row, or whose row cannot be read.
 pub(super) fn nameless(number: i64) -> String {
@@ -22,10 +26,11 @@ pub(super) fn check(
 ) -> anyhow::Result<()> {
     let of = db.query_row("SELECT coalesce(sum(head), 0) FROM conversations", [], |row| row.get(0))?;
     watch(Progress::Events { done: 0, of });
-    let mut select = db.prepare(
-        "SELECT e.conversation, e.seq, e.kind, e.sender, e.at, e.messages, e.key, e.body, u.name
+    let checksum = if report.schema < CHECKSUMS { "NULL" } else { "e.checksum" };
+    let mut select = db.prepare(&format!(
+        "SELECT e.conversation, e.seq, e.kind, e.sender, e.at, e.messages, e.key, e.body, u.name, {checksum}
          FROM events e LEFT JOIN users u ON u.id = e.sender ORDER BY e.conversation, e.seq",
-    )?;
+    ))?;
     let mut rows = select.query([])?;
     let mut log: Option<Log<'_>> = None;
     while let Some(row) = rows.next()? {
@@ -91,9 +96,20 @@ struct Read<'a> {
     key: Option<&'a str>,
     /// Nothing if it is not even text.
     body: Option<&'a str>,
+    /// What its columns gave when it was stored; events of older versions have none.
+    checksum: Option<i32>,
 }
 
 impl<'a> Read<'a> {
+    /// Whether its columns are those that were stored, as far as is known.
+    fn is_as_stored(&self, conversation: i64) -> bool {
+        let Self { seq, number: kind, sender, at, key, .. } = *self;
+        let is_same = |body, checksum| {
+            Columns { conversation, seq, kind, sender, at, key, body }.checksum() == checksum
+        };
+        self.body.zip(self.checksum).is_none_or(|(body, checksum)| is_same(body, checksum))
+    }
+
     fn of(row: &'a Row<'_>) -> Result<Self> {
         let number = row.get(2)?;
         Ok(Self {
@@ -106,6 +122,7 @@ impl<'a> Read<'a> {
             messages: row.get(5)?,
             key: row.get_ref(6)?.as_str_or_null().unwrap_or(Some("")),
             body: row.get_ref(7)?.as_str().ok(),
+            checksum: row.get(9)?,
         })
     }
 }
@@ -181,6 +198,9 @@ impl<'a> Log<'a> {
     fn takes(&mut self, row: &Row<'_>, report: &mut Report) -> Result<()> {
         let event = Read::of(row)?;
         self.takes_its_place(&event, report);
+        if !event.is_as_stored(self.number) {
+            self.tell(report, Some(event.seq), "its checksum is not that of what it says");
+        }
         let counts = event.kind == EventKind::Message;
         if counts {
             report.messages += 1;

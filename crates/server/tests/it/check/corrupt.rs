@@ -60,6 +60,11 @@ const DAMAGE: &[(&str, &str)] = &[
         "UPDATE events SET messages = 9 WHERE conversation = 1 AND seq = 3",
         "#r 3: it counts 9 messages up to here, and there are 2",
     ),
+    (
+        // A byte that flipped in a text.
+        "UPDATE events SET body = CAST(replace(body, '\"text\":\"', '\"text\":\"!') AS TEXT) WHERE conversation = 1 AND seq = 4",
+        "#r 4: its checksum is not that of what it says",
+    ),
     ("UPDATE events SET kind = 99 WHERE conversation = 1 AND seq = 4", "#r 4: its kind is 99, which is none"),
     (
         "UPDATE events SET body = 'no JSON' WHERE conversation = 1 AND seq = 4",

@@ -9,6 +9,7 @@ use crate::record::{ConversationKey, LogEvent, UserKey};
 use crate::store::Counts;
 use crate::store::change::rows::{Keyed, PAST_REACTIONS, PROBE_BYTES, Referred, Rows};
 use crate::store::change::{nearer_end, sent_upto};
+use crate::store::sqlite::checksum::Columns;
 
 impl Rows for SqliteRows {
     type Error = rusqlite::Error;
@@ -147,9 +148,18 @@ impl Rows for SqliteRows {
         sender: UserKey,
     ) -> Result<bool> {
         let mut insert = self.db.prepare_cached(
-            "INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?;
+        let columns = Columns {
+            conversation: conversation.key.0,
+            seq: event.seq.0,
+            kind: i64::from(event.kind as u8),
+            sender: sender.0,
+            at: event.at.as_millis(),
+            key: event.key.as_deref(),
+            body: &event.body,
+        };
         let inserted = insert.execute(params![
             conversation.key.0,
             event.seq.0,
@@ -158,7 +168,8 @@ impl Rows for SqliteRows {
             event.at.as_millis(),
             conversation.messages,
             event.key,
-            event.body
+            event.body,
+            columns.checksum()
         ]);
         match inserted {
             // The index of keys is the only one besides the primary key, which has a code of its own.
@@ -171,9 +182,21 @@ impl Rows for SqliteRows {
 
     fn erase_event(&mut self, conversation: ConversationKey, target: Seq, body: &str) -> Result<()> {
         self.erased = true;
-        let mut update =
-            self.db.prepare_cached("UPDATE events SET body = ?3 WHERE conversation = ?1 AND seq = ?2")?;
-        update.execute(params![conversation.0, target.0, body]).map(drop)
+        let mut select = self.db.prepare_cached(
+            "SELECT kind, sender, at, key FROM events WHERE conversation = ?1 AND seq = ?2",
+        )?;
+        let checksum = select
+            .query_row(params![conversation.0, target.0], |row| {
+                let key = row.get_ref(3)?.as_str_or_null()?;
+                let (kind, sender, at) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                let (conversation, seq) = (conversation.0, target.0);
+                Ok(Columns { conversation, seq, kind, sender, at, key, body }.checksum())
+            })
+            .optional()?;
+        let mut update = self.db.prepare_cached(
+            "UPDATE events SET body = ?3, checksum = ?4 WHERE conversation = ?1 AND seq = ?2",
+        )?;
+        update.execute(params![conversation.0, target.0, body, checksum]).map(drop)
     }
 
     fn insert_amendment(&mut self, conversation: ConversationKey, target: Seq, by: Seq) -> Result<()> {

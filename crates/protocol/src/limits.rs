@@ -63,7 +63,7 @@ pub struct Limits {
     /// users' worth, so that a back end in a loop cannot fill the queue of writes. 0 is no limit.
     pub sends_per_key: u32,
     /// Direct conversations a minute that one user begins, with a burst of five minutes' worth: each is in the other
-    /// side's list for good. A message to somebody whom there is no conversation with yet counts, whether or not there is
+    /// side's list for good. A message to a user without a conversation yet counts, whether or not there is
     /// such a user. Beyond: the error `rate_limited`. API keys are free of it. 0 is no limit.
     pub directs_per_minute: u32,
     /// Frames of any kind a second of one connection, pings included, with a burst of five seconds'

@@ -80,7 +80,7 @@ pub(crate) fn check_reopener(room: &Conversation) -> Result<(), Refusal> {
     if room.members == 0 { Ok(()) } else { Err(Refusal::not_found()) }
 }
 
-/// In which role somebody comes into a room by themselves: the first in an empty room is its admin, and a reader who
+/// The role of a user who joins a room: the first in an empty room is its admin, and a reader who
 /// left is a reader still, because otherwise leaving would undo what an admin decided.
 pub(crate) fn role_of_joiner(room: &Conversation, earlier: Option<&Membership>) -> Role {
     if room.members == 0 { Role::Admin } else { role_kept(Role::Member, earlier) }

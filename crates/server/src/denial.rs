@@ -17,7 +17,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a connection, a handshake, a request or a `hello` was turned away before it was known whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is told in docs/operating.md")]
+#[expect(missing_docs, reason = "docs/operating.md describes each")]
 pub enum Denial {
     MalformedRequest,
     MalformedHandshake,

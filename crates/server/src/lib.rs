@@ -71,7 +71,7 @@ use crate::tasks::Tasks;
 /// notice.
 const FAILURE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// After so long a server that has failed ends, whatever still runs.
+/// Time in which a server that has failed ends, even if tasks still run.
 const FAILURE_LIMIT: Duration = Duration::from_millis(1_500);
 
 /// Where the API keys of a server with this configuration are: in its database.

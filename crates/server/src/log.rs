@@ -34,7 +34,7 @@ const WRITE_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// How long the end of the process waits for queued lines, at each of two steps.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Lines that were dropped since the process started: its log is one, whatever servers run in it.
+/// Lines that were dropped since the process started: all servers in a process share one log.
 static DROPPED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
 /// How many lines of the log were dropped.

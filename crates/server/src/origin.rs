@@ -1,4 +1,4 @@
-//! Where a write comes from, and so who is told what became of it.
+//! Where a write comes from, and so who gets its outcome.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::outbox::{Outbox, Turn};
 use crate::refusal::Refusal;
 
-/// Who is told what became of a write.
+/// Who gets the outcome of a write.
 #[derive(Debug)]
 pub enum Origin {
     /// A connection: it gets the reply with this id, and not the event.
@@ -68,7 +68,7 @@ impl Origin {
         }
     }
 
-    /// The writer gives the write back, and with it whatever the connection has made behind it.
+    /// The writer gives the write back, and with it all later writes of the connection.
     pub(crate) fn give_back(&self) {
         if let Self::Session(SessionOrigin { outbox, turn: Some(_), .. }) = self {
             outbox.give_back();

@@ -1,5 +1,5 @@
 //! Whose a request is: the address of its client, which proxies that are trusted may name. Limits for an address and log lines
-//! use it, nothing else does: an address is no proof of who somebody is.
+//! use it, nothing else does: an address proves no identity.
 
 mod forwarded;
 pub(crate) mod proxy_protocol;

@@ -1,7 +1,7 @@
 //! Admission of connections: how many there may be in all, from each address, and of strangers, who have not authenticated.
 //!
 //! Strangers have a share of the places, and in it the newest replaces the oldest. So a flood of connections that say nothing
-//! keeps nobody out: whoever authenticates at once leaves the share before their turn to be replaced comes.
+//! keeps nobody out: a client that authenticates at once leaves the share before their turn to be replaced comes.
 
 mod addresses;
 
@@ -20,7 +20,7 @@ use self::addresses::{AddressPlace, Addresses};
 /// scheduled. Beyond: new connections are refused.
 const MAX_EVICTING: usize = 1_024;
 
-/// Fewest and most connections at once that are told that there are too many, and of which probes are answered: a tenth of
+/// Fewest and most connections at once that get a 503 or 429, and of which probes are answered: a tenth of
 /// `limits.connections` between these. Beyond: the oldest that has not sent its request is closed, or else the new one.
 const REFUSED_PLACES: std::ops::RangeInclusive<u32> = 16..=256;
 

@@ -44,7 +44,7 @@ impl Asked {
 }
 
 impl Readiness {
-    /// Whether the store answers a read in time; `read` is asked unless somebody else just did.
+    /// Whether the store answers a read in time; `read` runs unless another probe has just run it.
     pub(crate) async fn check(&self, read: impl FnOnce() -> Answer<()>) -> bool {
         let shared = {
             let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);

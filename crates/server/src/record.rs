@@ -70,7 +70,7 @@ pub(crate) struct Membership {
     pub(crate) role: Role,
     /// The event of joining.
     pub(crate) since: Seq,
-    /// The event of leaving, for somebody who left.
+    /// The event of leaving, for a former member.
     pub(crate) until: Option<Seq>,
     /// The cursor of reading.
     pub(crate) read: Seq,
@@ -162,7 +162,7 @@ impl LogEvent {
     }
 }
 
-/// Somebody's membership changed.
+/// A user's membership changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Effect {
     /// Whose.
@@ -175,7 +175,7 @@ pub struct Effect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Passage {
-    /// In. What the user has seen of the log already: up to leaving, for somebody who comes back;
+    /// In. What the user has seen of the log already: up to leaving, for a user who comes back;
     /// otherwise up to the event before.
     In {
         /// The last event seen.

@@ -33,7 +33,7 @@ impl Refusal {
         Self { code, message: message.into(), field: None, retry_after: None, denial: None }
     }
 
-    /// Whoever asks cannot be told apart from a stranger.
+    /// The caller cannot be told apart from a stranger.
     pub fn unauthorized(denial: Denial, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::Unauthorized, message).denies(denial)
     }

@@ -30,7 +30,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How long the last frames of a connection that is closed may take to be written.
 const FLUSH: Duration = Duration::from_secs(2);
 
-/// Serves a connection of a client at an address to its end. Whatever way that is, the router forgets it at once.
+/// Serves a connection of a client at an address to its end. However it ends, the router forgets it at once.
 ///
 /// A task is as large as its largest moment, for as long as it lives, and a connection idles for hours: so the moments
 /// before and after are on the heap while they last. The connection has its place, where places are counted, to its end.

@@ -166,7 +166,7 @@ export type Limits = {
   sends_per_key: number;
   /**
    * Direct conversations a minute that one user begins, with a burst of five minutes' worth: each is in the other
-   * side's list for good. A message to somebody whom there is no conversation with yet counts, whether or not there is
+   * side's list for good. A message to a user without a conversation yet counts, whether or not there is
    * such a user. Beyond: the error `rate_limited`. API keys are free of it. 0 is no limit.
    */
   directs_per_minute: number;

@@ -34,7 +34,7 @@ pub(super) struct HealthArgs {
 pub(super) fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
     let flags = Flags { listen: args.listen.clone(), ..args.file.flags() };
     let config = Config::read(Mode::Serve, &flags, &environment())?;
-    // Operators' listener answers whatever comes to the other one, unless it is asked for by its address.
+    // The operators' listener answers during floods of the other one, unless it is asked for by its address.
     let listen = config.operator_listen.filter(|_| args.listen.is_none()).unwrap_or(config.listen);
     let address = reachable(listen);
     let path = if args.delivery { "/healthz" } else { "/readyz" };

@@ -155,7 +155,7 @@ pub(super) struct LogSection {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct OperatorSection {
-    /// An address of its own for probes and metrics, which are answered there whatever comes to the other one. `listen` then has
+    /// An address of its own for probes and metrics, which are answered there during floods of the other one. `listen` then has
     /// /livez and /readyz only.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "listen_too")]
     #[schemars(with = "String")]

@@ -138,7 +138,7 @@ async fn answer(stream: TcpStream, routes: axum::Router, asked: impl Fn()) {
         let request: Request = request.map(axum::body::Body::new);
         routes.clone().oneshot(request)
     });
-    // Many short connections: whoever has been answered makes room.
+    // Many short connections: one whose request has been answered makes room.
     let serving = builder().keep_alive(false).serve_connection(TokioIo::new(stream), service);
     // However it ends, the client knows as much as we do.
     drop(serving.await);

@@ -76,7 +76,7 @@ async fn read_header(stream: &mut TcpStream) -> Result<Source, HeaderError> {
         let before = header.len();
         header.extend_from_slice(&chunk[..peeked]);
         let found = parse(&header)?;
-        // What follows the header is left for whoever reads on.
+        // What follows the header is left for the HTTP server.
         let used = found.map_or(peeked, |(_, len)| len - before);
         stream.read_exact(&mut chunk[..used]).await.map_err(|_| HeaderError::Late)?;
         if let Some((source, _)) = found {
@@ -165,7 +165,7 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
         };
     };
     let source = match version_and_command {
-        // LOCAL: whatever follows is skipped.
+        // LOCAL: the rest of the header is skipped.
         0x20 => Source::Proxy,
         0x21 => binary_source(family, addresses).ok_or(HeaderError::Malformed)?,
         _ => return Err(HeaderError::Malformed),

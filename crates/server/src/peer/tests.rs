@@ -181,7 +181,7 @@ fn what_is_no_header_of_the_proxy_protocol_is_refused() {
 }
 
 proptest! {
-    /// Whatever a client writes into a header, the address that the proxy behind it appends is the one that counts.
+    /// The client may write anything into a header: the address that the proxy behind it appends is the one that counts.
     #[test]
     fn what_a_client_writes_changes_nothing(forged in "[ -~]{0,60}", with_port in any::<bool>()) {
         let real = if with_port { "[2001:db8::7]:9" } else { "203.0.113.7" };

@@ -316,7 +316,7 @@ struct Starts<'a> {
     gone: &'a [(ConversationKey, Seq)],
     /// Where the client says so, or has a summary.
     named: FxHashMap<ConversationKey, Seq>,
-    /// What somebody had seen who came in since.
+    /// The last event that a user who came in since had seen.
     seen: FxHashMap<ConversationKey, Seq>,
 }
 

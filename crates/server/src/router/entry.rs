@@ -37,7 +37,7 @@ pub(super) struct Entry {
     bounds: Vec<(ConversationKey, Seq)>,
     /// What is to be placed first: conversations up to an event,
     behind: Vec<(ConversationKey, Seq)>,
-    /// and whatever took the user from conversations in which they still count as a member.
+    /// and every event that took the user from conversations in which they still count as a member.
     stays: Vec<ConversationKey>,
     /// Memberships of which the store has to say whether they last, and with which question it does. `None` until the page has
     /// been compared with what is placed.
@@ -60,7 +60,7 @@ impl Entry {
     }
 }
 
-/// Whether somebody has come into a conversation, or gone from it, by more than is known of it already.
+/// Whether a user joined or left a conversation by a newer event than the known one.
 fn came(
     changes: &[MembershipChange],
     known: &[(ConversationKey, Seq)],
@@ -144,7 +144,7 @@ impl Router {
         !entry.behind.is_empty() || !entry.stays.is_empty()
     }
 
-    /// Where somebody counts as a member whom a page knows to have gone: the event by which they did is yet to be placed. Or they
+    /// Conversations where a user counts as a member and a page says that they left: the event by which they did is yet to be placed. Or they
     /// came in after it was read, and another page has told of it.
     fn stays(&self, user: UserSlot, entry: &Entry) -> Vec<ConversationKey> {
         let Some(local) = self.registry.user(user) else { return Vec::new() };

@@ -27,7 +27,7 @@ pub(super) struct Parked {
 
 /// What is done with a session when its page has been taken in.
 pub(super) enum Then {
-    /// It is told so.
+    /// It gets this state.
     Answer(oneshot::Sender<Goings>),
     /// It is live.
     Live(Box<Subscribe>),

@@ -97,7 +97,7 @@ pub(crate) struct LocalUser {
     pub(crate) swept: ConversationKey,
 }
 
-/// That somebody has gone from a conversation.
+/// A user has left a conversation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Going {
     /// By which event.

@@ -36,7 +36,7 @@ const PAGE: u32 = 2_000;
 /// Memberships that one question is about, by what is known here: a question ends before the user who would exceed it.
 const MAX_PLACES: usize = 20_000;
 
-/// Memberships of one user that one sweep compares at most. Whoever is in more is compared by portions, one a sweep, so that
+/// Memberships of one user that one sweep compares at most. A user in more is compared by portions, one a sweep, so that
 /// an idle connection does not cost the database all of its user's memberships every few seconds. What the bus has lost of the
 /// others is found some sweeps later.
 const PORTION: usize = 10_000;
@@ -208,7 +208,7 @@ impl Router {
         let Some(peers) = &mut self.peers else { return };
         let entries = peers.comparisons.newcomers.entry(user).or_default();
         entries.extend(conversations);
-        // Whoever is on their way in asks about a page for each session at most.
+        // A user whose session attaches asks about a page for each session at most.
         let loaded = self.registry.user(user).is_some_and(|local| local.loaded);
         if entries.len() > CONVERSATIONS && loaded {
             peers.comparisons.newcomers.remove(&user);
@@ -216,7 +216,7 @@ impl Router {
         }
     }
 
-    /// Asks the store whatever is to be asked and waits for no answer.
+    /// Asks the store all open questions and waits for no answer.
     pub(super) fn ask(&mut self) {
         self.ask_about_lost();
         self.ask_revocations();
@@ -357,7 +357,7 @@ impl Router {
         }
     }
 
-    /// Somebody who is here and whose conversations are known.
+    /// A connected user whose conversations are known.
     fn asked(&self, user: UserSlot, question: u64, scope: Scope, after: ConversationKey) -> Option<Asked> {
         self.registry.user(user).filter(|local| local.loaded)?;
         self.asked_of(user, question, scope, after)

@@ -41,7 +41,7 @@ impl HeldCursors {
 }
 
 impl Live {
-    /// Passes a cursor on to the store, at the rate of the user's cursors. Beyond it waits, because a client that is told to
+    /// Passes a cursor on to the store, at the rate of the user's cursors. Beyond it waits, because a client that has to
     /// try again would have to keep it, and only the last one matters.
     pub(super) fn move_cursor(&mut self, id: Option<CommandId>, change: Change) {
         let Some((of, target, _)) = change.cursor() else { return };

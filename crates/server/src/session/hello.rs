@@ -281,7 +281,7 @@ enum Cause {
 }
 
 impl Pages<'_> {
-    /// Reads all pages and hands all but the last to the router. `welcome` follows the last one: whatever is published from
+    /// Reads all pages and hands all but the last to the router. `welcome` follows the last one: everything that is published from
     /// then on is behind what was read.
     async fn load(&self, services: &Services, outbox: &Outbox, first: Memberships) -> Result<Loaded, Cause> {
         let most = services.limits.page_size(None) as usize + 1;

@@ -80,7 +80,7 @@ pub(super) fn probe() -> Option<Submission> {
     Some(Submission { actor, change: Change::Probe, origin: Origin::Nobody })
 }
 
-/// How many of the writes of a batch somebody asked for, besides probes.
+/// How many of the writes of a batch are no probes.
 pub(super) fn count_writes(batch: &[Submission]) -> usize {
     batch.iter().filter(|one| !matches!(one.change, Change::Probe)).count()
 }

@@ -106,7 +106,7 @@ pub(super) struct Actor<'a> {
 }
 
 impl<'a> Actor<'a> {
-    /// Somebody whom nothing is counted against.
+    /// An actor without allowances: nothing is counted.
     pub(super) fn without_allowances(name: &'a UserId) -> Self {
         Self { name, has_allowances: false }
     }

@@ -88,7 +88,7 @@ impl<D: Desk> Counter<D> {
 
     fn count(self: &Arc<Self>, desk: &mut D, key: &Key, upto: Seq, so_far: Option<Progress>) {
         let (user, name) = key;
-        // Whatever happens, those who wait are answered.
+        // Those who wait are answered in every case.
         let step =
             catch_unwind(AssertUnwindSafe(|| desk.read(|reader| reader.count(user, name, upto, so_far))));
         let step = step.unwrap_or_else(|_| {

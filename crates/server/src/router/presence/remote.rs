@@ -31,7 +31,7 @@ pub(super) struct Elsewhere {
     /// Watchers who are told how things stand once it is known.
     asked: FxHashMap<UserId, Asking>,
     patience: DelayQueue<UserId>,
-    /// Users whom a node had that is gone, since when: their watchers are told once the store has said where they are.
+    /// Users whom a node had that is gone, since when: their watchers get the change once the store has answered which conversations they are in.
     lost: BTreeMap<UserId, Timestamp>,
     /// When [`Elsewhere::expire`] looked last.
     looked: Instant,
@@ -50,10 +50,10 @@ struct Asking {
     sessions: Waiting,
 }
 
-/// Sessions that are told how things stand once it is known.
+/// Sessions that get the state once it is known.
 pub(super) type Waiting = FxHashMap<SessionSlot, Looked>;
 
-/// What the store said when a session began to watch somebody: they share a conversation, unless the watcher has left it since.
+/// What the store said when a session began to watch a user: they share a conversation, unless the watcher has left it since.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Looked {
     /// When the user was there last.

@@ -1,4 +1,4 @@
-//! Who is told of whom, where other nodes answer late or not at all.
+//! Which sessions get whose presence when other nodes answer late or not at all.
 
 use std::sync::Arc;
 

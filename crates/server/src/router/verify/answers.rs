@@ -210,7 +210,7 @@ impl Router {
         }
     }
 
-    /// Reads how somebody came into a conversation.
+    /// Reads the event by which a user joined a conversation.
     fn look_up_entry(&mut self, asked: &Asked, place: Place) {
         let Some(peers) = &mut self.peers else { return };
         let entry = place.since.max(Seq(1));
@@ -227,7 +227,7 @@ impl Router {
             tracing::error!(?place, "the log does not have the event by which a member came in");
             return;
         }
-        // Whatever comes of it: who waits for an answer that leaves nothing open gets one.
+        // In each case: a session that waits for an answer that leaves nothing open gets one.
         match &asked.scope {
             Scope::All => self.verify(asked.user),
             Scope::Portion(_) => self.verify_entry(asked.user, &[place.conversation]),
@@ -238,7 +238,7 @@ impl Router {
         }
     }
 
-    /// Puts somebody among a conversation's members who came in by an event that this node has not placed, or not for them.
+    /// Adds a user to a conversation's members who came in by an event that this node has not placed, or not for them.
     fn bring_in(&mut self, asked: &Asked, place: Place, entry: &CommittedEvent) {
         let conversation = place.conversation;
         let placed = self.registry.placed(conversation);

@@ -1,4 +1,4 @@
-//! Users whom a node had that is gone: those who watch them and share a conversation with them are told.
+//! Users whom a node had that is gone: those who watch them and share a conversation with them get the change.
 
 use switchboard_protocol::{Timestamp, UserId};
 
@@ -23,7 +23,7 @@ pub(in crate::router) struct Lost {
 }
 
 impl Router {
-    /// Asks in which conversations lost users are: whoever shares none with them is not told.
+    /// Asks in which conversations lost users are: watchers who share none get nothing.
     pub(super) fn ask_about_lost(&mut self) {
         let Some(peers) = self.peers.as_mut().filter(|peers| !peers.seeking_lost) else { return };
         let lost = &mut peers.comparisons.lost;

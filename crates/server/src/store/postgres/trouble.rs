@@ -30,7 +30,7 @@ pub(super) enum Trouble {
     Invalid(Error),
     /// One of the changes met an error that the others might not meet.
     Change(Error),
-    /// The database cannot write now, whatever it is.
+    /// The database cannot write anything now.
     Database(Error),
 }
 

@@ -35,7 +35,7 @@ impl Content {
 }
 
 impl<L: Lookups> Reader<'_, L> {
-    /// Messages as somebody sees them, in the order asked for, and how many bytes each takes in a page; `None` for what
+    /// Messages as a member sees them, in the order asked for, and how many bytes each takes in a page; `None` for what
     /// is not there.
     pub(super) fn messages(
         &self,

@@ -76,7 +76,7 @@ impl<L: Lookups> Reader<'_, L> {
             Some(name) => {
                 let View { conversation, membership } = self.view(user, name)?;
                 let visible = access::check_visible(conversation.head, membership.as_ref())?;
-                // For somebody who has left it stands where they left it: what came later is not theirs to know.
+                // For a former member it stands where they left it: what came later is not theirs to know.
                 let at = if visible == conversation.head {
                     conversation.at
                 } else {
@@ -105,7 +105,7 @@ impl<L: Lookups> Reader<'_, L> {
         }
     }
 
-    /// The whole list in one read, for whoever keeps nobody waiting.
+    /// The whole list in one read, for callers whom no other read waits for.
     pub(super) fn conversations(&self, user: &UserId, command: &Conversations) -> Page<L> {
         let mut list = None;
         loop {

@@ -53,7 +53,7 @@ impl<L: Lookups> Reader<'_, L> {
         }
     }
 
-    /// The number of somebody who is or was a member. Nobody else's is looked for: that a user exists is not for others
+    /// The number of a present or former member. Nobody else's is looked for: that a user exists is not for others
     /// to find out.
     fn number_of_member(&self, user: &UserId, conversation: ConversationKey) -> Found<UserKey, L> {
         let known = self.rows.known(user)?.map(|known| known.key);

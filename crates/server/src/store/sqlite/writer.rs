@@ -103,7 +103,7 @@ impl Trouble {
 impl Writer {
     fn run(mut self) {
         self.committer.rows.watch_log();
-        // Whether there is room is known before somebody writes.
+        // Whether there is room is known before the first write.
         self.committer.try_writing();
         while let Some(first) = self.next() {
             let (committer, counter) = (&mut self.committer, &self.counter);

@@ -32,7 +32,7 @@ impl Reads {
                 database.pause().await;
                 let read = database.read(read);
                 database.pause().await;
-                // Whoever asked may be gone by now.
+                // The caller may be gone by now.
                 let _ = reply.send(read);
             };
             let _ = end.run_until_cancelled(told).await;

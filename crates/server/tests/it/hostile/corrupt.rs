@@ -307,7 +307,8 @@ async fn what_the_first_version_made_is_brought_up_to_date() {
     let db = Connection::open(&path).expect("the database");
     db.execute_batch(
         "DROP INDEX reactions_that_stand; DROP INDEX rooms_of_user; DROP TABLE rooms_by_choice;
-         ALTER TABLE users DROP COLUMN not_before; PRAGMA user_version = 1;",
+         ALTER TABLE users DROP COLUMN not_before; DROP TABLE probe; ALTER TABLE events DROP COLUMN checksum;
+         PRAGMA application_id = 0; PRAGMA user_version = 1;",
     )
     .expect("as it was");
     drop(db);
@@ -325,7 +326,7 @@ async fn what_the_first_version_made_is_brought_up_to_date() {
     assert!(bob.history("#r").await[0].reactions.is_empty());
     let db = Connection::open(&path).expect("the database");
     let version = db.query_row("PRAGMA user_version", [], |row| row.get(0));
-    assert_eq!(version, Ok(3));
+    assert_eq!(version, Ok(5));
 }
 
 #[tokio::test]

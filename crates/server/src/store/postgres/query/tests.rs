@@ -98,26 +98,26 @@ impl Past {
             ["users", "conversations", "members", "events", "amendments", "reactions", "rooms_by_choice"]
         {
             let mut select = db.prepare(&format!("SELECT * FROM {table}")).expect("a table");
-            let columns: Vec<_> = select.column_names().iter().map(|name| format!("\"{name}\"")).collect();
+            // PostgreSQL has checksums of its own, for pages.
+            let kept = |(_, name): &(usize, &str)| *name != "checksum";
+            let names = select.column_names().into_iter().enumerate().filter(kept);
+            let columns: Vec<_> = names.map(|(n, name)| (n, format!("\"{name}\""))).collect();
+            let list: Vec<_> = columns.iter().map(|(_, name)| name.as_str()).collect();
+            let list = list.join(", ");
             let mut rows = select.query([]).expect("rows");
             while let Some(row) = rows.next().expect("a row") {
-                let values =
-                    columns.iter().enumerate().map(|(n, name)| match row.get_ref(n).expect("a value") {
-                        ValueRef::Null => "NULL".to_owned(),
-                        ValueRef::Integer(number) if name == "\"public\"" => (number != 0).to_string(),
-                        ValueRef::Integer(number) => number.to_string(),
-                        ValueRef::Text(text) => {
-                            let text = std::str::from_utf8(text).expect("text");
-                            format!("'{}'", text.replace('\'', "''"))
-                        }
-                        other => panic!("{other:?} in {table}"),
-                    });
+                let values = columns.iter().map(|(n, name)| match row.get_ref(*n).expect("a value") {
+                    ValueRef::Null => "NULL".to_owned(),
+                    ValueRef::Integer(number) if name == "\"public\"" => (number != 0).to_string(),
+                    ValueRef::Integer(number) => number.to_string(),
+                    ValueRef::Text(text) => {
+                        let text = std::str::from_utf8(text).expect("text");
+                        format!("'{}'", text.replace('\'', "''"))
+                    }
+                    other => panic!("{other:?} in {table}"),
+                });
                 let values: Vec<_> = values.collect();
-                sql += &format!(
-                    "INSERT INTO {table} ({}) VALUES ({});\n",
-                    columns.join(", "),
-                    values.join(", ")
-                );
+                sql += &format!("INSERT INTO {table} ({list}) VALUES ({});\n", values.join(", "));
             }
         }
         sql
@@ -397,7 +397,9 @@ async fn what_is_read_takes_a_few_round_trips_however_much_it_is() {
             all(reader)
         });
         for (what, trips) in trips.await {
-            assert!((1..=5).contains(&trips), "{what}: {trips} round trips, in {rooms} rooms");
+            // The place that the list begins below, the memberships, and the rows of those on the page are queries of their own.
+            let most = if what == "conversations" { 6 } else { 5 };
+            assert!((1..=most).contains(&trips), "{what}: {trips} round trips, in {rooms} rooms");
         }
     }
 }

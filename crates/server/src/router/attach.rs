@@ -175,6 +175,7 @@ impl Router {
             local.entering -= 1;
             if local.entering == 0 {
                 local.changes = Vec::new();
+                local.answered_entries = FxHashMap::default();
             }
         }
     }

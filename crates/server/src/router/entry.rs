@@ -93,7 +93,10 @@ impl Router {
         let Open { memberships, question } =
             entry.open.as_ref().filter(|open| !open.memberships.is_empty())?;
         let local = self.registry.user(user)?;
-        let answered = local.answered > *question || local.answered_entries > *question;
+        // An answer says nothing of conversations that its question did not name.
+        let entries = &local.answered_entries;
+        let answered = local.answered > *question
+            || memberships.iter().all(|(conversation, _)| entries.get(conversation) > Some(question));
         let known = answered && self.knows_goings(parked.session, user, memberships, &mut entry.goings);
         (!known).then_some(Obstacle::User(user))
     }

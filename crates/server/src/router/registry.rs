@@ -91,8 +91,9 @@ pub(crate) struct LocalUser {
     /// The last question to the store that was about them, and the last whose answer left nothing open.
     pub(crate) asked: u64,
     pub(crate) answered: u64,
-    /// The last question about single conversations whose answer left nothing open.
-    pub(crate) answered_entries: u64,
+    /// For each conversation, the last question about it alone or with others whose answer left nothing open, while a session
+    /// is attaching.
+    pub(crate) answered_entries: FxHashMap<ConversationKey, u64>,
     /// The last conversation that a sweep has compared: where it does not compare all of them, the next one goes on behind it.
     pub(crate) swept: ConversationKey,
 }
@@ -191,7 +192,7 @@ impl Registry {
             suspect: false,
             asked: 0,
             answered: 0,
-            answered_entries: 0,
+            answered_entries: FxHashMap::default(),
             swept: ConversationKey::MIN,
         }));
         self.by_name.insert(name.clone(), user);

@@ -86,8 +86,10 @@ impl Router {
             self.note_entries(&asked, &places);
             self.parked.changed(asked.user);
             self.check_missing(&asked, &conversations, &places);
-            if let Some(local) = self.registry.user_mut(asked.user).filter(|_| !open) {
-                local.answered_entries = local.answered_entries.max(asked.question);
+            let local = self.registry.user_mut(asked.user).filter(|local| !open && local.entering > 0);
+            if let Some(local) = local {
+                let answered = conversations.iter().map(|conversation| (*conversation, asked.question));
+                local.answered_entries.extend(answered);
             }
         }
     }

@@ -190,9 +190,11 @@ impl World {
             let chance = cluster.chance.fork();
             if chance.once_in(4) {
                 let user = chance.one_of(&self.users);
+                // The answer may come long after the revocation was stored, and connections since then may last.
+                let began = Instant::now();
                 if self.revoke(user, &chance).await {
                     self.truth().note("world", format_args!("no connection of {user}'s is to last"));
-                    *self.sent_away.lock().expect("nothing panics with it") = Some((user, Instant::now()));
+                    *self.sent_away.lock().expect("nothing panics with it") = Some((user, began));
                 }
             }
             wait(cluster.settling).await;

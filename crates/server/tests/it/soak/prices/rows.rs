@@ -19,7 +19,7 @@ pub(super) fn many_edits(server: &Server, messages: u32) {
             WHERE c.name = '@mallory:mallory' AND u.name = 'mallory';
         WITH RECURSIVE m (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM m WHERE n < {messages} - 1),
             e (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM e WHERE n < 500)
-        INSERT INTO events SELECT it.c, 2 + m.n * 501 + e.n, CASE WHEN e.n = 0 THEN 1 ELSE 2 END, it.u, it.at, 2 + m.n,
+        INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body) SELECT it.c, 2 + m.n * 501 + e.n, CASE WHEN e.n = 0 THEN 1 ELSE 2 END, it.u, it.at, 2 + m.n,
             CASE WHEN e.n = 0 THEN 'key' || m.n END,
             CASE WHEN e.n = 0 THEN '{{\"text\":\"x\"}}'
                 ELSE '{{\"target\":' || (2 + m.n * 501) || ',\"text\":\"' || hex(zeroblob(8000)) || '\"}}' END

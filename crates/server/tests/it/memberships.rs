@@ -66,16 +66,21 @@ async fn is_told_of_the_latest(shop: &mut Person, customers: usize) {
     );
 }
 
+/// Adds the rows of the shop's conversations while the server is stopped.
+async fn gives_the_shop_its_customers(server: &mut Server) {
+    server.begins_to_stop();
+    server.has_stopped().await;
+    rows::fill_sqlite(server.data(), "shop", CUSTOMERS);
+    server.starts_again().await;
+}
+
 #[tokio::test]
 async fn whoever_has_very_many_conversations_lists_the_latest_and_hears_the_oldest() {
     let mut server = Server::start().await;
     if std::env::var_os("TEST_STORE").is_some() {
         return;
     }
-    server.begins_to_stop();
-    server.has_stopped().await;
-    rows::fill_sqlite(server.data(), "shop", CUSTOMERS);
-    server.starts_again().await;
+    gives_the_shop_its_customers(&mut server).await;
     let mut shop = server.connects("shop").await;
     is_told_of_the_latest(&mut shop, CUSTOMERS).await;
     let mut second = server.resumes("shop", &[(&with_customer(2), 0)]).await;
@@ -121,10 +126,7 @@ async fn whoever_comes_and_goes_with_very_many_conversations_is_where_they_are_i
     if std::env::var_os("TEST_STORE").is_some() {
         return;
     }
-    server.begins_to_stop();
-    server.has_stopped().await;
-    rows::fill_sqlite(server.data(), "shop", CUSTOMERS);
-    server.starts_again().await;
+    gives_the_shop_its_customers(&mut server).await;
     let mut customer = server.connects(&rows::customer(1)).await;
     for round in 0..10 {
         let mut shop = server.connects("shop").await;

@@ -33,7 +33,7 @@ pub(crate) use self::answer::Answer;
 pub(crate) use self::cluster::{Cluster, Shared};
 pub(crate) use self::crowd::{CROWD, crowd, room_for_a_crowd};
 pub(crate) use self::disk::FailingDisk;
-pub(crate) use self::dribble::{Dribble, dribble_is_cheap};
+pub(crate) use self::dribble::every_dribble_is_cheap;
 pub(crate) use self::hand::{Hand, timeless};
 pub(crate) use self::person::{Person, Stored, command, text_of};
 pub(crate) use self::process::Process;

@@ -63,8 +63,9 @@ fn told(outbox: &Outbox) -> Vec<Bytes> {
     queued.into_iter().map(|queued| queued.frame).collect()
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_late_answer_goes_to_nobody_who_has_the_place_of_the_session_that_asked() {
+/// A node that is asked about bob for alice and carol, where mallory has taken the place of alice's session since; with carol's
+/// queue and mallory's.
+fn with_a_place_taken_over() -> (Node, Arc<Outbox>, Arc<Outbox>) {
     let mut node = Node::new();
     let (alice, _) = node.connects("alice", &[ROOM]);
     let (carol, carols) = node.connects("carol", &[ROOM]);
@@ -72,6 +73,12 @@ async fn a_late_answer_goes_to_nobody_who_has_the_place_of_the_session_that_aske
     node.watches(carol, "bob");
     node.leaves(alice);
     let (_, mallorys) = node.connects("mallory", &[]);
+    (node, carols, mallorys)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_goes_to_nobody_who_has_the_place_of_the_session_that_asked() {
+    let (mut node, carols, mallorys) = with_a_place_taken_over();
     node.another_node_says("bob", None, &[ROOM]);
     assert_eq!(told(&mallorys), Vec::<Bytes>::new(), "the answer to another");
     assert_eq!(told(&carols).len(), 1);
@@ -79,13 +86,7 @@ async fn a_late_answer_goes_to_nobody_who_has_the_place_of_the_session_that_aske
 
 #[tokio::test(start_paused = true)]
 async fn that_nobody_answers_is_not_told_to_whoever_has_the_place_of_the_session_that_asked() {
-    let mut node = Node::new();
-    let (alice, _) = node.connects("alice", &[ROOM]);
-    let (carol, carols) = node.connects("carol", &[ROOM]);
-    node.watches(alice, "bob");
-    node.watches(carol, "bob");
-    node.leaves(alice);
-    let (_, mallorys) = node.connects("mallory", &[]);
+    let (mut node, carols, mallorys) = with_a_place_taken_over();
     node.presence.give_up_asking(&node.registry, &name("bob"), Timestamp::from_millis(1));
     assert_eq!(told(&mallorys), Vec::<Bytes>::new(), "the answer to another");
     assert_eq!(told(&carols).len(), 1);

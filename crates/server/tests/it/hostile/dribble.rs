@@ -1,37 +1,21 @@
 //! Bytes that come one at a time, and bodies that nobody may send: what the server keeps of them.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::json;
 use switchboard::auth::ApiKey;
-use switchboard::store::keys::{self, KeyStore};
-use tempfile::TempDir;
+use switchboard::store::keys;
 
-use crate::support::{Dribble, Process, Raw, Server, dribble_is_cheap};
+use crate::support::{Raw, Server, every_dribble_is_cheap};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Bytes that each connection says.
 const BYTES: usize = 3_000;
 
-/// Fewer fragments than `limits.fragments`.
-const FRAGMENTS: usize = 1_000;
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_01_bytes_that_come_one_by_one_cost_no_more_than_a_buffer_of_them() {
-    let data = TempDir::new().expect("a directory");
-    let server = Process::serves(data.path(), &[], Stdio::null()).await;
-    let key = ApiKey::generate().expect("random bytes");
-    let store = KeyStore::Directory(data.path().to_owned());
-    keys::create(&store, "billing", &ApiKey::hash(key.expose())).expect("stored");
-    let token = server.token("alice");
-    for bearer in [None, Some(token.clone()), Some(key.expose().to_owned())] {
-        println!("{}", dribble_is_cheap(&server, Dribble::Body { bearer }, BYTES).await);
-    }
-    println!("{}", dribble_is_cheap(&server, Dribble::FirstFrame, BYTES).await);
-    println!("{}", dribble_is_cheap(&server, Dribble::Frame { token: token.clone() }, BYTES).await);
-    println!("{}", dribble_is_cheap(&server, Dribble::Fragments { token }, FRAGMENTS).await);
+    println!("{}", every_dribble_is_cheap(BYTES, BYTES).await);
 }
 
 /// The head of a command over HTTP whose body has so many bytes.

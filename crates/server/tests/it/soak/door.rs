@@ -7,15 +7,13 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use switchboard::auth::ApiKey;
-use switchboard::store::keys::{self, KeyStore};
 use switchboard_client::Client;
 use switchboard_protocol::Hello;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::{Dribble, Process, Raw, dribble_is_cheap, room_for_a_crowd, soon};
+use crate::support::{Process, Raw, every_dribble_is_cheap, room_for_a_crowd, soon};
 
 /// Bytes that each connection says: nearly `limits.frame`.
 const BYTES: usize = 60_000;
@@ -23,24 +21,10 @@ const BYTES: usize = 60_000;
 /// The same before `hello`: nearly `limits.hello_frame`.
 const HELLO_BYTES: usize = 8_000;
 
-/// Fewer fragments than `limits.fragments`.
-const FRAGMENTS: usize = 1_000;
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "soak"]
 async fn bytes_that_come_one_by_one_cost_at_most_200_bytes_each() {
-    let data = TempDir::new().expect("a directory");
-    let server = Process::serves(data.path(), &[], Stdio::null()).await;
-    let key = ApiKey::generate().expect("random bytes");
-    let store = KeyStore::Directory(data.path().to_owned());
-    keys::create(&store, "billing", &ApiKey::hash(key.expose())).expect("stored");
-    let token = server.token("alice");
-    for bearer in [None, Some(token.clone()), Some(key.expose().to_owned())] {
-        println!("{}", dribble_is_cheap(&server, Dribble::Body { bearer }, BYTES).await);
-    }
-    println!("{}", dribble_is_cheap(&server, Dribble::FirstFrame, HELLO_BYTES).await);
-    println!("{}", dribble_is_cheap(&server, Dribble::Frame { token: token.clone() }, BYTES).await);
-    println!("{}", dribble_is_cheap(&server, Dribble::Fragments { token }, FRAGMENTS).await);
+    println!("{}", every_dribble_is_cheap(BYTES, HELLO_BYTES).await);
 }
 
 /// Tasks that flood, and connections that each holds open before it drops the oldest.

@@ -1,7 +1,11 @@
 //! What one byte costs the server that comes in a segment of its own.
 
+use std::process::Stdio;
 use std::time::Duration;
 
+use switchboard::auth::ApiKey;
+use switchboard::store::keys::{self, KeyStore};
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -20,9 +24,12 @@ const NOISE: u64 = 512 * 1024;
 /// How long a connection dribbles at most: a body has 10 s to come.
 const DRIBBLE_TIME: Duration = Duration::from_secs(7);
 
+/// Fewer fragments than `limits.fragments`.
+const FRAGMENTS: usize = 1_000;
+
 /// What dribbles.
 #[derive(Debug, Clone)]
-pub(crate) enum Dribble {
+enum Dribble {
     /// The body of a request, with a token, a key or nothing.
     Body { bearer: Option<String> },
     /// A frame of a WebSocket on which nothing was said yet.
@@ -103,10 +110,29 @@ async fn dribbling(server: &Process, what: &Dribble, bytes: usize) -> Vec<(Raw, 
 }
 
 /// The same, and it fails if a byte costs more than [`MAX_BYTES_PER_BYTE`]. What was measured, for a person.
-pub(crate) async fn dribble_is_cheap(server: &Process, what: Dribble, bytes: usize) -> String {
+async fn dribble_is_cheap(server: &Process, what: Dribble, bytes: usize) -> String {
     let name = format!("{what:?}").chars().take(20).collect::<String>();
     let (said, growth) = dribble(server, what, bytes).await;
     assert!(said >= 1_000, "{name}: only {said} bytes were said");
     assert!(growth <= said * MAX_BYTES_PER_BYTE + NOISE, "{name}: {growth} bytes for {said}");
     format!("{name}: {growth} bytes of memory for {said} bytes")
+}
+
+/// Dribbles in every way, as a stranger, with a token and with a key, and says what each cost. `bytes` are of a body or a
+/// message, `hello_bytes` of a first frame.
+pub(crate) async fn every_dribble_is_cheap(bytes: usize, hello_bytes: usize) -> String {
+    let data = TempDir::new().expect("a directory");
+    let server = Process::serves(data.path(), &[], Stdio::null()).await;
+    let key = ApiKey::generate().expect("random bytes");
+    let store = KeyStore::Directory(data.path().to_owned());
+    keys::create(&store, "billing", &ApiKey::hash(key.expose())).expect("stored");
+    let token = server.token("alice");
+    let mut costs = Vec::new();
+    for bearer in [None, Some(token.clone()), Some(key.expose().to_owned())] {
+        costs.push(dribble_is_cheap(&server, Dribble::Body { bearer }, bytes).await);
+    }
+    costs.push(dribble_is_cheap(&server, Dribble::FirstFrame, hello_bytes).await);
+    costs.push(dribble_is_cheap(&server, Dribble::Frame { token: token.clone() }, bytes).await);
+    costs.push(dribble_is_cheap(&server, Dribble::Fragments { token }, FRAGMENTS).await);
+    costs.join("\n")
 }

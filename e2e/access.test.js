@@ -19,14 +19,21 @@ after(() => browser.close());
 async function violations(page) {
   // By the debugger's way in: the page's own policy lets no foreign script run.
   await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => globalThis.axe.run(document, {
-    runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
-  }));
-  return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => `${node.target} ${node.failureSummary}`).join("; ")}`);
+  const { violations } = await page.evaluate(() =>
+    globalThis.axe.run(document, {
+      runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    }),
+  );
+  return violations.map(
+    ({ id, nodes }) => `${id}: ${nodes.map((node) => `${node.target} ${node.failureSummary}`).join("; ")}`,
+  );
 }
 
 for (const colorScheme of ["light", "dark"]) {
-  for (const [device, viewport] of [["desktop", { width: 1280, height: 800 }], ["phone", { width: 390, height: 844 }]]) {
+  for (const [device, viewport] of [
+    ["desktop", { width: 1280, height: 800 }],
+    ["phone", { width: 390, height: 844 }],
+  ]) {
     test(`no violations on any view: ${device}, ${colorScheme}`, async (t) => {
       const server = await Server.start(t);
       const options = { colorScheme, viewport, reducedMotion: "reduce" };
@@ -40,7 +47,8 @@ for (const colorScheme of ["light", "dark"]) {
 test("everything by keyboard", async (t) => {
   const [server, alice] = await world(t, browser, "alice");
   const { page } = alice;
-  const focused = () => page.evaluate(() => document.activeElement?.getAttribute("data-testid") ?? document.activeElement?.tagName);
+  const focused = () =>
+    page.evaluate(() => document.activeElement?.getAttribute("data-testid") ?? document.activeElement?.tagName);
   // To the conversation, by Tab alone.
   for (let tabs = 0; (await focused()) !== "conversation"; tabs++) {
     assert.ok(tabs < 20, "the list is a few Tabs away");
@@ -100,9 +108,13 @@ test("on a phone: one pane, targets for fingers, and the phone's own way back", 
       .filter((node) => node.checkVisibility({ opacityProperty: true, visibilityProperty: true }))
       .map((node) => [node.getAttribute("aria-label") ?? node.textContent.trim(), node.getBoundingClientRect()])
       .filter(([, { width, height }]) => width > 0 && (width < 24 || height < 24))
-      .map(([name, { width, height }]) => `${name} ${width}x${height}`));
+      .map(([name, { width, height }]) => `${name} ${width}x${height}`),
+  );
   assert.deepEqual(small, []);
-  assert.ok(await alice.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "nothing is wider than the phone");
+  assert.ok(
+    await alice.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth),
+    "nothing is wider than the phone",
+  );
   await alice.page.goBack();
   await alice.conversation("#general").waitFor();
   await alice.conversation("#general").tap();

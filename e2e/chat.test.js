@@ -5,7 +5,9 @@ import { after, before, test } from "node:test";
 import { complaints, launch, Person, Server, world } from "./support.js";
 
 let browser;
-before(async () => { browser = await launch(); });
+before(async () => {
+  browser = await launch();
+});
 after(() => browser.close());
 
 test("a room: what one says the other sees, both ways", async (t) => {
@@ -34,7 +36,10 @@ test("a direct conversation: it appears with its count, and shows who has read",
   await row.filter({ hasText: "psst" }).waitFor();
   // In #general are three messages of alice's and bob's first hour.
   await bob.page.waitForFunction(() => /^\(3\) /.test(document.title));
-  await alice.at("receipt").filter({ hasText: /delivered|sent/ }).waitFor();
+  await alice
+    .at("receipt")
+    .filter({ hasText: /delivered|sent/ })
+    .waitFor();
   await row.click();
   await bob.sees("psst");
   await row.getByTestId("unread").waitFor({ state: "detached" });
@@ -134,7 +139,9 @@ test("a long history: pages as one scrolls, what one reads stays where it is, th
       const was = row.getBoundingClientRect().top;
       const first = log.querySelector("[data-row]").dataset.row;
       await new Promise((done) => {
-        const observer = new MutationObserver(() => log.querySelector("[data-row]").dataset.row !== first && (observer.disconnect(), done()));
+        const observer = new MutationObserver(
+          () => log.querySelector("[data-row]").dataset.row !== first && (observer.disconnect(), done()),
+        );
         observer.observe(log, { childList: true, subtree: true });
         if (log.scrollTop <= 1) log.dispatchEvent(new Event("scroll"));
       });
@@ -254,7 +261,11 @@ test("German, and the appearance, are chosen and kept", async (t) => {
   await alice.at("settings").click();
   await alice.at("language").selectOption("de");
   await alice.page.getByRole("heading", { name: "Einstellungen" }).waitFor();
-  const scheme = () => alice.at("status").first().evaluate((node) => getComputedStyle(node).colorScheme);
+  const scheme = () =>
+    alice
+      .at("status")
+      .first()
+      .evaluate((node) => getComputedStyle(node).colorScheme);
   await alice.at("theme").selectOption("dark");
   assert.equal(await scheme(), "dark");
   await alice.page.reload();

@@ -6,7 +6,9 @@ import { host } from "./host.js";
 import { complaints, launch, Person, Server } from "./support.js";
 
 let browser;
-before(async () => { browser = await launch(); });
+before(async () => {
+  browser = await launch();
+});
 after(() => browser.close());
 
 const SECRET = "a secret of the tests that is long enough";
@@ -22,15 +24,22 @@ test("an element: a token from the page, its own look, nothing inline", async (t
     chat.token = async () => (await fetch("/chat-token")).text();
     chat.addEventListener("unread", ({ detail }) => (document.title = String(detail.count)));`;
   const files = {
-    "/": ["text/html", () => `<!doctype html><html lang=en><title>Shop</title><link rel=stylesheet href=/shop.css>
+    "/": [
+      "text/html",
+      () => `<!doctype html><html lang=en><title>Shop</title><link rel=stylesheet href=/shop.css>
       <script type=module src="${server.url}/switchboard-chat.js"></script>
       <switchboard-chat server="${server.url}" conversation="@shop" sidebar="0" theme="light"></switchboard-chat>
-      <script type=module src=/shop.js></script>`],
-    "/shop.css": ["text/css", "switchboard-chat { --switchboard-accent: rgb(180, 0, 90); width: 360px; height: 520px; }"],
+      <script type=module src=/shop.js></script>`,
+    ],
+    "/shop.css": [
+      "text/css",
+      "switchboard-chat { --switchboard-accent: rgb(180, 0, 90); width: 360px; height: 520px; }",
+    ],
     "/shop.js": ["text/javascript", script],
     "/chat-token": ["text/plain", () => server.token("alice")],
   };
-  const policy = () => `default-src 'none'; script-src 'self' ${server.url}; style-src 'self'; ` +
+  const policy = () =>
+    `default-src 'none'; script-src 'self' ${server.url}; style-src 'self'; ` +
     `connect-src 'self' ${server.url.replace("http", "ws")}`;
   const origin = await host(t, files, policy);
   server = await serve(t, origin);
@@ -65,10 +74,16 @@ test("a frame: it asks its page for a token, and nobody else may frame it", asyn
     });
     frame.src = "${server.url}/embed?conversation=" + encodeURIComponent("@shop") + "&sidebar=0&lang=de";`;
   const files = {
-    "/": ["text/html", "<!doctype html><html lang=en><title>Shop</title><iframe title=Chat width=400 height=600></iframe><script type=module src=/shop.js></script>"],
+    "/": [
+      "text/html",
+      "<!doctype html><html lang=en><title>Shop</title><iframe title=Chat width=400 height=600></iframe><script type=module src=/shop.js></script>",
+    ],
     "/shop.js": ["text/javascript", script],
     "/chat-token": ["text/plain", () => server.token("alice")],
-    "/other": ["text/html", () => `<!doctype html><title>Other</title><iframe title=Chat src="${server.url}/embed"></iframe>`],
+    "/other": [
+      "text/html",
+      () => `<!doctype html><title>Other</title><iframe title=Chat src="${server.url}/embed"></iframe>`,
+    ],
   };
   const policy = () => `default-src 'none'; script-src 'self'; connect-src 'self'; frame-src ${server.url}`;
   const origin = await host(t, files, policy);
@@ -86,7 +101,10 @@ test("a frame: it asks its page for a token, and nobody else may frame it", asyn
   const stranger = await host(t, files, policy);
   const eve = await Person.open(t, browser, { url: stranger }, "eve", "/other");
   await eve.page.waitForLoadState("load");
-  assert.ok(eve.complaints.some((text) => /frame-ancestors/.test(text)), eve.complaints.join("\n"));
+  assert.ok(
+    eve.complaints.some((text) => /frame-ancestors/.test(text)),
+    eve.complaints.join("\n"),
+  );
   assert.equal(await eve.page.frameLocator("iframe").getByTestId("composer").count(), 0);
 });
 
@@ -102,7 +120,11 @@ test("the SDK as a plain script", async (t) => {
     }))));
     room.send("from a plain script");`;
   const files = {
-    "/": ["text/html", () => `<!doctype html><html lang=en><title>x</title><ol></ol><script src="${server.url}/switchboard.js"></script><script src=/page.js></script>`],
+    "/": [
+      "text/html",
+      () =>
+        `<!doctype html><html lang=en><title>x</title><ol></ol><script src="${server.url}/switchboard.js"></script><script src=/page.js></script>`,
+    ],
     "/page.js": ["text/javascript", script],
   };
   const origin = await host(t, files);

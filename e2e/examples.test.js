@@ -18,7 +18,9 @@ const examples = fileURLToPath(new URL("../examples/", import.meta.url));
 const WRITTEN = "http://127.0.0.1:9501";
 
 let browser;
-before(async () => { browser = await launch(); });
+before(async () => {
+  browser = await launch();
+});
 after(() => browser.close());
 
 async function folder(t) {
@@ -90,7 +92,9 @@ test("a bot", async (t) => {
   await says(bot, /^online$/m);
   const alice = server.connects(t, "alice");
   const room = alice.conversation("@bot");
-  const answered = new Promise((resolve) => room.on("message", (message) => message.from === "bot" && resolve(message)));
+  const answered = new Promise((resolve) =>
+    room.on("message", (message) => message.from === "bot" && resolve(message)),
+  );
   const { seq } = await room.send("!time").acked;
   const answer = await answered;
   assert.equal(answer.replyTo, seq);
@@ -116,10 +120,14 @@ test("a back end in PHP: tokens for its users, and messages of the system", asyn
   const port = await freePort();
   const origin = `http://127.0.0.1:${port}`;
   const server = await Server.start(t, {
-    args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: secret, SWITCHBOARD_ALLOWED_ORIGINS: origin },
+    args: ["serve"],
+    env: { SWITCHBOARD_AUTH_SECRET: secret, SWITCHBOARD_ALLOWED_ORIGINS: origin },
   });
   const env = { PATH: process.env.PATH, CHAT_SERVER: server.url, CHAT_SECRET_FILE: secretFile };
-  const php = spawn("php", ["-S", `127.0.0.1:${port}`, "-t", `${examples}php`], { env, stdio: ["ignore", "pipe", "pipe"] });
+  const php = spawn("php", ["-S", `127.0.0.1:${port}`, "-t", `${examples}php`], {
+    env,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
   t.after(() => php.kill("SIGKILL"));
   await says(php, /started/);
 
@@ -132,7 +140,8 @@ test("a back end in PHP: tokens for its users, and messages of the system", asyn
   await alice.sees("Where is my order?");
 
   const key = (await server.cli("key", "create", "shop")).stdout.trim().split("\n").at(-1);
-  const notify = (...args) => run("php", [`${examples}php/notify.php`, ...args], { env: { ...env, CHAT_API_KEY: key } });
+  const notify = (...args) =>
+    run("php", [`${examples}php/notify.php`, ...args], { env: { ...env, CHAT_API_KEY: key } });
   assert.equal((await notify("alice", "order-17", "On its way.")).stdout, "2\n");
   await alice.sees("On its way.");
   assert.equal((await notify("alice", "order-17", "On its way.")).stdout, "2 (already stored)\n");

@@ -5,7 +5,9 @@ import { after, before, test } from "node:test";
 import { AWAY, complaints, launch, Person, Server, wire, world } from "./support.js";
 
 let browser;
-before(async () => { browser = await launch(); });
+before(async () => {
+  browser = await launch();
+});
 after(() => browser.close());
 
 const lines = (person, from, to) => Array.from({ length: to - from + 1 }, (_, n) => `${person.name} ${from + n}`);
@@ -21,7 +23,7 @@ async function whole(person, first) {
   // The page draws a bounded window of rows and moves it as one scrolls. Steps of half a view never skip rows that no
   // look has seen, however late the page draws.
   const seen = new Map();
-  for (let atEnd = false; !atEnd; ) {
+  for (let atEnd = false; !atEnd;) {
     atEnd = await person.at("log").evaluate(async (log) => {
       const bottom = log.scrollHeight - log.clientHeight - log.scrollTop <= 1;
       log.scrollTop += log.clientHeight / 2;
@@ -35,13 +37,14 @@ async function whole(person, first) {
 }
 
 /** Waits until the browser has kept whatever the server has not acknowledged: that takes it some milliseconds. */
-const keepsPending = (person) => person.page.waitForFunction(async () => {
-  const finished = (request) => new Promise((resolve) => (request.onsuccess = () => resolve(request.result)));
-  const db = await finished(indexedDB.open("switchboard"));
-  const kept = await finished(db.transaction("outbox").objectStore("outbox").count());
-  db.close();
-  return kept >= document.querySelectorAll("[data-testid=message][data-state=pending]").length;
-});
+const keepsPending = (person) =>
+  person.page.waitForFunction(async () => {
+    const finished = (request) => new Promise((resolve) => (request.onsuccess = () => resolve(request.result)));
+    const db = await finished(indexedDB.open("switchboard"));
+    const kept = await finished(db.transaction("outbox").objectStore("outbox").count());
+    db.close();
+    return kept >= document.querySelectorAll("[data-testid=message][data-state=pending]").length;
+  });
 
 test("a reload in the middle of sending: what was on its way arrives, once", async (t) => {
   const server = await Server.start(t);
@@ -76,7 +79,9 @@ test("a server killed and started again while both type: nothing lost, nothing t
   const [server, alice, bob] = await world(t, browser, "alice", "bob");
   await alice.opens("#general");
   await bob.opens("#general");
-  const types = async (person) => { for (const line of lines(person, 1, 40)) await person.says(line); };
+  const types = async (person) => {
+    for (const line of lines(person, 1, 40)) await person.says(line);
+  };
   const typing = Promise.all([types(alice), types(bob)]);
   await bob.sees("alice 5");
   await server.kill();
@@ -93,7 +98,11 @@ test("a server killed and started again while both type: nothing lost, nothing t
   const first = "Hi Bob! Every message here is on the disk before I see that it was sent.";
   const log = await whole(alice, first);
   assert.deepEqual(await whole(bob, first), log);
-  assert.deepEqual(log.map(([seq]) => seq), log.map((_, n) => log[0][0] + n), "no number is missing");
+  assert.deepEqual(
+    log.map(([seq]) => seq),
+    log.map((_, n) => log[0][0] + n),
+    "no number is missing",
+  );
   for (const person of [alice, bob]) {
     const own = log.map(([, text]) => text).filter((text) => text.startsWith(`${person.name} `));
     assert.deepEqual(own, [...lines(person, 1, 40), `${person.name} after all`]);

@@ -6,7 +6,9 @@ import { after, before, test } from "node:test";
 import { complaints, launch, Person, Server } from "./support.js";
 
 let browser;
-before(async () => { browser = await launch(); });
+before(async () => {
+  browser = await launch();
+});
 after(() => browser.close());
 
 const SECRET = "a secret of the tests that is long enough";
@@ -41,7 +43,10 @@ async function behindPath(t, files) {
       near.write(`HTTP/1.1 101 Switching Protocols\r\n${lines.join("")}\r\n`);
       near.write(head);
       far.pipe(near).pipe(far);
-      for (const [one, other] of [[near, far], [far, near]]) {
+      for (const [one, other] of [
+        [near, far],
+        [far, near],
+      ]) {
         one.on("error", () => other.destroy());
         one.on("close", () => other.destroy());
       }
@@ -95,13 +100,22 @@ test("below a path, the page connects, sends, and keeps its token through a relo
 test("below a path, the frame and the element connect", async (t) => {
   let token;
   const files = {
-    "/shop/frame": ["text/html", () => `<!doctype html><html lang=en><title>Shop</title>
-      <iframe title=Chat width=400 height=600 src="/chat/embed?conversation=%40shop&lang=de&sidebar=0#token=${token}"></iframe>`],
-    "/shop/element": ["text/html", `<!doctype html><html lang=en><title>Shop</title>
+    "/shop/frame": [
+      "text/html",
+      () => `<!doctype html><html lang=en><title>Shop</title>
+      <iframe title=Chat width=400 height=600 src="/chat/embed?conversation=%40shop&lang=de&sidebar=0#token=${token}"></iframe>`,
+    ],
+    "/shop/element": [
+      "text/html",
+      `<!doctype html><html lang=en><title>Shop</title>
       <script type=module src="/chat/switchboard-chat.js"></script>
       <switchboard-chat server="/chat/" conversation="@shop" sidebar="0"></switchboard-chat>
-      <script type=module src=/shop.js></script>`],
-    "/shop.js": ["text/javascript", () => `document.querySelector("switchboard-chat").token = ${JSON.stringify(token)};`],
+      <script type=module src=/shop.js></script>`,
+    ],
+    "/shop.js": [
+      "text/javascript",
+      () => `document.querySelector("switchboard-chat").token = ${JSON.stringify(token)};`,
+    ],
   };
   const { server, url } = await behindPath(t, files);
   token = server.token("alice");

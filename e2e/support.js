@@ -7,8 +7,13 @@ import { Server } from "../packages/client/test/support.js";
 export { Server };
 
 const flags = [
-  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-  "--disable-background-networking", "--disable-component-update", "--disable-sync",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
 ];
 
 export const launch = () =>
@@ -28,7 +33,10 @@ export async function wire(t, server) {
     if (!whole) return near.destroy();
     const { hostname, port } = new URL(server.url);
     const far = connect(Number(port), hostname);
-    for (const [one, other] of [[near, far], [far, near]]) {
+    for (const [one, other] of [
+      [near, far],
+      [far, near],
+    ]) {
       open.add(one);
       one.pipe(other);
       one.on("error", () => other.destroy());
@@ -125,7 +133,9 @@ export class Person {
   /** Messages that are stored; all of them, or those with this text. */
   messages(text) {
     const all = this.page.locator("[data-testid=message][data-seq]");
-    return text === undefined ? all : all.filter({ has: this.page.getByTestId("text").getByText(text, { exact: true }) });
+    return text === undefined
+      ? all
+      : all.filter({ has: this.page.getByTestId("text").getByText(text, { exact: true }) });
   }
 
   async sees(text) {
@@ -142,13 +152,17 @@ export class Person {
     const message = this.messages(text);
     await message.hover();
     await message.getByTestId("message-menu").click();
-    await this.page.getByRole("menuitem", { name: item, exact: true }).or(this.page.getByRole("menuitemcheckbox", { name: item })).click();
+    await this.page
+      .getByRole("menuitem", { name: item, exact: true })
+      .or(this.page.getByRole("menuitemcheckbox", { name: item }))
+      .click();
   }
 
   /** What the log shows, in its order: `[seq, text]`. */
   async log() {
     return this.messages().evaluateAll((nodes) =>
-      nodes.map((node) => [Number(node.dataset.seq), node.querySelector("[data-testid=text]").textContent.trim()]));
+      nodes.map((node) => [Number(node.dataset.seq), node.querySelector("[data-testid=text]").textContent.trim()]),
+    );
   }
 
   async texts() {
@@ -166,4 +180,6 @@ export async function world(t, browser, ...names) {
 
 /** What in the page complained; `expected` belongs to the test. */
 export const complaints = (people, expected) =>
-  people.flatMap(({ name, complaints }) => complaints.filter((text) => !expected?.test(text)).map((text) => `${name}: ${text}`));
+  people.flatMap(({ name, complaints }) =>
+    complaints.filter((text) => !expected?.test(text)).map((text) => `${name}: ${text}`),
+  );

@@ -9,18 +9,32 @@ async function furnish(server) {
   const question = await say("bob", "Did the **release** go out? The list is in `CHANGELOG.md`.");
   await say("alice", "It did, an hour ago 🎉", { reply_to: question.seq });
   await say("alice", "Three things to look at:\n- the *page*\n- the SDK\n- https://example.org/notes");
-  const code = await say("carol", "And this is all it takes:\n```js\nconst chat = connect(\"wss://chat.example\", { token });\nchat.conversation(\"#general\").send(\"hi\");\n```");
+  const code = await say(
+    "carol",
+    'And this is all it takes:\n```js\nconst chat = connect("wss://chat.example", { token });\nchat.conversation("#general").send("hi");\n```',
+  );
   await server.posts("react", { as: "alice", conversation: "#general", target: code.seq, emoji: "❤️" });
   await server.posts("react", { as: "bob", conversation: "#general", target: code.seq, emoji: "❤️" });
   await server.posts("react", { as: "bob", conversation: "#general", target: question.seq, emoji: "👀" });
   const typo = await say("bob", "Then I take tomorow off.");
-  await server.posts("edit", { as: "bob", conversation: "#general", target: typo.seq, text: "Then I take tomorrow off." });
+  await server.posts("edit", {
+    as: "bob",
+    conversation: "#general",
+    target: typo.seq,
+    text: "Then I take tomorrow off.",
+  });
   const gone = await say("carol", "never mind");
   await server.posts("delete", { as: "carol", conversation: "#general", target: gone.seq });
   await say("carol", "Thank you all, شكرا 👋");
   await server.posts("send", { as: "bob", to: "@alice", text: "Lunch at one?" });
   await server.posts("send", { as: "dana", to: "@alice", text: "The contract is signed." });
-  await server.posts("create", { as: "alice", room: "design", title: "Design", members: ["bob", "carol", "dana"], public: true });
+  await server.posts("create", {
+    as: "alice",
+    room: "design",
+    title: "Design",
+    members: ["bob", "carol", "dana"],
+    public: true,
+  });
   await server.posts("send", { as: "dana", to: "#design", text: "New icons are in." });
 }
 
@@ -54,7 +68,11 @@ export async function views(t, browser, server, options, look) {
 
   await message.focus();
   await alice.page.keyboard.press("Enter");
-  await alice.page.getByRole("menuitem", { name: "Delete" }).or(alice.page.getByRole("menuitem", { name: "Reply" })).first().click();
+  await alice.page
+    .getByRole("menuitem", { name: "Delete" })
+    .or(alice.page.getByRole("menuitem", { name: "Reply" }))
+    .first()
+    .click();
   const confirm = alice.at("confirm");
   if (await confirm.count()) {
     await see(alice, "delete");

@@ -15,9 +15,11 @@ function grade(verdict) {
 function verdicts(report) {
   const cases = Object.entries(Object.values(report)[0] ?? {});
   const byNumber = ([one], [next]) => one.localeCompare(next, "en", { numeric: true });
-  return Object.fromEntries(cases.sort(byNumber).map(([name, { behavior, behaviorClose }]) => {
-    return [name, behavior === behaviorClose ? [behavior] : [behavior, behaviorClose]];
-  }));
+  return Object.fromEntries(
+    cases.sort(byNumber).map(([name, { behavior, behaviorClose }]) => {
+      return [name, behavior === behaviorClose ? [behavior] : [behavior, behaviorClose]];
+    }),
+  );
 }
 
 function isWorse(got, wanted) {
@@ -39,6 +41,8 @@ const counts = {};
 for (const verdict of Object.values(got)) {
   counts[verdict] = (counts[verdict] ?? 0) + 1;
 }
-const told = Object.entries(counts).map(([verdict, count]) => `${count} ${verdict.replace(",", ", closing ")}`).join("; ");
+const told = Object.entries(counts)
+  .map(([verdict, count]) => `${count} ${verdict.replace(",", ", closing ")}`)
+  .join("; ");
 console.log(`${Object.keys(got).length} cases: ${told}; ${worse.length} worse than expected`);
 process.exitCode = worse.length > 0 ? 1 : 0;

@@ -24,13 +24,27 @@ await rm(here("dist"), { recursive: true, force: true });
 await Promise.all([
   build({ ...core, format: "esm", entryPoints: ["src/index.ts"], outdir: "dist" }),
   build({
-    ...common, format: "esm", outdir: "dist", external: ["react", "svelte", "vue"],
+    ...common,
+    format: "esm",
+    outdir: "dist",
+    external: ["react", "svelte", "vue"],
     entryPoints: ["src/react.ts", "src/svelte.ts", "src/vue.ts"],
   }),
-  build({ ...common, format: "esm", platform: "node", external: ["./index.js", "./ws.cjs"], entryPoints: ["src/node.ts"], outdir: "dist" }),
+  build({
+    ...common,
+    format: "esm",
+    platform: "node",
+    external: ["./index.js", "./ws.cjs"],
+    entryPoints: ["src/node.ts"],
+    outdir: "dist",
+  }),
   // For Node 20, which has no WebSocket: a well-kept one, in a file that newer versions do not load.
   build({
-    ...common, format: "cjs", platform: "node", external: ["bufferutil", "utf-8-validate"], entryPoints: ["src/ws.cjs"],
+    ...common,
+    format: "cjs",
+    platform: "node",
+    external: ["bufferutil", "utf-8-validate"],
+    entryPoints: ["src/ws.cjs"],
     outfile: "dist/ws.cjs",
   }),
 ]);
@@ -44,6 +58,11 @@ const script = code.replace(/export\s*\{(.*)\};?\s*$/s, (_, names) => {
   return `return{${exported}}})();`;
 });
 await writeFile(here("dist/switchboard.js"), `"use strict";var Switchboard=(()=>{${script}\n`);
-await cp(createRequire(import.meta.url).resolve("ws/package.json").replace("package.json", "LICENSE"), here("dist/ws.LICENSE"));
+await cp(
+  createRequire(import.meta.url)
+    .resolve("ws/package.json")
+    .replace("package.json", "LICENSE"),
+  here("dist/ws.LICENSE"),
+);
 await cp(here("../../LICENSE"), here("LICENSE"));
 execFileSync("npx", ["tsc", "--emitDeclarationOnly", "--declaration"], { cwd: here("."), stdio: "inherit" });

@@ -17,7 +17,9 @@ server.on("connection", (socket) => {
       return;
     }
     const { id, to, text } = frame;
-    const message = Buffer.from(JSON.stringify({ type: "message", to, from: user, at: new Date().toISOString(), text }));
+    const message = Buffer.from(
+      JSON.stringify({ type: "message", to, from: user, at: new Date().toISOString(), text }),
+    );
     for (const other of rooms.get(to) ?? []) {
       if (other !== socket) other.send(message, { binary: false });
     }

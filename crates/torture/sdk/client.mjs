@@ -35,7 +35,8 @@ const chats = users.map(({ user, token, rooms }) => {
     room.messages.subscribe((list) => {
       const seqs = list.filter(({ seq }) => seq !== undefined).map(({ seq }) => seq);
       const wrong = seqs.findIndex((seq, i) => i > 0 && seq <= seqs[i - 1]);
-      if (wrong > 0) tell({ type: "broken", what: `the list of ${room.id} of ${user} has ${seqs[wrong]} after ${seqs[wrong - 1]}` });
+      if (wrong > 0)
+        tell({ type: "broken", what: `the list of ${room.id} of ${user} has ${seqs[wrong]} after ${seqs[wrong - 1]}` });
     });
   }
   let number = 0;
@@ -49,7 +50,9 @@ const chats = users.map(({ user, token, rooms }) => {
         tell({ type: "tried", user, conversation: room.id, key: sent.key, text, number });
         const done = sent.acked
           .then(({ conversation, seq, at }) => tell({ type: "acked", user, conversation, key: sent.key, seq, at }))
-          .catch((error) => tell({ type: "broken", what: `${sent.key} of ${user} failed for good: ${error.code} ${error.message}` }))
+          .catch((error) =>
+            tell({ type: "broken", what: `${sent.key} of ${user} failed for good: ${error.code} ${error.message}` }),
+          )
           .finally(() => waiting.delete(sent.key));
         waiting.set(sent.key, done);
       }
@@ -83,7 +86,9 @@ for await (const line of createInterface({ input: process.stdin })) {
     await Promise.allSettled(waiting.values());
     tell({ type: "settled" });
   } else {
-    await Promise.all(chats.flatMap(({ chat, rooms }) => rooms.map((id) => endsWith(chat.conversation(id), command.last[id] ?? 0))));
+    await Promise.all(
+      chats.flatMap(({ chat, rooms }) => rooms.map((id) => endsWith(chat.conversation(id), command.last[id] ?? 0))),
+    );
     for (const { user, chat, rooms } of chats) {
       for (const id of rooms) {
         const room = chat.conversation(id);

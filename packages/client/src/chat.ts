@@ -188,7 +188,11 @@ export class Switchboard implements Chat, Host {
   /** Reads pages of the inbox until it is enough; after which conversation there are more, if any. */
   async #page(before: string | null, enough: () => boolean): Promise<string | null> {
     do {
-      const page: ConversationsBody = await this.call({ type: "conversations", limit: PAGE, ...(before && { before }) });
+      const page: ConversationsBody = await this.call({
+        type: "conversations",
+        limit: PAGE,
+        ...(before && { before }),
+      });
       before = this.#meet(page);
     } while (before && !enough());
     return before;

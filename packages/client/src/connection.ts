@@ -155,7 +155,8 @@ export class Connection {
       this.#hear(JSON.parse(data as string) as ServerFrame);
     };
     socket.onclose = ({ code, reason }) => {
-      if (socket === this.#socket) this.#lost(code, reason, code === 1002 || (code >= 1007 && code <= 1009) || (code >= 4500 && code <= 4999));
+      if (socket === this.#socket)
+        this.#lost(code, reason, code === 1002 || (code >= 1007 && code <= 1009) || (code >= 4500 && code <= 4999));
     };
     // A close follows.
     socket.onerror = () => {};
@@ -224,7 +225,11 @@ export class Connection {
     this.#retryAfter = undefined;
     const why = reason || error?.message || NO_CONNECTION;
     this.status.set({
-      state: "offline", reason: why, ...(code !== undefined && { code }), ...(error && { error }), ...(!final && { retryIn }),
+      state: "offline",
+      reason: why,
+      ...(code !== undefined && { code }),
+      ...(error && { error }),
+      ...(!final && { retryIn }),
     });
     if (!final) this.#retry = setTimeout(() => this.open(), retryIn);
     const waiting = [...this.#waiting.values()];

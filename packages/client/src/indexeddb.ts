@@ -25,7 +25,9 @@ export function indexedDbOutbox(): OutboxStorage | null {
     finished(act((await open()).transaction(STORE, mode).objectStore(STORE)));
   return {
     load: async (scope) => {
-      const entries: OutboxEntry[] = await use("readonly", (store) => store.getAll(IDBKeyRange.bound([scope], [scope, []])));
+      const entries: OutboxEntry[] = await use("readonly", (store) =>
+        store.getAll(IDBKeyRange.bound([scope], [scope, []])),
+      );
       return entries.sort((a, b) => a.time - b.time);
     },
     put: async (scope, entry) => void (await use("readwrite", (store) => store.put(entry, [scope, entry.key]))),

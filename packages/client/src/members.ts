@@ -25,7 +25,10 @@ export class Members extends Store<readonly Member[]> {
 
   constructor(asks: Asks, conversation: () => string) {
     const members = new Map<UserId, Member>();
-    super(() => [...members.values()].sort((a, b) => (a.user < b.user ? -1 : 1)), () => this.#loaded || this.refresh());
+    super(
+      () => [...members.values()].sort((a, b) => (a.user < b.user ? -1 : 1)),
+      () => this.#loaded || this.refresh(),
+    );
     this.#members = members;
     this.#asks = asks;
     this.#conversation = conversation;
@@ -40,7 +43,8 @@ export class Members extends Store<readonly Member[]> {
     if (event.type === "message") return;
     this.#dirty = true;
     if (!this.#loaded) return;
-    if (event.type === "join") this.#put(event.from, { role: event.role ?? "member", read: event.seq, received: event.seq });
+    if (event.type === "join")
+      this.#put(event.from, { role: event.role ?? "member", read: event.seq, received: event.seq });
     else if (event.type === "invite") this.#put(event.user, { role: event.role, read: event.seq, received: event.seq });
     else if (event.type === "role") this.#put(event.user, { role: event.role });
     else if (event.type === "leave" || event.type === "remove") {
@@ -72,7 +76,12 @@ export class Members extends Store<readonly Member[]> {
     try {
       const all: Member[] = [];
       for (let pages = 0, more = true; more && pages < PAGES; pages++) {
-        const command = { type: "members" as const, conversation: this.#conversation(), after: all.at(-1)?.user, limit: PAGE };
+        const command = {
+          type: "members" as const,
+          conversation: this.#conversation(),
+          after: all.at(-1)?.user,
+          limit: PAGE,
+        };
         const page = await this.#asks.request<MembersBody>(compact(command));
         all.push(...page.members);
         more = page.more;

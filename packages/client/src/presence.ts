@@ -27,7 +27,10 @@ export class PresenceWatch {
   of(user: UserId): Readable<Presence | undefined> {
     let store = this.#stores.get(user);
     if (!store) {
-      store = new Store(() => this.#known.get(user), () => this.refresh());
+      store = new Store(
+        () => this.#known.get(user),
+        () => this.refresh(),
+      );
       this.#stores.set(user, store);
     }
     return store;

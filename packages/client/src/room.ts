@@ -91,7 +91,10 @@ export class Room implements Conversation {
   constructor(target: string, host: Host) {
     this.#target = target;
     this.#host = host;
-    this.messages = new Store(() => this.#list(), () => this.open());
+    this.messages = new Store(
+      () => this.#list(),
+      () => this.open(),
+    );
     this.info = new Store(() => this.#summary && describe(this.#summary, host.me, this.#timeline));
     this.typing = new Typing(() => host.request(this.#about("typing", {})).catch(() => {}));
     this.members = new Members(host, () => this.id);
@@ -334,7 +337,7 @@ export class Room implements Conversation {
 
   #drain(): void {
     for (const seq of this.#ahead.keys()) if (seq <= (this.#cursor as Seq)) this.#ahead.delete(seq);
-    for (let next; (next = this.#ahead.get((this.#cursor as Seq) + 1)); ) {
+    for (let next; (next = this.#ahead.get((this.#cursor as Seq) + 1));) {
       this.#ahead.delete(next.event.seq);
       this.#cursor = next.event.seq;
       this.#apply(next.event);
@@ -461,7 +464,7 @@ export class Room implements Conversation {
     if (this.#filling || this.#cursor === undefined || !this.#host.online) return;
     this.#filling = true;
     try {
-      for (let more = true; more && this.#cursor !== undefined; ) {
+      for (let more = true; more && this.#cursor !== undefined;) {
         const after: Seq = this.#cursor;
         const page = await this.#host.request<LogBody>(this.#about("sync", { after, limit: LOG_PAGE }));
         for (const event of page.events) this.receive(event);

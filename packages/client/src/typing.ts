@@ -30,7 +30,10 @@ export class Typing extends Store<readonly UserId[]> {
 
   started(user: UserId): void {
     clearTimeout(this.#until.get(user));
-    this.#until.set(user, setTimeout(() => this.stopped(user), LASTS));
+    this.#until.set(
+      user,
+      setTimeout(() => this.stopped(user), LASTS),
+    );
     this.changed();
   }
 

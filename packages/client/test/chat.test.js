@@ -9,14 +9,24 @@ test("a message is pending, then sent, and comes to the other side and to every 
   const alice = server.connects(t, "alice");
   const laptop = server.connects(t, "alice");
   const bob = server.connects(t, "bob");
-  const [there, here, elsewhere] = [bob.conversation("@alice"), alice.conversation("@bob"), laptop.conversation("@bob")];
+  const [there, here, elsewhere] = [
+    bob.conversation("@alice"),
+    alice.conversation("@bob"),
+    laptop.conversation("@bob"),
+  ];
   await Promise.all([alice, laptop, bob].map(online));
   await Promise.all([shows(there, []), shows(here, []), shows(elsewhere, [])]);
   const sent = here.send("hi");
   assert.equal(sent.state, "pending");
-  assert.deepEqual(here.messages.getSnapshot().map((m) => [m.text, m.state, m.seq]), [["hi", "pending", undefined]]);
+  assert.deepEqual(
+    here.messages.getSnapshot().map((m) => [m.text, m.state, m.seq]),
+    [["hi", "pending", undefined]],
+  );
   const { id } = here.messages.getSnapshot()[0];
-  assert.deepEqual((({ conversation, seq }) => ({ conversation, seq }))(await sent.acked), { conversation: "@alice:bob", seq: 1 });
+  assert.deepEqual((({ conversation, seq }) => ({ conversation, seq }))(await sent.acked), {
+    conversation: "@alice:bob",
+    seq: 1,
+  });
   for (const room of [here, there, elsewhere]) {
     const [message] = await until(room.messages, (list) => list[0]?.seq === 1);
     assert.deepEqual([message.id, message.text, message.from, message.state], [id, "hi", "alice", "sent"]);
@@ -62,7 +72,13 @@ test("the inbox: order, unread, last message, read on another device", async (t)
   await alice.conversation("@bob").send("psst").acked;
   const names = (list) => list.map((c) => c.conversation);
   await until(bob.conversations, (list) => names(list).join() === "@alice:bob,#general");
-  assert.deepEqual(bob.conversations.getSnapshot().map((c) => [c.peer, c.unread, c.last.text]).at(0), ["alice", 1, "psst"]);
+  assert.deepEqual(
+    bob.conversations
+      .getSnapshot()
+      .map((c) => [c.peer, c.unread, c.last.text])
+      .at(0),
+    ["alice", 1, "psst"],
+  );
   await alice.conversation("#general").send("all").acked;
   await until(bob.conversations, (list) => names(list).join() === "#general,@alice:bob");
   const row = (chat, id) => chat.conversations.getSnapshot().find((c) => c.conversation === id);
@@ -96,7 +112,10 @@ test("rooms: create, invite, roles, rename, remove, leave, join", async (t) => {
   await until(room.messages, (list) => list.at(-1)?.text === "may I?");
   await room.rename("The team");
   await until(theirs.info, (info) => info?.title === "The team");
-  await until(room.members, (list) => list.map((m) => `${m.user} ${m.role}`).join() === "alice admin,bob member,carol member");
+  await until(
+    room.members,
+    (list) => list.map((m) => `${m.user} ${m.role}`).join() === "alice admin,bob member,carol member",
+  );
   await room.remove("bob");
   await until(bob.conversations, (list) => !list.some((c) => c.conversation === "#team"));
   await theirs.leave();
@@ -155,7 +174,10 @@ test("older messages, page by page, with what happens to them meanwhile", async 
   await until(his.messages, (list) => list.find((m) => m.seq === 60)?.text === "edited");
   assert.equal(await his.loadOlder(), true);
   assert.equal(await his.loadOlder(), false);
-  assert.deepEqual(his.messages.getSnapshot().map((m) => m.text), all.map((text, n) => (n === 59 ? "edited" : text)));
+  assert.deepEqual(
+    his.messages.getSnapshot().map((m) => m.text),
+    all.map((text, n) => (n === 59 ? "edited" : text)),
+  );
 });
 
 test("whoever listens to all messages hears each once, of new conversations too, over losses", async (t) => {
@@ -167,12 +189,18 @@ test("whoever listens to all messages hears each once, of new conversations too,
   await online(bot);
   const alice = server.connects(t, "alice");
   await alice.conversation("@bot").send("first").acked;
-  await until({ subscribe: (l) => bot.conversations.subscribe(() => l(heard)), getSnapshot: () => heard }, () => heard.length === 1);
+  await until(
+    { subscribe: (l) => bot.conversations.subscribe(() => l(heard)), getSnapshot: () => heard },
+    () => heard.length === 1,
+  );
   cut();
   await until(bot.status, ({ state }) => state === "offline");
   await alice.conversation("@bot").send("while away").acked;
   await online(bot);
   await alice.conversation("@bot").send("back").acked;
-  await until({ subscribe: (l) => bot.conversations.subscribe(() => l(heard)), getSnapshot: () => heard }, () => heard.length === 3);
+  await until(
+    { subscribe: (l) => bot.conversations.subscribe(() => l(heard)), getSnapshot: () => heard },
+    () => heard.length === 3,
+  );
   assert.deepEqual(heard, ["@alice:bot first", "@alice:bot while away", "@alice:bot back"]);
 });

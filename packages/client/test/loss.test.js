@@ -33,11 +33,20 @@ test("a server killed while two people send: each message once, in one order", a
   await Promise.all([alice, bob].map(offline));
   await server.start();
   await Promise.all(sends.map((sent) => sent.acked));
-  const lists = await Promise.all(rooms.map((room) => until(room.messages, (list) => list.length === 123 && list.every((m) => m.state === "sent"))));
+  const lists = await Promise.all(
+    rooms.map((room) => until(room.messages, (list) => list.length === 123 && list.every((m) => m.state === "sent"))),
+  );
   assert.deepEqual(lists[0], lists[1]);
   for (const name of ["alice", "bob"]) {
-    const own = lists[0].slice(3).filter((m) => m.from === name).map((m) => m.text);
-    assert.deepEqual(own, Array.from({ length: 60 }, (_, n) => `line ${n}`), "in the order in which they were said");
+    const own = lists[0]
+      .slice(3)
+      .filter((m) => m.from === name)
+      .map((m) => m.text);
+    assert.deepEqual(
+      own,
+      Array.from({ length: 60 }, (_, n) => `line ${n}`),
+      "in the order in which they were said",
+    );
   }
 });
 
@@ -56,7 +65,11 @@ test("too much was missed: the list is rebuilt, and that is told once", async (t
   await online(alice);
   const list = await until(room.messages, (list) => list.at(-1)?.text === "missed 119");
   assert.equal(resyncs, 1);
-  assert.deepEqual(list.map((m) => m.seq), list.map((_, n) => list[0].seq + n), "no hole");
+  assert.deepEqual(
+    list.map((m) => m.seq),
+    list.map((_, n) => list[0].seq + n),
+    "no hole",
+  );
   while (await room.loadOlder());
   assert.equal(room.messages.getSnapshot().length, 123);
   await server.posts("send", { as: "bob", to: "#general", text: "live again" });
@@ -81,14 +94,21 @@ test("whoever listens to every message gets those of a gap, too", async (t) => {
 });
 
 test("more conversations than cursors fit into `hello`: all of them catch up", async (t) => {
-  const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_HELLO_FRAME: "250", SWITCHBOARD_LIMITS_PAGE: "8" } });
+  const server = await Server.start(t, {
+    env: { SWITCHBOARD_LIMITS_HELLO_FRAME: "250", SWITCHBOARD_LIMITS_PAGE: "8" },
+  });
   const line = wire();
   const bot = server.connects(t, "bot", line);
   const heard = [];
   bot.on("message", ({ message }) => heard.push(message.text));
   await online(bot);
   const names = Array.from({ length: 20 }, (_, n) => `user${n}`);
-  const hears = (wanted) => until({ getSnapshot: () => heard, subscribe: (l) => bot.conversations.subscribe(() => l(heard)) }, () => heard.length === wanted, `${wanted} messages`);
+  const hears = (wanted) =>
+    until(
+      { getSnapshot: () => heard, subscribe: (l) => bot.conversations.subscribe(() => l(heard)) },
+      () => heard.length === wanted,
+      `${wanted} messages`,
+    );
   for (const as of names) await server.posts("send", { as, to: "@bot", text: `one of ${as}` });
   await hears(20);
   line.part();
@@ -99,29 +119,39 @@ test("more conversations than cursors fit into `hello`: all of them catch up", a
   assert.equal(new Set(heard).size, 40, "each once");
 });
 
-test("a page of the inbox that overtakes a conversation's first message swallows nothing", { timeout: 30_000 }, async (t) => {
-  const server = await Server.start(t);
-  const held = [];
-  /** Answers may overtake events: here every one of bob's does. */
-  class Overtaking extends WebSocket {
-    set onmessage(hear) {
-      super.onmessage = hear && ((frame) => {
-        if (frame.data.includes('"from":"bob"') && !frame.data.includes('"type":"ok"')) return void held.push(frame);
-        hear(frame);
-        if (frame.data.includes('"conversations":[') && frame.data.includes("@bob:bot")) setImmediate(() => held.splice(0).forEach(hear));
-      });
+test(
+  "a page of the inbox that overtakes a conversation's first message swallows nothing",
+  { timeout: 30_000 },
+  async (t) => {
+    const server = await Server.start(t);
+    const held = [];
+    /** Answers may overtake events: here every one of bob's does. */
+    class Overtaking extends WebSocket {
+      set onmessage(hear) {
+        super.onmessage =
+          hear &&
+          ((frame) => {
+            if (frame.data.includes('"from":"bob"') && !frame.data.includes('"type":"ok"'))
+              return void held.push(frame);
+            hear(frame);
+            if (frame.data.includes('"conversations":[') && frame.data.includes("@bob:bot"))
+              setImmediate(() => held.splice(0).forEach(hear));
+          });
+      }
     }
-  }
-  const bot = server.connects(t, "bot", { WebSocket: Overtaking });
-  const heard = [];
-  const both = new Promise((resolve) => bot.on("message", ({ message }) => heard.push(message.text) === 2 && resolve()));
-  await online(bot);
-  await server.posts("send", { as: "bob", to: "@bot", text: "overtaken" });
-  // Of whom nothing is known: the inbox is looked at.
-  await server.posts("send", { as: "alice", to: "@bot", text: "on time" });
-  await both;
-  assert.deepEqual(heard, ["on time", "overtaken"]);
-});
+    const bot = server.connects(t, "bot", { WebSocket: Overtaking });
+    const heard = [];
+    const both = new Promise((resolve) =>
+      bot.on("message", ({ message }) => heard.push(message.text) === 2 && resolve()),
+    );
+    await online(bot);
+    await server.posts("send", { as: "bob", to: "@bot", text: "overtaken" });
+    // Of whom nothing is known: the inbox is looked at.
+    await server.posts("send", { as: "alice", to: "@bot", text: "on time" });
+    await both;
+    assert.deepEqual(heard, ["on time", "overtaken"]);
+  },
+);
 
 test("what was not acknowledged outlives the page", async (t) => {
   const server = await Server.start(t);
@@ -130,19 +160,31 @@ test("what was not acknowledged outlives the page", async (t) => {
   await until(first.conversation("#general").messages, (list) => list.length === 3);
   line.part();
   const sent = ["one", "two", "three"].map((text) => first.conversation("#general").send(text));
-  assert.deepEqual(sent.map(({ state }) => state), ["pending", "pending", "pending"]);
+  assert.deepEqual(
+    sent.map(({ state }) => state),
+    ["pending", "pending", "pending"],
+  );
   first.close();
   await assert.rejects(sent[0].acked, { code: "closed" });
   const second = server.connects(t, "alice");
-  const list = await until(second.conversation("#general").messages, (list) => list.length === 6 && list.every((m) => m.state === "sent"));
-  assert.deepEqual(list.slice(3).map((m) => [m.text, m.key]), ["one", "two", "three"].map((text, n) => [text, sent[n].key]));
+  const list = await until(
+    second.conversation("#general").messages,
+    (list) => list.length === 6 && list.every((m) => m.state === "sent"),
+  );
+  assert.deepEqual(
+    list.slice(3).map((m) => [m.text, m.key]),
+    ["one", "two", "three"].map((text, n) => [text, sent[n].key]),
+  );
   const third = server.connects(t, "alice");
   await online(third);
   assert.equal((await server.history("alice", "#general")).length, 6, "nothing is left to send");
 });
 
 test("over the rate: it waits as long as the server says, and keeps the order", async (t) => {
-  const server = await Server.start(t, { ...production, env: { ...production.env, SWITCHBOARD_LIMITS_SENDS_PER_CONNECTION: "4" } });
+  const server = await Server.start(t, {
+    ...production,
+    env: { ...production.env, SWITCHBOARD_LIMITS_SENDS_PER_CONNECTION: "4" },
+  });
   const alice = chats(t, server.url, { token: server.token("alice") });
   const room = alice.conversation("@bob");
   const texts = Array.from({ length: 30 }, (_, n) => String(n));
@@ -156,8 +198,14 @@ test("a message that is refused fails, with the reason, and can be taken back", 
   const room = alice.conversation("@bob");
   await online(alice);
   const sent = room.send("x".repeat(20_000));
-  await assert.rejects(sent.acked, (error) => error instanceof ChatError && error.code === "too_large" && error.field === "text" && !error.retryable);
-  assert.deepEqual(room.messages.getSnapshot().map((m) => [m.state, m.error.code]), [["failed", "too_large"]]);
+  await assert.rejects(
+    sent.acked,
+    (error) => error instanceof ChatError && error.code === "too_large" && error.field === "text" && !error.retryable,
+  );
+  assert.deepEqual(
+    room.messages.getSnapshot().map((m) => [m.state, m.error.code]),
+    [["failed", "too_large"]],
+  );
   sent.discard();
   assert.deepEqual(room.messages.getSnapshot(), []);
 });
@@ -182,7 +230,11 @@ test("tokens: asked for before every connection; a throw is tried again, `Unauth
   await online(alice);
   assert.equal(asked, 3);
 
-  const nobody = chats(t, server.url, { token: () => { throw new UnauthorizedError("signed out"); } });
+  const nobody = chats(t, server.url, {
+    token: () => {
+      throw new UnauthorizedError("signed out");
+    },
+  });
   const stopped = await until(nobody.status, ({ state }) => state === "offline");
   assert.deepEqual([stopped.reason, stopped.retryIn, stopped.error.code], ["signed out", undefined, "unauthorized"]);
   await assert.rejects(nobody.conversation("#general").react(1, "x"), { code: "unauthorized" });

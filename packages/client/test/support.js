@@ -12,10 +12,13 @@ import { promisify } from "node:util";
 import WebSocket from "ws";
 import { connect } from "@switchboard/client";
 
-const binary = process.env.SWITCHBOARD_BINARY ?? fileURLToPath(new URL("../../../target/debug/switchboard", import.meta.url));
+const binary =
+  process.env.SWITCHBOARD_BINARY ?? fileURLToPath(new URL("../../../target/debug/switchboard", import.meta.url));
 
 // The server takes its settings from there; the tests want it as it comes.
-const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("SWITCHBOARD_")));
+const environment = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !name.startsWith("SWITCHBOARD_")),
+);
 
 /** How long a test waits for what must come. It only matters to a test that fails. */
 const PATIENCE = 30_000;
@@ -38,7 +41,8 @@ export class Server {
     const address = this.url ? new URL(this.url).host : "127.0.0.1:0";
     let said = "";
     this.process = spawn(binary, [...this.args, "--listen", address, "--data", this.data], {
-      env: { ...environment, ...this.env }, stdio: ["ignore", "pipe", "pipe"],
+      env: { ...environment, ...this.env },
+      stdio: ["ignore", "pipe", "pipe"],
     });
     this.process.stderr.on("data", (chunk) => (said += chunk));
     this.url = await new Promise((resolve, reject) => {
@@ -109,7 +113,7 @@ export class Server {
   /** A page of something, until the last. */
   async log(user, conversation) {
     const events = [];
-    for (let more = true; more; ) {
+    for (let more = true; more;) {
       const page = await this.posts("sync", { as: user, conversation, after: events.at(-1)?.seq ?? 0, limit: 200 });
       events.push(...page.events);
       more = page.more;
@@ -119,7 +123,7 @@ export class Server {
 
   async history(user, conversation) {
     const messages = [];
-    for (let more = true; more; ) {
+    for (let more = true; more;) {
       const before = messages[0]?.seq;
       const page = await this.posts("history", { as: user, conversation, limit: 200, ...(before && { before }) });
       messages.unshift(...page.messages);
@@ -165,7 +169,9 @@ export function until(store, wanted, what = wanted.toString()) {
     let done = false;
     const timer = setTimeout(() => {
       stop();
-      reject(new Error(`waited in vain for ${what}; it is ${JSON.stringify(store.getSnapshot(), null, 1).slice(0, 2_000)}`));
+      reject(
+        new Error(`waited in vain for ${what}; it is ${JSON.stringify(store.getSnapshot(), null, 1).slice(0, 2_000)}`),
+      );
     }, PATIENCE);
     stop = store.subscribe((value) => {
       if (done || !wanted(value)) return;
@@ -181,4 +187,8 @@ export const online = (chat) => until(chat.status, ({ state }) => state === "onl
 
 /** Waits until the list shows exactly these texts. */
 export const shows = (room, texts) =>
-  until(room.messages, (list) => JSON.stringify(list.map((m) => m.text)) === JSON.stringify(texts), `the texts ${texts}`);
+  until(
+    room.messages,
+    (list) => JSON.stringify(list.map((m) => m.text)) === JSON.stringify(texts),
+    `the texts ${texts}`,
+  );

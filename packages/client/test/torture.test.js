@@ -10,8 +10,14 @@ const PEOPLE = ["alice", "bob", "carol", "dave"];
 const ROOM = "#general";
 
 /** What a message of the server's is, in a list of the SDK's. */
-const asListed = ({ seq, from, text, edited, deleted, reactions }) =>
-  ({ seq, from, text, edited: edited?.seq, deleted: !!deleted, reactions: reactions ?? {} });
+const asListed = ({ seq, from, text, edited, deleted, reactions }) => ({
+  seq,
+  from,
+  text,
+  edited: edited?.seq,
+  deleted: !!deleted,
+  reactions: reactions ?? {},
+});
 
 // Seeded, so that a run can be repeated as far as the network allows.
 let seed = Number(process.env.SEED ?? 20261125);
@@ -73,7 +79,11 @@ test(`${DISCONNECTS} disconnects while four people chat: every list is the serve
   t.diagnostic(`${cuts} connections cut, ${sends.length} messages`);
 
   const log = await server.log("alice", ROOM);
-  assert.deepEqual(log.map((event) => event.seq), log.map((_, index) => index + 1), "no gap in the log");
+  assert.deepEqual(
+    log.map((event) => event.seq),
+    log.map((_, index) => index + 1),
+    "no gap in the log",
+  );
   const stored = log.filter((event) => event.type === "message");
   assert.equal(stored.length, 3 + sends.length, "stored once each, with the three that were there");
   assert.deepEqual(new Set(acked.map(({ seq }) => seq)), new Set(stored.slice(3).map(({ seq }) => seq)));
@@ -86,7 +96,9 @@ test(`${DISCONNECTS} disconnects while four people chat: every list is the serve
     while (await room.loadOlder());
     const same = (list) => isDeepStrictEqual(list.map(asListed), wanted);
     // What was amended last may still be on its way.
-    const list = await until(room.messages, same, `${name}'s ${wanted.length} messages`).catch(() => room.messages.getSnapshot());
+    const list = await until(room.messages, same, `${name}'s ${wanted.length} messages`).catch(() =>
+      room.messages.getSnapshot(),
+    );
     assert.deepEqual(list.map(asListed), wanted, `the list of ${name}`);
     assert.ok(list.every((m) => m.state === "sent"));
   }

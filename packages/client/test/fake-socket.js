@@ -1,0 +1,175 @@
+// A server that a test scripts, over sockets without a network, and a clock that a test moves.
+
+/** What a server with default settings allows, where the SDK asks. */
+const LIMITS = {
+  frame: 65_536,
+  text: 16_384,
+  hello_frame: 8_192,
+  frames_per_connection: 100,
+  page: 200,
+  replay: 1_000,
+  signal_room: 100,
+  watch: 200,
+};
+
+/** Frames and events of a socket come one by one, each in a turn of its own, as those of a network. */
+const later = (act) => setImmediate(act);
+
+/** Lets everything happen that waits for no clock: frames on their way, promises. */
+export async function settle(turns = 30) {
+  for (let n = 0; n < turns; n++) await new Promise(later);
+}
+
+/**
+ * Answers `hello` with `welcome`, and every other command as `on` says; without a handler with `ok`. A handler gives the
+ * answer's fields, or nothing if it answers by itself. `type: "error"` in them makes it an error.
+ */
+export class FakeServer {
+  /** Every socket that a client opened, and every frame that came, oldest first. */
+  sockets = [];
+  frames = [];
+  /** Whether sockets open; otherwise they close with 1006. */
+  reachable = true;
+  #handlers = new Map();
+
+  constructor({ user = "alice", limits = {}, conversations = [], ...more } = {}) {
+    this.welcome = {
+      type: "welcome",
+      user,
+      connection: "c1",
+      server: "switchboard/fake",
+      limits: { ...LIMITS, ...limits },
+      conversations,
+      more: false,
+      ...more,
+    };
+    this.on("hello", () => this.welcome);
+    this.on("ping", () => ({ type: "pong" }));
+    const server = this;
+    this.WebSocket = class extends FakeSocket {
+      constructor(url, protocols) {
+        super(server, url, protocols);
+      }
+    };
+  }
+
+  on(type, handler) {
+    this.#handlers.set(type, handler);
+    return this;
+  }
+
+  /** The frames of a type that came so far. */
+  sent(type) {
+    return this.frames.filter((frame) => frame.type === type);
+  }
+
+  /** The socket that was opened last. */
+  get socket() {
+    return this.sockets.at(-1);
+  }
+
+  /** Says something that nobody asked for, on the last socket. */
+  say(...frames) {
+    for (const frame of frames) this.socket.say(frame);
+  }
+
+  /** Ends the last connection: 1006 is a network that broke. */
+  cut(code = 1006, reason = "") {
+    this.socket.end(code, reason);
+  }
+
+  receive(frame, socket) {
+    this.frames.push(frame);
+    const handler = this.#handlers.get(frame.type);
+    const answer = handler ? handler(frame, socket) : {};
+    if (answer) socket.say({ type: "ok", ...(frame.id !== undefined && { id: frame.id }), ...answer });
+  }
+}
+
+class FakeSocket {
+  onopen = null;
+  onmessage = null;
+  onclose = null;
+  onerror = null;
+  readyState = 0;
+  /** A socket that is deaf neither hears nor says anything, and stays open: a connection that nobody has closed. */
+  deaf = false;
+
+  constructor(server, url, protocols) {
+    Object.assign(this, { server, url, protocols });
+    server.sockets.push(this);
+    const { reachable } = server;
+    later(() => {
+      if (this.readyState !== 0 || this.deaf) return;
+      if (!reachable) return this.end(1006, "");
+      this.readyState = 1;
+      this.onopen?.({});
+    });
+  }
+
+  send(text) {
+    if (this.readyState !== 1) throw new DOMException("the socket is not open", "InvalidStateError");
+    if (!this.deaf) later(() => this.readyState === 1 && this.server.receive(JSON.parse(text), this));
+  }
+
+  say(frame) {
+    if (!this.deaf) later(() => this.readyState === 1 && this.onmessage?.({ data: JSON.stringify(frame) }));
+  }
+
+  end(code, reason) {
+    later(() => {
+      if (this.readyState === 3) return;
+      this.readyState = 3;
+      this.onclose?.({ code, reason });
+    });
+  }
+
+  close(code = 1000, reason = "") {
+    if (this.readyState < 2) this.end(code, reason);
+  }
+}
+
+/** Time that stands still until a test moves it. Give it to `connect` as `clock`. */
+export class FakeClock {
+  #now = 0;
+  #timers = new Map();
+  #next = 1;
+
+  /** `wall`: what the wall clock shows at the beginning; a test may set it, as people do. */
+  constructor(wall = Date.UTC(2026, 0, 1)) {
+    this.offset = wall;
+  }
+
+  now = () => this.#now;
+  wall = () => this.offset + this.#now;
+
+  setTimeout = (act, delay = 0) => {
+    const id = this.#next++;
+    this.#timers.set(id, { at: this.#now + Math.max(0, delay), act });
+    return id;
+  };
+
+  clearTimeout = (id) => void this.#timers.delete(id);
+
+  /** How many timers wait. */
+  get timers() {
+    return this.#timers.size;
+  }
+
+  /** Moves on, by way of every timer that is due, with time for what each of them causes. */
+  async advance(milliseconds) {
+    const end = this.#now + milliseconds;
+    await settle();
+    for (;;) {
+      let due;
+      for (const [id, { at }] of this.#timers) if (at <= end && (!due || at < this.#timers.get(due).at)) due = id;
+      if (!due) break;
+      const { at, act } = this.#timers.get(due);
+      this.#timers.delete(due);
+      this.#now = Math.max(this.#now, at);
+      act();
+      await settle();
+    }
+    this.#now = end;
+  }
+}

@@ -269,8 +269,6 @@ export class Room implements Conversation {
     this.members.moved(user, { read: upto, received: upto });
   }
 
-  // ---- One's own messages.
-
   /** One of the outbox came, changed, or went. */
   shows(entry: Entry, gone: boolean): void {
     if (gone) this.#outgoing.delete(entry.key);
@@ -287,8 +285,6 @@ export class Room implements Conversation {
     const from = this.#host.me as UserId;
     this.receive(compact({ type: "message" as const, conversation, seq, from, at, ...what, reply_to }) as Event, true);
   }
-
-  // ----
 
   #list(): readonly Message[] {
     const me = this.#host.me ?? "";

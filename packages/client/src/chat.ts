@@ -10,7 +10,8 @@ import type { ConversationsBody } from "./protocol.js";
 import type { Command, Limits, OkBody, Summary, UserId, Welcome } from "./protocol.js";
 import { canonical, type Host, Room } from "./room.js";
 import { Emitter, Store, Value } from "./store.js";
-import type { Chat, ChatEvents, Conversation, Info, Message, NewRoom, Options, Presence, Readable } from "./types.js";
+import type { Chat, ChatEvents, ChatLimits, ChatMessage, ChatOptions, ChatStatus } from "./types.js";
+import type { Conversation, ConversationInfo, NewRoom, Presence, Readable } from "./types.js";
 
 /** How long a command waits for a connection, in milliseconds. */
 const PATIENCE = 30_000;
@@ -21,19 +22,25 @@ const RECEIVED_EVERY = 1_000;
 /** Bytes of a cursor in `hello` besides the conversation's id. */
 const CURSOR_BYTES = 22;
 
+/** Limits of the wire, as the app sees them. */
+const camelCased = (limits: Limits): ChatLimits =>
+  Object.fromEntries(
+    Object.entries(limits).map(([name, value]) => [name.replace(/_(.)/g, (_, letter) => letter.toUpperCase()), value]),
+  ) as unknown as ChatLimits;
+
 const closed = () => failure("closed", "the chat was closed");
 
 export class Switchboard implements Chat, Host {
-  readonly status: Readable<Chat["status"] extends Readable<infer S> ? S : never>;
+  readonly status: Readable<ChatStatus>;
   readonly user = new Value<UserId | undefined>(undefined);
   readonly conversations: Chat["conversations"];
   readonly outbox: Outbox;
-  limits: Limits | undefined;
+  limits: ChatLimits | undefined;
   #connection: Connection;
   #url: string;
   #rooms = new Set<Room>();
   #events = new Emitter<ChatEvents>();
-  #inbox: Store<readonly Info[]>;
+  #inbox: Store<readonly ConversationInfo[]>;
   #presence: PresenceWatch;
   /** The cursors that the last `hello` said. */
   #said: Record<string, number> = {};
@@ -48,7 +55,7 @@ export class Switchboard implements Chat, Host {
   /** Who one was welcomed as. */
   #known: UserId | undefined;
 
-  constructor(url: string, options: Options) {
+  constructor(url: string, options: ChatOptions) {
     this.#url = url;
     if (options.user && options.token === undefined) this.user.set(options.user);
     this.#connection = new Connection(url, options, {
@@ -63,7 +70,9 @@ export class Switchboard implements Chat, Host {
       stored: (entry, body) => this.#room(entry.what.to).stored(entry, body),
       failed: (error) => this.failed(error),
     });
-    this.#inbox = new Store<readonly Info[]>(() => this.#sorted().map((room) => room.info.getSnapshot() as Info));
+    this.#inbox = new Store<readonly ConversationInfo[]>(() =>
+      this.#sorted().map((room) => room.info.getSnapshot() as ConversationInfo),
+    );
     const { getSnapshot, subscribe } = this.#inbox;
     this.conversations = { getSnapshot, subscribe, loadMore: () => this.#extend(() => true) };
     this.#presence = new PresenceWatch(this, () => this.limits?.watch ?? PAGE);
@@ -143,7 +152,7 @@ export class Switchboard implements Chat, Host {
     this.#inbox.changed();
   }
 
-  heard(message: Message, room: Room): void {
+  heard(message: ChatMessage, room: Room): void {
     this.#events.emit("message", { message, conversation: room });
   }
 
@@ -242,7 +251,7 @@ export class Switchboard implements Chat, Host {
 
   #welcome(frame: Welcome): void {
     const known = this.#sorted().length;
-    this.limits = frame.limits;
+    this.limits = camelCased(frame.limits);
     if (this.#known && this.#known !== frame.user) {
       // What is on the screen is another's.
       this.failed(failure("unauthorized", "the token is another user's: connect anew"));

@@ -3,7 +3,7 @@
 import { ChatError, failure, UnauthorizedError } from "./error.js";
 import type { Command, Failure, OkBody, ServerFrame, Welcome } from "./protocol.js";
 import { Value } from "./store.js";
-import type { Options, Status } from "./types.js";
+import type { ChatOptions, ChatStatus } from "./types.js";
 
 /** Milliseconds of silence after which the other side is asked whether it is there. Browsers hide the server's pings. */
 const PING_AFTER = 25_000;
@@ -44,9 +44,9 @@ function onWake(wake: () => void, signal: AbortSignal): void {
 }
 
 export class Connection {
-  readonly status = new Value<Status>({ state: "idle" });
+  readonly status = new Value<ChatStatus>({ state: "idle" });
   #url: string;
-  #options: Options;
+  #options: ChatOptions;
   #listener: Listener;
   #socket: WebSocket | undefined;
   /** Counts attempts: what an earlier one brings is of no interest any more. */
@@ -66,7 +66,7 @@ export class Connection {
   #closed = new AbortController();
   #helloBytes = 8_192;
 
-  constructor(url: string, options: Options, listener: Listener) {
+  constructor(url: string, options: ChatOptions, listener: Listener) {
     this.#url = url;
     this.#options = options;
     this.#listener = listener;

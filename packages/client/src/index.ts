@@ -1,9 +1,9 @@
 import { Switchboard } from "./chat.js";
-import type { Chat, Options } from "./types.js";
+import type { Chat, ChatOptions } from "./types.js";
 
 export { ChatError, UnauthorizedError } from "./error.js";
 export type * from "./types.js";
-export type { Data, Edited, ErrorCode, Event, Limits, Member, Role } from "./protocol.js";
+export type { Edited, ErrorCode } from "./protocol.js";
 
 /**
  * Connects to a Switchboard server, and stays connected.
@@ -11,7 +11,7 @@ export type { Data, Edited, ErrorCode, Event, Limits, Member, Role } from "./pro
  * @param url the server, as `wss://chat.example` or `https://chat.example`; in a page, also relative to it
  * @throws TypeError if that is no URL. Whatever fails later is told by `status`.
  */
-export function connect(url: string, options: Options): Chat {
+export function connect(url: string, options: ChatOptions): Chat {
   const address = new URL(url, globalThis.location?.href);
   address.protocol = address.protocol.replace("http", "ws");
   if (!address.pathname.endsWith("/v1/ws")) address.pathname = `${address.pathname.replace(/\/$/, "")}/v1/ws`;

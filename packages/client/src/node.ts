@@ -2,12 +2,12 @@
 
 import { createRequire } from "node:module";
 import { connect as connectWith } from "./index.js";
-import type { Chat, Options } from "./types.js";
+import type { Chat, ChatOptions } from "./types.js";
 
 export * from "./index.js";
 
 /** Connects to a Switchboard server, and stays connected. */
-export function connect(url: string, options: Options): Chat {
+export function connect(url: string, options: ChatOptions): Chat {
   const WebSocket = options.WebSocket ?? globalThis.WebSocket ?? createRequire(import.meta.url)("./ws.cjs").WebSocket;
   return connectWith(url, { ...options, WebSocket });
 }

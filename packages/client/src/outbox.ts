@@ -99,7 +99,7 @@ export class Outbox {
   submit(to: string, draft: Draft): Entry {
     // Two of one moment keep their order.
     this.#lastTime = Math.max(Date.now(), this.#lastTime + 1);
-    const entry = this.#add({ ...draft, key: uuid(), to, time: this.#lastTime });
+    const entry = this.#add({ ...(draft as OutboxEntry), key: uuid(), to, time: this.#lastTime });
     this.#keep(entry);
     this.flush();
     return entry;

@@ -8,8 +8,8 @@ import type { HistoryBody, LogBody, StoredBody } from "./protocol.js";
 import type { Command, Event, Role, Seq, Summary, UserId } from "./protocol.js";
 import { Emitter, Store, Value } from "./store.js";
 import { after, describe, isLeaving } from "./summary.js";
-import { compact, fromWire, idOf, Timeline } from "./timeline.js";
-import type { Conversation, Draft, Info, Message, Outgoing, RoomEvents } from "./types.js";
+import { compact, eventFromWire, fromWire, idOf, Timeline } from "./timeline.js";
+import type { Conversation, Draft, ConversationInfo, ChatMessage, Outgoing, ConversationEvents } from "./types.js";
 import { Typing } from "./typing.js";
 
 /** Messages of a page of history. */
@@ -40,7 +40,7 @@ export interface Host {
   learn(): void;
   /** A conversation has changed in the list of them. */
   listed(): void;
-  heard(message: Message, room: Room): void;
+  heard(message: ChatMessage, room: Room): void;
   /** Messages of others have arrived. */
   arrived(room: Room): void;
   failed(error: unknown): void;
@@ -54,14 +54,14 @@ export function canonical(target: string, me: UserId | undefined): string {
 }
 
 export class Room implements Conversation {
-  readonly messages: Store<readonly Message[]>;
-  readonly info: Store<Info | undefined>;
+  readonly messages: Store<readonly ChatMessage[]>;
+  readonly info: Store<ConversationInfo | undefined>;
   readonly state = new Value<"loading" | "ready" | "missing">("loading");
   readonly members: Members;
   readonly typing: Typing;
   #host: Host;
   #target: string;
-  #events = new Emitter<RoomEvents>();
+  #events = new Emitter<ConversationEvents>();
   /** One has left it. */
   #left = false;
   /** Every event up to here was applied, once; `undefined` while that is to be found out. */
@@ -122,7 +122,7 @@ export class Room implements Conversation {
     return !this.#summary && !this.#left && this.#cursor !== 0 && this.state.getSnapshot() !== "missing";
   }
 
-  on<K extends keyof RoomEvents>(event: K, listener: (value: RoomEvents[K]) => void): () => void {
+  on<K extends keyof ConversationEvents>(event: K, listener: (value: ConversationEvents[K]) => void): () => void {
     this.open();
     return this.#events.on(event, listener);
   }
@@ -145,10 +145,10 @@ export class Room implements Conversation {
 
   edit(target: Seq, message: string | Draft): Promise<void> {
     const { text, data } = typeof message === "string" ? { text: message, data: undefined } : message;
-    return this.#say("edit", compact({ target, text, data }));
+    return this.#say("edit", compact({ target, text, data: data as Record<string, unknown> | undefined }));
   }
 
-  delete(target: Seq): Promise<void> {
+  deleteMessage(target: Seq): Promise<void> {
     return this.#say("delete", { target });
   }
 
@@ -168,7 +168,7 @@ export class Room implements Conversation {
     return this.#say("invite", { user, role });
   }
 
-  remove(user: UserId): Promise<void> {
+  removeMember(user: UserId): Promise<void> {
     return this.#say("remove", { user });
   }
 
@@ -286,7 +286,7 @@ export class Room implements Conversation {
     this.receive(compact({ type: "message" as const, conversation, seq, from, at, ...what, reply_to }) as Event, true);
   }
 
-  #list(): readonly Message[] {
+  #list(): readonly ChatMessage[] {
     const me = this.#host.me ?? "";
     const messages = this.#timeline?.messages ?? [];
     for (const entry of this.#outgoing.values()) {
@@ -361,7 +361,7 @@ export class Room implements Conversation {
 
   /** Whoever listens hears of it. */
   #tell(event: Event): void {
-    if (this.#opened) this.#events.emit("event", event);
+    if (this.#opened) this.#events.emit("event", eventFromWire(event));
     if (event.type !== "message") return;
     const message = this.#timeline?.find(event.seq) ?? fromWire(event);
     if (this.#opened) this.#events.emit("message", message);

@@ -2,7 +2,7 @@
 
 import type { Event, Summary, UserId } from "./protocol.js";
 import { compact, fromWire, type Timeline } from "./timeline.js";
-import type { Info } from "./types.js";
+import type { ConversationInfo } from "./types.js";
 
 /** Whether it is `me` who goes. */
 export function isLeaving(event: Event, me: UserId | undefined): boolean {
@@ -48,9 +48,16 @@ export function after(summary: Summary, event: Event, me: UserId | undefined): S
 }
 
 /** The same for an app. The last message is the one of the list, where that has it. */
-export function describe(summary: Summary, me: UserId | undefined, timeline: Timeline | undefined): Info {
-  const { conversation, last } = summary;
-  const pair = conversation[0] === "@" ? conversation.slice(1).split(":") : [];
+export function describe(summary: Summary, me: UserId | undefined, timeline: Timeline | undefined): ConversationInfo {
+  const { conversation: id, members: memberCount, last, ...rest } = summary;
+  const pair = id[0] === "@" ? id.slice(1).split(":") : [];
   const peer = pair[0] === me ? pair[1] : pair[0];
-  return compact({ public: false, ...summary, peer, last: last && (timeline?.find(last.seq) ?? fromWire(last)) });
+  return compact({
+    public: false,
+    id,
+    memberCount,
+    ...rest,
+    peer,
+    last: last && (timeline?.find(last.seq) ?? fromWire(last)),
+  });
 }

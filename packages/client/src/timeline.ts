@@ -3,11 +3,11 @@
 
 import type { HistoryBody } from "./protocol.js";
 import type { Event, Message as Folded, Seq } from "./protocol.js";
-import type { Message } from "./types.js";
+import type { AnyData, ChatEvent, ChatMessage } from "./types.js";
 
 /** A message, and the last event that is folded into it. */
 interface Row {
-  message: Message & { seq: Seq };
+  message: ChatMessage & { seq: Seq };
   upto: Seq;
 }
 
@@ -21,9 +21,17 @@ export function compact<T extends object>(object: { [K in keyof T]: T[K] | undef
 }
 
 /** A message of the wire, as the app sees it. */
-export function fromWire(wire: Folded): Message & { seq: Seq } {
-  const { type, conversation, reply_to: replyTo, ...rest } = wire;
-  return compact({ reactions: {}, ...rest, replyTo, id: idOf(rest.from, rest.key, rest.seq), state: "sent" as const });
+export function fromWire(wire: Folded): ChatMessage & { seq: Seq } {
+  const { type, conversation, reply_to: replyTo, data, ...rest } = wire;
+  const id = idOf(rest.from, rest.key, rest.seq);
+  return compact({ reactions: {}, ...rest, data: data as AnyData | undefined, replyTo, id, state: "sent" as const });
+}
+
+/** An event of the wire, as the app sees it. */
+export function eventFromWire(event: Event): ChatEvent {
+  if (event.type !== "message") return event;
+  const { reply_to: replyTo, ...rest } = event;
+  return compact({ ...rest, replyTo });
 }
 
 export class Timeline {
@@ -40,7 +48,7 @@ export class Timeline {
     if (page) this.prepend(page, []);
   }
 
-  get messages(): Message[] {
+  get messages(): ChatMessage[] {
     return this.#rows.map((row) => row.message);
   }
 
@@ -74,7 +82,7 @@ export class Timeline {
     return this.#ids.has(id);
   }
 
-  find(seq: Seq): Message | undefined {
+  find(seq: Seq): ChatMessage | undefined {
     return this.#rows[this.#index(seq)]?.message;
   }
 
@@ -125,12 +133,20 @@ export class Timeline {
       row.message = { ...row.message, reactions: reacted(row.message.reactions, event) };
     } else if (!event.deleted) {
       const { text, data } = event;
-      row.message = compact({ ...row.message, text, data, edited: { seq: event.seq, at: event.at } });
+      row.message = compact({
+        ...row.message,
+        text,
+        data: data as AnyData | undefined,
+        edited: { seq: event.seq, at: event.at },
+      });
     }
   }
 }
 
-function reacted(reactions: Message["reactions"], event: Extract<Event, { type: "react" }>): Message["reactions"] {
+function reacted(
+  reactions: ChatMessage["reactions"],
+  event: Extract<Event, { type: "react" }>,
+): ChatMessage["reactions"] {
   const all = { ...reactions };
   // Stored without U+FE0F, but for what an older server has.
   const emoji = all[event.emoji] ? event.emoji : event.emoji.replaceAll("\u{fe0f}", "");

@@ -1,7 +1,41 @@
 // What an app sees of the SDK. Frames of the wire are in `protocol.ts`, which is generated.
 
 import type { ChatError } from "./error.js";
-import type { ConversationId, Data, Edited, Event, Limits, Member, Role, Seq, Timestamp, UserId } from "./protocol.js";
+import type { ConversationId, Edited, Event, Limits, Member, Role, Seq, Timestamp, UserId } from "./protocol.js";
+
+/** A conversation's role: what a member may do. */
+export type ChatRole = Role;
+
+/** A member of a conversation: role, and how far they have read and received. */
+export type ConversationMember = Member;
+
+/**
+ * What an application puts into a message's `data`. An app gives it a type of its own:
+ *
+ *     declare module "@switchboard/client" { interface MessageData { order?: Order } }
+ */
+// eslint-disable-next-line @typescript-eslint/no-empty-object-type -- it is there for apps to add to.
+export interface MessageData {}
+
+/** `MessageData` where an app has said what that is, and otherwise any object. */
+export type AnyData = keyof MessageData extends never ? Record<string, unknown> : MessageData;
+
+/** The same for what is sent: an object of any type, `interface`s included. */
+export type DraftData = keyof MessageData extends never ? object : MessageData;
+
+type CamelCase<S extends string> = S extends `${infer Head}_${infer Tail}`
+  ? `${Head}${Capitalize<CamelCase<Tail>>}`
+  : S;
+
+/** What the server allows; see `welcome.limits` in docs/protocol.md. Sizes in bytes, times in milliseconds. */
+export type ChatLimits = { readonly [K in keyof Limits as CamelCase<K>]: Limits[K] };
+
+/** An event of a conversation's log. */
+export type ChatEvent = Event extends infer E
+  ? E extends { type: "message" }
+    ? Omit<E, "reply_to"> & { replyTo?: Seq }
+    : E
+  : never;
 
 /** A value that changes. `getSnapshot` gives the same object until it has changed. */
 export interface Readable<T> {
@@ -11,7 +45,7 @@ export interface Readable<T> {
 }
 
 /** How the connection stands. */
-export interface Status {
+export interface ChatStatus {
   /** `idle` before the first attempt and after `close()`; `offline` between attempts, or for good. */
   readonly state: "idle" | "connecting" | "online" | "offline";
   /** The WebSocket's close code, when a connection was lost. */
@@ -33,14 +67,15 @@ export interface OutboxStorage {
 }
 
 /** A message that was not acknowledged yet. */
-export interface OutboxEntry extends Draft {
+export interface OutboxEntry extends Omit<Draft, "data"> {
+  data?: AnyData;
   key: string;
   to: string;
   /** When it was said, by the clock of the device, in milliseconds since the Unix epoch. */
   time: number;
 }
 
-export interface Options {
+export interface ChatOptions {
   /**
    * A JWT, or a function that gets one; it is asked before every attempt to connect. If it throws, it is asked again
    * later, unless it throws an `UnauthorizedError`, which ends the attempts.
@@ -60,13 +95,13 @@ export interface Options {
 export interface Draft {
   text?: string;
   /** Anything of the application's own. */
-  data?: Data;
+  data?: DraftData;
   /** The `seq` of the message that this one answers. */
   replyTo?: Seq;
 }
 
 /** A message as it stands now: edits, deletion and reactions are folded in. */
-export interface Message {
+export interface ChatMessage {
   /** The same for as long as the message is in the list, also while it goes from pending to sent. */
   readonly id: string;
   /** Its number in the conversation; absent until the server has stored it. */
@@ -76,7 +111,7 @@ export interface Message {
   readonly at: Timestamp;
   readonly key?: string;
   readonly text?: string;
-  readonly data?: Data;
+  readonly data?: AnyData;
   readonly replyTo?: Seq;
   readonly edited?: Edited;
   readonly deleted?: boolean;
@@ -100,16 +135,16 @@ export interface Outgoing {
 }
 
 /** How a conversation stands, for a list of them. */
-export interface Info {
-  readonly conversation: ConversationId;
+export interface ConversationInfo {
+  readonly id: ConversationId;
   readonly title?: string;
   /** In a direct conversation, the other one; in a note to self, oneself. */
   readonly peer?: UserId;
   /** Anyone may join. */
   readonly public: boolean;
-  readonly role: Role;
-  /** How many there are. */
-  readonly members: number;
+  readonly role: ChatRole;
+  /** How many members there are. */
+  readonly memberCount: number;
   /** The last event's number, and its time. */
   readonly head: Seq;
   readonly at: Timestamp;
@@ -119,7 +154,7 @@ export interface Info {
   /** Messages of others after that. */
   readonly unread: number;
   /** The last message. */
-  readonly last?: Message;
+  readonly last?: ChatMessage;
 }
 
 /** Whether somebody is there. */
@@ -129,24 +164,24 @@ export interface Presence {
   readonly lastSeen?: Timestamp;
 }
 
-export interface RoomEvents {
+export interface ConversationEvents {
   /** The list of messages was rebuilt from the server: too much had been missed to fill in, or the log is another. */
   resync: void;
   /** A message that is new since the conversation was opened: once each, in order, one's own from other devices too. */
-  message: Message;
+  message: ChatMessage;
   /** Any event of the log since the conversation was opened, once each, in order. */
-  event: Event;
+  event: ChatEvent;
 }
 
 export interface Conversation {
   /** The name that was asked for, `@bob`, until the user is known; then the conversation id, `@alice:bob`. */
   readonly id: string;
   /** Oldest first: what the server has, and after it one's own unacknowledged messages. Opens the conversation. */
-  readonly messages: Readable<readonly Message[]>;
+  readonly messages: Readable<readonly ChatMessage[]>;
   /** `undefined` while one is not in it, or it is not known yet. */
-  readonly info: Readable<Info | undefined>;
+  readonly info: Readable<ConversationInfo | undefined>;
   /** By id; loaded when first subscribed to, kept up to date with roles and cursors. */
-  readonly members: Readable<readonly Member[]>;
+  readonly members: Readable<readonly ConversationMember[]>;
   /** Who is typing, oneself excepted. */
   readonly typing: Readable<readonly UserId[]> & {
     /** Call it with every keystroke: the server is told every few seconds. `false` when the text is gone. */
@@ -160,22 +195,22 @@ export interface Conversation {
   /** One's own messages that are not acknowledged: `retry` and `discard` by `key`. */
   outgoing(key: string): Outgoing | undefined;
   edit(seq: Seq, message: string | Draft): Promise<void>;
-  delete(seq: Seq): Promise<void>;
+  deleteMessage(seq: Seq): Promise<void>;
   react(seq: Seq, emoji: string, on?: boolean): Promise<void>;
   /** Tells that a person has read up to here; without `upto`, everything that is loaded. */
   markRead(upto?: Seq): void;
   join(): Promise<void>;
   leave(): Promise<void>;
-  invite(user: UserId, role?: Role): Promise<void>;
-  remove(user: UserId): Promise<void>;
-  setRole(user: UserId, role: Role): Promise<void>;
+  invite(user: UserId, role?: ChatRole): Promise<void>;
+  removeMember(user: UserId): Promise<void>;
+  setRole(user: UserId, role: ChatRole): Promise<void>;
   rename(title: string): Promise<void>;
-  on<K extends keyof RoomEvents>(event: K, listener: (value: RoomEvents[K]) => void): () => void;
+  on<K extends keyof ConversationEvents>(event: K, listener: (value: ConversationEvents[K]) => void): () => void;
 }
 
 export interface ChatEvents {
   /** A message that is new, in any conversation: once each, in order. Registering it keeps all conversations in step. */
-  message: { message: Message; conversation: Conversation };
+  message: { message: ChatMessage; conversation: Conversation };
   /** Something in the background failed that no promise tells of. */
   error: ChatError;
 }
@@ -189,13 +224,13 @@ export interface NewRoom {
 }
 
 export interface Chat {
-  readonly status: Readable<Status>;
+  readonly status: Readable<ChatStatus>;
   /** Who one is; `undefined` until the first welcome. */
   readonly user: Readable<UserId | undefined>;
   /** What the server allows; `undefined` until the first welcome. */
-  readonly limits: Limits | undefined;
+  readonly limits: ChatLimits | undefined;
   /** The inbox, latest activity first. */
-  readonly conversations: Readable<readonly Info[]> & {
+  readonly conversations: Readable<readonly ConversationInfo[]> & {
     /** Loads a page more. `false` when there were no more. */
     loadMore(): Promise<boolean>;
   };

@@ -47,7 +47,7 @@ test("edits, deletions, reactions and replies are folded in, live and from the h
   await hers.react(seq, "🎉");
   await hers.react(seq, "🎉", false);
   const gone = await his.send("three").acked;
-  await his.delete(gone.seq);
+  await his.deleteMessage(gone.seq);
   const folded = (list) => list.find((m) => m.seq === gone.seq)?.deleted;
   const lists = await Promise.all([hers, his].map((room) => until(room.messages, folded)));
   assert.deepEqual(lists[0], lists[1]);
@@ -61,7 +61,7 @@ test("edits, deletions, reactions and replies are folded in, live and from the h
   assert.deepEqual(await until(fresh.messages, (list) => list.length > 3), lists[0]);
   await assert.rejects(hers.edit(answer.seq, "not mine"), { code: "forbidden" });
   // Nobody waits for this one, and nothing is unhandled.
-  void hers.delete(999);
+  void hers.deleteMessage(999);
 });
 
 test("the inbox: order, unread, last message, read on another device", async (t) => {
@@ -70,7 +70,7 @@ test("the inbox: order, unread, last message, read on another device", async (t)
   const phone = server.connects(t, "bob");
   await Promise.all([alice, bob, phone].map(online));
   await alice.conversation("@bob").send("psst").acked;
-  const names = (list) => list.map((c) => c.conversation);
+  const names = (list) => list.map((c) => c.id);
   await until(bob.conversations, (list) => names(list).join() === "@alice:bob,#general");
   assert.deepEqual(
     bob.conversations
@@ -81,7 +81,7 @@ test("the inbox: order, unread, last message, read on another device", async (t)
   );
   await alice.conversation("#general").send("all").acked;
   await until(bob.conversations, (list) => names(list).join() === "#general,@alice:bob");
-  const row = (chat, id) => chat.conversations.getSnapshot().find((c) => c.conversation === id);
+  const row = (chat, id) => chat.conversations.getSnapshot().find((c) => c.id === id);
   await until(phone.conversations, () => row(phone, "@alice:bob")?.unread === 1);
   await until(bob.conversation("@alice").messages, (list) => list.length === 1);
   bob.conversation("@alice").markRead();
@@ -103,7 +103,7 @@ test("rooms: create, invite, roles, rename, remove, leave, join", async (t) => {
   await until(theirs.state, (state) => state === "missing");
   await room.invite("carol", "reader");
   await until(theirs.state, (state) => state === "ready");
-  await until(theirs.info, (info) => info?.role === "reader" && info.members === 3);
+  await until(theirs.info, (info) => info?.role === "reader" && info.memberCount === 3);
   await assert.rejects(theirs.send("may I?").acked, { code: "forbidden" });
   assert.equal(theirs.messages.getSnapshot().at(-1).state, "failed");
   await room.setRole("carol", "member");
@@ -116,10 +116,10 @@ test("rooms: create, invite, roles, rename, remove, leave, join", async (t) => {
     room.members,
     (list) => list.map((m) => `${m.user} ${m.role}`).join() === "alice admin,bob member,carol member",
   );
-  await room.remove("bob");
-  await until(bob.conversations, (list) => !list.some((c) => c.conversation === "#team"));
+  await room.removeMember("bob");
+  await until(bob.conversations, (list) => !list.some((c) => c.id === "#team"));
   await theirs.leave();
-  await until(carol.conversations, (list) => !list.some((c) => c.conversation === "#team"));
+  await until(carol.conversations, (list) => !list.some((c) => c.id === "#team"));
   await assert.rejects(theirs.join(), { code: "not_found" });
   const open = await alice.create({ public: true, title: "Open" });
   await carol.conversation(open.id).join();
@@ -138,7 +138,7 @@ test("a conversation beyond the first page of the inbox: how it stands is found 
   room.markRead();
   await until(room.info, (info) => info.unread === 0);
   while (await alice.conversations.loadMore());
-  const inbox = alice.conversations.getSnapshot().map((c) => c.conversation);
+  const inbox = alice.conversations.getSnapshot().map((c) => c.id);
   const names = Array.from({ length: 12 }, (_, n) => `@alice:user${11 - n}`);
   assert.deepEqual(inbox, [...names, "#general"]);
 });

@@ -62,7 +62,7 @@ test(`${DISCONNECTS} disconnects while four people chat: every list is the serve
       const mine = list.filter((m) => m.from === name);
       if (list.length && random() < 0.6) amended.push(room.react(pick(list).seq, pick(["👍", "🎉"]), random() < 0.7));
       else if (mine.length && random() < 0.7) amended.push(room.edit(pick(mine).seq, `${name} edits ${n++}`));
-      else if (mine.length) amended.push(room.delete(pick(mine).seq));
+      else if (mine.length) amended.push(room.deleteMessage(pick(mine).seq));
     } else {
       const { size } = person.open;
       person.cut();

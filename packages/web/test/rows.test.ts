@@ -1,17 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Message } from "@switchboard/client";
+import type { ChatMessage } from "@switchboard/client";
 import { lastOwn, receiptOf } from "../src/log/receipt.js";
 import { Rows } from "../src/log/rows.js";
 import { MOST, Span } from "../src/log/span.js";
 
 /** A message of somebody at so many minutes after noon. */
-function said(seq: number, from: string, minutes = 0, more: Partial<Message> = {}): Message {
+function said(seq: number, from: string, minutes = 0, more: Partial<ChatMessage> = {}): ChatMessage {
   const at = new Date(2026, 10, 25, 12, minutes).toISOString();
   return { id: `${from}/${seq}`, seq, from, at, text: `${seq}`, reactions: {}, state: "sent", ...more };
 }
 
-const shown = (messages: Message[], mark?: number, previous?: Message) =>
+const shown = (messages: ChatMessage[], mark?: number, previous?: ChatMessage) =>
   new Rows()
     .make(messages, previous, mark, "me")
     .map((row) => (row.kind === "message" ? `${row.message.seq}${row.first ? "!" : ""}` : row.kind))

@@ -1,6 +1,6 @@
 // One person's chat while it is connected: what all parts of the screen work with.
 
-import { connect, type Chat, type Conversation, type Info } from "@switchboard/client";
+import { connect, type Chat, type Conversation, type ConversationInfo } from "@switchboard/client";
 import { value } from "@switchboard/client/svelte";
 import { nameOf } from "../conversations/name.js";
 import type { Language } from "../i18n/language.svelte.js";
@@ -50,7 +50,7 @@ export class Desk {
     return this.#user.current ?? "";
   }
 
-  get inbox(): readonly Info[] {
+  get inbox(): readonly ConversationInfo[] {
     return this.#inbox.current;
   }
 
@@ -63,7 +63,7 @@ export class Desk {
   get openName(): string | undefined {
     const open = this.#open;
     if (!open) return undefined;
-    const title = this.inbox.find(({ conversation }) => conversation === open.id)?.title;
+    const title = this.inbox.find(({ id }) => id === open.id)?.title;
     return nameOf(open.id, title, this.me, this.language);
   }
 

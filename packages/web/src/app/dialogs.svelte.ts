@@ -1,12 +1,12 @@
 // Which dialog is open: one at a time. Their code is fetched when the first is opened.
 
-import type { Conversation, Message } from "@switchboard/client";
+import type { Conversation, ChatMessage } from "@switchboard/client";
 import { focused, giveBack } from "../menu/focus.js";
 
 export type Dialog =
   | { name: "new" | "settings" | "shortcuts" }
   | { name: "members" | "rename" | "leave"; conversation: Conversation }
-  | { name: "delete"; conversation: Conversation; message: Message };
+  | { name: "delete"; conversation: Conversation; message: ChatMessage };
 
 export class Dialogs {
   #current = $state.raw<Dialog>();

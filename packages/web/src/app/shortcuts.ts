@@ -9,7 +9,7 @@ export function shortcuts(event: KeyboardEvent, desk: Desk, board: ParentNode): 
   if (event.defaultPrevented || event.ctrlKey || event.metaKey) return;
   const { key, altKey } = event;
   if (altKey && (key === "ArrowUp" || key === "ArrowDown")) {
-    const ids = desk.inbox.map(({ conversation }) => conversation);
+    const ids = desk.inbox.map(({ id }) => id);
     const next = ids[ids.indexOf(desk.open?.id ?? "") + (key === "ArrowUp" ? -1 : 1)];
     if (next !== undefined) desk.show(next);
   } else if (altKey || writes(event.target)) {

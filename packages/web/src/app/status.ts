@@ -1,6 +1,6 @@
 // How the connection stands, in words.
 
-import type { Status } from "@switchboard/client";
+import type { ChatStatus } from "@switchboard/client";
 import type { Key } from "../i18n/catalogue.js";
 
 export const STATUS = {
@@ -8,4 +8,4 @@ export const STATUS = {
   connecting: "statusConnecting",
   online: "statusOnline",
   offline: "statusOffline",
-} as const satisfies Record<Status["state"], Key>;
+} as const satisfies Record<ChatStatus["state"], Key>;

@@ -1,7 +1,7 @@
 // Paging both ways: over what is loaded, and beyond its beginning.
 
 import { tick } from "svelte";
-import type { Message } from "@switchboard/client";
+import type { ChatMessage } from "@switchboard/client";
 import type { OpenRoom } from "../room/open-room.svelte.js";
 import { Span } from "./span.js";
 
@@ -32,14 +32,14 @@ export class Pager {
   }
 
   /** The part of the list that is drawn. */
-  part(list: readonly Message[], readerAtBottom: boolean): [from: number, to: number] {
+  part(list: readonly ChatMessage[], readerAtBottom: boolean): [from: number, to: number] {
     void this.#moves;
     this.#span.trim(list, readerAtBottom);
     return this.#span.of(list);
   }
 
   /** A step up, loaded if it must be. Whether there was one. */
-  async older(list: readonly Message[]): Promise<boolean> {
+  async older(list: readonly ChatMessage[]): Promise<boolean> {
     if (this.#span.older(list)) {
       this.#moves++;
       return true;
@@ -60,7 +60,7 @@ export class Pager {
     }
   }
 
-  newer(list: readonly Message[]): boolean {
+  newer(list: readonly ChatMessage[]): boolean {
     const moved = this.#span.newer(list);
     this.#moves++;
     return moved;
@@ -71,14 +71,14 @@ export class Pager {
     this.#moves++;
   }
 
-  around(list: readonly Message[], id: string): boolean {
+  around(list: readonly ChatMessage[], id: string): boolean {
     const found = this.#span.around(list, id);
     this.#moves++;
     return found;
   }
 
   /** A message by its number, loaded if it is not too far back. */
-  async find(seq: number): Promise<Message | undefined> {
+  async find(seq: number): Promise<ChatMessage | undefined> {
     const room = this.#room();
     for (let page = 0; page < PAGES && !room.find(seq); page++) {
       if (!(await room.conversation.loadOlder().catch(() => false))) break;

@@ -1,13 +1,13 @@
 // How far one's last message has come.
 
-import type { Member, Message } from "@switchboard/client";
+import type { ConversationMember, ChatMessage } from "@switchboard/client";
 
 export type Receipt = { reached: "sent" | "delivered" | "read"; readers: string[] };
 
 /** `undefined` for a message that is not stored yet. In a room, "delivered" says nothing: whom to? */
 export function receiptOf(
-  message: Message,
-  members: readonly Member[],
+  message: ChatMessage,
+  members: readonly ConversationMember[],
   me: string,
   direct: boolean,
 ): Receipt | undefined {
@@ -21,6 +21,6 @@ export function receiptOf(
 }
 
 /** The last of one's own that stands. */
-export function lastOwn(messages: readonly Message[], me: string): Message | undefined {
+export function lastOwn(messages: readonly ChatMessage[], me: string): ChatMessage | undefined {
   return messages.findLast(({ from, deleted, seq }) => from === me && !deleted && seq !== undefined);
 }

@@ -1,6 +1,6 @@
 // The messages as rows: where a day begins, where reading stopped, which messages belong together.
 
-import type { Message } from "@switchboard/client";
+import type { ChatMessage } from "@switchboard/client";
 import { dayOf } from "../i18n/day.js";
 
 /** Messages of one author stand together if no more than so many milliseconds lie between them. */
@@ -12,7 +12,7 @@ export type Row =
   | {
       kind: "message";
       key: string;
-      message: Message;
+      message: ChatMessage;
       /** The first of those that stand together: it says who and when. */
       first: boolean;
     };
@@ -26,7 +26,12 @@ export class Rows {
    * @param previous the message in front of the first one, if there is one that is not shown
    * @param mark reading stopped after this number; the line stands before the first later message of somebody else
    */
-  make(messages: readonly Message[], previous: Message | undefined, mark: number | undefined, me: string): Row[] {
+  make(
+    messages: readonly ChatMessage[],
+    previous: ChatMessage | undefined,
+    mark: number | undefined,
+    me: string,
+  ): Row[] {
     const rows: Row[] = [];
     const now = new Map<string, MessageRow>();
     let marked = mark === undefined || (previous !== undefined && isUnread(previous, mark, me));
@@ -48,7 +53,7 @@ export class Rows {
   }
 
   /** The same object as before where nothing has changed, so that nothing of it is drawn again. */
-  #row(message: Message, first: boolean): MessageRow {
+  #row(message: ChatMessage, first: boolean): MessageRow {
     const before = this.#before.get(message.id);
     if (before?.message === message && before.first === first) return before;
     return { kind: "message", key: message.id, message, first };
@@ -56,15 +61,19 @@ export class Rows {
 }
 
 /** Where reading goes on. */
-export function firstUnread(messages: readonly Message[], mark: number | undefined, me: string): Message | undefined {
+export function firstUnread(
+  messages: readonly ChatMessage[],
+  mark: number | undefined,
+  me: string,
+): ChatMessage | undefined {
   return mark === undefined ? undefined : messages.find((message) => isUnread(message, mark, me));
 }
 
-function isUnread(message: Message, mark: number, me: string): boolean {
+function isUnread(message: ChatMessage, mark: number, me: string): boolean {
   return message.seq !== undefined && message.seq > mark && message.from !== me;
 }
 
-function together(last: Message, message: Message): boolean {
+function together(last: ChatMessage, message: ChatMessage): boolean {
   return (
     last.from === message.from &&
     message.replyTo === undefined &&

@@ -1,9 +1,9 @@
 // Which part of the list is drawn. It moves both ways over what is loaded and never grows beyond `MOST`, so that a
 // conversation that was scrolled for an hour is as light as a new one.
 
-import type { Message } from "@switchboard/client";
+import type { ChatMessage } from "@switchboard/client";
 
-type List = readonly Pick<Message, "id">[];
+type List = readonly Pick<ChatMessage, "id">[];
 
 export const MOST = 240;
 const STEP = 60;

@@ -1,6 +1,6 @@
 // The conversation on the screen, with what its parts share.
 
-import type { Conversation, Info, Member, Message } from "@switchboard/client";
+import type { ChatMessage, Conversation, ConversationInfo, ConversationMember } from "@switchboard/client";
 import { value } from "@switchboard/client/svelte";
 import type { Desk } from "../app/desk.svelte.js";
 import { nameOf, peerOf } from "../conversations/name.js";
@@ -8,7 +8,7 @@ import { folded } from "../emoji/reaction.js";
 
 /** In larger rooms the server does not tell how far each has read, and their members are too many to load for a guess. */
 const SMALL = 100;
-const NOBODY: readonly Member[] = [];
+const NOBODY: readonly ConversationMember[] = [];
 
 /** What the log can be asked for. */
 export interface LogView {
@@ -24,7 +24,7 @@ export class OpenRoom {
   /** The composer's field. */
   field: HTMLTextAreaElement | undefined;
   /** One's own message that is being changed. */
-  editing = $state.raw<Message>();
+  editing = $state.raw<ChatMessage>();
   /** The number of the message that is being answered. */
   replyTo = $state.raw<number>();
   readonly #messages;
@@ -43,17 +43,17 @@ export class OpenRoom {
     this.#state = value(conversation.state);
   }
 
-  get messages(): readonly Message[] {
+  get messages(): readonly ChatMessage[] {
     return this.#messages.current;
   }
 
-  get info(): Info | undefined {
+  get info(): ConversationInfo | undefined {
     return this.#info.current;
   }
 
   /** Those of a room that is not too large; the two of a direct conversation. */
-  get members(): readonly Member[] {
-    return this.info && this.info.members <= SMALL ? this.#members.current : NOBODY;
+  get members(): readonly ConversationMember[] {
+    return this.info && this.info.memberCount <= SMALL ? this.#members.current : NOBODY;
   }
 
   /** Whom one may want to mention: the members, or where those are too many, who has written. */
@@ -94,23 +94,23 @@ export class OpenRoom {
     return this.peer !== undefined || (this.info !== undefined && this.info.role !== "reader");
   }
 
-  find(seq: number): Message | undefined {
+  find(seq: number): ChatMessage | undefined {
     return this.messages.find((message) => message.seq === seq);
   }
 
-  reply(message: Message): void {
+  reply(message: ChatMessage): void {
     this.editing = undefined;
     this.replyTo = message.seq;
     this.field?.focus();
   }
 
-  edit(message: Message): void {
+  edit(message: ChatMessage): void {
     this.editing = message;
     this.field?.focus();
   }
 
   /** One's own reaction, set or taken back. */
-  react(message: Message, emoji: string): void {
+  react(message: ChatMessage, emoji: string): void {
     const users = message.reactions[emoji] ?? message.reactions[folded(emoji)];
     const mine = users?.includes(this.me) ?? false;
     this.desk.notices.watch(this.conversation.react(message.seq!, emoji, !mine));

@@ -175,6 +175,8 @@ done
 check "the page" "" "" make page
 check "format" "" "" cargo fmt --all --check
 check "lint" "" "" cargo clippy --workspace --all-targets --locked -- -D warnings
+check "format of JavaScript" "" "" npm run format:check --silent
+check "lint of JavaScript" "" "" npm run lint --silent
 check "mutations apply" "" "" mutations_apply
 check "dependencies" "" "" dependencies
 check "advisories" "" "" advisories

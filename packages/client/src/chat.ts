@@ -73,8 +73,8 @@ export class Switchboard implements Chat, Host {
     this.#inbox = new Store<readonly ConversationInfo[]>(() =>
       this.#sorted().map((room) => room.info.getSnapshot() as ConversationInfo),
     );
-    const { getSnapshot, subscribe } = this.#inbox;
-    this.conversations = { getSnapshot, subscribe, loadMore: () => this.#extend(() => true) };
+    const { getSnapshot, getInitialSnapshot, subscribe } = this.#inbox;
+    this.conversations = { getSnapshot, getInitialSnapshot, subscribe, loadMore: () => this.#extend(() => true) };
     this.#presence = new PresenceWatch(this, () => this.limits?.watch ?? PAGE);
     this.#connection.open();
   }

@@ -12,6 +12,7 @@ export function call<T>(listener: (value: T) => void, value: T): void {
 /** A value computed from what its owner knows, anew after `changed()`. */
 export class Store<T> implements Readable<T> {
   #value: T | undefined;
+  #initial: T;
   #fresh = false;
   #queued = false;
   #listeners = new Set<{ listener: (value: T) => void; told: T | undefined }>();
@@ -23,6 +24,7 @@ export class Store<T> implements Readable<T> {
     watched?: () => void,
   ) {
     this.#watched = watched;
+    this.#initial = compute();
   }
 
   get subscribed(): boolean {
@@ -37,6 +39,8 @@ export class Store<T> implements Readable<T> {
     }
     return this.#value as T;
   };
+
+  readonly getInitialSnapshot = (): T => this.#initial;
 
   readonly subscribe = (listener: (value: T) => void): (() => void) => {
     const entry = { listener, told: this.getSnapshot() };

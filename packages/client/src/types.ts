@@ -40,6 +40,8 @@ export type ChatEvent = Event extends infer E
 /** A value that changes. `getSnapshot` gives the same object until it has changed. */
 export interface Readable<T> {
   getSnapshot(): T;
+  /** What it was before anything was known: what a page shows that a server has rendered, until it is hydrated. */
+  getInitialSnapshot?(): T;
   /** Calls back with the value now, and then whenever it has changed; once for all changes of a moment. */
   subscribe(listener: (value: T) => void): () => void;
 }

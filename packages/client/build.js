@@ -1,4 +1,5 @@
-// Builds `dist`: one file for each entry of package.json, and the declarations.
+// Builds `dist`: one file for each entry of package.json, with source maps, and the declarations. No name of ours is
+// shortened but local variables: stack traces can be read, and an add-on finds what it calls.
 
 import { execFileSync } from "node:child_process";
 import { cp, readFile, rm, writeFile } from "node:fs/promises";
@@ -9,20 +10,18 @@ import { minify } from "terser";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
-// Properties that only our own code uses get short names. A name here must not be in `types.ts`, in the protocol, nor on an
-// object of the platform's; the tests run what is built, so they fail when one is.
-const internal = [
-  "me|request|call|outbox|follows|learn|listed|heard|arrived|failed|cursor|followed|summary|unknown|own|meet|resume|lost",
-  "receive|refused|reads|shows|stored|tellRead|say|submit|restore|flush|changed|forget|seen|what|underWay|prepend|trim",
-  "oldest|subscribed|moved|refresh|started|stopped|told|compute",
-].join("|");
-
-const common = { bundle: true, minify: true, target: "es2022", logLevel: "warning", absWorkingDir: here(".") };
-const core = { ...common, mangleProps: new RegExp(`^(${internal})$`) };
+const common = {
+  bundle: true,
+  minify: true,
+  sourcemap: "linked",
+  target: "es2022",
+  logLevel: "warning",
+  absWorkingDir: here("."),
+};
 
 await rm(here("dist"), { recursive: true, force: true });
-await Promise.all([
-  build({ ...core, format: "esm", entryPoints: ["src/index.ts"], outdir: "dist" }),
+const [core] = await Promise.all([
+  build({ ...common, format: "esm", entryPoints: ["src/index.ts"], outdir: "dist", metafile: true }),
   build({
     ...common,
     format: "esm",
@@ -41,6 +40,7 @@ await Promise.all([
   // For Node 20, which has no WebSocket: a well-kept one, in a file that newer versions do not load.
   build({
     ...common,
+    sourcemap: false,
     format: "cjs",
     platform: "node",
     external: ["bufferutil", "utf-8-validate"],
@@ -48,16 +48,33 @@ await Promise.all([
     outfile: "dist/ws.cjs",
   }),
 ]);
+
 // A second minifier finds what the first leaves: 2.5 % of the core, packed.
-const options = { module: true, compress: { passes: 3, ecma: 2022, pure_getters: true } };
-const { code } = await minify(await readFile(here("dist/index.js"), "utf8"), options);
-await writeFile(here("dist/index.js"), code);
-// The same as a script, with `Switchboard.connect`.
-const script = code.replace(/export\s*\{(.*)\};?\s*$/s, (_, names) => {
-  const exported = names.split(",").map((name) => name.split(" as ").reverse().join(":"));
-  return `return{${exported}}})();`;
+const { code, map } = await minify(await readFile(here("dist/index.js"), "utf8"), {
+  module: true,
+  compress: { passes: 3, ecma: 2022, pure_getters: true },
+  sourceMap: { content: await readFile(here("dist/index.js.map"), "utf8"), filename: "index.js", url: "index.js.map" },
 });
-await writeFile(here("dist/switchboard.js"), `"use strict";var Switchboard=(()=>{${script}\n`);
+await writeFile(here("dist/index.js"), code);
+await writeFile(here("dist/index.js.map"), map);
+
+// The same as a script, with `Switchboard.connect`. Its first line is not in the source map: a `;` stands for it.
+const script = code
+  .replace(/export\s*\{([^}]*)\};?/, (_, names) => {
+    const exported = names.split(",").map((name) => name.split(" as ").reverse().join(":"));
+    return `return{${exported}}})();`;
+  })
+  .replace("index.js.map", "switchboard.js.map");
+const scriptMap = JSON.parse(map);
+Object.assign(scriptMap, { file: "switchboard.js", mappings: `;${scriptMap.mappings}` });
+await writeFile(here("dist/switchboard.js"), `"use strict";var Switchboard=(()=>{\n${script}\n`);
+await writeFile(here("dist/switchboard.js.map"), JSON.stringify(scriptMap));
+
+// What each module takes of the core, for `sizes.js`.
+const [{ inputs }] = Object.values(core.metafile.outputs).filter(({ entryPoint }) => entryPoint);
+const modules = Object.entries(inputs).map(([path, { bytesInOutput }]) => [path.replace("src/", ""), bytesInOutput]);
+await writeFile(here("dist/modules.json"), JSON.stringify(Object.fromEntries(modules)));
+
 await cp(
   createRequire(import.meta.url)
     .resolve("ws/package.json")

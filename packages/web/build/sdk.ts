@@ -10,7 +10,9 @@ export function sdk(): Plugin {
     apply: "build",
     async generateBundle() {
       const path = createRequire(import.meta.url).resolve("@switchboard/client/switchboard.js");
-      this.emitFile({ type: "asset", fileName: "switchboard.js", source: await readFile(path) });
+      // The server has no source maps to give.
+      const source = (await readFile(path, "utf8")).replace(/\n\/\/# sourceMappingURL=.*/, "");
+      this.emitFile({ type: "asset", fileName: "switchboard.js", source });
     },
   };
 }

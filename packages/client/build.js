@@ -26,8 +26,8 @@ const [core] = await Promise.all([
     ...common,
     format: "esm",
     outdir: "dist",
-    external: ["react", "svelte", "vue"],
-    entryPoints: ["src/react.ts", "src/svelte.ts", "src/vue.ts"],
+    external: ["@switchboard/client", "react", "svelte", "vue"],
+    entryPoints: ["react", "server", "svelte", "vue"].map((name) => `src/${name}.ts`),
   }),
   build({
     ...common,

@@ -1,10 +1,16 @@
 import type { ErrorCode, Failure } from "./protocol.js";
 
+/**
+ * What the server did not say: `offline`, there was no connection in time; `closed`, the chat was closed; `timeout`, it took too
+ * long; `aborted`, the caller ended it; `internal`, a fault of the SDK's or the app's code, or no server of ours at this address.
+ */
+type OwnCode = "offline" | "closed" | "timeout" | "aborted" | "internal";
+
 /** Why something failed. */
 export class ChatError extends Error {
   override name = "ChatError";
-  /** A code of the server's, or: `offline`, there was no connection in time; `closed`, the chat was closed. */
-  declare readonly code: ErrorCode | "offline" | "closed";
+  /** A code of the server's, or one of the SDK's own. */
+  declare readonly code: ErrorCode | OwnCode;
   /** Whether the same may succeed later. */
   declare readonly retryable: boolean;
   /** Milliseconds to wait before that, where it is known. */

@@ -1,0 +1,224 @@
+// A back end of the application: tokens for its users, and commands in their names, over HTTP. It needs `fetch` and
+// WebCrypto, so it works in Node, Bun, Deno and in workers.
+
+import { ChatError } from "@switchboard/client";
+import type { Command, Failure, OkBody, StoredBody } from "./protocol.js";
+import type { Draft } from "./types.js";
+
+/** The shortest secret that the server takes, in bytes. */
+const MIN_SECRET = 32;
+/** Seconds for which a token is good where the caller does not say. */
+const EXPIRES_IN = 3_600;
+/** A longer time counts milliseconds, by mistake. */
+const MAX_EXPIRES_IN = 366 * 86_400;
+/** Milliseconds that a call has. */
+const TIMEOUT = 30_000;
+/** The first and the longest wait before a message is sent again, in milliseconds. */
+const BACKOFF = 200;
+const MAX_BACKOFF = 5_000;
+
+export interface TokenClaims {
+  /** The user's id, for `sub`. */
+  user: string;
+  /** Seconds for which the token is good, an hour by default. A client asks for another one in time. */
+  expiresIn?: number;
+  /** Where the server's configuration has `issuer` and `audience`: the same. */
+  issuer?: string;
+  audience?: string;
+  /** Claims of the application's own. */
+  claims?: Record<string, unknown>;
+}
+
+/** Where the server is, and who asks. */
+export interface Access {
+  /** The server, as `https://chat.example`. */
+  url: string;
+  /** An API key (`switchboard key create`), or a user's token. */
+  key: string;
+  /** With an API key: the user in whose name this happens. */
+  as?: string;
+  /** Milliseconds that the call has, 30 s by default. */
+  timeout?: number;
+  /** Ends the call early. */
+  signal?: AbortSignal;
+  /** Another `fetch`, for a proxy or a test. */
+  fetch?: typeof fetch;
+}
+
+/** A message, and its idempotency key. */
+export interface ServerMessage extends Draft {
+  /** `@alice`, `#general`, or a conversation id. */
+  to: string;
+  /**
+   * What makes this message one, however often it is sent: the number of an order, say. Without it one is made, and only this
+   * call's own retries are the same message.
+   */
+  messageKey?: string;
+}
+
+/** The commands of HTTP, with the fields that docs/protocol.md names. */
+export type HttpCommand = Exclude<Command, { type: "hello" | "watch" | "ping" }> | { type: "revoke"; user: string };
+
+/** The fields of a command. */
+export type FieldsOf<T extends HttpCommand["type"]> = Omit<Extract<HttpCommand, { type: T }>, "type">;
+
+/** What the server answers, by command: the fields of its `ok`. */
+export type AnswerOf<T extends HttpCommand["type"]> = T extends "sync"
+  ? Extract<OkBody, { events: unknown }>
+  : T extends "history"
+    ? Extract<OkBody, { messages: unknown }>
+    : T extends "conversations"
+      ? Extract<OkBody, { conversations: unknown }>
+      : T extends "members"
+        ? Extract<OkBody, { members: unknown }>
+        : T extends "read" | "received"
+          ? Extract<OkBody, { upto: unknown }>
+          : T extends "typing" | "revoke"
+            ? unknown
+            : StoredBody;
+
+/**
+ * Makes a token for a user (a JWT with HS256). `secret` is the one of the server's `[auth]`, at least 32 bytes.
+ *
+ * Give it to the user's own browser only, over HTTPS, after you have checked who that is.
+ */
+export async function mintToken(secret: string | Uint8Array, of: TokenClaims): Promise<string> {
+  const { user, expiresIn = EXPIRES_IN, issuer, audience, claims } = of;
+  const bytes = typeof secret === "string" ? encode(secret.replace(/\r?\n$/, "")) : secret;
+  if (bytes.length < MIN_SECRET) throw new TypeError(`a secret has at least ${MIN_SECRET} bytes`);
+  if (!user) throw new TypeError("a token needs a user");
+  if (!(expiresIn > 0 && expiresIn <= MAX_EXPIRES_IN)) throw new TypeError("expiresIn counts seconds, up to a year");
+  // The server's revocation needs `iat`.
+  const iat = Math.floor(Date.now() / 1_000);
+  const payload = {
+    ...claims,
+    ...(issuer !== undefined && { iss: issuer }),
+    ...(audience !== undefined && { aud: audience }),
+    sub: user,
+    iat,
+    exp: iat + Math.ceil(expiresIn),
+  };
+  const signed = `${base64url(encode('{"alg":"HS256","typ":"JWT"}'))}.${base64url(encode(JSON.stringify(payload)))}`;
+  const algorithm = { name: "HMAC", hash: "SHA-256" };
+  const key = await crypto.subtle.importKey("raw", bytes as BufferSource, algorithm, false, ["sign"]);
+  const signature = await crypto.subtle.sign("HMAC", key, encode(signed) as BufferSource);
+  return `${signed}.${base64url(new Uint8Array(signature))}`;
+}
+
+/**
+ * Sends a message. What may succeed later (no connection, a server that restarts, a rate) is tried again within `timeout`,
+ * with the same key, so that the message is stored once.
+ */
+export async function send(message: Access & ServerMessage): Promise<StoredBody> {
+  const { to, text, data, replyTo, messageKey = crypto.randomUUID(), ...access } = message;
+  const fields = {
+    to,
+    key: messageKey,
+    ...(text !== undefined && { text }),
+    ...(data !== undefined && { data: data as Record<string, unknown> }),
+    ...(replyTo !== undefined && { reply_to: replyTo }),
+  };
+  const deadline = performance.now() + (access.timeout ?? TIMEOUT);
+  for (let wait = BACKOFF; ; wait = Math.min(wait * 2, MAX_BACKOFF)) {
+    try {
+      return await command({ ...access, timeout: Math.max(1, deadline - performance.now()) }, "send", fields);
+    } catch (error) {
+      const again =
+        error instanceof ChatError && error.retryable ? (error.retryAfter ?? wait * Math.random()) : Infinity;
+      if (performance.now() + again >= deadline) throw error;
+      await pause(again, access.signal);
+    }
+  }
+}
+
+/**
+ * Says any command of docs/protocol.md, once.
+ *
+ *     await command({ url, key, as: "shop" }, "create", { room: "order-17", members: ["alice"] });
+ *
+ * @throws ChatError with the server's code; `offline` where there was no answer, `timeout` or `aborted` where it took too long.
+ */
+export async function command<T extends HttpCommand["type"]>(
+  access: Access,
+  type: T,
+  fields: FieldsOf<T>,
+): Promise<AnswerOf<T>> {
+  const { url, key, as, timeout = TIMEOUT, signal, fetch = globalThis.fetch } = access;
+  const ends = AbortSignal.timeout(Math.ceil(timeout));
+  let status: number;
+  let body: string;
+  try {
+    const answer = await fetch(`${address(url)}/v1/${type}`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${key}`, "content-type": "application/json" },
+      body: JSON.stringify({ ...fields, ...(as !== undefined && { as }) }),
+      signal: signal ? AbortSignal.any([signal, ends]) : ends,
+    });
+    status = answer.status;
+    body = await answer.text();
+  } catch (cause) {
+    if (signal?.aborted) throw failed("aborted", "the call was ended", false, cause);
+    if (ends.aborted) throw failed("timeout", `no answer within ${Math.ceil(timeout)} ms`, true, cause);
+    throw failed("offline", `the server cannot be reached: ${reason(cause)}`, true, cause);
+  }
+  const answer = parsed(body);
+  if (answer?.["type"] === "ok") {
+    const { type: _, ...rest } = answer;
+    return rest as AnswerOf<T>;
+  }
+  if (typeof answer?.["code"] === "string") throw problem(answer);
+  // No server of ours has answered.
+  const retryable = status >= 500 || status === 408 || status === 429;
+  throw failed(retryable ? "unavailable" : "internal", `HTTP ${status}: ${body.slice(0, 200)}`, retryable);
+}
+
+function address(url: string): string {
+  if (!/^(http|ws)s?:\/\//.test(url)) throw new TypeError(`not the URL of a server: ${url}`);
+  return url.replace(/^ws/, "http").replace(/(\/v1\/ws)?\/*$/, "");
+}
+
+function parsed(body: string): Record<string, unknown> | undefined {
+  try {
+    return JSON.parse(body) as Record<string, unknown>;
+  } catch {
+    return undefined;
+  }
+}
+
+/** A problem of RFC 9457, as the server makes it. */
+function problem(answer: Record<string, unknown>): ChatError {
+  return new ChatError({ ...answer, message: String(answer["detail"]) } as unknown as Failure);
+}
+
+function failed(code: ChatError["code"], message: string, retryable: boolean, cause?: unknown): ChatError {
+  return Object.assign(new ChatError({ code, message, retryable }), cause !== undefined && { cause });
+}
+
+/** `fetch` of Node says what happened in the cause of its error. */
+const reason = (error: unknown): string => {
+  const { cause, message } = error as Error;
+  return (cause instanceof Error && cause.message) || message;
+};
+
+function pause(time: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const end = () => {
+      clearTimeout(timer);
+      reject(failed("aborted", "the call was ended", false, signal?.reason));
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", end);
+      resolve();
+    }, time);
+    if (signal?.aborted) end();
+    else signal?.addEventListener("abort", end, { once: true });
+  });
+}
+
+const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
+
+const base64url = (bytes: Uint8Array): string =>
+  btoa(String.fromCharCode(...bytes))
+    .replaceAll("+", "-")
+    .replaceAll("/", "_")
+    .replaceAll("=", "");

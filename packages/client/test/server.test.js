@@ -1,0 +1,138 @@
+// The entry point for back ends, against the real server with a secret and a key.
+
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import { test } from "node:test";
+import { ChatError, connect } from "@switchboard/client";
+import { command, mintToken, send } from "@switchboard/client/server";
+import { Server, shows, until } from "./support.js";
+
+const SECRET = "a secret of the tests that is long enough";
+
+async function production(t, env = {}) {
+  const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET, ...env } });
+  const { stdout } = await server.cli("key", "create", "shop");
+  const [key] = /sbk_\S+/.exec(stdout);
+  return { server, key, access: { url: server.url, key, as: "shop" } };
+}
+
+test("a token that was minted lets its user in", async (t) => {
+  const { server } = await production(t);
+  // As it comes out of a file: the line break at the end does not count.
+  const alice = connect(server.url, { token: () => mintToken(`${SECRET}\n`, { user: "alice" }) });
+  t.after(() => alice.close());
+  await until(alice.status, ({ state }) => state === "online");
+  assert.equal(alice.user.getSnapshot(), "alice");
+});
+
+test("a token says when it ends, from whom it is and for whom", async (t) => {
+  const { server } = await production(t, { SWITCHBOARD_AUTH_ISSUER: "shop", SWITCHBOARD_AUTH_AUDIENCE: "chat" });
+  const of = { user: "Zoë-is-no-id", expiresIn: 60, issuer: "shop", audience: "chat", claims: { name: "Zoë 🎉" } };
+  const [, payload] = (await mintToken(SECRET, of)).split(".");
+  const { iat, exp, ...claims } = JSON.parse(Buffer.from(payload, "base64url").toString());
+  assert.deepEqual(claims, { name: "Zoë 🎉", iss: "shop", aud: "chat", sub: "Zoë-is-no-id" });
+  assert.ok(exp - iat === 60 && Math.abs(iat - Date.now() / 1_000) < 60);
+  const key = await mintToken(SECRET, { ...of, user: "alice" });
+  assert.deepEqual(await command({ url: server.url, key }, "conversations", {}), { conversations: [], more: false });
+  const other = await mintToken(SECRET, { user: "alice", issuer: "shop", audience: "mail" });
+  await assert.rejects(command({ url: server.url, key: other }, "conversations", {}), { code: "unauthorized" });
+});
+
+test("a token that no server would take is not made", async () => {
+  await assert.rejects(mintToken("short", { user: "alice" }), /32 bytes/);
+  await assert.rejects(mintToken(SECRET, { user: "" }), /needs a user/);
+  await assert.rejects(mintToken(SECRET, { user: "alice", expiresIn: 3_600_000_000 }), /seconds/);
+});
+
+test("a back end sends in a user's name, once for each key", async (t) => {
+  const { server, access } = await production(t);
+  const alice = connect(server.url, { token: server.token("alice") });
+  t.after(() => alice.close());
+  const room = alice.conversation("@shop");
+  const order = { ...access, to: "@alice", text: "On its way.", data: { order: 17 }, messageKey: "order-17" };
+  const { seq, conversation } = await send(order);
+  assert.deepEqual([conversation, seq], ["@alice:shop", 1]);
+  assert.deepEqual((({ seq, duplicate }) => ({ seq, duplicate }))(await send(order)), { seq: 1, duplicate: true });
+  await send({ ...access, to: "@alice", text: "A reply.", replyTo: 1 });
+  await shows(room, ["On its way.", "A reply."]);
+  const [first, second] = room.messages.getSnapshot();
+  assert.deepEqual([first.from, first.key, first.data, second.replyTo], ["shop", "order-17", { order: 17 }, 1]);
+  await assert.rejects(send({ ...order, text: "Another." }), { code: "key_conflict", retryable: false });
+});
+
+test("any command, with the server's errors", async (t) => {
+  const { access } = await production(t);
+  const { conversation } = await command(access, "create", { room: "orders", title: "Orders", members: ["alice"] });
+  assert.equal(conversation, "#orders");
+  const { members } = await command(access, "members", { conversation });
+  assert.deepEqual(
+    members.map(({ user, role }) => [user, role]),
+    [
+      ["shop", "admin"],
+      ["alice", "member"],
+    ],
+  );
+  await assert.rejects(
+    command({ ...access, as: "alice" }, "rename", { conversation, title: "Mine" }),
+    (error) => error instanceof ChatError && error.code === "forbidden" && !error.retryable && !!error.message,
+  );
+  await assert.rejects(command(access, "rename", { conversation, title: "" }), { code: "bad_field", field: "title" });
+  await assert.rejects(command({ ...access, key: "sbk_wrong" }, "conversations", {}), { code: "unauthorized" });
+});
+
+test("a user is logged out everywhere", async (t) => {
+  const { server, key } = await production(t);
+  const token = await mintToken(SECRET, { user: "alice" });
+  await command({ url: server.url, key }, "revoke", { user: "alice" });
+  await assert.rejects(command({ url: server.url, key: token }, "conversations", {}), { code: "unauthorized" });
+});
+
+/** A door in front of the server that answers as `answers` say, in turn, and then lets everything through. */
+async function door(t, server, answers) {
+  const keys = [];
+  const front = createServer(async (request, response) => {
+    const body = await request.toArray().then((parts) => Buffer.concat(parts).toString());
+    keys.push(JSON.parse(body).key);
+    const answer = answers.shift();
+    if (answer) return answer(response);
+    const { method, headers } = request;
+    const through = await fetch(server.url + request.url, { method, body, headers: { ...headers, host: undefined } });
+    response.writeHead(through.status, { "content-type": through.headers.get("content-type") });
+    response.end(await through.text());
+  });
+  await new Promise((listening) => front.listen(0, "127.0.0.1", listening));
+  t.after(() => front.close());
+  return { url: `http://127.0.0.1:${front.address().port}`, keys };
+}
+
+test("what may succeed later is sent again, with the same key", async (t) => {
+  const { server, access } = await production(t);
+  const { url, keys } = await door(t, server, [
+    (response) => response.writeHead(502, { "content-type": "text/html" }).end("<h1>Bad gateway</h1>"),
+    (response) => response.destroy(),
+    (response) =>
+      response
+        .writeHead(429, { "content-type": "application/problem+json" })
+        .end('{"code":"rate_limited","detail":"too fast","retryable":true,"retry_after":1}'),
+  ]);
+  assert.equal((await send({ ...access, url, to: "@alice", text: "once" })).seq, 1);
+  assert.equal(keys.length, 4);
+  assert.equal(new Set(keys).size, 1);
+  assert.equal((await server.asUser("alice", "history", { conversation: "@shop" })).messages.length, 1);
+});
+
+test("no answer: `timeout`, `aborted`, `offline`, and a page of another server", async (t) => {
+  const { server, access } = await production(t);
+  const ends = new AbortController();
+  const { url } = await door(t, server, [
+    () => {},
+    () => ends.abort(),
+    (response) => response.writeHead(404).end("nothing here"),
+  ]);
+  const asks = (more) => command({ ...access, url, ...more }, "conversations", {});
+  await assert.rejects(asks({ timeout: 50 }), { name: "ChatError", code: "timeout", retryable: true });
+  await assert.rejects(asks({ signal: ends.signal }), { code: "aborted", retryable: false });
+  await assert.rejects(asks({}), (error) => error.code === "internal" && /404.*nothing here/.test(error.message));
+  await assert.rejects(asks({ url: "http://127.0.0.1:1" }), { code: "offline", retryable: true });
+  await assert.rejects(asks({ url: "chat.example" }), TypeError);
+});

@@ -144,11 +144,12 @@ export async function command<T extends HttpCommand["type"]>(
   fields: FieldsOf<T>,
 ): Promise<AnswerOf<T>> {
   const { url, key, as, timeout = TIMEOUT, signal, fetch = globalThis.fetch } = access;
+  const to = `${address(url)}/v1/${type}`;
   const ends = AbortSignal.timeout(Math.ceil(timeout));
   let status: number;
   let body: string;
   try {
-    const answer = await fetch(`${address(url)}/v1/${type}`, {
+    const answer = await fetch(to, {
       method: "POST",
       headers: { authorization: `Bearer ${key}`, "content-type": "application/json" },
       body: JSON.stringify({ ...fields, ...(as !== undefined && { as }) }),

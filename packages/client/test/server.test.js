@@ -123,16 +123,26 @@ test("what may succeed later is sent again, with the same key", async (t) => {
 
 test("no answer: `timeout`, `aborted`, `offline`, and a page of another server", async (t) => {
   const { server, access } = await production(t);
+  const asks = async (answer, more = {}) => {
+    const { url } = await door(t, server, [answer]);
+    return command({ ...access, url, ...more }, "conversations", {});
+  };
+  await assert.rejects(
+    asks(() => {}, { timeout: 50 }),
+    { name: "ChatError", code: "timeout", retryable: true },
+  );
   const ends = new AbortController();
-  const { url } = await door(t, server, [
-    () => {},
-    () => ends.abort(),
-    (response) => response.writeHead(404).end("nothing here"),
-  ]);
-  const asks = (more) => command({ ...access, url, ...more }, "conversations", {});
-  await assert.rejects(asks({ timeout: 50 }), { name: "ChatError", code: "timeout", retryable: true });
-  await assert.rejects(asks({ signal: ends.signal }), { code: "aborted", retryable: false });
-  await assert.rejects(asks({}), (error) => error.code === "internal" && /404.*nothing here/.test(error.message));
-  await assert.rejects(asks({ url: "http://127.0.0.1:1" }), { code: "offline", retryable: true });
-  await assert.rejects(asks({ url: "chat.example" }), TypeError);
+  await assert.rejects(
+    asks(() => ends.abort(), { signal: ends.signal }),
+    { code: "aborted", retryable: false },
+  );
+  await assert.rejects(
+    asks((response) => response.writeHead(404).end("nothing here")),
+    (error) => error.code === "internal" && /404.*nothing here/.test(error.message),
+  );
+  await assert.rejects(command({ ...access, url: "http://127.0.0.1:1" }, "conversations", {}), {
+    code: "offline",
+    retryable: true,
+  });
+  await assert.rejects(command({ ...access, url: "chat.example" }, "conversations", {}), TypeError);
 });

@@ -21,10 +21,11 @@ pub(crate) fn customer(number: usize) -> String {
 }
 
 /// Gives somebody so many direct conversations of one message each, the latest with the customer of the highest number, in a
-/// table of numbers and names.
+/// table of numbers and names. `NOT EXISTS` is a join; PostgreSQL compares each pair for a `NOT IN` of so many rows.
 fn fill(owner: &str) -> String {
     format!(
-        r#"INSERT INTO users (name) SELECT name FROM customers WHERE name NOT IN (SELECT name FROM users);
+        r#"INSERT INTO users (name) SELECT name FROM customers n
+           WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.name = n.name);
            INSERT INTO users (name) VALUES ('{owner}');
            INSERT INTO conversations (name, public, head, messages, last_message, members, admins, at)
            SELECT '@' || name || ':{owner}', false, 1, 1, 1, 2, 0, 1600000000000 + number

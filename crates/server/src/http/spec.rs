@@ -69,7 +69,10 @@ pub fn openapi() -> Value {
     }
     for (path, summary) in [
         ("/livez", "The process answers."),
-        ("/readyz", "The server reads and writes, and is not stopping."),
+        (
+            "/readyz",
+            "The server reads and writes (with `?exclude=writes` it need not write), and is not stopping.",
+        ),
         (
             "/healthz",
             "A message would arrive now: a write, a read and a notice over the bus went well just now.",

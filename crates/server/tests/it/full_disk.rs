@@ -45,6 +45,29 @@ async fn probes_say_that_the_disk_is_full_and_notice_by_themselves_when_it_is_no
 }
 
 #[tokio::test]
+async fn a_full_disk_does_not_end_readiness_for_reads() {
+    let disk = FailingDisk::new();
+    let mut server = disk.starts().await;
+    server.connects("alice").await.says("@bob", "before").await;
+    disk.control.set_full(Some(NEARLY_FULL));
+    server
+        .connects("alice")
+        .await
+        .tries("send", json!({"to": "@bob", "text": "x".repeat(9_000)}))
+        .await
+        .expect_err("no room");
+    says_why(&server, "writes are refused: the disk is full").await;
+    assert_eq!(server.gets("/readyz?exclude=writes").await.status, 200);
+    assert_eq!(server.connects("bob").await.log("@alice").await.len(), 1, "a new connection reads");
+    let wrong = server.gets("/readyz?exclude=reads").await;
+    assert_eq!((wrong.status, wrong.code()), (400, "bad_field".to_owned()));
+    disk.control.set_full(None);
+    is_well_again(&server).await;
+    server.signal("TERM").await;
+    assert_eq!(server.ends().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_start_on_a_full_disk_serves_reads_and_writes_once_there_is_room() {
     let disk = FailingDisk::new();
     let mut server = disk.starts().await;

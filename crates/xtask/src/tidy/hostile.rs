@@ -8,6 +8,9 @@ use super::{Complaint, Tree};
 const LIST: &str = "docs/hostile.md";
 const TESTS: &str = "crates/server/tests/it/hostile/";
 
+/// Where the tests of faults and size are, whose rows have no number.
+const FAULT_TESTS: &str = "crates/server/tests/it/";
+
 /// How many lines the list has.
 const LINES: u32 = 30;
 
@@ -16,7 +19,10 @@ pub(super) fn hostile_tests_are_listed(tree: &Tree) -> Vec<Complaint> {
     let tests = tests(tree);
     let (mut complaints, mut listed) = (Vec::new(), BTreeMap::new());
     for (index, line) in list.lines().enumerate() {
-        let Some(number) = row(line) else { continue };
+        let Some(number) = row(line) else {
+            complaints.extend(unknown_tests(tree, index + 1, line));
+            continue;
+        };
         for name in named(line) {
             listed.entry(name).or_insert(number);
             if number_of(name) != Some(number) {
@@ -36,6 +42,21 @@ pub(super) fn hostile_tests_are_listed(tree: &Tree) -> Vec<Complaint> {
         complaints.push(Complaint::at(path, *line, message));
     }
     complaints
+}
+
+/// What a row without a number says of tests that its file does not have: "`file.rs`: `its_test`<br>`another_test`".
+fn unknown_tests(tree: &Tree, line_number: usize, line: &str) -> Vec<Complaint> {
+    let mut names = line.split('`').skip(1).step_by(2);
+    let Some(file) = names.find(|name| line.starts_with('|') && name.ends_with(".rs")) else {
+        return Vec::new();
+    };
+    let path = format!("{FAULT_TESTS}{file}");
+    let source = tree.text(&path).unwrap_or_default();
+    let unknown = names.filter(|name| !source.contains(&format!("fn {name}(")));
+    let complaint = |name| {
+        Complaint::at(LIST, line_number, format!("use the name of a test in {path}; `{name}` is none"))
+    };
+    unknown.map(complaint).collect()
 }
 
 /// Every test with a number, and where it is.
@@ -104,5 +125,14 @@ mod tests {
         let test = "fn hostile_07_x() {}\nfn hostile_07_y() {} // fn hostile_07_z()\nfn other() {}";
         assert_eq!(complaints(row, test), [""; 0]);
         assert_eq!(told(hostile_tests_are_listed, &[]), [""; 0]);
+    }
+
+    #[test]
+    fn a_row_without_a_number_names_tests_of_its_file() {
+        let row = "| a fault, `/readyz` | x | `faults.rs`: `it_ends`<br>`it_starts_again` |";
+        let file = (format!("{FAULT_TESTS}faults.rs"), "async fn it_ends() {}");
+        let told = told(hostile_tests_are_listed, &[(LIST, row), (&file.0, file.1)]);
+        let of_the_row: Vec<_> = told.iter().filter(|told| told.contains("faults.rs")).collect();
+        assert!(of_the_row.len() == 1 && of_the_row[0].contains("`it_starts_again` is none"), "{told:?}");
     }
 }

@@ -6,7 +6,10 @@
 mod cursors;
 mod door;
 mod faults;
+mod full_postgres;
+mod leaving;
 mod pages;
 mod prices;
 mod proxy;
 mod router;
+mod small_disk;

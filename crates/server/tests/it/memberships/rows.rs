@@ -15,6 +15,12 @@ pub(super) const WAITING_FOR_MEMBERS: &str =
 pub(super) const END_HOLDING: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
      WHERE datname = current_database() AND query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()";
 
+/// How many users have been seen to go.
+pub(crate) const USERS_SEEN: &str = "SELECT count(*) FROM users WHERE last_seen IS NOT NULL";
+
+/// Goes on with another segment of the write-ahead log, which needs room on the disk.
+pub(crate) const NEXT_SEGMENT: &str = "SELECT pg_switch_wal()";
+
 /// The name of a customer.
 pub(crate) fn customer(number: usize) -> String {
     format!("c{number:06}")

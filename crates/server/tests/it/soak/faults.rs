@@ -1,15 +1,17 @@
 //! Faults that must not spread, in the program as it is released: but for the tasks that fail on demand, which need the feature
 //! `fault-injection`.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+#[cfg(not(any(debug_assertions, feature = "fault-injection")))]
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::process::Stdio;
 
 use serde_json::json;
+#[cfg(not(any(debug_assertions, feature = "fault-injection")))]
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use super::small_disk::SmallDisk;
 use crate::support::{Process, eventually};
 
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
@@ -49,42 +51,6 @@ async fn a_release_has_no_faults_to_inject() {
     server.connects("alice").await.says("@alice", "stored").await;
 }
 
-/// A file system of its own in memory, with so many bytes; it needs root.
-struct SmallDisk {
-    place: TempDir,
-}
-
-impl SmallDisk {
-    fn mount(bytes: u64) -> Option<Self> {
-        let place = TempDir::new().expect("a directory");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "none"]).arg(place.path());
-        mount.status().is_ok_and(|status| status.success()).then_some(Self { place })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
-    }
-
-    /// Writes a file until there is no room at all.
-    fn fill(&self) {
-        let mut file = File::create(self.path("filler")).expect("a file");
-        for size in [65_536, 4_096, 1] {
-            while file.write_all(&vec![0; size]).is_ok() {}
-        }
-    }
-
-    fn free(&self) {
-        std::fs::remove_file(self.path("filler")).expect("it was filled");
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.place.path()).status();
-    }
-}
-
 async fn says(server: &Process, path: &str, status: u16, reason: &str) {
     let asks = async || {
         let answer = server.gets(path).await;
@@ -97,10 +63,7 @@ async fn says(server: &Process, path: &str, status: u16, reason: &str) {
 #[tokio::test]
 #[ignore = "soak"]
 async fn data_and_log_on_one_disk_that_fills_and_is_freed() {
-    let Some(disk) = SmallDisk::mount(8 * 1024 * 1024) else {
-        println!("not run: it mounts a file system, which needs root");
-        return;
-    };
+    let Some(disk) = SmallDisk::mount(8 * 1024 * 1024) else { return };
     let log = || {
         let log = OpenOptions::new().create(true).append(true).open(disk.path("log")).expect("a file");
         Stdio::from(log)

@@ -1,0 +1,180 @@
+//! Most of the users of three nodes lose their connections at once, and many come back: others go on sending at their pace.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::memberships::rows;
+use crate::support::{Person, Process, Raw, Shared, room_for_a_crowd, soon};
+
+const NODES: usize = 3;
+
+/// Users who leave, each with a direct conversation, and how many of them come back.
+const LEAVING: usize = 50_000;
+const COMING_BACK: usize = 10_000;
+
+/// Others on each node, and the time from one send of theirs to the next.
+const OTHERS: usize = 2;
+const SEND_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long the quiet part takes, and the loud one at the least: users go offline 5 s after their last connection.
+const QUIET: Duration = Duration::from_secs(20);
+const LOUD: Duration = Duration::from_secs(12);
+
+/// How much later than in the quiet part the slowest sends of a hundred may be acknowledged.
+const BOUND: f64 = 1.5;
+
+/// In which variable a process of clients finds the address of its node.
+const NODE: &str = "SOAK_LEAVING_NODE";
+
+/// In which variable it finds the numbers of its users.
+const USERS: &str = "SOAK_LEAVING_USERS";
+
+/// What it says when all of them are connected.
+const CONNECTED: &str = "all connected";
+
+/// Connects these users to a node.
+async fn connect(node: std::net::SocketAddr, users: std::ops::Range<usize>) -> Vec<Raw> {
+    let connects = |address, number| async move {
+        let mut raw = Raw::connect(address).await;
+        raw.enters_as(&rows::customer(number)).await;
+        raw
+    };
+    crate::support::crowd(users, node, connects).await
+}
+
+/// The process of clients that [`Clients`] starts: a process has too few descriptors for all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "soak"]
+async fn clients_of_one_node() {
+    let (Ok(node), Ok(users)) = (std::env::var(NODE), std::env::var(USERS)) else { return };
+    let _room = room_for_a_crowd().await;
+    let (first, end) = users.split_once("..").expect("a range");
+    let users = first.parse().expect("a number")..end.parse().expect("a number");
+    let _connected = connect(node.parse().expect("an address"), users).await;
+    println!("{CONNECTED}");
+    std::future::pending::<()>().await;
+}
+
+/// Clients in a process of their own, which is killed when this is dropped: then all of them leave at once.
+struct Clients(Child);
+
+impl Clients {
+    async fn connect(node: &Process, users: std::ops::Range<usize>) -> Self {
+        let mut program = Command::new(std::env::current_exe().expect("this program"));
+        program
+            .args(["--ignored", "--exact", "--nocapture", "soak::leaving::clients_of_one_node"])
+            .env(NODE, node.address().to_string())
+            .env(USERS, format!("{}..{}", users.start, users.end))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = program.spawn().expect("it starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        while let Some(line) = lines.next_line().await.expect("readable") {
+            if line.contains(CONNECTED) {
+                return Self(child);
+            }
+        }
+        panic!("clients could not connect")
+    }
+
+    /// Ends all of its connections, without a word.
+    async fn leave(mut self) {
+        self.0.kill().await.expect("it ran");
+    }
+}
+
+/// How long sends until a time waited for their `ok`, in order.
+async fn sends_until(end: Instant, others: &mut [Person]) -> Vec<Duration> {
+    let sending = others.iter_mut().enumerate().map(async |(number, person)| {
+        let (to, mut took) = (format!("@partner{number}"), Vec::new());
+        let mut due = Instant::now();
+        while Instant::now() < end {
+            // Late sends are not made up for: each is measured from when it was due.
+            due = (due + SEND_INTERVAL).max(Instant::now());
+            // waits for: the rate of sends
+            tokio::time::sleep_until(due).await;
+            let sent = Instant::now();
+            person.says(&to, "hi").await;
+            took.push(sent.elapsed());
+        }
+        took
+    });
+    let mut took = futures_util::future::join_all(sending).await.concat();
+    took.sort_unstable();
+    took
+}
+
+/// The median, the 99th of a hundred and the longest, and how many there are.
+fn summary(took: &[Duration]) -> String {
+    let at = |percent| took[(took.len() - 1) * percent / 100];
+    format!("p50 {:?}, p99 {:?}, longest {:?} of {}", at(50), at(99), at(100), took.len())
+}
+
+/// The nodes, on one PostgreSQL and one NATS.
+async fn nodes(shared: &Shared, data: &TempDir) -> Vec<Process> {
+    let settings = [
+        ("SWITCHBOARD_STORE", shared.store.expose()),
+        ("SWITCHBOARD_BUS", shared.bus.as_ref().expect("a bus").expose()),
+        ("SWITCHBOARD_CLUSTER_BUS_PREFIX", &*shared.prefix),
+        ("SWITCHBOARD_LIMITS_CONNECTIONS_PER_ADDRESS", "0"),
+    ];
+    let mut nodes = Vec::new();
+    for number in 0..NODES {
+        nodes.push(Process::start_with(&data.path().join(number.to_string()), &settings).await);
+    }
+    nodes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak"]
+async fn others_keep_their_pace_while_50_000_users_leave_three_nodes_and_10_000_come_back() {
+    let _room = room_for_a_crowd().await;
+    let (shared, data) = (Shared::new().await, TempDir::new().expect("a directory"));
+    drop(nodes(&shared, &data).await);
+    shared.sql(&rows::fill_postgres("shop", LEAVING)).await;
+    let nodes = nodes(&shared, &data).await;
+    let share = |number: usize, of: usize| 1 + of * number / NODES..1 + of * (number + 1) / NODES;
+    let shop = nodes[0].connects("shop").await;
+    let mut others = Vec::new();
+    for number in 0..OTHERS * NODES {
+        others.push(nodes[number % NODES].connects(&format!("other{number}")).await);
+    }
+    let connecting = nodes.iter().enumerate().map(|(n, node)| Clients::connect(node, share(n, LEAVING)));
+    let begun = Instant::now();
+    let clients = futures_util::future::join_all(connecting).await;
+    println!("{LEAVING} users on {NODES} nodes after {:?}", begun.elapsed());
+
+    let quiet = sends_until(Instant::now() + QUIET, &mut others).await;
+    println!("quiet: {}", summary(&quiet));
+    let end = Instant::now() + LOUD;
+    let loud = async {
+        let begun = Instant::now();
+        futures_util::future::join_all(clients.into_iter().map(Clients::leave)).await;
+        println!("{LEAVING} left within {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(1));
+        let begun = Instant::now();
+        let mut coming = JoinSet::new();
+        for (number, node) in nodes.iter().enumerate() {
+            coming.spawn(connect(node.address(), share(number, COMING_BACK)));
+        }
+        let back = coming.join_all().await;
+        println!("{COMING_BACK} came back within {:?}", begun.elapsed());
+        back
+    };
+    let (loud, back) = tokio::join!(sends_until(end, &mut others), loud);
+    println!("while they leave and come back: {}", summary(&loud));
+    let gone = shared.sql(rows::USERS_SEEN).await;
+    println!("{gone} are known to have gone");
+    drop((back, shop));
+    let p99 = |took: &[Duration]| took[(took.len() - 1) * 99 / 100];
+    let bound = p99(&quiet).mul_f64(BOUND);
+    assert!(p99(&loud) <= bound, "{:?} is more than {bound:?}", p99(&loud));
+    assert!(soon("an answer", others[0].log("@partner0")).await.len() > 1);
+}

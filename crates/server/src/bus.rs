@@ -1,16 +1,17 @@
-//! The way to the other nodes: what is news there, told once per node that has somebody to tell.
+//! The bus: publishes this node's notices to the other nodes of a cluster, and receives theirs.
 //!
 //! # Contract
-//! - **Correctness never depends on it.** A notice may be lost, come twice, late, or before an earlier one. Whoever hears sorts by
-//!   `seq`, reads the store where something is missing, and compares with the store now and then.
-//! - **To other nodes only**: a node does not hear what it told itself.
-//! - **To those who listen**: a notice goes to the nodes that listen at its [`Address`], once to each, however many users
-//!   they have.
-//! - **From other nodes only**: a notice of a sender that does not have the installation's [`NoticeKey`] is dropped.
-//! - Telling never waits: what cannot be sent at once is lost, and the other nodes find out by themselves.
-//! - [`Heard::Listening`] comes once the bus has it that this node listens; what is told from then on is heard here.
-//! - [`Heard::Gap`] comes whenever something may have been missed: after a connection was lost and is there again, or when a
-//!   queue was full.
+//! - **Correctness never depends on it.** A notice may be lost, duplicated, delayed or reordered. Receivers sort events by
+//!   `seq`, read gaps from the store, and compare their state with the store at an interval.
+//! - **No echo**: a node does not receive its own notices.
+//! - **By address**: a notice goes to the nodes that subscribed to its [`Address`], once per node, however many users
+//!   the node has.
+//! - **Authenticated**: a notice whose sender does not have the installation's [`NoticeKey`] is dropped.
+//! - [`Bus::publish`] never waits: a notice that cannot be sent at once is dropped, and the other nodes find the change in
+//!   the store.
+//! - [`BusEvent::Subscribed`] follows once the bus has confirmed a subscription: this node receives every notice published
+//!   to the address from then on.
+//! - [`BusEvent::Gap`] follows whenever notices may have been lost: after a reconnect, or when a queue was full.
 
 pub(crate) mod nats;
 
@@ -22,12 +23,12 @@ use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
 
 use crate::record::{Answer, ConversationKey, Effect};
 
-/// A node: a number that it draws when it starts.
+/// Identifies a running node: a random number drawn at each start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct NodeId(pub(crate) u64);
 
 impl NodeId {
-    /// Draws one.
+    /// Draws a random id.
     pub(crate) fn new() -> anyhow::Result<Self> {
         let mut random = [0; 8];
         getrandom::fill(&mut random)?;
@@ -35,7 +36,7 @@ impl NodeId {
     }
 }
 
-/// The key that notices are authenticated with: random bytes in the database that the nodes share.
+/// The key that authenticates notices: random bytes in the database that all nodes share.
 #[derive(Clone)]
 pub(crate) struct NoticeKey([u8; 32]);
 
@@ -44,7 +45,7 @@ impl NoticeKey {
         Self(key)
     }
 
-    /// The bytes themselves, for the MAC.
+    /// The key's bytes, for computing a MAC.
     pub(crate) fn expose(&self) -> &[u8] {
         &self.0
     }
@@ -56,112 +57,117 @@ impl Debug for NoticeKey {
     }
 }
 
-/// Where nodes listen.
+/// What nodes subscribe and publish to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Address {
-    /// Nodes on which members of a conversation are connected.
+    /// Nodes with a connected member of this conversation.
     Conversation(ConversationKey),
-    /// Nodes on which a user is connected.
+    /// Nodes with a connected session of this user.
     User(UserId),
-    /// Nodes on which somebody is told a user's presence.
+    /// Nodes with a session that watches this user's presence.
     Watched(UserId),
     /// Every node.
     Nodes,
 }
 
-/// What a node tells others. (With a tag inside, serde could not read the frames as they stand.)
+/// A message from one node to others. (The enum is externally tagged because serde cannot pass a `RawValue` through an
+/// internally tagged one.)
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Notice {
-    /// An event is on stable storage.
+    /// An event has been committed to stable storage.
     Event {
-        /// Where.
+        /// The event's conversation.
         conversation: ConversationKey,
-        /// Where, by name.
+        /// The conversation's name.
         name: ConversationId,
-        /// Its number.
+        /// The event's number in its conversation.
         seq: Seq,
-        /// Its frame, as clients get it.
+        /// The event's frame, as clients receive it.
         frame: Box<RawValue>,
-        /// Who came in or went by it.
+        /// The membership changes that the event makes.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         effects: Vec<Effect>,
     },
-    /// Something that does not last: typing, a cursor.
+    /// A signal, which is not stored: typing, or a cursor.
     Signal {
-        /// Where.
+        /// The signal's conversation.
         conversation: ConversationKey,
-        /// Nobody but the user's own devices is told: it is a large room.
+        /// True if only the user's own devices receive it because the room is large.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         own: bool,
-        /// Of whom it tells.
+        /// The user who sent it.
         user: UserId,
-        /// Its frame, as clients get it.
+        /// The signal's frame, as clients receive it.
         frame: Box<RawValue>,
     },
-    /// A user's tokens were revoked: their connections are to be closed.
+    /// A user's tokens were revoked: receivers close the user's connections.
     Revoke {
-        /// Whose.
+        /// The user.
         user: UserId,
     },
-    /// A user came online on the node that tells, or went offline there.
+    /// A user went online or offline on the sending node.
     Presence {
-        /// Who.
+        /// The user.
         user: UserId,
-        /// When they went; none while they are online.
+        /// When the user went offline; `None` while online.
         last_seen: Option<Timestamp>,
-        /// Some of the conversations that they are in: whoever is told shares one of them.
+        /// Some of the user's conversations: only watchers who share one of them receive the change.
         conversations: Vec<ConversationKey>,
     },
-    /// Whoever has this user online is to say so.
-    Who {
-        /// Whom.
+    /// Asks the nodes on which this user is online to answer with [`Notice::Presence`].
+    #[serde(rename = "who")]
+    PresenceQuery {
+        /// The user.
         user: UserId,
     },
-    /// The node lives.
-    Alive,
-    /// The node could not be heard for a while: whom it has online is to be asked again.
-    Anew,
-    /// The node stops; nobody is online there any more.
-    Gone,
+    /// The sending node is alive.
+    #[serde(rename = "alive")]
+    Heartbeat,
+    /// The sending node may have lost notices in both directions: receivers query the presence of its users again.
+    #[serde(rename = "anew")]
+    Resync,
+    /// The sending node stops: all its users are offline there.
+    #[serde(rename = "gone")]
+    Stopped,
 }
 
-/// What the bus tells this node.
+/// What the bus reports to this node's router.
 #[derive(Debug)]
-pub(crate) enum Heard {
-    /// Another node's notice.
+pub(crate) enum BusEvent {
+    /// Another node published this notice.
     Notice(NodeId, Notice),
-    /// What is told at these addresses is heard from now on.
-    Listening(Vec<Address>),
-    /// Something may have been missed.
+    /// The bus has confirmed the subscriptions to these addresses.
+    Subscribed(Vec<Address>),
+    /// Notices may have been lost.
     Gap,
 }
 
-/// The bus. See the module for its contract.
+/// The bus. The module documents its contract.
 pub(crate) trait Bus: Debug + Send + Sync + 'static {
-    /// Tells those who listen at an address.
-    fn tell(&self, address: &Address, notice: &Notice);
+    /// Publishes a notice to the nodes that subscribed to the address.
+    fn publish(&self, address: &Address, notice: &Notice);
 
-    /// Begins to listen; the answer is [`Heard::Listening`].
-    fn listen(&self, address: Address);
+    /// Starts a subscription; [`BusEvent::Subscribed`] confirms it.
+    fn subscribe(&self, address: Address);
 
-    /// Ends to listen.
-    fn ignore(&self, address: Address);
+    /// Ends a subscription.
+    fn unsubscribe(&self, address: Address);
 
-    /// Sends a notice to this node itself, the way that those of others come. The answer is there when it has come back.
+    /// Sends a message from this node to itself along the path of other nodes' notices. Resolves once it has arrived.
     fn probe(&self) -> Answer<()>;
 }
 
-/// No other nodes, or none that can be reached: what they do is found in the store.
+/// The bus of a node that has no other nodes, or no way to reach them: other nodes' events are read from the store.
 #[derive(Debug)]
-pub(crate) struct Alone;
+pub(crate) struct NoBus;
 
-impl Bus for Alone {
-    fn tell(&self, _: &Address, _: &Notice) {}
+impl Bus for NoBus {
+    fn publish(&self, _: &Address, _: &Notice) {}
 
-    fn listen(&self, _: Address) {}
+    fn subscribe(&self, _: Address) {}
 
-    fn ignore(&self, _: Address) {}
+    fn unsubscribe(&self, _: Address) {}
 
     fn probe(&self) -> Answer<()> {
         Box::pin(std::future::ready(Ok(())))

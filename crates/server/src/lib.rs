@@ -52,7 +52,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::auth::Authenticator;
-use crate::bus::{Alone, Bus, Heard, NodeId, NoticeKey, nats};
+use crate::bus::{Bus, BusEvent, NoBus, NodeId, NoticeKey, nats};
 use crate::clock::Clock;
 use crate::config::{ClusterConfig, Config, UnknownUsers};
 use crate::limiter::Limiter;
@@ -299,8 +299,8 @@ async fn join_bus(
     key: &NoticeKey,
     metrics: Arc<Metrics>,
     tasks: &Tasks,
-) -> anyhow::Result<(Arc<dyn Bus>, mpsc::Receiver<Heard>)> {
-    let Some(settings) = bus_settings(cluster) else { return Ok((Arc::new(Alone), mpsc::channel(1).1)) };
+) -> anyhow::Result<(Arc<dyn Bus>, mpsc::Receiver<BusEvent>)> {
+    let Some(settings) = bus_settings(cluster) else { return Ok((Arc::new(NoBus), mpsc::channel(1).1)) };
     let (bus, heard) = nats::connect(&settings, key, node, metrics, tasks).await?;
     Ok((Arc::new(bus), heard))
 }

@@ -42,10 +42,10 @@ pub(crate) struct BusMetrics {
     pub(crate) connected: Gauge,
     /// Subscriptions.
     pub(crate) subscriptions: Gauge,
-    /// Notices handed to the bus.
-    pub(crate) told: Counter,
-    /// Notices of other nodes handed to the router.
-    pub(crate) heard: Counter,
+    /// Notices published to other nodes.
+    pub(crate) published: Counter,
+    /// Notices received from other nodes and handed to the router.
+    pub(crate) received: Counter,
     /// Notices dropped, on their way out or in.
     pub(crate) dropped: Counter,
 }
@@ -54,8 +54,16 @@ impl BusMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register("bus_connected", "Whether the bus is connected", self.connected.clone());
         registry.register("bus_subscriptions", "Subscriptions on the bus", self.subscriptions.clone());
-        registry.register("bus_told", "Notices handed to the bus", self.told.clone());
-        registry.register("bus_heard", "Notices of other nodes that were heard", self.heard.clone());
+        registry.register(
+            "bus_messages_published",
+            "Notices published to other nodes",
+            self.published.clone(),
+        );
+        registry.register(
+            "bus_messages_received",
+            "Notices received from other nodes",
+            self.received.clone(),
+        );
         registry.register("bus_dropped", "Notices dropped, on their way out or in", self.dropped.clone());
     }
 }

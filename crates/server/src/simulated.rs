@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 pub use self::bus::{Air, Weather};
 use crate::auth::Authenticator;
-use crate::bus::Alone;
+use crate::bus::NoBus;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -48,7 +48,7 @@ impl Among {
         let Self { store, air, sweep, lease } = self;
         let (bus, heard) = match air {
             Some((air, place)) => air.join(place),
-            None => (Arc::new(Alone) as _, mpsc::channel(1).1),
+            None => (Arc::new(NoBus) as _, mpsc::channel(1).1),
         };
         Cluster { store, bus, heard, sweep, lease }
     }

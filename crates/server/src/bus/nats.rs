@@ -1,20 +1,21 @@
-//! The bus over NATS: core messages, nothing of it stored.
+//! The bus over NATS: core messages, without storage in NATS.
 //!
-//! A node has two connections. Over the one it tells and listens; over the other it hears its own marks, which prove that
-//! the bus has taken what was said before them, and sends probes, which prove that it hears. Three tasks share the first:
-//! one tells, one changes where this node listens, one takes in what it hears.
+//! A node has two connections. It publishes and subscribes over the first. Over the second it receives its own barriers, which
+//! prove that the NATS server has processed everything sent before them on the first, and sends its health probes, which
+//! prove that the first receives. Three tasks use the first connection: one publishes, one manages subscriptions, one
+//! receives.
 
-mod echo;
-mod feed;
-mod hear;
-mod link;
-mod listen;
+mod connection;
+mod desired;
 mod payload;
-mod speak;
+mod publish;
+mod receive;
+mod round_trip;
 mod subject;
+mod subscribe;
+mod subscription;
 #[cfg(test)]
 mod tests;
-mod wanted;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,69 +26,70 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::echo::Echoes;
-use self::hear::Hearer;
-use self::link::{Link, Plan};
-use self::listen::Listener;
+use self::connection::{ConnectionPlan, ConnectionState};
+use self::desired::DesiredSubscriptions;
 use self::payload::Codec;
-use self::speak::Voice;
-use self::subject::{Place, Subjects};
-use self::wanted::Wanted;
-use super::{Address, Bus, Heard, NodeId, Notice, NoticeKey};
+use self::publish::Publisher;
+use self::receive::MessageReceiver;
+use self::round_trip::RoundTrips;
+use self::subject::{SubjectKey, Subjects};
+use self::subscribe::SubscriptionManager;
+use super::{Address, Bus, BusEvent, NodeId, Notice, NoticeKey};
 use crate::config::EngineUrl;
 use crate::metrics::Metrics;
 use crate::record::Answer;
 use crate::refusal::Refusal;
 use crate::tasks::Tasks;
 
-/// What the router has not taken yet. Beyond, notices are dropped, and it is told of a gap.
-const HEARD: usize = 4_096;
+/// Bus events that may wait for the router. Beyond this many, notices are dropped and the router receives a gap.
+const MAX_QUEUED_EVENTS: usize = 4_096;
 
-/// New subscriptions on their way among the others.
-const FEEDS: usize = 64;
+/// New subscriptions that may wait for the receiving task.
+const MAX_QUEUED_SUBSCRIPTIONS: usize = 64;
 
-/// Where NATS is, and who this node is for it.
+/// Where NATS is, and how this node authenticates.
 #[derive(Debug, Clone)]
 pub(crate) struct NatsSettings {
-    /// Its servers, `nats://` or `tls://`, with commas between them; a user and password or a token in it.
+    /// Comma-separated `nats://` or `tls://` URLs of its servers, with a user and password or a token.
     pub(crate) url: EngineUrl,
-    /// A file with a JWT and an nkey.
+    /// Path of a credentials file with a JWT and an nkey.
     pub(crate) credentials: Option<PathBuf>,
-    /// A file with the certificates that its servers' are verified with, in PEM. With one, every server must have TLS.
+    /// Path of the CA certificates in PEM that verify the servers. With one, every server must use TLS.
     pub(crate) ca: Option<PathBuf>,
-    /// What subjects begin with.
+    /// First tokens of every subject.
     pub(crate) prefix: String,
 }
 
-/// Whether the settings can be used; nothing is connected to.
+/// Checks the settings without connecting.
 pub(crate) fn check(settings: &NatsSettings) -> anyhow::Result<()> {
-    Plan::new(settings).map(drop)
+    ConnectionPlan::new(settings).map(drop)
 }
 
-/// What the tasks of the bus share.
+/// State that the bus's tasks share.
 #[derive(Debug)]
 struct Shared {
     node: NodeId,
     subjects: Subjects,
     codec: Codec,
-    wanted: Wanted,
-    echoes: Echoes,
-    link: Arc<Link>,
+    desired: DesiredSubscriptions,
+    round_trips: RoundTrips,
+    connection: Arc<ConnectionState>,
     metrics: Arc<Metrics>,
-    /// Cancelled when the tasks are to end.
+    /// Cancelled to end the tasks.
     done: CancellationToken,
 }
 
-/// The bus over NATS. Its tasks end when nobody takes what is heard, or nobody tells.
+/// The bus over NATS. Its tasks end when the router drops the receiver of bus events, or this handle is dropped.
 #[derive(Debug)]
 pub(crate) struct NatsBus {
     shared: Arc<Shared>,
     client: Client,
-    witness: Client,
-    voice: Voice,
+    /// The second connection.
+    probe_client: Client,
+    publisher: Publisher,
 }
 
-/// Starts to connect; a bus that cannot be reached is tried again for as long as it takes.
+/// Starts the connections. While NATS cannot be reached, the client retries without end.
 ///
 /// # Errors
 /// The settings cannot be used: a URL or the prefix is wrong, or a file cannot be read.
@@ -97,66 +99,72 @@ pub(crate) async fn connect(
     node: NodeId,
     metrics: Arc<Metrics>,
     tasks: &Tasks,
-) -> anyhow::Result<(NatsBus, mpsc::Receiver<Heard>)> {
-    let (plan, subjects) = (Plan::new(settings)?, Subjects::new(&settings.prefix)?);
-    let link = Link::new("bus", metrics.bus.connected.clone());
-    let client = plan.connect(&link).await?;
-    let witness = plan.connect(&Link::new("bus, for its health", Gauge::default())).await?;
+) -> anyhow::Result<(NatsBus, mpsc::Receiver<BusEvent>)> {
+    let (plan, subjects) = (ConnectionPlan::new(settings)?, Subjects::new(&settings.prefix)?);
+    let connection = ConnectionState::new("bus", metrics.bus.connected.clone());
+    let client = plan.connect(&connection).await?;
+    let probe_client = plan.connect(&ConnectionState::new("bus, for its health", Gauge::default())).await?;
     let shared = Arc::new(Shared {
         node,
         subjects,
         codec: Codec::new(key)?,
-        wanted: Wanted::default(),
-        echoes: Echoes::default(),
-        link,
+        desired: DesiredSubscriptions::default(),
+        round_trips: RoundTrips::default(),
+        connection,
         metrics,
         done: CancellationToken::new(),
     });
-    let (out, heard) = mpsc::channel(HEARD);
-    let (feeds, new) = mpsc::channel(FEEDS);
-    let (voice, speaker) = speak::new(shared.clone(), client.clone());
-    listen::listen_to_itself(&shared, &witness, &feeds).await?;
-    let listener = Listener::new(shared.clone(), client.clone(), witness.clone(), feeds, out.clone());
-    let hearer = Hearer::new(shared.clone(), new, out.clone());
-    let own = |tasks: &Tasks, name, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+    let (out, events) = mpsc::channel(MAX_QUEUED_EVENTS);
+    let (subscriptions, new) = mpsc::channel(MAX_QUEUED_SUBSCRIPTIONS);
+    let (publisher, publish_task) = publish::new(shared.clone(), client.clone());
+    subscribe::subscribe_to_own_messages(&shared, &probe_client, &subscriptions).await?;
+    let manager = SubscriptionManager::new(
+        shared.clone(),
+        client.clone(),
+        probe_client.clone(),
+        subscriptions,
+        out.clone(),
+    );
+    let receiver = MessageReceiver::new(shared.clone(), new, out.clone());
+    let spawn_until_cut = |tasks: &Tasks, name, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
         let cut = tasks.cut().clone();
         tasks.spawn_critical(name, async move {
             cut.run_until_cancelled(task).await;
         });
     };
-    own(tasks, "bus reader", Box::pin(hearer.run()));
-    own(tasks, "bus listener", Box::pin(listener.run()));
-    // It ends with the router, and a moment later: the last word of a node that is cut off is that it is gone.
-    tasks.spawn_critical("bus speaker", speaker.run(out));
-    Ok((NatsBus { shared, client, witness, voice }, heard))
+    spawn_until_cut(tasks, "bus receiver", Box::pin(receiver.run()));
+    spawn_until_cut(tasks, "bus subscriptions", Box::pin(manager.run()));
+    // This task outlives the router for a moment because the router's last notice says that the node has stopped.
+    tasks.spawn_critical("bus publisher", publish_task.run(out));
+    Ok((NatsBus { shared, client, probe_client, publisher }, events))
 }
 
 impl NatsBus {
-    /// Whether there is a connection, as far as is known.
+    /// Whether the client last reported a connection.
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
 }
 
 impl Bus for NatsBus {
-    fn tell(&self, address: &Address, notice: &Notice) {
-        if !(self.is_connected() && self.voice.tell(&self.shared, address, notice)) {
+    fn publish(&self, address: &Address, notice: &Notice) {
+        if !(self.is_connected() && self.publisher.enqueue(&self.shared, address, notice)) {
             self.shared.metrics.bus.dropped.inc();
         }
     }
 
-    fn listen(&self, address: Address) {
-        self.shared.wanted.listen(address);
+    fn subscribe(&self, address: Address) {
+        self.shared.desired.subscribe(address);
     }
 
-    fn ignore(&self, address: Address) {
-        self.shared.wanted.ignore(Place::of(&address));
+    fn unsubscribe(&self, address: Address) {
+        self.shared.desired.remove(SubjectKey::of(&address));
     }
 
     fn probe(&self) -> Answer<()> {
-        // What is told without a connection lies and waits.
-        let connected = self.is_connected() && self.witness.connection_state() == State::Connected;
-        let (shared, witness) = (self.shared.clone(), self.witness.clone());
+        // Without a connection the client would queue the probe instead of sending it.
+        let connected = self.is_connected() && self.probe_client.connection_state() == State::Connected;
+        let (shared, client) = (self.shared.clone(), self.probe_client.clone());
         Box::pin(async move {
             let refused =
                 |message: &'static str| Refusal { message: message.into(), ..Refusal::unavailable() };
@@ -164,10 +172,10 @@ impl Bus for NatsBus {
                 return Err(refused("NATS is not connected"));
             }
             let subject = shared.subjects.of(subject::probe(shared.node));
-            let mut expected = shared.echoes.expect();
-            let sent = witness.publish(subject, expected.payload()).await;
-            sent.map_err(|_| refused("NATS takes no messages"))?;
-            expected.heard().await;
+            let mut pending = shared.round_trips.begin();
+            let sent = client.publish(subject, pending.payload()).await;
+            sent.map_err(|_| refused("NATS does not accept messages"))?;
+            pending.completed().await;
             Ok(())
         })
     }

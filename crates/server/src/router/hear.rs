@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::Router;
 use super::order::Arrival;
-use crate::bus::{Address, Heard, NodeId, Notice};
+use crate::bus::{Address, BusEvent, NodeId, Notice};
 use crate::frame;
 use crate::record::{ConversationKey, Effect, Passage};
 
@@ -27,14 +27,14 @@ impl Router {
         let Ok(frame) = RawValue::from_string(json) else { return };
         let notice =
             Notice::Event { conversation, name: name.clone(), seq, frame, effects: effects.to_vec() };
-        peers.bus.tell(&Address::Conversation(conversation), &notice);
+        peers.bus.publish(&Address::Conversation(conversation), &notice);
         // Their nodes may not listen there yet.
         let newcomers = || effects.iter().filter(|effect| effect.passage != Passage::Out);
         if newcomers().count() > FEW {
-            peers.bus.tell(&Address::Nodes, &notice);
+            peers.bus.publish(&Address::Nodes, &notice);
         } else {
             for effect in newcomers() {
-                peers.bus.tell(&Address::User(effect.user.clone()), &notice);
+                peers.bus.publish(&Address::User(effect.user.clone()), &notice);
             }
         }
     }
@@ -51,40 +51,40 @@ impl Router {
         let Some(peers) = &self.peers else { return };
         let Ok(frame) = serde_json::value::to_raw_value(signal) else { return };
         let address = if own { Address::User(user.clone()) } else { Address::Conversation(conversation) };
-        peers.bus.tell(&address, &Notice::Signal { conversation, own, user: user.clone(), frame });
+        peers.bus.publish(&address, &Notice::Signal { conversation, own, user: user.clone(), frame });
     }
 
     /// Tells the nodes that a user is connected to that their tokens were revoked.
     pub(super) fn tell_revoked(&self, user: &UserId) {
         if let Some(peers) = &self.peers {
-            peers.bus.tell(&Address::User(user.clone()), &Notice::Revoke { user: user.clone() });
+            peers.bus.publish(&Address::User(user.clone()), &Notice::Revoke { user: user.clone() });
         }
     }
 
     /// Tells every node that nobody is online here any more.
     pub(super) fn tell_gone(&self) {
         if let Some(peers) = &self.peers {
-            peers.bus.tell(&Address::Nodes, &Notice::Gone);
+            peers.bus.publish(&Address::Nodes, &Notice::Stopped);
         }
     }
 
-    pub(super) fn hear(&mut self, heard: Heard) {
+    pub(super) fn hear(&mut self, heard: BusEvent) {
         match heard {
-            Heard::Notice(node, notice) => {
+            BusEvent::Notice(node, notice) => {
                 self.presence.heard_from(node);
                 self.take_in(node, notice);
             }
-            Heard::Listening(addresses) => {
+            BusEvent::Subscribed(addresses) => {
                 for address in addresses {
                     self.listens(&address);
                 }
             }
-            Heard::Gap => {
+            BusEvent::Gap => {
                 self.doubt_all();
                 self.presence.doubt(None);
                 // What this node told meanwhile may have been lost as well.
                 if let Some(peers) = &self.peers {
-                    peers.bus.tell(&Address::Nodes, &Notice::Anew);
+                    peers.bus.publish(&Address::Nodes, &Notice::Resync);
                 }
             }
         }
@@ -116,10 +116,10 @@ impl Router {
             Notice::Presence { user, last_seen, conversations } => {
                 self.presence.changed_elsewhere(&self.registry, node, &user, last_seen, &conversations);
             }
-            Notice::Who { user } => self.presence.answer(&self.registry, &user),
-            Notice::Alive => {}
-            Notice::Anew => self.presence.doubt(Some(node)),
-            Notice::Gone => self.presence.lost(&self.registry, node, self.clock.now()),
+            Notice::PresenceQuery { user } => self.presence.answer(&self.registry, &user),
+            Notice::Heartbeat => {}
+            Notice::Resync => self.presence.doubt(Some(node)),
+            Notice::Stopped => self.presence.lost(&self.registry, node, self.clock.now()),
         }
     }
 
@@ -147,14 +147,14 @@ impl Router {
             Address::Conversation(_) => {}
             Address::User(user) => self.suspect(user),
             Address::Watched(user) => self.presence.ask(user),
-            Address::Nodes => peers.bus.tell(&Address::Nodes, &Notice::Alive),
+            Address::Nodes => peers.bus.publish(&Address::Nodes, &Notice::Heartbeat),
         }
     }
 
     /// Says that this node lives, and finds those that do not.
     pub(super) fn beat(&mut self) {
         let Some(peers) = &self.peers else { return };
-        peers.bus.tell(&Address::Nodes, &Notice::Alive);
+        peers.bus.publish(&Address::Nodes, &Notice::Heartbeat);
         self.presence.expire_nodes(&self.registry, peers.lease, self.clock.now());
     }
 }

@@ -16,7 +16,7 @@ use super::entry::Going;
 use super::order::Order;
 use super::registry::{Interest, UserSlot};
 use super::verify::{Asked, Comparisons, Entries, Lost, Newcomer};
-use crate::bus::{Address, Bus, Heard};
+use crate::bus::{Address, Bus, BusEvent};
 use crate::record::{Answer, ConversationKey};
 use crate::refusal::Refusal;
 use crate::store::{Excerpt, Place, PlacesPage, Revocations, Seqs, SharedLog};
@@ -37,7 +37,7 @@ pub(crate) struct Cluster {
     /// The way to the others.
     pub(crate) bus: Arc<dyn Bus>,
     /// What they tell.
-    pub(crate) heard: mpsc::Receiver<Heard>,
+    pub(crate) heard: mpsc::Receiver<BusEvent>,
     /// How often this node compares what it hosts with the store.
     pub(crate) sweep: Duration,
     /// How long a node that says nothing counts as alive.
@@ -48,9 +48,9 @@ pub(crate) struct Cluster {
 pub(super) struct Peers {
     pub(super) store: Arc<dyn SharedLog>,
     pub(super) bus: Arc<dyn Bus>,
-    heard: mpsc::Receiver<Heard>,
+    heard: mpsc::Receiver<BusEvent>,
     /// Those that are being taken in.
-    notices: Vec<Heard>,
+    notices: Vec<BusEvent>,
     /// The bus has ended, as it does with the server.
     deaf: bool,
     finds: FuturesUnordered<Find>,
@@ -116,7 +116,7 @@ pub(super) enum Next {
 impl Peers {
     pub(super) fn new(cluster: Cluster) -> Self {
         let Cluster { store, bus, heard, sweep, lease } = cluster;
-        bus.listen(Address::Nodes);
+        bus.subscribe(Address::Nodes);
         Self {
             store,
             bus,
@@ -243,15 +243,15 @@ impl Router {
             let Some(peers) = &mut self.peers else { return };
             match interest {
                 Interest::Hosts(conversation) => {
-                    peers.bus.listen(Address::Conversation(conversation));
+                    peers.bus.subscribe(Address::Conversation(conversation));
                 }
                 Interest::Drops(conversation) => {
                     peers.order.forget(conversation);
                     peers.unchecked.remove(&conversation);
-                    peers.bus.ignore(Address::Conversation(conversation));
+                    peers.bus.unsubscribe(Address::Conversation(conversation));
                 }
-                Interest::Has(user) => peers.bus.listen(Address::User(user)),
-                Interest::Lacks(user) => peers.bus.ignore(Address::User(user)),
+                Interest::Has(user) => peers.bus.subscribe(Address::User(user)),
+                Interest::Lacks(user) => peers.bus.unsubscribe(Address::User(user)),
             }
         }
         self.ask();

@@ -124,7 +124,7 @@ impl Presence {
         let Some(elsewhere) = &self.elsewhere else { return };
         let conversations = conversations.iter().copied().take(TOLD).collect();
         let notice = Notice::Presence { user: user.clone(), last_seen, conversations };
-        elsewhere.bus.tell(&Address::Watched(user.clone()), &notice);
+        elsewhere.bus.publish(&Address::Watched(user.clone()), &notice);
     }
 
     fn is_elsewhere(&self, user: &UserId) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustc_hash::FxHashSet;
 use tokio::sync::mpsc;
 
-use crate::bus::{Address, Bus, Heard, NodeId, Notice};
+use crate::bus::{Address, Bus, BusEvent, NodeId, Notice};
 use crate::record::Answer;
 
 /// Notices that may wait for a node. It is told of a gap when there are more.
@@ -43,7 +43,7 @@ struct Nodes {
 /// What a node hears by.
 struct Ears {
     place: usize,
-    heard: mpsc::Sender<Heard>,
+    heard: mpsc::Sender<BusEvent>,
     /// Where it wants to listen, and the number of that wish.
     wanted: Vec<(Address, u64)>,
     wishes: u64,
@@ -78,7 +78,7 @@ impl Air {
     }
 
     /// A node begins at a place; it ends when the bus is dropped.
-    pub(super) fn join(&self, place: usize) -> (Arc<dyn Bus>, mpsc::Receiver<Heard>) {
+    pub(super) fn join(&self, place: usize) -> (Arc<dyn Bus>, mpsc::Receiver<BusEvent>) {
         let (heard, ears) = mpsc::channel(WAITING);
         let mut nodes = self.nodes();
         nodes.number += 1;
@@ -105,21 +105,21 @@ impl Air {
             let new: Vec<_> = ears.wanted.iter().map(|(address, _)| address.clone()).collect();
             let new: Vec<_> = new.into_iter().filter(|address| ears.open.insert(address.clone())).collect();
             if !new.is_empty() {
-                self.hears(number, ears, Heard::Listening(new));
+                self.hears(number, ears, BusEvent::Subscribed(new));
             }
             if told {
-                self.hears(number, ears, Heard::Gap);
+                self.hears(number, ears, BusEvent::Gap);
             }
         }
     }
 
     /// A node hears something, if it is quick enough.
-    fn hears(&self, number: u64, ears: &mut Ears, heard: Heard) {
+    fn hears(&self, number: u64, ears: &mut Ears, heard: BusEvent) {
         if ears.heard.try_send(heard).is_err() && !std::mem::replace(&mut ears.overrun, true) {
             let (air, heard) = (self.clone(), ears.heard.clone());
             tokio::spawn(async move {
                 // It may be gone by now.
-                let _ = heard.send(Heard::Gap).await;
+                let _ = heard.send(BusEvent::Gap).await;
                 if let Some(ears) = air.nodes().ears.get_mut(&number) {
                     ears.overrun = false;
                 }
@@ -132,7 +132,7 @@ impl Air {
         let mut nodes = self.nodes();
         let Nodes { ears, cut, .. } = &mut *nodes;
         if let Some(ears) = ears.get_mut(&number).filter(|ears| !cut.contains(&ears.place)) {
-            self.hears(number, ears, Heard::Notice(from, notice));
+            self.hears(number, ears, BusEvent::Notice(from, notice));
         }
     }
 
@@ -143,13 +143,13 @@ impl Air {
         let Some(ears) = ears.get_mut(&number).filter(|ears| !cut.contains(&ears.place)) else { return };
         let wanted = ears.wanted.iter().any(|(other, number)| *other == address && *number == wish);
         if wanted && ears.open.insert(address.clone()) {
-            self.hears(number, ears, Heard::Listening(vec![address]));
+            self.hears(number, ears, BusEvent::Subscribed(vec![address]));
         }
     }
 }
 
 impl Bus for Voice {
-    fn tell(&self, address: &Address, notice: &Notice) {
+    fn publish(&self, address: &Address, notice: &Notice) {
         let nodes = self.air.nodes();
         if nodes.cut.contains(&self.place) {
             return;
@@ -174,7 +174,7 @@ impl Bus for Voice {
         }
     }
 
-    fn listen(&self, address: Address) {
+    fn subscribe(&self, address: Address) {
         let mut nodes = self.air.nodes();
         let Some(ears) = nodes.ears.get_mut(&self.node.0) else { return };
         ears.wishes += 1;
@@ -189,7 +189,7 @@ impl Bus for Voice {
         });
     }
 
-    fn ignore(&self, address: Address) {
+    fn unsubscribe(&self, address: Address) {
         if let Some(ears) = self.air.nodes().ears.get_mut(&self.node.0) {
             ears.wanted.retain(|(other, _)| *other != address);
             ears.open.remove(&address);

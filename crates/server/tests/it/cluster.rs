@@ -347,7 +347,7 @@ async fn a_notice_makes_nobody_a_member() {
     let signal = json!({"type": "typing", "conversation": "#board", "user": "alice"});
     let signal = json!({"signal": {"conversation": 1, "user": "alice", "frame": signal}});
     // Two of them are an event and a signal. The node does not receive them before it has subscribed.
-    while cluster.node(0).metric("switchboard_bus_heard_total").await < 2.0 {
+    while cluster.node(0).metric("switchboard_bus_messages_received_total").await < 2.0 {
         publishes(&cluster.shared, 1, &notice).await;
         publishes(&cluster.shared, 1, &signal).await;
     }

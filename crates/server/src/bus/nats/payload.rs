@@ -1,4 +1,4 @@
-//! A notice in bytes: a MAC, the node that sent it, then the notice as JSON.
+//! Encodes notices: a MAC, the sending node, then the notice as JSON.
 //!
 //! The MAC is HMAC-SHA-256 (RFC 2104), truncated to 16 bytes, over the address, the node and the JSON. Its key is in the database, so
 //! a client of NATS that cannot read the database can neither forge a notice nor send one to another address. A notice can be
@@ -9,20 +9,20 @@ use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use super::subject::Place;
+use super::subject::SubjectKey;
 use crate::bus::{NodeId, Notice, NoticeKey};
 
-/// Room for a notice at first, in bytes; most events are shorter.
-const USUAL_BYTES: usize = 512;
+/// Initial buffer of an encoded notice; most events are shorter.
+const INITIAL_CAPACITY_BYTES: usize = 512;
 
 /// Bytes of the MAC. Half of SHA-256's output is the least that RFC 2104 section 5 recommends.
 const MAC_BYTES: usize = 16;
 
 const NODE_BYTES: usize = size_of::<u64>();
 
-/// Encodes and checks the notices of one installation.
+/// Encodes, authenticates and decodes the notices of one installation.
 pub(super) struct Codec {
-    /// Already has the key, so that a notice costs no further hashing for it.
+    /// Initialised with the key once, so that a notice does not hash the key again.
     keyed: Hmac<Sha256>,
 }
 
@@ -34,43 +34,43 @@ impl std::fmt::Debug for Codec {
 
 impl Codec {
     pub(super) fn new(key: &NoticeKey) -> anyhow::Result<Self> {
-        let keyed = Hmac::new_from_slice(key.expose()).context("the key of the bus's notices")?;
+        let keyed = Hmac::new_from_slice(key.expose()).context("the notice key of the bus")?;
         Ok(Self { keyed })
     }
 
-    /// The bytes to publish for a notice of `node` to an address.
-    pub(super) fn encode(&self, place: Place, node: NodeId, notice: &Notice) -> anyhow::Result<Bytes> {
-        let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    /// Encodes a notice from `node` to a subject.
+    pub(super) fn encode(&self, subject: SubjectKey, node: NodeId, notice: &Notice) -> anyhow::Result<Bytes> {
+        let mut bytes = Vec::with_capacity(INITIAL_CAPACITY_BYTES);
         bytes.extend_from_slice(&[0; MAC_BYTES]);
         bytes.extend_from_slice(&node.0.to_be_bytes());
         serde_json::to_writer(&mut bytes, notice)?;
-        let mac = self.mac(place, &bytes[MAC_BYTES..]).finalize().into_bytes();
+        let mac = self.mac(subject, &bytes[MAC_BYTES..]).finalize().into_bytes();
         bytes[..MAC_BYTES].copy_from_slice(&mac[..MAC_BYTES]);
         Ok(bytes.into())
     }
 
-    /// The notice in what came for an address.
+    /// Decodes a message that arrived at a subject.
     ///
     /// # Errors
-    /// No node of this installation sent it there, or a node of a later version did and this one does not know the notice.
-    pub(super) fn decode(&self, place: Place, bytes: &[u8]) -> anyhow::Result<Notice> {
+    /// No node of this installation sent it to this subject, or a node of a later version sent a kind that is unknown here.
+    pub(super) fn decode(&self, subject: SubjectKey, bytes: &[u8]) -> anyhow::Result<Notice> {
         let (mac, signed) = bytes.split_at_checked(MAC_BYTES).context("too short")?;
-        let matches = self.mac(place, signed).verify_truncated_left(mac).is_ok();
+        let matches = self.mac(subject, signed).verify_truncated_left(mac).is_ok();
         ensure!(matches, "its MAC is wrong: it does not come from a node on this database");
         let json = signed.get(NODE_BYTES..).context("too short")?;
         Ok(serde_json::from_slice(json)?)
     }
 
-    fn mac(&self, place: Place, signed: &[u8]) -> Hmac<Sha256> {
+    fn mac(&self, subject: SubjectKey, signed: &[u8]) -> Hmac<Sha256> {
         let mut mac = self.keyed.clone();
-        mac.update(&[u8::try_from(place.kind.letter()).unwrap_or_default()]);
-        mac.update(&place.key.to_be_bytes());
+        mac.update(&[u8::try_from(subject.kind.letter()).unwrap_or_default()]);
+        mac.update(&subject.key.to_be_bytes());
         mac.update(signed);
         mac
     }
 }
 
-/// The node that says to have sent this. Not yet verified.
+/// The sender that the message claims. Not yet verified.
 pub(super) fn sender(bytes: &[u8]) -> Option<NodeId> {
     bytes.get(MAC_BYTES..)?.first_chunk().copied().map(u64::from_be_bytes).map(NodeId)
 }
@@ -85,27 +85,27 @@ mod tests {
         Codec::new(&NoticeKey::new([key; 32])).expect("a key")
     }
 
-    fn place(conversation: i64) -> Place {
-        Place::of(&Address::Conversation(ConversationKey(conversation)))
+    fn subject(conversation: i64) -> SubjectKey {
+        SubjectKey::of(&Address::Conversation(ConversationKey(conversation)))
     }
 
     #[test]
-    fn a_notice_is_taken_from_a_node_with_the_key_alone_and_at_its_address_alone() {
+    fn a_notice_is_accepted_only_with_the_key_and_at_its_own_subject() {
         let notice = Notice::Revoke { user: "alice".parse().expect("an id") };
-        let bytes = codec(1).encode(place(7), NodeId(3), &notice).expect("bytes");
+        let bytes = codec(1).encode(subject(7), NodeId(3), &notice).expect("encodes");
         assert_eq!(sender(&bytes), Some(NodeId(3)));
         assert!(
-            matches!(codec(1).decode(place(7), &bytes), Ok(Notice::Revoke { user }) if user.as_str() == "alice")
+            matches!(codec(1).decode(subject(7), &bytes), Ok(Notice::Revoke { user }) if user.as_str() == "alice")
         );
-        codec(2).decode(place(7), &bytes).expect_err("another key");
-        codec(1).decode(place(8), &bytes).expect_err("another conversation");
+        codec(2).decode(subject(7), &bytes).expect_err("another key");
+        codec(1).decode(subject(8), &bytes).expect_err("another conversation");
         for at in 0..bytes.len() {
             let mut changed = bytes.to_vec();
             changed[at] ^= 1;
-            codec(1).decode(place(7), &changed).expect_err("a changed byte");
+            codec(1).decode(subject(7), &changed).expect_err("a changed byte");
         }
         for length in 0..bytes.len() {
-            codec(1).decode(place(7), &bytes[..length]).expect_err("a part of it");
+            codec(1).decode(subject(7), &bytes[..length]).expect_err("a truncated message");
         }
     }
 }

@@ -1,31 +1,31 @@
-//! Under which subjects nodes tell and listen. None of them holds what a user wrote or what they are called.
+//! Subject names. No subject contains a user's text or name.
 
 use sha2::{Digest as _, Sha256};
 
 use crate::bus::{Address, NodeId};
 use crate::record::ConversationKey;
 
-/// Of the subjects and of what is told under them. Nodes of another version neither hear nor understand these.
-const VERSION: u32 = 2;
+/// Version of the subjects, the hash slots and the payload. Nodes of different versions do not receive each other's notices.
+const PROTOCOL_VERSION: u32 = 2;
 
-/// What a subject is for.
+/// The kinds of subjects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub(super) enum SubjectKind {
     /// A conversation, by its key.
     Conversation,
     /// A user, by a hash of their id.
     User,
-    /// Whoever is told a user's presence, by the same hash.
+    /// The watchers of a user's presence, by the same hash.
     Watched,
     /// Every node.
     Nodes,
-    /// A node, which proves by it that it hears.
+    /// A node's health probes.
     Probe,
-    /// A node, which learns by it that the bus has got this far.
-    Mark,
+    /// A node's barriers.
+    Barrier,
 }
 
-impl Kind {
+impl SubjectKind {
     pub(super) fn letter(self) -> char {
         match self {
             Self::Conversation => 'c',
@@ -33,42 +33,42 @@ impl Kind {
             Self::Watched => 'w',
             Self::Nodes => 'n',
             Self::Probe => 'p',
-            Self::Mark => 'm',
+            Self::Barrier => 'm',
         }
     }
 
     fn from_letter(letter: &str) -> Option<Self> {
-        [Self::Conversation, Self::User, Self::Watched, Self::Nodes, Self::Probe, Self::Mark]
+        [Self::Conversation, Self::User, Self::Watched, Self::Nodes, Self::Probe, Self::Barrier]
             .into_iter()
             .find(|kind| letter.chars().eq([kind.letter()]))
     }
 
-    /// Slots that the places of a kind are spread over; every node must count the same.
+    /// Number of hash slots of this kind. All nodes must use the same number.
     fn slots(self) -> u64 {
         match self {
             Self::Conversation => 1_024,
             Self::User | Self::Watched => 256,
-            Self::Nodes | Self::Probe | Self::Mark => 1,
+            Self::Nodes | Self::Probe | Self::Barrier => 1,
         }
     }
 }
 
-/// What one subject stands for.
+/// Identifies one subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Place {
-    pub(super) kind: Kind,
+pub(super) struct SubjectKey {
+    pub(super) kind: SubjectKind,
     pub(super) key: u64,
 }
 
-impl Place {
+impl SubjectKey {
     pub(super) fn of(address: &Address) -> Self {
         match address {
             Address::Conversation(ConversationKey(key)) => {
-                Self { kind: Kind::Conversation, key: key.cast_unsigned() }
+                Self { kind: SubjectKind::Conversation, key: key.cast_unsigned() }
             }
-            Address::User(user) => Self { kind: Kind::User, key: hash(user.as_str()) },
-            Address::Watched(user) => Self { kind: Kind::Watched, key: hash(user.as_str()) },
-            Address::Nodes => Self { kind: Kind::Nodes, key: 0 },
+            Address::User(user) => Self { kind: SubjectKind::User, key: hash(user.as_str()) },
+            Address::Watched(user) => Self { kind: SubjectKind::Watched, key: hash(user.as_str()) },
+            Address::Nodes => Self { kind: SubjectKind::Nodes, key: 0 },
         }
     }
 
@@ -78,63 +78,69 @@ impl Place {
     }
 }
 
-/// Two users who share it hear of each other's news, which name their user.
+/// 64 bits of SHA-256. On a collision both users' nodes receive each other's notices; receivers filter by the user named in the
+/// notice.
 fn hash(text: &str) -> u64 {
     let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
     digest.first_chunk().copied().map(u64::from_be_bytes).unwrap_or_default()
 }
 
-/// Places that can be listened at all at once.
+/// A hash slot: the subjects that one wildcard subscription covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Slot {
-    pub(super) kind: Kind,
+    pub(super) kind: SubjectKind,
     pub(super) number: u16,
 }
 
 /// The subjects of one installation.
 #[derive(Debug)]
 pub(super) struct Subjects {
-    /// What all of them begin with.
+    /// The prefix and the version.
     root: String,
 }
 
 impl Subjects {
-    /// Subjects that begin with `prefix`, if it can be the beginning of one.
+    /// Subjects that begin with `prefix`.
+    ///
+    /// # Errors
+    /// `prefix` is not a valid subject.
     pub(super) fn new(prefix: &str) -> anyhow::Result<Self> {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         let is_token = |token: &str| !token.is_empty() && token.chars().all(is_plain);
         anyhow::ensure!(
             prefix.split('.').all(is_token),
-            "the prefix of the bus may have letters, digits, - and _, and single dots between them: {prefix:?}"
+            "the bus prefix must consist of letters, digits, - and _, separated by single dots: {prefix:?}"
         );
-        Ok(Self { root: format!("{prefix}.{VERSION}.") })
+        Ok(Self { root: format!("{prefix}.{PROTOCOL_VERSION}.") })
     }
 
-    pub(super) fn of(&self, place: Place) -> String {
-        let (root, letter, slot) = (&self.root, place.kind.letter(), place.slot().number);
-        match place.kind {
-            Kind::Conversation | Kind::User | Kind::Watched => {
-                format!("{root}{letter}.{slot}.{:016x}", place.key)
+    pub(super) fn of(&self, subject: SubjectKey) -> String {
+        let (root, letter, slot) = (&self.root, subject.kind.letter(), subject.slot().number);
+        match subject.kind {
+            SubjectKind::Conversation | SubjectKind::User | SubjectKind::Watched => {
+                format!("{root}{letter}.{slot}.{:016x}", subject.key)
             }
-            Kind::Nodes => format!("{root}{letter}"),
-            Kind::Probe | Kind::Mark => format!("{root}{letter}.{:016x}", place.key),
+            SubjectKind::Nodes => format!("{root}{letter}"),
+            SubjectKind::Probe | SubjectKind::Barrier => format!("{root}{letter}.{:016x}", subject.key),
         }
     }
 
-    /// Every place of a slot.
-    pub(super) fn all_of(&self, slot: Slot) -> String {
+    /// The wildcard that matches every subject of a slot.
+    pub(super) fn wildcard(&self, slot: Slot) -> String {
         format!("{}{}.{}.*", self.root, slot.kind.letter(), slot.number)
     }
 
-    pub(super) fn parse(&self, subject: &str) -> Option<Place> {
+    pub(super) fn parse(&self, subject: &str) -> Option<SubjectKey> {
         let mut tokens = subject.strip_prefix(&self.root)?.split('.');
-        let kind = Kind::from_letter(tokens.next()?)?;
+        let kind = SubjectKind::from_letter(tokens.next()?)?;
         let key = match kind {
-            Kind::Conversation | Kind::User | Kind::Watched => tokens.nth(1).and_then(parse_key)?,
-            Kind::Nodes => 0,
-            Kind::Probe | Kind::Mark => tokens.next().and_then(parse_key)?,
+            SubjectKind::Conversation | SubjectKind::User | SubjectKind::Watched => {
+                tokens.nth(1).and_then(parse_key)?
+            }
+            SubjectKind::Nodes => 0,
+            SubjectKind::Probe | SubjectKind::Barrier => tokens.next().and_then(parse_key)?,
         };
-        Some(Place { kind, key })
+        Some(SubjectKey { kind, key })
     }
 }
 
@@ -142,12 +148,12 @@ fn parse_key(token: &str) -> Option<u64> {
     u64::from_str_radix(token, 16).ok()
 }
 
-/// Where a node's probes arrive.
-pub(super) fn probe(node: NodeId) -> Place {
-    Place { kind: Kind::Probe, key: node.0 }
+/// The subject of a node's probes.
+pub(super) fn probe(node: NodeId) -> SubjectKey {
+    SubjectKey { kind: SubjectKind::Probe, key: node.0 }
 }
 
-/// Where a node's marks arrive.
-pub(super) fn mark(node: NodeId) -> Place {
-    Place { kind: Kind::Mark, key: node.0 }
+/// The subject of a node's barriers.
+pub(super) fn barrier(node: NodeId) -> SubjectKey {
+    SubjectKey { kind: SubjectKind::Barrier, key: node.0 }
 }

@@ -1,8 +1,8 @@
-//! Nodes on a real NATS.
+//! Tests against a real nats-server.
 
-mod lost;
-mod secure;
-mod slots;
+mod authentication;
+mod outages;
+mod wildcards;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,23 +17,23 @@ use tokio::time::{Instant, timeout};
 use super::*;
 use crate::record::ConversationKey;
 
-/// Nothing here takes that long, unless it never comes.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Fails a test whose event does not come.
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn settings(url: &str, prefix: &str) -> NatsSettings {
     NatsSettings { url: EngineUrl::new(url), credentials: None, ca: None, prefix: prefix.to_owned() }
 }
 
-/// A prefix that no other test has.
-fn own_prefix() -> String {
+/// A subject prefix that no other test uses.
+fn unique_prefix() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("test-{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A node, as far as the bus knows it.
+/// The bus of one node.
 struct Node {
     bus: NatsBus,
-    heard: mpsc::Receiver<Heard>,
+    events: mpsc::Receiver<BusEvent>,
     metrics: Arc<Metrics>,
     tasks: Tasks,
 }
@@ -47,11 +47,11 @@ impl Node {
         let key = NoticeKey::new([key; 32]);
         let (metrics, tasks) = (Arc::new(Metrics::new()), Tasks::new());
         let connected = connect(settings, &key, NodeId(id), metrics.clone(), &tasks).await;
-        let (bus, heard) = connected.expect("usable settings");
-        Self { bus, heard, metrics, tasks }
+        let (bus, events) = connected.expect("valid settings");
+        Self { bus, events, metrics, tasks }
     }
 
-    /// On the NATS that tests share.
+    /// A node on the nats-server that tests share.
     async fn on_shared(prefix: &str, id: u64) -> Self {
         let nats = shared_nats().await.expect("a nats-server");
         Self::connected(&settings(&nats.url(), prefix), id).await
@@ -59,19 +59,19 @@ impl Node {
 
     async fn connected(settings: &NatsSettings, id: u64) -> Self {
         let node = Self::new(settings, id).await;
-        until(|| node.bus.probe_is_possible()).await;
+        until(|| node.bus.has_both_connections()).await;
         node
     }
 
-    async fn next(&mut self) -> Heard {
-        let heard = timeout(PATIENCE, self.heard.recv()).await;
-        heard.expect("something is heard").expect("the bus has not ended")
+    async fn next(&mut self) -> BusEvent {
+        let event = timeout(TEST_TIMEOUT, self.events.recv()).await;
+        event.expect("a bus event arrives").expect("the bus has not ended")
     }
 
-    /// The next notice, whatever else comes before it.
+    /// Skips to the next notice.
     async fn notice(&mut self) -> (u64, Notice) {
         loop {
-            if let Heard::Notice(NodeId(node), notice) = self.next().await {
+            if let BusEvent::Notice(NodeId(node), notice) = self.next().await {
                 return (node, notice);
             }
         }
@@ -79,18 +79,19 @@ impl Node {
 
     async fn event(&mut self) -> u64 {
         let (_, notice) = self.notice().await;
-        let Notice::Event { seq: Seq(seq), .. } = notice else { panic!("an event, not {notice:?}") };
+        let Notice::Event { seq: Seq(seq), .. } = notice else { panic!("expected an event, got {notice:?}") };
         seq
     }
 
     async fn gap(&mut self) {
-        while !matches!(self.next().await, Heard::Gap) {}
+        while !matches!(self.next().await, BusEvent::Gap) {}
     }
 
-    async fn listens(&mut self, address: Address) {
-        self.bus.listen(address.clone());
+    /// Subscribes and waits for the confirmation.
+    async fn subscribe(&mut self, address: Address) {
+        self.bus.subscribe(address.clone());
         loop {
-            if let Heard::Listening(addresses) = self.next().await
+            if let BusEvent::Subscribed(addresses) = self.next().await
                 && addresses.contains(&address)
             {
                 return;
@@ -98,13 +99,13 @@ impl Node {
         }
     }
 
-    fn tells(&self, key: i64, seq: u64) {
-        self.bus.tell(&conversation(key), &event(key, seq));
+    fn publish(&self, key: i64, seq: u64) {
+        self.bus.publish(&conversation(key), &event(key, seq));
     }
 
-    /// Whether what this node sends itself comes back in time.
-    async fn probes(&self, patience: Duration) -> bool {
-        matches!(timeout(patience, self.bus.probe()).await, Ok(Ok(())))
+    /// Whether a health probe arrives in time.
+    async fn probe_succeeds(&self, limit: Duration) -> bool {
+        matches!(timeout(limit, self.bus.probe()).await, Ok(Ok(())))
     }
 
     fn subscriptions(&self) -> i64 {
@@ -113,8 +114,8 @@ impl Node {
 }
 
 impl NatsBus {
-    fn probe_is_possible(&self) -> bool {
-        self.is_connected() && self.witness.connection_state() == State::Connected
+    fn has_both_connections(&self) -> bool {
+        self.is_connected() && self.probe_client.connection_state() == State::Connected
     }
 }
 
@@ -136,17 +137,17 @@ fn event(key: i64, seq: u64) -> Notice {
     }
 }
 
-async fn until(mut holds: impl FnMut() -> bool) {
+async fn until(mut condition: impl FnMut() -> bool) {
     let wait = async {
-        while !holds() {
-            // waits for: a state of which nobody tells
+        while !condition() {
+            // waits for: a state that has no event
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(PATIENCE, wait).await.expect("it comes about");
+    timeout(TEST_TIMEOUT, wait).await.expect("the condition comes true");
 }
 
-/// What the server has counted: messages in, messages out.
+/// The server's counters: messages in, messages out.
 async fn traffic(nats: &Nats) -> (u64, u64) {
     let page = reqwest::get(format!("http://{}/varz", nats.monitor())).await.expect("an answer");
     let page: serde_json::Value = page.json().await.expect("JSON");
@@ -155,62 +156,67 @@ async fn traffic(nats: &Nats) -> (u64, u64) {
 }
 
 #[tokio::test]
-async fn what_is_told_is_heard_by_those_who_listen_there() {
-    let prefix = own_prefix();
+async fn a_notice_reaches_the_subscribers_of_its_address_only() {
+    let prefix = unique_prefix();
     let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
-    bob.listens(conversation(7)).await;
-    bob.listens(Address::User(user("bob"))).await;
-    bob.listens(Address::Watched(user("carol"))).await;
-    bob.listens(Address::Nodes).await;
+    bob.subscribe(conversation(7)).await;
+    bob.subscribe(Address::User(user("bob"))).await;
+    bob.subscribe(Address::Watched(user("carol"))).await;
+    bob.subscribe(Address::Nodes).await;
 
-    let who = |name: &str| Notice::Who { user: user(name) };
-    alice.tells(8, 1);
-    alice.tells(7, 2);
-    alice.bus.tell(&Address::User(user("carol")), &who("a"));
-    alice.bus.tell(&Address::User(user("bob")), &who("b"));
-    alice.bus.tell(&Address::Watched(user("bob")), &who("c"));
-    alice.bus.tell(&Address::Watched(user("carol")), &who("d"));
-    alice.bus.tell(&Address::Nodes, &Notice::Alive);
+    let query = |name: &str| Notice::PresenceQuery { user: user(name) };
+    alice.publish(8, 1);
+    alice.publish(7, 2);
+    alice.bus.publish(&Address::User(user("carol")), &query("a"));
+    alice.bus.publish(&Address::User(user("bob")), &query("b"));
+    alice.bus.publish(&Address::Watched(user("bob")), &query("c"));
+    alice.bus.publish(&Address::Watched(user("carol")), &query("d"));
+    alice.bus.publish(&Address::Nodes, &Notice::Heartbeat);
 
     let (node, notice) = bob.notice().await;
     let Notice::Event { conversation, name, seq, frame, .. } = notice else { panic!("{notice:?}") };
     assert_eq!((node, conversation, seq), (1, ConversationKey(7), Seq(2)));
     assert_eq!((name.as_str(), frame.get()), ("#secrets", r#"{"type":"message","text":"hush"}"#));
     let rest = [bob.notice().await, bob.notice().await, bob.notice().await];
-    let [(1, Notice::Who { user: b }), (1, Notice::Who { user: d }), (1, Notice::Alive)] = rest else {
-        panic!("two users and a node, not {rest:?}")
+    let [
+        (1, Notice::PresenceQuery { user: b }),
+        (1, Notice::PresenceQuery { user: d }),
+        (1, Notice::Heartbeat),
+    ] = rest
+    else {
+        panic!("expected two queries and a heartbeat, got {rest:?}")
     };
     assert_eq!((b, d), (user("b"), user("d")));
 }
 
 #[tokio::test]
-async fn nobody_hears_where_they_do_not_listen_any_more_nor_themselves() {
-    let prefix = own_prefix();
+async fn a_node_receives_neither_unsubscribed_addresses_nor_its_own_notices() {
+    let prefix = unique_prefix();
     let (mut alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
     for node in [&mut alice, &mut bob] {
-        node.listens(conversation(1)).await;
-        node.listens(conversation(2)).await;
+        node.subscribe(conversation(1)).await;
+        node.subscribe(conversation(2)).await;
     }
-    bob.bus.ignore(conversation(1));
+    bob.bus.unsubscribe(conversation(1));
     until(|| bob.subscriptions() == 2).await;
-    alice.tells(1, 1);
-    alice.tells(2, 2);
+    alice.publish(1, 1);
+    alice.publish(2, 2);
     assert_eq!(bob.event().await, 2);
-    bob.tells(2, 3);
-    assert_eq!(alice.event().await, 3, "and not what was told here");
+    bob.publish(2, 3);
+    assert_eq!(alice.event().await, 3, "skipping its own notice");
 }
 
 #[tokio::test]
-async fn whoever_listens_again_is_told_again() {
-    let mut node = Node::on_shared(&own_prefix(), 1).await;
+async fn a_repeated_subscription_is_confirmed_again() {
+    let mut node = Node::on_shared(&unique_prefix(), 1).await;
     for _ in 0..2 {
-        node.listens(conversation(1)).await;
+        node.subscribe(conversation(1)).await;
     }
-    assert_eq!(node.subscriptions(), 2, "one, and that for probes");
+    assert_eq!(node.subscriptions(), 2, "one, and the one for probes");
 }
 
 #[tokio::test]
-async fn a_node_gets_one_message_however_many_users_it_has() {
+async fn nats_sends_one_message_to_each_subscribed_node() {
     let scratch = tempfile::tempdir().expect("a directory");
     let nats = Nats::start(scratch.path(), &[]).await.expect("a nats-server");
     let settings = settings(&nats.url(), "sw");
@@ -218,18 +224,18 @@ async fn a_node_gets_one_message_however_many_users_it_has() {
     for id in 1..=4 {
         nodes.push(Node::connected(&settings, id).await);
     }
-    let [teller, listeners @ ..] = nodes.as_mut_slice() else { panic!("four nodes") };
-    let (deaf, listeners) = listeners.split_last_mut().expect("three");
-    for node in listeners.iter_mut() {
-        node.listens(conversation(5)).await;
+    let [publisher, others @ ..] = nodes.as_mut_slice() else { panic!("four nodes") };
+    let (unrelated, subscribers) = others.split_last_mut().expect("three");
+    for node in subscribers.iter_mut() {
+        node.subscribe(conversation(5)).await;
     }
-    deaf.listens(conversation(6)).await;
+    unrelated.subscribe(conversation(6)).await;
 
     let before = traffic(&nats).await;
     for seq in 1..=100 {
-        teller.tells(5, seq);
+        publisher.publish(5, seq);
     }
-    for node in listeners {
+    for node in subscribers {
         for seq in 1..=100 {
             assert_eq!(node.event().await, seq);
         }
@@ -239,26 +245,26 @@ async fn a_node_gets_one_message_however_many_users_it_has() {
 }
 
 #[tokio::test]
-async fn subjects_tell_nothing_of_what_users_write_or_are_called() {
-    let prefix = own_prefix();
+async fn subjects_contain_neither_user_names_nor_text() {
+    let prefix = unique_prefix();
     let nats = shared_nats().await.expect("a nats-server");
     let spy = async_nats::connect(nats.url()).await.expect("a connection");
     let mut seen = spy.subscribe(format!("{prefix}.>")).await.expect("a subscription");
     spy.flush().await.expect("a connection");
 
     let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
-    bob.listens(Address::Nodes).await;
+    bob.subscribe(Address::Nodes).await;
     let person = user("hush");
-    alice.tells(5, 1);
-    alice.bus.tell(&Address::User(person.clone()), &Notice::Revoke { user: person.clone() });
-    alice.bus.tell(&Address::Watched(person.clone()), &Notice::Who { user: person });
-    alice.bus.tell(&Address::Nodes, &Notice::Gone);
-    assert!(bob.probes(PATIENCE).await);
+    alice.publish(5, 1);
+    alice.bus.publish(&Address::User(person.clone()), &Notice::Revoke { user: person.clone() });
+    alice.bus.publish(&Address::Watched(person.clone()), &Notice::PresenceQuery { user: person });
+    alice.bus.publish(&Address::Nodes, &Notice::Stopped);
+    assert!(bob.probe_succeeds(TEST_TIMEOUT).await);
 
     let mut kinds = String::new();
     let is_number = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_hexdigit());
     while !['c', 'u', 'w', 'n', 'p', 'm'].iter().all(|&kind| kinds.contains(kind)) {
-        let message = timeout(PATIENCE, seen.next()).await.expect("all kinds").expect("a message");
+        let message = timeout(TEST_TIMEOUT, seen.next()).await.expect("all kinds").expect("a message");
         let rest = message.subject.strip_prefix(&format!("{prefix}.2.")).expect("a version");
         let (kind, numbers) = rest.split_once('.').unwrap_or((rest, "0"));
         assert!(kind.len() == 1 && numbers.split('.').all(is_number), "{}", message.subject);
@@ -267,43 +273,43 @@ async fn subjects_tell_nothing_of_what_users_write_or_are_called() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_passed_over() {
-    let prefix = own_prefix();
+async fn a_notice_that_cannot_be_decoded_is_dropped() {
+    let prefix = unique_prefix();
     let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
-    bob.listens(Address::Nodes).await;
-    // A MAC of zeros, then the node 3, then nothing or what no node of this version tells.
+    bob.subscribe(Address::Nodes).await;
+    // A MAC of zeros, then node 3, then nothing or an unknown kind of notice.
     let anonymous = [0; 24];
     let unknown = [&[0; 23][..], b"\x03{\"moon\":{\"phase\":1}}"].concat();
     for payload in [&b""[..], b"short", &anonymous, &unknown] {
-        let told = alice.bus.client.publish(format!("{prefix}.2.n"), payload.to_vec().into()).await;
-        told.expect("a connection");
+        let sent = alice.bus.client.publish(format!("{prefix}.2.n"), payload.to_vec().into()).await;
+        sent.expect("a connection");
     }
-    alice.bus.tell(&Address::Nodes, &Notice::Alive);
-    assert!(matches!(bob.notice().await, (1, Notice::Alive)));
-    assert_eq!(bob.metrics.bus.dropped.get(), 2, "those that say who tells");
+    alice.bus.publish(&Address::Nodes, &Notice::Heartbeat);
+    assert!(matches!(bob.notice().await, (1, Notice::Heartbeat)));
+    assert_eq!(bob.metrics.bus.dropped.get(), 2, "the two that name a sender");
 }
 
 #[tokio::test]
-async fn a_probe_comes_back_and_ends_with_the_bus() {
-    let mut node = Node::on_shared(&own_prefix(), 1).await;
-    node.listens(Address::Nodes).await;
-    assert!(node.probes(PATIENCE).await);
-    node.heard.close();
-    assert!(node.tasks.finish(PATIENCE).await, "all tasks end by themselves");
-    assert!(!node.probes(Duration::from_millis(50)).await, "nobody hears any more");
+async fn a_probe_succeeds_until_the_bus_ends() {
+    let mut node = Node::on_shared(&unique_prefix(), 1).await;
+    node.subscribe(Address::Nodes).await;
+    assert!(node.probe_succeeds(TEST_TIMEOUT).await);
+    node.events.close();
+    assert!(node.tasks.finish(TEST_TIMEOUT).await, "all tasks end by themselves");
+    assert!(!node.probe_succeeds(Duration::from_millis(50)).await, "the receiving task has ended");
 }
 
 #[tokio::test]
-async fn what_was_told_last_is_heard() {
-    let prefix = own_prefix();
+async fn a_stopping_bus_delivers_its_queued_notices() {
+    let prefix = unique_prefix();
     let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
-    bob.listens(conversation(1)).await;
+    bob.subscribe(conversation(1)).await;
     for seq in 1..=1_000 {
-        alice.tells(1, seq);
+        alice.publish(1, seq);
     }
-    let Node { bus, heard, tasks, .. } = alice;
-    drop((bus, heard));
-    assert!(tasks.finish(PATIENCE).await, "all tasks end by themselves");
+    let Node { bus, events, tasks, .. } = alice;
+    drop((bus, events));
+    assert!(tasks.finish(TEST_TIMEOUT).await, "all tasks end by themselves");
     for seq in 1..=1_000 {
         assert_eq!(bob.event().await, seq);
     }

@@ -81,14 +81,14 @@ impl Elsewhere {
 
     /// Somebody here watches a user from now on: whoever has them is asked.
     pub(super) fn listen(&mut self, user: &UserId) {
-        self.bus.listen(Address::Watched(user.clone()));
+        self.bus.subscribe(Address::Watched(user.clone()));
         let ends = self.patience.insert(user.clone(), PATIENCE);
         self.asked.insert(user.clone(), Asking { ends, sessions: Waiting::default() });
     }
 
     /// Nobody here does any more.
     pub(super) fn ignore(&mut self, user: &UserId) {
-        self.bus.ignore(Address::Watched(user.clone()));
+        self.bus.unsubscribe(Address::Watched(user.clone()));
         self.users.remove(user);
         if let Some(asking) = self.asked.remove(user) {
             self.patience.try_remove(&asking.ends);
@@ -203,7 +203,9 @@ impl Presence {
     /// Asks who has a user.
     pub(crate) fn ask(&self, user: &UserId) {
         if let Some(elsewhere) = &self.elsewhere {
-            elsewhere.bus.tell(&Address::User(user.clone()), &Notice::Who { user: user.clone() });
+            elsewhere
+                .bus
+                .publish(&Address::User(user.clone()), &Notice::PresenceQuery { user: user.clone() });
         }
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use switchboard_protocol::{Limits, Seq};
 
 use super::*;
-use crate::bus::{Alone, NodeId};
+use crate::bus::{NoBus, NodeId};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::record::{Answer, ConversationKey};
@@ -26,7 +26,7 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
-        let presence = Presence::new(Duration::ZERO, Some(Arc::new(Alone)));
+        let presence = Presence::new(Duration::ZERO, Some(Arc::new(NoBus)));
         Self { registry: Registry::default(), presence }
     }
 
@@ -138,15 +138,15 @@ impl Counting {
 }
 
 impl Bus for Counting {
-    fn tell(&self, _: &Address, _: &Notice) {
+    fn publish(&self, _: &Address, _: &Notice) {
         self.count();
     }
 
-    fn listen(&self, _: Address) {
+    fn subscribe(&self, _: Address) {
         self.count();
     }
 
-    fn ignore(&self, _: Address) {
+    fn unsubscribe(&self, _: Address) {
         self.count();
     }
 

@@ -7,7 +7,7 @@ use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::bus::Alone;
+use crate::bus::NoBus;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::record::{Answer, LogEvent, UserKey};
@@ -129,7 +129,7 @@ fn router(store: &Arc<Fake>, users: &[String]) -> (Router, mpsc::Sender<Batch>) 
     let (batch, batches) = mpsc::channel(1);
     let (_heard, heard) = mpsc::channel(1);
     let hour = Duration::from_secs(3_600);
-    let cluster = Cluster { store: store.clone(), bus: Arc::new(Alone), heard, sweep: hour, lease: hour };
+    let cluster = Cluster { store: store.clone(), bus: Arc::new(NoBus), heard, sweep: hour, lease: hour };
     let (_, mut router) = crate::router::new(Parts {
         store: store.clone(),
         batches,

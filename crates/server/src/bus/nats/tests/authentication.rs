@@ -1,4 +1,4 @@
-//! Who a node is for NATS, and how it knows NATS.
+//! Authentication: nodes to NATS, NATS to nodes, and notices between nodes.
 
 use std::path::Path;
 
@@ -14,8 +14,8 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 
-/// An authority in `ca.pem`, and a server's certificate and key in `server.pem` and `server.key`.
-fn certify(directory: &Path) {
+/// Writes a CA certificate to `ca.pem`, and a server's certificate and key to `server.pem` and `server.key`.
+fn write_certificates(directory: &Path) {
     let key = rcgen::KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(Vec::new()).expect("names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -33,44 +33,44 @@ fn certify(directory: &Path) {
 }
 
 #[tokio::test]
-async fn tls_with_an_authority_of_ones_own_and_a_password() {
+async fn a_node_connects_with_a_private_ca_and_a_password() {
     let scratch = tempfile::tempdir().expect("a directory");
-    certify(scratch.path());
+    write_certificates(scratch.path());
     let [ca, cert, key] = ["ca.pem", "server.pem", "server.key"].map(|name| scratch.path().join(name));
     let arguments =
         ["--tls", "--tlscert", text(&cert), "--tlskey", text(&key), "--user", "us", "--pass", "p@ss/w"];
     let nats = Nats::start(scratch.path(), &arguments).await.expect("a nats-server");
-    let place = nats.address();
+    let address = nats.address();
 
-    // With a certificate, TLS is used whatever the scheme says.
+    // With a CA certificate, both schemes use TLS.
     for scheme in ["tls", "nats"] {
-        let url = format!("{scheme}://us:p%40ss%2Fw@{place},{scheme}://localhost:{}", place.port());
+        let url = format!("{scheme}://us:p%40ss%2Fw@{address},{scheme}://localhost:{}", address.port());
         let settings = NatsSettings { ca: Some(ca.clone()), ..settings(&url, "sw") };
         assert!(!format!("{settings:?}").contains("ss"), "{settings:?}");
         let mut node = Node::connected(&settings, 1).await;
-        node.listens(conversation(1)).await;
-        assert!(node.probes(PATIENCE).await);
+        node.subscribe(conversation(1)).await;
+        assert!(node.probe_succeeds(TEST_TIMEOUT).await);
     }
     for (url, ca) in [
-        (format!("tls://us:wrong@{place}"), Some(ca.clone())),
-        (format!("tls://{place}"), Some(ca)),
-        (format!("tls://us:p%40ss%2Fw@{place}"), None),
+        (format!("tls://us:wrong@{address}"), Some(ca.clone())),
+        (format!("tls://{address}"), Some(ca)),
+        (format!("tls://us:p%40ss%2Fw@{address}"), None),
     ] {
         let node = Node::new(&NatsSettings { ca, ..settings(&url, "sw") }, 2).await;
-        until(|| node.bus.shared.link.has_complained()).await;
+        until(|| node.bus.shared.connection.has_warned()).await;
         assert!(!node.bus.is_connected(), "{url}");
     }
 }
 
 #[tokio::test]
-async fn a_token() {
+async fn a_node_connects_with_a_token() {
     let scratch = tempfile::tempdir().expect("a directory");
     let nats = Nats::start(scratch.path(), &["--auth", "secret"]).await.expect("a nats-server");
     let url = format!("nats://secret@{}", nats.address());
-    Node::connected(&settings(&url, "sw"), 1).await.listens(Address::Nodes).await;
+    Node::connected(&settings(&url, "sw"), 1).await.subscribe(Address::Nodes).await;
 }
 
-/// A token as NATS has them, signed by `issuer`.
+/// A NATS JWT signed by `issuer`.
 fn jwt(issuer: &KeyPair, subject: &KeyPair, name: &str, claims: &Value) -> String {
     let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
     let head = encode(&json!({"typ": "JWT", "alg": "ed25519-nkey"}));
@@ -82,8 +82,8 @@ fn jwt(issuer: &KeyPair, subject: &KeyPair, name: &str, claims: &Value) -> Strin
     format!("{head}.{body}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// An operator, an account, and a user who may use subjects below `sw` and nothing else.
-fn accredit(directory: &Path) {
+/// Writes a server configuration and credentials: an operator, an account, and a user who may use only subjects below `sw`.
+fn write_credentials(directory: &Path) {
     let [operator, account, user] = [KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_user()];
     let any = json!({"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
         "conn": -1, "leaf": -1});
@@ -109,29 +109,29 @@ fn accredit(directory: &Path) {
 }
 
 #[tokio::test]
-async fn credentials_that_allow_the_prefix_alone() {
+async fn credentials_need_no_subjects_outside_the_prefix() {
     let scratch = tempfile::tempdir().expect("a directory");
-    accredit(scratch.path());
+    write_credentials(scratch.path());
     let [config, creds] = ["server.conf", "node.creds"].map(|name| scratch.path().join(name));
     let nats = Nats::start(scratch.path(), &["-c", text(&config)]).await.expect("a nats-server");
     let settings = NatsSettings { credentials: Some(creds), ..settings(&nats.url(), "sw") };
     let (alice, mut bob) = (Node::connected(&settings, 1).await, Node::connected(&settings, 2).await);
-    bob.listens(conversation(1)).await;
-    alice.tells(1, 1);
+    bob.subscribe(conversation(1)).await;
+    alice.publish(1, 1);
     assert_eq!(bob.event().await, 1);
-    assert!(bob.probes(PATIENCE).await);
-    assert!(!bob.bus.shared.link.has_complained());
+    assert!(bob.probe_succeeds(TEST_TIMEOUT).await);
+    assert!(!bob.bus.shared.connection.has_warned());
 
-    let elsewhere = NatsSettings { prefix: "other".to_owned(), ..settings };
-    let node = Node::new(&elsewhere, 3).await;
-    until(|| node.bus.shared.link.has_complained()).await;
-    assert!(!node.probes(Duration::from_millis(100)).await, "it may not");
+    let forbidden = NatsSettings { prefix: "other".to_owned(), ..settings };
+    let node = Node::new(&forbidden, 3).await;
+    until(|| node.bus.shared.connection.has_warned()).await;
+    assert!(!node.probe_succeeds(Duration::from_millis(100)).await, "NATS denies the prefix");
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_used_are_refused() {
+async fn invalid_settings_are_rejected_with_the_reason() {
     let scratch = tempfile::tempdir().expect("a directory");
-    let (none, empty) = (scratch.path().join("none"), scratch.path().join("empty"));
+    let (missing, empty) = (scratch.path().join("missing"), scratch.path().join("empty"));
     std::fs::write(&empty, "").expect("a file");
     let fine = settings("nats://127.0.0.1:4222", "sw");
     let key = NoticeKey::new([7; 32]);
@@ -143,9 +143,9 @@ async fn settings_that_cannot_be_used_are_refused() {
         (with("nats://a b:4222?tls=off"), "nats://HOST:PORT"),
         (NatsSettings { prefix: "a..b".to_owned(), ..fine.clone() }, "prefix"),
         (NatsSettings { prefix: "a.*".to_owned(), ..fine.clone() }, "prefix"),
-        (NatsSettings { ca: Some(none.clone()), ..fine.clone() }, "certificates"),
+        (NatsSettings { ca: Some(missing.clone()), ..fine.clone() }, "certificates"),
         (NatsSettings { ca: Some(empty.clone()), ..fine.clone() }, "no certificate"),
-        (NatsSettings { credentials: Some(none), ..fine.clone() }, "credentials"),
+        (NatsSettings { credentials: Some(missing), ..fine.clone() }, "credentials"),
         (NatsSettings { credentials: Some(empty.clone()), ..fine.clone() }, "credentials"),
         (NatsSettings { credentials: Some(empty), ..with("nats://a:b@localhost") }, "both"),
     ] {
@@ -156,16 +156,16 @@ async fn settings_that_cannot_be_used_are_refused() {
 }
 
 #[tokio::test]
-async fn a_notice_of_a_client_without_the_key_is_dropped() {
-    let prefix = own_prefix();
+async fn a_notice_from_a_client_without_the_key_is_dropped() {
+    let prefix = unique_prefix();
     let nats = shared_nats().await.expect("a nats-server");
     let (mut bob, alice) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
     let mallory = Node::with_key(&settings(&nats.url(), &prefix), 8, 2).await;
-    until(|| mallory.bus.probe_is_possible()).await;
-    bob.listens(conversation(1)).await;
+    until(|| mallory.bus.has_both_connections()).await;
+    bob.subscribe(conversation(1)).await;
     let dropped = bob.metrics.bus.dropped.get();
-    mallory.tells(1, 1);
+    mallory.publish(1, 1);
     until(|| bob.metrics.bus.dropped.get() > dropped).await;
-    alice.tells(1, 2);
-    assert_eq!(bob.event().await, 2, "the first that is heard is the node's own");
+    alice.publish(1, 2);
+    assert_eq!(bob.event().await, 2, "the first notice that arrives is the real node's");
 }

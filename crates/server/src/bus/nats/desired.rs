@@ -1,0 +1,101 @@
+//! The subscriptions that the router wants. The router never waits for the bus: it changes this table, and the subscription
+//! manager applies the changes. The backlog is bounded by the number of addresses.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::Notify;
+
+use super::subject::{Slot, SubjectKey};
+use crate::bus::Address;
+
+/// The subscriptions that the router wants.
+#[derive(Debug, Default)]
+pub(super) struct DesiredSubscriptions {
+    table: Mutex<Table>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// The desired keys of each hash slot.
+    slots: FxHashMap<Slot, FxHashSet<u64>>,
+    /// Slots that changed since the last [`DesiredSubscriptions::take_changes`].
+    changed: FxHashSet<Slot>,
+    /// Addresses for which the router waits for [`crate::bus::BusEvent::Subscribed`].
+    unconfirmed: FxHashMap<SubjectKey, Address>,
+}
+
+/// The changes since the last look at the table.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) slots: Vec<(Slot, DesiredKeys)>,
+    pub(super) unconfirmed: Vec<Address>,
+}
+
+/// The desired keys of a slot.
+#[derive(Debug)]
+pub(super) enum DesiredKeys {
+    /// All of them; there are at most as many as the caller allowed.
+    Few(Vec<u64>),
+    /// More than the caller allowed.
+    Many,
+}
+
+impl DesiredSubscriptions {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a subject without a confirmation for the router.
+    pub(super) fn add(&self, subject: SubjectKey) {
+        let mut table = self.table();
+        if table.slots.entry(subject.slot()).or_default().insert(subject.key) {
+            table.changed.insert(subject.slot());
+        }
+        drop(table);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn subscribe(&self, address: Address) {
+        let subject = SubjectKey::of(&address);
+        self.table().unconfirmed.insert(subject, address);
+        self.add(subject);
+    }
+
+    pub(super) fn remove(&self, subject: SubjectKey) {
+        let mut table = self.table();
+        table.unconfirmed.remove(&subject);
+        let Some(keys) = table.slots.get_mut(&subject.slot()) else { return };
+        if keys.remove(&subject.key) {
+            if keys.is_empty() {
+                table.slots.remove(&subject.slot());
+            }
+            table.changed.insert(subject.slot());
+            drop(table);
+            self.changed.notify_one();
+        }
+    }
+
+    pub(super) fn contains(&self, subject: SubjectKey) -> bool {
+        self.table().slots.get(&subject.slot()).is_some_and(|keys| keys.contains(&subject.key))
+    }
+
+    /// Waits until the table has changed since the last call.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Takes the changes since the last call, with the keys of slots that have at most `few`.
+    pub(super) fn take_changes(&self, few: usize) -> Changes {
+        let mut table = self.table();
+        let table = &mut *table;
+        let keys = |slot: &Slot| match table.slots.get(slot) {
+            Some(keys) if keys.len() > few => DesiredKeys::Many,
+            keys => DesiredKeys::Few(keys.into_iter().flatten().copied().collect()),
+        };
+        let slots = table.changed.iter().map(|slot| (*slot, keys(slot))).collect();
+        table.changed.clear();
+        Changes { slots, unconfirmed: table.unconfirmed.drain().map(|(_, address)| address).collect() }
+    }
+}

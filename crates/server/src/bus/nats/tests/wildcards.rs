@@ -1,0 +1,80 @@
+//! Switching between exact subscriptions and wildcards.
+
+use super::*;
+use crate::bus::nats::subscribe::{MAX_EXACT_AFTER_WILDCARD, MAX_EXACT_PER_SLOT};
+use std::collections::BTreeSet;
+
+/// A conversation of a hash slot that all indices share.
+fn in_one_slot(index: usize) -> i64 {
+    5 + 1_024 * i64::try_from(index).expect("few")
+}
+
+#[tokio::test]
+async fn no_notice_is_lost_while_switching_to_a_wildcard_and_back() {
+    let prefix = unique_prefix();
+    let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
+    bob.subscribe(conversation(in_one_slot(0))).await;
+    let mut seq = 0;
+    let mut received = BTreeSet::new();
+    // Publishes until bob has `wanted` subscriptions, then expects every notice published.
+    let mut publish_until = async |bob: &mut Node, wanted: i64| {
+        let deadline = Instant::now() + TEST_TIMEOUT;
+        while bob.subscriptions() != wanted {
+            assert!(Instant::now() < deadline, "{} subscriptions, not {wanted}", bob.subscriptions());
+            seq += 1;
+            alice.publish(in_one_slot(0), seq);
+            if seq % 16 == 0 {
+                tokio::task::yield_now().await;
+            }
+            while let Ok(event) = bob.events.try_recv() {
+                match event {
+                    BusEvent::Notice(_, Notice::Event { seq: Seq(seq), .. }) => _ = received.insert(seq),
+                    BusEvent::Gap => panic!("a gap"),
+                    _ => {}
+                }
+            }
+        }
+        // Notices still in flight.
+        let published: BTreeSet<_> = (1..=seq).collect();
+        while received != published {
+            assert_eq!(bob.metrics.bus.dropped.get() + alice.metrics.bus.dropped.get(), 0);
+            received.insert(bob.event().await);
+        }
+    };
+    let exact = i64::try_from(MAX_EXACT_PER_SLOT).expect("few");
+    for _ in 0..3 {
+        (1..MAX_EXACT_PER_SLOT).for_each(|index| bob.bus.subscribe(conversation(in_one_slot(index))));
+        publish_until(&mut bob, exact + 1).await;
+        bob.bus.subscribe(conversation(in_one_slot(MAX_EXACT_PER_SLOT)));
+        // The wildcard, and the subscription for probes.
+        publish_until(&mut bob, 2).await;
+        (MAX_EXACT_AFTER_WILDCARD + 1..=MAX_EXACT_PER_SLOT)
+            .for_each(|index| bob.bus.unsubscribe(conversation(in_one_slot(index))));
+        publish_until(&mut bob, 2).await;
+        bob.bus.unsubscribe(conversation(in_one_slot(MAX_EXACT_AFTER_WILDCARD)));
+        publish_until(&mut bob, i64::try_from(MAX_EXACT_AFTER_WILDCARD).expect("few") + 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_wildcard_passes_on_only_desired_subjects() {
+    let prefix = unique_prefix();
+    let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
+    for index in 0..=MAX_EXACT_PER_SLOT {
+        bob.subscribe(conversation(in_one_slot(index))).await;
+    }
+    assert_eq!(bob.subscriptions(), 2);
+    alice.publish(in_one_slot(MAX_EXACT_PER_SLOT + 1), 1);
+    alice.publish(in_one_slot(MAX_EXACT_PER_SLOT), 2);
+    assert_eq!(bob.event().await, 2);
+}
+
+#[tokio::test]
+async fn fifty_thousand_conversations_take_one_subscription_per_slot() {
+    let mut node = Node::on_shared(&unique_prefix(), 1).await;
+    (1..=50_000).for_each(|key| node.bus.subscribe(conversation(key)));
+    node.subscribe(conversation(50_001)).await;
+    assert_eq!(node.subscriptions(), 1_024 + 1);
+    (1..=50_001).for_each(|key| node.bus.unsubscribe(conversation(key)));
+    until(|| node.subscriptions() == 1).await;
+}

@@ -1,6 +1,8 @@
 // All of a user's conversations, over one connection.
 
-import { Connection, NO_CONNECTION, type Told } from "./connection.js";
+import { type Clock, systemClock } from "./clock.js";
+import { Connection, type Log, NO_CONNECTION, type ServerNotice } from "./connection.js";
+import { hasPage } from "./connection/network.js";
 import { ChatError, failure } from "./error.js";
 import { indexedDbOutbox } from "./indexeddb.js";
 import { handled } from "./handled.js";
@@ -30,11 +32,15 @@ const camelCased = (limits: Limits): ChatLimits =>
 
 const closed = () => failure("closed", "the chat was closed");
 
+const logOf = (debug: ChatOptions["debug"]): Log =>
+  debug === true ? (line, ...details) => console.debug(`[switchboard] ${line}`, ...details) : debug || (() => {});
+
 export class Switchboard implements Chat, Host {
   readonly status: Readable<ChatStatus>;
   readonly user = new Value<UserId | undefined>(undefined);
   readonly conversations: Chat["conversations"];
   readonly outbox: Outbox;
+  readonly clock: Clock;
   limits: ChatLimits | undefined;
   #connection: Connection;
   #url: string;
@@ -58,12 +64,16 @@ export class Switchboard implements Chat, Host {
   constructor(url: string, options: ChatOptions) {
     this.#url = url;
     if (options.user && options.token === undefined) this.user.set(options.user);
-    this.#connection = new Connection(url, options, {
-      cursors: (bytes) => this.#cursors(bytes),
-      welcome: (frame) => this.#welcome(frame),
-      told: (frame) => this.#told(frame),
-      lost: () => this.#lost(),
-    });
+    this.clock = options.clock ?? systemClock;
+    const events = {
+      cursors: (bytes: number) => this.#cursors(bytes),
+      onUser: () => {},
+      onWelcome: (frame: Welcome) => this.#welcome(frame),
+      onNotice: (frame: ServerNotice) => this.#told(frame),
+      onLost: () => this.#lost(),
+      onError: (error: ChatError) => this.failed(error),
+    };
+    this.#connection = new Connection(url, options, this.clock, events, logOf(options.debug));
     this.status = this.#connection.status;
     this.outbox = new Outbox(options.outbox === undefined ? indexedDbOutbox() : options.outbox, this.#connection, {
       outgoing: (entry, gone) => this.#room(entry.what.to).shows(entry, gone),
@@ -76,7 +86,8 @@ export class Switchboard implements Chat, Host {
     const { getSnapshot, getInitialSnapshot, subscribe } = this.#inbox;
     this.conversations = { getSnapshot, getInitialSnapshot, subscribe, loadMore: () => this.#extend(() => true) };
     this.#presence = new PresenceWatch(this, () => this.limits?.watch ?? PAGE);
-    this.#connection.open();
+    for (const store of [this.#connection.status, this.user, this.#inbox]) store.onUse = this.use;
+    if (options.start ?? hasPage()) this.#connection.start();
   }
 
   // ---- What an app does.
@@ -100,8 +111,12 @@ export class Switchboard implements Chat, Host {
     return this.#presence.of(user);
   }
 
+  start(): void {
+    this.#connection.start();
+  }
+
   reconnect(): void {
-    if (!this.#closed) this.#connection.open();
+    this.#connection.reconnect();
   }
 
   close(): void {
@@ -114,10 +129,13 @@ export class Switchboard implements Chat, Host {
   }
 
   on<K extends keyof ChatEvents>(event: K, listener: (value: ChatEvents[K]) => void): () => void {
+    this.use();
     return this.#events.on(event, listener);
   }
 
   // ---- What conversations ask for.
+
+  readonly use = (): void => this.#connection.use();
 
   get me(): UserId | undefined {
     return this.user.getSnapshot();
@@ -271,7 +289,7 @@ export class Switchboard implements Chat, Host {
     if (this.#learnAgain) this.learn();
   }
 
-  #told(frame: Told): void {
+  #told(frame: ServerNotice): void {
     if (frame.type === "presence") {
       const { user, online, last_seen: lastSeen } = frame;
       return this.#presence.heard(user, { online, ...(lastSeen && { lastSeen }) });

@@ -1,85 +1,99 @@
 // One WebSocket at a time, replaced when it is lost.
 
-import { ChatError, failure, UnauthorizedError } from "./error.js";
-import type { Command, Failure, OkBody, ServerFrame, Welcome } from "./protocol.js";
+import type { Clock, Timer } from "./clock.js";
+import { browserNetwork } from "./connection/network.js";
+import { delay, judge, NO_CONNECTION } from "./connection/retry.js";
+import { type Credentials, TokenSource } from "./connection/token.js";
+import { ChatError, failure } from "./error.js";
+import type { Command, Failure, Hello as HelloFields, OkBody, ServerFrame, Welcome } from "./protocol.js";
 import { Value } from "./store.js";
 import type { ChatOptions, ChatStatus } from "./types.js";
 
+export { NO_CONNECTION };
+
 /** Milliseconds of silence after which the other side is asked whether it is there. Browsers hide the server's pings. */
 const PING_AFTER = 25_000;
-/** Milliseconds within which anything must be heard after that, and `welcome` after opening. */
-const PATIENCE = 10_000;
-/** The same when the page comes to the front or the network comes back, and somebody may be looking. */
-const PATIENCE_IN_FRONT = 4_000;
+/** Milliseconds within which anything must be received after that, and `welcome` after opening. */
+const ANSWER_TIMEOUT = 10_000;
+/** The same when the page comes to the front or the network comes back, and a person may be looking. */
+const ANSWER_TIMEOUT_IN_FRONT = 4_000;
 /** How often the clock is looked at. A page in the background may look once a minute only, and is right all the same. */
 const TICK = 5_000;
-/** The first and the longest wait between attempts; each is a random part of it ("full jitter"). */
-const BACKOFF = 500;
-const BACKOFF_MOST = 20_000;
-/** A token callback that takes longer has failed. */
-const TOKEN_PATIENCE = 30_000;
 /** A connection that lasted so long was a good one: the next wait is short again. */
 const GOOD = 10_000;
+/** Milliseconds over which pages that nobody looks at spread when the network is back. */
+const ONLINE_JITTER = 1_000;
+/** Milliseconds after a refusal for being too fast in which a close is taken for its consequence. */
+const TOO_FAST_WITHIN = 5_000;
 
-export const NO_CONNECTION = "there is no connection";
-
+type Hello = { type: "hello" } & HelloFields;
 type Done = (reply: OkBody | ChatError) => void;
 /** What the server says by itself. */
-export type Told = Exclude<ServerFrame, { type: "welcome" | "ok" | "pong" | "bye" }>;
+export type ServerNotice = Exclude<ServerFrame, { type: "welcome" | "ok" | "pong" | "bye" }>;
 
-export interface Listener {
+export interface ConnectionEvents {
   /** The cursors to say in `hello`, in at most so many bytes. */
   cursors(bytes: number): Record<string, number>;
-  welcome(frame: Welcome): void;
-  told(frame: Told): void;
-  lost(): void;
+  /** Whose token it is; the server may know them by another name. */
+  onUser(user: string): void;
+  onWelcome(frame: Welcome): void;
+  onNotice(frame: ServerNotice): void;
+  onLost(): void;
+  /** Something of ours, or of the app's, threw while a frame was handled. */
+  onError(error: ChatError): void;
 }
 
-/** The platform's events of coming back to life, until `signal` ends it. */
-function onWake(wake: () => void, signal: AbortSignal): void {
-  const page = globalThis.document;
-  globalThis.addEventListener?.("online", wake, { signal });
-  globalThis.addEventListener?.("pageshow", wake, { signal });
-  page?.addEventListener("visibilitychange", () => page.visibilityState === "visible" && wake(), { signal });
-}
+type State =
+  | { at: "idle" }
+  | { at: "asking"; abort: AbortController }
+  | { at: "opening"; socket: WebSocket }
+  | { at: "online"; socket: WebSocket; since: number }
+  | { at: "waiting"; timer: Timer; bidden: boolean }
+  | { at: "ended" };
+
+/** A line of what happens, for `debug`. */
+export type Log = (line: string, ...details: unknown[]) => void;
 
 export class Connection {
   readonly status = new Value<ChatStatus>({ state: "idle" });
-  #url: string;
-  #options: ChatOptions;
-  #listener: Listener;
-  #socket: WebSocket | undefined;
-  /** Counts attempts: what an earlier one brings is of no interest any more. */
-  #attempt = 0;
+  #state: State = { at: "idle" };
+  #tokens: TokenSource;
   #failures = 0;
+  /** A token was asked for again since the last welcome, since the server refused the one before. */
+  #renewed = false;
   #waiting = new Map<number, Done>();
   #nextId = 1;
-  #heard = 0;
+  /** When something was received last, by both clocks. */
+  #received = 0;
+  #receivedWall = 0;
   #deadline = Infinity;
-  #welcomed = 0;
+  #tooFast = -Infinity;
   #retryAfter: number | undefined;
+  /** The error that nothing but a close has followed. */
   #error: ChatError | undefined;
-  /** That the server bade us to wait: no event of the platform's makes that shorter. */
-  #bidden = false;
-  #retry: ReturnType<typeof setTimeout> | undefined;
-  #ticks: ReturnType<typeof setInterval> | undefined;
-  #closed = new AbortController();
+  #ticks: Timer | undefined;
+  #closed = false;
   #helloBytes = 8_192;
+  #unsubscribe: () => void;
 
-  constructor(url: string, options: ChatOptions, listener: Listener) {
-    this.#url = url;
-    this.#options = options;
-    this.#listener = listener;
-    onWake(() => this.#wake(), this.#closed.signal);
+  constructor(
+    readonly url: string,
+    readonly options: ChatOptions,
+    readonly clock: Clock,
+    readonly events: ConnectionEvents,
+    readonly log: Log,
+  ) {
+    this.#tokens = new TokenSource(options, clock, (user) => events.onUser(user));
+    this.#unsubscribe = (options.network ?? browserNetwork).subscribe((event) => this.#onNetwork(event));
   }
 
   get online(): boolean {
-    return this.status.getSnapshot().state === "online";
+    return this.#state.at === "online";
   }
 
   /** Says a command; `done` is called once, before the next frame is looked at, and at the latest when the connection is lost. */
-  say(command: Command, done: Done): void {
-    if (!this.online) return done(failure("offline", NO_CONNECTION));
+  command(command: Command, done: Done): void {
+    if (!this.online) return done(this.#closed ? closed() : failure("offline", NO_CONNECTION));
     const id = this.#nextId++;
     this.#waiting.set(id, done);
     this.#write({ ...command, id });
@@ -88,109 +102,135 @@ export class Connection {
   /** The same with a promise. */
   request<T extends OkBody>(command: Command): Promise<T> {
     return new Promise((resolve, reject) => {
-      this.say(command, (reply) => (reply instanceof ChatError ? reject(reply) : resolve(reply as T)));
+      this.command(command, (reply) => (reply instanceof ChatError ? reject(reply) : resolve(reply as T)));
     });
   }
 
-  /** Connects now, whatever was planned. */
-  open(): void {
-    clearTimeout(this.#retry);
-    if (this.#socket || this.status.getSnapshot().state === "connecting") return;
-    this.#bidden = false;
+  /** Something of the chat is used: where the app has not said when to start, it is now. */
+  use(): void {
+    if (this.options.start !== false) this.start();
+  }
+
+  /** Connects for the first time; later it does nothing. */
+  start(): void {
+    if (this.#state.at === "idle") this.#open();
+  }
+
+  /** Connects now, whatever was planned; a token that is being waited for is asked for again. */
+  reconnect(): void {
+    const { at } = this.#state;
+    if (at !== "opening" && at !== "online") this.#open();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#unsubscribe();
+    this.#leave({ at: "idle" });
+    this.status.set({ state: "idle" });
+    this.#failWaiting(closed());
+    this.log("closed");
+  }
+
+  #open(): void {
+    if (this.#closed) return;
+    const abort = new AbortController();
+    this.#leave({ at: "asking", abort });
     this.status.set({ state: "connecting" });
-    this.#expect(TOKEN_PATIENCE);
-    this.#ticks = setInterval(() => this.#look(), TICK);
-    const attempt = ++this.#attempt;
-    void this.#hello().then(
-      (hello) => attempt === this.#attempt && this.#connect(hello),
+    this.log("asking for the token");
+    const current = () => this.#state.at === "asking" && this.#state.abort === abort;
+    this.#tokens.get(abort.signal).then(
+      (credentials) => current() && this.#connect(credentials),
       (error: unknown) => {
-        if (attempt !== this.#attempt) return;
-        const refused = (error as Partial<ChatError> | undefined)?.code === "unauthorized";
-        this.#error = error instanceof ChatError ? error : failure("offline", String(error));
-        this.#lost(undefined, this.#error.message, refused);
+        if (!current()) return;
+        const final = (error as Partial<ChatError>).code === "unauthorized" || !this.#tokens.renewable;
+        this.#offline({ error: error instanceof ChatError ? error : failure("unauthorized", String(error)), final });
       },
     );
   }
 
-  close(): void {
-    this.#closed.abort();
-    this.#leave();
-    clearTimeout(this.#retry);
-    this.status.set({ state: "idle" });
-  }
-
-  async #hello(): Promise<{ token: string } | { user: string }> {
-    const { token, user } = this.#options;
-    if (token === undefined) {
-      if (user === undefined) throw new UnauthorizedError("neither a token nor a user");
-      return { user };
-    }
-    if (typeof token === "string") return { token };
-    return { token: await token() };
-  }
-
-  #connect(who: { token: string } | { user: string }): void {
-    const Socket = this.#options.WebSocket ?? globalThis.WebSocket;
+  #connect(credentials: Credentials): void {
+    const Socket = this.options.WebSocket ?? globalThis.WebSocket;
     let socket: WebSocket;
+    this.log("connecting to", this.url);
     try {
-      socket = new Socket(this.#url, "switchboard.v1");
+      socket = new Socket(this.url, "switchboard.v1");
     } catch (error) {
       // There is none here, or not from this page: another attempt would end the same.
-      return this.#lost(undefined, String(error), true);
+      return this.#offline({ error: failure("offline", String(error), error), final: true });
     }
-    this.#socket = socket;
-    this.#heard = Date.now();
-    this.#deadline = Infinity;
-    this.#expect(PATIENCE);
+    this.#state = { at: "opening", socket };
     this.#error = this.#retryAfter = undefined;
-    socket.onopen = () => {
-      const hello: Command = { type: "hello", ...who, ...(this.#options.device && { device: this.#options.device }) };
-      const room = this.#helloBytes - new TextEncoder().encode(JSON.stringify(hello)).length;
-      this.#write({ ...hello, cursors: this.#listener.cursors(room - 16) });
-    };
-    socket.onmessage = ({ data }) => {
-      if (socket !== this.#socket) return;
-      this.#heard = Date.now();
-      this.#deadline = this.online ? Infinity : this.#deadline;
-      this.#hear(JSON.parse(data as string) as ServerFrame);
-    };
-    socket.onclose = ({ code, reason }) => {
-      if (socket === this.#socket)
-        this.#lost(code, reason, code === 1002 || (code >= 1007 && code <= 1009) || (code >= 4500 && code <= 4999));
-    };
+    this.#stamp();
+    this.#deadline = this.clock.now() + ANSWER_TIMEOUT;
+    this.#tick();
+    const current = () => "socket" in this.#state && this.#state.socket === socket;
+    socket.onopen = () => this.#hello(credentials);
+    socket.onmessage = ({ data }) => current() && this.#receive(String(data));
+    socket.onclose = ({ code, reason }) => current() && this.#onClose(code, reason);
     // A close follows.
     socket.onerror = () => {};
   }
 
-  #write(frame: object): void {
-    this.#socket?.send(JSON.stringify(frame));
+  #hello(credentials: Credentials): void {
+    const { device } = this.options;
+    const hello = { type: "hello" as const, ...credentials, ...(device !== undefined && { device }) };
+    const bytes = this.#helloBytes - utf8Length(JSON.stringify(hello)) - '"cursors":{},'.length;
+    this.#write({ ...hello, cursors: this.events.cursors(bytes) });
   }
 
-  #hear(frame: ServerFrame): void {
+  #write(frame: Hello | (Command & { id: number })): void {
+    this.log(`→ ${frame.type}`, "id" in frame ? frame.id : "");
+    if ("socket" in this.#state) this.#state.socket.send(JSON.stringify(frame));
+  }
+
+  #receive(data: string): void {
+    this.#stamp();
+    if (this.online) this.#deadline = Infinity;
+    try {
+      this.#handle(JSON.parse(data) as ServerFrame);
+    } catch (error) {
+      // The next frame is handled all the same.
+      this.events.onError(failure("internal", String(error), error));
+    }
+  }
+
+  #handle(frame: ServerFrame): void {
+    this.log(`← ${frame.type}`, "id" in frame ? frame.id : "");
+    if (frame.type !== "error" && frame.type !== "bye") this.#error = undefined;
     switch (frame.type) {
       case "welcome":
-        this.#helloBytes = frame.limits.hello_frame;
-        this.#welcomed = this.#heard;
-        this.#deadline = Infinity;
-        this.status.set({ state: "online" });
-        return this.#listener.welcome(frame);
+        return this.#onWelcome(frame);
       case "bye":
         this.#retryAfter = frame.retry_after;
         return;
       case "ok":
       case "pong":
         return this.#answer(frame.id, frame as OkBody);
-      case "error": {
-        const error = new ChatError(frame as Failure);
-        if (frame.id !== undefined) return this.#answer(frame.id, error);
-        if (frame.conversation !== undefined) return this.#listener.told(frame);
-        this.#error = error;
-        this.#retryAfter = error.retryAfter ?? this.#retryAfter;
-        return;
-      }
+      case "error":
+        return this.#onError(frame);
       default:
-        this.#listener.told(frame);
+        this.events.onNotice(frame);
     }
+  }
+
+  #onWelcome(frame: Welcome): void {
+    if (!("socket" in this.#state)) return;
+    this.#state = { at: "online", socket: this.#state.socket, since: this.clock.now() };
+    this.#helloBytes = frame.limits.hello_frame;
+    this.#deadline = Infinity;
+    this.#renewed = false;
+    this.status.set({ state: "online" });
+    this.events.onWelcome(frame);
+  }
+
+  #onError(frame: Failure & { type: "error" }): void {
+    const error = new ChatError(frame);
+    if (error.code === "rate_limited") this.#tooFast = this.clock.now();
+    if (frame.id !== undefined) return this.#answer(frame.id, error);
+    if (frame.conversation !== undefined) return this.events.onNotice(frame);
+    this.#error = error;
+    this.#retryAfter = error.retryAfter ?? this.#retryAfter;
   }
 
   #answer(id: unknown, reply: OkBody | ChatError): void {
@@ -199,69 +239,121 @@ export class Connection {
     done?.(reply);
   }
 
-  /** Lets go of the socket, in whatever state it is. */
-  #leave(): void {
-    const socket = this.#socket;
-    this.#socket = undefined;
-    this.#attempt++;
+  #failWaiting(error: ChatError): void {
+    const waiting = [...this.#waiting.values()];
+    this.#waiting.clear();
+    for (const done of waiting) done(error);
+  }
+
+  /** Lets go of the socket, the timer or the token, whichever it waits for, and goes on in the next state. */
+  #leave(next: State): void {
+    const state = this.#state;
+    this.#state = next;
     this.#deadline = Infinity;
-    clearInterval(this.#ticks);
-    if (socket) {
-      socket.onopen = socket.onmessage = socket.onclose = null;
-      socket.close();
+    this.clock.clearTimeout(this.#ticks);
+    if (state.at === "asking") state.abort.abort();
+    if (state.at === "waiting") this.clock.clearTimeout(state.timer);
+    if ("socket" in state) {
+      state.socket.onopen = state.socket.onmessage = state.socket.onclose = null;
+      state.socket.close();
     }
   }
 
-  #lost(code: number | undefined, reason: string, final = false): void {
-    const welcomed = this.online;
-    this.#leave();
-    if (welcomed && Date.now() - this.#welcomed > GOOD) this.#failures = 0;
-    const error = this.#error;
-    const given = this.#retryAfter;
-    const longest = Math.min(BACKOFF_MOST, BACKOFF * 2 ** this.#failures++);
-    // What the server gave differs for every client already; a little more spreads those it did not tell apart.
-    const retryIn = given === undefined ? Math.random() * longest : given + Math.random() * Math.min(1_000, given / 4);
-    this.#bidden = given !== undefined;
-    this.#retryAfter = undefined;
-    const why = reason || error?.message || NO_CONNECTION;
+  #onClose(code: number | undefined, reason: string): void {
+    const verdict = judge({
+      code,
+      reason,
+      error: this.#error,
+      retryAfter: this.#retryAfter,
+      tooFast: this.clock.now() - this.#tooFast < TOO_FAST_WITHIN,
+      renewable: this.#tokens.renewable,
+      renewed: this.#renewed,
+    });
+    if (code === 4401 || code === 4501 || code === 4502) {
+      this.#tokens.drop();
+      this.#renewed = code === 4501;
+    }
+    this.#offline({ ...verdict, code });
+  }
+
+  /** There is no connection, and unless that is final there will be an attempt. */
+  #offline(why: {
+    reason?: string;
+    error?: ChatError | undefined;
+    final: boolean;
+    wait?: number | undefined;
+    code?: number | undefined;
+  }): void {
+    const { error, final, wait, code } = why;
+    const reason = why.reason ?? error?.message ?? NO_CONNECTION;
+    const state = this.#state;
+    if (state.at === "online" && this.clock.now() - state.since > GOOD) this.#failures = 0;
+    const retryIn = delay(this.#failures++, wait);
+    this.#leave({ at: "ended" });
+    if (!final) this.#wait(retryIn, wait !== undefined);
+    this.log(final ? "offline, for good:" : `offline, next attempt in ${Math.round(retryIn)} ms:`, reason, code ?? "");
+    this.#error = this.#retryAfter = undefined;
     this.status.set({
       state: "offline",
-      reason: why,
+      reason,
       ...(code !== undefined && { code }),
       ...(error && { error }),
       ...(!final && { retryIn }),
     });
-    if (!final) this.#retry = setTimeout(() => this.open(), retryIn);
-    const waiting = [...this.#waiting.values()];
-    this.#waiting.clear();
-    for (const done of waiting) done(failure("offline", why));
-    this.#listener.lost();
+    this.#failWaiting(failure("offline", reason, error));
+    this.events.onLost();
   }
 
+  #wait(milliseconds: number, bidden: boolean): void {
+    const timer = this.clock.setTimeout(() => this.#open(), milliseconds);
+    this.#state = { at: "waiting", timer, bidden };
+  }
+
+  #tick(delay = TICK): void {
+    this.clock.clearTimeout(this.#ticks);
+    this.#ticks = this.clock.setTimeout(() => {
+      this.#tick();
+      this.#look();
+    }, delay);
+  }
+
+  #stamp(): void {
+    this.#received = this.clock.now();
+    this.#receivedWall = this.clock.wall();
+  }
+
+  /** Looks at the clock: is an answer late, was it silent for long, or did the device sleep meanwhile? */
   #look(): void {
-    const now = Date.now();
-    const late = () => Date.now() > this.#deadline;
+    const late = () => this.clock.now() > this.#deadline;
     // Of a page that was frozen the clock may run before what has arrived meanwhile: that goes first.
-    if (late()) setTimeout(() => late() && this.#lost(undefined, "no answer"), 100);
-    else if (this.online && this.#deadline === Infinity && now - this.#heard > PING_AFTER) this.#ping(PATIENCE);
+    if (late()) return void this.clock.setTimeout(() => late() && this.#onClose(undefined, "no answer"), 100);
+    if (!this.online || this.#deadline !== Infinity) return;
+    const silent = this.clock.now() - this.#received;
+    // Where one clock stands still while the device sleeps, the other tells.
+    const slept = this.clock.wall() - this.#receivedWall - silent > 2 * TICK;
+    if (slept || silent > PING_AFTER) this.#ping(slept ? ANSWER_TIMEOUT_IN_FRONT : ANSWER_TIMEOUT);
   }
 
-  #ping(patience: number): void {
-    this.#expect(patience);
-    this.say({ type: "ping" }, () => {});
-  }
-
-  /** Something must be heard within so many milliseconds. */
-  #expect(patience: number): void {
-    this.#deadline = Math.min(this.#deadline, Date.now() + patience);
+  #ping(timeout: number): void {
+    this.#deadline = Math.min(this.#deadline, this.clock.now() + timeout);
+    this.command({ type: "ping" }, () => {});
+    this.#tick(Math.min(TICK, timeout + 100));
   }
 
   /** The page is looked at again, or the network is back. */
-  #wake(): void {
-    const { state, retryIn } = this.status.getSnapshot();
-    if (state === "offline" && retryIn !== undefined && !this.#bidden) return this.open();
-    if (state !== "online") return;
-    this.#ping(PATIENCE_IN_FRONT);
-    setTimeout(() => this.#look(), PATIENCE_IN_FRONT + 100);
+  #onNetwork(event: "online" | "visible"): void {
+    this.log(event === "online" ? "the network is back" : "the app is in front");
+    const state = this.#state;
+    if (state.at === "online") return this.#ping(ANSWER_TIMEOUT_IN_FRONT);
+    // No event of the platform's makes a wait shorter that the server asked for.
+    if (state.at !== "waiting" || state.bidden) return;
+    if ((this.options.network ?? browserNetwork).visible()) return this.#open();
+    this.clock.clearTimeout(state.timer);
+    this.#wait(Math.random() * ONLINE_JITTER, false);
   }
 }
+
+const closed = () => failure("closed", "the chat was closed");
+
+/** How long a text is in UTF-8. */
+const utf8Length = (text: string): number => encodeURIComponent(text).replace(/%../g, "_").length;

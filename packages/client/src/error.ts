@@ -1,37 +1,51 @@
-import type { ErrorCode, Failure } from "./protocol.js";
+import type { ErrorCode, Failure, Timestamp } from "./protocol.js";
 
 /**
- * What the server did not say: `offline`, there was no connection in time; `closed`, the chat was closed; `timeout`, it took too
- * long; `aborted`, the caller ended it; `internal`, a fault of the SDK's or the app's code, or no server of ours at this address.
+ * Codes of the SDK's own. `offline`: there was no connection in time; `closed`: the chat was closed; `discarded`: the
+ * message was taken back; `expired`: it waited for longer than `maxAge`; `timeout`: no answer in time; `aborted`: a
+ * `signal` ended it; `storage`: the outbox cannot be kept; `internal`: a mistake of the app's listener, of the SDK, or
+ * no server of ours at this address; `invalid`: not a name, a token, … at all.
  */
-type OwnCode = "offline" | "closed" | "timeout" | "aborted" | "internal";
+export type LocalErrorCode =
+  "offline" | "closed" | "discarded" | "expired" | "timeout" | "aborted" | "storage" | "internal" | "invalid";
+
+type Fields = Pick<Failure, "message" | "retryable" | "retry_after" | "field"> & {
+  code: ErrorCode | LocalErrorCode;
+  until?: Timestamp;
+  cause?: unknown;
+};
 
 /** Why something failed. */
 export class ChatError extends Error {
   override name = "ChatError";
-  /** A code of the server's, or one of the SDK's own. */
-  declare readonly code: ErrorCode | OwnCode;
+  /** A code of the server's, or one of the SDK's own. A server may have codes that are not known here. */
+  declare readonly code: ErrorCode | LocalErrorCode;
   /** Whether the same may succeed later. */
   declare readonly retryable: boolean;
   /** Milliseconds to wait before that, where it is known. */
   declare readonly retryAfter?: number;
   /** The field at fault. */
   declare readonly field?: string;
+  /** When a ban ends. */
+  declare readonly until?: Timestamp;
 
-  constructor(failure: Pick<Failure, "message" | "retryable" | "retry_after" | "field"> & { code: ChatError["code"] }) {
-    super(failure.message);
-    this.code = failure.code;
-    this.retryable = failure.retryable;
-    if (failure.retry_after !== undefined) this.retryAfter = failure.retry_after;
-    if (failure.field !== undefined) this.field = failure.field;
+  constructor({ message, code, retryable, retry_after: retryAfter, field, until, cause }: Fields) {
+    super(message, cause === undefined ? undefined : { cause });
+    // Enumerable, so that it is in what is logged or made JSON of.
+    Object.defineProperty(this, "message", { value: message, enumerable: true, writable: true, configurable: true });
+    this.code = code;
+    this.retryable = retryable;
+    if (retryAfter !== undefined) this.retryAfter = retryAfter;
+    if (field !== undefined) this.field = field;
+    if (until !== undefined) this.until = until;
   }
 }
 
-/** Something that the server did not say. `offline` may succeed later. */
-export const failure = (code: "offline" | "closed" | "unauthorized", message: string): ChatError =>
-  new ChatError({ code, message, retryable: code === "offline" });
+/** Something that the server did not say. */
+export const failure = (code: LocalErrorCode | "unauthorized", message: string, cause?: unknown): ChatError =>
+  new ChatError({ code, message, retryable: code === "offline" || code === "timeout", cause });
 
-/** Thrown by a token callback that will not get a token however often it is asked: nobody is signed in. */
+/** Thrown by a token function that will not get a token however often it is asked: nobody is signed in. */
 export class UnauthorizedError extends ChatError {
   override name = "UnauthorizedError";
 

@@ -1,3 +1,4 @@
+import { socketAddress } from "./address.js";
 import { Switchboard } from "./chat.js";
 import type { Chat, ChatOptions } from "./types.js";
 
@@ -12,9 +13,5 @@ export type { Edited, ErrorCode } from "./protocol.js";
  * @throws TypeError if that is no URL. Whatever fails later is told by `status`.
  */
 export function connect(url: string, options: ChatOptions): Chat {
-  const address = new URL(url, globalThis.location?.href);
-  address.protocol = address.protocol.replace("http", "ws");
-  if (!address.pathname.endsWith("/v1/ws")) address.pathname = `${address.pathname.replace(/\/$/, "")}/v1/ws`;
-  address.hash = "";
-  return new Switchboard(address.href, options);
+  return new Switchboard(socketAddress(url), options);
 }

@@ -101,6 +101,7 @@ export class Outbox {
     this.#lastTime = Math.max(Date.now(), this.#lastTime + 1);
     const entry = this.#add({ ...(draft as OutboxEntry), key: uuid(), to, time: this.#lastTime });
     this.#keep(entry);
+    this.#connection.use();
     this.flush();
     return entry;
   }
@@ -158,7 +159,7 @@ export class Outbox {
     const { time, replyTo: reply_to, ...what } = entry.what;
     entry.underWay = true;
     this.#underWay++;
-    this.#connection.say(compact({ type: "send" as const, ...what, reply_to }), (reply) => {
+    this.#connection.command(compact({ type: "send" as const, ...what, reply_to }), (reply) => {
       entry.underWay = false;
       this.#underWay--;
       if (!(reply instanceof ChatError)) {

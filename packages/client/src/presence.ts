@@ -6,6 +6,7 @@ import type { Presence, Readable } from "./types.js";
 const GATHER = 50;
 
 interface Asks {
+  readonly use: () => void;
   readonly online: boolean;
   request<T>(command: Command): Promise<T>;
 }
@@ -31,6 +32,7 @@ export class PresenceWatch {
         () => this.#known.get(user),
         () => this.refresh(),
       );
+      store.onUse = this.#asks.use;
       this.#stores.set(user, store);
     }
     return store;

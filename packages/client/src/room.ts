@@ -27,6 +27,7 @@ type AboutRoom = Extract<Command, { conversation: string }>;
 type Fields<T> = Omit<Extract<AboutRoom, { type: T }>, "type" | "conversation">;
 
 export interface Host {
+  readonly use: () => void;
   readonly me: UserId | undefined;
   readonly online: boolean;
   /** Says a command on this connection; fails with it. */
@@ -98,6 +99,7 @@ export class Room implements Conversation {
     this.info = new Store(() => this.#summary && describe(this.#summary, host.me, this.#timeline));
     this.typing = new Typing(() => host.request(this.#about("typing", {})).catch(() => {}));
     this.members = new Members(host, () => this.id);
+    for (const store of [this.messages, this.info, this.state, this.typing, this.members]) store.onUse = host.use;
   }
 
   get id(): string {
@@ -124,6 +126,7 @@ export class Room implements Conversation {
 
   on<K extends keyof ConversationEvents>(event: K, listener: (value: ConversationEvents[K]) => void): () => void {
     this.open();
+    this.#host.use();
     return this.#events.on(event, listener);
   }
 
@@ -132,8 +135,6 @@ export class Room implements Conversation {
     this.#opened = true;
     void this.#load();
   }
-
-  // ---- What one does.
 
   send(message: string | Draft): Outgoing {
     return this.#host.outbox.submit(this.id, typeof message === "string" ? { text: message } : message);

@@ -17,6 +17,8 @@ export class Store<T> implements Readable<T> {
   #queued = false;
   #listeners = new Set<{ listener: (value: T) => void; told: T | undefined }>();
   #watched: (() => void) | undefined;
+  /** Called when a subscription outlives the moment: a server that renders subscribes for no longer, if at all. */
+  onUse: (() => void) | undefined;
 
   /** `watched` is called with every subscription. */
   constructor(
@@ -47,6 +49,7 @@ export class Store<T> implements Readable<T> {
     this.#listeners.add(entry);
     call(listener, entry.told);
     this.#watched?.();
+    if (this.onUse) queueMicrotask(() => this.subscribed && this.onUse?.());
     return () => void this.#listeners.delete(entry);
   };
 

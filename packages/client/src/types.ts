@@ -1,5 +1,6 @@
 // What an app sees of the SDK. Frames of the wire are in `protocol.ts`, which is generated.
 
+import type { Clock } from "./clock.js";
 import type { ChatError } from "./error.js";
 import type { ConversationId, Edited, Event, Limits, Member, Role, Seq, Timestamp, UserId } from "./protocol.js";
 
@@ -52,7 +53,7 @@ export interface ChatStatus {
   readonly state: "idle" | "connecting" | "online" | "offline";
   /** The WebSocket's close code, when a connection was lost. */
   readonly code?: number;
-  /** Why it is offline, for a person. */
+  /** Why it is offline, for a person: the server's sentence where it said one. */
   readonly reason?: string;
   /** Milliseconds from when the status changed to the next attempt. Absent while offline: there will be none by itself. */
   readonly retryIn?: number;
@@ -77,20 +78,47 @@ export interface OutboxEntry extends Omit<Draft, "data"> {
   time: number;
 }
 
+/** What tells that the network is back, or the person. By default the browser's events do. */
+export interface NetworkSource {
+  /** Whether a person may be looking at the app now. */
+  visible(): boolean;
+  /**
+   * Calls back when the network is back (`online`) and when the app comes to the front (`visible`), until the function
+   * that it gives is called.
+   */
+  subscribe(listener: (event: "online" | "visible") => void): () => void;
+}
+
 export interface ChatOptions {
   /**
-   * A JWT, or a function that gets one; it is asked before every attempt to connect. If it throws, it is asked again
-   * later, unless it throws an `UnauthorizedError`, which ends the attempts.
+   * A JWT, or a function that gets one. It is asked when there is none yet, when the last one ends within 30 s or the
+   * server does not take it any more; `signal` is aborted when its answer is not waited for any more, at the latest
+   * after 30 s. If it throws, it is asked again later, unless it throws an `UnauthorizedError`, which ends the attempts.
    */
-  token?: string | (() => string | Promise<string>);
-  /** In place of a token, on a `dev` server only: the user, on trust. */
+  token?: string | ((context: { signal: AbortSignal }) => string | Promise<string>);
+  /**
+   * On a `dev` server, in place of a token: the user, on trust. With a token: whose it is, where its `sub` does not say
+   * so; what is sent before the first connection is kept under that name.
+   */
   user?: UserId;
   /** This client's own stable name for itself. */
   device?: string;
   /** Where unacknowledged messages are kept: IndexedDB by default where there is one; `null` for memory only. */
   outbox?: OutboxStorage | null;
+  /**
+   * Whether it connects at once. By default: in a page or a worker of one, yes; elsewhere with the first `subscribe`,
+   * `on`, `send`, command, `ready()` or `start()`, so that a server that renders pages connects nowhere. With `false`, only
+   * `start()` or `reconnect()` does.
+   */
+  start?: boolean;
   /** The WebSocket to use where the platform has none, or another. */
   WebSocket?: new (url: string, protocols?: string | string[]) => WebSocket;
+  /** What tells that the network, or the person, is back. */
+  network?: NetworkSource;
+  /** What happens on the connection, line by line: `true` writes it to the console. No line has a token or a text in it. */
+  debug?: boolean | ((line: string, ...details: unknown[]) => void);
+  /** For tests: another clock. */
+  clock?: Clock;
 }
 
 /** What a message says. */
@@ -241,9 +269,11 @@ export interface Chat {
   create(room: NewRoom): Promise<Conversation>;
   /** Whether a user is there. Only those are told who share a conversation with oneself. */
   presence(user: UserId): Readable<Presence | undefined>;
-  /** Tries to connect now, also after it was given up. */
+  /** Connects, where nothing has yet: see the option `start`. */
+  start(): void;
+  /** Tries to connect now, also after it was given up. A token that does not come is asked for again. */
   reconnect(): void;
-  /** Ends it, for good. What is in the outbox stays there. */
+  /** Ends it, for good. What is in the outbox stays there; what is sent afterwards fails with `closed`. */
   close(): void;
   on<K extends keyof ChatEvents>(event: K, listener: (value: ChatEvents[K]) => void): () => void;
 }

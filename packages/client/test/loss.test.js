@@ -4,7 +4,7 @@ import "fake-indexeddb/auto";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import WebSocket from "ws";
-import { ChatError, connect, UnauthorizedError } from "@switchboard/client";
+import { ChatError, connect } from "@switchboard/client";
 import { online, Server, shows, until, wire } from "./support.js";
 
 const SECRET = "a secret of the tests that is long enough";
@@ -210,50 +210,6 @@ test("a message that is refused fails, with the reason, and can be taken back", 
   assert.deepEqual(room.messages.getSnapshot(), []);
 });
 
-test("tokens: asked for before every connection; a throw is tried again, `UnauthorizedError` is not", async (t) => {
-  const server = await Server.start(t, production);
-  const { WebSocket, cut } = wire();
-  let asked = 0;
-  const alice = chats(t, server.url, {
-    WebSocket,
-    token: async () => {
-      if (++asked === 1) throw new Error("the back end is down");
-      return server.token("alice");
-    },
-  });
-  const { reason, retryIn } = await until(alice.status, ({ state }) => state === "offline");
-  assert.match(reason, /the back end is down/);
-  assert.ok(retryIn >= 0 && retryIn <= 500, `${retryIn}`);
-  await online(alice);
-  cut();
-  await offline(alice);
-  await online(alice);
-  assert.equal(asked, 3);
-
-  const nobody = chats(t, server.url, {
-    token: () => {
-      throw new UnauthorizedError("signed out");
-    },
-  });
-  const stopped = await until(nobody.status, ({ state }) => state === "offline");
-  assert.deepEqual([stopped.reason, stopped.retryIn, stopped.error.code], ["signed out", undefined, "unauthorized"]);
-  await assert.rejects(nobody.conversation("#general").react(1, "x"), { code: "unauthorized" });
-});
-
-test("a token that is wrong ends the attempts; one that ends is replaced", async (t) => {
-  const server = await Server.start(t, production);
-  const eve = chats(t, server.url, { token: "wrong" });
-  const stopped = await until(eve.status, ({ state }) => state === "offline");
-  assert.deepEqual([stopped.code, stopped.retryIn, stopped.error.code], [4501, undefined, "unauthorized"]);
-
-  let ttl = 2;
-  const alice = chats(t, server.url, { token: () => server.token("alice", { ttl: (ttl += 100) - 100 }) });
-  await online(alice);
-  const { code } = await until(alice.status, ({ state }) => state === "offline");
-  assert.equal(code, 4401);
-  await online(alice);
-});
-
 test("a server that stops says when to come back, and is obeyed", async (t) => {
   const server = await Server.start(t, { env: { SWITCHBOARD_RECONNECT_SPREAD: "1500" } });
   const alice = server.connects(t, "alice");
@@ -281,18 +237,4 @@ test("commands wait for a connection, and are repeated after a loss", async (t) 
   alice.close();
   await assert.rejects(room.rename("Too late"), { code: "closed" });
   assert.equal(alice.status.getSnapshot().state, "idle");
-});
-
-test("no other user's messages after a token of another user", async (t) => {
-  const server = await Server.start(t, production);
-  const { WebSocket, cut } = wire();
-  let user = "alice";
-  const chat = chats(t, server.url, { WebSocket, token: () => server.token(user) });
-  await online(chat);
-  const told = new Promise((resolve) => chat.on("error", (error) => error.code === "unauthorized" && resolve()));
-  user = "bob";
-  cut();
-  await told;
-  assert.equal(chat.status.getSnapshot().state, "idle");
-  assert.equal(chat.user.getSnapshot(), "alice");
 });

@@ -1,0 +1,112 @@
+// Who connects: a token, asked for when it is needed and kept while it is good.
+
+import type { Clock } from "../clock.js";
+import { ChatError, failure, UnauthorizedError } from "../error.js";
+import type { ChatOptions } from "../types.js";
+
+/** A token function that takes longer has failed. */
+const TOKEN_TIMEOUT = 30_000;
+/** Milliseconds before its end from which a token is not used for a new connection. */
+const MARGIN = 30_000;
+
+export type Credentials = { token: string } | { user: string };
+
+interface Claims {
+  sub?: unknown;
+  exp?: unknown;
+  iat?: unknown;
+}
+
+/** What a JWT says of itself. The server alone finds out whether that is true. */
+function claimsOf(token: string): Claims {
+  try {
+    return JSON.parse(atob(token.split(".")[1]!.replace(/-/g, "+").replace(/_/g, "/"))) as Claims;
+  } catch {
+    return {};
+  }
+}
+
+/** Milliseconds for which a token is good. `iat` counts as well, since the device's clock may be wrong. */
+function lifetime({ exp, iat }: Claims, wall: number): number {
+  if (typeof exp !== "number") return Infinity;
+  const left = exp * 1_000 - wall;
+  return typeof iat === "number" ? Math.min(left, (exp - iat) * 1_000) : left;
+}
+
+/** A token as it must be; what else a back end answers, a page of HTML say, is none. */
+function checked(token: unknown): string {
+  const text = typeof token === "string" ? token.trim() : "";
+  if (/^[\w.~+/=-]+$/.test(text)) return text;
+  const shown = typeof token === "string" ? JSON.stringify(token.slice(0, 40)) : typeof token;
+  throw failure("invalid", `a token is a JWT, and not ${shown}`);
+}
+
+export class TokenSource {
+  #options: ChatOptions;
+  #clock: Clock;
+  #onUser: (user: string) => void;
+  #kept: { token: string; until: number } | undefined;
+
+  /** `onUser` is told whose token it is, as soon as that is known. */
+  constructor(options: ChatOptions, clock: Clock, onUser: (user: string) => void) {
+    this.#options = options;
+    this.#clock = clock;
+    this.#onUser = onUser;
+  }
+
+  /** Whether another token can be had. */
+  get renewable(): boolean {
+    return typeof this.#options.token === "function";
+  }
+
+  /** The kept token is good no more. */
+  drop(): void {
+    this.#kept = undefined;
+  }
+
+  async get(signal: AbortSignal): Promise<Credentials> {
+    const { token, user } = this.#options;
+    if (token === undefined) {
+      if (user === undefined) throw new UnauthorizedError("neither a token nor a user");
+      this.#onUser(user);
+      return { user };
+    }
+    if (typeof token === "string") return this.#is(checked(token));
+    if (this.#kept && this.#clock.now() < this.#kept.until) return { token: this.#kept.token };
+    const fresh = await this.#ask(token, signal);
+    const until = this.#clock.now() + lifetime(claimsOf(fresh), this.#clock.wall()) - MARGIN;
+    this.#kept = { token: fresh, until };
+    return this.#is(fresh);
+  }
+
+  #is(token: string): Credentials {
+    const user = this.#options.user ?? claimsOf(token).sub;
+    if (typeof user === "string") this.#onUser(user);
+    return { token };
+  }
+
+  /** Asks the app, until it answers, takes too long, or `signal` ends it. */
+  #ask(token: Exclude<ChatOptions["token"], string | undefined>, signal: AbortSignal): Promise<string> {
+    const asked = new AbortController();
+    return new Promise<string>((resolve, reject) => {
+      const end = (error: ChatError) => {
+        asked.abort();
+        reject(error);
+      };
+      const timer = this.#clock.setTimeout(
+        () => end(failure("timeout", `the token function gave nothing in ${TOKEN_TIMEOUT / 1_000} s`)),
+        TOKEN_TIMEOUT,
+      );
+      signal.addEventListener("abort", () => end(failure("aborted", "another attempt took its place")));
+      const given = async () => checked(await token({ signal: asked.signal }));
+      given()
+        .catch((error: unknown) => {
+          const known =
+            error instanceof ChatError || (error as Partial<ChatError> | undefined)?.code === "unauthorized";
+          throw known ? error : failure("offline", String(error), error);
+        })
+        .then(resolve, reject)
+        .finally(() => this.#clock.clearTimeout(timer));
+    });
+  }
+}

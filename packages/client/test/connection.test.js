@@ -1,0 +1,308 @@
+// How a connection is made, lost and made again, on a scripted server and a clock that the tests move.
+
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { ChatError, connect } from "@switchboard/client";
+import { FakeClock, FakeServer, settle } from "./fake-socket.js";
+
+/** A chat of alice's on a scripted server, connected; ended with the test. */
+async function online(t, server, options = {}) {
+  const clock = options.clock ?? new FakeClock();
+  const { WebSocket } = server;
+  const chat = connect("ws://chat.example", { user: "alice", outbox: null, WebSocket, clock, ...options });
+  t.after(() => chat.close());
+  chat.start();
+  await settle();
+  return { chat, clock, state: () => chat.status.getSnapshot() };
+}
+
+const refusal = (code, message, more = {}) => ({ type: "error", code, message, retryable: false, ...more });
+
+/** A server that refuses every `hello` like this. */
+const refusing = (code, close, more) =>
+  new FakeServer().on("hello", (_, socket) => {
+    if (code) socket.say(refusal(code, `the server says ${code}`, more));
+    socket.end(close, "a word");
+  });
+
+test("a connection that broke is tried again, and so after every close code that asks for it", async (t) => {
+  for (const code of [1000, 1001, 1005, 1006, 1011, 1012, 1013, 4400, 4401, 4408, 4429, 4499]) {
+    const server = new FakeServer();
+    const { clock, state } = await online(t, server, { token: () => "a.b.c" });
+    assert.equal(state().state, "online");
+    server.cut(code);
+    await settle();
+    assert.deepEqual([state().state, state().code], ["offline", code]);
+    assert.ok(state().retryIn >= 0, `${code}: ${state().retryIn}`);
+    await clock.advance(state().retryIn);
+    assert.equal(state().state, "online", `${code}`);
+  }
+});
+
+test("close codes that forbid it are final, and say why in the server's words", async (t) => {
+  for (const [code, close] of [
+    ["bad_frame", 1002],
+    ["bad_frame", 1007],
+    ["bad_frame", 1008],
+    ["too_large", 1009],
+    ["unauthorized", 4501],
+    ["unauthorized", 4502],
+    ["banned", 4503],
+    ["refused", 4504],
+    ["something_new", 4999],
+  ]) {
+    const server = refusing(code, close, { until: "2027-01-01T00:00:00.000Z" });
+    const { clock, state } = await online(t, server);
+    const { reason, retryIn, error } = state();
+    assert.deepEqual([reason, retryIn, error.code], [`the server says ${code}`, undefined, code], `${close}`);
+    assert.equal(error.until, "2027-01-01T00:00:00.000Z");
+    await clock.advance(3_600_000);
+    assert.equal(server.sockets.length, 1, `${close} is final`);
+  }
+  for (const close of [4501, 4502]) {
+    const { state } = await online(t, refusing(undefined, close));
+    assert.deepEqual([state().error.code, state().reason], ["unauthorized", "a word"], "also without an error frame");
+  }
+});
+
+test("too fast (4429) is never final: it comes back after the server's retry_after", async (t) => {
+  const server = new FakeServer();
+  const { clock, state } = await online(t, server);
+  server.say({ ...refusal("rate_limited", "too fast"), retryable: true, retry_after: 8_000 });
+  server.cut(4429);
+  await settle();
+  assert.ok(state().retryIn >= 8_000 && state().retryIn <= 9_000, `${state().retryIn}`);
+  await clock.advance(7_999);
+  assert.equal(server.sockets.length, 1);
+  await clock.advance(1_001);
+  assert.equal(state().state, "online");
+
+  server.cut(4429);
+  await settle();
+  assert.ok(state().retryIn >= 5_000, "a default where the server does not say");
+});
+
+test("1008 of an older server is the same after `rate_limited`, and final after anything else", async (t) => {
+  const server = new FakeServer().on("typing", ({ id }) => ({
+    ...refusal("rate_limited", "too fast", { id, retry_after: 10 }),
+    retryable: true,
+  }));
+  const { chat, clock, state } = await online(t, server);
+  chat.conversation("#general").typing.set(true);
+  await settle();
+  server.cut(1008);
+  await settle();
+  assert.ok(state().retryIn >= 5_000, `${state().retryIn}`);
+  await clock.advance(state().retryIn + 10_000);
+  assert.equal(state().state, "online");
+  server.cut(1008);
+  await settle();
+  assert.equal(state().retryIn, undefined);
+});
+
+test("a dead connection is found although the wall clock was set back by an hour", async (t) => {
+  const server = new FakeServer();
+  const { clock, state } = await online(t, server);
+  await clock.advance(60_000);
+  server.socket.deaf = true;
+  clock.offset -= 3_600_000;
+  await clock.advance(46_000);
+  assert.ok(server.sockets.length > 1, state().state);
+});
+
+test("after a sleep, in which only the wall clock goes on, the connection is tried soon", async (t) => {
+  const server = new FakeServer();
+  const { clock } = await online(t, server);
+  await clock.advance(5_000);
+  assert.equal(server.sent("ping").length, 0);
+  clock.offset += 3_600_000;
+  await clock.advance(5_000);
+  assert.equal(server.sent("ping").length, 1);
+});
+
+/** What the platform tells, from a test. */
+function network(visible) {
+  const listeners = new Set();
+  return {
+    visible: () => visible,
+    subscribe: (listener) => (listeners.add(listener), () => listeners.delete(listener)),
+    tell: (event) => listeners.forEach((listener) => listener(event)),
+    listeners,
+  };
+}
+
+test("when the network is back, what a person looks at connects at once, the rest within a second", async (t) => {
+  const spread = new Set();
+  for (const visible of [true, false]) {
+    for (let n = 0; n < 5; n++) {
+      const server = new FakeServer();
+      const source = network(visible);
+      const { chat, clock, state } = await online(t, server, { network: source });
+      server.reachable = false;
+      server.cut();
+      for (let tries = 0; tries < 6; tries++) await clock.advance(state().retryIn ?? 0);
+      assert.equal(state().state, "offline");
+      server.reachable = true;
+      const sockets = server.sockets.length;
+      source.tell("online");
+      await settle();
+      assert.equal(server.sockets.length - sockets, visible ? 1 : 0);
+      const before = clock.now();
+      while (state().state !== "online" && clock.now() - before < 1_000) await clock.advance(50);
+      assert.equal(state().state, "online");
+      if (!visible) spread.add(clock.now() - before);
+      chat.close();
+      assert.equal(source.listeners.size, 0, "it listens no more");
+    }
+  }
+  assert.ok(spread.size > 1, "not all at the same time");
+});
+
+test("coming to the front asks whether the other side is there, and does not shorten a wait that the server gave", async (t) => {
+  const server = new FakeServer();
+  const source = network(true);
+  const { clock, state } = await online(t, server, { network: source });
+  source.tell("visible");
+  await settle();
+  assert.equal(server.sent("ping").length, 1);
+  server.socket.deaf = true;
+  source.tell("visible");
+  await clock.advance(4_900);
+  assert.equal(server.sockets.length, 2, "a connection that does not answer within 4 s is replaced");
+  assert.equal(state().state, "online");
+  server.say({ type: "bye", retry_after: 9_000 });
+  server.cut(1012);
+  await settle();
+  source.tell("visible");
+  source.tell("online");
+  await clock.advance(8_900);
+  assert.equal(state().state, "offline");
+  await clock.advance(3_000);
+  assert.equal(state().state, "online");
+});
+
+test("without a page nothing connects until the chat is used", async (t) => {
+  const uses = {
+    start: (chat) => chat.start(),
+    reconnect: (chat) => chat.reconnect(),
+    status: (chat) => chat.status.subscribe(() => {}),
+    conversations: (chat) => chat.conversations.subscribe(() => {}),
+    messages: (chat) => chat.conversation("#general").messages.subscribe(() => {}),
+    info: (chat) => chat.conversation("#general").info.subscribe(() => {}),
+    presence: (chat) => chat.presence("bob").subscribe(() => {}),
+    on: (chat) => chat.on("message", () => {}),
+    roomOn: (chat) => chat.conversation("#general").on("message", () => {}),
+    send: (chat) => chat.conversation("#general").send("hi"),
+    command: (chat) => chat.conversation("#general").join(),
+  };
+  for (const [name, use] of Object.entries(uses)) {
+    const server = new FakeServer();
+    const options = { user: "alice", outbox: null, WebSocket: server.WebSocket, clock: new FakeClock() };
+    const chat = connect("ws://chat.example", options);
+    t.after(() => chat.close());
+    // What a server does that renders a page: it looks at values, and at most subscribes for a moment.
+    const room = chat.conversation("#general");
+    for (const store of [chat.status, chat.conversations, room.messages, room.info, room.members]) {
+      store.getSnapshot();
+      store.subscribe(() => {})();
+    }
+    await settle();
+    assert.deepEqual([server.sockets.length, chat.status.getSnapshot().state], [0, "idle"], name);
+    use(chat);
+    await settle();
+    assert.equal(server.sockets.length, 1, name);
+  }
+});
+
+test("`start` decides when it connects: at once, or only at `start()`", async (t) => {
+  const server = new FakeServer();
+  const options = { user: "alice", outbox: null, WebSocket: server.WebSocket, clock: new FakeClock() };
+  const first = connect("ws://chat.example", { ...options, start: true });
+  await settle();
+  assert.equal(server.sockets.length, 1);
+  const second = connect("ws://chat.example", { ...options, start: false });
+  t.after(() => [first, second].forEach((chat) => chat.close()));
+  second.status.subscribe(() => {});
+  second.conversation("#general").send("hi");
+  await settle();
+  assert.equal(server.sockets.length, 1);
+  second.start();
+  second.start();
+  await settle();
+  assert.equal(server.sockets.length, 2);
+});
+
+test("the browser's build opens nothing where there is no page, and connects at once in one", async () => {
+  const index = fileURLToPath(new URL("../dist/index.js", import.meta.url));
+  const script = (setup) => `
+    ${setup}
+    let sockets = 0;
+    globalThis.WebSocket = class { constructor() { sockets++; } close() {} };
+    const { connect } = await import(${JSON.stringify(index)});
+    const chat = connect("https://chat.example", { token: () => "a.b.c" });
+    chat.conversation("#general").messages.getSnapshot();
+    await new Promise((done) => setImmediate(done));
+    console.log(sockets);
+    process.exit();`;
+  const run = async (setup) =>
+    (await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script(setup)])).stdout.trim();
+  assert.equal(await run(""), "0");
+  assert.equal(await run("globalThis.document = { visibilityState: 'visible', addEventListener() {} };"), "1");
+  assert.equal(await run("globalThis.importScripts = () => {};"), "1");
+});
+
+test("close() ends what is under way with `closed`, and nothing starts it again", async (t) => {
+  const server = new FakeServer().on("rename", () => undefined);
+  const { chat, clock } = await online(t, server);
+  const renamed = chat.conversation("#general").rename("Title");
+  await settle();
+  chat.close();
+  await assert.rejects(renamed, { code: "closed" });
+  chat.start();
+  chat.reconnect();
+  chat.status.subscribe(() => {});
+  await clock.advance(120_000);
+  assert.deepEqual([server.sockets.length, chat.status.getSnapshot().state], [1, "idle"]);
+  assert.equal(clock.timers, 0, "no timer is left");
+});
+
+test("`device` is said in `hello`; `debug` tells what happens, without token and text", async (t) => {
+  const server = new FakeServer();
+  const lines = [];
+  const debug = (line, ...details) => lines.push([line, ...details].join(" "));
+  const { chat } = await online(t, server, { device: "kitchen", debug, user: undefined, token: "a.secret.c" });
+  assert.equal(server.sent("hello")[0].device, "kitchen");
+  chat.conversation("#general").send("a private text");
+  await settle();
+  server.cut();
+  await settle();
+  for (const wanted of [/connecting/, /→ hello/, /← welcome/, /→ send/, /← ok/, /offline/]) {
+    assert.ok(
+      lines.some((line) => wanted.test(line)),
+      `${wanted} in ${lines}`,
+    );
+  }
+  assert.doesNotMatch(lines.join("\n"), /secret|private/);
+});
+
+test("a frame that cannot be read is reported, and the next one is handled", async (t) => {
+  const server = new FakeServer();
+  const { chat, state } = await online(t, server);
+  const errors = [];
+  chat.on("error", (error) => errors.push(error));
+  server.socket.onmessage({ data: "no JSON" });
+  assert.equal(errors[0].code, "internal");
+  assert.ok(errors[0].cause instanceof SyntaxError);
+  assert.equal(state().state, "online");
+});
+
+test("an error prints its text: as a string, as JSON, in a log", async (t) => {
+  const { state } = await online(t, refusing("unauthorized", 4501));
+  const { error } = state();
+  assert.ok(error instanceof ChatError);
+  assert.equal(String(error), "ChatError: the server says unauthorized");
+  assert.match(JSON.stringify(state()), /"message":"the server says unauthorized"/);
+});

@@ -114,6 +114,10 @@ pub(crate) enum Notice {
         last_seen: Option<Timestamp>,
         /// Some of the user's conversations: only watchers who share one of them receive the change.
         conversations: Vec<ConversationKey>,
+        /// Of two such notices of one node the later one has the higher number, in whichever order they come. 0 in those of
+        /// nodes of an earlier version, which have none.
+        #[serde(default)]
+        number: u64,
     },
     /// Asks the nodes on which this user is online to answer with [`Notice::Presence`].
     #[serde(rename = "who")]

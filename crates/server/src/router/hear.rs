@@ -113,8 +113,9 @@ impl Router {
             }
             // It may be an old notice, too, and the user may have a new token.
             Notice::Revoke { user } => self.suspect_revoked(&user),
-            Notice::Presence { user, last_seen, conversations } => {
-                self.presence.changed_elsewhere(&self.registry, node, &user, last_seen, &conversations);
+            Notice::Presence { user, last_seen, conversations, number } => {
+                let registry = &self.registry;
+                self.presence.changed_elsewhere(registry, node, &user, last_seen, &conversations, number);
             }
             Notice::PresenceQuery { user } => self.presence.answer(&self.registry, &user),
             Notice::Heartbeat => {}
@@ -145,7 +146,11 @@ impl Router {
                 peers.unchecked.insert(*conversation);
             }
             Address::Conversation(_) => {}
-            Address::User(user) => self.suspect(user),
+            Address::User(user) => {
+                self.suspect(user);
+                // A node that asked before now who has the user, and listened only after this one had told, was not answered.
+                self.presence.answer(&self.registry, user);
+            }
             Address::Watched(user) => self.presence.ask(user),
             Address::Nodes => peers.bus.publish(&Address::Nodes, &Notice::Heartbeat),
         }
@@ -158,3 +163,6 @@ impl Router {
         self.presence.expire_nodes(&self.registry, peers.lease, self.clock.now());
     }
 }
+
+#[cfg(test)]
+mod tests;

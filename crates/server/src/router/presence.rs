@@ -120,10 +120,11 @@ impl Presence {
     }
 
     /// Tells the nodes of a user's watchers that they came or went here.
-    fn tell_nodes(&self, user: &UserId, conversations: &[ConversationKey], last_seen: Option<Timestamp>) {
-        let Some(elsewhere) = &self.elsewhere else { return };
+    fn tell_nodes(&mut self, user: &UserId, conversations: &[ConversationKey], last_seen: Option<Timestamp>) {
+        let Some(elsewhere) = &mut self.elsewhere else { return };
         let conversations = conversations.iter().copied().take(TOLD).collect();
-        let notice = Notice::Presence { user: user.clone(), last_seen, conversations };
+        let number = elsewhere.next_number();
+        let notice = Notice::Presence { user: user.clone(), last_seen, conversations, number };
         elsewhere.bus.publish(&Address::Watched(user.clone()), &notice);
     }
 

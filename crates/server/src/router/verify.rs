@@ -10,7 +10,7 @@
 mod answers;
 mod lost;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::VecDeque;
 use std::mem::take;

@@ -35,13 +35,30 @@ pub(super) struct Elsewhere {
     lost: BTreeMap<UserId, Timestamp>,
     /// When [`Elsewhere::expire`] looked last.
     looked: Instant,
+    /// Of the last notice about presence that this node told.
+    number: u64,
 }
 
-/// The nodes on which a user is online, and whether that is as good as certain: a node that may have missed something, or may
-/// have told something that was not heard, is asked again.
+/// What nodes have said of a user.
 #[derive(Debug, Default)]
 struct There {
-    nodes: FxHashMap<NodeId, bool>,
+    nodes: FxHashMap<NodeId, Said>,
+}
+
+/// What a node said last of a user. That the user went is kept, too: that they came may be heard after it, though it was said
+/// before.
+#[derive(Debug, Default)]
+struct Said {
+    online: bool,
+    /// The node may have said something else since that was not heard; it has been asked again.
+    doubtful: bool,
+    number: u64,
+}
+
+impl There {
+    fn online(&self) -> bool {
+        self.nodes.values().any(|said| said.online)
+    }
 }
 
 #[derive(Debug)]
@@ -72,11 +89,18 @@ impl Elsewhere {
             patience: DelayQueue::new(),
             lost: BTreeMap::new(),
             looked: Instant::now(),
+            number: 0,
         }
     }
 
     pub(super) fn has(&self, user: &UserId) -> bool {
-        self.users.contains_key(user)
+        self.users.get(user).is_some_and(There::online)
+    }
+
+    /// For a notice about presence that this node tells.
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.number += 1;
+        self.number
     }
 
     /// Somebody here watches a user from now on: whoever has them is asked.
@@ -116,16 +140,14 @@ impl Elsewhere {
         }
     }
 
-    /// Notes that a user came or went on a node.
-    fn note(&mut self, node: NodeId, user: &UserId, online: bool) {
-        if online {
-            self.users.entry(user.clone()).or_default().nodes.insert(node, true);
-        } else if let Some(there) = self.users.get_mut(user) {
-            there.nodes.remove(&node);
-            if there.nodes.is_empty() {
-                self.users.remove(user);
-            }
+    /// Notes what a node says of a user; `false` if it has said something later.
+    fn note(&mut self, node: NodeId, user: &UserId, online: bool, number: u64) -> bool {
+        let said = self.users.entry(user.clone()).or_default().nodes.entry(node).or_default();
+        let news = number > said.number || number == 0;
+        if news {
+            *said = Said { online, doubtful: false, number };
         }
+        news
     }
 
     /// The nodes that have said nothing for as long as `lease`.
@@ -143,14 +165,14 @@ impl Elsewhere {
     /// What is known of a node's users, or of those of all nodes, may be wrong. Those who do not say so again are gone.
     fn doubt(&mut self, node: Option<NodeId>) {
         for (user, there) in &mut self.users {
-            let mut doubtful = false;
-            for (other, certain) in &mut there.nodes {
-                if node.is_none_or(|node| node == *other) {
-                    *certain = false;
-                    doubtful = true;
+            let mut any = false;
+            for (other, said) in &mut there.nodes {
+                if said.online && node.is_none_or(|node| node == *other) {
+                    said.doubtful = true;
+                    any = true;
                 }
             }
-            if doubtful && !self.asked.contains_key(user) {
+            if any && !self.asked.contains_key(user) {
                 let ends = self.patience.insert(user.clone(), PATIENCE);
                 self.asked.insert(user.clone(), Asking { ends, sessions: Waiting::default() });
             }
@@ -160,20 +182,25 @@ impl Elsewhere {
     /// Nodes that have not said again that they have a user do not have them; whether that leaves none that was believed to.
     fn resolve(&mut self, user: &UserId) -> bool {
         let Some(there) = self.users.get_mut(user) else { return false };
-        there.nodes.retain(|_, certain| *certain);
-        let gone = there.nodes.is_empty();
-        if gone {
-            self.users.remove(user);
+        let before = there.online();
+        for said in there.nodes.values_mut() {
+            said.online &= !std::mem::take(&mut said.doubtful);
         }
-        gone
+        before && !there.online()
     }
 
     /// Forgets a node; returns the users who were online there and nowhere else.
     fn lose(&mut self, node: NodeId) -> Vec<UserId> {
         self.nodes.remove(&node);
-        let gone =
-            self.users.extract_if(|_, there| there.nodes.remove(&node).is_some() && there.nodes.is_empty());
-        gone.map(|(user, _)| user).collect()
+        let mut gone = Vec::new();
+        self.users.retain(|user, there| {
+            let was_there = there.nodes.remove(&node).is_some_and(|said| said.online);
+            if was_there && !there.online() {
+                gone.push(user.clone());
+            }
+            !there.nodes.is_empty()
+        });
+        gone
     }
 }
 
@@ -210,7 +237,7 @@ impl Presence {
     }
 
     /// Says that a user is online here, if that is so.
-    pub(crate) fn answer(&self, registry: &Registry, user: &UserId) {
+    pub(crate) fn answer(&mut self, registry: &Registry, user: &UserId) {
         let local = registry.find(user).and_then(|slot| registry.user(slot));
         if let Some(local) = local.filter(|_| self.is_here(registry, user)) {
             self.tell_nodes(user, &local.conversations, None);
@@ -225,12 +252,15 @@ impl Presence {
         user: &UserId,
         last_seen: Option<Timestamp>,
         conversations: &[ConversationKey],
+        number: u64,
     ) {
         let watched = self.watchers.contains_key(user);
         let here = self.is_here(registry, user);
         let Some(elsewhere) = self.elsewhere.as_mut().filter(|_| watched) else { return };
         let before = here || elsewhere.has(user);
-        elsewhere.note(node, user, last_seen.is_none());
+        if !elsewhere.note(node, user, last_seen.is_none(), number) {
+            return;
+        }
         let after = here || elsewhere.has(user);
         if let Some(last_seen) = last_seen {
             self.departures.note(user, last_seen);

@@ -22,12 +22,14 @@ fn name(name: &str) -> UserId {
 struct Node {
     registry: Registry,
     presence: Presence,
+    /// Of the last notice of the other node.
+    number: u64,
 }
 
 impl Node {
     fn new() -> Self {
         let presence = Presence::new(Duration::ZERO, Some(Arc::new(NoBus)));
-        Self { registry: Registry::default(), presence }
+        Self { registry: Registry::default(), presence, number: 0 }
     }
 
     /// A session of a user who is in these conversations.
@@ -52,7 +54,20 @@ impl Node {
     }
 
     fn another_node_says(&mut self, user: &str, last_seen: Option<Timestamp>, shared: &[ConversationKey]) {
-        self.presence.changed_elsewhere(&self.registry, NODE, &name(user), last_seen, shared);
+        self.number += 1;
+        self.another_node_said(self.number, user, last_seen, shared);
+    }
+
+    /// The notice of this number arrives.
+    fn another_node_said(
+        &mut self,
+        number: u64,
+        user: &str,
+        last_seen: Option<Timestamp>,
+        shared: &[ConversationKey],
+    ) {
+        let registry = &self.registry;
+        self.presence.changed_elsewhere(registry, NODE, &name(user), last_seen, shared, number);
     }
 }
 
@@ -125,6 +140,43 @@ async fn that_a_user_is_lost_is_told_to_watchers_who_share_a_conversation_still(
     told(&carols);
     node.presence.tell_lost(&node.registry, &name("bob"), &[ROOM], at);
     assert_eq!(told(&carols).len(), 0, "he is back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_said_before_does_not_count_when_it_comes_after_what_it_said_last() {
+    let mut node = Node::new();
+    let (alice, alices) = node.connects("alice", &[ROOM]);
+    node.watches(alice, "bob");
+    node.another_node_said(3, "bob", None, &[ROOM]);
+    assert_eq!(told(&alices).len(), 1, "he is online");
+    node.another_node_said(2, "bob", Some(Timestamp::from_millis(5)), &[ROOM]);
+    assert_eq!(told(&alices), Vec::<Bytes>::new(), "he had gone before he came back");
+    node.another_node_said(5, "bob", Some(Timestamp::from_millis(7)), &[ROOM]);
+    assert_eq!(told(&alices).len(), 1, "he is offline");
+    node.another_node_said(4, "bob", None, &[ROOM]);
+    assert_eq!(told(&alices), Vec::<Bytes>::new(), "a second copy of an answer");
+    node.another_node_said(0, "bob", None, &[ROOM]);
+    assert_eq!(told(&alices).len(), 1, "a node of an earlier version has no numbers");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_does_not_say_again_that_it_has_a_user_does_not_have_them() {
+    let mut node = Node::new();
+    let (alice, alices) = node.connects("alice", &[ROOM]);
+    node.watches(alice, "bob");
+    node.another_node_said(3, "bob", None, &[ROOM]);
+    told(&alices);
+    let now = Timestamp::from_millis(9);
+    for (answer, lost) in [(Some(4), 0), (None, 1)] {
+        node.presence.doubt(Some(NODE));
+        if let Some(number) = answer {
+            node.another_node_said(number, "bob", None, &[ROOM]);
+        }
+        // A second copy is no answer.
+        node.another_node_said(3, "bob", None, &[ROOM]);
+        node.presence.give_up_asking(&node.registry, &name("bob"), now);
+        assert_eq!(node.presence.take_lost(10).len(), lost);
+    }
 }
 
 /// Counts what is asked of the bus.

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// A store in which every user is in the first so many conversations, and about some it fails.
 #[derive(Debug, Default)]
-struct Fake {
+pub(in crate::router) struct Fake {
     conversations: i64,
     /// No question is answered that is about one of them.
     poison: Vec<&'static str>,
@@ -125,7 +125,7 @@ impl SharedLog for Fake {
 }
 
 /// A router with users who are in all conversations of the store.
-fn router(store: &Arc<Fake>, users: &[String]) -> (Router, mpsc::Sender<Batch>) {
+pub(in crate::router) fn router(store: &Arc<Fake>, users: &[String]) -> (Router, mpsc::Sender<Batch>) {
     let (batch, batches) = mpsc::channel(1);
     let (_heard, heard) = mpsc::channel(1);
     let hour = Duration::from_secs(3_600);

@@ -1,5 +1,4 @@
-//! The command line: its definition, and the one dispatch to what each subcommand does. Data goes to
-//! stdout, everything said to a person about it to stderr.
+//! The command line: its definition and the dispatch to the subcommands. Data goes to stdout, messages for a person to stderr.
 
 mod backup;
 mod bench;
@@ -7,12 +6,12 @@ mod check;
 mod completions;
 mod config;
 mod connect;
+mod database;
 mod descriptors;
 mod health;
 mod key;
 mod migrate_store;
 mod output;
-mod place;
 mod send;
 mod serve;
 mod show;
@@ -38,25 +37,25 @@ struct Cli {
 enum Command {
     /// Runs the server.
     Serve(ServerArgs),
-    /// Runs a server for trying things out: on this machine only, believing whoever connects.
+    /// Runs a server for trying things out: on this machine only, without authentication.
     Dev(ServerArgs),
-    /// Makes a token for a user, with the configured secret.
+    /// Signs a token for a user with the configured secret.
     Token(token::TokenArgs),
-    /// Makes, lists and revokes the API keys of back ends.
+    /// Creates, lists and revokes the API keys of back ends.
     Key(key::KeyArgs),
     /// Sends a message.
     Send(send::SendArgs),
-    /// Prints events as they come, one a line.
+    /// Prints events as they arrive, one per line.
     Tail(tail::TailArgs),
     /// Copies the database to a file, also while a server runs.
     Backup(backup::BackupArgs),
     /// Verifies a database, also while a server runs: exits with 1 if something is wrong.
     Check(check::CheckArgs),
-    /// Moves an installation from SQLite to PostgreSQL, compares every row, and goes on where an earlier run ended.
+    /// Copies an installation from SQLite to PostgreSQL and compares every row. Resumes an interrupted run.
     MigrateStore(migrate_store::MigrateStoreArgs),
     /// Measures this program against what the machine can do; takes minutes.
     Bench(switchboard_bench::BenchArgs),
-    /// Says whether the server on this machine is ready.
+    /// Checks whether the server on this machine is ready.
     Health(health::HealthArgs),
     /// Checks and shows the configuration.
     Config(config::ConfigArgs),
@@ -64,7 +63,7 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
-/// The flags of everything that runs a server.
+/// The flags of the commands that run a server.
 #[derive(Debug, Args)]
 struct ServerArgs {
     #[command(flatten)]
@@ -72,7 +71,7 @@ struct ServerArgs {
     /// The address to listen on [default: 127.0.0.1:9501]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// An address of its own for probes and metrics
+    /// A separate address for probes and metrics
     #[arg(long, value_name = "ADDRESS:PORT")]
     operator_listen: Option<String>,
     /// The directory of the database [default: ./data]
@@ -93,7 +92,7 @@ impl ServerArgs {
     }
 }
 
-/// The flag of everything that reads the configuration.
+/// The flag of the commands that read the configuration.
 #[derive(Debug, Args)]
 struct FileArgs {
     /// The configuration file, in TOML
@@ -103,32 +102,32 @@ struct FileArgs {
 
 impl FileArgs {
     fn flags(self) -> Flags {
-        // Set but empty counts as not set, as for every other variable.
+        // An empty variable counts as unset, like every other variable.
         Flags { config: self.config.filter(|path| !path.as_os_str().is_empty()), ..Flags::default() }
     }
 
-    /// The configuration, for commands that run no server.
+    /// Reads the configuration for a command that runs no server.
     fn read(self) -> anyhow::Result<Config> {
         Ok(Config::read(Mode::Serve, &self.flags(), &environment())?)
     }
 }
 
-/// The environment, as far as it can be read as text: our names and values are all text.
+/// The environment variables whose names are UTF-8, as the names of all settings are.
 fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
         .collect()
 }
 
-/// Runs the program. The exit code is 0 for success, 1 for failure, 2 for a command line that cannot
-/// be understood, 70 if a part of the server has ended by itself, 130 for a second signal.
+/// Runs the program. Exit codes: 0 for success, 1 for failure, 2 for a command line that cannot be parsed, 70 if a critical
+/// task of the server has failed, 130 after a second signal.
 pub fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(code) => code,
-        // Whoever read our output has enough, as `head` does: nothing went wrong.
+        // The reader of our output closed the pipe, as `head` does. This is no failure.
         Err(error) if error.is::<output::Closed>() => ExitCode::SUCCESS,
         Err(error) => {
-            output::note(&format!("error: {error:#}"));
+            output::eprint_line(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -159,12 +158,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_clap_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn what_the_readme_types_is_understood() {
+    fn documented_command_lines_parse_and_incomplete_ones_do_not() {
         for line in [
             "serve --config x.toml --listen 0.0.0.0:9501 --data /d",
             "serve --operator-listen 0.0.0.0:9502",

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::check::{Pace, counts, progress, tell};
+use super::check::{ProgressPrinter, counts, print_problems, progress};
+use super::database::DatabaseArgs;
 use super::output;
-use super::place::Place;
 use crate::store::backup::{Options, Outcome, Step, Written, backup};
 
 /// The flags of `backup`.
@@ -16,29 +16,29 @@ pub(super) struct BackupArgs {
     /// The file to write
     #[arg(value_name = "FILE")]
     to: PathBuf,
-    /// Replace the file if there is one
+    /// Replace an existing file
     #[arg(long)]
     force: bool,
     /// Do not check the copy: for a database that is known to be damaged
     #[arg(long)]
     unchecked: bool,
     #[command(flatten)]
-    place: Place,
+    database: DatabaseArgs,
 }
 
-/// Copies, and says what was written.
+/// Copies the database and prints what was written.
 pub(super) fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
-    let BackupArgs { to, force, unchecked, place } = args;
-    let json = place.json;
-    let mut pace = Pace::begin();
-    let mut watch = |step| match step {
-        Step::Copying { pages, of } => pace.says(|| format!("copied {pages} of {of} pages")),
-        Step::Checking(step) => progress(&mut pace, step),
+    let BackupArgs { to, force, unchecked, database } = args;
+    let json = database.json;
+    let mut printer = ProgressPrinter::start();
+    let mut on_step = |step| match step {
+        Step::Copying { pages, of } => printer.print(|| format!("copied {pages} of {of} pages")),
+        Step::Checking(step) => progress(&mut printer, step),
     };
-    match backup(&place.data()?, &to, Options { force, unchecked }, &mut watch)? {
-        Outcome::Written(written) => output::line(&describe(&written, json)?)?,
+    match backup(&database.data()?, &to, Options { force, unchecked }, &mut on_step)? {
+        Outcome::Written(written) => output::print_line(&describe(&written, json)?)?,
         Outcome::Unsound(report) => {
-            tell(&report)?;
+            print_problems(&report)?;
             anyhow::bail!(
                 "the database is damaged, and {} was not written; --unchecked copies it as it is",
                 to.display()

@@ -11,20 +11,20 @@ use crate::auth::Authenticator;
 use crate::config::{AuthConfig, AuthKey, Secret};
 use crate::store::{postgres, sqlite};
 
-/// How long a token of a measurement lives: longer than any of them.
-const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+/// Lifetime of the benchmark's tokens: longer than any benchmark.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
-/// Measures this program, and prints what was found.
+/// Runs the benchmark and prints its results.
 pub(super) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let key = Some(AuthKey::Secret(Secret::new(SECRET)?));
     let authenticator = Authenticator::new(&AuthConfig { key, ..AuthConfig::default() })?;
-    let mint = |user: &str| Ok(authenticator.mint(&UserId::parse(user)?, LIFETIME)?);
+    let mint = |user: &str| Ok(authenticator.mint(&UserId::parse(user)?, TOKEN_LIFETIME)?);
     let product = Product {
         mint: &mint,
         schema: sqlite::SCHEMA,
         settings: sqlite::SETTINGS,
         shared_schema: postgres::SCHEMA,
     };
-    output::line(&switchboard_bench::run(args, &product)?)?;
+    output::print_line(&switchboard_bench::run(args, &product)?)?;
     Ok(ExitCode::SUCCESS)
 }

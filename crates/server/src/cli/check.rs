@@ -8,15 +8,15 @@ use clap::Args;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::database::DatabaseArgs;
 use super::output::{self, printable};
-use super::place::Place;
 use crate::store::check::{Progress, Report, check};
 
-/// Who waits longer is told how far it is, this often.
-const PACE: Duration = Duration::from_secs(2);
+/// Least time between two lines of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A database of so many bytes is worth a word before its pages are read, which cannot be watched.
-const BIG: u64 = 256 * 1024 * 1024;
+/// A larger database gets a line before its pages are read, because that step reports no progress.
+const LARGE_DATABASE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// The flags of `check`.
 #[derive(Debug, Args)]
@@ -25,73 +25,73 @@ pub(super) struct CheckArgs {
     #[arg(value_name = "FILE", conflicts_with = "data")]
     file: Option<PathBuf>,
     #[command(flatten)]
-    place: Place,
+    database: DatabaseArgs,
 }
 
-/// Verifies, and says what is wrong.
+/// Checks the database and prints the problems.
 pub(super) fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
-    let json = args.place.json;
+    let json = args.database.json;
     let path = match args.file {
         Some(file) => file,
-        None => args.place.data()?,
+        None => args.database.data()?,
     };
-    let mut pace = Pace::begin();
-    let report = check(&path, &mut |step| progress(&mut pace, step))?;
+    let mut printer = ProgressPrinter::start();
+    let report = check(&path, &mut |step| progress(&mut printer, step))?;
     if json {
-        let mut told = json!(report);
-        told["path"] = json!(path);
-        told["clean"] = json!(report.is_clean());
-        output::line(&told.to_string())?;
+        let mut output = json!(report);
+        output["path"] = json!(path);
+        output["clean"] = json!(report.is_clean());
+        output::print_line(&output.to_string())?;
     } else {
-        tell(&report)?;
+        print_problems(&report)?;
         let found = report.problems.len() as u64 + report.more;
         let state = if found == 0 { "all is well".to_owned() } else { format!("{found} problems") };
-        output::line(&format!("{}: {state}; {}", path.display(), counts(&report)))?;
+        output::print_line(&format!("{}: {state}; {}", path.display(), counts(&report)))?;
     }
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Prints the problems, one a line.
-pub(super) fn tell(report: &Report) -> anyhow::Result<()> {
+/// Prints the problems, one per line.
+pub(super) fn print_problems(report: &Report) -> anyhow::Result<()> {
     for problem in &report.problems {
-        output::line(&printable(&problem.to_string()))?;
+        output::print_line(&printable(&problem.to_string()))?;
     }
     if report.more > 0 {
-        output::line(&format!("and {} more", report.more))?;
+        output::print_line(&format!("and {} more", report.more))?;
     }
     Ok(())
 }
 
-/// What there is, in words.
+/// The contents of the database in words.
 pub(super) fn counts(report: &Report) -> String {
     let Report { schema, conversations, events, messages, .. } = report;
     format!("{messages} messages among {events} events in {conversations} conversations, schema {schema}")
 }
 
-/// Says how far a check is.
-pub(super) fn progress(pace: &mut Pace, step: Progress) {
+/// Prints the progress of a check.
+pub(super) fn progress(printer: &mut ProgressPrinter, step: Progress) {
     match step {
-        Progress::Pages { bytes } if bytes > BIG => {
-            output::note(&format!("reading the pages of {} MB", bytes / 1_000_000));
+        Progress::Pages { bytes } if bytes > LARGE_DATABASE_BYTES => {
+            output::eprint_line(&format!("reading the pages of {} MB", bytes / 1_000_000));
         }
         Progress::Pages { .. } => {}
-        Progress::Events { done, of } => pace.says(|| format!("checked {done} of {of} events")),
+        Progress::Events { done, of } => printer.print(|| format!("checked {done} of {of} events")),
     }
 }
 
-/// Lets a word through now and then.
+/// Prints lines of progress, at most one per [`PROGRESS_INTERVAL`].
 #[derive(Debug)]
-pub(super) struct Pace(Instant);
+pub(super) struct ProgressPrinter(Instant);
 
-impl Pace {
-    pub(super) fn begin() -> Self {
+impl ProgressPrinter {
+    pub(super) fn start() -> Self {
         Self(Instant::now())
     }
 
-    pub(super) fn says(&mut self, text: impl FnOnce() -> String) {
-        if self.0.elapsed() >= PACE {
+    pub(super) fn print(&mut self, text: impl FnOnce() -> String) {
+        if self.0.elapsed() >= PROGRESS_INTERVAL {
             self.0 = Instant::now();
-            output::note(&text());
+            output::eprint_line(&text());
         }
     }
 }

@@ -14,10 +14,10 @@ pub(super) struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Prints the completions.
+/// Prints the shell completions.
 pub(super) fn run(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "switchboard", &mut script);
-    output::line(String::from_utf8_lossy(&script).trim_end())?;
+    output::print_line(String::from_utf8_lossy(&script).trim_end())?;
     Ok(ExitCode::SUCCESS)
 }

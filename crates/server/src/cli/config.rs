@@ -14,14 +14,14 @@ use crate::config::{Config, Mode, default_toml};
 #[derive(Debug, Args)]
 pub(super) struct ConfigArgs {
     #[command(subcommand)]
-    what: What,
+    command: ConfigCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// Says whether `serve` could run with this configuration
+enum ConfigCommand {
+    /// Checks whether `serve` can run with this configuration
     Check(FileArgs),
-    /// Prints the configuration as resolved from every source, secrets masked
+    /// Prints the effective configuration from all sources, with secrets masked
     Show {
         #[command(flatten)]
         file: FileArgs,
@@ -33,31 +33,31 @@ enum What {
     Default,
 }
 
-/// Checks or prints.
+/// Checks or prints the configuration.
 pub(super) fn run(args: ConfigArgs) -> anyhow::Result<ExitCode> {
-    match args.what {
-        What::Check(file) => {
+    match args.command {
+        ConfigCommand::Check(file) => {
             let config = Config::load(Mode::Serve, &file.flags(), &environment())?;
             Authenticator::new(&config.auth)?;
             match &config.cluster {
                 Some(cluster) => crate::check_engines(cluster)?,
                 None => check_directory(&config.data)?,
             }
-            output::line("the configuration is good")?;
+            output::print_line("the configuration is good")?;
         }
-        What::Show { file, json: true } => output::line(&file.read()?.to_json()?.to_string())?,
-        What::Show { file, json: false } => output::line(file.read()?.to_toml()?.trim_end())?,
-        What::Default => output::line(default_toml()?.trim_end())?,
+        ConfigCommand::Show { file, json: true } => output::print_line(&file.read()?.to_json()?.to_string())?,
+        ConfigCommand::Show { file, json: false } => output::print_line(file.read()?.to_toml()?.trim_end())?,
+        ConfigCommand::Default => output::print_line(default_toml()?.trim_end())?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether the directory can hold the database: it is one that can be written to, or can be made.
+/// Checks that the data directory is writable or can be created.
 fn check_directory(data: &Path) -> anyhow::Result<()> {
     let absolute = std::path::absolute(data)?;
-    let place = absolute.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    ensure!(place.is_dir(), "`data` is {}, and {} is not a directory", data.display(), place.display());
-    tempfile::tempfile_in(place).map(drop).with_context(|| {
-        format!("`data` is {}, and nothing can be written to {}", data.display(), place.display())
+    let existing = absolute.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    ensure!(existing.is_dir(), "`data` is {}, and {} is not a directory", data.display(), existing.display());
+    tempfile::tempfile_in(existing).map(drop).with_context(|| {
+        format!("`data` is {}, and nothing can be written to {}", data.display(), existing.display())
     })
 }

@@ -7,12 +7,12 @@ use crate::config::Config;
 use crate::http::OPERATOR_CONNECTIONS;
 use crate::places::refused_places;
 
-/// Descriptors for everything but connections: the database with its write-ahead log, the log, listeners, the bus, timers.
-/// Readers of PostgreSQL and the operators' listener come on top.
-const OWN_DESCRIPTORS: u64 = 64;
+/// Descriptors that the server needs besides connections: the database with its write-ahead log, the log, listeners, the bus,
+/// timers. PostgreSQL readers and the operators' listener add to it.
+const BASE_DESCRIPTORS: u64 = 64;
 
-/// Raises the soft limit of open files to the hard one, and lowers `limits.connections` to what fits into it.
-pub(super) fn fit(config: &mut Config) {
+/// Raises the soft limit of open files to the hard limit, and lowers `limits.connections` to what fits into it.
+pub(super) fn fit_connections(config: &mut Config) {
     let files = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(files) => files,
         Err(error) => {
@@ -23,25 +23,25 @@ pub(super) fn fit(config: &mut Config) {
     };
     let readers = config.cluster.as_ref().map_or(0, |cluster| cluster.readers as u64);
     let operators = config.operator_listen.map_or(0, |_| OPERATOR_CONNECTIONS as u64 + 1);
-    let own = OWN_DESCRIPTORS + readers + operators;
-    let (wanted, fits) = (config.limits.connections, connections_within(files, own));
+    let reserved = BASE_DESCRIPTORS + readers + operators;
+    let (wanted, fits) = (config.limits.connections, connections_within(files, reserved));
     if fits < wanted {
         config.limits.connections = fits;
         tracing::warn!(
             files,
             wanted,
             connections = fits,
-            "limits.connections does not fit the limit of open files, so fewer connections are allowed; raise the hard limit \
-             (ulimit -Hn, or LimitNOFILE= in a unit) or lower limits.connections"
+            "limits.connections exceeds the limit of open files and was lowered; raise the hard limit (ulimit -Hn, or \
+             LimitNOFILE= in a unit) or lower limits.connections"
         );
     }
 }
 
-/// How many connections fit into so many descriptors, of which the server needs some itself and some to refuse connections; at
-/// least one.
-fn connections_within(files: u64, own: u64) -> u32 {
-    let free = u32::try_from(files.saturating_sub(own)).unwrap_or(u32::MAX);
-    // Fewer connections need no more places for refusals, so what is left for them is enough.
+/// How many connections fit into `files` descriptors, of which the server needs `reserved` itself and some more to refuse
+/// connections. At least one.
+fn connections_within(files: u64, reserved: u64) -> u32 {
+    let free = u32::try_from(files.saturating_sub(reserved)).unwrap_or(u32::MAX);
+    // The reserve for refusals is computed for `free` connections, so it suffices for the fewer ones that remain.
     free.saturating_sub(u32::try_from(refused_places(free)).unwrap_or(u32::MAX)).max(1)
 }
 
@@ -54,9 +54,9 @@ mod tests {
         for (files, connections) in
             [(64, 1), (100, 20), (256, 173), (1_024, 864), (65_536, 65_216), (u64::MAX, u32::MAX - 256)]
         {
-            let fits = connections_within(files, OWN_DESCRIPTORS);
+            let fits = connections_within(files, BASE_DESCRIPTORS);
             assert_eq!(fits, connections, "{files}");
-            let needed = u64::from(fits) + refused_places(fits) as u64 + OWN_DESCRIPTORS;
+            let needed = u64::from(fits) + refused_places(fits) as u64 + BASE_DESCRIPTORS;
             assert!(needed <= files || fits == 1, "{needed} of {files}");
         }
     }

@@ -6,8 +6,8 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::database::KeyDatabaseArgs;
 use super::output;
-use super::place::KeyPlace;
 use crate::auth::ApiKey;
 use crate::store::keys::{self, KeyStore};
 
@@ -15,55 +15,55 @@ use crate::store::keys::{self, KeyStore};
 #[derive(Debug, Args)]
 pub(super) struct KeyArgs {
     #[command(subcommand)]
-    what: What,
+    command: KeyCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// Makes a key and prints it, once: only its hash is kept
+enum KeyCommand {
+    /// Creates a key and prints it once: only its hash is stored
     Create {
-        /// What to call it: 1 to 64 visible characters
+        /// The name of the key: 1 to 64 visible characters
         #[arg(value_parser = parse_name)]
         name: String,
         #[command(flatten)]
-        place: KeyPlace,
+        database: KeyDatabaseArgs,
     },
     /// Lists the keys
     List {
         #[command(flatten)]
-        place: KeyPlace,
+        database: KeyDatabaseArgs,
     },
-    /// Revokes a key: from then on it is refused
+    /// Revokes a key: the server refuses it from then on
     Revoke {
-        /// What it is called
+        /// The name of the key
         name: String,
         #[command(flatten)]
-        place: KeyPlace,
+        database: KeyDatabaseArgs,
     },
 }
 
-/// Makes, lists or revokes.
+/// Creates, lists or revokes keys.
 pub(super) fn run(args: KeyArgs) -> anyhow::Result<ExitCode> {
-    match args.what {
-        What::Create { name, place } => {
-            let json = place.json;
-            create(&name, &place.keys()?, json)?;
+    match args.command {
+        KeyCommand::Create { name, database } => {
+            let json = database.json;
+            create(&name, &database.keys()?, json)?;
         }
-        What::List { place } => {
-            let json = place.json;
-            list(&place.keys()?, json)?;
+        KeyCommand::List { database } => {
+            let json = database.json;
+            list(&database.keys()?, json)?;
         }
-        What::Revoke { name, place } => {
-            let json = place.json;
-            if !keys::revoke(&place.keys()?, &name)? {
-                bail!("there is no key {name:?} that could be revoked; `switchboard key list` shows them");
+        KeyCommand::Revoke { name, database } => {
+            let json = database.json;
+            if !keys::revoke(&database.keys()?, &name)? {
+                bail!("no active key is named {name:?}; `switchboard key list` shows all keys");
             }
             let text = if json {
                 json!({"name": name, "revoked": true}).to_string()
             } else {
                 format!("revoked {name}")
             };
-            output::line(&text)?;
+            output::print_line(&text)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -73,10 +73,10 @@ fn create(name: &str, store: &KeyStore, json: bool) -> anyhow::Result<()> {
     let key = ApiKey::generate()?;
     keys::create(store, name, &ApiKey::hash(key.expose()))?;
     if json {
-        return output::line(&json!({"name": name, "key": key.expose()}).to_string());
+        return output::print_line(&json!({"name": name, "key": key.expose()}).to_string());
     }
-    output::note("this is the only time that the key is shown; it acts for any user, so keep it on servers:");
-    output::line(key.expose())
+    output::eprint_line("the key is shown only once; it can act as any user, so keep it on servers:");
+    output::print_line(key.expose())
 }
 
 fn list(store: &KeyStore, json: bool) -> anyhow::Result<()> {
@@ -87,7 +87,7 @@ fn list(store: &KeyStore, json: bool) -> anyhow::Result<()> {
             let state = if key.revoked { "revoked" } else { "active" };
             format!("{}  {state:<7}  {}", key.created, output::printable(&key.name))
         };
-        output::line(&text)?;
+        output::print_line(&text)?;
     }
     Ok(())
 }

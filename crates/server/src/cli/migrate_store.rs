@@ -2,30 +2,26 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
 use serde_json::json;
-use tokio::time::Instant;
 
+use super::check::ProgressPrinter;
 use super::{FileArgs, environment, output};
 use crate::config::{Config, Flags, Mode};
 use crate::store::postgres::moving::{Step, move_store};
 
-/// Whoever waits is told how far it is, this often.
-const PACE: Duration = Duration::from_secs(2);
-
 /// The flags of `migrate-store`.
 #[derive(Debug, Args)]
 pub(super) struct MigrateStoreArgs {
-    /// The directory of the SQLite database; its server is stopped, and it stays as it is
+    /// The directory of the SQLite database, which is not changed; stop its server first
     #[arg(long, value_name = "DIRECTORY")]
     from: PathBuf,
     #[command(flatten)]
     file: FileArgs,
-    /// The PostgreSQL database: empty, or left half done by an earlier run, which this one goes on with [default: `store` of the
-    /// configuration, which keeps its password out of the list of processes]
+    /// The PostgreSQL database: empty, or from an interrupted run, which is resumed [default: the setting `store`, which keeps the
+    /// password out of the process list]
     #[arg(long, value_name = "URL")]
     to: Option<String>,
     /// As JSON
@@ -33,25 +29,22 @@ pub(super) struct MigrateStoreArgs {
     json: bool,
 }
 
-/// Moves everything, compares everything, and says how many of what there are.
+/// Copies and compares every row, and prints the number of rows per table.
 pub(super) fn run(args: MigrateStoreArgs) -> anyhow::Result<ExitCode> {
     let MigrateStoreArgs { from, file, to, json } = args;
     let flags = Flags { store: to, ..file.flags() };
     let Some(shared) = Config::read(Mode::Serve, &flags, &environment())?.cluster else {
-        bail!("say where to: with --to, or by the setting `store`");
+        bail!("no destination: pass --to, or set `store` in the configuration");
     };
-    let mut told = Instant::now();
-    let mut tell = |step: Step| {
-        if told.elapsed() >= PACE {
-            told = Instant::now();
-            let what = if step.compares { "compared" } else { "copied" };
-            output::note(&format!("{}: {} of {} rows {what}", step.table, step.done, step.of));
-        }
+    let mut printer = ProgressPrinter::start();
+    let mut on_step = |step: Step| {
+        let verb = if step.compares { "compared" } else { "copied" };
+        printer.print(|| format!("{}: {} of {} rows {verb}", step.table, step.done, step.of));
     };
     let to = &shared.store;
-    let moved = move_store(&from, to.expose(), shared.store_ca.as_deref(), &mut tell)?;
+    let moved = move_store(&from, to.expose(), shared.store_ca.as_deref(), &mut on_step)?;
     if json {
-        output::line(&json!({"from": from, "to": to, "tables": moved}).to_string())?;
+        output::print_line(&json!({"from": from, "to": to, "tables": moved}).to_string())?;
     } else {
         for moved in &moved {
             let before = if moved.before > 0 {
@@ -59,10 +52,10 @@ pub(super) fn run(args: MigrateStoreArgs) -> anyhow::Result<ExitCode> {
             } else {
                 String::new()
             };
-            output::line(&format!("{:<16} {} rows{before}", moved.table, moved.rows))?;
+            output::print_line(&format!("{:<16} {} rows{before}", moved.table, moved.rows))?;
         }
-        output::line(&format!(
-            "{to} has all of it, each row compared; `switchboard serve --store` goes on from there, and no server starts on {} any more",
+        output::print_line(&format!(
+            "all rows are in {to} and have been compared; run `switchboard serve --store` on it; no server starts on {} any more",
             from.display()
         ))?;
     }

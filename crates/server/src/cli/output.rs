@@ -1,17 +1,19 @@
-//! Lines to a person or a pipe.
+//! Output to stdout and stderr.
 
 use std::io::{ErrorKind, Write};
 
 use anyhow::Context;
 
-/// Nobody reads stdout any more.
+/// The reader of stdout has closed it.
 #[derive(Debug, thiserror::Error)]
 #[error("stdout is closed")]
 pub(super) struct Closed;
 
-/// Writes a line of data to stdout, at once: a pipe would hold it back. Fails with [`Closed`] if
-/// nobody reads it any more.
-pub(super) fn line(text: &str) -> anyhow::Result<()> {
+/// Writes a line of data to stdout and flushes it, because stdout buffers when it is a pipe.
+///
+/// # Errors
+/// [`Closed`] if the reader has closed stdout.
+pub(super) fn print_line(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Closed.into()),
@@ -19,15 +21,14 @@ pub(super) fn line(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Says something to the person on stderr; if that fails there is nobody to tell.
-pub(super) fn note(text: &str) {
+/// Writes a line for a person to stderr. A failure is ignored because it could not be reported.
+pub(super) fn eprint_line(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// A text of somebody else's for one line of a terminal: control characters, which could move the
-/// cursor or recolour what follows, are shown escaped.
+/// Escapes untrusted text for one line of a terminal: control characters could move the cursor or recolour what follows.
 pub(super) fn printable(text: &str) -> String {
-    // Bidirectional overrides (UAX #9) are no controls by category, but reorder what surrounds them.
+    // Bidirectional overrides (UAX #9) are not in the category of controls, but reorder the text around them.
     let hostile = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -41,7 +42,7 @@ mod tests {
     use super::printable;
 
     #[test]
-    fn nobody_else_moves_the_cursor() {
+    fn untrusted_text_cannot_move_the_cursor() {
         assert_eq!(printable("a\nb\u{1b}[2J\u{9b}\u{202e}é"), "a\\nb\\u{1b}[2J\\u{9b}\\u{202e}é");
     }
 }

@@ -7,38 +7,38 @@ use switchboard_client::{Client, ClientError};
 use switchboard_protocol::reply::{Ok as OkFrame, OkBody, Reply};
 use switchboard_protocol::{Data, ErrorCode, Key, Send, Seq, Target, Text, read_object};
 
-use super::connect::{ConnectArgs, failed, frame, parse_seq, parse_target};
+use super::connect::{ConnectArgs, parse_seq, parse_target, report_error, to_json};
 use super::output;
 
 /// The flags of `send`.
 #[derive(Debug, Args)]
 pub(super) struct SendArgs {
-    /// Where to: @bob, '#general' or a conversation id
+    /// The destination: @bob, '#general' or a conversation id
     #[arg(value_parser = parse_target)]
     to: Target,
-    /// What a person reads
+    /// The text for people
     #[arg(required_unless_present = "data_json")]
     text: Option<Text>,
-    /// What an application reads: a JSON object
+    /// Data for applications: a JSON object
     #[arg(long, value_name = "JSON", value_parser = parse_data)]
     data_json: Option<Data>,
-    /// The idempotency key: the same one again stores nothing twice
+    /// The idempotency key: repeating a send with the same key stores it once
     #[arg(long)]
     key: Option<Key>,
-    /// The number of the message that this one answers
+    /// The number of the message to reply to
     #[arg(long, value_name = "SEQ", value_parser = parse_seq)]
     reply_to: Option<Seq>,
     #[command(flatten)]
     connect: ConnectArgs,
 }
 
-/// Sends and prints the `ok`; an `error` frame is exit code 1.
+/// Sends a message and prints the `ok`. An `error` frame is exit code 1.
 pub(super) async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
     let json = args.connect.json;
     let hello = args.connect.hello()?;
     let key = match args.key {
         Some(key) => key,
-        // Made here, so that whoever loses the connection before the answer can try again with it.
+        // Generated here rather than by the server, so that the user can retry with it when the connection is lost.
         None => Key::parse(uuid::Uuid::now_v7().to_string()).map_err(anyhow::Error::msg)?,
     };
     let send = Send {
@@ -50,39 +50,39 @@ pub(super) async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
     };
     let mut client = match Client::connect(&args.connect.url, hello).await {
         Ok((client, _)) => client,
-        Err(error) => return failed(error, json),
+        Err(error) => return report_error(error, json),
     };
     let answer = client.call(send).await;
     client.close().await;
     match answer {
         Ok(body) => {
-            output::line(&if json {
-                frame(&Reply::Ok(OkFrame { id: None, body }))?
+            output::print_line(&if json {
+                to_json(&Reply::Ok(OkFrame { id: None, body }))?
             } else {
                 describe(&body)
             })?;
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
-            if is_unknown(&error) {
-                output::note(&format!(
-                    "whether it was stored is unknown; to be sure, send it again with --key {key}"
+            if outcome_is_unknown(&error) {
+                output::eprint_line(&format!(
+                    "it is unknown whether the message was stored; retry with --key {key}"
                 ));
             }
-            failed(error, json)
+            report_error(error, json)
         }
     }
 }
 
-/// Whether the message may have been stored all the same.
-fn is_unknown(error: &ClientError) -> bool {
+/// Whether the message may have been stored despite the error.
+fn outcome_is_unknown(error: &ClientError) -> bool {
     !matches!(error, ClientError::Refused(failure) if failure.code != ErrorCode::Unavailable)
 }
 
 fn describe(body: &OkBody) -> String {
     match body {
         OkBody::Stored { conversation, seq, at, duplicate } => {
-            let before = if *duplicate { " (it was stored before)" } else { "" };
+            let before = if *duplicate { " (duplicate: stored before)" } else { "" };
             format!("stored in {conversation} as {seq} at {at}{before}")
         }
         _ => "done".to_owned(),
@@ -91,7 +91,7 @@ fn describe(body: &OkBody) -> String {
 
 fn parse_data(text: &str) -> Result<Data, String> {
     if text.trim().is_empty() {
-        return Err("it is empty; write a JSON object, as {\"order\":17}".to_owned());
+        return Err("it is empty; write a JSON object such as {\"order\":17}".to_owned());
     }
     read_object(text).map_err(|rejected| rejected.message)
 }

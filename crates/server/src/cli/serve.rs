@@ -20,14 +20,14 @@ use crate::{Failure, Server};
 /// The exit code after a second signal: what shells report for a program that SIGINT killed.
 const INTERRUPTED: i32 = 130;
 
-/// The exit code after a part of the server has ended by itself: `EX_SOFTWARE` of sysexits.h(3head).
+/// The exit code after a critical task of the server has failed: `EX_SOFTWARE` of sysexits.h(3head).
 const FAILED: u8 = 70;
 
-/// Connections that may wait to be accepted, as after a restart, when all clients come back. Beyond: the system drops the
-/// attempt, and the client's system repeats it a second later. Linux lowers this to `net.core.somaxconn`.
-const BACKLOG: u32 = 4_096;
+/// Connections that may wait to be accepted; many do after a restart, when all clients reconnect. Beyond, the kernel drops the
+/// attempt and the client's kernel retries a second later. Linux lowers this to `net.core.somaxconn`.
+const LISTEN_BACKLOG: u32 = 4_096;
 
-/// Runs a server until it is told to stop.
+/// Runs a server until a signal stops it or a critical task fails.
 pub(super) fn run(mode: Mode, flags: &Flags) -> anyhow::Result<ExitCode> {
     let mut config = Config::load(mode, flags, &super::environment())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -37,13 +37,13 @@ pub(super) fn run(mode: Mode, flags: &Flags) -> anyhow::Result<ExitCode> {
         .context("cannot start threads")?;
     let signals = runtime.block_on(async { Signals::new() }).context("cannot listen for signals")?;
     let log = Log::start(&config.log)?;
-    descriptors::fit(&mut config);
+    descriptors::fit_connections(&mut config);
     let ended = runtime.block_on(Box::pin(serve(config, signals, &log)));
-    // Whatever had to end has ended; waiting for more would leave signals unheard.
+    // Every task that must finish has finished. Waiting for the rest would block without handling signals.
     runtime.shutdown_background();
     let code = match ended {
         Ok(()) => ExitCode::SUCCESS,
-        // The log has its cause.
+        // The cause is already logged.
         Err(error) if error.is::<Failure>() => ExitCode::from(FAILED),
         Err(error) => {
             log.fatal(&format!("{error:#}"));
@@ -54,7 +54,7 @@ pub(super) fn run(mode: Mode, flags: &Flags) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-/// Threads that serve connections: all cores but one, which is for the thread that writes to the database.
+/// Threads that serve connections: one core is left to the thread that writes to the database.
 /// docs/decisions/0024-a-core-for-the-writer.md
 fn network_threads() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -62,7 +62,7 @@ fn network_threads() -> usize {
 }
 
 async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()> {
-    // Before anything is printed: whoever waits for the line may send a signal at once.
+    // Before the first line is printed, because its reader may send a signal at once.
     let stop = stop_on_signals(signals, log.clone());
     let listener = bind(config.listen)?;
     let address = listener.local_addr().context("the listener has no address")?;
@@ -79,38 +79,38 @@ async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()
     if dev {
         announce(&dev_greeting(address));
     }
-    tell_supervisor(NotifyState::Ready);
+    notify_supervisor(NotifyState::Ready);
     tokio::select! {
         () = stop.cancelled() => {}
         () = server.failed() => {}
     }
-    tell_supervisor(NotifyState::Stopping);
+    notify_supervisor(NotifyState::Stopping);
     Ok(server.stop().await?)
 }
 
-/// Prints a line for the person or program that started the server. It serves all the same if they read no more, as `head`
-/// does after a line.
+/// Prints a line for the person or program that started the server. The server keeps running if the reader closes stdout, as
+/// `head` does after a line.
 fn announce(line: &str) {
-    if let Err(error) = output::line(line)
+    if let Err(error) = output::print_line(line)
         && !error.is::<output::Closed>()
     {
-        tracing::warn!(error = format!("{error:#}"), "cannot print where the server listens");
+        tracing::warn!(error = format!("{error:#}"), "cannot print the server's address");
     }
 }
 
-/// Tells systemd, if it started us and waits for word (sd_notify(3)).
-fn tell_supervisor(state: NotifyState<'_>) {
+/// Notifies systemd if it started the server with `NOTIFY_SOCKET` (sd_notify(3)).
+fn notify_supervisor(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "cannot tell the supervisor at NOTIFY_SOCKET");
+        tracing::warn!(%error, "cannot notify the supervisor at NOTIFY_SOCKET");
     }
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // The port is free though connections of the process before linger.
+    // Allows binding while connections of an earlier process are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(LISTEN_BACKLOG)
 }
 
 fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -125,28 +125,28 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
         }
         ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose another with --listen",
         ErrorKind::AddrNotAvailable => {
-            "this machine does not have that address; 0.0.0.0 or [::] stand for all that it has"
+            "this machine does not have that address; 0.0.0.0 or [::] listen on all addresses"
         }
         _ => "choose another address with --listen",
     };
     Err(error).with_context(|| format!("cannot listen on {address}: {advice}"))
 }
 
-/// A token that the first signal cancels; the second ends the process, unless it is SIGHUP: a shell whose terminal goes
-/// sends that more than once.
+/// A token that the first signal cancels. A second signal exits the process, except SIGHUP, because a shell that loses its
+/// terminal may send it more than once.
 #[expect(
     clippy::disallowed_methods,
-    reason = "it listens for as long as the process lives, so nobody waits for it"
+    reason = "the task runs for the life of the process, so no owner waits for it"
 )]
 fn stop_on_signals(mut signals: Signals, log: Log) -> CancellationToken {
     let stop = CancellationToken::new();
     let trigger = stop.clone();
     tokio::spawn(async move {
         signals.next().await;
-        tracing::info!("stopping; once more stops at once");
+        tracing::info!("shutting down gracefully; send the signal again to exit immediately");
         trigger.cancel();
         while signals.next().await == SignalKind::hangup() {}
-        tracing::warn!("stopped at once");
+        tracing::warn!("exiting immediately after a second signal");
         log.flush();
         std::process::exit(INTERRUPTED);
     });
@@ -157,14 +157,14 @@ fn stop_on_signals(mut signals: Signals, log: Log) -> CancellationToken {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// The terminal has gone; `None` if the server was started to outlive it, with nohup(1).
+    /// The terminal closed; `None` if the server was started with nohup(1).
     hangup: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        // A write beyond RLIMIT_FSIZE is then an error, as on a full disk, and does not kill the process. Its handler
-        // stays when this is dropped.
+        // With a handler for SIGXFSZ a write beyond RLIMIT_FSIZE is an error, as on a full disk, and does not kill the
+        // process. The handler stays installed when the `Signal` is dropped.
         drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
         let hangup = if is_ignored(libc::SIGHUP) { None } else { Some(signal(SignalKind::hangup())?) };
         Ok(Self {
@@ -189,7 +189,7 @@ impl Signals {
     }
 }
 
-/// Whether the process was started with this signal ignored, as far as the system says (proc_pid_status(5)).
+/// Whether the process was started with this signal ignored (proc_pid_status(5)). False if `/proc` cannot be read.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -197,11 +197,11 @@ fn is_ignored(signal: i32) -> bool {
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// What a developer can do next, to be copied from the terminal.
+/// The first steps of a developer, to copy from the terminal.
 fn dev_greeting(address: SocketAddr) -> String {
     format!(
         r##"
-*** NOT FOR PRODUCTION: this server believes whoever connects. Use `switchboard serve` for that. ***
+*** NOT FOR PRODUCTION: this server does not authenticate anyone. Use `switchboard serve` for that. ***
 
 In a browser, side by side:
   http://{address}/#user=alice
@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lines_to_type_are_commands() {
+    fn the_frames_of_the_greeting_are_valid_commands() {
         let greeting = dev_greeting(SocketAddr::from(([127, 0, 0, 1], 9501)));
         let frames: Vec<_> = greeting.lines().map(str::trim).filter(|line| line.starts_with('{')).collect();
         let commands: Vec<_> = frames.iter().map(|frame| decode(frame).expect(frame).command).collect();
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_taken_port_says_what_to_do() {
+    async fn a_port_in_use_is_an_error_that_names_the_flag() {
         let first = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("any port");
         let error = bind(first.local_addr().expect("address")).expect_err("taken");
         assert!(format!("{error:#}").contains("--listen"), "{error:#}");

@@ -1,17 +1,17 @@
-//! An event in one line, for a person.
+//! Formats an event as one line for a person.
 
 use switchboard_protocol::{Data, Event, EventBody, Seq, Text};
 
 use super::output::printable;
 
-/// The event in words, its text with control characters escaped.
+/// Formats an event, with control characters in its text escaped.
 pub(super) fn describe(event: &Event) -> String {
     let from = &event.from;
     let what = match &event.body {
         EventBody::Message { deleted: true, .. } => format!("{from}: (deleted)"),
         EventBody::Message { text, data, reply_to, .. } => {
-            let answers = reply_to.map_or_else(String::new, |Seq(n)| format!(" (to {n})"));
-            format!("{from}{answers}: {}", content(text.as_ref(), data.as_ref()))
+            let reply = reply_to.map_or_else(String::new, |Seq(n)| format!(" (to {n})"));
+            format!("{from}{reply}: {}", content(text.as_ref(), data.as_ref()))
         }
         EventBody::Edit { target, deleted: true, .. } => format!("{from} edited {target}, since deleted"),
         EventBody::Edit { target, text, data, .. } => {
@@ -19,8 +19,8 @@ pub(super) fn describe(event: &Event) -> String {
         }
         EventBody::Delete { target } => format!("{from} deleted {target}"),
         EventBody::React { target, emoji, on } => {
-            let (verb, joint) = if *on { ("put", "on") } else { ("took", "off") };
-            format!("{from} {verb} {} {joint} {target}", printable(emoji.as_str()))
+            let (verb, preposition) = if *on { ("put", "on") } else { ("took", "off") };
+            format!("{from} {verb} {} {preposition} {target}", printable(emoji.as_str()))
         }
         EventBody::Create { title, public, members } => {
             let kind = if *public { "public" } else { "private" };
@@ -45,7 +45,7 @@ pub(super) fn describe(event: &Event) -> String {
 
 fn content(text: Option<&Text>, data: Option<&Data>) -> String {
     let text = text.map(|text| printable(text.as_str()));
-    // JSON escapes only the first 32 controls.
+    // JSON escapes only the control characters below U+0020.
     let data = data.and_then(|data| serde_json::to_string(data).ok()).map(|json| printable(&json));
     [text, data].into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_one_line() {
+    fn an_event_is_formatted_as_one_line() {
         for (fields, wanted) in [
             (r#""type":"message","text":"a\nb","data":{"x":1}"#, r#"alice: a\nb {"x":1}"#),
             (r#""type":"message","text":"yes","reply_to":3"#, "alice (to 3): yes"),

@@ -15,31 +15,31 @@ use crate::auth::Authenticator;
 pub(super) struct TokenArgs {
     /// The user's id
     user: UserId,
-    /// How long it lives: a number and s, m, h or d
+    /// Lifetime: a number and s, m, h or d
     #[arg(long, default_value = "1h", value_parser = parse_ttl)]
     ttl: Duration,
-    /// As JSON, with the time of expiry
+    /// As JSON, with the expiry time
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     file: FileArgs,
 }
 
-/// Prints a token.
+/// Signs and prints a token.
 pub(super) fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
     let authenticator = Authenticator::new(&args.file.read()?.auth)?;
     let token = authenticator.mint(&args.user, args.ttl)?;
     if args.json {
         let expires = authenticator.verify(&token)?.expires;
-        output::line(&json!({"user": args.user, "token": token, "expires": expires}).to_string())?;
+        output::print_line(&json!({"user": args.user, "token": token, "expires": expires}).to_string())?;
     } else {
-        output::line(&token)?;
+        output::print_line(&token)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn parse_ttl(text: &str) -> Result<Duration, &'static str> {
-    const EXPECTED: &str = "write a number and a unit, as 30s, 15m, 1h or 7d";
+    const EXPECTED: &str = "write a number and a unit, such as 30s, 15m, 1h or 7d";
     let unit = match text.as_bytes().last() {
         Some(b's') => 1,
         Some(b'm') => 60,

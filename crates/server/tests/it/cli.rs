@@ -348,7 +348,7 @@ async fn tail_waits_longer_for_a_server_that_does_not_keep_it() {
     let mut waits: Vec<u64> = Vec::new();
     while waits.len() < 3 {
         let line = soon("a note", lines.next_line()).await.expect("readable").expect("it still runs");
-        let wait = line.strip_prefix("connecting again in ").and_then(|rest| rest.strip_suffix(" ms"));
+        let wait = line.strip_prefix("reconnecting in ").and_then(|rest| rest.strip_suffix(" ms"));
         waits.extend(wait.map(|wait| wait.parse::<u64>().expect("a number")));
     }
     // Between half of it and the whole, each time of twice as much.

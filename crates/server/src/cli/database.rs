@@ -1,4 +1,4 @@
-//! Where the database is, for the commands that use it without a server.
+//! The database flags of the commands that use a database without a server.
 
 use std::path::PathBuf;
 
@@ -10,9 +10,9 @@ use super::{FileArgs, environment};
 use crate::config::{Config, Flags, Mode};
 use crate::store::keys::KeyStore;
 
-/// Where the database is.
+/// The flags that locate an SQLite database.
 #[derive(Debug, Args)]
-pub(super) struct Place {
+pub(super) struct DatabaseArgs {
     #[command(flatten)]
     file: FileArgs,
     /// The directory of the database [default: ./data]
@@ -23,30 +23,31 @@ pub(super) struct Place {
     pub(super) json: bool,
 }
 
-impl Place {
+impl DatabaseArgs {
+    /// The data directory.
     pub(super) fn data(self) -> anyhow::Result<PathBuf> {
         let config = Config::read(Mode::Serve, &self.file.flags(), &environment())?;
         match (self.data, config.cluster) {
             (Some(data), _) => Ok(data.into()),
             (None, None) => Ok(config.data),
             (None, Some(shared)) => bail!(
-                "the database of this configuration is {}, and this is for SQLite's: PostgreSQL has `pg_dump` and tools of \
-                 its own (docs/scaling.md); for an SQLite directory, say which with --data",
+                "this command works on SQLite, but the configured database is {}: use `pg_dump` and the other tools of \
+                 PostgreSQL (docs/scaling.md), or name an SQLite directory with --data",
                 shared.store
             ),
         }
     }
 }
 
-/// Where the API keys are.
+/// The flags that locate the database of API keys.
 #[derive(Debug, Args)]
-pub(super) struct KeyPlace {
+pub(super) struct KeyDatabaseArgs {
     #[command(flatten)]
     file: FileArgs,
     /// The directory of the database [default: ./data]
     #[arg(long, value_name = "DIRECTORY", conflicts_with = "store")]
     data: Option<String>,
-    /// The PostgreSQL database of an installation of several nodes
+    /// The PostgreSQL database of a cluster
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// As JSON
@@ -54,7 +55,8 @@ pub(super) struct KeyPlace {
     pub(super) json: bool,
 }
 
-impl KeyPlace {
+impl KeyDatabaseArgs {
+    /// The store of API keys.
     pub(super) fn keys(self) -> anyhow::Result<KeyStore> {
         let flags = Flags { data: self.data, store: self.store, ..self.file.flags() };
         Ok(crate::key_store(&Config::read(Mode::Serve, &flags, &environment())?))

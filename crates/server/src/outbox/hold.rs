@@ -1,4 +1,4 @@
-//! What keeps the order of a connection's writes when one of them is not stored: docs/decisions/0039-a-hold-begins-when-it-is-told.md.
+//! What keeps the order of a connection's writes when one of them is not stored: docs/decisions/0039-a-hold-starts-when-its-refusal-is-written.md.
 
 use std::time::Duration;
 

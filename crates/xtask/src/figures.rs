@@ -10,22 +10,22 @@ use serde::Deserialize;
 
 use self::plot::{Bar, bars};
 
-/// What `switchboard bench --json` wrote, in the repository.
+/// The committed output of `switchboard bench --json`.
 pub const FIGURES: &str = "docs/benchmarks/figures.json";
 
-/// Where the tables are.
+/// The document with the tables.
 pub const DOCUMENT: &str = "docs/benchmarks.md";
 
-/// What the tables stand between.
+/// The marks around the generated tables.
 const BEGIN: &str = "<!-- figures -->\n";
 const END: &str = "<!-- end of figures -->\n";
 
-/// The subject that is measured.
+/// The subject whose bars are highlighted.
 const OURS: &str = "switchboard";
-/// What the subjects that are floors begin with.
+/// Prefix of subjects that are floors: the least work that any server would do.
 const FLOOR: &str = "floor";
 
-/// A run.
+/// One benchmark run.
 #[derive(Debug, Deserialize)]
 struct Run {
     machine: BTreeMap<String, String>,
@@ -48,8 +48,8 @@ struct Plot {
     title: &'static str,
     scenario: &'static str,
     figure: &'static str,
-    /// What is drawn, of the figure.
-    draw: fn(f64) -> f64,
+    /// Converts the figure to the plotted unit.
+    convert: fn(f64) -> f64,
 }
 
 const PLOTS: [Plot; 5] = [
@@ -58,35 +58,35 @@ const PLOTS: [Plot; 5] = [
         title: "One message to 1,000, 16 in flight: thousands of deliveries a second of the server's processor",
         scenario: "fanout, 1 to 1000, 16 in flight",
         figure: "cpu a delivery",
-        draw: thousands_a_second,
+        convert: thousands_a_second,
     },
     Plot {
         file: "rooms.svg",
         title: "20 rooms of 50, all to all: thousands of deliveries a second of the server's processor",
         scenario: "20 rooms of 50, all to all, 1 in flight",
         figure: "cpu a delivery",
-        draw: thousands_a_second,
+        convert: thousands_a_second,
     },
     Plot {
         file: "direct.svg",
         title: "500 pairs: thousands of messages a second of the server's processor",
         scenario: "direct, 500 pairs, 1 in flight",
         figure: "cpu a delivery",
-        draw: thousands_a_second,
+        convert: thousands_a_second,
     },
     Plot {
         file: "ack.svg",
         title: "64 senders: thousands of acknowledgements a second; the last three store nothing first",
         scenario: "ack, 64 senders",
         figure: "acks",
-        draw: thousands,
+        convert: thousands,
     },
     Plot {
         file: "idle.svg",
         title: "Resident bytes for each idle connection",
         scenario: "idle, 5000 → 15000 connections",
         figure: "memory a connection",
-        draw: same,
+        convert: unchanged,
     },
 ];
 
@@ -98,27 +98,29 @@ fn thousands(value: f64) -> f64 {
     value / 1e3
 }
 
-fn same(value: f64) -> f64 {
+fn unchanged(value: f64) -> f64 {
     value
 }
 
-/// All files that are made of the run, with their paths in the repository.
+/// Generates all files of the run; path in the repository and text.
 ///
 /// # Errors
-/// The figures or the document cannot be read, or a figure that is drawn is not among them.
+/// The figures or the document cannot be read, or a plot's figure is missing.
 pub fn files(repository: &Path) -> Result<Vec<(String, String)>, Box<dyn std::error::Error + Send + Sync>> {
     let run: Run = serde_json::from_str(&std::fs::read_to_string(repository.join(FIGURES))?)?;
     let document = std::fs::read_to_string(repository.join(DOCUMENT))?;
-    let (before, rest) = document.split_once(BEGIN).ok_or("the document has no place for figures")?;
-    let (_, after) = rest.split_once(END).ok_or("the place for figures has no end")?;
+    let (before, rest) =
+        document.split_once(BEGIN).ok_or("docs/benchmarks.md lacks the mark `<!-- figures -->`")?;
+    let (_, after) =
+        rest.split_once(END).ok_or("docs/benchmarks.md lacks the mark `<!-- end of figures -->`")?;
     let mut files = vec![(DOCUMENT.to_owned(), format!("{before}{BEGIN}\n{}\n{END}{after}", tables(&run)))];
     for plot in PLOTS {
         let drawn = run.figures.iter().filter(|f| f.scenario == plot.scenario && f.name == plot.figure);
         let drawn: Vec<_> = drawn
-            .map(|f| Bar { label: &f.subject, value: (plot.draw)(f.median), ours: f.subject == OURS })
+            .map(|f| Bar { label: &f.subject, value: (plot.convert)(f.median), ours: f.subject == OURS })
             .collect();
         if drawn.is_empty() {
-            return Err(format!("nothing to draw in {}", plot.file).into());
+            return Err(format!("no figure to plot in {}", plot.file).into());
         }
         files.push((format!("docs/benchmarks/{}", plot.file), bars(plot.title, &drawn)));
     }
@@ -132,9 +134,9 @@ fn tables(run: &Run) -> String {
     let rounds = run.figures.iter().map(|f| f.values.len()).max().unwrap_or_default();
     // Writing to a string does not fail.
     let _ = writeln!(out, "Medians of {rounds} rounds of one run, on {}.", machine.join("; "));
-    for scenario in in_order(run.figures.iter().map(|f| f.scenario.as_str())) {
+    for scenario in unique(run.figures.iter().map(|f| f.scenario.as_str())) {
         let figures: Vec<_> = run.figures.iter().filter(|f| f.scenario == scenario).collect();
-        let names = in_order(figures.iter().map(|f| f.name.as_str()));
+        let names = unique(figures.iter().map(|f| f.name.as_str()));
         let heads = names.iter().map(|name| {
             let unit = figures.iter().find(|f| f.name == *name).map_or("", |f| f.unit.as_str());
             if unit.is_empty() { (*name).to_owned() } else { format!("{name}, {unit}") }
@@ -142,7 +144,7 @@ fn tables(run: &Run) -> String {
         let _ = writeln!(out, "\n### {scenario}\n");
         let _ = writeln!(out, "| | {} |", heads.collect::<Vec<_>>().join(" | "));
         let _ = writeln!(out, "|---{}|", "|--:".repeat(names.len()));
-        for subject in in_order(figures.iter().map(|f| f.subject.as_str())) {
+        for subject in unique(figures.iter().map(|f| f.subject.as_str())) {
             let cells = names.iter().map(|name| cell(&figures, subject, name));
             let _ = writeln!(out, "| {subject} | {} |", cells.collect::<Vec<_>>().join(" | "));
         }
@@ -150,21 +152,21 @@ fn tables(run: &Run) -> String {
     out
 }
 
-/// The median and, in brackets, how many times that of the floor it is.
+/// The median and, in brackets, its ratio to the floor.
 fn cell(figures: &[&Figure], subject: &str, name: &str) -> String {
-    let find = |wanted: &dyn Fn(&str) -> bool| {
-        figures.iter().find(|f| f.name == name && wanted(&f.subject)).map(|f| f.median)
+    let find = |matches: &dyn Fn(&str) -> bool| {
+        figures.iter().find(|f| f.name == name && matches(&f.subject)).map(|f| f.median)
     };
     let Some(median) = find(&|s| s == subject) else { return String::new() };
     let floor = find(&|s| s.starts_with(FLOOR)).filter(|floor| *floor > 0.0 && !subject.starts_with(FLOOR));
     match floor {
-        Some(floor) => format!("{} ({}×)", short(median), short(median / floor)),
-        None => short(median),
+        Some(floor) => format!("{} ({}×)", three_digits(median), three_digits(median / floor)),
+        None => three_digits(median),
     }
 }
 
-/// Each once, as it comes first.
-fn in_order<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+/// Each name once, in the order of first occurrence.
+fn unique<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut found = Vec::new();
     for name in names {
         if !found.contains(&name) {
@@ -174,8 +176,8 @@ fn in_order<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     found
 }
 
-/// Three digits, or all before the point.
-fn short(value: f64) -> String {
+/// Three significant digits, or all digits before the point.
+fn three_digits(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),
         10.0..100.0 => format!("{value:.1}"),

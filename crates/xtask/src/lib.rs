@@ -1,4 +1,4 @@
-//! What the repository does with itself.
+//! Tools for this repository: its rules, its generated TypeScript types, and the tables and plots of its benchmarks.
 
 pub mod figures;
 pub mod tidy;

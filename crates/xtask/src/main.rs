@@ -1,4 +1,4 @@
-//! `cargo run -p xtask -- tidy` tells what breaks the repository's rules; exit code 1 if anything does.
+//! `cargo run -p xtask -- tidy` prints what breaks the repository's rules; exit code 1 if anything does.
 //! `cargo run -p xtask -- types` writes the protocol's types in TypeScript.
 //! `cargo run -p xtask -- figures` writes the tables and plots of the benchmarks.
 
@@ -9,16 +9,16 @@ use xtask::{figures, tidy, types};
 #[expect(clippy::print_stderr, reason = "a program for the terminal")]
 fn main() -> ExitCode {
     let task = std::env::args().nth(1);
-    let done = match task.as_deref() {
+    let outcome = match task.as_deref() {
         Some("tidy") => check(),
         Some("types") => std::fs::write(tidy::repository().join(types::PATH), types::file()).map(|()| true),
-        Some("figures") => draw().map_err(std::io::Error::other).map(|()| true),
+        Some("figures") => write_figures().map_err(std::io::Error::other).map(|()| true),
         _ => {
             eprintln!("usage: cargo run -p xtask -- tidy | types | figures");
             return ExitCode::from(2);
         }
     };
-    match done {
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn draw() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn write_figures() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let repository = tidy::repository();
     for (path, text) in figures::files(&repository)? {
         std::fs::write(repository.join(path), text)?;
@@ -36,10 +36,13 @@ fn draw() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     Ok(())
 }
 
-/// Whether the repository is tidy; complaints are told.
+/// Prints each complaint, and each ratchet that could be lower. False if there are complaints.
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 fn check() -> std::io::Result<bool> {
-    let complaints = tidy::check(&tidy::repository())?;
+    let (complaints, hints) = tidy::check(&tidy::repository())?;
+    for hint in &hints {
+        println!("{hint}");
+    }
     for complaint in &complaints {
         eprintln!("{complaint}");
     }

@@ -3,6 +3,7 @@
 
 mod decisions;
 mod docs;
+mod filler;
 mod hostile;
 mod machine;
 mod names;
@@ -27,9 +28,11 @@ const RULES: &[Rule] = &[
     names::names_say_what_is_inside,
     sleep::tests_say_what_they_wait_for,
     docs::named_paths_exist,
+    filler::comments_name_the_actor,
     hostile::hostile_tests_are_listed,
     decisions::decisions_are_numbered,
-    decisions::decisions_have_their_parts,
+    decisions::decisions_have_their_headings,
+    decisions::decisions_are_in_the_table,
     machine::paths_are_relative,
     machine::npm_lock_names_no_host,
     machine::cargo_lock_names_crates_io,
@@ -63,8 +66,8 @@ impl fmt::Display for Complaint {
     }
 }
 
-/// The root of this repository, under `cargo run` and `cargo test`; elsewhere, the current directory. It is
-/// asked for at run time: checkouts that share a target directory share this binary.
+/// The root of this repository, under `cargo run` and `cargo test`; elsewhere, the current directory. The
+/// variable is read at run time because checkouts that share a target directory share this binary.
 pub fn repository() -> PathBuf {
     match env::var_os("CARGO_MANIFEST_DIR") {
         Some(manifest) => Path::new(&manifest).join("../.."),
@@ -72,15 +75,19 @@ pub fn repository() -> PathBuf {
     }
 }
 
-/// Everything that breaks a rule in the repository at `root`. Fails if git cannot list its files, or one
-/// cannot be read.
-pub fn check(root: &Path) -> io::Result<Vec<Complaint>> {
+/// Complaints: everything that breaks a rule in the repository at `root`. Hints: ratchets that could be
+/// lower, which break none.
+///
+/// # Errors
+/// Git cannot list the files, or a file cannot be read.
+pub fn check(root: &Path) -> io::Result<(Vec<Complaint>, Vec<Complaint>)> {
     let tree = Tree::read(root)?;
-    Ok(RULES.iter().flat_map(|rule| rule(&tree)).collect())
+    let complaints = RULES.iter().flat_map(|rule| rule(&tree)).collect();
+    Ok((complaints, filler::ratchets_to_lower(&tree)))
 }
 
-/// The complaints of `rule` about these files (path and text), as they are printed.
+/// Runs one rule on these files (path and text); returns its complaints as they are printed.
 #[cfg(test)]
-fn told(rule: Rule, files: &[(&str, &str)]) -> Vec<String> {
+fn run_rule(rule: Rule, files: &[(&str, &str)]) -> Vec<String> {
     rule(&Tree::of(files)).iter().map(ToString::to_string).collect()
 }

@@ -1,4 +1,4 @@
-//! The protocol's types in TypeScript, for the SDK: one file, made from the Rust types by ts-rs.
+//! Generates the protocol's TypeScript types for the SDK: one file, from the Rust types, by ts-rs.
 
 mod bodies;
 mod print;
@@ -15,7 +15,7 @@ use switchboard_protocol::{
 };
 use ts_rs::{Config, TS};
 
-/// Where the file is, in the repository.
+/// Path of the generated file in the repository.
 pub const PATH: &str = "packages/client/src/protocol.ts";
 
 const HEADER: &str = "\
@@ -23,11 +23,11 @@ const HEADER: &str = "\
 // `cargo run -p xtask -- types`.
 ";
 
-/// Declares a type, with its docs.
+/// Appends the declaration of a type with its docs.
 fn declare<T: TS>(config: &Config, out: &mut String) {
-    let docs = shape::said(&T::docs().unwrap_or_default());
+    let docs = shape::text_of(&T::docs().unwrap_or_default());
     let declared = T::decl(config);
-    let (name, text) = declared.split_once('=').expect("a declaration");
+    let (name, text) = declared.split_once('=').expect("ts-rs writes `type NAME = …`");
     let name = name.trim_start_matches("type").trim();
     out.push('\n');
     if name == "OkBody" {
@@ -42,7 +42,7 @@ macro_rules! declare_all {
     ($config:expr, $out:expr, $($type:ty),* $(,)?) => { $(declare::<$type>($config, $out);)* };
 }
 
-/// The whole file.
+/// Generates the whole file.
 pub fn file() -> String {
     let config = &Config::new().with_large_int("number");
     let mut out = HEADER.to_owned();

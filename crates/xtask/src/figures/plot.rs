@@ -2,24 +2,24 @@
 
 use std::fmt::Write as _;
 
-use super::short;
+use super::three_digits;
 
-/// A bar with its name and its length.
+/// One bar.
 pub(super) struct Bar<'a> {
     pub(super) label: &'a str,
     pub(super) value: f64,
-    /// Whether it is ours, which stands out.
+    /// Highlighted.
     pub(super) ours: bool,
 }
 
 const WIDTH: f64 = 720.0;
-const LABELS: f64 = 170.0;
-/// Room for the number behind the longest bar.
-const NUMBERS: f64 = 70.0;
-const ROW: f64 = 28.0;
-const TOP: f64 = 40.0;
+const LABEL_WIDTH: f64 = 170.0;
+/// Space for the number after the longest bar.
+const NUMBER_WIDTH: f64 = 70.0;
+const ROW_HEIGHT: f64 = 28.0;
+const TITLE_HEIGHT: f64 = 40.0;
 
-/// For a light page and for a dark one, as whoever reads it prefers.
+/// Colours follow the reader's preference for a light or a dark page.
 const STYLE: &str = "\
 text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-weight:600}.bar{fill:#9aa4b2}.ours{fill:#0b6bcb}\
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.bar{fill:#59636e}.ours{fill:#4aa3ff}}";
@@ -27,26 +27,26 @@ text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-weight:600}.bar{fil
 /// A plot of bars, one below the other.
 pub(super) fn bars(title: &str, bars: &[Bar<'_>]) -> String {
     let most = bars.iter().map(|bar| bar.value).fold(f64::MIN_POSITIVE, f64::max);
-    let height = ROW.mul_add(bars.len() as f64, TOP + 8.0);
+    let height = ROW_HEIGHT.mul_add(bars.len() as f64, TITLE_HEIGHT + 8.0);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{title}\">\n\
          <style>{STYLE}</style>\n<text class=\"title\" x=\"8\" y=\"22\">{title}</text>\n"
     );
     for (row, Bar { label, value, ours }) in bars.iter().enumerate() {
-        let y = ROW.mul_add(row as f64, TOP);
-        let width = (WIDTH - LABELS - NUMBERS) * value / most;
+        let y = ROW_HEIGHT.mul_add(row as f64, TITLE_HEIGHT);
+        let width = (WIDTH - LABEL_WIDTH - NUMBER_WIDTH) * value / most;
         let class = if *ours { "bar ours" } else { "bar" };
         // Writing to a string does not fail.
         let _ = writeln!(
             out,
             "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{label}</text>\
-             <rect class=\"{class}\" x=\"{LABELS}\" y=\"{y}\" width=\"{width:.1}\" height=\"20\" rx=\"3\"/>\
+             <rect class=\"{class}\" x=\"{LABEL_WIDTH}\" y=\"{y}\" width=\"{width:.1}\" height=\"20\" rx=\"3\"/>\
              <text x=\"{:.1}\" y=\"{}\">{}</text>",
-            LABELS - 8.0,
+            LABEL_WIDTH - 8.0,
             y + 15.0,
-            LABELS + width + 6.0,
+            LABEL_WIDTH + width + 6.0,
             y + 15.0,
-            short(*value)
+            three_digits(*value)
         );
     }
     out.push_str("</svg>\n");

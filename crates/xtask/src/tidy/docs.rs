@@ -1,44 +1,44 @@
-//! Docs rot where no test reads them: every path that they name is there.
+//! Every path that the docs name exists, because docs that no test reads go out of date.
 
 use super::{Complaint, Tree};
 
-/// Directories that a path in the docs may begin with, besides those that are there.
+/// Directories that a path in the docs may begin with, even if the directory does not exist.
 const TOPS: &[&str] = &["bench", "crates", "docs", "e2e", "packages", "scripts", "testdata"];
 
-/// What stands in a path that is not meant literally.
+/// Marks of a path that is a pattern or an example.
 const PLACEHOLDERS: &[&str] = &["*", "<", ">", "$", "…", "...", "NNNN"];
 
-/// The history may name what is gone.
-const HISTORY: &str = "CHANGELOG.md";
+/// The changelog may name files that were removed.
+const CHANGELOG: &str = "CHANGELOG.md";
 
 pub(super) fn named_paths_exist(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
-    for (document, text) in tree.with_extension(&["md"]).filter(|(path, _)| *path != HISTORY) {
+    for (document, text) in tree.with_extension(&["md"]).filter(|(path, _)| *path != CHANGELOG) {
         let mut fenced = false;
         for (index, line) in text.lines().enumerate() {
-            let mut told = |path: &str| {
-                let message = format!("use a path that is there; `{path}` is not");
+            let mut report = |path: &str| {
+                let message = format!("use a path that exists; `{path}` does not");
                 complaints.push(Complaint::at(document, index + 1, message));
             };
             if line.trim_start().starts_with("```") {
                 fenced = !fenced;
             } else if fenced {
-                check_code(tree, line).for_each(|path| told(&path));
+                check_code(tree, line).for_each(|path| report(&path));
             } else {
-                // Between one backtick and the next there is code, then prose, and so on.
+                // Backticks alternate between prose and code.
                 for (part, text) in line.split('`').enumerate() {
                     if part % 2 == 1 {
-                        check_code(tree, text).for_each(|path| told(&path));
+                        check_code(tree, text).for_each(|path| report(&path));
                     }
                 }
-                check_links(tree, document, line).for_each(|path| told(&path));
+                check_links(tree, document, line).for_each(|path| report(&path));
             }
         }
     }
     complaints
 }
 
-/// The paths in a piece of code or a command that are not there.
+/// The paths in a piece of code or a command that do not exist.
 fn check_code<'a>(tree: &'a Tree, code: &'a str) -> impl Iterator<Item = String> + 'a {
     code.split_whitespace()
         .map(|word| {
@@ -53,8 +53,8 @@ fn check_code<'a>(tree: &'a Tree, code: &'a str) -> impl Iterator<Item = String>
                 None => path.split_once('/').filter(|(top, _)| is_top(tree, top)).map(|_| path),
             }
         })
-        .filter(|path| !is_made(tree, path))
-        .flat_map(branches)
+        .filter(|path| !is_ignored(tree, path))
+        .flat_map(expand_braces)
         .filter(|path| !tree.has(path.trim_end_matches('/')))
 }
 
@@ -62,24 +62,24 @@ fn is_top(tree: &Tree, name: &str) -> bool {
     TOPS.contains(&name) || (!name.is_empty() && tree.has(name) && tree.text(name).is_none())
 }
 
-/// Whether git ignores the path: it appears with use, as `target/` does.
-fn is_made(tree: &Tree, path: &str) -> bool {
+/// Whether git ignores the path, as it does with build output.
+fn is_ignored(tree: &Tree, path: &str) -> bool {
     let ignored = tree.text(".gitignore").unwrap_or_default();
     path.split('/').any(|part| ignored.lines().any(|line| line.trim_matches('/') == part))
 }
 
-/// `a/{b,c}.rs` is `a/b.rs` and `a/c.rs`.
-fn branches(path: &str) -> Vec<String> {
+/// Expands `a/{b,c}.rs` to `a/b.rs` and `a/c.rs`.
+fn expand_braces(path: &str) -> Vec<String> {
     let braces = path.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?)));
     match braces {
         Some((before, (names, after))) => {
-            names.split(',').flat_map(|name| branches(&format!("{before}{name}{after}"))).collect()
+            names.split(',').flat_map(|name| expand_braces(&format!("{before}{name}{after}"))).collect()
         }
         None => vec![path.to_owned()],
     }
 }
 
-/// The targets of links within the repository that are not there.
+/// The targets of links within the repository that do not exist.
 fn check_links<'a>(tree: &'a Tree, document: &'a str, line: &'a str) -> impl Iterator<Item = String> + 'a {
     line.split("](")
         .skip(1)
@@ -89,7 +89,7 @@ fn check_links<'a>(tree: &'a Tree, document: &'a str, line: &'a str) -> impl Ite
         .filter(|path| !path.is_empty() && !tree.has(path))
 }
 
-/// The path from the root of a link's target in a document.
+/// Resolves a link in a document to a path from the repository's root.
 fn resolve(document: &str, target: &str) -> String {
     let directory = document.rsplit_once('/').map_or("", |(directory, _)| directory);
     let mut path: Vec<&str> =
@@ -110,9 +110,9 @@ fn resolve(document: &str, target: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tidy::told;
+    use crate::tidy::run_rule;
 
-    /// The paths that a line in `docs/a.md` names and that are not there.
+    /// The paths that a line in `docs/a.md` names and that do not exist.
     fn missing(line: &str) -> Vec<String> {
         let files = [
             (".gitignore", "/target\nnode_modules\n"),
@@ -122,12 +122,12 @@ mod tests {
             ("tools/run", ""),
             ("docs/a.md", line),
         ];
-        let complaints = told(named_paths_exist, &files);
+        let complaints = run_rule(named_paths_exist, &files);
         complaints.iter().map(|c| c.split('`').nth(1).unwrap_or_default().to_owned()).collect()
     }
 
     #[test]
-    fn paths_that_are_not_there_are_told() {
+    fn missing_paths_are_reported() {
         for (line, path) in [
             ("see `crates/server/src/main.rs`", "crates/server/src/main.rs"),
             ("`sh scripts/go.sh --fast`", "scripts/go.sh"),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_are_there_or_not_meant_are_not() {
+    fn existing_paths_patterns_and_prose_are_not_reported() {
         for line in [
             "`crates/server/src/cli/{send,tail}.rs` in `crates/server/`, `tools/run`, `./tools/run`",
             "`crates/server/src/cli/send.rs:7`, `crates/server/src/cli/send.rs::run`",
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_history_is_left_alone() {
-        assert!(told(named_paths_exist, &[("CHANGELOG.md", "`docs/gone.md`")]).is_empty());
+    fn the_changelog_is_not_checked() {
+        assert!(run_rule(named_paths_exist, &[("CHANGELOG.md", "`docs/gone.md`")]).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! What a server must survive is a list with numbers, and each number has its tests.
+//! `docs/hostile.md` lists hostile inputs by number; each number has a test in the server, and each such test a row.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use super::{Complaint, Tree};
 const LIST: &str = "docs/hostile.md";
 const TESTS: &str = "crates/server/tests/it/hostile/";
 
-/// Where the tests of faults and size are, whose rows have no number.
+/// Directory of the tests of faults and size, whose rows have no number.
 const FAULT_TESTS: &str = "crates/server/tests/it/";
 
-/// How many lines the list has.
+/// Numbered rows of the list.
 const LINES: u32 = 30;
 
 pub(super) fn hostile_tests_are_listed(tree: &Tree) -> Vec<Complaint> {
@@ -26,25 +26,26 @@ pub(super) fn hostile_tests_are_listed(tree: &Tree) -> Vec<Complaint> {
         for name in named(line) {
             listed.entry(name).or_insert(number);
             if number_of(name) != Some(number) {
-                let message = format!("use a test of this line here; `{name}` is of another");
+                let message = format!("use a test of this row here; `{name}` belongs to another");
                 complaints.push(Complaint::at(LIST, index + 1, message));
             } else if !tests.contains_key(name) {
-                let message = format!("use the name of a test in {TESTS}; `{name}` is none");
+                let message = format!("use the name of a test in {TESTS}; there is no test `{name}`");
                 complaints.push(Complaint::at(LIST, index + 1, message));
             }
         }
     }
     for number in (1..=LINES).filter(|number| !listed.values().any(|listed| listed == number)) {
-        complaints.push(Complaint::about(LIST, format!("use a row with a test for line {number}")));
+        complaints.push(Complaint::about(LIST, format!("add a row with a test for number {number}")));
     }
     for (name, (path, line)) in tests.iter().filter(|(name, _)| !listed.contains_key(*name)) {
-        let message = format!("use the row of its number in {LIST} to name `{name}`");
+        let message = format!("name `{name}` in the row of its number in {LIST}");
         complaints.push(Complaint::at(path, *line, message));
     }
     complaints
 }
 
-/// What a row without a number says of tests that its file does not have: "`file.rs`: `its_test`<br>`another_test`".
+/// Complaints about a row without a number ("`file.rs`: `its_test`<br>`another_test`") that names tests which its file does
+/// not have.
 fn unknown_tests(tree: &Tree, line_number: usize, line: &str) -> Vec<Complaint> {
     let mut names = line.split('`').skip(1).step_by(2);
     let Some(file) = names.find(|name| line.starts_with('|') && name.ends_with(".rs")) else {
@@ -54,19 +55,23 @@ fn unknown_tests(tree: &Tree, line_number: usize, line: &str) -> Vec<Complaint> 
     let source = tree.text(&path).unwrap_or_default();
     let unknown = names.filter(|name| !source.contains(&format!("fn {name}(")));
     let complaint = |name| {
-        Complaint::at(LIST, line_number, format!("use the name of a test in {path}; `{name}` is none"))
+        Complaint::at(
+            LIST,
+            line_number,
+            format!("use the name of a test in {path}; there is no test `{name}`"),
+        )
     };
     unknown.map(complaint).collect()
 }
 
-/// Every test with a number, and where it is.
+/// Every numbered test, with its path and line.
 fn tests(tree: &Tree) -> BTreeMap<&str, (&str, usize)> {
     let mut tests = BTreeMap::new();
     for (path, text) in tree.with_extension(&["rs"]).filter(|(path, _)| path.starts_with(TESTS)) {
         for (line, code) in Source::parse(text).lines() {
             let mut names = words(code).skip_while(|word| *word != "fn").skip(1);
             if let Some(name) = names.next().filter(|name| number_of(name).is_some()) {
-                // The source without its comments is another text; the names live in the tree's.
+                // `Source` owns its text; borrow the name from the tree's text instead.
                 let name = text.find(name).map(|at| &text[at..at + name.len()]);
                 tests.extend(name.map(|name| (name, (path, line))));
             }
@@ -81,12 +86,12 @@ fn number_of(name: &str) -> Option<u32> {
     (number.len() == 2 && !rest.is_empty()).then(|| number.parse().ok())?
 }
 
-/// The number that a row of the table begins with.
+/// The number in the first cell of a table row.
 fn row(line: &str) -> Option<u32> {
     line.strip_prefix('|')?.split('|').next()?.trim().parse().ok()
 }
 
-/// The tests that a row names.
+/// The test names in a row.
 fn named(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2).filter(|code| number_of(code).is_some())
 }
@@ -94,45 +99,48 @@ fn named(line: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tidy::told;
+    use crate::tidy::run_rule;
 
-    /// A list and tests of all lines, but for what differs in line 7.
+    /// A consistent list and tests, except for number 7: its row and test are given.
     fn complaints(row: &str, test: &str) -> Vec<String> {
         let others = (1..=LINES).filter(|number| *number != 7);
         let rows: String = others.clone().map(|n| format!("| {n} | x | `hostile_{n:02}_x` |\n")).collect();
         let tests: String = others.map(|n| format!("async fn hostile_{n:02}_x() {{}}\n")).collect();
         let (list, source) = (format!("{row}\n{rows}"), format!("{test}\n{tests}"));
         let files = [(LIST, list.as_str()), ("crates/server/tests/it/hostile/a.rs", source.as_str())];
-        told(hostile_tests_are_listed, &files)
+        run_rule(hostile_tests_are_listed, &files)
     }
 
     #[test]
-    fn a_list_and_its_tests_that_drift_apart_are_told() {
-        for (row, test, told) in [
-            ("| 7 | x | `hostile_07_x` |", "", "none"),
+    fn rows_without_tests_and_tests_without_rows_are_reported() {
+        for (row, test, expected) in [
+            ("| 7 | x | `hostile_07_x` |", "", "there is no test"),
             ("| 7 | x | `hostile_08_x` |", "fn hostile_07_x() {}", "another"),
-            ("| 7 | x | |", "", "line 7"),
+            ("| 7 | x | |", "", "number 7"),
             ("| 7 | x | `hostile_07_x` |", "fn hostile_07_x() {}\nfn hostile_07_y() {}", "a.rs:2"),
         ] {
             let complaints = complaints(row, test);
-            assert!(complaints.iter().any(|c| c.contains(told)), "{row} {test}: {complaints:?}");
+            assert!(complaints.iter().any(|c| c.contains(expected)), "{row} {test}: {complaints:?}");
         }
     }
 
     #[test]
-    fn a_list_and_its_tests_that_agree_are_not() {
+    fn a_list_that_matches_its_tests_is_not_reported() {
         let row = "| 7 | `limits.frame` | `hostile_07_x`<br>`hostile_07_y` |";
         let test = "fn hostile_07_x() {}\nfn hostile_07_y() {} // fn hostile_07_z()\nfn other() {}";
         assert_eq!(complaints(row, test), [""; 0]);
-        assert_eq!(told(hostile_tests_are_listed, &[]), [""; 0]);
+        assert_eq!(run_rule(hostile_tests_are_listed, &[]), [""; 0]);
     }
 
     #[test]
     fn a_row_without_a_number_names_tests_of_its_file() {
         let row = "| a fault, `/readyz` | x | `faults.rs`: `it_ends`<br>`it_starts_again` |";
         let file = (format!("{FAULT_TESTS}faults.rs"), "async fn it_ends() {}");
-        let told = told(hostile_tests_are_listed, &[(LIST, row), (&file.0, file.1)]);
-        let of_the_row: Vec<_> = told.iter().filter(|told| told.contains("faults.rs")).collect();
-        assert!(of_the_row.len() == 1 && of_the_row[0].contains("`it_starts_again` is none"), "{told:?}");
+        let complaints = run_rule(hostile_tests_are_listed, &[(LIST, row), (&file.0, file.1)]);
+        let of_the_row: Vec<_> = complaints.iter().filter(|line| line.contains("faults.rs")).collect();
+        assert!(
+            of_the_row.len() == 1 && of_the_row[0].contains("there is no test `it_starts_again`"),
+            "{complaints:?}"
+        );
     }
 }

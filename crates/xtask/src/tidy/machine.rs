@@ -1,14 +1,14 @@
-//! Nothing in the repository knows the machine on which it was made.
+//! No file names a path or host of the machine on which it was written.
 
 use super::{Complaint, Tree};
 
-/// Directories at the root of a machine in which people keep checkouts. Written without the slashes, so
-/// that this file keeps its own rule.
+/// Directories at a machine's root that commonly hold checkouts. Written without slashes because this file
+/// must keep its own rule.
 const HOMES: [&str; 3] = ["work", "home", "root"];
 
 const CRATES_IO: &str = r#"source = "registry+https://github.com/rust-lang/crates.io-index""#;
 
-/// What precedes the place that npm took a package from.
+/// Precedes the URL from which npm fetched a package.
 const RESOLVED: &str = r#""resolved": "#;
 
 pub(super) fn paths_are_relative(tree: &Tree) -> Vec<Complaint> {
@@ -25,8 +25,8 @@ pub(super) fn paths_are_relative(tree: &Tree) -> Vec<Complaint> {
     complaints
 }
 
-/// Whether the line names this directory at the root, and not one of the same name further down, or in a
-/// URL.
+/// Whether the line names this directory at the root. A directory of the same name further down, or in a
+/// URL, does not count.
 fn names_root(line: &str, directory: &str) -> bool {
     line.match_indices(directory).any(|(at, _)| {
         let before = line[..at].chars().next_back();
@@ -34,7 +34,7 @@ fn names_root(line: &str, directory: &str) -> bool {
     })
 }
 
-/// A lock file that names a host makes everybody fetch from that host.
+/// A lock file that names a host makes every developer fetch from that host.
 pub(super) fn npm_lock_names_no_host(tree: &Tree) -> Vec<Complaint> {
     let locks = tree.iter().filter(|(path, _)| path.ends_with("package-lock.json"));
     let mut complaints = Vec::new();
@@ -64,40 +64,40 @@ pub(super) fn cargo_lock_names_crates_io(tree: &Tree) -> Vec<Complaint> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tidy::told;
+    use crate::tidy::run_rule;
 
     #[test]
-    fn a_path_of_one_machine_is_told() {
+    fn an_absolute_path_of_a_machine_is_reported() {
         for home in HOMES {
             for text in
                 [format!("/{home}/alice"), format!("a\n(see `/{home}/x`)"), format!("file:///{home}/x")]
             {
-                assert_eq!(told(paths_are_relative, &[("a.md", &text)]).len(), 1, "{text}");
+                assert_eq!(run_rule(paths_are_relative, &[("a.md", &text)]).len(), 1, "{text}");
             }
             for text in [format!("crates/{home}/x"), format!("https://example.com/{home}/x"), home.to_owned()]
             {
-                assert!(told(paths_are_relative, &[("a.md", &text)]).is_empty(), "{text}");
+                assert!(run_rule(paths_are_relative, &[("a.md", &text)]).is_empty(), "{text}");
             }
         }
     }
 
     #[test]
-    fn a_host_in_the_npm_lock_is_told() {
+    fn a_host_in_the_npm_lock_is_reported() {
         let lock = "{\n  \"resolved\": \"https://registry.example/a.tgz\"\n}";
-        let complaints = told(npm_lock_names_no_host, &[("e2e/package-lock.json", lock)]);
+        let complaints = run_rule(npm_lock_names_no_host, &[("e2e/package-lock.json", lock)]);
         assert!(complaints[0].starts_with("e2e/package-lock.json:2: use `omit-lockfile"), "{complaints:?}");
         assert!(
-            told(npm_lock_names_no_host, &[("e2e/package-lock.json", "{ \"resolved\": \"../a\" }")])
+            run_rule(npm_lock_names_no_host, &[("e2e/package-lock.json", "{ \"resolved\": \"../a\" }")])
                 .is_empty()
         );
     }
 
     #[test]
-    fn another_source_than_crates_io_is_told() {
+    fn a_source_other_than_crates_io_is_reported() {
         let lock = |source: &str| format!("[[package]]\nname = \"a\"\n{source}\n");
-        assert!(told(cargo_lock_names_crates_io, &[("Cargo.lock", &lock(CRATES_IO))]).is_empty());
+        assert!(run_rule(cargo_lock_names_crates_io, &[("Cargo.lock", &lock(CRATES_IO))]).is_empty());
         let mirror = lock("source = \"registry+https://registry.example/index\"");
-        let complaints = told(cargo_lock_names_crates_io, &[("Cargo.lock", &mirror)]);
+        let complaints = run_rule(cargo_lock_names_crates_io, &[("Cargo.lock", &mirror)]);
         assert!(complaints[0].starts_with("Cargo.lock:3: use a release"), "{complaints:?}");
     }
 }

@@ -1,32 +1,32 @@
-//! Names that say nothing collect what belongs nowhere.
+//! Files and modules are named after a noun of the domain: a module called `utils` collects unrelated code.
 
 use super::source::{Source, words};
 use super::{Complaint, Tree};
 
-const EMPTY: &[&str] =
+const VAGUE: &[&str] =
     &["util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "management"];
 
 pub(super) fn names_say_what_is_inside(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (path, _) in tree.iter() {
         let mut stems = path.split('/').map(|part| part.split('.').next().unwrap_or(part));
-        if let Some(name) = stems.find(|stem| is_empty(stem)) {
+        if let Some(name) = stems.find(|stem| is_vague(stem)) {
             complaints.push(Complaint::about(path, instead_of(name)));
         }
     }
     for (path, text) in tree.with_extension(&["rs"]) {
         for (line, code) in Source::parse(text).lines() {
             let names: Vec<&str> = words(code).collect();
-            let module = names.windows(2).find(|pair| pair[0] == "mod" && is_empty(pair[1]));
+            let module = names.windows(2).find(|pair| pair[0] == "mod" && is_vague(pair[1]));
             complaints.extend(module.map(|pair| Complaint::at(path, line, instead_of(pair[1]))));
         }
     }
     complaints
 }
 
-/// Whether a name, or the last part of it, says nothing.
-fn is_empty(name: &str) -> bool {
-    EMPTY.contains(&name.rsplit(['_', '-']).next().unwrap_or(name))
+/// Whether a name, or its last part, is in the list.
+fn is_vague(name: &str) -> bool {
+    VAGUE.contains(&name.rsplit(['_', '-']).next().unwrap_or(name))
 }
 
 fn instead_of(name: &str) -> String {
@@ -36,22 +36,24 @@ fn instead_of(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tidy::told;
+    use crate::tidy::run_rule;
 
     #[test]
-    fn names_that_say_nothing_are_told() {
+    fn vague_names_are_reported() {
         for path in ["crates/server/src/utils.rs", "packages/web/common/a.js", "e2e/room_manager.test.js"] {
-            assert_eq!(told(names_say_what_is_inside, &[(path, "")]).len(), 1, "{path}");
+            assert_eq!(run_rule(names_say_what_is_inside, &[(path, "")]).len(), 1, "{path}");
         }
         assert_eq!(
-            told(names_say_what_is_inside, &[("a.rs", "\npub(crate) mod helpers {")]),
+            run_rule(names_say_what_is_inside, &[("a.rs", "\npub(crate) mod helpers {")]),
             ["a.rs:2: use a noun of the domain in place of `helpers`: what is it about?"]
         );
     }
 
     #[test]
-    fn other_names_are_not() {
+    fn other_names_are_not_reported() {
         let code = "mod commons; // mod utils\nfn utils() {}";
-        assert!(told(names_say_what_is_inside, &[("crates/server/tests/it/support.rs", code)]).is_empty());
+        assert!(
+            run_rule(names_say_what_is_inside, &[("crates/server/tests/it/support.rs", code)]).is_empty()
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What Rust code here does not do.
+//! Rules for Rust code: injected time, bounded queues, SQL in the store only.
 
 use super::source::{Source, calls, is_word, words};
 use super::{Complaint, Tree};
@@ -6,9 +6,8 @@ use super::{Complaint, Tree};
 const SERVER: &str = "crates/server/src/";
 const CLOCK: &str = "crates/server/src/clock.rs";
 
-/// Where SQL is at home: in the store, and in what the store is measured and tested against. One test may break a database on purpose,
-/// and one looks at how far a move has come.
-const SQL_HOMES: [&str; 6] = [
+/// Where SQL is allowed: in the store, and in the code that measures or tests it.
+const SQL_DIRECTORIES: [&str; 6] = [
     "crates/server/src/store/",
     "crates/server/src/migrations/",
     "crates/bench/src/floor/",
@@ -16,13 +15,14 @@ const SQL_HOMES: [&str; 6] = [
     "crates/engines/",
     "crates/faults/tests/",
 ];
+/// Tests that may use SQL, because they corrupt a database or read its rows.
 const SQL_TESTS: (&str, [&str; 5]) =
     ("crates/server/tests/", ["/corrupt.rs", "/foreign.rs", "/moving.rs", "/rows.rs", "/soak/cursors.rs"]);
 
 const SQL_VERBS: &[&str] =
     &["SELECT", "INSERT", "UPDATE", "DELETE", "PRAGMA", "CREATE", "ALTER", "DROP", "WITH", "REPLACE"];
 
-/// The server asks no clock that a test cannot pause or set.
+/// The server reads no clock that a test cannot pause or set.
 pub(super) fn time_is_injected(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (path, text) in tree.with_extension(&["rs"]).filter(|(path, _)| path.starts_with(SERVER)) {
@@ -33,10 +33,10 @@ pub(super) fn time_is_injected(tree: &Tree) -> Vec<Complaint> {
             }
         }
         for (line, code) in source.lines().filter(|_| path != CLOCK) {
-            let asks = words(code).any(|word| word == "SystemTime")
+            let reads_clock = words(code).any(|word| word == "SystemTime")
                 || calls(code, "Timestamp::now")
                 || calls(code, "Zoned::now");
-            if asks {
+            if reads_clock {
                 complaints.push(Complaint::at(path, line, "use the Clock of clock.rs, which tests can set"));
             }
         }
@@ -44,7 +44,7 @@ pub(super) fn time_is_injected(tree: &Tree) -> Vec<Complaint> {
     complaints
 }
 
-/// What follows each `prefix` in the code, with its line: one name, or all those in braces.
+/// The name or braced names that follow each `prefix` in the code, with the line.
 fn named_after<'a>(code: &'a str, prefix: &str) -> impl Iterator<Item = (usize, &'a str)> {
     code.match_indices(prefix).map(|(at, found)| {
         let names = &code[at + found.len()..];
@@ -54,7 +54,7 @@ fn named_after<'a>(code: &'a str, prefix: &str) -> impl Iterator<Item = (usize, 
     })
 }
 
-/// A queue without a bound hides that somebody is too slow, until the memory is full.
+/// An unbounded queue hides a slow consumer until memory runs out.
 pub(super) fn queues_are_bounded(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (path, text) in tree.with_extension(&["rs"]) {
@@ -63,7 +63,7 @@ pub(super) fn queues_are_bounded(tree: &Tree) -> Vec<Complaint> {
                 || calls(code, "unbounded")
                 || code.contains("mpsc::channel()");
             if unbounded {
-                let message = "use a channel with a bound, and say what happens at it";
+                let message = "use a channel with a bound, and say what happens when it is full";
                 complaints.push(Complaint::at(path, line, message));
             }
         }
@@ -71,12 +71,12 @@ pub(super) fn queues_are_bounded(tree: &Tree) -> Vec<Complaint> {
     complaints
 }
 
-/// One place knows the tables.
+/// Only the store knows the tables.
 pub(super) fn sql_stays_in_the_store(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (path, text) in tree.with_extension(&["rs"]).filter(|(path, _)| !may_have_sql(path)) {
         for literal in Source::parse(text).strings.iter().filter(|literal| is_sql(&literal.text)) {
-            let message = format!("use a method of the store; SQL is at home in {}", SQL_HOMES[0]);
+            let message = format!("use a method of the store; SQL belongs in {}", SQL_DIRECTORIES[0]);
             complaints.push(Complaint::at(path, literal.line, message));
         }
     }
@@ -86,10 +86,10 @@ pub(super) fn sql_stays_in_the_store(tree: &Tree) -> Vec<Complaint> {
 fn may_have_sql(path: &str) -> bool {
     let (tests, names) = SQL_TESTS;
     let is_test = path.starts_with(tests) && names.iter().any(|name| path.ends_with(name));
-    is_test || SQL_HOMES.iter().any(|home| path.starts_with(home))
+    is_test || SQL_DIRECTORIES.iter().any(|directory| path.starts_with(directory))
 }
 
-/// Whether a literal looks like a statement: a verb in capitals and something after it.
+/// Whether a literal looks like a statement: an upper-case verb followed by another word.
 fn is_sql(text: &str) -> bool {
     let mut words = text.split_whitespace();
     words.next().is_some_and(|first| SQL_VERBS.contains(&first)) && words.next().is_some()
@@ -98,18 +98,18 @@ fn is_sql(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tidy::told;
+    use crate::tidy::run_rule;
 
     #[test]
-    fn the_system_clocks_are_banned_from_the_server() {
-        for (code, wanted) in [
+    fn a_system_clock_in_the_server_is_reported() {
+        for (code, expected) in [
             ("let now = std::time::Instant::now();", "tokio::time::Instant"),
             ("use std::time::{\n    Duration, Instant,\n};", "tokio::time::Instant"),
             ("use std::time::SystemTime;", "clock.rs"),
             ("let now = jiff::Timestamp::now();", "clock.rs"),
         ] {
-            let complaints = told(time_is_injected, &[("crates/server/src/a.rs", code)]);
-            assert!(complaints.len() == 1 && complaints[0].contains(wanted), "{code}: {complaints:?}");
+            let complaints = run_rule(time_is_injected, &[("crates/server/src/a.rs", code)]);
+            assert!(complaints.len() == 1 && complaints[0].contains(expected), "{code}: {complaints:?}");
             assert!(complaints[0].starts_with("crates/server/src/a.rs:1: use "), "{complaints:?}");
         }
         for (path, code) in [
@@ -117,28 +117,28 @@ mod tests {
             ("crates/server/src/clock.rs", "jiff::Timestamp::now()"),
             ("crates/bench/src/a.rs", "use std::time::Instant;"),
         ] {
-            assert!(told(time_is_injected, &[(path, code)]).is_empty(), "{code}");
+            assert!(run_rule(time_is_injected, &[(path, code)]).is_empty(), "{code}");
         }
     }
 
     #[test]
-    fn a_queue_without_a_bound_is_told() {
+    fn an_unbounded_queue_is_reported() {
         for code in ["let (a, b) = mpsc::unbounded_channel();", "crossbeam::unbounded()", "mpsc::channel()"] {
-            assert_eq!(told(queues_are_bounded, &[("a.rs", code)]).len(), 1, "{code}");
+            assert_eq!(run_rule(queues_are_bounded, &[("a.rs", code)]).len(), 1, "{code}");
         }
         for code in ["mpsc::channel(LIMIT)", "// no unbounded_channel()", "is_unbounded()"] {
-            assert!(told(queues_are_bounded, &[("a.rs", code)]).is_empty(), "{code}");
+            assert!(run_rule(queues_are_bounded, &[("a.rs", code)]).is_empty(), "{code}");
         }
     }
 
     #[test]
-    fn sql_is_told_outside_the_store() {
+    fn sql_outside_the_store_is_reported() {
         let code = "fn f() {\n    db.execute(\"\n  DELETE FROM events\");\n}";
-        let complaints = told(sql_stays_in_the_store, &[("crates/server/src/router.rs", code)]);
+        let complaints = run_rule(sql_stays_in_the_store, &[("crates/server/src/router.rs", code)]);
         assert_eq!(
             complaints,
             [
-                "crates/server/src/router.rs:2: use a method of the store; SQL is at home in crates/server/src/store/"
+                "crates/server/src/router.rs:2: use a method of the store; SQL belongs in crates/server/src/store/"
             ]
         );
         for path in [
@@ -146,9 +146,9 @@ mod tests {
             "crates/server/src/migrations/sqlite.rs",
             "crates/server/tests/it/corrupt.rs",
         ] {
-            assert!(told(sql_stays_in_the_store, &[(path, code)]).is_empty(), "{path}");
+            assert!(run_rule(sql_stays_in_the_store, &[(path, code)]).is_empty(), "{path}");
         }
         let prose = r#"method == "DELETE" || text == "Select a room" // "SELECT 1""#;
-        assert!(told(sql_stays_in_the_store, &[("crates/server/src/http.rs", prose)]).is_empty());
+        assert!(run_rule(sql_stays_in_the_store, &[("crates/server/src/http.rs", prose)]).is_empty());
     }
 }

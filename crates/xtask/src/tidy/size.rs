@@ -1,10 +1,10 @@
-//! Long files are split by idea. Those that are too long already are in the ratchet, which only shrinks.
+//! Source files have a limit of lines. A ratchet lists the files that were over it already; its numbers only go down.
 
 use std::collections::BTreeMap;
 
 use super::{Complaint, Tree};
 
-/// Most lines of a source file: what one still has an overview of.
+/// A reader can still keep a file of this length in view.
 const MAX_LINES: usize = 500;
 
 const SOURCES: &[&str] = &["rs", "ts", "js", "css", "sql"];
@@ -14,31 +14,31 @@ const RATCHETS: &str = "crates/xtask/ratchets.txt";
 
 pub(super) fn files_fit_their_limit(tree: &Tree) -> Vec<Complaint> {
     let (mut ratchets, mut complaints) = read_ratchets(tree);
-    // What is generated nobody has to have an overview of.
+    // The generated file is exempt because people do not read it.
     for (path, text) in tree.with_extension(SOURCES).filter(|(path, _)| *path != crate::types::PATH) {
         let complaint = check(text.lines().count(), ratchets.remove(path));
         complaints.extend(complaint.map(|message| Complaint::about(path, message)));
     }
     complaints.extend(ratchets.keys().map(|path| {
-        Complaint::about(RATCHETS, format!("{path} is no source file any more; take its line out"))
+        Complaint::about(RATCHETS, format!("{path} is no source file any more; remove its line"))
     }));
     complaints
 }
 
-/// What is wrong with a file of so many lines, and with its ratchet.
+/// Compares a file's lines with the limit, or with its ratchet if it has one.
 fn check(lines: usize, ratchet: Option<usize>) -> Option<String> {
     match ratchet {
         None if lines > MAX_LINES => {
-            Some(format!("{lines} lines; use a file per idea, each of at most {MAX_LINES} lines"))
+            Some(format!("{lines} lines; split it by idea into files of at most {MAX_LINES} lines"))
         }
         Some(most) if lines > most => {
-            Some(format!("{lines} lines, up from {most}; use another file for what is new"))
+            Some(format!("{lines} lines, up from {most}; put new code into another file"))
         }
         Some(_) if lines <= MAX_LINES => {
-            Some(format!("only {lines} lines now, well done; take its line out of {RATCHETS}"))
+            Some(format!("only {lines} lines now; remove its line from {RATCHETS}"))
         }
         Some(most) if lines < most => {
-            Some(format!("only {lines} lines now, well done; lower it to {lines} in {RATCHETS}"))
+            Some(format!("only {lines} lines now; lower it to {lines} in {RATCHETS}"))
         }
         _ => None,
     }
@@ -59,31 +59,34 @@ fn read_ratchets(tree: &Tree) -> (BTreeMap<&str, usize>, Vec<Complaint>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tidy::told;
+    use crate::tidy::run_rule;
 
-    fn of_length(lines: usize, ratchets: &str) -> Vec<String> {
+    fn check_file_of(lines: usize, ratchets: &str) -> Vec<String> {
         let text = "x\n".repeat(lines);
-        told(files_fit_their_limit, &[("a.js", &text), ("a.json", &text), (RATCHETS, ratchets)])
+        run_rule(files_fit_their_limit, &[("a.js", &text), ("a.json", &text), (RATCHETS, ratchets)])
     }
 
     #[test]
-    fn a_file_over_the_limit_is_to_be_split() {
-        assert!(of_length(500, "").is_empty());
-        assert_eq!(of_length(501, ""), ["a.js: 501 lines; use a file per idea, each of at most 500 lines"]);
+    fn a_file_over_the_limit_is_reported() {
+        assert!(check_file_of(500, "").is_empty());
+        assert_eq!(
+            check_file_of(501, ""),
+            ["a.js: 501 lines; split it by idea into files of at most 500 lines"]
+        );
     }
 
     #[test]
-    fn a_ratchet_only_shrinks() {
-        assert!(of_length(600, "# why\n\n600 a.js\n").is_empty());
-        assert!(of_length(601, "600 a.js")[0].contains("up from 600"));
-        assert!(of_length(599, "600 a.js")[0].contains("lower it to 599"));
-        assert!(of_length(500, "600 a.js")[0].contains("take its line out"));
+    fn a_ratchet_only_goes_down() {
+        assert!(check_file_of(600, "# why\n\n600 a.js\n").is_empty());
+        assert!(check_file_of(601, "600 a.js")[0].contains("up from 600"));
+        assert!(check_file_of(599, "600 a.js")[0].contains("lower it to 599"));
+        assert!(check_file_of(500, "600 a.js")[0].contains("remove its line"));
     }
 
     #[test]
-    fn a_ratchet_is_for_a_file_that_is_there() {
-        assert!(of_length(1, "600 b.js")[0].contains("b.js is no source file any more"));
-        assert!(of_length(600, "600 a.js\n600 a.js")[0].starts_with("crates/xtask/ratchets.txt:2: use"));
-        assert!(of_length(1, "many a.js")[0].contains("use `<lines> <path>`"));
+    fn a_ratchet_without_its_file_is_reported() {
+        assert!(check_file_of(1, "600 b.js")[0].contains("b.js is no source file any more"));
+        assert!(check_file_of(600, "600 a.js\n600 a.js")[0].starts_with("crates/xtask/ratchets.txt:2: use"));
+        assert!(check_file_of(1, "many a.js")[0].contains("use `<lines> <path>`"));
     }
 }

@@ -1,5 +1,5 @@
-//! A test that sleeps is slow when the sleep is too long and fails when it is too short. It waits for what
-//! is to happen; where nothing tells of that, it says what the time is for.
+//! A test waits for the event itself: a sleep makes it slow when too long and flaky when too short. Where no event
+//! exists, a comment says what the time is for.
 
 use super::source::{Source, calls};
 use super::{Complaint, Tree};
@@ -27,42 +27,43 @@ fn is_rust_test(path: &str) -> bool {
     path.starts_with("crates/") && (path.contains("/tests/") || path.ends_with("/tests.rs"))
 }
 
-/// Complaints about those lines (counted from 1) that neither give the reason nor follow it.
+/// Complaints about those lines (counted from 1) without the reason on the same line or the line before.
 fn unexplained(path: &str, text: &str, sleeping: impl Iterator<Item = usize>) -> Vec<Complaint> {
     let lines: Vec<&str> = text.lines().collect();
     let explained =
         |line: usize| lines[line.saturating_sub(2)..line].iter().any(|text| text.contains(REASON));
-    let message = format!("use an event to wait for, or a paused clock; if there is none, say `{REASON} …`");
+    let message =
+        format!("wait for an event, or pause the clock; if neither is possible, write `{REASON} …`");
     sleeping.filter(|line| !explained(*line)).map(|line| Complaint::at(path, line, message.clone())).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tidy::told;
+    use crate::tidy::run_rule;
 
     #[test]
-    fn a_sleep_without_a_reason_is_told() {
+    fn a_sleep_without_a_reason_is_reported() {
         for (path, text) in [
             ("crates/server/tests/it/room.rs", "\ntokio::time::sleep(wait).await;"),
             ("crates/server/src/config/tests.rs", "// the server\nsleep(wait).await;"),
             ("e2e/chat.test.js", "\nawait page.waitForTimeout(100);"),
             ("e2e/chat.test.js", "\nawait new Promise((done) => setTimeout(done, 100));"),
         ] {
-            let complaints = told(tests_say_what_they_wait_for, &[(path, text)]);
-            assert!(complaints.len() == 1 && complaints[0].contains(":2: use "), "{text}: {complaints:?}");
+            let complaints = run_rule(tests_say_what_they_wait_for, &[(path, text)]);
+            assert!(complaints.len() == 1 && complaints[0].contains(":2: wait "), "{text}: {complaints:?}");
         }
     }
 
     #[test]
-    fn a_sleep_with_a_reason_is_not() {
+    fn a_sleep_with_a_reason_is_not_reported() {
         for (path, text) in [
             ("crates/server/tests/it/room.rs", "sleep(wait).await; // waits for: nothing to come"),
             ("crates/server/tests/it/room.rs", "// waits for: nothing to come\nsleep(wait).await;"),
             ("crates/server/tests/it/room.rs", "// sleep(wait)"),
             ("crates/server/src/tail.rs", "sleep(wait).await;"),
         ] {
-            assert!(told(tests_say_what_they_wait_for, &[(path, text)]).is_empty(), "{text}");
+            assert!(run_rule(tests_say_what_they_wait_for, &[(path, text)]).is_empty(), "{text}");
         }
     }
 }

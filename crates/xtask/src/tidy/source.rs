@@ -1,23 +1,26 @@
-//! Rust source, cut into code, comments and string literals: a rule about code must not trip on prose.
+//! Rust source, split into code, comments and string literals, because a rule about one must not match another.
 
 /// A Rust source file.
 pub(super) struct Source {
     /// The source with spaces in place of comments and literals, line for line.
     pub(super) code: String,
-    /// What stands between the quotes of the string literals, escapes as written.
+    /// The string literals without their quotes, escapes as written.
     pub(super) strings: Vec<Literal>,
+    /// The comments with their marks.
+    pub(super) comments: Vec<Literal>,
 }
 
-/// A string literal.
+/// A string literal or a comment.
 pub(super) struct Literal {
-    /// Where it begins, counted from 1.
+    /// The line on which it begins, counted from 1.
     pub(super) line: usize,
     pub(super) text: String,
 }
 
 impl Source {
     pub(super) fn parse(text: &str) -> Self {
-        let mut source = Self { code: String::with_capacity(text.len()), strings: Vec::new() };
+        let code = String::with_capacity(text.len());
+        let mut source = Self { code, strings: Vec::new(), comments: Vec::new() };
         let mut rest = text;
         while let Some(c) = rest.chars().next() {
             let in_word = source.code.ends_with(is_word);
@@ -26,6 +29,10 @@ impl Source {
                 source.strings.push(Literal { line, text: rest[open..open + body].to_owned() });
                 open + body + close
             } else {
+                if let Some(length) = comment(rest) {
+                    let line = source.code.matches('\n').count() + 1;
+                    source.comments.push(Literal { line, text: rest[..length].to_owned() });
+                }
                 comment(rest).or_else(|| character(rest)).unwrap_or(0)
             };
             if length == 0 {
@@ -56,7 +63,7 @@ pub(super) fn words(code: &str) -> impl Iterator<Item = &str> {
     code.split(|c| !is_word(c)).filter(|word| !word.is_empty())
 }
 
-/// Whether the code calls a function of this name, by whatever path.
+/// Whether the code calls a function of this name, with or without a path.
 pub(super) fn calls(code: &str, name: &str) -> bool {
     code.match_indices(name)
         .any(|(at, _)| code[at + name.len()..].starts_with('(') && !code[..at].ends_with(is_word))
@@ -88,7 +95,7 @@ fn comment(text: &str) -> Option<usize> {
 }
 
 /// The lengths of the opening, the body and the closing of a string literal at the beginning of `text`.
-/// After a word, an `r` is its last letter and no prefix.
+/// Directly after a word, `r` is its last letter, not a prefix.
 fn string(text: &str, in_word: bool) -> Option<(usize, usize, usize)> {
     if let Some(body) = text.strip_prefix('"') {
         let end = unescaped(body, '"').unwrap_or(body.len());
@@ -103,7 +110,7 @@ fn string(text: &str, in_word: bool) -> Option<(usize, usize, usize)> {
     Some((prefix.len() + hashes + 1, end, closing.len().min(body.len() - end)))
 }
 
-/// The length of a character literal at the beginning of `text`; a lifetime is none.
+/// The length of a character literal at the beginning of `text`; `None` for a lifetime.
 fn character(text: &str) -> Option<usize> {
     let body = text.strip_prefix('\'')?;
     let first = body.chars().next()?;
@@ -113,7 +120,7 @@ fn character(text: &str) -> Option<usize> {
     body[first.len_utf8()..].starts_with('\'').then_some(first.len_utf8() + 2)
 }
 
-/// Where the first `mark` is that has no backslash before it.
+/// The position of the first `mark` without a backslash before it.
 fn unescaped(text: &str, mark: char) -> Option<usize> {
     let mut escaped = false;
     for (at, c) in text.char_indices() {
@@ -129,9 +136,9 @@ fn unescaped(text: &str, mark: char) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn parts(text: &str) -> (Vec<String>, Vec<String>) {
+    fn code_and_strings(text: &str) -> (Vec<String>, Vec<String>) {
         let source = Source::parse(text);
-        assert_eq!(source.code.matches('\n').count(), text.matches('\n').count(), "the lines stay");
+        assert_eq!(source.code.matches('\n').count(), text.matches('\n').count(), "line numbers are kept");
         let code = source.code.split_whitespace().map(ToOwned::to_owned).collect();
         (code, source.strings.into_iter().map(|literal| literal.text).collect())
     }
@@ -151,7 +158,7 @@ mod tests {
             ("/* open", vec![], vec![]),
             ("r#\"open", vec![], vec!["open"]),
         ] {
-            let (got_code, got_strings) = parts(text);
+            let (got_code, got_strings) = code_and_strings(text);
             assert_eq!((got_code, got_strings), (owned(&code), owned(&strings)), "{text}");
         }
     }
@@ -161,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn a_literal_has_its_line() {
+    fn a_literal_has_the_line_on_which_it_begins() {
         let source = Source::parse("a\n\"b\nc\"\n\"d\"");
         let lines: Vec<usize> = source.strings.iter().map(|literal| literal.line).collect();
         assert_eq!(lines, [2, 4]);
     }
 
     #[test]
-    fn a_call_is_a_whole_name_and_a_parenthesis() {
+    fn a_call_is_a_whole_name_before_a_parenthesis() {
         assert!(calls("tokio::time::sleep(wait)", "sleep"));
         assert!(!calls("asleep(wait)", "sleep"));
         assert!(!calls("sleep_until(then)", "sleep"));

@@ -1,18 +1,18 @@
-//! The files of the repository.
+//! The files of the repository, as git lists them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::{fs, io};
 
-/// The files that git keeps, or would keep: path from the root, with `/`, and text. What is not UTF-8 has
-/// an empty text.
+/// Tracked files, and untracked ones that git does not ignore: path from the root, with `/`, and text. A file that is
+/// not UTF-8 has an empty text.
 pub(super) struct Tree(BTreeMap<String, String>);
 
 impl Tree {
     pub(super) fn read(root: &Path) -> io::Result<Self> {
-        // In a container the checkout often belongs to another user, which git refuses by default. Here
-        // it only lists names.
+        // `safe.directory`: in a container the checkout often belongs to another user, which git refuses by
+        // default. Listing names is safe.
         let list = Command::new("git")
             .args(["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
             .current_dir(root)
@@ -26,7 +26,7 @@ impl Tree {
                 Ok(bytes) => {
                     files.insert(path.to_owned(), String::from_utf8(bytes).unwrap_or_default());
                 }
-                // Deleted, but not yet so in git's index.
+                // Deleted, but still in git's index.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -39,12 +39,12 @@ impl Tree {
         Self(files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect())
     }
 
-    /// Every path and text, by path.
+    /// Every path and text, in the order of paths.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(path, text)| (path.as_str(), text.as_str()))
     }
 
-    /// Those whose name ends in `.` and one of `extensions`.
+    /// The files with one of these extensions.
     pub(super) fn with_extension(&self, extensions: &[&str]) -> impl Iterator<Item = (&str, &str)> {
         self.iter().filter(|(path, _)| {
             let name = path.rsplit('/').next().unwrap_or(path);
@@ -56,7 +56,7 @@ impl Tree {
         self.0.get(path).map(String::as_str)
     }
 
-    /// Whether there is a file or a directory of this name.
+    /// Whether a file or a directory has this path.
     pub(super) fn has(&self, path: &str) -> bool {
         let inside = format!("{path}/");
         self.0.contains_key(path)

@@ -1,4 +1,5 @@
-//! What commands give, each kind by a name of its own: ts-rs knows the cases of an enum by their fields alone.
+//! Gives each variant of `OkBody` a name of its own in TypeScript, because ts-rs writes an untagged enum's variants
+//! without names.
 
 use switchboard_protocol::Event;
 use switchboard_protocol::reply::OkBody;
@@ -7,8 +8,8 @@ use ts_rs::{Config, TS};
 use super::print::declaration;
 use super::shape::{self, Shape};
 
-/// The cases of [`OkBody`] in their order: a name, the field that only this one has, and what it is.
-const CASES: [(&str, &str, &str); 7] = [
+/// The variants of [`OkBody`] in their order: name, the field that only this variant has, docs.
+const VARIANTS: [(&str, &str, &str); 7] = [
     ("StoredBody", "seq", "An event is on stable storage."),
     ("LogBody", "events", "A page of the raw log (`sync`)."),
     ("HistoryBody", "messages", "A page of messages as they stand now (`history`)."),
@@ -18,32 +19,32 @@ const CASES: [(&str, &str, &str); 7] = [
     ("DoneBody", "", "Done, with nothing to tell (`typing`, `watch`)."),
 ];
 
-/// The cases, taken apart.
-fn cases(config: &Config) -> Vec<Shape> {
-    let Shape::Any(cases) = shape::parse(&OkBody::<Event>::inline(config)) else {
-        unreachable!("there are several")
+/// Parses the variants.
+fn variants(config: &Config) -> Vec<Shape> {
+    let Shape::Any(variants) = shape::parse(&OkBody::<Event>::inline(config)) else {
+        unreachable!("OkBody has several variants")
     };
-    assert_eq!(cases.len(), CASES.len(), "each case of OkBody has a name in bodies.rs");
-    for (case, (name, field, _)) in cases.iter().zip(CASES) {
-        let found = matches!(case, Shape::Object(fields) if fields.iter().any(|f| f.name == field));
-        assert!(found || field.is_empty(), "{name} is known by `{field}`: {case:?}");
+    assert_eq!(variants.len(), VARIANTS.len(), "VARIANTS in bodies.rs lists each variant of OkBody");
+    for (variant, (name, field, _)) in variants.iter().zip(VARIANTS) {
+        let found = matches!(variant, Shape::Object(fields) if fields.iter().any(|f| f.name == field));
+        assert!(found || field.is_empty(), "{name} has the field `{field}`: {variant:?}");
     }
-    cases
+    variants
 }
 
-/// Declares each case, and then the choice between them.
+/// Declares each variant, then the union of all.
 pub(super) fn declare(config: &Config, docs: &str) -> String {
-    let each = CASES.iter().zip(cases(config));
-    let each = each.map(|((name, _, docs), case)| declaration(docs, name, &case) + "\n");
-    let names = CASES.map(|(name, ..)| Shape::Text(name.to_owned()));
+    let each = VARIANTS.iter().zip(variants(config));
+    let each = each.map(|((name, _, docs), variant)| declaration(docs, name, &variant) + "\n");
+    let names = VARIANTS.map(|(name, ..)| Shape::Text(name.to_owned()));
     each.collect::<String>() + &declaration(docs, "OkBody", &Shape::Any(names.into()))
 }
 
-/// The same type, but the cases in it by the name of their choice.
+/// Replaces the inlined variants by the name `OkBody`.
 pub(super) fn by_name(config: &Config, shape: Shape) -> Shape {
     match shape {
         Shape::All(parts) => Shape::All(parts.into_iter().map(|part| by_name(config, part)).collect()),
-        Shape::Any(parts) if parts == cases(config) => Shape::Text("OkBody".to_owned()),
+        Shape::Any(parts) if parts == variants(config) => Shape::Text("OkBody".to_owned()),
         other => other,
     }
 }

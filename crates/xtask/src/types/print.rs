@@ -1,17 +1,17 @@
-//! Types as a person would write them: indented, a line for each field.
+//! Prints types as a person would write them: indented, one field on each line.
 
 use super::shape::{Field, Shape};
 
-/// Longest line.
-const WIDTH: usize = 110;
+/// In bytes.
+const MAX_LINE: usize = 110;
 
-/// `export type …`, with docs.
+/// Prints `export type …` with docs.
 pub(super) fn declaration(docs: &str, name: &str, shape: &Shape) -> String {
     let head = format!("export type {name} =");
     let mut out = comment(docs, 0);
     match shape {
-        Shape::Any(shapes) => match on_a_line(shape) {
-            Some(line) if head.len() + line.len() < WIDTH => out += &format!("{head} {line};\n"),
+        Shape::Any(shapes) => match on_one_line(shape) {
+            Some(line) if head.len() + line.len() < MAX_LINE => out += &format!("{head} {line};\n"),
             _ => out += &format!("{head}{};\n", alternatives(shapes, 1)),
         },
         _ => out += &format!("{head} {};\n", print(shape, 0)),
@@ -19,10 +19,10 @@ pub(super) fn declaration(docs: &str, name: &str, shape: &Shape) -> String {
     out
 }
 
-/// A comment before something at this depth; none for no docs.
+/// A doc comment, indented; empty if there are no docs.
 fn comment(docs: &str, depth: usize) -> String {
     let indent = "  ".repeat(depth);
-    // Links of rustdoc, and paths of Rust.
+    // Rustdoc's links and Rust's paths become plain names.
     let docs = docs.replace("[`crate::", "`").replace("[`", "`").replace("`]", "`").replace("::", ".");
     match docs.lines().count() {
         0 => String::new(),
@@ -37,8 +37,8 @@ fn comment(docs: &str, depth: usize) -> String {
 
 fn print(shape: &Shape, depth: usize) -> String {
     let indent = "  ".repeat(depth);
-    match (shape, on_a_line(shape)) {
-        (_, Some(line)) if line.len() + indent.len() < WIDTH => line,
+    match (shape, on_one_line(shape)) {
+        (_, Some(line)) if line.len() + indent.len() < MAX_LINE => line,
         (Shape::Text(text), _) => text.clone(),
         (Shape::Object(fields), _) => {
             let fields: String = fields.iter().map(|field| print_field(field, depth + 1)).collect();
@@ -52,7 +52,7 @@ fn print(shape: &Shape, depth: usize) -> String {
     }
 }
 
-/// A line or more for each of several types.
+/// The members of a union, one on each line.
 fn alternatives(shapes: &[Shape], depth: usize) -> String {
     let indent = "  ".repeat(depth);
     shapes.iter().map(|shape| format!("\n{indent}| {}", print(shape, depth + 1))).collect()
@@ -62,14 +62,14 @@ fn print_field(Field { docs, name, shape }: &Field, depth: usize) -> String {
     format!("{}{}{name}: {};\n", comment(docs, depth), "  ".repeat(depth), print(shape, depth))
 }
 
-/// A type on one line, unless it has docs.
-fn on_a_line(shape: &Shape) -> Option<String> {
-    let each = |shapes: &[Shape]| shapes.iter().map(on_a_line).collect::<Option<Vec<_>>>();
+/// Prints a type on one line; `None` if it has docs.
+fn on_one_line(shape: &Shape) -> Option<String> {
+    let each = |shapes: &[Shape]| shapes.iter().map(on_one_line).collect::<Option<Vec<_>>>();
     Some(match shape {
         Shape::Text(text) => text.clone(),
         Shape::Object(fields) => {
             let fields = fields.iter().map(|Field { docs, name, shape }| {
-                docs.is_empty().then(|| Some(format!("{name}: {}", on_a_line(shape)?))).flatten()
+                docs.is_empty().then(|| Some(format!("{name}: {}", on_one_line(shape)?))).flatten()
             });
             format!("{{ {} }}", fields.collect::<Option<Vec<_>>>()?.join("; "))
         }
@@ -94,12 +94,12 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_a_line_is_on_one() {
+    fn a_type_that_fits_is_printed_on_one_line() {
         assert_eq!(
             declaration("", "X", &parse(r#""a" | { "type": "b", } & B"#)),
             "export type X = \"a\" | { type: \"b\" } & B;\n"
         );
-        let long = "a".repeat(WIDTH);
+        let long = "a".repeat(MAX_LINE);
         assert_eq!(
             declaration("", "X", &parse(&format!("A | {long}"))),
             format!("export type X =\n  | A\n  | {long};\n")

@@ -1,9 +1,9 @@
-//! A TypeScript type as ts-rs writes it, taken apart: so much of the language as it uses.
+//! Parses a TypeScript type as ts-rs writes it. Only the syntax that ts-rs uses is supported.
 
 /// A type.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Shape {
-    /// A name, a literal, or something with arguments.
+    /// A name, a literal, or a generic type with its arguments.
     Text(String),
     /// `{ … }`
     Object(Vec<Field>),
@@ -16,46 +16,45 @@ pub(super) enum Shape {
 /// A field of an object.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Field {
-    /// What the docs say, without the marks of a comment.
+    /// Docs without the marks of a comment.
     pub(super) docs: String,
-    /// With its `?` if it may be absent.
+    /// With its `?` if the field is optional.
     pub(super) name: String,
-    /// Its type.
     pub(super) shape: Shape,
 }
 
-/// Takes a type apart. What ts-rs writes is understood; anything else is a mistake in here.
+/// Parses a type. Panics on syntax that ts-rs does not use today.
 pub(super) fn parse(text: &str) -> Shape {
-    let mut rest = Rest(text.trim());
-    let shape = rest.any();
-    assert!(rest.0.is_empty(), "not understood: {}", rest.0);
+    let mut rest = Unparsed(text.trim());
+    let shape = rest.union();
+    assert!(rest.0.is_empty(), "cannot parse: {}", rest.0);
     shape
 }
 
-/// What a comment says.
-pub(super) fn said(comment: &str) -> String {
+/// The text of a doc comment.
+pub(super) fn text_of(comment: &str) -> String {
     let inner = comment.trim().trim_start_matches("/**").trim_end_matches("*/").trim();
     let lines: Vec<_> = inner.lines().map(|line| line.trim().trim_start_matches('*').trim()).collect();
     lines.join("\n")
 }
 
-/// What is still to be read.
-struct Rest<'a>(&'a str);
+/// The text that has not been parsed yet.
+struct Unparsed<'a>(&'a str);
 
-impl Rest<'_> {
-    /// Whether this comes next, in which case it is passed.
-    fn takes(&mut self, token: &str) -> bool {
+impl Unparsed<'_> {
+    /// Skips this token if it comes next; whether it did.
+    fn accept(&mut self, token: &str) -> bool {
         let found = self.0.strip_prefix(token);
         self.0 = found.unwrap_or(self.0).trim_start();
         found.is_some()
     }
 
-    fn expects(&mut self, token: &str) {
-        assert!(self.takes(token), "`{token}` expected at: {}", self.0);
+    fn expect(&mut self, token: &str) {
+        assert!(self.accept(token), "`{token}` expected at: {}", self.0);
     }
 
-    /// Everything before one of these.
-    fn until(&mut self, ends: &[char]) -> String {
+    /// Takes everything before one of these characters.
+    fn take_until(&mut self, ends: &[char]) -> String {
         let mut depth = 0;
         let end = self.0.find(|c: char| {
             depth += i32::from(c == '<') - i32::from(c == '>');
@@ -66,40 +65,40 @@ impl Rest<'_> {
         text.trim().to_owned()
     }
 
-    fn any(&mut self) -> Shape {
-        let mut shapes = vec![self.all()];
-        while self.takes("|") {
-            shapes.push(self.all());
+    fn union(&mut self) -> Shape {
+        let mut shapes = vec![self.intersection()];
+        while self.accept("|") {
+            shapes.push(self.intersection());
         }
         if shapes.len() == 1 { shapes.remove(0) } else { Shape::Any(shapes) }
     }
 
-    fn all(&mut self) -> Shape {
-        let mut shapes = vec![self.one()];
-        while self.takes("&") {
-            shapes.push(self.one());
+    fn intersection(&mut self) -> Shape {
+        let mut shapes = vec![self.single()];
+        while self.accept("&") {
+            shapes.push(self.single());
         }
         if shapes.len() == 1 { shapes.remove(0) } else { Shape::All(shapes) }
     }
 
-    fn one(&mut self) -> Shape {
-        if self.takes("(") {
-            let shape = self.any();
-            self.expects(")");
+    fn single(&mut self) -> Shape {
+        if self.accept("(") {
+            let shape = self.union();
+            self.expect(")");
             return shape;
         }
-        if !self.takes("{") {
-            return Shape::Text(self.until(&['|', '&', ',', '}', ')']));
+        if !self.accept("{") {
+            return Shape::Text(self.take_until(&['|', '&', ',', '}', ')']));
         }
-        if self.takes("[key in ") {
-            let key = self.until(&[']']);
-            self.expects("]:");
-            let value = self.until(&['}']);
-            self.expects("}");
+        if self.accept("[key in ") {
+            let key = self.take_until(&[']']);
+            self.expect("]:");
+            let value = self.take_until(&['}']);
+            self.expect("}");
             return Shape::Text(format!("Record<{key}, {value}>"));
         }
         let mut fields = Vec::new();
-        while !self.takes("}") {
+        while !self.accept("}") {
             fields.push(self.field());
         }
         Shape::Object(fields)
@@ -108,13 +107,13 @@ impl Rest<'_> {
     fn field(&mut self) -> Field {
         let mut docs = String::new();
         if let Some(end) = self.0.starts_with("/**").then(|| self.0.find("*/")).flatten() {
-            docs = said(&self.0[..end]);
+            docs = text_of(&self.0[..end]);
             self.0 = self.0[end + 2..].trim_start();
         }
-        let name = self.until(&[':']).trim_matches('"').to_owned();
-        self.expects(":");
-        let shape = self.any();
-        self.takes(",");
+        let name = self.take_until(&[':']).trim_matches('"').to_owned();
+        self.expect(":");
+        let shape = self.union();
+        self.accept(",");
         Field { docs, name, shape }
     }
 }
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_is_taken_apart() {
+    fn a_type_is_parsed_into_objects_unions_and_intersections() {
         let field = |docs: &str, name: &str, shape| Field { docs: docs.into(), name: name.into(), shape };
         assert_eq!(parse(" string"), text("string"));
         assert_eq!(parse("Record<symbol, never>"), text("Record<symbol, never>"));

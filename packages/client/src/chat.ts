@@ -1,26 +1,32 @@
 // All of a user's conversations, over one connection.
 
 import { type Clock, systemClock } from "./clock.js";
-import { Connection, type Log, NO_CONNECTION, type ServerNotice } from "./connection.js";
+import { Commands } from "./commands.js";
+import { Connection, type Log, type ServerNotice } from "./connection.js";
 import { hasPage } from "./connection/network.js";
+import { HeardCursors } from "./cursors.js";
+import { Directory } from "./directory.js";
 import { ChatError, failure } from "./error.js";
-import { indexedDbOutbox } from "./indexeddb.js";
 import { handled } from "./handled.js";
+import type { Host } from "./host.js";
+import { Inbox } from "./inbox.js";
+import { indexedDbOutbox } from "./indexeddb.js";
 import { Outbox, uuid } from "./outbox.js";
 import { PresenceWatch } from "./presence.js";
-import type { ConversationsBody } from "./protocol.js";
-import type { Command, Limits, OkBody, Summary, UserId, Welcome } from "./protocol.js";
-import { canonical, type Host, Room } from "./room.js";
-import { Emitter, Store, Value } from "./store.js";
-import type { Chat, ChatEvents, ChatLimits, ChatMessage, ChatOptions, ChatStatus } from "./types.js";
-import type { Conversation, ConversationInfo, NewRoom, Presence, Readable } from "./types.js";
+import type { Command, Event, Limits, OkBody, Seq, Summary, UserId, Welcome } from "./protocol.js";
+import { Receipts } from "./receipts.js";
+import { Room } from "./room.js";
+import { Scheduler } from "./scheduler.js";
+import { Emitter, type Store, Value } from "./store.js";
+import type { StoredMessage } from "./timeline.js";
+import type { Chat, ChatEvents, ChatLimits, ChatOptions, ChatStatus, CommandOptions, Conversation } from "./types.js";
+import type { Listening, NewRoom, Presence, Readable, UnreadTotal } from "./types.js";
 
-/** How long a command waits for a connection, in milliseconds. */
-const PATIENCE = 30_000;
-/** Conversations of a page. */
-const PAGE = 50;
-/** Milliseconds in which arrivals are gathered before the server is told that they arrived. */
-const RECEIVED_EVERY = 1_000;
+/** Milliseconds after which a conversation without subscribers is released. */
+const RELEASE_AFTER = 300_000;
+/** Users that can be watched, and items of a page, where the server does not say. */
+const WATCH = 50;
+const PAGE = 200;
 /** Bytes of a cursor in `hello` besides the conversation's id. */
 const CURSOR_BYTES = 22;
 
@@ -30,85 +36,116 @@ const camelCased = (limits: Limits): ChatLimits =>
     Object.entries(limits).map(([name, value]) => [name.replace(/_(.)/g, (_, letter) => letter.toUpperCase()), value]),
   ) as unknown as ChatLimits;
 
-const closed = () => failure("closed", "the chat was closed");
-
 const logOf = (debug: ChatOptions["debug"]): Log =>
   debug === true ? (line, ...details) => console.debug(`[switchboard] ${line}`, ...details) : debug || (() => {});
 
 export class Switchboard implements Chat, Host {
-  readonly status: Readable<ChatStatus>;
+  readonly status: Value<ChatStatus>;
   readonly user = new Value<UserId | undefined>(undefined);
   readonly conversations: Chat["conversations"];
+  readonly unread: Readable<UnreadTotal>;
   readonly outbox: Outbox;
   readonly clock: Clock;
+  readonly scheduler: Scheduler;
+  readonly receipts: Receipts;
+  readonly releaseAfter: number;
+  readonly rooms: Directory;
   limits: ChatLimits | undefined;
+  features: readonly string[] = [];
   #connection: Connection;
+  #commands: Commands;
   #url: string;
-  #rooms = new Set<Room>();
-  #events = new Emitter<ChatEvents>();
-  #inbox: Store<readonly ConversationInfo[]>;
+  #events = new Emitter<ChatEvents>((error) => this.report(error));
+  #inbox: Inbox;
   #presence: PresenceWatch;
-  /** The cursors that the last `hello` said. */
-  #said: Record<string, number> = {};
-  /** The conversation after which the next page of the inbox begins; `null` when there is none. */
-  #next: string | null = null;
-  #more: Promise<boolean> | undefined;
-  #learning = false;
-  #learnAgain = false;
-  #arrived = new Set<Room>();
-  #received: ReturnType<typeof setTimeout> | undefined;
-  #closed = false;
-  /** Who one was welcomed as. */
-  #known: UserId | undefined;
+  #heard: HeardCursors | undefined;
+  /** Whether it is known how far an earlier run has heard: `undefined` where that is of no interest. */
+  #heardIs: "unknown" | "loading" | "known" | undefined;
+  /** All conversations of this moment, or an earlier one, are known: others are new. */
+  #complete = false;
+  closed = false;
+  /** The cursors that the last `hello` gave. */
+  #given: Record<string, Seq> = {};
+  /** The user of the first welcome. */
+  #welcomed: UserId | undefined;
 
   constructor(url: string, options: ChatOptions) {
     this.#url = url;
-    if (options.user && options.token === undefined) this.user.set(options.user);
     this.clock = options.clock ?? systemClock;
+    this.releaseAfter = options.releaseAfter ?? RELEASE_AFTER;
+    this.rooms = new Directory(
+      () => this.me,
+      (name) => new Room(name, this),
+    );
+    const report = (error: unknown) => this.report(error);
     const events = {
       cursors: (bytes: number) => this.#cursors(bytes),
-      onUser: () => {},
-      onWelcome: (frame: Welcome) => this.#welcome(frame),
-      onNotice: (frame: ServerNotice) => this.#told(frame),
-      onLost: () => this.#lost(),
-      onError: (error: ChatError) => this.failed(error),
+      onUser: (user: UserId) => this.#onUser(user),
+      onWelcome: (frame: Welcome) => this.#onWelcome(frame),
+      onNotice: (frame: ServerNotice) => this.#onNotice(frame),
+      onLost: () => this.#onLost(),
+      onError: report,
     };
     this.#connection = new Connection(url, options, this.clock, events, logOf(options.debug));
     this.status = this.#connection.status;
-    this.outbox = new Outbox(options.outbox === undefined ? indexedDbOutbox() : options.outbox, this.#connection, {
-      outgoing: (entry, gone) => this.#room(entry.what.to).shows(entry, gone),
-      stored: (entry, body) => this.#room(entry.what.to).stored(entry, body),
-      failed: (error) => this.failed(error),
+    this.#commands = new Commands({
+      clock: this.clock,
+      status: { getSnapshot: this.status.getSnapshot, subscribe: this.status.subscribe },
+      isClosed: () => this.closed,
+      request: (command) => this.request(command),
     });
-    this.#inbox = new Store<readonly ConversationInfo[]>(() =>
-      this.#sorted().map((room) => room.info.getSnapshot() as ConversationInfo),
-    );
-    const { getSnapshot, getInitialSnapshot, subscribe } = this.#inbox;
-    this.conversations = { getSnapshot, getInitialSnapshot, subscribe, loadMore: () => this.#extend(() => true) };
-    this.#presence = new PresenceWatch(this, () => this.limits?.watch ?? PAGE);
-    for (const store of [this.#connection.status, this.user, this.#inbox]) store.onUse = this.use;
-    if (options.start ?? hasPage()) this.#connection.start();
+    this.scheduler = new Scheduler(this.clock, (command) => this.request(command));
+    this.receipts = new Receipts(this.clock, this.scheduler);
+    this.outbox = new Outbox(options.outbox === undefined ? indexedDbOutbox() : options.outbox, this.#connection, {
+      outgoing: (entry, gone) => this.rooms.of(entry.what.to).onOutboxChange(entry, gone),
+      stored: (entry, body) => this.rooms.of(entry.what.to).onStored(entry, body),
+      failed: report,
+    });
+    this.#inbox = new Inbox({
+      rooms: this.rooms,
+      scheduler: this.scheduler,
+      isOnline: () => this.online,
+      pageLimit: () => this.limits?.page ?? PAGE,
+      call: (command, options) => this.call(command, options),
+      onComplete: () => this.#onComplete(),
+      onFound: () => this.#presence.refresh(),
+      report,
+    });
+    const { conversations, hasMore, unread } = this.#inbox;
+    const { getSnapshot, getInitialSnapshot, subscribe } = conversations;
+    const loadMore = (options?: CommandOptions) => this.#inbox.loadMore(options);
+    this.conversations = { getSnapshot, getInitialSnapshot, subscribe, hasMore, loadMore };
+    this.unread = unread;
+    this.#presence = new PresenceWatch(this, () => this.limits?.watch ?? WATCH);
+    if (options.cursors) this.#heard = new HeardCursors(options.cursors, this.clock, report);
+    const stores: Store<never>[] = [this.status, this.user, conversations, hasMore, unread] as never;
+    for (const store of stores) Object.assign(store, { onUse: this.use, report });
+    if (options.user && options.token === undefined) this.#onUser(options.user);
+    if (options.start ?? hasPage()) this.start();
   }
 
   // ---- What an app does.
 
   conversation(id: string): Conversation {
-    return this.#room(id);
+    return this.rooms.get(id);
   }
 
-  create(room: NewRoom): Promise<Conversation> {
-    return handled(this.#create(room));
-  }
-
-  async #create({ room = uuid(), title, public: open = false, members = [] }: NewRoom): Promise<Conversation> {
-    const command = { type: "create" as const, room, public: open, members, ...(title && { title }) };
-    const stored = await this.call<{ conversation: string }>(command);
-    this.learn();
-    return this.#room(stored.conversation);
+  create(room: NewRoom, options?: CommandOptions): Promise<Conversation> {
+    return handled(this.#create(room, options));
   }
 
   presence(user: UserId): Readable<Presence | undefined> {
     return this.#presence.of(user);
+  }
+
+  async ready(options?: CommandOptions): Promise<Chat> {
+    this.use();
+    await this.#commands.ready(options);
+    return this;
+  }
+
+  command<T = Record<string, unknown>>(type: string, fields: object = {}, options?: CommandOptions): Promise<T> {
+    return handled(this.call<T>({ ...fields, type } as unknown as Command, options));
   }
 
   start(): void {
@@ -120,17 +157,25 @@ export class Switchboard implements Chat, Host {
   }
 
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    clearTimeout(this.#received);
+    if (this.closed) return;
+    this.closed = true;
     this.#connection.close();
-    this.#lost();
-    this.outbox.close(closed());
+    this.#onLost();
+    for (const room of this.rooms) room.onClose();
+    this.receipts.stop();
+    void this.#heard?.flush();
+    this.outbox.close(failure("closed", "the chat was closed"));
   }
 
-  on<K extends keyof ChatEvents>(event: K, listener: (value: ChatEvents[K]) => void): () => void {
+  on<K extends keyof ChatEvents>(
+    event: K,
+    listener: (value: ChatEvents[K]) => unknown,
+    { replay = "all" }: Listening = {},
+  ): () => void {
+    const off = this.#events.on(event, listener, replay);
     this.use();
-    return this.#events.on(event, listener);
+    if (event === "message" && replay === "all") this.#onReplayWanted();
+    return () => void off();
   }
 
   // ---- What conversations ask for.
@@ -145,193 +190,169 @@ export class Switchboard implements Chat, Host {
     return this.#connection.online;
   }
 
-  get follows(): boolean {
-    return this.#events.has("message");
+  get replaysAll(): boolean {
+    return this.#events.has("message", "all");
   }
 
   request<T>(command: Command): Promise<T> {
     return this.#connection.request<OkBody>(command) as Promise<T>;
   }
 
-  async call<T>(command: Command): Promise<T> {
-    const deadline = Date.now() + PATIENCE;
-    for (;;) {
-      await this.#isOnline(deadline);
-      try {
-        return await this.request<T>(command);
-      } catch (error) {
-        if (!(error instanceof ChatError) || !error.retryable || Date.now() > deadline) throw error;
-        if (error.code !== "offline") await new Promise((done) => setTimeout(done, error.retryAfter ?? 1_000));
-      }
-    }
+  call<T>(command: Command, options?: CommandOptions): Promise<T> {
+    this.use();
+    return this.#commands.call<T>(command, options);
   }
 
-  listed(): void {
+  baseline(conversation: string, summary: Summary | undefined): Seq | "pending" | undefined {
+    if (!this.replaysAll) return undefined;
+    if (this.#heardIs && this.#heardIs !== "known") return "pending";
+    const heard = this.#heard?.get(conversation);
+    if (heard !== undefined || !this.#complete) return heard;
+    // It is new since the others were known: from the beginning, or from when one came in.
+    return conversation[0] === "@" ? 0 : summary?.read;
+  }
+
+  lookUp(): void {
+    this.#inbox.lookUp();
+  }
+
+  onRoomChange(): void {
     this.#inbox.changed();
   }
 
-  heard(message: ChatMessage, room: Room): void {
-    this.#events.emit("message", { message, conversation: room });
+  onEvent(event: Event, message: StoredMessage | undefined, room: Room, live: boolean): void {
+    const promises: Promise<unknown>[] = [];
+    const { replaysAll } = this;
+    if (message) {
+      const value = { message, conversation: room };
+      promises.push(...this.#events.collect("message", value, "all"));
+      if (live) this.#events.emit("message", value, "none");
+      if (message.from !== this.me) this.receipts.note(room.id, event.seq);
+    }
+    if (replaysAll) this.#heard?.heard(room.id, event.seq, promises);
   }
 
-  arrived(room: Room): void {
-    this.#arrived.add(room);
-    this.#received ??= setTimeout(() => {
-      this.#received = undefined;
-      for (const { id, cursor } of this.#arrived) {
-        if (cursor && this.online) this.request({ type: "received", conversation: id, upto: cursor }).catch(() => {});
-      }
-      this.#arrived.clear();
-    }, RECEIVED_EVERY);
-  }
-
-  failed(error: unknown): void {
-    const known = error instanceof ChatError;
-    this.#events.emit("error", known ? error : failure("offline", String(error)));
-  }
-
-  /** Looks for the summaries of conversations that are known by their events only. */
-  learn(): void {
-    this.#learnAgain = true;
-    if (this.#learning || !this.online) return;
-    this.#learning = true;
-    void this.#learn().finally(() => (this.#learning = false));
+  report(error: unknown): void {
+    const known = error instanceof ChatError ? error : failure("internal", String(error), error);
+    // A mistake of the app's is to be seen, also where nobody listens for errors.
+    if (known.code === "internal" && !this.#events.has("error")) console.error(known.cause ?? known);
+    this.#events.emit("error", known);
   }
 
   // ----
 
-  async #learn(): Promise<void> {
+  async #create(room: NewRoom, options: CommandOptions | undefined): Promise<Conversation> {
+    const { room: id = uuid(), title, public: open = false, members = [] } = room;
+    const command = { type: "create" as const, room: id, public: open, members, ...(title && { title }) };
+    const stored = await this.call<{ conversation: string }>(command, options);
+    this.lookUp();
+    return this.rooms.of(stored.conversation);
+  }
+
+  #onUser(user: UserId): void {
+    // Who one was welcomed as, one stays: `welcome` says whether another token is another's.
+    if (this.me === user || this.#welcomed) return;
+    this.user.set(user);
+    this.rooms.onUser();
+  }
+
+  /** A listener wants every message of all conversations from now on. */
+  #onReplayWanted(): void {
+    if (this.#heard && !this.#heardIs) this.#heardIs = "unknown";
+    this.#inbox.readAll();
+    if (this.#welcomed) void this.#loadHeard(this.#welcomed);
+  }
+
+  async #loadHeard(user: UserId): Promise<void> {
+    if (!this.#heard || this.#heardIs !== "unknown") return;
+    this.#heardIs = "loading";
     try {
-      while (this.#learnAgain) {
-        this.#learnAgain = false;
-        await this.#page(null, () => ![...this.#rooms].some((room) => room.unknown));
-      }
-      this.#presence.refresh();
+      await this.#heard.load(`${this.#url} ${user}`);
     } catch (error) {
-      this.failed(error);
+      // Without them a bot would take for heard what it has not: it goes on as if it had never run, and says so.
+      this.report(failure("storage", "the cursors cannot be loaded", error));
     }
+    this.#heardIs = "known";
+    this.#complete ||= this.#heard.complete;
+    for (const name of this.#heard.conversations) this.rooms.of(name).onHeard(this.#heard.get(name));
+    for (const room of this.rooms) room.onHeard();
+    if (this.online) void this.#inbox.catchUp(0);
   }
 
-  /** Reads pages of the inbox until it is enough; after which conversation there are more, if any. */
-  async #page(before: string | null, enough: () => boolean): Promise<string | null> {
-    do {
-      const page: ConversationsBody = await this.call({
-        type: "conversations",
-        limit: PAGE,
-        ...(before && { before }),
-      });
-      before = this.#meet(page);
-    } while (before && !enough());
-    return before;
+  #onComplete(): void {
+    if (!this.replaysAll || (this.#heardIs && this.#heardIs !== "known")) return;
+    this.#complete = true;
+    const cursors = [...this.rooms].map((room): [string, Seq] => [room.id, room.cursor ?? room.summary?.head ?? 0]);
+    this.#heard?.setComplete(cursors);
   }
 
-  #meet(page: ConversationsBody | Welcome): string | null {
-    for (const summary of page.conversations) this.#room(summary.conversation).meet(summary, "user" in page);
-    return (page.more && page.conversations.at(-1)?.conversation) || null;
-  }
-
-  /** Goes on where the inbox ends so far. */
-  #extend(enough: () => boolean): Promise<boolean> {
-    if (!this.#next) return Promise.resolve(false);
-    this.#more ??= this.#page(this.#next, enough)
-      .then((next) => {
-        this.#next = next;
-        return true;
-      })
-      .finally(() => (this.#more = undefined));
-    return handled(this.#more);
-  }
-
-  #sorted(): Room[] {
-    const at = (room: Room) => (room.summary as Summary).at;
-    const rooms = [...this.#rooms].filter((room) => room.summary);
-    return rooms.sort((a, b) => (at(a) < at(b) ? 1 : at(a) > at(b) ? -1 : 0));
-  }
-
-  #room(name: string): Room {
-    const id = canonical(name, this.me);
-    for (const room of this.#rooms) if (room.id === id) return room;
-    const room = new Room(id, this);
-    this.#rooms.add(room);
-    return room;
-  }
-
-  /** The cursors of what is followed, as many as fit, latest activity first. */
-  #cursors(bytes: number): Record<string, number> {
-    this.#said = {};
-    const rooms = [...new Set([...this.#sorted(), ...this.#rooms])];
-    for (const { id, cursor, followed } of rooms) {
-      bytes -= id.length + CURSOR_BYTES;
-      if (followed && cursor !== undefined && bytes > 0) this.#said[id] = cursor;
+  /** The cursors of what is followed, as many as fit: what is on the screen first, then latest activity. */
+  #cursors(bytes: number): Record<string, Seq> {
+    this.#given = {};
+    const rooms = [...new Set([...this.#inbox.sorted(), ...this.rooms])];
+    for (const watched of [true, false]) {
+      for (const room of rooms) {
+        const { id, cursor } = room;
+        const size = id.length + CURSOR_BYTES;
+        if (room.watched !== watched || !room.followed || !cursor || size > bytes) continue;
+        bytes -= size;
+        this.#given[id] = cursor;
+      }
     }
-    return this.#said;
+    return this.#given;
   }
 
-  #welcome(frame: Welcome): void {
-    const known = this.#sorted().length;
+  #onWelcome(frame: Welcome & { features?: readonly string[] }): void {
+    const before = this.#inbox.sorted().length;
     this.limits = camelCased(frame.limits);
-    if (this.#known && this.#known !== frame.user) {
+    this.features = frame.features ?? [];
+    if (this.#welcomed && this.#welcomed !== frame.user) {
       // What is on the screen is another's.
-      this.failed(failure("unauthorized", "the token is another user's: connect anew"));
+      this.report(failure("unauthorized", "the token is another user's: connect anew"));
       return this.close();
     }
-    this.#known = frame.user;
-    this.user.set(frame.user);
-    const told = new Set(frame.conversations.map((summary) => summary.conversation));
-    for (const room of this.#rooms) if (!told.has(room.id)) room.forget();
-    this.#next = this.#meet(frame);
-    for (const room of this.#rooms) room.resume(this.#said, told.has(room.id));
-    // As many as there were before.
-    const enough = () => this.#sorted().length >= known;
-    if (!enough()) void this.#extend(enough);
+    this.#onUser(frame.user);
+    this.#welcomed = frame.user;
+    this.scheduler.start(frame.limits.frames_per_connection);
+    this.#inbox.onWelcome(frame);
+    const heads = new Map(frame.conversations.map(({ conversation, head }) => [conversation, head]));
+    for (const room of this.rooms) room.onWelcome(room.id in this.#given, heads.get(room.id));
+    for (const { conversation, received } of frame.conversations) this.receipts.confirm(conversation, received);
+    void this.#inbox.catchUp(before);
+    this.#inbox.resume();
+    this.receipts.flush();
     void this.outbox.restore(`${this.#url} ${frame.user}`);
     this.#presence.refresh();
-    if (this.#learnAgain) this.learn();
+    void this.#loadHeard(frame.user);
   }
 
-  #told(frame: ServerNotice): void {
-    if (frame.type === "presence") {
-      const { user, online, last_seen: lastSeen } = frame;
-      return this.#presence.heard(user, { online, ...(lastSeen && { lastSeen }) });
-    }
-    if (!("conversation" in frame) || frame.conversation === undefined) return;
-    const room = this.#room(frame.conversation);
+  #onNotice(frame: ServerNotice): void {
     switch (frame.type) {
+      case "presence": {
+        const { user, online, last_seen: lastSeen } = frame;
+        return this.#presence.heard(user, { online, ...(lastSeen && { lastSeen }) });
+      }
       case "gap":
-        return void room.resync();
+        return this.rooms.of(frame.conversation).onGap(frame.head);
       case "error":
-        return room.refused(new ChatError(frame));
+        if (frame.conversation !== undefined) this.rooms.of(frame.conversation).onRefused(new ChatError(frame));
+        return;
       case "typing":
-        return room.typing.started(frame.user);
+        return this.rooms.of(frame.conversation).onTypingSignal(frame.user);
       case "read":
-        return room.reads(frame.user, frame.upto);
+        return this.rooms.of(frame.conversation).onReadSignal(frame.user, frame.upto);
       case "received":
-        return room.members.moved(frame.user, { received: frame.upto });
+        return this.rooms.of(frame.conversation).onReceivedSignal(frame.user, frame.upto);
       default:
-        if ("seq" in frame) room.receive(frame);
+        if ("seq" in frame && "conversation" in frame) this.rooms.of(frame.conversation).onEvent(frame);
+        else this.#events.emit("frame", frame as never);
     }
   }
 
-  #lost(): void {
+  #onLost(): void {
+    this.scheduler.stop(failure("offline", "the connection was lost"));
+    this.#inbox.onLost();
     this.#presence.lost();
-    for (const room of this.#rooms) room.lost();
-  }
-
-  #isOnline(deadline: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const end = (error?: ChatError | false) => {
-        clearTimeout(timer);
-        queueMicrotask(() => stop());
-        if (error) reject(error);
-        else resolve();
-      };
-      const timer = setTimeout(() => end(failure("offline", NO_CONNECTION)), deadline - Date.now());
-      const stop = this.status.subscribe(({ state, retryIn, error }) => {
-        if (state === "online") end();
-        else if (this.#closed) end(closed());
-        // Nobody tries any more.
-        else if (state === "offline" && retryIn === undefined) end(error ?? failure("offline", NO_CONNECTION));
-      });
-    });
+    for (const room of this.rooms) room.onLost();
   }
 }

@@ -1,101 +1,176 @@
-import type { MembersBody } from "./protocol.js";
-import type { Command, Event, Member, Role, Seq, UserId } from "./protocol.js";
-import { Store } from "./store.js";
-import { compact } from "./timeline.js";
+import { ChatError } from "./error.js";
+import type { Event, Member, MembersBody, Role, Seq, UserId } from "./protocol.js";
+import { Store, type StoreHooks } from "./store.js";
 
-/** Members of a page, and most pages that are read: a longer list is no list to look at. */
+/** Members of a page, and the pages that are read unasked: a longer list is no list to look at. */
 const PAGE = 200;
-const PAGES = 10;
+const PAGES = 5;
 
-interface Asks {
-  readonly online: boolean;
-  request<T>(command: Command): Promise<T>;
-  failed(error: unknown): void;
+type Cursors = { read: Seq; received: Seq };
+
+export interface MembersOwner {
+  isOnline(): boolean;
+  page(fields: { after?: UserId; limit: number }): Promise<MembersBody>;
+  report(error: unknown): void;
 }
 
-/** The members of a conversation, from when somebody looks at them. */
+type State = { is: "closed" } | { is: "loading"; request: object } | { is: "loaded" };
+
+/**
+ * The members of a conversation, from when somebody looks at them. Roles and cursors follow the events and signals that
+ * come: the server is asked again after a connection was lost, and never because of a signal.
+ */
 export class Members extends Store<readonly Member[]> {
   #members: Map<UserId, Member>;
-  #asks: Asks;
-  #conversation: () => string;
-  #loading = false;
-  #loaded = false;
-  /** Something has changed while pages were under way, which may or may not have it. */
-  #dirty = false;
+  #owner: MembersOwner;
+  #state: State = { is: "closed" };
+  /** What came while pages were under way: they may be older than that. */
+  #cursors = new Map<UserId, Cursors>();
+  #events: Event[] = [];
+  /** The last member of the last page; `undefined` when there are no more. */
+  #after: UserId | undefined;
+  #more: Promise<boolean> | undefined;
 
-  constructor(asks: Asks, conversation: () => string) {
+  constructor(owner: MembersOwner, hooks: StoreHooks = {}) {
     const members = new Map<UserId, Member>();
-    super(
-      () => [...members.values()].sort((a, b) => (a.user < b.user ? -1 : 1)),
-      () => this.#loaded || this.refresh(),
-    );
+    const subscribed = () => {
+      if (this.#state.is === "closed") this.refresh();
+      hooks.subscribed?.();
+    };
+    super(() => [...members.values()].sort((a, b) => (a.user < b.user ? -1 : 1)), { ...hooks, subscribed });
     this.#members = members;
-    this.#asks = asks;
-    this.#conversation = conversation;
+    this.#owner = owner;
+  }
+
+  get loaded(): boolean {
+    return this.#state.is === "loaded";
+  }
+
+  /** Whether all of them are in the list. */
+  get complete(): boolean {
+    return this.#state.is === "loaded" && this.#after === undefined;
+  }
+
+  /** Reads a page more. Whether it added any. */
+  loadMore(): Promise<boolean> {
+    if (this.#state.is !== "loaded" || this.#after === undefined) return Promise.resolve(false);
+    this.#more ??= this.#extend().finally(() => (this.#more = undefined));
+    return this.#more;
   }
 
   /** Reads them anew, if somebody looks. */
   refresh(): void {
-    if (this.subscribed) void this.#load();
+    if (!this.subscribed || !this.#owner.isOnline()) return;
+    const request = {};
+    this.#state = { is: "loading", request };
+    void this.#load(request);
   }
 
-  apply(event: Event): void {
-    if (event.type === "message") return;
-    this.#dirty = true;
-    if (!this.#loaded) return;
-    if (event.type === "join")
-      this.#put(event.from, { role: event.role ?? "member", read: event.seq, received: event.seq });
-    else if (event.type === "invite") this.#put(event.user, { role: event.role, read: event.seq, received: event.seq });
-    else if (event.type === "role") this.#put(event.user, { role: event.role });
-    else if (event.type === "leave" || event.type === "remove") {
-      this.#members.delete(event.type === "leave" ? event.from : event.user);
-      this.changed();
-    }
+  /** The connection is lost: pages under way do not come. */
+  onLost(): void {
+    if (this.#state.is === "loading") this.#state = { is: "closed" };
   }
 
-  /** A cursor has moved; cursors do not go back. */
-  moved(user: UserId, upto: { read?: Seq; received?: Seq }): void {
-    this.#dirty = true;
-    const member = this.#members.get(user);
-    if (!member) return;
-    const read = Math.max(member.read, upto.read ?? 0);
-    const received = Math.max(member.received, upto.received ?? 0);
-    this.#put(user, { read, received });
-  }
-
-  #put(user: UserId, change: { role?: Role; read?: Seq; received?: Seq }): void {
-    const before = this.#members.get(user) ?? { user, role: "member", read: 0, received: 0 };
-    this.#members.set(user, { ...before, ...change });
+  close(): void {
+    this.#state = { is: "closed" };
+    this.#members.clear();
+    this.#after = undefined;
+    this.#forgetMeanwhile();
     this.changed();
   }
 
-  async #load(): Promise<void> {
-    if (this.#loading || !this.#asks.online) return;
-    this.#loading = true;
-    this.#dirty = false;
+  apply(event: Event): void {
+    if (this.#state.is === "loading") this.#events.push(event);
+    if (this.#state.is === "loaded") this.#apply(event);
+  }
+
+  /** A cursor has moved; cursors do not go back. */
+  onCursor(user: UserId, { read = 0, received = 0 }: Partial<Cursors>): void {
+    if (this.#state.is === "loading") {
+      const before = this.#cursors.get(user);
+      this.#cursors.set(user, {
+        read: Math.max(read, before?.read ?? 0),
+        received: Math.max(received, before?.received ?? 0),
+      });
+    }
+    const member = this.#members.get(user);
+    if (member && (read > member.read || received > member.received)) this.#put(user, { read, received });
+  }
+
+  #apply(event: Event): void {
+    const { seq } = event;
+    switch (event.type) {
+      case "join":
+        return this.#put(event.from, { role: event.role ?? "member", read: seq, received: seq });
+      case "invite":
+        return this.#put(event.user, { role: event.role, read: seq, received: seq });
+      case "role":
+        if (this.#members.has(event.user)) this.#put(event.user, { role: event.role });
+        return;
+      case "leave":
+        return this.#remove(event.from);
+      case "remove":
+        return this.#remove(event.user);
+    }
+  }
+
+  #put(user: UserId, { role, read = 0, received = 0 }: { role?: Role } & Partial<Cursors>): void {
+    const before = this.#members.get(user);
+    this.#members.set(user, {
+      user,
+      role: role ?? before?.role ?? "member",
+      read: Math.max(read, before?.read ?? 0),
+      received: Math.max(received, before?.received ?? 0),
+    });
+    this.changed();
+  }
+
+  #remove(user: UserId): void {
+    this.#members.delete(user);
+    this.changed();
+  }
+
+  #forgetMeanwhile(): void {
+    this.#cursors.clear();
+    this.#events = [];
+  }
+
+  async #load(request: object): Promise<void> {
+    const current = () => this.#state.is === "loading" && this.#state.request === request;
+    this.#forgetMeanwhile();
     try {
       const all: Member[] = [];
-      for (let pages = 0, more = true; more && pages < PAGES; pages++) {
-        const command = {
-          type: "members" as const,
-          conversation: this.#conversation(),
-          after: all.at(-1)?.user,
-          limit: PAGE,
-        };
-        const page = await this.#asks.request<MembersBody>(compact(command));
+      let after: UserId | undefined;
+      for (let pages = 0; pages < PAGES && (pages === 0 || after !== undefined); pages++) {
+        const page = await this.#owner.page({ ...(after !== undefined && { after }), limit: PAGE });
+        if (!current()) return;
         all.push(...page.members);
-        more = page.more;
+        after = page.more ? page.members.at(-1)?.user : undefined;
       }
-      this.#loaded = true;
       this.#members.clear();
       for (const member of all) this.#members.set(member.user, member);
+      this.#after = after;
+      this.#state = { is: "loaded" };
+      for (const event of this.#events) this.#apply(event);
+      for (const [user, cursors] of this.#cursors) this.onCursor(user, cursors);
+      this.#forgetMeanwhile();
       this.changed();
     } catch (error) {
-      // Told when the conversation itself is loaded; without a connection the next one asks again.
-      void error;
-    } finally {
-      this.#loading = false;
+      if (!current()) return;
+      this.#state = { is: "closed" };
+      // What the conversation is like is told where it is loaded; without a connection the next one asks again.
+      if (!(error instanceof ChatError)) this.#owner.report(error);
     }
-    if (this.#dirty) void this.#load();
+  }
+
+  async #extend(): Promise<boolean> {
+    const state = this.#state;
+    const page = await this.#owner.page({ after: this.#after as UserId, limit: PAGE });
+    if (this.#state !== state) return false;
+    const before = this.#members.size;
+    for (const { user, ...member } of page.members) this.#put(user, member);
+    this.#after = page.more ? page.members.at(-1)?.user : undefined;
+    this.changed();
+    return this.#members.size > before;
   }
 }

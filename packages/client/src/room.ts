@@ -1,500 +1,498 @@
-// One conversation: its place in the log, the list of its messages, how it stands.
+// One conversation, put together: its log, the list of its messages, who is in it, how it stands.
 
+import { type AboutRoom, draftOf, RoomActions, type Stored } from "./actions.js";
 import { ChatError } from "./error.js";
 import { handled } from "./handled.js";
+import { History, type PageOptions } from "./history.js";
+import type { Host } from "./host.js";
+import { MessageList } from "./list.js";
+import { Log, type Source } from "./log.js";
 import { Members } from "./members.js";
-import type { Entry, Outbox } from "./outbox.js";
-import type { HistoryBody, LogBody, StoredBody } from "./protocol.js";
-import type { Command, Event, Role, Seq, Summary, UserId } from "./protocol.js";
+import { canonical } from "./names.js";
+import type { Entry } from "./outbox.js";
+import type { Command, CursorBody, Event, HistoryBody, LogBody, MembersBody } from "./protocol.js";
+import type { Seq, Summary, UserId } from "./protocol.js";
+import { Reading } from "./reading.js";
 import { Emitter, Store, Value } from "./store.js";
-import { after, describe, isLeaving } from "./summary.js";
-import { compact, eventFromWire, fromWire, idOf, Timeline } from "./timeline.js";
-import type { Conversation, Draft, ConversationInfo, ChatMessage, Outgoing, ConversationEvents } from "./types.js";
+import { Standing } from "./standing.js";
+import { describe } from "./summary.js";
+import { compact, eventFromWire, fromWire } from "./timeline.js";
+import type { CommandOptions, Conversation, ConversationEvents, ConversationInfo, ConversationState } from "./types.js";
+import type { Draft, Listening, Outgoing } from "./types.js";
 import { Typing } from "./typing.js";
 
-/** Messages of a page of history. */
-const PAGE = 50;
-/** Messages that a list keeps when new ones come; what was loaded on top by `loadOlder` stays. */
-const KEPT = 1_000;
 /** Events of a page of the log. */
 const LOG_PAGE = 200;
-/** Milliseconds to wait when the server could not answer and does not say how long. */
-const PAUSE = 2_000;
-/** Milliseconds between two tellings of how far one has read. */
-const READ_EVERY = 500;
+/** What another object of the same conversation does in place of this one. */
+const METHODS = [
+  "send",
+  "outgoing",
+  "edit",
+  "deleteMessage",
+  "react",
+  "join",
+  "leave",
+  "invite",
+  "removeMember",
+] as const;
+const MORE_METHODS = ["setRole", "rename", "markRead", "loadOlder", "around", "release", "on"] as const;
+const STORES = ["messages", "timeline", "hasOlder", "info", "state", "members", "typing"] as const;
 
-type AboutRoom = Extract<Command, { conversation: string }>;
-type Fields<T> = Omit<Extract<AboutRoom, { type: T }>, "type" | "conversation">;
-
-export interface Host {
-  readonly use: () => void;
-  readonly me: UserId | undefined;
-  readonly online: boolean;
-  /** Says a command on this connection; fails with it. */
-  request<T>(command: Command): Promise<T>;
-  /** Says a command that may be repeated, on whatever connection there is in time. */
-  call<T>(command: Command): Promise<T>;
-  readonly outbox: Outbox;
-  /** Whether somebody wants every message of all conversations. */
-  readonly follows: boolean;
-  /** A conversation is there whose summary is not known. */
-  learn(): void;
-  /** A conversation has changed in the list of them. */
-  listed(): void;
-  heard(message: ChatMessage, room: Room): void;
-  /** Messages of others have arrived. */
-  arrived(room: Room): void;
-  failed(error: unknown): void;
-}
-
-/** The id of the conversation that `target` means to `me`. */
-export function canonical(target: string, me: UserId | undefined): string {
-  if (!me || target[0] !== "@" || target.includes(":")) return target;
-  const other = target.slice(1);
-  return me < other ? `@${me}:${other}` : `@${other}:${me}`;
-}
-
-export class Room implements Conversation {
-  readonly messages: Store<readonly ChatMessage[]>;
+export class Room extends RoomActions implements Conversation {
+  readonly messages: MessageList["messages"];
+  readonly timeline: MessageList["timeline"];
+  readonly hasOlder: MessageList["hasOlder"];
   readonly info: Store<ConversationInfo | undefined>;
-  readonly state = new Value<"loading" | "ready" | "missing">("loading");
+  readonly state = new Value<ConversationState>("loading");
   readonly members: Members;
   readonly typing: Typing;
-  #host: Host;
-  #target: string;
-  #events = new Emitter<ConversationEvents>();
-  /** One has left it. */
-  #left = false;
-  /** Every event up to here was applied, once; `undefined` while that is to be found out. */
-  #cursor: Seq | undefined;
-  /** Events that came before those in front of them, and whether they are answers to one's own commands. */
-  #ahead = new Map<Seq, { event: Event; own: boolean }>();
-  #filling = false;
-  #timeline: Timeline | undefined;
-  #opened = false;
-  #loading = false;
-  /** The list is to be made anew; the old one is shown meanwhile. */
-  #stale = false;
-  /** Events applied while a page is under way, which may or may not have them; for each such page. */
-  #meanwhile = new Set<Event[]>();
+  protected readonly host: Host;
+  #name: string;
+  #events: Emitter<ConversationEvents>;
+  #log: Log;
+  #history: History;
+  protected readonly list: MessageList;
+  #reading: Reading;
   #older: Promise<boolean> | undefined;
-  #keep = KEPT;
-  #outgoing = new Map<string, Entry>();
-  #summary: Summary | undefined;
-  /** What was told last, and when. */
-  #readTold = 0;
-  #readTimer: ReturnType<typeof setTimeout> | undefined;
-  /** Events up to here are known from a page of the inbox, and may come live all the same: the page overtook them. */
-  #overtaken: Seq = 0;
-  /** How far one has read, though the server may not know yet. */
-  #read: Seq = 0;
+  #standing = new Standing();
+  /** Whether events were missed is to be found out: the server was not given the cursor. */
+  #behind = false;
+  /** Events up to here had happened when the connection began. */
+  #missed: Seq = 0;
+  /** The cursor when the connection began. */
+  #resumedAt: Seq = 0;
+  /** Listeners of `message` and `event`. */
+  #listeners = 0;
+  #releaseTimer: ReturnType<Host["clock"]["setTimeout"]> | undefined;
+  /** The object that this one is another name of. */
+  #target: Room = this;
 
-  constructor(target: string, host: Host) {
-    this.#target = target;
-    this.#host = host;
-    this.messages = new Store(
-      () => this.#list(),
-      () => this.open(),
+  constructor(name: string, host: Host) {
+    super();
+    this.#name = name;
+    this.host = host;
+    const report = (error: unknown) => host.report(error);
+    const background = <T>(type: AboutRoom["type"], fields: object) => this.#background<T>(type, fields);
+    this.#events = new Emitter(report);
+    this.#log = new Log({
+      clock: host.clock,
+      apply: (event, source) => this.#apply(event, source),
+      overtaken: (event) => this.#tell(event, "live"),
+      unplaced: () => (this.#history.open ? this.#history.load() : host.lookUp()),
+      page: (after) => background<LogBody>("sync", { after, limit: LOG_PAGE }),
+      refused: (error) => this.onRefused(error),
+      report,
+    });
+    this.#history = new History({
+      page: (fields, options) => this.#page(fields, options),
+      isOnline: () => host.online,
+      loaded: (head, rebuilt) => this.#onLoaded(head, rebuilt),
+      failed: (error) => this.#onLoadFailed(error),
+    });
+    this.#reading = new Reading(host.clock, (upto) => (host.online ? this.#sendRead(upto) : undefined));
+    const hooks = { subscribed: () => this.#onWatch(true), unsubscribed: () => this.#onUnwatch() };
+    this.list = new MessageList(
+      {
+        me: () => host.me,
+        shown: () => this.#history.shown,
+        cursor: () => this.#log.cursor,
+        page: (after, limit) => background<LogBody>("sync", { after, limit }),
+        report,
+      },
+      hooks,
     );
-    this.info = new Store(() => this.#summary && describe(this.#summary, host.me, this.#timeline));
-    this.typing = new Typing(() => host.request(this.#about("typing", {})).catch(() => {}));
-    this.members = new Members(host, () => this.id);
-    for (const store of [this.messages, this.info, this.state, this.typing, this.members]) store.onUse = host.use;
+    ({ messages: this.messages, timeline: this.timeline, hasOlder: this.hasOlder } = this.list);
+    this.info = new Store(() => this.summary && describe(this.summary, host.me, (seq) => this.list.find(seq)));
+    this.typing = new Typing(() => void host.request(this.about("typing", {})).catch(() => {}));
+    this.members = new Members(
+      { isOnline: () => host.online, page: (fields) => background<MembersBody>("members", fields), report },
+      { ...hooks, subscribed: () => this.#onWatch(false) },
+    );
+    for (const store of STORES) Object.assign(this[store], { report, onUse: host.use });
   }
 
   get id(): string {
-    return canonical(this.#target, this.#host.me);
+    return canonical(this.#name, this.host.me);
   }
 
   get cursor(): Seq | undefined {
-    return this.#cursor;
+    return this.#log.cursor;
   }
 
   /** Whether events must not be missed. */
   get followed(): boolean {
-    return this.#opened || this.#host.follows;
+    return this.#history.open || this.host.replaysAll;
+  }
+
+  /** Whether an app looks at it now. */
+  get watched(): boolean {
+    return this.#listeners > 0 || this.list.subscribed || this.members.subscribed;
   }
 
   get summary(): Summary | undefined {
-    return this.#summary;
+    return this.#standing.summary;
   }
 
-  /** Whether the inbox should have it, and nobody has told yet how it stands. */
+  /** Whether it is to be found out how it stands: the inbox has it, if it is anywhere. */
+  get behind(): boolean {
+    return this.#behind || this.#standing.stale;
+  }
+
+  /** Whether the inbox should have it, and it is not known how it stands. */
   get unknown(): boolean {
-    return !this.#summary && !this.#left && this.#cursor !== 0 && this.state.getSnapshot() !== "missing";
+    const { current, left, uncounted } = this.#standing;
+    if (current) return uncounted;
+    return !left && this.#log.cursor !== 0 && this.state.getSnapshot() !== "missing";
   }
 
-  on<K extends keyof ConversationEvents>(event: K, listener: (value: ConversationEvents[K]) => void): () => void {
-    this.open();
-    this.#host.use();
-    return this.#events.on(event, listener);
+  on<K extends keyof ConversationEvents>(
+    event: K,
+    listener: (value: ConversationEvents[K]) => unknown,
+    { replay = "all" }: Listening = {},
+  ): () => void {
+    this.host.use();
+    const off = this.#events.on(event, listener, replay);
+    const opens = event === "message" || event === "event";
+    if (opens) {
+      this.#listeners++;
+      this.#onWatch(true);
+    }
+    return () => {
+      if (!off() || !opens) return;
+      this.#target.#listeners--;
+      this.#target.#onUnwatch();
+    };
   }
 
-  open(): void {
-    if (this.#opened) return;
-    this.#opened = true;
-    void this.#load();
+  release(): void {
+    this.host.clock.clearTimeout(this.#releaseTimer);
+    this.#releaseTimer = undefined;
+    this.#history.close();
+    this.list.clear();
+    this.members.close();
+    this.typing.clear();
+    this.state.set("loading");
   }
 
   send(message: string | Draft): Outgoing {
-    return this.#host.outbox.submit(this.id, typeof message === "string" ? { text: message } : message);
+    this.host.use();
+    return this.host.outbox.submit(this.id, draftOf(message));
   }
 
   outgoing(key: string): Outgoing | undefined {
-    return this.#outgoing.get(key);
-  }
-
-  edit(target: Seq, message: string | Draft): Promise<void> {
-    const { text, data } = typeof message === "string" ? { text: message, data: undefined } : message;
-    return this.#say("edit", compact({ target, text, data: data as Record<string, unknown> | undefined }));
-  }
-
-  deleteMessage(target: Seq): Promise<void> {
-    return this.#say("delete", { target });
-  }
-
-  react(target: Seq, emoji: string, on = true): Promise<void> {
-    return this.#say("react", { target, emoji, on });
-  }
-
-  join(): Promise<void> {
-    return this.#say("join", {});
-  }
-
-  leave(): Promise<void> {
-    return this.#say("leave", {});
-  }
-
-  invite(user: UserId, role: Role = "member"): Promise<void> {
-    return this.#say("invite", { user, role });
-  }
-
-  removeMember(user: UserId): Promise<void> {
-    return this.#say("remove", { user });
-  }
-
-  setRole(user: UserId, role: Role): Promise<void> {
-    return this.#say("role", { user, role });
-  }
-
-  rename(title: string): Promise<void> {
-    return this.#say("rename", { title });
+    return this.list.outgoing(key);
   }
 
   markRead(upto = Infinity): void {
-    upto = Math.min(upto, this.#cursor ?? 0);
-    if (upto <= this.#read || !this.#summary) return;
-    this.#readUpto(upto);
-    this.#readTimer ??= setTimeout(() => this.tellRead(), Math.max(0, this.#readTold + READ_EVERY - Date.now()));
+    upto = Math.min(upto, this.#log.cursor ?? this.summary?.head ?? 0);
+    if (upto <= this.#reading.upto || !this.summary) return;
+    this.#reading.mark(upto);
+    this.#onRead();
   }
 
-  loadOlder(): Promise<boolean> {
-    this.#older ??= this.#loadOlder().finally(() => (this.#older = undefined));
+  loadOlder(options: CommandOptions = {}): Promise<boolean> {
+    this.#onWatch(true);
+    this.#onUnwatch();
+    this.#older ??= this.#history.loadOlder(options).finally(() => {
+      this.#older = undefined;
+      this.list.changed();
+      this.list.loadNotices();
+    });
     return handled(this.#older);
   }
 
-  // ---- What the server tells.
-
-  /** How it stood when the server looked: in `welcome`, from which events go on, or later. */
-  meet(summary: Summary, welcome = false): void {
-    if (!welcome && summary.head < (this.#cursor ?? 0)) {
-      // It looked before the last events came.
-      this.#host.learn();
+  /** How it stood when the server looked: in `welcome`, from which events go on, or in a page of the inbox. */
+  onSummary(summary: Summary, welcome = false): void {
+    const { cursor } = this.#log;
+    if (!welcome && cursor !== undefined && summary.head < cursor) {
+      // The server looked before the last events came; or this is another log, which it says when it is asked for events.
+      if (summary.head < this.#resumedAt) void this.#log.fill();
+      else this.host.lookUp();
       return;
     }
-    this.#summary = summary;
-    this.#left = false;
-    if (!this.followed || (this.#cursor === undefined && !this.#opened)) {
-      this.#place(summary.head);
-      if (!welcome) this.#overtaken = this.#cursor as Seq;
-    }
-    if (this.#read > summary.read) this.#readUpto(this.#read);
-    this.#read = Math.max(this.#read, summary.read);
-    this.#changed();
-    if (this.state.getSnapshot() === "missing") void this.#load();
+    this.#standing.set(summary);
+    if (welcome) this.#missed = summary.head;
+    this.#reading.confirm(summary.read);
+    if (this.#reading.upto > summary.read) this.#onRead();
+    if (cursor === undefined && !this.#history.open) this.#place(summary.head, !welcome);
+    if (this.#behind) this.catchUp(summary.head);
+    this.#onChange();
+    const state = this.state.getSnapshot();
+    if (state !== "missing" && state !== "joinable") return;
+    this.state.set(this.#history.ready ? "ready" : "loading");
+    if (this.watched) this.#open();
   }
 
-  /** A connection has begun, and its `welcome` did not tell of this one. */
-  forget(): void {
-    if (this.followed) return;
-    this.#summary = this.#cursor = undefined;
-    this.#changed();
-  }
-
-  /** A connection has begun; `said` are the cursors that it was given, `told` whether `welcome` had the summary. */
-  resume(said: Record<string, Seq> = {}, told = false): void {
-    if (this.#opened && (!this.#timeline || this.#stale)) void this.#load();
-    const missed = !told || (this.#summary?.head ?? 0) > (this.#cursor ?? 0);
-    if (this.followed && missed && !(this.id in said)) void this.#fill();
-    if (this.#read > (this.#summary?.read ?? Infinity)) this.tellRead();
+  /** A connection has begun. `replays`: it was given the cursor, and sends what follows. `head`: the log's, from `welcome`. */
+  onWelcome(replays: boolean, head: Seq | undefined): void {
+    this.#resumedAt = this.#log.cursor ?? 0;
+    this.#history.resume();
     this.members.refresh();
+    this.#reading.resume();
+    this.#behind = !replays && this.followed && this.#log.cursor !== undefined;
+    if (this.#behind && head !== undefined) this.catchUp(head);
   }
 
-  lost(): void {
-    this.#overtaken = 0;
-    this.typing.clear();
-    if (!this.followed) this.#ahead.clear();
-  }
-
-  /** An event, whichever way it came. `own`: it is the answer to a command, and may run ahead. */
-  receive(event: Event, own = false): void {
-    if (event.seq > (this.#cursor ?? 0)) this.#ahead.set(event.seq, { event, own });
-    else if (event.seq <= this.#overtaken && !own) this.#tell(event);
-    if (this.#cursor === undefined) {
-      if (this.#opened) void this.#load();
-      else this.#host.learn();
+  /** It was heard up to here in an earlier run; `undefined`: not at all, and where the log begins may be said now. */
+  onHeard(upto?: Seq): void {
+    const { cursor } = this.#log;
+    if (upto === undefined) {
+      if (this.#standing.current) this.#place(this.#standing.current.head);
       return;
     }
-    this.#drain();
-    // What is missing may be on its way, behind an answer that overtook it; to have it twice does no harm.
-    if (this.#ahead.size) void this.#fill();
+    if (cursor !== undefined && cursor <= upto) return;
+    this.#log.begin(upto);
+    this.#behind = true;
+    if (this.#standing.current) this.catchUp(this.#standing.current.head);
   }
 
-  /** The log from the cursor on is not to be had: too long, or another one. */
-  async resync(): Promise<void> {
-    if (this.#events.has("message") || this.#events.has("event") || this.#host.follows) {
-      // Whoever listens to every message gets every message.
-      if (this.#cursor !== undefined) return this.#fill();
-    }
-    this.#startAnew();
+  /** Messages of others that came before it was known how the conversation stands. */
+  get waiting(): number {
+    return this.#log.waiting.filter(({ type, from }) => type === "message" && from !== this.host.me).length;
+  }
+
+  /** Reads what was missed. `head`: the log's, from a summary; without one the inbox does not have the conversation. */
+  catchUp(head?: Seq): void {
+    this.#behind = false;
+    const { cursor } = this.#log;
+    if (!this.followed || cursor === undefined || cursor === head) return;
+    // In a direct conversation nobody may have written yet: that is no log to be read.
+    if (head === undefined && cursor === 0) this.#history.reload();
+    else void this.#log.fill();
+  }
+
+  onLost(): void {
+    this.#standing.onLost(this.followed);
+    this.#behind = false;
+    this.#log.lost(this.followed);
+    this.typing.clear();
+    this.members.onLost();
+  }
+
+  /** The chat was closed: nothing of it waits any more. */
+  onClose(): void {
+    this.host.clock.clearTimeout(this.#releaseTimer);
+    this.#reading.stop();
+    this.#log.lost(true);
+  }
+
+  /** The inbox was read, and does not have it. */
+  onAbsent(): void {
+    if (this.#behind) this.catchUp();
+    if (!this.#standing.stale) return;
+    this.#standing.clear();
+    this.#onChange();
+  }
+
+  onEvent(event: Event): void {
+    this.#log.receive(event, "live");
+  }
+
+  /** More was missed than the server replays. */
+  onGap(head: Seq): void {
+    this.#missed = Math.max(this.#missed, head);
+    const every = this.host.replaysAll || this.#events.has("message", "all") || this.#events.has("event", "all");
+    if (every && this.#log.cursor !== undefined) return void this.#log.fill();
+    this.#log.reset();
+    if (this.#history.open) this.#history.reload();
+    else this.#log.place(head, true);
   }
 
   /** The cursor cannot be followed. */
-  refused(error: ChatError): void {
-    if (error.code === "not_found") this.#vanish();
-    else this.#startAnew();
+  onRefused(error: ChatError): void {
+    if (error.code === "bad_cursor") this.#startAnew();
+    else if (error.code !== "not_found") this.host.report(error);
+    else if (this.id[0] === "@") this.#history.reload();
+    else this.#vanish();
   }
 
-  reads(user: UserId, upto: Seq): void {
-    if (user === this.#host.me && upto > this.#read) this.#readUpto(upto);
-    this.members.moved(user, { read: upto, received: upto });
+  onReadSignal(user: UserId, upto: Seq): void {
+    if (user === this.host.me) {
+      this.#reading.confirm(upto);
+      this.#onRead();
+    }
+    this.members.onCursor(user, { read: upto, received: upto });
   }
 
-  /** One of the outbox came, changed, or went. */
-  shows(entry: Entry, gone: boolean): void {
-    if (gone) this.#outgoing.delete(entry.key);
-    else this.#outgoing.set(entry.key, entry);
-    this.messages.changed();
+  onReceivedSignal(user: UserId, upto: Seq): void {
+    this.members.onCursor(user, { received: upto });
+  }
+
+  onTypingSignal(user: UserId): void {
+    if (user !== this.host.me) this.typing.started(user);
+  }
+
+  /** An entry of the outbox came, changed, or went. */
+  onOutboxChange(entry: Entry, gone: boolean): void {
+    this.list.onOutboxChange(entry, gone);
   }
 
   /** The server has stored it: it takes its place in the log, when the log has come to it. */
-  stored(entry: Entry, body: StoredBody): void {
+  onStored(entry: Entry, body: Stored): void {
     const { to, time, replyTo: reply_to, ...what } = entry.what;
-    const { conversation, seq, at } = body;
-    if (this.#cursor !== undefined && seq <= this.#cursor) return this.shows(entry, true);
-    this.messages.changed();
-    const from = this.#host.me as UserId;
-    this.receive(compact({ type: "message" as const, conversation, seq, from, at, ...what, reply_to }) as Event, true);
+    const { conversation, seq, at, event } = body;
+    if (this.#log.cursor !== undefined && seq <= this.#log.cursor) return this.list.onOutboxChange(entry, true);
+    this.list.changed();
+    const from = this.host.me as UserId;
+    const own = { type: "message" as const, conversation, seq, from, at, ...what, reply_to };
+    this.#log.receive(event ?? (compact(own) as Event), "own");
   }
 
-  #list(): readonly ChatMessage[] {
-    const me = this.#host.me ?? "";
-    const messages = this.#timeline?.messages ?? [];
-    for (const entry of this.#outgoing.values()) {
-      const { to, time, ...what } = entry.what;
-      const { state, error, stored } = entry;
-      const at = stored?.at ?? new Date(time).toISOString();
-      const id = idOf(me, what.key);
-      if (this.#timeline?.has(id)) continue;
-      messages.push(compact({ id, from: me, reactions: {}, ...what, seq: stored?.seq, at, state, error }));
-    }
-    return messages;
+  protected onOwnEvent(event: Event): void {
+    this.#log.receive(event, "own");
   }
 
-  #changed(): void {
-    this.messages.changed();
-    this.info.changed();
-    this.#host.listed();
+  protected onEditFailed(failed: ConversationEvents["editFailed"]): void {
+    this.#events.emit("editFailed", failed);
   }
 
-  /** A command about this conversation. */
-  #about<T extends AboutRoom["type"]>(type: T, fields: Fields<T>): Command {
-    return { type, conversation: this.id, ...fields } as unknown as Command;
+  /** From now on this object is another name of `target`. */
+  mergeInto(target: Room): void {
+    const own = this as unknown as Record<string, unknown>;
+    for (const name of [...METHODS, ...MORE_METHODS]) own[name] = (target[name] as () => void).bind(target);
+    for (const name of STORES) (this[name] as Store<unknown>).follow(target[name] as Store<unknown>);
+    target.#events.link(this.#events);
+    target.#listeners += this.#listeners;
+    this.#target = target;
+    for (const entry of this.list.entries) target.onOutboxChange(entry, false);
+    if (this.#history.open) target.#open();
+    this.host.clock.clearTimeout(this.#releaseTimer);
+    this.#history.close();
   }
 
-  #say<T extends AboutRoom["type"]>(type: T, fields: Fields<T>): Promise<void> {
-    return handled(this.#do(this.#about(type, fields)));
+  #onWatch(opens: boolean): void {
+    this.host.clock.clearTimeout(this.#releaseTimer);
+    this.#releaseTimer = undefined;
+    if (opens) this.#open();
   }
 
-  async #do(command: Command): Promise<void> {
-    const stored = await this.#host.call<StoredBody>(command);
-    const { conversation, seq, at } = stored;
-    // The answer stands in place of the event. Of a repetition the event came before, or comes with the log.
-    if (!stored.duplicate) this.receive({ ...command, conversation, seq, at, from: this.#host.me } as Event, true);
+  #onUnwatch(): void {
+    const { clock, releaseAfter } = this.host;
+    if (this.watched || releaseAfter === Infinity || this.host.closed) return;
+    clock.clearTimeout(this.#releaseTimer);
+    this.#releaseTimer = clock.setTimeout(() => this.release(), releaseAfter);
   }
 
-  /** Everything up to `known` is known from a page. What has come live in the meantime is new all the same. */
-  #place(known: Seq): void {
-    let first = Infinity;
-    for (const [seq, { own }] of this.#ahead) if (!own) first = Math.min(first, seq);
-    this.#cursor = Math.min(known, first - 1);
-    this.#drain();
-    if (this.#ahead.size) void this.#fill();
+  #open(): void {
+    if (!this.#history.open) this.#history.load();
   }
 
-  #drain(): void {
-    for (const seq of this.#ahead.keys()) if (seq <= (this.#cursor as Seq)) this.#ahead.delete(seq);
-    for (let next; (next = this.#ahead.get((this.#cursor as Seq) + 1));) {
-      this.#ahead.delete(next.event.seq);
-      this.#cursor = next.event.seq;
-      this.#apply(next.event);
-    }
-    for (const entry of this.#outgoing.values()) {
-      if (entry.stored && entry.stored.seq <= (this.#cursor as Seq)) this.shows(entry, true);
-    }
+  #background<T>(type: AboutRoom["type"], fields: object): Promise<T> {
+    const urgency = () => (this.watched ? 0 : 1);
+    return this.host.scheduler.request<T>(() => ({ type, conversation: this.id, ...fields }) as Command, urgency);
+  }
+
+  #page(fields: { before?: Seq; limit: number }, options?: PageOptions): Promise<HistoryBody> {
+    if (!options) return this.#background("history", fields);
+    return this.host.call(this.about("history", fields), options);
+  }
+
+  /** The log has its place: at `head`, or where it was heard last. */
+  #place(head: Seq, fromInbox = false): void {
+    if (this.#log.cursor !== undefined) return;
+    const heard = this.host.baseline(this.id, this.summary);
+    if (heard === "pending") return;
+    if (heard === undefined || heard > head) return this.#log.place(head, fromInbox);
+    this.#log.begin(heard);
+    if (heard < head) void this.#log.fill();
   }
 
   /** An event in its turn, once. */
-  #apply(event: Event): void {
-    const me = this.#host.me;
-    for (const events of this.#meanwhile) events.push(event);
-    this.#timeline?.apply(event);
-    if (this.#timeline && this.#timeline.length > this.#keep + PAGE) this.#timeline.trim(this.#keep);
+  #apply(event: Event, source: Source): void {
+    const { me, outbox } = this.host;
+    this.#history.apply(event);
+    this.list.onEvent(event);
     this.members.apply(event);
     if (event.type === "message") {
       this.typing.stopped(event.from);
-      if (event.from === me && event.key) this.#host.outbox.seen(event, event.key);
+      if (event.from === me && event.key) outbox.seen(event, event.key);
     }
-    this.#summarise(event);
-    this.#changed();
-    this.#tell(event);
+    // All that a user wrote is another's now.
+    if ((event.type as string) === "erase") this.#history.reload();
+    this.list.onCursor(event.seq);
+    const open = this.summary?.public;
+    if (!this.#standing.apply(event, me)) this.host.lookUp();
+    if (this.#standing.left && open) this.state.set("joinable");
+    this.#onChange();
+    this.#tell(event, source);
   }
 
-  /** Whoever listens hears of it. */
-  #tell(event: Event): void {
-    if (this.#opened) this.#events.emit("event", eventFromWire(event));
-    if (event.type !== "message") return;
-    const message = this.#timeline?.find(event.seq) ?? fromWire(event);
-    if (this.#opened) this.#events.emit("message", message);
-    this.#host.heard(message, this);
-    if (event.from !== this.#host.me) this.#host.arrived(this);
-  }
-
-  #summarise(event: Event): void {
-    this.#left = isLeaving(event, this.#host.me);
-    if (this.#left) this.#summary = undefined;
-    // Somebody brought one in, or wrote for the first time, or after so long that it was not among the latest.
-    else if (!this.#summary) this.#host.learn();
-    else this.#summary = after(this.#summary, event, this.#host.me);
-  }
-
-  #readUpto(upto: Seq): void {
-    this.#read = upto;
-    const s = this.#summary;
-    if (!s) return;
-    const unread = upto >= s.head ? 0 : this.#timeline?.unread(upto, this.#host.me as UserId);
-    // Read elsewhere, up to the middle of what is not loaded.
-    if (unread === undefined) this.#host.learn();
-    this.#summary = { ...s, read: upto, unread: unread ?? s.unread };
-    this.#changed();
-  }
-
-  tellRead(): void {
-    clearTimeout(this.#readTimer);
-    this.#readTimer = undefined;
-    if (!this.#host.online) return;
-    this.#readTold = Date.now();
-    this.#host.request(this.#about("read", { upto: this.#read })).catch(() => {
-      // Said again with the next connection, or it makes no difference any more.
-    });
-  }
-
-  async #load(): Promise<void> {
-    if (this.#loading || !this.#host.online) return;
-    this.#loading = true;
-    const meanwhile: Event[] = [];
-    this.#meanwhile.add(meanwhile);
-    try {
-      const page = await this.#host.request<HistoryBody>(this.#about("history", { limit: PAGE }));
-      this.#timeline = new Timeline(page);
-      for (const event of meanwhile) this.#timeline.apply(event);
-      if (this.#cursor === undefined) this.#place(page.head);
-      this.#ready();
-    } catch (error) {
-      if (!(error instanceof ChatError) || error.code !== "not_found") return this.#later(error);
-      // Nobody has written there yet.
-      if (this.id[0] === "@") {
-        this.#timeline ??= new Timeline();
-        this.#cursor ??= 0;
-        this.#drain();
-        this.#ready();
-      } else {
-        this.#vanish();
-      }
-    } finally {
-      this.#loading = false;
-      this.#meanwhile.delete(meanwhile);
+  /** Calls the listeners. */
+  #tell(event: Event, source: Source): void {
+    const live = source !== "sync" && event.seq > this.#missed;
+    const message = event.type === "message" ? (this.list.find(event.seq) ?? fromWire(event)) : undefined;
+    for (const replay of live ? (["all", "none"] as const) : (["all"] as const)) {
+      if (this.#history.open) this.#events.emit("event", eventFromWire(event), replay);
+      if (this.#history.open && message) this.#events.emit("message", message, replay);
     }
-    if (this.unknown) this.#host.learn();
+    this.host.onEvent(event, message, this, live);
   }
 
-  #ready(): void {
-    const stale = this.#stale;
-    this.#stale = false;
-    this.#keep = KEPT;
-    this.state.set("ready");
-    this.#changed();
-    if (stale) this.#events.emit("resync", undefined);
+  /** The cursor of reading has moved. */
+  #onRead(): void {
+    const { upto, confirmed } = this.#reading;
+    if (!this.summary) return;
+    this.#standing.read(upto, (after) => this.#history.shown?.unread(after, this.host.me as UserId));
+    // Up to the middle of what is not loaded: the server counts, when it knows.
+    if (this.#standing.uncounted && upto <= confirmed) this.host.lookUp();
+    this.#onChange();
   }
 
-  async #loadOlder(): Promise<boolean> {
-    this.open();
-    const timeline = this.#timeline;
-    if (!timeline?.more) return false;
-    const meanwhile: Event[] = [];
-    this.#meanwhile.add(meanwhile);
-    try {
-      const before = timeline.oldest as Seq;
-      const page = await this.#host.call<HistoryBody>(this.#about("history", { before, limit: PAGE }));
-      if (timeline !== this.#timeline) return true;
-      timeline.prepend(page, meanwhile);
-      this.#keep += page.messages.length;
-      this.messages.changed();
-      return true;
-    } finally {
-      this.#meanwhile.delete(meanwhile);
-    }
+  #onLoaded(head: Seq, rebuilt: boolean): void {
+    this.#place(head);
+    this.#onListReady();
+    if (rebuilt) this.#events.emit("resync", undefined);
   }
 
-  /** Pages the log from the cursor on. */
-  async #fill(): Promise<void> {
-    if (this.#filling || this.#cursor === undefined || !this.#host.online) return;
-    this.#filling = true;
-    try {
-      for (let more = true; more && this.#cursor !== undefined;) {
-        const after: Seq = this.#cursor;
-        const page = await this.#host.request<LogBody>(this.#about("sync", { after, limit: LOG_PAGE }));
-        for (const event of page.events) this.receive(event);
-        more = page.more && page.events.length > 0;
-      }
-    } catch (error) {
-      if (error instanceof ChatError && !error.retryable) this.refused(error);
-      else this.#later(error);
-    } finally {
-      this.#filling = false;
-    }
+  async #sendRead(upto: Seq): Promise<CursorBody> {
+    const body = await this.host.request<CursorBody>(this.about("read", { upto }));
+    this.members.onCursor(this.host.me as UserId, { read: upto, received: upto });
+    if (this.#standing.uncounted) this.host.lookUp();
+    return body;
   }
 
-  /** Without a connection the next one brings it; otherwise the server could not, for now. */
-  #later(error: unknown): void {
-    if (!(error instanceof ChatError)) return this.#host.failed(error);
-    if (error.code === "offline") return;
-    this.#host.failed(error);
-    if (error.retryable) setTimeout(() => this.#host.online && this.resume(), error.retryAfter ?? PAUSE);
+  #onListReady(): void {
+    if (this.state.getSnapshot() !== "joinable" || this.summary) this.state.set("ready");
+    const { cursor } = this.#log;
+    if (cursor !== undefined) this.list.onCursor(cursor);
+    this.list.loadNotices();
+    if (!this.members.loaded) this.members.refresh();
+    this.#onChange();
+    if (this.unknown) this.host.lookUp();
   }
 
+  #onLoadFailed(error: unknown): void {
+    if (!(error instanceof ChatError) || error.code !== "not_found") return this.host.report(error);
+    if (this.id[0] !== "@") return this.#vanish();
+    // Nobody has written there yet.
+    this.#history.begin();
+    this.#log.place(0);
+    this.#onListReady();
+  }
+
+  /** The log is another one: a backup was restored. */
   #startAnew(): void {
-    this.#stale = true;
-    this.#cursor = undefined;
-    void this.#load();
+    this.#log.reset();
+    this.#reading.reset();
+    const { current } = this.#standing;
+    if (current) this.#reading.confirm(current.read);
+    if (this.#history.open) this.#history.reload();
+    else if (current) this.#log.place(current.head, true);
+    else this.host.lookUp();
   }
 
   #vanish(): void {
-    this.#timeline = undefined;
-    this.#cursor = undefined;
-    this.#summary = undefined;
-    this.#ahead.clear();
+    this.#history.close();
+    this.#log.reset();
+    this.#standing.clear();
     this.state.set("missing");
-    this.#changed();
+    this.list.changed();
+    this.#onChange();
+  }
+
+  #onChange(): void {
+    this.list.changed();
+    this.info.changed();
+    this.host.onRoomChange();
   }
 }

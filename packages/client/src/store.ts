@@ -1,31 +1,42 @@
 import type { Readable } from "./types.js";
 
-/** Calls what an app registered: its mistake is told, and stops nothing of ours. */
-export function call<T>(listener: (value: T) => void, value: T): void {
+/** Calls a listener that an app registered. Its exception goes to `report` and stops nothing of ours. */
+export function call<T, R>(listener: (value: T) => R, value: T, report: (error: unknown) => void): R | undefined {
   try {
-    listener(value);
+    return listener(value);
   } catch (error) {
-    console.error(error);
+    report(error);
+    return undefined;
   }
+}
+
+/** What a store tells its owner. */
+export interface StoreHooks {
+  /** After every new subscription. */
+  subscribed?: () => void;
+  /** After a subscription has ended. */
+  unsubscribed?: () => void;
 }
 
 /** A value computed from what its owner knows, anew after `changed()`. */
 export class Store<T> implements Readable<T> {
+  /** Called when a subscription outlives the moment: a server that renders subscribes for no longer, if at all. */
+  onUse: (() => void) | undefined;
+  /** Where exceptions of listeners go. */
+  report: (error: unknown) => void = console.error;
+  #compute: () => T;
   #value: T | undefined;
   #initial: T;
   #fresh = false;
   #queued = false;
-  #listeners = new Set<{ listener: (value: T) => void; told: T | undefined }>();
-  #watched: (() => void) | undefined;
-  /** Called when a subscription outlives the moment: a server that renders subscribes for no longer, if at all. */
-  onUse: (() => void) | undefined;
+  #listeners = new Set<{ listener: (value: T) => void; seen: T | undefined }>();
+  #hooks: StoreHooks;
+  #unfollow: (() => void) | undefined;
+  #target: Store<T> | undefined;
 
-  /** `watched` is called with every subscription. */
-  constructor(
-    protected compute: () => T,
-    watched?: () => void,
-  ) {
-    this.#watched = watched;
+  constructor(compute: () => T, hooks: StoreHooks | (() => void) = {}) {
+    this.#compute = compute;
+    this.#hooks = typeof hooks === "function" ? { subscribed: hooks } : hooks;
     this.#initial = compute();
   }
 
@@ -36,7 +47,7 @@ export class Store<T> implements Readable<T> {
   // Arrow functions, since frameworks take them apart from their object.
   readonly getSnapshot = (): T => {
     if (!this.#fresh) {
-      this.#value = this.compute();
+      this.#value = this.#compute();
       this.#fresh = true;
     }
     return this.#value as T;
@@ -45,12 +56,17 @@ export class Store<T> implements Readable<T> {
   readonly getInitialSnapshot = (): T => this.#initial;
 
   readonly subscribe = (listener: (value: T) => void): (() => void) => {
-    const entry = { listener, told: this.getSnapshot() };
+    const entry = { listener, seen: this.getSnapshot() };
     this.#listeners.add(entry);
-    call(listener, entry.told);
-    this.#watched?.();
+    this.#followWhileSubscribed();
+    call(listener, entry.seen, this.report);
     if (this.onUse) queueMicrotask(() => this.subscribed && this.onUse?.());
-    return () => void this.#listeners.delete(entry);
+    this.#hooks.subscribed?.();
+    return () => {
+      if (!this.#listeners.delete(entry)) return;
+      this.#followWhileSubscribed();
+      this.#hooks.unsubscribed?.();
+    };
   };
 
   readonly changed = (): void => {
@@ -59,14 +75,46 @@ export class Store<T> implements Readable<T> {
     this.#queued = true;
     queueMicrotask(() => {
       this.#queued = false;
-      const value = this.getSnapshot();
-      for (const entry of [...this.#listeners]) {
-        if (entry.told === value || !this.#listeners.has(entry)) continue;
-        entry.told = value;
-        call(entry.listener, value);
+      try {
+        this.#publish(this.getSnapshot());
+      } catch (error) {
+        this.report(error);
       }
     });
   };
+
+  /** From now on this store has the value of another: both are of one thing that had two names. */
+  follow(target: Store<T>): void {
+    this.#compute = target.getSnapshot;
+    this.#hooks = {};
+    this.#target = target;
+    this.#followWhileSubscribed();
+    this.changed();
+  }
+
+  protected replace(compute: () => T): void {
+    this.#compute = compute;
+    this.changed();
+  }
+
+  #followWhileSubscribed(): void {
+    if (!this.#target || this.subscribed === !!this.#unfollow) return;
+    if (this.subscribed) {
+      this.#unfollow = this.#target.subscribe(this.changed);
+    } else {
+      this.#unfollow?.();
+      this.#unfollow = undefined;
+      this.#fresh = false;
+    }
+  }
+
+  #publish(value: T): void {
+    for (const entry of [...this.#listeners]) {
+      if (entry.seen === value || !this.#listeners.has(entry)) continue;
+      entry.seen = value;
+      call(entry.listener, value, this.report);
+    }
+  }
 }
 
 /** A store whose value is set. */
@@ -76,28 +124,60 @@ export class Value<T> extends Store<T> {
   }
 
   set(value: T): void {
-    this.compute = () => value;
-    this.changed();
+    this.replace(() => value);
   }
+}
+
+/** How many messages of the past a listener wants; see `on` in types.ts. */
+export type Replay = "all" | "none";
+
+interface Listener {
+  act: (value: never) => unknown;
+  replay: Replay;
 }
 
 /** Listeners by the name of what they listen to. */
 export class Emitter<Events> {
-  #listeners = new Map<keyof Events, Set<(value: never) => void>>();
+  #listeners = new Map<keyof Events, Set<Listener>>();
+  #linked: Emitter<Events>[] = [];
+  #report: (error: unknown) => void;
 
-  on<K extends keyof Events>(event: K, listener: (value: Events[K]) => void): () => void {
+  constructor(report: (error: unknown) => void) {
+    this.#report = report;
+  }
+
+  on<K extends keyof Events>(event: K, act: (value: Events[K]) => unknown, replay: Replay = "all"): () => boolean {
     const listeners = this.#listeners.get(event) ?? new Set();
+    const listener = { act, replay };
     this.#listeners.set(event, listeners.add(listener));
-    return () => void listeners.delete(listener);
+    return () => listeners.delete(listener);
   }
 
-  has(event: keyof Events): boolean {
-    return !!this.#listeners.get(event)?.size;
+  /** Whether anybody listens, or with `replay` whether anybody wants as much. */
+  has(event: keyof Events, replay?: Replay): boolean {
+    for (const listener of this.#listeners.get(event) ?? []) if (!replay || listener.replay === replay) return true;
+    return this.#linked.some((other) => other.has(event, replay));
   }
 
-  emit<K extends keyof Events>(event: K, value: Events[K]): void {
+  /** What is emitted here is emitted there as well. */
+  link(other: Emitter<Events>): void {
+    this.#linked.push(other);
+  }
+
+  /** Calls all listeners, or those with this `replay` only. */
+  emit<K extends keyof Events>(event: K, value: Events[K], replay?: Replay): void {
+    void this.collect(event, value, replay);
+  }
+
+  /** The same; gives the promises that the listeners returned. */
+  collect<K extends keyof Events>(event: K, value: Events[K], replay?: Replay): Promise<unknown>[] {
+    const promises: Promise<unknown>[] = [];
     for (const listener of [...(this.#listeners.get(event) ?? [])]) {
-      call(listener as (value: Events[K]) => void, value);
+      if (replay && listener.replay !== replay) continue;
+      const result = call(listener.act as (value: Events[K]) => unknown, value, this.#report);
+      if (result instanceof Promise) promises.push(result.catch(this.#report));
     }
+    for (const other of this.#linked) promises.push(...other.collect(event, value, replay));
+    return promises;
   }
 }

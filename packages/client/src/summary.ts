@@ -1,8 +1,9 @@
 // How a conversation stands, as events change it.
 
+import { usersOf } from "./names.js";
 import type { Event, Summary, UserId } from "./protocol.js";
-import { compact, fromWire, type Timeline } from "./timeline.js";
-import type { ConversationInfo } from "./types.js";
+import { compact, fromWire } from "./timeline.js";
+import type { ChatMessage, ConversationInfo } from "./types.js";
 
 /** Whether it is `me` who goes. */
 export function isLeaving(event: Event, me: UserId | undefined): boolean {
@@ -48,16 +49,13 @@ export function after(summary: Summary, event: Event, me: UserId | undefined): S
 }
 
 /** The same for an app. The last message is the one of the list, where that has it. */
-export function describe(summary: Summary, me: UserId | undefined, timeline: Timeline | undefined): ConversationInfo {
+export function describe(
+  summary: Summary,
+  me: UserId | undefined,
+  find: (seq: number) => ChatMessage | undefined,
+): ConversationInfo {
   const { conversation: id, members: memberCount, last, ...rest } = summary;
-  const pair = id[0] === "@" ? id.slice(1).split(":") : [];
-  const peer = pair[0] === me ? pair[1] : pair[0];
-  return compact({
-    public: false,
-    id,
-    memberCount,
-    ...rest,
-    peer,
-    last: last && (timeline?.find(last.seq) ?? fromWire(last)),
-  });
+  const [first, second] = usersOf(id);
+  const peer = first === me ? second : first;
+  return compact({ public: false, id, memberCount, ...rest, peer, last: last && (find(last.seq) ?? fromWire(last)) });
 }

@@ -1,13 +1,18 @@
 // The messages of a conversation, oldest first, as pages of history and events make them. Events must come in
 // order and once; a page says with `head` which of them it has in it already.
 
-import type { HistoryBody } from "./protocol.js";
-import type { Event, Message as Folded, Seq } from "./protocol.js";
+import type { Event, HistoryBody, Message as Folded, Seq } from "./protocol.js";
 import type { AnyData, ChatEvent, ChatMessage } from "./types.js";
+
+/** A message that the server has stored. */
+export type StoredMessage = ChatMessage & { seq: Seq };
+
+/** An event that changes a message. */
+export type Amendment = Extract<Event, { type: "edit" | "delete" | "react" }>;
 
 /** A message, and the last event that is folded into it. */
 interface Row {
-  message: ChatMessage & { seq: Seq };
+  message: StoredMessage;
   upto: Seq;
 }
 
@@ -21,10 +26,11 @@ export function compact<T extends object>(object: { [K in keyof T]: T[K] | undef
 }
 
 /** A message of the wire, as the app sees it. */
-export function fromWire(wire: Folded): ChatMessage & { seq: Seq } {
-  const { type, conversation, reply_to: replyTo, data, ...rest } = wire;
+export function fromWire(wire: Folded): StoredMessage {
+  const { type, conversation, reply_to: replyTo, data, reactions = {}, ...rest } = wire;
   const id = idOf(rest.from, rest.key, rest.seq);
-  return compact({ reactions: {}, ...rest, data: data as AnyData | undefined, replyTo, id, state: "sent" as const });
+  const [kind, state] = ["message" as const, "sent" as const];
+  return compact({ kind, id, ...rest, data: data as AnyData | undefined, replyTo, reactions, state });
 }
 
 /** An event of the wire, as the app sees it. */
@@ -34,21 +40,62 @@ export function eventFromWire(event: Event): ChatEvent {
   return compact({ ...rest, replyTo });
 }
 
+export const isAmendment = (event: Event): event is Amendment =>
+  event.type === "edit" || event.type === "delete" || event.type === "react";
+
+/** The message after an event about it. */
+export function amended(message: StoredMessage, event: Amendment): StoredMessage {
+  // A deleted message has no reactions, and its edits come without content: they say nothing.
+  if (message.deleted) return message;
+  switch (event.type) {
+    case "delete": {
+      const { kind, id, seq, from, at, key, state } = message;
+      return compact({ kind, id, seq, from, at, key, deleted: true, reactions: {}, state });
+    }
+    case "react":
+      return { ...message, reactions: reacted(message.reactions, event) };
+    case "edit": {
+      if (event.deleted) return message;
+      const { text, data, seq, at } = event;
+      return compact({ ...message, text, data: data as AnyData | undefined, edited: { seq, at } });
+    }
+  }
+}
+
+// A reaction may have any name, those of every object's properties as well: a `Map` has none of its own.
+function reacted(
+  reactions: ChatMessage["reactions"],
+  event: Extract<Event, { type: "react" }>,
+): ChatMessage["reactions"] {
+  const all = new Map(Object.entries(reactions));
+  // Stored without U+FE0F, but for what an older server has.
+  const emoji = all.has(event.emoji) ? event.emoji : event.emoji.replaceAll("\u{fe0f}", "");
+  const users = all.get(emoji) ?? [];
+  if (event.on) {
+    if (!users.includes(event.from)) all.set(emoji, [...users, event.from]);
+  } else {
+    const others = users.filter((user) => user !== event.from);
+    if (others.length) all.set(emoji, others);
+    else all.delete(emoji);
+  }
+  // In the order of a page of history.
+  return Object.fromEntries([...all].sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
 export class Timeline {
   #rows: Row[] = [];
   #ids = new Set<string>();
   /** Events up to here are in the list. */
   #upto: Seq;
   /** Whether the server has earlier messages. */
-  more: boolean;
+  hasOlder = false;
 
   constructor(page?: HistoryBody) {
     this.#upto = page?.head ?? 0;
-    this.more = false;
     if (page) this.prepend(page, []);
   }
 
-  get messages(): ChatMessage[] {
+  get messages(): StoredMessage[] {
     return this.#rows.map((row) => row.message);
   }
 
@@ -66,8 +113,8 @@ export class Timeline {
     const before = this.oldest ?? Infinity;
     const rows = page.messages.filter((wire) => wire.seq < before);
     this.#rows.unshift(...rows.map((wire) => this.#row(wire, page.head)));
-    this.more = page.more;
-    for (const event of meanwhile) if (event.type !== "message") this.#amend(event);
+    this.hasOlder = page.more;
+    for (const event of meanwhile) if (isAmendment(event)) this.#amend(event);
   }
 
   /** Forgets the oldest messages, until so many are left. */
@@ -75,31 +122,28 @@ export class Timeline {
     const excess = this.#rows.length - length;
     if (excess <= 0) return;
     for (const { message } of this.#rows.splice(0, excess)) this.#ids.delete(message.id);
-    this.more = true;
+    this.hasOlder = true;
   }
 
   has(id: string): boolean {
     return this.#ids.has(id);
   }
 
-  find(seq: Seq): ChatMessage | undefined {
+  find(seq: Seq): StoredMessage | undefined {
     return this.#rows[this.#index(seq)]?.message;
   }
 
   /** How many messages of others there are after this event; `undefined` if the list does not reach back to it. */
   unread(after: Seq, me: string): number | undefined {
-    if (this.more && (this.oldest ?? Infinity) > after + 1) return undefined;
+    if (this.hasOlder && (this.oldest ?? Infinity) > after + 1) return undefined;
     return this.#rows.filter(({ message }) => message.seq > after && message.from !== me).length;
   }
 
   apply(event: Event): void {
     if (event.seq <= this.#upto) return;
     this.#upto = event.seq;
-    if (event.type === "message") {
-      this.#rows.push(this.#row(event, event.seq));
-    } else {
-      this.#amend(event);
-    }
+    if (event.type === "message") this.#rows.push(this.#row(event, event.seq));
+    else if (isAmendment(event)) this.#amend(event);
   }
 
   #row(wire: Folded, upto: Seq): Row {
@@ -119,45 +163,10 @@ export class Timeline {
     return this.#rows[low]?.message.seq === seq ? low : -1;
   }
 
-  #amend(event: Event): void {
-    if (event.type !== "edit" && event.type !== "delete" && event.type !== "react") return;
+  #amend(event: Amendment): void {
     const row = this.#rows[this.#index(event.target)];
     if (!row || row.upto >= event.seq) return;
     row.upto = event.seq;
-    const { id, seq, from, at, key, state } = row.message;
-    // A deleted message has no reactions, and its edits come without content: they say nothing.
-    if (row.message.deleted) return;
-    if (event.type === "delete") {
-      row.message = compact({ id, seq, from, at, key, deleted: true, reactions: {}, state });
-    } else if (event.type === "react") {
-      row.message = { ...row.message, reactions: reacted(row.message.reactions, event) };
-    } else if (!event.deleted) {
-      const { text, data } = event;
-      row.message = compact({
-        ...row.message,
-        text,
-        data: data as AnyData | undefined,
-        edited: { seq: event.seq, at: event.at },
-      });
-    }
+    row.message = amended(row.message, event);
   }
-}
-
-function reacted(
-  reactions: ChatMessage["reactions"],
-  event: Extract<Event, { type: "react" }>,
-): ChatMessage["reactions"] {
-  const all = { ...reactions };
-  // Stored without U+FE0F, but for what an older server has.
-  const emoji = all[event.emoji] ? event.emoji : event.emoji.replaceAll("\u{fe0f}", "");
-  const users = all[emoji] ?? [];
-  if (event.on) {
-    if (!users.includes(event.from)) all[emoji] = [...users, event.from];
-  } else {
-    const others = users.filter((user) => user !== event.from);
-    if (others.length) all[emoji] = others;
-    else delete all[emoji];
-  }
-  // In the order of a page of history.
-  return Object.fromEntries(Object.entries(all).sort(([a], [b]) => (a < b ? -1 : 1)));
 }

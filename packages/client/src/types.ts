@@ -78,6 +78,14 @@ export interface OutboxEntry extends Omit<Draft, "data"> {
   time: number;
 }
 
+/** Where a bot keeps how far it has heard each conversation, so that it goes on from there after a restart. */
+export interface CursorStorage {
+  /** All that was saved under `scope` (a server and a user); names and numbers mean nothing to the app. */
+  load(scope: string): Promise<Record<string, number>>;
+  /** Saves these; what was saved under other names stays. */
+  save(scope: string, cursors: Record<string, number>): Promise<void>;
+}
+
 /** What tells that the network is back, or the person. By default the browser's events do. */
 export interface NetworkSource {
   /** Whether a person may be looking at the app now. */
@@ -106,6 +114,16 @@ export interface ChatOptions {
   /** Where unacknowledged messages are kept: IndexedDB by default where there is one; `null` for memory only. */
   outbox?: OutboxStorage | null;
   /**
+   * Where it is kept how far `on("message")` has heard each conversation: with it, a bot hears after a restart what it has
+   * missed, at least once. None by default.
+   */
+  cursors?: CursorStorage;
+  /**
+   * Milliseconds after which a conversation is released that nobody subscribes to any more: 5 minutes by default, `Infinity`
+   * for never.
+   */
+  releaseAfter?: number;
+  /**
    * Whether it connects at once. By default: in a page or a worker of one, yes; elsewhere with the first `subscribe`,
    * `on`, `send`, command, `ready()` or `start()`, so that a server that renders pages connects nowhere. With `false`, only
    * `start()` or `reconnect()` does.
@@ -132,6 +150,7 @@ export interface Draft {
 
 /** A message as it stands now: edits, deletion and reactions are folded in. */
 export interface ChatMessage {
+  readonly kind: "message";
   /** The same for as long as the message is in the list, also while it goes from pending to sent. */
   readonly id: string;
   /** Its number in the conversation; absent until the server has stored it. */
@@ -150,6 +169,52 @@ export interface ChatMessage {
   readonly state: "pending" | "sent" | "failed";
   /** Why it failed. */
   readonly error?: ChatError;
+}
+
+/** A change of a conversation that is no message, for a list of both. */
+export interface Notice {
+  readonly kind: "notice";
+  readonly id: string;
+  readonly seq: Seq;
+  readonly from: UserId;
+  readonly at: Timestamp;
+  readonly type: "create" | "join" | "leave" | "invite" | "remove" | "role" | "rename";
+  /** Whom it is about, where that is not `from`. */
+  readonly user?: UserId;
+  readonly role?: ChatRole;
+  readonly title?: string;
+}
+
+/** Messages around one, as they stand now. They are not kept up to date. */
+export interface MessageWindow {
+  readonly messages: readonly ChatMessage[];
+  readonly hasOlder: boolean;
+  readonly hasNewer: boolean;
+}
+
+/** How long a command may take. */
+export interface CommandOptions {
+  /** Ends the waiting: the promise rejects with `aborted`. What was sent already may be done all the same. */
+  signal?: AbortSignal | undefined;
+  /** Milliseconds after which the promise rejects, with `timeout`, or `offline` without a connection: 30,000 by default. */
+  timeout?: number | undefined;
+}
+
+/** Which messages a listener wants. */
+export interface Listening {
+  /**
+   * `all`, the default: each one, also those that were written while there was no connection, however many. `none`: those
+   * that are written from now on, while one is connected.
+   */
+  replay?: "all" | "none";
+}
+
+/** How many messages wait to be read. */
+export interface UnreadTotal {
+  readonly messages: number;
+  readonly conversations: number;
+  /** There are conversations that were not counted. */
+  readonly more: boolean;
 }
 
 /** A message on its way. */
@@ -201,48 +266,82 @@ export interface ConversationEvents {
   message: ChatMessage;
   /** Any event of the log since the conversation was opened, once each, in order. */
   event: ChatEvent;
+  /** An edit was refused, or there was no connection in time. The message stands as before; here is what it was to be. */
+  editFailed: { readonly seq: Seq; readonly draft: Draft; readonly error: ChatError };
 }
+
+/**
+ * `loading`: the latest messages are not there yet. `missing`: there is no such conversation, or one may not know.
+ * `joinable`: one has left it, and may come back.
+ */
+export type ConversationState = "loading" | "ready" | "joinable" | "missing";
 
 export interface Conversation {
   /** The name that was asked for, `@bob`, until the user is known; then the conversation id, `@alice:bob`. */
   readonly id: string;
-  /** Oldest first: what the server has, and after it one's own unacknowledged messages. Opens the conversation. */
+  /**
+   * Oldest first: what the server has, and after it one's own unacknowledged messages. A new list only when a message has
+   * changed. Subscribing opens the conversation.
+   */
   readonly messages: Readable<readonly ChatMessage[]>;
+  /** The same with joins, leaves, renames and roles between them. */
+  readonly timeline: Readable<readonly (ChatMessage | Notice)[]>;
+  /** Whether the server has messages before those of the list. */
+  readonly hasOlder: Readable<boolean>;
   /** `undefined` while one is not in it, or it is not known yet. */
   readonly info: Readable<ConversationInfo | undefined>;
   /** By id; loaded when first subscribed to, kept up to date with roles and cursors. */
-  readonly members: Readable<readonly ConversationMember[]>;
+  readonly members: Readable<readonly ConversationMember[]> & {
+    /** Whether all of them are in the list. */
+    readonly complete: boolean;
+    /** Loads more of a long list. Whether it added any. */
+    loadMore(): Promise<boolean>;
+  };
   /** Who is typing, oneself excepted. */
   readonly typing: Readable<readonly UserId[]> & {
     /** Call it with every keystroke: the server is told every few seconds. `false` when the text is gone. */
     set(typing: boolean): void;
   };
-  /** `loading` until the latest messages are there; `missing`: there is none such, or one may not know. */
-  readonly state: Readable<"loading" | "ready" | "missing">;
-  /** Loads a page of earlier messages. `false` when the beginning was reached before. */
-  loadOlder(): Promise<boolean>;
+  readonly state: Readable<ConversationState>;
+  /** Loads a page of earlier messages. Whether it added any. */
+  loadOlder(options?: CommandOptions): Promise<boolean>;
+  /** The messages around one that need not be in the list. */
+  around(seq: Seq, options?: CommandOptions): Promise<MessageWindow>;
   send(message: string | Draft): Outgoing;
   /** One's own messages that are not acknowledged: `retry` and `discard` by `key`. */
   outgoing(key: string): Outgoing | undefined;
-  edit(seq: Seq, message: string | Draft): Promise<void>;
-  deleteMessage(seq: Seq): Promise<void>;
-  react(seq: Seq, emoji: string, on?: boolean): Promise<void>;
+  /** Shows at once, as `deleteMessage` and `react` do, and as it was before if it fails. */
+  edit(seq: Seq, message: string | Draft, options?: CommandOptions): Promise<void>;
+  deleteMessage(seq: Seq, options?: CommandOptions): Promise<void>;
+  react(seq: Seq, emoji: string, on?: boolean, options?: CommandOptions): Promise<void>;
   /** Tells that a person has read up to here; without `upto`, everything that is loaded. */
   markRead(upto?: Seq): void;
-  join(): Promise<void>;
-  leave(): Promise<void>;
-  invite(user: UserId, role?: ChatRole): Promise<void>;
-  removeMember(user: UserId): Promise<void>;
-  setRole(user: UserId, role: ChatRole): Promise<void>;
-  rename(title: string): Promise<void>;
-  on<K extends keyof ConversationEvents>(event: K, listener: (value: ConversationEvents[K]) => void): () => void;
+  join(options?: CommandOptions): Promise<void>;
+  leave(options?: CommandOptions): Promise<void>;
+  invite(user: UserId, role?: ChatRole, options?: CommandOptions): Promise<void>;
+  removeMember(user: UserId, options?: CommandOptions): Promise<void>;
+  setRole(user: UserId, role: ChatRole, options?: CommandOptions): Promise<void>;
+  rename(title: string, options?: CommandOptions): Promise<void>;
+  /** Forgets the list and the members, until somebody subscribes again. Happens by itself: see `releaseAfter`. */
+  release(): void;
+  /** Returns the function that ends it. Listeners of `message` and `event` open the conversation. */
+  on<K extends keyof ConversationEvents>(
+    event: K,
+    listener: (value: ConversationEvents[K]) => unknown,
+    options?: Listening,
+  ): () => void;
 }
 
 export interface ChatEvents {
-  /** A message that is new, in any conversation: once each, in order. Registering it keeps all conversations in step. */
+  /**
+   * A message that is new, in any conversation: once each, in order. With `replay: "all"` (see `Listening`) all
+   * conversations are kept in step for it.
+   */
   message: { message: ChatMessage; conversation: Conversation };
   /** Something in the background failed that no promise tells of. */
   error: ChatError;
+  /** A frame of the server's that is not known here. */
+  frame: { readonly type: string; readonly [field: string]: unknown };
 }
 
 export interface NewRoom {
@@ -259,14 +358,20 @@ export interface Chat {
   readonly user: Readable<UserId | undefined>;
   /** What the server allows; `undefined` until the first welcome. */
   readonly limits: ChatLimits | undefined;
+  /** What the server can do beyond the first version of the protocol. */
+  readonly features: readonly string[];
+  /** Unread messages of all conversations, also of those that are not loaded. */
+  readonly unread: Readable<UnreadTotal>;
   /** The inbox, latest activity first. */
   readonly conversations: Readable<readonly ConversationInfo[]> & {
-    /** Loads a page more. `false` when there were no more. */
-    loadMore(): Promise<boolean>;
+    /** Whether the server has conversations that are not loaded. */
+    readonly hasMore: Readable<boolean>;
+    /** Loads a page more. Whether it added any. */
+    loadMore(options?: CommandOptions): Promise<boolean>;
   };
-  /** `"#general"`, `"@bob"` or a conversation id; the same object for the same conversation. */
+  /** `"#general"`, `"@bob"` or a conversation id; the same object for the same conversation. Throws `invalid` for what is no name. */
   conversation(id: string): Conversation;
-  create(room: NewRoom): Promise<Conversation>;
+  create(room: NewRoom, options?: CommandOptions): Promise<Conversation>;
   /** Whether a user is there. Only those are told who share a conversation with oneself. */
   presence(user: UserId): Readable<Presence | undefined>;
   /** Connects, where nothing has yet: see the option `start`. */
@@ -275,5 +380,13 @@ export interface Chat {
   reconnect(): void;
   /** Ends it, for good. What is in the outbox stays there; what is sent afterwards fails with `closed`. */
   close(): void;
-  on<K extends keyof ChatEvents>(event: K, listener: (value: ChatEvents[K]) => void): () => void;
+  /** Resolves when there is a connection; rejects when there will be none, or with `signal` and `timeout`. */
+  ready(options?: CommandOptions): Promise<Chat>;
+  /** Sends any command of the protocol, for what the SDK has no function for. It may be sent again after a loss. */
+  command<T = Record<string, unknown>>(type: string, fields?: object, options?: CommandOptions): Promise<T>;
+  on<K extends keyof ChatEvents>(
+    event: K,
+    listener: (value: ChatEvents[K]) => unknown,
+    options?: Listening,
+  ): () => void;
 }

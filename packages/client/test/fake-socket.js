@@ -45,6 +45,11 @@ export class FakeServer {
     };
     this.on("hello", () => this.welcome);
     this.on("ping", () => ({ type: "pong" }));
+    const empty = { head: 0, more: false };
+    this.on("history", ({ conversation }) => ({ conversation, messages: [], ...empty }));
+    this.on("sync", ({ conversation }) => ({ conversation, events: [], ...empty }));
+    this.on("members", ({ conversation }) => ({ conversation, members: [], more: false }));
+    this.on("conversations", () => ({ conversations: [], more: false }));
     const server = this;
     this.WebSocket = class extends FakeSocket {
       constructor(url, protocols) {

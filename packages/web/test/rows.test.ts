@@ -8,7 +8,17 @@ import { MOST, Span } from "../src/log/span.js";
 /** A message of somebody at so many minutes after noon. */
 function said(seq: number, from: string, minutes = 0, more: Partial<ChatMessage> = {}): ChatMessage {
   const at = new Date(2026, 10, 25, 12, minutes).toISOString();
-  return { id: `${from}/${seq}`, seq, from, at, text: `${seq}`, reactions: {}, state: "sent", ...more };
+  return {
+    kind: "message",
+    id: `${from}/${seq}`,
+    seq,
+    from,
+    at,
+    text: `${seq}`,
+    reactions: {},
+    state: "sent",
+    ...more,
+  };
 }
 
 const shown = (messages: ChatMessage[], mark?: number, previous?: ChatMessage) =>

@@ -89,6 +89,12 @@ export class Desk {
 
   #find(id: string | undefined): Conversation | undefined {
     // Before one is known, "@bob" may mean any conversation.
-    return id && /^[#@]./.test(id) && this.me ? this.chat.conversation(id) : undefined;
+    if (!id || !this.me) return undefined;
+    try {
+      return this.chat.conversation(id);
+    } catch {
+      // It comes from an address, and is no name of a conversation.
+      return undefined;
+    }
   }
 }

@@ -87,6 +87,7 @@ export class OpenRoom {
   /** A direct conversation without messages is not there yet, and may be begun. */
   get state(): "loading" | "ready" | "missing" {
     const state = this.#state.current;
+    if (state === "joinable") return "missing";
     return state === "missing" && this.peer !== undefined ? "ready" : state;
   }
 

@@ -1,0 +1,134 @@
+// What a person does in a conversation, apart from sending messages: commands that may be repeated. Changes of messages show
+// at once, and are taken back where they fail.
+
+import { ChatError } from "./error.js";
+import { handled } from "./handled.js";
+import type { Host } from "./host.js";
+import type { MessageList } from "./list.js";
+import type { Command, Event, HistoryBody, Role, Seq, StoredBody, UserId } from "./protocol.js";
+import { type Amendment, compact, fromWire } from "./timeline.js";
+import type { CommandOptions, ConversationEvents, Draft, MessageWindow } from "./types.js";
+
+/** Messages of a window around one. */
+const WINDOW = 50;
+
+export type AboutRoom = Extract<Command, { conversation: string }>;
+type Fields<T> = Omit<Extract<AboutRoom, { type: T }>, "type" | "conversation">;
+type Options = CommandOptions | undefined;
+
+/** An answer of the server's; it has the event where that differs from what was sent. */
+export type Stored = StoredBody & { event?: Event };
+
+export const draftOf = (message: string | Draft): Draft => (typeof message === "string" ? { text: message } : message);
+
+export abstract class RoomActions {
+  abstract readonly id: string;
+  abstract readonly cursor: Seq | undefined;
+  protected abstract readonly host: Host;
+  protected abstract readonly list: MessageList;
+
+  /** The answer to a command, in place of its event. */
+  protected abstract onOwnEvent(event: Event): void;
+  protected abstract onEditFailed(failed: ConversationEvents["editFailed"]): void;
+
+  edit(target: Seq, message: string | Draft, options?: Options): Promise<void> {
+    const draft = draftOf(message);
+    const { text, data } = draft as { text?: string; data?: Record<string, unknown> };
+    return handled(this.#amend("edit", compact({ target, text, data }), options, draft));
+  }
+
+  deleteMessage(target: Seq, options?: Options): Promise<void> {
+    return handled(this.#amend("delete", { target }, options));
+  }
+
+  react(target: Seq, emoji: string, on = true, options?: Options): Promise<void> {
+    return handled(this.#amend("react", { target, emoji, on }, options));
+  }
+
+  join(options?: Options): Promise<void> {
+    return this.#do("join", {}, options);
+  }
+
+  leave(options?: Options): Promise<void> {
+    return this.#do("leave", {}, options);
+  }
+
+  invite(user: UserId, role: Role = "member", options?: Options): Promise<void> {
+    return this.#do("invite", { user, role }, options);
+  }
+
+  removeMember(user: UserId, options?: Options): Promise<void> {
+    return this.#do("remove", { user }, options);
+  }
+
+  setRole(user: UserId, role: Role, options?: Options): Promise<void> {
+    return this.#do("role", { user, role }, options);
+  }
+
+  rename(title: string, options?: Options): Promise<void> {
+    return this.#do("rename", { title }, options);
+  }
+
+  around(seq: Seq, options?: Options): Promise<MessageWindow> {
+    return handled(this.#around(seq, options));
+  }
+
+  /** A command about this conversation. */
+  protected about<T extends AboutRoom["type"]>(type: T, fields: Fields<T>): Command {
+    return { type, conversation: this.id, ...fields } as unknown as Command;
+  }
+
+  async #around(seq: Seq, options: Options): Promise<MessageWindow> {
+    const { call } = this.host;
+    type Body = HistoryBody & { more_after?: boolean };
+    const around = { ...this.about("history", { limit: WINDOW }), around: seq } as unknown as Command;
+    let page: Body;
+    try {
+      page = await call<Body>(around, options);
+    } catch (error) {
+      if (!(error instanceof ChatError) || error.code !== "bad_field") throw error;
+      // A server of before `around`.
+      page = await call<Body>(this.about("history", { before: seq + WINDOW / 2, limit: WINDOW }), options);
+    }
+    const messages = page.messages.map(fromWire);
+    const hasNewer = page.more_after ?? page.head > (messages.at(-1)?.seq ?? 0);
+    return { messages, hasOlder: page.more, hasNewer };
+  }
+
+  #do<T extends AboutRoom["type"]>(type: T, fields: Fields<T>, options: Options): Promise<void> {
+    return handled(this.#command(this.about(type, fields), options).then(() => {}));
+  }
+
+  async #command(command: Command, options: Options): Promise<Stored> {
+    const stored = await this.host.call<Stored>(command, options);
+    const { conversation, seq, at, event } = stored;
+    const own = event ?? ({ ...command, conversation, seq, at, from: this.host.me } as Event);
+    // The answer stands in place of the event. Of a repetition the event came before, or comes with the log.
+    if (!stored.duplicate) this.onOwnEvent(own);
+    return stored;
+  }
+
+  /** Shows a change of a message at once, and as it was before if it fails. */
+  async #amend<T extends Amendment["type"]>(
+    type: T,
+    fields: Fields<T>,
+    options: Options,
+    draft?: Draft,
+  ): Promise<void> {
+    const { optimistic } = this.list;
+    const command = this.about(type, fields);
+    const at = new Date(this.host.clock.wall()).toISOString();
+    const pending = optimistic.add({ ...command, seq: 0, from: this.host.me ?? "", at } as unknown as Amendment);
+    this.list.changed();
+    try {
+      pending.seq = (await this.#command(command, options)).seq;
+      if (this.cursor !== undefined) optimistic.onCursor(this.cursor);
+    } catch (error) {
+      optimistic.remove(pending);
+      if (draft && error instanceof ChatError) this.onEditFailed({ seq: pending.event.target, draft, error });
+      throw error;
+    } finally {
+      this.list.changed();
+    }
+  }
+}

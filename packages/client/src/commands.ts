@@ -1,0 +1,106 @@
+// Commands that a person waits for: over whatever connection there is in time, and again after a loss.
+
+import type { Clock, Timer } from "./clock.js";
+import { ChatError, failure } from "./error.js";
+import type { Command } from "./protocol.js";
+import type { ChatStatus, CommandOptions, Readable } from "./types.js";
+
+/** Milliseconds that a command may take, unless the app says otherwise. */
+const TIMEOUT = 30_000;
+/** Milliseconds to wait when the server could not do it, and does not say how long. */
+const RETRY = 1_000;
+
+export interface CommandsOwner {
+  readonly clock: Clock;
+  readonly status: Readable<ChatStatus>;
+  isClosed(): boolean;
+  request<T>(command: Command): Promise<T>;
+}
+
+/** Calls `act` when a time is over or a signal is aborted; the returned function ends that. */
+function limit(
+  clock: Clock,
+  { signal, timeout = TIMEOUT }: CommandOptions,
+  act: (error: ChatError) => void,
+): () => void {
+  const abort = () => act(failure("aborted", "the app has ended it", signal?.reason));
+  if (signal?.aborted) queueMicrotask(abort);
+  signal?.addEventListener("abort", abort);
+  let timer: Timer | undefined;
+  if (timeout !== Infinity)
+    timer = clock.setTimeout(() => act(failure("timeout", `there was no answer in ${timeout} ms`)), timeout);
+  return () => {
+    clock.clearTimeout(timer);
+    signal?.removeEventListener("abort", abort);
+  };
+}
+
+export class Commands {
+  #owner: CommandsOwner;
+
+  constructor(owner: CommandsOwner) {
+    this.#owner = owner;
+  }
+
+  /** Sends a command that may be repeated. */
+  async call<T>(command: Command, options: CommandOptions = {}): Promise<T> {
+    return this.#within(options, async (running) => {
+      for (;;) {
+        await this.#online(running);
+        try {
+          return await this.#owner.request<T>(command);
+        } catch (error) {
+          if (!(error instanceof ChatError) || !error.retryable || !running()) throw error;
+          if (error.code !== "offline") await this.#pause(error.retryAfter ?? RETRY);
+        }
+      }
+    });
+  }
+
+  /** Resolves when there is a connection; rejects when there will be none. */
+  ready(options: CommandOptions = {}): Promise<void> {
+    return this.#within({ timeout: Infinity, ...options }, (running) => this.#online(running));
+  }
+
+  /** What `act` gives, or the error that ends the waiting for it. */
+  #within<T>(options: CommandOptions, act: (running: () => boolean) => Promise<T>): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      let running = true;
+      const end = () => {
+        running = false;
+        unlimit();
+      };
+      const unlimit = limit(this.#owner.clock, options, (error) => {
+        // Without a connection, that is why it took too long.
+        const { state, reason } = this.#owner.status.getSnapshot();
+        const offline = error.code === "timeout" && state !== "online";
+        end();
+        reject(offline ? failure("offline", reason ?? "there was no connection in time") : error);
+      });
+      if (options.signal?.aborted) return;
+      act(() => running)
+        .finally(end)
+        .then(resolve, reject);
+    });
+  }
+
+  #pause(time: number): Promise<void> {
+    return new Promise((done) => void this.#owner.clock.setTimeout(done, time));
+  }
+
+  #online(running: () => boolean): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const stop = this.#owner.status.subscribe(({ state, retryIn, error, reason }) => {
+        const end = (act: () => void) => {
+          act();
+          queueMicrotask(() => stop());
+        };
+        if (this.#owner.isClosed()) end(() => reject(failure("closed", "the chat was closed")));
+        else if (!running() || state === "online") end(resolve);
+        // There will be no other attempt.
+        else if (state === "offline" && retryIn === undefined)
+          end(() => reject(error ?? failure("offline", reason ?? "there is no connection")));
+      });
+    });
+  }
+}

@@ -1,0 +1,48 @@
+// The conversations that are known here, each once, whatever it was called.
+
+import { canonical, checkName } from "./names.js";
+import type { UserId } from "./protocol.js";
+import type { Room } from "./room.js";
+
+export class Directory {
+  #rooms = new Map<string, Room>();
+  #make: (name: string) => Room;
+  #me: () => UserId | undefined;
+
+  constructor(me: () => UserId | undefined, make: (name: string) => Room) {
+    this.#me = me;
+    this.#make = make;
+  }
+
+  /** Throws `invalid` for what is no name. */
+  get(name: string): Room {
+    const known = this.#rooms.get(canonical(name, this.#me()));
+    if (known) return known;
+    checkName(name, this.#me());
+    return this.of(name);
+  }
+
+  /** The same for a name that the server has given. */
+  of(name: string): Room {
+    const id = canonical(name, this.#me());
+    let room = this.#rooms.get(id);
+    if (!room) this.#rooms.set(id, (room = this.#make(id)));
+    return room;
+  }
+
+  /** The user is known now, so `@bob` is `@alice:bob`; both may have been asked for. */
+  onUser(): void {
+    for (const [name, room] of [...this.#rooms]) {
+      const id = canonical(name, this.#me());
+      if (id === name) continue;
+      this.#rooms.delete(name);
+      const other = this.#rooms.get(id);
+      if (other) room.mergeInto(other);
+      else this.#rooms.set(id, room);
+    }
+  }
+
+  [Symbol.iterator](): Iterator<Room> {
+    return this.#rooms.values();
+  }
+}

@@ -1,0 +1,228 @@
+// The list of one's conversations, read page by page, and how many messages in it are unread.
+
+import type { Directory } from "./directory.js";
+import { ChatError } from "./error.js";
+import { handled } from "./handled.js";
+import type { Command, ConversationsBody, Summary, Welcome } from "./protocol.js";
+import type { Room } from "./room.js";
+import type { Scheduler } from "./scheduler.js";
+import { Store, Value } from "./store.js";
+import type { CommandOptions, ConversationInfo, UnreadTotal } from "./types.js";
+
+/** Conversations of a page. */
+const PAGE = 50;
+/** Conversations that `welcome.unread` counts. */
+const COUNTED = 200;
+
+export interface InboxOwner {
+  readonly rooms: Directory;
+  readonly scheduler: Scheduler;
+  isOnline(): boolean;
+  /** Most items of a page. */
+  pageLimit(): number;
+  call<T>(command: Command, options?: CommandOptions): Promise<T>;
+  /** All of the conversations are known. */
+  onComplete(): void;
+  /** Conversations were found that had been looked for. */
+  onFound(): void;
+  report(error: unknown): void;
+}
+
+type WelcomeWithUnread = Welcome & { unread?: UnreadTotal };
+
+export class Inbox {
+  readonly conversations: Store<readonly ConversationInfo[]>;
+  readonly hasMore = new Value(false);
+  readonly unread: Store<UnreadTotal>;
+  #owner: InboxOwner;
+  /** The conversation after which the next page begins; `null` when there is none. */
+  #next: string | null = null;
+  /** Counts connections: pages of an earlier one say nothing about this one. */
+  #connection = 0;
+  #more: Promise<boolean> | undefined;
+  /** Whether all pages are to be read, for a listener that wants every message. */
+  #wantsAll = false;
+  /** Summaries that pages have brought on this connection. */
+  #read = 0;
+  #looking = false;
+  #lookAgain = false;
+  /** What `welcome.unread` counts of conversations that are not known here. */
+  #elsewhere: UnreadTotal = { messages: 0, conversations: 0, more: false };
+
+  constructor(owner: InboxOwner) {
+    this.#owner = owner;
+    this.conversations = new Store<readonly ConversationInfo[]>(() =>
+      this.sorted().map((room) => room.info.getSnapshot() as ConversationInfo),
+    );
+    this.unread = new Store(() => this.#count());
+  }
+
+  /** Rooms with a summary, latest activity first. */
+  sorted(): Room[] {
+    const at = (room: Room) => (room.summary as Summary).at;
+    const rooms = [...this.#owner.rooms].filter((room) => room.summary);
+    return rooms.sort((a, b) => (at(a) < at(b) ? 1 : at(a) > at(b) ? -1 : 0));
+  }
+
+  changed(): void {
+    this.conversations.changed();
+    this.unread.changed();
+  }
+
+  onWelcome(frame: WelcomeWithUnread): void {
+    this.#connection++;
+    this.#more = undefined;
+    this.#read = 0;
+    const unread = { messages: 0, conversations: 0, more: frame.more, ...frame.unread };
+    for (const { unread: messages } of frame.conversations) {
+      if (!messages || !frame.unread) continue;
+      unread.messages -= messages;
+      unread.conversations--;
+    }
+    this.#elsewhere = unread;
+    this.#next = this.#onPage(frame, true);
+    this.#resetMore();
+  }
+
+  onLost(): void {
+    this.#looking = false;
+  }
+
+  /** Reads on until nothing is left to be found out about conversations that are known, and there are as many as before. */
+  async catchUp(before: number): Promise<void> {
+    const connection = this.#connection;
+    const enough = () =>
+      !this.#wantsAll && ![...this.#owner.rooms].some((room) => room.behind) && this.sorted().length >= before;
+    try {
+      while (this.#next !== null && !enough()) {
+        await this.#extend(true);
+        if (connection !== this.#connection) return;
+      }
+    } catch (error) {
+      // With the next connection it begins anew.
+      return this.#report(error);
+    }
+    for (const room of this.#owner.rooms) room.onAbsent();
+    if (this.#next === null) this.#owner.onComplete();
+  }
+
+  /** Every conversation must be known from now on. */
+  readAll(): void {
+    this.#wantsAll = true;
+    if (this.#owner.isOnline()) void this.catchUp(0);
+  }
+
+  /** Whether it added any. */
+  loadMore(options: CommandOptions = {}): Promise<boolean> {
+    return handled(this.#loadMore(options));
+  }
+
+  /** Looks for the summaries of conversations that are known by their events only. */
+  lookUp(): void {
+    this.#lookAgain = true;
+    if (!this.#looking && this.#owner.isOnline()) void this.#lookUp();
+  }
+
+  /** What was looked for when the connection was lost. */
+  resume(): void {
+    if (this.#lookAgain) this.lookUp();
+  }
+
+  async #loadMore(options: CommandOptions): Promise<boolean> {
+    const before = this.sorted().length;
+    await this.#extend(false, options);
+    return this.sorted().length > before;
+  }
+
+  async #lookUp(): Promise<void> {
+    const connection = this.#connection;
+    this.#looking = true;
+    try {
+      while (this.#lookAgain) {
+        this.#lookAgain = false;
+        let before: string | null = null;
+        do {
+          const page: ConversationsBody = await this.#background(PAGE, before);
+          if (connection !== this.#connection) return;
+          before = this.#onPage(page, false);
+        } while (before !== null && [...this.#owner.rooms].some((room) => room.unknown));
+      }
+      this.#looking = false;
+      this.#owner.onFound();
+    } catch (error) {
+      this.#looking = false;
+      this.#lookAgain = true;
+      this.#report(error);
+    }
+  }
+
+  /** Goes on where the list ends so far. */
+  #extend(background: boolean, options: CommandOptions = {}): Promise<boolean> {
+    if (this.#next === null) return Promise.resolve(false);
+    this.#more ??= this.#page(background, options);
+    return this.#more;
+  }
+
+  async #page(background: boolean, options: CommandOptions): Promise<boolean> {
+    const connection = this.#connection;
+    const before = this.#next as string;
+    try {
+      const page = background
+        ? await this.#background(this.#owner.pageLimit(), before)
+        : await this.#owner.call<ConversationsBody>({ type: "conversations", limit: PAGE, before }, options);
+      if (connection === this.#connection) this.#next = this.#onPage(page, false);
+      return true;
+    } finally {
+      if (connection === this.#connection) {
+        this.#more = undefined;
+        this.#resetMore();
+      }
+    }
+  }
+
+  #background(limit: number, before: string | null): Promise<ConversationsBody> {
+    const command: Command = { type: "conversations", limit, ...(before !== null && { before }) };
+    return this.#owner.scheduler.request(
+      () => command,
+      () => 0.5,
+    );
+  }
+
+  #onPage(page: ConversationsBody, welcome: boolean): string | null {
+    for (const summary of page.conversations) {
+      const room = this.#owner.rooms.of(summary.conversation);
+      if (!welcome && !room.summary) this.#onFound(summary, room);
+      room.onSummary(summary, welcome);
+    }
+    this.#read += page.conversations.length;
+    return (page.more && page.conversations.at(-1)?.conversation) || null;
+  }
+
+  /** A conversation that `welcome.unread` has counted is known now. What came since then was not counted. */
+  #onFound(summary: Summary, room: Room): void {
+    const unread = summary.unread - room.waiting;
+    if (unread <= 0 || this.#read >= COUNTED) return;
+    const { messages, conversations, more } = this.#elsewhere;
+    this.#elsewhere = { messages: Math.max(0, messages - unread), conversations: Math.max(0, conversations - 1), more };
+  }
+
+  #count(): UnreadTotal {
+    const known = this.sorted().filter((room) => room.summary?.unread);
+    const all = this.#next === null;
+    const elsewhere = all ? { messages: 0, conversations: 0 } : this.#elsewhere;
+    return {
+      messages: known.reduce((sum, room) => sum + (room.summary as Summary).unread, elsewhere.messages),
+      conversations: known.length + elsewhere.conversations,
+      more: !all && this.#elsewhere.more,
+    };
+  }
+
+  #resetMore(): void {
+    this.hasMore.set(this.#next !== null);
+    this.unread.changed();
+  }
+
+  #report(error: unknown): void {
+    if (!(error instanceof ChatError) || error.code !== "offline") this.#owner.report(error);
+  }
+}

@@ -1,0 +1,148 @@
+// What an app shows of a conversation: the stored messages, one's own changes of them that are not confirmed yet, one's own
+// messages that are not acknowledged, and for who wants them the notices between.
+
+import { Notices } from "./notices.js";
+import { Optimistic } from "./optimistic.js";
+import type { Entry } from "./outbox.js";
+import type { Event, LogBody, Seq, UserId } from "./protocol.js";
+import { Store, type StoreHooks } from "./store.js";
+import { compact, idOf, type StoredMessage, type Timeline } from "./timeline.js";
+import type { AnyData, ChatMessage, Notice } from "./types.js";
+
+export interface ListOwner {
+  me(): UserId | undefined;
+  shown(): Timeline | undefined;
+  cursor(): Seq | undefined;
+  /** A page of the log. */
+  page(after: Seq, limit: number): Promise<LogBody>;
+  report(error: unknown): void;
+}
+
+export class MessageList {
+  readonly messages: Store<readonly ChatMessage[]>;
+  readonly timeline: Store<readonly (ChatMessage | Notice)[]>;
+  readonly hasOlder: Store<boolean>;
+  readonly optimistic = new Optimistic();
+  #owner: ListOwner;
+  #notices = new Notices();
+  #outgoing = new Map<string, Entry>();
+  /** What an entry of the outbox looks like, for as long as it has not changed. */
+  #looks = new WeakMap<Entry, ChatMessage>();
+  #last: readonly ChatMessage[] = [];
+
+  constructor(owner: ListOwner, hooks: StoreHooks) {
+    this.#owner = owner;
+    this.messages = new Store(() => this.#compute(), hooks);
+    const subscribed = () => {
+      hooks.subscribed?.();
+      this.loadNotices();
+    };
+    type Entries = readonly (ChatMessage | Notice)[];
+    this.timeline = new Store<Entries>(() => this.#notices.weave(this.messages.getSnapshot(), this.#fromTheBeginning), {
+      ...hooks,
+      subscribed,
+    });
+    this.hasOlder = new Store(() => owner.shown()?.hasOlder ?? false);
+  }
+
+  get subscribed(): boolean {
+    return this.messages.subscribed || this.timeline.subscribed;
+  }
+
+  changed(): void {
+    this.messages.changed();
+    this.timeline.changed();
+    this.hasOlder.changed();
+  }
+
+  outgoing(key: string): Entry | undefined {
+    return this.#outgoing.get(key);
+  }
+
+  get entries(): Iterable<Entry> {
+    return this.#outgoing.values();
+  }
+
+  onOutboxChange(entry: Entry, gone: boolean): void {
+    if (gone) this.#outgoing.delete(entry.key);
+    else this.#outgoing.set(entry.key, entry);
+    this.changed();
+  }
+
+  /** The log has come to `cursor`: what was shown ahead of it has its place in the list now. */
+  onCursor(cursor: Seq): void {
+    this.optimistic.onCursor(cursor);
+    for (const [key, { stored }] of this.#outgoing) if (stored && stored.seq <= cursor) this.#outgoing.delete(key);
+    this.changed();
+  }
+
+  onEvent(event: Event): void {
+    if (this.timeline.subscribed) this.#notices.note(event);
+  }
+
+  /** The message as the list shows it. */
+  find(seq: Seq): StoredMessage | undefined {
+    const message = this.#owner.shown()?.find(seq);
+    return message && this.optimistic.show(message);
+  }
+
+  /** Reads the notices between the messages of the list, if an app shows them. */
+  loadNotices(): void {
+    const shown = this.#owner.shown();
+    const cursor = this.#owner.cursor();
+    if (!shown || cursor === undefined || !this.timeline.subscribed) return;
+    const page = (after: Seq, limit: number) => this.#owner.page(after, limit);
+    this.#notices.load(shown.messages, this.#fromTheBeginning, cursor, page).then(
+      (found) => found && this.timeline.changed(),
+      // Read with the next page, or the next connection.
+      () => {},
+    );
+  }
+
+  clear(): void {
+    this.#notices.clear();
+    this.optimistic.clear();
+    this.changed();
+  }
+
+  get #fromTheBeginning(): boolean {
+    return this.#owner.shown()?.hasOlder === false;
+  }
+
+  #compute(): readonly ChatMessage[] {
+    const shown = this.#owner.shown();
+    const list: ChatMessage[] = (shown?.messages ?? []).map((message) => this.optimistic.show(message));
+    for (const entry of this.#outgoing.values()) {
+      const message = this.#look(entry);
+      if (!shown?.has(message.id)) list.push(message);
+    }
+    // A new list only where a message has changed.
+    const same = list.length === this.#last.length && list.every((message, n) => message === this.#last[n]);
+    return same ? this.#last : (this.#last = list);
+  }
+
+  #look(entry: Entry): ChatMessage {
+    const { state, error, stored } = entry;
+    const from = this.#owner.me() ?? "";
+    const before = this.#looks.get(entry);
+    const same =
+      before?.state === state && before.error === error && before.from === from && before.seq === stored?.seq;
+    if (before && same) return before;
+    const { to, time, data, ...what } = entry.what;
+    const at = stored?.at ?? new Date(time).toISOString();
+    const message = compact<ChatMessage>({
+      kind: "message",
+      id: idOf(from, what.key),
+      seq: stored?.seq,
+      from,
+      at,
+      ...what,
+      data: data as AnyData | undefined,
+      reactions: {},
+      state,
+      error,
+    });
+    this.#looks.set(entry, message);
+    return message;
+  }
+}

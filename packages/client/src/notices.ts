@@ -1,0 +1,90 @@
+// Joins, leaves, renames and roles between the messages of a list, for apps that show them. A page of history has messages
+// only, so what lies between them is read from the log, as far back as the list goes.
+
+import type { Event, LogBody, Seq } from "./protocol.js";
+import type { StoredMessage } from "./timeline.js";
+import type { Notice } from "./types.js";
+
+/** Most events of a page of the log. */
+const PAGE = 200;
+/** Pages that one look at the list may cost. */
+const PAGES = 10;
+
+/** What an event is to people, if it is more than a message or a change of one. */
+export function noticeOf(event: Event): Notice | undefined {
+  const { seq, from, at } = event;
+  const common = { kind: "notice" as const, id: `#${seq}`, seq, from, at };
+  switch (event.type) {
+    case "join":
+    case "leave":
+      return { ...common, type: event.type };
+    case "invite":
+    case "role":
+      return { ...common, type: event.type, user: event.user, role: event.role };
+    case "remove":
+      return { ...common, type: event.type, user: event.user };
+    case "create":
+    case "rename":
+      return { ...common, type: event.type, ...(event.title !== undefined && { title: event.title }) };
+    default:
+      return undefined;
+  }
+}
+
+export class Notices {
+  /** By number: a notice, or nothing to show. */
+  #known = new Map<Seq, Notice | undefined>();
+  #loading = false;
+
+  note(event: Event): void {
+    this.#known.set(event.seq, noticeOf(event));
+  }
+
+  clear(): void {
+    this.#known.clear();
+  }
+
+  /** The messages, with the notices between them. `beginning`: the list goes back to the first event. */
+  weave<T extends { seq?: Seq }>(messages: readonly T[], beginning: boolean): (T | Notice)[] {
+    const oldest = beginning ? 0 : (messages.find(({ seq }) => seq !== undefined)?.seq ?? Infinity);
+    const notices = [...this.#known.values()].filter((notice) => notice && notice.seq > oldest) as Notice[];
+    return [...messages, ...notices].sort((a, b) => (a.seq ?? Infinity) - (b.seq ?? Infinity) || 0);
+  }
+
+  /** Reads what is not known of the log between the messages and up to `cursor`. Whether it learned of any. */
+  async load(
+    messages: readonly StoredMessage[],
+    beginning: boolean,
+    cursor: Seq,
+    page: (after: Seq, limit: number) => Promise<LogBody>,
+  ): Promise<boolean> {
+    if (this.#loading) return false;
+    this.#loading = true;
+    let found = false;
+    try {
+      for (let pages = 0; pages < PAGES; pages++) {
+        const last = this.#lastUnknown(messages, beginning, cursor);
+        if (last === undefined) break;
+        const after = Math.max(0, last - PAGE);
+        const { events } = await page(after, last - after);
+        for (let seq = after + 1; seq <= last; seq++) if (!this.#known.has(seq)) this.#known.set(seq, undefined);
+        for (const event of events) this.note(event);
+        found = true;
+      }
+    } finally {
+      this.#loading = false;
+    }
+    return found;
+  }
+
+  /** The latest event within the list of which nothing is known. */
+  #lastUnknown(messages: readonly StoredMessage[], beginning: boolean, cursor: Seq): Seq | undefined {
+    let next = cursor + 1;
+    for (let n = messages.length - 1; n >= (beginning ? -1 : 0); n--) {
+      const seq = messages[n]?.seq ?? 0;
+      for (let between = next - 1; between > seq; between--) if (!this.#known.has(between)) return between;
+      next = seq;
+    }
+    return undefined;
+  }
+}

@@ -1,0 +1,72 @@
+// That messages of others have arrived here: the server is told once for all that come in a second, in the background.
+
+import type { Clock, Timer } from "./clock.js";
+import type { Command, Seq } from "./protocol.js";
+import type { Scheduler } from "./scheduler.js";
+
+/** Milliseconds in which arrivals are gathered. */
+const GATHER = 1_000;
+
+export class Receipts {
+  #clock: Clock;
+  #scheduler: Scheduler;
+  /** How far each conversation has arrived, until the server has confirmed it: also over an outage. */
+  #arrived = new Map<string, Seq>();
+  /** The cursor that was last confirmed, for what is still under way. */
+  #queued = new Set<string>();
+  #timer: Timer | undefined;
+
+  constructor(clock: Clock, scheduler: Scheduler) {
+    this.#clock = clock;
+    this.#scheduler = scheduler;
+  }
+
+  note(conversation: string, upto: Seq): void {
+    this.#arrived.set(conversation, Math.max(upto, this.#arrived.get(conversation) ?? 0));
+    this.flush();
+  }
+
+  /** The server knows, of this device or another. */
+  confirm(conversation: string, upto: Seq): void {
+    if ((this.#arrived.get(conversation) ?? 0) <= upto) this.#arrived.delete(conversation);
+  }
+
+  /** Sends what waits, soon: after an arrival, and with a new connection. */
+  flush(): void {
+    if (!this.#arrived.size) return;
+    this.#timer ??= this.#clock.setTimeout(() => {
+      this.#timer = undefined;
+      for (const conversation of this.#arrived.keys()) void this.#send(conversation);
+    }, GATHER);
+  }
+
+  stop(): void {
+    this.#clock.clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+
+  async #send(conversation: string): Promise<void> {
+    if (this.#queued.has(conversation)) return;
+    this.#queued.add(conversation);
+    let sent: Seq = 0;
+    try {
+      // What arrives while the request waits for its turn goes with it.
+      const command = (): Command | undefined => {
+        const upto = this.#arrived.get(conversation);
+        if (upto === undefined) return undefined;
+        sent = upto;
+        return { type: "received", conversation, upto };
+      };
+      await this.#scheduler.request(command, () => 0, "receipts");
+    } catch (error) {
+      // Without a connection the next one sends it.
+      if ((error as { code?: string }).code === "offline") sent = -1;
+    } finally {
+      this.#queued.delete(conversation);
+    }
+    const upto = this.#arrived.get(conversation);
+    if (upto === undefined || sent < 0) return;
+    if (upto <= sent) this.#arrived.delete(conversation);
+    else this.flush();
+  }
+}

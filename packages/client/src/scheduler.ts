@@ -1,0 +1,165 @@
+// Requests that no person waits for: paced, so that they never use up what the server allows a connection, a few at a time,
+// and what is on the screen first.
+
+import type { Clock, Timer } from "./clock.js";
+import { ChatError, failure } from "./error.js";
+import type { Command } from "./protocol.js";
+
+/** Requests under way at a time; and of receipts, which the server answers late. */
+const PAGES_AT_ONCE = 4;
+const RECEIPTS_AT_ONCE = 1;
+/** What of `limits.frames_per_connection` the background may use: a rate, and a burst on top of it. Together below half. */
+const RATE = 0.45;
+const BURST = 0.04;
+/** The first and the longest wait before a refused request is made again, in milliseconds; each is doubled, and jittered. */
+const RETRY = 500;
+const RETRY_MOST = 20_000;
+
+export type Lane = "pages" | "receipts";
+
+interface Job {
+  command: () => Command | undefined;
+  /** Lower goes first; asked when a request can be made. */
+  urgency: () => number;
+  lane: Lane;
+  attempts: number;
+  /** Not before this time. */
+  due: number;
+  resolve: (answer: never) => void;
+  reject: (error: unknown) => void;
+}
+
+/** A token bucket on a clock that nobody sets. */
+export class Bucket {
+  #tokens = 1;
+  #at: number;
+  #rate = Infinity;
+  #burst = 1;
+
+  constructor(readonly clock: Clock) {
+    this.#at = clock.now();
+  }
+
+  /** `rate`: tokens a second. */
+  configure(rate: number, burst: number): void {
+    this.#refill();
+    this.#rate = rate;
+    this.#burst = Math.max(1, burst);
+    this.#tokens = Math.min(this.#tokens, this.#burst);
+  }
+
+  /** Milliseconds until there is a token; 0: it was taken. */
+  take(): number {
+    if (this.#rate === Infinity) return 0;
+    this.#refill();
+    if (this.#tokens < 1) return Math.ceil(((1 - this.#tokens) / this.#rate) * 1_000);
+    this.#tokens--;
+    return 0;
+  }
+
+  #refill(): void {
+    const now = this.clock.now();
+    if (this.#rate !== Infinity)
+      this.#tokens = Math.min(this.#burst, this.#tokens + ((now - this.#at) * this.#rate) / 1_000);
+    this.#at = now;
+  }
+}
+
+export class Scheduler {
+  #clock: Clock;
+  #request: (command: Command) => Promise<unknown>;
+  #bucket: Bucket;
+  #waiting = new Set<Job>();
+  #running: Record<Lane, number> = { pages: 0, receipts: 0 };
+  #timer: Timer | undefined;
+  #online = false;
+
+  constructor(clock: Clock, request: (command: Command) => Promise<unknown>) {
+    this.#clock = clock;
+    this.#request = request;
+    this.#bucket = new Bucket(clock);
+  }
+
+  /** A connection has begun, which allows so many frames a second; 0 is no limit. */
+  start(framesPerSecond: number): void {
+    this.#online = true;
+    const limited = framesPerSecond > 0;
+    this.#bucket.configure(limited ? framesPerSecond * RATE : Infinity, Math.floor(framesPerSecond * BURST));
+    this.#run();
+  }
+
+  /** The connection is lost: what waits fails with `offline`. */
+  stop(error: ChatError): void {
+    this.#online = false;
+    this.#clock.clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const waiting = [...this.#waiting];
+    this.#waiting.clear();
+    for (const job of waiting) job.reject(error);
+  }
+
+  /**
+   * Makes a request when it is its turn, and again when the server refuses it for now. Fails with `offline` when the
+   * connection is lost. `command` is asked when the request is made; `undefined` makes none.
+   */
+  request<T>(command: () => Command | undefined, urgency: () => number, lane: Lane = "pages"): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      if (!this.#online) return reject(failure("offline", "there is no connection"));
+      this.#waiting.add({ command, urgency, lane, attempts: 0, due: 0, resolve, reject });
+      // Requests of one moment are put in order before the first is made.
+      queueMicrotask(() => this.#run());
+    });
+  }
+
+  #next(lane: Lane, now: number): Job | undefined {
+    let next: Job | undefined;
+    let least = Infinity;
+    for (const job of this.#waiting) {
+      if (job.lane !== lane || job.due > now) continue;
+      const urgency = job.urgency();
+      if (urgency < least) [next, least] = [job, urgency];
+    }
+    return next;
+  }
+
+  #run(): void {
+    this.#clock.clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (!this.#online) return;
+    const now = this.#clock.now();
+    for (;;) {
+      const job =
+        (this.#running.pages < PAGES_AT_ONCE && this.#next("pages", now)) ||
+        (this.#running.receipts < RECEIPTS_AT_ONCE && this.#next("receipts", now));
+      if (!job) break;
+      const wait = this.#bucket.take();
+      if (wait) return void (this.#timer = this.#clock.setTimeout(() => this.#run(), wait));
+      this.#waiting.delete(job);
+      void this.#make(job);
+    }
+    const due = Math.min(...[...this.#waiting].map((job) => (job.due > now ? job.due : Infinity)));
+    if (due < Infinity) this.#timer = this.#clock.setTimeout(() => this.#run(), due - now);
+  }
+
+  async #make(job: Job): Promise<void> {
+    const command = job.command();
+    if (!command) return job.resolve(undefined as never);
+    this.#running[job.lane]++;
+    try {
+      job.resolve((await this.#request(command)) as never);
+    } catch (error) {
+      const again = error instanceof ChatError && error.retryable && error.code !== "offline" && this.#online;
+      if (again) this.#retry(job, error.retryAfter);
+      else job.reject(error);
+    } finally {
+      this.#running[job.lane]--;
+      this.#run();
+    }
+  }
+
+  #retry(job: Job, retryAfter = 0): void {
+    const longest = Math.min(RETRY_MOST, RETRY * 2 ** job.attempts++);
+    job.due = this.#clock.now() + retryAfter + longest * (0.5 + Math.random() / 2);
+    this.#waiting.add(job);
+  }
+}

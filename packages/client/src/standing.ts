@@ -1,0 +1,54 @@
+// What is known of how one's own conversation stands, and how far that can be relied on.
+
+import type { Event, Seq, Summary, UserId } from "./protocol.js";
+import { after, isLeaving } from "./summary.js";
+
+export class Standing {
+  summary: Summary | undefined;
+  /** The summary is of an earlier connection, and events since then are missing from it. */
+  stale = false;
+  /** One has left it. */
+  left = false;
+  /** How many messages are unread is to be found out: the list does not reach back. */
+  uncounted = false;
+
+  /** The summary, where it is of now. */
+  get current(): Summary | undefined {
+    return this.stale ? undefined : this.summary;
+  }
+
+  /** The server says how it stands. */
+  set(summary: Summary): void {
+    this.summary = summary;
+    this.stale = this.left = this.uncounted = false;
+  }
+
+  clear(): void {
+    this.summary = undefined;
+    this.stale = false;
+  }
+
+  /** Without a connection, only what is `followed` goes on from where it stands. */
+  onLost(followed: boolean): void {
+    this.stale = this.summary !== undefined && !followed;
+  }
+
+  /** Whether it is known afterwards how it stands. */
+  apply(event: Event, me: UserId | undefined): boolean {
+    this.left = isLeaving(event, me);
+    if (this.left) this.summary = undefined;
+    // One was brought in, or written to for the first time, or after so long that it was not among the latest.
+    else if (!this.summary) return false;
+    else this.summary = after(this.summary, event, me);
+    return true;
+  }
+
+  /** One has read up to here; `count` counts the messages behind that, where the list has them. */
+  read(upto: Seq, count: (after: Seq) => number | undefined): void {
+    const { summary } = this;
+    if (!summary) return;
+    const unread = upto >= summary.head ? 0 : count(upto);
+    this.uncounted = unread === undefined && upto > summary.read;
+    this.summary = { ...summary, read: Math.max(upto, summary.read), unread: unread ?? summary.unread };
+  }
+}

@@ -1,10 +1,9 @@
 // Two people, on the real server.
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
-import { online, Server, shows, until, wire } from "./support.js";
+import { onBoth, online, shows, until } from "./support.js";
 
-test("a message is pending, then sent, and comes to the other side and to every device", async (t) => {
+onBoth("a message is pending, then sent, and comes to the other side and to every device", async (t, Server) => {
   const server = await Server.start(t);
   const alice = server.connects(t, "alice");
   const laptop = server.connects(t, "alice");
@@ -34,7 +33,7 @@ test("a message is pending, then sent, and comes to the other side and to every 
   assert.equal(bob.conversation("@alice"), bob.conversation("@alice:bob"));
 });
 
-test("edits, deletions, reactions and replies are folded in, live and from the history alike", async (t) => {
+onBoth("edits, deletions, reactions and replies are folded in, live and from the history alike", async (t, Server) => {
   const server = await Server.start(t);
   const [alice, bob] = ["alice", "bob"].map((name) => server.connects(t, name));
   const [hers, his] = [alice, bob].map((chat) => chat.conversation("#general"));
@@ -64,7 +63,7 @@ test("edits, deletions, reactions and replies are folded in, live and from the h
   void hers.deleteMessage(999);
 });
 
-test("the inbox: order, unread, last message, read on another device", async (t) => {
+onBoth("the inbox: order, unread, last message, read on another device", async (t, Server) => {
   const server = await Server.start(t);
   const [alice, bob] = ["alice", "bob"].map((name) => server.connects(t, name));
   const phone = server.connects(t, "bob");
@@ -90,7 +89,7 @@ test("the inbox: order, unread, last message, read on another device", async (t)
   await until(alice.conversation("@bob").members, (list) => list.find((m) => m.user === "bob")?.read === 1);
 });
 
-test("rooms: create, invite, roles, rename, remove, leave, join", async (t) => {
+onBoth("rooms: create, invite, roles, rename, remove, leave, join", async (t, Server) => {
   const server = await Server.start(t);
   const [alice, bob, carol] = ["alice", "bob", "carol"].map((name) => server.connects(t, name));
   await Promise.all([alice, bob, carol].map(online));
@@ -126,24 +125,27 @@ test("rooms: create, invite, roles, rename, remove, leave, join", async (t) => {
   await until(carol.conversations, (list) => list.some((c) => c.title === "Open"));
 });
 
-test("a conversation beyond the first page of the inbox: how it stands is found out when it is opened", async (t) => {
-  const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_PAGE: "8" } });
-  for (let n = 0; n < 12; n++) await server.posts("send", { as: `user${n}`, to: "@alice", text: "hi" });
-  const alice = server.connects(t, "alice");
-  await online(alice);
-  const room = alice.conversation("@user0");
-  assert.equal(room.info.getSnapshot(), undefined);
-  room.messages.subscribe(() => {});
-  assert.equal((await until(room.info, (info) => info)).unread, 1);
-  room.markRead();
-  await until(room.info, (info) => info.unread === 0);
-  while (await alice.conversations.loadMore());
-  const inbox = alice.conversations.getSnapshot().map((c) => c.id);
-  const names = Array.from({ length: 12 }, (_, n) => `@alice:user${11 - n}`);
-  assert.deepEqual(inbox, [...names, "#general"]);
-});
+onBoth(
+  "a conversation beyond the first page of the inbox: how it stands is found out when it is opened",
+  async (t, Server) => {
+    const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_PAGE: "8" } });
+    for (let n = 0; n < 12; n++) await server.posts("send", { as: `user${n}`, to: "@alice", text: "hi" });
+    const alice = server.connects(t, "alice");
+    await online(alice);
+    const room = alice.conversation("@user0");
+    assert.equal(room.info.getSnapshot(), undefined);
+    room.messages.subscribe(() => {});
+    assert.equal((await until(room.info, (info) => info)).unread, 1);
+    room.markRead();
+    await until(room.info, (info) => info.unread === 0);
+    while (await alice.conversations.loadMore());
+    const inbox = alice.conversations.getSnapshot().map((c) => c.id);
+    const names = Array.from({ length: 12 }, (_, n) => `@alice:user${11 - n}`);
+    assert.deepEqual(inbox, [...names, "#general"]);
+  },
+);
 
-test("typing and presence", async (t) => {
+onBoth("typing and presence", async (t, Server) => {
   const server = await Server.start(t);
   const [alice, bob] = ["alice", "bob"].map((name) => server.connects(t, name));
   await Promise.all([alice, bob].map(online));
@@ -157,7 +159,7 @@ test("typing and presence", async (t) => {
   await until(alice.presence("bob"), (presence) => presence?.online === false && presence.lastSeen);
 });
 
-test("older messages, page by page, with what happens to them meanwhile", async (t) => {
+onBoth("older messages, page by page, with what happens to them meanwhile", async (t, Server) => {
   const server = await Server.start(t);
   const alice = server.connects(t, "alice");
   const room = alice.conversation("@bob");
@@ -180,9 +182,9 @@ test("older messages, page by page, with what happens to them meanwhile", async 
   );
 });
 
-test("whoever listens to all messages hears each once, of new conversations too, over losses", async (t) => {
+onBoth("whoever listens to all messages hears each once, of new conversations too, over losses", async (t, Server) => {
   const server = await Server.start(t);
-  const { WebSocket, cut } = wire();
+  const { WebSocket, cut } = server.wire();
   const bot = server.connects(t, "bot", { WebSocket });
   const heard = [];
   bot.on("message", ({ message, conversation }) => heard.push(`${conversation.id} ${message.text}`));

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import WebSocket from "ws";
 import { ChatError, connect } from "@switchboard/client";
-import { online, Server, shows, until, wire } from "./support.js";
+import { onBoth, online, Server, shows, until, wire } from "./support.js";
 
 const SECRET = "a secret of the tests that is long enough";
 const production = { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } };
@@ -19,7 +19,7 @@ function chats(t, ...args) {
   return chat;
 }
 
-test("a server killed while two people send: each message once, in one order", async (t) => {
+onBoth("a server killed while two people send: each message once, in one order", async (t, Server) => {
   const server = await Server.start(t);
   const [alice, bob] = ["alice", "bob"].map((name) => server.connects(t, name));
   const rooms = [alice, bob].map((chat) => chat.conversation("#general"));
@@ -50,9 +50,9 @@ test("a server killed while two people send: each message once, in one order", a
   }
 });
 
-test("too much was missed: the list is rebuilt, and that is told once", async (t) => {
+onBoth("too much was missed: the list is rebuilt, and that is told once", async (t, Server) => {
   const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_REPLAY: "50" } });
-  const line = wire();
+  const line = server.wire();
   const alice = server.connects(t, "alice", line);
   const room = alice.conversation("#general");
   await until(room.messages, (list) => list.length === 3);
@@ -76,9 +76,9 @@ test("too much was missed: the list is rebuilt, and that is told once", async (t
   await until(room.messages, (list) => list.at(-1)?.text === "live again" && list.length === 124);
 });
 
-test("whoever listens to every message gets those of a gap, too", async (t) => {
+onBoth("whoever listens to every message gets those of a gap, too", async (t, Server) => {
   const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_REPLAY: "50" } });
-  const line = wire();
+  const line = server.wire();
   const bot = server.connects(t, "alice", line);
   const heard = [];
   bot.on("message", ({ message }) => heard.push(message.text));
@@ -93,11 +93,11 @@ test("whoever listens to every message gets those of a gap, too", async (t) => {
   assert.deepEqual(heard, missed);
 });
 
-test("more conversations than cursors fit into `hello`: all of them catch up", async (t) => {
+onBoth("more conversations than cursors fit into `hello`: all of them catch up", async (t, Server) => {
   const server = await Server.start(t, {
     env: { SWITCHBOARD_LIMITS_HELLO_FRAME: "250", SWITCHBOARD_LIMITS_PAGE: "8" },
   });
-  const line = wire();
+  const line = server.wire();
   const bot = server.connects(t, "bot", line);
   const heard = [];
   bot.on("message", ({ message }) => heard.push(message.text));
@@ -153,9 +153,9 @@ test(
   },
 );
 
-test("what was not acknowledged outlives the page", async (t) => {
+onBoth("what was not acknowledged outlives the page", async (t, Server) => {
   const server = await Server.start(t);
-  const line = wire();
+  const line = server.wire();
   const first = server.connects(t, "alice", line);
   await until(first.conversation("#general").messages, (list) => list.length === 3);
   line.part();
@@ -192,7 +192,7 @@ test("over the rate: it waits as long as the server says, and keeps the order", 
   await shows(room, texts);
 });
 
-test("a message that is refused fails, with the reason, and can be taken back", async (t) => {
+onBoth("a message that is refused fails, with the reason, and can be taken back", async (t, Server) => {
   const server = await Server.start(t);
   const alice = server.connects(t, "alice");
   const room = alice.conversation("@bob");
@@ -210,7 +210,7 @@ test("a message that is refused fails, with the reason, and can be taken back", 
   assert.deepEqual(room.messages.getSnapshot(), []);
 });
 
-test("a server that stops says when to come back, and is obeyed", async (t) => {
+onBoth("a server that stops says when to come back, and is obeyed", async (t, Server) => {
   const server = await Server.start(t, { env: { SWITCHBOARD_RECONNECT_SPREAD: "1500" } });
   const alice = server.connects(t, "alice");
   await online(alice);
@@ -224,9 +224,9 @@ test("a server that stops says when to come back, and is obeyed", async (t) => {
   await online(alice);
 });
 
-test("commands wait for a connection, and are repeated after a loss", async (t) => {
+onBoth("commands wait for a connection, and are repeated after a loss", async (t, Server) => {
   const server = await Server.start(t);
-  const { WebSocket, cut } = wire();
+  const { WebSocket, cut } = server.wire();
   const alice = server.connects(t, "alice", { WebSocket });
   // Before there is any.
   const room = await alice.create({ room: "early", title: "Early" });

@@ -8,9 +8,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { test } from "node:test";
 import { promisify } from "node:util";
 import WebSocket from "ws";
 import { connect } from "@switchboard/client";
+import { fakeServer } from "@switchboard/client/testing";
 
 const binary =
   process.env.SWITCHBOARD_BINARY ?? fileURLToPath(new URL("../../../target/debug/switchboard", import.meta.url));
@@ -66,6 +68,11 @@ export class Server {
     const gone = once(this.process, "exit");
     this.process.kill(signal);
     await gone;
+  }
+
+  /** Connections that a test can cut. */
+  wire() {
+    return wire();
   }
 
   /** Somebody's chat, which ends with the test. */
@@ -131,6 +138,64 @@ export class Server {
     }
     return messages;
   }
+}
+
+/** What a `dev` server starts with. */
+const LINES = [
+  ["alice", "Hi Bob! Every message here is on the disk before I see that it was sent."],
+  ["bob", "And when I was away I get what I missed, in the same order as you."],
+  ["alice", "Open the other link in a second tab and write something."],
+];
+
+/** The same tests' other server: that of `@switchboard/client/testing`. It does what `Server` does, as far as they ask. */
+export class Fake {
+  static async start(t, { env = {} } = {}) {
+    const prefix = "SWITCHBOARD_LIMITS_";
+    const given = Object.entries(env).filter(([name]) => name.startsWith(prefix));
+    const limits = given.map(([name, value]) => [name.slice(prefix.length).toLowerCase(), Number(value)]);
+    const fake = new Fake();
+    fake.server = fakeServer({ limits: Object.fromEntries(limits) });
+    fake.url = fake.server.url;
+    await fake.posts("create", { as: "alice", room: "general", title: "General", public: true, members: ["bob"] });
+    for (const [as, text] of LINES) await fake.posts("send", { as, to: "#general", text });
+    return fake;
+  }
+
+  async start() {
+    this.server.start();
+  }
+
+  async kill() {
+    this.server.stop();
+    this.server.cut();
+  }
+
+  async stop() {
+    this.server.stop(700);
+  }
+
+  wire() {
+    return this.server.line();
+  }
+
+  connects(t, user, options = {}) {
+    const chat = this.server.connect(user, { outbox: undefined, ...options });
+    t.after(() => chat.close());
+    return chat;
+  }
+
+  async posts(command, { as, ...fields }) {
+    return this.server.command(as, command, fields);
+  }
+
+  log = Server.prototype.log;
+  history = Server.prototype.history;
+}
+
+/** A test that both servers pass. */
+export function onBoth(name, run) {
+  test(`${name} (real)`, (t) => run(t, Server));
+  test(`${name} (fake)`, (t) => run(t, Fake));
 }
 
 /** WebSockets that a test can cut, keep apart and count. */

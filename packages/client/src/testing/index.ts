@@ -1,0 +1,134 @@
+// A server for tests of an app, in the same process: no socket, no clock of its own, the protocol of docs/protocol.md.
+
+import { type Chat, type ChatOptions, connect } from "@switchboard/client";
+import type { ConversationId, Event, Limits, Message, Seq, UserId } from "../protocol.js";
+import { LIMITS } from "./limits.js";
+import { parse } from "./parse.js";
+import { Refusal } from "./refusal.js";
+import { answer } from "./session.js";
+import { FakeSocket, Line, Network } from "./socket.js";
+import { World } from "./world.js";
+
+export interface FakeServerOptions {
+  /** Limits other than those of a `dev` server, by their names in docs/protocol.md: `{ replay: 50 }`. */
+  limits?: Partial<Limits>;
+}
+
+/** What an app passes on as its `WebSocket`. */
+export type FakeWebSocket = NonNullable<ChatOptions["WebSocket"]>;
+
+/** Connections that a test cuts without touching the others. */
+export interface FakeLine {
+  readonly WebSocket: FakeWebSocket;
+  /** Loses its connections as a network does, without a farewell. They may come back at once. */
+  cut(): void;
+  /** Loses them, and lets none through until `mend`. */
+  part(): void;
+  mend(): void;
+}
+
+export interface FakeServer {
+  /** For `connect`, together with `WebSocket`. */
+  readonly url: string;
+  readonly WebSocket: FakeWebSocket;
+  /** Users that are connected, one entry for each connection. */
+  readonly connections: readonly UserId[];
+  /** A user's chat. Its outbox is kept in memory only, unless the options say otherwise. */
+  connect(user: UserId, options?: Partial<ChatOptions>): Chat;
+  /**
+   * Says a command in a user's name, as a back end does over HTTP, and gives the fields of its `ok`:
+   * `server.command("bob", "send", { to: "@alice", text: "hi" })`.
+   *
+   * @throws ChatError
+   */
+  command(user: UserId, type: string, fields?: object): Record<string, unknown>;
+  /** The messages of a conversation as they stand, oldest first, and its raw log. */
+  history(conversation: ConversationId): readonly Message[];
+  log(conversation: ConversationId): readonly Event[];
+  /** A line of its own, for connections that are to be lost apart from the others. */
+  line(): FakeLine;
+  /** Loses connections, of all users or of one. */
+  cut(user?: UserId): void;
+  /** Closes connections with a close code of the protocol: 4502, say. */
+  close(code: number, reason?: string, user?: UserId): void;
+  /** Ends as a server does that restarts: `bye`, then 1012. Nobody comes in until `start`. */
+  stop(retryAfter?: number): void;
+  start(): void;
+  /** Nothing arrives, on either side, until `resume`. Connections stay. */
+  pause(): void;
+  resume(): void;
+  /** Forgets the end of a log, as a server that was restored from an older backup: `head` is the last event that is left. */
+  restore(conversation: ConversationId, head: Seq): void;
+}
+
+/** What is kept by address, an outbox say, is each server's own. */
+let started = 0;
+
+/** Starts a server that ends with its last reference. */
+export function fakeServer({ limits }: FakeServerOptions = {}): FakeServer {
+  const world = new World({ ...LIMITS, ...limits });
+  const network = new Network();
+  const url = `ws://${++started}.switchboard.test`;
+  const of = (user?: UserId) =>
+    [...network.sockets].filter(({ session }) => user === undefined || session?.user === user);
+  const line = () => fakeLine(world, network);
+  const { WebSocket } = line();
+  const log = (id: ConversationId) => {
+    const found = world.logs.get(id);
+    if (!found) throw new Error(`there is no conversation ${id}`);
+    return found;
+  };
+  return {
+    url,
+    WebSocket,
+    line,
+    get connections() {
+      return [...world.listeners].map(({ user }) => user as UserId);
+    },
+    connect(user, options = {}) {
+      const who = options.token === undefined ? { user } : {};
+      return connect(url, { outbox: null, WebSocket, ...who, ...options });
+    },
+    command(user, type, fields = {}) {
+      try {
+        const body = answer(world, user, parse({ ...fields, type }, world.limits));
+        return JSON.parse(JSON.stringify(body)) as Record<string, unknown>;
+      } catch (error) {
+        throw error instanceof Refusal ? error.chatError : error;
+      }
+    },
+    history: (id) => structuredClone(log(id).messages),
+    log: (id) => structuredClone(log(id).events),
+    cut: (user) => network.cut(of(user)),
+    close: (code, reason = "", user) => network.cut(of(user), code, reason),
+    stop(retryAfter = 0) {
+      network.reachable = false;
+      for (const socket of of()) {
+        socket.push({ type: "bye", retry_after: retryAfter });
+        socket.end(1012, "the server stops");
+      }
+    },
+    start: () => void (network.reachable = true),
+    pause: () => network.pause(),
+    resume: () => network.resume(),
+    restore: (id, head) => log(id).truncate(head),
+  };
+}
+
+function fakeLine(world: World, network: Network): FakeLine {
+  const line = new Line();
+  class WebSocket extends FakeSocket {
+    constructor(url: string) {
+      super(network, line, world, url);
+    }
+  }
+  return {
+    WebSocket: WebSocket as unknown as FakeWebSocket,
+    cut: () => network.cut(line.sockets),
+    part() {
+      line.whole = false;
+      network.cut(line.sockets);
+    },
+    mend: () => void (line.whole = true),
+  };
+}

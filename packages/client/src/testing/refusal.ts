@@ -1,0 +1,30 @@
+import { ChatError } from "@switchboard/client";
+import type { ErrorCode, Failure } from "../protocol.js";
+
+const RETRYABLE: ReadonlySet<string> = new Set(["rate_limited", "unavailable", "not_ready"]);
+
+/** Why a command is refused: what an `error` frame says. */
+export class Refusal extends Error {
+  readonly code: ErrorCode;
+  readonly field: string | undefined;
+
+  constructor(code: ErrorCode, message: string, field?: string) {
+    super(message);
+    this.code = code;
+    this.field = field;
+  }
+
+  get failure(): Failure {
+    const { code, message, field } = this;
+    return { code, message, retryable: RETRYABLE.has(code), ...(field !== undefined && { field }) };
+  }
+
+  get chatError(): ChatError {
+    return new ChatError(this.failure);
+  }
+}
+
+export const notFound = () => new Refusal("not_found", "not there, or you may not know");
+export const forbidden = (message: string) => new Refusal("forbidden", message);
+export const badField = (field: string, message: string) => new Refusal("bad_field", `${field}: ${message}`, field);
+export const tooLarge = (field: string, message: string) => new Refusal("too_large", `${field}: ${message}`, field);

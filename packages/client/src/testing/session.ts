@@ -1,0 +1,195 @@
+// One connection: `hello`, then commands, each answered before the next is read.
+
+import type { Command, Failure, Hello, Limits, Seq, UserId, Welcome } from "../protocol.js";
+import { parse } from "./parse.js";
+import { notFound, Refusal } from "./refusal.js";
+import type { Listener, World } from "./world.js";
+
+/** Conversations that `welcome.unread` looks at. */
+const COUNTED = 200;
+
+interface Wire {
+  push(frame: object): void;
+  end(code: number, reason: string): void;
+}
+
+/** Commands that ask for something, or for nothing that is stored: who says them, and with whose connection. */
+export function answer(world: World, user: UserId, command: Command, by?: Listener): object {
+  const held = (limit = Math.floor(world.limits.page / 2)) => Math.min(Math.max(limit, 1), world.limits.page);
+  switch (command.type) {
+    case "sync":
+      return world.log(command.conversation, user).page(user, command.after ?? 0, held(command.limit));
+    case "history": {
+      const log = world.log(command.conversation, user);
+      const { around } = command as { around?: Seq };
+      if (around !== undefined) return log.around(user, held(command.limit), around);
+      return log.history(user, held(command.limit), command.before);
+    }
+    case "conversations":
+      return inboxPage(world, user, held(command.limit), command.before);
+    case "members": {
+      const log = world.log(command.conversation, user);
+      log.member(user);
+      const all = log.listed();
+      const first = command.after === undefined ? 0 : all.findIndex((member) => member.user === command.after) + 1;
+      if (command.after !== undefined && !first) throw new Refusal("bad_field", "after: never a member", "after");
+      const members = all.slice(first, first + held(command.limit));
+      return { conversation: log.id, members, more: first + members.length < all.length };
+    }
+    case "read":
+    case "received":
+      return world.move(user, command, by);
+    case "typing":
+      world.typing(user, command.conversation, by);
+      return {};
+    default:
+      return world.store(user, command, by);
+  }
+}
+
+function inboxPage(world: World, user: UserId, limit: number, before?: string) {
+  const logs = world.inbox(user);
+  const first = before === undefined ? 0 : logs.findIndex(({ id }) => id === world.canonical(before, user)) + 1;
+  if (before !== undefined && !first) throw notFound();
+  const page = logs.slice(first, first + limit);
+  return { conversations: page.map((log) => log.summary(user)), more: first + page.length < logs.length };
+}
+
+export class Session implements Listener {
+  user: UserId | undefined;
+  watched: ReadonlySet<UserId> = new Set();
+  #world: World;
+  #wire: Wire;
+
+  constructor(world: World, wire: Wire) {
+    this.#world = world;
+    this.#wire = wire;
+  }
+
+  push(frame: object): void {
+    this.#wire.push(frame);
+  }
+
+  receive(data: string): void {
+    const limits: Limits = this.#world.limits;
+    if (data.length > (this.user === undefined ? limits.hello_frame : limits.frame))
+      return this.#wire.end(1009, "too large");
+    let id: unknown;
+    try {
+      const frame = object(data);
+      id = frame["id"];
+      const known = this.user;
+      if (known === undefined) return this.#hello(frame);
+      const command = parse(frame, limits);
+      if (command.type === "hello") throw new Refusal("bad_frame", "`hello` was said");
+      if (command.type === "ping") return this.push({ type: "pong", ...named(id) });
+      if (command.type === "watch") return this.#watch(command.users, id);
+      const body = answer(this.#world, known, command, this);
+      this.push({ type: "ok", ...named(id), ...body });
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      this.#refuse(error.failure, id);
+    }
+  }
+
+  end(): void {
+    if (!this.#world.listeners.delete(this) || this.user === undefined) return;
+    this.#world.presenceChanged(this.user, this.#others());
+  }
+
+  #refuse(failure: Failure, id?: unknown): void {
+    this.push({ type: "error", ...named(id), ...failure });
+  }
+
+  #watch(users: UserId[], id: unknown): void {
+    this.#world.watch(this, users);
+    this.watched = new Set(users);
+    this.push({ type: "ok", ...named(id) });
+  }
+
+  #hello(frame: Record<string, unknown>): void {
+    try {
+      const hello = parse(frame, this.#world.limits) as { type: string } & Hello & { user?: UserId };
+      if (hello.type !== "hello") throw new Refusal("unauthorized", "the first frame is `hello`");
+      this.#welcome(userOf(hello), hello.cursors ?? {});
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      this.#refuse(error.failure);
+      this.#wire.end(error.code === "unauthorized" && frame["type"] === "hello" ? 4501 : 1008, error.message);
+    }
+  }
+
+  #welcome(user: UserId, cursors: Record<string, Seq>): void {
+    const world = this.#world;
+    this.user = user;
+    const others = this.#others();
+    const page = inboxPage(world, user, Math.floor(world.limits.page / 2));
+    const welcome: Welcome & { unread: object } = {
+      user,
+      connection: world.name(),
+      server: "switchboard/fake",
+      limits: world.limits,
+      ...page,
+      unread: unread(world, user),
+    };
+    this.push({ type: "welcome", ...welcome });
+    for (const [name, cursor] of Object.entries(cursors)) this.#resume(user, name, cursor);
+    world.listeners.add(this);
+    world.presenceChanged(user, others);
+  }
+
+  #resume(user: UserId, name: string, cursor: Seq): void {
+    const conversation = this.#world.canonical(name, user);
+    try {
+      const log = this.#world.log(name, user);
+      const head = log.visible(user);
+      if (cursor > head) throw new Refusal("bad_cursor", "the log ends before this cursor");
+      this.#world.replay(this, log, cursor, head);
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      this.push({ type: "error", ...error.failure, conversation });
+    }
+  }
+
+  #others(): boolean {
+    return [...this.#world.listeners].some((listener) => listener !== this && listener.user === this.user);
+  }
+}
+
+function unread(world: World, user: UserId) {
+  const logs = world.inbox(user);
+  const counts = logs.slice(0, COUNTED).map((log) => log.unread(user));
+  return {
+    messages: counts.reduce((sum, count) => sum + count, 0),
+    conversations: counts.filter(Boolean).length,
+    more: logs.length > COUNTED,
+  };
+}
+
+/** Who says `hello`: its user on trust, or whom its token names. The signature is not looked at. */
+function userOf({ user, token }: { user?: UserId; token?: string }): UserId {
+  if (token === undefined) {
+    if (user === undefined) throw new Refusal("unauthorized", "neither a token nor a user");
+    return user;
+  }
+  try {
+    const payload = (token.split(".")[1] as string).replaceAll("-", "+").replaceAll("_", "/");
+    const { sub } = JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(payload), (c) => c.charCodeAt(0))));
+    if (typeof sub === "string") return sub;
+  } catch {
+    // No token.
+  }
+  throw new Refusal("unauthorized", "the token is wrong");
+}
+
+const named = (id: unknown) => (typeof id === "string" || typeof id === "number" ? { id } : {});
+
+function object(data: string): Record<string, unknown> {
+  try {
+    const frame: unknown = JSON.parse(data);
+    if (typeof frame === "object" && frame !== null && !Array.isArray(frame)) return frame as Record<string, unknown>;
+  } catch {
+    // Not JSON.
+  }
+  throw new Refusal("bad_frame", "a frame is one JSON object");
+}

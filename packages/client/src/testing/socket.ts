@@ -1,0 +1,142 @@
+// A WebSocket without a network.
+
+import type { World } from "./world.js";
+import { Session } from "./session.js";
+
+/** The server's side of all sockets: when what is on its way arrives. */
+export class Network {
+  readonly sockets = new Set<FakeSocket>();
+  reachable = true;
+  #held: (() => void)[] | undefined;
+
+  /** Nothing arrives until `resume`. */
+  pause(): void {
+    this.#held ??= [];
+  }
+
+  resume(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const arrive of held) this.later(arrive);
+  }
+
+  /** Everything arrives in a microtask of its own, in order: no clock is asked. */
+  later(arrive: () => void): void {
+    queueMicrotask(() => (this.#held ? this.#held.push(arrive) : arrive()));
+  }
+
+  cut(sockets: Iterable<FakeSocket>, code = 1006, reason = ""): void {
+    for (const socket of [...sockets]) socket.lose(code, reason);
+  }
+}
+
+/** A cable that a test pulls out: the sockets of some connections. */
+export class Line {
+  readonly sockets = new Set<FakeSocket>();
+  whole = true;
+}
+
+type Handler = ((event: never) => void) | null;
+
+export class FakeSocket {
+  static readonly CONNECTING = 0;
+  static readonly OPEN = 1;
+  static readonly CLOSING = 2;
+  static readonly CLOSED = 3;
+  readonly CONNECTING = 0;
+  readonly OPEN = 1;
+  readonly CLOSING = 2;
+  readonly CLOSED = 3;
+
+  readonly url: string;
+  readonly protocol = "switchboard.v1";
+  readonly extensions = "";
+  readonly bufferedAmount = 0;
+  binaryType = "blob";
+  readyState = 0;
+  onopen: Handler = null;
+  onmessage: Handler = null;
+  onclose: Handler = null;
+  onerror: Handler = null;
+  session: Session | undefined;
+  #network: Network;
+  #line: Line;
+  #listeners = new Map<string, Set<Handler>>();
+
+  constructor(network: Network, line: Line, world: World, url: string) {
+    this.url = String(url);
+    this.#network = network;
+    this.#line = line;
+    network.sockets.add(this);
+    line.sockets.add(this);
+    network.later(() => {
+      if (this.readyState !== 0) return;
+      if (!network.reachable || !line.whole) {
+        this.#emit("error", {});
+        return this.#closed(1006, "", false);
+      }
+      this.readyState = 1;
+      this.session = new Session(world, this);
+      this.#emit("open", {});
+    });
+  }
+
+  addEventListener(type: string, listener: Handler): void {
+    const listeners = this.#listeners.get(type) ?? new Set();
+    this.#listeners.set(type, listeners.add(listener));
+  }
+
+  removeEventListener(type: string, listener: Handler): void {
+    this.#listeners.get(type)?.delete(listener);
+  }
+
+  send(data: string): void {
+    if (this.readyState === 0) throw new DOMException("not open yet", "InvalidStateError");
+    if (this.readyState === 1) this.#network.later(() => this.readyState < 3 && this.session?.receive(data));
+  }
+
+  close(code = 1005, reason = ""): void {
+    if (this.readyState >= 2) return;
+    this.readyState = 2;
+    this.#network.later(() => this.#closed(code, reason, true));
+  }
+
+  // ---- The server's side.
+
+  /** A frame for the client. */
+  push(frame: object): void {
+    const data = JSON.stringify(frame);
+    this.#network.later(() => this.readyState === 1 && this.#emit("message", { data }));
+  }
+
+  /** The server ends it, behind what it has said. */
+  end(code: number, reason: string): void {
+    this.#network.later(() => this.#closed(code, reason, true));
+  }
+
+  /** The connection is lost at once, with everything that is on its way. */
+  lose(code: number, reason: string): void {
+    if (this.readyState === 3) return;
+    this.#gone();
+    queueMicrotask(() => this.#emit("close", { code, reason, wasClean: code !== 1006 }));
+  }
+
+  #closed(code: number, reason: string, wasClean: boolean): void {
+    if (this.readyState === 3) return;
+    this.#gone();
+    this.#emit("close", { code, reason, wasClean });
+  }
+
+  #gone(): void {
+    this.readyState = 3;
+    this.#network.sockets.delete(this);
+    this.#line.sockets.delete(this);
+    this.session?.end();
+  }
+
+  #emit(type: "open" | "message" | "close" | "error", fields: object): void {
+    const event = { type, target: this, ...fields } as never;
+    const handlers = [this[`on${type}`], ...(this.#listeners.get(type) ?? [])];
+    for (const handler of handlers) handler?.(event);
+  }
+}

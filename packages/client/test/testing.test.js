@@ -1,0 +1,158 @@
+// The fake server answers what the real one answers, word by word; and what a test can do with it.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import WebSocket from "ws";
+import { fakeServer } from "@switchboard/client/testing";
+import { online, Server, shows, until } from "./support.js";
+
+/** Commands with what is worth comparing: every one, the refusals too. `as` says it. */
+const SCRIPT = [
+  ["alice", "send", { to: "@bob", key: "k1", text: "hi" }],
+  ["alice", "send", { to: "@bob", key: "k1", text: "hi" }],
+  ["alice", "send", { to: "@bob", key: "k1", text: "other" }],
+  ["alice", "send", { to: "@carol", key: "k1", text: "hi" }],
+  ["bob", "send", { to: "@alice", key: "k1", data: { "": [1, null], a: { b: "c" } }, reply_to: 1 }],
+  ["bob", "send", { to: "@alice", key: "k2", text: "x", reply_to: 9 }],
+  ["bob", "send", { to: "@alice", key: "k2", text: "" }],
+  ["bob", "send", { to: "@alice", key: "k2", text: " \u200b " }],
+  ["bob", "send", { to: "@alice", key: "k2", text: "a\0b" }],
+  ["bob", "send", { to: "@alice", key: "k2", text: "x".repeat(16_385) }],
+  ["bob", "send", { to: "@alice", key: "", text: "x" }],
+  ["bob", "send", { to: "@alice", key: "k2", data: [] }],
+  ["bob", "send", { to: "bob", text: "x" }],
+  ["bob", "send", { to: "@bob:alice", text: "x" }],
+  ["bob", "send", { to: "@alice:carol", text: "x" }],
+  ["bob", "send", { to: "#nowhere", text: "x" }],
+  ["bob", "send", { to: "@alice", text: "x", seq: 7 }],
+  ["bob", "send", { text: "x" }],
+  ["bob", "send", { to: "@bob", key: "note", text: "to myself" }],
+  ["alice", "edit", { conversation: "@bob", target: 1, text: "Hi!" }],
+  ["bob", "edit", { conversation: "@alice", target: 1, text: "mine" }],
+  ["bob", "edit", { conversation: "@alice", target: 3, text: "no message" }],
+  ["bob", "edit", { conversation: "@alice", target: 1 }],
+  ["bob", "react", { conversation: "@alice", target: 1, emoji: "👍️" }],
+  ["bob", "react", { conversation: "@alice", target: 1, emoji: "👍" }],
+  ["alice", "react", { conversation: "@bob", target: 1, emoji: "__proto__" }],
+  ["alice", "react", { conversation: "@bob", target: 1, emoji: "constructor", on: false }],
+  ["alice", "react", { conversation: "@bob", target: 1, emoji: "a b" }],
+  ["bob", "history", { conversation: "@alice" }],
+  ["bob", "react", { conversation: "@alice", target: 1, emoji: "👍", on: false }],
+  ["bob", "react", { conversation: "@alice", target: 1, emoji: "👍", on: false }],
+  ["bob", "delete", { conversation: "@alice", target: 1 }],
+  ["alice", "delete", { conversation: "@bob", target: 1 }],
+  ["alice", "delete", { conversation: "@bob", target: 1 }],
+  ["bob", "react", { conversation: "@alice", target: 1, emoji: "👍" }],
+  ["alice", "edit", { conversation: "@bob", target: 1, text: "again" }],
+  ["alice", "send", { to: "@bob", key: "k1", text: "hi" }],
+  ["bob", "history", { conversation: "@alice:bob" }],
+  ["bob", "sync", { conversation: "@alice:bob" }],
+  ["bob", "sync", { conversation: "@alice:bob", after: 2, limit: 2 }],
+  ["bob", "sync", { conversation: "@alice:bob", after: 99 }],
+  ["bob", "sync", { conversation: "@alice:bob", after: -1 }],
+  ["carol", "sync", { conversation: "@alice:bob" }],
+  ["bob", "leave", { conversation: "@alice" }],
+  ["bob", "rename", { conversation: "@alice", title: "Us" }],
+  ["bob", "read", { conversation: "@alice", upto: 2 }],
+  ["bob", "read", { conversation: "@alice", upto: 1 }],
+  ["bob", "received", { conversation: "@alice", upto: 99 }],
+  ["bob", "members", { conversation: "@alice" }],
+  ["bob", "conversations", {}],
+  ["bob", "conversations", { limit: 1 }],
+  ["bob", "conversations", { before: "@bob:bob" }],
+  ["alice", "create", { room: "#team", title: "Team", members: ["carol", "bob", "bob", "alice"] }],
+  ["alice", "create", { room: "team", title: "Team", members: ["bob", "carol"] }],
+  ["alice", "create", { room: "team", title: "Other", members: ["bob", "carol"] }],
+  ["bob", "create", { room: "team" }],
+  ["bob", "create", { room: "a room" }],
+  ["bob", "create", { title: "" }],
+  ["bob", "rename", { conversation: "#team", title: "Mine" }],
+  ["dave", "rename", { conversation: "#team", title: "Mine" }],
+  ["dave", "join", { conversation: "#team" }],
+  ["bob", "join", { conversation: "#team" }],
+  ["bob", "invite", { conversation: "#team", user: "dave" }],
+  ["alice", "invite", { conversation: "#team", user: "dave", role: "reader" }],
+  ["alice", "invite", { conversation: "#team", user: "dave", role: "owner" }],
+  ["alice", "invite", { conversation: "#team", user: "dave" }],
+  ["dave", "send", { to: "#team", text: "may I?" }],
+  ["dave", "typing", { conversation: "#team" }],
+  ["bob", "typing", { conversation: "#team" }],
+  ["alice", "leave", { conversation: "#team" }],
+  ["alice", "role", { conversation: "#team", user: "alice", role: "member" }],
+  ["alice", "role", { conversation: "#team", user: "dave", role: "member" }],
+  ["alice", "role", { conversation: "#team", user: "eve", role: "member" }],
+  ["dave", "send", { to: "#team", key: "d1", text: "thanks" }],
+  ["alice", "remove", { conversation: "#team", user: "alice" }],
+  ["alice", "remove", { conversation: "#team", user: "eve" }],
+  ["bob", "remove", { conversation: "#team", user: "dave" }],
+  ["alice", "remove", { conversation: "#team", user: "dave" }],
+  ["alice", "remove", { conversation: "#team", user: "dave" }],
+  ["dave", "send", { to: "#team", key: "d2", text: "still here" }],
+  ["dave", "send", { to: "#team", key: "d1", text: "thanks" }],
+  ["alice", "send", { to: "#team", key: "t1", text: "without dave" }],
+  ["dave", "history", { conversation: "#team" }],
+  ["dave", "sync", { conversation: "#team" }],
+  ["dave", "members", { conversation: "#team" }],
+  ["dave", "leave", { conversation: "#team" }],
+  ["alice", "role", { conversation: "#team", user: "bob", role: "admin" }],
+  ["alice", "leave", { conversation: "#team" }],
+  ["alice", "leave", { conversation: "#team" }],
+  ["bob", "rename", { conversation: "#team", title: "Bob's" }],
+  ["bob", "members", { conversation: "#team", limit: 1 }],
+  ["bob", "members", { conversation: "#team", after: "bob" }],
+  ["bob", "members", { conversation: "#team", after: "nobody" }],
+  ["bob", "create", { room: "open", public: true }],
+  ["carol", "join", { conversation: "#open" }],
+  ["carol", "join", { conversation: "#open" }],
+  ["carol", "invite", { conversation: "#open", user: "dave" }],
+  ["carol", "invite", { conversation: "#open", user: "eve", role: "reader" }],
+  ["bob", "role", { conversation: "#open", user: "carol", role: "reader" }],
+  ["carol", "leave", { conversation: "#open" }],
+  ["carol", "join", { conversation: "#open" }],
+  ["bob", "conversations", {}],
+  ["carol", "conversations", {}],
+  ["bob", "sync", { conversation: "#open" }],
+  ["bob", "history", { conversation: "#team", before: 8, limit: 1 }],
+  ["bob", "history", { conversation: "#team", limit: 0 }],
+  ["bob", "dance", {}],
+  ["bob", "toString", {}],
+];
+
+/** An answer without what differs from run to run: times, and keys that a server made. */
+function comparable(answer) {
+  const told = JSON.parse(JSON.stringify(answer, (name, value) => (name === "at" ? "…" : value)));
+  delete told.type;
+  return told;
+}
+
+async function fromReal(server, as, command, fields) {
+  const headers = { "content-type": "application/json" };
+  const body = JSON.stringify({ ...fields, as });
+  const answer = await (await fetch(`${server.url}/v1/${command}`, { method: "POST", headers, body })).json();
+  const { code, field } = answer;
+  return code ? { code, ...(field && { field }) } : comparable(answer);
+}
+
+function fromFake(server, as, command, fields) {
+  try {
+    return comparable(server.command(as, command, fields));
+  } catch ({ code, field }) {
+    return { code, ...(field && { field }) };
+  }
+}
+
+test("every command and every refusal is answered as the real server answers it", async (t) => {
+  const real = await Server.start(t);
+  const fake = fakeServer();
+  // The real one has a room already, which nobody of the script is to see.
+  for (const user of ["bob", "alice"]) {
+    await real.posts(user === "alice" ? "leave" : "leave", { as: user, conversation: "#general" }).catch(() => {});
+  }
+  for (const [as, command, fields] of SCRIPT) {
+    assert.deepEqual(
+      fromFake(fake, as, command, fields),
+      await fromReal(real, as, command, fields),
+      `${as} ${command} ${JSON.stringify(fields).slice(0, 200)}`,
+    );
+  }
+});

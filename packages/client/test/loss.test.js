@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import WebSocket from "ws";
 import { ChatError, connect } from "@switchboard/client";
-import { onBoth, online, Server, shows, until, wire } from "./support.js";
+import { onBoth, online, Server, shows, until } from "./support.js";
 
 const SECRET = "a secret of the tests that is long enough";
 const production = { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } };

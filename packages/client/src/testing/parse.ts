@@ -106,8 +106,12 @@ const users =
 
 const cursors: Check = (value, field, limits) => {
   if (typeof value !== "object" || value === null) throw badField(field, "an object");
-  const entries = Object.entries(value);
-  return Object.fromEntries(entries.map(([id, at]) => [target(id, field, limits), cursor(at, field, limits)]));
+  for (const [id, at] of Object.entries(value)) {
+    target(id, `${field}.${id}`, limits);
+    if (id[0] === "@" && !id.includes(":")) throw badField(`${field}.${id}`, "a conversation id");
+    cursor(at, `${field}.${id}`, limits);
+  }
+  return value;
 };
 
 const conversation = required(target);

@@ -1,6 +1,6 @@
 // One connection: `hello`, then commands, each answered before the next is read.
 
-import type { Command, Failure, Hello, Limits, Seq, UserId, Welcome } from "../protocol.js";
+import type { Command, Hello, Limits, Seq, UserId, Welcome } from "../protocol.js";
 import { parse } from "./parse.js";
 import { notFound, Refusal } from "./refusal.js";
 import type { Listener, World } from "./world.js";
@@ -60,6 +60,7 @@ export class Session implements Listener {
   watched: ReadonlySet<UserId> = new Set();
   #world: World;
   #wire: Wire;
+  #ended = false;
 
   constructor(world: World, wire: Wire) {
     this.#world = world;
@@ -71,14 +72,17 @@ export class Session implements Listener {
   }
 
   receive(data: string): void {
+    if (this.#ended) return;
     const limits: Limits = this.#world.limits;
     if (data.length > (this.user === undefined ? limits.hello_frame : limits.frame))
-      return this.#wire.end(1009, "too large");
+      return this.#end(1009, "too large");
     let id: unknown;
+    let tried = false;
     try {
       const frame = object(data);
       id = frame["id"];
       const known = this.user;
+      tried = frame["type"] === "hello";
       if (known === undefined) return this.#hello(frame);
       const command = parse(frame, limits);
       if (command.type === "hello") throw new Refusal("bad_frame", "`hello` was said");
@@ -88,7 +92,9 @@ export class Session implements Listener {
       this.push({ type: "ok", ...named(id), ...body });
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      this.#refuse(error.failure, id);
+      this.push({ type: "error", ...named(id), ...error.failure });
+      // Before `welcome` there is one try.
+      if (this.user === undefined) this.#end(error.code === "unauthorized" && tried ? 4501 : 1008, error.message);
     }
   }
 
@@ -97,8 +103,9 @@ export class Session implements Listener {
     this.#world.presenceChanged(this.user, this.#others());
   }
 
-  #refuse(failure: Failure, id?: unknown): void {
-    this.push({ type: "error", ...named(id), ...failure });
+  #end(code: number, reason: string): void {
+    this.#ended = true;
+    this.#wire.end(code, reason);
   }
 
   #watch(users: UserId[], id: unknown): void {
@@ -108,15 +115,10 @@ export class Session implements Listener {
   }
 
   #hello(frame: Record<string, unknown>): void {
-    try {
-      const hello = parse(frame, this.#world.limits) as { type: string } & Hello & { user?: UserId };
-      if (hello.type !== "hello") throw new Refusal("unauthorized", "the first frame is `hello`");
-      this.#welcome(userOf(hello), hello.cursors ?? {});
-    } catch (error) {
-      if (!(error instanceof Refusal)) throw error;
-      this.#refuse(error.failure);
-      this.#wire.end(error.code === "unauthorized" && frame["type"] === "hello" ? 4501 : 1008, error.message);
-    }
+    // Whatever else comes first, its fields are not looked at.
+    if (frame["type"] !== "hello") throw new Refusal("unauthorized", "the first frame is `hello`");
+    const hello = parse(frame, this.#world.limits) as { user?: UserId } & Hello;
+    this.#welcome(userOf(hello), hello.cursors ?? {});
   }
 
   #welcome(user: UserId, cursors: Record<string, Seq>): void {
@@ -133,22 +135,30 @@ export class Session implements Listener {
       unread: unread(world, user),
     };
     this.push({ type: "welcome", ...welcome });
-    for (const [name, cursor] of Object.entries(cursors)) this.#resume(user, name, cursor);
+    const followed = Object.keys(cursors)
+      .sort()
+      .filter((id) => this.#checkCursor(user, id, cursors[id] as Seq));
+    for (const id of followed) {
+      const log = world.log(id, user);
+      world.replay(this, log, cursors[id] as Seq, log.visible(user));
+    }
     world.listeners.add(this);
     world.presenceChanged(user, others);
   }
 
-  #resume(user: UserId, name: string, cursor: Seq): void {
-    const conversation = this.#world.canonical(name, user);
+  /** Whether a conversation can be followed from this cursor by events; otherwise the client is told. */
+  #checkCursor(user: UserId, conversation: string, cursor: Seq): boolean {
     try {
-      const log = this.#world.log(name, user);
+      const log = this.#world.log(conversation, user);
       const head = log.visible(user);
       if (cursor > head) throw new Refusal("bad_cursor", "the log ends before this cursor");
-      this.#world.replay(this, log, cursor, head);
+      if (head - cursor <= this.#world.limits.replay) return true;
+      this.push({ type: "gap", conversation, after: cursor, head });
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       this.push({ type: "error", ...error.failure, conversation });
     }
+    return false;
   }
 
   #others(): boolean {

@@ -95,7 +95,7 @@ export class FakeSocket {
     if (this.readyState === 1) this.#network.later(() => this.readyState < 3 && this.session?.receive(data));
   }
 
-  close(code = 1005, reason = ""): void {
+  close(code = 1000, reason = ""): void {
     if (this.readyState >= 2) return;
     this.readyState = 2;
     this.#network.later(() => this.#closed(code, reason, true));

@@ -74,7 +74,8 @@ export class Connection {
   #ticks: Timer | undefined;
   #closed = false;
   #helloBytes = 8_192;
-  #unsubscribe: () => void;
+  /** From the first attempt on: a chat that never connects is left to the garbage collector. */
+  #unsubscribe: (() => void) | undefined;
 
   constructor(
     readonly url: string,
@@ -84,7 +85,6 @@ export class Connection {
     readonly log: Log,
   ) {
     this.#tokens = new TokenSource(options, clock, (user) => events.onUser(user));
-    this.#unsubscribe = (options.network ?? browserNetwork).subscribe((event) => this.#onNetwork(event));
   }
 
   get online(): boolean {
@@ -125,7 +125,7 @@ export class Connection {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#unsubscribe();
+    this.#unsubscribe?.();
     this.#leave({ at: "idle" });
     this.status.set({ state: "idle" });
     this.#failWaiting(closed());
@@ -134,6 +134,8 @@ export class Connection {
 
   #open(): void {
     if (this.#closed) return;
+    const network = this.options.network ?? browserNetwork;
+    this.#unsubscribe ??= network.subscribe((event) => this.#onNetwork(event));
     const abort = new AbortController();
     this.#leave({ at: "asking", abort });
     this.status.set({ state: "connecting" });

@@ -1,7 +1,152 @@
-import { useSyncExternalStore } from "react";
-import type { Readable } from "./types.js";
+// React: a chat for a tree of components, and hooks that render when something of it changes.
 
-/** The value of a store, in a component that renders again when it changes. */
-export function useValue<T>(store: Readable<T>): T {
-  return useSyncExternalStore(store.subscribe, store.getSnapshot, store.getSnapshot);
+import {
+  createContext,
+  createElement,
+  type ReactNode,
+  type RefCallback,
+  useCallback,
+  useContext,
+  useEffect,
+  useMemo,
+  useRef,
+  useState,
+  useSyncExternalStore,
+} from "react";
+import { connect } from "@switchboard/client";
+import { markReadWhileVisible } from "./visible.js";
+import type { Chat, ChatMessage, ChatOptions, Conversation, Draft, Outgoing, Readable } from "./types.js";
+
+/**
+ * Milliseconds between the last unmount and the end of the connection. React mounts twice in strict mode, and again after a
+ * hot reload: those find the connection that they had.
+ */
+const CLOSE_AFTER = 1_000;
+
+/** Whose chat it is: one that the app has made, or the address and the options of one that the provider makes. */
+export type ChatProviderProps = { children?: ReactNode } & (
+  { chat: Chat; url?: never } | ({ chat?: never; url: string } & ChatOptions)
+);
+
+/** The value of a readable, in a component that renders again when it changes. */
+export function useValue<T>(readable: Readable<T>): T {
+  return useSyncExternalStore(
+    readable.subscribe,
+    readable.getSnapshot,
+    readable.getInitialSnapshot ?? readable.getSnapshot,
+  );
+}
+
+const ChatContext = createContext<Chat | undefined>(undefined);
+
+/**
+ * The chat of everything below. With `url`, the provider connects when it is mounted in a browser, never while a server
+ * renders, and disconnects a moment after it was unmounted. Another `url`, `user` or `token` string is another connection;
+ * another function in `token` is asked from then on. Other options count when the connection is made.
+ */
+export function ChatProvider(props: ChatProviderProps): ReactNode {
+  const { children } = props;
+  if (props.chat) return createElement(ChatContext, { value: props.chat }, children);
+  const { url, user, token } = props;
+  // A change of these is another user, perhaps: nothing of the one before stays on the screen.
+  const key = JSON.stringify([url, user, typeof token === "string" ? token : null]);
+  return createElement(OwnChat, { ...props, key });
+}
+
+function OwnChat({ children, ...options }: { children?: ReactNode; url: string } & ChatOptions): ReactNode {
+  const latest = useRef(options);
+  const [own, setOwn] = useState(() => ownChat(latest));
+  useEffect(() => {
+    latest.current = options;
+  });
+  useEffect(() => {
+    // Of a tree that React kept hidden the connection was ended meanwhile.
+    if (own.open()) return () => own.closeSoon();
+    return setOwn(ownChat(latest));
+  }, [own]);
+  return createElement(ChatContext, { value: own.chat }, children);
+}
+
+/** A chat that is connected while it is mounted. Making one has no effect, since React may throw away what it renders. */
+function ownChat(latest: { current: { url: string } & ChatOptions }) {
+  const { url, ...options } = latest.current;
+  if (typeof options.token === "function") {
+    options.token = (context) => (latest.current.token as Exclude<ChatOptions["token"], string | undefined>)(context);
+  }
+  const chat = connect(url, { ...options, start: false });
+  let closing: ReturnType<typeof setTimeout> | undefined;
+  let closed = false;
+  return {
+    chat,
+    /** Connects; `false` when it was closed. */
+    open(): boolean {
+      clearTimeout(closing);
+      if (!closed) chat.start();
+      return !closed;
+    },
+    closeSoon(): void {
+      closing = setTimeout(() => {
+        closed = true;
+        chat.close();
+      }, CLOSE_AFTER);
+    },
+  };
+}
+
+/** The chat of the nearest `ChatProvider`. */
+export function useChat(): Chat {
+  const chat = useContext(ChatContext);
+  if (!chat) throw new Error("useChat: there is no <ChatProvider> above this component");
+  return chat;
+}
+
+/** A conversation by its name: `#general`, `@bob`, or a conversation id. */
+export function useConversation(id: string): Conversation {
+  const chat = useChat();
+  return useMemo(() => chat.conversation(id), [chat, id]);
+}
+
+export interface Messages {
+  readonly conversation: Conversation;
+  readonly messages: readonly ChatMessage[];
+  readonly state: ReturnType<Conversation["state"]["getSnapshot"]>;
+  loadOlder(): Promise<boolean>;
+  send(message: string | Draft): Outgoing;
+  markRead(upto?: number): void;
+}
+
+/** The messages of a conversation, by its name or as an object, and what one does with them. */
+export function useMessages(of: string | Conversation): Messages {
+  const chat = useContext(ChatContext);
+  const conversation = useMemo(() => {
+    if (typeof of !== "string") return of;
+    if (!chat) throw new Error("useMessages: there is no <ChatProvider> above this component");
+    return chat.conversation(of);
+  }, [chat, of]);
+  const actions = useMemo(
+    () => ({
+      conversation,
+      loadOlder: () => conversation.loadOlder(),
+      send: (message: string | Draft) => conversation.send(message),
+      markRead: (upto?: number) => conversation.markRead(upto),
+    }),
+    [conversation],
+  );
+  const messages = useValue(conversation.messages);
+  const state = useValue(conversation.state);
+  return useMemo(() => ({ ...actions, messages, state }), [actions, messages, state]);
+}
+
+/**
+ * Marks a conversation as read while its end can be seen: give what it returns as `ref` to an element at the end of the list.
+ */
+export function useMarkRead(conversation: Conversation): RefCallback<Element> {
+  const stop = useRef<() => void>(undefined);
+  return useCallback(
+    (element: Element | null) => {
+      stop.current?.();
+      stop.current = element ? markReadWhileVisible(element, conversation) : undefined;
+    },
+    [conversation],
+  );
 }

@@ -1,9 +1,115 @@
-import { onScopeDispose, type ShallowRef, shallowRef } from "vue";
-import type { Readable } from "./types.js";
+// Vue: a chat for a tree of components, and refs that follow it.
 
-/** The value of a store as a ref, for as long as the component, or the effect scope, lives. */
-export function useValue<T>(store: Readable<T>): Readonly<ShallowRef<T>> {
-  const value = shallowRef(store.getSnapshot()) as ShallowRef<T>;
-  onScopeDispose(store.subscribe((next) => (value.value = next)));
+import {
+  computed,
+  type ComputedRef,
+  getCurrentInstance,
+  inject,
+  type InjectionKey,
+  type MaybeRefOrGetter,
+  onBeforeMount,
+  onMounted,
+  onUnmounted,
+  provide,
+  type ShallowRef,
+  shallowRef,
+  toValue,
+  watch,
+} from "vue";
+import { connect } from "@switchboard/client";
+import type { Chat, ChatMessage, ChatOptions, Conversation, Draft, Outgoing, Readable } from "./types.js";
+import { markReadWhileVisible } from "./visible.js";
+
+/** The value of a readable as a ref, for as long as the component, or the effect scope, lives. Another readable is followed. */
+export function useValue<T>(readable: MaybeRefOrGetter<Readable<T>>): Readonly<ShallowRef<T>> {
+  const instance = getCurrentInstance();
+  // The server has made its elements: it shows what the server knew until it is mounted.
+  const hydrating = !!instance?.vnode.el;
+  const { getSnapshot, getInitialSnapshot } = toValue(readable);
+  const value = shallowRef((hydrating && getInitialSnapshot ? getInitialSnapshot : getSnapshot)()) as ShallowRef<T>;
+  const follow = () => {
+    watch(
+      () => toValue(readable),
+      (now, _, onCleanup) => onCleanup(now.subscribe((next) => (value.value = next))),
+      { immediate: true, flush: "sync" },
+    );
+  };
+  // Hooks do not run while a server renders, so nothing is subscribed to there.
+  if (!instance) follow();
+  else if (hydrating) onMounted(follow);
+  else onBeforeMount(follow);
   return value;
+}
+
+/** Under which a chat is provided: `app.provide(chatKey, chat)` does what `provideChat` does, for the whole app. */
+export const chatKey: InjectionKey<Chat> = Symbol("switchboard chat");
+
+/**
+ * The chat of the components below: one that the app has made, or, by its address and options, one of this component's. That
+ * one is connected while the component is mounted, and never while a server renders.
+ */
+export function provideChat(chat: Chat): Chat;
+export function provideChat(url: string, options: ChatOptions): Chat;
+export function provideChat(from: Chat | string, options?: ChatOptions): Chat {
+  let chat = from as Chat;
+  if (typeof from === "string") {
+    chat = connect(from, { ...options, start: false });
+    onMounted(() => chat.start());
+    onUnmounted(() => chat.close());
+  }
+  provide(chatKey, chat);
+  return chat;
+}
+
+/** The chat that a component above has provided. */
+export function useChat(): Chat {
+  const chat = inject(chatKey, undefined);
+  if (!chat) throw new Error("useChat: no component above has called provideChat");
+  return chat;
+}
+
+/** A conversation by its name: `#general`, `@bob`, or a conversation id. It follows a name that changes. */
+export function useConversation(id: MaybeRefOrGetter<string>): ComputedRef<Conversation> {
+  const chat = useChat();
+  return computed(() => chat.conversation(toValue(id)));
+}
+
+export interface Messages {
+  readonly conversation: ComputedRef<Conversation>;
+  readonly messages: Readonly<ShallowRef<readonly ChatMessage[]>>;
+  readonly state: Readonly<ShallowRef<ReturnType<Conversation["state"]["getSnapshot"]>>>;
+  loadOlder(): Promise<boolean>;
+  send(message: string | Draft): Outgoing;
+  markRead(upto?: number): void;
+}
+
+/** The messages of a conversation, by its name or as an object, and what one does with them. */
+export function useMessages(of: MaybeRefOrGetter<string | Conversation>): Messages {
+  const chat = inject(chatKey, undefined);
+  const conversation = computed(() => {
+    const given = toValue(of);
+    if (typeof given !== "string") return given;
+    if (!chat) throw new Error("useMessages: no component above has called provideChat");
+    return chat.conversation(given);
+  });
+  return {
+    conversation,
+    messages: useValue(() => conversation.value.messages),
+    state: useValue(() => conversation.value.state),
+    loadOlder: () => conversation.value.loadOlder(),
+    send: (message) => conversation.value.send(message),
+    markRead: (upto) => conversation.value.markRead(upto),
+  };
+}
+
+/** Marks a conversation as read while a person can see `end`, an element at the end of its messages. */
+export function useMarkRead(
+  conversation: MaybeRefOrGetter<Conversation>,
+  end: MaybeRefOrGetter<Element | null | undefined>,
+): void {
+  watch(
+    () => [toValue(conversation), toValue(end)] as const,
+    ([room, element], _, onCleanup) => element && onCleanup(markReadWhileVisible(element, room)),
+    { immediate: true, flush: "post" },
+  );
 }

@@ -42,7 +42,7 @@ export class Log {
   readonly public: boolean;
   title: string | undefined;
   readonly events: Event[] = [];
-  /** Whoever is or was in it. */
+  /** Users who are in it, and who were. */
   readonly memberships = new Map<UserId, Membership>();
   /** Counts over all logs: which had the latest event. */
   activity = 0;

@@ -146,7 +146,7 @@ export class Session implements Listener {
     world.presenceChanged(user, others);
   }
 
-  /** Whether a conversation can be followed from this cursor by events; otherwise the client is told. */
+  /** Whether a conversation can be followed from this cursor by events; otherwise it gets the reason. */
   #checkCursor(user: UserId, conversation: string, cursor: Seq): boolean {
     try {
       const log = this.#world.log(conversation, user);

@@ -1,4 +1,4 @@
-// All conversations, what users may do in them, and who is told of it.
+// All conversations, what users may do in them, and which connections get what happens.
 
 import type { Command, ConversationId, Event, Limits, Presence, Seq, StoredBody, UserId } from "./frames.js";
 import { type Body, Log } from "./log.js";

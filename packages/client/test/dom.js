@@ -1,0 +1,84 @@
+// A page for the tests of React and Vue, and a server whose connections are counted.
+
+import { JSDOM } from "jsdom";
+import { act } from "react";
+import { fakeServer } from "@switchboard/client/testing";
+
+const { window } = new JSDOM("<!doctype html><body></body>", { url: "https://app.example", pretendToBeVisual: true });
+const names = [
+  "window",
+  "navigator",
+  "document",
+  "Node",
+  "Element",
+  "HTMLElement",
+  "SVGElement",
+  "HTMLIFrameElement",
+  "Event",
+];
+for (const name of names) globalThis[name] ??= name === "window" ? window : window[name];
+
+/** An observer of what is in view that a test controls: `scroll(true)` brings everything into view. */
+const observers = new Set();
+globalThis.IntersectionObserver = class {
+  constructor(callback) {
+    this.callback = callback;
+    observers.add(this);
+  }
+  observe(element) {
+    this.element = element;
+  }
+  disconnect() {
+    observers.delete(this);
+  }
+};
+export const scroll = (isIntersecting) => {
+  for (const { callback } of observers) callback([{ isIntersecting }]);
+};
+
+/** Whether the page is in front. */
+export function show(visible) {
+  Object.defineProperty(document, "visibilityState", { value: visible ? "visible" : "hidden", configurable: true });
+  document.dispatchEvent(new window.Event("visibilitychange"));
+}
+
+export function container(html = "") {
+  const element = document.createElement("div");
+  element.innerHTML = html;
+  document.body.append(element);
+  return element;
+}
+
+/** A server with two rooms of alice and bob; `opened` counts the connections that were tried. */
+export function countingServer() {
+  const server = fakeServer();
+  const counts = { opened: 0 };
+  class Counted extends server.WebSocket {
+    constructor(url) {
+      super(url);
+      counts.opened++;
+    }
+  }
+  for (const room of ["team", "other"]) {
+    server.command("alice", "create", { room, members: ["bob"] });
+    server.command("bob", "send", { to: `#${room}`, text: `hi from ${room}` });
+  }
+  return { server, counts, options: { user: "alice", WebSocket: Counted, outbox: null } };
+}
+
+/** React's `act`, outside of which React renders as it does in a browser, without a warning. */
+export async function acting(run) {
+  globalThis.IS_REACT_ACT_ENVIRONMENT = true;
+  try {
+    return await act(run);
+  } finally {
+    globalThis.IS_REACT_ACT_ENVIRONMENT = false;
+  }
+}
+
+/** What is written to the console as an error meanwhile. */
+export function consoleErrors(t) {
+  const errors = [];
+  for (const name of ["error", "warn"]) t.mock.method(console, name, (...args) => errors.push(args.join(" ")));
+  return errors;
+}

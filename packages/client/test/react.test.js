@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { acting, consoleErrors, container, countingServer, scroll, show } from "./dom.js";
 import { Activity, createElement as h, StrictMode } from "react";
+import { flushSync } from "react-dom";
 import { createRoot, hydrateRoot } from "react-dom/client";
 import { renderToString } from "react-dom/server";
 import { connect } from "@switchboard/client";
@@ -31,11 +32,11 @@ const texts = (element) => [...element.querySelectorAll("li")].map((li) => li.te
 function page(t) {
   const element = container();
   const root = createRoot(element);
-  t.after(async () => {
-    await acting(() => root.unmount());
+  t.after(() => {
+    flushSync(() => root.unmount());
     seen.chat.close();
   });
-  return { element, root, render: (node) => acting(() => root.render(node)) };
+  return { element, root, render: (node) => flushSync(() => root.render(node)) };
 }
 
 /** Waits until a store is as wanted, and React has rendered it: what a store changes is rendered in a microtask. */
@@ -52,7 +53,7 @@ test("in strict mode, with a new token function in each of ten renders, there is
   const { element, render } = page(t);
   for (let n = 0; n < 10; n++) {
     const provider = h(ChatProvider, { url: server.url, ...others, token: async () => token }, h(Room));
-    await render(h(StrictMode, null, provider));
+    render(h(StrictMode, null, provider));
   }
   await sees(seen.conversation.messages, (list) => list.length === 1);
   assert.deepEqual(texts(element), ["hi from team"]);
@@ -95,18 +96,18 @@ test("the provider disconnects after it was unmounted, but not between two mount
   const { server, counts, options } = countingServer();
   const { render } = page(t);
   const app = (mode) => h(Activity, { mode }, h(ChatProvider, { url: server.url, ...options }, h(Room)));
-  await render(app("visible"));
+  render(app("visible"));
   const first = seen.chat;
   await sees(first.status, ({ state }) => state === "online");
   // Effects end and begin again, as they do in strict mode and after a hot reload.
-  await render(app("hidden"));
-  await render(app("visible"));
+  render(app("hidden"));
+  render(app("visible"));
   assert.deepEqual([seen.chat === first, counts.opened], [true, 1]);
-  await render(app("hidden"));
+  render(app("hidden"));
   await sees(first.status, ({ state }) => state === "idle");
   assert.deepEqual(server.connections, []);
   // A chat that is closed stays so: the components get another one.
-  await render(app("visible"));
+  render(app("visible"));
   assert.notEqual(seen.chat, first);
   await sees(seen.chat.status, ({ state }) => state === "online");
   await sees(seen.conversation.messages, (list) => list.length === 1);
@@ -118,10 +119,10 @@ test("another user is another connection, with nothing of the first one's", asyn
   server.command("bob", "send", { to: "@bob", text: "to myself" });
   const { element, render } = page(t);
   const app = (user, id) => h(ChatProvider, { url: server.url, ...options, user }, h(Room, { id }));
-  await render(app("alice", "#team"));
+  render(app("alice", "#team"));
   await sees(seen.conversation.messages, (list) => list.length === 1);
   const first = seen.chat;
-  await render(app("bob", "@bob"));
+  render(app("bob", "@bob"));
   assert.ok(!texts(element).includes("hi from team"));
   await sees(seen.conversation.messages, (list) => list.length === 1);
   assert.deepEqual(texts(element), ["to myself"]);
@@ -133,12 +134,12 @@ test("`useMessages` follows another id, and its functions stay the same while th
   const { server, options } = countingServer();
   const { element, render } = page(t);
   const app = (id) => h(ChatProvider, { url: server.url, ...options }, h(Room, { id }));
-  await render(app("#team"));
+  render(app("#team"));
   await sees(seen.conversation.messages, (list) => list.length === 1);
   const { send } = seen;
-  await render(app("#team"));
+  render(app("#team"));
   assert.equal(seen.send, send);
-  await render(app("#other"));
+  render(app("#other"));
   await sees(seen.conversation.messages, (list) => list.length === 1);
   assert.deepEqual(texts(element), ["hi from other"]);
   await seen.send("here").acked;
@@ -155,7 +156,7 @@ test("`useMarkRead` marks as read what a person can see, and nothing else", asyn
   }
   show(false);
   t.after(() => show(true));
-  await render(h(StrictMode, null, h(ChatProvider, { url: server.url, ...options }, h(End))));
+  render(h(StrictMode, null, h(ChatProvider, { url: server.url, ...options }, h(End))));
   const { info, messages } = seen.conversation;
   await sees(info, (now) => now?.unread === 1);
   await sees(messages, (list) => list.length === 1);

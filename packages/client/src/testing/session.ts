@@ -115,7 +115,7 @@ export class Session implements Listener {
   }
 
   #hello(frame: Record<string, unknown>): void {
-    // Whatever else comes first, its fields are not looked at.
+    // The fields of another first frame are not looked at.
     if (frame["type"] !== "hello") throw new Refusal("unauthorized", "the first frame is `hello`");
     const hello = parse(frame, this.#world.limits) as { user?: UserId } & Hello;
     this.#welcome(userOf(hello), hello.cursors ?? {});

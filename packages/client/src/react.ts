@@ -110,6 +110,8 @@ export interface Messages {
   readonly conversation: Conversation;
   readonly messages: readonly ChatMessage[];
   readonly state: ReturnType<Conversation["state"]["getSnapshot"]>;
+  /** Whether there are older messages than those in `messages`. */
+  readonly hasOlder: boolean;
   loadOlder(): Promise<boolean>;
   send(message: string | Draft): Outgoing;
   markRead(upto?: number): void;
@@ -134,7 +136,8 @@ export function useMessages(of: string | Conversation): Messages {
   );
   const messages = useValue(conversation.messages);
   const state = useValue(conversation.state);
-  return useMemo(() => ({ ...actions, messages, state }), [actions, messages, state]);
+  const hasOlder = useValue(conversation.hasOlder);
+  return useMemo(() => ({ ...actions, messages, state, hasOlder }), [actions, messages, state, hasOlder]);
 }
 
 /**

@@ -56,6 +56,8 @@ export interface Messages {
   readonly conversation: Conversation;
   readonly messages: readonly ChatMessage[];
   readonly state: ReturnType<Conversation["state"]["getSnapshot"]>;
+  /** Whether there are older messages than those in `messages`. */
+  readonly hasOlder: boolean;
   loadOlder(): Promise<boolean>;
   send(message: string | Draft): Outgoing;
   markRead(upto?: number): void;
@@ -75,6 +77,7 @@ export function useMessages(of: () => string | Conversation): Messages {
   };
   const messages = value(() => conversation().messages);
   const state = value(() => conversation().state);
+  const hasOlder = value(() => conversation().hasOlder);
   return {
     get conversation() {
       return conversation();
@@ -84,6 +87,9 @@ export function useMessages(of: () => string | Conversation): Messages {
     },
     get state() {
       return state.current;
+    },
+    get hasOlder() {
+      return hasOlder.current;
     },
     loadOlder: () => conversation().loadOlder(),
     send: (message) => conversation().send(message),

@@ -78,6 +78,8 @@ export interface Messages {
   readonly conversation: ComputedRef<Conversation>;
   readonly messages: Readonly<ShallowRef<readonly ChatMessage[]>>;
   readonly state: Readonly<ShallowRef<ReturnType<Conversation["state"]["getSnapshot"]>>>;
+  /** Whether there are older messages than those in `messages`. */
+  readonly hasOlder: Readonly<ShallowRef<boolean>>;
   loadOlder(): Promise<boolean>;
   send(message: string | Draft): Outgoing;
   markRead(upto?: number): void;
@@ -96,6 +98,7 @@ export function useMessages(of: MaybeRefOrGetter<string | Conversation>): Messag
     conversation,
     messages: useValue(() => conversation.value.messages),
     state: useValue(() => conversation.value.state),
+    hasOlder: useValue(() => conversation.value.hasOlder),
     loadOlder: () => conversation.value.loadOlder(),
     send: (message) => conversation.value.send(message),
     markRead: (upto) => conversation.value.markRead(upto),

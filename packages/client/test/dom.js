@@ -10,6 +10,8 @@ const names = [
   "navigator",
   "document",
   "Node",
+  "Text",
+  "Comment",
   "Element",
   "HTMLElement",
   "SVGElement",

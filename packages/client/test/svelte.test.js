@@ -1,0 +1,119 @@
+// Svelte: a component compiled for the server and for a page.
+
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+import { compile } from "svelte/compiler";
+import { connect } from "@switchboard/client";
+import { consoleErrors, container, countingServer, scroll } from "./dom.js";
+import { until } from "./support.js";
+
+const here = fileURLToPath(new URL(".", import.meta.url));
+
+/** The component and what runs it, as a bundler makes them: `generate` is `client` or `server`. */
+async function bundle(t, generate, runs) {
+  const svelte = {
+    name: "svelte",
+    setup({ onLoad }) {
+      onLoad({ filter: /\.svelte$/ }, async ({ path }) => {
+        const { js } = compile(await readFile(path, "utf8"), { generate, runes: true, filename: path });
+        return { contents: js.code };
+      });
+    },
+  };
+  const { outputFiles } = await build({
+    stdin: { contents: `export { default as Room } from "./fixtures/Room.svelte"; ${runs}`, resolveDir: here },
+    bundle: true,
+    write: false,
+    format: "esm",
+    platform: generate === "client" ? "browser" : "node",
+    conditions: generate === "client" ? ["browser"] : [],
+    // What Node's entry point loads where there is no WebSocket: these tests bring their own.
+    external: ["./ws.cjs"],
+    logLevel: "error",
+    plugins: [svelte],
+  });
+  const directory = await mkdtemp(join(tmpdir(), "switchboard-svelte-"));
+  t.after(() => rm(directory, { recursive: true }));
+  await writeFile(join(directory, "bundle.mjs"), outputFiles[0].contents);
+  return import(join(directory, "bundle.mjs"));
+}
+
+const texts = (element) => [...element.querySelectorAll("li")].map((li) => li.textContent);
+
+test("a server that renders connects nowhere; hydration shows the data", async (t) => {
+  const { server, counts, options } = countingServer();
+  const onServer = await bundle(t, "server", 'export { render } from "svelte/server"');
+  const props = { url: server.url, options, id: "#team", report: () => {} };
+  const { body } = onServer.render(onServer.Room, { props });
+  assert.match(body, /idle loading 0/);
+  await new Promise((done) => setImmediate(done));
+  assert.equal(counts.opened, 0);
+
+  const { Room, hydrate, unmount } = await bundle(t, "client", 'export { hydrate, unmount } from "svelte"');
+  const errors = consoleErrors(t);
+  const element = container(body);
+  let seen;
+  const component = hydrate(Room, { target: element, props: { ...props, report: (of) => (seen = of) } });
+  await until(seen.room.conversation.messages, (list) => list.length === 1);
+  await new Promise((done) => setImmediate(done));
+  assert.deepEqual(texts(element), ["hi from team"]);
+  assert.match(element.textContent, /online ready 1/);
+  assert.deepEqual(errors, []);
+  assert.equal(counts.opened, 1);
+  await unmount(component);
+  assert.equal(seen.chat.status.getSnapshot().state, "idle");
+  assert.deepEqual(server.connections, []);
+});
+
+test("`value` and `useMessages` follow another id; `markRead` waits until the end is seen", async (t) => {
+  const { server, options } = countingServer();
+  const { App, mount, unmount, flushSync } = await bundle(
+    t,
+    "client",
+    'export { mount, unmount, flushSync } from "svelte"; export { default as App } from "./fixtures/App.svelte"',
+  );
+  const element = container();
+  const seen = {};
+  const props = { url: server.url, options, report: (of) => Object.assign(seen, of) };
+  const component = mount(App, { target: element, props });
+  t.after(() => unmount(component));
+  const shows = async (id, text) => {
+    await until(seen.chat.conversation(id).messages, (list) => list.length === 1);
+    await new Promise((done) => setImmediate(done));
+    assert.deepEqual([texts(element), element.querySelector("p").textContent], [[text], "online ready 1"]);
+  };
+  flushSync();
+  assert.equal(seen.used, seen.chat);
+  await shows("#team", "hi from team");
+  seen.setId("#other");
+  flushSync();
+  await shows("#other", "hi from other");
+  await seen.room.send("here").acked;
+  assert.equal(server.history("#other").at(-1).text, "here");
+  const unread = (id) => seen.chat.conversation(id).info.getSnapshot().unread;
+  assert.deepEqual([unread("#team"), unread("#other")], [1, 1]);
+  scroll(true);
+  assert.deepEqual([unread("#team"), unread("#other")], [1, 0]);
+});
+
+test("hydration shows the data that is there before it, without a warning", async (t) => {
+  const { server, options } = countingServer();
+  const onServer = await bundle(t, "server", 'export { render } from "svelte/server"');
+  const props = { url: server.url, options, id: "#team", report: () => {} };
+  const { body } = onServer.render(onServer.Room, { props });
+  const chat = connect(server.url, options);
+  t.after(() => chat.close());
+  await until(chat.conversation("#team").messages, (list) => list.length === 1);
+  const { Room, hydrate, flushSync } = await bundle(t, "client", 'export { hydrate, flushSync } from "svelte"');
+  const errors = consoleErrors(t);
+  const element = container(body);
+  hydrate(Room, { target: element, props: { ...props, url: chat } });
+  flushSync();
+  assert.deepEqual([texts(element), element.querySelector("p").textContent], [["hi from team"], "online ready 1"]);
+  assert.deepEqual(errors, []);
+});

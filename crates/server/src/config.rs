@@ -1,6 +1,6 @@
-//! The configuration: parsed from its sources, then resolved into a [`Config`] that the rest of the
-//! server trusts. A flag wins over the environment, the environment over the file, the file over the
-//! defaults; whatever is not a setting is refused, with the setting that was probably meant.
+//! The configuration: parsed from its sources, then resolved into a [`Config`] that the rest of the server trusts. Flags override
+//! the environment, the environment overrides the file, the file overrides the defaults. An unknown setting is an error that
+//! suggests the most similar known one.
 
 mod cluster;
 mod file;
@@ -23,17 +23,16 @@ use file::{AuthSection, File};
 use layers::Layers;
 pub use proxies::{ForwardedHeader, Network, ProxyConfig};
 
-/// Where the server listens unless told: the port of the protocol, for this machine only.
+/// The default listen address: the protocol's port, on loopback.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9501);
 
-/// Where operators' probes and metrics could be: the port behind it.
+/// The operators' listener in `config default`: the next port.
 const EXAMPLE_OPERATOR_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9502);
 
-/// Fewest bytes of a secret: HS256 wants a key as long as its hash (RFC 7518 section 3.2).
-const MIN_SECRET: usize = 32;
+/// Fewest bytes of a secret: HS256 requires a key as long as its hash (RFC 7518 section 3.2).
+const MIN_SECRET_BYTES: usize = 32;
 
-/// Why there is no configuration. The message names the setting and says what to do, and never
-/// shows a secret.
+/// Why the configuration is invalid. The message names the setting and the remedy, and never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(String);
@@ -45,23 +44,23 @@ impl ConfigError {
     }
 }
 
-/// What the server is run for.
+/// The mode in which the server runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Production: whoever connects has a token.
+    /// Production: every user needs a token.
     Serve,
-    /// A developer's machine: a bare user name is believed, so only loopback addresses are listened on.
+    /// A developer's machine: a user name is enough, so the server listens on loopback addresses only.
     Dev,
 }
 
-/// Whether ids never seen before may be written to.
+/// Whether users may write to ids that the server has not seen before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownUsers {
-    /// They may: a user needs no registration.
+    /// They may: a user exists without registration.
     #[default]
     Allow,
-    /// They may not: a user is known once they have connected.
+    /// They may not: a user exists once they have connected.
     Refuse,
 }
 
@@ -72,46 +71,46 @@ pub enum LogFormat {
     /// For a person.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 /// The log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
-    /// A level, or levels by module as `info,switchboard=debug`; checked.
+    /// A level, or levels by module such as `info,switchboard=debug`. Checked.
     pub level: String,
-    /// Its form.
+    /// The format.
     pub format: LogFormat,
 }
 
-/// A shared secret of at least 32 bytes. It is never shown: its debug and serialised forms are masks.
+/// A shared secret of at least 32 bytes. Its debug and serialised forms are masked.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// What stands for a secret wherever a configuration is shown.
+    /// Replaces a secret wherever a configuration is shown.
     pub const MASK: &'static str = "(hidden)";
 
-    /// Takes the bytes of `text` as the secret, without line breaks at its end: editors and `echo` end a file with one.
+    /// The bytes of `text` without line breaks at its end, because editors and `echo` end a file with one.
     ///
     /// # Errors
-    /// There are fewer than 32 bytes, or invisible ones that the makers of tokens hardly have in their copy.
+    /// It has fewer than 32 bytes, or invisible characters that the token issuer's copy probably lacks.
     pub fn new(text: impl Into<String>) -> Result<Self, ConfigError> {
         let mut text = text.into();
         text.truncate(text.trim_end_matches(['\r', '\n']).len());
         secret::check_visible(&text)?;
-        if text.len() < MIN_SECRET {
+        if text.len() < MIN_SECRET_BYTES {
             return Err(ConfigError(format!(
-                "a secret has at least {MIN_SECRET} bytes, this one has {}; `openssl rand -base64 32` makes \
-                 one",
+                "a secret needs at least {MIN_SECRET_BYTES} bytes, this one has {}; `openssl rand -base64 32` \
+                 generates one",
                 text.len()
             )));
         }
         Ok(Self(text))
     }
 
-    /// The secret itself, for whoever computes with it.
+    /// The secret's bytes, for signing and verifying.
     pub fn expose(&self) -> &[u8] {
         self.0.as_bytes()
     }
@@ -131,36 +130,36 @@ impl Serialize for Secret {
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        // serde's own message would quote the value.
+        // serde's own message would contain the value.
         let text = String::deserialize(d).map_err(|_| de::Error::custom("a secret is a string"))?;
         Self::new(text).map_err(de::Error::custom)
     }
 }
 
-/// What tokens are verified with. It fixes the algorithm, too.
+/// The key that verifies tokens. It determines the algorithm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthKey {
-    /// HS256, with a secret shared with whoever mints the tokens.
+    /// HS256, with a secret that the token issuer shares.
     Secret(Secret),
-    /// RS256, ES256 or EdDSA, by the type of this public key in PEM.
+    /// RS256, ES256 or EdDSA, depending on the type of this public key in PEM.
     PublicKey(String),
 }
 
 /// How tokens are verified.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AuthConfig {
-    /// The key; without one no token is good, which only `dev` puts up with.
+    /// The key. Without one every token is refused; only `dev` starts without one.
     pub key: Option<AuthKey>,
-    /// What `iss` must be, if anything.
+    /// The required `iss`, if any.
     pub issuer: Option<String>,
-    /// What `aud` must be or contain. Without it a token that has an `aud` is meant for somebody else.
+    /// The required `aud`. Without it, a token with an `aud` is refused because it is meant for another service.
     pub audience: Option<String>,
 }
 
-/// The few settings that are flags as well.
+/// The settings that also exist as flags.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
-    /// The file; without one there are the environment and the defaults.
+    /// Path of the configuration file, if any.
     pub config: Option<PathBuf>,
     /// See [`Config::listen`].
     pub listen: Option<String>,
@@ -177,38 +176,38 @@ pub struct Flags {
 /// The configuration, resolved: files read, addresses and times parsed, limits checked.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What the server is run for.
+    /// The mode in which the server runs.
     pub mode: Mode,
-    /// The address to listen on; port 0 takes any free one.
+    /// The address to listen on; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// The address that operators' probes and metrics are on, where that is one of their own.
+    /// The separate address of probes and metrics, if any.
     pub operator_listen: Option<SocketAddr>,
-    /// The directory of the database, where that is SQLite.
+    /// The directory of the SQLite database.
     pub data: PathBuf,
-    /// What several nodes share, where the database is another.
+    /// The shared database and the bus of a cluster. With one, `data` is not used.
     pub cluster: Option<ClusterConfig>,
-    /// Web origins besides the server's own whose pages may connect, as a browser writes them.
+    /// Web origins whose pages may connect, besides the server's own, in the form that browsers send.
     pub allowed_origins: Vec<String>,
     /// The proxies in front of the server.
     pub proxies: ProxyConfig,
-    /// Whether ids never seen before may be written to.
+    /// Whether users may write to ids that the server has not seen before.
     pub unknown_users: UnknownUsers,
-    /// How long a user without a connection still counts as online.
+    /// How long a user counts as online after the last connection closed.
     pub presence_grace: Duration,
     /// How long a graceful shutdown may take.
     pub shutdown_deadline: Duration,
-    /// The window over which clients are told to come back after a shutdown.
+    /// The window over which clients spread their reconnects after a shutdown.
     pub reconnect_spread: Duration,
     /// How tokens are verified.
     pub auth: AuthConfig,
     /// The log.
     pub log: LogConfig,
-    /// What clients may do.
+    /// The limits for clients.
     pub limits: Limits,
 }
 
 impl Config {
-    /// The defaults in `dev` mode, on any free port of this machine: what tests start from.
+    /// The defaults in `dev` mode on a free loopback port, for tests.
     pub fn for_dev(data: PathBuf) -> Self {
         let defaults = Self::from_file(File::default(), Mode::Dev, AuthConfig::default(), None);
         Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), data, ..defaults }
@@ -221,7 +220,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads every source, for commands that run no server: whether one could run is not asked.
+    /// Reads every source, for commands that run no server. Does not check whether a server could run.
     pub fn read(mode: Mode, flags: &Flags, env: &[(String, String)]) -> Result<Self, ConfigError> {
         let mut layers = Layers::default();
         if let Some(path) = &flags.config {
@@ -242,7 +241,7 @@ impl Config {
         let cluster = cluster::resolve(&file, source)?;
         if cluster.is_some() && flags.data.is_some() {
             return Err(ConfigError::new(
-                "--data is the directory of an SQLite database, and there is a `store`; leave one of them out",
+                "--data names the directory of an SQLite database, but `store` is set; use only one of them",
             ));
         }
         Ok(Self::from_file(file, mode, auth, cluster))
@@ -268,41 +267,41 @@ impl Config {
         }
     }
 
-    /// Whether a server can run with this: `serve` must be able to tell users apart, and `dev`, which
-    /// believes them, must not be reachable from elsewhere.
+    /// Checks that a server can run: `serve` needs a key to authenticate users, and `dev`, which does not authenticate, must listen
+    /// on loopback only.
     fn check(&self) -> Result<(), ConfigError> {
         if self.operator_listen == Some(self.listen) && self.listen.port() != 0 {
             return Err(ConfigError(format!(
-                "`operator.listen`: {} is `listen` as well; give operators a port of their own",
+                "`operator.listen`: {} is also `listen`; give operators a port of their own",
                 self.listen
             )));
         }
         match self.mode {
             Mode::Dev if !self.listen.ip().is_loopback() => Err(ConfigError(format!(
-                "`dev` believes whoever connects, so it listens on a loopback address only, as \
+                "`dev` does not authenticate anyone, so it listens only on a loopback address such as \
                  {DEFAULT_LISTEN}, not on {}; `switchboard serve` may listen anywhere",
                 self.listen
             ))),
             Mode::Serve if self.auth.key.is_none() => Err(ConfigError(
-                "there is nothing to verify tokens with: put the output of `openssl rand -base64 32` into a \
+                "no key to verify tokens with: put the output of `openssl rand -base64 32` into a \
                  file and set SWITCHBOARD_AUTH_SECRET_FILE to its path, or SWITCHBOARD_AUTH_PUBLIC_KEY_FILE \
-                 if somebody else makes the tokens; to try things out, `switchboard dev` needs neither"
+                 if another service issues the tokens; to try things out, `switchboard dev` needs neither"
                     .to_owned(),
             )),
             _ => Ok(()),
         }
     }
 
-    /// The configuration in the form of its file, secrets masked.
+    /// The configuration as TOML, with secrets masked.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         toml::to_string(&self.to_file())
-            .map_err(|e| ConfigError(format!("the configuration has no TOML form: {e}")))
+            .map_err(|e| ConfigError(format!("cannot write the configuration as TOML: {e}")))
     }
 
-    /// The configuration as JSON, in the shape of its file, secrets masked.
+    /// The configuration as JSON, with the fields of the file and secrets masked.
     pub fn to_json(&self) -> Result<serde_json::Value, ConfigError> {
         serde_json::to_value(self.to_file())
-            .map_err(|e| ConfigError(format!("the configuration has no JSON form: {e}")))
+            .map_err(|e| ConfigError(format!("cannot write the configuration as JSON: {e}")))
     }
 
     fn to_file(&self) -> File {
@@ -342,7 +341,7 @@ impl Config {
     }
 }
 
-/// Reads the key from where it is. Which one counts has been decided by the layers: at most one is left.
+/// Reads the key from its setting or file. The layers have left at most one of the four.
 fn resolve_auth(section: &AuthSection, source: impl Fn(&str) -> String) -> Result<AuthConfig, ConfigError> {
     let read = |path: &Path, name: &str| {
         secret::read_text(path)
@@ -366,11 +365,11 @@ fn resolve_auth(section: &AuthSection, source: impl Fn(&str) -> String) -> Resul
     Ok(AuthConfig { key, issuer: section.issuer.clone(), audience: section.audience.clone() })
 }
 
-/// What browsers send for pages that have no origin: files, and sandboxed frames.
+/// The origin that browsers send for pages without one: files, and sandboxed frames.
 pub(crate) const OPAQUE_ORIGIN: &str = "null";
 
-/// Origins are compared as strings with what the browser sends (RFC 6454 section 6.2), so another
-/// spelling would silently never match.
+/// Checks the spelling of origins, because they are compared as strings with what the browser sends (RFC 6454 section 6.2) and
+/// another spelling would never match.
 fn check_origins(origins: &[String]) -> Result<(), ConfigError> {
     for origin in origins.iter().filter(|origin| *origin != OPAQUE_ORIGIN) {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-._:[]".contains(c);
@@ -393,8 +392,8 @@ fn check_origins(origins: &[String]) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// A level, or `module=level` parts after commas. A bare word that is no level would be taken for a
-/// module by the log's own parser, and a misspelt `debug` would silence everything else.
+/// Checks a level, or a comma-separated list with `module=level` parts. The log's own parser reads an unknown bare word as a
+/// module, so a misspelt `debug` would silence everything else.
 fn check_level(level: &str) -> Result<(), ConfigError> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let known = |part: &str| LEVELS.contains(&part.rsplit_once('=').map_or(part, |(_, level)| level));
@@ -402,12 +401,12 @@ fn check_level(level: &str) -> Result<(), ConfigError> {
         return level.split(',').try_for_each(|part| log_module::check(part.trim()));
     }
     Err(ConfigError(format!(
-        "`log.level`: {level:?} is not one of {}, nor such a list as `info,switchboard=debug`",
+        "`log.level`: {level:?} is not one of {}, nor a list such as `info,switchboard=debug`",
         LEVELS.join(", ")
     )))
 }
 
-/// Limits without which no client could do anything, or which contradict each other.
+/// Refuses limits that would stop every client, or that contradict each other.
 fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
     for (name, value) in [
         ("frame", limits.frame),
@@ -424,20 +423,20 @@ fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
         ("queue", limits.queue),
     ] {
         if value == 0 {
-            return Err(ConfigError(format!("`limits.{name}` is 0, and then no client could do anything")));
+            return Err(ConfigError(format!("`limits.{name}` is 0, so no client could do anything")));
         }
     }
     for (name, value) in [("text", limits.text), ("hello_frame", limits.hello_frame)] {
         if value > limits.frame {
             return Err(ConfigError(format!(
-                "`limits.{name}` is {value}, but no frame is longer than `limits.frame`, {} bytes",
+                "`limits.{name}` is {value}, above `limits.frame`, {} bytes",
                 limits.frame
             )));
         }
     }
     if (limits.queue as usize) < Limits::MIN_QUEUE {
         return Err(ConfigError(format!(
-            "`limits.queue` is {}, and not even one event has room in that; it is at least {}",
+            "`limits.queue` is {}, too small for one event; the minimum is {}",
             limits.queue,
             Limits::MIN_QUEUE
         )));

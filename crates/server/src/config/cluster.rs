@@ -1,4 +1,4 @@
-//! Where several nodes are one installation: the store that they share, and the bus between them.
+//! The configuration of a cluster: the store that the nodes share, and the bus between them.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,31 +10,31 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::file::File;
 use super::{ConfigError, Secret, secret};
 
-/// The address of a database or a bus. It may hold a password, so its debug and serialised forms hide that.
+/// The URL of a database or a bus. Its debug and serialised forms mask the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EngineUrl(String);
 
 impl EngineUrl {
-    /// Takes a URL as it stands.
+    /// Wraps a URL without checking it.
     pub fn new(url: impl Into<String>) -> Self {
         Self(url.into())
     }
 
-    /// The whole URL, for whoever connects.
+    /// The URL with its password, for connecting.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The servers of a NATS bus; `ca` is whether there are certificates of its own to verify them with.
+    /// The servers of a NATS bus. `ca` says whether a CA certificate is configured.
     ///
     /// # Errors
-    /// Messages and passwords would go to another machine in plain text, and the URL does not ask for that; or its parameters
-    /// contradict each other.
+    /// Messages and passwords would go to another machine in plain text without `?tls=off`, or the parameters contradict each
+    /// other.
     pub(crate) fn bus_servers(&self, ca: bool) -> Result<BusServers, String> {
         let mut urls = Vec::new();
         let mut plain = false;
         for url in self.0.split(',').map(str::trim) {
-            // A password may have a `?` in it; what follows the host has no `@`.
+            // A password may contain `?`; parameters contain no `@`.
             let (url, parameters) = match url.rsplit_once('?') {
                 Some((url, parameters)) if !parameters.contains('@') => (url, parameters),
                 _ => (url, ""),
@@ -42,18 +42,20 @@ impl EngineUrl {
             match parameters {
                 "" => {}
                 "tls=off" => plain = true,
-                other => return Err(format!("`?{other}` is no parameter of a bus; there is `?tls=off`")),
+                other => {
+                    return Err(format!("`?{other}` is not a parameter of a bus; the only one is `?tls=off`"));
+                }
             }
             urls.push(url);
         }
-        // A server that another server names has no scheme, so one TLS server makes all of them use TLS.
+        // Servers that NATS announces have no scheme, so one TLS server makes all of them use TLS.
         let tls = ca || urls.iter().any(|url| url.starts_with("tls://"));
         if tls && plain {
-            return Err("`?tls=off` asks for plain text, and `tls://` or `cluster.bus_ca` for TLS".to_owned());
+            return Err("`?tls=off` means plain text, but `tls://` or `cluster.bus_ca` means TLS".to_owned());
         }
-        match urls.iter().map(|url| host(url)).find(|host| !is_this_machine(host)) {
+        match urls.iter().map(|url| host(url)).find(|host| !is_loopback(host)) {
             Some(host) if !tls && !plain => Err(format!(
-                "messages and passwords would go to {host} in plain text; use tls://, or add `?tls=off` where the network \
+                "messages and passwords would go to {host} in plain text; use tls://, or add `?tls=off` if the network \
                  between the machines is private"
             )),
             _ => Ok(BusServers { urls: urls.into_iter().map(str::to_owned).collect(), tls }),
@@ -76,21 +78,21 @@ pub(crate) struct BusServers {
 
 /// The host of a server's URL.
 fn host(url: &str) -> &str {
-    let place = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
-    match place.strip_prefix('[').and_then(|place| place.split_once(']')) {
-        Some((address, _)) => address,
-        None => place.split([':', '/']).next().unwrap_or_default(),
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
+    match address.strip_prefix('[').and_then(|address| address.split_once(']')) {
+        Some((ip, _)) => ip,
+        None => address.split([':', '/']).next().unwrap_or_default(),
     }
 }
 
-fn is_this_machine(host: &str) -> bool {
+fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl std::fmt::Display for EngineUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // A password may have a `,` or a `?` in it; a list of hosts has no second scheme.
+        // A password may contain `,` or `?`; PostgreSQL's list of hosts repeats no scheme.
         let postgres = self.has_scheme(&["postgres", "postgresql"]);
         let urls: Vec<_> = if postgres { vec![self.0.as_str()] } else { self.0.split(',').collect() };
         for (index, url) in urls.into_iter().enumerate() {
@@ -102,28 +104,28 @@ impl std::fmt::Display for EngineUrl {
             if let Some(scheme) = scheme {
                 write!(f, "{scheme}://")?;
             }
-            // Without a scheme it may be a line of words, as `host=db password=…`.
+            // Without a scheme it may be a list of keywords such as `host=db password=…`.
             if scheme.is_none() && rest.contains('=') {
                 f.write_str(Secret::MASK)?;
                 continue;
             }
-            let place = match rest.rsplit_once('@') {
-                Some((who, place)) => {
-                    match who.split_once(':') {
+            let host = match rest.rsplit_once('@') {
+                Some((login, host)) => {
+                    match login.split_once(':') {
                         Some((user, _)) => write!(f, "{user}:{}@", Secret::MASK)?,
-                        // A bare name is a user for PostgreSQL and a token for NATS.
-                        None if postgres => write!(f, "{who}@")?,
+                        // A single word is a user for PostgreSQL and a token for NATS.
+                        None if postgres => write!(f, "{login}@")?,
                         None => write!(f, "{}@", Secret::MASK)?,
                     }
-                    place
+                    host
                 }
                 None => rest,
             };
-            match place.split_once('?') {
-                Some((place, parameters)) if parameters.contains("password") => {
-                    write!(f, "{place}?{}", Secret::MASK)?;
+            match host.split_once('?') {
+                Some((host, parameters)) if parameters.contains("password") => {
+                    write!(f, "{host}?{}", Secret::MASK)?;
                 }
-                _ => f.write_str(place)?,
+                _ => f.write_str(host)?,
             }
         }
         Ok(())
@@ -144,35 +146,36 @@ impl Serialize for EngineUrl {
 
 impl<'de> Deserialize<'de> for EngineUrl {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        // serde's own message would quote the value.
+        // serde's own message would contain the value.
         let url = String::deserialize(d).map_err(|_| de::Error::custom("a URL is a string"))?;
         Ok(Self(url))
     }
 }
 
-/// Several nodes that are one installation. Without a `store` there is one, and none of this counts.
+/// A cluster: several nodes that share a `store`. Ignored without one.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ClusterSection {
-    /// How often a node compares what it hosts with the store, in milliseconds. What the bus loses comes that late.
+    /// How often a node compares its conversations with the store, in milliseconds. An event that the bus lost is delivered at most
+    /// that late.
     pub(super) sweep: u32,
-    /// How long the users of a node that died count as online, in milliseconds.
+    /// How long the users of a crashed node count as online, in milliseconds.
     pub(super) lease: u32,
-    /// Connections of a node that read from the store; one more writes.
+    /// Connections of a node that read from the store; it has one more for writes.
     pub(super) readers: u32,
-    /// A file with the certificates, in PEM, that the store's is verified with. Without it, the system's.
+    /// A file with the CA certificates, in PEM, that verify the store's. Without it, the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(super) store_ca: Option<PathBuf>,
-    /// The same for the bus.
+    /// A file with the CA certificates, in PEM, that verify the bus's. Without it, the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(super) bus_ca: Option<PathBuf>,
-    /// A file with the node's credentials for the bus, as `nsc` makes them.
+    /// A file with the node's credentials for the bus, as written by `nsc`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(super) bus_credentials: Option<PathBuf>,
-    /// What begins the subjects on the bus: installations that share one have different ones.
+    /// The first token of the bus's subjects. Installations that share a bus need different ones.
     pub(super) bus_prefix: String,
 }
 
@@ -195,26 +198,26 @@ impl Default for ClusterSection {
 pub struct ClusterConfig {
     /// The database.
     pub store: EngineUrl,
-    /// The bus; without one, nodes learn from the store what others did.
+    /// The bus. Without one, nodes poll the store for each other's events.
     pub bus: Option<EngineUrl>,
-    /// How often a node compares what it hosts with the store.
+    /// How often a node compares its conversations with the store.
     pub sweep: Duration,
-    /// How long the users of a node that died count as online.
+    /// How long the users of a crashed node count as online.
     pub lease: Duration,
-    /// Connections that read.
+    /// Connections that read from the store.
     pub readers: usize,
-    /// Certificates that the store's is verified with.
+    /// The file with the CA certificates that verify the store's.
     pub store_ca: Option<PathBuf>,
-    /// Certificates that the bus's is verified with.
+    /// The file with the CA certificates that verify the bus's.
     pub bus_ca: Option<PathBuf>,
-    /// The node's credentials for the bus.
+    /// The file with the node's credentials for the bus.
     pub bus_credentials: Option<PathBuf>,
-    /// What begins the subjects on the bus.
+    /// The first token of the bus's subjects.
     pub bus_prefix: String,
 }
 
 impl ClusterConfig {
-    /// The defaults, on this store: what tests start from.
+    /// The defaults on this store, for tests.
     pub fn on(store: EngineUrl, bus: Option<EngineUrl>) -> Self {
         Self::from_section(store, bus, ClusterSection::default())
     }
@@ -234,7 +237,7 @@ impl ClusterConfig {
         }
     }
 
-    /// In the form of the configuration's file.
+    /// The section of the configuration file.
     pub(super) fn to_section(&self) -> ClusterSection {
         let millis = |d: Duration| u32::try_from(d.as_millis()).unwrap_or(u32::MAX);
         ClusterSection {
@@ -249,7 +252,7 @@ impl ClusterConfig {
     }
 }
 
-/// Reads the URLs from where they are, and checks what can be checked without the engines.
+/// Reads the URLs from their settings or files and checks them without connecting.
 pub(super) fn resolve(
     file: &File,
     source: impl Fn(&str) -> String,
@@ -270,13 +273,13 @@ pub(super) fn resolve(
     let bus = read("bus", &file.bus, &file.bus_file)?;
     if let Some((url, name)) = store.iter().find(|(url, _)| !url.has_scheme(&["postgres", "postgresql"])) {
         return Err(ConfigError::new(format!(
-            "{name}: {url} is not the address of a PostgreSQL database, as postgres://user@host/database; \
+            "{name}: {url} is not the address of a PostgreSQL database, such as postgres://user@host/database; \
              without a `store` the database is SQLite, in `data`"
         )));
     }
     if let Some((url, name)) = bus.iter().find(|(url, _)| !url.has_scheme(&["nats", "tls"])) {
         return Err(ConfigError::new(format!(
-            "{name}: {url} is not the address of a NATS server, as nats://host:4222 or tls://host:4222"
+            "{name}: {url} is not the address of a NATS server, such as nats://host:4222 or tls://host:4222"
         )));
     }
     check_section(&file.cluster)?;
@@ -290,7 +293,7 @@ pub(super) fn resolve(
             Ok(Some(ClusterConfig::from_section(store, bus, file.cluster.clone())))
         }
         (None, Some((_, name))) => Err(ConfigError::new(format!(
-            "{name}: a bus joins nodes that share a `store`, and there is none; SQLite serves one node"
+            "{name}: a bus connects nodes that share a `store`, but `store` is not set; SQLite serves one node"
         ))),
         (None, None) => Ok(None),
     }
@@ -301,13 +304,13 @@ fn check_section(section: &ClusterSection) -> Result<(), ConfigError> {
         [("sweep", section.sweep, 100), ("lease", section.lease, 1_000), ("readers", section.readers, 1)]
     {
         if value < least {
-            return Err(ConfigError::new(format!("`cluster.{name}` is {value}, and it is at least {least}")));
+            return Err(ConfigError::new(format!("`cluster.{name}` is {value}; the minimum is {least}")));
         }
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if section.bus_prefix.is_empty() || !section.bus_prefix.chars().all(plain) {
         return Err(ConfigError::new(format!(
-            "`cluster.bus_prefix`: {:?} is not made of letters, digits, - and _",
+            "`cluster.bus_prefix`: {:?} must consist of letters, digits, - and _",
             section.bus_prefix
         )));
     }
@@ -319,7 +322,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_text_leaves_this_machine_only_where_the_url_asks_for_it() {
+    fn plain_text_to_another_machine_needs_tls_off_in_the_url() {
         let tls = |url: &str, ca: bool| EngineUrl::new(url).bus_servers(ca).map(|servers| servers.tls);
         for url in [
             "nats://127.0.0.1:4222",

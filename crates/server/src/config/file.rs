@@ -1,5 +1,5 @@
-//! The shape of the configuration file. The doc comments of its fields, and of [`Limits`], are the
-//! comments of `switchboard config default`: they reach it through the JSON Schema of these types.
+//! The configuration file. The doc comments of its fields and of [`Limits`] are the comments in `switchboard config default`,
+//! through the JSON Schema of these types.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,13 +18,13 @@ use super::{
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct File {
-    /// The address to listen on. Beyond the machine itself, put a proxy with TLS in front.
+    /// The address to listen on. If it is reachable from other machines, put a proxy with TLS in front.
     #[serde(deserialize_with = "listen")]
     pub(super) listen: SocketAddr,
-    /// The directory of the database. It is made if there is none.
+    /// The directory of the database. It is created if it does not exist.
     pub(super) data: PathBuf,
-    /// The PostgreSQL database of an installation of several nodes, as postgres://user:password@host/database. Without it the
-    /// database is SQLite, in `data`. A file keeps the password out of this one.
+    /// The PostgreSQL database that the nodes of a cluster share: postgres://user:password@host/database. Without it the
+    /// database is SQLite, in `data`. To keep the password out of this file, use `store_file`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(super) store: Option<EngineUrl>,
@@ -32,8 +32,8 @@ pub(super) struct File {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(super) store_file: Option<PathBuf>,
-    /// The NATS servers between the nodes, as nats://host:4222, several with commas between. Without them a node learns from
-    /// the database what others did, `cluster.sweep` later at most.
+    /// The NATS servers between the nodes: nats://host:4222, separated by commas. Without them a node polls the database for other
+    /// nodes' events, at most `cluster.sweep` later.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(super) bus: Option<EngineUrl>,
@@ -41,30 +41,29 @@ pub(super) struct File {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(super) bus_file: Option<PathBuf>,
-    /// Web origins besides the server's own whose pages may connect, as `https://chat.example.com`. "null" lets in all pages
-    /// that have none: files, and sandboxed frames of any site.
+    /// Web origins whose pages may connect, besides the server's own, such as `https://chat.example.com`. "null" admits all pages
+    /// without an origin: files, and sandboxed frames of any site.
     pub(super) allowed_origins: Vec<String>,
-    /// Addresses and networks of the proxies in front, as "10.0.0.0/8" and "::1". Of a request from one of them the client's
-    /// address is the right-most one in its forwarding header that no trusted proxy added. Without it such headers are ignored.
+    /// Addresses and networks of the proxies in front, such as "10.0.0.0/8" and "::1". For a request from a trusted proxy, the
+    /// client's address is the right-most untrusted one in the forwarding header. Without proxies such headers are ignored.
     #[schemars(with = "Vec<String>")]
     pub(super) trusted_proxies: Vec<Network>,
-    /// The header in which they name the client: "x_forwarded_for" (`Forwarded` counts where a request has none), or
-    /// "forwarded" for proxies that write `Forwarded` alone: those pass on an X-Forwarded-For that a client made up.
+    /// The header with the client's address: "x_forwarded_for" (with `Forwarded` as a fallback), or "forwarded" for proxies that
+    /// write only `Forwarded`, because those pass on an X-Forwarded-For that a client forged.
     #[schemars(with = "String")]
     pub(super) forwarded_header: ForwardedHeader,
-    /// Whether connections from `trusted_proxies` begin with a header of the PROXY protocol, version 1 or 2. They are refused
-    /// without one then, and connections from elsewhere are refused with one.
+    /// Whether connections from `trusted_proxies` begin with a PROXY protocol header, version 1 or 2. If true, connections from
+    /// trusted proxies without the header are refused, and so are other connections with it.
     pub(super) proxy_protocol: bool,
-    /// Whether ids never seen before may be written to: "allow" or "refuse".
+    /// Whether users may write to ids that the server has not seen before: "allow" or "refuse".
     #[schemars(with = "String")]
     pub(super) unknown_users: UnknownUsers,
-    /// How long a user without a connection still counts as online, in milliseconds: a page being
-    /// reloaded does not blink.
+    /// How long a user counts as online after the last connection closed, in milliseconds, so that reloading a page does not show
+    /// the user as offline.
     pub(super) presence_grace: u32,
-    /// How long a graceful shutdown may take, in milliseconds. Whatever runs then is cut off.
+    /// How long a graceful shutdown may take, in milliseconds. Remaining work is aborted after it.
     pub(super) shutdown_deadline: u32,
-    /// The window over which clients are told to come back after a shutdown, in milliseconds, so that
-    /// they do not come all at once.
+    /// The window over which clients spread their reconnects after a shutdown, in milliseconds.
     pub(super) reconnect_spread: u32,
     pub(super) auth: AuthSection,
     pub(super) log: LogSection,
@@ -107,21 +106,20 @@ impl File {
     }
 }
 
-/// How tokens are verified. One of the four keys: a secret that is shared with whoever makes the
-/// tokens (HS256), or the public key of whoever makes them.
+/// How tokens are verified. Set one of the four keys: a secret shared with the token issuer (HS256), or the issuer's public key.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct AuthSection {
-    /// The secret itself, at least 32 bytes. A file keeps it out of this one.
+    /// The secret, at least 32 bytes. To keep it out of this file, use `secret_file`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(super) secret: Option<Secret>,
-    /// A file with the secret; a line break at its end does not count. `openssl rand -base64 32` makes one.
+    /// A file with the secret; line breaks at its end are ignored. `openssl rand -base64 32` generates one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(super) secret_file: Option<PathBuf>,
-    /// A public key in PEM; its type fixes the algorithm: RSA of at least 2048 bits is RS256, P-256
-    /// is ES256, Ed25519 is EdDSA.
+    /// A public key in PEM. Its type determines the algorithm: RSA of at least 2048 bits is RS256, P-256 is ES256, Ed25519 is
+    /// EdDSA.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(super) public_key: Option<String>,
@@ -129,12 +127,12 @@ pub(super) struct AuthSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(super) public_key_file: Option<PathBuf>,
-    /// What `iss` must be. Without it, it may be anything.
+    /// The required `iss`. Without it, any issuer is accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(super) issuer: Option<String>,
-    /// What `aud` must be or contain. Without it, tokens with an `aud` are refused: they are meant
-    /// for somebody else (RFC 7519 section 4.1.3).
+    /// The required `aud`, or one of several in it. Without it, tokens with an `aud` are refused because they are meant for another
+    /// service (RFC 7519 section 4.1.3).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(super) audience: Option<String>,
@@ -144,20 +142,20 @@ pub(super) struct AuthSection {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct LogSection {
-    /// off, error, warn, info, debug or trace; by module as "info,switchboard=debug".
+    /// off, error, warn, info, debug or trace, or levels by module: "info,switchboard=debug".
     pub(super) level: String,
     /// "text" for a person, or "json" for a machine.
     #[schemars(with = "String")]
     pub(super) format: LogFormat,
 }
 
-/// What is for operators alone.
+/// The operators' listener.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct OperatorSection {
-    /// An address of its own for probes and metrics, which are answered there during floods of the other one. `listen` then has
-    /// /livez and /readyz only.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "listen_too")]
+    /// A separate address for probes and metrics, which it answers while clients flood `listen`. With it, `listen` has only /livez
+    /// and /readyz.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "optional_listen")]
     #[schemars(with = "String")]
     pub(super) listen: Option<SocketAddr>,
 }
@@ -168,7 +166,7 @@ impl Default for LogSection {
     }
 }
 
-fn listen_too<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<SocketAddr>, D::Error> {
+fn optional_listen<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<SocketAddr>, D::Error> {
     listen(d).map(Some)
 }
 
@@ -176,21 +174,21 @@ fn listen<'de, D: serde::Deserializer<'de>>(d: D) -> Result<SocketAddr, D::Error
     let text = String::deserialize(d)?;
     text.parse().map_err(|_| {
         serde::de::Error::custom(format_args!(
-            "{text:?} is not an IP address with a port, as {DEFAULT_LISTEN}, 0.0.0.0:9501 or [::]:9501"
+            "{text:?} is not an IP address with a port, such as {DEFAULT_LISTEN}, 0.0.0.0:9501 or [::]:9501"
         ))
     })
 }
 
-/// What a value looks like, so that the text of an environment variable can be read as one.
+/// The type of a setting's value; determines how an environment variable is parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// As it stands.
+pub(super) enum ValueType {
+    /// A string.
     Text,
     /// A whole number.
     Number,
     /// `true` or `false`.
-    Switch,
-    /// Texts with commas between.
+    Bool,
+    /// Strings separated by commas.
     List,
 }
 
@@ -199,21 +197,21 @@ pub(super) enum Kind {
 pub(super) struct Setting {
     /// Its section; empty at the top.
     pub(super) section: &'static str,
-    /// Its name within.
+    /// Its name in the section.
     pub(super) name: String,
-    /// What its value looks like.
-    pub(super) kind: Kind,
-    /// What it does.
+    /// The type of its value.
+    pub(super) kind: ValueType,
+    /// Its documentation.
     doc: String,
 }
 
 impl Setting {
-    /// Its name with its section, as `limits.frame`.
+    /// Its name with its section, such as `limits.frame`.
     pub(super) fn path(&self) -> String {
         if self.section.is_empty() { self.name.clone() } else { format!("{}.{}", self.section, self.name) }
     }
 
-    /// Its environment variable, as `SWITCHBOARD_LIMITS_FRAME`.
+    /// Its environment variable, such as `SWITCHBOARD_LIMITS_FRAME`.
     pub(super) fn variable(&self) -> String {
         format!("SWITCHBOARD_{}", self.path().replace('.', "_").to_ascii_uppercase())
     }
@@ -237,7 +235,7 @@ fn text_at<'a>(schema: &'a serde_json::Value, name: &str) -> &'a str {
     schema.get(name).and_then(serde_json::Value::as_str).unwrap_or_default()
 }
 
-/// Every setting there is.
+/// All settings.
 pub(super) fn settings() -> Vec<Setting> {
     let mut settings = Vec::new();
     for section in std::iter::once("").chain(SECTIONS) {
@@ -248,10 +246,10 @@ pub(super) fn settings() -> Vec<Setting> {
                 continue;
             }
             let kind = match text_at(property, "type") {
-                "integer" => Kind::Number,
-                "boolean" => Kind::Switch,
-                "array" => Kind::List,
-                _ => Kind::Text,
+                "integer" => ValueType::Number,
+                "boolean" => ValueType::Bool,
+                "array" => ValueType::List,
+                _ => ValueType::Text,
             };
             let doc = text_at(property, "description").to_owned();
             settings.push(Setting { section, name: name.clone(), kind, doc });
@@ -260,17 +258,17 @@ pub(super) fn settings() -> Vec<Setting> {
     settings
 }
 
-/// The defaults as a commented file: every setting, what it does, its value commented out.
+/// The defaults as a commented file: every setting with its documentation, its value commented out.
 pub fn default_toml() -> Result<String, ConfigError> {
     let settings = settings();
     let mut text = String::from(
-        "# The configuration of Switchboard. Every setting has its default here, or an example where there\n\
-         # is none; take away the # before a value to change it. SWITCHBOARD_<SETTING> and\n\
-         # SWITCHBOARD_<SECTION>_<SETTING> in the environment win over this file. Times are in\n\
+        "# The configuration of Switchboard. Every setting is listed with its default, or with an example if\n\
+         # it has none; remove the # before a value to change it. SWITCHBOARD_<SETTING> and\n\
+         # SWITCHBOARD_<SECTION>_<SETTING> in the environment override this file. Times are in\n\
          # milliseconds, sizes in bytes, rates per second.\n",
     );
     let values = toml::to_string(&example()?)
-        .map_err(|e| ConfigError::new(format!("the defaults have no TOML form: {e}")))?;
+        .map_err(|e| ConfigError::new(format!("cannot write the defaults as TOML: {e}")))?;
     let mut section = "";
     for line in values.lines().filter(|line| !line.is_empty()) {
         text.push('\n');
@@ -297,7 +295,7 @@ fn comment(text: &mut String, doc: &str) {
     }
 }
 
-/// The defaults, with examples for what has none.
+/// The defaults, with examples for settings that have none.
 fn example() -> Result<File, ConfigError> {
     Ok(File {
         store: Some(EngineUrl::new("postgres://switchboard@db.example.com/switchboard")),

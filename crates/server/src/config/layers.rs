@@ -1,5 +1,5 @@
-//! The sources of the configuration, laid over each other. Every value is tried on its own before it
-//! takes its place, so that an error names the setting and where it stands.
+//! Merges the sources of the configuration. Every value is checked on its own before it is merged, so that an error names the
+//! setting and its source.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,17 +7,17 @@ use std::path::Path;
 use switchboard_protocol::in_json_words;
 use toml::{Table, Value};
 
-use super::file::{File, Kind, SECTIONS, Setting, settings};
+use super::file::{File, SECTIONS, Setting, ValueType, settings};
 use super::{ConfigError, Flags, secret};
 
-/// What begins the name of every environment variable of ours.
+/// The prefix of the server's environment variables.
 const PREFIX: &str = "SWITCHBOARD_";
 
-/// Variables of ours that are not settings: the path of the file, and the token of `send` and `tail`.
+/// Variables with the prefix that are not settings: the path of the file, and the token of `send` and `tail`.
 const OTHER_VARIABLES: [&str; 2] = ["SWITCHBOARD_CONFIG", "SWITCHBOARD_TOKEN"];
 
-/// Different ways to give one thing: a layer that has one of them takes the place of whichever a lower layer has.
-const WAYS: [(&str, &[&str]); 3] = [
+/// Settings that exclude each other: one of them in a layer overrides all of them in lower layers.
+const ALTERNATIVES: [(&str, &[&str]); 3] = [
     (
         "tokens are verified with one key",
         &["auth.secret", "auth.secret_file", "auth.public_key", "auth.public_key_file"],
@@ -26,27 +26,27 @@ const WAYS: [(&str, &[&str]); 3] = [
     ("there is one bus", &["bus", "bus_file"]),
 ];
 
-/// A value with its setting and, for errors, where it stands.
-struct Given {
+/// A value with its setting and, for errors, its source.
+struct Assignment {
     setting: Setting,
     value: Value,
     source: String,
 }
 
-/// The layers so far.
+/// The merged layers.
 pub(super) struct Layers {
     settings: Vec<Setting>,
-    given: BTreeMap<String, Given>,
+    assignments: BTreeMap<String, Assignment>,
 }
 
 impl Default for Layers {
     fn default() -> Self {
-        Self { settings: settings(), given: BTreeMap::new() }
+        Self { settings: settings(), assignments: BTreeMap::new() }
     }
 }
 
 impl Layers {
-    /// Lays a TOML file over what there is.
+    /// Adds a TOML file.
     pub(super) fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let name = path.display();
         let text = secret::read_text(path).map_err(|e| {
@@ -56,7 +56,7 @@ impl Layers {
         })?;
         let text = text.trim_start_matches(secret::BOM);
         let table: Table = text.parse().map_err(|e: toml::de::Error| {
-            // The error's own display quotes the line, which may hold the secret.
+            // The error's own display quotes the line, which may contain the secret.
             let before = e.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
             ConfigError::new(format!("{name}, line {}: {}", before.matches('\n').count() + 1, e.message()))
         })?;
@@ -88,13 +88,15 @@ impl Layers {
         self.add(layer)
     }
 
-    /// Lays environment variables over what there is. One that is empty counts as not set: that is
-    /// how Compose files and unit files leave one out.
+    /// Adds environment variables. An empty variable counts as unset, because Compose and unit files omit a variable that way.
     pub(super) fn add_env(&mut self, env: &[(String, String)]) -> Result<(), ConfigError> {
         let mut layer = Vec::new();
         for (variable, text) in env {
             let Some(rest) = variable.strip_prefix(PREFIX) else { continue };
-            if text.is_empty() || OTHER_VARIABLES.contains(&variable.as_str()) || is_kubernetes(rest, text) {
+            if text.is_empty()
+                || OTHER_VARIABLES.contains(&variable.as_str())
+                || is_set_by_kubernetes(rest, text)
+            {
                 continue;
             }
             let Some(setting) = self.settings.iter().find(|s| s.variable() == *variable).cloned() else {
@@ -104,20 +106,22 @@ impl Layers {
                 )));
             };
             let value = match setting.kind {
-                Kind::Text => Value::String(text.clone()),
-                // What is not a number stays a text, and is refused as such.
-                Kind::Number => text.parse().map_or_else(|_| Value::String(text.clone()), Value::Integer),
-                Kind::Switch => text.parse().map_or_else(|_| Value::String(text.clone()), Value::Boolean),
-                Kind::List => {
+                ValueType::Text => Value::String(text.clone()),
+                // Other text stays a string, which the type check refuses.
+                ValueType::Number => {
+                    text.parse().map_or_else(|_| Value::String(text.clone()), Value::Integer)
+                }
+                ValueType::Bool => text.parse().map_or_else(|_| Value::String(text.clone()), Value::Boolean),
+                ValueType::List => {
                     Value::Array(text.split(',').map(|item| Value::String(item.trim().to_owned())).collect())
                 }
             };
-            layer.push(Given { setting, value, source: format!("{variable} in the environment") });
+            layer.push(Assignment { setting, value, source: format!("{variable} in the environment") });
         }
         self.add(layer)
     }
 
-    /// Lays the flags over what there is.
+    /// Adds the flags.
     pub(super) fn add_flags(&mut self, flags: &Flags) -> Result<(), ConfigError> {
         let mut layer = Vec::new();
         for (name, text) in [
@@ -129,11 +133,11 @@ impl Layers {
         ] {
             let flag = name.replace('.', "-");
             if text.as_ref().is_some_and(String::is_empty) {
-                return Err(ConfigError::new(format!("--{flag} is empty; leave it out, or say which")));
+                return Err(ConfigError::new(format!("--{flag} is empty; omit it or give a value")));
             }
             let setting = self.settings.iter().find(|s| s.path() == name).cloned();
             if let (Some(setting), Some(text)) = (setting, text) {
-                layer.push(Given {
+                layer.push(Assignment {
                     setting,
                     value: Value::String(text.clone()),
                     source: format!("--{flag}"),
@@ -143,21 +147,23 @@ impl Layers {
         self.add(layer)
     }
 
-    /// The file that all layers make, and where each value stands, by the setting's path.
+    /// The merged file, and the source of each value by the setting's path.
     pub(super) fn finish(self) -> Result<(File, BTreeMap<String, String>), ConfigError> {
         let mut table = Table::new();
         let mut sources = BTreeMap::new();
-        for (path, given) in self.given {
-            put(&mut table, &given.setting, given.value);
-            sources.insert(path, given.source);
+        for (path, assignment) in self.assignments {
+            insert(&mut table, &assignment.setting, assignment.value);
+            sources.insert(path, assignment.source);
         }
         let file = table.try_into::<File>().map_err(|e| ConfigError::new(e.message()))?;
         Ok((file, sources))
     }
 
-    fn in_file(&self, path: &str, value: Value, file: &Path) -> Result<Given, ConfigError> {
+    fn in_file(&self, path: &str, value: Value, file: &Path) -> Result<Assignment, ConfigError> {
         match self.settings.iter().find(|s| s.path() == path).cloned() {
-            Some(setting) => Ok(Given { setting, value, source: format!("`{path}` in {}", file.display()) }),
+            Some(setting) => {
+                Ok(Assignment { setting, value, source: format!("`{path}` in {}", file.display()) })
+            }
             None => {
                 let hint = self.hint(path, |setting| format!("`{}`", setting.path()));
                 Err(ConfigError::new(format!("`{path}` in {} is not a setting; {hint}", file.display())))
@@ -165,37 +171,38 @@ impl Layers {
         }
     }
 
-    fn add(&mut self, layer: Vec<Given>) -> Result<(), ConfigError> {
-        for (one, ways) in WAYS {
-            let given: Vec<_> = layer.iter().filter(|g| ways.contains(&g.setting.path().as_str())).collect();
-            if let [first, second, ..] = given.as_slice() {
+    fn add(&mut self, layer: Vec<Assignment>) -> Result<(), ConfigError> {
+        for (rule, paths) in ALTERNATIVES {
+            let present: Vec<_> =
+                layer.iter().filter(|a| paths.contains(&a.setting.path().as_str())).collect();
+            if let [first, second, ..] = present.as_slice() {
                 return Err(ConfigError::new(format!(
-                    "{} and {}: {one}, so give one of them",
+                    "{} and {}: {rule}, so give one of them",
                     first.source, second.source
                 )));
             }
-            if !given.is_empty() {
-                self.given.retain(|path, _| !ways.contains(&path.as_str()));
+            if !present.is_empty() {
+                self.assignments.retain(|path, _| !paths.contains(&path.as_str()));
             }
         }
-        for given in layer {
+        for assignment in layer {
             let mut alone = Table::new();
-            put(&mut alone, &given.setting, given.value.clone());
-            alone
-                .try_into::<File>()
-                .map_err(|e| ConfigError::new(format!("{}: {}", given.source, in_json_words(e.message()))))?;
-            self.given.insert(given.setting.path(), given);
+            insert(&mut alone, &assignment.setting, assignment.value.clone());
+            alone.try_into::<File>().map_err(|e| {
+                ConfigError::new(format!("{}: {}", assignment.source, in_json_words(e.message())))
+            })?;
+            self.assignments.insert(assignment.setting.path(), assignment);
         }
         Ok(())
     }
 
-    /// What was probably meant by a name that is no setting, as `show` writes it.
+    /// Suggests the setting most similar to an unknown name, in the form of `show`.
     fn hint(&self, unknown: &str, show: impl Fn(&Setting) -> String) -> String {
         let flat = |path: &str| path.replace('.', "_");
         let leaf = unknown.rsplit('.').next().unwrap_or_default();
         let distance = |setting: &Setting| {
             let whole = strsim::damerau_levenshtein(&flat(unknown), &flat(&setting.path()));
-            // The right name in the wrong section, or in none, is a near miss too.
+            // The right name in a wrong section, or without one, also counts as similar.
             whole.min(strsim::damerau_levenshtein(leaf, &setting.name) + 1)
         };
         match self.settings.iter().min_by_key(|setting| distance(setting)) {
@@ -207,17 +214,16 @@ impl Layers {
     }
 }
 
-/// Kubernetes gives every container the address of each service of its namespace in variables named
-/// after the service (its documentation, "Accessing the Service"): one called `switchboard` must not
-/// stop the server from starting.
-fn is_kubernetes(rest: &str, value: &str) -> bool {
+/// Kubernetes sets variables in every container with the address of each service of its namespace, named after the service (its
+/// documentation, "Accessing the Service"). A service called `switchboard` must not stop the server from starting.
+fn is_set_by_kubernetes(rest: &str, value: &str) -> bool {
     rest.starts_with("SERVICE_HOST")
         || rest.starts_with("SERVICE_PORT")
         || rest.starts_with("PORT_")
         || (rest == "PORT" && value.contains("://"))
 }
 
-fn put(table: &mut Table, setting: &Setting, value: Value) {
+fn insert(table: &mut Table, setting: &Setting, value: Value) {
     if setting.section.is_empty() {
         table.insert(setting.name.clone(), value);
         return;

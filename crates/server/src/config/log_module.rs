@@ -2,21 +2,22 @@
 
 use super::ConfigError;
 
-/// Our crate, as its modules begin.
-const OURS: &str = "switchboard";
+/// The first part of the paths of the server's modules.
+const CRATE: &str = "switchboard";
 
-/// Where our modules are declared, so that a list of them cannot be out of date.
-const ROOT: &str = include_str!("../lib.rs");
+/// The crate root, which declares the modules; parsed because a separate list could become outdated.
+const CRATE_ROOT: &str = include_str!("../lib.rs");
 
-/// The module of a `module=level` part. Modules of libraries are not known here, but one that is nearly ours is misspelt.
+/// Checks the module of a `module=level` part. Modules of libraries are unknown here, but a name similar to the server's is a
+/// typo.
 pub(super) fn check(part: &str) -> Result<(), ConfigError> {
     let Some((target, _)) = part.rsplit_once('=') else { return Ok(()) };
     let mut path = target.split('[').next().unwrap_or_default().split("::");
     let (name, inner) = (path.next().unwrap_or_default(), path.next());
     let meant = match inner {
-        _ if name != OURS && strsim::damerau_levenshtein(name, OURS) <= 2 => OURS.to_owned(),
-        Some(inner) if name == OURS && !modules().any(|module| module == inner) => {
-            format!("one of {OURS}::{{{}}}", modules().collect::<Vec<_>>().join(", "))
+        _ if name != CRATE && strsim::damerau_levenshtein(name, CRATE) <= 2 => CRATE.to_owned(),
+        Some(inner) if name == CRATE && !modules().any(|module| module == inner) => {
+            format!("one of {CRATE}::{{{}}}", modules().collect::<Vec<_>>().join(", "))
         }
         _ => return Ok(()),
     };
@@ -25,7 +26,7 @@ pub(super) fn check(part: &str) -> Result<(), ConfigError> {
 
 /// The modules of the crate.
 fn modules() -> impl Iterator<Item = &'static str> {
-    ROOT.lines().filter_map(|line| {
+    CRATE_ROOT.lines().filter_map(|line| {
         let declared = line.strip_suffix(';')?;
         let declared =
             declared.strip_prefix("pub(crate) ").or(declared.strip_prefix("pub ")).unwrap_or(declared);

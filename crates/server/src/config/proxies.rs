@@ -1,4 +1,4 @@
-//! The proxies in front of the server: whose word about a client's address counts, and how they give it.
+//! The proxies in front of the server: which are trusted, and how they name a client's address.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,10 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::ConfigError;
 
-/// Leading bits of an IPv4 address that is written as an IPv6 one (RFC 4291 section 2.5.5.2).
+/// Leading bits of an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2).
 const MAPPED_PREFIX: u8 = 96;
 
-/// A network of IP addresses, as `10.0.0.0/8`; a bare address is a network of one.
+/// A network of IP addresses, such as `10.0.0.0/8`. A single address is a network of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Network {
     address: IpAddr,
@@ -20,7 +20,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// The network of an address with a prefix of so many bits, at most those that the address has.
+    /// The network of an address with a prefix of `prefix` bits, at most the address's length.
     pub fn of(address: IpAddr, prefix: u8) -> Self {
         match address.to_canonical() {
             IpAddr::V4(v4) => {
@@ -36,7 +36,7 @@ impl Network {
         }
     }
 
-    /// Whether an address is in it. An IPv4 address that is written as an IPv6 one is an IPv4 address.
+    /// Whether the network contains an address. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.address.is_ipv4() == address.is_ipv4() && Self::of(address, self.prefix) == *self
@@ -55,7 +55,7 @@ impl FromStr for Network {
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let wrong = || {
             ConfigError::new(format!(
-                "{text:?} is not a network: write an address with a number of bits, as 10.0.0.0/8 or \
+                "{text:?} is not a network: write an address with a prefix length, such as 10.0.0.0/8 or \
                  fd00::/8, or one address"
             ))
         };
@@ -77,7 +77,7 @@ impl FromStr for Network {
         let network = Self::of(address, prefix);
         if network.address != address.to_canonical() {
             return Err(ConfigError::new(format!(
-                "{text:?} has bits behind its prefix: did you mean {network}, or the one address {address}?"
+                "{text:?} has bits set after its prefix: did you mean {network}, or the one address {address}?"
             )));
         }
         Ok(network)
@@ -100,36 +100,36 @@ impl<'de> Deserialize<'de> for Network {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ForwardedHeader {
-    /// `X-Forwarded-For`; `Forwarded` where a request has no `X-Forwarded-For`.
+    /// `X-Forwarded-For`, with `Forwarded` as a fallback.
     #[default]
     XForwardedFor,
-    /// `Forwarded` (RFC 7239) alone.
+    /// Only `Forwarded` (RFC 7239).
     Forwarded,
 }
 
 /// The proxies in front of the server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ProxyConfig {
-    /// Where proxies are whose word about a client's address counts. None: no proxy's does.
+    /// The networks of trusted proxies. If empty, no proxy is trusted.
     pub trusted: Vec<Network>,
-    /// The header in which they name it.
+    /// The header in which they name the client.
     pub header: ForwardedHeader,
-    /// Whether each of their connections begins with a header of the PROXY protocol.
+    /// Whether each of their connections begins with a PROXY protocol header.
     pub protocol: bool,
 }
 
 impl ProxyConfig {
-    /// Refuses what cannot be meant.
+    /// Refuses settings that would let clients forge their address.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         if let Some(all) = self.trusted.iter().find(|network| network.prefix == 0) {
             return Err(ConfigError::new(format!(
-                "`trusted_proxies`: {all} is every address, and then each client chooses its own; name the \
+                "`trusted_proxies`: {all} is every address, so any client could forge its own; name the \
                  proxies' network"
             )));
         }
         if self.protocol && self.trusted.is_empty() {
             return Err(ConfigError::new(
-                "`proxy_protocol`: only proxies in `trusted_proxies` may use it, and that is empty",
+                "`proxy_protocol`: only proxies in `trusted_proxies` may use it, but that is empty",
             ));
         }
         Ok(())
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_has_the_addresses_behind_its_prefix() {
+    fn a_network_contains_the_addresses_with_its_prefix() {
         for (network, address, inside) in [
             ("10.0.0.0/8", "10.255.0.1", true),
             ("10.0.0.0/8", "11.0.0.1", false),
@@ -159,12 +159,12 @@ mod tests {
         ] {
             let parsed: Network = network.parse().expect(network);
             assert_eq!(parsed.contains(address.parse().expect(address)), inside, "{network} {address}");
-            assert_eq!(parsed.to_string().parse(), Ok(parsed), "it is written as it is read");
+            assert_eq!(parsed.to_string().parse(), Ok(parsed), "display and parse agree");
         }
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
+    fn text_that_is_not_a_network_is_refused() {
         for (text, words) in [
             ("", "is not a network"),
             ("10.0.0.0/33", "is not a network"),

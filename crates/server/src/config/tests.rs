@@ -6,7 +6,7 @@ fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// A file with this text, in a directory that lasts as long as the value returned.
+/// Writes a configuration file; it exists as long as the returned directory.
 fn file(text: &str) -> (tempfile::TempDir, Flags) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("switchboard.toml");
@@ -26,7 +26,7 @@ fn refused(text: &str, vars: &[(&str, &str)], words: &str) {
 }
 
 #[test]
-fn without_any_source_there_are_the_defaults() {
+fn without_sources_the_configuration_is_the_defaults() {
     let config = Config::read(Mode::Serve, &Flags::default(), &[]).expect("defaults");
     assert_eq!(config.listen.to_string(), "127.0.0.1:9501");
     assert_eq!(config.data, Path::new("./data"));
@@ -40,7 +40,7 @@ fn without_any_source_there_are_the_defaults() {
 }
 
 #[test]
-fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+fn a_flag_overrides_the_environment_and_that_overrides_the_file() {
     let text =
         "listen = '127.0.0.1:1'\ndata = '/file'\nunknown_users = 'refuse'\n[limits]\nreplay = 7\ntext = 9";
     let (_dir, mut flags) = file(text);
@@ -65,7 +65,7 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
-fn a_misspelt_setting_is_refused_with_the_one_meant() {
+fn an_unknown_setting_is_refused_with_the_most_similar_one() {
     refused("lsten = '127.0.0.1:1'", &[], "did you mean `listen`?");
     refused("[limits]\nreplays = 1", &[], "did you mean `limits.replay`?");
     refused("secret = 'x'", &[], "did you mean `auth.secret`?");
@@ -80,7 +80,7 @@ fn a_misspelt_setting_is_refused_with_the_one_meant() {
 }
 
 #[test]
-fn variables_that_are_not_settings_are_passed_over() {
+fn variables_of_other_programs_are_ignored() {
     let vars = [
         ("PATH", "/bin"),
         ("SWITCHBOARD_CONFIG", "/x"),
@@ -95,7 +95,7 @@ fn variables_that_are_not_settings_are_passed_over() {
 }
 
 #[test]
-fn a_bad_value_is_refused_with_where_it_stands() {
+fn an_invalid_value_is_refused_with_its_source() {
     refused("listen = 'localhost:1'", &[], "`listen` in ");
     refused("listen = 'localhost:1'", &[], "an IP address with a port");
     refused("data = ''", &[], "`data` is empty");
@@ -108,7 +108,7 @@ fn a_bad_value_is_refused_with_where_it_stands() {
     refused("", &[("SWITCHBOARD_LOG_LEVEL", "inof")], "\"inof\" is not one of off, error");
     refused("[limits]\nframe = 0", &[], "`limits.frame` is 0");
     refused("[limits]\ntext = 100_000", &[], "`limits.text` is 100000");
-    refused("[limits]\nqueue = 1", &[], "`limits.queue` is 1, and not even one event");
+    refused("[limits]\nqueue = 1", &[], "`limits.queue` is 1, too small for one event");
     read(&format!("[limits]\nqueue = {}", Limits::MIN_QUEUE), &[]).expect("the smallest");
     for origin in [
         "*",
@@ -152,7 +152,7 @@ fn a_secret_is_long_enough_and_never_shown() {
 }
 
 #[test]
-fn a_secret_may_be_in_a_file() {
+fn a_secret_is_read_from_a_file() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("secret");
     std::fs::write(&path, format!("{SECRET}\n")).expect("written");
@@ -169,7 +169,7 @@ fn a_secret_may_be_in_a_file() {
 }
 
 #[test]
-fn invisible_bytes_around_a_secret_are_left_out_or_refused() {
+fn trailing_line_breaks_of_a_secret_are_dropped_and_other_invisible_characters_refused() {
     let good = Some(AuthKey::Secret(Secret::new(SECRET).expect("long enough")));
     for text in [format!("{SECRET}\n"), format!("{SECRET}\r\n"), format!("{SECRET}\n\n")] {
         let config =
@@ -203,7 +203,7 @@ fn invisible_bytes_around_a_secret_are_left_out_or_refused() {
 }
 
 #[test]
-fn one_key_of_the_highest_layer_counts() {
+fn a_key_in_a_higher_layer_replaces_all_keys_of_lower_layers() {
     let both = format!("[auth]\nsecret = '{SECRET}'\npublic_key = 'x'");
     refused(&both, &[], "so give one of them");
     let config = read(&format!("[auth]\nsecret = '{SECRET}'"), &[("SWITCHBOARD_AUTH_PUBLIC_KEY", "pem")]);
@@ -218,7 +218,7 @@ fn a_production_server_without_a_key_refuses_to_start() {
     let error = Config::load(Mode::Serve, &Flags::default(), &[]).expect_err("no key").to_string();
     assert!(error.contains("SWITCHBOARD_AUTH_SECRET_FILE") && error.contains("switchboard dev"), "{error}");
     let vars = env(&[("SWITCHBOARD_AUTH_SECRET", SECRET), ("SWITCHBOARD_LISTEN", "0.0.0.0:80")]);
-    Config::load(Mode::Serve, &Flags::default(), &vars).expect("with one it starts, anywhere");
+    Config::load(Mode::Serve, &Flags::default(), &vars).expect("valid with a key, at any address");
 }
 
 #[test]
@@ -238,14 +238,14 @@ fn a_dev_server_listens_on_loopback_only() {
 }
 
 #[test]
-fn the_default_file_says_the_defaults_and_every_setting() {
+fn the_default_file_lists_every_setting_with_its_default() {
     let text = default_toml().expect("text");
     for setting in file::settings() {
         assert!(text.contains(&format!("\n#{} = ", setting.name)), "{} in\n{text}", setting.path());
     }
     assert!(text.contains("# Longest frame from a client."), "{text}");
     assert_eq!(read(&text, &[]).expect("as it is").to_toml(), read("", &[]).expect("empty").to_toml());
-    // With the marks taken away it is still a file, but for what is given in one way at a time.
+    // Uncommented it is still a valid file, without the settings that exclude each other.
     let open: String = text
         .lines()
         .filter_map(|line| line.strip_prefix('#').or(Some(line)))
@@ -259,14 +259,14 @@ fn the_default_file_says_the_defaults_and_every_setting() {
 }
 
 #[test]
-fn what_is_shown_can_be_read_again() {
+fn a_shown_configuration_can_be_read_again() {
     let config = read("", &[("SWITCHBOARD_LIMITS_PAGE", "50"), ("SWITCHBOARD_DATA", "/d")]).expect("good");
     let again = read(&config.to_toml().expect("toml"), &[]).expect("good");
     assert_eq!(format!("{config:?}"), format!("{again:?}"));
 }
 
 #[test]
-fn several_nodes_share_a_store_and_a_bus() {
+fn a_cluster_has_a_store_and_an_optional_bus() {
     assert_eq!(read("", &[]).expect("good").cluster, None);
     let store = ("SWITCHBOARD_STORE", "postgres://chat:geheim@db/chat");
     let alone = read("[cluster]\nsweep = 1000", &[store]).expect("good").cluster.expect("a store");
@@ -279,17 +279,17 @@ fn several_nodes_share_a_store_and_a_bus() {
     let cluster = both.cluster.expect("a store");
     assert_eq!(cluster.bus.expect("a bus").expose(), "tls://b,tls://c");
 
-    refused("bus = 'nats://a?tls=off'", &[], "a bus joins nodes that share a `store`");
+    refused("bus = 'nats://a?tls=off'", &[], "a bus connects nodes that share a `store`");
     refused("store = 'mysql://a/b'", &[], "is not the address of a PostgreSQL database");
     refused("store = 'postgres://a/b'\nbus = 'redis://a'", &[], "is not the address of a NATS server");
     refused("store = 'postgres://a/b'\nstore_file = '/x'", &[], "there is one store, so give one of them");
     refused("store_file = '/nowhere/store'", &[], "cannot read /nowhere/store");
-    refused("[cluster]\nlease = 10", &[], "`cluster.lease` is 10, and it is at least 1000");
-    refused("[cluster]\nbus_prefix = 'a.b'", &[], "is not made of letters");
+    refused("[cluster]\nlease = 10", &[], "`cluster.lease` is 10; the minimum is 1000");
+    refused("[cluster]\nbus_prefix = 'a.b'", &[], "must consist of letters");
 }
 
 #[test]
-fn a_misspelt_module_of_the_log_is_refused() {
+fn a_misspelt_log_module_is_refused() {
     for (level, words) in [
         ("info,swichboard=debug", "did you mean switchboard?"),
         ("switchbord::router=debug", "did you mean switchboard?"),
@@ -308,9 +308,9 @@ fn a_misspelt_module_of_the_log_is_refused() {
 }
 
 #[test]
-fn trusted_proxies_are_networks_and_nobody_else() {
+fn trusted_proxies_must_be_networks_and_are_none_by_default() {
     let config = read("", &[]).expect("good");
-    assert_eq!(config.proxies, ProxyConfig::default(), "no proxy is trusted unless it is named");
+    assert_eq!(config.proxies, ProxyConfig::default(), "no proxy is trusted by default");
     let vars = [
         ("SWITCHBOARD_TRUSTED_PROXIES", "10.0.0.0/8, ::1"),
         ("SWITCHBOARD_FORWARDED_HEADER", "forwarded"),
@@ -332,7 +332,7 @@ fn trusted_proxies_are_networks_and_nobody_else() {
 }
 
 #[test]
-fn operators_may_have_an_address_of_their_own() {
+fn the_operators_listener_has_its_own_setting_variable_and_flag() {
     assert_eq!(read("", &[]).expect("good").operator_listen, None);
     let text = "[operator]\nlisten = '127.0.0.1:1'";
     let vars = [("SWITCHBOARD_OPERATOR_LISTEN", "127.0.0.1:2")];

@@ -1,4 +1,4 @@
-//! The HTTP door: every route on one screen.
+//! The HTTP API: every route on one screen.
 
 mod accept;
 mod api;
@@ -8,11 +8,11 @@ mod document;
 mod guard;
 mod health;
 mod operator;
-mod patience;
 mod probes;
 mod problem;
 pub(crate) mod revoke;
 pub mod spec;
+mod write_timeout;
 mod ws;
 
 use std::sync::Arc;
@@ -26,11 +26,11 @@ use crate::services::Services;
 pub(crate) use accept::serve;
 pub(crate) use operator::{OPERATOR_CONNECTIONS, listen as listen_for_operators, serve as serve_operators};
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use {accept::builder, patience::Patient, ws::shake_hands, ws::take_over};
+pub(crate) use {accept::builder, write_timeout::WriteTimeoutStream, ws::accept_handshake, ws::take_over};
 
-/// Everything that the server answers.
+/// The routes of the clients' listener.
 pub(crate) fn routes(services: &Arc<Services>) -> Router {
-    let operators = if services.has_operator_listener { Router::new() } else { for_operators() };
+    let operators = if services.has_operator_listener { Router::new() } else { operator_only_routes() };
     operators
         .route("/v1/ws", get(ws::upgrade))
         .route("/v1/openapi.json", get(spec::serve_openapi))
@@ -45,17 +45,17 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .with_state(services.clone())
 }
 
-/// Everything that the operators' listener answers.
+/// The routes of the operators' listener.
 fn operator_routes(services: &Arc<Services>) -> Router {
-    for_operators()
+    operator_only_routes()
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
-        .fallback(probes::not_here)
+        .fallback(probes::unknown_operator_path)
         .layer(from_fn_with_state(services.clone(), guard::check))
         .with_state(services.clone())
 }
 
-/// What is for operators alone: on the listener of their own if there is one.
-fn for_operators() -> Router<Arc<Services>> {
-    Router::new().route("/healthz", get(health::delivers)).route("/metrics", get(probes::metrics))
+/// Routes for operators only: on the operators' listener if there is one.
+fn operator_only_routes() -> Router<Arc<Services>> {
+    Router::new().route("/healthz", get(health::check_delivery)).route("/metrics", get(probes::metrics))
 }

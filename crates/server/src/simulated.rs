@@ -95,7 +95,7 @@ impl Simulated {
         let services = Arc::downgrade(&self.services);
         async move {
             let Some(services) = services.upgrade() else { return false };
-            http::revoke::obey(&services, user, false).await.is_ok()
+            http::revoke::revoke_user(&services, user, false).await.is_ok()
         }
     }
 

@@ -43,7 +43,9 @@ impl EngineUrl {
                 "" => {}
                 "tls=off" => plain = true,
                 other => {
-                    return Err(format!("`?{other}` is not a parameter of a bus; the only one is `?tls=off`"));
+                    return Err(format!(
+                        "`?{other}` is not a parameter of a bus; the only one is `?tls=off`"
+                    ));
                 }
             }
             urls.push(url);

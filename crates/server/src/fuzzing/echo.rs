@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::frame::{self, Bounds, Message};
-use crate::http::{Patient, builder, shake_hands, take_over};
+use crate::http::{WriteTimeoutStream, accept_handshake, builder, take_over};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::session::finish;
@@ -46,7 +46,7 @@ async fn connection(stream: TcpStream) {
     let upgrade = Arc::new(Mutex::new(None));
     let lock = || upgrade.lock().unwrap_or_else(PoisonError::into_inner);
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let answer: Response = match shake_hands(&mut request.map(Body::new)) {
+        let answer: Response = match accept_handshake(&mut request.map(Body::new)) {
             Ok((found, response)) => {
                 *lock() = Some(found);
                 response
@@ -55,7 +55,8 @@ async fn connection(stream: TcpStream) {
         };
         std::future::ready(Ok::<_, std::convert::Infallible>(answer))
     });
-    let serving = builder().serve_connection(TokioIo::new(Patient::new(stream)), service).with_upgrades();
+    let serving =
+        builder().serve_connection(TokioIo::new(WriteTimeoutStream::new(stream)), service).with_upgrades();
     if serving.await.is_err() {
         return;
     }

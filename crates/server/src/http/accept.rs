@@ -1,4 +1,4 @@
-//! Taking connections: how many, how long a request may take to come, and the end.
+//! Accepts connections: admission, time-outs of request heads, and shutdown.
 
 use std::convert::Infallible;
 use std::io;
@@ -17,8 +17,8 @@ use switchboard_protocol::ErrorCode;
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt as _;
 
-use super::patience::{Answering, Patient, is_stalled};
 use super::problem::Problem;
+use super::write_timeout::{ResponsePermit, WriteTimeoutStream, is_write_timeout};
 use crate::denial::Denial;
 use crate::in_flight::Permit;
 use crate::metrics::Drop;
@@ -28,91 +28,96 @@ use crate::refusal::Refusal;
 use crate::services::Services;
 use crate::throttle::Throttle;
 
-/// Time for the head of a request to come, from the first byte of the connection or the end of the
-/// answer before: a head that dribbles in is a way to hold sockets for nothing.
+/// Time-out of a request's head, from the accepted connection or the end of the previous response. It bounds how long a client
+/// that sends its head byte by byte holds a socket.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Most bytes of a request's head; browsers send 1–2 KiB. Beyond: 431.
-const HEAD_BYTES: usize = 16 * 1024;
+const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// Most headers of a request; browsers send about 20. Beyond: 431.
-const HEADERS: usize = 64;
+const MAX_HEADERS: usize = 64;
 
-/// How long to wait before taking connections again when there are no descriptors, or the listener fails otherwise.
+/// Delay before the next accept after one failed, for example because no file descriptors are left.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Strangers that are evicted at once when there are no descriptors: some are needed for other things than connections.
-const EVICTED_FOR_DESCRIPTORS: usize = 16;
+/// Unauthenticated connections that are closed at once when no file descriptors are left. More than one, because the database
+/// and the log need descriptors too.
+const EVICTIONS_PER_DESCRIPTOR_SHORTAGE: usize = 16;
 
-/// Milliseconds after which a refused client may try again.
-const FULL_RETRY_MS: u64 = 5_000;
+/// `retry_after` of a refused connection, in milliseconds.
+const TOO_MANY_CONNECTIONS_RETRY_MS: u64 = 5_000;
 
-/// What is answered though there is no place: how an operator, or an orchestrator, tells a flooded server from a dead one.
-const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+/// Paths that are answered even when all places are taken, so that an operator or an orchestrator can tell a flooded server from
+/// a dead one.
+const PROBE_PATHS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
-/// What the log says of refused connections, once a minute each.
+/// Throttles the log lines about refused connections to one a minute each.
 #[derive(Debug, Default)]
-struct Lines {
+struct LogThrottles {
     full: Throttle,
     address: Throttle,
     evicted: Throttle,
     failed: Throttle,
 }
 
-/// Whose a request is.
+/// The client that sent a request.
 #[derive(Clone)]
 pub(super) struct Client {
-    /// Its address, as far as trusted proxies say so.
+    /// Its address: the TCP peer's, or the one that a trusted proxy names.
     pub(super) address: IpAddr,
-    door: Arc<Door>,
+    acceptor: Arc<Acceptor>,
 }
 
 impl Client {
-    /// Counts a connection for this client, where it is a proxy's and so counts for none; a problem if the client has too many.
+    /// Counts a proxied connection towards this client's limit, because a proxy's own connections are not counted.
+    ///
+    /// # Errors
+    /// The client has too many connections.
     pub(super) fn count(&self, place: &Place) -> Result<(), Problem> {
         place.count(self.address).map_err(|full| {
-            self.door.report_refusal(full, self.address);
+            self.acceptor.report_refusal(full, self.address);
             too_many(full.into())
         })
     }
 }
 
-/// What accepting needs.
-struct Door {
+/// Admits and serves connections.
+struct Acceptor {
     services: Arc<Services>,
     routes: axum::Router,
     places: Arc<Places>,
-    lines: Lines,
+    throttles: LogThrottles,
 }
 
-/// Takes connections until the server stops.
+/// Accepts connections until the server stops.
 pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>) {
     let (routes, places) = (super::routes(&services), Places::new(&services.limits));
-    let door = Arc::new(Door { services, routes, places, lines: Lines::default() });
+    let acceptor = Arc::new(Acceptor { services, routes, places, throttles: LogThrottles::default() });
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = door.services.tasks.stop().cancelled() => return,
+            () = acceptor.services.tasks.stop().cancelled() => return,
         };
         match accepted {
-            Ok((stream, peer)) => door.admit(stream, peer.ip()).await,
-            Err(error) => door.back_off(&error).await,
+            Ok((stream, peer)) => acceptor.admit(stream, peer.ip()).await,
+            Err(error) => acceptor.back_off(&error).await,
         }
     }
 }
 
-impl Door {
+impl Acceptor {
     async fn admit(self: &Arc<Self>, stream: TcpStream, address: IpAddr) {
-        // Small frames must not wait for each other (Nagle); without it they are merely later.
+        // Disables Nagle's algorithm, so that small frames are sent at once. A failure only delays them.
         let _ = stream.set_nodelay(true);
         let peer = Peer::new(address, &self.services.proxies);
         // A proxy's connection carries the requests of many clients.
         match self.places.enter((!peer.is_proxy()).then_some(peer.address())) {
             Ok((place, evicted)) => {
-                self.services.tasks.spawn(self.clone().introduce(stream, peer, place));
+                self.services.tasks.spawn(self.clone().identify_and_serve(stream, peer, place));
                 if evicted {
                     self.report_eviction();
-                    // The evicted connection ends before another one is taken, so that their number stays bounded.
+                    // Lets the evicted connection end before the next accept, so that their number stays bounded.
                     tokio::task::yield_now().await;
                 }
             }
@@ -126,8 +131,8 @@ impl Door {
         }
     }
 
-    /// Lets a proxy name the client before anything else where it is to, and serves the connection.
-    async fn introduce(self: Arc<Self>, mut stream: TcpStream, peer: Peer, place: Arc<Place>) {
+    /// Reads the PROXY protocol header if the configuration requires one, and serves the connection.
+    async fn identify_and_serve(self: Arc<Self>, mut stream: TcpStream, peer: Peer, place: Arc<Place>) {
         let services = &self.services;
         let named = tokio::select! {
             named = name_client(&mut stream, peer, services) => named,
@@ -148,18 +153,14 @@ impl Door {
             }
             return;
         }
-        Box::pin(self.connection(stream, peer, place)).await;
+        Box::pin(self.serve(stream, peer, place)).await;
     }
 
     fn report_eviction(&self) {
         self.services.metrics.dropped(Drop::StrangerLimit);
-        if let Some(count) = self.lines.evicted.record() {
+        if let Some(count) = self.throttles.evicted.record() {
             let strangers = self.services.limits.strangers();
-            tracing::warn!(
-                count,
-                strangers,
-                "too many connections have not authenticated; the oldest of them are closed"
-            );
+            tracing::warn!(count, strangers, "too many unauthenticated connections; closing the oldest");
         }
     }
 
@@ -168,40 +169,39 @@ impl Door {
         let limits = &self.services.limits;
         match full {
             Full::Server => {
-                if let Some(count) = self.lines.full.record() {
+                if let Some(count) = self.throttles.full.record() {
                     let connections = limits.connections;
-                    tracing::warn!(
-                        count,
-                        connections,
-                        "limits.connections is reached; connections are refused"
-                    );
+                    tracing::warn!(count, connections, "limits.connections is reached; refusing connections");
                 }
             }
             Full::Address => {
-                if let Some(count) = self.lines.address.record() {
+                if let Some(count) = self.throttles.address.record() {
                     let connections = limits.connections_per_address;
                     tracing::warn!(
                         %address,
                         count,
                         connections,
-                        "limits.connections_per_address is reached by an address; its connections are refused"
+                        "limits.connections_per_address is reached for an address; refusing its connections"
                     );
                 }
             }
         }
     }
 
-    /// Waits after a failure to accept. Without descriptors the oldest strangers give theirs.
+    /// Handles a failed accept: closes the oldest unauthenticated connections if no descriptors are left, otherwise waits.
     async fn back_off(&self, error: &io::Error) {
         let out_of_descriptors =
             error.raw_os_error().is_some_and(|code| code == libc::EMFILE || code == libc::ENFILE);
-        let evicted =
-            if out_of_descriptors { self.places.evict_strangers(EVICTED_FOR_DESCRIPTORS) } else { 0 };
-        if let Some(count) = self.lines.failed.record() {
+        let evicted = if out_of_descriptors {
+            self.places.evict_strangers(EVICTIONS_PER_DESCRIPTOR_SHORTAGE)
+        } else {
+            0
+        };
+        if let Some(count) = self.throttles.failed.record() {
             tracing::warn!(%error, count, evicted, "cannot accept connections");
         }
         if evicted > 0 {
-            // They end now, and their descriptors are free.
+            // Lets the evicted connections end, which frees their descriptors.
             tokio::task::yield_now().await;
         } else {
             tokio::time::sleep(ACCEPT_BACKOFF).await;
@@ -214,20 +214,22 @@ pub(crate) fn builder() -> http1::Builder {
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_BYTES)
-        .max_headers(HEADERS);
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS);
     builder
 }
 
-/// Who is at the other end: the TCP peer, or the client that a trusted proxy names before anything else. It is turned away if a
-/// header of the PROXY protocol is there and must not be, or must be there and is not.
+/// Identifies the client: the TCP peer, or the client that a trusted proxy names in its PROXY protocol header.
+///
+/// # Errors
+/// A trusted proxy sent no valid header, or another peer sent one.
 async fn name_client(stream: &mut TcpStream, peer: Peer, services: &Services) -> Result<Peer, Denial> {
     if !services.proxies.protocol {
         return Ok(peer);
     }
     if !peer.is_proxy() {
-        let pretends = proxy_protocol::begins(stream).await;
-        return if pretends { Err(Denial::UntrustedProxyHeader) } else { Ok(peer) };
+        let has_header = proxy_protocol::begins(stream).await;
+        return if has_header { Err(Denial::UntrustedProxyHeader) } else { Ok(peer) };
     }
     match proxy_protocol::read(stream).await.map_err(Denial::from)? {
         proxy_protocol::Source::Client(client) => Ok(Peer::new(client, &services.proxies)),
@@ -235,34 +237,34 @@ async fn name_client(stream: &mut TcpStream, peer: Peer, services: &Services) ->
     }
 }
 
-impl Door {
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: Peer, place: Arc<Place>) {
-        let (services, door) = (self.services.clone(), self);
-        let (in_request, answering) = (place.clone(), Answering::default());
-        let answers = answering.clone();
+impl Acceptor {
+    async fn serve(self: Arc<Self>, stream: TcpStream, peer: Peer, place: Arc<Place>) {
+        let (services, acceptor) = (self.services.clone(), self);
+        let (request_place, response_permit) = (place.clone(), ResponsePermit::default());
+        let next_permit = response_permit.clone();
         let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let address = peer.client(request.headers(), &door.services.proxies);
+            let address = peer.client(request.headers(), &acceptor.services.proxies);
             let mut request: Request = request.map(axum::body::Body::new);
-            let probing = is_probe(&request).then(|| in_request.begin_probe()).flatten();
-            request.extensions_mut().insert(Client { address, door: door.clone() });
-            request.extensions_mut().insert(in_request.clone());
-            let answering = answers.clone();
-            door.routes.clone().oneshot(request).map_ok(move |mut answer: Response| {
+            let probing = is_probe(&request).then(|| request_place.begin_probe()).flatten();
+            request.extensions_mut().insert(Client { address, acceptor: acceptor.clone() });
+            request.extensions_mut().insert(request_place.clone());
+            let response_permit = next_permit.clone();
+            acceptor.routes.clone().oneshot(request).map_ok(move |mut response: Response| {
                 drop(probing);
-                if let Some(permit) = answer.extensions_mut().remove::<Arc<Permit>>() {
-                    answering.hold(permit);
+                if let Some(permit) = response.extensions_mut().remove::<Arc<Permit>>() {
+                    response_permit.hold(permit);
                 }
-                answer
+                response
             })
         });
-        let stream = TokioIo::new(Patient::holding(stream, answering));
+        let stream = TokioIo::new(WriteTimeoutStream::holding(stream, response_permit));
         let serving = builder().serve_connection(stream, service).with_upgrades();
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
-            // However else it ends, the client knows as much as we do.
+            // Other errors are the client's disconnect and need no log line.
             ended = serving.as_mut() => {
                 if let Err(error) = ended {
-                    if is_stalled(&error) {
+                    if is_write_timeout(&error) {
                         services.metrics.dropped(Drop::StalledConnection);
                     } else if error.is_parse() {
                         services.denials.record(Denial::MalformedRequest, peer.address());
@@ -280,7 +282,7 @@ impl Door {
         }
     }
 
-    /// Answers one request, a probe as usual and any other with "too many", and closes.
+    /// Answers one request and closes: a probe as usual, any other request with "too many connections".
     async fn refuse(self: Arc<Self>, stream: TcpStream, full: Full, place: RefusedPlace) {
         let service = service_fn(|request: hyper::Request<Incoming>| {
             place.begin_answer();
@@ -293,7 +295,9 @@ impl Door {
             }
         });
         let mut builder = builder();
-        let serving = builder.keep_alive(false).serve_connection(TokioIo::new(Patient::new(stream)), service);
+        let serving = builder
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(WriteTimeoutStream::new(stream)), service);
         tokio::select! {
             _ = serving => {}
             () = place.evicted() => {}
@@ -303,11 +307,11 @@ impl Door {
 }
 
 fn is_probe<B>(request: &hyper::Request<B>) -> bool {
-    PROBES.contains(&request.uri().path())
+    PROBE_PATHS.contains(&request.uri().path())
 }
 
 fn too_many(code: ErrorCode) -> Problem {
     let message = "too many connections; try again later";
-    let refusal = Refusal { retry_after: Some(FULL_RETRY_MS), ..Refusal::new(code, message) };
+    let refusal = Refusal { retry_after: Some(TOO_MANY_CONNECTIONS_RETRY_MS), ..Refusal::new(code, message) };
     Problem::from(refusal)
 }

@@ -1,4 +1,4 @@
-//! `POST /v1/<command>`: the same words as over the socket, one at a time.
+//! `POST /v1/<command>`: the commands of the WebSocket, one per request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,26 +27,26 @@ use crate::origin::{Origin, Payer};
 use crate::places::Place;
 use crate::refusal::Refusal;
 use crate::services::Services;
-use crate::store::{Change, Request as Wish, Submission};
+use crate::store::{Change, Request as StoreRequest, Submission};
 
-/// Credentials that were checked so long before the end of the body are checked again: a token may have ended or been
-/// revoked since.
-const CREDENTIALS_FRESH: Duration = Duration::from_secs(1);
+/// Credentials checked longer ago than this are checked again when the body is complete, because a token may have expired or been
+/// revoked in the meantime.
+const MAX_CREDENTIALS_AGE: Duration = Duration::from_secs(1);
 
 pub(super) type Answer = OkBody<Box<RawValue>>;
 
-/// What the header `Authorization` has.
+/// The contents of the `Authorization` header.
 pub(super) enum Credentials {
-    /// There is none, and a `dev` server needs none.
+    /// Absent, on a `dev` server.
     None,
     /// A back end's API key, by its hash.
     Key([u8; 32]),
-    /// A user's token, whose signature and times are good.
+    /// A user's token with a valid signature and valid times.
     Token(Identity),
 }
 
 impl Credentials {
-    /// Whose rate a request with them counts against.
+    /// The payer whose rate the request counts against.
     pub(super) fn payer(&self) -> Payer {
         match self {
             Self::None => Payer::Nobody,
@@ -56,19 +56,19 @@ impl Credentials {
     }
 }
 
-/// A request by someone who may make it.
+/// An authenticated request.
 pub(super) struct Authenticated {
     pub(super) credentials: Credentials,
     /// The body.
     pub(super) text: String,
-    /// Counts as a request of theirs until it is dropped.
+    /// Counts as a request in flight of the payer until it is dropped.
     pub(super) permit: Option<Permit>,
 }
 
-/// Whom a request is for.
+/// The user whom a request acts for.
 struct Caller {
     user: UserId,
-    /// Whose rate it counts against.
+    /// The payer whose rate it counts against.
     payer: Payer,
 }
 
@@ -95,10 +95,10 @@ async fn answer(
     let Authenticated { credentials, text, permit } = read_authenticated(services, head, body).await?;
     let caller = identify(&credentials, &text)?;
     let command = read_command(name, &text, &head.headers, services)?;
-    Ok((obey(services, caller, command).await?, permit))
+    Ok((dispatch(services, caller, command).await?, permit))
 }
 
-/// Checks the credentials and how many requests of theirs there are, and only then reads the body.
+/// Checks the credentials and the payer's number of requests in flight, and only then reads the body.
 pub(super) async fn read_authenticated(
     services: &Services,
     head: &Parts,
@@ -107,16 +107,16 @@ pub(super) async fn read_authenticated(
     let (headers, max_bytes) = (&head.headers, services.limits.frame as usize);
     body::check_head(headers, max_bytes)?;
     let mut credentials = verify_credentials(services, headers)?;
-    // Before the store is asked, so that what waits for the store is bounded, too.
+    // Before the store query, so that the number of requests that wait for the store is bounded too.
     let permit = begin_request(services, &credentials)?;
     confirm_credentials(services, &credentials).await?;
     if let Some(place) = head.extensions.get::<Arc<Place>>() {
-        // One that has been evicted ends by itself.
+        // An evicted place stays evicted; its connection ends by itself.
         place.authenticate();
     }
     let checked = Instant::now();
     let text = body::read(body, max_bytes).await?;
-    if checked.elapsed() > CREDENTIALS_FRESH {
+    if checked.elapsed() > MAX_CREDENTIALS_AGE {
         credentials = verify_credentials(services, headers)?;
         confirm_credentials(services, &credentials).await?;
     }
@@ -134,7 +134,8 @@ fn begin_request(services: &Services, credentials: &Credentials) -> Result<Optio
     permit.map(Some).inspect_err(|_| services.metrics.dropped(Drop::RateLimit))
 }
 
-/// The `ok` frame, or the problem. The permit goes with the answer, for the connection to keep.
+/// Builds the response: the `ok` frame or the problem. The permit travels with the response because the connection holds it until
+/// the client has read the response.
 pub(super) fn respond(services: &Services, answered: Result<(Answer, Option<Permit>), Problem>) -> Response {
     let encoded = answered
         .and_then(|(body, permit)| Ok((encode::to_json(&Reply::Ok(OkReply { id: None, body }))?, permit)));
@@ -153,43 +154,45 @@ pub(super) fn respond(services: &Services, answered: Result<(Answer, Option<Perm
     }
 }
 
-/// Whom a back end acts for.
-enum Acting {
-    As(UserId),
-    /// It does not say.
-    Nobody,
-    /// The body is not a JSON object, which is told once it is known who says it.
+/// The field `as` of a request.
+enum ActingAs {
+    User(UserId),
+    Absent,
+    /// The body is not a JSON object. Reported only after the credentials allow it.
     Unreadable(Refusal),
 }
 
-/// Reads `as`; what is wrong with it is told at once.
-fn acting(body: &str) -> Result<Acting, Refusal> {
+/// Reads the field `as`.
+///
+/// # Errors
+/// The field is invalid.
+fn acting_as(body: &str) -> Result<ActingAs, Refusal> {
     #[derive(Deserialize)]
     struct Fields {
         #[serde(rename = "as")]
         user: Option<UserId>,
     }
     match read_object::<Fields>(body) {
-        Ok(Fields { user: Some(user) }) => Ok(Acting::As(user)),
-        Ok(Fields { user: None }) => Ok(Acting::Nobody),
+        Ok(Fields { user: Some(user) }) => Ok(ActingAs::User(user)),
+        Ok(Fields { user: None }) => Ok(ActingAs::Absent),
         Err(rejected) if rejected.field.as_deref() == Some("as") => Err(rejected.into()),
-        Err(rejected) => Ok(Acting::Unreadable(rejected.into())),
+        Err(rejected) => Ok(ActingAs::Unreadable(rejected.into())),
     }
 }
 
-/// Whom a request is for, by its credentials and the `as` of its body.
+/// Determines the user whom a request acts for, from its credentials and the `as` of its body.
 fn identify(credentials: &Credentials, body: &str) -> Result<Caller, Refusal> {
     let payer = credentials.payer();
-    match (acting(body)?, credentials) {
-        (Acting::As(user), Credentials::Key(_) | Credentials::None) => Ok(Caller { user, payer }),
-        (Acting::Unreadable(refusal), Credentials::Key(_) | Credentials::None) => Err(refusal),
-        (Acting::Nobody, Credentials::Key(_)) => {
-            Err(Refusal::bad_field("as", "as: an API key says whom it acts for, `\"as\":\"alice\"`"))
+    match (acting_as(body)?, credentials) {
+        (ActingAs::User(user), Credentials::Key(_) | Credentials::None) => Ok(Caller { user, payer }),
+        (ActingAs::Unreadable(refusal), Credentials::Key(_) | Credentials::None) => Err(refusal),
+        (ActingAs::Absent, Credentials::Key(_)) => {
+            Err(Refusal::bad_field("as", "as: with an API key, name the user to act as: `\"as\":\"alice\"`"))
         }
-        (Acting::Nobody, Credentials::None) => {
-            Err(Refusal::unauthorized(Denial::NoCredentials, "say whom you act for: `\"as\":\"alice\"`"))
+        (ActingAs::Absent, Credentials::None) => {
+            Err(Refusal::unauthorized(Denial::NoCredentials, "name the user to act as: `\"as\":\"alice\"`"))
         }
-        (Acting::As(other), Credentials::Token(identity)) if other != identity.user => Err(
+        (ActingAs::User(other), Credentials::Token(identity)) if other != identity.user => Err(
             Refusal::forbidden("a user's token acts for that user only; leave `as` out, or use an API key")
                 .denies(Denial::NotPermitted),
         ),
@@ -197,8 +200,10 @@ fn identify(credentials: &Credentials, body: &str) -> Result<Caller, Refusal> {
     }
 }
 
-/// The credentials of a request; an error if they are missing where they are needed, or wrong as far as can be told without the
-/// store.
+/// Reads and verifies the credentials of a request as far as possible without the store.
+///
+/// # Errors
+/// Required credentials are missing, or they are invalid.
 fn verify_credentials(services: &Services, headers: &HeaderMap) -> Result<Credentials, Refusal> {
     match bearer(headers)? {
         None if services.is_dev() => Ok(Credentials::None),
@@ -211,7 +216,7 @@ fn verify_credentials(services: &Services, headers: &HeaderMap) -> Result<Creden
     }
 }
 
-/// Asks the store whether the key is one, or the token was revoked.
+/// Checks in the store that the API key exists, or that the token is not revoked.
 async fn confirm_credentials(services: &Services, credentials: &Credentials) -> Result<(), Refusal> {
     match credentials {
         Credentials::None => Ok(()),
@@ -249,7 +254,7 @@ fn read_command(
     services: &Services,
 ) -> Result<Command, Refusal> {
     if Command::SOCKET_ONLY.contains(&name) {
-        let message = "this command makes sense on a connection only: use the WebSocket at /v1/ws";
+        let message = "this command needs a connection: use the WebSocket at /v1/ws";
         return Err(Refusal::new(ErrorCode::UnknownType, message));
     }
     let mut command = decode_named(name, body).map_err(Refusal::from)?.command;
@@ -264,7 +269,7 @@ fn read_command(
         if send.key.as_ref().is_some_and(|other| *other != key) {
             return Err(Refusal::bad_field(
                 "key",
-                "key: it differs from the header Idempotency-Key; send one of them",
+                "key: it differs from the header Idempotency-Key; send only one of them",
             ));
         }
         send.key = Some(key);
@@ -273,17 +278,17 @@ fn read_command(
     Ok(command)
 }
 
-async fn obey(services: &Services, caller: Caller, command: Command) -> Result<Answer, Refusal> {
-    match Wish::from(command) {
-        Wish::Change(change) => change_for(services, caller, change).await,
-        Wish::Query(query) => services.store.query(&caller.user, query).await,
-        Wish::Typing(target) => typing(services, caller, &target).await,
-        Wish::Ping => Ok(OkBody::Done {}),
-        Wish::Hello | Wish::Watch(_) => Err(Refusal::not_found()),
+async fn dispatch(services: &Services, caller: Caller, command: Command) -> Result<Answer, Refusal> {
+    match StoreRequest::from(command) {
+        StoreRequest::Change(change) => submit_change(services, caller, change).await,
+        StoreRequest::Query(query) => services.store.query(&caller.user, query).await,
+        StoreRequest::Typing(target) => typing(services, caller, &target).await,
+        StoreRequest::Ping => Ok(OkBody::Done {}),
+        StoreRequest::Hello | StoreRequest::Watch(_) => Err(Refusal::not_found()),
     }
 }
 
-async fn change_for(services: &Services, caller: Caller, change: Change) -> Result<Answer, Refusal> {
+async fn submit_change(services: &Services, caller: Caller, change: Change) -> Result<Answer, Refusal> {
     if change.cursor().is_some() {
         let counted = services.limiter.check_cursor(&caller.payer);
         counted.inspect_err(|_| services.metrics.dropped(Drop::RateLimit))?;
@@ -294,17 +299,17 @@ async fn change_for(services: &Services, caller: Caller, change: Change) -> Resu
         Change::Invite(invite) if !matches!(caller.payer, Payer::User(_)) => Change::InviteWithKey(invite),
         change => change,
     };
-    let (reply, answer) = oneshot::channel();
+    let (reply, outcome) = oneshot::channel();
     let origin = match caller.payer {
         Payer::User(_) => Origin::Call(reply),
         Payer::Key(_) | Payer::Nobody => Origin::BackEnd(reply),
     };
     let submission = Submission { actor: caller.user, change, origin };
     services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
-    answer.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
+    outcome.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
 }
 
-/// Counts a command that stores.
+/// Counts a write against the payer's rate of sends.
 pub(super) fn check_send(services: &Services, payer: &Payer, price: u32) -> Result<(), Refusal> {
     let counted = services.limiter.check_send(payer, price);
     counted.inspect_err(|_| services.metrics.dropped(Drop::RateLimit))

@@ -1,4 +1,4 @@
-//! The chat page, from the binary: what Vite made of `packages/web`, and the scripts that other pages load.
+//! Serves the chat page from the binary: the build of `packages/web`, and the scripts that other pages load.
 
 pub(super) mod encoding;
 
@@ -14,7 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rust_embed::{EmbeddedFile, RustEmbed};
 
 use self::encoding::Encoding;
-use super::problem::{nothing_at, wrong_method};
+use super::problem::{unknown_path, wrong_method};
 use crate::config::OPAQUE_ORIGIN;
 use crate::services::Services;
 
@@ -26,39 +26,40 @@ struct Page;
 const INDEX: &str = "index.html";
 
 const NOT_BUILT: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>Switchboard</title>\
-    <p>The server runs. Its chat page was not built: say <code>make page</code>, and build the server again.";
+    <p>The server runs. Its chat page was not built: run <code>make page</code>, and build the server again.";
 
-/// The page runs its own script and style and speaks to its own server; nothing else, and nothing inline.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+/// The page may load scripts and styles from, and connect to, its own server only; nothing inline.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors";
 
-/// What the page has no use for, whoever it is embedded by. Only what browsers know: Chromium warns of other names.
-const PERMISSIONS: &str = "accelerometer=(), autoplay=(), camera=(), clipboard-read=(), display-capture=(), \
+/// Disables the browser features that the page does not use, also when it is embedded. Only names that browsers know, because
+/// Chromium warns about others.
+const PERMISSIONS_POLICY: &str = "accelerometer=(), autoplay=(), camera=(), clipboard-read=(), display-capture=(), \
                            encrypted-media=(), fullscreen=(), gamepad=(), geolocation=(), gyroscope=(), hid=(), \
                            idle-detection=(), local-fonts=(), magnetometer=(), microphone=(), midi=(), payment=(), \
                            picture-in-picture=(), publickey-credentials-get=(), screen-wake-lock=(), serial=(), \
                            storage-access=(), usb=(), window-management=(), xr-spatial-tracking=()";
 
-/// A `dev` server is tried out from pages on the same machine, on whatever port.
+/// Pages that may embed the page of a `dev` server: those on the same machine, on any port.
 const DEV_ANCESTORS: &str = "http://localhost:* http://127.0.0.1:*";
 
-/// Scripts under a name that stays the same, for the pages of others.
-const SHARED: [&str; 2] = ["switchboard-chat.js", "switchboard.js"];
+/// Scripts for other pages, under names that do not change.
+const SHARED_SCRIPTS: [&str; 2] = ["switchboard-chat.js", "switchboard.js"];
 
-/// Files whose names change with their content.
-const HASHED: &str = "assets/";
+/// The directory of files whose names contain a hash of their content.
+const HASHED_PREFIX: &str = "assets/";
 
-/// A file of the page; a real 404 for what is not there.
+/// Serves a file of the page, or 404.
 pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, headers: HeaderMap) -> Response {
     let path = file_of(&uri);
     if path == INDEX && Page::get(INDEX).is_none() {
         return not_built();
     }
-    let Some((file, encoding)) = best(path, &headers) else {
-        return nothing_at(uri.path()).into_response();
+    let Some((file, encoding)) = find_encoded(path, &headers) else {
+        return unknown_path(uri.path()).into_response();
     };
     let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(file.metadata.sha256_hash()));
-    let mut response = if knows(&headers, &tag) {
+    let mut response = if is_cached(&headers, &tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         ([(header::CONTENT_TYPE, content_type(path))], body(file.data)).into_response()
@@ -69,14 +70,18 @@ pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, header
     let out = response.headers_mut();
     out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     out.extend(text(header::ETAG, tag));
-    let keep = if path.starts_with(HASHED) { "public, max-age=31536000, immutable" } else { "no-cache" };
-    out.insert(header::CACHE_CONTROL, HeaderValue::from_static(keep));
+    let cache_control =
+        if path.starts_with(HASHED_PREFIX) { "public, max-age=31536000, immutable" } else { "no-cache" };
+    out.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control));
     if path == INDEX {
         out.extend(text(header::CONTENT_SECURITY_POLICY, policy(&services, uri.path() == "/embed")));
         out.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-        out.insert(HeaderName::from_static("permissions-policy"), HeaderValue::from_static(PERMISSIONS));
-    } else if path.starts_with(HASHED) || SHARED.contains(&path) {
-        // The custom element runs on pages of other origins, and so do the parts that it loads later.
+        out.insert(
+            HeaderName::from_static("permissions-policy"),
+            HeaderValue::from_static(PERMISSIONS_POLICY),
+        );
+    } else if path.starts_with(HASHED_PREFIX) || SHARED_SCRIPTS.contains(&path) {
+        // The custom element and the parts that it loads later run on pages of other origins.
         out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         out.insert(
             HeaderName::from_static("cross-origin-resource-policy"),
@@ -93,19 +98,19 @@ fn file_of(uri: &Uri) -> &str {
     }
 }
 
-/// What another method than GET answers where no route is: the file is there for GET, or nothing is.
+/// The fallback for methods other than GET: 405 if the path is a file, otherwise 404.
 pub(super) async fn not_get(method: Method, uri: Uri) -> Response {
     let path = file_of(&uri);
-    if path == INDEX || best(path, &HeaderMap::new()).is_some() {
+    if path == INDEX || find_encoded(path, &HeaderMap::new()).is_some() {
         return wrong_method(method).await.into_response();
     }
-    // The router would say which methods there are, and there are none.
-    let mut response = nothing_at(uri.path()).into_response();
+    // Without this, the router would set `Allow` to the methods of the fallback.
+    let mut response = unknown_path(uri.path()).into_response();
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(""));
     response
 }
 
-/// What a binary answers in place of a page that it was built without.
+/// The response of a binary that was built without the page.
 fn not_built() -> Response {
     let html = [
         (header::CONTENT_TYPE, content_type(INDEX)),
@@ -114,26 +119,26 @@ fn not_built() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, html, NOT_BUILT).into_response()
 }
 
-/// The file in the encoding that the client likes best of those it was built in.
-fn best(path: &str, headers: &HeaderMap) -> Option<(EmbeddedFile, Encoding)> {
-    // They are forms of a file, no files of their own.
-    let form = |encoding: &Encoding| encoding.name().is_some() && path.ends_with(encoding.suffix());
-    if !is_plain(path) || Encoding::ALL.iter().any(form) {
+/// The file in the smallest encoding that exists and that the client accepts.
+fn find_encoded(path: &str, headers: &HeaderMap) -> Option<(EmbeddedFile, Encoding)> {
+    // An encoded form is not a file of its own.
+    let is_encoded_form =
+        |encoding: &Encoding| encoding.name().is_some() && path.ends_with(encoding.suffix());
+    if !is_plain(path) || Encoding::ALL.iter().any(is_encoded_form) {
         return None;
     }
     let mut accepted = encoding::accepted(headers).into_iter();
     accepted.find_map(|encoding| Some((Page::get(&format!("{path}{}", encoding.suffix()))?, encoding)))
 }
 
-/// Whether a path leads down, by one name for each file. A debug build reads from the disk, and rust-embed lets
-/// whoever climbs out of the directory read what a symbolic link points to: `/proc/self/exe`, for one. It also
-/// takes `\` for `/`.
+/// Whether a path stays below the directory and is the only spelling of its file. A debug build reads from the disk, where
+/// rust-embed follows symbolic links outside the directory, such as `/proc/self/exe`, and accepts `\` for `/`.
 fn is_plain(path: &str) -> bool {
     !path.contains('\\') && path.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
 }
 
-/// Whether the client has this representation (RFC 9110 section 13.1.2; the comparison is the weak one).
-pub(super) fn knows(headers: &HeaderMap, tag: &str) -> bool {
+/// Whether the client has this representation cached (RFC 9110 section 13.1.2, weak comparison).
+pub(super) fn is_cached(headers: &HeaderMap, tag: &str) -> bool {
     let all = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     all.flat_map(|value| value.split(','))
         .map(|known| known.trim())
@@ -142,12 +147,12 @@ pub(super) fn knows(headers: &HeaderMap, tag: &str) -> bool {
 
 fn policy(services: &Services, embedded: bool) -> String {
     if !embedded {
-        return format!("{POLICY} 'none'");
+        return format!("{CONTENT_SECURITY_POLICY} 'none'");
     }
-    let mut policy = format!("{POLICY} 'self'");
-    // A page without an origin cannot be named there.
+    let mut policy = format!("{CONTENT_SECURITY_POLICY} 'self'");
+    // `frame-ancestors` cannot name an opaque origin.
     for origin in services.allowed_origins.iter().filter(|origin| *origin != OPAQUE_ORIGIN) {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(policy, " {origin}");
     }
     if services.is_dev() {
@@ -157,7 +162,7 @@ fn policy(services: &Services, embedded: bool) -> String {
 }
 
 fn text(name: HeaderName, value: String) -> Option<(HeaderName, HeaderValue)> {
-    // Origins of the configuration are URLs, and tags are of base64: both are legal in a header.
+    // Configured origins are URLs and tags are base64, so both are valid header values.
     Some((name, HeaderValue::try_from(value).ok()?))
 }
 
@@ -188,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_leads_down_from_where_the_files_are() {
+    fn only_plain_relative_paths_are_served() {
         for (path, plain) in [
             ("index.html", true),
             ("assets/index-Dq8r.js", true),
@@ -207,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_binary_without_the_page_says_how_it_comes_by_one() {
+    async fn a_binary_without_the_page_names_the_command_that_builds_it() {
         let answer = not_built();
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/html; charset=utf-8");

@@ -1,5 +1,5 @@
-//! The body of a request: what its head says of it is checked first, then the credentials, and only then is it read, into
-//! one bounded buffer.
+//! Reads request bodies. The headers are checked first, then the credentials, and only then is the body read, into one bounded
+//! buffer.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use super::problem::Problem;
 use crate::refusal::Refusal;
 use crate::tasks::Tasks;
 
-/// Time for the whole body to come. Beyond: 408.
+/// Time-out of the whole body. Beyond: 408.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Most bytes of a refused request's body that are read and dropped, so that a client which is still writing gets to read the
-/// answer instead of a reset. Beyond: the connection is closed.
+/// Most bytes of a refused request's body that are read and dropped, so that a client which is still writing receives the response
+/// instead of a connection reset. Beyond: the connection is closed.
 const MAX_DISCARDED_BYTES: usize = 256 * 1024;
 
-/// Time for a refused request's body to come. Beyond: the connection is closed.
+/// Time-out of a refused request's body. Beyond: the connection is closed.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Refuses a body of another type than JSON, and one whose declared length is over `max_bytes`.
@@ -28,7 +28,7 @@ pub(super) fn check_head(headers: &HeaderMap, max_bytes: usize) -> Result<(), Pr
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if !kind.eq_ignore_ascii_case("application/json") {
-        // A form of a foreign page cannot send this type without asking first (Fetch, CORS-safelisted headers).
+        // An HTML form of another page cannot send this type without a CORS preflight (Fetch, CORS-safelisted headers).
         let refusal =
             Refusal::new(ErrorCode::BadFrame, "the body is JSON: send `content-type: application/json`");
         return Err(Problem::from(refusal).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
@@ -41,7 +41,7 @@ pub(super) fn check_head(headers: &HeaderMap, max_bytes: usize) -> Result<(), Pr
     Ok(())
 }
 
-/// Bodies come as they are: to unpack one would make a small request a large one.
+/// Refuses compressed bodies, because a small request could then expand to a large one.
 fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
     let plain = |coding: &str| matches!(coding.trim(), "" | "identity");
     let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
@@ -57,7 +57,7 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
 pub(super) async fn read(body: &mut Body, max_bytes: usize) -> Result<String, Problem> {
     let read = tokio::time::timeout(BODY_TIMEOUT, collect(body, max_bytes)).await;
     let bytes = read.map_err(|_| {
-        let refusal = Refusal::new(ErrorCode::BadFrame, "the body did not come in time");
+        let refusal = Refusal::new(ErrorCode::BadFrame, "the body did not arrive in time");
         Problem::from(refusal).with_status(StatusCode::REQUEST_TIMEOUT)
     })??;
     let text = String::from_utf8(bytes);
@@ -66,13 +66,13 @@ pub(super) async fn read(body: &mut Body, max_bytes: usize) -> Result<String, Pr
     Ok(if text.is_empty() { "{}".to_owned() } else { text })
 }
 
-/// Copies the body together as it comes. A frame of hyper's is a part of its read buffer, so a frame that is kept keeps the
-/// whole buffer: 8 KiB for a single byte.
+/// Copies the body into one buffer. The frames themselves are not kept because each is a slice of hyper's read buffer and keeps
+/// all of it alive: 8 KiB for a single byte.
 async fn collect(body: &mut Body, max_bytes: usize) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Refusal::new(ErrorCode::BadFrame, "the body broke off"))?;
-        // Trailers say nothing that is of use here.
+        let frame = frame.map_err(|_| Refusal::new(ErrorCode::BadFrame, "the body is incomplete"))?;
+        // Trailers are ignored.
         let Ok(data) = frame.into_data() else { continue };
         if data.len() > max_bytes - bytes.len() {
             return Err(too_large(max_bytes));
@@ -83,8 +83,8 @@ async fn collect(body: &mut Body, max_bytes: usize) -> Result<Vec<u8>, Refusal> 
     Ok(bytes)
 }
 
-/// Makes room for `additional` bytes: at most twice what is there or needed, and never more than `max_bytes`. What the
-/// head declares does not count, because declaring costs a client nothing.
+/// Reserves room for `additional` bytes: at most twice the current capacity or what is needed, and never more than `max_bytes`.
+/// Ignores `Content-Length`, because a large value costs the client nothing.
 fn reserve(bytes: &mut Vec<u8>, additional: usize, max_bytes: usize) {
     let needed = bytes.len() + additional;
     if needed > bytes.capacity() {
@@ -97,9 +97,9 @@ fn too_large(max_bytes: usize) -> Refusal {
     Refusal::new(ErrorCode::TooLarge, format!("the body has at most {max_bytes} bytes"))
 }
 
-/// Reads what is still to come of a refused request's body and drops it. The answer does not wait for that.
+/// Reads and drops the rest of a refused request's body in a task of its own, so that the response does not wait for it.
 pub(super) fn discard(tasks: &Tasks, headers: &HeaderMap, body: Body) {
-    // A client that asks before it sends (RFC 9110 section 10.1.1) reads the answer first.
+    // A client that sends `Expect: 100-continue` (RFC 9110 section 10.1.1) reads the response before it sends the body.
     if body.is_end_stream() || headers.contains_key(header::EXPECT) {
         return;
     }
@@ -130,13 +130,13 @@ mod tests {
 
     use super::*;
 
-    /// A body that comes a byte at a time, each in a buffer of its own.
+    /// A body that arrives one byte at a time, each in its own buffer.
     fn dribbling(bytes: usize) -> Body {
         Body::from_stream(stream::iter((0..bytes).map(|_| Ok::<_, Infallible>(Bytes::from_static(b"x")))))
     }
 
     #[tokio::test]
-    async fn the_buffer_is_bounded_by_the_limit_and_by_twice_what_it_holds() {
+    async fn the_buffer_is_bounded_by_the_limit_and_by_twice_the_body() {
         for bytes in [1, 100, 1_000, 4_096] {
             let read = collect(&mut dribbling(bytes), 4_096).await.expect("within the limit");
             assert_eq!(read.len(), bytes);

@@ -1,4 +1,4 @@
-//! A document that stays the same while the server runs: made once, at the first request, in each form that clients take.
+//! A document that does not change while the server runs: rendered at the first request, plain and compressed.
 
 use std::io::Write as _;
 
@@ -13,24 +13,24 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::assets::encoding::{self, Encoding};
-use super::assets::knows;
+use super::assets::is_cached;
 
 /// A JSON document and its compressed form.
 #[derive(Debug)]
 pub(super) struct Document {
-    plain: Form,
+    plain: Representation,
     /// Absent if it could not be compressed.
-    gzip: Option<Form>,
+    gzip: Option<Representation>,
 }
 
-/// One form of a document.
+/// One representation of a document.
 #[derive(Debug)]
-struct Form {
+struct Representation {
     bytes: Bytes,
     tag: String,
 }
 
-impl Form {
+impl Representation {
     fn new(bytes: Vec<u8>) -> Self {
         let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha256::digest(&bytes)));
         Self { bytes: bytes.into(), tag }
@@ -40,18 +40,18 @@ impl Form {
 impl Document {
     pub(super) fn new(json: &Value) -> Self {
         let plain = json.to_string().into_bytes();
-        Self { gzip: compress(&plain).map(Form::new).ok(), plain: Form::new(plain) }
+        Self { gzip: compress(&plain).map(Representation::new).ok(), plain: Representation::new(plain) }
     }
 
-    /// The smallest form that the client takes, or 304 if the client has it.
-    pub(super) fn answer(&self, headers: &HeaderMap) -> Response {
-        let takes_gzip = encoding::accepted(headers).contains(&Encoding::Gzip);
-        let gzip = self.gzip.as_ref().filter(|_| takes_gzip);
-        let form = gzip.unwrap_or(&self.plain);
-        let mut response = if knows(headers, &form.tag) {
+    /// The smallest representation that the client accepts, or 304 if the client has it cached.
+    pub(super) fn respond(&self, headers: &HeaderMap) -> Response {
+        let accepts_gzip = encoding::accepted(headers).contains(&Encoding::Gzip);
+        let gzip = self.gzip.as_ref().filter(|_| accepts_gzip);
+        let representation = gzip.unwrap_or(&self.plain);
+        let mut response = if is_cached(headers, &representation.tag) {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
-            ([(header::CONTENT_TYPE, "application/json")], form.bytes.clone()).into_response()
+            ([(header::CONTENT_TYPE, "application/json")], representation.bytes.clone()).into_response()
         };
         let encoded = gzip.is_some() && response.status() == StatusCode::OK;
         let out = response.headers_mut();
@@ -60,8 +60,8 @@ impl Document {
         }
         out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         out.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        // Base64 is legal in a header.
-        out.extend(HeaderValue::try_from(&form.tag).ok().map(|tag| (header::ETAG, tag)));
+        // Base64 is valid in a header.
+        out.extend(HeaderValue::try_from(&representation.tag).ok().map(|tag| (header::ETAG, tag)));
         response
     }
 }
@@ -78,7 +78,7 @@ mod tests {
 
     use super::*;
 
-    fn asks(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
+    fn request_headers(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.clone(), value.parse().expect("a value"))).collect()
     }
 
@@ -87,10 +87,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_form_has_its_tag_and_the_same_content() {
+    async fn each_representation_has_its_own_tag_and_the_same_content() {
         let document = Document::new(&serde_json::json!({"openapi": "3.1.0 ".repeat(100)}));
-        let plain = document.answer(&asks(&[]));
-        let gzip = document.answer(&asks(&[(header::ACCEPT_ENCODING, "gzip, br")]));
+        let plain = document.respond(&request_headers(&[]));
+        let gzip = document.respond(&request_headers(&[(header::ACCEPT_ENCODING, "gzip, br")]));
         assert_eq!(plain.headers().get(header::CONTENT_ENCODING), None);
         assert_eq!(gzip.headers()[header::CONTENT_ENCODING], "gzip");
         assert_ne!(plain.headers()[header::ETAG], gzip.headers()[header::ETAG]);
@@ -102,21 +102,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_has_the_document_gets_no_body() {
+    async fn a_client_with_a_cached_document_receives_304() {
         let document = Document::new(&serde_json::json!({"openapi": "3.1.0"}));
         for accept in ["identity", "gzip"] {
-            let tag =
-                document.answer(&asks(&[(header::ACCEPT_ENCODING, accept)])).headers()[header::ETAG].clone();
+            let tag = document.respond(&request_headers(&[(header::ACCEPT_ENCODING, accept)])).headers()
+                [header::ETAG]
+                .clone();
             let tag = tag.to_str().expect("text");
-            let again = asks(&[(header::ACCEPT_ENCODING, accept), (header::IF_NONE_MATCH, tag)]);
-            let again = document.answer(&again);
+            let again = request_headers(&[(header::ACCEPT_ENCODING, accept), (header::IF_NONE_MATCH, tag)]);
+            let again = document.respond(&again);
             assert_eq!(
                 (again.status(), again.headers().get(header::CONTENT_ENCODING)),
                 (StatusCode::NOT_MODIFIED, None)
             );
             assert_eq!(again.headers()[header::ETAG], tag);
             assert!(body(again).await.is_empty());
-            let other = document.answer(&asks(&[(header::IF_NONE_MATCH, "\"old\"")]));
+            let other = document.respond(&request_headers(&[(header::IF_NONE_MATCH, "\"old\"")]));
             assert_eq!(other.status(), StatusCode::OK);
         }
     }

@@ -1,4 +1,4 @@
-//! What every request must pass: no foreign page, no foreign name, no secret in the address.
+//! Checks that every request must pass: its origin, its `Host`, and no secret in its URL.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use crate::denial::Denial;
 use crate::refusal::Refusal;
 use crate::services::Services;
 
-/// What people call a secret in an address.
-const SECRETS: [&str; 10] = [
+/// Query parameters that usually hold a secret.
+const SECRET_PARAMETERS: [&str; 10] = [
     "token",
     "access_token",
     "id_token",
@@ -47,21 +47,22 @@ pub(super) async fn check(State(services): State<Arc<Services>>, request: Reques
     response
 }
 
-/// Addresses end up in logs and histories, so secrets in them are refused rather than believed.
+/// Refuses secrets in the URL, because URLs end up in logs and browser histories.
 fn check_query(uri: &Uri) -> Result<(), Problem> {
     let secret = |pair: &str| {
         let name = pair.split('=').next().unwrap_or_default();
-        SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+        SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
     };
     if uri.query().is_some_and(|query| query.split('&').any(secret)) {
-        let message = "a token does not go into the address: say it in `hello`, or over HTTP in the header Authorization";
+        let message =
+            "do not put a token into the URL: send it in `hello`, or over HTTP in the header Authorization";
         return Err(Refusal::unauthorized(Denial::SecretInAddress, message).into());
     }
     Ok(())
 }
 
-/// A `dev` server believes whoever connects, so a page must not reach it under a name that its author
-/// pointed at this machine (DNS rebinding).
+/// Protects a `dev` server, which does not authenticate, against pages that reach it under a name that their author pointed at this
+/// machine (DNS rebinding).
 fn check_host(services: &Services, headers: &HeaderMap) -> Result<(), Problem> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if !services.is_dev() || is_loopback(host_name(host)) {
@@ -73,7 +74,7 @@ fn check_host(services: &Services, headers: &HeaderMap) -> Result<(), Problem> {
         .with_status(StatusCode::MISDIRECTED_REQUEST))
 }
 
-/// `host` of `host:port`.
+/// The `host` of `host:port`.
 fn host_name(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
@@ -87,8 +88,8 @@ fn is_loopback(name: &str) -> bool {
         || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// A browser says which page speaks; only our own page and the configured ones may. Others than
-/// browsers say nothing, and have a token.
+/// Admits the server's own page and the configured origins. Clients other than browsers send no `Origin` and authenticate with a
+/// token.
 fn check_origin(services: &Services, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
     let upgrade = headers.contains_key(header::UPGRADE);
     let Some(origin) = headers.get(header::ORIGIN).filter(|_| upgrade || !method.is_safe()) else {
@@ -105,7 +106,7 @@ fn check_origin(services: &Services, method: &Method, headers: &HeaderMap) -> Re
     Err(Refusal::new(ErrorCode::Forbidden, message).denies(Denial::ForeignOrigin).into())
 }
 
-/// Whether a page of `origin` was loaded from `host`. Either may name the default port of the scheme, and some proxies do.
+/// Whether a page of `origin` was loaded from `host`. Either may contain the scheme's default port, which some proxies add.
 fn is_same_origin(origin: &str, host: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
     let port = match scheme {
@@ -123,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_seen_in_the_address() {
+    fn a_secret_in_the_url_is_refused() {
         for (uri, ok) in [
             ("/v1/ws", true),
             ("/v1/ws?v=1", true),
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_port_makes_no_other_origin() {
+    fn origins_that_differ_only_in_the_default_port_are_the_same() {
         for (origin, host, same) in [
             ("https://x", "x", true),
             ("https://x", "x:443", true),
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machine_is_loopback() {
+    fn only_loopback_addresses_and_localhost_are_loopback() {
         for (host, loopback) in [
             ("127.0.0.1:9501", true),
             ("[::1]:9501", true),

@@ -1,4 +1,4 @@
-//! `/healthz`: whether a message would arrive now, not only whether something answers.
+//! `/healthz`: checks delivery end to end, not only that the process answers.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Response};
 
 use crate::services::Services;
 
-/// Tries what a message needs, and says how long each step took. 503 if one of them failed.
-pub(super) async fn delivers(State(services): State<Arc<Services>>) -> Response {
+/// Runs each step of a message's delivery and reports the times. 503 if a step failed.
+pub(super) async fn check_delivery(State(services): State<Arc<Services>>) -> Response {
     let report = services.health.report(&services).await;
     let status = if report.delivers { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report)).into_response()

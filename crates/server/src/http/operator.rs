@@ -1,4 +1,4 @@
-//! The operators' listener: probes and metrics on a port of their own, so that no flood of the other one keeps them waiting.
+//! The operators' listener: probes and metrics on a separate port, so that a flood of the clients' port does not delay them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,40 +21,40 @@ use crate::services::Services;
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 
-/// Most connections at once; supervisors, load balancers and Prometheus have a few. Beyond, the oldest that has asked for nothing
-/// for `SILENCE_TIMEOUT` is closed, or else the next one waits for the first that is answered.
+/// Most connections at once; supervisors, load balancers and Prometheus have a few. Beyond, the oldest connection that has sent no
+/// request for `REQUEST_TIMEOUT` is closed; if there is none, the next connection waits until one has been answered.
 pub(crate) const OPERATOR_CONNECTIONS: usize = 128;
 
-/// Time for a connection from its start to the end of its one answer. A probe takes 2 s at most.
+/// Time-out of a connection, from accept to the end of its one response. A probe takes at most 2 s.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time for a connection to ask in when others need its place. A probe's request comes right behind its connection.
-const SILENCE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Time-out of a connection's request when other connections need its place. A probe sends its request at once.
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How often a connection that has no place looks for one that has been silent for too long.
+/// How often a waiting connection checks for an idle one to evict.
 const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long to wait before taking connections again when the system has no more files to give.
-const OUT_OF_FILES: Duration = Duration::from_millis(100);
+/// Delay before the next accept after one failed, for example because no file descriptors are left.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Connections that the system keeps until there is a place for them. Of more it drops the first packet, which comes again after
-/// a second. A thousand probes at once are answered without that.
-const BACKLOG: u32 = 4_096;
+/// Connections that the kernel queues until they are accepted. Beyond, it drops the first packet, and the client's kernel retries
+/// after a second. A thousand simultaneous probes fit.
+const OPERATOR_BACKLOG: u32 = 4_096;
 
-/// The listener at an address.
+/// Binds the listener.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // As `TcpListener::bind` does: a restart need not wait for old connections to be forgotten.
+    // As `TcpListener::bind` does: allows a restart while old connections are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(OPERATOR_BACKLOG)
 }
 
-/// The connections that have asked for nothing, the oldest first.
+/// The connections that have not sent a request yet, the oldest first.
 #[derive(Debug, Default)]
-struct Silent(Mutex<BTreeMap<u64, (Instant, CancellationToken)>>);
+struct IdleConnections(Mutex<BTreeMap<u64, (Instant, CancellationToken)>>);
 
-impl Silent {
+impl IdleConnections {
     fn connections(&self) -> MutexGuard<'_, BTreeMap<u64, (Instant, CancellationToken)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,21 +69,21 @@ impl Silent {
         self.connections().remove(&number);
     }
 
-    /// Closes the oldest connection if it has been silent for too long.
-    fn close_oldest(&self) {
+    /// Closes the oldest connection if its request time-out has passed.
+    fn evict_oldest(&self) {
         let mut connections = self.connections();
         let Some(oldest) = connections.first_entry() else { return };
-        if oldest.get().0.elapsed() >= SILENCE_TIMEOUT {
+        if oldest.get().0.elapsed() >= REQUEST_TIMEOUT {
             oldest.remove().1.cancel();
         }
     }
 }
 
-/// Waits for a place, of a connection that has been answered or of one that says nothing.
-async fn take_place(places: &Arc<Semaphore>, silent: &Silent) -> Option<OwnedSemaphorePermit> {
+/// Waits for a free place, and evicts idle connections while there is none.
+async fn acquire_place(places: &Arc<Semaphore>, idle: &IdleConnections) -> Option<OwnedSemaphorePermit> {
     loop {
         if places.available_permits() == 0 {
-            silent.close_oldest();
+            idle.evict_oldest();
         }
         match tokio::time::timeout(EVICTION_INTERVAL, places.clone().acquire_owned()).await {
             Ok(place) => return place.ok(),
@@ -92,10 +92,11 @@ async fn take_place(places: &Arc<Semaphore>, silent: &Silent) -> Option<OwnedSem
     }
 }
 
-/// Takes connections until `tasks` stop, which is after all else has stopped.
+/// Accepts connections until `tasks` stop, which is after everything else has stopped.
 pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>, tasks: Tasks) {
     let routes = super::operator_routes(&services);
-    let (places, silent) = (Arc::new(Semaphore::new(OPERATOR_CONNECTIONS)), Arc::new(Silent::default()));
+    let (places, idle) =
+        (Arc::new(Semaphore::new(OPERATOR_CONNECTIONS)), Arc::new(IdleConnections::default()));
     let failed = Throttle::default();
     for number in 0.. {
         let accepted = tokio::select! {
@@ -106,40 +107,40 @@ pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>, tasks:
             Ok((stream, _)) => stream,
             Err(error) => {
                 if let Some(count) = failed.record() {
-                    tracing::warn!(%error, count, "cannot take a connection of an operator");
+                    tracing::warn!(%error, count, "cannot accept a connection on the operators' listener");
                 }
-                tokio::time::sleep(OUT_OF_FILES).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
             }
         };
         let place = tokio::select! {
-            place = take_place(&places, &silent) => place,
+            place = acquire_place(&places, &idle) => place,
             () = tasks.stop().cancelled() => return,
         };
-        let closed = silent.add(number);
-        let (routes, silent, stop) = (routes.clone(), silent.clone(), tasks.stop().clone());
+        let closed = idle.add(number);
+        let (routes, idle, stop) = (routes.clone(), idle.clone(), tasks.stop().clone());
         tasks.spawn(async move {
-            let answered = answer(stream, routes, || silent.remove(number));
+            let answered = answer(stream, routes, || idle.remove(number));
             tokio::select! {
                 _ = tokio::time::timeout(CONNECTION_TIMEOUT, answered) => {}
                 () = closed.cancelled() => {}
                 () = stop.cancelled() => {}
             }
-            silent.remove(number);
+            idle.remove(number);
             drop(place);
         });
     }
 }
 
-/// Answers one request; `asked` is called when it has come.
-async fn answer(stream: TcpStream, routes: axum::Router, asked: impl Fn()) {
+/// Answers one request; calls `on_request` when it has arrived.
+async fn answer(stream: TcpStream, routes: axum::Router, on_request: impl Fn()) {
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        asked();
+        on_request();
         let request: Request = request.map(axum::body::Body::new);
         routes.clone().oneshot(request)
     });
-    // Many short connections: one whose request has been answered makes room.
+    // Without keep-alive, because an answered connection must free its place.
     let serving = builder().keep_alive(false).serve_connection(TokioIo::new(stream), service);
-    // However it ends, the client knows as much as we do.
+    // An error here is the client's disconnect and needs no log line.
     drop(serving.await);
 }

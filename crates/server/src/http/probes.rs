@@ -1,4 +1,4 @@
-//! What operators and their machines ask.
+//! Probes and metrics for operators and orchestrators.
 
 use std::sync::Arc;
 
@@ -13,32 +13,32 @@ use super::problem::Problem;
 use crate::refusal::Refusal;
 use crate::services::Services;
 
-/// Alive: the process answers.
+/// `/livez`: the process answers.
 pub(super) async fn live() -> &'static str {
     "alive\n"
 }
 
-/// How `/readyz` may be asked.
+/// The query parameters of `/readyz`.
 #[derive(Debug, Deserialize)]
-pub(super) struct Asked {
+pub(super) struct ReadyQuery {
     exclude: Option<Excluded>,
 }
 
-/// What need not work.
+/// The checks that can be excluded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Excluded {
-    /// Where no other server could take them, a server that refuses writes must stay in its service for reads.
+    /// For installations with one server, which should stay in service for reads while it refuses writes.
     Writes,
 }
 
-/// Ready: not stopping, and the store reads and, unless that is excluded, writes.
+/// `/readyz`: the server is not stopping, and the store reads and, unless excluded, writes.
 pub(super) async fn ready(
     State(services): State<Arc<Services>>,
-    asked: Result<Query<Asked>, QueryRejection>,
+    query: Result<Query<ReadyQuery>, QueryRejection>,
 ) -> Response {
-    let Ok(Query(Asked { exclude })) = asked else {
-        let refusal = Refusal::new(ErrorCode::BadField, "exclude may be writes");
+    let Ok(Query(ReadyQuery { exclude })) = query else {
+        let refusal = Refusal::new(ErrorCode::BadField, "exclude: the only value is `writes`");
         return Problem::from(refusal).into_response();
     };
     let not_ready = |message: &str| {
@@ -46,7 +46,7 @@ pub(super) async fn ready(
         Problem::from(refusal).into_response()
     };
     if let Some(failure) = services.tasks.failure() {
-        return not_ready(&format!("{failure}; the server ends"));
+        return not_ready(&format!("{failure}; the server is shutting down"));
     }
     if services.tasks.stop().is_cancelled() {
         return not_ready("stopping");
@@ -61,12 +61,12 @@ pub(super) async fn ready(
     }
 }
 
-/// What any other path of the operators' listener answers.
-pub(super) async fn not_here() -> Problem {
-    Refusal::new(ErrorCode::NotFound, "operators find /livez, /readyz, /healthz and /metrics here").into()
+/// The response of the operators' listener for any other path.
+pub(super) async fn unknown_operator_path() -> Problem {
+    Refusal::new(ErrorCode::NotFound, "this listener serves /livez, /readyz, /healthz and /metrics").into()
 }
 
-/// Prometheus' text format.
+/// `/metrics`, in the OpenMetrics text format.
 pub(super) async fn metrics(State(services): State<Arc<Services>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], services.metrics.encode()).into_response()

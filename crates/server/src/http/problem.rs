@@ -10,7 +10,7 @@ use switchboard_protocol::{Command, ErrorCode};
 use crate::denial::Denial;
 use crate::refusal::Refusal;
 
-/// The body of every answer that is not 2xx.
+/// The body of every response that is not 2xx.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Problem {
     /// Always `about:blank`: `code` says more than a link would.
@@ -32,7 +32,7 @@ pub struct Problem {
     /// The field at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
-    /// Set if it turns a client away.
+    /// The reason for the denial metrics and the log, if the request was denied.
     #[serde(skip)]
     denial: Option<Denial>,
 }
@@ -42,40 +42,41 @@ impl Problem {
         self.code
     }
 
-    /// The same problem with a status that says more than its code's.
+    /// Replaces the status of the code by a more specific one.
     pub(super) fn with_status(self, status: StatusCode) -> Self {
         Self { status: status.as_u16(), title: status.canonical_reason().unwrap_or_default(), ..self }
     }
 }
 
-/// What a path answers that is there, but not for this method.
+/// The response for a path that does not support the method.
 pub(super) async fn wrong_method(method: Method) -> Problem {
     let message = if method == Method::OPTIONS {
         "CORS is not offered: pages of other origins use the WebSocket at /v1/ws, and commands over HTTP come from a back end"
     } else {
-        "commands are said with POST, everything else with GET"
+        "use POST for commands and GET for everything else"
     };
     Problem::from(Refusal::new(ErrorCode::UnknownType, message)).with_status(StatusCode::METHOD_NOT_ALLOWED)
 }
 
-/// Paths of one part, which are often asked for with a slash behind them.
-const PATHS: [&str; 7] =
+/// Paths of one segment, which clients often request with a trailing slash.
+const SINGLE_SEGMENT_PATHS: [&str; 7] =
     ["/embed", "/livez", "/readyz", "/healthz", "/metrics", "/switchboard.js", "/switchboard-chat.js"];
 
-/// What is said of a path where nothing is.
-pub(super) fn nothing_at(path: &str) -> Problem {
+/// The problem for an unknown path, with a hint.
+pub(super) fn unknown_path(path: &str) -> Problem {
     let tidy = format!("/{}", path.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/"));
     let name = tidy.strip_prefix("/v1/").unwrap_or(&tidy[1..]);
-    let message = if path != tidy && (tidy.starts_with("/v1/") || PATHS.contains(&tidy.as_str())) {
-        format!("there is nothing at this path; did you mean {tidy}, without further slashes?")
-    } else if Command::NAMES.contains(&name) || Command::HTTP_ONLY.contains(&name) {
-        format!("there is nothing at this path; a command is said with POST to /v1/{name}")
-    } else if path.contains("/v1/") {
-        "there is nothing at this path; a proxy that serves the server below a path takes that path away"
-            .to_owned()
-    } else {
-        "there is nothing at this path; commands are at /v1/<command>, the chat page at /".to_owned()
-    };
+    let message =
+        if path != tidy && (tidy.starts_with("/v1/") || SINGLE_SEGMENT_PATHS.contains(&tidy.as_str())) {
+            format!("there is nothing at this path; did you mean {tidy}, without extra slashes?")
+        } else if Command::NAMES.contains(&name) || Command::HTTP_ONLY.contains(&name) {
+            format!("there is nothing at this path; send a command with POST to /v1/{name}")
+        } else if path.contains("/v1/") {
+            "there is nothing at this path; a proxy that serves the server below a path must strip that path"
+                .to_owned()
+        } else {
+            "there is nothing at this path; commands are at /v1/<command>, the chat page at /".to_owned()
+        };
     Refusal::new(ErrorCode::NotFound, message).into()
 }
 
@@ -108,13 +109,13 @@ impl From<Problem> for Response {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(ms) = problem.retry_after {
-            // Whole seconds (RFC 9110 section 10.2.3), never too early.
+            // Whole seconds (RFC 9110 section 10.2.3), rounded up.
             headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000)));
         }
         if problem.code == ErrorCode::Unauthorized {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        // The guard, which knows the client's address, counts and logs it.
+        // The guard counts and logs the denial, because it knows the client's address.
         if let Some(denial) = problem.denial {
             response.extensions_mut().insert(denial);
         }

@@ -22,13 +22,13 @@ use crate::refusal::Refusal;
 use crate::services::Services;
 use crate::store::{Change, Submission};
 
-/// `revoke`: the user's tokens that there are now are good no more, and their connections are closed.
+/// `revoke`: the user's existing tokens become invalid, and the user's connections are closed.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Revoke {
-    /// Whose.
+    /// The user.
     user: UserId,
-    /// This time counts also where one further ahead is noted: the server's clock was wrong at an earlier `revoke`.
+    /// Replaces an earlier revocation even if that one has a later time, because the server's clock was wrong then.
     #[serde(default)]
     replace: bool,
 }
@@ -50,22 +50,22 @@ async fn answer(
 ) -> Result<(Answer, Option<Permit>), Problem> {
     let Authenticated { credentials, text, permit } = read_authenticated(services, head, body).await?;
     if matches!(credentials, Credentials::Token(_)) {
-        let refusal = Refusal::forbidden("this takes an API key; a user's token does not do");
+        let refusal = Refusal::forbidden("this needs an API key; a user's token is not enough");
         return Err(refusal.denies(Denial::NotPermitted).into());
     }
     let Revoke { user, replace } = read_object(&text).map_err(Refusal::from)?;
     check_send(services, &credentials.payer(), 1)?;
-    Ok((obey(services, user, replace).await?, permit))
+    Ok((revoke_user(services, user, replace).await?, permit))
 }
 
 /// Logs a user out everywhere.
-pub(crate) async fn obey(services: &Services, user: UserId, replace: bool) -> Result<Answer, Refusal> {
+pub(crate) async fn revoke_user(services: &Services, user: UserId, replace: bool) -> Result<Answer, Refusal> {
     let (reply, stored) = oneshot::channel();
     let change = Change::Revoke { until: services.authenticator.latest_issued(), replace };
     let submission = Submission { actor: user.clone(), change, origin: Origin::Call(reply) };
     services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
     stored.await.unwrap_or_else(|_| Err(Refusal::unavailable()))?;
-    // Whoever comes in from here on reads what was stored; those who came before are with the router.
+    // A session that authenticates from now on reads the stored revocation; earlier sessions are registered with the router.
     services.router.revoke(user).await;
     Ok(OkBody::Done {})
 }

@@ -1,5 +1,5 @@
-//! OpenAPI 3.1 for the HTTP door and AsyncAPI 3.0 for the socket, generated from the types that the
-//! doors use. `docs/openapi.json` and `docs/asyncapi.json` are copies that a test holds to this.
+//! OpenAPI 3.1 for HTTP and AsyncAPI 3.0 for the WebSocket, generated from the protocol's types. A test compares
+//! `docs/openapi.json` and `docs/asyncapi.json` with them.
 
 use std::sync::LazyLock;
 
@@ -23,11 +23,11 @@ static OPENAPI: LazyLock<Document> = LazyLock::new(|| Document::new(&openapi()))
 static ASYNCAPI: LazyLock<Document> = LazyLock::new(|| Document::new(&asyncapi()));
 
 pub(super) async fn serve_openapi(headers: HeaderMap) -> Response {
-    OPENAPI.answer(&headers)
+    OPENAPI.respond(&headers)
 }
 
 pub(super) async fn serve_asyncapi(headers: HeaderMap) -> Response {
-    ASYNCAPI.answer(&headers)
+    ASYNCAPI.respond(&headers)
 }
 
 fn generator() -> SchemaGenerator {
@@ -42,8 +42,8 @@ fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
     generator.subschema_for::<T>().to_value()
 }
 
-/// Moves the shared schemas into the document. A command's fields stand beside those of its door (`type`
-/// and `id`, or `as`), so what is unknown is refused where they come together, not in each part.
+/// Moves the shared schemas into the document. Unknown fields are refused in the combined schema, not in each part, because a
+/// command's fields are combined with those of its transport (`type` and `id`, or `as`).
 fn with_schemas(mut document: Value, mut generator: SchemaGenerator) -> Value {
     let mut schemas = generator.take_definitions(true);
     for schema in schemas.values_mut().filter_map(Value::as_object_mut) {
@@ -53,7 +53,7 @@ fn with_schemas(mut document: Value, mut generator: SchemaGenerator) -> Value {
     document
 }
 
-/// The HTTP door, as OpenAPI 3.1.
+/// The HTTP API, as OpenAPI 3.1.
 pub fn openapi() -> Value {
     let mut generator = generator();
     let ok = schema::<OkReply>(&mut generator);
@@ -71,11 +71,11 @@ pub fn openapi() -> Value {
         ("/livez", "The process answers."),
         (
             "/readyz",
-            "The server reads and writes (with `?exclude=writes` it need not write), and is not stopping.",
+            "The server is not stopping and can read and write; `?exclude=writes` skips the check of writes.",
         ),
         (
             "/healthz",
-            "A message would arrive now: a write, a read and a notice over the bus went well just now.",
+            "Messages are delivered: a write, a read and a notice over the bus have just succeeded.",
         ),
         ("/metrics", "Metrics for Prometheus."),
     ] {
@@ -94,13 +94,13 @@ pub fn openapi() -> Value {
     );
     let document = json!({
         "openapi": "3.1.0",
-        "info": info("Switchboard over HTTP", "The same commands as over the WebSocket, one a request."),
+        "info": info("Switchboard over HTTP", "The same commands as over the WebSocket, one per request."),
         "security": [{ "bearer": [] }],
         "paths": paths,
         "components": { "securitySchemes": { "bearer": {
             "type": "http",
             "scheme": "bearer",
-            "description": "A user's token (JWT), or an API key; with an API key `as` says whom it acts for.",
+            "description": "A user's token (JWT), or an API key; with an API key, `as` names the user to act as.",
         } } },
     });
     with_schemas(document, generator)
@@ -110,7 +110,7 @@ fn responses(ok: &Value, problem: &Value) -> Value {
     json!({
         "200": { "description": "The `ok` frame.", "content": { "application/json": { "schema": ok } } },
         "default": {
-            "description": "What is wrong and what to do.",
+            "description": "The problem and its remedy.",
             "content": { "application/problem+json": { "schema": problem } },
         },
     })
@@ -120,7 +120,7 @@ fn responses(ok: &Value, problem: &Value) -> Value {
 fn operation(name: &str, fields: &Value, ok: &Value, problem: &Value) -> Value {
     let acting = json!({ "type": "object", "properties": { "as": {
         "$ref": "#/components/schemas/UserId",
-        "description": "Whom an API key acts for.",
+        "description": "The user whom an API key acts as.",
     } } });
     let mut operation = json!({
         "operationId": name,
@@ -140,7 +140,7 @@ fn operation(name: &str, fields: &Value, ok: &Value, problem: &Value) -> Value {
     operation
 }
 
-/// The socket, as AsyncAPI 3.0.
+/// The WebSocket API, as AsyncAPI 3.0.
 pub fn asyncapi() -> Value {
     let mut generator = generator();
     let mut messages = Map::new();
@@ -153,13 +153,17 @@ pub fn asyncapi() -> Value {
         messages.insert(name.to_owned(), json!({ "name": name, "payload": payload }));
     }
     let commands: Vec<_> = messages.keys().map(|name| reference(name)).collect();
-    let said = [
-        ("reply", "What answers, and what tells of the connection itself.", schema::<Reply>(&mut generator)),
-        ("event", "What lasts: an event of a conversation's log.", schema::<Event>(&mut generator)),
-        ("signal", "What does not last.", schema::<Signal>(&mut generator)),
+    let server_frames = [
+        (
+            "reply",
+            "Replies to commands, and frames about the connection itself.",
+            schema::<Reply>(&mut generator),
+        ),
+        ("event", "An event of a conversation's log, which is stored.", schema::<Event>(&mut generator)),
+        ("signal", "A signal, which is not stored.", schema::<Signal>(&mut generator)),
     ];
     let mut frames = Vec::new();
-    for (name, summary, payload) in said {
+    for (name, summary, payload) in server_frames {
         frames.push(reference(name));
         messages.insert(name.to_owned(), json!({ "name": name, "summary": summary, "payload": payload }));
     }
@@ -167,15 +171,15 @@ pub fn asyncapi() -> Value {
         CloseCode::ALL.iter().map(|code| format!("{}: {}", code.number(), code.reason())).collect();
     let document = json!({
         "asyncapi": "3.0.0",
-        "info": info("Switchboard over WebSocket", "One JSON object a text frame, `type` first; the first is `hello`."),
+        "info": info("Switchboard over WebSocket", "One JSON object per text frame, with `type` first; the first frame is `hello`."),
         "channels": { "socket": {
             "address": "/v1/ws",
             "description": format!("Close codes: {}", closes.join("; ")),
             "messages": messages,
         } },
         "operations": {
-            "say": { "action": "receive", "channel": { "$ref": "#/channels/socket" }, "messages": commands },
-            "hear": { "action": "send", "channel": { "$ref": "#/channels/socket" }, "messages": frames },
+            "commands": { "action": "receive", "channel": { "$ref": "#/channels/socket" }, "messages": commands },
+            "frames": { "action": "send", "channel": { "$ref": "#/channels/socket" }, "messages": frames },
         },
     });
     with_schemas(document, generator)

@@ -16,8 +16,8 @@ use switchboard_protocol::{ErrorCode, SUBPROTOCOL};
 use tokio::net::TcpStream;
 
 use super::accept::Client;
-use super::patience::Patient;
 use super::problem::Problem;
+use super::write_timeout::WriteTimeoutStream;
 use crate::denial::Denial;
 use crate::places::Place;
 use crate::refusal::Refusal;
@@ -25,7 +25,7 @@ use crate::services::Services;
 use crate::session;
 use crate::session::socket::Socket;
 
-/// What the key is hashed with (RFC 6455 section 1.3).
+/// The GUID that the key is hashed with (RFC 6455 section 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Answers the handshake and starts a session on the connection.
@@ -35,8 +35,8 @@ pub(super) async fn upgrade(
     Extension(client): Extension<Client>,
     mut request: Request,
 ) -> Response {
-    let (upgrade, response) = match shake_hands(&mut request) {
-        Ok(shaken) => shaken,
+    let (upgrade, response) = match accept_handshake(&mut request) {
+        Ok(accepted) => accepted,
         Err(response) => return *response,
     };
     if let Err(problem) = client.count(&place) {
@@ -52,46 +52,46 @@ pub(super) async fn upgrade(
     response
 }
 
-/// The answer to a good handshake, and the connection that follows it.
-pub(crate) fn shake_hands(request: &mut Request) -> Result<(OnUpgrade, Response), Box<Response>> {
-    let accept = check(request.headers())?;
+/// The response to a valid handshake, and the upgrade that follows it.
+pub(crate) fn accept_handshake(request: &mut Request) -> Result<(OnUpgrade, Response), Box<Response>> {
+    let accept = check_headers(request.headers())?;
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err(Box::new(refuse("this connection cannot become a WebSocket: use HTTP/1.1")));
     };
     let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
     let named = offered.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    let ours = named.map(str::trim).any(|name| name == SUBPROTOCOL);
+    let offers_subprotocol = named.map(str::trim).any(|name| name == SUBPROTOCOL);
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    if ours {
+    if offers_subprotocol {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
     Ok((upgrade, response))
 }
 
-/// The bare connection, once the handshake's answer is written; `None` if the client has gone.
+/// The upgraded connection, once the handshake's response is written; `None` if the client has disconnected.
 pub(crate) async fn take_over(upgrade: OnUpgrade) -> Option<Socket<TcpStream>> {
     let upgraded = upgrade.await.ok()?;
-    let parts = upgraded.downcast::<TokioIo<Patient<TcpStream>>>().ok()?;
+    let parts = upgraded.downcast::<TokioIo<WriteTimeoutStream<TcpStream>>>().ok()?;
     Some(Socket::new(parts.io.into_inner().into_inner(), parts.read_buf.into()))
 }
 
-/// What the server answers to the client's key.
-fn check(headers: &HeaderMap) -> Result<HeaderValue, Box<Response>> {
-    let says = |name, word: &str| {
+/// Checks the handshake's headers and computes `Sec-WebSocket-Accept`.
+fn check_headers(headers: &HeaderMap) -> Result<HeaderValue, Box<Response>> {
+    let contains = |name, word: &str| {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(word))
     };
-    if !says(header::UPGRADE, "websocket") || !says(header::CONNECTION, "upgrade") {
+    if !contains(header::UPGRADE, "websocket") || !contains(header::CONNECTION, "upgrade") {
         let mut response = refuse_upgrade("this is a WebSocket: connect with ws://, as `websocat` does");
         response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         return Err(Box::new(response));
     }
-    if !says(header::SEC_WEBSOCKET_VERSION, "13") {
+    if !contains(header::SEC_WEBSOCKET_VERSION, "13") {
         let mut response = refuse_upgrade("the WebSocket version is 13 (RFC 6455)");
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Err(Box::new(response));
@@ -101,7 +101,8 @@ fn check(headers: &HeaderMap) -> Result<HeaderValue, Box<Response>> {
         return Err(Box::new(refuse("Sec-WebSocket-Key is 16 bytes in base64")));
     };
     let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
-    HeaderValue::try_from(STANDARD.encode(digest)).map_err(|_| Box::new(refuse("no answer to this key")))
+    HeaderValue::try_from(STANDARD.encode(digest))
+        .map_err(|_| Box::new(refuse("Sec-WebSocket-Key is invalid")))
 }
 
 fn refuse_upgrade(message: &'static str) -> Response {
@@ -120,14 +121,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_is_that_of_the_rfc() {
+    fn the_accept_header_matches_the_example_of_the_rfc() {
         let mut headers = HeaderMap::new();
         headers.insert(header::UPGRADE, HeaderValue::from_static("WebSocket"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
         headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
-        assert_eq!(check(&headers).expect("legal"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(check_headers(&headers).expect("valid"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhl"));
-        assert_eq!(check(&headers).expect_err("short").status(), StatusCode::BAD_REQUEST);
+        assert_eq!(check_headers(&headers).expect_err("short").status(), StatusCode::BAD_REQUEST);
     }
 }

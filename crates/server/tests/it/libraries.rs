@@ -140,7 +140,7 @@ async fn a_path_or_method_that_is_not_there_says_what_is() {
         ("GET", "/v1/openapi.json/", 404, "/v1/openapi.json,"),
         ("GET", "/metrics/", 404, "/metrics,"),
         ("GET", "/embed/", 404, "/embed,"),
-        ("POST", "/chat/v1/send", 404, "takes that path away"),
+        ("POST", "/chat/v1/send", 404, "must strip that path"),
         ("POST", "/send", 404, "/v1/send"),
         ("POST", "/revoke", 404, "/v1/revoke"),
         ("POST", "/api/send", 404, "/v1/<command>"),

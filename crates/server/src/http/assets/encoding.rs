@@ -1,8 +1,8 @@
-//! Which form of a file a client takes (RFC 9110 section 12.5.3).
+//! Negotiates the content encoding of a file (RFC 9110 section 12.5.3).
 
 use axum::http::{HeaderMap, header};
 
-/// The forms in which files are built.
+/// The encodings in which files are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) enum Encoding {
     Brotli,
@@ -11,10 +11,10 @@ pub(in crate::http) enum Encoding {
 }
 
 impl Encoding {
-    /// The smallest first.
+    /// All encodings, the smallest first.
     pub(super) const ALL: [Self; 3] = [Self::Brotli, Self::Gzip, Self::Identity];
 
-    /// How the form's file is called, after the file itself.
+    /// The suffix of the encoded file's name.
     pub(super) fn suffix(self) -> &'static str {
         match self {
             Self::Brotli => ".br",
@@ -23,7 +23,7 @@ impl Encoding {
         }
     }
 
-    /// Its content coding; `None` for the file as it is.
+    /// Its name in `Content-Encoding`; `None` for the plain file.
     pub(super) fn name(self) -> Option<&'static str> {
         match self {
             Self::Brotli => Some("br"),
@@ -33,20 +33,20 @@ impl Encoding {
     }
 }
 
-/// The forms that a client takes, the smallest first; the file itself always, at the end: a page that is not
-/// understood is better than none.
+/// The encodings that a client accepts, the smallest first. Always ends with the plain file, even if the client excludes it,
+/// because that is better than no page.
 pub(in crate::http) fn accepted(headers: &HeaderMap) -> Vec<Encoding> {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    let codings: Vec<_> = values.flat_map(|value| value.split(',')).map(weighed).collect();
-    let takes = |name: &str| {
+    let codings: Vec<_> = values.flat_map(|value| value.split(',')).map(parse_coding).collect();
+    let accepts = |name: &str| {
         let named = codings.iter().find(|(coding, _)| coding.eq_ignore_ascii_case(name));
         named.or_else(|| codings.iter().find(|(coding, _)| *coding == "*")).is_some_and(|(_, weight)| *weight)
     };
-    Encoding::ALL.into_iter().filter(|encoding| encoding.name().is_none_or(&takes)).collect()
+    Encoding::ALL.into_iter().filter(|encoding| encoding.name().is_none_or(&accepts)).collect()
 }
 
-/// A coding, and whether it is wanted: `gzip;q=0` is not.
-fn weighed(item: &str) -> (&str, bool) {
+/// Parses a coding and whether the client accepts it: `gzip;q=0` does not.
+fn parse_coding(item: &str) -> (&str, bool) {
     let (coding, parameters) = item.split_once(';').unwrap_or((item, ""));
     let weight = parameters
         .split(';')
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_smallest_form_that_is_taken_comes_first() {
+    fn accepted_encodings_are_sorted_by_size_and_end_with_the_plain_file() {
         use Encoding::{Brotli, Gzip, Identity};
         for (accept, wanted) in [
             ("", vec![Identity]),

@@ -31,7 +31,7 @@ for patch in crates/torture/mutations/${1:-}*.patch; do
     >"$target/mutations/$name.out" 2>&1 || status=$?
   took=$(($(date +%s) - begun))
   if ((status == 1)); then
-    law=$(grep -m 1 -oE '^(Lost|Doubled|OutOfOrder|SilentGap|Forbidden|OtherSeq|WentBack|Unlike|Answer|Stuck): .{0,100}' "$target/mutations/$name.out" || true)
+    law=$(grep -m 1 -oE '^(Lost|Doubled|OutOfOrder|SilentGap|Forbidden|SeqChanged|WentBack|Mismatch|WrongAnswer|Stuck): .{0,100}' "$target/mutations/$name.out" || true)
     echo "caught   $name after $took s: $law"
   else
     echo "SURVIVED $name ($took s, status $status)"

@@ -1,4 +1,4 @@
-//! Nodes on one PostgreSQL with a standby and one nats-server, and everything between them that fails.
+//! Runs of several nodes on one PostgreSQL with a standby and one nats-server, with proxies between all of them.
 
 mod balancer;
 mod database;
@@ -21,39 +21,39 @@ use self::balancer::Backend;
 use self::database::Database;
 use self::fault::Fault;
 use self::nemesis::Nemesis;
-use self::node::{Engines, SWEEP, Site};
+use self::node::{Engines, SWEEP_INTERVAL, Site};
 use crate::Common;
 use crate::proxy::Tampered;
 use crate::record::Law;
 use crate::report::Outcome;
-use crate::run::{self, Company};
+use crate::run::{self, Devices};
 use crate::sdk::Sdk;
 use crate::world::{Phase, World};
 
 /// Messages a second that all devices together try to send.
 const RATE: f64 = 150.0;
 
-/// How long nodes and clients have to find each other again, before delays are measured.
-const RECOVERING: Duration = Duration::from_secs(15);
+/// How long nodes and clients may take to reconnect before delays are measured.
+const RECOVERY_TIME: Duration = Duration::from_secs(15);
 
-/// Attacks nodes on one PostgreSQL with a standby and one nats-server, which must be installed.
+/// Injects faults into nodes on one PostgreSQL with a standby and one nats-server. PostgreSQL and nats-server must be installed.
 #[derive(Debug, Parser)]
 pub(crate) struct ClusterArgs {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// How many nodes
+    /// Number of nodes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..))]
     nodes: u8,
-    /// Whether there is a nats-server between the nodes; without it they learn of each other by the store alone
+    /// Whether the nodes use a nats-server; without it they learn of each other's events from the store alone
     #[arg(long, value_enum, default_value_t = Bus::On)]
     bus: Bus,
-    /// Which faults, with commas between [default: all]
+    /// Kinds of faults, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     faults: Vec<Fault>,
-    /// How many seconds delays are measured for, after the faults
+    /// Seconds for which delays are measured after the faults
     #[arg(long, default_value_t = 20)]
     fair: u64,
-    /// The longest delay then that is no breach, in milliseconds [default: any]
+    /// The longest delay in that time that is no breach, in milliseconds [default: unlimited]
     #[arg(long)]
     within: Option<u64>,
 }
@@ -64,7 +64,7 @@ enum Bus {
     Off,
 }
 
-/// What all faults have before them.
+/// What faults can act on.
 struct Cluster {
     world: Arc<World>,
     sites: Vec<Site>,
@@ -74,48 +74,48 @@ struct Cluster {
 }
 
 pub(crate) async fn run(args: &ClusterArgs, seed: u64, scratch: &Path) -> anyhow::Result<Outcome> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut rng = fastrand::Rng::with_seed(seed);
-    let (cluster, company, phase) = Cluster::start(args, scratch, begun, &mut rng).await?;
+    let (cluster, devices, phase) = Cluster::start(args, scratch, started, &mut rng).await?;
     let cluster = Arc::new(cluster);
     let world = cluster.world.clone();
     let mut nemesis = Nemesis::new(cluster.clone(), args.faults(), rng.fork());
-    let raged = nemesis.rage(Instant::now() + Duration::from_secs(args.common.seconds)).await;
-    let faults = nemesis.schedule.done().iter().map(|(fault, count)| (fault.name(), *count)).collect();
+    let result = nemesis.run_until(Instant::now() + Duration::from_secs(args.common.seconds)).await;
+    let faults = nemesis.schedule.counts().iter().map(|(fault, count)| (fault.name(), *count)).collect();
     let mut outcome = Outcome { faults, ..Outcome::of(world.clone()) };
     drop(nemesis);
-    let mended = match raged {
-        Ok(()) => cluster.is_fine_for(args, &phase, &mut outcome).await,
+    let measured = match result {
+        Ok(()) => cluster.measure_without_faults(args, &phase, &mut outcome).await,
         Err(error) => Err(error),
     };
-    cluster.note(args, &mut outcome);
-    match mended {
+    cluster.add_results(args, &mut outcome);
+    match measured {
         Ok(()) => {
             let sdks = std::mem::take(&mut *cluster.sdks.lock().await);
-            outcome.stored = run::to_the_end(&world, &phase, company, sdks).await;
+            outcome.stored = run::finish_and_verify(&world, &phase, devices, sdks).await;
         }
-        // There is nobody left to ask.
+        // Without nodes nothing can be verified.
         Err(error) => world.record.breach(Law::Stuck, format!("{error:#}"), &[], None),
     }
-    outcome.took = begun.elapsed();
+    outcome.took = started.elapsed();
     Ok(outcome)
 }
 
 impl ClusterArgs {
     fn faults(&self) -> Vec<Fault> {
         let all = if self.faults.is_empty() { Fault::value_variants() } else { &self.faults };
-        all.iter().copied().filter(|fault| self.bus == Bus::On || !fault.is_of_the_bus()).collect()
+        all.iter().copied().filter(|fault| self.bus == Bus::On || !fault.needs_bus()).collect()
     }
 }
 
 impl Cluster {
-    /// Engines, nodes, and everybody who talks.
+    /// Starts PostgreSQL, NATS, the nodes and the clients.
     async fn start(
         args: &ClusterArgs,
         scratch: &Path,
-        begun: Instant,
+        started: Instant,
         rng: &mut fastrand::Rng,
-    ) -> anyhow::Result<(Self, Company, watch::Sender<Phase>)> {
+    ) -> anyhow::Result<(Self, Devices, watch::Sender<Phase>)> {
         let scratch = std::path::absolute(scratch)?;
         let database = Database::start(&scratch).await?;
         let bus = match args.bus {
@@ -132,43 +132,43 @@ impl Cluster {
         for number in 0..args.nodes {
             let site = Site::new(&binary, &scratch, number.into(), &engines, rng).await?;
             let mut node = site.node.lock().await;
-            ensure!(node.start().await?, "{} does not start:\n{}", site.name, node.process.last_words());
+            ensure!(node.start().await?, "{} did not start:\n{}", site.name, node.process.log_tail());
             drop(node);
             sites.push(site);
         }
-        let door = |site: &Site| Backend { node: site.address, door: site.clients.proxy.address };
-        let balancer = balancer::start(sites.iter().map(door).collect()).await?;
+        let backend = |site: &Site| Backend { node: site.address, forward_to: site.clients.proxy.address };
+        let balancer = balancer::start(sites.iter().map(backend).collect()).await?;
         let url = |address| format!("ws://{address}/v1/ws");
-        let (sender, watched) = watch::channel(Phase::Storm);
+        let (sender, watched) = watch::channel(Phase::Faults);
         let world = Arc::new(World {
-            doors: sites.iter().map(|site| url(site.clients.proxy.address)).collect(),
-            direct: sites.iter().map(|site| url(site.address)).collect(),
+            proxied_urls: sites.iter().map(|site| url(site.clients.proxy.address)).collect(),
+            direct_urls: sites.iter().map(|site| url(site.address)).collect(),
             sdk_url: format!("http://{balancer}"),
-            ..World::new(&args.common, args.common.rate.unwrap_or(RATE), begun, watched)
+            ..World::new(&args.common, args.common.rate.unwrap_or(RATE), started, watched)
         });
-        world.fill().await?;
-        let company = Company::gather(&world, rng);
-        let sdks = Mutex::new(run::programs(&world, rng)?);
+        world.create_rooms().await?;
+        let devices = Devices::start(&world, rng);
+        let sdks = Mutex::new(run::start_sdks(&world, rng)?);
         let (database, bus) = (Mutex::new(database), bus.map(Mutex::new));
-        Ok((Self { world, sites, database, bus, sdks }, company, sender))
+        Ok((Self { world, sites, database, bus, sdks }, devices, sender))
     }
 
-    /// Starts the nodes again that have ended by themselves, which none should.
-    async fn restart_the_fallen(&self) -> anyhow::Result<()> {
+    /// Reports nodes that exited by themselves as breaches, and starts them again.
+    async fn restart_dead_nodes(&self) -> anyhow::Result<()> {
         for site in &self.sites {
-            // Whoever has it in their hands knows.
+            // A locked node is being killed or stopped by a fault.
             let Ok(mut node) = site.node.try_lock() else { continue };
-            if node.process.has_ended() {
-                let what = format!("{} ended by itself:\n{}", site.name, node.process.last_words());
+            if node.process.has_exited() {
+                let what = format!("{} exited by itself:\n{}", site.name, node.process.log_tail());
                 self.world.record.breach(Law::Stuck, what, &[], None);
-                node.comes_back().await?;
+                node.start_until_listening().await?;
             }
         }
         Ok(())
     }
 
-    /// Nothing fails any more, and everybody goes on talking. Then one node dies once more.
-    async fn is_fine_for(
+    /// Measures delays while no fault is active, then kills one node and measures presence.
+    async fn measure_without_faults(
         &self,
         args: &ClusterArgs,
         phase: &watch::Sender<Phase>,
@@ -180,33 +180,34 @@ impl Cluster {
         if !self.world.record.lock().breaches.is_empty() {
             return Ok(());
         }
-        phase.send_replace(Phase::Fair);
-        // waits for: time, in which nothing happens but what is measured
-        sleep(RECOVERING).await;
-        self.world.record.lock().delays.begin();
+        phase.send_replace(Phase::Measuring);
+        // waits for: nodes and clients to reconnect; no event reports that all have
+        sleep(RECOVERY_TIME).await;
+        self.world.record.lock().delays.start();
         sleep(Duration::from_secs(args.fair)).await;
-        self.world.record.lock().delays.end();
+        self.world.record.lock().delays.stop();
         if args.bus == Bus::Off {
-            // What is soft travels by the bus alone.
+            // Without the bus, presence does not reach other nodes.
             return Ok(());
         }
         let offline = presence::a_dead_nodes_user_goes_offline(self).await?;
         let millis = offline.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-        let told = millis.map_or_else(|| "not in time".to_owned(), |millis| format!("after {millis} ms"));
-        outcome.lines.push(format!("a user whose node had died was shown offline {told}"));
+        let when = millis.map_or_else(|| "not in time".to_owned(), |millis| format!("after {millis} ms"));
+        outcome.lines.push(format!("a user whose node had died was shown offline {when}"));
         outcome.json.insert("offline_ms".to_owned(), millis.into());
         Ok(())
     }
 
-    /// What is to be told of a cluster alone.
-    fn note(&self, args: &ClusterArgs, outcome: &mut Outcome) {
+    /// Adds the results that only a cluster has.
+    fn add_results(&self, args: &ClusterArgs, outcome: &mut Outcome) {
         let measured = self.world.record.lock().delays.measured();
-        let (with, sweep) = (if args.bus == Bus::On { "with" } else { "without" }, SWEEP.as_millis());
+        let (with, sweep) =
+            (if args.bus == Bus::On { "with" } else { "without" }, SWEEP_INTERVAL.as_millis());
         outcome.lines.push(match measured {
             Some(m) => format!(
-                "{with} the bus, from an acknowledgement to a device on another node while nothing failed: \
-                 p50 {} ms, p99 {} ms, longest {} ms, of {} arrivals; the sweep is every {sweep} ms",
-                m.p50_ms, m.p99_ms, m.longest_ms, m.arrivals
+                "{with} the bus, without faults, from an acknowledgement to the delivery on another node: \
+                 p50 {} ms, p99 {} ms, longest {} ms, {} deliveries; the sweep runs every {sweep} ms",
+                m.p50_ms, m.p99_ms, m.longest_ms, m.deliveries
             ),
             None => "no delay was measured".to_owned(),
         });
@@ -220,7 +221,7 @@ impl Cluster {
         let lines = self.sites.iter().filter_map(|site| site.bus.as_ref());
         lines.for_each(|line| tampered += line.proxy.tampered());
         let Tampered { lost, doubled, late } = tampered;
-        outcome.lines.push(format!("of the bus's messages {lost} were lost, {doubled} doubled, {late} late"));
+        outcome.lines.push(format!("messages of the bus: {lost} lost, {doubled} duplicated, {late} delayed"));
         for (name, value) in [
             ("nodes", args.nodes.into()),
             ("bus", (args.bus == Bus::On).into()),

@@ -1,8 +1,8 @@
-//! One device of a user, on the Rust client: it talks, listens, goes away, comes back, and holds the server to its word.
+//! One device of a user, on the Rust client: it sends, receives, disconnects, resumes, and checks the server's answers.
 
 mod act;
-mod hear;
-mod place;
+mod progress;
+mod receive;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,62 +15,62 @@ use switchboard_protocol::reply::Welcome;
 use switchboard_protocol::{Command, ConversationId, Conversations, Ping, Seq, UserId};
 use tokio::time::{Instant, sleep, timeout};
 
-use self::place::Place;
+use self::progress::Progress;
 use crate::record::Law;
 use crate::world::{Phase, World, hello};
 
-/// How long an answer may take before the connection is given up.
-const PATIENCE: Duration = Duration::from_secs(6);
+/// How long an answer may take before the device closes the connection.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// How long somebody may be seen in a room after they asked to come in, without their coming having been seen.
-const COMING: Duration = Duration::from_secs(120);
+/// How long after an attempted join a user may receive events of a room without having received the join.
+const JOIN_WINDOW: Duration = Duration::from_secs(120);
 
 /// Events of a page.
-const PAGE: u32 = 200;
+const PAGE_SIZE: u32 = 200;
 
-/// Sends that wait for their answers at once.
-const AT_ONCE: usize = 64;
+/// Sends without an answer.
+const MAX_IN_FLIGHT: usize = 64;
 
-/// How often it is asked at the end whether there is more.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// How often a device asks at the end whether it has everything.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long after the faults are over everything may take to arrive.
-const CATCHING_UP: Duration = Duration::from_secs(90);
+/// How long a device may take to catch up once the faults are over.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A message on its way.
+/// A message without an acknowledgement.
 struct Outgoing {
     key: String,
     conversation: ConversationId,
-    /// It is under way on this connection.
-    under_way: bool,
+    /// It was sent on the current connection and not refused.
+    in_flight: bool,
 }
 
-/// A message that is stored.
+/// An acknowledged message.
 struct Stored {
     key: String,
     conversation: ConversationId,
     seq: Seq,
 }
 
-/// What an answer will be to.
-enum Asked {
+/// What a command was, to interpret its answer.
+enum Request {
     Send(String),
-    /// A message that was acknowledged before.
-    Again(String),
-    /// A message under the key of another one.
+    /// A retry of an acknowledged message.
+    Retry(String),
+    /// A different message with the key of an acknowledged one.
     Conflict(String),
     /// A command that appends an event, of this kind.
     Write(ConversationId, &'static str),
     Read(ConversationId),
     Page(ConversationId),
-    /// Something that the user may not see.
+    /// A command about a conversation that the user may not see.
     Probe(ConversationId),
     Summaries,
     Other,
 }
 
 /// Why a connection ended.
-type End = String;
+type Disconnect = String;
 
 pub(crate) struct Device {
     world: Arc<World>,
@@ -78,250 +78,246 @@ pub(crate) struct Device {
     user: UserId,
     name: String,
     rng: fastrand::Rng,
-    places: FxHashMap<ConversationId, Place>,
+    progress: FxHashMap<ConversationId, Progress>,
     outbox: VecDeque<Outgoing>,
     stored: Vec<Stored>,
-    /// How many messages it has sent.
+    /// How many messages it has written.
     number: u64,
-    /// When it may send again.
-    hold: Instant,
-    /// How long it stays away, once its connection has ended.
-    away: Duration,
-    /// When it must have everything, once the faults are over.
+    /// When it may send after a refusal.
+    hold_until: Instant,
+    /// How long it stays disconnected after the next disconnect.
+    offline: Duration,
+    /// When it must have caught up, once the faults are over.
     deadline: Option<Instant>,
-    /// It has nothing more to say.
-    quiet: bool,
-    /// The node that it turns to, and whether that was in vain the last time.
-    door: usize,
-    turned_away: bool,
+    /// It is counted in `World::idle_devices`.
+    idle: bool,
+    /// The index of the node to which it connects.
+    node: usize,
+    /// The last attempt to connect failed.
+    connect_failed: bool,
 }
 
-/// How a device stands at the end.
-pub(crate) struct Standing {
+/// What a device has received by the end.
+pub(crate) struct FinalState {
     pub(crate) user: UserId,
     pub(crate) name: String,
-    /// How far it is, and the event of leaving where the user has left.
-    pub(crate) places: Vec<(ConversationId, Seq, Option<Seq>)>,
+    /// The cursor of each conversation, and the event with which the user left it.
+    pub(crate) cursors: Vec<(ConversationId, Seq, Option<Seq>)>,
 }
 
 /// One connection of a device.
-struct Link {
+struct Connection {
     client: Client,
-    asked: FxHashMap<i64, (Asked, Instant)>,
-    /// The last event that was pushed, by conversation.
+    pending: FxHashMap<i64, (Request, Instant)>,
+    /// The last event that the server pushed, by conversation.
     pushed: FxHashMap<ConversationId, Seq>,
-    /// Where each conversation stood at hello.
+    /// The cursors of `hello`.
     from: FxHashMap<ConversationId, Seq>,
-    /// Own events that were acknowledged on this connection, in place of the event.
+    /// Own events that were acknowledged on this connection, so the server must not push them.
     own: FxHashSet<(ConversationId, Seq)>,
-    heard: Instant,
-    /// Since when it takes everything at once that comes.
-    attentive: Instant,
+    /// Since when it has read without a pause.
+    reading_since: Instant,
 }
 
 impl Device {
     pub(crate) fn new(world: Arc<World>, user: UserId, number: usize, rng: fastrand::Rng) -> Self {
         let name = format!("{user}.{number}");
         let id = world.record.device(name.clone());
-        let hold = Instant::now();
+        let hold_until = Instant::now();
         Self {
             world,
             id,
             user,
             name,
             rng,
-            places: FxHashMap::default(),
+            progress: FxHashMap::default(),
             outbox: VecDeque::new(),
             stored: Vec::new(),
             number: 0,
-            hold,
-            away: Duration::ZERO,
+            hold_until,
+            offline: Duration::ZERO,
             deadline: None,
-            quiet: false,
-            door: 0,
-            turned_away: false,
+            idle: false,
+            node: 0,
+            connect_failed: false,
         }
     }
 
-    /// Lives until the run is over and it has everything.
-    pub(crate) async fn live(mut self) -> Standing {
-        let mut pause = 20;
+    /// Runs until the run is over and the device has caught up.
+    pub(crate) async fn run(mut self) -> FinalState {
+        let mut backoff = 20;
         loop {
             match self.connect().await {
-                Ok(mut link) => {
-                    pause = 20;
-                    self.turned_away = false;
-                    match self.talk(&mut link).await {
+                Ok(mut connection) => {
+                    backoff = 20;
+                    self.connect_failed = false;
+                    match self.use_connection(&mut connection).await {
                         Ok(()) => break,
-                        Err(end) => self.world.record.ended(self.id, end),
+                        Err(reason) => self.world.record.disconnected(self.id, reason),
                     }
                     if self.rng.bool() {
-                        // The others just vanish.
-                        let _ = timeout(PATIENCE, link.client.close()).await;
+                        // Otherwise the connection ends without a close frame.
+                        let _ = timeout(ANSWER_TIMEOUT, connection.client.close()).await;
                     }
                 }
-                Err(end) => {
-                    self.turned_away = true;
-                    self.world.record.ended(self.id, end);
-                    pause = (pause * 2).min(500);
+                Err(reason) => {
+                    self.connect_failed = true;
+                    self.world.record.disconnected(self.id, reason);
+                    backoff = (backoff * 2).min(500);
                 }
             }
-            if self.is_too_late() {
+            if self.catch_up_timed_out() {
                 break;
             }
-            // Jittered, as clients are told to.
-            let pause = Duration::from_millis(self.rng.u64(0..pause)) + std::mem::take(&mut self.away);
+            // With jitter, as docs/protocol.md asks of clients.
+            let pause = Duration::from_millis(self.rng.u64(0..backoff)) + std::mem::take(&mut self.offline);
             let mut phase = self.world.phase.clone();
             tokio::select! {
                 () = sleep(pause) => {}
                 _ = phase.changed() => {}
             }
         }
-        let places = self.places.into_iter().map(|(id, place)| (id, place.cursor, place.left)).collect();
-        Standing { user: self.user, name: self.name, places }
+        let cursors =
+            self.progress.into_iter().map(|(id, progress)| (id, progress.cursor, progress.left)).collect();
+        FinalState { user: self.user, name: self.name, cursors }
     }
 
-    async fn connect(&mut self) -> Result<Link, End> {
+    async fn connect(&mut self) -> Result<Connection, Disconnect> {
         let mut hello = hello(&self.user);
-        hello.cursors = self.places.iter().map(|(id, place)| (id.clone(), place.cursor)).collect();
+        hello.cursors = self.progress.iter().map(|(id, progress)| (id.clone(), progress.cursor)).collect();
         let from: FxHashMap<_, _> = hello.cursors.iter().map(|(id, seq)| (id.clone(), *seq)).collect();
-        let reads = self.reads();
-        self.choose_door();
-        let connected = timeout(PATIENCE, Client::connect(&self.world.doors[self.door], hello)).await;
+        let reads = self.read_cursors();
+        self.choose_node();
+        let connected =
+            timeout(ANSWER_TIMEOUT, Client::connect(&self.world.proxied_urls[self.node], hello)).await;
         let (client, welcome) = match connected {
             Ok(Ok(connected)) => connected,
             Ok(Err(ClientError::Refused(failure))) if !failure.retryable => {
-                self.breach(Law::Answer, format!("hello was answered with {failure:?}"), None);
+                self.breach(Law::WrongAnswer, format!("hello was answered with {failure:?}"), None);
                 return Err("hello was refused".to_owned());
             }
             Ok(Err(error)) => return Err(error.to_string()),
-            Err(_) => return Err("no welcome in time".to_owned()),
+            Err(_) => return Err("no welcome before the time-out".to_owned()),
         };
         self.world.record.connected(self.id);
-        self.greeted(&welcome, &reads);
+        self.check_welcome(&welcome, &reads);
         for outgoing in &mut self.outbox {
-            outgoing.under_way = false;
+            outgoing.in_flight = false;
         }
-        for place in self.places.values_mut() {
-            place.paging = false;
+        for progress in self.progress.values_mut() {
+            progress.paging = false;
         }
-        Ok(Link {
+        Ok(Connection {
             client,
-            asked: FxHashMap::default(),
+            pending: FxHashMap::default(),
             pushed: FxHashMap::default(),
             from,
             own: FxHashSet::default(),
-            heard: Instant::now(),
-            attentive: Instant::now(),
+            reading_since: Instant::now(),
         })
     }
 
-    /// Any node, as whatever balances the load would have it; another one than that which it has just tried in vain.
-    fn choose_door(&mut self) {
-        let doors = self.world.doors.len();
-        if doors > 1 {
-            let step = self.rng.usize(usize::from(self.turned_away)..doors);
-            self.door = (self.door + step) % doors;
+    /// Chooses a random node, as a load balancer does; a different one if the last attempt to connect failed.
+    fn choose_node(&mut self) {
+        let nodes = self.world.proxied_urls.len();
+        if nodes > 1 {
+            let step = self.rng.usize(usize::from(self.connect_failed)..nodes);
+            self.node = (self.node + step) % nodes;
         }
     }
 
-    /// The cursors of reading that the user has been told.
-    fn reads(&self) -> FxHashMap<ConversationId, Seq> {
+    /// The read cursors that the server has reported to this user so far.
+    fn read_cursors(&self) -> FxHashMap<ConversationId, Seq> {
         let inner = self.world.record.lock();
         let of = |id: &ConversationId| inner.reads.get(&(self.user.clone(), id.clone())).copied();
-        self.places.keys().filter_map(|id| Some((id.clone(), of(id)?))).collect()
+        self.progress.keys().filter_map(|id| Some((id.clone(), of(id)?))).collect()
     }
 
-    fn greeted(&mut self, welcome: &Welcome, reads: &FxHashMap<ConversationId, Seq>) {
+    fn check_welcome(&mut self, welcome: &Welcome, reads: &FxHashMap<ConversationId, Seq>) {
         for summary in &welcome.conversations {
             let id = &summary.conversation;
             if reads.get(id).is_some_and(|read| *read > summary.read) {
-                self.breach(
-                    Law::WentBack,
-                    format!("the cursor of reading in {id} went back: {summary:?}"),
-                    None,
-                );
+                self.breach(Law::WentBack, format!("the read cursor in {id} went back: {summary:?}"), None);
             }
-            match self.places.get(id) {
-                Some(place) if place.cursor > summary.head && place.left.is_none() => {
+            match self.progress.get(id) {
+                Some(progress) if progress.cursor > summary.head && progress.left.is_none() => {
                     let what = format!(
-                        "{} has {id} up to {}, and it ends at {}",
-                        self.name, place.cursor.0, summary.head.0
+                        "{} has {id} up to {}, and its head is {}",
+                        self.name, progress.cursor.0, summary.head.0
                     );
-                    self.breach(Law::Lost, what, Some((id, place.cursor)));
+                    self.breach(Law::Lost, what, Some((id, progress.cursor)));
                 }
                 Some(_) => {}
                 None => {
-                    self.places.insert(id.clone(), Place::at(summary.head));
+                    self.progress.insert(id.clone(), Progress::at(summary.head));
                 }
             }
         }
     }
 
-    /// Until the connection ends, or all is done.
-    async fn talk(&mut self, link: &mut Link) -> Result<(), End> {
+    /// Sends and receives until the connection ends (an error) or the device has caught up at the end.
+    async fn use_connection(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
         let mut next = Instant::now();
         let mut pinged = Instant::now();
-        let mut asked = Instant::now();
+        let mut polled = Instant::now();
         loop {
-            self.flush(link).await?;
+            self.flush(connection).await?;
             let phase = self.world.phase();
-            if phase > Phase::Fair && self.outbox.is_empty() && link.asked.is_empty() {
-                if !std::mem::replace(&mut self.quiet, true) {
-                    self.world.quiet.fetch_add(1, Ordering::SeqCst);
+            if phase > Phase::Measuring && self.outbox.is_empty() && connection.pending.is_empty() {
+                if !std::mem::replace(&mut self.idle, true) {
+                    self.world.idle_devices.fetch_add(1, Ordering::SeqCst);
                 }
-                if phase == Phase::End && asked.elapsed() > ASK_AGAIN {
-                    asked = Instant::now();
-                    let command = Conversations { before: None, limit: Some(PAGE) };
-                    self.say(link, command, Asked::Summaries).await?;
+                if phase == Phase::CatchUp && polled.elapsed() > POLL_INTERVAL {
+                    polled = Instant::now();
+                    let command = Conversations { before: None, limit: Some(PAGE_SIZE) };
+                    self.submit(connection, command, Request::Summaries).await?;
                 }
             }
-            if let Some((_, (_, since))) = link.asked.iter().min_by_key(|(_, (_, since))| *since)
-                && since.elapsed() > PATIENCE
+            if let Some((_, (_, since))) = connection.pending.iter().min_by_key(|(_, (_, since))| *since)
+                && since.elapsed() > ANSWER_TIMEOUT
             {
-                return Err(format!("no answer for {PATIENCE:?}"));
+                return Err(format!("no answer for {ANSWER_TIMEOUT:?}"));
             }
             tokio::select! {
-                frame = link.client.next() => match frame {
+                frame = connection.client.next() => match frame {
                     Some(Ok(frame)) => {
-                        link.heard = Instant::now();
-                        if self.hear(link, frame).await? {
+                        if self.on_frame(connection, frame).await? {
                             return Ok(());
                         }
                     }
                     Some(Err(error)) => return Err(error.to_string()),
-                    None => return Err(format!("closed with {:?}", link.client.close_code())),
+                    None => return Err(format!("closed with {:?}", connection.client.close_code())),
                 },
                 () = tokio::time::sleep_until(next) => {
-                    if self.is_too_late() {
+                    if self.catch_up_timed_out() {
                         return Ok(());
                     }
                     if pinged.elapsed() > Duration::from_secs(2) {
                         pinged = Instant::now();
-                        self.say(link, Ping {}, Asked::Other).await?;
+                        self.submit(connection, Ping {}, Request::Other).await?;
                     }
                     next = Instant::now() + self.pause();
-                    if phase <= Phase::Fair {
-                        self.act(link).await?;
+                    if phase <= Phase::Measuring {
+                        self.act(connection).await?;
                     } else {
-                        next = Instant::now() + ASK_AGAIN;
+                        next = Instant::now() + POLL_INTERVAL;
                     }
                 }
             }
         }
     }
 
-    /// Whether it has had its time to catch up.
-    fn is_too_late(&mut self) -> bool {
-        if self.world.phase() <= Phase::Fair {
+    /// Whether the time to catch up is over, which is a breach.
+    fn catch_up_timed_out(&mut self) -> bool {
+        if self.world.phase() <= Phase::Measuring {
             return false;
         }
-        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + CATCHING_UP);
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + CATCH_UP_TIMEOUT);
         if Instant::now() < deadline {
             return false;
         }
         let what = format!(
-            "{} has not got everything after {CATCHING_UP:?}; {} messages wait",
+            "{} has not caught up after {CATCH_UP_TIMEOUT:?}; {} messages are not acknowledged",
             self.name,
             self.outbox.len()
         );
@@ -329,35 +325,40 @@ impl Device {
         true
     }
 
-    fn breach(&self, law: Law, what: String, place: Option<(&ConversationId, Seq)>) {
-        self.world.record.breach(law, what, &[], place);
+    fn breach(&self, law: Law, what: String, position: Option<(&ConversationId, Seq)>) {
+        self.world.record.breach(law, what, &[], position);
     }
 
-    async fn say(&self, link: &mut Link, command: impl Into<Command>, asked: Asked) -> Result<(), End> {
-        match timeout(PATIENCE, link.client.submit(command)).await {
+    async fn submit(
+        &self,
+        connection: &mut Connection,
+        command: impl Into<Command>,
+        request: Request,
+    ) -> Result<(), Disconnect> {
+        match timeout(ANSWER_TIMEOUT, connection.client.submit(command)).await {
             Ok(Ok(id)) => {
-                link.asked.insert(id, (asked, Instant::now()));
+                connection.pending.insert(id, (request, Instant::now()));
                 Ok(())
             }
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("it takes nothing".to_owned()),
+            Err(_) => Err("the server does not read".to_owned()),
         }
     }
 
-    /// Sends what waits, in order.
-    async fn flush(&mut self, link: &mut Link) -> Result<(), End> {
-        if Instant::now() < self.hold {
+    /// Sends queued messages in order.
+    async fn flush(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
+        if Instant::now() < self.hold_until {
             return Ok(());
         }
-        let under_way = self.outbox.iter().filter(|outgoing| outgoing.under_way).count();
-        let waiting: Vec<usize> = (0..self.outbox.len()).filter(|i| !self.outbox[*i].under_way).collect();
-        // Behind one that was refused and waits, nothing new overtakes.
-        for index in waiting.into_iter().take(AT_ONCE.saturating_sub(under_way)) {
+        let in_flight = self.outbox.iter().filter(|outgoing| outgoing.in_flight).count();
+        let waiting: Vec<usize> = (0..self.outbox.len()).filter(|i| !self.outbox[*i].in_flight).collect();
+        // In order, so that no new message overtakes a refused one that waits for its retry.
+        for index in waiting.into_iter().take(MAX_IN_FLIGHT.saturating_sub(in_flight)) {
             let outgoing = &mut self.outbox[index];
-            outgoing.under_way = true;
+            outgoing.in_flight = true;
             let (key, conversation) = (outgoing.key.clone(), outgoing.conversation.clone());
             let command = act::message(&key, &conversation);
-            self.say(link, command, Asked::Send(key)).await?;
+            self.submit(connection, command, Request::Send(key)).await?;
         }
         Ok(())
     }

@@ -1,9 +1,9 @@
-//! Real servers and real clients under faults, and a checker that knows only the protocol.
+//! Fault injection for real servers with real clients, and a checker that knows only the protocol.
 //!
-//! One run: a server's process, or several nodes on PostgreSQL and NATS, devices on the Rust client and apps on the TypeScript
-//! SDK, networks between them that fail, and a schedule of faults that a seed decides. At the end everybody gets what is there,
-//! and the whole log is held against what anybody tried, was told and saw. It prints the record, and ends with 1 if a law of
-//! the protocol was broken.
+//! A run has a server process, or several nodes on PostgreSQL and NATS; devices on the Rust client and apps on the TypeScript
+//! SDK; proxies between them that fail; and a schedule of faults from a seed. At the end every client catches up, and the
+//! checker compares the whole log with what each client sent, what the server answered and what each client received. The
+//! program prints the record, and exits with 1 if a law of the protocol was broken.
 
 mod cluster;
 mod delay;
@@ -28,10 +28,10 @@ use clap::{Parser, Subcommand};
 use tokio::task::JoinHandle;
 
 use crate::cluster::ClusterArgs;
-use crate::report::say;
+use crate::report::print_line;
 use crate::single::SingleArgs;
 
-/// Attacks a server in every way that its world will, and counts what is lost, doubled or out of order. Run it in the
+/// Injects every kind of fault into a server, and counts what is lost, duplicated or out of order. Run it in the
 /// repository's root.
 #[derive(Debug, Parser)]
 #[command(name = "torture", args_conflicts_with_subcommands = true)]
@@ -47,25 +47,25 @@ enum Mode {
     Cluster(ClusterArgs),
 }
 
-/// What every run needs to know.
+/// Flags of every kind of run.
 #[derive(Debug, Parser)]
 struct Common {
-    /// How long the faults go on
+    /// How long faults are injected
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Decides the schedule; one is chosen and told if there is none
+    /// Seed of the schedule of faults; without it, one is chosen and printed
     #[arg(long)]
     seed: Option<u64>,
-    /// Messages a second that all devices together try to send [default: 500, in a cluster 150]
+    /// Messages a second that all devices together try to send [default: 500; 150 in a cluster]
     #[arg(long)]
     rate: Option<f64>,
-    /// The server's program [default: `switchboard` beside this one]
+    /// The server's binary [default: `switchboard` beside this one]
     #[arg(long)]
     binary: Option<PathBuf>,
-    /// Where data goes; it must be on a disk
+    /// Directory for data; it must be on a disk
     #[arg(long, default_value = "target")]
     scratch: PathBuf,
-    /// The program on the SDK; an empty path leaves it out
+    /// The program that uses the SDK; an empty path leaves it out
     #[arg(long, default_value = "crates/torture/sdk/client.mjs")]
     sdk: PathBuf,
     /// Writes the record to a file, as JSON
@@ -89,20 +89,20 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            say(&format!("the run failed: {error:#}"));
+            print_line(&format!("the run failed: {error:#}"));
             ExitCode::from(2)
         }
     }
 }
 
-/// Whether every law held.
+/// Runs; whether every law held.
 async fn torture(args: &Args) -> anyhow::Result<bool> {
     let common = match &args.mode {
         Some(Mode::Cluster(args)) => &args.common,
         None => &args.single.common,
     };
     let seed = common.seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000));
-    say(&format!("seed {seed}"));
+    print_line(&format!("seed {seed}"));
     std::fs::create_dir_all(&common.scratch)?;
     let scratch = tempfile::Builder::new().prefix("torture-").tempdir_in(&common.scratch)?;
     let outcome = match &args.mode {
@@ -111,12 +111,12 @@ async fn torture(args: &Args) -> anyhow::Result<bool> {
     };
     outcome.report(seed, common.seconds, common.json.as_deref())?;
     if !outcome.is_good() {
-        say(&format!("what is left of it is in {}", scratch.keep().display()));
+        print_line(&format!("the files of the run are in {}", scratch.keep().display()));
     }
     Ok(outcome.is_good())
 }
 
-/// A task of the run; the process ends with the run.
+/// Spawns a task of the run; the process ends with the run.
 #[expect(clippy::disallowed_methods, reason = "there is no server here whose shutdown would wait for it")]
 fn spawn<F>(task: F) -> JoinHandle<F::Output>
 where

@@ -1,4 +1,4 @@
-//! What goes wrong, by a schedule that its seed decides.
+//! Injects faults into a single server, by a schedule from a seed. The name is [Jepsen](https://jepsen.io)'s.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,62 +19,62 @@ use crate::sdk::Sdk;
 use crate::server::Server;
 use crate::world::{World, hello};
 
-/// From one fault to the next, on average.
-const CALM: Duration = Duration::from_millis(500);
+/// Mean time from one fault to the next.
+const MEAN_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often a server that ends while it starts is started again.
-const STARTS: usize = 20;
+/// How often a server that exits while it starts is started again.
+const MAX_STARTS: usize = 20;
 
-/// How long a server may take until it comes to the place where it is killed.
-const RUNNING_INTO: Duration = Duration::from_secs(2);
+/// How long a server may run until it reaches its kill point.
+const KILL_POINT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a server may take to stop when it is asked to.
-const STOPPING: Duration = Duration::from_secs(30);
+/// How long a server may take to stop after SIGTERM.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long an answer may take, of a server that is otherwise well.
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long a server without another fault may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connections of a flood that say nothing.
-const SILENT: usize = 300;
+/// Connections of a flood that send nothing.
+const SILENT_CONNECTIONS: usize = 300;
 
-/// Frames of the one that does not stop.
-const LOUD: usize = 5_000;
+/// Frames of the connection that floods.
+const FLOOD_FRAMES: usize = 5_000;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Fault {
-    /// kill -9 of the server, at any moment.
+    /// kill -9 at a random moment.
     Kill,
-    /// kill -9 at a chosen place: before or after the sync of a commit, between `ok` and delivery, in a write.
+    /// kill -9 at a chosen call: before or after the sync of a commit, between `ok` and delivery, during a write.
     KillAt,
-    /// kill -9, and what was not synced is gone, as when the power fails.
+    /// kill -9, and data that was not synced is lost, as in a power cut.
     PowerCut,
     /// The disk is full for a while.
     DiskFull,
-    /// A sync fails, and the disk has dropped what it should have written.
+    /// A sync fails, and the disk drops the data that it should have written.
     FailSync,
-    /// Syncs take long.
+    /// Syncs are slow.
     SlowSync,
-    /// The server's clock of the day jumps.
+    /// The server's wall clock jumps.
     Clock,
-    /// The server is asked to stop, and started again.
+    /// SIGTERM, then a new start.
     Restart,
-    /// The server stands still for a while.
+    /// The server is suspended (SIGSTOP) for a while.
     Stop,
-    /// The SDK's program stands still for a while.
+    /// The SDK's programs are suspended for a while.
     StopClient,
-    /// Connections are cut.
+    /// Connections are reset.
     Cut,
-    /// Connections go dead without a word.
+    /// Connections become half-open: nothing passes, and neither side gets an error.
     HalfOpen,
-    /// The network is slow, or takes its time.
+    /// The network has a low bandwidth or a high latency.
     Slow,
-    /// Hundreds of connections that say nothing, and one that does not stop.
+    /// Hundreds of connections that send nothing, and one that floods.
     Flood,
 }
 
 impl Fault {
-    /// What it is called on the command line.
+    /// Its name on the command line.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
@@ -101,7 +101,7 @@ impl Weighted for Fault {
     }
 }
 
-/// Breaks things, and mends them.
+/// Injects faults, and ends each of them.
 pub(crate) struct Nemesis {
     world: Arc<World>,
     server: Server,
@@ -109,7 +109,7 @@ pub(crate) struct Nemesis {
     sdks: Vec<Sdk>,
     rng: fastrand::Rng,
     pub(crate) schedule: Schedule<Fault>,
-    /// Power cuts, those after other faults included.
+    /// Power cuts, including those after other faults.
     pub(crate) power_cuts: u64,
 }
 
@@ -122,17 +122,17 @@ impl Nemesis {
         faults: Vec<Fault>,
         mut rng: fastrand::Rng,
     ) -> Self {
-        let schedule = Schedule::new(faults, CALM, &mut rng);
+        let schedule = Schedule::new(faults, MEAN_INTERVAL, &mut rng);
         Self { world, server, proxy, sdks, rng, schedule, power_cuts: 0 }
     }
 
-    /// Goes on until then, and leaves everything mended.
-    pub(crate) async fn rage(&mut self, end: Instant) -> anyhow::Result<()> {
+    /// Injects faults until `end`, or until a breach, and then ends all faults.
+    pub(crate) async fn run_until(&mut self, end: Instant) -> anyhow::Result<()> {
         while Instant::now() < end && self.world.record.lock().breaches.is_empty() {
             let Some(fault) = self.schedule.next(&mut self.rng, end).await else { continue };
-            self.inflict(fault).await?;
-            if self.server.process.has_ended() {
-                let what = format!("the server ended by itself:\n{}", self.server.process.last_words());
+            self.inject(fault).await?;
+            if self.server.process.has_exited() {
+                let what = format!("the server exited by itself:\n{}", self.server.process.log_tail());
                 self.world.record.breach(Law::Stuck, what, &[], None);
                 self.start().await?;
             }
@@ -142,12 +142,12 @@ impl Nemesis {
         Ok(())
     }
 
-    async fn inflict(&mut self, fault: Fault) -> anyhow::Result<()> {
+    async fn inject(&mut self, fault: Fault) -> anyhow::Result<()> {
         self.world.record.fault(format!("{fault:?}"));
         match fault {
             Fault::Kill => {
                 self.server.process.kill().await?;
-                self.rest(0..300).await;
+                self.sleep_random(0..300).await;
                 self.start().await?;
             }
             Fault::KillAt => self.kill_at().await?,
@@ -158,20 +158,20 @@ impl Nemesis {
             }
             Fault::DiskFull => {
                 self.server.disk.set_full(Some(self.rng.u64(..100_000)));
-                self.rest(200..3_000).await;
+                self.sleep_random(200..3_000).await;
                 self.server.disk.set_full(None);
             }
             Fault::FailSync => self.fail_sync().await?,
             Fault::SlowSync => {
                 self.server.disk.set_sync_delay(Duration::from_millis(self.rng.u64(1..100)));
-                self.rest(200..2_000).await;
+                self.sleep_random(200..2_000).await;
                 self.server.disk.set_sync_delay(Duration::ZERO);
             }
-            // It stays there: the next jump is from there, and so is the next start.
+            // The offset stays: it also holds for the next starts, and the next jump replaces it.
             Fault::Clock => self.server.disk.set_clock_offset(self.rng.i64(-7_200..7_200)),
             Fault::Restart => {
                 self.server.process.signal(Signal::TERM);
-                if !self.server.process.ends_within(STOPPING).await? {
+                if !self.server.process.exits_within(STOP_TIMEOUT).await? {
                     self.world.record.breach(Law::Stuck, "the server did not stop".to_owned(), &[], None);
                     self.server.process.kill().await?;
                 }
@@ -179,12 +179,12 @@ impl Nemesis {
             }
             Fault::Stop => {
                 self.server.process.signal(Signal::STOP);
-                self.rest(100..3_000).await;
+                self.sleep_random(100..3_000).await;
                 self.server.process.signal(Signal::CONT);
             }
             Fault::StopClient => {
                 self.sdks.iter().for_each(|sdk| sdk.signal(Signal::STOP));
-                self.rest(500..6_000).await;
+                self.sleep_random(500..6_000).await;
                 self.sdks.iter().for_each(|sdk| sdk.signal(Signal::CONT));
             }
             Fault::Cut | Fault::HalfOpen | Fault::Slow => self.disturb_network(fault).await,
@@ -198,7 +198,7 @@ impl Nemesis {
         match fault {
             Fault::Cut => {
                 let rng = &mut self.rng;
-                self.proxy.cut(|| rng.f64() < share);
+                self.proxy.reset(|| rng.f64() < share);
                 return;
             }
             Fault::HalfOpen => {
@@ -208,11 +208,11 @@ impl Nemesis {
             _ if self.rng.bool() => self.proxy.slow(true),
             _ => self.proxy.delay(Duration::from_millis(self.rng.u64(10..300))),
         }
-        self.rest(500..6_000).await;
+        self.sleep_random(500..6_000).await;
         self.proxy.heal();
     }
 
-    /// Lets the server run into its death, and starts it again; it may die again while it starts.
+    /// Lets the server run to a kill point, and starts it again; it may be killed once more while it starts.
     async fn kill_at(&mut self) -> anyhow::Result<()> {
         let n = self.rng.u64(1..20);
         let point = match self.rng.u32(..5) {
@@ -224,14 +224,14 @@ impl Nemesis {
         };
         self.world.record.fault(format!("{point:?}"));
         self.server.disk.set_kill(Some(point));
-        // Where nothing is written any more, it is killed at once.
-        if !self.server.process.ends_within(RUNNING_INTO).await? {
+        // A server that writes nothing does not reach the kill point, so it is killed here.
+        if !self.server.process.exits_within(KILL_POINT_TIMEOUT).await? {
             self.server.process.kill().await?;
         }
         if self.rng.bool() {
             self.cut_power()?;
         }
-        // Among the first writes of a server are those of its recovery.
+        // A server's first writes include those of its recovery.
         let recovery = self.rng.u64(1..60);
         self.server.disk.set_kill((self.rng.u32(..4) == 0).then_some(KillPoint::InWrite(recovery)));
         self.start().await
@@ -244,7 +244,7 @@ impl Nemesis {
         Ok(())
     }
 
-    /// The server must refuse every write after it, until it is started again, and go on to read.
+    /// Fails a sync. Until the next start the server must refuse every write and answer reads.
     async fn fail_sync(&mut self) -> anyhow::Result<()> {
         let (which, dropped) = match self.rng.u32(..4) {
             0 => (Syncs::Other, Dropped::AtOnce),
@@ -253,31 +253,31 @@ impl Nemesis {
             _ => (Syncs::Wal, Dropped::Later),
         };
         self.server.disk.fail_sync(1, which, dropped);
-        self.rest(300..3_000).await;
-        // The database itself is synced at checkpoints only.
+        self.sleep_random(300..3_000).await;
+        // Only a checkpoint syncs the database file, so the fault may not have been reached.
         let failed = self.server.disk.sync_failures_left() == 0;
         self.server.disk.fail_sync(0, which, dropped);
         self.world.record.fault(format!("{which:?} {dropped:?}, failed: {failed}"));
         if failed && let Err(why) = self.reads_go_on().await {
-            self.world.record.breach(Law::Answer, format!("after a failed sync {why}"), &[], None);
+            self.world.record.breach(Law::WrongAnswer, format!("after a failed sync {why}"), &[], None);
         }
         self.server.process.kill().await?;
-        // Without a power cut, what was dropped may still be read from the cache, now and until the next one.
+        // Without a power cut, dropped data may still be read from the page cache until the next one.
         if self.rng.bool() {
             self.cut_power()?;
         }
         self.start().await
     }
 
-    /// Whether a write is refused as it should, and a read answered.
+    /// Whether a write is refused and a read is answered.
     async fn reads_go_on(&self) -> Result<(), String> {
         let user = &self.world.users[0];
-        let connected = timeout(ANSWER, Client::connect(self.world.direct(0), hello(user))).await;
-        let Ok(Ok((mut client, _))) = connected else { return Err("nobody can connect".to_owned()) };
+        let connected = timeout(ANSWER_TIMEOUT, Client::connect(self.world.direct_url(0), hello(user))).await;
+        let Ok(Ok((mut client, _))) = connected else { return Err("no client can connect".to_owned()) };
         let conversation = self.world.rooms[0].id.clone();
         let room = Target::from(conversation.clone());
         let (key, text) =
-            (format!("refused.{}", self.schedule.done()[&Fault::FailSync]), "a write that must be refused");
+            (format!("refused.{}", self.schedule.counts()[&Fault::FailSync]), "a write that must be refused");
         let sent = Sent {
             conversation,
             from: user.clone(),
@@ -295,56 +295,56 @@ impl Nemesis {
             key: Key::parse(&key).ok(),
             reply_to: None,
         };
-        match timeout(ANSWER, client.call(send)).await {
+        match timeout(ANSWER_TIMEOUT, client.call(send)).await {
             Ok(Err(ClientError::Refused(failure))) if failure.retryable => {}
             other => return Err(format!("a write was answered with {other:?}")),
         }
         let sync = Sync { conversation: room, after: Seq(0), limit: Some(1) };
-        match timeout(ANSWER, client.call(sync)).await {
+        match timeout(ANSWER_TIMEOUT, client.call(sync)).await {
             Ok(Ok(_)) => Ok(()),
             other => Err(format!("a read was answered with {other:?}")),
         }
     }
 
-    /// Whatever becomes of these connections, the others must not notice.
+    /// Floods the server. Other connections must not be affected.
     async fn flood(&mut self) {
         let mut silent = Vec::new();
-        for _ in 0..SILENT {
+        for _ in 0..SILENT_CONNECTIONS {
             silent.extend(TcpStream::connect(self.server.address).await);
         }
         let hello = hello(&self.world.users[0]);
-        if let Ok((mut loud, _)) = Client::connect(self.world.direct(0), hello).await {
-            for n in 0..LOUD {
+        if let Ok((mut flooding, _)) = Client::connect(self.world.direct_url(0), hello).await {
+            for n in 0..FLOOD_FRAMES {
                 let nonsense =
                     ["[]", "{\"type\":\"send\"}", "{\"type\":\"sync\",\"conversation\":\"#nowhere\"}"];
-                if loud.send_raw(nonsense[n % nonsense.len()]).await.is_err() {
+                if flooding.send_raw(nonsense[n % nonsense.len()]).await.is_err() {
                     break;
                 }
-                // The answers are read, as far as they are there: a server need not read on otherwise.
-                while let Ok(Some(_)) = timeout(Duration::ZERO, loud.next()).await {}
+                // Read the answers that have arrived, because the server stops reading a client that does not read.
+                while let Ok(Some(_)) = timeout(Duration::ZERO, flooding.next()).await {}
             }
         }
-        self.rest(100..2_000).await;
+        self.sleep_random(100..2_000).await;
     }
 
-    /// Starts the server, which must come back by itself, whatever happened.
+    /// Starts the server, which must recover by itself.
     async fn start(&mut self) -> anyhow::Result<()> {
-        for _ in 0..STARTS {
+        for _ in 0..MAX_STARTS {
             if self.server.start().await? {
-                // One for the recovery that was not reached.
+                // A kill point for the recovery may not have been reached.
                 self.server.disk.set_kill(None);
                 return Ok(());
             }
         }
-        bail!("the server does not come back after {STARTS} starts:\n{}", self.server.process.last_words())
+        bail!("the server does not recover after {MAX_STARTS} starts:\n{}", self.server.process.log_tail())
     }
 
-    async fn rest(&mut self, millis: std::ops::Range<u64>) {
+    async fn sleep_random(&mut self, millis: std::ops::Range<u64>) {
         sleep(Duration::from_millis(self.rng.u64(millis))).await;
     }
 
-    /// Gives back what it had in its hands.
-    pub(crate) fn into_parts(self) -> (Server, Vec<Sdk>) {
+    /// Returns the server and the SDK's programs.
+    pub(crate) fn into_server_and_sdks(self) -> (Server, Vec<Sdk>) {
         (self.server, self.sdks)
     }
 }

@@ -1,8 +1,7 @@
-//! The network between two sides, which fails as networks do: between clients and a server, or a node and its database or
-//! bus.
+//! A TCP proxy that fails as networks do: between clients and a server, or between a node and its database or bus.
 
 mod messages;
-mod way;
+mod partition;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,16 +14,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 pub(crate) use self::messages::{Messages, Tampered, Tampering};
-use self::way::Ways;
-pub(crate) use self::way::{Direction, Partition};
+use self::partition::PartitionGate;
+pub(crate) use self::partition::{Direction, Partition};
 
-/// Bytes that are passed on at once.
-const CHUNK: usize = 16 * 1024;
+/// Bytes that are forwarded at once.
+const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Bytes that are passed on at once where the network is slow.
-const TRICKLE: usize = 512;
+/// Bytes that are forwarded at once while the network is slow.
+const SLOW_CHUNK_BYTES: usize = 512;
 
-/// Stands between clients and the server, one connection each way for each that comes.
+/// Forwards each connection to the server.
 #[derive(Clone)]
 pub(crate) struct Proxy {
     /// Where clients connect.
@@ -32,29 +31,29 @@ pub(crate) struct Proxy {
     network: Arc<Network>,
 }
 
-/// What all connections of a proxy share.
+/// State that all connections of a proxy share.
 struct Network {
     server: Mutex<SocketAddr>,
-    weather: Weather,
-    ways: Ways,
+    conditions: Conditions,
+    gate: PartitionGate,
     links: Mutex<Vec<Weak<Link>>>,
-    /// On the way to a client of NATS: what becomes of its messages.
+    /// Tampers with the messages to a client of NATS.
     messages: Option<Messages>,
 }
 
-/// What holds for all connections.
+/// Conditions of all connections.
 #[derive(Default)]
-struct Weather {
-    /// Milliseconds that each chunk takes longer.
+struct Conditions {
+    /// Added latency of each chunk, in milliseconds.
     delay: AtomicU64,
     /// Chunks are small, with a pause between them.
     slow: AtomicBool,
 }
 
-/// One connection.
+/// One proxied connection.
 #[derive(Default)]
 struct Link {
-    /// Nothing gets through, and nobody is told.
+    /// Nothing passes, and neither side gets an error.
     half_open: AtomicBool,
     changed: Notify,
     cut: Notify,
@@ -65,7 +64,7 @@ impl Proxy {
         Self::start_with(server, None).await
     }
 
-    /// One before a nats-server, which can lose, double and reorder messages on their way to a client.
+    /// A proxy for a nats-server, which can lose, duplicate and reorder messages to a client.
     pub(crate) async fn start_before_nats(
         server: SocketAddr,
         rng: &mut fastrand::Rng,
@@ -77,15 +76,15 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let network = Arc::new(Network {
             server: Mutex::new(server),
-            weather: Weather::default(),
-            ways: Ways::default(),
+            conditions: Conditions::default(),
+            gate: PartitionGate::default(),
             links: Mutex::default(),
             messages,
         });
         let proxy = Self { address: listener.local_addr()?, network: network.clone() };
         crate::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                if network.ways.are_refused() {
+                if network.gate.refuses_connections() {
                     refuse(&client);
                     continue;
                 }
@@ -94,64 +93,64 @@ impl Proxy {
                 all.retain(|link| link.strong_count() > 0);
                 all.push(Arc::downgrade(&link));
                 drop(all);
-                crate::spawn(carry(client, link, network.clone()));
+                crate::spawn(forward_both(client, link, network.clone()));
             }
         });
         Ok(proxy)
     }
 
-    /// Sends whoever connects from now on to another server. Connections that are there stay.
-    pub(crate) fn point_at(&self, server: SocketAddr) {
+    /// Forwards new connections to another server. Existing connections stay.
+    pub(crate) fn redirect_to(&self, server: SocketAddr) {
         *self.network.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
     }
 
-    /// Cuts some of the connections; how many.
-    pub(crate) fn cut(&self, choose: impl FnMut() -> bool) -> usize {
+    /// Resets some of the connections; how many.
+    pub(crate) fn reset(&self, choose: impl FnMut() -> bool) -> usize {
         self.each(choose, |link| link.cut.notify_waiters())
     }
 
-    /// Lets nothing through some of the connections, in either direction; how many.
+    /// Makes some of the connections half-open: nothing passes in either direction; how many.
     pub(crate) fn half_open(&self, choose: impl FnMut() -> bool) -> usize {
         self.each(choose, |link| link.half_open.store(true, Ordering::Relaxed))
     }
 
-    /// Parts the two sides, those who come later as well.
-    pub(crate) fn part(&self, partition: Partition) {
-        self.network.ways.part(partition);
+    /// Partitions the two sides, for new connections as well.
+    pub(crate) fn set_partition(&self, partition: Partition) {
+        self.network.gate.set(partition);
         if partition == Partition::Refused {
-            self.cut(|| true);
+            self.reset(|| true);
         }
     }
 
     pub(crate) fn delay(&self, delay: Duration) {
         let millis = u64::try_from(delay.as_millis()).unwrap_or(0);
-        self.network.weather.delay.store(millis, Ordering::Relaxed);
+        self.network.conditions.delay.store(millis, Ordering::Relaxed);
     }
 
     pub(crate) fn slow(&self, slow: bool) {
-        self.network.weather.slow.store(slow, Ordering::Relaxed);
+        self.network.conditions.slow.store(slow, Ordering::Relaxed);
     }
 
-    /// Begins to lose, double and reorder messages, where they are those of NATS.
+    /// Starts to lose, duplicate and delay messages. No effect on a proxy that is not for NATS.
     pub(crate) fn tamper(&self, tampering: Tampering) {
         if let Some(messages) = &self.network.messages {
             messages.tamper(Some(tampering));
         }
     }
 
-    /// What has become of messages so far.
+    /// How many messages were lost, duplicated and delayed so far.
     pub(crate) fn tampered(&self) -> Tampered {
         self.network.messages.as_ref().map(Messages::tampered).unwrap_or_default()
     }
 
-    /// Fine weather. What was half open has been given up meanwhile, or goes on.
+    /// Ends all faults. A half-open connection continues, unless a side has closed it meanwhile.
     pub(crate) fn heal(&self) {
         self.delay(Duration::ZERO);
         self.slow(false);
         if let Some(messages) = &self.network.messages {
             messages.tamper(None);
         }
-        self.network.ways.part(Partition::None);
+        self.network.gate.set(Partition::None);
         self.each(
             || true,
             |link| {
@@ -175,47 +174,47 @@ impl Network {
 }
 
 impl Link {
-    /// Waits until something may go this way, and takes the time that it takes.
-    async fn lets_pass(&self, network: &Network, direction: Direction, slow: bool) {
+    /// Waits while the connection is half-open or partitioned, then for the latency.
+    async fn wait_to_pass(&self, network: &Network, direction: Direction, slow: bool) {
         let changed = self.changed.notified();
         if self.half_open.load(Ordering::Relaxed) {
             changed.await;
         }
-        network.ways.open(direction).await;
-        let delay = network.weather.delay.load(Ordering::Relaxed) + if slow { 20 } else { 0 };
+        network.gate.wait_until_open(direction).await;
+        let delay = network.conditions.delay.load(Ordering::Relaxed) + if slow { 20 } else { 0 };
         if delay > 0 {
             tokio::time::sleep(Duration::from_millis(delay)).await;
         }
     }
 }
 
-/// Ends a connection with a reset, as if nobody listened there.
+/// Makes the connection end with a reset, as if no server listened.
 fn refuse(client: &TcpStream) {
-    // Without it, the end is an ordinary one.
+    // Without this option it ends with FIN.
     let _ = client.set_zero_linger();
 }
 
-async fn carry(client: TcpStream, link: Arc<Link>, network: Arc<Network>) {
+async fn forward_both(client: TcpStream, link: Arc<Link>, network: Arc<Network>) {
     let both = async {
-        // Whoever comes during a partition waits for its end.
-        network.ways.open(Direction::ToServer).await;
+        // A connection that is opened during a partition waits for its end.
+        network.gate.wait_until_open(Direction::ToServer).await;
         let Ok(server) = TcpStream::connect(network.server()).await else {
             refuse(&client);
             return;
         };
-        // Small frames, and somebody waits for each; that it fails is no reason not to carry them.
+        // Small frames that the receiver waits for, so without Nagle's algorithm. An error only makes it slower.
         let _ = client.set_nodelay(true).and_then(|()| server.set_nodelay(true));
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
-        let there = pass(from_client, to_server, &link, &network, Direction::ToServer);
+        let requests = forward(from_client, to_server, &link, &network, Direction::ToServer);
         match &network.messages {
             None => {
-                let back = pass(from_server, to_client, &link, &network, Direction::ToClient);
-                tokio::join!(there, back);
+                let responses = forward(from_server, to_client, &link, &network, Direction::ToClient);
+                tokio::join!(requests, responses);
             }
             Some(messages) => {
-                let back = messages.pass(from_server, to_client, &link, &network);
-                tokio::join!(there, back);
+                let responses = messages.forward(from_server, to_client, &link, &network);
+                tokio::join!(requests, responses);
             }
         }
     };
@@ -225,24 +224,24 @@ async fn carry(client: TcpStream, link: Arc<Link>, network: Arc<Network>) {
     }
 }
 
-async fn pass(
+async fn forward(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     link: &Link,
     network: &Network,
     direction: Direction,
 ) {
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = vec![0; CHUNK_BYTES];
     loop {
-        let slow = network.weather.slow.load(Ordering::Relaxed);
-        let room = if slow { TRICKLE } else { CHUNK };
-        let Ok(count @ 1..) = from.read(&mut buffer[..room]).await else { break };
-        link.lets_pass(network, direction, slow).await;
+        let slow = network.conditions.slow.load(Ordering::Relaxed);
+        let size = if slow { SLOW_CHUNK_BYTES } else { CHUNK_BYTES };
+        let Ok(count @ 1..) = from.read(&mut buffer[..size]).await else { break };
+        link.wait_to_pass(network, direction, slow).await;
         if to.write_all(&buffer[..count]).await.is_err() {
             break;
         }
     }
-    // The other side is told that there will be no more, once something can be told.
-    network.ways.open(direction).await;
+    // The end of the stream must not pass a partition either.
+    network.gate.wait_until_open(direction).await;
     let _ = to.shutdown().await;
 }

@@ -1,4 +1,4 @@
-//! What everybody tried, was told and saw, and the laws that can be checked while it happens.
+//! What the clients sent, were answered and received, and the laws that can be checked during the run.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,34 +11,34 @@ use tokio::time::Instant;
 
 use crate::delay::Delays;
 
-/// Moments that are kept to tell how a breach came about: about a minute of them.
-const KEPT: usize = 400_000;
+/// History entries that are kept to explain a breach: about a minute of them.
+const MAX_HISTORY: usize = 400_000;
 
-/// Most breaches that are told one by one. The first one matters.
-const TOLD: usize = 20;
+/// Breaches that are reported one by one. The first one matters.
+const MAX_REPORTED: usize = 20;
 
-/// What a server must never do.
+/// The laws: what a server must never do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Law {
-    /// Acknowledged, and not in the log under that number.
+    /// An acknowledged event is not in the log under its number.
     Lost,
-    /// One key at two places of the log, or one event pushed twice on a connection.
+    /// One key is in the log twice, or one event was pushed twice on a connection.
     Doubled,
-    /// Two clients were told different things of one event, or one connection got them in another order.
+    /// Two clients received different versions of one event, or one connection received events out of order.
     OutOfOrder,
-    /// An event was missing, and nothing said so.
+    /// An event is missing, and the server sent no `gap`.
     SilentGap,
-    /// Somebody saw what they may not.
+    /// A user received what they may not see.
     Forbidden,
-    /// A retry was answered with another number.
-    OtherSeq,
-    /// A time, or a cursor of reading or delivery, went back.
+    /// A retry was acknowledged with another number.
+    SeqChanged,
+    /// A time, or a read or received cursor, went back.
     WentBack,
-    /// A count or a message as it stands is not what the log says.
-    Unlike,
-    /// The server answered what it never should.
-    Answer,
-    /// Somebody did not get everything, or a server did not come back, in good time after the faults were over.
+    /// A count, or the current state of a message, does not match the log.
+    Mismatch,
+    /// An answer that the server must never give.
+    WrongAnswer,
+    /// A client did not catch up, or a server did not recover, in time after the faults were over.
     Stuck,
 }
 
@@ -47,82 +47,82 @@ pub(crate) enum Law {
 pub(crate) struct Breach {
     pub(crate) law: Law,
     pub(crate) what: String,
-    /// What led to it, oldest first.
+    /// The history that led to it, oldest first.
     pub(crate) history: Vec<String>,
 }
 
-/// A message that somebody tried to send.
+/// A message that a client tried to send.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
     pub(crate) conversation: ConversationId,
     pub(crate) from: UserId,
-    /// The device, and its place among what that device sent.
+    /// The device, and the message's number among those of the device.
     pub(crate) device: u32,
     pub(crate) number: u64,
     /// A digest of the text.
     pub(crate) text: u64,
-    /// An `ok` said so.
+    /// The number and time of its `ok`.
     pub(crate) acked: Option<(Seq, Timestamp)>,
-    /// It was refused at least once, so that what was sent behind it may stand before it.
+    /// It was refused at least once, so messages that its device sent later may precede it in the log.
     pub(crate) refused: bool,
 }
 
-/// What is known of one event.
+/// What is known of one event from the clients that received it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
-    /// Of what never changes.
+    /// Digest of the parts that never change.
     shape: u64,
-    /// Of the content, which a deletion takes away; none before somebody saw it.
+    /// Digest of the content, which a deletion erases; `None` if no client received it.
     content: Option<u64>,
     at: Timestamp,
 }
 
-/// The numbers that are printed.
+/// The numbers in the report.
 #[derive(Debug, Default, Clone, serde::Serialize)]
 pub(crate) struct Counts {
     /// Messages that clients tried to send.
     pub(crate) tried: u64,
-    /// Of these, acknowledged.
+    /// How many of them were acknowledged.
     pub(crate) acknowledged: u64,
-    /// Acknowledged commands of other kinds: edits, deletions, reactions, comings and goings.
+    /// Acknowledged commands of other kinds: edits, deletions, reactions, joins, leaves.
     pub(crate) other_acknowledged: u64,
-    /// Events that arrived at devices, each counted once a device.
+    /// Events received by devices, each counted once for each device.
     pub(crate) delivered: u64,
-    /// Messages shown by the SDK.
+    /// Messages that the SDK showed.
     pub(crate) shown: u64,
     /// Retries that were answered as duplicates.
     pub(crate) duplicates: u64,
-    /// Commands that were refused for now (`unavailable`, `rate_limited`).
+    /// Retryable refusals (`unavailable`, `rate_limited`).
     pub(crate) refused: u64,
-    /// Connections that said hello.
+    /// Connections that received `welcome`.
     pub(crate) connections: u64,
-    /// Probes into conversations that the prober may not see.
+    /// Commands about conversations that the user may not see.
     pub(crate) probes: u64,
-    /// Gaps that the server told of.
+    /// `gap` frames.
     pub(crate) gaps: u64,
 }
 
 #[derive(Debug, Clone)]
-enum What {
+enum Entry {
     Fault(String),
     Connected,
-    Ended(String),
+    Disconnected(String),
     Tried(String),
     Acked(String, Seq),
     Refused(String, &'static str),
-    Got(ConversationId, Seq),
+    Received(ConversationId, Seq),
 }
 
 #[derive(Debug, Clone)]
-struct Moment {
+struct HistoryEntry {
     at: Instant,
     device: u32,
-    what: What,
+    entry: Entry,
 }
 
-/// An acknowledged command that is not a message.
+/// An acknowledged command other than `send`.
 #[derive(Debug, Clone)]
-pub(crate) struct Done {
+pub(crate) struct AckedCommand {
     pub(crate) conversation: ConversationId,
     pub(crate) seq: Seq,
     pub(crate) kind: &'static str,
@@ -134,15 +134,15 @@ pub(crate) struct Inner {
     pub(crate) counts: Counts,
     pub(crate) sends: FxHashMap<String, Sent>,
     pub(crate) logs: FxHashMap<ConversationId, Vec<Option<Seen>>>,
-    /// The highest cursor of reading that a user was told.
+    /// The highest read cursor that the server reported to each user.
     pub(crate) reads: FxHashMap<(UserId, ConversationId), Seq>,
-    pub(crate) done: Vec<Done>,
+    pub(crate) acked_commands: Vec<AckedCommand>,
     pub(crate) breaches: Vec<Breach>,
-    /// How many there were, told or not.
+    /// All breaches, reported or not.
     pub(crate) broken: u64,
     pub(crate) faults: u64,
     pub(crate) delays: Delays,
-    moments: VecDeque<Moment>,
+    history: VecDeque<HistoryEntry>,
     names: Vec<String>,
 }
 
@@ -165,7 +165,7 @@ impl Record {
         self.lock().counts.clone()
     }
 
-    /// Another device, by name; its number.
+    /// Registers a device by name; returns its number.
     pub(crate) fn device(&self, name: String) -> u32 {
         let mut inner = self.lock();
         inner.names.push(name);
@@ -175,99 +175,100 @@ impl Record {
     pub(crate) fn fault(&self, what: String) {
         let mut inner = self.lock();
         inner.faults += 1;
-        inner.note(u32::MAX, What::Fault(what));
+        inner.push_history(u32::MAX, Entry::Fault(what));
     }
 
-    /// Something about a fault that is there already.
-    pub(crate) fn remark(&self, what: String) {
-        self.lock().note(u32::MAX, What::Fault(what));
+    /// Adds to the history of a fault that is active already.
+    pub(crate) fn annotate(&self, what: String) {
+        self.lock().push_history(u32::MAX, Entry::Fault(what));
     }
 
     pub(crate) fn connected(&self, device: u32) {
         let mut inner = self.lock();
         inner.counts.connections += 1;
-        inner.note(device, What::Connected);
+        inner.push_history(device, Entry::Connected);
     }
 
-    pub(crate) fn ended(&self, device: u32, why: String) {
-        self.lock().note(device, What::Ended(why));
+    pub(crate) fn disconnected(&self, device: u32, reason: String) {
+        self.lock().push_history(device, Entry::Disconnected(reason));
     }
 
     pub(crate) fn tried(&self, key: &str, sent: Sent) {
         let mut inner = self.lock();
-        inner.note(sent.device, What::Tried(key.to_owned()));
+        inner.push_history(sent.device, Entry::Tried(key.to_owned()));
         if inner.sends.insert(key.to_owned(), sent).is_none() {
             inner.counts.tried += 1;
         }
     }
 
-    /// A send was refused for now.
+    /// A send got a retryable refusal.
     pub(crate) fn refused(&self, device: u32, key: &str, code: &'static str) {
         let mut inner = self.lock();
         inner.counts.refused += 1;
-        inner.note(device, What::Refused(key.to_owned(), code));
+        inner.push_history(device, Entry::Refused(key.to_owned(), code));
         if let Some(sent) = inner.sends.get_mut(key) {
             sent.refused = true;
         }
     }
 
-    /// The server said `ok` to a send.
+    /// A send got its `ok`.
     pub(crate) fn acked(
         &self,
         device: u32,
         key: &str,
-        place: (&ConversationId, Seq, Timestamp),
+        position: (&ConversationId, Seq, Timestamp),
         duplicate: bool,
     ) {
-        let (conversation, seq, at) = place;
+        let (conversation, seq, at) = position;
         let mut inner = self.lock();
         let inner = &mut *inner;
-        inner.note(device, What::Acked(key.to_owned(), seq));
+        inner.push_history(device, Entry::Acked(key.to_owned(), seq));
         inner.counts.duplicates += u64::from(duplicate);
         let Some(sent) = inner.sends.get_mut(key) else { return };
-        let (first, other_place) = match sent.acked {
+        let (first, other_position) = match sent.acked {
             None => (true, sent.conversation != *conversation),
             Some(before) => (false, before != (seq, at)),
         };
         sent.acked.get_or_insert((seq, at));
         inner.counts.acknowledged += u64::from(first);
-        if other_place {
-            let what =
-                format!("{key} was acknowledged as {conversation} {seq:?} at {at}, and before elsewhere");
-            inner.breach(Law::OtherSeq, what, &[key], Some((conversation, seq)), self.start);
+        if other_position {
+            let what = format!(
+                "{key} was acknowledged as {conversation} {seq:?} at {at}, and before with another number"
+            );
+            inner.breach(Law::SeqChanged, what, &[key], Some((conversation, seq)), self.start);
         }
     }
 
-    /// By which node the server said so.
+    /// The node that sent the `ok`.
     pub(crate) fn acked_by(&self, node: usize, event: (&ConversationId, Seq)) {
-        self.lock().delays.acked(event, node);
+        self.lock().delays.on_ack(event, node);
     }
 
-    /// An event was pushed to a device that is connected to this node, and has been listening since then.
+    /// An event was pushed to a device that is connected to this node and has been reading since `since`.
     pub(crate) fn arrived(&self, event: &Event, node: usize, since: Instant) {
-        self.lock().delays.arrived((&event.conversation, event.seq), node, since);
+        self.lock().delays.on_delivery((&event.conversation, event.seq), node, since);
     }
 
-    /// The server said `ok` to a command of another kind.
-    pub(crate) fn done(&self, done: Done) {
+    /// A command other than `send` got its `ok`.
+    pub(crate) fn command_acked(&self, command: AckedCommand) {
         let mut inner = self.lock();
         inner.counts.other_acknowledged += 1;
-        inner.done.push(done);
+        inner.acked_commands.push(command);
     }
 
-    /// A user was told where their cursor of reading stands.
-    pub(crate) fn read(&self, user: &UserId, conversation: &ConversationId, upto: Seq) {
+    /// The server reported a user's read cursor.
+    pub(crate) fn read_cursor(&self, user: &UserId, conversation: &ConversationId, upto: Seq) {
         let mut inner = self.lock();
         let known = inner.reads.entry((user.clone(), conversation.clone())).or_default();
         *known = (*known).max(upto);
     }
 
-    /// A device got an event, for the first time.
-    pub(crate) fn got(&self, device: u32, event: &Event) {
+    /// A device received an event for the first time.
+    pub(crate) fn received(&self, device: u32, event: &Event) {
         let mut inner = self.lock();
         let inner = &mut *inner;
         inner.counts.delivered += 1;
-        inner.note(device, What::Got(event.conversation.clone(), event.seq));
+        inner.push_history(device, Entry::Received(event.conversation.clone(), event.seq));
         if let Some((law, what)) = inner.compare(event) {
             let key = event.key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default();
             inner.breach(law, what, &[&key], Some((&event.conversation, event.seq)), self.start);
@@ -279,25 +280,25 @@ impl Record {
         law: Law,
         what: String,
         keys: &[&str],
-        place: Option<(&ConversationId, Seq)>,
+        position: Option<(&ConversationId, Seq)>,
     ) {
-        self.lock().breach(law, what, keys, place, self.start);
+        self.lock().breach(law, what, keys, position, self.start);
     }
 }
 
 impl Inner {
-    fn note(&mut self, device: u32, what: What) {
-        if self.moments.len() == KEPT {
-            self.moments.pop_front();
+    fn push_history(&mut self, device: u32, entry: Entry) {
+        if self.history.len() == MAX_HISTORY {
+            self.history.pop_front();
         }
-        self.moments.push_back(Moment { at: Instant::now(), device, what });
+        self.history.push_back(HistoryEntry { at: Instant::now(), device, entry });
     }
 
-    /// Holds an event against what others were told of it.
+    /// Compares an event with what other clients received of it.
     pub(crate) fn compare(&mut self, event: &Event) -> Option<(Law, String)> {
         let log = self.logs.entry(event.conversation.clone()).or_default();
         let Some(index) = usize::try_from(event.seq.0).ok().and_then(|seq| seq.checked_sub(1)) else {
-            return Some((Law::OutOfOrder, format!("an event without a place: {event:?}")));
+            return Some((Law::OutOfOrder, format!("an event without a number: {event:?}")));
         };
         if log.len() <= index {
             log.resize(index + 1, None);
@@ -306,7 +307,7 @@ impl Inner {
         let about = || format!("{} {:?}", event.conversation, event.seq);
         let breach = match &mut log[index] {
             Some(old) if old.shape != new.shape || old.at != new.at => {
-                Some((Law::OutOfOrder, format!("{} is two things: now {event:?}", about())))
+                Some((Law::OutOfOrder, format!("{} has two versions: now {event:?}", about())))
             }
             Some(old) if old.content.is_some() && new.content.is_some() && old.content != new.content => {
                 Some((Law::OutOfOrder, format!("{} has two contents: now {event:?}", about())))
@@ -333,59 +334,60 @@ impl Inner {
         law: Law,
         what: String,
         keys: &[&str],
-        place: Option<(&ConversationId, Seq)>,
+        position: Option<(&ConversationId, Seq)>,
         start: Instant,
     ) {
         self.broken += 1;
-        if self.breaches.len() < TOLD {
-            let history = self.history(keys, place, start);
+        if self.breaches.len() < MAX_REPORTED {
+            let history = self.explain(keys, position, start);
             self.breaches.push(Breach { law, what, history });
         }
     }
 
-    /// What happened to these keys and at this place, and the faults and connections between the first and the last of it.
-    fn history(&self, keys: &[&str], place: Option<(&ConversationId, Seq)>, start: Instant) -> Vec<String> {
-        let about = |what: &What| match what {
-            What::Tried(key) | What::Acked(key, _) | What::Refused(key, _) => keys.contains(&key.as_str()),
-            What::Got(conversation, seq) => {
-                place.is_some_and(|(c, s)| c == conversation && seq.0.abs_diff(s.0) <= 1)
+    /// The history of these keys and this position, with the faults and connections between its first and last entry.
+    fn explain(
+        &self,
+        keys: &[&str],
+        position: Option<(&ConversationId, Seq)>,
+        start: Instant,
+    ) -> Vec<String> {
+        let is_about = |entry: &Entry| match entry {
+            Entry::Tried(key) | Entry::Acked(key, _) | Entry::Refused(key, _) => keys.contains(&key.as_str()),
+            Entry::Received(conversation, seq) => {
+                position.is_some_and(|(c, s)| c == conversation && seq.0.abs_diff(s.0) <= 1)
             }
-            What::Fault(_) | What::Connected | What::Ended(_) => false,
+            Entry::Fault(_) | Entry::Connected | Entry::Disconnected(_) => false,
         };
-        let Some(first) = self.moments.iter().position(|moment| about(&moment.what)) else {
+        let Some(first) = self.history.iter().position(|one| is_about(&one.entry)) else {
             return Vec::new();
         };
-        let last = self.moments.iter().rposition(|moment| about(&moment.what)).unwrap_or(first);
-        // What was going on just before belongs to it.
+        let last = self.history.iter().rposition(|one| is_about(&one.entry)).unwrap_or(first);
+        // The entries just before may show the cause.
         let first = first.saturating_sub(50);
-        // Whoever only got it may come and go.
-        let speaks = |what: &What| about(what) && !matches!(what, What::Got(..));
-        let speakers: Vec<u32> = self
-            .moments
-            .range(first..=last)
-            .filter(|moment| speaks(&moment.what))
-            .map(|m| m.device)
-            .collect();
-        let tells = |moment: &&Moment| match moment.what {
-            What::Fault(_) => true,
-            What::Connected | What::Ended(_) => speakers.contains(&moment.device),
-            _ => about(&moment.what),
+        // The connections of devices that only received the event are left out.
+        let sends = |entry: &Entry| is_about(entry) && !matches!(entry, Entry::Received(..));
+        let senders: Vec<u32> =
+            self.history.range(first..=last).filter(|one| sends(&one.entry)).map(|one| one.device).collect();
+        let explains = |one: &&HistoryEntry| match one.entry {
+            Entry::Fault(_) => true,
+            Entry::Connected | Entry::Disconnected(_) => senders.contains(&one.device),
+            _ => is_about(&one.entry),
         };
-        let told = self.moments.range(first..=last).filter(tells);
-        told.take(200).map(|moment| self.describe(moment, start)).collect()
+        let chosen = self.history.range(first..=last).filter(explains);
+        chosen.take(200).map(|one| self.describe(one, start)).collect()
     }
 
-    fn describe(&self, moment: &Moment, start: Instant) -> String {
-        let time = moment.at.duration_since(start).as_secs_f64();
-        let name = self.names.get(moment.device as usize).map_or("nemesis", String::as_str);
-        let what = match &moment.what {
-            What::Fault(what) => what.clone(),
-            What::Connected => "said hello".to_owned(),
-            What::Ended(why) => format!("lost its connection: {why}"),
-            What::Tried(key) => format!("sends {key}"),
-            What::Acked(key, seq) => format!("is told ok: {key} is {}", seq.0),
-            What::Refused(key, code) => format!("is refused {key}: {code}"),
-            What::Got(conversation, seq) => format!("gets {conversation} {}", seq.0),
+    fn describe(&self, one: &HistoryEntry, start: Instant) -> String {
+        let time = one.at.duration_since(start).as_secs_f64();
+        let name = self.names.get(one.device as usize).map_or("nemesis", String::as_str);
+        let what = match &one.entry {
+            Entry::Fault(what) => what.clone(),
+            Entry::Connected => "connected".to_owned(),
+            Entry::Disconnected(reason) => format!("disconnected: {reason}"),
+            Entry::Tried(key) => format!("sends {key}"),
+            Entry::Acked(key, seq) => format!("receives ok: {key} is {}", seq.0),
+            Entry::Refused(key, code) => format!("receives an error for {key}: {code}"),
+            Entry::Received(conversation, seq) => format!("receives {conversation} {}", seq.0),
         };
         format!("{time:10.3} {name}: {what}")
     }
@@ -398,24 +400,24 @@ impl fmt::Display for Breach {
     }
 }
 
-/// A digest of anything.
+/// A hash of any value.
 pub(crate) fn digest(value: impl Hash) -> u64 {
     let mut hasher = FxHasher::default();
     value.hash(&mut hasher);
     hasher.finish()
 }
 
-/// A digest of what of an event never changes, its time excepted.
+/// A digest of the parts of an event that never change, without its time.
 fn shape(event: &Event) -> u64 {
-    let bare = match &event.body {
+    let unchanging = match &event.body {
         EventBody::Message { .. } => format!("message {:?}", event.key),
         EventBody::Edit { target, .. } => format!("edit {target:?}"),
         other => format!("{other:?}"),
     };
-    digest((bare, event.from.as_str()))
+    digest((unchanging, event.from.as_str()))
 }
 
-/// A digest of an event's content; none if a deletion has taken it, or if it has none.
+/// A digest of an event's content; `None` if a deletion erased it, or if the event has none.
 fn content(event: &Event) -> Option<u64> {
     match &event.body {
         EventBody::Message { text, data, reply_to, deleted: false } => {

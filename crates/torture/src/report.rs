@@ -1,4 +1,4 @@
-//! What is told at the end of a run.
+//! The report at the end of a run.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use serde_json::{Map, Value};
 use crate::record::Law;
 use crate::world::World;
 
-/// What is left of a run.
+/// The results of a run.
 pub(crate) struct Outcome {
     pub(crate) world: Arc<World>,
-    /// How often each fault came.
+    /// How often each kind of fault occurred.
     pub(crate) faults: Vec<(String, u64)>,
-    /// What is told behind them.
-    pub(crate) besides: String,
-    /// What else is told, in words and in the record as JSON.
+    /// Printed after the faults.
+    pub(crate) suffix: String,
+    /// More lines to print, and more fields of the record as JSON.
     pub(crate) lines: Vec<String>,
     pub(crate) json: Map<String, Value>,
     /// Messages in the log.
@@ -25,10 +25,10 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// One of which nothing is known yet.
+    /// An outcome without results yet.
     pub(crate) fn of(world: Arc<World>) -> Self {
-        let (faults, besides, lines, json, stored, took) = Default::default();
-        Self { world, faults, besides, lines, json, stored, took }
+        let (faults, suffix, lines, json, stored, took) = Default::default();
+        Self { world, faults, suffix, lines, json, stored, took }
     }
 
     /// Whether every law held.
@@ -36,23 +36,23 @@ impl Outcome {
         self.world.record.lock().broken == 0
     }
 
-    /// Prints the record, and writes it where it is wanted as JSON.
+    /// Prints the record, and writes it as JSON if `json` is given.
     pub(crate) fn report(&self, seed: u64, seconds: u64, json: Option<&Path>) -> anyhow::Result<()> {
         let inner = self.world.record.lock();
         let counts = &inner.counts;
         for breach in &inner.breaches {
-            say(&format!("\n{breach}"));
+            print_line(&format!("\n{breach}"));
         }
         let of = |law: &[Law]| inner.breaches.iter().filter(|breach| law.contains(&breach.law)).count();
         let faults: Vec<String> = self.faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        say(&format!("seed {seed}, {seconds} s of faults: {}{}", faults.join(", "), self.besides));
-        self.lines.iter().for_each(|line| say(line));
-        say(&format!(
+        print_line(&format!("seed {seed}, {seconds} s of faults: {}{}", faults.join(", "), self.suffix));
+        self.lines.iter().for_each(|line| print_line(line));
+        print_line(&format!(
             "tried {}, acknowledged {}, in the log {}, refused {}, answered as duplicates {}",
             counts.tried, counts.acknowledged, self.stored, counts.refused, counts.duplicates
         ));
-        say(&format!(
-            "other commands {}, delivered {}, shown by the SDK {}, connections {}, gaps told {}, probes {}",
+        print_line(&format!(
+            "other commands {}, delivered {}, shown by the SDK {}, connections {}, gaps {}, probes {}",
             counts.other_acknowledged,
             counts.delivered,
             counts.shown,
@@ -60,13 +60,13 @@ impl Outcome {
             counts.gaps,
             counts.probes
         ));
-        say(&format!(
-            "lost {}, doubled {}, out of order {}, forbidden reads {}, other breaches {} (in all {}); {} s",
+        print_line(&format!(
+            "lost {}, duplicated {}, out of order {}, forbidden reads {}, other breaches {} (in all {}); {} s",
             of(&[Law::Lost]),
-            of(&[Law::Doubled, Law::OtherSeq]),
+            of(&[Law::Doubled, Law::SeqChanged]),
             of(&[Law::OutOfOrder]),
             of(&[Law::Forbidden]),
-            of(&[Law::SilentGap, Law::WentBack, Law::Unlike, Law::Answer, Law::Stuck]),
+            of(&[Law::SilentGap, Law::WentBack, Law::Mismatch, Law::WrongAnswer, Law::Stuck]),
             inner.broken,
             self.took.as_secs()
         ));
@@ -86,6 +86,6 @@ impl Outcome {
 }
 
 #[expect(clippy::print_stdout, reason = "this is what the program is for")]
-pub(crate) fn say(line: &str) {
+pub(crate) fn print_line(line: &str) {
     println!("{line}");
 }

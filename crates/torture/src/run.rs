@@ -1,4 +1,4 @@
-//! Everybody who talks, from the beginning of a run to its end.
+//! The clients of a run, from its beginning to its end.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,41 +8,41 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::device::{Device, Standing};
+use crate::device::{Device, FinalState};
 use crate::record::Law;
-use crate::report::say;
+use crate::report::print_line;
 use crate::sdk::Sdk;
 use crate::spawn;
 use crate::verify::{self, Logs};
 use crate::world::{Phase, SDK_USERS, World};
 
 /// Devices of each user behind the Rust client.
-const DEVICES: usize = 2;
+const DEVICES_PER_USER: usize = 2;
 
-/// How long everybody has, after the faults, to have everything acknowledged.
-const SETTLING: Duration = Duration::from_secs(90);
+/// How long clients may take, after the faults, until everything they sent is acknowledged.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How often it says how it stands.
-const PROGRESS: Duration = Duration::from_secs(10);
+/// How often progress is printed.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The devices on the Rust client, and a voice that says how they stand.
-pub(crate) struct Company {
-    devices: Vec<JoinHandle<Standing>>,
-    voice: JoinHandle<()>,
+/// The devices on the Rust client, and a task that prints their progress.
+pub(crate) struct Devices {
+    tasks: Vec<JoinHandle<FinalState>>,
+    progress: JoinHandle<()>,
 }
 
-impl Company {
-    pub(crate) fn gather(world: &Arc<World>, rng: &mut fastrand::Rng) -> Self {
-        let devices = (0..DEVICES)
+impl Devices {
+    pub(crate) fn start(world: &Arc<World>, rng: &mut fastrand::Rng) -> Self {
+        let tasks = (0..DEVICES_PER_USER)
             .flat_map(|number| world.users.iter().map(move |user| (user.clone(), number)))
-            .map(|(user, number)| spawn(Device::new(world.clone(), user, number, rng.fork()).live()))
+            .map(|(user, number)| spawn(Device::new(world.clone(), user, number, rng.fork()).run()))
             .collect();
-        Self { devices, voice: spawn(progress(world.clone())) }
+        Self { tasks, progress: spawn(print_progress(world.clone())) }
     }
 }
 
-/// The programs on the SDK.
-pub(crate) fn programs(world: &Arc<World>, rng: &mut fastrand::Rng) -> anyhow::Result<Vec<Sdk>> {
+/// Starts the programs that use the SDK.
+pub(crate) fn start_sdks(world: &Arc<World>, rng: &mut fastrand::Rng) -> anyhow::Result<Vec<Sdk>> {
     let mut sdks = Vec::new();
     for users in world.sdk_users.chunks(SDK_USERS) {
         sdks.extend(Sdk::start(world, users, rng.u64(..u64::from(u32::MAX)))?);
@@ -50,31 +50,26 @@ pub(crate) fn programs(world: &Arc<World>, rng: &mut fastrand::Rng) -> anyhow::R
     Ok(sdks)
 }
 
-/// Lets everybody finish, and holds what there is against what was promised. Returns how many messages are in the log.
-pub(crate) async fn to_the_end(
+/// Stops the faults, lets every client catch up, and verifies the log. Returns how many messages are in the log.
+pub(crate) async fn finish_and_verify(
     world: &Arc<World>,
     phase: &watch::Sender<Phase>,
-    company: Company,
+    devices: Devices,
     sdks: Vec<Sdk>,
 ) -> u64 {
-    company.voice.abort();
-    let stored = match settle(world, phase, company.devices, sdks).await {
+    devices.progress.abort();
+    let stored = match drain_and_verify(world, phase, devices.tasks, sdks).await {
         Ok(logs) => logs.stored,
-        // A client that died is to be looked into like anything else, and so is what was found before.
+        // A client that died is a breach too, and so are the breaches found before.
         Err(error) => {
-            world.record.breach(
-                Law::Stuck,
-                format!("the run does not come to its end: {error:#}"),
-                &[],
-                None,
-            );
+            world.record.breach(Law::Stuck, format!("the run does not finish: {error:#}"), &[], None);
             0
         }
     };
     if world.record.counts().acknowledged == 0 {
         world.record.breach(
             Law::Stuck,
-            "nothing was acknowledged: that proves nothing".to_owned(),
+            "nothing was acknowledged, so the run proves nothing".to_owned(),
             &[],
             None,
         );
@@ -82,59 +77,61 @@ pub(crate) async fn to_the_end(
     stored
 }
 
-/// Lets everybody finish, and holds what there is against what was promised.
-async fn settle(
+/// Waits until every client is idle and has caught up, then verifies.
+async fn drain_and_verify(
     world: &Arc<World>,
     phase: &watch::Sender<Phase>,
-    devices: Vec<JoinHandle<Standing>>,
+    tasks: Vec<JoinHandle<FinalState>>,
     mut sdks: Vec<Sdk>,
 ) -> anyhow::Result<Logs> {
-    phase.send_replace(Phase::Calm);
+    phase.send_replace(Phase::Draining);
     for sdk in &mut sdks {
         if !sdk.settle().await? {
             world.record.breach(
                 Law::Stuck,
-                "the SDK has not had everything acknowledged".to_owned(),
+                "the SDK did not get an acknowledgement for everything that it sent".to_owned(),
                 &[],
                 None,
             );
         }
     }
-    let deadline = Instant::now() + SETTLING;
-    while world.quiet.load(Ordering::SeqCst) < devices.len() && Instant::now() < deadline {
+    let deadline = Instant::now() + DRAIN_TIMEOUT;
+    while world.idle_devices.load(Ordering::SeqCst) < tasks.len() && Instant::now() < deadline {
         sleep(Duration::from_millis(50)).await;
     }
-    phase.send_replace(Phase::End);
-    let mut standings = Vec::new();
-    for device in devices {
-        standings.push(device.await?);
+    phase.send_replace(Phase::CatchUp);
+    let mut final_states = Vec::new();
+    for task in tasks {
+        final_states.push(task.await?);
     }
-    let logs = match verify::everything(world, &standings).await {
+    let logs = match verify::verify(world, &final_states).await {
         Ok(logs) => logs,
-        // Everybody may read it now.
+        // No fault is active now, so every client may read it.
         Err(error) => {
-            world.record.breach(Law::Answer, format!("the log cannot be read: {error:#}"), &[], None);
+            world.record.breach(Law::WrongAnswer, format!("the log cannot be read: {error:#}"), &[], None);
             return Ok(Logs::default());
         }
     };
     let last = logs.messages.iter().filter_map(|(id, all)| Some((id.clone(), all.last()?.0))).collect();
     for sdk in sdks {
         match sdk.finish(&last).await? {
-            Some(screens) => verify::screens(world, &logs, &screens),
-            None => world.record.breach(Law::Stuck, "the SDK does not show everything".to_owned(), &[], None),
+            Some(screens) => verify::check_screens(world, &logs, &screens),
+            None => {
+                world.record.breach(Law::Stuck, "the SDK does not show every message".to_owned(), &[], None)
+            }
         }
     }
     Ok(logs)
 }
 
-async fn progress(world: Arc<World>) {
-    let begun = Instant::now();
+async fn print_progress(world: Arc<World>) {
+    let started = Instant::now();
     loop {
-        sleep(PROGRESS).await;
+        sleep(PROGRESS_INTERVAL).await;
         let (counts, faults) = (world.record.counts(), world.record.lock().faults);
-        say(&format!(
+        print_line(&format!(
             "{:>5} s: {faults} faults, {} tried, {} acknowledged, {} delivered",
-            begun.elapsed().as_secs(),
+            started.elapsed().as_secs(),
             counts.tried,
             counts.acknowledged,
             counts.delivered

@@ -1,4 +1,4 @@
-//! Users behind the TypeScript SDK: a program in Node that tells what an app would see.
+//! Users of the TypeScript SDK: a Node program that reports what an app would show.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -17,32 +17,32 @@ use tokio::time::timeout;
 use crate::record::{Law, Sent, digest};
 use crate::world::{World, token};
 
-/// How long it may take to have everything, once the faults are over.
-const CATCHING_UP: Duration = Duration::from_secs(90);
+/// How long the SDK may take to catch up once the faults are over.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// What the program tells, a line each.
+/// One line of the program's output.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Line {
-    /// It begins to send.
+    /// A send starts.
     Tried { user: UserId, conversation: ConversationId, key: String, text: String, number: u64 },
-    /// The promise of a send was kept.
+    /// The promise of a send was fulfilled.
     Acked { user: UserId, conversation: ConversationId, key: String, seq: Seq, at: Timestamp },
-    /// A message came onto the screen.
+    /// A message was shown.
     Shown { user: UserId, conversation: ConversationId, seq: Seq, key: String },
-    /// A list was made anew; what was missed is in it, and was not told one by one.
+    /// The SDK rebuilt a list; it contains the missed messages without a `Shown` for each.
     Resync { user: UserId, conversation: ConversationId },
-    /// Something that must not happen.
+    /// The program found a violation.
     Broken { what: String },
-    /// Everything it sent is acknowledged, and it sends no more.
+    /// Every message is acknowledged, and the program sends no more.
     Settled,
-    /// The list of a conversation at the end.
+    /// The final list of a conversation.
     Screen { user: UserId, conversation: ConversationId, messages: Vec<(Seq, String)> },
-    /// There is no more to tell.
+    /// The last line.
     Done,
 }
 
-/// What the screens of all users of one program show at the end, by user and conversation.
+/// The final lists of all users of one program, by user and conversation.
 pub(crate) type Screens = FxHashMap<(UserId, ConversationId), Vec<(Seq, String)>>;
 
 /// One running program.
@@ -54,7 +54,7 @@ pub(crate) struct Sdk {
 }
 
 impl Sdk {
-    /// Starts a program for these users.
+    /// Starts a program for these users. `None` if the SDK is left out.
     pub(crate) fn start(world: &Arc<World>, users: &[UserId], seed: u64) -> anyhow::Result<Option<Self>> {
         let Some(program) = &world.sdk else { return Ok(None) };
         let rooms =
@@ -75,41 +75,40 @@ impl Sdk {
         let stdin = child.stdin.take().context("no stdin")?;
         let lines = BufReader::new(child.stdout.take().context("no stdout")?);
         let (settle, settled) = oneshot::channel();
-        let screens = crate::spawn(listen(world.clone(), lines, settle));
+        let screens = crate::spawn(read_lines(world.clone(), lines, settle));
         Ok(Some(Self { child, stdin, settled, screens }))
     }
 
-    /// Stops it, or lets it go on.
+    /// Sends a signal to the program, to pause or resume it.
     pub(crate) fn signal(&self, signal: Signal) {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok());
         if let Some(pid) = id.and_then(Pid::from_raw) {
-            // It may have ended this moment.
+            // It may have exited a moment ago.
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
 
-    /// Lets it send no more, and waits until everything is acknowledged; whether it is.
+    /// Stops its sending and waits until everything is acknowledged; whether it is.
     pub(crate) async fn settle(&mut self) -> anyhow::Result<bool> {
         self.stdin.write_all(b"\"settle\"\n").await?;
-        Ok(timeout(CATCHING_UP, &mut self.settled).await.is_ok_and(|settled| settled.is_ok()))
+        Ok(timeout(CATCH_UP_TIMEOUT, &mut self.settled).await.is_ok_and(|settled| settled.is_ok()))
     }
 
-    /// Waits until each list ends with the message that is the last one in the log, and takes the lists; `None` if they do
-    /// not get there.
+    /// Waits until each list ends with the last message of its log, and returns the lists; `None` if that takes too long.
     pub(crate) async fn finish(
         mut self,
         last: &FxHashMap<ConversationId, Seq>,
     ) -> anyhow::Result<Option<Screens>> {
         let line = serde_json::json!({ "last": last });
         self.stdin.write_all(format!("{line}\n").as_bytes()).await?;
-        match timeout(CATCHING_UP, self.screens).await {
+        match timeout(CATCH_UP_TIMEOUT, self.screens).await {
             Ok(screens) => Ok(screens?),
             Err(_) => Ok(None),
         }
     }
 }
 
-async fn listen(
+async fn read_lines(
     world: Arc<World>,
     lines: BufReader<tokio::process::ChildStdout>,
     settle: oneshot::Sender<()>,
@@ -123,7 +122,12 @@ async fn listen(
         let line = match serde_json::from_str(&line) {
             Ok(line) => line,
             Err(error) => {
-                world.record.breach(Law::Answer, format!("the SDK says {line}: {error}"), &[], None);
+                world.record.breach(
+                    Law::WrongAnswer,
+                    format!("cannot parse the SDK's line {line}: {error}"),
+                    &[],
+                    None,
+                );
                 continue;
             }
         };
@@ -153,13 +157,13 @@ async fn listen(
                 *last = seq.max(*last);
             }
             Line::Resync { user, conversation } => {
-                // Its messages are held against the log at the end, as all lists are.
+                // Its messages are compared with the log at the end, as those of all lists are.
                 world.record.fault(format!("the SDK of {user} made the list of {conversation} anew"));
             }
-            Line::Broken { what } => world.record.breach(Law::Answer, what, &[], None),
+            Line::Broken { what } => world.record.breach(Law::WrongAnswer, what, &[], None),
             Line::Settled => {
                 if let Some(settle) = settle.take() {
-                    // Whoever waits may have given up.
+                    // The receiver is gone if it timed out.
                     let _ = settle.send(());
                 }
             }

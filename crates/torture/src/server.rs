@@ -1,4 +1,4 @@
-//! The one server on its own disk.
+//! The server of a run without a cluster, and its disk.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,26 +8,26 @@ use tokio::process::Command;
 
 use crate::process::Process;
 
-/// How a server is started, again and again.
+/// How to start the server, again and again.
 pub(crate) struct Server {
     binary: PathBuf,
-    /// Its disk, which fails when told to.
+    /// Its disk, with faults on demand.
     pub(crate) disk: Control,
     pub(crate) address: SocketAddr,
     pub(crate) process: Process,
 }
 
 impl Server {
-    /// Everything that it writes goes below `scratch`.
+    /// The server writes only below `scratch`.
     pub(crate) fn new(binary: &Path, scratch: &Path) -> anyhow::Result<Self> {
         let disk = Control::create(&scratch.join("control"), &scratch.join("data"), &scratch.join("undo"))?;
         let process = Process::new(&scratch.join("server.log"));
-        // Free now; the server takes it in a moment, and again after each restart.
+        // The port is free now; the server binds it in a moment, and again after each restart.
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         Ok(Self { binary: binary.to_owned(), disk, address, process })
     }
 
-    /// Starts it, and waits until it listens. `false` if it ended before that.
+    /// Starts the server and waits until it listens. `false` if it exited before that.
     pub(crate) async fn start(&mut self) -> anyhow::Result<bool> {
         let mut command = Command::new(&self.binary);
         command.args(["serve", "--listen", &self.address.to_string(), "--data"]).arg(self.disk.data());

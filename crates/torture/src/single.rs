@@ -1,4 +1,4 @@
-//! One server on its own disk.
+//! Runs of one server on its own disk.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::nemesis::{Fault, Nemesis};
 use crate::proxy::Proxy;
 use crate::record::Law;
 use crate::report::Outcome;
-use crate::run::{self, Company};
+use crate::run::{self, Devices};
 use crate::server::Server;
 use crate::world::{Phase, World};
 
@@ -25,7 +25,7 @@ const RATE: f64 = 500.0;
 pub(crate) struct SingleArgs {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Which faults, with commas between [default: all]
+    /// Kinds of faults, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     faults: Vec<Fault>,
 }
@@ -34,31 +34,31 @@ pub(crate) async fn run(args: &SingleArgs, seed: u64, scratch: &Path) -> anyhow:
     let start = Instant::now();
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut server = Server::new(&args.common.binary()?, scratch)?;
-    ensure!(server.start().await?, "the server does not start:\n{}", server.process.last_words());
+    ensure!(server.start().await?, "the server did not start:\n{}", server.process.log_tail());
     let proxy = Proxy::start(server.address).await?;
-    let (phase, watched) = watch::channel(Phase::Storm);
+    let (phase, watched) = watch::channel(Phase::Faults);
     let world = Arc::new(World {
-        doors: vec![format!("ws://{}/v1/ws", proxy.address)],
-        direct: vec![format!("ws://{}/v1/ws", server.address)],
+        proxied_urls: vec![format!("ws://{}/v1/ws", proxy.address)],
+        direct_urls: vec![format!("ws://{}/v1/ws", server.address)],
         sdk_url: format!("http://{}", proxy.address),
         ..World::new(&args.common, args.common.rate.unwrap_or(RATE), start, watched)
     });
-    world.fill().await?;
-    let company = Company::gather(&world, &mut rng);
-    let sdks = run::programs(&world, &mut rng)?;
+    world.create_rooms().await?;
+    let devices = Devices::start(&world, &mut rng);
+    let sdks = run::start_sdks(&world, &mut rng)?;
     let faults = if args.faults.is_empty() { Fault::value_variants().to_vec() } else { args.faults.clone() };
     let mut nemesis = Nemesis::new(world.clone(), server, proxy, sdks, faults, rng.fork());
-    let raged = nemesis.rage(start + Duration::from_secs(args.common.seconds)).await;
-    let faults = nemesis.schedule.done().iter().map(|(fault, count)| (fault.name(), *count)).collect();
+    let result = nemesis.run_until(start + Duration::from_secs(args.common.seconds)).await;
+    let faults = nemesis.schedule.counts().iter().map(|(fault, count)| (fault.name(), *count)).collect();
     let mut outcome = Outcome { faults, ..Outcome::of(world.clone()) };
-    outcome.besides = format!("; the power failed {} times", nemesis.power_cuts);
+    outcome.suffix = format!("; the power failed {} times", nemesis.power_cuts);
     outcome.json.insert("power_cuts".to_owned(), nemesis.power_cuts.into());
-    match raged {
+    match result {
         Ok(()) => {
-            let (_server, sdks) = nemesis.into_parts();
-            outcome.stored = run::to_the_end(&world, &phase, company, sdks).await;
+            let (_server, sdks) = nemesis.into_server_and_sdks();
+            outcome.stored = run::finish_and_verify(&world, &phase, devices, sdks).await;
         }
-        // There is nobody left to ask.
+        // Without a server nothing can be verified.
         Err(error) => world.record.breach(Law::Stuck, format!("{error:#}"), &[], None),
     }
     outcome.took = start.elapsed();

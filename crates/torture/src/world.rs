@@ -1,4 +1,4 @@
-//! Who is there, in which conversations; the same for every part of a run.
+//! The users and conversations of a run, which all its parts share.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
@@ -16,74 +16,74 @@ use crate::Common;
 use crate::process::SECRET;
 use crate::record::Record;
 
-/// Users behind the Rust client.
+/// Users of the Rust client.
 const USERS: usize = 24;
 
-/// Users behind the SDK, in each of its programs.
+/// Users of the SDK, in each of its programs.
 pub(crate) const SDK_USERS: usize = 3;
 
-/// Programs on the SDK.
+/// Programs that use the SDK.
 const SDK_PROGRAMS: usize = 2;
 
 /// Rooms whose members never change.
 const ROOMS: usize = 6;
 
-/// Rooms that people come into and leave.
+/// Rooms that users join and leave.
 const OPEN_ROOMS: usize = 2;
 
-/// Users with whom each user talks directly.
+/// Users with whom each user has a direct conversation.
 const PEERS: usize = 3;
 
-/// How far a run is.
+/// The phase of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
-    /// Everybody talks, everything fails.
-    Storm,
-    /// Everybody talks and listens, and nothing fails: the time in which delays are measured.
-    Fair,
-    /// The faults are over. Nothing new is begun, and what was said is acknowledged.
-    Calm,
-    /// Everybody gets what is there.
-    End,
+    /// Clients send, and faults are injected.
+    Faults,
+    /// Clients send, and no fault is active: delays are measured.
+    Measuring,
+    /// Clients start nothing new, and wait for the acknowledgements of what they sent.
+    Draining,
+    /// Every client catches up with every log.
+    CatchUp,
 }
 
-/// A conversation that somebody may write in.
+/// A conversation and the users who may write in it.
 #[derive(Debug, Clone)]
 pub(crate) struct Room {
     pub(crate) id: ConversationId,
-    /// The first one is its admin, and stays.
+    /// The first one is its admin and never leaves.
     pub(crate) members: Vec<UserId>,
-    /// Members come and go.
+    /// Members join and leave.
     pub(crate) open: bool,
 }
 
-/// What all parts of a run share.
+/// State that all parts of a run share.
 pub(crate) struct World {
     pub(crate) record: Record,
-    /// The WebSocket of each node, through the network that fails.
-    pub(crate) doors: Vec<String>,
-    /// The same, directly.
-    pub(crate) direct: Vec<String>,
-    /// Where the SDK connects.
+    /// The WebSocket URL of each node, through its proxy.
+    pub(crate) proxied_urls: Vec<String>,
+    /// The WebSocket URL of each node, without a proxy.
+    pub(crate) direct_urls: Vec<String>,
+    /// The URL for the SDK.
     pub(crate) sdk_url: String,
     pub(crate) users: Vec<UserId>,
-    /// Users behind the SDK.
+    /// Users of the SDK.
     pub(crate) sdk_users: Vec<UserId>,
     pub(crate) rooms: Vec<Room>,
-    /// Sends a second that all Rust devices together try to make.
+    /// Messages a second that all Rust devices together try to send.
     pub(crate) rate: f64,
-    /// How far the run is.
+    /// The current phase.
     pub(crate) phase: watch::Receiver<Phase>,
-    /// Devices that have nothing more to say.
-    pub(crate) quiet: AtomicUsize,
-    /// Where the SDK's program is; none leaves the SDK out.
+    /// Devices without unacknowledged messages, while draining.
+    pub(crate) idle_devices: AtomicUsize,
+    /// Path of the program that uses the SDK; `None` leaves the SDK out.
     pub(crate) sdk: Option<PathBuf>,
-    /// When somebody was last asked, or asked, to come into an open room.
-    pub(crate) comings: std::sync::Mutex<FxHashMap<(UserId, ConversationId), Instant>>,
+    /// When a join into an open room was last attempted, by user and room.
+    pub(crate) join_attempts: std::sync::Mutex<FxHashMap<(UserId, ConversationId), Instant>>,
 }
 
-/// Users, SDK users and rooms.
-fn cast(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Room>) {
+/// The users, SDK users and rooms.
+fn create_cast(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Room>) {
     let name = |name: String| UserId::parse(&name).expect("a user id");
     let users: Vec<UserId> = (0..USERS).map(|n| name(format!("u{n}"))).collect();
     let sdk: Vec<UserId> = (0..sdk_users).map(|n| name(format!("s{n}"))).collect();
@@ -115,31 +115,31 @@ fn cast(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Room>) {
 }
 
 impl World {
-    /// One whose servers have no addresses yet.
+    /// A world without the addresses of its servers.
     pub(crate) fn new(common: &Common, rate: f64, start: Instant, phase: watch::Receiver<Phase>) -> Self {
         let sdk = (!common.sdk.as_os_str().is_empty()).then(|| common.sdk.clone());
-        let (users, sdk_users, rooms) = cast(if sdk.is_some() { SDK_USERS * SDK_PROGRAMS } else { 0 });
+        let (users, sdk_users, rooms) = create_cast(if sdk.is_some() { SDK_USERS * SDK_PROGRAMS } else { 0 });
         Self {
             record: Record::new(start),
-            doors: Vec::new(),
-            direct: Vec::new(),
+            proxied_urls: Vec::new(),
+            direct_urls: Vec::new(),
             sdk_url: String::new(),
             users,
             sdk_users,
             rooms,
             rate,
             phase,
-            quiet: Default::default(),
+            idle_devices: Default::default(),
             sdk,
-            comings: Default::default(),
+            join_attempts: Default::default(),
         }
     }
 
-    /// Makes the rooms.
-    pub(crate) async fn fill(&self) -> anyhow::Result<()> {
+    /// Creates the rooms.
+    pub(crate) async fn create_rooms(&self) -> anyhow::Result<()> {
         for room in self.rooms.iter().filter(|room| room.id.is_room()) {
             let admin = &room.members[0];
-            let (mut client, _) = Client::connect(self.direct(0), hello(admin)).await?;
+            let (mut client, _) = Client::connect(self.direct_url(0), hello(admin)).await?;
             let create = Create {
                 room: RoomId::parse(room.id.as_str()).ok(),
                 title: None,
@@ -152,17 +152,17 @@ impl World {
         Ok(())
     }
 
-    /// The conversations in which a user may be.
+    /// The conversations in which the user is or may become a member.
     pub(crate) fn rooms_of<'a>(&'a self, user: &'a UserId) -> impl Iterator<Item = &'a Room> {
         self.rooms.iter().filter(move |room| room.members.contains(user))
     }
 
-    /// A node's WebSocket, directly: that of the `n`th, around and around.
-    pub(crate) fn direct(&self, n: usize) -> &str {
-        &self.direct[n % self.direct.len()]
+    /// The WebSocket URL of node `n` modulo the number of nodes, without a proxy.
+    pub(crate) fn direct_url(&self, n: usize) -> &str {
+        &self.direct_urls[n % self.direct_urls.len()]
     }
 
-    /// Whether members come and go there.
+    /// Whether members join and leave there.
     pub(crate) fn is_open(&self, id: &ConversationId) -> bool {
         self.rooms.iter().any(|room| room.open && room.id == *id)
     }
@@ -171,20 +171,25 @@ impl World {
         *self.phase.borrow()
     }
 
-    /// Somebody may come in, or come back, from now on.
-    pub(crate) fn may_come(&self, user: &UserId, room: &ConversationId) {
-        let mut comings = self.comings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        comings.insert((user.clone(), room.clone()), Instant::now());
+    /// Records that the user tries to join, or was invited, now.
+    pub(crate) fn record_join_attempt(&self, user: &UserId, room: &ConversationId) {
+        let mut join_attempts = self.join_attempts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        join_attempts.insert((user.clone(), room.clone()), Instant::now());
     }
 
-    /// Whether somebody asked for that within this time.
-    pub(crate) fn may_have_come(&self, user: &UserId, room: &ConversationId, within: Duration) -> bool {
-        let comings = self.comings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        comings.get(&(user.clone(), room.clone())).is_some_and(|time| time.elapsed() < within)
+    /// Whether a join was attempted within this time.
+    pub(crate) fn attempted_join_within(
+        &self,
+        user: &UserId,
+        room: &ConversationId,
+        within: Duration,
+    ) -> bool {
+        let join_attempts = self.join_attempts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        join_attempts.get(&(user.clone(), room.clone())).is_some_and(|time| time.elapsed() < within)
     }
 }
 
-/// A token for a user, for longer than any run.
+/// A token for a user that outlives every run.
 pub(crate) fn token(user: &UserId) -> String {
     let claims = serde_json::json!({ "sub": user.as_str(), "exp": 4_000_000_000_u64 });
     let key = EncodingKey::from_secret(SECRET.as_bytes());

@@ -1,4 +1,4 @@
-//! What stands before the nodes for clients that know one address: it takes the next node that listens.
+//! A load balancer for clients that know one address: round robin over the nodes that listen.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,39 +6,39 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::net::{TcpListener, TcpStream};
 
-/// A node as the balancer knows it.
+/// A node, for the balancer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Backend {
-    /// Where it listens, to see whether it does.
+    /// The address to check whether it listens.
     pub(crate) node: SocketAddr,
-    /// Where it is reached.
-    pub(crate) door: SocketAddr,
+    /// The address to which connections are forwarded.
+    pub(crate) forward_to: SocketAddr,
 }
 
-/// Starts one; its address.
+/// Starts a balancer and returns its address.
 pub(crate) async fn start(backends: Vec<Backend>) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let backends = Arc::new(backends);
-    let turn = Arc::new(AtomicUsize::new(0));
+    let next = Arc::new(AtomicUsize::new(0));
     crate::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            crate::spawn(carry(client, backends.clone(), turn.clone()));
+            crate::spawn(forward(client, backends.clone(), next.clone()));
         }
     });
     Ok(address)
 }
 
-async fn carry(mut client: TcpStream, backends: Arc<Vec<Backend>>, turn: Arc<AtomicUsize>) {
-    let first = turn.fetch_add(1, Ordering::Relaxed);
+async fn forward(mut client: TcpStream, backends: Arc<Vec<Backend>>, next: Arc<AtomicUsize>) {
+    let first = next.fetch_add(1, Ordering::Relaxed);
     for backend in backends.iter().cycle().skip(first % backends.len()).take(backends.len()) {
-        // One that stands still listens all the same: nobody notices before it does not answer.
+        // A suspended node still accepts connections; its clients notice only because no answer arrives.
         if TcpStream::connect(backend.node).await.is_err() {
             continue;
         }
-        let Ok(mut server) = TcpStream::connect(backend.door).await else { continue };
+        let Ok(mut server) = TcpStream::connect(backend.forward_to).await else { continue };
         let _ = client.set_nodelay(true).and_then(|()| server.set_nodelay(true));
-        // Whichever side ends it, the other one is told.
+        // Ends both directions when either side ends.
         let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
         return;
     }

@@ -1,5 +1,5 @@
-//! PostgreSQL with a standby that has every commit, and what happens when the primary is gone: the standby takes its place, the
-//! nodes are sent there, and a new standby is made from it.
+//! PostgreSQL with a synchronous standby, and failover: the standby is promoted, the proxies point to it, and a new standby is
+//! made from it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,14 +9,14 @@ use tokio::time::sleep;
 
 use crate::proxy::Proxy;
 
-/// How a primary goes.
+/// How the primary is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum PrimaryLoss {
     /// Its processes are killed.
     Killed,
-    /// It falls silent, and its connections stay open until it is killed, so long after the standby has taken its place.
+    /// It is suspended with its connections open, and killed this long after the standby was promoted.
     Silent(Duration),
-    /// The standby has been away for so long when the primary is killed. Nothing can be acknowledged that it does not have.
+    /// The standby is stopped this long before the primary is killed. Nothing may be acknowledged that it does not have.
     StandbyAway(Duration),
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct Database {
     pub(crate) primary: Postgres,
     pub(crate) standby: Postgres,
     scratch: PathBuf,
-    /// How many there have been; each has a directory of its own.
+    /// How many servers there have been; each has its own directory.
     servers: u32,
 }
 
@@ -36,14 +36,14 @@ impl Database {
         Ok(Self { primary, standby, scratch: scratch.to_owned(), servers: 2 })
     }
 
-    /// Loses the primary, and goes on with the standby. Returns when there is a new standby that has everything.
-    pub(crate) async fn fail_over(&mut self, end: End, proxies: &[&Proxy]) -> anyhow::Result<()> {
+    /// Loses the primary and promotes the standby. Returns once a new standby has everything.
+    pub(crate) async fn fail_over(&mut self, end: PrimaryLoss, proxies: &[&Proxy]) -> anyhow::Result<()> {
         match end {
-            End::Killed => self.primary.kill().await?,
-            End::Silent(_) => self.primary.pause()?,
-            End::StandbyAway(away) => {
+            PrimaryLoss::Killed => self.primary.kill().await?,
+            PrimaryLoss::Silent(_) => self.primary.pause()?,
+            PrimaryLoss::StandbyAway(away) => {
                 self.standby.kill().await?;
-                // waits for: clients that write meanwhile, and must not be told that it is stored
+                // waits for: clients that write meanwhile, and must not receive `ok`
                 sleep(away).await;
                 self.primary.kill().await?;
                 self.standby.start_again().await?;
@@ -51,17 +51,17 @@ impl Database {
         }
         self.standby.promote().await?;
         for proxy in proxies {
-            proxy.point_at(self.standby.address());
+            proxy.redirect_to(self.standby.address());
         }
-        if let End::Silent(after) = end {
-            // waits for: nodes that still talk to the one that is silent
+        if let PrimaryLoss::Silent(after) = end {
+            // waits for: nodes that still use the suspended server
             sleep(after).await;
-            // Whoever puts a standby in the place of a primary sees to it that the primary is gone.
+            // An operator who promotes a standby ends the old primary (fencing).
             self.primary.kill().await?;
         }
         let standby = self.standby.standby(&directory(&self.scratch, self.servers), true).await?;
         drop(std::mem::replace(&mut self.primary, std::mem::replace(&mut self.standby, standby)));
-        // Its data would fill the disk in the end.
+        // Otherwise the data of lost primaries fills the disk.
         let _ = std::fs::remove_dir_all(directory(&self.scratch, self.servers - 2));
         self.servers += 1;
         Ok(())

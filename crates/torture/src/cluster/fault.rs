@@ -1,4 +1,4 @@
-//! The kinds of faults of a cluster, and how often each comes.
+//! The kinds of faults of a cluster, with their weights.
 
 use clap::ValueEnum;
 
@@ -9,56 +9,56 @@ use crate::schedule::Weighted;
 pub(crate) enum Fault {
     /// kill -9 of a node.
     KillNode,
-    /// A node stands still, at times for longer than the database waits for it.
+    /// A node is suspended (SIGSTOP), at times for longer than the database's time-outs.
     StopNode,
-    /// A node is asked to stop, and started again.
+    /// A node gets SIGTERM, and is started again.
     RestartNode,
-    /// All nodes are, one after the other.
+    /// All nodes are restarted, one after the other.
     RollingRestart,
-    /// A node gets little done: it stands still again and again, or its network is slow.
+    /// A node is slow: it is suspended again and again, or its clients' network is slow.
     SlowNode,
-    /// A node's clock of the day jumps.
+    /// A node's wall clock jumps.
     Clock,
-    /// Connections of clients to a node are cut.
+    /// Client connections of a node are reset.
     CutClients,
-    /// Connections of clients to a node go dead without a word.
+    /// Client connections of a node become half-open: nothing passes, and neither side gets an error.
     HalfOpenClients,
-    /// The SDK's programs stand still for a while.
+    /// The SDK's programs are suspended for a while.
     StopClient,
     /// NATS is killed, and started again.
     KillBus,
-    /// NATS stands still.
+    /// NATS is suspended.
     PauseBus,
-    /// A node cannot reach NATS: it is refused.
+    /// NATS refuses a node's connections.
     CutBus,
-    /// A node and NATS hear nothing of each other, or only one of them does.
+    /// Nothing passes between a node and NATS, in one direction or both.
     SilentBus,
-    /// What NATS says takes long to a node.
+    /// Messages between a node and NATS are delayed.
     SlowBus,
-    /// NATS loses, doubles and reorders messages to some of the nodes.
+    /// NATS loses, duplicates and reorders messages to some nodes.
     TamperBus,
-    /// A node cannot reach PostgreSQL: it is refused.
+    /// PostgreSQL refuses a node's connections.
     CutDatabase,
-    /// A node and PostgreSQL hear nothing of each other, or only one of them does.
+    /// Nothing passes between a node and PostgreSQL, in one direction or both.
     SilentDatabase,
-    /// What a node and PostgreSQL say to each other takes long.
+    /// Messages between a node and PostgreSQL are delayed.
     SlowDatabase,
-    /// The primary stands still.
+    /// The primary is suspended.
     PauseDatabase,
-    /// The standby stands still, and every commit waits for it.
+    /// The standby is suspended, and every commit waits for it.
     PauseStandby,
-    /// The primary is lost, and the standby takes its place.
+    /// The primary is lost, and the standby is promoted.
     Failover,
 }
 
 impl Fault {
-    /// What it is called on the command line.
+    /// Its name on the command line.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// Whether it is one of the bus, which need not be there.
-    pub(crate) fn is_of_the_bus(self) -> bool {
+    /// Whether it needs the bus.
+    pub(crate) fn needs_bus(self) -> bool {
         matches!(
             self,
             Self::KillBus | Self::PauseBus | Self::CutBus | Self::SilentBus | Self::SlowBus | Self::TamperBus

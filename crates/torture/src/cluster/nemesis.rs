@@ -1,4 +1,4 @@
-//! What goes wrong in a cluster, by a schedule that its seed decides.
+//! Injects faults into a cluster, by a schedule from a seed.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,26 +10,26 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::Cluster;
-use super::database::End;
+use super::database::PrimaryLoss;
 use super::fault::Fault;
-use super::node::{Line, STOPPING, Site};
+use super::node::{LockedProxy, STOP_TIMEOUT, Site};
 use crate::proxy::{Partition, Tampering};
 use crate::record::Law;
 use crate::schedule::Schedule;
 
-/// Faults that are there at once, at most. Those of the same thing wait for each other.
-const TOGETHER: usize = 2;
+/// Faults that are active at once. Faults of the same part wait for each other.
+const MAX_CONCURRENT_FAULTS: usize = 2;
 
-/// From one fault to the next, on average.
-const CALM: Duration = Duration::from_secs(1);
+/// Mean time from one fault to the next.
+const MEAN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Milliseconds for which something is disturbed, most of the time.
-const SHORT: Range<u64> = 200..5_000;
+/// How long most faults last.
+const SHORT_MILLIS: Range<u64> = 200..5_000;
 
-/// Milliseconds for which it is disturbed at times: longer than anybody waits for an answer.
-const LONG: Range<u64> = 10_000..20_000;
+/// How long some faults last: longer than the clients' time-outs.
+const LONG_MILLIS: Range<u64> = 10_000..20_000;
 
-/// Breaks things, and mends them.
+/// Injects faults, and ends each of them.
 pub(crate) struct Nemesis {
     cluster: Arc<Cluster>,
     rng: fastrand::Rng,
@@ -38,47 +38,47 @@ pub(crate) struct Nemesis {
 
 impl Nemesis {
     pub(crate) fn new(cluster: Arc<Cluster>, faults: Vec<Fault>, mut rng: fastrand::Rng) -> Self {
-        let schedule = Schedule::new(faults, CALM, &mut rng);
+        let schedule = Schedule::new(faults, MEAN_INTERVAL, &mut rng);
         Self { cluster, rng, schedule }
     }
 
-    /// Goes on until then, and leaves everything mended.
-    pub(crate) async fn rage(&mut self, end: Instant) -> anyhow::Result<()> {
-        let room = Arc::new(Semaphore::new(TOGETHER));
-        let mut under_way: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    /// Injects faults until `end`, or until a breach, and then ends all faults.
+    pub(crate) async fn run_until(&mut self, end: Instant) -> anyhow::Result<()> {
+        let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_FAULTS));
+        let mut active: JoinSet<anyhow::Result<()>> = JoinSet::new();
         while Instant::now() < end && self.cluster.world.record.lock().breaches.is_empty() {
             let Some(fault) = self.schedule.next(&mut self.rng, end).await else { continue };
-            let permit = room.clone().acquire_owned().await?;
-            while let Some(done) = under_way.try_join_next() {
+            let permit = permits.clone().acquire_owned().await?;
+            while let Some(done) = active.try_join_next() {
                 done??;
             }
             let (cluster, rng) = (self.cluster.clone(), self.rng.fork());
-            under_way.spawn(async move {
+            active.spawn(async move {
                 let _permit = permit;
-                Infliction { cluster: &cluster, rng }.inflict(fault).await
+                Injection { cluster: &cluster, rng }.inject(fault).await
             });
-            self.cluster.restart_the_fallen().await?;
+            self.cluster.restart_dead_nodes().await?;
         }
-        while let Some(done) = under_way.join_next().await {
+        while let Some(done) = active.join_next().await {
             done??;
         }
-        self.cluster.restart_the_fallen().await
+        self.cluster.restart_dead_nodes().await
     }
 }
 
-/// One fault, from its beginning to its end.
-struct Infliction<'a> {
+/// One fault, from its start to its end.
+struct Injection<'a> {
     cluster: &'a Cluster,
     rng: fastrand::Rng,
 }
 
-impl<'a> Infliction<'a> {
-    async fn inflict(mut self, fault: Fault) -> anyhow::Result<()> {
+impl<'a> Injection<'a> {
+    async fn inject(mut self, fault: Fault) -> anyhow::Result<()> {
         match fault {
             Fault::KillNode => self.kill_node().await?,
-            Fault::StopNode => self.stop_node().await,
+            Fault::StopNode => self.suspend_node().await,
             Fault::RestartNode => {
-                let site = self.a_site();
+                let site = self.random_site();
                 self.restart(site).await?;
             }
             Fault::RollingRestart => {
@@ -88,28 +88,28 @@ impl<'a> Infliction<'a> {
             }
             Fault::SlowNode => self.slow_node().await,
             Fault::Clock => {
-                let (site, seconds) = (self.a_site(), self.rng.i64(-7_200..7_200));
-                self.tell(format!("the clock of {} is {seconds} s ahead", site.name));
+                let (site, seconds) = (self.random_site(), self.rng.i64(-7_200..7_200));
+                self.log_fault(format!("the clock of {} is {seconds} s ahead", site.name));
                 site.node.lock().await.clock.set_clock_offset(seconds);
             }
             Fault::CutClients | Fault::HalfOpenClients => self.disturb_clients(fault).await,
             Fault::StopClient => {
                 let sdks = self.cluster.sdks.lock().await;
-                self.tell("the programs on the SDK stand still".to_owned());
+                self.log_fault("the programs on the SDK are suspended".to_owned());
                 sdks.iter().for_each(|sdk| sdk.signal(Signal::STOP));
-                self.rest(500..6_000).await;
+                self.sleep_random(500..6_000).await;
                 sdks.iter().for_each(|sdk| sdk.signal(Signal::CONT));
             }
             Fault::KillBus | Fault::PauseBus => self.disturb_bus(fault).await?,
             Fault::TamperBus => self.tamper_bus().await,
             Fault::CutBus | Fault::SilentBus | Fault::SlowBus => {
-                let site = self.a_site();
+                let site = self.random_site();
                 if let Some(line) = &site.bus {
                     self.disturb(&format!("{} and NATS", site.name), line, fault).await;
                 }
             }
             Fault::CutDatabase | Fault::SilentDatabase | Fault::SlowDatabase => {
-                let site = self.a_site();
+                let site = self.random_site();
                 self.disturb(&format!("{} and PostgreSQL", site.name), &site.database, fault).await;
             }
             Fault::PauseDatabase | Fault::PauseStandby | Fault::Failover => {
@@ -120,22 +120,22 @@ impl<'a> Infliction<'a> {
     }
 
     async fn kill_node(&mut self) -> anyhow::Result<()> {
-        let site = self.a_site();
+        let site = self.random_site();
         let mut node = site.node.lock().await;
-        self.tell(format!("{} is killed", site.name));
+        self.log_fault(format!("{} is killed", site.name));
         node.process.kill().await?;
-        self.rest(0..3_000).await;
-        node.comes_back().await?;
-        self.cluster.world.record.remark(format!("{} is back", site.name));
+        self.sleep_random(0..3_000).await;
+        node.start_until_listening().await?;
+        self.cluster.world.record.annotate(format!("{} is back", site.name));
         Ok(())
     }
 
-    /// Wherever it stands, it may have rows of the database locked.
-    async fn stop_node(&mut self) {
-        let site = self.a_site();
+    /// Suspends a node, which may hold row locks of the database.
+    async fn suspend_node(&mut self) {
+        let site = self.random_site();
         let node = site.node.lock().await;
-        let time = self.a_time();
-        self.tell(format!("{} stands still for {time:?}", site.name));
+        let time = self.random_duration();
+        self.log_fault(format!("{} is suspended for {time:?}", site.name));
         node.process.signal(Signal::STOP);
         sleep(time).await;
         node.process.signal(Signal::CONT);
@@ -143,76 +143,76 @@ impl<'a> Infliction<'a> {
 
     async fn restart(&mut self, site: &Site) -> anyhow::Result<()> {
         let mut node = site.node.lock().await;
-        self.tell(format!("{} is asked to stop", site.name));
-        if !node.stops().await? {
-            let what = format!("{} did not stop within {STOPPING:?}", site.name);
+        self.log_fault(format!("{} gets SIGTERM", site.name));
+        if !node.stop_or_kill().await? {
+            let what = format!("{} did not stop within {STOP_TIMEOUT:?}", site.name);
             self.cluster.world.record.breach(Law::Stuck, what, &[], None);
         }
-        node.comes_back().await?;
-        self.cluster.world.record.remark(format!("{} is back", site.name));
+        node.start_until_listening().await?;
+        self.cluster.world.record.annotate(format!("{} is back", site.name));
         Ok(())
     }
 
     async fn slow_node(&mut self) {
-        let site = self.a_site();
+        let site = self.random_site();
         if self.rng.bool() {
-            let _busy = site.clients.busy.lock().await;
-            self.tell(format!("the network of {} is slow", site.name));
+            let _busy = site.clients.lock.lock().await;
+            self.log_fault(format!("the network of {} is slow", site.name));
             site.clients.proxy.slow(true);
-            self.rest(500..6_000).await;
+            self.sleep_random(500..6_000).await;
             site.clients.proxy.heal();
             return;
         }
         let node = site.node.lock().await;
         let end = Instant::now() + Duration::from_millis(self.rng.u64(500..6_000));
-        self.tell(format!("{} moves only now and then", site.name));
+        self.log_fault(format!("{} is suspended again and again", site.name));
         while Instant::now() < end {
             node.process.signal(Signal::STOP);
-            self.rest(50..150).await;
+            self.sleep_random(50..150).await;
             node.process.signal(Signal::CONT);
-            self.rest(10..50).await;
+            self.sleep_random(10..50).await;
         }
     }
 
     async fn disturb_clients(&mut self, fault: Fault) {
-        let (site, share) = (self.a_site(), self.rng.f64());
-        let _busy = site.clients.busy.lock().await;
-        self.tell(format!("{fault:?} of {}", site.name));
+        let (site, share) = (self.random_site(), self.rng.f64());
+        let _busy = site.clients.lock.lock().await;
+        self.log_fault(format!("{fault:?} of {}", site.name));
         let rng = &mut self.rng;
         if fault == Fault::CutClients {
-            site.clients.proxy.cut(|| rng.f64() < share);
+            site.clients.proxy.reset(|| rng.f64() < share);
             return;
         }
         site.clients.proxy.half_open(|| rng.f64() < share);
-        self.rest(500..6_000).await;
+        self.sleep_random(500..6_000).await;
         site.clients.proxy.heal();
     }
 
-    /// A node's network to one of the engines.
-    async fn disturb(&mut self, between: &str, line: &Line, fault: Fault) {
-        let time = self.a_time();
+    /// Disturbs a node's network to PostgreSQL or NATS.
+    async fn disturb(&mut self, between: &str, line: &LockedProxy, fault: Fault) {
+        let time = self.random_duration();
         let partition = match fault {
             Fault::CutBus | Fault::CutDatabase => Partition::Refused,
             Fault::SlowBus | Fault::SlowDatabase => Partition::None,
-            _ => [Partition::Silent, Partition::NoAnswer, Partition::Unheard][self.rng.usize(..3)],
+            _ => [Partition::Silent, Partition::NoResponses, Partition::NoRequests][self.rng.usize(..3)],
         };
         let delay = Duration::from_millis(self.rng.u64(5..150));
-        let _busy = line.busy.lock().await;
-        self.tell(format!("{fault:?} between {between} for {time:?}: {partition:?}"));
+        let _busy = line.lock.lock().await;
+        self.log_fault(format!("{fault:?} between {between} for {time:?}: {partition:?}"));
         match partition {
             Partition::None => line.proxy.delay(delay),
-            _ => line.proxy.part(partition),
+            _ => line.proxy.set_partition(partition),
         }
         sleep(time).await;
         line.proxy.heal();
-        self.cluster.world.record.remark(format!("{fault:?} between {between} is over"));
+        self.cluster.world.record.annotate(format!("{fault:?} between {between} is over"));
     }
 
     async fn disturb_bus(&mut self, fault: Fault) -> anyhow::Result<()> {
         let Some(bus) = &self.cluster.bus else { return Ok(()) };
         let mut bus = bus.lock().await;
-        let time = self.a_time();
-        self.tell(format!("{fault:?} for {time:?}"));
+        let time = self.random_duration();
+        self.log_fault(format!("{fault:?} for {time:?}"));
         if fault == Fault::KillBus {
             bus.kill().await?;
             sleep(time).await;
@@ -224,7 +224,7 @@ impl<'a> Infliction<'a> {
         }
     }
 
-    /// Of a share of the messages, up to all of them, on the way to some of the nodes.
+    /// Loses, duplicates or delays a share of NATS's messages, up to all of them, on the way to one node or all.
     async fn tamper_bus(&mut self) {
         let (lost, doubled, late) = match self.rng.u32(..4) {
             0 => (100, 0, 0),
@@ -236,18 +236,18 @@ impl<'a> Infliction<'a> {
         let first = self.rng.usize(..self.cluster.sites.len());
         let count = if all { self.cluster.sites.len() } else { 1 };
         let sites = self.cluster.sites.iter().cycle().skip(first).take(count);
-        let lines: Vec<&Line> = sites.filter_map(|site| site.bus.as_ref()).collect();
+        let lines: Vec<&LockedProxy> = sites.filter_map(|site| site.bus.as_ref()).collect();
         let mut busy = Vec::new();
-        // In the order of the nodes, so that two never wait for each other.
+        // Locked in the order of addresses, so that two faults never deadlock.
         let mut in_order = lines.clone();
         in_order.sort_by_key(|line| line.proxy.address);
         for line in in_order {
-            busy.push(line.busy.lock().await);
+            busy.push(line.lock.lock().await);
         }
         let tampering = Tampering { lost, doubled, late };
-        self.tell(format!("NATS to {count} of the nodes from {first} on: {tampering:?}"));
+        self.log_fault(format!("NATS to {count} of the nodes from {first} on: {tampering:?}"));
         lines.iter().for_each(|line| line.proxy.tamper(tampering));
-        self.rest(1_000..8_000).await;
+        self.sleep_random(1_000..8_000).await;
         lines.iter().for_each(|line| line.proxy.heal());
     }
 
@@ -255,36 +255,37 @@ impl<'a> Infliction<'a> {
         let mut database = self.cluster.database.lock().await;
         if fault == Fault::Failover {
             let time = Duration::from_millis(self.rng.u64(100..8_000));
-            let end = [End::Killed, End::Silent(time), End::StandbyAway(time)][self.rng.usize(..3)];
-            self.tell(format!("the primary is lost: {end:?}"));
+            let end = [PrimaryLoss::Killed, PrimaryLoss::Silent(time), PrimaryLoss::StandbyAway(time)]
+                [self.rng.usize(..3)];
+            self.log_fault(format!("the primary is lost: {end:?}"));
             let proxies: Vec<_> = self.cluster.sites.iter().map(|site| &site.database.proxy).collect();
             database.fail_over(end, &proxies).await?;
-            self.cluster.world.record.remark("there is a new standby".to_owned());
+            self.cluster.world.record.annotate("there is a new standby".to_owned());
             return Ok(());
         }
-        let time = self.a_time();
+        let time = self.random_duration();
         let server = if fault == Fault::PauseStandby { &database.standby } else { &database.primary };
-        self.tell(format!("{fault:?} for {time:?}"));
+        self.log_fault(format!("{fault:?} for {time:?}"));
         server.pause()?;
         sleep(time).await;
         server.resume()
     }
 
-    fn a_site(&mut self) -> &'a Site {
+    fn random_site(&mut self) -> &'a Site {
         &self.cluster.sites[self.rng.usize(..self.cluster.sites.len())]
     }
 
-    /// Mostly short, at times longer than anybody waits for an answer.
-    fn a_time(&mut self) -> Duration {
-        let range = if self.rng.u32(..5) == 0 { LONG } else { SHORT };
+    /// Mostly short, at times longer than the clients' time-outs.
+    fn random_duration(&mut self) -> Duration {
+        let range = if self.rng.u32(..5) == 0 { LONG_MILLIS } else { SHORT_MILLIS };
         Duration::from_millis(self.rng.u64(range))
     }
 
-    async fn rest(&mut self, millis: Range<u64>) {
+    async fn sleep_random(&mut self, millis: Range<u64>) {
         sleep(Duration::from_millis(self.rng.u64(millis))).await;
     }
 
-    fn tell(&self, what: String) {
+    fn log_fault(&self, what: String) {
         self.cluster.world.record.fault(what);
     }
 }

@@ -1,4 +1,4 @@
-//! One node of the cluster, with a network of its own to its clients, its database and its bus.
+//! One node of the cluster, with proxies to its clients, its database and its bus.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,38 +14,38 @@ use tokio::time::{Instant, sleep};
 use crate::process::Process;
 use crate::proxy::Proxy;
 
-/// How often a node compares what it hosts with the store.
-pub(crate) const SWEEP: Duration = Duration::from_millis(4_000);
+/// The setting `cluster.sweep`: how often a node compares its state with the store.
+pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_millis(4_000);
 
-/// How long the users of a dead node count as online.
+/// The setting `cluster.lease`: how long the users of a dead node count as online.
 pub(crate) const LEASE: Duration = Duration::from_millis(10_000);
 
-/// How long a user is shown online after the last connection has gone.
-pub(crate) const GRACE: Duration = Duration::from_millis(5_000);
+/// The setting `presence.grace`: how long a user is shown online after their last connection ended.
+pub(crate) const OFFLINE_GRACE: Duration = Duration::from_millis(5_000);
 
-/// How long a node may take to come back, whatever fails meanwhile; a supervisor starts it again and again.
-const COMING_BACK: Duration = Duration::from_secs(120);
+/// How long a node may take to start while other faults are active; it is restarted as by a supervisor.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long a supervisor waits between two starts.
-const BETWEEN_STARTS: Duration = Duration::from_millis(500);
+/// Time between two attempts to start.
+const RESTART_DELAY: Duration = Duration::from_millis(500);
 
-/// How long a node may take to stop when it is asked to.
-pub(crate) const STOPPING: Duration = Duration::from_secs(30);
+/// How long a node may take to stop after SIGTERM.
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A node with all that belongs to it. The parts that a fault has in its hands are locked.
+/// A node with its proxies. A fault locks the part that it acts on.
 pub(crate) struct Site {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     pub(crate) node: Mutex<Node>,
-    pub(crate) clients: Line,
-    pub(crate) database: Line,
-    pub(crate) bus: Option<Line>,
+    pub(crate) clients: LockedProxy,
+    pub(crate) database: LockedProxy,
+    pub(crate) bus: Option<LockedProxy>,
 }
 
-/// A network, which one fault at a time may disturb.
-pub(crate) struct Line {
+/// A proxy with a lock, so that one fault at a time acts on it.
+pub(crate) struct LockedProxy {
     pub(crate) proxy: Proxy,
-    pub(crate) busy: Mutex<()>,
+    pub(crate) lock: Mutex<()>,
 }
 
 /// The process of a node.
@@ -59,21 +59,21 @@ pub(crate) struct Node {
     pub(crate) process: Process,
 }
 
-/// Where a node finds what it needs.
+/// Addresses of PostgreSQL and NATS, without a proxy.
 pub(crate) struct Engines {
     pub(crate) database: SocketAddr,
     pub(crate) store: String,
     pub(crate) bus: Option<SocketAddr>,
 }
 
-impl Line {
+impl LockedProxy {
     fn new(proxy: Proxy) -> Self {
-        Self { proxy, busy: Mutex::default() }
+        Self { proxy, lock: Mutex::default() }
     }
 }
 
 impl Site {
-    /// A node that has not been started. What it writes goes below `scratch`.
+    /// A node that has not been started. It writes only below `scratch`.
     pub(crate) async fn new(
         binary: &Path,
         scratch: &Path,
@@ -84,7 +84,7 @@ impl Site {
         let name = format!("node {number}");
         let directory = scratch.join(format!("node-{number}"));
         std::fs::create_dir(&directory)?;
-        // Free now; the node takes it in a moment, and again after each restart.
+        // The port is free now; the node binds it in a moment, and again after each restart.
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let database = Proxy::start(engines.database).await?;
         let bus = match engines.bus {
@@ -96,7 +96,7 @@ impl Site {
             address,
             store: through(&engines.store, engines.database, database.address)?,
             bus: bus.as_ref().map(|proxy| format!("nats://{}", proxy.address)),
-            // It has no disk of its own; only its clock is played.
+            // A node of a cluster has no disk of its own; only its clock is controlled.
             clock: Control::create(
                 &directory.join("control"),
                 &directory.join("data"),
@@ -109,15 +109,15 @@ impl Site {
             name,
             address,
             node: Mutex::new(node),
-            clients: Line::new(Proxy::start(address).await?),
-            database: Line::new(database),
-            bus: bus.map(Line::new),
+            clients: LockedProxy::new(Proxy::start(address).await?),
+            database: LockedProxy::new(database),
+            bus: bus.map(LockedProxy::new),
         })
     }
 }
 
 impl Node {
-    /// Starts it once. `false` if it ended before it listened.
+    /// Starts the process once. `false` if it exited before it listened.
     pub(crate) async fn start(&mut self) -> anyhow::Result<bool> {
         let mut command = Command::new(&self.binary);
         command.current_dir(&self.directory);
@@ -125,30 +125,32 @@ impl Node {
         if let Some(bus) = &self.bus {
             command.args(["--bus", bus]);
         }
-        for (name, time) in [("CLUSTER_SWEEP", SWEEP), ("CLUSTER_LEASE", LEASE), ("PRESENCE_GRACE", GRACE)] {
+        for (name, time) in
+            [("CLUSTER_SWEEP", SWEEP_INTERVAL), ("CLUSTER_LEASE", LEASE), ("PRESENCE_GRACE", OFFLINE_GRACE)]
+        {
             command.env(format!("SWITCHBOARD_{name}"), time.as_millis().to_string());
         }
         self.clock.command_env(command.as_std_mut())?;
         self.process.start(command).await
     }
 
-    /// Starts it until it listens, as a supervisor does. What it needs may be away meanwhile.
-    pub(crate) async fn comes_back(&mut self) -> anyhow::Result<()> {
-        let given_up = Instant::now() + COMING_BACK;
+    /// Starts the process until it listens, as a supervisor does. PostgreSQL or NATS may be unavailable meanwhile.
+    pub(crate) async fn start_until_listening(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
         while !self.start().await? {
-            if Instant::now() > given_up {
-                bail!("a node does not come back within {COMING_BACK:?}:\n{}", self.process.last_words());
+            if Instant::now() > deadline {
+                bail!("a node does not start within {START_TIMEOUT:?}:\n{}", self.process.log_tail());
             }
-            // waits for: the time that a supervisor leaves between two starts
-            sleep(BETWEEN_STARTS).await;
+            // waits for: the delay of a supervisor between two starts
+            sleep(RESTART_DELAY).await;
         }
         Ok(())
     }
 
-    /// Asks it to stop, and kills it if it does not; whether it did.
-    pub(crate) async fn stops(&mut self) -> anyhow::Result<bool> {
+    /// Sends SIGTERM, and kills the process after a time-out; whether it stopped by itself.
+    pub(crate) async fn stop_or_kill(&mut self) -> anyhow::Result<bool> {
         self.process.signal(Signal::TERM);
-        let stopped = self.process.ends_within(STOPPING).await?;
+        let stopped = self.process.exits_within(STOP_TIMEOUT).await?;
         if !stopped {
             self.process.kill().await?;
         }
@@ -156,9 +158,9 @@ impl Node {
     }
 }
 
-/// The URL of a server, with the address of a proxy in the place of the server's.
+/// The server's URL with the proxy's address in place of the server's.
 fn through(url: &str, server: SocketAddr, proxy: SocketAddr) -> anyhow::Result<String> {
     let server = server.to_string();
-    anyhow::ensure!(url.contains(&server), "{url} does not lead to {server}");
+    anyhow::ensure!(url.contains(&server), "{url} does not contain {server}");
     Ok(url.replacen(&server, &proxy.to_string(), 1))
 }

@@ -1,4 +1,4 @@
-//! What a device does by itself.
+//! The random actions of a device.
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use switchboard_protocol::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{Asked, Device, End, Link, Outgoing};
+use super::{Connection, Device, Disconnect, Outgoing, Request};
 use crate::record::{Sent, digest};
 use crate::world::{Phase, Room};
 
-/// Messages that are said at once, at most.
-const BURST: usize = 8;
+/// Messages that a device writes at once.
+const MAX_BURST: usize = 8;
 
-/// Messages that may wait to be acknowledged; beyond, the person waits.
-const PATIENT: usize = 200;
+/// Unacknowledged messages beyond which a device writes no more.
+const MAX_OUTBOX: usize = 200;
 
-/// Bytes of a message's padding, at most.
-const PADDING: u64 = 300;
+/// In bytes.
+const MAX_PADDING: u64 = 300;
 
 const EMOJIS: [&str; 3] = ["👍", "🎉", "eyes"];
 
-/// The text of a message, which its key says.
+/// The text of a message; its key determines it, so that a retry has the same text.
 pub(super) fn text_of(key: &str) -> String {
-    let length = usize::try_from(digest(key) % PADDING).unwrap_or(0);
+    let length = usize::try_from(digest(key) % MAX_PADDING).unwrap_or(0);
     format!("{key} {}", "x".repeat(length))
 }
 
-/// The command that sends it.
+/// The command that sends the message with this key.
 pub(super) fn message(key: &str, conversation: &ConversationId) -> Send {
     send(key, conversation, &text_of(key))
 }
@@ -45,54 +45,54 @@ fn send(key: &str, conversation: &ConversationId, text: &str) -> Send {
 }
 
 impl Device {
-    /// How long it does nothing, so that all together reach the rate.
+    /// Random time between two actions, so that all devices together reach the rate.
     pub(super) fn pause(&mut self) -> Duration {
         let devices = self.world.users.len() as f64 * 2.0;
-        // A little more than half of all steps send (BURST + 1) / 2 messages.
-        let mean = devices * (BURST as f64 + 1.0) / 2.0 * 0.6 / self.world.rate;
-        // Exponential, as people are; at most a second, so that there are always pings.
+        // 60% of all actions send (MAX_BURST + 1) / 2 messages on average.
+        let mean = devices * (MAX_BURST as f64 + 1.0) / 2.0 * 0.6 / self.world.rate;
+        // Exponential; at most a second, because the device also has to ping.
         Duration::from_secs_f64((-self.rng.f64().max(1e-9).ln() * mean).min(1.0))
     }
 
-    /// One thing that a person or a program might do.
-    pub(super) async fn act(&mut self, link: &mut Link) -> Result<(), End> {
-        let fair = self.world.phase() == Phase::Fair;
+    /// One random action.
+    pub(super) async fn act(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
+        let measuring = self.world.phase() == Phase::Measuring;
         match self.rng.u32(0..1000) {
-            // Where delays are measured, everybody stays and listens.
-            900..925 if fair => {}
-            0..600 if self.outbox.len() < PATIENT => {
+            // No disconnects and no pauses while delays are measured.
+            900..925 if measuring => {}
+            0..600 if self.outbox.len() < MAX_OUTBOX => {
                 self.write();
-                self.flush(link).await?;
+                self.flush(connection).await?;
             }
-            600..700 => self.tell_read(link).await?,
-            700..800 => self.change(link).await?,
-            800..830 => self.repeat(link).await?,
-            830..850 => self.probe(link).await?,
-            850..860 => self.roam(link).await?,
+            600..700 => self.move_cursor(connection).await?,
+            700..800 => self.change(connection).await?,
+            800..830 => self.retry(connection).await?,
+            830..850 => self.probe(connection).await?,
+            850..860 => self.change_membership(connection).await?,
             860..900 => {
-                if let Some(room) = self.a_room() {
-                    self.say(link, Typing { conversation: room.id.into() }, Asked::Other).await?;
+                if let Some(room) = self.random_room() {
+                    self.submit(connection, Typing { conversation: room.id.into() }, Request::Other).await?;
                 }
             }
-            900..905 => return Err("goes away".to_owned()),
+            900..905 => return Err("disconnects".to_owned()),
             905..910 => {
-                // Long enough that a replay is too long, at times.
-                self.away = Duration::from_millis(self.rng.u64(2_000..20_000));
-                return Err("goes away for long".to_owned());
+                // At times long enough to miss more events than the server replays.
+                self.offline = Duration::from_millis(self.rng.u64(2_000..20_000));
+                return Err("disconnects for long".to_owned());
             }
             910..925 => {
-                // Takes nothing for a while, and the server keeps what comes.
+                // Stops reading for a while, as a slow consumer.
                 let stalled = Duration::from_millis(self.rng.u64(200..4_000));
                 sleep(stalled).await;
-                link.attentive = Instant::now();
+                connection.reading_since = Instant::now();
             }
             925..940 => {
-                if let Some(room) = self.a_room() {
+                if let Some(room) = self.random_room() {
                     let command =
                         Sync { conversation: room.id.clone().into(), after: Seq(0), limit: Some(5) };
-                    self.say(link, command, Asked::Other).await?;
+                    self.submit(connection, command, Request::Other).await?;
                     let command = History { conversation: room.id.into(), before: None, limit: Some(5) };
-                    self.say(link, command, Asked::Other).await?;
+                    self.submit(connection, command, Request::Other).await?;
                 }
             }
             _ => {}
@@ -100,19 +100,19 @@ impl Device {
         Ok(())
     }
 
-    /// One of the conversations that the user is in.
-    fn a_room(&mut self) -> Option<Room> {
-        // Everybody's room costs as much as all others together, and gets its share of events accordingly.
+    /// A random conversation of the user.
+    fn random_room(&mut self) -> Option<Room> {
+        // The first room has every user and costs as much as all others together, so it is chosen rarely.
         let all: Vec<&Room> = self.world.rooms_of(&self.user).collect();
         let skip = usize::from(self.rng.u32(..10) > 0 && all.len() > 1);
         let room = all.get(self.rng.usize(skip..all.len().max(skip + 1)))?;
-        let out = self.places.get(&room.id).is_some_and(|place| place.left.is_some());
+        let out = self.progress.get(&room.id).is_some_and(|progress| progress.left.is_some());
         (!out).then(|| (*room).clone())
     }
 
     fn write(&mut self) {
-        let Some(room) = self.a_room() else { return };
-        for _ in 0..self.rng.usize(1..=BURST) {
+        let Some(room) = self.random_room() else { return };
+        for _ in 0..self.rng.usize(1..=MAX_BURST) {
             self.number += 1;
             let key = format!("{}.{}", self.name, self.number);
             self.world.record.tried(
@@ -127,24 +127,24 @@ impl Device {
                     refused: false,
                 },
             );
-            self.outbox.push_back(Outgoing { key, conversation: room.id.clone(), under_way: false });
+            self.outbox.push_back(Outgoing { key, conversation: room.id.clone(), in_flight: false });
         }
     }
 
-    async fn tell_read(&mut self, link: &mut Link) -> Result<(), End> {
-        let Some(room) = self.a_room() else { return Ok(()) };
-        let Some(place) = self.places.get(&room.id) else { return Ok(()) };
-        let upto = Seq(self.rng.u64(0..=place.cursor.0));
+    async fn move_cursor(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
+        let Some(room) = self.random_room() else { return Ok(()) };
+        let Some(progress) = self.progress.get(&room.id) else { return Ok(()) };
+        let upto = Seq(self.rng.u64(0..=progress.cursor.0));
         let conversation = Target::from(room.id.clone());
         if self.rng.bool() {
-            self.say(link, Read { conversation, upto }, Asked::Read(room.id)).await
+            self.submit(connection, Read { conversation, upto }, Request::Read(room.id)).await
         } else {
-            self.say(link, Received { conversation, upto }, Asked::Other).await
+            self.submit(connection, Received { conversation, upto }, Request::Other).await
         }
     }
 
     /// Edits, deletes or reacts.
-    async fn change(&mut self, link: &mut Link) -> Result<(), End> {
+    async fn change(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
         if self.stored.is_empty() {
             return Ok(());
         }
@@ -166,11 +166,11 @@ impl Device {
                 (React { conversation, target, emoji, on: self.rng.u32(..3) > 0 }.into(), "react")
             }
         };
-        self.say(link, command, Asked::Write(id, kind)).await
+        self.submit(connection, command, Request::Write(id, kind)).await
     }
 
-    /// Says something again that is stored.
-    async fn repeat(&mut self, link: &mut Link) -> Result<(), End> {
+    /// Retries an acknowledged message, or sends another text with its key.
+    async fn retry(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
         if self.stored.is_empty() {
             return Ok(());
         }
@@ -178,14 +178,14 @@ impl Device {
         let (key, conversation) = (stored.key.clone(), stored.conversation.clone());
         if self.rng.u32(..5) == 0 {
             let other = send(&key, &conversation, &format!("not {key}"));
-            self.say(link, other, Asked::Conflict(key)).await
+            self.submit(connection, other, Request::Conflict(key)).await
         } else {
-            self.say(link, message(&key, &conversation), Asked::Again(key)).await
+            self.submit(connection, message(&key, &conversation), Request::Retry(key)).await
         }
     }
 
-    /// Looks where it may not.
-    async fn probe(&mut self, link: &mut Link) -> Result<(), End> {
+    /// Sends a command about a conversation that the user may not see.
+    async fn probe(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
         let world = self.world.clone();
         let closed: Vec<&Room> =
             world.rooms.iter().filter(|room| !room.open && !room.members.contains(&self.user)).collect();
@@ -202,19 +202,19 @@ impl Device {
             _ => Send { key: None, ..send("x", &id, "let me in") }.into(),
         };
         self.world.record.lock().counts.probes += 1;
-        self.say(link, command, Asked::Probe(id)).await
+        self.submit(connection, command, Request::Probe(id)).await
     }
 
-    /// Comes into an open room, or leaves it, or, as its admin, brings somebody in or out.
-    async fn roam(&mut self, link: &mut Link) -> Result<(), End> {
+    /// Joins or leaves an open room; its admin invites or removes a member instead.
+    async fn change_membership(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
         let open: Vec<&Room> = self.world.rooms.iter().filter(|room| room.open).collect();
         let room = open[self.rng.usize(..open.len())].clone();
         let conversation = Target::from(room.id.clone());
-        let is_in = self.places.get(&room.id).is_some_and(|place| place.left.is_none());
+        let is_in = self.progress.get(&room.id).is_some_and(|progress| progress.left.is_none());
         let (command, kind): (Command, _) = if room.members[0] == self.user {
             let user = room.members[self.rng.usize(1..room.members.len())].clone();
             if self.rng.bool() {
-                self.world.may_come(&user, &room.id);
+                self.world.record_join_attempt(&user, &room.id);
                 (Invite { conversation, user, role: Default::default() }.into(), "invite")
             } else {
                 (Remove { conversation, user }.into(), "remove")
@@ -222,9 +222,9 @@ impl Device {
         } else if is_in {
             (Leave { conversation }.into(), "leave")
         } else {
-            self.world.may_come(&self.user, &room.id);
+            self.world.record_join_attempt(&self.user, &room.id);
             (Join { conversation }.into(), "join")
         };
-        self.say(link, command, Asked::Write(room.id, kind)).await
+        self.submit(connection, command, Request::Write(room.id, kind)).await
     }
 }

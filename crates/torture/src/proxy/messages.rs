@@ -1,6 +1,6 @@
-//! Messages of NATS on their way from the server to a client: lost, doubled, late.
+//! Loses, duplicates and delays messages on their way from a nats-server to a client.
 //!
-//! The protocol is text: a line, and after `MSG` and `HMSG` as many bytes as its last word says.
+//! NATS's protocol is text: a line, and after `MSG` and `HMSG` as many bytes as the line's last word says.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -10,27 +10,27 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, sleep_until};
 
-use super::{CHUNK, Direction, Link, Network};
+use super::{CHUNK_BYTES, Direction, Link, Network};
 
-/// Longest line that a nats-server sends; its `INFO` is the longest.
-const LINE: usize = 64 * 1024;
+/// Longest line of a nats-server, in bytes; its `INFO` is the longest.
+const MAX_LINE: usize = 64 * 1024;
 
-/// Messages of one connection that are late at once, at most. Beyond it they go in order.
-const LATE: usize = 1_000;
+/// Delayed messages of one connection. Further messages are not delayed.
+const MAX_DELAYED: usize = 1_000;
 
-/// How late a message is at most.
-const LATENESS: Duration = Duration::from_millis(1_500);
+/// The longest delay of a message.
+const MAX_DELAY: Duration = Duration::from_millis(1_500);
 
-/// What becomes of messages: a share of each, in hundredths.
+/// Shares of the messages to tamper with, in percent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tampering {
     pub(crate) lost: u32,
     pub(crate) doubled: u32,
-    /// They come later than others that were sent after them.
+    /// Delivered later than messages that were sent after them.
     pub(crate) late: u32,
 }
 
-/// What has become of messages.
+/// Counts of messages that were tampered with.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
 pub(crate) struct Tampered {
     pub(crate) lost: u64,
@@ -46,7 +46,7 @@ impl std::ops::AddAssign for Tampered {
     }
 }
 
-/// What becomes of the messages on all connections of a proxy.
+/// Tampers with the messages on all connections of a proxy.
 pub(crate) struct Messages {
     rng: Mutex<fastrand::Rng>,
     tampering: Mutex<Option<Tampering>>,
@@ -55,14 +55,14 @@ pub(crate) struct Messages {
     late: AtomicU64,
 }
 
-/// What becomes of one message.
+/// What happens to one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Passes,
-    Lost,
-    /// It passes, and comes again after this time.
-    Doubled(Duration),
-    Late(Duration),
+enum Action {
+    Forward,
+    Lose,
+    /// Forwarded now, and again after this time.
+    Duplicate(Duration),
+    Delay(Duration),
 }
 
 impl Messages {
@@ -84,30 +84,30 @@ impl Messages {
         }
     }
 
-    fn fate(&self) -> Fate {
+    fn choose_action(&self) -> Action {
         let Some(tampering) = *self.tampering.lock().unwrap_or_else(PoisonError::into_inner) else {
-            return Fate::Passes;
+            return Action::Forward;
         };
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
         let chosen = rng.u32(..100);
-        let after = LATENESS.mul_f64(rng.f64());
+        let after = MAX_DELAY.mul_f64(rng.f64());
         let Tampering { lost, doubled, late } = tampering;
         if chosen < lost {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            Fate::Lost
+            Action::Lose
         } else if chosen < lost + doubled {
             self.doubled.fetch_add(1, Ordering::Relaxed);
-            Fate::Doubled(after)
+            Action::Duplicate(after)
         } else if chosen < lost + doubled + late {
             self.late.fetch_add(1, Ordering::Relaxed);
-            Fate::Late(after)
+            Action::Delay(after)
         } else {
-            Fate::Passes
+            Action::Forward
         }
     }
 
-    /// Passes on what a server says, frame by frame.
-    pub(super) async fn pass(
+    /// Forwards the server's bytes, frame by frame.
+    pub(super) async fn forward(
         &self,
         mut from: OwnedReadHalf,
         mut to: OwnedWriteHalf,
@@ -116,94 +116,95 @@ impl Messages {
     ) {
         let mut frames = Frames::default();
         let mut late: Vec<(Instant, Vec<u8>)> = Vec::new();
-        let mut buffer = vec![0; CHUNK];
+        let mut buffer = vec![0; CHUNK_BYTES];
         loop {
             let mut out = Vec::new();
             let due = late.iter().map(|(due, _)| *due).min();
             tokio::select! {
                 read = from.read(&mut buffer) => {
                     let Ok(count @ 1..) = read else { break };
-                    frames.take_in(&buffer[..count]);
+                    frames.extend(&buffer[..count]);
                     while let Some(frame) = frames.next() {
-                        self.sort(frame, &mut late, &mut out);
+                        self.dispatch(frame, &mut late, &mut out);
                     }
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
             let now = Instant::now();
             late.sort_by_key(|(due, _)| *due);
-            let come = late.partition_point(|(due, _)| *due <= now);
-            out.extend(late.drain(..come).flat_map(|(_, bytes)| bytes));
+            let due_count = late.partition_point(|(due, _)| *due <= now);
+            out.extend(late.drain(..due_count).flat_map(|(_, bytes)| bytes));
             if out.is_empty() {
                 continue;
             }
-            let slow = network.weather.slow.load(Ordering::Relaxed);
-            link.lets_pass(network, Direction::ToClient, slow).await;
+            let slow = network.conditions.slow.load(Ordering::Relaxed);
+            link.wait_to_pass(network, Direction::ToClient, slow).await;
             if to.write_all(&out).await.is_err() {
                 break;
             }
         }
-        network.ways.open(Direction::ToClient).await;
+        network.gate.wait_until_open(Direction::ToClient).await;
         let _ = to.shutdown().await;
     }
 
-    fn sort(&self, frame: Frame, late: &mut Vec<(Instant, Vec<u8>)>, out: &mut Vec<u8>) {
-        let fate = if frame.message && late.len() < LATE { self.fate() } else { Fate::Passes };
-        match fate {
-            Fate::Passes => out.extend(frame.bytes),
-            Fate::Lost => {}
-            Fate::Doubled(after) => {
+    fn dispatch(&self, frame: Frame, late: &mut Vec<(Instant, Vec<u8>)>, out: &mut Vec<u8>) {
+        let action =
+            if frame.message && late.len() < MAX_DELAYED { self.choose_action() } else { Action::Forward };
+        match action {
+            Action::Forward => out.extend(frame.bytes),
+            Action::Lose => {}
+            Action::Duplicate(after) => {
                 out.extend(&frame.bytes);
                 late.push((Instant::now() + after, frame.bytes));
             }
-            Fate::Late(after) => late.push((Instant::now() + after, frame.bytes)),
+            Action::Delay(after) => late.push((Instant::now() + after, frame.bytes)),
         }
     }
 }
 
-/// A line with what belongs to it.
+/// A line with its payload.
 #[derive(Debug, PartialEq, Eq)]
 struct Frame {
-    /// It is a message, and nothing about the connection itself.
+    /// `MSG` or `HMSG`, not a frame about the connection itself.
     message: bool,
     bytes: Vec<u8>,
 }
 
-/// Frames from a stream of bytes.
+/// Splits a byte stream into frames.
 #[derive(Default)]
 struct Frames {
     bytes: Vec<u8>,
-    /// Up to here it has been looked for the end of the line.
-    looked: usize,
+    /// No end of a line before this position.
+    scanned: usize,
 }
 
 impl Frames {
-    fn take_in(&mut self, bytes: &[u8]) {
+    fn extend(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next whole frame.
+    /// The next complete frame.
     fn next(&mut self) -> Option<Frame> {
-        let Some(end) = self.bytes[self.looked..].iter().position(|byte| *byte == b'\n') else {
-            self.looked = self.bytes.len();
-            assert!(self.looked <= LINE, "this is not NATS: a line of {} bytes", self.looked);
+        let Some(end) = self.bytes[self.scanned..].iter().position(|byte| *byte == b'\n') else {
+            self.scanned = self.bytes.len();
+            assert!(self.scanned <= MAX_LINE, "this is not NATS: a line of {} bytes", self.scanned);
             return None;
         };
-        let line_end = self.looked + end + 1;
+        let line_end = self.scanned + end + 1;
         let payload = payload_of(&self.bytes[..line_end]);
-        // Behind the payload is the end of a line.
+        // A line end follows the payload.
         let whole = line_end + payload.map_or(0, |length| length + 2);
         if self.bytes.len() < whole {
             return None;
         }
         let rest = self.bytes.split_off(whole);
         let bytes = std::mem::replace(&mut self.bytes, rest);
-        self.looked = 0;
+        self.scanned = 0;
         Some(Frame { message: payload.is_some(), bytes })
     }
 }
 
-/// The length of what follows a line, if it is that of a message.
+/// The length of the payload after this line, if it is a message's.
 fn payload_of(line: &[u8]) -> Option<usize> {
     let line = str::from_utf8(line).ok()?;
     let mut words = line.split_ascii_whitespace();

@@ -1,11 +1,11 @@
-//! Messages as they stand, made from the raw log by the rules that the protocol gives to clients.
+//! Folds the raw log into messages by the rules that the protocol gives to clients.
 
 use std::collections::BTreeMap;
 
 use switchboard_protocol::reply::{Edited, Message};
 use switchboard_protocol::{Event, EventBody, Seq};
 
-/// All messages of a log, folded.
+/// The current state of all messages of a log.
 pub(crate) fn fold(events: &[Event]) -> Vec<Message> {
     let mut messages: BTreeMap<Seq, Message> = BTreeMap::new();
     for event in events {
@@ -28,7 +28,7 @@ pub(crate) fn fold(events: &[Event]) -> Vec<Message> {
                 messages.insert(event.seq, message);
             }
             EventBody::Edit { target, text, data, .. } => {
-                if let Some(message) = standing(&mut messages, *target) {
+                if let Some(message) = undeleted(&mut messages, *target) {
                     message.text.clone_from(text);
                     message.data.clone_from(data);
                     message.edited = Some(Edited { seq: event.seq, at: event.at });
@@ -42,7 +42,7 @@ pub(crate) fn fold(events: &[Event]) -> Vec<Message> {
                 }
             }
             EventBody::React { target, emoji, on } => {
-                if let Some(message) = standing(&mut messages, *target) {
+                if let Some(message) = undeleted(&mut messages, *target) {
                     let users = message.reactions.entry(emoji.as_str().to_owned()).or_default();
                     users.retain(|user| *user != event.from);
                     if *on {
@@ -57,7 +57,7 @@ pub(crate) fn fold(events: &[Event]) -> Vec<Message> {
     messages.into_values().collect()
 }
 
-/// A message that has not been deleted.
-fn standing(messages: &mut BTreeMap<Seq, Message>, seq: Seq) -> Option<&mut Message> {
+/// The message, unless it was deleted.
+fn undeleted(messages: &mut BTreeMap<Seq, Message>, seq: Seq) -> Option<&mut Message> {
     messages.get_mut(&seq).filter(|message| !message.deleted)
 }

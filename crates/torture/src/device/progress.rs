@@ -1,0 +1,106 @@
+//! A device's progress in one conversation.
+
+use std::collections::BTreeMap;
+
+use switchboard_protocol::{ConversationId, Event, EventBody, Seq, UserId};
+
+/// How an event changes the user's membership.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MembershipChange {
+    None,
+    Joined,
+    Left,
+}
+
+impl MembershipChange {
+    pub(crate) fn of(event: &Event, user: &UserId) -> Self {
+        match &event.body {
+            EventBody::Leave {} if event.from == *user => Self::Left,
+            EventBody::Remove { user: gone } if gone == user => Self::Left,
+            _ if adds_user(event, user) => Self::Joined,
+            _ => Self::None,
+        }
+    }
+
+    /// The same for the event of an own command.
+    pub(crate) fn of_kind(kind: &str) -> Self {
+        match kind {
+            "leave" => Self::Left,
+            "join" => Self::Joined,
+            _ => Self::None,
+        }
+    }
+}
+
+/// Whether the event makes the user a member.
+pub(crate) fn adds_user(event: &Event, user: &UserId) -> bool {
+    match &event.body {
+        EventBody::Join { .. } => event.from == *user,
+        EventBody::Invite { user: guest, .. } => guest == user,
+        _ => false,
+    }
+}
+
+/// A cursor, and the events received ahead of it.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// Every event up to here was received.
+    pub(crate) cursor: Seq,
+    ahead: BTreeMap<u64, MembershipChange>,
+    /// The event with which the user left, unless they rejoined.
+    pub(crate) left: Option<Seq>,
+    /// A `sync` is in flight.
+    pub(crate) paging: bool,
+}
+
+impl Progress {
+    pub(crate) fn at(cursor: Seq) -> Self {
+        Self { cursor, ahead: BTreeMap::new(), left: None, paging: false }
+    }
+
+    /// The progress of a device that receives this event as its first of the conversation. A new member of a room starts
+    /// there; a direct conversation starts with its first message.
+    pub(crate) fn starting_with(id: &ConversationId, first: Seq) -> Self {
+        Self::at(if id.is_room() { Seq(first.0.saturating_sub(1)) } else { Seq(0) })
+    }
+
+    /// How many events between the cursor and this one were not received.
+    pub(crate) fn missing_before(&self, seq: Seq) -> u64 {
+        let between = seq.0.saturating_sub(self.cursor.0 + 1);
+        between - self.ahead.range(..seq.0).count() as u64
+    }
+
+    /// Applies an event; `false` if it was applied before.
+    pub(crate) fn apply(&mut self, seq: Seq, change: MembershipChange) -> bool {
+        if seq <= self.cursor || self.ahead.contains_key(&seq.0) {
+            return false;
+        }
+        self.ahead.insert(seq.0, change);
+        while let Some(change) = self.ahead.remove(&(self.cursor.0 + 1)) {
+            self.cursor.0 += 1;
+            match change {
+                MembershipChange::None => {}
+                MembershipChange::Joined => self.left = None,
+                MembershipChange::Left => self.left = Some(self.cursor),
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_received_ahead_are_applied_once_the_missing_ones_arrive() {
+        let mut progress = Progress::at(Seq(4));
+        assert!(progress.apply(Seq(7), MembershipChange::Left));
+        assert_eq!((progress.cursor, progress.missing_before(Seq(9)), progress.left), (Seq(4), 3, None));
+        assert!(
+            progress.apply(Seq(5), MembershipChange::None) && progress.apply(Seq(6), MembershipChange::None)
+        );
+        assert_eq!((progress.cursor, progress.left), (Seq(7), Some(Seq(7))));
+        assert!(!progress.apply(Seq(6), MembershipChange::None), "an event is applied once");
+    }
+}

@@ -1,0 +1,301 @@
+//! How a device checks and applies what the server sends.
+
+use std::time::Duration;
+use switchboard_protocol::reply::{Failure, OkBody, Reply, ServerFrame, Summary};
+use switchboard_protocol::{
+    CommandId, ConversationId, ErrorCode, Event, Seq, Signal, Sync, Timestamp, UserId,
+};
+use tokio::time::Instant;
+
+use super::progress::{self, MembershipChange, Progress};
+use super::{Connection, Device, Disconnect, JOIN_WINDOW, PAGE_SIZE, Request, Stored};
+use crate::record::{AckedCommand, Law};
+
+impl Device {
+    /// Handles a frame; `true` when the device has caught up at the end.
+    pub(super) async fn on_frame(
+        &mut self,
+        connection: &mut Connection,
+        frame: ServerFrame,
+    ) -> Result<bool, Disconnect> {
+        match frame {
+            ServerFrame::Event(event) => self.on_event(connection, &event).await?,
+            ServerFrame::Signal(Signal::Read { conversation, user, upto }) => {
+                self.on_read_signal(&conversation, &user, upto);
+            }
+            ServerFrame::Signal(_) => {}
+            ServerFrame::Reply(Reply::Ok(ok)) => {
+                let Some(CommandId::Number(id)) = ok.id else { return Ok(false) };
+                let Some((request, _)) = connection.pending.remove(&id) else { return Ok(false) };
+                return self.on_ok(connection, request, ok.body).await;
+            }
+            ServerFrame::Reply(Reply::Pong { id: Some(CommandId::Number(id)) }) => {
+                connection.pending.remove(&id);
+            }
+            ServerFrame::Reply(Reply::Error(failure)) => self.on_error(connection, failure).await?,
+            ServerFrame::Reply(Reply::Gap { conversation, after, head }) => {
+                self.world.record.lock().counts.gaps += 1;
+                if let Some(progress) = self.progress.get_mut(&conversation) {
+                    // The server pushes what follows the gap; the events in it must be paged.
+                    let pushed = connection.pushed.entry(conversation.clone()).or_insert(after);
+                    *pushed = (*pushed).max(head);
+                    if progress.cursor < head {
+                        self.request_page(connection, conversation).await?;
+                    }
+                }
+            }
+            ServerFrame::Reply(_) => {}
+        }
+        Ok(false)
+    }
+
+    /// An event that the server pushed.
+    async fn on_event(&mut self, connection: &mut Connection, event: &Event) -> Result<(), Disconnect> {
+        let (id, seq) = (&event.conversation, event.seq);
+        let before = connection.pushed.get(id).or_else(|| connection.from.get(id)).copied();
+        if before.is_some_and(|before| seq <= before) || connection.own.contains(&(id.clone(), seq)) {
+            let what =
+                format!("{} got {id} {} twice on one connection, or after {before:?}", self.name, seq.0);
+            self.breach(Law::Doubled, what, Some((id, seq)));
+        }
+        connection.pushed.insert(id.clone(), seq);
+        if !self.progress.contains_key(id) {
+            if id.is_room() && !progress::adds_user(event, &self.user) {
+                let what = format!(
+                    "{} got {id} {} as its first event, which does not add the user",
+                    self.name, seq.0
+                );
+                self.breach(Law::SilentGap, what, Some((id, seq)));
+            }
+            self.progress.insert(id.clone(), Progress::starting_with(id, seq));
+        }
+        let in_flight =
+            connection.pending.values().filter(|(request, _)| self.may_append_to(request, id)).count() as u64;
+        let missing = self.progress.get(id).map_or(0, |progress| progress.missing_before(seq));
+        let paging = self.progress.get(id).is_some_and(|progress| progress.paging);
+        if missing > in_flight && !paging {
+            let what = format!(
+                "{} got {id} {}, but {missing} events before it are missing, and only {in_flight} of its own are in flight",
+                self.name, seq.0
+            );
+            self.breach(Law::SilentGap, what, Some((id, seq)));
+            self.request_page(connection, id.clone()).await?;
+        }
+        if let Some(left) = self.progress.get(id).and_then(|progress| progress.left)
+            && seq > left
+            && !self.world.attempted_join_within(&self.user, id, JOIN_WINDOW)
+        {
+            let what = format!("{} got {id} {} after it left with {}", self.name, seq.0, left.0);
+            self.breach(Law::Forbidden, what, Some((id, seq)));
+        }
+        self.world.record.arrived(event, self.node, connection.reading_since);
+        self.apply(event);
+        Ok(())
+    }
+
+    /// Whether this request may have appended an event to the conversation.
+    fn may_append_to(&self, request: &Request, id: &ConversationId) -> bool {
+        match request {
+            Request::Write(conversation, _) => conversation == id,
+            Request::Send(key) => self.outbox.iter().any(|o| o.key == *key && o.conversation == *id),
+            _ => false,
+        }
+    }
+
+    /// Applies an event that was pushed or paged.
+    fn apply(&mut self, event: &Event) {
+        let adds_user = progress::adds_user(event, &self.user);
+        let Some(progress) = self.progress.get_mut(&event.conversation) else { return };
+        if progress.apply(event.seq, MembershipChange::of(event, &self.user)) {
+            self.world.record.received(self.id, event);
+        }
+        if adds_user {
+            self.world.record_join_attempt(&self.user, &event.conversation);
+        }
+    }
+
+    /// Applies the event of an own command, known from its `ok`.
+    fn apply_own(&mut self, id: &ConversationId, seq: Seq, change: MembershipChange) {
+        let start = || Progress::starting_with(id, seq);
+        self.progress.entry(id.clone()).or_insert_with(start).apply(seq, change);
+    }
+
+    fn on_read_signal(&self, id: &ConversationId, user: &UserId, upto: Seq) {
+        if *user == self.user {
+            self.world.record.read_cursor(user, id, upto);
+        }
+    }
+
+    async fn request_page(
+        &mut self,
+        connection: &mut Connection,
+        id: ConversationId,
+    ) -> Result<(), Disconnect> {
+        let Some(progress) = self.progress.get_mut(&id) else { return Ok(()) };
+        if progress.paging {
+            return Ok(());
+        }
+        progress.paging = true;
+        let command =
+            Sync { conversation: id.clone().into(), after: progress.cursor, limit: Some(PAGE_SIZE) };
+        self.submit(connection, command, Request::Page(id)).await
+    }
+
+    async fn on_ok(
+        &mut self,
+        connection: &mut Connection,
+        request: Request,
+        body: OkBody,
+    ) -> Result<bool, Disconnect> {
+        match (request, body) {
+            (
+                Request::Send(key) | Request::Retry(key),
+                OkBody::Stored { conversation, seq, at, duplicate },
+            ) => {
+                self.on_ack(connection, &key, (&conversation, seq, at), duplicate);
+            }
+            (Request::Conflict(key), OkBody::Stored { seq, .. }) => {
+                self.breach(
+                    Law::WrongAnswer,
+                    format!("another text under the key {key} was stored as {}", seq.0),
+                    None,
+                );
+            }
+            (Request::Write(id, kind), OkBody::Stored { seq, duplicate: false, .. }) => {
+                let from = self.user.clone();
+                self.world.record.command_acked(AckedCommand { conversation: id.clone(), seq, kind, from });
+                connection.own.insert((id.clone(), seq));
+                self.apply_own(&id, seq, MembershipChange::of_kind(kind));
+            }
+            (Request::Read(id), OkBody::Cursor { upto, .. }) => {
+                self.world.record.read_cursor(&self.user, &id, upto)
+            }
+            (Request::Page(id), OkBody::Log { events, head, more, .. }) => {
+                for event in &events {
+                    self.apply(event);
+                }
+                if let Some(progress) = self.progress.get_mut(&id) {
+                    progress.paging = false;
+                    if more && progress.cursor < head {
+                        self.request_page(connection, id).await?;
+                    }
+                }
+            }
+            (Request::Probe(id), body) => {
+                self.breach(Law::Forbidden, format!("{} was answered about {id}: {body:?}", self.name), None);
+            }
+            (Request::Summaries, OkBody::Conversations { conversations, .. }) => {
+                return Ok(self.has_caught_up(&conversations));
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    fn on_ack(
+        &mut self,
+        connection: &mut Connection,
+        key: &str,
+        position: (&ConversationId, Seq, Timestamp),
+        duplicate: bool,
+    ) {
+        let (conversation, seq, _) = position;
+        self.world.record.acked(self.id, key, position, duplicate);
+        if !self.world.is_open(conversation) {
+            // In an open room a delivery may be late for a good reason: the user was no member meanwhile.
+            self.world.record.acked_by(self.node, (conversation, seq));
+        }
+        let Some(index) = self.outbox.iter().position(|outgoing| outgoing.key == key) else { return };
+        self.outbox.remove(index);
+        if !duplicate {
+            connection.own.insert((conversation.clone(), seq));
+        }
+        self.apply_own(conversation, seq, MembershipChange::None);
+        if self.stored.len() >= 100 {
+            let oldest = self.rng.usize(..self.stored.len());
+            self.stored.swap_remove(oldest);
+        }
+        self.stored.push(Stored { key: key.to_owned(), conversation: conversation.clone(), seq });
+    }
+
+    /// Whether it has every event of the listed conversations. Conversations that it does not know yet must still arrive.
+    fn has_caught_up(&self, summaries: &[Summary]) -> bool {
+        let is_at_head = |summary: &Summary| {
+            self.progress.get(&summary.conversation).is_some_and(|progress| progress.cursor >= summary.head)
+        };
+        summaries.iter().all(is_at_head)
+    }
+
+    async fn on_error(&mut self, connection: &mut Connection, failure: Failure) -> Result<(), Disconnect> {
+        if let Some(id) = &failure.conversation {
+            let (law, cursor) = (self.progress.get(id))
+                .map_or((Law::WrongAnswer, Seq(0)), |progress| (Law::Lost, progress.cursor));
+            let what =
+                format!("{} sent the cursor {} of {id}: {}", self.name, cursor.0, failure.code.as_str());
+            self.breach(law, what, Some((id, cursor)));
+            self.progress.remove(id);
+            return Ok(());
+        }
+        let Some(CommandId::Number(id)) = failure.id else { return Ok(()) };
+        let Some((request, _)) = connection.pending.remove(&id) else { return Ok(()) };
+        let code = failure.code.as_str();
+        match request {
+            Request::Send(key) => self.on_send_error(&key, &failure),
+            Request::Retry(key) if !failure.retryable => {
+                self.breach(
+                    Law::WrongAnswer,
+                    format!("a retry of {key} was refused: {code}, {}", failure.message),
+                    None,
+                );
+            }
+            Request::Conflict(_) if !failure.retryable && failure.code != ErrorCode::KeyConflict => {
+                self.breach(Law::WrongAnswer, format!("a conflict of keys was answered with {code}"), None);
+            }
+            Request::Probe(_) if !failure.retryable && failure.code != ErrorCode::NotFound => {
+                self.breach(
+                    Law::WrongAnswer,
+                    format!("a probe was answered with {code} instead of not_found"),
+                    None,
+                );
+            }
+            Request::Page(id) => {
+                if let Some(progress) = self.progress.get_mut(&id) {
+                    progress.paging = false;
+                }
+                if failure.retryable {
+                    self.request_page(connection, id).await?;
+                } else {
+                    self.breach(
+                        Law::WrongAnswer,
+                        format!("a page of {id} was refused: {code}, {}", failure.message),
+                        None,
+                    );
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn on_send_error(&mut self, key: &str, failure: &Failure) {
+        let code = failure.code.as_str();
+        if failure.retryable {
+            // Messages pipelined behind it may now be stored before it, if its retry is late.
+            for outgoing in &self.outbox {
+                self.world.record.refused(self.id, &outgoing.key, code);
+            }
+            let wait = Duration::from_millis(failure.retry_after.unwrap_or(500));
+            self.hold_until = self.hold_until.max(Instant::now() + wait);
+            if let Some(outgoing) = self.outbox.iter_mut().find(|outgoing| outgoing.key == key) {
+                outgoing.in_flight = false;
+            }
+            return;
+        }
+        let index = self.outbox.iter().position(|outgoing| outgoing.key == key);
+        let gone = index.and_then(|index| self.outbox.remove(index));
+        let open = gone.is_some_and(|gone| self.world.is_open(&gone.conversation));
+        if !(open && failure.code == ErrorCode::NotFound) {
+            self.breach(Law::WrongAnswer, format!("{key} was refused: {code}, {}", failure.message), None);
+        }
+    }
+}

@@ -79,16 +79,15 @@ export abstract class RoomActions {
   }
 
   async #around(seq: Seq, options: Options): Promise<MessageWindow> {
-    const { call } = this.host;
     type Body = HistoryBody & { more_after?: boolean };
     const around = { ...this.about("history", { limit: WINDOW }), around: seq } as unknown as Command;
     let page: Body;
     try {
-      page = await call<Body>(around, options);
+      page = await this.host.call<Body>(around, options);
     } catch (error) {
       if (!(error instanceof ChatError) || error.code !== "bad_field") throw error;
       // A server of before `around`.
-      page = await call<Body>(this.about("history", { before: seq + WINDOW / 2, limit: WINDOW }), options);
+      page = await this.host.call<Body>(this.about("history", { before: seq + WINDOW / 2, limit: WINDOW }), options);
     }
     const messages = page.messages.map(fromWire);
     const hasNewer = page.more_after ?? page.head > (messages.at(-1)?.seq ?? 0);

@@ -274,8 +274,11 @@ export class Switchboard implements Chat, Host {
     }
     this.#heardIs = "known";
     this.#complete ||= this.#heard.complete;
-    for (const name of this.#heard.conversations) this.rooms.of(name).onHeard(this.#heard.get(name));
-    for (const room of this.rooms) room.onHeard();
+    for (const name of this.#heard.conversations) this.rooms.of(name);
+    for (const room of this.rooms) {
+      const heard = this.baseline(room.id, room.summary);
+      if (heard !== "pending") room.onHeard(heard);
+    }
     if (this.online) void this.#inbox.catchUp(0);
   }
 

@@ -16,8 +16,6 @@ export class Directory {
 
   /** Throws `invalid` for what is no name. */
   get(name: string): Room {
-    const known = this.#rooms.get(canonical(name, this.#me()));
-    if (known) return known;
     checkName(name, this.#me());
     return this.of(name);
   }

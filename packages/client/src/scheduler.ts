@@ -31,7 +31,7 @@ interface Job {
 
 /** A token bucket on a clock that nobody sets. */
 export class Bucket {
-  #tokens = 1;
+  #tokens = Infinity;
   #at: number;
   #rate = Infinity;
   #burst = 1;

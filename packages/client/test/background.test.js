@@ -1,0 +1,445 @@
+// What the SDK asks for by itself: how fast, how often, and in which order. On a scripted server and a clock that the tests move.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { connect } from "@switchboard/client";
+import { chatting, FakeClock, LogServer, settle, texts } from "./fake-log.js";
+
+/** Notes when frames of these types come. */
+function timed(server, clock, ...types) {
+  const times = [];
+  const { receive } = server;
+  server.receive = (frame, socket) => {
+    if (types.includes(frame.type)) times.push(clock.now());
+    return receive.call(server, frame, socket);
+  };
+  return times;
+}
+
+/** The most frames within any second. */
+const most = (times) =>
+  Math.max(0, ...times.map((from) => times.filter((at) => at >= from && at < from + 1_000).length));
+
+/** Moves the clock in small steps, so that what is due together comes one after the other. */
+async function pass(clock, seconds) {
+  for (let n = 0; n < seconds * 10; n++) await clock.advance(100);
+}
+
+test("300 conversations with news after an outage: each message once, at most half of the rate", async (t) => {
+  const server = new LogServer({ limits: { frames_per_connection: 20, hello_frame: 600 } });
+  for (let n = 0; n < 300; n++) server.fill(`#room${n}`, 1);
+  const { chat, clock, comeBack } = await chatting(t, server);
+  const heard = [];
+  chat.on("message", ({ message, conversation }) => heard.push(`${conversation.id} ${message.text}`));
+  await pass(clock, 2);
+  const times = timed(server, clock, "sync", "conversations", "received", "history");
+  await comeBack(() => {
+    for (let n = 0; n < 300; n++) server.store(`#room${n}`, { type: "message", key: "n", text: "news" });
+  });
+  await pass(clock, 45);
+  assert.equal(chat.status.getSnapshot().state, "online");
+  assert.equal(heard.length, 300);
+  assert.equal(new Set(heard).size, 300);
+  assert.ok(most(times) <= 10, `${most(times)} frames within a second`);
+});
+
+test("a conversation whose head is the cursor costs no `sync`", async (t) => {
+  const server = new LogServer({ limits: { hello_frame: 300 } });
+  for (let n = 0; n < 200; n++) server.fill(`#room${n}`, 1);
+  const { chat, clock, comeBack } = await chatting(t, server);
+  chat.on("message", () => {});
+  await pass(clock, 2);
+  await comeBack(() => server.store("#room7", { type: "message", key: "n", text: "news" }));
+  await pass(clock, 3);
+  assert.equal(server.sent("sync").length <= 1, true, `${server.sent("sync").length}`);
+  assert.equal(server.frames.length < 60, true, `${server.frames.length}`);
+});
+
+test("what is on the screen comes first, in `hello` and after it", async (t) => {
+  const server = new LogServer({ replay: 1, limits: { hello_frame: 300 } });
+  for (let n = 0; n < 40; n++) server.fill(`#room${n}`, 1);
+  const { chat, clock, comeBack } = await chatting(t, server);
+  chat.on("message", () => {});
+  const room = chat.conversation("#room3");
+  t.after(room.messages.subscribe(() => {}));
+  await pass(clock, 2);
+  await comeBack(() => {
+    for (let n = 0; n < 40; n++) server.fill(`#room${n}`, 5);
+  });
+  assert.equal(Object.keys(server.sent("hello")[1].cursors)[0], "#room3");
+  await pass(clock, 5);
+  // The server says only after `welcome` that there is a gap: by then the first requests are made.
+  const place = server.sent("sync").findIndex(({ conversation }) => conversation === "#room3");
+  assert.ok(place <= 5, `${place} of ${server.sent("sync").length}`);
+  assert.equal(texts(room).length, 6);
+});
+
+test("what the server refuses for now is asked again, later each time, and not by all at once", async (t) => {
+  const server = new LogServer();
+  server.fill("#general", 1);
+  const refused = { type: "error", code: "unavailable", message: "not now", retryable: true };
+  const clock = new FakeClock();
+  server.on("history", () => refused);
+  const times = timed(server, clock, "history");
+  const { chat } = await chatting(t, server, { clock });
+  t.after(chat.conversation("#general").messages.subscribe(() => {}));
+  await pass(clock, 20);
+  const waits = times.slice(1).map((at, n) => at - times[n]);
+  assert.ok(times.length >= 4 && times.length <= 9, `${times.length}`);
+  assert.ok(waits.at(-1) > 2_000, `${waits}`);
+  server.on("history", (frame) => server.history(frame));
+  await pass(clock, 20);
+  assert.equal(chat.conversation("#general").state.getSnapshot(), "ready");
+});
+
+test('20,000 missed events with `replay: "none"`: the list is made anew, and nothing is paged', async (t) => {
+  const server = new LogServer({ replay: 50 });
+  server.fill("#general", 100);
+  const { chat, clock, comeBack } = await chatting(t, server);
+  const room = chat.conversation("#general");
+  const heard = [];
+  chat.on("message", ({ message }) => heard.push(message.text), { replay: "none" });
+  room.on("message", ({ text }) => heard.push(`room ${text}`), { replay: "none" });
+  t.after(room.messages.subscribe(() => {}));
+  await pass(clock, 1);
+  let resyncs = 0;
+  room.on("resync", () => resyncs++);
+  const before = server.sent("history").length;
+  await comeBack(() => server.fill("#general", 20_000));
+  await pass(clock, 3);
+  assert.deepEqual([server.sent("history").length - before, server.sent("sync").length, resyncs], [1, 0, 1]);
+  assert.equal(texts(room).at(-1), "19999");
+  assert.deepEqual(heard, [], "nothing that was missed is told");
+  server.message("#general", "live");
+  await settle();
+  assert.deepEqual(heard, ["room live", "live"]);
+});
+
+test("`replay`: a listener that wants all hears what was missed, one that wants none what comes live", async (t) => {
+  const server = new LogServer({ replay: 50 });
+  server.fill("#general", 3);
+  const { chat, clock, comeBack } = await chatting(t, server);
+  const [all, none] = [[], []];
+  chat.on("message", ({ message }) => all.push(message.text), { replay: "all" });
+  chat.on("message", ({ message }) => none.push(message.text), { replay: "none" });
+  await pass(clock, 1);
+  await comeBack(() => server.store("#general", { type: "message", key: "m", text: "missed" }));
+  await pass(clock, 1);
+  server.message("#general", "live");
+  await pass(clock, 1);
+  await comeBack(() => server.fill("#general", 100));
+  await pass(clock, 5);
+  assert.deepEqual([all.length, none], [102, ["live"]]);
+});
+
+test("a conversation that began during an outage is heard from its first message", async (t) => {
+  const server = new LogServer();
+  for (let n = 0; n < 120; n++) server.fill(`#room${n}`, 2);
+  const { chat, clock, comeBack } = await chatting(t, server);
+  const heard = [];
+  chat.on("message", ({ message, conversation }) => heard.push(`${conversation.id} ${message.text}`));
+  await pass(clock, 2);
+  await comeBack(() => server.fill("@alice:bob", 3));
+  await pass(clock, 2);
+  assert.deepEqual(heard, ["@alice:bob 0", "@alice:bob 1", "@alice:bob 2"]);
+});
+
+test("200 read signals a second in a room of 50: one `members` request, and the higher cursors", async (t) => {
+  const server = new LogServer();
+  server.fill("#general", 300);
+  const members = Array.from({ length: 50 }, (_, n) => ({ user: `user${n}`, role: "member", read: 5, received: 5 }));
+  let answer;
+  server.on("members", (frame) => {
+    answer = () => server.say({ type: "ok", id: frame.id, conversation: frame.conversation, members, more: false });
+  });
+  const { chat, clock } = await chatting(t, server);
+  const room = chat.conversation("#general");
+  t.after(room.members.subscribe(() => {}));
+  await settle();
+  // Signals that come before the page, and after it.
+  server.say({ type: "read", conversation: "#general", user: "user1", upto: 250 });
+  server.say({ type: "read", conversation: "#general", user: "user2", upto: 2 });
+  await settle();
+  answer();
+  for (let n = 0; n < 200; n++) {
+    server.say({ type: "read", conversation: "#general", user: `user${n % 50}`, upto: 20 + n });
+    if (n % 10 === 0) await clock.advance(50);
+  }
+  await clock.advance(1_000);
+  assert.equal(server.sent("members").length, 1);
+  const byName = new Map(room.members.getSnapshot().map((member) => [member.user, member]));
+  assert.deepEqual(
+    [byName.get("user1").read, byName.get("user2").read, byName.get("user49").read],
+    [250, 172 + 0, 219],
+  );
+  assert.equal(room.members.complete, true);
+});
+
+test("a long list of members says that it is not complete, and loads more", async (t) => {
+  const server = new LogServer();
+  server.fill("#general", 3);
+  const all = Array.from({ length: 1_300 }, (_, n) => ({
+    user: `u${String(n).padStart(4, "0")}`,
+    role: "member",
+    read: 0,
+    received: 0,
+  }));
+  server.on("members", ({ conversation, after, limit }) => {
+    const first = after === undefined ? 0 : all.findIndex(({ user }) => user === after) + 1;
+    return { conversation, members: all.slice(first, first + limit), more: first + limit < all.length };
+  });
+  const { chat, clock } = await chatting(t, server);
+  const { members } = chat.conversation("#general");
+  t.after(members.subscribe(() => {}));
+  await pass(clock, 1);
+  assert.deepEqual([members.getSnapshot().length, members.complete], [1_000, false]);
+  const more = [members.loadMore(), members.loadMore()];
+  await pass(clock, 1);
+  assert.deepEqual(await Promise.all(more), [true, true]);
+  assert.deepEqual([members.getSnapshot().length, members.complete], [1_200, false]);
+  const last = members.loadMore();
+  await pass(clock, 1);
+  assert.deepEqual([await last, members.getSnapshot().length, members.complete], [true, 1_300, true]);
+  assert.equal(await members.loadMore(), false);
+});
+
+test("what was read without a connection is told with the next one, once", async (t) => {
+  const server = new LogServer();
+  server.fill("#general", 5);
+  const { chat, clock, comeBack } = await chatting(t, server);
+  const room = chat.conversation("#general");
+  t.after(room.messages.subscribe(() => {}));
+  await pass(clock, 1);
+  await comeBack(async () => {
+    room.markRead();
+    await pass(clock, 2);
+    assert.equal(room.info.getSnapshot().unread, 0);
+    assert.equal(server.sent("read").length, 0);
+  });
+  await pass(clock, 2);
+  assert.deepEqual(
+    server.sent("read").map(({ upto }) => upto),
+    [5],
+  );
+  assert.equal(room.info.getSnapshot().unread, 0);
+  await comeBack();
+  await pass(clock, 2);
+  assert.equal(server.sent("read").length, 1, "the server knows");
+});
+
+test("a clock that is set back delays no `read`", async (t) => {
+  const server = new LogServer();
+  server.fill("#general", 5);
+  const { chat, clock } = await chatting(t, server);
+  const room = chat.conversation("#general");
+  t.after(room.messages.subscribe(() => {}));
+  await pass(clock, 1);
+  room.markRead(2);
+  await pass(clock, 1);
+  clock.offset -= 3_600_000;
+  room.markRead(4);
+  await pass(clock, 1);
+  assert.deepEqual(
+    server.sent("read").map(({ upto }) => upto),
+    [2, 4],
+  );
+});
+
+test("that messages arrived is told once a second, and survives an outage", async (t) => {
+  const server = new LogServer();
+  server.fill("#general", 1);
+  const { chat, clock, comeBack } = await chatting(t, server);
+  t.after(chat.conversation("#general").messages.subscribe(() => {}));
+  await pass(clock, 2);
+  for (let n = 0; n < 20; n++) server.message("#general", `${n}`);
+  await clock.advance(500);
+  server.cut();
+  await settle();
+  await pass(clock, 0.3);
+  await comeBack();
+  await pass(clock, 3);
+  assert.deepEqual(
+    server.sent("received").map(({ upto }) => upto),
+    [21],
+  );
+});
+
+test("unread messages are counted over all conversations, also those that are not loaded", async (t) => {
+  const server = new LogServer();
+  for (let n = 0; n < 60; n++) server.fill(`#room${n}`, 1);
+  server.welcome.unread = { messages: 60, conversations: 60, more: false };
+  const { chat, clock } = await chatting(t, server);
+  const unread = () => {
+    const { messages, conversations, more } = chat.unread.getSnapshot();
+    return [messages, conversations, more];
+  };
+  assert.deepEqual(unread(), [60, 60, false]);
+  assert.equal(chat.conversations.getSnapshot().length, 50);
+  assert.equal(chat.conversations.hasMore.getSnapshot(), true);
+  // Of a conversation that is not loaded.
+  server.message("#room3", "more");
+  await pass(clock, 1);
+  assert.deepEqual(unread(), [61, 60, false]);
+  assert.equal(await chat.conversations.loadMore(), true);
+  assert.deepEqual(unread(), [61, 60, false]);
+  assert.deepEqual([chat.conversations.hasMore.getSnapshot(), await chat.conversations.loadMore()], [false, false]);
+  const room = chat.conversation("#room3");
+  t.after(room.messages.subscribe(() => {}));
+  await pass(clock, 1);
+  room.markRead();
+  assert.deepEqual(unread(), [59, 59, false]);
+});
+
+test("ready() resolves online, and rejects for good, in time, or by its signal", async (t) => {
+  const server = new LogServer();
+  server.reachable = false;
+  const { chat, clock } = await chatting(t, server, { start: false }, { now: false });
+  const controller = new AbortController();
+  const [aborted, late, ready] = [
+    chat.ready({ signal: controller.signal }),
+    chat.ready({ timeout: 1_000 }),
+    chat.ready(),
+  ];
+  const outcomes = Promise.allSettled([aborted, late]);
+  controller.abort();
+  await clock.advance(1_000);
+  assert.deepEqual(
+    (await outcomes).map(({ reason }) => reason.code),
+    ["aborted", "offline"],
+  );
+  server.reachable = true;
+  chat.start();
+  await settle();
+  assert.equal(await ready, chat);
+  const refused = new LogServer().on("hello", (_, socket) => void socket.end(4501, "no"));
+  const { chat: other } = await chatting(t, refused);
+  await assert.rejects(other.ready(), { code: "unauthorized" });
+  other.close();
+  await assert.rejects(other.ready(), { code: "closed" });
+});
+
+test("any command, with a signal and a time-out; and frames that are not known here", async (t) => {
+  const server = new LogServer();
+  server.on("profile", ({ name }) => ({ user: "alice", name }));
+  server.on("slow", () => undefined);
+  const { chat, clock } = await chatting(t, server);
+  assert.deepEqual((await chat.command("profile", { name: "Ana" })).name, "Ana");
+  const late = assert.rejects(chat.command("slow", {}, { timeout: 2_000 }), { code: "timeout" });
+  await clock.advance(2_000);
+  await late;
+  const controller = new AbortController();
+  const aborted = assert.rejects(chat.command("slow", {}, { signal: controller.signal }), { code: "aborted" });
+  controller.abort();
+  await aborted;
+  await assert.rejects(chat.command("slow", {}, { signal: AbortSignal.abort() }), { code: "aborted" });
+  const frames = [];
+  chat.on("frame", (frame) => frames.push(frame));
+  server.say({ type: "profile", user: "bob", name: "Bob" });
+  await settle();
+  assert.deepEqual(frames, [{ type: "profile", user: "bob", name: "Bob" }]);
+});
+
+/** A storage of cursors, as an app has one. */
+function storage() {
+  const kept = {};
+  return {
+    kept,
+    load: async () => ({ ...kept }),
+    save: async (_, cursors) => void Object.assign(kept, cursors),
+  };
+}
+
+test("with `cursors` a bot hears after a restart what it has missed, in order, and nothing before its first run", async (t) => {
+  const server = new LogServer({ replay: 10, limits: { hello_frame: 400 } });
+  for (let n = 0; n < 80; n++) server.fill(`#room${n}`, 3);
+  const cursors = storage();
+  const run = async (act) => {
+    const { chat, clock } = await chatting(t, server, { cursors });
+    const heard = [];
+    chat.on("message", ({ message, conversation }) => heard.push(`${conversation.id} ${message.seq}`));
+    await pass(clock, 3);
+    await act?.();
+    await pass(clock, 10);
+    chat.close();
+    await settle();
+    return heard;
+  };
+  assert.deepEqual(await run(() => server.message("#room5", "live")), ["#room5 4"]);
+  server.fill("#room5", 2);
+  server.fill("#room79", 300);
+  server.fill("#room0", 1);
+  server.fill("@alice:carol", 2);
+  const heard = await run();
+  const of = (id) => heard.filter((line) => line.startsWith(`${id} `)).map((line) => Number(line.split(" ")[1]));
+  assert.deepEqual([of("#room5"), of("#room0"), of("@alice:carol")], [[5, 6], [4], [1, 2]]);
+  assert.deepEqual(
+    of("#room79"),
+    Array.from({ length: 300 }, (_, n) => n + 4),
+  );
+  assert.equal(heard.length, 305);
+  assert.deepEqual(await run(), [], "all of it was heard");
+});
+
+test("a message counts as heard when what its listener has promised is done", async (t) => {
+  const server = new LogServer();
+  server.fill("#general", 1);
+  const cursors = storage();
+  const { chat, clock } = await chatting(t, server, { cursors });
+  const done = [];
+  chat.on("message", () => new Promise((resolve) => done.push(resolve)));
+  await pass(clock, 1);
+  for (let n = 0; n < 3; n++) server.message("#general", `${n}`);
+  await pass(clock, 1);
+  assert.equal(cursors.kept["#general"], 1);
+  done[1]();
+  await pass(clock, 1);
+  assert.equal(cursors.kept["#general"], 1, "not while the one before is under way");
+  done[0]();
+  await pass(clock, 1);
+  assert.equal(cursors.kept["#general"], 3);
+});
+
+test("a conversation is released some time after its last subscriber, and by itself takes no part in reconnects", async (t) => {
+  const server = new LogServer();
+  for (let n = 0; n < 3; n++) server.fill(`#room${n}`, 80);
+  const { chat, clock, comeBack } = await chatting(t, server, { releaseAfter: 10_000 });
+  const [one, two, three] = [0, 1, 2].map((n) => chat.conversation(`#room${n}`));
+  const stops = [one, two, three].map((room) => room.messages.subscribe(() => {}));
+  await pass(clock, 1);
+  stops[0]();
+  await pass(clock, 9);
+  assert.equal(texts(one).length, 50, "still there");
+  stops[0] = one.messages.subscribe(() => {});
+  await pass(clock, 20);
+  assert.equal(texts(one).length, 50, "somebody has come back");
+  stops[0]();
+  two.release();
+  await pass(clock, 11);
+  assert.deepEqual([texts(one), texts(two), texts(three).length], [[], [], 50]);
+  assert.deepEqual([one.state.getSnapshot(), one.info.getSnapshot().unread], ["loading", 80]);
+  await comeBack();
+  assert.deepEqual(Object.keys(server.sent("hello").at(-1).cursors), ["#room2"]);
+  server.message("#room0", "still counted");
+  await settle();
+  assert.equal(one.info.getSnapshot().unread, 81);
+  stops[0] = one.messages.subscribe(() => {});
+  await pass(clock, 1);
+  assert.equal(texts(one).at(-1), "still counted");
+  chat.close();
+  assert.equal(clock.timers, 0, "a closed chat keeps no timer");
+});
+
+test("`releaseAfter: Infinity` keeps what was opened", async (t) => {
+  const server = new LogServer();
+  server.fill("#general", 3);
+  const clock = new FakeClock();
+  const { WebSocket } = server;
+  const chat = connect("ws://chat.example", { user: "alice", outbox: null, WebSocket, clock, releaseAfter: Infinity });
+  t.after(() => chat.close());
+  const room = chat.conversation("#general");
+  const stop = room.messages.subscribe(() => {});
+  await pass(clock, 1);
+  stop();
+  await clock.advance(86_400_000);
+  assert.equal(texts(room).length, 3);
+});

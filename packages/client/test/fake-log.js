@@ -1,0 +1,160 @@
+// A scripted server with logs: conversations that a test writes into, whoever is connected.
+
+import { connect } from "@switchboard/client";
+import { FakeClock, FakeServer, settle } from "./fake-socket.js";
+
+export { FakeClock, settle };
+
+const time = (n) => new Date(Date.UTC(2026, 0, 1) + n * 1_000).toISOString();
+
+export class LogServer extends FakeServer {
+  /** Events by conversation. */
+  logs = new Map();
+  read = new Map();
+  #replay;
+  #page;
+  #at = 0;
+  /** What the server holds back of events it would send live. */
+  held;
+
+  constructor({ user = "alice", replay = 1_000, page = 50, limits = {}, ...more } = {}) {
+    super({ user, limits: { replay, page, ...limits }, ...more });
+    this.user = user;
+    this.#replay = replay;
+    this.#page = page;
+    this.on("hello", (frame, socket) => this.#hello(frame, socket));
+    this.on("conversations", ({ before, limit }) => this.page(before, limit));
+    this.on("sync", ({ conversation, after = 0, limit = 100 }) => this.sync(conversation, after, limit));
+    this.on("history", (frame) => this.history(frame));
+    this.on("send", ({ to, type, id, ...what }) =>
+      this.#stored(this.store(to, { type: "message", from: user, ...what })),
+    );
+    for (const type of ["edit", "delete", "react", "join", "leave", "rename"]) {
+      this.on(type, ({ conversation, id, ...event }) =>
+        this.#stored(this.store(conversation, { from: user, ...event })),
+      );
+    }
+    this.on("read", ({ conversation, upto }) => {
+      this.read.set(conversation, upto);
+      return { conversation, upto };
+    });
+    this.on("received", ({ conversation, upto }) => ({ conversation, upto }));
+  }
+
+  /** Puts an event into a log, and tells nobody. */
+  store(conversation, event) {
+    const log = this.logs.get(conversation) ?? [];
+    this.logs.set(conversation, log);
+    const stored = { conversation, seq: log.length + 1, at: time(++this.#at), from: "bob", ...event };
+    log.push(stored);
+    return stored;
+  }
+
+  /** The same, and sends it live. */
+  write(conversation, event) {
+    const stored = this.store(conversation, event);
+    this.say(stored);
+    return stored;
+  }
+
+  message(conversation, text, more = {}) {
+    return this.write(conversation, { type: "message", key: `k${this.#at}`, text, ...more });
+  }
+
+  fill(conversation, count, from = "bob") {
+    for (let n = 0; n < count; n++)
+      this.store(conversation, { type: "message", from, key: `${conversation}${n}${this.#at}`, text: `${n}` });
+  }
+
+  summary(conversation) {
+    const log = this.logs.get(conversation);
+    const { seq: head, at } = log.at(-1);
+    const read = this.read.get(conversation) ?? 0;
+    const messages = log.filter(({ type }) => type === "message");
+    const unread = messages.filter(({ seq, from }) => seq > read && from !== this.user).length;
+    const last = messages.at(-1);
+    const room = conversation[0] === "#";
+    return {
+      conversation,
+      role: "member",
+      members: 2,
+      head,
+      at,
+      read,
+      received: 0,
+      unread,
+      ...(room && { public: true, title: conversation.slice(1) }),
+      ...(last && { last }),
+    };
+  }
+
+  page(before, limit = this.#page) {
+    const all = [...this.logs.keys()].map((id) => this.summary(id)).sort((a, b) => (a.at < b.at ? 1 : -1));
+    const first = before === undefined ? 0 : all.findIndex(({ conversation }) => conversation === before) + 1;
+    const size = Math.min(limit, this.#page);
+    return { conversations: all.slice(first, first + size), more: all.length > first + size };
+  }
+
+  sync(conversation, after, limit) {
+    const log = this.logs.get(conversation);
+    if (!log) return { type: "error", code: "not_found", message: "no such conversation", retryable: false };
+    if (after > log.length) return { type: "error", code: "bad_cursor", message: "past the head", retryable: false };
+    const events = log.slice(after, after + limit);
+    return { conversation, events, head: log.length, more: after + events.length < log.length };
+  }
+
+  history({ conversation, before = Infinity, around, limit = 50 }) {
+    const log = this.logs.get(conversation);
+    if (!log) return { type: "error", code: "not_found", message: "no such conversation", retryable: false };
+    const all = log.filter(({ type }) => type === "message");
+    if (around !== undefined) {
+      const first = Math.max(0, all.findIndex(({ seq }) => seq >= around) - limit / 2);
+      const messages = all.slice(first, first + limit);
+      return { conversation, messages, head: log.length, more: first > 0, more_after: first + limit < all.length };
+    }
+    const earlier = all.filter(({ seq }) => seq < before);
+    return { conversation, messages: earlier.slice(-limit), head: log.length, more: earlier.length > limit };
+  }
+
+  #stored({ conversation, seq, at }) {
+    return { conversation, seq, at };
+  }
+
+  #hello({ cursors = {} }, socket) {
+    socket.say({ ...this.welcome, ...this.page() });
+    for (const [conversation, after] of Object.entries(cursors)) {
+      const log = this.logs.get(conversation);
+      const failed = { type: "error", message: "…", retryable: false, conversation };
+      if (!log) socket.say({ ...failed, code: "not_found" });
+      else if (after > log.length) socket.say({ ...failed, code: "bad_cursor" });
+      else if (log.length - after > this.#replay) socket.say({ type: "gap", conversation, after, head: log.length });
+      else for (const event of log.slice(after)) socket.say(event);
+    }
+  }
+}
+
+/** A chat of alice's on a scripted server, connected; ended with the test. */
+export async function chatting(t, server, options = {}, { now = true } = {}) {
+  const clock = options.clock ?? new FakeClock();
+  const { WebSocket } = server;
+  const chat = connect("ws://chat.example", { user: server.user, outbox: null, WebSocket, clock, ...options });
+  t.after(() => chat.close());
+  const errors = [];
+  chat.on("error", (error) => errors.push(error));
+  if (now) chat.start();
+  await settle();
+  /** Loses the connection and lets the next one begin; `between` happens without one. */
+  const comeBack = async (between = () => {}) => {
+    server.reachable = false;
+    server.cut();
+    await settle();
+    await between();
+    await settle();
+    server.reachable = true;
+    chat.reconnect();
+    await settle();
+  };
+  return { chat, clock, errors, comeBack };
+}
+
+export const texts = (room) => room.messages.getSnapshot().map(({ text }) => text);

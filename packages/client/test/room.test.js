@@ -1,0 +1,323 @@
+// What a conversation makes of what the server says, in whatever order it comes: on a scripted server and a clock that the
+// tests move.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { chatting, LogServer, settle, texts } from "./fake-log.js";
+
+/** A server with one room of so many messages, and a chat that has it open. */
+async function opened(t, { messages = 3, id = "#general", ...options } = {}, chatOptions = {}) {
+  const server = new LogServer(options);
+  server.fill(id, messages);
+  const { chat, ...more } = await chatting(t, server, chatOptions);
+  const room = chat.conversation(id);
+  t.after(room.messages.subscribe(() => {}));
+  await settle();
+  return { server, chat, room, ...more };
+}
+
+test("two objects of one conversation are both alive once the user is known", async (t) => {
+  const server = new LogServer();
+  server.fill("@alice:bob", 2);
+  // The token says nothing of its user: the welcome does.
+  const { chat } = await chatting(t, server, { user: undefined, token: "a.b.c", start: false }, { now: false });
+  const [short, long] = [chat.conversation("@bob"), chat.conversation("@alice:bob")];
+  assert.notEqual(short, long);
+  const heard = [];
+  for (const [name, room] of Object.entries({ short, long })) {
+    t.after(room.messages.subscribe(() => {}));
+    room.on("message", ({ text }) => heard.push(`${name} ${text}`));
+  }
+  chat.start();
+  await settle();
+  server.message("@alice:bob", "to both");
+  await settle();
+  assert.deepEqual(
+    [texts(short), texts(long)],
+    [
+      ["0", "1", "to both"],
+      ["0", "1", "to both"],
+    ],
+  );
+  assert.deepEqual(heard.sort(), ["long to both", "short to both"]);
+  assert.equal(server.sent("history").length, 1, "loaded once");
+  assert.equal([short, long].includes(chat.conversation("@bob")), true);
+  short.send("from the short name");
+  await settle();
+  assert.deepEqual(texts(long).at(-1), "from the short name");
+  assert.deepEqual([short.id, long.id, short.state.getSnapshot()], ["@alice:bob", "@alice:bob", "ready"]);
+});
+
+test("what is no name of a conversation is refused at once", async (t) => {
+  const { chat } = await opened(t);
+  for (const name of [
+    "general",
+    "",
+    "#",
+    "@",
+    "#a b",
+    "@bob:alice",
+    "@carol:dave",
+    `#${"x".repeat(65)}`,
+    undefined,
+    {},
+  ])
+    assert.throws(() => chat.conversation(name), { name: "ChatError", code: "invalid" }, String(name));
+  for (const name of ["#general", "@bob", "@alice:bob", "@alice:alice", "#a.b_c~+=|@-", "@someone@example.org"])
+    assert.ok(chat.conversation(name), name);
+});
+
+test("an `ok` that overtakes events waits for them: no `sync`", async (t) => {
+  const { server, room, clock } = await opened(t);
+  server.on("send", ({ to, id, type, ...what }) => {
+    // Another's event is stored before, and arrives after the answer.
+    const before = server.store(to, { type: "message", key: "b", text: "before" });
+    const { conversation, seq, at } = server.store(to, { type: "message", from: "alice", ...what });
+    queueMicrotask(() => server.say(before));
+    return { conversation, seq, at };
+  });
+  for (let n = 0; n < 20; n++) {
+    room.send(`own ${n}`);
+    await settle();
+  }
+  await clock.advance(1_000);
+  assert.equal(texts(room).length, 43);
+  assert.equal(server.sent("sync").length, 0);
+});
+
+test("what was overtaken and does not come within 300 ms is asked for", async (t) => {
+  const { server, room, clock } = await opened(t);
+  server.store("#general", { type: "message", key: "lost", text: "lost on its way" });
+  server.message("#general", "after it");
+  await settle();
+  assert.deepEqual(texts(room), ["0", "1", "2"]);
+  await clock.advance(299);
+  assert.equal(server.sent("sync").length, 0);
+  await clock.advance(10);
+  assert.deepEqual(texts(room), ["0", "1", "2", "lost on its way", "after it"]);
+  assert.equal(server.sent("sync").length, 1);
+});
+
+test("after a restored backup nothing of the old log is shown", async (t) => {
+  const { server, room, clock, comeBack } = await opened(t, { messages: 8 });
+  const resyncs = [];
+  room.on("resync", () => resyncs.push(1));
+  // An event that runs ahead of one that is missing.
+  server.say({ ...server.store("#general", { type: "message", key: "x", text: "of the old log" }), seq: 10 });
+  await settle();
+  await comeBack(() => {
+    server.logs.set("#general", server.logs.get("#general").slice(0, 4));
+    server.store("#general", { type: "message", key: "n5", text: "new 5" });
+  });
+  await clock.advance(1_000);
+  assert.deepEqual(texts(room), ["0", "1", "2", "3", "new 5"]);
+  for (let n = 6; n < 12; n++) server.message("#general", `new ${n}`);
+  await clock.advance(1_000);
+  assert.deepEqual(texts(room), ["0", "1", "2", "3", ...[5, 6, 7, 8, 9, 10, 11].map((n) => `new ${n}`)]);
+  assert.equal(resyncs.length, 1);
+});
+
+test("reactions with the names of every object's properties", async (t) => {
+  const { server, room } = await opened(t);
+  for (const emoji of ["constructor", "__proto__", "toString", "hasOwnProperty", "👍"])
+    server.write("#general", { type: "react", target: 1, emoji, on: true });
+  server.write("#general", { type: "react", target: 1, emoji: "valueOf", on: false });
+  server.write("#general", { type: "react", target: 1, emoji: "toString", on: false });
+  await settle();
+  const { reactions } = room.messages.getSnapshot()[0];
+  assert.deepEqual(Object.entries(reactions), [
+    ["__proto__", ["bob"]],
+    ["constructor", ["bob"]],
+    ["hasOwnProperty", ["bob"]],
+    ["👍", ["bob"]],
+  ]);
+  assert.equal(Object.getPrototypeOf(reactions), Object.prototype);
+});
+
+test("a listener that throws stops nothing, and is reported as `internal` with its cause", async (t) => {
+  const { server, chat, room, errors } = await opened(t);
+  const mistake = new Error("a mistake of the app's");
+  const throws = () => {
+    throw mistake;
+  };
+  chat.on("message", throws);
+  room.on("message", throws);
+  room.on("event", throws);
+  let first = true;
+  t.after(room.messages.subscribe(() => (first ? (first = false) : throws())));
+  const heard = [];
+  chat.on("message", ({ message }) => heard.push(message.text));
+  server.message("#general", "one");
+  server.message("#general", "two");
+  await settle();
+  assert.deepEqual(heard, ["one", "two"]);
+  assert.deepEqual(texts(room).slice(-2), ["one", "two"]);
+  assert.ok(errors.length >= 6);
+  assert.ok(errors.every(({ code, cause }) => code === "internal" && cause === mistake));
+});
+
+test("the list is a new one only when a message has changed", async (t) => {
+  const { server, room } = await opened(t);
+  let renders = 0;
+  t.after(room.messages.subscribe(() => renders++));
+  const before = room.messages.getSnapshot();
+  room.markRead();
+  server.say({ type: "read", conversation: "#general", user: "bob", upto: 2 });
+  server.write("#general", { type: "rename", title: "Other" });
+  await settle();
+  assert.equal(room.messages.getSnapshot(), before);
+  assert.equal(renders, 1);
+  assert.equal(room.info.getSnapshot().title, "Other");
+  server.message("#general", "new");
+  await settle();
+  assert.equal(renders, 2);
+  assert.equal(room.messages.getSnapshot()[0], before[0], "the others are the same objects");
+});
+
+test("edits, deletions and reactions show at once, and are taken back where they fail", async (t) => {
+  const { server, room } = await opened(t);
+  const answers = [];
+  const hold = (type) =>
+    server.on(type, (frame) => {
+      answers.push((answer) => server.say({ type: "ok", id: frame.id, ...answer }));
+      return undefined;
+    });
+  for (const type of ["edit", "delete", "react"]) hold(type);
+  const failed = [];
+  room.on("editFailed", (event) => failed.push(event));
+  const refusal = { type: "error", code: "forbidden", message: "not yours", retryable: false };
+
+  const edit = room.edit(1, "edited");
+  const remove = room.deleteMessage(2);
+  const react = room.react(3, "👍");
+  await settle();
+  const [one, two, three] = room.messages.getSnapshot();
+  assert.deepEqual([one.text, two.deleted, three.reactions], ["edited", true, { "👍": ["alice"] }]);
+  assert.equal(room.messages.getSnapshot()[0], one);
+  for (const answer of answers.splice(0)) answer(refusal);
+  for (const promise of [edit, remove, react]) await assert.rejects(promise, { code: "forbidden" });
+  await settle();
+  assert.deepEqual(
+    room.messages.getSnapshot().map(({ text, deleted, reactions }) => [text, deleted, reactions]),
+    [0, 1, 2].map((n) => [String(n), undefined, {}]),
+  );
+  assert.deepEqual(
+    failed.map(({ seq, draft, error }) => [seq, draft, error.code]),
+    [[1, { text: "edited" }, "forbidden"]],
+  );
+
+  void room.edit(1, "again");
+  await settle();
+  const { conversation, seq, at } = server.store("#general", { type: "edit", from: "alice", target: 1, text: "again" });
+  answers[0]({ conversation, seq, at });
+  await settle();
+  const [edited] = room.messages.getSnapshot();
+  assert.deepEqual([edited.text, edited.edited], ["again", { seq, at }]);
+});
+
+test("an edit without a connection shows, fails in time, and gives its text back", async (t) => {
+  const { server, room, clock } = await opened(t);
+  server.reachable = false;
+  server.cut();
+  await settle();
+  const failed = [];
+  room.on("editFailed", ({ draft, error }) => failed.push([draft.text, error.code]));
+  const edit = room.edit(1, "written on a train", { timeout: 5_000 });
+  await settle();
+  assert.equal(texts(room)[0], "written on a train");
+  const rejected = assert.rejects(edit, { code: "offline" });
+  await clock.advance(5_000);
+  await rejected;
+  assert.equal(texts(room)[0], "0");
+  assert.deepEqual(failed, [["written on a train", "offline"]]);
+});
+
+test("an answer with the stored event stands in place of one's own copy", async (t) => {
+  const { server, room } = await opened(t);
+  server.on("send", ({ to, key }) => {
+    const event = server.store(to, { type: "message", from: "alice", key, text: "what a filter made of it" });
+    const { conversation, seq, at } = event;
+    return { conversation, seq, at, event };
+  });
+  room.send("what was written");
+  await settle();
+  assert.equal(texts(room).at(-1), "what a filter made of it");
+});
+
+test("events that are withheld keep their place; an erasure makes the list anew", async (t) => {
+  const { server, room, clock } = await opened(t);
+  const heard = [];
+  room.on("message", ({ text }) => heard.push(text));
+  const resync = new Promise((resolve) => room.on("resync", resolve));
+  server.write("#general", { type: "withheld", of: "message", withheld: "blocked" });
+  server.message("#general", "behind it");
+  await settle();
+  assert.deepEqual(texts(room), ["0", "1", "2", "behind it"]);
+  assert.equal(room.info.getSnapshot().unread, 4, "what is withheld is not counted");
+  const log = server.logs.get("#general");
+  for (const event of log)
+    if (event.type === "message") Object.assign(event, { from: "erased-1", text: undefined, deleted: true });
+  server.write("#general", { type: "erase", from: "erased-1" });
+  await resync;
+  await settle();
+  assert.ok(room.messages.getSnapshot().every(({ deleted, from }) => deleted && from === "erased-1"));
+  server.message("#general", "life goes on");
+  await clock.advance(1_000);
+  assert.deepEqual(heard, ["behind it", "life goes on"]);
+  assert.equal(server.sent("sync").length, 0);
+});
+
+test("one's own typing on another device is not shown", async (t) => {
+  const { server, room } = await opened(t);
+  server.say({ type: "typing", conversation: "#general", user: "alice" });
+  server.say({ type: "typing", conversation: "#general", user: "bob" });
+  await settle();
+  assert.deepEqual(room.typing.getSnapshot(), ["bob"]);
+});
+
+test("joins, leaves, renames and roles come between the messages, live and from the log", async (t) => {
+  const server = new LogServer();
+  server.store("#general", { type: "create", public: true, members: ["alice"], title: "G" });
+  server.fill("#general", 1);
+  server.store("#general", { type: "join", from: "carol" });
+  server.fill("#general", 1);
+  const { chat } = await chatting(t, server);
+  const room = chat.conversation("#general");
+  const seen = () =>
+    room.timeline.getSnapshot().map((entry) => (entry.kind === "message" ? entry.text : `${entry.from} ${entry.type}`));
+  const stop = room.messages.subscribe(() => {});
+  await settle();
+  assert.equal(server.sent("sync").length, 0, "nobody has asked for notices");
+  t.after(room.timeline.subscribe(() => {}));
+  await settle();
+  assert.deepEqual(seen(), ["bob create", "0", "carol join", "0"]);
+  assert.equal(server.sent("sync").length, 1);
+  server.write("#general", { type: "rename", title: "H" });
+  server.write("#general", { type: "leave", from: "carol" });
+  await settle();
+  assert.deepEqual(seen(), ["bob create", "0", "carol join", "0", "bob rename", "carol leave"]);
+  assert.equal(server.sent("sync").length, 1);
+  stop();
+});
+
+test("the messages around one; with a server that does not know `around`, nearly the same", async (t) => {
+  const { server, room } = await opened(t, { messages: 200 });
+  const window = await room.around(100);
+  assert.deepEqual([window.hasOlder, window.hasNewer, window.messages.length], [true, true, 50]);
+  assert.ok(window.messages.some(({ seq }) => seq === 100));
+  const { history } = server;
+  const refused = { type: "error", code: "bad_field", message: "around", retryable: false, field: "around" };
+  server.on("history", (frame) => (frame.around === undefined ? history.call(server, frame) : refused));
+  const older = await room.around(100);
+  assert.ok(older.messages.some(({ seq }) => seq === 100));
+  assert.deepEqual([older.hasOlder, older.hasNewer], [true, true]);
+});
+
+test("hasOlder says whether there are earlier messages, loadOlder whether it added any", async (t) => {
+  const { room } = await opened(t, { messages: 120 });
+  assert.equal(room.hasOlder.getSnapshot(), true);
+  assert.equal(await room.loadOlder(), true);
+  assert.deepEqual([room.hasOlder.getSnapshot(), await room.loadOlder()], [true, true]);
+  assert.deepEqual([room.hasOlder.getSnapshot(), await room.loadOlder()], [false, false]);
+  assert.equal(texts(room).length, 120);
+});

@@ -1,4 +1,4 @@
-// A scripted server with logs: conversations that a test writes into, whoever is connected.
+// A scripted server with logs: conversations that a test writes into.
 
 import { connect } from "@switchboard/client";
 import { FakeClock, FakeServer, settle } from "./fake-socket.js";

@@ -1,4 +1,4 @@
-// What a conversation makes of what the server says, in whatever order it comes: on a scripted server and a clock that the
+// What a conversation makes of what the server says, in any order: on a scripted server and a clock that the
 // tests move.
 
 import assert from "node:assert/strict";

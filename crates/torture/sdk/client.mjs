@@ -36,7 +36,10 @@ const chats = users.map(({ user, token, rooms }) => {
       const seqs = list.filter(({ seq }) => seq !== undefined).map(({ seq }) => seq);
       const wrong = seqs.findIndex((seq, i) => i > 0 && seq <= seqs[i - 1]);
       if (wrong > 0)
-        report({ type: "broken", what: `the list of ${room.id} of ${user} has ${seqs[wrong]} after ${seqs[wrong - 1]}` });
+        report({
+          type: "broken",
+          what: `the list of ${room.id} of ${user} has ${seqs[wrong]} after ${seqs[wrong - 1]}`,
+        });
     });
   }
   let number = 0;

@@ -2,12 +2,14 @@
 
 use std::fs::OpenOptions;
 use std::io::{Write as _, pipe};
+use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use switchboard_protocol::reply::{Reply, ServerFrame};
 use tempfile::TempDir;
 
-use crate::support::{Process, eventually};
+use crate::support::{Person, Process, eventually};
 
 /// More connections than files can be open: a line of the log at the start.
 const WARNS_AT_THE_START: (&str, &str) = ("SWITCHBOARD_LIMITS_CONNECTIONS", "4000000000");
@@ -19,9 +21,13 @@ async fn serves_and_stops(mut server: Process, signal: &str) {
     let mut alice = server.connects("alice").await;
     alice.says("@alice", "hi").await;
     server.signal(signal).await;
-    while !matches!(alice.next().await, ServerFrame::Reply(Reply::Bye { .. })) {}
-    assert_eq!(alice.is_closed().await, Some(1012));
-    drop(alice);
+    stops(&mut server, &mut alice).await;
+}
+
+/// The server says goodbye and ends well.
+async fn stops(server: &mut Process, person: &mut Person) {
+    while !matches!(person.next().await, ServerFrame::Reply(Reply::Bye { .. })) {}
+    assert_eq!(person.is_closed().await, Some(1012));
     assert_eq!(server.ends().await.code(), Some(0));
 }
 
@@ -89,6 +95,27 @@ async fn a_terminal_that_goes_stops_the_server_in_order() {
     let data = TempDir::new().expect("a directory");
     let server = Process::start(data.path()).await;
     serves_and_stops(server, "HUP").await;
+}
+
+#[tokio::test]
+async fn a_terminal_that_is_closed_stops_a_server_that_logs_to_it() {
+    let data = TempDir::new().expect("a directory");
+    let (emulator, terminal) = pseudoterminal();
+    let mut server = Process::serves_in_terminal(data.path(), &[EVERYTHING], terminal).await;
+    let mut alice = server.connects("alice").await;
+    // The kernel sends SIGHUP, and from now on each write of the log fails.
+    drop(emulator);
+    stops(&mut server, &mut alice).await;
+}
+
+/// A pseudoterminal: the side of the terminal emulator, and the side of the programs that run in it.
+fn pseudoterminal() -> (OwnedFd, OwnedFd) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let emulator = openpt(flags).expect("a pseudoterminal");
+    grantpt(&emulator).expect("access to it");
+    unlockpt(&emulator).expect("its other side can be opened");
+    let programs = ioctl_tiocgptpeer(&emulator, flags).expect("its other side");
+    (emulator, programs)
 }
 
 #[tokio::test]

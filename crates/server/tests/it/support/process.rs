@@ -1,6 +1,7 @@
 //! The real binary in a process of its own: for what only a process can show, its death and its memory.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -64,6 +65,18 @@ impl Process {
         let limited = format!(r#"ulimit -n {descriptors}; exec "$0" "$@""#);
         command.args(["-c", &limited, env!("CARGO_BIN_EXE_switchboard")]);
         Self::serves_by(command, data, settings, log).await
+    }
+
+    /// A production server that was started in a terminal, which its log goes to.
+    pub(crate) async fn serves_in_terminal(
+        data: &Path,
+        settings: &[(&str, &str)],
+        terminal: OwnedFd,
+    ) -> Self {
+        let mut command = Command::new("sh");
+        // The kernel sends SIGHUP to the process whose controlling terminal it is, which setsid(1) makes it of its stdin.
+        command.args(["-c", r#"exec setsid --ctty "$0" "$@" <&2"#, env!("CARGO_BIN_EXE_switchboard")]);
+        Self::serves_by(command, data, settings, Stdio::from(terminal)).await
     }
 
     async fn serves_by(command: Command, data: &Path, settings: &[(&str, &str)], log: Stdio) -> Self {

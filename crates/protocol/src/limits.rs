@@ -91,6 +91,11 @@ pub struct Limits {
     /// Most members of a room in which `read`, `received` and `typing` are told to all: their number
     /// grows with the square of the members. Beyond: only to the user's own devices.
     pub signal_room: u32,
+    /// Users a second that one user's connections name in `watch`, with a burst of five seconds' worth: a full list each
+    /// second. Each may be looked up in the store, and with several nodes up to three messages go to the bus for it: that
+    /// the node listens, that it asks who has the user, and that it no longer listens. Beyond: the latest list of a
+    /// connection waits for its turn, and replaces one that waits. 0 is no limit.
+    pub watched_per_user: u32,
     /// Most users in `watch`: what fits a screen, with room to scroll. Beyond: the error `too_large`.
     pub watch: u32,
     /// Most members named in `create`; one transaction writes them all. Beyond: the error `too_large`.
@@ -136,6 +141,7 @@ impl Default for Limits {
             queue: 256 * 1024,
             lags: 7_000,
             signal_room: 100,
+            watched_per_user: 200,
             watch: 200,
             create_members: 1_000,
             rooms: 1_000,
@@ -193,6 +199,7 @@ impl Limits {
             sends_per_key: 0,
             directs_per_minute: 0,
             frames_per_connection: 0,
+            watched_per_user: 0,
             rooms: 0,
             ..self
         }

@@ -57,6 +57,8 @@ pub(crate) struct Limiter {
     typing: Option<Buckets<UserId>>,
     /// `read` and `received`, which follow the messages of others.
     cursors: Option<Buckets<UserId>>,
+    /// Users who are named in `watch`.
+    watched: Option<Buckets<UserId>>,
     /// What back ends store and signal.
     keys: Option<Buckets<[u8; 32]>>,
     /// Who has been told to be typing where. It is no rate, and holds for those who have none, too.
@@ -70,6 +72,7 @@ impl Limiter {
             sends: users(),
             typing: users(),
             cursors: Rate::per_second(limits.cursors_per_user, BURST).map(Buckets::new),
+            watched: Rate::per_second(limits.watched_per_user, BURST).map(Buckets::new),
             keys: Rate::per_second(limits.sends_per_key, BURST).map(Buckets::new),
             typists: Buckets::new(Rate::new(TYPING, 1)),
         }
@@ -102,6 +105,11 @@ impl Limiter {
         }
     }
 
+    /// Counts the users whom one of `user`'s connections names in a `watch`.
+    pub(crate) fn check_watch(&self, user: &UserId, named: usize) -> Result<(), Refusal> {
+        take(self.watched.as_ref(), user, u32::try_from(named).unwrap_or(u32::MAX))
+    }
+
     /// Whether others are to be told that `user` is typing, and have not just been.
     pub(crate) fn is_news(&self, user: &UserId, conversation: &ConversationId) -> bool {
         self.typists.take(&(user.clone(), conversation.clone()), 1).is_ok()
@@ -109,7 +117,7 @@ impl Limiter {
 
     /// Drops the buckets that are full again.
     pub(crate) fn sweep(&self) {
-        for users in [&self.sends, &self.typing, &self.cursors].into_iter().flatten() {
+        for users in [&self.sends, &self.typing, &self.cursors, &self.watched].into_iter().flatten() {
             users.sweep();
         }
         if let Some(keys) = &self.keys {

@@ -6,6 +6,7 @@ mod hello;
 mod live;
 pub(crate) mod socket;
 mod unread;
+mod watch;
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;

@@ -207,6 +207,13 @@ export type Limits = {
    * grows with the square of the members. Beyond: only to the user's own devices.
    */
   signal_room: number;
+  /**
+   * Users a second that one user's connections name in `watch`, with a burst of five seconds' worth: a full list each
+   * second. Each may be looked up in the store, and with several nodes up to three messages go to the bus for it: that
+   * the node listens, that it asks who has the user, and that it no longer listens. Beyond: the latest list of a
+   * connection waits for its turn, and replaces one that waits. 0 is no limit.
+   */
+  watched_per_user: number;
   /** Most users in `watch`: what fits a screen, with room to scroll. Beyond: the error `too_large`. */
   watch: number;
   /** Most members named in `create`; one transaction writes them all. Beyond: the error `too_large`. */
@@ -502,7 +509,14 @@ export type CursorBody = {
 export type DoneBody = Record<symbol, never>;
 
 /** What a command gives. */
-export type OkBody = StoredBody | LogBody | HistoryBody | MembersBody | ConversationsBody | CursorBody | DoneBody;
+export type OkBody =
+  | StoredBody
+  | LogBody
+  | HistoryBody
+  | MembersBody
+  | ConversationsBody
+  | CursorBody
+  | DoneBody;
 
 /** `ok`, with the command's `id` and what the command gives. */
 export type Ok = {
@@ -546,9 +560,9 @@ export type Welcome = {
 
 /** A frame that answers, or tells of the connection itself. */
 export type Reply =
-  | ({ type: "welcome" } & Welcome)
-  | ({ type: "ok" } & Ok)
-  | ({ type: "error" } & Failure)
+  | { type: "welcome" } & Welcome
+  | { type: "ok" } & Ok
+  | { type: "error" } & Failure
   | {
       type: "pong";
       /** The command's `id`. */
@@ -761,24 +775,24 @@ export type Ping = Record<symbol, never>;
 
 /** A command, its fields parsed. */
 export type Command =
-  | ({ type: "hello" } & Hello)
-  | ({ type: "send" } & Send)
-  | ({ type: "edit" } & Edit)
-  | ({ type: "delete" } & Delete)
-  | ({ type: "react" } & React)
-  | ({ type: "sync" } & Sync)
-  | ({ type: "history" } & History)
-  | ({ type: "conversations" } & Conversations)
-  | ({ type: "read" } & Read)
-  | ({ type: "received" } & Received)
-  | ({ type: "typing" } & Typing)
-  | ({ type: "watch" } & Watch)
-  | ({ type: "create" } & Create)
-  | ({ type: "join" } & Join)
-  | ({ type: "leave" } & Leave)
-  | ({ type: "invite" } & Invite)
-  | ({ type: "remove" } & Remove)
-  | ({ type: "role" } & SetRole)
-  | ({ type: "rename" } & Rename)
-  | ({ type: "members" } & Members)
-  | ({ type: "ping" } & Ping);
+  | { type: "hello" } & Hello
+  | { type: "send" } & Send
+  | { type: "edit" } & Edit
+  | { type: "delete" } & Delete
+  | { type: "react" } & React
+  | { type: "sync" } & Sync
+  | { type: "history" } & History
+  | { type: "conversations" } & Conversations
+  | { type: "read" } & Read
+  | { type: "received" } & Received
+  | { type: "typing" } & Typing
+  | { type: "watch" } & Watch
+  | { type: "create" } & Create
+  | { type: "join" } & Join
+  | { type: "leave" } & Leave
+  | { type: "invite" } & Invite
+  | { type: "remove" } & Remove
+  | { type: "role" } & SetRole
+  | { type: "rename" } & Rename
+  | { type: "members" } & Members
+  | { type: "ping" } & Ping;

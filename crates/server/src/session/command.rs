@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Reply};
-use switchboard_protocol::{CloseCode, CommandId, ConversationId, ErrorCode, Frame, Target, UserId, decode};
+use switchboard_protocol::{CloseCode, CommandId, ConversationId, ErrorCode, Frame, Target, decode};
 use tokio::time::Instant;
 
 use super::live::{Flood, Live};
@@ -99,7 +99,7 @@ impl Live {
     }
 
     fn obey(&mut self, id: Option<CommandId>, request: Request) {
-        if matches!(request, Request::Query(_) | Request::Typing(_) | Request::Watch(_)) {
+        if matches!(request, Request::Query(_) | Request::Typing(_)) {
             // Nothing is heard until the store has answered. From before it is asked: it may be given this thread's processor.
             self.pause();
         }
@@ -187,13 +187,6 @@ impl Live {
         self.pending = Some(Box::new(Pending::Typing(id, conversation, standing)));
     }
 
-    fn watch(&mut self, id: Option<CommandId>, mut users: Vec<UserId>) {
-        users.sort_unstable();
-        users.dedup();
-        let acquaintances = self.services.store.acquaintances(&self.user, users);
-        self.pending = Some(Box::new(Pending::Watch(id, acquaintances)));
-    }
-
     /// Answers the command that waits for the store, once that has answered.
     pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(pending) = self.pending.as_deref_mut() else { return Poll::Pending };
@@ -222,7 +215,7 @@ impl Live {
         Poll::Ready(())
     }
 
-    fn reply(&self, id: Option<CommandId>, answer: Result<OkBody<Box<RawValue>>, Refusal>) {
+    pub(super) fn reply(&self, id: Option<CommandId>, answer: Result<OkBody<Box<RawValue>>, Refusal>) {
         if let Err(refusal) = &answer {
             self.services.metrics.refused(refusal.code);
         }

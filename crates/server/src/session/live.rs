@@ -15,6 +15,7 @@ use super::command::Pending;
 use super::cursors::HeldCursors;
 use super::hello::Attached;
 use super::socket::{End, Flow, Socket, Stream};
+use super::watch::HeldWatch;
 use crate::frame::{self, Bounds};
 use crate::limiter::ConnectionLimiter;
 use crate::metrics::Drop;
@@ -53,6 +54,8 @@ pub(super) struct Live {
     pub(super) limiter: ConnectionLimiter,
     /// Cursors over their rate.
     pub(super) cursors: HeldCursors,
+    /// A list of `watch` over its rate.
+    pub(super) held_watch: Option<Box<HeldWatch>>,
     /// The one command whose answer is being read from the store.
     pub(super) pending: Option<Box<Pending>>,
     /// The rate of frames has been overrun, and there was no quiet since.
@@ -101,6 +104,7 @@ impl Live {
             session,
             user,
             cursors: HeldCursors::default(),
+            held_watch: None,
             pending: None,
             flooding: None,
             key,
@@ -144,6 +148,7 @@ impl Live {
         let state = self.outbox.watch(cx.waker());
         if self.closing.map(|(code, _)| code) != state.closing {
             self.closing = state.closing.map(|code| (code, Instant::now()));
+            self.drop_held_watch();
             // Cursors that wait do not hold up a server that stops.
             if state.closing == Some(CloseCode::Restart) {
                 self.release_all_cursors();
@@ -275,6 +280,9 @@ impl Live {
             return Ok(Poll::Pending);
         }
         self.act_on_time(now)?;
+        if self.release_watch(now) {
+            return Ok(Poll::Ready(()));
+        }
         let due = self.next_due(now);
         self.timer.as_mut().reset(due);
         // In a task that has used up its turn a timer would not take note of who is to be woken.
@@ -338,7 +346,7 @@ impl Live {
             Some(Replay::Reading(..)) | None => None,
         };
         let expires = self.expires.map(|at| at.min(now + EXPIRY_CHECK));
-        [replay, expires, self.closing_ends(), self.cursors.due()]
+        [replay, expires, self.closing_ends(), self.cursors.due(), self.watch_due()]
             .into_iter()
             .flatten()
             .fold(silence, Instant::min)

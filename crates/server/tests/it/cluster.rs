@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use switchboard::config::EngineUrl;
 use switchboard_protocol::reply::{Reply, ServerFrame};
-use switchboard_protocol::{CloseCode, Event, EventBody, Signal};
+use switchboard_protocol::{CloseCode, Event, EventBody, Limits, Signal};
 use tokio::time::Instant;
 
 use crate::support::{Cluster, Person, Shared, command, text_of, user};
@@ -141,6 +141,37 @@ async fn presence_is_that_of_all_nodes_together() {
     // One change only: while a device was left on either node nothing was told.
     assert_eq!(presence(&mut alice).await, ("bob".to_owned(), false));
     assert_eq!(presence(&mut carol).await, ("bob".to_owned(), false));
+}
+
+#[tokio::test]
+async fn lists_of_watch_cost_the_bus_no_more_than_their_rate() {
+    const LISTS: usize = 100;
+    const NAMED: usize = 100;
+    const RATE: u32 = 100;
+    let cluster = Cluster::start_on(Shared::new().await, 1, |config| {
+        config.limits = Limits { watched_per_user: RATE, ..Limits::default().without_rates() };
+    })
+    .await;
+    let node = cluster.node(0);
+    let users: Vec<_> = (0..2 * NAMED).map(|number| format!("u{number}")).collect();
+    let mut alice = node.connects("alice").await;
+    alice.does("create", json!({"room": "large", "members": users})).await;
+    let published = async || node.metric("switchboard_bus_messages_published_total").await;
+    let (before, began) = (published().await, Instant::now());
+    for list in 0..LISTS {
+        let named = users.iter().skip(list % 2 * NAMED).take(NAMED);
+        alice.submits("watch", json!({"users": named.collect::<Vec<_>>()})).await;
+    }
+    let mut answered = 0;
+    while answered < LISTS {
+        answered += usize::from(matches!(alice.next().await, ServerFrame::Reply(Reply::Ok(_))));
+    }
+    alice.does("watch", json!({"users": []})).await;
+    let (published, time) = (published().await - before, began.elapsed());
+    println!("{published} messages on the bus in {time:?} for {LISTS} lists of {NAMED}");
+    // Five seconds' worth at once, then one a second; and now and then this node says that it lives.
+    let most = f64::from(RATE) * (5.0 + 1.0 + time.as_secs_f64());
+    assert!(published < most, "{published} messages on the bus in {time:?}");
 }
 
 #[tokio::test]

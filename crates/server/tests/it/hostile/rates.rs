@@ -193,3 +193,39 @@ async fn cursors_that_wait_for_their_rate_are_stored_before_the_server_stops() {
         }
     }
 }
+
+#[tokio::test]
+async fn hostile_24_lists_of_watch_are_looked_up_at_their_rate_and_the_latest_counts() {
+    const LISTS: usize = 100;
+    let server = Server::start_with(|config| {
+        config.limits = Limits { watched_per_user: 2, ..Limits::default().without_rates() };
+    })
+    .await;
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    let mut carol = server.connects("carol").await;
+    for friend in [&mut bob, &mut carol] {
+        friend.says("@alice", "hi").await;
+        alice.hears("hi").await;
+    }
+    for _ in 0..LISTS {
+        alice.submits("watch", json!({"users": ["bob", "dora"]})).await;
+    }
+    alice.submits("watch", json!({"users": ["carol"]})).await;
+    let (mut answered, mut looked_up, mut carols) = (0, 0, false);
+    while answered <= LISTS || !carols {
+        match alice.next().await {
+            ServerFrame::Reply(Reply::Ok(_)) => answered += 1,
+            ServerFrame::Signal(Signal::Presence { user, .. }) if user.as_str() == "carol" => carols = true,
+            ServerFrame::Signal(Signal::Presence { .. }) => looked_up += 1,
+            other => panic!("nothing is refused: {other:?}"),
+        }
+    }
+    // Five come at once, and one a second, for as long as a slow machine takes.
+    assert!((1..LISTS / 2).contains(&looked_up), "{looked_up} of {LISTS} lists");
+    drop((bob, carol));
+    match alice.notices().await {
+        Signal::Presence { user, online: false, .. } => assert_eq!(user.as_str(), "carol"),
+        other => panic!("{other:?}"),
+    }
+}

@@ -11,7 +11,8 @@ import { handled } from "./handled.js";
 import type { Host } from "./host.js";
 import { Inbox } from "./inbox.js";
 import { indexedDbOutbox } from "./indexeddb.js";
-import { Outbox, uuid } from "./outbox.js";
+import { makeKey } from "./key.js";
+import { type Entry, Outbox } from "./outbox.js";
 import { PresenceWatch } from "./presence.js";
 import type { Command, Event, Limits, OkBody, Seq, Summary, UserId, Welcome } from "./protocol.js";
 import { Receipts } from "./receipts.js";
@@ -20,7 +21,7 @@ import { Scheduler } from "./scheduler.js";
 import { Emitter, type Store, Value } from "./store.js";
 import type { StoredMessage } from "./timeline.js";
 import type { Chat, ChatEvents, ChatLimits, ChatOptions, ChatStatus, CommandOptions, Conversation } from "./types.js";
-import type { Listening, NewRoom, Presence, Readable, UnreadTotal } from "./types.js";
+import type { Listening, NewRoom, Readable, UnreadTotal, UserPresence } from "./types.js";
 
 /** Milliseconds after which a conversation without subscribers is released. */
 const RELEASE_AFTER = 300_000;
@@ -96,11 +97,8 @@ export class Switchboard implements Chat, Host {
     });
     this.scheduler = new Scheduler(this.clock, (command) => this.request(command));
     this.receipts = new Receipts(this.clock, this.scheduler);
-    this.outbox = new Outbox(options.outbox === undefined ? indexedDbOutbox() : options.outbox, this.#connection, {
-      outgoing: (entry, gone) => this.rooms.of(entry.what.to).onOutboxChange(entry, gone),
-      stored: (entry, body) => this.rooms.of(entry.what.to).onStored(entry, body),
-      failed: report,
-    });
+    const storage = options.outbox === undefined ? indexedDbOutbox() : options.outbox;
+    this.outbox = new Outbox(storage, this.#connection, this.clock, this, options.maxAge);
     this.#inbox = new Inbox({
       rooms: this.rooms,
       scheduler: this.scheduler,
@@ -134,7 +132,7 @@ export class Switchboard implements Chat, Host {
     return handled(this.#create(room, options));
   }
 
-  presence(user: UserId): Readable<Presence | undefined> {
+  presence(user: UserId): UserPresence {
     return this.#presence.of(user);
   }
 
@@ -232,6 +230,14 @@ export class Switchboard implements Chat, Host {
     if (replaysAll) this.#heard?.heard(room.id, event.seq, promises);
   }
 
+  onOutgoing(entry: Entry, gone: boolean): void {
+    this.rooms.of(entry.what.to).onOutboxChange(entry, gone);
+  }
+
+  onStored(entry: Entry, event: Event): void {
+    this.rooms.of(entry.what.to).onStored(entry, event);
+  }
+
   report(error: unknown): void {
     const known = error instanceof ChatError ? error : failure("internal", String(error), error);
     // A mistake of the app's is to be seen, also where nobody listens for errors.
@@ -242,7 +248,7 @@ export class Switchboard implements Chat, Host {
   // ----
 
   async #create(room: NewRoom, options: CommandOptions | undefined): Promise<Conversation> {
-    const { room: id = uuid(), title, public: open = false, members = [] } = room;
+    const { room: id = makeKey(), title, public: open = false, members = [] } = room;
     const command = { type: "create" as const, room: id, public: open, members, ...(title && { title }) };
     const stored = await this.call<{ conversation: string }>(command, options);
     this.lookUp();
@@ -254,6 +260,12 @@ export class Switchboard implements Chat, Host {
     if (this.me === user || this.#welcomed) return;
     this.user.set(user);
     this.rooms.onUser();
+    this.outbox.useScope(this.#scope(user), false);
+  }
+
+  /** Under which name storages keep what is this user's on this server. */
+  #scope(user: UserId): string {
+    return `${this.#url} ${user}`;
   }
 
   /** A listener wants every message of all conversations from now on. */
@@ -267,7 +279,7 @@ export class Switchboard implements Chat, Host {
     if (!this.#heard || this.#heardIs !== "unknown") return;
     this.#heardIs = "loading";
     try {
-      await this.#heard.load(`${this.#url} ${user}`);
+      await this.#heard.load(this.#scope(user));
     } catch (error) {
       // Without them a bot would take for heard what it has not: it goes on as if it had never run, and says so.
       this.report(failure("storage", "the cursors cannot be loaded", error));
@@ -324,7 +336,7 @@ export class Switchboard implements Chat, Host {
     void this.#inbox.catchUp(before);
     this.#inbox.resume();
     this.receipts.flush();
-    void this.outbox.restore(`${this.#url} ${frame.user}`);
+    this.outbox.useScope(this.#scope(frame.user), true);
     this.#presence.refresh();
     void this.#loadHeard(frame.user);
   }
@@ -333,7 +345,7 @@ export class Switchboard implements Chat, Host {
     switch (frame.type) {
       case "presence": {
         const { user, online, last_seen: lastSeen } = frame;
-        return this.#presence.heard(user, { online, ...(lastSeen && { lastSeen }) });
+        return this.#presence.onSignal(user, { online, ...(lastSeen && { lastSeen }) });
       }
       case "gap":
         return this.rooms.of(frame.conversation).onGap(frame.head);
@@ -355,7 +367,7 @@ export class Switchboard implements Chat, Host {
   #onLost(): void {
     this.scheduler.stop(failure("offline", "the connection was lost"));
     this.#inbox.onLost();
-    this.#presence.lost();
+    this.#presence.onLost();
     for (const room of this.rooms) room.onLost();
   }
 }

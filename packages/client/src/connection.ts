@@ -8,6 +8,7 @@ import { ChatError, failure } from "./error.js";
 import type { Command, Failure, Hello as HelloFields, OkBody, ServerFrame, Welcome } from "./protocol.js";
 import { Value } from "./store.js";
 import type { ChatOptions, ChatStatus } from "./types.js";
+import { wellFormedJson } from "./well-formed.js";
 
 export { NO_CONNECTION };
 
@@ -183,7 +184,7 @@ export class Connection {
 
   #write(frame: Hello | (Command & { id: number })): void {
     this.log(`→ ${frame.type}`, "id" in frame ? frame.id : "");
-    if ("socket" in this.#state) this.#state.socket.send(JSON.stringify(frame));
+    if ("socket" in this.#state) this.#state.socket.send(wellFormedJson(frame));
   }
 
   #receive(data: string): void {

@@ -18,7 +18,7 @@ export interface Host {
   readonly receipts: Receipts;
   readonly outbox: {
     submit(to: string, draft: Draft): Outgoing;
-    seen(event: { conversation: string; seq: Seq; at: string }, key: string): void;
+    confirm(event: { conversation: string; seq: Seq; at: string }, key: string): void;
   };
   /** Milliseconds after which a conversation without subscribers is released. */
   readonly releaseAfter: number;

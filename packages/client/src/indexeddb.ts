@@ -4,25 +4,45 @@ import type { OutboxEntry, OutboxStorage } from "./types.js";
 
 const STORE = "outbox";
 
+/** The request's result, when its transaction is done. */
 const finished = <T>(request: IDBRequest<T>): Promise<T> =>
   new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error);
+    const transaction = request.transaction as IDBTransaction;
+    transaction.oncomplete = () => resolve(request.result);
+    transaction.onabort = transaction.onerror = () => reject(transaction.error ?? request.error);
   });
 
 export function indexedDbOutbox(): OutboxStorage | null {
   if (!globalThis.indexedDB) return null;
   let opening: Promise<IDBDatabase> | undefined;
+  /** Browsers close a database as they like; the next use opens it again. */
+  const forget = () => {
+    opening?.then((database) => database.close()).catch(() => {});
+    opening = undefined;
+  };
   const open = () => {
-    if (!opening) {
+    opening ??= new Promise((resolve, reject) => {
       const request = indexedDB.open("switchboard", 1);
       request.onupgradeneeded = () => request.result.createObjectStore(STORE);
-      opening = finished(request);
-    }
+      request.onsuccess = () => {
+        request.result.onclose = request.result.onversionchange = forget;
+        resolve(request.result);
+      };
+      request.onerror = () => reject(request.error);
+      request.onblocked = () => reject(new Error("another page holds the database"));
+    });
     return opening;
   };
-  const use = async <T>(mode: IDBTransactionMode, act: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> =>
-    finished(act((await open()).transaction(STORE, mode).objectStore(STORE)));
+  const use = async <T>(mode: IDBTransactionMode, act: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> => {
+    for (let again = true; ; again = false) {
+      try {
+        return await finished(act((await open()).transaction(STORE, mode).objectStore(STORE)));
+      } catch (error) {
+        forget();
+        if (!again) throw error;
+      }
+    }
+  };
   return {
     load: async (scope) => {
       const entries: OutboxEntry[] = await use("readonly", (store) =>

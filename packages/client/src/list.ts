@@ -122,21 +122,23 @@ export class MessageList {
   }
 
   #look(entry: Entry): ChatMessage {
-    const { state, error, stored } = entry;
+    const { current: state, error, stored } = entry;
     const from = this.#owner.me() ?? "";
     const before = this.#looks.get(entry);
     const same =
       before?.state === state && before.error === error && before.from === from && before.seq === stored?.seq;
     if (before && same) return before;
-    const { to, time, data, ...what } = entry.what;
+    const { key, text, data, replyTo, time } = entry.what;
     const at = stored?.at ?? new Date(time).toISOString();
     const message = compact<ChatMessage>({
       kind: "message",
-      id: idOf(from, what.key),
+      id: idOf(from, key),
       seq: stored?.seq,
       from,
       at,
-      ...what,
+      key,
+      text,
+      replyTo,
       data: data as AnyData | undefined,
       reactions: {},
       state,

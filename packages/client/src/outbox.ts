@@ -1,213 +1,374 @@
 // What was said and is not acknowledged. A message stays here, and where a page can keep it, until the server says
 // that it is stored; it is sent again with the same key after every loss, so it is stored once.
 
+import type { Clock, Timer } from "./clock.js";
 import type { Connection } from "./connection.js";
 import { ChatError, failure } from "./error.js";
-import type { StoredBody } from "./protocol.js";
+import { makeKey } from "./key.js";
+import { Entry } from "./outbox/entry.js";
+import { joinTabs, type TabNotice } from "./outbox/tabs.js";
+import type { Event, StoredBody } from "./protocol.js";
+import { Store } from "./store.js";
 import { compact } from "./timeline.js";
-import type { Draft, OutboxEntry, OutboxStorage, Outgoing } from "./types.js";
+import type { Acknowledged, ChatOutbox, Draft, OutboxEntry, OutboxStorage } from "./types.js";
+import { wellFormedJson } from "./well-formed.js";
+
+export { Entry };
 
 /** Messages under way at once; the rest waits for their answers. */
 const AT_ONCE = 32;
-/** Milliseconds to wait when the server cannot store and does not say how long. */
+/** The first and the longest wait, in milliseconds, when the server cannot store and does not say how long. */
 const PAUSE = 1_000;
+const PAUSE_MOST = 30_000;
+/** Milliseconds that a message waits here, unless the app says otherwise. */
+const MAX_AGE = 24 * 3_600_000;
 
-type Acked = { conversation: string; seq: number; at: string };
+/** What answers a `send`: also what was stored, where that is something else, or that it is held for a moderator. */
+type SendBody = StoredBody & { event?: Event; held?: boolean };
 
-export class Entry implements Outgoing {
-  state: Outgoing["state"] = "pending";
-  error: ChatError | undefined;
-  /** Where it stands in the log, once it is stored. */
-  stored: Acked | undefined;
-  underWay = false;
-  acked!: Promise<Acked>;
-  #resolve!: (acked: Acked) => void;
-  #reject!: (error: ChatError) => void;
-
-  constructor(
-    readonly what: OutboxEntry,
-    readonly outbox: Outbox,
-  ) {
-    this.#promise();
-  }
-
-  get key(): string {
-    return this.what.key;
-  }
-
-  retry(): void {
-    if (this.state !== "failed") return;
-    this.state = "pending";
-    this.error = undefined;
-    this.#promise();
-    this.outbox.changed(this);
-    this.outbox.flush();
-  }
-
-  discard(): void {
-    if (this.state === "sent") return;
-    this.outbox.forget(this);
-    this.failed(failure("closed", "discarded"));
-  }
-
-  sent({ conversation, seq, at }: Acked): void {
-    this.state = "sent";
-    this.#resolve((this.stored = { conversation, seq, at }));
-  }
-
-  failed(error: ChatError): void {
-    this.state = "failed";
-    this.error = error;
-    this.#reject(error);
-  }
-
-  #promise(): void {
-    this.acked = new Promise((resolve, reject) => {
-      this.#resolve = resolve;
-      this.#reject = reject;
-    });
-    // Whoever does not wait for it is told by the state.
-    this.acked.catch(() => {});
-  }
-}
-
-export interface Rooms {
+export interface OutboxOwner {
+  readonly me: string | undefined;
   /** An entry came, changed, or went. */
-  outgoing(entry: Entry, gone: boolean): void;
-  /** The server has stored it. */
-  stored(entry: Entry, body: StoredBody): void;
-  failed(error: unknown): void;
+  onOutgoing(entry: Entry, gone: boolean): void;
+  /** The server has stored it, as this event. */
+  onStored(entry: Entry, event: Event): void;
+  report(error: ChatError): void;
 }
 
-export class Outbox {
+export class Outbox implements ChatOutbox {
+  readonly entries: Store<readonly OutboxEntry[]>;
   #entries = new Map<string, Entry>();
+  /** Keys that are to stay away, whatever a storage that is being read still has. */
+  #gone = new Set<string>();
   #storage: OutboxStorage | null;
-  #connection: Connection;
-  #rooms: Rooms;
+  #storageFailed = false;
+  /** The last use of the storage for a key: the next one waits for it, so that a deletion comes after what it deletes. */
+  #used = new Map<string, Promise<unknown>>();
+  #tabs: ReturnType<typeof joinTabs> | undefined;
   /** Where entries are kept; known with the user. What is said before is put there then. */
   #scope: string | undefined;
   #underWay = 0;
-  #paused: ReturnType<typeof setTimeout> | undefined;
+  #paused: Timer | undefined;
+  #pauses = 0;
+  #expiry: Timer | undefined;
   #lastTime = 0;
+  #closed = false;
 
-  constructor(storage: OutboxStorage | null, connection: Connection, rooms: Rooms) {
+  constructor(
+    storage: OutboxStorage | null,
+    readonly connection: Connection,
+    readonly clock: Clock,
+    readonly owner: OutboxOwner,
+    readonly maxAge = MAX_AGE,
+  ) {
     this.#storage = storage;
-    this.#connection = connection;
-    this.#rooms = rooms;
+    this.entries = new Store<readonly OutboxEntry[]>(() =>
+      [...this.#entries.values()].map(({ what }) => ({ ...what })),
+    );
   }
 
+  // ---- What an app does.
+
   submit(to: string, draft: Draft): Entry {
+    const said = JSON.parse(wellFormedJson(draft)) as Omit<Draft, "data"> & Pick<OutboxEntry, "data">;
     // Two of one moment keep their order.
-    this.#lastTime = Math.max(Date.now(), this.#lastTime + 1);
-    const entry = this.#add({ ...(draft as OutboxEntry), key: uuid(), to, time: this.#lastTime });
+    this.#lastTime = Math.max(this.clock.wall(), this.#lastTime + 1);
+    const what: OutboxEntry = { ...said, key: makeKey(), to, time: this.#lastTime };
+    if (this.#closed) {
+      const refused = new Entry(what, this, 0);
+      refused.setFailed(failure("closed", "the chat was closed"));
+      return refused;
+    }
+    const entry = this.#add(what);
     this.#keep(entry);
-    this.#connection.use();
+    this.connection.use();
     this.flush();
     return entry;
   }
 
-  /** The user is known: what an earlier page, or another tab, has left there is sent as well. */
-  async restore(scope: string): Promise<void> {
-    if (!this.#scope) {
-      this.#scope = scope;
-      for (const entry of this.#entries.values()) this.#keep(entry);
-    }
-    const left = (await this.#stored((storage) => storage.load(scope))) ?? [];
-    for (const what of left) if (!this.#entries.has(what.key)) this.#add(what);
+  async clear(): Promise<void> {
+    for (const entry of [...this.#entries.values()]) this.#remove(entry);
+    const scope = this.#scope;
+    if (!scope) return;
+    this.#tell({ scope, type: "cleared" });
+    await this.#use(async (storage) => {
+      const kept = await storage.load(scope);
+      await Promise.all(kept.map(({ key }) => storage.delete(scope, key)));
+    });
+    if (this.#storageFailed) throw failure("storage", "the outbox cannot be cleared");
+  }
+
+  retry(entry: Entry): void {
+    // An old message that is said again is a new one, but for its key.
+    entry.what.time = Math.max(this.clock.wall(), this.#lastTime + 1);
+    entry.since = this.clock.now();
+    entry.setPending();
+    this.#entries.delete(entry.key);
+    this.#entries.set(entry.key, entry);
+    this.#keep(entry);
+    this.#changed(entry);
+    this.#tellOf(entry, { type: "retried" });
+    this.connection.use();
     this.flush();
+  }
+
+  discard(entry: Entry): void {
+    this.#remove(entry);
+    this.#forget(entry.key);
+    this.#tellOf(entry, { type: "discarded" });
+  }
+
+  // ---- What the chat tells.
+
+  /**
+   * Whose messages these are, and on which server: `certain` once the server has said so; before, by the token. What
+   * an earlier page, or another tab, has left there is sent as well.
+   */
+  useScope(scope: string, certain: boolean): void {
+    const before = this.#scope;
+    if (before === scope || (before && !certain)) {
+      if (certain) void this.#load(scope);
+      return;
+    }
+    this.#scope = scope;
+    if (this.#storage && !this.#closed) this.#tabs ??= joinTabs((notice) => this.#onNotice(notice));
+    for (const entry of [...this.#entries.values()]) {
+      // The token's name was not the server's: what was found under it may be another's.
+      if (entry.found) this.#drop(entry);
+      else {
+        if (before) this.#forget(entry.key, before);
+        this.#keep(entry);
+      }
+    }
+    void this.#load(scope);
   }
 
   /** Sends what waits, in its order. */
   flush(): void {
-    if (this.#paused || !this.#connection.online) return;
+    this.#expire();
+    if (this.#paused || !this.connection.online) return;
     for (const entry of this.#entries.values()) {
       if (this.#underWay >= AT_ONCE) return;
-      if (entry.state === "pending" && !entry.underWay) this.#send(entry);
+      if (!entry.underWay && (entry.current === "pending" || entry.asks)) this.#send(entry);
     }
-  }
-
-  changed(entry: Entry): void {
-    this.#rooms.outgoing(entry, false);
-  }
-
-  forget(entry: Entry): void {
-    this.#drop(entry.key);
-    this.#rooms.outgoing(entry, true);
   }
 
   /** A message of one's own came with the log, before or without an answer. */
-  seen(event: Acked, key: string): void {
+  confirm(event: Acknowledged, key: string): void {
     const entry = this.#entries.get(key);
     if (!entry) return;
-    entry.sent(event);
-    this.forget(entry);
+    entry.setSent(event);
+    this.#drop(entry);
+    this.#forget(key);
+    this.#tellOf(entry, { type: "sent", acked: entry.stored! });
   }
 
   close(error: ChatError): void {
-    clearTimeout(this.#paused);
-    for (const entry of this.#entries.values()) if (entry.state === "pending") entry.failed(error);
+    this.#closed = true;
+    this.clock.clearTimeout(this.#paused);
+    this.clock.clearTimeout(this.#expiry);
+    this.#tabs?.leave();
+    // They stay where they are kept, as they were.
+    for (const entry of this.#entries.values()) if (entry.current !== "failed") entry.setFailed(error);
   }
 
-  #add(what: OutboxEntry): Entry {
-    const entry = new Entry(what, this);
+  // ---- Entries.
+
+  #add(what: OutboxEntry, found = false): Entry {
+    const entry = new Entry(what, this, this.clock.now(), found);
     this.#entries.set(what.key, entry);
-    this.#rooms.outgoing(entry, false);
+    this.#changed(entry);
     return entry;
   }
 
+  #changed(entry: Entry, gone = false): void {
+    this.entries.changed();
+    this.owner.onOutgoing(entry, gone);
+  }
+
+  /** It is here no more. */
+  #drop(entry: Entry): void {
+    this.#entries.delete(entry.key);
+    this.#changed(entry, true);
+  }
+
+  /** Taken back, here or in another tab. */
+  #remove(entry: Entry): void {
+    this.#gone.add(entry.key);
+    this.#drop(entry);
+    entry.setFailed(failure("discarded", "the message was taken back"));
+  }
+
+  #fail(entry: Entry, error: ChatError): void {
+    const { code, message, retryable, field } = error;
+    Object.assign(entry.what, { state: "failed", error: compact({ code, message, retryable, field }) });
+    entry.setFailed(error);
+    this.#changed(entry);
+  }
+
   #send(entry: Entry): void {
-    const { time, replyTo: reply_to, ...what } = entry.what;
+    const { key, to, text, data, replyTo: reply_to } = entry.what;
+    entry.what.attempts = (entry.what.attempts ?? 0) + 1;
     entry.underWay = true;
+    entry.asks = false;
     this.#underWay++;
-    this.#connection.command(compact({ type: "send" as const, ...what, reply_to }), (reply) => {
+    const fields = { to, key, text, data: data as Record<string, unknown> | undefined, reply_to };
+    this.connection.command(compact({ type: "send" as const, ...fields }), (reply) => {
       entry.underWay = false;
       this.#underWay--;
-      if (!(reply instanceof ChatError)) {
-        if (entry.state !== "sent") entry.sent(reply as StoredBody);
-        // It stays in the list until the log has come to it.
-        this.#drop(what.key);
-        this.#rooms.stored(entry, reply as StoredBody);
-        this.flush();
-      } else if (reply.code === "offline") {
-        // It is said again when there is a connection.
-      } else if (reply.retryable) {
-        this.#pause(reply.retryAfter ?? PAUSE);
-      } else if (entry.state === "pending") {
-        entry.failed(reply);
-        this.changed(entry);
-        this.flush();
-      }
+      if (reply instanceof ChatError) this.#onRefused(entry, reply);
+      else this.#onAnswer(entry, reply as SendBody);
     });
   }
 
-  #pause(time: number): void {
-    this.#paused ??= setTimeout(() => {
-      this.#paused = undefined;
-      this.flush();
-    }, time);
+  #onAnswer(entry: Entry, body: SendBody): void {
+    this.#pauses = 0;
+    if (body.held) {
+      if (entry.current === "pending") {
+        entry.setHeld();
+        this.#keep(entry);
+        this.#changed(entry);
+      }
+    } else {
+      const { key, text, data, replyTo: reply_to } = entry.what;
+      const { conversation, seq, at, event } = body;
+      if (entry.current !== "sent") entry.setSent(body);
+      if (event?.type === "message") Object.assign(entry.what, { text: event.text, data: event.data });
+      // It stays in the list until the log has come to it.
+      this.#entries.delete(key);
+      this.entries.changed();
+      this.#forget(key);
+      this.#tellOf(entry, { type: "sent", acked: entry.stored! });
+      const own = { type: "message" as const, conversation, seq, from: this.owner.me, at, key, text, data, reply_to };
+      this.owner.onStored(entry, event ?? (compact(own) as Event));
+    }
+    this.flush();
   }
 
-  #drop(key: string): void {
-    this.#entries.delete(key);
-    void this.#stored((storage, scope) => storage.delete(scope, key));
+  #onRefused(entry: Entry, error: ChatError): void {
+    // Without a connection it is said again with the next one, or by the next page.
+    if (error.code === "offline" || error.code === "closed") return;
+    if (error.retryable) return this.#pause(error.retryAfter);
+    if (entry.current === "sent" || !this.#entries.has(entry.key)) return;
+    this.#fail(entry, error);
+    this.#keep(entry);
+    this.#tellOf(entry, { type: "failed", error: entry.what.error! });
+    this.flush();
   }
 
-  #keep(entry: Entry): void {
-    void this.#stored((storage, scope) => storage.put(scope, entry.what));
+  #pause(retryAfter?: number): void {
+    if (this.#paused !== undefined) return;
+    const longest = Math.min(PAUSE_MOST, PAUSE * 2 ** this.#pauses++);
+    this.#paused = this.clock.setTimeout(
+      () => {
+        this.#paused = undefined;
+        this.flush();
+      },
+      retryAfter ?? longest * (0.5 + Math.random() / 2),
+    );
   }
 
-  async #stored<T>(use: (storage: OutboxStorage, scope: string) => Promise<T>): Promise<T | undefined> {
+  /** Milliseconds that a message has waited: by the clock that nobody sets, which may stand still in a sleep, or the other. */
+  #age({ what, since }: Entry): number {
+    return Math.max(this.clock.wall() - what.time, this.clock.now() - since);
+  }
+
+  /** What has waited for too long fails: a person decides whether it is still to be said. */
+  #expire(): void {
+    this.clock.clearTimeout(this.#expiry);
+    this.#expiry = undefined;
+    for (const entry of this.#entries.values()) {
+      if (entry.current !== "pending" || entry.underWay) continue;
+      const left = this.maxAge - this.#age(entry);
+      if (left > 0) {
+        // The oldest goes first.
+        if (left < Infinity) this.#expiry = this.clock.setTimeout(() => this.#expire(), left);
+        return;
+      }
+      this.#fail(entry, failure("expired", "the message waited for too long"));
+      this.#keep(entry);
+    }
+  }
+
+  // ---- Where they are kept.
+
+  async #load(scope: string): Promise<void> {
+    const found = await this.#use((storage) => storage.load(scope));
+    if (this.#closed || this.#scope !== scope) return;
+    for (const what of found ?? []) {
+      if (!this.#entries.has(what.key) && !this.#gone.has(what.key)) this.#add(what, true);
+    }
+    const inOrder = [...this.#entries].sort(([, a], [, b]) => a.what.time - b.what.time);
+    this.#entries = new Map(inOrder);
+    this.flush();
+  }
+
+  #keep({ what }: Entry): void {
+    const copy = { ...what };
+    this.#useFor(what.key, (storage, scope) => storage.put(scope, copy));
+  }
+
+  #forget(key: string, from?: string): void {
+    this.#useFor(key, (storage, scope) => storage.delete(from ?? scope, key));
+  }
+
+  #useFor(key: string, act: (storage: OutboxStorage, scope: string) => Promise<void>): void {
+    const before = this.#used.get(key);
+    const used = this.#use(before ? (storage, scope) => before.then(() => act(storage, scope)) : act);
+    this.#used.set(key, used);
+    void used.then(() => this.#used.get(key) === used && this.#used.delete(key));
+  }
+
+  async #use<T>(act: (storage: OutboxStorage, scope: string) => Promise<T>): Promise<T | undefined> {
+    const storage = this.#storage;
+    const scope = this.#scope;
+    if (!storage || !scope) return undefined;
     try {
-      return this.#storage && this.#scope ? await use(this.#storage, this.#scope) : undefined;
+      const result = await act(storage, scope);
+      this.#storageFailed = false;
+      return result;
     } catch (error) {
-      // Not kept, but sent all the same.
-      this.#rooms.failed(error);
+      // Not kept, but sent all the same; that is reported once.
+      const text = `messages that are not sent yet cannot be kept: ${String(error)}`;
+      if (!this.#storageFailed) this.owner.report(failure("storage", text, error));
+      this.#storageFailed = true;
       return undefined;
     }
   }
-}
 
-/** `crypto.randomUUID` is there on secure pages only. */
-export function uuid(): string {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  // ---- Other tabs.
+
+  #tellOf(
+    entry: Entry,
+    notice: object & { type: TabNotice["type"]; acked?: Acknowledged; error?: OutboxEntry["error"] },
+  ): void {
+    if (this.#scope) this.#tell({ scope: this.#scope, key: entry.key, ...notice } as TabNotice);
+  }
+
+  #tell(notice: TabNotice): void {
+    this.#tabs?.tell(notice);
+  }
+
+  #onNotice(notice: TabNotice): void {
+    if (notice.scope !== this.#scope) return;
+    if (notice.type === "cleared") {
+      for (const entry of [...this.#entries.values()]) this.#remove(entry);
+      return;
+    }
+    if (notice.type === "discarded") this.#gone.add(notice.key);
+    const entry = this.#entries.get(notice.key);
+    if (!entry) return;
+    if (notice.type === "discarded") this.#remove(entry);
+    else if (notice.type === "sent") {
+      entry.setSent(notice.acked);
+      this.#entries.delete(entry.key);
+      // The list shows it until the log has come to it.
+      this.#changed(entry);
+    } else if (notice.type === "failed" && entry.current === "pending" && !entry.underWay) {
+      this.#fail(entry, new ChatError(notice.error));
+    } else if (notice.type === "retried" && entry.current === "failed") {
+      entry.setPending();
+      this.#changed(entry);
+    }
+  }
 }

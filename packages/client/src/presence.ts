@@ -1,61 +1,90 @@
+import type { Clock, Timer } from "./clock.js";
 import type { Command, UserId } from "./protocol.js";
 import { Store } from "./store.js";
-import type { Presence, Readable } from "./types.js";
+import type { Presence, UserPresence } from "./types.js";
 
 /** Milliseconds in which changes of what is on the screen are gathered. */
 const GATHER = 50;
 
-interface Asks {
-  readonly use: () => void;
+interface PresenceOwner {
+  readonly clock: Clock;
   readonly online: boolean;
+  use(): void;
   request<T>(command: Command): Promise<T>;
 }
 
-/** Who is there, of those that somebody looks at. */
+interface Watched extends UserPresence {
+  readonly store: Store<Presence | undefined>;
+  readonly watched: Store<boolean>;
+}
+
+/** Who is there, of those whom an app shows. */
 export class PresenceWatch {
   #known = new Map<UserId, Presence>();
-  #stores = new Map<UserId, Store<Presence | undefined>>();
-  #asks: Asks;
-  #most: () => number;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  #users = new Map<UserId, Watched>();
+  /** Whom the server was asked to watch last. */
+  #asked = new Set<UserId>();
+  #owner: PresenceOwner;
+  #limit: () => number;
+  #timer: Timer | undefined;
 
-  /** `most`: how many users the server lets one watch. */
-  constructor(asks: Asks, most: () => number) {
-    this.#asks = asks;
-    this.#most = most;
+  /** `limit`: how many users the server lets one watch. */
+  constructor(owner: PresenceOwner, limit: () => number) {
+    this.#owner = owner;
+    this.#limit = limit;
   }
 
-  of(user: UserId): Readable<Presence | undefined> {
-    let store = this.#stores.get(user);
-    if (!store) {
-      store = new Store(
-        () => this.#known.get(user),
-        () => this.refresh(),
-      );
-      store.onUse = this.#asks.use;
-      this.#stores.set(user, store);
+  of(user: UserId): UserPresence {
+    let entry = this.#users.get(user);
+    if (!entry) {
+      const hooks = { subscribed: () => this.#onSubscribe(user), unsubscribed: () => this.refresh() };
+      const store = new Store(() => this.#known.get(user), hooks);
+      const watched = new Store(() => this.#asked.has(user));
+      store.onUse = () => this.#owner.use();
+      const { getSnapshot, getInitialSnapshot, subscribe } = store;
+      entry = { store, watched, getSnapshot, getInitialSnapshot, subscribe };
+      this.#users.set(user, entry);
     }
-    return store;
+    return entry;
   }
 
-  heard(user: UserId, presence: Presence): void {
+  onSignal(user: UserId, presence: Presence): void {
     this.#known.set(user, presence);
-    this.#stores.get(user)?.changed();
+    this.#users.get(user)?.store.changed();
   }
 
-  /** What was known may have changed since. */
-  lost(): void {
+  /** What was known may have changed since, and the next connection watches nobody. */
+  onLost(): void {
     this.#known.clear();
-    for (const store of this.#stores.values()) store.changed();
+    this.#watch([]);
+    for (const { store } of this.#users.values()) store.changed();
   }
 
-  /** Says who is on the screen: after a change of it, of the connection, or of whom one shares a conversation with. */
+  /** Asks for those on the screen: after a change of it, of the connection, or of whom one shares a conversation with. */
   refresh(): void {
-    this.#timer ??= setTimeout(() => {
+    this.#timer ??= this.#owner.clock.setTimeout(() => {
       this.#timer = undefined;
-      const users = [...this.#stores].filter(([, store]) => store.subscribed).map(([user]) => user);
-      if (!this.#asks.online || !users.length) return;
-      this.#asks.request({ type: "watch", users: users.slice(-this.#most()) }).catch(() => {});
+      if (!this.#owner.online) return;
+      const shown = [...this.#users].filter(([, { store }]) => store.subscribed).map(([user]) => user);
+      // The ones that were subscribed to last: those are on the screen.
+      const users = shown.slice(-this.#limit());
+      if (!users.length && !this.#asked.size) return;
+      this.#watch(users);
+      this.#owner.request({ type: "watch", users }).catch(() => {});
     }, GATHER);
+  }
+
+  /** The last subscription is the last to go, where there are more than the server watches. */
+  #onSubscribe(user: UserId): void {
+    const entry = this.#users.get(user)!;
+    this.#users.delete(user);
+    this.#users.set(user, entry);
+    this.refresh();
+  }
+
+  #watch(users: UserId[]): void {
+    this.#asked = new Set(users);
+    for (const [user, { watched }] of this.#users)
+      if (watched.getSnapshot() !== this.#asked.has(user)) watched.changed();
   }
 }

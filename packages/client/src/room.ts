@@ -1,6 +1,6 @@
 // One conversation, put together: its log, the list of its messages, who is in it, how it stands.
 
-import { type AboutRoom, draftOf, RoomActions, type Stored } from "./actions.js";
+import { type AboutRoom, draftOf, RoomActions } from "./actions.js";
 import { ChatError } from "./error.js";
 import { handled } from "./handled.js";
 import { History, type PageOptions } from "./history.js";
@@ -16,7 +16,7 @@ import { Reading } from "./reading.js";
 import { Emitter, Store, Value } from "./store.js";
 import { Standing } from "./standing.js";
 import { describe } from "./summary.js";
-import { compact, eventFromWire, fromWire } from "./timeline.js";
+import { eventFromWire, fromWire } from "./timeline.js";
 import type { CommandOptions, Conversation, ConversationEvents, ConversationInfo, ConversationState } from "./types.js";
 import type { Draft, Listening, Outgoing } from "./types.js";
 import { Typing } from "./typing.js";
@@ -103,7 +103,7 @@ export class Room extends RoomActions implements Conversation {
     );
     ({ messages: this.messages, timeline: this.timeline, hasOlder: this.hasOlder } = this.list);
     this.info = new Store(() => this.summary && describe(this.summary, host.me, (seq) => this.list.find(seq)));
-    this.typing = new Typing(() => void host.request(this.about("typing", {})).catch(() => {}));
+    this.typing = new Typing(host.clock, () => void host.request(this.about("typing", {})).catch(() => {}));
     this.members = new Members(
       { isOnline: () => host.online, page: (fields) => background<MembersBody>("members", fields), report },
       { ...hooks, subscribed: () => this.#onWatch(false) },
@@ -324,18 +324,14 @@ export class Room extends RoomActions implements Conversation {
 
   /** An entry of the outbox came, changed, or went. */
   onOutboxChange(entry: Entry, gone: boolean): void {
-    this.list.onOutboxChange(entry, gone);
+    const passed = entry.stored && entry.stored.seq <= (this.#log.cursor ?? 0);
+    this.list.onOutboxChange(entry, gone || !!passed);
   }
 
   /** The server has stored it: it takes its place in the log, when the log has come to it. */
-  onStored(entry: Entry, body: Stored): void {
-    const { to, time, replyTo: reply_to, ...what } = entry.what;
-    const { conversation, seq, at, event } = body;
-    if (this.#log.cursor !== undefined && seq <= this.#log.cursor) return this.list.onOutboxChange(entry, true);
-    this.list.changed();
-    const from = this.host.me as UserId;
-    const own = { type: "message" as const, conversation, seq, from, at, ...what, reply_to };
-    this.#log.receive(event ?? (compact(own) as Event), "own");
+  onStored(entry: Entry, event: Event): void {
+    this.onOutboxChange(entry, false);
+    if (this.#log.cursor === undefined || event.seq > this.#log.cursor) this.#log.receive(event, "own");
   }
 
   protected onOwnEvent(event: Event): void {
@@ -405,7 +401,7 @@ export class Room extends RoomActions implements Conversation {
     this.members.apply(event);
     if (event.type === "message") {
       this.typing.stopped(event.from);
-      if (event.from === me && event.key) outbox.seen(event, event.key);
+      if (event.from === me && event.key) outbox.confirm(event, event.key);
     }
     // All that a user wrote is another's now.
     if ((event.type as string) === "erase") this.#history.reload();

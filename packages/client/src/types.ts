@@ -61,7 +61,7 @@ export interface ChatStatus {
   readonly error?: ChatError;
 }
 
-/** Where entries of the outbox are kept so that they outlive a page. */
+/** Where entries of the outbox are kept so that they outlive a page. Calls for different keys may overlap. */
 export interface OutboxStorage {
   /** All entries of `scope` (a server and a user), in the order in which they were put. */
   load(scope: string): Promise<OutboxEntry[]>;
@@ -69,13 +69,26 @@ export interface OutboxStorage {
   delete(scope: string, key: string): Promise<void>;
 }
 
-/** A message that was not acknowledged yet. */
+/** A message that is not acknowledged yet. */
 export interface OutboxEntry extends Omit<Draft, "data"> {
   data?: AnyData;
   key: string;
   to: string;
   /** When it was said, by the clock of the device, in milliseconds since the Unix epoch. */
   time: number;
+  /** Absent while it is pending. */
+  state?: "held" | "failed";
+  /** Why it failed. */
+  error?: { code: ChatError["code"]; message: string; retryable: boolean; field?: string };
+  /** How often it was given to the server. */
+  attempts?: number;
+}
+
+/** One's own messages that are not acknowledged, of all conversations. */
+export interface ChatOutbox {
+  readonly entries: Readable<readonly OutboxEntry[]>;
+  /** Takes all of them back, also those that are kept for this user by other tabs: after signing out nothing is left. */
+  clear(): Promise<void>;
 }
 
 /** Where a bot keeps how far it has heard each conversation, so that it goes on from there after a restart. */
@@ -113,6 +126,8 @@ export interface ChatOptions {
   device?: string;
   /** Where unacknowledged messages are kept: IndexedDB by default where there is one; `null` for memory only. */
   outbox?: OutboxStorage | null;
+  /** Milliseconds that a message may wait there, 24 hours by default; then it fails with `expired`, and can be sent again. */
+  maxAge?: number;
   /**
    * Where it is kept how far `on("message")` has heard each conversation: with it, a bot hears after a restart what it has
    * missed, at least once. None by default.
@@ -166,7 +181,7 @@ export interface ChatMessage {
   readonly deleted?: boolean;
   /** Who reacted how: users in the order of their reactions, by emoji (without U+FE0F). */
   readonly reactions: Readonly<Record<string, readonly UserId[]>>;
-  readonly state: "pending" | "sent" | "failed";
+  readonly state: OutgoingState;
   /** Why it failed. */
   readonly error?: ChatError;
 }
@@ -217,15 +232,30 @@ export interface UnreadTotal {
   readonly more: boolean;
 }
 
-/** A message on its way. */
-export interface Outgoing {
+/** Where the server has stored a message. */
+export interface Acknowledged {
+  readonly conversation: ConversationId;
+  readonly seq: Seq;
+  readonly at: Timestamp;
+}
+
+/**
+ * `pending`: it is sent as soon as it can be; `sent`: it is on the server's stable storage, in its place in the log;
+ * `held`: it is on stable storage, and waits for a moderator; `failed`: it is not sent, unless `retry()` says so.
+ */
+export type OutgoingState = "pending" | "sent" | "held" | "failed";
+
+/** A message on its way. `await` waits for `acked`. */
+export interface Outgoing extends PromiseLike<Acknowledged> {
   readonly key: string;
-  readonly state: "pending" | "sent" | "failed";
-  /** Resolves when it is on the server's stable storage; rejects with a `ChatError` when it failed for good. */
-  readonly acked: Promise<{ conversation: ConversationId; seq: Seq; at: Timestamp }>;
+  readonly state: Readable<OutgoingState>;
+  /** Why it failed. */
+  readonly error: ChatError | undefined;
+  /** Resolves when it has its place in the log; rejects with a `ChatError` when it failed. After `retry()` it is another. */
+  readonly acked: Promise<Acknowledged>;
   /** Sends a failed message again, with the same key. */
   retry(): void;
-  /** Takes a failed or pending message out of the list. One that is on its way may arrive all the same. */
+  /** Takes back a message that is not sent. One that is on its way may arrive all the same. */
   discard(): void;
 }
 
@@ -257,6 +287,15 @@ export interface Presence {
   readonly online: boolean;
   /** When they were last there; absent while online, or if never seen. */
   readonly lastSeen?: Timestamp;
+}
+
+/** Whether a user is there; `undefined` while that is not known. */
+export interface UserPresence extends Readable<Presence | undefined> {
+  /**
+   * Whether the server was asked to tell. It is not for all users that an app subscribes to, where those are more than
+   * `limits.watch`: then it is for those that were subscribed to last.
+   */
+  readonly watched: Readable<boolean>;
 }
 
 export interface ConversationEvents {
@@ -369,11 +408,13 @@ export interface Chat {
     /** Loads a page more. Whether it added any. */
     loadMore(options?: CommandOptions): Promise<boolean>;
   };
+  /** One's own messages that are not acknowledged. */
+  readonly outbox: ChatOutbox;
   /** `"#general"`, `"@bob"` or a conversation id; the same object for the same conversation. Throws `invalid` for what is no name. */
   conversation(id: string): Conversation;
   create(room: NewRoom, options?: CommandOptions): Promise<Conversation>;
   /** Whether a user is there. Only those are told who share a conversation with oneself. */
-  presence(user: UserId): Readable<Presence | undefined>;
+  presence(user: UserId): UserPresence;
   /** Connects, where nothing has yet: see the option `start`. */
   start(): void;
   /** Tries to connect now, also after it was given up. A token that does not come is asked for again. */

@@ -1,45 +1,48 @@
+import type { Clock, Timer } from "./clock.js";
 import type { UserId } from "./protocol.js";
 import { Store } from "./store.js";
 
 /** Milliseconds for which a signal of typing lasts (docs/protocol.md). */
-const LASTS = 5_000;
-/** Milliseconds after which it is said again, well before the last one ends. */
-const AGAIN = 3_000;
+const SIGNAL_DURATION = 5_000;
+/** Milliseconds after which it is sent again, well before the last one ends. */
+const SIGNAL_INTERVAL = 3_000;
 
 /** Who is typing in a conversation. */
 export class Typing extends Store<readonly UserId[]> {
-  #until: Map<UserId, ReturnType<typeof setTimeout>>;
-  #tell: () => void;
-  #told = 0;
+  #clock: Clock;
+  #until: Map<UserId, Timer>;
+  #send: () => void;
+  #sentAt = -Infinity;
 
-  constructor(tell: () => void) {
-    const until = new Map<UserId, ReturnType<typeof setTimeout>>();
+  constructor(clock: Clock, send: () => void) {
+    const until = new Map<UserId, Timer>();
     super(() => [...until.keys()]);
+    this.#clock = clock;
     this.#until = until;
-    this.#tell = tell;
+    this.#send = send;
   }
 
   set(typing: boolean): void {
-    const now = Date.now();
-    if (!typing) this.#told = 0;
-    else if (now - this.#told >= AGAIN) {
-      this.#told = now;
-      this.#tell();
+    const now = this.#clock.now();
+    if (!typing) this.#sentAt = -Infinity;
+    else if (now - this.#sentAt >= SIGNAL_INTERVAL) {
+      this.#sentAt = now;
+      this.#send();
     }
   }
 
   started(user: UserId): void {
-    clearTimeout(this.#until.get(user));
+    this.#clock.clearTimeout(this.#until.get(user));
     this.#until.set(
       user,
-      setTimeout(() => this.stopped(user), LASTS),
+      this.#clock.setTimeout(() => this.stopped(user), SIGNAL_DURATION),
     );
     this.changed();
   }
 
   stopped(user: UserId): void {
     if (!this.#until.has(user)) return;
-    clearTimeout(this.#until.get(user));
+    this.#clock.clearTimeout(this.#until.get(user));
     this.#until.delete(user);
     this.changed();
   }

@@ -16,7 +16,7 @@ onBoth("a message is pending, then sent, and comes to the other side and to ever
   await Promise.all([alice, laptop, bob].map(online));
   await Promise.all([shows(there, []), shows(here, []), shows(elsewhere, [])]);
   const sent = here.send("hi");
-  assert.equal(sent.state, "pending");
+  assert.equal(sent.state.getSnapshot(), "pending");
   assert.deepEqual(
     here.messages.getSnapshot().map((m) => [m.text, m.state, m.seq]),
     [["hi", "pending", undefined]],

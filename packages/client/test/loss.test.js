@@ -161,7 +161,7 @@ onBoth("what was not acknowledged outlives the page", async (t, Server) => {
   line.part();
   const sent = ["one", "two", "three"].map((text) => first.conversation("#general").send(text));
   assert.deepEqual(
-    sent.map(({ state }) => state),
+    sent.map(({ state }) => state.getSnapshot()),
     ["pending", "pending", "pending"],
   );
   first.close();

@@ -1,0 +1,36 @@
+// What the tabs of a browser tell each other of the outbox that they share.
+
+import type { Acknowledged, OutboxEntry } from "../types.js";
+
+export type TabNotice = { scope: string } & (
+  | { type: "sent"; key: string; acked: Acknowledged }
+  | { type: "failed"; key: string; error: NonNullable<OutboxEntry["error"]> }
+  | { type: "retried" | "discarded"; key: string }
+  | { type: "cleared" }
+);
+
+/** Gives the function that tells the other tabs, and one that ends it. Without other tabs there is nothing to tell. */
+export function joinTabs(onNotice: (notice: TabNotice) => void): { tell(notice: TabNotice): void; leave(): void } {
+  if (!globalThis.BroadcastChannel) return { tell() {}, leave() {} };
+  let channel: BroadcastChannel | undefined;
+  const join = () => {
+    const joined = new BroadcastChannel("switchboard.outbox");
+    joined.onmessage = ({ data }) => onNotice(data as TabNotice);
+    // In Node it does not keep the process alive.
+    (joined as { unref?(): void }).unref?.();
+    return joined;
+  };
+  channel = join();
+  return {
+    tell(notice) {
+      if (channel) return channel.postMessage(notice);
+      const once = join();
+      once.postMessage(notice);
+      once.close();
+    },
+    leave() {
+      channel?.close();
+      channel = undefined;
+    },
+  };
+}

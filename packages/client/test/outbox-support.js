@@ -1,0 +1,67 @@
+// A scripted server's chat with an outbox, and a storage that a test looks into and breaks.
+
+import { connect } from "@switchboard/client";
+import { FakeClock, settle } from "./fake-socket.js";
+
+export const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+export const jwt = (claims) => `${part({ alg: "HS256" })}.${part(claims)}.c2lnbmF0dXJl`;
+
+/** A storage of an app's own, which a test can look into and break. */
+export function memory() {
+  const kept = new Map();
+  const calls = [];
+  const of = (scope) => kept.get(scope) ?? kept.set(scope, new Map()).get(scope);
+  const storage = {
+    kept,
+    calls,
+    broken: undefined,
+    async load(scope) {
+      calls.push(["load", scope]);
+      if (storage.broken) throw storage.broken;
+      return structuredClone([...of(scope).values()]);
+    },
+    async put(scope, entry) {
+      calls.push(["put", scope, entry.key]);
+      if (storage.broken) throw storage.broken;
+      of(scope).set(entry.key, structuredClone(entry));
+    },
+    async delete(scope, key) {
+      calls.push(["delete", scope, key]);
+      if (storage.broken) throw storage.broken;
+      of(scope).delete(key);
+    },
+    /** All that is kept, whosever it is. */
+    all: () => [...kept].flatMap(([scope, entries]) => [...entries.values()].map((entry) => ({ scope, ...entry }))),
+  };
+  return storage;
+}
+
+export const SCOPE = "ws://chat.example/v1/ws alice";
+
+/** A chat of alice's on a scripted server, started; ended with the test. */
+export async function started(t, server, options = {}) {
+  const clock = options.clock ?? new FakeClock();
+  const { WebSocket } = server;
+  const chat = connect("ws://chat.example", { user: "alice", WebSocket, clock, outbox: null, ...options });
+  t.after(() => chat.close());
+  const errors = [];
+  chat.on("error", (error) => errors.push(error));
+  chat.start();
+  await settle();
+  return { chat, clock, errors, room: chat.conversation("#general") };
+}
+
+/** Keeps the process alive while a test waits for the channel between tabs, which does not. */
+export function awake(t) {
+  const timer = setInterval(() => {}, 1_000);
+  t.after(() => clearInterval(timer));
+}
+
+export const refused = (code, more = {}) => ({
+  type: "error",
+  code,
+  message: `it is ${code}`,
+  retryable: false,
+  ...more,
+});
+export const stored = (seq, more = {}) => ({ conversation: "#general", seq, at: "2026-01-01T00:00:00.000Z", ...more });

@@ -1,0 +1,229 @@
+// Where messages that are not acknowledged are kept, for whom, and what other tabs know of them.
+
+import "fake-indexeddb/auto";
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { IDBFactory } from "fake-indexeddb";
+import { FakeClock, FakeServer, settle } from "./fake-socket.js";
+import { awake, jwt, memory, refused, SCOPE, started, stored } from "./outbox-support.js";
+import { until } from "./support.js";
+
+test("the option `outbox`: a storage of the app's own is used, and `null` keeps in memory only", async (t) => {
+  globalThis.indexedDB = new IDBFactory();
+  const server = new FakeServer().on("send", () => undefined);
+  const storage = memory();
+  const own = await started(t, server, { outbox: storage });
+  const sent = own.room.send({ text: "hi", data: { n: 1 }, replyTo: 3 });
+  await settle();
+  assert.deepEqual(storage.all(), [
+    { scope: SCOPE, text: "hi", data: { n: 1 }, replyTo: 3, key: sent.key, to: "#general", time: own.clock.wall() },
+  ]);
+  const none = await started(t, server, { outbox: null });
+  none.room.send("nowhere");
+  await settle();
+  assert.equal((await indexedDB.databases()).length, 0);
+  const browsers = await started(t, server, { outbox: undefined });
+  browsers.room.send("in IndexedDB");
+  await until({ getSnapshot: () => 0, subscribe: (l) => browsers.chat.outbox.entries.subscribe(l) }, () => true);
+  await settle(200);
+  assert.equal((await indexedDB.databases()).length, 1);
+});
+
+test("tabs agree: what one discards, clears, sends, fails or retries the other knows", async (t) => {
+  awake(t);
+  const server = new FakeServer();
+  const answers = new Map();
+  server.on("send", ({ text, id }) => (answers.has(text) ? { id, ...answers.get(text) } : undefined));
+  const storage = memory();
+  const texts = ["discarded", "sent", "failed", "retried"];
+  const kept = texts.map((text, time) => [text, { key: text, to: "#general", text, time }]);
+  kept[3][1].state = "failed";
+  kept[3][1].error = { code: "forbidden", message: "no", retryable: false };
+  storage.kept.set(SCOPE, new Map(kept));
+  const one = await started(t, server, { outbox: storage, maxAge: Infinity });
+  server.reachable = false;
+  const other = await started(t, server, { outbox: storage, maxAge: Infinity });
+  const [here, there] = [one, other].map(
+    ({ room }) =>
+      (key) =>
+        room.outgoing(key),
+  );
+  assert.deepEqual(
+    texts.map((key) => there(key)?.state.getSnapshot()),
+    ["pending", "pending", "pending", "failed"],
+    "also read before the first connection",
+  );
+  const acked = there("sent").acked;
+  const taken = there("discarded").acked;
+  const entries = Object.fromEntries(texts.map((key) => [key, there(key)]));
+  const state = (key) => until(entries[key].state, (value) => value !== "pending");
+  here("discarded").discard();
+  await assert.rejects(taken, { code: "discarded" });
+  const [, sends] = [0, server.sent("send")];
+  const reply = (text, answer) =>
+    server.sockets[0].say({ type: "ok", id: sends.find((f) => f.text === text).id, ...answer });
+  reply("sent", stored(5));
+  assert.equal((await acked).seq, 5);
+  reply("failed", refused("forbidden"));
+  assert.equal(await state("failed"), "failed");
+  here("retried").retry();
+  await until(entries.retried.state, (value) => value === "pending");
+  await one.chat.outbox.clear();
+  await until(other.chat.outbox.entries, (list) => list.length === 0);
+  assert.deepEqual(storage.all(), []);
+});
+
+test("a message that another tab took back while this one was reading the storage stays away", async (t) => {
+  awake(t);
+  const server = new FakeServer().on("send", () => undefined);
+  const storage = memory();
+  storage.kept.set(SCOPE, new Map([["k", { key: "k", to: "#general", text: "regretted", time: 0 }]]));
+  const one = await started(t, server, { outbox: storage, maxAge: Infinity });
+  let answer;
+  const read = new Promise((resolve) => (answer = resolve));
+  const slow = { ...storage, load: async (scope) => (await read, scope === SCOPE ? [...before] : []) };
+  const before = await storage.load(SCOPE);
+  const other = await started(t, server, { outbox: slow, maxAge: Infinity });
+  const sends = server.sent("send").length;
+  one.room.outgoing("k").discard();
+  // The other tab hears of it over a channel of the platform's.
+  const heard = new BroadcastChannel("switchboard.outbox");
+  const marker = new Promise((resolve) => (heard.onmessage = resolve));
+  const speaker = new BroadcastChannel("switchboard.outbox");
+  speaker.postMessage({ scope: "none", type: "cleared" });
+  await marker;
+  [heard, speaker].forEach((channel) => channel.close());
+  answer();
+  await settle();
+  assert.deepEqual([other.room.outgoing("k"), server.sent("send").length], [undefined, sends]);
+});
+
+test("what is said before the first connection is kept, under the name in the token", async (t) => {
+  const server = new FakeServer();
+  server.reachable = false;
+  const storage = memory();
+  for (const options of [{ token: () => jwt({ sub: "alice" }), user: undefined }, { token: "opaque.but.known" }]) {
+    const { chat, room } = await started(t, server, { outbox: storage, ...options });
+    room.send("typed while the server was down");
+    await settle();
+    assert.deepEqual(
+      storage.all().map(({ scope, text }) => [scope, text]),
+      [[SCOPE, "typed while the server was down"]],
+    );
+    chat.close();
+    storage.kept.clear();
+  }
+});
+
+test("where the server knows the user by another name, one's messages move there, and nobody else's are sent", async (t) => {
+  const server = new FakeServer({ user: "shop.alice" }).on("send", () => stored(1));
+  const storage = memory();
+  storage.kept.set(SCOPE, new Map([["k", { key: "k", to: "#general", text: "another alice's", time: 0 }]]));
+  const clock = new FakeClock(0);
+  server.reachable = false;
+  const options = { outbox: storage, token: jwt({ sub: "alice" }), user: undefined, clock };
+  const { chat, room } = await started(t, server, options);
+  const sent = room.send("mine");
+  await settle();
+  server.reachable = true;
+  server.on("send", () => undefined);
+  chat.reconnect();
+  await settle();
+  assert.deepEqual(
+    storage.all().map(({ scope, text }) => [scope, text]),
+    [
+      [SCOPE, "another alice's"],
+      ["ws://chat.example/v1/ws shop.alice", "mine"],
+    ],
+  );
+  assert.deepEqual(
+    server.sent("send").map(({ text }) => text),
+    ["mine"],
+  );
+  assert.equal(room.outgoing("k"), undefined);
+  assert.equal(sent.state.getSnapshot(), "pending");
+});
+
+test("IndexedDB that closes: it is opened again, and what was said after it is kept", async (t) => {
+  globalThis.indexedDB = new IDBFactory();
+  const opened = [];
+  const open = indexedDB.open.bind(indexedDB);
+  indexedDB.open = (...args) => {
+    const request = open(...args);
+    request.addEventListener("success", () => opened.push(request.result));
+    return request;
+  };
+  const server = new FakeServer().on("send", () => undefined);
+  const { chat, room, errors } = await started(t, server, { outbox: undefined });
+  const texts = ["one", "two", "three"];
+  const keptAre = async (wanted) => {
+    const database = await new Promise(
+      (done) => (open("switchboard", 1).onsuccess = ({ target }) => done(target.result)),
+    );
+    for (;;) {
+      const all = await new Promise(
+        (done) =>
+          (database.transaction("outbox").objectStore("outbox").getAll().onsuccess = ({ target }) =>
+            done(target.result)),
+      );
+      if (all.length === wanted.length) return assert.deepEqual(all.map(({ text }) => text).sort(), wanted.sort());
+      await settle(1);
+    }
+  };
+  room.send(texts[0]);
+  await keptAre(texts.slice(0, 1));
+  // As iOS does it in the background: without an event, so the next use fails with InvalidStateError.
+  opened.forEach((database) => database.close());
+  room.send(texts[1]);
+  await keptAre(texts.slice(0, 2));
+  // As a browser does that clears data.
+  for (const database of opened) {
+    database.close();
+    database.onclose?.(new Event("close"));
+  }
+  room.send(texts[2]);
+  await keptAre(texts);
+  assert.deepEqual(errors, []);
+  chat.close();
+});
+
+test("IndexedDB that could not be opened is tried again; that nothing is kept is said once, as `storage`", async (t) => {
+  globalThis.indexedDB = new IDBFactory();
+  const open = indexedDB.open.bind(indexedDB);
+  const fault = new DOMException("no space", "QuotaExceededError");
+  indexedDB.open = () => {
+    throw fault;
+  };
+  const server = new FakeServer().on("send", () => undefined);
+  const { room, errors } = await started(t, server, { outbox: undefined });
+  room.send("one");
+  room.send("two");
+  await settle();
+  assert.deepEqual(
+    errors.map(({ code, cause }) => [code, cause]),
+    [["storage", fault]],
+  );
+  assert.match(errors[0].message, /no space/);
+  assert.equal(server.sent("send").length, 2, "they are sent all the same");
+  indexedDB.open = open;
+  room.send("three");
+  await settle(200);
+  indexedDB.open = () => {
+    throw fault;
+  };
+  assert.equal(errors.length, 1);
+});
+
+test("a storage of the app's that fails is `storage`, with its cause", async (t) => {
+  const server = new FakeServer().on("send", () => undefined);
+  const storage = memory();
+  storage.broken = new Error("disk full");
+  const { chat, room, errors } = await started(t, server, { outbox: storage });
+  room.send("hi");
+  await settle();
+  assert.deepEqual(
+    errors.map(({ code, cause }) => [code, cause.message]),
+    [["storage", "disk full"]],
+  );
+  await assert.rejects(chat.outbox.clear(), { code: "storage" });
+});

@@ -4,8 +4,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -62,7 +62,11 @@ async fn clients_of_one_node() {
 }
 
 /// Clients in a process of their own, which is killed when this is dropped: then all of them leave at once.
-struct Clients(Child);
+struct Clients {
+    process: Child,
+    /// It goes on only as long as what it prints can be read.
+    _output: Lines<BufReader<ChildStdout>>,
+}
 
 impl Clients {
     async fn connect(node: &Process, users: std::ops::Range<usize>) -> Self {
@@ -74,11 +78,11 @@ impl Clients {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
-        let mut child = program.spawn().expect("it starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        while let Some(line) = lines.next_line().await.expect("readable") {
+        let mut process = program.spawn().expect("it starts");
+        let mut output = BufReader::new(process.stdout.take().expect("its output")).lines();
+        while let Some(line) = output.next_line().await.expect("readable") {
             if line.contains(CONNECTED) {
-                return Self(child);
+                return Self { process, _output: output };
             }
         }
         panic!("clients could not connect")
@@ -86,7 +90,7 @@ impl Clients {
 
     /// Ends all of its connections, without a word.
     async fn leave(mut self) {
-        self.0.kill().await.expect("it ran");
+        self.process.kill().await.expect("it ran");
     }
 }
 

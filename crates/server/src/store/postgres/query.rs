@@ -137,7 +137,7 @@ const VIEW_OF: &str = concat!(
     LEFT JOIN members m ON m.conversation = c.id AND m."user" = $1 WHERE c.id = $2"#
 );
 
-const LISTED: &str = concat!(
+pub(super) const LISTED: &str = concat!(
     "SELECT ",
     conversation_columns!(),
     ", ",

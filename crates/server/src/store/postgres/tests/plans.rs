@@ -6,8 +6,8 @@ use super::{Node, asks, is_sound, new_database};
 use crate::store::Committed;
 use crate::store::postgres::commit::SETUP;
 use crate::store::postgres::connect::Link;
-use crate::store::postgres::rows;
 use crate::store::postgres::target::Target;
+use crate::store::postgres::{query, readers, rows};
 
 #[tokio::test]
 async fn every_row_is_found_by_its_whole_key_in_tables_that_are_empty() {
@@ -40,6 +40,25 @@ async fn every_row_is_found_by_its_whole_key_in_tables_that_are_empty() {
         }
     };
     tokio::task::spawn_blocking(explain).await.expect("all of them");
+}
+
+#[tokio::test]
+async fn a_reader_plans_a_statement_once() {
+    let url = new_database().await;
+    Node::new(&url).await.ends().await;
+    let executes = move || {
+        let link = Link::open(&Target::new(&url, None).expect("a target")).expect("connected");
+        link.run(link.client().batch_execute(readers::SETUP)).expect("set up");
+        for user in 0..10_i64 {
+            // Lists of other lengths are other estimates.
+            let conversations: Vec<i64> = (0..=user).collect();
+            link.run(link.rows(query::LISTED, &[&user, &conversations])).expect("no rows");
+        }
+        let plans = "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE generic_plans + custom_plans = 10";
+        let plans = link.run(link.client().query_one(plans, &[])).expect("the statement");
+        assert_eq!((plans.get::<_, i64>(0), plans.get::<_, i64>(1)), (10, 0));
+    };
+    tokio::task::spawn_blocking(executes).await.expect("all of them");
 }
 
 /// The writer looks rows up for a cursor; over many events readers count.

@@ -1,8 +1,11 @@
 //! Most of the users of three nodes lose their connections at once, and many come back: others go on sending at their pace.
 
+use std::net::SocketAddr;
+use std::ops::Range;
 use std::process::Stdio;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -10,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::memberships::rows;
-use crate::support::{Person, Process, Raw, Shared, room_for_a_crowd, soon};
+use crate::support::{Person, Process, Raw, Shared, crowd, room_for_a_crowd, soon};
 
 const NODES: usize = 3;
 
@@ -18,13 +21,16 @@ const NODES: usize = 3;
 const LEAVING: usize = 50_000;
 const COMING_BACK: usize = 10_000;
 
+/// In which time they come back.
+const RETURN: Duration = Duration::from_secs(10);
+
 /// Others on each node, and the time from one send of theirs to the next.
 const OTHERS: usize = 2;
 const SEND_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long the quiet part takes, and the loud one at the least: users go offline 5 s after their last connection.
+/// How long the quiet part takes, and the loud one: users go offline 5 s after their last connection.
 const QUIET: Duration = Duration::from_secs(20);
-const LOUD: Duration = Duration::from_secs(12);
+const LOUD: Duration = Duration::from_secs(15);
 
 /// How much later than in the quiet part the slowest sends of a hundred may be acknowledged.
 const BOUND: f64 = 1.5;
@@ -32,31 +38,43 @@ const BOUND: f64 = 1.5;
 /// In which variable a process of clients finds the address of its node.
 const NODE: &str = "SOAK_LEAVING_NODE";
 
-/// In which variable it finds the numbers of its users.
-const USERS: &str = "SOAK_LEAVING_USERS";
+/// In which variables it finds the numbers of its users, and in how many milliseconds they are to connect.
+const FIRST: &str = "SOAK_LEAVING_FIRST";
+const END: &str = "SOAK_LEAVING_END";
+const OVER: &str = "SOAK_LEAVING_OVER";
 
 /// What it says when all of them are connected.
 const CONNECTED: &str = "all connected";
 
-/// Connects these users to a node.
-async fn connect(node: std::net::SocketAddr, users: std::ops::Range<usize>) -> Vec<Raw> {
+/// Connects these users to a node, over a time or, if that is none, as fast as it goes.
+async fn connect(node: SocketAddr, users: Range<usize>, over: Duration) -> Vec<Raw> {
     let connects = |address, number| async move {
         let mut raw = Raw::connect(address).await;
         raw.enters_as(&rows::customer(number)).await;
         raw
     };
-    crate::support::crowd(users, node, connects).await
+    if over.is_zero() {
+        return crowd(users, node, connects).await;
+    }
+    let (begun, count, mut connecting) = (Instant::now(), users.len(), JoinSet::new());
+    for (index, number) in users.enumerate() {
+        // waits for: the rate at which they come
+        tokio::time::sleep_until(begun + over.mul_f64(index as f64 / count as f64)).await;
+        connecting.spawn(connects(node, number));
+    }
+    connecting.join_all().await
 }
 
 /// The process of clients that [`Clients`] starts: a process has too few descriptors for all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "soak"]
 async fn clients_of_one_node() {
-    let (Ok(node), Ok(users)) = (std::env::var(NODE), std::env::var(USERS)) else { return };
+    let Ok(node) = std::env::var(NODE) else { return };
     let _room = room_for_a_crowd().await;
-    let (first, end) = users.split_once("..").expect("a range");
-    let users = first.parse().expect("a number")..end.parse().expect("a number");
-    let _connected = connect(node.parse().expect("an address"), users).await;
+    let number = |name| std::env::var(name).ok().and_then(|number| number.parse().ok()).expect("a number");
+    let users = number(FIRST)..number(END);
+    let over = Duration::from_millis(number(OVER) as u64);
+    let _connected = connect(node.parse().expect("an address"), users, over).await;
     println!("{CONNECTED}");
     std::future::pending::<()>().await;
 }
@@ -69,12 +87,17 @@ struct Clients {
 }
 
 impl Clients {
-    async fn connect(node: &Process, users: std::ops::Range<usize>) -> Self {
-        let mut program = Command::new(std::env::current_exe().expect("this program"));
+    async fn connect(node: SocketAddr, users: Range<usize>, over: Duration) -> Self {
+        // Clients have machines of their own: here they leave the processor to the nodes.
+        let mut program = Command::new("nice");
         program
+            .args(["-n", "19"])
+            .arg(std::env::current_exe().expect("this program"))
             .args(["--ignored", "--exact", "--nocapture", "soak::leaving::clients_of_one_node"])
-            .env(NODE, node.address().to_string())
-            .env(USERS, format!("{}..{}", users.start, users.end))
+            .env(NODE, node.to_string())
+            .env(FIRST, users.start.to_string())
+            .env(END, users.end.to_string())
+            .env(OVER, over.as_millis().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
@@ -110,7 +133,7 @@ async fn sends_until(end: Instant, others: &mut [Person]) -> Vec<Duration> {
         }
         took
     });
-    let mut took = futures_util::future::join_all(sending).await.concat();
+    let mut took = join_all(sending).await.concat();
     took.sort_unstable();
     took
 }
@@ -150,30 +173,33 @@ async fn others_keep_their_pace_while_50_000_users_leave_three_nodes_and_10_000_
     for number in 0..OTHERS * NODES {
         others.push(nodes[number % NODES].connects(&format!("other{number}")).await);
     }
-    let connecting = nodes.iter().enumerate().map(|(n, node)| Clients::connect(node, share(n, LEAVING)));
+    let all = |of, over| {
+        let each = nodes.iter().enumerate();
+        join_all(each.map(move |(n, node)| Clients::connect(node.address(), share(n, of), over)))
+    };
     let begun = Instant::now();
-    let clients = futures_util::future::join_all(connecting).await;
+    let clients = all(LEAVING, Duration::ZERO).await;
     println!("{LEAVING} users on {NODES} nodes after {:?}", begun.elapsed());
 
+    let processor = || nodes.iter().map(Process::processor_time).sum::<Duration>();
+    let before = processor();
     let quiet = sends_until(Instant::now() + QUIET, &mut others).await;
-    println!("quiet: {}", summary(&quiet));
+    let quiet_time = processor() - before;
+    println!("quiet: {}; {quiet_time:?} of processor", summary(&quiet));
     let end = Instant::now() + LOUD;
     let loud = async {
         let begun = Instant::now();
-        futures_util::future::join_all(clients.into_iter().map(Clients::leave)).await;
+        join_all(clients.into_iter().map(Clients::leave)).await;
         println!("{LEAVING} left within {:?}", begun.elapsed());
         assert!(begun.elapsed() < Duration::from_secs(1));
         let begun = Instant::now();
-        let mut coming = JoinSet::new();
-        for (number, node) in nodes.iter().enumerate() {
-            coming.spawn(connect(node.address(), share(number, COMING_BACK)));
-        }
-        let back = coming.join_all().await;
+        let back = all(COMING_BACK, RETURN).await;
         println!("{COMING_BACK} came back within {:?}", begun.elapsed());
         back
     };
     let (loud, back) = tokio::join!(sends_until(end, &mut others), loud);
-    println!("while they leave and come back: {}", summary(&loud));
+    let loud_time = processor() - before - quiet_time;
+    println!("while they leave and come back: {}; {loud_time:?} of processor", summary(&loud));
     let gone = shared.sql(rows::USERS_SEEN).await;
     println!("{gone} are known to have gone");
     drop((back, shop));

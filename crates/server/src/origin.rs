@@ -1,4 +1,4 @@
-//! Where a write comes from, and so who gets its outcome.
+//! The origin of a write, which receives its outcome.
 
 use std::sync::Arc;
 
@@ -7,71 +7,71 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{CommandId, UserId};
 use tokio::sync::oneshot;
 
-use crate::outbox::{Outbox, Turn};
+use crate::outbox::{Outbox, WriteEpoch};
 use crate::refusal::Refusal;
 
-/// Who gets the outcome of a write.
+/// The recipient of a write's outcome.
 #[derive(Debug)]
 pub enum Origin {
-    /// A connection: it gets the reply with this id, and not the event.
+    /// A connection: it receives the reply with this id in place of the event.
     Session(SessionOrigin),
-    /// A caller that waits, as the HTTP door does.
+    /// A caller that waits, such as an HTTP request.
     Call(oneshot::Sender<Result<OkBody<Box<RawValue>>, Refusal>>),
-    /// The same for a back end with an API key. It acts for many users, so what it does costs none of their allowances.
+    /// A back end with an API key that waits. Its writes do not count against the allowances of the users it acts for.
     BackEnd(oneshot::Sender<Result<OkBody<Box<RawValue>>, Refusal>>),
-    /// Nobody.
+    /// The server itself, which needs no outcome.
     Nobody,
 }
 
-/// Whose rate a command counts against.
+/// The payer whose rate a command counts against.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Payer {
     /// A user, over a connection or by a token.
     User(UserId),
-    /// A back end, by the hash of its API key. It speaks for many users, so the rate of one is not held against it.
+    /// A back end, by the hash of its API key. It acts for many users, so the rate of one user does not apply.
     Key([u8; 32]),
     /// The server itself, or a client of a `dev` server that needs no token.
     Nobody,
 }
 
-/// The connection that a write came over.
+/// The connection that sent a write.
 #[derive(Debug)]
 pub struct SessionOrigin {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) id: Option<CommandId>,
-    /// Of a write that keeps its place among the connection's others; cursors do not.
-    pub(crate) turn: Option<Turn>,
+    /// The epoch of a write that must keep its order with the connection's other writes; `None` for cursors.
+    pub(crate) epoch: Option<WriteEpoch>,
 }
 
 impl Origin {
-    /// Whether a write that the connection made earlier was given back since: stored now, this one would pass it.
-    pub(crate) fn is_out_of_turn(&self) -> bool {
+    /// Whether an earlier write of the connection was rejected after this one was submitted. Storing this one would reorder them.
+    pub(crate) fn is_stale(&self) -> bool {
         match self {
-            Self::Session(SessionOrigin { outbox, turn: Some(turn), .. }) => outbox.is_past(*turn),
+            Self::Session(SessionOrigin { outbox, epoch: Some(epoch), .. }) => outbox.is_stale(*epoch),
             Self::Session(_) | Self::Call(_) | Self::BackEnd(_) | Self::Nobody => false,
         }
     }
 
-    /// Whether the user who writes does it in person, over a connection or by a token.
+    /// Whether the user writes directly, over a connection or with a token.
     pub(crate) fn is_user(&self) -> bool {
         matches!(self, Self::Session(_) | Self::Call(_))
     }
 
-    /// Whether this write was made by the same connection as an earlier one, and must not be stored without that.
-    pub(crate) fn is_behind(&self, earlier: &Self) -> bool {
+    /// Whether this write and an earlier one come from the same connection and must keep their order.
+    pub(crate) fn follows(&self, earlier: &Self) -> bool {
         match (self, earlier) {
             (
-                Self::Session(SessionOrigin { outbox, turn: Some(_), .. }),
-                Self::Session(SessionOrigin { outbox: same, turn: Some(_), .. }),
+                Self::Session(SessionOrigin { outbox, epoch: Some(_), .. }),
+                Self::Session(SessionOrigin { outbox: same, epoch: Some(_), .. }),
             ) => Arc::ptr_eq(outbox, same),
             _ => false,
         }
     }
 
-    /// The writer gives the write back, and with it all later writes of the connection.
-    pub(crate) fn give_back(&self) {
-        if let Self::Session(SessionOrigin { outbox, turn: Some(_), .. }) = self {
-            outbox.give_back();
+    /// Called by the store's writer for a write that it rejects: makes the connection's later writes stale.
+    pub(crate) fn reject(&self) {
+        if let Self::Session(SessionOrigin { outbox, epoch: Some(_), .. }) = self {
+            outbox.reject_write();
         }
     }
 }

@@ -1,11 +1,11 @@
-//! What waits to be written to one connection: bounded, and honest about what did not fit.
+//! The bounded write queue of one connection.
 //!
-//! An event that does not fit leaves a [`Lag`] behind: the conversation is then read from the log, and
-//! live events of it only move the lag's end, until the reading has reached it. Nothing is lost and
-//! nothing comes twice, because an event is either queued or within a lag, decided under one lock.
+//! An event that does not fit creates a [`Lag`]: the session then reads the conversation from the log, and new live events of it
+//! only move the lag's end until the session has read up to it. No event is lost or duplicated, because each is either queued or
+//! within a lag, decided under one lock.
 //!
-//! Lags are bounded by `limits.lags`. A connection that needs more of them is closed with 1013, and no event is queued any
-//! more: what the client has then ends somewhere, and it resumes from there.
+//! `limits.lags` bounds the lags. A connection that needs more is a slow consumer: it is closed with 1013 and no further event is
+//! queued, so that the client's events have no hole and it can resume by its cursors.
 
 mod hold;
 mod lags;
@@ -27,29 +27,30 @@ use crate::metrics::{Drop, Metrics};
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
 
-/// Frames of capacity that an idle connection keeps.
-const KEPT: usize = 4;
+/// Capacity that the queue of an idle connection keeps, in frames.
+const MAX_IDLE_CAPACITY: usize = 4;
 
-/// Own events that a connection may not have come by. More are told besides their `ok`.
-const MAX_OWN: usize = 1_024;
+/// Own events remembered until the order of their conversation reaches them. Beyond this many, the sender also receives the event
+/// itself, not only `ok`.
+const MAX_PENDING_OWN_EVENTS: usize = 1_024;
 
-/// An event that waits to be queued for the sessions of its conversation.
+/// A stored event, which may wait with others of its conversation before it is queued for the sessions.
 #[derive(Debug)]
-pub(crate) struct Gathered {
+pub(crate) struct CoalescedEvent {
     pub(crate) seq: Seq,
     pub(crate) frame: Bytes,
-    /// The connection that it came over, which is not told.
+    /// The connection that sent it, which receives `ok` in place of the event.
     pub(crate) own: Option<Arc<Outbox>>,
-    /// When it was on stable storage.
+    /// When it reached stable storage.
     pub(crate) stored: Instant,
 }
 
-/// A frame that waits.
+/// A frame in the queue.
 #[derive(Debug)]
 pub(crate) struct Queued {
     /// The whole WebSocket frame.
     pub(crate) frame: Bytes,
-    /// For a live event, when it was on stable storage.
+    /// When a live event reached stable storage.
     pub(crate) stored: Option<Instant>,
 }
 
@@ -57,11 +58,11 @@ pub(crate) struct Queued {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     inner: Mutex<Inner>,
-    /// How many writes the store's writer, and nobody else, has given back; it changes under the lock.
-    given_back: AtomicU64,
-    /// Bytes that may wait before events are left to the log: `limits.queue`.
+    /// Counts the writes that the store's writer has rejected. Only that thread changes it, and under the lock.
+    write_epoch: AtomicU64,
+    /// Most bytes in the queue before an event becomes a lag: `limits.queue`.
     limit: usize,
-    /// Conversations that may be read from the log at a time: `limits.lags`.
+    /// Most lags: `limits.lags`.
     max_lags: usize,
     metrics: Arc<Metrics>,
 }
@@ -69,63 +70,64 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 struct Inner {
     frames: VecDeque<Queued>,
-    /// In `frames`, and in what the session has taken but not written.
+    /// Bytes in `frames` and in the frames that the session has taken but not written.
     bytes: usize,
-    /// None on a connection that lags nowhere, which is nearly every one.
+    /// `None` on a connection without a lag, as nearly all are.
     lags: Option<Box<Lags>>,
-    /// The connection is being closed because it had too many lags. Events are no longer queued: some before them are missing.
-    cut: bool,
-    /// The connection's own events that it has not come by yet in the order of their conversations.
-    own: BTreeSet<(ConversationKey, Seq)>,
-    /// The answer to the last ping: one is enough for any number of them (RFC 6455 section 5.5.3).
+    /// The connection is being closed because it needs too many lags. No event is queued any more, because earlier ones are
+    /// missing.
+    too_far_behind: bool,
+    /// The connection's own events that the order of their conversation has not reached yet.
+    pending_own: BTreeSet<(ConversationKey, Seq)>,
+    /// The pong for the last ping. One pong answers any number of pings (RFC 6455 section 5.5.3).
     pong: Option<Bytes>,
     /// Writes whose outcome is not queued yet.
     in_flight: u32,
     closing: Option<CloseCode>,
-    /// Nothing is stored, because the client may not know yet that a write was not.
+    /// While set, every write is refused, because the client may not know yet that an earlier one was not stored.
     hold: Option<Box<Hold>>,
     waker: Option<Waker>,
-    /// The session has been woken and has not looked since.
+    /// The waker was called since the session last registered it.
     woken: bool,
 }
 
-/// How many writes had been given back when this one was made: its place among the others.
+/// The epoch in which a write was submitted: the number of writes rejected before. A rejection makes all earlier epochs stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Turn(u64);
+pub(crate) struct WriteEpoch(u64);
 
-/// What a session looks at when it wakes.
+/// What a session needs to know when it wakes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct State {
-    /// Bytes that wait.
+    /// Bytes in the queue.
     pub(crate) bytes: usize,
     /// Writes without an outcome.
     pub(crate) in_flight: u32,
-    /// Whether there is something to read from the log.
+    /// Whether there is a lag to read from the log.
     pub(crate) behind: bool,
-    /// Whether the connection is to be closed once all is written.
+    /// The code to close the connection with once everything is written.
     pub(crate) closing: Option<CloseCode>,
 }
 
 impl Outbox {
     pub(crate) fn new(limits: &Limits, metrics: Arc<Metrics>) -> Self {
         let (limit, max_lags) = (limits.queue as usize, limits.lags as usize);
-        Self { inner: Mutex::default(), given_back: AtomicU64::new(0), limit, max_lags, metrics }
+        Self { inner: Mutex::default(), write_epoch: AtomicU64::new(0), limit, max_lags, metrics }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing in here panics halfway.
+        // No holder of the lock panics between two changes that belong together.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues live events of a conversation, oldest first, or leaves them to the log; how many were queued. Of the
-    /// connection's own, its `ok` tells instead.
-    pub(crate) fn push_events(&self, conversation: ConversationKey, events: &[Gathered]) -> u64 {
+    /// Queues live events of a conversation, oldest first, or leaves them to a lag. Skips the connection's own events, because it
+    /// receives their `ok`. Returns the number queued.
+    pub(crate) fn push_events(&self, conversation: ConversationKey, events: &[CoalescedEvent]) -> u64 {
         let mut inner = self.lock();
         let (mut queued, mut fell_behind) = (0, false);
         for event in events {
             let own = event.own.as_ref().is_some_and(|own| std::ptr::eq(Arc::as_ptr(own), self));
-            let own = inner.comes_by(conversation, event.seq) || own;
-            if inner.cut {
+            let own = inner.remove_pending_own(conversation, event.seq) || own;
+            if inner.too_far_behind {
                 continue;
             }
             let full = inner.bytes + event.frame.len() > self.limit;
@@ -154,16 +156,16 @@ impl Outbox {
         queued
     }
 
-    /// Notes an own event before it is queued for its conversation's sessions: this one may not be among them yet, and comes
-    /// by it later. Of no use where it could not have been so.
-    pub(crate) fn note_own(&self, conversation: ConversationKey, seq: Seq) {
+    /// Records an own event before it is fanned out: this session may not be subscribed yet and would otherwise receive the event
+    /// on catch-up. Skip this when the session is already subscribed.
+    pub(crate) fn expect_own_event(&self, conversation: ConversationKey, seq: Seq) {
         let mut inner = self.lock();
-        if inner.own.len() < MAX_OWN {
-            inner.own.insert((conversation, seq));
+        if inner.pending_own.len() < MAX_PENDING_OWN_EVENTS {
+            inner.pending_own.insert((conversation, seq));
         }
     }
 
-    /// Queues a signal, if there is room: signals do not last.
+    /// Queues a signal, or drops it if the queue is full.
     pub(crate) fn push_signal(&self, frame: &Bytes) {
         let mut inner = self.lock();
         if inner.bytes + frame.len() > self.limit {
@@ -173,104 +175,106 @@ impl Outbox {
         }
     }
 
-    /// Queues a reply. It always fits: a session reads no more commands while it is over its limit.
+    /// Queues a reply, regardless of the limit, because a session reads no more commands while its queue is over the limit.
     pub(crate) fn push_reply(&self, frame: Bytes) {
         self.lock().push(Queued { frame, stored: None });
     }
 
-    /// Answers a ping, in place of an answer that still waits.
+    /// Queues a pong; it replaces one that has not been written yet.
     pub(crate) fn set_pong(&self, frame: Bytes) {
         let mut inner = self.lock();
         inner.pong = Some(frame);
         inner.wake();
     }
 
-    /// Queues the reply to a write.
+    /// Queues the outcome of a write.
     pub(crate) fn push_outcome(&self, frame: Bytes) {
         let mut inner = self.lock();
         inner.in_flight = inner.in_flight.saturating_sub(1);
         inner.push(Queued { frame, stored: None });
     }
 
-    /// Queues the refusal of a write that was given back.
-    pub(crate) fn push_given_back(&self, frame: Bytes) {
+    /// Queues the refusal of a write that the store rejected.
+    pub(crate) fn push_rejection(&self, frame: Bytes) {
         let mut inner = self.lock();
         inner.in_flight = inner.in_flight.saturating_sub(1);
         inner.push(Queued { frame, stored: None });
         let bytes = inner.bytes;
-        inner.hold.get_or_insert_with(|| Box::new(Hold::given_back())).told_given_back(bytes);
+        inner.hold.get_or_insert_with(|| Box::new(Hold::after_rejection())).rejection_queued(bytes);
     }
 
-    /// Queues the refusal of a write that was not made. It is part of the hold that it is due to.
-    pub(crate) fn push_held(&self, frame: Bytes) {
+    /// Queues the refusal of a write that was refused by a hold or a rate, and was not submitted.
+    pub(crate) fn push_hold_refusal(&self, frame: Bytes) {
         let mut inner = self.lock();
         inner.push(Queued { frame, stored: None });
         let bytes = inner.bytes;
         if let Some(hold) = &mut inner.hold {
-            hold.told(bytes);
+            hold.refusal_queued(bytes);
         }
     }
 
-    /// The turn of a write that is to be made now, or what it is told: an earlier one was not stored, and the client may not
-    /// know. Whoever gives one back later finds this one out of turn.
-    pub(crate) fn turn(&self) -> Result<Turn, Refusal> {
+    /// Returns the epoch for a write that is submitted now. A later rejection makes it stale.
+    ///
+    /// # Errors
+    /// A hold is active: an earlier write was not stored and the client may not know yet.
+    pub(crate) fn begin_write(&self) -> Result<WriteEpoch, Refusal> {
         let mut inner = self.lock();
         if let Some(refusal) = inner.hold.as_ref().and_then(|hold| hold.refusal()) {
             return Err(refusal);
         }
         inner.hold = None;
-        Ok(Turn(self.given_back.load(Ordering::Relaxed)))
+        Ok(WriteEpoch(self.write_epoch.load(Ordering::Relaxed)))
     }
 
-    /// What a write is told that is over a rate, which lets the next one through after `wait`. It holds what follows:
-    /// pipelined sends keep their order though the buckets are filling all the time.
-    pub(crate) fn over_rate(&self, wait: Duration) -> Refusal {
+    /// Starts a hold for a write that is over a rate, whose next token comes after `wait`, and returns the refusal. The hold also
+    /// refuses the writes after it, because the bucket refills meanwhile and a later pipelined write could pass an earlier one.
+    pub(crate) fn hold_for_rate(&self, wait: Duration) -> Refusal {
         let mut inner = self.lock();
         if let Some(refusal) = inner.hold.as_ref().and_then(|hold| hold.refusal()) {
             return refusal;
         }
-        let hold = inner.hold.insert(Box::new(Hold::over_rate(wait)));
+        let hold = inner.hold.insert(Box::new(Hold::after_rate_limit(wait)));
         hold.refusal().unwrap_or_else(|| Refusal::too_fast(wait))
     }
 
-    /// Whether a write was given back since this turn.
-    pub(crate) fn is_past(&self, turn: Turn) -> bool {
-        self.given_back.load(Ordering::Relaxed) != turn.0
+    /// Whether a write was rejected since this epoch.
+    pub(crate) fn is_stale(&self, epoch: WriteEpoch) -> bool {
+        self.write_epoch.load(Ordering::Relaxed) != epoch.0
     }
 
-    /// The writer gives a write back. What was made behind it is out of turn; what comes now has to wait.
-    pub(crate) fn give_back(&self) {
+    /// Called by the store's writer for a write that it rejects: makes the writes submitted after it stale, and holds new ones.
+    pub(crate) fn reject_write(&self) {
         let mut inner = self.lock();
         inner.hold();
-        self.given_back.fetch_add(1, Ordering::Relaxed);
+        self.write_epoch.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The store does not take a write: what comes now has to wait, what it has taken goes on.
+    /// Holds new writes because the store's queue refused one. Writes in the store's queue are not affected.
     pub(crate) fn hold(&self) {
         self.lock().hold();
     }
 
-    /// The client is listened to again, for the first time since `paused`.
+    /// The session reads from the socket again, after a pause since `paused`.
     pub(crate) fn resume(&self, paused: Instant) {
         if let Some(hold) = &mut self.lock().hold {
             hold.resume(paused);
         }
     }
 
-    /// A write was submitted.
-    pub(crate) fn submitted(&self) {
+    /// Counts a write as in flight until its outcome is queued.
+    pub(crate) fn begin_in_flight(&self) {
         self.lock().in_flight += 1;
     }
 
-    /// Closes the connection once everything queued is written and every write has its outcome. The
-    /// first reason stands, but for a revocation: that does not wait for a client that has said goodbye and reads slowly.
+    /// Closes the connection once everything queued is written and every write has its outcome. The first code wins, except that a
+    /// revocation replaces it, because it must not wait for a client that is closing and reads slowly.
     pub(crate) fn close(&self, code: CloseCode) {
         let mut inner = self.lock();
         inner.close(code);
         inner.wake();
     }
 
-    /// The same, when no write will have an outcome any more.
+    /// Like [`Self::close`], but does not wait for the outcomes of writes, because none will come.
     pub(crate) fn abandon(&self, code: CloseCode) {
         let mut inner = self.lock();
         inner.in_flight = 0;
@@ -278,7 +282,7 @@ impl Outbox {
         inner.wake();
     }
 
-    /// Whom to wake, and how things stand. One call, so that nothing comes between the two.
+    /// Registers the waker and returns the state, under one lock so that no change between the two is missed.
     pub(crate) fn watch(&self, waker: &Waker) -> State {
         let mut inner = self.lock();
         inner.woken = false;
@@ -288,42 +292,42 @@ impl Outbox {
         inner.state()
     }
 
-    /// How things stand.
+    /// The current state.
     pub(crate) fn state(&self) -> State {
         self.lock().state()
     }
 
-    /// Takes everything that waits, in exchange for an empty queue, after `written` bytes of what was taken before have
-    /// left. The bytes of what is taken count until then.
+    /// Swaps the queue for an empty one, and accounts for `written` bytes of frames taken earlier. The taken frames' bytes count until
+    /// they are written.
     pub(crate) fn take(&self, written: usize, empty: &mut VecDeque<Queued>) {
         let mut inner = self.lock();
         inner.written(written);
         if let Some(frame) = inner.pong.take() {
-            // "As soon as is practical" (RFC 6455 section 5.5.2): whoever asks whether we are here need not wait for what else does.
+            // A pong goes first, "as soon as is practical" (RFC 6455 section 5.5.2).
             inner.bytes += frame.len();
             inner.frames.push_front(Queued { frame, stored: None });
         }
-        // A small buffer goes to and fro; of an idle connection, it is here.
+        // A small buffer is swapped back and forth; an idle connection keeps it here.
         if !inner.frames.is_empty() || inner.frames.capacity() == 0 {
             std::mem::swap(&mut inner.frames, empty);
         } else {
             *empty = VecDeque::new();
         }
-        if inner.frames.capacity() > KEPT {
+        if inner.frames.capacity() > MAX_IDLE_CAPACITY {
             inner.frames = VecDeque::new();
         }
     }
 
-    /// So many bytes have left.
+    /// Accounts for bytes that have been written to the socket.
     pub(crate) fn written(&self, bytes: usize) {
         self.lock().written(bytes);
     }
 }
 
 impl Inner {
-    /// Until the client has been told that a write was given back, and has had time to hear it.
+    /// Holds writes until the client has received the refusal of a rejected write and has had time to read it.
     fn hold(&mut self) {
-        self.hold.get_or_insert_with(|| Box::new(Hold::given_back())).give_back();
+        self.hold.get_or_insert_with(|| Box::new(Hold::after_rejection())).add_rejection();
     }
 
     fn written(&mut self, bytes: usize) {
@@ -348,15 +352,15 @@ impl Inner {
         }
     }
 
-    /// The connection comes by an event; whether it is its own.
-    fn comes_by(&mut self, conversation: ConversationKey, seq: Seq) -> bool {
-        if self.own.is_empty() {
+    /// The conversation's order has reached an event: removes it from the pending own events. True if it was one.
+    fn remove_pending_own(&mut self, conversation: ConversationKey, seq: Seq) -> bool {
+        if self.pending_own.is_empty() {
             return false;
         }
-        let found = self.own.remove(&(conversation, seq));
-        if self.own.is_empty() {
-            // Without its last node, which an empty set keeps.
-            self.own = BTreeSet::new();
+        let found = self.pending_own.remove(&(conversation, seq));
+        if self.pending_own.is_empty() {
+            // Frees the node that an empty set keeps.
+            self.pending_own = BTreeSet::new();
         }
         found
     }

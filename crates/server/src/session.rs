@@ -1,4 +1,4 @@
-//! One connection: it says who it is, learns where it stands, is live, and ends.
+//! One connection: it authenticates, receives its snapshot, is live, and ends.
 
 mod command;
 mod cursors;
@@ -26,15 +26,15 @@ use crate::places::Place;
 use crate::services::Services;
 
 /// How long a client may take to answer a close frame.
-const LINGER: Duration = Duration::from_secs(2);
+const CLOSE_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the last frames of a connection that is closed may take to be written.
-const FLUSH: Duration = Duration::from_secs(2);
+/// How long the last frames of a closing connection may take to be written.
+const CLOSE_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves a connection of a client at an address to its end. However it ends, the router forgets it at once.
+/// Serves a client's connection to its end, and then removes it from the router.
 ///
-/// A task is as large as its largest moment, for as long as it lives, and a connection idles for hours: so the moments
-/// before and after are on the heap while they last. The connection has its place, where places are counted, to its end.
+/// A task's memory is that of its largest state for its whole life, and a connection idles for hours. So the states before and after
+/// the live one are boxed. The connection keeps its place until its end.
 pub(crate) async fn run<S: Stream>(
     services: Arc<Services>,
     mut socket: Socket<S>,
@@ -50,7 +50,7 @@ pub(crate) async fn run<S: Stream>(
     Box::pin(finish(&services.metrics, socket, &outbox, end)).await;
 }
 
-/// From entering the router to leaving it.
+/// Serves a session from its registration with the router to its removal.
 async fn serve<S: Stream>(
     services: &Arc<Services>,
     socket: &mut Socket<S>,
@@ -64,13 +64,13 @@ async fn serve<S: Stream>(
             Err(end) => end,
         }
     };
-    // A panic here is a bug, but it must not leave a ghost in the registry.
+    // A panic is a bug, but must not leave a dead session in the registry.
     let end = AssertUnwindSafe(served).catch_unwind().await;
     Box::pin(services.router.leave(session)).await;
     end.unwrap_or(End::Gone)
 }
 
-/// Writes what is left, then closes as RFC 6455 section 7.1 says.
+/// Writes the rest of the queue, then closes according to RFC 6455 section 7.1.
 pub(crate) async fn finish<S: Stream>(metrics: &Metrics, mut socket: Socket<S>, outbox: &Outbox, end: End) {
     let code = match end {
         End::Gone => return,
@@ -79,8 +79,8 @@ pub(crate) async fn finish<S: Stream>(metrics: &Metrics, mut socket: Socket<S>, 
     };
     outbox.push_reply(frame::close(code));
     let flushed = std::future::poll_fn(|cx| socket.poll_write(cx, outbox, metrics));
-    if tokio::time::timeout(FLUSH, flushed).await.is_ok_and(|written| written.is_ok()) {
-        // Whoever does not answer is dropped.
-        let _ = tokio::time::timeout(LINGER, socket.linger()).await;
+    if tokio::time::timeout(CLOSE_FLUSH_TIMEOUT, flushed).await.is_ok_and(|written| written.is_ok()) {
+        // A client that does not answer is disconnected.
+        let _ = tokio::time::timeout(CLOSE_HANDSHAKE_TIMEOUT, socket.linger()).await;
     }
 }

@@ -60,7 +60,7 @@ use crate::store::write_fault::WriteFault;
 /// The log store. See the module for its contract.
 pub trait Store: std::marker::Send + std::marker::Sync + 'static {
     /// Queues a write; its outcome comes out of the store's receiver. When the queue is full the
-    /// submission is given back.
+    /// submission is rejected.
     fn submit(&self, submission: Submission) -> Result<(), Box<Submission>>;
 
     /// Answers a page for `user`, who must be allowed to see it.

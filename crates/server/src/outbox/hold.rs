@@ -1,4 +1,5 @@
-//! What keeps the order of a connection's writes when one of them is not stored: docs/decisions/0039-a-hold-starts-when-its-refusal-is-written.md.
+//! The hold, which keeps the order of a connection's writes when one of them is not stored:
+//! docs/decisions/0039-a-hold-starts-when-its-refusal-is-written.md.
 
 use std::time::Duration;
 
@@ -6,107 +7,107 @@ use tokio::time::Instant;
 
 use crate::refusal::Refusal;
 
-/// How long nothing of a connection is stored after a client was told that a write was over a rate: what it had sent behind
-/// that comes within this time, and must not be stored before it.
-const OVER_RATE: Duration = Duration::from_secs(1);
+/// Least duration of a hold after the refusal of a write over a rate. Writes that the client pipelined after it arrive within this
+/// time and must not be stored before it.
+const MIN_RATE_HOLD: Duration = Duration::from_secs(1);
 
-/// The same after a write could not be stored.
-const GIVEN_BACK: Duration = Duration::from_millis(750);
+/// Duration of a hold after the refusal of a write that the store rejected.
+const REJECTION_HOLD: Duration = Duration::from_millis(750);
 
-/// How much longer the client is told to wait: what was given back together is told one by one, and all of it is to come
-/// again after the last of it was.
-const SLACK: Duration = Duration::from_millis(250);
+/// Added to the `retry_after` of rejected writes. Writes rejected together are refused one by one, and the client must retry all of
+/// them after the last refusal.
+const RETRY_SLACK: Duration = Duration::from_millis(250);
 
 /// Why a write was not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    OverRate,
-    GivenBack,
+    RateLimit,
+    Rejection,
 }
 
-/// Nothing of a connection is stored. The time begins when the refusal has been written, and stands still while the
-/// client is not listened to: what it had sent behind the refused write waits as long.
+/// Refuses all writes of a connection. The timer starts once the refusal was written, and pauses while the session does not read
+/// from the socket, because the writes that the client pipelined after the refused one wait there.
 #[derive(Debug)]
 pub(super) struct Hold {
     cause: Cause,
-    lasts: Duration,
-    /// Writes that were given back, and whose refusal is not queued yet.
-    untold: u32,
-    /// Bytes to be written until the last refusal has left.
-    unwritten: usize,
-    /// When the time began.
-    since: Option<Instant>,
+    duration: Duration,
+    /// Rejected writes whose refusal is not queued yet.
+    pending_refusals: u32,
+    /// Bytes to write until the last refusal is written.
+    unwritten_bytes: usize,
+    /// When the timer started.
+    started: Option<Instant>,
 }
 
 impl Hold {
-    /// After a write was over a rate, which lets the next one through after `wait`.
-    pub(super) fn over_rate(wait: Duration) -> Self {
-        Self::new(Cause::OverRate, wait.max(OVER_RATE))
+    /// A hold after a write over a rate, whose next token comes after `wait`.
+    pub(super) fn after_rate_limit(wait: Duration) -> Self {
+        Self::new(Cause::RateLimit, wait.max(MIN_RATE_HOLD))
     }
 
-    /// After a write could not be stored.
-    pub(super) fn given_back() -> Self {
-        Self::new(Cause::GivenBack, GIVEN_BACK)
+    /// A hold after the store rejected a write.
+    pub(super) fn after_rejection() -> Self {
+        Self::new(Cause::Rejection, REJECTION_HOLD)
     }
 
-    fn new(cause: Cause, lasts: Duration) -> Self {
-        Self { cause, lasts, untold: 0, unwritten: 0, since: None }
+    fn new(cause: Cause, duration: Duration) -> Self {
+        Self { cause, duration, pending_refusals: 0, unwritten_bytes: 0, started: None }
     }
 
-    /// Another write was given back. The client is to be told of it.
-    pub(super) fn give_back(&mut self) {
-        self.cause = Cause::GivenBack;
-        self.untold += 1;
+    /// Adds a rejected write, whose refusal is queued later.
+    pub(super) fn add_rejection(&mut self) {
+        self.cause = Cause::Rejection;
+        self.pending_refusals += 1;
     }
 
-    /// The refusal of a write that was given back is queued: the time begins anew.
-    pub(super) fn told_given_back(&mut self, bytes: usize) {
-        self.cause = Cause::GivenBack;
-        self.untold = self.untold.saturating_sub(1);
-        self.since = None;
-        self.told(bytes);
+    /// The refusal of a rejected write is queued as the last of `bytes` queued bytes. Restarts the timer.
+    pub(super) fn rejection_queued(&mut self, bytes: usize) {
+        self.cause = Cause::Rejection;
+        self.pending_refusals = self.pending_refusals.saturating_sub(1);
+        self.started = None;
+        self.refusal_queued(bytes);
     }
 
-    /// A refusal is queued, and has left when so many bytes have.
-    pub(super) fn told(&mut self, bytes: usize) {
-        self.unwritten = bytes;
+    /// A refusal is queued as the last of `bytes` queued bytes.
+    pub(super) fn refusal_queued(&mut self, bytes: usize) {
+        self.unwritten_bytes = bytes;
     }
 
-    /// So many bytes have left. Asking does not put the end off, unless a refusal was that slow to leave.
+    /// Bytes were written. Further refused writes do not extend the hold, unless it ended before their refusal was written.
     pub(super) fn written(&mut self, bytes: usize) {
-        if self.unwritten == 0 {
+        if self.unwritten_bytes == 0 {
             return;
         }
-        self.unwritten = self.unwritten.saturating_sub(bytes);
+        self.unwritten_bytes = self.unwritten_bytes.saturating_sub(bytes);
         let now = Instant::now();
-        if self.unwritten == 0 && self.since.is_none_or(|since| since + self.lasts <= now) {
-            self.since = Some(now);
+        if self.unwritten_bytes == 0 && self.started.is_none_or(|started| started + self.duration <= now) {
+            self.started = Some(now);
         }
     }
 
-    /// The client is listened to again, for the first time since `paused`.
+    /// The session reads from the socket again, after a pause since `paused`.
     pub(super) fn resume(&mut self, paused: Instant) {
-        if let Some(since) = &mut self.since {
+        if let Some(started) = &mut self.started {
             let now = Instant::now();
-            *since += now - paused.max(*since);
+            *started += now - paused.max(*started);
         }
     }
 
-    /// What a write is told that comes now; `None` once the hold is over.
+    /// The refusal for a write that arrives now; `None` once the hold is over.
     pub(super) fn refusal(&self) -> Option<Refusal> {
-        let left = match self.since {
-            Some(since) => (since + self.lasts).saturating_duration_since(Instant::now()),
-            None => self.lasts,
+        let left = match self.started {
+            Some(started) => (started + self.duration).saturating_duration_since(Instant::now()),
+            None => self.duration,
         };
-        let left = match (left, self.untold == 0 && self.unwritten == 0) {
+        let left = match (left, self.pending_refusals == 0 && self.unwritten_bytes == 0) {
             (Duration::ZERO, true) => return None,
-            // It begins anew.
-            (Duration::ZERO, false) => self.lasts,
+            // The timer restarts once the last refusal is written.
+            (Duration::ZERO, false) => self.duration,
             (left, _) => left,
         };
         Some(match self.cause {
-            Cause::OverRate => Refusal::too_fast(left),
-            Cause::GivenBack => Refusal::unavailable_for(left + SLACK),
+            Cause::RateLimit => Refusal::too_fast(left),
+            Cause::Rejection => Refusal::unavailable_for(left + RETRY_SLACK),
         })
     }
 }
@@ -118,9 +119,9 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn it_begins_when_the_refusal_has_left() {
-        let mut hold = Hold::over_rate(Duration::ZERO);
-        hold.told(100);
+    async fn the_timer_starts_when_the_refusal_is_written() {
+        let mut hold = Hold::after_rate_limit(Duration::ZERO);
+        hold.refusal_queued(100);
         tokio::time::advance(60 * SECOND).await;
         hold.written(99);
         assert_eq!(hold.refusal(), Some(Refusal::rate_limited(1_000)));
@@ -132,30 +133,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_given_back_is_to_be_told_first() {
-        let mut hold = Hold::given_back();
-        hold.give_back();
-        hold.give_back();
-        hold.told_given_back(10);
+    async fn the_hold_lasts_until_every_rejection_is_written() {
+        let mut hold = Hold::after_rejection();
+        hold.add_rejection();
+        hold.add_rejection();
+        hold.rejection_queued(10);
         hold.written(10);
         tokio::time::advance(60 * SECOND).await;
-        assert_eq!(hold.refusal(), Some(Refusal::unavailable()), "one is not told");
-        hold.told_given_back(10);
+        assert_eq!(hold.refusal(), Some(Refusal::unavailable()), "one refusal is not queued yet");
+        hold.rejection_queued(10);
         hold.written(10);
         tokio::time::advance(SECOND).await;
         assert_eq!(hold.refusal(), None);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_stands_still_while_the_client_is_not_listened_to() {
-        let mut hold = Hold::over_rate(Duration::ZERO);
-        hold.told(1);
+    async fn the_timer_pauses_while_the_session_does_not_read() {
+        let mut hold = Hold::after_rate_limit(Duration::ZERO);
+        hold.refusal_queued(1);
         let paused = Instant::now();
         tokio::time::advance(SECOND * 3).await;
         hold.written(1);
         tokio::time::advance(SECOND * 5).await;
         hold.resume(paused);
-        assert_eq!(hold.refusal(), Some(Refusal::rate_limited(1_000)), "it began in the pause");
+        assert_eq!(hold.refusal(), Some(Refusal::rate_limited(1_000)), "the timer started in the pause");
         tokio::time::advance(SECOND / 2).await;
         let paused = Instant::now();
         tokio::time::advance(SECOND * 60).await;
@@ -164,15 +165,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refusal_that_is_slow_to_leave_is_waited_for() {
-        let mut hold = Hold::over_rate(Duration::ZERO);
-        hold.told(1);
+    async fn a_refusal_written_after_the_end_restarts_the_timer() {
+        let mut hold = Hold::after_rate_limit(Duration::ZERO);
+        hold.refusal_queued(1);
         hold.written(1);
         tokio::time::advance(SECOND / 2).await;
-        hold.told(1);
+        hold.refusal_queued(1);
         hold.written(1);
-        assert_eq!(hold.refusal(), Some(Refusal::rate_limited(500)), "asking does not put it off");
-        hold.told(1);
+        assert_eq!(
+            hold.refusal(),
+            Some(Refusal::rate_limited(500)),
+            "another refusal does not extend the hold"
+        );
+        hold.refusal_queued(1);
         tokio::time::advance(SECOND * 2).await;
         hold.written(1);
         assert_eq!(hold.refusal(), Some(Refusal::rate_limited(1_000)));

@@ -1,7 +1,7 @@
-//! The conversations that one connection reads from the log: found by their key, read in turns, and bounded in number.
+//! The lags of one connection: conversations that it reads from the log, in round robin and bounded in number.
 //!
-//! A lag is some 30 bytes in a hash map and 8 in a queue, however many events it spans. Their number is bounded by
-//! `limits.lags`, because a client that stops reading gains one for each further conversation in which something happens.
+//! A lag is some 30 bytes in a hash map and 8 in a queue, however many events it spans. `limits.lags` bounds their number,
+//! because a client that stops reading gains one for each further conversation with an event.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -13,17 +13,18 @@ use super::{Inner, Outbox, Queued};
 use crate::metrics::Drop;
 use crate::record::ConversationKey;
 
-/// Own events within lags that are remembered. A replay has those beyond besides their `ok`; clients drop what they have.
-const MAX_OWN_REPLAYED: usize = 16_384;
+/// Own events within lags that are remembered. Beyond this many, a replay also contains the event itself, not only its `ok`;
+/// clients drop duplicates.
+const MAX_OWN_IN_LAGS: usize = 16_384;
 
 /// A conversation that the connection reads from the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lag {
-    /// Which.
+    /// The conversation.
     pub(crate) conversation: ConversationKey,
-    /// The last event that was queued.
+    /// The last event queued; the replay starts after it.
     pub(crate) cursor: Seq,
-    /// The last event that was not: live again after this one.
+    /// The last event not queued; live events resume after it.
     pub(crate) missed: Seq,
 }
 
@@ -38,21 +39,21 @@ struct Span {
 #[derive(Debug, Default)]
 pub(super) struct Lags {
     spans: FxHashMap<ConversationKey, Span>,
-    /// The order in which they are read. Each lag is in it once.
-    turns: VecDeque<ConversationKey>,
-    /// The connection's own events within lags, of which `ok` tells.
+    /// The conversations in the order in which they are read, each once.
+    queue: VecDeque<ConversationKey>,
+    /// The connection's own events within lags, which the replay skips because the client receives their `ok`.
     own: BTreeSet<(ConversationKey, Seq)>,
-    /// Lags that come from the client's cursors. The length of `hello` bounds them, and they do not count.
+    /// Number of lags from the cursors of `hello`. They do not count against the limit, because the length of `hello` bounds them.
     resumed: usize,
 }
 
 impl Lags {
-    /// Lags that count against the limit.
+    /// Number of lags that count against the limit.
     fn counted(&self) -> usize {
         self.spans.len().saturating_sub(self.resumed)
     }
 
-    /// Moves the end of a conversation's lag on; whether there is one.
+    /// Moves the end of a conversation's lag. False if it has none.
     pub(super) fn extend(&mut self, conversation: ConversationKey, missed: Seq) -> bool {
         let span = self.spans.get_mut(&conversation);
         span.map(|span| span.missed = span.missed.max(missed)).is_some()
@@ -61,10 +62,10 @@ impl Lags {
     /// Adds a lag to a conversation that has none.
     fn add(&mut self, Lag { conversation, cursor, missed }: Lag) {
         self.spans.insert(conversation, Span { cursor, missed });
-        self.turns.push_back(conversation);
+        self.queue.push_back(conversation);
     }
 
-    /// Adds a lag that comes from the client's cursors.
+    /// Adds a lag from a cursor of `hello`.
     fn resume(&mut self, lag: Lag) {
         self.add(lag);
         self.resumed += 1;
@@ -75,22 +76,23 @@ impl Lags {
         self.spans.get(&conversation).map(|span| span.missed)
     }
 
-    /// An event within a lag is the connection's own.
+    /// Records an own event within a lag.
     pub(super) fn add_own(&mut self, conversation: ConversationKey, seq: Seq) {
-        if self.own.len() < MAX_OWN_REPLAYED {
+        if self.own.len() < MAX_OWN_IN_LAGS {
             self.own.insert((conversation, seq));
         }
     }
 
-    /// The lag that is read next.
+    /// The lag to read next.
     fn next(&self) -> Option<Lag> {
-        let conversation = *self.turns.front()?;
+        let conversation = *self.queue.front()?;
         let Span { cursor, missed } = *self.spans.get(&conversation)?;
         Some(Lag { conversation, cursor, missed })
     }
 
-    /// An event of a lag was read from the log; whether it is to be queued.
-    fn read(&mut self, conversation: ConversationKey, seq: Seq) -> bool {
+    /// Advances a lag's cursor to an event read from the log. True if the event is to be queued: it is new and not the connection's
+    /// own.
+    fn advance(&mut self, conversation: ConversationKey, seq: Seq) -> bool {
         let Some(span) = self.spans.get_mut(&conversation).filter(|span| seq > span.cursor) else {
             return false;
         };
@@ -98,16 +100,16 @@ impl Lags {
         !self.own.remove(&(conversation, seq))
     }
 
-    /// A page of a lag was read, which was empty if there is no more to see. A lag with more to read goes behind the others;
-    /// whether this one is over.
-    fn turn(&mut self, conversation: ConversationKey, more: bool) -> bool {
-        match self.turns.front() {
-            Some(front) if *front == conversation => drop(self.turns.pop_front()),
-            _ => self.turns.retain(|other| *other != conversation),
+    /// Ends a page of a lag; `found` is false if the page was empty, and then there is nothing more to read. Moves an unfinished lag
+    /// to the end of the queue and removes a finished one. True if it is finished.
+    fn finish_page(&mut self, conversation: ConversationKey, found: bool) -> bool {
+        match self.queue.front() {
+            Some(front) if *front == conversation => drop(self.queue.pop_front()),
+            _ => self.queue.retain(|other| *other != conversation),
         }
         let span = self.spans.get(&conversation);
-        if more && span.is_some_and(|span| span.cursor < span.missed) {
-            self.turns.push_back(conversation);
+        if found && span.is_some_and(|span| span.cursor < span.missed) {
+            self.queue.push_back(conversation);
             return false;
         }
         self.spans.remove(&conversation);
@@ -120,35 +122,35 @@ impl Lags {
 }
 
 impl Outbox {
-    /// Leaves the events after `cursor` up to `missed` to the log.
+    /// Adds or extends a lag of the events after `cursor` up to `missed`.
     pub(crate) fn push_lag(&self, conversation: ConversationKey, cursor: Seq, missed: Seq) {
         if cursor < missed {
             let mut inner = self.lock();
             if !inner.extend_lag(conversation, missed) {
                 self.add_lag(&mut inner, Lag { conversation, cursor, missed });
             }
-            inner.leave_own(conversation);
+            inner.move_own_to_lag(conversation);
             inner.wake();
         }
     }
 
-    /// Leaves the events after a cursor of `hello` up to `missed` to the log. These lags do not count against the limit: the
-    /// length of `hello` bounds them, and a client that is cut must be able to resume.
+    /// Adds or extends a lag of the events after a cursor of `hello` up to `missed`. These lags do not count against the limit: the
+    /// length of `hello` bounds them, and a client that was closed as too far behind must be able to resume.
     pub(crate) fn resume_from(&self, conversation: ConversationKey, cursor: Seq, missed: Seq) {
         if cursor < missed {
             let mut inner = self.lock();
-            if !inner.cut && !inner.extend_lag(conversation, missed) {
+            if !inner.too_far_behind && !inner.extend_lag(conversation, missed) {
                 self.metrics.catching_up.inc();
                 inner.lags.get_or_insert_default().resume(Lag { conversation, cursor, missed });
             }
-            inner.leave_own(conversation);
+            inner.move_own_to_lag(conversation);
             inner.wake();
         }
     }
 
-    /// Adds a lag to a conversation that has none, or cuts the connection if that is one too many.
+    /// Adds a lag to a conversation that has none, or closes the connection if there are too many.
     pub(super) fn add_lag(&self, inner: &mut Inner, lag: Lag) {
-        if inner.cut {
+        if inner.too_far_behind {
             return;
         }
         let lags = inner.lags.get_or_insert_default();
@@ -156,75 +158,74 @@ impl Outbox {
             self.metrics.catching_up.inc();
             lags.add(lag);
         } else {
-            self.cut_locked(inner);
+            self.close_slow_locked(inner);
         }
     }
 
-    /// Closes the connection with 1013, because the server can no longer keep what the client misses. The client resumes by
-    /// its cursors: no further event is queued, so that they stay true.
-    pub(crate) fn cut(&self) {
+    /// Closes the connection of a slow consumer with 1013, because the server can no longer track what it misses. No further event
+    /// is queued, so that the client's cursors stay correct and it can resume.
+    pub(crate) fn close_slow_consumer(&self) {
         let mut inner = self.lock();
-        self.cut_locked(&mut inner);
+        self.close_slow_locked(&mut inner);
         inner.wake();
     }
 
-    fn cut_locked(&self, inner: &mut Inner) {
-        if !std::mem::replace(&mut inner.cut, true) {
+    fn close_slow_locked(&self, inner: &mut Inner) {
+        if !std::mem::replace(&mut inner.too_far_behind, true) {
             self.metrics.dropped(Drop::TooFarBehind);
-            self.forget_lags(inner);
+            self.drop_lags(inner);
             inner.close(CloseCode::TryLater);
         }
     }
 
-    fn forget_lags(&self, inner: &mut Inner) {
+    fn drop_lags(&self, inner: &mut Inner) {
         let lags = inner.lags.take().map_or(0, |lags| lags.spans.len());
         self.metrics.catching_up.dec_by(i64::try_from(lags).unwrap_or_default());
     }
 
-    /// The conversation to read from the log next.
+    /// The lag to read next.
     pub(crate) fn next_lag(&self) -> Option<Lag> {
         self.lock().lags.as_ref()?.next()
     }
 
-    /// Queues what was read for a lag: events with their seq, oldest first. None at all means that there
-    /// is no more to see. The conversations that lag take turns.
+    /// Queues a page read for a lag: events with their seq, oldest first. An empty page ends the lag. Lags are read in round robin.
     pub(crate) fn push_replayed(&self, conversation: ConversationKey, events: Vec<(Seq, Bytes)>) {
         let mut inner = self.lock();
         let Some(mut lags) = inner.lags.take_if(|lags| lags.missed(conversation).is_some()) else { return };
         let found = !events.is_empty();
         for (seq, frame) in events {
-            if lags.read(conversation, seq) {
+            if lags.advance(conversation, seq) {
                 self.metrics.replayed.inc();
                 inner.push(Queued { frame, stored: None });
             }
         }
-        if lags.turn(conversation, found) {
+        if lags.finish_page(conversation, found) {
             self.metrics.catching_up.dec();
         }
-        // A connection that has caught up holds nothing of it.
+        // A connection without lags keeps no memory for them.
         inner.lags = (!lags.spans.is_empty()).then_some(lags);
     }
 }
 
 impl Inner {
-    /// Leaves to a conversation's lag which events in it are the connection's own.
-    fn leave_own(&mut self, conversation: ConversationKey) {
-        let Some(lags) = self.lags.as_mut().filter(|_| !self.own.is_empty()) else { return };
+    /// Moves the pending own events that are within a conversation's lag to the lag.
+    fn move_own_to_lag(&mut self, conversation: ConversationKey) {
+        let Some(lags) = self.lags.as_mut().filter(|_| !self.pending_own.is_empty()) else { return };
         let Some(missed) = lags.missed(conversation) else { return };
         let within = (conversation, Seq(0))..=(conversation, missed);
-        let own: Vec<_> = self.own.range(within).copied().collect();
+        let own: Vec<_> = self.pending_own.range(within).copied().collect();
         for (_, seq) in own {
-            self.own.remove(&(conversation, seq));
+            self.pending_own.remove(&(conversation, seq));
             lags.add_own(conversation, seq);
         }
     }
 
-    /// The lags, if there is one of this conversation.
+    /// The lags, if one of them is this conversation's.
     pub(super) fn lag_of(&mut self, conversation: ConversationKey) -> Option<&mut Lags> {
         self.lags.as_deref_mut().filter(|lags| lags.missed(conversation).is_some())
     }
 
-    /// Moves the end of a conversation's lag on; whether there is one.
+    /// Moves the end of a conversation's lag. False if it has none.
     fn extend_lag(&mut self, conversation: ConversationKey, missed: Seq) -> bool {
         self.lags.as_mut().is_some_and(|lags| lags.extend(conversation, missed))
     }
@@ -232,6 +233,6 @@ impl Inner {
 
 impl std::ops::Drop for Outbox {
     fn drop(&mut self) {
-        self.forget_lags(&mut self.lock());
+        self.drop_lags(&mut self.lock());
     }
 }

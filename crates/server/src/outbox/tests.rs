@@ -1,15 +1,15 @@
-//! Coming back and falling behind, against what a log is: whatever live events, pages of the log and full queues come in
-//! between each other, a connection gets every event of others once, in order.
+//! Property test of resuming and falling behind, against a model of the log: for every interleaving of live events, pages of the log
+//! and full queues, a connection receives every event of others once and in order.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Bytes that may wait: some ten events.
-const LIMIT: usize = 100;
+/// The queue's limit in bytes: about ten events.
+const QUEUE_LIMIT: usize = 100;
 
 /// Most events of a page.
-const PAGE: usize = 4;
+const PAGE_EVENTS: usize = 4;
 
 const CONVERSATIONS: usize = 3;
 
@@ -19,37 +19,37 @@ fn limits(lags: u32) -> Limits {
 
 /// What happens to a connection.
 #[derive(Debug, Clone)]
-enum Happens {
-    /// Events of a conversation are published; those of the connection's own are marked.
-    Published { conversation: usize, own: Vec<bool> },
-    /// A signal, which may be dropped, or a reply, which may not.
-    Told { reply: bool },
-    /// It is asked whether it lives.
-    Pinged,
-    /// The system takes so many frames.
-    Written(usize),
-    /// Everything is written, and a page of the log is asked for, if one is needed and none is on its way.
-    Asked,
-    /// The page has come.
-    Answered,
-    /// The store did not answer: the page is to be asked for again.
-    Failed,
+enum Action {
+    /// Publish events to a conversation; `own` marks the connection's own.
+    Publish { conversation: usize, own: Vec<bool> },
+    /// Queue a signal, which may be dropped, or a reply, which may not.
+    Push { reply: bool },
+    /// Queue a pong.
+    Ping,
+    /// Write this many frames to the socket.
+    Write(usize),
+    /// Write everything, then read a page of the log if there is a lag and no page is pending.
+    ReadPage,
+    /// The pending page arrives.
+    PageArrives,
+    /// The store fails, so the page must be read again.
+    PageFails,
 }
 
-fn happens() -> impl Strategy<Value = Happens> {
+fn action() -> impl Strategy<Value = Action> {
     let own = proptest::collection::vec(proptest::bool::weighted(0.2), 1..8);
     prop_oneof![
-        4 => (0..CONVERSATIONS, own).prop_map(|(conversation, own)| Happens::Published { conversation, own }),
-        1 => any::<bool>().prop_map(|reply| Happens::Told { reply }),
-        1 => Just(Happens::Pinged),
-        3 => (0_usize..12).prop_map(Happens::Written),
-        3 => Just(Happens::Asked),
-        3 => Just(Happens::Answered),
-        1 => Just(Happens::Failed),
+        4 => (0..CONVERSATIONS, own).prop_map(|(conversation, own)| Action::Publish { conversation, own }),
+        1 => any::<bool>().prop_map(|reply| Action::Push { reply }),
+        1 => Just(Action::Ping),
+        3 => (0_usize..12).prop_map(Action::Write),
+        3 => Just(Action::ReadPage),
+        3 => Just(Action::PageArrives),
+        1 => Just(Action::PageFails),
     ]
 }
 
-/// A log: which of its events are the connection's own, and how far the connection was when it came.
+/// A log: which of its events are the connection's own, and the cursor of its `hello`.
 #[derive(Debug, Clone, Default)]
 struct Log {
     own: Vec<bool>,
@@ -61,56 +61,56 @@ struct Connection {
     metrics: Arc<Metrics>,
     logs: Vec<Log>,
     writing: VecDeque<Queued>,
-    /// What the client has got of each conversation.
-    got: Vec<Vec<u64>>,
+    /// The events that the client received, by conversation.
+    received: Vec<Vec<u64>>,
     replies: usize,
-    /// The page on its way.
-    asked: Option<Lag>,
+    /// The lag of the pending page.
+    pending_page: Option<Lag>,
 }
 
-/// An event's frame. Its size differs, so that some fit where others do not.
+/// An event's frame. Sizes differ, so that some fit into the queue where others do not.
 fn frame(conversation: usize, seq: u64) -> Bytes {
     format!("{conversation} {seq}{}", " ".repeat(usize::try_from(seq % 5).unwrap_or(0) * 4)).into()
 }
 
 impl Connection {
-    /// Comes back with cursors in logs that have events already.
+    /// Resumes with cursors in logs that already have events.
     fn new(logs: Vec<Log>) -> Self {
         let metrics = Arc::new(Metrics::new());
         let outbox = Arc::new(Outbox::new(&limits(3), metrics.clone()));
         for (conversation, log) in (0..).zip(&logs) {
             outbox.resume_from(ConversationKey(conversation), Seq(log.cursor), Seq(log.own.len() as u64));
         }
-        let got = vec![Vec::new(); logs.len()];
-        Self { outbox, metrics, logs, writing: VecDeque::new(), got, replies: 0, asked: None }
+        let received = vec![Vec::new(); logs.len()];
+        Self { outbox, metrics, logs, writing: VecDeque::new(), received, replies: 0, pending_page: None }
     }
 
-    fn meets(&mut self, what: Happens) {
-        match what {
-            Happens::Published { conversation, own } => self.publishes(conversation, &own),
-            Happens::Told { reply: true } => {
+    fn apply(&mut self, action: Action) {
+        match action {
+            Action::Publish { conversation, own } => self.publish(conversation, &own),
+            Action::Push { reply: true } => {
                 self.replies += 1;
                 self.outbox.push_reply(Bytes::from_static(b"reply"));
             }
-            Happens::Told { reply: false } => {
+            Action::Push { reply: false } => {
                 let before = self.outbox.state().bytes;
                 self.outbox.push_signal(&Bytes::from_static(b"signal"));
-                assert!(self.outbox.state().bytes <= LIMIT.max(before));
+                assert!(self.outbox.state().bytes <= QUEUE_LIMIT.max(before));
             }
-            Happens::Pinged => self.outbox.set_pong(Bytes::from_static(b"pong")),
-            Happens::Written(frames) => drop(self.writes(frames)),
-            Happens::Asked => self.asks(),
-            Happens::Answered => self.is_answered(),
-            Happens::Failed => self.asked = None,
+            Action::Ping => self.outbox.set_pong(Bytes::from_static(b"pong")),
+            Action::Write(frames) => drop(self.write(frames)),
+            Action::ReadPage => self.read_page(),
+            Action::PageArrives => self.page_arrives(),
+            Action::PageFails => self.pending_page = None,
         }
     }
 
-    fn publishes(&mut self, conversation: usize, own: &[bool]) {
+    fn publish(&mut self, conversation: usize, own: &[bool]) {
         let log = &mut self.logs[conversation];
         let events: Vec<_> = own
             .iter()
             .zip(log.own.len() as u64 + 1..)
-            .map(|(own, seq)| Gathered {
+            .map(|(own, seq)| CoalescedEvent {
                 seq: Seq(seq),
                 frame: frame(conversation, seq),
                 own: own.then(|| self.outbox.clone()),
@@ -120,54 +120,54 @@ impl Connection {
         log.own.extend_from_slice(own);
         let before = self.outbox.state().bytes;
         self.outbox.push_events(ConversationKey(i64::try_from(conversation).expect("few")), &events);
-        assert!(self.outbox.state().bytes <= LIMIT.max(before), "events over the limit are queued");
+        assert!(self.outbox.state().bytes <= QUEUE_LIMIT.max(before), "events over the limit are queued");
     }
 
-    /// Writes so many frames; whether nothing is left.
-    fn writes(&mut self, frames: usize) -> bool {
+    /// Writes this many frames. True if nothing is left.
+    fn write(&mut self, frames: usize) -> bool {
         for _ in 0..frames {
             if self.writing.is_empty() {
                 self.outbox.take(0, &mut self.writing);
             }
             let Some(queued) = self.writing.pop_front() else { return true };
             self.outbox.written(queued.frame.len());
-            self.client_gets(&queued.frame);
+            self.client_receives(&queued.frame);
         }
         self.writing.is_empty() && self.outbox.state().bytes == 0
     }
 
-    fn client_gets(&mut self, frame: &[u8]) {
+    fn client_receives(&mut self, frame: &[u8]) {
         let text = std::str::from_utf8(frame).expect("text");
         match text.split_whitespace().collect::<Vec<_>>()[..] {
             ["reply"] => self.replies -= 1,
             ["signal" | "pong"] => {}
             [conversation, seq] => {
                 let conversation: usize = conversation.parse().expect("a conversation");
-                self.got[conversation].push(seq.parse().expect("a seq"));
+                self.received[conversation].push(seq.parse().expect("a seq"));
             }
             _ => panic!("{text}"),
         }
     }
 
     /// As `live.rs` does: only when everything is written, and one page at a time.
-    fn asks(&mut self) {
-        if self.asked.is_none() && self.writes(usize::MAX) {
-            self.asked = self.outbox.next_lag();
+    fn read_page(&mut self) {
+        if self.pending_page.is_none() && self.write(usize::MAX) {
+            self.pending_page = self.outbox.next_lag();
         }
     }
 
-    /// As the store does: a page of what is after the cursor, the connection's own events too. It is less than asked for only
-    /// where there is no more.
-    fn is_answered(&mut self) {
-        let Some(Lag { conversation, cursor, missed }) = self.asked.take() else { return };
+    /// As the store does: a page of the events after the cursor, including the connection's own. It is short only at the end of the
+    /// log.
+    fn page_arrives(&mut self) {
+        let Some(Lag { conversation, cursor, missed }) = self.pending_page.take() else { return };
         let at = usize::try_from(conversation.0).expect("an index");
         let head = self.logs[at].own.len() as u64;
         let page = cursor.0 + 1..=missed.0.min(head);
-        let events = page.take(PAGE).map(|seq| (Seq(seq), frame(at, seq))).collect();
+        let events = page.take(PAGE_EVENTS).map(|seq| (Seq(seq), frame(at, seq))).collect();
         self.outbox.push_replayed(conversation, events);
     }
 
-    /// What the client must have got: all that others wrote after its cursor, and of its own what was there before it came.
+    /// What the client must have received: all events of others after its cursor, and of its own those from before it connected.
     fn expected(&self, before: &[usize]) -> Vec<Vec<u64>> {
         let of = |(log, before): (&Log, &usize)| {
             let seqs = (1..)
@@ -186,41 +186,46 @@ fn log() -> impl Strategy<Value = Log> {
 
 proptest! {
     #[test]
-    fn every_event_of_others_comes_once_and_in_order(
+    fn every_event_of_others_is_delivered_once_and_in_order(
         logs in proptest::collection::vec(log(), CONVERSATIONS),
-        happening in proptest::collection::vec(happens(), 0..120),
+        actions in proptest::collection::vec(action(), 0..120),
     ) {
         let before: Vec<usize> = logs.iter().map(|log| log.own.len()).collect();
         let mut connection = Connection::new(logs);
-        for what in happening {
-            connection.meets(what);
-            for got in &connection.got {
-                prop_assert!(got.is_sorted_by(|one, next| one < next), "{got:?}");
+        for action in actions {
+            connection.apply(action);
+            for received in &connection.received {
+                prop_assert!(received.is_sorted_by(|one, next| one < next), "{received:?}");
             }
         }
-        // It has caught up when there is nothing more to read, in as many pages as there can be.
+        // Catches up; the number of pages is bounded.
         let mut pages = 2 * CONVERSATIONS + connection.logs.iter().map(|log| log.own.len()).sum::<usize>();
-        while !connection.writes(usize::MAX) || connection.outbox.state().behind {
-            connection.asks();
-            connection.is_answered();
-            prop_assert!(pages > 0, "it never catches up");
+        while !connection.write(usize::MAX) || connection.outbox.state().behind {
+            connection.read_page();
+            connection.page_arrives();
+            prop_assert!(pages > 0, "the connection never catches up");
             pages -= 1;
         }
-        prop_assert_eq!(&connection.got, &connection.expected(&before));
+        prop_assert_eq!(&connection.received, &connection.expected(&before));
         prop_assert_eq!(connection.replies, 0);
         prop_assert_eq!(connection.metrics.catching_up.get(), 0);
-        // And is live again.
-        connection.meets(Happens::Published { conversation: 0, own: vec![false] });
-        connection.writes(usize::MAX);
-        prop_assert_eq!(&connection.got, &connection.expected(&before));
+        // The connection is live again.
+        connection.apply(Action::Publish { conversation: 0, own: vec![false] });
+        connection.write(usize::MAX);
+        prop_assert_eq!(&connection.received, &connection.expected(&before));
     }
 }
 
-fn event(seq: u64) -> Gathered {
-    Gathered { seq: Seq(seq), frame: Bytes::from_static(&[b'x'; 60]), own: None, stored: Instant::now() }
+fn event(seq: u64) -> CoalescedEvent {
+    CoalescedEvent {
+        seq: Seq(seq),
+        frame: Bytes::from_static(&[b'x'; 60]),
+        own: None,
+        stored: Instant::now(),
+    }
 }
 
-/// An outbox whose queue is full, and that may have so many lags.
+/// An outbox with a full queue and this limit of lags.
 fn full(lags: u32) -> (Outbox, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new());
     let outbox = Outbox::new(&limits(lags), metrics.clone());
@@ -229,7 +234,7 @@ fn full(lags: u32) -> (Outbox, Arc<Metrics>) {
 }
 
 #[test]
-fn a_connection_with_one_lag_too_many_is_closed_and_gets_no_further_event() {
+fn a_connection_with_one_lag_too_many_is_closed_and_receives_no_further_event() {
     let (outbox, metrics) = full(2);
     for conversation in 0..2 {
         outbox.push_events(ConversationKey(conversation), &[event(1)]);
@@ -238,13 +243,13 @@ fn a_connection_with_one_lag_too_many_is_closed_and_gets_no_further_event() {
     assert_eq!(
         (outbox.state().closing, metrics.catching_up.get()),
         (None, 2),
-        "no further lag, no further room"
+        "a second event extends the lag"
     );
     let page = outbox.next_lag().expect("a lag");
     outbox.push_lag(ConversationKey(2), Seq(0), Seq(1));
     assert_eq!((outbox.state().closing, metrics.catching_up.get()), (Some(CloseCode::TryLater), 0));
     assert!(metrics.encode().contains("switchboard_dropped_total{reason=\"too_far_behind\"} 1"));
-    // What the client has of a conversation ends somewhere: nothing comes behind what is missing.
+    // No event is queued after a missing one.
     outbox.written(outbox.state().bytes);
     outbox.push_replayed(page.conversation, vec![(Seq(1), Bytes::from_static(b"late"))]);
     outbox.push_events(ConversationKey(0), &[event(3)]);
@@ -253,7 +258,7 @@ fn a_connection_with_one_lag_too_many_is_closed_and_gets_no_further_event() {
 }
 
 #[test]
-fn lags_of_hello_do_not_count() {
+fn lags_from_hello_do_not_count_against_the_limit() {
     let (outbox, _) = full(1);
     for conversation in 0..100 {
         outbox.resume_from(ConversationKey(conversation), Seq(0), Seq(1));
@@ -265,17 +270,17 @@ fn lags_of_hello_do_not_count() {
 }
 
 #[test]
-fn conversations_that_lag_take_turns() {
+fn lags_are_read_in_round_robin() {
     let (outbox, metrics) = full(3);
     for conversation in 0..3 {
         outbox.push_lag(ConversationKey(conversation), Seq(0), Seq(4));
     }
-    let mut turns = Vec::new();
+    let mut reads = Vec::new();
     while let Some(lag) = outbox.next_lag() {
-        turns.push((lag.conversation.0, lag.cursor.0));
+        reads.push((lag.conversation.0, lag.cursor.0));
         let page = [1, 2].map(|next| (Seq(lag.cursor.0 + next), Bytes::from_static(b"x")));
         outbox.push_replayed(lag.conversation, page.to_vec());
     }
-    assert_eq!(turns, [(0, 0), (1, 0), (2, 0), (0, 2), (1, 2), (2, 2)]);
+    assert_eq!(reads, [(0, 0), (1, 0), (2, 0), (0, 2), (1, 2), (2, 2)]);
     assert_eq!(metrics.catching_up.get(), 0);
 }

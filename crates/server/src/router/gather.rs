@@ -11,7 +11,7 @@ use switchboard_protocol::Seq;
 use tokio::time::Instant;
 
 use super::Router;
-use crate::outbox::Gathered;
+use crate::outbox::CoalescedEvent;
 use crate::record::ConversationKey;
 
 /// Users of a conversation who are here, from which on its events gather. Below, all writes together take less time
@@ -24,7 +24,7 @@ const MOMENT: Duration = Duration::from_millis(5);
 /// What waits.
 #[derive(Debug)]
 pub(super) struct Gathering {
-    events: FxHashMap<ConversationKey, Vec<Gathered>>,
+    events: FxHashMap<ConversationKey, Vec<CoalescedEvent>>,
     since: Option<Instant>,
     many: usize,
 }
@@ -51,7 +51,7 @@ impl Gathering {
 
 impl Router {
     /// Takes an event for its conversation's sessions.
-    pub(super) fn gather(&mut self, conversation: ConversationKey, event: Gathered) {
+    pub(super) fn gather(&mut self, conversation: ConversationKey, event: CoalescedEvent) {
         if let Some(events) = self.gathering.events.get_mut(&conversation) {
             events.push(event);
         } else if self.registry.online(conversation) < self.gathering.many {
@@ -78,7 +78,7 @@ impl Router {
     }
 
     /// Queues events of one conversation, oldest first, for its sessions.
-    fn deliver(&mut self, conversation: ConversationKey, events: &[Gathered]) {
+    fn deliver(&mut self, conversation: ConversationKey, events: &[CoalescedEvent]) {
         let Some(head) = self.registry.head(conversation) else { return };
         let new = events.iter().position(|event| event.seq > head).unwrap_or(events.len());
         let (Some(events), Some(last)) = (events.get(new..), events.last()) else { return };

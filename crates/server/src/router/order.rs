@@ -18,7 +18,7 @@ use tokio_util::time::{DelayQueue, delay_queue};
 use super::Router;
 use super::peers::Found;
 use crate::frame;
-use crate::outbox::Gathered;
+use crate::outbox::CoalescedEvent;
 use crate::outbox::Outbox;
 use crate::record::{ConversationKey, Effect, Passage};
 use crate::store::CommittedEvent;
@@ -224,7 +224,7 @@ impl Router {
         }
         self.note_changes(conversation, seq, &effects);
         self.registry.place(conversation, seq);
-        self.gather(conversation, Gathered { seq, frame, own, stored });
+        self.gather(conversation, CoalescedEvent { seq, frame, own, stored });
         if !effects.is_empty() {
             self.release();
         }

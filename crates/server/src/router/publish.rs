@@ -57,7 +57,7 @@ impl Router {
             let frame = frame::text(&json);
             self.tell_event(conversation, &name, seq, json, &effects);
             if let Some(own) = own.as_ref().filter(|_| self.peers.is_some()) {
-                own.note_own(conversation, seq);
+                own.expect_own_event(conversation, seq);
             }
             self.arrive(conversation, Arrival { name, seq, frame, own, effects, stored });
         }
@@ -145,12 +145,12 @@ impl Router {
 /// Tells whoever waits for it what became of a write.
 fn answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
     match origin {
-        Origin::Session(SessionOrigin { outbox, id, turn }) => {
+        Origin::Session(SessionOrigin { outbox, id, epoch }) => {
             let codes = [ErrorCode::Unavailable, ErrorCode::RateLimited];
-            let given_back = result.as_ref().is_err_and(|refusal| codes.contains(&refusal.code));
+            let rejected = result.as_ref().is_err_and(|refusal| codes.contains(&refusal.code));
             let answer = encode_answer(id, result);
-            if given_back && turn.is_some() {
-                outbox.push_given_back(answer);
+            if rejected && epoch.is_some() {
+                outbox.push_rejection(answer);
             } else {
                 outbox.push_outcome(answer);
             }

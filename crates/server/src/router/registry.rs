@@ -56,7 +56,7 @@ impl LocalSession {
     /// It is told of a conversation up to here, and not of what follows.
     pub(super) fn note_told(&mut self, conversation: ConversationKey, upto: Seq) {
         if self.told.len() >= MAX_TOLD && !self.told.contains_key(&conversation) {
-            return self.outbox.cut();
+            return self.outbox.close_slow_consumer();
         }
         let told = self.told.entry(conversation).or_default();
         *told = (*told).max(upto);

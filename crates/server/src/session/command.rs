@@ -1,4 +1,4 @@
-//! What a live session does with what it hears: the one `match` over commands.
+//! Handles the messages of a live session: the dispatch of its commands.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,38 +15,38 @@ use crate::frame::{self, Message};
 use crate::intake;
 use crate::metrics::Drop;
 use crate::origin::{Origin, Payer, SessionOrigin};
-use crate::outbox::Turn;
+use crate::outbox::WriteEpoch;
 use crate::record::Answer;
 use crate::refusal::Refusal;
 use crate::store::{Acquaintance, Change, Request, Standing, Submission};
 
-/// How long a client may go on over the rate of frames after it was told to wait.
-const FLOOD: Duration = Duration::from_secs(1);
+/// How long a client may exceed the rate of frames after the first refusal. Beyond: close 1008. A pause this long resets it.
+const MAX_FLOOD_DURATION: Duration = Duration::from_secs(1);
 
-/// Seconds' worth of frames over the rate that a client may have sent before it reads that it is to wait. Somebody who
-/// reads slowly is mostly not listened to, so the time alone would let them go on for long.
-const FLOOD_SECONDS: u32 = 50;
+/// Seconds' worth of frames over the rate that a client may send before it reads the refusal. Counted as well as the duration,
+/// because the session mostly does not read from a client that reads slowly, and those pauses do not count as time.
+const MAX_FLOOD_SECONDS: u32 = 50;
 
-/// A command whose answer is on its way from the store.
-pub(super) enum Pending {
+/// A command whose answer is being read from the store.
+pub(super) enum PendingQuery {
     Page(Option<CommandId>, Answer<OkBody<Box<RawValue>>>),
     Typing(Option<CommandId>, ConversationId, Answer<Standing>),
     Watch(Option<CommandId>, Answer<Vec<Acquaintance>>),
 }
 
 impl Live {
-    /// Acts on a message. An error ends the connection.
-    pub(super) fn hear(&mut self, message: Message<'_>) -> Result<(), End> {
+    /// Handles a message. An error ends the connection.
+    pub(super) fn handle(&mut self, message: Message<'_>) -> Result<(), End> {
         if let Message::Close = message {
-            // What it said before is answered before its close is (RFC 6455 section 5.5.1).
+            // Commands before the close frame are answered before the close frame is (RFC 6455 section 5.5.1).
             self.outbox.close(CloseCode::Normal);
             return Ok(());
         }
         if let Err(refusal) = self.limiter.check_frame() {
-            return self.overrun(refusal, message);
+            return self.handle_over_rate(refusal, message);
         }
         match message {
-            Message::Text(text) => self.hear_text(text),
+            Message::Text(text) => self.handle_text(text),
             Message::Binary(_) => {
                 let refusal =
                     Refusal::new(ErrorCode::BadFrame, "a frame is JSON in a text frame, not a binary one");
@@ -58,15 +58,17 @@ impl Live {
         Ok(())
     }
 
-    /// Too fast: the client is told, once for a command; if it goes on it is cut.
-    fn overrun(&mut self, refusal: Refusal, message: Message<'_>) -> Result<(), End> {
+    /// Refuses a frame over the rate. Closes the connection if the client goes on.
+    fn handle_over_rate(&mut self, refusal: Refusal, message: Message<'_>) -> Result<(), End> {
         self.services.metrics.dropped(Drop::RateLimit);
         let now = Instant::now();
-        // Even in a flood a frame fits the rate now and then, so only a quiet time is its end.
-        let flood = self.flooding.take().filter(|flood| now - flood.last <= FLOOD);
+        // Some frames of a flood are within the rate, so only a pause ends it.
+        let flood = self.flooding.take().filter(|flood| now - flood.last <= MAX_FLOOD_DURATION);
         let Flood { since, frames, .. } = flood.unwrap_or(Flood { since: now, last: now, frames: 0 });
         self.flooding = Some(Flood { since, last: now, frames: frames + 1 });
-        if now - since > FLOOD || frames / FLOOD_SECONDS >= self.services.limits.frames_per_connection {
+        if now - since > MAX_FLOOD_DURATION
+            || frames / MAX_FLOOD_SECONDS >= self.services.limits.frames_per_connection
+        {
             self.reply(None, Err(refusal));
             return Err(End::Close(CloseCode::Policy));
         }
@@ -74,7 +76,7 @@ impl Live {
             match decode(text) {
                 Ok(Frame { id, command }) => match command.into() {
                     Request::Change(change) if change.is_limited() => {
-                        let refusal = self.over_rate(&refusal);
+                        let refusal = self.hold_for_rate(&refusal);
                         self.refuse_write(id, refusal);
                     }
                     _ => self.reply(id, Err(refusal)),
@@ -85,10 +87,10 @@ impl Live {
         Ok(())
     }
 
-    fn hear_text(&mut self, text: &str) {
+    fn handle_text(&mut self, text: &str) {
         match decode(text) {
             Ok(Frame { id, command }) => match intake::check(&command, &self.services.limits) {
-                Ok(()) => self.obey(id, command.into()),
+                Ok(()) => self.dispatch(id, command.into()),
                 Err(refusal) => self.reply(id, Err(refusal)),
             },
             Err(mut rejected) => {
@@ -98,22 +100,23 @@ impl Live {
         }
     }
 
-    fn obey(&mut self, id: Option<CommandId>, request: Request) {
+    fn dispatch(&mut self, id: Option<CommandId>, request: Request) {
         if matches!(request, Request::Query(_) | Request::Typing(_)) {
-            // Nothing is heard until the store has answered. From before it is asked: it may be given this thread's processor.
-            self.pause();
+            // The session does not read until the store has answered. The pause begins before the query, because the query may run
+            // at once on this thread's core.
+            self.pause_reading();
         }
         match request {
             Request::Change(change) => self.change(id, change),
             Request::Query(query) => {
                 let page = self.services.store.query(&self.user, query);
-                self.pending = Some(Box::new(Pending::Page(id, page)));
+                self.pending = Some(Box::new(PendingQuery::Page(id, page)));
             }
             Request::Typing(target) => self.typing(id, &target),
             Request::Watch(users) => self.watch(id, users),
             Request::Ping => self.outbox.push_reply(encode(&Reply::<Box<RawValue>>::Pong { id })),
             Request::Hello => {
-                let message = "this connection has said `hello` already; open another for another user";
+                let message = "this connection has already sent `hello`; open another one for another user";
                 self.reply(id, Err(Refusal::new(ErrorCode::BadFrame, message)));
             }
         }
@@ -123,8 +126,8 @@ impl Live {
         if change.cursor().is_some() {
             return self.move_cursor(id, change);
         }
-        let turn = match self.check_send(&change) {
-            Ok(turn) => turn,
+        let epoch = match self.check_send(&change) {
+            Ok(epoch) => epoch,
             Err(refusal) => {
                 if refusal.code == ErrorCode::RateLimited {
                     self.services.metrics.dropped(Drop::RateLimit);
@@ -132,49 +135,49 @@ impl Live {
                 return self.refuse_write(id, refusal);
             }
         };
-        self.outbox.submitted();
-        self.submit(id, change, Some(turn));
+        self.outbox.begin_in_flight();
+        self.submit(id, change, Some(epoch));
     }
 
-    /// Queues a write that is counted as in flight.
-    pub(super) fn submit(&self, id: Option<CommandId>, change: Change, turn: Option<Turn>) {
-        let origin = Origin::Session(SessionOrigin { outbox: self.outbox.clone(), id: id.clone(), turn });
+    /// Submits a write, already counted as in flight, to the store. A write without an epoch need not keep its order.
+    pub(super) fn submit(&self, id: Option<CommandId>, change: Change, epoch: Option<WriteEpoch>) {
+        let origin = Origin::Session(SessionOrigin { outbox: self.outbox.clone(), id: id.clone(), epoch });
         if self.services.store.submit(Submission { actor: self.user.clone(), change, origin }).is_err() {
             self.services.metrics.refused(ErrorCode::Unavailable);
             let refused = encode_answer(id, Err(Refusal::unavailable()));
-            if turn.is_some() {
+            if epoch.is_some() {
                 self.outbox.hold();
-                self.outbox.push_given_back(refused);
+                self.outbox.push_rejection(refused);
             } else {
                 self.outbox.push_outcome(refused);
             }
         }
     }
 
-    /// Whose rates the connection's commands are counted against.
+    /// The payer whose rates the connection's commands count against.
     pub(super) fn payer(&self) -> Payer {
         Payer::User(self.user.clone())
     }
 
-    /// Takes a write's turn, and counts it against the rates of the connection and of its user.
-    fn check_send(&mut self, change: &Change) -> Result<Turn, Refusal> {
-        let turn = self.outbox.turn()?;
+    /// Begins a write's epoch, and counts the write against the rates of the connection and of its user.
+    fn check_send(&mut self, change: &Change) -> Result<WriteEpoch, Refusal> {
+        let epoch = self.outbox.begin_write()?;
         let payer = self.payer();
         let rates =
             self.limiter.check_send().and_then(|()| self.services.limiter.check_send(&payer, change.price()));
-        rates.map_err(|over| self.over_rate(&over))?;
-        Ok(turn)
+        rates.map_err(|over| self.hold_for_rate(&over))?;
+        Ok(epoch)
     }
 
-    /// What a write is told that is over a rate.
-    fn over_rate(&self, over: &Refusal) -> Refusal {
-        self.outbox.over_rate(Duration::from_millis(over.retry_after.unwrap_or(0)))
+    /// Starts a hold for a write over a rate, and returns its refusal.
+    fn hold_for_rate(&self, over: &Refusal) -> Refusal {
+        self.outbox.hold_for_rate(Duration::from_millis(over.retry_after.unwrap_or(0)))
     }
 
-    /// Refuses a write for the rate that it is over, or for one that was refused before it.
+    /// Refuses a write because of its rate, or because of a hold.
     fn refuse_write(&self, id: Option<CommandId>, refusal: Refusal) {
         self.services.metrics.refused(refusal.code);
-        self.outbox.push_held(encode_answer(id, Err(refusal)));
+        self.outbox.push_hold_refusal(encode_answer(id, Err(refusal)));
     }
 
     fn typing(&mut self, id: Option<CommandId>, target: &Target) {
@@ -184,18 +187,18 @@ impl Live {
         }
         let conversation = target.resolve(&self.user);
         let standing = self.services.store.standing(&self.user, conversation.clone());
-        self.pending = Some(Box::new(Pending::Typing(id, conversation, standing)));
+        self.pending = Some(Box::new(PendingQuery::Typing(id, conversation, standing)));
     }
 
-    /// Answers the command that waits for the store, once that has answered.
+    /// Answers the pending command once the store has answered.
     pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(pending) = self.pending.as_deref_mut() else { return Poll::Pending };
         let (id, answer) = match pending {
-            Pending::Page(id, page) => {
+            PendingQuery::Page(id, page) => {
                 let Poll::Ready(page) = page.as_mut().poll(cx) else { return Poll::Pending };
                 (id.take(), page)
             }
-            Pending::Typing(id, conversation, standing) => {
+            PendingQuery::Typing(id, conversation, standing) => {
                 let Poll::Ready(standing) = standing.as_mut().poll(cx) else { return Poll::Pending };
                 let answer = standing.map(|standing| {
                     let (user, from) = (self.user.clone(), Some(self.outbox.clone()));
@@ -204,7 +207,7 @@ impl Live {
                 });
                 (id.take(), answer)
             }
-            Pending::Watch(id, users) => {
+            PendingQuery::Watch(id, users) => {
                 let Poll::Ready(users) = users.as_mut().poll(cx) else { return Poll::Pending };
                 let answer = users.and_then(|users| self.services.router.watch(self.session, users));
                 (id.take(), answer.map(|()| OkBody::Done {}))

@@ -1,4 +1,4 @@
-//! Cursors over their user's rate: they wait, and of several of one kind in one conversation only the highest has to move.
+//! Delays cursors over their user's rate. Several cursors of one kind in one conversation coalesce: the store moves the highest.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use super::live::Live;
 use crate::metrics::Drop;
 use crate::store::{Change, CursorOf};
 
-/// The cursors of a connection that wait. They count as writes in flight, so `limits.in_flight` bounds them.
+/// The delayed cursors of a connection. They count as writes in flight, so `limits.in_flight` bounds them.
 #[derive(Default)]
-pub(super) struct HeldCursors {
-    /// The longest wait first.
+pub(super) struct DelayedCursors {
+    /// The oldest group first.
     groups: VecDeque<Group>,
-    /// When the first of them is tried.
+    /// When to retry the first group.
     due: Option<Instant>,
 }
 
@@ -26,12 +26,12 @@ struct Group {
     commands: Vec<(Option<CommandId>, Change)>,
 }
 
-impl HeldCursors {
+impl DelayedCursors {
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    fn hold(&mut self, of: CursorOf, conversation: ConversationId, id: Option<CommandId>, change: Change) {
+    fn add(&mut self, of: CursorOf, conversation: ConversationId, id: Option<CommandId>, change: Change) {
         let group = self.groups.iter_mut().find(|group| group.of == of && group.conversation == conversation);
         match group {
             Some(group) => group.commands.push((id, change)),
@@ -41,27 +41,27 @@ impl HeldCursors {
 }
 
 impl Live {
-    /// Passes a cursor on to the store, at the rate of the user's cursors. Beyond it waits, because a client that has to
-    /// try again would have to keep it, and only the last one matters.
+    /// Submits a cursor to the store at the user's rate of cursors. Beyond the rate it is delayed instead of refused, so that clients
+    /// need not keep cursors for a retry, of which only the last one matters.
     pub(super) fn move_cursor(&mut self, id: Option<CommandId>, change: Change) {
         let Some((of, target, _)) = change.cursor() else { return };
         let conversation = target.resolve(&self.user);
-        self.outbox.submitted();
-        // What waits must not be overtaken.
+        self.outbox.begin_in_flight();
+        // A new cursor must not overtake a delayed one.
         let wait = if self.cursors.groups.is_empty() { self.check_cursor() } else { Some(Duration::ZERO) };
         let Some(wait) = wait else { return self.submit(id, change, None) };
         self.services.metrics.dropped(Drop::RateLimit);
-        self.cursors.hold(of, conversation, id, change);
+        self.cursors.add(of, conversation, id, change);
         self.cursors.due.get_or_insert_with(|| Instant::now() + wait);
     }
 
-    /// Takes a cursor's token, or says how long to wait for it.
+    /// Takes a token of the cursor rate, or returns the wait for the next one.
     fn check_cursor(&self) -> Option<Duration> {
         let over = self.services.limiter.check_cursor(&self.payer()).err()?;
         Some(Duration::from_millis(over.retry_after.unwrap_or(0)))
     }
 
-    /// Passes on what has waited long enough.
+    /// Submits the delayed cursors that are due.
     pub(super) fn release_cursors(&mut self, now: Instant) {
         if self.cursors.due.is_none_or(|due| due > now) {
             return;
@@ -76,7 +76,7 @@ impl Live {
         }
     }
 
-    /// Passes on all that waits.
+    /// Submits all delayed cursors at once.
     pub(super) fn release_all_cursors(&mut self) {
         self.cursors.due = None;
         while !self.cursors.groups.is_empty() {
@@ -84,7 +84,7 @@ impl Live {
         }
     }
 
-    /// Passes on the group that has waited longest. The store moves the highest of it, and answers all.
+    /// Submits the oldest group. The store moves the highest cursor of it and answers all.
     fn release_group(&mut self) {
         let Some(group) = self.cursors.groups.pop_front() else { return };
         for (id, change) in group.commands {

@@ -1,4 +1,4 @@
-//! The first frame: who is it, and what have they got?
+//! Handles `hello`: authenticates the user and subscribes the session at the client's cursors.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -30,23 +30,23 @@ use crate::router::{Goings, Heads, Subscribe};
 use crate::services::Services;
 use crate::store::{Activity, Change, Memberships, Seen, Snapshot, Submission};
 
-/// Most pings and pongs before `hello`: a proxy that checks the connection sends one or two, and none has a rate before its
-/// user is known. Beyond: close 1008.
+/// Most pings and pongs before `hello`; a proxy that checks the connection sends one or two. A fixed bound, because rates apply only
+/// to authenticated users. Beyond: close 1008.
 const MAX_CONTROL_FRAMES: u32 = 10;
 
-/// Whoever said a good `hello`, registered with the router.
+/// A client with a valid `hello`, registered with the router.
 pub(super) struct Admitted {
     pub(super) session: SessionSlot,
     user: UserId,
-    /// What the token says; `None` where a name is believed.
+    /// The token's claims; `None` on a `dev` server with a bare user name.
     identity: Option<Identity>,
     cursors: BTreeMap<ConversationId, Seq>,
     id: Option<CommandId>,
-    /// Of the client, for the log.
+    /// The client's address, for the log.
     address: IpAddr,
 }
 
-/// A session that is live.
+/// A session that has received `welcome` and is subscribed.
 pub(super) struct Attached {
     pub(super) session: SessionSlot,
     pub(super) user: UserId,
@@ -54,52 +54,52 @@ pub(super) struct Attached {
     pub(super) expires: Option<Timestamp>,
 }
 
-/// Waits for `hello`, checks who says it, and enters the router.
+/// Waits for `hello`, authenticates it, and registers the session with the router.
 pub(super) async fn greet<S: Stream>(
     services: &Services,
     socket: &mut Socket<S>,
     outbox: &Arc<Outbox>,
     (address, place): (IpAddr, Option<&Place>),
 ) -> Result<Admitted, End> {
-    let door = Door { services, outbox, address };
+    let refuser = Refuser { services, outbox, address };
     let wait = Duration::from_millis(services.limits.hello_timeout.into());
-    let heard = tokio::select! {
+    let received = tokio::select! {
         biased;
-        heard = tokio::time::timeout(wait, first_frame(door, socket)) => heard,
+        received = tokio::time::timeout(wait, first_frame(refuser, socket)) => received,
         () = services.tasks.stop().cancelled() => return Err(End::Close(CloseCode::Restart)),
         () = evicted(place) => return Err(End::Gone),
     };
-    let Ok(heard) = heard else {
+    let Ok(first) = received else {
         services.metrics.dropped(Drop::SilentConnection);
         return Err(End::Close(CloseCode::Silent));
     };
-    let (hello, id) = match heard? {
+    let (hello, id) = match first? {
         Ok(Frame { id, command: Command::Hello(hello) }) => (hello, id),
         Ok(Frame { id, .. }) => {
             let refusal =
                 Refusal::unauthorized(Denial::NoCredentials, "the first frame is `hello`, with a token");
-            return Err(door.refuse(refusal, id, CloseCode::Policy));
+            return Err(refuser.refuse(refusal, id, CloseCode::Policy));
         }
         Err(mut rejected) => {
             let id = rejected.id.take();
             let refusal = Refusal::from(rejected).denies(Denial::MalformedHello);
-            return Err(door.refuse(refusal, id, CloseCode::Policy));
+            return Err(refuser.refuse(refusal, id, CloseCode::Policy));
         }
     };
     let (user, identity) = match identify(services, &hello) {
-        Ok(known) => known,
-        Err((refusal, code)) => return Err(door.refuse(refusal, id, code)),
+        Ok(identified) => identified,
+        Err((refusal, code)) => return Err(refuser.refuse(refusal, id, code)),
     };
     if place.is_some_and(|place| !place.authenticate()) {
         return Err(End::Gone);
     }
     match services.router.enter(user.clone(), outbox.clone()).await {
         Ok(session) => Ok(Admitted { session, user, identity, cursors: hello.cursors, id, address }),
-        Err(refusal) => Err(door.refuse(refusal, id, CloseCode::TryLater)),
+        Err(refusal) => Err(refuser.refuse(refusal, id, CloseCode::TryLater)),
     }
 }
 
-/// Ready when newer strangers need the place.
+/// Resolves when the connection is evicted because newer unauthenticated ones need its place.
 async fn evicted(place: Option<&Place>) {
     match place {
         Some(place) => place.evicted().await,
@@ -107,16 +107,16 @@ async fn evicted(place: Option<&Place>) {
     }
 }
 
-/// What a refusal at `hello` needs.
+/// Refuses a client at `hello`.
 #[derive(Clone, Copy)]
-struct Door<'a> {
+struct Refuser<'a> {
     services: &'a Services,
     outbox: &'a Outbox,
     address: IpAddr,
 }
 
-impl Door<'_> {
-    /// Queues an error, counts and logs it, and says how to close.
+impl Refuser<'_> {
+    /// Queues an error frame, counts and logs the refusal, and returns the close code.
     fn refuse(self, refusal: Refusal, id: Option<CommandId>, code: CloseCode) -> End {
         self.services.metrics.refused(refusal.code);
         if let Some(denial) = refusal.denial {
@@ -127,26 +127,26 @@ impl Door<'_> {
     }
 }
 
-type Heard = Result<Frame, Rejected>;
+type FirstFrame = Result<Frame, Rejected>;
 
-/// Reads the first text frame. A few pings are answered, nothing else is done for a stranger.
-async fn first_frame<S: Stream>(door: Door<'_>, socket: &mut Socket<S>) -> Result<Heard, End> {
-    let Door { services, outbox, .. } = door;
+/// Reads the first text frame. Answers a few pings before it.
+async fn first_frame<S: Stream>(refuser: Refuser<'_>, socket: &mut Socket<S>) -> Result<FirstFrame, End> {
+    let Refuser { services, outbox, .. } = refuser;
     let bounds = Bounds { bytes: services.limits.hello_frame as usize, fragments: services.limits.fragments };
-    let (mut heard, mut control_frames) = (None, 0);
+    let (mut first, mut control_frames) = (None, 0);
     poll_fn(|cx| {
         loop {
-            let mut hear = |message: Message<'_>| {
+            let mut on_message = |message: Message<'_>| {
                 control_frames += u32::from(matches!(message, Message::Ping(_) | Message::Pong));
                 if control_frames > MAX_CONTROL_FRAMES {
                     services.metrics.dropped(Drop::RateLimit);
                     let refusal =
                         Refusal::new(ErrorCode::RateLimited, "the first frame is `hello`; ping after it");
-                    return Err(door.refuse(refusal, None, CloseCode::Policy));
+                    return Err(refuser.refuse(refusal, None, CloseCode::Policy));
                 }
                 match message {
-                    Message::Text(text) => heard = Some(decode(text)),
-                    // Its kind is as wrong as its content.
+                    Message::Text(text) => first = Some(decode(text)),
+                    // `hello` must be a text frame.
                     Message::Binary(_) => return Err(End::Close(CloseCode::Policy)),
                     Message::Ping(payload) => outbox.set_pong(frame::pong(payload)),
                     Message::Pong => return Ok(Flow::Next),
@@ -154,11 +154,11 @@ async fn first_frame<S: Stream>(door: Door<'_>, socket: &mut Socket<S>) -> Resul
                 }
                 Ok(Flow::Pause)
             };
-            let read = socket.poll_read(cx, bounds, &mut hear)?;
-            if let Some(heard) = heard.take() {
-                return std::task::Poll::Ready(Ok(heard));
+            let read = socket.poll_read(cx, bounds, &mut on_message)?;
+            if let Some(first) = first.take() {
+                return std::task::Poll::Ready(Ok(first));
             }
-            // A pong that cannot be written yet waits for whatever comes next.
+            // A pong that cannot be written yet is written with the next frame.
             let _ = socket.poll_write(cx, outbox, &services.metrics)?;
             if read.is_pending() {
                 return std::task::Poll::Pending;
@@ -168,7 +168,7 @@ async fn first_frame<S: Stream>(door: Door<'_>, socket: &mut Socket<S>) -> Resul
     .await
 }
 
-/// Who says this `hello`, and what their token says.
+/// Authenticates a `hello`: returns the user and the token's identity.
 fn identify(services: &Services, hello: &Hello) -> Result<(UserId, Option<Identity>), (Refusal, CloseCode)> {
     match (&hello.token, &hello.user) {
         (Some(token), None) => match services.authenticator.verify(token) {
@@ -183,46 +183,44 @@ fn identify(services: &Services, hello: &Hello) -> Result<(UserId, Option<Identi
         },
         (None, Some(user)) if services.is_dev() => Ok((user.clone(), None)),
         (Some(_), Some(_)) => {
-            let refusal = Refusal::bad_field(
-                "user",
-                "user: say who you are by a token or, in `dev` mode, a name; not both",
-            );
+            let refusal =
+                Refusal::bad_field("user", "user: send a `token` or, in `dev` mode, a `user`; not both");
             Err((refusal.denies(Denial::MalformedHello), CloseCode::Unauthorized))
         }
         _ => {
             let message = if services.is_dev() {
-                "say who you are: `\"user\":\"alice\"`, or a `token`"
+                "name the user: `\"user\":\"alice\"`, or send a `token`"
             } else {
-                "say who you are by a `token`; a back end makes one for you"
+                "send a `token`; your application's back end issues it"
             };
             Err((Refusal::unauthorized(Denial::NoCredentials, message), CloseCode::Unauthorized))
         }
     }
 }
 
-/// Reads the snapshot, says `welcome`, tells what of the cursors cannot be followed, and goes live.
+/// Reads the snapshot, sends `welcome` and a frame for each cursor that cannot be resumed, and subscribes the session.
 pub(super) async fn attach(
     services: &Services,
     outbox: &Outbox,
     admitted: Admitted,
 ) -> Result<Attached, End> {
     let Admitted { session, user, identity, mut cursors, id, address } = admitted;
-    let door = Door { services, outbox, address };
-    let later = |refusal: Refusal| door.refuse(refusal, id.clone(), CloseCode::TryLater);
+    let refuser = Refuser { services, outbox, address };
+    let later = |refusal: Refusal| refuser.refuse(refusal, id.clone(), CloseCode::TryLater);
     let names: Vec<_> = cursors.keys().cloned().collect();
     let snapshot = snapshot(services, &user, names.clone()).await.map_err(later)?;
-    // Asked after the router knows the session: a revocation from here on finds it there.
+    // The snapshot was read after the router registered the session, so a later revocation reaches it there.
     if identity.as_ref().is_some_and(|identity| identity.is_revoked(snapshot.not_before)) {
         let refusal = Refusal::unauthorized(Denial::RevokedToken, AuthError::Revoked.to_string());
-        return Err(door.refuse(refusal, id.clone(), CloseCode::Revoked));
+        return Err(refuser.refuse(refusal, id.clone(), CloseCode::Revoked));
     }
     let Snapshot { user: key, not_before, named, .. } = snapshot;
     let mut mark = snapshot.mark;
     let pages = Pages { session, user: &user, key };
     let Loaded { page, heads, goings, latest } =
         pages.load(services, outbox, snapshot.memberships).await.map_err(|cause| match cause {
-            Cause::Refused(refusal) => later(refusal),
-            Cause::Closing(code) => End::Close(code),
+            LoadFailure::Refused(refusal) => later(refusal),
+            LoadFailure::Closing(code) => End::Close(code),
         })?;
     let listed = match snapshot.summaries {
         Some(listed) => listed,
@@ -239,14 +237,14 @@ pub(super) async fn attach(
     };
     tracing::debug!(%user, %address, connection = welcome.connection, "a session starts");
     outbox.push_reply(encode(&Reply::<Box<RawValue>>::Welcome(Box::new(welcome))));
-    let mut starts = Starts::default();
+    let mut starts = ReplayStarts::default();
     for (name, seen) in names.into_iter().zip(named) {
         let cursor = cursors.remove(&name).unwrap_or_default();
         if let Some(reply) = starts.add(&name, cursor, seen, services.limits.replay) {
             outbox.push_reply(encode(&reply));
         }
     }
-    let Starts { cursors, former, gone } = starts;
+    let ReplayStarts { cursors, former, gone } = starts;
     let listed = listed.joined.iter().map(|joined| (joined.conversation, joined.head)).collect();
     let subscribe =
         Subscribe { session, mark, not_before, page, heads, cursors, listed, former, gone, goings };
@@ -261,29 +259,34 @@ struct Pages<'a> {
     key: UserKey,
 }
 
-/// What the pages of memberships have come to.
+/// All pages of memberships.
 struct Loaded {
-    /// The last one.
+    /// The last page.
     page: Memberships,
-    /// Where the conversations of all of them ended.
+    /// The heads of the conversations of all pages.
     heads: Heads,
-    /// From which conversations the user has gone since they were read.
+    /// The conversations that the user has left since their page was read.
     goings: Goings,
-    /// Which conversations the first page of summaries has.
+    /// The conversations of the first page of summaries.
     latest: Vec<ConversationKey>,
 }
 
-/// Why a session does not come in.
-enum Cause {
+/// Why a session cannot be attached.
+enum LoadFailure {
     Refused(Refusal),
-    /// It is to be closed.
+    /// The connection is closing with this code.
     Closing(CloseCode),
 }
 
 impl Pages<'_> {
-    /// Reads all pages and hands all but the last to the router. `welcome` follows the last one: everything that is published from
-    /// then on is behind what was read.
-    async fn load(&self, services: &Services, outbox: &Outbox, first: Memberships) -> Result<Loaded, Cause> {
+    /// Reads all pages and hands all but the last to the router. `welcome` is sent after the last one, so that every event published
+    /// from then on comes after the pages.
+    async fn load(
+        &self,
+        services: &Services,
+        outbox: &Outbox,
+        first: Memberships,
+    ) -> Result<Loaded, LoadFailure> {
         let most = services.limits.page_size(None) as usize + 1;
         let mut loaded =
             Loaded { page: first, heads: Heads::default(), goings: Vec::new(), latest: Vec::new() };
@@ -294,19 +297,19 @@ impl Pages<'_> {
             Activity::keep_latest(&mut latest, most);
             let Some(after) = loaded.page.next else { break };
             if let Some(code) = outbox.state().closing {
-                return Err(Cause::Closing(code));
+                return Err(LoadFailure::Closing(code));
             }
             let goings = services.router.load(self.session, loaded.page).await;
-            loaded.goings.extend(goings.map_err(Cause::Refused)?);
+            loaded.goings.extend(goings.map_err(LoadFailure::Refused)?);
             let next = services.store.memberships(self.user, self.key, after).await;
-            loaded.page = next.map_err(Cause::Refused)?;
+            loaded.page = next.map_err(LoadFailure::Refused)?;
         }
         loaded.latest = latest.iter().map(|latest| latest.conversation).collect();
         Ok(loaded)
     }
 }
 
-/// What the user starts from; a user never seen before appears.
+/// Reads the user's snapshot. Creates the user if the server has not seen them before.
 async fn snapshot(
     services: &Services,
     user: &UserId,
@@ -315,23 +318,23 @@ async fn snapshot(
     if let Some(snapshot) = services.store.attach(user, names.clone()).await? {
         return Ok(snapshot);
     }
-    let (reply, appeared) = oneshot::channel();
+    let (reply, created) = oneshot::channel();
     let submission = Submission { actor: user.clone(), change: Change::Appear, origin: Origin::Call(reply) };
     services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
-    appeared.await.unwrap_or_else(|_| Err(Refusal::unavailable()))?;
+    created.await.unwrap_or_else(|_| Err(Refusal::unavailable()))?;
     services.store.attach(user, names).await?.ok_or_else(Refusal::unavailable)
 }
 
-/// Where the replays start.
+/// The starts of the replays, by kind of conversation.
 #[derive(Default)]
-struct Starts {
+struct ReplayStarts {
     cursors: Vec<(ConversationKey, Seq)>,
     former: Vec<(ConversationKey, Seq, Seq)>,
     gone: Vec<(ConversationKey, Seq)>,
 }
 
-impl Starts {
-    /// Notes where the replay of one conversation starts; the frame that tells why it does not.
+impl ReplayStarts {
+    /// Records where the replay of a conversation starts. Returns the frame to send if it cannot start at the cursor.
     fn add(
         &mut self,
         name: &ConversationId,
@@ -353,11 +356,11 @@ impl Starts {
         }
         if cursor > head {
             let message = format!("the log ends at {head}; forget what you have of this conversation");
-            self.begin(conversation, head, member);
+            self.start_at_head(conversation, head, member);
             return failed(Refusal::new(ErrorCode::BadCursor, message));
         }
         if head.0 - cursor.0 > u64::from(most) {
-            self.begin(conversation, head, member);
+            self.start_at_head(conversation, head, member);
             return Some(Reply::Gap { conversation: name.clone(), after: cursor, head });
         }
         if member {
@@ -368,8 +371,8 @@ impl Starts {
         None
     }
 
-    /// The client has been told where the log of a conversation ends, and is given what follows.
-    fn begin(&mut self, conversation: ConversationKey, head: Seq, member: bool) {
+    /// Starts at the head, which a frame reports to the client, and not at the cursor.
+    fn start_at_head(&mut self, conversation: ConversationKey, head: Seq, member: bool) {
         if member {
             self.cursors.push((conversation, head));
         }
@@ -380,31 +383,31 @@ impl Starts {
 mod tests {
     use super::*;
 
-    fn add(cursor: u64, head: u64, member: bool) -> (Starts, Option<Reply<Box<RawValue>>>) {
+    fn add(cursor: u64, head: u64, member: bool) -> (ReplayStarts, Option<Reply<Box<RawValue>>>) {
         let name = ConversationId::parse("#a").expect("id");
-        let mut starts = Starts::default();
+        let mut starts = ReplayStarts::default();
         let seen = Seen { conversation: ConversationKey(1), head: Seq(head), member };
         let reply = starts.add(&name, Seq(cursor), Ok(seen), 10);
         (starts, reply)
     }
 
     #[test]
-    fn a_replay_starts_at_the_cursor_unless_it_would_be_too_long() {
+    fn a_replay_starts_at_the_cursor_or_after_a_gap_if_it_is_too_long() {
         let (starts, reply) = add(5, 15, true);
         assert!(reply.is_none());
         assert_eq!(starts.cursors, [(ConversationKey(1), Seq(5))]);
         let (starts, reply) = add(4, 15, true);
         assert!(matches!(reply, Some(Reply::Gap { after: Seq(4), head: Seq(15), .. })));
-        assert_eq!(starts.cursors, [(ConversationKey(1), Seq(15))], "what follows is given");
+        assert_eq!(starts.cursors, [(ConversationKey(1), Seq(15))], "live events follow");
     }
 
     #[test]
-    fn somebody_who_left_is_replayed_to_the_end_of_their_time() {
+    fn a_former_member_receives_the_replay_up_to_the_leave() {
         assert_eq!(add(5, 9, false).0.former, [(ConversationKey(1), Seq(5), Seq(9))]);
     }
 
     #[test]
-    fn a_cursor_ahead_is_refused_and_named() {
+    fn a_cursor_after_the_head_is_refused_with_its_conversation() {
         let (_, reply) = add(10, 9, true);
         let Some(Reply::Error(failure)) = reply else { panic!("{reply:?}") };
         assert_eq!(failure.code, ErrorCode::BadCursor);

@@ -1,5 +1,5 @@
-//! A live session: one task that reads, writes, catches up from the log and watches the time, and
-//! keeps nothing that an idle connection does not need.
+//! A live session: one task that reads, writes, replays lags from the log and enforces time-outs. It keeps no memory that an idle
+//! connection does not need.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
@@ -11,11 +11,11 @@ use switchboard_protocol::{CloseCode, Seq, UserId};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
-use super::command::Pending;
-use super::cursors::HeldCursors;
+use super::command::PendingQuery;
+use super::cursors::DelayedCursors;
 use super::hello::Attached;
 use super::socket::{End, Flow, Socket, Stream};
-use super::watch::HeldWatch;
+use super::watch::DelayedWatch;
 use crate::frame::{self, Bounds};
 use crate::limiter::ConnectionLimiter;
 use crate::metrics::Drop;
@@ -24,26 +24,25 @@ use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::router::registry::SessionSlot;
 use crate::services::Services;
 
-/// Rounds of reading and writing before other tasks have their turn.
-const ROUNDS: usize = 16;
+/// Rounds of reading and writing before the task yields.
+const MAX_ROUNDS_PER_POLL: usize = 16;
 
-/// How long a connection may accept nothing of what waits for it. Its memory is bounded all the while,
-/// so this can be long: a laptop that sleeps, a page in a debugger.
-const STALL: Duration = Duration::from_secs(300);
+/// How long writes may make no progress. Long, for laptops that sleep and pages in a debugger; the connection's memory is bounded
+/// meanwhile.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How long a connection that is being closed may accept nothing of what waits for it, or wait for the outcome of its
-/// last writes if it was the client that closed. A commit takes milliseconds; whoever does not read would otherwise
-/// hold up every stop of the server.
-const CLOSING: Duration = Duration::from_secs(2);
+/// How long the writes of a closing connection may make no progress and, if the client closed, how long it may wait for the outcome
+/// of its last commands. A commit takes milliseconds, and a client that does not read must not delay a shutdown.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How soon reading the log is tried again when the store does not answer.
-const REPLAY_AGAIN: Duration = Duration::from_secs(1);
+/// Delay before a failed read of the log is retried.
+const REPLAY_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// A token's end is looked at again after so long: timers do not reach as far as tokens may.
-const EXPIRY_CHECK: Duration = Duration::from_secs(3_600);
+/// Longest timer for a token's expiry, because tokens may live longer than timers can.
+const MAX_EXPIRY_TIMER: Duration = Duration::from_secs(3_600);
 
-/// When the time is looked at again though nothing is due.
-const NOTHING_DUE: Duration = Duration::from_secs(3_600);
+/// The timer of a session for which nothing is due.
+const IDLE_TIMER: Duration = Duration::from_secs(3_600);
 
 /// The state of a live session.
 pub(super) struct Live {
@@ -52,41 +51,41 @@ pub(super) struct Live {
     pub(super) session: SessionSlot,
     pub(super) user: UserId,
     pub(super) limiter: ConnectionLimiter,
-    /// Cursors over their rate.
-    pub(super) cursors: HeldCursors,
-    /// A list of `watch` over its rate.
-    pub(super) held_watch: Option<Box<HeldWatch>>,
+    /// Cursors delayed by their rate.
+    pub(super) cursors: DelayedCursors,
+    /// A list of `watch` delayed by its rate.
+    pub(super) delayed_watch: Option<Box<DelayedWatch>>,
     /// The one command whose answer is being read from the store.
-    pub(super) pending: Option<Box<Pending>>,
-    /// The rate of frames has been overrun, and there was no quiet since.
+    pub(super) pending: Option<Box<PendingQuery>>,
+    /// The client has exceeded the rate of frames without a pause since.
     pub(super) flooding: Option<Flood>,
     key: UserKey,
     replay: Option<Box<Replay>>,
     expires: Option<Instant>,
-    /// When the client was heard last, or could be heard again.
-    heard: Instant,
-    /// Since when the client is not listened to. What it does not say meanwhile means nothing.
+    /// When the client's last message arrived, or reading resumed.
+    last_received: Instant,
+    /// Since when the session does not read from the socket. The client's silence does not count meanwhile.
     paused: Option<Instant>,
-    /// When it was sent a ping that it has not answered.
+    /// When the session sent a ping that the client has not answered.
     pinged: Option<Instant>,
-    /// Since when nothing could be written.
+    /// Since when writes make no progress.
     stalled: Option<Instant>,
-    /// With which code the connection is being closed, and since when.
+    /// The code with which the connection is being closed, and since when.
     closing: Option<(CloseCode, Instant)>,
     timer: Pin<Box<Sleep>>,
 }
 
-/// Frames over the rate, again and again. Times while the client was not listened to are left out.
+/// A series of frames over the rate. Times in which the session did not read do not count.
 pub(super) struct Flood {
     pub(super) since: Instant,
     pub(super) last: Instant,
     pub(super) frames: u32,
 }
 
-/// A page of the log on its way.
+/// The read of a page of the log.
 enum Replay {
     Reading(ConversationKey, Answer<Vec<LogEvent>>),
-    /// The store did not answer; again at this time.
+    /// The read failed and is retried at this time.
     Waiting(Instant),
 }
 
@@ -103,14 +102,14 @@ impl Live {
             outbox,
             session,
             user,
-            cursors: HeldCursors::default(),
-            held_watch: None,
+            cursors: DelayedCursors::default(),
+            delayed_watch: None,
             pending: None,
             flooding: None,
             key,
             replay: None,
             expires,
-            heard: now,
+            last_received: now,
             paused: None,
             pinged: None,
             stalled: None,
@@ -123,10 +122,10 @@ impl Live {
     }
 
     fn poll<S: Stream>(&mut self, cx: &mut Context<'_>, socket: &mut Socket<S>) -> Poll<End> {
-        for _ in 0..ROUNDS {
+        for _ in 0..MAX_ROUNDS_PER_POLL {
             match self.round(cx, socket) {
                 Ok(Poll::Ready(())) => {}
-                Ok(Poll::Pending) => match self.poll_time(cx) {
+                Ok(Poll::Pending) => match self.poll_timer(cx) {
                     Ok(Poll::Pending) => return Poll::Pending,
                     Ok(Poll::Ready(())) => {}
                     Err(end) => return Poll::Ready(end),
@@ -134,22 +133,22 @@ impl Live {
                 Err(end) => return Poll::Ready(end),
             }
         }
-        // A client that keeps the connection busy must not outlive its token.
-        if let Err(end) = self.act_on_time(Instant::now()) {
+        // Otherwise a client that keeps the connection busy could outlive its token.
+        if let Err(end) = self.handle_due(Instant::now()) {
             return Poll::Ready(end);
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Does what can be done now; pending if that was nothing.
+    /// Makes progress where possible; pending if there was none.
     fn round<S: Stream>(&mut self, cx: &mut Context<'_>, socket: &mut Socket<S>) -> Result<Poll<()>, End> {
         let mut idle = self.poll_pending(cx).is_pending();
         let state = self.outbox.watch(cx.waker());
         if self.closing.map(|(code, _)| code) != state.closing {
             self.closing = state.closing.map(|code| (code, Instant::now()));
-            self.drop_held_watch();
-            // Cursors that wait do not hold up a server that stops.
+            self.drop_delayed_watch();
+            // Delayed cursors must not delay a shutdown.
             if state.closing == Some(CloseCode::Restart) {
                 self.release_all_cursors();
             }
@@ -167,26 +166,26 @@ impl Live {
         } else if self.stalled.is_none() || socket.sent() > sent {
             self.stalled = Some(Instant::now());
         }
-        // All written is room enough; what frees any more of it wakes the task.
+        // A fully written queue has room. Other changes that make room wake the task.
         if self.has_room(State { bytes: if written { 0 } else { state.bytes }, ..state }) {
-            self.listen_again();
+            self.resume_reading();
             idle &= self.poll_read(cx, socket)?.is_pending();
         } else {
-            self.pause();
+            self.pause_reading();
         }
         Ok(if idle { Poll::Pending } else { Poll::Ready(()) })
     }
 
-    /// The client is not listened to from now on.
-    pub(super) fn pause(&mut self) {
+    /// Stops reading from the socket.
+    pub(super) fn pause_reading(&mut self) {
         self.paused.get_or_insert_with(Instant::now);
     }
 
-    /// The time in which the client was not listened to counts neither as its silence nor as its quiet, nor for a hold.
-    fn listen_again(&mut self) {
+    /// Resumes reading. The pause counts neither as the client's silence, nor as the end of a flood, nor towards a hold.
+    fn resume_reading(&mut self) {
         let Some(paused) = self.paused.take() else { return };
         let now = Instant::now();
-        self.heard = now;
+        self.last_received = now;
         self.pinged = None;
         self.outbox.resume(paused);
         if let Some(flood) = &mut self.flooding {
@@ -195,7 +194,7 @@ impl Live {
         }
     }
 
-    /// Whether another command may be read: its reply will have to wait somewhere.
+    /// Whether another command may be read, because there is room for its reply.
     fn has_room(&self, state: State) -> bool {
         let limits = &self.services.limits;
         self.pending.is_none()
@@ -212,7 +211,7 @@ impl Live {
         let limits = &self.services.limits;
         let bounds = Bounds { bytes: limits.frame as usize, fragments: limits.fragments };
         let read = socket.poll_read(cx, bounds, &mut |message| {
-            self.hear(message)?;
+            self.handle(message)?;
             Ok(if self.has_room(self.outbox.state()) { Flow::Next } else { Flow::Pause })
         });
         let read = match read {
@@ -223,13 +222,13 @@ impl Live {
             read => read?,
         };
         if read.is_ready() {
-            self.heard = Instant::now();
+            self.last_received = Instant::now();
             self.pinged = None;
         }
         Ok(read)
     }
 
-    /// Reads what the connection is behind by, a page at a time, each when the one before is written.
+    /// Reads lags from the log, one page at a time, each once the previous one is written.
     fn poll_replay(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let replay = match &mut self.replay {
             Some(replay) => replay,
@@ -263,8 +262,10 @@ impl Live {
                 self.outbox.push_replayed(conversation, frames);
                 None
             }
-            Err(refusal) if refusal.code.retryable() => Some(Replay::Waiting(Instant::now() + REPLAY_AGAIN)),
-            // Not the user's to read any more.
+            Err(refusal) if refusal.code.retryable() => {
+                Some(Replay::Waiting(Instant::now() + REPLAY_RETRY_DELAY))
+            }
+            // The user may no longer read the conversation.
             Err(_) => {
                 self.outbox.push_replayed(conversation, Vec::new());
                 None
@@ -272,39 +273,39 @@ impl Live {
         }
     }
 
-    /// Acts on what is due, and sets the timer for what is due next.
-    fn poll_time(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
+    /// Handles due time-outs and sets the timer for the next one.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
         let now = Instant::now();
-        // The timer knows the task since it was set, and the task stays the same.
+        // The timer already has this task's waker, which does not change.
         if self.timer.deadline() > now && self.next_due(now) >= self.timer.deadline() {
             return Ok(Poll::Pending);
         }
-        self.act_on_time(now)?;
+        self.handle_due(now)?;
         if self.release_watch(now) {
             return Ok(Poll::Ready(()));
         }
         let due = self.next_due(now);
         self.timer.as_mut().reset(due);
-        // In a task that has used up its turn a timer would not take note of who is to be woken.
+        // Unconstrained, because a timer polled without coop budget would not register the waker.
         Ok(pin!(unconstrained(self.timer.as_mut())).poll(cx))
     }
 
-    /// Acts on what is due by now.
-    fn act_on_time(&mut self, now: Instant) -> Result<(), End> {
+    /// Handles the time-outs that are due.
+    fn handle_due(&mut self, now: Instant) -> Result<(), End> {
         self.release_cursors(now);
-        let cut = |reason, code| {
+        let close = |reason, code| {
             self.services.metrics.dropped(reason);
             Err(End::Close(code))
         };
         if self.expires.is_some_and(|at| at <= now) {
-            return cut(Drop::TokenExpired, CloseCode::TokenExpired);
+            return close(Drop::TokenExpired, CloseCode::TokenExpired);
         }
-        if let (Some((code, _)), Some(at)) = (self.closing, self.closing_ends())
+        if let (Some((code, _)), Some(at)) = (self.closing, self.close_deadline())
             && at <= now
         {
             return Err(End::Close(code));
         }
-        if self.stalled.is_some_and(|since| since + STALL <= now) {
+        if self.stalled.is_some_and(|since| since + WRITE_TIMEOUT <= now) {
             self.services.metrics.dropped(Drop::StalledConnection);
             return Err(End::Gone);
         }
@@ -312,41 +313,41 @@ impl Live {
             return Ok(());
         }
         if self.stalled.is_none() && self.pinged.is_some_and(|at| at + self.pong_timeout() <= now) {
-            return cut(Drop::SilentConnection, CloseCode::Silent);
+            return close(Drop::SilentConnection, CloseCode::Silent);
         }
-        if self.pinged.is_none() && self.heard + self.ping_interval() <= now {
+        if self.pinged.is_none() && self.last_received + self.ping_interval() <= now {
             self.pinged = Some(now);
             self.outbox.push_reply(frame::ping());
         }
         Ok(())
     }
 
-    /// When a connection that is being closed is closed at the latest.
-    fn closing_ends(&self) -> Option<Instant> {
+    /// When a closing connection is closed at the latest.
+    fn close_deadline(&self) -> Option<Instant> {
         match (self.closing?, self.stalled) {
-            // Whoever is sent away does not hold out by reading slowly.
-            ((CloseCode::Revoked, since), _) => Some(since + CLOSING),
-            ((_, since), Some(stalled)) => Some(since.max(stalled) + CLOSING),
-            ((CloseCode::Normal, since), None) => Some(since + CLOSING),
-            // What is in flight when the server stops is acknowledged; the deadline of stopping is its bound.
+            // A revoked client must not delay the close by reading slowly.
+            ((CloseCode::Revoked, since), _) => Some(since + CLOSE_TIMEOUT),
+            ((_, since), Some(stalled)) => Some(since.max(stalled) + CLOSE_TIMEOUT),
+            ((CloseCode::Normal, since), None) => Some(since + CLOSE_TIMEOUT),
+            // Writes in flight at a shutdown are acknowledged; the shutdown deadline bounds them.
             (_, None) => None,
         }
     }
 
-    /// When something is due next.
+    /// When the next time-out is due.
     fn next_due(&self, now: Instant) -> Instant {
         let silence = match (self.stalled, self.pinged) {
-            (Some(since), _) => since + STALL,
-            (None, _) if self.paused.is_some() => now + NOTHING_DUE,
+            (Some(since), _) => since + WRITE_TIMEOUT,
+            (None, _) if self.paused.is_some() => now + IDLE_TIMER,
             (None, Some(at)) => at + self.pong_timeout(),
-            (None, None) => self.heard + self.ping_interval(),
+            (None, None) => self.last_received + self.ping_interval(),
         };
         let replay = match self.replay.as_deref() {
             Some(Replay::Waiting(until)) => Some(*until),
             Some(Replay::Reading(..)) | None => None,
         };
-        let expires = self.expires.map(|at| at.min(now + EXPIRY_CHECK));
-        [replay, expires, self.closing_ends(), self.cursors.due(), self.watch_due()]
+        let expires = self.expires.map(|at| at.min(now + MAX_EXPIRY_TIMER));
+        [replay, expires, self.close_deadline(), self.cursors.due(), self.watch_due()]
             .into_iter()
             .flatten()
             .fold(silence, Instant::min)

@@ -1,4 +1,4 @@
-//! A connection's bytes: read without a buffer of its own, written in one system call.
+//! Reads and writes a connection: without a read buffer of its own, and with one system call per write.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,15 +15,14 @@ use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Queued};
 use switchboard_protocol::CloseCode;
 
-/// Bytes read at once. One buffer a thread serves every connection, so that an idle one keeps none.
-const READ: usize = 64 * 1024;
+/// Size of the read buffer. Connections share one per thread, so that an idle one keeps none.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Frames handed to the system at once: more than the 1,024 of Linux' IOV_MAX are refused, and more
-/// than a few dozen gain nothing.
-const SLICES: usize = 64;
+/// Frames per vectored write. Linux allows 1,024 (IOV_MAX), but more than a few dozen gain nothing.
+const MAX_SLICES: usize = 64;
 
 thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER_BYTES].into());
 }
 
 /// How a connection ends.
@@ -33,7 +32,7 @@ pub(crate) enum End {
     Close(CloseCode),
     /// The client sent its close frame.
     Closed,
-    /// It is gone: reset, or ended without a close frame.
+    /// The connection was reset, or ended without a close frame.
     Gone,
 }
 
@@ -46,13 +45,13 @@ impl From<CloseCode> for End {
 /// Whether to go on reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
-    /// The next message, if there is one.
+    /// Decode the next message, if there is one.
     Next,
-    /// Not now; what has been read is kept.
+    /// Stop; bytes that have been read are kept.
     Pause,
 }
 
-/// What carries a connection: TCP, or what a simulation has in its place.
+/// The transport of a connection: TCP, or its replacement in a simulation.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
@@ -62,32 +61,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 pub(crate) struct Socket<S> {
     stream: S,
     decoder: Decoder,
-    /// Read, but not decoded: the start of a frame, or what came while reading was paused.
+    /// Bytes read but not decoded: the start of a frame, or bytes that arrived while reading was paused.
     unread: Unread,
     writing: VecDeque<Queued>,
-    /// Bytes of the first frame in `writing` that have left.
+    /// Bytes of the first frame in `writing` that have been written.
     offset: usize,
-    /// Bytes that have left in all.
+    /// Total bytes written.
     sent: u64,
 }
 
 impl<S: Stream> Socket<S> {
-    /// A connection whose handshake is done; `unread` came with it.
+    /// A connection after its handshake; `unread` are bytes that arrived with the handshake.
     pub(crate) fn new(stream: S, unread: Vec<u8>) -> Self {
         let (decoder, unread, writing) = (Decoder::default(), unread.into(), VecDeque::new());
         Self { stream, decoder, unread, writing, offset: 0, sent: 0 }
     }
 
-    /// Reads once, and tells every whole message to `hear` until it pauses.
+    /// Reads once, and passes every whole message to `on_message` until that pauses.
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         bounds: Bounds,
-        hear: &mut dyn FnMut(Message<'_>) -> Result<Flow, End>,
+        on_message: &mut dyn FnMut(Message<'_>) -> Result<Flow, End>,
     ) -> Poll<Result<(), End>> {
         let mut kept = std::mem::take(&mut self.unread);
         if !kept.is_empty() {
-            let (used, flow) = self.decode(kept.bytes_mut(), bounds, hear)?;
+            let (used, flow) = self.decode(kept.bytes_mut(), bounds, on_message)?;
             kept.consume(used);
             if flow == Flow::Pause {
                 kept.shrink();
@@ -95,22 +94,22 @@ impl<S: Stream> Socket<S> {
                 return Poll::Ready(Ok(()));
             }
         }
-        let read = self.poll_fill(cx, &mut kept, bounds, hear);
+        let read = self.poll_fill(cx, &mut kept, bounds, on_message);
         kept.shrink();
         self.unread = kept;
         read
     }
 
-    /// Reads what has come and decodes it behind `kept`, which then holds what is left.
+    /// Reads from the stream and decodes the bytes after those in `kept`, which then holds the rest.
     fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
         kept: &mut Unread,
         bounds: Bounds,
-        hear: &mut dyn FnMut(Message<'_>) -> Result<Flow, End>,
+        on_message: &mut dyn FnMut(Message<'_>) -> Result<Flow, End>,
     ) -> Poll<Result<(), End>> {
         SCRATCH.with_borrow_mut(|scratch| {
-            // What does not fill the buffer was all that there is: TCP does not ask again.
+            // One read suffices: if it did not fill the buffer, there was no more data.
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).map_err(|_| End::Gone)?;
             let read = buffer.filled_mut();
@@ -118,23 +117,23 @@ impl<S: Stream> Socket<S> {
                 return Poll::Ready(Err(End::Gone));
             }
             if kept.is_empty() {
-                let (used, _) = self.decode(read, bounds, hear)?;
+                let (used, _) = self.decode(read, bounds, on_message)?;
                 kept.append(&read[used..]);
             } else {
                 kept.append(read);
-                let (used, _) = self.decode(kept.bytes_mut(), bounds, hear)?;
+                let (used, _) = self.decode(kept.bytes_mut(), bounds, on_message)?;
                 kept.consume(used);
             }
             Poll::Ready(Ok(()))
         })
     }
 
-    /// Decodes whole frames from the start of `input`: how many bytes they took, and whether to go on.
+    /// Decodes whole frames from the start of `input`. Returns the number of bytes used, and whether to go on.
     fn decode(
         &mut self,
         input: &mut [u8],
         bounds: Bounds,
-        hear: &mut dyn FnMut(Message<'_>) -> Result<Flow, End>,
+        on_message: &mut dyn FnMut(Message<'_>) -> Result<Flow, End>,
     ) -> Result<(usize, Flow), End> {
         let mut used = 0;
         while let Some(rest) = input.get_mut(used..).filter(|rest| !rest.is_empty()) {
@@ -143,7 +142,7 @@ impl<S: Stream> Socket<S> {
                 Step::Fragment(len) => used += len,
                 Step::Message(len, message) => {
                     used += len;
-                    let flow = hear(message)?;
+                    let flow = on_message(message)?;
                     self.decoder.release();
                     if flow == Flow::Pause {
                         return Ok((used, Flow::Pause));
@@ -154,7 +153,7 @@ impl<S: Stream> Socket<S> {
         Ok((used, Flow::Next))
     }
 
-    /// Writes what waits; ready once all of it has been handed to the system.
+    /// Writes the queue; ready once all of it has been handed to the kernel.
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -169,10 +168,10 @@ impl<S: Stream> Socket<S> {
                     return Poll::Ready(Ok(()));
                 }
             }
-            match self.poll_hand_over(cx) {
+            match self.poll_write_frames(cx) {
                 Poll::Ready(Ok(count)) => {
                     written += count;
-                    if let Some(stored) = self.written(count) {
+                    if let Some(stored) = self.remove_written(count) {
                         metrics.delivery(Instant::now() - stored);
                     }
                 }
@@ -186,29 +185,29 @@ impl<S: Stream> Socket<S> {
         }
     }
 
-    /// Hands frames to the system, in one call.
-    fn poll_hand_over(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+    /// Writes frames with one system call.
+    fn poll_write_frames(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
         let stream = Pin::new(&mut self.stream);
         match (self.writing.front(), self.writing.len()) {
-            // `send` is a tenth cheaper than a `writev` of one.
+            // `send` is a tenth cheaper than a `writev` of one frame.
             (Some(only), 1) => stream.poll_write(cx, &only.frame[self.offset..]),
             (_, waiting) => {
-                let mut slices = [IoSlice::new(&[]); SLICES];
+                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
                 for (n, (slice, queued)) in slices.iter_mut().zip(&self.writing).enumerate() {
                     *slice = IoSlice::new(&queued.frame[if n == 0 { self.offset } else { 0 }..]);
                 }
-                stream.poll_write_vectored(cx, &slices[..waiting.min(SLICES)])
+                stream.poll_write_vectored(cx, &slices[..waiting.min(MAX_SLICES)])
             }
         }
     }
 
-    /// How many bytes have been handed to the system.
+    /// The total number of bytes handed to the kernel.
     pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Forgets so many written bytes; the time of the oldest event among the frames that are whole.
-    fn written(&mut self, count: usize) -> Option<Instant> {
+    /// Removes written bytes from the queue. Returns when the first event among the completed frames was stored.
+    fn remove_written(&mut self, count: usize) -> Option<Instant> {
         let mut stored = None;
         self.sent += count as u64;
         self.offset += count;
@@ -223,8 +222,8 @@ impl<S: Stream> Socket<S> {
         stored
     }
 
-    /// Ends the server's direction and waits for the client to end its own: closing at once would make
-    /// the system discard what is still on its way to the client (RFC 9293 section 3.6.1).
+    /// Shuts down writing and waits for the client to do the same, because an immediate close would make the kernel discard data in
+    /// transit to the client (RFC 9293 section 3.6.1).
     pub(crate) async fn linger(mut self) {
         if self.stream.shutdown().await.is_err() {
             return;

@@ -1,15 +1,15 @@
-//! The bytes of a connection that have been read and not decoded.
+//! The buffer of a connection's bytes that have been read and not decoded.
 
-/// Bytes that the buffer may have beyond twice what it holds. Below this, giving memory back costs more than it saves.
-const MAX_SLACK: usize = 64;
+/// Bytes that the buffer's capacity may exceed twice its content. Below this, freeing memory costs more than it saves.
+const MAX_SLACK_BYTES: usize = 64;
 
-/// The start of an unfinished frame, or what came while reading was paused, in one buffer. It has at most twice the bytes that
-/// it holds, none when it is empty, and moves each byte a constant number of times, however small the parts in which bytes
-/// come and go.
+/// The start of an incomplete frame, or bytes that arrived while reading was paused. Its capacity is at most about twice its content
+/// and zero when it is empty, and it moves each byte a constant number of times, however small the parts in which bytes are added
+/// and consumed.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     bytes: Vec<u8>,
-    /// Where the bytes start that have not been decoded.
+    /// Index of the first byte that has not been decoded.
     start: usize,
 }
 
@@ -18,29 +18,29 @@ impl Unread {
         self.start == self.bytes.len()
     }
 
-    /// What has not been decoded.
+    /// The bytes that have not been decoded.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         self.bytes.get_mut(self.start..).unwrap_or_default()
     }
 
-    /// Adds what was read.
+    /// Adds bytes that were read.
     pub(super) fn append(&mut self, read: &[u8]) {
         self.compact();
         // `Vec` doubles its capacity when it grows.
         self.bytes.extend_from_slice(read);
     }
 
-    /// Drops so many bytes that have been decoded.
+    /// Drops `count` decoded bytes.
     pub(super) fn consume(&mut self, count: usize) {
         self.start = self.bytes.len().min(self.start + count);
     }
 
-    /// Gives back what is not needed for the bytes that are left.
+    /// Frees capacity that the remaining bytes do not need.
     pub(super) fn shrink(&mut self) {
         let left = self.bytes.len() - self.start;
         if left == 0 {
             *self = Self::default();
-        } else if self.bytes.capacity() > 2 * left + MAX_SLACK {
+        } else if self.bytes.capacity() > 2 * left + MAX_SLACK_BYTES {
             self.compact();
             self.bytes.shrink_to_fit();
         }
@@ -66,39 +66,39 @@ mod tests {
 
     const BYTES: usize = 64 * 1024;
 
-    /// What stands between doubling or halving a buffer and moving it for every byte.
-    const MOST_MOVES: usize = 20;
+    /// Most reallocations: logarithmic in the size, as doubling and halving need.
+    const MAX_MOVES: usize = 20;
 
     #[test]
-    fn what_comes_byte_by_byte_is_moved_a_few_times_and_held_once() {
+    fn appending_byte_by_byte_reallocates_a_few_times_and_wastes_no_memory() {
         let (mut unread, mut moves) = (Unread::default(), 0);
         for count in 1..=BYTES {
             let before = unread.bytes.capacity();
             unread.append(b"x");
             unread.shrink();
             moves += usize::from(unread.bytes.capacity() != before);
-            assert!(unread.bytes.capacity() <= 2 * count + MAX_SLACK, "{count}");
+            assert!(unread.bytes.capacity() <= 2 * count + MAX_SLACK_BYTES, "{count}");
         }
         assert_eq!(unread.bytes_mut().len(), BYTES);
-        assert!(moves <= MOST_MOVES, "{moves}");
+        assert!(moves <= MAX_MOVES, "{moves}");
     }
 
     #[test]
-    fn what_goes_frame_by_frame_is_moved_a_few_times_and_leaves_nothing() {
+    fn consuming_frame_by_frame_reallocates_a_few_times_and_frees_the_buffer() {
         let (mut unread, mut moves) = (Unread::from(vec![b'x'; BYTES]), 0);
         while !unread.is_empty() {
             let before = unread.start;
             unread.consume(6);
             unread.shrink();
             moves += usize::from(unread.start < before);
-            assert!(unread.bytes.capacity() <= 2 * unread.bytes_mut().len() + MAX_SLACK);
+            assert!(unread.bytes.capacity() <= 2 * unread.bytes_mut().len() + MAX_SLACK_BYTES);
         }
-        assert!(moves <= MOST_MOVES, "{moves}");
+        assert!(moves <= MAX_MOVES, "{moves}");
         assert_eq!(unread.bytes.capacity(), 0);
     }
 
     #[test]
-    fn what_is_read_stands_behind_what_is_left() {
+    fn appended_bytes_follow_the_remaining_ones() {
         let mut unread = Unread::from(b"abc".to_vec());
         unread.consume(2);
         unread.append(b"de");

@@ -1,4 +1,4 @@
-//! Lists of `watch` over their user's rate: the latest waits, because one that was replaced meanwhile is of no use.
+//! Delays lists of `watch` over their user's rate. Only the latest list is kept, because it replaces earlier ones.
 
 use std::time::Duration;
 
@@ -6,73 +6,74 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{CommandId, UserId};
 use tokio::time::Instant;
 
-use super::command::Pending;
+use super::command::PendingQuery;
 use super::live::Live;
 use crate::metrics::Drop;
 
-/// The list of a connection that waits.
-pub(super) struct HeldWatch {
-    /// When it is tried.
+/// The delayed list of a connection.
+pub(super) struct DelayedWatch {
+    /// When to retry it.
     due: Instant,
     id: Option<CommandId>,
     users: Vec<UserId>,
 }
 
 impl Live {
-    /// Looks up those whom the client wants to watch, at the rate of the user. Beyond it the list waits and is not refused: a
-    /// client that has to try again would have to keep it. The one that waits is looked up only when its turn comes, because
-    /// what the store says about whom a user shares a conversation with becomes old.
+    /// Looks up the users of a list, at the user's rate. Beyond the rate the list is delayed instead of refused, so that clients need
+    /// not keep it for a retry. A delayed list is looked up only when it is due, because the store's answer about shared conversations
+    /// becomes outdated.
     pub(super) fn watch(&mut self, id: Option<CommandId>, mut users: Vec<UserId>) {
         users.sort_unstable();
         users.dedup();
-        self.drop_held_watch();
+        self.drop_delayed_watch();
         match self.check_watch(&users) {
             None => self.look_up(id, users),
             Some(wait) => {
                 self.services.metrics.dropped(Drop::RateLimit);
-                self.held_watch = Some(Box::new(HeldWatch { due: Instant::now() + wait, id, users }));
+                self.delayed_watch = Some(Box::new(DelayedWatch { due: Instant::now() + wait, id, users }));
             }
         }
     }
 
-    /// Takes the tokens of a list, or says how long to wait for them.
+    /// Takes the tokens of a list, or returns the wait for them.
     fn check_watch(&self, users: &[UserId]) -> Option<Duration> {
         let over = self.services.limiter.check_watch(&self.user, users.len()).err()?;
         Some(Duration::from_millis(over.retry_after.unwrap_or(0)))
     }
 
     fn look_up(&mut self, id: Option<CommandId>, users: Vec<UserId>) {
-        // Nothing is heard until the store has answered. From before it is asked: it may be given this thread's processor.
-        self.pause();
+        // The session does not read until the store has answered. The pause begins before the query, because the query may run at
+        // once on this thread's core.
+        self.pause_reading();
         let acquaintances = self.services.store.acquaintances(&self.user, users);
-        self.pending = Some(Box::new(Pending::Watch(id, acquaintances)));
+        self.pending = Some(Box::new(PendingQuery::Watch(id, acquaintances)));
     }
 
-    /// The list that waits is replaced, or ends with its connection.
-    pub(super) fn drop_held_watch(&mut self) {
-        if let Some(held) = self.held_watch.take() {
-            self.reply(held.id, Ok(OkBody::Done {}));
+    /// Answers and drops the delayed list, because a new one replaces it or the connection closes.
+    pub(super) fn drop_delayed_watch(&mut self) {
+        if let Some(delayed) = self.delayed_watch.take() {
+            self.reply(delayed.id, Ok(OkBody::Done {}));
         }
     }
 
-    /// When the list that waits is tried; never while another command waits for the store, whose answer is what comes next.
+    /// When the delayed list is due; `None` while another command waits for the store, because that is answered first.
     pub(super) fn watch_due(&self) -> Option<Instant> {
-        self.held_watch.as_deref().filter(|_| self.pending.is_none()).map(|held| held.due)
+        self.delayed_watch.as_deref().filter(|_| self.pending.is_none()).map(|delayed| delayed.due)
     }
 
-    /// Looks up those on the list that has waited long enough; whether there was one.
+    /// Looks up the users of the delayed list if it is due. True if it was.
     pub(super) fn release_watch(&mut self, now: Instant) -> bool {
         if self.watch_due().is_none_or(|due| due > now) {
             return false;
         }
-        let Some(mut held) = self.held_watch.take() else { return false };
-        if let Some(wait) = self.check_watch(&held.users) {
-            // Another connection of the user's was faster.
-            held.due = now + wait;
-            self.held_watch = Some(held);
+        let Some(mut delayed) = self.delayed_watch.take() else { return false };
+        if let Some(wait) = self.check_watch(&delayed.users) {
+            // Another connection of the user took the tokens.
+            delayed.due = now + wait;
+            self.delayed_watch = Some(delayed);
             return false;
         }
-        self.look_up(held.id, held.users);
+        self.look_up(delayed.id, delayed.users);
         true
     }
 }

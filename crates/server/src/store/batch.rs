@@ -17,7 +17,7 @@ use crate::origin::Origin;
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
 
-/// Writes that may wait. At 20,000 a second that is under a second of work. Beyond: given back.
+/// Most queued writes. At 20,000 a second they are under a second of work. Further writes are rejected.
 pub(super) const WAITING: usize = 16_384;
 
 /// Most writes a transaction. Larger batches commit no more a second, and make the first one wait.
@@ -32,7 +32,7 @@ pub(super) enum Settled {
     /// It is stored, or refused for what it says.
     Answered(Result<Committed, Refusal>),
     /// It could not be stored.
-    GivenBack,
+    Rejected,
     /// A `read` that comes again once readers have counted for it.
     Uncounted,
 }
@@ -122,7 +122,7 @@ impl Channels {
         crate::fault::strike_now("writer");
         let mut batch = vec![first];
         batch.extend(self.queue.try_iter().take(BATCH - 1));
-        // Each that is given back puts what its connection made behind it out of turn.
+        // A rejected write makes the later writes of its connection stale.
         let late = take_late(&mut batch);
         (late.is_empty() || self.tell(|| (late, Vec::new())))
             && (batch.is_empty() || self.tell(|| write(batch)))
@@ -138,20 +138,20 @@ impl Channels {
         self.batches.blocking_send(batch).is_ok()
     }
 
-    /// Takes no more writes: what comes now is given back.
+    /// Stops accepting writes: new ones are rejected.
     pub(super) fn close(&mut self) {
         self.queue = crossbeam_channel::never();
     }
 }
 
-/// Takes out and gives back what was made before its connection knew that something was given back.
+/// Removes and rejects stale writes: those submitted before their connection knew of an earlier rejection.
 pub(super) fn take_late(batch: &mut Vec<Submission>) -> Vec<Outcome> {
-    batch.extract_if(.., |one| one.origin.is_out_of_turn()).map(give_back).collect()
+    batch.extract_if(.., |one| one.origin.is_stale()).map(reject).collect()
 }
 
 /// What could not be stored; and what its connection has made behind it must not be stored before it.
-pub(super) fn give_back(submission: Submission) -> Outcome {
-    submission.origin.give_back();
+pub(super) fn reject(submission: Submission) -> Outcome {
+    submission.origin.reject();
     Outcome { origin: submission.origin, result: Err(Refusal::unavailable()) }
 }
 
@@ -162,11 +162,11 @@ pub(super) fn apply<R: Rows>(
     batch: &[Submission],
     now: Timestamp,
 ) -> Result<Results, R::Error> {
-    let mut results: Results = batch.iter().map(|_| Settled::GivenBack).collect();
+    let mut results: Results = batch.iter().map(|_| Settled::Rejected).collect();
     let mut left: Vec<&Submission> = Vec::new();
     for index in coalesce::order(batch) {
         let (Some(one), Some(result)) = (batch.get(index), results.get_mut(index)) else { continue };
-        if left.iter().any(|earlier| one.origin.is_behind(&earlier.origin)) {
+        if left.iter().any(|earlier| one.origin.follows(&earlier.origin)) {
             continue;
         }
         // The copy is what a second try starts from.
@@ -181,7 +181,7 @@ pub(super) fn apply<R: Rows>(
             Err(Failed::Uncounted) => Settled::Uncounted,
             Err(Failed::Store(error)) if error.is_of_one() => {
                 left.push(one);
-                Settled::GivenBack
+                Settled::Rejected
             }
             Err(Failed::Store(error)) => return Err(error),
         };
@@ -203,11 +203,11 @@ fn outcome(submission: Submission, result: Settled, uncounted: &mut Vec<Submissi
     match result {
         Settled::Answered(result) => {
             if result.as_ref().is_err_and(|refusal| refusal.code == ErrorCode::RateLimited) {
-                submission.origin.give_back();
+                submission.origin.reject();
             }
             Some(Outcome { origin: submission.origin, result })
         }
-        Settled::GivenBack => Some(give_back(submission)),
+        Settled::Rejected => Some(reject(submission)),
         Settled::Uncounted => {
             uncounted.push(submission);
             None
@@ -222,11 +222,11 @@ pub(super) fn each_alone(
     mut write: impl FnMut(&[Submission]) -> Option<Results>,
 ) -> Vec<Outcome> {
     let alone = batch.into_iter().filter_map(|one| {
-        if one.origin.is_out_of_turn() {
-            return Some(give_back(one));
+        if one.origin.is_stale() {
+            return Some(reject(one));
         }
         let result = write(std::slice::from_ref(&one)).and_then(|mut results| results.pop());
-        outcome(one, result.unwrap_or(Settled::GivenBack), uncounted)
+        outcome(one, result.unwrap_or(Settled::Rejected), uncounted)
     });
     alone.collect()
 }

@@ -43,7 +43,7 @@ pub(super) fn start<D: Desk>(counter: &CounterHandle<D>, mut reads: Vec<Submissi
     match counter.upgrade() {
         Some(counter) => reads.into_iter().flat_map(|read| counter.start(read)).collect(),
         // The store is being closed.
-        None => reads.into_iter().map(batch::give_back).collect(),
+        None => reads.into_iter().map(batch::reject).collect(),
     }
 }
 
@@ -64,7 +64,7 @@ impl<D: Desk> Counter<D> {
     }
 
     fn start(self: &Arc<Self>, submission: Submission) -> Vec<Outcome> {
-        let Change::Read(read) = &submission.change else { return vec![batch::give_back(submission)] };
+        let Change::Read(read) = &submission.change else { return vec![batch::reject(submission)] };
         let (key, upto) =
             ((submission.actor.clone(), read.conversation.resolve(&submission.actor)), read.upto);
         {

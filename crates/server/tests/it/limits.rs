@@ -40,7 +40,7 @@ async fn the_limits_are_told_in_welcome() {
     assert_eq!(server.connects("alice").await.welcome.limits, limits);
 }
 
-/// How long nothing of a connection is stored after a send was over the rate: `OVER_RATE` of the server's `outbox/hold.rs`.
+/// How long nothing of a connection is stored after a send was over the rate: `MIN_RATE_HOLD` of the server's `outbox/hold.rs`.
 const HOLDS: Duration = Duration::from_secs(1);
 
 /// Overruns the rate, asks too early, and comes again when it was told to.

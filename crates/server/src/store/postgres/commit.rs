@@ -105,7 +105,7 @@ impl AlonePass {
         Self { until: Instant::now() + ALONE_TIME, slow: FxHashSet::default() }
     }
 
-    /// Whether a write is given back without a try: the others have waited long enough, or long enough for its user.
+    /// Whether a write is rejected without a try: the others have waited long enough, or long enough for its user.
     fn skips(&self, one: &Submission) -> bool {
         self.slow.contains(&one.actor) || Instant::now() >= self.until
     }
@@ -455,7 +455,7 @@ fn prepare(link: &Link) -> Result<(), Error> {
 fn refuse(one: Submission, verdict: &Verdict) -> Outcome {
     match verdict.refusal() {
         Some(refusal) => Outcome { origin: one.origin, result: Err(refusal) },
-        None => batch::give_back(one),
+        None => batch::reject(one),
     }
 }
 

@@ -252,7 +252,7 @@ fn forget(outcomes: Vec<Outcome>) -> (Vec<Outcome>, Vec<ConversationKey>) {
         if let Ok(Committed::Event(event)) = result {
             stored.push(event.conversation);
         }
-        origin.give_back();
+        origin.reject();
         Outcome { origin, result: Err(Refusal::unavailable()) }
     });
     (refused.collect(), stored)

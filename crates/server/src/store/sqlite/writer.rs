@@ -248,7 +248,7 @@ impl Committer {
 
     fn refuse(&mut self, batch: Vec<Submission>, trouble: &Trouble) -> Vec<Outcome> {
         self.note(trouble);
-        batch.into_iter().map(batch::give_back).collect()
+        batch.into_iter().map(batch::reject).collect()
     }
 
     fn note(&mut self, trouble: &Trouble) {

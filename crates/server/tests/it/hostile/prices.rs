@@ -11,7 +11,7 @@ use crate::http::api_key;
 use crate::limits::hi;
 use crate::support::Server;
 
-/// How long nothing of a connection is stored after one of its writes was not: `GIVEN_BACK` of the server's `outbox/hold.rs`.
+/// How long nothing of a connection is stored after one of its writes was not: `REJECTION_HOLD` of the server's `outbox/hold.rs`.
 const HOLDS: Duration = Duration::from_millis(750);
 
 const HOUR: Duration = Duration::from_secs(3_600);

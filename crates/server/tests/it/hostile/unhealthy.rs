@@ -271,7 +271,7 @@ async fn a_writer_that_panics_leaves_nobody_waiting() {
 /// How long the writer waits for another program that writes: `BUSY_TIMEOUT` of the server's `store/sqlite.rs`.
 const WAITS: Duration = Duration::from_secs(5);
 
-/// How long nothing of a connection is stored after it was told of one that is not: `GIVEN_BACK` of the server's `outbox/hold.rs`.
+/// How long nothing of a connection is stored after it was told of one that is not: `REJECTION_HOLD` of the server's `outbox/hold.rs`.
 const HOLDS: Duration = Duration::from_millis(750);
 
 /// A server, and how many batches its writer has begun with: it asks for the time when it has taken one.

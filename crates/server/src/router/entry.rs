@@ -98,7 +98,12 @@ impl Router {
         let answered = local.answered > *question
             || memberships.iter().all(|(conversation, _)| entries.get(conversation) > Some(question));
         let known = answered && self.knows_goings(parked.session, user, memberships, &mut entry.goings);
-        (!known).then_some(Obstacle::User(user))
+        if !known {
+            return Some(Obstacle::User(user));
+        }
+        // An older answer than the page may have begun the conversation here, at an earlier event than the page knows.
+        let (conversation, seq) = self.not_placed(memberships)?;
+        Some(Obstacle::Event(conversation, seq))
     }
 
     /// A conversation that is here and has not been placed up to an event, if there is one. It sees to that.

@@ -305,7 +305,8 @@ impl Device {
                 self.has_said_all = true;
             }
             Phase::Audit => return self.audits(session),
-            Phase::Settle => return self.watches_at_last(session),
+            // Pages that are on their way may fill the queue, and signals are dropped then.
+            Phase::Settle if session.asked.is_empty() => return self.watches_at_last(session),
             _ => return,
         }
         self.world.has_said_all();

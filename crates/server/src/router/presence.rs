@@ -114,7 +114,7 @@ impl Presence {
         {
             self.tell_nodes(&local.name, &local.conversations, None);
             if !self.is_elsewhere(&local.name) {
-                self.tell_watchers(registry, &local.name, &local.conversations, None);
+                self.came_online(registry, &local.name, &local.conversations);
             }
         }
     }

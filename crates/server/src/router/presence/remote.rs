@@ -266,14 +266,22 @@ impl Presence {
             self.departures.note(user, last_seen);
         }
         match (before, after) {
-            (false, true) => {
-                let waiting = self.stop_asking(user);
-                self.tell_watchers_but(registry, user, conversations, None, &waiting);
-                self.tell_waiting(registry, user, conversations, waiting);
-            }
+            (false, true) => self.came_online(registry, user, conversations),
             (true, false) => self.tell_watchers(registry, user, conversations, last_seen),
             _ => {}
         }
+    }
+
+    /// Tells the watchers of a user that the user is online, each once: also those who wait for what other nodes answer.
+    pub(super) fn came_online(
+        &mut self,
+        registry: &Registry,
+        user: &UserId,
+        conversations: &[ConversationKey],
+    ) {
+        let waiting = self.stop_asking(user);
+        self.tell_watchers_but(registry, user, conversations, None, &waiting);
+        self.tell_waiting(registry, user, conversations, waiting);
     }
 
     /// Those who waited to be told how things stand.

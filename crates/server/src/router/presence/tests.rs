@@ -143,6 +143,17 @@ async fn that_a_user_is_lost_is_told_to_watchers_who_share_a_conversation_still(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watcher_who_waits_for_other_nodes_gets_once_that_a_user_came_here() {
+    let mut node = Node::new();
+    let (alice, alices) = node.connects("alice", &[ROOM]);
+    node.watches(alice, "bob");
+    node.connects("bob", &[ROOM]);
+    node.presence.arrived(&node.registry, node.registry.find(&name("bob")).expect("he is here"));
+    node.presence.give_up_asking(&node.registry, &name("bob"), Timestamp::from_millis(1));
+    assert_eq!(told(&alices).len(), 1, "he is online");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_node_said_before_does_not_count_when_it_comes_after_what_it_said_last() {
     let mut node = Node::new();
     let (alice, alices) = node.connects("alice", &[ROOM]);

@@ -13,6 +13,7 @@
 //!    now is left to it as a lag, to be read from the log. Live events queue behind that.
 
 mod attach;
+mod departures;
 mod entry;
 mod gather;
 mod hear;
@@ -46,11 +47,10 @@ use self::registry::{Registry, SessionSlot};
 use crate::clock::Clock;
 use crate::encode::encode;
 use crate::metrics::{Drop, Metrics};
-use crate::origin::Origin;
 use crate::outbox::Outbox;
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
-use crate::store::{Acquaintance, Batch, Change, Memberships, SharedStore, Standing, Submission};
+use crate::store::{Acquaintance, Batch, Memberships, SharedStore, Standing};
 use crate::tasks::{End, Tasks};
 
 /// Requests of sessions that may wait. Beyond, whoever asks waits.
@@ -295,13 +295,12 @@ impl Router {
             self.unload();
             self.settle();
         }
-        if !cut.is_cancelled() {
+        if cut.is_cancelled() {
+            self.tell_gone();
+        } else {
             self.release();
-            for user in self.registry.users() {
-                self.depart(user);
-            }
+            self.depart_all(&cut).await;
         }
-        self.tell_gone();
         let Self { mut batches, store, peers, .. } = self;
         // The writer ends with the last owner of the store, after the last write.
         drop((store, peers));
@@ -392,15 +391,8 @@ impl Router {
 
     /// A user whose last session left some time ago goes offline.
     fn depart(&mut self, user: registry::UserSlot) {
-        let Some(gone) = self.registry.begin_unload(user) else { return };
-        self.unloading.push_back(user);
-        if let Some(at) = self.presence.departed(user) {
-            self.presence.tell_gone(&self.registry, &gone, at);
-            let change = Change::Seen(at);
-            // Lost if the store is busy: then the last time before stands.
-            let submitted =
-                self.store.submit(Submission { actor: gone.name, change, origin: Origin::Nobody });
-            self.departing += usize::from(submitted.is_ok());
+        if let Some((user, at)) = self.go_offline(user) {
+            self.store_last_seen(user, at);
         }
     }
 

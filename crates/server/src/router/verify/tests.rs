@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::value::RawValue;
@@ -26,6 +27,22 @@ pub(in crate::router) struct Fake {
     /// No question is answered that is about one of them.
     poison: Vec<&'static str>,
     seen: Mutex<Seen>,
+    /// Whether writes are taken.
+    accepts: bool,
+    /// How many were, since they were counted last.
+    submitted: AtomicUsize,
+}
+
+impl Fake {
+    /// A store that takes writes.
+    pub(in crate::router) fn writable() -> Self {
+        Self { accepts: true, ..Self::default() }
+    }
+
+    /// How many writes were taken since this was asked last.
+    pub(in crate::router) fn take_submitted(&self) -> usize {
+        self.submitted.swap(0, Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +65,11 @@ fn nothing<T: Send + 'static>() -> Answer<T> {
 
 impl Store for Fake {
     fn submit(&self, submission: Submission) -> Result<(), Box<Submission>> {
-        Err(Box::new(submission))
+        if !self.accepts {
+            return Err(Box::new(submission));
+        }
+        self.submitted.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
     fn query(&self, _: &UserId, _: Query) -> Answer<OkBody<Box<RawValue>>> {
         nothing()

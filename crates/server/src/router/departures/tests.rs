@@ -1,0 +1,75 @@
+//! What the store gets when a server stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use switchboard_protocol::{Timestamp, UserId};
+use tokio::sync::mpsc;
+
+use super::DEPARTURES;
+use crate::origin::Origin;
+use crate::router::Router;
+use crate::router::verify::tests::{Fake, router};
+use crate::store::{Batch, Committed, Outcome};
+use crate::tasks::Tasks;
+
+const USERS: usize = 1_000;
+
+/// A router that stops: so many users are online, and none has a session any more.
+fn stopping_router() -> (Arc<Fake>, Router, mpsc::Sender<Batch>) {
+    let names: Vec<_> = (0..USERS).map(|n| format!("u{n}")).collect();
+    let store = Arc::new(Fake::writable());
+    let (mut router, batches) = router(&store, &names);
+    for name in &names {
+        let user = router.registry.find(&UserId::parse(name).expect("a name")).expect("here");
+        router.presence.arrived(&router.registry, user);
+        router.presence.leaving(user, Timestamp::from_millis(7));
+    }
+    (store, router, batches)
+}
+
+/// Waits until writes have been submitted.
+async fn submitted(store: &Fake) -> usize {
+    loop {
+        match store.take_submitted() {
+            0 => tokio::task::yield_now().await,
+            some => return some,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_stores_when_everybody_was_seen_last_a_portion_at_a_time() {
+    let (store, router, batches) = stopping_router();
+    let writer = async {
+        let mut stored = 0;
+        for number in 1.. {
+            let some = submitted(&store).await;
+            assert!(some <= DEPARTURES, "{some} writes at once");
+            stored += some;
+            let outcome = || Outcome { origin: Origin::Nobody, result: Ok(Committed::Quiet) };
+            let outcomes = std::iter::repeat_with(outcome).take(some).collect();
+            batches.send(Batch { number, outcomes, more: false, check: Vec::new() }).await.expect("it runs");
+            if stored == USERS {
+                break;
+            }
+        }
+        drop(batches);
+    };
+    tokio::join!(router.run(Tasks::new()), writer);
+    assert_eq!(store.take_submitted(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_holds_a_stop_up_until_its_deadline_only() {
+    let (store, router, _batches) = stopping_router();
+    let tasks = Tasks::new();
+    let deadline = async {
+        assert_eq!(submitted(&store).await, DEPARTURES);
+        tasks.cut().cancel();
+    };
+    let stop = tokio::time::timeout(Duration::from_secs(60), router.run(tasks.clone()));
+    let (stop, ()) = tokio::join!(stop, deadline);
+    stop.expect("it ends");
+    assert_eq!(store.take_submitted(), 0, "the rest is lost");
+}

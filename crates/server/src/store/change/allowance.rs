@@ -21,6 +21,10 @@ const DIRECTS_BURST: u32 = 5;
 /// 500 at once, as many as one message can have.
 const EDITS_A_SEND: u32 = 2;
 
+/// Reactions that count as one erased edit. A deletion erases each with its entry in the index, which takes 0.6 µs in SQLite,
+/// and an edit 50 µs.
+const REACTIONS_AN_EDIT: u64 = 50;
+
 /// Seconds' worth of erased edits that may come at once, as for sends.
 const ERASURES_BURST: u32 = 5;
 
@@ -65,8 +69,9 @@ impl Allowances {
         self.take(self.rooms.as_ref(), user, 1).is_ok()
     }
 
-    /// Counts so many edits that `user` erases.
-    pub(super) fn take_erasures(&self, user: &UserId, edits: usize) -> Result<(), Refusal> {
+    /// Counts so many edits and reactions that `user` erases.
+    pub(super) fn take_erasures(&self, user: &UserId, edits: usize, reactions: u64) -> Result<(), Refusal> {
+        let edits = (edits as u64).saturating_add(reactions.div_ceil(REACTIONS_AN_EDIT));
         let edits = u32::try_from(edits).unwrap_or(u32::MAX);
         self.take(self.erasures.as_ref(), user, edits).map_err(Refusal::too_fast)
     }
@@ -115,11 +120,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_deletion_takes_what_it_erases() {
         let allowances = Allowances::new(&Limits::default());
-        assert_eq!(allowances.take_erasures(&user(1), 500), Ok(()));
-        assert_eq!(allowances.take_erasures(&user(1), 0), Ok(()), "a message that was never edited");
-        assert_eq!(allowances.take_erasures(&user(1), 500), Err(Refusal::rate_limited(5_000)));
+        assert_eq!(allowances.take_erasures(&user(1), 500, 0), Ok(()));
+        assert_eq!(allowances.take_erasures(&user(1), 0, 0), Ok(()), "a message that was never edited");
+        assert_eq!(allowances.take_erasures(&user(1), 500, 0), Err(Refusal::rate_limited(5_000)));
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert_eq!(allowances.take_erasures(&user(1), 500), Ok(()));
+        assert_eq!(allowances.take_erasures(&user(1), 500, 0), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fifty_reactions_that_a_deletion_erases_count_as_an_edit() {
+        let allowances = Allowances::new(&Limits::default());
+        assert_eq!(allowances.take_erasures(&user(1), 479, 1_001), Ok(()), "500 at once");
+        assert_eq!(allowances.take_erasures(&user(1), 0, 1), Err(Refusal::rate_limited(10)));
     }
 
     #[test]
@@ -128,6 +140,6 @@ mod tests {
         assert!(
             (0..10_000).all(|_| allowances.take_room(&user(1)) && allowances.take_direct(&user(1)).is_ok())
         );
-        assert_eq!(allowances.take_erasures(&user(1), 1_000_000), Ok(()));
+        assert_eq!(allowances.take_erasures(&user(1), 1_000_000, 1_000_000), Ok(()));
     }
 }

@@ -184,8 +184,9 @@ impl<R: Rows> Act<'_, R> {
         }
         let edit = EventBody::Edit { target, text: None, data: None, deleted: true };
         let edit = fields::<R::Error>(&edit)?;
-        let erased = amendments.len();
-        self.allowances().map_or(Ok(()), |allowances| allowances.take_erasures(self.actor, erased))?;
+        let (edits, reactions) = (amendments.len(), self.rows.count_reactions(conversation.key, target)?);
+        self.allowances()
+            .map_or(Ok(()), |allowances| allowances.take_erasures(self.actor, edits, reactions))?;
         for seq in amendments {
             self.rows.erase_event(conversation.key, seq, &edit)?;
         }

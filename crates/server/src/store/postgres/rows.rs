@@ -394,7 +394,8 @@ impl Rows for PostgresRows<'_> {
         Ok(())
     }
 
-    /// They are counted whenever one of them is read, and one is read before they are counted.
+    /// They are counted whenever one of them is read, and one is read before they are counted; those of a message that is
+    /// deleted are counted ahead.
     fn count_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64, Error> {
         Ok(self.reactions.standing(conversation, target))
     }

@@ -219,3 +219,35 @@ async fn hostile_26_deletions_cost_what_they_erase() {
     let admin = json!({"as": "mallory", "conversation": "@bob", "target": 22});
     server.posts_as(&key, "delete", admin).await.ok();
 }
+
+#[tokio::test]
+async fn hostile_26_deletions_cost_the_reactions_that_they_erase() {
+    const REACTIONS: usize = 501;
+    let server = Server::serves_with(|config| {
+        config.limits = Limits { sends_per_user: 2, ..Limits::default().without_rates() };
+    })
+    .await;
+    let (key, token) = (api_key(&server, "shop"), server.token("mallory", HOUR));
+    let mut targets = Vec::new();
+    for message in ["a", "b"] {
+        let body = json!({"as": "mallory", "to": "@bob", "text": message});
+        targets.push(server.posts_as(&key, "send", body).await.ok()["seq"].clone());
+    }
+    for target in &targets {
+        for number in 0..REACTIONS {
+            let emoji = format!("{number}");
+            let body = json!({"as": "mallory", "conversation": "@bob", "target": target, "emoji": emoji, "on": true});
+            server.posts_as(&key, "react", body).await.ok();
+        }
+    }
+    let begun = Instant::now();
+    let delete = async |target| {
+        server.posts_as(&token, "delete", json!({"conversation": "@bob", "target": target})).await
+    };
+    delete(&targets[0]).await.ok();
+    // Each counts as eleven edits, of twenty at once and four a second.
+    let refused = delete(&targets[1]).await;
+    if begun.elapsed() < Duration::from_millis(400) {
+        assert_eq!((refused.status, refused.code().as_str()), (429, "rate_limited"));
+    }
+}

@@ -49,7 +49,12 @@ impl Wanted {
                 self.place(actor, name);
             }
             Change::Edit(c) => self.amendable(actor, c.conversation.resolve(actor), c.target),
-            Change::Delete(c) => self.amendable(actor, c.conversation.resolve(actor), c.target),
+            Change::Delete(c) => {
+                let name = c.conversation.resolve(actor);
+                // No reaction has an empty emoji: the answer is how many reactions the message has.
+                self.reactions.insert((name.clone(), c.target, "".into(), actor.clone()));
+                self.amendable(actor, name, c.target);
+            }
             Change::React(c) => {
                 let name = c.conversation.resolve(actor);
                 self.events.insert((name.clone(), c.target));

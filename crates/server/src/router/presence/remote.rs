@@ -267,8 +267,26 @@ impl Presence {
         }
         match (before, after) {
             (false, true) => self.came_online(registry, user, conversations),
-            (true, false) => self.tell_watchers(registry, user, conversations, last_seen),
+            (true, false) => self.went_offline(registry, user, conversations, last_seen),
             _ => {}
+        }
+    }
+
+    /// Tells the watchers of a user that the user is offline. The user's node may have left before it learnt of a conversation
+    /// that a watcher shares; then the store is asked.
+    fn went_offline(
+        &mut self,
+        registry: &Registry,
+        user: &UserId,
+        conversations: &[ConversationKey],
+        last_seen: Option<Timestamp>,
+    ) {
+        let sessions = self.watchers.get(user).into_iter().flat_map(|watchers| watchers.iter());
+        let mut watchers = sessions.filter_map(|session| registry.session(*session)).map(|local| local.user);
+        let all_share = watchers.all(|watcher| registry.share(conversations, watcher));
+        match last_seen.filter(|_| !all_share) {
+            Some(at) => self.note_lost(user, at),
+            None => self.tell_watchers(registry, user, conversations, last_seen),
         }
     }
 

@@ -154,6 +154,20 @@ async fn a_watcher_who_waits_for_other_nodes_gets_once_that_a_user_came_here() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_user_who_goes_before_their_node_knows_a_conversation_is_looked_up_in_the_store() {
+    let mut node = Node::new();
+    let (alice, alices) = node.connects("alice", &[ROOM]);
+    node.watches(alice, "bob");
+    node.another_node_says("bob", None, &[]);
+    assert_eq!(told(&alices).len(), 1, "he is online");
+    let at = Timestamp::from_millis(5);
+    node.another_node_says("bob", Some(at), &[]);
+    assert_eq!(node.presence.take_lost(10), [(name("bob"), at)]);
+    node.presence.tell_lost(&node.registry, &name("bob"), &[ROOM], at);
+    assert_eq!(told(&alices).len(), 1, "he is offline");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_node_said_before_does_not_count_when_it_comes_after_what_it_said_last() {
     let mut node = Node::new();
     let (alice, alices) = node.connects("alice", &[ROOM]);

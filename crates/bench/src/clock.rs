@@ -1,10 +1,10 @@
-//! The time of a measurement: real, and nothing else. A test that paused it would measure nothing.
+//! The real clock: a benchmark must not use one that a test can pause.
 
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
 
-/// The moment.
+/// The current time.
 #[expect(
     clippy::disallowed_methods,
     reason = "a benchmark measures the time that passes, and runs on no runtime"
@@ -13,7 +13,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// An empty histogram of nanoseconds: up to a minute, to three digits.
+/// An empty histogram of nanoseconds, up to one minute, with three significant digits.
 pub(crate) fn latencies() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 60_000_000_000, 3)?)
 }

@@ -1,20 +1,20 @@
-//! The database of a server, behind its back: filled with more than anybody could send, and looked at.
+//! Direct access to a stopped server's database: fills it with more data than clients could send, and reads it.
 
 use std::path::Path;
 
 use rusqlite::Connection;
 
-/// Copies the rows of group 0, which a stopped server made, for groups up to `groups`: users, rooms, members and events.
-/// Users are called `u` and their number, `size` to a group; rooms `#g`, the number of the group, and something behind it.
+/// Copies the rows of group 0, which the server created, for the groups up to `groups`: users, rooms, members and events.
+/// Users are named `u` and their number, with `size` users in each group; rooms `#g`, the group's number, and a suffix.
 ///
 /// # Errors
-/// The file is no such database, or there is no room.
+/// The file is not such a database, or the disk is full.
 pub(crate) fn copy_group(file: &Path, size: usize, groups: usize) -> anyhow::Result<()> {
     let db = Connection::open(file)?;
     let last =
         |table: &str| db.query_row(&format!("SELECT max(id) FROM {table}"), [], |row| row.get::<_, i64>(0));
     let (users, conversations) = (last("users")?, last("conversations")?);
-    // Names end in the number of the user, and have that of the group behind `#g`.
+    // A user's name ends with their number, and a room's has its group's number after `#g`.
     db.execute_batch(&format!(
         "PRAGMA synchronous = OFF;
          BEGIN;
@@ -39,10 +39,10 @@ pub(crate) fn copy_group(file: &Path, size: usize, groups: usize) -> anyhow::Res
     Ok(())
 }
 
-/// The conversations of these names, each with the number of its last event.
+/// The conversations with these names, each with its head.
 ///
 /// # Errors
-/// One of them is not there.
+/// One of them does not exist.
 pub(crate) fn heads(file: &Path, names: impl Iterator<Item = String>) -> anyhow::Result<Vec<(String, u64)>> {
     let db = Connection::open(file)?;
     let mut head = db.prepare("SELECT head FROM conversations WHERE name = ?1")?;

@@ -1,4 +1,4 @@
-//! The floors: what the machine itself can do, with nothing of a chat in it.
+//! The floors: what the machine reaches without a chat server.
 
 pub(crate) mod append;
 pub(crate) mod log_first;

@@ -1,7 +1,7 @@
-//! `switchboard bench`: load over real sockets, the floors that it is held against, and the report of both.
+//! `switchboard bench`: load over real sockets, the floors to compare it with, and the report.
 //!
-//! It starts the servers that it measures by itself, on a loopback address and on a core of their own, on an empty
-//! directory, and ends them. Every run checks that what was delivered is complete and in order, and fails if not.
+//! It starts the servers that it measures, on a loopback address, on their own core and on an empty directory, and stops them.
+//! Every run checks that the deliveries are complete and in order, and fails otherwise.
 
 mod clock;
 mod database;
@@ -28,18 +28,18 @@ use self::report::Report;
 use self::rivals::Rival;
 use self::scenario::Context;
 
-/// The secret that the servers under load verify tokens with.
+/// The key with which the measured servers verify tokens.
 pub use self::switchboard::SECRET;
 
-/// What of the product is measured, beside the program itself.
+/// What a benchmark needs of the server's crate.
 pub struct Product<'a> {
-    /// Makes a token for a user, signed with [`SECRET`].
+    /// Signs a token for a user with [`SECRET`].
     pub mint: &'a dyn Fn(&str) -> anyhow::Result<String>,
-    /// The tables of its store, as SQL.
+    /// The tables of its store, as SQL statements.
     pub schema: &'a str,
-    /// How its store sets up the database, as SQL.
+    /// The settings of its database, as SQL statements.
     pub settings: &'a str,
-    /// The tables of its store on PostgreSQL, as SQL.
+    /// The tables of its store on PostgreSQL, as SQL statements.
     pub shared_schema: &'a str,
 }
 
@@ -48,38 +48,38 @@ pub struct Product<'a> {
 pub struct BenchArgs {
     #[command(subcommand)]
     floor: Option<Hidden>,
-    /// What to measure [default: all of them]
+    /// Scenarios to measure [default: all of them]
     #[arg(value_enum)]
     scenarios: Vec<Scenario>,
-    /// How often each is measured; the median counts
+    /// Rounds of each measurement; the report has the median
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// Seconds that one measurement takes
+    /// Seconds of one measurement
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
-    /// How many senders `ack` has, in turn
+    /// Numbers of senders for `ack`, one after the other
     #[arg(long, value_delimiter = ',', default_value = "1,8,64,512", value_name = "NUMBERS")]
     senders: Vec<usize>,
-    /// Where the data of the servers goes, below a directory that is removed: on a disk, not in memory
+    /// Directory for the servers' data, in a temporary subdirectory: on a disk, not in memory
     #[arg(long, default_value = ".", value_name = "DIRECTORY")]
     scratch: PathBuf,
-    /// Measures other servers, too: `bench/rivals` of the sources, where they have been installed
+    /// Measures other servers too: the path of `bench/rivals` in the sources, once they are installed
     #[arg(long, value_name = "DIRECTORY")]
     rivals: Option<PathBuf>,
-    /// Which of them
+    /// Which other servers
     #[arg(long, value_enum, value_delimiter = ',', requires = "rivals", default_values_t = Rival::value_variants().to_vec())]
     against: Vec<Rival>,
-    /// Measures `ack` on PostgreSQL in place of SQLite: the URL of a database whose user may make others
+    /// Measures `ack` on PostgreSQL in place of SQLite: the URL of a database whose user may create databases
     #[arg(long, value_name = "URL")]
     store: Option<String>,
-    /// Writes the figures as JSON there, too
+    /// Also writes the figures as JSON to a file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Hidden {
-    /// The floor, as a server.
+    /// Runs the floor of delivery as a server.
     #[command(hide = true)]
     Floor {
         #[arg(long)]
@@ -89,12 +89,12 @@ enum Hidden {
     },
 }
 
-/// What is measured.
+/// A measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Scenario {
     /// One sender, 1,000 receivers
     Fanout,
-    /// 20 rooms of 50 in which everybody talks
+    /// 20 rooms of 50 in which every user sends
     Rooms,
     /// 500 pairs
     Direct,
@@ -102,9 +102,9 @@ enum Scenario {
     Room,
     /// 1 to 512 senders who wait for each acknowledgement
     Ack,
-    /// 5,000 to 15,000 connections that do nothing
+    /// 5,000 to 15,000 idle connections
     Idle,
-    /// 10,000 clients who come back at once
+    /// 10,000 clients that reconnect at once
     Storm,
     /// A chat day of 2,000 users, many times faster
     Mixed,
@@ -112,10 +112,10 @@ enum Scenario {
     Growth,
 }
 
-/// Measures, and returns the table of what was found.
+/// Runs the measurements, and returns the table of results.
 ///
 /// # Errors
-/// A server does not start, or something was lost, came twice or out of order.
+/// A server does not start, or a message was lost, duplicated or delivered out of order.
 pub fn run(args: &BenchArgs, product: &Product<'_>) -> anyhow::Result<String> {
     if let Some(Hidden::Floor { len, size }) = args.floor {
         return sockets::serve(len, size).map(|()| String::new());

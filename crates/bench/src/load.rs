@@ -1,4 +1,4 @@
-//! The load side: thousands of WebSocket connections on one thread, one epoll loop, no buffer for an idle one.
+//! The load: thousands of WebSocket connections on one thread, one epoll loop, no buffer for an idle one.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -12,69 +12,69 @@ use mio::{Events, Interest, Poll, Token};
 use crate::clock;
 use crate::wire::{self, Incoming};
 
-/// Bytes read at once, into a buffer that all connections share.
-const READ: usize = 256 * 1024;
+/// Size of the read buffer that all connections share.
+const READ_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Connections that may be on their way at once: a listener's queue is 1,024 long.
-const OPENING: usize = 256;
+/// Connections that are being opened at once: a listener's queue is 1,024 long.
+const MAX_OPENING: usize = 256;
 
-/// How long nothing at all may happen before the run has failed.
-const SILENCE: Duration = Duration::from_secs(30);
+/// How long no event at all may arrive before the run fails.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Something that a connection brings.
+/// An event on a connection.
 #[derive(Debug)]
-pub(crate) enum Heard<'a> {
+pub(crate) enum ConnectionEvent<'a> {
     /// The handshake is done.
     Open,
     /// A text frame.
     Text(&'a [u8]),
-    /// It is closed, and why.
-    Gone(Loss),
+    /// The connection was closed, and why.
+    Closed(CloseReason),
 }
 
-/// Why a connection is no more.
+/// Why a connection was closed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Loss {
-    #[error("the server closed it with {0:?}")]
-    Closed(Option<u16>),
-    #[error("the server closed it without a word")]
-    Ended,
+pub(crate) enum CloseReason {
+    #[error("the server closed it with code {0:?}")]
+    ByServer(Option<u16>),
+    #[error("the server closed it without a close frame")]
+    WithoutCloseFrame,
     #[error(transparent)]
     Failed(std::io::Error),
 }
 
-/// What is to be said, and on which connection.
+/// Frames to send, each with its connection.
 #[derive(Debug, Default)]
 pub(crate) struct Replies(Vec<(usize, String)>);
 
 impl Replies {
-    /// Nothing is said if the text is empty.
-    pub(crate) fn say(&mut self, connection: usize, text: String) {
+    /// Queues a text frame; nothing if the text is empty.
+    pub(crate) fn send(&mut self, connection: usize, text: String) {
         if !text.is_empty() {
             self.0.push((connection, text));
         }
     }
 }
 
-/// Is told what comes, connection by connection, which count from 0 in the order of [`Load::connect`].
-pub(crate) type Hear<'a> = dyn FnMut(usize, Heard<'_>, &mut Replies) -> anyhow::Result<()> + 'a;
+/// Receives the events with the number of the connection, which count from 0 in the order of [`Load::connect`].
+pub(crate) type OnEvent<'a> = dyn FnMut(usize, ConnectionEvent<'_>, &mut Replies) -> anyhow::Result<()> + 'a;
 
 #[derive(Debug)]
 struct Connection {
     stream: TcpStream,
     open: bool,
-    /// The beginning of a frame.
+    /// The beginning of an incomplete frame.
     unread: Vec<u8>,
     unsent: Vec<u8>,
 }
 
-/// The connections.
+/// All connections.
 #[derive(Debug)]
 pub(crate) struct Load {
     poll: Poll,
     events: Events,
     connections: Vec<Option<Connection>>,
-    /// Wished for: address and request of the handshake.
+    /// Connections to open: number, address, and request of the handshake.
     waiting: VecDeque<(usize, SocketAddr, Vec<u8>)>,
     opening: usize,
     scratch: Vec<u8>,
@@ -89,60 +89,64 @@ impl Load {
             connections: Vec::new(),
             waiting: VecDeque::new(),
             opening: 0,
-            scratch: vec![0; READ],
+            scratch: vec![0; READ_BUFFER_BYTES],
             replies: Replies::default(),
         })
     }
 
-    /// Wishes for a connection; it is opened in its turn. `request` is the whole handshake.
+    /// Queues a connection to be opened. `request` is the whole handshake.
     pub(crate) fn connect(&mut self, address: SocketAddr, request: Vec<u8>) {
         let connection = self.connections.len();
         self.connections.push(None);
         self.waiting.push_back((connection, address, request));
     }
 
-    /// Closes a connection, as a device does that loses its network, except that the server hears of it.
+    /// Closes a connection abruptly, like a device that loses its network, except that the server notices.
     pub(crate) fn close(&mut self, connection: usize) {
         self.connections[connection] = None;
     }
 
-    /// Says a text.
-    pub(crate) fn say(&mut self, connection: usize, text: &str) -> anyhow::Result<()> {
-        self.say_all(connection, [text])
+    /// Sends a text frame.
+    pub(crate) fn send(&mut self, connection: usize, text: &str) -> anyhow::Result<()> {
+        self.send_all(connection, [text])
     }
 
-    /// Says texts, in one write.
-    pub(crate) fn say_all<'a>(
+    /// Sends text frames in one write.
+    pub(crate) fn send_all<'a>(
         &mut self,
         connection: usize,
         texts: impl IntoIterator<Item = &'a str>,
     ) -> anyhow::Result<()> {
         let Some(Some(open)) = self.connections.get_mut(connection) else {
-            bail!("connection {connection} is gone")
+            bail!("connection {connection} is closed")
         };
         texts.into_iter().for_each(|text| wire::text(&mut open.unsent, text.as_bytes()));
         open.flush()
     }
 
-    /// Takes turns until `done`; fails after half a minute in which nothing came.
+    /// Handles events until `done`; fails after half a minute without any.
     pub(crate) fn run_until(
         &mut self,
-        hear: &mut Hear<'_>,
+        on_event: &mut OnEvent<'_>,
         mut done: impl FnMut() -> bool,
     ) -> anyhow::Result<()> {
         let mut last = clock::now();
         while !done() {
-            if self.turn(Some(Duration::from_millis(100)), hear)? {
+            if self.poll_once(Some(Duration::from_millis(100)), on_event)? {
                 last = clock::now();
-            } else if last.elapsed() > SILENCE {
-                bail!("nothing came for {SILENCE:?}");
+            } else if last.elapsed() > SILENCE_TIMEOUT {
+                bail!("no event for {SILENCE_TIMEOUT:?}");
             }
         }
         Ok(())
     }
 
-    /// Waits for something to come, at most for `timeout`, and tells it; whether anything did.
-    pub(crate) fn turn(&mut self, timeout: Option<Duration>, hear: &mut Hear<'_>) -> anyhow::Result<bool> {
+    /// Waits for events, at most for `timeout`, and handles them; whether there were any.
+    pub(crate) fn poll_once(
+        &mut self,
+        timeout: Option<Duration>,
+        on_event: &mut OnEvent<'_>,
+    ) -> anyhow::Result<bool> {
         self.open_more()?;
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(false),
@@ -152,18 +156,18 @@ impl Load {
             self.events.iter().map(|e| (e.token().0, e.is_readable(), e.is_writable())).collect();
         for (connection, readable, writable) in &ready {
             if *writable && let Some(Some(open)) = self.connections.get_mut(*connection) {
-                // A reset shows when reading.
+                // A reset is noticed by the read.
                 let _ = open.flush();
             }
             if *readable {
-                self.read(*connection, hear)?;
+                self.read(*connection, on_event)?;
             }
         }
         Ok(!ready.is_empty())
     }
 
     fn open_more(&mut self) -> anyhow::Result<()> {
-        while self.opening < OPENING {
+        while self.opening < MAX_OPENING {
             let Some((connection, address, request)) = self.waiting.pop_front() else { break };
             let mut stream = TcpStream::connect(address).context("cannot connect")?;
             let interest = Interest::READABLE | Interest::WRITABLE;
@@ -175,49 +179,56 @@ impl Load {
         Ok(())
     }
 
-    /// Reads what there is: the loop is edge-triggered, but a read that did not fill the buffer was the last.
-    fn read(&mut self, connection: usize, hear: &mut Hear<'_>) -> anyhow::Result<()> {
+    /// Reads all available bytes. The loop is edge-triggered, but a read that did not fill the buffer was the last.
+    fn read(&mut self, connection: usize, on_event: &mut OnEvent<'_>) -> anyhow::Result<()> {
         loop {
             let Some(Some(open)) = self.connections.get_mut(connection) else { return Ok(()) };
-            let kept = open.unread.len();
-            self.scratch[..kept].copy_from_slice(&open.unread);
+            let unread = open.unread.len();
+            self.scratch[..unread].copy_from_slice(&open.unread);
             open.unread.clear();
-            let count = match open.stream.read(&mut self.scratch[kept..]) {
-                Ok(0) => return self.lose(connection, Loss::Ended, hear),
+            let count = match open.stream.read(&mut self.scratch[unread..]) {
+                Ok(0) => return self.close_with(connection, CloseReason::WithoutCloseFrame, on_event),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    open.unread.extend_from_slice(&self.scratch[..kept]);
+                    open.unread.extend_from_slice(&self.scratch[..unread]);
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return self.lose(connection, Loss::Failed(error), hear),
+                Err(error) => return self.close_with(connection, CloseReason::Failed(error), on_event),
             };
-            let filled = kept + count;
+            let filled = unread + count;
             let input = &self.scratch[..filled];
-            if let Some(loss) = open.hear(connection, input, &mut self.opening, hear, &mut self.replies)? {
-                return self.lose(connection, loss, hear);
+            if let Some(reason) =
+                open.decode(connection, input, &mut self.opening, on_event, &mut self.replies)?
+            {
+                return self.close_with(connection, reason, on_event);
             }
-            self.reply()?;
+            self.send_replies()?;
             if filled < self.scratch.len() {
                 return Ok(());
             }
         }
     }
 
-    fn lose(&mut self, connection: usize, loss: Loss, hear: &mut Hear<'_>) -> anyhow::Result<()> {
+    fn close_with(
+        &mut self,
+        connection: usize,
+        reason: CloseReason,
+        on_event: &mut OnEvent<'_>,
+    ) -> anyhow::Result<()> {
         self.connections[connection] = None;
-        hear(connection, Heard::Gone(loss), &mut self.replies)?;
-        self.reply()
+        on_event(connection, ConnectionEvent::Closed(reason), &mut self.replies)?;
+        self.send_replies()
     }
 
-    fn reply(&mut self) -> anyhow::Result<()> {
+    fn send_replies(&mut self) -> anyhow::Result<()> {
         let mut replies = std::mem::take(&mut self.replies.0);
         for (connection, text) in &replies {
             if let Some(Some(open)) = self.connections.get_mut(*connection) {
                 wire::text(&mut open.unsent, text.as_bytes());
             }
         }
-        // What is said at once on one connection is written at once.
+        // All frames of one connection are written at once.
         for (connection, _) in replies.drain(..) {
             if let Some(Some(open)) = self.connections.get_mut(connection) {
                 open.flush()?;
@@ -229,15 +240,15 @@ impl Load {
 }
 
 impl Connection {
-    /// Decodes `input` and keeps what is left of it; why it is no more, once the server has closed.
-    fn hear(
+    /// Decodes `input` and keeps the incomplete rest; returns why the server closed, if it did.
+    fn decode(
         &mut self,
         connection: usize,
         mut input: &[u8],
         opening: &mut usize,
-        hear: &mut Hear<'_>,
+        on_event: &mut OnEvent<'_>,
         replies: &mut Replies,
-    ) -> anyhow::Result<Option<Loss>> {
+    ) -> anyhow::Result<Option<CloseReason>> {
         if !self.open {
             let answer = wire::response(input).map_err(|e| anyhow::anyhow!("the handshake failed: {e}"))?;
             let Some(used) = answer else {
@@ -247,17 +258,17 @@ impl Connection {
             self.open = true;
             *opening -= 1;
             input = &input[used..];
-            hear(connection, Heard::Open, replies)?;
+            on_event(connection, ConnectionEvent::Open, replies)?;
         }
         while let Some((frame, used)) = wire::decode(input).map_err(anyhow::Error::msg)? {
             match frame {
-                Incoming::Text(text) => hear(connection, Heard::Text(text), replies)?,
+                Incoming::Text(text) => on_event(connection, ConnectionEvent::Text(text), replies)?,
                 Incoming::Ping(payload) => {
                     wire::pong(&mut self.unsent, payload);
                     self.flush()?;
                 }
                 Incoming::Pong => {}
-                Incoming::Close(code) => return Ok(Some(Loss::Closed(code))),
+                Incoming::Close(code) => return Ok(Some(CloseReason::ByServer(code))),
             }
             input = &input[used..];
         }

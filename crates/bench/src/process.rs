@@ -1,4 +1,4 @@
-//! The servers under load: started on a core of their own, looked at through `/proc` (proc(5)), ended.
+//! Processes of the measured servers: started on their own core, measured through `/proc` (proc(5)), stopped.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,18 +12,18 @@ use rustix::thread::CpuSet;
 
 use crate::clock;
 
-/// The core of a server whose cost is measured, among those that may be used. Of more than two, the first two are.
+/// The core of a measured server. Numbers count the cores that this process may use.
 pub(crate) const SERVER_CORE: &[usize] = &[0];
-/// The core of the load.
+/// The core of the load generator.
 pub(crate) const LOAD_CORE: &[usize] = &[1];
 /// How long a program may take until it listens.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Both.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Both cores.
 pub(crate) const BOTH_CORES: &[usize] = &[0, 1];
 
-/// Binds this thread, and the processes and threads that it starts from now on, to cores.
+/// Binds this thread, and the processes and threads that it starts later, to cores.
 pub(crate) fn pin(cores: &[usize]) -> anyhow::Result<()> {
-    /// Those that this process may use, from before it bound itself to any.
+    /// The cores that this process may use, read before it binds itself to any.
     static ALLOWED: OnceLock<Vec<usize>> = OnceLock::new();
     let allowed = ALLOWED.get_or_init(|| {
         let set = rustix::thread::sched_getaffinity(None).unwrap_or_default();
@@ -36,13 +36,13 @@ pub(crate) fn pin(cores: &[usize]) -> anyhow::Result<()> {
     rustix::thread::sched_setaffinity(None, &set).context("cannot bind to a core")
 }
 
-/// A server that was started for a measurement; killed when dropped.
+/// A measured server; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
-    /// Where it listens.
+    /// Its listening address.
     pub(crate) address: SocketAddr,
-    /// Open for as long as it prints.
+    /// Kept open, because the server may print.
     _stdout: Option<BufReader<ChildStdout>>,
 }
 
@@ -50,57 +50,59 @@ impl Process {
     /// Starts a program on these cores, and waits until it prints `http://ADDRESS`.
     pub(crate) fn start(command: &mut Command, cores: &[usize]) -> anyhow::Result<Self> {
         let mut child = spawn(command.stdout(Stdio::piped()), cores)?;
-        let mut stdout = BufReader::new(child.stdout.take().context("its output is not ours")?);
+        let mut stdout = BufReader::new(child.stdout.take().context("stdout is not piped")?);
         let mut line = String::new();
         while stdout.read_line(&mut line)? > 0 {
             if let Some((_, address)) = line.split_once("http://") {
-                let address = address.trim().parse().with_context(|| format!("no address: {line}"))?;
+                let address =
+                    address.trim().parse().with_context(|| format!("cannot parse the address: {line}"))?;
                 return Ok(Self { child, address, _stdout: Some(stdout) });
             }
             line.clear();
         }
-        bail!("it ended without a word of where it listens")
+        bail!("the server exited before it printed its address")
     }
 
-    /// Starts a program that does not tell where it listens, on a port that it is given.
+    /// Starts a program that does not print its address, on a given port.
     pub(crate) fn start_on_port(
         cores: &[usize],
         command: impl FnOnce(u16) -> Command,
     ) -> anyhow::Result<Self> {
-        // Free now; a moment later somebody may have taken it, and then the start fails.
+        // The port is free now. If another process takes it in a moment, the start fails.
         let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
         let child = spawn(command(address.port()).stdout(Stdio::null()), cores)?;
         let mut process = Self { child, address, _stdout: None };
         let begun = clock::now();
         while TcpStream::connect(address).is_err() {
             if let Some(status) = process.child.try_wait()? {
-                bail!("it ended before it listened: {status}");
+                bail!("the server exited before it listened: {status}");
             }
-            ensure!(begun.elapsed() < PATIENCE, "it does not listen after {PATIENCE:?}");
+            ensure!(begun.elapsed() < START_TIMEOUT, "the server does not listen after {START_TIMEOUT:?}");
             pause();
         }
         Ok(process)
     }
 
-    /// The processor time that it has used, in seconds. The kernel counts in ticks, 10 ms mostly: measure over seconds.
+    /// Its processor time so far, in seconds. The kernel counts in ticks of mostly 10 ms, so measure over seconds.
     pub(crate) fn cpu(&self) -> anyhow::Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat has another form")?;
+        let (_, fields) = stat.rsplit_once(')').context("cannot parse /proc/PID/stat")?;
         // utime and stime are the fields 14 and 15, after pid and comm.
         let times = fields.split_whitespace().skip(11).take(2);
         let ticks: u64 = times.map(|ticks| ticks.parse::<u64>().unwrap_or(0)).sum();
         Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
-    /// Its resident memory, in bytes. `VmRSS` lags behind by up to 64 pages a thread; this sums the mappings.
+    /// Its resident memory, in bytes. Sums the mappings, because `VmRSS` lags behind by up to 64 pages a thread.
     pub(crate) fn memory(&self) -> anyhow::Result<u64> {
         let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).context("no Rss")?;
+        let line =
+            rollup.lines().find_map(|line| line.strip_prefix("Rss:")).context("smaps_rollup has no Rss")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
         Ok(kib * 1024)
     }
 
-    /// Ends it as a power cut would.
+    /// Kills it without a clean stop.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
@@ -110,7 +112,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.kill();
     }
 }
@@ -124,14 +126,14 @@ fn spawn(command: &mut Command, cores: &[usize]) -> anyhow::Result<Child> {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "nothing tells when another program listens; it is asked again and again"
+    reason = "no event reports that another program listens, so it is polled"
 )]
 fn pause() {
     std::thread::sleep(Duration::from_millis(20));
 }
 
-/// A directory for a server's data, on the disk of the working directory: `/tmp` is memory on many machines, and
-/// then a commit costs nothing.
+/// Creates a directory for a server's data below `parent`. It must be on a disk: `/tmp` is memory on many machines, where a
+/// commit costs nothing.
 pub(crate) fn scratch(parent: &Path) -> anyhow::Result<tempfile::TempDir> {
     tempfile::Builder::new()
         .prefix("switchboard-bench-")

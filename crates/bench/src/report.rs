@@ -1,4 +1,4 @@
-//! What was measured: figures by scenario and subject, their medians, and the ratios to a reference of the same run.
+//! The results: figures by scenario and subject, their medians, and the ratios to a reference of the same run.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,20 +6,20 @@ use std::fmt::Write as _;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// What the subjects that are floors begin with.
+/// Prefix of subjects that are floors.
 const FLOOR: &str = "floor";
-/// The subject that is measured.
+/// The subject that is measured and compared.
 const OURS: &str = "switchboard";
 
 /// All figures of a run.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
-    /// What it ran on.
+    /// The machine of the run.
     machine: BTreeMap<&'static str, String>,
     figures: Vec<Figure>,
 }
 
-/// A figure of one subject, once for each round.
+/// A figure of one subject, with one value for each round.
 #[derive(Debug, Serialize)]
 struct Figure {
     scenario: String,
@@ -30,7 +30,7 @@ struct Figure {
     values: Vec<f64>,
 }
 
-/// What a table line is found by.
+/// Identifies a figure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Name<'a> {
     pub(crate) scenario: &'a str,
@@ -44,12 +44,12 @@ impl Report {
         Self { machine: machine(), ..Self::default() }
     }
 
-    /// Adds the figure of another round.
+    /// Adds the value of another round.
     pub(crate) fn add(&mut self, name: Name<'_>, value: f64) {
         let Name { scenario, subject, figure, unit } = name;
         let same = |f: &&mut Figure| f.scenario == scenario && f.subject == subject && f.name == figure;
-        let place = match self.figures.iter_mut().find(same) {
-            Some(place) => place,
+        let entry = match self.figures.iter_mut().find(same) {
+            Some(entry) => entry,
             None => {
                 self.figures.push(Figure {
                     scenario: scenario.to_owned(),
@@ -63,11 +63,11 @@ impl Report {
                 &mut self.figures[last]
             }
         };
-        place.values.push(value);
-        place.median = median(&place.values);
+        entry.values.push(value);
+        entry.median = median(&entry.values);
     }
 
-    /// Adds the percentiles of latencies in nanoseconds, in milliseconds.
+    /// Adds percentiles in milliseconds, from latencies in nanoseconds.
     pub(crate) fn add_latency(&mut self, scenario: &str, subject: &str, latency: &Histogram<u64>) {
         for (figure, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
             let name = Name { scenario, subject, figure, unit: "ms" };
@@ -80,8 +80,8 @@ impl Report {
         Ok(serde_json::to_string_pretty(self)?)
     }
 
-    /// The figures as a table in Markdown: a line for each figure, with the ratios to the same figure of the floor and, for
-    /// other servers, of Switchboard.
+    /// The figures as a Markdown table: a line for each figure, with the ratios to the same figure of the floor and, for other
+    /// servers, of Switchboard.
     pub(crate) fn to_table(&self) -> String {
         let mut table = String::from(
             "| scenario | figure | subject | median | min – max | × floor | × ours |\n|---|---|---|--:|--:|--:|--:|\n",
@@ -95,15 +95,15 @@ impl Report {
             let _ = writeln!(
                 table,
                 "| {scenario} | {name}, {unit} | {subject} | {} | {} – {} | {to_floor} | {to_ours} |",
-                short(*median),
-                short(least),
-                short(most)
+                three_digits(*median),
+                three_digits(least),
+                three_digits(most)
             );
         }
         table
     }
 
-    /// How many times the same figure of another subject, whose name begins so. Nothing for the floors and for ourselves.
+    /// The ratio to the same figure of the reference, whose name is a prefix. Empty for the floors and for Switchboard itself.
     fn ratio(&self, figure: &Figure, reference: &str) -> String {
         let other = self.figures.iter().find(|other| {
             other.scenario == figure.scenario
@@ -116,7 +116,7 @@ impl Report {
     }
 }
 
-/// The middle one; of an even number, the mean of the two.
+/// The middle value; with an even number of values, the mean of the middle two.
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -128,8 +128,8 @@ fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Three digits, or all before the point.
-fn short(value: f64) -> String {
+/// Three significant digits, or all digits before the point.
+fn three_digits(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),
         10.0..100.0 => format!("{value:.1}"),
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_median_of_two_is_between_them() {
+    fn the_median_of_two_values_is_their_mean() {
         assert_eq!(median(&[3.0, 1.0]), 2.0);
     }
 }

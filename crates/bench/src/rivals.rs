@@ -1,5 +1,5 @@
-//! Other servers, behind the same trait: what their own clients say, over the same sockets. `bench/rivals` has their
-//! settings and what installs them.
+//! Other servers behind the same trait: the frames of their own clients, over the same sockets. `bench/rivals` has their
+//! settings and their installation.
 
 mod centrifugo;
 mod ejabberd;
@@ -13,9 +13,9 @@ use self::centrifugo::Centrifugo;
 use self::ejabberd::Ejabberd;
 use self::node::{SocketIo, Ws};
 use crate::Product;
-use crate::server::{Server, To};
+use crate::server::{Server, Target};
 
-/// A server of somebody else's.
+/// A server of another project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Rival {
     /// Centrifugo: JSON over WebSocket, history in memory
@@ -45,16 +45,16 @@ impl Rival {
         })
     }
 
-    /// Whether it tells the sender that it has a message.
+    /// Whether it acknowledges a message to its sender.
     pub(crate) fn acknowledges(self) -> bool {
         self != Self::Ejabberd
     }
 }
 
-/// How a room or a user is called where any name will do.
-fn channel(to: To) -> String {
+/// The name of a room or a user, for servers that accept any name.
+fn channel(to: Target) -> String {
     match to {
-        To::Room(room) | To::Pair { room, .. } => format!("room{room}"),
-        To::User(user) => format!("user{user}"),
+        Target::Room(room) | Target::Pair { room, .. } => format!("room{room}"),
+        Target::User(user) => format!("user{user}"),
     }
 }

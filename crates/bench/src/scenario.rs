@@ -1,4 +1,4 @@
-//! What is measured.
+//! The measurements.
 
 pub(crate) mod ack;
 pub(crate) mod fanout;
@@ -18,26 +18,26 @@ use crate::report::Report;
 use crate::rivals::Rival;
 use crate::server::Server;
 
-/// Back to the start of the terminal's line, and nothing on it.
+/// Moves to the start of the terminal's line, and clears it.
 const CLEAR: &str = "\r\x1b[K";
 
-/// What every scenario needs.
+/// State that every scenario shares.
 pub(crate) struct Context<'a> {
     pub(crate) product: &'a Product<'a>,
-    /// Where the data of servers goes.
+    /// Directory for the servers' data.
     pub(crate) scratch: &'a Path,
-    /// The other servers to be measured, and where their settings are.
+    /// The other servers to measure, with the directory of their settings.
     pub(crate) rivals: Vec<(Rival, &'a Path)>,
-    /// A PostgreSQL database to measure on, whose user may make others.
+    /// A PostgreSQL database to measure on, whose user may create databases.
     pub(crate) store: Option<&'a str>,
     pub(crate) rounds: u32,
-    /// How long a measurement takes.
+    /// Duration of a measurement.
     pub(crate) time: Duration,
     pub(crate) report: Report,
 }
 
 impl<'a> Context<'a> {
-    /// Measures each of the rivals. One that fails is told of, and the others are measured.
+    /// Measures each of the other servers. If one fails, the error is printed and the next one is measured.
     pub(crate) fn against(
         &mut self,
         cores: &[usize],
@@ -52,8 +52,8 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Tells whoever waits how far it is; on a terminal, in place of what it told before.
-    #[expect(clippy::print_stderr, reason = "a person waits for minutes")]
+    /// Prints the progress; on a terminal it replaces the previous one.
+    #[expect(clippy::print_stderr, reason = "a person waits for minutes and needs the progress")]
     pub(crate) fn progress(&self, text: &str) {
         if std::io::stderr().is_terminal() {
             eprint!("{CLEAR}{text}");
@@ -62,15 +62,15 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Tells something that stays on the screen.
+    /// Prints a line that stays on the screen.
     #[expect(clippy::print_stderr, reason = "it says how far the figures can be trusted")]
     pub(crate) fn note(&self, text: &str) {
         self.clear();
         eprintln!("{text}");
     }
 
-    /// Takes what [`Self::progress`] told off the terminal.
-    #[expect(clippy::print_stderr, reason = "it was put there")]
+    /// Removes what [`Self::progress`] printed from the terminal.
+    #[expect(clippy::print_stderr, reason = "it clears what was printed to stderr")]
     pub(crate) fn clear(&self) {
         if std::io::stderr().is_terminal() {
             eprint!("{CLEAR}");

@@ -1,62 +1,62 @@
-//! What differs among the servers that are measured: what is said to one, and what it means by what it says.
+//! The interface to a measured server: the frames to send to it, and the meaning of its frames.
 
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::load::{Heard, Load, Replies};
+use crate::load::{ConnectionEvent, Load, Replies};
 use crate::process::Process;
 
-/// What a server says in a frame.
+/// The meaning of a server's frame.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Said {
-    /// The connection is authenticated, in its room, and gets what is sent from now on.
+pub(crate) enum Meaning {
+    /// The connection is authenticated and in its room, and receives messages from now on.
     Ready,
-    /// Somebody's message, with the number in its text; without one, if this server's messages are all the same.
+    /// Another user's message, with the number in its text; `None` if all messages of this server are the same.
     Delivered(Option<u64>),
-    /// One's own message was accepted, as this one of its conversation, if the server counts them.
+    /// The connection's own message was accepted, with its seq if the server reports one.
     Acked(Option<u64>),
-    /// Its protocol wants this for an answer: a pong, the next step of an authentication.
-    Wants(String),
-    /// Nothing that matters here.
+    /// The protocol requires this answer: a pong, or the next step of an authentication.
+    MustAnswer(String),
+    /// Not relevant here.
     Other,
 }
 
-/// Where a message goes.
+/// The target of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum To {
+pub(crate) enum Target {
     /// The room of this number.
     Room(usize),
-    /// A conversation with this user, who is not there.
+    /// A conversation with this user, who is not connected.
     User(usize),
-    /// A conversation with this user, who is the other one in a room of two: for a server that has only rooms.
+    /// A conversation with this user, who is the other one in a room of two, for servers that only have rooms.
     Pair { room: usize, user: usize },
 }
 
-/// Is told what a frame says.
-pub(crate) type Tell<'a> = dyn FnMut(Said) -> anyhow::Result<()> + 'a;
+/// Receives the meaning of a frame.
+pub(crate) type OnMeaning<'a> = dyn FnMut(Meaning) -> anyhow::Result<()> + 'a;
 
-/// A server that runs. Users are numbers; so are rooms, and each user is in one of them.
+/// A running server. Users and rooms are numbers; each user is in one room.
 pub(crate) trait Server {
-    /// How it is called in tables.
+    /// Its name in tables.
     fn name(&self) -> &'static str;
-    /// The process, to connect to and to look at.
+    /// Its process.
     fn process(&self) -> &Process;
-    /// Puts users into rooms of `size` before they connect. Most servers know nobody who is not connected.
+    /// Creates rooms of `size` users before they connect. Most servers know only connected users.
     fn make_rooms(&self, _users: usize, _size: usize) -> anyhow::Result<()> {
         Ok(())
     }
     /// The request of the WebSocket handshake.
     fn request(&self) -> Vec<u8>;
-    /// What a client of this user says first, who wants to be in this room. Nothing if it is empty.
+    /// The first frame of a client of this user, to join this room. Empty if there is none.
     fn greeting(&self, user: usize, room: usize) -> String;
-    /// Tells what a frame to this user says: in some protocols, more than one thing.
-    fn understand(&self, user: usize, frame: &[u8], tell: &mut Tell<'_>) -> anyhow::Result<()>;
-    /// The frame that sends a text. `id` is above those of the sender's earlier messages.
-    fn message(&self, to: To, id: u64, text: &str) -> String;
+    /// Decodes a frame to this user and emits its meaning; in some protocols a frame has several.
+    fn decode(&self, user: usize, frame: &[u8], emit: &mut OnMeaning<'_>) -> anyhow::Result<()>;
+    /// The frame that sends a text. `id` is higher than those of the sender's earlier messages.
+    fn message(&self, to: Target, id: u64, text: &str) -> String;
 }
 
-/// Connects users, behind those who are there, and waits until all of them are ready. Connection and user have the same
-/// number; rooms are of `size`.
+/// Connects users after those that are connected already, and waits until all of them are ready. A connection has the number of
+/// its user; rooms have `size` users.
 pub(crate) fn join(
     server: &dyn Server,
     load: &mut Load,
@@ -67,22 +67,22 @@ pub(crate) fn join(
         load.connect(server.process().address, server.request());
     }
     let ready = Cell::new(0);
-    let mut hear = |user: usize, heard: Heard<'_>, replies: &mut Replies| match heard {
-        Heard::Open => {
-            replies.say(user, server.greeting(user, user / size));
+    let mut on_event = |user: usize, event: ConnectionEvent<'_>, replies: &mut Replies| match event {
+        ConnectionEvent::Open => {
+            replies.send(user, server.greeting(user, user / size));
             Ok(())
         }
-        Heard::Gone(why) => {
+        ConnectionEvent::Closed(why) => {
             anyhow::bail!("{} closed connection {user} before it was ready: {why}", server.name())
         }
-        Heard::Text(frame) => server.understand(user, frame, &mut |said| {
-            match said {
-                Said::Ready => ready.set(ready.get() + 1),
-                Said::Wants(answer) => replies.say(user, answer),
-                Said::Delivered(_) | Said::Acked(_) | Said::Other => {}
+        ConnectionEvent::Text(frame) => server.decode(user, frame, &mut |meaning| {
+            match meaning {
+                Meaning::Ready => ready.set(ready.get() + 1),
+                Meaning::MustAnswer(answer) => replies.send(user, answer),
+                Meaning::Delivered(_) | Meaning::Acked(_) | Meaning::Other => {}
             }
             Ok(())
         }),
     };
-    load.run_until(&mut hear, || ready.get() == users.len())
+    load.run_until(&mut on_event, || ready.get() == users.len())
 }

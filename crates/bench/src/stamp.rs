@@ -1,15 +1,15 @@
-//! What a message of a measurement says: which one it is, so that whoever gets it can tell whether one is missing, came
-//! twice or out of order.
+//! The text of a measurement's message: it contains the message's number, so that a receiver notices missing, duplicated and
+//! reordered messages.
 
 use memchr::memmem;
 
-/// It stands unchanged in JSON and in XML.
+/// Neither JSON nor XML escapes it.
 const MARK: &str = "~~";
-const NUMBER: usize = 12;
+const DIGITS: usize = 12;
 
-/// A text of `len` bytes that begins with a message's number.
+/// A text of `len` bytes that begins with the message's number.
 pub(crate) fn text(number: u64, len: usize) -> String {
-    let mut text = format!("{MARK}{number:0NUMBER$} ");
+    let mut text = format!("{MARK}{number:0DIGITS$} ");
     while text.len() < len {
         text.push_str("The quick brown fox jumps over the lazy dog. ");
     }
@@ -17,13 +17,13 @@ pub(crate) fn text(number: u64, len: usize) -> String {
     text
 }
 
-/// The number in whatever the text is wrapped in.
+/// Finds the number in a frame, in any format around the text.
 pub(crate) fn find(frame: &[u8]) -> Option<u64> {
     let at = memmem::find(frame, MARK.as_bytes())? + MARK.len();
-    digits(frame.get(at..at + NUMBER)?)
+    digits(frame.get(at..at + DIGITS)?)
 }
 
-/// The number after `name` in a JSON object, whatever else is in it: a load generator has no time for the rest.
+/// Finds the number after `name` in a JSON object. Parsing all of it would be too slow for a load generator.
 pub(crate) fn number_after(frame: &[u8], name: &str) -> Option<u64> {
     let at = memmem::find(frame, name.as_bytes())? + name.len();
     let rest = frame.get(at..)?;
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_is_found_in_what_wraps_it() {
+    fn a_number_is_found_inside_a_frame() {
         let text = text(41, 200);
         assert_eq!(text.len(), 200);
         assert_eq!(find(format!("{{\"seq\":7,\"text\":\"{text}\"}}").as_bytes()), Some(41));

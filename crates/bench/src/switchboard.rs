@@ -1,5 +1,5 @@
-//! Switchboard itself, as `switchboard serve` runs it: durable and authenticated. The rates and the limits of
-//! connections for each address and user are off, since all the load comes from one machine.
+//! Switchboard as `switchboard serve` runs it: durable and authenticated. The rates and the limits of connections for each
+//! address and user are off, because all the load comes from one machine.
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -9,14 +9,14 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::load::{Heard, Load, Replies};
+use crate::load::{ConnectionEvent, Load, Replies};
 use crate::process::{self, Process};
-use crate::server::{Said, Server, Tell, To};
+use crate::server::{Meaning, OnMeaning, Server, Target};
 use crate::stamp::{self, number_after};
 use crate::{Product, wire};
 
-/// Unlimited, each of them (0).
-const OFF: [&str; 5] = [
+/// Limits that are switched off by 0.
+const UNLIMITED: [&str; 5] = [
     "CONNECTIONS_PER_USER",
     "CONNECTIONS_PER_ADDRESS",
     "SENDS_PER_CONNECTION",
@@ -24,10 +24,10 @@ const OFF: [&str; 5] = [
     "FRAMES_PER_CONNECTION",
 ];
 
-/// A secret of nobody's.
+/// The key that signs tokens, for measurements only.
 pub const SECRET: &str = "the secret of a measurement, known to everybody";
 
-/// A server with its data.
+/// A server with its data directory.
 pub(crate) struct Switchboard<'a> {
     product: &'a Product<'a>,
     process: Process,
@@ -36,7 +36,7 @@ pub(crate) struct Switchboard<'a> {
 }
 
 impl<'a> Switchboard<'a> {
-    /// Starts one on an empty directory below `scratch`, on these cores.
+    /// Starts a server on an empty directory below `scratch`, on these cores.
     pub(crate) fn start(
         product: &'a Product<'a>,
         scratch: &Path,
@@ -59,24 +59,24 @@ impl<'a> Switchboard<'a> {
         Ok(Self { product, process, cores, data })
     }
 
-    /// Ends it as a power cut would.
+    /// Kills it.
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
         self.process.kill()
     }
 
-    /// Where its messages are.
+    /// The path of its database.
     pub(crate) fn database(&self) -> PathBuf {
         self.data.path().join("switchboard.db")
     }
 
-    /// Ends it as a power cut would, if it runs, and starts it again on the same port.
+    /// Kills it, if it runs, and starts it again on the same port.
     pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
         self.stop()?;
         self.process = launch(self.data.path(), &self.process.address.to_string(), self.cores, None)?;
         Ok(())
     }
 
-    /// What a client of `user` says first, with the cursors that it has.
+    /// The first frame of a client of `user`, with the client's cursors.
     pub(crate) fn hello(&self, user: usize, cursors: &[(String, u64)]) -> String {
         let token = (self.product.mint)(&user_id(user)).unwrap_or_default();
         let mut hello = format!(r#"{{"type":"hello","token":"{token}","cursors":{{"#);
@@ -89,38 +89,42 @@ impl<'a> Switchboard<'a> {
         hello
     }
 
-    /// Says commands as `user`, one after the other without waiting, and waits until all are answered.
-    pub(crate) fn says(&self, user: usize, commands: impl Iterator<Item = String>) -> anyhow::Result<()> {
-        /// Commands on their way: the server reads on at half as many answers.
-        const AHEAD: usize = 256;
+    /// Sends commands as `user`, pipelined, and waits until all are answered.
+    pub(crate) fn send_all_as(
+        &self,
+        user: usize,
+        commands: impl Iterator<Item = String>,
+    ) -> anyhow::Result<()> {
+        /// Commands in flight. The server stops reading at `limits.in_flight`.
+        const MAX_IN_FLIGHT: usize = 256;
         let mut load = Load::new()?;
         load.connect(self.process.address, self.request());
         let hello = self.hello(user, &[]);
         let mut commands = commands.peekable();
-        let (mut ready, mut said, answered) = (false, 0, Cell::new(0));
+        let (mut ready, mut sent, answered) = (false, 0, Cell::new(0));
         let finished = Cell::new(false);
-        let mut hear = |_: usize, heard: Heard<'_>, replies: &mut Replies| {
-            match heard {
-                Heard::Open => replies.say(0, hello.clone()),
-                Heard::Gone(why) => anyhow::bail!("the server closed the connection: {why}"),
-                Heard::Text(frame) => match say(frame) {
-                    Said::Ready => ready = true,
-                    Said::Acked(_) => answered.set(answered.get() + 1),
+        let mut on_event = |_: usize, event: ConnectionEvent<'_>, replies: &mut Replies| {
+            match event {
+                ConnectionEvent::Open => replies.send(0, hello.clone()),
+                ConnectionEvent::Closed(why) => anyhow::bail!("the server closed the connection: {why}"),
+                ConnectionEvent::Text(frame) => match decode_frame(frame) {
+                    Meaning::Ready => ready = true,
+                    Meaning::Acked(_) => answered.set(answered.get() + 1),
                     other => {
                         let frame = String::from_utf8_lossy(frame);
-                        anyhow::bail!("{} was told {frame}: {other:?}", user_id(user))
+                        anyhow::bail!("{} received {frame}: {other:?}", user_id(user))
                     }
                 },
             }
-            while ready && said < answered.get() + AHEAD {
+            while ready && sent < answered.get() + MAX_IN_FLIGHT {
                 let Some(command) = commands.next() else { break };
-                replies.say(0, command);
-                said += 1;
+                replies.send(0, command);
+                sent += 1;
             }
-            finished.set(ready && commands.peek().is_none() && answered.get() == said);
+            finished.set(ready && commands.peek().is_none() && answered.get() == sent);
             Ok(())
         };
-        load.run_until(&mut hear, || finished.get())
+        load.run_until(&mut on_event, || finished.get())
     }
 }
 
@@ -140,7 +144,7 @@ impl Server for Switchboard<'_> {
     fn make_rooms(&self, users: usize, size: usize) -> anyhow::Result<()> {
         for room in 0..users.div_ceil(size) {
             let members = room * size..users.min((room + 1) * size);
-            self.says(members.start, make_room(&name(To::Room(room)), members))?;
+            self.send_all_as(members.start, make_room(&name(Target::Room(room)), members))?;
         }
         Ok(())
     }
@@ -149,34 +153,34 @@ impl Server for Switchboard<'_> {
         self.hello(user, &[])
     }
 
-    fn understand(&self, _: usize, frame: &[u8], tell: &mut Tell<'_>) -> anyhow::Result<()> {
-        anyhow::ensure!(!is(frame, "error"), "it refused: {}", String::from_utf8_lossy(frame));
-        tell(say(frame))
+    fn decode(&self, _: usize, frame: &[u8], emit: &mut OnMeaning<'_>) -> anyhow::Result<()> {
+        anyhow::ensure!(!is(frame, "error"), "the server refused: {}", String::from_utf8_lossy(frame));
+        emit(decode_frame(frame))
     }
 
-    fn message(&self, to: To, id: u64, text: &str) -> String {
+    fn message(&self, to: Target, id: u64, text: &str) -> String {
         message(&name(to), id, text)
     }
 }
 
-/// Users in groups: those of a group are together in [`Groups::ROOMS`] rooms, and in no others.
+/// Groups of users: those of a group share [`Groups::ROOMS`] rooms, and are in no others.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Groups {
     pub(crate) users: usize,
-    /// Users of a group.
+    /// Users in each group.
     pub(crate) size: usize,
 }
 
 impl Groups {
-    /// Rooms that each user is in.
+    /// Rooms of each user.
     pub(crate) const ROOMS: usize = 10;
 
-    /// Makes all rooms: an event for every member.
+    /// Creates all rooms, with one event for each member.
     pub(crate) fn fill(self, server: &Switchboard<'_>) -> anyhow::Result<()> {
         for group in 0..self.users.div_ceil(self.size) {
             let members = group * self.size..((group + 1) * self.size).min(self.users);
             let commands = Self::rooms(group).flat_map(|room| make_room(&room, members.clone()));
-            server.says(members.start, commands)?;
+            server.send_all_as(members.start, commands)?;
         }
         Ok(())
     }
@@ -186,7 +190,7 @@ impl Groups {
         Self::rooms(user / self.size)
     }
 
-    /// The last event of each room of a user after [`Self::fill`].
+    /// The head of each room of a user after [`Self::fill`].
     pub(crate) fn head(self, user: usize) -> u64 {
         let first = user / self.size * self.size;
         (self.users - first).min(self.size) as u64
@@ -198,21 +202,21 @@ impl Groups {
     }
 }
 
-/// What a frame says. One frame, one thing.
-pub(crate) fn say(frame: &[u8]) -> Said {
+/// The meaning of a frame; each frame of Switchboard has one.
+pub(crate) fn decode_frame(frame: &[u8]) -> Meaning {
     if is(frame, "message") {
-        // Whoever looks for a number gets none that was sent, if it is missing.
-        Said::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX)))
+        // A message without a number gets one that was never sent, which fails the check.
+        Meaning::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX)))
     } else if is(frame, "ok") {
-        Said::Acked(number_after(frame, r#""seq":"#))
+        Meaning::Acked(number_after(frame, r#""seq":"#))
     } else if is(frame, "welcome") {
-        Said::Ready
+        Meaning::Ready
     } else {
-        Said::Other
+        Meaning::Other
     }
 }
 
-/// The commands with which the first of `members` makes a room for all of them; an event for each.
+/// The commands with which the first of `members` creates a room and invites the others; one event for each.
 pub(crate) fn make_room(room: &str, members: Range<usize>) -> impl Iterator<Item = String> + use<> {
     let id = room.trim_start_matches('#').to_owned();
     let create = format!(r#"{{"type":"create","id":0,"room":"{id}","public":true}}"#);
@@ -228,15 +232,15 @@ pub(crate) fn message(to: &str, id: u64, text: &str) -> String {
     format!(r#"{{"type":"send","id":{id},"to":"{to}","key":"{id}","text":"{text}"}}"#)
 }
 
-/// How a conversation is called.
-pub(crate) fn name(to: To) -> String {
+/// The name of a conversation.
+pub(crate) fn name(to: Target) -> String {
     match to {
-        To::Room(room) => format!("#bench{room}"),
-        To::User(user) | To::Pair { user, .. } => format!("@{}", user_id(user)),
+        Target::Room(room) => format!("#bench{room}"),
+        Target::User(user) | Target::Pair { user, .. } => format!("@{}", user_id(user)),
     }
 }
 
-/// How the conversation of two users is called where both are named.
+/// The name of a direct conversation with both users.
 pub(crate) fn direct(a: usize, b: usize) -> String {
     let (a, b) = (user_id(a), user_id(b));
     format!("@{}:{}", (&a).min(&b), (&a).max(&b))
@@ -261,7 +265,7 @@ fn launch(data: &Path, listen: &str, cores: &[usize], store: Option<&str>) -> an
         Some(store) => command.env("SWITCHBOARD_STORE", store),
         None => command.arg("--data").arg(data),
     };
-    for limit in OFF {
+    for limit in UNLIMITED {
         command.env(format!("SWITCHBOARD_LIMITS_{limit}"), "0");
     }
     Process::start(&mut command, cores)

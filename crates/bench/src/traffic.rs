@@ -1,4 +1,4 @@
-//! Messages in rooms: who sends, how fast, and the check that everybody gets everything, in order.
+//! Messages in rooms: who sends, how fast, and the check that every receiver gets all of them, in order.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -9,55 +9,55 @@ use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::clock::{self, latencies};
-use crate::load::{Heard, Load, Replies};
-use crate::server::{Said, Server, To};
+use crate::load::{ConnectionEvent, Load, Replies};
+use crate::server::{Meaning, Server, Target};
 use crate::stamp;
 
-/// Bytes of a message's text.
-pub(crate) const TEXT: usize = 200;
+/// Length of a message's text.
+pub(crate) const TEXT_BYTES: usize = 200;
 
-/// Before a measurement begins.
+/// Time before a measurement starts.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// The messages of a room are numbered from its own number times this.
-const MESSAGES: u64 = 10_000_000;
+/// Messages of a room are numbered from the room's number times this.
+const NUMBERS_PER_ROOM: u64 = 10_000_000;
 
-/// A side is taken for the bottleneck above this share of its core.
-const BUSY: f64 = 0.9;
+/// Above this share of its core, a side counts as the bottleneck.
+const SATURATION: f64 = 0.9;
 
-/// Who sends to whom. Connection and user have the same number.
+/// Who sends to whom. A connection has the number of its user.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
-    /// Rooms, all alike.
+    /// Number of rooms, all alike.
     pub(crate) rooms: usize,
-    /// Connected users of each: user `n` is in room `n / size`.
+    /// Connected users of each room: user `n` is in room `n / size`.
     pub(crate) size: usize,
-    /// How many of them send, the first ones, in turn. Everybody else receives, and so does each of them from the others.
+    /// How many of them send: the first ones, in turn. All users receive the messages of the others.
     pub(crate) senders: usize,
     /// Whether a room of two is a direct conversation, for a server that has them.
     pub(crate) direct: bool,
 }
 
-/// How messages come.
+/// When messages are sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pace {
-    /// In each room so many rounds on their way, in which every sender sends once; the next one when the first of them is
-    /// with everybody.
+    /// A fixed number of rounds in flight in each room; every sender sends once in a round. A round starts when the first of
+    /// those in flight was delivered to all receivers.
     InFlight(u64),
-    /// One every so often, in one room after the other, whatever became of those before: latency counts from when it was
-    /// due, not from when there was time to send it ("coordinated omission").
+    /// One message at this interval, in one room after the other, independent of earlier deliveries. Latency counts from when
+    /// a message was due, not from when it was sent (otherwise "coordinated omission").
     Every(Duration),
 }
 
-/// What a run found.
-pub(crate) struct Found {
-    /// Microseconds of the server's processor for each delivery.
+/// The results of a run.
+pub(crate) struct RunResult {
+    /// The server's processor time for each delivery, in microseconds.
     pub(crate) cpu: f64,
     /// Deliveries a second.
     pub(crate) rate: f64,
-    /// From when a message was due to its delivery, in nanoseconds.
+    /// Time from when a message was due to its delivery, in nanoseconds.
     pub(crate) latency: Histogram<u64>,
-    /// Whether the load had no time left while the server had.
+    /// The load's core was saturated while the server's was not.
     pub(crate) load_bound: bool,
 }
 
@@ -67,22 +67,23 @@ impl Shape {
         self.rooms * self.size
     }
 
-    /// Deliveries of a message.
+    /// Number of deliveries of one message.
     fn receivers(self) -> u64 {
         self.size as u64 - 1
     }
 
-    /// Which of the senders of its room a user is.
+    /// The user's position among the senders of its room, if it sends.
     fn sender(self, user: usize) -> Option<u64> {
         Some(user % self.size).filter(|place| *place < self.senders).map(|place| place as u64)
     }
 
-    /// What a user gets of a round.
+    /// How many messages of a round the user receives.
     fn others(self, user: usize) -> u64 {
         self.senders as u64 - u64::from(self.sender(user).is_some())
     }
 
-    /// Which message of its room a user's next one is, if rounds come in order: the `count`th that is not its own.
+    /// The number in its room of the message that the user receives after `count` others, if rounds arrive in order: own
+    /// messages are skipped.
     fn expected(self, user: usize, count: u64) -> u64 {
         let others = self.others(user);
         let place = count % others;
@@ -90,27 +91,31 @@ impl Shape {
         count / others * self.senders as u64 + place + u64::from(own)
     }
 
-    /// Where the sender of a room's message sends it.
-    fn to(self, room: usize, message: u64) -> (usize, To) {
+    /// The user who sends this message of the room, and its target.
+    fn to(self, room: usize, message: u64) -> (usize, Target) {
         let place = message as usize % self.senders;
         let user = room * self.size + place;
         (
             user,
-            if self.direct { To::Pair { room, user: room * self.size + 1 - place } } else { To::Room(room) },
+            if self.direct {
+                Target::Pair { room, user: room * self.size + 1 - place }
+            } else {
+                Target::Room(room)
+            },
         )
     }
 }
 
-/// The messages of all runs over the same connections.
+/// The messages of several runs over the same connections.
 pub(crate) struct Traffic<'a> {
     server: &'a dyn Server,
     shape: Shape,
-    /// Messages that each room has had.
+    /// Number of messages sent in each room.
     sent: Vec<u64>,
 }
 
 impl<'a> Traffic<'a> {
-    /// Between users who are there already.
+    /// Traffic between users who are connected already.
     pub(crate) fn new(server: &'a dyn Server, shape: Shape) -> Self {
         Self { server, shape, sent: vec![0; shape.rooms] }
     }
@@ -118,70 +123,70 @@ impl<'a> Traffic<'a> {
     /// Sends for `time` and waits for the last delivery.
     ///
     /// # Errors
-    /// Something was lost, came twice or out of order, or a connection was closed.
-    pub(crate) fn run(&mut self, load: &mut Load, pace: Pace, time: Duration) -> anyhow::Result<Found> {
+    /// A message was lost, duplicated or delivered out of order, or a connection was closed.
+    pub(crate) fn run(&mut self, load: &mut Load, pace: Pace, time: Duration) -> anyhow::Result<RunResult> {
         let server = self.server;
-        let begun = clock::now();
-        let run = RefCell::new(Run::new(server, self.shape, &self.sent, begun)?);
-        let mut hear = |user: usize, heard: Heard<'_>, replies: &mut Replies| {
-            run.borrow_mut().hear(user, &heard, replies)
+        let started = clock::now();
+        let run = RefCell::new(Run::new(server, self.shape, &self.sent, started)?);
+        let mut on_event = |user: usize, event: ConnectionEvent<'_>, replies: &mut Replies| {
+            run.borrow_mut().on_event(user, &event, replies)
         };
-        let mut mark = None;
-        while begun.elapsed() < WARM_UP + time {
-            if mark.is_none() && begun.elapsed() >= WARM_UP {
-                mark = Some(Mark::now(server, &run.borrow())?);
+        let mut start = None;
+        while started.elapsed() < WARM_UP + time {
+            if start.is_none() && started.elapsed() >= WARM_UP {
+                start = Some(Sample::now(server, &run.borrow())?);
                 run.borrow_mut().measuring = true;
             }
             let due = run.borrow_mut().due(pace);
             self.send(load, &due)?;
             let wait = match pace {
                 Pace::InFlight(_) => Duration::from_millis(100),
-                Pace::Every(every) => (every * run.borrow().sent as u32).saturating_sub(begun.elapsed()),
+                Pace::Every(every) => (every * run.borrow().sent as u32).saturating_sub(started.elapsed()),
             };
-            load.turn(Some(wait), &mut hear)?;
+            load.poll_once(Some(wait), &mut on_event)?;
         }
-        let end = Mark::now(server, &run.borrow())?;
-        let mark = mark.unwrap_or_else(|| end.clone());
-        load.run_until(&mut hear, || run.borrow().is_complete())?;
-        // The next run begins with the first sender again.
+        let end = Sample::now(server, &run.borrow())?;
+        let start = start.unwrap_or_else(|| end.clone());
+        load.run_until(&mut on_event, || run.borrow().is_complete())?;
+        // The next run must start with the first sender.
         self.sent.iter_mut().for_each(|sent| *sent = sent.next_multiple_of(self.shape.senders as u64));
-        let count = (end.delivered - mark.delivered) as f64;
-        let took = (end.at - mark.at).as_secs_f64();
-        let (cpu, load_cpu) = (end.server - mark.server, end.load - mark.load);
-        Ok(Found {
+        let count = (end.delivered - start.delivered) as f64;
+        let took = (end.at - start.at).as_secs_f64();
+        let (cpu, load_cpu) = (end.server - start.server, end.load - start.load);
+        Ok(RunResult {
             cpu: cpu * 1e6 / count,
             rate: count / took,
             latency: run.into_inner().latency,
-            load_bound: load_cpu > BUSY * took && cpu < BUSY * took,
+            load_bound: load_cpu > SATURATION * took && cpu < SATURATION * took,
         })
     }
 
-    /// Sends what is due in each room, which is given as pairs of room and count.
+    /// Sends the messages that are due; `due` has pairs of room and count.
     fn send(&mut self, load: &mut Load, due: &[(usize, u64)]) -> anyhow::Result<()> {
         for &(room, count) in due {
             let numbers = self.sent[room]..self.sent[room] + count;
             self.sent[room] = numbers.end;
-            // The messages of one sender are written at once.
+            // All messages of one sender are written at once.
             for place in numbers.clone().take(self.shape.senders) {
                 let texts: Vec<String> = numbers
                     .clone()
                     .skip((place - numbers.start) as usize)
                     .step_by(self.shape.senders)
                     .map(|message| {
-                        let text = stamp::text(room as u64 * MESSAGES + message, TEXT);
+                        let text = stamp::text(room as u64 * NUMBERS_PER_ROOM + message, TEXT_BYTES);
                         self.server.message(self.shape.to(room, message).1, message + 1, &text)
                     })
                     .collect();
-                load.say_all(self.shape.to(room, place).0, texts.iter().map(String::as_str))?;
+                load.send_all(self.shape.to(room, place).0, texts.iter().map(String::as_str))?;
             }
         }
         Ok(())
     }
 }
 
-/// A moment of a run.
+/// Counters at a moment of a run.
 #[derive(Debug, Clone)]
-struct Mark {
+struct Sample {
     at: Instant,
     delivered: u64,
     /// Processor time so far, in seconds.
@@ -189,7 +194,7 @@ struct Mark {
     load: f64,
 }
 
-impl Mark {
+impl Sample {
     fn now(server: &dyn Server, run: &Run<'_>) -> anyhow::Result<Self> {
         let own = clock_gettime(ClockId::ThreadCPUTime);
         Ok(Self {
@@ -201,26 +206,26 @@ impl Mark {
     }
 }
 
-/// What was sent in a room, and who has it.
+/// Messages sent in a room, and their deliveries.
 struct Room {
-    /// The number of the run's first message.
+    /// The number of the first message of this run.
     first: u64,
     /// When each message was due.
     due: Vec<Duration>,
-    /// How many have got each of the rounds that not all have; the first is round number `complete`.
-    had: VecDeque<u64>,
+    /// How many users received each of the incomplete rounds; the first of them is round `complete`.
+    receipts: VecDeque<u64>,
     complete: u64,
 }
 
 struct Run<'a> {
     server: &'a dyn Server,
     shape: Shape,
-    begun: Instant,
+    started: Instant,
     rooms: Vec<Room>,
-    /// How many each user has got.
-    got: Vec<u64>,
-    /// Of each user and each sender of its room, how many.
-    from: Vec<u64>,
+    /// How many messages each user received.
+    received: Vec<u64>,
+    /// How many messages each user received from each sender of its room.
+    received_from: Vec<u64>,
     sent: u64,
     delivered: u64,
     measuring: bool,
@@ -228,15 +233,16 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(server: &'a dyn Server, shape: Shape, sent: &[u64], begun: Instant) -> anyhow::Result<Self> {
-        let room = |first: &u64| Room { first: *first, due: Vec::new(), had: VecDeque::new(), complete: 0 };
+    fn new(server: &'a dyn Server, shape: Shape, sent: &[u64], started: Instant) -> anyhow::Result<Self> {
+        let room =
+            |first: &u64| Room { first: *first, due: Vec::new(), receipts: VecDeque::new(), complete: 0 };
         Ok(Self {
             server,
             shape,
-            begun,
+            started,
             rooms: sent.iter().map(room).collect(),
-            got: vec![0; shape.users()],
-            from: vec![0; shape.users() * shape.senders],
+            received: vec![0; shape.users()],
+            received_from: vec![0; shape.users() * shape.senders],
             sent: 0,
             delivered: 0,
             measuring: false,
@@ -248,68 +254,74 @@ impl<'a> Run<'a> {
         self.delivered == self.sent * self.shape.receivers()
     }
 
-    fn hear(&mut self, user: usize, heard: &Heard<'_>, replies: &mut Replies) -> anyhow::Result<()> {
+    fn on_event(
+        &mut self,
+        user: usize,
+        event: &ConnectionEvent<'_>,
+        replies: &mut Replies,
+    ) -> anyhow::Result<()> {
         let server = self.server;
-        let Heard::Text(frame) = heard else { bail!("{} closed connection {user}", server.name()) };
-        server.understand(user, frame, &mut |said| match said {
-            Said::Delivered(told) => self.deliver(user, told),
-            Said::Wants(answer) => {
-                replies.say(user, answer);
+        let ConnectionEvent::Text(frame) = event else { bail!("{} closed connection {user}", server.name()) };
+        server.decode(user, frame, &mut |meaning| match meaning {
+            Meaning::Delivered(stamped) => self.deliver(user, stamped),
+            Meaning::MustAnswer(answer) => {
+                replies.send(user, answer);
                 Ok(())
             }
-            Said::Ready | Said::Acked(_) | Said::Other => Ok(()),
+            Meaning::Ready | Meaning::Acked(_) | Meaning::Other => Ok(()),
         })
     }
 
-    /// A server that tells no numbers is believed to keep the order.
-    fn deliver(&mut self, user: usize, told: Option<u64>) -> anyhow::Result<()> {
+    /// Checks and counts a delivery. Without numbers in its messages, a server is assumed to keep the order.
+    fn deliver(&mut self, user: usize, stamped: Option<u64>) -> anyhow::Result<()> {
         let (shape, number) = (self.shape, user / self.shape.size);
         let room = &mut self.rooms[number];
-        // Some servers send one's own messages, too.
+        // Some servers also send a user's own messages back.
         if shape.others(user) == 0 {
             return Ok(());
         }
-        let message = match told {
-            Some(told) => {
-                let message = told.checked_sub(number as u64 * MESSAGES);
+        let message = match stamped {
+            Some(stamped) => {
+                let message = stamped.checked_sub(number as u64 * NUMBERS_PER_ROOM);
                 let sender = message.map(|message| message % shape.senders as u64);
                 if sender.is_some() && sender == shape.sender(user) {
                     return Ok(());
                 }
                 let message = message.and_then(|message| message.checked_sub(room.first));
                 let Some(message) = message.filter(|message| *message < room.due.len() as u64) else {
-                    bail!("{user} got message {told}, which nobody sent")
+                    bail!("{user} got message {stamped}, which was never sent")
                 };
                 let (sender, round) = (message % shape.senders as u64, message / shape.senders as u64);
-                let next = &mut self.from[user * shape.senders + sender as usize];
+                let next = &mut self.received_from[user * shape.senders + sender as usize];
                 ensure!(round == *next, "{user} got message {round} of sender {sender} in place of {next}");
                 *next += 1;
                 message
             }
-            None => shape.expected(user, self.got[user]),
+            None => shape.expected(user, self.received[user]),
         };
         if let Some(due) = room.due.get(message as usize).filter(|_| self.measuring) {
-            self.latency.saturating_record(self.begun.elapsed().saturating_sub(*due).as_nanos() as u64);
+            self.latency.saturating_record(self.started.elapsed().saturating_sub(*due).as_nanos() as u64);
         }
         self.delivered += 1;
-        self.got[user] += 1;
-        if self.got[user].is_multiple_of(shape.others(user)) {
-            let round = self.got[user] / shape.others(user) - 1;
-            let had = round.checked_sub(room.complete).and_then(|place| room.had.get_mut(place as usize));
-            let Some(had) = had else { bail!("{user} got more messages than were sent") };
-            *had += 1;
+        self.received[user] += 1;
+        if self.received[user].is_multiple_of(shape.others(user)) {
+            let round = self.received[user] / shape.others(user) - 1;
+            let receipts =
+                round.checked_sub(room.complete).and_then(|place| room.receipts.get_mut(place as usize));
+            let Some(receipts) = receipts else { bail!("{user} got more messages than were sent") };
+            *receipts += 1;
         }
-        let everybody = shape.size as u64 - u64::from(shape.senders == 1);
-        while room.had.front() == Some(&everybody) {
-            room.had.pop_front();
+        let receivers = shape.size as u64 - u64::from(shape.senders == 1);
+        while room.receipts.front() == Some(&receivers) {
+            room.receipts.pop_front();
             room.complete += 1;
         }
         Ok(())
     }
 
-    /// In which rooms how many messages are due; notes when each was.
+    /// Determines how many messages are due in each room, and records when each was due.
     fn due(&mut self, pace: Pace) -> Vec<(usize, u64)> {
-        let (now, senders) = (self.begun.elapsed(), self.shape.senders as u64);
+        let (now, senders) = (self.started.elapsed(), self.shape.senders as u64);
         let before: Vec<usize> = self.rooms.iter().map(|room| room.due.len()).collect();
         match pace {
             Pace::InFlight(most) => {
@@ -328,7 +340,8 @@ impl<'a> Run<'a> {
         let mut due = Vec::new();
         for (number, (room, before)) in self.rooms.iter_mut().zip(before).enumerate() {
             let count = (room.due.len() - before) as u64;
-            room.had.resize((room.due.len() as u64).div_ceil(senders) as usize - room.complete as usize, 0);
+            room.receipts
+                .resize((room.due.len() as u64).div_ceil(senders) as usize - room.complete as usize, 0);
             self.sent += count;
             due.extend((count > 0).then_some((number, count)));
         }

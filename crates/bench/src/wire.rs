@@ -1,5 +1,5 @@
-//! WebSocket frames (RFC 6455) from the client's side, over bytes that somebody else reads and writes: what a load
-//! generator needs of them. Everything is in text frames without fragments; what a server pings is told.
+//! WebSocket frames (RFC 6455) of a client, without I/O, as far as a load generator needs them: text frames without fragments,
+//! pings and close frames.
 
 use memchr::memmem;
 
@@ -10,8 +10,7 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// Any key is as good: the mask protects proxies from hostile pages (RFC 6455 section 10.3), and there are none of
-/// either on a loopback address.
+/// A constant key: masking protects proxies from hostile pages (RFC 6455 section 10.3), and a loopback address has neither.
 const MASK: [u8; 4] = [0x5a, 0x31, 0xc4, 0x8e];
 
 /// A frame from the server.
@@ -33,7 +32,7 @@ pub(crate) fn request(path: &str, headers: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The length of the handshake's answer, once it is whole; an error if it is a refusal.
+/// The length of the handshake's response, once it is complete; an error if the server refused.
 pub(crate) fn response(input: &[u8]) -> Result<Option<usize>, String> {
     let Some(end) = memmem::find(input, b"\r\n\r\n") else { return Ok(None) };
     if input.starts_with(b"HTTP/1.1 101") {
@@ -72,7 +71,7 @@ fn frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     mask(&mut out[start..]);
 }
 
-/// Masks what is not, and the other way round.
+/// Masks or unmasks.
 pub(crate) fn mask(payload: &mut [u8]) {
     payload.iter_mut().zip(MASK.iter().cycle()).for_each(|(byte, key)| *byte ^= key);
 }
@@ -111,12 +110,12 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_read_when_it_is_whole() {
+    fn a_frame_is_decoded_when_it_is_complete() {
         for len in [0, 125, 126, 0xffff, 0x1_0000] {
             let payload = vec![b'x'; len];
             let mut frame = Vec::new();
             text(&mut frame, &payload);
-            // As a server sends it: not masked.
+            // A server's frame is not masked.
             let head = frame.len() - len - 4;
             frame.drain(head..head + 4);
             frame[1] &= 0x7f;
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_handshake_says_why() {
+    fn a_refused_handshake_returns_the_status_line() {
         assert_eq!(response(b"HTTP/1.1 101 Switching\r\n"), Ok(None));
         assert_eq!(response(b"HTTP/1.1 101 Switching\r\n\r\nrest"), Ok(Some(26)));
         assert_eq!(response(b"HTTP/1.1 429 Too Many\r\n\r\n"), Err("HTTP/1.1 429 Too Many".to_owned()));

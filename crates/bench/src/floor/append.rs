@@ -1,5 +1,5 @@
-//! The floor of an acknowledgement: the same bytes appended to a file and made durable by `fdatasync`, one for all
-//! that wait, and acknowledged; no database, no network.
+//! The floor of an acknowledgement: appends the same bytes to a file, syncs it by `fdatasync` once for all queued messages, and
+//! acknowledges them; no database, no network.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -13,29 +13,29 @@ use hdrhistogram::Histogram;
 use crate::clock::{self, latencies};
 use crate::process::{self, LOAD_CORE, SERVER_CORE};
 
-/// Most messages of a commit, as in Switchboard.
-const BATCH: usize = 1_024;
+/// Messages of a commit; the same as in Switchboard.
+const MAX_BATCH: usize = 1_024;
 
-/// Before the measurement begins.
+/// Time before the measurement starts.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(300);
 
 /// A message of one of the senders.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Message {
-    /// Of the sender, counted from 0.
+    /// The sender's number, from 0.
     pub(crate) sender: usize,
-    /// Of the sender's messages.
+    /// The message's number among those of the sender.
     pub(crate) number: u64,
     sent: Instant,
 }
 
-/// Something that makes a batch durable.
+/// A way to make a batch durable.
 pub(crate) trait Commit: Send {
     /// Returns once the batch is on stable storage.
     fn commit(&mut self, batch: &[Message]) -> anyhow::Result<()>;
 }
 
-/// Acknowledgements of a run.
+/// The acknowledgements of a run.
 #[derive(Debug)]
 pub(crate) struct Acks {
     /// Acknowledgements a second.
@@ -44,7 +44,7 @@ pub(crate) struct Acks {
     pub(crate) latency: Histogram<u64>,
 }
 
-/// A file that is appended to.
+/// A file to which batches are appended.
 pub(crate) struct Append {
     file: File,
     text: String,
@@ -52,7 +52,7 @@ pub(crate) struct Append {
 }
 
 impl Append {
-    /// Messages of `len` bytes.
+    /// Appends messages of `len` bytes.
     pub(crate) fn new(directory: &Path, len: usize) -> anyhow::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(directory.join("log"))?;
         Ok(Self { file, text: "x".repeat(len), buffer: Vec::new() })
@@ -68,8 +68,8 @@ impl Commit for Append {
     }
 }
 
-/// So many senders, each of whom sends the next message when the one before is acknowledged: the thread that
-/// commits is on the server's core, the senders are on that of the load.
+/// Measures acknowledgements: each sender sends its next message when the previous one is acknowledged. The committing thread
+/// is on the server's core, the senders are on the load's.
 pub(crate) fn acks(commit: impl Commit + 'static, senders: usize, time: Duration) -> anyhow::Result<Acks> {
     let (submit, queue) = bounded::<Message>(senders);
     let (acknowledge, acknowledged) = bounded::<Vec<Message>>(senders);
@@ -109,7 +109,7 @@ fn write(
 ) -> anyhow::Result<()> {
     while let Ok(first) = queue.recv() {
         let mut batch = vec![first];
-        batch.extend(queue.try_iter().take(BATCH - 1));
+        batch.extend(queue.try_iter().take(MAX_BATCH - 1));
         commit.commit(&batch)?;
         if acknowledge.send(batch).is_err() {
             break;

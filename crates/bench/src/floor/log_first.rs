@@ -1,6 +1,6 @@
-//! Another design, tried: a message is durable once it stands in an append-only, checksummed file, and SQLite is the view
-//! behind it, which another thread brings up to date without syncing. No checks, no network, no recovery: what such a design
-//! could reach at most.
+//! The floor of a rejected design (docs/decisions/0025-no-log-before-the-database.md): a message is durable once it is in an
+//! append-only, checksummed file, and another thread updates SQLite behind it without syncing. No checks, no network, no
+//! recovery: the most that such a design could reach.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -14,13 +14,13 @@ use super::append::{Commit, Message};
 use super::sqlite::Sqlite;
 use crate::Product;
 
-/// Batches that the view may be behind; then the log waits.
-const BEHIND: usize = 64;
+/// Batches by which the view may lag; then the log waits.
+const MAX_LAG: usize = 64;
 
-/// Most messages of a transaction of the view, about.
-const BATCH: usize = 4_096;
+/// Messages of a transaction of the view, approximately.
+const MAX_BATCH: usize = 4_096;
 
-/// The log, and the thread of its view.
+/// The log, and the thread that updates the view.
 pub(crate) struct LogFirst {
     file: File,
     buffer: Vec<u8>,
@@ -34,7 +34,7 @@ struct View {
 }
 
 impl LogFirst {
-    /// For so many senders; `len` is the length of a text.
+    /// Creates both for this many senders; `len` is the length of a text.
     pub(crate) fn new(
         directory: &Path,
         product: &Product<'_>,
@@ -43,7 +43,7 @@ impl LogFirst {
     ) -> anyhow::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(directory.join("first.log"))?;
         let sqlite = Sqlite::unsynced(&directory.join("view.db"), product, senders, len)?;
-        let (ahead, behind) = bounded(BEHIND);
+        let (ahead, behind) = bounded(MAX_LAG);
         let thread = std::thread::spawn(move || view(sqlite, &behind));
         Ok(Self { file, buffer: Vec::new(), text: "x".repeat(len), view: Some(View { ahead, thread }) })
     }
@@ -53,7 +53,7 @@ impl Commit for LogFirst {
     fn commit(&mut self, batch: &[Message]) -> anyhow::Result<()> {
         self.buffer.clear();
         for Message { sender, number, .. } in batch {
-            // The length and a checksum of the record, then the record.
+            // A record: its length and checksum, then its bytes.
             let start = self.buffer.len();
             self.buffer.extend([0; 8]);
             write!(self.buffer, r#"{{"conversation":"@u{sender}","from":"u{sender}","seq":{number},"#)?;
@@ -64,17 +64,17 @@ impl Commit for LogFirst {
         }
         self.file.write_all(&self.buffer)?;
         self.file.sync_data()?;
-        let view = self.view.as_ref().context("the view has ended")?;
+        let view = self.view.as_ref().context("the view's thread was joined")?;
         view.ahead.send(batch.to_vec()).context("the view failed")
     }
 }
 
 impl Drop for LogFirst {
-    /// Waits until the view has everything.
+    /// Waits until the view has caught up.
     fn drop(&mut self) {
         if let Some(View { ahead, thread }) = self.view.take() {
             drop(ahead);
-            // What it failed of, a commit was told.
+            // A commit has reported the thread's error already.
             let _ = thread.join();
         }
     }
@@ -82,7 +82,7 @@ impl Drop for LogFirst {
 
 fn view(mut sqlite: Sqlite, behind: &Receiver<Vec<Message>>) -> anyhow::Result<()> {
     while let Ok(mut messages) = behind.recv() {
-        while messages.len() < BATCH {
+        while messages.len() < MAX_BATCH {
             let Ok(more) = behind.try_recv() else { break };
             messages.extend(more);
         }

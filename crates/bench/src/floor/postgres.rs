@@ -1,7 +1,7 @@
-//! The floors of an acknowledgement by PostgreSQL: the tables of Switchboard and the rows that a message must change in them,
-//! no checks, no router. One is a writer with group commit, which sends a whole batch in one round trip and commits it in
-//! that; the other is `pgbench`, a connection for each sender and a transaction for each message, which PostgreSQL itself
-//! commits in groups.
+//! The floors of an acknowledgement by PostgreSQL: Switchboard's tables and the rows that a message must change in them, no
+//! checks, no router. One floor is a writer with group commit, which sends and commits a whole batch in one round trip. The
+//! other is `pgbench`, with a connection for each sender and a transaction for each message, which PostgreSQL itself commits
+//! in groups.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use tokio_postgres::{Client, NoTls, Statement};
 use super::append::{Commit, Message};
 use crate::Product;
 
-/// A database that is there for one measurement.
+/// A database for one measurement; dropped afterwards.
 pub(crate) struct Database {
     server: Link,
     name: String,
@@ -24,22 +24,22 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Makes an empty one beside the one that `store` names, whose user may do that.
+    /// Creates an empty one next to the database of `store`, whose user must have the right to.
     pub(crate) fn new(store: &str) -> anyhow::Result<Self> {
-        let (place, _) = store.rsplit_once('/').context("the URL of a store ends with a database")?;
+        let (server_url, _) = store.rsplit_once('/').context("the URL of a store ends with a database")?;
         let server = Link::open(store)?;
         let name = format!("switchboard_bench_{:016x}", fastrand::u64(..));
         server.execute(&format!("CREATE DATABASE {name} TEMPLATE template0"))?;
-        let url = format!("{place}/{name}");
+        let url = format!("{server_url}/{name}");
         Ok(Self { server, name, url })
     }
 
-    /// Where it is.
+    /// Its URL.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// Makes Switchboard's tables, with a conversation and a member for each sender.
+    /// Creates Switchboard's tables, with a conversation and a member for each sender.
     fn fill(&self, product: &Product<'_>, senders: usize) -> anyhow::Result<Link> {
         let link = Link::open(&self.url)?;
         link.execute(product.shared_schema)?;
@@ -57,12 +57,12 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // Whoever is connected still is cut off; what is left behind is a name.
+        // FORCE closes remaining connections. After an error only an unused database is left.
         let _ = self.server.execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
     }
 }
 
-/// A connection, for a thread that waits for its answers.
+/// A connection with the runtime of the thread that blocks on it.
 struct Link {
     client: Client,
     runtime: Runtime,
@@ -106,7 +106,7 @@ const MEMBERS: &str = "UPDATE members SET sent = sent + k
 const COMMIT: &str = "COMMIT";
 
 impl Postgres {
-    /// On an empty database; `len` is the length of a text.
+    /// Prepares the tables and statements; `len` is the length of a text.
     pub(crate) fn new(
         database: &Database,
         product: &Product<'_>,
@@ -132,13 +132,13 @@ impl Commit for Postgres {
         let at = 1_763_899_200_000_i64;
         let senders: Vec<_> = batch.iter().map(|message| message.sender as i64).collect();
         let seqs: Vec<_> = batch.iter().map(|message| message.number as i64 + 1).collect();
-        // Each sender waits, so each has one message in a batch.
+        // A sender waits for each acknowledgement, so it has at most one message in a batch.
         let ones = vec![1_i64; batch.len()];
         let [begin, events, conversations, members, commit] = &self.statements;
         let client = &self.link.client;
         let run = async |statement, values: &[&(dyn ToSql + Sync)]| client.execute(statement, values).await;
         self.link.runtime.block_on(async {
-            // Polled together, they go out together.
+            // Polled together, the statements are sent together.
             tokio::try_join!(
                 async { run(begin, &[]).await },
                 async { run(events, &[&senders, &seqs, &at, &self.body]).await },
@@ -155,15 +155,15 @@ fn text(len: usize) -> String {
     format!(r#"{{"text":"{}"}}"#, "x".repeat(len))
 }
 
-/// What `pgbench` found.
+/// The results of `pgbench`.
 pub(crate) struct Pgbench {
     /// Transactions a second.
     pub(crate) rate: f64,
-    /// The mean time of one, in milliseconds.
+    /// Mean duration of a transaction, in milliseconds.
     pub(crate) mean: f64,
 }
 
-/// Runs `pgbench`, if there is one: a transaction a message, over a connection for each sender.
+/// Runs `pgbench`, if it is installed: a transaction for each message, and a connection for each sender.
 pub(crate) fn pgbench(
     database: &Database,
     product: &Product<'_>,
@@ -190,17 +190,18 @@ COMMIT;
         .arg(script.path())
         .arg(database.url())
         .output()?;
-    let told = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "pgbench: {}", String::from_utf8_lossy(&output.stderr));
     let number = |before: &str| -> Option<f64> {
-        told.lines().find_map(|line| line.strip_prefix(before))?.split_whitespace().next()?.parse().ok()
+        printed.lines().find_map(|line| line.strip_prefix(before))?.split_whitespace().next()?.parse().ok()
     };
     let (rate, mean) = (number("tps = "), number("latency average = "));
-    let (rate, mean) = rate.zip(mean).with_context(|| format!("pgbench says something else: {told}"))?;
+    let (rate, mean) =
+        rate.zip(mean).with_context(|| format!("cannot parse the output of pgbench: {printed}"))?;
     Ok(Some(Pgbench { rate, mean }))
 }
 
-/// A program of PostgreSQL's: in PATH, or where Debian has it, the newest first.
+/// Finds a program of PostgreSQL: in PATH, or in Debian's directories, the newest version first.
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<_> = std::env::split_paths(&path).collect();

@@ -1,5 +1,5 @@
-//! The floor of delivery: one thread, one epoll loop, frames that are encoded beforehand, and one `writev` for each
-//! connection and wake-up. It stores nothing, routes nothing and checks nothing.
+//! The floor of delivery: one thread, one epoll loop, frames encoded in advance, and one `writev` for each connection and
+//! wake-up. It stores nothing, routes nothing and checks nothing.
 
 use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -10,19 +10,19 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
 use crate::process::{Process, SERVER_CORE};
-use crate::server::{Said, Server, Tell, To};
+use crate::server::{Meaning, OnMeaning, Server, Target};
 use crate::{stamp, switchboard, wire};
 
-/// Frames of one `writev`: what the server of Switchboard hands over at once.
-const SLICES: usize = 64;
+/// Frames in one `writev`, as in Switchboard's server.
+const MAX_SLICES: usize = 64;
 
 const LISTENER: Token = Token(usize::MAX);
 
-/// The floor as a server under load, in a process of its own.
+/// The floor as a server in its own process.
 pub(crate) struct Sockets(Process);
 
 impl Sockets {
-    /// `len` is the length of a text, as the messages carry it; rooms are of `size`.
+    /// `len` is the length of a message's text; rooms have `size` users.
     pub(crate) fn start(len: usize, size: usize) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["bench", "floor", "--len", &len.to_string(), "--size", &size.to_string()]);
@@ -43,31 +43,31 @@ impl Server for Sockets {
         wire::request("/", "")
     }
 
-    /// The number of the room.
+    /// The room's number.
     fn greeting(&self, _: usize, room: usize) -> String {
         room.to_string()
     }
 
-    /// Its frames are all the same.
-    fn understand(&self, _: usize, frame: &[u8], tell: &mut Tell<'_>) -> anyhow::Result<()> {
-        tell(if frame == b"welcome" { Said::Ready } else { Said::Delivered(None) })
+    /// All frames are the same.
+    fn decode(&self, _: usize, frame: &[u8], tell: &mut OnMeaning<'_>) -> anyhow::Result<()> {
+        tell(if frame == b"welcome" { Meaning::Ready } else { Meaning::Delivered(None) })
     }
 
-    /// The same as Switchboard's.
-    fn message(&self, to: To, id: u64, text: &str) -> String {
+    /// The same frame as for Switchboard.
+    fn message(&self, to: Target, id: u64, text: &str) -> String {
         switchboard::message(&switchboard::name(to), id, text)
     }
 }
 
 struct Connection {
     stream: TcpStream,
-    /// Once it has said so.
+    /// The room, once the greeting has named it.
     room: Option<usize>,
-    /// Bytes of frames that it has still to get.
-    owed: usize,
+    /// Bytes of frames that have to be written to it.
+    pending: usize,
 }
 
-/// Serves until it is killed. `len` is the length of a text, as the messages carry it, and `size` that of a room.
+/// Serves until it is killed. `len` is the length of a message's text, and `size` that of a room.
 #[expect(clippy::print_stdout, reason = "whoever started it reads the address there")]
 pub(crate) fn serve(len: usize, size: usize) -> anyhow::Result<()> {
     let mut listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
@@ -75,7 +75,7 @@ pub(crate) fn serve(len: usize, size: usize) -> anyhow::Result<()> {
     let mut poll = Poll::new()?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut floor =
-        Floor { frame: delivery(len), size, connections: Vec::new(), rooms: Vec::new(), owing: Vec::new() };
+        Floor { frame: delivery(len), size, connections: Vec::new(), rooms: Vec::new(), waiting: Vec::new() };
     let mut events = Events::with_capacity(1_024);
     let mut scratch = vec![0; 256 * 1024];
     loop {
@@ -91,7 +91,7 @@ pub(crate) fn serve(len: usize, size: usize) -> anyhow::Result<()> {
     }
 }
 
-/// A frame as Switchboard delivers it.
+/// A frame in Switchboard's format.
 fn delivery(len: usize) -> Vec<u8> {
     let text = stamp::text(0, len);
     let event = format!(
@@ -108,8 +108,8 @@ struct Floor {
     size: usize,
     /// The connections of each room.
     rooms: Vec<Vec<usize>>,
-    /// Who is owed something.
-    owing: Vec<usize>,
+    /// Connections with pending bytes.
+    waiting: Vec<usize>,
     connections: Vec<Option<Connection>>,
 }
 
@@ -124,7 +124,7 @@ impl Floor {
             stream.set_nodelay(true)?;
             let token = Token(self.connections.len());
             poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-            self.connections.push(Some(Connection { stream, room: None, owed: 0 }));
+            self.connections.push(Some(Connection { stream, room: None, pending: 0 }));
         }
     }
 
@@ -143,7 +143,7 @@ impl Floor {
         if ended {
             self.connections[n] = None;
         } else if let Some(room) = connection.room {
-            self.owe(room, n, frames(input));
+            self.enqueue(room, n, frames(input));
         } else if let Some(room) = connection.greet(input)? {
             let rooms = self.rooms.len().max(room + 1);
             self.rooms.resize_with(rooms, || Vec::with_capacity(self.size));
@@ -152,32 +152,32 @@ impl Floor {
         Ok(())
     }
 
-    /// Everybody in the room but the sender gets so many frames.
-    fn owe(&mut self, room: usize, from: usize, count: usize) {
+    /// Queues `count` frames for every connection of the room except the sender's.
+    fn enqueue(&mut self, room: usize, from: usize, count: usize) {
         for &n in self.rooms[room].iter().filter(|n| **n != from) {
             let Some(connection) = &mut self.connections[n] else { continue };
-            if connection.owed == 0 {
-                self.owing.push(n);
+            if connection.pending == 0 {
+                self.waiting.push(n);
             }
-            connection.owed += count * self.frame.len();
+            connection.pending += count * self.frame.len();
         }
     }
 
     fn write(&mut self) {
         let (connections, frame) = (&mut self.connections, &self.frame);
-        self.owing.retain(|n| {
+        self.waiting.retain(|n| {
             let Some(connection) = &mut connections[*n] else { return false };
-            if connection.pay(frame).is_err() {
+            if connection.flush(frame).is_err() {
                 connections[*n] = None;
                 return false;
             }
-            connection.owed > 0
+            connection.pending > 0
         });
     }
 }
 
 impl Connection {
-    /// Answers the handshake, and the greeting behind it, which says the room.
+    /// Answers the handshake, and then the greeting, which names the room.
     fn greet(&mut self, input: &[u8]) -> anyhow::Result<Option<usize>> {
         if input.starts_with(b"GET ") {
             self.stream.write_all(
@@ -192,15 +192,15 @@ impl Connection {
         Ok(self.room)
     }
 
-    fn pay(&mut self, frame: &[u8]) -> std::io::Result<()> {
-        while self.owed > 0 {
-            // What has left of the first frame.
-            let offset = (frame.len() - self.owed % frame.len()) % frame.len();
-            let mut slices = [IoSlice::new(frame); SLICES];
+    fn flush(&mut self, frame: &[u8]) -> std::io::Result<()> {
+        while self.pending > 0 {
+            // The part of the first frame that was written already.
+            let offset = (frame.len() - self.pending % frame.len()) % frame.len();
+            let mut slices = [IoSlice::new(frame); MAX_SLICES];
             slices[0] = IoSlice::new(&frame[offset..]);
-            let filled = self.owed.div_ceil(frame.len()).min(SLICES);
+            let filled = self.pending.div_ceil(frame.len()).min(MAX_SLICES);
             match self.stream.write_vectored(&slices[..filled]) {
-                Ok(count) => self.owed -= count,
+                Ok(count) => self.pending -= count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
@@ -209,7 +209,7 @@ impl Connection {
     }
 }
 
-/// How many whole frames there are. The load writes them in one go, and they are far shorter than the buffer.
+/// The number of complete frames. The load writes them in one call, and they are far shorter than the buffer.
 fn frames(mut input: &[u8]) -> usize {
     let mut count = 0;
     // The four bytes of the mask follow the length.

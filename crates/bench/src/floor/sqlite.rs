@@ -1,4 +1,4 @@
-//! The floor of an acknowledgement by SQLite: the tables of Switchboard, the rows that a message must change in them,
+//! The floor of an acknowledgement by SQLite: Switchboard's tables, the rows that a message must change in them,
 //! `synchronous=FULL`, group commit; no checks, no network.
 
 use std::path::Path;
@@ -15,7 +15,7 @@ pub(crate) struct Sqlite {
 }
 
 impl Sqlite {
-    /// The same without syncing, for a view that can be made again.
+    /// A database without syncing, for a view that can be rebuilt.
     pub(crate) fn unsynced(
         file: &Path,
         product: &Product<'_>,
@@ -27,7 +27,7 @@ impl Sqlite {
         Ok(sqlite)
     }
 
-    /// With the tables and the settings of Switchboard; `len` is the length of a text.
+    /// A database with Switchboard's tables and settings; `len` is the length of a text.
     pub(crate) fn new(
         file: &Path,
         product: &Product<'_>,

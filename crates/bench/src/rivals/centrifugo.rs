@@ -1,5 +1,5 @@
-//! Centrifugo (centrifugal.dev): commands and replies in JSON, several to a frame, a line each. A client subscribes to its
-//! room's channel and publishes into it, with a token that is signed with the same secret as Switchboard's.
+//! Centrifugo (centrifugal.dev): JSON commands and replies, several in a frame, each on its own line. A client subscribes to
+//! its room's channel and publishes into it, with a token that is signed with the same key as Switchboard's.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use memchr::memmem;
 
 use super::channel;
 use crate::process::Process;
-use crate::server::{Said, Server, Tell, To};
+use crate::server::{Meaning, OnMeaning, Server, Target};
 use crate::stamp::{self, number_after};
 use crate::{Product, SECRET, wire};
 
@@ -49,35 +49,35 @@ impl Server for Centrifugo<'_> {
 
     fn greeting(&self, user: usize, room: usize) -> String {
         let token = (self.product.mint)(&format!("u{user}")).unwrap_or_default();
-        let channel = channel(To::Room(room));
+        let channel = channel(Target::Room(room));
         format!(
             "{{\"id\":{CONNECT},\"connect\":{{\"token\":\"{token}\"}}}}\n\
              {{\"id\":{SUBSCRIBE},\"subscribe\":{{\"channel\":\"{channel}\"}}}}"
         )
     }
 
-    fn understand(&self, _: usize, frame: &[u8], tell: &mut Tell<'_>) -> anyhow::Result<()> {
-        frame.split(|byte| *byte == b'\n').try_for_each(|line| tell(say(line)?))
+    fn decode(&self, _: usize, frame: &[u8], emit: &mut OnMeaning<'_>) -> anyhow::Result<()> {
+        frame.split(|byte| *byte == b'\n').try_for_each(|line| emit(decode_line(line)?))
     }
 
-    fn message(&self, to: To, id: u64, text: &str) -> String {
+    fn message(&self, to: Target, id: u64, text: &str) -> String {
         let (id, channel) = (id + SUBSCRIBE, channel(to));
         format!(r#"{{"id":{id},"publish":{{"channel":"{channel}","data":{{"text":"{text}"}}}}}}"#)
     }
 }
 
-fn say(line: &[u8]) -> anyhow::Result<Said> {
+fn decode_line(line: &[u8]) -> anyhow::Result<Meaning> {
     Ok(if line.starts_with(br#"{"push":{"#) {
-        stamp::find(line).map_or(Said::Other, |number| Said::Delivered(Some(number)))
+        stamp::find(line).map_or(Meaning::Other, |number| Meaning::Delivered(Some(number)))
     } else if line == b"{}" {
-        Said::Wants("{}".to_owned())
+        Meaning::MustAnswer("{}".to_owned())
     } else if memmem::find(line, br#""error":{"#).is_some() {
-        anyhow::bail!("it refused: {}", String::from_utf8_lossy(line));
+        anyhow::bail!("the server refused: {}", String::from_utf8_lossy(line));
     } else {
         match number_after(line, r#""id":"#) {
-            Some(CONNECT) => Said::Other,
-            Some(SUBSCRIBE) => Said::Ready,
-            _ => Said::Acked(None),
+            Some(CONNECT) => Meaning::Other,
+            Some(SUBSCRIBE) => Meaning::Ready,
+            _ => Meaning::Acked(None),
         }
     })
 }
@@ -88,19 +88,19 @@ mod tests {
 
     #[test]
     fn a_line_is_understood() {
-        let says = |line: &str| say(line.as_bytes()).expect("not a refusal");
-        // What Centrifugo 6.9 sends.
+        let decode = |line: &str| decode_line(line.as_bytes()).expect("not a refusal");
+        // Replies of Centrifugo 6.9.
         assert_eq!(
-            says(r#"{"id":1,"connect":{"client":"402599f2","version":"0.0.0 OSS","ping":25}}"#),
-            Said::Other
+            decode(r#"{"id":1,"connect":{"client":"402599f2","version":"0.0.0 OSS","ping":25}}"#),
+            Meaning::Other
         );
-        assert_eq!(says(r#"{"id":2,"subscribe":{"recoverable":true,"epoch":"QCabxNOv"}}"#), Said::Ready);
-        assert_eq!(says(r#"{"id":3,"publish":{}}"#), Said::Acked(None));
-        assert_eq!(says("{}"), Said::Wants("{}".to_owned()));
+        assert_eq!(decode(r#"{"id":2,"subscribe":{"recoverable":true,"epoch":"QCabxNOv"}}"#), Meaning::Ready);
+        assert_eq!(decode(r#"{"id":3,"publish":{}}"#), Meaning::Acked(None));
+        assert_eq!(decode("{}"), Meaning::MustAnswer("{}".to_owned()));
         let text = stamp::text(5, 200);
         let push =
             format!(r#"{{"push":{{"channel":"room0","pub":{{"data":{{"text":"{text}"}},"offset":1}}}}}}"#);
-        assert_eq!(says(&push), Said::Delivered(Some(5)));
-        assert!(say(br#"{"id":2,"error":{"code":103,"message":"permission denied"}}"#).is_err());
+        assert_eq!(decode(&push), Meaning::Delivered(Some(5)));
+        assert!(decode_line(br#"{"id":2,"error":{"code":103,"message":"permission denied"}}"#).is_err());
     }
 }

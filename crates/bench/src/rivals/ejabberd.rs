@@ -1,5 +1,5 @@
-//! ejabberd: XMPP over WebSocket (RFC 7395), a multi-user chat (XEP-0045) for each room. Anybody may come in with any
-//! password, so that no accounts have to be made first.
+//! ejabberd: XMPP over WebSocket (RFC 7395), a multi-user chat (XEP-0045) for each room. It is configured to accept every user
+//! with any password, so that no accounts have to be created first.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,17 +15,17 @@ use tempfile::TempDir;
 
 use super::channel;
 use crate::process::{self, Process};
-use crate::server::{Said, Server, Tell, To};
+use crate::server::{Meaning, OnMeaning, Server, Target};
 use crate::{stamp, wire};
 
 const OPEN: &str = r#"<open xmlns="urn:ietf:params:xml:ns:xmpp-framing" to="localhost" version="1.0"/>"#;
 
-/// Where Debian puts Erlang's libraries of ejabberd, below the directory of the architecture.
+/// Debian's directory of ejabberd's Erlang libraries, below that of the architecture.
 const LIBRARIES: &str = "/usr/lib";
 
 pub(super) struct Ejabberd {
     process: Process,
-    /// Of each user.
+    /// The room of each user.
     rooms: RefCell<BTreeMap<usize, usize>>,
     _data: TempDir,
 }
@@ -36,18 +36,18 @@ impl Ejabberd {
         let spool = std::path::absolute(data.path())?;
         let template = std::fs::read_to_string(directory.join("ejabberd.yml"))?;
         let config = spool.join("ejabberd.yml");
-        // What `ejabberdctl foreground` does, without a name on the network and as whoever measures.
+        // Like `ejabberdctl foreground`, but without a node name, and as the current user.
         let mut command = Command::new("erl");
         command.args(["+K", "true", "+P", "250000", "-noinput", "-mnesia", "dir"]);
         command.arg(format!("\"{}\"", spool.join("mnesia").display()));
         command.args(["-s", "ejabberd"]).current_dir(&spool);
         command.env("ERL_LIBS", libraries()?).env("EJABBERD_CONFIG_PATH", &config);
         command.env("EJABBERD_LOG_PATH", spool.join("ejabberd.log"));
-        // What there is to say is in the log; the rest is how it ends.
+        // Errors are in the log; stderr would only repeat the shutdown.
         command.env("HOME", &spool).stderr(Stdio::null());
         let written = |port: u16| std::fs::write(&config, template.replace("$PORT", &port.to_string()));
         let process = Process::start_on_port(cores, |port| {
-            // Where it cannot be written, ejabberd says that it is missing.
+            // If the file cannot be written, ejabberd reports that it is missing.
             let _ = written(port);
             command
         })?;
@@ -55,7 +55,7 @@ impl Ejabberd {
     }
 }
 
-/// The directory of libraries that has ejabberd.
+/// Finds the directory of libraries that contains ejabberd.
 fn libraries() -> anyhow::Result<PathBuf> {
     let is_ejabberd = |entry: DirEntry| entry.file_name().to_string_lossy().starts_with("ejabberd-");
     let has =
@@ -82,11 +82,11 @@ impl Server for Ejabberd {
         OPEN.to_owned()
     }
 
-    fn understand(&self, user: usize, frame: &[u8], tell: &mut Tell<'_>) -> anyhow::Result<()> {
-        tell(say(frame, user, self.rooms.borrow().get(&user).copied().unwrap_or_default())?)
+    fn decode(&self, user: usize, frame: &[u8], emit: &mut OnMeaning<'_>) -> anyhow::Result<()> {
+        emit(decode_frame(frame, user, self.rooms.borrow().get(&user).copied().unwrap_or_default())?)
     }
 
-    fn message(&self, to: To, id: u64, text: &str) -> String {
+    fn message(&self, to: Target, id: u64, text: &str) -> String {
         let to = channel(to);
         format!(
             r#"<message to="{to}@conference.localhost" type="groupchat" id="{id}"><body>{text}</body></message>"#
@@ -94,36 +94,36 @@ impl Server for Ejabberd {
     }
 }
 
-/// Each answer of the server's is the next step of coming in: features, success, features again, a resource, the room.
-fn say(frame: &[u8], user: usize, room: usize) -> anyhow::Result<Said> {
+/// Each answer of the server asks for the next step of joining: features, success, features again, a resource, the room.
+fn decode_frame(frame: &[u8], user: usize, room: usize) -> anyhow::Result<Meaning> {
     let has = |what: &str| memmem::find(frame, what.as_bytes()).is_some();
     Ok(if frame.starts_with(b"<message") {
-        // The room's subject, and notices, have no number.
-        stamp::find(frame).map_or(Said::Other, |number| Said::Delivered(Some(number)))
+        // The room's subject and notices have no number.
+        stamp::find(frame).map_or(Meaning::Other, |number| Meaning::Delivered(Some(number)))
     } else if frame.starts_with(b"<presence") {
-        // Status 110: this is oneself (XEP-0045 section 7.2.2).
-        if has("code='110'") { Said::Ready } else { Said::Other }
+        // Status 110: the user's own presence (XEP-0045 section 7.2.2).
+        if has("code='110'") { Meaning::Ready } else { Meaning::Other }
     } else if has("urn:ietf:params:xml:ns:xmpp-bind") && has("<stream:features") {
-        Said::Wants(
+        Meaning::MustAnswer(
             r#"<iq type="set" id="bind"><bind xmlns="urn:ietf:params:xml:ns:xmpp-bind"/></iq>"#.to_owned(),
         )
     } else if has("<stream:features") {
-        // A user of that name, the password `x`: NUL, name, NUL, password in Base64 (RFC 4616).
+        // The user's name and the password `x`: NUL, name, NUL, password in Base64 (RFC 4616).
         let secret = BASE64_STANDARD.encode(format!("\0u{user}\0x"));
-        Said::Wants(format!(
+        Meaning::MustAnswer(format!(
             r#"<auth xmlns="urn:ietf:params:xml:ns:xmpp-sasl" mechanism="PLAIN">{secret}</auth>"#
         ))
     } else if frame.starts_with(b"<success") {
-        Said::Wants(OPEN.to_owned())
+        Meaning::MustAnswer(OPEN.to_owned())
     } else if has(r#"id='bind'"#) {
-        let room = channel(To::Room(room));
-        Said::Wants(format!(
+        let room = channel(Target::Room(room));
+        Meaning::MustAnswer(format!(
             r#"<presence to="{room}@conference.localhost/u{user}"><x xmlns="http://jabber.org/protocol/muc"><history maxstanzas="0"/></x></presence>"#
         ))
     } else if has("<failure") || has("stream:error") || has("type='error'") {
-        anyhow::bail!("it refused: {}", String::from_utf8_lossy(frame))
+        anyhow::bail!("the server refused: {}", String::from_utf8_lossy(frame))
     } else {
-        Said::Other
+        Meaning::Other
     })
 }
 
@@ -131,17 +131,17 @@ fn say(frame: &[u8], user: usize, room: usize) -> anyhow::Result<Said> {
 mod tests {
     use super::*;
 
-    fn answer(frame: &str) -> Said {
-        say(frame.as_bytes(), 7, 3).expect("not a refusal")
+    fn answer(frame: &str) -> Meaning {
+        decode_frame(frame.as_bytes(), 7, 3).expect("not a refusal")
     }
 
     #[test]
-    fn each_step_of_coming_in_asks_for_the_next() {
+    fn each_step_of_joining_asks_for_the_next() {
         let wants = |frame: &str| match answer(frame) {
-            Said::Wants(next) => next,
+            Meaning::MustAnswer(next) => next,
             other => panic!("{other:?}"),
         };
-        // Frames that ejabberd 23.01 sent, in their order, shortened within.
+        // Frames of ejabberd 23.01, in their order, shortened.
         let first = "<stream:features xmlns:stream='http://etherx.jabber.org/streams'><mechanisms \
                      xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms></stream:features>";
         assert!(wants(first).contains(&BASE64_STANDARD.encode("\0u7\0x")));
@@ -155,14 +155,14 @@ mod tests {
     }
 
     #[test]
-    fn only_oneself_in_the_room_is_ready_and_only_a_number_is_a_message() {
-        assert_eq!(answer("<presence from='room3@conference.localhost/u8'/>"), Said::Other);
+    fn only_the_own_presence_is_ready_and_only_a_number_is_a_message() {
+        assert_eq!(answer("<presence from='room3@conference.localhost/u8'/>"), Meaning::Other);
         let oneself = "<presence from='room3@conference.localhost/u7'><x \
                        xmlns='http://jabber.org/protocol/muc#user'><status code='110'/></x></presence>";
-        assert_eq!(answer(oneself), Said::Ready);
-        assert_eq!(answer("<message type='groupchat'><subject/></message>"), Said::Other);
+        assert_eq!(answer(oneself), Meaning::Ready);
+        assert_eq!(answer("<message type='groupchat'><subject/></message>"), Meaning::Other);
         let message = format!("<message type='groupchat'><body>{}</body></message>", stamp::text(12, 200));
-        assert_eq!(answer(&message), Said::Delivered(Some(12)));
-        assert!(say(b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>", 7, 3).is_err());
+        assert_eq!(answer(&message), Meaning::Delivered(Some(12)));
+        assert!(decode_frame(b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>", 7, 3).is_err());
     }
 }

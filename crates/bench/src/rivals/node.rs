@@ -1,11 +1,11 @@
-//! Two servers on Node.js: Socket.IO, and the tutorials' one, which keeps the connections of a room in a set.
+//! Two servers on Node.js: Socket.IO, and the usual one of tutorials, which keeps a room's connections in a set.
 
 use std::path::Path;
 use std::process::Command;
 
 use super::channel;
 use crate::process::Process;
-use crate::server::{Said, Server, Tell, To};
+use crate::server::{Meaning, OnMeaning, Server, Target};
 use crate::{stamp, wire};
 
 fn launch(directory: &Path, script: &str, cores: &[usize]) -> anyhow::Result<Process> {
@@ -37,33 +37,33 @@ impl Server for SocketIo {
     }
 
     fn greeting(&self, user: usize, room: usize) -> String {
-        let room = channel(To::Room(room));
+        let room = channel(Target::Room(room));
         format!(r#"40{{"user":"u{user}","room":"{room}"}}"#)
     }
 
-    fn understand(&self, _: usize, frame: &[u8], tell: &mut Tell<'_>) -> anyhow::Result<()> {
-        tell(socket_io_says(frame)?)
+    fn decode(&self, _: usize, frame: &[u8], emit: &mut OnMeaning<'_>) -> anyhow::Result<()> {
+        emit(decode_socket_io(frame)?)
     }
 
-    fn message(&self, to: To, id: u64, text: &str) -> String {
+    fn message(&self, to: Target, id: u64, text: &str) -> String {
         let to = channel(to);
         format!(r#"42{id}["message",{{"to":"{to}","text":"{text}"}}]"#)
     }
 }
 
-/// The packets: 4 is a message of Engine.IO, within which 0 is CONNECT, 2 EVENT, 3 ACK and 4 CONNECT_ERROR.
-fn socket_io_says(frame: &[u8]) -> anyhow::Result<Said> {
+/// Packets: 4 is a message of Engine.IO; within it 0 is CONNECT, 2 EVENT, 3 ACK and 4 CONNECT_ERROR.
+fn decode_socket_io(frame: &[u8]) -> anyhow::Result<Meaning> {
     Ok(match frame {
-        [b'4', b'2', ..] => Said::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX))),
-        [b'4', b'3', ..] => Said::Acked(None),
-        [b'4', b'0', ..] => Said::Ready,
-        [b'2'] => Said::Wants("3".to_owned()),
-        [b'4', b'4', ..] => anyhow::bail!("it refused: {}", String::from_utf8_lossy(frame)),
-        _ => Said::Other,
+        [b'4', b'2', ..] => Meaning::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX))),
+        [b'4', b'3', ..] => Meaning::Acked(None),
+        [b'4', b'0', ..] => Meaning::Ready,
+        [b'2'] => Meaning::MustAnswer("3".to_owned()),
+        [b'4', b'4', ..] => anyhow::bail!("the server refused: {}", String::from_utf8_lossy(frame)),
+        _ => Meaning::Other,
     })
 }
 
-/// `ws`, as the tutorials use it.
+/// `ws`, as tutorials use it.
 pub(super) struct Ws(Process);
 
 impl Ws {
@@ -86,27 +86,27 @@ impl Server for Ws {
     }
 
     fn greeting(&self, user: usize, room: usize) -> String {
-        let room = channel(To::Room(room));
+        let room = channel(Target::Room(room));
         format!(r#"{{"type":"hello","user":"u{user}","room":"{room}"}}"#)
     }
 
-    fn understand(&self, _: usize, frame: &[u8], tell: &mut Tell<'_>) -> anyhow::Result<()> {
-        tell(ws_says(frame))
+    fn decode(&self, _: usize, frame: &[u8], emit: &mut OnMeaning<'_>) -> anyhow::Result<()> {
+        emit(decode_ws(frame))
     }
 
-    fn message(&self, to: To, id: u64, text: &str) -> String {
+    fn message(&self, to: Target, id: u64, text: &str) -> String {
         let to = channel(to);
         format!(r#"{{"type":"send","id":{id},"to":"{to}","text":"{text}"}}"#)
     }
 }
 
-fn ws_says(frame: &[u8]) -> Said {
+fn decode_ws(frame: &[u8]) -> Meaning {
     if frame.starts_with(br#"{"type":"message""#) {
-        Said::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX)))
+        Meaning::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX)))
     } else if frame.starts_with(br#"{"type":"ok""#) {
-        Said::Acked(None)
+        Meaning::Acked(None)
     } else {
-        Said::Ready
+        Meaning::Ready
     }
 }
 
@@ -115,28 +115,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn socket_io_is_understood() {
-        let says = |frame: &str| socket_io_says(frame.as_bytes()).expect("not a refusal");
-        // What Socket.IO 4.8 sends.
+    fn frames_of_socket_io_are_decoded() {
+        let decode = |frame: &str| decode_socket_io(frame.as_bytes()).expect("not a refusal");
+        // Frames of Socket.IO 4.8.
         assert_eq!(
-            says(r#"0{"sid":"L4iQIo6Gy3yrct0fAAAA","upgrades":[],"pingInterval":25000}"#),
-            Said::Other
+            decode(r#"0{"sid":"L4iQIo6Gy3yrct0fAAAA","upgrades":[],"pingInterval":25000}"#),
+            Meaning::Other
         );
-        assert_eq!(says(r#"40{"sid":"3Ufyznjp1Qy1eWWNAAAA"}"#), Said::Ready);
+        assert_eq!(decode(r#"40{"sid":"3Ufyznjp1Qy1eWWNAAAA"}"#), Meaning::Ready);
         let message =
             format!(r#"42["message",{{"to":"room0","from":"u1","text":"{}"}}]"#, stamp::text(5, 200));
-        assert_eq!(says(&message), Said::Delivered(Some(5)));
-        assert_eq!(says("431[]"), Said::Acked(None));
-        assert_eq!(says("2"), Said::Wants("3".to_owned()));
-        assert!(socket_io_says(br#"44{"message":"not authorized"}"#).is_err());
+        assert_eq!(decode(&message), Meaning::Delivered(Some(5)));
+        assert_eq!(decode("431[]"), Meaning::Acked(None));
+        assert_eq!(decode("2"), Meaning::MustAnswer("3".to_owned()));
+        assert!(decode_socket_io(br#"44{"message":"not authorized"}"#).is_err());
     }
 
     #[test]
-    fn ws_is_understood() {
-        assert_eq!(ws_says(br#"{"type":"welcome"}"#), Said::Ready);
-        assert_eq!(ws_says(br#"{"type":"ok","id":1}"#), Said::Acked(None));
+    fn frames_of_ws_are_decoded() {
+        assert_eq!(decode_ws(br#"{"type":"welcome"}"#), Meaning::Ready);
+        assert_eq!(decode_ws(br#"{"type":"ok","id":1}"#), Meaning::Acked(None));
         let message =
             format!(r#"{{"type":"message","to":"room0","from":"u1","text":"{}"}}"#, stamp::text(5, 200));
-        assert_eq!(ws_says(message.as_bytes()), Said::Delivered(Some(5)));
+        assert_eq!(decode_ws(message.as_bytes()), Meaning::Delivered(Some(5)));
     }
 }

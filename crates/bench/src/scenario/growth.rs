@@ -1,39 +1,41 @@
-//! What is stored must not slow down what is new: the same load on 1, 10 and 100 times as many conversations and messages.
+//! Checks that stored data do not slow down new messages: the same load with 1, 10 and 100 times as many messages stored.
 
-use super::storm::{Client, come_back};
+use super::storm::{Client, reconnect};
 use super::{Context, ack};
 use crate::database;
 use crate::process::{BOTH_CORES, Process};
 use crate::report::Name;
-use crate::server::{Server, Tell, To};
+use crate::server::{OnMeaning, Server, Target};
 use crate::stamp;
 use crate::switchboard::{Groups, Switchboard, message};
-use crate::traffic::TEXT;
+use crate::traffic::TEXT_BYTES;
 
-/// Users of a group, who are together in rooms of their own.
-const GROUP: usize = 10;
+/// Users of a group, who share rooms.
+const GROUP_SIZE: usize = 10;
 
 /// Messages of a room.
-const MESSAGES: usize = 100;
+const MESSAGES_PER_ROOM: usize = 100;
 
 /// Groups at 1x: a thousand rooms, 100,000 messages.
 const GROUPS: usize = 100;
 
-/// Groups whose users come back: all of them at 1x.
-const BACK: usize = 100;
+/// Groups whose users reconnect: all of them at 1x.
+const RECONNECTING_GROUPS: usize = 100;
 
-/// Senders of the acknowledgements, each in a group of their own.
+/// Senders of the acknowledgements, each in a group of its own.
 const SENDERS: usize = 64;
 
-/// The ids of a round's messages, which are their keys, too, begin there: a key counts once for a sender.
-const IDS: u64 = 10_000_000;
+/// Distance between the first message ids of two rounds. Ids are also keys, and a sender's keys must not repeat.
+const IDS_PER_ROUND: u64 = 10_000_000;
 
 /// `scales` are multiples of 1x, which comes first.
 pub(crate) fn run(context: &mut Context<'_>, scales: &[usize]) -> anyhow::Result<()> {
     let mut servers = Vec::new();
     for &scale in scales {
-        context
-            .progress(&format!("growth: {} messages are stored", scale * GROUPS * Groups::ROOMS * MESSAGES));
+        context.progress(&format!(
+            "growth: {} messages are stored",
+            scale * GROUPS * Groups::ROOMS * MESSAGES_PER_ROOM
+        ));
         let mut server = Switchboard::start(context.product, context.scratch, BOTH_CORES)?;
         fill(&mut server, scale * GROUPS)?;
         servers.push(server);
@@ -42,62 +44,64 @@ pub(crate) fn run(context: &mut Context<'_>, scales: &[usize]) -> anyhow::Result
         let mut first = None;
         for (&scale, server) in scales.iter().zip(&mut servers) {
             context.progress(&format!("growth: round {round} of {}, {scale}x", context.rounds));
-            let scenario = format!("growth, {} messages", scale * GROUPS * Groups::ROOMS * MESSAGES);
+            let scenario = format!("growth, {} messages", scale * GROUPS * Groups::ROOMS * MESSAGES_PER_ROOM);
             server.restart()?;
             let resume = resume(server, scale * GROUPS)?;
-            let spread = Spread { server, stride: scale * GROUPS / SENDERS, ids: u64::from(round) * IDS };
+            let spread =
+                Spread { server, stride: scale * GROUPS / SENDERS, ids: u64::from(round) * IDS_PER_ROUND };
             let (acks, cpu) = ack::measure(&spread, SENDERS, context.time)?;
-            let mut tell = |figure: &str, unit: &str, value: f64| {
+            let mut report = |figure: &str, unit: &str, value: f64| {
                 context.report.add(Name { scenario: &scenario, subject: "switchboard", figure, unit }, value);
             };
-            tell("acks", "/s", acks.rate);
-            tell("cpu a message", "µs", cpu);
-            tell("cpu of a resume", "µs", resume);
+            report("acks", "/s", acks.rate);
+            report("cpu a message", "µs", cpu);
+            report("cpu of a resume", "µs", resume);
             let (acks_first, resume_first) = *first.get_or_insert((acks.rate, resume));
-            tell("acks, times those of the first", "", acks.rate / acks_first);
-            tell("cpu of a resume, times that of the first", "", resume / resume_first);
+            report("acks, times those of the first", "", acks.rate / acks_first);
+            report("cpu of a resume, times that of the first", "", resume / resume_first);
         }
     }
     Ok(())
 }
 
-/// Makes one group through the server itself, and copies of its rows in the database.
+/// Creates one group through the server itself, and copies of its rows in the database.
 fn fill(server: &mut Switchboard<'_>, groups: usize) -> anyhow::Result<()> {
-    let one = Groups { users: GROUP, size: GROUP };
+    let one = Groups { users: GROUP_SIZE, size: GROUP_SIZE };
     one.fill(server)?;
-    let text = stamp::text(0, TEXT);
-    for user in 0..GROUP {
-        let rooms = Groups::rooms(0).flat_map(|room| (0..MESSAGES / GROUP).map(move |_| room.clone()));
-        server.says(user, rooms.zip(1..).map(|(room, id)| message(&room, id, &text)))?;
+    let text = stamp::text(0, TEXT_BYTES);
+    for user in 0..GROUP_SIZE {
+        let rooms =
+            Groups::rooms(0).flat_map(|room| (0..MESSAGES_PER_ROOM / GROUP_SIZE).map(move |_| room.clone()));
+        server.send_all_as(user, rooms.zip(1..).map(|(room, id)| message(&room, id, &text)))?;
     }
     server.stop()?;
-    database::copy_group(&server.database(), GROUP, groups)?;
+    database::copy_group(&server.database(), GROUP_SIZE, groups)?;
     server.restart()
 }
 
-/// The users of some groups, spread over all, come back with what they have of their rooms: the last message of one of
-/// them is missing. Returns microseconds of processor time for each.
+/// Reconnects the users of some groups, spread over all, with the cursors of their rooms, of which one lacks the last message.
+/// Returns microseconds of processor time for each client.
 fn resume(server: &Switchboard<'_>, groups: usize) -> anyhow::Result<f64> {
     let mut clients = Vec::new();
-    for group in (0..BACK).map(|n| n * groups / BACK) {
+    for group in (0..RECONNECTING_GROUPS).map(|n| n * groups / RECONNECTING_GROUPS) {
         let mut cursors = database::heads(&server.database(), Groups::rooms(group))?;
         cursors[0].1 -= 1;
-        clients.extend((0..GROUP).map(|n| Client {
-            user: group * GROUP + n,
+        clients.extend((0..GROUP_SIZE).map(|n| Client {
+            user: group * GROUP_SIZE + n,
             awaits: cursors[0].1 + 1,
             cursors: cursors.clone(),
         }));
     }
     let cpu = server.process().cpu()?;
-    come_back(server, &clients)?;
+    reconnect(server, &clients)?;
     Ok((server.process().cpu()? - cpu) * 1e6 / clients.len() as f64)
 }
 
-/// Users and conversations that are far apart in the tables: each sender is the first of a group, and writes to the last
-/// of its rooms.
+/// Spreads users and conversations over the tables: each sender is the first user of a group, and writes to the last of its
+/// rooms.
 struct Spread<'a, 'b> {
     server: &'a Switchboard<'b>,
-    /// From one sender's group to the next one's.
+    /// Distance between the groups of two senders.
     stride: usize,
     ids: u64,
 }
@@ -116,18 +120,18 @@ impl Server for Spread<'_, '_> {
     }
 
     fn greeting(&self, sender: usize, _: usize) -> String {
-        self.server.hello(sender * self.stride * GROUP, &[])
+        self.server.hello(sender * self.stride * GROUP_SIZE, &[])
     }
 
-    fn understand(&self, user: usize, frame: &[u8], tell: &mut Tell<'_>) -> anyhow::Result<()> {
-        self.server.understand(user, frame, tell)
+    fn decode(&self, user: usize, frame: &[u8], emit: &mut OnMeaning<'_>) -> anyhow::Result<()> {
+        self.server.decode(user, frame, emit)
     }
 
-    /// The user of `to` who is not there is that of the sender, counted behind the senders.
-    fn message(&self, to: To, id: u64, text: &str) -> String {
+    /// The room of the sender; its number follows from the absent user's, which counts after the senders.
+    fn message(&self, to: Target, id: u64, text: &str) -> String {
         let sender = match to {
-            To::User(user) => user - SENDERS,
-            To::Room(_) | To::Pair { .. } => 0,
+            Target::User(user) => user - SENDERS,
+            Target::Room(_) | Target::Pair { .. } => 0,
         };
         let room = Groups::rooms(sender * self.stride).last().unwrap_or_default();
         message(&room, self.ids + id, text)

@@ -1,4 +1,4 @@
-//! Connections that do nothing: what each costs in memory, and what their pings cost.
+//! Idle connections: the memory of each, and the processor time of their pings.
 
 use std::time::Duration;
 
@@ -6,30 +6,30 @@ use anyhow::bail;
 
 use super::Context;
 use crate::clock;
-use crate::load::{Heard, Load, Replies};
+use crate::load::{ConnectionEvent, Load, Replies};
 use crate::process::SERVER_CORE;
 use crate::report::Name;
-use crate::server::{self, Said, Server};
+use crate::server::{self, Meaning, Server};
 use crate::switchboard::{Groups, Switchboard};
 
-/// Users of a group. Those of Switchboard are together in ten rooms, those of other servers in one.
-pub(crate) const GROUP: usize = 50;
+/// Users of a group. A group of Switchboard's users shares ten rooms, one of other servers' users shares one.
+pub(crate) const GROUP_SIZE: usize = 50;
 
-/// How long pings are looked at: each connection gets one every 30 s.
-const PINGS: Duration = Duration::from_secs(30);
+/// How long pings are measured: each connection gets one every 30 s.
+const PING_WINDOW: Duration = Duration::from_secs(30);
 
-/// How long the allocator may take to give memory back, and connections to be gone.
-const SETTLING: Duration = Duration::from_secs(2);
+/// How long the allocator may take to return memory, and the server to close connections.
+const SETTLE_TIME: Duration = Duration::from_secs(2);
 
-/// How long a user without a connection still counts as online, and is kept in memory: the default of `presence_grace`.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long a user without a connection counts as online and stays in memory: the default of `presence_grace`.
+const OFFLINE_GRACE: Duration = Duration::from_secs(5);
 
-/// `few` and `many` are counts of connections; between them memory is measured as a slope.
+/// `few` and `many` are numbers of connections; the memory of one is the slope between them.
 pub(crate) fn run(context: &mut Context<'_>, few: usize, many: usize) -> anyhow::Result<()> {
     for round in 1..=context.rounds {
         context.progress(&format!("idle: round {round} of {}", context.rounds));
         let server = Switchboard::start(context.product, context.scratch, SERVER_CORE)?;
-        Groups { users: many, size: GROUP }.fill(&server)?;
+        Groups { users: many, size: GROUP_SIZE }.fill(&server)?;
         measure(context, &server, few, many, round == 1)?;
         drop(server);
         context.against(SERVER_CORE, |_| true, |context, rival| measure(context, rival, few, many, false));
@@ -37,7 +37,7 @@ pub(crate) fn run(context: &mut Context<'_>, few: usize, many: usize) -> anyhow:
     Ok(())
 }
 
-/// All figures of one server; those of pings take half a minute.
+/// Measures all figures of one server; those of pings take half a minute.
 fn measure(
     context: &mut Context<'_>,
     server: &dyn Server,
@@ -47,48 +47,48 @@ fn measure(
 ) -> anyhow::Result<()> {
     let scenario = format!("idle, {few} → {many} connections");
     let memory = || Ok::<_, anyhow::Error>(server.process().memory()? as f64);
-    wait(server, &mut Load::new()?, SETTLING)?;
+    wait(server, &mut Load::new()?, SETTLE_TIME)?;
     let start = memory()?;
     let mut load = Load::new()?;
-    server::join(server, &mut load, 0..few, GROUP)?;
-    wait(server, &mut load, SETTLING)?;
+    server::join(server, &mut load, 0..few, GROUP_SIZE)?;
+    wait(server, &mut load, SETTLE_TIME)?;
     let with_few = memory()?;
-    server::join(server, &mut load, few..many, GROUP)?;
-    wait(server, &mut load, SETTLING)?;
+    server::join(server, &mut load, few..many, GROUP_SIZE)?;
+    wait(server, &mut load, SETTLE_TIME)?;
     let with_many = memory()?;
-    let mut tell = |figure: &str, unit: &str, value: f64| {
+    let mut report = |figure: &str, unit: &str, value: f64| {
         context.report.add(Name { scenario: &scenario, subject: server.name(), figure, unit }, value);
     };
-    tell("memory a connection", "bytes", (with_many - with_few) / (many - few) as f64);
-    tell("memory before", "MB", start / 1e6);
-    tell("memory with all", "MB", with_many / 1e6);
+    report("memory a connection", "bytes", (with_many - with_few) / (many - few) as f64);
+    report("memory before", "MB", start / 1e6);
+    report("memory with all", "MB", with_many / 1e6);
     if with_pings {
         let (cpu, begun) = (server.process().cpu()?, clock::now());
-        wait(server, &mut load, PINGS)?;
+        wait(server, &mut load, PING_WINDOW)?;
         let used = (server.process().cpu()? - cpu) / begun.elapsed().as_secs_f64();
-        tell("cpu with pings", "% of a core", used * 100.0);
+        report("cpu with pings", "% of a core", used * 100.0);
     }
     drop(load);
-    wait(server, &mut Load::new()?, GRACE + SETTLING)?;
-    tell("memory after", "MB", memory()? / 1e6);
+    wait(server, &mut Load::new()?, OFFLINE_GRACE + SETTLE_TIME)?;
+    report("memory after", "MB", memory()? / 1e6);
     Ok(())
 }
 
-/// Lets the server be, and answers its pings meanwhile.
+/// Waits, and answers the server's pings meanwhile.
 fn wait(server: &dyn Server, load: &mut Load, time: Duration) -> anyhow::Result<()> {
     let begun = clock::now();
-    let mut hear = |user: usize, heard: Heard<'_>, replies: &mut Replies| match heard {
-        Heard::Open => Ok(()),
-        Heard::Gone(why) => bail!("{} closed connection {user}: {why}", server.name()),
-        Heard::Text(frame) => server.understand(user, frame, &mut |said| {
-            if let Said::Wants(answer) = said {
-                replies.say(user, answer);
+    let mut on_event = |user: usize, event: ConnectionEvent<'_>, replies: &mut Replies| match event {
+        ConnectionEvent::Open => Ok(()),
+        ConnectionEvent::Closed(why) => bail!("{} closed connection {user}: {why}", server.name()),
+        ConnectionEvent::Text(frame) => server.decode(user, frame, &mut |meaning| {
+            if let Meaning::MustAnswer(answer) = meaning {
+                replies.send(user, answer);
             }
             Ok(())
         }),
     };
     while begun.elapsed() < time {
-        load.turn(Some(time.saturating_sub(begun.elapsed())), &mut hear)?;
+        load.poll_once(Some(time.saturating_sub(begun.elapsed())), &mut on_event)?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! A chat day, many times faster: rooms and direct messages, typing, read marks, and devices that lose their network and
-//! come back with their cursors.
+//! A chat day, many times faster: rooms and direct messages, typing, read cursors, and devices that lose their network and
+//! reconnect with their cursors.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -12,80 +12,80 @@ use hdrhistogram::Histogram;
 use serde::Deserialize;
 
 use super::Context;
-use super::idle::GROUP;
+use super::idle::GROUP_SIZE;
 use crate::clock::{self, latencies};
-use crate::load::{Heard, Load, Replies};
+use crate::load::{ConnectionEvent, Load, Replies};
 use crate::process::SERVER_CORE;
 use crate::report::Name;
-use crate::server::{self, Server as _, To};
+use crate::server::{self, Server as _, Target};
 use crate::stamp;
 use crate::switchboard::{Groups, Switchboard, direct, message, name};
-use crate::traffic::TEXT;
+use crate::traffic::TEXT_BYTES;
 
-/// Events a second: with 2,000 users and the shares below, each sends a message every two and a half seconds. That is
-/// some 350 times the pace of people who send a hundred messages a day.
+/// Events a second. With 2,000 users and the shares below, each user sends a message every two and a half seconds, some 350
+/// times as often as people who send a hundred messages a day.
 const RATE: u32 = 1_000;
 
-/// Of a hundred events: messages to one of the others, messages to a room; then "typing" and read marks.
-const DIRECT: u32 = 55;
-const ROOM: u32 = 25;
-const TYPING: u32 = 15;
+/// Shares of the events, in percent: direct messages, messages to a room, typing. The rest are read cursors.
+const DIRECT_PERCENT: u32 = 55;
+const ROOM_PERCENT: u32 = 25;
+const TYPING_PERCENT: u32 = 15;
 
-/// One event in so many, a device loses its network first.
-const BREAKS: u32 = 50;
+/// Before every event with a multiple of this number, a device reconnects.
+const EVENTS_PER_RECONNECT: u32 = 50;
 
-/// Every run sees the same day.
+/// Every run has the same events.
 const SEED: u64 = 7;
 
 pub(crate) fn run(context: &mut Context<'_>, users: usize) -> anyhow::Result<()> {
     for round in 1..=context.rounds {
         context.progress(&format!("mixed: round {round} of {}", context.rounds));
         let server = Switchboard::start(context.product, context.scratch, SERVER_CORE)?;
-        let groups = Groups { users, size: GROUP };
+        let groups = Groups { users, size: GROUP_SIZE };
         groups.fill(&server)?;
         let mut load = Load::new()?;
-        server::join(&server, &mut load, 0..users, GROUP)?;
+        server::join(&server, &mut load, 0..users, GROUP_SIZE)?;
         let time = context.time * 2;
         let (cpu, begun) = (server.process().cpu()?, clock::now());
-        let day = live(&server, &mut load, groups, time)?;
+        let day = run_day(&server, &mut load, groups, time)?;
         let cpu = (server.process().cpu()? - cpu) / begun.elapsed().as_secs_f64();
         let scenario = format!("mixed, {users} users, {RATE} events a second");
-        let mut tell = |figure: &str, unit: &str, value: f64| {
+        let mut report = |figure: &str, unit: &str, value: f64| {
             context.report.add(Name { scenario: &scenario, subject: "switchboard", figure, unit }, value);
         };
-        tell("cpu", "% of a core", cpu * 100.0);
-        tell("deliveries", "/s", day.latency.len() as f64 / time.as_secs_f64());
+        report("cpu", "% of a core", cpu * 100.0);
+        report("deliveries", "/s", day.latency.len() as f64 / time.as_secs_f64());
         context.report.add_latency(&scenario, "switchboard", &day.latency);
     }
     Ok(())
 }
 
-/// Somebody with a device.
+/// A user with one device.
 struct User {
     connection: usize,
-    /// It is welcomed there.
-    here: bool,
-    /// The last event of each conversation that it knows of.
+    /// The connection got its `welcome`.
+    online: bool,
+    /// The last event that the device has, by conversation.
     cursors: BTreeMap<String, u64>,
-    /// Messages that are not acknowledged, and where they went.
+    /// Unacknowledged messages, with their conversations.
     pending: BTreeMap<u64, String>,
-    /// The id of the last command.
+    /// The id of the device's last command.
     last: u64,
 }
 
 struct Day {
     users: Vec<User>,
-    /// Of each connection.
+    /// The user of each connection.
     user_of: Vec<usize>,
     begun: Instant,
     /// When each message was due.
     due: Vec<Duration>,
-    /// Events that all users together have still to get; each gets its own messages as acknowledgements.
+    /// Events that all users together have still to receive; each user's own messages count by their acknowledgements.
     awaited: u64,
     latency: Histogram<u64>,
 }
 
-/// What matters of a frame.
+/// The fields of a frame that the scenario needs.
 #[derive(Deserialize)]
 struct Frame<'a> {
     #[serde(rename = "type")]
@@ -96,10 +96,10 @@ struct Frame<'a> {
     id: Option<u64>,
 }
 
-fn live(server: &Switchboard<'_>, load: &mut Load, groups: Groups, time: Duration) -> anyhow::Result<Day> {
+fn run_day(server: &Switchboard<'_>, load: &mut Load, groups: Groups, time: Duration) -> anyhow::Result<Day> {
     let user = |user: usize| User {
         connection: user,
-        here: true,
+        online: true,
         cursors: groups.rooms_of(user).map(|room| (room, groups.head(user))).collect(),
         pending: BTreeMap::new(),
         last: 0,
@@ -112,17 +112,17 @@ fn live(server: &Switchboard<'_>, load: &mut Load, groups: Groups, time: Duratio
         awaited: 0,
         latency: latencies()?,
     });
-    let mut hear = |connection: usize, heard: Heard<'_>, replies: &mut Replies| {
+    let mut on_event = |connection: usize, event: ConnectionEvent<'_>, replies: &mut Replies| {
         let day = &mut *day.borrow_mut();
         let user = day.user_of[connection];
-        match heard {
-            Heard::Open => {
+        match event {
+            ConnectionEvent::Open => {
                 let cursors: Vec<_> = day.users[user].cursors.clone().into_iter().collect();
-                replies.say(connection, server.hello(user, &cursors));
+                replies.send(connection, server.hello(user, &cursors));
                 Ok(())
             }
-            Heard::Gone(why) => bail!("the server closed the connection of {user}: {why}"),
-            Heard::Text(frame) => day.hear(user, frame),
+            ConnectionEvent::Closed(why) => bail!("the server closed the connection of {user}: {why}"),
+            ConnectionEvent::Text(frame) => day.on_event(user, frame),
         }
     };
     let (mut rng, mut events) = (Rng::with_seed(SEED), 0);
@@ -130,31 +130,31 @@ fn live(server: &Switchboard<'_>, load: &mut Load, groups: Groups, time: Duratio
     while begun.elapsed() < time {
         while due_at(events) <= begun.elapsed() {
             let due = due_at(events);
-            if events.is_multiple_of(BREAKS) {
-                day.borrow_mut().come_back(server, load, &mut rng);
+            if events.is_multiple_of(EVENTS_PER_RECONNECT) {
+                day.borrow_mut().reconnect(server, load, &mut rng);
             }
             let (connection, text) = day.borrow_mut().event(groups, due, &mut rng);
-            load.say(connection, &text)?;
+            load.send(connection, &text)?;
             events += 1;
         }
-        load.turn(Some(due_at(events).saturating_sub(begun.elapsed())), &mut hear)?;
+        load.poll_once(Some(due_at(events).saturating_sub(begun.elapsed())), &mut on_event)?;
     }
-    load.run_until(&mut hear, || day.borrow().awaited == 0)?;
+    load.run_until(&mut on_event, || day.borrow().awaited == 0)?;
     Ok(day.into_inner())
 }
 
-/// When the event of this number is due.
+/// The time at which an event is due.
 fn due_at(event: u32) -> Duration {
     Duration::from_secs(1) * event / RATE
 }
 
 impl Day {
-    /// A device without messages on their way loses its connection, and opens another one.
-    fn come_back(&mut self, server: &Switchboard<'_>, load: &mut Load, rng: &mut Rng) {
-        let place = self.somebody(rng);
+    /// Closes the connection of a random device without unacknowledged messages, and opens another one.
+    fn reconnect(&mut self, server: &Switchboard<'_>, load: &mut Load, rng: &mut Rng) {
+        let place = self.random_online_user(rng);
         let user = &mut self.users[place];
         if user.pending.is_empty() {
-            user.here = false;
+            user.online = false;
             load.close(user.connection);
             user.connection = self.user_of.len();
             self.user_of.push(place);
@@ -162,36 +162,36 @@ impl Day {
         }
     }
 
-    /// Somebody whose device is connected.
-    fn somebody(&self, rng: &mut Rng) -> usize {
+    /// A random user whose device is connected.
+    fn random_online_user(&self, rng: &mut Rng) -> usize {
         loop {
             let user = rng.usize(..self.users.len());
-            if self.users[user].here {
+            if self.users[user].online {
                 return user;
             }
         }
     }
 
-    /// What somebody does next, and on which connection.
+    /// A random event: the connection and the command.
     fn event(&mut self, groups: Groups, due: Duration, rng: &mut Rng) -> (usize, String) {
-        let place = self.somebody(rng);
+        let place = self.random_online_user(rng);
         let room = groups.rooms_of(place).nth(rng.usize(..Groups::ROOMS)).unwrap_or_default();
-        let first = place / GROUP * GROUP;
-        let size = GROUP.min(groups.users - first);
+        let first = place / GROUP_SIZE * GROUP_SIZE;
+        let size = GROUP_SIZE.min(groups.users - first);
         let other = first + (place - first + rng.usize(1..size)) % size;
         let user = &mut self.users[place];
         user.last += 1;
         let id = user.last;
         let (to, conversation) = match rng.u32(..100) {
-            kind if kind < DIRECT => {
+            kind if kind < DIRECT_PERCENT => {
                 self.awaited += 2;
-                (name(To::User(other)), direct(place, other))
+                (name(Target::User(other)), direct(place, other))
             }
-            kind if kind < DIRECT + ROOM => {
+            kind if kind < DIRECT_PERCENT + ROOM_PERCENT => {
                 self.awaited += size as u64;
                 (room.clone(), room)
             }
-            kind if kind < DIRECT + ROOM + TYPING => {
+            kind if kind < DIRECT_PERCENT + ROOM_PERCENT + TYPING_PERCENT => {
                 return (
                     user.connection,
                     format!(r#"{{"type":"typing","id":{id},"conversation":"{room}"}}"#),
@@ -203,27 +203,27 @@ impl Day {
                 return (user.connection, read);
             }
         };
-        let text = message(&to, id, &stamp::text(self.due.len() as u64, TEXT));
+        let text = message(&to, id, &stamp::text(self.due.len() as u64, TEXT_BYTES));
         self.due.push(due);
         user.pending.insert(id, conversation);
         (user.connection, text)
     }
 
-    fn hear(&mut self, place: usize, frame: &[u8]) -> anyhow::Result<()> {
-        let told: Frame<'_> = serde_json::from_slice(frame)?;
+    fn on_event(&mut self, place: usize, frame: &[u8]) -> anyhow::Result<()> {
+        let received: Frame<'_> = serde_json::from_slice(frame)?;
         let user = &mut self.users[place];
-        let conversation = match told.kind {
+        let conversation = match received.kind {
             "welcome" => {
-                user.here = true;
+                user.online = true;
                 return Ok(());
             }
-            "message" => told.conversation.map(Cow::into_owned),
-            "ok" => told.id.and_then(|id| user.pending.remove(&id)),
+            "message" => received.conversation.map(Cow::into_owned),
+            "ok" => received.id.and_then(|id| user.pending.remove(&id)),
             "error" => bail!("{place} was refused: {}", String::from_utf8_lossy(frame)),
             _ => None,
         };
         let Some(conversation) = conversation else { return Ok(()) };
-        let seq = told.seq.context("an event without a number")?;
+        let seq = received.seq.context("an event without a seq")?;
         let last = user.cursors.entry(conversation).or_default();
         ensure!(seq == *last + 1, "{place} got {seq} after {last}: {}", String::from_utf8_lossy(frame));
         *last = seq;

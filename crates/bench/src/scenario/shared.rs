@@ -1,16 +1,16 @@
-//! Acknowledgements by a node on PostgreSQL, against what PostgreSQL reaches alone with the same rows.
+//! Acknowledgements by a node on PostgreSQL, compared with PostgreSQL alone on the same rows.
 
 use super::Context;
-use super::ack::{measure, tell};
+use super::ack::{measure, report_acks};
 use crate::floor::append::acks;
 use crate::floor::postgres::{Database, Postgres, pgbench};
 use crate::process::BOTH_CORES;
 use crate::report::Name;
 use crate::switchboard::Switchboard;
-use crate::traffic::TEXT;
+use crate::traffic::TEXT_BYTES;
 
-/// Connections of `pgbench` at most: PostgreSQL's own limit is 100 unless told, and more of them only wait for each other.
-const CLIENTS: usize = 64;
+/// Connections of `pgbench`: PostgreSQL's default limit is 100, and more of them only wait for each other.
+const MAX_CLIENTS: usize = 64;
 
 pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Result<()> {
     let Some(store) = context.store else { return Ok(()) };
@@ -18,11 +18,12 @@ pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Resul
         for &count in senders {
             context.progress(&format!("ack: round {round} of {}, {count} senders", context.rounds));
             let database = Database::new(store)?;
-            let floor = acks(Postgres::new(&database, context.product, count, TEXT)?, count, context.time)?;
-            tell(context, "floor: PostgreSQL", count, &floor, None);
+            let floor =
+                acks(Postgres::new(&database, context.product, count, TEXT_BYTES)?, count, context.time)?;
+            report_acks(context, "floor: PostgreSQL", count, &floor, None);
             drop(database);
             let database = Database::new(store)?;
-            match pgbench(&database, context.product, count.min(CLIENTS), TEXT, context.time)? {
+            match pgbench(&database, context.product, count.min(MAX_CLIENTS), TEXT_BYTES, context.time)? {
                 Some(found) => {
                     let scenario = format!("ack, {count} senders");
                     let name = |figure, unit| Name { scenario: &scenario, subject: "pgbench", figure, unit };
@@ -35,7 +36,7 @@ pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Resul
             let database = Database::new(store)?;
             let server = Switchboard::start_on(database.url(), context.product, context.scratch, BOTH_CORES)?;
             let (ours, cpu) = measure(&server, count, context.time)?;
-            tell(context, "switchboard", count, &ours, Some(cpu));
+            report_acks(context, "switchboard", count, &ours, Some(cpu));
             drop(server);
         }
     }

@@ -1,29 +1,30 @@
-//! Everybody comes back at once: the server is killed, messages were missed, and each client says its cursors.
+//! All clients reconnect at once: the server was killed, each client missed a message, and sends its cursors.
 
 use std::cell::RefCell;
 
 use anyhow::{bail, ensure};
 
 use super::Context;
-use super::idle::GROUP;
+use super::idle::GROUP_SIZE;
 use crate::clock;
-use crate::load::{Heard, Load, Replies};
+use crate::load::{ConnectionEvent, Load, Replies};
 use crate::process::SERVER_CORE;
 use crate::report::Name;
-use crate::server::{Said, Server as _};
+use crate::server::{Meaning, Server as _};
 use crate::stamp::{self, number_after};
-use crate::switchboard::{Groups, Switchboard, message, say};
-use crate::traffic::TEXT;
+use crate::switchboard::{Groups, Switchboard, decode_frame, message};
+use crate::traffic::TEXT_BYTES;
 
 pub(crate) fn run(context: &mut Context<'_>, clients: usize) -> anyhow::Result<()> {
-    let groups = Groups { users: clients, size: GROUP };
+    let groups = Groups { users: clients, size: GROUP_SIZE };
     for round in 1..=context.rounds {
         context.progress(&format!("storm: round {round} of {}", context.rounds));
         let mut server = Switchboard::start(context.product, context.scratch, SERVER_CORE)?;
         groups.fill(&server)?;
-        let text = stamp::text(0, TEXT);
-        for member in (0..clients).step_by(GROUP) {
-            server.says(member, groups.rooms_of(member).take(1).map(|room| message(&room, 1, &text)))?;
+        let text = stamp::text(0, TEXT_BYTES);
+        for member in (0..clients).step_by(GROUP_SIZE) {
+            server
+                .send_all_as(member, groups.rooms_of(member).take(1).map(|room| message(&room, 1, &text)))?;
         }
         server.restart()?;
         let client = |user: usize| {
@@ -34,7 +35,7 @@ pub(crate) fn run(context: &mut Context<'_>, clients: usize) -> anyhow::Result<(
         let clients: Vec<_> = (0..clients).map(client).collect();
         let cpu = server.process().cpu()?;
         let begun = clock::now();
-        come_back(&server, &clients)?;
+        reconnect(&server, &clients)?;
         let (took, cpu) = (begun.elapsed().as_secs_f64(), server.process().cpu()? - cpu);
         let count = clients.len() as f64;
         let scenario = format!("storm, {count} clients with {} cursors", Groups::ROOMS);
@@ -49,17 +50,17 @@ pub(crate) fn run(context: &mut Context<'_>, clients: usize) -> anyhow::Result<(
     Ok(())
 }
 
-/// Somebody who was away, and missed one message.
+/// A client that missed one message.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) user: usize,
     pub(crate) cursors: Vec<(String, u64)>,
-    /// The number of the message in its conversation.
+    /// The seq of that message in its conversation.
     pub(crate) awaits: u64,
 }
 
-/// Opens all connections, and waits until each has what it missed, and nothing else.
-pub(crate) fn come_back(server: &Switchboard<'_>, clients: &[Client]) -> anyhow::Result<()> {
+/// Opens all connections, and waits until each client has received what it missed, and nothing else.
+pub(crate) fn reconnect(server: &Switchboard<'_>, clients: &[Client]) -> anyhow::Result<()> {
     struct Back {
         has: Vec<bool>,
         count: usize,
@@ -69,13 +70,13 @@ pub(crate) fn come_back(server: &Switchboard<'_>, clients: &[Client]) -> anyhow:
         load.connect(server.process().address, server.request());
     }
     let state = RefCell::new(Back { has: vec![false; clients.len()], count: 0 });
-    let mut hear = |place: usize, heard: Heard<'_>, replies: &mut Replies| {
+    let mut on_event = |place: usize, event: ConnectionEvent<'_>, replies: &mut Replies| {
         let Client { user, cursors, awaits } = &clients[place];
-        match heard {
-            Heard::Open => replies.say(place, server.hello(*user, cursors)),
-            Heard::Gone(why) => bail!("the server closed the connection of {user}: {why}"),
-            Heard::Text(frame) => match say(frame) {
-                Said::Delivered(_) => {
+        match event {
+            ConnectionEvent::Open => replies.send(place, server.hello(*user, cursors)),
+            ConnectionEvent::Closed(why) => bail!("the server closed the connection of {user}: {why}"),
+            ConnectionEvent::Text(frame) => match decode_frame(frame) {
+                Meaning::Delivered(_) => {
                     let state = &mut *state.borrow_mut();
                     let seq = number_after(frame, r#""seq":"#);
                     ensure!(seq == Some(*awaits), "{user} got {seq:?} in place of {awaits}");
@@ -83,11 +84,11 @@ pub(crate) fn come_back(server: &Switchboard<'_>, clients: &[Client]) -> anyhow:
                     state.has[place] = true;
                     state.count += 1;
                 }
-                Said::Ready => {}
-                _ => bail!("{user} was told {}", String::from_utf8_lossy(frame)),
+                Meaning::Ready => {}
+                _ => bail!("{user} received {}", String::from_utf8_lossy(frame)),
             },
         }
         Ok(())
     };
-    load.run_until(&mut hear, || state.borrow().count == clients.len())
+    load.run_until(&mut on_event, || state.borrow().count == clients.len())
 }

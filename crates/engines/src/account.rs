@@ -1,4 +1,4 @@
-//! Whose processes and files they are. PostgreSQL refuses to run as root.
+//! The account that runs PostgreSQL and owns its files, because PostgreSQL refuses to run as root.
 
 use std::fs::{self, Metadata, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -17,15 +17,15 @@ pub(crate) struct Account {
 }
 
 /// A directory of one server.
-#[derive(Debug)]
-pub(crate) struct Place {
+/// A server's directory.
+pub(crate) struct ServerDirectory {
     pub(crate) path: PathBuf,
-    /// Whether nobody but us will delete it.
-    pub(crate) ours: bool,
+    /// It is outside of the caller's directory, so this crate has to delete it.
+    pub(crate) must_delete: bool,
 }
 
 impl Account {
-    /// Whom PostgreSQL runs as, if it cannot be us: `postgres`, or `nobody` where there is no such user.
+    /// The account for PostgreSQL if this process is root: `postgres`, or `nobody` if there is no such user.
     pub(crate) fn for_postgres() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             return None;
@@ -52,20 +52,21 @@ fn named(users: &str, name: &str) -> Option<Account> {
     Some(Account { uid: fields.get(2)?.parse().ok()?, gid: fields.get(3)?.parse().ok()? })
 }
 
-impl Place {
-    /// A new directory below `scratch` that belongs to the account. Where the account cannot get there, it is in the
-    /// directory for temporary files instead.
+impl ServerDirectory {
+    /// Creates a directory below `scratch` that belongs to the account. If the account cannot reach it, the directory is
+    /// created in the one for temporary files instead.
     pub(crate) fn new(scratch: &Path, prefix: &str, account: Option<Account>) -> anyhow::Result<Self> {
         fs::create_dir_all(scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
-        let scratch = scratch.canonicalize().with_context(|| format!("there is no {}", scratch.display()))?;
+        let scratch =
+            scratch.canonicalize().with_context(|| format!("{} does not exist", scratch.display()))?;
         let Some(account) = account else {
-            return Ok(Self { path: make(&scratch, prefix)?, ours: false });
+            return Ok(Self { path: make(&scratch, prefix)?, must_delete: false });
         };
-        let reachable = open_the_way(&scratch, account)?;
+        let reachable = make_passable(&scratch, account)?;
         let path = if reachable { make(&scratch, prefix)? } else { make(&std::env::temp_dir(), prefix)? };
         chown(&path, Some(account.uid), Some(account.gid))
-            .with_context(|| format!("cannot give {} away", path.display()))?;
-        Ok(Self { path, ours: !reachable })
+            .with_context(|| format!("cannot change the owner of {}", path.display()))?;
+        Ok(Self { path, must_delete: !reachable })
     }
 }
 
@@ -74,14 +75,14 @@ fn make(parent: &Path, prefix: &str) -> anyhow::Result<PathBuf> {
     Ok(directory.with_context(|| format!("cannot make a directory in {}", parent.display()))?.keep())
 }
 
-/// Lets an account through the directories above its own, where they are made for the occasion: `scratch` itself, what
-/// is in the directory for temporary files, and what the crate `tempfile` made elsewhere, which nobody else may enter.
-/// Other directories, a home say, are left as they are. Says whether the account can get there.
-fn open_the_way(scratch: &Path, account: Account) -> anyhow::Result<bool> {
+/// Makes the parent directories passable for the account, where that is safe: `scratch` itself, directories in the one for
+/// temporary files, and those of the crate `tempfile`, which only their owner may enter. Other directories, for example a
+/// home, stay unchanged. Whether the account can reach `scratch`.
+fn make_passable(scratch: &Path, account: Account) -> anyhow::Result<bool> {
     let temporary = std::env::temp_dir();
     for directory in scratch.ancestors() {
-        let metadata =
-            fs::metadata(directory).with_context(|| format!("cannot look at {}", directory.display()))?;
+        let metadata = fs::metadata(directory)
+            .with_context(|| format!("cannot read the metadata of {}", directory.display()))?;
         if account.can_pass(&metadata) {
             continue;
         }
@@ -91,7 +92,7 @@ fn open_the_way(scratch: &Path, account: Account) -> anyhow::Result<bool> {
             return Ok(false);
         }
         fs::set_permissions(directory, Permissions::from_mode(metadata.mode() & 0o7777 | 0o001))
-            .with_context(|| format!("cannot let another user through {}", directory.display()))?;
+            .with_context(|| format!("cannot make {} passable for another user", directory.display()))?;
     }
     Ok(true)
 }

@@ -1,8 +1,8 @@
-//! A real PostgreSQL and a real nats-server, as processes of whoever tests or measures with them.
+//! Starts a real PostgreSQL and a real nats-server as child processes, for tests and measurements.
 //!
-//! Each listens on a port of its own on 127.0.0.1 and keeps its files below a directory of the caller. Nothing of them
-//! outlives the caller: dropping one ends its processes, and a watchdog ends them when the caller is gone without
-//! having dropped anything, also by SIGKILL (`server.rs`, `watchdog.sh`).
+//! Each listens on its own port of 127.0.0.1 and keeps its files below a directory of the caller. No process outlives the
+//! caller: dropping a server ends its processes, and a watchdog ends them when the caller died without dropping it, even
+//! by SIGKILL (`server.rs`, `watchdog.sh`).
 //!
 //! Linux only: the processes of a server are found in `/proc`.
 

@@ -1,5 +1,5 @@
-//! Runs a PostgreSQL and a nats-server until the standard input ends, and prints their URLs: for a server that one
-//! starts by hand. Their files are gone afterwards.
+//! Runs a PostgreSQL and a nats-server until stdin ends, and prints their URLs, to start a node by hand. Their files are
+//! deleted afterwards.
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ async fn main() -> anyhow::Result<()> {
     writeln!(out, "{}\n{}", postgres.url(), nats.url())?;
     out.flush()?;
     drop(out);
-    // Nothing else is to be done meanwhile.
+    // Blocking is fine, because this thread has nothing else to do.
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
     Ok(())
 }

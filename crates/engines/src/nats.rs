@@ -1,4 +1,4 @@
-//! A nats-server.
+//! A nats-server process.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::account::Place;
+use crate::account::ServerDirectory;
 use crate::port::Port;
 use crate::programs;
-use crate::server::{Ending, PATIENCE, Server};
+use crate::server::{EndPlan, START_TIMEOUT, Server};
 
-/// A nats-server of its own. Dropping it ends its process.
+/// A nats-server. Dropping it ends its process.
 #[derive(Debug)]
 pub struct Nats {
     server: Server,
@@ -25,21 +25,21 @@ pub struct Nats {
 }
 
 impl Nats {
-    /// Starts one on free ports of 127.0.0.1, with its log in a directory below `scratch` and further arguments.
+    /// Starts a nats-server on free ports of 127.0.0.1, with its log in a directory below `scratch` and these arguments.
     pub async fn start(scratch: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
         Self::start_in(scratch, arguments, false).await
     }
 
-    /// As [`Nats::start`]; its files are deleted when it ends, if they are `disposable`.
+    /// As [`Nats::start`]; if `disposable`, its files are deleted when it ends.
     pub(crate) async fn start_in(
         scratch: &Path,
         arguments: &[&str],
         disposable: bool,
     ) -> anyhow::Result<Self> {
         let program = programs::nats()?;
-        let Place { path: directory, .. } = Place::new(scratch, "nats-", None)?;
+        let ServerDirectory { path: directory, .. } = ServerDirectory::new(scratch, "nats-", None)?;
         let delete = disposable.then_some(directory.as_path());
-        let server = Server::new(Ending { signal: "KILL", data: None, delete })?;
+        let server = Server::new(EndPlan { signal: "KILL", data: None, delete })?;
         let (port, monitor) = (Port::reserve()?, Port::reserve()?);
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut nats = Self { server, port, monitor, program, directory, arguments };
@@ -47,7 +47,7 @@ impl Nats {
         Ok(nats)
     }
 
-    /// Where it listens, or will when it runs again.
+    /// Its address, which stays the same after a restart.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
     }
@@ -57,20 +57,20 @@ impl Nats {
         format!("nats://{}", self.address())
     }
 
-    /// Where it answers questions about itself over HTTP, on `/varz`, `/connz` or `/subsz`.
+    /// The address of its monitoring over HTTP: `/varz`, `/connz`, `/subsz`.
     pub fn monitor(&self) -> SocketAddr {
         self.monitor.address()
     }
 
-    /// Ends it at once.
+    /// Kills it.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         self.server.kill().await
     }
 
-    /// Starts it again after [`Nats::kill`], on its ports. Returns when it accepts connections.
+    /// Starts it again after [`Nats::kill`], on the same ports. Returns when it accepts connections.
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
-        self.server.ended()?;
-        let program = self.program.to_str().context("the program's name is no text")?;
+        self.server.exit_status()?;
+        let program = self.program.to_str().context("the program's path is not UTF-8")?;
         let (port, monitor) =
             (self.port.address().port().to_string(), self.monitor.address().port().to_string());
         let mut command = vec![program, "-a", "127.0.0.1", "-p", &port, "-m", &monitor];
@@ -82,23 +82,23 @@ impl Nats {
         self.server.becomes_ready("nats-server", &log, is_ready).await
     }
 
-    /// Stops it where it is. Connections stay open, and nobody answers.
+    /// Suspends it. Connections stay open, and it does not answer.
     pub fn pause(&self) -> anyhow::Result<()> {
         self.server.pause()
     }
 
-    /// Lets it go on.
+    /// Resumes it.
     pub fn resume(&self) -> anyhow::Result<()> {
         self.server.resume()
     }
 }
 
-/// Whether a nats-server greets who connects.
+/// Whether a nats-server sends its greeting.
 async fn greets(address: SocketAddr) -> bool {
     let greeting = async {
         let mut line = String::new();
         BufReader::new(TcpStream::connect(address).await?).read_line(&mut line).await?;
         std::io::Result::Ok(line)
     };
-    matches!(timeout(PATIENCE, greeting).await, Ok(Ok(line)) if line.starts_with("INFO "))
+    matches!(timeout(START_TIMEOUT, greeting).await, Ok(Ok(line)) if line.starts_with("INFO "))
 }

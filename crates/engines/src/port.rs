@@ -1,12 +1,12 @@
-//! Ports that stay the same while their server is down.
+//! Ports that stay reserved while their server is down.
 
 use std::net::SocketAddr;
 
 use anyhow::Context;
 use tokio::net::TcpSocket;
 
-/// A free port of 127.0.0.1, kept for a server by a socket that is bound to it and never listens. The kernel gives the
-/// port to nobody who asks for any, a server that names it gets it, and while there is none, connections are refused.
+/// A free port of 127.0.0.1, reserved by a socket that is bound to it and never listens. The kernel assigns the port to no
+/// other socket, a server can bind it by number, and while none does, connections are refused.
 #[derive(Debug)]
 pub(crate) struct Port {
     address: SocketAddr,
@@ -15,9 +15,9 @@ pub(crate) struct Port {
 
 impl Port {
     pub(crate) fn reserve() -> anyhow::Result<Self> {
-        let socket = TcpSocket::new_v4().context("cannot make a socket")?;
-        // The server asks for the same: two who both do may be bound to one port, as long as one of them listens.
-        socket.set_reuseaddr(true).context("cannot share a port")?;
+        let socket = TcpSocket::new_v4().context("cannot create a socket")?;
+        // With SO_REUSEADDR on both sockets, the server can bind the same port, as long as only one of them listens.
+        socket.set_reuseaddr(true).context("cannot set SO_REUSEADDR")?;
         socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).context("no port of 127.0.0.1 is free")?;
         Ok(Self { address: socket.local_addr().context("the socket has no address")?, _socket: socket })
     }

@@ -1,4 +1,4 @@
-//! A PostgreSQL.
+//! A PostgreSQL cluster: its data directory and processes.
 
 use std::fmt::Write;
 use std::fs;
@@ -10,15 +10,15 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, ensure};
 use tokio::time::{sleep, timeout};
 
-use crate::account::{Account, Place};
+use crate::account::{Account, ServerDirectory};
 use crate::port::Port;
 use crate::programs;
-use crate::server::{Ending, GLANCE, PATIENCE, Server, bare, last_words};
+use crate::server::{EndPlan, POLL_INTERVAL, START_TIMEOUT, Server, bare, log_tail};
 
-/// The user and the database that each has.
+/// The user, and the database, of each cluster.
 const NAME: &str = "switchboard";
 
-/// What differs from the defaults of PostgreSQL, beside the port. The data are as safe as anywhere: fsync is on.
+/// Settings that differ from PostgreSQL's defaults, besides the port. Data are durable: fsync is on.
 const SETTINGS: &str = "listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 fsync = on
@@ -29,8 +29,8 @@ wal_keep_size = '256MB'
 dynamic_shared_memory_type = mmap
 ";
 
-/// A PostgreSQL cluster of its own. Dropping it ends its processes, without a shutdown; its files stay in the directory
-/// that it was given.
+/// A PostgreSQL cluster. Dropping it kills its processes without a shutdown; its files stay in the directory that it was
+/// given.
 #[derive(Debug)]
 pub struct Postgres {
     server: Server,
@@ -39,19 +39,19 @@ pub struct Postgres {
     account: Option<Account>,
     directory: PathBuf,
     settings: Vec<String>,
-    /// The standbys that have to confirm each commit.
+    /// The synchronous standbys.
     synchronous: Mutex<Vec<String>>,
 }
 
 impl Postgres {
-    /// Makes a cluster in a directory below `scratch`, and starts it. It listens on a free port of 127.0.0.1 and lets
-    /// everybody in as `switchboard`, who has a database of that name. `settings` are further lines of its
+    /// Creates a cluster in a directory below `scratch`, and starts it. It listens on a free port of 127.0.0.1 and accepts
+    /// every client as `switchboard`, who has a database of that name. `settings` are further lines of its
     /// `postgresql.conf`, "name=value".
     pub async fn start(scratch: &Path, settings: &[&str]) -> anyhow::Result<Self> {
         Self::start_in(scratch, settings, false).await
     }
 
-    /// As [`Postgres::start`]; its files are deleted when it ends, if they are `disposable`.
+    /// As [`Postgres::start`]; if `disposable`, its files are deleted when it ends.
     pub(crate) async fn start_in(
         scratch: &Path,
         settings: &[&str],
@@ -66,19 +66,20 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// One without data.
+    /// A cluster without a data directory.
     fn prepare(scratch: &Path, settings: Vec<String>, disposable: bool) -> anyhow::Result<Self> {
         let programs = programs::postgres()?;
         let account = Account::for_postgres();
-        let Place { path: directory, ours } = Place::new(scratch, "postgres-", account)?;
+        let ServerDirectory { path: directory, must_delete } =
+            ServerDirectory::new(scratch, "postgres-", account)?;
         let data = directory.join("data");
-        let delete = (ours || disposable).then_some(directory.as_path());
-        let server = Server::new(Ending { signal: "QUIT", data: Some(&data), delete })?;
+        let delete = (must_delete || disposable).then_some(directory.as_path());
+        let server = Server::new(EndPlan { signal: "QUIT", data: Some(&data), delete })?;
         let port = Port::reserve()?;
         Ok(Self { server, port, programs, account, directory, settings, synchronous: Mutex::default() })
     }
 
-    /// Where it listens, or will when it runs again.
+    /// Its address, which stays the same after a restart.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
     }
@@ -92,17 +93,17 @@ impl Postgres {
         format!("postgres://{NAME}@{}/{database}", self.address())
     }
 
-    /// The URL of another database, which is made for it, empty.
+    /// Creates another, empty database; returns its URL.
     pub async fn new_database(&self) -> anyhow::Result<String> {
-        // By chance, so that no name is taken on a standby that becomes the primary either.
+        // A random name, so that it is also free on a standby that wait_for_answer the primary.
         let name = format!("database_{:016x}", fastrand::u64(..));
-        // The one template that nobody can be connected to, which would be in the way.
+        // Nobody can be connected to template0, and a connection to the template would block this.
         self.psql(&format!("CREATE DATABASE {name} TEMPLATE template0")).await?;
         Ok(self.url_of(&name))
     }
 
-    /// A standby that gets everything from this one as it happens, with the same settings. If it is `synchronous`, each
-    /// commit waits from now on until it is on the standby's disk.
+    /// Creates a standby with streaming replication and the same settings. If it is `synchronous`, each commit waits from
+    /// now on until it is on the standby's disk.
     pub async fn standby(&self, scratch: &Path, synchronous: bool) -> anyhow::Result<Self> {
         let mut standby = Self::prepare(scratch, self.settings.clone(), false)?;
         let name = format!("standby_{:016x}", fastrand::u64(..));
@@ -120,47 +121,47 @@ impl Postgres {
         let follows = format!(
             "SELECT sync_state FROM pg_stat_replication WHERE application_name = '{name}' AND state = 'streaming'"
         );
-        self.becomes(&follows, if synchronous { "sync" } else { "async" }).await?;
+        self.wait_for_answer(&follows, if synchronous { "sync" } else { "async" }).await?;
         Ok(standby)
     }
 
-    /// Makes a standby the primary. Returns when it takes writes.
+    /// Promotes a standby. Returns when it accepts writes.
     pub async fn promote(&self) -> anyhow::Result<()> {
-        // Whoever waits in a query for the end of recovery may be what recovery waits for.
+        // pg_promote() without waiting: a query that waits for the end of recovery can itself block recovery.
         self.psql("SELECT pg_promote(false)").await?;
-        self.becomes("SELECT pg_is_in_recovery()", "f").await
+        self.wait_for_answer("SELECT pg_is_in_recovery()", "f").await
     }
 
-    /// Ends all of its processes at once, as if the machine's power were cut, but for what the machine itself would lose.
+    /// Kills all of its processes at once. Unlike in a power cut, the page cache survives.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         self.server.kill().await
     }
 
-    /// Starts it again after [`Postgres::kill`], with its data and on its port. Returns when it accepts connections.
+    /// Starts it again after [`Postgres::kill`], with its data and on the same port. Returns when it accepts connections.
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
-        self.server.ended()?;
+        self.server.exit_status()?;
         self.configure()?;
         self.launch("postgres", &[])?;
         let (data, log) = (self.data(), self.log());
         self.server.becomes_ready("postgres", &log, |id| std::future::ready(is_ready(&data, id))).await
     }
 
-    /// Stops all of its processes where they are. Connections stay open, and nobody answers.
+    /// Suspends all of its processes. Connections stay open, and it does not answer.
     pub fn pause(&self) -> anyhow::Result<()> {
         self.server.pause()
     }
 
-    /// Lets all of its processes go on.
+    /// Resumes all of its processes.
     pub fn resume(&self) -> anyhow::Result<()> {
         self.server.resume()
     }
 
-    /// Runs SQL in the database `switchboard` with psql. Returns the rows alone, a line each, with `|` between columns.
+    /// Runs SQL in the database `switchboard` with psql. Returns only the rows, one on each line, with `|` between columns.
     pub async fn psql(&self, sql: &str) -> anyhow::Result<String> {
         self.psql_in(NAME, sql).await
     }
 
-    /// The same in another database on it.
+    /// Runs SQL in another database.
     pub async fn psql_in(&self, database: &str, sql: &str) -> anyhow::Result<String> {
         let mut psql = bare(&self.programs.join("psql"), self.account);
         psql.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", &self.url_of(database), "-c", sql]);
@@ -169,45 +170,45 @@ impl Postgres {
         let output = output.context("cannot start psql")?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "psql failed ({}): {}", output.status, errors.trim());
-        let rows = String::from_utf8(output.stdout).context("psql prints no text")?;
+        let rows = String::from_utf8(output.stdout).context("psql printed something that is not UTF-8")?;
         Ok(rows.trim_end_matches('\n').to_owned())
     }
 
-    /// Waits until a query's answer is as expected.
-    async fn becomes(&self, query: &str, expected: &str) -> anyhow::Result<()> {
-        let comes_about = async {
-            // A standby may cancel a query for what it takes over from its primary.
+    /// Polls until a query returns the expected answer.
+    async fn wait_for_answer(&self, query: &str, expected: &str) -> anyhow::Result<()> {
+        let poll = async {
+            // A standby may cancel a query because of what it replays from its primary.
             while !self.psql(query).await.is_ok_and(|answer| answer == expected) {
-                // waits for: a state of the database, of which it does not tell
-                sleep(GLANCE).await;
+                // waits for: a state of the database, which sends no event
+                sleep(POLL_INTERVAL).await;
             }
         };
-        timeout(PATIENCE, comes_about).await.with_context(|| format!("in vain: {query} = {expected}"))
+        timeout(START_TIMEOUT, poll).await.with_context(|| format!("timed out: {query} = {expected}"))
     }
 
-    /// Runs a program on the data directory to its end.
+    /// Runs a program on the data directory and waits for its exit.
     async fn run(&mut self, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
         self.launch(program, arguments)?;
         loop {
-            if let Some(status) = self.server.ended()? {
-                ensure!(status.success(), "{program} failed ({status}):\n{}", last_words(&self.log()));
+            if let Some(status) = self.server.exit_status()? {
+                ensure!(status.success(), "{program} failed ({status}):\n{}", log_tail(&self.log()));
                 return Ok(());
             }
-            // waits for: a process that the watchdog knows, so that nobody else may wait for it
-            sleep(GLANCE).await;
+            // waits for: a process that the watchdog knows, so that only `Server` may reap it
+            sleep(POLL_INTERVAL).await;
         }
     }
 
     /// Starts a program on the data directory.
     fn launch(&mut self, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
         let (program, data) = (self.programs.join(program), self.data());
-        let program = program.to_str().context("the program's name is no text")?;
-        let data = data.to_str().context("the directory's name is no text")?;
+        let program = program.to_str().context("the program's path is not UTF-8")?;
+        let data = data.to_str().context("the directory's path is not UTF-8")?;
         let command = [&[program, "-D", data], arguments].concat();
         self.server.start(&command, &self.directory, self.account, &self.log())
     }
 
-    /// Writes its settings. Those of a standby are not those that came with the copy: it has a port of its own.
+    /// Writes the settings. A standby must not keep those of the base backup, because it has its own port.
     fn configure(&self) -> anyhow::Result<()> {
         let mut lines = format!("{SETTINGS}port = {}\n", self.address().port());
         for setting in &self.settings {
@@ -230,7 +231,7 @@ impl Postgres {
     }
 }
 
-/// Whether the process on a data directory accepts connections: its line in the lock file says so.
+/// Whether the postmaster of a data directory accepts connections, by its line in the lock file.
 fn is_ready(data: &Path, process: u32) -> bool {
     let lock = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
     let lines: Vec<&str> = lock.lines().map(str::trim).collect();

@@ -1,4 +1,4 @@
-//! Where the programs are.
+//! Finds the programs.
 
 use std::env;
 use std::fs;
@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// Where Debian keeps one directory for each version of PostgreSQL, none of them in PATH.
+/// Debian's directory of PostgreSQL versions; none of them is in PATH.
 const DEBIAN: &str = "/usr/lib/postgresql";
 
-/// What we run of PostgreSQL, all of one version.
+/// The programs of PostgreSQL that this crate runs, all of one version.
 const POSTGRES: [&str; 4] = ["postgres", "initdb", "pg_basebackup", "psql"];
 
-/// The directory of the programs of PostgreSQL.
+/// The directory of PostgreSQL's programs.
 pub(crate) fn postgres() -> anyhow::Result<PathBuf> {
-    // What is in PATH may be a link to one program of many.
+    // The canonical path, because PATH may have a link to one of many programs.
     let in_path = in_path("postgres").filter_map(|program| program.canonicalize().ok());
     let directories = in_path.filter_map(|program| program.parent().map(Path::to_path_buf)).chain(debian());
     let mut complete =
@@ -23,7 +23,7 @@ pub(crate) fn postgres() -> anyhow::Result<PathBuf> {
 }
 
 pub(crate) fn nats() -> anyhow::Result<PathBuf> {
-    // A service's program, which Debian keeps where not everybody's PATH leads.
+    // Debian keeps the programs of services in a directory that is not in every user's PATH.
     let elsewhere =
         ["/usr/sbin", "/usr/local/sbin"].map(|directory| Path::new(directory).join("nats-server"));
     let mut programs =
@@ -38,7 +38,7 @@ fn in_path(program: &str) -> impl Iterator<Item = PathBuf> {
     directories.into_iter().map(move |directory| directory.join(&program)).filter(|program| program.is_file())
 }
 
-/// Debian's, the newest first.
+/// Debian's versions, the newest first.
 fn debian() -> impl Iterator<Item = PathBuf> {
     let versions = fs::read_dir(DEBIAN).into_iter().flatten().flatten();
     let number = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();

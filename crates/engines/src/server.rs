@@ -1,7 +1,7 @@
 //! The processes of a server, and the watchdog that ends them.
 //!
-//! A server must not outlive its owner, however that ends, and a SIGKILL leaves the owner no last word. So a shell that
-//! is no child of the server's waits at the end of a pipe whose other end only the owner has; the kernel closes it.
+//! A server must not outlive its owner, even if the owner is killed by SIGKILL and cannot clean up. So a shell that is no
+//! child of the server reads a pipe whose other end only the owner has. When the owner dies, the kernel closes that end.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -16,52 +16,52 @@ use tokio::time::{Instant, sleep};
 
 use crate::account::Account;
 
-/// How long a server may take to start: it may have to recover, on a machine that is busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a server may take to start: it may have to recover, on a busy machine.
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often we look whether something has come about of which nobody tells.
-pub(crate) const GLANCE: Duration = Duration::from_millis(5);
+/// How often a state without an event is polled.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How often, a millisecond apart, we look whether a signal has taken effect.
-const GLANCES: usize = 10_000;
+/// How often, one millisecond apart, the effect of a signal is polled.
+const MAX_SIGNAL_POLLS: usize = 10_000;
 
 const WATCHDOG: &str = include_str!("watchdog.sh");
 
-/// Becomes the server when it gets a line, and ends when it gets none: until then nobody watches it.
+/// Waits for a line and then becomes the server; without a line it exits. So the server never runs without a watchdog.
 const GATE: &str = r#"read -r _ && exec "$@" </dev/null"#;
 
-/// A server, which may run or not.
+/// A server, running or not.
 #[derive(Debug)]
 pub(crate) struct Server {
     watchdog: Child,
-    /// Closed, it sets off the watchdog.
-    leash: Option<ChildStdin>,
+    /// Closing it makes the watchdog end the server.
+    watchdog_pipe: Option<ChildStdin>,
     child: Option<Child>,
 }
 
-/// How a server ends, and what is left to do then.
+/// How the watchdog ends a server, and what it cleans up afterwards.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ending<'a> {
-    /// The signal that asks it to.
+pub(crate) struct EndPlan<'a> {
+    /// The signal for a clean stop.
     pub(crate) signal: &'a str,
-    /// The data directory of a PostgreSQL.
+    /// The data directory of a PostgreSQL, whose shared memory is removed.
     pub(crate) data: Option<&'a Path>,
     /// A directory to delete.
     pub(crate) delete: Option<&'a Path>,
 }
 
 impl Server {
-    /// A server that does not run yet. What is to be deleted in the end will be, from now on.
-    pub(crate) fn new(ending: Ending<'_>) -> anyhow::Result<Self> {
+    /// A server that does not run yet. From now on the watchdog deletes `delete` when the owner is gone.
+    pub(crate) fn new(end_plan: EndPlan<'_>) -> anyhow::Result<Self> {
         let mut watchdog = bare("sh".as_ref(), None);
-        watchdog.args(["-c", WATCHDOG, "watchdog", ending.signal]);
-        watchdog.arg(ending.data.unwrap_or(Path::new(""))).arg(ending.delete.unwrap_or(Path::new("")));
-        // Not of our group: what a terminal sends to us all, the watchdog has to outlive.
+        watchdog.args(["-c", WATCHDOG, "watchdog", end_plan.signal]);
+        watchdog.arg(end_plan.data.unwrap_or(Path::new(""))).arg(end_plan.delete.unwrap_or(Path::new("")));
+        // A process group of its own, because signals from the terminal must not end the watchdog.
         watchdog.process_group(0).current_dir("/");
         watchdog.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut watchdog = watchdog.spawn().context("cannot start sh")?;
-        let leash = watchdog.stdin.take();
-        Ok(Self { watchdog, leash, child: None })
+        let watchdog_pipe = watchdog.stdin.take();
+        Ok(Self { watchdog, watchdog_pipe, child: None })
     }
 
     /// Starts a program in a directory, with its output appended to a log.
@@ -73,90 +73,91 @@ impl Server {
         log: &Path,
     ) -> anyhow::Result<()> {
         if self.child.is_some() {
-            bail!("it runs already");
+            bail!("the server is already running");
         }
-        let log = File::options().create(true).append(true).open(log).context("cannot write its log")?;
+        let log =
+            File::options().create(true).append(true).open(log).context("cannot open the server's log")?;
         let mut gate = bare("sh".as_ref(), account);
         gate.args(["-c", GATE, "gate"]).args(command).process_group(0).current_dir(directory);
         gate.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         let child = gate.spawn().with_context(|| format!("cannot start {}", command[0]))?;
         let id = child.id();
         let child = self.child.insert(child);
-        let mut open = child.stdin.take().context("its input is not ours")?;
+        let mut open = child.stdin.take().context("stdin is not piped")?;
         self.watch(&id.to_string())?;
-        open.write_all(b"\n").context("it ended before it started")?;
+        open.write_all(b"\n").context("the shell exited before the server started")?;
         Ok(())
     }
 
-    /// Tells the watchdog which process to end.
+    /// Sends the watchdog the process to end.
     fn watch(&mut self, process: &str) -> anyhow::Result<()> {
-        let leash = self.leash.as_mut().context("there is no watchdog")?;
-        writeln!(leash, "{process}").context("the watchdog is gone")
+        let pipe = self.watchdog_pipe.as_mut().context("the watchdog's pipe is closed")?;
+        writeln!(pipe, "{process}").context("the watchdog exited")
     }
 
-    /// Its process, if it runs.
+    /// Its process id, if it runs.
     pub(crate) fn id(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
-    /// How it has ended, if it has by itself.
-    pub(crate) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+    /// Its exit status, if it exited by itself.
+    pub(crate) fn exit_status(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         if self.child.is_none() {
             return Ok(None);
         }
-        // Its number is its own until somebody has waited for it; the watchdog has to forget it before.
+        // The process id may be reused once the child is reaped, so the watchdog has to forget it before.
         let how = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        if waitid(WaitId::Pid(self.running()?), how).context("cannot wait for it")?.is_none() {
+        if waitid(WaitId::Pid(self.running()?), how).context("cannot wait for the server")?.is_none() {
             return Ok(None);
         }
         self.watch("")?;
         let child = self.child.take();
-        child.map(|mut child| child.wait()).transpose().context("cannot wait for it")
+        child.map(|mut child| child.wait()).transpose().context("cannot wait for the server")
     }
 
-    /// Waits until it does what it was started for; `is_ready` gets the number of its process.
+    /// Waits until `is_ready`, which gets its process id, returns true.
     ///
     /// # Errors
-    /// It ends before, or takes too long: with the last lines of its log.
+    /// The server exits before that, or takes too long; the error has the last lines of its log.
     pub(crate) async fn becomes_ready<F: Future<Output = bool>>(
         &mut self,
         name: &str,
         log: &Path,
         is_ready: impl Fn(u32) -> F,
     ) -> anyhow::Result<()> {
-        let given_up = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            if let Some(status) = self.ended()? {
+            if let Some(status) = self.exit_status()? {
                 bail!(
-                    "{name} ended ({status}) before it was ready:
+                    "{name} exited ({status}) before it was ready:
 {}",
-                    last_words(log)
+                    log_tail(log)
                 );
             }
-            if is_ready(self.id().context("it does not run")?).await {
+            if is_ready(self.id().context("the server does not run")?).await {
                 return Ok(());
             }
-            if Instant::now() > given_up {
+            if Instant::now() > deadline {
                 bail!(
-                    "{name} is not ready after {PATIENCE:?}:
+                    "{name} is not ready after {START_TIMEOUT:?}:
 {}",
-                    last_words(log)
+                    log_tail(log)
                 );
             }
-            // waits for: a port to be listened on, or a line in a file, of which nobody tells
-            sleep(GLANCE).await;
+            // waits for: a port to accept connections, or a line in a file, which send no event
+            sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Stops all of its processes where they are.
+    /// Suspends all of its processes.
     pub(crate) fn pause(&self) -> anyhow::Result<()> {
         let server = self.running()?;
-        // The first process first: stopped, it makes no more of them.
-        halt(server)?;
-        children(server)?.into_iter().try_for_each(halt)
+        // The parent first: suspended, it forks no further children.
+        suspend(server)?;
+        children(server)?.into_iter().try_for_each(suspend)
     }
 
-    /// Lets all of its processes go on.
+    /// Resumes all of its processes.
     pub(crate) fn resume(&self) -> anyhow::Result<()> {
         let server = self.running()?;
         for process in children(server)? {
@@ -165,40 +166,40 @@ impl Server {
         signal(server, Signal::CONT)
     }
 
-    /// Ends all of its processes at once, none of which gets to do anything more. Nothing if there are none.
+    /// Kills all of its processes; suspended first, so that none can act meanwhile. No effect if it does not run.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
-        self.ended()?;
+        self.exit_status()?;
         if self.child.is_none() {
             return Ok(());
         }
         let server = self.running()?;
-        halt(server)?;
+        suspend(server)?;
         let family = children(server)?;
         for process in family.iter().copied().chain([server]) {
             signal(process, Signal::KILL)?;
         }
-        let given_up = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START_TIMEOUT;
         while self.child.is_some() || family.iter().any(|process| is_alive(*process)) {
-            self.ended()?;
-            if Instant::now() > given_up {
-                bail!("it does not end when it is killed");
+            self.exit_status()?;
+            if Instant::now() > deadline {
+                bail!("the server does not exit after SIGKILL");
             }
-            // waits for: processes to end, which are not our children
-            sleep(GLANCE).await;
+            // waits for: the exit of processes that are not our children
+            sleep(POLL_INTERVAL).await;
         }
         Ok(())
     }
 
     fn running(&self) -> anyhow::Result<Pid> {
-        let id = self.id().context("it does not run")?;
-        pid(id).context("a process without a number")
+        let id = self.id().context("the server does not run")?;
+        pid(id).context("the process id is out of range")
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.leash = None;
-        // It ends within seconds, whatever the server does; there is nobody to tell of a failure.
+        self.watchdog_pipe = None;
+        // The watchdog ends within seconds in any case, and a drop cannot report an error.
         let _ = self.watchdog.wait();
         if let Some(child) = &mut self.child {
             let _ = child.kill();
@@ -207,7 +208,7 @@ impl Drop for Server {
     }
 }
 
-/// A command that knows nothing of our environment: PGHOST, a preloaded library or a language would change what it does.
+/// A command with a minimal environment, because PGHOST, a preloaded library or a locale would change its behaviour.
 pub(crate) fn bare(program: &Path, account: Option<Account>) -> Command {
     let mut command = Command::new(program);
     let kept =
@@ -219,8 +220,8 @@ pub(crate) fn bare(program: &Path, account: Option<Account>) -> Command {
     command
 }
 
-/// The last lines of a log, for a person.
-pub(crate) fn last_words(log: &Path) -> String {
+/// The last lines of a log, for an error message.
+pub(crate) fn log_tail(log: &Path) -> String {
     let log = fs::read(log).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     let lines: Vec<&str> = log.lines().collect();
@@ -231,7 +232,7 @@ fn pid(id: u32) -> Option<Pid> {
     i32::try_from(id).ok().and_then(Pid::from_raw)
 }
 
-/// Sends a signal; a process that has ended this moment is none to send it to.
+/// Sends a signal; no error if the process has just exited.
 fn signal(process: Pid, signal: Signal) -> anyhow::Result<()> {
     match kill_process(process, signal) {
         Err(error) if error != rustix::io::Errno::SRCH => Err(error).context("cannot send a signal"),
@@ -239,37 +240,34 @@ fn signal(process: Pid, signal: Signal) -> anyhow::Result<()> {
     }
 }
 
-/// Stops a process; returns when it does nothing more.
-fn halt(process: Pid) -> anyhow::Result<()> {
+/// Suspends a process; returns once it is stopped.
+fn suspend(process: Pid) -> anyhow::Result<()> {
     signal(process, Signal::STOP)?;
-    for _ in 0..GLANCES {
-        match look(process.as_raw_nonzero().get()) {
+    for _ in 0..MAX_SIGNAL_POLLS {
+        match read_stat(process.as_raw_nonzero().get()) {
             None | Some(('T' | 'Z' | 'X', _)) => return Ok(()),
-            Some(_) => a_moment(),
+            Some(_) => sleep_briefly(),
         }
     }
-    bail!("a process does not stop")
+    bail!("a process does not stop after SIGSTOP")
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "to pause is not async: what pauses a server need not be, either"
-)]
-fn a_moment() {
-    // waits for: a signal to take effect, of which nobody tells
+#[expect(clippy::disallowed_methods, reason = "suspending a server is not async")]
+fn sleep_briefly() {
+    // waits for: the effect of a signal, which sends no event
     std::thread::sleep(Duration::from_millis(1));
 }
 
 fn is_alive(process: Pid) -> bool {
-    look(process.as_raw_nonzero().get()).is_some_and(|(state, _)| state != 'Z')
+    read_stat(process.as_raw_nonzero().get()).is_some_and(|(state, _)| state != 'Z')
 }
 
-/// The children of a process. Those of PostgreSQL are each in a group of its own, so that no signal goes to all.
+/// The children of a process. PostgreSQL's are in process groups of their own, so no single signal reaches all.
 fn children(parent: Pid) -> anyhow::Result<Vec<Pid>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot read /proc")? {
         let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if look(id).is_some_and(|(_, its_parent)| its_parent == parent.as_raw_nonzero().get()) {
+        if read_stat(id).is_some_and(|(_, its_parent)| its_parent == parent.as_raw_nonzero().get()) {
             found.extend(Pid::from_raw(id));
         }
     }
@@ -277,9 +275,9 @@ fn children(parent: Pid) -> anyhow::Result<Vec<Pid>> {
 }
 
 /// The state of a process, and its parent.
-fn look(id: i32) -> Option<(char, i32)> {
+fn read_stat(id: i32) -> Option<(char, i32)> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The name is in parentheses, and may have some in it.
+    // The name is in parentheses, and may contain parentheses.
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }

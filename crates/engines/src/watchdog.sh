@@ -1,7 +1,7 @@
-# Ends a server when the standard input ends: when its owner drops it, or is gone, however it went.
+# Ends a server when stdin ends: when its owner drops it, or dies in any way.
 #
-# Each line of the input is the process to watch from now on, or empty for none. The arguments: the signal that asks the
-# server to end; the data directory of a PostgreSQL, or nothing; the directory to delete in the end, or nothing.
+# Each line of stdin is the process to watch from now on, or empty for none. The arguments: the signal for a clean stop; the
+# data directory of a PostgreSQL, or empty; the directory to delete in the end, or empty.
 
 ending=$1 data=$2 scratch=$3
 
@@ -10,15 +10,15 @@ while read -r line; do
   server=$line
 done
 
-# Sets `state` and `parent` of a process; fails if there is none. A name in the file may have spaces, in parentheses.
+# Sets `state` and `parent` of a process; fails if there is none. A process's name may contain spaces, in parentheses.
 look() {
   { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
   set -- ${line##*) }
   state=$1 parent=$2
 }
 
-# Stops a process where it is, and waits until it does nothing more. When the owner ends, the kernel wakes a stopped
-# child of it up again (its process group is orphaned), so that once is not enough.
+# Suspends a process, and waits until it is stopped. Repeats the signal, because the kernel resumes a suspended child when its
+# owner dies (its process group is orphaned).
 halt() {
   tries=0
   while alive "$1" && [ "$state" != T ] && [ "$tries" -lt 1000 ]; do
@@ -28,7 +28,7 @@ halt() {
   done
 }
 
-# A process, its children and theirs.
+# Prints a process and all its descendants.
 family() {
   echo "$1"
   for process in /proc/[0-9]*; do
@@ -36,7 +36,7 @@ family() {
   done
 }
 
-# Whether one of the processes lives; a zombie does not.
+# Whether one of the processes is alive; a zombie is not.
 alive() {
   for one in "$@"; do
     look "$one" && [ "$state" != Z ] && return 0
@@ -44,7 +44,7 @@ alive() {
   return 1
 }
 
-# Waits up to ten seconds until none of the processes lives.
+# Waits up to ten seconds until none of the processes is alive.
 await() {
   tries=0
   while alive "$@"; do
@@ -55,10 +55,10 @@ await() {
 }
 
 if alive $server; then
-  # Stopped, it has no more children than we find.
+  # Suspended, it cannot fork further children.
   halt "$server"
   processes=$(family "$server")
-  # Asked to, PostgreSQL ends at once, its children and its shared memory with it. They may have been paused.
+  # After the signal PostgreSQL ends at once, with its children and its shared memory. They may be suspended, so resume them.
   kill "-$ending" "$server" 2>/dev/null
   kill -CONT $processes 2>/dev/null
   if ! await $processes; then
@@ -68,7 +68,7 @@ if alive $server; then
   fi
 fi
 
-# The shared memory of a PostgreSQL that was killed: its line has the key and the identifier.
+# Removes the shared memory of a PostgreSQL that was killed: its line has the key and the identifier.
 if [ -n "$data" ] && [ -f "$data/postmaster.pid" ]; then
   set -- $(sed -n 7p "$data/postmaster.pid")
   [ -z "$2" ] || ipcrm -m "$2" 2>/dev/null

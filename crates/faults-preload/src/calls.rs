@@ -1,5 +1,5 @@
-//! The functions of libc that are replaced, by their names. A signature with a mode where C has `...` is the
-//! same to the callee: the third argument is in its register, or nobody reads it.
+//! The wrapped functions of libc, by their names. A signature with a mode in place of C's `...` is compatible: the third
+//! argument is in its register, or unused.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::fs::File;
@@ -75,7 +75,7 @@ extern "C" fn close(fd: c_int) -> c_int {
     system::close(fd)
 }
 
-/// A write to a data file, if it is one.
+/// Writes to a data file; `None` if the descriptor is not one.
 ///
 /// # Safety
 /// `buffer` has `length` bytes.
@@ -96,8 +96,7 @@ unsafe fn write_data(
     Some(unsafe { file.write(state, fd, (buffer, length), offset) })
 }
 
-/// The first piece of a list that is not empty. To write only that is a short write, which every caller must
-/// expect.
+/// The first non-empty piece of a list. Writing only that is a short write, which every caller must expect.
 ///
 /// # Safety
 /// `list` has `count` entries.
@@ -138,7 +137,7 @@ unsafe extern "C" fn pwritev64(fd: c_int, list: *const iovec, count: c_int, offs
     unsafe { pwritev(fd, list, count, offset) }
 }
 
-/// Something has been sent, perhaps; the result is passed on.
+/// Handles kill points after a send; returns the result unchanged.
 fn sent(fd: RawFd, result: ssize_t) -> ssize_t {
     if result > 0
         && let Some(state) = state()

@@ -1,4 +1,4 @@
-//! The data directory: names that come and go, and its sync.
+//! The data directory: its names are created, removed and renamed, and it is synced.
 
 use std::ffi::{c_char, c_int};
 use std::fs::File;
@@ -14,7 +14,7 @@ use crate::system;
 
 static LOG: Mutex<Option<NamesLog>> = Mutex::new(None);
 
-/// Does something with the log of names, which is opened when it is first needed.
+/// Calls `act` with the journal of names, which is opened at the first call.
 fn with_log<T>(state: &State, act: impl FnOnce(&mut NamesLog) -> std::io::Result<T>) -> T {
     let mut log: MutexGuard<'_, Option<NamesLog>> = LOG.lock().unwrap_or_else(PoisonError::into_inner);
     let opened = match log.take() {
@@ -27,20 +27,20 @@ fn with_log<T>(state: &State, act: impl FnOnce(&mut NamesLog) -> std::io::Result
     }
 }
 
-/// The name directly in the data directory that a descriptor's file has.
+/// The name of a descriptor's file directly in the data directory.
 fn name(state: &State, fd: RawFd) -> Option<String> {
     let name = system::with_path(fd, |path| state.below(path).map(<[u8]>::to_vec))??;
     String::from_utf8(name).ok().filter(|name| !name.is_empty() && !name.contains(['/', '\n']))
 }
 
-/// A file has been made.
+/// Records a new file.
 pub(crate) fn made(state: &State, fd: RawFd, inode: u64) {
     if let Some(name) = name(state, fd) {
         with_log(state, |log| log.append(&NameChange::Made { name, inode }));
     }
 }
 
-/// A name is about to be removed.
+/// Records a removal that is about to happen.
 fn removing(state: &State, file: &File) {
     let Some(name) = name(state, file.as_raw_fd()) else { return };
     let inode = match file.metadata() {
@@ -48,8 +48,8 @@ fn removing(state: &State, file: &File) {
         _ => return,
     };
     with_log(state, |log| {
-        // What cannot be kept cannot come back.
-        if log.bury(&state.data.join(&name), inode) {
+        // A file that cannot be kept cannot be restored.
+        if log.keep_file(&state.data.join(&name), inode) {
             log.append(&NameChange::Removed { name, inode })
         } else {
             Ok(())
@@ -71,8 +71,8 @@ pub(crate) unsafe fn unlink(state: &State, directory: RawFd, path: *const c_char
     }
 }
 
-/// Notes what `rename` is about to change: from a name in the data directory to another one there. A file
-/// that comes from elsewhere counts as made long ago, one that goes elsewhere stays there.
+/// Records a rename that is about to happen, from a name in the data directory to another one there. A file from outside counts
+/// as synced, and a file that moves outside stays there.
 ///
 /// # Safety
 /// The paths end with a zero.
@@ -91,7 +91,7 @@ pub(crate) unsafe fn renaming(state: &State, from: (RawFd, *const c_char), to: (
     }
 }
 
-/// The data directory has been synced.
+/// Handles a sync of the data directory.
 pub(crate) fn synced(state: &State) {
     with_log(state, NamesLog::synced);
 }

@@ -1,4 +1,4 @@
-//! The files below the data directory that the program has open.
+//! The program's open files below the data directory.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
@@ -16,7 +16,7 @@ use crate::kill::{self, die};
 use crate::state::State;
 use crate::{directory, system};
 
-/// What a descriptor is. Most are none of ours, and asking this is all that they cost.
+/// The kind of each descriptor. Most are neither data files nor the directory, and this lookup is their only cost.
 static KINDS: [AtomicU8; 1 << 16] = [const { AtomicU8::new(OTHER) }; 1 << 16];
 const OTHER: u8 = 0;
 const FILE: u8 = 1;
@@ -24,18 +24,18 @@ const DIRECTORY: u8 = 2;
 
 static OPEN: Mutex<Open> = Mutex::new(Open { descriptors: BTreeMap::new(), inodes: BTreeMap::new() });
 
-/// A file has one entry, however often it is open.
+/// One entry for each file, however often it is open.
 struct Open {
     descriptors: BTreeMap<RawFd, Arc<Mutex<DataFile>>>,
     inodes: BTreeMap<u64, Weak<Mutex<DataFile>>>,
 }
 
-/// One file. Whoever changes or syncs it has its lock, so that its log tells the truth.
+/// One data file. Changing or syncing it requires its lock, so that its undo log is consistent.
 pub(crate) struct DataFile {
-    /// A descriptor of our own: the program's need not be readable.
+    /// A descriptor of this library, because the program's may not be readable.
     own: File,
     wal: bool,
-    /// None for shared memory, which nobody syncs.
+    /// `None` for shared memory, which is never synced.
     log: Option<UndoLog>,
 }
 
@@ -47,7 +47,7 @@ fn kind(fd: RawFd) -> Option<&'static AtomicU8> {
     KINDS.get(usize::try_from(fd).ok()?)
 }
 
-/// The entry of a descriptor.
+/// The data file of a descriptor.
 pub(crate) fn find(fd: RawFd) -> Option<Arc<Mutex<DataFile>>> {
     if kind(fd)?.load(SeqCst) != FILE {
         return None;
@@ -60,7 +60,7 @@ pub(crate) fn is_directory(fd: RawFd) -> bool {
     kind(fd).is_some_and(|kind| kind.load(SeqCst) == DIRECTORY)
 }
 
-/// A descriptor is new; `made` if its file is.
+/// Registers a new descriptor; `made` if the call created its file.
 pub(crate) fn opened(state: &State, fd: RawFd, made: bool) {
     let Some(Some(length)) = system::with_path(fd, |path| state.below(path).map(<[u8]>::len)) else { return };
     let Some(kind) = kind(fd) else { die("too many descriptors", &fd) };
@@ -78,7 +78,7 @@ pub(crate) fn opened(state: &State, fd: RawFd, made: bool) {
     let file = match open.inodes.get(&id.inode).and_then(Weak::upgrade) {
         Some(file) => file,
         None => {
-            // What the program may not write, it does not change.
+            // A file that the program cannot write to does not change.
             let Some(own) = system::reopen(fd) else { return };
             let file = Arc::new(Mutex::new(DataFile::new(state, fd, own, id, made)));
             open.inodes.retain(|_, file| file.strong_count() > 0);
@@ -90,7 +90,7 @@ pub(crate) fn opened(state: &State, fd: RawFd, made: bool) {
     kind.store(FILE, SeqCst);
 }
 
-/// A descriptor is about to be closed.
+/// Unregisters a descriptor that is about to be closed.
 pub(crate) fn closing(fd: RawFd) {
     if let Some(kind) = kind(fd)
         && kind.swap(OTHER, SeqCst) == FILE
@@ -209,7 +209,7 @@ impl DataFile {
     }
 }
 
-/// Where `write` writes.
+/// The position at which `write` writes.
 fn cursor(fd: RawFd, end: u64) -> u64 {
     // SAFETY: only numbers.
     unsafe {

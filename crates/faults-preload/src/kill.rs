@@ -1,17 +1,17 @@
-//! How the program ends where it is asked to.
+//! Kills the program at a kill point.
 
 use std::fmt::Display;
 
 use faults::{KillPoint, Shared};
 
-/// Kills the process if this is the place.
+/// Kills the process if this is the kill point.
 pub(crate) fn at(control: &Shared, point: KillPoint) {
     if control.reached(point) {
         now();
     }
 }
 
-/// Kills the process as `kill -9` does: no destructor, no buffer written.
+/// Kills the process as `kill -9` does: no destructor runs, no buffer is flushed.
 pub(crate) fn now() -> ! {
     loop {
         // SAFETY: only signals this process.
@@ -19,9 +19,9 @@ pub(crate) fn now() -> ! {
     }
 }
 
-/// The harness's own files have failed. To go on would be to test something else.
+/// The harness's own files failed. The test would be meaningless, so the process aborts.
 pub(crate) fn die(what: &str, error: &dyn Display) -> ! {
-    #[expect(clippy::print_stderr, reason = "this is in somebody else's program, whose log is out of reach")]
+    #[expect(clippy::print_stderr, reason = "the program under test has its own log, which is out of reach")]
     {
         eprintln!("faults: {what}: {error}");
     }

@@ -1,8 +1,8 @@
-//! What is preloaded into the program under test (`LD_PRELOAD`): functions of libc on files and sockets,
-//! which do the same by way of system calls, and with the faults that a harness asks for. The harness's side,
-//! and what is played, is in `faults`.
+//! The library that is preloaded into the program under test (`LD_PRELOAD`). It wraps libc's functions on files and sockets:
+//! they make the same system calls, with the faults that a harness sets. The crate `faults` is the harness's side, and
+//! documents what is simulated.
 //!
-//! Without the variables of `faults::Control::command_env` in the environment, every call goes straight to
+//! Without the variables of `faults::Control::command_env` in the environment, every call goes directly to
 //! the kernel.
 
 #![cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]

@@ -1,4 +1,4 @@
-//! What the environment said when the program started.
+//! The harness's environment variables, read at the program's start.
 
 use std::env;
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +9,7 @@ use faults::{ENV_CONTROL, ENV_DATA, ENV_UNDO, Mapped};
 
 use crate::kill::die;
 
-/// What is attacked, and by what.
+/// The data directory, and the harness's files.
 pub(crate) struct State {
     pub(crate) data: PathBuf,
     pub(crate) undo: PathBuf,
@@ -17,7 +17,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// What of a path is below the data directory; empty for the directory itself.
+    /// The part of a path below the data directory; empty for the directory itself.
     pub(crate) fn below<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
         let rest = path.strip_prefix(self.data.as_os_str().as_bytes())?;
         if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
@@ -26,13 +26,13 @@ impl State {
 
 static STATE: OnceLock<State> = OnceLock::new();
 
-/// Nothing before the program's own start, and nothing if no harness has started it.
+/// `None` before the program's own start, and if no harness started it.
 pub(crate) fn state() -> Option<&'static State> {
     STATE.get()
 }
 
-/// Called by the loader, before `main`. Until then calls go straight to the kernel; an allocator that opens
-/// files for its first allocation is not called back.
+/// The loader calls it before `main`. Until then calls go directly to the kernel, so an allocator that opens files for its first
+/// allocation does not recurse.
 extern "C" fn start() {
     let variable = |name| env::var_os(name).map(PathBuf::from);
     let (Some(data), Some(undo), Some(control)) =

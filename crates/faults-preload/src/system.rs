@@ -1,4 +1,4 @@
-//! System calls past libc's functions, which are this library's own.
+//! System calls that bypass libc's functions, because this library replaces those.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::fs::{File, Metadata};
@@ -7,10 +7,10 @@ use std::os::fd::{FromRawFd, RawFd};
 
 use libc::{clockid_t, mode_t, size_t, ssize_t, timespec};
 
-/// So long is the longest path.
+/// The longest path, in bytes.
 const PATH: usize = libc::PATH_MAX as usize;
 
-/// Sets `errno` and returns what a failed call does.
+/// Sets `errno` and returns -1.
 pub(crate) fn fail(error: c_int) -> c_int {
     // SAFETY: the location is this thread's own.
     unsafe { *libc::__errno_location() = error };
@@ -24,13 +24,13 @@ pub(crate) unsafe fn openat(directory: RawFd, path: *const i8, flags: c_int, mod
     unsafe { libc::syscall(libc::SYS_openat, directory, path, flags, c_int_of(mode)) as RawFd }
 }
 
-/// What a variadic call passes for a mode.
+/// The mode as a variadic call passes it.
 fn c_int_of(mode: mode_t) -> c_int {
     mode as c_int
 }
 
 pub(crate) fn close(fd: RawFd) -> c_int {
-    // SAFETY: closes a number; whose it is, the caller of close(2) knows.
+    // SAFETY: closing a number is memory-safe; the caller owns the descriptor.
     unsafe { libc::syscall(libc::SYS_close, fd) as c_int }
 }
 
@@ -74,7 +74,7 @@ pub(crate) unsafe fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_i
     unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) as c_int }
 }
 
-/// Where a descriptor's file is, by the kernel's name for it. Allocates nothing.
+/// Calls `act` with the path of a descriptor's file as the kernel names it. Allocates nothing.
 pub(crate) fn with_path<T>(fd: RawFd, act: impl FnOnce(&[u8]) -> T) -> Option<T> {
     let (mut link, mut path) = ([0_u8; 32], [0_u8; PATH]);
     let link = proc_link(fd, &mut link);
@@ -90,26 +90,25 @@ fn proc_link(fd: RawFd, buffer: &mut [u8; 32]) -> &CStr {
     CStr::from_bytes_until_nul(buffer).unwrap_or(c"")
 }
 
-/// What the program's descriptor is.
+/// The metadata of the program's descriptor.
 pub(crate) fn metadata(fd: RawFd) -> std::io::Result<Metadata> {
     // SAFETY: the descriptor is the program's, and is not closed here.
     ManuallyDrop::new(unsafe { File::from_raw_fd(fd) }).metadata()
 }
 
-/// Another descriptor for the same file, to read what is overwritten. It must not be closed while the program
-/// has one: that would let go of the program's locks (fcntl(2)).
+/// Opens another descriptor for the same file, to read what is overwritten. It must not be closed while the program has one,
+/// because closing any descriptor of a file releases the program's locks on it (fcntl(2)).
 pub(crate) fn reopen(fd: RawFd) -> Option<File> {
     let mut buffer = [0; 32];
     let link = proc_link(fd, &mut buffer);
-    // SAFETY: `link` ends with a zero, and the descriptor is new: nobody else has it.
+    // SAFETY: `link` ends with a zero, and the descriptor is new, so it has no other owner.
     unsafe {
         let fd = openat(libc::AT_FDCWD, link.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC, 0);
         (fd >= 0).then(|| File::from_raw_fd(fd))
     }
 }
 
-/// What a path names now, without following it if it is a link; as a descriptor that can do nothing. Closing
-/// it lets go of no lock.
+/// Opens what a path names now, without following a link, as a descriptor that permits no access. Closing it releases no lock.
 ///
 /// # Safety
 /// `path` ends with a zero.

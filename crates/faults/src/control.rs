@@ -1,5 +1,5 @@
-//! What the harness sets and the library in the program under test reads, while it runs: one page of memory
-//! that both have mapped. It survives the program's death.
+//! Shared state between the harness, which sets faults, and the preloaded library, which reads them while the program runs:
+//! one page of memory that both map. It survives the program's death.
 
 use std::fs;
 use std::io;
@@ -14,52 +14,51 @@ use memmap2::MmapRaw;
 
 use crate::{Cut, ENV_CONTROL, ENV_DATA, ENV_UNDO};
 
-/// So long is the control file.
+/// Length of the control file, in bytes.
 const LENGTH: u64 = 4096;
 
-/// In `space`: the disk is not full.
+/// Value of `space` without a limit.
 const UNLIMITED: u64 = u64::MAX;
 
-/// Which syncs fail.
+/// The files whose syncs fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Syncs {
-    /// Those of any file.
+    /// Any file.
     Any,
-    /// Those of a write-ahead log: commits.
+    /// Write-ahead logs: commits.
     Wal,
-    /// Those of anything else: the database's, at a checkpoint.
+    /// All other files: the database's, at a checkpoint.
     Other,
 }
 
-/// What becomes of the pages that a failed sync should have written. Linux marks them clean: no later sync
-/// writes them.
+/// What happens to the pages that a failed sync should have written. Linux marks them clean, so no later sync writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {
-    /// They are read from the disk again: what had been written since the last sync is gone at once.
+    /// They are read from the disk again: everything written since the last sync is lost at once.
     AtOnce,
-    /// They stay in the page cache, where everybody reads them, also after a restart of the program; the next
-    /// power cut shows that they never came to the disk.
+    /// They stay in the page cache, where every process reads them, also after a restart of the program; the next power cut
+    /// reveals that they never reached the disk.
     Later,
 }
 
-/// Where the program is killed. Counted from when it is set.
+/// The call at which the program is killed, counted from when it is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KillPoint {
     /// Before the nth sync of a write-ahead log: nothing of this commit is durable.
     BeforeWalSync(u64),
-    /// After the nth successful sync of a write-ahead log: the commit is durable, and nobody has been told.
+    /// After the nth successful sync of a write-ahead log: the commit is durable, and no client has an answer.
     AfterWalSync(u64),
-    /// After the nth successful write to a TCP socket, of those that follow a first sync of a write-ahead
-    /// log: with 1, somebody has been told of the commit, and nobody else.
+    /// After the nth successful write to a TCP socket, of those that follow a first sync of a write-ahead log: with 1, one
+    /// client has the answer, and no other.
     AfterSocketWrite(u64),
-    /// After the nth write to a data file, which is whole in the page cache.
+    /// After the nth write to a data file, which is complete in the page cache.
     AtWrite(u64),
     /// In the middle of the nth write to a data file: half of its bytes are in the page cache.
     InWrite(u64),
 }
 
 impl KillPoint {
-    fn parts(self) -> (u64, u64) {
+    fn code_and_number(self) -> (u64, u64) {
         match self {
             Self::BeforeWalSync(n) => (1, n),
             Self::AfterWalSync(n) => (2, n),
@@ -70,30 +69,30 @@ impl KillPoint {
     }
 
     fn code(self) -> u64 {
-        self.parts().0
+        self.code_and_number().0
     }
 }
 
-/// What has happened since the control was made, over all processes that used it.
+/// Counts since the control was created, over all processes that used it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Successful syncs of data files.
     pub syncs: u64,
-    /// Of these, those of a write-ahead log.
+    /// How many of them were of a write-ahead log.
     pub wal_syncs: u64,
-    /// Syncs that were made to fail.
+    /// Syncs that failed because of a fault.
     pub failed_syncs: u64,
     /// Writes to data files.
     pub writes: u64,
-    /// Their bytes.
+    /// Bytes of these writes.
     pub bytes: u64,
-    /// Writes that were refused or cut short because the disk was full.
+    /// Writes that failed or were short because the disk was full.
     pub refused_writes: u64,
     /// Kill points that were reached.
     pub kills: u64,
 }
 
-/// The page that both sides map. For the library in the program under test; a harness uses [`Control`].
+/// The page that both sides map. The preloaded library uses it directly; a harness uses [`Control`].
 #[derive(Debug)]
 #[repr(C)]
 pub struct Shared {
@@ -135,8 +134,8 @@ impl Deref for Mapped {
 
     fn deref(&self) -> &Shared {
         const { assert!(size_of::<Shared>() as u64 <= LENGTH) };
-        // SAFETY: the mapping is LENGTH bytes long, begins at a page, lives as long as `self`, and nobody shortens the
-        // file. Any bytes are valid atomics, and everybody reads and writes them as such.
+        // SAFETY: the mapping is LENGTH bytes long, begins at a page, lives as long as `self`, and no process shortens the
+        // file. Any bytes are valid atomics, and all processes access them as atomics.
         #[expect(unsafe_code, reason = "there is no other way to see mapped memory as atomics")]
         unsafe {
             &*self.0.as_ptr().cast::<Shared>()
@@ -145,7 +144,7 @@ impl Deref for Mapped {
 }
 
 impl Shared {
-    /// Whether this sync is to fail, and how; takes it from those that are to.
+    /// Whether this sync fails, and how; consumes one of the failures.
     pub fn take_sync_failure(&self, wal: bool) -> Option<Dropped> {
         let concerned = match self.fail_which.load(SeqCst) {
             0 => true,
@@ -159,7 +158,7 @@ impl Shared {
         Some(if self.fail_later.load(SeqCst) == 0 { Dropped::AtOnce } else { Dropped::Later })
     }
 
-    /// Takes up to so many bytes of the disk; how many there were.
+    /// Takes up to `wanted` bytes of the free space; returns how many.
     pub fn take_space(&self, wanted: u64) -> u64 {
         let left = self.space.fetch_update(SeqCst, SeqCst, |left| {
             (left != UNLIMITED && wanted != 0).then(|| left.saturating_sub(wanted))
@@ -173,24 +172,24 @@ impl Shared {
         }
     }
 
-    /// A file has become shorter by so many bytes.
+    /// Returns the space of a file that became shorter.
     pub fn give_space(&self, bytes: u64) {
         let _ = self
             .space
             .fetch_update(SeqCst, SeqCst, |left| (left != UNLIMITED).then(|| left.saturating_add(bytes)));
     }
 
-    /// How much longer a sync takes.
+    /// How long a sync is delayed.
     pub fn sync_delay(&self) -> Duration {
         Duration::from_micros(self.delay_sync_us.load(SeqCst))
     }
 
-    /// How many seconds the clock of the day is ahead; it is behind where this is negative.
+    /// The offset of the wall clock, in seconds.
     pub fn clock_offset(&self) -> i64 {
         self.clock_offset_s.load(SeqCst)
     }
 
-    /// Counts a write of so many bytes.
+    /// Counts a write of this many bytes.
     pub fn wrote(&self, bytes: u64) {
         self.writes.fetch_add(1, SeqCst);
         self.bytes.fetch_add(bytes, SeqCst);
@@ -205,13 +204,13 @@ impl Shared {
         }
     }
 
-    /// Whether writes to sockets matter now.
+    /// Whether writes to sockets count towards a kill point now.
     pub fn watches_sockets(&self) -> bool {
         self.kill_point.load(SeqCst) == KillPoint::AfterSocketWrite(0).code()
             && self.wal_synced.load(SeqCst) != 0
     }
 
-    /// Whether the program is to be killed here. `point`'s number does not matter. True once, and then no more.
+    /// Whether the program must be killed at this point (`point`'s number is ignored). True only once.
     pub fn reached(&self, point: KillPoint) -> bool {
         let reached =
             self.kill_point.load(SeqCst) == point.code() && self.kill_left.fetch_sub(1, SeqCst) == 1;
@@ -223,7 +222,7 @@ impl Shared {
     }
 }
 
-/// The harness's end: sets faults, counts what happens, cuts the power.
+/// The harness's side: sets faults, reads counts, cuts the power.
 #[derive(Debug)]
 pub struct Control {
     shared: Mapped,
@@ -233,9 +232,9 @@ pub struct Control {
 }
 
 impl Control {
-    /// A control without faults, in a new file at `path`. `data` is the directory whose files are attacked,
-    /// `undo` the one that keeps what is not synced. `undo` is made, and is best on the same file system;
-    /// neither may be in the other. `data` need not be there yet, its parent must.
+    /// Creates a control without faults, in a new file at `path`. `data` is the directory whose files get the faults, `undo`
+    /// the one that keeps unsynced data; it is created, and is best on the same file system. Neither may contain the other.
+    /// `data` need not exist yet, its parent must.
     pub fn create(path: &Path, data: &Path, undo: &Path) -> io::Result<Self> {
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         file.set_len(LENGTH)?;
@@ -253,16 +252,15 @@ impl Control {
         Ok(control)
     }
 
-    /// Sets what the command needs in its environment: it will run with the library of
-    /// [`library_path`](crate::library_path).
+    /// Sets the environment of a command, so that it runs with the library of [`library_path`](crate::library_path).
     pub fn command_env(&self, command: &mut Command) -> io::Result<()> {
         command.env("LD_PRELOAD", crate::library_path()?);
         command.env(ENV_DATA, &self.data).env(ENV_CONTROL, &self.path).env(ENV_UNDO, &self.undo);
         Ok(())
     }
 
-    /// The next `count` syncs fail with EIO, and what they should have written is dropped. Directories are
-    /// not concerned.
+    /// The next `count` syncs fail with EIO, and the data that they should have written are dropped. Syncs of directories do
+    /// not fail.
     pub fn fail_sync(&self, count: u64, which: Syncs, dropped: Dropped) {
         self.shared.fail_sync.store(0, SeqCst);
         self.shared.fail_which.store(which as u64, SeqCst);
@@ -270,33 +268,33 @@ impl Control {
         self.shared.fail_sync.store(count, SeqCst);
     }
 
-    /// With `Some`, files can grow by so many bytes in all, then growing fails with ENOSPC; writing within a
-    /// file's length goes on. A file that is cut gives its bytes back. With `None` there is space again.
+    /// With `Some`, files can grow by this many bytes in all; after that growing fails with ENOSPC, and writes within a file's
+    /// length succeed. A truncated file returns its bytes. With `None` there is space again.
     pub fn set_full(&self, after: Option<u64>) {
         self.shared.space.store(after.unwrap_or(UNLIMITED), SeqCst);
     }
 
-    /// Each sync takes longer by this.
+    /// Delays each sync.
     pub fn set_sync_delay(&self, delay: Duration) {
         self.shared.delay_sync_us.store(delay.as_micros().try_into().unwrap_or(u64::MAX), SeqCst);
     }
 
-    /// The clock of the day (`CLOCK_REALTIME`) jumps to so many seconds before or after the true time. Other clocks go on.
+    /// Offsets the wall clock (`CLOCK_REALTIME`) by this many seconds. Other clocks do not change.
     pub fn set_clock_offset(&self, seconds: i64) {
         self.shared.clock_offset_s.store(seconds, SeqCst);
     }
 
-    /// Where the program is killed next, in place of where it was to be. A point counts from now (its number
-    /// is at least 1), and holds for the processes that follow until it is reached.
+    /// Sets the next kill point, in place of the previous one. Its number counts from now (at least 1), and it also holds for
+    /// later processes until one reaches it.
     pub fn set_kill(&self, point: Option<KillPoint>) {
-        let (code, count) = point.map_or((0, 0), KillPoint::parts);
+        let (code, count) = point.map_or((0, 0), KillPoint::code_and_number);
         self.shared.kill_point.store(0, SeqCst);
         self.shared.wal_synced.store(0, SeqCst);
         self.shared.kill_left.store(count, SeqCst);
         self.shared.kill_point.store(code, SeqCst);
     }
 
-    /// Takes back all faults that are set. The counts stay.
+    /// Ends all faults. The counts stay.
     pub fn clear(&self) {
         self.fail_sync(0, Syncs::Any, Dropped::AtOnce);
         self.set_full(None);
@@ -305,17 +303,17 @@ impl Control {
         self.set_kill(None);
     }
 
-    /// Whether a kill point is set and not reached yet.
+    /// Whether a kill point is set and was not reached.
     pub fn kill_is_set(&self) -> bool {
         self.shared.kill_point.load(SeqCst) != 0
     }
 
-    /// How many syncs are still to fail.
+    /// How many syncs have still to fail.
     pub fn sync_failures_left(&self) -> u64 {
         self.shared.fail_sync.load(SeqCst)
     }
 
-    /// What has happened so far.
+    /// The counts so far.
     pub fn counts(&self) -> Counts {
         let shared = &*self.shared;
         Counts {
@@ -334,13 +332,13 @@ impl Control {
         crate::cut_power(&self.data, &self.undo, rng)
     }
 
-    /// The directory whose files are attacked, absolute and without links.
+    /// The directory whose files get the faults, absolute and without links.
     pub fn data(&self) -> &Path {
         &self.data
     }
 }
 
-/// The path as the kernel will call it, also if its last part is not there yet.
+/// The path as the kernel names it, even if its last part does not exist yet.
 fn absolute(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -1,4 +1,4 @@
-//! A power cut: what was not synced is on the disk in part, or not at all.
+//! A power cut: unsynced data are on the disk in part, or not at all.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,40 +10,39 @@ use fastrand::Rng;
 use crate::names::{NameChange, NamesLog};
 use crate::undo::{Change, FileId, UndoLog, read_range, write_into};
 
-/// What a disk writes whole or not at all.
+/// The unit that a disk writes atomically, in bytes.
 const SECTOR: usize = 512;
 
-/// What a power cut did.
+/// The effects of a power cut.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cut {
-    /// Changes of files that were not synced.
+    /// Unsynced changes of files.
     pub unsynced: u64,
-    /// Of these, those that are lost as a whole.
+    /// How many of them are lost as a whole.
     pub lost: u64,
-    /// Of these, those that are on the disk in part.
+    /// How many of them are on the disk in part.
     pub torn: u64,
-    /// Files in which a sync that failed had dropped pages.
+    /// Files in which a failed sync had dropped pages.
     pub dropped: u64,
-    /// Names that were made and are gone.
+    /// Names that were created and are gone.
     pub vanished: u64,
-    /// Names that were removed and are back.
+    /// Names that were removed and are there again.
     pub returned: u64,
 }
 
-/// What happens to one change.
+/// What happens to one change in a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum Survival {
     Kept,
     Lost,
     Torn,
 }
 
-/// Cuts the power: makes of the files below `data` what could be on the disk, given what `undo` says was not
-/// synced. For each write chance decides whether it survives, is lost, or is torn (of its sectors of 512
-/// bytes some survive); so for the changes of names, of which a beginning survives. Shared memory (`-shm`) is
-/// gone. Afterwards everything counts as synced.
+/// Cuts the power: changes the files below `data` to a state that the disk could have, given the unsynced data in `undo`. At
+/// random each write survives, is lost, or is torn (some of its 512-byte sectors survive). Of the changes of names the first
+/// few survive. Shared memory (`-shm`) is gone. Afterwards everything counts as synced.
 ///
-/// No process may run on `data` any more: kill it and wait for its end first.
+/// No process may run on `data`: kill it and wait for its exit first.
 pub fn cut_power(data: &Path, undo: &Path, rng: &mut Rng) -> io::Result<Cut> {
     let mut cut = Cut::default();
     cut_names(data, undo, rng, &mut cut)?;
@@ -69,7 +68,7 @@ fn cut_names(data: &Path, undo: &Path, rng: &mut Rng, cut: &mut Cut) -> io::Resu
 }
 
 fn cut_directory(directory: &Path, undo: &Path, rng: &mut Rng, cut: &mut Cut) -> io::Result<()> {
-    // In the order of names, so that a seed means the same each time.
+    // Sorted by name, so that a seed gives the same result each time.
     let mut entries = fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
@@ -92,7 +91,7 @@ fn cut_file(file: &File, log: &UndoLog, rng: &mut Rng, cut: &mut Cut) -> io::Res
     let records = log.records()?;
     let mut image = read_range(file, 0, file.metadata()?.len())?;
 
-    // Back to what was synced, keeping what each write wrote.
+    // Revert to the synced content, keeping what each write wrote.
     let mut written = Vec::with_capacity(records.len());
     for record in records.iter().rev() {
         written.push(match record.change {
@@ -110,50 +109,50 @@ fn cut_file(file: &File, log: &UndoLog, rng: &mut Rng, cut: &mut Cut) -> io::Res
         return Ok(());
     }
 
-    // And forward again, with some of it.
-    let fates = fates(records.len(), rng);
+    // Then apply some of the writes again.
+    let survivals = survivals(records.len(), rng);
     let mut truncation_lost = false;
-    for ((record, new), fate) in records.iter().zip(written.iter().rev()).zip(fates) {
-        let fate = match record.change {
-            // Blocks that are given to a file after it was cut are its own only if the cut is.
-            _ if truncation_lost => Fate::Lost,
-            Change::Truncate { .. } if fate == Fate::Torn => Fate::Lost,
-            _ => fate,
+    for ((record, new), survival) in records.iter().zip(written.iter().rev()).zip(survivals) {
+        let survival = match record.change {
+            // Blocks that the file got after a truncation belong to it only if the truncation survives.
+            _ if truncation_lost => Survival::Lost,
+            Change::Truncate { .. } if survival == Survival::Torn => Survival::Lost,
+            _ => survival,
         };
         cut.unsynced += 1;
-        cut.lost += u64::from(fate == Fate::Lost);
-        cut.torn += u64::from(fate == Fate::Torn);
-        match (record.change, fate) {
-            (Change::Truncate { .. }, Fate::Lost) => truncation_lost = true,
+        cut.lost += u64::from(survival == Survival::Lost);
+        cut.torn += u64::from(survival == Survival::Torn);
+        match (record.change, survival) {
+            (Change::Truncate { .. }, Survival::Lost) => truncation_lost = true,
             (Change::Truncate { length }, _) => image.resize(length as usize, 0),
-            (Change::Write { offset, .. }, Fate::Kept) => write_into(&mut image, offset, new),
-            (Change::Write { offset, .. }, Fate::Torn) => tear(&mut image, offset, new, rng),
-            (Change::Write { .. }, Fate::Lost) => {}
+            (Change::Write { offset, .. }, Survival::Kept) => write_into(&mut image, offset, new),
+            (Change::Write { offset, .. }, Survival::Torn) => tear(&mut image, offset, new, rng),
+            (Change::Write { .. }, Survival::Lost) => {}
         }
     }
     file.set_len(image.len() as u64)?;
     file.write_all_at(&image, 0)
 }
 
-/// What happens to each of so many changes of one file. Disks differ, so do the cuts: nothing was written
-/// yet; a beginning was; or anything, in any order.
-fn fates(count: usize, rng: &mut Rng) -> Vec<Fate> {
+/// What happens to each change of one file. Disks differ, so one of three models is chosen: nothing was written yet; the first
+/// changes were written; or any of them, in any order.
+fn survivals(count: usize, rng: &mut Rng) -> Vec<Survival> {
     match rng.u8(..4) {
-        0 => vec![Fate::Lost; count],
+        0 => vec![Survival::Lost; count],
         1 => {
             let kept = rng.usize(..=count);
-            let mut fates = vec![Fate::Kept; kept];
-            fates.resize(count, Fate::Lost);
-            if let Some(fate) = fates.get_mut(kept) {
-                *fate = Fate::Torn;
+            let mut survivals = vec![Survival::Kept; kept];
+            survivals.resize(count, Survival::Lost);
+            if let Some(survival) = survivals.get_mut(kept) {
+                *survival = Survival::Torn;
             }
-            fates
+            survivals
         }
-        _ => (0..count).map(|_| [Fate::Kept, Fate::Lost, Fate::Torn][rng.usize(..3)]).collect(),
+        _ => (0..count).map(|_| [Survival::Kept, Survival::Lost, Survival::Torn][rng.usize(..3)]).collect(),
     }
 }
 
-/// Writes some sectors of a write.
+/// Applies some sectors of a write.
 fn tear(image: &mut Vec<u8>, offset: u64, new: &[u8], rng: &mut Rng) {
     let (mut at, mut rest) = (offset, new);
     while !rest.is_empty() {

@@ -1,8 +1,7 @@
-//! Faults of disks and deaths of processes, for a program that knows nothing of it: the harness's side.
+//! Injects faults of disks and kills processes, for an unmodified program: the harness's side.
 //!
-//! The program under test runs with the library of `crates/faults-preload` preloaded (Linux, glibc), which
-//! stands before libc's calls on files and sockets. What goes wrong, the harness says while the program runs,
-//! through [`Control`]:
+//! The program under test runs with the library of `crates/faults-preload` preloaded (Linux, glibc), which wraps libc's calls
+//! on files and sockets. The harness sets faults through [`Control`] while the program runs:
 //!
 //! ```no_run
 //! # fn main() -> std::io::Result<()> {
@@ -18,29 +17,28 @@
 //! // … load …
 //! control.set_kill(Some(KillPoint::AfterWalSync(17)));
 //! server.wait()?;
-//! // The machine loses power, too: what was not synced is gone, in whole or in part.
+//! // The machine loses power as well: unsynced data are gone, in whole or in part.
 //! println!("{:?}", control.cut_power(&mut fastrand::Rng::with_seed(1))?);
 //! # Ok(()) }
 //! ```
 //!
-//! A harness depends on `faults-preload` without naming it in its code: then Cargo has built the library.
+//! A harness depends on `faults-preload` without using any of its names, so that Cargo builds the library.
 //!
-//! # The disk that is played
+//! # The simulated disk
 //!
-//! - A write is on the disk after a successful `fsync` or `fdatasync` of its file, through any descriptor.
-//!   Before, a power cut keeps it, loses it or tears it between sectors of 512 bytes, independently of other
-//!   writes. Bytes outside of a write are never harmed. A plain kill harms nothing, and syncs nothing.
-//! - Making, removing and renaming files directly in the data directory is on the disk after a sync of that
-//!   directory; before, a power cut keeps a beginning of these changes. A file's own sync does not keep its
-//!   name (POSIX promises no more; most file systems do better).
-//! - A failed sync drops what it should have written, and the next sync succeeds without it.
-//! - The clock of the day may be ahead or behind; other clocks are not touched.
-//! - A full disk refuses to let files grow; a write that partly fits is cut short.
+//! - A write is durable after a successful `fsync` or `fdatasync` of its file, through any descriptor. Before that, a power cut
+//!   keeps it, loses it or tears it between sectors of 512 bytes, independently of other writes. Bytes outside of a write are
+//!   never damaged. A kill alone damages nothing, and syncs nothing.
+//! - Creating, removing and renaming files directly in the data directory is durable after a sync of that directory. Before
+//!   that, a power cut keeps the first few of these changes. A file's own sync does not keep its name (POSIX promises no more;
+//!   most file systems do better).
+//! - A failed sync drops the data that it should have written, and the next sync succeeds without them.
+//! - The wall clock may be ahead or behind; other clocks do not change.
+//! - On a full disk files cannot grow; a write that partly fits is short.
 //!
-//! Not played: names below subdirectories, and the data directory's own; files that change through `mmap`
-//! (SQLite's database with `mmap_size`), `fallocate`, `copy_file_range`, `sendfile`; descriptors that are
-//! duplicated (`dup`, `fcntl`); two programs on one directory at a time; a program that is started on it
-//! without the library, unless a power cut came before.
+//! Not simulated: names below subdirectories, and the data directory's own name; files that change through `mmap` (SQLite's
+//! database with `mmap_size`), `fallocate`, `copy_file_range`, `sendfile`; duplicated descriptors (`dup`, `fcntl`); two
+//! programs on one directory at a time; a program that is started on it without the library, unless after a power cut.
 
 mod control;
 mod cut;
@@ -55,28 +53,27 @@ pub use cut::{Cut, cut_power};
 pub use names::{NameChange, NamesLog};
 pub use undo::{FileId, UndoLog};
 
-/// In the program's environment: the directory whose files are attacked.
+/// Environment variable of the program: the directory whose files get the faults.
 pub const ENV_DATA: &str = "FAULTS_DATA";
 
-/// In the program's environment: the control file.
+/// Environment variable of the program: the control file.
 pub const ENV_CONTROL: &str = "FAULTS_CONTROL";
 
-/// In the program's environment: the directory for what is not synced.
+/// Environment variable of the program: the directory for unsynced data.
 pub const ENV_UNDO: &str = "FAULTS_UNDO";
 
-/// In the harness's environment: where the library is, if it is nowhere near the harness's own file.
+/// Environment variable of the harness: the library's path, if it is not near the harness's executable.
 pub const ENV_LIBRARY: &str = "FAULTS_LIBRARY";
 
 const LIBRARY: &str = "libfaults_preload.so";
 
-/// Where the library is that is to be preloaded: what `FAULTS_LIBRARY` says, or beside this executable, where
-/// Cargo puts it.
+/// The path of the library to preload: `FAULTS_LIBRARY`, or beside this executable, where Cargo puts it.
 pub fn library_path() -> io::Result<PathBuf> {
     if let Some(path) = env::var_os(ENV_LIBRARY) {
         return Ok(path.into());
     }
     let executable = env::current_exe()?;
-    // `deps` first: what Cargo puts above it is renewed only when the library itself was asked for.
+    // `deps` first, because Cargo updates the copy above it only when the library itself is built by name.
     executable
         .ancestors()
         .skip(1)
@@ -88,7 +85,7 @@ pub fn library_path() -> io::Result<PathBuf> {
         })
 }
 
-/// Whether this is SQLite's shared memory, which no power cut survives.
+/// Whether this is SQLite's shared memory, which does not survive a power cut.
 pub fn is_shared_memory(path: &Path) -> bool {
     ends_with(path, "-shm")
 }

@@ -1,5 +1,5 @@
-//! What the last sync of the data directory left, and which names were made, removed and changed since. A
-//! journal like that of a file system: a power cut keeps a beginning of it.
+//! A journal of the names that were created, removed and renamed since the data directory was synced. As with a file system's
+//! journal, a power cut keeps the first few changes.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -11,32 +11,31 @@ const LOG: &str = "names.undo";
 /// One change of a name in the data directory. Names are of one part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NameChange {
-    /// There is a new file.
+    /// A file was created.
     Made {
         /// Its name.
         name: String,
         /// Its inode.
         inode: u64,
     },
-    /// A name is gone. The file is [buried](NamesLog::bury).
+    /// A name was removed. The file is [kept](NamesLog::keep_file).
     Removed {
         /// Its name.
         name: String,
         /// Its inode.
         inode: u64,
     },
-    /// A file has another name, which was free: what had it before is `Removed` first.
+    /// A file was renamed to a free name; if the name was taken, `Removed` comes first.
     Renamed {
-        /// The name it had.
+        /// The old name.
         from: String,
-        /// The name it has.
+        /// The new name.
         to: String,
     },
 }
 
 impl NameChange {
-    /// One line of the log. Fields end with `/`, which is in no name; the line with a newline after the last
-    /// of three.
+    /// One line of the journal. Each field ends with `/`, which no name contains.
     fn line(&self) -> String {
         match self {
             Self::Made { name, inode } => format!("made/{name}/{inode}/\n"),
@@ -56,7 +55,7 @@ impl NameChange {
         }
     }
 
-    /// Makes it undone. What is not as the change left it stays: the change was announced and then not made.
+    /// Reverts the change, unless it was recorded and then not made.
     pub(crate) fn revert(&self, data: &Path, undo: &Path) -> io::Result<()> {
         match self {
             Self::Made { name, inode } => {
@@ -66,9 +65,9 @@ impl NameChange {
                 }
             }
             Self::Removed { name, inode } => {
-                let (path, grave) = (data.join(name), grave(undo, *inode));
-                if inode_of(&path)?.is_none() && inode_of(&grave)?.is_some() {
-                    fs::hard_link(grave, path)?;
+                let (path, kept) = (data.join(name), kept_path(undo, *inode));
+                if inode_of(&path)?.is_none() && inode_of(&kept)?.is_some() {
+                    fs::hard_link(kept, path)?;
                 }
             }
             Self::Renamed { from, to } => {
@@ -89,12 +88,12 @@ fn inode_of(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
-/// Where the last link to a removed file is, until the directory is synced.
-fn grave(undo: &Path, inode: u64) -> PathBuf {
-    undo.join(format!("{inode}.grave"))
+/// The last link to a removed file, until the directory is synced.
+fn kept_path(undo: &Path, inode: u64) -> PathBuf {
+    undo.join(format!("{inode}.kept"))
 }
 
-/// The changes of names that are not synced.
+/// The journal of unsynced changes of names.
 #[derive(Debug)]
 pub struct NamesLog {
     undo: PathBuf,
@@ -102,7 +101,7 @@ pub struct NamesLog {
 }
 
 impl NamesLog {
-    /// Opens the log, and goes on behind what it has from an earlier process.
+    /// Opens the journal, and continues after the entries of an earlier process.
     pub fn open(undo: &Path) -> io::Result<Self> {
         let path = undo.join(LOG);
         let log = fs::OpenOptions::new().read(true).append(true).create(true).open(&path)?;
@@ -111,27 +110,27 @@ impl NamesLog {
         Ok(Self { undo: undo.to_owned(), log })
     }
 
-    /// Notes a change: before a name is removed or changed, after one is made.
+    /// Records a change: before a name is removed or renamed, after one is created.
     pub fn append(&mut self, change: &NameChange) -> io::Result<()> {
         self.log.write_all(change.line().as_bytes())
     }
 
-    /// Keeps the file, whose name is about to be removed. Whether it could: not across file systems.
-    pub fn bury(&self, path: &Path, inode: u64) -> bool {
-        let grave = grave(&self.undo, inode);
-        match fs::hard_link(path, &grave) {
+    /// Keeps the file whose name is about to be removed. False if it cannot: across file systems.
+    pub fn keep_file(&self, path: &Path, inode: u64) -> bool {
+        let kept = kept_path(&self.undo, inode);
+        match fs::hard_link(path, &kept) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
             result => result.is_ok(),
         }
     }
 
-    /// The directory has been synced.
+    /// Clears the journal after a sync of the directory.
     pub fn synced(&mut self) -> io::Result<()> {
         let changes = self.changes()?;
         self.log.set_len(0)?;
         for change in changes {
             if let NameChange::Removed { inode, .. } = change {
-                match fs::remove_file(grave(&self.undo, inode)) {
+                match fs::remove_file(kept_path(&self.undo, inode)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
                 }
@@ -140,7 +139,7 @@ impl NamesLog {
         Ok(())
     }
 
-    /// What has not been synced, oldest first.
+    /// The unsynced changes, oldest first.
     pub(crate) fn changes(&self) -> io::Result<Vec<NameChange>> {
         let text = fs::read_to_string(self.undo.join(LOG))?;
         Ok(text.lines().filter_map(NameChange::parse).collect())

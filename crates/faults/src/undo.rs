@@ -1,9 +1,8 @@
-//! What a file's last sync left, and what came after it. Before each write, what is overwritten is appended
-//! to the file's undo log; a sync empties the log. The log is complete before the write begins: the program
-//! may be killed at any moment.
+//! The undo log of a file. Before each write, the bytes that it overwrites are appended to the log; a sync empties the log. The
+//! log entry is complete before the write starts, because the program may be killed at any moment.
 //!
-//! A log belongs to an inode, not to a path, and outlives the process: after a kill the disk still knows
-//! nothing of what was not synced.
+//! A log belongs to an inode, not to a path, and outlives the process: after a kill the disk still lacks everything that was not
+//! synced.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -12,7 +11,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-/// The unit in which the page cache is written.
+/// The unit in which the page cache is written, in bytes.
 const PAGE: usize = 4096;
 
 const HEADER: usize = 16;
@@ -20,18 +19,17 @@ const RECORD: usize = 40;
 const WRITE: u64 = 1;
 const TRUNCATE: u64 = 2;
 
-/// Which file this is. A number of an inode is used again when a file is gone; its time of birth tells the
-/// two apart.
+/// Identifies a file. A file system reuses inode numbers; the time of birth tells the files apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileId {
     /// The inode's number.
     pub inode: u64,
-    /// Nanoseconds; 0 where the file system does not know.
+    /// Nanoseconds; 0 if the file system does not record it.
     pub born: u64,
 }
 
 impl FileId {
-    /// Whose metadata this is.
+    /// The id of the file with this metadata.
     pub fn of(metadata: &fs::Metadata) -> Self {
         let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         Self { inode: metadata.ino(), born: born.map_or(0, |time| time.as_nanos() as u64) }
@@ -45,13 +43,13 @@ impl FileId {
     }
 }
 
-/// One change that was not synced, and what was there before.
+/// One unsynced change, with the old content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) change: Change,
     /// The file's length before.
     old_length: u64,
-    /// What the change overwrote, as far as the file went.
+    /// The bytes that the change overwrote, up to the end of the file.
     old: Vec<u8>,
 }
 
@@ -62,7 +60,7 @@ pub(crate) enum Change {
 }
 
 impl Record {
-    /// Where `old` was.
+    /// Position of `old`.
     fn offset(&self) -> u64 {
         match self.change {
             Change::Write { offset, .. } => offset,
@@ -70,13 +68,13 @@ impl Record {
         }
     }
 
-    /// The file's content before this change, given that after it.
+    /// Reverts the content after this change to the content before it.
     pub(crate) fn revert(&self, image: &mut Vec<u8>) {
         write_into(image, self.offset(), &self.old);
         image.resize(self.old_length as usize, 0);
     }
 
-    /// The record as it stands in a log.
+    /// The record's bytes in a log.
     fn bytes(&self) -> Vec<u8> {
         let (kind, at, length) = match self.change {
             Change::Write { offset, length } => (WRITE, offset, length),
@@ -90,8 +88,8 @@ impl Record {
         bytes
     }
 
-    /// The record at the beginning of `bytes`, and its length there. `None` at the end, and at a record that
-    /// a kill left incomplete: its change was not begun.
+    /// Parses the record at the beginning of `bytes`; also returns its length. `None` at the end, and at a record that a kill
+    /// left incomplete, whose change had not started.
     fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
         let number =
             |index: usize| Some(u64::from_le_bytes(bytes.get(index * 8..index * 8 + 8)?.try_into().ok()?));
@@ -105,7 +103,7 @@ impl Record {
     }
 }
 
-/// Puts bytes into a file's content, which grows where it must.
+/// Writes bytes into a file's content, which grows if necessary.
 pub(crate) fn write_into(image: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
     let (from, to) = (offset as usize, offset as usize + bytes.len());
     if bytes.is_empty() {
@@ -126,8 +124,8 @@ pub struct UndoLog {
 }
 
 impl UndoLog {
-    /// Opens the log of a file, and goes on behind what it has from an earlier process. A file that is
-    /// `fresh` has just been made: a log that is there is another file's.
+    /// Opens a file's log, and continues after the records of an earlier process. If the file is `fresh`, it was created just
+    /// now, so an existing log belongs to another file.
     pub fn open(undo: &Path, id: FileId, fresh: bool) -> io::Result<Self> {
         let path = path(undo, id.inode);
         let valid = if fresh { None } else { parse(&read(&path)?, id).map(|(_, end)| end) };
@@ -141,20 +139,20 @@ impl UndoLog {
         Ok(Self { log, id, lost })
     }
 
-    /// The log that belongs to this file, if there is one.
+    /// The log of this file, if there is one.
     pub(crate) fn find(undo: &Path, id: FileId) -> io::Result<Option<Self>> {
         let known = parse(&read(&path(undo, id.inode))?, id).is_some();
         known.then(|| Self::open(undo, id, false)).transpose()
     }
 
-    /// `length` bytes will be written at `offset`.
+    /// Records a write of `length` bytes at `offset` that is about to happen.
     pub fn before_write(&mut self, data: &File, offset: u64, length: u64) -> io::Result<()> {
         let old_length = data.metadata()?.len();
         let old = read_range(data, offset, length.min(old_length.saturating_sub(offset)))?;
         self.append(&Record { change: Change::Write { offset, length }, old_length, old })
     }
 
-    /// The file will have this length.
+    /// Records a truncation to this length that is about to happen.
     pub fn before_truncate(&mut self, data: &File, length: u64) -> io::Result<()> {
         let old_length = data.metadata()?.len();
         let old = read_range(data, length, old_length.saturating_sub(length))?;
@@ -165,7 +163,7 @@ impl UndoLog {
         self.log.write_all(&record.bytes())
     }
 
-    /// The file has been synced.
+    /// Clears the log after a sync of the file.
     pub fn synced(&mut self) -> io::Result<()> {
         if !self.lost.pages.is_empty() {
             let written = written_pages(&self.records()?);
@@ -176,7 +174,7 @@ impl UndoLog {
         self.log.set_len(HEADER as u64)
     }
 
-    /// The sync has failed, and what it should have written is gone.
+    /// After a failed sync: reverts what it should have written.
     pub fn revert(&mut self, data: &File) -> io::Result<()> {
         for record in self.records()?.iter().rev() {
             data.write_all_at(&record.old, record.offset())?;
@@ -185,8 +183,8 @@ impl UndoLog {
         self.log.set_len(HEADER as u64)
     }
 
-    /// The sync has failed; what it should have written stays in memory, and no later sync will write it,
-    /// unless the same page is written to again.
+    /// After a failed sync: keeps what it should have written in memory only. No later sync writes it, unless the same page is
+    /// written to again.
     pub fn lose(&mut self, data: &File) -> io::Result<()> {
         let records = self.records()?;
         let mut image = read_range(data, 0, data.metadata()?.len())?;
@@ -196,21 +194,20 @@ impl UndoLog {
             let from = (page as usize * PAGE).min(image.len());
             let mut on_disk = image[from..(from + PAGE).min(image.len())].to_vec();
             on_disk.resize(PAGE, 0);
-            // What an earlier failure has lost is older, and still what the disk has.
+            // Pages that an earlier failure lost are older, and still what the disk has.
             pages.entry(page).or_insert(on_disk);
         }
         self.lost.replace(pages)?;
         self.log.set_len(HEADER as u64)
     }
 
-    /// What has not been synced, oldest first.
+    /// The unsynced changes, oldest first.
     pub(crate) fn records(&self) -> io::Result<Vec<Record>> {
         let bytes = read_range(&self.log, 0, self.log.metadata()?.len())?;
         Ok(parse(&bytes, self.id).map_or_else(Vec::new, |(records, _)| records))
     }
 
-    /// Puts into the content of the synced file what is on the disk in place of lost pages. Whether there
-    /// were any.
+    /// Replaces lost pages in the content of the synced file by what the disk has. Whether there were any.
     pub(crate) fn show_lost(&self, image: &mut [u8]) -> bool {
         for (page, on_disk) in &self.lost.pages {
             let from = (*page as usize * PAGE).min(image.len());
@@ -221,7 +218,7 @@ impl UndoLog {
     }
 }
 
-/// The pages that were written to. A write to a part of a page writes all of it.
+/// The pages that were written to. A write to a part of a page counts as the whole page.
 fn written_pages(records: &[Record]) -> BTreeSet<u64> {
     let mut pages = BTreeSet::new();
     for record in records {
@@ -232,7 +229,7 @@ fn written_pages(records: &[Record]) -> BTreeSet<u64> {
     pages
 }
 
-/// Where the log of an inode is.
+/// The path of an inode's log.
 fn path(undo: &Path, inode: u64) -> PathBuf {
     undo.join(format!("{inode}.undo"))
 }
@@ -244,7 +241,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The records of a log and where they end, if it is this file's.
+/// Parses the records of a log, and where they end; `None` if the log is another file's.
 fn parse(bytes: &[u8], id: FileId) -> Option<(Vec<Record>, usize)> {
     if !bytes.starts_with(&id.bytes()) {
         return None;
@@ -263,7 +260,7 @@ pub(crate) fn read_range(file: &File, offset: u64, length: u64) -> io::Result<Ve
     Ok(bytes)
 }
 
-/// Pages that a failed sync has dropped, with what the disk has in their place.
+/// Pages that a failed sync dropped, with what the disk has in their place.
 #[derive(Debug)]
 struct Lost {
     path: PathBuf,
@@ -281,7 +278,7 @@ impl Lost {
         Ok(Self { pages: pages.collect(), path })
     }
 
-    /// All at once: a kill leaves the old pages or the new ones.
+    /// Replaces the file atomically: after a kill it has the old pages or the new ones.
     fn replace(&mut self, pages: BTreeMap<u64, Vec<u8>>) -> io::Result<()> {
         let next = self.path.with_extension("next");
         let mut bytes = Vec::with_capacity(pages.len() * (8 + PAGE));

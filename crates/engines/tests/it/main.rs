@@ -1,6 +1,6 @@
-//! Engines that are started, broken and mended, and what is left of them.
+//! Starts, kills, suspends and restarts PostgreSQL and nats-server, and checks that nothing of them is left.
 
-#![expect(clippy::unwrap_used, reason = "a test that panics says what went wrong; that is what it is for")]
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod nats;
 mod orphans;

@@ -6,7 +6,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Connects, and gets a message that it sends itself.
+/// Connects, publishes a message, and receives it.
 async fn round_trip(nats: &Nats) -> std::io::Result<String> {
     let mut socket = BufReader::new(TcpStream::connect(nats.address()).await?);
     socket.write_all(b"CONNECT {\"verbose\":false}\r\nSUB rooms 1\r\nPUB rooms 5\r\nhello\r\n").await?;
@@ -23,7 +23,7 @@ async fn round_trip(nats: &Nats) -> std::io::Result<String> {
 }
 
 #[tokio::test]
-async fn it_comes_back_on_its_ports() {
+async fn a_killed_server_restarts_on_its_ports() {
     let scratch = TempDir::new().unwrap();
     let mut nats = Nats::start(scratch.path(), &["--name", "the-bus"]).await.unwrap();
     let (address, monitor) = (nats.address(), nats.monitor());
@@ -44,7 +44,7 @@ async fn it_comes_back_on_its_ports() {
 }
 
 #[tokio::test]
-async fn a_paused_one_does_not_answer() {
+async fn a_suspended_server_does_not_answer() {
     let nats = Nats::start(TempDir::new().unwrap().path(), &[]).await.unwrap();
     nats.pause().unwrap();
     assert!(timeout(Duration::from_millis(300), round_trip(&nats)).await.is_err());
@@ -53,7 +53,7 @@ async fn a_paused_one_does_not_answer() {
 }
 
 #[tokio::test]
-async fn a_wrong_argument_is_told() {
+async fn the_error_of_a_failed_start_has_the_log() {
     let scratch = TempDir::new().unwrap();
     let error = Nats::start(scratch.path(), &["--config", "nowhere.conf"]).await.unwrap_err().to_string();
     assert!(error.contains("nowhere.conf: no such file"), "{error}");

@@ -1,4 +1,4 @@
-//! Nothing of an engine outlives its owner.
+//! No process, file or shared memory of a server outlives its owner.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -12,14 +12,14 @@ use tokio::task::JoinSet;
 use crate::processes;
 
 #[tokio::test]
-async fn dropping_ends_all_processes() {
+async fn dropping_a_server_ends_all_its_processes() {
     let scratch = TempDir::new().unwrap();
     let path = scratch.path().canonicalize().unwrap();
     let postgres = Postgres::start(&path, &[]).await.unwrap();
     let standby = postgres.standby(&path, true).await.unwrap();
     let nats = Nats::start(&path, &[]).await.unwrap();
     assert!(processes::in_directory(&path).len() >= 12, "{:#?}", processes::in_directory(&path));
-    // What cannot hear that it is to end ends as well.
+    // A suspended server, which cannot handle SIGTERM, ends as well.
     standby.pause().unwrap();
     nats.pause().unwrap();
     drop((postgres, standby, nats));
@@ -27,7 +27,7 @@ async fn dropping_ends_all_processes() {
 }
 
 #[tokio::test]
-async fn a_panic_ends_all_processes() {
+async fn a_panic_of_the_owner_ends_all_processes() {
     let scratch = TempDir::new().unwrap();
     let path = scratch.path().canonicalize().unwrap();
     let owner = path.clone();
@@ -41,7 +41,7 @@ async fn a_panic_ends_all_processes() {
 }
 
 #[tokio::test]
-async fn a_killed_one_leaves_no_shared_memory() {
+async fn a_killed_postgres_leaves_no_shared_memory() {
     let scratch = TempDir::new().unwrap();
     let mut postgres = Postgres::start(scratch.path(), &[]).await.unwrap();
     let memory = shared_memory(scratch.path());
@@ -53,7 +53,7 @@ async fn a_killed_one_leaves_no_shared_memory() {
 }
 
 #[tokio::test]
-async fn an_owner_that_is_killed_leaves_nothing() {
+async fn a_killed_owner_leaves_no_processes_and_no_files() {
     let scratch = TempDir::new().unwrap();
     let path = scratch.path().canonicalize().unwrap();
     let mut owner = owner(&path).await;
@@ -67,7 +67,7 @@ async fn an_owner_that_is_killed_leaves_nothing() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// A process that has started both, as what its process shares, below a directory.
+/// A process that has started the shared PostgreSQL and nats-server below a directory.
 async fn owner(directory: &Path) -> Child {
     let mut owner = Command::new(env!("CARGO_BIN_EXE_engines"));
     owner.env("TMPDIR", directory).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
@@ -78,7 +78,7 @@ async fn owner(directory: &Path) -> Child {
     owner
 }
 
-/// The identifier of a cluster's shared memory, by its lock file.
+/// The identifier of a cluster's shared memory, from its lock file.
 fn shared_memory(scratch: &Path) -> String {
     let lock = scratch.read_dir().unwrap().flatten().map(|entry| entry.path().join("data/postmaster.pid"));
     let lock = lock.into_iter().find(|lock| lock.exists()).unwrap();

@@ -12,7 +12,7 @@ const WRITE: &str = "CREATE TABLE kept (word text); INSERT INTO kept VALUES ('co
 const READ: &str = "SELECT word FROM kept";
 
 #[tokio::test]
-async fn what_was_committed_outlives_a_kill() {
+async fn committed_data_survive_a_kill() {
     let scratch = TempDir::new().unwrap();
     let mut postgres = Postgres::start(scratch.path(), &["work_mem=5MB"]).await.unwrap();
     let address = postgres.address();
@@ -35,7 +35,7 @@ async fn what_was_committed_outlives_a_kill() {
 }
 
 #[tokio::test]
-async fn databases_are_apart() {
+async fn each_new_database_is_separate() {
     let postgres = engines::shared_postgres().await.unwrap();
     let (one, other) = tokio::try_join!(postgres.new_database(), postgres.new_database()).unwrap();
     assert_ne!(one, other);
@@ -45,25 +45,25 @@ async fn databases_are_apart() {
 }
 
 #[tokio::test]
-async fn a_wrong_query_says_so() {
+async fn the_error_of_a_query_has_the_message_of_postgres() {
     let postgres = engines::shared_postgres().await.unwrap();
     let error = postgres.psql("SELECT nonsense").await.unwrap_err().to_string();
     assert!(error.contains("column \"nonsense\" does not exist"), "{error}");
 }
 
 #[tokio::test]
-async fn a_wrong_setting_is_told() {
+async fn the_error_of_a_wrong_setting_has_the_log() {
     let scratch = TempDir::new().unwrap();
     let error = Postgres::start(scratch.path(), &["max_nonsense=1"]).await.unwrap_err().to_string();
     assert!(error.contains("unrecognized configuration parameter \"max_nonsense\""), "{error}");
 }
 
 #[tokio::test]
-async fn a_paused_one_does_not_answer() {
+async fn a_suspended_server_does_not_answer() {
     let scratch = TempDir::new().unwrap();
     let postgres = Postgres::start(scratch.path(), &[]).await.unwrap();
     postgres.pause().unwrap();
-    // The kernel accepts for it.
+    // The kernel accepts the connection.
     TcpStream::connect(postgres.address()).await.unwrap();
     assert!(timeout(Duration::from_millis(300), postgres.psql("SELECT 1")).await.is_err());
     postgres.resume().unwrap();
@@ -71,21 +71,21 @@ async fn a_paused_one_does_not_answer() {
 }
 
 #[tokio::test]
-async fn a_pause_stops_what_is_under_way() {
+async fn suspending_stops_a_running_query() {
     let scratch = TempDir::new().unwrap();
     let postgres = Postgres::start(scratch.path(), &[]).await.unwrap();
-    // A query may have ended before it was seen, or before the pause: then the next one is paused. One that is not
-    // stopped ends within the time that a stopped one is watched for.
+    // A query may end before it was seen, or before it is suspended; then the next one is tried. One that is not
+    // suspended ends within the time for which a suspended one is watched.
     for _ in 0..20 {
         let query = postgres.psql("SELECT count(*) FROM generate_series(1, 500000)");
         tokio::pin!(query);
-        let is_under_way = async {
+        let is_running = async {
             let query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%generate_series(1,%' AND state = 'active'";
             while postgres.psql(query).await.unwrap() == "1" {}
         };
         tokio::select! {
             _ = &mut query => continue,
-            () = is_under_way => {}
+            () = is_running => {}
         }
         postgres.pause().unwrap();
         let stopped = timeout(Duration::from_secs(2), &mut query).await.is_err();
@@ -99,7 +99,7 @@ async fn a_pause_stops_what_is_under_way() {
 }
 
 #[tokio::test]
-async fn a_standby_takes_over_with_all_that_was_committed() {
+async fn a_promoted_standby_has_all_committed_data() {
     let scratch = TempDir::new().unwrap();
     let mut primary = Postgres::start(scratch.path(), &[]).await.unwrap();
     let standby = primary.standby(scratch.path(), true).await.unwrap();
@@ -112,12 +112,12 @@ async fn a_standby_takes_over_with_all_that_was_committed() {
     drop(second);
     standby.promote().await.unwrap();
     assert_eq!(standby.psql(READ).await.unwrap(), "committed");
-    // Nobody has to confirm it: the names of its primary are not its own.
+    // The commit waits for no standby: the new primary does not inherit the names of the old one's standbys.
     standby.psql("INSERT INTO kept VALUES ('later')").await.unwrap();
     standby.new_database().await.unwrap();
 }
 
-/// Another one, which commits do not wait for.
+/// An asynchronous standby.
 async fn standby_of(primary: &Postgres, scratch: &TempDir) -> Postgres {
     let standby = primary.standby(scratch.path(), false).await.unwrap();
     let states = "SELECT sync_state FROM pg_stat_replication ORDER BY sync_state";
@@ -139,7 +139,7 @@ async fn a_commit_waits_for_a_synchronous_standby() {
 }
 
 #[tokio::test]
-async fn a_directory_for_the_occasion_is_opened_for_its_user() {
+async fn a_temporary_directory_is_made_passable_for_the_account() {
     let only_ours = Permissions::from_mode(0o700);
     let scratch = Builder::new().permissions(only_ours).tempdir().unwrap();
     let postgres = Postgres::start(&scratch.path().join("one/two"), &[]).await.unwrap();
@@ -148,7 +148,7 @@ async fn a_directory_for_the_occasion_is_opened_for_its_user() {
 }
 
 #[tokio::test]
-async fn a_directory_that_its_user_cannot_enter_is_left_as_it_is() {
+async fn a_directory_of_the_user_keeps_its_permissions() {
     let only_ours = Permissions::from_mode(0o700);
     let closed = Builder::new().prefix("closed-").permissions(only_ours).tempdir_in("/var/tmp").unwrap();
     let mode = || closed.path().metadata().unwrap().permissions().mode() & 0o777;
@@ -157,6 +157,6 @@ async fn a_directory_that_its_user_cannot_enter_is_left_as_it_is() {
     let directory = postgres.psql("SHOW data_directory").await.unwrap();
     assert_eq!(mode(), 0o700);
     drop(postgres);
-    // What could not be where it was to be, we delete ourselves.
+    // A directory outside of the caller's is deleted by the crate.
     assert_eq!(Path::new(&directory).exists(), directory.starts_with("/var/tmp/closed-"));
 }

@@ -1,10 +1,10 @@
-//! What runs on this machine.
+//! The processes of this machine.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// The processes that a directory is named in the arguments of, or that work in it; zombies have neither.
+/// The processes with a directory in their arguments or as working directory; zombies have neither.
 pub(crate) fn in_directory(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -19,13 +19,13 @@ pub(crate) fn in_directory(directory: &Path) -> Vec<String> {
     found
 }
 
-/// Waits until none is left.
+/// Waits until no such process is left.
 pub(crate) async fn all_end(directory: &Path) {
     for _ in 0..3000 {
         if in_directory(directory).is_empty() {
             return;
         }
-        // waits for: processes that are not ours to end, of which nobody tells us
+        // waits for: the exit of processes that are not our children, which sends no event
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("there are still {:#?}", in_directory(directory));

@@ -1,4 +1,4 @@
-//! What is on the disk after a power cut, and how a disk fails: plain files.
+//! Plain files after power cuts and with disk faults.
 
 use std::collections::BTreeSet;
 
@@ -7,18 +7,18 @@ use faults::{Dropped, Syncs};
 
 use crate::victim::Scene;
 
-/// Enough for each kind of cut to happen.
+/// Enough seeds for each kind of cut to occur.
 const SEEDS: u64 = 40;
 
 #[test]
-fn what_is_synced_stays_and_what_is_not_may_go() {
+fn synced_data_survive_and_unsynced_data_may_be_lost() {
     let mut seen = BTreeSet::new();
     for seed in 0..SEEDS {
         let scene = Scene::new();
         let mut victim = scene.victim();
-        victim.does(&["write a 0 1 2048", "sync a", "sync .", "write a 1024 2 2048"]);
+        victim.expect_done(&["write a 0 1 2048", "sync a", "sync .", "write a 1024 2 2048"]);
         victim.kill();
-        assert_eq!(scene.read("a").len(), 3072, "a kill is no power cut");
+        assert_eq!(scene.read("a").len(), 3072, "a kill keeps the page cache");
 
         let cut = scene.control.cut_power(&mut Rng::with_seed(seed)).unwrap();
         assert_eq!(cut.unsynced, 1);
@@ -45,16 +45,16 @@ fn what_is_synced_stays_and_what_is_not_may_go() {
 }
 
 #[test]
-fn a_restart_syncs_nothing() {
+fn a_restart_does_not_sync() {
     let (mut reverted, mut kept) = (0, 0);
     for seed in 0..SEEDS {
         let scene = Scene::new();
         let mut victim = scene.victim();
-        victim.does(&["write a 0 1 512", "write b 0 1 512", "sync a", "sync b", "sync ."]);
-        victim.does(&["write a 0 2 512", "write b 0 2 512"]);
+        victim.expect_done(&["write a 0 1 512", "write b 0 1 512", "sync a", "sync b", "sync ."]);
+        victim.expect_done(&["write a 0 2 512", "write b 0 2 512"]);
         victim.kill();
         let mut victim = scene.victim();
-        victim.does(&["write a 512 3 512", "write b 512 3 512", "sync b"]);
+        victim.expect_done(&["write a 512 3 512", "write b 512 3 512", "sync b"]);
         victim.kill();
 
         assert_eq!(scene.control.cut_power(&mut Rng::with_seed(seed)).unwrap().unsynced, 2);
@@ -72,18 +72,18 @@ fn a_restart_syncs_nothing() {
 }
 
 #[test]
-fn a_truncation_may_be_undone() {
+fn an_unsynced_truncation_may_be_lost() {
     let mut lengths = BTreeSet::new();
     for seed in 0..SEEDS {
         let scene = Scene::new();
         let mut victim = scene.victim();
-        victim.does(&["write a 0 1 2048", "sync a", "sync .", "cut a 512", "write a 512 2 512"]);
+        victim.expect_done(&["write a 0 1 2048", "sync a", "sync .", "cut a 512", "write a 512 2 512"]);
         victim.kill();
         scene.control.cut_power(&mut Rng::with_seed(seed)).unwrap();
         let content = scene.read("a");
         assert!(content[..512] == [1; 512]);
         if content.len() == 2048 {
-            assert_eq!(content, [1; 2048], "a write after a truncation that is lost is lost, too");
+            assert_eq!(content, [1; 2048], "if a truncation is lost, so is the write after it");
         }
         lengths.insert(content.len());
     }
@@ -91,13 +91,13 @@ fn a_truncation_may_be_undone() {
 }
 
 #[test]
-fn names_need_a_sync_of_the_directory() {
+fn names_are_durable_after_a_sync_of_the_directory() {
     let (mut seen, mut all) = (BTreeSet::new(), BTreeSet::new());
     for seed in 0..SEEDS {
         let scene = Scene::new();
         let mut victim = scene.victim();
-        victim.does(&["write old 0 1 512", "sync old", "write moved 0 1 512", "sync moved", "sync ."]);
-        victim.does(&[
+        victim.expect_done(&["write old 0 1 512", "sync old", "write moved 0 1 512", "sync moved", "sync ."]);
+        victim.expect_done(&[
             "write new 0 1 512",
             "sync new",
             "remove old",
@@ -105,7 +105,7 @@ fn names_need_a_sync_of_the_directory() {
             "write new2 0 1 1",
         ]);
         if seed % 2 == 0 {
-            victim.does(&["sync ."]);
+            victim.expect_done(&["sync ."]);
         }
         victim.kill();
         let cut = scene.control.cut_power(&mut Rng::with_seed(seed)).unwrap();
@@ -132,15 +132,15 @@ fn names_need_a_sync_of_the_directory() {
 }
 
 #[test]
-fn a_failed_sync_drops_at_once_what_it_should_have_written() {
+fn a_failed_sync_can_drop_its_data_at_once() {
     let scene = Scene::new();
     let mut victim = scene.victim();
-    victim.does(&["write a 0 1 512", "sync a", "sync .", "write a 0 2 1024"]);
+    victim.expect_done(&["write a 0 1 512", "sync a", "sync .", "write a 0 2 1024"]);
     scene.control.fail_sync(1, Syncs::Any, Dropped::AtOnce);
-    let answer = victim.told("sync a").unwrap();
+    let answer = victim.command("sync a").unwrap();
     assert!(answer.contains("Input/output error"), "{answer}");
     assert_eq!(scene.read("a"), [1; 512]);
-    victim.does(&["sync a"]);
+    victim.expect_done(&["sync a"]);
     assert_eq!(scene.control.counts().failed_syncs, 1);
     victim.kill();
     assert_eq!(scene.control.cut_power(&mut Rng::with_seed(0)).unwrap().unsynced, 0);
@@ -148,19 +148,19 @@ fn a_failed_sync_drops_at_once_what_it_should_have_written() {
 }
 
 #[test]
-fn a_failed_sync_drops_later_what_no_later_sync_has_written() {
+fn a_failed_sync_can_drop_its_data_at_the_next_power_cut() {
     for seed in 0..5 {
         let scene = Scene::new();
         let mut victim = scene.victim();
-        victim.does(&["write a 0 1 8192", "sync a", "sync .", "write a 0 2 8192"]);
+        victim.expect_done(&["write a 0 1 8192", "sync a", "sync .", "write a 0 2 8192"]);
         scene.control.fail_sync(1, Syncs::Other, Dropped::Later);
-        assert!(victim.told("sync a").unwrap().contains("Input/output error"));
+        assert!(victim.command("sync a").unwrap().contains("Input/output error"));
         assert_eq!(scene.read("a"), [2; 8192], "the page cache has it");
-        victim.does(&["sync a"]);
+        victim.expect_done(&["sync a"]);
         victim.kill();
         let mut victim = scene.victim();
-        // The second page becomes dirty once more, so this sync writes all of it.
-        victim.does(&["write a 5000 3 1", "sync a"]);
+        // The write makes the second page dirty again, so this sync writes all of it.
+        victim.expect_done(&["write a 5000 3 1", "sync a"]);
         victim.kill();
         let mut expected = [[1; 4096], [2; 4096]].concat();
         expected[5000] = 3;
@@ -171,20 +171,20 @@ fn a_failed_sync_drops_later_what_no_later_sync_has_written() {
 }
 
 #[test]
-fn on_a_full_disk_files_do_not_grow() {
+fn files_do_not_grow_on_a_full_disk() {
     let scene = Scene::new();
     let mut victim = scene.victim();
-    victim.does(&["write a 0 1 1000", "sync a"]);
+    victim.expect_done(&["write a 0 1 1000", "sync a"]);
     scene.control.set_full(Some(100));
-    let answer = victim.told("write a 1000 2 300").unwrap();
+    let answer = victim.command("write a 1000 2 300").unwrap();
     assert!(answer.contains("No space left"), "{answer}");
-    assert_eq!(scene.read("a").len(), 1100, "a write that partly fits is cut short");
-    victim.does(&["write a 0 3 1100", "sync a"]);
+    assert_eq!(scene.read("a").len(), 1100, "a write that partly fits is short");
+    victim.expect_done(&["write a 0 3 1100", "sync a"]);
     assert_eq!(scene.read("a"), [3; 1100]);
-    victim.does(&["cut a 1000", "write a 1000 4 100"]);
-    assert!(victim.told("write b 0 1 1").unwrap().contains("No space left"));
+    victim.expect_done(&["cut a 1000", "write a 1000 4 100"]);
+    assert!(victim.command("write b 0 1 1").unwrap().contains("No space left"));
     scene.control.set_full(None);
-    victim.does(&["write b 0 1 1"]);
+    victim.expect_done(&["write b 0 1 1"]);
     assert!(scene.control.counts().refused_writes >= 2);
     victim.kill();
 }

@@ -1,4 +1,4 @@
-//! Each kill point kills where it says.
+//! Each kill point kills the process at its call.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -9,33 +9,33 @@ use faults::KillPoint;
 
 use crate::victim::Scene;
 
-/// How many rows are there after so many inserts, of which the last one was fatal, and a power cut.
+/// The number of rows and the last row after a fatal insert and a power cut.
 fn rows_after(scene: &Scene, seed: u64) -> String {
     scene.control.cut_power(&mut Rng::with_seed(seed)).unwrap();
     let mut victim = scene.victim();
-    victim.does(&["open FULL"]);
-    let count = victim.told("count").unwrap();
+    victim.expect_done(&["open FULL"]);
+    let count = victim.command("count").unwrap();
     victim.kill();
     count
 }
 
 #[test]
-fn before_the_sync_nothing_is_durable_and_after_it_everything() {
+fn a_commit_is_lost_before_its_sync_and_durable_after_it() {
     let mut before = Vec::new();
     for seed in 0..12 {
         let scene = Scene::new();
         let mut victim = scene.victim();
-        victim.does(&["open FULL", "insert 1"]);
+        victim.expect_done(&["open FULL", "insert 1"]);
         scene.control.set_kill(Some(KillPoint::BeforeWalSync(2)));
-        victim.does(&["insert 2"]);
-        victim.dies_of("insert 3");
+        victim.expect_done(&["insert 2"]);
+        victim.expect_death("insert 3");
         assert_eq!(scene.control.counts().kills, 1);
         before.push(rows_after(&scene, seed));
 
         let mut victim = scene.victim();
-        victim.does(&["open FULL", "insert 10"]);
+        victim.expect_done(&["open FULL", "insert 10"]);
         scene.control.set_kill(Some(KillPoint::AfterWalSync(1)));
-        victim.dies_of("insert 11");
+        victim.expect_death("insert 11");
         assert!(!scene.control.kill_is_set());
         assert!(rows_after(&scene, seed).ends_with(" 11"));
     }
@@ -44,14 +44,18 @@ fn before_the_sync_nothing_is_durable_and_after_it_everything() {
 }
 
 #[test]
-fn after_a_write_to_a_socket_that_follows_a_commit() {
+fn the_process_can_be_killed_after_a_write_to_a_socket_that_follows_a_commit() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let scene = Scene::new();
     let mut victim = scene.victim();
-    victim.does(&[&format!("connect {}", listener.local_addr().unwrap().port()), "open FULL", "insert 1"]);
+    victim.expect_done(&[
+        &format!("connect {}", listener.local_addr().unwrap().port()),
+        "open FULL",
+        "insert 1",
+    ]);
     scene.control.set_kill(Some(KillPoint::AfterSocketWrite(2)));
-    victim.does(&["send a", "send b", "send c", "insert 2", "send d"]);
-    victim.dies_of("send e");
+    victim.expect_done(&["send a", "send b", "send c", "insert 2", "send d"]);
+    victim.expect_death("send e");
     let mut received = String::new();
     listener.accept().unwrap().0.read_to_string(&mut received).unwrap();
     assert_eq!(received, "abcde");
@@ -59,40 +63,40 @@ fn after_a_write_to_a_socket_that_follows_a_commit() {
 }
 
 #[test]
-fn after_a_write_and_in_the_middle_of_one() {
+fn the_process_can_be_killed_after_a_write_and_in_the_middle_of_one() {
     let scene = Scene::new();
     let mut victim = scene.victim();
     scene.control.set_kill(Some(KillPoint::AtWrite(2)));
-    victim.does(&["write a 0 1 1024"]);
-    victim.dies_of("write a 1024 2 1024");
+    victim.expect_done(&["write a 0 1 1024"]);
+    victim.expect_death("write a 1024 2 1024");
     assert_eq!(scene.read("a"), [[1; 1024], [2; 1024]].concat());
 
     let mut victim = scene.victim();
     scene.control.set_kill(Some(KillPoint::InWrite(2)));
-    victim.does(&["write a 0 3 1024"]);
-    victim.dies_of("write a 1024 4 1024");
+    victim.expect_done(&["write a 0 3 1024"]);
+    victim.expect_death("write a 1024 4 1024");
     assert_eq!(scene.read("a"), [vec![3; 1024], vec![4; 512], vec![2; 512]].concat());
 }
 
 #[test]
-fn a_sync_can_take_longer() {
+fn a_sync_can_be_delayed() {
     let scene = Scene::new();
     let mut victim = scene.victim();
-    victim.does(&["write a 0 1 1"]);
+    victim.expect_done(&["write a 0 1 1"]);
     scene.control.set_sync_delay(Duration::from_millis(200));
-    #[expect(clippy::disallowed_methods, reason = "the disk that is slow is another process's")]
+    #[expect(clippy::disallowed_methods, reason = "the slow disk belongs to another process")]
     let begin = std::time::Instant::now();
-    victim.does(&["sync a"]);
+    victim.expect_done(&["sync a"]);
     assert!(begin.elapsed() >= Duration::from_millis(200));
     assert_eq!(scene.control.counts().syncs, 1);
     victim.kill();
 }
 
 #[test]
-fn the_clock_of_the_day_can_jump() {
+fn the_wall_clock_can_jump() {
     let scene = Scene::new();
     let mut victim = scene.victim();
-    let mut time = || victim.told("time").unwrap().parse::<i64>().unwrap();
+    let mut time = || victim.command("time").unwrap().parse::<i64>().unwrap();
     let before = time();
     scene.control.set_clock_offset(-3_600);
     assert!((before - 3_600..before - 3_500).contains(&time()));

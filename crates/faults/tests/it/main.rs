@@ -1,6 +1,6 @@
-//! A program of its own under the library: this one, started again as its victim.
+//! Runs this test binary a second time, as the program under test with the preloaded library.
 
-#![expect(clippy::unwrap_used, reason = "a test that panics says what went wrong; that is what it is for")]
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod disk;
 mod kill;

@@ -1,17 +1,17 @@
-//! SQLite keeps its promises on this disk, and breaks those that it does not make.
+//! SQLite on the simulated disk: durable with `synchronous = FULL`, and not with `NORMAL`.
 
 use fastrand::Rng;
 use faults::{Dropped, KillPoint, Syncs};
 
 use crate::victim::{Scene, Victim};
 
-/// Cuts the power so many times while rows are inserted. How many acknowledged rows were lost.
+/// Cuts the power this many times while rows are inserted; returns how many acknowledged rows were lost.
 fn lost_in(cuts: u32, synchronous: &str, rng: &mut Rng) -> i64 {
     let scene = Scene::new();
     let (mut known, mut lost) = (0, 0);
     for _ in 0..cuts {
         let mut victim = scene.victim();
-        victim.does(&[&format!("open {synchronous}")]);
+        victim.expect_done(&[&format!("open {synchronous}")]);
         let found = check(&mut victim);
         lost += (known - found).max(0);
         known = found;
@@ -21,7 +21,7 @@ fn lost_in(cuts: u32, synchronous: &str, rng: &mut Rng) -> i64 {
             2 => KillPoint::AtWrite(rng.u64(1..80)),
             _ => KillPoint::InWrite(rng.u64(1..80)),
         }));
-        let died = (0..rng.u8(1..30)).any(|_| match victim.told(&format!("insert {}", known + 1)) {
+        let died = (0..rng.u8(1..30)).any(|_| match victim.command(&format!("insert {}", known + 1)) {
             Some(answer) => {
                 assert_eq!(answer, "done");
                 known += 1;
@@ -30,7 +30,7 @@ fn lost_in(cuts: u32, synchronous: &str, rng: &mut Rng) -> i64 {
             None => true,
         });
         if died {
-            victim.ends_killed();
+            victim.wait_for_kill();
         } else {
             victim.kill();
         }
@@ -39,10 +39,10 @@ fn lost_in(cuts: u32, synchronous: &str, rng: &mut Rng) -> i64 {
     lost
 }
 
-/// That the database is whole and has no gap. How many rows it has.
+/// Checks that the database is intact and has no gap; returns the number of rows.
 fn check(victim: &mut Victim) -> i64 {
-    assert_eq!(victim.told("check").as_deref(), Some("ok"));
-    let answer = victim.told("count").unwrap();
+    assert_eq!(victim.command("check").as_deref(), Some("ok"));
+    let answer = victim.command("count").unwrap();
     let (count, last) = answer.split_once(' ').unwrap();
     assert_eq!(count, last, "a gap");
     count.parse().unwrap()
@@ -54,7 +54,7 @@ fn synced_commits_survive_a_hundred_power_cuts() {
 }
 
 #[test]
-fn commits_that_are_not_synced_do_not() {
+fn unsynced_commits_do_not_survive() {
     assert!(lost_in(10, "NORMAL", &mut Rng::with_seed(2)) > 0);
 }
 
@@ -63,51 +63,51 @@ fn a_failed_sync_fails_the_commit() {
     for dropped in [Dropped::AtOnce, Dropped::Later] {
         let scene = Scene::new();
         let mut victim = scene.victim();
-        victim.does(&["open FULL", "insert 1"]);
+        victim.expect_done(&["open FULL", "insert 1"]);
         scene.control.fail_sync(1, Syncs::Wal, dropped);
-        let answer = victim.told("insert 2").unwrap();
+        let answer = victim.command("insert 2").unwrap();
         assert!(answer.contains("disk I/O error"), "{answer}");
         assert_eq!(check(&mut victim), 1);
         victim.kill();
         scene.control.cut_power(&mut Rng::with_seed(3)).unwrap();
         let mut victim = scene.victim();
-        victim.does(&["open FULL"]);
+        victim.expect_done(&["open FULL"]);
         assert_eq!(check(&mut victim), 1);
         victim.kill();
     }
 }
 
-/// Why a program that has had a failed sync must not believe what it reads after a restart.
+/// The reason why a program must not trust what it reads after a failed sync and a restart.
 #[test]
 fn a_commit_whose_sync_failed_is_there_after_a_restart_and_gone_after_a_power_cut() {
     let scene = Scene::new();
     let mut victim = scene.victim();
-    victim.does(&["open FULL", "insert 1"]);
+    victim.expect_done(&["open FULL", "insert 1"]);
     scene.control.fail_sync(1, Syncs::Wal, Dropped::Later);
-    assert!(victim.told("insert 2").unwrap().contains("disk I/O error"));
+    assert!(victim.command("insert 2").unwrap().contains("disk I/O error"));
     victim.kill();
     let mut victim = scene.victim();
-    victim.does(&["open FULL"]);
+    victim.expect_done(&["open FULL"]);
     assert_eq!(check(&mut victim), 2);
     victim.kill();
     scene.control.cut_power(&mut Rng::with_seed(4)).unwrap();
     let mut victim = scene.victim();
-    victim.does(&["open FULL"]);
+    victim.expect_done(&["open FULL"]);
     assert_eq!(check(&mut victim), 1);
     victim.kill();
 }
 
 #[test]
-fn on_a_full_disk_commits_fail_and_reads_go_on() {
+fn commits_fail_and_reads_succeed_on_a_full_disk() {
     let scene = Scene::new();
     let mut victim = scene.victim();
-    victim.does(&["open FULL", "insert 1"]);
+    victim.expect_done(&["open FULL", "insert 1"]);
     scene.control.set_full(Some(3000));
-    let answer = victim.told("insert 2").unwrap();
+    let answer = victim.command("insert 2").unwrap();
     assert!(answer.contains("database or disk is full"), "{answer}");
     assert_eq!(check(&mut victim), 1);
     scene.control.set_full(None);
-    victim.does(&["insert 2"]);
+    victim.expect_done(&["insert 2"]);
     assert_eq!(check(&mut victim), 2);
     victim.kill();
 }

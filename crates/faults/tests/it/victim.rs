@@ -1,4 +1,4 @@
-//! The program that the faults happen to. It does what it reads, and says how that went.
+//! The program under test: it executes the commands on stdin and prints the results.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -14,10 +14,10 @@ use faults::Control;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-/// What precedes an answer: the test harness in the victim prints lines of its own.
+/// Prefix of an answer, because the test harness in the victim also prints lines.
 const ANSWER: &str = "> ";
 
-/// A directory to attack, and what attacks it.
+/// A data directory, and the control of its faults.
 pub(crate) struct Scene {
     pub(crate) control: Control,
     _scratch: TempDir,
@@ -35,7 +35,7 @@ impl Scene {
     pub(crate) fn victim(&self) -> Victim {
         let mut command = Command::new(env::current_exe().unwrap());
         command
-            .args(["--exact", "victim::obey", "--ignored", "--nocapture"])
+            .args(["--exact", "victim::execute", "--ignored", "--nocapture"])
             .current_dir(self.control.data());
         self.control.command_env(&mut command).unwrap();
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -59,44 +59,44 @@ pub(crate) struct Victim {
 }
 
 impl Victim {
-    /// The answer; none from one that died of it.
-    pub(crate) fn told(&mut self, order: &str) -> Option<String> {
-        // To one that is dead already this fails, and there is no answer either.
+    /// Sends a command; returns the answer, or `None` if the victim died.
+    pub(crate) fn command(&mut self, order: &str) -> Option<String> {
+        // The write fails if the victim is dead already, and then there is no answer either.
         let _ = writeln!(self.orders, "{order}");
         self.lines.by_ref().map_while(Result::ok).find_map(|line| Some(line.split_once(ANSWER)?.1.to_owned()))
     }
 
-    pub(crate) fn does(&mut self, orders: &[&str]) {
+    pub(crate) fn expect_done(&mut self, orders: &[&str]) {
         for order in orders {
-            assert_eq!(self.told(order).as_deref(), Some("done"), "{order}");
+            assert_eq!(self.command(order).as_deref(), Some("done"), "{order}");
         }
     }
 
-    pub(crate) fn dies_of(mut self, order: &str) {
-        assert_eq!(self.told(order), None, "{order}");
-        self.ends_killed();
+    pub(crate) fn expect_death(mut self, order: &str) {
+        assert_eq!(self.command(order), None, "{order}");
+        self.wait_for_kill();
     }
 
-    /// Waits for the death that a kill point brought.
-    pub(crate) fn ends_killed(mut self) {
+    /// Waits until a kill point has killed it.
+    pub(crate) fn wait_for_kill(mut self) {
         assert_eq!(self.child.wait().unwrap().signal(), Some(9));
     }
 
-    /// `kill -9`, if it lives.
+    /// `kill -9`, if it runs.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
-        self.ends_killed();
+        self.wait_for_kill();
     }
 }
 
-/// The victim's own life.
+/// The test that runs as the victim.
 #[test]
 #[ignore = "run by the other tests, in a process of its own"]
-fn obey() {
-    let mut life = Life::default();
+fn execute() {
+    let mut life = State::default();
     for line in stdin().lock().lines() {
         let line = line.unwrap();
-        let answer = match life.obey(&line) {
+        let answer = match life.execute(&line) {
             Ok(answer) => answer,
             Err(error) => format!("failed: {error}"),
         };
@@ -106,14 +106,14 @@ fn obey() {
 }
 
 #[derive(Default)]
-struct Life {
+struct State {
     files: HashMap<String, File>,
     database: Option<Connection>,
     socket: Option<TcpStream>,
 }
 
-impl Life {
-    fn obey(&mut self, line: &str) -> Result<String, Box<dyn std::error::Error>> {
+impl State {
+    fn execute(&mut self, line: &str) -> Result<String, Box<dyn std::error::Error>> {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
             ["write", name, offset, byte, length] => {
@@ -149,7 +149,7 @@ impl Life {
                 return Ok(self.database()?.query_row("PRAGMA integrity_check", [], |row| row.get(0))?);
             }
             ["time"] => {
-                #[expect(clippy::disallowed_methods, reason = "it is the clock that is looked at")]
+                #[expect(clippy::disallowed_methods, reason = "the test reads the faulty clock")]
                 let now = std::time::SystemTime::now();
                 return Ok(now.duration_since(std::time::UNIX_EPOCH)?.as_secs().to_string());
             }
@@ -173,7 +173,7 @@ impl Life {
     }
 }
 
-/// In the data directory, which is where the victim runs.
+/// A path in the data directory, which is the victim's working directory.
 fn path(name: &str) -> io::Result<PathBuf> {
     Ok(env::current_dir()?.join(Path::new(name)))
 }

@@ -19,7 +19,7 @@ use crate::rivals::Rival;
 use crate::server::Server;
 
 /// Moves to the start of the terminal's line, and clears it.
-const CLEAR: &str = "\r\x1b[K";
+const CLEAR_LINE: &str = "\r\x1b[K";
 
 /// State that every scenario shares.
 pub(crate) struct Context<'a> {
@@ -56,7 +56,7 @@ impl<'a> Context<'a> {
     #[expect(clippy::print_stderr, reason = "a person waits for minutes and needs the progress")]
     pub(crate) fn progress(&self, text: &str) {
         if std::io::stderr().is_terminal() {
-            eprint!("{CLEAR}{text}");
+            eprint!("{CLEAR_LINE}{text}");
         } else {
             eprintln!("{text}");
         }
@@ -73,7 +73,7 @@ impl<'a> Context<'a> {
     #[expect(clippy::print_stderr, reason = "it clears what was printed to stderr")]
     pub(crate) fn clear(&self) {
         if std::io::stderr().is_terminal() {
-            eprint!("{CLEAR}");
+            eprint!("{CLEAR_LINE}");
         }
     }
 }

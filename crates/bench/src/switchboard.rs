@@ -163,7 +163,7 @@ impl Server for Switchboard<'_> {
     }
 }
 
-/// Groups of users: those of a group share [`Groups::ROOMS`] rooms, and are in no others.
+/// Groups of users: those of a group share [`Groups::ROOMS_PER_USER`] rooms, and are in no others.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Groups {
     pub(crate) users: usize,
@@ -173,7 +173,7 @@ pub(crate) struct Groups {
 
 impl Groups {
     /// Rooms of each user.
-    pub(crate) const ROOMS: usize = 10;
+    pub(crate) const ROOMS_PER_USER: usize = 10;
 
     /// Creates all rooms, with one event for each member.
     pub(crate) fn fill(self, server: &Switchboard<'_>) -> anyhow::Result<()> {
@@ -198,7 +198,7 @@ impl Groups {
 
     /// The rooms of a group.
     pub(crate) fn rooms(group: usize) -> impl Iterator<Item = String> {
-        (0..Self::ROOMS).map(move |n| format!("#g{group}-{n}"))
+        (0..Self::ROOMS_PER_USER).map(move |n| format!("#g{group}-{n}"))
     }
 }
 

@@ -17,10 +17,10 @@ use crate::state::State;
 use crate::{directory, system};
 
 /// The kind of each descriptor. Most are neither data files nor the directory, and this lookup is their only cost.
-static KINDS: [AtomicU8; 1 << 16] = [const { AtomicU8::new(OTHER) }; 1 << 16];
-const OTHER: u8 = 0;
-const FILE: u8 = 1;
-const DIRECTORY: u8 = 2;
+static KINDS: [AtomicU8; 1 << 16] = [const { AtomicU8::new(KIND_OTHER) }; 1 << 16];
+const KIND_OTHER: u8 = 0;
+const KIND_FILE: u8 = 1;
+const KIND_DIRECTORY: u8 = 2;
 
 static OPEN: Mutex<Open> = Mutex::new(Open { descriptors: BTreeMap::new(), inodes: BTreeMap::new() });
 
@@ -49,7 +49,7 @@ fn kind(fd: RawFd) -> Option<&'static AtomicU8> {
 
 /// The data file of a descriptor.
 pub(crate) fn find(fd: RawFd) -> Option<Arc<Mutex<DataFile>>> {
-    if kind(fd)?.load(SeqCst) != FILE {
+    if kind(fd)?.load(SeqCst) != KIND_FILE {
         return None;
     }
     lock(&OPEN).descriptors.get(&fd).cloned()
@@ -57,7 +57,7 @@ pub(crate) fn find(fd: RawFd) -> Option<Arc<Mutex<DataFile>>> {
 
 /// Whether this is the data directory.
 pub(crate) fn is_directory(fd: RawFd) -> bool {
-    kind(fd).is_some_and(|kind| kind.load(SeqCst) == DIRECTORY)
+    kind(fd).is_some_and(|kind| kind.load(SeqCst) == KIND_DIRECTORY)
 }
 
 /// Registers a new descriptor; `made` if the call created its file.
@@ -65,7 +65,7 @@ pub(crate) fn opened(state: &State, fd: RawFd, made: bool) {
     let Some(Some(length)) = system::with_path(fd, |path| state.below(path).map(<[u8]>::len)) else { return };
     let Some(kind) = kind(fd) else { die("too many descriptors", &fd) };
     if length == 0 {
-        return kind.store(DIRECTORY, SeqCst);
+        return kind.store(KIND_DIRECTORY, SeqCst);
     }
     let id = match system::metadata(fd) {
         Ok(metadata) if metadata.is_file() => FileId::of(&metadata),
@@ -87,13 +87,13 @@ pub(crate) fn opened(state: &State, fd: RawFd, made: bool) {
         }
     };
     open.descriptors.insert(fd, file);
-    kind.store(FILE, SeqCst);
+    kind.store(KIND_FILE, SeqCst);
 }
 
 /// Unregisters a descriptor that is about to be closed.
 pub(crate) fn closing(fd: RawFd) {
     if let Some(kind) = kind(fd)
-        && kind.swap(OTHER, SeqCst) == FILE
+        && kind.swap(KIND_OTHER, SeqCst) == KIND_FILE
     {
         let file = lock(&OPEN).descriptors.remove(&fd);
         drop(file);

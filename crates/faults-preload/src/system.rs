@@ -8,7 +8,7 @@ use std::os::fd::{FromRawFd, RawFd};
 use libc::{clockid_t, mode_t, size_t, ssize_t, timespec};
 
 /// The longest path, in bytes.
-const PATH: usize = libc::PATH_MAX as usize;
+const MAX_PATH_BYTES: usize = libc::PATH_MAX as usize;
 
 /// Sets `errno` and returns -1.
 pub(crate) fn fail(error: c_int) -> c_int {
@@ -76,10 +76,10 @@ pub(crate) unsafe fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_i
 
 /// Calls `act` with the path of a descriptor's file as the kernel names it. Allocates nothing.
 pub(crate) fn with_path<T>(fd: RawFd, act: impl FnOnce(&[u8]) -> T) -> Option<T> {
-    let (mut link, mut path) = ([0_u8; 32], [0_u8; PATH]);
+    let (mut link, mut path) = ([0_u8; 32], [0_u8; MAX_PATH_BYTES]);
     let link = proc_link(fd, &mut link);
     // SAFETY: `link` ends with a zero, `path` is as long as it is said to be.
-    let length = unsafe { libc::readlink(link.as_ptr(), path.as_mut_ptr().cast(), PATH) };
+    let length = unsafe { libc::readlink(link.as_ptr(), path.as_mut_ptr().cast(), MAX_PATH_BYTES) };
     Some(act(path.get(..usize::try_from(length).ok()?)?))
 }
 

@@ -15,7 +15,7 @@ use memmap2::MmapRaw;
 use crate::{Cut, ENV_CONTROL, ENV_DATA, ENV_UNDO};
 
 /// Length of the control file, in bytes.
-const LENGTH: u64 = 4096;
+const CONTROL_FILE_BYTES: u64 = 4096;
 
 /// Value of `space` without a limit.
 const UNLIMITED: u64 = u64::MAX;
@@ -122,7 +122,7 @@ impl Mapped {
     /// Maps the control file of a harness.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
-        if file.metadata()?.len() < LENGTH {
+        if file.metadata()?.len() < CONTROL_FILE_BYTES {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not a control file"));
         }
         MmapRaw::map_raw(&file).map(Self)
@@ -133,8 +133,8 @@ impl Deref for Mapped {
     type Target = Shared;
 
     fn deref(&self) -> &Shared {
-        const { assert!(size_of::<Shared>() as u64 <= LENGTH) };
-        // SAFETY: the mapping is LENGTH bytes long, begins at a page, lives as long as `self`, and no process shortens the
+        const { assert!(size_of::<Shared>() as u64 <= CONTROL_FILE_BYTES) };
+        // SAFETY: the mapping is CONTROL_FILE_BYTES bytes long, begins at a page, lives as long as `self`, and no process shortens the
         // file. Any bytes are valid atomics, and all processes access them as atomics.
         #[expect(unsafe_code, reason = "there is no other way to see mapped memory as atomics")]
         unsafe {
@@ -237,7 +237,7 @@ impl Control {
     /// `data` need not exist yet, its parent must.
     pub fn create(path: &Path, data: &Path, undo: &Path) -> io::Result<Self> {
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-        file.set_len(LENGTH)?;
+        file.set_len(CONTROL_FILE_BYTES)?;
         fs::create_dir_all(undo)?;
         let control = Self {
             shared: Mapped::open(path)?,

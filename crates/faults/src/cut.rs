@@ -11,7 +11,7 @@ use crate::names::{NameChange, NamesLog};
 use crate::undo::{Change, FileId, UndoLog, read_range, write_into};
 
 /// The unit that a disk writes atomically, in bytes.
-const SECTOR: usize = 512;
+const SECTOR_BYTES: usize = 512;
 
 /// The effects of a power cut.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -156,7 +156,7 @@ fn survivals(count: usize, rng: &mut Rng) -> Vec<Survival> {
 fn tear(image: &mut Vec<u8>, offset: u64, new: &[u8], rng: &mut Rng) {
     let (mut at, mut rest) = (offset, new);
     while !rest.is_empty() {
-        let (sector, after) = rest.split_at((SECTOR - at as usize % SECTOR).min(rest.len()));
+        let (sector, after) = rest.split_at((SECTOR_BYTES - at as usize % SECTOR_BYTES).min(rest.len()));
         if rng.bool() {
             write_into(image, at, sector);
         }

@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 /// The unit in which the page cache is written, in bytes.
-const PAGE: usize = 4096;
+const PAGE_BYTES: usize = 4096;
 
-const HEADER: usize = 16;
-const RECORD: usize = 40;
-const WRITE: u64 = 1;
-const TRUNCATE: u64 = 2;
+const HEADER_BYTES: usize = 16;
+const RECORD_BYTES: usize = 40;
+const KIND_WRITE: u64 = 1;
+const KIND_TRUNCATE: u64 = 2;
 
 /// Identifies a file. A file system reuses inode numbers; the time of birth tells the files apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +35,8 @@ impl FileId {
         Self { inode: metadata.ino(), born: born.map_or(0, |time| time.as_nanos() as u64) }
     }
 
-    fn bytes(self) -> [u8; HEADER] {
-        let mut bytes = [0; HEADER];
+    fn bytes(self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(&self.inode.to_le_bytes());
         bytes[8..].copy_from_slice(&self.born.to_le_bytes());
         bytes
@@ -77,10 +77,10 @@ impl Record {
     /// The record's bytes in a log.
     fn bytes(&self) -> Vec<u8> {
         let (kind, at, length) = match self.change {
-            Change::Write { offset, length } => (WRITE, offset, length),
-            Change::Truncate { length } => (TRUNCATE, length, 0),
+            Change::Write { offset, length } => (KIND_WRITE, offset, length),
+            Change::Truncate { length } => (KIND_TRUNCATE, length, 0),
         };
-        let mut bytes = Vec::with_capacity(RECORD + self.old.len());
+        let mut bytes = Vec::with_capacity(RECORD_BYTES + self.old.len());
         for number in [kind, at, length, self.old_length, self.old.len() as u64] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
@@ -94,12 +94,12 @@ impl Record {
         let number =
             |index: usize| Some(u64::from_le_bytes(bytes.get(index * 8..index * 8 + 8)?.try_into().ok()?));
         let change = match number(0)? {
-            WRITE => Change::Write { offset: number(1)?, length: number(2)? },
-            TRUNCATE => Change::Truncate { length: number(1)? },
+            KIND_WRITE => Change::Write { offset: number(1)?, length: number(2)? },
+            KIND_TRUNCATE => Change::Truncate { length: number(1)? },
             _ => return None,
         };
-        let end = RECORD.checked_add(number(4)?.try_into().ok()?)?;
-        Some((Self { change, old_length: number(3)?, old: bytes.get(RECORD..end)?.to_vec() }, end))
+        let end = RECORD_BYTES.checked_add(number(4)?.try_into().ok()?)?;
+        Some((Self { change, old_length: number(3)?, old: bytes.get(RECORD_BYTES..end)?.to_vec() }, end))
     }
 }
 
@@ -171,7 +171,7 @@ impl UndoLog {
             pages.retain(|page, _| !written.contains(page));
             self.lost.replace(pages)?;
         }
-        self.log.set_len(HEADER as u64)
+        self.log.set_len(HEADER_BYTES as u64)
     }
 
     /// After a failed sync: reverts what it should have written.
@@ -180,7 +180,7 @@ impl UndoLog {
             data.write_all_at(&record.old, record.offset())?;
             data.set_len(record.old_length)?;
         }
-        self.log.set_len(HEADER as u64)
+        self.log.set_len(HEADER_BYTES as u64)
     }
 
     /// After a failed sync: keeps what it should have written in memory only. No later sync writes it, unless the same page is
@@ -191,14 +191,14 @@ impl UndoLog {
         records.iter().rev().for_each(|record| record.revert(&mut image));
         let mut pages = std::mem::take(&mut self.lost.pages);
         for page in written_pages(&records) {
-            let from = (page as usize * PAGE).min(image.len());
-            let mut on_disk = image[from..(from + PAGE).min(image.len())].to_vec();
-            on_disk.resize(PAGE, 0);
+            let from = (page as usize * PAGE_BYTES).min(image.len());
+            let mut on_disk = image[from..(from + PAGE_BYTES).min(image.len())].to_vec();
+            on_disk.resize(PAGE_BYTES, 0);
             // Pages that an earlier failure lost are older, and still what the disk has.
             pages.entry(page).or_insert(on_disk);
         }
         self.lost.replace(pages)?;
-        self.log.set_len(HEADER as u64)
+        self.log.set_len(HEADER_BYTES as u64)
     }
 
     /// The unsynced changes, oldest first.
@@ -210,8 +210,8 @@ impl UndoLog {
     /// Replaces lost pages in the content of the synced file by what the disk has. Whether there were any.
     pub(crate) fn show_lost(&self, image: &mut [u8]) -> bool {
         for (page, on_disk) in &self.lost.pages {
-            let from = (*page as usize * PAGE).min(image.len());
-            let to = (from + PAGE).min(image.len());
+            let from = (*page as usize * PAGE_BYTES).min(image.len());
+            let to = (from + PAGE_BYTES).min(image.len());
             image[from..to].copy_from_slice(&on_disk[..to - from]);
         }
         !self.lost.pages.is_empty()
@@ -223,7 +223,7 @@ fn written_pages(records: &[Record]) -> BTreeSet<u64> {
     let mut pages = BTreeSet::new();
     for record in records {
         if let Change::Write { offset, length } = record.change {
-            pages.extend(offset / PAGE as u64..(offset + length).div_ceil(PAGE as u64));
+            pages.extend(offset / PAGE_BYTES as u64..(offset + length).div_ceil(PAGE_BYTES as u64));
         }
     }
     pages
@@ -246,7 +246,7 @@ fn parse(bytes: &[u8], id: FileId) -> Option<(Vec<Record>, usize)> {
     if !bytes.starts_with(&id.bytes()) {
         return None;
     }
-    let (mut records, mut end) = (Vec::new(), HEADER);
+    let (mut records, mut end) = (Vec::new(), HEADER_BYTES);
     while let Some((record, length)) = Record::parse(&bytes[end..]) {
         records.push(record);
         end += length;
@@ -271,7 +271,7 @@ impl Lost {
     fn read(undo: &Path, inode: u64) -> io::Result<Self> {
         let path = undo.join(format!("{inode}.lost"));
         let bytes = read(&path)?;
-        let pages = bytes.chunks_exact(8 + PAGE).filter_map(|entry| {
+        let pages = bytes.chunks_exact(8 + PAGE_BYTES).filter_map(|entry| {
             let (page, on_disk) = entry.split_first_chunk::<8>()?;
             Some((u64::from_le_bytes(*page), on_disk.to_vec()))
         });
@@ -281,7 +281,7 @@ impl Lost {
     /// Replaces the file atomically: after a kill it has the old pages or the new ones.
     fn replace(&mut self, pages: BTreeMap<u64, Vec<u8>>) -> io::Result<()> {
         let next = self.path.with_extension("next");
-        let mut bytes = Vec::with_capacity(pages.len() * (8 + PAGE));
+        let mut bytes = Vec::with_capacity(pages.len() * (8 + PAGE_BYTES));
         for (page, on_disk) in &pages {
             bytes.extend_from_slice(&page.to_le_bytes());
             bytes.extend_from_slice(on_disk);

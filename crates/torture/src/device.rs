@@ -20,7 +20,7 @@ use crate::record::Law;
 use crate::world::{Phase, World, hello};
 
 /// How long an answer may take before the device closes the connection.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How long after an attempted join a user may receive events of a room without having received the join.
 const JOIN_WINDOW: Duration = Duration::from_secs(120);
@@ -157,7 +157,7 @@ impl Device {
                     }
                     if self.rng.bool() {
                         // Otherwise the connection ends without a close frame.
-                        let _ = timeout(ANSWER_TIMEOUT, connection.client.close()).await;
+                        let _ = timeout(REQUEST_TIMEOUT, connection.client.close()).await;
                     }
                 }
                 Err(reason) => {
@@ -189,7 +189,7 @@ impl Device {
         let reads = self.read_cursors();
         self.choose_node();
         let connected =
-            timeout(ANSWER_TIMEOUT, Client::connect(&self.world.proxied_urls[self.node], hello)).await;
+            timeout(REQUEST_TIMEOUT, Client::connect(&self.world.proxied_urls[self.node], hello)).await;
         let (client, welcome) = match connected {
             Ok(Ok(connected)) => connected,
             Ok(Err(ClientError::Refused(failure))) if !failure.retryable => {
@@ -274,9 +274,9 @@ impl Device {
                 }
             }
             if let Some((_, (_, since))) = connection.pending.iter().min_by_key(|(_, (_, since))| *since)
-                && since.elapsed() > ANSWER_TIMEOUT
+                && since.elapsed() > REQUEST_TIMEOUT
             {
-                return Err(format!("no answer for {ANSWER_TIMEOUT:?}"));
+                return Err(format!("no answer for {REQUEST_TIMEOUT:?}"));
             }
             tokio::select! {
                 frame = connection.client.next() => match frame {
@@ -298,7 +298,7 @@ impl Device {
                     }
                     next = Instant::now() + self.pause();
                     if phase <= Phase::Measuring {
-                        self.act(connection).await?;
+                        self.random_action(connection).await?;
                     } else {
                         next = Instant::now() + POLL_INTERVAL;
                     }
@@ -335,7 +335,7 @@ impl Device {
         command: impl Into<Command>,
         request: Request,
     ) -> Result<(), Disconnect> {
-        match timeout(ANSWER_TIMEOUT, connection.client.submit(command)).await {
+        match timeout(REQUEST_TIMEOUT, connection.client.submit(command)).await {
             Ok(Ok(id)) => {
                 connection.pending.insert(id, (request, Instant::now()));
                 Ok(())

@@ -24,6 +24,7 @@ mod world;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Parser, Subcommand};
 use tokio::task::JoinHandle;
 
@@ -66,7 +67,7 @@ struct Common {
     #[arg(long, default_value = "target")]
     scratch: PathBuf,
     /// The program that uses the SDK; an empty path leaves it out
-    #[arg(long, default_value = "crates/torture/sdk/client.mjs")]
+    #[arg(long, default_value = "crates/torture/sdk/client.mjs", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     sdk: PathBuf,
     /// Writes the record to a file, as JSON
     #[arg(long)]

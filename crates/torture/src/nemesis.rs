@@ -32,7 +32,7 @@ const KILL_POINT_TIMEOUT: Duration = Duration::from_secs(2);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a server without another fault may take to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const SERVER_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connections of a flood that send nothing.
 const SILENT_CONNECTIONS: usize = 300;
@@ -272,7 +272,8 @@ impl Nemesis {
     /// Whether a write is refused and a read is answered.
     async fn reads_go_on(&self) -> Result<(), String> {
         let user = &self.world.users[0];
-        let connected = timeout(ANSWER_TIMEOUT, Client::connect(self.world.direct_url(0), hello(user))).await;
+        let connected =
+            timeout(SERVER_ANSWER_TIMEOUT, Client::connect(self.world.direct_url(0), hello(user))).await;
         let Ok(Ok((mut client, _))) = connected else { return Err("no client can connect".to_owned()) };
         let conversation = self.world.rooms[0].id.clone();
         let room = Target::from(conversation.clone());
@@ -295,12 +296,12 @@ impl Nemesis {
             key: Key::parse(&key).ok(),
             reply_to: None,
         };
-        match timeout(ANSWER_TIMEOUT, client.call(send)).await {
+        match timeout(SERVER_ANSWER_TIMEOUT, client.call(send)).await {
             Ok(Err(ClientError::Refused(failure))) if failure.retryable => {}
             other => return Err(format!("a write was answered with {other:?}")),
         }
         let sync = Sync { conversation: room, after: Seq(0), limit: Some(1) };
-        match timeout(ANSWER_TIMEOUT, client.call(sync)).await {
+        match timeout(SERVER_ANSWER_TIMEOUT, client.call(sync)).await {
             Ok(Ok(_)) => Ok(()),
             other => Err(format!("a read was answered with {other:?}")),
         }

@@ -19,7 +19,7 @@ use crate::server::Server;
 use crate::world::{Phase, World};
 
 /// Messages a second that all devices together try to send.
-const RATE: f64 = 500.0;
+const DEFAULT_RATE: f64 = 500.0;
 
 #[derive(Debug, Parser)]
 pub(crate) struct SingleArgs {
@@ -41,7 +41,7 @@ pub(crate) async fn run(args: &SingleArgs, seed: u64, scratch: &Path) -> anyhow:
         proxied_urls: vec![format!("ws://{}/v1/ws", proxy.address)],
         direct_urls: vec![format!("ws://{}/v1/ws", server.address)],
         sdk_url: format!("http://{}", proxy.address),
-        ..World::new(&args.common, args.common.rate.unwrap_or(RATE), start, watched)
+        ..World::new(&args.common, args.common.rate.unwrap_or(DEFAULT_RATE), start, watched)
     });
     world.create_rooms().await?;
     let devices = Devices::start(&world, &mut rng);

@@ -26,7 +26,7 @@ pub(crate) const SDK_USERS: usize = 3;
 const SDK_PROGRAMS: usize = 2;
 
 /// Rooms whose members never change.
-const ROOMS: usize = 6;
+const CLOSED_ROOMS: usize = 6;
 
 /// Rooms that users join and leave.
 const OPEN_ROOMS: usize = 2;
@@ -93,7 +93,7 @@ fn create_cast(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Room>) {
     };
     let everybody = users.iter().chain(&sdk).cloned().collect();
     let mut rooms = vec![room("everybody".to_owned(), everybody, false)];
-    for n in 0..ROOMS {
+    for n in 0..CLOSED_ROOMS {
         let some = (0..8).map(|i| users[(n * 4 + i * (n + 1)) % USERS].clone());
         let mut members: Vec<UserId> = some.chain(sdk.iter().skip(n % 3).step_by(3).cloned()).collect();
         let mut met = std::collections::HashSet::new();

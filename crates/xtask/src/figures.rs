@@ -17,8 +17,8 @@ pub const FIGURES: &str = "docs/benchmarks/figures.json";
 pub const DOCUMENT: &str = "docs/benchmarks.md";
 
 /// The marks around the generated tables.
-const BEGIN: &str = "<!-- figures -->\n";
-const END: &str = "<!-- end of figures -->\n";
+const BEGIN_MARK: &str = "<!-- figures -->\n";
+const END_MARK: &str = "<!-- end of figures -->\n";
 
 /// The subject whose bars are highlighted.
 const OURS: &str = "switchboard";
@@ -110,10 +110,11 @@ pub fn files(repository: &Path) -> Result<Vec<(String, String)>, Box<dyn std::er
     let run: Run = serde_json::from_str(&std::fs::read_to_string(repository.join(FIGURES))?)?;
     let document = std::fs::read_to_string(repository.join(DOCUMENT))?;
     let (before, rest) =
-        document.split_once(BEGIN).ok_or("docs/benchmarks.md lacks the mark `<!-- figures -->`")?;
+        document.split_once(BEGIN_MARK).ok_or("docs/benchmarks.md lacks the mark `<!-- figures -->`")?;
     let (_, after) =
-        rest.split_once(END).ok_or("docs/benchmarks.md lacks the mark `<!-- end of figures -->`")?;
-    let mut files = vec![(DOCUMENT.to_owned(), format!("{before}{BEGIN}\n{}\n{END}{after}", tables(&run)))];
+        rest.split_once(END_MARK).ok_or("docs/benchmarks.md lacks the mark `<!-- end of figures -->`")?;
+    let mut files =
+        vec![(DOCUMENT.to_owned(), format!("{before}{BEGIN_MARK}\n{}\n{END_MARK}{after}", tables(&run)))];
     for plot in PLOTS {
         let drawn = run.figures.iter().filter(|f| f.scenario == plot.scenario && f.name == plot.figure);
         let drawn: Vec<_> = drawn

@@ -18,7 +18,7 @@ use crate::Product;
 const MAX_LAG: usize = 64;
 
 /// Messages of a transaction of the view, approximately.
-const MAX_BATCH: usize = 4_096;
+const MAX_VIEW_BATCH: usize = 4_096;
 
 /// The log, and the thread that updates the view.
 pub(crate) struct LogFirst {
@@ -82,7 +82,7 @@ impl Drop for LogFirst {
 
 fn view(mut sqlite: Sqlite, behind: &Receiver<Vec<Message>>) -> anyhow::Result<()> {
     while let Ok(mut messages) = behind.recv() {
-        while messages.len() < MAX_BATCH {
+        while messages.len() < MAX_VIEW_BATCH {
             let Ok(more) = behind.try_recv() else { break };
             messages.extend(more);
         }

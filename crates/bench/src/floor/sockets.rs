@@ -68,7 +68,7 @@ struct Connection {
 }
 
 /// Serves until it is killed. `len` is the length of a message's text, and `size` that of a room.
-#[expect(clippy::print_stdout, reason = "whoever started it reads the address there")]
+#[expect(clippy::print_stdout, reason = "the parent process reads the address from stdout")]
 pub(crate) fn serve(len: usize, size: usize) -> anyhow::Result<()> {
     let mut listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     println!("listening on http://{}", listener.local_addr()?);

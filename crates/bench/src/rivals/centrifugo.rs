@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_understood() {
+    fn lines_of_centrifugo_are_decoded() {
         let decode = |line: &str| decode_line(line.as_bytes()).expect("not a refusal");
         // Replies of Centrifugo 6.9.
         assert_eq!(

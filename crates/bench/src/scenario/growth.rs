@@ -34,7 +34,7 @@ pub(crate) fn run(context: &mut Context<'_>, scales: &[usize]) -> anyhow::Result
     for &scale in scales {
         context.progress(&format!(
             "growth: {} messages are stored",
-            scale * GROUPS * Groups::ROOMS * MESSAGES_PER_ROOM
+            scale * GROUPS * Groups::ROOMS_PER_USER * MESSAGES_PER_ROOM
         ));
         let mut server = Switchboard::start(context.product, context.scratch, BOTH_CORES)?;
         fill(&mut server, scale * GROUPS)?;
@@ -44,7 +44,8 @@ pub(crate) fn run(context: &mut Context<'_>, scales: &[usize]) -> anyhow::Result
         let mut first = None;
         for (&scale, server) in scales.iter().zip(&mut servers) {
             context.progress(&format!("growth: round {round} of {}, {scale}x", context.rounds));
-            let scenario = format!("growth, {} messages", scale * GROUPS * Groups::ROOMS * MESSAGES_PER_ROOM);
+            let scenario =
+                format!("growth, {} messages", scale * GROUPS * Groups::ROOMS_PER_USER * MESSAGES_PER_ROOM);
             server.restart()?;
             let resume = resume(server, scale * GROUPS)?;
             let spread =

@@ -24,7 +24,7 @@ use crate::traffic::TEXT_BYTES;
 
 /// Events a second. With 2,000 users and the shares below, each user sends a message every two and a half seconds, some 350
 /// times as often as people who send a hundred messages a day.
-const RATE: u32 = 1_000;
+const EVENTS_PER_SECOND: u32 = 1_000;
 
 /// Shares of the events, in percent: direct messages, messages to a room, typing. The rest are read cursors.
 const DIRECT_PERCENT: u32 = 55;
@@ -49,7 +49,7 @@ pub(crate) fn run(context: &mut Context<'_>, users: usize) -> anyhow::Result<()>
         let (cpu, begun) = (server.process().cpu()?, clock::now());
         let day = run_day(&server, &mut load, groups, time)?;
         let cpu = (server.process().cpu()? - cpu) / begun.elapsed().as_secs_f64();
-        let scenario = format!("mixed, {users} users, {RATE} events a second");
+        let scenario = format!("mixed, {users} users, {EVENTS_PER_SECOND} events a second");
         let mut report = |figure: &str, unit: &str, value: f64| {
             context.report.add(Name { scenario: &scenario, subject: "switchboard", figure, unit }, value);
         };
@@ -145,7 +145,7 @@ fn run_day(server: &Switchboard<'_>, load: &mut Load, groups: Groups, time: Dura
 
 /// The time at which an event is due.
 fn due_at(event: u32) -> Duration {
-    Duration::from_secs(1) * event / RATE
+    Duration::from_secs(1) * event / EVENTS_PER_SECOND
 }
 
 impl Day {
@@ -175,7 +175,7 @@ impl Day {
     /// A random event: the connection and the command.
     fn event(&mut self, groups: Groups, due: Duration, rng: &mut Rng) -> (usize, String) {
         let place = self.random_online_user(rng);
-        let room = groups.rooms_of(place).nth(rng.usize(..Groups::ROOMS)).unwrap_or_default();
+        let room = groups.rooms_of(place).nth(rng.usize(..Groups::ROOMS_PER_USER)).unwrap_or_default();
         let first = place / GROUP_SIZE * GROUP_SIZE;
         let size = GROUP_SIZE.min(groups.users - first);
         let other = first + (place - first + rng.usize(1..size)) % size;

@@ -38,7 +38,7 @@ pub(crate) fn run(context: &mut Context<'_>, clients: usize) -> anyhow::Result<(
         reconnect(&server, &clients)?;
         let (took, cpu) = (begun.elapsed().as_secs_f64(), server.process().cpu()? - cpu);
         let count = clients.len() as f64;
-        let scenario = format!("storm, {count} clients with {} cursors", Groups::ROOMS);
+        let scenario = format!("storm, {count} clients with {} cursors", Groups::ROOMS_PER_USER);
         for (figure, unit, value) in [
             ("all are back after", "s", took),
             ("cpu a client", "µs", cpu * 1e6 / count),

@@ -24,7 +24,7 @@ pub(crate) const LEASE: Duration = Duration::from_millis(10_000);
 pub(crate) const OFFLINE_GRACE: Duration = Duration::from_millis(5_000);
 
 /// How long a node may take to start while other faults are active; it is restarted as by a supervisor.
-const START_TIMEOUT: Duration = Duration::from_secs(120);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Time between two attempts to start.
 const RESTART_DELAY: Duration = Duration::from_millis(500);
@@ -136,10 +136,10 @@ impl Node {
 
     /// Starts the process until it listens, as a supervisor does. PostgreSQL or NATS may be unavailable meanwhile.
     pub(crate) async fn start_until_listening(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + START_TIMEOUT;
+        let deadline = Instant::now() + RECOVERY_TIMEOUT;
         while !self.start().await? {
             if Instant::now() > deadline {
-                bail!("a node does not start within {START_TIMEOUT:?}:\n{}", self.process.log_tail());
+                bail!("a node does not start within {RECOVERY_TIMEOUT:?}:\n{}", self.process.log_tail());
             }
             // waits for: the delay of a supervisor between two starts
             sleep(RESTART_DELAY).await;

@@ -55,7 +55,7 @@ impl Device {
     }
 
     /// One random action.
-    pub(super) async fn act(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
+    pub(super) async fn random_action(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
         let measuring = self.world.phase() == Phase::Measuring;
         match self.rng.u32(0..1000) {
             // No disconnects and no pauses while delays are measured.

@@ -3,13 +3,13 @@
 
 use super::{Complaint, Tree};
 
-const HOME: &str = "docs/decisions/";
+const DIRECTORY: &str = "docs/decisions/";
 const HEADINGS: [&str; 3] = ["## Context", "## Decision", "## Rejected"];
 
 /// Every decision: path, name and text.
 fn decisions(tree: &Tree) -> impl Iterator<Item = (&str, &str, &str)> {
     tree.with_extension(&["md"])
-        .filter_map(|(path, text)| Some((path, path.strip_prefix(HOME)?, text)))
+        .filter_map(|(path, text)| Some((path, path.strip_prefix(DIRECTORY)?, text)))
         .filter(|(_, name, _)| *name != "README.md")
 }
 
@@ -44,7 +44,7 @@ pub(super) fn decisions_have_their_headings(tree: &Tree) -> Vec<Complaint> {
 }
 
 pub(super) fn decisions_are_in_the_table(tree: &Tree) -> Vec<Complaint> {
-    let table = format!("{HOME}README.md");
+    let table = format!("{DIRECTORY}README.md");
     let rows = tree.text(&table).unwrap_or_default();
     decisions(tree)
         .filter(|(_, name, _)| !rows.contains(&format!("({name})")))

@@ -16,7 +16,7 @@ const FILLERS: [(&str, &str); 5] = [
 ];
 
 /// Lines of `<count> <directory>`, and comments with `#`.
-const RATCHETS: &str = "crates/xtask/fillers.txt";
+const FILLER_RATCHETS: &str = "crates/xtask/fillers.txt";
 
 /// Languages with comments between `/*` and `*/` or after `//`.
 const SLASHES: &[&str] = &["ts", "js", "mjs", "css", "svelte", "php"];
@@ -48,7 +48,7 @@ pub(super) fn ratchets_to_lower(tree: &Tree) -> Vec<Complaint> {
         if count < most {
             let new = if count == 0 { "remove its line".to_owned() } else { format!("lower it to {count}") };
             hints.push(Complaint::about(
-                RATCHETS,
+                FILLER_RATCHETS,
                 format!("{directory} has {count} of {most} fillers: {new}"),
             ));
         }
@@ -193,12 +193,12 @@ fn slash_comments(text: &str) -> Vec<(usize, String)> {
 
 fn read_ratchets(tree: &Tree) -> (BTreeMap<&str, usize>, Vec<Complaint>) {
     let (mut ratchets, mut complaints) = (BTreeMap::new(), Vec::new());
-    let lines = tree.text(RATCHETS).unwrap_or_default().lines().enumerate();
+    let lines = tree.text(FILLER_RATCHETS).unwrap_or_default().lines().enumerate();
     for (index, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
         match line.split_once(' ').and_then(|(count, directory)| Some((directory, count.parse().ok()?))) {
             Some((directory, count)) if ratchets.insert(directory, count).is_none() => {}
             _ => complaints.push(Complaint::at(
-                RATCHETS,
+                FILLER_RATCHETS,
                 index + 1,
                 "use `<count> <directory>`, once for a directory",
             )),
@@ -213,7 +213,7 @@ mod tests {
     use crate::tidy::run_rule;
 
     fn complaints(path: &str, text: &str, ratchets: &str) -> Vec<String> {
-        run_rule(comments_name_the_actor, &[(path, text), (RATCHETS, ratchets)])
+        run_rule(comments_name_the_actor, &[(path, text), (FILLER_RATCHETS, ratchets)])
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_ratchet_that_could_be_lower_is_a_hint() {
-        let files = [("docs/a.md", "whoever"), (RATCHETS, "3 docs\n1 gone")];
+        let files = [("docs/a.md", "whoever"), (FILLER_RATCHETS, "3 docs\n1 gone")];
         let hints: Vec<String> =
             ratchets_to_lower(&Tree::of(&files)).iter().map(ToString::to_string).collect();
         assert_eq!(

@@ -12,7 +12,7 @@ const TESTS: &str = "crates/server/tests/it/hostile/";
 const FAULT_TESTS: &str = "crates/server/tests/it/";
 
 /// Numbered rows of the list.
-const LINES: u32 = 30;
+const NUMBERED_ROWS: u32 = 30;
 
 pub(super) fn hostile_tests_are_listed(tree: &Tree) -> Vec<Complaint> {
     let Some(list) = tree.text(LIST) else { return Vec::new() };
@@ -34,7 +34,7 @@ pub(super) fn hostile_tests_are_listed(tree: &Tree) -> Vec<Complaint> {
             }
         }
     }
-    for number in (1..=LINES).filter(|number| !listed.values().any(|listed| listed == number)) {
+    for number in (1..=NUMBERED_ROWS).filter(|number| !listed.values().any(|listed| listed == number)) {
         complaints.push(Complaint::about(LIST, format!("add a row with a test for number {number}")));
     }
     for (name, (path, line)) in tests.iter().filter(|(name, _)| !listed.contains_key(*name)) {
@@ -103,7 +103,7 @@ mod tests {
 
     /// A consistent list and tests, except for number 7: its row and test are given.
     fn complaints(row: &str, test: &str) -> Vec<String> {
-        let others = (1..=LINES).filter(|number| *number != 7);
+        let others = (1..=NUMBERED_ROWS).filter(|number| *number != 7);
         let rows: String = others.clone().map(|n| format!("| {n} | x | `hostile_{n:02}_x` |\n")).collect();
         let tests: String = others.map(|n| format!("async fn hostile_{n:02}_x() {{}}\n")).collect();
         let (list, source) = (format!("{row}\n{rows}"), format!("{test}\n{tests}"));

@@ -4,7 +4,7 @@ use tokio::time::timeout;
 
 use super::*;
 
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+const SSL_REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Whether PostgreSQL answers: an SSLRequest is the shortest message that it answers.
 async fn answers(proxy: &Proxy) -> bool {
@@ -13,7 +13,7 @@ async fn answers(proxy: &Proxy) -> bool {
         socket.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]).await?;
         socket.read_u8().await
     };
-    matches!(timeout(ANSWER_TIMEOUT, ask).await.expect("an answer before the time-out"), Ok(b'N'))
+    matches!(timeout(SSL_REQUEST_TIMEOUT, ask).await.expect("an answer before the time-out"), Ok(b'N'))
 }
 
 #[tokio::test(flavor = "multi_thread")]

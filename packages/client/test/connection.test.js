@@ -306,3 +306,40 @@ test("an error prints its text: as a string, as JSON, in a log", async (t) => {
   assert.equal(String(error), "ChatError: the server says unauthorized");
   assert.match(JSON.stringify(state()), /"message":"the server says unauthorized"/);
 });
+
+test("React Native has less of a platform, and it is enough", async () => {
+  const index = fileURLToPath(new URL("../dist/index.js", import.meta.url));
+  const script = `
+    const Real = URL;
+    const addresses = [];
+    // Its URL can be read only; these are not there without a polyfill.
+    globalThis.URL = class { #url; constructor(...args) { this.#url = new Real(...args); } get href() { return this.#url.href; } };
+    for (const name of ["crypto", "TextEncoder", "TextDecoder", "BroadcastChannel", "indexedDB", "document", "structuredClone",
+      "addEventListener", "performance"]) Object.defineProperty(globalThis, name, { value: undefined });
+    const hellos = [];
+    class Socket {
+      constructor(url) { addresses.push(url); setImmediate(() => this.onopen({})); }
+      send(text) { hellos.push(JSON.parse(text)); }
+      close() {}
+    }
+    const { connect } = await import(${JSON.stringify(index)});
+    for (const url of ["https://chat.example", "http://chat.example:9501/", "wss://chat.example/chat/?a=b#c", "ws://chat.example/v1/ws"]) {
+      const chat = connect(url, { token: () => "a.b.c", device: "t\u00e9l\u00e9phone", WebSocket: Socket });
+      chat.start();
+      chat.conversation("#general").send("hi");
+    }
+    await new Promise((done) => setTimeout(done, 0));
+    await new Promise(setImmediate);
+    console.log(JSON.stringify([addresses, hellos.map(({ type }) => type)]));
+    process.exit();`;
+  const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script]);
+  assert.deepEqual(JSON.parse(stdout), [
+    [
+      "wss://chat.example/v1/ws",
+      "ws://chat.example:9501/v1/ws",
+      "wss://chat.example/chat/v1/ws?a=b",
+      "ws://chat.example/v1/ws",
+    ],
+    ["hello", "hello", "hello", "hello"],
+  ]);
+});

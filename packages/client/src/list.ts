@@ -101,6 +101,7 @@ export class MessageList {
 
   clear(): void {
     this.#notices.clear();
+    this.#last = [];
     this.optimistic.clear();
     this.changed();
   }

@@ -56,14 +56,16 @@ export class Store<T> implements Readable<T> {
   readonly getInitialSnapshot = (): T => this.#initial;
 
   readonly subscribe = (listener: (value: T) => void): (() => void) => {
-    const entry = { listener, seen: this.getSnapshot() };
+    const entry: { listener: typeof listener; seen: T | undefined } = { listener, seen: this.getSnapshot() };
     this.#listeners.add(entry);
     this.#followWhileSubscribed();
-    call(listener, entry.seen, this.report);
+    call(listener, entry.seen as T, this.report);
     if (this.onUse) queueMicrotask(() => this.subscribed && this.onUse?.());
     this.#hooks.subscribed?.();
     return () => {
       if (!this.#listeners.delete(entry)) return;
+      // An app may keep this function for longer than the value is to live.
+      entry.seen = undefined;
       this.#followWhileSubscribed();
       this.#hooks.unsubscribed?.();
     };
@@ -71,6 +73,7 @@ export class Store<T> implements Readable<T> {
 
   readonly changed = (): void => {
     this.#fresh = false;
+    this.#value = undefined;
     if (this.#queued || !this.#listeners.size) return;
     this.#queued = true;
     queueMicrotask(() => {

@@ -21,8 +21,7 @@ export const idOf = (from: string, key: string | undefined, seq?: Seq): string =
 
 /** Without the names whose value is `undefined`. */
 export function compact<T extends object>(object: { [K in keyof T]: T[K] | undefined }): T {
-  for (const name in object) if (object[name] === undefined) delete object[name];
-  return object as T;
+  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as T;
 }
 
 /** A message of the wire, as the app sees it. */

@@ -7,6 +7,31 @@ export { FakeClock, settle };
 
 const time = (n) => new Date(Date.UTC(2026, 0, 1) + n * 1_000).toISOString();
 
+/** The messages that a log makes, by the rules of docs/protocol.md and nothing else. */
+export function fold(log) {
+  const messages = new Map();
+  for (const { type, target, from, on, seq, at, ...event } of log) {
+    const about = messages.get(target);
+    if (type === "message") messages.set(seq, { type, ...event, seq, from, at, reactions: new Map() });
+    if (!about || about.deleted) continue;
+    if (type === "edit") Object.assign(about, { text: event.text, edited: { seq, at } });
+    if (type === "delete") {
+      for (const name of ["text", "edited"]) delete about[name];
+      Object.assign(about, { deleted: true, reactions: new Map() });
+    }
+    if (type === "react") {
+      const emoji = event.emoji.replaceAll("\u{fe0f}", "");
+      const users = new Set(about.reactions.get(emoji));
+      if (on) users.add(from);
+      else users.delete(from);
+      if (users.size) about.reactions.set(emoji, users);
+      else about.reactions.delete(emoji);
+    }
+  }
+  const plain = (reactions) => Object.fromEntries([...reactions].map(([emoji, users]) => [emoji, [...users]]));
+  return [...messages.values()].map(({ reactions, ...message }) => ({ ...message, reactions: plain(reactions) }));
+}
+
 export class LogServer extends FakeServer {
   /** Events by conversation. */
   logs = new Map();
@@ -106,7 +131,7 @@ export class LogServer extends FakeServer {
   history({ conversation, before = Infinity, around, limit = 50 }) {
     const log = this.logs.get(conversation);
     if (!log) return { type: "error", code: "not_found", message: "no such conversation", retryable: false };
-    const all = log.filter(({ type }) => type === "message");
+    const all = fold(log);
     if (around !== undefined) {
       const first = Math.max(0, all.findIndex(({ seq }) => seq >= around) - limit / 2);
       const messages = all.slice(first, first + limit);

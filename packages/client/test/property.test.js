@@ -1,0 +1,97 @@
+// The fold and the cursor, whatever order frames come in: every list is what the log makes, and every listener hears each
+// event once, in order.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { chatting, fold, LogServer, settle } from "./fake-log.js";
+
+const HOSTILE = ["__proto__", "constructor", "toString", "hasOwnProperty", "👍", "👍\u{fe0f}", "a"];
+const USERS = ["alice", "bob", "constructor", "__proto"];
+
+const asListed = ({ seq, from, text, edited, deleted, reactions = {} }) => ({
+  seq,
+  from,
+  text,
+  edited,
+  deleted: !!deleted,
+  reactions: Object.entries(reactions).sort(([a], [b]) => (a < b ? -1 : 1)),
+});
+
+/** Events that mean something: most of them are about one of a few messages. */
+const event = fc.record({
+  type: fc.constantFrom("message", "message", "edit", "delete", "react", "react", "react", "rename", "withheld"),
+  from: fc.constantFrom(...USERS),
+  target: fc.integer({ min: 1, max: 12 }),
+  emoji: fc.constantFrom(...HOSTILE),
+  on: fc.boolean(),
+  text: fc.constantFrom(...HOSTILE),
+});
+
+/** How each event comes: in which order, how often, or not at all. */
+const delivery = fc.record({
+  order: fc.infiniteStream(fc.integer({ min: 0, max: 6 })),
+  lost: fc.infiniteStream(fc.integer({ min: 0, max: 9 })),
+  cuts: fc.infiniteStream(fc.integer({ min: 0, max: 12 })),
+});
+
+const wire = ({ type, from, target, emoji, on, text }, n) =>
+  ({
+    message: { type, from, key: `k${n}`, text },
+    edit: { type, from, target, text },
+    delete: { type, from, target },
+    react: { type, from, target, emoji, on },
+    rename: { type, from, title: text },
+    withheld: { type, from, of: "message", withheld: "blocked" },
+  })[type];
+
+const take = (stream) => stream.next().value;
+
+test("any order, any loss, any cut: the list is the log's, and each event is heard once, in order", async (t) => {
+  const runs = Number(process.env.RUNS ?? 150);
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(event, { maxLength: 40 }),
+      fc.integer({ min: 0, max: 10 }),
+      delivery,
+      async (events, known, how) => {
+        const server = new LogServer({ replay: 10_000 });
+        server.fill("#general", 1);
+        for (const [n, one] of events.slice(0, known).entries()) server.store("#general", wire(one, `old${n}`));
+        const { chat, clock, comeBack, errors } = await chatting(t, server);
+        const room = chat.conversation("#general");
+        const [heard, orders] = [[], []];
+        room.on("event", ({ seq }) => heard.push(seq));
+        room.messages.subscribe((list) => {
+          const seqs = list.map(({ seq }) => seq).filter((seq) => seq !== undefined);
+          orders.push(seqs.every((seq, i) => i === 0 || seq > seqs[i - 1]));
+        });
+        await clock.advance(100);
+        const begun = server.logs.get("#general").length;
+        const waiting = [];
+        for (const [n, one] of events.slice(known).entries()) {
+          const stored = server.store("#general", wire(one, `new${n}`));
+          if (take(how.lost)) waiting.splice(take(how.order) % (waiting.length + 1), 0, stored);
+          if (take(how.order) > 2) for (const late of waiting.splice(0)) server.say(late);
+          if (take(how.lost) === 1 && stored) server.say(stored);
+          if (take(how.cuts) === 0) await comeBack();
+          else await settle(5);
+        }
+        for (const late of waiting) server.say(late);
+        // The last event is not lost, so a hole in front of it shows.
+        server.message("#general", "the end");
+        await clock.advance(5_000);
+        const log = server.logs.get("#general");
+        assert.deepEqual(room.messages.getSnapshot().map(asListed), fold(log).map(asListed));
+        assert.deepEqual(
+          heard,
+          log.slice(begun).map(({ seq }) => seq),
+        );
+        assert.ok(orders.every(Boolean), "never out of order");
+        assert.deepEqual(errors, []);
+        chat.close();
+      },
+    ),
+    { numRuns: runs, ...(process.env.SEED && { seed: Number(process.env.SEED) }) },
+  );
+});

@@ -1,0 +1,21 @@
+// Bots with 1,000 and 2,000 conversations that all have news, on a production server with default limits.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { busy, killed, outage } from "./scale.js";
+
+for (const count of [1_000, 2_000]) {
+  test(`${count} conversations with news after an outage`, async (t) => {
+    const { online, caughtUp, frames, state } = await outage(t, await busy(t, count));
+    t.diagnostic(
+      `online in ${Math.round(online)} ms, caught up in ${Math.round(caughtUp)} ms, ${frames} frames a second`,
+    );
+    assert.equal(state, "online");
+    assert.ok(online < 30_000 && caughtUp < 60_000 && frames <= 50);
+  });
+}
+
+test("a bot with 1,000 conversations is killed while it catches up", async (t) => {
+  const { again } = await killed(t, await busy(t, 1_000));
+  t.diagnostic(`${again} messages heard twice`);
+});

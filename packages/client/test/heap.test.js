@@ -24,7 +24,7 @@ async function place(t, options) {
   for (let n = 0; n < ROOMS; n++) {
     server.fill(`#room${n}`, 50);
     for (const event of server.logs.get(`#room${n}`))
-      event.text = Buffer.from(`${event.key} ${"x".repeat(500)}`).toString();
+      event.text = Buffer.from(`${event.key} ${"x".repeat(2_000)}`).toString();
   }
   const { chat, clock } = await chatting(t, server, options);
   const rooms = Array.from({ length: ROOMS }, (_, n) => chat.conversation(`#room${n}`));
@@ -40,6 +40,9 @@ async function place(t, options) {
 for (const way of ["release()", "five minutes without a subscriber"]) {
   test(`200 rooms that were opened weigh no more than 10 that are open, after ${way}`, async (t) => {
     const { server, clock, rooms, open } = await place(t);
+    // What is compiled and made once is there before anything is weighed.
+    (await open(rooms))();
+    for (const room of rooms) room.release();
     const nothing = await heap(server);
     const close = await open(rooms.slice(0, 10));
     const ten = (await heap(server)) - nothing;

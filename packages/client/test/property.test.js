@@ -1,4 +1,4 @@
-// The fold and the cursor, whatever order frames come in: every list is what the log makes, and every listener hears each
+// The fold and the cursor under any order of frames: every list is what the log makes, and every listener hears each
 // event once, in order.
 
 import assert from "node:assert/strict";

@@ -97,7 +97,7 @@ export class Switchboard implements Chat, Host {
     });
     this.scheduler = new Scheduler(this.clock, (command) => this.request(command));
     this.receipts = new Receipts(this.clock, this.scheduler);
-    const storage = options.outbox === undefined ? indexedDbOutbox() : options.outbox;
+    const storage = options.outbox === undefined ? indexedDbOutbox(this.clock) : options.outbox;
     this.outbox = new Outbox(storage, this.#connection, this.clock, this, options.maxAge);
     this.#inbox = new Inbox({
       rooms: this.rooms,

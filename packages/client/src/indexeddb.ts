@@ -1,8 +1,11 @@
 // The outbox of a browser: it outlives the page, and all tabs of an origin see it.
 
+import type { Clock } from "./clock.js";
 import type { OutboxEntry, OutboxStorage } from "./types.js";
 
 const STORE = "outbox";
+/** Milliseconds in which a database opens. Safari has versions in which that never ends. */
+const OPEN_TIMEOUT = 10_000;
 
 /** The request's result, when its transaction is done. */
 const finished = <T>(request: IDBRequest<T>): Promise<T> =>
@@ -12,7 +15,7 @@ const finished = <T>(request: IDBRequest<T>): Promise<T> =>
     transaction.onabort = transaction.onerror = () => reject(transaction.error ?? request.error);
   });
 
-export function indexedDbOutbox(): OutboxStorage | null {
+export function indexedDbOutbox(clock: Clock): OutboxStorage | null {
   if (!globalThis.indexedDB) return null;
   let opening: Promise<IDBDatabase> | undefined;
   /** Browsers close a database as they like; the next use opens it again. */
@@ -21,15 +24,24 @@ export function indexedDbOutbox(): OutboxStorage | null {
     opening = undefined;
   };
   const open = () => {
-    opening ??= new Promise((resolve, reject) => {
+    opening ??= new Promise<IDBDatabase>((resolve, reject) => {
       const request = indexedDB.open("switchboard", 1);
+      const timer = clock.setTimeout(() => reject(new Error("the database does not open")), OPEN_TIMEOUT);
       request.onupgradeneeded = () => request.result.createObjectStore(STORE);
       request.onsuccess = () => {
-        request.result.onclose = request.result.onversionchange = forget;
-        resolve(request.result);
+        const database = request.result;
+        clock.clearTimeout(timer);
+        database.onclose = forget;
+        database.onversionchange = () => {
+          database.close();
+          forget();
+        };
+        resolve(database);
       };
-      request.onerror = () => reject(request.error);
-      request.onblocked = () => reject(new Error("another page holds the database"));
+      request.onerror = () => {
+        clock.clearTimeout(timer);
+        reject(request.error);
+      };
     });
     return opening;
   };

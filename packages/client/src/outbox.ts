@@ -312,6 +312,12 @@ export class Outbox implements ChatOutbox {
     this.#useFor(key, (storage, scope) => storage.delete(from ?? scope, key));
   }
 
+  /** The storage works again: it gets what it did not keep. */
+  #onRecovered(): void {
+    this.#storageFailed = false;
+    for (const entry of this.#entries.values()) this.#keep(entry);
+  }
+
   #useFor(key: string, act: (storage: OutboxStorage, scope: string) => Promise<void>): void {
     const before = this.#used.get(key);
     const used = this.#use(before ? (storage, scope) => before.then(() => act(storage, scope)) : act);
@@ -325,7 +331,7 @@ export class Outbox implements ChatOutbox {
     if (!storage || !scope) return undefined;
     try {
       const result = await act(storage, scope);
-      this.#storageFailed = false;
+      if (this.#storageFailed) this.#onRecovered();
       return result;
     } catch (error) {
       // Not kept, but sent all the same; that is reported once.

@@ -208,6 +208,14 @@ test("IndexedDB that could not be opened is tried again; that nothing is kept is
   indexedDB.open = open;
   room.send("three");
   await settle(200);
+  const database = await new Promise((done) => {
+    indexedDB.open("switchboard", 1).onsuccess = ({ target }) => done(target.result);
+  });
+  const all = await new Promise((done) => {
+    database.transaction("outbox").objectStore("outbox").getAll().onsuccess = ({ target }) => done(target.result);
+  });
+  database.close();
+  assert.deepEqual(all.map(({ text }) => text).sort(), ["one", "three", "two"], "and kept when that is possible again");
   indexedDB.open = () => {
     throw fault;
   };
@@ -242,4 +250,23 @@ test("the database of an open page does not block those who delete it, and is ma
   room.send("two");
   await settle(200);
   assert.deepEqual([(await indexedDB.databases()).map(({ name }) => name), errors], [["switchboard"], []]);
+});
+
+test("a database that never opens is given up after ten seconds, reported, and tried again", async (t) => {
+  globalThis.indexedDB = new IDBFactory();
+  const open = indexedDB.open.bind(indexedDB);
+  indexedDB.open = () => ({});
+  const server = new FakeServer().on("send", () => undefined);
+  const { clock, room, errors } = await started(t, server, { outbox: undefined });
+  const { key } = room.send("one");
+  await clock.advance(21_000);
+  assert.deepEqual(
+    errors.map(({ code }) => code),
+    ["storage"],
+  );
+  assert.match(errors[0].message, /does not open/);
+  indexedDB.open = open;
+  room.send("two");
+  await settle(200);
+  assert.deepEqual([(await indexedDB.databases()).length, room.outgoing(key).state.getSnapshot()], [1, "pending"]);
 });

@@ -1,0 +1,96 @@
+// React Native: where to keep what a phone must not lose, and what tells that the app is in front. Nothing of React Native is
+// imported here: the app passes it in.
+//
+//     connect(url, {
+//       token,
+//       outbox: asyncStorageOutbox(AsyncStorage),
+//       network: nativeNetwork({ AppState, NetInfo }),
+//     });
+
+import type { CursorStorage, NetworkSource, OutboxEntry, OutboxStorage } from "./types.js";
+
+/** What is used of `@react-native-async-storage/async-storage`, or of anything that does the same. */
+export interface AsyncStorageLike {
+  getItem(key: string): Promise<string | null>;
+  setItem(key: string, value: string): Promise<unknown>;
+  removeItem(key: string): Promise<unknown>;
+  getAllKeys(): Promise<readonly string[]>;
+}
+
+/** React Native's `AppState`. */
+export interface AppStateLike {
+  readonly currentState: string | null;
+  addEventListener(type: "change", listener: (state: string) => void): { remove(): void };
+}
+
+/** `@react-native-community/netinfo`: calls back with every change, `isConnected` among what it tells. */
+export interface NetInfoLike {
+  addEventListener(listener: (state: { isConnected: boolean | null }) => void): () => void;
+}
+
+/** Does one thing after the other: a deletion does not overtake what it deletes. */
+function queue() {
+  let last: Promise<unknown> = Promise.resolve();
+  return <T>(run: () => Promise<T>): Promise<T> => {
+    const done = last.then(run, run);
+    last = done.catch(() => {});
+    return done;
+  };
+}
+
+/** Keeps the outbox in AsyncStorage: messages that were not acknowledged outlive the app. */
+export function asyncStorageOutbox(storage: AsyncStorageLike): OutboxStorage {
+  const inTurn = queue();
+  const start = (scope: string) => `switchboard:outbox:${scope}:`;
+  return {
+    load: (scope) =>
+      inTurn(async () => {
+        const keys = (await storage.getAllKeys()).filter((key) => key.startsWith(start(scope)));
+        const items = await Promise.all(keys.map((key) => storage.getItem(key)));
+        const entries = items.flatMap((item) => (item === null ? [] : [JSON.parse(item) as OutboxEntry]));
+        return entries.sort((a, b) => a.time - b.time);
+      }),
+    put: (scope, entry) =>
+      inTurn(async () => void (await storage.setItem(start(scope) + entry.key, JSON.stringify(entry)))),
+    delete: (scope, key) => inTurn(async () => void (await storage.removeItem(start(scope) + key))),
+  };
+}
+
+/** Keeps in AsyncStorage how far `on("message")` has heard each conversation. */
+export function asyncStorageCursors(storage: AsyncStorageLike): CursorStorage {
+  const inTurn = queue();
+  const name = (scope: string) => `switchboard:cursors:${scope}`;
+  const load = async (scope: string) =>
+    JSON.parse((await storage.getItem(name(scope))) ?? "{}") as Record<string, number>;
+  return {
+    load: (scope) => inTurn(() => load(scope)),
+    save: (scope, cursors) =>
+      inTurn(async () => {
+        const all = { ...(await load(scope)), ...cursors };
+        await storage.setItem(name(scope), JSON.stringify(all));
+      }),
+  };
+}
+
+/** Tells when the app comes to the front, and with NetInfo when the network is back, so that it connects without waiting. */
+export function nativeNetwork({ AppState, NetInfo }: { AppState: AppStateLike; NetInfo?: NetInfoLike }): NetworkSource {
+  return {
+    visible: () => AppState.currentState === "active",
+    subscribe(listener) {
+      const state = AppState.addEventListener("change", (now: string) => {
+        if (now === "active") listener("visible");
+      });
+      let connected: boolean | null = true;
+      const stop = NetInfo?.addEventListener(({ isConnected }) => {
+        // The first call tells how it is, not that it has changed.
+        const back = isConnected === true && connected === false;
+        connected = isConnected;
+        if (back) listener("online");
+      });
+      return () => {
+        state.remove();
+        stop?.();
+      };
+    },
+  };
+}

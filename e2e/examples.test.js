@@ -43,11 +43,32 @@ function says(child, wanted) {
   });
 }
 
+/** Sends so many messages that the end of the list is out of view. */
+async function fills(server) {
+  for (let n = 0; n < 60; n++) await server.posts("send", { as: "alice", to: "#general", text: `line ${n}` });
+}
+
+/** How many messages of #general the server counts as unread for bob. */
+async function unread(server) {
+  const { conversations } = await server.posts("conversations", { as: "bob" });
+  return conversations.find(({ conversation }) => conversation === "#general").unread;
+}
+
+/** Bob's page marks as read what he looks at: the end of the list, when he scrolls there. */
+async function readsWhatIsSeen(server, bob) {
+  await bob.page.getByText("alice: line 59", { exact: true }).waitFor();
+  const before = await unread(server);
+  assert.ok(before >= 60, `${before} unread before bob has scrolled`);
+  await bob.page.getByLabel("Message").scrollIntoViewIfNeeded();
+  while ((await unread(server)) > 0) await bob.page.evaluate(() => new Promise(requestAnimationFrame));
+}
+
 test("a plain page", async (t) => {
   let server;
   const page = await readFile(`${examples}html/index.html`, "utf8");
   const origin = await host(t, { "/": ["text/html", () => page.replaceAll(WRITTEN, server.url)] });
   server = await Server.start(t, { env: { SWITCHBOARD_ALLOWED_ORIGINS: origin } });
+  await fills(server);
   const alice = await Person.open(t, browser, { url: origin }, "alice", "/?user=alice");
   const bob = await Person.open(t, browser, { url: origin }, "bob", "/?user=bob");
   await alice.page.getByRole("status").getByText("online").waitFor();
@@ -55,6 +76,7 @@ test("a plain page", async (t) => {
   await alice.page.getByLabel("Message").press("Enter");
   await bob.page.getByText("alice: from the plain page", { exact: true }).waitFor();
   await alice.page.getByText("alice: from the plain page", { exact: true }).waitFor();
+  await readsWhatIsSeen(server, bob);
   assert.deepEqual(complaints([alice, bob]), []);
 });
 
@@ -69,6 +91,7 @@ for (const framework of ["React", "Vue", "Svelte"]) {
     }
     const origin = await host(t, files);
     const server = await Server.start(t, { env: { SWITCHBOARD_ALLOWED_ORIGINS: origin } });
+    await fills(server);
     const open = (name) =>
       Person.open(t, browser, { url: origin }, name, `/?user=${name}&server=${encodeURIComponent(server.url)}`);
     const [alice, bob] = [await open("alice"), await open("bob")];
@@ -80,28 +103,54 @@ for (const framework of ["React", "Vue", "Svelte"]) {
     await alice.page.getByLabel("Message").press("Enter");
     await bob.page.getByText("alice: from an example", { exact: true }).waitFor();
     await alice.page.getByText("alice: from an example", { exact: true }).waitFor();
+    await readsWhatIsSeen(server, bob);
     assert.deepEqual(complaints([alice, bob]), []);
   });
 }
 
-test("a bot", async (t) => {
-  const server = await Server.start(t);
-  const env = { PATH: process.env.PATH, SWITCHBOARD_URL: server.url };
-  const bot = spawn(process.execPath, [`${examples}bot/bot.js`], { env, stdio: ["ignore", "pipe", "pipe"] });
-  t.after(() => bot.kill("SIGKILL"));
-  await says(bot, /^online$/m);
-  const alice = server.connects(t, "alice");
+test("a bot, which hears what was said while it was down", async (t) => {
+  const secret = "a secret of the tests that is long enough";
+  const directory = await folder(t);
+  const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: secret } });
+  await writeFile(join(directory, "secret"), `${secret}\n`);
+  const env = {
+    PATH: process.env.PATH,
+    SWITCHBOARD_URL: server.url,
+    SECRET_FILE: join(directory, "secret"),
+    CURSORS_FILE: join(directory, "cursors.json"),
+  };
+  const start = async () => {
+    const bot = spawn(process.execPath, [`${examples}bot/bot.js`], { env, stdio: ["ignore", "pipe", "pipe"] });
+    t.after(() => bot.kill("SIGKILL"));
+    await says(bot, /^online$/m);
+    return { bot, ended: new Promise((resolve) => bot.once("exit", resolve)) };
+  };
+  const first = await start();
+  const alice = server.connects(t, "alice", { user: undefined, token: server.token("alice") });
   const room = alice.conversation("@bot");
-  const answered = new Promise((resolve) =>
-    room.on("message", (message) => message.from === "bot" && resolve(message)),
-  );
+  const answers = [];
+  const answer = () =>
+    new Promise((resolve) => {
+      const stop = room.on("message", (message) => {
+        if (message.from !== "bot") return;
+        answers.push(message);
+        queueMicrotask(() => stop());
+        resolve(message);
+      });
+    });
+  let answered = answer();
   const { seq } = await room.send("!time").acked;
-  const answer = await answered;
-  assert.equal(answer.replyTo, seq);
-  assert.ok(Math.abs(Date.parse(answer.text) - Date.now()) < 60_000, answer.text);
-  const ended = new Promise((resolve) => bot.once("exit", resolve));
-  bot.kill("SIGTERM");
-  assert.equal(await ended, 0, "nothing keeps it running");
+  const { text, replyTo } = await answered;
+  assert.equal(replyTo, seq);
+  assert.ok(Math.abs(Date.parse(text) - Date.now()) < 60_000, text);
+  first.bot.kill("SIGTERM");
+  assert.equal(await first.ended, 0, "nothing keeps it running");
+  answered = answer();
+  const missed = await room.send("!time").acked;
+  const second = await start();
+  assert.equal((await answered).replyTo, missed.seq);
+  second.bot.kill("SIGTERM");
+  assert.equal(await second.ended, 0);
 });
 
 /** A port that nobody has, for a server that cannot choose one. */

@@ -1,18 +1,17 @@
-import { useValue } from "@switchboard/client/react";
-import { useEffect, useState } from "react";
+import { useChat, useMarkRead, useMessages, useValue } from "@switchboard/client/react";
+import { useState } from "react";
 
-export function Chat({ chat, id }) {
-  const room = chat.conversation(id);
-  const { state } = useValue(chat.status);
-  const messages = useValue(room.messages);
-  const typing = useValue(room.typing);
+export function Chat({ id }) {
+  const { state } = useValue(useChat().status);
+  const { conversation, messages, send } = useMessages(id);
+  const typing = useValue(conversation.typing);
+  // What a person sees is read: the end of the list is in view, and the page in front.
+  const end = useMarkRead(conversation);
   const [text, setText] = useState("");
 
-  useEffect(() => room.markRead(), [room, messages]);
-
-  function send(event) {
+  function submit(event) {
     event.preventDefault();
-    if (text) room.send(text);
+    if (text) send(text);
     setText("");
   }
 
@@ -21,17 +20,18 @@ export function Chat({ chat, id }) {
       <p role="status">{state}</p>
       <ol>
         {messages.map((message) => (
-          <Message key={message.id} message={message} onRetry={() => room.outgoing(message.key)?.retry()} />
+          <Message key={message.id} message={message} onRetry={() => conversation.outgoing(message.key)?.retry()} />
         ))}
       </ol>
+      <div ref={end} />
       <p>{typing.length > 0 && `${typing.join(", ")} typing…`}</p>
-      <form onSubmit={send}>
+      <form onSubmit={submit}>
         <input
           aria-label="Message"
           value={text}
           onChange={(event) => {
             setText(event.target.value);
-            room.typing.set(true);
+            conversation.typing.set(true);
           }}
         />
         <button>Send</button>

@@ -9,17 +9,15 @@ export function markReadWhileVisible(
   conversation: Pick<Conversation, "messages" | "markRead">,
 ): () => void {
   const page = element.ownerDocument;
-  let inView = false;
-  const look = () => {
-    if (inView && page.visibilityState === "visible") conversation.markRead();
-  };
   const observer = new IntersectionObserver((entries) => {
-    inView = entries.at(-1)?.isIntersecting ?? false;
-    look();
+    if (entries.at(-1)?.isIntersecting && page.visibilityState === "visible") conversation.markRead();
   });
-  observer.observe(element);
+  // It tells where the element is when it begins to observe. A new message may have moved the end out of view, or not.
+  const look = () => {
+    observer.unobserve(element);
+    observer.observe(element);
+  };
   page.addEventListener("visibilitychange", look);
-  // A new message may leave the end where it was, in view.
   const unsubscribe = conversation.messages.subscribe(look);
   return () => {
     observer.disconnect();

@@ -22,21 +22,30 @@ for (const name of names) globalThis[name] ??= name === "window" ? window : wind
 
 /** An observer of what is in view that a test controls: `scroll(true)` brings everything into view. */
 const observers = new Set();
+let inView = false;
 globalThis.IntersectionObserver = class {
   constructor(callback) {
     this.callback = callback;
-    observers.add(this);
   }
-  observe(element) {
-    this.element = element;
+  // It tells where an element is as soon as the page was drawn.
+  observe() {
+    observers.add(this);
+    queueMicrotask(() => this.tell());
+  }
+  unobserve() {
+    observers.delete(this);
   }
   disconnect() {
     observers.delete(this);
   }
+  tell() {
+    if (observers.has(this)) this.callback([{ isIntersecting: inView }]);
+  }
 };
-export const scroll = (isIntersecting) => {
-  for (const { callback } of observers) callback([{ isIntersecting }]);
-};
+export function scroll(intoView) {
+  inView = intoView;
+  for (const observer of observers) observer.tell();
+}
 
 /** Whether the page is in front. */
 export function show(visible) {

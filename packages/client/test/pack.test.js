@@ -80,18 +80,18 @@ import { fakeServer } from "@switchboard/client/testing";
 
 interface Order { number: number }
 declare module "@switchboard/client" {
-  interface MessageData { order?: Order }
+  interface MessageData { ordered?: Order }
 }
 
 export const chat: Chat = connect("wss://chat.example", { token: async ({ signal }) => (signal.aborted ? "" : "x"), start: false });
-const message: Draft = { text: "hi", data: { order: { number: 17 } } };
+const message: Draft = { text: "hi", data: { ordered: { number: 17 } } };
 // @ts-expect-error: an order's number is no text.
-const wrong: Draft = { data: { order: { number: "17" } } };
+const wrong: Draft = { data: { ordered: { number: "17" } } };
 export const room = chat.conversation("#general");
 room.send(wrong);
 export const seq: Promise<number> = room.send(message).acked.then(({ seq }) => seq);
 export function order({ data }: ChatMessage): number | undefined {
-  return data?.order?.number;
+  return data?.ordered?.number;
 }
 export function component(): number {
   const { messages, hasOlder, send } = useMessages("#general");
@@ -123,18 +123,37 @@ export async function backEnd() {
 export const fake = fakeServer({ limits: { replay: 10 } }).connect("alice").status.getSnapshot().state;
 `;
 
-for (const [module, moduleResolution] of [
-  ["esnext", "bundler"],
-  ["node16", "node16"],
-]) {
-  test(`types, with the module resolution ${moduleResolution}`, async () => {
-    await writeFile(join(project, "use.ts"), PROGRAM);
-    const options = { module, moduleResolution, target: "es2022", lib: ["es2023", "dom", "dom.iterable"] };
-    const strict = { strict: true, exactOptionalPropertyTypes: true, noEmit: true, types: [] };
-    const config = { compilerOptions: { ...options, ...strict }, files: ["use.ts"] };
-    await writeFile(join(project, "tsconfig.json"), JSON.stringify(config));
-    const tsc = createRequire(import.meta.url).resolve("typescript/bin/tsc");
-    const { stdout } = await run(process.execPath, [tsc, "-p", project]).catch((error) => error);
-    assert.equal(stdout, "");
-  });
+/** What the compiler says about files of the project. */
+async function compile(files, module, moduleResolution) {
+  for (const [name, text] of Object.entries(files)) await writeFile(join(project, name), text);
+  const options = {
+    module,
+    moduleResolution,
+    target: "es2022",
+    lib: ["es2023", "dom", "dom.iterable"],
+    jsx: "react-jsx",
+  };
+  const strict = { strict: true, exactOptionalPropertyTypes: true, noEmit: true, types: [] };
+  const config = { compilerOptions: { ...options, ...strict }, files: Object.keys(files) };
+  await writeFile(join(project, "tsconfig.json"), JSON.stringify(config));
+  const tsc = createRequire(import.meta.url).resolve("typescript/bin/tsc");
+  const { stdout } = await run(process.execPath, [tsc, "-p", project]).catch((error) => error);
+  return stdout;
 }
+
+/** The examples in docs/sdk.md, each a module. */
+async function examples() {
+  const page = await readFile(join(root, "../../docs/sdk.md"), "utf8");
+  const blocks = [...page.matchAll(/^```(tsx?)\n(.*?)^```$/gms)];
+  assert.ok(blocks.length > 5);
+  return blocks.map(([, type, text], n) => [`example-${n}.${type}`, `${text}\nexport {};\n`]);
+}
+
+test("types, with the module resolution of bundlers, and what docs/sdk.md shows", async () => {
+  const files = { "use.ts": PROGRAM, ...Object.fromEntries(await examples()) };
+  assert.equal(await compile(files, "esnext", "bundler"), "");
+});
+
+test("types, with the module resolution of Node", async () => {
+  assert.equal(await compile({ "use.ts": PROGRAM }, "node16", "node16"), "");
+});

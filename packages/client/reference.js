@@ -1,0 +1,55 @@
+// The reference of the SDK, docs/sdk-reference.md, from the declarations in `dist`: each name that an entry point exports, with
+// its type and what is said of it.
+
+import { readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import ts from "typescript";
+
+const root = dirname(fileURLToPath(import.meta.url));
+const { name, exports } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+
+const HEAD = `# The SDK's reference
+
+Made from the declarations by \`UPDATE_DOCS=1 node --test test/reference.test.js\` in \`packages/client\`; how to use it all is in
+[the SDK](sdk.md). Types of the wire (\`Limits\`, \`Event\`, …) are those of [the protocol](protocol.md).
+`;
+
+/** The text of a declaration, with the comment above it, without what only the compiler needs. */
+function textOf(declaration) {
+  const node = ts.isVariableDeclaration(declaration) ? declaration.parent.parent : declaration;
+  const start = node.jsDoc?.[0]?.pos ?? node.getStart();
+  return node
+    .getSourceFile()
+    .text.slice(start, node.end)
+    .trim()
+    .replace(/^(export )?(declare )?(?=class|const|function|interface|type)/m, "")
+    .replace(/^ {4}#private;\n/m, "")
+    .replace(/^( +)/gm, (indent) => (indent.length % 2 ? indent : indent.slice(indent.length / 2)));
+}
+
+const isType = (symbol) => !(symbol.flags & (ts.SymbolFlags.Function | ts.SymbolFlags.Variable | ts.SymbolFlags.Class));
+
+export function reference() {
+  const entries = Object.entries(exports).filter(([, { types }]) => types);
+  const files = entries.map(([, { types }]) => join(root, types));
+  const options = { module: ts.ModuleKind.NodeNext, target: ts.ScriptTarget.ES2022, skipLibCheck: true, types: [] };
+  const program = ts.createProgram(files, options);
+  const checker = program.getTypeChecker();
+  const known = new Set();
+  const parts = [HEAD];
+  for (const [n, [path]] of entries.entries()) {
+    const module = checker.getSymbolAtLocation(program.getSourceFile(files[n]));
+    const symbols = checker
+      .getExportsOfModule(module)
+      .map((symbol) => (symbol.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(symbol) : symbol))
+      .filter((symbol) => !known.has(symbol) && symbol.declarations);
+    parts.push(`## \`${join(name, path)}\`\n`);
+    // What one calls comes first.
+    for (const symbol of [...symbols.filter((s) => !isType(s)), ...symbols.filter(isType)]) {
+      known.add(symbol);
+      parts.push(`### ${symbol.name}\n`, "```ts", ...symbol.declarations.map(textOf), "```\n");
+    }
+  }
+  return parts.join("\n");
+}

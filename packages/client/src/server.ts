@@ -53,7 +53,7 @@ export interface ServerMessage extends Draft {
    * What makes this message one, however often it is sent: the number of an order, say. Without it one is made, and only this
    * call's own retries are the same message.
    */
-  messageKey?: string;
+  messageKey?: string | undefined;
 }
 
 /** The commands of HTTP, with the fields that docs/protocol.md names. */

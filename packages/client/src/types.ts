@@ -156,11 +156,11 @@ export interface ChatOptions {
 
 /** What a message says. */
 export interface Draft {
-  text?: string;
+  text?: string | undefined;
   /** Anything of the application's own. */
-  data?: DraftData;
+  data?: DraftData | undefined;
   /** The `seq` of the message that this one answers. */
-  replyTo?: Seq;
+  replyTo?: Seq | undefined;
 }
 
 /** A message as it stands now: edits, deletion and reactions are folded in. */

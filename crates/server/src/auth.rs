@@ -1,4 +1,4 @@
-//! Who somebody is: tokens of users (JWT, RFC 7519) and keys of back ends.
+//! Authentication: tokens of users (JWT, RFC 7519) and API keys of back ends.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -15,36 +15,36 @@ use switchboard_protocol::{Timestamp, UserId};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, AuthKey, ConfigError};
 
-/// How far ahead of ours the clock of whoever minted a token may be, in milliseconds, before `nbf`
-/// refuses it, and before `iat` is not believed. `exp` has no such grace: a connection is closed when it comes.
-const LEEWAY: i64 = 60_000;
+/// How far the token issuer's clock may be ahead of the server's, in milliseconds, before `nbf` refuses the token and `iat` is
+/// ignored. `exp` has no leeway: a connection is closed when its token expires.
+const CLOCK_LEEWAY_MS: i64 = 60_000;
 
-/// Fewest bytes of an RSA key's DER: RS256 wants a modulus of 2048 bits or more (RFC 7518 section 3.3).
+/// Fewest bytes of an RSA key's DER: RS256 requires a modulus of 2048 bits or more (RFC 7518 section 3.3).
 const MIN_RSA_DER: usize = 2048 / 8;
 
 /// The last second of the year 9999, since 1970.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
-/// Who is on the other side, by a token that was good.
+/// The identity in a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Who.
+    /// The user.
     pub user: UserId,
-    /// When the token was made by its maker's clock, if it says so and can be right.
+    /// When the token was issued, if `iat` is present and plausible.
     pub issued: Option<Timestamp>,
-    /// Until when; from that moment on the token is no good.
+    /// When the token expires.
     pub expires: Timestamp,
 }
 
 impl Identity {
-    /// Whether the token was revoked with all that there were at that time. `iat` has seconds, so one that was made in
-    /// the same second may have been made before; and one that does not say when it was made may have been, too.
+    /// Whether a revocation at `not_before` covers the token. `iat` has a resolution of seconds, so a token of the same second may be
+    /// older and counts as revoked; so does a token without `iat`.
     pub(crate) fn is_revoked(&self, not_before: Option<Timestamp>) -> bool {
         not_before.is_some_and(|end| self.issued.is_none_or(|issued| issued <= end))
     }
 }
 
-/// Why a token is no good, or none can be made. The message says what to do and never holds the token.
+/// Why a token is refused or cannot be minted. The message names the remedy and never contains the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// The server has no key.
@@ -66,7 +66,7 @@ pub enum AuthError {
     #[error("the token has expired; get a new one")]
     Expired,
     /// `nbf` has not come.
-    #[error("the token is not valid yet; compare the clocks of the server and of whoever made the token")]
+    #[error("the token is not valid yet; compare the clocks of the server and of the token's issuer")]
     NotYet,
     /// A claim is missing or wrong.
     #[error("{0}")]
@@ -97,7 +97,7 @@ struct Claims {
     iat: Option<f64>,
 }
 
-/// The claims that are made.
+/// The claims of a minted token.
 #[derive(Serialize)]
 struct Minted<'a> {
     sub: &'a UserId,
@@ -117,15 +117,15 @@ struct Keys {
     algorithm: Algorithm,
 }
 
-/// Verifies tokens, and with a secret makes them.
+/// Verifies tokens, and mints them if it has a secret.
 pub struct Authenticator {
     keys: Option<Keys>,
     issuer: Option<String>,
     audience: Option<String>,
     clock: Clock,
-    /// How far ahead of ours the clock of some token's maker was at least, in milliseconds, up to [`LEEWAY`].
+    /// The largest lead of an issuer's clock seen so far, in milliseconds, up to [`CLOCK_LEEWAY_MS`].
     ahead: AtomicI64,
-    /// A clock further ahead was told.
+    /// A clock that is further ahead has been logged.
     warned: AtomicBool,
 }
 
@@ -165,13 +165,12 @@ impl Authenticator {
         Ok(Self { keys, issuer, audience, clock, ahead: AtomicI64::new(0), warned: AtomicBool::new(false) })
     }
 
-    /// Says who the bearer of a token is. The algorithm is the configured key's, whatever the token
-    /// says; `sub` must be a user id, `exp` in the future, `nbf` past but for 60 s, `iss` and `aud` as
-    /// configured.
+    /// Verifies a token. The configured key determines the algorithm, not the token's header; `sub` must be a user id, `exp` in the
+    /// future, `nbf` at most 60 s in the future, and `iss` and `aud` as configured.
     pub fn verify(&self, token: &str) -> Result<Identity, AuthError> {
         let keys = self.keys.as_ref().ok_or(AuthError::NotConfigured)?;
         let malformed = AuthError::Malformed(keys.algorithm);
-        // A token that was read from a file, or pasted, may have a line break at its end.
+        // A token from a file or the clipboard may end with a line break.
         let token = token.trim();
         let header = jsonwebtoken::decode_header(token).map_err(|_| malformed)?;
         // An extension marked critical must be understood (RFC 7515 section 4.1.11), and we know none.
@@ -189,7 +188,7 @@ impl Authenticator {
         if expires <= now {
             return Err(AuthError::Expired);
         }
-        if claims.nbf.is_some_and(|nbf| millis(nbf).as_millis() > now.as_millis() + LEEWAY) {
+        if claims.nbf.is_some_and(|nbf| millis(nbf).as_millis() > now.as_millis() + CLOCK_LEEWAY_MS) {
             return Err(AuthError::NotYet);
         }
         let user = claims.sub.as_deref().and_then(|sub| UserId::parse(sub).ok()).ok_or(AuthError::Claim(
@@ -202,7 +201,7 @@ impl Authenticator {
     /// When a token was made, or nothing if that is too far ahead: its maker's clock is wrong.
     fn believe(&self, issued: Timestamp, now: Timestamp) -> Option<Timestamp> {
         let ahead = issued.as_millis().saturating_sub(now.as_millis());
-        if ahead <= LEEWAY {
+        if ahead <= CLOCK_LEEWAY_MS {
             self.ahead.fetch_max(ahead, Ordering::Relaxed);
             return Some(issued);
         }
@@ -258,7 +257,7 @@ fn validation(algorithm: Algorithm, issuer: Option<&str>, audience: Option<&str>
 fn explain(kind: &ErrorKind, malformed: AuthError) -> AuthError {
     const ISSUER: AuthError = AuthError::Claim("the token's `iss` is not the issuer that this server trusts");
     const AUDIENCE: AuthError = AuthError::Claim(
-        "the token's `aud` is not this server's audience: it was made for somebody else, or `auth.audience` \
+        "the token's `aud` is not this server's audience: it was made for another service, or `auth.audience` \
          is not set",
     );
     match kind {
@@ -360,14 +359,13 @@ impl ApiKey {
         Ok(Self(format!("{}{}", Self::PREFIX, URL_SAFE_NO_PAD.encode(bytes))))
     }
 
-    /// The key itself, for the one time that it is shown.
+    /// The key, to be shown once.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// SHA-256 of a key as it was presented: what the store keeps and looks up. A slow, salted hash
-    /// protects passwords because they can be guessed; 256 random bits cannot, whatever the hash costs.
-    /// For the same reason looking the hash up need not take constant time.
+    /// SHA-256 of a key, which the store keeps and looks up. A slow, salted hash protects passwords because they can be guessed; 256
+    /// random bits cannot, so a fast hash suffices. For the same reason the look-up need not take constant time.
     pub fn hash(key: &str) -> [u8; 32] {
         Sha256::digest(key.as_bytes()).into()
     }

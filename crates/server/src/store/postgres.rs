@@ -1,5 +1,5 @@
 //! The log in PostgreSQL, for several nodes: one writer thread with group commit, reader threads beside it, each with a
-//! connection of its own. What a change means is the same as in the SQLite store; only the rows are elsewhere.
+//! connection of its own. It shares the rules of changes with the SQLite store; only the access to rows differs.
 
 mod commit;
 mod connect;
@@ -25,7 +25,7 @@ use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
-use self::connect::{Link, SESSION};
+use self::connect::{BlockingConnection, SESSION};
 use self::readers::{Readers, Reads};
 use self::target::Target;
 use super::batch::{BATCHES, State, WAITING};
@@ -40,42 +40,42 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 
-/// The tables as they are now, for whoever measures what PostgreSQL can do with them.
+/// The current schema, for benchmarks.
 pub const SCHEMA: &str = include_str!("../migrations/postgres/V1__log.sql");
 
 mod schema {
     refinery::embed_migrations!("src/migrations/postgres");
 }
 
-/// The advisory lock that nodes share for as long as they write, and whoever moves an installation has alone: "serving" in ASCII.
+/// The advisory lock that serving nodes share and that `migrate-store` takes exclusively: "serving" in ASCII.
 const SERVING: i64 = 0x73_65_72_76_69_6e_67;
 
-/// The advisory lock under which one node at a time brings the schema up to date: "switchb" in ASCII.
+/// The advisory lock under which one node at a time migrates the schema: "switchb" in ASCII.
 const MIGRATING: i64 = 0x73_77_69_74_63_68_62;
 
 /// What opening a store needs.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where the database is: `postgres://user:password@host,host/database?sslmode=…`.
+    /// The URL of the database: `postgres://user:password@host,host/database?sslmode=…`.
     pub url: String,
-    /// A file of root certificates in place of the system's.
+    /// A file of root certificates that replaces the system's.
     pub ca: Option<PathBuf>,
-    /// Threads that read, each with a connection.
+    /// Reader threads, each with a connection.
     pub readers: usize,
-    /// The limits that pages and changes are held to.
+    /// The limits of pages and changes.
     pub limits: Limits,
-    /// Whether ids never seen before may be written to.
+    /// Whether users may write to ids that the server has not seen before.
     pub strangers: bool,
     /// The time of events.
     pub clock: Clock,
-    /// Where commits are counted.
+    /// The metrics of commits.
     pub metrics: Arc<Metrics>,
 }
 
-/// Whether a database's URL and the certificates that it is verified with can be used; nothing is connected to.
+/// Checks a database's URL and root certificates without connecting.
 ///
 /// # Errors
-/// The URL is not understood, or certificates cannot be read.
+/// The URL is invalid, or the certificates cannot be read.
 pub(crate) fn check_url(url: &str, ca: Option<&Path>) -> anyhow::Result<()> {
     Target::new(url, ca).map(drop)
 }
@@ -84,7 +84,7 @@ pub(crate) fn check_url(url: &str, ca: Option<&Path>) -> anyhow::Result<()> {
 pub struct PostgresStore {
     queue: crossbeam_channel::Sender<Submission>,
     readers: Readers,
-    /// The writer uses it for as long as the store is open.
+    /// Kept alive for the writer, which holds a weak reference.
     _counter: Arc<Counter<Reads>>,
     state: Arc<State>,
     notice_key: NoticeKey,
@@ -106,7 +106,7 @@ impl PostgresStore {
         let target = Target::new(&settings.url, settings.ca.as_deref())?;
         let state = Arc::new(State::default());
         let (batches, outcomes) = mpsc::channel(BATCHES);
-        // They connect when there is something to read, and by then the writer has made the tables.
+        // Readers connect at their first read, after the writer has created the tables.
         let readers = Readers::start(settings.readers, &target, &settings.limits, &state)?;
         let (queue, submissions) = crossbeam_channel::bounded(WAITING);
         let counter = readers.users.counter(queue.clone());
@@ -209,7 +209,7 @@ impl SharedLog for PostgresStore {
 ///
 /// # Errors
 /// A newer version made the database, or it cannot be changed.
-fn migrate(link: &mut Link) -> anyhow::Result<()> {
+fn migrate(link: &mut BlockingConnection) -> anyhow::Result<()> {
     link.run_alone(async |client| {
         // Nothing is changed that need not be: a role that may only read and write rows will do.
         if is_current(client).await? {
@@ -233,7 +233,7 @@ fn migrate(link: &mut Link) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// The database cannot be read, or the key is not there.
-fn read_notice_key(link: &mut Link) -> anyhow::Result<NoticeKey> {
+fn read_notice_key(link: &mut BlockingConnection) -> anyhow::Result<NoticeKey> {
     link.run_alone(async |client| {
         let row = client.query_one("SELECT value FROM secrets WHERE name = 'notices'", &[]).await;
         let value: Vec<u8> =

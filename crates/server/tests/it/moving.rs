@@ -100,7 +100,7 @@ async fn everything_comes_over_and_goes_on_from_there() {
     node.begins_to_stop();
     node.has_stopped().await;
     let again = fails(server.data(), &database).await;
-    assert!(again.contains("was moved there already"), "{again}");
+    assert!(again.contains("was already migrated there"), "{again}");
 
     // The directory serves no more, and takes no keys, until somebody wants to go back to it.
     for words in [&["dev"][..], &["key", "create", "lost"]] {
@@ -169,7 +169,7 @@ async fn only_an_empty_database_is_moved_to_and_only_a_finished_one_is_served_fr
     node.connects("dora").await.says("@dora", "note").await;
     node.begins_to_stop();
     node.has_stopped().await;
-    assert!(fails(server.data(), &used).await.contains("in use already"));
+    assert!(fails(server.data(), &used).await.contains("is not empty"));
 
     let served = new_database().await;
     let node = starts_on(&served).await;

@@ -1,8 +1,8 @@
-//! Committing batches over a connection that may be lost at any moment, to a database that others write to.
+//! Commits batches over a connection that may be lost at any moment, to a database that other nodes also write to.
 //!
-//! What a batch meets decides what is done about it ([`Trouble`]). Lost before the commit was sent: nothing is stored, and the
-//! batch is written again. Lost while the commit was on its way: the writer's own row, which the transaction changed and
-//! locked first, tells what became of it (docs/decisions/0042-unknown-outcomes.md).
+//! The kind of error decides the reaction ([`Trouble`]). If the connection is lost before the commit was sent, nothing is stored and
+//! the batch is retried. If it is lost while the commit was in flight, the outcome is unknown; it is resolved by the writer's own row,
+//! which every transaction changes and locks first (docs/decisions/0042-unknown-outcomes.md).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use switchboard_protocol::UserId;
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
-use super::connect::{Error, Link};
+use super::connect::{BlockingConnection, Error};
 use super::ids::{self, Ids};
 use super::rows::{self, Mode, PostgresRows, Unsaved};
 use super::target::Target;
@@ -27,101 +27,102 @@ use crate::store::change::Rules;
 use crate::store::write_fault::WriteFault;
 use crate::store::{Outcome, Submission};
 
-/// How long a batch may wait for a connection. Its writes wait as long, and what comes meanwhile behind them.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a batch may wait for a connection. Later batches wait behind it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long it is tried to find out what became of a commit. The database ends what a lost connection has left open
-/// within its own limits of 5 s, and an answer is worth more than haste.
-const DOUBT: Duration = Duration::from_secs(12);
+/// Time-out of resolving the unknown outcome of a commit. Long, because the database ends the transaction of a lost connection only
+/// after its own time-outs of 5 s, and a known outcome is worth the wait.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// How soon it is tried again to connect: at first, and at most.
-const AGAIN: Duration = Duration::from_millis(50);
-const AGAIN_AT_MOST: Duration = Duration::from_secs(1);
+/// First and longest delay of the exponential backoff between connection attempts.
+const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(50);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
-/// How often a batch is written that gets into the way of other nodes.
-const TRIES: u32 = 5;
+/// Most attempts to write a batch that conflicts with other nodes' transactions.
+const MAX_ATTEMPTS: u32 = 5;
 
-/// How long the writes of a batch are tried, each alone, after one of them was too slow for the batch. What is left then is
-/// refused as `unavailable`, so that the next batch is not kept waiting.
-const ALONE_TIME: Duration = Duration::from_secs(10);
+/// Time limit for writing a batch's writes one by one, after one was too slow for the batch. The rest is refused as `unavailable`, so
+/// that the next batch need not wait longer.
+const MAX_SPLIT_DURATION: Duration = Duration::from_secs(10);
 
-/// How the writer's session is set up, besides what all of them have. Everything that it reads is found by an index, in tables
-/// whose statistics may be of when they were empty: it is never right to read one from end to end, and planning anew is
-/// never worth its time.
+/// Settings of the writer's session, besides those of all sessions. The writer reads only by index. The planner's statistics may be
+/// from when a table was empty, so sequential scans are disabled, and a generic plan is always good enough.
 pub(super) const SETUP: &str =
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;
                      SET enable_mergejoin = off; SET jit = off";
 
-/// Tells what became of an attempt, and makes sure of it: it is a commit itself, so what it has read is as durable as that. It
-/// waits for a transaction of before that is still under way.
+/// Reads the number of the last committed attempt. It is a commit itself, so the number it reads is durable. It waits for an earlier
+/// transaction that is still open, because that holds the row's lock.
 const RESOLVE: &str = "INSERT INTO writers (id, batch) VALUES ($1, 0)
     ON CONFLICT (id) DO UPDATE SET at = now() RETURNING batch";
 
-/// Rows of writers that have not written for so long that nobody asks for them.
-const SWEEP: &str = "DELETE FROM writers WHERE at < now() - interval '7 days'";
+/// Deletes the rows of writers that have not written for so long that no outcome can be pending.
+const DELETE_OLD_WRITERS: &str = "DELETE FROM writers WHERE at < now() - interval '7 days'";
 
-const LEAVE: &str = "DELETE FROM writers WHERE id = $1";
+const DELETE_WRITER: &str = "DELETE FROM writers WHERE id = $1";
 
 const PING: &str = "SELECT 1";
 
 /// Makes batches durable.
 pub(super) struct Committer {
-    link: Option<Link>,
+    link: Option<BlockingConnection>,
     target: Target,
     ids: Ids,
     /// This writer's row.
     id: String,
-    /// Counts transactions.
+    /// Number of the last transaction.
     attempt: i64,
     rules: Rules,
     clock: Clock,
     metrics: Arc<Metrics>,
     state: Arc<State>,
-    /// Reads of the last batch that need a count first.
+    /// Reads of the last batch that need an unread count first.
     uncounted: Vec<Submission>,
-    /// Writes are tried one by one, each for a short time only.
-    alone: bool,
-    /// It was told once that the database cannot be written to.
-    troubled: bool,
-    /// It could not be connected to for so long that writes no longer wait for it.
-    away: bool,
-    /// When it is tried again to connect, and how long that is after the last time.
+    /// Writes are written one by one, each with a short time-out.
+    splitting: bool,
+    /// The log says that the database cannot be written to.
+    logged_failure: bool,
+    /// The database has been unreachable for so long that writes no longer wait for it.
+    unreachable: bool,
+    /// When to try to connect again, and the current delay.
     retry: Option<(Instant, Duration)>,
-    /// A commit of which nobody knows what became, and where its events would be.
+    /// The attempt whose outcome is unknown, and the conversations of its events.
     unknown: Option<(i64, Vec<ConversationKey>)>,
-    /// What became of the last such commit.
-    found: Option<bool>,
+    /// Whether the last attempt with an unknown outcome was committed.
+    resolved: Option<bool>,
+    /// Conversations with events that were committed without an outcome for the router.
     check: Vec<ConversationKey>,
 }
 
-/// Users whose writes were too slow in a pass over the writes of a batch, each alone, and when that pass ends.
-struct AlonePass {
-    until: Instant,
+/// The state of writing a batch's writes one by one.
+struct SplitPass {
+    deadline: Instant,
+    /// Users with a write that was too slow.
     slow: FxHashSet<UserId>,
 }
 
-impl AlonePass {
+impl SplitPass {
     fn new() -> Self {
-        Self { until: Instant::now() + ALONE_TIME, slow: FxHashSet::default() }
+        Self { deadline: Instant::now() + MAX_SPLIT_DURATION, slow: FxHashSet::default() }
     }
 
-    /// Whether a write is rejected without a try: the others have waited long enough, or long enough for its user.
+    /// Whether to reject a write without an attempt, because the pass or its user has taken too long.
     fn skips(&self, one: &Submission) -> bool {
-        self.slow.contains(&one.actor) || Instant::now() >= self.until
+        self.slow.contains(&one.actor) || Instant::now() >= self.deadline
     }
 }
 
 impl Committer {
     /// # Errors
-    /// The tables are not there, or not what they should be.
+    /// The tables are missing or not as expected.
     pub(super) fn new(
-        link: Link,
+        link: BlockingConnection,
         target: Target,
         settings: &Settings,
         state: Arc<State>,
     ) -> anyhow::Result<Self> {
         prepare(&link)?;
-        link.run(link.rows(SWEEP, &[]))?;
+        link.run(link.rows(DELETE_OLD_WRITERS, &[]))?;
         Ok(Self {
             link: Some(link),
             target,
@@ -133,22 +134,22 @@ impl Committer {
             metrics: settings.metrics.clone(),
             state,
             uncounted: Vec::new(),
-            alone: false,
-            troubled: false,
-            away: false,
+            splitting: false,
+            logged_failure: false,
+            unreachable: false,
             retry: None,
             unknown: None,
-            found: None,
+            resolved: None,
             check: Vec::new(),
         })
     }
 
-    /// Writes a batch in one transaction, or what of it can be.
+    /// Writes a batch in one transaction. If that fails because of one write, writes each alone.
     pub(super) fn write(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
         let (started, writes) = (Instant::now(), batch::count_writes(&batch));
         let outcomes = match self.persist(&batch) {
             Ok(results) => batch::told(batch, results, &mut self.uncounted),
-            // One bad row must not fail the others' writes.
+            // One bad row must not fail the other writes.
             Err(Verdict::Alone) => self.write_alone(batch),
             Err(verdict) => batch.into_iter().map(|one| refuse(one, &verdict)).collect(),
         };
@@ -158,10 +159,10 @@ impl Committer {
         outcomes
     }
 
-    /// Writes each of a batch in a transaction of its own.
+    /// Writes each write of a batch in a transaction of its own.
     fn write_alone(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
-        self.alone = true;
-        let mut pass = AlonePass::new();
+        self.splitting = true;
+        let mut pass = SplitPass::new();
         let mut uncounted = Vec::new();
         let outcomes = batch::each_alone(batch, &mut uncounted, |one| {
             let submission = one.first().filter(|one| !pass.skips(one))?;
@@ -176,22 +177,22 @@ impl Committer {
             }
         });
         self.uncounted = uncounted;
-        self.alone = false;
+        self.splitting = false;
         outcomes
     }
 
-    /// Writes a batch, again and again where that may help.
+    /// Writes a batch, with retries where the error is temporary.
     fn persist(&mut self, batch: &[Submission]) -> Result<Results, Verdict> {
-        let patience = Instant::now() + PATIENCE;
-        let (mut mode, mut tries) = (Mode::Wait, 0);
+        let connect_deadline = Instant::now() + CONNECT_TIMEOUT;
+        let (mut mode, mut attempts) = (Mode::Wait, 0);
         loop {
-            if !self.is_connected(patience) {
+            if !self.ensure_connected(connect_deadline) {
                 return Err(Verdict::Refuse);
             }
-            tries += 1;
+            attempts += 1;
             let trouble = match self.transact(batch, mode) {
                 Ok(results) => {
-                    self.is_well();
+                    self.report_recovery();
                     return Ok(results);
                 }
                 Err(trouble) => trouble,
@@ -200,45 +201,46 @@ impl Committer {
                 Trouble::Unknown(error, results, conversations) => {
                     self.link = None;
                     self.unknown = Some((self.attempt, conversations));
-                    match self.find_out(Instant::now() + DOUBT) {
+                    match self.resolve_before(Instant::now() + RESOLVE_TIMEOUT) {
                         Some(true) => return Ok(results),
-                        Some(false) if tries < TRIES => continue,
+                        Some(false) if attempts < MAX_ATTEMPTS => continue,
                         _ => error,
                     }
                 }
-                // One of the changes may have been too much work.
+                // One of the writes may have been too much work.
                 Trouble::Lost(Error::Silent) if batch.len() > 1 => {
                     self.link = None;
                     return Err(Verdict::Alone);
                 }
                 Trouble::Lost(error) => {
                     self.link = None;
-                    // Whoever has waited for a silent database has waited for long.
-                    let waited = Instant::now() >= patience && (tries > 1 || matches!(error, Error::Silent));
-                    if !waited {
-                        pause(AGAIN * (tries - 1));
+                    // After a statement time-out the write has waited long enough.
+                    let gives_up = Instant::now() >= connect_deadline
+                        && (attempts > 1 || matches!(error, Error::Silent));
+                    if !gives_up {
+                        pause(MIN_RECONNECT_DELAY * (attempts - 1));
                         continue;
                     }
                     error
                 }
-                Trouble::Conflict(error) if tries < TRIES => {
-                    tracing::debug!(%error, "another node was in the way of a batch; it is written again");
-                    pause(conflict_pause(tries));
+                Trouble::Conflict(error) if attempts < MAX_ATTEMPTS => {
+                    tracing::debug!(%error, "a batch conflicted with another node's; retrying");
+                    pause(conflict_pause(attempts));
                     continue;
                 }
-                // The others need not wait for what is held.
+                // Another node holds a lock for long: retry without the locked conversations.
                 Trouble::Held(_) if mode == Mode::Wait => {
-                    mode = Mode::Pass;
+                    mode = Mode::SkipLocked;
                     continue;
                 }
                 Trouble::Database(error) => error,
                 _ if batch.len() > 1 => return Err(Verdict::Alone),
                 Trouble::Cancelled(error) if self.is_responsive() => {
-                    tracing::warn!(%error, "a write was refused: it takes the database too long");
+                    tracing::warn!(%error, "refused a write that exceeds the database's time-out");
                     return Err(Verdict::TooSlow);
                 }
                 Trouble::Invalid(error) => {
-                    tracing::warn!(%error, "a write was refused: the database does not store it");
+                    tracing::warn!(%error, "refused a write that the database cannot store");
                     return Err(Verdict::Invalid);
                 }
                 Trouble::Conflict(error)
@@ -246,7 +248,7 @@ impl Committer {
                 | Trouble::Held(error)
                 | Trouble::Cancelled(error) => error,
             };
-            self.is_troubled(&error);
+            self.report_write_failure(&error);
             return Err(Verdict::Refuse);
         }
     }
@@ -258,14 +260,14 @@ impl Committer {
         let now = self.clock.now();
         let mut rows = PostgresRows::new(link, &mut self.ids, &self.rules);
         let applied = rows
-            .begin(&self.id, self.attempt, mode, self.alone, batch)
+            .begin(&self.id, self.attempt, mode, self.splitting, batch)
             .and_then(|()| batch::apply(&mut rows, &self.rules, batch, now));
         let results = match applied {
-            // Also where nothing was changed: what a repetition is told rests on what it has read, and after this commit that
-            // is as safe as what is written.
+            // Commit even if nothing changed, because the outcome of a duplicate rests on rows that were read, and this commit
+            // proves that those are durable.
             Ok(results) => results,
             Err(error) => {
-                // One that does not answer is not asked again. Where this fails the connection is lost, and found to be so.
+                // Skipped after a time-out. If the rollback fails, the next statement finds the connection lost.
                 if !link.is_closed() {
                     let _ = rows.roll_back();
                 }
@@ -282,51 +284,54 @@ impl Committer {
         }
     }
 
-    /// Whether the database commits a transaction in which nothing is changed but the writer's own row, within the time that
-    /// a write alone has.
+    /// Whether the database commits a transaction that changes only the writer's own row, within the time-out of a single write.
     fn is_responsive(&mut self) -> bool {
-        let alone = std::mem::replace(&mut self.alone, true);
+        let splitting = std::mem::replace(&mut self.splitting, true);
         let done = self.transact(&[], Mode::Wait);
-        self.alone = alone;
+        self.splitting = splitting;
         if matches!(done, Err(Trouble::Lost(_) | Trouble::Unknown(..))) {
             self.link = None;
         }
         done.is_ok()
     }
 
-    /// Whether there is a connection, and no doubt left about what was done over the one before. Waits for it, unless that has
-    /// been in vain before.
-    fn is_connected(&mut self, until: Instant) -> bool {
+    /// Connects and resolves an unknown outcome, with retries up to the deadline; without retries while the database is unreachable.
+    /// True if connected.
+    fn ensure_connected(&mut self, deadline: Instant) -> bool {
         loop {
             let error = match self.try_connect() {
                 Ok(()) => return true,
                 Err(error) => error,
             };
             let now = Instant::now();
-            if now >= until || self.away {
-                self.is_away(&error);
+            if now >= deadline || self.unreachable {
+                self.report_unreachable(&error);
                 return false;
             }
-            let next = self.retry.map_or(now, |(next, _)| next).min(until);
+            let next = self.retry.map_or(now, |(next, _)| next).min(deadline);
             pause(next.saturating_duration_since(now));
         }
     }
 
-    /// Connects, unless that has failed a moment ago, and clears up what is in doubt.
+    /// Connects, unless the backoff delay of a failed attempt is still running, and resolves an unknown outcome.
     fn try_connect(&mut self) -> anyhow::Result<()> {
-        if self.link.as_ref().is_some_and(Link::is_closed) {
+        if self.link.as_ref().is_some_and(BlockingConnection::is_closed) {
             self.link = None;
         }
         if self.link.is_some() && self.unknown.is_none() {
             return Ok(());
         }
-        ensure!(self.retry.is_none_or(|(next, _)| Instant::now() >= next), "it failed a moment ago");
-        let done = self.connect().and_then(|()| self.settle());
+        ensure!(
+            self.retry.is_none_or(|(next, _)| Instant::now() >= next),
+            "the last attempt failed a moment ago"
+        );
+        let done = self.connect().and_then(|()| self.resolve());
         self.retry = match done {
             Ok(()) => None,
             Err(_) => {
-                let pause = self.retry.map_or(AGAIN, |(_, pause)| (pause * 2).min(AGAIN_AT_MOST));
-                Some((Instant::now() + pause, pause))
+                let delay =
+                    self.retry.map_or(MIN_RECONNECT_DELAY, |(_, delay)| (delay * 2).min(MAX_RECONNECT_DELAY));
+                Some((Instant::now() + delay, delay))
             }
         };
         done
@@ -334,119 +339,117 @@ impl Committer {
 
     fn connect(&mut self) -> anyhow::Result<()> {
         if self.link.is_none() {
-            let link = Link::open(&self.target)?;
+            let link = BlockingConnection::open(&self.target)?;
             prepare(&link)?;
-            // What the sequences gave before, a standby that took over may give once more.
+            // A promoted standby may hand out ids of the sequences once more, so reserved ones are dropped.
             self.ids = Ids::default();
             self.link = Some(link);
         }
         Ok(())
     }
 
-    /// Clears up what became of the commit that nobody knows about.
-    fn settle(&mut self) -> anyhow::Result<()> {
+    /// Resolves the unknown outcome of a commit, if there is one.
+    fn resolve(&mut self) -> anyhow::Result<()> {
         let (Some((attempt, _)), Some(link)) = (&self.unknown, &self.link) else { return Ok(()) };
         let attempt = *attempt;
         let _ = link.take_warning();
         let rows =
-            link.run(link.rows(RESOLVE, &[&self.id])).context("cannot find out what became of a commit")?;
+            link.run(link.rows(RESOLVE, &[&self.id])).context("cannot resolve the outcome of a commit")?;
         ensure!(!link.take_warning(), Error::Doubtful);
         let batch: i64 = rows.first().context("a writer has no row")?.try_get(0)?;
-        self.found = Some(batch == attempt);
+        self.resolved = Some(batch == attempt);
         if let Some((_, conversations)) = self.unknown.take().filter(|_| batch == attempt) {
             self.check.extend(conversations);
         }
         Ok(())
     }
 
-    /// Whether the last commit was done; `None` if that cannot be found out in time.
-    fn find_out(&mut self, until: Instant) -> Option<bool> {
-        let (known, _) = (self.check.len(), self.found.take());
-        if !self.is_connected(until) {
+    /// Whether the last attempt was committed; `None` if that cannot be resolved before the deadline.
+    fn resolve_before(&mut self, deadline: Instant) -> Option<bool> {
+        let (known, _) = (self.check.len(), self.resolved.take());
+        if !self.ensure_connected(deadline) {
             return None;
         }
-        // The writes are told what became of them, and nobody has to look it up.
+        // The writes receive this outcome, so the router need not check their conversations.
         self.check.truncate(known);
-        self.found
+        self.resolved
     }
 
-    fn is_well(&mut self) {
+    fn report_recovery(&mut self) {
         self.state.clear_fault();
-        self.away = false;
-        if std::mem::take(&mut self.troubled) {
+        self.unreachable = false;
+        if std::mem::take(&mut self.logged_failure) {
             tracing::info!("the database can be written to again");
         }
     }
 
-    fn is_troubled(&mut self, error: &Error) {
+    fn report_write_failure(&mut self, error: &Error) {
         match error.code() {
             Some(code) if *code == SqlState::DISK_FULL => self.state.set_fault(WriteFault::DiskFull),
             // Insufficient resources.
             Some(code) if code.code().starts_with("53") => self.state.set_fault(WriteFault::Refused),
-            // One bad row says nothing of the others.
+            // An error of one row does not affect other writes.
             _ => {}
         }
-        if !std::mem::replace(&mut self.troubled, true) {
-            tracing::error!(%error, "cannot write to the database; writes are refused until one works again");
+        if !std::mem::replace(&mut self.logged_failure, true) {
+            tracing::error!(%error, "cannot write to the database; refusing writes until one succeeds");
         }
     }
 
-    fn is_away(&mut self, error: &anyhow::Error) {
+    fn report_unreachable(&mut self, error: &anyhow::Error) {
         self.state.set_fault(WriteFault::Unreachable);
-        self.away = true;
-        if !std::mem::replace(&mut self.troubled, true) {
-            tracing::error!(
-                "cannot reach the database; writes are refused until it is there again: {error:#}"
-            );
+        self.unreachable = true;
+        if !std::mem::replace(&mut self.logged_failure, true) {
+            tracing::error!("cannot reach the database; refusing writes until it is reachable: {error:#}");
         }
     }
 
-    /// Looks whether the database is still there, when there is nothing to write.
-    pub(super) fn look_after(&mut self) {
+    /// Checks the connection while there is nothing to write, with a probe write after a failed one.
+    pub(super) fn check_connection(&mut self) {
         if matches!(self.state.fault(), Some(WriteFault::DiskFull | WriteFault::Refused)) {
-            // That it answers says nothing of writes.
+            // A ping would not show whether writes work again.
             self.write(batch::probe().into_iter().collect());
             return;
         }
-        let there = self.try_connect().and_then(|()| {
+        let alive = self.try_connect().and_then(|()| {
             let link = self.link.as_ref().context("there is no connection")?;
             Ok(link.run(link.rows(PING, &[]))?)
         });
-        match there {
-            Ok(_) => self.is_well(),
-            // The next look is at another connection.
+        match alive {
+            Ok(_) => self.report_recovery(),
+            // The next check uses a new connection.
             Err(_) if self.link.take().is_some() => {}
-            Err(error) => self.is_away(&error),
+            Err(error) => self.report_unreachable(&error),
         }
     }
 
-    /// Reads of the last batch that are to come again once readers have counted for them.
+    /// Takes the reads of the last batch that need a count by the readers first.
     pub(super) fn take_uncounted(&mut self) -> Vec<Submission> {
         std::mem::take(&mut self.uncounted)
     }
 
-    /// Conversations in which something was stored that nobody was told of.
+    /// Takes the conversations with committed events that the router has not received.
     pub(super) fn take_check(&mut self) -> Vec<ConversationKey> {
         std::mem::take(&mut self.check)
     }
 
-    /// Leaves nothing behind.
+    /// Deletes the writer's row.
     pub(super) fn end(&mut self) {
         if let Some(link) = self.link.as_ref().filter(|link| !link.is_closed()) {
-            // Otherwise it is swept up later.
-            let _ = link.run(async { link.rows(LEAVE, &[&self.id]).await });
+            // If this fails, another node deletes the row later.
+            let _ = link.run(async { link.rows(DELETE_WRITER, &[&self.id]).await });
         }
     }
 }
 
-fn prepare(link: &Link) -> Result<(), Error> {
+fn prepare(link: &BlockingConnection) -> Result<(), Error> {
     link.run(link.client().batch_execute(SETUP))?;
-    // Held for as long as the connection lives: an installation is moved to a database only while no node serves from it.
+    // Held for the life of the connection, because `migrate-store` may write to the database only while no node serves from it.
     let serves = link.run(link.client().query_one("SELECT pg_try_advisory_lock_shared($1)", &[&SERVING]))?;
     if !serves.try_get::<_, bool>(0)? {
         return Err(Error::Moving);
     }
-    let own = [RESOLVE, SWEEP, LEAVE, PING];
+    let own = [RESOLVE, DELETE_OLD_WRITERS, DELETE_WRITER, PING];
     let statements: Vec<_> = rows::statements().chain(ids::STATEMENTS).chain(own).collect();
     link.prepare_all(&statements)
 }

@@ -1,4 +1,4 @@
-//! One connection, used by one thread that waits for its answers.
+//! A blocking connection, used by one thread that waits for each answer.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -20,52 +20,51 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, Statement};
 use super::target::Target;
 use crate::store::change::StoreError;
 
-/// How long a host may take from the first byte to being ready.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Time-out of a host's handshake, from the first byte to a session that is set up.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long we wait for an answer. A database that is stopped, or was cut off, gives none; what became of the
-/// statement is then unknown. Longer than the server's own limits of [`SESSION`].
-pub(super) const SILENCE: Duration = Duration::from_secs(10);
+/// Time-out of an answer. A database that is stalled or unreachable sends none, and the outcome of the statement is then unknown.
+/// Longer than the server's own time-outs in [`SESSION`].
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection that is given up may take to say so.
-const PARTING: Duration = Duration::from_millis(200);
+/// How long a dropped connection may take to send its termination message.
+const TERMINATE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How a session is set up.
+/// Settings of every session.
 ///
-/// - `lock_timeout`: a row that another node has locked, and does not let go.
-/// - `idle_in_transaction_session_timeout`: a node that stops in the middle of a batch holds up others no longer than this.
-/// - `default_transaction_isolation`: row locks are what order rests on, and each statement is to see what others
-///   committed before it.
+/// - `lock_timeout`: bounds the wait for a row that another node has locked.
+/// - `idle_in_transaction_session_timeout`: bounds how long a node that stalls in the middle of a batch blocks others.
+/// - `default_transaction_isolation`: order rests on row locks, and each statement must see what other nodes committed before it.
 pub(super) const SESSION: &str = "SET statement_timeout = '8s'; SET lock_timeout = '5s';
                        SET idle_in_transaction_session_timeout = '5s';
                        SET default_transaction_isolation = 'read committed';
                        SET client_encoding = 'UTF8'; SET standard_conforming_strings = on;";
 
-/// The oldest PostgreSQL, as `server_version_num` has it: what is used here is in it, and older ones get no fixes any more.
-const OLDEST: i32 = 130_000;
+/// The oldest supported PostgreSQL, as a `server_version_num`. It has all features used here; older versions receive no fixes.
+const MIN_SERVER_VERSION: i32 = 130_000;
 
-/// What went wrong with a database.
+/// An error of the database.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::store) enum Error {
-    /// The database or the way to it.
-    #[error("{}", told(.0))]
+    /// An error of the server or the connection.
+    #[error("{}", without_details(.0))]
     Database(#[from] tokio_postgres::Error),
-    /// There was no answer.
+    /// The answer timed out.
     #[error("the database does not answer")]
     Silent,
-    /// The conversation is locked by another node, and was left out.
-    #[error("another node holds up this conversation")]
+    /// Another node has locked the conversation, and the read skipped it.
+    #[error("another node has locked this conversation")]
     Busy,
-    /// It says that it has committed, and warns that it is not so sure.
+    /// The commit succeeded with a warning that the standby may not have it.
     #[error("the database gave up waiting for its standby")]
     Doubtful,
-    /// An installation is being moved to the database.
-    #[error("an installation is being moved to it; `switchboard migrate-store` says when that is done")]
+    /// `migrate-store` is copying an installation to the database.
+    #[error("`switchboard migrate-store` is copying an installation to it")]
     Moving,
-    /// A row is not what it must be.
+    /// A row has unexpected content.
     #[error("a row is damaged: {0}")]
     Damaged(String),
-    /// A row cannot be made.
+    /// A row cannot be encoded.
     #[error("a row cannot be written: {0}")]
     Unwritable(String),
 }
@@ -85,7 +84,7 @@ impl StoreError for Error {
 }
 
 impl Error {
-    /// The code that the database gave.
+    /// The SQLSTATE of the server's error, if it is one.
     pub(super) fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Database(error) => error.code(),
@@ -98,9 +97,9 @@ impl Error {
         }
     }
 
-    /// Whether the connection is of no use any more.
+    /// Whether the connection is lost.
     pub(super) fn is_lost(&self) -> bool {
-        const ENDS: [SqlState; 4] = [
+        const CONNECTION_ENDS: [SqlState; 4] = [
             SqlState::ADMIN_SHUTDOWN,
             SqlState::CRASH_SHUTDOWN,
             SqlState::CANNOT_CONNECT_NOW,
@@ -108,15 +107,15 @@ impl Error {
         ];
         match self {
             Self::Silent => true,
-            // Without a code it is not an answer, but the end of the connection.
-            Self::Database(error) => error.code().is_none_or(|code| ENDS.contains(code)),
+            // An error without a code is an error of the connection.
+            Self::Database(error) => error.code().is_none_or(|code| CONNECTION_ENDS.contains(code)),
             Self::Busy | Self::Doubtful | Self::Moving | Self::Damaged(_) | Self::Unwritable(_) => false,
         }
     }
 }
 
-/// An error without its details: those may have keys and texts in them.
-fn told(error: &tokio_postgres::Error) -> String {
+/// The message of an error without its details, which may contain keys and texts.
+fn without_details(error: &tokio_postgres::Error) -> String {
     use std::error::Error as _;
     match (error.as_db_error(), error.source()) {
         (Some(database), _) => format!("{} (SQLSTATE {})", database.message(), database.code().code()),
@@ -125,7 +124,7 @@ fn told(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// One of several questions that are asked together.
+/// A statement with its parameters, to be pipelined with others.
 pub(super) struct Ask<'a> {
     sql: &'static str,
     parameters: Vec<&'a (dyn ToSql + Sync)>,
@@ -137,31 +136,30 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// What is answered to each of several questions.
+/// The answers to pipelined statements.
 pub(super) type Answers = Vec<Result<Vec<Row>, Error>>;
 
-/// A connection with the runtime that moves its bytes. It lives and dies on a thread of its own: nothing happens on it but
-/// while [`Link::run`] waits.
-pub(super) struct Link {
+/// A connection with the runtime that drives it. It stays on one thread and makes progress only within [`BlockingConnection::run`].
+pub(super) struct BlockingConnection {
     client: Client,
     statements: RefCell<FxHashMap<&'static str, Statement>>,
     warned: Arc<AtomicBool>,
     silent: Cell<bool>,
-    /// Dropped after the client, whose end it tells the server.
+    /// Dropped after the client, because it sends the client's termination message.
     driver: Driver,
 }
 
-/// What moves the bytes.
+/// The runtime that drives the connection.
 struct Driver {
     runtime: Runtime,
     task: Option<JoinHandle<()>>,
 }
 
-impl Link {
-    /// Connects to the first host that takes writes, and makes sure that it keeps what it is told to keep.
+impl BlockingConnection {
+    /// Connects to the first host that accepts writes, and checks that its settings make commits durable.
     ///
     /// # Errors
-    /// No host can be used.
+    /// No host is usable.
     pub(super) fn open(target: &Target) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut driver = Driver { runtime, task: None };
@@ -177,20 +175,20 @@ impl Link {
                 Err(error) => refused = Some(error),
             }
         }
-        let refused = refused.unwrap_or_else(|| anyhow::anyhow!("no host is named"));
+        let refused = refused.unwrap_or_else(|| anyhow::anyhow!("the URL names no host"));
         Err(refused.context(format!("cannot use the database {target}")))
     }
 
-    /// Waits for something to be done with the client. What is polled together is sent together.
+    /// Blocks until `work` is done with the client. Statements that are polled together are pipelined.
     ///
     /// # Errors
-    /// It failed, or there was no answer for long. Then the connection is good for nothing more.
+    /// It failed or timed out. After a time-out the connection cannot be used any more.
     pub(super) fn run<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, Error>
     where
         Error: From<E>,
     {
         self.driver.runtime.block_on(async {
-            match timeout(SILENCE, work).await {
+            match timeout(ANSWER_TIMEOUT, work).await {
                 Ok(done) => Ok(done?),
                 Err(_) => {
                     self.silent.set(true);
@@ -200,12 +198,12 @@ impl Link {
         })
     }
 
-    /// The client, for use within [`Link::run`].
+    /// The client, for use within [`BlockingConnection::run`].
     pub(super) fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The same, for whoever needs it alone.
+    /// Blocks until `work` is done, without a time-out and with exclusive access to the client.
     pub(super) fn run_alone<T, E>(
         &mut self,
         work: impl AsyncFnOnce(&mut Client) -> Result<T, E>,
@@ -213,7 +211,7 @@ impl Link {
         self.driver.runtime.block_on(work(&mut self.client))
     }
 
-    /// A statement, prepared once a connection.
+    /// A statement, prepared once per connection.
     pub(super) async fn prepared(&self, sql: &'static str) -> Result<Statement, tokio_postgres::Error> {
         if let Some(statement) = self.statements.borrow().get(sql) {
             return Ok(statement.clone());
@@ -223,7 +221,7 @@ impl Link {
         Ok(statement)
     }
 
-    /// The rows of a prepared statement, within [`Link::run`].
+    /// Queries a prepared statement, within [`BlockingConnection::run`].
     pub(super) async fn rows(
         &self,
         sql: &'static str,
@@ -232,8 +230,8 @@ impl Link {
         self.client.query(&self.prepared(sql).await?, parameters).await
     }
 
-    /// Asks several things in one round trip; they are done in their order. All of them have been prepared before, or those
-    /// that were not would come last.
+    /// Pipelines several statements in one round trip, in order. All must be prepared, because an unprepared one would run after the
+    /// others.
     pub(super) fn all(&self, asks: &[Ask<'_>]) -> Result<Answers, Error> {
         debug_assert!(asks.iter().all(|ask| self.statements.borrow().contains_key(ask.sql)), "prepared");
         let answers = asks.iter().map(|ask| self.rows(ask.sql, &ask.parameters));
@@ -241,7 +239,7 @@ impl Link {
         Ok(answers.into_iter().map(|answer| answer.map_err(Error::from)).collect())
     }
 
-    /// Prepares statements ahead of their use, all in one round trip.
+    /// Prepares statements in one round trip.
     pub(super) fn prepare_all(&self, statements: &[&'static str]) -> Result<(), Error> {
         self.run(async {
             join_all(statements.iter().map(|sql| self.prepared(sql)))
@@ -251,13 +249,13 @@ impl Link {
         })
     }
 
-    /// Whether it can be used no more.
+    /// Whether the connection can no longer be used.
     pub(super) fn is_closed(&self) -> bool {
         self.silent.get() || self.client.is_closed()
     }
 
-    /// Whether the server has warned of anything since the last call: it does when it gives up waiting for a standby, and
-    /// says "committed" all the same.
+    /// Whether the server sent a warning since the last call. It does when it gives up waiting for a standby and reports "committed"
+    /// nevertheless.
     pub(super) fn take_warning(&self) -> bool {
         self.warned.swap(false, Ordering::AcqRel)
     }
@@ -266,14 +264,14 @@ impl Link {
 impl Drop for Driver {
     fn drop(&mut self) {
         if let Some(task) = self.task.take() {
-            let _ = self.runtime.block_on(async { timeout(PARTING, task).await });
+            let _ = self.runtime.block_on(async { timeout(TERMINATE_TIMEOUT, task).await });
         }
     }
 }
 
-impl std::fmt::Debug for Link {
+impl std::fmt::Debug for BlockingConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Link")
+        f.write_str("BlockingConnection")
     }
 }
 
@@ -288,13 +286,13 @@ async fn connect(
         #[expect(clippy::disallowed_methods, reason = "the runtime of the thread that waits for it owns it")]
         let driver = tokio::spawn(drive(connection, warned.clone()));
         client.batch_execute(SESSION).await.map_err(Error::from)?;
-        check_promises(&client).await?;
+        check_durability(&client).await?;
         Ok((client, driver))
     };
-    timeout(HANDSHAKE, ready).await.context("it does not answer")?
+    timeout(HANDSHAKE_TIMEOUT, ready).await.context("the handshake timed out")?
 }
 
-/// Moves the bytes, until the connection ends.
+/// Drives the connection until it ends.
 async fn drive<S, T>(mut connection: Connection<S, T>, warned: Arc<AtomicBool>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -305,18 +303,22 @@ where
             Ok(AsyncMessage::Notice(notice)) => {
                 if notice.parsed_severity() == Some(Severity::Warning) {
                     warned.store(true, Ordering::Release);
-                    tracing::warn!(code = notice.code().code(), "the database warns: {}", notice.message());
+                    tracing::warn!(
+                        code = notice.code().code(),
+                        "warning of the database: {}",
+                        notice.message()
+                    );
                 }
             }
             Ok(_) => {}
-            // Whoever waits for an answer is told.
+            // Pending queries receive the error.
             Err(_) => break,
         }
     }
 }
 
-/// What `ok` rests on: a database that does not keep what it has committed is refused.
-async fn check_promises(client: &Client) -> anyhow::Result<()> {
+/// Refuses a database whose settings do not make commits durable, because `ok` promises durability.
+async fn check_durability(client: &Client) -> anyhow::Result<()> {
     const SETTINGS: &str =
         "SELECT current_setting('server_version_num')::int, current_setting('server_version'),
         current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit'),
@@ -324,7 +326,7 @@ async fn check_promises(client: &Client) -> anyhow::Result<()> {
     let row = client.query_one(SETTINGS, &[]).await.map_err(Error::from)?;
     let text = |column: usize| row.try_get::<_, &str>(column).map_err(Error::from);
     let version: i32 = row.try_get(0).map_err(Error::from)?;
-    if version < OLDEST {
+    if version < MIN_SERVER_VERSION {
         bail!("it is PostgreSQL {}; use 13 or newer", text(1)?);
     }
     if text(2)? != "on" {
@@ -342,6 +344,6 @@ async fn check_promises(client: &Client) -> anyhow::Result<()> {
         ),
         _ => {}
     }
-    ensure!(text(6)? == "UTF8", "its encoding is {}; make a database with ENCODING 'UTF8'", text(6)?);
+    ensure!(text(6)? == "UTF8", "its encoding is {}; create a database with ENCODING 'UTF8'", text(6)?);
     Ok(())
 }

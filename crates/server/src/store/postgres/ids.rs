@@ -1,19 +1,19 @@
-//! Numbers for new users and conversations, taken from the database's sequences ahead of their use.
+//! Reserves ids for new users and conversations from the database's sequences.
 
-use super::connect::{Error, Link};
+use super::connect::{BlockingConnection, Error};
 use crate::record::{ConversationKey, UserKey};
 
-/// So many at once: a round trip for each new name would hold up everybody.
-const TAKEN: i64 = 64;
+/// Ids reserved at once, because a round trip for each new name would delay every write.
+const IDS_PER_RESERVATION: i64 = 64;
 
 const USERS: &str = "SELECT nextval('users_id_seq') FROM generate_series(1, $1::bigint)";
 const CONVERSATIONS: &str = "SELECT nextval('conversations_id_seq') FROM generate_series(1, $1::bigint)";
 
-/// What these ask of the database.
+/// The statements to prepare.
 pub(super) const STATEMENTS: [&str; 2] = [USERS, CONVERSATIONS];
 
-/// Numbers that nobody else gets. A sequence never gives one twice, whatever becomes of the transaction; of the ones that
-/// nobody uses there are enough.
+/// Reserved ids. A sequence never returns an id twice, even if the transaction rolls back. Unused ids are lost, which is no problem
+/// with 64 bits.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     users: Vec<i64>,
@@ -21,22 +21,22 @@ pub(super) struct Ids {
 }
 
 impl Ids {
-    pub(super) fn user(&mut self, link: &Link) -> Result<UserKey, Error> {
+    pub(super) fn user(&mut self, link: &BlockingConnection) -> Result<UserKey, Error> {
         take(&mut self.users, link, USERS).map(UserKey)
     }
 
-    pub(super) fn conversation(&mut self, link: &Link) -> Result<ConversationKey, Error> {
+    pub(super) fn conversation(&mut self, link: &BlockingConnection) -> Result<ConversationKey, Error> {
         take(&mut self.conversations, link, CONVERSATIONS).map(ConversationKey)
     }
 }
 
-fn take(taken: &mut Vec<i64>, link: &Link, sql: &'static str) -> Result<i64, Error> {
-    if taken.is_empty() {
-        let rows = link.run(link.rows(sql, &[&TAKEN]))?;
-        // The lowest comes last, and is used first.
+fn take(reserved: &mut Vec<i64>, link: &BlockingConnection, sql: &'static str) -> Result<i64, Error> {
+    if reserved.is_empty() {
+        let rows = link.run(link.rows(sql, &[&IDS_PER_RESERVATION]))?;
+        // In reverse, because ids are popped from the end and the lowest is used first.
         for row in rows.iter().rev() {
-            taken.push(row.try_get(0)?);
+            reserved.push(row.try_get(0)?);
         }
     }
-    taken.pop().ok_or_else(|| Error::Damaged("a sequence gave no number".to_owned()))
+    reserved.pop().ok_or_else(|| Error::Damaged("a sequence returned no id".to_owned()))
 }

@@ -22,7 +22,7 @@ use self::row::{
     maybe_time, membership, membership_columns, number, place, seq, user_id, user_key,
 };
 pub(super) use self::shared::{heads, places, places_in, revocations};
-use super::connect::{Error, Link};
+use super::connect::{BlockingConnection, Error};
 use crate::record::Membership;
 use crate::record::{ConversationKey, LogEvent, UserKey};
 use crate::store::change::Failed;
@@ -38,7 +38,7 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// A connection that only reads, one transaction after the other.
 pub(super) struct Session {
-    pub(super) link: Link,
+    pub(super) link: BlockingConnection,
     /// Whether a transaction is open.
     begun: Cell<bool>,
     /// How often an answer was waited for.
@@ -47,7 +47,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(link: Link) -> Self {
+    pub(super) fn new(link: BlockingConnection) -> Self {
         Self {
             link,
             begun: Cell::new(false),

@@ -1,4 +1,4 @@
-//! What PostgreSQL is read by: connections that only read, each with a thread.
+//! Reader threads, each with a connection that only reads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use switchboard_protocol::{Limits, Seq, UserId};
 use tokio::time::Instant;
 
-use super::connect::{Error, Link};
+use super::connect::{BlockingConnection, Error};
 use super::query::{self, Session};
 use super::target::Target;
 use crate::record::{Answer, ConversationKey};
@@ -20,19 +20,19 @@ use crate::store::{Excerpt, Place, PlacesPage, Revocations, Seqs};
 
 /// The threads that read.
 pub(super) struct Readers {
-    /// For users and their connections.
+    /// Serve users and their connections.
     pub(super) users: readers::Readers<Reads>,
-    /// For the router: what it delivers to everybody does not wait for a turn among all who ask for pages.
+    /// Serve the router, so that delivery does not queue behind users' pages.
     router: readers::Readers<Reads>,
-    /// For the router's question about revocations: it waits for nothing else that is read.
+    /// Serve the router's query of revocations, so that it does not queue behind other reads.
     revocations: readers::Readers<Reads>,
 }
 
-/// Threads that read for the router. What it asks is short, and one conversation's log keeps no other waiting.
-const ROUTER: usize = 2;
+/// Reader threads of the router. Its reads are short; with two threads, one conversation's log does not delay another's.
+const ROUTER_READERS: usize = 2;
 
 impl Readers {
-    /// Starts so many for users, and those of the router. They connect when there is something to read, and end when this is dropped.
+    /// Starts `count` threads for users, and those for the router. A thread connects at its first read and ends when this is dropped.
     pub(super) fn start(
         count: usize,
         target: &Target,
@@ -40,17 +40,17 @@ impl Readers {
         state: &Arc<State>,
     ) -> anyhow::Result<Self> {
         let limits = Arc::new(limits.clone());
-        let desks = |count| {
-            let desk = |_| Ok(Reads::new(target.clone(), limits.clone(), state.clone()));
-            (0..count).map(desk)
+        let connections = |count| {
+            let connection = |_| Ok(Reads::new(target.clone(), limits.clone(), state.clone()));
+            (0..count).map(connection)
         };
-        let (users, _) = readers::Readers::start("reader", desks(count.max(1)))?;
-        let (router, _) = readers::Readers::start("log-reader", desks(ROUTER))?;
-        let (revocations, _) = readers::Readers::start("revocations", desks(1))?;
+        let (users, _) = readers::Readers::start("reader", connections(count.max(1)))?;
+        let (router, _) = readers::Readers::start("log-reader", connections(ROUTER_READERS))?;
+        let (revocations, _) = readers::Readers::start("revocations", connections(1))?;
         Ok(Self { users, router, revocations })
     }
 
-    /// By the router's threads: those of users may all be busy with what users ask.
+    /// Uses the router's threads, because all of the users' may be busy.
     pub(super) fn probe(&self) -> Answer<()> {
         self.router.probe()
     }
@@ -76,13 +76,13 @@ impl Readers {
     }
 }
 
-/// How long a thread whose connection is lost waits between two attempts to make another: at first, and at most.
-const AGAIN: Duration = Duration::from_millis(100);
-const AGAIN_AT_MOST: Duration = Duration::from_secs(2);
+/// First and longest delay of the exponential backoff between connection attempts of a reader.
+const MIN_READER_RECONNECT_DELAY: Duration = Duration::from_millis(100);
+const MAX_READER_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
-/// How a session that reads is set up: every statement looks rows up by their keys, and is written for that. The planner would
-/// rather read all of a table that is small, or that it believes to be. For a question about 500 users among a million
-/// memberships that took 400 ms in three processes; by the keys it takes 50 ms in one. A bitmap of all rows is never right for
+/// Settings of a reader's session. Every statement is written for look-ups by key, but the planner prefers sequential scans of tables
+/// that are small or that it estimates as small. A query about 500 users among a million memberships took 400 ms in three processes
+/// that way; by key it takes 50 ms in one. A bitmap of all rows is never right for
 /// the first of them.
 ///
 /// The keys leave nothing to choose, so each statement is planned once: to plan two of them anew for every `hello` took the
@@ -91,19 +91,19 @@ pub(super) const SETUP: &str = "SET jit = off; SET max_parallel_workers_per_gath
                      SET plan_cache_mode = force_generic_plan; SET enable_bitmapscan = off;
                      SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
 
-/// A connection that only reads, or the way to one. It is made when there is something to read.
+/// A connection that only reads. It is opened at the first read.
 pub(super) struct Reads {
     session: Option<Session>,
     target: Target,
     limits: Arc<Limits>,
     state: Arc<State>,
-    /// Until when nobody tries to connect, and how long that was.
-    given_up: Option<(Instant, Duration)>,
+    /// Until when not to try to connect, and the current delay.
+    backoff: Option<(Instant, Duration)>,
 }
 
 impl Reads {
     pub(super) fn new(target: Target, limits: Arc<Limits>, state: Arc<State>) -> Self {
-        Self { session: None, target, limits, state, given_up: None }
+        Self { session: None, target, limits, state, backoff: None }
     }
 
     /// The session, connected if it can be.
@@ -112,22 +112,24 @@ impl Reads {
             self.session = None;
         }
         if self.session.is_none() {
-            if self.given_up.is_some_and(|(until, _)| Instant::now() < until) {
+            if self.backoff.is_some_and(|(until, _)| Instant::now() < until) {
                 return None;
             }
             match connect(&self.target) {
                 Ok(session) => {
-                    if self.given_up.take().is_some() {
+                    if self.backoff.take().is_some() {
                         tracing::info!("the database can be read again");
                     }
                     self.session = Some(session);
                 }
                 Err(error) => {
-                    if self.given_up.is_none() {
+                    if self.backoff.is_none() {
                         tracing::error!("cannot read the database: {error:#}");
                     }
-                    let pause = self.given_up.map_or(AGAIN, |(_, pause)| (pause * 2).min(AGAIN_AT_MOST));
-                    self.given_up = Some((Instant::now() + pause, pause));
+                    let delay = self.backoff.map_or(MIN_READER_RECONNECT_DELAY, |(_, delay)| {
+                        (delay * 2).min(MAX_READER_RECONNECT_DELAY)
+                    });
+                    self.backoff = Some((Instant::now() + delay, delay));
                 }
             }
         }
@@ -142,7 +144,7 @@ impl Desk for Reads {
 
     fn read<T>(&mut self, read: impl Fn(&Reader<'_, Session>) -> Found<T, Session>) -> Result<T, Refusal> {
         let (limits, state) = (self.limits.clone(), self.state.clone());
-        let mut again = true;
+        let mut may_retry = true;
         loop {
             let Some(rows) = self.session() else { return Err(Refusal::unavailable()) };
             let answer = read(&Reader { rows, limits: &limits, mark: &state.mark, step: STEP });
@@ -152,11 +154,11 @@ impl Desk for Reads {
             if lost {
                 self.session = None;
             }
-            // It changes nothing, so it may be done twice. Whoever has waited for a silent database has waited for long.
-            if !(lost && again && answer.is_err()) || silent {
+            // A read may be retried because it changes nothing, but not after a time-out, because the caller has waited long enough.
+            if !(lost && may_retry && answer.is_err()) || silent {
                 return told(answer);
             }
-            again = false;
+            may_retry = false;
         }
     }
 
@@ -170,7 +172,7 @@ impl Desk for Reads {
 }
 
 fn connect(target: &Target) -> anyhow::Result<Session> {
-    let session = Session::new(Link::open(target)?);
+    let session = Session::new(BlockingConnection::open(target)?);
     session.link.run(session.link.client().batch_execute(SETUP))?;
     Ok(session)
 }
@@ -189,7 +191,7 @@ mod tests {
         let target = Target::new(url, None).expect("a target");
         let migrated = target.clone();
         let migrate = move || {
-            let mut link = Link::open(&migrated).expect("connected");
+            let mut link = BlockingConnection::open(&migrated).expect("connected");
             crate::store::postgres::migrate(&mut link).expect("tables");
         };
         tokio::task::spawn_blocking(migrate).await.expect("migrated");
@@ -198,16 +200,16 @@ mod tests {
 
     async fn read(readers: &Readers) -> Result<Option<String>, Refusal> {
         let answer = timeout(Duration::from_secs(60), readers.users.api_key([7; 32]));
-        answer.await.expect("nobody waits for ever")
+        answer.await.expect("an answer within the time-out")
     }
 
     #[tokio::test]
-    async fn a_read_ends_its_transaction_and_one_whose_connection_is_lost_is_done_again() {
+    async fn a_read_ends_its_transaction_and_is_retried_after_a_lost_connection() {
         let scratch = TempDir::new().expect("a directory");
         let postgres = Postgres::start(scratch.path(), &[]).await.expect("a PostgreSQL");
         let readers = reader(&postgres.url()).await;
         assert_eq!(read(&readers).await, Ok(None));
-        // It is told before its transaction is ended, and nothing else is read.
+        // The answer comes before the transaction ends, and nothing else is read.
         let ended = async {
             let state = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query = 'ROLLBACK'";
             while postgres.psql(state).await.expect("a row") != "1" {
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_database_that_is_away_or_silent_is_unavailable_for_as_long_as_it_is() {
+    async fn reads_are_unavailable_while_the_database_is_down_or_stalled() {
         let scratch = TempDir::new().expect("a directory");
         let mut postgres = Postgres::start(scratch.path(), &[]).await.expect("a PostgreSQL");
         let readers = reader(&postgres.url()).await;
@@ -234,7 +236,7 @@ mod tests {
                     tokio::task::yield_now().await;
                 }
             };
-            timeout(Duration::from_secs(30), back).await.expect("it is read again");
+            timeout(Duration::from_secs(30), back).await.expect("reads succeed again");
         };
         is_back().await;
         postgres.kill().await.expect("killed");

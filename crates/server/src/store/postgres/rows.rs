@@ -1,13 +1,13 @@
-//! The rows of one transaction: read by name ahead of the changes, kept in memory, written back all at once with the commit.
+//! The rows of one transaction: prefetched by name before the changes, cached in memory, flushed with the commit in one round trip.
 //!
-//! Other nodes write to the same database, so nothing outlives the transaction. A conversation's row is locked when it is
-//! read, and nobody else writes to the conversation until the end; so what is read about it is what stands there.
+//! Other nodes write to the same database, so no cached row outlives the transaction. Reading a conversation locks its row, and no
+//! other node writes to the conversation until the transaction ends, so the cached rows about it are current.
 
 mod fetch;
 mod flush;
 mod missing;
+mod prefetch;
 mod reactions;
-mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,9 +15,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
 pub(super) use self::flush::Unsaved;
+use self::prefetch::Prefetch;
 use self::reactions::Reactions;
-use self::wanted::Wanted;
-use super::connect::{Error, Link};
+use super::connect::{BlockingConnection, Error};
 use super::ids::Ids;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};
@@ -25,18 +25,18 @@ use crate::store::Counts;
 use crate::store::change::Rules;
 use crate::store::change::rows::{Keyed, PROBE_BYTES, Referred, Rows};
 
-/// What these ask of the database, to be prepared beforehand.
+/// The statements to prepare.
 pub(super) fn statements() -> impl Iterator<Item = &'static str> {
     fetch::STATEMENTS.into_iter().chain(flush::STATEMENTS)
 }
 
-/// What to do about a conversation that another node has locked.
+/// How to treat a conversation that another node has locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// Wait for it.
+    /// Wait for the lock.
     Wait,
-    /// Leave it out: what is to be written there meets [`Error::Busy`].
-    Pass,
+    /// Skip it: writes to it fail with [`Error::Busy`].
+    SkipLocked,
 }
 
 /// An event to be inserted.
@@ -53,14 +53,14 @@ struct Appended {
 
 /// The rows of one transaction.
 pub(super) struct PostgresRows<'a> {
-    link: &'a Link,
+    link: &'a BlockingConnection,
     ids: &'a mut Ids,
     most_rooms: u32,
     near: u64,
     /// The writer whose transaction it is.
     writer: String,
 
-    // What was read, or found to be absent, as it stands by now.
+    // Rows that were read, with this transaction's changes; `None` for absent ones.
     users: FxHashMap<UserId, Option<UserKey>>,
     user_names: FxHashMap<UserKey, UserId>,
     conversations: FxHashMap<ConversationId, Option<Conversation>>,
@@ -70,37 +70,38 @@ pub(super) struct PostgresRows<'a> {
     events: FxHashMap<(ConversationKey, Seq), Option<Referred>>,
     amendments: FxHashMap<(ConversationKey, Seq), Vec<Seq>>,
     reactions: Reactions,
-    /// How many rooms somebody has chosen, in the database.
+    /// The number of rooms that a user has chosen, in the database.
     choices: FxHashMap<UserKey, u32>,
 
-    /// What was counted in the database up to cursors.
+    /// Counts up to cursors, from the database.
     counts: FxHashMap<(ConversationKey, UserKey, Seq), Counts>,
 
-    /// Users whose rows nobody else changes.
+    /// Users whose rows this transaction has locked.
     locked: FxHashSet<UserKey>,
+    /// Conversations that another node has locked.
     busy: FxHashSet<ConversationId>,
 
-    // What is to be written.
+    // Rows to write.
     new_users: BTreeMap<UserId, UserKey>,
     last_seen: BTreeMap<UserKey, i64>,
     not_before: BTreeMap<UserKey, (i64, bool)>,
     new_conversations: BTreeSet<ConversationId>,
     dirty_conversations: FxHashSet<ConversationId>,
-    /// Whether the row is in the database.
+    /// The value says whether the row exists in the database.
     dirty_members: BTreeMap<(ConversationKey, UserKey), bool>,
     appended: Vec<Appended>,
     places: FxHashMap<(ConversationKey, Seq), usize>,
     own_keys: FxHashMap<(UserKey, Box<str>), usize>,
     erased: BTreeMap<(ConversationKey, Seq), Box<str>>,
     new_amendments: Vec<(ConversationKey, Seq, Seq)>,
-    /// Whether somebody chose a room, or went.
+    /// True if the user chose the room, false if the user left it.
     chosen: BTreeMap<(UserKey, ConversationKey), bool>,
-    /// What a probe writes; empty without one.
+    /// The bytes that a probe writes; empty without a probe.
     probe: Vec<u8>,
 }
 
 impl<'a> PostgresRows<'a> {
-    pub(super) fn new(link: &'a Link, ids: &'a mut Ids, rules: &Rules) -> Self {
+    pub(super) fn new(link: &'a BlockingConnection, ids: &'a mut Ids, rules: &Rules) -> Self {
         Self {
             link,
             ids,
@@ -136,12 +137,12 @@ impl<'a> PostgresRows<'a> {
         }
     }
 
-    /// An event that is to be inserted.
+    /// An event that this transaction inserts.
     fn own(&self, at: (ConversationKey, Seq)) -> Option<&Appended> {
         self.appended.get(*self.places.get(&at)?)
     }
 
-    /// The conversations that something was written to.
+    /// The conversations with new events.
     pub(super) fn touched(&self) -> Vec<ConversationKey> {
         let touched: BTreeSet<_> = self.appended.iter().map(|event| event.conversation).collect();
         touched.into_iter().collect()
@@ -153,7 +154,7 @@ impl Rows for PostgresRows<'_> {
 
     fn user(&mut self, name: &UserId) -> Result<Option<UserKey>, Error> {
         if !self.users.contains_key(name) {
-            self.fetch(&Wanted { users: [name.clone()].into_iter().collect(), ..Wanted::default() })?;
+            self.fetch(&Prefetch { users: [name.clone()].into_iter().collect(), ..Prefetch::default() })?;
         }
         Ok(self.users.get(name).copied().flatten())
     }
@@ -194,7 +195,10 @@ impl Rows for PostgresRows<'_> {
             return Err(Error::Busy);
         }
         if !self.conversations.contains_key(name) {
-            self.fetch(&Wanted { conversations: [name.clone()].into_iter().collect(), ..Wanted::default() })?;
+            self.fetch(&Prefetch {
+                conversations: [name.clone()].into_iter().collect(),
+                ..Prefetch::default()
+            })?;
         }
         Ok(self.conversations.get(name).cloned().flatten())
     }
@@ -221,7 +225,7 @@ impl Rows for PostgresRows<'_> {
         let at = (conversation, user);
         if !self.members.contains_key(&at) && !self.is_new(conversation) && !self.is_new_user(user) {
             let members = [(self.name_of(conversation)?, self.name_of_user(user)?)].into_iter().collect();
-            self.fetch(&Wanted { members, ..Wanted::default() })?;
+            self.fetch(&Prefetch { members, ..Prefetch::default() })?;
         }
         Ok(self.members.get(&at).copied().flatten())
     }
@@ -245,7 +249,7 @@ impl Rows for PostgresRows<'_> {
         }
         if !self.keyed.contains_key(&at) && !self.is_new_user(sender) {
             let keyed = [(self.name_of_user(sender)?, at.1.clone())].into_iter().collect();
-            self.fetch(&Wanted { keyed, ..Wanted::default() })?;
+            self.fetch(&Prefetch { keyed, ..Prefetch::default() })?;
         }
         let mut keyed = self.keyed.get(&at).cloned().flatten();
         if let Some(keyed) = &mut keyed
@@ -268,12 +272,12 @@ impl Rows for PostgresRows<'_> {
         }
         if !self.events.contains_key(&at) && !self.is_new(conversation) {
             let events = [(self.name_of(conversation)?, target)].into_iter().collect();
-            self.fetch(&Wanted { events, ..Wanted::default() })?;
+            self.fetch(&Prefetch { events, ..Prefetch::default() })?;
         }
         Ok(self.events.get(&at).cloned().flatten())
     }
 
-    /// Whether another node has used the key in this moment, only the database finds, when all is written.
+    /// A duplicate key from a concurrent transaction of another node is found only by the database, at the flush.
     fn insert_event(
         &mut self,
         event: &LogEvent,
@@ -329,7 +333,7 @@ impl Rows for PostgresRows<'_> {
         Ok(self.amendments_of(conversation, target)?.clone())
     }
 
-    /// Never asks the database: what was not read ahead is for readers to count.
+    /// Never queries the database: counts that were not prefetched are left to the readers.
     fn counts(
         &mut self,
         conversation: &Conversation,
@@ -394,8 +398,8 @@ impl Rows for PostgresRows<'_> {
         Ok(())
     }
 
-    /// They are counted whenever one of them is read, and one is read before they are counted; those of a message that is
-    /// deleted are counted ahead.
+    /// The count is read together with each reaction, and a reaction is always read first. The reactions of a message to delete are
+    /// counted by the prefetch.
     fn count_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64, Error> {
         Ok(self.reactions.standing(conversation, target))
     }

@@ -1,4 +1,4 @@
-//! Where the database is, from its URL: hosts to try in turn, and how the way there is protected.
+//! Parses the database's URL: the hosts to try in turn, and the TLS mode.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
@@ -15,59 +15,59 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// How the database's logs and `pg_stat_activity` name us.
-const APPLICATION: &str = "switchboard";
+/// The application name in the database's logs and in `pg_stat_activity`.
+const APPLICATION_NAME: &str = "switchboard";
 
-/// How long a host may take to answer a connection before the next one is tried.
-const CONNECT: Duration = Duration::from_secs(3);
+/// Time-out of a TCP connect before the next host is tried.
+const HOST_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// After how long a silence the system asks whether the other side is still there.
-const KEEPALIVE: Duration = Duration::from_secs(5);
+/// Idle time before, and interval between, TCP keepalive probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long what was sent may stay without a receipt.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+/// How long sent data may remain unacknowledged (`TCP_USER_TIMEOUT`).
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How the connection is protected.
+/// The TLS mode of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Protection {
-    /// Not at all.
+enum TlsMode {
+    /// Without TLS.
     Plain,
-    /// Encrypted; with a file of root certificates the server is verified, too.
+    /// Encrypted; the server's certificate is verified only if a file of root certificates is given.
     Encrypted,
-    /// Encrypted, and the server has a certificate for its name.
+    /// Encrypted, and the server's certificate and host name are verified.
     Verified,
 }
 
-/// A database that can be connected to, again and again.
+/// The parameters for connecting to a database.
 #[derive(Clone)]
 pub(super) struct Target {
-    /// One for each host of the URL.
+    /// A configuration for each host of the URL.
     hosts: Vec<Config>,
     tls: MakeRustlsConnect,
-    shown: Arc<str>,
+    display: Arc<str>,
 }
 
 impl std::fmt::Debug for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Target").field(&self.shown).finish()
+        f.debug_tuple("Target").field(&self.display).finish()
     }
 }
 
 impl std::fmt::Display for Target {
     /// Without user and password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.shown)
+        f.write_str(&self.display)
     }
 }
 
 impl Target {
-    /// Understands a URL of the form that `psql` takes. `ca` is a file of root certificates in place of the system's.
+    /// Parses a URL as `psql` accepts it. `ca` is a file of root certificates that replaces the system's.
     ///
     /// # Errors
-    /// The URL is of no such form, or certificates cannot be read.
+    /// The URL is invalid, or the certificates cannot be read.
     pub(super) fn new(url: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
         let (url, parameters) = Parameters::take(url)?;
-        let mut config = Config::from_str(&url).context("the database's URL is not understood")?;
+        let mut config = Config::from_str(&url).context("the database's URL is invalid")?;
         ensure!(
             !config.get_hosts().is_empty(),
             "the database's URL names no host; write postgres://user@host/database"
@@ -75,19 +75,19 @@ impl Target {
         if config.get_user().is_none() {
             config.user("switchboard");
         }
-        let protection = match parameters.sslmode.as_deref() {
-            None if config.get_hosts().iter().all(is_this_machine) => Protection::Plain,
-            Some("disable") => Protection::Plain,
-            Some("require") => Protection::Encrypted,
-            None | Some("verify-full") => Protection::Verified,
-            Some(mode) => bail!("sslmode={mode} is not known here; use disable, require or verify-full"),
+        let mode = match parameters.sslmode.as_deref() {
+            None if config.get_hosts().iter().all(is_local) => TlsMode::Plain,
+            Some("disable") => TlsMode::Plain,
+            Some("require") => TlsMode::Encrypted,
+            None | Some("verify-full") => TlsMode::Verified,
+            Some(other) => bail!("sslmode={other} is not supported; use disable, require or verify-full"),
         };
         let roots = ca.map(Path::to_owned).or(parameters.sslrootcert);
-        config.ssl_mode(if protection == Protection::Plain { SslMode::Disable } else { SslMode::Require });
-        let shown = shown(&config);
-        let hosts = (0..config.get_hosts().len()).map(|n| one_host(&config, n, &parameters.given)).collect();
-        let tls = MakeRustlsConnect::new(tls(protection, roots.as_deref())?);
-        Ok(Self { hosts, tls, shown: shown.into() })
+        config.ssl_mode(if mode == TlsMode::Plain { SslMode::Disable } else { SslMode::Require });
+        let display = display(&config);
+        let hosts = (0..config.get_hosts().len()).map(|n| one_host(&config, n, &parameters.others)).collect();
+        let tls = MakeRustlsConnect::new(tls(mode, roots.as_deref())?);
+        Ok(Self { hosts, tls, display: display.into() })
     }
 
     /// The hosts, in the order in which they are tried.
@@ -100,28 +100,28 @@ impl Target {
     }
 }
 
-/// What of a URL's parameters is not left to the library.
+/// The parameters of a URL that the library does not handle.
 struct Parameters {
     sslmode: Option<String>,
     sslrootcert: Option<PathBuf>,
-    /// The names of the others.
-    given: Vec<String>,
+    /// The names of the other parameters.
+    others: Vec<String>,
 }
 
 impl Parameters {
-    /// Takes them out of a URL.
+    /// Splits them off a URL.
     fn take(url: &str) -> anyhow::Result<(String, Self)> {
         ensure!(
             url.starts_with("postgres://") || url.starts_with("postgresql://"),
             "the database's URL must start with postgres://"
         );
-        // A password may have a question mark in it.
+        // A password may contain `?`.
         let hosts = url.find('@').unwrap_or_default();
         let (base, query) = url[hosts..].find('?').map_or((url, ""), |mark| {
             let (base, query) = url.split_at(hosts + mark);
             (base, &query[1..])
         });
-        let mut taken = Self { sslmode: None, sslrootcert: None, given: Vec::new() };
+        let mut taken = Self { sslmode: None, sslrootcert: None, others: Vec::new() };
         let mut left = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -130,7 +130,7 @@ impl Parameters {
                 "sslmode" => taken.sslmode = Some(value.decode_utf8_lossy().into_owned()),
                 "sslrootcert" => taken.sslrootcert = Some(PathBuf::from(&*value.decode_utf8_lossy())),
                 _ => {
-                    taken.given.push(name.to_owned());
+                    taken.others.push(name.to_owned());
                     left.push(pair);
                 }
             }
@@ -140,8 +140,8 @@ impl Parameters {
     }
 }
 
-/// What may be written into a log of where the database is.
-fn shown(config: &Config) -> String {
+/// The address of the database without user and password, for logs.
+fn display(config: &Config) -> String {
     let port = |n: usize| config.get_ports().get(n).or(config.get_ports().first()).copied().unwrap_or(5432);
     let hosts = config.get_hosts().iter().enumerate().map(|(n, host)| match host {
         Host::Tcp(name) => format!("{name}:{}", port(n)),
@@ -151,7 +151,7 @@ fn shown(config: &Config) -> String {
     format!("postgres://{}/{database}", hosts.collect::<Vec<_>>().join(","))
 }
 
-fn is_this_machine(host: &Host) -> bool {
+fn is_local(host: &Host) -> bool {
     match host {
         Host::Unix(_) => true,
         Host::Tcp(name) => {
@@ -160,10 +160,10 @@ fn is_this_machine(host: &Host) -> bool {
     }
 }
 
-/// The configuration for the host with the number `n` alone: one that hangs must not keep us from the others.
-/// What the URL says of times stands.
-fn one_host(all: &Config, n: usize, given: &[String]) -> Config {
-    let is_given = |name: &str| given.iter().any(|given| given == name);
+/// The configuration of host `n` alone, so that a host that hangs does not block the others. Time-outs in the URL override the
+/// defaults here.
+fn one_host(all: &Config, n: usize, others: &[String]) -> Config {
+    let is_given = |name: &str| others.iter().any(|other| other == name);
     let mut one = Config::new();
     match all.get_hosts().get(n) {
         Some(Host::Tcp(name)) => one.host(name.clone()),
@@ -188,31 +188,37 @@ fn one_host(all: &Config, n: usize, given: &[String]) -> Config {
     if let Some(options) = all.get_options() {
         one.options(options);
     }
-    one.application_name(all.get_application_name().unwrap_or(APPLICATION))
+    one.application_name(all.get_application_name().unwrap_or(APPLICATION_NAME))
         .ssl_mode(all.get_ssl_mode())
         .ssl_negotiation(all.get_ssl_negotiation())
         .channel_binding(all.get_channel_binding())
-        .connect_timeout(all.get_connect_timeout().copied().unwrap_or(CONNECT))
-        .tcp_user_timeout(all.get_tcp_user_timeout().copied().unwrap_or(UNACKNOWLEDGED))
+        .connect_timeout(all.get_connect_timeout().copied().unwrap_or(HOST_CONNECT_TIMEOUT))
+        .tcp_user_timeout(all.get_tcp_user_timeout().copied().unwrap_or(TCP_USER_TIMEOUT))
         .keepalives(all.get_keepalives())
-        .keepalives_idle(if is_given("keepalives_idle") { all.get_keepalives_idle() } else { KEEPALIVE })
-        .keepalives_interval(all.get_keepalives_interval().unwrap_or(KEEPALIVE))
+        .keepalives_idle(if is_given("keepalives_idle") {
+            all.get_keepalives_idle()
+        } else {
+            KEEPALIVE_INTERVAL
+        })
+        .keepalives_interval(all.get_keepalives_interval().unwrap_or(KEEPALIVE_INTERVAL))
         .keepalives_retries(all.get_keepalives_retries().unwrap_or(2))
-        // Of several hosts, the one that takes writes: a standby is passed over until it is promoted.
+        // Skips hosts that refuse writes: a standby is skipped until it is promoted.
         .target_session_attrs(TargetSessionAttrs::ReadWrite);
     one
 }
 
-fn tls(protection: Protection, ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
+fn tls(mode: TlsMode, ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .context("TLS does not work")?;
     let mut roots = RootCertStore::empty();
-    match (protection, ca) {
-        (Protection::Plain, _) => {}
-        (Protection::Encrypted, None) => {
-            let config = versions.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)));
+    match (mode, ca) {
+        (TlsMode::Plain, _) => {}
+        (TlsMode::Encrypted, None) => {
+            let config = versions
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(provider)));
             return Ok(config.with_no_client_auth());
         }
         (_, Some(ca)) => {
@@ -220,27 +226,28 @@ fn tls(protection: Protection, ca: Option<&Path>) -> anyhow::Result<ClientConfig
                 for certificate in CertificateDer::pem_file_iter(ca)? {
                     roots.add(certificate?)?;
                 }
-                ensure!(!roots.is_empty(), "there is none in it");
+                ensure!(!roots.is_empty(), "it contains none");
                 Ok(())
             };
             read().with_context(|| format!("cannot read root certificates from {}", ca.display()))?;
         }
-        (Protection::Verified, None) => {
+        (TlsMode::Verified, None) => {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             ensure!(
                 !roots.is_empty(),
-                "this system has no root certificates to verify the database with; name a file of them"
+                "this system has no root certificates to verify the database with; name a file with `cluster.store_ca`"
             );
         }
     }
     Ok(versions.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Takes any certificate, as `sslmode=require` says: nobody listens in, but whoever stands between could pose as the server.
+/// Accepts any certificate, as `sslmode=require` does: it protects against eavesdropping, but not against an active attacker who poses
+/// as the server.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AcceptAnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -284,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machine_is_spoken_to_in_the_clear() {
+    fn only_local_connections_are_unencrypted_by_default() {
         assert_eq!(mode("postgres://a@127.0.0.1/b"), SslMode::Disable);
         assert_eq!(mode("postgres://a@localhost:7/b"), SslMode::Disable);
         assert_eq!(mode("postgres://a@%2Frun%2Fpostgresql/b"), SslMode::Disable);
@@ -295,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_is_none_is_refused_without_showing_what_is_in_it() {
+    fn an_invalid_url_is_refused_without_showing_the_password() {
         for url in
             ["mysql://a:secret@b/c", "postgres://a:secret@b/c?sslmode=prefer", "postgres://a:secret@b/c?no=1"]
         {
@@ -307,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_has_no_password() {
+    fn the_displayed_url_has_no_password() {
         let target = Target::new("postgres://a:secret@127.0.0.1,[::1]:7/c", None).expect("a target");
         assert_eq!(target.to_string(), "postgres://127.0.0.1:5432,::1:7/c");
         assert_eq!(target.hosts().len(), 2);

@@ -1,4 +1,4 @@
-//! Several nodes on one database, and what a network and a database do to them.
+//! Several nodes on one database, with faults of the network and the database.
 
 mod alike;
 mod alone;
@@ -18,7 +18,7 @@ use switchboard_protocol::{Limits, UserId, decode_named};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::connect::Link;
+use super::connect::BlockingConnection;
 use super::target::Target;
 use super::{PostgresStore, Settings};
 use crate::clock::Clock;
@@ -28,8 +28,8 @@ use crate::record::ConversationKey;
 use crate::refusal::Refusal;
 use crate::store::{Batch, Change, Committed, CommittedEvent, Request, Store as _, Submission};
 
-/// How long a test waits for what must come. It only matters to a test that fails.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// Time-out of an awaited event; reached only by a failing test.
+const TEST_TIMEOUT: Duration = Duration::from_secs(40);
 
 fn settings(url: &str) -> Settings {
     Settings {
@@ -59,12 +59,12 @@ fn change(name: &str, fields: &Value) -> Change {
     }
 }
 
-/// A store with its outcomes: what a node has of it.
+/// The store of a node, with its outcomes.
 struct Node {
     store: PostgresStore,
     batches: mpsc::Receiver<Batch>,
     outcomes: VecDeque<Result<Committed, Refusal>>,
-    /// What had to be looked up.
+    /// Conversations that the store asked the router to check.
     check: Vec<ConversationKey>,
 }
 
@@ -73,14 +73,14 @@ impl Node {
         Self::with(settings(url)).await.expect("a store")
     }
 
-    /// Opening waits for the database, and whatever is in between must go on meanwhile.
+    /// Opens the store on a blocking thread, because opening blocks and a proxy in this process must run meanwhile.
     async fn with(settings: Settings) -> anyhow::Result<Self> {
         let opened = tokio::task::spawn_blocking(|| PostgresStore::open(settings)).await.expect("no panic");
         let (store, batches) = opened?;
         Ok(Self { store, batches, outcomes: VecDeque::new(), check: Vec::new() })
     }
 
-    /// Queues a change, and does not wait.
+    /// Queues a change without waiting for its outcome.
     fn submits(&self, actor: &str, name: &str, fields: &Value) {
         let submission =
             Submission { actor: user(actor), change: change(name, fields), origin: Origin::Nobody };
@@ -88,7 +88,8 @@ impl Node {
     }
 
     async fn batch(&mut self) {
-        let batch = timeout(PATIENCE, self.batches.recv()).await.expect("in time").expect("the store lives");
+        let batch =
+            timeout(TEST_TIMEOUT, self.batches.recv()).await.expect("in time").expect("the store lives");
         self.check.extend(batch.check);
         self.outcomes.extend(batch.outcomes.into_iter().map(|outcome| outcome.result));
     }
@@ -116,19 +117,20 @@ impl Node {
         self.stores(actor, "send", json!({"to": to, "text": text})).await
     }
 
-    /// Ends the store; returns when it has written everything.
+    /// Drops the store and waits until it has written everything.
     async fn ends(self) {
         let Self { store, mut batches, .. } = self;
         drop(store);
-        timeout(PATIENCE, async { while batches.recv().await.is_some() {} }).await.expect("in time");
+        timeout(TEST_TIMEOUT, async { while batches.recv().await.is_some() {} }).await.expect("in time");
     }
 }
 
-/// Asks a database on a thread of its own.
+/// Queries a database on a blocking thread.
 async fn asks(url: &str, sql: &'static str) -> Vec<Vec<Option<String>>> {
     let url = url.to_owned();
     let asked = tokio::task::spawn_blocking(move || {
-        let link = Link::open(&Target::new(&url, None).expect("a target")).expect("a connection");
+        let link =
+            BlockingConnection::open(&Target::new(&url, None).expect("a target")).expect("a connection");
         let rows = link.run(link.client().simple_query(sql)).expect("an answer");
         let rows = rows.iter().filter_map(|message| match message {
             tokio_postgres::SimpleQueryMessage::Row(row) => {
@@ -141,7 +143,7 @@ async fn asks(url: &str, sql: &'static str) -> Vec<Vec<Option<String>>> {
     asked.await.expect("no panic")
 }
 
-/// What must hold in every database: each row of it fails to.
+/// Finds violations of the invariants of a database; returns a row for each.
 const DAMAGE: &str = r#"
     SELECT 'seqs have a gap, or the head is wrong', c.name FROM conversations c
     LEFT JOIN LATERAL (SELECT count(*) AS n, min(seq) AS low, max(seq) AS high,
@@ -178,7 +180,7 @@ async fn is_sound(url: &str) {
     assert_eq!(asks(url, DAMAGE).await, Vec::<Vec<Option<String>>>::new());
 }
 
-/// How often each text was said.
+/// How often each text was stored.
 async fn texts(url: &str) -> std::collections::BTreeMap<String, u64> {
     let said =
         asks(url, "SELECT body::json ->> 'text', count(*) FROM events WHERE kind = 1 GROUP BY 1").await;

@@ -1,4 +1,4 @@
-//! What an error of the database means for a batch of which nothing was stored.
+//! Classifies the database's errors by what they mean for a batch.
 
 use std::time::Duration;
 
@@ -10,44 +10,44 @@ use crate::refusal::Refusal;
 use crate::store::batch::Results;
 use switchboard_protocol::ErrorCode;
 
-/// The first pause before a batch is tried again that conflicted with another node's; it doubles with each try. Two nodes
-/// that try again at once would meet again.
-const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
+/// First delay before a batch that conflicted with another node's is retried; it doubles with each retry, with jitter, because two
+/// nodes that retry at the same time would conflict again.
+const CONFLICT_RETRY_DELAY: Duration = Duration::from_millis(5);
 
 /// What went wrong with an attempt to write a batch.
 pub(super) enum Trouble {
-    /// The connection is of no use any more. Nothing was stored.
+    /// The connection is lost. Nothing was stored.
     Lost(Error),
-    /// It is not known whether the batch was stored. These would be its results.
+    /// The outcome of the commit is unknown. If it was committed, these are its results and its conversations.
     Unknown(Error, Results, Vec<ConversationKey>),
-    /// A deadlock, or a row that another node inserted first. Nothing was stored, and the next try may succeed.
+    /// A deadlock, or a row that another node inserted first. Nothing was stored, and a retry may succeed.
     Conflict(Error),
-    /// Another node holds a lock for long.
+    /// The lock time-out: another node holds a lock for long.
     Held(Error),
-    /// A statement was cancelled or ran into its time-out: one of the changes may be too much work.
+    /// A statement was cancelled or timed out: one of the changes may be too much work.
     Cancelled(Error),
-    /// The database will never store one of the changes.
+    /// The database can never store one of the changes.
     Invalid(Error),
-    /// One of the changes met an error that the others might not meet.
+    /// An error that may concern only one of the changes.
     Change(Error),
-    /// The database cannot write anything now.
+    /// The database cannot write at present.
     Database(Error),
 }
 
 /// What happens to a batch that could not be written.
 pub(super) enum Verdict {
-    /// Each of its writes is tried alone.
+    /// Each of its writes is written alone.
     Alone,
-    /// Its writes are refused as `unavailable`; clients send them again.
+    /// Its writes are refused as `unavailable`; clients retry them.
     Refuse,
-    /// Its one write takes the database longer than a write may take, while others are fast.
+    /// Its one write exceeds the statement time-out, while other writes are fast.
     TooSlow,
-    /// Its one write will never be stored.
+    /// Its one write can never be stored.
     Invalid,
 }
 
 impl Verdict {
-    /// What the sender of a single write is answered; `None` where that is `unavailable`.
+    /// The refusal of a single write; `None` for `unavailable`.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         let message = match self {
             Self::Alone | Self::Refuse => return None,
@@ -62,11 +62,11 @@ pub(super) fn classify(error: Error) -> Trouble {
     if error.is_lost() || matches!(error, Error::Doubtful | Error::Moving) {
         return Trouble::Lost(error);
     }
-    // A damaged row, or a conversation that is held up.
+    // Errors without a code: a damaged row, or a conversation that another node has locked.
     let Some(code) = error.code().cloned() else { return Trouble::Change(error) };
     let conflicts =
         [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::UNIQUE_VIOLATION];
-    // A primary that has become a standby writes no more.
+    // The primary has become a standby.
     if code == SqlState::READ_ONLY_SQL_TRANSACTION {
         return Trouble::Lost(error);
     }
@@ -91,12 +91,12 @@ pub(super) fn classify(error: Error) -> Trouble {
     }
 }
 
-/// How long to wait before a batch is tried again that conflicted `tries` times.
-pub(super) fn conflict_pause(tries: u32) -> Duration {
-    let most = CONFLICT_PAUSE * 2_u32.saturating_pow(tries.saturating_sub(1).min(10));
-    // Without randomness it is the longest pause.
-    let share = f64::from(getrandom::u32().unwrap_or(u32::MAX)) / f64::from(u32::MAX);
-    most.mul_f64(share)
+/// The delay before the retry of a batch that conflicted `attempts` times.
+pub(super) fn conflict_pause(attempts: u32) -> Duration {
+    let most = CONFLICT_RETRY_DELAY * 2_u32.saturating_pow(attempts.saturating_sub(1).min(10));
+    // If the random source fails, the longest delay is used.
+    let jitter = f64::from(getrandom::u32().unwrap_or(u32::MAX)) / f64::from(u32::MAX);
+    most.mul_f64(jitter)
 }
 
 #[cfg(test)]
@@ -104,12 +104,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_after_conflicts_grow_and_are_bounded() {
+    fn conflict_delays_grow_have_jitter_and_are_bounded() {
         for tries in 0..100 {
-            assert!(conflict_pause(tries) <= CONFLICT_PAUSE * 1_024);
+            assert!(conflict_pause(tries) <= CONFLICT_RETRY_DELAY * 1_024);
         }
-        assert!((0..64).any(|_| conflict_pause(8) > CONFLICT_PAUSE), "they grow");
+        assert!((0..64).any(|_| conflict_pause(8) > CONFLICT_RETRY_DELAY), "they grow");
         let pauses: std::collections::BTreeSet<_> = (0..64).map(|_| conflict_pause(5)).collect();
-        assert!(pauses.len() > 32, "two nodes do not wait for the same time");
+        assert!(pauses.len() > 32, "delays differ between nodes");
     }
 }

@@ -1,4 +1,4 @@
-//! The one writer of a node: while one batch is being committed the next one gathers in the queue.
+//! The one writer thread of a node. While a batch is being committed, the next one collects in the queue (group commit).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Settings;
 use super::commit::Committer;
-use super::connect::Link;
+use super::connect::BlockingConnection;
 use super::readers::Reads;
 use super::target::Target;
 use crate::bus::NoticeKey;
@@ -18,10 +18,10 @@ use crate::store::counting::{self, CounterHandle};
 use crate::store::{Batch, Submission};
 use crate::tasks;
 
-/// How often a writer with nothing to do asks whether the database is still there.
-const IDLE: Duration = Duration::from_secs(2);
+/// How often an idle writer checks its connection.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What the writer is made of.
+/// What the writer needs.
 pub(super) struct Parts {
     pub(super) target: Target,
     pub(super) settings: Settings,
@@ -31,17 +31,17 @@ pub(super) struct Parts {
     pub(super) counter: CounterHandle<Reads>,
 }
 
-/// Connects, brings the schema up to date and starts the thread; it ends when the queue's senders are dropped and the queue is
-/// empty. The receiver of batches is told the end when everything is written.
+/// Connects, migrates the schema and starts the thread. The thread ends when the queue's senders are dropped and the queue is empty;
+/// it then drops the sender of batches, after everything is written.
 ///
 /// # Errors
 /// The database cannot be used.
 pub(super) fn start(parts: Parts) -> anyhow::Result<NoticeKey> {
     let (ready, opened) = crossbeam_channel::bounded(1);
     std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
-        // A connection lives on its thread.
+        // The connection is opened here because it stays on its thread.
         let Parts { target, settings, batches, state, queue, counter } = parts;
-        let link = Link::open(&target).and_then(|mut link| {
+        let link = BlockingConnection::open(&target).and_then(|mut link| {
             super::migrate(&mut link)?;
             super::moving::check_finished(&mut link)?;
             let key = super::read_notice_key(&mut link)?;
@@ -52,7 +52,7 @@ pub(super) fn start(parts: Parts) -> anyhow::Result<NoticeKey> {
         match opened {
             Ok((committer, key)) => {
                 let writer = Writer { committer, channels: Channels::new(queue, batches, state), counter };
-                // Whoever waits for it may have given up.
+                // Skipped if the caller has stopped waiting.
                 if ready.send(Ok(key)).is_ok() {
                     tasks::name_critical_thread("writer");
                     writer.run();
@@ -88,16 +88,16 @@ impl Writer {
         self.committer.end();
     }
 
-    /// Waits for a write, and looks after the connection meanwhile; `None` when there will be no more.
+    /// Waits for a write and checks the connection meanwhile; `None` when the queue is closed.
     fn next(&mut self) -> Option<Submission> {
-        let mut looked = Instant::now();
+        let mut checked = Instant::now();
         loop {
-            match self.channels.queue.recv_timeout(IDLE.saturating_sub(looked.elapsed())) {
+            match self.channels.queue.recv_timeout(IDLE_CHECK_INTERVAL.saturating_sub(checked.elapsed())) {
                 Ok(submission) => return Some(submission),
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {
-                    self.committer.look_after();
-                    looked = Instant::now();
+                    self.committer.check_connection();
+                    checked = Instant::now();
                     let check = self.committer.take_check();
                     if !check.is_empty() && !self.channels.tell(|| (Vec::new(), check)) {
                         return None;

@@ -1,38 +1,38 @@
-//! The tables as both databases have them.
+//! The tables that `migrate-store` copies.
 
 use rusqlite::Connection;
 use tokio_postgres::types::{ToSql, Type};
 
-/// A table, its columns, and what orders its rows: on both sides the same, names by their bytes.
+/// A table with its columns and its key. Both databases sort by the key in the same order, names by their bytes.
 pub(super) struct Table {
     pub(super) name: &'static str,
-    columns: &'static [(&'static str, Kind)],
+    columns: &'static [(&'static str, ColumnType)],
     key: &'static [&'static str],
 }
 
-/// What a column holds.
+/// The type of a column.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ColumnType {
     Number,
     Small,
-    Truth,
+    Bool,
     Text,
     Bytes,
 }
 
-/// What a field holds.
+/// The value of a field.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Number(Option<i64>),
     Small(i16),
-    Truth(bool),
+    Bool(bool),
     Text(Option<String>),
     Bytes(Vec<u8>),
 }
 
-use Kind::{Bytes, Number, Small, Text, Truth};
+use ColumnType::{Bool, Bytes, Number, Small, Text};
 
-/// All of them.
+/// All tables.
 pub(super) const TABLES: [Table; 8] = [
     Table {
         name: "users",
@@ -45,7 +45,7 @@ pub(super) const TABLES: [Table; 8] = [
             ("id", Number),
             ("name", Text),
             ("title", Text),
-            ("public", Truth),
+            ("public", Bool),
             ("head", Number),
             ("messages", Number),
             ("last_message", Number),
@@ -125,17 +125,17 @@ impl Table {
         format!("SELECT {columns} FROM {} ORDER BY {key}", self.name)
     }
 
-    /// The rows in SQLite but for the first `before`.
+    /// Selects SQLite's rows after the first `before`.
     pub(super) fn select_from(&self, before: u64) -> String {
         format!("{} LIMIT -1 OFFSET {before}", self.select())
     }
 
-    /// The rows in PostgreSQL.
-    pub(super) fn select_there(&self) -> String {
+    /// Selects PostgreSQL's rows.
+    pub(super) fn select_copies(&self) -> String {
         self.select()
     }
 
-    /// What takes rows in PostgreSQL.
+    /// The COPY statement for PostgreSQL.
     pub(super) fn copy(&self) -> String {
         let columns = quoted(self.columns.iter().map(|(name, _)| *name));
         format!("COPY {} ({columns}) FROM STDIN (FORMAT binary)", self.name)
@@ -146,43 +146,43 @@ impl Table {
         let types = self.columns.iter().map(|(_, kind)| match kind {
             Number => Type::INT8,
             Small => Type::INT2,
-            Truth => Type::BOOL,
+            Bool => Type::BOOL,
             Text => Type::TEXT,
             Bytes => Type::BYTEA,
         });
         types.collect()
     }
 
-    /// How many rows SQLite has.
+    /// The number of rows in SQLite.
     pub(super) fn count(&self, source: &Connection) -> rusqlite::Result<u64> {
         source.query_row(&format!("SELECT count(*) FROM {}", self.name), [], |row| row.get(0))
     }
 
-    /// A row of SQLite's.
+    /// Reads a row from SQLite.
     pub(super) fn read(&self, row: &rusqlite::Row<'_>) -> anyhow::Result<Vec<Value>> {
-        let read = |(index, (_, kind)): (usize, &(&str, Kind))| -> anyhow::Result<Value> {
+        let read = |(index, (_, kind)): (usize, &(&str, ColumnType))| -> anyhow::Result<Value> {
             let value = match kind {
                 Number => Value::Number(row.get(index)?),
                 Small => Value::Small(row.get(index)?),
-                Truth => Value::Truth(row.get(index)?),
+                Bool => Value::Bool(row.get(index)?),
                 Text => Value::Text(row.get(index)?),
                 Bytes => Value::Bytes(row.get(index)?),
             };
             if let Value::Text(Some(text)) = &value {
-                anyhow::ensure!(!text.contains('\0'), "PostgreSQL keeps no text with a NUL in it");
+                anyhow::ensure!(!text.contains('\0'), "PostgreSQL cannot store text with a NUL character");
             }
             Ok(value)
         };
         self.columns.iter().enumerate().map(read).collect()
     }
 
-    /// A row of PostgreSQL's.
-    pub(super) fn read_there(&self, row: &tokio_postgres::Row) -> anyhow::Result<Vec<Value>> {
-        let read = |(index, (_, kind)): (usize, &(&str, Kind))| -> anyhow::Result<Value> {
+    /// Reads a row from PostgreSQL.
+    pub(super) fn read_copy(&self, row: &tokio_postgres::Row) -> anyhow::Result<Vec<Value>> {
+        let read = |(index, (_, kind)): (usize, &(&str, ColumnType))| -> anyhow::Result<Value> {
             Ok(match kind {
                 Number => Value::Number(row.try_get(index)?),
                 Small => Value::Small(row.try_get(index)?),
-                Truth => Value::Truth(row.try_get(index)?),
+                Bool => Value::Bool(row.try_get(index)?),
                 Text => Value::Text(row.try_get(index)?),
                 Bytes => Value::Bytes(row.try_get(index)?),
             })
@@ -196,7 +196,7 @@ impl Value {
         match self {
             Self::Number(value) => value,
             Self::Small(value) => value,
-            Self::Truth(value) => value,
+            Self::Bool(value) => value,
             Self::Text(value) => value,
             Self::Bytes(value) => value,
         }

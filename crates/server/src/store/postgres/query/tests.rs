@@ -15,7 +15,7 @@ use switchboard_protocol::{
 use super::{Session, heads, places, places_in, revocations};
 use crate::record::{ConversationKey, Effect, Passage, UserKey};
 use crate::store::change::Failed;
-use crate::store::postgres::connect::Link;
+use crate::store::postgres::connect::BlockingConnection;
 use crate::store::postgres::migrate;
 use crate::store::postgres::target::Target;
 use crate::store::read::STEP;
@@ -160,7 +160,8 @@ async fn in_postgres<T: Send + 'static>(
     let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
     let url = postgres.new_database().await.expect("a database");
     let work = move || {
-        let mut link = Link::open(&Target::new(&url, None).expect("a target")).expect("connected");
+        let mut link =
+            BlockingConnection::open(&Target::new(&url, None).expect("a target")).expect("connected");
         migrate(&mut link).expect("tables");
         link.run(async { link.client().batch_execute(&rows).await }).expect("copied");
         let session = Session::new(link);

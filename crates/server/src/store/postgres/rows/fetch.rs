@@ -1,10 +1,10 @@
-//! Reading rows, by name and many at once: whatever is wanted takes one round trip.
+//! Reads rows by name, all in one round trip.
 
 use rustc_hash::FxHashSet;
 use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
 use tokio_postgres::Row;
 
-use super::wanted::Wanted;
+use super::prefetch::Prefetch;
 use super::{Mode, PostgresRows};
 use crate::record::{ConversationKey, UserKey};
 use crate::store::change::rows::{Keyed, Referred};
@@ -17,23 +17,23 @@ use crate::store::{Counts, Submission};
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
-/// The times of a write that is tried alone, after a batch was too slow: others wait for it. The lock's is the shorter one, so
-/// that a lock that another node holds is found to be that.
-const BRIEF: &str =
+/// Short time-outs for a write that is written alone after its batch was too slow, because other writes wait for it. The lock's is
+/// shorter, so that a lock held by another node is reported as such.
+const SHORT_TIMEOUTS: &str =
     "SELECT set_config('statement_timeout', '3s', true), set_config('lock_timeout', '1s', true)";
 
-/// The writer's own row. It is locked from before anything is written until the transaction's end is known.
-const MARK: &str = "INSERT INTO writers (id, batch) VALUES ($1, $2)
+/// Sets the attempt in the writer's own row, as the first statement. The row stays locked until the transaction ends.
+const SET_ATTEMPT: &str = "INSERT INTO writers (id, batch) VALUES ($1, $2)
     ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, at = now()";
 
-/// In the order of their numbers, which never change, so that two transactions cannot wait for each other.
+/// Locks conversations in the order of their ids, so that two transactions cannot deadlock.
 const CONVERSATIONS: &str = concat!(
     "SELECT ",
     conversation_columns!(),
     " FROM conversations c WHERE c.name = ANY($1::text[]) ORDER BY c.id FOR UPDATE"
 );
 
-/// Those that nobody else has locked.
+/// Locks only conversations that no other transaction has locked.
 const FREE_CONVERSATIONS: &str = concat!(
     "SELECT ",
     conversation_columns!(),
@@ -42,7 +42,7 @@ const FREE_CONVERSATIONS: &str = concat!(
 
 const NAMES: &str = "SELECT c.name FROM conversations c WHERE c.name = ANY($1::text[])";
 
-/// After the conversations, and in order as well.
+/// Locks users, after the conversations and in the order of their ids.
 const LOCK: &str = "SELECT u.id, u.name FROM users u WHERE u.name = ANY($1::text[]) ORDER BY u.id FOR UPDATE";
 
 const USERS: &str = "SELECT u.id, u.name FROM users u WHERE u.name = ANY($1::text[])";
@@ -51,8 +51,8 @@ const CHOICES: &str = r#"SELECT u.id, (
         SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice r WHERE r."user" = u.id LIMIT $2) AS few
     ) FROM users u WHERE u.name = ANY($1::text[])"#;
 
-// Below, `OFFSET 0` keeps a row's look-up apart: it goes by its whole key, also where the database knows so little about a new
-// table that it would rather read all members of a room, or all of its events.
+// Below, `OFFSET 0` is an optimisation fence that forces a look-up by the whole key. Without statistics about a new table the planner
+// would read all members or all events of a room.
 
 const MEMBERS: &str = concat!(
     "SELECT c.id, u.id, ",
@@ -73,8 +73,8 @@ const EVENTS: &str = "SELECT e.conversation, e.seq, e.kind, e.sender, e.at, e.bo
     JOIN conversations c ON c.name = w.conversation
     CROSS JOIN LATERAL (SELECT * FROM events e WHERE e.conversation = c.id AND e.seq = w.seq OFFSET 0) AS e";
 
-/// The messages up to a cursor, and the member's own among them, counted on the side of the cursor that has fewer events: as
-/// `nearer_end` and `sent_upto` have it. Where those are more than $5 there is no row.
+/// Counts the messages up to a cursor and the member's own among them, from the end of the log that is nearer to the cursor, as
+/// `nearer_end` and `sent_upto` do. Returns no row if there are more than $5 events on that side.
 const CURSORS: &str = r#"SELECT c.id, u.id, w.upto, t.messages,
         CASE WHEN s.from_head THEN greatest(m.sent - n.own, 0) ELSE m.read_sent + n.own END
     FROM unnest($1::text[], $2::text[], $3::bigint[]) AS w(conversation, name, upto)
@@ -101,7 +101,7 @@ const AMENDMENTS: &str = "SELECT a.conversation, a.target, a.seq
         SELECT * FROM amendments a WHERE a.conversation = c.id AND a.target = w.target OFFSET 0
     ) AS a ORDER BY a.seq";
 
-/// A reaction as it stands, and how many stand at the message. Text that is compared has no collation by itself.
+/// The latest reaction, and the number of current reactions of the message. The compared text needs an explicit collation.
 const REACTIONS: &str = r#"SELECT c.id, w.target, w.emoji, u.id, l.since, l.until, (
         SELECT count(*) FROM reactions s WHERE s.conversation = c.id AND s.target = w.target AND s.until IS NULL
     ) FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[]) AS w(conversation, target, emoji, name)
@@ -111,8 +111,8 @@ const REACTIONS: &str = r#"SELECT c.id, w.target, w.emoji, u.id, l.since, l.unti
 
 pub(super) const STATEMENTS: [&str; 15] = [
     BEGIN,
-    BRIEF,
-    MARK,
+    SHORT_TIMEOUTS,
+    SET_ATTEMPT,
     CONVERSATIONS,
     FREE_CONVERSATIONS,
     NAMES,
@@ -127,7 +127,7 @@ pub(super) const STATEMENTS: [&str; 15] = [
     REACTIONS,
 ];
 
-/// What an answer is about.
+/// The statement that an answer belongs to.
 #[derive(Debug, Clone, Copy)]
 enum About {
     Conversations,
@@ -142,14 +142,14 @@ enum About {
     Reactions,
 }
 
-/// Pairs of a conversation and a number, as two arrays.
+/// Splits pairs of a conversation and a number into two arrays.
 fn numbered(pairs: &FxHashSet<(ConversationId, Seq)>) -> (Vec<&str>, Vec<i64>) {
     pairs.iter().map(|(name, seq)| (name.as_str(), number(*seq))).unzip()
 }
 
 impl PostgresRows<'_> {
-    /// Begins the transaction, locks and reads what the changes of a batch will ask for. `writer` is the row that tells later
-    /// whether the `attempt` was committed. A `brief` transaction gives up soon.
+    /// Begins the transaction, and locks and reads the rows that the batch will need. `writer` is the row that records the `attempt`, by
+    /// which an unknown outcome is resolved. A `brief` transaction has short time-outs.
     pub(in crate::store::postgres) fn begin(
         &mut self,
         writer: &str,
@@ -160,20 +160,20 @@ impl PostgresRows<'_> {
     ) -> Result<(), Error> {
         writer.clone_into(&mut self.writer);
         let mut begin = vec![Ask::new(BEGIN, &[])];
-        begin.extend(brief.then(|| Ask::new(BRIEF, &[])));
-        begin.push(Ask::new(MARK, &[&writer, &attempt]));
-        self.read(begin, mode, &Wanted::of(batch))
+        begin.extend(brief.then(|| Ask::new(SHORT_TIMEOUTS, &[])));
+        begin.push(Ask::new(SET_ATTEMPT, &[&writer, &attempt]));
+        self.read(begin, mode, &Prefetch::of(batch))
     }
 
-    /// Reads what turns out to be needed besides.
-    pub(super) fn fetch(&mut self, wanted: &Wanted) -> Result<(), Error> {
+    /// Reads further rows that turn out to be needed.
+    pub(super) fn fetch(&mut self, wanted: &Prefetch) -> Result<(), Error> {
         self.read(Vec::new(), Mode::Wait, wanted)
     }
 
-    fn read<'q>(&mut self, begin: Vec<Ask<'q>>, mode: Mode, wanted: &'q Wanted) -> Result<(), Error> {
+    fn read<'q>(&mut self, begin: Vec<Ask<'q>>, mode: Mode, wanted: &'q Prefetch) -> Result<(), Error> {
         let conversations: Vec<_> = wanted.conversations.iter().map(ConversationId::as_str).collect();
         let locked: Vec<_> = wanted.locked.iter().map(UserId::as_str).collect();
-        // Those that are locked are read by that.
+        // Locking a user also reads it.
         let users: Vec<_> = wanted.users.difference(&wanted.locked).map(UserId::as_str).collect();
         let choosing: Vec<_> = wanted.choosing.iter().map(UserId::as_str).collect();
         let (member_of, members): (Vec<_>, Vec<_>) =
@@ -191,8 +191,8 @@ impl PostgresRows<'_> {
                 .unzip();
         let (most, message) = (i64::from(self.most_rooms), i16::from(EventKind::Message.number()));
         let near = i64::try_from(self.near).unwrap_or(i64::MAX);
-        let lock = if mode == Mode::Pass { FREE_CONVERSATIONS } else { CONVERSATIONS };
-        let passes = mode == Mode::Pass && !conversations.is_empty();
+        let lock = if mode == Mode::SkipLocked { FREE_CONVERSATIONS } else { CONVERSATIONS };
+        let passes = mode == Mode::SkipLocked && !conversations.is_empty();
         let parts = [
             (About::Conversations, !conversations.is_empty(), Ask::new(lock, &[&conversations])),
             (About::Names, passes, Ask::new(NAMES, &[&conversations])),
@@ -288,7 +288,7 @@ impl PostgresRows<'_> {
             About::Reactions => {
                 let at = (conversation_key(row, 0)?, seq(row, 1)?);
                 let (since, until) = (maybe_seq(row, 4)?, maybe_seq(row, 5)?);
-                self.reactions.note(
+                self.reactions.add_stored(
                     (at.0, at.1, get::<&str>(row, 2)?.into(), user_key(row, 3)?),
                     since.map(|since| (since, until)),
                     count(row, 6)?,
@@ -298,8 +298,8 @@ impl PostgresRows<'_> {
         Ok(())
     }
 
-    /// What was looked for and is not there.
-    fn note_absent(&mut self, wanted: &Wanted) {
+    /// Records the rows that were not found as absent.
+    fn note_absent(&mut self, wanted: &Prefetch) {
         for name in &wanted.conversations {
             if !self.busy.contains(name) {
                 self.conversations.entry(name.clone()).or_insert(None);
@@ -333,7 +333,7 @@ impl PostgresRows<'_> {
         }
     }
 
-    /// The number of a conversation whose row has been read.
+    /// The id of a conversation whose row has been read.
     fn key_of(&self, name: &ConversationId) -> Option<ConversationKey> {
         self.conversations.get(name)?.as_ref().map(|conversation| conversation.key)
     }

@@ -1,9 +1,9 @@
-//! Writing rows back, all of them and the commit in one round trip.
+//! Flushes the changed rows and the commit in one round trip.
 
 use switchboard_protocol::Seq;
 
 use super::PostgresRows;
-use super::wanted::Wanted;
+use super::prefetch::Prefetch;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, UserKey};
 use crate::store::change::rows::{PAST_REACTIONS, role_number};
@@ -62,8 +62,7 @@ const REACTIONS: &str = r#"INSERT INTO reactions (conversation, target, emoji, "
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[])
     ON CONFLICT (conversation, target, emoji, "user", since) DO UPDATE SET until = excluded.until"#;
 
-/// Keeps to [`PAST_REACTIONS`] at messages of which one was taken back. Half of them go at once, so that they need to be sorted
-/// only now and then.
+/// Trims the past reactions of messages to [`PAST_REACTIONS`]. Deletes half of them at once, so that the sort is rarely needed.
 const PAST: &str = "DELETE FROM reactions r USING (
         SELECT w.conversation, w.target, (
             SELECT p.until FROM reactions p
@@ -84,7 +83,7 @@ const DELETED: &str =
 const CHOSEN: &str = r#"INSERT INTO rooms_by_choice ("user", conversation)
     SELECT * FROM unnest($1::bigint[], $2::bigint[]) ON CONFLICT DO NOTHING"#;
 
-const GONE: &str = r#"DELETE FROM rooms_by_choice r USING unnest($1::bigint[], $2::bigint[]) AS w("user", conversation)
+const LEFT: &str = r#"DELETE FROM rooms_by_choice r USING unnest($1::bigint[], $2::bigint[]) AS w("user", conversation)
     WHERE r."user" = w."user" AND r.conversation = w.conversation"#;
 
 pub(super) const STATEMENTS: [&str; 18] = [
@@ -105,25 +104,25 @@ pub(super) const STATEMENTS: [&str; 18] = [
     PAST,
     DELETED,
     CHOSEN,
-    GONE,
+    LEFT,
 ];
 
-/// Why the rows are not known to be saved.
+/// Why a flush failed.
 #[derive(Debug)]
 pub(in crate::store::postgres) enum Unsaved {
-    /// They are not: a statement before the commit failed.
+    /// A statement before the commit failed, so nothing was saved.
     Undone(Error),
-    /// Nobody knows: the commit was sent, and there was no answer to be relied on.
+    /// The outcome is unknown: the commit was sent without a reliable answer.
     Unknown(Error),
 }
 
 impl PostgresRows<'_> {
-    /// Ends the transaction without a trace.
+    /// Rolls the transaction back.
     pub(in crate::store::postgres) fn roll_back(&self) -> Result<(), Error> {
         self.link.all(&[Ask::new(ROLLBACK, &[])])?.into_iter().try_for_each(|answer| answer.map(drop))
     }
 
-    /// Writes everything back and commits.
+    /// Flushes all changed rows and commits.
     pub(in crate::store::postgres) fn save(&self) -> Result<(), Unsaved> {
         let users: Vec<_> = self.new_users.values().map(|key| key.0).collect();
         let user_names: Vec<_> = self.new_users.keys().map(switchboard_protocol::UserId::as_str).collect();
@@ -147,8 +146,8 @@ impl PostgresRows<'_> {
         let (deleted_in, deleted) = messages(self.reactions.deleted());
         let (kept, most) = (signed(PAST_REACTIONS / 2), signed(PAST_REACTIONS));
         let (choosers, chosen) = self.choices_to_write(true);
-        let (goers, gone) = self.choices_to_write(false);
-        // Where two nodes write the same rows without a lock, they do it in the same order.
+        let (leavers, left) = self.choices_to_write(false);
+        // All nodes write rows that are not locked in the same order, which prevents deadlocks.
         let parts = [
             (users.len(), Ask::new(NEW_USERS, &[&users, &user_names])),
             (seen.len(), Ask::new(SEEN, &[&seen, &seen_at])),
@@ -164,7 +163,7 @@ impl PostgresRows<'_> {
             (taken.len(), Ask::new(PAST, &[&taken_in, &taken, &kept, &most])),
             (deleted.len(), Ask::new(DELETED, &[&deleted_in, &deleted])),
             (chosen.len(), Ask::new(CHOSEN, &[&choosers, &chosen])),
-            (gone.len(), Ask::new(GONE, &[&goers, &gone])),
+            (left.len(), Ask::new(LEFT, &[&leavers, &left])),
             (self.probe.len(), Ask::new(PROBE, &[&self.writer, &self.probe])),
             (1, Ask::new(COMMIT, &[])),
         ];
@@ -172,16 +171,16 @@ impl PostgresRows<'_> {
         self.send(&asks)
     }
 
-    /// The last of what is asked is the commit.
+    /// Sends the statements; the last one is the commit.
     fn send(&self, asks: &[Ask<'_>]) -> Result<(), Unsaved> {
-        // What was said before is not about this commit.
+        // Discards warnings from before this commit.
         let _ = self.link.take_warning();
         let mut answers = self.link.all(asks).map_err(Unsaved::Unknown)?;
         let committed = answers.pop();
         for answer in answers {
             match answer {
                 Ok(_) => {}
-                // What follows an error in a transaction is not done, and a commit least of all.
+                // After an error in a transaction the commit has no effect.
                 Err(error) if error.code().is_some() => return Err(Unsaved::Undone(error)),
                 Err(error) => return Err(Unsaved::Unknown(error)),
             }
@@ -212,22 +211,22 @@ impl PostgresRows<'_> {
         rows.map(|((user, conversation), _)| (user.0, conversation.0)).unzip()
     }
 
-    /// The rooms that somebody has chosen, the changes of this transaction included.
+    /// The number of rooms that a user has chosen, including this transaction's changes.
     pub(super) fn count_choices(&mut self, user: UserKey) -> Result<u32, Error> {
         if self.choices_of(user).any(|chosen| !chosen) {
-            // Whether a row is there that is to go, only the database knows.
+            // Only the database knows whether the rows to delete exist.
             self.write_choices()?;
         }
         if !self.choices.contains_key(&user) {
             let choosing = [self.name_of_user(user)?].into_iter().collect();
-            self.fetch(&Wanted { choosing, ..Wanted::default() })?;
+            self.fetch(&Prefetch { choosing, ..Prefetch::default() })?;
         }
         let stored = self.choices.get(&user).copied().unwrap_or_default();
         let new = u32::try_from(self.choices_of(user).count()).unwrap_or(u32::MAX);
         Ok(stored.saturating_add(new))
     }
 
-    /// Of each room that somebody chose in this transaction, or went from, which it was.
+    /// This transaction's changes of a user: true for each room chosen, false for each room left.
     pub(super) fn choices_of(&self, user: UserKey) -> impl Iterator<Item = bool> {
         let all = (user, ConversationKey(i64::MIN))..=(user, ConversationKey(i64::MAX));
         self.chosen.range(all).map(|(_, chosen)| *chosen)
@@ -235,8 +234,8 @@ impl PostgresRows<'_> {
 
     fn write_choices(&mut self) -> Result<(), Error> {
         let (choosers, chosen) = self.choices_to_write(true);
-        let (goers, gone) = self.choices_to_write(false);
-        let asks = [Ask::new(CHOSEN, &[&choosers, &chosen]), Ask::new(GONE, &[&goers, &gone])];
+        let (leavers, left) = self.choices_to_write(false);
+        let asks = [Ask::new(CHOSEN, &[&choosers, &chosen]), Ask::new(LEFT, &[&leavers, &left])];
         self.link.all(&asks)?.into_iter().try_for_each(|answer| answer.map(drop))?;
         self.chosen.clear();
         self.choices.clear();

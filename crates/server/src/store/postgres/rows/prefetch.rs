@@ -1,15 +1,15 @@
-//! What the changes of a batch will ask for, by name: read all at once, ahead of them.
+//! The rows that the changes of a batch will need, by name: read in one round trip before the changes.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, Emoji, Seq, UserId};
 
 use crate::store::{Change, Submission};
 
-/// What is read from the database. It may be more than is asked for, or less: that is read when it is asked for.
+/// The rows to read. It need not be exact: a missing row is read when it is needed.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(super) struct Prefetch {
     pub(super) users: FxHashSet<UserId>,
-    /// Users whose rows will change, or of whom something is counted.
+    /// Users whose rows will change or whose rooms are counted.
     pub(super) locked: FxHashSet<UserId>,
     /// Users whose rooms are counted.
     pub(super) choosing: FxHashSet<UserId>,
@@ -17,19 +17,19 @@ pub(super) struct Wanted {
     pub(super) members: FxHashSet<(ConversationId, UserId)>,
     pub(super) keyed: FxHashSet<(UserId, Box<str>)>,
     pub(super) events: FxHashSet<(ConversationId, Seq)>,
-    /// Cursors of reading that move: what is counted up to the highest of each. A lower one has nothing to move then.
+    /// Read cursors to count messages up to: the highest of each member, because a lower one then changes nothing.
     pub(super) cursors: FxHashMap<(ConversationId, UserId), Seq>,
     pub(super) amendments: FxHashSet<(ConversationId, Seq)>,
     pub(super) reactions: FxHashSet<(ConversationId, Seq, Box<str>, UserId)>,
 }
 
-impl Wanted {
+impl Prefetch {
     pub(super) fn of(batch: &[Submission]) -> Self {
-        let mut wanted = Self::default();
+        let mut prefetch = Self::default();
         for one in batch {
-            wanted.add(&one.actor, &one.change);
+            prefetch.add(&one.actor, &one.change);
         }
-        wanted
+        prefetch
     }
 
     fn add(&mut self, actor: &UserId, change: &Change) {
@@ -46,7 +46,7 @@ impl Wanted {
                 if let Some(target) = c.reply_to {
                     self.events.insert((name.clone(), target));
                 }
-                self.place(actor, name);
+                self.membership(actor, name);
             }
             Change::Edit(c) => self.amendable(actor, c.conversation.resolve(actor), c.target),
             Change::Delete(c) => {
@@ -60,16 +60,16 @@ impl Wanted {
                 self.events.insert((name.clone(), c.target));
                 self.reaction(&name, c.target, &c.emoji, actor);
                 self.reaction(&name, c.target, &c.emoji.folded(), actor);
-                self.place(actor, name);
+                self.membership(actor, name);
             }
             Change::Read(c) => {
                 let name = c.conversation.resolve(actor);
                 let upto = self.cursors.entry((name.clone(), actor.clone())).or_default();
                 *upto = c.upto.max(*upto);
-                self.place(actor, name);
+                self.membership(actor, name);
             }
-            Change::CountedRead(c) => self.place(actor, c.read.conversation.resolve(actor)),
-            Change::Received(c) => self.place(actor, c.conversation.resolve(actor)),
+            Change::CountedRead(c) => self.membership(actor, c.read.conversation.resolve(actor)),
+            Change::Received(c) => self.membership(actor, c.conversation.resolve(actor)),
             Change::Create(c) => {
                 self.conversations.extend(c.room.iter().map(ConversationId::room));
                 self.users.extend(c.members.iter().cloned());
@@ -77,15 +77,15 @@ impl Wanted {
             }
             Change::Join(c) => {
                 self.choosing(actor);
-                self.place(actor, c.conversation.resolve(actor));
+                self.membership(actor, c.conversation.resolve(actor));
             }
-            Change::Leave(c) => self.place(actor, c.conversation.resolve(actor)),
+            Change::Leave(c) => self.membership(actor, c.conversation.resolve(actor)),
             Change::Invite(c) | Change::InviteWithKey(c) => {
                 self.subject(actor, c.conversation.resolve(actor), &c.user);
             }
             Change::Remove(c) => self.subject(actor, c.conversation.resolve(actor), &c.user),
             Change::SetRole(c) => self.subject(actor, c.conversation.resolve(actor), &c.user),
-            Change::Rename(c) => self.place(actor, c.conversation.resolve(actor)),
+            Change::Rename(c) => self.membership(actor, c.conversation.resolve(actor)),
             Change::Appear | Change::Probe => {}
             Change::Seen(_) | Change::Revoke { .. } => {
                 self.locked.insert(actor.clone());
@@ -93,7 +93,7 @@ impl Wanted {
         }
     }
 
-    fn place(&mut self, actor: &UserId, name: ConversationId) {
+    fn membership(&mut self, actor: &UserId, name: ConversationId) {
         self.conversations.insert(name.clone());
         self.members.insert((name, actor.clone()));
     }
@@ -101,13 +101,13 @@ impl Wanted {
     fn subject(&mut self, actor: &UserId, name: ConversationId, subject: &UserId) {
         self.users.insert(subject.clone());
         self.members.insert((name.clone(), subject.clone()));
-        self.place(actor, name);
+        self.membership(actor, name);
     }
 
     fn amendable(&mut self, actor: &UserId, name: ConversationId, target: Seq) {
         self.events.insert((name.clone(), target));
         self.amendments.insert((name.clone(), target));
-        self.place(actor, name);
+        self.membership(actor, name);
     }
 
     fn choosing(&mut self, actor: &UserId) {

@@ -1,4 +1,4 @@
-//! Who reacted to what, as far as a batch is about it.
+//! The reactions that a batch reads and changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,25 +10,25 @@ use crate::record::{ConversationKey, UserKey};
 /// One user's emoji at one message.
 pub(super) type At = (ConversationKey, Seq, Box<str>, UserKey);
 
-/// The last of somebody's reactions of a kind: since when, and until when.
+/// A user's latest reaction with an emoji: the event that set it, and the event that removed it.
 type Latest = Option<(Seq, Option<Seq>)>;
 
 #[derive(Debug, Default)]
 pub(super) struct Reactions {
     latest: FxHashMap<At, Latest>,
-    /// How many stand at a message.
+    /// The number of current reactions of a message.
     standing: FxHashMap<(ConversationKey, Seq), u64>,
-    /// To be written: which event set it, and which took it back.
+    /// Rows to write: the event that set the reaction, and the event that removed it.
     put: BTreeMap<(At, Seq), Option<Seq>>,
-    /// Messages of which a reaction was taken back.
+    /// Messages with a removed reaction.
     taken: BTreeSet<(ConversationKey, Seq)>,
-    /// Messages whose reactions are to go.
+    /// Messages whose reactions are deleted.
     deleted: BTreeSet<(ConversationKey, Seq)>,
 }
 
 impl Reactions {
-    /// What the database has.
-    pub(super) fn note(&mut self, at: At, latest: Latest, standing: u64) {
+    /// Adds a reaction from the database.
+    pub(super) fn add_stored(&mut self, at: At, latest: Latest, standing: u64) {
         self.standing.entry((at.0, at.1)).or_insert(standing);
         self.latest.entry(at).or_insert(latest);
     }
@@ -44,7 +44,7 @@ impl Reactions {
             || self.latest.contains_key(&(conversation, target, emoji.into(), user))
     }
 
-    /// The event that set a reaction or took it back last, and whether it is on.
+    /// The event that last set or removed a reaction, and whether it is set.
     pub(super) fn latest(
         &self,
         conversation: ConversationKey,

@@ -1,4 +1,4 @@
-//! The same changes, in the same batches, leave the same rows in both databases.
+//! The same changes in the same batches leave the same rows in SQLite and PostgreSQL.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::origin::Origin;
 use crate::refusal::Refusal;
 use crate::store::batch::State;
 use crate::store::postgres::commit::Committer;
-use crate::store::postgres::connect::Link;
+use crate::store::postgres::connect::BlockingConnection;
 use crate::store::postgres::target::Target;
 use crate::store::postgres::{Settings, migrate};
 use crate::store::sqlite::in_memory::InMemory;
@@ -23,12 +23,12 @@ use crate::store::{Change, Committed, CountedRead, Submission};
 
 const PEOPLE: [&str; 6] = ["alice", "bob", "carol", "Dave", "e~", "f.g"];
 
-/// Small ones, so that what happens at them does happen.
+/// Small limits, so that the test reaches them.
 fn limits() -> Limits {
     Limits { edits: 3, reactions: 2, rooms: 4, ..Limits::default() }
 }
 
-/// All that is stored, with names in place of numbers, which may differ.
+/// Queries of all stored rows, with names in place of ids, which may differ.
 const ROWS: [&str; 7] = [
     "SELECT name, last_seen, not_before FROM users ORDER BY 1",
     "SELECT name, title, CASE WHEN public THEN 1 ELSE 0 END, head, messages, last_message, members, admins, at
@@ -62,7 +62,7 @@ fn in_sqlite(store: &InMemory, sql: &str) -> Vec<Vec<String>> {
     rows.expect("rows").collect::<Result<_, _>>().expect("read")
 }
 
-fn in_postgres(link: &Link, sql: &str) -> Vec<Vec<String>> {
+fn in_postgres(link: &BlockingConnection, sql: &str) -> Vec<Vec<String>> {
     let answer = link.run(link.client().simple_query(sql)).expect("rows");
     let rows = answer.iter().filter_map(|message| match message {
         tokio_postgres::SimpleQueryMessage::Row(row) => {
@@ -73,8 +73,8 @@ fn in_postgres(link: &Link, sql: &str) -> Vec<Vec<String>> {
     rows.collect()
 }
 
-/// An outcome, without the numbers that may differ.
-fn told(result: &Result<Committed, Refusal>) -> String {
+/// An outcome as text, without the ids that may differ.
+fn describe(result: &Result<Committed, Refusal>) -> String {
     match result {
         Ok(Committed::Event(event)) => {
             let new = event.event.as_ref().map(crate::record::LogEvent::to_json);
@@ -89,8 +89,8 @@ fn told(result: &Result<Committed, Refusal>) -> String {
     }
 }
 
-/// Something that somebody does, mostly about what was said last.
-fn something(random: &mut Rng, n: usize, actor: &str, heads: &BTreeMap<ConversationId, u64>) -> Change {
+/// A random change by a user, mostly about the latest messages.
+fn random_change(random: &mut Rng, n: usize, actor: &str, heads: &BTreeMap<ConversationId, u64>) -> Change {
     let other = PEOPLE[random.usize(..PEOPLE.len())];
     let room = ["#a", "#b", "#c", "#d", "#E"][random.usize(..5)];
     let (place, name) = if random.u8(..3) == 0 {
@@ -100,7 +100,7 @@ fn something(random: &mut Rng, n: usize, actor: &str, heads: &BTreeMap<Conversat
     };
     let head = heads.get(&name).copied().unwrap_or_default();
     let target = (head + 6).saturating_sub(random.u64(..12)).max(1);
-    // Some keys come twice, with the same text or with another.
+    // Some keys are repeated, with the same text or with another.
     let key = if random.u8(..6) == 0 { random.usize(..n + 1) } else { n };
     let text = format!("{}", if random.bool() { key } else { n });
     let (name, fields) = match random.u8(..28) {
@@ -127,13 +127,13 @@ fn something(random: &mut Rng, n: usize, actor: &str, heads: &BTreeMap<Conversat
         24 => ("rename", json!({"conversation": room, "title": text})),
         25 => ("received", json!({"conversation": place, "upto": target})),
         26 => ("read", json!({"conversation": place, "upto": target})),
-        _ => return rare(random),
+        _ => return random_internal_change(random),
     };
     change(name, &fields)
 }
 
-/// What no command asks for.
-fn rare(random: &mut Rng) -> Change {
+/// A random change that no client command makes.
+fn random_internal_change(random: &mut Rng) -> Change {
     let at = Timestamp::from_millis(random.i64(..1_000));
     match random.u8(..4) {
         0 => Change::Appear,
@@ -142,12 +142,12 @@ fn rare(random: &mut Rng) -> Change {
     }
 }
 
-/// The two databases, side by side.
+/// The two databases.
 struct Both {
     sqlite: InMemory,
     postgres: Committer,
-    /// For looking at what is stored.
-    link: Link,
+    /// A connection that reads the stored rows.
+    link: BlockingConnection,
     now: Arc<AtomicI64>,
 }
 
@@ -158,15 +158,15 @@ impl Both {
         let clock = Clock::from_fn(move || Timestamp::from_millis(tells.load(Ordering::Relaxed)));
         let settings = Settings { limits: limits(), clock, ..settings(url) };
         let target = Target::new(url, None).expect("a target");
-        let mut link = Link::open(&target).expect("connected");
+        let mut link = BlockingConnection::open(&target).expect("connected");
         migrate(&mut link).expect("tables");
         let state = Arc::new(State::default());
         let postgres = Committer::new(link, target.clone(), &settings, state).expect("a writer");
-        let link = Link::open(&target).expect("connected");
+        let link = BlockingConnection::open(&target).expect("connected");
         Self { sqlite: InMemory::new(limits()), postgres, link, now }
     }
 
-    /// Writes a batch to both, which are to say the same. Returns the events that came last.
+    /// Writes a batch to both databases and compares the outcomes. Returns the latest events.
     fn write(&mut self, batch: &[(&str, Change)]) -> BTreeMap<ConversationId, u64> {
         let at = Timestamp::from_millis(self.now.load(Ordering::Relaxed));
         let submissions = batch.iter().map(|(actor, change)| Submission {
@@ -175,7 +175,7 @@ impl Both {
             origin: Origin::Nobody,
         });
         let outcomes = self.postgres.write(submissions.collect());
-        // Reads that need a count come after the batch, with what readers have counted.
+        // Reads that need a count follow the batch, with the readers' counts.
         let mut uncounted = self.postgres.take_uncounted().into_iter().peekable();
         let (mut written, mut reads) = (Vec::new(), Vec::new());
         for (actor, change) in batch {
@@ -190,7 +190,7 @@ impl Both {
         let expected = self.sqlite.makes_all(written.clone(), at);
         assert_eq!(outcomes.len(), expected.len());
         for ((outcome, expected), what) in outcomes.iter().zip(expected).zip(written) {
-            assert_eq!(told(&outcome.result), told(&expected), "{what:?} of {batch:#?}");
+            assert_eq!(describe(&outcome.result), describe(&expected), "{what:?} of {batch:#?}");
         }
         for (actor, change) in reads {
             let Change::Read(read) = change else { panic!("{change:?} needs no count") };
@@ -216,7 +216,7 @@ impl Both {
 }
 
 #[tokio::test]
-async fn both_databases_come_to_have_the_same_rows() {
+async fn both_databases_have_the_same_rows_after_the_same_changes() {
     for seed in 1..=3 {
         let url = new_database().await;
         let work = move || {
@@ -225,13 +225,13 @@ async fn both_databases_come_to_have_the_same_rows() {
             let mut heads = BTreeMap::new();
             let mut n = 0;
             while n < 4_000 {
-                // The clock may go back, too.
+                // The clock may also go backwards.
                 both.now.fetch_add(random.i64(-3..20), Ordering::Relaxed);
                 let most = [3, 40, 300][random.usize(..3)];
                 let size = random.usize(1..most);
                 let batch = (n..n + size).map(|n| {
                     let actor = PEOPLE[random.usize(..PEOPLE.len())];
-                    (actor, something(&mut random, n, actor, &heads))
+                    (actor, random_change(&mut random, n, actor, &heads))
                 });
                 let batch: Vec<_> = batch.collect();
                 n += size;
@@ -240,14 +240,14 @@ async fn both_databases_come_to_have_the_same_rows() {
             both.have_the_same_rows();
             let kinds =
                 in_sqlite(&both.sqlite, "SELECT kind, count(*) AS n FROM events GROUP BY kind HAVING n > 3");
-            assert_eq!(kinds.len(), 11, "something of everything happens: {kinds:?}");
+            assert_eq!(kinds.len(), 11, "random_change of everything happens: {kinds:?}");
         };
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| panic!("seed {seed}"));
     }
 }
 
 #[tokio::test]
-async fn few_reactions_of_the_past_are_kept() {
+async fn past_reactions_are_trimmed_to_the_limit() {
     let url = new_database().await;
     let work = move || {
         let mut both = Both::new(&url);
@@ -263,7 +263,7 @@ async fn few_reactions_of_the_past_are_kept() {
 }
 
 #[tokio::test]
-async fn a_batch_finds_what_it_has_changed_itself() {
+async fn a_batch_reads_its_own_changes() {
     let url = new_database().await;
     let work = move || {
         let mut both = Both::new(&url);

@@ -1,4 +1,4 @@
-//! One write that the database does not take, among others that it does.
+//! One write that the database refuses or is too slow for, among others that succeed.
 
 use serde_json::json;
 use switchboard_protocol::ErrorCode;
@@ -15,12 +15,12 @@ const IS_INVALID: &str = "CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
     RETURN NEW; END $$ LANGUAGE plpgsql;
     CREATE TRIGGER refuses BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuses()";
 
-/// What the writer writes of its own is cancelled as well: the database is slow with everything.
+/// Also cancels the writer's own statements, as if the database were slow with everything.
 const CANCELS_ALL: &str = "CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
     RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END $$ LANGUAGE plpgsql;
     CREATE TRIGGER refuses BEFORE UPDATE ON writers FOR EACH ROW EXECUTE FUNCTION refuses()";
 
-/// Sends a write of mallory's among those of others; the codes that they are answered.
+/// Sends a write of mallory among those of others. Returns the outcomes.
 async fn codes_of_a_mixed_batch(node: &mut Node) -> Vec<(&'static str, Result<(), ErrorCode>)> {
     let people = ["alice", "bob", "mallory", "carol", "dan", "alice"];
     for person in people {
@@ -43,7 +43,7 @@ async fn only_mallory_is_refused(trigger: &'static str) {
     asks(&url, trigger).await;
     for _ in 0..3 {
         for (person, code) in codes_of_a_mixed_batch(&mut node).await {
-            // Not `unavailable`: a client would send it again for ever.
+            // Not `unavailable`, because a client would retry it without end.
             let expected = if person == "mallory" { Err(ErrorCode::TooLarge) } else { Ok(()) };
             assert_eq!(code, expected, "{person}");
         }
@@ -52,17 +52,17 @@ async fn only_mallory_is_refused(trigger: &'static str) {
 }
 
 #[tokio::test]
-async fn a_write_whose_statement_is_cancelled_is_refused_alone_and_for_good() {
+async fn only_the_write_whose_statement_is_cancelled_is_refused() {
     only_mallory_is_refused(CANCELS).await;
 }
 
 #[tokio::test]
-async fn a_write_that_the_database_never_stores_is_refused_alone_and_for_good() {
+async fn only_the_write_that_the_database_cannot_store_is_refused() {
     only_mallory_is_refused(IS_INVALID).await;
 }
 
 #[tokio::test]
-async fn where_the_database_is_slow_with_everything_nothing_is_refused_for_good() {
+async fn writes_stay_retryable_while_the_database_is_slow_with_everything() {
     let url = new_database().await;
     let mut node = Node::new(&url).await;
     node.says("alice", "@zoe", "before").await;
@@ -75,13 +75,13 @@ async fn where_the_database_is_slow_with_everything_nothing_is_refused_for_good(
     is_sound(&url).await;
 }
 
-/// The second half of a user's writes is not tried where the first was too slow.
+/// After a slow write of a user, the user's other writes in the batch are not attempted.
 #[tokio::test]
-async fn one_user_s_slow_writes_keep_the_others_waiting_once() {
+async fn the_slow_writes_of_one_user_delay_others_only_once() {
     let url = new_database().await;
     let mut node = Node::new(&url).await;
     node.says("mallory", "@zoe", "before").await;
-    // Sequences count also what is rolled back.
+    // Sequences also count transactions that are rolled back.
     asks(
         &url,
         "CREATE SEQUENCE tries; CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN

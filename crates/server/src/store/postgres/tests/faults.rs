@@ -1,4 +1,4 @@
-//! Connections and databases that go away, and what is told of the writes that they were at.
+//! Lost connections and databases, and the outcomes of the writes in flight.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::proxy::{Cut, Proxy};
 use super::{Node, asks, is_sound, new_database, texts};
-use crate::store::postgres::connect::Link;
+use crate::store::postgres::connect::BlockingConnection;
 use crate::store::postgres::target::Target;
 use crate::store::{Committed, Store as _};
 
@@ -21,19 +21,19 @@ async fn proxy() -> (String, Proxy) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_became_of_a_commit_whose_answer_is_lost_is_found_out() {
+async fn the_outcome_of_a_commit_without_an_answer_is_resolved() {
     let (url, proxy) = proxy().await;
     let mut node = Node::new(&proxy.url(&url)).await;
     node.says("alice", "@bob", "before").await;
     let cuts = [Cut::BeforeReading, Cut::BeforeCommit, Cut::AtCommit, Cut::AfterCommit];
     for (n, cut) in (2..).zip(cuts.iter().cycle().take(40)) {
         proxy.cuts(*cut);
-        // It has no key: nothing but the outcome tells whether it is stored.
+        // Without a key, only the outcome shows whether the message is stored.
         let event = node.says("alice", "@bob", &format!("{cut:?} {n}")).await;
         assert_eq!(event.seq.0, n, "{cut:?}");
         assert!(event.event.is_some(), "{cut:?}: it is not a repetition");
     }
-    // The same for what has no event.
+    // The same for a write without an event.
     proxy.cuts(Cut::AfterCommit);
     let moved = node.tries("bob", "read", json!({"conversation": "@alice", "upto": 41})).await;
     assert!(matches!(moved, Ok(Committed::Cursor(cursor)) if cursor.moved));
@@ -43,7 +43,7 @@ async fn what_became_of_a_commit_whose_answer_is_lost_is_found_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_that_break_at_any_moment_make_nothing_double_and_lose_nothing() {
+async fn broken_connections_neither_duplicate_nor_lose_messages() {
     let (url, proxy) = proxy().await;
     let mut node = Node::new(&proxy.url(&url)).await;
     let mut random = Rng::with_seed(3);
@@ -97,7 +97,7 @@ async fn a_commit_of_which_nothing_can_be_found_out_is_refused_and_looked_up_lat
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backends_that_are_killed_under_load_cost_nothing() {
+async fn killed_backends_under_load_lose_no_message() {
     let url = new_database().await;
     let (mut one, mut two) = (Node::new(&url).await, Node::new(&url).await);
     one.stores("alice", "create", json!({"room": "a", "members": ["bob"]})).await;
@@ -126,7 +126,7 @@ async fn backends_that_are_killed_under_load_cost_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_conversation_that_another_node_holds_up_holds_up_no_other() {
+async fn a_conversation_locked_by_another_node_blocks_no_other() {
     let url = new_database().await;
     let mut node = Node::new(&url).await;
     for room in ["held", "free"] {
@@ -136,11 +136,12 @@ async fn a_conversation_that_another_node_holds_up_holds_up_no_other() {
     let (held, is_held) = std::sync::mpsc::sync_channel(1);
     let holds = url.clone();
     let holder = tokio::task::spawn_blocking(move || {
-        let link = Link::open(&Target::new(&holds, None).expect("a target")).expect("a connection");
+        let link =
+            BlockingConnection::open(&Target::new(&holds, None).expect("a target")).expect("a connection");
         let hold = "SET idle_in_transaction_session_timeout = 0; BEGIN;
                     SELECT * FROM conversations WHERE name = '#held' FOR UPDATE";
         link.run(link.client().batch_execute(hold)).expect("locked");
-        held.send(()).expect("somebody waits");
+        held.send(()).expect("the receiver is alive");
         let _ = until.recv();
     });
     tokio::task::spawn_blocking(move || is_held.recv()).await.expect("no panic").expect("held");
@@ -166,7 +167,7 @@ async fn a_conversation_that_another_node_holds_up_holds_up_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_standby_takes_over_with_all_that_was_acknowledged() {
+async fn a_promoted_standby_has_every_acknowledged_message() {
     let scratch = TempDir::new().expect("a directory");
     let mut primary = engines::Postgres::start(scratch.path(), &[]).await.expect("a PostgreSQL");
     let standby = primary.standby(scratch.path(), true).await.expect("a standby");
@@ -191,7 +192,7 @@ async fn a_standby_takes_over_with_all_that_was_acknowledged() {
             Err(refusal) => assert_eq!(refusal.code, ErrorCode::Unavailable),
         }
     }
-    // It is said again, as a client does, until it is stored.
+    // Retries until it is stored, as a client does.
     for n in 50..300 {
         let fields = json!({"to": "@bob", "text": format!("{n}"), "key": format!("{n}")});
         while node.tries("alice", "send", fields.clone()).await.is_err() {

@@ -1,4 +1,4 @@
-//! What a store makes sure of before it is used.
+//! Checks and migrations when a store is opened.
 
 use refinery::Target as Version;
 use serde_json::json;
@@ -6,12 +6,12 @@ use switchboard_protocol::{ErrorCode, UserId};
 use tempfile::TempDir;
 
 use super::{Node, asks, is_sound, new_database, settings};
-use crate::store::postgres::connect::Link;
+use crate::store::postgres::connect::BlockingConnection;
 use crate::store::postgres::schema;
 use crate::store::postgres::target::Target;
 use crate::store::{Committed, Request, Store as _};
 
-/// A room of alice's and bob's and two messages in it, as the first schema has them.
+/// Rows of the first schema: a room of alice and bob with two messages.
 const FIRST_ROWS: &str = r#"
     INSERT INTO users (name) VALUES ('alice'), ('bob');
     INSERT INTO conversations (name, title, public, head, messages, last_message, members, admins, at)
@@ -30,7 +30,7 @@ async fn database_of_the_first_schema() -> String {
     let url = new_database().await;
     let target = Target::new(&url, None).expect("a target");
     let make = move || {
-        let mut link = Link::open(&target).expect("connected");
+        let mut link = BlockingConnection::open(&target).expect("connected");
         link.run_alone(async |client| {
             let runner = schema::migrations::runner().set_target(Version::Version(1));
             runner.run_async(client).await.expect("the first schema");
@@ -43,7 +43,7 @@ async fn database_of_the_first_schema() -> String {
 }
 
 #[tokio::test]
-async fn a_database_of_the_first_schema_is_brought_up_to_date_and_goes_on() {
+async fn a_database_of_the_first_schema_is_migrated_and_usable() {
     let url = database_of_the_first_schema().await;
     let mut node = Node::new(&url).await;
     let again = node.stores("alice", "send", json!({"to": "#old", "text": "first", "key": "a1"})).await;
@@ -75,7 +75,7 @@ async fn refused(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn nodes_that_start_together_make_the_tables_once() {
+async fn nodes_that_start_at_the_same_time_migrate_once() {
     let url = new_database().await;
     let (one, two, three, four) =
         tokio::join!(Node::new(&url), Node::new(&url), Node::new(&url), Node::new(&url));
@@ -86,7 +86,7 @@ async fn nodes_that_start_together_make_the_tables_once() {
 }
 
 #[tokio::test]
-async fn tables_of_a_newer_version_are_left_alone() {
+async fn a_schema_of_a_newer_version_is_refused_unchanged() {
     let url = new_database().await;
     Node::new(&url).await.ends().await;
     asks(
@@ -100,7 +100,7 @@ async fn tables_of_a_newer_version_are_left_alone() {
 }
 
 #[tokio::test]
-async fn a_database_that_does_not_keep_what_it_commits_is_refused() {
+async fn a_database_without_fsync_is_refused() {
     let scratch = TempDir::new().expect("a directory");
     let settings = ["fsync=off"];
     let hasty = engines::Postgres::start(scratch.path(), &settings).await.expect("a PostgreSQL");
@@ -109,11 +109,11 @@ async fn a_database_that_does_not_keep_what_it_commits_is_refused() {
 }
 
 #[tokio::test]
-async fn a_session_that_does_not_wait_for_the_disk_is_refused() {
+async fn synchronous_commit_off_is_refused() {
     let url = new_database().await;
     let error = refused(&format!("{url}?options=-c%20synchronous_commit%3Doff")).await;
     assert!(error.contains("`synchronous_commit` is off"), "{error}");
-    // Nobody stands by, so there is nothing to wait for.
+    // Without a standby there is nothing to wait for.
     Node::new(&format!("{url}?options=-c%20synchronous_commit%3Dlocal")).await.ends().await;
 }
 
@@ -128,7 +128,7 @@ async fn a_database_of_another_encoding_is_refused() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_there_is_told_in_one_sentence() {
+async fn a_missing_database_is_an_error_of_one_sentence() {
     let error = refused("postgres://switchboard:secret@127.0.0.1:1/nowhere").await;
     assert!(error.contains("postgres://127.0.0.1:1/nowhere") && !error.contains("secret"), "{error}");
 }

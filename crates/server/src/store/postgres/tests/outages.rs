@@ -1,4 +1,4 @@
-//! Databases that stop, are gone, or wait for one that is gone.
+//! Stalled databases, killed databases, and a primary that waits for a killed standby.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use super::{Node, is_sound, texts};
 use crate::store::Store as _;
 
-/// Says something until it is stored, as a client does.
-async fn says_again(node: &mut Node, text: &str) {
+/// Retries a send until it is stored, as a client does.
+async fn retry_until_stored(node: &mut Node, text: &str) {
     let fields = json!({"to": "@bob", "text": text, "key": text});
     while node.tries("alice", "send", fields.clone()).await.is_err() {
         // waits for: the store to connect again
@@ -19,14 +19,14 @@ async fn says_again(node: &mut Node, text: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_stands_still_is_waited_for_and_then_not() {
+async fn writes_wait_for_a_stalled_database_and_are_then_refused() {
     let scratch = TempDir::new().expect("a directory");
     let mut database = engines::Postgres::start(scratch.path(), &[]).await.expect("a PostgreSQL");
     let url = database.url();
     let mut node = Node::new(&url).await;
     node.says("alice", "@bob", "before").await;
     database.pause().expect("it stands still");
-    // A moment is nothing.
+    // A short stall only delays the write.
     node.submits("alice", "send", &json!({"to": "@bob", "text": "patience"}));
     // waits for: the batch on its way
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -35,16 +35,16 @@ async fn a_database_that_stands_still_is_waited_for_and_then_not() {
     database.pause().expect("it stands still");
     for text in ["now", "or never"] {
         let refusal = node.tries("alice", "send", json!({"to": "@bob", "text": text, "key": text})).await;
-        assert_eq!(refusal.expect_err("nobody answers").code, ErrorCode::Unavailable);
+        assert_eq!(refusal.expect_err("the database is stalled").code, ErrorCode::Unavailable);
     }
     assert!(!node.store.is_writable());
     database.resume().expect("it goes on");
-    says_again(&mut node, "now").await;
+    retry_until_stored(&mut node, "now").await;
     database.kill().await.expect("killed");
     let refusal = node.tries("alice", "send", json!({"to": "@bob", "text": "gone"})).await;
-    assert_eq!(refusal.expect_err("nobody is there").code, ErrorCode::Unavailable);
+    assert_eq!(refusal.expect_err("the database is down").code, ErrorCode::Unavailable);
     database.start_again().await.expect("started");
-    says_again(&mut node, "there again").await;
+    retry_until_stored(&mut node, "there again").await;
     assert!(node.store.is_writable());
     let said = texts(&url).await;
     assert!(
@@ -56,7 +56,7 @@ async fn a_database_that_stands_still_is_waited_for_and_then_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_for_its_standby_is_not_acknowledged() {
+async fn a_commit_without_the_standby_is_not_acknowledged() {
     let scratch = TempDir::new().expect("a directory");
     let primary = engines::Postgres::start(scratch.path(), &[]).await.expect("a PostgreSQL");
     let mut standby = primary.standby(scratch.path(), true).await.expect("a standby");

@@ -1,23 +1,23 @@
-//! How the database finds what it is asked for. In tables that it knows nothing about it would rather guess.
+//! Query plans: look-ups by key, also in tables without statistics.
 
 use serde_json::json;
 
 use super::{Node, asks, is_sound, new_database};
 use crate::store::Committed;
 use crate::store::postgres::commit::SETUP;
-use crate::store::postgres::connect::Link;
+use crate::store::postgres::connect::BlockingConnection;
 use crate::store::postgres::target::Target;
 use crate::store::postgres::{query, readers, rows};
 
 #[tokio::test]
-async fn every_row_is_found_by_its_whole_key_in_tables_that_are_empty() {
+async fn every_statement_uses_the_whole_key_even_in_empty_tables() {
     let url = new_database().await;
     Node::new(&url).await.ends().await;
     let explain = move || {
-        let link = Link::open(&Target::new(&url, None).expect("a target")).expect("connected");
+        let link = BlockingConnection::open(&Target::new(&url, None).expect("a target")).expect("connected");
         link.run(link.client().batch_execute(SETUP)).expect("set up");
         for (n, sql) in rows::statements().enumerate() {
-            // Nothing is looked up by what has no parameters.
+            // Statements without parameters look up no rows.
             if !sql.contains("$1") {
                 continue;
             }
@@ -34,7 +34,7 @@ async fn every_row_is_found_by_its_whole_key_in_tables_that_are_empty() {
                 .collect();
             let plan = plan.join("\n");
             assert!(!plan.contains("Seq Scan"), "{sql}\n{plan}");
-            // The one that is no key.
+            // The one index that is not a key.
             let filters = plan.replace("Join Filter: (w.upto > m.read)", "");
             assert!(!filters.contains("Join Filter"), "{sql}\n{plan}");
         }
@@ -47,10 +47,10 @@ async fn a_reader_plans_a_statement_once() {
     let url = new_database().await;
     Node::new(&url).await.ends().await;
     let executes = move || {
-        let link = Link::open(&Target::new(&url, None).expect("a target")).expect("connected");
+        let link = BlockingConnection::open(&Target::new(&url, None).expect("a target")).expect("connected");
         link.run(link.client().batch_execute(readers::SETUP)).expect("set up");
         for user in 0..10_i64 {
-            // Lists of other lengths are other estimates.
+            // Lists of other lengths lead to other estimates.
             let conversations: Vec<i64> = (0..=user).collect();
             link.run(link.rows(query::LISTED, &[&user, &conversations])).expect("no rows");
         }
@@ -61,9 +61,9 @@ async fn a_reader_plans_a_statement_once() {
     tokio::task::spawn_blocking(executes).await.expect("all of them");
 }
 
-/// The writer looks rows up for a cursor; over many events readers count.
+/// The writer counts only a few events for a cursor; the readers count more.
 #[tokio::test]
-async fn a_cursor_in_the_middle_of_a_long_log_is_not_counted_by_the_writer() {
+async fn the_readers_count_for_a_cursor_in_the_middle_of_a_long_log() {
     let url = new_database().await;
     let mut node = Node::new(&url).await;
     node.says("mallory", "@mallory", "first").await;
@@ -78,7 +78,8 @@ async fn a_cursor_in_the_middle_of_a_long_log_is_not_counted_by_the_writer() {
     .await;
     let explained = url.clone();
     let explain = move || {
-        let link = Link::open(&Target::new(&explained, None).expect("a target")).expect("connected");
+        let link =
+            BlockingConnection::open(&Target::new(&explained, None).expect("a target")).expect("connected");
         link.run(link.client().batch_execute(SETUP)).expect("set up");
         let cursors = rows::statements().find(|sql| sql.contains("s.from_head")).expect("the statement");
         let explain = |upto: u64| {
@@ -112,7 +113,7 @@ async fn a_cursor_in_the_middle_of_a_long_log_is_not_counted_by_the_writer() {
         }
     };
     tokio::task::spawn_blocking(explain).await.expect("explained");
-    // The readers count, and it comes out right.
+    // The readers' count is correct.
     node.ends().await;
     let mut node = Node::new(&url).await;
     for upto in [10_000, 10_001, 10_100, 19_990] {

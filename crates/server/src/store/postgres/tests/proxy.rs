@@ -1,4 +1,4 @@
-//! What is between a node and its database, and breaks.
+//! A proxy between a node and its database that breaks connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,24 +8,24 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// What becomes of the connection that is used next. A batch is two round trips: the second has the commit.
+/// When to break the next batch's connection. A batch is two round trips; the second contains the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// Nothing.
+    /// Not at all.
     None,
-    /// It breaks when the first round trip is answered.
+    /// After the answer to the first round trip.
     BeforeReading,
-    /// It breaks before the commit gets to the database.
+    /// Before the commit reaches the database.
     BeforeCommit,
-    /// It breaks at once when the commit has been handed over: it may be done or not.
+    /// Right after the commit was forwarded, so that its outcome is open.
     AtCommit,
-    /// The commit is answered, and the answer lost.
+    /// After the commit, before its answer reaches the node.
     AfterCommit,
 }
 
 const CUTS: [Cut; 5] = [Cut::None, Cut::BeforeReading, Cut::BeforeCommit, Cut::AtCommit, Cut::AfterCommit];
 
-/// Passes bytes on between a node and its database.
+/// Forwards bytes between a node and its database.
 pub(super) struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -48,17 +48,17 @@ impl Proxy {
         Self { address, shared, _tasks: tasks }
     }
 
-    /// The URL of a database by this way.
+    /// The URL of a database through this proxy.
     pub(super) fn url(&self, url: &str) -> String {
         url.replace(&self.shared.database.to_string(), &self.address.to_string())
     }
 
-    /// Plans what becomes of the next batch.
+    /// Sets when to break the next batch's connection.
     pub(super) fn cuts(&self, cut: Cut) {
         self.shared.cut.store(cut as u8, Ordering::SeqCst);
     }
 
-    /// Whether connections are refused, from the next on.
+    /// Sets whether further connections are refused.
     pub(super) fn refuses(&self, refuses: bool) {
         self.shared.refuses.store(refuses, Ordering::SeqCst);
     }
@@ -78,7 +78,7 @@ async fn pass(node: TcpStream, shared: Arc<Shared>) {
     let (mut from_node, mut to_node) = node.into_split();
     let (mut from_database, mut to_database) = database.into_split();
     let (mut asked, mut answered) = (vec![0; 1 << 20], vec![0; 1 << 20]);
-    // Whether the database has begun a transaction since the cut was planned.
+    // Whether the database has begun a transaction since the cut was set.
     let mut begun = false;
     loop {
         tokio::select! {
@@ -110,7 +110,7 @@ async fn pass(node: TcpStream, shared: Arc<Shared>) {
     }
 }
 
-/// Whether the database tells the end of such a command.
+/// Whether the bytes contain the completion of this command.
 fn says(bytes: &[u8], command: &[u8]) -> bool {
     bytes.windows(command.len()).any(|window| window == command)
 }

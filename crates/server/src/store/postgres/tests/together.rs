@@ -1,4 +1,4 @@
-//! Nodes that write at the same time.
+//! Concurrent writes of several nodes.
 
 use fastrand::Rng;
 use serde_json::json;
@@ -9,8 +9,8 @@ use crate::store::Committed;
 
 const PEOPLE: [&str; 4] = ["alice", "bob", "carol", "dan"];
 
-/// Something that one of the people does in one of a few busy rooms.
-fn something(random: &mut Rng, n: usize) -> (&'static str, &'static str, serde_json::Value) {
+/// A random change in one of a few busy rooms.
+fn random_change(random: &mut Rng, n: usize) -> (&'static str, &'static str, serde_json::Value) {
     let actor = PEOPLE[random.usize(..PEOPLE.len())];
     let other = PEOPLE[random.usize(..PEOPLE.len())];
     let room = ["#a", "#b", "#c"][random.usize(..3)];
@@ -31,7 +31,7 @@ fn something(random: &mut Rng, n: usize) -> (&'static str, &'static str, serde_j
         8 => (actor, "role", json!({"conversation": room, "user": other, "role": "admin"})),
         9 => (actor, "rename", json!({"conversation": room, "title": format!("title {n}")})),
         10 => (actor, "create", json!({"room": format!("room{}", random.u32(..9)), "members": [other]})),
-        // To whom nobody has written yet, or only the other node.
+        // A recipient without messages yet, or with messages from the other node only.
         11 => (actor, "send", json!({"to": format!("@new{}", random.u32(..40)), "text": format!("{n}")})),
         12..16 => (actor, "send", json!({"to": format!("@{other}"), "text": format!("{n}")})),
         _ => (actor, "send", json!({"to": room, "text": format!("{n}")})),
@@ -39,7 +39,7 @@ fn something(random: &mut Rng, n: usize) -> (&'static str, &'static str, serde_j
 }
 
 #[tokio::test]
-async fn nodes_that_do_everything_at_once_leave_a_sound_log() {
+async fn concurrent_writes_of_several_nodes_leave_a_consistent_log() {
     let url = new_database().await;
     let (mut one, mut two) = (Node::new(&url).await, Node::new(&url).await);
     for room in ["a", "b", "c"] {
@@ -54,7 +54,7 @@ async fn nodes_that_do_everything_at_once_leave_a_sound_log() {
     let rounds = 1_500;
     for n in 0..rounds {
         for node in [&one, &two] {
-            let (actor, name, fields) = something(&mut random, n);
+            let (actor, name, fields) = random_change(&mut random, n);
             node.submits(actor, name, &fields);
         }
     }
@@ -75,7 +75,7 @@ async fn nodes_that_do_everything_at_once_leave_a_sound_log() {
 }
 
 #[tokio::test]
-async fn a_key_is_stored_once_whichever_nodes_it_is_said_to() {
+async fn a_key_sent_to_several_nodes_is_stored_once() {
     let url = new_database().await;
     let (mut one, mut two) = (Node::new(&url).await, Node::new(&url).await);
     one.stores("alice", "create", json!({"room": "a", "members": ["bob"]})).await;
@@ -103,7 +103,7 @@ async fn a_key_is_stored_once_whichever_nodes_it_is_said_to() {
 }
 
 #[tokio::test]
-async fn nobody_gets_around_a_limit_by_asking_two_nodes() {
+async fn a_limit_holds_across_two_nodes() {
     let url = new_database().await;
     let limited = || {
         let settings = settings(&url);

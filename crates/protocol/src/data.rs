@@ -154,6 +154,14 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_kept_to_their_last_digit() {
+        for number in ["0.1", "51.24817837550540", "9007199254740991.0", "1.7976931348623157e308", "5e-324"] {
+            let data: Data = serde_json::from_str(&format!(r#"{{"n":{number}}}"#)).expect(number);
+            assert_eq!(data.as_map()["n"].as_f64(), number.parse().ok(), "{number}");
+        }
+    }
+
+    #[test]
     fn equal_objects_have_equal_bytes() {
         let a: Data = serde_json::from_str(r#"{"b":[1,null,"x"], "a":{"d":1.5,"c":true}}"#).expect("a");
         let b: Data = serde_json::from_str(r#"{"a":{"c":true,"d":1.5},"b":[1,null,"x"]}"#).expect("b");

@@ -1,34 +1,26 @@
 //! The client against a scripted server on a real socket.
 
+mod scripted;
+
 use futures_util::{SinkExt, StreamExt};
+use scripted::listen;
 use serde_json::{Value, json};
 use switchboard_client::{Client, ClientError, MAX_KEPT};
 use switchboard_protocol::reply::{Ok as OkFrame, OkBody, Reply, ServerFrame, Welcome};
 use switchboard_protocol::{
-    CommandId, ErrorCode, EventBody, Hello, Limits, Ping, SUBPROTOCOL, Send, Seq, Sync, Target, Text, UserId,
+    CommandId, ErrorCode, EventBody, Hello, Limits, Ping, Send, Seq, Sync, Target, Text, UserId,
 };
 use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
 /// The server's end of one connection.
 struct Server(WebSocketStream<TcpStream>);
 
 impl Server {
     async fn accept(listener: &TcpListener) -> Self {
-        let (stream, _) = listener.accept().await.expect("a connection");
-        #[expect(clippy::result_large_err, reason = "the shape that tungstenite calls")]
-        let handshake = |request: &Request, mut response: Response| {
-            let headers = request.headers();
-            assert!(!headers.contains_key("origin"), "a program has no origin");
-            assert_eq!(headers["sec-websocket-protocol"], SUBPROTOCOL);
-            let agreed = SUBPROTOCOL.parse().expect("a header value");
-            response.headers_mut().insert("sec-websocket-protocol", agreed);
-            Ok(response)
-        };
-        Self(accept_hdr_async(stream, handshake).await.expect("a handshake"))
+        Self(scripted::accept(listener).await)
     }
 
     /// Accepts a connection and welcomes whoever says hello.
@@ -42,6 +34,7 @@ impl Server {
             limits: Limits::default(),
             conversations: Vec::new(),
             more: false,
+            unread: None,
         };
         let frame: Reply = Reply::Welcome(Box::new(welcome));
         server.says(serde_json::to_value(frame).expect("json")).await;
@@ -62,13 +55,6 @@ impl Server {
         self.0.close(Some(frame)).await.expect("closed");
         assert!(matches!(self.0.next().await, Some(Ok(Message::Close(_))) | None), "the client agrees");
     }
-}
-
-/// A socket to listen on, and its address for a client.
-async fn listen() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("ws://{}/v1/ws", listener.local_addr().expect("an address"));
-    (listener, url)
 }
 
 /// A client that has been welcomed, and the server's end of its connection.

@@ -1,9 +1,9 @@
-//! What can go wrong, as a client sees it: a closed list of error codes and of close codes.
+//! What can go wrong, as a client sees it: a list of error codes and of close codes.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Why a command failed. The same list on every door.
+/// Why a command failed. The same list on every door. A client treats a code that it does not know by `retryable`.
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -33,11 +33,22 @@ pub enum ErrorCode {
     /// The server cannot store right now. Whether the command was stored is unknown: say it again
     /// with the same `key`.
     Unavailable,
+    /// The application refused it; `message` says why.
+    Refused,
+    /// The user is banned, until `until` if that is there.
+    Banned,
+    /// What the command names is not ready yet; wait `retry_after` milliseconds.
+    NotReady,
+    /// A code that only a newer server knows. No server sends it.
+    #[serde(other)]
+    #[schemars(skip)]
+    #[cfg_attr(feature = "typescript", ts(skip))]
+    Unknown,
 }
 
 impl ErrorCode {
-    /// Every code.
-    pub const ALL: [Self; 12] = [
+    /// Every code that this version knows.
+    pub const ALL: [Self; 15] = [
         Self::BadFrame,
         Self::BadField,
         Self::UnknownType,
@@ -50,6 +61,9 @@ impl ErrorCode {
         Self::AlreadyExists,
         Self::RateLimited,
         Self::Unavailable,
+        Self::Refused,
+        Self::Banned,
+        Self::NotReady,
     ];
 
     /// The code on the wire.
@@ -67,12 +81,16 @@ impl ErrorCode {
             Self::AlreadyExists => "already_exists",
             Self::RateLimited => "rate_limited",
             Self::Unavailable => "unavailable",
+            Self::Refused => "refused",
+            Self::Banned => "banned",
+            Self::NotReady => "not_ready",
+            Self::Unknown => "unknown",
         }
     }
 
     /// Whether the same command may succeed later, unchanged.
     pub fn retryable(self) -> bool {
-        matches!(self, Self::RateLimited | Self::Unavailable)
+        matches!(self, Self::RateLimited | Self::Unavailable | Self::NotReady)
     }
 
     /// The HTTP status (RFC 9110 section 15) that goes with the code.
@@ -80,11 +98,13 @@ impl ErrorCode {
         match self {
             Self::BadFrame | Self::BadField | Self::BadCursor => 400,
             Self::Unauthorized => 401,
-            Self::Forbidden => 403,
+            Self::Forbidden | Self::Banned => 403,
             Self::NotFound | Self::UnknownType => 404,
-            Self::KeyConflict | Self::AlreadyExists => 409,
+            Self::KeyConflict | Self::AlreadyExists | Self::NotReady => 409,
             Self::TooLarge => 413,
+            Self::Refused => 422,
             Self::RateLimited => 429,
+            Self::Unknown => 500,
             Self::Unavailable => 503,
         }
     }
@@ -101,7 +121,7 @@ pub enum CloseCode {
     Protocol = 1002,
     /// A text message is not UTF-8.
     NotUtf8 = 1007,
-    /// The client broke a rule of ours: no `hello` first, too many fragments, a flood.
+    /// The client broke a rule of ours: no `hello` first, too many fragments.
     Policy = 1008,
     /// A message over [`crate::Limits::frame`].
     TooBig = 1009,
@@ -113,15 +133,21 @@ pub enum CloseCode {
     TokenExpired = 4401,
     /// No `hello`, or no answer to pings, in time: come back.
     Silent = 4408,
+    /// Too many frames: come back after the `retry_after` of the error before it.
+    TooFast = 4429,
     /// The token is wrong: another attempt with it will fail too.
     Unauthorized = 4501,
     /// The user was logged out everywhere: another token is needed.
     Revoked = 4502,
+    /// The user is banned; the error before it says until when.
+    Banned = 4503,
+    /// The application refused the connection.
+    Refused = 4504,
 }
 
 impl CloseCode {
     /// Every code.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Normal,
         Self::Protocol,
         Self::NotUtf8,
@@ -131,8 +157,11 @@ impl CloseCode {
         Self::TryLater,
         Self::TokenExpired,
         Self::Silent,
+        Self::TooFast,
         Self::Unauthorized,
         Self::Revoked,
+        Self::Banned,
+        Self::Refused,
     ];
 
     /// The number on the wire.
@@ -152,9 +181,18 @@ impl CloseCode {
             Self::TryLater => "full; try later",
             Self::TokenExpired => "token expired; come back with a new one",
             Self::Silent => "nothing heard in time",
+            Self::TooFast => "too fast; come back after `retry_after` of the error before",
             Self::Unauthorized => "unauthorized",
             Self::Revoked => "logged out everywhere",
+            Self::Banned => "banned; see the error before",
+            Self::Refused => "refused by the application; see the error before",
         }
+    }
+
+    /// Whether a client that was closed with this number connects again. A number that this version does not know
+    /// is judged by its range.
+    pub fn allows_reconnect(number: u16) -> bool {
+        !matches!(number, 1002 | 1007 | 1008 | 1009 | 4500..=4999)
     }
 }
 
@@ -167,5 +205,12 @@ mod tests {
         for code in ErrorCode::ALL {
             assert_eq!(serde_json::to_value(code).expect("json"), code.as_str());
         }
+    }
+
+    #[test]
+    fn a_code_of_a_newer_server_is_unknown() {
+        let code = serde_json::from_str::<ErrorCode>("\"out_of_tea\"").expect("a code");
+        assert_eq!((code, code.retryable()), (ErrorCode::Unknown, false));
+        assert!(!ErrorCode::ALL.contains(&code));
     }
 }

@@ -204,6 +204,9 @@ fields! {
         /// Messages before this one; without it the latest.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         before: Option<Seq>,
+        /// In place of `before`: messages on both sides of this event.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        around: Option<Seq>,
         /// At most so many messages.
         #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read_limit")]
         limit: Option<u32>,

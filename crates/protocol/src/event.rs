@@ -125,6 +125,15 @@ pub enum EventBody {
     /// The stored event cannot be read. Its place in the log is kept, so that nobody's sync stops
     /// here; the operator finds the report in the log.
     Unreadable {},
+    /// An event that the reader may not see. It keeps its place in the log, without its content.
+    Withheld {
+        /// The `type` of the event.
+        of: String,
+        /// Why, in one word: `blocked`.
+        withheld: String,
+    },
+    /// Everything that `from` wrote up to here is erased. A client drops what it has and starts again from `history`.
+    Erase {},
     /// An event of a kind that this version does not know, or does not know like this, with its fields as
     /// they came. A newer server has it; its place in the log counts like any other's.
     #[serde(untagged)]
@@ -141,7 +150,7 @@ fn one_of(schema: &mut schemars::Schema) {
 }
 
 impl EventBody {
-    /// The kind of this event; one that is not known counts as [`EventKind::Unreadable`].
+    /// The kind of this event; one that this version does not store counts as [`EventKind::Unreadable`].
     pub fn kind(&self) -> EventKind {
         match self {
             Self::Message { .. } => EventKind::Message,
@@ -155,7 +164,9 @@ impl EventBody {
             Self::Remove { .. } => EventKind::Remove,
             Self::Role { .. } => EventKind::Role,
             Self::Rename { .. } => EventKind::Rename,
-            Self::Unreadable {} | Self::Unknown(_) => EventKind::Unreadable,
+            Self::Unreadable {} | Self::Withheld { .. } | Self::Erase {} | Self::Unknown(_) => {
+                EventKind::Unreadable
+            }
         }
     }
 }

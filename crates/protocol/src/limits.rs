@@ -68,7 +68,7 @@ pub struct Limits {
     pub directs_per_minute: u32,
     /// Frames of any kind a second of one connection, pings included, with a burst of five seconds'
     /// worth. Beyond: the error `rate_limited`; still going on a second later, or after fifty seconds' worth: close
-    /// 1008. 0 is no limit.
+    /// 4429. 0 is no limit.
     pub frames_per_connection: u32,
     /// Most commands of one connection that may wait for their answer. Beyond: the server reads on
     /// only when one is answered.
@@ -154,6 +154,10 @@ impl Default for Limits {
 impl Limits {
     /// What an event's frame has besides its body, roughly, in bytes: names, numbers and a time.
     pub const EVENT_OVERHEAD: usize = 300;
+
+    /// Conversations with the latest activity that `welcome.unread` counts over. Each is a row that every `hello` of its
+    /// user reads, so there is an end; a page of summaries has about as many.
+    pub const UNREAD_CONVERSATIONS: usize = 200;
 
     /// What connections may have of `connections` before `hello`, or a first request with good credentials: one in so many.
     const STRANGERS_SHARE: u32 = 10;

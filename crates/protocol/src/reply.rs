@@ -30,7 +30,7 @@ pub enum ServerFrame {
 impl ServerFrame {
     /// Every `type` that this version knows. A frame of another one is from a newer server, and to be
     /// passed over.
-    pub const TYPES: [&str; 22] = [
+    pub const TYPES: [&str; 24] = [
         "welcome",
         "ok",
         "error",
@@ -53,6 +53,8 @@ impl ServerFrame {
         "role",
         "rename",
         "unreadable",
+        "withheld",
+        "erase",
     ];
 }
 
@@ -105,6 +107,22 @@ pub struct Welcome {
     pub conversations: Vec<Summary>,
     /// Whether there are more: page on with `conversations`.
     pub more: bool,
+    /// What one has not read. Servers of before do not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<Unread>,
+}
+
+/// What a user has not read, over the conversations with the latest activity
+/// ([`Limits::UNREAD_CONVERSATIONS`]).
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Unread {
+    /// Messages of others after the cursor of reading, as in a summary.
+    pub messages: u64,
+    /// Conversations with such messages.
+    pub conversations: u64,
+    /// Whether there are conversations beyond those that were counted.
+    pub more: bool,
 }
 
 /// `ok`, with the command's `id` and what the command gives.
@@ -136,6 +154,20 @@ pub enum OkBody<E = Event> {
         #[serde(default, skip_serializing_if = "is_false")]
         #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         duplicate: bool,
+        /// What was stored, where the application changed it: it takes the place of what was sent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        event: Option<Box<E>>,
+    },
+    /// A message is on stable storage and waits for the application's decision. It is not in the log.
+    Held {
+        /// Where.
+        conversation: ConversationId,
+        /// True.
+        held: bool,
+        /// True if it has been held since before.
+        #[serde(default, skip_serializing_if = "is_false")]
+        #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
+        duplicate: bool,
     },
     /// A page of the raw log (`sync`).
     Log {
@@ -158,6 +190,9 @@ pub enum OkBody<E = Event> {
         head: Seq,
         /// Whether there are messages before these.
         more: bool,
+        /// Whether there are messages after these, with `around`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        more_after: Option<bool>,
     },
     /// A page of members (`members`).
     Members {
@@ -208,6 +243,9 @@ pub struct Failure {
     /// The conversation at fault, for a cursor in `hello`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation: Option<ConversationId>,
+    /// Until when, with `banned`. Absent if there is no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 /// A conversation as its member sees it.
@@ -396,6 +434,7 @@ mod tests {
                 seq: Seq(7),
                 at: Timestamp::from_millis(1_795_435_200_000),
                 duplicate: false,
+                event: None,
             },
         });
         insta::assert_snapshot!(

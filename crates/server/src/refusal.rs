@@ -97,6 +97,7 @@ impl Refusal {
             retry_after: self.retry_after,
             field: self.field.map(Cow::into_owned),
             conversation: None,
+            until: None,
         }
     }
 }

@@ -101,7 +101,8 @@ async fn whole_history(client: &mut Client, room: &Room) -> anyhow::Result<Vec<M
     let mut pages: Vec<Vec<Message>> = Vec::new();
     loop {
         let before = pages.last().and_then(|page| page.first()).map(|message| message.seq);
-        let command = History { conversation: room.id.clone().into(), before, limit: Some(PAGE_SIZE) };
+        let command =
+            History { conversation: room.id.clone().into(), before, around: None, limit: Some(PAGE_SIZE) };
         match client.call(command).await.with_context(|| format!("history of {}", room.id))? {
             OkBody::History { messages, more, .. } => {
                 pages.push(messages);

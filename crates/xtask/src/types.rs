@@ -5,7 +5,7 @@ mod print;
 mod shape;
 
 use switchboard_protocol::reply::{
-    Edited, Failure, Member, Message, MessageTag, OkBody, Reply, ServerFrame, Summary, Welcome,
+    Edited, Failure, Member, Message, MessageTag, OkBody, Reply, ServerFrame, Summary, Unread, Welcome,
 };
 use switchboard_protocol::{
     Command, CommandId, ConversationId, Conversations, Create, Data, Delete, Device, Edit, Emoji, ErrorCode,
@@ -75,6 +75,7 @@ pub fn file() -> String {
         OkBody,
         switchboard_protocol::reply::Ok,
         Failure,
+        Unread,
         Welcome,
         Reply,
         ServerFrame,

@@ -62,7 +62,7 @@ export type CommandId = number | string;
 /** What a member may do. */
 export type Role = "admin" | "member" | "reader";
 
-/** Why a command failed. The same list on every door. */
+/** Why a command failed. The same list on every door. A client treats a code that it does not know by `retryable`. */
 export type ErrorCode =
   | "bad_frame"
   | "bad_field"
@@ -75,7 +75,10 @@ export type ErrorCode =
   | "bad_cursor"
   | "already_exists"
   | "rate_limited"
-  | "unavailable";
+  | "unavailable"
+  | "refused"
+  | "banned"
+  | "not_ready";
 
 /** What the server allows. Sizes are in bytes, times in milliseconds, rates per second. */
 export type Limits = {
@@ -173,7 +176,7 @@ export type Limits = {
   /**
    * Frames of any kind a second of one connection, pings included, with a burst of five seconds'
    * worth. Beyond: the error `rate_limited`; still going on a second later, or after fifty seconds' worth: close
-   * 1008. 0 is no limit.
+   * 4429. 0 is no limit.
    */
   frames_per_connection: number;
   /**
@@ -327,6 +330,14 @@ export type Event = {
       title: Title;
     }
   | { type: "unreadable" }
+  | {
+      type: "withheld";
+      /** The `type` of the event. */
+      of: string;
+      /** Why, in one word: `blocked`. */
+      withheld: string;
+    }
+  | { type: "erase" }
 );
 
 /** A signal, as it goes over the wire. */
@@ -453,6 +464,18 @@ export type StoredBody = {
   at: Timestamp;
   /** True if it had been stored before: this is the first one's `seq`. */
   duplicate?: boolean;
+  /** What was stored, where the application changed it: it takes the place of what was sent. */
+  event?: Event;
+};
+
+/** A message waits for the application's decision, and is not in the log. */
+export type HeldBody = {
+  /** Where. */
+  conversation: ConversationId;
+  /** True. */
+  held: boolean;
+  /** True if it has been held since before. */
+  duplicate?: boolean;
 };
 
 /** A page of the raw log (`sync`). */
@@ -477,6 +500,8 @@ export type HistoryBody = {
   head: Seq;
   /** Whether there are messages before these. */
   more: boolean;
+  /** Whether there are messages after these, with `around`. */
+  more_after?: boolean;
 };
 
 /** A page of members (`members`). */
@@ -509,7 +534,15 @@ export type CursorBody = {
 export type DoneBody = Record<symbol, never>;
 
 /** What a command gives. */
-export type OkBody = StoredBody | LogBody | HistoryBody | MembersBody | ConversationsBody | CursorBody | DoneBody;
+export type OkBody =
+  | StoredBody
+  | HeldBody
+  | LogBody
+  | HistoryBody
+  | MembersBody
+  | ConversationsBody
+  | CursorBody
+  | DoneBody;
 
 /** `ok`, with the command's `id` and what the command gives. */
 export type Ok = {
@@ -533,6 +566,21 @@ export type Failure = {
   field?: string;
   /** The conversation at fault, for a cursor in `hello`. */
   conversation?: ConversationId;
+  /** Until when, with `banned`. Absent if there is no end. */
+  until?: Timestamp;
+};
+
+/**
+ * What a user has not read, over the conversations with the latest activity
+ * (`Limits.UNREAD_CONVERSATIONS`).
+ */
+export type Unread = {
+  /** Messages of others after the cursor of reading, as in a summary. */
+  messages: number;
+  /** Conversations with such messages. */
+  conversations: number;
+  /** Whether there are conversations beyond those that were counted. */
+  more: boolean;
 };
 
 /** The answer to `hello`. */
@@ -549,6 +597,8 @@ export type Welcome = {
   conversations: Array<Summary>;
   /** Whether there are more: page on with `conversations`. */
   more: boolean;
+  /** What one has not read. Servers of before do not tell it. */
+  unread?: Unread;
 };
 
 /** A frame that answers, or tells of the connection itself. */
@@ -653,6 +703,8 @@ export type History = {
   conversation: Target;
   /** Messages before this one; without it the latest. */
   before?: Seq;
+  /** In place of `before`: messages on both sides of this event. */
+  around?: Seq;
   /** At most so many messages. */
   limit?: number;
 };

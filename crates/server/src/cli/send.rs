@@ -81,10 +81,11 @@ fn outcome_is_unknown(error: &ClientError) -> bool {
 
 fn describe(body: &OkBody) -> String {
     match body {
-        OkBody::Stored { conversation, seq, at, duplicate } => {
+        OkBody::Stored { conversation, seq, at, duplicate, .. } => {
             let before = if *duplicate { " (duplicate: stored before)" } else { "" };
             format!("stored in {conversation} as {seq} at {at}{before}")
         }
+        OkBody::Held { conversation, .. } => format!("held in {conversation}; it waits for a decision"),
         _ => "done".to_owned(),
     }
 }

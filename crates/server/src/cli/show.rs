@@ -35,6 +35,10 @@ pub(super) fn describe(event: &Event) -> String {
         EventBody::Role { user, role } => format!("{from} made {user} {role:?}"),
         EventBody::Rename { title } => format!("{from} renamed the room {:?}", printable(title.as_str())),
         EventBody::Unreadable {} => "(an event that the server cannot read)".to_owned(),
+        EventBody::Withheld { of, withheld } => {
+            format!("{from}: (withheld {}: {})", printable(of), printable(withheld))
+        }
+        EventBody::Erase {} => format!("(all that {from} wrote up to here was erased)"),
         EventBody::Unknown(fields) => {
             let kind = fields.get("type").and_then(|kind| kind.as_str()).unwrap_or_default();
             format!("{from}: (an event of a kind that this version does not know: {})", printable(kind))

@@ -50,7 +50,8 @@ impl Router {
             Origin::Call(_) | Origin::BackEnd(_) | Origin::Nobody => None,
         };
         // Before the event, behind which others may come that have waited for it.
-        answer(origin, Ok(OkBody::Stored { conversation: name.clone(), seq, at, duplicate }));
+        let stored_as = OkBody::Stored { conversation: name.clone(), seq, at, duplicate, event: None };
+        answer(origin, Ok(stored_as));
         if let Some(event) = event {
             self.metrics.accepted.inc();
             let json = event.to_json();

@@ -234,6 +234,7 @@ pub(super) async fn attach(
         limits: (*services.limits).clone(),
         conversations: listed.summaries,
         more: listed.more,
+        unread: Some(listed.unread),
     };
     tracing::debug!(%user, %address, connection = welcome.connection, "a session starts");
     outbox.push_reply(encode(&Reply::<Box<RawValue>>::Welcome(Box::new(welcome))));
@@ -267,7 +268,7 @@ struct Loaded {
     heads: Heads,
     /// The conversations that the user has left since their page was read.
     goings: Goings,
-    /// The conversations of the first page of summaries.
+    /// The conversations with the latest activity.
     latest: Vec<ConversationKey>,
 }
 
@@ -287,7 +288,7 @@ impl Pages<'_> {
         outbox: &Outbox,
         first: Memberships,
     ) -> Result<Loaded, LoadFailure> {
-        let most = services.limits.page_size(None) as usize + 1;
+        let most = Activity::most_of_connection(&services.limits);
         let mut loaded =
             Loaded { page: first, heads: Heads::default(), goings: Vec::new(), latest: Vec::new() };
         let mut latest = Vec::new();

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use switchboard_protocol::reply::Summary;
+use switchboard_protocol::Limits;
+use switchboard_protocol::reply::{Summary, Unread};
 
 use super::Joined;
 use crate::record::ConversationKey;
@@ -18,7 +19,7 @@ pub struct Memberships {
     pub next: Option<ConversationKey>,
     /// In the order of their numbers.
     pub joined: Arc<[Joined]>,
-    /// The conversations with the latest activity, latest first: one more than fits on a page of summaries.
+    /// The conversations with the latest activity, latest first: as many as [`Activity::most_of_connection`].
     pub latest: Vec<Activity>,
 }
 
@@ -32,6 +33,12 @@ pub struct Activity {
 }
 
 impl Activity {
+    /// How many of the latest a connection needs: one more than fits on its page of summaries, and one more than its unread
+    /// messages are counted in.
+    pub(crate) fn most_of_connection(limits: &Limits) -> usize {
+        (limits.page_size(None) as usize).max(Limits::UNREAD_CONVERSATIONS) + 1
+    }
+
     /// Keeps the latest, in their order, at most so many.
     pub(crate) fn keep_latest(activities: &mut Vec<Self>, most: usize) {
         activities.sort_unstable_by(|a, b| b.cmp(a));
@@ -50,4 +57,6 @@ pub struct Summaries {
     pub joined: Vec<Joined>,
     /// Whether there are more.
     pub more: bool,
+    /// What the user has not read in the conversations given, the first [`Limits::UNREAD_CONVERSATIONS`] of them.
+    pub unread: Unread,
 }

@@ -3,6 +3,7 @@
 
 pub(super) mod counts;
 mod fold;
+mod history;
 pub(super) mod list;
 mod people;
 pub(super) mod row;
@@ -12,8 +13,8 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::value::RawValue;
-use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, ErrorCode, History, Limits, Seq, Sync, Timestamp, UserId};
+use switchboard_protocol::reply::{OkBody, Unread};
+use switchboard_protocol::{ConversationId, ErrorCode, Limits, Seq, Sync, Timestamp, UserId};
 
 use self::row::{Acquainted, Known, Listed, Membered, Start, View, Wanted, Whole};
 use super::change::{Failed, StoreError};
@@ -73,6 +74,16 @@ pub(super) trait Lookups {
         &self,
         conversation: ConversationKey,
         before: Seq,
+        most: usize,
+    ) -> Found<Vec<Seq>, Self>;
+
+    /// The first `most` messages from an event on and up to another, the earliest first. The same is true of the events
+    /// between them.
+    fn messages_from(
+        &self,
+        conversation: ConversationKey,
+        from: Seq,
+        upto: Seq,
         most: usize,
     ) -> Found<Vec<Seq>, Self>;
 
@@ -217,34 +228,6 @@ impl<L: Lookups> Reader<'_, L> {
         Ok(events)
     }
 
-    /// `history`.
-    pub(super) fn history(&self, user: &UserId, command: &History) -> Page<L> {
-        let View { conversation, membership } = self.view(user, &command.conversation.resolve(user))?;
-        let visible = access::check_visible(conversation.head, membership.as_ref())?;
-        let before = command.before.unwrap_or(Seq::MAX).min(visible.next());
-        let limit = self.limits.page_size(command.limit) as usize;
-        let seqs = self.rows.messages_before(conversation.key, before, limit + 1)?;
-        let mut more = seqs.len() > limit;
-        let mut room = Room(self.limits.page_bytes as usize);
-        let mut messages = Vec::new();
-        let wanted = seqs.into_iter().take(limit).map(|target| Wanted {
-            conversation: &conversation,
-            target,
-            visible,
-        });
-        self.messages(&wanted.collect::<Vec<_>>(), |message| {
-            let Some((message, bytes)) = message else { return ControlFlow::Continue(()) };
-            if !room.takes(bytes) {
-                more = true;
-                return ControlFlow::Break(());
-            }
-            messages.push(message);
-            ControlFlow::Continue(())
-        })?;
-        messages.reverse();
-        Ok(OkBody::History { conversation: conversation.name, messages, head: visible, more })
-    }
-
     /// What a connection starts from.
     pub(super) fn attach(&self, user: &UserId, named: &[ConversationId]) -> Found<Option<Snapshot>, L> {
         let Some(Start { user, joined, named }) = self.rows.start(user, named, self.step)? else {
@@ -274,19 +257,29 @@ impl<L: Lookups> Reader<'_, L> {
         let heads = rows.iter().filter_map(|row| Some((row.conversation, row.state?.0)));
         let joined = heads.map(|(conversation, head)| Joined { conversation, head }).collect();
         let mut latest: Vec<_> = rows.iter().filter_map(Membered::activity).collect();
-        Activity::keep_latest(&mut latest, self.limits.page_size(None) as usize + 1);
+        Activity::keep_latest(&mut latest, Activity::most_of_connection(self.limits));
         Memberships { mark, after, next, joined, latest }
     }
 
-    /// Summaries of conversations that a user is a member of, as many as fit on a page, in the order given.
+    /// Summaries of conversations that a user is a member of, as many as fit on a page, in the order given; and what the user
+    /// has not read in these and those behind them.
     pub(super) fn summaries(&self, user: UserKey, of: &[ConversationKey]) -> Found<Summaries, L> {
         let limit = self.limits.page_size(None) as usize;
-        self.summaries_of(user, of, limit)
+        let mut listed = self.rows.listed(user, first(of, limit.max(Limits::UNREAD_CONVERSATIONS)))?;
+        let counted = leading(&listed, first(of, Limits::UNREAD_CONVERSATIONS));
+        let unread = fold::unread(&listed[..counted], of.len() > Limits::UNREAD_CONVERSATIONS);
+        listed.truncate(leading(&listed, first(of, limit)));
+        self.page_of_summaries(listed, unread, of.len() > limit)
     }
 
+    /// The same without a count of what is unread.
     fn summaries_of(&self, user: UserKey, of: &[ConversationKey], limit: usize) -> Found<Summaries, L> {
-        let mut more = of.len() > limit;
-        let listed = self.rows.listed(user, of.get(..limit).unwrap_or(of))?;
+        let listed = self.rows.listed(user, first(of, limit))?;
+        self.page_of_summaries(listed, Unread::default(), of.len() > limit)
+    }
+
+    fn page_of_summaries(&self, listed: Vec<Listed>, unread: Unread, mut more: bool) -> Found<Summaries, L> {
+        // Read after the first query, as above.
         let mark = self.mark.load(Ordering::SeqCst);
         let wanted: Vec<_> = listed.iter().map(|listed| Wanted::last_of(&listed.conversation)).collect();
         let mut room = Room(self.limits.page_bytes as usize);
@@ -307,7 +300,7 @@ impl<L: Lookups> Reader<'_, L> {
         });
         let joined = joined.collect();
         let summaries = listed.into_iter().zip(last).map(|(listed, last)| fold::summary(listed, last));
-        Ok(Summaries { mark, summaries: summaries.collect(), joined, more })
+        Ok(Summaries { mark, summaries: summaries.collect(), joined, more, unread })
     }
 
     /// A page of the log for a connection that is behind.
@@ -336,6 +329,17 @@ impl<L: Lookups> Reader<'_, L> {
     pub(super) fn api_key(&self, hash: &[u8]) -> Found<Option<String>, L> {
         self.rows.api_key(hash)
     }
+}
+
+/// The first of some conversations.
+fn first(of: &[ConversationKey], most: usize) -> &[ConversationKey] {
+    of.get(..most).unwrap_or(of)
+}
+
+/// How many of the rows at the beginning are of these conversations, in whose order they are. Some may be missing.
+fn leading(listed: &[Listed], of: &[ConversationKey]) -> usize {
+    let mut of = of.iter();
+    listed.iter().take_while(|listed| of.any(|key| *key == listed.conversation.key)).count()
 }
 
 /// What a connection with a cursor in a conversation may see of it. One that cannot be read is not there for now, and

@@ -6,6 +6,7 @@ mod messages;
 mod on_postgres;
 mod pages;
 mod people;
+mod vectors;
 mod writes;
 
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use switchboard::store::sqlite::memory::{Disk, Fate, MemoryStore, Pace};
 use switchboard::store::sqlite::{Settings, SqliteStore};
 use switchboard::store::{
     Batch, Change, Committed, CommittedEvent, Outcome, Query, Request, Seen, SharedStore, Snapshot,
-    Submission,
+    Submission, Summaries,
 };
 use switchboard_protocol::reply::{Message, OkBody, Summary};
 use switchboard_protocol::{ErrorCode, Event, Limits, Seq};
@@ -138,6 +139,9 @@ macro_rules! holds_for {
             pages::a_page_of_the_log_is_bounded_in_events_and_bytes,
             pages::a_page_of_history_is_bounded_in_messages_and_bytes,
             pages::a_page_of_history_is_of_the_moment_that_it_names,
+            pages::a_page_of_history_around_an_event_has_half_on_each_side,
+            pages::a_page_around_an_event_is_found_across_other_events_and_bounded_in_bytes,
+            pages::a_page_around_what_is_not_there_names_the_field,
             pages::conversations_are_paged_by_their_latest_activity,
             pages::members_are_paged_by_the_age_of_their_ids,
             pages::a_replay_is_the_log_between_two_events,
@@ -149,10 +153,12 @@ macro_rules! holds_for {
             access::a_room_that_everybody_left_is_entered_again_with_a_key,
             people::cursors_go_forward_and_no_further_than_the_log,
             people::unread_counts_messages_of_others,
+            people::a_connection_learns_what_is_unread_in_its_latest_conversations,
             people::whoever_comes_back_has_read_what_was_before,
             people::acquaintances_share_a_conversation,
             people::a_snapshot_is_of_ones_own_conversations,
             people::tokens_are_revoked_up_to_the_latest_time,
+            vectors::events_come_to_the_messages_of_the_vectors,
             $($own::$contract,)+
         );
     };
@@ -356,6 +362,25 @@ impl Shelf {
     async fn snapshot(&self, actor: &str, named: &[&str]) -> Option<Snapshot> {
         let named = named.iter().map(|name| conversation(name)).collect();
         soon("a snapshot", self.store.attach(&user(actor), named)).await.expect("a snapshot")
+    }
+
+    /// What `welcome` says to a connection of this user, over all pages of memberships.
+    async fn summaries(&self, actor: &str) -> Summaries {
+        let Snapshot { user: key, mut memberships, summaries, .. } =
+            self.snapshot(actor, &[]).await.expect("a user who was seen");
+        if let Some(summaries) = summaries {
+            return summaries;
+        }
+        let mut latest = memberships.latest;
+        while let Some(after) = memberships.next {
+            memberships =
+                soon("memberships", self.store.memberships(&user(actor), key, after)).await.expect("a page");
+            latest.append(&mut memberships.latest);
+        }
+        latest.sort_unstable_by(|one, other| other.cmp(one));
+        latest.truncate(Limits::UNREAD_CONVERSATIONS + 1);
+        let latest = latest.iter().map(|latest| latest.conversation).collect();
+        soon("summaries", self.store.summaries(&user(actor), key, latest)).await.expect("summaries")
     }
 
     /// What somebody sees of a conversation, with their number in the store.

@@ -91,7 +91,8 @@ impl Device {
                     let command =
                         Sync { conversation: room.id.clone().into(), after: Seq(0), limit: Some(5) };
                     self.submit(connection, command, Request::Other).await?;
-                    let command = History { conversation: room.id.into(), before: None, limit: Some(5) };
+                    let command =
+                        History { conversation: room.id.into(), before: None, around: None, limit: Some(5) };
                     self.submit(connection, command, Request::Other).await?;
                 }
             }
@@ -196,7 +197,7 @@ impl Device {
         let conversation = Target::from(id.clone());
         let command: Command = match self.rng.u32(..5) {
             0 => Sync { conversation, after: Seq(0), limit: None }.into(),
-            1 => History { conversation, before: None, limit: None }.into(),
+            1 => History { conversation, before: None, around: None, limit: None }.into(),
             2 => Members { conversation, after: None, limit: None }.into(),
             3 => Read { conversation, upto: Seq(1) }.into(),
             _ => Send { key: None, ..send("x", &id, "let me in") }.into(),

@@ -150,7 +150,7 @@ impl Device {
         match (request, body) {
             (
                 Request::Send(key) | Request::Retry(key),
-                OkBody::Stored { conversation, seq, at, duplicate },
+                OkBody::Stored { conversation, seq, at, duplicate, .. },
             ) => {
                 self.on_ack(connection, &key, (&conversation, seq, at), duplicate);
             }

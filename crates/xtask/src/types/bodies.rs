@@ -9,8 +9,9 @@ use super::print::declaration;
 use super::shape::{self, Shape};
 
 /// The variants of [`OkBody`] in their order: name, the field that only this variant has, docs.
-const VARIANTS: [(&str, &str, &str); 7] = [
+const VARIANTS: [(&str, &str, &str); 8] = [
     ("StoredBody", "seq", "An event is on stable storage."),
+    ("HeldBody", "held", "A message waits for the application's decision, and is not in the log."),
     ("LogBody", "events", "A page of the raw log (`sync`)."),
     ("HistoryBody", "messages", "A page of messages as they stand now (`history`)."),
     ("MembersBody", "members", "A page of members (`members`)."),

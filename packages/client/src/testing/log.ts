@@ -184,8 +184,9 @@ export class Log {
     const messages = this.#upto(head);
     const middle = messages.findIndex((message) => message.seq >= seq);
     const at = middle < 0 ? messages.length : middle;
-    const first = Math.max(0, at - Math.floor(limit / 2));
-    const end = Math.min(messages.length, first + limit);
+    const half = Math.floor(limit / 2);
+    const first = Math.max(0, at - half);
+    const end = Math.min(messages.length, at + limit - half);
     const page = messages.slice(first, end);
     return { conversation: this.id, messages: page, head, more: first > 0, more_after: end < messages.length };
   }

@@ -257,6 +257,16 @@ impl Lookups for Session {
         message::before(self, conversation, before, most)
     }
 
+    fn messages_from(
+        &self,
+        conversation: ConversationKey,
+        from: Seq,
+        upto: Seq,
+        most: usize,
+    ) -> Result<Vec<Seq>> {
+        message::from(self, conversation, (from, upto), most)
+    }
+
     fn count_messages(&self, conversation: ConversationKey, upto: Seq) -> Result<u64> {
         let row = self.row(COUNT_MESSAGES, &[&conversation.0, &number(upto)])?;
         Ok(row.map_or(Ok(0), |row| count(&row, 0))?)

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
-use switchboard_protocol::reply::{Message, MessageTag, Summary};
+use switchboard_protocol::reply::{Message, MessageTag, Summary, Unread};
 use switchboard_protocol::{Data, Key, Limits, Seq, Text, Timestamp, Title, UserId};
 
 use super::row::{Listed, Wanted, Whole, nobody};
@@ -108,6 +108,17 @@ impl Write for Written {
 /// How many bytes a summary takes at most, without its last message: its numbers are counted at their longest.
 pub(super) fn most_bytes_of_summary(conversation: &Conversation) -> usize {
     Limits::EVENT_OVERHEAD + conversation.name.as_str().len() + json_bytes(&conversation.title)
+}
+
+/// What the member of these conversations has not read; `more` says whether there are others.
+pub(super) fn unread(listed: &[Listed], more: bool) -> Unread {
+    let mut unread = Unread { more, ..Unread::default() };
+    for Listed { conversation, member } in listed {
+        let messages = member.unread(conversation.messages);
+        unread.messages += messages;
+        unread.conversations += u64::from(messages > 0);
+    }
+    unread
 }
 
 /// A conversation as its member sees it.

@@ -129,6 +129,16 @@ impl Lookups for Connection {
         Ok(history::messages_before(self, conversation, before, most)?)
     }
 
+    fn messages_from(
+        &self,
+        conversation: ConversationKey,
+        from: Seq,
+        upto: Seq,
+        most: usize,
+    ) -> Result<Vec<Seq>> {
+        Ok(history::messages_from(self, conversation, from, upto, most)?)
+    }
+
     fn count_messages(&self, conversation: ConversationKey, upto: Seq) -> Result<u64> {
         Ok(rows::count_messages(self, conversation, upto)?)
     }

@@ -82,6 +82,106 @@ pub(super) async fn a_page_of_history_is_bounded_in_messages_and_bytes(open: Ope
     }
 }
 
+/// A page around an event: its messages, and whether there are more before and after them.
+async fn around(shelf: &Shelf, actor: &str, seq: u64, limit: u32) -> (Vec<u64>, bool, bool) {
+    let fields = json!({"conversation": "@alice:bob", "around": seq, "limit": limit});
+    match shelf.asks(actor, "history", fields).await {
+        Ok(OkBody::History { messages, more, more_after: Some(more_after), .. }) => {
+            (messages.iter().map(|message| message.seq.0).collect(), more, more_after)
+        }
+        other => panic!("no page around {seq} but {other:?}"),
+    }
+}
+
+pub(super) async fn a_page_of_history_around_an_event_has_half_on_each_side(open: Open) {
+    let mut shelf = Shelf::new(open).await;
+    for n in 1..=10 {
+        shelf.says("alice", "@bob", &n.to_string()).await;
+    }
+    shelf.stores("alice", "delete", json!({"conversation": "@bob", "target": 5})).await;
+    shelf.says("bob", "@alice", "12").await;
+    for (seq, limit, wanted) in [
+        (5, 4, (vec![3, 4, 5, 6], true, true)),
+        (5, 5, (vec![3, 4, 5, 6, 7], true, true)),
+        (5, 1, (vec![5], true, true)),
+        (1, 4, (vec![1, 2], false, true)),
+        (3, 4, (vec![1, 2, 3, 4], false, true)),
+        (10, 4, (vec![8, 9, 10, 12], true, false)),
+        (11, 4, (vec![9, 10, 12], true, false)),
+        (12, 2, (vec![10, 12], true, false)),
+        (12, 4, (vec![9, 10, 12], true, false)),
+        (6, 200, (vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12], false, false)),
+    ] {
+        assert_eq!(around(&shelf, "bob", seq, limit).await, wanted, "around {seq}, {limit} at most");
+    }
+    let page = shelf.asks("bob", "history", json!({"conversation": "@alice", "around": 5, "limit": 3})).await;
+    let Ok(OkBody::History { messages, head, .. }) = page else { panic!("{page:?}") };
+    assert_eq!(head, Seq(12));
+    assert!(
+        messages[1].deleted && messages[1].text.is_none(),
+        "a deleted message has its place: {messages:?}"
+    );
+    // A page without `around` says nothing of what is after it.
+    let page = shelf.asks("bob", "history", json!({"conversation": "@alice", "before": 5})).await;
+    assert!(matches!(page, Ok(OkBody::History { more_after: None, .. })), "{page:?}");
+}
+
+pub(super) async fn a_page_around_an_event_is_found_across_other_events_and_bounded_in_bytes(open: Open) {
+    let limits = Limits { page_bytes: 4_000, ..Limits::default() };
+    let mut shelf = Shelf::with(open, Rules { limits, ..Rules::default() }).await;
+    let react =
+        |target: u64, n: u32| json!({"conversation": "@alice:bob", "target": target, "emoji": n.to_string()});
+    shelf.says("alice", "@bob", "1").await;
+    for n in 0..100 {
+        shelf.stores("bob", "react", react(1, n)).await;
+    }
+    shelf.says("alice", "@bob", "102").await;
+    for n in 0..100 {
+        shelf.stores("bob", "react", react(102, n)).await;
+    }
+    shelf.says("alice", "@bob", "203").await;
+    // Each of the first two takes some 1,900 bytes of a page with its reactions.
+    assert_eq!(around(&shelf, "bob", 50, 2).await, (vec![1, 102], false, true));
+    assert_eq!(around(&shelf, "bob", 103, 2).await, (vec![102, 203], true, false));
+    assert_eq!(around(&shelf, "bob", 203, 2).await, (vec![102, 203], true, false));
+    assert_eq!(around(&shelf, "bob", 102, 100).await, (vec![1, 102, 203], false, false));
+    let long = "x".repeat(3_000);
+    for _ in 0..4 {
+        shelf.says("alice", "@bob", &long).await;
+    }
+    // 204 to 207 are long, and the event that is asked for comes first; a page has one item beyond its bytes.
+    assert_eq!(around(&shelf, "bob", 205, 100).await, (vec![204, 205], true, true));
+    assert_eq!(around(&shelf, "bob", 207, 100).await, (vec![206, 207], true, false));
+    shelf.opens_again().await;
+    assert_eq!(around(&shelf, "bob", 204, 100).await, (vec![203, 204, 205], true, true));
+}
+
+pub(super) async fn a_page_around_what_is_not_there_names_the_field(open: Open) {
+    let mut shelf = Shelf::new(open).await;
+    shelf.stores("alice", "create", json!({"room": "r", "members": ["bob"]})).await;
+    for text in ["2", "3", "4"] {
+        shelf.says("alice", "#r", text).await;
+    }
+    shelf.stores("bob", "leave", json!({"conversation": "#r"})).await;
+    shelf.says("alice", "#r", "6").await;
+    for (actor, around, before, code) in [
+        ("alice", 0, None, ErrorCode::BadField),
+        ("alice", 7, None, ErrorCode::BadCursor),
+        ("alice", 3, Some(4), ErrorCode::BadField),
+        ("bob", 6, None, ErrorCode::BadCursor),
+    ] {
+        let fields = json!({"conversation": "#r", "around": around, "before": before});
+        let refusal = shelf.asks(actor, "history", fields).await.expect_err("no such place");
+        assert_eq!((refusal.code, refusal.field.as_deref()), (code, Some("around")), "{actor} {around}");
+    }
+    let fields = json!({"conversation": "#r", "around": 5});
+    let page = shelf.asks("bob", "history", fields.clone()).await;
+    let Ok(OkBody::History { messages, more_after: Some(false), .. }) = page else { panic!("{page:?}") };
+    assert_eq!(messages.len(), 3, "a former member sees up to leaving");
+    let refusal = shelf.asks("mallory", "history", fields).await.expect_err("a stranger");
+    assert_eq!(refusal.code, ErrorCode::NotFound);
+}
+
 pub(super) async fn a_page_of_history_is_of_the_moment_that_it_names(open: Open) {
     const EDITS: u64 = 1_000;
     const AT_ONCE: u64 = 5;

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use switchboard::store::{Change, Committed, CommittedCursor, CursorOf};
+use switchboard_protocol::reply::Unread;
 use switchboard_protocol::{ErrorCode, Role, Seq, Timestamp};
 
 use super::{Open, Shelf};
@@ -77,6 +78,34 @@ pub(super) async fn unread_counts_messages_of_others(open: Open) {
     assert_eq!(unread(&shelf).await, (1, 1));
     shelf.opens_again().await;
     assert_eq!(unread(&shelf).await, (1, 1));
+}
+
+pub(super) async fn a_connection_learns_what_is_unread_in_its_latest_conversations(open: Open) {
+    let mut shelf = Shelf::new(open).await;
+    let unread = async |shelf: &Shelf, actor: &str| {
+        let Unread { messages, conversations, more } = shelf.summaries(actor).await.unread;
+        (messages, conversations, more)
+    };
+    for n in 0..60 {
+        shelf.says(&format!("c{n:03}"), "@shop", "hi").await;
+        shelf.says(&format!("c{n:03}"), "@shop", "anybody there?").await;
+    }
+    assert_eq!(unread(&shelf, "shop").await, (120, 60, false), "more than a page of 50 has");
+    assert_eq!(unread(&shelf, "c000").await, (0, 0, false), "one's own messages are read");
+    let read = json!({"conversation": "@c000", "upto": 1});
+    assert!(matches!(shelf.tries("shop", "read", read).await, Ok(Committed::Cursor(_))));
+    let read = json!({"conversation": "@c001", "upto": 2});
+    assert!(matches!(shelf.tries("shop", "read", read).await, Ok(Committed::Cursor(_))));
+    assert_eq!(unread(&shelf, "shop").await, (117, 59, false), "counted as in a summary");
+    for n in 60..250 {
+        shelf.says(&format!("c{n:03}"), "@shop", "hi").await;
+    }
+    // The latest 200: all of the 190 new ones, and 10 with two messages.
+    assert_eq!(unread(&shelf, "shop").await, (210, 200, true));
+    shelf.says("shop", "@c000", "at last").await;
+    assert_eq!(unread(&shelf, "shop").await, (190 + 9 * 2 + 1, 200, true), "the latest activity counts");
+    shelf.opens_again().await;
+    assert_eq!(unread(&shelf, "shop").await, (190 + 9 * 2 + 1, 200, true));
 }
 
 pub(super) async fn whoever_comes_back_has_read_what_was_before(open: Open) {

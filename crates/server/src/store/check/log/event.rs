@@ -86,7 +86,10 @@ impl Log<'_> {
                 self.with(&user, seq, report, |log, user| log.members.becomes(user, role))?;
             }
             EventBody::Rename { title } => self.title = Some(title.as_str().to_owned()),
-            EventBody::Unreadable {} | EventBody::Unknown(_) => {}
+            EventBody::Unreadable {}
+            | EventBody::Withheld { .. }
+            | EventBody::Erase {}
+            | EventBody::Unknown(_) => {}
         }
         Ok(())
     }

@@ -63,6 +63,36 @@ pub(super) fn before(
     Ok(rows.iter().map(|row| seq(row, 0)).collect::<std::result::Result<_, _>>()?)
 }
 
+/// Finds the first event up to which there are `$4` messages more than before `$2`, or `$3` where there are not so many: by
+/// halves, since the number of messages never falls. What is not there is passed over.
+const LAST: &str = "WITH RECURSIVE way AS (
+        SELECT $2::bigint - 1 AS earlier, $3::bigint AS last, $4::bigint + coalesce(
+            (SELECT messages FROM events WHERE conversation = $1 AND seq = $2::bigint - 1), 0) AS goal
+    UNION ALL
+        SELECT CASE WHEN reached.yes THEN way.earlier ELSE middle.seq END,
+               CASE WHEN reached.yes THEN middle.seq ELSE way.last END, way.goal
+        FROM way
+        CROSS JOIN LATERAL (SELECT way.earlier + (way.last - way.earlier) / 2 AS seq) middle
+        CROSS JOIN LATERAL (SELECT EXISTS (SELECT 1 FROM events
+            WHERE conversation = $1 AND seq = middle.seq AND messages >= way.goal) AS yes) reached
+        WHERE way.last - way.earlier > 1)
+    SELECT min(last) FROM way";
+
+pub(super) fn from(
+    session: &Session,
+    conversation: ConversationKey,
+    (from, upto): (Seq, Seq),
+    most: usize,
+) -> Result<Vec<Seq>> {
+    let (first, end) = (number(from), number(upto));
+    let last = session.rows(LAST, &[&conversation.0, &first, &end, &(most as i64)])?;
+    let last = last.first().map_or(Ok(upto), |row| seq(row, 0))?;
+    let mut found = before(session, conversation, last.next(), most)?;
+    found.retain(|seq| *seq >= from);
+    found.reverse();
+    Ok(found)
+}
+
 /// Names two statements, which differ in the reactions that are seen.
 macro_rules! for_reactions {
     ($all:ident, $standing:ident: [$($first:tt)*], [$($last:tt)*]) => {

@@ -225,8 +225,12 @@ fn pages<L: Lookups>(
     for (before, limit) in
         [(None, None), (None, Some(12)), (Some(30), Some(12)), (Some(9), Some(3)), (Some(0), None)]
     {
-        let query =
-            Query::History(History { conversation: conversation.clone(), before: before.map(Seq), limit });
+        let query = Query::History(History {
+            conversation: conversation.clone(),
+            before: before.map(Seq),
+            around: None,
+            limit,
+        });
         note(&format!("history of {name} before {before:?}"), told(reader.answer(actor, &query)));
     }
     for (after, limit) in [(None, None), (Some("a"), Some(2)), (Some("e~"), Some(12))] {
@@ -384,9 +388,11 @@ async fn what_is_read_takes_a_few_round_trips_however_much_it_is() {
                 trips.set(0);
                 let named: Vec<_> = (0..20).map(|n| conversation(&format!("#room{n}"))).collect();
                 count("attach", told(reader.attach(&alice, &named)));
-                let history = History { conversation: to("#room0"), before: None, limit: Some(12) };
+                let history =
+                    History { conversation: to("#room0"), before: None, around: None, limit: Some(12) };
                 count("history of renames", told(reader.answer(&alice, &Query::History(history))));
-                let history = History { conversation: to("@alice:bob"), before: None, limit: Some(12) };
+                let history =
+                    History { conversation: to("@alice:bob"), before: None, around: None, limit: Some(12) };
                 count("history of messages", told(reader.answer(&alice, &Query::History(history))));
                 let list = Conversations { before: Some(conversation("#room1")), limit: Some(12) };
                 count("conversations", told(reader.answer(&alice, &Query::Conversations(list))));

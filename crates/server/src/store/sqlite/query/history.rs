@@ -25,6 +25,37 @@ pub(super) fn messages_before(
     Ok(found)
 }
 
+/// The first `most` messages from an event on and up to another, the earliest first. The last of them is looked up by how
+/// many messages there are up to it, and the others are those before it.
+pub(super) fn messages_from(
+    db: &Connection,
+    conversation: ConversationKey,
+    from: Seq,
+    upto: Seq,
+    most: usize,
+) -> Result<Vec<Seq>> {
+    let mut select = db.prepare_cached("SELECT messages FROM events WHERE conversation = ?1 AND seq = ?2")?;
+    let mut count = |seq: u64| -> Result<Option<i64>> {
+        select.query_row(params![conversation.0, seq], |row| row.get(0)).optional()
+    };
+    let mut earlier = from.0.saturating_sub(1);
+    let goal = count(earlier)?.unwrap_or(0).saturating_add(i64::try_from(most).unwrap_or(i64::MAX));
+    // The end, where there are not so many.
+    let mut last = upto.0;
+    while last.saturating_sub(earlier) > 1 {
+        let middle = earlier + (last - earlier) / 2;
+        if count(middle)?.is_some_and(|messages| messages >= goal) {
+            last = middle;
+        } else {
+            earlier = middle;
+        }
+    }
+    let mut found = messages_before(db, conversation, Seq(last).next(), most)?;
+    found.retain(|seq| *seq >= from);
+    found.reverse();
+    Ok(found)
+}
+
 /// Reads backwards from an event until there are `most` messages, or none before it, or a run of other events.
 fn read_messages(
     db: &Connection,

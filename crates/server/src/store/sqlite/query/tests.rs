@@ -108,7 +108,7 @@ impl Desk {
     /// The numbers of a page of messages, whether there are more, and in how many steps that was read.
     fn history(&self, actor: &str, before: Option<u64>, limit: u32) -> ((Vec<u64>, bool), u64) {
         let conversation = Target::Conversation(ConversationId::parse("#r").expect("an id"));
-        let command = History { conversation, before: before.map(Seq), limit: Some(limit) };
+        let command = History { conversation, before: before.map(Seq), around: None, limit: Some(limit) };
         let (page, steps) = self.reads(|reader| reader.history(&user(actor), &command));
         let Ok(OkBody::History { messages, more, .. }) = page else { panic!("{page:?}") };
         ((messages.iter().map(|message| message.seq.0).collect(), more), steps)

@@ -104,7 +104,7 @@ fn held<L: Lookups>(reader: &Reader<'_, L>) -> (usize, usize) {
                     &actor,
                     &Query::Sync(Sync { conversation: to(), after, limit: Some(12) }),
                 );
-                let query = History { conversation: to(), before, limit: Some(12) };
+                let query = History { conversation: to(), before, around: None, limit: Some(12) };
                 held.answer(reader, &actor, &Query::History(query));
             }
             let query = Members { conversation: to(), after: None, limit: Some(12) };

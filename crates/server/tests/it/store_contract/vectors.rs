@@ -1,0 +1,59 @@
+//! The wire vectors of `testdata/protocol/fold.json`: what events come to.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{Open, Shelf};
+
+fn cases() -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/protocol/fold.json");
+    let document: Value =
+        serde_json::from_str(&std::fs::read_to_string(path).expect("the vectors")).expect("JSON");
+    document["cases"].as_array().expect("cases").clone()
+}
+
+/// The command that makes an event of the room.
+fn command(event: &Value) -> (&str, Value) {
+    let kind = event["type"].as_str().expect("a type");
+    let mut fields = event.clone();
+    let fields_of = fields.as_object_mut().expect("an object");
+    for assigned in ["type", "seq", "from", "at", "conversation"] {
+        fields_of.remove(assigned);
+    }
+    match kind {
+        "create" => fields["room"] = json!("r"),
+        "message" => fields["to"] = json!("#r"),
+        _ => fields["conversation"] = json!("#r"),
+    }
+    (if kind == "message" { "send" } else { kind }, fields)
+}
+
+/// Without the times, which the store assigns.
+fn timeless(message: &Value) -> Value {
+    let mut message = message.clone();
+    message.as_object_mut().expect("an object").remove("at");
+    if let Some(edited) = message["edited"].as_object_mut() {
+        edited.remove("at");
+    } else {
+        message.as_object_mut().expect("an object").remove("edited");
+    }
+    message
+}
+
+pub(super) async fn events_come_to_the_messages_of_the_vectors(open: Open) {
+    let cases: Vec<_> = cases().into_iter().filter(|case| case["client_only"] != true).collect();
+    assert!(cases.len() > 5, "{}", cases.len());
+    for case in cases {
+        let mut shelf = Shelf::new(open).await;
+        for event in case["events"].as_array().expect("events") {
+            let (name, fields) = command(event);
+            let stored = shelf.stores(event["from"].as_str().expect("who"), name, fields).await;
+            assert_eq!(json!(stored.seq), event["seq"], "{}", case["name"]);
+        }
+        let history = serde_json::to_value(shelf.history("alice", "#r").await).expect("JSON");
+        let found: Vec<_> = history.as_array().expect("messages").iter().map(timeless).collect();
+        let wanted: Vec<_> = case["messages"].as_array().expect("messages").iter().map(timeless).collect();
+        assert_eq!(found, wanted, "{}", case["name"]);
+    }
+}

@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, ClientRequestBuilder, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
+use crate::reconnect::{self, Reconnect};
 use crate::{ClientError, wire};
 
 /// Bytes of the read buffer. The default of 128 KiB is allocated at once, for every connection; a load
@@ -39,6 +40,8 @@ pub struct Client {
     last_id: i64,
     /// How the server closed, once it has.
     closed: Option<Closed>,
+    /// How many milliseconds to wait before connecting again, if the server told that last.
+    retry_after: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -71,7 +74,7 @@ impl Client {
         // Commands are small and somebody waits for the answer: Nagle's algorithm would only delay them.
         let disable_nagle = true;
         let (socket, _) = connect_async_with_config(request, Some(config), disable_nagle).await?;
-        Ok(Self { socket, kept: VecDeque::new(), last_id: 0, closed: None })
+        Ok(Self { socket, kept: VecDeque::new(), last_id: 0, closed: None, retry_after: None })
     }
 
     /// Says a command and waits for its answer; a `pong` is [`OkBody::Done`]. Whatever else arrives in
@@ -134,6 +137,18 @@ impl Client {
         self.closed.as_ref()?.code
     }
 
+    /// How the connection ended, as an error.
+    pub fn closed(&self) -> ClientError {
+        self.closed.clone().unwrap_or_else(Closed::silently).into()
+    }
+
+    /// Whether and when to connect again, once [`next`](Self::next) or a call has told that the connection ended: by the close
+    /// code, and after the delay of the `bye` or `error` before it. For an error of [`connect`](Self::connect), see
+    /// [`ClientError::reconnect`].
+    pub fn reconnect(&self) -> Reconnect {
+        Reconnect::after_close(self.close_code(), self.retry_after)
+    }
+
     /// Says a text of any kind, which need not be a command.
     pub async fn send_raw(&mut self, text: impl Into<String>) -> Result<(), ClientError> {
         self.write(Message::text(text.into())).await?;
@@ -178,7 +193,7 @@ impl Client {
     async fn receive(&mut self) -> Result<ServerFrame, ClientError> {
         match self.read().await {
             Some(frame) => frame,
-            None => Err(self.closed.clone().unwrap_or_else(Closed::silently).into()),
+            None => Err(self.closed()),
         }
     }
 
@@ -187,6 +202,9 @@ impl Client {
             match self.socket.next().await? {
                 Ok(Message::Text(text)) => {
                     if let Some(frame) = wire::decode(&text).transpose() {
+                        if let Ok(frame) = &frame {
+                            self.retry_after = reconnect::delay(frame).or(self.retry_after);
+                        }
                         return Some(frame);
                     }
                 }

@@ -3,6 +3,8 @@
 use switchboard_protocol::reply::Failure;
 use tokio_tungstenite::tungstenite;
 
+use crate::Reconnect;
+
 /// Why a call, or the connection, failed.
 ///
 /// After [`Refused`](Self::Refused), [`NotUnderstood`](Self::NotUnderstood) and [`Unread`](Self::Unread)
@@ -45,6 +47,20 @@ pub enum ClientError {
     /// [`Client::next`](crate::Client::next); the answer to the call will be among those that follow.
     #[error("{0} frames wait to be read")]
     Unread(usize),
+}
+
+impl ClientError {
+    /// Whether and when to connect again after [`Client::connect`](crate::Client::connect) failed like this.
+    pub fn reconnect(&self) -> Reconnect {
+        match self {
+            Self::Refused(failure) => Reconnect::after_refusal(failure),
+            Self::Closed { code, .. } => Reconnect::after_close(*code, None),
+            // A proxy answers like this while the server behind it starts.
+            Self::Handshake { .. } | Self::Transport(_) | Self::NotUnderstood { .. } | Self::Unread(_) => {
+                Reconnect::Backoff
+            }
+        }
+    }
 }
 
 impl From<tungstenite::Error> for ClientError {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use switchboard_client::{Client, ClientError};
+use switchboard_client::{Client, ClientError, Reconnect};
 use switchboard_protocol::reply::{OkBody, Reply, ServerFrame, Summary, Welcome};
 use switchboard_protocol::{ConversationId, Conversations, Event, Seq, Sync, Target};
 use tokio::time::Instant;
@@ -40,8 +40,7 @@ pub(super) async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
     let mut tail = Tail { args, only: None, cursors: None };
     let mut delay = MIN_RECONNECT_DELAY;
     loop {
-        let mut wait = None;
-        match Client::connect(&tail.args.connect.url, hello.clone()).await {
+        let again = match Client::connect(&tail.args.connect.url, hello.clone()).await {
             Ok((mut client, welcome)) => {
                 let connected_at = Instant::now();
                 let outcome = tail.follow(&mut client, welcome).await;
@@ -49,30 +48,35 @@ pub(super) async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
                     delay = MIN_RECONNECT_DELAY;
                 }
                 match outcome {
-                    Ok(bye) => wait = bye,
+                    Ok(()) if client.reconnect() == Reconnect::Never => {
+                        return report_error(client.closed(), tail.args.connect.json);
+                    }
+                    Ok(()) => {}
                     Err(Stop::Output(error)) => return Err(error),
-                    Err(Stop::Client(error)) if is_final(&error) => {
+                    Err(Stop::Client(error)) if error.reconnect() == Reconnect::Never => {
                         return report_error(error, tail.args.connect.json);
                     }
                     Err(Stop::Client(error)) => output::eprint_line(&format!("lost the connection: {error}")),
                 }
+                client.reconnect()
             }
             // A failure of the first connection is more likely a wrong address than a temporary fault.
-            Err(error) if tail.cursors.is_none() || is_final(&error) => {
+            Err(error) if tail.cursors.is_none() || error.reconnect() == Reconnect::Never => {
                 return report_error(error, tail.args.connect.json);
             }
-            Err(error) => output::eprint_line(&format!("cannot connect: {error}")),
-        }
-        let wait = wait.unwrap_or_else(|| with_jitter(delay));
+            Err(error) => {
+                output::eprint_line(&format!("cannot connect: {error}"));
+                error.reconnect()
+            }
+        };
+        let wait = match again {
+            Reconnect::After(wait) => wait,
+            Reconnect::Never | Reconnect::Backoff => with_jitter(delay),
+        };
         delay = (delay * 2).min(MAX_RECONNECT_DELAY);
         output::eprint_line(&format!("reconnecting in {} ms", wait.as_millis()));
         tokio::time::sleep(wait).await;
     }
-}
-
-/// Whether a reconnect cannot help.
-fn is_final(error: &ClientError) -> bool {
-    matches!(error, ClientError::Refused(failure) if !failure.retryable)
 }
 
 /// Adds jitter: between half of the delay and the whole, so that many clients do not reconnect at once.
@@ -104,14 +108,13 @@ struct Tail {
 }
 
 impl Tail {
-    /// Prints missed events, then live ones, until the connection ends. Returns the reconnect delay from the server's `bye`.
-    async fn follow(&mut self, client: &mut Client, welcome: Welcome) -> Result<Option<Duration>, Stop> {
+    /// Prints missed events, then live ones, until the connection ends.
+    async fn follow(&mut self, client: &mut Client, welcome: Welcome) -> Result<(), Stop> {
         if self.only.is_none() && !self.args.conversations.is_empty() {
             let named = self.args.conversations.iter().map(|target| target.resolve(&welcome.user));
             self.only = Some(named.collect());
         }
         self.catch_up(client, welcome).await?;
-        let mut wait = None;
         while let Some(frame) = client.next().await {
             let frame = match frame {
                 // The connection continues; the next event's number reveals a missing one.
@@ -126,16 +129,13 @@ impl Tail {
                 ServerFrame::Reply(Reply::Gap { conversation, .. }) => {
                     self.sync(client, conversation).await?;
                 }
-                ServerFrame::Reply(Reply::Bye { retry_after }) => {
-                    wait = Some(Duration::from_millis(retry_after));
-                }
                 ServerFrame::Reply(Reply::Error(failure)) => {
                     output::eprint_line(&format!("error: {}", describe_failure(&failure)));
                 }
                 ServerFrame::Reply(_) | ServerFrame::Signal(_) => {}
             }
         }
-        Ok(wait)
+        Ok(())
     }
 
     /// On the first connection, initialises the cursors. On a later one, prints the events missed.

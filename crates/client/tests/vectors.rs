@@ -1,0 +1,99 @@
+//! The wire vectors of `testdata/protocol`, said to the client by a scripted server on a real socket.
+
+mod scripted;
+
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use switchboard_client::{Client, ClientError, Reconnect};
+use switchboard_protocol::reply::ServerFrame;
+use switchboard_protocol::{ErrorCode, Ping};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+fn cases(file: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/protocol").join(file);
+    let document: Value = serde_json::from_str(&std::fs::read_to_string(path).expect(file)).expect("JSON");
+    document["cases"].as_array().expect("cases").clone()
+}
+
+/// A client that has said nothing yet, and the server's end of its connection.
+async fn connected() -> (Client, WebSocketStream<TcpStream>) {
+    let (listener, url) = scripted::listen().await;
+    let (client, server) = tokio::join!(Client::open(&url), scripted::accept(&listener));
+    (client.expect("a connection"), server)
+}
+
+async fn says(server: &mut WebSocketStream<TcpStream>, frame: &Value) {
+    server.send(Message::text(frame.to_string())).await.expect("sent");
+}
+
+#[tokio::test]
+async fn every_frame_is_understood_or_passed_over() {
+    let (mut client, mut server) = connected().await;
+    for case in cases("frames.json") {
+        says(&mut server, &case["frame"]).await;
+        // A frame of an unknown type is passed over, and an event of one is not.
+        if case["unknown"] == true && case["frame"]["seq"].is_null() {
+            continue;
+        }
+        let frame = client.next().await.expect("open").unwrap_or_else(|error| panic!("{case}: {error}"));
+        if let ServerFrame::Event(event) = frame {
+            assert_eq!(json!(event.seq), case["frame"]["seq"], "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_any_code_says_whether_it_passes() {
+    for case in cases("errors.json") {
+        let (mut client, mut server) = connected().await;
+        let mut error = case["frame"].clone();
+        error["id"] = json!(1);
+        let script = async {
+            server.next().await.expect("open").expect("a ping");
+            says(&mut server, &error).await;
+        };
+        let (refused, ()) = tokio::join!(client.call(Ping {}), script);
+        let Err(refusal @ ClientError::Refused(_)) = refused else { panic!("{case}: {refused:?}") };
+        let again = match error["retry_after"].as_u64() {
+            _ if case["again"] != true => Reconnect::Never,
+            Some(wait) => Reconnect::After(Duration::from_millis(wait)),
+            None => Reconnect::Backoff,
+        };
+        assert_eq!(refusal.reconnect(), again, "{case}");
+        let ClientError::Refused(failure) = refusal else { unreachable!() };
+        assert_eq!(failure.code == ErrorCode::Unknown, case["unknown"] == true, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_closed_connection_is_made_again_when_the_server_says_so() {
+    for case in cases("closes.json") {
+        let (mut client, mut server) = connected().await;
+        let code = case["code"].as_u64().and_then(|code| u16::try_from(code).ok()).expect("a code");
+        if case["before"].is_object() {
+            says(&mut server, &case["before"]).await;
+            client.next().await.expect("open").expect("the frame before");
+        }
+        if code == 1006 {
+            drop(server);
+            while client.next().await.is_some() {}
+        } else {
+            let frame = CloseFrame { code: code.into(), reason: "a word".into() };
+            server.close(Some(frame)).await.expect("closed");
+            assert!(client.next().await.is_none(), "{case}");
+            assert_eq!(client.close_code(), Some(code));
+        }
+        let again = match case["after"].as_u64() {
+            _ if case["reconnect"] != true => Reconnect::Never,
+            Some(wait) => Reconnect::After(Duration::from_millis(wait)),
+            None => Reconnect::Backoff,
+        };
+        assert_eq!(client.reconnect(), again, "{case}");
+    }
+}

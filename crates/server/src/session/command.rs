@@ -20,12 +20,16 @@ use crate::record::Answer;
 use crate::refusal::Refusal;
 use crate::store::{Acquaintance, Change, Request, Standing, Submission};
 
-/// How long a client may exceed the rate of frames after the first refusal. Beyond: close 1008. A pause this long resets it.
+/// How long a client may exceed the rate of frames after the first refusal. Beyond: close 4429. A pause this long resets it.
 const MAX_FLOOD_DURATION: Duration = Duration::from_secs(1);
 
 /// Seconds' worth of frames over the rate that a client may send before it reads the refusal. Counted as well as the duration,
 /// because the session mostly does not read from a client that reads slowly, and those pauses do not count as time.
 const MAX_FLOOD_SECONDS: u32 = 50;
+
+/// Shortest `retry_after` after a flood. A new connection may send five seconds' worth at once, so a client that comes back
+/// earlier would exceed its rate. It waits longer where the frames over the rate take longer at that rate.
+const MIN_FLOOD_WAIT: Duration = Duration::from_secs(5);
 
 /// A command whose answer is being read from the store.
 pub(super) enum PendingQuery {
@@ -69,8 +73,10 @@ impl Live {
         if now - since > MAX_FLOOD_DURATION
             || frames / MAX_FLOOD_SECONDS >= self.services.limits.frames_per_connection
         {
-            self.reply(None, Err(refusal));
-            return Err(End::Close(CloseCode::Policy));
+            let over = frames / self.services.limits.frames_per_connection.max(1);
+            let wait = MIN_FLOOD_WAIT.max(Duration::from_secs(over.into()));
+            self.reply(None, Err(Refusal::too_fast(wait)));
+            return Err(End::Close(CloseCode::TooFast));
         }
         if let Message::Text(text) = message {
             match decode(text) {

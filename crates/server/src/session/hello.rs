@@ -139,9 +139,9 @@ async fn first_frame<S: Stream>(refuser: Refuser<'_>, socket: &mut Socket<S>) ->
             let mut on_message = |message: Message<'_>| {
                 control_frames += u32::from(matches!(message, Message::Ping(_) | Message::Pong));
                 if control_frames > MAX_CONTROL_FRAMES {
-                    services.metrics.dropped(Drop::RateLimit);
-                    let refusal =
-                        Refusal::new(ErrorCode::RateLimited, "the first frame is `hello`; ping after it");
+                    // No client needs so many, so one that comes back would send them again.
+                    let message = "the first frame is `hello`; ping after it";
+                    let refusal = Refusal::unauthorized(Denial::NoCredentials, message);
                     return Err(refuser.refuse(refusal, None, CloseCode::Policy));
                 }
                 match message {

@@ -215,6 +215,8 @@ impl Live {
             Ok(if self.has_room(self.outbox.state()) { Flow::Next } else { Flow::Pause })
         });
         let read = match read {
+            // That was counted when it was refused.
+            Poll::Ready(Err(End::Close(CloseCode::TooFast))) => return Err(End::Close(CloseCode::TooFast)),
             Poll::Ready(Err(End::Close(code))) => {
                 self.services.metrics.dropped(Drop::BrokenFraming);
                 return Err(End::Close(code));

@@ -71,7 +71,7 @@ async fn hostile_24_a_flood_from_a_hundred_connections_of_one_user_is_cut_and_ha
     }
     let lasted = started.elapsed();
     let limits = Limits::default();
-    let let_in = codes.iter().filter(|code| **code == 1008).count();
+    let let_in = codes.iter().filter(|code| **code == 4429).count();
     let turned_away = codes.iter().filter(|code| **code == 1013).count();
     assert_eq!(let_in + turned_away, CONNECTIONS, "{codes:?}");
     assert!(let_in >= limits.connections_per_user as usize && turned_away > 0, "{let_in}, {turned_away}");

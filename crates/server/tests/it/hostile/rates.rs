@@ -50,8 +50,15 @@ async fn hostile_24_a_flood_of_frames_is_told_and_then_cut() {
     assert!(pongs >= 25, "only {pongs}: five seconds' worth may come at once");
     assert_eq!((&told["code"], &told["id"]), (&json!("rate_limited"), &json!(9)));
     assert!(told["retry_after"].is_u64(), "{told}");
-    assert_eq!(hand.floods(r#"{"type":"ping"}"#).await, 1008);
+    let (error, code) = hand.floods(r#"{"type":"ping"}"#).await;
+    assert_eq!((&error["code"], &error["retryable"], code), (&json!("rate_limited"), &json!(true), 4429));
+    assert_eq!(error["id"], json!(null), "it is about the connection, not about a command: {error}");
+    // The burst of a new connection is five seconds' worth.
+    assert!(error["retry_after"].as_u64().is_some_and(|wait| (5_000..=60_000).contains(&wait)), "{error}");
     bob.hears_nothing().await;
+    let mut alice = server.connects("alice").await;
+    alice.says("@bob", "back").await;
+    bob.hears("back").await;
 }
 
 #[tokio::test]

@@ -72,15 +72,16 @@ impl Hand {
         assert_eq!(pong["type"], "pong", "{pong}");
     }
 
-    /// Says a frame again and again, whatever is answered, until the server closes; with which code.
-    pub(crate) async fn floods(&mut self, text: &str) -> u16 {
+    /// Says a frame again and again until the server closes: its last answer, and the code.
+    pub(crate) async fn floods(&mut self, text: &str) -> (Value, u16) {
         soon("the flood is cut", async {
+            let mut last = Value::Null;
             loop {
                 // Once the server has closed, this fails; its close frame is still to be read.
                 let _ = self.socket.send(Message::text(text)).await;
                 match self.next().await {
-                    Some(Message::Text(_)) => {}
-                    Some(Message::Close(Some(frame))) => return frame.code.into(),
+                    Some(Message::Text(text)) => last = serde_json::from_str(&text).expect(&text),
+                    Some(Message::Close(Some(frame))) => return (last, frame.code.into()),
                     other => panic!("not closed but {other:?}"),
                 }
             }

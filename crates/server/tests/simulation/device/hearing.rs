@@ -13,8 +13,8 @@ use crate::world::Phase;
 /// How much longer than nothing is stored a client may be told to wait.
 const SLACK: Duration = Duration::from_millis(260);
 
-/// Codes that a server closes with: normal, restart, try later, policy (a flood), silent.
-const CLOSES: [u16; 5] = [1000, 1008, 1012, 1013, 4408];
+/// Codes that a server closes with: normal, restart, try later, silent, too fast (a flood).
+const CLOSES: [u16; 5] = [1000, 1012, 1013, 4408, 4429];
 
 /// The code that logs out everywhere.
 const REVOKED: u16 = 4502;

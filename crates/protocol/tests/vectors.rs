@@ -181,12 +181,18 @@ fn frames_are_read_and_written_as_they_stand() {
         }
         types.insert(text(&case["frame"], "type").to_owned());
         if case["extra"] != true {
-            let written = match &frame {
+            let mut written = match &frame {
                 ServerFrame::Reply(reply) => serde_json::to_value(reply),
                 ServerFrame::Signal(signal) => serde_json::to_value(signal),
                 ServerFrame::Event(event) => serde_json::to_value(event),
-            };
-            assert_eq!(written.expect("JSON"), case["frame"], "{case}");
+            }
+            .expect("JSON");
+            // A limit that is new since the vector has its default.
+            let all = written.get_mut("limits").and_then(Value::as_object_mut);
+            if let (Some(all), Some(known)) = (all, case["frame"]["limits"].as_object()) {
+                all.retain(|name, _| known.contains_key(name));
+            }
+            assert_eq!(written, case["frame"], "{case}");
         }
     }
     // Errors have a file of their own.

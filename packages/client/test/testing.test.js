@@ -114,6 +114,13 @@ const SCRIPT = [
   ["bob", "sync", { conversation: "#open" }],
   ["bob", "history", { conversation: "#team", before: 8, limit: 1 }],
   ["bob", "history", { conversation: "#team", limit: 0 }],
+  ...Array.from({ length: 9 }, (_, n) => ["bob", "send", { to: "#open", key: `o${n}`, text: `line ${n}` }]),
+  ...[1, 9, 10, 11, 17, 18].map((around) => ["bob", "history", { conversation: "#open", around, limit: 4 }]),
+  ["bob", "history", { conversation: "#open", around: 12, limit: 5 }],
+  ["bob", "history", { conversation: "#open", around: 12, limit: 1 }],
+  ["bob", "history", { conversation: "#open", around: 99 }],
+  ["bob", "history", { conversation: "#open", around: 0 }],
+  ["bob", "history", { conversation: "#open", around: 5, before: 5 }],
   ["bob", "dance", {}],
   ["bob", "toString", {}],
 ];
@@ -170,7 +177,7 @@ function talk(Socket, url, frames) {
       const frame = JSON.parse(data);
       if (frame.id === "last" && frame.type === "pong") return socket.close();
       if (frame.id === "last") return;
-      const { at: _at, message: _message, limits, connection, server, unread: _unread, ...rest } = frame;
+      const { at: _at, message: _message, limits, connection, server, ...rest } = frame;
       if (limits) assert.deepEqual([typeof connection, server.split("/")[0]], ["string", "switchboard"]);
       heard.push(comparable({ ...rest, frame: frame.type }));
     };

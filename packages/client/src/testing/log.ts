@@ -177,18 +177,17 @@ export class Log {
     return { conversation: this.id, messages: messages.slice(-limit), head, more: messages.length > limit };
   }
 
-  /** A page with as many messages on each side of `seq`. */
+  /** A page with half of its messages before an event, and the others from it on. */
   around(user: UserId, limit: number, seq: Seq): HistoryBody & { more_after: boolean } {
     const head = this.visible(user);
-    if (seq > head) throw new Refusal("bad_cursor", "the log ends before this message");
-    const messages = this.#upto(head);
-    const middle = messages.findIndex((message) => message.seq >= seq);
-    const at = middle < 0 ? messages.length : middle;
+    if (seq > head) throw new Refusal("bad_cursor", "around: the log ends before this event", "around");
+    const all = this.#upto(head);
+    const before = all.filter((message) => message.seq < seq);
+    const from = all.slice(before.length);
     const half = Math.floor(limit / 2);
-    const first = Math.max(0, at - half);
-    const end = Math.min(messages.length, at + limit - half);
-    const page = messages.slice(first, end);
-    return { conversation: this.id, messages: page, head, more: first > 0, more_after: end < messages.length };
+    const page = [...before.slice(before.length - Math.min(half, before.length)), ...from.slice(0, limit - half)];
+    const more = before.length > half;
+    return { conversation: this.id, messages: page, head, more, more_after: from.length > limit - half };
   }
 
   #upto(head: Seq): Message[] {

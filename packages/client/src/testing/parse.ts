@@ -101,7 +101,7 @@ const users =
   (value, field, limits) => {
     if (!Array.isArray(value)) throw badField(field, "a list of users");
     if (value.length > limits[most]) throw tooLarge(field, `at most ${limits[most]}`);
-    return value.map((one) => user(one, field, limits));
+    return value.map((one, n) => user(one, `${field}[${n}]`, limits));
   };
 
 const cursors: Check = (value, field, limits) => {
@@ -156,6 +156,14 @@ const COMMANDS: Record<string, Fields> = {
   members: { conversation, after: optional(user), ...page },
   ping: {},
 };
+
+/** What the answer repeats. */
+export function parseId(id: unknown): { id?: string | number } {
+  if (id === undefined) return {};
+  if (typeof id === "string" && bytes(id) <= 64) return { id };
+  if (Number.isSafeInteger(id)) return { id: id as number };
+  throw badField("id", "at most 64 bytes, or an integer");
+}
 
 /** Reads a frame of a client's. */
 export function parse(frame: Record<string, unknown>, limits: Limits): Command {

@@ -1,7 +1,7 @@
 // One connection: `hello`, then commands, each answered before the next is read.
 
 import type { Command, Hello, Limits, Seq, UserId, Welcome } from "../protocol.js";
-import { parse } from "./parse.js";
+import { parse, parseId } from "./parse.js";
 import { notFound, Refusal } from "./refusal.js";
 import type { Listener, World } from "./world.js";
 
@@ -76,23 +76,23 @@ export class Session implements Listener {
     const limits: Limits = this.#world.limits;
     if (data.length > (this.user === undefined ? limits.hello_frame : limits.frame))
       return this.#end(1009, "too large");
-    let id: unknown;
+    let id: { id?: string | number } = {};
     let tried = false;
     try {
       const frame = object(data);
-      id = frame["id"];
+      id = parseId(frame["id"]);
       const known = this.user;
       tried = frame["type"] === "hello";
       if (known === undefined) return this.#hello(frame);
       const command = parse(frame, limits);
       if (command.type === "hello") throw new Refusal("bad_frame", "`hello` was said");
-      if (command.type === "ping") return this.push({ type: "pong", ...named(id) });
+      if (command.type === "ping") return this.push({ type: "pong", ...id });
       if (command.type === "watch") return this.#watch(command.users, id);
       const body = answer(this.#world, known, command, this);
-      this.push({ type: "ok", ...named(id), ...body });
+      this.push({ type: "ok", ...id, ...body });
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      this.push({ type: "error", ...named(id), ...error.failure });
+      this.push({ type: "error", ...id, ...error.failure });
       // Before `welcome` there is one try.
       if (this.user === undefined) this.#end(error.code === "unauthorized" && tried ? 4501 : 1008, error.message);
     }
@@ -108,10 +108,10 @@ export class Session implements Listener {
     this.#wire.end(code, reason);
   }
 
-  #watch(users: UserId[], id: unknown): void {
+  #watch(users: UserId[], id: object): void {
     this.#world.watch(this, users);
     this.watched = new Set(users);
-    this.push({ type: "ok", ...named(id) });
+    this.push({ type: "ok", ...id });
   }
 
   #hello(frame: Record<string, unknown>): void {
@@ -191,8 +191,6 @@ function userOf({ user, token }: { user?: UserId; token?: string }): UserId {
   }
   throw new Refusal("unauthorized", "the token is wrong");
 }
-
-const named = (id: unknown) => (typeof id === "string" || typeof id === "number" ? { id } : {});
 
 function object(data: string): Record<string, unknown> {
   try {

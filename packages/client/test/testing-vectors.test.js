@@ -1,0 +1,106 @@
+// The wire vectors of testdata/protocol against the fake server: it takes and refuses what the real one does.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { fakeServer } from "@switchboard/client/testing";
+
+const read = (file) =>
+  JSON.parse(readFileSync(new URL(`../../../testdata/protocol/${file}.json`, import.meta.url), "utf8")).cases;
+
+/** Of these nothing is left to see once JavaScript has read the JSON. */
+const BEYOND_JSON = [/a field twice/, /name twice/, /to the last digit/];
+
+/** What a frame, as text, is answered with: the kind of the frame, with the code and field of an error. */
+function answer(text, { hello = true } = {}) {
+  const server = fakeServer();
+  return new Promise((resolve) => {
+    const socket = new server.WebSocket(server.url);
+    socket.onopen = () => {
+      if (hello) socket.send('{"type":"hello","user":"zoe"}');
+      socket.send(text);
+      socket.send('{"type":"ping","id":"after"}');
+    };
+    const frames = [];
+    socket.onmessage = ({ data }) => {
+      const { type, code, field, id } = JSON.parse(data);
+      if (type === "welcome" && hello) return;
+      if (id !== "after") frames.push({ type, code, field });
+      else resolve(frames[0] ?? { type });
+    };
+    socket.onclose = () => resolve(frames[0]);
+  });
+}
+
+const command = (frame) => answer(JSON.stringify(frame), { hello: frame.type !== "hello" });
+/** Refused for what is in it, and not because there is no such conversation. */
+const refused = ({ code }) => ["bad_field", "bad_frame", "too_large"].includes(code);
+
+for (const { name, json, code, field } of read("bad-commands")) {
+  if (BEYOND_JSON.some((pattern) => pattern.test(name))) continue;
+  test(`refused: ${name}`, async () => assert.deepEqual(await answer(json), { type: "error", code, field }));
+}
+
+for (const { name, frame } of read("commands")) {
+  test(`taken: ${name}`, async () => {
+    const told = await command(frame);
+    assert.ok(!refused(told) && told.code !== "unknown_type", JSON.stringify(told));
+  });
+}
+
+/** A command with a name in it. */
+const NAMED = {
+  user: (user) => ({ type: "watch", users: [user] }),
+  room: (room) => ({ type: "create", room }),
+  conversation: (id) => ({ type: "hello", user: "zoe", cursors: { [id]: 0 } }),
+  target: (to) => ({ type: "join", conversation: to }),
+};
+
+for (const { name, kind, value, valid } of read("ids")) {
+  if (!NAMED[kind]) continue;
+  test(`id: ${name}`, async () => assert.equal(!refused(await command(NAMED[kind](value))), valid));
+}
+
+/** A command with a text in it. */
+const SAID = {
+  text: (text) => ({ type: "send", to: "@zoe", text }),
+  key: (key) => ({ type: "send", to: "@zoe", text: "x", key }),
+  title: (title) => ({ type: "create", title }),
+  emoji: (emoji) => ({ type: "react", conversation: "#x", target: 1, emoji }),
+};
+
+for (const { name, kind, value, valid, blank } of read("texts")) {
+  if (!SAID[kind]) continue;
+  const good = valid && !(blank && kind !== "key");
+  test(`text: ${name}`, async () => assert.equal(!refused(await command(SAID[kind](value))), good));
+}
+
+for (const { name, json, valid } of read("strings")) {
+  const frame = `{"type":"send","to":"@zoe","data":{"x":1},"text":${json}}`;
+  test(`string: ${name}`, async () => assert.equal(!refused(await answer(frame)), valid));
+}
+
+for (const { name, json, valid } of read("numbers")) {
+  if (BEYOND_JSON.some((pattern) => pattern.test(name))) continue;
+  const frame = `{"type":"read","conversation":"#x","upto":${json}}`;
+  test(`number: ${name}`, async () => assert.equal(!refused(await answer(frame)), valid));
+}
+
+/** The command of which an event is the effect. */
+function commandOf({ type, conversation, seq: _, from: _from, at: _at, ...fields }) {
+  if (type === "create") return [type, { room: conversation, ...fields }];
+  if (type === "message") return ["send", { to: conversation, ...fields }];
+  return [type, { conversation, ...fields }];
+}
+
+const timeless = (value) => JSON.parse(JSON.stringify(value, (name, field) => (name === "at" ? undefined : field)));
+
+for (const { name, events, messages, page, restart, client_only: clientOnly } of read("fold")) {
+  if (page || restart || clientOnly) continue;
+  test(`fold: ${name}`, () => {
+    const server = fakeServer();
+    const { conversation } = events[0];
+    for (const event of events) server.command(event.from, ...commandOf(event));
+    assert.deepEqual(timeless(server.history(conversation)), timeless(messages));
+  });
+}

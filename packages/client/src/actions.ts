@@ -17,7 +17,7 @@ type Fields<T> = Omit<Extract<AboutRoom, { type: T }>, "type" | "conversation">;
 type Options = CommandOptions | undefined;
 
 /** An answer of the server's; it has the event where that differs from what was sent. */
-export type Stored = StoredBody & { event?: Event };
+export type Answer = StoredBody & { event?: Event };
 
 export const draftOf = (message: string | Draft): Draft => (typeof message === "string" ? { text: message } : message);
 
@@ -98,13 +98,13 @@ export abstract class RoomActions {
     return handled(this.#command(this.about(type, fields), options).then(() => {}));
   }
 
-  async #command(command: Command, options: Options): Promise<Stored> {
-    const stored = await this.host.call<Stored>(command, options);
-    const { conversation, seq, at, event } = stored;
+  async #command(command: Command, options: Options): Promise<Answer> {
+    const answer = await this.host.call<Answer>(command, options);
+    const { conversation, seq, at, event } = answer;
     const own = event ?? ({ ...command, conversation, seq, at, from: this.host.me } as Event);
     // The answer stands in place of the event. Of a repetition the event came before, or comes with the log.
-    if (!stored.duplicate) this.onOwnEvent(own);
-    return stored;
+    if (!answer.duplicate) this.onOwnEvent(own);
+    return answer;
   }
 
   /** Shows a change of a message at once, and as it was before if it fails. */

@@ -4,7 +4,7 @@ import { type Clock, systemClock } from "./clock.js";
 import { Commands } from "./commands.js";
 import { Connection, type Log, type ServerNotice } from "./connection.js";
 import { hasPage } from "./connection/network.js";
-import { HeardCursors } from "./cursors.js";
+import { SavedCursors } from "./cursors.js";
 import { Directory } from "./directory.js";
 import { ChatError, failure } from "./error.js";
 import { handled } from "./handled.js";
@@ -59,9 +59,9 @@ export class Switchboard implements Chat, Host {
   #events = new Emitter<ChatEvents>((error) => this.report(error));
   #inbox: Inbox;
   #presence: PresenceWatch;
-  #heard: HeardCursors | undefined;
+  #saved: SavedCursors | undefined;
   /** Whether it is known how far an earlier run has heard: `undefined` where that is of no interest. */
-  #heardIs: "unknown" | "loading" | "known" | undefined;
+  #savedIs: "unknown" | "loading" | "known" | undefined;
   /** All conversations of this moment, or an earlier one, are known: others are new. */
   #complete = false;
   closed = false;
@@ -115,7 +115,7 @@ export class Switchboard implements Chat, Host {
     this.conversations = { getSnapshot, getInitialSnapshot, subscribe, hasMore, loadMore };
     this.unread = unread;
     this.#presence = new PresenceWatch(this, () => this.limits?.watch ?? WATCH);
-    if (options.cursors) this.#heard = new HeardCursors(options.cursors, this.clock, report);
+    if (options.cursors) this.#saved = new SavedCursors(options.cursors, this.clock, report);
     const stores: Store<never>[] = [this.status, this.user, conversations, hasMore, unread] as never;
     for (const store of stores) Object.assign(store, { onUse: this.use, report });
     if (options.user && options.token === undefined) this.#onUser(options.user);
@@ -161,7 +161,7 @@ export class Switchboard implements Chat, Host {
     this.#onLost();
     for (const room of this.rooms) room.onClose();
     this.receipts.stop();
-    void this.#heard?.flush();
+    void this.#saved?.flush();
     this.outbox.close(failure("closed", "the chat was closed"));
   }
 
@@ -203,9 +203,9 @@ export class Switchboard implements Chat, Host {
 
   baseline(conversation: string, summary: Summary | undefined): Seq | "pending" | undefined {
     if (!this.replaysAll) return undefined;
-    if (this.#heardIs && this.#heardIs !== "known") return "pending";
-    const heard = this.#heard?.get(conversation);
-    if (heard !== undefined || !this.#complete) return heard;
+    if (this.#savedIs && this.#savedIs !== "known") return "pending";
+    const begin = this.#saved?.get(conversation);
+    if (begin !== undefined || !this.#complete) return begin;
     // It is new since the others were known: from the beginning, or from when one came in.
     return conversation[0] === "@" ? 0 : summary?.read;
   }
@@ -227,7 +227,7 @@ export class Switchboard implements Chat, Host {
       if (live) this.#events.emit("message", value, "none");
       if (message.from !== this.me) this.receipts.note(room.id, event.seq);
     }
-    if (replaysAll) this.#heard?.heard(room.id, event.seq, promises);
+    if (replaysAll) this.#saved?.onHandled(room.id, event.seq, promises);
   }
 
   onOutgoing(entry: Entry, gone: boolean): void {
@@ -250,9 +250,9 @@ export class Switchboard implements Chat, Host {
   async #create(room: NewRoom, options: CommandOptions | undefined): Promise<Conversation> {
     const { room: id = makeKey(), title, public: open = false, members = [] } = room;
     const command = { type: "create" as const, room: id, public: open, members, ...(title && { title }) };
-    const stored = await this.call<{ conversation: string }>(command, options);
+    const answer = await this.call<{ conversation: string }>(command, options);
     this.lookUp();
-    return this.rooms.of(stored.conversation);
+    return this.rooms.of(answer.conversation);
   }
 
   #onUser(user: UserId): void {
@@ -270,35 +270,35 @@ export class Switchboard implements Chat, Host {
 
   /** A listener wants every message of all conversations from now on. */
   #onReplayWanted(): void {
-    if (this.#heard && !this.#heardIs) this.#heardIs = "unknown";
+    if (this.#saved && !this.#savedIs) this.#savedIs = "unknown";
     this.#inbox.readAll();
     if (this.#welcomed) void this.#loadHeard(this.#welcomed);
   }
 
   async #loadHeard(user: UserId): Promise<void> {
-    if (!this.#heard || this.#heardIs !== "unknown") return;
-    this.#heardIs = "loading";
+    if (!this.#saved || this.#savedIs !== "unknown") return;
+    this.#savedIs = "loading";
     try {
-      await this.#heard.load(this.#scope(user));
+      await this.#saved.load(this.#scope(user));
     } catch (error) {
       // Without them a bot would take for heard what it has not: it goes on as if it had never run, and says so.
       this.report(failure("storage", "the cursors cannot be loaded", error));
     }
-    this.#heardIs = "known";
-    this.#complete ||= this.#heard.complete;
-    for (const name of this.#heard.conversations) this.rooms.of(name);
+    this.#savedIs = "known";
+    this.#complete ||= this.#saved.complete;
+    for (const name of this.#saved.conversations) this.rooms.of(name);
     for (const room of this.rooms) {
-      const heard = this.baseline(room.id, room.summary);
-      if (heard !== "pending") room.onHeard(heard);
+      const begin = this.baseline(room.id, room.summary);
+      if (begin !== "pending") room.onSavedCursor(begin);
     }
     if (this.online) void this.#inbox.catchUp(0);
   }
 
   #onComplete(): void {
-    if (!this.replaysAll || (this.#heardIs && this.#heardIs !== "known")) return;
+    if (!this.replaysAll || (this.#savedIs && this.#savedIs !== "known")) return;
     this.#complete = true;
     const cursors = [...this.rooms].map((room): [string, Seq] => [room.id, room.cursor ?? room.summary?.head ?? 0]);
-    this.#heard?.setComplete(cursors);
+    this.#saved?.setComplete(cursors);
   }
 
   /** The cursors of what is followed, as many as fit: what is on the screen first, then latest activity. */

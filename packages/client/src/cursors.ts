@@ -10,7 +10,7 @@ const GATHER = 200;
 /** The name under which is kept that all conversations of that time are in the storage. It is no conversation's. */
 const COMPLETE = "*";
 
-export class HeardCursors {
+export class SavedCursors {
   #storage: CursorStorage;
   #clock: Clock;
   #report: (error: unknown) => void;
@@ -54,7 +54,7 @@ export class HeardCursors {
   }
 
   /** An event was given to listeners, which may go on with it for a while. */
-  heard(conversation: string, seq: Seq, promises: Promise<unknown>[]): void {
+  onHandled(conversation: string, seq: Seq, promises: Promise<unknown>[]): void {
     const events = this.#pending.get(conversation) ?? [];
     if (!events.length && !promises.length) return this.#note(conversation, seq);
     const event = { seq, done: !promises.length };

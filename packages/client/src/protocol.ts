@@ -535,14 +535,7 @@ export type DoneBody = Record<symbol, never>;
 
 /** What a command gives. */
 export type OkBody =
-  | StoredBody
-  | HeldBody
-  | LogBody
-  | HistoryBody
-  | MembersBody
-  | ConversationsBody
-  | CursorBody
-  | DoneBody;
+  StoredBody | HeldBody | LogBody | HistoryBody | MembersBody | ConversationsBody | CursorBody | DoneBody;
 
 /** `ok`, with the command's `id` and what the command gives. */
 export type Ok = {

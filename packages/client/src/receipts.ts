@@ -11,7 +11,7 @@ export class Receipts {
   #clock: Clock;
   #scheduler: Scheduler;
   /** How far each conversation has arrived, until the server has confirmed it: also over an outage. */
-  #arrived = new Map<string, Seq>();
+  #delivered = new Map<string, Seq>();
   /** The cursor that was last confirmed, for what is still under way. */
   #queued = new Set<string>();
   #timer: Timer | undefined;
@@ -22,21 +22,21 @@ export class Receipts {
   }
 
   note(conversation: string, upto: Seq): void {
-    this.#arrived.set(conversation, Math.max(upto, this.#arrived.get(conversation) ?? 0));
+    this.#delivered.set(conversation, Math.max(upto, this.#delivered.get(conversation) ?? 0));
     this.flush();
   }
 
   /** The server knows, of this device or another. */
   confirm(conversation: string, upto: Seq): void {
-    if ((this.#arrived.get(conversation) ?? 0) <= upto) this.#arrived.delete(conversation);
+    if ((this.#delivered.get(conversation) ?? 0) <= upto) this.#delivered.delete(conversation);
   }
 
   /** Sends what waits, soon: after an arrival, and with a new connection. */
   flush(): void {
-    if (!this.#arrived.size) return;
+    if (!this.#delivered.size) return;
     this.#timer ??= this.#clock.setTimeout(() => {
       this.#timer = undefined;
-      for (const conversation of this.#arrived.keys()) void this.#send(conversation);
+      for (const conversation of this.#delivered.keys()) void this.#send(conversation);
     }, GATHER);
   }
 
@@ -52,7 +52,7 @@ export class Receipts {
     try {
       // What arrives while the request waits for its turn goes with it.
       const command = (): Command | undefined => {
-        const upto = this.#arrived.get(conversation);
+        const upto = this.#delivered.get(conversation);
         if (upto === undefined) return undefined;
         sent = upto;
         return { type: "received", conversation, upto };
@@ -64,9 +64,9 @@ export class Receipts {
     } finally {
       this.#queued.delete(conversation);
     }
-    const upto = this.#arrived.get(conversation);
+    const upto = this.#delivered.get(conversation);
     if (upto === undefined || sent < 0) return;
-    if (upto <= sent) this.#arrived.delete(conversation);
+    if (upto <= sent) this.#delivered.delete(conversation);
     else this.flush();
   }
 }

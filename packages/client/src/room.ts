@@ -234,10 +234,11 @@ export class Room extends RoomActions implements Conversation {
   }
 
   /** It was heard up to here in an earlier run; `undefined`: not at all, and where the log begins may be said now. */
-  onHeard(upto?: Seq): void {
+  onSavedCursor(upto?: Seq): void {
     const { cursor } = this.#log;
     if (upto === undefined) {
-      if (this.#standing.current) this.#place(this.#standing.current.head);
+      const head = this.#standing.current?.head ?? this.#history.shown?.head;
+      if (head !== undefined) this.#place(head);
       return;
     }
     if (cursor !== undefined && cursor <= upto) return;
@@ -386,11 +387,11 @@ export class Room extends RoomActions implements Conversation {
   /** The log has its place: at `head`, or where it was heard last. */
   #place(head: Seq, fromInbox = false): void {
     if (this.#log.cursor !== undefined) return;
-    const heard = this.host.baseline(this.id, this.summary);
-    if (heard === "pending") return;
-    if (heard === undefined || heard > head) return this.#log.place(head, fromInbox);
-    this.#log.begin(heard);
-    if (heard < head) void this.#log.fill();
+    const begin = this.host.baseline(this.id, this.summary);
+    if (begin === "pending") return;
+    if (begin === undefined || begin > head) return this.#log.place(head, fromInbox);
+    this.#log.begin(begin);
+    if (begin < head) void this.#log.fill();
   }
 
   /** An event in its turn, once. */

@@ -98,6 +98,11 @@ export class Timeline {
     return this.#rows.map((row) => row.message);
   }
 
+  /** The last event that is in the list. */
+  get head(): Seq {
+    return this.#upto;
+  }
+
   /** The first message's number. */
   get oldest(): Seq | undefined {
     return this.#rows[0]?.message.seq;

@@ -18,8 +18,8 @@ const AT_ONCE = 64;
 const idOf = (n) => `@bot:user${n}`;
 
 /** A server, and a back end that writes to the bot in the name of so many users. */
-export async function busy(t, count) {
-  const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } });
+export async function busy(t, count, env = {}) {
+  const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET, ...env } });
   const [key] = /sbk_\S+/.exec((await server.cli("key", "create", "shop")).stdout);
   const authorization = { authorization: `Bearer ${key}` };
   const post = (n, text) => server.posts("send", { as: `user${n}`, to: "@bot", text }, authorization);

@@ -15,6 +15,16 @@ for (const count of [1_000, 2_000]) {
   });
 }
 
+test("300 conversations with news, where 20 frames a second are allowed", async (t) => {
+  const slow = { SWITCHBOARD_LIMITS_FRAMES_PER_CONNECTION: "20", SWITCHBOARD_LIMITS_HELLO_FRAME: "2000" };
+  const { online, caughtUp, frames, state } = await outage(t, await busy(t, 300, slow));
+  t.diagnostic(
+    `online in ${Math.round(online)} ms, caught up in ${Math.round(caughtUp)} ms, ${frames} frames a second`,
+  );
+  assert.equal(state, "online");
+  assert.ok(online < 10_000 && frames <= 10);
+});
+
 test("a bot with 1,000 conversations is killed while it catches up", async (t) => {
   const { again } = await killed(t, await busy(t, 1_000));
   t.diagnostic(`${again} messages heard twice`);

@@ -37,7 +37,7 @@ chat.on("error", (error) => console.error(String(error)));
 // was not, in a crash, comes again.
 chat.on("message", async ({ message, conversation }) => {
   if (message.from === chat.user.getSnapshot() || message.text !== "!time") return;
-  await conversation.send({ text: new Date().toISOString(), replyTo: message.seq }).acked;
+  await conversation.send({ text: new Date().toISOString(), replyTo: message.seq });
 });
 
 for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => chat.close());

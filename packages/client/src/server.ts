@@ -2,7 +2,17 @@
 // WebCrypto, so it works in Node, Bun, Deno and in workers.
 
 import { ChatError } from "@switchboard/client";
-import type { Command, Failure, OkBody, StoredBody } from "./protocol.js";
+import type {
+  Command,
+  ConversationId,
+  Event,
+  Failure,
+  HeldBody,
+  OkBody,
+  Seq,
+  StoredBody,
+  Timestamp,
+} from "./protocol.js";
 import type { Draft } from "./types.js";
 
 /** The shortest secret that the server takes, in bytes. */
@@ -75,7 +85,23 @@ export type AnswerOf<T extends HttpCommand["type"]> = T extends "sync"
           ? Extract<OkBody, { upto: unknown }>
           : T extends "typing" | "revoke"
             ? unknown
-            : StoredBody;
+            : T extends "send"
+              ? StoredBody | HeldBody
+              : StoredBody;
+
+/** What became of a message. */
+export interface Sent {
+  conversation: ConversationId;
+  /** Its number and its time; absent while it is held. */
+  seq?: Seq;
+  at?: Timestamp;
+  /** It is on stable storage, and waits for a decision of the application. */
+  held?: boolean;
+  /** It had been sent before, with the same key. */
+  duplicate?: boolean;
+  /** What was stored, where the application changed it. */
+  event?: Event;
+}
 
 /**
  * Makes a token for a user (a JWT with HS256). `secret` is the one of the server's `[auth]`, at least 32 bytes.
@@ -109,7 +135,7 @@ export async function mintToken(secret: string | Uint8Array, of: TokenClaims): P
  * Sends a message. What may succeed later (no connection, a server that restarts, a rate) is tried again within `timeout`,
  * with the same key, so that the message is stored once.
  */
-export async function send(message: Access & ServerMessage): Promise<StoredBody> {
+export async function send(message: Access & ServerMessage): Promise<Sent> {
   const { to, text, data, replyTo, messageKey = crypto.randomUUID(), ...access } = message;
   const fields = {
     to,

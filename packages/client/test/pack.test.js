@@ -114,7 +114,7 @@ export const native = {
 };
 export async function backEnd() {
   const access = { url: "https://chat.example", key: await mintToken("x".repeat(32), { user: "alice" }) };
-  const stored: number = (await send({ ...access, to: "@bob", text: "hi", messageKey: "k" })).seq;
+  const stored: number | undefined = (await send({ ...access, to: "@bob", text: "hi", messageKey: "k" })).seq;
   const page = await command(access, "history", { conversation: "@bob", limit: 10 });
   // @ts-expect-error: there is no such field.
   await command(access, "history", { room: "@bob" });

@@ -116,7 +116,8 @@ export class Switchboard implements Chat, Host {
     this.unread = unread;
     this.#presence = new PresenceWatch(this, () => this.limits?.watch ?? WATCH);
     if (options.cursors) this.#saved = new SavedCursors(options.cursors, this.clock, report);
-    const stores: Store<never>[] = [this.status, this.user, conversations, hasMore, unread] as never;
+    const { entries } = this.outbox;
+    const stores = [this.status, this.user, conversations, hasMore, unread, entries] as never as Store<never>[];
     for (const store of stores) Object.assign(store, { onUse: this.use, report });
     if (options.user && options.token === undefined) this.#onUser(options.user);
     if (options.start ?? hasPage()) this.start();

@@ -272,10 +272,10 @@ export class Connection {
       renewable: this.#tokens.renewable,
       renewed: this.#renewed,
     });
-    if (code === 4401 || code === 4501 || code === 4502) {
-      this.#tokens.drop();
-      this.#renewed = code === 4501;
-    }
+    // Where a proxy hides the close code, the error tells.
+    const refused = code === 4501 || this.#error?.code === "unauthorized";
+    if (refused || code === 4401 || code === 4502) this.#tokens.drop();
+    this.#renewed ||= refused;
     this.#offline({ ...verdict, code });
   }
 

@@ -7,7 +7,7 @@ import { ChatError, failure } from "./error.js";
 import { makeKey } from "./key.js";
 import { Entry } from "./outbox/entry.js";
 import { joinTabs, type TabNotice } from "./outbox/tabs.js";
-import type { Event, StoredBody } from "./protocol.js";
+import type { Event, HeldBody, StoredBody } from "./protocol.js";
 import { Store } from "./store.js";
 import { compact } from "./timeline.js";
 import type { Acknowledged, ChatOutbox, Draft, OutboxEntry, OutboxStorage } from "./types.js";
@@ -22,9 +22,6 @@ const PAUSE = 1_000;
 const PAUSE_MOST = 30_000;
 /** Milliseconds that a message waits here, unless the app says otherwise. */
 const MAX_AGE = 24 * 3_600_000;
-
-/** What answers a `send`: also what was stored, where that is something else, or that it is held for a moderator. */
-type SendBody = StoredBody & { event?: Event; held?: boolean };
 
 export interface OutboxOwner {
   readonly me: string | undefined;
@@ -217,13 +214,13 @@ export class Outbox implements ChatOutbox {
       entry.underWay = false;
       this.#underWay--;
       if (reply instanceof ChatError) this.#onRefused(entry, reply);
-      else this.#onAnswer(entry, reply as SendBody);
+      else this.#onAnswer(entry, reply as StoredBody | HeldBody);
     });
   }
 
-  #onAnswer(entry: Entry, body: SendBody): void {
+  #onAnswer(entry: Entry, body: StoredBody | HeldBody): void {
     this.#pauses = 0;
-    if (body.held) {
+    if ("held" in body) {
       if (entry.current === "pending") {
         entry.setHeld();
         this.#keep(entry);

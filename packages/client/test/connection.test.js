@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { ChatError, connect } from "@switchboard/client";
 import { FakeClock, FakeServer, settle } from "./fake-socket.js";
+import { online as isOnline, Server, until } from "./support.js";
 
 /** A chat of alice's on a scripted server, connected; ended with the test. */
 async function online(t, server, options = {}) {
@@ -83,6 +84,32 @@ test("too fast (4429) is never final: it comes back after the server's retry_aft
   server.cut(4429);
   await settle();
   assert.ok(state().retryIn >= 5_000, "a default where the server does not say");
+});
+
+test("a real server closes what floods with 4429, and takes it back", async (t) => {
+  const server = await Server.start(t, {
+    args: ["serve"],
+    env: {
+      SWITCHBOARD_AUTH_SECRET: "a secret of the tests that is long enough",
+      SWITCHBOARD_LIMITS_FRAMES_PER_CONNECTION: "5",
+    },
+  });
+  const chat = connect(server.url, { token: () => server.token("alice"), outbox: null });
+  t.after(() => chat.close());
+  await isOnline(chat);
+  const closed = until(chat.status, ({ state }) => state === "offline");
+  while (chat.status.getSnapshot().state === "online") {
+    // Each is refused for being too fast; that is what this app does not care for.
+    chat.command("typing", { conversation: "#general" }, { timeout: 1 }).catch(() => {});
+    await new Promise((done) => setImmediate(done));
+  }
+  const { code, retryIn, error, reason } = await closed;
+  assert.deepEqual([code, error.code], [4429, "rate_limited"]);
+  assert.equal(reason, error.message);
+  assert.ok(retryIn >= error.retryAfter && error.retryAfter >= 5_000, `${retryIn}`);
+  // The server wants it to stay away for longer than a test takes; a person need not wait.
+  chat.reconnect();
+  await isOnline(chat);
 });
 
 test("1008 of an older server is the same after `rate_limited`, and final after anything else", async (t) => {

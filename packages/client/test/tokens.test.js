@@ -97,6 +97,21 @@ test("a token that the server does not take is replaced once; then it is final",
   );
 });
 
+test("a token that is refused is not used again, although a proxy hides the close code", async (t) => {
+  const server = new FakeServer();
+  const given = [];
+  server.on("hello", ({ token }, socket) => {
+    given.push(token);
+    if (given.length > 1) return server.welcome;
+    socket.say({ type: "error", code: "unauthorized", message: "the token is wrong", retryable: false });
+    socket.end(1006, "");
+  });
+  let asked = 0;
+  const { clock, state } = await started(t, server, { token: () => `a.${++asked}.c` });
+  await clock.advance(state().retryIn);
+  assert.deepEqual([given, state().state], [["a.1.c", "a.2.c"], "online"]);
+});
+
 test("a token that ended is asked for anew; `error` says nothing of it, for nobody needs to sign in", async (t) => {
   const server = new FakeServer();
   let asked = 0;

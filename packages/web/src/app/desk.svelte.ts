@@ -1,4 +1,4 @@
-// One person's chat while it is connected: what all parts of the screen work with.
+// One user's chat while it is connected: what all parts of the screen work with.
 
 import { connect, type Chat, type Conversation, type ConversationInfo } from "@switchboard/client";
 import { value } from "@switchboard/client/svelte";
@@ -25,7 +25,7 @@ export class Desk {
   readonly #status;
   readonly #user;
   readonly #inbox;
-  #unread = $derived.by(() => this.inbox.reduce((sum, info) => sum + info.unread, 0));
+  readonly #unread;
   #open = $derived.by(() => this.#find(this.host.place.conversation));
 
   constructor(host: Host, identity: Identity, language: Language, settings: Settings) {
@@ -39,6 +39,7 @@ export class Desk {
     this.#status = value(this.chat.status);
     this.#user = value(this.chat.user);
     this.#inbox = value(this.chat.conversations);
+    this.#unread = value(this.chat.unread);
   }
 
   get status() {
@@ -67,8 +68,9 @@ export class Desk {
     return nameOf(open.id, title, this.me, this.language);
   }
 
+  /** Unread messages of all conversations, also of those that the list has not loaded. */
   get unread(): number {
-    return this.#unread;
+    return this.#unread.current.messages;
   }
 
   show(conversation: string): void {
@@ -85,6 +87,14 @@ export class Desk {
 
   close(): void {
     this.chat.close();
+  }
+
+  /** Removes what this user has left in the browser: drafts, and messages that are not sent. */
+  async forget(): Promise<void> {
+    this.drafts.clear();
+    await this.chat.outbox.clear().catch(() => {
+      // The browser's storage does not open: the page cannot remove more.
+    });
   }
 
   #find(id: string | undefined): Conversation | undefined {

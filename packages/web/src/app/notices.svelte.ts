@@ -54,4 +54,7 @@ const KNOWN: ReadonlySet<string> = new Set<Key>([
   "fail_rate_limited",
   "fail_too_large",
   "fail_unavailable",
+  "fail_expired",
+  "fail_storage",
+  "fail_banned",
 ]);

@@ -1,4 +1,4 @@
-// Tells of a message while nobody is looking at the page.
+// Desktop notifications: of new messages, while the page is hidden.
 
 import type { ChatEvents } from "@switchboard/client";
 import { nameOf, peerOf } from "../conversations/name.js";
@@ -9,6 +9,8 @@ export function notify(desk: Desk, { message, conversation }: ChatEvents["messag
   const { host, settings, language, me } = desk;
   if (!host.ownsDocument || !settings.notifications || document.visibilityState === "visible") return;
   if (message.from === me || Notification.permission !== "granted") return;
+  // Another device of this user was faster.
+  if ((message.seq ?? 0) <= (conversation.info.getSnapshot()?.read ?? 0)) return;
   const room = nameOf(conversation.id, conversation.info.getSnapshot()?.title, me, language);
   const user = message.from;
   const direct = peerOf(conversation.id, me) !== undefined;

@@ -56,6 +56,7 @@ export const de: Catalogue = {
   deleted: "Nachricht gelöscht",
   attachment: "Diese Nachricht enthält etwas, das diese Seite nicht zeigen kann.",
   pending: "wird gesendet",
+  held: "wartet auf eine Prüfung",
   failed: "Nicht gesendet",
   failedWhy: "Nicht gesendet: {reason}",
   retry: "Noch einmal",
@@ -177,5 +178,8 @@ export const de: Catalogue = {
   fail_already_exists: "Einen Raum dieses Namens gibt es schon.",
   fail_rate_limited: "Zu schnell. Warte einen Moment.",
   fail_too_large: "Das ist zu lang.",
+  fail_expired: "Die Nachricht hat zu lange gewartet. Sende sie noch einmal oder verwirf sie.",
+  fail_storage: "Dieser Browser kann keine Nachrichten aufbewahren: Was beim Verlassen der Seite nicht gesendet ist, geht verloren.",
+  fail_banned: "Du bist auf diesem Server gesperrt.",
   fail_unavailable: "Der Server kann es gerade nicht speichern. Versuch es noch einmal.",
 };

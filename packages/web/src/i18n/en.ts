@@ -58,6 +58,7 @@ export const en = {
   deleted: "message deleted",
   attachment: "This message has content that this page cannot show.",
   pending: "sending",
+  held: "waits for a moderator",
   failed: "Not sent",
   failedWhy: "Not sent: {reason}",
   retry: "Try again",
@@ -185,5 +186,8 @@ export const en = {
   fail_already_exists: "There is a room of that name already.",
   fail_rate_limited: "Too fast. Wait a moment.",
   fail_too_large: "That is too long.",
+  fail_expired: "The message waited too long. Send it again, or discard it.",
+  fail_storage: "This browser cannot keep messages: what is not sent when you leave this page is lost.",
+  fail_banned: "You are banned from this server.",
   fail_unavailable: "The server cannot store it right now. Try again.",
 } as const;

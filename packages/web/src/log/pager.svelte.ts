@@ -12,7 +12,6 @@ export class Pager {
   #span = new Span();
   /** Counts the span's moves, for whoever depends on it. */
   #moves = $state.raw(0);
-  #beginning = $state.raw(false);
   #loading = false;
   #room: () => OpenRoom;
 
@@ -22,7 +21,8 @@ export class Pager {
 
   /** There is nothing earlier. */
   get beginning(): boolean {
-    return this.#beginning;
+    const room = this.#room();
+    return room.state === "ready" && !room.hasOlder;
   }
 
   /** Whether the part that was drawn last has the end of the list in it. */
@@ -44,12 +44,12 @@ export class Pager {
       this.#moves++;
       return true;
     }
-    if (this.#beginning || this.#loading || this.#room().state !== "ready") return false;
+    if (this.#loading || this.#room().state !== "ready" || !this.#room().hasOlder) return false;
     this.#loading = true;
     try {
-      this.#beginning = !(await this.#room().conversation.loadOlder());
+      await this.#room().conversation.loadOlder();
       await tick();
-      if (this.#beginning || !this.#span.older(this.#room().messages)) return false;
+      if (!this.#span.older(this.#room().messages)) return false;
       this.#moves++;
       return true;
     } catch {

@@ -32,6 +32,7 @@ export class OpenRoom {
   readonly #members;
   readonly #typing;
   readonly #state;
+  readonly #hasOlder;
 
   constructor(conversation: Conversation, desk: Desk) {
     this.conversation = conversation;
@@ -41,10 +42,16 @@ export class OpenRoom {
     this.#members = value(conversation.members);
     this.#typing = value(conversation.typing);
     this.#state = value(conversation.state);
+    this.#hasOlder = value(conversation.hasOlder);
   }
 
   get messages(): readonly ChatMessage[] {
     return this.#messages.current;
+  }
+
+  /** Whether the server has messages before those of the list. */
+  get hasOlder(): boolean {
+    return this.#hasOlder.current;
   }
 
   get info(): ConversationInfo | undefined {

@@ -179,7 +179,8 @@ export const de: Catalogue = {
   fail_rate_limited: "Zu schnell. Warte einen Moment.",
   fail_too_large: "Das ist zu lang.",
   fail_expired: "Die Nachricht hat zu lange gewartet. Sende sie noch einmal oder verwirf sie.",
-  fail_storage: "Dieser Browser kann keine Nachrichten aufbewahren: Was beim Verlassen der Seite nicht gesendet ist, geht verloren.",
+  fail_storage:
+    "Dieser Browser kann keine Nachrichten aufbewahren: Was beim Verlassen der Seite nicht gesendet ist, geht verloren.",
   fail_banned: "Du bist auf diesem Server gesperrt.",
   fail_unavailable: "Der Server kann es gerade nicht speichern. Versuch es noch einmal.",
 };

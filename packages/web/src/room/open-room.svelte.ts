@@ -25,6 +25,8 @@ export class OpenRoom {
   field: HTMLTextAreaElement | undefined;
   /** One's own message that is being changed. */
   editing = $state.raw<ChatMessage>();
+  /** An edit that failed: its text goes back to the composer, as soon as that is free. */
+  failedEdit = $state.raw<{ seq: number; text: string }>();
   /** The number of the message that is being answered. */
   replyTo = $state.raw<number>();
   readonly #messages;

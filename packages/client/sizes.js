@@ -46,7 +46,7 @@ const now = { gzip, modules: Object.fromEntries(Object.entries(modules).sort(([a
 
 /** The bytes of each part as it is sent: its share of the minified bytes. */
 function parts({ gzip, modules }) {
-  const all = Object.values(modules).reduce((sum, bytes) => sum + bytes, 0);
+  const all = Object.values(modules).reduce((sum, bytes) => sum + bytes, 0) || 1;
   const named = new Set(PARTS.flatMap(([, , files]) => files));
   return PARTS.map(([name, use, files]) => {
     const own = Object.entries(modules).filter(([file]) => (files.length ? files.includes(file) : !named.has(file)));
@@ -54,9 +54,11 @@ function parts({ gzip, modules }) {
   });
 }
 
-/** The record of the commit that a change starts from, where CI says which; otherwise the one that is checked in. */
+/** The record of the commit that a change starts from: `--base COMMIT`, or what CI says; otherwise the one that is checked in. */
 async function recorded() {
-  const base = process.env.GITHUB_BASE_REF && `origin/${process.env.GITHUB_BASE_REF}`;
+  const given = process.argv.indexOf("--base");
+  const { GITHUB_BASE_REF: branch } = process.env;
+  const base = given > 0 ? process.argv[given + 1] : branch && `origin/${branch}`;
   if (!base) return await json(RECORD);
   const text = execFileSync("git", ["show", `${base}:./${RECORD}`], { cwd: here("."), encoding: "utf8" });
   return JSON.parse(text);
@@ -77,7 +79,9 @@ async function record() {
 const grown = (after, before = 0) => (after === before ? "" : `${after > before ? "+" : ""}${after - before}`);
 const line = (name, size, growth) => console.log(`${name.padEnd(28)}${String(size).padStart(8)}${growth.padStart(8)}`);
 
-const before = await recorded().catch(() => ({ gzip: 0, modules: {} }));
+const before = await recorded()
+  .catch(() => json(RECORD))
+  .catch(() => ({ gzip: 0, modules: {} }));
 console.log("minified bytes, and the change:");
 for (const name of new Set([...Object.keys(now.modules), ...Object.keys(before.modules)])) {
   line(name, now.modules[name] ?? 0, grown(now.modules[name] ?? 0, before.modules[name]));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use switchboard_protocol::CloseCode;
-use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::reply::{OkBody, Unread};
 use tokio::task::JoinSet;
 
 use crate::support::{Cluster, Person, Server, Shared, eventually};
@@ -58,6 +58,9 @@ async fn is_told_of_the_latest(shop: &mut Person, customers: usize) {
     let latest: Vec<_> = (1..=customers).rev().take(100).map(with_customer).collect();
     assert_eq!(told.collect::<Vec<_>>(), latest);
     assert!(shop.welcome.more);
+    // One message of each of the latest 200.
+    let unread = Unread { messages: 200, conversations: 200, more: true };
+    assert_eq!(shop.welcome.unread, Some(unread));
     let (last, more) = list(shop, Some(&with_customer(3)), 10).await;
     assert_eq!((last, more), (vec![with_customer(2), with_customer(1)], false));
     assert_eq!(

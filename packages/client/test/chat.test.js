@@ -206,3 +206,24 @@ onBoth("whoever listens to all messages hears each once, of new conversations to
   );
   assert.deepEqual(heard, ["@alice:bot first", "@alice:bot while away", "@alice:bot back"]);
 });
+
+onBoth(
+  "unread messages of conversations that are not loaded count, and a message far back has its surroundings",
+  async (t, Server) => {
+    const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_PAGE: "8" } });
+    for (let n = 0; n < 12; n++) await server.posts("send", { as: `user${n}`, to: "@alice", text: "hi" });
+    for (let n = 0; n < 60; n++) await server.posts("send", { as: "bob", to: "@alice", text: `line ${n}` });
+    const alice = server.connects(t, "alice");
+    await online(alice);
+    const counts = () => (({ messages, conversations }) => [messages, conversations])(alice.unread.getSnapshot());
+    const before = counts();
+    assert.ok(alice.conversations.getSnapshot().length < 13);
+    assert.ok(before[0] >= 72 && before[1] >= 13, `${before}`);
+    while (await alice.conversations.loadMore());
+    assert.deepEqual(counts(), before, "the same when all of them are loaded");
+    assert.equal(alice.conversations.hasMore.getSnapshot(), false);
+    const { messages, hasOlder, hasNewer } = await alice.conversation("@bob").around(30);
+    assert.ok(messages.some(({ seq, text }) => seq === 30 && text === "line 29"));
+    assert.deepEqual([hasOlder, hasNewer], [true, true]);
+  },
+);

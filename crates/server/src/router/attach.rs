@@ -40,7 +40,7 @@ impl Heads {
         }
     }
 
-    fn get(&self, conversation: ConversationKey) -> Option<Seq> {
+    pub(super) fn get(&self, conversation: ConversationKey) -> Option<Seq> {
         let ends_before =
             |page: &Arc<[Joined]>| page.last().is_none_or(|last| last.conversation < conversation);
         let page = self.0.get(self.0.partition_point(ends_before))?;
@@ -183,19 +183,12 @@ impl Router {
     pub(super) fn load(&mut self, load: Load) {
         let Load { session, page, reply } = load;
         let mark = page.mark;
-        self.take_page(Parked {
-            session,
-            mark,
-            entry: Entry::new(page, Vec::new()),
-            then: Then::Answer(reply),
-        });
+        self.take_page(Parked { session, mark, entry: Entry::new(page), then: Then::Answer(reply) });
     }
 
     pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
         self.note_gone(&subscribe);
-        let (session, mark, page) = (subscribe.session, subscribe.mark, subscribe.page.clone());
-        let bounds = subscribe.gone.iter().chain(&subscribe.listed).copied().collect();
-        let entry = Entry::new(page, bounds);
+        let (session, mark, entry) = (subscribe.session, subscribe.mark, Entry::last(&subscribe));
         self.take_page(Parked { session, mark, entry, then: Then::Live(Box::new(subscribe)) });
     }
 
@@ -324,6 +317,9 @@ struct Starts<'a> {
 impl<'a> Starts<'a> {
     fn new(subscribe: &'a Subscribe, changes: &[MembershipChange]) -> Self {
         let mut named: FxHashMap<_, _> = subscribe.listed.iter().copied().collect();
+        for (conversation, told) in &subscribe.gone {
+            named.entry(*conversation).and_modify(|start| *start = (*start).min(*told));
+        }
         named.extend(subscribe.cursors.iter().copied());
         named.extend(subscribe.former.iter().map(|(conversation, start, _)| (*conversation, *start)));
         let mut seen = FxHashMap::default();
@@ -336,16 +332,19 @@ impl<'a> Starts<'a> {
     }
 
     fn of(&self, conversation: ConversationKey) -> Option<Seq> {
-        let known = self.named.get(&conversation).copied().or_else(|| self.heads.get(conversation));
-        known.or_else(|| {
-            let told = self.gone.iter().find(|gone| gone.0 == conversation).map_or(Seq::MAX, |gone| gone.1);
-            self.seen.get(&conversation).map(|seen| *seen.min(&told))
-        })
+        if let Some(start) = self.named.get(&conversation) {
+            return Some(*start);
+        }
+        // They may have come back between the check of the cursors and the page.
+        let told = self.gone.iter().find(|gone| gone.0 == conversation).map_or(Seq::MAX, |gone| gone.1);
+        let known = self.heads.get(conversation).or_else(|| self.seen.get(&conversation).copied());
+        known.map(|start| start.min(told))
     }
 
     /// The conversations whose start no page gives.
     fn named(&self) -> impl Iterator<Item = ConversationKey> {
-        self.named.keys().chain(self.seen.keys()).copied()
+        let gone = self.gone.iter().map(|(conversation, _)| conversation);
+        self.named.keys().chain(self.seen.keys()).chain(gone).copied()
     }
 }
 

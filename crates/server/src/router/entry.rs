@@ -19,7 +19,7 @@ use crate::outbox::Outbox;
 use crate::record::{ConversationKey, Passage};
 use crate::refusal::Refusal;
 use crate::router::registry::SessionSlot;
-use crate::store::{CommittedEvent, Excerpt, Joined, Memberships};
+use crate::store::{CommittedEvent, Excerpt, Memberships};
 
 /// A session that is to know by which event its user went from a conversation: one after an event by which they were a member.
 pub(super) struct Going {
@@ -35,6 +35,11 @@ pub(super) struct Entry {
     pub(super) page: Memberships,
     /// Up to which events conversations are to be placed here besides, if they are.
     bounds: Vec<(ConversationKey, Seq)>,
+    /// The conversations of the summaries, which are read after all pages or with the only one.
+    listed: Vec<ConversationKey>,
+    /// Conversations that no page has, in which the user was a member at an event when cursors were checked, before the page was
+    /// read, or when summaries were, after it.
+    beside: FxHashMap<ConversationKey, Seq>,
     /// What is to be placed first: conversations up to an event,
     behind: Vec<(ConversationKey, Seq)>,
     /// and every event that took the user from conversations in which they still count as a member.
@@ -55,8 +60,24 @@ struct Open {
 }
 
 impl Entry {
-    pub(super) fn new(page: Memberships, bounds: Vec<(ConversationKey, Seq)>) -> Self {
-        Self { page, bounds, behind: Vec::new(), stays: Vec::new(), open: None, goings: FxHashMap::default() }
+    pub(super) fn new(page: Memberships) -> Self {
+        let (listed, beside) = (Vec::new(), FxHashMap::default());
+        let (behind, stays, goings) = (Vec::new(), Vec::new(), FxHashMap::default());
+        Self { page, bounds: Vec::new(), listed, beside, behind, stays, open: None, goings }
+    }
+
+    /// The last page of a session. What else the session has read for it is of other moments than the pages.
+    pub(super) fn last(subscribe: &Subscribe) -> Self {
+        let mut entry = Self::new(subscribe.page.clone());
+        entry.bounds = subscribe.gone.iter().chain(&subscribe.listed).copied().collect();
+        entry.listed = subscribe.listed.iter().map(|(conversation, _)| *conversation).collect();
+        for (conversation, seq) in subscribe.cursors.iter().chain(&subscribe.listed) {
+            if subscribe.heads.get(*conversation).is_none() {
+                let known = entry.beside.entry(*conversation).or_default();
+                *known = (*known).max(*seq);
+            }
+        }
+        entry
     }
 }
 
@@ -153,7 +174,7 @@ impl Router {
     }
 
     /// Conversations where a user counts as a member and a page says that they left: the event by which they did is yet to be placed. Or they
-    /// came in after it was read, and another page has told of it.
+    /// came in after it was read, and another page or the summaries have told of it.
     fn stays(&self, user: UserSlot, entry: &Entry) -> Vec<ConversationKey> {
         let Some(local) = self.registry.user(user) else { return Vec::new() };
         let here = &local.conversations;
@@ -163,7 +184,9 @@ impl Router {
         let joined = |here: &ConversationKey| {
             entry.page.joined.binary_search_by_key(here, |joined| joined.conversation).is_ok()
         };
-        let came = |here: &ConversationKey| came(&local.changes, &entry.bounds, *here);
+        let came = |here: &ConversationKey| {
+            entry.listed.contains(here) || came(&local.changes, &entry.bounds, *here)
+        };
         here.iter().filter(|here| !joined(here) && !came(here)).copied().collect()
     }
 
@@ -181,7 +204,10 @@ impl Router {
         // What waits was placed before.
         self.release();
         let mut memberships = Vec::new();
-        for Joined { conversation, head } in entry.page.joined.iter().copied() {
+        let page = entry.page.joined.iter().map(|joined| (joined.conversation, joined.head, first));
+        // They may have gone, come in or both between what the session has read: the store knows.
+        let beside = entry.beside.iter().map(|(conversation, seq)| (*conversation, *seq, false));
+        for (conversation, head, first) in page.chain(beside) {
             // What was placed of them since is known here.
             if changed.get(&conversation).is_some_and(|seq| *seq > head) {
                 continue;
@@ -289,3 +315,6 @@ impl Router {
         self.registry.session(session).map(|session| session.user)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -172,7 +172,7 @@ mod tests {
         let (after, joined, latest) = (ConversationKey::MIN, Arc::default(), vec![]);
         let page = Memberships { mark: 1, after, next: None, joined, latest };
         let (reply, _) = oneshot::channel();
-        Parked { session, mark: 1, entry: Entry::new(page, vec![]), then: Then::Answer(reply) }
+        Parked { session, mark: 1, entry: Entry::new(page), then: Then::Answer(reply) }
     }
 
     #[test]

@@ -11,12 +11,12 @@ use super::*;
 use crate::bus::NoBus;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::record::{Answer, LogEvent, UserKey};
+use crate::record::{Answer, Effect, LogEvent, Passage, UserKey};
 use crate::refusal::Refusal;
 use crate::router::{Cluster, Parts, peers};
 use crate::store::{
-    Acquaintance, Batch, Excerpt, Memberships, PlacesPage, Query, Revocations, Seqs, SharedLog, Snapshot,
-    Standing, Store, Submission, Summaries,
+    Acquaintance, Batch, CommittedEvent, Excerpt, Memberships, PlacesPage, Query, Revocations, Seqs,
+    SharedLog, Snapshot, Standing, Store, Submission, Summaries,
 };
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub(in crate::router) struct Fake {
     conversations: i64,
     /// No question is answered that is about one of them.
     poison: Vec<&'static str>,
+    /// Who came into a conversation or went by which event. Without any, nothing is answered about single conversations.
+    passages: Vec<(ConversationKey, Seq, Effect)>,
     seen: Mutex<Seen>,
     /// Whether writes are taken.
     accepts: bool,
@@ -37,6 +39,24 @@ impl Fake {
     /// A store that takes writes.
     pub(in crate::router) fn writable() -> Self {
         Self { accepts: true, ..Self::default() }
+    }
+
+    /// A store of these comings and goings.
+    pub(in crate::router) fn of(passages: Vec<(ConversationKey, Seq, Effect)>) -> Self {
+        Self { passages, ..Self::default() }
+    }
+
+    /// The comings and goings of one conversation, oldest first.
+    fn passages_in(&self, conversation: ConversationKey) -> impl Iterator<Item = (Seq, &Effect)> {
+        let passages = self.passages.iter().filter(move |passage| passage.0 == conversation);
+        passages.map(|(_, seq, effect)| (*seq, effect))
+    }
+
+    fn place(&self, user: &UserId, conversation: ConversationKey) -> Option<Place> {
+        let (since, last) =
+            self.passages_in(conversation).filter(|(_, effect)| effect.user == *user).last()?;
+        let head = self.passages_in(conversation).last()?.0;
+        (last.passage != Passage::Out).then_some(Place { conversation, since, head })
     }
 
     /// How many writes were taken since this was asked last.
@@ -137,11 +157,26 @@ impl SharedLog for Fake {
         seen.longest = seen.longest.max(pages.iter().map(|page| page.places.len()).sum());
         told(Ok(pages))
     }
-    fn places_in(&self, _: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>> {
-        nothing()
+    fn places_in(&self, pairs: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>> {
+        if self.passages.is_empty() {
+            return nothing();
+        }
+        told(Ok(pairs.iter().map(|(user, conversation)| self.place(user, *conversation)).collect()))
     }
-    fn log(&self, _: ConversationKey, _: Seq, _: Seq) -> Answer<Excerpt> {
-        nothing()
+    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
+        if self.passages.is_empty() {
+            return nothing();
+        }
+        let passages = self.passages_in(conversation).filter(|(seq, _)| after < *seq && *seq <= upto);
+        let events = passages.map(|(seq, effect)| CommittedEvent {
+            conversation,
+            name: ConversationId::parse("#room").expect("a name"),
+            seq,
+            at: Timestamp::from_millis(0),
+            event: None,
+            effects: vec![effect.clone()],
+        });
+        told(Ok(Excerpt { mark: 0, events: events.collect() }))
     }
 }
 

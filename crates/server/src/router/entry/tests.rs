@@ -1,0 +1,121 @@
+//! A session reads where its user stands at several moments: cursors with the first page, each page, then summaries. What changes
+//! between two of them, on another node, it hears of all the same.
+
+use switchboard_protocol::{ConversationId, Limits, UserId};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::*;
+use crate::frame;
+use crate::metrics::Metrics;
+use crate::outbox::Lag;
+use crate::record::Effect;
+use crate::router::order::Arrival;
+use crate::router::verify::tests::{Fake, router};
+use crate::router::{Heads, peers};
+use crate::store::Joined;
+
+const ROOM: ConversationKey = ConversationKey(7);
+
+fn alice() -> UserId {
+    UserId::parse("alice").expect("a name")
+}
+
+fn passage(passage: Passage) -> Effect {
+    Effect { user: alice(), passage }
+}
+
+fn came(seen: u64) -> Effect {
+    passage(Passage::In { seen: Seq(seen) })
+}
+
+/// A session of alice's on its way in.
+async fn enters(router: &mut Router) -> (SessionSlot, Arc<Outbox>) {
+    let outbox = Arc::new(Outbox::new(&Limits::default(), Arc::new(Metrics::new())));
+    let (reply, session) = oneshot::channel();
+    router.enter(&alice(), outbox.clone(), reply);
+    (session.await.expect("an answer").expect("a place"), outbox)
+}
+
+/// A last page that has these conversations.
+fn last_page(session: SessionSlot, joined: &[(ConversationKey, Seq)]) -> Subscribe {
+    let joined =
+        joined.iter().map(|(conversation, head)| Joined { conversation: *conversation, head: *head });
+    let joined: Arc<[Joined]> = joined.collect();
+    let mut heads = Heads::default();
+    heads.add(joined.clone());
+    let page = Memberships { mark: 0, after: ConversationKey(5), next: None, joined, latest: Vec::new() };
+    Subscribe {
+        session,
+        mark: 0,
+        not_before: None,
+        page,
+        heads,
+        cursors: Vec::new(),
+        listed: Vec::new(),
+        former: Vec::new(),
+        gone: Vec::new(),
+        goings: Vec::new(),
+    }
+}
+
+/// Lets the store answer until a session is live.
+async fn becomes_live(router: &mut Router, session: SessionSlot) {
+    for _ in 0..20 {
+        router.settle();
+        if router.registry.session(session).is_some_and(|session| session.live) {
+            return;
+        }
+        let next = peers::next(router.peers.as_mut()).await;
+        router.attend(next);
+    }
+    panic!("the session never comes in");
+}
+
+/// The lag of a session whose cursor, 8, was good when its first page was read, and whose last page does not have the room.
+async fn lag_after(passages: &[(u64, Effect)]) -> (Option<Lag>, bool) {
+    let passages = passages.iter().map(|(seq, effect)| (ROOM, Seq(*seq), effect.clone()));
+    let store = Arc::new(Fake::of(passages.collect()));
+    let (mut router, _batches) = router(&store, &[]);
+    let (session, outbox) = enters(&mut router).await;
+    router.subscribe(Subscribe { cursors: vec![(ROOM, Seq(8))], ..last_page(session, &[]) });
+    becomes_live(&mut router, session).await;
+    let user = router.registry.find(&alice()).expect("here");
+    (outbox.next_lag(), router.registry.is_member(user, ROOM))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_receives_the_leave_that_came_between_its_first_page_and_its_last() {
+    let (lag, member) = lag_after(&[(9, passage(Passage::Out))]).await;
+    assert_eq!(lag, Some(Lag { conversation: ROOM, cursor: Seq(8), missed: Seq(9) }));
+    assert!(!member);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_receives_the_leave_and_the_join_that_came_between_its_pages() {
+    let (lag, member) = lag_after(&[(9, passage(Passage::Out)), (10, came(9))]).await;
+    assert_eq!(lag, Some(Lag { conversation: ROOM, cursor: Seq(8), missed: Seq(10) }));
+    assert!(member);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_had_a_gap_up_to_a_leave_receives_what_follows_it_once_the_user_is_back() {
+    let (mut router, _batches) = router(&Arc::new(Fake::default()), &[]);
+    let (session, outbox) = enters(&mut router).await;
+    router.subscribe(Subscribe { gone: vec![(ROOM, Seq(9))], ..last_page(session, &[(ROOM, Seq(12))]) });
+    becomes_live(&mut router, session).await;
+    assert_eq!(outbox.next_lag(), Some(Lag { conversation: ROOM, cursor: Seq(9), missed: Seq(12) }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_user_joins_between_its_last_page_and_its_summaries_becomes_live() {
+    let store = Arc::new(Fake::of(vec![(ROOM, Seq(2), came(1))]));
+    let (mut router, _batches) = router(&store, &[]);
+    let (session, outbox) = enters(&mut router).await;
+    let (name, frame) = (ConversationId::parse("#room").expect("a name"), frame::text("{}"));
+    let (seq, effects, stored) = (Seq(2), vec![came(1)], Instant::now());
+    router.arrive(ROOM, Arrival { name, seq, frame, own: None, effects, stored });
+    router.subscribe(Subscribe { listed: vec![(ROOM, Seq(2))], ..last_page(session, &[]) });
+    becomes_live(&mut router, session).await;
+    assert_eq!(outbox.next_lag(), None, "the summary has told of it");
+}

@@ -103,7 +103,7 @@ async function startBot(t, { server, token }, file) {
   t.after(() => child.kill("SIGKILL"));
   const heard = [];
   const waiting = new Set();
-  createInterface({ input: child.stdout }).on("line", (line) => {
+  const lines = createInterface({ input: child.stdout }).on("line", (line) => {
     heard.push(JSON.parse(line));
     for (const look of waiting) look();
   });
@@ -118,7 +118,8 @@ async function startBot(t, { server, token }, file) {
       look();
     });
   const kill = async () => {
-    const gone = once(child, "exit");
+    // What it has printed may be read after its end.
+    const gone = once(lines, "close");
     child.kill("SIGKILL");
     await gone;
   };

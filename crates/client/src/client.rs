@@ -60,7 +60,9 @@ impl Client {
         loop {
             match client.receive().await? {
                 ServerFrame::Reply(Reply::Welcome(welcome)) => return Ok((client, *welcome)),
-                ServerFrame::Reply(Reply::Error(failure)) => return Err(ClientError::Refused(failure)),
+                ServerFrame::Reply(Reply::Error(failure)) => {
+                    return Err(ClientError::Refused(Box::new(failure)));
+                }
                 other => client.keep(other)?,
             }
         }
@@ -90,7 +92,7 @@ impl Client {
                     return Ok(OkBody::Done {});
                 }
                 ServerFrame::Reply(Reply::Error(failure)) if failure.id == id => {
-                    return Err(ClientError::Refused(failure));
+                    return Err(ClientError::Refused(Box::new(failure)));
                 }
                 other => self.keep(other)?,
             }

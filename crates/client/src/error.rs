@@ -14,7 +14,7 @@ use crate::Reconnect;
 pub enum ClientError {
     /// The server answered with an `error` frame.
     #[error("{}: {}", .0.code.as_str(), .0.message)]
-    Refused(Failure),
+    Refused(Box<Failure>),
     /// The server answered the WebSocket handshake with another HTTP status than 101.
     #[error("the server refused the connection with HTTP status {status}: {body}")]
     Handshake {

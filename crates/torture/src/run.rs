@@ -117,7 +117,7 @@ async fn drain_and_verify(
         match sdk.finish(&last).await? {
             Some(screens) => verify::check_screens(world, &logs, &screens),
             None => {
-                world.record.breach(Law::Stuck, "the SDK does not show every message".to_owned(), &[], None)
+                world.record.breach(Law::Stuck, "the SDK does not show every message".to_owned(), &[], None);
             }
         }
     }

@@ -82,9 +82,9 @@ pub(super) fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> 
 /// Reports an error: with `--json` an `error` frame on stdout, otherwise a line on stderr.
 pub(super) fn report_error(error: ClientError, json: bool) -> anyhow::Result<ExitCode> {
     match error {
-        ClientError::Refused(failure) if json => output::print_line(&to_json(&Reply::Error(failure))?)?,
+        ClientError::Refused(failure) if json => output::print_line(&to_json(&Reply::Error(*failure))?)?,
         ClientError::Refused(failure) => {
-            output::eprint_line(&format!("error: {}", describe_failure(&failure)))
+            output::eprint_line(&format!("error: {}", describe_failure(&failure)));
         }
         other => return Err(other.into()),
     }

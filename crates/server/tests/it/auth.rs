@@ -22,7 +22,7 @@ fn hello(token: String) -> Hello {
 /// The error that answers a token.
 async fn refused(server: &Server, token: &str) -> Failure {
     match server.tries_to_connect(hello(token.to_owned())).await {
-        Err(ClientError::Refused(failure)) => failure,
+        Err(ClientError::Refused(failure)) => *failure,
         Err(other) => panic!("{other}"),
         Ok(person) => panic!("{token} is {}", person.name()),
     }

@@ -168,7 +168,7 @@ impl Device {
                 self.apply_own(&id, seq, MembershipChange::of_kind(kind));
             }
             (Request::Read(id), OkBody::Cursor { upto, .. }) => {
-                self.world.record.read_cursor(&self.user, &id, upto)
+                self.world.record.read_cursor(&self.user, &id, upto);
             }
             (Request::Page(id), OkBody::Log { events, head, more, .. }) => {
                 for event in &events {

@@ -63,7 +63,10 @@ async fn says(server: &Process, path: &str, status: u16, reason: &str) {
 #[tokio::test]
 #[ignore = "soak"]
 async fn data_and_log_on_one_disk_that_fills_and_is_freed() {
-    let Some(disk) = SmallDisk::mount(8 * 1024 * 1024) else { return };
+    let Some(disk) = SmallDisk::mount(8 * 1024 * 1024) else {
+        println!("not run: it mounts a file system, which needs root");
+        return;
+    };
     let log = || {
         let log = OpenOptions::new().create(true).append(true).open(disk.path("log")).expect("a file");
         Stdio::from(log)

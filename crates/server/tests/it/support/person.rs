@@ -36,7 +36,7 @@ impl Person {
     pub(crate) async fn tries(&mut self, name: &str, fields: Value) -> Result<OkBody, Failure> {
         match soon(name, self.client.call(command(name, &fields))).await {
             Ok(body) => Ok(body),
-            Err(ClientError::Refused(failure)) => Err(failure),
+            Err(ClientError::Refused(failure)) => Err(*failure),
             Err(other) => panic!("{} says {name} {fields}: {other}", self.name()),
         }
     }

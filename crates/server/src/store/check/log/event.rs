@@ -27,12 +27,7 @@ impl Log<'_> {
             self.tell(report, Some(seq), format!("it cannot be read as the event {:?}", event.kind.as_str()));
             return Ok(());
         };
-        match (event.kind == EventKind::Message, event.key) {
-            (true, None) => self.tell(report, Some(seq), "it is a message without a key"),
-            (true, Some(key)) if Key::parse(key).is_err() => self.tell(report, Some(seq), "its key is none"),
-            (false, Some(_)) => self.tell(report, Some(seq), "it has a key, and is no message"),
-            _ => {}
-        }
+        self.has_a_key_if_it_is_a_message(event, report);
         self.is_in_the_right_place(event, report);
         match body {
             EventBody::Message { reply_to, deleted, .. } => {
@@ -92,6 +87,16 @@ impl Log<'_> {
             | EventBody::Unknown(_) => {}
         }
         Ok(())
+    }
+
+    fn has_a_key_if_it_is_a_message(&mut self, event: &Read<'_>, report: &mut Report) {
+        let seq = Some(event.seq);
+        match (event.kind == EventKind::Message, event.key) {
+            (true, None) => self.tell(report, seq, "it is a message without a key"),
+            (true, Some(key)) if Key::parse(key).is_err() => self.tell(report, seq, "its key is none"),
+            (false, Some(_)) => self.tell(report, seq, "it has a key, and is no message"),
+            _ => {}
+        }
     }
 
     /// The body as what its kind says it is.

@@ -50,7 +50,10 @@ export class SavedCursors {
   /** All conversations are known, and stand as given. */
   setComplete(cursors: Iterable<[string, Seq]>): void {
     for (const [conversation, seq] of cursors) if (!this.#saved.has(conversation)) this.#note(conversation, seq);
-    if (!this.complete) this.#note(COMPLETE, 1);
+    if (this.complete) return;
+    this.#note(COMPLETE, 1);
+    // At once: a bot that ends before this is kept would begin anew.
+    void this.flush();
   }
 
   /** An event was given to listeners, which may go on with it for a while. */

@@ -233,7 +233,8 @@ export type Limits = {
   /**
    * Most edits of one message. Deleting it erases them all in one transaction, which holds up every other write:
    * 500 of the longest take some 60 ms. So a user erases two edits a second for each of `sends_per_user`, with a burst
-   * of five seconds' worth; beyond that a `delete` is `rate_limited`. Beyond: the error `too_large`.
+   * of five seconds' worth, and 50 reactions count as one edit; beyond that a `delete` is `rate_limited`. Beyond: the
+   * error `too_large`.
    */
   edits: number;
 };

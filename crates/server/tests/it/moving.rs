@@ -115,9 +115,12 @@ async fn everything_comes_over_and_goes_on_from_there() {
     server.starts_again().await;
 }
 
+/// Rows that are moved in one transaction.
+const CHUNK: usize = 5_000;
+
 #[tokio::test]
 async fn whatever_interrupts_it_the_next_run_goes_on() {
-    const MESSAGES: usize = 30_000;
+    const MESSAGES: usize = 2 * CHUNK;
     let mut server = Server::start().await;
     let mut alice = server.connects("alice").await;
     for _ in 0..MESSAGES / 500 {
@@ -132,28 +135,46 @@ async fn whatever_interrupts_it_the_next_run_goes_on() {
     server.begins_to_stop();
     server.has_stopped().await;
 
+    // A node makes the tables. A trigger then holds the first run in its second transaction until it is killed there.
+    let mut node = starts_on(&database).await;
+    node.begins_to_stop();
+    node.has_stopped().await;
     let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
     let name = database.rsplit('/').next().expect("a name").to_owned();
+    let hold = format!(
+        "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN PERFORM pg_sleep(3600); RETURN NEW; END $$;
+         CREATE TRIGGER hold BEFORE UPDATE ON moved FOR EACH ROW
+             WHEN (NEW.name = 'events' AND NEW.rows > {CHUNK}) EXECUTE FUNCTION hold()"
+    );
+    postgres.psql_in(&name, &hold).await.expect("made");
     let mut first = migrate(server.data(), &database)
         .stderr(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
         .expect("it starts");
-    eventually("some of it has gone over", async || {
-        let moved =
-            postgres.psql_in(&name, "SELECT rows FROM moved WHERE name = 'events'").await.unwrap_or_default();
-        moved.trim().parse::<usize>().is_ok_and(|rows| rows > 0).then_some(())
+    eventually("the first run is held", async || {
+        let held = "SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        (postgres.psql_in(&name, held).await.expect("an answer") == "1").then_some(())
     })
     .await;
     first.start_kill().expect("it runs");
     soon("its end", first.wait()).await.expect("it ended");
+    let others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+                  AND backend_type = 'client backend'";
+    postgres.psql_in(&name, &format!("SELECT pg_terminate_backend(pid) {others}")).await.expect("ended");
+    eventually("its connection has ended", async || {
+        let left = postgres.psql_in(&name, &format!("SELECT count(*) {others}")).await.expect("an answer");
+        (left == "0").then_some(())
+    })
+    .await;
+    postgres.psql_in(&name, "DROP FUNCTION hold CASCADE").await.expect("dropped");
+
     let told = succeeds(server.data(), &database).await;
     let events = rows(&told, "events");
     assert_eq!(events["rows"], MESSAGES);
-    assert!(
-        events["before"].as_u64().expect("a number") > 0,
-        "the first run's are not copied again: {events}"
-    );
+    assert_eq!(events["before"], CHUNK, "the first run's are not copied again: {events}");
     let mut bob = starts_on(&database).await.connects("bob").await;
     assert_eq!(bob.log("@alice").await.len(), MESSAGES);
 }

@@ -90,7 +90,8 @@ export class History {
     for (const events of this.#meanwhile) events.push(event);
     const { shown } = this;
     shown?.apply(event);
-    if (shown && shown.length > this.#keep + PAGE) shown.trim(this.#keep);
+    // A page that is under way begins in front of the oldest message: it stays until then.
+    if (shown && !this.#meanwhile.size && shown.length > this.#keep + PAGE) shown.trim(this.#keep);
   }
 
   /** Whether it added any. */

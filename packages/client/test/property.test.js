@@ -95,3 +95,49 @@ test("any order, any loss, any cut: the list is the log's, and each event is hea
     { numRuns: runs, ...(process.env.SEED && { seed: Number(process.env.SEED) }) },
   );
 });
+
+/** What happens to a list that is being trimmed: messages come, earlier ones are asked for, and answered late or refused. */
+const step = fc.oneof(
+  fc.record({ live: fc.integer({ min: 1, max: 60 }) }),
+  fc.constantFrom({ ask: true }, { ask: true }, { answer: true }, { refuse: true }),
+);
+
+test("earlier pages while new messages trim the list: never a hole", async (t) => {
+  await fc.assert(
+    fc.asyncProperty(fc.integer({ min: 940, max: 1_010 }), fc.array(step, { maxLength: 12 }), async (first, steps) => {
+      const server = new LogServer();
+      server.fill("#general", 150);
+      const { chat, clock } = await chatting(t, server);
+      const room = chat.conversation("#general");
+      room.messages.subscribe(() => {});
+      await settle();
+      const live = async (count) => {
+        for (let n = 0; n < count; n++) server.message("#general", "live");
+        await settle(5);
+      };
+      await live(first);
+      const waiting = [];
+      server.on("history", (frame, socket) => {
+        const page = server.history(frame);
+        const refused = { type: "error", id: frame.id, code: "internal", message: "…", retryable: false };
+        waiting.push((ok) => socket.say(ok ? { type: "ok", id: frame.id, ...page } : refused));
+      });
+      for (const { live: count, ask, answer } of [...steps, { live: 60 }, { answer: true }]) {
+        if (count) await live(count);
+        else if (ask) room.loadOlder().catch(() => {});
+        else waiting.shift()?.(!!answer);
+        await settle(5);
+        const seqs = room.messages.getSnapshot().map(({ seq }) => seq);
+        const head = server.logs.get("#general").length;
+        assert.deepEqual(
+          seqs,
+          Array.from(seqs, (_, n) => head - seqs.length + 1 + n),
+        );
+      }
+      assert.ok(room.messages.getSnapshot().length < 1_400);
+      chat.close();
+      await clock.advance(0);
+    }),
+    { numRuns: Number(process.env.RUNS ?? 30), ...(process.env.SEED && { seed: Number(process.env.SEED) }) },
+  );
+});

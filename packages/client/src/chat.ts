@@ -241,6 +241,8 @@ export class Switchboard implements Chat, Host {
 
   report(error: unknown): void {
     const known = error instanceof ChatError ? error : failure("internal", String(error), error);
+    // The app has closed the chat, and knows.
+    if (known.code === "closed") return;
     // A mistake of the app's is to be seen, also where nobody listens for errors.
     if (known.code === "internal" && !this.#events.has("error")) console.error(known.cause ?? known);
     this.#events.emit("error", known);

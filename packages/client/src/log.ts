@@ -20,7 +20,9 @@ type State =
   /** Something is missing, and may be on its way. */
   | { is: "waiting"; cursor: Seq; timer: Timer }
   /** What is missing is being paged. */
-  | { is: "filling"; cursor: Seq };
+  | { is: "filling"; cursor: Seq }
+  /** The chat was closed: no event is applied any more. */
+  | { is: "ended"; cursor: Seq | undefined };
 
 export interface LogOwner {
   readonly clock: Clock;
@@ -88,6 +90,7 @@ export class Log {
 
   receive(event: Event, source: Source): void {
     const { seq } = event;
+    if (this.#state.is === "ended") return;
     if (this.#state.is === "unplaced") {
       this.#ahead.set(seq, { event, source });
       return this.#owner.unplaced();
@@ -103,7 +106,7 @@ export class Log {
 
   /** Pages what is missing. */
   async fill(): Promise<void> {
-    if (this.#state.is === "unplaced" || this.#state.is === "filling") return;
+    if (this.#state.is !== "following" && this.#state.is !== "waiting") return;
     const state = { is: "filling" as const, cursor: this.#state.cursor };
     const replaced = () => this.#state !== (state as State);
     this.#enter(state);
@@ -149,7 +152,14 @@ export class Log {
     this.#summarised = 0;
   }
 
+  /** The chat was closed, for good. */
+  end(): void {
+    this.#enter({ is: "ended", cursor: this.cursor });
+    this.#ahead.clear();
+  }
+
   #enter(state: State): void {
+    if (this.#state.is === "ended") return;
     if (this.#state.is === "waiting") this.#owner.clock.clearTimeout(this.#state.timer);
     this.#state = state;
   }
@@ -166,7 +176,7 @@ export class Log {
 
   #drain(): void {
     const state = this.#state;
-    if (state.is === "unplaced") return;
+    if (state.is === "unplaced" || state.is === "ended") return;
     for (const seq of this.#ahead.keys()) if (seq <= state.cursor) this.#ahead.delete(seq);
     for (let next; this.#state === state && (next = this.#ahead.get(state.cursor + 1));) {
       const { event, source } = next;

@@ -2,28 +2,27 @@
 // connection is sent with the next.
 
 import type { Clock, Timer } from "./clock.js";
-import { ChatError } from "./error.js";
 import type { CursorBody, Seq } from "./protocol.js";
 
 /** Milliseconds between two `read` frames. */
 const INTERVAL = 500;
-/** Milliseconds to wait when the server could not store it, and does not say how long. */
-const RETRY = 2_000;
+
+/** Sends a `read` when it is its turn. `fields` is asked then; `undefined`: the server knows already. */
+export type SendRead = (fields: () => { upto: Seq } | undefined) => Promise<CursorBody | undefined>;
 
 export class Reading {
   /** How far a person has read here. */
   #local: Seq = 0;
   /** How far the server knows. */
   #confirmed: Seq = 0;
-  /** The cursor of the request under way. */
-  #sending: Seq = 0;
+  /** The request that waits for its turn or its answer. */
+  #request: object | undefined;
   #sentAt = -Infinity;
   #timer: Timer | undefined;
   #clock: Clock;
-  /** Sends a `read`; `undefined` where there is no connection. */
-  #send: (upto: Seq) => Promise<CursorBody> | undefined;
+  #send: SendRead;
 
-  constructor(clock: Clock, send: (upto: Seq) => Promise<CursorBody> | undefined) {
+  constructor(clock: Clock, send: SendRead) {
     this.#clock = clock;
     this.#send = send;
   }
@@ -39,7 +38,7 @@ export class Reading {
   /** A person has read up to here. */
   mark(upto: Seq): void {
     this.#local = Math.max(this.#local, upto);
-    this.#schedule(this.#sentAt + INTERVAL - this.#clock.now());
+    this.#schedule();
   }
 
   /** The server says so, of this device or another. */
@@ -49,14 +48,14 @@ export class Reading {
 
   /** A connection has begun. */
   resume(): void {
-    this.#sending = 0;
-    this.#schedule(0);
+    this.#schedule();
   }
 
   /** The log is another one: numbers of the old mean nothing. */
   reset(): void {
     this.stop();
-    this.#local = this.#confirmed = this.#sending = 0;
+    this.#request = undefined;
+    this.#local = this.#confirmed = 0;
   }
 
   stop(): void {
@@ -64,31 +63,34 @@ export class Reading {
     this.#timer = undefined;
   }
 
-  #schedule(delay: number): void {
-    if (this.#timer !== undefined || this.#local <= Math.max(this.#confirmed, this.#sending)) return;
+  #schedule(): void {
+    if (this.#timer !== undefined || this.#request || this.#local <= this.#confirmed) return;
     this.#timer = this.#clock.setTimeout(
       () => {
         this.#timer = undefined;
         void this.#tell();
       },
-      Math.max(0, delay),
+      Math.max(0, this.#sentAt + INTERVAL - this.#clock.now()),
     );
   }
 
   async #tell(): Promise<void> {
-    const upto = this.#local;
-    if (upto <= this.#confirmed) return;
-    const answer = this.#send(upto);
-    if (!answer) return;
-    this.#sending = upto;
-    this.#sentAt = this.#clock.now();
+    const request = (this.#request = {});
+    let sent: Seq | undefined;
+    const fields = () => {
+      if (this.#request !== request || this.#local <= this.#confirmed) return undefined;
+      this.#sentAt = this.#clock.now();
+      return { upto: (sent = this.#local) };
+    };
     try {
-      this.confirm((await answer).upto ?? upto);
-    } catch (error) {
-      if (this.#sending === upto) this.#sending = 0;
+      const body = await this.#send(fields);
+      if (this.#request !== request) return;
+      this.#request = undefined;
+      if (sent !== undefined) this.confirm(body?.upto ?? sent);
+      this.#schedule();
+    } catch {
       // Without a connection the next one sends it; what is refused for good makes no difference any more.
-      if (error instanceof ChatError && error.retryable && error.code !== "offline")
-        this.#schedule(error.retryAfter ?? RETRY);
+      if (this.#request === request) this.#request = undefined;
     }
   }
 }

@@ -13,6 +13,7 @@ import type { Entry } from "./outbox.js";
 import type { Command, CursorBody, Event, HistoryBody, LogBody, MembersBody } from "./protocol.js";
 import type { Seq, Summary, UserId } from "./protocol.js";
 import { Reading } from "./reading.js";
+import type { Lane } from "./scheduler.js";
 import { Emitter, Store, Value } from "./store.js";
 import { Standing } from "./standing.js";
 import { describe } from "./summary.js";
@@ -24,18 +25,8 @@ import { Typing } from "./typing.js";
 /** Events of a page of the log. */
 const LOG_PAGE = 200;
 /** What another object of the same conversation does in place of this one. */
-const METHODS = [
-  "send",
-  "outgoing",
-  "edit",
-  "deleteMessage",
-  "react",
-  "join",
-  "leave",
-  "invite",
-  "removeMember",
-] as const;
-const MORE_METHODS = ["setRole", "rename", "markRead", "loadOlder", "around", "release", "on"] as const;
+const METHODS = ["send", "outgoing", "edit", "deleteMessage", "react", "join", "leave", "invite"] as const;
+const MORE_METHODS = ["removeMember", "setRole", "rename", "markRead", "loadOlder", "around", "release", "on"] as const;
 const STORES = ["messages", "timeline", "hasOlder", "info", "state", "members", "typing"] as const;
 
 export class Room extends RoomActions implements Conversation {
@@ -89,7 +80,7 @@ export class Room extends RoomActions implements Conversation {
       loaded: (head, rebuilt) => this.#onLoaded(head, rebuilt),
       failed: (error) => this.#onLoadFailed(error),
     });
-    this.#reading = new Reading(host.clock, (upto) => (host.online ? this.#sendRead(upto) : undefined));
+    this.#reading = new Reading(host.clock, (fields) => this.#sendRead(fields));
     const hooks = { subscribed: () => this.#onWatch(true), unsubscribed: () => this.#onUnwatch() };
     this.list = new MessageList(
       {
@@ -274,7 +265,7 @@ export class Room extends RoomActions implements Conversation {
   onClose(): void {
     this.host.clock.clearTimeout(this.#releaseTimer);
     this.#reading.stop();
-    this.#log.lost(true);
+    this.#log.end();
   }
 
   /** The inbox was read, and does not have it. */
@@ -352,7 +343,8 @@ export class Room extends RoomActions implements Conversation {
     target.#listeners += this.#listeners;
     this.#target = target;
     for (const entry of this.list.entries) target.onOutboxChange(entry, false);
-    if (this.#history.open) target.#open();
+    if (this.#history.open) target.#onWatch(true);
+    target.#onUnwatch();
     this.host.clock.clearTimeout(this.#releaseTimer);
     this.#history.close();
   }
@@ -367,16 +359,20 @@ export class Room extends RoomActions implements Conversation {
     const { clock, releaseAfter } = this.host;
     if (this.watched || releaseAfter === Infinity || this.host.closed) return;
     clock.clearTimeout(this.#releaseTimer);
-    this.#releaseTimer = clock.setTimeout(() => this.release(), releaseAfter);
+    this.#releaseTimer = clock.setTimeout(() => this.watched || this.release(), releaseAfter);
   }
 
   #open(): void {
     if (!this.#history.open) this.#history.load();
   }
 
-  #background<T>(type: AboutRoom["type"], fields: object): Promise<T> {
+  #background<T>(type: AboutRoom["type"], fields: object | (() => object | undefined), lane?: Lane): Promise<T> {
     const urgency = () => (this.watched ? 0 : 1);
-    return this.host.scheduler.request<T>(() => ({ type, conversation: this.id, ...fields }) as Command, urgency);
+    const command = () => {
+      const now = fields instanceof Function ? (fields() as object | undefined) : fields;
+      return now && ({ type, conversation: this.id, ...now } as Command);
+    };
+    return this.host.scheduler.request<T>(command, urgency, lane);
   }
 
   #page(fields: { before?: Seq; limit: number }, options?: PageOptions): Promise<HistoryBody> {
@@ -441,9 +437,9 @@ export class Room extends RoomActions implements Conversation {
     if (rebuilt) this.#events.emit("resync", undefined);
   }
 
-  async #sendRead(upto: Seq): Promise<CursorBody> {
-    const body = await this.host.request<CursorBody>(this.about("read", { upto }));
-    this.members.onCursor(this.host.me as UserId, { read: upto, received: upto });
+  async #sendRead(fields: () => object | undefined): Promise<CursorBody | undefined> {
+    const body = await this.#background<CursorBody | undefined>("read", fields, "reads");
+    if (body?.upto) this.members.onCursor(this.host.me as UserId, { read: body.upto, received: body.upto });
     if (this.#standing.uncounted) this.host.lookUp();
     return body;
   }

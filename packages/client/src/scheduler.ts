@@ -5,9 +5,8 @@ import type { Clock, Timer } from "./clock.js";
 import { ChatError, failure } from "./error.js";
 import type { Command } from "./protocol.js";
 
-/** Requests under way at a time; and of receipts, which the server answers late. */
-const PAGES_AT_ONCE = 4;
-const RECEIPTS_AT_ONCE = 1;
+/** Lanes, the first one first, and how many requests of each are under way at a time; the server answers receipts late. */
+const AT_ONCE = { pages: 4, reads: 2, receipts: 1 };
 /** What of `limits.frames_per_connection` the background may use: a rate, and a burst on top of it. Together below half. */
 const RATE = 0.45;
 const BURST = 0.04;
@@ -15,11 +14,13 @@ const BURST = 0.04;
 const RETRY = 500;
 const RETRY_MOST = 20_000;
 
-export type Lane = "pages" | "receipts";
+export type Lane = keyof typeof AT_ONCE;
+
+const LANES = Object.keys(AT_ONCE) as Lane[];
 
 interface Job {
   command: () => Command | undefined;
-  /** Lower goes first; asked when a request can be made. */
+  /** Lower goes first, 0 before all; asked when a request can be made. */
   urgency: () => number;
   lane: Lane;
   attempts: number;
@@ -69,9 +70,12 @@ export class Scheduler {
   #clock: Clock;
   #request: (command: Command) => Promise<unknown>;
   #bucket: Bucket;
-  #waiting = new Set<Job>();
-  #running: Record<Lane, number> = { pages: 0, receipts: 0 };
+  #waiting: Record<Lane, Set<Job>> = { pages: new Set(), reads: new Set(), receipts: new Set() };
+  /** What the server has refused for now. */
+  #refused = new Set<Job>();
+  #running: Record<Lane, number> = { pages: 0, reads: 0, receipts: 0 };
   #timer: Timer | undefined;
+  #queued = false;
   #online = false;
 
   constructor(clock: Clock, request: (command: Command) => Promise<unknown>) {
@@ -93,9 +97,11 @@ export class Scheduler {
     this.#online = false;
     this.#clock.clearTimeout(this.#timer);
     this.#timer = undefined;
-    const waiting = [...this.#waiting];
-    this.#waiting.clear();
-    for (const job of waiting) job.reject(error);
+    for (const jobs of [this.#refused, ...LANES.map((lane) => this.#waiting[lane])]) {
+      const waiting = [...jobs];
+      jobs.clear();
+      for (const job of waiting) job.reject(error);
+    }
   }
 
   /**
@@ -105,21 +111,30 @@ export class Scheduler {
   request<T>(command: () => Command | undefined, urgency: () => number, lane: Lane = "pages"): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       if (!this.#online) return reject(failure("offline", "there is no connection"));
-      this.#waiting.add({ command, urgency, lane, attempts: 0, due: 0, resolve, reject });
+      this.#waiting[lane].add({ command, urgency, lane, attempts: 0, due: 0, resolve, reject });
+      if (this.#queued) return;
+      this.#queued = true;
       // Requests of one moment are put in order before the first is made.
-      queueMicrotask(() => this.#run());
+      queueMicrotask(() => {
+        this.#queued = false;
+        this.#run();
+      });
     });
   }
 
-  #next(lane: Lane, now: number): Job | undefined {
-    let next: Job | undefined;
-    let least = Infinity;
-    for (const job of this.#waiting) {
-      if (job.lane !== lane || job.due > now) continue;
-      const urgency = job.urgency();
-      if (urgency < least) [next, least] = [job, urgency];
+  #next(): Job | undefined {
+    for (const lane of LANES) {
+      if (this.#running[lane] >= AT_ONCE[lane]) continue;
+      let next: Job | undefined;
+      let least = Infinity;
+      for (const job of this.#waiting[lane]) {
+        const urgency = job.urgency();
+        if (urgency < least) [next, least] = [job, urgency];
+        if (least <= 0) break;
+      }
+      if (next) return next;
     }
-    return next;
+    return undefined;
   }
 
   #run(): void {
@@ -127,17 +142,17 @@ export class Scheduler {
     this.#timer = undefined;
     if (!this.#online) return;
     const now = this.#clock.now();
-    for (;;) {
-      const job =
-        (this.#running.pages < PAGES_AT_ONCE && this.#next("pages", now)) ||
-        (this.#running.receipts < RECEIPTS_AT_ONCE && this.#next("receipts", now));
-      if (!job) break;
+    let due = Infinity;
+    for (const job of this.#refused) {
+      if (job.due > now) due = Math.min(due, job.due);
+      else if (this.#refused.delete(job)) this.#waiting[job.lane].add(job);
+    }
+    for (let job; (job = this.#next());) {
       const wait = this.#bucket.take();
       if (wait) return void (this.#timer = this.#clock.setTimeout(() => this.#run(), wait));
-      this.#waiting.delete(job);
+      this.#waiting[job.lane].delete(job);
       void this.#make(job);
     }
-    const due = Math.min(...[...this.#waiting].map((job) => (job.due > now ? job.due : Infinity)));
     if (due < Infinity) this.#timer = this.#clock.setTimeout(() => this.#run(), due - now);
   }
 
@@ -160,6 +175,6 @@ export class Scheduler {
   #retry(job: Job, retryAfter = 0): void {
     const longest = Math.min(RETRY_MOST, RETRY * 2 ** job.attempts++);
     job.due = this.#clock.now() + retryAfter + longest * (0.5 + Math.random() / 2);
-    this.#waiting.add(job);
+    this.#refused.add(job);
   }
 }

@@ -5,7 +5,7 @@ import { browserNetwork } from "./connection/network.js";
 import { delay, judge, NO_CONNECTION } from "./connection/retry.js";
 import { type Credentials, TokenSource } from "./connection/token.js";
 import { ChatError, failure } from "./error.js";
-import type { Command, Failure, Hello as HelloFields, OkBody, ServerFrame, Welcome } from "./protocol.js";
+import type { Command, Failure, OkBody, ServerFrame, Welcome } from "./protocol.js";
 import { Value } from "./store.js";
 import type { ChatOptions, ChatStatus } from "./types.js";
 import { wellFormedJson } from "./well-formed.js";
@@ -27,7 +27,6 @@ const ONLINE_JITTER = 1_000;
 /** Milliseconds after a refusal for being too fast in which a close is taken for its consequence. */
 const TOO_FAST_WITHIN = 5_000;
 
-type Hello = { type: "hello" } & HelloFields;
 type Done = (reply: OkBody | ChatError) => void;
 /** What the server says by itself. */
 export type ServerNotice = Exclude<ServerFrame, { type: "welcome" | "ok" | "pong" | "bye" }>;
@@ -75,6 +74,7 @@ export class Connection {
   #ticks: Timer | undefined;
   #closed = false;
   #helloBytes = 8_192;
+  #frameBytes = Infinity;
   /** From the first attempt on: a chat that never connects is left to the garbage collector. */
   #unsubscribe: (() => void) | undefined;
 
@@ -96,8 +96,16 @@ export class Connection {
   command(command: Command, done: Done): void {
     if (!this.online) return done(this.#closed ? closed() : failure("offline", NO_CONNECTION));
     const id = this.#nextId++;
+    let frame: string;
+    try {
+      frame = wellFormedJson({ ...command, id });
+    } catch (error) {
+      return done(failure("invalid", `this command is not JSON: ${String(error)}`, error));
+    }
+    // The server would close the connection. The answer comes later, as the server's would.
+    if (isLonger(frame, this.#frameBytes)) return queueMicrotask(() => done(tooLarge(command, this.#frameBytes)));
     this.#waiting.set(id, done);
-    this.#write({ ...command, id });
+    this.#write(command.type, frame, id);
   }
 
   /** The same with a promise. */
@@ -179,12 +187,12 @@ export class Connection {
     const { device } = this.options;
     const hello = { type: "hello" as const, ...credentials, ...(device !== undefined && { device }) };
     const bytes = this.#helloBytes - utf8Length(JSON.stringify(hello)) - '"cursors":{},'.length;
-    this.#write({ ...hello, cursors: this.events.cursors(bytes) });
+    this.#write(hello.type, wellFormedJson({ ...hello, cursors: this.events.cursors(bytes) }));
   }
 
-  #write(frame: Hello | (Command & { id: number })): void {
-    this.log(`→ ${frame.type}`, "id" in frame ? frame.id : "");
-    if ("socket" in this.#state) this.#state.socket.send(wellFormedJson(frame));
+  #write(type: string, frame: string, id: number | "" = ""): void {
+    this.log(`→ ${type}`, id);
+    if ("socket" in this.#state) this.#state.socket.send(frame);
   }
 
   #receive(data: string): void {
@@ -221,6 +229,7 @@ export class Connection {
     if (!("socket" in this.#state)) return;
     this.#state = { at: "online", socket: this.#state.socket, since: this.clock.now() };
     this.#helloBytes = frame.limits.hello_frame;
+    this.#frameBytes = frame.limits.frame;
     this.#deadline = Infinity;
     this.#renewed = false;
     this.status.set({ state: "online" });
@@ -360,3 +369,15 @@ const closed = () => failure("closed", "the chat was closed");
 
 /** How long a text is in UTF-8. */
 const utf8Length = (text: string): number => encodeURIComponent(text).replace(/%../g, "_").length;
+
+/** Whether a text has more bytes than that; most are so short that they need not be counted. */
+const isLonger = (text: string, bytes: number): boolean =>
+  text.length > bytes || (text.length * 3 > bytes && utf8Length(text) > bytes);
+
+/** Names the longest field. */
+function tooLarge(command: Command, bytes: number): ChatError {
+  const lengths = Object.entries(command).map(([name, value]) => [JSON.stringify(value)?.length ?? 0, name] as const);
+  const [, field] = lengths.reduce((longest, next) => (next[0] > longest[0] ? next : longest));
+  const message = `\`${field}\` is too long: the server takes at most ${bytes} bytes at once`;
+  return new ChatError({ code: "too_large", message, retryable: false, field });
+}

@@ -38,7 +38,12 @@ export class Outbox implements ChatOutbox {
   /** Keys that are to stay away, whatever a storage that is being read still has. */
   #gone = new Set<string>();
   #storage: OutboxStorage | null;
+  /** It was reported that the storage fails, and since then it has not kept everything. */
   #storageFailed = false;
+  /** Keys of entries that the storage did not keep. They are tried again after it has kept another one. */
+  #unkept = new Set<string>();
+  #keepAgain: Timer | undefined;
+  #keepAttempts = 0;
   /** The last use of the storage for a key: the next one waits for it, so that a deletion comes after what it deletes. */
   #used = new Map<string, Promise<unknown>>();
   #tabs: ReturnType<typeof joinTabs> | undefined;
@@ -88,23 +93,22 @@ export class Outbox implements ChatOutbox {
     const scope = this.#scope;
     if (!scope) return;
     this.#tell({ scope, type: "cleared" });
-    await this.#use(async (storage) => {
+    const cleared = await this.#use(async (storage) => {
       const kept = await storage.load(scope);
       await Promise.all(kept.map(({ key }) => storage.delete(scope, key)));
+      return true;
     });
-    if (this.#storageFailed) throw failure("storage", "the outbox cannot be cleared");
+    if (this.#storage && !cleared) throw failure("storage", "the outbox cannot be cleared");
   }
 
   retry(entry: Entry): void {
+    if (this.#closed) return entry.refuse(failure("closed", "the chat was closed"));
     // An old message that is said again is a new one, but for its key.
-    entry.what.time = Math.max(this.clock.wall(), this.#lastTime + 1);
-    entry.since = this.clock.now();
-    entry.setPending();
-    this.#entries.delete(entry.key);
-    this.#entries.set(entry.key, entry);
+    const time = Math.max(this.clock.wall(), this.#lastTime + 1);
+    entry.isOwn = true;
+    this.#renew(entry, time);
     this.#keep(entry);
-    this.#changed(entry);
-    this.#tellOf(entry, { type: "retried" });
+    this.#tellOf(entry, { type: "retried", time });
     this.connection.use();
     this.flush();
   }
@@ -164,6 +168,7 @@ export class Outbox implements ChatOutbox {
     this.#closed = true;
     this.clock.clearTimeout(this.#paused);
     this.clock.clearTimeout(this.#expiry);
+    this.clock.clearTimeout(this.#keepAgain);
     this.#tabs?.leave();
     // They stay where they are kept, as they were.
     for (const entry of this.#entries.values()) if (entry.current !== "failed") entry.setFailed(error);
@@ -194,6 +199,17 @@ export class Outbox implements ChatOutbox {
     this.#gone.add(entry.key);
     this.#drop(entry);
     entry.setFailed(failure("discarded", "the message was taken back"));
+  }
+
+  /** It is pending from `time` on, as the last of all. */
+  #renew(entry: Entry, time: number): void {
+    this.#lastTime = Math.max(this.#lastTime, time);
+    entry.what.time = time;
+    entry.since = this.clock.now();
+    if (entry.current === "failed") entry.setPending();
+    this.#entries.delete(entry.key);
+    this.#entries.set(entry.key, entry);
+    this.#changed(entry);
   }
 
   #fail(entry: Entry, error: ChatError): void {
@@ -246,7 +262,7 @@ export class Outbox implements ChatOutbox {
     // Without a connection it is said again with the next one, or by the next page.
     if (error.code === "offline" || error.code === "closed") return;
     if (error.retryable) return this.#pause(error.retryAfter);
-    if (entry.current === "sent" || !this.#entries.has(entry.key)) return;
+    if (entry.current === "sent" || !this.#entries.has(entry.key)) return this.flush();
     this.#fail(entry, error);
     this.#keep(entry);
     this.#tellOf(entry, { type: "failed", error: entry.what.error! });
@@ -283,7 +299,8 @@ export class Outbox implements ChatOutbox {
         return;
       }
       this.#fail(entry, failure("expired", "the message waited for too long"));
-      this.#keep(entry);
+      // Another tab may have retried it: what is kept is for the tab that sent or retried it to change.
+      if (entry.isOwn) this.#keep(entry);
     }
   }
 
@@ -302,17 +319,35 @@ export class Outbox implements ChatOutbox {
 
   #keep({ what }: Entry): void {
     const copy = { ...what };
-    this.#useFor(what.key, (storage, scope) => storage.put(scope, copy));
+    this.#useFor(what.key, async (storage, scope) => {
+      this.#unkept.add(what.key);
+      await storage.put(scope, copy);
+      this.#onKept(what.key);
+    });
   }
 
   #forget(key: string, from?: string): void {
+    if (!from) this.#unkept.delete(key);
     this.#useFor(key, (storage, scope) => storage.delete(from ?? scope, key));
   }
 
-  /** The storage works again: it gets what it did not keep. */
-  #onRecovered(): void {
-    this.#storageFailed = false;
-    for (const entry of this.#entries.values()) this.#keep(entry);
+  /** The storage works for this one: later it is tried once more for those that it did not keep. */
+  #onKept(key: string): void {
+    this.#unkept.delete(key);
+    if (!this.#unkept.size) {
+      this.#storageFailed = false;
+      this.#keepAttempts = 0;
+    } else if (!this.#keepAgain && !this.#closed) {
+      const wait = Math.min(PAUSE_MOST, PAUSE * 2 ** this.#keepAttempts++);
+      this.#keepAgain = this.clock.setTimeout(() => {
+        this.#keepAgain = undefined;
+        for (const unkept of this.#unkept) {
+          const entry = this.#entries.get(unkept);
+          if (entry) this.#keep(entry);
+          else this.#unkept.delete(unkept);
+        }
+      }, wait);
+    }
   }
 
   #useFor(key: string, act: (storage: OutboxStorage, scope: string) => Promise<void>): void {
@@ -327,9 +362,7 @@ export class Outbox implements ChatOutbox {
     const scope = this.#scope;
     if (!storage || !scope) return undefined;
     try {
-      const result = await act(storage, scope);
-      if (this.#storageFailed) this.#onRecovered();
-      return result;
+      return await act(storage, scope);
     } catch (error) {
       // Not kept, but sent all the same; that is reported once.
       const text = `messages that are not sent yet cannot be kept: ${String(error)}`;
@@ -343,7 +376,7 @@ export class Outbox implements ChatOutbox {
 
   #tellOf(
     entry: Entry,
-    notice: object & { type: TabNotice["type"]; acked?: Acknowledged; error?: OutboxEntry["error"] },
+    notice: object & { type: TabNotice["type"]; acked?: Acknowledged; error?: OutboxEntry["error"]; time?: number },
   ): void {
     if (this.#scope) this.#tell({ scope: this.#scope, key: entry.key, ...notice } as TabNotice);
   }
@@ -369,9 +402,6 @@ export class Outbox implements ChatOutbox {
       this.#changed(entry);
     } else if (notice.type === "failed" && entry.current === "pending" && !entry.underWay) {
       this.#fail(entry, new ChatError(notice.error));
-    } else if (notice.type === "retried" && entry.current === "failed") {
-      entry.setPending();
-      this.#changed(entry);
-    }
+    } else if (notice.type === "retried" && entry.current !== "sent") this.#renew(entry, notice.time);
   }
 }

@@ -78,7 +78,8 @@ test("what was typed two days ago and never sent fails with `expired` when the p
   server.reachable = true;
   const second = await started(t, server, { outbox: storage, clock });
   assert.equal(server.sent("send").length, 0);
-  assert.deepEqual([second.room.outgoing(key).error.code, storage.all()[0].state], ["expired", "failed"]);
+  // What is kept is left to the tab that sent it, which may just be retrying it.
+  assert.deepEqual([second.room.outgoing(key).error.code, storage.all()[0].state], ["expired", undefined]);
 });
 
 test("a clock that is set back or forward by an hour does not matter to a message of this page", async (t) => {

@@ -195,7 +195,7 @@ test("IndexedDB that could not be opened is tried again; that nothing is kept is
     throw fault;
   };
   const server = new FakeServer().on("send", () => undefined);
-  const { room, errors } = await started(t, server, { outbox: undefined });
+  const { clock, room, errors } = await started(t, server, { outbox: undefined });
   room.send("one");
   room.send("two");
   await settle();
@@ -207,6 +207,8 @@ test("IndexedDB that could not be opened is tried again; that nothing is kept is
   assert.equal(server.sent("send").length, 2, "they are sent all the same");
   indexedDB.open = open;
   room.send("three");
+  await settle(200);
+  await clock.advance(1_000);
   await settle(200);
   const database = await new Promise((done) => {
     indexedDB.open("switchboard", 1).onsuccess = ({ target }) => done(target.result);

@@ -24,6 +24,8 @@ export class Entry implements Outgoing {
 
   /** It is held, and the server is asked what became of it. */
   asks = false;
+  /** It was sent or retried here, and not read from the storage alone. */
+  isOwn: boolean;
 
   /** `since`: when it was said or found, by a clock that nobody sets; `found`: it was said by an earlier page. */
   constructor(
@@ -36,6 +38,7 @@ export class Entry implements Outgoing {
     this.state = new Value<OutgoingState>(state);
     this.#state = state;
     this.asks = state === "held";
+    this.isOwn = !found;
     this.#promise();
     if (state === "failed") {
       this.error = error ? new ChatError(error) : failure("internal", "it failed");
@@ -83,6 +86,9 @@ export class Entry implements Outgoing {
   }
 
   setSent({ conversation, seq, at }: Acknowledged): void {
+    // It was taken back or given up, and the server has stored it all the same.
+    if (this.#state === "failed") this.#promise();
+    this.error = undefined;
     this.#set("sent");
     this.stored = { conversation, seq, at };
     this.#resolve(this.stored);
@@ -92,6 +98,12 @@ export class Entry implements Outgoing {
     this.error = error;
     this.#set("failed");
     this.#reject(error);
+  }
+
+  /** A retry that is not possible any more. */
+  refuse(error: ChatError): void {
+    this.#promise();
+    this.setFailed(error);
   }
 
   #set(state: OutgoingState): void {

@@ -78,6 +78,8 @@ export class MessageList {
 
   onEvent(event: Event): void {
     if (this.timeline.subscribed) this.#notices.note(event);
+    const shown = this.#owner.shown();
+    if (shown?.hasOlder && shown.oldest !== undefined) this.#notices.forget(shown.oldest);
   }
 
   /** The message as the list shows it. */

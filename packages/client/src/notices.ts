@@ -35,9 +35,18 @@ export class Notices {
   /** By number: a notice, or nothing to show. */
   #known = new Map<Seq, Notice | undefined>();
   #loading = false;
+  /** Where the list began when that was looked at last. */
+  #oldest: Seq | undefined;
 
   note(event: Event): void {
     this.#known.set(event.seq, noticeOf(event));
+  }
+
+  /** What lies in front of the list is read again with the messages there. */
+  forget(oldest: Seq): void {
+    if (oldest === this.#oldest) return;
+    this.#oldest = oldest;
+    for (const seq of this.#known.keys()) if (seq < oldest) this.#known.delete(seq);
   }
 
   clear(): void {

@@ -59,3 +59,22 @@ test("`close()` with requests under way reports nothing", async (t) => {
   await settle();
   assert.deepEqual(errors, []);
 });
+
+test("what was known of events in front of a trimmed list is forgotten, and read again with the messages", async (t) => {
+  const server = new LogServer();
+  server.fill("#general", 1);
+  const { chat, clock } = await chatting(t, server);
+  const room = chat.conversation("#general");
+  t.after(room.timeline.subscribe(() => {}));
+  await settle();
+  server.write("#general", { type: "rename", title: "early" });
+  for (let n = 0; n < 1_100; n++) server.message("#general", `${n}`);
+  await clock.advance(1_000);
+  const renames = () => room.timeline.getSnapshot().filter(({ kind }) => kind === "notice").length;
+  const before = server.sent("sync").length;
+  assert.deepEqual([renames(), room.hasOlder.getSnapshot()], [0, true]);
+  while (room.hasOlder.getSnapshot()) await room.loadOlder();
+  await clock.advance(10_000);
+  assert.equal(renames(), 1);
+  assert.ok(server.sent("sync").length > before, "the log between was read again");
+});

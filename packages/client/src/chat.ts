@@ -95,11 +95,16 @@ export class Switchboard implements Chat, Host {
       isClosed: () => this.closed,
       request: (command) => this.request(command),
     });
-    this.scheduler = new Scheduler(this.clock, (command) => this.request(command));
+    this.scheduler = new Scheduler(
+      this.clock,
+      (command) => this.request(command),
+      () => this.#connection.giveUp(),
+    );
     this.receipts = new Receipts(this.clock, this.scheduler);
     const storage = options.outbox === undefined ? indexedDbOutbox(this.clock) : options.outbox;
     this.outbox = new Outbox(storage, this.#connection, this.clock, this, options.maxAge);
     this.#inbox = new Inbox({
+      clock: this.clock,
       rooms: this.rooms,
       scheduler: this.scheduler,
       isOnline: () => this.online,

@@ -131,6 +131,11 @@ export class Connection {
     if (at !== "opening" && at !== "online") this.#open();
   }
 
+  /** A request has had no answer for so long that the connection counts as broken. */
+  giveUp(): void {
+    if (this.online) this.#onClose(undefined, "no answer");
+  }
+
   close(): void {
     if (this.#closed) return;
     this.#closed = true;

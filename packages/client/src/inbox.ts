@@ -1,5 +1,6 @@
 // The list of one's conversations, read page by page, and how many messages in it are unread.
 
+import type { Clock, Timer } from "./clock.js";
 import type { Directory } from "./directory.js";
 import { ChatError } from "./error.js";
 import { handled } from "./handled.js";
@@ -11,10 +12,14 @@ import type { CommandOptions, ConversationInfo, UnreadTotal } from "./types.js";
 
 /** Conversations of a page. */
 const PAGE = 50;
+/** Milliseconds before the list is looked through for the third time in a row, doubled up to the longest. */
+const LOOK_AGAIN = 500;
+const LOOK_AGAIN_MOST = 60_000;
 /** Conversations that `welcome.unread` counts. */
 const COUNTED = 200;
 
 export interface InboxOwner {
+  readonly clock: Clock;
   readonly rooms: Directory;
   readonly scheduler: Scheduler;
   isOnline(): boolean;
@@ -46,6 +51,9 @@ export class Inbox {
   #read = 0;
   #looking = false;
   #lookAgain = false;
+  #lookTimer: Timer | undefined;
+  /** Looks in a row that have left something to be found out. */
+  #fruitless = 0;
   /** What `welcome.unread` counts of conversations that are not known here. */
   #elsewhere: UnreadTotal = { messages: 0, conversations: 0, more: false };
 
@@ -86,6 +94,9 @@ export class Inbox {
 
   onLost(): void {
     this.#looking = false;
+    this.#fruitless = 0;
+    this.#owner.clock.clearTimeout(this.#lookTimer);
+    this.#lookTimer = undefined;
   }
 
   /** Reads on until nothing is left to be found out about conversations that are known, and there are as many as before. */
@@ -120,7 +131,7 @@ export class Inbox {
   /** Looks for the summaries of conversations that are known by their events only. */
   lookUp(): void {
     this.#lookAgain = true;
-    if (!this.#looking && this.#owner.isOnline()) void this.#lookUp();
+    if (!this.#looking && this.#lookTimer === undefined && this.#owner.isOnline()) void this.#lookUp();
   }
 
   /** What was looked for when the connection was lost. */
@@ -138,22 +149,32 @@ export class Inbox {
     const connection = this.#connection;
     this.#looking = true;
     try {
-      while (this.#lookAgain) {
-        this.#lookAgain = false;
-        let before: string | null = null;
-        do {
-          const page: ConversationsBody = await this.#background(PAGE, before);
-          if (connection !== this.#connection) return;
-          before = this.#onPage(page, false);
-        } while (before !== null && [...this.#owner.rooms].some((room) => room.unknown));
-      }
+      this.#lookAgain = false;
+      let before: string | null = null;
+      do {
+        const page: ConversationsBody = await this.#background(PAGE, before);
+        if (connection !== this.#connection) return;
+        before = this.#onPage(page, false);
+      } while (before !== null && [...this.#owner.rooms].some((room) => room.unknown));
       this.#looking = false;
-      this.#owner.onFound();
+      this.#afterLook();
     } catch (error) {
       this.#looking = false;
       this.#lookAgain = true;
       this.#report(error);
     }
+  }
+
+  /** Something may have come while it was looked; where that never ends, the server is asked ever less often. */
+  #afterLook(): void {
+    this.#owner.onFound();
+    if (!this.#lookAgain) return void (this.#fruitless = 0);
+    const wait = this.#fruitless && Math.min(LOOK_AGAIN_MOST, LOOK_AGAIN * 2 ** (this.#fruitless - 1));
+    this.#fruitless++;
+    this.#lookTimer = this.#owner.clock.setTimeout(() => {
+      this.#lookTimer = undefined;
+      this.lookUp();
+    }, wait);
   }
 
   /** Goes on where the list ends so far. */

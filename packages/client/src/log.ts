@@ -118,7 +118,7 @@ export class Log {
         for (const event of page.events) this.receive(event, "sync");
         if (replaced()) return;
         this.#fruitless = state.cursor > before ? 0 : this.#fruitless + 1;
-        more = page.more && page.events.length > 0;
+        more = page.more && page.events.length > 0 && this.#fruitless < FRUITLESS;
       }
       this.#enter({ is: "following", cursor: state.cursor });
     } catch (error) {

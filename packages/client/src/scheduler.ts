@@ -14,6 +14,9 @@ const BURST = 0.04;
 const RETRY = 500;
 const RETRY_MOST = 20_000;
 
+/** Milliseconds after which a request without an answer shows that the connection is broken. */
+const ANSWER_TIMEOUT = 30_000;
+
 export type Lane = keyof typeof AT_ONCE;
 
 const LANES = Object.keys(AT_ONCE) as Lane[];
@@ -69,6 +72,7 @@ export class Bucket {
 export class Scheduler {
   #clock: Clock;
   #request: (command: Command) => Promise<unknown>;
+  #broken: () => void;
   #bucket: Bucket;
   #waiting: Record<Lane, Set<Job>> = { pages: new Set(), reads: new Set(), receipts: new Set() };
   /** What the server has refused for now. */
@@ -78,9 +82,11 @@ export class Scheduler {
   #queued = false;
   #online = false;
 
-  constructor(clock: Clock, request: (command: Command) => Promise<unknown>) {
+  /** `broken` is called where a request has no answer: it fails with the connection. */
+  constructor(clock: Clock, request: (command: Command) => Promise<unknown>, broken: () => void) {
     this.#clock = clock;
     this.#request = request;
+    this.#broken = broken;
     this.#bucket = new Bucket(clock);
   }
 
@@ -160,6 +166,7 @@ export class Scheduler {
     const command = job.command();
     if (!command) return job.resolve(undefined as never);
     this.#running[job.lane]++;
+    const timer = this.#clock.setTimeout(this.#broken, ANSWER_TIMEOUT);
     try {
       job.resolve((await this.#request(command)) as never);
     } catch (error) {
@@ -167,6 +174,7 @@ export class Scheduler {
       if (again) this.#retry(job, error.retryAfter);
       else job.reject(error);
     } finally {
+      this.#clock.clearTimeout(timer);
       this.#running[job.lane]--;
       this.#run();
     }

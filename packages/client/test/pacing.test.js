@@ -59,3 +59,73 @@ test("a `read` that waits for its turn tells what was read until then", async (t
   const told = server.sent("read").map(({ upto }) => upto);
   assert.deepEqual([told[0], told.at(-1), told.length], [2, 7, 2]);
 });
+
+test("10,000 requests of one moment cost a few looks at each", async (t) => {
+  const { chat } = await chatting(t, new LogServer());
+  let looks = 0;
+  const urgency = () => ++looks;
+  const request = () => chat.scheduler.request(() => ({ type: "received" }), urgency, "receipts");
+  const requests = Array.from({ length: 10_000 }, () => request().catch(({ code }) => code));
+  await settle();
+  assert.ok(looks < 100_000, `${looks} looks`);
+  chat.close();
+  assert.ok((await Promise.all(requests)).includes("offline"));
+});
+
+test("an inbox that never knows the head is asked less and less often", async (t) => {
+  const server = new LogServer();
+  server.fill("#general", 3);
+  server.fill("#other", 1);
+  const { chat, clock } = await chatting(t, server);
+  t.after(chat.conversation("#general").messages.subscribe(() => {}));
+  await settle();
+  const { summary } = server;
+  server.summary = (id) => ({ ...summary.call(server, id), ...(id === "#general" && { head: 3 }) });
+  server.message("#general", "four");
+  await settle();
+  server.message("#new", "one");
+  await clock.advance(60_000);
+  const asked = server.sent("conversations").length;
+  assert.ok(asked < 12, `${asked} times within a minute`);
+  delete server.summary;
+  await clock.advance(60_000);
+  assert.deepEqual(
+    chat.conversations.getSnapshot().map(({ id }) => id),
+    ["#new", "#general", "#other"],
+  );
+  const settled = server.sent("conversations").length;
+  await clock.advance(600_000);
+  assert.equal(server.sent("conversations").length, settled, "nothing is left to be found out");
+});
+
+test("pages of the log that lead nowhere and say `more` end, and the list is loaded anew", async (t) => {
+  const server = new LogServer();
+  server.fill("#general", 3);
+  const { chat, clock, errors } = await chatting(t, server);
+  const room = chat.conversation("#general");
+  t.after(room.messages.subscribe(() => {}));
+  await settle();
+  server.on("sync", ({ conversation }) => {
+    return { conversation, events: server.logs.get(conversation).slice(0, 1), head: 9, more: true };
+  });
+  server.say({ ...server.logs.get("#general")[0], seq: 9, key: "nine" });
+  await clock.advance(60_000);
+  assert.equal(server.sent("sync").length, 3);
+  assert.equal(server.sent("history").length, 2);
+  assert.deepEqual([errors, room.messages.getSnapshot().length], [[], 3]);
+});
+
+test("background requests that get no answer end the connection, and the next one asks again", async (t) => {
+  const server = new LogServer();
+  for (let n = 0; n < 6; n++) server.fill(`#room${n}`, 3);
+  let ignored = 0;
+  server.on("history", (frame) => (ignored++ < 4 ? undefined : server.history(frame)));
+  const { chat, clock } = await chatting(t, server);
+  const rooms = Array.from({ length: 6 }, (_, n) => chat.conversation(`#room${n}`));
+  for (const room of rooms) t.after(room.messages.subscribe(() => {}));
+  await clock.advance(29_000);
+  assert.equal(server.sockets.length, 1);
+  await clock.advance(30_000);
+  assert.deepEqual([server.sockets.length, chat.status.getSnapshot().state], [2, "online"]);
+  assert.deepEqual([...new Set(rooms.map((room) => room.state.getSnapshot()))], ["ready"]);
+});

@@ -64,6 +64,9 @@ export class Commands {
 
   /** What `act` gives, or the error that ends the waiting for it. */
   #within<T>(options: CommandOptions, act: (running: () => boolean) => Promise<T>): Promise<T> {
+    const { timeout = 0 } = options;
+    if (typeof timeout !== "number" || !(timeout >= 0))
+      return Promise.reject(failure("invalid", "`timeout` is to be a number of milliseconds, 0 or more"));
     return new Promise<T>((resolve, reject) => {
       let running = true;
       const end = () => {

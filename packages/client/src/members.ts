@@ -30,6 +30,8 @@ export class Members extends Store<readonly Member[]> {
   /** The last member of the last page; `undefined` when there are no more. */
   #after: UserId | undefined;
   #more: Promise<boolean> | undefined;
+  /** The members that these are another name of. */
+  #same: Members | undefined;
 
   constructor(owner: MembersOwner, hooks: StoreHooks = {}) {
     const members = new Map<UserId, Member>();
@@ -48,14 +50,20 @@ export class Members extends Store<readonly Member[]> {
 
   /** Whether all of them are in the list. */
   get complete(): boolean {
-    return this.#state.is === "loaded" && this.#after === undefined;
+    return this.#same?.complete ?? (this.#state.is === "loaded" && this.#after === undefined);
   }
 
   /** Reads a page more. Whether it added any. */
   loadMore(): Promise<boolean> {
+    if (this.#same) return this.#same.loadMore();
     if (this.#state.is !== "loaded" || this.#after === undefined) return Promise.resolve(false);
     this.#more ??= this.#extend().finally(() => (this.#more = undefined));
     return this.#more;
+  }
+
+  override follow(target: Members): void {
+    this.#same = target;
+    super.follow(target);
   }
 
   /** Reads them anew, if somebody looks. */

@@ -12,7 +12,7 @@ export class Receipts {
   #scheduler: Scheduler;
   /** How far each conversation has arrived, until the server has confirmed it: also over an outage. */
   #delivered = new Map<string, Seq>();
-  /** The cursor that was last confirmed, for what is still under way. */
+  /** Conversations whose request waits for its turn or its answer. */
   #queued = new Set<string>();
   #timer: Timer | undefined;
 

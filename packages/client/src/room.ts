@@ -159,6 +159,7 @@ export class Room extends RoomActions implements Conversation {
     this.host.clock.clearTimeout(this.#releaseTimer);
     this.#releaseTimer = undefined;
     this.#history.close();
+    this.#older = undefined;
     this.list.clear();
     this.members.close();
     this.typing.clear();
@@ -184,12 +185,12 @@ export class Room extends RoomActions implements Conversation {
   loadOlder(options: CommandOptions = {}): Promise<boolean> {
     this.#onWatch(true);
     this.#onUnwatch();
-    this.#older ??= this.#history.loadOlder(options).finally(() => {
-      this.#older = undefined;
+    const older = (this.#older ??= this.#history.loadOlder(options).finally(() => {
+      if (this.#older === older) this.#older = undefined;
       this.list.changed();
       this.list.loadNotices();
-    });
-    return handled(this.#older);
+    }));
+    return handled(older);
   }
 
   /** How it stood when the server looked: in `welcome`, from which events go on, or in a page of the inbox. */
@@ -403,9 +404,9 @@ export class Room extends RoomActions implements Conversation {
     // All that a user wrote is another's now.
     if ((event.type as string) === "erase") this.#history.reload();
     this.list.onCursor(event.seq);
-    const open = this.summary?.public;
+    const before = this.summary;
     if (!this.#standing.apply(event, me)) this.host.lookUp();
-    if (this.#standing.left && open) this.state.set("joinable");
+    if (this.#standing.left && before) this.state.set(before.public ? "joinable" : "missing");
     this.#onChange();
     this.#tell(event, source);
   }

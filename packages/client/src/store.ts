@@ -175,8 +175,10 @@ export class Emitter<Events> {
   /** The same; gives the promises that the listeners returned. */
   collect<K extends keyof Events>(event: K, value: Events[K], replay?: Replay): Promise<unknown>[] {
     const promises: Promise<unknown>[] = [];
-    for (const listener of [...(this.#listeners.get(event) ?? [])]) {
-      if (replay && listener.replay !== replay) continue;
+    const listeners = this.#listeners.get(event);
+    for (const listener of [...(listeners ?? [])]) {
+      // One that was there may have been taken off by another.
+      if ((replay && listener.replay !== replay) || !listeners?.has(listener)) continue;
       const result = call(listener.act as (value: Events[K]) => unknown, value, this.#report);
       if (result instanceof Promise) promises.push(result.catch(this.#report));
     }

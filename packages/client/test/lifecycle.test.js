@@ -78,3 +78,101 @@ test("what was known of events in front of a trimmed list is forgotten, and read
   assert.equal(renames(), 1);
   assert.ok(server.sent("sync").length > before, "the log between was read again");
 });
+
+test("a listener that an earlier one takes off is not called any more", async (t) => {
+  const server = new LogServer();
+  server.fill("#general", 1);
+  const { chat, clock } = await chatting(t, server);
+  const room = chat.conversation("#general");
+  const heard = [];
+  room.on("message", () => {
+    heard.push("first");
+    off();
+  });
+  const off = room.on("message", () => heard.push("second"));
+  await clock.advance(100);
+  server.message("#general", "one");
+  await settle();
+  assert.deepEqual(heard, ["first"]);
+});
+
+test("members under another name load more, and say whether they are complete", async (t) => {
+  const server = new LogServer();
+  server.fill("@alice:bob", 1);
+  const all = Array.from({ length: 1_300 }, (_, n) => ({
+    user: `u${String(n).padStart(4, "0")}`,
+    role: "member",
+    read: 0,
+    received: 0,
+  }));
+  server.on("members", ({ conversation, after = "", limit }) => {
+    const rest = all.filter(({ user }) => user > after);
+    return { conversation, members: rest.slice(0, limit), more: rest.length > limit };
+  });
+  const { chat, clock, name } = await unnamed(t, server);
+  chat.conversation("@alice:bob");
+  const { members } = chat.conversation("@bob");
+  t.after(members.subscribe(() => {}));
+  await name();
+  await clock.advance(2_000);
+  assert.deepEqual([members.getSnapshot().length, members.complete], [1_000, false]);
+  while (!members.complete) {
+    const more = members.loadMore();
+    await clock.advance(1_000);
+    assert.equal(await more, true);
+  }
+  await settle();
+  assert.equal(members.getSnapshot().length, 1_300);
+});
+
+test("a list that was released and opened again loads earlier messages, while an answer of before is late", async (t) => {
+  const server = new LogServer();
+  server.fill("#general", 300);
+  const { chat } = await chatting(t, server);
+  const room = chat.conversation("#general");
+  room.messages.subscribe(() => {})();
+  await settle();
+  let late;
+  server.on("history", (frame, socket) => {
+    const page = server.history(frame);
+    if (!frame.before || late) return page;
+    late = () => socket.say({ type: "ok", id: frame.id, ...page });
+  });
+  const before = room.loadOlder();
+  await settle();
+  room.release();
+  t.after(room.messages.subscribe(() => {}));
+  await settle();
+  assert.equal(await room.loadOlder(), true);
+  late();
+  assert.equal(await before, false);
+  assert.equal(room.messages.getSnapshot().length, 100);
+});
+
+test("a private room that one has left, or was removed from, is `missing`; a public one `joinable`", async (t) => {
+  const server = new LogServer();
+  for (const id of ["#left", "#removed", "#public"]) server.fill(id, 3);
+  const { summary } = server;
+  server.summary = (id) => ({ ...summary.call(server, id), public: id === "#public" });
+  const { chat, clock } = await chatting(t, server);
+  const rooms = ["#left", "#removed", "#public"].map((id) => chat.conversation(id));
+  for (const room of rooms) t.after(room.messages.subscribe(() => {}));
+  await settle();
+  await rooms[0].leave();
+  server.write("#removed", { type: "remove", from: "bob", user: "alice" });
+  await rooms[2].leave();
+  await clock.advance(3_000);
+  assert.deepEqual(
+    rooms.map((room) => room.state.getSnapshot()),
+    ["missing", "missing", "joinable"],
+  );
+});
+
+test("a `timeout` that is not a number of milliseconds is refused as `invalid`", async (t) => {
+  const { chat } = await chatting(t, new LogServer());
+  for (const timeout of [-1, NaN, "1000", null]) {
+    await assert.rejects(chat.command("profile", {}, { timeout }), { code: "invalid" });
+    await assert.rejects(chat.ready({ timeout }), { code: "invalid" });
+  }
+  await chat.ready({ timeout: Infinity });
+});

@@ -87,7 +87,7 @@ pub(crate) async fn strikes_a_node(fault: &str) -> Outcome {
 
 #[tokio::test]
 async fn a_task_of_the_bus_that_ends_ends_the_node() {
-    for fault in ["bus listener=return", "bus reader=panic"] {
+    for fault in ["bus subscriptions=return", "bus receiver=panic"] {
         assert_eq!(strikes_a_node(fault).await.close, Some(1012), "{fault}");
     }
 }

@@ -30,8 +30,9 @@ async fn hello_is_answered_by_welcome_and_then_by_what_was_missed() {
         r##""head":3,"at":"T","read":1,"received":1,"unread":2,"last":{"type":"message","##,
         r##""conversation":"#general","seq":3,"from":"alice","at":"T","key":"k3","text":"two"}}"##
     );
+    let unread = r#"{"messages":2,"conversations":1,"more":false}"#;
     let wanted = format!(
-        r#","server":"switchboard/{version}","limits":{limits},"conversations":[{conversation}],"more":false}}"#
+        r#","server":"switchboard/{version}","limits":{limits},"conversations":[{conversation}],"more":false,"unread":{unread}}}"#
     );
     assert_eq!(after, wanted);
     assert_eq!(

@@ -126,8 +126,8 @@ async fn hostile_03_a_server_with_256_descriptors_answers_probes_and_logs_a_line
     users[0].goes_on().await;
     let log = std::fs::read_to_string(&log).expect("the log");
     for line in [
-        "does not fit the limit of open files",
-        "the oldest of them are closed",
+        "limits.connections exceeds the limit of open files",
+        "too many unauthenticated connections; closing the oldest",
         "limits.connections is reached",
     ] {
         assert_eq!(log.matches(line).count(), 1, "{line} in {log}");

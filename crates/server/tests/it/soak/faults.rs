@@ -31,7 +31,7 @@ mod injected {
             println!("{fault}: closed with {:?}, gone after {:?}", outcome.close, outcome.took);
             assert!(outcome.took < BOUND, "{fault}: {:?}", outcome.took);
         }
-        for fault in ["bus listener=return", "bus reader=panic", "bus speaker=return"] {
+        for fault in ["bus subscriptions=return", "bus receiver=panic", "bus publisher=return"] {
             let outcome = crate::failing::strikes_a_node(fault).await;
             println!("{fault}: closed with {:?}, gone after {:?}", outcome.close, outcome.took);
             assert!(outcome.took < BOUND, "{fault}: {:?}", outcome.took);

@@ -6,7 +6,7 @@ import { ChatError, failure } from "./error.js";
 import type { Command } from "./protocol.js";
 
 /** Lanes, the first one first, and how many requests of each are under way at a time; the server answers receipts late. */
-const AT_ONCE = { pages: 4, reads: 2, receipts: 1 };
+const AT_ONCE = { pages: 4, reads: 4, receipts: 1 };
 /** What of `limits.frames_per_connection` the background may use: a rate, and a burst on top of it. Together below half. */
 const RATE = 0.45;
 const BURST = 0.04;

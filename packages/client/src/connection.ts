@@ -2,7 +2,7 @@
 
 import type { Clock, Timer } from "./clock.js";
 import { browserNetwork } from "./connection/network.js";
-import { delay, judge, NO_CONNECTION } from "./connection/retry.js";
+import { delay, judge, NO_CONNECTION, refusesToken, UNAUTHORIZED } from "./connection/retry.js";
 import { type Credentials, TokenSource } from "./connection/token.js";
 import { ChatError, failure } from "./error.js";
 import type { Command, Failure, OkBody, ServerFrame, Welcome } from "./protocol.js";
@@ -125,7 +125,7 @@ export class Connection {
     if (this.#state.at === "idle") this.#open();
   }
 
-  /** Connects now, whatever was planned; a token that is being waited for is asked for again. */
+  /** Connects now, without the planned wait; a token that is being waited for is asked for again. */
   reconnect(): void {
     const { at } = this.#state;
     if (at !== "opening" && at !== "online") this.#open();
@@ -287,8 +287,8 @@ export class Connection {
       renewed: this.#renewed,
     });
     // Where a proxy hides the close code, the error tells.
-    const refused = code === 4501 || this.#error?.code === "unauthorized";
-    if (refused || code === 4401 || code === 4502) this.#tokens.drop();
+    const refused = code === UNAUTHORIZED || this.#error?.code === "unauthorized";
+    if (refused || refusesToken(code)) this.#tokens.drop();
     this.#renewed ||= refused;
     this.#offline({ ...verdict, code });
   }

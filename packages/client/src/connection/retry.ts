@@ -12,7 +12,7 @@ const TOO_FAST = 5_000;
 const POLICY = 1008;
 const TOKEN_ENDED = 4401;
 const FLOODED = 4429;
-const UNAUTHORIZED = 4501;
+export const UNAUTHORIZED = 4501;
 const LOGGED_OUT = 4502;
 
 /** How a connection, or an attempt, ended. */
@@ -42,6 +42,10 @@ export interface Verdict {
 
 export const NO_CONNECTION = "there is no connection";
 
+/** Close codes after which the token that was given is of no more use. */
+export const refusesToken = (code: number | undefined): boolean =>
+  code === TOKEN_ENDED || code === UNAUTHORIZED || code === LOGGED_OUT;
+
 /** Close codes after which the same would end the same (docs/protocol.md). */
 const isFinal = (code: number): boolean =>
   code === 1002 || (code >= 1007 && code <= 1009) || (code >= 4500 && code <= 4999);
@@ -52,7 +56,7 @@ export function judge({ code = 0, reason, error, retryAfter, tooFast, renewable,
   if (code === FLOODED) return { ...verdict, wait: retryAfter ?? TOO_FAST };
   // A server of before has no code of its own for that.
   if (code === POLICY && tooFast) return { ...verdict, final: false, wait: Math.max(retryAfter ?? 0, TOO_FAST) };
-  if (code === TOKEN_ENDED || code === UNAUTHORIZED || code === LOGGED_OUT) {
+  if (refusesToken(code)) {
     verdict.final = code === LOGGED_OUT || !renewable || (code === UNAUTHORIZED && renewed);
     const text = code === TOKEN_ENDED ? "the token has ended: give `token` as a function, which gets a new one" : why;
     verdict.error = verdict.final

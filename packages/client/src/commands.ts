@@ -1,4 +1,4 @@
-// Commands that a person waits for: over whatever connection there is in time, and again after a loss.
+// Commands that a person waits for: over the first connection there is in time, and again after a loss.
 
 import type { Clock, Timer } from "./clock.js";
 import { ChatError, failure } from "./error.js";

@@ -1,4 +1,4 @@
-// The conversations that are known here, each once, whatever it was called.
+// The conversations that are known here, each once, under all its names.
 
 import { canonical, checkName } from "./names.js";
 import type { UserId } from "./protocol.js";

@@ -28,7 +28,7 @@ export interface Host {
   use(): void;
   /** Sends a command on this connection; fails with it. */
   request<T>(command: Command): Promise<T>;
-  /** Sends a command that may be repeated, on whatever connection there is in time. */
+  /** Sends a command that may be repeated, on the first connection there is in time. */
   call<T>(command: Command, options?: CommandOptions): Promise<T>;
   /** The last event that was heard of a conversation whose log has no place yet; `pending`: that is being found out. */
   baseline(conversation: string, summary: Summary | undefined): Seq | "pending" | undefined;

@@ -17,7 +17,7 @@ export interface MembersOwner {
 type State = { is: "closed" } | { is: "loading"; request: object } | { is: "loaded" };
 
 /**
- * The members of a conversation, from when somebody looks at them. Roles and cursors follow the events and signals that
+ * The members of a conversation, from the first subscriber on. Roles and cursors follow the events and signals that
  * come: the server is asked again after a connection was lost, and never because of a signal.
  */
 export class Members extends Store<readonly Member[]> {
@@ -66,7 +66,7 @@ export class Members extends Store<readonly Member[]> {
     super.follow(target);
   }
 
-  /** Reads them anew, if somebody looks. */
+  /** Reads them anew, if there is a subscriber. */
   refresh(): void {
     if (!this.subscribed || !this.#owner.isOnline()) return;
     const request = {};
@@ -166,7 +166,7 @@ export class Members extends Store<readonly Member[]> {
     } catch (error) {
       if (!current()) return;
       this.#state = { is: "closed" };
-      // What the conversation is like is told where it is loaded; without a connection the next one asks again.
+      // Its state is known once it is loaded; without a connection the next one asks again.
       if (!(error instanceof ChatError)) this.#owner.report(error);
     }
   }

@@ -35,7 +35,7 @@ export interface OutboxOwner {
 export class Outbox implements ChatOutbox {
   readonly entries: Store<readonly OutboxEntry[]>;
   #entries = new Map<string, Entry>();
-  /** Keys that are to stay away, whatever a storage that is being read still has. */
+  /** Keys that are to stay away, though a storage that is being read may still have them. */
   #gone = new Set<string>();
   #storage: OutboxStorage | null;
   /** It was reported that the storage fails, and since then it has not kept everything. */

@@ -15,7 +15,8 @@ import {
 } from "react";
 import { connect } from "@switchboard/client";
 import { markReadWhileVisible } from "./visible.js";
-import type { Chat, ChatMessage, ChatOptions, Conversation, Draft, Outgoing, Readable } from "./types.js";
+import type { Messages } from "./bindings.js";
+import type { Chat, ChatOptions, Conversation, Draft, Readable } from "./types.js";
 
 /**
  * Milliseconds between the last unmount and the end of the connection. React mounts twice in strict mode, and again after a
@@ -106,16 +107,7 @@ export function useConversation(id: string): Conversation {
   return useMemo(() => chat.conversation(id), [chat, id]);
 }
 
-export interface Messages {
-  readonly conversation: Conversation;
-  readonly messages: readonly ChatMessage[];
-  readonly state: ReturnType<Conversation["state"]["getSnapshot"]>;
-  /** Whether there are older messages than those in `messages`. */
-  readonly hasOlder: boolean;
-  loadOlder(): Promise<boolean>;
-  send(message: string | Draft): Outgoing;
-  markRead(upto?: number): void;
-}
+export type { Messages };
 
 /** The messages of a conversation, by its name or as an object, and what one does with them. */
 export function useMessages(of: string | Conversation): Messages {

@@ -1,4 +1,4 @@
-// That messages of others have arrived here: the server is told once for all that come in a second, in the background.
+// That messages of others have arrived here: one frame tells the server of all that come in a second, in the background.
 
 import type { Clock, Timer } from "./clock.js";
 import type { Command, Seq } from "./protocol.js";

@@ -3,7 +3,8 @@
 import { getContext, onMount, setContext } from "svelte";
 import { createSubscriber } from "svelte/reactivity";
 import { connect } from "@switchboard/client";
-import type { Chat, ChatMessage, ChatOptions, Conversation, Draft, Outgoing, Readable } from "./types.js";
+import type { Messages } from "./bindings.js";
+import type { Chat, ChatOptions, Conversation, Readable } from "./types.js";
 import { markReadWhileVisible } from "./visible.js";
 
 /**
@@ -52,16 +53,7 @@ export function useChat(): Chat {
   return chat;
 }
 
-export interface Messages {
-  readonly conversation: Conversation;
-  readonly messages: readonly ChatMessage[];
-  readonly state: ReturnType<Conversation["state"]["getSnapshot"]>;
-  /** Whether there are older messages than those in `messages`. */
-  readonly hasOlder: boolean;
-  loadOlder(): Promise<boolean>;
-  send(message: string | Draft): Outgoing;
-  markRead(upto?: number): void;
-}
+export type { Messages };
 
 /**
  * The messages of a conversation, by its name or as an object, and what one does with them. `of` is a function, so that a

@@ -282,7 +282,7 @@ export interface ConversationInfo {
   readonly last?: ChatMessage;
 }
 
-/** Whether somebody is there. */
+/** Whether a user is online. */
 export interface Presence {
   readonly online: boolean;
   /** When they were last there; absent while online, or if never seen. */
@@ -338,7 +338,7 @@ export interface Conversation {
   };
   /** Who is typing, oneself excepted. */
   readonly typing: Readable<readonly UserId[]> & {
-    /** Call it with every keystroke: the server is told every few seconds. `false` when the text is gone. */
+    /** Call it with every keystroke: the server gets a signal every few seconds. `false` when the text is gone. */
     set(typing: boolean): void;
   };
   readonly state: Readable<ConversationState>;
@@ -361,7 +361,7 @@ export interface Conversation {
   removeMember(user: UserId, options?: CommandOptions): Promise<void>;
   setRole(user: UserId, role: ChatRole, options?: CommandOptions): Promise<void>;
   rename(title: string, options?: CommandOptions): Promise<void>;
-  /** Forgets the list and the members, until somebody subscribes again. Happens by itself: see `releaseAfter`. */
+  /** Forgets the list and the members, until the next subscriber. Happens by itself: see `releaseAfter`. */
   release(): void;
   /** Returns the function that ends it. Listeners of `message` and `event` open the conversation. */
   on<K extends keyof ConversationEvents>(
@@ -413,7 +413,7 @@ export interface Chat {
   /** `"#general"`, `"@bob"` or a conversation id; the same object for the same conversation. Throws `invalid` for what is no name. */
   conversation(id: string): Conversation;
   create(room: NewRoom, options?: CommandOptions): Promise<Conversation>;
-  /** Whether a user is there. Only those are told who share a conversation with oneself. */
+  /** Whether a user is there. The server answers for users who share a conversation with this one. */
   presence(user: UserId): UserPresence;
   /** Connects, where nothing has yet: see the option `start`. */
   start(): void;

@@ -47,7 +47,7 @@ export class TokenSource {
   #onUser: (user: string) => void;
   #kept: { token: string; until: number } | undefined;
 
-  /** `onUser` is told whose token it is, as soon as that is known. */
+  /** `onUser` gets the token's user as soon as that is known. */
   constructor(options: ChatOptions, clock: Clock, onUser: (user: string) => void) {
     this.#options = options;
     this.#clock = clock;

@@ -79,6 +79,8 @@ pub(crate) struct Device {
     name: String,
     rng: fastrand::Rng,
     progress: FxHashMap<ConversationId, Progress>,
+    /// The events before those with which rooms began that did not add the user.
+    starts_after: Vec<(ConversationId, Seq)>,
     outbox: VecDeque<Outgoing>,
     stored: Vec<Stored>,
     /// How many messages it has written.
@@ -103,6 +105,8 @@ pub(crate) struct FinalState {
     pub(crate) name: String,
     /// The cursor of each conversation, and the event with which the user left it.
     pub(crate) cursors: Vec<(ConversationId, Seq, Option<Seq>)>,
+    /// Events after which it began to receive a room without being added: the user must have left with each.
+    pub(crate) starts_after: Vec<(ConversationId, Seq)>,
 }
 
 /// One connection of a device.
@@ -131,6 +135,7 @@ impl Device {
             name,
             rng,
             progress: FxHashMap::default(),
+            starts_after: Vec::new(),
             outbox: VecDeque::new(),
             stored: Vec::new(),
             number: 0,
@@ -179,7 +184,7 @@ impl Device {
         }
         let cursors =
             self.progress.into_iter().map(|(id, progress)| (id, progress.cursor, progress.left)).collect();
-        FinalState { user: self.user, name: self.name, cursors }
+        FinalState { user: self.user, name: self.name, cursors, starts_after: self.starts_after }
     }
 
     async fn connect(&mut self) -> Result<Connection, Disconnect> {

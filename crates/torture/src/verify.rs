@@ -29,6 +29,8 @@ pub(crate) struct Logs {
     members: HashSet<(UserId, ConversationId)>,
     /// Former members, with the event with which they left.
     left: FxHashMap<(UserId, ConversationId), Seq>,
+    /// Every event with which a user left, those who came back included.
+    leavings: HashSet<(UserId, ConversationId, Seq)>,
     /// Number of all messages.
     pub(crate) stored: u64,
 }
@@ -42,6 +44,7 @@ impl Logs {
     fn remove_member(&mut self, user: &UserId, id: &ConversationId, seq: Seq) {
         self.members.remove(&(user.clone(), id.clone()));
         self.left.insert((user.clone(), id.clone()), seq);
+        self.leavings.insert((user.clone(), id.clone(), seq));
     }
 }
 
@@ -274,6 +277,16 @@ fn check_final_states(world: &World, logs: &Logs, states: &[FinalState]) {
             };
             let what = format!("{} has {id} up to {}, and may have it up to {}", state.name, cursor.0, may.0);
             world.record.breach(law, what, &[], Some((id, *may)));
+        }
+        for (id, before) in &state.starts_after {
+            if !logs.leavings.contains(&(state.user.clone(), id.clone(), *before)) {
+                let what = format!(
+                    "{} got {id} {} as its first event, which neither adds the user nor follows their leaving",
+                    state.name,
+                    before.0 + 1
+                );
+                world.record.breach(Law::SilentGap, what, &[], Some((id, Seq(before.0 + 1))));
+            }
         }
     }
 }

@@ -88,6 +88,7 @@ check() {
   fi
   if ((status != 0)); then
     broken+=("$title")
+    grep -vE '^ +(Compiling|Downloaded|Fresh) |^test .* ok$|✔' "$log/output" | tail -n 60 >"$log/broken.${#broken[@]}" || true
     ((bad > 0)) || bad=1
   fi
   passed=$((passed + good))
@@ -192,7 +193,12 @@ check "SDK and page tests" "$node_passed" "$node_failed" in_node --if-present "$
 # Each of the examples is run by a test here, too.
 check "browser tests" "$node_passed" "$node_failed" in_node -w e2e
 
+# What failed once more, with the end of its output: where only the last lines of a long run are kept, they say why.
 echo
+for index in ${broken[@]+"${!broken[@]}"}; do
+  echo "== FAILED: ${broken[index]}"
+  cat "$log/broken.$((index + 1))"
+done
 for title in ${broken[@]+"${broken[@]}"}; do
   echo "FAILED: $title"
 done

@@ -1,12 +1,13 @@
 // What a person does in a conversation, apart from sending messages: commands that may be repeated. Changes of messages show
 // at once, and are taken back where they fail.
 
+import { compact } from "./compact.js";
 import { ChatError } from "./error.js";
 import { handled } from "./handled.js";
 import type { Host } from "./host.js";
 import type { MessageList } from "./list.js";
 import type { Command, Event, HistoryBody, Role, Seq, StoredBody, UserId } from "./protocol.js";
-import { type Amendment, compact, fromWire } from "./timeline.js";
+import { type Amendment, fromWire } from "./timeline.js";
 import type { CommandOptions, ConversationEvents, Draft, MessageWindow } from "./types.js";
 
 /** Messages of a window around one. */
@@ -79,18 +80,9 @@ export abstract class RoomActions {
   }
 
   async #around(seq: Seq, options: Options): Promise<MessageWindow> {
-    type Body = HistoryBody & { more_after?: boolean };
-    const around = { ...this.about("history", { limit: WINDOW }), around: seq } as unknown as Command;
-    let page: Body;
-    try {
-      page = await this.host.call<Body>(around, options);
-    } catch (error) {
-      if (!(error instanceof ChatError) || error.code !== "bad_field") throw error;
-      // A server of before `around`.
-      page = await this.host.call<Body>(this.about("history", { before: seq + WINDOW / 2, limit: WINDOW }), options);
-    }
+    const page = await this.host.call<HistoryBody>(this.about("history", { around: seq, limit: WINDOW }), options);
     const messages = page.messages.map(fromWire);
-    const hasNewer = page.more_after ?? page.head > (messages.at(-1)?.seq ?? 0);
+    const hasNewer = page.more_after ?? false;
     return { messages, hasOlder: page.more, hasNewer };
   }
 

@@ -14,20 +14,18 @@ import { indexedDbOutbox } from "./indexeddb.js";
 import { makeKey } from "./key.js";
 import { type Entry, Outbox } from "./outbox.js";
 import { PresenceWatch } from "./presence.js";
-import type { Command, Event, Limits, OkBody, Seq, Summary, UserId, Welcome } from "./protocol.js";
+import type { Command, Event, Limits, OkBody, Seq, UserId, Welcome } from "./protocol.js";
 import { Receipts } from "./receipts.js";
 import { Room } from "./room.js";
 import { Scheduler } from "./scheduler.js";
 import { Emitter, type Store, Value } from "./store.js";
+import type { Known } from "./summary.js";
 import type { StoredMessage } from "./timeline.js";
 import type { Chat, ChatEvents, ChatLimits, ChatOptions, ChatStatus, CommandOptions, Conversation } from "./types.js";
 import type { Listening, NewRoom, Readable, UnreadTotal, UserPresence } from "./types.js";
 
 /** Milliseconds after which a conversation without subscribers is released. */
 const RELEASE_AFTER = 300_000;
-/** Users that can be watched, and items of a page, where the server does not say. */
-const WATCH = 50;
-const PAGE = 200;
 /** Bytes of a cursor in `hello` besides the conversation's id. */
 const CURSOR_BYTES = 22;
 
@@ -78,53 +76,24 @@ export class Switchboard implements Chat, Host {
       () => this.me,
       (name) => new Room(name, this),
     );
-    const report = (error: unknown) => this.report(error);
-    const events = {
-      cursors: (bytes: number) => this.#cursors(bytes),
-      onUser: (user: UserId) => this.#onUser(user),
-      onWelcome: (frame: Welcome) => this.#onWelcome(frame),
-      onNotice: (frame: ServerNotice) => this.#onNotice(frame),
-      onLost: () => this.#onLost(),
-      onError: report,
-    };
-    this.#connection = new Connection(url, options, this.clock, events, logOf(options.debug));
+    this.#connection = new Connection(url, options, this.clock, this, logOf(options.debug));
     this.status = this.#connection.status;
-    this.#commands = new Commands({
-      clock: this.clock,
-      status: { getSnapshot: this.status.getSnapshot, subscribe: this.status.subscribe },
-      isClosed: () => this.closed,
-      request: (command) => this.request(command),
-    });
-    this.scheduler = new Scheduler(
-      this.clock,
-      (command) => this.request(command),
-      () => this.#connection.giveUp(),
-    );
+    this.#commands = new Commands(this);
+    this.scheduler = new Scheduler(this);
     this.receipts = new Receipts(this.clock, this.scheduler);
     const storage = options.outbox === undefined ? indexedDbOutbox(this.clock) : options.outbox;
     this.outbox = new Outbox(storage, this.#connection, this.clock, this, options.maxAge);
-    this.#inbox = new Inbox({
-      clock: this.clock,
-      rooms: this.rooms,
-      scheduler: this.scheduler,
-      isOnline: () => this.online,
-      pageLimit: () => this.limits?.page ?? PAGE,
-      call: (command, options) => this.call(command, options),
-      onComplete: () => this.#onComplete(),
-      onFound: () => this.#presence.refresh(),
-      report,
-    });
+    this.#inbox = new Inbox(this);
     const { conversations, hasMore, unread } = this.#inbox;
-    const { getSnapshot, getInitialSnapshot, subscribe } = conversations;
     const loadMore = (options?: CommandOptions) => this.#inbox.loadMore(options);
-    this.conversations = { getSnapshot, getInitialSnapshot, subscribe, hasMore, loadMore };
+    this.conversations = Object.assign(conversations, { hasMore, loadMore });
     this.unread = unread;
-    this.#presence = new PresenceWatch(this, () => this.limits?.watch ?? WATCH);
-    if (options.cursors) this.#saved = new SavedCursors(options.cursors, this.clock, report);
+    this.#presence = new PresenceWatch(this);
+    if (options.cursors) this.#saved = new SavedCursors(options.cursors, this.clock, this.report);
     const { entries } = this.outbox;
     const stores = [this.status, this.user, conversations, hasMore, unread, entries] as never as Store<never>[];
-    for (const store of stores) Object.assign(store, { onUse: this.use, report });
-    if (options.user && options.token === undefined) this.#onUser(options.user);
+    for (const store of stores) Object.assign(store, { onUse: this.use, report: this.report });
+    if (options.user && options.token === undefined) this.onUser(options.user);
     if (options.start ?? hasPage()) this.start();
   }
 
@@ -164,7 +133,7 @@ export class Switchboard implements Chat, Host {
     if (this.closed) return;
     this.closed = true;
     this.#connection.close();
-    this.#onLost();
+    this.onLost();
     for (const room of this.rooms) room.onClose();
     this.receipts.stop();
     void this.#saved?.flush();
@@ -185,6 +154,14 @@ export class Switchboard implements Chat, Host {
   // ---- What conversations ask for.
 
   readonly use = (): void => this.#connection.use();
+
+  onNoAnswer(): void {
+    this.#connection.giveUp();
+  }
+
+  onFound(): void {
+    this.#presence.refresh();
+  }
 
   get me(): UserId | undefined {
     return this.user.getSnapshot();
@@ -207,7 +184,7 @@ export class Switchboard implements Chat, Host {
     return this.#commands.call<T>(command, options);
   }
 
-  baseline(conversation: string, summary: Summary | undefined): Seq | "pending" | undefined {
+  baseline(conversation: string, summary: Known | undefined): Seq | "pending" | undefined {
     if (!this.replaysAll) return undefined;
     if (this.#savedIs && this.#savedIs !== "known") return "pending";
     const begin = this.#saved?.get(conversation);
@@ -244,14 +221,14 @@ export class Switchboard implements Chat, Host {
     this.rooms.of(entry.what.to).onStored(entry, event);
   }
 
-  report(error: unknown): void {
+  readonly report = (error: unknown): void => {
     const known = error instanceof ChatError ? error : failure("internal", String(error), error);
     // The app has closed the chat, and knows.
     if (known.code === "closed") return;
     // A mistake of the app's is to be seen, also where nobody listens for errors.
     if (known.code === "internal" && !this.#events.has("error")) console.error(known.cause ?? known);
     this.#events.emit("error", known);
-  }
+  };
 
   // ----
 
@@ -263,7 +240,7 @@ export class Switchboard implements Chat, Host {
     return this.rooms.of(answer.conversation);
   }
 
-  #onUser(user: UserId): void {
+  onUser(user: UserId): void {
     // Who one was welcomed as, one stays: `welcome` says whether another token is another's.
     if (this.me === user || this.#welcomed) return;
     this.user.set(user);
@@ -302,7 +279,7 @@ export class Switchboard implements Chat, Host {
     if (this.online) void this.#inbox.catchUp(0);
   }
 
-  #onComplete(): void {
+  onComplete(): void {
     if (!this.replaysAll || (this.#savedIs && this.#savedIs !== "known")) return;
     this.#complete = true;
     const cursors = [...this.rooms].map((room): [string, Seq] => [room.id, room.cursor ?? room.summary?.head ?? 0]);
@@ -310,7 +287,7 @@ export class Switchboard implements Chat, Host {
   }
 
   /** The cursors of what is followed, as many as fit: what is on the screen first, then latest activity. */
-  #cursors(bytes: number): Record<string, Seq> {
+  cursors(bytes: number): Record<string, Seq> {
     this.#given = {};
     const rooms = [...new Set([...this.#inbox.sorted(), ...this.rooms])];
     for (const watched of [true, false]) {
@@ -325,7 +302,7 @@ export class Switchboard implements Chat, Host {
     return this.#given;
   }
 
-  #onWelcome(frame: Welcome & { features?: readonly string[] }): void {
+  onWelcome(frame: Welcome & { features?: readonly string[] }): void {
     const before = this.#inbox.sorted().length;
     this.limits = camelCased(frame.limits);
     this.features = frame.features ?? [];
@@ -334,7 +311,7 @@ export class Switchboard implements Chat, Host {
       this.report(failure("unauthorized", "the token is another user's: connect anew"));
       return this.close();
     }
-    this.#onUser(frame.user);
+    this.onUser(frame.user);
     this.#welcomed = frame.user;
     this.scheduler.start(frame.limits.frames_per_connection);
     this.#inbox.onWelcome(frame);
@@ -349,7 +326,7 @@ export class Switchboard implements Chat, Host {
     void this.#loadHeard(frame.user);
   }
 
-  #onNotice(frame: ServerNotice): void {
+  onNotice(frame: ServerNotice): void {
     switch (frame.type) {
       case "presence": {
         const { user, online, last_seen: lastSeen } = frame;
@@ -372,7 +349,7 @@ export class Switchboard implements Chat, Host {
     }
   }
 
-  #onLost(): void {
+  onLost(): void {
     this.scheduler.stop(failure("offline", "the connection was lost"));
     this.#inbox.onLost();
     this.#presence.onLost();

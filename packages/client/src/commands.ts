@@ -13,26 +13,8 @@ const RETRY = 1_000;
 export interface CommandsOwner {
   readonly clock: Clock;
   readonly status: Readable<ChatStatus>;
-  isClosed(): boolean;
+  readonly closed: boolean;
   request<T>(command: Command): Promise<T>;
-}
-
-/** Calls `act` when a time is over or a signal is aborted; the returned function ends that. */
-function limit(
-  clock: Clock,
-  { signal, timeout = TIMEOUT }: CommandOptions,
-  act: (error: ChatError) => void,
-): () => void {
-  const abort = () => act(failure("aborted", "the app has ended it", signal?.reason));
-  if (signal?.aborted) queueMicrotask(abort);
-  signal?.addEventListener("abort", abort);
-  let timer: Timer | undefined;
-  if (timeout !== Infinity)
-    timer = clock.setTimeout(() => act(failure("timeout", `there was no answer in ${timeout} ms`)), timeout);
-  return () => {
-    clock.clearTimeout(timer);
-    signal?.removeEventListener("abort", abort);
-  };
 }
 
 export class Commands {
@@ -64,23 +46,32 @@ export class Commands {
 
   /** What `act` gives, or the error that ends the waiting for it. */
   #within<T>(options: CommandOptions, act: (running: () => boolean) => Promise<T>): Promise<T> {
-    const { timeout = 0 } = options;
-    if (typeof timeout !== "number" || !(timeout >= 0))
-      return Promise.reject(failure("invalid", "`timeout` is to be a number of milliseconds, 0 or more"));
+    const { signal, timeout = TIMEOUT } = options;
+    const { clock, status } = this.#owner;
     return new Promise<T>((resolve, reject) => {
+      if (typeof timeout !== "number" || !(timeout >= 0))
+        throw failure("invalid", "`timeout` is to be a number of milliseconds, 0 or more");
       let running = true;
+      let timer: Timer | undefined;
       const end = () => {
         running = false;
-        unlimit();
+        clock.clearTimeout(timer);
+        signal?.removeEventListener("abort", onAbort);
       };
-      const unlimit = limit(this.#owner.clock, options, (error) => {
-        // Without a connection, that is why it took too long.
-        const { state, reason } = this.#owner.status.getSnapshot();
-        const offline = error.code === "timeout" && state !== "online";
+      const fail = (error: ChatError) => {
         end();
-        reject(offline ? failure("offline", reason ?? "there was no connection in time") : error);
-      });
-      if (options.signal?.aborted) return;
+        reject(error);
+      };
+      const onAbort = () => fail(failure("aborted", "the app has ended it", signal?.reason));
+      if (signal?.aborted) return onAbort();
+      signal?.addEventListener("abort", onAbort);
+      const onTimeout = () => {
+        // Without a connection, that is why it took too long.
+        const { state, reason = "there was no connection in time" } = status.getSnapshot();
+        const late = failure("timeout", `there was no answer in ${timeout} ms`);
+        fail(state === "online" ? late : failure("offline", reason));
+      };
+      if (timeout !== Infinity) timer = clock.setTimeout(onTimeout, timeout);
       act(() => running)
         .finally(end)
         .then(resolve, reject);
@@ -98,7 +89,7 @@ export class Commands {
           act();
           queueMicrotask(() => stop());
         };
-        if (this.#owner.isClosed()) end(() => reject(failure("closed", "the chat was closed")));
+        if (this.#owner.closed) end(() => reject(failure("closed", "the chat was closed")));
         else if (!running() || state === "online") end(resolve);
         // There will be no other attempt.
         else if (state === "offline" && retryIn === undefined)

@@ -1,6 +1,7 @@
 // One WebSocket at a time, replaced when it is lost.
 
 import type { Clock, Timer } from "./clock.js";
+import { compact } from "./compact.js";
 import { browserNetwork } from "./connection/network.js";
 import { delay, judge, NO_CONNECTION, refusesToken, UNAUTHORIZED } from "./connection/retry.js";
 import { type Credentials, TokenSource } from "./connection/token.js";
@@ -40,7 +41,7 @@ export interface ConnectionEvents {
   onNotice(frame: ServerNotice): void;
   onLost(): void;
   /** Something of ours, or of the app's, threw while a frame was handled. */
-  onError(error: ChatError): void;
+  report(error: ChatError): void;
 }
 
 type State =
@@ -207,7 +208,7 @@ export class Connection {
       this.#handle(JSON.parse(data) as ServerFrame);
     } catch (error) {
       // The next frame is handled all the same.
-      this.events.onError(failure("internal", String(error), error));
+      this.events.report(failure("internal", String(error), error));
     }
   }
 
@@ -310,13 +311,7 @@ export class Connection {
     if (!final) this.#wait(retryIn, wait !== undefined);
     this.log(final ? "offline, for good:" : `offline, next attempt in ${Math.round(retryIn)} ms:`, reason, code ?? "");
     this.#error = this.#retryAfter = undefined;
-    this.status.set({
-      state: "offline",
-      reason,
-      ...(code !== undefined && { code }),
-      ...(error && { error }),
-      ...(!final && { retryIn }),
-    });
+    this.status.set(compact({ state: "offline", reason, code, error, retryIn: final ? undefined : retryIn }));
     this.#failWaiting(failure("offline", reason, error));
     this.events.onLost();
   }

@@ -1,3 +1,4 @@
+import { compact } from "./compact.js";
 import type { ErrorCode, Failure, Timestamp } from "./protocol.js";
 
 /**
@@ -31,13 +32,9 @@ export class ChatError extends Error {
 
   constructor({ message, code, retryable, retry_after: retryAfter, field, until, cause }: Fields) {
     super(message, cause === undefined ? undefined : { cause });
-    // Enumerable, so that it is in what is logged or made JSON of.
-    Object.defineProperty(this, "message", { value: message, enumerable: true, writable: true, configurable: true });
-    this.code = code;
-    this.retryable = retryable;
-    if (retryAfter !== undefined) this.retryAfter = retryAfter;
-    if (field !== undefined) this.field = field;
-    if (until !== undefined) this.until = until;
+    // So that it is in what is logged or made JSON of.
+    Object.defineProperty(this, "message", { enumerable: true });
+    Object.assign(this, compact({ code, retryable, retryAfter, field, until }));
   }
 }
 

@@ -19,12 +19,12 @@ type State =
 
 export interface HistoryOwner {
   /** The latest page, or the one before this message. */
-  page(fields: { before?: Seq; limit: number }, options?: PageOptions): Promise<HistoryBody>;
-  isOnline(): boolean;
+  readHistory(fields: { before?: Seq; limit: number }, options?: PageOptions): Promise<HistoryBody>;
+  readonly online: boolean;
   /** The latest page is there. `rebuilt`: there was a list before. */
-  loaded(head: Seq, rebuilt: boolean): void;
+  onLoaded(head: Seq, rebuilt: boolean): void;
   /** The latest page is not to be had. */
-  failed(error: unknown): void;
+  onLoadFailed(error: unknown): void;
 }
 
 /** How long a person waits for an earlier page. */
@@ -60,7 +60,7 @@ export class History {
   load(): void {
     if (this.#state.is === "ready") return;
     if (this.#state.is === "closed") this.#state = { is: "loading" };
-    if (!this.#state.request && this.#owner.isOnline()) void this.#load(this.#state);
+    if (!this.#state.request && this.#owner.online) void this.#load(this.#state);
   }
 
   /** Loads it anew: the list that is shown is out of date. */
@@ -99,7 +99,7 @@ export class History {
     const { shown } = this;
     if (!shown?.hasOlder) return false;
     return this.#during(async (meanwhile) => {
-      const page = await this.#owner.page({ before: shown.oldest as Seq, limit: PAGE }, options);
+      const page = await this.#owner.readHistory({ before: shown.oldest as Seq, limit: PAGE }, options);
       if (this.shown !== shown) return false;
       const before = shown.length;
       shown.prepend(page, meanwhile);
@@ -122,18 +122,18 @@ export class History {
     const request = (state.request = {});
     await this.#during(async (meanwhile) => {
       try {
-        const page = await this.#owner.page({ limit: PAGE });
+        const page = await this.#owner.readHistory({ limit: PAGE });
         if (this.#state !== state || state.request !== request) return;
         const shown = new Timeline(page);
         for (const event of meanwhile) shown.apply(event);
         const rebuilt = state.shown !== undefined;
         this.#state = { is: "ready", shown };
         this.#keep = KEPT;
-        this.#owner.loaded(page.head, rebuilt);
+        this.#owner.onLoaded(page.head, rebuilt);
       } catch (error) {
         if (this.#state !== state || state.request !== request) return;
         delete state.request;
-        if (!(error instanceof ChatError) || error.code !== "offline") this.#owner.failed(error);
+        if (!(error instanceof ChatError) || error.code !== "offline") this.#owner.onLoadFailed(error);
       }
     });
   }

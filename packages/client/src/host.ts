@@ -1,9 +1,10 @@
 import type { Clock } from "./clock.js";
 import type { Outgoing } from "./types.js";
-import type { Command, Event, Seq, Summary, UserId } from "./protocol.js";
+import type { Command, Event, Seq, UserId } from "./protocol.js";
 import type { Receipts } from "./receipts.js";
 import type { Room } from "./room.js";
 import type { Scheduler } from "./scheduler.js";
+import type { Known } from "./summary.js";
 import type { StoredMessage } from "./timeline.js";
 import type { CommandOptions, Draft } from "./types.js";
 
@@ -31,7 +32,7 @@ export interface Host {
   /** Sends a command that may be repeated, on the first connection there is in time. */
   call<T>(command: Command, options?: CommandOptions): Promise<T>;
   /** The last event that was heard of a conversation whose log has no place yet; `pending`: that is being found out. */
-  baseline(conversation: string, summary: Summary | undefined): Seq | "pending" | undefined;
+  baseline(conversation: string, summary: Known | undefined): Seq | "pending" | undefined;
   /** A conversation is there whose summary is not known, or out of date. */
   lookUp(): void;
   /** A conversation has changed in the list of them. */

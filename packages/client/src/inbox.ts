@@ -8,10 +8,13 @@ import type { Command, ConversationsBody, Summary, Welcome } from "./protocol.js
 import type { Room } from "./room.js";
 import type { Scheduler } from "./scheduler.js";
 import { Store, Value } from "./store.js";
-import type { CommandOptions, ConversationInfo, UnreadTotal } from "./types.js";
+import type { Known } from "./summary.js";
+import type { ChatLimits, CommandOptions, ConversationInfo, UnreadTotal } from "./types.js";
 
 /** Conversations of a page. */
 const PAGE = 50;
+/** Conversations of the longest page, where the server does not say. */
+const PAGE_MOST = 200;
 /** Milliseconds before the list is looked through for the third time in a row, doubled up to the longest. */
 const LOOK_AGAIN = 500;
 const LOOK_AGAIN_MOST = 60_000;
@@ -22,9 +25,8 @@ export interface InboxOwner {
   readonly clock: Clock;
   readonly rooms: Directory;
   readonly scheduler: Scheduler;
-  isOnline(): boolean;
-  /** Most items of a page. */
-  pageLimit(): number;
+  readonly online: boolean;
+  readonly limits: ChatLimits | undefined;
   call<T>(command: Command, options?: CommandOptions): Promise<T>;
   /** All of the conversations are known. */
   onComplete(): void;
@@ -67,7 +69,7 @@ export class Inbox {
 
   /** Rooms with a summary, latest activity first. */
   sorted(): Room[] {
-    const at = (room: Room) => (room.summary as Summary).at;
+    const at = (room: Room) => (room.summary as Known).at;
     const rooms = [...this.#owner.rooms].filter((room) => room.summary);
     return rooms.sort((a, b) => (at(a) < at(b) ? 1 : at(a) > at(b) ? -1 : 0));
   }
@@ -120,7 +122,7 @@ export class Inbox {
   /** Every conversation must be known from now on. */
   readAll(): void {
     this.#wantsAll = true;
-    if (this.#owner.isOnline()) void this.catchUp(0);
+    if (this.#owner.online) void this.catchUp(0);
   }
 
   /** Whether it added any. */
@@ -131,7 +133,7 @@ export class Inbox {
   /** Looks for the summaries of conversations that are known by their events only. */
   lookUp(): void {
     this.#lookAgain = true;
-    if (!this.#looking && this.#lookTimer === undefined && this.#owner.isOnline()) void this.#lookUp();
+    if (!this.#looking && this.#lookTimer === undefined && this.#owner.online) void this.#lookUp();
   }
 
   /** What was looked for when the connection was lost. */
@@ -189,7 +191,7 @@ export class Inbox {
     const before = this.#next as string;
     try {
       const page = background
-        ? await this.#background(this.#owner.pageLimit(), before)
+        ? await this.#background(this.#owner.limits?.page ?? PAGE_MOST, before)
         : await this.#owner.call<ConversationsBody>({ type: "conversations", limit: PAGE, before }, options);
       if (connection === this.#connection) this.#next = this.#onPage(page, false);
       return true;
@@ -232,7 +234,7 @@ export class Inbox {
     const all = this.#next === null;
     const elsewhere = all ? { messages: 0, conversations: 0 } : this.#elsewhere;
     return {
-      messages: known.reduce((sum, room) => sum + (room.summary as Summary).unread, elsewhere.messages),
+      messages: known.reduce((sum, room) => sum + (room.summary as Known).unread, elsewhere.messages),
       conversations: known.length + elsewhere.conversations,
       more: !all && this.#elsewhere.more,
     };

@@ -1,7 +1,7 @@
 // The outbox of a browser: it outlives the page, and all tabs of an origin see it.
 
-import type { Clock } from "./clock.js";
-import type { OutboxEntry, OutboxStorage } from "./types.js";
+import type { Clock, Timer } from "./clock.js";
+import type { OutboxStorage } from "./types.js";
 
 const STORE = "outbox";
 /** Milliseconds in which a database opens. Safari has versions in which that never ends. */
@@ -23,32 +23,26 @@ export function indexedDbOutbox(clock: Clock): OutboxStorage | null {
     opening?.then((database) => database.close()).catch(() => {});
     opening = undefined;
   };
-  const open = () => {
-    opening ??= new Promise<IDBDatabase>((resolve, reject) => {
-      const request = indexedDB.open("switchboard", 1);
-      const timer = clock.setTimeout(() => reject(new Error("the database does not open")), OPEN_TIMEOUT);
-      request.onupgradeneeded = () => request.result.createObjectStore(STORE);
-      request.onsuccess = () => {
-        const database = request.result;
-        clock.clearTimeout(timer);
-        database.onclose = forget;
-        database.onversionchange = () => {
-          database.close();
-          forget();
-        };
-        resolve(database);
-      };
-      request.onerror = () => {
-        clock.clearTimeout(timer);
-        reject(request.error);
-      };
-    });
-    return opening;
+  const open = async () => {
+    let timer: Timer | undefined;
+    try {
+      const database = await new Promise<IDBDatabase>((resolve, reject) => {
+        const request = indexedDB.open("switchboard", 1);
+        timer = clock.setTimeout(() => reject(new Error("the database does not open")), OPEN_TIMEOUT);
+        request.onupgradeneeded = () => request.result.createObjectStore(STORE);
+        request.onsuccess = () => resolve(request.result);
+        request.onerror = () => reject(request.error);
+      });
+      database.onclose = database.onversionchange = forget;
+      return database;
+    } finally {
+      clock.clearTimeout(timer);
+    }
   };
   const use = async <T>(mode: IDBTransactionMode, act: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> => {
     for (let again = true; ; again = false) {
       try {
-        return await finished(act((await open()).transaction(STORE, mode).objectStore(STORE)));
+        return await finished(act((await (opening ??= open())).transaction(STORE, mode).objectStore(STORE)));
       } catch (error) {
         forget();
         if (!again) throw error;
@@ -56,12 +50,7 @@ export function indexedDbOutbox(clock: Clock): OutboxStorage | null {
     }
   };
   return {
-    load: async (scope) => {
-      const entries: OutboxEntry[] = await use("readonly", (store) =>
-        store.getAll(IDBKeyRange.bound([scope], [scope, []])),
-      );
-      return entries.sort((a, b) => a.time - b.time);
-    },
+    load: (scope) => use("readonly", (store) => store.getAll(IDBKeyRange.bound([scope], [scope, []]))),
     put: async (scope, entry) => void (await use("readwrite", (store) => store.put(entry, [scope, entry.key]))),
     delete: async (scope, key) => void (await use("readwrite", (store) => store.delete([scope, key]))),
   };

@@ -1,21 +1,21 @@
 // What an app shows of a conversation: the stored messages, one's own changes of them that are not confirmed yet, one's own
 // messages that are not acknowledged, and for who wants them the notices between.
 
+import { compact } from "./compact.js";
 import { Notices } from "./notices.js";
 import { Optimistic } from "./optimistic.js";
 import type { Entry } from "./outbox.js";
 import type { Event, LogBody, Seq, UserId } from "./protocol.js";
 import { Store, type StoreHooks } from "./store.js";
-import { compact, idOf, type StoredMessage, type Timeline } from "./timeline.js";
+import { idOf, type StoredMessage, type Timeline } from "./timeline.js";
 import type { AnyData, ChatMessage, Notice } from "./types.js";
 
 export interface ListOwner {
-  me(): UserId | undefined;
-  shown(): Timeline | undefined;
-  cursor(): Seq | undefined;
+  readonly me: UserId | undefined;
+  readonly shown: Timeline | undefined;
+  readonly cursor: Seq | undefined;
   /** A page of the log. */
-  page(after: Seq, limit: number): Promise<LogBody>;
-  report(error: unknown): void;
+  readLog(after: Seq, limit: number): Promise<LogBody>;
 }
 
 export class MessageList {
@@ -42,7 +42,7 @@ export class MessageList {
       ...hooks,
       subscribed,
     });
-    this.hasOlder = new Store(() => owner.shown()?.hasOlder ?? false);
+    this.hasOlder = new Store(() => owner.shown?.hasOlder ?? false);
   }
 
   get subscribed(): boolean {
@@ -78,23 +78,22 @@ export class MessageList {
 
   onEvent(event: Event): void {
     if (this.timeline.subscribed) this.#notices.note(event);
-    const shown = this.#owner.shown();
+    const shown = this.#owner.shown;
     if (shown?.hasOlder && shown.oldest !== undefined) this.#notices.forget(shown.oldest);
   }
 
   /** The message as the list shows it. */
   find(seq: Seq): StoredMessage | undefined {
-    const message = this.#owner.shown()?.find(seq);
+    const message = this.#owner.shown?.find(seq);
     return message && this.optimistic.show(message);
   }
 
   /** Reads the notices between the messages of the list, if an app shows them. */
   loadNotices(): void {
-    const shown = this.#owner.shown();
-    const cursor = this.#owner.cursor();
+    const shown = this.#owner.shown;
+    const cursor = this.#owner.cursor;
     if (!shown || cursor === undefined || !this.timeline.subscribed) return;
-    const page = (after: Seq, limit: number) => this.#owner.page(after, limit);
-    this.#notices.load(shown.messages, this.#fromTheBeginning, cursor, page).then(
+    this.#notices.load(shown.messages, this.#fromTheBeginning, cursor, this.#owner).then(
       (found) => found && this.timeline.changed(),
       // Read with the next page, or the next connection.
       () => {},
@@ -109,11 +108,11 @@ export class MessageList {
   }
 
   get #fromTheBeginning(): boolean {
-    return this.#owner.shown()?.hasOlder === false;
+    return this.#owner.shown?.hasOlder === false;
   }
 
   #compute(): readonly ChatMessage[] {
-    const shown = this.#owner.shown();
+    const shown = this.#owner.shown;
     const list: ChatMessage[] = (shown?.messages ?? []).map((message) => this.optimistic.show(message));
     for (const entry of this.#outgoing.values()) {
       const message = this.#look(entry);
@@ -126,7 +125,7 @@ export class MessageList {
 
   #look(entry: Entry): ChatMessage {
     const { current: state, error, stored } = entry;
-    const from = this.#owner.me() ?? "";
+    const from = this.#owner.me ?? "";
     const before = this.#looks.get(entry);
     const same =
       before?.state === state && before.error === error && before.from === from && before.seq === stored?.seq;

@@ -9,6 +9,8 @@ export type Source = "live" | "sync" | "own";
 
 /** Milliseconds to wait for what an event has overtaken, before it is asked for: an `ok` may run ahead of events. */
 const OVERTAKEN = 300;
+/** Events of a page. */
+const PAGE = 200;
 /** Pages without progress after which the log is given up. */
 const FRUITLESS = 3;
 
@@ -29,13 +31,13 @@ export interface LogOwner {
   /** An event in its turn, once. */
   apply(event: Event, source: Source): void;
   /** An event that a summary has in it already came all the same: nobody has heard of it. */
-  overtaken(event: Event): void;
+  onOvertaken(event: Event): void;
   /** An event came, and nobody has said where the log begins. */
-  unplaced(): void;
+  onUnplaced(): void;
   /** A page of the log after this event. */
-  page(after: Seq): Promise<LogBody>;
+  readLog(after: Seq, limit: number): Promise<LogBody>;
   /** The log cannot be followed from the cursor on. */
-  refused(error: ChatError): void;
+  onRefused(error: ChatError): void;
   report(error: unknown): void;
 }
 
@@ -93,13 +95,13 @@ export class Log {
     if (this.#state.is === "ended") return;
     if (this.#state.is === "unplaced") {
       this.#ahead.set(seq, { event, source });
-      return this.#owner.unplaced();
+      return this.#owner.onUnplaced();
     }
     if (seq > this.#state.cursor) {
       if (!this.#ahead.has(seq)) this.#ahead.set(seq, { event, source });
       this.#drain();
     } else if (seq <= this.#summarised && source === "live") {
-      this.#attempt(() => this.#owner.overtaken(event));
+      this.#attempt(() => this.#owner.onOvertaken(event));
     }
     this.#wait();
   }
@@ -112,7 +114,7 @@ export class Log {
     this.#enter(state);
     try {
       for (let more = true; more;) {
-        const page = await this.#owner.page(state.cursor);
+        const page = await this.#owner.readLog(state.cursor, PAGE);
         if (replaced()) return;
         const before = state.cursor;
         for (const event of page.events) this.receive(event, "sync");
@@ -124,14 +126,14 @@ export class Log {
     } catch (error) {
       if (replaced()) return;
       this.#enter({ is: "following", cursor: state.cursor });
-      if (error instanceof ChatError && !error.retryable && error.code !== "closed") this.#owner.refused(error);
+      if (error instanceof ChatError && !error.retryable && error.code !== "closed") this.#owner.onRefused(error);
       else if (!(error instanceof ChatError)) this.#owner.report(error);
       return;
     }
     if (this.#ahead.size && this.#fruitless >= FRUITLESS) {
       // The server has no such events between: it is another log.
       this.#fruitless = 0;
-      return this.#owner.refused(
+      return this.#owner.onRefused(
         new ChatError({ code: "bad_cursor", message: "the log has a hole", retryable: false }),
       );
     }

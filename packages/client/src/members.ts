@@ -9,8 +9,8 @@ const PAGES = 5;
 type Cursors = { read: Seq; received: Seq };
 
 export interface MembersOwner {
-  isOnline(): boolean;
-  page(fields: { after?: UserId; limit: number }): Promise<MembersBody>;
+  readonly online: boolean;
+  readMembers(fields: { after?: UserId; limit: number }): Promise<MembersBody>;
   report(error: unknown): void;
 }
 
@@ -24,9 +24,8 @@ export class Members extends Store<readonly Member[]> {
   #members: Map<UserId, Member>;
   #owner: MembersOwner;
   #state: State = { is: "closed" };
-  /** What came while pages were under way: they may be older than that. */
-  #cursors = new Map<UserId, Cursors>();
-  #events: Event[] = [];
+  /** What changed while pages were under way: they may be older than that. */
+  #meanwhile: (() => void)[] = [];
   /** The last member of the last page; `undefined` when there are no more. */
   #after: UserId | undefined;
   #more: Promise<boolean> | undefined;
@@ -68,7 +67,7 @@ export class Members extends Store<readonly Member[]> {
 
   /** Reads them anew, if there is a subscriber. */
   refresh(): void {
-    if (!this.subscribed || !this.#owner.isOnline()) return;
+    if (!this.subscribed || !this.#owner.online) return;
     const request = {};
     this.#state = { is: "loading", request };
     void this.#load(request);
@@ -83,26 +82,25 @@ export class Members extends Store<readonly Member[]> {
     this.#state = { is: "closed" };
     this.#members.clear();
     this.#after = undefined;
-    this.#forgetMeanwhile();
     this.changed();
   }
 
   apply(event: Event): void {
-    if (this.#state.is === "loading") this.#events.push(event);
-    if (this.#state.is === "loaded") this.#apply(event);
+    this.#change(() => this.#apply(event));
   }
 
   /** A cursor has moved; cursors do not go back. */
   onCursor(user: UserId, { read = 0, received = 0 }: Partial<Cursors>): void {
-    if (this.#state.is === "loading") {
-      const before = this.#cursors.get(user);
-      this.#cursors.set(user, {
-        read: Math.max(read, before?.read ?? 0),
-        received: Math.max(received, before?.received ?? 0),
-      });
-    }
-    const member = this.#members.get(user);
-    if (member && (read > member.read || received > member.received)) this.#put(user, { read, received });
+    this.#change(() => {
+      const member = this.#members.get(user);
+      if (member && (read > member.read || received > member.received)) this.#put(user, { read, received });
+    });
+  }
+
+  /** Makes a change of the list; once more when the page is there that may be older. */
+  #change(act: () => void): void {
+    if (this.#state.is === "loading") this.#meanwhile.push(act);
+    if (this.#state.is !== "closed") act();
   }
 
   #apply(event: Event): void {
@@ -138,19 +136,14 @@ export class Members extends Store<readonly Member[]> {
     this.changed();
   }
 
-  #forgetMeanwhile(): void {
-    this.#cursors.clear();
-    this.#events = [];
-  }
-
   async #load(request: object): Promise<void> {
     const current = () => this.#state.is === "loading" && this.#state.request === request;
-    this.#forgetMeanwhile();
+    const meanwhile: (() => void)[] = (this.#meanwhile = []);
     try {
       const all: Member[] = [];
       let after: UserId | undefined;
       for (let pages = 0; pages < PAGES && (pages === 0 || after !== undefined); pages++) {
-        const page = await this.#owner.page({ ...(after !== undefined && { after }), limit: PAGE });
+        const page = await this.#owner.readMembers({ ...(after !== undefined && { after }), limit: PAGE });
         if (!current()) return;
         all.push(...page.members);
         after = page.more ? page.members.at(-1)?.user : undefined;
@@ -159,9 +152,7 @@ export class Members extends Store<readonly Member[]> {
       for (const member of all) this.#members.set(member.user, member);
       this.#after = after;
       this.#state = { is: "loaded" };
-      for (const event of this.#events) this.#apply(event);
-      for (const [user, cursors] of this.#cursors) this.onCursor(user, cursors);
-      this.#forgetMeanwhile();
+      for (const act of meanwhile) act();
       this.changed();
     } catch (error) {
       if (!current()) return;
@@ -173,7 +164,7 @@ export class Members extends Store<readonly Member[]> {
 
   async #extend(): Promise<boolean> {
     const state = this.#state;
-    const page = await this.#owner.page({ after: this.#after as UserId, limit: PAGE });
+    const page = await this.#owner.readMembers({ after: this.#after as UserId, limit: PAGE });
     if (this.#state !== state) return false;
     const before = this.#members.size;
     for (const { user, ...member } of page.members) this.#put(user, member);

@@ -4,8 +4,7 @@ import { failure } from "./error.js";
 import type { UserId } from "./protocol.js";
 
 const ID = "[A-Za-z0-9][A-Za-z0-9._~+=|@-]{0,63}";
-const ROOM = new RegExp(`^#${ID}$`);
-const DIRECT = new RegExp(`^@(${ID})(?::(${ID}))?$`);
+const NAME = new RegExp(`^(?:#${ID}|@(${ID})(?::(${ID}))?)$`);
 
 /** The id of the conversation that `name` means to `me`. Where `me` is not known, `@bob` stays as it is. */
 export function canonical(name: string, me: UserId | undefined): string {
@@ -20,10 +19,10 @@ export const usersOf = (id: string): string[] => (id[0] === "@" ? id.slice(1).sp
 /** Throws `invalid` for what is no name of a conversation, or of one that `me` can have no part in. */
 export function checkName(name: unknown, me: UserId | undefined): asserts name is string {
   const text = String(name);
-  if (typeof name === "string" && ROOM.test(name)) return;
-  const [, first, second] = (typeof name === "string" && DIRECT.exec(name)) || [];
-  if (!first) throw failure("invalid", `${text} is no conversation: write #room, @user or @alice:bob`);
-  if (second === undefined) return;
+  const parts = typeof name === "string" && NAME.exec(name);
+  if (!parts) throw failure("invalid", `${text} is no conversation: write #room, @user or @alice:bob`);
+  const [, first, second] = parts;
+  if (!first || !second) return;
   if (first > second) throw failure("invalid", `${text} is no conversation: it is @${second}:${first}`);
   if (me && me !== first && me !== second) throw failure("invalid", `${text} is a conversation of two others`);
 }

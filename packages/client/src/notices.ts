@@ -1,6 +1,7 @@
 // Joins, leaves, renames and roles between the messages of a list, for apps that show them. A page of history has messages
 // only, so what lies between them is read from the log, as far back as the list goes.
 
+import { compact } from "./compact.js";
 import type { Event, LogBody, Seq } from "./protocol.js";
 import type { StoredMessage } from "./timeline.js";
 import type { Notice } from "./types.js";
@@ -10,25 +11,14 @@ const PAGE = 200;
 /** Pages that one look at the list may cost. */
 const PAGES = 10;
 
-/** What an event is to people, if it is more than a message or a change of one. */
-export function noticeOf(event: Event): Notice | undefined {
-  const { seq, from, at } = event;
-  const common = { kind: "notice" as const, id: `#${seq}`, seq, from, at };
-  switch (event.type) {
-    case "join":
-    case "leave":
-      return { ...common, type: event.type };
-    case "invite":
-    case "role":
-      return { ...common, type: event.type, user: event.user, role: event.role };
-    case "remove":
-      return { ...common, type: event.type, user: event.user };
-    case "create":
-    case "rename":
-      return { ...common, type: event.type, ...(event.title !== undefined && { title: event.title }) };
-    default:
-      return undefined;
-  }
+/** Events that are more to people than a message or a change of one. */
+const TYPES: readonly string[] = ["create", "join", "leave", "invite", "remove", "role", "rename"];
+
+/** What an event is to people, if it is one of those. */
+function noticeOf(event: Event): Notice | undefined {
+  if (!TYPES.includes(event.type)) return undefined;
+  const { type, seq, from, at, user, role, title } = event as Partial<Notice> & Pick<Event, "seq" | "from" | "at">;
+  return compact<Notice>({ kind: "notice", id: `#${seq}`, type, seq, from, at, user, role, title } as Notice);
 }
 
 export class Notices {
@@ -65,7 +55,7 @@ export class Notices {
     messages: readonly StoredMessage[],
     beginning: boolean,
     cursor: Seq,
-    page: (after: Seq, limit: number) => Promise<LogBody>,
+    log: { readLog(after: Seq, limit: number): Promise<LogBody> },
   ): Promise<boolean> {
     if (this.#loading) return false;
     this.#loading = true;
@@ -75,7 +65,7 @@ export class Notices {
         const last = this.#lastUnknown(messages, beginning, cursor);
         if (last === undefined) break;
         const after = Math.max(0, last - PAGE);
-        const { events } = await page(after, last - after);
+        const { events } = await log.readLog(after, last - after);
         for (let seq = after + 1; seq <= last; seq++) if (!this.#known.has(seq)) this.#known.set(seq, undefined);
         for (const event of events) this.note(event);
         found = true;

@@ -2,6 +2,7 @@
 // that it is stored; it is sent again with the same key after every loss, so it is stored once.
 
 import type { Clock, Timer } from "./clock.js";
+import { compact } from "./compact.js";
 import type { Connection } from "./connection.js";
 import { ChatError, failure } from "./error.js";
 import { makeKey } from "./key.js";
@@ -9,7 +10,6 @@ import { Entry } from "./outbox/entry.js";
 import { joinTabs, type TabNotice } from "./outbox/tabs.js";
 import type { Event, HeldBody, StoredBody } from "./protocol.js";
 import { Store } from "./store.js";
-import { compact } from "./timeline.js";
 import type { Acknowledged, ChatOutbox, Draft, OutboxEntry, OutboxStorage } from "./types.js";
 import { wellFormedJson } from "./well-formed.js";
 

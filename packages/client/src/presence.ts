@@ -1,22 +1,22 @@
 import type { Clock, Timer } from "./clock.js";
 import type { Command, UserId } from "./protocol.js";
 import { Store } from "./store.js";
-import type { Presence, UserPresence } from "./types.js";
+import type { ChatLimits, Presence, UserPresence } from "./types.js";
 
 /** Milliseconds in which changes of what is on the screen are gathered. */
 const GATHER = 50;
+/** Users that can be watched, where the server does not say. */
+const WATCH = 50;
 
 interface PresenceOwner {
   readonly clock: Clock;
   readonly online: boolean;
+  readonly limits: ChatLimits | undefined;
   use(): void;
   request<T>(command: Command): Promise<T>;
 }
 
-interface Watched extends UserPresence {
-  readonly store: Store<Presence | undefined>;
-  readonly watched: Store<boolean>;
-}
+type Watched = Store<Presence | undefined> & { readonly watched: Store<boolean> };
 
 /** Who is there, of those whom an app shows. */
 export class PresenceWatch {
@@ -25,13 +25,10 @@ export class PresenceWatch {
   /** Whom the server was asked to watch last. */
   #asked = new Set<UserId>();
   #owner: PresenceOwner;
-  #limit: () => number;
   #timer: Timer | undefined;
 
-  /** `limit`: how many users the server lets one watch. */
-  constructor(owner: PresenceOwner, limit: () => number) {
+  constructor(owner: PresenceOwner) {
     this.#owner = owner;
-    this.#limit = limit;
   }
 
   of(user: UserId): UserPresence {
@@ -39,10 +36,8 @@ export class PresenceWatch {
     if (!entry) {
       const hooks = { subscribed: () => this.#onSubscribe(user), unsubscribed: () => this.refresh() };
       const store = new Store(() => this.#known.get(user), hooks);
-      const watched = new Store(() => this.#asked.has(user));
       store.onUse = () => this.#owner.use();
-      const { getSnapshot, getInitialSnapshot, subscribe } = store;
-      entry = { store, watched, getSnapshot, getInitialSnapshot, subscribe };
+      entry = Object.assign(store, { watched: new Store(() => this.#asked.has(user)) });
       this.#users.set(user, entry);
     }
     return entry;
@@ -50,14 +45,14 @@ export class PresenceWatch {
 
   onSignal(user: UserId, presence: Presence): void {
     this.#known.set(user, presence);
-    this.#users.get(user)?.store.changed();
+    this.#users.get(user)?.changed();
   }
 
   /** What was known may have changed since, and the next connection watches nobody. */
   onLost(): void {
     this.#known.clear();
     this.#watch([]);
-    for (const { store } of this.#users.values()) store.changed();
+    for (const store of this.#users.values()) store.changed();
   }
 
   /** Asks for those on the screen: after a change of it, of the connection, or of whom one shares a conversation with. */
@@ -65,9 +60,9 @@ export class PresenceWatch {
     this.#timer ??= this.#owner.clock.setTimeout(() => {
       this.#timer = undefined;
       if (!this.#owner.online) return;
-      const shown = [...this.#users].filter(([, { store }]) => store.subscribed).map(([user]) => user);
+      const shown = [...this.#users].filter(([, store]) => store.subscribed).map(([user]) => user);
       // The ones that were subscribed to last: those are on the screen.
-      const users = shown.slice(-this.#limit());
+      const users = shown.slice(-(this.#owner.limits?.watch ?? WATCH));
       if (!users.length && !this.#asked.size) return;
       this.#watch(users);
       this.#owner.request({ type: "watch", users }).catch(() => {});

@@ -16,14 +16,12 @@ import { Reading } from "./reading.js";
 import type { Lane } from "./scheduler.js";
 import { Emitter, Store, Value } from "./store.js";
 import { Standing } from "./standing.js";
-import { describe } from "./summary.js";
-import { eventFromWire, fromWire } from "./timeline.js";
+import { describe, type Known } from "./summary.js";
+import { eventFromWire, fromWire, type Timeline } from "./timeline.js";
 import type { CommandOptions, Conversation, ConversationEvents, ConversationInfo, ConversationState } from "./types.js";
 import type { Draft, Listening, Outgoing } from "./types.js";
 import { Typing } from "./typing.js";
 
-/** Events of a page of the log. */
-const LOG_PAGE = 200;
 /** What another object of the same conversation does in place of this one. */
 const METHODS = ["send", "outgoing", "edit", "deleteMessage", "react", "join", "leave", "invite"] as const;
 const MORE_METHODS = ["removeMember", "setRole", "rename", "markRead", "loadOlder", "around", "release", "on"] as const;
@@ -38,6 +36,7 @@ export class Room extends RoomActions implements Conversation {
   readonly members: Members;
   readonly typing: Typing;
   protected readonly host: Host;
+  readonly report: Host["report"];
   #name: string;
   #events: Emitter<ConversationEvents>;
   #log: Log;
@@ -62,44 +61,18 @@ export class Room extends RoomActions implements Conversation {
     super();
     this.#name = name;
     this.host = host;
-    const report = (error: unknown) => host.report(error);
-    const background = <T>(type: AboutRoom["type"], fields: object) => this.#background<T>(type, fields);
-    this.#events = new Emitter(report);
-    this.#log = new Log({
-      clock: host.clock,
-      apply: (event, source) => this.#apply(event, source),
-      overtaken: (event) => this.#tell(event, "live"),
-      unplaced: () => (this.#history.open ? this.#history.load() : host.lookUp()),
-      page: (after) => background<LogBody>("sync", { after, limit: LOG_PAGE }),
-      refused: (error) => this.onRefused(error),
-      report,
-    });
-    this.#history = new History({
-      page: (fields, options) => this.#page(fields, options),
-      isOnline: () => host.online,
-      loaded: (head, rebuilt) => this.#onLoaded(head, rebuilt),
-      failed: (error) => this.#onLoadFailed(error),
-    });
+    this.report = host.report;
+    this.#events = new Emitter(this.report);
+    this.#log = new Log(this);
+    this.#history = new History(this);
     this.#reading = new Reading(host.clock, (fields) => this.#sendRead(fields));
     const hooks = { subscribed: () => this.#onWatch(true), unsubscribed: () => this.#onUnwatch() };
-    this.list = new MessageList(
-      {
-        me: () => host.me,
-        shown: () => this.#history.shown,
-        cursor: () => this.#log.cursor,
-        page: (after, limit) => background<LogBody>("sync", { after, limit }),
-        report,
-      },
-      hooks,
-    );
+    this.list = new MessageList(this, hooks);
     ({ messages: this.messages, timeline: this.timeline, hasOlder: this.hasOlder } = this.list);
     this.info = new Store(() => this.summary && describe(this.summary, host.me, (seq) => this.list.find(seq)));
     this.typing = new Typing(host.clock, () => void host.request(this.about("typing", {})).catch(() => {}));
-    this.members = new Members(
-      { isOnline: () => host.online, page: (fields) => background<MembersBody>("members", fields), report },
-      { ...hooks, subscribed: () => this.#onWatch(false) },
-    );
-    for (const store of STORES) Object.assign(this[store], { report, onUse: host.use });
+    this.members = new Members(this, { ...hooks, subscribed: () => this.#onWatch(false) });
+    for (const store of STORES) Object.assign(this[store], { report: this.report, onUse: host.use });
   }
 
   get id(): string {
@@ -108,6 +81,22 @@ export class Room extends RoomActions implements Conversation {
 
   get cursor(): Seq | undefined {
     return this.#log.cursor;
+  }
+
+  get clock(): Host["clock"] {
+    return this.host.clock;
+  }
+
+  get me(): UserId | undefined {
+    return this.host.me;
+  }
+
+  get online(): boolean {
+    return this.host.online;
+  }
+
+  get shown(): Timeline | undefined {
+    return this.#history.shown;
   }
 
   /** Whether events must not be missed. */
@@ -120,7 +109,7 @@ export class Room extends RoomActions implements Conversation {
     return this.#listeners > 0 || this.list.subscribed || this.members.subscribed;
   }
 
-  get summary(): Summary | undefined {
+  get summary(): Known | undefined {
     return this.#standing.summary;
   }
 
@@ -376,9 +365,26 @@ export class Room extends RoomActions implements Conversation {
     return this.host.scheduler.request<T>(command, urgency, lane);
   }
 
-  #page(fields: { before?: Seq; limit: number }, options?: PageOptions): Promise<HistoryBody> {
+  readHistory(fields: { before?: Seq; limit: number }, options?: PageOptions): Promise<HistoryBody> {
     if (!options) return this.#background("history", fields);
     return this.host.call(this.about("history", fields), options);
+  }
+
+  readLog(after: Seq, limit: number): Promise<LogBody> {
+    return this.#background("sync", { after, limit });
+  }
+
+  readMembers(fields: { after?: UserId; limit: number }): Promise<MembersBody> {
+    return this.#background("members", fields);
+  }
+
+  onUnplaced(): void {
+    if (this.#history.open) this.#history.load();
+    else this.host.lookUp();
+  }
+
+  onOvertaken(event: Event): void {
+    this.#tell(event, "live");
   }
 
   /** The log has its place: at `head`, or where it was heard last. */
@@ -392,7 +398,7 @@ export class Room extends RoomActions implements Conversation {
   }
 
   /** An event in its turn, once. */
-  #apply(event: Event, source: Source): void {
+  apply(event: Event, source: Source): void {
     const { me, outbox } = this.host;
     this.#history.apply(event);
     this.list.onEvent(event);
@@ -432,7 +438,7 @@ export class Room extends RoomActions implements Conversation {
     this.#onChange();
   }
 
-  #onLoaded(head: Seq, rebuilt: boolean): void {
+  onLoaded(head: Seq, rebuilt: boolean): void {
     this.#place(head);
     this.#onListReady();
     if (rebuilt) this.#events.emit("resync", undefined);
@@ -455,7 +461,7 @@ export class Room extends RoomActions implements Conversation {
     if (this.unknown) this.host.lookUp();
   }
 
-  #onLoadFailed(error: unknown): void {
+  onLoadFailed(error: unknown): void {
     if (!(error instanceof ChatError) || error.code !== "not_found") return this.host.report(error);
     if (this.id[0] !== "@") return this.#vanish();
     // Nobody has written there yet.

@@ -69,25 +69,25 @@ export class Bucket {
   }
 }
 
+export interface SchedulerOwner {
+  readonly clock: Clock;
+  request<T>(command: Command): Promise<T>;
+  /** A request has no answer: the connection is broken, and fails it. */
+  onNoAnswer(): void;
+}
+
 export class Scheduler {
-  #clock: Clock;
-  #request: (command: Command) => Promise<unknown>;
-  #broken: () => void;
+  #owner: SchedulerOwner;
   #bucket: Bucket;
-  #waiting: Record<Lane, Set<Job>> = { pages: new Set(), reads: new Set(), receipts: new Set() };
-  /** What the server has refused for now. */
-  #refused = new Set<Job>();
+  #waiting = new Set<Job>();
   #running: Record<Lane, number> = { pages: 0, reads: 0, receipts: 0 };
   #timer: Timer | undefined;
   #queued = false;
   #online = false;
 
-  /** `broken` is called where a request has no answer: it fails with the connection. */
-  constructor(clock: Clock, request: (command: Command) => Promise<unknown>, broken: () => void) {
-    this.#clock = clock;
-    this.#request = request;
-    this.#broken = broken;
-    this.#bucket = new Bucket(clock);
+  constructor(owner: SchedulerOwner) {
+    this.#owner = owner;
+    this.#bucket = new Bucket(owner.clock);
   }
 
   /** A connection has begun, which allows so many frames a second; 0 is no limit. */
@@ -101,13 +101,11 @@ export class Scheduler {
   /** The connection is lost: what waits fails with `offline`. */
   stop(error: ChatError): void {
     this.#online = false;
-    this.#clock.clearTimeout(this.#timer);
+    this.#owner.clock.clearTimeout(this.#timer);
     this.#timer = undefined;
-    for (const jobs of [this.#refused, ...LANES.map((lane) => this.#waiting[lane])]) {
-      const waiting = [...jobs];
-      jobs.clear();
-      for (const job of waiting) job.reject(error);
-    }
+    const waiting = [...this.#waiting];
+    this.#waiting.clear();
+    for (const job of waiting) job.reject(error);
   }
 
   /**
@@ -117,7 +115,7 @@ export class Scheduler {
   request<T>(command: () => Command | undefined, urgency: () => number, lane: Lane = "pages"): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       if (!this.#online) return reject(failure("offline", "there is no connection"));
-      this.#waiting[lane].add({ command, urgency, lane, attempts: 0, due: 0, resolve, reject });
+      this.#waiting.add({ command, urgency, lane, attempts: 0, due: 0, resolve, reject });
       if (this.#queued) return;
       this.#queued = true;
       // Requests of one moment are put in order before the first is made.
@@ -128,12 +126,14 @@ export class Scheduler {
     });
   }
 
-  #next(): Job | undefined {
+  /** The job that goes first; one that the server has refused for now waits until it is due. */
+  #next(now: number): Job | undefined {
     for (const lane of LANES) {
       if (this.#running[lane] >= AT_ONCE[lane]) continue;
       let next: Job | undefined;
       let least = Infinity;
-      for (const job of this.#waiting[lane]) {
+      for (const job of this.#waiting) {
+        if (job.lane !== lane || job.due > now) continue;
         const urgency = job.urgency();
         if (urgency < least) [next, least] = [job, urgency];
         if (least <= 0) break;
@@ -144,37 +144,34 @@ export class Scheduler {
   }
 
   #run(): void {
-    this.#clock.clearTimeout(this.#timer);
+    this.#owner.clock.clearTimeout(this.#timer);
     this.#timer = undefined;
     if (!this.#online) return;
-    const now = this.#clock.now();
-    let due = Infinity;
-    for (const job of this.#refused) {
-      if (job.due > now) due = Math.min(due, job.due);
-      else if (this.#refused.delete(job)) this.#waiting[job.lane].add(job);
-    }
-    for (let job; (job = this.#next());) {
+    const now = this.#owner.clock.now();
+    for (let job; (job = this.#next(now));) {
       const wait = this.#bucket.take();
-      if (wait) return void (this.#timer = this.#clock.setTimeout(() => this.#run(), wait));
-      this.#waiting[job.lane].delete(job);
+      if (wait) return void (this.#timer = this.#owner.clock.setTimeout(() => this.#run(), wait));
+      this.#waiting.delete(job);
       void this.#make(job);
     }
-    if (due < Infinity) this.#timer = this.#clock.setTimeout(() => this.#run(), due - now);
+    let due = Infinity;
+    for (const job of this.#waiting) if (job.due > now) due = Math.min(due, job.due);
+    if (due < Infinity) this.#timer = this.#owner.clock.setTimeout(() => this.#run(), due - now);
   }
 
   async #make(job: Job): Promise<void> {
     const command = job.command();
     if (!command) return job.resolve(undefined as never);
     this.#running[job.lane]++;
-    const timer = this.#clock.setTimeout(this.#broken, ANSWER_TIMEOUT);
+    const timer = this.#owner.clock.setTimeout(() => this.#owner.onNoAnswer(), ANSWER_TIMEOUT);
     try {
-      job.resolve((await this.#request(command)) as never);
+      job.resolve((await this.#owner.request(command)) as never);
     } catch (error) {
       const again = error instanceof ChatError && error.retryable && error.code !== "offline" && this.#online;
       if (again) this.#retry(job, error.retryAfter);
       else job.reject(error);
     } finally {
-      this.#clock.clearTimeout(timer);
+      this.#owner.clock.clearTimeout(timer);
       this.#running[job.lane]--;
       this.#run();
     }
@@ -182,7 +179,7 @@ export class Scheduler {
 
   #retry(job: Job, retryAfter = 0): void {
     const longest = Math.min(RETRY_MOST, RETRY * 2 ** job.attempts++);
-    job.due = this.#clock.now() + retryAfter + longest * (0.5 + Math.random() / 2);
-    this.#refused.add(job);
+    job.due = this.#owner.clock.now() + retryAfter + longest * (0.5 + Math.random() / 2);
+    this.#waiting.add(job);
   }
 }

@@ -1,10 +1,10 @@
 // What is known of how one's own conversation stands, and how far that can be relied on.
 
 import type { Event, Seq, Summary, UserId } from "./protocol.js";
-import { after, isLeaving } from "./summary.js";
+import { after, isLeaving, type Known, known } from "./summary.js";
 
 export class Standing {
-  summary: Summary | undefined;
+  summary: Known | undefined;
   /** The summary is of an earlier connection, and events since then are missing from it. */
   stale = false;
   /** One has left it. */
@@ -13,13 +13,13 @@ export class Standing {
   uncounted = false;
 
   /** The summary, where it is of now. */
-  get current(): Summary | undefined {
+  get current(): Known | undefined {
     return this.stale ? undefined : this.summary;
   }
 
   /** The server says how it stands. */
   set(summary: Summary): void {
-    this.summary = summary;
+    this.summary = known(summary);
     this.stale = this.left = this.uncounted = false;
   }
 

@@ -2,7 +2,8 @@
 
 import { usersOf } from "./names.js";
 import type { Event, Summary, UserId } from "./protocol.js";
-import { compact, fromWire } from "./timeline.js";
+import { compact } from "./compact.js";
+import { amended, fromWire, isAmendment, type StoredMessage } from "./timeline.js";
 import type { ChatMessage, ConversationInfo } from "./types.js";
 
 /** Whether it is `me` who goes. */
@@ -10,26 +11,24 @@ export function isLeaving(event: Event, me: UserId | undefined): boolean {
   return (event.type === "leave" && event.from === me) || (event.type === "remove" && event.user === me);
 }
 
+/** A summary of the wire, with the last message as an app sees it. */
+export type Known = Omit<Summary, "last"> & { last?: StoredMessage };
+
+export const known = ({ last, ...summary }: Summary): Known => ({ ...summary, ...(last && { last: fromWire(last) }) });
+
 /** How it stands after an event; one that it has in it already changes nothing. */
-export function after(summary: Summary, event: Event, me: UserId | undefined): Summary {
+export function after(summary: Known, event: Event, me: UserId | undefined): Known {
   if (event.seq <= summary.head) return summary;
-  const next: Summary = { ...summary, head: event.seq, at: event.at };
+  const next = { ...summary, head: event.seq, at: event.at };
   const { last } = summary;
+  if (isAmendment(event)) {
+    if (last?.seq === event.target) next.last = amended(last, event);
+    return next;
+  }
   switch (event.type) {
     case "message":
-      next.last = event;
+      next.last = fromWire(event);
       if (event.from !== me && event.seq > summary.read) next.unread++;
-      break;
-    case "edit":
-      if (event.target === last?.seq && !last.deleted && !event.deleted) {
-        next.last = compact({ ...last, text: event.text, data: event.data });
-      }
-      break;
-    case "delete":
-      if (event.target === last?.seq) {
-        const { type, conversation, seq, from, at, key } = last;
-        next.last = compact({ type, conversation, seq, from, at, key, deleted: true });
-      }
       break;
     case "join":
     case "invite":
@@ -50,12 +49,12 @@ export function after(summary: Summary, event: Event, me: UserId | undefined): S
 
 /** The same for an app. The last message is the one of the list, where that has it. */
 export function describe(
-  summary: Summary,
+  summary: Known,
   me: UserId | undefined,
   find: (seq: number) => ChatMessage | undefined,
 ): ConversationInfo {
   const { conversation: id, members: memberCount, last, ...rest } = summary;
   const [first, second] = usersOf(id);
   const peer = first === me ? second : first;
-  return compact({ public: false, id, memberCount, ...rest, peer, last: last && (find(last.seq) ?? fromWire(last)) });
+  return compact({ public: false, id, memberCount, ...rest, peer, last: last && (find(last.seq) ?? last) });
 }

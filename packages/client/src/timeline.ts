@@ -1,6 +1,7 @@
 // The messages of a conversation, oldest first, as pages of history and events make them. Events must come in
 // order and once; a page says with `head` which of them it has in it already.
 
+import { compact } from "./compact.js";
 import type { Event, HistoryBody, Message as Folded, Seq } from "./protocol.js";
 import type { AnyData, ChatEvent, ChatMessage } from "./types.js";
 
@@ -18,11 +19,6 @@ interface Row {
 
 /** A message is the same one whether it is known by its key only, or by its number as well. */
 export const idOf = (from: string, key: string | undefined, seq?: Seq): string => (key ? `${from}/${key}` : `#${seq}`);
-
-/** Without the names whose value is `undefined`. */
-export function compact<T extends object>(object: { [K in keyof T]: T[K] | undefined }): T {
-  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as T;
-}
 
 /** A message of the wire, as the app sees it. */
 export function fromWire(wire: Folded): StoredMessage {

@@ -57,14 +57,11 @@ export function judge({ code = 0, reason, error, retryAfter, tooFast, renewable,
   // A server of before has no code of its own for that.
   if (code === POLICY && tooFast) return { ...verdict, final: false, wait: Math.max(retryAfter ?? 0, TOO_FAST) };
   if (refusesToken(code)) {
-    verdict.final = code === LOGGED_OUT || !renewable || (code === UNAUTHORIZED && renewed);
+    const final = code === LOGGED_OUT || !renewable || (code === UNAUTHORIZED && renewed);
+    if (!final) return { ...verdict, final, error: undefined };
     const text = code === TOKEN_ENDED ? "the token has ended: give `token` as a function, which gets a new one" : why;
-    verdict.error = verdict.final
-      ? error?.code === "unauthorized"
-        ? error
-        : failure("unauthorized", text)
-      : undefined;
-    verdict.reason = verdict.error?.message ?? why;
+    const known = error?.code === "unauthorized" ? error : failure("unauthorized", text);
+    return { ...verdict, final, error: known, reason: known.message };
   }
   return verdict;
 }

@@ -1,5 +1,6 @@
 //! Connections that have not authenticated: they keep nobody out, and no probe.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -95,13 +96,20 @@ async fn probes_are_answered(server: &Process) {
     }
 }
 
+/// The whole log of a server, which is stopped: a thread of its own writes the lines, later than what they are about.
+async fn log_after_stop(server: &mut Process, log: &Path) -> String {
+    server.signal("TERM").await;
+    assert!(server.ends().await.success());
+    std::fs::read_to_string(log).expect("the log")
+}
+
 #[tokio::test]
 async fn hostile_03_a_server_with_256_descriptors_answers_probes_and_logs_a_line() {
     let data = TempDir::new().expect("a directory");
     let log = data.path().join("log");
     let file = std::fs::File::create(&log).expect("a file");
     let settings = [("SWITCHBOARD_LIMITS_CONNECTIONS_PER_ADDRESS", "0")];
-    let server =
+    let mut server =
         Process::serves_with_descriptors(DESCRIPTORS, data.path(), &settings, Stdio::from(file)).await;
     let mut strangers = Vec::new();
     for _ in 0..2 * DESCRIPTORS {
@@ -124,7 +132,7 @@ async fn hostile_03_a_server_with_256_descriptors_answers_probes_and_logs_a_line
     let head = late.asks_for_upgrade("").await;
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
     users[0].goes_on().await;
-    let log = std::fs::read_to_string(&log).expect("the log");
+    let log = log_after_stop(&mut server, &log).await;
     for line in [
         "limits.connections exceeds the limit of open files",
         "too many unauthenticated connections; closing the oldest",
@@ -140,7 +148,7 @@ async fn hostile_03_out_of_descriptors_the_oldest_strangers_give_theirs() {
     let data = TempDir::new().expect("a directory");
     let path = data.path().join("log");
     let log = std::fs::File::create(&path).expect("a file");
-    let server = Process::serves(data.path(), &[], Stdio::from(log)).await;
+    let mut server = Process::serves(data.path(), &[], Stdio::from(log)).await;
     probes_are_answered(&server).await;
     server.limit_descriptors(20);
     let mut strangers = Vec::new();
@@ -150,6 +158,6 @@ async fn hostile_03_out_of_descriptors_the_oldest_strangers_give_theirs() {
     probes_are_answered(&server).await;
     server.connects("alice").await.says("@bob", "hi").await;
     strangers[0].is_cut().await;
-    let log = std::fs::read_to_string(&path).expect("the log");
+    let log = log_after_stop(&mut server, &path).await;
     assert_eq!(log.matches("cannot accept connections").count(), 1, "{log}");
 }

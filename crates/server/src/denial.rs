@@ -2,13 +2,17 @@
 //!
 //! The log line has no header, token or key: what a client says in place of a secret may be one.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use switchboard_protocol::ErrorCode;
+
 use crate::auth::AuthError;
 use crate::metrics::Metrics;
 use crate::peer::proxy_protocol::HeaderError;
+use crate::refusal::Refusal;
 use crate::throttle::Throttle;
 
 /// How often the log names a client that was turned away. One a second tells an operator what goes on, and a flood cannot fill
@@ -110,6 +114,31 @@ impl From<HeaderError> for Denial {
             HeaderError::Missing | HeaderError::Late => Self::MissingProxyHeader,
             HeaderError::Malformed | HeaderError::TooLong => Self::MalformedProxyHeader,
         }
+    }
+}
+
+/// A refusal of a client that is not authenticated yet, or of a request for what its credentials do not permit.
+#[derive(Debug, Clone)]
+pub(crate) struct Denied {
+    pub(crate) refusal: Refusal,
+    /// The reason for the log and the metrics; `None` for a refusal that is no denial.
+    pub(crate) denial: Option<Denial>,
+}
+
+impl Denied {
+    pub(crate) fn new(denial: Denial, refusal: Refusal) -> Self {
+        Self { refusal, denial: Some(denial) }
+    }
+
+    /// The credentials are missing or invalid.
+    pub(crate) fn unauthorized(denial: Denial, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(denial, Refusal::new(ErrorCode::Unauthorized, message))
+    }
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, denial: None }
     }
 }
 

@@ -6,8 +6,6 @@ use std::time::Duration;
 use switchboard_protocol::reply::Failure;
 use switchboard_protocol::{CommandId, ErrorCode, Rejected};
 
-use crate::denial::Denial;
-
 /// How soon the store is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -23,25 +21,12 @@ pub struct Refusal {
     pub field: Option<Cow<'static, str>>,
     /// Milliseconds to wait before trying again.
     pub retry_after: Option<u64>,
-    /// Set if it turns a client away that is not known: what the log and the metrics call it.
-    pub denial: Option<Denial>,
 }
 
 impl Refusal {
     /// A refusal without a field or a delay.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), field: None, retry_after: None, denial: None }
-    }
-
-    /// The caller cannot be told apart from a stranger.
-    pub fn unauthorized(denial: Denial, message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(ErrorCode::Unauthorized, message).denies(denial)
-    }
-
-    /// The same refusal, which turns a client away.
-    #[must_use]
-    pub fn denies(self, denial: Denial) -> Self {
-        Self { denial: Some(denial), ..self }
+        Self { code, message: message.into(), field: None, retry_after: None }
     }
 
     /// Not there, or not allowed to know: the same words for both, so that nobody can tell them apart.
@@ -109,7 +94,6 @@ impl From<Rejected> for Refusal {
             message: rejected.message.into(),
             field: rejected.field.map(Cow::Owned),
             retry_after: None,
-            denial: None,
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::body;
 use super::problem::Problem;
 use crate::auth::{ApiKey, AuthError, Identity};
-use crate::denial::Denial;
+use crate::denial::{Denial, Denied};
 use crate::encode;
 use crate::in_flight::Permit;
 use crate::intake;
@@ -181,21 +181,22 @@ fn acting_as(body: &str) -> Result<ActingAs, Refusal> {
 }
 
 /// Determines the user whom a request acts for, from its credentials and the `as` of its body.
-fn identify(credentials: &Credentials, body: &str) -> Result<Caller, Refusal> {
+fn identify(credentials: &Credentials, body: &str) -> Result<Caller, Denied> {
     let payer = credentials.payer();
     match (acting_as(body)?, credentials) {
         (ActingAs::User(user), Credentials::Key(_) | Credentials::None) => Ok(Caller { user, payer }),
-        (ActingAs::Unreadable(refusal), Credentials::Key(_) | Credentials::None) => Err(refusal),
+        (ActingAs::Unreadable(refusal), Credentials::Key(_) | Credentials::None) => Err(refusal.into()),
         (ActingAs::Absent, Credentials::Key(_)) => {
-            Err(Refusal::bad_field("as", "as: with an API key, name the user to act as: `\"as\":\"alice\"`"))
+            let message = "as: with an API key, name the user to act as: `\"as\":\"alice\"`";
+            Err(Refusal::bad_field("as", message).into())
         }
         (ActingAs::Absent, Credentials::None) => {
-            Err(Refusal::unauthorized(Denial::NoCredentials, "name the user to act as: `\"as\":\"alice\"`"))
+            Err(Denied::unauthorized(Denial::NoCredentials, "name the user to act as: `\"as\":\"alice\"`"))
         }
-        (ActingAs::User(other), Credentials::Token(identity)) if other != identity.user => Err(
-            Refusal::forbidden("a user's token acts for that user only; leave `as` out, or use an API key")
-                .denies(Denial::NotPermitted),
-        ),
+        (ActingAs::User(other), Credentials::Token(identity)) if other != identity.user => {
+            let message = "a user's token acts for that user only; leave `as` out, or use an API key";
+            Err(Denied::new(Denial::NotPermitted, Refusal::forbidden(message)))
+        }
         (_, Credentials::Token(identity)) => Ok(Caller { user: identity.user.clone(), payer }),
     }
 }
@@ -204,10 +205,10 @@ fn identify(credentials: &Credentials, body: &str) -> Result<Caller, Refusal> {
 ///
 /// # Errors
 /// Required credentials are missing, or they are invalid.
-fn verify_credentials(services: &Services, headers: &HeaderMap) -> Result<Credentials, Refusal> {
+fn verify_credentials(services: &Services, headers: &HeaderMap) -> Result<Credentials, Denied> {
     match bearer(headers)? {
         None if services.is_dev() => Ok(Credentials::None),
-        None => Err(Refusal::unauthorized(
+        None => Err(Denied::unauthorized(
             Denial::NoCredentials,
             "send `Authorization: Bearer <a user's token, or an API key>`",
         )),
@@ -217,12 +218,12 @@ fn verify_credentials(services: &Services, headers: &HeaderMap) -> Result<Creden
 }
 
 /// Checks in the store that the API key exists, or that the token is not revoked.
-async fn confirm_credentials(services: &Services, credentials: &Credentials) -> Result<(), Refusal> {
+async fn confirm_credentials(services: &Services, credentials: &Credentials) -> Result<(), Denied> {
     match credentials {
         Credentials::None => Ok(()),
         Credentials::Key(hash) => match services.store.api_key(*hash).await? {
             Some(_) => Ok(()),
-            None => Err(Refusal::unauthorized(Denial::BadKey, "the API key is wrong or was revoked")),
+            None => Err(Denied::unauthorized(Denial::BadKey, "the API key is wrong or was revoked")),
         },
         Credentials::Token(identity) => {
             let not_before = services.store.not_before(&identity.user).await?;
@@ -231,16 +232,16 @@ async fn confirm_credentials(services: &Services, credentials: &Credentials) -> 
     }
 }
 
-fn unauthorized(error: AuthError) -> Refusal {
-    Refusal::unauthorized(Denial::from(&error), error.to_string())
+fn unauthorized(error: AuthError) -> Denied {
+    Denied::unauthorized(Denial::from(&error), error.to_string())
 }
 
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
     let token = value.to_str().ok().and_then(|value| value.split_once(' '));
     match token {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
-        _ => Err(Refusal::unauthorized(
+        _ => Err(Denied::unauthorized(
             Denial::NoCredentials,
             "the header is `Authorization: Bearer <token or key>`",
         )),

@@ -10,7 +10,7 @@ use switchboard_protocol::ErrorCode;
 
 use super::accept::Client;
 use super::problem::Problem;
-use crate::denial::Denial;
+use crate::denial::{Denial, Denied};
 use crate::refusal::Refusal;
 use crate::services::Services;
 
@@ -56,7 +56,7 @@ fn check_query(uri: &Uri) -> Result<(), Problem> {
     if uri.query().is_some_and(|query| query.split('&').any(secret)) {
         let message =
             "do not put a token into the URL: send it in `hello`, or over HTTP in the header Authorization";
-        return Err(Refusal::unauthorized(Denial::SecretInAddress, message).into());
+        return Err(Denied::unauthorized(Denial::SecretInAddress, message).into());
     }
     Ok(())
 }
@@ -70,7 +70,7 @@ fn check_host(services: &Services, headers: &HeaderMap) -> Result<(), Problem> {
     }
     let message =
         "a `dev` server answers on this machine only: use 127.0.0.1, [::1] or localhost in the address";
-    Err(Problem::from(Refusal::new(ErrorCode::Forbidden, message).denies(Denial::ForeignHost))
+    Err(Problem::from(Denied::new(Denial::ForeignHost, Refusal::new(ErrorCode::Forbidden, message)))
         .with_status(StatusCode::MISDIRECTED_REQUEST))
 }
 
@@ -103,7 +103,7 @@ fn check_origin(services: &Services, method: &Method, headers: &HeaderMap) -> Re
         return Ok(());
     }
     let message = "pages of this origin may not connect; the operator lists it in `allowed_origins`";
-    Err(Refusal::new(ErrorCode::Forbidden, message).denies(Denial::ForeignOrigin).into())
+    Err(Denied::new(Denial::ForeignOrigin, Refusal::new(ErrorCode::Forbidden, message)).into())
 }
 
 /// Whether a page of `origin` was loaded from `host`. Either may contain the scheme's default port, which some proxies add.

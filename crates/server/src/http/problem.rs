@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use switchboard_protocol::{Command, ErrorCode};
 
-use crate::denial::Denial;
+use crate::denial::{Denial, Denied};
 use crate::refusal::Refusal;
 
 /// The body of every response that is not 2xx.
@@ -82,7 +82,12 @@ pub(super) fn unknown_path(path: &str) -> Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let denial = refusal.denial;
+        Denied::from(refusal).into()
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(Denied { refusal, denial }: Denied) -> Self {
         let failure = refusal.into_failure(None);
         let status = failure.code.http_status();
         let title = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());

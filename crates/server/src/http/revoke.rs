@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::api::{Answer, Authenticated, Credentials, check_send, read_authenticated, respond};
 use super::body;
 use super::problem::Problem;
-use crate::denial::Denial;
+use crate::denial::{Denial, Denied};
 use crate::in_flight::Permit;
 use crate::origin::Origin;
 use crate::refusal::Refusal;
@@ -51,7 +51,7 @@ async fn answer(
     let Authenticated { credentials, text, permit } = read_authenticated(services, head, body).await?;
     if matches!(credentials, Credentials::Token(_)) {
         let refusal = Refusal::forbidden("this needs an API key; a user's token is not enough");
-        return Err(refusal.denies(Denial::NotPermitted).into());
+        return Err(Denied::new(Denial::NotPermitted, refusal).into());
     }
     let Revoke { user, replace } = read_object(&text).map_err(Refusal::from)?;
     check_send(services, &credentials.payer(), 1)?;

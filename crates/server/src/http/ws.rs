@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use super::accept::Client;
 use super::problem::Problem;
 use super::write_timeout::WriteTimeoutStream;
-use crate::denial::Denial;
+use crate::denial::{Denial, Denied};
 use crate::places::Place;
 use crate::refusal::Refusal;
 use crate::services::Services;
@@ -107,12 +107,12 @@ fn check_headers(headers: &HeaderMap) -> Result<HeaderValue, Box<Response>> {
 
 fn refuse_upgrade(message: &'static str) -> Response {
     let problem =
-        Problem::from(Refusal::new(ErrorCode::BadFrame, message).denies(Denial::MalformedHandshake));
+        Problem::from(Denied::new(Denial::MalformedHandshake, Refusal::new(ErrorCode::BadFrame, message)));
     problem.with_status(StatusCode::UPGRADE_REQUIRED).into_response()
 }
 
 fn refuse(message: &'static str) -> Response {
-    Problem::from(Refusal::new(ErrorCode::BadFrame, message).denies(Denial::MalformedHandshake))
+    Problem::from(Denied::new(Denial::MalformedHandshake, Refusal::new(ErrorCode::BadFrame, message)))
         .into_response()
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::socket::{End, Flow, Socket, Stream};
 use crate::auth::{AuthError, Identity};
-use crate::denial::Denial;
+use crate::denial::{Denial, Denied};
 use crate::encode::encode;
 use crate::frame::{self, Bounds, Message};
 use crate::metrics::Drop;
@@ -77,12 +77,12 @@ pub(super) async fn greet<S: Stream>(
         Ok(Frame { id, command: Command::Hello(hello) }) => (hello, id),
         Ok(Frame { id, .. }) => {
             let refusal =
-                Refusal::unauthorized(Denial::NoCredentials, "the first frame is `hello`, with a token");
+                Denied::unauthorized(Denial::NoCredentials, "the first frame is `hello`, with a token");
             return Err(refuser.refuse(refusal, id, CloseCode::Policy));
         }
         Err(mut rejected) => {
             let id = rejected.id.take();
-            let refusal = Refusal::from(rejected).denies(Denial::MalformedHello);
+            let refusal = Denied::new(Denial::MalformedHello, rejected.into());
             return Err(refuser.refuse(refusal, id, CloseCode::Policy));
         }
     };
@@ -117,9 +117,10 @@ struct Refuser<'a> {
 
 impl Refuser<'_> {
     /// Queues an error frame, counts and logs the refusal, and returns the close code.
-    fn refuse(self, refusal: Refusal, id: Option<CommandId>, code: CloseCode) -> End {
+    fn refuse(self, denied: impl Into<Denied>, id: Option<CommandId>, code: CloseCode) -> End {
+        let Denied { refusal, denial } = denied.into();
         self.services.metrics.refused(refusal.code);
-        if let Some(denial) = refusal.denial {
+        if let Some(denial) = denial {
             self.services.denials.record(denial, self.address);
         }
         self.outbox.push_reply(encode(&Reply::<Box<RawValue>>::Error(refusal.into_failure(id))));
@@ -141,7 +142,7 @@ async fn first_frame<S: Stream>(refuser: Refuser<'_>, socket: &mut Socket<S>) ->
                 if control_frames > MAX_CONTROL_FRAMES {
                     // No client needs so many, so one that comes back would send them again.
                     let message = "the first frame is `hello`; ping after it";
-                    let refusal = Refusal::unauthorized(Denial::NoCredentials, message);
+                    let refusal = Denied::unauthorized(Denial::NoCredentials, message);
                     return Err(refuser.refuse(refusal, None, CloseCode::Policy));
                 }
                 match message {
@@ -169,7 +170,7 @@ async fn first_frame<S: Stream>(refuser: Refuser<'_>, socket: &mut Socket<S>) ->
 }
 
 /// Authenticates a `hello`: returns the user and the token's identity.
-fn identify(services: &Services, hello: &Hello) -> Result<(UserId, Option<Identity>), (Refusal, CloseCode)> {
+fn identify(services: &Services, hello: &Hello) -> Result<(UserId, Option<Identity>), (Denied, CloseCode)> {
     match (&hello.token, &hello.user) {
         (Some(token), None) => match services.authenticator.verify(token) {
             Ok(identity) => Ok((identity.user.clone(), Some(identity))),
@@ -178,14 +179,14 @@ fn identify(services: &Services, hello: &Hello) -> Result<(UserId, Option<Identi
                     AuthError::Expired => CloseCode::TokenExpired,
                     _ => CloseCode::Unauthorized,
                 };
-                Err((Refusal::unauthorized(Denial::from(&error), error.to_string()), code))
+                Err((Denied::unauthorized(Denial::from(&error), error.to_string()), code))
             }
         },
         (None, Some(user)) if services.is_dev() => Ok((user.clone(), None)),
         (Some(_), Some(_)) => {
             let refusal =
                 Refusal::bad_field("user", "user: send a `token` or, in `dev` mode, a `user`; not both");
-            Err((refusal.denies(Denial::MalformedHello), CloseCode::Unauthorized))
+            Err((Denied::new(Denial::MalformedHello, refusal), CloseCode::Unauthorized))
         }
         _ => {
             let message = if services.is_dev() {
@@ -193,7 +194,7 @@ fn identify(services: &Services, hello: &Hello) -> Result<(UserId, Option<Identi
             } else {
                 "send a `token`; your application's back end issues it"
             };
-            Err((Refusal::unauthorized(Denial::NoCredentials, message), CloseCode::Unauthorized))
+            Err((Denied::unauthorized(Denial::NoCredentials, message), CloseCode::Unauthorized))
         }
     }
 }
@@ -211,7 +212,7 @@ pub(super) async fn attach(
     let snapshot = snapshot(services, &user, names.clone()).await.map_err(later)?;
     // The snapshot was read after the router registered the session, so a later revocation reaches it there.
     if identity.as_ref().is_some_and(|identity| identity.is_revoked(snapshot.not_before)) {
-        let refusal = Refusal::unauthorized(Denial::RevokedToken, AuthError::Revoked.to_string());
+        let refusal = Denied::unauthorized(Denial::RevokedToken, AuthError::Revoked.to_string());
         return Err(refuser.refuse(refusal, id.clone(), CloseCode::Revoked));
     }
     let Snapshot { user: key, not_before, named, .. } = snapshot;

@@ -6,7 +6,7 @@
 //! - **No echo**: a node does not receive its own notices.
 //! - **By address**: a notice goes to the nodes that subscribed to its [`Address`], once per node, however many users
 //!   the node has.
-//! - **Authenticated**: a notice whose sender does not have the installation's [`NoticeKey`] is dropped.
+//! - **Authenticated**: a notice whose sender does not have the installation's [`NoticeKey`](crate::record::NoticeKey) is dropped.
 //! - [`Bus::publish`] never waits: a notice that cannot be sent at once is dropped, and the other nodes find the change in
 //!   the store.
 //! - [`BusEvent::Subscribed`] follows once the bus has confirmed a subscription: this node receives every notice published
@@ -33,27 +33,6 @@ impl NodeId {
         let mut random = [0; 8];
         getrandom::fill(&mut random)?;
         Ok(Self(u64::from_ne_bytes(random)))
-    }
-}
-
-/// The key that authenticates notices: random bytes in the database that all nodes share.
-#[derive(Clone)]
-pub(crate) struct NoticeKey([u8; 32]);
-
-impl NoticeKey {
-    pub(crate) fn new(key: [u8; 32]) -> Self {
-        Self(key)
-    }
-
-    /// The key's bytes, for computing a MAC.
-    pub(crate) fn expose(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl Debug for NoticeKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("NoticeKey")
     }
 }
 

@@ -1,14 +1,11 @@
 //! What a `dev` server starts with: two people and a room with a few messages in it.
 
-use std::sync::Arc;
-
 use switchboard_protocol::{ConversationId, Create, Data, Key, RoomId, Send, Target, Text, Title, UserId};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::metrics::Metrics;
-use crate::store::Change;
 use crate::store::sqlite::{Settings, fill_if_new};
+use crate::store::{Change, CommitMetrics};
 
 /// Puts alice, bob and #general into a new database; one that is in use is left as it is.
 pub(crate) fn seed(config: &Config) -> anyhow::Result<()> {
@@ -17,7 +14,7 @@ pub(crate) fn seed(config: &Config) -> anyhow::Result<()> {
         limits: config.limits.clone(),
         strangers: true,
         clock: Clock::system(),
-        metrics: Arc::new(Metrics::new()),
+        metrics: CommitMetrics::default(),
     };
     let (alice, bob) = (UserId::parse("alice")?, UserId::parse("bob")?);
     let general = RoomId::parse("general")?;

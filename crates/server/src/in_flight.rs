@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustc_hash::FxHashMap;
 use switchboard_protocol::ErrorCode;
 
-use crate::origin::Payer;
+use crate::limiter::Payer;
 use crate::refusal::Refusal;
 
 /// Milliseconds after which a refused request may be tried again: most are answered much sooner.

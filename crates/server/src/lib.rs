@@ -5,6 +5,7 @@
 
 mod access;
 pub mod auth;
+mod bucket;
 mod bus;
 pub mod cli;
 pub mod clock;
@@ -52,11 +53,12 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::auth::Authenticator;
-use crate::bus::{Bus, BusEvent, NoBus, NodeId, NoticeKey, nats};
+use crate::bus::{Bus, BusEvent, NoBus, NodeId, nats};
 use crate::clock::Clock;
 use crate::config::{ClusterConfig, Config, UnknownUsers};
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
+use crate::record::NoticeKey;
 use crate::router::RouterHandle;
 use crate::services::Services;
 pub use crate::store::check::check_database;
@@ -267,6 +269,7 @@ async fn open(
     let (clock, metrics) = (clock.clone(), metrics.clone());
     let Some(shared) = &config.cluster else {
         let data = config.data.clone();
+        let metrics = metrics.commits.clone();
         let settings = Settings { data, limits, strangers, clock, metrics };
         // It waits for a lock and writes the write-ahead log anew.
         let (store, batches) = tokio::task::spawn_blocking(|| SqliteStore::open(settings)).await??;
@@ -279,7 +282,7 @@ async fn open(
         limits,
         strangers,
         clock,
-        metrics: metrics.clone(),
+        metrics: metrics.commits.clone(),
     };
     let (store, batches) = tokio::task::spawn_blocking(|| PostgresStore::open(settings)).await??;
     let store = Arc::new(store);

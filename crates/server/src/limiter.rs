@@ -1,14 +1,10 @@
 //! Rates: how fast a connection, a user and an API key may go.
 
-mod bucket;
-
 use std::time::Duration;
 
 use switchboard_protocol::{ConversationId, Limits, UserId};
 
-use self::bucket::Bucket;
-pub(crate) use self::bucket::{Buckets, Rate};
-use crate::origin::Payer;
+use crate::bucket::{Bucket, Buckets, Rate};
 use crate::refusal::Refusal;
 
 /// Seconds' worth that may come at once after a quiet time: a client that reconnects has a few.
@@ -20,6 +16,17 @@ pub(crate) const SWEEP: Duration = Duration::from_secs(60);
 /// How long nobody is told again that somebody is typing: the signal lasts 5 s, so a repeat within one says nothing, and
 /// each is copied to every member.
 const TYPING: Duration = Duration::from_secs(1);
+
+/// The payer whose rate a command counts against.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Payer {
+    /// A user, over a connection or by a token.
+    User(UserId),
+    /// A back end, by the hash of its API key. It acts for many users, so the rate of one user does not apply.
+    Key([u8; 32]),
+    /// The server itself, or a client of a `dev` server that needs no token.
+    Nobody,
+}
 
 /// The buckets of one connection.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::denial::Denial;
+use crate::store::CommitMetrics;
 
 /// The metrics of one server.
 #[derive(Debug)]
@@ -28,8 +29,8 @@ pub struct Metrics {
     refused: Family<RefusedLabels, Counter>,
     dropped: Family<ReasonLabels, Counter>,
     denied: Family<ReasonLabels, Counter>,
-    commit_seconds: Histogram,
-    batch_writes: Histogram,
+    /// The metrics of the store's commits.
+    pub(crate) commits: CommitMetrics,
     delivery_seconds: Histogram,
     /// The bus to other nodes.
     pub(crate) bus: BusMetrics,
@@ -126,8 +127,7 @@ impl Metrics {
             refused: Family::default(),
             dropped: Family::default(),
             denied: Family::default(),
-            commit_seconds: latency(),
-            batch_writes: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
+            commits: CommitMetrics::default(),
             delivery_seconds: latency(),
             bus: BusMetrics::default(),
             registry: Registry::default(),
@@ -155,8 +155,8 @@ impl Metrics {
             drop(metrics.denied.get_or_create(&ReasonLabels { reason: denial.as_str() }));
         }
         let help = "From taking a batch of writes to its being on stable storage";
-        registry.register_with_unit("commit", help, Unit::Seconds, metrics.commit_seconds.clone());
-        registry.register("batch_writes", "Writes in a transaction", metrics.batch_writes.clone());
+        registry.register_with_unit("commit", help, Unit::Seconds, metrics.commits.seconds());
+        registry.register("batch_writes", "Writes in a transaction", metrics.commits.writes());
         let help = "From an event being on stable storage to its being handed to the system for one \
                     connection; one observation a system call, of its oldest event";
         registry.register_with_unit("delivery", help, Unit::Seconds, metrics.delivery_seconds.clone());
@@ -164,12 +164,6 @@ impl Metrics {
         registry.register("log_lines_dropped", help, crate::log::dropped_lines());
         metrics.bus.register(&mut registry);
         Self { registry, ..metrics }
-    }
-
-    /// A transaction of `writes` writes took so long.
-    pub(crate) fn commit(&self, took: Duration, writes: usize) {
-        self.commit_seconds.observe(took.as_secs_f64());
-        self.batch_writes.observe(f64::from(u32::try_from(writes).unwrap_or(u32::MAX)));
     }
 
     /// An event waited so long for its connection.

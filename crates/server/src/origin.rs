@@ -1,13 +1,14 @@
 //! The origin of a write, which receives its outcome.
 
+use std::any::Any;
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
+use switchboard_protocol::CommandId;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{CommandId, UserId};
 use tokio::sync::oneshot;
 
-use crate::outbox::{Outbox, WriteEpoch};
 use crate::refusal::Refusal;
 
 /// The recipient of a write's outcome.
@@ -23,31 +24,37 @@ pub enum Origin {
     Nobody,
 }
 
-/// The payer whose rate a command counts against.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Payer {
-    /// A user, over a connection or by a token.
-    User(UserId),
-    /// A back end, by the hash of its API key. It acts for many users, so the rate of one user does not apply.
-    Key([u8; 32]),
-    /// The server itself, or a client of a `dev` server that needs no token.
-    Nobody,
-}
-
 /// The connection that sent a write.
 #[derive(Debug)]
 pub struct SessionOrigin {
-    pub(crate) outbox: Arc<Outbox>,
-    pub(crate) id: Option<CommandId>,
+    /// The connection, which keeps the order of its writes.
+    pub connection: Arc<dyn Connection>,
+    /// The id of the command, for the reply.
+    pub id: Option<CommandId>,
     /// The epoch of a write that must keep its order with the connection's other writes; `None` for cursors.
-    pub(crate) epoch: Option<WriteEpoch>,
+    pub epoch: Option<WriteEpoch>,
+}
+
+/// The epoch in which a write was submitted: the number of writes rejected before. A rejection makes all earlier epochs stale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriteEpoch(pub u64);
+
+/// A connection as the writer sees it: of its writes, none may be stored after an earlier one was rejected.
+pub trait Connection: Any + Debug + Send + Sync {
+    /// Whether a write was rejected since this epoch.
+    fn is_stale(&self, epoch: WriteEpoch) -> bool;
+
+    /// Called by the writer for a write that it rejects: makes the writes submitted after it stale, and holds new ones.
+    fn reject_write(&self);
 }
 
 impl Origin {
     /// Whether an earlier write of the connection was rejected after this one was submitted. Storing this one would reorder them.
     pub(crate) fn is_stale(&self) -> bool {
         match self {
-            Self::Session(SessionOrigin { outbox, epoch: Some(epoch), .. }) => outbox.is_stale(*epoch),
+            Self::Session(SessionOrigin { connection, epoch: Some(epoch), .. }) => {
+                connection.is_stale(*epoch)
+            }
             Self::Session(_) | Self::Call(_) | Self::BackEnd(_) | Self::Nobody => false,
         }
     }
@@ -61,17 +68,17 @@ impl Origin {
     pub(crate) fn follows(&self, earlier: &Self) -> bool {
         match (self, earlier) {
             (
-                Self::Session(SessionOrigin { outbox, epoch: Some(_), .. }),
-                Self::Session(SessionOrigin { outbox: same, epoch: Some(_), .. }),
-            ) => Arc::ptr_eq(outbox, same),
+                Self::Session(SessionOrigin { connection, epoch: Some(_), .. }),
+                Self::Session(SessionOrigin { connection: same, epoch: Some(_), .. }),
+            ) => Arc::ptr_eq(connection, same),
             _ => false,
         }
     }
 
     /// Called by the store's writer for a write that it rejects: makes the connection's later writes stale.
     pub(crate) fn reject(&self) {
-        if let Self::Session(SessionOrigin { outbox, epoch: Some(_), .. }) = self {
-            outbox.reject_write();
+        if let Self::Session(SessionOrigin { connection, epoch: Some(_), .. }) = self {
+            connection.reject_write();
         }
     }
 }

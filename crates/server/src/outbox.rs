@@ -10,6 +10,7 @@
 mod hold;
 mod lags;
 
+use std::any::Any;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +25,7 @@ use self::hold::Hold;
 pub(crate) use self::lags::Lag;
 use self::lags::Lags;
 use crate::metrics::{Drop, Metrics};
+use crate::origin::{Connection, SessionOrigin, WriteEpoch};
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
 
@@ -90,10 +92,6 @@ struct Inner {
     /// The waker was called since the session last registered it.
     woken: bool,
 }
-
-/// The epoch in which a write was submitted: the number of writes rejected before. A rejection makes all earlier epochs stale.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct WriteEpoch(u64);
 
 /// What a session needs to know when it wakes.
 #[derive(Debug, Clone, Copy)]
@@ -237,18 +235,6 @@ impl Outbox {
         hold.refusal().unwrap_or_else(|| Refusal::too_fast(wait))
     }
 
-    /// Whether a write was rejected since this epoch.
-    pub(crate) fn is_stale(&self, epoch: WriteEpoch) -> bool {
-        self.write_epoch.load(Ordering::Relaxed) != epoch.0
-    }
-
-    /// Called by the store's writer for a write that it rejects: makes the writes submitted after it stale, and holds new ones.
-    pub(crate) fn reject_write(&self) {
-        let mut inner = self.lock();
-        inner.hold();
-        self.write_epoch.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Holds new writes because the store's queue refused one. Writes in the store's queue are not affected.
     pub(crate) fn hold(&self) {
         self.lock().hold();
@@ -321,6 +307,26 @@ impl Outbox {
     /// Accounts for bytes that have been written to the socket.
     pub(crate) fn written(&self, bytes: usize) {
         self.lock().written(bytes);
+    }
+}
+
+impl Outbox {
+    /// The outbox of the connection that sent a write. Every connection of this server is an outbox.
+    pub(crate) fn of(origin: &SessionOrigin) -> Option<Arc<Self>> {
+        let connection: Arc<dyn Any + Send + Sync> = origin.connection.clone();
+        connection.downcast().ok()
+    }
+}
+
+impl Connection for Outbox {
+    fn is_stale(&self, epoch: WriteEpoch) -> bool {
+        self.write_epoch.load(Ordering::Relaxed) != epoch.0
+    }
+
+    fn reject_write(&self) {
+        let mut inner = self.lock();
+        inner.hold();
+        self.write_epoch.fetch_add(1, Ordering::Relaxed);
     }
 }
 

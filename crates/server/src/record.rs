@@ -19,7 +19,29 @@ pub struct ConversationKey(pub i64);
 
 impl ConversationKey {
     /// Less than the number of any conversation.
-    pub(crate) const MIN: Self = Self(i64::MIN);
+    pub const MIN: Self = Self(i64::MIN);
+}
+
+/// The key that authenticates notices: random bytes in the database that all nodes share.
+#[derive(Clone)]
+pub struct NoticeKey([u8; 32]);
+
+impl NoticeKey {
+    /// Wraps the bytes.
+    pub fn new(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
+    /// The key's bytes, for computing a MAC.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for NoticeKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NoticeKey")
+    }
 }
 
 /// What a store answers, some time later.
@@ -27,37 +49,32 @@ pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + std::mark
 
 /// A conversation as its row says.
 #[derive(Debug, Clone)]
-pub(crate) struct Conversation {
+pub struct Conversation {
     /// Its number.
-    pub(crate) key: ConversationKey,
+    pub key: ConversationKey,
     /// Its id.
-    pub(crate) name: ConversationId,
+    pub name: ConversationId,
     /// A room's title.
-    pub(crate) title: Option<String>,
+    pub title: Option<String>,
     /// Whether anyone may join.
-    pub(crate) public: bool,
+    pub public: bool,
     /// The last event.
-    pub(crate) head: Seq,
+    pub head: Seq,
     /// How many of the events are messages.
-    pub(crate) messages: u64,
+    pub messages: u64,
     /// The last message.
-    pub(crate) last_message: Seq,
+    pub last_message: Seq,
     /// How many members there are.
-    pub(crate) members: u64,
+    pub members: u64,
     /// How many of them are admins.
-    pub(crate) admins: u64,
+    pub admins: u64,
     /// The time of the last event, in milliseconds since the Unix epoch.
-    pub(crate) at: i64,
+    pub at: i64,
 }
 
 impl Conversation {
     /// One in which nothing has happened and nobody is.
-    pub(crate) fn new(
-        key: ConversationKey,
-        name: ConversationId,
-        title: Option<String>,
-        public: bool,
-    ) -> Self {
+    pub fn new(key: ConversationKey, name: ConversationId, title: Option<String>, public: bool) -> Self {
         let (head, last_message) = (Seq(0), Seq(0));
         Self { key, name, title, public, head, messages: 0, last_message, members: 0, admins: 0, at: 0 }
     }
@@ -65,28 +82,28 @@ impl Conversation {
 
 /// A membership as its row says, present or past.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Membership {
+pub struct Membership {
     /// What the member may do.
-    pub(crate) role: Role,
+    pub role: Role,
     /// The event of joining.
-    pub(crate) since: Seq,
+    pub since: Seq,
     /// The event of leaving, for a former member.
-    pub(crate) until: Option<Seq>,
+    pub until: Option<Seq>,
     /// The cursor of reading.
-    pub(crate) read: Seq,
+    pub read: Seq,
     /// The cursor of delivery.
-    pub(crate) received: Seq,
+    pub received: Seq,
     /// Own messages in the conversation.
-    pub(crate) sent: u64,
+    pub sent: u64,
     /// Messages up to `read`.
-    pub(crate) read_messages: u64,
+    pub read_messages: u64,
     /// Own messages up to `read`.
-    pub(crate) read_sent: u64,
+    pub read_sent: u64,
 }
 
 impl Membership {
     /// Messages of others after `read`, in a conversation that has `messages` in all.
-    pub(crate) fn unread(&self, messages: u64) -> u64 {
+    pub fn unread(&self, messages: u64) -> u64 {
         messages.saturating_sub(self.read_messages).saturating_sub(self.sent.saturating_sub(self.read_sent))
     }
 }
@@ -140,14 +157,14 @@ impl LogEvent {
     }
 
     /// How many bytes [`Self::to_json`] takes at most, with the comma behind it in a page.
-    pub(crate) fn most_bytes(&self) -> usize {
+    pub fn most_bytes(&self) -> usize {
         let key = self.key.as_ref().map_or(0, |key| key.len());
         Self::most_bytes_of(self.conversation.as_str().len(), key, self.body.len())
     }
 
     /// The same by what it is made of, so that a database can add it up: a key at worst doubles, where every character
     /// of it is escaped.
-    pub(crate) const fn most_bytes_of(conversation: usize, key: usize, body: usize) -> usize {
+    pub const fn most_bytes_of(conversation: usize, key: usize, body: usize) -> usize {
         // `{"type":"unreadable","conversation":"","seq":18446744073709551615,"from":"","at":"","key":"",` with a time.
         const FIXED: usize = 140;
         FIXED + conversation + UserId::MAX_BYTES + 2 * key + body

@@ -50,7 +50,7 @@ use crate::metrics::{Drop, Metrics};
 use crate::outbox::Outbox;
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
-use crate::store::{Acquaintance, Batch, Memberships, SharedStore, Standing};
+use crate::store::{Acquaintance, Batch, Memberships, SharedStore, Standing, WRITER_THREAD};
 use crate::tasks::{End, Tasks};
 
 /// Requests of sessions that may wait. Beyond, whoever asks waits.
@@ -276,7 +276,7 @@ impl Router {
                     }
                     None => {
                         self.give_up();
-                        tasks.fail("writer", End::Panicked);
+                        tasks.fail(WRITER_THREAD, End::Panicked);
                     }
                 },
                 due = self.presence.due(self.departing < DEPARTURES) => self.take_due(Some(due)),

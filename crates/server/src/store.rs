@@ -28,6 +28,7 @@ pub mod backup;
 mod batch;
 mod change;
 pub mod check;
+mod commit_metrics;
 mod counting;
 pub mod keys;
 mod kind;
@@ -51,11 +52,15 @@ use switchboard_protocol::{
     React, Read, Received, Remove, Rename, Send, Seq, SetRole, Sync, Target, Timestamp, UserId,
 };
 
+pub use self::commit_metrics::CommitMetrics;
 pub use self::memberships::{Activity, Memberships, Summaries};
 use crate::origin::Origin;
 use crate::record::{Answer, ConversationKey, Effect, LogEvent, UserKey};
 use crate::refusal::Refusal;
 use crate::store::write_fault::WriteFault;
+
+/// The name of a store's writing thread. A server cannot go on without it.
+pub const WRITER_THREAD: &str = "writer";
 
 /// The log store. See the module for its contract.
 pub trait Store: std::marker::Send + std::marker::Sync + 'static {

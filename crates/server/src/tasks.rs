@@ -14,6 +14,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::store::WRITER_THREAD;
+
 /// The tasks of one server. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Tasks {
@@ -48,12 +50,8 @@ thread_local! {
 
 /// The task that the server cannot do without and this thread is at.
 pub(crate) fn current_critical() -> Option<&'static str> {
-    CURRENT.get()
-}
-
-/// Says that the server cannot do without this thread.
-pub(crate) fn name_critical_thread(name: &'static str) {
-    CURRENT.set(Some(name));
+    let is_writer = || std::thread::current().name() == Some(WRITER_THREAD);
+    CURRENT.get().or_else(|| is_writer().then_some(WRITER_THREAD))
 }
 
 impl Tasks {

@@ -34,10 +34,11 @@ use self::receive::MessageReceiver;
 use self::round_trip::RoundTrips;
 use self::subject::{SubjectKey, Subjects};
 use self::subscribe::SubscriptionManager;
-use super::{Address, Bus, BusEvent, NodeId, Notice, NoticeKey};
+use super::{Address, Bus, BusEvent, NodeId, Notice};
 use crate::config::EngineUrl;
 use crate::metrics::Metrics;
 use crate::record::Answer;
+use crate::record::NoticeKey;
 use crate::refusal::Refusal;
 use crate::tasks::Tasks;
 

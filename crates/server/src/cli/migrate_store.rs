@@ -10,7 +10,7 @@ use serde_json::json;
 use super::check::ProgressPrinter;
 use super::{FileArgs, environment, output};
 use crate::config::{Config, Flags, Mode};
-use crate::store::postgres::moving::{Step, move_store};
+use crate::store::postgres::moving::{Destination, Step, move_store};
 
 /// The flags of `migrate-store`.
 #[derive(Debug, Args)]
@@ -41,8 +41,9 @@ pub(super) fn run(args: MigrateStoreArgs) -> anyhow::Result<ExitCode> {
         let verb = if step.compares { "compared" } else { "copied" };
         printer.print(|| format!("{}: {} of {} rows {verb}", step.table, step.done, step.of));
     };
-    let to = &shared.store;
-    let moved = move_store(&from, to.expose(), shared.store_ca.as_deref(), &mut on_step)?;
+    let (to, name) = (&shared.store, shared.store.to_string());
+    let destination = Destination { url: to.expose(), ca: shared.store_ca.as_deref(), name: &name };
+    let moved = move_store(&from, destination, &mut on_step)?;
     if json {
         output::print_line(&json!({"from": from, "to": to, "tables": moved}).to_string())?;
     } else {

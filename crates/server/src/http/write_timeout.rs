@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
     use crate::in_flight::InFlight;
-    use crate::origin::Payer;
+    use crate::limiter::Payer;
     use switchboard_protocol::UserId;
 
     /// Size of a response.

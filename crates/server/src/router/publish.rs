@@ -11,6 +11,7 @@ use super::registry::{MembershipChange, UserSlot};
 use crate::encode::{encode, encode_answer};
 use crate::frame;
 use crate::origin::{Origin, SessionOrigin};
+use crate::outbox::Outbox;
 use crate::record::{ConversationKey, Effect};
 use crate::refusal::Refusal;
 use crate::store::{Batch, Committed, CommittedCursor, CommittedEvent, CursorOf, Outcome};
@@ -46,7 +47,7 @@ impl Router {
         let CommittedEvent { conversation, name, seq, at, event, effects } = committed;
         let duplicate = event.is_none();
         let own = match &origin {
-            Origin::Session(origin) => Some(origin.outbox.clone()),
+            Origin::Session(origin) => Outbox::of(origin),
             Origin::Call(_) | Origin::BackEnd(_) | Origin::Nobody => None,
         };
         // Before the event, behind which others may come that have waited for it.
@@ -134,10 +135,10 @@ impl Router {
                 }
             };
             let from = match &origin {
-                Origin::Session(origin) => Some(&origin.outbox),
+                Origin::Session(origin) => Outbox::of(origin),
                 Origin::Call(_) | Origin::BackEnd(_) | Origin::Nobody => None,
             };
-            self.signal(&signal, &user, conversation, members, from);
+            self.signal(&signal, &user, conversation, members, from.as_ref());
         }
         answer(origin, Ok(OkBody::Cursor { conversation: name, upto }));
     }
@@ -146,7 +147,9 @@ impl Router {
 /// Tells whoever waits for it what became of a write.
 fn answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
     match origin {
-        Origin::Session(SessionOrigin { outbox, id, epoch }) => {
+        Origin::Session(origin) => {
+            let Some(outbox) = Outbox::of(&origin) else { return };
+            let SessionOrigin { id, epoch, .. } = origin;
             let codes = [ErrorCode::Unavailable, ErrorCode::RateLimited];
             let rejected = result.as_ref().is_err_and(|refusal| codes.contains(&refusal.code));
             let answer = encode_answer(id, result);

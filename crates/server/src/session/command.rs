@@ -13,9 +13,9 @@ use super::socket::End;
 use crate::encode::{encode, encode_answer};
 use crate::frame::{self, Message};
 use crate::intake;
+use crate::limiter::Payer;
 use crate::metrics::Drop;
-use crate::origin::{Origin, Payer, SessionOrigin};
-use crate::outbox::WriteEpoch;
+use crate::origin::{Origin, SessionOrigin, WriteEpoch};
 use crate::record::Answer;
 use crate::refusal::Refusal;
 use crate::store::{Acquaintance, Change, Request, Standing, Submission};
@@ -147,7 +147,8 @@ impl Live {
 
     /// Submits a write, already counted as in flight, to the store. A write without an epoch need not keep its order.
     pub(super) fn submit(&self, id: Option<CommandId>, change: Change, epoch: Option<WriteEpoch>) {
-        let origin = Origin::Session(SessionOrigin { outbox: self.outbox.clone(), id: id.clone(), epoch });
+        let origin =
+            Origin::Session(SessionOrigin { connection: self.outbox.clone(), id: id.clone(), epoch });
         if self.services.store.submit(Submission { actor: self.user.clone(), change, origin }).is_err() {
             self.services.metrics.refused(ErrorCode::Unavailable);
             let refused = encode_answer(id, Err(Refusal::unavailable()));

@@ -35,10 +35,9 @@ use super::{
     Acquaintance, Batch, Excerpt, Memberships, Place, PlacesPage, Query, Revocations, Seqs, SharedLog,
     Snapshot, Standing, Store, Submission, Summaries,
 };
-use crate::bus::NoticeKey;
 use crate::clock::Clock;
-use crate::metrics::Metrics;
-use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
+use crate::record::{Answer, ConversationKey, LogEvent, NoticeKey, UserKey};
+use crate::store::CommitMetrics;
 
 /// The current schema, for benchmarks.
 pub const SCHEMA: &str = include_str!("../migrations/postgres/V1__log.sql");
@@ -69,7 +68,7 @@ pub struct Settings {
     /// The time of events.
     pub clock: Clock,
     /// The metrics of commits.
-    pub metrics: Arc<Metrics>,
+    pub metrics: CommitMetrics,
 }
 
 /// Checks a database's URL and root certificates without connecting.

@@ -38,9 +38,9 @@ use super::{
     Acquaintance, Batch, Change, Memberships, Query, Snapshot, Standing, Store, Submission, Summaries,
 };
 use crate::clock::Clock;
-use crate::metrics::Metrics;
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
+use crate::store::CommitMetrics;
 
 /// Names the files of the schema once, for both forms of it.
 macro_rules! schema {
@@ -112,7 +112,7 @@ pub struct Settings {
     /// The time of events.
     pub clock: Clock,
     /// Where commits are counted.
-    pub metrics: Arc<Metrics>,
+    pub metrics: CommitMetrics,
 }
 
 /// The store.

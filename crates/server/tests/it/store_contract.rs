@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use switchboard::clock::Clock;
-use switchboard::metrics::Metrics;
 use switchboard::origin::Origin;
 use switchboard::refusal::Refusal;
+use switchboard::store::CommitMetrics;
 use switchboard::store::postgres::PostgresStore;
 use switchboard::store::sqlite::memory::{Disk, Fate, MemoryStore, Pace};
 use switchboard::store::sqlite::{Settings, SqliteStore};
@@ -53,7 +53,7 @@ impl Default for Rules {
 
 fn sqlite(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
     let Rules { limits, strangers, clock } = rules;
-    let metrics = Arc::new(Metrics::new());
+    let metrics = CommitMetrics::default();
     let (store, batches) =
         SqliteStore::open(Settings { data: data.to_owned(), limits, strangers, clock, metrics })?;
     Ok((Arc::new(store), batches))
@@ -78,7 +78,7 @@ fn on_disk(
 ) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
     static DISKS: Mutex<BTreeMap<PathBuf, Disk>> = Mutex::new(BTreeMap::new());
     let Rules { limits, strangers, clock } = rules;
-    let metrics = Arc::new(Metrics::new());
+    let metrics = CommitMetrics::default();
     let disk = match DISKS.lock().expect("no test panics with it").entry(data.to_owned()) {
         Entry::Occupied(disk) => disk.get().clone(),
         Entry::Vacant(place) => place.insert(Disk::new()?).clone(),

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use switchboard::clock::Clock;
 use switchboard::config::Config;
-use switchboard::metrics::Metrics;
 use switchboard::simulated::{Among, Simulated};
+use switchboard::store::CommitMetrics;
 use switchboard::store::sqlite::Settings;
 use switchboard::store::sqlite::memory::{Disk, Fate, MemoryStore, Pace, Plug};
 use switchboard::store::{Outcome, Store};
@@ -269,7 +269,7 @@ impl World {
             limits: self.limits.clone(),
             strangers: true,
             clock: clock.clone(),
-            metrics: Arc::new(Metrics::new()),
+            metrics: CommitMetrics::default(),
         };
         let pace = Pacing { world: Arc::downgrade(self), chance: self.chance.fork() };
         let pace: Arc<dyn Pace> = Arc::new(pace);

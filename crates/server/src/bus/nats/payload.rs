@@ -10,7 +10,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use super::subject::SubjectKey;
-use crate::bus::{NodeId, Notice, NoticeKey};
+use crate::bus::{NodeId, Notice};
+use crate::record::NoticeKey;
 
 /// Initial buffer of an encoded notice; most events are shorter.
 const INITIAL_CAPACITY_BYTES: usize = 512;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use switchboard_protocol::{Limits, UserId};
 
-use crate::limiter::{Buckets, Rate};
+use crate::bucket::{Buckets, Rate};
 use crate::refusal::Refusal;
 
 const MINUTE: Duration = Duration::from_secs(60);

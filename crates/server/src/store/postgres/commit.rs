@@ -20,8 +20,8 @@ use super::target::Target;
 use super::trouble::{Trouble, Verdict, classify, conflict_pause};
 use super::{SERVING, Settings};
 use crate::clock::Clock;
-use crate::metrics::Metrics;
 use crate::record::ConversationKey;
+use crate::store::CommitMetrics;
 use crate::store::batch::{self, Results, Settled, State};
 use crate::store::change::Rules;
 use crate::store::write_fault::WriteFault;
@@ -74,7 +74,7 @@ pub(super) struct Committer {
     attempt: i64,
     rules: Rules,
     clock: Clock,
-    metrics: Arc<Metrics>,
+    metrics: CommitMetrics,
     state: Arc<State>,
     /// Reads of the last batch that need an unread count first.
     uncounted: Vec<Submission>,

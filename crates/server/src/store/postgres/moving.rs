@@ -19,7 +19,6 @@ use self::table::{TABLES, Table, Value};
 use super::connect::BlockingConnection;
 use super::target::Target;
 use super::{SERVING, migrate};
-use crate::config::EngineUrl;
 use crate::store::sqlite;
 
 /// Rows per transaction. They take at most a second, and an interruption repeats at most that.
@@ -54,6 +53,17 @@ pub struct Step {
     pub of: u64,
 }
 
+/// The PostgreSQL database to copy to.
+#[derive(Debug, Clone, Copy)]
+pub struct Destination<'a> {
+    /// Its URL.
+    pub url: &'a str,
+    /// A file of root certificates that replaces the system's.
+    pub ca: Option<&'a Path>,
+    /// Its URL without a password, for the marker file beside the source.
+    pub name: &'a str,
+}
+
 /// Copies the database in the directory `from`, whose server must be stopped, to the PostgreSQL database at `to`, which must be empty
 /// or from an interrupted run. The database in `from` is not changed; a marker file beside it stops servers from using it.
 ///
@@ -61,8 +71,7 @@ pub struct Step {
 /// A database cannot be used or is in use, or a copied row differs from its original.
 pub fn move_store(
     from: &Path,
-    to: &str,
-    ca: Option<&Path>,
+    to: Destination<'_>,
     on_step: &mut dyn FnMut(Step),
 ) -> anyhow::Result<Vec<Moved>> {
     ensure!(
@@ -73,8 +82,7 @@ pub fn move_store(
     );
     let _lock = sqlite::lock(from)?;
     let source = sqlite::open_database(from)?;
-    let destination = EngineUrl::new(to).to_string();
-    let mut link = BlockingConnection::open(&Target::new(to, ca)?)?;
+    let mut link = BlockingConnection::open(&Target::new(to.url, to.ca)?)?;
     migrate(&mut link)?;
     link.run_alone(async |client| {
         client.batch_execute(COPY_SESSION).await?;
@@ -87,7 +95,7 @@ pub fn move_store(
         if let Err(error) = begin(client, &source_print).await {
             // An earlier run may have been killed before it wrote the marker file.
             if is_finished(client, &source_print).await? {
-                sqlite::mark_moved(from, &destination)?;
+                sqlite::mark_moved(from, to.name)?;
             }
             return Err(error);
         }
@@ -103,7 +111,7 @@ pub fn move_store(
             moved.rows = compared.with_context(|| format!("table {}", table.name))?;
         }
         finish(client).await?;
-        sqlite::mark_moved(from, &destination)?;
+        sqlite::mark_moved(from, to.name)?;
         Ok(moved)
     })
 }

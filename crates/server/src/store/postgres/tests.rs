@@ -10,7 +10,6 @@ mod proxy;
 mod together;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -22,10 +21,10 @@ use super::connect::BlockingConnection;
 use super::target::Target;
 use super::{PostgresStore, Settings};
 use crate::clock::Clock;
-use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
+use crate::store::CommitMetrics;
 use crate::store::{Batch, Change, Committed, CommittedEvent, Request, Store as _, Submission};
 
 /// Time-out of an awaited event; reached only by a failing test.
@@ -39,7 +38,7 @@ fn settings(url: &str) -> Settings {
         limits: Limits::default(),
         strangers: true,
         clock: Clock::system(),
-        metrics: Arc::new(Metrics::new()),
+        metrics: CommitMetrics::default(),
     }
 }
 

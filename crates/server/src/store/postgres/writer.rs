@@ -12,11 +12,11 @@ use super::commit::Committer;
 use super::connect::BlockingConnection;
 use super::readers::Reads;
 use super::target::Target;
-use crate::bus::NoticeKey;
+use crate::record::NoticeKey;
+use crate::store::WRITER_THREAD;
 use crate::store::batch::{Channels, State};
 use crate::store::counting::{self, CounterHandle};
 use crate::store::{Batch, Submission};
-use crate::tasks;
 
 /// How often an idle writer checks its connection.
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ pub(super) struct Parts {
 /// The database cannot be used.
 pub(super) fn start(parts: Parts) -> anyhow::Result<NoticeKey> {
     let (ready, opened) = crossbeam_channel::bounded(1);
-    std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
+    std::thread::Builder::new().name(WRITER_THREAD.to_owned()).spawn(move || {
         // The connection is opened here because it stays on its thread.
         let Parts { target, settings, batches, state, queue, counter } = parts;
         let link = BlockingConnection::open(&target).and_then(|mut link| {
@@ -54,7 +54,6 @@ pub(super) fn start(parts: Parts) -> anyhow::Result<NoticeKey> {
                 let writer = Writer { committer, channels: Channels::new(queue, batches, state), counter };
                 // Skipped if the caller has stopped waiting.
                 if ready.send(Ok(key)).is_ok() {
-                    tasks::name_critical_thread("writer");
                     writer.run();
                 }
             }

@@ -14,13 +14,12 @@ use super::readers::{Closed, Reads};
 use super::rows::SqliteRows;
 use super::{CHECKPOINT, QUIET, Settings, opening};
 use crate::clock::Clock;
-use crate::metrics::Metrics;
 use crate::store::batch::{self, Channels, Results, State};
 use crate::store::change::Rules;
 use crate::store::counting::{self, CounterHandle};
 use crate::store::write_fault::WriteFault;
 use crate::store::{Batch, Outcome, Submission};
-use crate::tasks;
+use crate::store::{CommitMetrics, WRITER_THREAD};
 
 /// How soon the write-ahead log is tried again that something was in the way of.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -47,8 +46,7 @@ pub(super) fn start(parts: Parts) -> std::io::Result<()> {
     let mut committer = Committer::new(rows, &settings, state.clone());
     committer.unsynced_log = unsynced_log;
     let writer = Writer { committer, channels: Channels::new(queue, batches, state), counter, readers, lock };
-    let thread = std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
-        tasks::name_critical_thread("writer");
+    let thread = std::thread::Builder::new().name(WRITER_THREAD.to_owned()).spawn(move || {
         writer.run();
     });
     thread.map(drop)
@@ -67,7 +65,7 @@ pub(super) struct Committer {
     pub(super) rows: SqliteRows,
     rules: Rules,
     clock: Clock,
-    metrics: Arc<Metrics>,
+    metrics: CommitMetrics,
     state: Arc<State>,
     /// Reads of the last batch that need a count first.
     uncounted: Vec<Submission>,

@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use rusqlite::Connection;
 use serde_json::json;
 use switchboard::clock::Clock;
-use switchboard::metrics::Metrics;
+use switchboard::store::CommitMetrics;
 use switchboard::store::sqlite::{Settings, SqliteStore};
 use switchboard_protocol::reply::{OkBody, Reply};
 use switchboard_protocol::{ErrorCode, Event, EventBody, Limits, Seq};
@@ -288,7 +287,7 @@ fn open(data: &Path) -> anyhow::Result<()> {
         limits: Limits::default(),
         strangers: true,
         clock: Clock::system(),
-        metrics: Arc::new(Metrics::new()),
+        metrics: CommitMetrics::default(),
     };
     SqliteStore::open(settings).map(drop)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use switchboard::clock::Clock;
-use switchboard::metrics::Metrics;
+use switchboard::store::CommitMetrics;
 use switchboard::store::sqlite::{Settings, fill_if_new};
 use switchboard::store::{Change, Request};
 use switchboard_protocol::Limits;
@@ -31,7 +31,7 @@ fn make_room(data: &std::path::Path, room: &str, members: usize) {
         limits: Limits { create_members: u32::MAX, ..Limits::default() },
         strangers: true,
         clock: Clock::system(),
-        metrics: std::sync::Arc::new(Metrics::new()),
+        metrics: CommitMetrics::default(),
     };
     let Request::Change(Change::Create(mut create)) = command("create", &json!({"room": room})).into() else {
         panic!("no change")

@@ -1,9 +1,7 @@
 //! A PostgreSQL for the tests of its store.
 
-use std::sync::Arc;
-
 use switchboard::clock::Clock;
-use switchboard::metrics::Metrics;
+use switchboard::store::CommitMetrics;
 use switchboard::store::postgres::Settings;
 use switchboard_protocol::Limits;
 
@@ -24,6 +22,6 @@ pub(super) fn settings(url: &str) -> Settings {
         limits: Limits::default(),
         strangers: true,
         clock: Clock::system(),
-        metrics: Arc::new(Metrics::new()),
+        metrics: CommitMetrics::default(),
     }
 }

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use switchboard_protocol::{Timestamp, UserId};
 
-use crate::clock::Clock;
 use crate::config::{AuthConfig, AuthKey, ConfigError};
+use switchboard_store::clock::Clock;
 
 /// How far the token issuer's clock may be ahead of the server's, in milliseconds, before `nbf` refuses the token and `iat` is
 /// ignored. `exp` has no leeway: a connection is closed when its token expires.

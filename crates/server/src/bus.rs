@@ -6,7 +6,7 @@
 //! - **No echo**: a node does not receive its own notices.
 //! - **By address**: a notice goes to the nodes that subscribed to its [`Address`], once per node, however many users
 //!   the node has.
-//! - **Authenticated**: a notice whose sender does not have the installation's [`NoticeKey`](crate::record::NoticeKey) is dropped.
+//! - **Authenticated**: a notice whose sender does not have the installation's [`NoticeKey`](switchboard_store::record::NoticeKey) is dropped.
 //! - [`Bus::publish`] never waits: a notice that cannot be sent at once is dropped, and the other nodes find the change in
 //!   the store.
 //! - [`BusEvent::Subscribed`] follows once the bus has confirmed a subscription: this node receives every notice published
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
 
-use crate::record::{Answer, ConversationKey, Effect};
+use switchboard_store::record::{Answer, ConversationKey, Effect};
 
 /// Identifies a running node: a random number drawn at each start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -12,8 +12,8 @@ use switchboard_protocol::ErrorCode;
 use crate::auth::AuthError;
 use crate::metrics::Metrics;
 use crate::peer::proxy_protocol::HeaderError;
-use crate::refusal::Refusal;
 use crate::throttle::Throttle;
+use switchboard_store::refusal::Refusal;
 
 /// How often the log names a client that was turned away. One a second tells an operator what goes on, and a flood cannot fill
 /// a disk with it.

@@ -2,10 +2,10 @@
 
 use switchboard_protocol::{ConversationId, Create, Data, Key, RoomId, Send, Target, Text, Title, UserId};
 
-use crate::clock::Clock;
 use crate::config::Config;
-use crate::store::sqlite::{Settings, fill_if_new};
-use crate::store::{Change, CommitMetrics};
+use switchboard_store::clock::Clock;
+use switchboard_store::sqlite::{Settings, fill_if_new};
+use switchboard_store::{Change, CommitMetrics};
 
 /// Puts alice, bob and #general into a new database; one that is in use is left as it is.
 pub(crate) fn seed(config: &Config) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use switchboard_protocol::CommandId;
 use switchboard_protocol::reply::{Ok as OkReply, OkBody, Reply};
 
 use crate::frame;
-use crate::refusal::Refusal;
+use switchboard_store::refusal::Refusal;
 
 /// Says that a frame could not be made. It is written out, because its maker must not fail as well.
 const UNENCODABLE: &str = r#"{"type":"error","code":"unavailable","message":"the server could not encode this frame; its log says why","retryable":true}"#;

@@ -10,10 +10,10 @@ use switchboard_protocol::UserId;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
-use crate::origin::Origin;
-use crate::refusal::Refusal;
 use crate::services::Services;
-use crate::store::{Change, Submission};
+use switchboard_store::origin::Origin;
+use switchboard_store::refusal::Refusal;
+use switchboard_store::{Change, Submission};
 
 /// How long each step may take.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::ErrorCode;
 
 use crate::limiter::Payer;
-use crate::refusal::Refusal;
+use switchboard_store::refusal::Refusal;
 
 /// Milliseconds after which a refused request may be tried again: most are answered much sooner.
 const RETRY_MS: u64 = 1_000;

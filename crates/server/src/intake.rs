@@ -2,7 +2,7 @@
 
 use switchboard_protocol::{Command, Data, Limits, Text, Title, is_blank};
 
-use crate::refusal::Refusal;
+use switchboard_store::refusal::Refusal;
 
 /// Refuses a command whose content is over the limits, or is missing where the types cannot say so.
 pub(crate) fn check(command: &Command, limits: &Limits) -> Result<(), Refusal> {

@@ -3,18 +3,13 @@
 //!
 //! `ARCHITECTURE.md` has the map and the invariants; this file has the wiring.
 
-mod access;
 pub mod auth;
-mod bucket;
 mod bus;
 pub mod cli;
-pub mod clock;
 pub mod config;
 pub mod denial;
 mod dev;
 mod encode;
-#[cfg(any(debug_assertions, feature = "fault-injection"))]
-mod fault;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -26,19 +21,15 @@ mod intake;
 mod limiter;
 mod log;
 pub mod metrics;
-pub mod origin;
 mod outbox;
 mod peer;
 mod places;
 mod readiness;
-pub mod record;
-pub mod refusal;
 pub mod router;
 mod services;
 mod session;
 #[doc(hidden)]
 pub mod simulated;
-pub mod store;
 mod tasks;
 mod throttle;
 mod timers;
@@ -54,20 +45,20 @@ use tokio::sync::mpsc;
 
 use crate::auth::Authenticator;
 use crate::bus::{Bus, BusEvent, NoBus, NodeId, nats};
-use crate::clock::Clock;
 use crate::config::{ClusterConfig, Config, UnknownUsers};
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
-use crate::record::NoticeKey;
 use crate::router::RouterHandle;
 use crate::services::Services;
-pub use crate::store::check::check_database;
-use crate::store::keys::KeyStore;
-use crate::store::postgres::{self, PostgresStore};
-use crate::store::sqlite::{Settings, SqliteStore};
-use crate::store::{Batch, SharedStore};
 pub use crate::tasks::Failure;
 use crate::tasks::Tasks;
+pub use switchboard_store::check::check_database;
+use switchboard_store::clock::Clock;
+use switchboard_store::keys::KeyStore;
+use switchboard_store::postgres::{self, PostgresStore};
+use switchboard_store::record::NoticeKey;
+use switchboard_store::sqlite::{Settings, SqliteStore};
+use switchboard_store::{Batch, SharedStore};
 
 /// How long a server that has failed gives its tasks to end. A supervisor can start it again sooner than the clients
 /// notice.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use switchboard_protocol::{ConversationId, Limits, UserId};
 
-use crate::bucket::{Bucket, Buckets, Rate};
-use crate::refusal::Refusal;
+use switchboard_store::bucket::{Bucket, Buckets, Rate};
+use switchboard_store::refusal::Refusal;
 
 /// Seconds' worth that may come at once after a quiet time: a client that reconnects has a few.
 const BURST: u32 = 5;

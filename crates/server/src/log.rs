@@ -18,9 +18,9 @@ use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::clock::Clock;
 use crate::config::{LogConfig, LogFormat};
 use crate::tasks;
+use switchboard_store::clock::Clock;
 
 /// Lines that may wait for the thread: several seconds of a busy log. Beyond: dropped and counted.
 const MAX_QUEUED_LINES: usize = 8_192;
@@ -64,6 +64,8 @@ fn directives(level: &str) -> String {
     // At `debug` it prints the whole schema.
     let verbose = level.split(',').any(|part| matches!(part.trim(), "debug" | "trace"));
     let schema = if verbose { ",rusqlite_migration=info" } else { "" };
+    // The store was a module of the server.
+    let level = level.replace("switchboard::store", "switchboard_store");
     format!("{bus}{schema},{level}")
 }
 
@@ -266,6 +268,10 @@ mod tests {
         assert_eq!(directives("info"), "async_nats=off,info");
         assert_eq!(directives("debug"), "async_nats=off,rusqlite_migration=info,debug");
         assert_eq!(directives("info,switchboard=debug"), "async_nats=off,info,switchboard=debug");
+        assert_eq!(
+            directives("switchboard::store::sqlite=trace"),
+            "async_nats=off,switchboard_store::sqlite=trace"
+        );
         let asked = directives("debug,rusqlite_migration=trace");
         assert!(asked.ends_with(",debug,rusqlite_migration=trace"), "{asked}");
     }

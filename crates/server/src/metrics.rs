@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::denial::Denial;
-use crate::store::CommitMetrics;
+use switchboard_store::CommitMetrics;
 
 /// The metrics of one server.
 #[derive(Debug)]

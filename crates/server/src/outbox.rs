@@ -25,9 +25,9 @@ use self::hold::Hold;
 pub(crate) use self::lags::Lag;
 use self::lags::Lags;
 use crate::metrics::{Drop, Metrics};
-use crate::origin::{Connection, SessionOrigin, WriteEpoch};
-use crate::record::ConversationKey;
-use crate::refusal::Refusal;
+use switchboard_store::origin::{Connection, SessionOrigin, WriteEpoch};
+use switchboard_store::record::ConversationKey;
+use switchboard_store::refusal::Refusal;
 
 /// Capacity that the queue of an idle connection keeps, in frames.
 const MAX_IDLE_CAPACITY: usize = 4;

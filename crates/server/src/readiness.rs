@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::time::Instant;
 
-use crate::record::Answer;
+use switchboard_store::record::Answer;
 
 /// How long the database may take to answer a read before the server counts as not ready.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,7 +74,7 @@ mod tests {
     use futures_util::future::join_all;
 
     use super::*;
-    use crate::refusal::Refusal;
+    use switchboard_store::refusal::Refusal;
 
     /// A read that takes so long, and counts itself.
     fn read(count: &Arc<AtomicUsize>, takes: Duration) -> Answer<()> {

@@ -44,14 +44,14 @@ pub(crate) use self::peers::Cluster;
 use self::peers::Peers;
 use self::presence::{Due, Presence};
 use self::registry::{Registry, SessionSlot};
-use crate::clock::Clock;
 use crate::encode::encode;
 use crate::metrics::{Drop, Metrics};
 use crate::outbox::Outbox;
-use crate::record::ConversationKey;
-use crate::refusal::Refusal;
-use crate::store::{Acquaintance, Batch, Memberships, SharedStore, Standing, WRITER_THREAD};
 use crate::tasks::{End, Tasks};
+use switchboard_store::clock::Clock;
+use switchboard_store::record::ConversationKey;
+use switchboard_store::refusal::Refusal;
+use switchboard_store::{Acquaintance, Batch, Memberships, SharedStore, Standing, WRITER_THREAD};
 
 /// Requests of sessions that may wait. Beyond, whoever asks waits.
 const WAITING: usize = 8_192;

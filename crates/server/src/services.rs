@@ -6,7 +6,6 @@ use switchboard_protocol::{ConversationId, Limits, UserId};
 
 use crate::auth::Authenticator;
 use crate::bus::Bus;
-use crate::clock::Clock;
 use crate::config::{Mode, ProxyConfig};
 use crate::denial::Denials;
 use crate::health::Health;
@@ -16,8 +15,9 @@ use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::readiness::Readiness;
 use crate::router::RouterHandle;
-use crate::store::{SharedStore, Standing};
 use crate::tasks::Tasks;
+use switchboard_store::clock::Clock;
+use switchboard_store::{SharedStore, Standing};
 
 /// The server's parts, as its doors see them.
 pub(crate) struct Services {

@@ -18,15 +18,15 @@ use tokio::sync::mpsc;
 pub use self::bus::{Air, Weather};
 use crate::auth::Authenticator;
 use crate::bus::NoBus;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::router::Cluster;
 use crate::services::Services;
 use crate::session::{self, socket::Socket};
-use crate::store::{Batch, SharedLog, SharedStore};
 use crate::tasks::Tasks;
 use crate::{Parts, Server, http};
+use switchboard_store::clock::Clock;
+use switchboard_store::{Batch, SharedLog, SharedStore};
 
 /// The address of clients that come over no network.
 const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

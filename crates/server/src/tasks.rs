@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::store::WRITER_THREAD;
+use switchboard_store::WRITER_THREAD;
 
 /// The tasks of one server. Clones share them.
 #[derive(Debug, Clone)]
@@ -83,7 +83,7 @@ impl Tasks {
         let task = async move {
             tokio::select! {
                 biased;
-                () = crate::fault::strike(name) => {}
+                () = switchboard_store::fault::strike(name) => {}
                 () = task => {}
             }
         };

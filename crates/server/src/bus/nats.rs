@@ -37,10 +37,10 @@ use self::subscribe::SubscriptionManager;
 use super::{Address, Bus, BusEvent, NodeId, Notice};
 use crate::config::EngineUrl;
 use crate::metrics::Metrics;
-use crate::record::Answer;
-use crate::record::NoticeKey;
-use crate::refusal::Refusal;
 use crate::tasks::Tasks;
+use switchboard_store::record::Answer;
+use switchboard_store::record::NoticeKey;
+use switchboard_store::refusal::Refusal;
 
 /// Bus events that may wait for the router. Beyond this many, notices are dropped and the router receives a gap.
 const MAX_QUEUED_EVENTS: usize = 4_096;

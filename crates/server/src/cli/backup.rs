@@ -8,7 +8,7 @@ use clap::Args;
 use super::check::{ProgressPrinter, counts, print_problems, progress};
 use super::database::DatabaseArgs;
 use super::output;
-use crate::store::backup::{Options, Outcome, Step, Written, backup};
+use switchboard_store::backup::{Options, Outcome, Step, Written, backup};
 
 /// The flags of `backup`.
 #[derive(Debug, Args)]

@@ -9,7 +9,7 @@ use switchboard_protocol::UserId;
 use super::output;
 use crate::auth::Authenticator;
 use crate::config::{AuthConfig, AuthKey, Secret};
-use crate::store::{postgres, sqlite};
+use switchboard_store::{postgres, sqlite};
 
 /// Lifetime of the benchmark's tokens: longer than any benchmark.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3_600);

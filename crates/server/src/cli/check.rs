@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::database::DatabaseArgs;
 use super::output::{self, printable};
-use crate::store::check::{Progress, Report, check};
+use switchboard_store::check::{Progress, Report, check};
 
 /// Least time between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);

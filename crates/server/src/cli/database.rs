@@ -8,7 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::{FileArgs, environment};
 use crate::config::{Config, Flags, Mode};
-use crate::store::keys::KeyStore;
+use switchboard_store::keys::KeyStore;
 
 /// The flags that locate an SQLite database.
 #[derive(Debug, Args)]

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::database::KeyDatabaseArgs;
 use super::output;
 use crate::auth::ApiKey;
-use crate::store::keys::{self, KeyStore};
+use switchboard_store::keys::{self, KeyStore};
 
 /// The flags of `key`.
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::check::ProgressPrinter;
 use super::{FileArgs, environment, output};
 use crate::config::{Config, Flags, Mode};
-use crate::store::postgres::moving::{Destination, Step, move_store};
+use switchboard_store::postgres::moving::{Destination, Step, move_store};
 
 /// The flags of `migrate-store`.
 #[derive(Debug, Args)]

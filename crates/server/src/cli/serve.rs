@@ -12,10 +12,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{descriptors, output};
-use crate::clock::Clock;
 use crate::config::{Config, Flags, Mode};
 use crate::log::Log;
 use crate::{Failure, Server};
+use switchboard_store::clock::Clock;
 
 /// The exit code after a second signal: what shells report for a program that SIGINT killed.
 const INTERRUPTED: i32 = 130;

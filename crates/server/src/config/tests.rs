@@ -302,6 +302,7 @@ fn a_misspelt_log_module_is_refused() {
         "info,switchboard::router=debug",
         "warn,tokio_postgres=info,hyper=off",
         "switchboard::store::sqlite=trace",
+        "switchboard_store::sqlite=trace",
     ] {
         read("", &[("SWITCHBOARD_LOG_LEVEL", good)]).expect(good);
     }

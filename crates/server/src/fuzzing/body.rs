@@ -14,22 +14,22 @@ use switchboard_protocol::{Command, ConversationId, ErrorCode, Limits, Seq, Time
 use tower::ServiceExt as _;
 
 use crate::auth::Authenticator;
-use crate::clock::Clock;
 use crate::config::{Config, Mode};
 use crate::denial::Denials;
 use crate::health::Health;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
-use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
-use crate::refusal::Refusal;
 use crate::router;
 use crate::services::Services;
-use crate::store::write_fault::WriteFault;
-use crate::store::{
+use crate::tasks::Tasks;
+use switchboard_store::clock::Clock;
+use switchboard_store::record::{Answer, ConversationKey, LogEvent, UserKey};
+use switchboard_store::refusal::Refusal;
+use switchboard_store::write_fault::WriteFault;
+use switchboard_store::{
     Acquaintance, Memberships, Query, SharedStore, Snapshot, Standing, Store, Submission, Summaries,
 };
-use crate::tasks::Tasks;
 
 /// A store that answers nothing, so that what comes before it is all there is.
 #[derive(Debug)]

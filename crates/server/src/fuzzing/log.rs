@@ -10,9 +10,9 @@ use switchboard_protocol::{
 };
 
 use self::say::Step;
-use crate::refusal::Refusal;
-use crate::store::sqlite::in_memory::InMemory;
-use crate::store::{Change, Committed, CursorOf, Query};
+use switchboard_store::refusal::Refusal;
+use switchboard_store::sqlite::in_memory::InMemory;
+use switchboard_store::{Change, Committed, CursorOf, Query};
 
 /// Most steps of one sequence: the log is read again at its end.
 const STEPS: usize = 256;

@@ -24,9 +24,9 @@ use crate::in_flight::Permit;
 use crate::metrics::Drop;
 use crate::peer::{Peer, proxy_protocol};
 use crate::places::{Full, Place, Places, RefusedPlace};
-use crate::refusal::Refusal;
 use crate::services::Services;
 use crate::throttle::Throttle;
+use switchboard_store::refusal::Refusal;
 
 /// Time-out of a request's head, from the accepted connection or the end of the previous response. It bounds how long a client
 /// that sends its head byte by byte holds a socket.

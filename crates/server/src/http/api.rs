@@ -24,11 +24,11 @@ use crate::in_flight::Permit;
 use crate::intake;
 use crate::limiter::Payer;
 use crate::metrics::Drop;
-use crate::origin::Origin;
 use crate::places::Place;
-use crate::refusal::Refusal;
 use crate::services::Services;
-use crate::store::{Change, Request as StoreRequest, Submission};
+use switchboard_store::origin::Origin;
+use switchboard_store::refusal::Refusal;
+use switchboard_store::{Change, Request as StoreRequest, Submission};
 
 /// Credentials checked longer ago than this are checked again when the body is complete, because a token may have expired or been
 /// revoked in the meantime.

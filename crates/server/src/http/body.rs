@@ -9,8 +9,8 @@ use http_body_util::BodyExt as _;
 use switchboard_protocol::ErrorCode;
 
 use super::problem::Problem;
-use crate::refusal::Refusal;
 use crate::tasks::Tasks;
+use switchboard_store::refusal::Refusal;
 
 /// Time-out of the whole body. Beyond: 408.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);

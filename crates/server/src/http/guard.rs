@@ -11,8 +11,8 @@ use switchboard_protocol::ErrorCode;
 use super::accept::Client;
 use super::problem::Problem;
 use crate::denial::{Denial, Denied};
-use crate::refusal::Refusal;
 use crate::services::Services;
+use switchboard_store::refusal::Refusal;
 
 /// Query parameters that usually hold a secret.
 const SECRET_PARAMETERS: [&str; 10] = [

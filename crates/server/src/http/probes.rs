@@ -10,8 +10,8 @@ use serde::Deserialize;
 use switchboard_protocol::ErrorCode;
 
 use super::problem::Problem;
-use crate::refusal::Refusal;
 use crate::services::Services;
+use switchboard_store::refusal::Refusal;
 
 /// `/livez`: the process answers.
 pub(super) async fn live() -> &'static str {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use switchboard_protocol::{Command, ErrorCode};
 
 use crate::denial::{Denial, Denied};
-use crate::refusal::Refusal;
+use switchboard_store::refusal::Refusal;
 
 /// The body of every response that is not 2xx.
 #[derive(Debug, Serialize, JsonSchema)]

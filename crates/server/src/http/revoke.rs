@@ -17,10 +17,10 @@ use super::body;
 use super::problem::Problem;
 use crate::denial::{Denial, Denied};
 use crate::in_flight::Permit;
-use crate::origin::Origin;
-use crate::refusal::Refusal;
 use crate::services::Services;
-use crate::store::{Change, Submission};
+use switchboard_store::origin::Origin;
+use switchboard_store::refusal::Refusal;
+use switchboard_store::{Change, Submission};
 
 /// `revoke`: the user's existing tokens become invalid, and the user's connections are closed.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -20,10 +20,10 @@ use super::problem::Problem;
 use super::write_timeout::WriteTimeoutStream;
 use crate::denial::{Denial, Denied};
 use crate::places::Place;
-use crate::refusal::Refusal;
 use crate::services::Services;
 use crate::session;
 use crate::session::socket::Socket;
+use switchboard_store::refusal::Refusal;
 
 /// The GUID that the key is hashed with (RFC 6455 section 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::refusal::Refusal;
+use switchboard_store::refusal::Refusal;
 
 /// Least duration of a hold after the refusal of a write over a rate. Writes that the client pipelined after it arrive within this
 /// time and must not be stored before it.

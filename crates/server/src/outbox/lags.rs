@@ -11,7 +11,7 @@ use switchboard_protocol::{CloseCode, Seq};
 
 use super::{Inner, Outbox, Queued};
 use crate::metrics::Drop;
-use crate::record::ConversationKey;
+use switchboard_store::record::ConversationKey;
 
 /// Own events within lags that are remembered. Beyond this many, a replay also contains the event itself, not only its `ok`;
 /// clients drop duplicates.

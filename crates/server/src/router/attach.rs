@@ -12,10 +12,10 @@ use super::registry::{MembershipChange, UserSlot};
 use super::{Router, Subscribe, bid_farewell};
 use crate::metrics::Drop;
 use crate::outbox::Outbox;
-use crate::record::{ConversationKey, Passage};
-use crate::refusal::Refusal;
 use crate::router::registry::SessionSlot;
-use crate::store::{Joined, Memberships};
+use switchboard_store::record::{ConversationKey, Passage};
+use switchboard_store::refusal::Refusal;
+use switchboard_store::{Joined, Memberships};
 
 /// A page of memberships of a session that is not live yet.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::registry::UserSlot;
 use super::{DEPARTURES, Router};
-use crate::origin::Origin;
-use crate::store::{Change, Submission};
+use switchboard_store::origin::Origin;
+use switchboard_store::{Change, Submission};
 
 impl Router {
     /// Tells the watchers of a user that the user is offline. For one who was online: who, and when they were seen last.

@@ -16,10 +16,10 @@ use super::peers::Found;
 use super::registry::{MembershipChange, UserSlot};
 use super::{Router, Subscribe};
 use crate::outbox::Outbox;
-use crate::record::{ConversationKey, Passage};
-use crate::refusal::Refusal;
 use crate::router::registry::SessionSlot;
-use crate::store::{CommittedEvent, Excerpt, Memberships};
+use switchboard_store::record::{ConversationKey, Passage};
+use switchboard_store::refusal::Refusal;
+use switchboard_store::{CommittedEvent, Excerpt, Memberships};
 
 /// A session that is to know by which event its user went from a conversation: one after an event by which they were a member.
 pub(super) struct Going {

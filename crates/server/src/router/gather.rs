@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Router;
 use crate::outbox::CoalescedEvent;
-use crate::record::ConversationKey;
+use switchboard_store::record::ConversationKey;
 
 /// Users of a conversation who are here, from which on its events gather. Below, all writes together take less time
 /// than the next commit.

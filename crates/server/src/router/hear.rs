@@ -8,7 +8,7 @@ use super::Router;
 use super::order::Arrival;
 use crate::bus::{Address, BusEvent, NodeId, Notice};
 use crate::frame;
-use crate::record::{ConversationKey, Effect, Passage};
+use switchboard_store::record::{ConversationKey, Effect, Passage};
 
 /// Users who come in by one event and are told of one by one. Where there are more, every node is told.
 const FEW: usize = 64;

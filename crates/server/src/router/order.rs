@@ -20,9 +20,9 @@ use super::peers::Found;
 use crate::frame;
 use crate::outbox::CoalescedEvent;
 use crate::outbox::Outbox;
-use crate::record::{ConversationKey, Effect, Passage};
-use crate::store::CommittedEvent;
 use crate::timers::expired;
+use switchboard_store::CommittedEvent;
+use switchboard_store::record::{ConversationKey, Effect, Passage};
 
 /// How long an event waits for one before it that another node has stored: its notice takes well under a millisecond, unless
 /// it is lost.

@@ -14,7 +14,7 @@ use super::attach::Goings;
 use super::entry::Entry;
 use super::registry::{Changes, SessionSlot, UserSlot};
 use super::{Router, Subscribe};
-use crate::record::ConversationKey;
+use switchboard_store::record::ConversationKey;
 
 /// A page of memberships that waits until everything it can contain has been published, and what is done then.
 pub(super) struct Parked {
@@ -159,7 +159,7 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::outbox::Outbox;
     use crate::router::registry::Registry;
-    use crate::store::Memberships;
+    use switchboard_store::Memberships;
 
     const ROOM: ConversationKey = ConversationKey(1);
     const OTHER: ConversationKey = ConversationKey(2);

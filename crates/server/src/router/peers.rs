@@ -17,9 +17,9 @@ use super::order::Order;
 use super::registry::{Interest, UserSlot};
 use super::verify::{Asked, Comparisons, Entries, Lost, Newcomer};
 use crate::bus::{Address, Bus, BusEvent};
-use crate::record::{Answer, ConversationKey};
-use crate::refusal::Refusal;
-use crate::store::{Excerpt, Place, PlacesPage, Revocations, Seqs, SharedLog};
+use switchboard_store::record::{Answer, ConversationKey};
+use switchboard_store::refusal::Refusal;
+use switchboard_store::{Excerpt, Place, PlacesPage, Revocations, Seqs, SharedLog};
 
 /// Notices handled before commits and sessions are looked at again.
 const TURN: usize = 256;

@@ -16,10 +16,10 @@ use tokio_util::time::{DelayQueue, delay_queue};
 use self::remote::{Elsewhere, Looked, Waiting};
 use crate::bus::{Address, Bus, Notice};
 use crate::encode::encode;
-use crate::record::ConversationKey;
 use crate::router::registry::{Gone, Registry, SessionSlot, UserSlot, VecSet};
-use crate::store::Acquaintance;
 use crate::timers::expired;
+use switchboard_store::Acquaintance;
+use switchboard_store::record::ConversationKey;
 
 /// The presence of the users who are here.
 #[derive(Debug)]

@@ -10,11 +10,11 @@ use super::order::Arrival;
 use super::registry::{MembershipChange, UserSlot};
 use crate::encode::{encode, encode_answer};
 use crate::frame;
-use crate::origin::{Origin, SessionOrigin};
 use crate::outbox::Outbox;
-use crate::record::{ConversationKey, Effect};
-use crate::refusal::Refusal;
-use crate::store::{Batch, Committed, CommittedCursor, CommittedEvent, CursorOf, Outcome};
+use switchboard_store::origin::{Origin, SessionOrigin};
+use switchboard_store::record::{ConversationKey, Effect};
+use switchboard_store::refusal::Refusal;
+use switchboard_store::{Batch, Committed, CommittedCursor, CommittedEvent, CursorOf, Outcome};
 
 impl Router {
     pub(super) fn publish(&mut self, batch: Batch) {

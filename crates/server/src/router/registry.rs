@@ -14,7 +14,7 @@ pub(crate) use self::changes::Interest;
 use self::slots::{Slot, Slots};
 pub(crate) use self::vec_set::VecSet;
 use crate::outbox::Outbox;
-use crate::record::{ConversationKey, Passage};
+use switchboard_store::record::{ConversationKey, Passage};
 
 /// Conversations that a session's user has left, of which it is known how far the session was told. A session with more is closed
 /// with 1013 and resumes by its cursors, which say the same.

@@ -24,8 +24,8 @@ pub(super) use self::lost::Lost;
 use super::Router;
 use super::peers::{Found, Peers};
 use super::registry::UserSlot;
-use crate::record::ConversationKey;
-use crate::store::Place;
+use switchboard_store::Place;
+use switchboard_store::record::ConversationKey;
 
 /// Users whom one question is about at most.
 const MAX_USERS: usize = 500;

@@ -15,10 +15,10 @@ use crate::frame::{self, Message};
 use crate::intake;
 use crate::limiter::Payer;
 use crate::metrics::Drop;
-use crate::origin::{Origin, SessionOrigin, WriteEpoch};
-use crate::record::Answer;
-use crate::refusal::Refusal;
-use crate::store::{Acquaintance, Change, Request, Standing, Submission};
+use switchboard_store::origin::{Origin, SessionOrigin, WriteEpoch};
+use switchboard_store::record::Answer;
+use switchboard_store::refusal::Refusal;
+use switchboard_store::{Acquaintance, Change, Request, Standing, Submission};
 
 /// How long a client may exceed the rate of frames after the first refusal. Beyond: close 4429. A pause this long resets it.
 const MAX_FLOOD_DURATION: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::live::Live;
 use crate::metrics::Drop;
-use crate::store::{Change, CursorOf};
+use switchboard_store::{Change, CursorOf};
 
 /// The delayed cursors of a connection. They count as writes in flight, so `limits.in_flight` bounds them.
 #[derive(Default)]

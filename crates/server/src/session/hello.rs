@@ -20,15 +20,15 @@ use crate::denial::{Denial, Denied};
 use crate::encode::encode;
 use crate::frame::{self, Bounds, Message};
 use crate::metrics::Drop;
-use crate::origin::Origin;
 use crate::outbox::Outbox;
 use crate::places::Place;
-use crate::record::{ConversationKey, UserKey};
-use crate::refusal::Refusal;
 use crate::router::registry::SessionSlot;
 use crate::router::{Goings, Heads, Subscribe};
 use crate::services::Services;
-use crate::store::{Activity, Change, Memberships, Seen, Snapshot, Submission};
+use switchboard_store::origin::Origin;
+use switchboard_store::record::{ConversationKey, UserKey};
+use switchboard_store::refusal::Refusal;
+use switchboard_store::{Activity, Change, Memberships, Seen, Snapshot, Submission};
 
 /// Most pings and pongs before `hello`; a proxy that checks the connection sends one or two. A fixed bound, because rates apply only
 /// to authenticated users. Beyond: close 1008.

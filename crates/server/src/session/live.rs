@@ -20,9 +20,9 @@ use crate::frame::{self, Bounds};
 use crate::limiter::ConnectionLimiter;
 use crate::metrics::Drop;
 use crate::outbox::{Outbox, State};
-use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::router::registry::SessionSlot;
 use crate::services::Services;
+use switchboard_store::record::{Answer, ConversationKey, LogEvent, UserKey};
 
 /// Rounds of reading and writing before the task yields.
 const MAX_ROUNDS_PER_POLL: usize = 16;
@@ -255,7 +255,7 @@ impl Live {
     fn take_page(
         &mut self,
         conversation: ConversationKey,
-        page: Result<Vec<LogEvent>, crate::refusal::Refusal>,
+        page: Result<Vec<LogEvent>, switchboard_store::refusal::Refusal>,
     ) -> Option<Replay> {
         match page {
             Ok(events) => {

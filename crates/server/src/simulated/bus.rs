@@ -8,7 +8,7 @@ use rustc_hash::FxHashSet;
 use tokio::sync::mpsc;
 
 use crate::bus::{Address, Bus, BusEvent, NodeId, Notice};
-use crate::record::Answer;
+use switchboard_store::record::Answer;
 
 /// Notices that may wait for a node. It is told of a gap when there are more.
 const WAITING: usize = 64;

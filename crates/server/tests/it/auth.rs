@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use switchboard::auth::Authenticator;
-use switchboard::clock::Clock;
 use switchboard::config::{AuthConfig, AuthKey, Secret};
 use switchboard_client::ClientError;
 use switchboard_protocol::reply::Failure;
 use switchboard_protocol::{ErrorCode, Hello, Timestamp};
+use switchboard_store::clock::Clock;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{Server, user};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchboard::auth::ApiKey;
-use switchboard::store::keys;
 use switchboard_protocol::Command;
+use switchboard_store::keys;
 
 use crate::support::{Answer, Server};
 

@@ -208,7 +208,8 @@ async fn only_an_empty_database_is_moved_to_and_only_a_finished_one_is_served_fr
         config
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let refused = switchboard::Server::start(listener, config, switchboard::clock::Clock::system()).await;
+    let refused =
+        switchboard::Server::start(listener, config, switchboard_store::clock::Clock::system()).await;
     let refused = format!("{:#}", refused.expect_err("it is not finished"));
     assert!(refused.contains("migrate-store"), "{refused}");
 

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::json;
-use switchboard::clock::Clock;
 use switchboard::config::UnknownUsers;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ErrorCode, EventBody, Role, Seq, Timestamp};
+use switchboard_store::clock::Clock;
 
 use crate::support::{Person, Server, user};
 

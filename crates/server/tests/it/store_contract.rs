@@ -1,4 +1,4 @@
-//! The contract of a store (`crates/server/src/store.rs`), held to by every store: each contract is a
+//! The contract of a store (`crates/store/src/lib.rs`), held to by every store: each contract is a
 //! function that takes the way to open one.
 
 mod access;
@@ -16,19 +16,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
-use switchboard::clock::Clock;
-use switchboard::origin::Origin;
-use switchboard::refusal::Refusal;
-use switchboard::store::CommitMetrics;
-use switchboard::store::postgres::PostgresStore;
-use switchboard::store::sqlite::memory::{Disk, Fate, MemoryStore, Pace};
-use switchboard::store::sqlite::{Settings, SqliteStore};
-use switchboard::store::{
+use switchboard_protocol::reply::{Message, OkBody, Summary};
+use switchboard_protocol::{ErrorCode, Event, Limits, Seq};
+use switchboard_store::CommitMetrics;
+use switchboard_store::clock::Clock;
+use switchboard_store::origin::Origin;
+use switchboard_store::postgres::PostgresStore;
+use switchboard_store::refusal::Refusal;
+use switchboard_store::sqlite::memory::{Disk, Fate, MemoryStore, Pace};
+use switchboard_store::sqlite::{Settings, SqliteStore};
+use switchboard_store::{
     Batch, Change, Committed, CommittedEvent, Outcome, Query, Request, Seen, SharedStore, Snapshot,
     Submission, Summaries,
 };
-use switchboard_protocol::reply::{Message, OkBody, Summary};
-use switchboard_protocol::{ErrorCode, Event, Limits, Seq};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -98,7 +98,7 @@ fn postgres(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Rec
     };
     let settings = on_postgres::settings(&url);
     let (store, batches) =
-        PostgresStore::open(switchboard::store::postgres::Settings { limits, strangers, clock, ..settings })?;
+        PostgresStore::open(switchboard_store::postgres::Settings { limits, strangers, clock, ..settings })?;
     Ok((Arc::new(store), batches))
 }
 

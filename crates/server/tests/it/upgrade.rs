@@ -36,7 +36,7 @@ fn first() -> TempDir {
 
 fn restore_first(data: &Path) {
     let db = Connection::open(data.join("switchboard.db")).expect("a database");
-    db.execute_batch(switchboard::store::sqlite::SETTINGS).expect("set up");
+    db.execute_batch(switchboard_store::sqlite::SETTINGS).expect("set up");
     db.execute_batch(FIRST).expect("restored");
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchboard::origin::Origin;
-use switchboard::store::{Change, Request, Submission};
 use switchboard_protocol::{UserId, decode};
+use switchboard_store::origin::Origin;
+use switchboard_store::{Change, Request, Submission};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 

@@ -10,8 +10,8 @@ use std::hash::Hasher as _;
 
 use rustc_hash::FxHasher;
 use serde_json::Value;
-use switchboard::record::LogEvent;
-use switchboard::store::{Committed, CommittedCursor, CommittedEvent, CursorOf, Outcome};
+use switchboard_store::record::LogEvent;
+use switchboard_store::{Committed, CommittedCursor, CommittedEvent, CursorOf, Outcome};
 use tokio::time::Instant;
 
 /// Lines after which a story is not going to end: many times those of a long one.

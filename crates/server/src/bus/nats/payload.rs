@@ -11,7 +11,7 @@ use sha2::Sha256;
 
 use super::subject::SubjectKey;
 use crate::bus::{NodeId, Notice};
-use crate::record::NoticeKey;
+use switchboard_store::record::NoticeKey;
 
 /// Initial buffer of an encoded notice; most events are shorter.
 const INITIAL_CAPACITY_BYTES: usize = 512;
@@ -80,7 +80,7 @@ pub(super) fn sender(bytes: &[u8]) -> Option<NodeId> {
 mod tests {
     use super::*;
     use crate::bus::Address;
-    use crate::record::ConversationKey;
+    use switchboard_store::record::ConversationKey;
 
     fn codec(key: u8) -> Codec {
         Codec::new(&NoticeKey::new([key; 32])).expect("a key")

@@ -3,7 +3,7 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::bus::{Address, NodeId};
-use crate::record::ConversationKey;
+use switchboard_store::record::ConversationKey;
 
 /// Version of the subjects, the hash slots and the payload. Nodes of different versions do not receive each other's notices.
 const PROTOCOL_VERSION: u32 = 2;

@@ -15,7 +15,7 @@ use switchboard_protocol::{Seq, UserId};
 use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::record::ConversationKey;
+use switchboard_store::record::ConversationKey;
 
 /// Fails a test whose event does not come.
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);

@@ -5,7 +5,7 @@ use switchboard_protocol::{
     Remove, Rename, Role, RoomId, Send, Seq, SetRole, Target, Text, Timestamp, Title, UserId,
 };
 
-use crate::store::Change;
+use switchboard_store::Change;
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
 const ROOMS: [&str; 3] = ["a", "b", "c"];

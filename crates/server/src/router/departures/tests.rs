@@ -7,11 +7,11 @@ use switchboard_protocol::{Timestamp, UserId};
 use tokio::sync::mpsc;
 
 use super::DEPARTURES;
-use crate::origin::Origin;
 use crate::router::Router;
 use crate::router::verify::tests::{Fake, router};
-use crate::store::{Batch, Committed, Outcome};
 use crate::tasks::Tasks;
+use switchboard_store::origin::Origin;
+use switchboard_store::{Batch, Committed, Outcome};
 
 const USERS: usize = 1_000;
 

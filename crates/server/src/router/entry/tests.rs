@@ -9,11 +9,11 @@ use super::*;
 use crate::frame;
 use crate::metrics::Metrics;
 use crate::outbox::Lag;
-use crate::record::Effect;
 use crate::router::order::Arrival;
 use crate::router::verify::tests::{Fake, router};
 use crate::router::{Heads, peers};
-use crate::store::Joined;
+use switchboard_store::Joined;
+use switchboard_store::record::Effect;
 
 const ROOM: ConversationKey = ConversationKey(7);
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::bus::Bus;
-use crate::record::Answer;
 use crate::router::presence::Presence;
 use crate::router::verify::tests::{Fake, router};
+use switchboard_store::record::Answer;
 
 /// A bus that keeps what is published.
 #[derive(Debug, Default)]

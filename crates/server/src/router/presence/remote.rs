@@ -14,9 +14,9 @@ use tokio_util::time::{DelayQueue, delay_queue};
 
 use super::Presence;
 use crate::bus::{Address, Bus, NodeId, Notice};
-use crate::record::ConversationKey;
 use crate::router::registry::Registry;
 use crate::router::registry::SessionSlot;
+use switchboard_store::record::ConversationKey;
 
 /// How long other nodes may take to say that they have a user, before a watcher is told that nobody has.
 const PATIENCE: Duration = Duration::from_millis(300);

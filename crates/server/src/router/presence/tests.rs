@@ -9,7 +9,7 @@ use super::*;
 use crate::bus::{NoBus, NodeId};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
-use crate::record::{Answer, ConversationKey};
+use switchboard_store::record::{Answer, ConversationKey};
 
 const NODE: NodeId = NodeId(7);
 const ROOM: ConversationKey = ConversationKey(1);

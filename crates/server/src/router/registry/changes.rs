@@ -3,7 +3,7 @@
 use switchboard_protocol::UserId;
 
 use super::UserSlot;
-use crate::record::ConversationKey;
+use switchboard_store::record::ConversationKey;
 
 /// What a node is to hear of from now on, or no more.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,12 +5,12 @@ use switchboard_protocol::{CloseCode, Seq, Timestamp};
 
 use super::{Asked, Newcomer, Scope};
 use crate::metrics::Drop;
-use crate::record::{ConversationKey, Effect, Passage};
-use crate::refusal::Refusal;
 use crate::router::Router;
 use crate::router::peers::Found;
 use crate::router::registry::UserSlot;
-use crate::store::{CommittedEvent, Excerpt, Place, PlacesPage, Revocations, Seqs};
+use switchboard_store::record::{ConversationKey, Effect, Passage};
+use switchboard_store::refusal::Refusal;
+use switchboard_store::{CommittedEvent, Excerpt, Place, PlacesPage, Revocations, Seqs};
 
 /// A user with the conversations that they may have come into.
 pub(in crate::router) type Entries = (Asked, Vec<ConversationKey>);

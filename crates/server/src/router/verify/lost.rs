@@ -3,11 +3,11 @@
 use switchboard_protocol::{Timestamp, UserId};
 
 use super::MAX_USERS;
-use crate::record::ConversationKey;
-use crate::refusal::Refusal;
 use crate::router::Router;
 use crate::router::peers::Found;
-use crate::store::PlacesPage;
+use switchboard_store::PlacesPage;
+use switchboard_store::record::ConversationKey;
+use switchboard_store::refusal::Refusal;
 
 /// Conversations of each user that one question reads at most. Of a user in more, the next one goes on.
 const PAGE: u32 = 200;

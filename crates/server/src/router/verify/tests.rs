@@ -9,16 +9,16 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::bus::NoBus;
-use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::record::{Answer, Effect, LogEvent, Passage, UserKey};
-use crate::refusal::Refusal;
 use crate::router::{Cluster, Parts, peers};
-use crate::store::{
+use std::time::Duration;
+use switchboard_store::clock::Clock;
+use switchboard_store::record::{Answer, Effect, LogEvent, Passage, UserKey};
+use switchboard_store::refusal::Refusal;
+use switchboard_store::{
     Acquaintance, Batch, CommittedEvent, Excerpt, Memberships, PlacesPage, Query, Revocations, Seqs,
     SharedLog, Snapshot, Standing, Store, Submission, Summaries,
 };
-use std::time::Duration;
 
 /// A store in which every user is in the first so many conversations, and about some it fails.
 #[derive(Debug, Default)]
@@ -121,7 +121,7 @@ impl Store for Fake {
     fn probe(&self) -> Answer<()> {
         nothing()
     }
-    fn write_fault(&self) -> Option<crate::store::write_fault::WriteFault> {
+    fn write_fault(&self) -> Option<switchboard_store::write_fault::WriteFault> {
         None
     }
 }

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use serde_json::json;
-use switchboard::clock::Clock;
-use switchboard::store::CommitMetrics;
-use switchboard::store::sqlite::{Settings, SqliteStore};
 use switchboard_protocol::reply::{OkBody, Reply};
 use switchboard_protocol::{ErrorCode, Event, EventBody, Limits, Seq};
+use switchboard_store::CommitMetrics;
+use switchboard_store::clock::Clock;
+use switchboard_store::sqlite::{Settings, SqliteStore};
 use tempfile::TempDir;
 
 use crate::support::{Server, text_of};

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use serde_json::json;
-use switchboard::clock::Clock;
-use switchboard::store::CommitMetrics;
-use switchboard::store::sqlite::{Settings, fill_if_new};
-use switchboard::store::{Change, Request};
 use switchboard_protocol::Limits;
+use switchboard_store::CommitMetrics;
+use switchboard_store::clock::Clock;
+use switchboard_store::sqlite::{Settings, fill_if_new};
+use switchboard_store::{Change, Request};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;

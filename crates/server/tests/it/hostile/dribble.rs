@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use switchboard::auth::ApiKey;
-use switchboard::store::keys;
+use switchboard_store::keys;
 
 use crate::support::{Raw, Server, every_dribble_is_cheap};
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use faults::{Dropped, Syncs};
 use serde_json::json;
-use switchboard::clock::Clock;
 use switchboard_protocol::{ErrorCode, Timestamp};
+use switchboard_store::clock::Clock;
 use tempfile::TempDir;
 
 use crate::support::{FailingDisk, Process, Raw, Server, crowd, text_of};

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchboard::clock::Clock;
 use switchboard::config::Config;
 use switchboard_protocol::reply::{Failure, OkBody, Reply};
 use switchboard_protocol::{ErrorCode, Hello, Limits, Seq, Signal, Timestamp};
+use switchboard_store::clock::Clock;
 use tokio::time::Instant;
 
 use crate::support::{Person, Raw, Server, Stored, text_of};

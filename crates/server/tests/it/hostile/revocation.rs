@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use switchboard::auth::ApiKey;
-use switchboard::clock::Clock;
 use switchboard::config::Config;
-use switchboard::store::keys;
 use switchboard_client::ClientError;
 use switchboard_protocol::{ErrorCode, Hello, Timestamp};
+use switchboard_store::clock::Clock;
+use switchboard_store::keys;
 use tokio::time::Instant;
 
 use crate::support::raw::{CLOSE, FIN, TEXT, frame};

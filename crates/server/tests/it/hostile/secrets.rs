@@ -4,8 +4,8 @@ use std::process::Stdio;
 
 use serde_json::json;
 use switchboard::auth::ApiKey;
-use switchboard::store::keys;
 use switchboard_client::ClientError;
+use switchboard_store::keys;
 use tempfile::TempDir;
 
 use crate::support::{Hand, Process, Raw};

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use faults::{Dropped, Syncs};
 use serde_json::json;
-use switchboard::clock::Clock;
 use switchboard_client::ClientError;
 use switchboard_protocol::ErrorCode;
 use switchboard_protocol::reply::{OkBody, Reply};
 use switchboard_protocol::{CommandId, reply::Failure};
+use switchboard_store::clock::Clock;
 use tempfile::TempDir;
 use tokio::time::Instant;
 

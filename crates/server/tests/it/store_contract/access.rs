@@ -1,10 +1,10 @@
 //! Who may see and do what: the same check for every door, in the same words.
 
 use serde_json::{Value, json};
-use switchboard::refusal::Refusal;
-use switchboard::store::{Change, Committed};
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ErrorCode, Role, Seq};
+use switchboard_store::refusal::Refusal;
+use switchboard_store::{Change, Committed};
 
 use super::{Open, Shelf, change, seqs};
 use crate::support::{conversation, soon, user};

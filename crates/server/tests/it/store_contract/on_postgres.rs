@@ -1,9 +1,9 @@
 //! A PostgreSQL for the tests of its store.
 
-use switchboard::clock::Clock;
-use switchboard::store::CommitMetrics;
-use switchboard::store::postgres::Settings;
 use switchboard_protocol::Limits;
+use switchboard_store::CommitMetrics;
+use switchboard_store::clock::Clock;
+use switchboard_store::postgres::Settings;
 
 /// The URL of an empty database, in a PostgreSQL that all tests share.
 pub(super) fn new_database() -> anyhow::Result<String> {

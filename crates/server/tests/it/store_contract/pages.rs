@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::json;
-use switchboard::clock::Clock;
-use switchboard::store::{Batch, Committed};
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ErrorCode, Limits, Seq, Timestamp};
+use switchboard_store::clock::Clock;
+use switchboard_store::{Batch, Committed};
 
 use super::{Open, Rules, Shelf, change, seqs};
 use crate::support::{soon, user};

@@ -1,9 +1,9 @@
 //! Cursors, unread counts, acquaintances.
 
 use serde_json::json;
-use switchboard::store::{Change, Committed, CommittedCursor, CursorOf};
 use switchboard_protocol::reply::Unread;
 use switchboard_protocol::{ErrorCode, Role, Seq, Timestamp};
+use switchboard_store::{Change, Committed, CommittedCursor, CursorOf};
 
 use super::{Open, Shelf};
 use crate::support::{soon, user};

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::json;
-use switchboard::clock::Clock;
-use switchboard::record::{Effect, Passage};
-use switchboard::store::{Change, Committed};
 use switchboard_protocol::{ErrorCode, EventBody, Seq, Timestamp};
+use switchboard_store::clock::Clock;
+use switchboard_store::record::{Effect, Passage};
+use switchboard_store::{Change, Committed};
 
 use super::{Open, Rules, Shelf, change, seqs};
 use crate::support::{text_of, user};

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use switchboard::auth::ApiKey;
-use switchboard::store::keys::{self, KeyStore};
+use switchboard_store::keys::{self, KeyStore};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;

@@ -1,0 +1,194 @@
+//! Token buckets that can go into debt: the generic cell rate algorithm (GCRA).
+//!
+//! A bucket is one instant, at which it is full again. Taking tokens puts that instant off; a bucket whose instant has
+//! passed is full. The time is tokio's, which tests can pause.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hash};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Locks that the buckets of many keys are spread over, so that a sweep holds up few of them.
+const SHARDS: usize = 16;
+
+/// How fast tokens come back, and how many a full bucket has.
+#[derive(Debug, Clone, Copy)]
+pub struct Rate {
+    /// Time until one token comes back.
+    interval: Duration,
+    burst: u32,
+}
+
+impl Rate {
+    /// One token each `interval`, and `burst` in a full bucket.
+    pub const fn new(interval: Duration, burst: u32) -> Self {
+        Self { interval, burst }
+    }
+
+    /// So many tokens a second, and so many seconds' worth in a full bucket; `None` for a rate of 0.
+    pub fn per_second(rate: u32, seconds: u32) -> Option<Self> {
+        let interval = Duration::from_secs(1).checked_div(rate)?;
+        Some(Self::new(interval, rate.saturating_mul(seconds)))
+    }
+
+    /// Takes `price` tokens, or says how long to wait. A price above the burst takes a full bucket and leaves a debt: the
+    /// bucket is empty for as long as the rest takes to come back.
+    fn take(self, full_at: &mut Instant, price: u32, now: Instant) -> Result<(), Duration> {
+        let missing = full_at.saturating_duration_since(now);
+        let needed = self.interval * price.min(self.burst);
+        let wait = (missing + needed).saturating_sub(self.interval * self.burst);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        *full_at = now.max(*full_at) + self.interval * price;
+        Ok(())
+    }
+}
+
+/// The bucket of one connection.
+#[derive(Debug)]
+pub struct Bucket {
+    rate: Rate,
+    full_at: Instant,
+}
+
+impl Bucket {
+    /// A full bucket.
+    pub fn new(rate: Rate) -> Self {
+        Self { rate, full_at: Instant::now() }
+    }
+
+    /// Takes `price` tokens, or says how long to wait.
+    pub fn take(&mut self, price: u32) -> Result<(), Duration> {
+        self.rate.take(&mut self.full_at, price, Instant::now())
+    }
+}
+
+type Shard<K> = Mutex<HashMap<K, Instant>>;
+
+/// A bucket for each key, all of one rate. A key without an entry has a full bucket.
+#[derive(Debug)]
+pub struct Buckets<K> {
+    rate: Rate,
+    shards: [Shard<K>; SHARDS],
+    hasher: RandomState,
+}
+
+impl<K: Hash + Eq + Clone> Buckets<K> {
+    /// Full buckets.
+    pub fn new(rate: Rate) -> Self {
+        Self { rate, shards: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::new() }
+    }
+
+    /// Takes `price` tokens of `key`'s bucket, or says how long to wait.
+    pub fn take(&self, key: &K, price: u32) -> Result<(), Duration> {
+        let now = Instant::now();
+        let mut shard = self.shard(key);
+        if let Some(full_at) = shard.get_mut(key) {
+            return self.rate.take(full_at, price, now);
+        }
+        let mut full_at = now;
+        self.rate.take(&mut full_at, price, now)?;
+        shard.insert(key.clone(), full_at);
+        Ok(())
+    }
+
+    /// Drops the buckets that are full again.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            shard.retain(|_, full_at| *full_at > now);
+            shard.shrink_to_fit();
+        }
+    }
+
+    fn shard(&self, key: &K) -> MutexGuard<'_, HashMap<K, Instant>> {
+        let at = self.hasher.hash_one(key) % SHARDS as u64;
+        lock(&self.shards[usize::try_from(at).unwrap_or(0)])
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it holds this lock.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MS: Duration = Duration::from_millis(1);
+
+    fn bucket(rate: u32) -> Bucket {
+        Bucket::new(Rate::per_second(rate, 5).expect("a rate"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_allowed_and_one_token_comes_back_each_interval() {
+        let mut bucket = bucket(2);
+        assert!((0..10).all(|_| bucket.take(1).is_ok()), "5 seconds' worth at once");
+        assert_eq!(bucket.take(1), Err(SECOND / 2));
+        assert_eq!(bucket.take(1), Err(SECOND / 2), "a refusal costs nothing");
+        tokio::time::advance(SECOND / 2 - MS).await;
+        assert_eq!(bucket.take(1), Err(MS));
+        tokio::time::advance(MS).await;
+        assert_eq!(bucket.take(1), Ok(()));
+        assert_eq!(bucket.take(1), Err(SECOND / 2));
+        tokio::time::advance(60 * SECOND).await;
+        assert!((0..10).all(|_| bucket.take(1).is_ok()), "it is full and no more");
+        assert_eq!(bucket.take(1), Err(SECOND / 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_price_within_the_burst_needs_that_many_tokens() {
+        let mut bucket = bucket(10);
+        assert_eq!(bucket.take(30), Ok(()));
+        assert_eq!(bucket.take(30), Err(SECOND), "20 tokens are left");
+        assert_eq!(bucket.take(20), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_price_above_the_burst_takes_a_full_bucket_and_leaves_a_debt() {
+        let mut bucket = bucket(50);
+        assert_eq!(bucket.take(1), Ok(()));
+        assert_eq!(bucket.take(1_001), Err(20 * MS), "one of 250 tokens is missing");
+        tokio::time::advance(20 * MS).await;
+        assert_eq!(bucket.take(1_001), Ok(()));
+        assert_eq!(bucket.take(1), Err(752 * 20 * MS), "751 tokens of debt and one to take");
+        tokio::time::advance(751 * 20 * MS).await;
+        assert_eq!(bucket.take(1), Err(20 * MS));
+        assert_eq!(bucket.take(1_001), Err(5 * SECOND), "the next of the kind waits for a full bucket");
+        tokio::time::advance(20 * MS).await;
+        assert_eq!(bucket.take(1), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_have_buckets_of_their_own_and_full_ones_are_dropped() {
+        let buckets = Buckets::new(Rate::per_second(1, 5).expect("a rate"));
+        assert_eq!(buckets.take(&"alice", 5), Ok(()));
+        assert_eq!(buckets.take(&"alice", 1), Err(SECOND));
+        assert_eq!(buckets.take(&"bob", 1), Ok(()));
+        tokio::time::advance(SECOND).await;
+        buckets.sweep();
+        assert_eq!(buckets.len(), 1, "bob's is full");
+        assert_eq!(buckets.take(&"alice", 2), Err(SECOND));
+        tokio::time::advance(4 * SECOND).await;
+        buckets.sweep();
+        assert_eq!(buckets.len(), 0);
+    }
+
+    #[test]
+    fn a_rate_of_zero_is_none() {
+        assert!(Rate::per_second(0, 5).is_none());
+    }
+}

@@ -1,0 +1,282 @@
+//! Messages: send, edit, delete, react.
+
+use switchboard_protocol::{
+    Delete, Edit, Emoji, ErrorCode, EventBody, EventKind, Key, React, Role, Send, Seq, UserId,
+};
+
+use super::rows::{Keyed, Referred, Rows};
+use super::{Act, Done, Failed, Place, fields};
+use crate::access;
+use crate::record::{Conversation, Membership};
+use crate::record::{ConversationKey, Effect, Passage, UserKey};
+use crate::refusal::Refusal;
+use crate::{Committed, CommittedEvent};
+
+/// What a deleted message says.
+const DELETED: &str = r#"{"deleted":true}"#;
+
+/// Whether a message with this body was deleted.
+pub(crate) fn is_deleted(body: &str) -> bool {
+    body == DELETED
+}
+
+/// The event that set a reaction or took it back last, and whether it is on; nothing if it was never set.
+type Reacted = Option<(Seq, bool)>;
+
+/// Where a message goes: a place that exists, or a direct conversation that it makes.
+enum Destination {
+    Place(Box<Place>, Membership),
+    New(UserId, UserId),
+}
+
+impl<R: Rows> Act<'_, R> {
+    pub(super) fn send(&mut self, send: Send) -> Done<R> {
+        let name = send.to.resolve(self.actor);
+        let given = send.key.is_some();
+        let key = send.key.unwrap_or_else(new_key);
+        let reply_to = send.reply_to;
+        let body = EventBody::Message { text: send.text, data: send.data, reply_to, deleted: false };
+        let body = fields::<R::Error>(&body)?;
+        // Nearly every message is new, and then nothing is looked for: the index of keys refuses the others.
+        let refusal = match self.send_new(&name, key.as_str(), given, &body, reply_to) {
+            Ok(Some(committed)) => return Ok(committed),
+            Ok(None) => Refusal::unavailable(),
+            Err(Failed::Refused(refusal)) => refusal,
+            Err(failed) => return Err(failed),
+        };
+        // With a key that was made just now there is none.
+        let first = if given { self.earlier(key.as_str())? } else { None }.ok_or(refusal)?;
+        check_same(&first, name.as_str(), &body)?;
+        Ok(repeat(first))
+    }
+
+    /// The message that the actor has sent with this key.
+    fn earlier(&mut self, key: &str) -> Result<Option<Keyed>, Failed<R::Error>> {
+        let Some(user) = self.rows.user(self.actor)? else { return Ok(None) };
+        Ok(self.rows.keyed(user, key)?)
+    }
+
+    /// Sends a message; `None` if its key was used before, as only one that was `given` can have been.
+    fn send_new(
+        &mut self,
+        name: &switchboard_protocol::ConversationId,
+        key: &str,
+        given: bool,
+        body: &str,
+        reply_to: Option<Seq>,
+    ) -> Result<Option<Committed>, Failed<R::Error>> {
+        let destination = self.check_destination(name)?;
+        if let Some(target) = reply_to {
+            self.check_reply(&destination, target)?;
+        }
+        let (place, mut member, effects) = match destination {
+            Destination::Place(place, member) => (*place, member, Vec::new()),
+            Destination::New(..) if given && self.earlier(key)?.is_some() => return Ok(None),
+            Destination::New(a, b) => self.do_open_direct(name, &a, &b)?,
+        };
+        let Place { mut conversation, user, .. } = place;
+        let key = Some(key.into());
+        let appended = self.do_append(&mut conversation, user, EventKind::Message, key, body)?;
+        let Some(event) = appended else { return Ok(None) };
+        member.sent += 1;
+        self.rows.put_member(conversation.key, user, member);
+        Ok(Some(self.committed(conversation, event, effects)))
+    }
+
+    fn check_destination(
+        &mut self,
+        name: &switchboard_protocol::ConversationId,
+    ) -> Result<Destination, Failed<R::Error>> {
+        if !name.is_room() {
+            let (a, b) = access::check_peer(name, self.actor)?;
+            if self.rows.conversation(name)?.is_none() {
+                // Before it is known whether the other side is: asking costs as much as writing, so that nobody finds out
+                // who there is by trying names.
+                self.allowances().map_or(Ok(()), |allowances| allowances.take_direct(self.actor))?;
+                self.check_known(&a)?;
+                self.check_known(&b)?;
+                return Ok(Destination::New(a, b));
+            }
+        }
+        let place = self.check_place(name)?;
+        let member = *access::check_writer(place.membership.as_ref())?;
+        Ok(Destination::Place(Box::new(place), member))
+    }
+
+    fn check_reply(&mut self, destination: &Destination, target: Seq) -> Result<(), Failed<R::Error>> {
+        let referred = match destination {
+            Destination::Place(place, _) => self.rows.event(place.conversation.key, target)?,
+            Destination::New(..) => None,
+        };
+        match referred {
+            Some(event) if event.kind == EventKind::Message => Ok(()),
+            _ => Err(Refusal::bad_field("reply_to", "reply_to: there is no message with this seq").into()),
+        }
+    }
+
+    /// Makes a direct conversation; it starts empty, so its first message is its first event.
+    fn do_open_direct(
+        &mut self,
+        name: &switchboard_protocol::ConversationId,
+        a: &UserId,
+        b: &UserId,
+    ) -> Result<(Place, Membership, Vec<Effect>), Failed<R::Error>> {
+        let mut conversation = self.rows.new_conversation(name, None, false)?;
+        let member = super::entered(Role::Member, Seq(0), 0, None);
+        let mut effects = Vec::with_capacity(2);
+        for user in if a == b { vec![a] } else { vec![a, b] } {
+            let key = self.rows.user_or_new(user)?;
+            self.rows.put_member(conversation.key, key, member);
+            effects.push(Effect { user: user.clone(), passage: Passage::In { seen: Seq(0) } });
+            conversation.members += 1;
+        }
+        let user = self.rows.user_or_new(self.actor)?;
+        Ok((Place { conversation, user, membership: Some(member) }, member, effects))
+    }
+
+    /// The message that an edit, deletion or reaction is about.
+    fn check_target(
+        &mut self,
+        conversation: &Conversation,
+        target: Seq,
+    ) -> Result<Referred, Failed<R::Error>> {
+        match self.rows.event(conversation.key, target)? {
+            Some(event) if event.kind == EventKind::Message => Ok(event),
+            _ => Err(Refusal::not_found().into()),
+        }
+    }
+
+    /// The same, for what makes no sense on a message that is gone.
+    fn check_living_target(
+        &mut self,
+        conversation: &Conversation,
+        target: Seq,
+    ) -> Result<Referred, Failed<R::Error>> {
+        let event = self.check_target(conversation, target)?;
+        if event.body == DELETED { Err(Refusal::not_found().into()) } else { Ok(event) }
+    }
+
+    pub(super) fn edit(&mut self, edit: Edit) -> Done<R> {
+        let Place { conversation, user, membership } =
+            self.check_place(&edit.conversation.resolve(self.actor))?;
+        access::check_writer(membership.as_ref())?;
+        let message = self.check_living_target(&conversation, edit.target)?;
+        access::check_author(message.sender == user)?;
+        if self.rows.count_amendments(conversation.key, edit.target)? >= self.rules.limits.edits.into() {
+            let message = format!("a message has at most {} edits; send another", self.rules.limits.edits);
+            return Err(Refusal::too_large("target", message).into());
+        }
+        let body = EventBody::Edit { target: edit.target, text: edit.text, data: edit.data, deleted: false };
+        self.rows.insert_amendment(conversation.key, edit.target, conversation.head.next())?;
+        self.do_record(conversation, user, &body, Vec::new())
+    }
+
+    pub(super) fn delete(&mut self, delete: &Delete) -> Done<R> {
+        let Place { conversation, user, membership } =
+            self.check_place(&delete.conversation.resolve(self.actor))?;
+        let member = *access::check_writer(membership.as_ref())?;
+        let target = delete.target;
+        let message = self.check_target(&conversation, target)?;
+        access::check_eraser(message.sender == user, &member)?;
+        let amendments = self.rows.amendments(conversation.key, target)?;
+        if message.body == DELETED {
+            return self.repeated(&conversation, amendments.last().copied().unwrap_or(target));
+        }
+        let edit = EventBody::Edit { target, text: None, data: None, deleted: true };
+        let edit = fields::<R::Error>(&edit)?;
+        let (edits, reactions) = (amendments.len(), self.rows.count_reactions(conversation.key, target)?);
+        self.allowances()
+            .map_or(Ok(()), |allowances| allowances.take_erasures(self.actor, edits, reactions))?;
+        for seq in amendments {
+            self.rows.erase_event(conversation.key, seq, &edit)?;
+        }
+        self.rows.erase_event(conversation.key, target, DELETED)?;
+        self.rows.delete_reactions(conversation.key, target)?;
+        self.rows.insert_amendment(conversation.key, target, conversation.head.next())?;
+        self.do_record(conversation, user, &EventBody::Delete { target }, Vec::new())
+    }
+
+    pub(super) fn react(&mut self, react: React) -> Done<R> {
+        let Place { conversation, user, membership } =
+            self.check_place(&react.conversation.resolve(self.actor))?;
+        access::check_writer(membership.as_ref())?;
+        let (target, on) = (react.target, react.on);
+        self.check_living_target(&conversation, target)?;
+        let (emoji, before) = self.reaction(conversation.key, target, react.emoji, user)?;
+        match before {
+            Some((seq, is_on)) if is_on == on => return self.repeated(&conversation, seq),
+            None if !on => return Err(Refusal::not_found().into()),
+            _ => {}
+        }
+        if on && self.rows.count_reactions(conversation.key, target)? >= self.rules.limits.reactions.into() {
+            let message = format!("a message has at most {} reactions", self.rules.limits.reactions);
+            return Err(Refusal::too_large("emoji", message).into());
+        }
+        let by = conversation.head.next();
+        match before {
+            Some((since, true)) => {
+                self.rows.take_reaction_back(conversation.key, target, emoji.as_str(), user, since, by)?;
+            }
+            _ => self.rows.set_reaction(conversation.key, target, emoji.as_str(), user, by)?,
+        }
+        self.do_record(conversation, user, &EventBody::React { target, emoji, on }, Vec::new())
+    }
+
+    /// The reaction that is meant, and how it stands. Reactions are stored without U+FE0F; one that an earlier version
+    /// stored with it is found while it stands.
+    fn reaction(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        said: Emoji,
+        user: UserKey,
+    ) -> Result<(Emoji, Reacted), Failed<R::Error>> {
+        let folded = said.folded();
+        if folded != said
+            && let Some((seq, true)) = self.rows.reaction(conversation, target, said.as_str(), user)?
+        {
+            return Ok((said, Some((seq, true))));
+        }
+        let before = self.rows.reaction(conversation, target, folded.as_str(), user)?;
+        Ok((folded, before))
+    }
+}
+
+/// A key for a message whose sender gave none.
+fn new_key() -> Key {
+    let key = uuid::Uuid::now_v7().simple().to_string();
+    Key::parse(key).unwrap_or_else(|_| unreachable!("32 hexadecimal digits are a key"))
+}
+
+/// A retry must say the same again. Once the message is deleted nothing is left to compare with, and
+/// a late retry must not bring it back.
+fn check_same(first: &Keyed, conversation: &str, body: &str) -> Result<(), Refusal> {
+    if first.conversation.as_str() == conversation && (first.body == body || first.body == DELETED) {
+        Ok(())
+    } else {
+        let message = "this `key` was used for another message; a new message needs a new key";
+        Err(Refusal::new(ErrorCode::KeyConflict, message))
+    }
+}
+
+fn repeat(first: Keyed) -> Committed {
+    Committed::Event(Box::new(CommittedEvent {
+        conversation: first.key,
+        name: first.conversation,
+        seq: first.seq,
+        at: first.at,
+        event: None,
+        effects: Vec::new(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_deleted_message_says_is_what_the_protocol_says() {
+        let body = EventBody::Message { text: None, data: None, reply_to: None, deleted: true };
+        assert_eq!(fields::<rusqlite::Error>(&body).expect("JSON"), DELETED);
+    }
+}

@@ -1,0 +1,192 @@
+//! What a change reads and writes: the rows of one transaction. Each store has its own.
+
+use switchboard_protocol::{ConversationId, EventKind, Role, Seq, Timestamp, UserId};
+
+use super::StoreError;
+use crate::Counts;
+use crate::record::{Conversation, Membership};
+use crate::record::{ConversationKey, LogEvent, UserKey};
+
+/// Reactions to one message that were taken back and are kept: for those who left while one of them stood, and for the
+/// retry that takes one back once more. Beyond, the oldest are forgotten. Without an end, whoever sets one and takes it
+/// back all day would make each later read of the message longer.
+pub(crate) const PAST_REACTIONS: u64 = 200;
+
+/// A message found by its idempotency key.
+#[derive(Debug, Clone)]
+pub(crate) struct Keyed {
+    pub(crate) conversation: ConversationId,
+    pub(crate) key: ConversationKey,
+    pub(crate) seq: Seq,
+    pub(crate) at: Timestamp,
+    pub(crate) body: String,
+}
+
+/// An event as a later one refers to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Referred {
+    pub(crate) kind: EventKind,
+    pub(crate) sender: UserKey,
+    pub(crate) at: Timestamp,
+    pub(crate) body: String,
+}
+
+/// Bytes that a probe writes: more pages than a message changes, so that a message finds room where the probe did.
+pub(crate) const PROBE_BYTES: usize = 8 * 1024;
+
+/// The rows of one transaction. What has been put or inserted is what is read from then on.
+///
+/// A conversation that has been read is nobody else's until the transaction ends: what is read about it afterwards (its
+/// members, its events) and what is written follow from one another. An error makes the transaction worthless.
+pub(crate) trait Rows {
+    /// What a store that does not work says.
+    type Error: StoreError;
+
+    fn user(&mut self, name: &UserId) -> Result<Option<UserKey>, Self::Error>;
+
+    fn user_or_new(&mut self, name: &UserId) -> Result<UserKey, Self::Error>;
+
+    /// Notes when a user's last device left; a later time that is noted stays.
+    fn set_last_seen(&mut self, user: UserKey, at: Timestamp) -> Result<(), Self::Error>;
+
+    /// Notes a revocation; a later one stays, unless it is to be replaced.
+    fn set_not_before(&mut self, user: UserKey, at: Timestamp, replace: bool) -> Result<(), Self::Error>;
+
+    /// Writes as much as a message, and nothing that anybody reads.
+    fn probe(&mut self) -> Result<(), Self::Error>;
+
+    fn conversation(&mut self, name: &ConversationId) -> Result<Option<Conversation>, Self::Error>;
+
+    /// Makes a conversation without members and events; there is none of the name.
+    fn new_conversation(
+        &mut self,
+        name: &ConversationId,
+        title: Option<String>,
+        public: bool,
+    ) -> Result<Conversation, Self::Error>;
+
+    fn put_conversation(&mut self, conversation: Conversation);
+
+    /// A membership, present or past.
+    fn member(
+        &mut self,
+        conversation: ConversationKey,
+        user: UserKey,
+    ) -> Result<Option<Membership>, Self::Error>;
+
+    fn put_member(&mut self, conversation: ConversationKey, user: UserKey, member: Membership);
+
+    /// The message that a sender has sent with a key.
+    fn keyed(&mut self, sender: UserKey, key: &str) -> Result<Option<Keyed>, Self::Error>;
+
+    fn event(&mut self, conversation: ConversationKey, target: Seq) -> Result<Option<Referred>, Self::Error>;
+
+    /// Adds an event; `false`, and nothing happens, if the sender has used its key before.
+    fn insert_event(
+        &mut self,
+        event: &LogEvent,
+        conversation: &Conversation,
+        sender: UserKey,
+    ) -> Result<bool, Self::Error>;
+
+    /// Replaces what an event says.
+    fn erase_event(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        body: &str,
+    ) -> Result<(), Self::Error>;
+
+    fn insert_amendment(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        by: Seq,
+    ) -> Result<(), Self::Error>;
+
+    fn count_amendments(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64, Self::Error>;
+
+    /// The edits of a message and its deletion, in their order.
+    fn amendments(&mut self, conversation: ConversationKey, target: Seq) -> Result<Vec<Seq>, Self::Error>;
+
+    /// The messages up to an event of the log, and the member's own among them; `None` if more than `near` events would
+    /// have to be read for that.
+    fn counts(
+        &mut self,
+        conversation: &Conversation,
+        user: UserKey,
+        member: &Membership,
+        upto: Seq,
+        near: u64,
+    ) -> Result<Option<Counts>, Self::Error>;
+
+    /// The event that set a reaction or took it back last, and whether it is on.
+    fn reaction(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        emoji: &str,
+        user: UserKey,
+    ) -> Result<Option<(Seq, bool)>, Self::Error>;
+
+    /// Sets a reaction by the event `by`.
+    fn set_reaction(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        emoji: &str,
+        user: UserKey,
+        by: Seq,
+    ) -> Result<(), Self::Error>;
+
+    /// Takes back the reaction that the event `since` set, by the event `by`.
+    fn take_reaction_back(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        emoji: &str,
+        user: UserKey,
+        since: Seq,
+        by: Seq,
+    ) -> Result<(), Self::Error>;
+
+    /// The reactions to a message that stand.
+    fn count_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64, Self::Error>;
+
+    fn delete_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<(), Self::Error>;
+
+    /// The rooms that somebody is in by their own choice, counted no further than `most`. Nobody else makes them more
+    /// until the transaction ends.
+    fn count_rooms_by_choice(&mut self, user: UserKey, most: u32) -> Result<u32, Self::Error>;
+
+    fn insert_room_by_choice(
+        &mut self,
+        user: UserKey,
+        conversation: ConversationKey,
+    ) -> Result<(), Self::Error>;
+
+    /// Nothing happens if somebody else had brought the user in.
+    fn delete_room_by_choice(
+        &mut self,
+        user: UserKey,
+        conversation: ConversationKey,
+    ) -> Result<(), Self::Error>;
+}
+
+/// A role as the rows have it.
+pub(crate) fn role_number(role: Role) -> i64 {
+    match role {
+        Role::Reader => 0,
+        Role::Member => 1,
+        Role::Admin => 2,
+    }
+}
+
+/// The role with this stored number; what is unknown may do the least.
+pub(crate) fn role(number: i64) -> Role {
+    match number {
+        2 => Role::Admin,
+        1 => Role::Member,
+        _ => Role::Reader,
+    }
+}

@@ -1,0 +1,58 @@
+//! Rooms and cursors, against a model of each that fits on a page.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseResult;
+use serde_json::{Value, json};
+use switchboard_protocol::reply::{OkBody, Summary};
+use switchboard_protocol::{
+    Conversations, ErrorCode, EventBody, Limits, Role, Seq, Timestamp, UserId, decode_named,
+};
+
+use super::fields;
+
+use crate::refusal::Refusal;
+use crate::sqlite::in_memory::InMemory;
+use crate::{Change, Committed, Query, Request};
+
+mod cursors;
+mod roles;
+
+const PEOPLE: [&str; 4] = ["alice", "bob", "carol", "dan"];
+
+fn user(name: &str) -> UserId {
+    UserId::parse(name).expect("a user id")
+}
+
+/// A command that writes.
+fn change(name: &str, fields: &Value) -> Change {
+    let command = decode_named(name, &fields.to_string()).expect("a command").command;
+    let Request::Change(change) = Request::from(command) else { panic!("{name} writes nothing") };
+    change
+}
+
+/// Says a command that writes.
+fn says(store: &mut InMemory, actor: &str, name: &str, fields: &Value) -> Result<Committed, Refusal> {
+    store.makes(&user(actor), change(name, fields), Timestamp::from_millis(1_000))
+}
+
+/// How the one conversation stands for somebody; `None` for whoever is not in it.
+fn summary(store: &InMemory, actor: &str) -> Option<Summary> {
+    let all = Query::Conversations(Conversations { before: None, limit: None });
+    let json = serde_json::to_string(&store.query(&user(actor), &all).expect("a page")).expect("JSON");
+    match serde_json::from_str::<OkBody>(&json).expect("what a client understands") {
+        OkBody::Conversations { mut conversations, more: false } => conversations.pop(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_event_without_json_is_not_stored_with_less_than_it_says() {
+    let known = EventBody::Delete { target: Seq(7) };
+    assert_eq!(fields::<rusqlite::Error>(&known).expect("JSON"), r#"{"target":7}"#);
+    let empty = EventBody::Leave {};
+    assert_eq!(fields::<rusqlite::Error>(&empty).expect("JSON"), "{}");
+    let pin = json!({"type": "pin", "target": 7}).as_object().cloned().expect("an object");
+    assert!(fields::<rusqlite::Error>(&EventBody::Unknown(pin)).is_err());
+}

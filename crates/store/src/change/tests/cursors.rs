@@ -1,0 +1,197 @@
+//! Cursors and what is unread, against the log itself.
+
+use super::*;
+use crate::change::NEAR;
+use crate::read::counts::SLICE;
+
+#[derive(Debug, Clone)]
+enum Does {
+    Says,
+    /// Something that is no message.
+    Renames,
+    Reads(u64),
+    Receives(u64),
+    Goes,
+    Comes,
+}
+
+fn does() -> impl Strategy<Value = Does> {
+    prop_oneof![
+        5 => Just(Does::Says),
+        1 => Just(Does::Renames),
+        4 => (0_u64..30).prop_map(Does::Reads),
+        2 => (0_u64..30).prop_map(Does::Receives),
+        1 => Just(Does::Goes),
+        2 => Just(Does::Comes),
+    ]
+}
+
+/// Where somebody stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    here: bool,
+    read: u64,
+    received: u64,
+}
+
+/// The log: for each event, who sent the message that it is, if it is one.
+struct Model {
+    log: Vec<Option<&'static str>>,
+    places: BTreeMap<&'static str, Place>,
+}
+
+impl Model {
+    fn head(&self) -> u64 {
+        self.log.len() as u64
+    }
+
+    fn unread(&self, who: &str, read: u64) -> u64 {
+        let after = self.log.iter().skip(usize::try_from(read).expect("a short log"));
+        after.filter(|sender| sender.is_some_and(|sender| sender != who)).count() as u64
+    }
+
+    /// Does it, and says what the store is to answer: where the cursor is, or nothing.
+    fn step(&mut self, who: &'static str, what: &Does) -> Result<Option<u64>, ErrorCode> {
+        let head = self.head();
+        if let Does::Renames = what {
+            self.log.push(None);
+            return Ok(None);
+        }
+        let place = self.places.entry(who).or_insert(Place { here: false, read: 0, received: 0 });
+        match *what {
+            Does::Comes => {
+                if !place.here {
+                    // Everything up to the event of coming counts as read.
+                    *place = Place { here: true, read: head + 1, received: place.received.max(head + 1) };
+                    self.log.push(None);
+                }
+                return Ok(None);
+            }
+            // Said again by whoever has gone.
+            Does::Goes if !place.here && place.read > 0 => return Ok(None),
+            _ if !place.here => return Err(ErrorCode::NotFound),
+            Does::Reads(upto) | Does::Receives(upto) if upto > head => return Err(ErrorCode::BadCursor),
+            Does::Reads(upto) => {
+                place.read = place.read.max(upto);
+                place.received = place.received.max(upto);
+                return Ok(Some(place.read));
+            }
+            Does::Receives(upto) => {
+                place.received = place.received.max(upto);
+                return Ok(Some(place.received));
+            }
+            Does::Goes => {
+                place.here = false;
+                self.log.push(None);
+            }
+            Does::Says | Does::Renames => self.log.push(Some(who)),
+        }
+        Ok(None)
+    }
+}
+
+fn agrees(steps: &[(&'static str, Does)], near: u64) -> TestCaseResult {
+    let mut store = InMemory::new(Limits::default());
+    store.counts_near(near);
+    // An admin who stays, so that everybody else may come and go.
+    says(&mut store, "root", "create", &json!({"room": "r", "public": true})).expect("a room");
+    let mut model = Model { log: vec![None], places: BTreeMap::new() };
+    for (who, what) in steps {
+        let told = match what {
+            Does::Says => says(&mut store, who, "send", &json!({"to": "#r", "text": "hi"})),
+            // Only the admin may; it is somebody else's event all the same.
+            Does::Renames => says(&mut store, "root", "rename", &json!({"conversation": "#r", "title": "T"})),
+            Does::Reads(upto) => says(&mut store, who, "read", &json!({"conversation": "#r", "upto": upto})),
+            Does::Receives(upto) => {
+                says(&mut store, who, "received", &json!({"conversation": "#r", "upto": upto}))
+            }
+            Does::Goes => says(&mut store, who, "leave", &json!({"conversation": "#r"})),
+            Does::Comes => says(&mut store, who, "join", &json!({"conversation": "#r"})),
+        };
+        let told = match told {
+            Ok(Committed::Cursor(cursor)) => Ok(Some(cursor.upto.0)),
+            Ok(_) => Ok(None),
+            Err(refusal) => Err(refusal.code),
+        };
+        prop_assert_eq!(told, model.step(who, what), "{} {:?} at {}", who, what, model.head());
+        let place = model.places.get(who).copied().filter(|place| place.here);
+        let shown = summary(&store, who).map(|s| (s.read.0, s.received.0, s.unread, s.head.0));
+        let known = place.map(|p| (p.read, p.received, model.unread(who, p.read), model.head()));
+        prop_assert_eq!(shown, known, "{} after {:?}", who, what);
+    }
+    prop_assert_eq!(store.check(), []);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    #[test]
+    fn cursors_go_forward_and_unread_is_what_the_log_says(
+        steps in proptest::collection::vec((proptest::sample::select(&PEOPLE[..3]), does()), 1..50),
+        near in prop_oneof![Just(0), 1_u64..6, Just(u64::MAX)],
+    ) {
+        agrees(&steps, near)?;
+    }
+}
+
+/// alice's and bob's room with a log of so many events, every third of which is alice's.
+fn long_log(events: u64) -> InMemory {
+    let mut store = InMemory::new(Limits::default());
+    says(&mut store, "alice", "create", &json!({"room": "r", "members": ["bob"]})).expect("a room");
+    store.runs(&format!(
+        "INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body)
+            WITH RECURSIVE n (seq) AS (SELECT 2 UNION ALL SELECT seq + 1 FROM n WHERE seq < {events})
+            SELECT c.id, n.seq, 1, u.id, 1000, n.seq - 1, 'k' || n.seq, '{{\"text\":\"x\"}}' FROM n, conversations c
+            JOIN users u ON u.name = iif(n.seq % 3 = 0, 'alice', 'bob');
+         UPDATE conversations SET head = {events}, messages = {events} - 1, last_message = {events};
+         UPDATE members SET sent = (SELECT count(*) FROM events e WHERE e.sender = members.user AND e.kind = 1)"
+    ));
+    store
+}
+
+fn unread(store: &InMemory, who: &str) -> u64 {
+    summary(store, who).expect("a member").unread
+}
+
+#[test]
+fn a_long_log_is_counted_by_readers_a_slice_at_a_time() {
+    let events = 3 * SLICE;
+    let mut store = long_log(events);
+    store.counts_near(NEAR);
+    // From the beginning on, near the middle, from the end back, and nearby.
+    for upto in [SLICE + 7, SLICE + 8, 2 * SLICE + 9, events - NEAR, events - 1, events] {
+        says(&mut store, "bob", "read", &json!({"conversation": "#r", "upto": upto})).expect("read");
+        let alices = (upto + 1..=events).filter(|seq| seq % 3 == 0).count() as u64;
+        assert_eq!(unread(&store, "bob"), alices, "up to {upto}");
+    }
+    assert_eq!(store.check(), []);
+}
+
+#[test]
+fn a_writer_reads_few_events_for_a_cursor_wherever_it_is() {
+    let events = 3 * SLICE;
+    for upto in [3, NEAR, NEAR + 3, SLICE, 2 * SLICE, events - NEAR - 1, events - 1, events] {
+        let mut store = long_log(events);
+        store.counts_near(NEAR);
+        let rows = store.rows_read_to_write(&user("bob"), &json!({"conversation": "#r", "upto": upto}));
+        assert!(rows <= 3 * NEAR, "{rows} rows for a cursor at {upto}");
+    }
+}
+
+#[test]
+fn of_cursors_in_a_batch_one_moves_and_all_are_answered() {
+    let mut store = long_log(100);
+    let uptos = [10, 30, 20, 30, 101, 5];
+    let changes =
+        uptos.map(|upto| (user("bob"), change("read", &json!({"conversation": "#r", "upto": upto}))));
+    let answers = store.makes_all(changes.into(), Timestamp::from_millis(1_000));
+    let moved = answers.iter().filter(|answer| matches!(answer, Ok(Committed::Cursor(c)) if c.moved)).count();
+    assert_eq!(moved, 1);
+    for (upto, answer) in uptos.into_iter().zip(answers) {
+        match answer {
+            Ok(Committed::Cursor(cursor)) => assert_eq!(cursor.upto, Seq(30)),
+            Err(refusal) => assert_eq!((upto, refusal.code), (101, ErrorCode::BadCursor)),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Every log read once from its first event to its last, folded again, and compared with what is kept folded.
+
+mod event;
+mod members;
+
+use rusqlite::{Connection, OptionalExtension as _, Result, Row, params};
+use switchboard_protocol::{ConversationId, EventKind, Timestamp};
+
+use self::members::Members;
+use super::{Progress, Report, STRIDE};
+use crate::sqlite::checksum::Columns;
+
+/// The schema from which on events have checksums.
+const CHECKSUMS: usize = 5;
+
+/// What a conversation is called that has no row, or whose row cannot be read.
+pub(super) fn nameless(number: i64) -> String {
+    format!("conversation number {number}")
+}
+
+/// Reads every log.
+pub(super) fn check(
+    db: &Connection,
+    report: &mut Report,
+    watch: &mut dyn FnMut(Progress),
+) -> anyhow::Result<()> {
+    let of = db.query_row("SELECT coalesce(sum(head), 0) FROM conversations", [], |row| row.get(0))?;
+    watch(Progress::Events { done: 0, of });
+    let checksum = if report.schema < CHECKSUMS { "NULL" } else { "e.checksum" };
+    let mut select = db.prepare(&format!(
+        "SELECT e.conversation, e.seq, e.kind, e.sender, e.at, e.messages, e.key, e.body, u.name, {checksum}
+         FROM events e LEFT JOIN users u ON u.id = e.sender ORDER BY e.conversation, e.seq",
+    ))?;
+    let mut rows = select.query([])?;
+    let mut log: Option<Log<'_>> = None;
+    while let Some(row) = rows.next()? {
+        let conversation: i64 = row.get(0)?;
+        if log.as_ref().is_none_or(|log| log.number != conversation) {
+            if let Some(log) = log.take() {
+                log.ends(report)?;
+            }
+            log = Some(Log::begin(db, conversation, report)?);
+        }
+        if let Some(log) = &mut log {
+            log.takes(row, report)?;
+        }
+        report.events += 1;
+        if report.events.is_multiple_of(STRIDE) {
+            watch(Progress::Events { done: report.events, of });
+        }
+    }
+    log.map_or(Ok(()), |log| log.ends(report)).map_err(Into::into)
+}
+
+/// A conversation's row.
+struct Kept {
+    title: Option<String>,
+    public: bool,
+    head: u64,
+    messages: u64,
+    last_message: u64,
+    members: u64,
+    admins: u64,
+    at: i64,
+}
+
+/// One conversation, read up to some event.
+struct Log<'a> {
+    db: &'a Connection,
+    number: i64,
+    name: String,
+    id: Option<ConversationId>,
+    kept: Option<Kept>,
+    members: Members,
+    /// The last event.
+    head: u64,
+    messages: u64,
+    last_message: u64,
+    at: i64,
+    title: Option<String>,
+    public: bool,
+    /// Some event is missing, or says something that cannot be read: who is a member, and what is folded besides, is
+    /// not known from here on.
+    doubtful: bool,
+}
+
+/// An event's row.
+struct Read<'a> {
+    seq: u64,
+    kind: EventKind,
+    number: i64,
+    sender: i64,
+    from: Option<&'a str>,
+    at: i64,
+    messages: u64,
+    key: Option<&'a str>,
+    /// Nothing if it is not even text.
+    body: Option<&'a str>,
+    /// What its columns gave when it was stored; events of older versions have none.
+    checksum: Option<i32>,
+}
+
+impl<'a> Read<'a> {
+    /// Whether its columns are those that were stored, as far as is known.
+    fn is_as_stored(&self, conversation: i64) -> bool {
+        let Self { seq, number: kind, sender, at, key, .. } = *self;
+        let is_same = |body, checksum| {
+            Columns { conversation, seq, kind, sender, at, key, body }.checksum() == checksum
+        };
+        self.body.zip(self.checksum).is_none_or(|(body, checksum)| is_same(body, checksum))
+    }
+
+    fn of(row: &'a Row<'_>) -> Result<Self> {
+        let number = row.get(2)?;
+        Ok(Self {
+            seq: row.get(1)?,
+            kind: EventKind::from_number(number),
+            number,
+            sender: row.get(3)?,
+            from: row.get_ref(8)?.as_str_or_null().unwrap_or_default(),
+            at: row.get(4)?,
+            messages: row.get(5)?,
+            key: row.get_ref(6)?.as_str_or_null().unwrap_or(Some("")),
+            body: row.get_ref(7)?.as_str().ok(),
+            checksum: row.get(9)?,
+        })
+    }
+}
+
+impl<'a> Log<'a> {
+    fn begin(db: &'a Connection, number: i64, report: &mut Report) -> Result<Self> {
+        let mut select = db.prepare_cached(
+            "SELECT name, title, public, head, messages, last_message, members, admins, at FROM conversations WHERE id = ?1",
+        )?;
+        let found = select.query_row([number], |row| {
+            let name = row.get_ref(0)?.as_str().map_or_else(|_| nameless(number), ToOwned::to_owned);
+            let kept = Kept {
+                title: row.get_ref(1)?.as_str_or_null().unwrap_or_default().map(ToOwned::to_owned),
+                public: row.get(2)?,
+                head: row.get(3)?,
+                messages: row.get(4)?,
+                last_message: row.get(5)?,
+                members: row.get(6)?,
+                admins: row.get(7)?,
+                at: row.get(8)?,
+            };
+            Ok((name, kept))
+        });
+        let (name, kept) = match found.optional()? {
+            Some((name, kept)) => (name, Some(kept)),
+            None => (nameless(number), None),
+        };
+        if kept.is_none() {
+            report.tell(Some(&name), None, "it has events, and no row of its own");
+        }
+        let id = ConversationId::parse(&name).ok();
+        let mut log = Self {
+            db,
+            number,
+            name,
+            id,
+            kept,
+            members: Members::read(db, report.schema, number)?,
+            head: 0,
+            messages: 0,
+            last_message: 0,
+            at: i64::MIN,
+            title: None,
+            public: false,
+            doubtful: false,
+        };
+        // Its members are in its name, and there from the beginning.
+        if let Some((a, b)) = log.id.as_ref().and_then(ConversationId::peers) {
+            for peer in if a == b { vec![a] } else { vec![a, b] } {
+                match log.user(peer.as_str())? {
+                    Some(user) => log.members.begins(user, 0),
+                    None => log.tell(report, None, format!("{peer} is no user")),
+                }
+            }
+        }
+        Ok(log)
+    }
+
+    fn tell(&self, report: &mut Report, seq: Option<u64>, what: impl Into<String>) {
+        report.tell(Some(&self.name), seq, what);
+    }
+
+    fn user(&self, name: &str) -> Result<Option<i64>> {
+        let mut select = self.db.prepare_cached("SELECT id FROM users WHERE name = ?1")?;
+        select.query_row([name], |row| row.get(0)).optional()
+    }
+
+    fn name_of(&self, user: i64) -> Result<Option<String>> {
+        let mut select = self.db.prepare_cached("SELECT name FROM users WHERE id = ?1")?;
+        select.query_row([user], |row| row.get(0)).optional()
+    }
+
+    fn takes(&mut self, row: &Row<'_>, report: &mut Report) -> Result<()> {
+        let event = Read::of(row)?;
+        self.takes_its_place(&event, report);
+        if !event.is_as_stored(self.number) {
+            self.tell(report, Some(event.seq), "its checksum is not that of what it says");
+        }
+        let counts = event.kind == EventKind::Message;
+        if counts {
+            report.messages += 1;
+            self.last_message = event.seq;
+            self.members.sends(event.sender, event.seq);
+        }
+        let expected = self.messages + u64::from(counts);
+        if event.messages != expected {
+            let what = format!("it counts {} messages up to here, and there are {expected}", event.messages);
+            self.tell(report, Some(event.seq), what);
+        }
+        // What follows counts on from here.
+        self.messages = event.messages;
+        let known = event.from.is_some();
+        if !known {
+            let what = format!("its sender, user number {}, is not there", event.sender);
+            self.tell(report, Some(event.seq), what);
+        }
+        if event.kind == EventKind::Unreadable {
+            self.doubtful = true;
+            self.tell(report, Some(event.seq), format!("its kind is {}, which is none", event.number));
+            return Ok(());
+        }
+        self.takes_body(&event, report)
+    }
+
+    /// Its seq follows, and its time does not go back.
+    fn takes_its_place(&mut self, event: &Read<'_>, report: &mut Report) {
+        let expected = self.head.saturating_add(1);
+        if event.seq > expected {
+            self.doubtful = true;
+            // How many of them were messages is not known.
+            self.messages = event.messages - u64::from(event.kind == EventKind::Message).min(event.messages);
+            let missing = match event.seq - expected {
+                1 => "it is missing".to_owned(),
+                n => format!("it and {} after it are missing", n - 1),
+            };
+            self.tell(report, Some(expected), missing);
+        } else if event.seq < expected {
+            // The primary key leaves only a seq below 1.
+            self.tell(report, Some(event.seq), "a log begins with 1");
+        }
+        self.head = event.seq.max(self.head);
+        if event.at < self.at {
+            let what =
+                format!("its time, {}, is before the event's before", Timestamp::from_millis(event.at));
+            self.tell(report, Some(event.seq), what);
+        }
+        self.at = self.at.max(event.at);
+    }
+
+    /// The last event was read: what is kept of the whole must be the same.
+    fn ends(mut self, report: &mut Report) -> Result<()> {
+        if let Some(kept) = self.kept.take() {
+            self.compare(&kept, report);
+        }
+        let mut members = std::mem::take(&mut self.members);
+        members.compare(&self, report)
+    }
+
+    fn compare(&self, kept: &Kept, report: &mut Report) {
+        let name = &self.name;
+        let mut differ = |what: &str, kept: u64, is: u64| {
+            if kept != is {
+                report.tell(Some(name), None, format!("{what} {kept}, and is {is}"));
+            }
+        };
+        differ("its head is kept as", kept.head, self.head);
+        differ("its number of messages is kept as", kept.messages, self.messages);
+        differ("its last message is kept as", kept.last_message, self.last_message);
+        if !self.doubtful {
+            let (members, admins) = self.members.count();
+            differ("its number of members is kept as", kept.members, members);
+            differ("its number of admins is kept as", kept.admins, admins);
+        }
+        if kept.at != self.at {
+            self.tell(report, None, "the time of its last event is not the one that is kept");
+        }
+        if self.doubtful {
+            return;
+        }
+        if kept.title != self.title {
+            self.tell(report, None, "its title is not the one that its log gives it");
+        }
+        if kept.public != self.public {
+            self.tell(report, None, "whether it is public is not what its log says");
+        }
+    }
+
+    fn messages_upto(&self, seq: u64) -> Result<Option<u64>> {
+        if seq == 0 {
+            return Ok(Some(0));
+        }
+        let mut select =
+            self.db.prepare_cached("SELECT messages FROM events WHERE conversation = ?1 AND seq = ?2")?;
+        select.query_row(params![self.number, seq], |row| row.get(0)).optional()
+    }
+}

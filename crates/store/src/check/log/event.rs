@@ -1,0 +1,218 @@
+//! What one event says, held against what it refers to and what is kept of it.
+
+use rusqlite::{OptionalExtension as _, Result, params};
+use switchboard_protocol::{Event, EventBody, EventKind, Key, Role, Seq, Timestamp, UserId};
+
+use super::{Log, Read};
+use crate::check::Report;
+use crate::record::LogEvent;
+
+/// What an event refers to.
+struct Target {
+    kind: EventKind,
+    sender: i64,
+    deleted: bool,
+}
+
+impl Log<'_> {
+    /// The body is what its kind has, and everything that follows from it was done.
+    pub(super) fn takes_body(&mut self, event: &Read<'_>, report: &mut Report) -> Result<()> {
+        let seq = event.seq;
+        let Some(body) = self.decode(event) else {
+            // A message or a reaction changes nobody's membership.
+            self.doubtful |= !matches!(
+                event.kind,
+                EventKind::Message | EventKind::Edit | EventKind::Delete | EventKind::React
+            );
+            self.tell(report, Some(seq), format!("it cannot be read as the event {:?}", event.kind.as_str()));
+            return Ok(());
+        };
+        self.has_a_key_if_it_is_a_message(event, report);
+        self.is_in_the_right_place(event, report);
+        match body {
+            EventBody::Message { reply_to, deleted, .. } => {
+                if let Some(target) = reply_to {
+                    self.refers_to(seq, target, report)?;
+                }
+                if deleted && !self.is_amended_by(seq, EventKind::Delete)? {
+                    self.tell(report, Some(seq), "it is erased, and no event deleted it");
+                }
+            }
+            EventBody::Edit { target, deleted, .. } => self.edits(event, target, deleted, report)?,
+            EventBody::Delete { target } => {
+                self.is_noted(seq, target, report)?;
+                if self.refers_to(seq, target, report)?.is_some_and(|target| !target.deleted) {
+                    self.tell(
+                        report,
+                        Some(target.0),
+                        format!("event {seq} deleted it, and its content is there"),
+                    );
+                }
+            }
+            EventBody::React { target, on, emoji } => {
+                let target_row = self.refers_to(seq, target, report)?;
+                let gone = target_row.is_none_or(|target| target.deleted);
+                if !gone && !self.is_set(event, target, emoji.as_str(), on)? {
+                    self.tell(report, Some(seq), "the reaction that it changes does not stand so");
+                }
+            }
+            EventBody::Create { title, public, members } => {
+                self.title = title.map(|title| title.as_str().to_owned());
+                self.public = public;
+                self.members.chooses(event.sender, Role::Admin, seq);
+                for member in &members {
+                    self.with(member, seq, report, |log, user| log.members.enters(user, Role::Member, seq))?;
+                }
+            }
+            EventBody::Join { role } => {
+                // Events of older versions do not say it.
+                let usual = if self.members.count().0 == 0 { Role::Admin } else { Role::Member };
+                let role = role.unwrap_or(usual);
+                self.members.chooses(event.sender, role, seq);
+            }
+            EventBody::Leave {} => self.members.goes(event.sender, seq),
+            EventBody::Invite { user, role } => {
+                self.with(&user, seq, report, |log, user| log.members.enters(user, role, seq))?;
+            }
+            EventBody::Remove { user } => {
+                self.with(&user, seq, report, |log, user| log.members.goes(user, seq))?;
+            }
+            EventBody::Role { user, role } => {
+                self.with(&user, seq, report, |log, user| log.members.becomes(user, role))?;
+            }
+            EventBody::Rename { title } => self.title = Some(title.as_str().to_owned()),
+            EventBody::Unreadable {}
+            | EventBody::Withheld { .. }
+            | EventBody::Erase {}
+            | EventBody::Unknown(_) => {}
+        }
+        Ok(())
+    }
+
+    fn has_a_key_if_it_is_a_message(&mut self, event: &Read<'_>, report: &mut Report) {
+        let seq = Some(event.seq);
+        match (event.kind == EventKind::Message, event.key) {
+            (true, None) => self.tell(report, seq, "it is a message without a key"),
+            (true, Some(key)) if Key::parse(key).is_err() => self.tell(report, seq, "its key is none"),
+            (false, Some(_)) => self.tell(report, seq, "it has a key, and is no message"),
+            _ => {}
+        }
+    }
+
+    /// The body as what its kind says it is.
+    fn decode(&self, event: &Read<'_>) -> Option<EventBody> {
+        let body = event.body.filter(|body| body.starts_with('{'))?;
+        let frame = LogEvent {
+            conversation: self.id.clone()?,
+            seq: Seq(event.seq),
+            kind: event.kind,
+            // Whether there is such a sender was asked before.
+            from: event
+                .from
+                .and_then(|from| UserId::parse(from).ok())
+                .or_else(|| UserId::parse("nobody").ok())?,
+            at: Timestamp::from_millis(event.at),
+            key: None,
+            body: body.into(),
+        };
+        let event: Event = serde_json::from_str(&frame.to_json()).ok()?;
+        (event.body.kind() == frame.kind).then_some(event.body)
+    }
+
+    fn is_in_the_right_place(&mut self, event: &Read<'_>, report: &mut Report) {
+        let Some(is_room) = self.id.as_ref().map(switchboard_protocol::ConversationId::is_room) else {
+            return;
+        };
+        let of_a_room = !matches!(
+            event.kind,
+            EventKind::Message | EventKind::Edit | EventKind::Delete | EventKind::React
+        );
+        if of_a_room && !is_room {
+            self.tell(report, Some(event.seq), "a direct conversation has no such events");
+        } else if is_room && (event.seq == 1) != (event.kind == EventKind::Create) {
+            self.doubtful = true;
+            self.tell(report, Some(event.seq), "a room is made by its first event, and by that alone");
+        }
+    }
+
+    fn edits(&mut self, event: &Read<'_>, target: Seq, erased: bool, report: &mut Report) -> Result<()> {
+        self.is_noted(event.seq, target, report)?;
+        let Some(message) = self.refers_to(event.seq, target, report)? else { return Ok(()) };
+        if message.sender != event.sender {
+            self.tell(report, Some(event.seq), "it edits a message of somebody else");
+        }
+        if message.deleted != erased {
+            let what = if erased {
+                "it is erased, and the message is not"
+            } else {
+                "the message is deleted, and the content of this edit is there"
+            };
+            self.tell(report, Some(event.seq), what);
+        }
+        Ok(())
+    }
+
+    /// The message that an event is about, which must be one before it.
+    fn refers_to(&self, seq: u64, target: Seq, report: &mut Report) -> Result<Option<Target>> {
+        let mut select = self
+            .db
+            .prepare_cached("SELECT kind, sender, body FROM events WHERE conversation = ?1 AND seq = ?2")?;
+        let found = select.query_row(params![self.number, target.0], |row| {
+            let kind = EventKind::from_number(row.get(0)?);
+            let deleted = row.get_ref(2)?.as_str().is_ok_and(crate::change::is_deleted);
+            Ok(Target { kind, sender: row.get(1)?, deleted })
+        });
+        let found = found.optional()?.filter(|found| found.kind == EventKind::Message && target.0 < seq);
+        if found.is_none() {
+            self.tell(report, Some(seq), format!("it refers to {target}, which is no message before it"));
+        }
+        Ok(found)
+    }
+
+    /// An edit or a deletion is noted among the amendments of its target.
+    fn is_noted(&self, seq: u64, target: Seq, report: &mut Report) -> Result<()> {
+        let mut select = self.db.prepare_cached(
+            "SELECT 1 FROM amendments WHERE conversation = ?1 AND target = ?2 AND seq = ?3",
+        )?;
+        if !select.exists(params![self.number, target.0, seq])? {
+            self.tell(report, Some(seq), format!("it is not noted as an edit or deletion of {target}"));
+        }
+        Ok(())
+    }
+
+    fn is_amended_by(&self, target: u64, kind: EventKind) -> Result<bool> {
+        let mut select = self.db.prepare_cached(
+            "SELECT 1 FROM amendments a JOIN events e ON e.conversation = a.conversation AND e.seq = a.seq
+             WHERE a.conversation = ?1 AND a.target = ?2 AND e.kind = ?3",
+        )?;
+        select.exists(params![self.number, target, kind.number()])
+    }
+
+    /// A reaction is kept from the event that set it to the one that took it back.
+    fn is_set(&self, event: &Read<'_>, target: Seq, emoji: &str, on: bool) -> Result<bool> {
+        let mut select = self.db.prepare_cached(if on {
+            "SELECT 1 FROM reactions WHERE conversation = ?1 AND target = ?2 AND emoji = ?3 AND user = ?4 AND since = ?5"
+        } else {
+            "SELECT 1 FROM reactions WHERE conversation = ?1 AND target = ?2 AND emoji = ?3 AND user = ?4 AND until = ?5"
+        })?;
+        select.exists(params![self.number, target.0, emoji, event.sender, event.seq])
+    }
+
+    /// Does something with a user that an event names.
+    fn with(
+        &mut self,
+        name: &UserId,
+        seq: u64,
+        report: &mut Report,
+        act: impl FnOnce(&mut Self, i64),
+    ) -> Result<()> {
+        match self.user(name.as_str())? {
+            Some(user) => act(self, user),
+            None => {
+                self.doubtful = true;
+                self.tell(report, Some(seq), format!("it names {name}, who is no user"));
+            }
+        }
+        Ok(())
+    }
+}

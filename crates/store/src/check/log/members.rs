@@ -1,0 +1,208 @@
+//! Who is in a conversation by its log, and what each has read and said.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, Result};
+use switchboard_protocol::Role;
+
+use super::Log;
+use crate::change::rows::role_number;
+use crate::check::{BY_CHOICE, Report};
+
+/// A member's row.
+#[derive(Debug, Clone)]
+struct Kept {
+    name: Option<String>,
+    role: i64,
+    since: u64,
+    until: Option<u64>,
+    read: u64,
+    received: u64,
+    sent: u64,
+    read_messages: u64,
+    read_sent: u64,
+    /// Whether this room is among those that the member is in by choice; the first schema did not note it.
+    by_choice: Option<bool>,
+}
+
+/// Whether somebody is in, by the log.
+#[derive(Debug, Clone, Copy)]
+struct Stay {
+    role: Role,
+    since: u64,
+    until: Option<u64>,
+    /// By making or joining the room; others were brought in.
+    by_choice: bool,
+}
+
+/// Somebody who has a row, a place in the log, or both.
+#[derive(Debug, Clone, Default)]
+struct Member {
+    kept: Option<Kept>,
+    stay: Option<Stay>,
+    sent: u64,
+    /// Of these, up to the cursor of reading.
+    read_sent: u64,
+}
+
+/// Everybody who is or was in a conversation, by the user's number.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    all: BTreeMap<i64, Member>,
+    present: u64,
+    admins: u64,
+}
+
+impl Members {
+    /// The rows of a conversation.
+    pub(super) fn read(db: &Connection, schema: usize, conversation: i64) -> Result<Self> {
+        let mut select = db.prepare_cached(if schema < BY_CHOICE {
+            "SELECT m.user, u.name, m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent, NULL
+             FROM members m LEFT JOIN users u ON u.id = m.user WHERE m.conversation = ?1"
+        } else {
+            "SELECT m.user, u.name, m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent,
+             EXISTS (SELECT 1 FROM rooms_by_choice c WHERE c.user = m.user AND c.conversation = m.conversation)
+             FROM members m LEFT JOIN users u ON u.id = m.user WHERE m.conversation = ?1"
+        })?;
+        let rows = select.query_map([conversation], |row| {
+            let kept = Kept {
+                name: row.get_ref(1)?.as_str_or_null().unwrap_or_default().map(ToOwned::to_owned),
+                role: row.get(2)?,
+                since: row.get(3)?,
+                until: row.get(4)?,
+                read: row.get(5)?,
+                received: row.get(6)?,
+                sent: row.get(7)?,
+                read_messages: row.get(8)?,
+                read_sent: row.get(9)?,
+                by_choice: row.get(10)?,
+            };
+            Ok((row.get(0)?, Member { kept: Some(kept), ..Member::default() }))
+        })?;
+        Ok(Self { all: rows.collect::<Result<_>>()?, ..Self::default() })
+    }
+
+    /// How many are in, and how many of them are admins.
+    pub(super) fn count(&self) -> (u64, u64) {
+        (self.present, self.admins)
+    }
+
+    pub(super) fn begins(&mut self, user: i64, since: u64) {
+        self.enters(user, Role::Member, since);
+    }
+
+    /// Somebody is brought in.
+    pub(super) fn enters(&mut self, user: i64, role: Role, since: u64) {
+        self.changes(user, Some(Stay { role, since, until: None, by_choice: false }));
+    }
+
+    /// Somebody makes the room, or joins it.
+    pub(super) fn chooses(&mut self, user: i64, role: Role, since: u64) {
+        self.changes(user, Some(Stay { role, since, until: None, by_choice: true }));
+    }
+
+    pub(super) fn goes(&mut self, user: i64, seq: u64) {
+        let stay = self.all.get(&user).and_then(|member| member.stay);
+        self.changes(user, stay.map(|stay| Stay { until: Some(seq), ..stay }));
+    }
+
+    pub(super) fn becomes(&mut self, user: i64, role: Role) {
+        let stay = self.all.get(&user).and_then(|member| member.stay);
+        self.changes(user, stay.map(|stay| Stay { role, ..stay }));
+    }
+
+    fn changes(&mut self, user: i64, stay: Option<Stay>) {
+        let member = self.all.entry(user).or_default();
+        let before = std::mem::replace(&mut member.stay, stay);
+        let counted = |stay: Option<Stay>| {
+            let here = stay.filter(|stay| stay.until.is_none());
+            (u64::from(here.is_some()), u64::from(here.is_some_and(|stay| stay.role == Role::Admin)))
+        };
+        let (was, is) = (counted(before), counted(stay));
+        self.present = self.present + is.0 - was.0;
+        self.admins = self.admins + is.1 - was.1;
+    }
+
+    /// Somebody's message.
+    pub(super) fn sends(&mut self, user: i64, seq: u64) {
+        let member = self.all.entry(user).or_default();
+        member.sent += 1;
+        member.read_sent += u64::from(member.kept.as_ref().is_some_and(|kept| seq <= kept.read));
+    }
+
+    /// What is kept of each must be what the log says.
+    pub(super) fn compare(&mut self, log: &Log<'_>, report: &mut Report) -> Result<()> {
+        for (user, member) in std::mem::take(&mut self.all) {
+            let name = match member.kept.as_ref().and_then(|kept| kept.name.clone()) {
+                Some(name) => name,
+                None => log.name_of(user)?.unwrap_or_else(|| format!("user number {user}")),
+            };
+            if let Some(kept) = &member.kept {
+                if kept.name.is_none() {
+                    log.tell(report, None, format!("{name} is a member, and no user"));
+                }
+                compare_counts(log, &name, kept, &member, report)?;
+            }
+            if !log.doubtful {
+                compare_stay(log, &name, &member, report);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn compare_counts(
+    log: &Log<'_>,
+    name: &str,
+    kept: &Kept,
+    member: &Member,
+    report: &mut Report,
+) -> Result<()> {
+    let head = log.head;
+    if !(kept.since <= kept.read && kept.read <= kept.received && kept.received <= head) {
+        let Kept { since, read, received, .. } = kept;
+        let what = format!(
+            "the cursors of {name} are out of order: since {since}, read {read}, received {received}, head {head}"
+        );
+        log.tell(report, None, what);
+    }
+    let mut differ = |of: &str, kept: u64, is: u64| {
+        if kept != is {
+            log.tell(report, None, format!("the number of {of} of {name} is kept as {kept}, and is {is}"));
+        }
+    };
+    differ("messages", kept.sent, member.sent);
+    differ("own messages up to the cursor of reading", kept.read_sent, member.read_sent);
+    // With a hole there, nothing is known.
+    if let Some(messages) = log.messages_upto(kept.read)? {
+        differ("messages up to the cursor of reading", kept.read_messages, messages);
+    }
+    Ok(())
+}
+
+fn compare_stay(log: &Log<'_>, name: &str, member: &Member, report: &mut Report) {
+    match (&member.kept, member.stay) {
+        (None, None) => log.tell(report, None, format!("{name} has written, and was never a member")),
+        (None, Some(_)) => log.tell(report, None, format!("{name} is a member by the log, and has no row")),
+        (Some(_), None) => {
+            log.tell(report, None, format!("{name} has a row, and was never a member by the log"));
+        }
+        (Some(kept), Some(stay)) => {
+            if (kept.since, kept.until) != (stay.since, stay.until) {
+                log.tell(report, None, format!("{name} came and went by other events than is kept"));
+            }
+            if kept.role != role_number(stay.role) {
+                log.tell(report, None, format!("{name} is {:?} by the log, and not by the row", stay.role));
+            }
+            let chosen = stay.until.is_none() && stay.by_choice;
+            if kept.by_choice.is_some_and(|kept| kept != chosen) {
+                let what = if chosen {
+                    format!("{name} made or joined it, and it is not among the rooms of their choice")
+                } else {
+                    format!("it is among the rooms of {name}'s choice, and is not by the log")
+                };
+                log.tell(report, None, what);
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What the logs do not say, and rows have all the same: the other direction of [`super::log`].
+
+use rusqlite::{Connection, Result};
+use switchboard_protocol::{ConversationId, UserId};
+
+use super::{BY_CHOICE, Report};
+use crate::kind::kind;
+
+/// Each finds rows that must not be: the conversation's name or number, a seq or NULL, and what to say of it.
+const STRAYS: &[&str] = &[
+    "SELECT c.name, NULL, 'it has no events' FROM conversations c
+     WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.conversation = c.id)",
+    "SELECT m.conversation, NULL, 'it has members, and is not there' FROM members m
+     WHERE NOT EXISTS (SELECT 1 FROM conversations c WHERE c.id = m.conversation) GROUP BY m.conversation",
+    // One sender's key twice, which the index would not allow.
+    "SELECT min(c.name), min(e.seq), 'its key is another message''s of the same sender' FROM events e
+     LEFT JOIN conversations c ON c.id = e.conversation
+     WHERE e.key IS NOT NULL GROUP BY e.sender, e.key HAVING count(*) > 1",
+    concat!("SELECT coalesce(c.name, a.conversation), a.seq, 'it is noted as an edit or deletion of ' || a.target || ', and is none'
+     FROM amendments a LEFT JOIN conversations c ON c.id = a.conversation
+     LEFT JOIN events e ON e.conversation = a.conversation AND e.seq = a.seq
+     WHERE e.kind IS NULL OR e.kind NOT IN (", kind!(Edit), ", ", kind!(Delete), ")
+        OR (json_valid(e.body) AND json_extract(e.body, '$.target') IS NOT a.target)"),
+    concat!("SELECT coalesce(c.name, r.conversation), r.target, 'it has a reaction that event ' || r.since || ' did not set'
+     FROM reactions r LEFT JOIN conversations c ON c.id = r.conversation
+     LEFT JOIN events e ON e.conversation = r.conversation AND e.seq = r.since
+     WHERE e.kind IS NOT ", kind!(React), " OR e.sender IS NOT r.user
+        OR (json_valid(e.body) AND (json_extract(e.body, '$.target') IS NOT r.target
+            OR json_extract(e.body, '$.emoji') IS NOT r.emoji OR json_extract(e.body, '$.on') IS NOT 1))"),
+    concat!("SELECT coalesce(c.name, r.conversation), r.target, 'it has lost a reaction that event ' || r.until || ' did not take back'
+     FROM reactions r LEFT JOIN conversations c ON c.id = r.conversation
+     LEFT JOIN events e ON e.conversation = r.conversation AND e.seq = r.until
+     WHERE r.until IS NOT NULL AND (r.until <= r.since OR e.kind IS NOT ", kind!(React), " OR e.sender IS NOT r.user
+        OR (json_valid(e.body) AND (json_extract(e.body, '$.target') IS NOT r.target
+            OR json_extract(e.body, '$.emoji') IS NOT r.emoji OR json_extract(e.body, '$.on') IS NOT 0)))"),
+    concat!("SELECT coalesce(c.name, r.conversation), r.target, 'it is deleted, and its reactions are not' FROM reactions r
+     LEFT JOIN conversations c ON c.id = r.conversation
+     JOIN events e ON e.conversation = r.conversation AND e.seq = r.target
+     WHERE e.kind = ", kind!(Message), " AND json_valid(e.body) AND json_extract(e.body, '$.deleted') GROUP BY r.conversation, r.target"),
+    "SELECT NULL, NULL, 'the hash of the API key ' || quote(name) || ' is none of SHA-256' FROM api_keys
+     WHERE length(hash) <> 32",
+];
+
+/// Of the schema from [`BY_CHOICE`] on. Where there is a member's row, [`super::log`] compares.
+const STRAY_CHOICES: &str =
+    "SELECT coalesce(c.name, r.conversation), NULL,
+     'it is among the rooms of ' || coalesce(u.name, 'user number ' || r.user) || '''s choice, who was never a member'
+     FROM rooms_by_choice r LEFT JOIN conversations c ON c.id = r.conversation LEFT JOIN users u ON u.id = r.user
+     WHERE NOT EXISTS (SELECT 1 FROM members m WHERE m.conversation = r.conversation AND m.user = r.user)";
+
+/// Tells every row that has no ground in a log.
+pub(super) fn check(db: &Connection, report: &mut Report) -> Result<()> {
+    let choices = (report.schema >= BY_CHOICE).then_some(&STRAY_CHOICES);
+    for query in STRAYS.iter().chain(choices) {
+        let mut select = db.prepare(query)?;
+        let mut found = select.query([])?;
+        while let Some(row) = found.next()? {
+            let conversation = name(row, 0)?;
+            report.tell(conversation.as_deref(), row.get(1)?, row.get::<_, String>(2)?);
+        }
+    }
+    check_names(db, report)
+}
+
+/// A conversation's name or, where it has no row, its number.
+fn name(row: &rusqlite::Row<'_>, column: usize) -> Result<Option<String>> {
+    Ok(match row.get_ref(column)? {
+        rusqlite::types::ValueRef::Null => None,
+        rusqlite::types::ValueRef::Integer(number) => Some(super::log::nameless(number)),
+        text => Some(String::from_utf8_lossy(text.as_bytes().unwrap_or_default()).into_owned()),
+    })
+}
+
+/// Every name is one that the protocol allows.
+fn check_names(db: &Connection, report: &mut Report) -> Result<()> {
+    let mut select = db.prepare("SELECT id, name FROM users")?;
+    let mut users = select.query([])?;
+    while let Some(row) = users.next()? {
+        if row.get_ref(1)?.as_str().ok().and_then(|name| UserId::parse(name).ok()).is_none() {
+            report.tell(
+                None,
+                None,
+                format!("the name of user number {} is no user id", row.get::<_, i64>(0)?),
+            );
+        }
+    }
+    let mut select = db.prepare("SELECT id, name FROM conversations")?;
+    let mut conversations = select.query([])?;
+    while let Some(row) = conversations.next()? {
+        report.conversations += 1;
+        if row.get_ref(1)?.as_str().ok().and_then(|name| ConversationId::parse(name).ok()).is_none() {
+            let number: i64 = row.get(0)?;
+            report.tell(Some(&super::log::nameless(number)), None, "its name is no conversation id");
+        }
+    }
+    Ok(())
+}

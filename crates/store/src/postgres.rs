@@ -1,0 +1,263 @@
+//! The log in PostgreSQL, for several nodes: one writer thread with group commit, reader threads beside it, each with a
+//! connection of its own. It shares the rules of changes with the SQLite store; only the access to rows differs.
+
+mod commit;
+mod connect;
+mod ids;
+pub(crate) mod keys;
+pub mod moving;
+mod query;
+mod readers;
+mod rows;
+mod target;
+#[cfg(test)]
+mod tests;
+mod trouble;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
+use tokio::sync::mpsc;
+use tokio_postgres::Client;
+
+use self::connect::{BlockingConnection, SESSION};
+use self::readers::{Readers, Reads};
+use self::target::Target;
+use super::batch::{BATCHES, State, WAITING};
+use super::counting::Counter;
+use super::write_fault::WriteFault;
+use super::{
+    Acquaintance, Batch, Excerpt, Memberships, Place, PlacesPage, Query, Revocations, Seqs, SharedLog,
+    Snapshot, Standing, Store, Submission, Summaries,
+};
+use crate::CommitMetrics;
+use crate::clock::Clock;
+use crate::record::{Answer, ConversationKey, LogEvent, NoticeKey, UserKey};
+
+/// The current schema, for benchmarks.
+pub const SCHEMA: &str = include_str!("migrations/postgres/V1__log.sql");
+
+mod schema {
+    refinery::embed_migrations!("src/migrations/postgres");
+}
+
+/// The advisory lock that serving nodes share and that `migrate-store` takes exclusively: "serving" in ASCII.
+const SERVING: i64 = 0x73_65_72_76_69_6e_67;
+
+/// The advisory lock under which one node at a time migrates the schema: "switchb" in ASCII.
+const MIGRATING: i64 = 0x73_77_69_74_63_68_62;
+
+/// What opening a store needs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The URL of the database: `postgres://user:password@host,host/database?sslmode=…`.
+    pub url: String,
+    /// A file of root certificates that replaces the system's.
+    pub ca: Option<PathBuf>,
+    /// Reader threads, each with a connection.
+    pub readers: usize,
+    /// The limits of pages and changes.
+    pub limits: Limits,
+    /// Whether users may write to ids that the server has not seen before.
+    pub strangers: bool,
+    /// The time of events.
+    pub clock: Clock,
+    /// The metrics of commits.
+    pub metrics: CommitMetrics,
+}
+
+/// Checks a database's URL and root certificates without connecting.
+///
+/// # Errors
+/// The URL is invalid, or the certificates cannot be read.
+pub fn check_url(url: &str, ca: Option<&Path>) -> anyhow::Result<()> {
+    Target::new(url, ca).map(drop)
+}
+
+/// The store.
+pub struct PostgresStore {
+    queue: crossbeam_channel::Sender<Submission>,
+    readers: Readers,
+    /// Kept alive for the writer, which holds a weak reference.
+    _counter: Arc<Counter<Reads>>,
+    state: Arc<State>,
+    notice_key: NoticeKey,
+}
+
+impl std::fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PostgresStore")
+    }
+}
+
+impl PostgresStore {
+    /// Connects to the database and brings its schema up to date. The outcomes of submissions come out of the receiver; the
+    /// writer ends when the store and the receiver are dropped.
+    ///
+    /// # Errors
+    /// The database cannot be reached or does not keep what it should, or a newer version made it.
+    pub fn open(settings: Settings) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
+        let target = Target::new(&settings.url, settings.ca.as_deref())?;
+        let state = Arc::new(State::default());
+        let (batches, outcomes) = mpsc::channel(BATCHES);
+        // Readers connect at their first read, after the writer has created the tables.
+        let readers = Readers::start(settings.readers, &target, &settings.limits, &state)?;
+        let (queue, submissions) = crossbeam_channel::bounded(WAITING);
+        let counter = readers.users.counter(queue.clone());
+        let notice_key = writer::start(writer::Parts {
+            target,
+            settings,
+            batches,
+            state: state.clone(),
+            queue: submissions,
+            counter: Arc::downgrade(&counter),
+        })?;
+        Ok((Self { queue, readers, _counter: counter, state, notice_key }, outcomes))
+    }
+
+    /// The key by which the nodes on this database recognise each other's notices.
+    pub fn notice_key(&self) -> &NoticeKey {
+        &self.notice_key
+    }
+}
+
+impl Store for PostgresStore {
+    fn submit(&self, submission: Submission) -> Result<(), Box<Submission>> {
+        self.queue.try_send(submission).map_err(|error| Box::new(error.into_inner()))
+    }
+
+    fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
+        self.readers.users.query(user, query)
+    }
+
+    fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
+        self.readers.users.attach(user, named)
+    }
+
+    fn memberships(&self, user: &UserId, key: UserKey, after: ConversationKey) -> Answer<Memberships> {
+        self.readers.users.memberships(user, key, after)
+    }
+
+    fn summaries(&self, user: &UserId, key: UserKey, of: Vec<ConversationKey>) -> Answer<Summaries> {
+        self.readers.users.summaries(user, key, of)
+    }
+
+    fn replay(
+        &self,
+        user: UserKey,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Answer<Vec<LogEvent>> {
+        self.readers.users.replay(user, conversation, after, upto)
+    }
+
+    fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
+        self.readers.users.standing(user, conversation)
+    }
+
+    fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
+        self.readers.users.acquaintances(user, others)
+    }
+
+    fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
+        self.readers.users.not_before(user)
+    }
+
+    fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
+        self.readers.users.api_key(hash)
+    }
+
+    fn probe(&self) -> Answer<()> {
+        self.readers.probe()
+    }
+
+    fn write_fault(&self) -> Option<WriteFault> {
+        self.state.fault()
+    }
+}
+
+impl SharedLog for PostgresStore {
+    fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs> {
+        self.readers.heads(conversations)
+    }
+
+    fn revocations(&self, users: Vec<UserId>) -> Answer<Revocations> {
+        self.readers.revocations(users)
+    }
+
+    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<PlacesPage>> {
+        self.readers.places(users, most)
+    }
+
+    fn places_in(&self, pairs: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>> {
+        self.readers.places_in(pairs)
+    }
+
+    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
+        self.readers.log(conversation, after, upto)
+    }
+}
+
+/// Brings the schema up to date, one node at a time.
+///
+/// # Errors
+/// A newer version made the database, or it cannot be changed.
+fn migrate(link: &mut BlockingConnection) -> anyhow::Result<()> {
+    link.run_alone(async |client| {
+        // Nothing is changed that need not be: a role that may only read and write rows will do.
+        if is_current(client).await? {
+            return Ok(());
+        }
+        // Whoever comes second waits for as long as it takes, and then finds it done.
+        client.batch_execute("SET lock_timeout = 0; SET statement_timeout = 0").await?;
+        client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATING]).await?;
+        if !is_current(client).await? {
+            schema::migrations::runner()
+                .run_async(client)
+                .await
+                .context("cannot bring its tables up to date")?;
+        }
+        client.execute("SELECT pg_advisory_unlock($1)", &[&MIGRATING]).await?;
+        Ok(client.batch_execute(SESSION).await?)
+    })
+}
+
+/// Reads the key of the notices, which the schema's migration draws.
+///
+/// # Errors
+/// The database cannot be read, or the key is not there.
+fn read_notice_key(link: &mut BlockingConnection) -> anyhow::Result<NoticeKey> {
+    link.run_alone(async |client| {
+        let row = client.query_one("SELECT value FROM secrets WHERE name = 'notices'", &[]).await;
+        let value: Vec<u8> =
+            row.and_then(|row| row.try_get(0)).context("cannot read the key of the bus's notices")?;
+        let key =
+            <[u8; 32]>::try_from(value).ok().context("the key of the bus's notices is not 32 bytes long")?;
+        Ok(NoticeKey::new(key))
+    })
+}
+
+/// Whether the tables are those that this version knows. A database that a newer version made is left as it is: what its
+/// tables mean is not known here.
+async fn is_current(client: &Client) -> anyhow::Result<bool> {
+    let runner = schema::migrations::runner();
+    let known = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or_default();
+    let found = client.query_one("SELECT to_regclass('refinery_schema_history') IS NOT NULL", &[]).await?;
+    if !found.try_get::<_, bool>(0)? {
+        return Ok(false);
+    }
+    let version = client.query_one("SELECT max(version) FROM refinery_schema_history", &[]).await?;
+    let version: Option<i32> = version.try_get(0)?;
+    match i64::from(version.unwrap_or_default()) {
+        version if version > i64::from(known) => bail!(
+            "a newer version of switchboard made its tables (schema {version}, this one knows {known}); use that version or a newer one"
+        ),
+        version => Ok(version == i64::from(known)),
+    }
+}

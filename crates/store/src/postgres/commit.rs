@@ -1,0 +1,467 @@
+//! Commits batches over a connection that may be lost at any moment, to a database that other nodes also write to.
+//!
+//! The kind of error decides the reaction ([`Trouble`]). If the connection is lost before the commit was sent, nothing is stored and
+//! the batch is retried. If it is lost while the commit was in flight, the outcome is unknown; it is resolved by the writer's own row,
+//! which every transaction changes and locks first (docs/decisions/0042-unknown-outcomes.md).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use rustc_hash::FxHashSet;
+use switchboard_protocol::UserId;
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
+
+use super::connect::{BlockingConnection, Error};
+use super::ids::{self, Ids};
+use super::rows::{self, Mode, PostgresRows, Unsaved};
+use super::target::Target;
+use super::trouble::{Trouble, Verdict, classify, conflict_pause};
+use super::{SERVING, Settings};
+use crate::CommitMetrics;
+use crate::batch::{self, Results, Settled, State};
+use crate::change::Rules;
+use crate::clock::Clock;
+use crate::record::ConversationKey;
+use crate::write_fault::WriteFault;
+use crate::{Outcome, Submission};
+
+/// How long a batch may wait for a connection. Later batches wait behind it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Time-out of resolving the unknown outcome of a commit. Long, because the database ends the transaction of a lost connection only
+/// after its own time-outs of 5 s, and a known outcome is worth the wait.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// First and longest delay of the exponential backoff between connection attempts.
+const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(50);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
+
+/// Most attempts to write a batch that conflicts with other nodes' transactions.
+const MAX_ATTEMPTS: u32 = 5;
+
+/// Time limit for writing a batch's writes one by one, after one was too slow for the batch. The rest is refused as `unavailable`, so
+/// that the next batch need not wait longer.
+const MAX_SPLIT_DURATION: Duration = Duration::from_secs(10);
+
+/// Settings of the writer's session, besides those of all sessions. The writer reads only by index. The planner's statistics may be
+/// from when a table was empty, so sequential scans are disabled, and a generic plan is always good enough.
+pub(super) const SETUP: &str =
+    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;
+                     SET enable_mergejoin = off; SET jit = off";
+
+/// Reads the number of the last committed attempt. It is a commit itself, so the number it reads is durable. It waits for an earlier
+/// transaction that is still open, because that holds the row's lock.
+const RESOLVE: &str = "INSERT INTO writers (id, batch) VALUES ($1, 0)
+    ON CONFLICT (id) DO UPDATE SET at = now() RETURNING batch";
+
+/// Deletes the rows of writers that have not written for so long that no outcome can be pending.
+const DELETE_OLD_WRITERS: &str = "DELETE FROM writers WHERE at < now() - interval '7 days'";
+
+const DELETE_WRITER: &str = "DELETE FROM writers WHERE id = $1";
+
+const PING: &str = "SELECT 1";
+
+/// Makes batches durable.
+pub(super) struct Committer {
+    link: Option<BlockingConnection>,
+    target: Target,
+    ids: Ids,
+    /// This writer's row.
+    id: String,
+    /// Number of the last transaction.
+    attempt: i64,
+    rules: Rules,
+    clock: Clock,
+    metrics: CommitMetrics,
+    state: Arc<State>,
+    /// Reads of the last batch that need an unread count first.
+    uncounted: Vec<Submission>,
+    /// Writes are written one by one, each with a short time-out.
+    splitting: bool,
+    /// The log says that the database cannot be written to.
+    logged_failure: bool,
+    /// The database has been unreachable for so long that writes no longer wait for it.
+    unreachable: bool,
+    /// When to try to connect again, and the current delay.
+    retry: Option<(Instant, Duration)>,
+    /// The attempt whose outcome is unknown, and the conversations of its events.
+    unknown: Option<(i64, Vec<ConversationKey>)>,
+    /// Whether the last attempt with an unknown outcome was committed.
+    resolved: Option<bool>,
+    /// Conversations with events that were committed without an outcome for the router.
+    check: Vec<ConversationKey>,
+}
+
+/// The state of writing a batch's writes one by one.
+struct SplitPass {
+    deadline: Instant,
+    /// Users with a write that was too slow.
+    slow: FxHashSet<UserId>,
+}
+
+impl SplitPass {
+    fn new() -> Self {
+        Self { deadline: Instant::now() + MAX_SPLIT_DURATION, slow: FxHashSet::default() }
+    }
+
+    /// Whether to reject a write without an attempt, because the pass or its user has taken too long.
+    fn skips(&self, one: &Submission) -> bool {
+        self.slow.contains(&one.actor) || Instant::now() >= self.deadline
+    }
+}
+
+impl Committer {
+    /// # Errors
+    /// The tables are missing or not as expected.
+    pub(super) fn new(
+        link: BlockingConnection,
+        target: Target,
+        settings: &Settings,
+        state: Arc<State>,
+    ) -> anyhow::Result<Self> {
+        prepare(&link)?;
+        link.run(link.rows(DELETE_OLD_WRITERS, &[]))?;
+        Ok(Self {
+            link: Some(link),
+            target,
+            ids: Ids::default(),
+            id: uuid::Uuid::now_v7().simple().to_string(),
+            attempt: 0,
+            rules: Rules::new(settings.limits.clone(), settings.strangers),
+            clock: settings.clock.clone(),
+            metrics: settings.metrics.clone(),
+            state,
+            uncounted: Vec::new(),
+            splitting: false,
+            logged_failure: false,
+            unreachable: false,
+            retry: None,
+            unknown: None,
+            resolved: None,
+            check: Vec::new(),
+        })
+    }
+
+    /// Writes a batch in one transaction. If that fails because of one write, writes each alone.
+    pub(super) fn write(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
+        let (started, writes) = (Instant::now(), batch::count_writes(&batch));
+        let outcomes = match self.persist(&batch) {
+            Ok(results) => batch::told(batch, results, &mut self.uncounted),
+            // One bad row must not fail the other writes.
+            Err(Verdict::Alone) => self.write_alone(batch),
+            Err(verdict) => batch.into_iter().map(|one| refuse(one, &verdict)).collect(),
+        };
+        if writes > 0 {
+            self.metrics.commit(started.elapsed(), writes);
+        }
+        outcomes
+    }
+
+    /// Writes each write of a batch in a transaction of its own.
+    fn write_alone(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
+        self.splitting = true;
+        let mut pass = SplitPass::new();
+        let mut uncounted = Vec::new();
+        let outcomes = batch::each_alone(batch, &mut uncounted, |one| {
+            let submission = one.first().filter(|one| !pass.skips(one))?;
+            match self.persist(one) {
+                Ok(results) => Some(results),
+                Err(verdict) => {
+                    if matches!(verdict, Verdict::TooSlow) {
+                        pass.slow.insert(submission.actor.clone());
+                    }
+                    verdict.refusal().map(|refusal| vec![Settled::Answered(Err(refusal))])
+                }
+            }
+        });
+        self.uncounted = uncounted;
+        self.splitting = false;
+        outcomes
+    }
+
+    /// Writes a batch, with retries where the error is temporary.
+    fn persist(&mut self, batch: &[Submission]) -> Result<Results, Verdict> {
+        let connect_deadline = Instant::now() + CONNECT_TIMEOUT;
+        let (mut mode, mut attempts) = (Mode::Wait, 0);
+        loop {
+            if !self.ensure_connected(connect_deadline) {
+                return Err(Verdict::Refuse);
+            }
+            attempts += 1;
+            let trouble = match self.transact(batch, mode) {
+                Ok(results) => {
+                    self.report_recovery();
+                    return Ok(results);
+                }
+                Err(trouble) => trouble,
+            };
+            let error = match trouble {
+                Trouble::Unknown(error, results, conversations) => {
+                    self.link = None;
+                    self.unknown = Some((self.attempt, conversations));
+                    match self.resolve_before(Instant::now() + RESOLVE_TIMEOUT) {
+                        Some(true) => return Ok(results),
+                        Some(false) if attempts < MAX_ATTEMPTS => continue,
+                        _ => error,
+                    }
+                }
+                // One of the writes may have been too much work.
+                Trouble::Lost(Error::Silent) if batch.len() > 1 => {
+                    self.link = None;
+                    return Err(Verdict::Alone);
+                }
+                Trouble::Lost(error) => {
+                    self.link = None;
+                    // After a statement time-out the write has waited long enough.
+                    let gives_up = Instant::now() >= connect_deadline
+                        && (attempts > 1 || matches!(error, Error::Silent));
+                    if !gives_up {
+                        pause(MIN_RECONNECT_DELAY * (attempts - 1));
+                        continue;
+                    }
+                    error
+                }
+                Trouble::Conflict(error) if attempts < MAX_ATTEMPTS => {
+                    tracing::debug!(%error, "a batch conflicted with another node's; retrying");
+                    pause(conflict_pause(attempts));
+                    continue;
+                }
+                // Another node holds a lock for long: retry without the locked conversations.
+                Trouble::Held(_) if mode == Mode::Wait => {
+                    mode = Mode::SkipLocked;
+                    continue;
+                }
+                Trouble::Database(error) => error,
+                _ if batch.len() > 1 => return Err(Verdict::Alone),
+                Trouble::Cancelled(error) if self.is_responsive() => {
+                    tracing::warn!(%error, "refused a write that exceeds the database's time-out");
+                    return Err(Verdict::TooSlow);
+                }
+                Trouble::Invalid(error) => {
+                    tracing::warn!(%error, "refused a write that the database cannot store");
+                    return Err(Verdict::Invalid);
+                }
+                Trouble::Conflict(error)
+                | Trouble::Change(error)
+                | Trouble::Held(error)
+                | Trouble::Cancelled(error) => error,
+            };
+            self.report_write_failure(&error);
+            return Err(Verdict::Refuse);
+        }
+    }
+
+    /// Writes a batch in one transaction.
+    fn transact(&mut self, batch: &[Submission], mode: Mode) -> Result<Results, Trouble> {
+        let Some(link) = &self.link else { return Err(Trouble::Lost(Error::Silent)) };
+        self.attempt += 1;
+        let now = self.clock.now();
+        let mut rows = PostgresRows::new(link, &mut self.ids, &self.rules);
+        let applied = rows
+            .begin(&self.id, self.attempt, mode, self.splitting, batch)
+            .and_then(|()| batch::apply(&mut rows, &self.rules, batch, now));
+        let results = match applied {
+            // Commit even if nothing changed, because the outcome of a duplicate rests on rows that were read, and this commit
+            // proves that those are durable.
+            Ok(results) => results,
+            Err(error) => {
+                // Skipped after a time-out. If the rollback fails, the next statement finds the connection lost.
+                if !link.is_closed() {
+                    let _ = rows.roll_back();
+                }
+                return Err(classify(error));
+            }
+        };
+        match rows.save() {
+            Ok(()) => Ok(results),
+            Err(Unsaved::Undone(error)) => Err(classify(error)),
+            Err(Unsaved::Unknown(error)) => {
+                let conversations = rows.touched();
+                Err(Trouble::Unknown(error, results, conversations))
+            }
+        }
+    }
+
+    /// Whether the database commits a transaction that changes only the writer's own row, within the time-out of a single write.
+    fn is_responsive(&mut self) -> bool {
+        let splitting = std::mem::replace(&mut self.splitting, true);
+        let done = self.transact(&[], Mode::Wait);
+        self.splitting = splitting;
+        if matches!(done, Err(Trouble::Lost(_) | Trouble::Unknown(..))) {
+            self.link = None;
+        }
+        done.is_ok()
+    }
+
+    /// Connects and resolves an unknown outcome, with retries up to the deadline; without retries while the database is unreachable.
+    /// True if connected.
+    fn ensure_connected(&mut self, deadline: Instant) -> bool {
+        loop {
+            let error = match self.try_connect() {
+                Ok(()) => return true,
+                Err(error) => error,
+            };
+            let now = Instant::now();
+            if now >= deadline || self.unreachable {
+                self.report_unreachable(&error);
+                return false;
+            }
+            let next = self.retry.map_or(now, |(next, _)| next).min(deadline);
+            pause(next.saturating_duration_since(now));
+        }
+    }
+
+    /// Connects, unless the backoff delay of a failed attempt is still running, and resolves an unknown outcome.
+    fn try_connect(&mut self) -> anyhow::Result<()> {
+        if self.link.as_ref().is_some_and(BlockingConnection::is_closed) {
+            self.link = None;
+        }
+        if self.link.is_some() && self.unknown.is_none() {
+            return Ok(());
+        }
+        ensure!(
+            self.retry.is_none_or(|(next, _)| Instant::now() >= next),
+            "the last attempt failed a moment ago"
+        );
+        let done = self.connect().and_then(|()| self.resolve());
+        self.retry = match done {
+            Ok(()) => None,
+            Err(_) => {
+                let delay =
+                    self.retry.map_or(MIN_RECONNECT_DELAY, |(_, delay)| (delay * 2).min(MAX_RECONNECT_DELAY));
+                Some((Instant::now() + delay, delay))
+            }
+        };
+        done
+    }
+
+    fn connect(&mut self) -> anyhow::Result<()> {
+        if self.link.is_none() {
+            let link = BlockingConnection::open(&self.target)?;
+            prepare(&link)?;
+            // A promoted standby may hand out ids of the sequences once more, so reserved ones are dropped.
+            self.ids = Ids::default();
+            self.link = Some(link);
+        }
+        Ok(())
+    }
+
+    /// Resolves the unknown outcome of a commit, if there is one.
+    fn resolve(&mut self) -> anyhow::Result<()> {
+        let (Some((attempt, _)), Some(link)) = (&self.unknown, &self.link) else { return Ok(()) };
+        let attempt = *attempt;
+        let _ = link.take_warning();
+        let rows =
+            link.run(link.rows(RESOLVE, &[&self.id])).context("cannot resolve the outcome of a commit")?;
+        ensure!(!link.take_warning(), Error::Doubtful);
+        let batch: i64 = rows.first().context("a writer has no row")?.try_get(0)?;
+        self.resolved = Some(batch == attempt);
+        if let Some((_, conversations)) = self.unknown.take().filter(|_| batch == attempt) {
+            self.check.extend(conversations);
+        }
+        Ok(())
+    }
+
+    /// Whether the last attempt was committed; `None` if that cannot be resolved before the deadline.
+    fn resolve_before(&mut self, deadline: Instant) -> Option<bool> {
+        let (known, _) = (self.check.len(), self.resolved.take());
+        if !self.ensure_connected(deadline) {
+            return None;
+        }
+        // The writes receive this outcome, so the router need not check their conversations.
+        self.check.truncate(known);
+        self.resolved
+    }
+
+    fn report_recovery(&mut self) {
+        self.state.clear_fault();
+        self.unreachable = false;
+        if std::mem::take(&mut self.logged_failure) {
+            tracing::info!("the database can be written to again");
+        }
+    }
+
+    fn report_write_failure(&mut self, error: &Error) {
+        match error.code() {
+            Some(code) if *code == SqlState::DISK_FULL => self.state.set_fault(WriteFault::DiskFull),
+            // Insufficient resources.
+            Some(code) if code.code().starts_with("53") => self.state.set_fault(WriteFault::Refused),
+            // An error of one row does not affect other writes.
+            _ => {}
+        }
+        if !std::mem::replace(&mut self.logged_failure, true) {
+            tracing::error!(%error, "cannot write to the database; refusing writes until one succeeds");
+        }
+    }
+
+    fn report_unreachable(&mut self, error: &anyhow::Error) {
+        self.state.set_fault(WriteFault::Unreachable);
+        self.unreachable = true;
+        if !std::mem::replace(&mut self.logged_failure, true) {
+            tracing::error!("cannot reach the database; refusing writes until it is reachable: {error:#}");
+        }
+    }
+
+    /// Checks the connection while there is nothing to write, with a probe write after a failed one.
+    pub(super) fn check_connection(&mut self) {
+        if matches!(self.state.fault(), Some(WriteFault::DiskFull | WriteFault::Refused)) {
+            // A ping would not show whether writes work again.
+            self.write(batch::probe().into_iter().collect());
+            return;
+        }
+        let alive = self.try_connect().and_then(|()| {
+            let link = self.link.as_ref().context("there is no connection")?;
+            Ok(link.run(link.rows(PING, &[]))?)
+        });
+        match alive {
+            Ok(_) => self.report_recovery(),
+            // The next check uses a new connection.
+            Err(_) if self.link.take().is_some() => {}
+            Err(error) => self.report_unreachable(&error),
+        }
+    }
+
+    /// Takes the reads of the last batch that need a count by the readers first.
+    pub(super) fn take_uncounted(&mut self) -> Vec<Submission> {
+        std::mem::take(&mut self.uncounted)
+    }
+
+    /// Takes the conversations with committed events that the router has not received.
+    pub(super) fn take_check(&mut self) -> Vec<ConversationKey> {
+        std::mem::take(&mut self.check)
+    }
+
+    /// Deletes the writer's row.
+    pub(super) fn end(&mut self) {
+        if let Some(link) = self.link.as_ref().filter(|link| !link.is_closed()) {
+            // If this fails, another node deletes the row later.
+            let _ = link.run(async { link.rows(DELETE_WRITER, &[&self.id]).await });
+        }
+    }
+}
+
+fn prepare(link: &BlockingConnection) -> Result<(), Error> {
+    link.run(link.client().batch_execute(SETUP))?;
+    // Held for the life of the connection, because `migrate-store` may write to the database only while no node serves from it.
+    let serves = link.run(link.client().query_one("SELECT pg_try_advisory_lock_shared($1)", &[&SERVING]))?;
+    if !serves.try_get::<_, bool>(0)? {
+        return Err(Error::Moving);
+    }
+    let own = [RESOLVE, DELETE_OLD_WRITERS, DELETE_WRITER, PING];
+    let statements: Vec<_> = rows::statements().chain(ids::STATEMENTS).chain(own).collect();
+    link.prepare_all(&statements)
+}
+
+/// The outcome of a write that was not stored.
+fn refuse(one: Submission, verdict: &Verdict) -> Outcome {
+    match verdict.refusal() {
+        Some(refusal) => Outcome { origin: one.origin, result: Err(refusal) },
+        None => batch::reject(one),
+    }
+}
+
+fn pause(time: Duration) {
+    let _ = crossbeam_channel::after(time).recv();
+}

@@ -1,0 +1,376 @@
+//! What readers look up in PostgreSQL: across a network, so each in a round trip or two, however much is asked for. What is
+//! about many users or messages gets them as arrays, and their places in those come back with the rows.
+
+mod event;
+mod message;
+pub(super) mod row;
+mod shared;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::future::Future;
+use std::ops::ControlFlow;
+
+use futures_util::future::{join, try_join3};
+use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use self::row::{
+    CONVERSATION, conversation, conversation_columns, conversation_key, count, get, maybe_membership,
+    maybe_time, membership, membership_columns, number, place, seq, user_id, user_key,
+};
+pub(super) use self::shared::{heads, places, places_in, revocations};
+use super::connect::{BlockingConnection, Error};
+use crate::change::Failed;
+use crate::read::row::{Acquainted, Known, Listed, Membered, Named, Start, View, Wanted, Whole, readable};
+use crate::read::{Lookups, Range};
+use crate::record::Membership;
+use crate::record::{ConversationKey, LogEvent, UserKey};
+
+type Result<T> = std::result::Result<T, Failed<Error>>;
+
+/// What all reads see is fixed by the first of a transaction's statements.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// A connection that only reads, one transaction after the other.
+pub(super) struct Session {
+    pub(super) link: BlockingConnection,
+    /// Whether a transaction is open.
+    begun: Cell<bool>,
+    /// How often an answer was waited for.
+    #[cfg(test)]
+    trips: Cell<u32>,
+}
+
+impl Session {
+    pub(super) fn new(link: BlockingConnection) -> Self {
+        Self {
+            link,
+            begun: Cell::new(false),
+            #[cfg(test)]
+            trips: Cell::new(0),
+        }
+    }
+
+    /// Does something in the transaction. Its begin is sent together with what is done first in it.
+    fn run<T>(&self, work: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>) -> Result<T> {
+        #[cfg(test)]
+        self.trips.update(|trips| trips + 1);
+        if self.begun.replace(true) {
+            return Ok(self.link.run(work)?);
+        }
+        Ok(self.link.run(async {
+            // In this order, and neither waits for the other.
+            let (begun, done) = join(self.link.client().batch_execute(BEGIN), work).await;
+            begun.and(done)
+        })?)
+    }
+
+    fn rows(&self, sql: &'static str, parameters: &[&(dyn ToSql + std::marker::Sync)]) -> Result<Vec<Row>> {
+        self.run(self.link.rows(sql, parameters))
+    }
+
+    /// The one row that there is at most.
+    fn row(&self, sql: &'static str, parameters: &[&(dyn ToSql + std::marker::Sync)]) -> Result<Option<Row>> {
+        Ok(self.rows(sql, parameters)?.pop())
+    }
+
+    /// Ends the transaction. It is only sent: the answer comes before that of the next.
+    pub(super) fn end(&self) {
+        if !self.begun.replace(false) || self.link.is_closed() {
+            return;
+        }
+        // Nobody needs to know whether it worked. Where it did not, there is no connection any more.
+        let _ = self.link.run(async {
+            let mut rollback = std::pin::pin!(self.link.client().batch_execute("ROLLBACK"));
+            std::future::poll_fn(|cx| {
+                let _ = rollback.as_mut().poll(cx);
+                std::task::Poll::Ready(())
+            })
+            .await;
+            // What moves the bytes has its turn.
+            tokio::task::yield_now().await;
+            Ok::<_, tokio_postgres::Error>(())
+        });
+    }
+}
+
+const KNOWN: &str = "SELECT id, not_before FROM users WHERE name = $1";
+
+const FIRST_MEMBERSHIPS: &str = r#"SELECT m.conversation, c.head, c.at FROM users u
+    CROSS JOIN LATERAL (SELECT conversation FROM members
+        WHERE "user" = u.id AND until IS NULL ORDER BY conversation LIMIT $2) m
+    JOIN conversations c ON c.id = m.conversation WHERE u.name = $1 ORDER BY m.conversation"#;
+
+const MEMBERSHIPS: &str = r#"SELECT m.conversation, c.head, c.at FROM (SELECT conversation FROM members
+        WHERE "user" = $1 AND until IS NULL AND conversation > $2 ORDER BY conversation LIMIT $3) m
+    JOIN conversations c ON c.id = m.conversation ORDER BY m.conversation"#;
+
+const NAMED: &str = concat!(
+    "SELECT n.place, ",
+    conversation_columns!(),
+    ", ",
+    membership_columns!(),
+    r#" FROM unnest($2::text[]) WITH ORDINALITY n (name, place) JOIN conversations c ON c.name = n.name
+    CROSS JOIN users u LEFT JOIN members m ON m.conversation = c.id AND m."user" = u.id WHERE u.name = $1"#
+);
+
+const VIEW: &str = concat!(
+    "SELECT ",
+    conversation_columns!(),
+    ", ",
+    membership_columns!(),
+    r#" FROM conversations c CROSS JOIN users u
+    LEFT JOIN members m ON m.conversation = c.id AND m."user" = u.id WHERE u.name = $1 AND c.name = $2"#
+);
+
+const VIEW_OF: &str = concat!(
+    "SELECT ",
+    conversation_columns!(),
+    ", ",
+    membership_columns!(),
+    r#" FROM conversations c
+    LEFT JOIN members m ON m.conversation = c.id AND m."user" = $1 WHERE c.id = $2"#
+);
+
+pub(super) const LISTED: &str = concat!(
+    "SELECT ",
+    conversation_columns!(),
+    ", ",
+    membership_columns!(),
+    r#" FROM unnest($2::bigint[]) WITH ORDINALITY n (id, place) JOIN conversations c ON c.id = n.id
+    JOIN members m ON m.conversation = c.id AND m."user" = $1 AND m.until IS NULL ORDER BY n.place"#
+);
+
+const MEMBERS: &str = concat!(
+    "SELECT u.name, ",
+    membership_columns!(),
+    r#", m."user" FROM (
+        SELECT * FROM members WHERE conversation = $1 AND until IS NULL AND "user" > $2 ORDER BY "user" LIMIT $3
+    ) m LEFT JOIN users u ON u.id = m."user" ORDER BY m."user""#
+);
+
+const ACQUAINTED: &str =
+    "SELECT n.place, u.id, u.last_seen FROM unnest($1::text[]) WITH ORDINALITY n (name, place)
+    JOIN users u ON u.name = n.name ORDER BY n.place";
+
+const ARE_THERE: &str = "SELECT n.place FROM unnest($1::text[]) WITH ORDINALITY n (name, place)
+    JOIN conversations c ON c.name = n.name";
+
+const COUNT_MESSAGES: &str = "SELECT messages FROM events WHERE conversation = $1 AND seq = $2";
+
+const COUNT_SENT: &str = "SELECT count(*) FROM events
+    WHERE conversation = $1 AND seq > $2 AND seq <= $3 AND sender = $4 AND kind = $5";
+
+const COUNT_ROOMS: &str = r#"SELECT count(*) FROM (
+    SELECT 1 FROM members WHERE "user" = $1 AND until IS NULL AND since > 0 LIMIT $2) room"#;
+
+const SHARE_A_ROOM: &str = r#"SELECT two.place FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY two (a, b, place)
+    WHERE EXISTS (SELECT 1 FROM (SELECT conversation FROM members
+            WHERE "user" = two.a AND until IS NULL AND since > 0 ORDER BY conversation LIMIT $3) room
+        JOIN members m ON m.conversation = room.conversation AND m."user" = two.b AND m.until IS NULL)"#;
+
+impl Lookups for Session {
+    type Error = Error;
+
+    fn known(&self, user: &UserId) -> Result<Option<Known>> {
+        self.row(KNOWN, &[&user.as_str()])?.map(|row| known(&row)).transpose()
+    }
+
+    fn view(&self, user: &UserId, name: &ConversationId) -> Result<Option<View>> {
+        let row = self.row(VIEW, &[&user.as_str(), &name.as_str()])?;
+        Ok(row.map(|row| view(&row, 0)).transpose()?)
+    }
+
+    fn view_of(&self, user: UserKey, conversation: ConversationKey) -> Result<Option<View>> {
+        let row = self.row(VIEW_OF, &[&user.0, &conversation.0])?;
+        Ok(row.map(|row| view(&row, 0)).transpose()?)
+    }
+
+    fn start(&self, user: &UserId, named: &[ConversationId], most: usize) -> Result<Option<Start>> {
+        let names: Vec<_> = named.iter().map(ConversationId::as_str).collect();
+        let (user, most) = (user.as_str(), most as i64);
+        let by_name: [&(dyn ToSql + std::marker::Sync); 1] = [&user];
+        let first: [&(dyn ToSql + std::marker::Sync); 2] = [&user, &most];
+        let by_names: [&(dyn ToSql + std::marker::Sync); 2] = [&user, &names];
+        let named =
+            async { if names.is_empty() { Ok(Vec::new()) } else { self.link.rows(NAMED, &by_names).await } };
+        let together =
+            try_join3(self.link.rows(KNOWN, &by_name), self.link.rows(FIRST_MEMBERSHIPS, &first), named);
+        let (user, joined, found) = self.run(together)?;
+        let Some(user) = user.first() else { return Ok(None) };
+        let mut named: Vec<_> = names.iter().map(|_| Named::Nowhere).collect();
+        for row in found {
+            let view = readable(view(&row, 1), || conversation_name(&row, 2))?;
+            if let Some(named) = named.get_mut(place(&row, 0)?) {
+                *named = view.map_or(Named::Damaged, Named::There);
+            }
+        }
+        let joined = joined.iter().map(membered).collect::<Result<_>>()?;
+        Ok(Some(Start { user: known(user)?, joined, named }))
+    }
+
+    fn memberships(&self, user: UserKey, after: ConversationKey, most: usize) -> Result<Vec<Membered>> {
+        self.rows(MEMBERSHIPS, &[&user.0, &after.0, &(most as i64)])?.iter().map(membered).collect()
+    }
+
+    fn listed(&self, user: UserKey, conversations: &[ConversationKey]) -> Result<Vec<Listed>> {
+        let keys: Vec<_> = conversations.iter().map(|key| key.0).collect();
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = self.rows(LISTED, &[&user.0, &keys])?;
+        let listed = |row: &Row| {
+            Ok(Listed { conversation: conversation(row, 0)?, member: membership(row, CONVERSATION)? })
+        };
+        let listed = rows.iter().map(|row| readable(listed(row), || conversation_name(row, 1)));
+        listed.filter_map(Result::transpose).collect()
+    }
+
+    fn time_of(&self, conversation: ConversationKey, seq: Seq) -> Result<i64> {
+        let sql = "SELECT at FROM events WHERE conversation = $1 AND seq = $2";
+        let row = self.row(sql, &[&conversation.0, &number(seq)])?;
+        let row = row.ok_or_else(|| Error::Damaged(format!("event {seq} is not there")))?;
+        Ok(get(&row, 0)?)
+    }
+
+    fn events(
+        &self,
+        conversation: ConversationKey,
+        name: &ConversationId,
+        range: &Range,
+        mut each: impl FnMut(LogEvent) -> ControlFlow<()>,
+    ) -> Result<()> {
+        for row in event::rows(self, conversation, name, range)? {
+            if each(event::read(&row, name)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn messages_before(&self, conversation: ConversationKey, before: Seq, most: usize) -> Result<Vec<Seq>> {
+        message::before(self, conversation, before, most)
+    }
+
+    fn messages_from(
+        &self,
+        conversation: ConversationKey,
+        from: Seq,
+        upto: Seq,
+        most: usize,
+    ) -> Result<Vec<Seq>> {
+        message::from(self, conversation, (from, upto), most)
+    }
+
+    fn count_messages(&self, conversation: ConversationKey, upto: Seq) -> Result<u64> {
+        let row = self.row(COUNT_MESSAGES, &[&conversation.0, &number(upto)])?;
+        Ok(row.map_or(Ok(0), |row| count(&row, 0))?)
+    }
+
+    fn count_sent(
+        &self,
+        conversation: ConversationKey,
+        sender: UserKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Result<u64> {
+        let (after, upto, message) = (number(after), number(upto), i16::from(EventKind::Message.number()));
+        let row = self.row(COUNT_SENT, &[&conversation.0, &after, &upto, &sender.0, &message])?;
+        Ok(row.map_or(Ok(0), |row| count(&row, 0))?)
+    }
+
+    fn messages(
+        &self,
+        wanted: &[Wanted<'_>],
+        bytes: usize,
+        each: impl FnMut(Option<Whole>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        message::find(self, wanted, bytes, each)
+    }
+
+    fn members(
+        &self,
+        conversation: ConversationKey,
+        after: UserKey,
+        most: usize,
+        mut each: impl FnMut(UserKey, Option<(UserId, Membership)>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        for row in self.rows(MEMBERS, &[&conversation.0, &after.0, &(most as i64)])? {
+            let read = || Ok((user_id(&row, 0)?, membership(&row, 1)?));
+            let member = readable(read(), || format!("a member of conversation {}", conversation.0))?;
+            if each(user_key(&row, 9)?, member).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn acquainted(&self, users: &[UserId]) -> Result<Vec<Acquainted>> {
+        let names: Vec<_> = users.iter().map(UserId::as_str).collect();
+        let known = self.rows(ACQUAINTED, &[&names])?.into_iter().map(|row| {
+            let name = users.get(place(&row, 0)?).cloned();
+            let (key, last_seen) = (user_key(&row, 1)?, maybe_time(&row, 2)?);
+            Ok(name.map(|name| Acquainted { key, name, last_seen }))
+        });
+        known.filter_map(Result::transpose).collect()
+    }
+
+    fn are_there(&self, conversations: &[ConversationId]) -> Result<Vec<bool>> {
+        let names: Vec<_> = conversations.iter().map(ConversationId::as_str).collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        marked(names.len(), &self.rows(ARE_THERE, &[&names])?)
+    }
+
+    fn count_rooms(&self, user: UserKey, most: u32) -> Result<u32> {
+        let row = self.row(COUNT_ROOMS, &[&user.0, &i64::from(most)])?;
+        let rooms = row.map(|row| count(&row, 0)).transpose()?.unwrap_or(0);
+        Ok(u32::try_from(rooms).unwrap_or(most))
+    }
+
+    fn share_a_room(&self, pairs: &[(UserKey, UserKey)], most: u32) -> Result<Vec<bool>> {
+        let (a, b): (Vec<_>, Vec<_>) = pairs.iter().map(|(a, b)| (a.0, b.0)).unzip();
+        marked(pairs.len(), &self.rows(SHARE_A_ROOM, &[&a, &b, &i64::from(most)])?)
+    }
+
+    fn api_key(&self, hash: &[u8]) -> Result<Option<String>> {
+        let row = self.row("SELECT name FROM api_keys WHERE hash = $1 AND revoked IS NULL", &[&hash])?;
+        Ok(row.map(|row| get(&row, 0)).transpose()?)
+    }
+}
+
+fn known(row: &Row) -> Result<Known> {
+    Ok(Known { key: user_key(row, 0)?, not_before: maybe_time(row, 1)? })
+}
+
+fn membered(row: &Row) -> Result<Membered> {
+    let conversation = conversation_key(row, 0)?;
+    let read = || Ok((seq(row, 1)?, get(row, 2)?));
+    let state = readable(read(), || format!("conversation {}", conversation.0))?;
+    Ok(Membered { conversation, state })
+}
+
+fn view(row: &Row, first: usize) -> std::result::Result<View, Error> {
+    let conversation = conversation(row, first)?;
+    Ok(View { conversation, membership: maybe_membership(row, first + CONVERSATION)? })
+}
+
+/// Which of so many places the rows have.
+fn marked(places: usize, rows: &[Row]) -> Result<Vec<bool>> {
+    let mut marked = vec![false; places];
+    for row in rows {
+        if let Some(mark) = marked.get_mut(place(row, 0)?) {
+            *mark = true;
+        }
+    }
+    Ok(marked)
+}
+
+/// How a conversation is called in a report.
+fn conversation_name(row: &Row, column: usize) -> String {
+    format!("conversation {}", row.try_get::<_, &str>(column).unwrap_or("without a name"))
+}

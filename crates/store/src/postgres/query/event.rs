@@ -1,0 +1,60 @@
+//! Events of the log.
+
+use switchboard_protocol::{ConversationId, Seq, Timestamp};
+use tokio_postgres::Row;
+
+use super::row::{get, kind, number, seq, time, user_id};
+use super::{Result, Session};
+use crate::postgres::connect::Error;
+use crate::read::Range;
+use crate::read::row::{is_readable, unreadable};
+use crate::record::{ConversationKey, LogEvent};
+
+/// Those that fill the page, and no body more.
+const EVENTS: &str = "SELECT e.seq, e.kind, u.name, e.at, e.key, e.body FROM (
+        SELECT page.*, sum(page.bytes) OVER (ORDER BY page.seq) AS so_far FROM (
+            SELECT seq, kind, sender, at, key, body,
+                $6::bigint + 2 * coalesce(octet_length(key), 0) + octet_length(body) AS bytes FROM events
+            WHERE conversation = $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT $4) page) e
+    LEFT JOIN users u ON u.id = e.sender
+    WHERE e.so_far - e.bytes < $5::bigint ORDER BY e.seq";
+
+pub(super) fn rows(
+    session: &Session,
+    conversation: ConversationKey,
+    name: &ConversationId,
+    range: &Range,
+) -> Result<Vec<Row>> {
+    let (after, upto) = (number(range.after), number(range.upto));
+    let (most, bytes) = (i64::from(range.most), i64::from(range.bytes));
+    let overhead = LogEvent::most_bytes_of(name.as_str().len(), 0, 0) as i64;
+    session.rows(EVENTS, &[&conversation.0, &after, &upto, &most, &bytes, &overhead])
+}
+
+/// Reads a row of [`EVENTS`].
+pub(super) fn read(row: &Row, conversation: &ConversationId) -> std::result::Result<LogEvent, Error> {
+    let seq: Seq = seq(row, 0)?;
+    let read = || {
+        let body: Box<str> = get(row, 5)?;
+        let kind = kind(row, 1)?;
+        if !is_readable(kind, &body) {
+            return Err(Error::Damaged("its body".to_owned()));
+        }
+        Ok(LogEvent {
+            conversation: conversation.clone(),
+            seq,
+            kind,
+            from: user_id(row, 2)?,
+            at: time(row, 3)?,
+            key: get(row, 4)?,
+            body,
+        })
+    };
+    match read() {
+        Err(error @ Error::Damaged(_)) => {
+            let at = time(row, 3).unwrap_or(Timestamp::from_millis(0));
+            Ok(unreadable(conversation, seq, user_id(row, 2).ok(), at, error))
+        }
+        read => read,
+    }
+}

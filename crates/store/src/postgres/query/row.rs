@@ -1,0 +1,125 @@
+//! What the columns of a row say. Numbers are signed in the database, and ours are not: one below zero is damage.
+
+use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
+use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
+
+use crate::change::rows::role;
+use crate::postgres::connect::Error;
+use crate::record::{Conversation, Membership};
+use crate::record::{ConversationKey, UserKey};
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// The columns that [`conversation`] reads.
+macro_rules! conversation_columns {
+    () => {
+        "c.id, c.name, c.title, c.public, c.head, c.messages, c.last_message, c.members, c.admins, c.at"
+    };
+}
+
+/// The columns that [`membership`] reads.
+macro_rules! membership_columns {
+    () => {
+        "m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent"
+    };
+}
+
+pub(in crate::postgres) use {conversation_columns, membership_columns};
+
+/// How many columns [`conversation`] reads.
+pub(in crate::postgres) const CONVERSATION: usize = 10;
+
+/// How a seq is stored.
+pub(in crate::postgres) fn number(seq: Seq) -> i64 {
+    i64::try_from(seq.0).unwrap_or(i64::MAX)
+}
+
+pub(in crate::postgres) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T> {
+    Ok(row.try_get(column)?)
+}
+
+pub(in crate::postgres) fn count(row: &Row, column: usize) -> Result<u64> {
+    let number: i64 = get(row, column)?;
+    u64::try_from(number).map_err(|_| Error::Damaged(format!("{} is {number}", row.columns()[column].name())))
+}
+
+pub(in crate::postgres) fn seq(row: &Row, column: usize) -> Result<Seq> {
+    count(row, column).map(Seq)
+}
+
+pub(in crate::postgres) fn maybe_seq(row: &Row, column: usize) -> Result<Option<Seq>> {
+    get::<Option<i64>>(row, column)?.map(|_| seq(row, column)).transpose()
+}
+
+pub(in crate::postgres) fn kind(row: &Row, column: usize) -> Result<EventKind> {
+    Ok(EventKind::from_number(get::<i16>(row, column)?.into()))
+}
+
+pub(in crate::postgres) fn time(row: &Row, column: usize) -> Result<Timestamp> {
+    get(row, column).map(Timestamp::from_millis)
+}
+
+pub(in crate::postgres) fn maybe_time(row: &Row, column: usize) -> Result<Option<Timestamp>> {
+    Ok(get::<Option<i64>>(row, column)?.map(Timestamp::from_millis))
+}
+
+/// A place that `WITH ORDINALITY` counts from 1 on, as an index.
+pub(in crate::postgres) fn place(row: &Row, column: usize) -> Result<usize> {
+    let place = usize::try_from(count(row, column)?).unwrap_or(usize::MAX);
+    Ok(place.wrapping_sub(1))
+}
+
+pub(in crate::postgres) fn user_key(row: &Row, column: usize) -> Result<UserKey> {
+    get(row, column).map(UserKey)
+}
+
+pub(in crate::postgres) fn conversation_key(row: &Row, column: usize) -> Result<ConversationKey> {
+    get(row, column).map(ConversationKey)
+}
+
+/// A user's name; one that is not there is damage.
+pub(in crate::postgres) fn user_id(row: &Row, column: usize) -> Result<UserId> {
+    let name: Option<&str> = get(row, column)?;
+    UserId::parse(name.unwrap_or_default()).map_err(|error| Error::Damaged(error.to_string()))
+}
+
+pub(in crate::postgres) fn conversation_id(row: &Row, column: usize) -> Result<ConversationId> {
+    ConversationId::parse(get(row, column)?).map_err(|error| Error::Damaged(error.to_string()))
+}
+
+pub(in crate::postgres) fn conversation(row: &Row, first: usize) -> Result<Conversation> {
+    Ok(Conversation {
+        key: conversation_key(row, first)?,
+        name: conversation_id(row, first + 1)?,
+        title: get(row, first + 2)?,
+        public: get(row, first + 3)?,
+        head: seq(row, first + 4)?,
+        messages: count(row, first + 5)?,
+        last_message: seq(row, first + 6)?,
+        members: count(row, first + 7)?,
+        admins: count(row, first + 8)?,
+        at: get(row, first + 9)?,
+    })
+}
+
+pub(in crate::postgres) fn membership(row: &Row, first: usize) -> Result<Membership> {
+    Ok(Membership {
+        role: role(get::<i16>(row, first)?.into()),
+        since: seq(row, first + 1)?,
+        until: maybe_seq(row, first + 2)?,
+        read: seq(row, first + 3)?,
+        received: seq(row, first + 4)?,
+        sent: count(row, first + 5)?,
+        read_messages: count(row, first + 6)?,
+        read_sent: count(row, first + 7)?,
+    })
+}
+
+/// The same of a row that may have none, by an outer join.
+pub(in crate::postgres) fn maybe_membership(row: &Row, first: usize) -> Result<Option<Membership>> {
+    match get::<Option<i16>>(row, first)? {
+        Some(_) => membership(row, first).map(Some),
+        None => Ok(None),
+    }
+}

@@ -1,0 +1,137 @@
+//! What a node asks about the log that other nodes write to as well.
+
+use rustc_hash::FxHashMap;
+use switchboard_protocol::{ConversationId, Seq, UserId};
+use tokio_postgres::Row;
+
+use super::row::{conversation_id, conversation_key, number, place as nth, seq, time, user_id};
+use super::{Result, Session};
+use crate::kind::kind;
+use crate::read::Reader;
+use crate::read::row::readable;
+use crate::read::shared::SharedLookups;
+use crate::record::ConversationKey;
+use crate::{Place, PlacesPage, Revocations, Seqs};
+
+/// The last event of each of the conversations that are there.
+pub(in crate::postgres) fn heads(
+    reader: &Reader<'_, Session>,
+    conversations: &[ConversationKey],
+) -> Result<Seqs> {
+    let keys: Vec<_> = conversations.iter().map(|key| key.0).collect();
+    let rows =
+        reader.rows.rows("SELECT id, head FROM conversations WHERE id = ANY($1::bigint[])", &[&keys])?;
+    let heads = rows.iter().map(|row| {
+        let key = conversation_key(row, 0)?;
+        let head = readable(seq(row, 1), || format!("conversation {}", key.0))?;
+        Ok(head.map(|head| (key, head)))
+    });
+    heads.filter_map(Result::transpose).collect()
+}
+
+const REVOCATIONS: &str =
+    "SELECT name, not_before FROM users WHERE name = ANY($1::text[]) AND not_before IS NOT NULL";
+
+/// Up to when the tokens of users have been revoked.
+pub(in crate::postgres) fn revocations(
+    reader: &Reader<'_, Session>,
+    users: &[UserId],
+) -> Result<Revocations> {
+    let names: Vec<_> = users.iter().map(UserId::as_str).collect();
+    let rows = reader.rows.rows(REVOCATIONS, &[&names])?;
+    rows.iter().map(|row| Ok((user_id(row, 0)?, time(row, 1)?))).collect()
+}
+
+/// The rows of a page are looked up one by one: a user in a great many conversations costs what their page does.
+const PLACES: &str = r#"SELECT n.place, m.conversation, m.since, c.head
+    FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY n (name, after, place) JOIN users u ON u.name = n.name
+    CROSS JOIN LATERAL (SELECT conversation, since FROM members
+        WHERE "user" = u.id AND until IS NULL AND conversation > n.after ORDER BY conversation LIMIT $3) m
+    JOIN conversations c ON c.id = m.conversation ORDER BY n.place, m.conversation"#;
+
+/// For each user a page of the conversations that they are a member of.
+pub(in crate::postgres) fn places(
+    reader: &Reader<'_, Session>,
+    users: &[(UserId, ConversationKey)],
+    most: u32,
+) -> Result<Vec<PlacesPage>> {
+    let (names, after): (Vec<_>, Vec<_>) = users.iter().map(|(user, after)| (user.as_str(), after.0)).unzip();
+    let mut pages = vec![(PlacesPage::default(), 0); users.len()];
+    for row in &reader.rows.rows(PLACES, &[&names, &after, &i64::from(most)])? {
+        let Some((page, rows)) = pages.get_mut(nth(row, 0)?) else { continue };
+        *rows += 1;
+        page.add(conversation_key(row, 1)?, place(row, 1)?, *rows, most);
+    }
+    Ok(pages.into_iter().map(|(page, _)| page).collect())
+}
+
+const PLACES_IN: &str = r#"SELECT n.place, m.conversation, m.since, c.head
+    FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY n (name, conversation, place)
+    JOIN users u ON u.name = n.name
+    JOIN members m ON m.conversation = n.conversation AND m."user" = u.id AND m.until IS NULL
+    JOIN conversations c ON c.id = m.conversation"#;
+
+/// Where each user stands in the conversation beside them.
+pub(in crate::postgres) fn places_in(
+    reader: &Reader<'_, Session>,
+    pairs: &[(UserId, ConversationKey)],
+) -> Result<Vec<Option<Place>>> {
+    let (names, conversations): (Vec<_>, Vec<_>) =
+        pairs.iter().map(|(user, conversation)| (user.as_str(), conversation.0)).unzip();
+    let mut places = vec![None; pairs.len()];
+    for row in &reader.rows.rows(PLACES_IN, &[&names, &conversations])? {
+        if let Some(found) = places.get_mut(nth(row, 0)?) {
+            *found = place(row, 1)?;
+        }
+    }
+    Ok(places)
+}
+
+fn place(row: &Row, first: usize) -> Result<Option<Place>> {
+    let conversation = conversation_key(row, first)?;
+    let read = || Ok(Place { conversation, since: seq(row, first + 1)?, head: seq(row, first + 2)? });
+    readable(read(), || format!("conversation {}", conversation.0))
+}
+
+/// The last event by which each of some users went, up to an event. Whom an event removes is in the field `user` of its body,
+/// beside what else it may say. It is cut out rather than parsed: one damaged body would fail the cast, and with it the
+/// query. Ids need no escape in JSON, and a quote within another text has one, so nothing else looks like the field.
+const GOING: &str = concat!(
+    r#"SELECT went.name, max(went.seq) FROM (
+        SELECT u.name, leaving.seq FROM (
+            SELECT e.sender, max(e.seq) AS seq FROM events e
+            WHERE e.conversation = $1 AND e.kind = "#,
+    kind!(Leave),
+    r#" AND e.seq <= $2
+            AND e.sender = ANY(ARRAY(SELECT id FROM users WHERE name = ANY($3::text[]))) GROUP BY e.sender) leaving
+        JOIN users u ON u.id = leaving.sender
+    UNION ALL
+        SELECT removing.name, removing.seq FROM (
+            SELECT substring(e.body FROM '"user" *: *"([^"]*)"') AS name, e.seq FROM events e
+            WHERE e.conversation = $1 AND e.kind = "#,
+    kind!(Remove),
+    " AND e.seq <= $2) removing
+        WHERE removing.name = ANY($3::text[])) went
+    GROUP BY went.name"
+);
+
+impl SharedLookups for Session {
+    fn name_of(&self, conversation: ConversationKey) -> Result<Option<ConversationId>> {
+        let row = self.row("SELECT name FROM conversations WHERE id = $1", &[&conversation.0])?;
+        Ok(row.map(|row| conversation_id(&row, 0)).transpose()?)
+    }
+
+    fn went(
+        &self,
+        conversation: ConversationKey,
+        upto: Seq,
+        users: &[UserId],
+    ) -> Result<FxHashMap<UserId, Seq>> {
+        let names: Vec<_> = users.iter().map(UserId::as_str).collect();
+        if names.is_empty() || upto == Seq(0) {
+            return Ok(FxHashMap::default());
+        }
+        let rows = self.rows(GOING, &[&conversation.0, &number(upto), &names])?;
+        rows.iter().map(|row| Ok((user_id(row, 0)?, seq(row, 1)?))).collect()
+    }
+}

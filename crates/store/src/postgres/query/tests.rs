@@ -1,0 +1,465 @@
+//! The two databases answer alike: what the rules make of a random past in SQLite is copied row by row, and asked for in both.
+
+mod pages;
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+use rusqlite::types::ValueRef;
+use serde_json::{Value, json};
+use switchboard_protocol::{
+    Command, ConversationId, Conversations, History, Limits, Members, Seq, Sync, Target as To, Timestamp,
+    UserId, decode_named,
+};
+
+use super::{Session, heads, places, places_in, revocations};
+use crate::change::Failed;
+use crate::postgres::connect::BlockingConnection;
+use crate::postgres::migrate;
+use crate::postgres::target::Target;
+use crate::read::STEP;
+use crate::read::{Lookups, Reader};
+use crate::record::{ConversationKey, Effect, Passage, UserKey};
+use crate::sqlite::in_memory::InMemory;
+use crate::{Change, Committed, CommittedEvent, Query, Request};
+
+const PEOPLE: [&str; 7] = ["alice", "bob", "carol", "Dave", "e~", "f.g", "zoe"];
+
+/// Some of them are in no conversation; `no` has never been seen.
+const EVERYBODY: [&str; 9] = ["alice", "bob", "carol", "Dave", "e~", "f.g", "zoe", "newcomer", "no"];
+
+const ROOMS: [&str; 5] = ["#a", "#b", "#c", "#D", "#e"];
+
+/// Pages of few items and few bytes, so that both bounds count.
+fn limits() -> Limits {
+    Limits { page: 12, page_bytes: 4_000, queue: 6_000, edits: 1_000, ..Limits::default() }
+}
+
+fn user(name: &str) -> UserId {
+    UserId::parse(name).expect("a user id")
+}
+
+fn conversation(name: &str) -> ConversationId {
+    ConversationId::parse(name).expect("an id")
+}
+
+fn change(name: &str, fields: &Value) -> Change {
+    let command: Command = decode_named(name, &fields.to_string()).expect("a command").command;
+    match Request::from(command) {
+        Request::Change(change) => change,
+        other => panic!("{other:?} is no change"),
+    }
+}
+
+/// A past in SQLite.
+struct Past {
+    store: InMemory,
+    /// What was told of each conversation's events when they were stored.
+    told: BTreeMap<ConversationKey, Vec<CommittedEvent>>,
+}
+
+impl Past {
+    fn new() -> Self {
+        Self { store: InMemory::new(limits()), told: BTreeMap::new() }
+    }
+
+    /// Makes a change, if that is allowed.
+    fn makes(&mut self, n: i64, actor: &str, change: Change) {
+        if let Ok(Committed::Event(event)) = self.store.makes(&user(actor), change, Timestamp::from_millis(n))
+            && event.event.is_some()
+        {
+            self.told.entry(event.conversation).or_default().push(*event);
+        }
+    }
+
+    fn random(seed: u64, changes: i64) -> Self {
+        let mut past = Self::new();
+        let mut rng = Rng::with_seed(seed);
+        for (n, room) in ROOMS.into_iter().enumerate() {
+            let fields =
+                json!({"room": &room[1..], "public": n % 2 == 0, "title": room, "members": &PEOPLE[1..=n]});
+            past.makes(1, PEOPLE[0], change("create", &fields));
+        }
+        for n in 2..changes {
+            let (name, fields) = something(&mut rng);
+            past.makes(n, PEOPLE[rng.usize(..PEOPLE.len())], change(name, &fields));
+        }
+        past.makes(changes, "newcomer", Change::Appear);
+        past.makes(changes, "alice", Change::Seen(Timestamp::from_millis(77)));
+        past.makes(changes, "bob", Change::Revoke { until: Timestamp::from_millis(99), replace: true });
+        past
+    }
+
+    /// Every row, as statements for the other database.
+    fn rows(&self) -> String {
+        let db = self.store.reader().rows;
+        let mut sql = String::new();
+        for table in
+            ["users", "conversations", "members", "events", "amendments", "reactions", "rooms_by_choice"]
+        {
+            let mut select = db.prepare(&format!("SELECT * FROM {table}")).expect("a table");
+            // PostgreSQL has checksums of its own, for pages.
+            let kept = |(_, name): &(usize, &str)| *name != "checksum";
+            let names = select.column_names().into_iter().enumerate().filter(kept);
+            let columns: Vec<_> = names.map(|(n, name)| (n, format!("\"{name}\""))).collect();
+            let list: Vec<_> = columns.iter().map(|(_, name)| name.as_str()).collect();
+            let list = list.join(", ");
+            let mut rows = select.query([]).expect("rows");
+            while let Some(row) = rows.next().expect("a row") {
+                let values = columns.iter().map(|(n, name)| match row.get_ref(*n).expect("a value") {
+                    ValueRef::Null => "NULL".to_owned(),
+                    ValueRef::Integer(number) if name == "\"public\"" => (number != 0).to_string(),
+                    ValueRef::Integer(number) => number.to_string(),
+                    ValueRef::Text(text) => {
+                        let text = std::str::from_utf8(text).expect("text");
+                        format!("'{}'", text.replace('\'', "''"))
+                    }
+                    other => panic!("{other:?} in {table}"),
+                });
+                let values: Vec<_> = values.collect();
+                sql += &format!("INSERT INTO {table} ({list}) VALUES ({});\n", values.join(", "));
+            }
+        }
+        sql
+    }
+}
+
+/// Something that somebody may say.
+fn something(rng: &mut Rng) -> (&'static str, Value) {
+    let somebody = PEOPLE[rng.usize(..PEOPLE.len())];
+    let room = ROOMS[rng.usize(..ROOMS.len())];
+    let to = if rng.u8(..4) == 0 { format!("@{somebody}") } else { room.to_owned() };
+    let target = 1 + rng.u64(..60);
+    let text = "x".repeat([3, 10, 100, 1_500][rng.usize(..4)]);
+    match rng.u8(..24) {
+        0..=7 => ("send", json!({"to": to, "text": text})),
+        8 | 9 => ("edit", json!({"conversation": to, "target": target, "text": text})),
+        10 => ("delete", json!({"conversation": to, "target": target})),
+        11..=14 => {
+            let emoji = ["👍", "x", "'"][rng.usize(..3)];
+            ("react", json!({"conversation": to, "target": target, "emoji": emoji, "on": rng.bool()}))
+        }
+        15 | 16 => ("join", json!({"conversation": room})),
+        17 | 18 => ("leave", json!({"conversation": room})),
+        19 => ("invite", json!({"conversation": room, "user": somebody, "role": "member"})),
+        20 => ("remove", json!({"conversation": room, "user": somebody})),
+        21 => {
+            let role = ["admin", "member", "reader"][rng.usize(..3)];
+            ("role", json!({"conversation": room, "user": somebody, "role": role}))
+        }
+        22 => ("rename", json!({"conversation": room, "title": text.get(..3)})),
+        _ => ("read", json!({"conversation": to, "upto": target})),
+    }
+}
+
+/// Reads in PostgreSQL what was copied there.
+async fn in_postgres<T: Send + 'static>(
+    rows: String,
+    read: impl FnOnce(&Reader<'_, Session>) -> T + Send + 'static,
+) -> T {
+    let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
+    let url = postgres.new_database().await.expect("a database");
+    let work = move || {
+        let mut link =
+            BlockingConnection::open(&Target::new(&url, None).expect("a target")).expect("connected");
+        migrate(&mut link).expect("tables");
+        link.run(async { link.client().batch_execute(&rows).await }).expect("copied");
+        let session = Session::new(link);
+        let (limits, mark) = (limits(), std::sync::atomic::AtomicU64::new(0));
+        read(&Reader { rows: &session, limits: &limits, mark: &mark, step: STEP })
+    };
+    tokio::task::spawn_blocking(work).await.expect("read")
+}
+
+fn told<T: std::fmt::Debug, E: std::fmt::Display>(answer: Result<T, Failed<E>>) -> String {
+    match answer {
+        Ok(answer) => format!("{answer:?}"),
+        Err(Failed::Refused(refusal)) => format!("{:?}", refusal.code),
+        Err(Failed::Store(error)) => panic!("{error}"),
+        Err(Failed::Uncounted) => panic!("a read writes nothing"),
+    }
+}
+
+/// Everything that may be asked for. Where the order is nobody's business, it is sorted.
+fn answers<L: Lookups>(reader: &Reader<'_, L>) -> Vec<String> {
+    let mut names: Vec<_> = ROOMS.into_iter().chain(["#none", "@no:nobody"]).map(conversation).collect();
+    names.extend(PEOPLE.iter().map(|other| ConversationId::direct(&user("bob"), &user(other))));
+    let mut answers = Vec::new();
+    for actor in EVERYBODY.map(user) {
+        let mut note = |what: &str, told: String| answers.push(format!("{actor} {what}: {told}"));
+        for name in &names {
+            pages(reader, &actor, name, &mut note);
+            note(&format!("in {name}"), told(reader.standing(&actor, name)));
+        }
+        for (before, limit) in [(None, None), (None, Some(2)), (Some("#b"), Some(12)), (Some("#none"), None)]
+        {
+            let query = Query::Conversations(Conversations { before: before.map(conversation), limit });
+            note(&format!("conversations before {before:?}"), told(reader.answer(&actor, &query)));
+        }
+        note("starts from", told(reader.attach(&actor, &names)));
+        note("knows", told(reader.acquaintances(&actor, &EVERYBODY.map(user))));
+        note("until", told(reader.not_before(&actor)));
+    }
+    for (user, conversation) in (0..9).flat_map(|user| (0..12).map(move |place| (user, place))) {
+        for (after, upto) in [(0, 5), (3, u64::MAX), (30, 34)] {
+            let replay = reader.replay(UserKey(user), ConversationKey(conversation), Seq(after), Seq(upto));
+            answers.push(format!("{user} in {conversation}: {}", told(replay)));
+        }
+    }
+    answers.push(told(reader.api_key(&[7; 32])));
+    answers
+}
+
+/// The pages of a conversation.
+fn pages<L: Lookups>(
+    reader: &Reader<'_, L>,
+    actor: &UserId,
+    name: &ConversationId,
+    note: &mut impl FnMut(&str, String),
+) {
+    let conversation = To::Conversation(name.clone());
+    for (after, limit) in [(0, None), (0, Some(1)), (7, Some(12)), (40, Some(12)), (900, None)] {
+        let query = Query::Sync(Sync { conversation: conversation.clone(), after: Seq(after), limit });
+        note(&format!("log of {name} after {after}"), told(reader.answer(actor, &query)));
+    }
+    for (before, limit) in
+        [(None, None), (None, Some(12)), (Some(30), Some(12)), (Some(9), Some(3)), (Some(0), None)]
+    {
+        let query = Query::History(History {
+            conversation: conversation.clone(),
+            before: before.map(Seq),
+            around: None,
+            limit,
+        });
+        note(&format!("history of {name} before {before:?}"), told(reader.answer(actor, &query)));
+    }
+    for (after, limit) in [(None, None), (Some("a"), Some(2)), (Some("e~"), Some(12))] {
+        let query =
+            Query::Members(Members { conversation: conversation.clone(), after: after.map(user), limit });
+        note(&format!("members of {name} after {after:?}"), told(reader.answer(actor, &query)));
+    }
+}
+
+#[tokio::test]
+async fn both_databases_answer_alike() {
+    for seed in 1..=3 {
+        let past = Past::random(seed, 1_500);
+        let expected = answers(&past.store.reader());
+        let found = in_postgres(past.rows(), answers).await;
+        assert_eq!(expected.len(), found.len());
+        for (expected, found) in expected.into_iter().zip(found) {
+            assert_eq!(expected, found, "seed {seed}");
+        }
+    }
+}
+
+/// What was told of an event when it was stored, but for its body, which may have been erased since.
+fn passages(event: &CommittedEvent) -> String {
+    let stored = event.event.as_ref().expect("a new one");
+    assert_eq!((stored.seq, &stored.conversation, stored.at), (event.seq, &event.name, event.at));
+    format!("{} {} {:?} by {}: {:?}", event.name, event.seq, stored.kind, stored.from, event.effects)
+}
+
+#[tokio::test]
+async fn the_log_tells_who_came_and_went_as_when_it_was_written() {
+    let past = Past::random(4, 2_000);
+    let comes_back = |event: &&CommittedEvent| {
+        event.effects.iter().any(
+            |effect| matches!(effect.passage, Passage::In { seen } if seen.0 + 1 < event.seq.0 && seen.0 > 0),
+        )
+    };
+    let came_back = past.told.values().flatten().filter(comes_back).count();
+    assert!(came_back > 20, "somebody comes back now and then: {came_back}");
+    let expected: BTreeMap<_, Vec<_>> =
+        past.told.iter().map(|(key, events)| (*key, events.iter().map(passages).collect())).collect();
+    let conversations: Vec<_> = past.told.keys().copied().collect();
+    let found = in_postgres(past.rows(), move |reader| {
+        let mut found = BTreeMap::<_, Vec<_>>::new();
+        for conversation in conversations {
+            // From everywhere on, so that what went before the page is looked up.
+            let whole = found.entry(conversation).or_default();
+            let mut after = Seq(0);
+            loop {
+                let page = reader.log(conversation, after, Seq::MAX).expect("a page").events;
+                let Some(last) = page.last() else { break };
+                assert!(page.len() <= 12);
+                let one = reader.log(conversation, Seq(last.seq.0 - 1), last.seq).expect("one event").events;
+                assert_eq!(one.iter().map(passages).collect::<Vec<_>>(), [passages(last)]);
+                after = last.seq;
+                whole.extend(page.iter().map(passages));
+            }
+        }
+        let nowhere = reader.log(ConversationKey(99), Seq(0), Seq::MAX).expect("an answer").events;
+        assert!(nowhere.is_empty());
+        found
+    });
+    assert_eq!(found.await, expected);
+}
+
+#[tokio::test]
+async fn heads_and_people_are_where_they_stand_now() {
+    let past = Past::random(5, 1_500);
+    let expected: BTreeMap<_, _> =
+        past.told.iter().map(|(key, events)| (*key, events.last().expect("some").seq)).collect();
+    let asked: Vec<_> = expected.keys().copied().chain([ConversationKey(99)]).collect();
+    let mut joined = BTreeMap::new();
+    for name in EVERYBODY {
+        let Some(snapshot) = past.store.attach(&user(name), &[]) else { continue };
+        let places: Vec<_> =
+            snapshot.memberships.joined.iter().map(|joined| (joined.conversation, joined.head)).collect();
+        joined.insert(name.to_owned(), (snapshot.not_before, places));
+    }
+    let names: Vec<_> = joined.keys().cloned().collect();
+    let (found, people) = in_postgres(past.rows(), move |reader| {
+        let heads = heads(reader, &asked).expect("heads");
+        assert_eq!(reader.rows.trips.get(), 1);
+        let everybody: Vec<_> = names.iter().map(|name| (user(name), ConversationKey::MIN)).collect();
+        let whole = places(reader, &everybody, 2_000).expect("places");
+        assert_eq!(reader.rows.trips.get(), 2);
+        let paged = |name: &UserId| {
+            let (mut joined, mut after) = (Vec::new(), Some(ConversationKey::MIN));
+            while let Some(from) = after {
+                let page = places(reader, &[(name.clone(), from)], 3).expect("a page").pop().expect("one");
+                assert!(page.places.len() <= 3);
+                joined.extend(page.places);
+                after = page.next;
+            }
+            joined
+        };
+        let people: Vec<_> = everybody.iter().map(|(name, _)| (name.clone(), paged(name))).collect();
+        for ((name, joined), page) in people.iter().zip(whole) {
+            assert_eq!((page.next, &page.places), (None, joined), "{name}, whole and by pages");
+            let pairs: Vec<_> = joined.iter().map(|place| (name.clone(), place.conversation)).collect();
+            let found: Vec<_> = places_in(reader, &pairs).expect("places").into_iter().flatten().collect();
+            assert_eq!(&found, joined, "{name}, one by one");
+        }
+        assert_eq!(places_in(reader, &[(user("alice"), ConversationKey(99))]).expect("places"), [None]);
+        let revoked: BTreeMap<_, _> =
+            revocations(reader, &EVERYBODY.map(user)).expect("revocations").into_iter().collect();
+        (
+            heads,
+            people
+                .into_iter()
+                .map(|(name, joined)| (revoked.get(&name).copied(), name, joined))
+                .collect::<Vec<_>>(),
+        )
+    })
+    .await;
+    assert_eq!(found.into_iter().collect::<BTreeMap<_, _>>(), expected);
+    let mut found = BTreeMap::new();
+    for (not_before, name, joined) in people {
+        for place in &joined {
+            let came = |event: &&CommittedEvent| event.seq == place.since.max(Seq(1));
+            let entry = past.told[&place.conversation].iter().find(came).expect("the event of coming in");
+            let effect = entry.effects.iter().find(|effect| effect.user == name).expect("theirs");
+            assert_ne!(effect.passage, Passage::Out);
+        }
+        let places: Vec<_> = joined.iter().map(|place| (place.conversation, place.head)).collect();
+        found.insert(name.to_string(), (not_before, places));
+    }
+    assert_eq!(found, joined);
+}
+
+#[tokio::test]
+async fn what_is_read_takes_a_few_round_trips_however_much_it_is() {
+    for rooms in [2, 60] {
+        let mut past = Past::new();
+        for n in 0..rooms {
+            let room = format!("#room{n}");
+            past.makes(n, "alice", change("create", &json!({"room": &room[1..], "members": ["bob"]})));
+            past.makes(n, "alice", change("send", &json!({"to": room, "text": "x"})));
+            past.makes(n, "bob", change("react", &json!({"conversation": room, "target": 2, "emoji": "x"})));
+            for _ in 0..rooms {
+                past.makes(n, "bob", change("rename", &json!({"conversation": room, "title": "y"})));
+                past.makes(n, "alice", change("rename", &json!({"conversation": room, "title": "z"})));
+                past.makes(n, "alice", change("send", &json!({"to": "@bob", "text": "x"})));
+            }
+        }
+        let trips = in_postgres(past.rows(), |reader| {
+            // The statements are prepared.
+            let all = |reader: &Reader<'_, Session>| {
+                let (alice, trips) = (user("alice"), &reader.rows.trips);
+                let to = |name: &str| To::Conversation(conversation(name));
+                let mut counted = Vec::new();
+                let mut count = |what: &'static str, done: String| {
+                    assert!(done.len() > 10, "{what}: {done}");
+                    counted.push((what, trips.replace(0)));
+                };
+                trips.set(0);
+                let named: Vec<_> = (0..20).map(|n| conversation(&format!("#room{n}"))).collect();
+                count("attach", told(reader.attach(&alice, &named)));
+                let history =
+                    History { conversation: to("#room0"), before: None, around: None, limit: Some(12) };
+                count("history of renames", told(reader.answer(&alice, &Query::History(history))));
+                let history =
+                    History { conversation: to("@alice:bob"), before: None, around: None, limit: Some(12) };
+                count("history of messages", told(reader.answer(&alice, &Query::History(history))));
+                let list = Conversations { before: Some(conversation("#room1")), limit: Some(12) };
+                count("conversations", told(reader.answer(&alice, &Query::Conversations(list))));
+                let members = Members { conversation: to("#room1"), after: None, limit: None };
+                count("members", told(reader.answer(&alice, &Query::Members(members))));
+                count("acquaintances", told(reader.acquaintances(&alice, &EVERYBODY.map(user))));
+                counted
+            };
+            all(reader)
+        });
+        for (what, trips) in trips.await {
+            // The place that the list begins below, the memberships, and the rows of those on the page are queries of their own.
+            let most = if what == "conversations" { 6 } else { 5 };
+            assert!((1..=most).contains(&trips), "{what}: {trips} round trips, in {rooms} rooms");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_members_reads_no_more_rows_than_it_shows() {
+    let mut past = Past::new();
+    let names: Vec<_> = (0..1_000).map(|n| format!("user{n}")).collect();
+    past.makes(1, "alice", change("create", &json!({"room": "a", "members": names})));
+    let plan = in_postgres(past.rows(), |reader| {
+        let (link, sql) = (&reader.rows.link, super::MEMBERS);
+        let sql = sql.replace("$1", "1").replace("$2", "7").replace("$3", "2");
+        let explain = format!("ANALYZE; EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {sql}");
+        let told = link.run(link.client().simple_query(&explain)).expect("a plan");
+        let lines = told.iter().filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        });
+        lines.collect::<Vec<_>>()
+    });
+    let plan = plan.await;
+    let rows = plan.iter().filter_map(|line| line.split("actual rows=").nth(1)?.split('.').next());
+    let rows: Vec<u64> =
+        rows.filter_map(|rows| rows.split(' ').next().and_then(|rows| rows.parse().ok())).collect();
+    assert!(rows.len() >= 3 && rows.iter().all(|rows| *rows <= 2), "{plan:#?}");
+    assert!(!plan.iter().any(|line| line.contains("Removed")), "{plan:#?}");
+}
+
+/// A later version may say more about a removal than whom it removes.
+#[tokio::test]
+async fn who_went_is_found_by_the_field_whatever_else_an_event_says() {
+    for body in [
+        r#"{"user":"bob","reason":"spam"}"#,
+        r#"{"reason":"he said \"user\":\"carol\", \u0000","user":"bob"}"#,
+        r#"{ "by": 7, "user": "bob" }"#,
+    ] {
+        let mut past = Past::new();
+        past.makes(1, "alice", change("create", &json!({"room": "r", "members": ["bob", "carol"]})));
+        past.makes(2, "alice", change("remove", &json!({"conversation": "#r", "user": "carol"})));
+        past.makes(3, "alice", change("remove", &json!({"conversation": "#r", "user": "bob"})));
+        past.makes(4, "alice", change("send", &json!({"to": "#r", "text": "without bob"})));
+        past.makes(5, "alice", change("invite", &json!({"conversation": "#r", "user": "bob"})));
+        // A damaged body hides no other.
+        past.store.runs(&format!(
+            "UPDATE events SET body = '{{' WHERE seq = 2; UPDATE events SET body = '{body}' WHERE seq = 3"
+        ));
+        let (conversation, _) = past.told.first_key_value().expect("a conversation");
+        let conversation = *conversation;
+        let effects = |events: &[CommittedEvent]| events.first().map(|event| event.effects.clone());
+        let seen = Some(vec![Effect { user: user("bob"), passage: Passage::In { seen: Seq(3) } }]);
+        let page = past.store.reader().log(conversation, Seq(4), Seq(5)).expect("a page");
+        assert_eq!(effects(&page.events), seen, "SQLite: {body}");
+        let page = in_postgres(past.rows(), move |reader| reader.log(conversation, Seq(4), Seq(5)));
+        assert_eq!(effects(&page.await.expect("a page").events), seen, "PostgreSQL: {body}");
+    }
+}

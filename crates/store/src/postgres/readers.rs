@@ -1,0 +1,253 @@
+//! Reader threads, each with a connection that only reads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use switchboard_protocol::{Limits, Seq, UserId};
+use tokio::time::Instant;
+
+use super::connect::{BlockingConnection, Error};
+use super::query::{self, Session};
+use super::target::Target;
+use crate::batch::State;
+use crate::change::Failed;
+use crate::read::{Found, Reader, STEP};
+use crate::readers::{self, Desk, told};
+use crate::record::{Answer, ConversationKey};
+use crate::refusal::Refusal;
+use crate::turns::Who;
+use crate::{Excerpt, Place, PlacesPage, Revocations, Seqs};
+
+/// The threads that read.
+pub(super) struct Readers {
+    /// Serve users and their connections.
+    pub(super) users: readers::Readers<Reads>,
+    /// Serve the router, so that delivery does not queue behind users' pages.
+    router: readers::Readers<Reads>,
+    /// Serve the router's query of revocations, so that it does not queue behind other reads.
+    revocations: readers::Readers<Reads>,
+}
+
+/// Reader threads of the router. Its reads are short; with two threads, one conversation's log does not delay another's.
+const ROUTER_READERS: usize = 2;
+
+impl Readers {
+    /// Starts `count` threads for users, and those for the router. A thread connects at its first read and ends when this is dropped.
+    pub(super) fn start(
+        count: usize,
+        target: &Target,
+        limits: &Limits,
+        state: &Arc<State>,
+    ) -> anyhow::Result<Self> {
+        let limits = Arc::new(limits.clone());
+        let connections = |count| {
+            let connection = |_| Ok(Reads::new(target.clone(), limits.clone(), state.clone()));
+            (0..count).map(connection)
+        };
+        let (users, _) = readers::Readers::start("reader", connections(count.max(1)))?;
+        let (router, _) = readers::Readers::start("log-reader", connections(ROUTER_READERS))?;
+        let (revocations, _) = readers::Readers::start("revocations", connections(1))?;
+        Ok(Self { users, router, revocations })
+    }
+
+    /// Uses the router's threads, because all of the users' may be busy.
+    pub(super) fn probe(&self) -> Answer<()> {
+        self.router.probe()
+    }
+
+    pub(super) fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs> {
+        self.router.read(Who::Heads, move |reader| query::heads(reader, &conversations))
+    }
+
+    pub(super) fn revocations(&self, users: Vec<UserId>) -> Answer<Revocations> {
+        self.revocations.read(Who::People, move |reader| query::revocations(reader, &users))
+    }
+
+    pub(super) fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<PlacesPage>> {
+        self.router.read(Who::People, move |reader| query::places(reader, &users, most))
+    }
+
+    pub(super) fn places_in(&self, pairs: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>> {
+        self.router.read(Who::Newcomers, move |reader| query::places_in(reader, &pairs))
+    }
+
+    pub(super) fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
+        self.router.read(Who::Log(conversation), move |reader| reader.log(conversation, after, upto))
+    }
+}
+
+/// First and longest delay of the exponential backoff between connection attempts of a reader.
+const MIN_READER_RECONNECT_DELAY: Duration = Duration::from_millis(100);
+const MAX_READER_RECONNECT_DELAY: Duration = Duration::from_secs(2);
+
+/// Settings of a reader's session. Every statement is written for look-ups by key, but the planner prefers sequential scans of tables
+/// that are small or that it estimates as small. A query about 500 users among a million memberships took 400 ms in three processes
+/// that way; by key it takes 50 ms in one. A bitmap of all rows is never right for
+/// the first of them.
+///
+/// The keys leave nothing to choose, so each statement is planned once: to plan two of them anew for every `hello` took the
+/// database twice as long as all of its reads.
+pub(super) const SETUP: &str = "SET jit = off; SET max_parallel_workers_per_gather = 0;
+                     SET plan_cache_mode = force_generic_plan; SET enable_bitmapscan = off;
+                     SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
+
+/// A connection that only reads. It is opened at the first read.
+pub(super) struct Reads {
+    session: Option<Session>,
+    target: Target,
+    limits: Arc<Limits>,
+    state: Arc<State>,
+    /// Until when not to try to connect, and the current delay.
+    backoff: Option<(Instant, Duration)>,
+}
+
+impl Reads {
+    pub(super) fn new(target: Target, limits: Arc<Limits>, state: Arc<State>) -> Self {
+        Self { session: None, target, limits, state, backoff: None }
+    }
+
+    /// The session, connected if it can be.
+    fn session(&mut self) -> Option<&Session> {
+        if self.session.as_ref().is_some_and(|session| session.link.is_closed()) {
+            self.session = None;
+        }
+        if self.session.is_none() {
+            if self.backoff.is_some_and(|(until, _)| Instant::now() < until) {
+                return None;
+            }
+            match connect(&self.target) {
+                Ok(session) => {
+                    if self.backoff.take().is_some() {
+                        tracing::info!("the database can be read again");
+                    }
+                    self.session = Some(session);
+                }
+                Err(error) => {
+                    if self.backoff.is_none() {
+                        tracing::error!("cannot read the database: {error:#}");
+                    }
+                    let delay = self.backoff.map_or(MIN_READER_RECONNECT_DELAY, |(_, delay)| {
+                        (delay * 2).min(MAX_READER_RECONNECT_DELAY)
+                    });
+                    self.backoff = Some((Instant::now() + delay, delay));
+                }
+            }
+        }
+        self.session.as_ref()
+    }
+}
+
+impl Desk for Reads {
+    type Rows = Session;
+
+    const QUIET: Duration = Duration::from_secs(5);
+
+    fn read<T>(&mut self, read: impl Fn(&Reader<'_, Session>) -> Found<T, Session>) -> Result<T, Refusal> {
+        let (limits, state) = (self.limits.clone(), self.state.clone());
+        let mut may_retry = true;
+        loop {
+            let Some(rows) = self.session() else { return Err(Refusal::unavailable()) };
+            let answer = read(&Reader { rows, limits: &limits, mark: &state.mark, step: STEP });
+            let lost =
+                rows.link.is_closed() || matches!(&answer, Err(Failed::Store(error)) if error.is_lost());
+            let silent = matches!(answer, Err(Failed::Store(Error::Silent)));
+            if lost {
+                self.session = None;
+            }
+            // A read may be retried because it changes nothing, but not after a time-out, because the caller has waited long enough.
+            if !(lost && may_retry && answer.is_err()) || silent {
+                return told(answer);
+            }
+            may_retry = false;
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(session) = &self.session {
+            session.end();
+        }
+    }
+
+    fn rest(&mut self) {}
+}
+
+fn connect(target: &Target) -> anyhow::Result<Session> {
+    let session = Session::new(BlockingConnection::open(target)?);
+    session.link.run(session.link.client().batch_execute(SETUP))?;
+    Ok(session)
+}
+
+#[cfg(test)]
+mod tests {
+    use engines::Postgres;
+    use switchboard_protocol::ErrorCode;
+    use tempfile::TempDir;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A database of its own with its tables, and one reader of it.
+    async fn reader(url: &str) -> Readers {
+        let target = Target::new(url, None).expect("a target");
+        let migrated = target.clone();
+        let migrate = move || {
+            let mut link = BlockingConnection::open(&migrated).expect("connected");
+            crate::postgres::migrate(&mut link).expect("tables");
+        };
+        tokio::task::spawn_blocking(migrate).await.expect("migrated");
+        Readers::start(1, &target, &Limits::default(), &Arc::new(State::default())).expect("readers")
+    }
+
+    async fn read(readers: &Readers) -> Result<Option<String>, Refusal> {
+        let answer = timeout(Duration::from_secs(60), readers.users.api_key([7; 32]));
+        answer.await.expect("an answer within the time-out")
+    }
+
+    #[tokio::test]
+    async fn a_read_ends_its_transaction_and_is_retried_after_a_lost_connection() {
+        let scratch = TempDir::new().expect("a directory");
+        let postgres = Postgres::start(scratch.path(), &[]).await.expect("a PostgreSQL");
+        let readers = reader(&postgres.url()).await;
+        assert_eq!(read(&readers).await, Ok(None));
+        // The answer comes before the transaction ends, and nothing else is read.
+        let ended = async {
+            let state = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query = 'ROLLBACK'";
+            while postgres.psql(state).await.expect("a row") != "1" {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(4), ended).await.expect("ended");
+        for _ in 0..3 {
+            let ends = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
+                        WHERE application_name = 'switchboard'";
+            assert_eq!(postgres.psql(ends).await.expect("a row"), "1");
+            assert_eq!(read(&readers).await, Ok(None), "on a new connection");
+        }
+    }
+
+    #[tokio::test]
+    async fn reads_are_unavailable_while_the_database_is_down_or_stalled() {
+        let scratch = TempDir::new().expect("a directory");
+        let mut postgres = Postgres::start(scratch.path(), &[]).await.expect("a PostgreSQL");
+        let readers = reader(&postgres.url()).await;
+        let is_back = async || {
+            let back = async {
+                while read(&readers).await.is_err() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(Duration::from_secs(30), back).await.expect("reads succeed again");
+        };
+        is_back().await;
+        postgres.kill().await.expect("killed");
+        for _ in 0..100 {
+            assert_eq!(read(&readers).await.map_err(|refusal| refusal.code), Err(ErrorCode::Unavailable));
+        }
+        postgres.start_again().await.expect("started");
+        is_back().await;
+        postgres.pause().expect("paused");
+        assert_eq!(read(&readers).await.map_err(|refusal| refusal.code), Err(ErrorCode::Unavailable));
+        postgres.resume().expect("resumed");
+        is_back().await;
+    }
+}

@@ -1,0 +1,430 @@
+//! The rows of one transaction: prefetched by name before the changes, cached in memory, flushed with the commit in one round trip.
+//!
+//! Other nodes write to the same database, so no cached row outlives the transaction. Reading a conversation locks its row, and no
+//! other node writes to the conversation until the transaction ends, so the cached rows about it are current.
+
+mod fetch;
+mod flush;
+mod missing;
+mod prefetch;
+mod reactions;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
+
+pub(super) use self::flush::Unsaved;
+use self::prefetch::Prefetch;
+use self::reactions::Reactions;
+use super::connect::{BlockingConnection, Error};
+use super::ids::Ids;
+use crate::Counts;
+use crate::change::Rules;
+use crate::change::rows::{Keyed, PROBE_BYTES, Referred, Rows};
+use crate::record::{Conversation, Membership};
+use crate::record::{ConversationKey, LogEvent, UserKey};
+
+/// The statements to prepare.
+pub(super) fn statements() -> impl Iterator<Item = &'static str> {
+    fetch::STATEMENTS.into_iter().chain(flush::STATEMENTS)
+}
+
+/// How to treat a conversation that another node has locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Wait for the lock.
+    Wait,
+    /// Skip it: writes to it fail with [`Error::Busy`].
+    SkipLocked,
+}
+
+/// An event to be inserted.
+struct Appended {
+    conversation: ConversationKey,
+    seq: Seq,
+    kind: EventKind,
+    sender: UserKey,
+    at: Timestamp,
+    messages: u64,
+    key: Option<Box<str>>,
+    body: Box<str>,
+}
+
+/// The rows of one transaction.
+pub(super) struct PostgresRows<'a> {
+    link: &'a BlockingConnection,
+    ids: &'a mut Ids,
+    most_rooms: u32,
+    near: u64,
+    /// The writer whose transaction it is.
+    writer: String,
+
+    // Rows that were read, with this transaction's changes; `None` for absent ones.
+    users: FxHashMap<UserId, Option<UserKey>>,
+    user_names: FxHashMap<UserKey, UserId>,
+    conversations: FxHashMap<ConversationId, Option<Conversation>>,
+    names: FxHashMap<ConversationKey, ConversationId>,
+    members: FxHashMap<(ConversationKey, UserKey), Option<Membership>>,
+    keyed: FxHashMap<(UserKey, Box<str>), Option<Keyed>>,
+    events: FxHashMap<(ConversationKey, Seq), Option<Referred>>,
+    amendments: FxHashMap<(ConversationKey, Seq), Vec<Seq>>,
+    reactions: Reactions,
+    /// The number of rooms that a user has chosen, in the database.
+    choices: FxHashMap<UserKey, u32>,
+
+    /// Counts up to cursors, from the database.
+    counts: FxHashMap<(ConversationKey, UserKey, Seq), Counts>,
+
+    /// Users whose rows this transaction has locked.
+    locked: FxHashSet<UserKey>,
+    /// Conversations that another node has locked.
+    busy: FxHashSet<ConversationId>,
+
+    // Rows to write.
+    new_users: BTreeMap<UserId, UserKey>,
+    last_seen: BTreeMap<UserKey, i64>,
+    not_before: BTreeMap<UserKey, (i64, bool)>,
+    new_conversations: BTreeSet<ConversationId>,
+    dirty_conversations: FxHashSet<ConversationId>,
+    /// The value says whether the row exists in the database.
+    dirty_members: BTreeMap<(ConversationKey, UserKey), bool>,
+    appended: Vec<Appended>,
+    places: FxHashMap<(ConversationKey, Seq), usize>,
+    own_keys: FxHashMap<(UserKey, Box<str>), usize>,
+    erased: BTreeMap<(ConversationKey, Seq), Box<str>>,
+    new_amendments: Vec<(ConversationKey, Seq, Seq)>,
+    /// True if the user chose the room, false if the user left it.
+    chosen: BTreeMap<(UserKey, ConversationKey), bool>,
+    /// The bytes that a probe writes; empty without a probe.
+    probe: Vec<u8>,
+}
+
+impl<'a> PostgresRows<'a> {
+    pub(super) fn new(link: &'a BlockingConnection, ids: &'a mut Ids, rules: &Rules) -> Self {
+        Self {
+            link,
+            ids,
+            most_rooms: rules.limits.rooms,
+            near: rules.near,
+            writer: String::new(),
+            users: FxHashMap::default(),
+            user_names: FxHashMap::default(),
+            conversations: FxHashMap::default(),
+            names: FxHashMap::default(),
+            members: FxHashMap::default(),
+            keyed: FxHashMap::default(),
+            events: FxHashMap::default(),
+            amendments: FxHashMap::default(),
+            reactions: Reactions::default(),
+            choices: FxHashMap::default(),
+            counts: FxHashMap::default(),
+            locked: FxHashSet::default(),
+            busy: FxHashSet::default(),
+            new_users: BTreeMap::new(),
+            last_seen: BTreeMap::new(),
+            not_before: BTreeMap::new(),
+            new_conversations: BTreeSet::new(),
+            dirty_conversations: FxHashSet::default(),
+            dirty_members: BTreeMap::new(),
+            appended: Vec::new(),
+            places: FxHashMap::default(),
+            own_keys: FxHashMap::default(),
+            erased: BTreeMap::new(),
+            new_amendments: Vec::new(),
+            chosen: BTreeMap::new(),
+            probe: Vec::new(),
+        }
+    }
+
+    /// An event that this transaction inserts.
+    fn own(&self, at: (ConversationKey, Seq)) -> Option<&Appended> {
+        self.appended.get(*self.places.get(&at)?)
+    }
+
+    /// The conversations with new events.
+    pub(super) fn touched(&self) -> Vec<ConversationKey> {
+        let touched: BTreeSet<_> = self.appended.iter().map(|event| event.conversation).collect();
+        touched.into_iter().collect()
+    }
+}
+
+impl Rows for PostgresRows<'_> {
+    type Error = Error;
+
+    fn user(&mut self, name: &UserId) -> Result<Option<UserKey>, Error> {
+        if !self.users.contains_key(name) {
+            self.fetch(&Prefetch { users: [name.clone()].into_iter().collect(), ..Prefetch::default() })?;
+        }
+        Ok(self.users.get(name).copied().flatten())
+    }
+
+    fn user_or_new(&mut self, name: &UserId) -> Result<UserKey, Error> {
+        if let Some(key) = self.user(name)? {
+            return Ok(key);
+        }
+        let key = self.ids.user(self.link)?;
+        self.users.insert(name.clone(), Some(key));
+        self.user_names.insert(key, name.clone());
+        self.new_users.insert(name.clone(), key);
+        Ok(key)
+    }
+
+    fn set_last_seen(&mut self, user: UserKey, at: Timestamp) -> Result<(), Error> {
+        self.lock(user)?;
+        let last = self.last_seen.entry(user).or_insert(i64::MIN);
+        *last = (*last).max(at.as_millis());
+        Ok(())
+    }
+
+    fn set_not_before(&mut self, user: UserKey, at: Timestamp, replace: bool) -> Result<(), Error> {
+        self.lock(user)?;
+        let at = at.as_millis();
+        let noted = self.not_before.entry(user).or_insert((at, replace));
+        *noted = if replace { (at, true) } else { (noted.0.max(at), noted.1) };
+        Ok(())
+    }
+
+    fn probe(&mut self) -> Result<(), Error> {
+        self.probe.resize(PROBE_BYTES, 0);
+        Ok(())
+    }
+
+    fn conversation(&mut self, name: &ConversationId) -> Result<Option<Conversation>, Error> {
+        if self.busy.contains(name) {
+            return Err(Error::Busy);
+        }
+        if !self.conversations.contains_key(name) {
+            self.fetch(&Prefetch {
+                conversations: [name.clone()].into_iter().collect(),
+                ..Prefetch::default()
+            })?;
+        }
+        Ok(self.conversations.get(name).cloned().flatten())
+    }
+
+    fn new_conversation(
+        &mut self,
+        name: &ConversationId,
+        title: Option<String>,
+        public: bool,
+    ) -> Result<Conversation, Error> {
+        let conversation = Conversation::new(self.ids.conversation(self.link)?, name.clone(), title, public);
+        self.names.insert(conversation.key, name.clone());
+        self.new_conversations.insert(name.clone());
+        self.conversations.insert(name.clone(), Some(conversation.clone()));
+        Ok(conversation)
+    }
+
+    fn put_conversation(&mut self, conversation: Conversation) {
+        self.dirty_conversations.insert(conversation.name.clone());
+        self.conversations.insert(conversation.name.clone(), Some(conversation));
+    }
+
+    fn member(&mut self, conversation: ConversationKey, user: UserKey) -> Result<Option<Membership>, Error> {
+        let at = (conversation, user);
+        if !self.members.contains_key(&at) && !self.is_new(conversation) && !self.is_new_user(user) {
+            let members = [(self.name_of(conversation)?, self.name_of_user(user)?)].into_iter().collect();
+            self.fetch(&Prefetch { members, ..Prefetch::default() })?;
+        }
+        Ok(self.members.get(&at).copied().flatten())
+    }
+
+    fn put_member(&mut self, conversation: ConversationKey, user: UserKey, member: Membership) {
+        let at = (conversation, user);
+        let before = self.members.insert(at, Some(member));
+        self.dirty_members.entry(at).or_insert(before.flatten().is_some());
+    }
+
+    fn keyed(&mut self, sender: UserKey, key: &str) -> Result<Option<Keyed>, Error> {
+        let at = (sender, Box::from(key));
+        if let Some(event) = self.own_keys.get(&at).and_then(|place| self.appended.get(*place)) {
+            return Ok(Some(Keyed {
+                conversation: self.name_of(event.conversation)?,
+                key: event.conversation,
+                seq: event.seq,
+                at: event.at,
+                body: event.body.to_string(),
+            }));
+        }
+        if !self.keyed.contains_key(&at) && !self.is_new_user(sender) {
+            let keyed = [(self.name_of_user(sender)?, at.1.clone())].into_iter().collect();
+            self.fetch(&Prefetch { keyed, ..Prefetch::default() })?;
+        }
+        let mut keyed = self.keyed.get(&at).cloned().flatten();
+        if let Some(keyed) = &mut keyed
+            && let Some(body) = self.erased.get(&(keyed.key, keyed.seq))
+        {
+            keyed.body = body.to_string();
+        }
+        Ok(keyed)
+    }
+
+    fn event(&mut self, conversation: ConversationKey, target: Seq) -> Result<Option<Referred>, Error> {
+        let at = (conversation, target);
+        if let Some(event) = self.own(at) {
+            return Ok(Some(Referred {
+                kind: event.kind,
+                sender: event.sender,
+                at: event.at,
+                body: event.body.to_string(),
+            }));
+        }
+        if !self.events.contains_key(&at) && !self.is_new(conversation) {
+            let events = [(self.name_of(conversation)?, target)].into_iter().collect();
+            self.fetch(&Prefetch { events, ..Prefetch::default() })?;
+        }
+        Ok(self.events.get(&at).cloned().flatten())
+    }
+
+    /// A duplicate key from a concurrent transaction of another node is found only by the database, at the flush.
+    fn insert_event(
+        &mut self,
+        event: &LogEvent,
+        conversation: &Conversation,
+        sender: UserKey,
+    ) -> Result<bool, Error> {
+        let place = self.appended.len();
+        if let Some(key) = &event.key {
+            let key = (sender, key.clone());
+            if self.own_keys.contains_key(&key) || matches!(self.keyed.get(&key), Some(Some(_))) {
+                return Ok(false);
+            }
+            self.own_keys.insert(key, place);
+        }
+        self.places.insert((conversation.key, event.seq), place);
+        self.appended.push(Appended {
+            conversation: conversation.key,
+            seq: event.seq,
+            kind: event.kind,
+            sender,
+            at: event.at,
+            messages: conversation.messages,
+            key: event.key.clone(),
+            body: event.body.clone(),
+        });
+        Ok(true)
+    }
+
+    fn erase_event(&mut self, conversation: ConversationKey, target: Seq, body: &str) -> Result<(), Error> {
+        let at = (conversation, target);
+        if let Some(event) = self.places.get(&at).and_then(|place| self.appended.get_mut(*place)) {
+            event.body = body.into();
+            return Ok(());
+        }
+        if let Some(Some(event)) = self.events.get_mut(&at) {
+            event.body = body.to_owned();
+        }
+        self.erased.insert(at, body.into());
+        Ok(())
+    }
+
+    fn insert_amendment(&mut self, conversation: ConversationKey, target: Seq, by: Seq) -> Result<(), Error> {
+        self.amendments_of(conversation, target)?.push(by);
+        self.new_amendments.push((conversation, target, by));
+        Ok(())
+    }
+
+    fn count_amendments(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64, Error> {
+        Ok(self.amendments_of(conversation, target)?.len() as u64)
+    }
+
+    fn amendments(&mut self, conversation: ConversationKey, target: Seq) -> Result<Vec<Seq>, Error> {
+        Ok(self.amendments_of(conversation, target)?.clone())
+    }
+
+    /// Never queries the database: counts that were not prefetched are left to the readers.
+    fn counts(
+        &mut self,
+        conversation: &Conversation,
+        user: UserKey,
+        member: &Membership,
+        upto: Seq,
+        _near: u64,
+    ) -> Result<Option<Counts>, Error> {
+        if upto == conversation.head {
+            return Ok(Some(Counts { messages: conversation.messages, sent: member.sent }));
+        }
+        if let Some(counts) = self.counts.get(&(conversation.key, user, upto)) {
+            return Ok(Some(*counts));
+        }
+        // Events of this transaction are the last of the log.
+        let Some(messages) = self.own((conversation.key, upto)).map(|event| event.messages) else {
+            return Ok(None);
+        };
+        let later = (upto.0 + 1..=conversation.head.0).filter(|seq| {
+            self.own((conversation.key, Seq(*seq)))
+                .is_some_and(|event| event.sender == user && event.kind == EventKind::Message)
+        });
+        let sent = member.sent.saturating_sub(later.count() as u64);
+        Ok(Some(Counts { messages, sent }))
+    }
+
+    fn reaction(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        emoji: &str,
+        user: UserKey,
+    ) -> Result<Option<(Seq, bool)>, Error> {
+        self.read_reaction(conversation, target, emoji, user)?;
+        Ok(self.reactions.latest(conversation, target, emoji, user))
+    }
+
+    fn set_reaction(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        emoji: &str,
+        user: UserKey,
+        by: Seq,
+    ) -> Result<(), Error> {
+        self.read_reaction(conversation, target, emoji, user)?;
+        self.reactions.set((conversation, target, emoji.into(), user), by);
+        Ok(())
+    }
+
+    fn take_reaction_back(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        emoji: &str,
+        user: UserKey,
+        since: Seq,
+        by: Seq,
+    ) -> Result<(), Error> {
+        self.read_reaction(conversation, target, emoji, user)?;
+        self.reactions.take_back((conversation, target, emoji.into(), user), since, by);
+        Ok(())
+    }
+
+    /// The count is read together with each reaction, and a reaction is always read first. The reactions of a message to delete are
+    /// counted by the prefetch.
+    fn count_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64, Error> {
+        Ok(self.reactions.standing(conversation, target))
+    }
+
+    fn delete_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<(), Error> {
+        self.reactions.delete(conversation, target);
+        Ok(())
+    }
+
+    fn count_rooms_by_choice(&mut self, user: UserKey, _most: u32) -> Result<u32, Error> {
+        if self.is_new_user(user) {
+            let new = self.choices_of(user).filter(|chosen| *chosen);
+            return Ok(u32::try_from(new.count()).unwrap_or(u32::MAX));
+        }
+        self.lock(user)?;
+        self.count_choices(user)
+    }
+
+    fn insert_room_by_choice(&mut self, user: UserKey, conversation: ConversationKey) -> Result<(), Error> {
+        self.chosen.insert((user, conversation), true);
+        Ok(())
+    }
+
+    fn delete_room_by_choice(&mut self, user: UserKey, conversation: ConversationKey) -> Result<(), Error> {
+        self.chosen.insert((user, conversation), false);
+        Ok(())
+    }
+}

@@ -1,0 +1,344 @@
+//! Reads rows by name, all in one round trip.
+
+use rustc_hash::FxHashSet;
+use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
+use tokio_postgres::Row;
+
+use super::prefetch::Prefetch;
+use super::{Mode, PostgresRows};
+use crate::change::rows::{Keyed, Referred};
+use crate::postgres::connect::{Ask, Error};
+use crate::postgres::query::row::{
+    conversation, conversation_columns, conversation_id, conversation_key, count, get, kind, maybe_seq,
+    membership, membership_columns, number, seq, time, user_id, user_key,
+};
+use crate::record::{ConversationKey, UserKey};
+use crate::{Counts, Submission};
+
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
+/// Short time-outs for a write that is written alone after its batch was too slow, because other writes wait for it. The lock's is
+/// shorter, so that a lock held by another node is reported as such.
+const SHORT_TIMEOUTS: &str =
+    "SELECT set_config('statement_timeout', '3s', true), set_config('lock_timeout', '1s', true)";
+
+/// Sets the attempt in the writer's own row, as the first statement. The row stays locked until the transaction ends.
+const SET_ATTEMPT: &str = "INSERT INTO writers (id, batch) VALUES ($1, $2)
+    ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, at = now()";
+
+/// Locks conversations in the order of their ids, so that two transactions cannot deadlock.
+const CONVERSATIONS: &str = concat!(
+    "SELECT ",
+    conversation_columns!(),
+    " FROM conversations c WHERE c.name = ANY($1::text[]) ORDER BY c.id FOR UPDATE"
+);
+
+/// Locks only conversations that no other transaction has locked.
+const FREE_CONVERSATIONS: &str = concat!(
+    "SELECT ",
+    conversation_columns!(),
+    " FROM conversations c WHERE c.name = ANY($1::text[]) ORDER BY c.id FOR UPDATE SKIP LOCKED"
+);
+
+const NAMES: &str = "SELECT c.name FROM conversations c WHERE c.name = ANY($1::text[])";
+
+/// Locks users, after the conversations and in the order of their ids.
+const LOCK: &str = "SELECT u.id, u.name FROM users u WHERE u.name = ANY($1::text[]) ORDER BY u.id FOR UPDATE";
+
+const USERS: &str = "SELECT u.id, u.name FROM users u WHERE u.name = ANY($1::text[])";
+
+const CHOICES: &str = r#"SELECT u.id, (
+        SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice r WHERE r."user" = u.id LIMIT $2) AS few
+    ) FROM users u WHERE u.name = ANY($1::text[])"#;
+
+// Below, `OFFSET 0` is an optimisation fence that forces a look-up by the whole key. Without statistics about a new table the planner
+// would read all members or all events of a room.
+
+const MEMBERS: &str = concat!(
+    "SELECT c.id, u.id, ",
+    membership_columns!(),
+    r#" FROM unnest($1::text[], $2::text[]) AS w(conversation, name)
+    JOIN conversations c ON c.name = w.conversation JOIN users u ON u.name = w.name
+    CROSS JOIN LATERAL (SELECT * FROM members m WHERE m.conversation = c.id AND m."user" = u.id OFFSET 0) AS m"#
+);
+
+const KEYED: &str = "SELECT e.sender, e.key, c.name, e.conversation, e.seq, e.at, e.body
+    FROM unnest($1::text[], $2::text[]) AS w(name, key) JOIN users u ON u.name = w.name
+    CROSS JOIN LATERAL (
+        SELECT * FROM events e WHERE e.sender = u.id AND e.key = w.key AND e.key IS NOT NULL OFFSET 0
+    ) AS e JOIN conversations c ON c.id = e.conversation";
+
+const EVENTS: &str = "SELECT e.conversation, e.seq, e.kind, e.sender, e.at, e.body
+    FROM unnest($1::text[], $2::bigint[]) AS w(conversation, seq)
+    JOIN conversations c ON c.name = w.conversation
+    CROSS JOIN LATERAL (SELECT * FROM events e WHERE e.conversation = c.id AND e.seq = w.seq OFFSET 0) AS e";
+
+/// Counts the messages up to a cursor and the member's own among them, from the end of the log that is nearer to the cursor, as
+/// `nearer_end` and `sent_upto` do. Returns no row if there are more than $5 events on that side.
+const CURSORS: &str = r#"SELECT c.id, u.id, w.upto, t.messages,
+        CASE WHEN s.from_head THEN greatest(m.sent - n.own, 0) ELSE m.read_sent + n.own END
+    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS w(conversation, name, upto)
+    JOIN conversations c ON c.name = w.conversation JOIN users u ON u.name = w.name
+    CROSS JOIN LATERAL (
+        SELECT m.read, m.sent, m.read_sent FROM members m WHERE m.conversation = c.id AND m."user" = u.id OFFSET 0
+    ) AS m
+    CROSS JOIN LATERAL (SELECT c.head - w.upto <= w.upto - m.read AS from_head,
+        CASE WHEN c.head - w.upto <= w.upto - m.read THEN w.upto ELSE m.read END AS after,
+        least(c.head - w.upto, w.upto - m.read) AS events OFFSET 0) AS s
+    CROSS JOIN LATERAL (
+        SELECT t.messages FROM events t WHERE t.conversation = c.id AND t.seq = w.upto AND s.events <= $5 OFFSET 0
+    ) AS t
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS own FROM events e WHERE e.conversation = c.id AND e.seq > s.after
+        AND e.seq <= s.after + s.events AND e.sender = u.id AND e.kind = $4
+    ) AS n
+    WHERE w.upto > m.read AND s.events <= $5"#;
+
+const AMENDMENTS: &str = "SELECT a.conversation, a.target, a.seq
+    FROM unnest($1::text[], $2::bigint[]) AS w(conversation, target)
+    JOIN conversations c ON c.name = w.conversation
+    CROSS JOIN LATERAL (
+        SELECT * FROM amendments a WHERE a.conversation = c.id AND a.target = w.target OFFSET 0
+    ) AS a ORDER BY a.seq";
+
+/// The latest reaction, and the number of current reactions of the message. The compared text needs an explicit collation.
+const REACTIONS: &str = r#"SELECT c.id, w.target, w.emoji, u.id, l.since, l.until, (
+        SELECT count(*) FROM reactions s WHERE s.conversation = c.id AND s.target = w.target AND s.until IS NULL
+    ) FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[]) AS w(conversation, target, emoji, name)
+    JOIN conversations c ON c.name = w.conversation JOIN users u ON u.name = w.name
+    LEFT JOIN LATERAL (SELECT r.since, r.until FROM reactions r WHERE r.conversation = c.id
+        AND r.target = w.target AND r.emoji = w.emoji AND r."user" = u.id ORDER BY r.since DESC LIMIT 1) AS l ON true"#;
+
+pub(super) const STATEMENTS: [&str; 15] = [
+    BEGIN,
+    SHORT_TIMEOUTS,
+    SET_ATTEMPT,
+    CONVERSATIONS,
+    FREE_CONVERSATIONS,
+    NAMES,
+    LOCK,
+    USERS,
+    CHOICES,
+    MEMBERS,
+    KEYED,
+    EVENTS,
+    CURSORS,
+    AMENDMENTS,
+    REACTIONS,
+];
+
+/// The statement that an answer belongs to.
+#[derive(Debug, Clone, Copy)]
+enum About {
+    Conversations,
+    Names,
+    Users,
+    Choices,
+    Members,
+    Keyed,
+    Events,
+    Cursors,
+    Amendments,
+    Reactions,
+}
+
+/// Splits pairs of a conversation and a number into two arrays.
+fn numbered(pairs: &FxHashSet<(ConversationId, Seq)>) -> (Vec<&str>, Vec<i64>) {
+    pairs.iter().map(|(name, seq)| (name.as_str(), number(*seq))).unzip()
+}
+
+impl PostgresRows<'_> {
+    /// Begins the transaction, and locks and reads the rows that the batch will need. `writer` is the row that records the `attempt`, by
+    /// which an unknown outcome is resolved. A `brief` transaction has short time-outs.
+    pub(in crate::postgres) fn begin(
+        &mut self,
+        writer: &str,
+        attempt: i64,
+        mode: Mode,
+        brief: bool,
+        batch: &[Submission],
+    ) -> Result<(), Error> {
+        writer.clone_into(&mut self.writer);
+        let mut begin = vec![Ask::new(BEGIN, &[])];
+        begin.extend(brief.then(|| Ask::new(SHORT_TIMEOUTS, &[])));
+        begin.push(Ask::new(SET_ATTEMPT, &[&writer, &attempt]));
+        self.read(begin, mode, &Prefetch::of(batch))
+    }
+
+    /// Reads further rows that turn out to be needed.
+    pub(super) fn fetch(&mut self, wanted: &Prefetch) -> Result<(), Error> {
+        self.read(Vec::new(), Mode::Wait, wanted)
+    }
+
+    fn read<'q>(&mut self, begin: Vec<Ask<'q>>, mode: Mode, wanted: &'q Prefetch) -> Result<(), Error> {
+        let conversations: Vec<_> = wanted.conversations.iter().map(ConversationId::as_str).collect();
+        let locked: Vec<_> = wanted.locked.iter().map(UserId::as_str).collect();
+        // Locking a user also reads it.
+        let users: Vec<_> = wanted.users.difference(&wanted.locked).map(UserId::as_str).collect();
+        let choosing: Vec<_> = wanted.choosing.iter().map(UserId::as_str).collect();
+        let (member_of, members): (Vec<_>, Vec<_>) =
+            wanted.members.iter().map(|(name, user)| (name.as_str(), user.as_str())).unzip();
+        let (senders, keys): (Vec<_>, Vec<_>) =
+            wanted.keyed.iter().map(|(user, key)| (user.as_str(), &**key)).unzip();
+        let (events_of, events) = numbered(&wanted.events);
+        let (amended_of, amended) = numbered(&wanted.amendments);
+        let (cursors_of, (readers, uptos)): (Vec<_>, (Vec<_>, Vec<_>)) = (wanted.cursors.iter())
+            .map(|((name, user), upto)| (name.as_str(), (user.as_str(), number(*upto))))
+            .unzip();
+        let ((reacted_of, reacted), (emojis, reactors)): ((Vec<_>, Vec<_>), (Vec<_>, Vec<_>)) =
+            (wanted.reactions.iter())
+                .map(|(name, at, emoji, user)| ((name.as_str(), number(*at)), (&**emoji, user.as_str())))
+                .unzip();
+        let (most, message) = (i64::from(self.most_rooms), i16::from(EventKind::Message.number()));
+        let near = i64::try_from(self.near).unwrap_or(i64::MAX);
+        let lock = if mode == Mode::SkipLocked { FREE_CONVERSATIONS } else { CONVERSATIONS };
+        let passes = mode == Mode::SkipLocked && !conversations.is_empty();
+        let parts = [
+            (About::Conversations, !conversations.is_empty(), Ask::new(lock, &[&conversations])),
+            (About::Names, passes, Ask::new(NAMES, &[&conversations])),
+            (About::Users, !locked.is_empty(), Ask::new(LOCK, &[&locked])),
+            (About::Users, !users.is_empty(), Ask::new(USERS, &[&users])),
+            (About::Choices, !choosing.is_empty() && most > 0, Ask::new(CHOICES, &[&choosing, &most])),
+            (About::Members, !members.is_empty(), Ask::new(MEMBERS, &[&member_of, &members])),
+            (About::Keyed, !keys.is_empty(), Ask::new(KEYED, &[&senders, &keys])),
+            (About::Events, !events.is_empty(), Ask::new(EVENTS, &[&events_of, &events])),
+            (
+                About::Cursors,
+                !uptos.is_empty(),
+                Ask::new(CURSORS, &[&cursors_of, &readers, &uptos, &message, &near]),
+            ),
+            (About::Amendments, !amended.is_empty(), Ask::new(AMENDMENTS, &[&amended_of, &amended])),
+            (
+                About::Reactions,
+                !reacted.is_empty(),
+                Ask::new(REACTIONS, &[&reacted_of, &reacted, &emojis, &reactors]),
+            ),
+        ];
+        let mut asks = begin;
+        let mut abouts = vec![None; asks.len()];
+        for (about, _, ask) in parts.into_iter().filter(|(_, is_wanted, _)| *is_wanted) {
+            abouts.push(Some(about));
+            asks.push(ask);
+        }
+        let answers = self.link.all(&asks)?;
+        for (about, answer) in abouts.into_iter().zip(answers) {
+            let rows = answer?;
+            let Some(about) = about else { continue };
+            for row in &rows {
+                self.note(about, row)?;
+            }
+        }
+        self.note_absent(wanted);
+        Ok(())
+    }
+
+    fn note(&mut self, about: About, row: &Row) -> Result<(), Error> {
+        match about {
+            About::Conversations => {
+                let conversation = conversation(row, 0)?;
+                self.names.insert(conversation.key, conversation.name.clone());
+                self.conversations.insert(conversation.name.clone(), Some(conversation));
+            }
+            About::Names => {
+                let name = conversation_id(row, 0)?;
+                if !self.conversations.contains_key(&name) {
+                    self.busy.insert(name);
+                }
+            }
+            About::Users => {
+                let (key, name) = (user_key(row, 0)?, user_id(row, 1)?);
+                self.user_names.insert(key, name.clone());
+                self.users.insert(name, Some(key));
+            }
+            About::Choices => {
+                let most = u32::try_from(count(row, 1)?).unwrap_or(u32::MAX);
+                self.choices.insert(user_key(row, 0)?, most);
+            }
+            About::Members => {
+                let at = (conversation_key(row, 0)?, user_key(row, 1)?);
+                self.members.insert(at, Some(membership(row, 2)?));
+            }
+            About::Keyed => {
+                let keyed = Keyed {
+                    conversation: conversation_id(row, 2)?,
+                    key: conversation_key(row, 3)?,
+                    seq: seq(row, 4)?,
+                    at: time(row, 5)?,
+                    body: get(row, 6)?,
+                };
+                self.keyed.insert((user_key(row, 0)?, get::<&str>(row, 1)?.into()), Some(keyed));
+            }
+            About::Events => {
+                let event = Referred {
+                    kind: kind(row, 2)?,
+                    sender: user_key(row, 3)?,
+                    at: time(row, 4)?,
+                    body: get(row, 5)?,
+                };
+                self.events.insert((conversation_key(row, 0)?, seq(row, 1)?), Some(event));
+            }
+            About::Cursors => {
+                let at = (conversation_key(row, 0)?, user_key(row, 1)?, seq(row, 2)?);
+                self.counts.insert(at, Counts { messages: count(row, 3)?, sent: count(row, 4)? });
+            }
+            About::Amendments => {
+                let at = (conversation_key(row, 0)?, seq(row, 1)?);
+                self.amendments.entry(at).or_default().push(seq(row, 2)?);
+            }
+            About::Reactions => {
+                let at = (conversation_key(row, 0)?, seq(row, 1)?);
+                let (since, until) = (maybe_seq(row, 4)?, maybe_seq(row, 5)?);
+                self.reactions.add_stored(
+                    (at.0, at.1, get::<&str>(row, 2)?.into(), user_key(row, 3)?),
+                    since.map(|since| (since, until)),
+                    count(row, 6)?,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Records the rows that were not found as absent.
+    fn note_absent(&mut self, wanted: &Prefetch) {
+        for name in &wanted.conversations {
+            if !self.busy.contains(name) {
+                self.conversations.entry(name.clone()).or_insert(None);
+            }
+        }
+        for name in wanted.users.iter().chain(&wanted.locked) {
+            let key = *self.users.entry(name.clone()).or_insert(None);
+            if let Some(key) = key.filter(|_| wanted.locked.contains(name)) {
+                self.locked.insert(key);
+            }
+        }
+        for (name, user) in &wanted.members {
+            if let (Some(conversation), Some(user)) = (self.key_of(name), self.key_of_user(user)) {
+                self.members.entry((conversation, user)).or_insert(None);
+            }
+        }
+        for (user, key) in &wanted.keyed {
+            if let Some(user) = self.key_of_user(user) {
+                self.keyed.entry((user, key.clone())).or_insert(None);
+            }
+        }
+        for (name, seq) in &wanted.events {
+            if let Some(conversation) = self.key_of(name) {
+                self.events.entry((conversation, *seq)).or_insert(None);
+            }
+        }
+        for (name, target) in &wanted.amendments {
+            if let Some(conversation) = self.key_of(name) {
+                self.amendments.entry((conversation, *target)).or_default();
+            }
+        }
+    }
+
+    /// The id of a conversation whose row has been read.
+    fn key_of(&self, name: &ConversationId) -> Option<ConversationKey> {
+        self.conversations.get(name)?.as_ref().map(|conversation| conversation.key)
+    }
+
+    fn key_of_user(&self, name: &UserId) -> Option<UserKey> {
+        *self.users.get(name)?
+    }
+}

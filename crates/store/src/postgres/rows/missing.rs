@@ -1,0 +1,67 @@
+//! Reads rows that were not prefetched, when they are needed.
+
+use switchboard_protocol::{ConversationId, Seq, UserId};
+
+use super::PostgresRows;
+use super::prefetch::Prefetch;
+use crate::postgres::connect::Error;
+use crate::record::{ConversationKey, UserKey};
+
+impl PostgresRows<'_> {
+    /// Whether this transaction creates the conversation.
+    pub(super) fn is_new(&self, conversation: ConversationKey) -> bool {
+        self.names.get(&conversation).is_some_and(|name| self.new_conversations.contains(name))
+    }
+
+    pub(super) fn is_new_user(&self, user: UserKey) -> bool {
+        self.user_names.get(&user).is_some_and(|name| self.new_users.contains_key(name))
+    }
+
+    /// The name of a conversation; known because all are read by name.
+    pub(super) fn name_of(&self, conversation: ConversationKey) -> Result<ConversationId, Error> {
+        let name = self.names.get(&conversation).cloned();
+        name.ok_or_else(|| Error::Damaged(format!("conversation {} has no name", conversation.0)))
+    }
+
+    pub(super) fn name_of_user(&self, user: UserKey) -> Result<UserId, Error> {
+        let name = self.user_names.get(&user).cloned();
+        name.ok_or_else(|| Error::Damaged(format!("user {} has no name", user.0)))
+    }
+
+    /// Locks the row of a user until the transaction ends.
+    pub(super) fn lock(&mut self, user: UserKey) -> Result<(), Error> {
+        if !self.locked.contains(&user) && !self.is_new_user(user) {
+            let name = self.name_of_user(user)?;
+            self.fetch(&Prefetch { locked: [name].into_iter().collect(), ..Prefetch::default() })?;
+        }
+        Ok(())
+    }
+
+    /// The amendments of a message: its edits and its deletion.
+    pub(super) fn amendments_of(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+    ) -> Result<&mut Vec<Seq>, Error> {
+        if !self.amendments.contains_key(&(conversation, target)) && !self.is_new(conversation) {
+            let amendments = [(self.name_of(conversation)?, target)].into_iter().collect();
+            self.fetch(&Prefetch { amendments, ..Prefetch::default() })?;
+        }
+        Ok(self.amendments.entry((conversation, target)).or_default())
+    }
+
+    /// Reads a user's reaction to a message if it was not prefetched.
+    pub(super) fn read_reaction(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        emoji: &str,
+        user: UserKey,
+    ) -> Result<(), Error> {
+        if !self.reactions.knows(conversation, target, emoji, user) && !self.is_new(conversation) {
+            let wanted = (self.name_of(conversation)?, target, emoji.into(), self.name_of_user(user)?);
+            self.fetch(&Prefetch { reactions: [wanted].into_iter().collect(), ..Prefetch::default() })?;
+        }
+        Ok(())
+    }
+}

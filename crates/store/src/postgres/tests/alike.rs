@@ -1,0 +1,292 @@
+//! The same changes in the same batches leave the same rows in SQLite and PostgreSQL.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use fastrand::Rng;
+use rusqlite::types::ValueRef;
+use serde_json::json;
+use switchboard_protocol::{ConversationId, Limits, Timestamp};
+
+use super::{change, new_database, settings, user};
+use crate::batch::State;
+use crate::clock::Clock;
+use crate::origin::Origin;
+use crate::postgres::commit::Committer;
+use crate::postgres::connect::BlockingConnection;
+use crate::postgres::target::Target;
+use crate::postgres::{Settings, migrate};
+use crate::refusal::Refusal;
+use crate::sqlite::in_memory::InMemory;
+use crate::{Change, Committed, CountedRead, Submission};
+
+const PEOPLE: [&str; 6] = ["alice", "bob", "carol", "Dave", "e~", "f.g"];
+
+/// Small limits, so that the test reaches them.
+fn limits() -> Limits {
+    Limits { edits: 3, reactions: 2, rooms: 4, ..Limits::default() }
+}
+
+/// Queries of all stored rows, with names in place of ids, which may differ.
+const ROWS: [&str; 7] = [
+    "SELECT name, last_seen, not_before FROM users ORDER BY 1",
+    "SELECT name, title, CASE WHEN public THEN 1 ELSE 0 END, head, messages, last_message, members, admins, at
+        FROM conversations ORDER BY 1",
+    r#"SELECT c.name, u.name, m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent
+        FROM members m JOIN conversations c ON c.id = m.conversation JOIN users u ON u.id = m."user"
+        ORDER BY 1, 2"#,
+    "SELECT c.name, e.seq, e.kind, u.name, e.at, e.messages, e.key, e.body
+        FROM events e JOIN conversations c ON c.id = e.conversation JOIN users u ON u.id = e.sender ORDER BY 1, 2",
+    "SELECT c.name, a.target, a.seq FROM amendments a JOIN conversations c ON c.id = a.conversation
+        ORDER BY 1, 2, 3",
+    r#"SELECT c.name, r.target, r.emoji, u.name, r.since, r.until FROM reactions r
+        JOIN conversations c ON c.id = r.conversation JOIN users u ON u.id = r."user" ORDER BY 1, 2, 3, 4, 5"#,
+    r#"SELECT u.name, c.name FROM rooms_by_choice r JOIN conversations c ON c.id = r.conversation
+        JOIN users u ON u.id = r."user" ORDER BY 1, 2"#,
+];
+
+fn in_sqlite(store: &InMemory, sql: &str) -> Vec<Vec<String>> {
+    let mut select = store.reader().rows.prepare(sql).expect("a query");
+    let columns = select.column_count();
+    let rows = select.query_map([], |row| {
+        let values = (0..columns).map(|column| {
+            Ok(match row.get_ref(column)? {
+                ValueRef::Integer(number) => number.to_string(),
+                ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                _ => "nothing".to_owned(),
+            })
+        });
+        values.collect()
+    });
+    rows.expect("rows").collect::<Result<_, _>>().expect("read")
+}
+
+fn in_postgres(link: &BlockingConnection, sql: &str) -> Vec<Vec<String>> {
+    let answer = link.run(link.client().simple_query(sql)).expect("rows");
+    let rows = answer.iter().filter_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => {
+            Some((0..row.len()).map(|column| row.get(column).unwrap_or("nothing").to_owned()).collect())
+        }
+        _ => None,
+    });
+    rows.collect()
+}
+
+/// An outcome as text, without the ids that may differ.
+fn describe(result: &Result<Committed, Refusal>) -> String {
+    match result {
+        Ok(Committed::Event(event)) => {
+            let new = event.event.as_ref().map(crate::record::LogEvent::to_json);
+            format!("{} {} {} {new:?} {:?}", event.name, event.seq, event.at, event.effects)
+        }
+        Ok(Committed::Cursor(cursor)) => format!(
+            "{} {} {:?} {} {} {}",
+            cursor.name, cursor.user, cursor.of, cursor.upto, cursor.moved, cursor.members
+        ),
+        Ok(Committed::Quiet) => "quiet".to_owned(),
+        Err(refusal) => format!("{refusal:?}"),
+    }
+}
+
+/// A random change by a user, mostly about the latest messages.
+fn random_change(random: &mut Rng, n: usize, actor: &str, heads: &BTreeMap<ConversationId, u64>) -> Change {
+    let other = PEOPLE[random.usize(..PEOPLE.len())];
+    let room = ["#a", "#b", "#c", "#d", "#E"][random.usize(..5)];
+    let (place, name) = if random.u8(..3) == 0 {
+        (format!("@{other}"), ConversationId::direct(&user(actor), &user(other)))
+    } else {
+        (room.to_owned(), ConversationId::parse(room).expect("a room"))
+    };
+    let head = heads.get(&name).copied().unwrap_or_default();
+    let target = (head + 6).saturating_sub(random.u64(..12)).max(1);
+    // Some keys are repeated, with the same text or with another.
+    let key = if random.u8(..6) == 0 { random.usize(..n + 1) } else { n };
+    let text = format!("{}", if random.bool() { key } else { n });
+    let (name, fields) = match random.u8(..28) {
+        0..=8 => ("send", json!({"to": place, "text": text, "key": format!("k{key}")})),
+        9 => ("send", json!({"to": place, "text": text, "key": format!("k{key}"), "reply_to": target})),
+        10 | 11 => ("edit", json!({"conversation": place, "target": target, "text": text})),
+        12 => ("delete", json!({"conversation": place, "target": target})),
+        13..=16 => {
+            let (emoji, target) = (["👍", "x", "'"][random.usize(..3)], head.max(5) / 5 * 5);
+            ("react", json!({"conversation": place, "target": target, "emoji": emoji, "on": random.bool()}))
+        }
+        17 => (
+            "create",
+            json!({"room": &room[1..], "public": random.bool(), "members": [other], "title": text}),
+        ),
+        18 | 19 => ("join", json!({"conversation": room})),
+        20 => ("leave", json!({"conversation": room})),
+        21 => ("invite", json!({"conversation": room, "user": other, "role": "member"})),
+        22 => ("remove", json!({"conversation": room, "user": other})),
+        23 => {
+            let role = ["admin", "member", "reader"][random.usize(..3)];
+            ("role", json!({"conversation": room, "user": other, "role": role}))
+        }
+        24 => ("rename", json!({"conversation": room, "title": text})),
+        25 => ("received", json!({"conversation": place, "upto": target})),
+        26 => ("read", json!({"conversation": place, "upto": target})),
+        _ => return random_internal_change(random),
+    };
+    change(name, &fields)
+}
+
+/// A random change that no client command makes.
+fn random_internal_change(random: &mut Rng) -> Change {
+    let at = Timestamp::from_millis(random.i64(..1_000));
+    match random.u8(..4) {
+        0 => Change::Appear,
+        1 => Change::Seen(at),
+        _ => Change::Revoke { until: at, replace: random.bool() },
+    }
+}
+
+/// The two databases.
+struct Both {
+    sqlite: InMemory,
+    postgres: Committer,
+    /// A connection that reads the stored rows.
+    link: BlockingConnection,
+    now: Arc<AtomicI64>,
+}
+
+impl Both {
+    fn new(url: &str) -> Self {
+        let now = Arc::new(AtomicI64::new(1_000));
+        let tells = now.clone();
+        let clock = Clock::from_fn(move || Timestamp::from_millis(tells.load(Ordering::Relaxed)));
+        let settings = Settings { limits: limits(), clock, ..settings(url) };
+        let target = Target::new(url, None).expect("a target");
+        let mut link = BlockingConnection::open(&target).expect("connected");
+        migrate(&mut link).expect("tables");
+        let state = Arc::new(State::default());
+        let postgres = Committer::new(link, target.clone(), &settings, state).expect("a writer");
+        let link = BlockingConnection::open(&target).expect("connected");
+        Self { sqlite: InMemory::new(limits()), postgres, link, now }
+    }
+
+    /// Writes a batch to both databases and compares the outcomes. Returns the latest events.
+    fn write(&mut self, batch: &[(&str, Change)]) -> BTreeMap<ConversationId, u64> {
+        let at = Timestamp::from_millis(self.now.load(Ordering::Relaxed));
+        let submissions = batch.iter().map(|(actor, change)| Submission {
+            actor: user(actor),
+            change: change.clone(),
+            origin: Origin::Nobody,
+        });
+        let outcomes = self.postgres.write(submissions.collect());
+        // Reads that need a count follow the batch, with the readers' counts.
+        let mut uncounted = self.postgres.take_uncounted().into_iter().peekable();
+        let (mut written, mut reads) = (Vec::new(), Vec::new());
+        for (actor, change) in batch {
+            let is_uncounted = |read: &Submission| {
+                read.actor == user(actor) && format!("{:?}", read.change) == format!("{change:?}")
+            };
+            match uncounted.next_if(is_uncounted) {
+                Some(_) => reads.push((*actor, change.clone())),
+                None => written.push((user(actor), change.clone())),
+            }
+        }
+        let expected = self.sqlite.makes_all(written.clone(), at);
+        assert_eq!(outcomes.len(), expected.len());
+        for ((outcome, expected), what) in outcomes.iter().zip(expected).zip(written) {
+            assert_eq!(describe(&outcome.result), describe(&expected), "{what:?} of {batch:#?}");
+        }
+        for (actor, change) in reads {
+            let Change::Read(read) = change else { panic!("{change:?} needs no count") };
+            let counts = self.sqlite.count(&user(actor), &read);
+            self.write(&[(actor, Change::CountedRead(Box::new(CountedRead { read, counts })))]);
+        }
+        let events = outcomes.iter().filter_map(|outcome| match &outcome.result {
+            Ok(Committed::Event(event)) => event.event.as_ref(),
+            _ => None,
+        });
+        events.map(|event| (event.conversation.clone(), event.seq.0)).collect()
+    }
+
+    fn have_the_same_rows(&self) {
+        for sql in ROWS {
+            let (expected, found) = (in_sqlite(&self.sqlite, sql), in_postgres(&self.link, sql));
+            assert_eq!(expected.len(), found.len(), "{sql}");
+            for (expected, found) in expected.iter().zip(found) {
+                assert_eq!(*expected, found, "{sql}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn both_databases_have_the_same_rows_after_the_same_changes() {
+    for seed in 1..=3 {
+        let url = new_database().await;
+        let work = move || {
+            let mut both = Both::new(&url);
+            let mut random = Rng::with_seed(seed);
+            let mut heads = BTreeMap::new();
+            let mut n = 0;
+            while n < 4_000 {
+                // The clock may also go backwards.
+                both.now.fetch_add(random.i64(-3..20), Ordering::Relaxed);
+                let most = [3, 40, 300][random.usize(..3)];
+                let size = random.usize(1..most);
+                let batch = (n..n + size).map(|n| {
+                    let actor = PEOPLE[random.usize(..PEOPLE.len())];
+                    (actor, random_change(&mut random, n, actor, &heads))
+                });
+                let batch: Vec<_> = batch.collect();
+                n += size;
+                heads.extend(both.write(&batch));
+            }
+            both.have_the_same_rows();
+            let kinds =
+                in_sqlite(&both.sqlite, "SELECT kind, count(*) AS n FROM events GROUP BY kind HAVING n > 3");
+            assert_eq!(kinds.len(), 11, "random_change of everything happens: {kinds:?}");
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| panic!("seed {seed}"));
+    }
+}
+
+#[tokio::test]
+async fn past_reactions_are_trimmed_to_the_limit() {
+    let url = new_database().await;
+    let work = move || {
+        let mut both = Both::new(&url);
+        both.write(&[("alice", change("send", &json!({"to": "@bob", "text": "hi", "key": "k"})))]);
+        for n in 0..900 {
+            let (emoji, on) = (["x", "y"][n / 2 % 2], n % 2 == 0);
+            let react = json!({"conversation": "@bob", "target": 1, "emoji": emoji, "on": on});
+            both.write(&[("alice", change("react", &react))]);
+        }
+        both.have_the_same_rows();
+    };
+    tokio::task::spawn_blocking(work).await.expect("alike");
+}
+
+#[tokio::test]
+async fn a_batch_reads_its_own_changes() {
+    let url = new_database().await;
+    let work = move || {
+        let mut both = Both::new(&url);
+        let says = |key: &str, text: &str| {
+            ("alice", change("send", &json!({"to": "@bob", "text": text, "key": key})))
+        };
+        let deletes =
+            |target: u64| ("alice", change("delete", &json!({"conversation": "@bob", "target": target})));
+        let edits = |target: u64| {
+            ("alice", change("edit", &json!({"conversation": "@bob", "target": target, "text": "edited"})))
+        };
+        both.write(&[says("stored", "hi"), edits(1)]);
+        // Nothing is left to compare a late retry with, neither of what was stored before nor of what was not.
+        both.write(&[deletes(1), says("stored", "another"), edits(1)]);
+        both.write(&[
+            says("new", "hi"),
+            edits(4),
+            says("new", "another"),
+            deletes(4),
+            says("new", "another"),
+            edits(4),
+        ]);
+        both.have_the_same_rows();
+    };
+    tokio::task::spawn_blocking(work).await.expect("alike");
+}

@@ -1,0 +1,124 @@
+//! Query plans: look-ups by key, also in tables without statistics.
+
+use serde_json::json;
+
+use super::{Node, asks, is_sound, new_database};
+use crate::Committed;
+use crate::postgres::commit::SETUP;
+use crate::postgres::connect::BlockingConnection;
+use crate::postgres::target::Target;
+use crate::postgres::{query, readers, rows};
+
+#[tokio::test]
+async fn every_statement_uses_the_whole_key_even_in_empty_tables() {
+    let url = new_database().await;
+    Node::new(&url).await.ends().await;
+    let explain = move || {
+        let link = BlockingConnection::open(&Target::new(&url, None).expect("a target")).expect("connected");
+        link.run(link.client().batch_execute(SETUP)).expect("set up");
+        for (n, sql) in rows::statements().enumerate() {
+            // Statements without parameters look up no rows.
+            if !sql.contains("$1") {
+                continue;
+            }
+            let parameters = (1..20).take_while(|n| sql.contains(&format!("${n}"))).map(|_| "NULL");
+            let parameters = parameters.collect::<Vec<_>>().join(", ");
+            let explain = format!("PREPARE p{n} AS {sql}; EXPLAIN EXECUTE p{n}({parameters})");
+            let plan = link.run(link.client().simple_query(&explain)).expect("a plan");
+            let plan: Vec<_> = plan
+                .iter()
+                .filter_map(|message| match message {
+                    tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+                    _ => None,
+                })
+                .collect();
+            let plan = plan.join("\n");
+            assert!(!plan.contains("Seq Scan"), "{sql}\n{plan}");
+            // The one index that is not a key.
+            let filters = plan.replace("Join Filter: (w.upto > m.read)", "");
+            assert!(!filters.contains("Join Filter"), "{sql}\n{plan}");
+        }
+    };
+    tokio::task::spawn_blocking(explain).await.expect("all of them");
+}
+
+#[tokio::test]
+async fn a_reader_plans_a_statement_once() {
+    let url = new_database().await;
+    Node::new(&url).await.ends().await;
+    let executes = move || {
+        let link = BlockingConnection::open(&Target::new(&url, None).expect("a target")).expect("connected");
+        link.run(link.client().batch_execute(readers::SETUP)).expect("set up");
+        for user in 0..10_i64 {
+            // Lists of other lengths lead to other estimates.
+            let conversations: Vec<i64> = (0..=user).collect();
+            link.run(link.rows(query::LISTED, &[&user, &conversations])).expect("no rows");
+        }
+        let plans = "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE generic_plans + custom_plans = 10";
+        let plans = link.run(link.client().query_one(plans, &[])).expect("the statement");
+        assert_eq!((plans.get::<_, i64>(0), plans.get::<_, i64>(1)), (10, 0));
+    };
+    tokio::task::spawn_blocking(executes).await.expect("all of them");
+}
+
+/// The writer counts only a few events for a cursor; the readers count more.
+#[tokio::test]
+async fn the_readers_count_for_a_cursor_in_the_middle_of_a_long_log() {
+    let url = new_database().await;
+    let mut node = Node::new(&url).await;
+    node.says("mallory", "@mallory", "first").await;
+    asks(
+        &url,
+        "INSERT INTO events SELECT c.id, i, 1, u.id, c.at, i, 'k' || i, '{\"text\":\"x\"}'
+            FROM conversations c, users u, generate_series(2, 20000) i;
+         UPDATE conversations SET head = 20000, messages = 20000, last_message = 20000;
+         UPDATE members SET sent = 20000;
+         ANALYZE",
+    )
+    .await;
+    let explained = url.clone();
+    let explain = move || {
+        let link =
+            BlockingConnection::open(&Target::new(&explained, None).expect("a target")).expect("connected");
+        link.run(link.client().batch_execute(SETUP)).expect("set up");
+        let cursors = rows::statements().find(|sql| sql.contains("s.from_head")).expect("the statement");
+        let explain = |upto: u64| {
+            let explain = format!(
+                "DEALLOCATE ALL; PREPARE p AS {cursors}; EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF)
+                 EXECUTE p('{{@mallory:mallory}}', '{{mallory}}', '{{{upto}}}', 1, 64)"
+            );
+            let plan = link.run(link.client().simple_query(&explain)).expect("a plan");
+            let lines = plan.iter().filter_map(|message| match message {
+                tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                _ => None,
+            });
+            lines.collect::<Vec<_>>()
+        };
+        let events_read = |plan: &[String]| {
+            let scans = plan.iter().filter(|line| line.contains(" on events "));
+            assert!(scans.clone().count() >= 2, "{plan:#?}");
+            let rows = scans.map(|line| match line.split_once("rows=") {
+                Some((_, rows)) => {
+                    rows.split(' ').next().expect("a number").parse::<f64>().expect("a number")
+                }
+                None => 0.0,
+            });
+            rows.sum::<f64>()
+        };
+        for (upto, most) in
+            [(10_000, 0.0), (100, 0.0), (19_900, 0.0), (60, 61.0), (19_950, 51.0), (20_000, 1.0)]
+        {
+            let plan = explain(upto);
+            assert!(events_read(&plan) <= most, "{upto}: {plan:#?}");
+        }
+    };
+    tokio::task::spawn_blocking(explain).await.expect("explained");
+    // The readers' count is correct.
+    node.ends().await;
+    let mut node = Node::new(&url).await;
+    for upto in [10_000, 10_001, 10_100, 19_990] {
+        let read = node.tries("mallory", "read", json!({"conversation": "@mallory", "upto": upto})).await;
+        assert!(matches!(read, Ok(Committed::Cursor(cursor)) if cursor.moved && cursor.upto.0 == upto));
+    }
+    is_sound(&url).await;
+}

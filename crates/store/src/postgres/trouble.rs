@@ -1,0 +1,115 @@
+//! Classifies the database's errors by what they mean for a batch.
+
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+use super::connect::Error;
+use crate::batch::Results;
+use crate::record::ConversationKey;
+use crate::refusal::Refusal;
+use switchboard_protocol::ErrorCode;
+
+/// First delay before a batch that conflicted with another node's is retried; it doubles with each retry, with jitter, because two
+/// nodes that retry at the same time would conflict again.
+const CONFLICT_RETRY_DELAY: Duration = Duration::from_millis(5);
+
+/// What went wrong with an attempt to write a batch.
+pub(super) enum Trouble {
+    /// The connection is lost. Nothing was stored.
+    Lost(Error),
+    /// The outcome of the commit is unknown. If it was committed, these are its results and its conversations.
+    Unknown(Error, Results, Vec<ConversationKey>),
+    /// A deadlock, or a row that another node inserted first. Nothing was stored, and a retry may succeed.
+    Conflict(Error),
+    /// The lock time-out: another node holds a lock for long.
+    Held(Error),
+    /// A statement was cancelled or timed out: one of the changes may be too much work.
+    Cancelled(Error),
+    /// The database can never store one of the changes.
+    Invalid(Error),
+    /// An error that may concern only one of the changes.
+    Change(Error),
+    /// The database cannot write at present.
+    Database(Error),
+}
+
+/// What happens to a batch that could not be written.
+pub(super) enum Verdict {
+    /// Each of its writes is written alone.
+    Alone,
+    /// Its writes are refused as `unavailable`; clients retry them.
+    Refuse,
+    /// Its one write exceeds the statement time-out, while other writes are fast.
+    TooSlow,
+    /// Its one write can never be stored.
+    Invalid,
+}
+
+impl Verdict {
+    /// The refusal of a single write; `None` for `unavailable`.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        let message = match self {
+            Self::Alone | Self::Refuse => return None,
+            Self::TooSlow => "this takes the database longer than a write may take; nothing of it was stored",
+            Self::Invalid => "the database does not store this; nothing of it was stored",
+        };
+        Some(Refusal::new(ErrorCode::TooLarge, message))
+    }
+}
+
+pub(super) fn classify(error: Error) -> Trouble {
+    if error.is_lost() || matches!(error, Error::Doubtful | Error::Moving) {
+        return Trouble::Lost(error);
+    }
+    // Errors without a code: a damaged row, or a conversation that another node has locked.
+    let Some(code) = error.code().cloned() else { return Trouble::Change(error) };
+    let conflicts =
+        [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::UNIQUE_VIOLATION];
+    // The primary has become a standby.
+    if code == SqlState::READ_ONLY_SQL_TRANSACTION {
+        return Trouble::Lost(error);
+    }
+    if conflicts.contains(&code) {
+        return Trouble::Conflict(error);
+    }
+    if code == SqlState::LOCK_NOT_AVAILABLE {
+        return Trouble::Held(error);
+    }
+    if code == SqlState::QUERY_CANCELED {
+        return Trouble::Cancelled(error);
+    }
+    match &code.code()[..2] {
+        // Connection exception.
+        "08" => Trouble::Lost(error),
+        // Data exception, program limit exceeded.
+        "22" | "54" => Trouble::Invalid(error),
+        // Insufficient resources: disk full, out of memory, too many connections.
+        "53" => Trouble::Database(error),
+        // An index or a page of one table may be damaged, a row may break a constraint.
+        _ => Trouble::Change(error),
+    }
+}
+
+/// The delay before the retry of a batch that conflicted `attempts` times.
+pub(super) fn conflict_pause(attempts: u32) -> Duration {
+    let most = CONFLICT_RETRY_DELAY * 2_u32.saturating_pow(attempts.saturating_sub(1).min(10));
+    // If the random source fails, the longest delay is used.
+    let jitter = f64::from(getrandom::u32().unwrap_or(u32::MAX)) / f64::from(u32::MAX);
+    most.mul_f64(jitter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conflict_delays_grow_have_jitter_and_are_bounded() {
+        for tries in 0..100 {
+            assert!(conflict_pause(tries) <= CONFLICT_RETRY_DELAY * 1_024);
+        }
+        assert!((0..64).any(|_| conflict_pause(8) > CONFLICT_RETRY_DELAY), "they grow");
+        let pauses: std::collections::BTreeSet<_> = (0..64).map(|_| conflict_pause(5)).collect();
+        assert!(pauses.len() > 32, "delays differ between nodes");
+    }
+}

@@ -1,0 +1,108 @@
+//! The one writer thread of a node. While a batch is being committed, the next one collects in the queue (group commit).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::Settings;
+use super::commit::Committer;
+use super::connect::BlockingConnection;
+use super::readers::Reads;
+use super::target::Target;
+use crate::WRITER_THREAD;
+use crate::batch::{Channels, State};
+use crate::counting::{self, CounterHandle};
+use crate::record::NoticeKey;
+use crate::{Batch, Submission};
+
+/// How often an idle writer checks its connection.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What the writer needs.
+pub(super) struct Parts {
+    pub(super) target: Target,
+    pub(super) settings: Settings,
+    pub(super) batches: mpsc::Sender<Batch>,
+    pub(super) state: Arc<State>,
+    pub(super) queue: Receiver<Submission>,
+    pub(super) counter: CounterHandle<Reads>,
+}
+
+/// Connects, migrates the schema and starts the thread. The thread ends when the queue's senders are dropped and the queue is empty;
+/// it then drops the sender of batches, after everything is written.
+///
+/// # Errors
+/// The database cannot be used.
+pub(super) fn start(parts: Parts) -> anyhow::Result<NoticeKey> {
+    let (ready, opened) = crossbeam_channel::bounded(1);
+    std::thread::Builder::new().name(WRITER_THREAD.to_owned()).spawn(move || {
+        // The connection is opened here because it stays on its thread.
+        let Parts { target, settings, batches, state, queue, counter } = parts;
+        let link = BlockingConnection::open(&target).and_then(|mut link| {
+            super::migrate(&mut link)?;
+            super::moving::check_finished(&mut link)?;
+            let key = super::read_notice_key(&mut link)?;
+            Ok((link, key))
+        });
+        let opened =
+            link.and_then(|(link, key)| Ok((Committer::new(link, target, &settings, state.clone())?, key)));
+        match opened {
+            Ok((committer, key)) => {
+                let writer = Writer { committer, channels: Channels::new(queue, batches, state), counter };
+                // Skipped if the caller has stopped waiting.
+                if ready.send(Ok(key)).is_ok() {
+                    writer.run();
+                }
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        }
+    })?;
+    opened.recv()?
+}
+
+struct Writer {
+    committer: Committer,
+    channels: Channels,
+    counter: CounterHandle<Reads>,
+}
+
+impl Writer {
+    fn run(mut self) {
+        while let Some(first) = self.next() {
+            let (committer, counter) = (&mut self.committer, &self.counter);
+            let served = self.channels.serve(first, |batch| {
+                let mut outcomes = committer.write(batch);
+                outcomes.extend(counting::start(counter, committer.take_uncounted()));
+                (outcomes, committer.take_check())
+            });
+            if !served {
+                break;
+            }
+        }
+        self.committer.end();
+    }
+
+    /// Waits for a write and checks the connection meanwhile; `None` when the queue is closed.
+    fn next(&mut self) -> Option<Submission> {
+        let mut checked = Instant::now();
+        loop {
+            match self.channels.queue.recv_timeout(IDLE_CHECK_INTERVAL.saturating_sub(checked.elapsed())) {
+                Ok(submission) => return Some(submission),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.committer.check_connection();
+                    checked = Instant::now();
+                    let check = self.committer.take_check();
+                    if !check.is_empty() && !self.channels.tell(|| (Vec::new(), check)) {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+}

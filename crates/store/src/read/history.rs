@@ -1,0 +1,114 @@
+//! `history`: a page of messages as they stand, before an event or on both sides of one.
+
+use std::ops::ControlFlow;
+
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ErrorCode, History, Seq, UserId};
+
+use super::row::{View, Wanted};
+use super::{Found, Lookups, Page, Reader, Room};
+use crate::access;
+use crate::record::ConversationKey;
+use crate::refusal::Refusal;
+
+/// The messages on one side of a place in the log, the nearest first.
+struct Side {
+    seqs: Vec<Seq>,
+    /// Whether there are messages behind these.
+    more: bool,
+}
+
+impl Side {
+    const NONE: Self = Self { seqs: Vec::new(), more: false };
+
+    /// Of one message more than there may be.
+    fn of(mut seqs: Vec<Seq>, most: usize) -> Self {
+        let more = seqs.len() > most;
+        seqs.truncate(most);
+        Self { seqs, more }
+    }
+}
+
+impl<L: Lookups> Reader<'_, L> {
+    /// `history`.
+    pub(crate) fn history(&self, user: &UserId, command: &History) -> Page<L> {
+        let View { conversation, membership } = self.view(user, &command.conversation.resolve(user))?;
+        let visible = access::check_visible(conversation.head, membership.as_ref())?;
+        let limit = self.limits.page_size(command.limit) as usize;
+        let around = check_around(command, visible)?;
+        let (mut earlier, mut later) = match around {
+            None => {
+                let before = command.before.unwrap_or(Seq::MAX).min(visible.next());
+                (self.earlier(conversation.key, before, limit)?, Side::NONE)
+            }
+            Some(around) => {
+                let half = limit / 2;
+                let later = self.later(conversation.key, around, visible, limit - half)?;
+                (self.earlier(conversation.key, around, half)?, later)
+            }
+        };
+        let nearest_first = in_turns(&later.seqs, &earlier.seqs);
+        let wanted = nearest_first.iter().map(|target| Wanted {
+            conversation: &conversation,
+            target: *target,
+            visible,
+        });
+        let mut room = Room(self.limits.page_bytes as usize);
+        let (mut messages, mut looked_at) = (Vec::new(), 0);
+        self.messages(&wanted.collect::<Vec<_>>(), |message| {
+            if let Some((message, bytes)) = message {
+                if !room.takes(bytes) {
+                    return ControlFlow::Break(());
+                }
+                messages.push(message);
+            }
+            looked_at += 1;
+            ControlFlow::Continue(())
+        })?;
+        for left_out in &nearest_first[looked_at..] {
+            let side = if later.seqs.contains(left_out) { &mut later } else { &mut earlier };
+            side.more = true;
+        }
+        messages.sort_unstable_by_key(|message| message.seq);
+        Ok(OkBody::History {
+            conversation: conversation.name,
+            messages,
+            head: visible,
+            more: earlier.more,
+            more_after: around.map(|_| later.more),
+        })
+    }
+
+    /// The messages before an event.
+    fn earlier(&self, conversation: ConversationKey, before: Seq, most: usize) -> Found<Side, L> {
+        Ok(Side::of(self.rows.messages_before(conversation, before, most + 1)?, most))
+    }
+
+    /// The messages from an event on, itself included.
+    fn later(&self, conversation: ConversationKey, from: Seq, upto: Seq, most: usize) -> Found<Side, L> {
+        Ok(Side::of(self.rows.messages_from(conversation, from, upto, most + 1)?, most))
+    }
+}
+
+/// The event that a page is to be around, if it is one that the user may see.
+fn check_around(command: &History, visible: Seq) -> Result<Option<Seq>, Refusal> {
+    let Some(around) = command.around else { return Ok(None) };
+    if command.before.is_some() {
+        let message = "around: it stands in place of `before`; name one of the two";
+        return Err(Refusal::bad_field("around", message));
+    }
+    if around == Seq(0) {
+        return Err(Refusal::bad_field("around", "around: the number of an event, which is 1 at least"));
+    }
+    if around > visible {
+        let message = format!("around: the log ends at {visible}");
+        return Err(Refusal { field: Some("around".into()), ..Refusal::new(ErrorCode::BadCursor, message) });
+    }
+    Ok(Some(around))
+}
+
+/// Takes turns between two lists, so that a page that is full before its end has as much of one as of the other.
+fn in_turns(one: &[Seq], other: &[Seq]) -> Vec<Seq> {
+    let turns = (0..one.len().max(other.len())).flat_map(|n| [one.get(n), other.get(n)]);
+    turns.flatten().copied().collect()
+}

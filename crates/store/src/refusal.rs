@@ -1,0 +1,99 @@
+//! Why a command is refused: a code of the protocol, with what to do about it.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use switchboard_protocol::reply::Failure;
+use switchboard_protocol::{CommandId, ErrorCode, Rejected};
+
+/// How soon the store is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A refused command. Every door turns it into its own form of the same words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// The code.
+    pub code: ErrorCode,
+    /// What to do, for a person.
+    pub message: Cow<'static, str>,
+    /// The field at fault.
+    pub field: Option<Cow<'static, str>>,
+    /// Milliseconds to wait before trying again.
+    pub retry_after: Option<u64>,
+}
+
+impl Refusal {
+    /// A refusal without a field or a delay.
+    pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into(), field: None, retry_after: None }
+    }
+
+    /// Not there, or not allowed to know: the same words for both, so that nobody can tell them apart.
+    pub fn not_found() -> Self {
+        Self::new(ErrorCode::NotFound, "there is no such thing, or it is not yours to see")
+    }
+
+    /// Known, but the role does not allow it.
+    pub fn forbidden(message: &'static str) -> Self {
+        Self::new(ErrorCode::Forbidden, message)
+    }
+
+    /// A field whose value does not fit.
+    pub fn bad_field(field: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { field: Some(field.into()), ..Self::new(ErrorCode::BadField, message) }
+    }
+
+    /// A field over one of the limits.
+    pub fn too_large(field: &'static str, message: String) -> Self {
+        Self { field: Some(field.into()), ..Self::new(ErrorCode::TooLarge, message) }
+    }
+
+    /// The store does not answer; the client says it again after a second.
+    pub fn unavailable() -> Self {
+        Self::unavailable_for(AGAIN)
+    }
+
+    /// The same, for as long as what was sent before it has to come first.
+    pub fn unavailable_for(wait: Duration) -> Self {
+        let message = "the server cannot store or read right now; say it again, with the same `key`";
+        let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+        Self { retry_after: Some(wait), ..Self::new(ErrorCode::Unavailable, message) }
+    }
+
+    /// Too fast; again after `wait`, rounded up: whoever obeys is not refused again.
+    pub fn too_fast(wait: Duration) -> Self {
+        Self::rate_limited(u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX).max(1))
+    }
+
+    /// Too fast.
+    pub fn rate_limited(retry_after_ms: u64) -> Self {
+        let message = "too fast; wait `retry_after` milliseconds";
+        Self { retry_after: Some(retry_after_ms), ..Self::new(ErrorCode::RateLimited, message) }
+    }
+
+    /// The `error` frame that answers the command called `id`.
+    pub fn into_failure(self, id: Option<CommandId>) -> Failure {
+        Failure {
+            id,
+            code: self.code,
+            retryable: self.code.retryable(),
+            message: self.message.into_owned(),
+            retry_after: self.retry_after,
+            field: self.field.map(Cow::into_owned),
+            conversation: None,
+            until: None,
+        }
+    }
+}
+
+impl From<Rejected> for Refusal {
+    fn from(rejected: Rejected) -> Self {
+        Self {
+            code: rejected.code,
+            message: rejected.message.into(),
+            field: rejected.field.map(Cow::Owned),
+            retry_after: None,
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The log in an embedded SQLite database: one writer thread with group commit, reader threads beside
+//! it, write-ahead log, `synchronous=FULL`.
+
+pub(super) mod checksum;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod in_memory;
+pub mod memory;
+mod opening;
+mod query;
+mod readers;
+pub(super) mod rows;
+mod shared;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rusqlite_migration::M;
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
+use tokio::sync::mpsc;
+
+use self::opening::{Access, Opened, check_not_moved, is_full, open_reader, open_to_serve, shrink};
+pub(super) use self::opening::{
+    check_version, empty_database, keep_statements, lock, mark_moved, open_beside, open_database,
+    open_to_read,
+};
+use self::readers::{Readers, Reads};
+use self::rows::SqliteRows;
+use super::batch::{BATCHES, State, WAITING};
+use super::change::{self, Actor, Failed, Rules};
+use super::counting::Counter;
+use super::write_fault::WriteFault;
+use super::{
+    Acquaintance, Batch, Change, Memberships, Query, Snapshot, Standing, Store, Submission, Summaries,
+};
+use crate::CommitMetrics;
+use crate::clock::Clock;
+use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
+use crate::refusal::Refusal;
+
+/// Names the files of the schema once, for both forms of it.
+macro_rules! schema {
+    ($($file:literal),*) => {
+        /// The tables as they are now, for whoever measures what SQLite can do with them.
+        pub const SCHEMA: &str = concat!($(include_str!($file)),*);
+
+        /// The schema, append-only: a file here never changes once released, new ones follow.
+        const MIGRATIONS: &[M<'_>] = &[$(M::up(include_str!($file))),*];
+    };
+}
+
+schema!(
+    "migrations/sqlite/0001_log.sql",
+    "migrations/sqlite/0002_bounded_reads.sql",
+    "migrations/sqlite/0003_revocations.sql",
+    "migrations/sqlite/0004_probe.sql",
+    "migrations/sqlite/0005_checksums.sql"
+);
+
+/// How the writer's connection is set up (sqlite.org/pragma.html).
+///
+/// - `page_size`: 2 KiB, for a new database. A message changes a page of each of four trees, and each is written to the log
+///   whole: docs/decisions/0023-small-pages.md.
+/// - `journal_mode`: readers beside the writer.
+/// - `synchronous`: FULL syncs the log at every commit, and `ok` rests on that.
+/// - `secure_delete`: a deleted message is overwritten, not only forgotten.
+/// - `cache_size`: 32 MiB, in KiB and negative. A batch touches the last pages of as many conversations as have news; in
+///   the default of 2 MiB those of 512 do not fit, and each is read again for the next batch.
+/// - `wal_autocheckpoint`: at 32 MiB, in pages. At the default of 1,000 such a batch is copied into the database at
+///   once, and the next one copies the same pages again. This one is for whoever measures; in the store the writer
+///   itself does it, at the same [`CHECKPOINT`].
+pub const SETTINGS: &str = "PRAGMA page_size = 2048; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+                            PRAGMA secure_delete = ON; PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 16384;";
+
+/// At how many pages the write-ahead log is moved into the database: [`SETTINGS`] says why. SQLite does it on its own, too,
+/// and passes over how it went: docs/decisions/0026-the-writer-checkpoints.md.
+const CHECKPOINT: u32 = 16_384;
+
+/// The database's name in its directory.
+pub(super) const DATABASE: &str = "switchboard.db";
+
+/// The name of what keeps a second server out.
+pub(super) const LOCK: &str = "lock";
+
+/// Prepared statements that a connection keeps: more than there are.
+const STATEMENTS: usize = 64;
+
+/// Threads that read. Pages come from the page cache, so more threads than cores only queue elsewhere;
+/// the second keeps a long page from blocking the short ones.
+const READERS: usize = 2;
+
+/// How long to wait for another process's write: `switchboard key` beside a running server.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a thread with nothing to do keeps its page cache: those of a writer and two readers come to 36 MB.
+/// What it needs of them again is still in the system's.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// What opening a store needs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The directory of the database; made if it is not there.
+    pub data: PathBuf,
+    /// The limits that pages and changes are held to.
+    pub limits: Limits,
+    /// Whether ids never seen before may be written to.
+    pub strangers: bool,
+    /// The time of events.
+    pub clock: Clock,
+    /// Where commits are counted.
+    pub metrics: CommitMetrics,
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct SqliteStore {
+    queue: crossbeam_channel::Sender<Submission>,
+    readers: Readers,
+    /// The writer uses it for as long as the store is open.
+    _counter: Arc<Counter<Reads>>,
+    state: Arc<State>,
+}
+
+impl SqliteStore {
+    /// Opens the database in `settings.data`, takes its lock, brings its schema up to date. The outcomes
+    /// of submissions come out of the receiver; the writer ends when the store and the receiver are dropped.
+    ///
+    /// # Errors
+    /// The directory cannot be used, another server uses it, its installation was moved to PostgreSQL, the database is
+    /// another program's, or a newer version made it. A full disk is no error: the store reads, and writes once there is room.
+    pub fn open(settings: Settings) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
+        let lock = lock(&settings.data)?;
+        check_not_moved(&settings.data)?;
+        let Opened { db, access, unsynced_log } = open_to_serve(&settings.data)?;
+        let rows = SqliteRows::new(db);
+        let state = Arc::new(State::default());
+        if access == Access::Exclusive || !has_room(&rows, &settings)? {
+            state.set_fault(WriteFault::DiskFull);
+            tracing::error!("the disk is full: reads are served, and writes are refused until there is room");
+        }
+        let limits = Arc::new(settings.limits.clone());
+        let open = |_| {
+            let db = open_reader(&settings.data, access)?;
+            Ok(Reads { db, limits: limits.clone(), state: state.clone() })
+        };
+        let (readers, closed) = Readers::start("reader", (0..READERS).map(open))?;
+        let (batches, outcomes) = mpsc::channel(BATCHES);
+        let (queue, submissions) = crossbeam_channel::bounded(WAITING);
+        let counter = readers.counter(queue.clone());
+        writer::start(writer::Parts {
+            rows,
+            settings,
+            batches,
+            state: state.clone(),
+            queue: submissions,
+            counter: Arc::downgrade(&counter),
+            readers: closed,
+            lock,
+            unsynced_log,
+        })?;
+        Ok((Self { queue, readers, _counter: counter, state }, outcomes))
+    }
+}
+
+/// Moves what the write-ahead log has into the database. A backup may read for long, and what it needs of the log may as well
+/// stay. `false` if there is no room.
+fn has_room(rows: &SqliteRows, settings: &Settings) -> anyhow::Result<bool> {
+    match rows.truncate_wal().context("cannot move the write-ahead log into the database") {
+        Ok(true) => {}
+        Ok(false) => {
+            tracing::warn!("another program reads the database, so its write-ahead log stays for now");
+        }
+        Err(error) if is_full(&error) => return Ok(false),
+        Err(error) => {
+            let database = settings.data.display();
+            return Err(error.context(format!("cannot use the database in {database}")));
+        }
+    }
+    Ok(true)
+}
+
+/// Applies changes to a database that no server uses, in one transaction; all or none of them.
+/// Nothing happens, and `false` is returned, if anybody has ever been seen there.
+pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyhow::Result<bool> {
+    let _lock = lock(&settings.data)?;
+    check_not_moved(&settings.data)?;
+    let db = match open_database(&settings.data) {
+        Ok(db) => db,
+        // A new database cannot be made there, and one that is there can be read.
+        Err(error) if is_full(&error) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let used: bool = db.query_row("SELECT EXISTS (SELECT 1 FROM users)", [], |row| row.get(0))?;
+    if used {
+        return Ok(false);
+    }
+    let mut rules = Rules::new(settings.limits.clone(), true);
+    rules.near = u64::MAX;
+    let mut rows = SqliteRows::new(db);
+    rows.begin()?;
+    for (actor, change) in changes {
+        let actor = Actor::without_allowances(&actor);
+        change::apply(&mut rows, &rules, actor, change, settings.clock.now()).map_err(
+            |failed| match failed {
+                Failed::Refused(refusal) => anyhow::Error::new(refusal),
+                Failed::Store(error) => error.into(),
+                Failed::Uncounted => anyhow::Error::new(Refusal::unavailable()),
+            },
+        )?;
+    }
+    rows.commit()?;
+    Ok(true)
+}
+
+impl Store for SqliteStore {
+    fn submit(&self, submission: Submission) -> Result<(), Box<Submission>> {
+        self.queue.try_send(submission).map_err(|error| Box::new(error.into_inner()))
+    }
+
+    fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
+        self.readers.query(user, query)
+    }
+
+    fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
+        self.readers.attach(user, named)
+    }
+
+    fn memberships(&self, user: &UserId, key: UserKey, after: ConversationKey) -> Answer<Memberships> {
+        self.readers.memberships(user, key, after)
+    }
+
+    fn summaries(&self, user: &UserId, key: UserKey, of: Vec<ConversationKey>) -> Answer<Summaries> {
+        self.readers.summaries(user, key, of)
+    }
+
+    fn replay(
+        &self,
+        user: UserKey,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Answer<Vec<LogEvent>> {
+        self.readers.replay(user, conversation, after, upto)
+    }
+
+    fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
+        self.readers.standing(user, conversation)
+    }
+
+    fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
+        self.readers.acquaintances(user, others)
+    }
+
+    fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
+        self.readers.not_before(user)
+    }
+
+    fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
+        self.readers.api_key(hash)
+    }
+
+    fn probe(&self) -> Answer<()> {
+        self.readers.probe()
+    }
+
+    fn write_fault(&self) -> Option<WriteFault> {
+        self.state.fault()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::{Connection, StatementStatus};
+
+    use super::*;
+
+    #[test]
+    fn a_query_is_planned_once_for_all_values() {
+        let data = tempfile::tempdir().expect("a directory");
+        let made = open_database(data.path());
+        for db in [made, open_reader(data.path(), Access::Shared)] {
+            let db = db.expect("a connection");
+            let mut select = db
+                .prepare_cached("SELECT seq FROM events WHERE conversation = ?1 LIMIT ?2")
+                .expect("a query");
+            for (conversation, limit) in [(1, 1), (2, 2), (3, 3)] {
+                assert!(!select.exists([conversation, limit]).expect("an answer"));
+            }
+            assert_eq!(select.get_status(StatementStatus::RePrepare), 0);
+        }
+    }
+
+    #[test]
+    fn whoever_measures_checkpoints_where_the_store_does() {
+        assert!(SETTINGS.contains(&format!("wal_autocheckpoint = {CHECKPOINT};")));
+    }
+
+    #[test]
+    fn whoever_measures_has_the_tables_that_the_migrations_make() {
+        let tables = |db: &Connection| -> Vec<(String, Option<String>)> {
+            let mut select =
+                db.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name").expect("a query");
+            let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("tables");
+            rows.collect::<Result<_, _>>().expect("read")
+        };
+        let by_hand = Connection::open_in_memory().expect("a database");
+        by_hand.execute_batch(SCHEMA).expect("made");
+        let migrated = empty_database(MIGRATIONS.len()).expect("made");
+        assert_eq!(tables(&by_hand), tables(&migrated));
+    }
+}

@@ -1,0 +1,211 @@
+//! The store's rules on a database in memory, one call at a time: no threads, no files, no fsync. For whoever tries
+//! thousands of sequences; everything else in it is as in the store.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::{Connection, OpenFlags};
+use rusqlite_migration::Migrations;
+use serde_json::value::RawValue;
+#[cfg(test)]
+use switchboard_protocol::Read;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
+
+use super::query::{Reader, reader};
+use super::rows::SqliteRows;
+use super::{MIGRATIONS, keep_statements};
+#[cfg(test)]
+use crate::batch;
+use crate::batch::State;
+use crate::change::{self, Actor, Failed, Rules};
+use crate::check::{Pages, Problem, check_in};
+#[cfg(test)]
+use crate::origin::Origin;
+#[cfg(test)]
+use crate::read::counts::Step;
+use crate::record::{ConversationKey, LogEvent, UserKey};
+use crate::refusal::Refusal;
+use crate::{Change, Committed, Query, Snapshot};
+#[cfg(test)]
+use crate::{CountedRead, Counts, Submission};
+
+/// Steps of SQLite's machine for a row that is looked at and counted, at the least.
+#[cfg(test)]
+const STEPS_OF_A_ROW: i32 = 5;
+
+/// Each database has a name of its own, by which its two connections find it.
+static NAMES: AtomicU64 = AtomicU64::new(0);
+
+/// The writer's connection and a reader's.
+pub struct InMemory {
+    rows: SqliteRows,
+    rules: Rules,
+    db: Connection,
+    state: State,
+}
+
+/// A store in memory has nothing that may fail.
+fn works<T>(done: Result<T, Failed>) -> Result<T, Refusal> {
+    match done {
+        Ok(done) => Ok(done),
+        Err(Failed::Refused(refusal)) => Err(refusal),
+        Err(Failed::Store(error)) => panic!("the database does not work: {error}"),
+        Err(Failed::Uncounted) => panic!("a writer without a bound counts by itself"),
+    }
+}
+
+impl InMemory {
+    pub fn new(limits: Limits) -> Self {
+        let name = NAMES.fetch_add(1, Ordering::Relaxed);
+        let open = || {
+            let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_URI;
+            let db = Connection::open_with_flags(
+                format!("file:in-memory-{name}?mode=memory&cache=shared"),
+                flags,
+            )?;
+            keep_statements(&db)?;
+            Ok::<_, rusqlite::Error>(db)
+        };
+        let mut writer = open().expect("a database");
+        Migrations::from_slice(MIGRATIONS).to_latest(&mut writer).expect("its tables");
+        let db = open().expect("the same");
+        let mut rules = Rules::new(limits, true);
+        rules.near = u64::MAX;
+        Self { rows: SqliteRows::new(writer), rules, db, state: State::default() }
+    }
+
+    /// Begins a batch. Nothing is to be read before its end.
+    pub fn begin(&mut self) {
+        self.rows.begin().expect("a transaction");
+    }
+
+    pub fn commit(&mut self) {
+        self.rows.commit().expect("committed");
+    }
+
+    /// What happens to a batch whose commit fails.
+    pub fn roll_back(&mut self) {
+        self.rows.roll_back();
+    }
+
+    /// Makes a change within a batch.
+    pub fn apply(&mut self, actor: &UserId, change: Change, now: Timestamp) -> Result<Committed, Refusal> {
+        works(change::apply(&mut self.rows, &self.rules, Actor::without_allowances(actor), change, now))
+    }
+
+    /// From now on the writer reads so many events at most to count what is up to a cursor, and readers count the rest.
+    #[cfg(test)]
+    pub fn counts_near(&mut self, near: u64) {
+        self.rules.near = near;
+    }
+
+    /// Counts for a `read` as readers do.
+    #[cfg(test)]
+    pub fn count(&self, actor: &UserId, read: &Read) -> Result<Counts, Refusal> {
+        let name = read.conversation.resolve(actor);
+        let mut so_far = None;
+        loop {
+            match works(self.reader().count(actor, &name, read.upto, so_far))? {
+                Step::Done(counts) => return Ok(counts),
+                Step::More(progress) => so_far = Some(progress),
+            }
+        }
+    }
+
+    /// Makes a change in a batch of its own.
+    #[cfg(test)]
+    pub fn makes(&mut self, actor: &UserId, change: Change, now: Timestamp) -> Result<Committed, Refusal> {
+        self.begin();
+        let made =
+            change::apply(&mut self.rows, &self.rules, Actor::without_allowances(actor), change.clone(), now);
+        self.commit();
+        match (made, change) {
+            (Err(Failed::Uncounted), Change::Read(read)) => {
+                let counts = self.count(actor, &read);
+                self.makes(actor, Change::CountedRead(Box::new(CountedRead { read, counts })), now)
+            }
+            (made, _) => works(made),
+        }
+    }
+
+    /// Makes changes in one batch, in which the writer counts everything.
+    #[cfg(test)]
+    pub fn makes_all(
+        &mut self,
+        changes: Vec<(UserId, Change)>,
+        now: Timestamp,
+    ) -> Vec<Result<Committed, Refusal>> {
+        let batch = changes.into_iter();
+        let batch = batch.map(|(actor, change)| Submission { actor, change, origin: Origin::Nobody });
+        let batch: Vec<_> = batch.collect();
+        self.begin();
+        let results = batch::apply(&mut self.rows, &self.rules, &batch, now).expect("a store that works");
+        self.commit();
+        let mut uncounted = Vec::new();
+        let outcomes = batch::told(batch, results, &mut uncounted);
+        assert!(uncounted.is_empty(), "everything was counted");
+        outcomes.into_iter().map(|outcome| outcome.result).collect()
+    }
+
+    /// Changes the database behind the writer's back, as nobody does who wants to keep it.
+    #[cfg(test)]
+    pub fn runs(&mut self, sql: &str) {
+        self.rows.database().execute_batch(sql).expect("done");
+        self.rows.roll_back();
+    }
+
+    /// How many events the writer reads, at most, before it has moved a cursor of reading or left the count to readers:
+    /// a row takes SQLite's machine five steps or more.
+    #[cfg(test)]
+    pub fn rows_read_to_write(&mut self, actor: &UserId, fields: &serde_json::Value) -> u64 {
+        let command =
+            switchboard_protocol::decode_named("read", &fields.to_string()).expect("a command").command;
+        let switchboard_protocol::Command::Read(read) = command else { panic!("{command:?} reads nothing") };
+        let steps = std::sync::Arc::new(AtomicU64::new(0));
+        let counted = steps.clone();
+        self.begin();
+        let every = Some(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            false
+        });
+        self.rows.database().progress_handler(STEPS_OF_A_ROW, every).expect("set");
+        let made = change::apply(
+            &mut self.rows,
+            &self.rules,
+            Actor::without_allowances(actor),
+            Change::Read(read),
+            Timestamp::from_millis(1),
+        );
+        assert!(matches!(made, Ok(_) | Err(Failed::Uncounted)), "{made:?}");
+        self.rows.database().progress_handler(0, None::<fn() -> bool>).expect("unset");
+        self.commit();
+        steps.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        reader(&self.db, &self.rules.limits, &self.state)
+    }
+
+    pub fn query(&self, user: &UserId, query: &Query) -> Result<OkBody<Box<RawValue>>, Refusal> {
+        works(self.reader().answer(user, query))
+    }
+
+    pub fn attach(&self, user: &UserId, named: &[ConversationId]) -> Option<Snapshot> {
+        works(self.reader().attach(user, named)).expect("a snapshot is never refused")
+    }
+
+    pub fn replay(
+        &self,
+        user: UserKey,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Result<Vec<LogEvent>, Refusal> {
+        works(self.reader().replay(user, conversation, after, upto))
+    }
+
+    /// What is wrong with the database.
+    pub fn check(&self) -> Vec<Problem> {
+        check_in(&self.db, Pages::Quick, &mut |_| {}).expect("it can be checked").problems
+    }
+}

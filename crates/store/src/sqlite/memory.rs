@@ -1,0 +1,489 @@
+//! The store of a simulation: the same statements on a database in memory, by tasks in place of threads, at a pace that
+//! somebody else sets. A write and a read are what they are in the real one; when they happen is up to [`Pace`].
+//!
+//! One store has a disk for itself, as a server with SQLite does, or several join on it, as nodes do on a database server:
+//! then each has its own queue, batches and pace, and all see what any of them has committed.
+
+mod reads;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ConversationId, Limits, Read, Seq, Timestamp, UserId};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::reads::Reads;
+use super::query::{Reader, reader};
+use super::rows::SqliteRows;
+use super::writer::Committer;
+use super::{MIGRATIONS, Settings, empty_database, keep_statements};
+use crate::batch::{self, BATCH, BATCHES, State, WAITING};
+use crate::change::Failed;
+use crate::read::counts::Step;
+use crate::read::list;
+use crate::readers::told;
+use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
+use crate::refusal::Refusal;
+use crate::write_fault::WriteFault;
+use crate::{
+    Acquaintance, Batch, Change, Committed, CountedRead, Counts, Memberships, Outcome, Query, Snapshot,
+    Standing, Store, Submission, Summaries,
+};
+
+/// What the disk does to a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is kept.
+    Kept,
+    /// Its first row cannot be written.
+    Refused,
+    /// All of it can be written, but not committed.
+    Undone,
+    /// The fsync fails: it is not kept, and nothing more is written. On a shared disk that is the database server's own
+    /// affair, and means [`Fate::Undone`].
+    Lost,
+    /// It is kept, but the store is not told: it refuses the batch, and finds out later. Only across a network.
+    Doubtful,
+}
+
+/// Sets the pace of a store, and is told what it keeps.
+pub trait Pace: Send + Sync + 'static {
+    /// How long the next thing takes: each write and each read asks before it happens, and before it is told.
+    fn pause(&self) -> Duration;
+
+    /// What becomes of the next batch.
+    fn fate(&self) -> Fate;
+
+    /// A batch was kept, and nobody else knows yet.
+    fn kept(&self, outcomes: &[Outcome]);
+}
+
+/// A database in memory. It outlives the stores that are opened on it, as a disk does.
+#[derive(Clone)]
+pub struct Disk(Arc<Mutex<Held>>);
+
+/// Who has the database.
+enum Held {
+    /// Nobody.
+    Free(Connection),
+    /// One store.
+    Alone,
+    /// Whoever joins, from the first one on.
+    Shared(Arc<Mutex<Committer>>),
+}
+
+impl Disk {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// SQLite does not work.
+    pub fn new() -> anyhow::Result<Self> {
+        let db = empty_database(MIGRATIONS.len())?;
+        keep_statements(&db)?;
+        Ok(Self(Arc::new(Mutex::new(Held::Free(db)))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the database, if nobody has it.
+    fn take(&self) -> Option<Connection> {
+        let mut held = self.lock();
+        match std::mem::replace(&mut *held, Held::Alone) {
+            Held::Free(db) => Some(db),
+            other => {
+                *held = other;
+                None
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Disk")
+    }
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct MemoryStore {
+    queue: mpsc::Sender<Submission>,
+    reads: Reads,
+}
+
+/// The way to end a store as the death of its process does.
+#[derive(Debug)]
+pub struct Plug {
+    pulled: CancellationToken,
+    database: Database,
+}
+
+impl Plug {
+    /// What is not committed is lost, what is committed stays, and nobody is told anything more.
+    pub fn pull(&self) {
+        self.pulled.cancel();
+        self.database.close();
+    }
+}
+
+/// What writes and reads share.
+#[derive(Clone)]
+struct Database {
+    /// Gone once the plug is pulled.
+    share: Arc<Mutex<Option<Share>>>,
+    disk: Disk,
+    limits: Arc<Limits>,
+    state: Arc<State>,
+    pace: Arc<dyn Pace>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Database")
+    }
+}
+
+/// What became of a batch.
+struct Written {
+    outcomes: Vec<Outcome>,
+    /// Where something was stored though that was not to be known at once.
+    check: Vec<ConversationKey>,
+    /// Reads that need a count first.
+    uncounted: Vec<Submission>,
+}
+
+/// A store's part in its database.
+enum Share {
+    All(Box<Committer>),
+    Some(Arc<Mutex<Committer>>),
+}
+
+impl Database {
+    fn lock(&self) -> MutexGuard<'_, Option<Share>> {
+        self.share.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Uses the database, if it is not closed here.
+    fn with<T>(&self, what: impl FnOnce(&mut Committer) -> T) -> Option<T> {
+        match self.lock().as_mut()? {
+            Share::All(committer) => Some(what(committer)),
+            Share::Some(committer) => {
+                Some(what(&mut committer.lock().unwrap_or_else(PoisonError::into_inner)))
+            }
+        }
+    }
+
+    /// Gives back what nobody else has.
+    fn close(&self) {
+        if let Some(Share::All(committer)) = self.lock().take() {
+            *self.disk.lock() = Held::Free(committer.rows.into_database());
+        }
+    }
+
+    async fn pause(&self) {
+        let pause = self.pace.pause();
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Writes a batch, or what of it can be.
+    fn write(&self, batch: Vec<Submission>) -> Option<Written> {
+        let shared = matches!(*self.lock(), Some(Share::Some(_)));
+        self.with(|committer| {
+            let fate = match self.pace.fate() {
+                Fate::Lost if shared => Fate::Undone,
+                fate => fate,
+            };
+            if fate == Fate::Lost {
+                self.state.set_fault(WriteFault::SyncFailed);
+            }
+            if fate != Fate::Kept {
+                committer.rows.sabotage(fate == Fate::Refused, fate == Fate::Undone);
+            }
+            let outcomes = committer.write(batch);
+            let uncounted = committer.take_uncounted();
+            if fate != Fate::Kept {
+                committer.rows.sabotage(false, false);
+            }
+            self.pace.kept(&outcomes);
+            let (outcomes, check) =
+                if fate == Fate::Doubtful { forget(outcomes) } else { (outcomes, Vec::new()) };
+            Written { outcomes, check, uncounted }
+        })
+    }
+
+    /// Counts up to a cursor, a read at a time.
+    async fn count(&self, user: &UserId, command: &Read) -> Result<Counts, Refusal> {
+        let name = command.conversation.resolve(user);
+        let mut so_far = None;
+        loop {
+            self.pause().await;
+            match self.read(|reader| reader.count(user, &name, command.upto, so_far))? {
+                Step::Done(counts) => return Ok(counts),
+                Step::More(progress) => so_far = Some(progress),
+            }
+        }
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Reader<'_>) -> Result<T, Failed>) -> Result<T, Refusal> {
+        self.with(|committer| {
+            // Nobody writes meanwhile, so this needs no transaction.
+            let reader = reader(committer.rows.database(), &self.limits, &self.state);
+            // So few that it takes several pages to come in, as it does for those who are in very many.
+            told(read(&Reader { step: self.limits.page as usize, ..reader }))
+        })
+        .unwrap_or_else(|| Err(Refusal::unavailable()))
+    }
+}
+
+/// Makes a batch that was kept one whose store does not know that.
+fn forget(outcomes: Vec<Outcome>) -> (Vec<Outcome>, Vec<ConversationKey>) {
+    let mut stored = Vec::new();
+    let refused = outcomes.into_iter().map(|Outcome { origin, result }| {
+        if let Ok(Committed::Event(event)) = result {
+            stored.push(event.conversation);
+        }
+        origin.reject();
+        Outcome { origin, result: Err(Refusal::unavailable()) }
+    });
+    (refused.collect(), stored)
+}
+
+/// The writer of a simulation leaves every count to readers, so that there are some.
+fn committer(db: Connection, settings: &Settings, state: Arc<State>) -> Committer {
+    let mut committer = Committer::new(SqliteRows::new(db), settings, state);
+    committer.leave_counts_to_readers();
+    committer
+}
+
+/// Counts for reads, and queues them again.
+struct Counting {
+    database: Database,
+    queue: mpsc::WeakSender<Submission>,
+    tasks: TaskTracker,
+    end: CancellationToken,
+}
+
+impl Counting {
+    fn start(&self, mut submission: Submission) {
+        let (database, queue, end) = (self.database.clone(), self.queue.clone(), self.end.clone());
+        self.tasks.spawn(async move {
+            let counted = async {
+                let Change::Read(read) = submission.change else { return };
+                let counts = database.count(&submission.actor, &read).await;
+                submission.change = Change::CountedRead(Box::new(CountedRead { read, counts }));
+                if let Some(queue) = queue.upgrade() {
+                    let _ = queue.send(submission).await;
+                }
+            };
+            let _ = end.run_until_cancelled(counted).await;
+        });
+    }
+}
+
+impl MemoryStore {
+    /// Opens a disk that nobody else has open. Ends as the real store does, when it and the receiver are dropped.
+    ///
+    /// # Errors
+    /// Another store is open on the disk.
+    pub fn open(
+        disk: &Disk,
+        settings: &Settings,
+        pace: Arc<dyn Pace>,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
+        let db = disk.take().ok_or_else(|| anyhow::anyhow!("another store uses this disk"))?;
+        let state = Arc::new(State::default());
+        let committer = committer(db, settings, state.clone());
+        Ok(Self::start(disk, Share::All(Box::new(committer)), state, settings, pace))
+    }
+
+    /// Opens a disk that others may have open in the same way. The settings of the first of all decide what writes mean.
+    ///
+    /// # Errors
+    /// A store has opened the disk for itself.
+    pub fn join(
+        disk: &Disk,
+        settings: &Settings,
+        pace: Arc<dyn Pace>,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
+        if let Some(db) = disk.take() {
+            // What fails for good here fails for all, and does not happen.
+            let committer = committer(db, settings, Arc::default());
+            *disk.lock() = Held::Shared(Arc::new(Mutex::new(committer)));
+        }
+        let share = match &*disk.lock() {
+            Held::Shared(committer) => Share::Some(committer.clone()),
+            Held::Free(_) | Held::Alone => anyhow::bail!("another store uses this disk alone"),
+        };
+        Ok(Self::start(disk, share, Arc::default(), settings, pace))
+    }
+
+    fn start(
+        disk: &Disk,
+        share: Share,
+        state: Arc<State>,
+        settings: &Settings,
+        pace: Arc<dyn Pace>,
+    ) -> (Self, mpsc::Receiver<Batch>) {
+        let database = Database {
+            share: Arc::new(Mutex::new(Some(share))),
+            disk: disk.clone(),
+            limits: Arc::new(settings.limits.clone()),
+            state,
+            pace,
+        };
+        let (queue, submissions) = mpsc::channel(WAITING);
+        let (batches, outcomes) = mpsc::channel(BATCHES);
+        let (tasks, pulled) = (TaskTracker::new(), CancellationToken::new());
+        let counting = Counting {
+            database: database.clone(),
+            queue: queue.downgrade(),
+            tasks: tasks.clone(),
+            end: pulled.clone(),
+        };
+        let write = write(database.clone(), submissions, batches, counting);
+        let end = pulled.clone();
+        tasks.spawn(async move {
+            let _ = end.run_until_cancelled(write).await;
+        });
+        (Self { queue, reads: Reads { database, tasks, pulled } }, outcomes)
+    }
+
+    /// What ends the store at once.
+    pub fn plug(&self) -> Plug {
+        Plug { pulled: self.reads.pulled.clone(), database: self.reads.database.clone() }
+    }
+
+    pub(super) fn spawn_read<T, F>(&self, read: F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Reader<'_>) -> Result<T, Failed> + Send + 'static,
+    {
+        self.reads.spawn(read)
+    }
+}
+
+/// The writer: what comes while one batch is made durable is the next one. Returns when nobody wants to know any more, or
+/// the plug is pulled.
+async fn write(
+    database: Database,
+    mut queue: mpsc::Receiver<Submission>,
+    batches: mpsc::Sender<Batch>,
+    counting: Counting,
+) {
+    let mut numbers = 1..;
+    // Before the commit: whatever a reader sees of a batch, it sees its number too.
+    let mut begin = || {
+        let number = numbers.next().unwrap_or_default();
+        database.state.mark.store(number, Ordering::SeqCst);
+        number
+    };
+    let tell = async |number, (outcomes, check), more| {
+        batches.send(Batch { number, outcomes, more, check }).await.is_ok()
+    };
+    let mut waiting = Vec::new();
+    while queue.recv_many(&mut waiting, BATCH).await > 0 {
+        let late = batch::take_late(&mut waiting);
+        if !late.is_empty() && !tell(begin(), (late, Vec::new()), true).await {
+            break;
+        }
+        if waiting.is_empty() {
+            continue;
+        }
+        let number = begin();
+        database.pause().await;
+        let Some(written) = database.write(std::mem::take(&mut waiting)) else { return };
+        let Written { outcomes, check, uncounted } = written;
+        uncounted.into_iter().for_each(|read| counting.start(read));
+        database.pause().await;
+        if !tell(number, (outcomes, Vec::new()), !queue.is_empty()).await {
+            break;
+        }
+        if check.is_empty() {
+            continue;
+        }
+        let number = begin();
+        database.pause().await;
+        if !tell(number, (Vec::new(), check), false).await {
+            break;
+        }
+    }
+    database.close();
+}
+
+impl Store for MemoryStore {
+    fn submit(&self, submission: Submission) -> Result<(), Box<Submission>> {
+        self.queue.try_send(submission).map_err(|error| Box::new(error.into_inner()))
+    }
+
+    fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
+        let user = user.clone();
+        let Query::Conversations(command) = query else {
+            return self.spawn_read(move |reader| reader.answer(&user, &query));
+        };
+        let reads = self.reads.clone();
+        Box::pin(list::make(move |list| {
+            let (user, command) = (user.clone(), command.clone());
+            reads.spawn(move |reader| reader.list(&user, &command, list.as_ref()))
+        }))
+    }
+
+    fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
+        let user = user.clone();
+        self.spawn_read(move |reader| reader.attach(&user, &named))
+    }
+
+    fn memberships(&self, _: &UserId, key: UserKey, after: ConversationKey) -> Answer<Memberships> {
+        self.spawn_read(move |reader| reader.memberships(key, after))
+    }
+
+    fn summaries(&self, _: &UserId, key: UserKey, of: Vec<ConversationKey>) -> Answer<Summaries> {
+        self.spawn_read(move |reader| reader.summaries(key, &of))
+    }
+
+    fn replay(
+        &self,
+        user: UserKey,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Answer<Vec<LogEvent>> {
+        self.spawn_read(move |reader| reader.replay(user, conversation, after, upto))
+    }
+
+    fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
+        let user = user.clone();
+        self.spawn_read(move |reader| reader.standing(&user, &conversation))
+    }
+
+    fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
+        let user = user.clone();
+        self.spawn_read(move |reader| reader.acquaintances(&user, &others))
+    }
+
+    fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
+        self.spawn_read(move |reader| reader.api_key(&hash))
+    }
+
+    fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
+        let user = user.clone();
+        self.spawn_read(move |reader| reader.not_before(&user))
+    }
+
+    fn probe(&self) -> Answer<()> {
+        self.spawn_read(|reader| reader.api_key(&[0; 32]).map(drop))
+    }
+
+    fn write_fault(&self) -> Option<WriteFault> {
+        self.reads.database.state.fault()
+    }
+}

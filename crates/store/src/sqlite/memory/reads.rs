@@ -1,0 +1,42 @@
+//! Reads of a store in memory: each a task, at the store's pace.
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Database;
+use crate::change::Failed;
+use crate::record::Answer;
+use crate::refusal::Refusal;
+use crate::sqlite::query::Reader;
+
+/// What reads, by tasks.
+#[derive(Debug, Clone)]
+pub(super) struct Reads {
+    pub(super) database: Database,
+    pub(super) tasks: TaskTracker,
+    pub(super) pulled: CancellationToken,
+}
+
+impl Reads {
+    pub(super) fn spawn<T, F>(&self, read: F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Reader<'_>) -> Result<T, Failed> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let database = self.database.clone();
+        let end = self.pulled.clone();
+        self.tasks.spawn(async move {
+            let told = async {
+                database.pause().await;
+                let read = database.read(read);
+                database.pause().await;
+                // The caller may be gone by now.
+                let _ = reply.send(read);
+            };
+            let _ = end.run_until_cancelled(told).await;
+        });
+        Box::pin(async move { answer.await.unwrap_or_else(|_| Err(Refusal::unavailable())) })
+    }
+}

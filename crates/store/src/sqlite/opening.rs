@@ -1,0 +1,368 @@
+//! Opening the database in a directory: its lock, whether it is one of ours, its write-ahead log, its schema.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, ffi};
+use rusqlite_migration::{Migrations, SchemaVersion};
+
+use super::{BUSY_TIMEOUT, DATABASE, LOCK, MIGRATIONS, SETTINGS, STATEMENTS};
+use crate::write_fault::WriteFault;
+
+/// What an SQLite database begins with.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+
+/// Says that a database is ours: "swbd", written by a migration.
+const OWN_APPLICATION_ID: i32 = 0x7377_6264;
+
+/// What can be asked of any database of ours.
+const OWN_TABLES: [&str; 3] = [
+    "SELECT id, name, last_seen FROM users",
+    "SELECT conversation, user, role, since, until, read, received FROM members",
+    "SELECT conversation, seq, kind, sender, at, messages, key, body FROM events",
+];
+
+/// Why another program's database is left alone.
+const FOREIGN: &str = "it is another program's database; choose another directory with --data";
+
+/// The name of the note that an installation was moved elsewhere.
+const MOVED: &str = "MOVED";
+
+/// Its write-ahead log's.
+const WAL: &str = "switchboard.db-wal";
+
+/// How long the directory's lock is waited for: a second in all.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Bytes of the write-ahead log that are written anew at a time.
+const CHUNK: usize = 1024 * 1024;
+
+/// Puts every byte of the write-ahead log on the disk, before anybody is told of it, writes behind it, or moves it.
+///
+/// After a failed fsync the log may have, in the system's cache, a commit that is not on the disk, and no later fsync puts it there
+/// (Rebello et al., USENIX ATC 2020). A process that starts reads it all the same. After a power cut the log would end before
+/// that commit, whatever was synced behind it, and a database into which half of it was moved would be damaged. What
+/// is written again is on the disk after the next fsync.
+///
+/// Until that is done, closing the database leaves the log where it is.
+pub(super) fn sync_log(db: &Connection, path: &Path) -> rusqlite::Result<()> {
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    write_log_anew(db, path)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map(drop)
+}
+
+fn write_log_anew(db: &Connection, path: &Path) -> rusqlite::Result<()> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        file => file.map_err(|error| failure(ffi::SQLITE_CANTOPEN, &error))?,
+    };
+    // Nobody appends to it or begins it anew meanwhile. Readers find the bytes that they would have found.
+    let _alone = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
+    let mut chunk = vec![0; CHUNK];
+    let mut offset = 0;
+    loop {
+        let length =
+            file.read_at(&mut chunk, offset).map_err(|error| failure(ffi::SQLITE_IOERR_READ, &error))?;
+        if length == 0 {
+            break;
+        }
+        file.write_all_at(&chunk[..length], offset)
+            .map_err(|error| failure(ffi::SQLITE_IOERR_WRITE, &error))?;
+        offset += length as u64;
+    }
+    file.sync_all().map_err(|error| failure(ffi::SQLITE_IOERR_FSYNC, &error))
+}
+
+/// An error of the disk as SQLite says it.
+fn failure(code: i32, error: &std::io::Error) -> rusqlite::Error {
+    let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    let code = if full { ffi::SQLITE_FULL } else { code };
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(error.to_string()))
+}
+
+/// Whether it failed because there is no room.
+pub(super) fn is_full(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let fault = cause.downcast_ref::<rusqlite::Error>().and_then(WriteFault::of);
+        let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        fault == Some(WriteFault::DiskFull)
+            || matches!(kind, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+    })
+}
+
+/// How connections of this process share the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// With other processes, over shared memory beside the database.
+    Shared,
+    /// With nobody else, for lack of room for the shared memory: it is on the heap (sqlite.org/vfs.html, "unix-excl").
+    Exclusive,
+}
+
+impl Access {
+    fn open(self, path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+        match self {
+            Self::Shared => Connection::open_with_flags(path, flags),
+            Self::Exclusive => Connection::open_with_flags_and_vfs(path, flags, c"unix-excl"),
+        }
+    }
+}
+
+/// A database that is opened for a server.
+pub(super) struct Opened {
+    pub(super) db: Connection,
+    /// How the readers open it.
+    pub(super) access: Access,
+    /// The write-ahead log, if it must be written anew before anything is written behind it.
+    pub(super) unsynced_log: Option<PathBuf>,
+}
+
+/// Opens the database in a directory for a server that holds its lock. Where there is no room to do so, it is opened for
+/// reading, if its schema is up to date.
+pub(super) fn open_to_serve(data: &Path) -> anyhow::Result<Opened> {
+    match open_database(data) {
+        Ok(db) => Ok(Opened { db, access: Access::Shared, unsynced_log: None }),
+        Err(error) if is_full(&error) => open_on_full_disk(data).context(error),
+        Err(error) => Err(error),
+    }
+}
+
+fn open_on_full_disk(data: &Path) -> anyhow::Result<Opened> {
+    let access = Access::Exclusive;
+    let flags = OpenFlags::default() - OpenFlags::SQLITE_OPEN_CREATE;
+    let db = access.open(&data.join(DATABASE), flags)?;
+    let version = check_version(&db)?;
+    ensure!(
+        matches!(version, SchemaVersion::Inside(version) if version.get() == MIGRATIONS.len()),
+        "its tables must be brought up to date first"
+    );
+    set_up(&db)?;
+    let log = data.join(WAL);
+    match sync_log(&db, &log) {
+        Ok(()) => Ok(Opened { db, access, unsynced_log: None }),
+        Err(error) if WriteFault::of(&error) == Some(WriteFault::DiskFull) => {
+            Ok(Opened { db, access, unsynced_log: Some(log) })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Opens the database in a directory for reading and writing, its schema up to date. Whoever calls it holds the directory's
+/// lock: a server that runs knows the tables that it found.
+pub(crate) fn open_database(data: &Path) -> anyhow::Result<Connection> {
+    let mut db = connect(data)?;
+    sync_log(&db, &data.join(WAL))
+        .context("cannot make sure that the disk has the write-ahead log")
+        .and_then(|()| migrate(&mut db))
+        .with_context(|| cannot_open(data))?;
+    Ok(db)
+}
+
+/// Opens the database in a directory beside whoever uses it, with the tables that it has. Only where there are none yet
+/// are they made, under the directory's lock.
+pub(crate) fn open_beside(data: &Path) -> anyhow::Result<Connection> {
+    check_not_moved(data)?;
+    let mut db = connect(data)?;
+    if is_new(&db, data)? {
+        match lock(data) {
+            Ok(_lock) => migrate(&mut db).with_context(|| cannot_open(data))?,
+            // A server that has just started has made them meanwhile.
+            Err(error) if is_new(&db, data)? => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(db)
+}
+
+/// Opens the database in a directory for reading and writing, whatever tables it has.
+fn connect(data: &Path) -> anyhow::Result<Connection> {
+    let path = data.join(DATABASE);
+    let open = || -> anyhow::Result<Connection> {
+        make_directory(data)?;
+        // SQLite gives its other files the mode of this one.
+        OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+        check_header(&path)?;
+        let db = Access::Shared.open(&path, OpenFlags::default())?;
+        check_ours(&db)?;
+        set_up(&db)?;
+        Ok(db)
+    };
+    open().with_context(|| cannot_open(data))
+}
+
+fn set_up(db: &Connection) -> rusqlite::Result<()> {
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    db.execute_batch(SETTINGS)?;
+    // Whoever writes beside a running server leaves it to that, too.
+    db.pragma_update(None, "wal_autocheckpoint", 0)?;
+    keep_statements(db)
+}
+
+/// Refuses another program's database by the number that its program wrote into its first page, without opening it.
+fn check_header(path: &Path) -> anyhow::Result<()> {
+    /// Where the number is (sqlite.org/fileformat.html section 1.3).
+    const APPLICATION_ID: usize = 68;
+    let mut header = [0; APPLICATION_ID + 4];
+    match File::open(path)?.read_exact(&mut header) {
+        Ok(()) => {}
+        // A new one.
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    let id = header.last_chunk().copied().map(i32::from_be_bytes);
+    ensure!(!header.starts_with(MAGIC) || id == Some(0) || id == Some(OWN_APPLICATION_ID), FOREIGN);
+    Ok(())
+}
+
+/// Refuses another program's database by its tables. Those that this program made before it wrote its number into them are
+/// known by theirs.
+fn check_ours(db: &Connection) -> anyhow::Result<()> {
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    let version = Migrations::from_slice(MIGRATIONS).current_version(db)?;
+    let is_ours = if version == SchemaVersion::NoneSet {
+        db.query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))?
+    } else {
+        OWN_TABLES.iter().all(|select| db.prepare(select).is_ok())
+    };
+    ensure!(is_ours, FOREIGN);
+    check_version(db).map(drop)
+}
+
+/// Refuses a directory whose installation was moved to PostgreSQL: what is written here would be lost there.
+pub(super) fn check_not_moved(data: &Path) -> anyhow::Result<()> {
+    let marker = data.join(MOVED);
+    match std::fs::read_to_string(&marker) {
+        Ok(note) => bail!("{}", note.trim_end()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", marker.display())),
+    }
+}
+
+/// Notes that the installation in a directory was moved `to` somewhere, so that no server writes to it by mistake.
+pub(crate) fn mark_moved(data: &Path, to: &str) -> anyhow::Result<()> {
+    let marker = data.join(MOVED);
+    let write = || {
+        let mut file =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&marker)?;
+        let data = data.display();
+        writeln!(
+            file,
+            "the installation in {data} was moved to {to}: start with `--store` or the setting `store`, not with this directory. To go \
+             back to it, without what has been written there since, remove {}",
+            marker.display()
+        )?;
+        file.sync_all()
+    };
+    write().with_context(|| format!("cannot write {}", marker.display()))
+}
+
+fn migrate(db: &mut Connection) -> anyhow::Result<()> {
+    check_version(db)?;
+    Ok(Migrations::from_slice(MIGRATIONS).to_latest(db)?)
+}
+
+fn is_new(db: &Connection, data: &Path) -> anyhow::Result<bool> {
+    Ok(check_version(db).with_context(|| cannot_open(data))? == SchemaVersion::NoneSet)
+}
+
+fn cannot_open(data: &Path) -> String {
+    format!("cannot open the database {}", data.join(DATABASE).display())
+}
+
+/// Makes the directory, for its owner only: it holds what people write to each other.
+fn make_directory(data: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data)
+}
+
+/// A database that a newer version made is left as it is: what its tables mean is not known here.
+pub(crate) fn check_version(db: &Connection) -> anyhow::Result<SchemaVersion> {
+    let version = Migrations::from_slice(MIGRATIONS).current_version(db)?;
+    if let SchemaVersion::Outside(version) = version {
+        bail!(
+            "a newer version of switchboard made it (schema {version}, this one knows {}); use that version or a newer one",
+            MIGRATIONS.len()
+        );
+    }
+    Ok(version)
+}
+
+/// A database in memory that has nothing but the tables of a version.
+pub(crate) fn empty_database(version: usize) -> anyhow::Result<Connection> {
+    let mut db = Connection::open_in_memory()?;
+    Migrations::from_slice(MIGRATIONS).to_version(&mut db, version)?;
+    Ok(db)
+}
+
+pub(super) fn open_reader(data: &Path, access: Access) -> anyhow::Result<Connection> {
+    open_to_read_by(access, &data.join(DATABASE))
+}
+
+pub(crate) fn open_to_read(path: &Path) -> anyhow::Result<Connection> {
+    open_to_read_by(Access::Shared, path)
+}
+
+fn open_to_read_by(access: Access, path: &Path) -> anyhow::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = access.open(path, flags)?;
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    keep_statements(&db)?;
+    Ok(db)
+}
+
+/// Keeps statements that were prepared, each with one plan for whatever is bound to it. SQLite otherwise plans a query with
+/// a `LIMIT ?` anew for each other value (sqlite.org/c3ref/c_dbconfig_defensive.html, `SQLITE_DBCONFIG_ENABLE_QPSG`); decision
+/// 47 has what that cost.
+pub(crate) fn keep_statements(db: &Connection) -> rusqlite::Result<()> {
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
+}
+
+/// Gives back the memory of a connection's page cache (sqlite.org/pragma.html#pragma_shrink_memory).
+pub(super) fn shrink(db: &Connection) {
+    if let Err(error) = db.execute_batch("PRAGMA shrink_memory") {
+        tracing::warn!(%error, "the database's page cache cannot be emptied");
+    }
+}
+
+/// Takes the directory for this process; the system gives it free when the file is closed, however the
+/// process ends. Two writers would each believe their cached rows. A process that was just killed holds it
+/// until the system has cleared it away, and one that is being started until it has closed what it
+/// inherited (flock(2): a lock belongs to the open file); so this waits a moment.
+pub(crate) fn lock(data: &Path) -> anyhow::Result<File> {
+    let path = data.join(LOCK);
+    let open = || {
+        make_directory(data)?;
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)
+    };
+    let file = open().with_context(|| format!("cannot use the data directory {}", data.display()))?;
+    let mut tries = LOCK_TRIES;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if tries > 0 => {
+                tries -= 1;
+                wait(LOCK_PAUSE);
+            }
+            Err(TryLockError::WouldBlock) => {
+                bail!(
+                    "another switchboard server uses {}; stop it, or choose another directory with --data",
+                    data.display()
+                )
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a thread that opens a store has nothing else to do")]
+fn wait(pause: Duration) {
+    std::thread::sleep(pause);
+}

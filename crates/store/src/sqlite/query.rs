@@ -1,0 +1,289 @@
+//! What readers look up in an SQLite database: at hand, so row by row, and no further than what is taken.
+
+mod history;
+mod message;
+#[cfg(test)]
+mod tests;
+
+use std::ops::ControlFlow;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use switchboard_protocol::{ConversationId, EventKind, Limits, Seq, Timestamp, UserId};
+
+use super::rows::{self, conversation_id, find_conversation, find_member, membership, seq, user_id};
+use crate::batch::State;
+use crate::change::Failed;
+use crate::read::row::{
+    Acquainted, Known, Listed, Membered, Named, Start, View, Wanted, Whole, is_readable, readable, unreadable,
+};
+use crate::read::{self, Lookups, Range, STEP};
+use crate::record::{Conversation, Membership};
+use crate::record::{ConversationKey, LogEvent, UserKey};
+
+/// One read transaction.
+pub(super) type Reader<'a> = read::Reader<'a, Connection>;
+
+type Result<T> = std::result::Result<T, Failed>;
+
+pub(super) fn reader<'a>(db: &'a Connection, limits: &'a Limits, state: &'a State) -> Reader<'a> {
+    Reader { rows: db, limits, mark: &state.mark, step: STEP }
+}
+
+impl Lookups for Connection {
+    type Error = rusqlite::Error;
+
+    fn known(&self, user: &UserId) -> Result<Option<Known>> {
+        let mut select = self.prepare_cached("SELECT id, not_before FROM users WHERE name = ?1")?;
+        let known = select.query_row([user.as_str()], |row| {
+            let not_before = row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis);
+            Ok(Known { key: UserKey(row.get(0)?), not_before })
+        });
+        Ok(known.optional()?)
+    }
+
+    fn view(&self, user: &UserId, name: &ConversationId) -> Result<Option<View>> {
+        let Some(conversation) = find_conversation(self, name)? else { return Ok(None) };
+        let mut select = self.prepare_cached("SELECT id FROM users WHERE name = ?1")?;
+        let user = select.query_row([user.as_str()], |row| Ok(UserKey(row.get(0)?))).optional()?;
+        let Some(user) = user else { return Ok(None) };
+        let membership = find_member(self, conversation.key, user)?;
+        Ok(Some(View { conversation, membership }))
+    }
+
+    fn view_of(&self, user: UserKey, conversation: ConversationKey) -> Result<Option<View>> {
+        let mut select = self.prepare_cached("SELECT name FROM conversations WHERE id = ?1")?;
+        let name = select.query_row([conversation.0], |row| conversation_id(row, 0)).optional()?;
+        let found = name.map(|name| find_conversation(self, &name)).transpose()?.flatten();
+        let Some(found) = found else { return Ok(None) };
+        let membership = find_member(self, conversation, user)?;
+        Ok(Some(View { conversation: found, membership }))
+    }
+
+    fn start(&self, user: &UserId, named: &[ConversationId], most: usize) -> Result<Option<Start>> {
+        let Some(user) = self.known(user)? else { return Ok(None) };
+        let joined = self.memberships(user.key, ConversationKey::MIN, most)?;
+        let named = named.iter().map(|name| find_named(self, user.key, name)).collect::<Result<_>>()?;
+        Ok(Some(Start { user, joined, named }))
+    }
+
+    fn memberships(&self, user: UserKey, after: ConversationKey, most: usize) -> Result<Vec<Membered>> {
+        let mut select = self.prepare_cached(
+            "SELECT m.conversation, c.head, c.at FROM members m INDEXED BY members_of_user
+             CROSS JOIN conversations c ON c.id = m.conversation
+             WHERE m.user = ?1 AND m.until IS NULL AND m.conversation > ?2 ORDER BY m.conversation LIMIT ?3",
+        )?;
+        let mut rows = select.query(params![user.0, after.0, most])?;
+        let mut memberships = Vec::new();
+        while let Some(row) = rows.next()? {
+            let conversation: i64 = row.get(0)?;
+            let read = || Ok((seq(row, 1)?, row.get(2)?));
+            let state = readable(read(), || format!("conversation {conversation}"))?;
+            memberships.push(Membered { conversation: ConversationKey(conversation), state });
+        }
+        Ok(memberships)
+    }
+
+    fn listed(&self, user: UserKey, conversations: &[ConversationKey]) -> Result<Vec<Listed>> {
+        let mut select = self.prepare_cached(
+            "SELECT m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent,
+                    c.id, c.name, c.title, c.public, c.head, c.messages, c.last_message, c.members, c.admins, c.at
+             FROM members m CROSS JOIN conversations c ON c.id = m.conversation
+             WHERE m.conversation = ?1 AND m.user = ?2 AND m.until IS NULL",
+        )?;
+        let mut listed = Vec::new();
+        for conversation in conversations {
+            let mut rows = select.query(params![conversation.0, user.0])?;
+            if let Some(row) = rows.next()? {
+                listed.extend(read_listed(row)?);
+            }
+        }
+        Ok(listed)
+    }
+
+    fn time_of(&self, conversation: ConversationKey, seq: Seq) -> Result<i64> {
+        let mut select = self.prepare_cached("SELECT at FROM events WHERE conversation = ?1 AND seq = ?2")?;
+        Ok(select.query_row(params![conversation.0, seq.0], |row| row.get(0))?)
+    }
+
+    fn events(
+        &self,
+        conversation: ConversationKey,
+        name: &ConversationId,
+        range: &Range,
+        mut each: impl FnMut(LogEvent) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut select = self.prepare_cached(
+            "SELECT e.seq, e.kind, u.name, e.at, e.key, e.body FROM events e LEFT JOIN users u ON u.id = e.sender
+             WHERE e.conversation = ?1 AND e.seq > ?2 AND e.seq <= ?3 ORDER BY e.seq LIMIT ?4",
+        )?;
+        let mut rows = select.query(params![conversation.0, range.after.0, range.upto.0, range.most])?;
+        while let Some(row) = rows.next()? {
+            if each(read_event(row, name)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn messages_before(&self, conversation: ConversationKey, before: Seq, most: usize) -> Result<Vec<Seq>> {
+        Ok(history::messages_before(self, conversation, before, most)?)
+    }
+
+    fn messages_from(
+        &self,
+        conversation: ConversationKey,
+        from: Seq,
+        upto: Seq,
+        most: usize,
+    ) -> Result<Vec<Seq>> {
+        Ok(history::messages_from(self, conversation, from, upto, most)?)
+    }
+
+    fn count_messages(&self, conversation: ConversationKey, upto: Seq) -> Result<u64> {
+        Ok(rows::count_messages(self, conversation, upto)?)
+    }
+
+    fn count_sent(
+        &self,
+        conversation: ConversationKey,
+        sender: UserKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Result<u64> {
+        Ok(rows::count_sent(self, conversation, sender, after, upto)?)
+    }
+
+    fn messages(
+        &self,
+        wanted: &[Wanted<'_>],
+        _bytes: usize,
+        mut each: impl FnMut(Option<Whole>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        for wanted in wanted {
+            if each(message::find(self, wanted)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn members(
+        &self,
+        conversation: ConversationKey,
+        after: UserKey,
+        most: usize,
+        mut each: impl FnMut(UserKey, Option<(UserId, Membership)>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut select = self.prepare_cached(
+            "SELECT m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent, u.name, m.user
+             FROM members m LEFT JOIN users u ON u.id = m.user
+             WHERE m.conversation = ?1 AND m.until IS NULL AND m.user > ?2 ORDER BY m.user LIMIT ?3",
+        )?;
+        let mut rows = select.query(params![conversation.0, after.0, most])?;
+        while let Some(row) = rows.next()? {
+            let read = || Ok((user_id(row, 8)?, membership(row, 0)?));
+            let member = readable(read(), || format!("a member of conversation {}", conversation.0))?;
+            if each(UserKey(row.get(9)?), member).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn acquainted(&self, users: &[UserId]) -> Result<Vec<Acquainted>> {
+        let mut select = self.prepare_cached("SELECT id, last_seen FROM users WHERE name = ?1")?;
+        let mut found = Vec::new();
+        for name in users {
+            let known = select.query_row([name.as_str()], |row| {
+                let last_seen = row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis);
+                Ok(Acquainted { key: UserKey(row.get(0)?), name: name.clone(), last_seen })
+            });
+            found.extend(known.optional()?);
+        }
+        Ok(found)
+    }
+
+    fn are_there(&self, conversations: &[ConversationId]) -> Result<Vec<bool>> {
+        let mut select = self.prepare_cached("SELECT 1 FROM conversations WHERE name = ?1")?;
+        conversations.iter().map(|name| Ok(select.exists([name.as_str()])?)).collect()
+    }
+
+    fn count_rooms(&self, user: UserKey, most: u32) -> Result<u32> {
+        let mut count = self.prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM members INDEXED BY rooms_of_user
+                WHERE user = ?1 AND until IS NULL AND since > 0 LIMIT ?2)",
+        )?;
+        Ok(count.query_row(params![user.0, most], |row| row.get(0))?)
+    }
+
+    fn share_a_room(&self, pairs: &[(UserKey, UserKey)], most: u32) -> Result<Vec<bool>> {
+        let mut select = self.prepare_cached(
+            "SELECT 1 FROM (SELECT conversation FROM members INDEXED BY rooms_of_user
+                WHERE user = ?1 AND until IS NULL AND since > 0 ORDER BY conversation LIMIT ?3) room
+             CROSS JOIN members m ON m.conversation = room.conversation AND m.user = ?2 AND m.until IS NULL",
+        )?;
+        pairs.iter().map(|(a, b)| Ok(select.exists(params![a.0, b.0, most])?)).collect()
+    }
+
+    fn api_key(&self, hash: &[u8]) -> Result<Option<String>> {
+        let mut select =
+            self.prepare_cached("SELECT name FROM api_keys WHERE hash = ?1 AND revoked IS NULL")?;
+        Ok(select.query_row([hash], |row| row.get(0)).optional()?)
+    }
+}
+
+fn find_named(db: &Connection, user: UserKey, name: &ConversationId) -> Result<Named> {
+    let read = || -> rusqlite::Result<_> {
+        let Some(conversation) = find_conversation(db, name)? else { return Ok(Named::Nowhere) };
+        let membership = find_member(db, conversation.key, user)?;
+        Ok(Named::There(View { conversation, membership }))
+    };
+    Ok(readable(read(), || name.to_string())?.unwrap_or(Named::Damaged))
+}
+
+/// Reads a row of [`Lookups::listed`].
+fn read_listed(row: &rusqlite::Row<'_>) -> Result<Option<Listed>> {
+    let key: i64 = row.get(8)?;
+    let read = || {
+        let conversation = Conversation {
+            key: ConversationKey(key),
+            name: conversation_id(row, 9)?,
+            title: row.get(10)?,
+            public: row.get(11)?,
+            head: seq(row, 12)?,
+            messages: row.get(13)?,
+            last_message: seq(row, 14)?,
+            members: row.get(15)?,
+            admins: row.get(16)?,
+            at: row.get(17)?,
+        };
+        Ok(Listed { conversation, member: membership(row, 0)? })
+    };
+    readable(read(), || format!("conversation {key}, in a list"))
+}
+
+/// Reads a row of [`Lookups::events`].
+fn read_event(row: &rusqlite::Row<'_>, conversation: &ConversationId) -> rusqlite::Result<LogEvent> {
+    let seq = seq(row, 0)?;
+    let read = || -> rusqlite::Result<LogEvent> {
+        let body: Box<str> = row.get(5)?;
+        let kind = EventKind::from_number(row.get(1)?);
+        if !is_readable(kind, &body) {
+            let column = rusqlite::types::Type::Text;
+            return Err(rusqlite::Error::InvalidColumnType(5, "body".to_owned(), column));
+        }
+        Ok(LogEvent {
+            conversation: conversation.clone(),
+            seq,
+            kind,
+            from: user_id(row, 2)?,
+            at: Timestamp::from_millis(row.get(3)?),
+            key: row.get(4)?,
+            body,
+        })
+    };
+    read().or_else(|error| {
+        let at = Timestamp::from_millis(row.get(3).unwrap_or_default());
+        Ok(unreadable(conversation, seq, user_id(row, 2).ok(), at, error))
+    })
+}

@@ -1,0 +1,300 @@
+//! What reads cost, in steps of SQLite's virtual machine: they do not depend on the machine or on what else it does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{
+    ConversationId, History, Limits, Members, Seq, Target, Timestamp, UserId, decode_named,
+};
+use tempfile::TempDir;
+
+use super::{Reader, reader};
+use crate::batch::State;
+use crate::change::{self, Actor, Rules};
+use crate::sqlite::rows::SqliteRows;
+use crate::sqlite::{Access, open_database, open_reader};
+use crate::{Committed, Query, Request};
+
+/// A database with a writer and a reader whose steps are counted.
+struct Desk {
+    rows: SqliteRows,
+    rules: Rules,
+    db: Connection,
+    written: Steps,
+    read: Steps,
+    data: TempDir,
+}
+
+/// Counts the steps of one connection.
+#[derive(Clone, Default)]
+struct Steps(Arc<AtomicU64>);
+
+impl Steps {
+    fn of(db: &Connection) -> Self {
+        let steps = Self::default();
+        let count = steps.clone();
+        let handler = move || {
+            count.0.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        db.progress_handler(1, Some(handler)).expect("every step is told");
+        steps
+    }
+
+    fn take(&self) -> u64 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl Desk {
+    fn new() -> Self {
+        let data = TempDir::new().expect("a directory");
+        let writer = open_database(data.path()).expect("a database");
+        let db = open_reader(data.path(), Access::Shared).expect("the same");
+        let (written, read) = (Steps::of(&writer), Steps::of(&db));
+        let rules = Rules::new(Limits::default(), true);
+        Self { rows: SqliteRows::new(writer), rules, db, written, read, data }
+    }
+
+    /// Makes changes, a thousand to a transaction; the last one's seq.
+    fn writes(&mut self, changes: impl IntoIterator<Item = (String, &'static str, Value)>) -> Seq {
+        let mut last = Seq(0);
+        self.rows.begin().expect("a transaction");
+        for (n, (actor, name, fields)) in changes.into_iter().enumerate() {
+            if n % 1_000 == 999 {
+                self.rows.commit().expect("committed");
+                self.rows.begin().expect("a transaction");
+            }
+            let command = decode_named(name, &fields.to_string()).expect("a command").command;
+            let Request::Change(change) = Request::from(command) else { panic!("{name} writes nothing") };
+            let now = Timestamp::from_millis(1_000);
+            match change::apply(
+                &mut self.rows,
+                &self.rules,
+                Actor::without_allowances(&user(&actor)),
+                change,
+                now,
+            ) {
+                Ok(Committed::Event(event)) => last = event.seq,
+                other => panic!("{actor} says {name} {fields}: {other:?}"),
+            }
+        }
+        self.rows.commit().expect("committed");
+        last
+    }
+
+    fn write(&mut self, actor: &str, name: &'static str, fields: Value) -> Seq {
+        self.writes([(actor.to_owned(), name, fields)])
+    }
+
+    /// In how many steps a change is made.
+    fn effort(&mut self, change: (String, &'static str, Value)) -> u64 {
+        self.written.take();
+        self.writes([change]);
+        self.written.take()
+    }
+
+    /// What is read, and in how many steps.
+    fn reads<T>(&self, read: impl FnOnce(&Reader<'_>) -> T) -> (T, u64) {
+        self.read.take();
+        let (limits, state) = (&self.rules.limits, &State::default());
+        let answer = read(&reader(&self.db, limits, state));
+        (answer, self.read.take())
+    }
+
+    /// The numbers of a page of messages, whether there are more, and in how many steps that was read.
+    fn history(&self, actor: &str, before: Option<u64>, limit: u32) -> ((Vec<u64>, bool), u64) {
+        let conversation = Target::Conversation(ConversationId::parse("#r").expect("an id"));
+        let command = History { conversation, before: before.map(Seq), around: None, limit: Some(limit) };
+        let (page, steps) = self.reads(|reader| reader.history(&user(actor), &command));
+        let Ok(OkBody::History { messages, more, .. }) = page else { panic!("{page:?}") };
+        ((messages.iter().map(|message| message.seq.0).collect(), more), steps)
+    }
+
+    fn breaks(&self, sql: &str) {
+        let path = self.data.path().join(crate::sqlite::DATABASE);
+        let changed = Connection::open(path).and_then(|db| db.execute(sql, []));
+        assert_ne!(changed, Ok(0), "{sql}: {changed:?}");
+    }
+}
+
+fn user(name: &str) -> UserId {
+    UserId::parse(name).expect("a user id")
+}
+
+fn toggle(n: u64) -> (String, &'static str, Value) {
+    let fields = json!({"conversation": "#r", "target": 2, "emoji": "x", "on": n.is_multiple_of(2)});
+    ("alice".to_owned(), "react", fields)
+}
+
+fn rename(n: u64) -> (String, &'static str, Value) {
+    ("alice".to_owned(), "rename", json!({"conversation": "#r", "title": n.to_string()}))
+}
+
+/// A room with two messages and so many other events between them.
+fn room_with(others: impl IntoIterator<Item = (String, &'static str, Value)>) -> Desk {
+    let mut desk = Desk::new();
+    desk.write("alice", "create", json!({"room": "r", "members": ["bob"]}));
+    desk.write("alice", "send", json!({"to": "#r", "text": "first"}));
+    desk.writes(others);
+    desk.write("alice", "send", json!({"to": "#r", "text": "last"}));
+    desk
+}
+
+#[test]
+fn a_page_of_history_does_not_read_what_lies_between_its_messages() {
+    let costs: Vec<_> = [1_000, 8_000]
+        .into_iter()
+        .map(|others| {
+            let (page, steps) = room_with((0..others).map(rename)).history("bob", None, 10);
+            assert_eq!(page, (vec![2, others + 3], false));
+            steps
+        })
+        .collect();
+    assert!(costs[1] < 2_000, "{costs:?}");
+}
+
+#[test]
+fn history_passes_over_no_message() {
+    let mut desk = Desk::new();
+    desk.write("alice", "create", json!({"room": "r", "members": ["bob"]}));
+    let mut wanted = vec![desk.write("alice", "send", json!({"to": "#r", "text": "x"})).0];
+    // Runs of other events of all lengths about the one from which on the way is looked up.
+    for run in [0, 1, 30, 31, 32, 33, 34, 63, 64, 65, 100, 1, 0, 200] {
+        desk.writes((0..run).map(toggle));
+        wanted.push(desk.write("alice", "send", json!({"to": "#r", "text": "x"})).0);
+    }
+    desk.writes((0..77).map(|n| toggle(n + 1)).skip(1));
+    let all = |desk: &Desk, limit: u32| {
+        let (mut seqs, mut before) = (Vec::new(), None);
+        loop {
+            let ((page, more), _) = desk.history("bob", before, limit);
+            seqs.splice(0..0, page.iter().copied());
+            before = page.first().copied();
+            if !more {
+                return seqs;
+            }
+        }
+    };
+    for limit in [1, 2, 5, 200] {
+        assert_eq!(all(&desk, limit), wanted, "by {limit}");
+    }
+    let head = *wanted.last().expect("some") + 76;
+    // One damaged count within a run, low or high, misleads nobody.
+    for (seq, count) in
+        [(head - 5, 0), (head - 31, 1), (head - 32, 3), (head - 40, 1_000_000), (head - 70, -4)]
+    {
+        desk.breaks(&format!("UPDATE events SET messages = {count} WHERE seq = {seq}"));
+        assert_eq!(all(&desk, 200), wanted, "{seq} counts {count}");
+    }
+    // A message that is none any more is passed over alone.
+    desk.breaks(&format!("UPDATE events SET kind = 99 WHERE seq = {}", wanted[8]));
+    wanted.remove(8);
+    assert_eq!(all(&desk, 200), wanted);
+    desk.breaks(&format!("DELETE FROM events WHERE seq = {}", wanted[9]));
+    wanted.remove(9);
+    assert_eq!(all(&desk, 200), wanted);
+}
+
+#[test]
+fn reactions_that_were_taken_back_cost_nobody_anything() {
+    let toggled = |toggles: u64| {
+        let mut desk = Desk::new();
+        desk.write("alice", "create", json!({"room": "r", "members": ["bob", "carol"]}));
+        desk.write("alice", "send", json!({"to": "#r", "text": "first"}));
+        desk.writes((0..toggles / 2 * 2).map(toggle));
+        desk.write("carol", "leave", json!({"conversation": "#r"}));
+        desk.writes((0..toggles / 2 * 2).map(toggle));
+        let (set, taken) = (desk.effort(toggle(0)), desk.effort(toggle(1)));
+        let ((page, _), member) = desk.history("bob", None, 10);
+        let ((former_page, _), former) = desk.history("carol", None, 10);
+        assert_eq!((page, former_page), (vec![2], vec![2]));
+        [set, taken, member, former]
+    };
+    let (few, many) = (toggled(10), toggled(10_000));
+    assert_eq!(few[0], many[0], "to set one");
+    // Those that are kept, and the way to the message, which grows with the logarithm.
+    assert!(many[1] < 2_000 && many[2] < 1_000 && many[3] < 2_000, "{few:?} {many:?}");
+}
+
+/// A room of somebody with others as members.
+fn create(owner: &str, n: u64, members: &[String]) -> (String, &'static str, Value) {
+    (owner.to_owned(), "create", json!({"room": format!("{owner}-{n}"), "members": members}))
+}
+
+/// Whom a user knows of some, and in how many steps that is found out.
+fn known(desk: &Desk, name: &str, others: &[String]) -> (Vec<String>, u64) {
+    let others: Vec<_> = others.iter().map(|other| user(other)).collect();
+    let (found, steps) = desk.reads(|reader| reader.acquaintances(&user(name), &others));
+    (found.expect("an answer").into_iter().map(|other| other.user.to_string()).collect(), steps)
+}
+
+#[test]
+fn to_watch_strangers_costs_the_same_in_however_many_rooms() {
+    let others: Vec<_> = (0..20).map(|n| format!("other{n}")).collect();
+    let cost = |rooms: u64| {
+        let mut desk = Desk::new();
+        desk.writes((0..rooms).map(|n| create("alice", n, &[])));
+        desk.writes((0..rooms).map(|n| create("bot", n, &others)));
+        let (found, steps) = known(&desk, "alice", &others);
+        assert_eq!(found, [""; 0]);
+        steps
+    };
+    let (some, many) = (cost(150), cost(600));
+    assert!(many <= some + 100 && many < 20 * 200 * 20, "{some} {many}");
+}
+
+#[test]
+fn a_direct_conversation_or_a_room_of_either_is_found_among_many() {
+    let mut desk = Desk::new();
+    let (alice, bob) = (["alice".to_owned()], ["bob".to_owned()]);
+    desk.writes((0..150).map(|n| create("bob", n, &[])));
+    desk.write("carol", "create", json!({"room": "shared", "members": ["alice", "bob"]}));
+    // Most of bob's conversations are no rooms, and none of those that alice has in common with him is an old one of his.
+    desk.writes((0..150).map(|n| ("bob".to_owned(), "send", json!({"to": format!("@x{n}"), "text": "x"}))));
+    assert_eq!(known(&desk, "alice", &bob).0, bob, "one of the few rooms of alice");
+    assert_eq!(known(&desk, "bob", &alice).0, alice, "and the other way round");
+    desk.writes((0..150).map(|n| create("alice", n, &[])));
+    assert_eq!(known(&desk, "alice", &bob).0, bob, "one of the oldest of alice");
+    assert_eq!(known(&desk, "bob", &alice).0, alice);
+    desk.write("bob", "leave", json!({"conversation": "#shared"}));
+    assert_eq!(known(&desk, "alice", &bob).0, [""; 0]);
+    desk.write("bob", "send", json!({"to": "@alice", "text": "x"}));
+    assert_eq!(known(&desk, "alice", &bob).0, bob);
+    assert_eq!(known(&desk, "alice", &alice).0, alice);
+}
+
+#[test]
+fn to_count_the_rooms_of_ones_choice_costs_what_may_be_counted() {
+    let mut desk = Desk::new();
+    desk.writes((0..500).map(|n| create("alice", n, &[])));
+    desk.rules.limits.rooms = 600;
+    let before = desk.effort(create("alice", 1_000, &[]));
+    desk.rules.limits.rooms = 0;
+    desk.writes((0..500).map(|n| create("bob", n, &["alice".to_owned()])));
+    desk.rules.limits.rooms = 600;
+    let after = desk.effort(create("alice", 1_001, &[]));
+    assert!(after < before + 100, "rooms of others cost nothing: {before} {after}");
+}
+
+#[test]
+fn a_page_of_members_reads_no_more_rows_than_it_shows() {
+    let cost = |members: u64| {
+        let mut desk = Desk::new();
+        let names: Vec<_> = (0..members).map(|n| format!("user{n}")).collect();
+        desk.write("alice", "create", json!({"room": "r", "members": names}));
+        let room = Target::Conversation(ConversationId::parse("#r").expect("an id"));
+        [None, Some(user("user5"))].map(|after| {
+            let command = Members { conversation: room.clone(), after, limit: Some(1) };
+            let (page, steps) = desk.reads(|reader| reader.answer(&user("alice"), &Query::Members(command)));
+            let Ok(OkBody::Members { members, more, .. }) = page else { panic!("{page:?}") };
+            assert_eq!((members.len(), more), (1, true));
+            steps
+        })
+    };
+    let (few, many) = (cost(10), cost(3_000));
+    assert!(few.iter().zip(many).all(|(few, many)| many <= few + 10), "{few:?} {many:?}");
+}

@@ -1,0 +1,114 @@
+//! What an SQLite database is read by: connections that only read, each with a thread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use switchboard_protocol::Limits;
+
+use super::QUIET;
+use super::query::reader;
+use crate::batch::State;
+use crate::change::Failed;
+use crate::read::{Found, Reader};
+pub(super) use crate::readers::Closed;
+use crate::readers::{self, Desk, told};
+use crate::refusal::Refusal;
+
+/// The threads that read.
+pub(super) type Readers = readers::Readers<Reads>;
+
+/// A connection that only reads.
+pub(super) struct Reads {
+    pub(super) db: Connection,
+    pub(super) limits: Arc<Limits>,
+    pub(super) state: Arc<State>,
+}
+
+impl Desk for Reads {
+    type Rows = Connection;
+
+    const QUIET: Duration = QUIET;
+
+    fn read<T>(
+        &mut self,
+        read: impl Fn(&Reader<'_, Connection>) -> Found<T, Connection>,
+    ) -> Result<T, Refusal> {
+        let answer = ReadTransaction::begin(&self.db)
+            .map_err(Failed::from)
+            .and_then(|_transaction| read(&reader(&self.db, &self.limits, &self.state)));
+        told(answer)
+    }
+
+    fn rest(&mut self) {
+        super::shrink(&self.db);
+    }
+}
+
+/// A read transaction, until it is dropped. `rusqlite::Transaction` is the same and parses its statements anew each time,
+/// which takes as long as a short read.
+struct ReadTransaction<'a>(&'a Connection);
+
+impl<'a> ReadTransaction<'a> {
+    fn begin(db: &'a Connection) -> rusqlite::Result<Self> {
+        db.prepare_cached("BEGIN")?.execute([])?;
+        Ok(Self(db))
+    }
+}
+
+impl Drop for ReadTransaction<'_> {
+    fn drop(&mut self) {
+        // Whatever it fails with, SQLite has rolled back by then, and nothing was written.
+        let _ = self.0.prepare_cached("ROLLBACK").and_then(|mut end| end.execute([]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::sqlite::{Access, READERS, open_database, open_reader};
+    use crate::turns::Who;
+    use switchboard_protocol::UserId;
+
+    fn user(name: &str) -> Who {
+        Who::User(UserId::parse(name).expect("a user id"))
+    }
+
+    #[tokio::test]
+    async fn somebody_with_many_long_reads_keeps_nobody_else_waiting() {
+        let data = tempfile::TempDir::new().expect("a directory");
+        drop(open_database(data.path()).expect("a database"));
+        let (limits, state) = (Arc::new(Limits::default()), Arc::new(State::default()));
+        let open = |_| {
+            open_reader(data.path(), Access::Shared).map(|db| Reads {
+                db,
+                limits: limits.clone(),
+                state: state.clone(),
+            })
+        };
+        let (readers, _closed) = Readers::start("reader", (0..READERS).map(open)).expect("readers");
+        let (releases, long): (Vec<_>, Vec<_>) = (0..READERS)
+            .map(|_| {
+                let (release, until) = sync_channel::<()>(1);
+                (release, readers.read(user("alice"), move |_| Ok(until.recv().is_ok())))
+            })
+            .unzip();
+        let more: Vec<_> = (0..100).map(|n| readers.read(user("alice"), move |_| Ok(n))).collect();
+        let other = tokio::time::timeout(Duration::from_secs(10), readers.read(user("bob"), |_| Ok("bob's")));
+        assert_eq!(other.await.expect("in time"), Ok("bob's"));
+        // A write over HTTP checks its token first.
+        let alice = UserId::parse("alice").expect("a user id");
+        let token = tokio::time::timeout(Duration::from_secs(10), readers.not_before(&alice));
+        assert_eq!(token.await.expect("in time"), Ok(None), "a token is checked beside its user's reads");
+        for (release, read) in releases.into_iter().zip(long) {
+            release.send(()).expect("it waits");
+            assert_eq!(read.await, Ok(true));
+        }
+        for (n, read) in more.into_iter().enumerate() {
+            assert_eq!(read.await, Ok(n));
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The writer's rows: read once, kept for the batches that follow, written back once a batch.
+//!
+//! The process is the database's only writer, so what it wrote last is what stands there. A batch of
+//! a hundred messages to one room updates the room's row once.
+
+mod change;
+mod log;
+
+use rusqlite::{Connection, OptionalExtension, Result, named_params, params};
+use rustc_hash::{FxHashMap, FxHashSet};
+use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
+
+use crate::change::rows::{role, role_number};
+use crate::record::{Conversation, Membership};
+use crate::record::{ConversationKey, UserKey};
+
+/// Most rows kept of each kind between batches: about 200 bytes each.
+const KEPT: usize = 50_000;
+
+/// The rows of one transaction.
+pub(crate) struct SqliteRows {
+    users: FxHashMap<UserId, UserKey>,
+    conversations: FxHashMap<ConversationId, Conversation>,
+    members: FxHashMap<(ConversationKey, UserKey), Membership>,
+    dirty_conversations: FxHashSet<ConversationId>,
+    /// Whether somebody came or went; if not, there is no index to change.
+    dirty_members: FxHashMap<(ConversationKey, UserKey), bool>,
+    erased: bool,
+    db: Connection,
+}
+
+impl SqliteRows {
+    pub(crate) fn new(db: Connection) -> Self {
+        Self {
+            users: FxHashMap::default(),
+            conversations: FxHashMap::default(),
+            members: FxHashMap::default(),
+            dirty_conversations: FxHashSet::default(),
+            dirty_members: FxHashMap::default(),
+            erased: false,
+            db,
+        }
+    }
+
+    /// The database, for whoever reads between two transactions.
+    pub(super) fn database(&self) -> &Connection {
+        &self.db
+    }
+
+    /// Whether the database refuses whatever would change it, and whether it refuses commits.
+    pub(super) fn sabotage(&self, changes: bool, commits: bool) {
+        let _ = self.db.pragma_update(None, "query_only", changes);
+        let _ = self.db.commit_hook(commits.then_some(|| true));
+    }
+
+    pub(super) fn into_database(self) -> Connection {
+        self.db
+    }
+
+    pub(super) fn begin(&mut self) -> Result<()> {
+        if self.conversations.len() > KEPT || self.members.len() > KEPT || self.users.len() > KEPT {
+            self.forget();
+        }
+        self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
+    }
+
+    pub(super) fn commit(&mut self) -> Result<()> {
+        self.write_back()?;
+        self.db.prepare_cached("COMMIT")?.execute([]).map(drop)
+    }
+
+    /// Undoes the transaction; what was kept of it is no longer true.
+    pub(super) fn roll_back(&mut self) {
+        self.forget();
+        // It fails only where SQLite has rolled back already (sqlite.org/lang_transaction.html section 3).
+        let _ = self.db.execute_batch("ROLLBACK");
+    }
+
+    /// Whether content was erased since the last call: its bytes are still in the write-ahead log.
+    pub(super) fn take_erased(&mut self) -> bool {
+        std::mem::take(&mut self.erased)
+    }
+
+    /// Gives the page cache's memory back.
+    pub(super) fn shrink(&self) {
+        super::shrink(&self.db);
+    }
+
+    fn forget(&mut self) {
+        self.users.clear();
+        self.conversations.clear();
+        self.members.clear();
+        self.dirty_conversations.clear();
+        self.dirty_members.clear();
+    }
+
+    fn write_back(&mut self) -> Result<()> {
+        let mut update = self.db.prepare_cached(
+            "UPDATE conversations SET title = :title, head = :head, messages = :messages,
+             last_message = :last_message, members = :members, admins = :admins, at = :at WHERE id = :id",
+        )?;
+        for name in self.dirty_conversations.drain() {
+            if let Some(c) = self.conversations.get(&name) {
+                update.execute(named_params! {
+                    ":id": c.key.0, ":title": c.title, ":head": c.head.0, ":messages": c.messages,
+                    ":last_message": c.last_message.0, ":members": c.members, ":admins": c.admins, ":at": c.at,
+                })?;
+            }
+        }
+        let mut upsert = self.db.prepare_cached(
+            "INSERT OR REPLACE INTO members (conversation, user, role, since, read, received, sent, read_messages,
+             read_sent, until) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?;
+        // It leaves `since` and `until` alone, and with them the indexes of who is where.
+        let mut update = self.db.prepare_cached(
+            "UPDATE members SET role = ?3, read = ?4, received = ?5, sent = ?6, read_messages = ?7, read_sent = ?8
+             WHERE conversation = ?1 AND user = ?2",
+        )?;
+        for (at, passed) in self.dirty_members.drain() {
+            let Some(m) = self.members.get(&at) else { continue };
+            let (role, until) = (role_number(m.role), m.until.map(|seq| seq.0));
+            let (since, read, received) = (m.since.0, m.read.0, m.received.0);
+            let (sent, messages, own) = (m.sent, m.read_messages, m.read_sent);
+            if passed {
+                upsert.execute(params![
+                    at.0.0, at.1.0, role, since, read, received, sent, messages, own, until
+                ])?;
+            } else {
+                update.execute(params![at.0.0, at.1.0, role, read, received, sent, messages, own])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A conversation's row by its name.
+pub(super) fn find_conversation(db: &Connection, name: &ConversationId) -> Result<Option<Conversation>> {
+    let mut select = db.prepare_cached(
+        "SELECT id, title, public, head, messages, last_message, members, admins, at FROM conversations WHERE name = ?1",
+    )?;
+    select
+        .query_row([name.as_str()], |row| {
+            Ok(Conversation {
+                key: ConversationKey(row.get(0)?),
+                name: name.clone(),
+                title: row.get(1)?,
+                public: row.get(2)?,
+                head: seq(row, 3)?,
+                messages: row.get(4)?,
+                last_message: seq(row, 5)?,
+                members: row.get(6)?,
+                admins: row.get(7)?,
+                at: row.get(8)?,
+            })
+        })
+        .optional()
+}
+
+/// A membership's row, present or past.
+pub(super) fn find_member(
+    db: &Connection,
+    conversation: ConversationKey,
+    user: UserKey,
+) -> Result<Option<Membership>> {
+    let mut select = db.prepare_cached(
+        "SELECT role, since, until, read, received, sent, read_messages, read_sent FROM members
+         WHERE conversation = ?1 AND user = ?2",
+    )?;
+    select.query_row(params![conversation.0, user.0], |row| membership(row, 0)).optional()
+}
+
+/// Messages of anybody up to an event.
+pub(super) fn count_messages(db: &Connection, conversation: ConversationKey, upto: Seq) -> Result<u64> {
+    let mut select = db.prepare_cached("SELECT messages FROM events WHERE conversation = ?1 AND seq = ?2")?;
+    let count = select.query_row(params![conversation.0, upto.0], |row| row.get(0)).optional()?;
+    Ok(count.unwrap_or(0))
+}
+
+/// Messages of one sender after an event, up to another. It reads every event between.
+pub(super) fn count_sent(
+    db: &Connection,
+    conversation: ConversationKey,
+    sender: UserKey,
+    after: Seq,
+    upto: Seq,
+) -> Result<u64> {
+    let mut select = db.prepare_cached(
+        "SELECT count(*) FROM events WHERE conversation = ?1 AND seq > ?2 AND seq <= ?3 AND sender = ?4 AND kind = ?5",
+    )?;
+    let message = EventKind::Message.number();
+    select.query_row(params![conversation.0, after.0, upto.0, sender.0, message], |row| row.get(0))
+}
+
+/// A membership whose columns start at `first`, in the order of [`find_member`].
+pub(super) fn membership(row: &rusqlite::Row<'_>, first: usize) -> Result<Membership> {
+    Ok(Membership {
+        role: role(row.get(first)?),
+        since: seq(row, first + 1)?,
+        until: row.get::<_, Option<u64>>(first + 2)?.map(Seq),
+        read: seq(row, first + 3)?,
+        received: seq(row, first + 4)?,
+        sent: row.get(first + 5)?,
+        read_messages: row.get(first + 6)?,
+        read_sent: row.get(first + 7)?,
+    })
+}
+
+pub(super) fn seq(row: &rusqlite::Row<'_>, column: usize) -> Result<Seq> {
+    row.get(column).map(Seq)
+}
+
+fn id_error(column: usize, error: switchboard_protocol::InvalidId) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+}
+
+pub(super) fn conversation_id(row: &rusqlite::Row<'_>, column: usize) -> Result<ConversationId> {
+    let name = row.get_ref(column)?.as_str()?;
+    ConversationId::parse(name).map_err(|e| id_error(column, e))
+}
+
+pub(super) fn user_id(row: &rusqlite::Row<'_>, column: usize) -> Result<UserId> {
+    let name = row.get_ref(column)?.as_str()?;
+    UserId::parse(name).map_err(|e| id_error(column, e))
+}

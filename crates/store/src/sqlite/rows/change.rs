@@ -1,0 +1,349 @@
+//! What changes ask of the rows.
+
+use rusqlite::{OptionalExtension, Result, ffi, params};
+use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
+
+use super::{SqliteRows, conversation_id, count_messages, count_sent, find_conversation, find_member, seq};
+use crate::Counts;
+use crate::change::rows::{Keyed, PAST_REACTIONS, PROBE_BYTES, Referred, Rows};
+use crate::change::{nearer_end, sent_upto};
+use crate::record::{Conversation, Membership};
+use crate::record::{ConversationKey, LogEvent, UserKey};
+use crate::sqlite::checksum::Columns;
+
+impl Rows for SqliteRows {
+    type Error = rusqlite::Error;
+
+    fn user(&mut self, name: &UserId) -> Result<Option<UserKey>> {
+        if let Some(key) = self.users.get(name) {
+            return Ok(Some(*key));
+        }
+        let mut select = self.db.prepare_cached("SELECT id FROM users WHERE name = ?1")?;
+        let key = select.query_row([name.as_str()], |row| Ok(UserKey(row.get(0)?))).optional()?;
+        if let Some(key) = key {
+            self.users.insert(name.clone(), key);
+        }
+        Ok(key)
+    }
+
+    fn user_or_new(&mut self, name: &UserId) -> Result<UserKey> {
+        if let Some(key) = self.user(name)? {
+            return Ok(key);
+        }
+        self.db.prepare_cached("INSERT INTO users (name) VALUES (?1)")?.execute([name.as_str()])?;
+        let key = UserKey(self.db.last_insert_rowid());
+        self.users.insert(name.clone(), key);
+        Ok(key)
+    }
+
+    fn set_last_seen(&mut self, user: UserKey, at: Timestamp) -> Result<()> {
+        let mut update = self
+            .db
+            .prepare_cached("UPDATE users SET last_seen = max(coalesce(last_seen, 0), ?2) WHERE id = ?1")?;
+        update.execute(params![user.0, at.as_millis()]).map(drop)
+    }
+
+    fn set_not_before(&mut self, user: UserKey, at: Timestamp, replace: bool) -> Result<()> {
+        let mut update = self.db.prepare_cached(if replace {
+            "UPDATE users SET not_before = ?2 WHERE id = ?1"
+        } else {
+            "UPDATE users SET not_before = max(coalesce(not_before, 0), ?2) WHERE id = ?1"
+        })?;
+        update.execute(params![user.0, at.as_millis()]).map(drop)
+    }
+
+    fn probe(&mut self) -> Result<()> {
+        // What does not differ from what is there would not be written.
+        let mut put =
+            self.db.prepare_cached("INSERT OR REPLACE INTO probe (id, filler) VALUES (1, randomblob(?1))")?;
+        put.execute([PROBE_BYTES]).map(drop)
+    }
+
+    fn conversation(&mut self, name: &ConversationId) -> Result<Option<Conversation>> {
+        if let Some(conversation) = self.conversations.get(name) {
+            return Ok(Some(conversation.clone()));
+        }
+        let found = find_conversation(&self.db, name)?;
+        if let Some(conversation) = &found {
+            self.conversations.insert(name.clone(), conversation.clone());
+        }
+        Ok(found)
+    }
+
+    fn new_conversation(
+        &mut self,
+        name: &ConversationId,
+        title: Option<String>,
+        public: bool,
+    ) -> Result<Conversation> {
+        let mut insert = self.db.prepare_cached(
+            "INSERT INTO conversations (name, title, public, head, messages, last_message, members, admins, at)
+             VALUES (?1, ?2, ?3, 0, 0, 0, 0, 0, 0)",
+        )?;
+        insert.execute(params![name.as_str(), title, public])?;
+        let key = ConversationKey(self.db.last_insert_rowid());
+        Ok(Conversation::new(key, name.clone(), title, public))
+    }
+
+    fn put_conversation(&mut self, conversation: Conversation) {
+        self.dirty_conversations.insert(conversation.name.clone());
+        self.conversations.insert(conversation.name.clone(), conversation);
+    }
+
+    fn member(&mut self, conversation: ConversationKey, user: UserKey) -> Result<Option<Membership>> {
+        if let Some(member) = self.members.get(&(conversation, user)) {
+            return Ok(Some(*member));
+        }
+        let found = find_member(&self.db, conversation, user)?;
+        if let Some(member) = found {
+            self.members.insert((conversation, user), member);
+        }
+        Ok(found)
+    }
+
+    fn put_member(&mut self, conversation: ConversationKey, user: UserKey, member: Membership) {
+        let before = self.members.insert((conversation, user), member);
+        let passed = before.is_none_or(|before| before.until != member.until);
+        *self.dirty_members.entry((conversation, user)).or_default() |= passed;
+    }
+
+    fn keyed(&mut self, sender: UserKey, key: &str) -> Result<Option<Keyed>> {
+        let mut select = self.db.prepare_cached(
+            "SELECT c.name, e.conversation, e.seq, e.at, e.body FROM events e JOIN conversations c ON c.id = e.conversation
+             WHERE e.sender = ?1 AND e.key = ?2",
+        )?;
+        select
+            .query_row(params![sender.0, key], |row| {
+                Ok(Keyed {
+                    conversation: conversation_id(row, 0)?,
+                    key: ConversationKey(row.get(1)?),
+                    seq: seq(row, 2)?,
+                    at: Timestamp::from_millis(row.get(3)?),
+                    body: row.get(4)?,
+                })
+            })
+            .optional()
+    }
+
+    fn event(&mut self, conversation: ConversationKey, target: Seq) -> Result<Option<Referred>> {
+        let mut select = self.db.prepare_cached(
+            "SELECT kind, sender, at, body FROM events WHERE conversation = ?1 AND seq = ?2",
+        )?;
+        select
+            .query_row(params![conversation.0, target.0], |row| {
+                Ok(Referred {
+                    kind: EventKind::from_number(row.get(0)?),
+                    sender: UserKey(row.get(1)?),
+                    at: Timestamp::from_millis(row.get(2)?),
+                    body: row.get(3)?,
+                })
+            })
+            .optional()
+    }
+
+    fn insert_event(
+        &mut self,
+        event: &LogEvent,
+        conversation: &Conversation,
+        sender: UserKey,
+    ) -> Result<bool> {
+        let mut insert = self.db.prepare_cached(
+            "INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?;
+        let columns = Columns {
+            conversation: conversation.key.0,
+            seq: event.seq.0,
+            kind: i64::from(event.kind as u8),
+            sender: sender.0,
+            at: event.at.as_millis(),
+            key: event.key.as_deref(),
+            body: &event.body,
+        };
+        let inserted = insert.execute(params![
+            conversation.key.0,
+            event.seq.0,
+            event.kind.number(),
+            sender.0,
+            event.at.as_millis(),
+            conversation.messages,
+            event.key,
+            event.body,
+            columns.checksum()
+        ]);
+        match inserted {
+            // The index of keys is the only one besides the primary key, which has a code of its own.
+            Err(error) if error.sqlite_extended_error_code() == Some(ffi::SQLITE_CONSTRAINT_UNIQUE) => {
+                Ok(false)
+            }
+            inserted => inserted.map(|_| true),
+        }
+    }
+
+    fn erase_event(&mut self, conversation: ConversationKey, target: Seq, body: &str) -> Result<()> {
+        self.erased = true;
+        let mut select = self.db.prepare_cached(
+            "SELECT kind, sender, at, key FROM events WHERE conversation = ?1 AND seq = ?2",
+        )?;
+        let checksum = select
+            .query_row(params![conversation.0, target.0], |row| {
+                let key = row.get_ref(3)?.as_str_or_null()?;
+                let (kind, sender, at) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                let (conversation, seq) = (conversation.0, target.0);
+                Ok(Columns { conversation, seq, kind, sender, at, key, body }.checksum())
+            })
+            .optional()?;
+        let mut update = self.db.prepare_cached(
+            "UPDATE events SET body = ?3, checksum = ?4 WHERE conversation = ?1 AND seq = ?2",
+        )?;
+        update.execute(params![conversation.0, target.0, body, checksum]).map(drop)
+    }
+
+    fn insert_amendment(&mut self, conversation: ConversationKey, target: Seq, by: Seq) -> Result<()> {
+        let mut insert = self
+            .db
+            .prepare_cached("INSERT INTO amendments (conversation, target, seq) VALUES (?1, ?2, ?3)")?;
+        insert.execute(params![conversation.0, target.0, by.0]).map(drop)
+    }
+
+    fn count_amendments(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64> {
+        let mut select = self
+            .db
+            .prepare_cached("SELECT count(*) FROM amendments WHERE conversation = ?1 AND target = ?2")?;
+        select.query_row(params![conversation.0, target.0], |row| row.get(0))
+    }
+
+    fn amendments(&mut self, conversation: ConversationKey, target: Seq) -> Result<Vec<Seq>> {
+        let mut select = self.db.prepare_cached(
+            "SELECT seq FROM amendments WHERE conversation = ?1 AND target = ?2 ORDER BY seq",
+        )?;
+        let seqs = select.query_map(params![conversation.0, target.0], |row| seq(row, 0))?;
+        seqs.collect()
+    }
+
+    fn counts(
+        &mut self,
+        conversation: &Conversation,
+        user: UserKey,
+        member: &Membership,
+        upto: Seq,
+        near: u64,
+    ) -> Result<Option<Counts>> {
+        let head = conversation.head;
+        if upto == head {
+            return Ok(Some(Counts { messages: conversation.messages, sent: member.sent }));
+        }
+        let (after, end) = nearer_end(member, head, upto);
+        if end.0.saturating_sub(after.0) > near {
+            return Ok(None);
+        }
+        let own = count_sent(&self.db, conversation.key, user, after, end)?;
+        let messages = count_messages(&self.db, conversation.key, upto)?;
+        Ok(Some(Counts { messages, sent: sent_upto(member, head, upto, own) }))
+    }
+
+    fn reaction(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        emoji: &str,
+        user: UserKey,
+    ) -> Result<Option<(Seq, bool)>> {
+        let mut select = self.db.prepare_cached(
+            "SELECT coalesce(until, since), until IS NULL FROM reactions
+             WHERE conversation = ?1 AND target = ?2 AND emoji = ?3 AND user = ?4 ORDER BY since DESC LIMIT 1",
+        )?;
+        select
+            .query_row(params![conversation.0, target.0, emoji, user.0], |row| {
+                Ok((seq(row, 0)?, row.get(1)?))
+            })
+            .optional()
+    }
+
+    fn set_reaction(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        emoji: &str,
+        user: UserKey,
+        by: Seq,
+    ) -> Result<()> {
+        let mut insert = self.db.prepare_cached(
+            "INSERT INTO reactions (conversation, target, emoji, user, since) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        insert.execute(params![conversation.0, target.0, emoji, user.0, by.0]).map(drop)
+    }
+
+    fn take_reaction_back(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+        emoji: &str,
+        user: UserKey,
+        since: Seq,
+        by: Seq,
+    ) -> Result<()> {
+        let mut update = self.db.prepare_cached(
+            "UPDATE reactions SET until = ?6
+             WHERE conversation = ?1 AND target = ?2 AND emoji = ?3 AND user = ?4 AND since = ?5",
+        )?;
+        update.execute(params![conversation.0, target.0, emoji, user.0, since.0, by.0])?;
+        drop(update);
+        self.forget_past_reactions(conversation, target)
+    }
+
+    fn count_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64> {
+        // By itself SQLite prefers the primary key, in which the past is too.
+        let mut select = self.db.prepare_cached(
+            "SELECT count(*) FROM reactions INDEXED BY reactions_that_stand
+             WHERE conversation = ?1 AND target = ?2 AND until IS NULL",
+        )?;
+        select.query_row(params![conversation.0, target.0], |row| row.get(0))
+    }
+
+    fn delete_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<()> {
+        let mut delete =
+            self.db.prepare_cached("DELETE FROM reactions WHERE conversation = ?1 AND target = ?2")?;
+        delete.execute(params![conversation.0, target.0]).map(drop)
+    }
+
+    fn count_rooms_by_choice(&mut self, user: UserKey, most: u32) -> Result<u32> {
+        let mut select = self.db.prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice WHERE user = ?1 LIMIT ?2)",
+        )?;
+        select.query_row(params![user.0, most], |row| row.get(0))
+    }
+
+    fn insert_room_by_choice(&mut self, user: UserKey, conversation: ConversationKey) -> Result<()> {
+        let mut insert = self
+            .db
+            .prepare_cached("INSERT OR IGNORE INTO rooms_by_choice (user, conversation) VALUES (?1, ?2)")?;
+        insert.execute(params![user.0, conversation.0]).map(drop)
+    }
+
+    fn delete_room_by_choice(&mut self, user: UserKey, conversation: ConversationKey) -> Result<()> {
+        let mut delete =
+            self.db.prepare_cached("DELETE FROM rooms_by_choice WHERE user = ?1 AND conversation = ?2")?;
+        delete.execute(params![user.0, conversation.0]).map(drop)
+    }
+}
+
+impl SqliteRows {
+    /// Keeps to [`PAST_REACTIONS`]. Half of them go at once, so that they need to be sorted only now and then.
+    fn forget_past_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<()> {
+        let most = self.count_reactions(conversation, target)? + PAST_REACTIONS + 1;
+        let mut count = self.db.prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM reactions WHERE conversation = ?1 AND target = ?2 LIMIT ?3)",
+        )?;
+        let rows: u64 = count.query_row(params![conversation.0, target.0, most], |row| row.get(0))?;
+        if rows < most {
+            return Ok(());
+        }
+        let mut delete = self.db.prepare_cached(
+            "DELETE FROM reactions WHERE conversation = ?1 AND target = ?2 AND until <= (
+                SELECT until FROM reactions WHERE conversation = ?1 AND target = ?2 AND until IS NOT NULL
+                ORDER BY until DESC LIMIT 1 OFFSET ?3)",
+        )?;
+        delete.execute(params![conversation.0, target.0, PAST_REACTIONS / 2]).map(drop)
+    }
+}

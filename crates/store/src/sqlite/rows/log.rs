@@ -1,0 +1,52 @@
+//! The write-ahead log behind the rows: how long it is, and moving it into the database.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use rusqlite::Result;
+use rusqlite::config::DbConfig;
+
+use super::SqliteRows;
+use crate::sqlite::BUSY_TIMEOUT;
+
+thread_local! {
+    /// How many pages the write-ahead log had after this thread's last commit. SQLite's hook is a bare function, and a writer's
+    /// thread has one connection that watches.
+    static LOGGED: Cell<u32> = const { Cell::new(0) };
+}
+
+impl SqliteRows {
+    /// From now on [`SqliteRows::take_logged`] tells about the commits of this thread.
+    pub(in crate::sqlite) fn watch_log(&self) {
+        self.db.wal_hook(Some(|_, pages| {
+            LOGGED.set(u32::try_from(pages).unwrap_or(0));
+            Ok(())
+        }));
+    }
+
+    /// How many pages the write-ahead log had after the last commit; 0 if there was none since the last call.
+    pub(in crate::sqlite) fn take_logged(&self) -> u32 {
+        LOGGED.take()
+    }
+
+    /// Moves of the write-ahead log into the database what no reader needs there.
+    pub(in crate::sqlite) fn checkpoint(&self) -> Result<()> {
+        self.db.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))
+    }
+
+    /// Moves the write-ahead log into the database and empties it; `false`, at once, while a reader needs it.
+    pub(in crate::sqlite) fn truncate_wal(&self) -> Result<bool> {
+        self.db.busy_timeout(Duration::ZERO)?;
+        let emptied =
+            self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)? == 0));
+        self.db.busy_timeout(BUSY_TIMEOUT)?;
+        emptied
+    }
+
+    /// Lets the write-ahead log be what it is, also when the database is closed.
+    pub(in crate::sqlite) fn leave_log(&self) {
+        if let Err(error) = self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+            tracing::error!(%error, "the write-ahead log may be moved into the database when that is closed");
+        }
+    }
+}

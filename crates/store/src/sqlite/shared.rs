@@ -1,0 +1,120 @@
+//! What a router asks of a log that others write to as well, on a database in memory: nodes of a real cluster have PostgreSQL.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rustc_hash::FxHashMap;
+use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
+
+use super::memory::MemoryStore;
+use super::query::Reader;
+use super::rows::{conversation_id, seq};
+use crate::change::Failed;
+use crate::read::shared::SharedLookups;
+use crate::record::{Answer, ConversationKey};
+use crate::{Excerpt, Place, PlacesPage, Revocations, Seqs, SharedLog};
+
+impl SharedLog for MemoryStore {
+    fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs> {
+        self.spawn_read(move |reader| reader.heads(&conversations))
+    }
+
+    fn revocations(&self, users: Vec<UserId>) -> Answer<Revocations> {
+        self.spawn_read(move |reader| reader.revocations(&users))
+    }
+
+    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<PlacesPage>> {
+        self.spawn_read(move |reader| {
+            users.iter().map(|(user, after)| reader.places(user, *after, most)).collect()
+        })
+    }
+
+    fn places_in(&self, pairs: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>> {
+        self.spawn_read(move |reader| {
+            pairs.iter().map(|(user, conversation)| reader.place(user, *conversation)).collect()
+        })
+    }
+
+    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
+        self.spawn_read(move |reader| reader.log(conversation, after, upto))
+    }
+}
+
+impl Reader<'_> {
+    fn heads(&self, conversations: &[ConversationKey]) -> Result<Seqs, Failed> {
+        let mut select = self.rows.prepare_cached("SELECT head FROM conversations WHERE id = ?1")?;
+        let mut heads = Vec::with_capacity(conversations.len());
+        for conversation in conversations {
+            let head = select.query_row([conversation.0], |row| seq(row, 0)).optional()?;
+            heads.extend(head.map(|head| (*conversation, head)));
+        }
+        Ok(heads)
+    }
+
+    fn revocations(&self, users: &[UserId]) -> Result<Revocations, Failed> {
+        let mut select = self
+            .rows
+            .prepare_cached("SELECT not_before FROM users WHERE name = ?1 AND not_before IS NOT NULL")?;
+        let mut revocations = Vec::new();
+        for user in users {
+            let not_before = select.query_row([user.as_str()], |row| row.get(0)).optional()?;
+            revocations.extend(not_before.map(|at| (user.clone(), Timestamp::from_millis(at))));
+        }
+        Ok(revocations)
+    }
+
+    fn places(&self, user: &UserId, after: ConversationKey, most: u32) -> Result<PlacesPage, Failed> {
+        let mut select = self.rows.prepare_cached(
+            "SELECT m.conversation, m.since, c.head FROM users u
+             CROSS JOIN members m ON m.user = u.id AND m.until IS NULL AND m.conversation > ?2
+             CROSS JOIN conversations c ON c.id = m.conversation
+             WHERE u.name = ?1 ORDER BY m.conversation LIMIT ?3",
+        )?;
+        let places = select.query_map(params![user.as_str(), after.0, most], place)?;
+        let mut page = PlacesPage::default();
+        for (rows, place) in (1..).zip(places) {
+            let place = place?;
+            page.add(place.conversation, Some(place), rows, most);
+        }
+        Ok(page)
+    }
+
+    fn place(&self, user: &UserId, conversation: ConversationKey) -> Result<Option<Place>, Failed> {
+        let mut select = self.rows.prepare_cached(
+            "SELECT m.conversation, m.since, c.head FROM users u
+             CROSS JOIN members m ON m.conversation = ?2 AND m.user = u.id AND m.until IS NULL
+             CROSS JOIN conversations c ON c.id = m.conversation WHERE u.name = ?1",
+        )?;
+        Ok(select.query_row(params![user.as_str(), conversation.0], place).optional()?)
+    }
+}
+
+fn place(row: &Row<'_>) -> rusqlite::Result<Place> {
+    Ok(Place { conversation: ConversationKey(row.get(0)?), since: seq(row, 1)?, head: seq(row, 2)? })
+}
+
+impl SharedLookups for Connection {
+    fn name_of(&self, conversation: ConversationKey) -> Result<Option<ConversationId>, Failed> {
+        let mut select = self.prepare_cached("SELECT name FROM conversations WHERE id = ?1")?;
+        Ok(select.query_row([conversation.0], |row| conversation_id(row, 0)).optional()?)
+    }
+
+    fn went(
+        &self,
+        conversation: ConversationKey,
+        upto: Seq,
+        users: &[UserId],
+    ) -> Result<FxHashMap<UserId, Seq>, Failed> {
+        let mut select = self.prepare_cached(
+            "SELECT max(e.seq) FROM events e JOIN users u ON u.id = e.sender
+             WHERE e.conversation = ?1 AND e.seq <= ?2
+               AND (e.kind = ?3 AND u.name = ?5 OR e.kind = ?4 AND json_valid(e.body) AND e.body ->> 'user' = ?5)",
+        )?;
+        let (leave, remove) = (EventKind::Leave.number(), EventKind::Remove.number());
+        let mut gone = FxHashMap::default();
+        for user in users {
+            let seq: Option<u64> = select
+                .query_row(params![conversation.0, upto.0, leave, remove, user.as_str()], |row| row.get(0))?;
+            gone.extend(seq.map(|seq| (user.clone(), Seq(seq))));
+        }
+        Ok(gone)
+    }
+}

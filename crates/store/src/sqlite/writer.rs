@@ -1,0 +1,338 @@
+//! The one writer: while one batch is being made durable the next one gathers in the queue.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use rusqlite::ffi;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::readers::{Closed, Reads};
+use super::rows::SqliteRows;
+use super::{CHECKPOINT, QUIET, Settings, opening};
+use crate::batch::{self, Channels, Results, State};
+use crate::change::Rules;
+use crate::clock::Clock;
+use crate::counting::{self, CounterHandle};
+use crate::write_fault::WriteFault;
+use crate::{Batch, Outcome, Submission};
+use crate::{CommitMetrics, WRITER_THREAD};
+
+/// How soon the write-ahead log is tried again that something was in the way of.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What the writer is made of.
+pub(super) struct Parts {
+    pub(super) rows: SqliteRows,
+    pub(super) settings: Settings,
+    pub(super) batches: mpsc::Sender<Batch>,
+    pub(super) state: Arc<State>,
+    pub(super) queue: Receiver<Submission>,
+    pub(super) counter: CounterHandle<Reads>,
+    pub(super) readers: Closed,
+    /// Held for as long as the thread writes.
+    pub(super) lock: File,
+    /// The write-ahead log, if it must be written anew first.
+    pub(super) unsynced_log: Option<PathBuf>,
+}
+
+/// Starts the thread; it ends when the queue's senders are dropped, the queue is empty and the readers have ended. The receiver
+/// of batches is told the end when the database is closed.
+pub(super) fn start(parts: Parts) -> std::io::Result<()> {
+    let Parts { rows, settings, batches, state, queue, counter, readers, lock, unsynced_log } = parts;
+    let mut committer = Committer::new(rows, &settings, state.clone());
+    committer.unsynced_log = unsynced_log;
+    let writer = Writer { committer, channels: Channels::new(queue, batches, state), counter, readers, lock };
+    let thread = std::thread::Builder::new().name(WRITER_THREAD.to_owned()).spawn(move || {
+        writer.run();
+    });
+    thread.map(drop)
+}
+
+struct Writer {
+    committer: Committer,
+    channels: Channels,
+    counter: CounterHandle<Reads>,
+    readers: Closed,
+    lock: File,
+}
+
+/// Makes batches durable.
+pub(super) struct Committer {
+    pub(super) rows: SqliteRows,
+    rules: Rules,
+    clock: Clock,
+    metrics: CommitMetrics,
+    state: Arc<State>,
+    /// Reads of the last batch that need a count first.
+    uncounted: Vec<Submission>,
+    /// Content was erased whose bytes are still in the write-ahead log.
+    erased: bool,
+    /// The last batch failed; it was told once.
+    troubled: bool,
+    /// When moving the write-ahead log into the database failed last.
+    stuck: Option<Instant>,
+    /// When emptying it was tried last.
+    scrubbed: Option<Instant>,
+    /// The write-ahead log, if it must be written anew before anything is written behind it.
+    unsynced_log: Option<PathBuf>,
+}
+
+/// What went wrong.
+enum Trouble {
+    /// One of a batch's changes met an error of the store.
+    Change(rusqlite::Error),
+    /// The transaction itself.
+    Commit(rusqlite::Error),
+    /// Moving what is committed from the write-ahead log into the database.
+    Checkpoint(rusqlite::Error),
+}
+
+impl Trouble {
+    fn error(&self) -> &rusqlite::Error {
+        let (Self::Change(error) | Self::Commit(error) | Self::Checkpoint(error)) = self;
+        error
+    }
+}
+
+impl Writer {
+    fn run(mut self) {
+        self.committer.rows.watch_log();
+        // Whether there is room is known before the first write.
+        self.committer.try_writing();
+        while let Some(first) = self.next() {
+            let (committer, counter) = (&mut self.committer, &self.counter);
+            let served = self.channels.serve(first, |batch| {
+                let mut outcomes = committer.write(batch);
+                outcomes.extend(counting::start(counter, committer.take_uncounted()));
+                (outcomes, Vec::new())
+            });
+            if !served {
+                break;
+            }
+            // Who wrote has the answer by now.
+            self.committer.checkpoint();
+            self.scrub();
+        }
+        self.end();
+    }
+
+    /// Leaves nothing but the database behind: whoever copies that alone has everything, and deleted messages are nowhere.
+    fn end(mut self) {
+        self.channels.close();
+        // Connections that only read cannot empty the write-ahead log, so the writer's is closed last.
+        let _ = self.readers.recv();
+        if !self.committer.has_failed() {
+            match self.committer.rows.truncate_wal() {
+                Ok(true) => {}
+                Ok(false) => tracing::warn!(
+                    "another program reads the database, so switchboard.db-wal stays: it is part of the data"
+                ),
+                Err(error) => self.committer.note(&Trouble::Checkpoint(error)),
+            }
+        }
+        let Self { committer, lock, channels, .. } = self;
+        drop(committer);
+        drop(lock);
+        drop(channels);
+    }
+
+    /// Waits for a write, and tidies up if that takes long; `None` when there will be no more.
+    fn next(&mut self) -> Option<Submission> {
+        let (idle, mut shrunk) = (Instant::now(), false);
+        while self.committer.erased || self.committer.retries() || !shrunk {
+            let soon = self.committer.erased || self.committer.retries();
+            match self.channels.queue.recv_timeout(if soon { AGAIN } else { QUIET }) {
+                Ok(submission) => return Some(submission),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.committer.retry();
+                    self.scrub();
+                    if !shrunk && idle.elapsed() >= QUIET {
+                        self.committer.rows.shrink();
+                        shrunk = true;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+        self.channels.queue.recv().ok()
+    }
+
+    /// Empties the write-ahead log of erased content, in a quiet moment.
+    fn scrub(&mut self) {
+        if self.channels.queue.is_empty() {
+            self.committer.scrub();
+        }
+    }
+}
+
+impl Committer {
+    pub(super) fn new(rows: SqliteRows, settings: &Settings, state: Arc<State>) -> Self {
+        let rules = Rules::new(settings.limits.clone(), settings.strangers);
+        let (clock, metrics) = (settings.clock.clone(), settings.metrics.clone());
+        Self {
+            rows,
+            rules,
+            clock,
+            metrics,
+            state,
+            uncounted: Vec::new(),
+            erased: false,
+            troubled: false,
+            stuck: None,
+            scrubbed: None,
+            unsynced_log: None,
+        }
+    }
+
+    /// Whether writes are refused and may be stored again without a restart.
+    fn retries(&self) -> bool {
+        self.state.fault().is_some_and(|fault| !fault.is_final())
+    }
+
+    /// Tries whether writes are stored again, when nobody writes.
+    fn retry(&mut self) {
+        if self.retries() {
+            self.try_writing();
+        }
+    }
+
+    fn try_writing(&mut self) {
+        if let Some(probe) = batch::probe() {
+            self.write(vec![probe]);
+        }
+    }
+
+    /// From now on it counts nothing up to a cursor: readers do, as they do for long logs.
+    pub(super) fn leave_counts_to_readers(&mut self) {
+        self.rules.near = 0;
+    }
+
+    /// Reads of the last batch that are to come again once readers have counted for them.
+    pub(super) fn take_uncounted(&mut self) -> Vec<Submission> {
+        std::mem::take(&mut self.uncounted)
+    }
+
+    /// Writes a batch in one transaction, or what of it can be.
+    pub(super) fn write(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
+        let (started, writes) = (Instant::now(), batch::count_writes(&batch));
+        let outcomes = match self.transact(&batch) {
+            Ok(results) => {
+                self.state.clear_fault();
+                if std::mem::take(&mut self.troubled) {
+                    tracing::info!("the database can be written to again");
+                }
+                batch::told(batch, results, &mut self.uncounted)
+            }
+            // One bad row must not fail the others' writes: each alone.
+            Err(Trouble::Change(error)) if batch.len() > 1 && !is_failed_sync(&error) => {
+                let mut uncounted = Vec::new();
+                let outcomes = batch::each_alone(batch, &mut uncounted, |one| {
+                    self.transact(one).map_err(|trouble| self.note(&trouble)).ok()
+                });
+                self.uncounted = uncounted;
+                outcomes
+            }
+            Err(trouble) => self.refuse(batch, &trouble),
+        };
+        if writes > 0 {
+            self.metrics.commit(started.elapsed(), writes);
+        }
+        outcomes
+    }
+
+    fn refuse(&mut self, batch: Vec<Submission>, trouble: &Trouble) -> Vec<Outcome> {
+        self.note(trouble);
+        batch.into_iter().map(batch::reject).collect()
+    }
+
+    fn note(&mut self, trouble: &Trouble) {
+        let error = trouble.error();
+        let fault = WriteFault::of(error);
+        if fault == Some(WriteFault::SyncFailed) {
+            self.state.set_fault(WriteFault::SyncFailed);
+            // A restart reads it from its beginning.
+            self.rows.leave_log();
+            self.troubled = true;
+            tracing::error!(%error, "the disk did not keep what was written; nothing more is written until a restart");
+        } else if let Trouble::Checkpoint(error) = trouble {
+            self.stuck = Some(Instant::now());
+            tracing::warn!(%error, "cannot move the write-ahead log into the database yet");
+        } else {
+            let fault = match trouble {
+                Trouble::Commit(_) => fault.or(Some(WriteFault::Refused)),
+                // One bad row says nothing of the others.
+                Trouble::Change(_) | Trouble::Checkpoint(_) => fault,
+            };
+            fault.into_iter().for_each(|fault| self.state.set_fault(fault));
+            if !std::mem::replace(&mut self.troubled, true) {
+                tracing::error!(%error, "cannot write to the database; every write is refused until one works again");
+            }
+        }
+    }
+
+    fn transact(&mut self, batch: &[Submission]) -> Result<Results, Trouble> {
+        if self.has_failed() {
+            let code = ffi::Error::new(ffi::SQLITE_READONLY);
+            return Err(Trouble::Commit(rusqlite::Error::SqliteFailure(code, None)));
+        }
+        if let Some(log) = &self.unsynced_log {
+            opening::sync_log(self.rows.database(), log).map_err(Trouble::Commit)?;
+            self.unsynced_log = None;
+        }
+        let now = self.clock.now();
+        let rows = &mut self.rows;
+        let written = rows.begin().map_err(Trouble::Commit).and_then(|()| {
+            let results = batch::apply(rows, &self.rules, batch, now).map_err(Trouble::Change)?;
+            rows.commit().map_err(Trouble::Commit)?;
+            Ok(results)
+        });
+        if written.is_err() {
+            rows.roll_back();
+        }
+        self.erased |= rows.take_erased();
+        written
+    }
+
+    /// Moves the write-ahead log into the database when it has become long.
+    fn checkpoint(&mut self) {
+        let long = self.rows.take_logged() >= CHECKPOINT;
+        if long
+            && !self.has_failed()
+            && !is_recent(self.stuck)
+            && let Err(error) = self.rows.checkpoint()
+        {
+            self.note(&Trouble::Checkpoint(error));
+        }
+    }
+
+    /// Empties the write-ahead log, if there is erased content in it. A backup may be in the way for long.
+    fn scrub(&mut self) {
+        if self.erased && !self.has_failed() && !is_recent(self.scrubbed) {
+            self.scrubbed = Some(Instant::now());
+            match self.rows.truncate_wal() {
+                Ok(done) => self.erased = !done,
+                Err(error) => self.note(&Trouble::Checkpoint(error)),
+            }
+        }
+    }
+
+    /// Whether an fsync has failed.
+    fn has_failed(&self) -> bool {
+        self.state.has_failed()
+    }
+}
+
+/// Whether that was so short a time ago that it is not tried again.
+fn is_recent(tried: Option<Instant>) -> bool {
+    tried.is_some_and(|tried| tried.elapsed() < AGAIN)
+}
+
+/// Whether the error is of an fsync: what the kernel dropped is not known, and a later fsync that
+/// succeeds would not say so (Rebello et al., USENIX ATC 2020).
+fn is_failed_sync(error: &rusqlite::Error) -> bool {
+    WriteFault::of(error) == Some(WriteFault::SyncFailed)
+}

@@ -1,4 +1,4 @@
-/** The stylesheets are plain CSS, so no preprocessor is needed, and TypeScript in components is of the kind that is erased. */
+/** No preprocessor is needed: stylesheets are plain CSS, and TypeScript in components is only erased. */
 export default {
   compilerOptions: { runes: true },
 };

@@ -3,10 +3,10 @@ import { defineConfig } from "vite";
 import { compress } from "./build/compress.js";
 import { sdk } from "./build/sdk.js";
 
-/** Where `npm run dev` finds a server: `switchboard dev`, unless told otherwise. */
+/** The server that `npm run dev` uses; by default a local `switchboard dev`. */
 const server = process.env["SWITCHBOARD"] ?? "http://127.0.0.1:9501";
 
-/** What has `light-dark()` and popovers: nothing is translated for older ones. */
+/** Browsers with `light-dark()` and popovers; there is no fallback for older ones. */
 const browsers = ["chrome123", "edge123", "firefox128", "safari17.5"];
 
 export default defineConfig(({ mode }) => {
@@ -19,7 +19,7 @@ export default defineConfig(({ mode }) => {
     build: {
       target: browsers,
       emptyOutDir: !element,
-      // The policy forbids inline scripts and `data:` where it can.
+      // The content security policy forbids inline scripts and `data:`, except for images.
       assetsInlineLimit: 0,
       modulePreload: { polyfill: false },
       reportCompressedSize: false,
@@ -39,7 +39,7 @@ export default defineConfig(({ mode }) => {
           target: server,
           ws: true,
           changeOrigin: true,
-          // The server lets in its own pages only.
+          // The server accepts only pages of its own origin.
           configure: (proxy) => {
             proxy.on("proxyReq", (request) => request.setHeader("origin", server));
             proxy.on("proxyReqWs", (request) => request.setHeader("origin", server));

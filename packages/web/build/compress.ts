@@ -1,4 +1,4 @@
-// Every file once more in `.br` and `.gz`, so that the server need not compress anything.
+// Compresses every file to `.br` and `.gz`, so that the server need not compress at run time.
 
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";

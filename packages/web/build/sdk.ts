@@ -10,7 +10,7 @@ export function sdk(): Plugin {
     apply: "build",
     async generateBundle() {
       const path = createRequire(import.meta.url).resolve("@switchboard/client/switchboard.js");
-      // The server has no source maps to give.
+      // The server does not serve source maps.
       const source = (await readFile(path, "utf8")).replace(/\n\/\/# sourceMappingURL=.*/, "");
       this.emitFile({ type: "asset", fileName: "switchboard.js", source });
     },

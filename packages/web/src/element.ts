@@ -1,4 +1,4 @@
-// `<switchboard-chat>`: the app as an element in anybody's page. One file, with its styles in it.
+// `<switchboard-chat>`: the app as a custom element for other pages, in one file with its styles.
 
 import { mount, unmount } from "svelte";
 import App from "./App.svelte";
@@ -20,13 +20,13 @@ export class SwitchboardChat extends HTMLElement {
   #token: Identity["token"];
   #app: ReturnType<typeof mount> | undefined;
   #restarting = false;
-  /** What the running app was started with. */
+  /** The values that the running app was started with. */
   #started: { server: string | null; user: string | undefined; token: Identity["token"] } | undefined;
 
   constructor() {
     super();
     this.attachShadow({ mode: "open" }).adoptedStyleSheets = SHEETS;
-    // Set before this script was there, it would hide the property.
+    // A property that was set before this script ran would hide the accessor: set it again through the accessor.
     for (const name of ["token", "user"] as const) {
       if (!Object.hasOwn(this, name)) continue;
       const value = this[name];
@@ -35,7 +35,7 @@ export class SwitchboardChat extends HTMLElement {
     }
   }
 
-  /** A token, or a function that gets one and is asked again when it has ended. Never an attribute: pages are copied. */
+  /** A token, or a function that returns one and is called again when it expires. Not an attribute, because pages get copied. */
   get token(): Identity["token"] {
     return this.#token;
   }
@@ -46,7 +46,7 @@ export class SwitchboardChat extends HTMLElement {
     this.#restart();
   }
 
-  /** In place of a token, on a `dev` server: the user, on trust. */
+  /** The user, in place of a token, on a `dev` server. */
   get user(): string | undefined {
     return this.getAttribute("user") ?? undefined;
   }
@@ -70,7 +70,7 @@ export class SwitchboardChat extends HTMLElement {
     else this.#host.attribute(name, now);
   }
 
-  /** Once for all changes of a moment; an element that is only moved stays as it is. */
+  /** Restarts the app once for all changes of the same task. Moving the element in the document does not restart it. */
   #restart(): void {
     if (this.#restarting) return;
     this.#restarting = true;
@@ -100,5 +100,5 @@ export class SwitchboardChat extends HTMLElement {
   }
 }
 
-// The file may be on a page twice.
+// A page may load the file twice.
 if (!customElements.get("switchboard-chat")) customElements.define("switchboard-chat", SwitchboardChat);

@@ -1,4 +1,4 @@
-// Starts the app as a page: the full one, or at `/embed` as a frame in somebody else's.
+// Starts the app as the full page, or at `/embed` as a frame in another site's page.
 
 import { mount } from "svelte";
 import App from "./App.svelte";

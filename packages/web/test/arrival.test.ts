@@ -9,7 +9,7 @@ import { peerOf } from "../src/conversations/name.js";
 import { GROUPS } from "../src/emoji/emoji.js";
 import { search } from "../src/emoji/search.js";
 
-test("the fragment hands over a token, a user, a conversation", () => {
+test("the fragment contains a token, a user, a conversation", () => {
   assert.deepEqual(readFragment("#token=a.b.c&conversation=%23general"), { token: "a.b.c", conversation: "#general" });
   assert.deepEqual(readFragment("#user=a+b%40c"), { user: "a+b@c" });
   assert.deepEqual(readFragment("#/c/%23general"), {});
@@ -17,7 +17,7 @@ test("the fragment hands over a token, a user, a conversation", () => {
   assert.deepEqual(readFragment(""), {});
 });
 
-test("a token with an end that has come is expired; anything else is for the server to judge", () => {
+test("only a token with a past `exp` counts as expired", () => {
   const token = (payload: object) => `e30.${Buffer.from(JSON.stringify(payload)).toString("base64url")}.x`;
   assert.equal(expired(token({ exp: 10, name: "ÿ?>" }), 10_000), true);
   assert.equal(expired(token({ exp: 11 }), 10_000), false);
@@ -48,7 +48,7 @@ test("the length counts in bytes", () => {
   assert.equal(bytesOver("x".repeat(99), undefined), 0);
 });
 
-test("emoji are found by either language; each is there once", () => {
+test("emoji are found in both languages, each once", () => {
   assert.equal(search("rocket", "en")[0]?.char, "🚀");
   assert.equal(search("rakete", "de")[0]?.char, "🚀");
   const chars = GROUPS.flatMap(({ emoji }) => emoji.map(({ char }) => char));

@@ -23,22 +23,22 @@ test("German has every text of English, with the same names and a form for each 
 const composed = (entry: Entry, values: Record<string, string | number>) =>
   compose(entry, values, new Intl.PluralRules("en"), new Intl.NumberFormat("en"));
 
-test("a text takes the form of its number", () => {
+test("a text uses the plural form of its number", () => {
   assert.equal(composed(en.newCount, { n: 1 }), "1 new message");
   assert.equal(composed(en.newCount, { n: 1234 }), "1,234 new messages");
 });
 
-test("a value cannot turn the text around it", () => {
+test("a value cannot change the direction of the surrounding text", () => {
   assert.equal(composed("{user} is typing…", { user: "bob" }), "bob is typing…");
   assert.equal(composed("{user}: {text}", { user: "bob", text: "שלום" }), "bob: \u2068שלום\u2069");
   assert.equal(composed("{text}", { text: "\u202Ex" }), "\u2068\u202Ex\u2069");
   assert.equal(composed("{text}", { text: "{user}" }), "{user}");
 });
 
-test("days are counted by midnights", () => {
+test("days are counted by the midnights between", () => {
   const at = (day: number, hour: number) => new Date(2026, 2, day, hour);
   assert.equal(dayDistance(at(28, 23), at(29, 0)), 1);
   assert.equal(dayDistance(at(29, 0), at(29, 23)), 0);
-  // Where the clock is put forward in between, that is 23 hours.
+  // A day on which the clock is put forward has 23 hours.
   assert.equal(dayDistance(at(28, 12), at(30, 12)), 2);
 });

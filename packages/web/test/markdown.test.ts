@@ -4,7 +4,7 @@ import { parse } from "../src/text/markdown.js";
 import { onlyEmoji, plain } from "../src/text/plain.js";
 import type { Block, Inline } from "../src/text/tree.js";
 
-/** The tree written as tags, which are easier to read than the tree. */
+/** The tree as tags, which are easier to read. */
 const inline = (nodes: Inline[]): string =>
   nodes
     .map((node) => {
@@ -69,13 +69,13 @@ const cases: [string, string][] = [
 
 for (const [text, wanted] of cases) test(JSON.stringify(text), () => assert.equal(shown(text), wanted));
 
-test("quotes in quotes have an end", () => {
+test("nested quotes have a maximum depth", () => {
   const deep = shown(`${">".repeat(1000)} x`);
   assert.equal(deep.match(/<q>/g)?.length, 4);
 });
 
-test("nothing that is written makes the parser slow", () => {
-  // Sixteen times what the server lets through: were it quadratic, one of these would take minutes.
+test("no text makes the parser slow", () => {
+  // Sixteen times the server's limit: with quadratic time one of these would take minutes.
   const size = 16 * 16_384;
   const units = [
     "*",
@@ -118,11 +118,11 @@ test("nothing that is written makes the parser slow", () => {
   }
 });
 
-test("10,000 asterisks are a line that somebody drew", () => {
+test("10,000 asterisks are text", () => {
   assert.equal(shown("*".repeat(10_000)), `<p>${"*".repeat(10_000)}</p>`);
 });
 
-test("a text in one line, without its marks", () => {
+test("a text in one line, without markup", () => {
   assert.equal(plain("**a**\n> b\n\n```\nc\n```"), "a b c");
   assert.equal(plain("x".repeat(1000), 10), `${"x".repeat(10)}…`);
 });

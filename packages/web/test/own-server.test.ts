@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ownServer } from "../src/app/own-server.js";
 
-test("the server of a page is in the page's directory", () => {
+test("the server's URL is the directory of the page", () => {
   for (const [page, server] of [
     ["https://chat.example/#/c/%23general", "https://chat.example"],
     ["https://chat.example/embed?conversation=%40bob#token=x", "https://chat.example"],

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { coloured, folded } from "../src/emoji/reaction.js";
 
-test("a reaction has one name, and is drawn in colour", () => {
+test("both forms of an emoji are one reaction, shown in colour", () => {
   for (const [name, drawn] of [
     ["\u{1f44d}", "\u{1f44d}"],
     ["\u{2764}", "\u{2764}\u{fe0f}"],

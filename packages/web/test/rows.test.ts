@@ -3,9 +3,9 @@ import { test } from "node:test";
 import type { ChatMessage } from "@switchboard/client";
 import { lastOwn, receiptOf } from "../src/log/receipt.js";
 import { Rows } from "../src/log/rows.js";
-import { MOST, Span } from "../src/log/span.js";
+import { MAX_ROWS, Span } from "../src/log/span.js";
 
-/** A message of somebody at so many minutes after noon. */
+/** A message at `minutes` after noon. */
 function said(seq: number, from: string, minutes = 0, more: Partial<ChatMessage> = {}): ChatMessage {
   const at = new Date(2026, 10, 25, 12, minutes).toISOString();
   return {
@@ -27,24 +27,24 @@ const shown = (messages: ChatMessage[], mark?: number, previous?: ChatMessage) =
     .map((row) => (row.kind === "message" ? `${row.message.seq}${row.first ? "!" : ""}` : row.kind))
     .join(" ");
 
-test("messages of one author within some minutes stand together", () => {
+test("messages of one author within some minutes are grouped", () => {
   assert.equal(
     shown([said(1, "a"), said(2, "a", 5), said(3, "a", 11), said(4, "b", 11), said(5, "a", 11)]),
     "day 1! 2 3! 4! 5!",
   );
 });
 
-test("an answer stands for itself", () => {
+test("a reply begins a new group", () => {
   assert.equal(shown([said(1, "a"), said(2, "a", 0, { replyTo: 1 }), said(3, "a")]), "day 1! 2! 3");
 });
 
-test("a day begins with a line, also behind what is not shown", () => {
+test("a day begins with a line, also after a message that is not drawn", () => {
   assert.equal(shown([said(1, "a"), said(2, "a", 24 * 60)]), "day 1! day 2!");
   assert.equal(shown([said(2, "a", 1)], undefined, said(1, "a")), "2");
   assert.equal(shown([said(2, "a", 24 * 60)], undefined, said(1, "a")), "day 2!");
 });
 
-test("the unread line stands before the first later message of somebody else, once", () => {
+test("the unread line is before the first later message of another user, once", () => {
   assert.equal(shown([said(1, "a"), said(2, "me"), said(3, "a"), said(4, "a")], 1), "day 1! 2! unread 3! 4");
   assert.equal(shown([said(1, "a"), said(2, "me")], 1), "day 1! 2!");
   assert.equal(shown([said(3, "a")], 1, said(2, "a")), "3");
@@ -61,46 +61,46 @@ test("a row is the same object until its message changes", () => {
 
 const list = (from: number, to: number) => Array.from({ length: to - from }, (_, index) => ({ id: `${from + index}` }));
 
-test("the span moves both ways, holds its bound, and stays where it is when pages come in front", () => {
+test("the span moves both ways, keeps its bound, and keeps its place when earlier pages are loaded", () => {
   const span = new Span();
   let all = list(1000, 2000);
   assert.deepEqual(span.of(all), [940, 1000]);
-  while (span.older(all)) assert.ok(span.of(all)[1] - span.of(all)[0] <= MOST);
-  assert.deepEqual(span.of(all), [0, MOST]);
+  while (span.older(all)) assert.ok(span.of(all)[1] - span.of(all)[0] <= MAX_ROWS);
+  assert.deepEqual(span.of(all), [0, MAX_ROWS]);
   assert.equal(span.atEnd, false);
   all = [...list(900, 1000), ...all];
-  assert.deepEqual(span.of(all), [100, 100 + MOST]);
-  while (span.newer(all)) assert.ok(span.of(all)[1] - span.of(all)[0] <= MOST);
-  assert.deepEqual(span.of(all), [all.length - MOST, all.length]);
+  assert.deepEqual(span.of(all), [100, 100 + MAX_ROWS]);
+  while (span.newer(all)) assert.ok(span.of(all)[1] - span.of(all)[0] <= MAX_ROWS);
+  assert.deepEqual(span.of(all), [all.length - MAX_ROWS, all.length]);
   assert.equal(span.atEnd, true);
 });
 
-test("what is drawn stays as messages come, up to the bound", () => {
+test("drawn rows stay as messages arrive, up to the bound", () => {
   const span = new Span();
   span.trim(list(0, 80), true);
   assert.deepEqual(span.of(list(0, 80)), [20, 80]);
   span.trim(list(0, 180), true);
   assert.deepEqual(span.of(list(0, 180)), [20, 180]);
   span.trim(list(0, 300), true);
-  assert.deepEqual(span.of(list(0, 300)), [300 - MOST, 300]);
+  assert.deepEqual(span.of(list(0, 300)), [300 - MAX_ROWS, 300]);
 });
 
-test("new messages push out the oldest ones, or are not drawn while somebody reads further up", () => {
-  const all = list(0, MOST + 100);
+test("new messages replace the oldest rows, or are not drawn while the user reads further up", () => {
+  const all = list(0, MAX_ROWS + 100);
   const read = new Span();
-  while (read.older(all.slice(0, MOST)));
+  while (read.older(all.slice(0, MAX_ROWS)));
   read.trim(all, true);
-  assert.deepEqual(read.of(all), [100, MOST + 100]);
+  assert.deepEqual(read.of(all), [100, MAX_ROWS + 100]);
   const up = new Span();
-  while (up.older(all.slice(0, MOST)));
+  while (up.older(all.slice(0, MAX_ROWS)));
   up.trim(all, false);
-  assert.deepEqual(up.of(all), [0, MOST]);
+  assert.deepEqual(up.of(all), [0, MAX_ROWS]);
   assert.equal(up.atEnd, false);
   up.latest();
   assert.equal(up.of(all)[1], all.length);
 });
 
-test("a list that was rebuilt is shown from its end", () => {
+test("a rebuilt list is shown from its end", () => {
   const span = new Span();
   span.older(list(0, 500));
   assert.deepEqual(span.of(list(1000, 1030)), [0, 30]);
@@ -108,7 +108,7 @@ test("a list that was rebuilt is shown from its end", () => {
   assert.ok(!span.around(list(0, 500), "900"));
 });
 
-test("a receipt tells how far a message has come", () => {
+test("a receipt shows how far a message was delivered", () => {
   const member = (user: string, read: number, received: number) => ({ user, role: "member" as const, read, received });
   const mine = said(5, "me");
   assert.deepEqual(receiptOf(mine, [member("me", 5, 5), member("a", 4, 4)], "me", true), {

@@ -1,9 +1,9 @@
-// What a screen reader is told of by itself. The log is silent (`aria-live="off"`), so that nothing is said twice.
+// Live announcements for screen readers. The log has `aria-live="off"`, so that nothing is read twice.
 
-/** Milliseconds in which texts are gathered: one announcement that follows another cuts it off. */
-const GATHER = 600;
-/** More than so many at once are only counted. */
-const MOST = 3;
+/** Texts within this time become one announcement, because a screen reader stops one when the next comes. */
+const COALESCE_MS = 600;
+/** If more texts come at once, only their number is announced. */
+const MAX_ANNOUNCED = 3;
 
 export class Announcer {
   #text = $state.raw("");
@@ -11,7 +11,7 @@ export class Announcer {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #count: (n: number) => string;
 
-  /** `count` says how many there were, when they are too many. */
+  /** `count` returns the text that announces only the number. */
   constructor(count: (n: number) => string) {
     this.#count = count;
   }
@@ -25,9 +25,9 @@ export class Announcer {
     this.#timer ??= setTimeout(() => {
       const texts = this.#waiting.splice(0);
       this.#timer = undefined;
-      const text = texts.length > MOST ? this.#count(texts.length) : texts.join(". ");
-      // The same text once more would be no change, and not be said.
+      const text = texts.length > MAX_ANNOUNCED ? this.#count(texts.length) : texts.join(". ");
+      // Screen readers announce changes only, so a repeated text gets an invisible difference.
       this.#text = text === this.#text ? `${text}\u00a0` : text;
-    }, GATHER);
+    }, COALESCE_MS);
   }
 }

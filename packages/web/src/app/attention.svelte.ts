@@ -1,4 +1,4 @@
-// Whether a person is looking. Only then has something been read.
+// Whether the user is looking at the page. Only then do messages count as read.
 
 import { createSubscriber } from "svelte/reactivity";
 import { on } from "svelte/events";
@@ -9,7 +9,7 @@ const depend = createSubscriber((update) => {
 });
 
 export const attention = {
-  /** The page is in view and has the keyboard. */
+  /** The page is visible and has the focus. */
   get here(): boolean {
     depend();
     return document.visibilityState === "visible" && document.hasFocus();

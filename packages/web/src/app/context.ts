@@ -1,4 +1,4 @@
-// What components find around them.
+// The Svelte context of all components.
 
 import { createContext } from "svelte";
 import type { Desk } from "./desk.svelte.js";

@@ -1,4 +1,4 @@
-// One user's chat while it is connected: what all parts of the screen work with.
+// A signed-in user's connection and state, shared by all components.
 
 import { connect, type Chat, type Conversation, type ConversationInfo } from "@switchboard/client";
 import { value } from "@switchboard/client/svelte";
@@ -20,7 +20,7 @@ export class Desk {
   readonly notices: Notices;
   readonly dialogs = new Dialogs();
   readonly drafts: Drafts;
-  /** A person went to a conversation, and the focus is to go with them. A page that opens takes no focus. */
+  /** The user opened a conversation, so it takes the focus. It does not when the page loads. */
   #follows = false;
   readonly #status;
   readonly #user;
@@ -46,7 +46,7 @@ export class Desk {
     return this.#status.current;
   }
 
-  /** Who one is; empty until it is known. */
+  /** The user's id; empty until the server has confirmed it. */
   get me(): string {
     return this.#user.current ?? "";
   }
@@ -60,7 +60,7 @@ export class Desk {
     return this.#open;
   }
 
-  /** What it is called. */
+  /** The display name of the open conversation. */
   get openName(): string | undefined {
     const open = this.#open;
     if (!open) return undefined;
@@ -68,7 +68,7 @@ export class Desk {
     return nameOf(open.id, title, this.me, this.language);
   }
 
-  /** Unread messages of all conversations, also of those that the list has not loaded. */
+  /** Unread messages of all conversations, including those not loaded into the list. */
   get unread(): number {
     return this.#unread.current.messages;
   }
@@ -78,7 +78,7 @@ export class Desk {
     this.host.place.open(conversation);
   }
 
-  /** Whether the focus is to go to what has just been opened; once. */
+  /** Whether the conversation that was just opened takes the focus. True once. */
   takeFocus(): boolean {
     const follows = this.#follows;
     this.#follows = false;
@@ -89,21 +89,21 @@ export class Desk {
     this.chat.close();
   }
 
-  /** Removes what this user has left in the browser: drafts, and messages that are not sent. */
+  /** Removes the user's data from the browser: drafts and unsent messages. */
   async forget(): Promise<void> {
     this.drafts.clear();
     await this.chat.outbox.clear().catch(() => {
-      // The browser's storage does not open: the page cannot remove more.
+      // The browser's storage cannot be opened, so there is nothing more to remove.
     });
   }
 
   #find(id: string | undefined): Conversation | undefined {
-    // Before one is known, "@bob" may mean any conversation.
+    // "@bob" is relative to the user, so it cannot be resolved before the user is known.
     if (!id || !this.me) return undefined;
     try {
       return this.chat.conversation(id);
     } catch {
-      // It comes from an address, and is no name of a conversation.
+      // The id comes from the address and may be invalid.
       return undefined;
     }
   }

@@ -1,4 +1,4 @@
-// Which dialog is open: one at a time. Their code is fetched when the first is opened.
+// The open dialog, one at a time. The code of the dialogs is loaded when the first one opens.
 
 import type { Conversation, ChatMessage } from "@switchboard/client";
 import { focused, giveBack } from "../menu/focus.js";
@@ -10,7 +10,7 @@ export type Dialog =
 
 export class Dialogs {
   #current = $state.raw<Dialog>();
-  /** What had the focus before the first of them. */
+  /** The element that had the focus before the first dialog opened. */
   #before: HTMLElement | undefined;
 
   get current(): Dialog | undefined {

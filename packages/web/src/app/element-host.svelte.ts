@@ -1,4 +1,4 @@
-// The app in the custom element: its attributes decide, and change it while it runs.
+// The app in the custom element, configured by its attributes, which may change while it runs.
 
 import type { Host, Identity, Theme } from "./host.js";
 import { MemoryPlace } from "./place.svelte.js";

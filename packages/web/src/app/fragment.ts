@@ -1,5 +1,5 @@
-// What the address hands over after its `#`: `token=…`, `user=…` and `conversation=…`. Browsers do not send this part to
-// any server.
+// The parameters in the address after `#`: `token=…`, `user=…` and `conversation=…`. Browsers send this part to no
+// server.
 
 export interface Fragment {
   token?: string;
@@ -14,7 +14,7 @@ export function readFragment(hash: string): Fragment {
     try {
       if (name && value) found[name] = decodeURIComponent(value);
     } catch {
-      // Not written by a program of ours.
+      // Not in the expected form: ignored.
     }
   }
   const { token, user, conversation } = found;

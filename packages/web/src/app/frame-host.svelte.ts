@@ -1,5 +1,5 @@
-// The app in a frame: the page around it hands over the token and is told how much is unread. Which pages may embed it,
-// the server says (`frame-ancestors`); that it is indeed the parent who speaks, is looked at here.
+// The app in a frame: the parent page posts the token, and the frame posts the unread count to it. The server restricts the
+// parents by `frame-ancestors`; this code accepts messages from the parent window only.
 
 import { readFragment } from "./fragment.js";
 import type { Host, Identity, Theme } from "./host.js";
@@ -43,7 +43,7 @@ export class FrameHost implements Host {
     this.#tell({ type: "switchboard:unread", count });
   }
 
-  /** The server wants no more of this token: there may be a better one. */
+  /** The server refused the token: request another one from the parent. */
   refused(retry: () => void): void {
     this.#token = undefined;
     this.#retry = retry;
@@ -64,7 +64,7 @@ export class FrameHost implements Host {
   }
 
   #tell(message: object): void {
-    // No secret is in it, and the parent's origin is not known before it has spoken.
+    // `*` is safe, because no message contains a secret, and the parent's origin is unknown until it posts a message.
     if (window.parent !== window) window.parent.postMessage(message, "*");
   }
 }

@@ -1,4 +1,4 @@
-// What is kept in the browser. Storage may be full, or forbidden, as in a frame of another site: then it is forgotten.
+// The browser's storage. It may be full or blocked, as in a frame of another site; then values are silently not stored.
 
 function store(kind: "localStorage" | "sessionStorage"): Storage | undefined {
   try {
@@ -23,17 +23,17 @@ class Kept {
     }
   }
 
-  /** Without a value, it is removed. */
+  /** Stores the value; `undefined` removes the entry. */
   set(name: string, value: string | undefined): void {
     try {
       if (value === undefined) store(this.#kind)?.removeItem(`switchboard:${name}`);
       else store(this.#kind)?.setItem(`switchboard:${name}`, value);
     } catch {
-      // Forgotten.
+      // Full or blocked: the value is not stored.
     }
   }
 
-  /** The names that begin like this. */
+  /** All stored names with this prefix. */
   names(prefix: string): string[] {
     const all = store(this.#kind);
     if (!all) return [];
@@ -44,7 +44,7 @@ class Kept {
   }
 }
 
-/** For as long as the browser has it. */
+/** Stays until it is removed. */
 export const device = new Kept("localStorage");
-/** For as long as the tab is open. */
+/** Stays until the tab is closed. */
 export const tab = new Kept("sessionStorage");

@@ -1,11 +1,11 @@
-// What went wrong, told for a while.
+// Error messages, each shown for some seconds.
 
 import { ChatError } from "@switchboard/client";
 import type { Key } from "../i18n/catalogue.js";
 import type { Language } from "../i18n/language.svelte.js";
 
-/** Milliseconds; long enough to be read twice. */
-const SHOWN = 8_000;
+/** How long an error message is shown: long enough to read it twice. */
+const NOTICE_MS = 8_000;
 
 export class Notices {
   #text = $state.raw("");
@@ -20,19 +20,19 @@ export class Notices {
     return this.#text;
   }
 
-  /** A failure in words. */
+  /** The text for an error. */
   explain(error: unknown): string {
     const { t } = this.#language;
     const code = error instanceof ChatError ? error.code : "";
     const key = `fail_${code}`;
-    if (KNOWN.has(key)) return t(key as "fail_offline");
+    if (EXPLAINED.has(key)) return t(key as "fail_offline");
     return t("failUnknown", { reason: error instanceof Error ? error.message : String(error) });
   }
 
   tell(error: unknown): void {
     this.#text = this.explain(error);
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.dismiss(), SHOWN);
+    this.#timer = setTimeout(() => this.dismiss(), NOTICE_MS);
   }
 
   dismiss(): void {
@@ -40,13 +40,13 @@ export class Notices {
     this.#text = "";
   }
 
-  /** Tells of it if this fails. */
+  /** Shows the error if `action` fails. */
   watch(action: Promise<unknown>): void {
     action.catch((error: unknown) => this.tell(error));
   }
 }
 
-const KNOWN: ReadonlySet<string> = new Set<Key>([
+const EXPLAINED: ReadonlySet<string> = new Set<Key>([
   "fail_offline",
   "fail_not_found",
   "fail_forbidden",

@@ -9,14 +9,14 @@ export function notify(desk: Desk, { message, conversation }: ChatEvents["messag
   const { host, settings, language, me } = desk;
   if (!host.ownsDocument || !settings.notifications || document.visibilityState === "visible") return;
   if (message.from === me || Notification.permission !== "granted") return;
-  // Another device of this user was faster.
+  // The user has read it on another device.
   if ((message.seq ?? 0) <= (conversation.info.getSnapshot()?.read ?? 0)) return;
   const room = nameOf(conversation.id, conversation.info.getSnapshot()?.title, me, language);
   const user = message.from;
   const direct = peerOf(conversation.id, me) !== undefined;
   const title = direct ? language.t("notifiedDirect", { user }) : language.t("notifiedRoom", { user, room });
   try {
-    // One for each conversation: the next takes the place of the one before.
+    // One notification per conversation: a new one replaces the previous one.
     const notification = new Notification(title, {
       body: message.text ? plain(message.text, 200) : language.t("attachment"),
       tag: conversation.id,
@@ -28,6 +28,6 @@ export function notify(desk: Desk, { message, conversation }: ChatEvents["messag
       notification.close();
     };
   } catch {
-    // Some browsers of phones let none but service workers do this.
+    // Some mobile browsers allow notifications from service workers only.
   }
 }

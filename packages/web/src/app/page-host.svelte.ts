@@ -1,4 +1,4 @@
-// The full page: its own address, its own storage.
+// The full page: the open conversation is in the address, the user in the tab's storage.
 
 import { readFragment } from "./fragment.js";
 import type { Host, Identity } from "./host.js";
@@ -21,13 +21,13 @@ export class PageHost implements Host {
       tab.set("token", token);
       tab.set("user", token ? undefined : user);
     }
-    // A token does not stay where people copy from. A name may: it opens the same page again.
+    // Remove a token from the address, because people copy and share addresses. A name may stay, for reloads.
     if (token || conversation)
       history.replaceState(null, "", conversation ? addressOf(conversation) : location.pathname);
     this.place = new AddressPlace();
     this.#identity = kept();
     addEventListener("hashchange", () => {
-      // Somebody else's link in this tab: start anew as them. The way back to one's own is none.
+      // The user followed a link with another user's credentials in this tab: reload and sign in with them.
       const { token, user } = readFragment(location.hash);
       if (token || (user && user !== tab.get("user"))) location.reload();
     });
@@ -52,7 +52,7 @@ export class PageHost implements Host {
   }
 
   tellUnread(): void {
-    // The title tells.
+    // The document's title shows the number.
   }
 }
 

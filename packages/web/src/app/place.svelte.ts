@@ -6,7 +6,7 @@ export interface Place {
   close(): void;
 }
 
-/** In memory, for an app inside somebody else's page, whose address is not ours. */
+/** In memory, for an embedded app, because the address belongs to the embedding page. */
 export class MemoryPlace implements Place {
   #conversation = $state.raw<string>();
 
@@ -40,12 +40,12 @@ function read(): string | undefined {
   }
 }
 
-/** In the address, `#/c/%23general`, so that the browser's own "back" works, and a reload. */
+/** In the address, `#/c/%23general`, so that the browser's "back" and a reload work. */
 export class AddressPlace implements Place {
   #conversation = $state.raw(read());
 
   constructor() {
-    // Changes of the hash come with it as well.
+    // Browsers fire `popstate` for hash changes, too.
     addEventListener("popstate", () => (this.#conversation = read()));
   }
 
@@ -62,7 +62,7 @@ export class AddressPlace implements Place {
   close(): void {
     if (this.#conversation === undefined) return;
     const state = history.state as { fromList?: boolean } | null;
-    // Going back, where that leads to the list, keeps the history from growing with every look into a conversation.
+    // If the previous entry is the list, go back to it, so that the history does not grow with every opened conversation.
     if (state?.fromList) return history.back();
     history.replaceState(null, "", "#/");
     this.#conversation = undefined;

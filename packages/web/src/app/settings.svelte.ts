@@ -1,11 +1,11 @@
-// What a person has chosen, kept in the browser.
+// The user's settings, stored in the browser.
 
 import type { Theme } from "./host.js";
 import { device } from "./kept.js";
 
 interface Choices {
   theme: Theme;
-  /** A language, or nothing for the browser's. */
+  /** A language, or undefined for the browser's. */
   language: string | undefined;
   notifications: boolean;
 }
@@ -24,7 +24,7 @@ export class Settings {
   #choices = $state.raw(load());
 
   constructor() {
-    // Another tab of the same person.
+    // Another tab changed the settings.
     addEventListener("storage", ({ key }) => {
       if (key === "switchboard:settings") this.#choices = load();
     });

@@ -1,4 +1,4 @@
-// Keys that work everywhere but while one writes.
+// Keyboard shortcuts that work everywhere except while typing.
 
 import type { Desk } from "./desk.svelte.js";
 

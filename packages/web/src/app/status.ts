@@ -1,4 +1,4 @@
-// How the connection stands, in words.
+// The texts of the connection states.
 
 import type { ChatStatus } from "@switchboard/client";
 import type { Key } from "../i18n/catalogue.js";

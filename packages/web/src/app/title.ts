@@ -1,4 +1,4 @@
-// How much is unread, in the title of the page and on its icon.
+// Shows the number of unread messages in the page's title and icon.
 
 import { isolated } from "../i18n/catalogue.js";
 

@@ -1,6 +1,6 @@
-// Tokens, as far as their holder reads them.
+// Reads the expiry of tokens.
 
-/** Whether a JWT has ended. One without an end, or that is no JWT, is for the server to judge. */
+/** Whether a JWT has expired. False without `exp` or for anything else than a JWT: the server decides then. */
 export function expired(token: string, now = Date.now()): boolean {
   try {
     const payload = token.split(".")[1]!.replaceAll("-", "+").replaceAll("_", "/");

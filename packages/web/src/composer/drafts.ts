@@ -1,4 +1,4 @@
-// What somebody has begun to write, by conversation; it outlives the page.
+// Drafts by conversation, stored in the browser.
 
 import { device } from "../app/kept.js";
 
@@ -10,7 +10,7 @@ export interface Draft {
 const EMPTY: Draft = { text: "" };
 
 export class Drafts {
-  /** Whose drafts they are: several people may use one browser. */
+  /** The user whose drafts these are, because several people may use one browser. */
   #owner: () => string;
 
   constructor(owner: () => string) {
@@ -35,7 +35,7 @@ export class Drafts {
     device.set(this.#name(conversation), empty ? undefined : JSON.stringify(draft));
   }
 
-  /** Leaves nothing behind for whoever uses the browser next. */
+  /** Removes all drafts of the user. */
   clear(): void {
     for (const name of device.names(`draft ${this.#owner()} `)) device.set(name, undefined);
   }

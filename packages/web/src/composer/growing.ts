@@ -1,4 +1,4 @@
-// A field that grows with its text. Browsers that know `field-sizing` do so by the stylesheet alone.
+// Makes a text field grow with its text, for browsers without `field-sizing` in CSS.
 
 import type { Attachment } from "svelte/attachments";
 

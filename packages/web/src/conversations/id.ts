@@ -1,14 +1,14 @@
-// What somebody types as the name of a user or a room, as the id that the server knows.
+// Turns a typed user or room name into the server's id.
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._~+=|@-]{0,63}$/;
 
-/** `@bob`, of `bob` or `@bob`; nothing if there can be no such user. */
+/** `@bob` for `bob` or `@bob`; undefined if the name is invalid. */
 export function userId(text: string): string | undefined {
   const name = text.trim().replace(/^@/, "");
   return NAME.test(name) ? `@${name}` : undefined;
 }
 
-/** `#general`, of `general` or `#general`. */
+/** `#general` for `general` or `#general`. */
 export function roomId(text: string): string | undefined {
   const name = text.trim().replace(/^#/, "");
   return NAME.test(name) ? `#${name}` : undefined;

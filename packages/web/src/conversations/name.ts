@@ -1,8 +1,8 @@
-// What a conversation is called.
+// Display names of conversations.
 
 import type { Language } from "../i18n/language.svelte.js";
 
-/** The other one of a direct conversation; oneself in a note to self; nothing for a room. */
+/** The other user of a direct conversation, oneself in a note to self, undefined for a room. */
 export function peerOf(conversation: string, me: string): string | undefined {
   if (!conversation.startsWith("@")) return undefined;
   const [first = "", second] = conversation.slice(1).split(":");

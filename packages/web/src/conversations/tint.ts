@@ -1,4 +1,4 @@
-// A colour of its own for everybody, as a hue: the same on every device.
+// A hue for each user, the same on every device.
 
 export function tint(name: string): number {
   let hash = 0;

@@ -1,4 +1,4 @@
-// A small set of our own: each with its names in English and German, the first of which is spoken.
+// A small set of emoji, each with names in English and German. Screen readers get the first one.
 
 import type { Key } from "../i18n/catalogue.js";
 
@@ -15,7 +15,7 @@ const ACTIVITIES = `🎉 party tada|feier;🎊 confetti|konfetti;🎈 balloon|ba
 const OBJECTS = `💻 laptop|laptop;📱 phone|telefon;☎️ telephone|telefon;🔌 plug|stecker;🔋 battery|akku;💡 idea light|idee licht;🔦 torch|taschenlampe;🔧 wrench|schraubenschlüssel;🔨 hammer|hammer;⚙️ gear settings|zahnrad;🔒 lock|schloss;🔑 key|schlüssel;📦 package|paket;📫 mailbox|briefkasten;✉️ envelope|brief;📝 memo note|notiz;📅 calendar|kalender;📌 pin|pinnnadel;📎 paperclip|büroklammer;✂️ scissors|schere;📈 chart up|kurve;📉 chart down|kurve;📚 books|bücher;🔍 search|suche;🗑️ bin|mülleimer;⏰ alarm clock|wecker;⏳ hourglass|sanduhr;💰 money|geld;💳 card|karte;🛒 cart|einkaufswagen;🧪 test tube|reagenzglas;💊 pill|tablette;🧹 broom|besen;🛡️ shield|schild;🧭 compass|kompass`;
 const SYMBOLS = `❤️ heart love|herz liebe;🧡 orange-heart|oranges-herz;💛 yellow-heart|gelbes-herz;💚 green-heart|grünes-herz;💙 blue-heart|blaues-herz;💜 purple-heart|lila-herz;🖤 black-heart|schwarzes-herz;🤍 white-heart|weißes-herz;💔 broken-heart|gebrochenes-herz;💯 hundred|hundert;✅ done check|fertig haken;☑️ checkbox|kästchen;❌ cross no|kreuz nein;❗ exclamation|ausrufezeichen;❓ question|fragezeichen;⚠️ warning|warnung;🚫 forbidden|verboten;♻️ recycle|recycling;➕ plus|plus;➖ minus|minus;➡️ arrow right|pfeil rechts;⬅️ arrow left|pfeil links;⬆️ arrow up|pfeil hoch;⬇️ arrow down|pfeil runter;🔄 repeat|wiederholen;⏸️ pause|pause;▶️ play|abspielen;🔴 red circle|roter kreis;🟡 yellow circle|gelber kreis;🟢 green circle|grüner kreis;🔵 blue circle|blauer kreis;✨ sparkles|funkeln;💥 boom|knall;💤 zzz sleep|schlaf;💬 speech|sprechblase;👁️ eye|auge`;
 
-/** The words after the emoji, up to the bar in English. A hyphen in a name is a space that keeps it together. */
+/** Parses the names after the emoji: English, a bar, German. A hyphen stands for a space inside a name. */
 function read(table: string): Emoji[] {
   return table.split(";").map((entry) => {
     const space = entry.indexOf(" ");

@@ -1,18 +1,18 @@
-// Emoji by a part of their names.
+// Searches emoji by a part of their names.
 
 import { GROUPS, type Emoji } from "./emoji.js";
 
-/** What the picker shows without scrolling. */
-const MOST = 64;
+/** Maximum number of results: what the picker shows without scrolling. */
+const MAX_RESULTS = 64;
 
 const fold = (text: string) => text.toLowerCase().normalize("NFD").replace(/\p{M}/gu, "").trim();
 
-/** What it is called in one's language. */
+/** The emoji's name in the user's language. */
 export function spokenName(emoji: Emoji, language: string): string {
   return (language === "de" ? emoji.names.de : emoji.names.en)[0]!;
 }
 
-/** Those with a name that begins like what is wanted, then those with it anywhere; in English, and in one's language. */
+/** Emoji with a name that starts with `wanted`, then those whose name contains it; in English and in the user's language. */
 export function search(wanted: string, language: string): Emoji[] {
   const text = fold(wanted);
   const begins: Emoji[] = [];
@@ -22,5 +22,5 @@ export function search(wanted: string, language: string): Emoji[] {
     if (names.some((name) => name.startsWith(text))) begins.push(emoji);
     else if (names.some((name) => name.includes(text))) contains.push(emoji);
   }
-  return [...begins, ...contains].slice(0, MOST);
+  return [...begins, ...contains].slice(0, MAX_RESULTS);
 }

@@ -25,7 +25,7 @@ export const de: Catalogue = {
 
   conversations: "Unterhaltungen",
   newConversation: "Neue Unterhaltung",
-  noConversations: "Noch nichts hier. Schreib jemandem.",
+  noConversations: "Noch keine Unterhaltungen. Schreib jemandem.",
   choose: "Wähle eine Unterhaltung oder beginne eine neue.",
   welcome: "Willkommen, {user}",
   loadMore: "Mehr anzeigen",
@@ -47,7 +47,7 @@ export const de: Catalogue = {
   newCount: { one: "{n} neue Nachricht", other: "{n} neue Nachrichten" },
   jumpToLatest: "Zur neuesten Nachricht",
   beginning: "Das ist der Anfang.",
-  sayHello: "Sag Hallo. Was du schreibst, bleibt hier für euch beide stehen.",
+  sayHello: "Sag Hallo. Ihr beide könnt die Nachrichten hier später lesen.",
   loading: "Lade …",
   today: "Heute",
   yesterday: "Gestern",
@@ -83,7 +83,7 @@ export const de: Catalogue = {
   copyText: "Text kopieren",
   remove: "Löschen",
   removeTitle: "Diese Nachricht löschen?",
-  removeExplained: "Ihr Text verschwindet für alle. Dass sie da war, bleibt zu sehen.",
+  removeExplained: "Ihr Text wird für alle entfernt. Andere sehen weiterhin, dass hier eine Nachricht war.",
   cancel: "Abbrechen",
   close: "Schließen",
 
@@ -118,7 +118,7 @@ export const de: Catalogue = {
   roomName: "Raum",
   roomTitle: "Titel",
   roomId: "Name",
-  roomIdExplained: "So finden ihn andere, als #name. Bleibt das Feld leer, bekommt er einen eigenen.",
+  roomIdExplained: "Andere finden den Raum als #name. Bleibt das Feld leer, wählt der Server einen Namen.",
   roomPublic: "Öffentlich",
   roomPublicExplained: "Wer den Namen kennt, darf eintreten.",
   roomMembers: "Mitglieder",
@@ -154,7 +154,7 @@ export const de: Catalogue = {
   languageAuto: "Wie der Browser",
   notifications: "Benachrichtigungen",
   notificationsOn: "Neue Nachrichten melden, solange diese Seite verborgen ist",
-  notificationsDenied: "Dem Browser wurde gesagt, dass er es nicht erlauben soll.",
+  notificationsDenied: "Dein Browser blockiert Benachrichtigungen dieser Seite.",
   notifiedDirect: "{user}",
   notifiedRoom: "{user} in {room}",
 
@@ -173,7 +173,7 @@ export const de: Catalogue = {
 
   failUnknown: "Das ging nicht: {reason}",
   fail_offline: "Keine Verbindung. Versuch es noch einmal, wenn sie wieder da ist.",
-  fail_not_found: "Nicht da, oder nicht für dich.",
+  fail_not_found: "Das gibt es nicht, oder du darfst es nicht sehen.",
   fail_forbidden: "Deine Rolle erlaubt das nicht.",
   fail_already_exists: "Einen Raum dieses Namens gibt es schon.",
   fail_rate_limited: "Zu schnell. Warte einen Moment.",

@@ -1,4 +1,4 @@
-// English, and with it the list of all texts. Names in braces are replaced; `{n}` is a number.
+// The English texts, which define the keys for all languages. Names in braces are placeholders; `{n}` is a number.
 
 export const en = {
   // Connection
@@ -26,7 +26,7 @@ export const en = {
   // Conversations
   conversations: "Conversations",
   newConversation: "New conversation",
-  noConversations: "Nothing here yet. Start with somebody.",
+  noConversations: "No conversations yet. Write to someone.",
   choose: "Choose a conversation, or start a new one.",
   welcome: "Welcome, {user}",
   loadMore: "Show more",
@@ -49,7 +49,7 @@ export const en = {
   newCount: { one: "{n} new message", other: "{n} new messages" },
   jumpToLatest: "Jump to the latest message",
   beginning: "This is the beginning.",
-  sayHello: "Say hello. What you write is kept here for both of you.",
+  sayHello: "Say hello. Both of you can read the messages here later.",
   loading: "Loading…",
   today: "Today",
   yesterday: "Yesterday",
@@ -77,7 +77,7 @@ export const en = {
   typingTwo: "{user} and {other} are typing…",
   typingMany: "Several people are typing…",
 
-  // What can be done with a message
+  // Actions of a message
   messageActions: "Actions for this message",
   react: "React",
   moreReactions: "More reactions",
@@ -86,7 +86,7 @@ export const en = {
   copyText: "Copy text",
   remove: "Delete",
   removeTitle: "Delete this message?",
-  removeExplained: "Its text goes for everybody. That it was there stays.",
+  removeExplained: "Its text is removed for everyone. Others still see that there was a message.",
   cancel: "Cancel",
   close: "Close",
 
@@ -117,22 +117,22 @@ export const en = {
   emojiSymbols: "Symbols",
 
   // Rooms and people
-  newDirect: "Write to somebody",
+  newDirect: "Write to a user",
   newRoom: "Create a room",
   joinRoom: "Join a room",
   userName: "User",
   roomName: "Room",
   roomTitle: "Title",
   roomId: "Name",
-  roomIdExplained: "How others find it, as #name. Left empty, it gets one of its own.",
+  roomIdExplained: "Others find the room as #name. If you leave it empty, the server chooses one.",
   roomPublic: "Public",
-  roomPublicExplained: "Anybody may join who knows the name.",
+  roomPublicExplained: "Anyone who knows the name may join.",
   roomMembers: "Members",
   roomMembersExplained: "Users, separated by spaces. You can invite others later.",
   open: "Open",
   create: "Create",
   join: "Join",
-  missing: "There is no such room, or you are not in it.",
+  missing: "There is no such room, or you are not a member.",
   missingJoin: "If it is public, you can join.",
   roomMenu: "Room: more",
   showMembers: "Members",
@@ -142,7 +142,7 @@ export const en = {
   renameTitle: "Rename the room",
   leave: "Leave",
   leaveTitle: "Leave {room}?",
-  leaveExplained: "It goes from your list. You can come back if it is public, or if somebody invites you.",
+  leaveExplained: "It disappears from your list. You can rejoin if it is public, or if a member invites you.",
   takeOut: "Take out",
   takeOutUser: "Take {user} out",
   roleOf: "Role of {user}",
@@ -159,8 +159,8 @@ export const en = {
   language: "Language",
   languageAuto: "As the browser",
   notifications: "Notifications",
-  notificationsOn: "Tell me about new messages while this page is hidden",
-  notificationsDenied: "The browser has been told not to allow it.",
+  notificationsOn: "Notify me of new messages while this page is hidden",
+  notificationsDenied: "Your browser blocks notifications from this page.",
   notifiedDirect: "{user}",
   notifiedRoom: "{user} in {room}",
 
@@ -170,7 +170,7 @@ export const en = {
   keyNewline: "New line",
   keyEditLast: "Edit your last message, in an empty field",
   keyEscape: "Stop editing or replying; close what is open",
-  keyMention: "Mention somebody",
+  keyMention: "Mention a member",
   keyMessages: "From message to message",
   keyEnds: "First and last message shown",
   keyActions: "Actions for the message",
@@ -178,16 +178,16 @@ export const en = {
   keyCompose: "To the message field",
   keyHelp: "This list",
 
-  // Failures, by their code
+  // Errors, by code
   failUnknown: "That did not work: {reason}",
   fail_offline: "There is no connection. Try again when it is back.",
-  fail_not_found: "Not there, or not for you.",
+  fail_not_found: "It does not exist, or you may not see it.",
   fail_forbidden: "Your role does not allow that.",
   fail_already_exists: "There is a room of that name already.",
   fail_rate_limited: "Too fast. Wait a moment.",
   fail_too_large: "That is too long.",
   fail_expired: "The message waited too long. Send it again, or discard it.",
-  fail_storage: "This browser cannot keep messages: what is not sent when you leave this page is lost.",
+  fail_storage: "This browser cannot store messages: those that are not sent when you leave this page are lost.",
   fail_banned: "You are banned from this server.",
   fail_unavailable: "The server cannot store it right now. Try again.",
 } as const;

@@ -1,19 +1,19 @@
-// The language of the page: its texts, and how it writes times and lists.
+// The page's language: its texts, and the formats of times and lists.
 
 import { compose, type Catalogue, type Key, type Names, type Values } from "./catalogue.js";
 import { dayDistance } from "./day.js";
 import { en } from "./en.js";
 
-/** English comes with the page, the others when they are needed. */
+/** English is part of the page's script; the others are loaded on demand. */
 const CATALOGUES: Record<string, () => Promise<Catalogue>> = {
   en: async () => en,
   de: async () => (await import("./de.js")).de,
 };
 
-/** Every language there is, by the name that it gives itself. */
+/** All languages, with their own names. */
 export const LANGUAGES = { en: "English", de: "Deutsch" } as const;
 
-/** The first of the wanted languages that there is. */
+/** The first available language of `wanted`. */
 export function choose(wanted: readonly string[]): string {
   for (const tag of wanted) {
     const base = tag.toLowerCase().split("-")[0]!;
@@ -27,7 +27,7 @@ type Needed<K extends Key> = [Names<(typeof en)[K]>] extends [never] ? [] : [val
 export class Language {
   #catalogue = $state.raw<Catalogue>(en);
   #tag = $state.raw("en");
-  /** With its region, which decides about the order of days and months. */
+  /** The language with its region, which determines date formats. */
   #locale = $derived(navigator.languages.find((tag) => tag.split("-")[0] === this.#tag) ?? this.#tag);
   #plural = $derived(new Intl.PluralRules(this.#tag));
   #number = $derived(new Intl.NumberFormat(this.#locale));
@@ -42,12 +42,12 @@ export class Language {
   #relative = $derived(new Intl.RelativeTimeFormat(this.#locale, { numeric: "auto" }));
   #list = $derived(new Intl.ListFormat(this.#locale, { type: "conjunction", style: "narrow" }));
 
-  /** What `lang` says. */
+  /** The value of the `lang` attribute. */
   get tag(): string {
     return this.#tag;
   }
 
-  /** Changes to the first of these that there is. The texts stay as they are until its catalogue has come. */
+  /** Switches to the first available language of `wanted`, once its catalogue is loaded. */
   async use(wanted: readonly string[]): Promise<void> {
     const tag = choose(wanted);
     const catalogue = await CATALOGUES[tag]!();
@@ -55,7 +55,7 @@ export class Language {
     this.#tag = tag;
   }
 
-  // Arrow functions, so that components take `t` out of the object.
+  // An arrow function, so that components can destructure `t`.
   readonly t = <K extends Key>(key: K, ...[values]: Needed<K>): string =>
     compose(this.#catalogue[key], values ?? {}, this.#plural, this.#number);
 
@@ -72,12 +72,12 @@ export class Language {
     return this.#time.format(new Date(at));
   }
 
-  /** Everything there is to say about a time. */
+  /** The full date and time. */
   full(at: string): string {
     return this.#full.format(new Date(at));
   }
 
-  /** For a list: the time of day today, then a weekday, then a date. */
+  /** For lists: the time if it is today, the weekday within a week, otherwise the date. */
   brief(at: string, now = new Date()): string {
     const date = new Date(at);
     const days = dayDistance(date, now);
@@ -86,7 +86,7 @@ export class Language {
     return (date.getFullYear() === now.getFullYear() ? this.#date : this.#dateOfYear).format(date);
   }
 
-  /** A day, for the line between two. */
+  /** The label of a line between two days. */
   day(at: string, now = new Date()): string {
     const date = new Date(at);
     const days = dayDistance(date, now);
@@ -95,7 +95,7 @@ export class Language {
     return this.#day.format(date);
   }
 
-  /** How long ago, in the largest unit that is not zero. */
+  /** The time since `at`, in the largest unit that is not zero. */
   ago(at: string, now = Date.now()): string {
     const seconds = Math.max(0, (now - Date.parse(at)) / 1000);
     if (seconds < 60) return this.#relative.format(0, "second");

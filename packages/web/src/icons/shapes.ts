@@ -1,4 +1,4 @@
-// Drawn on 24 by 24, with a line of 1.75.
+// Paths for a view box of 24 by 24, with a stroke width of 1.75.
 
 export const SHAPES = {
   back: "M15 5l-7 7 7 7",

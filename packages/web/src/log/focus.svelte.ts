@@ -1,12 +1,12 @@
-// One Tab stop for all messages; arrow keys go from one to the next. New messages never take the focus.
+// All messages are one Tab stop; arrow keys move between them. New messages never take the focus.
 
 import type { Row } from "./rows.js";
 
 export class Focus {
-  /** The message that has the focus, or has something inside that has it. */
+  /** The message that has or contains the focus. */
   #inside = $state.raw<string>();
   #rows: () => readonly Row[];
-  /** Where Tab enters: where the focus is, otherwise the last message. */
+  /** The message that Tab enters: the focused one, otherwise the last. */
   #stop = $derived.by(() => {
     const rows = this.#rows();
     const inside = this.#inside;
@@ -35,7 +35,7 @@ export class Focus {
     if (to === null || !(event.currentTarget as HTMLElement).contains(to)) this.#inside = undefined;
   }
 
-  /** Where a key leads from an article, as an index into the messages; below 0 for one that is not drawn yet. */
+  /** The index of the message that a key moves to from an article; below 0 for one that is not drawn yet. */
   step(key: string, article: HTMLElement): number | undefined {
     const keys = this.#keys();
     const at = keys.indexOf(article.dataset["row"] ?? "");

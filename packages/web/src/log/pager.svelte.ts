@@ -1,16 +1,16 @@
-// Paging both ways: over what is loaded, and beyond its beginning.
+// Paging in both directions: moves over the loaded messages, and loads earlier ones.
 
 import { tick } from "svelte";
 import type { ChatMessage } from "@switchboard/client";
 import type { OpenRoom } from "../room/open-room.svelte.js";
 import { Span } from "./span.js";
 
-/** Most pages that are loaded to find one message. */
-const PAGES = 10;
+/** Maximum number of pages to load in search of one message. */
+const MAX_PAGES = 10;
 
 export class Pager {
   #span = new Span();
-  /** Counts the span's moves, for whoever depends on it. */
+  /** Counts the span's moves. Getters read it, so that Svelte re-evaluates them after a move. */
   #moves = $state.raw(0);
   #loading = false;
   #room: () => OpenRoom;
@@ -19,26 +19,26 @@ export class Pager {
     this.#room = room;
   }
 
-  /** There is nothing earlier. */
+  /** Whether the list begins with the conversation's first message. */
   get beginning(): boolean {
     const room = this.#room();
     return room.state === "ready" && !room.hasOlder;
   }
 
-  /** Whether the part that was drawn last has the end of the list in it. */
+  /** Whether the drawn part includes the end of the list. */
   get atEnd(): boolean {
     void this.#moves;
     return this.#span.atEnd;
   }
 
-  /** The part of the list that is drawn. */
+  /** The part of the list to draw. */
   part(list: readonly ChatMessage[], readerAtBottom: boolean): [from: number, to: number] {
     void this.#moves;
     this.#span.trim(list, readerAtBottom);
     return this.#span.of(list);
   }
 
-  /** A step up, loaded if it must be. Whether there was one. */
+  /** Moves one step up, and loads earlier messages if necessary. Returns whether it moved. */
   async older(list: readonly ChatMessage[]): Promise<boolean> {
     if (this.#span.older(list)) {
       this.#moves++;
@@ -53,7 +53,7 @@ export class Pager {
       this.#moves++;
       return true;
     } catch {
-      // The connection is gone: once it is back, or with the next scroll, it is tried again.
+      // The connection was lost: the next scroll or reconnect tries again.
       return false;
     } finally {
       this.#loading = false;
@@ -77,10 +77,10 @@ export class Pager {
     return found;
   }
 
-  /** A message by its number, loaded if it is not too far back. */
+  /** Finds a message by its seq, and loads up to `MAX_PAGES` pages for it. */
   async find(seq: number): Promise<ChatMessage | undefined> {
     const room = this.#room();
-    for (let page = 0; page < PAGES && !room.find(seq); page++) {
+    for (let page = 0; page < MAX_PAGES && !room.find(seq); page++) {
       if (!(await room.conversation.loadOlder().catch(() => false))) break;
     }
     await tick();

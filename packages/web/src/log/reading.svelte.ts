@@ -1,18 +1,18 @@
-// Where reading stopped, and how it goes on.
+// The unread line, and when messages count as read.
 
 import { untrack } from "svelte";
 import { attention } from "../app/attention.svelte.js";
 import type { OpenRoom } from "../room/open-room.svelte.js";
 
-/** Most pages that are loaded to find the place where reading stopped. */
-const PAGES = 10;
+/** Maximum number of pages to load in search of the first unread message. */
+const MAX_PAGES = 10;
 
 export class Reading {
-  /** The line stands after this number. */
+  /** The unread line is after this seq. */
   #mark = $state.raw<number>();
-  /** Set once it is known where to begin; nothing counts as read before. */
+  /** Whether the log shows the first unread message. Before that nothing counts as read. */
   #begun = $state.raw(false);
-  /** Nobody has looked since the line was put behind what had been read. */
+  /** The line was moved, and the user has not looked since. */
   #movedAway = false;
   #room: OpenRoom;
 
@@ -28,17 +28,17 @@ export class Reading {
     return this.#begun;
   }
 
-  /** Finds the place, as soon as the room is known; loads until it is in the list. */
+  /** Sets the line when the room's summary is known, and loads pages until the first unread message is in the list. */
   async begin(): Promise<void> {
     const { info, conversation } = this.#room;
     if (info && info.unread > 0) {
       this.#mark = info.read;
       try {
-        for (let page = 0; page < PAGES && this.#tooLate(info.read); page++) {
+        for (let page = 0; page < MAX_PAGES && this.#tooLate(info.read); page++) {
           if (!(await conversation.loadOlder())) break;
         }
       } catch {
-        // It begins with what is there.
+        // Begin with the messages that are loaded.
       }
     }
   }
@@ -47,21 +47,21 @@ export class Reading {
     this.#begun = true;
   }
 
-  /** For an effect: tells the server, when a person looks at the end. */
+  /** For an effect: marks the conversation as read while the user looks at its end. */
   follow(endInView: boolean): void {
     const { info, conversation } = this.#room;
     if (attention.here) this.#movedAway = false;
     if (this.#begun && endInView && attention.here && info && info.unread > 0) conversation.markRead();
   }
 
-  /** Something new came: if nobody is looking, it begins what is new when somebody comes back. */
+  /** Handles a new message: if the user is not looking, the line moves before it. */
   arrived(seq: number): void {
     if (attention.here || this.#movedAway || this.#unreadBefore(seq)) return;
     this.#movedAway = true;
     this.#mark = seq - 1;
   }
 
-  /** This one may be counted already, or not yet. */
+  /** Whether there are unread messages before `seq`. `info.unread` may or may not count the message `seq` yet. */
   #unreadBefore(seq: number): boolean {
     const info = untrack(() => this.#room.info);
     return info !== undefined && info.unread > 1 && info.read < seq - 1;

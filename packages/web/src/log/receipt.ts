@@ -1,10 +1,10 @@
-// How far one's last message has come.
+// The delivery state of the user's last message.
 
 import type { ConversationMember, ChatMessage } from "@switchboard/client";
 
 export type Receipt = { reached: "sent" | "delivered" | "read"; readers: string[] };
 
-/** `undefined` for a message that is not stored yet. In a room, "delivered" says nothing: whom to? */
+/** Undefined for a message that is not stored yet. Rooms have no "delivered", because it would not say to which members. */
 export function receiptOf(
   message: ChatMessage,
   members: readonly ConversationMember[],
@@ -20,7 +20,7 @@ export function receiptOf(
   return { reached: delivered ? "delivered" : "sent", readers };
 }
 
-/** The last of one's own that stands. */
+/** The user's last message that is stored and not deleted. */
 export function lastOwn(messages: readonly ChatMessage[], me: string): ChatMessage | undefined {
   return messages.findLast(({ from, deleted, seq }) => from === me && !deleted && seq !== undefined);
 }

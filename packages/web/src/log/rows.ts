@@ -1,10 +1,10 @@
-// The messages as rows: where a day begins, where reading stopped, which messages belong together.
+// Turns messages into rows, with lines for new days and for unread messages, and groups messages of one author.
 
 import type { ChatMessage } from "@switchboard/client";
 import { dayOf } from "../i18n/day.js";
 
-/** Messages of one author stand together if no more than so many milliseconds lie between them. */
-const TOGETHER = 5 * 60_000;
+/** Longest time between two messages of one author that are grouped. */
+const GROUP_GAP_MS = 5 * 60_000;
 
 export type Row =
   | { kind: "day"; key: string; at: string }
@@ -13,7 +13,7 @@ export type Row =
       kind: "message";
       key: string;
       message: ChatMessage;
-      /** The first of those that stand together: it says who and when. */
+      /** Whether it is the first of its group, which shows author and time. */
       first: boolean;
     };
 
@@ -23,8 +23,8 @@ export class Rows {
   #before = new Map<string, MessageRow>();
 
   /**
-   * @param previous the message in front of the first one, if there is one that is not shown
-   * @param mark reading stopped after this number; the line stands before the first later message of somebody else
+   * @param previous the message before the first one, if it is not drawn
+   * @param mark the last read seq; the unread line is before the first later message of another user
    */
   make(
     messages: readonly ChatMessage[],
@@ -52,7 +52,7 @@ export class Rows {
     return rows;
   }
 
-  /** The same object as before where nothing has changed, so that nothing of it is drawn again. */
+  /** The same object as before if nothing has changed, so that Svelte does not draw the row again. */
   #row(message: ChatMessage, first: boolean): MessageRow {
     const before = this.#before.get(message.id);
     if (before?.message === message && before.first === first) return before;
@@ -60,7 +60,7 @@ export class Rows {
   }
 }
 
-/** Where reading goes on. */
+/** The first unread message. */
 export function firstUnread(
   messages: readonly ChatMessage[],
   mark: number | undefined,
@@ -77,6 +77,6 @@ function together(last: ChatMessage, message: ChatMessage): boolean {
   return (
     last.from === message.from &&
     message.replyTo === undefined &&
-    Date.parse(message.at) - Date.parse(last.at) <= TOGETHER
+    Date.parse(message.at) - Date.parse(last.at) <= GROUP_GAP_MS
   );
 }

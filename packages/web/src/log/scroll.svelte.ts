@@ -1,15 +1,15 @@
-// The scroll position, kept exactly: at the bottom it stays at the bottom, elsewhere the row at the top of the view stays
-// where it is, whatever is put in front of it or taken away. (Not every browser anchors by itself, and none does so when
-// rows go on one side and come on the other.)
+// Keeps the scroll position when rows change: at the bottom the view stays at the bottom, elsewhere the row at the top of
+// the view stays in place. (Not every browser has scroll anchoring, and none handles rows that are removed on one side and
+// added on the other.)
 
-/** Pixels from the bottom that still count as there. */
-const NEAR = 32;
+/** Distance from the bottom that still counts as the bottom. */
+const BOTTOM_TOLERANCE_PX = 32;
 
 export class Scroll {
-  /** Whether the end of what is drawn is in view. */
+  /** Whether the end of the drawn rows is in view. */
   #bottom = $state.raw(true);
   #element: HTMLElement | undefined;
-  /** The position that was set last, at the bottom. */
+  /** The last scroll position, set by this class or read in `look`. */
   #set = 0;
   #anchor: { row: HTMLElement; top: number } | undefined;
 
@@ -26,18 +26,18 @@ export class Scroll {
     return () => sizes.disconnect();
   };
 
-  /** The person has scrolled, or the page has. */
+  /** Handles a scroll event, of the user or of the page. */
   look(): void {
     const element = this.#element;
     if (!element) return;
-    // A larger content, of which the browser has not told yet, is nobody's way up.
+    // The content grew and the resize event is still to come: the user has not scrolled up.
     if (this.#bottom && element.scrollTop >= this.#set - 1) return this.restore();
-    this.#bottom = element.scrollHeight - element.clientHeight - element.scrollTop <= NEAR;
+    this.#bottom = element.scrollHeight - element.clientHeight - element.scrollTop <= BOTTOM_TOLERANCE_PX;
     this.#set = element.scrollTop;
     this.remember();
   }
 
-  /** After rows have changed, or their sizes: everything is where it was. */
+  /** Restores the position after rows or their sizes have changed. */
   restore(): void {
     const element = this.#element;
     if (!element) return;
@@ -46,7 +46,7 @@ export class Scroll {
     this.remember();
   }
 
-  // At once, never smoothly: what is drawn on the way would end the motion somewhere in between.
+  // Scrolls without animation, because rows drawn on the way would stop it in between.
 
   toBottom(): void {
     const element = this.#element;
@@ -60,7 +60,7 @@ export class Scroll {
     this.#set = element.scrollTop;
   }
 
-  /** Brings a row to a place in the view, as a part of its height from the top. */
+  /** Scrolls a row to `part` of the view's height from the top. */
   to(row: HTMLElement, part: number): void {
     const element = this.#element;
     if (!element) return;
@@ -69,7 +69,7 @@ export class Scroll {
     this.look();
   }
 
-  /** How far it is to what is not drawn yet, above and below. */
+  /** The distances to the ends of the drawn rows, above and below. */
   room(): { above: number; below: number } {
     const element = this.#element;
     if (!element) return { above: Infinity, below: Infinity };
@@ -77,7 +77,7 @@ export class Scroll {
     return { above: scrollTop, below: scrollHeight - clientHeight - scrollTop };
   }
 
-  /** Takes the first row in view as what is to stay where it is; to be called before rows change. */
+  /** Remembers the first row in view as the anchor. Call it before rows change. */
   remember(): void {
     const element = this.#element;
     if (!element || this.#bottom) {
@@ -97,6 +97,6 @@ export class Scroll {
   }
 }
 
-/** To the fraction of a pixel, which `offsetTop` does not tell. */
+/** The row's position with fractions of a pixel, which `offsetTop` lacks. */
 const topIn = (element: HTMLElement, row: HTMLElement) =>
   row.getBoundingClientRect().top - element.getBoundingClientRect().top;

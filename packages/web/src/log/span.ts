@@ -1,19 +1,19 @@
-// Which part of the list is drawn. It moves both ways over what is loaded and never grows beyond `MOST`, so that a
-// conversation that was scrolled for an hour is as light as a new one.
+// The drawn part of the list. It moves in both directions over the loaded messages and never exceeds `MAX_ROWS`, so that
+// the page stays fast however far the user has scrolled.
 
 import type { ChatMessage } from "@switchboard/client";
 
 type List = readonly Pick<ChatMessage, "id">[];
 
-export const MOST = 240;
+export const MAX_ROWS = 240;
 const STEP = 60;
 
 export class Span {
-  /** Ids, as positions change with every page that is put in front. Nothing means: the end of the list. */
+  /** Ids, because indices change with every page loaded before them. Undefined: the end of the list. */
   #first: string | undefined;
   #last: string | undefined;
 
-  /** From and to, without the latter. */
+  /** The drawn part as indices, `to` exclusive. */
   of(list: List): [from: number, to: number] {
     const last = this.#last === undefined ? -1 : indexOf(list, this.#last);
     if (last < 0) this.#last = undefined;
@@ -23,31 +23,31 @@ export class Span {
     return [from, to];
   }
 
-  /** Whether the end of the list is in it, and new messages with it. */
+  /** Whether the drawn part includes the end of the list, and so new messages. */
   get atEnd(): boolean {
     return this.#last === undefined;
   }
 
-  /** Holds the bound as messages arrive: at the top if the reader is at the bottom, and the other way round. */
+  /** Enforces `MAX_ROWS` as messages arrive: removes rows at the top if the reader is at the bottom, and vice versa. */
   trim(list: List, readerAtBottom: boolean): void {
     const [from, to] = this.of(list);
-    // Below the bound, what was drawn once stays.
+    // Up to `MAX_ROWS`, drawn rows stay.
     this.#first = list[from]?.id;
-    if (to - from <= MOST) return;
-    if (readerAtBottom) this.#set(list, to - MOST, to);
-    else this.#set(list, from, from + MOST);
+    if (to - from <= MAX_ROWS) return;
+    if (readerAtBottom) this.#set(list, to - MAX_ROWS, to);
+    else this.#set(list, from, from + MAX_ROWS);
   }
 
-  /** A step up. `false` where the list begins. */
+  /** Moves one step up. Returns false at the beginning of the list. */
   older(list: List): boolean {
     const [from, to] = this.of(list);
     if (from === 0) return false;
     const start = Math.max(0, from - STEP);
-    this.#set(list, start, Math.min(to, start + MOST));
+    this.#set(list, start, Math.min(to, start + MAX_ROWS));
     return true;
   }
 
-  /** A step down. `false` where the list ends. */
+  /** Moves one step down. Returns false at the end of the list. */
   newer(list: List): boolean {
     const [from, to] = this.of(list);
     if (to === list.length) {
@@ -55,17 +55,17 @@ export class Span {
       return false;
     }
     const end = Math.min(list.length, to + STEP);
-    this.#set(list, Math.max(from, end - MOST), end);
+    this.#set(list, Math.max(from, end - MAX_ROWS), end);
     return true;
   }
 
-  /** To the end, unless that is in it. */
+  /** Moves to the end of the list, unless it is drawn already. */
   latest(): void {
     if (this.#last === undefined) return;
     this.#first = this.#last = undefined;
   }
 
-  /** Moves so that this one is in the middle. */
+  /** Moves so that the message is in the middle, unless it is drawn already. */
   around(list: List, id: string): boolean {
     const at = indexOf(list, id);
     if (at < 0) return false;
@@ -81,7 +81,7 @@ export class Span {
   }
 }
 
-/** From the end, where what is looked for most often is. */
+/** Searches from the end, because most searched messages are there. */
 function indexOf(list: List, id: string): number {
   for (let at = list.length - 1; at >= 0; at--) if (list[at]!.id === id) return at;
   return -1;

@@ -1,4 +1,4 @@
-// Closing what an event came from.
+// Closes the popup or dialog that contains an event's element.
 
 const around = <E extends HTMLElement>(event: Event, selector: string) =>
   (event.currentTarget as HTMLElement).closest<E>(selector);

@@ -1,18 +1,18 @@
-// Where something that pops up stands: beside what it belongs to, inside the window.
+// Positions a popup beside its anchor and inside the window.
 
-/** Pixels between the two, and to the edge of the window. */
-const GAP = 6;
-const EDGE = 8;
+/** Distances between popup and anchor, and to the edge of the window. */
+const GAP_PX = 6;
+const EDGE_PX = 8;
 
 export function placeBeside(popup: HTMLElement, anchor: Element): void {
   const at = anchor.getBoundingClientRect();
   const { offsetWidth: width, offsetHeight: height } = popup;
   const { clientWidth, clientHeight } = document.documentElement;
-  const below = at.bottom + GAP + height <= clientHeight - EDGE;
-  const above = at.top - GAP - height >= EDGE;
-  const top = below ? at.bottom + GAP : above ? at.top - GAP - height : clientHeight - EDGE - height;
-  // Aligned with the nearer side of what it belongs to.
+  const below = at.bottom + GAP_PX + height <= clientHeight - EDGE_PX;
+  const above = at.top - GAP_PX - height >= EDGE_PX;
+  const top = below ? at.bottom + GAP_PX : above ? at.top - GAP_PX - height : clientHeight - EDGE_PX - height;
+  // Align with the side of the anchor that is nearer to the window's edge.
   const left = at.left + at.width / 2 > clientWidth / 2 ? at.right - width : at.left;
-  popup.style.top = `${Math.max(EDGE, top)}px`;
-  popup.style.left = `${Math.min(Math.max(EDGE, left), clientWidth - EDGE - width)}px`;
+  popup.style.top = `${Math.max(EDGE_PX, top)}px`;
+  popup.style.left = `${Math.min(Math.max(EDGE_PX, left), clientWidth - EDGE_PX - width)}px`;
 }

@@ -1,4 +1,4 @@
-// The conversation on the screen, with what its parts share.
+// The open conversation, with the state that its components share.
 
 import type { ChatMessage, Conversation, ConversationInfo, ConversationMember } from "@switchboard/client";
 import { value } from "@switchboard/client/svelte";
@@ -6,14 +6,14 @@ import type { Desk } from "../app/desk.svelte.js";
 import { nameOf, peerOf } from "../conversations/name.js";
 import { folded } from "../emoji/reaction.js";
 
-/** In larger rooms the server does not tell how far each has read, and their members are too many to load for a guess. */
-const SMALL = 100;
-const NOBODY: readonly ConversationMember[] = [];
+/** In larger rooms the server signals no members' cursors, and loading all members would take too long. */
+const MAX_MEMBERS = 100;
+const NO_MEMBERS: readonly ConversationMember[] = [];
 
-/** What the log can be asked for. */
+/** The actions that the log offers to other components. */
 export interface LogView {
   toLatest(): void;
-  /** Brings a message into view, loading some pages to find it. */
+  /** Scrolls a message into view, and loads pages to find it. */
   show(seq: number): Promise<void>;
 }
 
@@ -23,11 +23,11 @@ export class OpenRoom {
   log: LogView | undefined;
   /** The composer's field. */
   field: HTMLTextAreaElement | undefined;
-  /** One's own message that is being changed. */
+  /** The user's message that is being edited. */
   editing = $state.raw<ChatMessage>();
-  /** An edit that failed: its text goes back to the composer, as soon as that is free. */
+  /** An edit that failed: the composer opens it again when no other edit is open. */
   failedEdit = $state.raw<{ seq: number; text: string }>();
-  /** The number of the message that is being answered. */
+  /** The seq of the message that the composer replies to. */
   replyTo = $state.raw<number>();
   readonly #messages;
   readonly #info;
@@ -51,7 +51,7 @@ export class OpenRoom {
     return this.#messages.current;
   }
 
-  /** Whether the server has messages before those of the list. */
+  /** Whether the server has messages before the loaded ones. */
   get hasOlder(): boolean {
     return this.#hasOlder.current;
   }
@@ -60,12 +60,12 @@ export class OpenRoom {
     return this.#info.current;
   }
 
-  /** Those of a room that is not too large; the two of a direct conversation. */
+  /** The members; empty in a room of more than `MAX_MEMBERS`. */
   get members(): readonly ConversationMember[] {
-    return this.info && this.info.memberCount <= SMALL ? this.#members.current : NOBODY;
+    return this.info && this.info.memberCount <= MAX_MEMBERS ? this.#members.current : NO_MEMBERS;
   }
 
-  /** Whom one may want to mention: the members, or where those are too many, who has written. */
+  /** Users to suggest for mentions: the members, or in a large room the authors of the loaded messages. */
   get people(): string[] {
     const names = this.members.length
       ? this.members.map(({ user }) => user)
@@ -93,7 +93,7 @@ export class OpenRoom {
     return nameOf(this.id, this.info?.title, this.me, this.desk.language);
   }
 
-  /** A direct conversation without messages is not there yet, and may be begun. */
+  /** A direct conversation without messages does not exist on the server yet, but the user may write to it. */
   get state(): "loading" | "ready" | "missing" {
     const state = this.#state.current;
     if (state === "joinable") return "missing";
@@ -119,7 +119,7 @@ export class OpenRoom {
     this.field?.focus();
   }
 
-  /** One's own reaction, set or taken back. */
+  /** Toggles the user's own reaction. */
   react(message: ChatMessage, emoji: string): void {
     const users = message.reactions[emoji] ?? message.reactions[folded(emoji)];
     const mine = users?.includes(this.me) ?? false;

@@ -1,5 +1,5 @@
-// What stands in a line: emphasis, code, links, mentions. One pass from left to right, and every step either consumes
-// text or looks up what was counted beforehand, so that the time grows with the length of the text and no faster.
+// Parses inline markup: emphasis, code, links, mentions. One pass from left to right; every step consumes text or looks up
+// a precomputed position, so the time is linear in the length of the text.
 
 import { address, bareLink, MAX_LINK } from "./link.js";
 import type { Inline } from "./tree.js";
@@ -9,12 +9,12 @@ const MARKS: Record<string, Emphasis> = { "**": "strong", __: "strong", "*": "em
 
 const WORD = /[\p{L}\p{N}_]/u;
 const SPACE = /\s/;
-/** What may begin something; everything else is passed over at once. */
+/** A run of characters that begin no markup. */
 const PLAIN = /[^\\`*_~[\]@hm\n]+/y;
 const USER = /@([A-Za-z0-9][A-Za-z0-9._~+=|@-]{0,63})/y;
 const ESCAPABLE = /[\\`*_~[\]@>#-]/;
 
-/** An emphasis that was opened: everything from `at` on in the list of nodes may come to stand in it. */
+/** An open emphasis; when it is closed it takes the nodes from index `at` on. */
 interface Open {
   mark: string;
   at: number;
@@ -30,7 +30,7 @@ class Line {
   #at = 0;
   #nodes: Inline[] = [];
   #plain = "";
-  /** At most one of each mark, which bounds the depth of the tree. */
+  /** Open emphases, at most one of each mark, which bounds the depth of the tree. */
   #open: Open[] = [];
   #ticks: Map<number, number>;
   #brackets: Map<number, number>;
@@ -70,7 +70,7 @@ class Line {
     return true;
   }
 
-  /** Whether something begins, or ends, here. */
+  /** Handles markup that begins or ends at this position. Returns false if there is none. */
   #special(): boolean {
     const char = this.#text[this.#at]!;
     switch (char) {
@@ -118,7 +118,7 @@ class Line {
       return true;
     }
     const inside = this.#text.slice(from + length, close).replaceAll("\n", " ");
-    // A space on both sides is there to keep the text's own backticks apart.
+    // Remove one space on both sides, which separates backticks in the code from the delimiters.
     const text = /^ .*[^ ].* $/.test(inside) ? inside.slice(1, -1) : inside;
     return this.#push({ type: "code", text }, close + length - from);
   }
@@ -146,7 +146,7 @@ class Line {
   #mention(): boolean {
     if (this.#inLink || this.#afterWord()) return false;
     USER.lastIndex = this.#at;
-    // What ends a sentence could end a name as well, and rarely does.
+    // Punctuation after a mention mostly ends the sentence, although ids may end with it.
     const user = USER.exec(this.#text)?.[1]?.replace(/[._~+=|@-]+$/, "");
     return user ? this.#push({ type: "mention", user }, user.length + 1) : false;
   }
@@ -154,7 +154,7 @@ class Line {
   #emphasis(char: string): boolean {
     let length = 1;
     while (this.#text[this.#at + length] === char) length++;
-    // A longer row is a line that somebody drew.
+    // More than three marks in a row are text, such as a drawn line.
     if (length > 3) {
       this.#say(char.repeat(length));
       return true;
@@ -179,7 +179,7 @@ class Line {
     return true;
   }
 
-  /** Closes these marks, if all of them are open. */
+  /** Closes these emphases if all of them are open. */
   #closeAll(marks: string[]): boolean {
     if (!marks.every((mark) => this.#open.some((open) => open.mark === mark))) return false;
     this.#flush();
@@ -194,7 +194,7 @@ class Line {
   }
 }
 
-/** For each row of backticks that begins code, where the row of the same length begins that ends it. */
+/** For each run of backticks, the position of the next run of the same length, which closes the code. */
 function closingTicks(text: string): Map<number, number> {
   const rows = [...text.matchAll(/`+/g)];
   const next = new Map<number, number>();
@@ -207,7 +207,7 @@ function closingTicks(text: string): Map<number, number> {
   return ends;
 }
 
-/** For each `[` that may begin a link, where its `](` is. */
+/** For each `[` that may begin a link, the position of its `](`. */
 function closingBrackets(text: string): Map<number, number> {
   const pairs = new Map<number, number>();
   const open: number[] = [];
@@ -219,7 +219,7 @@ function closingBrackets(text: string): Map<number, number> {
     }
     const start = open.pop();
     if (start === undefined || text[index + 1] !== "(") continue;
-    // Looked for only when the last one found has been passed.
+    // Search again only after the last found position, so that the total time is linear.
     if (paren < index) paren = text.indexOf(")", index);
     if (paren < 0) break;
     if (paren - index <= MAX_LINK) pairs.set(start, index);

@@ -1,10 +1,10 @@
-// Addresses that become links: these schemes and no others, so that no text can make a script run.
+// Addresses that become links: only safe schemes, so that no text can run a script.
 
 const SCHEMES = new Set(["http:", "https:", "mailto:"]);
-/** Longest address that is looked at. */
+/** Longest address that becomes a link, in UTF-16 units. */
 export const MAX_LINK = 2048;
 
-/** The address as it is put into the link, or nothing if it is none that may be followed. */
+/** The normalised address for a link, or undefined if it is invalid or its scheme is not allowed. */
 export function address(text: string): string | undefined {
   if (text.length > MAX_LINK || !URL.canParse(text)) return undefined;
   const url = new URL(text);
@@ -15,8 +15,8 @@ const START = /(?:https?:\/\/|mailto:)[^\s<>"\u0000-\u001f\u202a-\u202e\u2066-\u
 const TRAILING = new Set(".,;:!?'\"*_~");
 
 /**
- * A bare address that begins at `at`, without the punctuation that ends the sentence around it. One that may not be
- * followed comes without `href`, and is passed over as a whole: what is in it is not looked at again.
+ * A bare address that begins at `at`, without the punctuation of the surrounding sentence. If its scheme is not allowed,
+ * `href` is undefined and `text` is all of it, so that the parser skips it as a whole.
  */
 export function bareLink(text: string, at: number): { text: string; href: string | undefined } | undefined {
   START.lastIndex = at;

@@ -1,10 +1,10 @@
-// A small subset of Markdown, as people use it in chat: paragraphs that keep their line breaks, code blocks, quotes and
-// simple lists. Everything else is shown as it was written.
+// Parses a small subset of Markdown: paragraphs with their line breaks, code blocks, quotes and simple lists. Other
+// markup stays text.
 
 import { parseInline } from "./inline.js";
 import type { Block } from "./tree.js";
 
-/** Quotes in quotes, at most so deep; what is deeper is text. */
+/** Maximum depth of nested quotes; deeper ones are text. */
 const MAX_QUOTES = 4;
 
 const FENCE = /^ {0,3}(```+|~~~+)\s*([\w+#.-]{0,32})\s*$/;
@@ -24,7 +24,7 @@ function parseLines(lines: string[], depth: number): Block[] {
     paragraph = [];
   };
   let at = 0;
-  /** Takes lines for as long as they match, each without what matched. */
+  /** Consumes lines while they match, and returns each without the match. */
   const take = (pattern: RegExp): string[] => {
     const from = at;
     while (at < lines.length && pattern.test(lines[at]!)) at++;
@@ -55,10 +55,10 @@ function parseLines(lines: string[], depth: number): Block[] {
   return blocks;
 }
 
-/** A code block that begins at `at`, to its end or that of the text; the line after it. */
+/** A code block that begins at line `at` and ends at its fence or at the end of the text, and the next line's index. */
 function code(lines: string[], at: number, fence: string, language: string, blocks: Block[]): number {
   let end = at + 1;
-  // The fence at the end is at least as long.
+  // The closing fence is at least as long as the opening one.
   while (end < lines.length && !(lines[end]!.trim().startsWith(fence) && FENCE.test(lines[end]!))) end++;
   blocks.push({ type: "code", language, text: lines.slice(at + 1, end).join("\n") });
   return end + 1;

@@ -1,10 +1,10 @@
-// A text without its marks, in one line: for lists, quotes, notifications and what is spoken.
+// Renders a text without markup in one line, for lists, quotes, notifications and screen readers.
 
 import { parse } from "./markdown.js";
 import type { Block, Inline } from "./tree.js";
 
-/** More than any of those show. */
-const ENOUGH = 300;
+/** Default maximum length, in characters: more than any of those show. */
+const MAX_CHARS = 300;
 
 const inline = (nodes: Inline[]): string =>
   nodes
@@ -36,8 +36,8 @@ const block = (node: Block): string => {
   }
 };
 
-export function plain(text: string, most = ENOUGH): string {
-  const line = parse(text.slice(0, ENOUGH * 4))
+export function plain(text: string, most = MAX_CHARS): string {
+  const line = parse(text.slice(0, MAX_CHARS * 4))
     .map(block)
     .join(" ")
     .replace(/\s+/g, " ")
@@ -49,7 +49,7 @@ export function plain(text: string, most = ENOUGH): string {
 const EMOJI =
   /^(?:\p{Extended_Pictographic}(?:\u200d\p{Extended_Pictographic}|[\u{1f3fb}-\u{1f3ff}\ufe0f])*|\p{Regional_Indicator}{2}|\s){1,6}$/u;
 
-/** Whether a text is a few emoji and nothing else, which are shown large. */
+/** Whether a text is only a few emoji, which are shown large. */
 export function onlyEmoji(text: string): boolean {
   return text.length <= 40 && text.trim() !== "" && EMOJI.test(text);
 }

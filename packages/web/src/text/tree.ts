@@ -1,5 +1,5 @@
-// What the parser makes of a text: a tree that components turn into elements. There is no HTML in between, so nothing
-// that somebody writes can become markup.
+// The parser's output: a tree that components turn into elements. There is no HTML in between, so no text of a user can
+// become markup.
 
 export type Inline =
   | { type: "text"; text: string }

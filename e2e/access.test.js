@@ -1,4 +1,4 @@
-// The page for everybody: no violation that axe-core finds on any view, everything by keyboard, a phone's size.
+// Accessibility: no view has violations that axe-core finds, everything works by keyboard and on a phone.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -15,9 +15,9 @@ before(async () => {
 });
 after(() => browser.close());
 
-/** What axe-core finds, by the rules of WCAG 2.2 AA and its own best practices. */
+/** The violations that axe-core finds, by WCAG 2.2 AA and its own best practices. */
 async function violations(page) {
-  // By the debugger's way in: the page's own policy lets no foreign script run.
+  // Through the debugger, because the page's content security policy forbids foreign scripts.
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() =>
     globalThis.axe.run(document, {
@@ -44,12 +44,12 @@ for (const colorScheme of ["light", "dark"]) {
   }
 }
 
-test("everything by keyboard", async (t) => {
+test("everything works by keyboard", async (t) => {
   const [server, alice] = await world(t, browser, "alice");
   const { page } = alice;
   const focused = () =>
     page.evaluate(() => document.activeElement?.getAttribute("data-testid") ?? document.activeElement?.tagName);
-  // To the conversation, by Tab alone.
+  // Move to the conversation by Tab only.
   for (let tabs = 0; (await focused()) !== "conversation"; tabs++) {
     assert.ok(tabs < 20, "the list is a few Tabs away");
     await page.keyboard.press("Tab");
@@ -60,7 +60,7 @@ test("everything by keyboard", async (t) => {
   await page.keyboard.type("typed");
   await page.keyboard.press("Enter");
   await alice.sees("typed");
-  // Into the log: one stop of Tab, then from message to message.
+  // The log is one Tab stop; arrow keys move between messages.
   for (let tabs = 0; (await focused()) !== "message"; tabs++) {
     assert.ok(tabs < 20, "the log is a few Tabs away");
     await page.keyboard.press("Shift+Tab");
@@ -71,18 +71,18 @@ test("everything by keyboard", async (t) => {
   assert.match(await label(), /^You, .*typed/);
   await page.keyboard.press("ArrowUp");
   assert.match(await label(), /^You, .*Open the other link/);
-  // What comes does not take the focus away.
+  // A new message does not take the focus.
   await server.posts("send", { as: "bob", to: "#general", text: "and now?" });
   await alice.sees("and now?");
   assert.match(await label(), /Open the other link/);
   await alice.at("announcer").filter({ hasText: "bob: and now?" }).first().waitFor({ state: "attached" });
-  // A reaction by the menu.
+  // React through the menu.
   await page.keyboard.press("End");
   await page.keyboard.press("Enter");
   await page.getByRole("menu").waitFor();
   await page.keyboard.press("Enter");
   await alice.messages("and now?").getByTestId("reaction").waitFor();
-  // The list of keys, and back.
+  // Open and close the list of shortcuts.
   await page.keyboard.press("?");
   await page.getByRole("dialog", { name: "Keyboard shortcuts" }).waitFor();
   await page.keyboard.press("Escape");
@@ -91,7 +91,7 @@ test("everything by keyboard", async (t) => {
   assert.deepEqual(complaints([alice]), []);
 });
 
-test("on a phone: one pane, targets for fingers, and the phone's own way back", async (t) => {
+test("on a phone: one pane, large touch targets, and the phone's back button", async (t) => {
   const server = await Server.start(t);
   const options = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 };
   const alice = await Person.arrive(t, browser, server, "alice", options);

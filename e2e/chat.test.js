@@ -1,4 +1,4 @@
-// Two people with the page, in a real browser on the real server.
+// Two users with the page, in a real browser on the real server.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -10,7 +10,7 @@ before(async () => {
 });
 after(() => browser.close());
 
-test("a room: what one says the other sees, both ways", async (t) => {
+test("a room: each user sees the other's messages", async (t) => {
   const [, alice, bob] = await world(t, browser, "alice", "bob");
   await alice.opens("#general");
   await bob.opens("#general");
@@ -26,7 +26,7 @@ test("a room: what one says the other sees, both ways", async (t) => {
   assert.deepEqual(complaints([alice, bob]), []);
 });
 
-test("a direct conversation: it appears with its count, and shows who has read", async (t) => {
+test("a direct conversation appears with its unread count, and shows who has read", async (t) => {
   const [, alice, bob] = await world(t, browser, "alice", "bob");
   await alice.writesTo("bob");
   await alice.says("psst");
@@ -34,7 +34,7 @@ test("a direct conversation: it appears with its count, and shows who has read",
   const row = bob.conversation("@alice:bob");
   await row.getByTestId("unread").filter({ hasText: "1" }).waitFor();
   await row.filter({ hasText: "psst" }).waitFor();
-  // In #general are three messages of alice's and bob's first hour.
+  // #general has three messages of the demonstration data.
   await bob.page.waitForFunction(() => /^\(3\) /.test(document.title));
   await alice
     .at("receipt")
@@ -89,7 +89,7 @@ test("presence and typing", async (t) => {
   await alice.says("there?");
   await alice.reads("presence", "online");
   await bob.opens("@alice:bob");
-  // It lasts a few seconds, so it is looked for from the beginning.
+  // Typing lasts a few seconds, so start waiting before it begins.
   await Promise.all([alice.reads("typing", "bob is typing…"), bob.at("composer").pressSequentially("well")]);
   await bob.at("composer").press("Enter");
   await alice.sees("well");
@@ -99,7 +99,7 @@ test("presence and typing", async (t) => {
   assert.deepEqual(complaints([alice, bob]), []);
 });
 
-test("unread: the line where reading stopped, the pill, and the way to the latest", async (t) => {
+test("unread messages: the line, the button, and the jump to the latest", async (t) => {
   const [server, alice] = await world(t, browser, "alice");
   const say = (n) => server.posts("send", { as: "bob", to: "#general", text: `line ${n}` });
   for (let n = 1; n <= 30; n++) await say(n);
@@ -122,7 +122,7 @@ test("unread: the line where reading stopped, the pill, and the way to the lates
   assert.deepEqual(complaints([alice]), []);
 });
 
-test("a long history: pages as one scrolls, what one reads stays where it is, the rows are bounded", async (t) => {
+test("a long history loads on scrolling, keeps the scroll position, and draws a bounded number of rows", async (t) => {
   const [server, alice] = await world(t, browser, "alice");
   for (let n = 1; n <= 600; n++) await server.posts("send", { as: "alice", to: "@bob", text: `line ${n}` });
   await alice.opens("@alice:bob");
@@ -130,7 +130,7 @@ test("a long history: pages as one scrolls, what one reads stays where it is, th
   const log = alice.at("log");
   let rows = 0;
   while (!(await alice.messages("line 1").count())) {
-    // The row at the top of the view is where it was, once more has been drawn above it.
+    // The row at the top of the view keeps its place after rows were drawn above it.
     const moved = await log.evaluate(async (log) => {
       const top = log.getBoundingClientRect().top;
       log.scrollTop = Math.min(log.scrollTop, 300);
@@ -205,7 +205,7 @@ test("drafts, Escape and mentions", async (t) => {
   assert.deepEqual(complaints([alice, bob]), []);
 });
 
-test("hostile texts are texts", async (t) => {
+test("hostile texts are shown as text", async (t) => {
   const [server, alice] = await world(t, browser, "alice");
   const texts = [
     `<img src=x onerror="document.title='owned'">`,
@@ -229,13 +229,13 @@ test("hostile texts are texts", async (t) => {
   const shown = await alice.texts();
   assert.ok(shown.includes(texts[0]) && shown.includes(texts[1]) && shown.includes("x".repeat(16 * 1024)));
   assert.ok(await log.evaluate((node) => node.scrollWidth <= node.clientWidth), "a long word does not widen the page");
-  // What is written from right to left ends with its message.
+  // Right-to-left text affects only its own message.
   const time = alice.messages().filter({ hasText: "right to left" }).locator("time").first();
   if (await time.count()) assert.equal(await time.evaluate((node) => getComputedStyle(node).direction), "ltr");
   assert.deepEqual(complaints([alice]), []);
 });
 
-test("a token leaves the address bar; a wrong one stops with the reason", async (t) => {
+test("a token is removed from the address; a wrong one shows the reason", async (t) => {
   const server = await Server.start(t);
   const stranger = await Person.open(t, browser, server, "stranger", "/#token=not-a-token");
   await stranger.page.getByText(/token/i).first().waitFor();
@@ -243,7 +243,7 @@ test("a token leaves the address bar; a wrong one stops with the reason", async 
   assert.deepEqual(complaints([stranger]), []);
 });
 
-test("without a name the page asks for one; signing out asks again", async (t) => {
+test("without a user the page asks for a name; after signing out it asks again", async (t) => {
   const server = await Server.start(t);
   const alice = await Person.open(t, browser, server, "alice", "/");
   await alice.at("signin-name").fill("alice");
@@ -256,7 +256,7 @@ test("without a name the page asks for one; signing out asks again", async (t) =
   assert.deepEqual(complaints([alice]), []);
 });
 
-test("German, and the appearance, are chosen and kept", async (t) => {
+test("language and theme are stored", async (t) => {
   const [, alice] = await world(t, browser, "alice");
   await alice.at("settings").click();
   await alice.at("language").selectOption("de");

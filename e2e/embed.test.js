@@ -1,4 +1,4 @@
-// The chat in other people's pages: a frame and an element, under a policy without anything unsafe.
+// The chat embedded in another site's page, as a frame and as an element, under a policy without `unsafe`.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -13,11 +13,11 @@ after(() => browser.close());
 
 const SECRET = "a secret of the tests that is long enough";
 
-/** A production server that lets pages of `origin` in. */
+/** A production server that allows pages of `origin`. */
 const serve = (t, origin) =>
   Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET, SWITCHBOARD_ALLOWED_ORIGINS: origin } });
 
-test("an element: a token from the page, its own look, nothing inline", async (t) => {
+test("an element: a token from the page, its own styles, nothing inline", async (t) => {
   let server;
   const script = () => `
     const chat = document.querySelector("switchboard-chat");
@@ -56,13 +56,13 @@ test("an element: a token from the page, its own look, nothing inline", async (t
     const send = document.querySelector("switchboard-chat").shadowRoot.querySelector("[data-testid=send]");
     return getComputedStyle(send).backgroundColor === "rgb(180, 0, 90)";
   });
-  // Taken out of the page, it ends its connection.
+  // Removing the element closes its connection.
   await alice.page.evaluate(() => document.querySelector("switchboard-chat").remove());
   await server.hasConnections(0);
   assert.deepEqual(complaints([alice]), []);
 });
 
-test("a frame: it asks its page for a token, and nobody else may frame it", async (t) => {
+test("a frame requests a token from its page, and other origins may not frame it", async (t) => {
   let server;
   const script = () => `
     const frame = document.querySelector("iframe");
@@ -131,7 +131,7 @@ test("the SDK as a plain script", async (t) => {
   server = await Server.start(t, { env: { SWITCHBOARD_ALLOWED_ORIGINS: origin } });
   const alice = await Person.open(t, browser, { url: origin }, "alice", "/");
   await alice.page.getByText("from a plain script").waitFor();
-  // One's own message is there at once; those that were there before come from the server.
+  // The own message is shown at once; earlier ones come from the server.
   await alice.page.locator("li").nth(3).waitFor();
   assert.equal(await alice.page.locator("li").count(), 4);
   assert.deepEqual(complaints([alice]), []);

@@ -1,4 +1,4 @@
-// The examples do what they say.
+// Runs every example.
 
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
@@ -14,7 +14,7 @@ import { complaints, launch, Person, Server } from "./support.js";
 
 const run = promisify(execFile);
 const examples = fileURLToPath(new URL("../examples/", import.meta.url));
-/** Where the examples look for a server. */
+/** The server's URL in the examples. */
 const WRITTEN = "http://127.0.0.1:9501";
 
 let browser;
@@ -29,7 +29,7 @@ async function folder(t) {
   return path;
 }
 
-/** What a child process prints, line by line, until it says what is wanted. */
+/** Waits until a child process prints a line that matches. */
 function says(child, wanted) {
   return new Promise((resolve, reject) => {
     let said = "";
@@ -43,7 +43,7 @@ function says(child, wanted) {
   });
 }
 
-/** Sends so many messages that the end of the list is out of view. */
+/** Sends enough messages to move the end of the list out of view. */
 async function fills(server) {
   for (let n = 0; n < 60; n++) await server.posts("send", { as: "alice", to: "#general", text: `line ${n}` });
 }
@@ -54,7 +54,7 @@ async function unread(server) {
   return conversations.find(({ conversation }) => conversation === "#general").unread;
 }
 
-/** Bob's page marks as read what he looks at: the end of the list, when he scrolls there. */
+/** Checks that bob's page marks messages as read when he scrolls to the end of the list. */
 async function readsWhatIsSeen(server, bob) {
   await bob.page.getByText("alice: line 59", { exact: true }).waitFor();
   const before = await unread(server);
@@ -97,7 +97,7 @@ for (const framework of ["React", "Vue", "Svelte"]) {
     const [alice, bob] = [await open("alice"), await open("bob")];
     await alice.page.getByRole("status").getByText("online").waitFor();
     await bob.page.getByRole("status").getByText("online").waitFor();
-    // It lasts a few seconds, so it is looked for from the beginning.
+    // Typing lasts a few seconds, so start waiting before it begins.
     const typing = bob.page.getByText("alice typing…").waitFor();
     await Promise.all([typing, alice.page.getByLabel("Message").pressSequentially("from an example")]);
     await alice.page.getByLabel("Message").press("Enter");
@@ -108,7 +108,7 @@ for (const framework of ["React", "Vue", "Svelte"]) {
   });
 }
 
-test("a bot, which hears what was said while it was down", async (t) => {
+test("a bot receives messages that were sent while it was down", async (t) => {
   const secret = "a secret of the tests that is long enough";
   const directory = await folder(t);
   const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: secret } });
@@ -153,7 +153,7 @@ test("a bot, which hears what was said while it was down", async (t) => {
   assert.equal(await second.ended, 0);
 });
 
-/** A port that nobody has, for a server that cannot choose one. */
+/** A free port, for a server that cannot choose one itself. */
 async function freePort() {
   const listener = createServer();
   await new Promise((listening) => listener.listen(0, "127.0.0.1", listening));
@@ -162,7 +162,7 @@ async function freePort() {
   return port;
 }
 
-test("a back end in PHP: tokens for its users, and messages of the system", async (t) => {
+test("a back end in PHP makes tokens for its users, and sends messages as the system", async (t) => {
   const secret = "a secret of the tests that is long enough";
   const secretFile = join(await folder(t), "secret");
   await writeFile(secretFile, `${secret}\n`);
@@ -196,6 +196,6 @@ test("a back end in PHP: tokens for its users, and messages of the system", asyn
   assert.equal((await notify("alice", "order-17", "On its way.")).stdout, "2 (already stored)\n");
   await assert.rejects(notify("alice", "order-17", "Another text."), /used for another message/);
   assert.equal((await server.asUser("alice", "history", { conversation: "@shop" })).messages.length, 2);
-  // The icon that browsers ask for by themselves is not there.
+  // The app has no favicon, which browsers request automatically.
   assert.deepEqual(complaints([alice], /404/), []);
 });

@@ -1,12 +1,12 @@
-// A page of somebody else's, that embeds the chat: another origin, with a strict policy of its own.
+// A server for a page of another origin that embeds the chat, with a strict content security policy.
 
 import { createServer } from "node:http";
 
-/** Serves `files` (path to `[content type, content]`) with `policy`; its origin. */
+/** Serves `files` (path to `[content type, content]`) with `policy`. Returns its origin. */
 export async function host(t, files, policy) {
   const server = createServer((request, response) => {
     const [type, content] = files[new URL(request.url, "http://host").pathname] ?? [];
-    // Browsers ask for an icon by themselves.
+    // Browsers request a favicon automatically.
     if (!type) return response.writeHead(request.url === "/favicon.ico" ? 204 : 404).end();
     response.writeHead(200, { "content-type": type, ...(policy && { "content-security-policy": policy() }) });
     response.end(typeof content === "function" ? content() : content);

@@ -1,4 +1,4 @@
-// What the page keeps in the browser, what it gives back, and what it removes.
+// What the page stores in the browser, restores, and removes.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -11,10 +11,10 @@ before(async () => {
 after(() => browser.close());
 
 const SECRET = "a secret of the tests that is long enough";
-/** A browser reports each answer of a server that is not 2xx, and a socket that is closed while it opens. */
+/** What a browser logs for a response other than 2xx, and for a socket that closes while it opens. */
 const ENDED = /WebSocket connection|net::ERR_|WebSocket is (already )?clos/;
 
-/** How many messages the browser keeps that are not acknowledged. */
+/** The number of unacknowledged messages in the browser's storage. */
 const keptMessages = (person) =>
   person.page.evaluate(async () => {
     const finished = (request) =>
@@ -30,12 +30,12 @@ const keptMessages = (person) =>
     return kept;
   });
 
-/** Waits until the browser keeps so many. */
+/** Waits until the browser has stored this number. */
 async function keeps(person, wanted) {
   while ((await keptMessages(person)) !== wanted) await person.page.evaluate(() => new Promise(requestAnimationFrame));
 }
 
-/** What the storages hold of a user: drafts and tokens. */
+/** A user's data in the browser's storages: drafts and tokens. */
 const names = (person) =>
   person.page.evaluate(() =>
     [localStorage, sessionStorage]
@@ -43,7 +43,7 @@ const names = (person) =>
       .filter((name) => /draft|token|user/.test(name)),
   );
 
-test("a message that was refused stays refused after a reload, and signing out removes it", async (t) => {
+test("a refused message stays failed after a reload, and signing out removes it", async (t) => {
   const server = await Server.start(t);
   const line = await wire(t, server);
   await server.posts("create", { as: "bob", room: "team", members: ["alice"] });
@@ -61,7 +61,7 @@ test("a message that was refused stays refused after a reload, and signing out r
   await alice.page.reload();
   await alice.is("online");
   await failed.waitFor();
-  // Even with the role that it lacked, it is sent only when its author says so.
+  // Even after the role is granted, the message is sent only on the author's retry.
   await server.posts("role", { as: "bob", conversation: "#team", user: "alice", role: "member" });
   await alice.at("composer").waitFor();
   await alice.page.reload();
@@ -79,7 +79,7 @@ test("a message that was refused stays refused after a reload, and signing out r
   assert.deepEqual(complaints([alice], AWAY), []);
 });
 
-test("an edit that the server refuses gives its text back to the composer", async (t) => {
+test("the text of a refused edit returns to the composer", async (t) => {
   const server = await Server.start(t);
   const line = await wire(t, server);
   await server.posts("create", { as: "bob", room: "team", members: ["alice"] });
@@ -91,7 +91,7 @@ test("an edit that the server refuses gives its text back to the composer", asyn
   await alice.is("offline");
   await alice.chooses("as it was", "Edit");
   await alice.says("as it should be");
-  // It shows at once, and is taken back when the server has refused it.
+  // The edit is shown at once, and undone when the server refuses it.
   await alice.sees("as it should be");
   await server.posts("role", { as: "bob", conversation: "#team", user: "alice", role: "reader" });
   line.mend();
@@ -102,7 +102,7 @@ test("an edit that the server refuses gives its text back to the composer", asyn
   assert.deepEqual(complaints([alice], AWAY), []);
 });
 
-test("logged out everywhere: the page shows and keeps nothing of the user", async (t) => {
+test("after a log-out everywhere the page shows and stores nothing of the user", async (t) => {
   const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } });
   const key = (await server.cli("key", "create", "shop")).stdout.trim().split("\n").at(-1);
   const alice = await Person.open(t, browser, server, "alice", `/#token=${server.token("alice")}`);
@@ -120,7 +120,7 @@ test("logged out everywhere: the page shows and keeps nothing of the user", asyn
   assert.deepEqual(complaints([alice], ENDED), []);
 });
 
-test("far behind: the page asks for the latest page, not for all that it has missed", async (t) => {
+test("a page that is far behind loads the latest page, not everything that it missed", async (t) => {
   const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_REPLAY: "50" } });
   const line = await wire(t, server);
   const alice = await Person.arrive(t, browser, line, "alice");

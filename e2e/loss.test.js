@@ -1,4 +1,4 @@
-// What the promise means on a screen: reloads, a killed server, and a long time away.
+// No message is lost or duplicated on screen: reloads, a killed server, and long disconnects.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -12,7 +12,7 @@ after(() => browser.close());
 
 const lines = (person, from, to) => Array.from({ length: to - from + 1 }, (_, n) => `${person.name} ${from + n}`);
 
-/** The whole log that the page has, from the beginning. */
+/** The whole log, from the beginning, read by scrolling the page. */
 async function whole(person, first) {
   while (!(await person.messages(first).count())) {
     await person.at("log").evaluate((log) => {
@@ -20,15 +20,15 @@ async function whole(person, first) {
       log.dispatchEvent(new Event("scroll"));
     });
   }
-  // The page draws a bounded window of rows and moves it as one scrolls. Steps of half a view never skip rows that no
-  // look has seen, however late the page draws.
+  // The page draws a bounded window of rows and moves it on scrolling. Steps of half a view never skip unread rows, however
+  // late the page draws.
   const seen = new Map();
   for (let atEnd = false; !atEnd;) {
     atEnd = await person.at("log").evaluate(async (log) => {
       const bottom = log.scrollHeight - log.clientHeight - log.scrollTop <= 1;
       log.scrollTop += log.clientHeight / 2;
       await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
-      // The button leads to the latest message: at that, there is none.
+      // The button jumps to the latest message; at the end it is hidden.
       return bottom && !document.querySelector("[data-testid=jump], [data-testid=new-pill]");
     });
     for (const [seq, text] of await person.log()) seen.set(seq, text);
@@ -36,7 +36,7 @@ async function whole(person, first) {
   return [...seen].sort(([a], [b]) => a - b);
 }
 
-/** Waits until the browser has kept whatever the server has not acknowledged: that takes it some milliseconds. */
+/** Waits until the browser has stored all unacknowledged messages, which takes some milliseconds. */
 const keepsPending = (person) =>
   person.page.waitForFunction(async () => {
     const finished = (request) => new Promise((resolve) => (request.onsuccess = () => resolve(request.result)));
@@ -46,7 +46,7 @@ const keepsPending = (person) =>
     return kept >= document.querySelectorAll("[data-testid=message][data-state=pending]").length;
   });
 
-test("a reload in the middle of sending: what was on its way arrives, once", async (t) => {
+test("after a reload while sending, each message arrives once", async (t) => {
   const server = await Server.start(t);
   const line = await wire(t, server);
   const alice = await Person.arrive(t, browser, line, "alice");
@@ -57,7 +57,7 @@ test("a reload in the middle of sending: what was on its way arrives, once", asy
   await keepsPending(alice);
   await alice.page.reload();
   await bob.sees("alice 20");
-  // Without a connection nothing arrives before the page is gone.
+  // Cut the connection, so that no message arrives before the reload.
   await alice.is("online");
   await alice.at("composer").waitFor();
   line.cut();
@@ -75,7 +75,7 @@ test("a reload in the middle of sending: what was on its way arrives, once", asy
   assert.deepEqual(complaints([alice, bob], AWAY), []);
 });
 
-test("a server killed and started again while both type: nothing lost, nothing twice, one order", async (t) => {
+test("a server killed and restarted while two users send: no loss, no duplicates, one order", async (t) => {
   const [server, alice, bob] = await world(t, browser, "alice", "bob");
   await alice.opens("#general");
   await bob.opens("#general");
@@ -113,7 +113,7 @@ test("a server killed and started again while both type: nothing lost, nothing t
   assert.deepEqual(complaints([alice, bob], AWAY), []);
 });
 
-test("away for 300 messages, then back: all of them, in order", async (t) => {
+test("after a disconnect of 300 messages, all arrive in order", async (t) => {
   const server = await Server.start(t);
   const line = await wire(t, server);
   const alice = await Person.arrive(t, browser, line, "alice");
@@ -134,7 +134,7 @@ test("away for 300 messages, then back: all of them, in order", async (t) => {
   assert.deepEqual(complaints([alice], AWAY), []);
 });
 
-test("two tabs of one person: what one sends without a connection is in both, once", async (t) => {
+test("two tabs of one user: a message sent offline is shown once in both", async (t) => {
   const server = await Server.start(t);
   const line = await wire(t, server);
   const alice = await Person.arrive(t, browser, line, "alice");

@@ -13,7 +13,7 @@ after(() => browser.close());
 
 const SECRET = "a secret of the tests that is long enough";
 
-/** A shop at `/`, with the server below `/chat/`, as nginx has it with `proxy_pass http://server/`. */
+/** A proxy with a shop at `/` and the server below `/chat/`, like nginx with `proxy_pass http://server/`. */
 async function behindPath(t, files) {
   const proxy = createServer();
   let server;
@@ -64,7 +64,7 @@ async function behindPath(t, files) {
   return { server, url: `http://127.0.0.1:${proxy.address().port}` };
 }
 
-/** Every request went below the path, but for the shop's own. */
+/** Checks that every request was below the path, except the shop's own. */
 function watchAddresses(person) {
   const outside = [];
   person.page.on("request", (request) => {
@@ -89,7 +89,7 @@ test("below a path, the page connects, sends, and keeps its token through a relo
   await alice.sees("Is anybody there?");
   await server.asUser("bob", "send", { to: "@alice", text: "Here." });
   await alice.sees("Here.");
-  // The second language, dialogs and emoji are loaded when they are wanted.
+  // The second language, dialogs and emoji are loaded on demand.
   await alice.at("composer").fill("x");
   assert.deepEqual(outside, []);
   const icon = await alice.page.evaluate(() => new URL(document.getElementById("icon").href).pathname);

@@ -1,4 +1,4 @@
-// Takes a picture of every view, in docs/screenshots: `make screenshots`.
+// `make screenshots`: takes a picture of every view into docs/screenshots.
 
 import { mkdir, rm } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -16,7 +16,7 @@ await rm(folder, { recursive: true, force: true });
 const browser = await launch();
 for (const [form, options] of Object.entries(forms)) {
   await mkdir(`${folder}${form}`, { recursive: true });
-  // What a test would clean up at its end.
+  // Cleanup, which a test runner would do.
   const ends = [];
   const t = { after: (end) => ends.unshift(end) };
   const server = await Server.start(t);

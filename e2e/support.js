@@ -1,4 +1,4 @@
-// What the tests speak: people in browsers, on a server that can be killed, over a wire that can be cut.
+// Helpers of the tests: users in browsers, a server that can be killed, a connection that can be cut.
 
 import { createServer, connect } from "node:net";
 import { chromium } from "playwright-core";
@@ -19,13 +19,13 @@ const flags = [
 export const launch = () =>
   chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", headless: true, args: flags });
 
-/** How long a step of a test may take, in milliseconds. Only a test that fails waits so long: a busy machine is slow, not wrong. */
+/** Time-out of a step, in milliseconds. Only a failing test waits so long; it allows for a busy machine. */
 const STEP_TIMEOUT = 60_000;
 
-/** A browser reports each attempt to reach a server that is away. */
+/** What a browser logs for each attempt to reach an unreachable server. */
 export const AWAY = /WebSocket connection to .* failed|net::ERR_/;
 
-/** A wire to a server, which a test can cut and mend. */
+/** A proxy to a server whose connections a test can cut, and then restore. */
 export async function wire(t, server) {
   const open = new Set();
   let whole = true;
@@ -63,7 +63,7 @@ export async function wire(t, server) {
   };
 }
 
-/** Somebody with the page open. */
+/** A user with the page open. */
 export class Person {
   static async arrive(t, browser, server, name, options) {
     const person = await Person.open(t, browser, server, name, `/#user=${name}`, options);
@@ -91,21 +91,21 @@ export class Person {
     return this.page.getByTestId(testid);
   }
 
-  /** Waits until the connection stands so. */
+  /** Waits for this state of the connection. */
   async is(state) {
     await this.page.locator(`[data-testid=status][data-state=${state}]`).first().waitFor({ state: "attached" });
   }
 
   /**
-   * Comes back online, by the button if it is still there. The page also reconnects by itself, and the button goes as soon as
-   * it has: so the button is looked up and clicked in one step of the page's own thread.
+   * Reconnects, with the button if it is still visible. The page also reconnects by itself and then removes the button, so one
+   * script in the page finds and clicks it.
    */
   async reconnects() {
     await this.page.evaluate(() => document.querySelector("[data-testid=reconnect]")?.click());
     await this.is("online");
   }
 
-  /** A conversation in the list. */
+  /** A conversation's row in the list. */
   conversation(id) {
     return this.page.locator(`[data-testid=conversation][data-id="${id}"]`);
   }
@@ -117,7 +117,7 @@ export class Person {
     await this.at("composer").waitFor();
   }
 
-  /** Begins to write to somebody. */
+  /** Opens a new direct conversation with a user. */
   async writesTo(user) {
     await this.at("new-conversation").click();
     await this.at("new-name").fill(user);
@@ -130,7 +130,7 @@ export class Person {
     await this.at("composer").press("Enter");
   }
 
-  /** Messages that are stored; all of them, or those with this text. */
+  /** The acknowledged messages: all, or those with this text. */
   messages(text) {
     const all = this.page.locator("[data-testid=message][data-seq]");
     return text === undefined
@@ -142,7 +142,7 @@ export class Person {
     await this.messages(text).waitFor();
   }
 
-  /** Waits until what is at `testid` says this. */
+  /** Waits until the element `testid` contains the text. */
   async reads(testid, wanted) {
     await this.at(testid).filter({ hasText: wanted }).waitFor({ state: "attached" });
   }
@@ -158,7 +158,7 @@ export class Person {
       .click();
   }
 
-  /** What the log shows, in its order: `[seq, text]`. */
+  /** The log's messages in the order shown: `[seq, text]`. */
   async log() {
     return this.messages().evaluateAll((nodes) =>
       nodes.map((node) => [Number(node.dataset.seq), node.querySelector("[data-testid=text]").textContent.trim()]),
@@ -170,7 +170,7 @@ export class Person {
   }
 }
 
-/** A server, and people on it. */
+/** Starts a server and opens the page for each user. */
 export async function world(t, browser, ...names) {
   const server = await Server.start(t);
   const people = [];
@@ -178,7 +178,7 @@ export async function world(t, browser, ...names) {
   return [server, ...people];
 }
 
-/** What in the page complained; `expected` belongs to the test. */
+/** Errors and warnings in the pages' consoles, except those that the test expects. */
 export const complaints = (people, expected) =>
   people.flatMap(({ name, complaints }) =>
     complaints.filter((text) => !expected?.test(text)).map((text) => `${name}: ${text}`),

@@ -1,8 +1,8 @@
-// Every view of the page, with something in it: for pictures, and for whoever checks them all.
+// Opens every view of the page with example data, for screenshots and for tests of all views.
 
 import { Person } from "./support.js";
 
-/** What is said in the room, and a few minutes' worth of life in it. */
+/** Example messages, reactions and edits in a room. */
 async function furnish(server) {
   const say = (as, text, more) => server.posts("send", { as, to: "#general", text, ...more });
   await server.posts("invite", { as: "alice", conversation: "#general", user: "carol" });
@@ -38,7 +38,7 @@ async function furnish(server) {
   await server.posts("send", { as: "dana", to: "#design", text: "New icons are in." });
 }
 
-/** Shows every view and calls `look(name, page)` at each. */
+/** Opens each view and calls `look(name, page)`. */
 export async function views(t, browser, server, options, look) {
   await furnish(server);
   const see = (person, name) => look(name, person.page);
@@ -47,7 +47,7 @@ export async function views(t, browser, server, options, look) {
   await stranger.at("signin-name").waitFor();
   await see(stranger, "sign-in");
 
-  // Somebody is there, so that not everybody is away.
+  // Another user is online, so that the list shows both states.
   const bob = await Person.arrive(t, browser, server, "bob", options);
   const alice = await Person.arrive(t, browser, server, "alice", options);
   await alice.conversation("#general").waitFor();
@@ -124,7 +124,7 @@ export async function views(t, browser, server, options, look) {
   await Promise.all([alice.reads("typing", "bob is typing…"), bob.at("composer").pressSequentially("See you")]);
   await see(alice, "direct");
 
-  // The last one: without a server, a message waits.
+  // Last, because it stops the server: a message that waits for a connection.
   await server.kill();
   await alice.at("banner").waitFor();
   await alice.says("Are you there?");

@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 
 const EXPECTED = new URL("../crates/server/tests/autobahn/expected.json", import.meta.url);
 
-// From the best to the worst. Anything else is a failure.
+// From best to worst. Any other verdict is a failure.
 const GRADES = [["OK", "INFORMATIONAL"], ["NON-STRICT"]];
 
 function grade(verdict) {
@@ -11,7 +11,7 @@ function grade(verdict) {
   return at < 0 ? GRADES.length : at;
 }
 
-/** What became of each case: of its messages, and of its closing if that is another. */
+/** The verdict of each case, and that of its closing handshake if it differs. */
 function verdicts(report) {
   const cases = Object.entries(Object.values(report)[0] ?? {});
   const byNumber = ([one], [next]) => one.localeCompare(next, "en", { numeric: true });

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Runs Autobahn|Testsuite's core cases against an echo server over the framing of the real one, and compares the verdicts with
-# crates/server/tests/autobahn/expected.json: none may be worse. `--write` writes that file anew. WSTEST names the suite's
-# program (crossbar.io; it wants Python 2.7); without one this is skipped.
+# crates/server/tests/autobahn/expected.json: none may be worse. `--write` rewrites that file. WSTEST names the suite's program
+# (crossbar.io; it needs Python 2.7); without it the script skips the run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 wstest=${WSTEST:-wstest}
-# A name that is there may be a shim for a program that is not.
+# Run the program, because an existing name may be a shim for a missing one.
 if ! "$wstest" --help >/dev/null 2>&1; then
   echo "skipped: Autobahn's wstest is not installed (set WSTEST, or put it into PATH)"
   exit 0

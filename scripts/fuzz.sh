@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for so many seconds: 60, or what is given. After that, names of targets: only those. What a
-# fuzzer finds out stays in target/fuzz; what is worth keeping is copied into fuzz/corpus by hand.
+# fuzz.sh [SECONDS] [TARGET…]: runs every fuzz target, or only those named, for 60 or SECONDS seconds each. New inputs are in
+# target/fuzz; copy the valuable ones into fuzz/corpus by hand.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,8 +17,8 @@ if ((${#targets[@]} == 0)); then
   done
 fi
 
-# Coverage is what a fuzzer goes by, and asks for flags that a stable compiler has, but only shows when told to.
-# The address sanitizer is for unsafe code, of which the server has none; without it they are twice as fast.
+# Coverage instrumentation needs unstable flags, which RUSTC_BOOTSTRAP enables on a stable compiler. The address sanitizer is off
+# because the server has no unsafe code; without it the targets are twice as fast.
 export RUSTC_BOOTSTRAP=1
 export CARGO_TARGET_DIR=$PWD/target/fuzz
 failed=()
@@ -26,7 +26,7 @@ for target in "${targets[@]}"; do
   found=target/fuzz/corpus/$target
   mkdir -p "$found"
   echo "== $target"
-  # The first directory takes what is new, the second is only read.
+  # The fuzzer writes new inputs to the first directory and only reads the second.
   cargo fuzz run --sanitizer none "$target" "$found" "fuzz/corpus/$target" -- \
     -max_total_time="$seconds" -timeout=20 -print_final_stats=1 || failed+=("$target")
 done

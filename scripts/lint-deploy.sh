@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
-# Lints what packaging/ has for several nodes: the Compose file with what belongs to it, and the Helm chart. Each tool is
-# optional, and one that is missing is told. It starts nothing and asks nobody: all schemas come with the tools.
+# Lints the cluster files of packaging/: the Compose file with its scripts and configurations, and the Helm chart. Every tool is
+# optional; the script reports missing ones. It starts no service and needs no network, because the tools contain all schemas.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 compose=packaging/compose
 chart=packaging/helm/switchboard
-# The oldest Kubernetes that the chart is for, and the newest that kubernetes-validate is known to have.
+# The oldest Kubernetes that the chart supports, and the newest that kubernetes-validate has.
 kubernetes=(1.30 1.37)
 failed=0
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
 
-# Whether a tool is there; says how to get it if not.
+# Whether a tool is installed; prints how to install it if not.
 have() {
   command -v "$1" >/dev/null && return
   echo "skipped: $1 is not installed ($2)"
   return 1
 }
 
-# Whether the Caddy that is there knows what the Caddyfile uses; that of Debian 12 does not.
+# Whether the installed Caddy supports the directives of the Caddyfile; Debian 12's does not.
 is_recent_caddy() {
   printf ':1 {\nreverse_proxy 127.0.0.1:2 {\nrequest_buffers 1KiB\n}\n}\n' >"$made/recent"
   caddy adapt --adapter caddyfile --config "$made/recent" >"$made/output" 2>&1 && return
@@ -27,7 +27,7 @@ is_recent_caddy() {
   return 1
 }
 
-# Runs a lint: what it is, the command. Its output is shown if it fails.
+# lint TITLE COMMAND…: runs a lint, and shows its output if it fails.
 lint() {
   local title=$1
   shift
@@ -40,18 +40,18 @@ lint() {
   fi
 }
 
-# Runs a command that has to fail, and to say why.
+# refuses REASON COMMAND…: runs a command that must fail with REASON in its output.
 refuses() {
   local why=$1
   shift
   if "$@" >"$made/refused" 2>&1; then
-    echo "it was taken"
+    echo "it was accepted"
     return 1
   fi
   grep -qF -- "$why" "$made/refused" || { cat "$made/refused" && return 1; }
 }
 
-# Scripts that are mounted or run by hand.
+# Scripts that run in containers or by hand.
 for script in "$compose"/*.sh; do
   lint "$script: syntax" bash -n "$script"
 done
@@ -89,7 +89,7 @@ if have helm "helm.sh, 3.14 or newer"; then
   lint "$chart: two keys are refused" refuses "so give one of them" \
     helm template chat "$chart" --kube-version "${kubernetes[0]}" --values "$chart/ci/all-values.yaml" \
     --set auth.secret=other
-  lint "$chart: what is no value is refused" refuses "replica" \
+  lint "$chart: an unknown value is refused" refuses "replica" \
     helm template chat "$chart" --kube-version "${kubernetes[0]}" --values "$chart/ci/least-values.yaml" \
     --set replica=3
   if have kubernetes-validate "pipx install kubernetes-validate"; then
@@ -105,14 +105,14 @@ if have helm "helm.sh, 3.14 or newer"; then
   fi
 fi
 
-# What the files set are settings of this program.
+# Every variable in the files must be a setting of the program.
 program=${CARGO_TARGET_DIR:-target}/debug/switchboard
 if [[ -x $program ]]; then
   "$program" config default | awk '
     /^\[/ { section = toupper(substr($1, 2, length($1) - 2)) "_" }
     /^#[a-z_]+ = / { print "SWITCHBOARD_" section toupper(substr($1, 2)) }' >"$made/settings"
   echo SWITCHBOARD_CONFIG >>"$made/settings"
-  # Grep answers 1 where there is nothing left.
+  # grep exits with 1 if no line is left.
   unknown() {
     local found
     found=$(grep -rhoE '\bSWITCHBOARD_[A-Z_]+[A-Z]\b' "$compose/compose.yaml" "$chart/templates" | sort -u |
@@ -123,7 +123,7 @@ if [[ -x $program ]]; then
   lint "packaging: every variable is a setting" unknown
   if [[ -f $made/least/switchboard/templates/configmap.yaml ]]; then
     sed -n '/switchboard.toml: |/,$ { s/^    //p }' "$made/least/switchboard/templates/configmap.yaml" >"$made/switchboard.toml"
-    lint "$chart: its configuration is one" \
+    lint "$chart: its configuration is valid" \
       env SWITCHBOARD_AUTH_SECRET="0123456789abcdef0123456789abcdef" "$program" config check --config "$made/switchboard.toml"
   fi
 else

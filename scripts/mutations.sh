@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Whether the torture harness catches deliberate bugs: each patch of crates/torture/mutations is applied to a copy of the tree, built
-# and tortured for up to SECONDS (100). It fails if one of them is not caught. With arguments: only patches whose names begin so.
+# mutations.sh [PREFIX]: checks that the torture harness catches deliberate bugs. Applies each patch of crates/torture/mutations (or
+# those whose names begin with PREFIX) to a copy of the tree, builds it and runs the torture on it for up to SECONDS_EACH (100).
+# Fails if a bug is not caught.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,7 +22,7 @@ for patch in crates/torture/mutations/${1:-}*.patch; do
   name=$(basename "$patch" .patch)
   git -C "$tree" checkout --quiet -- .
   git -C "$tree" apply "$PWD/$patch"
-  # Beside the unmutated one, so that it stays what it is.
+  # In another target directory, so that the regular build stays unmutated.
   CARGO_TARGET_DIR="$target/mutations" cargo build --quiet --locked --bin switchboard --manifest-path "$tree/Cargo.toml" 2>"$target/mutations.log" \
     || { cat "$target/mutations.log"; exit 1; }
   begun=$(date +%s)

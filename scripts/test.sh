@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Everything that CI checks. Goes on after a failure, so that one run tells all; the last line is
-# "N passed, N failed", over the tests of Rust, of the SDK, of the page and in the browser. A check without tests that
-# fails (the format, say, or code that does not compile) counts as one failure.
+# Everything that CI checks. It continues after a failure, so that one run shows all of them; the last line is
+# "N passed, N failed", over the tests of Rust, the SDK, the page and the browser. A failed check without tests (the
+# format, or code that does not compile) counts as one failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,7 +11,7 @@ broken=()
 log=$(mktemp -d)
 trap 'rm -rf "$log"' EXIT
 
-# Says what is missing, and ends.
+# require TOOL…: exits with a message if tools are missing.
 require() {
   local missing=()
   for tool in "$@"; do
@@ -32,7 +32,7 @@ browser() {
   return 1
 }
 
-# Whether there is a PostgreSQL with all of its programs. Debian has a directory for each version, none of them in PATH.
+# Whether a complete PostgreSQL is installed. Debian has a directory for each version, none of them in PATH.
 postgres() {
   local program
   for program in $(type -ap postgres) /usr/lib/postgresql/*/bin/postgres; do
@@ -41,12 +41,12 @@ postgres() {
   return 1
 }
 
-# Whether there is a nats-server. Not everybody's PATH leads to where Debian keeps it.
+# Whether nats-server is installed. Debian has it in /usr/sbin, which is not in every PATH.
 nats() {
   type -P nats-server || type -P /usr/sbin/nats-server
 }
 
-# Installs a Debian package in place of a command that is missing, or says that it is.
+# provide COMMAND PACKAGE ADVICE: installs a Debian package because COMMAND is missing, or exits with ADVICE.
 provide() {
   local command=$1 package=$2 advice=$3 as_root=() clusters=/etc/postgresql-common/createcluster.d
   if ((EUID != 0)); then
@@ -55,7 +55,7 @@ provide() {
   if command -v apt-get >/dev/null && "${as_root[@]}" true 2>/dev/null; then
     echo "== installing $package"
     "${as_root[@]}" apt-get update -qq || true
-    # The tests start what they need: Debian would make a cluster of its own, and run it as a service.
+    # The tests start their own PostgreSQL; without this Debian would create a cluster and run it as a service.
     if [[ $package == postgresql ]]; then
       "${as_root[@]}" install -D -m 644 /dev/stdin "$clusters/none.conf" <<<"create_main_cluster = false"
     fi
@@ -69,13 +69,13 @@ provide() {
   fi
 }
 
-# Adds up the numbers that a sed script finds in a file.
+# total SCRIPT FILE: the sum of the numbers that a sed script finds in a file.
 total() {
   sed -n "$1" "$2" | awk '{ sum += $1 } END { print sum + 0 }'
 }
 
-# Runs a check: a title; sed scripts that find the numbers of passed and of failed tests in its output, empty
-# if it has none; the command.
+# check TITLE PASSED FAILED COMMAND…: runs a check. PASSED and FAILED are sed scripts that find the numbers of passed and
+# failed tests in its output, empty for a check without tests.
 check() {
   local title=$1 find_passed=$2 find_failed=$3 good=0 bad=0 status=0
   shift 3
@@ -95,7 +95,7 @@ check() {
   failed=$((failed + bad))
 }
 
-# Runs tests of Node's test runner in workspaces of npm.
+# in_node ARGUMENTS…: runs tests of Node's test runner in npm workspaces.
 in_node() {
   local target
   target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
@@ -103,7 +103,7 @@ in_node() {
     npm test --silent "$@"
 }
 
-# Licences, sources and bans of what the server is made of; the tool is optional.
+# Licences, sources and bans of the dependencies; the tool is optional.
 dependencies() {
   if ! command -v cargo-deny >/dev/null; then
     echo "skipped: cargo-deny is not installed (cargo install cargo-deny --locked)"
@@ -112,7 +112,7 @@ dependencies() {
   cargo deny --log-level error check licenses bans sources
 }
 
-# Known vulnerabilities, of those who publish them. That they cannot be reached is no fault of the code.
+# Known vulnerabilities, by published advisories. An unreachable database is not a failure.
 advisories() {
   local report status=0
   if ! command -v cargo-deny >/dev/null; then
@@ -131,7 +131,7 @@ advisories() {
   return "$status"
 }
 
-# A minute of every fault, on the programs that were built for the tests. It prints its seed.
+# A minute with every fault, on the debug build. It prints its seed.
 torture() {
   cargo build --locked --bin switchboard --bin torture &&
     "${CARGO_TARGET_DIR:-target}/debug/torture" --seconds 60 --rate 300 --scratch "${CARGO_TARGET_DIR:-target}"
@@ -143,8 +143,7 @@ torture_cluster() {
     "${CARGO_TARGET_DIR:-target}/debug/torture" cluster --seconds 40 --scratch "${CARGO_TARGET_DIR:-target}"
 }
 
-# The tests of the protocol once more, as they are, with every server a node on PostgreSQL and NATS. Left out is what looks
-# into SQLite's files.
+# The tests of the protocol again, with every server a node on PostgreSQL and NATS. Without tests that read SQLite's files.
 on_postgres() {
   local subjects=(messages:: rooms:: resume:: routing:: cursors:: presence:: frames:: http:: libraries:: limits:: auth::
     hostile::identity hostile::input hostile::removal hostile::revocation hostile::slow hostile::texts)
@@ -152,7 +151,7 @@ on_postgres() {
     --skip what_is_deleted_is_nowhere_in_the_files
 }
 
-# The deliberate bugs of `make mutations` still fit the code.
+# The patches of `make mutations` still apply.
 mutations_apply() {
   git apply --check crates/torture/mutations/*.patch
 }
@@ -166,13 +165,13 @@ nats >/dev/null || provide nats nats-server "install it: the tests start their o
 node_passed='s/^.*ℹ pass \([0-9]*\).*$/\1/p'
 node_failed='s/^.*ℹ \(fail\|cancelled\) \([0-9]*\).*$/\2/p'
 
-# The workspaces whose tests need no browser, as npm's arguments: a new one is tested without a word here.
+# The workspaces whose tests need no browser, as arguments for npm. New ones are included automatically.
 without_browser=()
 for manifest in packages/*/package.json examples/*/package.json; do
   [[ ! -f $manifest ]] || without_browser+=("--workspace=${manifest%/package.json}")
 done
 
-# The page first: it is compiled into the binary.
+# First the page, because it is compiled into the binary.
 check "the page" "" "" make page
 check "format" "" "" cargo fmt --all --check
 check "lint" "" "" cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -190,10 +189,10 @@ check "torture" "" "" torture
 check "torture of a cluster" "" "" torture_cluster
 check "types and sizes" "" "" npm run check --silent --workspaces --if-present
 check "SDK and page tests" "$node_passed" "$node_failed" in_node --if-present "${without_browser[@]}"
-# Each of the examples is run by a test here, too.
+# These tests also run each example.
 check "browser tests" "$node_passed" "$node_failed" in_node -w e2e
 
-# What failed once more, with the end of its output: where only the last lines of a long run are kept, they say why.
+# Print the end of each failed check's output again, because some CI systems keep only the last lines of a long run.
 echo
 for index in ${broken[@]+"${!broken[@]}"}; do
   echo "== FAILED: ${broken[index]}"

@@ -1,9 +1,9 @@
-// A bot that answers `!time`, in every room that it is in and to everybody who writes to it.
+// A bot that answers `!time` in each of its rooms and direct conversations.
 //
 //   SWITCHBOARD_URL=http://127.0.0.1:9501 npm start -w examples/bot
 //
-// On a development server it is simply called "bot". Elsewhere it makes its own tokens, with the server's secret. (A token that
-// is made once, by `switchboard token`, ends, and a bot with it; a function gives another in time.)
+// On a development server it signs in as "bot". Elsewhere it makes its own tokens, with the server's secret, in a function: a
+// fixed token from `switchboard token` would expire.
 //
 //   SECRET_FILE=/etc/switchboard/secret npm start -w examples/bot
 
@@ -13,7 +13,7 @@ import { mintToken } from "@switchboard/client/server";
 
 const { SWITCHBOARD_URL = "http://127.0.0.1:9501", SECRET_FILE, CURSORS_FILE = "bot-cursors.json" } = process.env;
 
-/** How far the bot has heard each conversation: what comes while it does not run, it hears when it does again. */
+/** Stores the bot's cursor of each conversation, so that it receives messages sent while it was down. */
 const cursors = {
   async load(scope) {
     const all = await readFile(CURSORS_FILE, "utf8").then(JSON.parse, () => ({}));
@@ -21,7 +21,7 @@ const cursors = {
   },
   async save(scope, changed) {
     const all = { [scope]: { ...(await this.load(scope)), ...changed } };
-    // Whole or not at all.
+    // Atomic: write a new file, then rename it.
     await writeFile(`${CURSORS_FILE}.new`, JSON.stringify(all));
     await rename(`${CURSORS_FILE}.new`, CURSORS_FILE);
   },
@@ -33,8 +33,8 @@ const chat = connect(SWITCHBOARD_URL, { cursors, ...(SECRET_FILE ? { token } : {
 chat.status.subscribe(({ state, reason }) => console.log(reason ? `${state}: ${reason}` : state));
 chat.on("error", (error) => console.error(String(error)));
 
-// Every message, also those that came while the connection was away, or the bot. It counts as heard when it is answered: what
-// was not, in a crash, comes again.
+// Called for every message, also those sent while the connection or the bot was down. The cursor moves when the handler is
+// done, so after a crash an unanswered message comes again.
 chat.on("message", async ({ message, conversation }) => {
   if (message.from === chat.user.getSnapshot() || message.text !== "!time") return;
   await conversation.send({ text: new Date().toISOString(), replyTo: message.seq });

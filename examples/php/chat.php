@@ -1,5 +1,5 @@
 <?php
-// What a back end in PHP needs of Switchboard: two functions, no library.
+// A client for back ends in PHP: two functions, no library.
 
 declare(strict_types=1);
 
@@ -13,8 +13,8 @@ function chat_token(string $user, string $secret, int $seconds = 3600): string
 }
 
 /**
- * Says a command as $as, with an API key. With an idempotency key a repeated `send` stores nothing twice, so whoever is
- * not sure whether it arrived says it again. `revoke` is of no user: its $as is ''.
+ * Runs a command as the user $as, with an API key. With an idempotency key $once a `send` can be retried: it is stored
+ * once. For `revoke`, which acts for no user, $as is ''.
  *
  * @return array<string, mixed> the server's answer
  */
@@ -27,7 +27,7 @@ function chat_command(string $server, string $key, string $as, string $command, 
     $context = stream_context_create(['http' => [
         'method' => 'POST',
         'header' => $headers,
-        // What is not UTF-8 throws here, with the reason. An empty array is `[]` in JSON: for an empty object write (object) [].
+        // Throws for invalid UTF-8. An empty array is `[]` in JSON: for an empty object write (object) [].
         'content' => json_encode((object) (($as === '' ? [] : ['as' => $as]) + $fields), JSON_THROW_ON_ERROR),
         'ignore_errors' => true,
         'timeout' => 10,

@@ -1,5 +1,5 @@
 <?php
-// A page of an app with its own users: signing in is the app's, the chat takes its word for it.
+// A page of an app that signs in its own users; the chat gets the user by a token.
 
 session_start();
 if (isset($_POST['user']) && preg_match('/^[A-Za-z0-9][\w.~+=|@-]{0,63}$/', $_POST['user'])) {
@@ -8,7 +8,7 @@ if (isset($_POST['user']) && preg_match('/^[A-Za-z0-9][\w.~+=|@-]{0,63}$/', $_PO
     header('location: /', true, 303);
     exit;
 }
-// Where browsers find the server; the back end may have another address for it.
+// The server's address for browsers; the back end may use another one.
 $server = rtrim(getenv('CHAT_PUBLIC_SERVER') ?: getenv('CHAT_SERVER'), '/');
 $origin = preg_replace('#^(https?://[^/]+).*#', '$1', $server);
 header("content-security-policy: default-src 'self'; script-src 'self' $origin; connect-src 'self' " . preg_replace('/^http/', 'ws', $origin));

@@ -1,6 +1,6 @@
 <?php
-// php notify.php alice order-17 "Your order is on its way.": writes to a user as the shop. A second time with the same
-// second argument stores nothing.
+// php notify.php alice order-17 "Your order is on its way.": sends a message to a user as the shop. The second argument is
+// the idempotency key: another run with the same one stores nothing.
 
 require __DIR__ . '/chat.php';
 

@@ -1,5 +1,5 @@
 <?php
-// GET /token.php: a chat token for whoever is signed in here. The page's SDK asks for it before every connection.
+// GET /token.php: a chat token for the signed-in user. The page's SDK requests it before every connection.
 
 require __DIR__ . '/chat.php';
 

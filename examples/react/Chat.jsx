@@ -5,7 +5,7 @@ export function Chat({ id }) {
   const { state } = useValue(useChat().status);
   const { conversation, messages, send } = useMessages(id);
   const typing = useValue(conversation.typing);
-  // What a person sees is read: the end of the list is in view, and the page in front.
+  // Mark as read what the user sees: the end of the list is in view, and the page is visible.
   const end = useMarkRead(conversation);
   const [text, setText] = useState("");
 

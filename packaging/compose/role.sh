@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs once, when the database is made: the role of the nodes owns one database and is no superuser.
+# Runs once, when PostgreSQL is initialised. Creates the nodes' role, which owns one database and is not a superuser.
 set -eu
 psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --username=postgres --dbname=postgres \
   --set=password="$(cat "${STORE_PASSWORD_FILE:-/run/secrets/store_password}")" <<'SQL'

@@ -20,3 +20,38 @@ export const systemClock: Clock = {
   setTimeout: (act, delay = 0) => setTimeout(act, Math.min(delay, LONGEST)),
   clearTimeout: (timer) => clearTimeout(timer),
 };
+
+/** Does something when it is time; there is no more than one such time. */
+export class Alarm {
+  #clock: Clock;
+  #act: () => void;
+  #timer: Timer | undefined;
+
+  constructor(clock: Clock, act: () => void) {
+    this.#clock = clock;
+    this.#act = act;
+  }
+
+  get isSet(): boolean {
+    return this.#timer !== undefined;
+  }
+
+  /** In so many milliseconds, unless it is set already. */
+  set(delay: number): void {
+    this.#timer ??= this.#clock.setTimeout(() => {
+      this.#timer = undefined;
+      this.#act();
+    }, delay);
+  }
+
+  /** In so many milliseconds from now, whatever it was set to. */
+  reset(delay: number): void {
+    this.clear();
+    this.set(delay);
+  }
+
+  clear(): void {
+    this.#clock.clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+}

@@ -1,6 +1,6 @@
 // One WebSocket at a time, replaced when it is lost.
 
-import type { Clock, Timer } from "./clock.js";
+import { Alarm, type Clock, type Timer } from "./clock.js";
 import { compact } from "./compact.js";
 import { browserNetwork } from "./connection/network.js";
 import { delay, judge, NO_CONNECTION, refusesToken, UNAUTHORIZED } from "./connection/retry.js";
@@ -25,8 +25,6 @@ const TICK = 5_000;
 const GOOD = 10_000;
 /** Milliseconds over which pages that nobody looks at spread when the network is back. */
 const ONLINE_JITTER = 1_000;
-/** Milliseconds after a refusal for being too fast in which a close is taken for its consequence. */
-const TOO_FAST_WITHIN = 5_000;
 
 type Done = (reply: OkBody | ChatError) => void;
 /** What the server says by itself. */
@@ -68,11 +66,10 @@ export class Connection {
   #received = 0;
   #receivedWall = 0;
   #deadline = Infinity;
-  #tooFast = -Infinity;
   #retryAfter: number | undefined;
   /** The error that nothing but a close has followed. */
   #error: ChatError | undefined;
-  #ticks: Timer | undefined;
+  #ticks: Alarm;
   #closed = false;
   #helloBytes = 8_192;
   #frameBytes = Infinity;
@@ -86,6 +83,7 @@ export class Connection {
     readonly events: ConnectionEvents,
     readonly log: Log,
   ) {
+    this.#ticks = new Alarm(clock, () => this.#tick());
     this.#tokens = new TokenSource(options, clock, (user) => events.onUser(user));
   }
 
@@ -180,7 +178,7 @@ export class Connection {
     this.#error = this.#retryAfter = undefined;
     this.#stamp();
     this.#deadline = this.clock.now() + ANSWER_TIMEOUT;
-    this.#tick();
+    this.#ticks.reset(TICK);
     const current = () => "socket" in this.#state && this.#state.socket === socket;
     socket.onopen = () => this.#hello(credentials);
     socket.onmessage = ({ data }) => current() && this.#receive(String(data));
@@ -244,7 +242,6 @@ export class Connection {
 
   #onError(frame: Failure & { type: "error" }): void {
     const error = new ChatError(frame);
-    if (error.code === "rate_limited") this.#tooFast = this.clock.now();
     if (frame.id !== undefined) return this.#answer(frame.id, error);
     if (frame.conversation !== undefined) return this.events.onNotice(frame);
     this.#error = error;
@@ -268,7 +265,7 @@ export class Connection {
     const state = this.#state;
     this.#state = next;
     this.#deadline = Infinity;
-    this.clock.clearTimeout(this.#ticks);
+    this.#ticks.clear();
     if (state.at === "asking") state.abort.abort();
     if (state.at === "waiting") this.clock.clearTimeout(state.timer);
     if ("socket" in state) {
@@ -283,7 +280,6 @@ export class Connection {
       reason,
       error: this.#error,
       retryAfter: this.#retryAfter,
-      tooFast: this.clock.now() - this.#tooFast < TOO_FAST_WITHIN,
       renewable: this.#tokens.renewable,
       renewed: this.#renewed,
     });
@@ -321,12 +317,9 @@ export class Connection {
     this.#state = { at: "waiting", timer, bidden };
   }
 
-  #tick(delay = TICK): void {
-    this.clock.clearTimeout(this.#ticks);
-    this.#ticks = this.clock.setTimeout(() => {
-      this.#tick();
-      this.#look();
-    }, delay);
+  #tick(): void {
+    this.#ticks.set(TICK);
+    this.#look();
   }
 
   #stamp(): void {
@@ -349,7 +342,7 @@ export class Connection {
   #ping(timeout: number): void {
     this.#deadline = Math.min(this.#deadline, this.clock.now() + timeout);
     this.command({ type: "ping" }, () => {});
-    this.#tick(Math.min(TICK, timeout + 100));
+    this.#ticks.reset(Math.min(TICK, timeout + 100));
   }
 
   /** The page is looked at again, or the network is back. */

@@ -1,7 +1,7 @@
 // How far a bot has heard each conversation, kept for it by the app: after a restart it goes on from there. A message counts as
 // heard when its listeners have returned, and the promises that they gave are settled.
 
-import type { Clock, Timer } from "./clock.js";
+import { Alarm, type Clock } from "./clock.js";
 import type { Seq } from "./protocol.js";
 import type { CursorStorage } from "./types.js";
 
@@ -12,19 +12,18 @@ const COMPLETE = "*";
 
 export class SavedCursors {
   #storage: CursorStorage;
-  #clock: Clock;
   #report: (error: unknown) => void;
   #scope = "";
   #saved = new Map<string, Seq>();
   #changed = new Map<string, Seq>();
   /** For each conversation, events whose listeners are not done, and those behind them. */
   #pending = new Map<string, { seq: Seq; done: boolean }[]>();
-  #timer: Timer | undefined;
+  #save: Alarm;
   #saving: Promise<void> | undefined;
 
   constructor(storage: CursorStorage, clock: Clock, report: (error: unknown) => void) {
     this.#storage = storage;
-    this.#clock = clock;
+    this.#save = new Alarm(clock, () => void this.flush());
     this.#report = report;
   }
 
@@ -75,8 +74,7 @@ export class SavedCursors {
 
   /** Saves what has changed at once. */
   async flush(): Promise<void> {
-    this.#clock.clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.#save.clear();
     await this.#saving;
     // Before all conversations are known, a cursor that is missing would look like a conversation that is new.
     if (!this.#changed.size || !this.complete) return;
@@ -96,6 +94,6 @@ export class SavedCursors {
   #note(conversation: string, seq: Seq): void {
     this.#saved.set(conversation, seq);
     this.#changed.set(conversation, seq);
-    this.#timer ??= this.#clock.setTimeout(() => void this.flush(), GATHER);
+    this.#save.set(GATHER);
   }
 }

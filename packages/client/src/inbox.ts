@@ -1,6 +1,6 @@
 // The list of one's conversations, read page by page, and how many messages in it are unread.
 
-import type { Clock, Timer } from "./clock.js";
+import { Alarm, type Clock } from "./clock.js";
 import type { Directory } from "./directory.js";
 import { ChatError } from "./error.js";
 import { handled } from "./handled.js";
@@ -53,7 +53,7 @@ export class Inbox {
   #read = 0;
   #looking = false;
   #lookAgain = false;
-  #lookTimer: Timer | undefined;
+  #nextLook: Alarm;
   /** Looks in a row that have left something to be found out. */
   #fruitless = 0;
   /** What `welcome.unread` counts of conversations that are not known here. */
@@ -61,6 +61,7 @@ export class Inbox {
 
   constructor(owner: InboxOwner) {
     this.#owner = owner;
+    this.#nextLook = new Alarm(owner.clock, () => this.lookUp());
     this.conversations = new Store<readonly ConversationInfo[]>(() =>
       this.sorted().map((room) => room.info.getSnapshot() as ConversationInfo),
     );
@@ -97,8 +98,7 @@ export class Inbox {
   onLost(): void {
     this.#looking = false;
     this.#fruitless = 0;
-    this.#owner.clock.clearTimeout(this.#lookTimer);
-    this.#lookTimer = undefined;
+    this.#nextLook.clear();
   }
 
   /** Reads on until nothing is left to be found out about conversations that are known, and there are as many as before. */
@@ -133,7 +133,7 @@ export class Inbox {
   /** Looks for the summaries of conversations that are known by their events only. */
   lookUp(): void {
     this.#lookAgain = true;
-    if (!this.#looking && this.#lookTimer === undefined && this.#owner.online) void this.#lookUp();
+    if (!this.#looking && !this.#nextLook.isSet && this.#owner.online) void this.#lookUp();
   }
 
   /** What was looked for when the connection was lost. */
@@ -173,10 +173,7 @@ export class Inbox {
     if (!this.#lookAgain) return void (this.#fruitless = 0);
     const wait = this.#fruitless && Math.min(LOOK_AGAIN_MOST, LOOK_AGAIN * 2 ** (this.#fruitless - 1));
     this.#fruitless++;
-    this.#lookTimer = this.#owner.clock.setTimeout(() => {
-      this.#lookTimer = undefined;
-      this.lookUp();
-    }, wait);
+    this.#nextLook.set(wait);
   }
 
   /** Goes on where the list ends so far. */

@@ -1,7 +1,7 @@
 // What was said and is not acknowledged. A message stays here, and where a page can keep it, until the server says
 // that it is stored; it is sent again with the same key after every loss, so it is stored once.
 
-import type { Clock, Timer } from "./clock.js";
+import { Alarm, type Clock } from "./clock.js";
 import { compact } from "./compact.js";
 import type { Connection } from "./connection.js";
 import { ChatError, failure } from "./error.js";
@@ -23,6 +23,8 @@ const PAUSE_MOST = 30_000;
 /** Milliseconds that a message waits here, unless the app says otherwise. */
 const MAX_AGE = 24 * 3_600_000;
 
+const backoff = (attempts: number): number => Math.min(PAUSE_MOST, PAUSE * 2 ** attempts);
+
 export interface OutboxOwner {
   readonly me: string | undefined;
   /** An entry came, changed, or went. */
@@ -42,7 +44,7 @@ export class Outbox implements ChatOutbox {
   #storageFailed = false;
   /** Keys of entries that the storage did not keep. They are tried again after it has kept another one. */
   #unkept = new Set<string>();
-  #keepAgain: Timer | undefined;
+  #keepAgain: Alarm;
   #keepAttempts = 0;
   /** The last use of the storage for a key: the next one waits for it, so that a deletion comes after what it deletes. */
   #used = new Map<string, Promise<unknown>>();
@@ -50,9 +52,9 @@ export class Outbox implements ChatOutbox {
   /** Where entries are kept; known with the user. What is said before is put there then. */
   #scope: string | undefined;
   #underWay = 0;
-  #paused: Timer | undefined;
+  #pause: Alarm;
   #pauses = 0;
-  #expiry: Timer | undefined;
+  #expiry: Alarm;
   #lastTime = 0;
   #closed = false;
 
@@ -64,6 +66,9 @@ export class Outbox implements ChatOutbox {
     readonly maxAge = MAX_AGE,
   ) {
     this.#storage = storage;
+    this.#pause = new Alarm(clock, () => this.flush());
+    this.#expiry = new Alarm(clock, () => this.#expire());
+    this.#keepAgain = new Alarm(clock, () => this.#keepUnkept());
     this.entries = new Store<readonly OutboxEntry[]>(() =>
       [...this.#entries.values()].map(({ what }) => ({ ...what })),
     );
@@ -147,7 +152,7 @@ export class Outbox implements ChatOutbox {
   /** Sends what waits, in its order. */
   flush(): void {
     this.#expire();
-    if (this.#paused || !this.connection.online) return;
+    if (this.#pause.isSet || !this.connection.online) return;
     for (const entry of this.#entries.values()) {
       if (this.#underWay >= AT_ONCE) return;
       if (!entry.underWay && (entry.current === "pending" || entry.asks)) this.#send(entry);
@@ -166,9 +171,7 @@ export class Outbox implements ChatOutbox {
 
   close(error: ChatError): void {
     this.#closed = true;
-    this.clock.clearTimeout(this.#paused);
-    this.clock.clearTimeout(this.#expiry);
-    this.clock.clearTimeout(this.#keepAgain);
+    for (const alarm of [this.#pause, this.#expiry, this.#keepAgain]) alarm.clear();
     this.#tabs?.leave();
     // They stay where they are kept, as they were.
     for (const entry of this.#entries.values()) if (entry.current !== "failed") entry.setFailed(error);
@@ -261,24 +264,15 @@ export class Outbox implements ChatOutbox {
   #onRefused(entry: Entry, error: ChatError): void {
     // Without a connection it is said again with the next one, or by the next page.
     if (error.code === "offline" || error.code === "closed") return;
-    if (error.retryable) return this.#pause(error.retryAfter);
+    if (error.retryable) {
+      if (!this.#pause.isSet) this.#pause.set(error.retryAfter ?? backoff(this.#pauses++) * (0.5 + Math.random() / 2));
+      return;
+    }
     if (entry.current === "sent" || !this.#entries.has(entry.key)) return this.flush();
     this.#fail(entry, error);
     this.#keep(entry);
     this.#tellOf(entry, { type: "failed", error: entry.what.error! });
     this.flush();
-  }
-
-  #pause(retryAfter?: number): void {
-    if (this.#paused !== undefined) return;
-    const longest = Math.min(PAUSE_MOST, PAUSE * 2 ** this.#pauses++);
-    this.#paused = this.clock.setTimeout(
-      () => {
-        this.#paused = undefined;
-        this.flush();
-      },
-      retryAfter ?? longest * (0.5 + Math.random() / 2),
-    );
   }
 
   /** Milliseconds that a message has waited: by the clock that nobody sets, which may stand still in a sleep, or the other. */
@@ -288,14 +282,13 @@ export class Outbox implements ChatOutbox {
 
   /** What has waited for too long fails: a person decides whether it is still to be said. */
   #expire(): void {
-    this.clock.clearTimeout(this.#expiry);
-    this.#expiry = undefined;
+    this.#expiry.clear();
     for (const entry of this.#entries.values()) {
       if (entry.current !== "pending" || entry.underWay) continue;
       const left = this.maxAge - this.#age(entry);
       if (left > 0) {
         // The oldest goes first.
-        if (left < Infinity) this.#expiry = this.clock.setTimeout(() => this.#expire(), left);
+        if (left < Infinity) this.#expiry.set(left);
         return;
       }
       this.#fail(entry, failure("expired", "the message waited for too long"));
@@ -337,16 +330,16 @@ export class Outbox implements ChatOutbox {
     if (!this.#unkept.size) {
       this.#storageFailed = false;
       this.#keepAttempts = 0;
-    } else if (!this.#keepAgain && !this.#closed) {
-      const wait = Math.min(PAUSE_MOST, PAUSE * 2 ** this.#keepAttempts++);
-      this.#keepAgain = this.clock.setTimeout(() => {
-        this.#keepAgain = undefined;
-        for (const unkept of this.#unkept) {
-          const entry = this.#entries.get(unkept);
-          if (entry) this.#keep(entry);
-          else this.#unkept.delete(unkept);
-        }
-      }, wait);
+    } else if (!this.#keepAgain.isSet && !this.#closed) {
+      this.#keepAgain.set(backoff(this.#keepAttempts++));
+    }
+  }
+
+  #keepUnkept(): void {
+    for (const key of this.#unkept) {
+      const entry = this.#entries.get(key);
+      if (entry) this.#keep(entry);
+      else this.#unkept.delete(key);
     }
   }
 

@@ -1,4 +1,4 @@
-import type { Clock, Timer } from "./clock.js";
+import { Alarm, type Clock } from "./clock.js";
 import type { Command, UserId } from "./protocol.js";
 import { Store } from "./store.js";
 import type { ChatLimits, Presence, UserPresence } from "./types.js";
@@ -25,10 +25,11 @@ export class PresenceWatch {
   /** Whom the server was asked to watch last. */
   #asked = new Set<UserId>();
   #owner: PresenceOwner;
-  #timer: Timer | undefined;
+  #refresh: Alarm;
 
   constructor(owner: PresenceOwner) {
     this.#owner = owner;
+    this.#refresh = new Alarm(owner.clock, () => this.#ask());
   }
 
   of(user: UserId): UserPresence {
@@ -57,16 +58,17 @@ export class PresenceWatch {
 
   /** Asks for those on the screen: after a change of it, of the connection, or of whom one shares a conversation with. */
   refresh(): void {
-    this.#timer ??= this.#owner.clock.setTimeout(() => {
-      this.#timer = undefined;
-      if (!this.#owner.online) return;
-      const shown = [...this.#users].filter(([, store]) => store.subscribed).map(([user]) => user);
-      // The ones that were subscribed to last: those are on the screen.
-      const users = shown.slice(-(this.#owner.limits?.watch ?? WATCH));
-      if (!users.length && !this.#asked.size) return;
-      this.#watch(users);
-      this.#owner.request({ type: "watch", users }).catch(() => {});
-    }, GATHER);
+    this.#refresh.set(GATHER);
+  }
+
+  #ask(): void {
+    if (!this.#owner.online) return;
+    const shown = [...this.#users].filter(([, store]) => store.subscribed).map(([user]) => user);
+    // The ones that were subscribed to last: those are on the screen.
+    const users = shown.slice(-(this.#owner.limits?.watch ?? WATCH));
+    if (!users.length && !this.#asked.size) return;
+    this.#watch(users);
+    this.#owner.request({ type: "watch", users }).catch(() => {});
   }
 
   /** The last subscription is the last to go, where there are more than the server watches. */

@@ -1,7 +1,7 @@
 // How far one has read: what this client says, and what the server has confirmed, kept apart. What was read without a
 // connection is sent with the next.
 
-import type { Clock, Timer } from "./clock.js";
+import { Alarm, type Clock } from "./clock.js";
 import type { CursorBody, Seq } from "./protocol.js";
 
 /** Milliseconds between two `read` frames. */
@@ -18,12 +18,13 @@ export class Reading {
   /** The request that waits for its turn or its answer. */
   #request: object | undefined;
   #sentAt = -Infinity;
-  #timer: Timer | undefined;
+  #next: Alarm;
   #clock: Clock;
   #send: SendRead;
 
   constructor(clock: Clock, send: SendRead) {
     this.#clock = clock;
+    this.#next = new Alarm(clock, () => void this.#tell());
     this.#send = send;
   }
 
@@ -59,19 +60,12 @@ export class Reading {
   }
 
   stop(): void {
-    this.#clock.clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.#next.clear();
   }
 
   #schedule(): void {
-    if (this.#timer !== undefined || this.#request || this.#local <= this.#confirmed) return;
-    this.#timer = this.#clock.setTimeout(
-      () => {
-        this.#timer = undefined;
-        void this.#tell();
-      },
-      Math.max(0, this.#sentAt + INTERVAL - this.#clock.now()),
-    );
+    if (this.#request || this.#local <= this.#confirmed) return;
+    this.#next.set(Math.max(0, this.#sentAt + INTERVAL - this.#clock.now()));
   }
 
   async #tell(): Promise<void> {

@@ -1,6 +1,6 @@
 // That messages of others have arrived here: one frame tells the server of all that come in a second, in the background.
 
-import type { Clock, Timer } from "./clock.js";
+import { Alarm, type Clock } from "./clock.js";
 import type { Command, Seq } from "./protocol.js";
 import type { Scheduler } from "./scheduler.js";
 
@@ -8,16 +8,17 @@ import type { Scheduler } from "./scheduler.js";
 const GATHER = 1_000;
 
 export class Receipts {
-  #clock: Clock;
   #scheduler: Scheduler;
   /** How far each conversation has arrived, until the server has confirmed it: also over an outage. */
   #delivered = new Map<string, Seq>();
   /** Conversations whose request waits for its turn or its answer. */
   #queued = new Set<string>();
-  #timer: Timer | undefined;
+  #next: Alarm;
 
   constructor(clock: Clock, scheduler: Scheduler) {
-    this.#clock = clock;
+    this.#next = new Alarm(clock, () => {
+      for (const conversation of this.#delivered.keys()) void this.#send(conversation);
+    });
     this.#scheduler = scheduler;
   }
 
@@ -33,16 +34,11 @@ export class Receipts {
 
   /** Sends what waits, soon: after an arrival, and with a new connection. */
   flush(): void {
-    if (!this.#delivered.size) return;
-    this.#timer ??= this.#clock.setTimeout(() => {
-      this.#timer = undefined;
-      for (const conversation of this.#delivered.keys()) void this.#send(conversation);
-    }, GATHER);
+    if (this.#delivered.size) this.#next.set(GATHER);
   }
 
   stop(): void {
-    this.#clock.clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.#next.clear();
   }
 
   async #send(conversation: string): Promise<void> {

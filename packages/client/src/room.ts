@@ -1,6 +1,7 @@
 // One conversation, put together: its log, the list of its messages, who is in it, how it stands.
 
 import { type AboutRoom, draftOf, RoomActions } from "./actions.js";
+import { Alarm } from "./clock.js";
 import { ChatError } from "./error.js";
 import { handled } from "./handled.js";
 import { History, type PageOptions } from "./history.js";
@@ -53,7 +54,7 @@ export class Room extends RoomActions implements Conversation {
   #resumedAt: Seq = 0;
   /** Listeners of `message` and `event`. */
   #listeners = 0;
-  #releaseTimer: ReturnType<Host["clock"]["setTimeout"]> | undefined;
+  #releasing: Alarm;
   /** The object that this one is another name of. */
   #target: Room = this;
 
@@ -62,6 +63,7 @@ export class Room extends RoomActions implements Conversation {
     this.#name = name;
     this.host = host;
     this.report = host.report;
+    this.#releasing = new Alarm(host.clock, () => this.watched || this.release());
     this.#events = new Emitter(this.report);
     this.#log = new Log(this);
     this.#history = new History(this);
@@ -145,8 +147,7 @@ export class Room extends RoomActions implements Conversation {
   }
 
   release(): void {
-    this.host.clock.clearTimeout(this.#releaseTimer);
-    this.#releaseTimer = undefined;
+    this.#releasing.clear();
     this.#history.close();
     this.#older = undefined;
     this.list.clear();
@@ -253,7 +254,7 @@ export class Room extends RoomActions implements Conversation {
 
   /** The chat was closed: nothing of it waits any more. */
   onClose(): void {
-    this.host.clock.clearTimeout(this.#releaseTimer);
+    this.#releasing.clear();
     this.#reading.stop();
     this.#log.end();
   }
@@ -335,21 +336,19 @@ export class Room extends RoomActions implements Conversation {
     for (const entry of this.list.entries) target.onOutboxChange(entry, false);
     if (this.#history.open) target.#onWatch(true);
     target.#onUnwatch();
-    this.host.clock.clearTimeout(this.#releaseTimer);
+    this.#releasing.clear();
     this.#history.close();
   }
 
   #onWatch(opens: boolean): void {
-    this.host.clock.clearTimeout(this.#releaseTimer);
-    this.#releaseTimer = undefined;
+    this.#releasing.clear();
     if (opens) this.#open();
   }
 
   #onUnwatch(): void {
-    const { clock, releaseAfter } = this.host;
+    const { releaseAfter } = this.host;
     if (this.watched || releaseAfter === Infinity || this.host.closed) return;
-    clock.clearTimeout(this.#releaseTimer);
-    this.#releaseTimer = clock.setTimeout(() => this.watched || this.release(), releaseAfter);
+    this.#releasing.reset(releaseAfter);
   }
 
   #open(): void {

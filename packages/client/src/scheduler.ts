@@ -1,7 +1,7 @@
 // Requests that no person waits for: paced, so that they never use up what the server allows a connection, a few at a time,
 // and what is on the screen first.
 
-import type { Clock, Timer } from "./clock.js";
+import { Alarm, type Clock } from "./clock.js";
 import { ChatError, failure } from "./error.js";
 import type { Command } from "./protocol.js";
 
@@ -81,12 +81,13 @@ export class Scheduler {
   #bucket: Bucket;
   #waiting = new Set<Job>();
   #running: Record<Lane, number> = { pages: 0, reads: 0, receipts: 0 };
-  #timer: Timer | undefined;
+  #next: Alarm;
   #queued = false;
   #online = false;
 
   constructor(owner: SchedulerOwner) {
     this.#owner = owner;
+    this.#next = new Alarm(owner.clock, () => this.#run());
     this.#bucket = new Bucket(owner.clock);
   }
 
@@ -101,8 +102,7 @@ export class Scheduler {
   /** The connection is lost: what waits fails with `offline`. */
   stop(error: ChatError): void {
     this.#online = false;
-    this.#owner.clock.clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.#next.clear();
     const waiting = [...this.#waiting];
     this.#waiting.clear();
     for (const job of waiting) job.reject(error);
@@ -127,7 +127,7 @@ export class Scheduler {
   }
 
   /** The job that goes first; one that the server has refused for now waits until it is due. */
-  #next(now: number): Job | undefined {
+  #first(now: number): Job | undefined {
     for (const lane of LANES) {
       if (this.#running[lane] >= AT_ONCE[lane]) continue;
       let next: Job | undefined;
@@ -144,19 +144,18 @@ export class Scheduler {
   }
 
   #run(): void {
-    this.#owner.clock.clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.#next.clear();
     if (!this.#online) return;
     const now = this.#owner.clock.now();
-    for (let job; (job = this.#next(now));) {
+    for (let job; (job = this.#first(now));) {
       const wait = this.#bucket.take();
-      if (wait) return void (this.#timer = this.#owner.clock.setTimeout(() => this.#run(), wait));
+      if (wait) return this.#next.set(wait);
       this.#waiting.delete(job);
       void this.#make(job);
     }
     let due = Infinity;
     for (const job of this.#waiting) if (job.due > now) due = Math.min(due, job.due);
-    if (due < Infinity) this.#timer = this.#owner.clock.setTimeout(() => this.#run(), due - now);
+    if (due < Infinity) this.#next.set(due - now);
   }
 
   async #make(job: Job): Promise<void> {

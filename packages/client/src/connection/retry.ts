@@ -9,7 +9,6 @@ const BACKOFF_MOST = 20_000;
 const TOO_FAST = 5_000;
 
 /** Close codes with a meaning of their own (docs/protocol.md). */
-const POLICY = 1008;
 const TOKEN_ENDED = 4401;
 const FLOODED = 4429;
 export const UNAUTHORIZED = 4501;
@@ -23,8 +22,6 @@ export interface Loss {
   error?: ChatError | undefined;
   /** What the server said to wait. */
   retryAfter?: number | undefined;
-  /** The server had just refused frames for coming too fast. */
-  tooFast?: boolean;
   /** Another token can be had; and it was had already, for want of a welcome. */
   renewable: boolean;
   renewed: boolean;
@@ -50,12 +47,10 @@ export const refusesToken = (code: number | undefined): boolean =>
 const isFinal = (code: number): boolean =>
   code === 1002 || (code >= 1007 && code <= 1009) || (code >= 4500 && code <= 4999);
 
-export function judge({ code = 0, reason, error, retryAfter, tooFast, renewable, renewed }: Loss): Verdict {
+export function judge({ code = 0, reason, error, retryAfter, renewable, renewed }: Loss): Verdict {
   const why = error?.message || reason || NO_CONNECTION;
   const verdict: Verdict = { reason: why, error, final: isFinal(code), wait: retryAfter };
   if (code === FLOODED) return { ...verdict, wait: retryAfter ?? TOO_FAST };
-  // A server of before has no code of its own for that.
-  if (code === POLICY && tooFast) return { ...verdict, final: false, wait: Math.max(retryAfter ?? 0, TOO_FAST) };
   if (refusesToken(code)) {
     const final = code === LOGGED_OUT || !renewable || (code === UNAUTHORIZED && renewed);
     if (!final) return { ...verdict, final, error: undefined };

@@ -155,14 +155,6 @@ export class Switchboard implements Chat, Host {
 
   readonly use = (): void => this.#connection.use();
 
-  onNoAnswer(): void {
-    this.#connection.giveUp();
-  }
-
-  onFound(): void {
-    this.#presence.refresh();
-  }
-
   get me(): UserId | undefined {
     return this.user.getSnapshot();
   }
@@ -230,15 +222,7 @@ export class Switchboard implements Chat, Host {
     this.#events.emit("error", known);
   };
 
-  // ----
-
-  async #create(room: NewRoom, options: CommandOptions | undefined): Promise<Conversation> {
-    const { room: id = makeKey(), title, public: open = false, members = [] } = room;
-    const command = { type: "create" as const, room: id, public: open, members, ...(title && { title }) };
-    const answer = await this.call<{ conversation: string }>(command, options);
-    this.lookUp();
-    return this.rooms.of(answer.conversation);
-  }
+  // ---- What the connection tells.
 
   onUser(user: UserId): void {
     // Who one was welcomed as, one stays: `welcome` says whether another token is another's.
@@ -246,44 +230,6 @@ export class Switchboard implements Chat, Host {
     this.user.set(user);
     this.rooms.onUser();
     this.outbox.useScope(this.#scope(user), false);
-  }
-
-  /** Under which name storages keep what is this user's on this server. */
-  #scope(user: UserId): string {
-    return `${this.#url} ${user}`;
-  }
-
-  /** A listener wants every message of all conversations from now on. */
-  #onReplayWanted(): void {
-    if (this.#saved && !this.#savedIs) this.#savedIs = "unknown";
-    this.#inbox.readAll();
-    if (this.#welcomed) void this.#loadHeard(this.#welcomed);
-  }
-
-  async #loadHeard(user: UserId): Promise<void> {
-    if (!this.#saved || this.#savedIs !== "unknown") return;
-    this.#savedIs = "loading";
-    try {
-      await this.#saved.load(this.#scope(user));
-    } catch (error) {
-      // Without them a bot would take for heard what it has not: it goes on as if it had never run, and says so.
-      this.report(failure("storage", "the cursors cannot be loaded", error));
-    }
-    this.#savedIs = "known";
-    this.#complete ||= this.#saved.complete;
-    for (const name of this.#saved.conversations) this.rooms.of(name);
-    for (const room of this.rooms) {
-      const begin = this.baseline(room.id, room.summary);
-      if (begin !== "pending") room.onSavedCursor(begin);
-    }
-    if (this.online) void this.#inbox.catchUp(0);
-  }
-
-  onComplete(): void {
-    if (!this.replaysAll || (this.#savedIs && this.#savedIs !== "known")) return;
-    this.#complete = true;
-    const cursors = [...this.rooms].map((room): [string, Seq] => [room.id, room.cursor ?? room.summary?.head ?? 0]);
-    this.#saved?.setComplete(cursors);
   }
 
   /** The cursors of what is followed, as many as fit: what is on the screen first, then latest activity. */
@@ -354,5 +300,63 @@ export class Switchboard implements Chat, Host {
     this.#inbox.onLost();
     this.#presence.onLost();
     for (const room of this.rooms) room.onLost();
+  }
+
+  // ---- What the inbox and the scheduler tell.
+
+  onComplete(): void {
+    if (!this.replaysAll || (this.#savedIs && this.#savedIs !== "known")) return;
+    this.#complete = true;
+    const cursors = [...this.rooms].map((room): [string, Seq] => [room.id, room.cursor ?? room.summary?.head ?? 0]);
+    this.#saved?.setComplete(cursors);
+  }
+
+  onFound(): void {
+    this.#presence.refresh();
+  }
+
+  onNoAnswer(): void {
+    this.#connection.giveUp();
+  }
+
+  // ----
+
+  async #create(room: NewRoom, options: CommandOptions | undefined): Promise<Conversation> {
+    const { room: id = makeKey(), title, public: open = false, members = [] } = room;
+    const command = { type: "create" as const, room: id, public: open, members, ...(title && { title }) };
+    const answer = await this.call<{ conversation: string }>(command, options);
+    this.lookUp();
+    return this.rooms.of(answer.conversation);
+  }
+
+  /** Under which name storages keep what is this user's on this server. */
+  #scope(user: UserId): string {
+    return `${this.#url} ${user}`;
+  }
+
+  /** A listener wants every message of all conversations from now on. */
+  #onReplayWanted(): void {
+    if (this.#saved && !this.#savedIs) this.#savedIs = "unknown";
+    this.#inbox.readAll();
+    if (this.#welcomed) void this.#loadHeard(this.#welcomed);
+  }
+
+  async #loadHeard(user: UserId): Promise<void> {
+    if (!this.#saved || this.#savedIs !== "unknown") return;
+    this.#savedIs = "loading";
+    try {
+      await this.#saved.load(this.#scope(user));
+    } catch (error) {
+      // Without them a bot would take for heard what it has not: it goes on as if it had never run, and says so.
+      this.report(failure("storage", "the cursors cannot be loaded", error));
+    }
+    this.#savedIs = "known";
+    this.#complete ||= this.#saved.complete;
+    for (const name of this.#saved.conversations) this.rooms.of(name);
+    for (const room of this.rooms) {
+      const begin = this.baseline(room.id, room.summary);
+      if (begin !== "pending") room.onSavedCursor(begin);
+    }
+    if (this.online) void this.#inbox.catchUp(0);
   }
 }

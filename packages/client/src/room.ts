@@ -340,6 +340,65 @@ export class Room extends RoomActions implements Conversation {
     this.#history.close();
   }
 
+  // ---- What its log, its list and its members ask for and tell.
+
+  readHistory(fields: { before?: Seq; limit: number }, options?: PageOptions): Promise<HistoryBody> {
+    if (!options) return this.#background("history", fields);
+    return this.host.call(this.about("history", fields), options);
+  }
+
+  readLog(after: Seq, limit: number): Promise<LogBody> {
+    return this.#background("sync", { after, limit });
+  }
+
+  readMembers(fields: { after?: UserId; limit: number }): Promise<MembersBody> {
+    return this.#background("members", fields);
+  }
+
+  onUnplaced(): void {
+    if (this.#history.open) this.#history.load();
+    else this.host.lookUp();
+  }
+
+  onOvertaken(event: Event): void {
+    this.#tell(event, "live");
+  }
+
+  /** An event in its turn, once. */
+  apply(event: Event, source: Source): void {
+    const { me, outbox } = this.host;
+    this.#history.apply(event);
+    this.list.onEvent(event);
+    this.members.apply(event);
+    if (event.type === "message") {
+      this.typing.stopped(event.from);
+      if (event.from === me && event.key) outbox.confirm(event, event.key);
+    }
+    // All that a user wrote is another's now.
+    if ((event.type as string) === "erase") this.#history.reload();
+    this.list.onCursor(event.seq);
+    const before = this.summary;
+    if (!this.#standing.apply(event, me)) this.host.lookUp();
+    if (this.#standing.left && before) this.state.set(before.public ? "joinable" : "missing");
+    this.#onChange();
+    this.#tell(event, source);
+  }
+
+  onLoaded(head: Seq, rebuilt: boolean): void {
+    this.#place(head);
+    this.#onListReady();
+    if (rebuilt) this.#events.emit("resync", undefined);
+  }
+
+  onLoadFailed(error: unknown): void {
+    if (!(error instanceof ChatError) || error.code !== "not_found") return this.host.report(error);
+    if (this.id[0] !== "@") return this.#vanish();
+    // Nobody has written there yet.
+    this.#history.begin();
+    this.#log.place(0);
+    this.#onListReady();
+  }
+
   #onWatch(opens: boolean): void {
     this.#releasing.clear();
     if (opens) this.#open();
@@ -364,28 +423,6 @@ export class Room extends RoomActions implements Conversation {
     return this.host.scheduler.request<T>(command, urgency, lane);
   }
 
-  readHistory(fields: { before?: Seq; limit: number }, options?: PageOptions): Promise<HistoryBody> {
-    if (!options) return this.#background("history", fields);
-    return this.host.call(this.about("history", fields), options);
-  }
-
-  readLog(after: Seq, limit: number): Promise<LogBody> {
-    return this.#background("sync", { after, limit });
-  }
-
-  readMembers(fields: { after?: UserId; limit: number }): Promise<MembersBody> {
-    return this.#background("members", fields);
-  }
-
-  onUnplaced(): void {
-    if (this.#history.open) this.#history.load();
-    else this.host.lookUp();
-  }
-
-  onOvertaken(event: Event): void {
-    this.#tell(event, "live");
-  }
-
   /** The log has its place: at `head`, or where it was heard last. */
   #place(head: Seq, fromInbox = false): void {
     if (this.#log.cursor !== undefined) return;
@@ -394,26 +431,6 @@ export class Room extends RoomActions implements Conversation {
     if (begin === undefined || begin > head) return this.#log.place(head, fromInbox);
     this.#log.begin(begin);
     if (begin < head) void this.#log.fill();
-  }
-
-  /** An event in its turn, once. */
-  apply(event: Event, source: Source): void {
-    const { me, outbox } = this.host;
-    this.#history.apply(event);
-    this.list.onEvent(event);
-    this.members.apply(event);
-    if (event.type === "message") {
-      this.typing.stopped(event.from);
-      if (event.from === me && event.key) outbox.confirm(event, event.key);
-    }
-    // All that a user wrote is another's now.
-    if ((event.type as string) === "erase") this.#history.reload();
-    this.list.onCursor(event.seq);
-    const before = this.summary;
-    if (!this.#standing.apply(event, me)) this.host.lookUp();
-    if (this.#standing.left && before) this.state.set(before.public ? "joinable" : "missing");
-    this.#onChange();
-    this.#tell(event, source);
   }
 
   /** Calls the listeners. */
@@ -437,12 +454,6 @@ export class Room extends RoomActions implements Conversation {
     this.#onChange();
   }
 
-  onLoaded(head: Seq, rebuilt: boolean): void {
-    this.#place(head);
-    this.#onListReady();
-    if (rebuilt) this.#events.emit("resync", undefined);
-  }
-
   async #sendRead(fields: () => object | undefined): Promise<CursorBody | undefined> {
     const body = await this.#background<CursorBody | undefined>("read", fields, "reads");
     if (body?.upto) this.members.onCursor(this.host.me as UserId, { read: body.upto, received: body.upto });
@@ -458,15 +469,6 @@ export class Room extends RoomActions implements Conversation {
     if (!this.members.loaded) this.members.refresh();
     this.#onChange();
     if (this.unknown) this.host.lookUp();
-  }
-
-  onLoadFailed(error: unknown): void {
-    if (!(error instanceof ChatError) || error.code !== "not_found") return this.host.report(error);
-    if (this.id[0] !== "@") return this.#vanish();
-    // Nobody has written there yet.
-    this.#history.begin();
-    this.#log.place(0);
-    this.#onListReady();
   }
 
   /** The log is another one: a backup was restored. */

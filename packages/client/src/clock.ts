@@ -44,7 +44,7 @@ export class Alarm {
     }, delay);
   }
 
-  /** In so many milliseconds from now, whatever it was set to. */
+  /** In so many milliseconds from now; a time that was set before does not count. */
   reset(delay: number): void {
     this.clear();
     this.set(delay);

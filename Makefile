@@ -32,11 +32,13 @@ autobahn: ## the framing against Autobahn's WebSocket cases, if WSTEST or PATH h
 	scripts/autobahn.sh $(ARGS)
 
 bench: page ## the server against the machine's lower bounds; 9 minutes, more flags with ARGS="fanout --rounds 1"
-	cargo run --release --locked --bin switchboard -- bench --scratch target $(ARGS)
+	cargo build --release --locked --bin switchboard
+	cargo run --release --locked --bin switchboard-bench -- --scratch target $(ARGS)
 
 bench-rivals: page ## the same beside other servers, which it installs; half an hour
 	bench/rivals/install.sh
-	cargo run --release --locked --bin switchboard -- bench --scratch target --rivals bench/rivals $(ARGS)
+	cargo build --release --locked --bin switchboard
+	cargo run --release --locked --bin switchboard-bench -- --scratch target --rivals bench/rivals $(ARGS)
 
 torture: page ## fault injection: MINUTES=1 (or SECONDS=20), more flags with ARGS="--seed 1"; docs/reliability.md
 	cargo build --release --locked --bin switchboard --bin torture

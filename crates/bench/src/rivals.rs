@@ -12,7 +12,6 @@ use clap::ValueEnum;
 use self::centrifugo::Centrifugo;
 use self::ejabberd::Ejabberd;
 use self::node::{SocketIo, Ws};
-use crate::Product;
 use crate::server::{Server, Target};
 
 /// A server of another project.
@@ -33,12 +32,11 @@ impl Rival {
     pub(crate) fn start<'a>(
         self,
         directory: &Path,
-        product: &'a Product<'a>,
         scratch: &Path,
         cores: &[usize],
     ) -> anyhow::Result<Box<dyn Server + 'a>> {
         Ok(match self {
-            Self::Centrifugo => Box::new(Centrifugo::start(directory, product, cores)?),
+            Self::Centrifugo => Box::new(Centrifugo::start(directory, cores)?),
             Self::SocketIo => Box::new(SocketIo::start(directory, cores)?),
             Self::Ws => Box::new(Ws::start(directory, cores)?),
             Self::Ejabberd => Box::new(Ejabberd::start(directory, scratch, cores)?),

@@ -13,7 +13,6 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::Product;
 use crate::report::Report;
 use crate::rivals::Rival;
 use crate::server::Server;
@@ -23,7 +22,8 @@ const CLEAR_LINE: &str = "\r\x1b[K";
 
 /// State that every scenario shares.
 pub(crate) struct Context<'a> {
-    pub(crate) product: &'a Product<'a>,
+    /// The path of the `switchboard` program to measure.
+    pub(crate) program: &'a Path,
     /// Directory for the servers' data.
     pub(crate) scratch: &'a Path,
     /// The other servers to measure, with the directory of their settings.
@@ -45,7 +45,7 @@ impl<'a> Context<'a> {
         mut measure: impl FnMut(&mut Self, &(dyn Server + 'a)) -> anyhow::Result<()>,
     ) {
         for (rival, from) in self.rivals.clone().into_iter().filter(|(rival, _)| wanted(*rival)) {
-            let started = rival.start(from, self.product, self.scratch, cores);
+            let started = rival.start(from, self.scratch, cores);
             if let Err(error) = started.and_then(|server| measure(self, &*server)) {
                 self.note(&format!("{rival:?}: {error:#}"));
             }

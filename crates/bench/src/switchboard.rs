@@ -7,13 +7,16 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use jsonwebtoken::{EncodingKey, Header};
+use serde::Serialize;
+use switchboard_store::clock::Clock;
 use tempfile::TempDir;
 
 use crate::load::{ConnectionEvent, Load, Replies};
 use crate::process::{self, Process};
 use crate::server::{Meaning, OnMeaning, Server, Target};
 use crate::stamp::{self, number_after};
-use crate::{Product, wire};
+use crate::wire;
 
 /// Limits that are switched off by 0.
 const UNLIMITED: [&str; 5] = [
@@ -25,11 +28,30 @@ const UNLIMITED: [&str; 5] = [
 ];
 
 /// The key that signs tokens, for measurements only.
-pub const SECRET: &str = "the secret of a measurement, known to everybody";
+pub(crate) const SECRET: &str = "the secret of a measurement, known to everybody";
+
+/// Lifetime of tokens in seconds: longer than any measurement.
+const TOKEN_LIFETIME_SECONDS: i64 = 24 * 3_600;
+
+/// Signs a token for a user with [`SECRET`].
+///
+/// # Errors
+/// The library cannot sign.
+pub(crate) fn token(user: &str) -> anyhow::Result<String> {
+    #[derive(Serialize)]
+    struct Claims<'a> {
+        sub: &'a str,
+        exp: i64,
+    }
+    let now = Clock::system().now().as_millis() / 1_000;
+    let claims = Claims { sub: user, exp: now + TOKEN_LIFETIME_SECONDS };
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    Ok(jsonwebtoken::encode(&Header::default(), &claims, &key)?)
+}
 
 /// A server with its data directory.
 pub(crate) struct Switchboard<'a> {
-    product: &'a Product<'a>,
+    program: &'a Path,
     process: Process,
     cores: &'static [usize],
     data: TempDir,
@@ -37,26 +59,22 @@ pub(crate) struct Switchboard<'a> {
 
 impl<'a> Switchboard<'a> {
     /// Starts a server on an empty directory below `scratch`, on these cores.
-    pub(crate) fn start(
-        product: &'a Product<'a>,
-        scratch: &Path,
-        cores: &'static [usize],
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn start(program: &'a Path, scratch: &Path, cores: &'static [usize]) -> anyhow::Result<Self> {
         let data = process::scratch(scratch)?;
-        let process = launch(data.path(), "127.0.0.1:0", cores, None)?;
-        Ok(Self { product, process, cores, data })
+        let process = launch(program, data.path(), "127.0.0.1:0", cores, None)?;
+        Ok(Self { program, process, cores, data })
     }
 
     /// Starts a node on an empty PostgreSQL database.
     pub(crate) fn start_on(
         store: &str,
-        product: &'a Product<'a>,
+        program: &'a Path,
         scratch: &Path,
         cores: &'static [usize],
     ) -> anyhow::Result<Self> {
         let data = process::scratch(scratch)?;
-        let process = launch(data.path(), "127.0.0.1:0", cores, Some(store))?;
-        Ok(Self { product, process, cores, data })
+        let process = launch(program, data.path(), "127.0.0.1:0", cores, Some(store))?;
+        Ok(Self { program, process, cores, data })
     }
 
     /// Kills it.
@@ -72,13 +90,14 @@ impl<'a> Switchboard<'a> {
     /// Kills it, if it runs, and starts it again on the same port.
     pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
         self.stop()?;
-        self.process = launch(self.data.path(), &self.process.address.to_string(), self.cores, None)?;
+        self.process =
+            launch(self.program, self.data.path(), &self.process.address.to_string(), self.cores, None)?;
         Ok(())
     }
 
     /// The first frame of a client of `user`, with the client's cursors.
     pub(crate) fn hello(&self, user: usize, cursors: &[(String, u64)]) -> String {
-        let token = (self.product.mint)(&user_id(user)).unwrap_or_default();
+        let token = token(&user_id(user)).unwrap_or_default();
         let mut hello = format!(r#"{{"type":"hello","token":"{token}","cursors":{{"#);
         for (n, (conversation, seq)) in cursors.iter().enumerate() {
             let comma = if n > 0 { "," } else { "" };
@@ -257,8 +276,14 @@ fn is(frame: &[u8], kind: &str) -> bool {
     })
 }
 
-fn launch(data: &Path, listen: &str, cores: &[usize], store: Option<&str>) -> anyhow::Result<Process> {
-    let mut command = Command::new(std::env::current_exe()?);
+fn launch(
+    program: &Path,
+    data: &Path,
+    listen: &str,
+    cores: &[usize],
+    store: Option<&str>,
+) -> anyhow::Result<Process> {
+    let mut command = Command::new(program);
     command.args(["serve", "--listen", listen]);
     command.env("SWITCHBOARD_AUTH_SECRET", SECRET).env("SWITCHBOARD_LOG_LEVEL", "error");
     match store {

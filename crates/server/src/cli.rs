@@ -1,7 +1,6 @@
 //! The command line: its definition and the dispatch to the subcommands. Data goes to stdout, messages for a person to stderr.
 
 mod backup;
-mod bench;
 mod check;
 mod completions;
 mod config;
@@ -53,8 +52,6 @@ enum Command {
     Check(check::CheckArgs),
     /// Copies an installation from SQLite to PostgreSQL and compares every row. Resumes an interrupted run.
     MigrateStore(migrate_store::MigrateStoreArgs),
-    /// Measures this program against what the machine can do; takes minutes.
-    Bench(switchboard_bench::BenchArgs),
     /// Checks whether the server on this machine is ready.
     Health(health::HealthArgs),
     /// Checks and shows the configuration.
@@ -144,7 +141,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Backup(args) => backup::run(args),
         Command::Check(args) => check::run(args),
         Command::MigrateStore(args) => migrate_store::run(args),
-        Command::Bench(args) => bench::run(&args),
         Command::Health(args) => health::run(args),
         Command::Config(args) => config::run(args),
         Command::Completions(args) => completions::run(&args),

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use self::plot::{Bar, bars};
 
-/// The committed output of `switchboard bench --json`.
+/// The committed output of `switchboard-bench --json`.
 pub const FIGURES: &str = "docs/benchmarks/figures.json";
 
 /// The document with the tables.

@@ -12,7 +12,6 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::append::{Commit, Message};
 use super::sqlite::Sqlite;
-use crate::Product;
 
 /// Batches by which the view may lag; then the log waits.
 const MAX_LAG: usize = 64;
@@ -35,14 +34,9 @@ struct View {
 
 impl LogFirst {
     /// Creates both for this many senders; `len` is the length of a text.
-    pub(crate) fn new(
-        directory: &Path,
-        product: &Product<'_>,
-        senders: usize,
-        len: usize,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn new(directory: &Path, senders: usize, len: usize) -> anyhow::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(directory.join("first.log"))?;
-        let sqlite = Sqlite::unsynced(&directory.join("view.db"), product, senders, len)?;
+        let sqlite = Sqlite::unsynced(&directory.join("view.db"), senders, len)?;
         let (ahead, behind) = bounded(MAX_LAG);
         let thread = std::thread::spawn(move || view(sqlite, &behind));
         Ok(Self { file, buffer: Vec::new(), text: "x".repeat(len), view: Some(View { ahead, thread }) })

@@ -14,7 +14,6 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Statement};
 
 use super::append::{Commit, Message};
-use crate::Product;
 
 /// A database for one measurement; dropped afterwards.
 pub(crate) struct Database {
@@ -40,9 +39,9 @@ impl Database {
     }
 
     /// Creates Switchboard's tables, with a conversation and a member for each sender.
-    fn fill(&self, product: &Product<'_>, senders: usize) -> anyhow::Result<Link> {
+    fn fill(&self, senders: usize) -> anyhow::Result<Link> {
         let link = Link::open(&self.url)?;
-        link.execute(product.shared_schema)?;
+        link.execute(switchboard_store::postgres::SCHEMA)?;
         let last = senders.saturating_sub(1);
         link.execute(&format!(
             "INSERT INTO users (id, name) SELECT n, 'u' || n FROM generate_series(0, {last}) n;
@@ -107,13 +106,8 @@ const COMMIT: &str = "COMMIT";
 
 impl Postgres {
     /// Prepares the tables and statements; `len` is the length of a text.
-    pub(crate) fn new(
-        database: &Database,
-        product: &Product<'_>,
-        senders: usize,
-        len: usize,
-    ) -> anyhow::Result<Self> {
-        let link = database.fill(product, senders)?;
+    pub(crate) fn new(database: &Database, senders: usize, len: usize) -> anyhow::Result<Self> {
+        let link = database.fill(senders)?;
         let client = &link.client;
         let statements = link.runtime.block_on(async {
             let mut statements = Vec::new();
@@ -166,13 +160,12 @@ pub(crate) struct Pgbench {
 /// Runs `pgbench`, if it is installed: a transaction for each message, and a connection for each sender.
 pub(crate) fn pgbench(
     database: &Database,
-    product: &Product<'_>,
     senders: usize,
     len: usize,
     time: Duration,
 ) -> anyhow::Result<Option<Pgbench>> {
     let Some(program) = find("pgbench") else { return Ok(None) };
-    database.fill(product, senders)?;
+    database.fill(senders)?;
     let mut script = tempfile::NamedTempFile::new()?;
     write!(
         script,

@@ -25,7 +25,7 @@ impl Sockets {
     /// `len` is the length of a message's text; rooms have `size` users.
     pub(crate) fn start(len: usize, size: usize) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["bench", "floor", "--len", &len.to_string(), "--size", &size.to_string()]);
+        command.args(["floor", "--len", &len.to_string(), "--size", &size.to_string()]);
         Ok(Self(Process::start(&mut command, SERVER_CORE)?))
     }
 }

@@ -4,9 +4,9 @@
 use std::path::Path;
 
 use rusqlite::{Connection, params};
+use switchboard_store::sqlite;
 
 use super::append::{Commit, Message};
-use crate::Product;
 
 /// The database, with a conversation and a member for each sender.
 pub(crate) struct Sqlite {
@@ -16,27 +16,17 @@ pub(crate) struct Sqlite {
 
 impl Sqlite {
     /// A database without syncing, for a view that can be rebuilt.
-    pub(crate) fn unsynced(
-        file: &Path,
-        product: &Product<'_>,
-        senders: usize,
-        len: usize,
-    ) -> anyhow::Result<Self> {
-        let sqlite = Self::new(file, product, senders, len)?;
+    pub(crate) fn unsynced(file: &Path, senders: usize, len: usize) -> anyhow::Result<Self> {
+        let sqlite = Self::new(file, senders, len)?;
         sqlite.db.execute_batch("PRAGMA synchronous = OFF")?;
         Ok(sqlite)
     }
 
     /// A database with Switchboard's tables and settings; `len` is the length of a text.
-    pub(crate) fn new(
-        file: &Path,
-        product: &Product<'_>,
-        senders: usize,
-        len: usize,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn new(file: &Path, senders: usize, len: usize) -> anyhow::Result<Self> {
         let db = Connection::open(file)?;
-        db.execute_batch(product.settings)?;
-        db.execute_batch(product.schema)?;
+        db.execute_batch(sqlite::SETTINGS)?;
+        db.execute_batch(sqlite::SCHEMA)?;
         db.execute_batch("BEGIN")?;
         for n in 0..senders as i64 {
             db.execute("INSERT INTO users (id, name) VALUES (?1, ?2)", params![n, format!("u{n}")])?;

@@ -10,19 +10,19 @@ use super::channel;
 use crate::process::Process;
 use crate::server::{Meaning, OnMeaning, Server, Target};
 use crate::stamp::{self, number_after};
-use crate::{Product, SECRET, wire};
+use crate::switchboard::{self, SECRET};
+use crate::wire;
 
 /// The ids of a client's first two commands; those of messages follow.
 const CONNECT: u64 = 1;
 const SUBSCRIBE: u64 = 2;
 
-pub(super) struct Centrifugo<'a> {
-    product: &'a Product<'a>,
+pub(super) struct Centrifugo {
     process: Process,
 }
 
-impl<'a> Centrifugo<'a> {
-    pub(super) fn start(directory: &Path, product: &'a Product<'a>, cores: &[usize]) -> anyhow::Result<Self> {
+impl Centrifugo {
+    pub(super) fn start(directory: &Path, cores: &[usize]) -> anyhow::Result<Self> {
         let mut command = Command::new(directory.join("bin/centrifugo"));
         command.arg("--config").arg(directory.join("centrifugo.json"));
         command.env("CENTRIFUGO_CLIENT_TOKEN_HMAC_SECRET_KEY", SECRET);
@@ -30,11 +30,11 @@ impl<'a> Centrifugo<'a> {
             command.env("CENTRIFUGO_HTTP_SERVER_PORT", port.to_string());
             command
         })?;
-        Ok(Self { product, process })
+        Ok(Self { process })
     }
 }
 
-impl Server for Centrifugo<'_> {
+impl Server for Centrifugo {
     fn name(&self) -> &'static str {
         "centrifugo"
     }
@@ -48,7 +48,7 @@ impl Server for Centrifugo<'_> {
     }
 
     fn greeting(&self, user: usize, room: usize) -> String {
-        let token = (self.product.mint)(&format!("u{user}")).unwrap_or_default();
+        let token = switchboard::token(&format!("u{user}")).unwrap_or_default();
         let channel = channel(Target::Room(room));
         format!(
             "{{\"id\":{CONNECT},\"connect\":{{\"token\":\"{token}\"}}}}\n\

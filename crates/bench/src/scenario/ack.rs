@@ -31,13 +31,13 @@ pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Resul
             let append = Append::new(directory.path(), TEXT_BYTES + OVERHEAD_BYTES)?;
             let raw = acks(append, count, context.time)?;
             report_acks(context, "raw fdatasync", count, &raw, None);
-            let sqlite = Sqlite::new(&directory.path().join("floor.db"), context.product, count, TEXT_BYTES)?;
+            let sqlite = Sqlite::new(&directory.path().join("floor.db"), count, TEXT_BYTES)?;
             let floor = acks(sqlite, count, context.time)?;
             report_acks(context, "floor: SQLite", count, &floor, None);
-            let log_first = LogFirst::new(directory.path(), context.product, count, TEXT_BYTES)?;
+            let log_first = LogFirst::new(directory.path(), count, TEXT_BYTES)?;
             let other = acks(log_first, count, context.time)?;
             report_acks(context, "log first, SQLite behind", count, &other, None);
-            let server = Switchboard::start(context.product, context.scratch, BOTH_CORES)?;
+            let server = Switchboard::start(context.program, context.scratch, BOTH_CORES)?;
             let (ours, cpu) = measure(&server, count, context.time)?;
             report_acks(context, "switchboard", count, &ours, Some(cpu));
             drop(server);

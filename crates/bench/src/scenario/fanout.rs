@@ -36,7 +36,7 @@ fn run(context: &mut Context<'_>, name: &str, shape: Shape, in_flight: &[u64]) -
         let floor = Sockets::start(TEXT_BYTES, shape.size)?;
         measure(context, &floor, name, shape, in_flight)?;
         drop(floor);
-        let ours = Switchboard::start(context.product, context.scratch, SERVER_CORE)?;
+        let ours = Switchboard::start(context.program, context.scratch, SERVER_CORE)?;
         measure(context, &ours, name, shape, in_flight)?;
         drop(ours);
         context.against(

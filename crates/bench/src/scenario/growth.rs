@@ -36,7 +36,7 @@ pub(crate) fn run(context: &mut Context<'_>, scales: &[usize]) -> anyhow::Result
             "growth: {} messages are stored",
             scale * GROUPS * Groups::ROOMS_PER_USER * MESSAGES_PER_ROOM
         ));
-        let mut server = Switchboard::start(context.product, context.scratch, BOTH_CORES)?;
+        let mut server = Switchboard::start(context.program, context.scratch, BOTH_CORES)?;
         fill(&mut server, scale * GROUPS)?;
         servers.push(server);
     }

@@ -28,7 +28,7 @@ const OFFLINE_GRACE: Duration = Duration::from_secs(5);
 pub(crate) fn run(context: &mut Context<'_>, few: usize, many: usize) -> anyhow::Result<()> {
     for round in 1..=context.rounds {
         context.progress(&format!("idle: round {round} of {}", context.rounds));
-        let server = Switchboard::start(context.product, context.scratch, SERVER_CORE)?;
+        let server = Switchboard::start(context.program, context.scratch, SERVER_CORE)?;
         Groups { users: many, size: GROUP_SIZE }.fill(&server)?;
         measure(context, &server, few, many, round == 1)?;
         drop(server);

@@ -40,7 +40,7 @@ const SEED: u64 = 7;
 pub(crate) fn run(context: &mut Context<'_>, users: usize) -> anyhow::Result<()> {
     for round in 1..=context.rounds {
         context.progress(&format!("mixed: round {round} of {}", context.rounds));
-        let server = Switchboard::start(context.product, context.scratch, SERVER_CORE)?;
+        let server = Switchboard::start(context.program, context.scratch, SERVER_CORE)?;
         let groups = Groups { users, size: GROUP_SIZE };
         groups.fill(&server)?;
         let mut load = Load::new()?;

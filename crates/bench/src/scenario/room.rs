@@ -16,7 +16,7 @@ pub(crate) fn run(context: &mut Context<'_>, online: usize, members: usize) -> a
     let mut servers = Vec::new();
     for size in sizes {
         context.progress(&format!("room: {size} members come in"));
-        let server = Switchboard::start(context.product, context.scratch, SERVER_CORE)?;
+        let server = Switchboard::start(context.program, context.scratch, SERVER_CORE)?;
         server.make_rooms(size + 1, size + 1)?;
         servers.push(server);
     }

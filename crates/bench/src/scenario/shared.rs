@@ -18,12 +18,11 @@ pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Resul
         for &count in senders {
             context.progress(&format!("ack: round {round} of {}, {count} senders", context.rounds));
             let database = Database::new(store)?;
-            let floor =
-                acks(Postgres::new(&database, context.product, count, TEXT_BYTES)?, count, context.time)?;
+            let floor = acks(Postgres::new(&database, count, TEXT_BYTES)?, count, context.time)?;
             report_acks(context, "floor: PostgreSQL", count, &floor, None);
             drop(database);
             let database = Database::new(store)?;
-            match pgbench(&database, context.product, count.min(MAX_CLIENTS), TEXT_BYTES, context.time)? {
+            match pgbench(&database, count.min(MAX_CLIENTS), TEXT_BYTES, context.time)? {
                 Some(found) => {
                     let scenario = format!("ack, {count} senders");
                     let name = |figure, unit| Name { scenario: &scenario, subject: "pgbench", figure, unit };
@@ -34,7 +33,7 @@ pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Resul
             }
             drop(database);
             let database = Database::new(store)?;
-            let server = Switchboard::start_on(database.url(), context.product, context.scratch, BOTH_CORES)?;
+            let server = Switchboard::start_on(database.url(), context.program, context.scratch, BOTH_CORES)?;
             let (ours, cpu) = measure(&server, count, context.time)?;
             report_acks(context, "switchboard", count, &ours, Some(cpu));
             drop(server);

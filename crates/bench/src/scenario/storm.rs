@@ -19,7 +19,7 @@ pub(crate) fn run(context: &mut Context<'_>, clients: usize) -> anyhow::Result<(
     let groups = Groups { users: clients, size: GROUP_SIZE };
     for round in 1..=context.rounds {
         context.progress(&format!("storm: round {round} of {}", context.rounds));
-        let mut server = Switchboard::start(context.product, context.scratch, SERVER_CORE)?;
+        let mut server = Switchboard::start(context.program, context.scratch, SERVER_CORE)?;
         groups.fill(&server)?;
         let text = stamp::text(0, TEXT_BYTES);
         for member in (0..clients).step_by(GROUP_SIZE) {

@@ -470,19 +470,3 @@ async fn an_empty_directory_or_object_is_an_error() {
         assert!(!stderr.is_empty(), "{words:?}");
     }
 }
-
-#[tokio::test]
-async fn bench_measures_this_program_beside_its_floor() {
-    let scratch = TempDir::new().expect("a directory");
-    let directory = scratch.path().to_str().expect("UTF-8");
-    let words = ["bench", "ack", "--rounds", "1", "--seconds", "1", "--senders", "2", "--scratch", directory];
-    let table = succeeds(&mut switchboard(&words)).await;
-    for subject in ["floor: SQLite", "switchboard"] {
-        let line = format!("| ack, 2 senders | acks, /s | {subject} | ");
-        let figures = table.lines().find_map(|figures| figures.strip_prefix(&line)).expect(&table);
-        let median: f64 = figures.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number");
-        assert!(median > 0.0, "{table}");
-    }
-    let left = std::fs::read_dir(scratch.path()).expect("a directory").count();
-    assert_eq!(left, 0, "it cleans up behind itself");
-}

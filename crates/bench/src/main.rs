@@ -1,4 +1,4 @@
-//! `switchboard bench`: load over real sockets, the floors to compare it with, and the report.
+//! `switchboard-bench`: load over real sockets, the floors to compare it with, and the report.
 //!
 //! It starts the servers that it measures, on a loopback address, on their own core and on an empty directory, and stops them.
 //! Every run checks that the deliveries are complete and in order, and fails otherwise.
@@ -17,35 +17,26 @@ mod switchboard;
 mod traffic;
 mod wire;
 
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use clap::{Args, Subcommand, ValueEnum};
+use anyhow::{Context as _, ensure};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use self::floor::sockets;
 use self::report::Report;
 use self::rivals::Rival;
 use self::scenario::Context;
 
-/// The key with which the measured servers verify tokens.
-pub use self::switchboard::SECRET;
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// What a benchmark needs of the server's crate.
-pub struct Product<'a> {
-    /// Signs a token for a user with [`SECRET`].
-    pub mint: &'a dyn Fn(&str) -> anyhow::Result<String>,
-    /// The tables of its store, as SQL statements.
-    pub schema: &'a str,
-    /// The settings of its database, as SQL statements.
-    pub settings: &'a str,
-    /// The tables of its store on PostgreSQL, as SQL statements.
-    pub shared_schema: &'a str,
-}
-
-/// The flags of `bench`.
-#[derive(Debug, Args)]
-pub struct BenchArgs {
+/// Measures a Switchboard server on this machine, beside what the machine can do
+#[derive(Debug, Parser)]
+#[command(name = "switchboard-bench", version)]
+struct Args {
     #[command(subcommand)]
     floor: Option<Hidden>,
     /// Scenarios to measure [default: all of them]
@@ -60,6 +51,9 @@ pub struct BenchArgs {
     /// Numbers of senders for `ack`, one after the other
     #[arg(long, value_delimiter = ',', default_value = "1,8,64,512", value_name = "NUMBERS")]
     senders: Vec<usize>,
+    /// The server to measure [default: `switchboard` beside this program]
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
     /// Directory for the servers' data, in a temporary subdirectory: on a disk, not in memory
     #[arg(long, default_value = ".", value_name = "DIRECTORY")]
     scratch: PathBuf,
@@ -112,17 +106,45 @@ enum Scenario {
     Growth,
 }
 
+/// Exit codes: 0 for success, 1 for failure, 2 for a command line that cannot be parsed.
+fn main() -> ExitCode {
+    let done = run(&Args::parse()).and_then(|table| Ok(writeln!(std::io::stdout(), "{table}")?));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to do if stderr is closed.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The path of the server's program.
+fn program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let program = match given {
+        Some(path) => path.to_owned(),
+        None => std::env::current_exe()?.with_file_name("switchboard"),
+    };
+    let shown = program.display();
+    ensure!(
+        program.exists(),
+        "there is no {shown}: build it with the same profile, or name another with --binary"
+    );
+    Ok(program)
+}
+
 /// Runs the measurements, and returns the table of results.
 ///
 /// # Errors
 /// A server does not start, or a message was lost, duplicated or delivered out of order.
-pub fn run(args: &BenchArgs, product: &Product<'_>) -> anyhow::Result<String> {
+fn run(args: &Args) -> anyhow::Result<String> {
     if let Some(Hidden::Floor { len, size }) = args.floor {
         return sockets::serve(len, size).map(|()| String::new());
     }
+    let program = program(args.binary.as_deref())?;
     rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
     let mut context = Context {
-        product,
+        program: &program,
         scratch: &args.scratch,
         store: args.store.as_deref(),
         rivals: args

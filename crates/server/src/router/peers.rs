@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use switchboard_protocol::UserId;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::Router;
 use super::entry::Going;
 use super::order::Order;
+use super::presence::Lookup;
 use super::registry::{Interest, UserSlot};
-use super::verify::{Asked, Comparisons, Entries, Lost, Newcomer};
+use super::verify::{Asked, Comparisons, Entries, Newcomer};
 use crate::bus::{Address, Bus, BusEvent};
 use switchboard_store::record::{Answer, ConversationKey};
 use switchboard_store::refusal::Refusal;
@@ -63,8 +65,8 @@ pub(super) struct Peers {
     pub(super) unchecked: BTreeSet<ConversationKey>,
     /// Whether the store has been asked about conversations and has not answered.
     pub(super) checking: bool,
-    /// The same for users whom a node had that is gone.
-    pub(super) seeking_lost: bool,
+    /// The same for users whose presence has changed.
+    pub(super) asking_presence: bool,
     sweeps: Interval,
     beats: Interval,
     pub(super) lease: Duration,
@@ -86,8 +88,8 @@ pub(super) enum Found {
     Newcomers { asked: Vec<Entries>, result: Result<Vec<Option<Place>>, Refusal> },
     /// The event by which somebody came into a conversation.
     Entry { newcomer: Newcomer, result: Result<Excerpt, Refusal> },
-    /// Where users are whom a node had that is gone, since when.
-    Lost { asked: Vec<Lost>, result: Result<Vec<PlacesPage>, Refusal> },
+    /// Which conversations users are in whose presence has changed.
+    Presence { asked: Vec<(UserId, Lookup)>, result: Result<Vec<PlacesPage>, Refusal> },
     /// Events by one of which a session's user went.
     Going { going: Going, result: Result<Excerpt, Refusal> },
 }
@@ -129,7 +131,7 @@ impl Peers {
             comparisons: Comparisons::default(),
             unchecked: BTreeSet::new(),
             checking: false,
-            seeking_lost: false,
+            asking_presence: false,
             sweeps: every(sweep),
             beats: every(lease / BEATS),
             lease,
@@ -226,7 +228,7 @@ impl Router {
             Found::Revocations { asked, result } => self.found_revocations(asked, result),
             Found::Places { asked, result } => self.found_places(asked, result),
             Found::Newcomers { asked, result } => self.found_newcomers(asked, result),
-            Found::Lost { asked, result } => self.found_lost(asked, result),
+            Found::Presence { asked, result } => self.found_presence(asked, result),
             Found::Entry { newcomer, result } => self.found_entry(newcomer, result),
             Found::Going { going, result } => self.found_going(&going, result),
         }

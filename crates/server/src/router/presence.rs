@@ -3,8 +3,10 @@
 //! A user is online while any of their devices is connected, and for a short grace after: a page that
 //! is reloaded does not make its user blink.
 
+mod lookups;
 mod remote;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use switchboard_protocol::{Signal, Timestamp, UserId};
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
+pub(super) use self::lookups::Lookup;
 use self::remote::{Elsewhere, Looked, Waiting};
 use crate::bus::{Address, Bus, Notice};
 use crate::encode::encode;
@@ -177,39 +180,34 @@ impl Presence {
         self.departures.note(&gone.name, last_seen);
         self.tell_nodes(&gone.name, &gone.conversations, Some(last_seen));
         if !self.is_elsewhere(&gone.name) {
-            self.tell_watchers(registry, &gone.name, &gone.conversations, Some(last_seen));
+            self.went_offline(registry, &gone.name, &gone.conversations, Some(last_seen));
         }
     }
 
+    /// Tells the watchers of a user who share one of these conversations that the user came or went, except those that wait for
+    /// other nodes' answers. The watchers that share none of them.
     fn tell_watchers(
         &self,
         registry: &Registry,
         user: &UserId,
         conversations: &[ConversationKey],
         last_seen: Option<Timestamp>,
-    ) {
-        self.tell_watchers_but(registry, user, conversations, last_seen, &Waiting::default());
-    }
-
-    /// The same, but for some, who are told otherwise.
-    fn tell_watchers_but(
-        &self,
-        registry: &Registry,
-        user: &UserId,
-        conversations: &[ConversationKey],
-        last_seen: Option<Timestamp>,
-        others: &Waiting,
-    ) {
-        let Some(watchers) = self.watchers.get(user) else { return };
+        waiting: &Waiting,
+    ) -> BTreeSet<SessionSlot> {
+        let mut others = BTreeSet::new();
+        let Some(watchers) = self.watchers.get(user) else { return others };
         let signal = Signal::Presence { user: user.clone(), online: last_seen.is_none(), last_seen };
         let frame = encode(&signal);
-        let told = watchers.iter().filter(|watcher| !others.contains_key(*watcher));
-        for session in told.filter_map(|session| registry.session(*session)) {
+        for slot in watchers.iter().filter(|watcher| !waiting.contains_key(*watcher)) {
+            let Some(session) = registry.session(*slot) else { continue };
             let oneself = registry.find(user) == Some(session.user);
             if oneself || registry.share(conversations, session.user) {
                 session.outbox.push_signal(&frame);
+            } else {
+                others.insert(*slot);
             }
         }
+        others
     }
 
     /// Sets whose presence a session is told, and tells it how things stand. Those of the list before who stay cause nothing on

@@ -8,7 +8,6 @@
 //! conversations that users may have come into.
 
 mod answers;
-mod lost;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -20,7 +19,6 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::UserId;
 
 pub(super) use self::answers::Entries;
-pub(super) use self::lost::Lost;
 use super::Router;
 use super::peers::{Found, Peers};
 use super::registry::UserSlot;
@@ -63,8 +61,6 @@ pub(super) struct Comparisons {
     pages: VecDeque<Asked>,
     /// Parts of questions that could not be answered.
     parts: Vec<Vec<Asked>>,
-    /// Users whom a node had that is gone, of whom more conversations are to be read.
-    lost: Vec<Lost>,
     /// Users who could not be compared even alone. The next sweep tries again.
     failed: FxHashSet<UserSlot>,
     /// How often the store was asked about users.
@@ -218,7 +214,7 @@ impl Router {
 
     /// Asks the store all open questions and waits for no answer.
     pub(super) fn ask(&mut self) {
-        self.ask_about_lost();
+        self.ask_about_presence();
         self.ask_revocations();
         self.ask_newcomers();
         self.ask_places();

@@ -3,7 +3,7 @@
 //! A node tells when a user comes or goes there, to the nodes on which somebody watches them and to no other. It says now and
 //! then that it lives; one that says nothing for as long as a lease counts as dead, and its users as gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
 use super::Presence;
+use super::lookups::Lookup;
 use crate::bus::{Address, Bus, NodeId, Notice};
 use crate::router::registry::Registry;
 use crate::router::registry::SessionSlot;
@@ -31,8 +32,8 @@ pub(super) struct Elsewhere {
     /// Watchers who are told how things stand once it is known.
     asked: FxHashMap<UserId, Asking>,
     patience: DelayQueue<UserId>,
-    /// Users whom a node had that is gone, since when: their watchers get the change once the store has answered which conversations they are in.
-    lost: BTreeMap<UserId, Timestamp>,
+    /// Changes that wait for the store to say which conversations the user is in.
+    pub(super) lookups: BTreeMap<UserId, Lookup>,
     /// When [`Elsewhere::expire`] looked last.
     looked: Instant,
     /// Of the last notice about presence that this node told.
@@ -87,7 +88,7 @@ impl Elsewhere {
             users: FxHashMap::default(),
             asked: FxHashMap::default(),
             patience: DelayQueue::new(),
-            lost: BTreeMap::new(),
+            lookups: BTreeMap::new(),
             looked: Instant::now(),
             number: 0,
         }
@@ -272,25 +273,21 @@ impl Presence {
         }
     }
 
-    /// Tells the watchers of a user that the user is offline. The user's node may have left before it learnt of a conversation
-    /// that a watcher shares; then the store is asked.
-    fn went_offline(
+    /// Tells the watchers of a user that the user is offline. The user's node may not have learned of a conversation that a
+    /// watcher shares; then the store is asked.
+    pub(super) fn went_offline(
         &mut self,
         registry: &Registry,
         user: &UserId,
         conversations: &[ConversationKey],
         last_seen: Option<Timestamp>,
     ) {
-        let sessions = self.watchers.get(user).into_iter().flat_map(|watchers| watchers.iter());
-        let mut watchers = sessions.filter_map(|session| registry.session(*session)).map(|local| local.user);
-        let all_share = watchers.all(|watcher| registry.share(conversations, watcher));
-        match last_seen.filter(|_| !all_share) {
-            Some(at) => self.note_lost(user, at),
-            None => self.tell_watchers(registry, user, conversations, last_seen),
-        }
+        let others = self.tell_watchers(registry, user, conversations, last_seen, &Waiting::default());
+        self.look_up(user, false, last_seen, others);
     }
 
-    /// Tells the watchers of a user that the user is online, each once: also those who wait for what other nodes answer.
+    /// Tells the watchers of a user that the user is online, each once: also those who wait for what other nodes answer. The
+    /// user's node may not have learned of a conversation that a watcher shares; then the store is asked.
     pub(super) fn came_online(
         &mut self,
         registry: &Registry,
@@ -298,8 +295,9 @@ impl Presence {
         conversations: &[ConversationKey],
     ) {
         let waiting = self.stop_asking(user);
-        self.tell_watchers_but(registry, user, conversations, None, &waiting);
-        self.tell_waiting(registry, user, conversations, waiting);
+        let mut others = self.tell_watchers(registry, user, conversations, None, &waiting);
+        others.extend(self.tell_waiting(registry, user, conversations, waiting));
+        self.look_up(user, true, None, others);
     }
 
     /// Those who waited to be told how things stand.
@@ -317,25 +315,33 @@ impl Presence {
         if gone && !self.is_here(registry, user) {
             self.note_lost(user, now);
         }
-        self.tell_waiting(registry, user, &[], waiting);
+        let last_seen = waiting.values().filter_map(|looked| looked.last_seen).max();
+        let online = self.is_here(registry, user) || self.is_elsewhere(user);
+        let others = self.tell_waiting(registry, user, &[], waiting);
+        self.look_up(user, online, last_seen, others);
     }
 
     /// Tells those who have just begun to watch a user how things stand. That they share a conversation was looked up, and the
-    /// user's node may not have learnt of it yet; only a watcher who has left one since must share one of those that it names.
+    /// user's node may not have learned of it yet; only a watcher who has left one since must share one of those that it names.
+    /// The sessions that are not told because they do not.
     fn tell_waiting(
         &self,
         registry: &Registry,
         user: &UserId,
         conversations: &[ConversationKey],
         waiting: Waiting,
-    ) {
+    ) -> BTreeSet<SessionSlot> {
+        let mut others = BTreeSet::new();
         for (session, looked) in waiting {
             let Some(watcher) = registry.session(session).map(|local| local.user) else { continue };
             let departures = registry.user(watcher).map(|local| local.departures);
             if departures == Some(looked.departures) || registry.share(conversations, watcher) {
                 self.tell_state(registry, session, user.clone(), looked.last_seen);
+            } else {
+                others.insert(session);
             }
         }
+        others
     }
 
     /// Nodes that have said nothing for as long as a lease are dead, and their users gone.
@@ -362,42 +368,10 @@ impl Presence {
         }
     }
 
-    /// Notes that a user whom a node had is gone. Which conversations they are in, only their node knew: the store is asked, and
-    /// then those who watch them and share one are told.
+    /// Notes that a user whom a node had is gone. Only that node knew which conversations they are in, so the store is asked.
     fn note_lost(&mut self, user: &UserId, at: Timestamp) {
         self.departures.note(user, at);
-        if let Some(elsewhere) = &mut self.elsewhere {
-            elsewhere.lost.insert(user.clone(), at);
-        }
-    }
-
-    /// Users whom a node had, and of whom their watchers are not told yet; so many at most.
-    pub(crate) fn take_lost(&mut self, most: usize) -> Vec<(UserId, Timestamp)> {
-        let Some(elsewhere) = &mut self.elsewhere else { return Vec::new() };
-        std::iter::from_fn(|| elsewhere.lost.pop_first()).take(most).collect()
-    }
-
-    /// The store could not say where these users are; it is asked again.
-    pub(crate) fn put_back_lost(&mut self, lost: Vec<(UserId, Timestamp)>) {
-        if let Some(elsewhere) = &mut self.elsewhere {
-            for (user, at) in lost {
-                let last = elsewhere.lost.entry(user).or_insert(at);
-                *last = at.max(*last);
-            }
-        }
-    }
-
-    /// A user whom a node had is in these conversations: those who watch them and share one are told that they are gone, unless
-    /// they are back.
-    pub(crate) fn tell_lost(
-        &self,
-        registry: &Registry,
-        user: &UserId,
-        conversations: &[ConversationKey],
-        at: Timestamp,
-    ) {
-        if !self.is_here(registry, user) && !self.is_elsewhere(user) {
-            self.tell_watchers(registry, user, conversations, Some(at));
-        }
+        let watchers = self.watchers.get(user).into_iter().flat_map(|watchers| watchers.iter().copied());
+        self.look_up(user, false, Some(at), watchers.collect());
     }
 }

@@ -13,6 +13,7 @@ use switchboard_store::record::{Answer, ConversationKey};
 
 const NODE: NodeId = NodeId(7);
 const ROOM: ConversationKey = ConversationKey(1);
+const OTHER: ConversationKey = ConversationKey(2);
 
 fn name(name: &str) -> UserId {
     UserId::parse(name).expect("a user id")
@@ -53,6 +54,22 @@ impl Node {
         self.presence.unwatch(session, &gone.watching);
     }
 
+    /// The user becomes online on this node.
+    fn arrives(&mut self, user: &str) {
+        let slot = self.registry.find(&name(user)).expect("the user is connected");
+        self.presence.arrived(&self.registry, slot);
+    }
+
+    /// The store says that each user whom it is asked about is in these conversations. Returns the users.
+    fn store_answers(&mut self, conversations: &[ConversationKey]) -> Vec<UserId> {
+        let asked = self.presence.take_lookups(10);
+        let answer = |(user, mut lookup)| {
+            self.presence.deliver(&self.registry, &user, &mut lookup, conversations);
+            user
+        };
+        asked.into_iter().map(answer).collect()
+    }
+
     fn another_node_says(&mut self, user: &str, last_seen: Option<Timestamp>, shared: &[ConversationKey]) {
         self.number += 1;
         self.another_node_said(self.number, user, last_seen, shared);
@@ -76,6 +93,11 @@ fn told(outbox: &Outbox) -> Vec<Bytes> {
     let mut queued = std::collections::VecDeque::new();
     outbox.take(0, &mut queued);
     queued.into_iter().map(|queued| queued.frame).collect()
+}
+
+/// The signal that a user is online, or offline since `last_seen`.
+fn presence(user: &str, last_seen: Option<Timestamp>) -> Bytes {
+    encode(&Signal::Presence { user: name(user), online: last_seen.is_none(), last_seen })
 }
 
 /// A node that is asked about bob for alice and carol, where mallory has taken the place of alice's session since; with carol's
@@ -133,12 +155,15 @@ async fn that_a_user_is_lost_is_told_to_watchers_who_share_a_conversation_still(
     node.registry.part(user, ROOM, Seq(2));
     node.presence.lost(&node.registry, NODE, at);
     assert_eq!(told(&carols).len(), 0, "the store is asked first where he is");
-    assert_eq!(node.presence.take_lost(10), [(name("bob"), at)]);
-    node.presence.tell_lost(&node.registry, &name("bob"), &[ROOM], at);
+    assert_eq!(node.store_answers(&[ROOM]), [name("bob")]);
     assert_eq!((told(&alices).len(), told(&carols).len()), (0, 1));
     node.another_node_says("bob", None, &[ROOM]);
+    node.presence.lost(&node.registry, NODE, at);
+    let mut asked = node.presence.take_lookups(10);
+    node.another_node_says("bob", None, &[ROOM]);
     told(&carols);
-    node.presence.tell_lost(&node.registry, &name("bob"), &[ROOM], at);
+    let (user, lookup) = asked.first_mut().expect("bob is lost");
+    assert!(!node.presence.deliver(&node.registry, user, lookup, &[ROOM]));
     assert_eq!(told(&carols).len(), 0, "he is back");
 }
 
@@ -162,9 +187,76 @@ async fn a_user_who_goes_before_their_node_knows_a_conversation_is_looked_up_in_
     assert_eq!(told(&alices).len(), 1, "he is online");
     let at = Timestamp::from_millis(5);
     node.another_node_says("bob", Some(at), &[]);
-    assert_eq!(node.presence.take_lost(10), [(name("bob"), at)]);
-    node.presence.tell_lost(&node.registry, &name("bob"), &[ROOM], at);
+    assert_eq!(node.store_answers(&[ROOM]), [name("bob")]);
+    assert_eq!(told(&alices), [presence("bob", Some(at))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_who_comes_online_before_their_node_knows_a_conversation_is_looked_up_in_the_store() {
+    for here in [false, true] {
+        let mut node = Node::new();
+        let (alice, alices) = node.connects("alice", &[ROOM]);
+        let (carol, carols) = node.connects("carol", &[ROOM, OTHER]);
+        for session in [alice, carol] {
+            node.watches(session, "bob");
+        }
+        node.presence.give_up_asking(&node.registry, &name("bob"), Timestamp::from_millis(1));
+        assert_eq!((told(&alices).len(), told(&carols).len()), (1, 1), "he is offline");
+        if here {
+            node.connects("bob", &[OTHER]);
+            node.arrives("bob");
+        } else {
+            node.another_node_says("bob", None, &[OTHER]);
+        }
+        assert_eq!(told(&carols), [presence("bob", None)]);
+        assert_eq!(told(&alices), Vec::<Bytes>::new(), "it is not known that she shares one");
+        assert_eq!(node.store_answers(&[ROOM, OTHER]), [name("bob")]);
+        assert_eq!(told(&alices), [presence("bob", None)]);
+        assert_eq!(told(&carols), Vec::<Bytes>::new(), "a second copy");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_who_leaves_this_node_before_it_knows_a_conversation_is_looked_up_in_the_store() {
+    let mut node = Node::new();
+    let (alice, alices) = node.connects("alice", &[ROOM]);
+    let (bob, _) = node.connects("bob", &[]);
+    node.arrives("bob");
+    node.watches(alice, "bob");
+    assert_eq!(told(&alices), [presence("bob", None)]);
+    let at = Timestamp::from_millis(5);
+    let slot = node.registry.find(&name("bob")).expect("bob is connected");
+    node.leaves(bob);
+    node.presence.leaving(slot, at);
+    let gone = node.registry.begin_unload(slot).expect("bob has no session");
+    node.presence.departed(slot);
+    node.presence.tell_gone(&node.registry, &gone, at);
+    assert_eq!(node.store_answers(&[ROOM]), [name("bob")]);
+    assert_eq!(told(&alices), [presence("bob", Some(at))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_who_left_a_conversation_while_other_nodes_were_asked_is_looked_up_in_the_store() {
+    let mut node = Node::new();
+    let (alice, alices) = node.connects("alice", &[ROOM, OTHER]);
+    node.watches(alice, "bob");
+    node.registry.part(node.registry.find(&name("alice")).expect("alice is connected"), OTHER, Seq(2));
+    node.presence.give_up_asking(&node.registry, &name("bob"), Timestamp::from_millis(1));
+    assert_eq!(told(&alices), Vec::<Bytes>::new(), "it is not known that she shares one");
+    assert_eq!(node.store_answers(&[ROOM]), [name("bob")]);
     assert_eq!(told(&alices).len(), 1, "he is offline");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_who_shares_nothing_by_the_store_gets_nothing() {
+    let mut node = Node::new();
+    let (alice, alices) = node.connects("alice", &[ROOM]);
+    node.watches(alice, "bob");
+    node.presence.give_up_asking(&node.registry, &name("bob"), Timestamp::from_millis(1));
+    told(&alices);
+    node.another_node_says("bob", None, &[]);
+    assert_eq!(node.store_answers(&[OTHER]), [name("bob")]);
+    assert_eq!(told(&alices), Vec::<Bytes>::new());
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,7 +292,7 @@ async fn a_node_that_does_not_say_again_that_it_has_a_user_does_not_have_them() 
         // A second copy is no answer.
         node.another_node_said(3, "bob", None, &[ROOM]);
         node.presence.give_up_asking(&node.registry, &name("bob"), now);
-        assert_eq!(node.presence.take_lost(10).len(), lost);
+        assert_eq!(node.store_answers(&[ROOM]).len(), lost);
     }
 }
 

@@ -1,0 +1,133 @@
+//! Presence changes whose user may share a conversation with a watcher that this node does not know of yet: the store says
+//! which conversations the user is in.
+
+use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+
+use switchboard_protocol::{Signal, Timestamp, UserId};
+
+use super::Presence;
+use crate::encode::encode;
+use crate::router::Router;
+use crate::router::peers::Found;
+use crate::router::registry::{Registry, SessionSlot};
+use switchboard_store::PlacesPage;
+use switchboard_store::record::ConversationKey;
+use switchboard_store::refusal::Refusal;
+
+/// Users whose conversations one query reads.
+const MAX_USERS: usize = 500;
+
+/// Conversations of each user that one query reads. For a user in more, the next query continues after the last of them.
+const PAGE: u32 = 200;
+
+/// A change that sessions receive if the store says that they share a conversation with the user.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::router) struct Lookup {
+    online: bool,
+    /// When the user was last seen; `None` for a user who is online or was never seen.
+    last_seen: Option<Timestamp>,
+    /// The watchers that have not received the change.
+    sessions: BTreeSet<SessionSlot>,
+    /// The conversations up to this one have been compared.
+    after: ConversationKey,
+}
+
+impl Presence {
+    /// Queues a change for sessions that share no known conversation with the user. On a single node there is nothing else to
+    /// know.
+    pub(super) fn look_up(
+        &mut self,
+        user: &UserId,
+        online: bool,
+        last_seen: Option<Timestamp>,
+        sessions: BTreeSet<SessionSlot>,
+    ) {
+        let Some(remote) = self.elsewhere.as_mut().filter(|_| !sessions.is_empty()) else { return };
+        let mut lookup = Lookup { online, last_seen, sessions, after: ConversationKey::MIN };
+        if let Some(earlier) = remote.lookups.remove(user).filter(|earlier| earlier.online == online) {
+            lookup.sessions.extend(earlier.sessions);
+            lookup.last_seen = lookup.last_seen.max(earlier.last_seen);
+        }
+        remote.lookups.insert(user.clone(), lookup);
+    }
+
+    /// Takes at most `most` changes to ask the store about.
+    pub(super) fn take_lookups(&mut self, most: usize) -> Vec<(UserId, Lookup)> {
+        let Some(remote) = &mut self.elsewhere else { return Vec::new() };
+        std::iter::from_fn(|| remote.lookups.pop_first()).take(most).collect()
+    }
+
+    /// Queues a change again, unless the user's presence has changed since.
+    fn put_back(&mut self, user: UserId, lookup: Lookup) {
+        let Some(remote) = &mut self.elsewhere else { return };
+        match remote.lookups.entry(user) {
+            Entry::Vacant(entry) => drop(entry.insert(lookup)),
+            Entry::Occupied(mut entry) if entry.get().online == lookup.online => {
+                entry.get_mut().sessions.extend(lookup.sessions);
+            }
+            Entry::Occupied(_) => {}
+        }
+    }
+
+    /// Sends a change to the watchers that share one of these conversations with the user; `false` if nobody is left who could
+    /// receive it.
+    pub(super) fn deliver(
+        &self,
+        registry: &Registry,
+        user: &UserId,
+        lookup: &mut Lookup,
+        conversations: &[ConversationKey],
+    ) -> bool {
+        let online = self.is_here(registry, user) || self.is_elsewhere(user);
+        if online != lookup.online {
+            return false;
+        }
+        let last_seen = lookup.last_seen.max(self.departures.last(user)).filter(|_| !online);
+        let frame = encode(&Signal::Presence { user: user.clone(), online, last_seen });
+        lookup.sessions.retain(|session| {
+            let watching = registry.session(*session).filter(|session| session.watching.contains(user));
+            let Some(session) = watching else { return false };
+            let shares = registry.share(conversations, session.user);
+            if shares {
+                session.outbox.push_signal(&frame);
+            }
+            !shares
+        });
+        !lookup.sessions.is_empty()
+    }
+}
+
+impl Router {
+    /// Asks the store which conversations users are in whose change is not delivered to all watchers.
+    pub(in crate::router) fn ask_about_presence(&mut self) {
+        let Some(peers) = self.peers.as_mut().filter(|peers| !peers.asking_presence) else { return };
+        let asked = self.presence.take_lookups(MAX_USERS);
+        if !asked.is_empty() {
+            peers.asking_presence = true;
+            let users = asked.iter().map(|(user, lookup)| (user.clone(), lookup.after)).collect();
+            let answer = peers.store.places(users, PAGE);
+            peers.find(answer, move |result| Found::Presence { asked, result });
+        }
+    }
+
+    pub(in crate::router) fn found_presence(
+        &mut self,
+        asked: Vec<(UserId, Lookup)>,
+        result: Result<Vec<PlacesPage>, Refusal>,
+    ) {
+        if let Some(peers) = &mut self.peers {
+            peers.asking_presence = false;
+        }
+        let Ok(pages) = result else {
+            return asked.into_iter().for_each(|(user, lookup)| self.presence.put_back(user, lookup));
+        };
+        for ((user, mut lookup), page) in asked.into_iter().zip(pages) {
+            let conversations: Vec<_> = page.places.iter().map(|place| place.conversation).collect();
+            let more = self.presence.deliver(&self.registry, &user, &mut lookup, &conversations);
+            if let Some(after) = page.next.filter(|_| more) {
+                self.presence.put_back(user, Lookup { after, ..lookup });
+            }
+        }
+    }
+}

@@ -1,7 +1,8 @@
 //! Whose presence a device is told, and whether it may be.
 //!
 //! The law: presence is told only of those whom this connection has named, and who share a conversation with its user, or are
-//! themself. And where no notice is lost: in the end whoever is connected is told to be online.
+//! themself. And where no notice is lost: in the end each user of the last list who is connected is told to be online, also where
+//! the list is older than the connection.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,6 +15,9 @@ use crate::truth::Held;
 
 /// From this size on a queue is never full of what a calm connection gets, so no signal is dropped.
 const ROOMY: u32 = 2_000;
+
+/// From this size on a queue is never full.
+const UNBOUNDED: u32 = 262_144;
 
 /// How long it may take, besides the pauses of store and bus, until somebody's being online is known.
 const SLACK: Duration = Duration::from_secs(1);
@@ -28,7 +32,9 @@ pub(super) struct Watching {
     /// Those of whom an event told that they went from a conversation.
     pub(super) went: BTreeSet<(String, String)>,
     told: BTreeMap<String, bool>,
-    /// When everybody was named once more, at the end.
+    /// The last list, and when it was sent.
+    list: Option<(Vec<&'static str>, Instant)>,
+    /// When the list was sent that counts in the end.
     at_last: Option<Instant>,
 }
 
@@ -45,16 +51,25 @@ impl Device {
         let names = users.iter().map(|user| (*user).to_owned());
         session.watching.named.extend(names.clone());
         session.watching.unanswered.extend(names);
+        session.watching.list = Some((users.to_vec(), Instant::now()));
         self.asks(session, json!({"type": "watch", "users": users}), Asked::Other);
     }
 
-    /// When nothing more is said, everybody is named once more.
+    /// When nothing more is said, the device names everybody once more, or relies on its last list.
     pub(super) fn watches_at_last(&mut self, session: &mut Session) {
-        if session.watching.at_last.is_none() {
-            session.watching.at_last = Some(Instant::now());
-            session.watching.told.clear();
-            self.names(session, &self.world.users.clone());
+        if session.watching.at_last.is_some() {
+            return;
         }
+        if let Some((_, sent)) = session.watching.list
+            && self.world.limits.queue >= UNBOUNDED
+            && self.chance.once_in(2)
+        {
+            session.watching.at_last = Some(sent);
+            return;
+        }
+        session.watching.at_last = Some(Instant::now());
+        session.watching.told.clear();
+        self.names(session, &self.world.users.clone());
     }
 
     pub(super) fn hears_presence(&mut self, session: &mut Session, presence: &Value) -> Held {
@@ -99,6 +114,7 @@ impl Device {
         let cluster = self.world.cluster.as_ref()?;
         let patience = SLACK + cluster.presence_takes()?;
         let since = session.watching.at_last?;
+        let (list, _) = session.watching.list.as_ref()?;
         let now = Instant::now();
         if self.world.limits.queue < ROOMY
             || since.max(session.reads_from) + patience > now
@@ -110,7 +126,9 @@ impl Device {
         let truth = self.world.truth();
         let online = self.world.connected_since(now - patience);
         let missed = online.into_iter().find(|user| {
-            truth.share_since(self.user, user, since) && session.watching.told.get(*user) != Some(&true)
+            list.contains(user)
+                && truth.share_since(self.user, user, since)
+                && session.watching.told.get(*user) != Some(&true)
         })?;
         let told = session.watching.told.get(missed);
         Some(format!("{missed} is connected and shares a conversation, but was told to be online: {told:?}"))

@@ -20,7 +20,9 @@ type Options = CommandOptions | undefined;
 /** An answer of the server's; it has the event where that differs from what was sent. */
 export type Answer = StoredBody & { event?: Event };
 
-export const draftOf = (message: string | Draft): Draft => (typeof message === "string" ? { text: message } : message);
+/** What is neither, the server refuses. */
+export const draftOf = (message: string | Draft): Draft =>
+  message && typeof message === "object" ? message : { text: message };
 
 export abstract class RoomActions {
   abstract readonly id: string;

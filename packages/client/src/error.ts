@@ -4,8 +4,8 @@ import type { ErrorCode, Failure, Timestamp } from "./protocol.js";
 /**
  * Codes of the SDK's own. `offline`: there was no connection in time; `closed`: the chat was closed; `discarded`: the
  * message was taken back; `expired`: it waited for longer than `maxAge`; `timeout`: no answer in time; `aborted`: a
- * `signal` ended it; `storage`: the outbox cannot be kept; `internal`: a mistake of the app's listener, of the SDK, or
- * no server of ours at this address; `invalid`: not a name, a token, … at all.
+ * `signal` ended it; `storage`: the outbox cannot be kept, or cursors not loaded or saved; `internal`: a mistake of the app's
+ * listener, of the SDK, or no server of ours at this address; `invalid`: an argument that cannot be right, or not a token.
  */
 export type LocalErrorCode =
   "offline" | "closed" | "discarded" | "expired" | "timeout" | "aborted" | "storage" | "internal" | "invalid";
@@ -16,8 +16,14 @@ type Fields = Pick<Failure, "message" | "retryable" | "retry_after" | "field"> &
   cause?: unknown;
 };
 
+/** What consoles call the instances of a class: a build shortens its name. */
+export const named = (type: object, value: string): object => Object.defineProperty(type, "name", { value });
+
 /** Why something failed. */
 export class ChatError extends Error {
+  static {
+    named(this, "ChatError");
+  }
   override name = "ChatError";
   /** A code of the server's, or one of the SDK's own. A server may have codes that are not known here. */
   declare readonly code: ErrorCode | LocalErrorCode;
@@ -44,6 +50,9 @@ export const failure = (code: LocalErrorCode | "unauthorized", message: string, 
 
 /** Thrown by a token function that will not get a token however often it is asked: nobody is signed in. */
 export class UnauthorizedError extends ChatError {
+  static {
+    named(this, "UnauthorizedError");
+  }
   override name = "UnauthorizedError";
 
   constructor(message = "nobody is signed in") {

@@ -1,5 +1,6 @@
 import { socketAddress } from "./address.js";
 import { Switchboard } from "./chat.js";
+import { failure } from "./error.js";
 import type { Chat, ChatOptions } from "./types.js";
 
 export { ChatError, UnauthorizedError } from "./error.js";
@@ -10,8 +11,9 @@ export type { Edited, ErrorCode } from "./protocol.js";
  * Connects to a Switchboard server, and stays connected.
  *
  * @param url the server, as `wss://chat.example` or `https://chat.example`; in a page, also relative to it
- * @throws TypeError if that is no URL. What fails later, `status` says.
+ * @throws ChatError `invalid` if that is no URL, or without options. What fails later, `status` says.
  */
 export function connect(url: string, options: ChatOptions): Chat {
+  if (!options) throw failure("invalid", "`connect` needs a `token` or a `user`");
   return new Switchboard(socketAddress(url), options);
 }

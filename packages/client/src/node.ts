@@ -8,6 +8,6 @@ export * from "./index.js";
 
 /** Connects to a Switchboard server, and stays connected. */
 export function connect(url: string, options: ChatOptions): Chat {
-  const WebSocket = options.WebSocket ?? globalThis.WebSocket ?? createRequire(import.meta.url)("./ws.cjs").WebSocket;
-  return connectWith(url, { ...options, WebSocket });
+  const WebSocket = options?.WebSocket ?? globalThis.WebSocket ?? createRequire(import.meta.url)("./ws.cjs").WebSocket;
+  return connectWith(url, options && { ...options, WebSocket });
 }

@@ -77,14 +77,19 @@ export class Outbox implements ChatOutbox {
   // ---- What an app does.
 
   submit(to: string, draft: Draft): Entry {
-    const said = JSON.parse(wellFormedJson(draft)) as Omit<Draft, "data"> & Pick<OutboxEntry, "data">;
     // Two of one moment keep their order.
     this.#lastTime = Math.max(this.clock.wall(), this.#lastTime + 1);
-    const what: OutboxEntry = { ...said, key: makeKey(), to, time: this.#lastTime };
-    if (this.#closed) {
-      const refused = new Entry(what, this, 0);
-      refused.setFailed(failure("closed", "the chat was closed"));
-      return refused;
+    const what: OutboxEntry = { key: makeKey(), to, time: this.#lastTime };
+    const refused = (error: ChatError) => {
+      const entry = new Entry(what, { retry: () => entry.refuse(error), discard() {} }, 0);
+      entry.setFailed(error);
+      return entry;
+    };
+    if (this.#closed) return refused(failure("closed", "the chat was closed"));
+    try {
+      Object.assign(what, { ...JSON.parse(wellFormedJson(draft)), ...what });
+    } catch (error) {
+      return refused(failure("invalid", `this message is not JSON: ${String(error)}`, error));
     }
     const entry = this.#add(what);
     this.#keep(entry);
@@ -395,6 +400,9 @@ export class Outbox implements ChatOutbox {
       this.#changed(entry);
     } else if (notice.type === "failed" && entry.current === "pending" && !entry.underWay) {
       this.#fail(entry, new ChatError(notice.error));
-    } else if (notice.type === "retried" && entry.current !== "sent") this.#renew(entry, notice.time);
+    } else if (notice.type === "retried" && entry.current !== "sent") {
+      // A tab with an older version of this says no time.
+      this.#renew(entry, notice.time ?? this.clock.wall());
+    }
   }
 }

@@ -13,7 +13,7 @@ import type {
   StoredBody,
   Timestamp,
 } from "./protocol.js";
-import type { Draft } from "./types.js";
+import type { Draft, DraftData, WithData } from "./types.js";
 
 /** The shortest secret that the server takes, in bytes. */
 const MIN_SECRET = 32;
@@ -23,6 +23,8 @@ const EXPIRES_IN = 3_600;
 const MAX_EXPIRES_IN = 366 * 86_400;
 /** Milliseconds that a call has. */
 const TIMEOUT = 30_000;
+/** A longer timer would be over at once. */
+const MAX_TIMEOUT = 2 ** 31 - 1;
 /** The first and the longest wait before a message is sent again, in milliseconds. */
 const BACKOFF = 200;
 const MAX_BACKOFF = 5_000;
@@ -69,16 +71,18 @@ export interface ServerMessage extends Draft {
 /** The commands of HTTP, with the fields that docs/protocol.md names. */
 export type HttpCommand = Exclude<Command, { type: "hello" | "watch" | "ping" }> | { type: "revoke"; user: string };
 
+type WithDraftData<T> = { [K in keyof T]: K extends "data" ? DraftData | undefined : T[K] };
+
 /** The fields of a command. */
-export type FieldsOf<T extends HttpCommand["type"]> = Omit<Extract<HttpCommand, { type: T }>, "type">;
+export type FieldsOf<T extends HttpCommand["type"]> = WithDraftData<Omit<Extract<HttpCommand, { type: T }>, "type">>;
 
 /** What the server answers, by command: the fields of its `ok`. */
 export type AnswerOf<T extends HttpCommand["type"]> = T extends "sync"
-  ? Extract<OkBody, { events: unknown }>
+  ? WithData<Extract<OkBody, { events: unknown }>>
   : T extends "history"
-    ? Extract<OkBody, { messages: unknown }>
+    ? WithData<Extract<OkBody, { messages: unknown }>>
     : T extends "conversations"
-      ? Extract<OkBody, { conversations: unknown }>
+      ? WithData<Extract<OkBody, { conversations: unknown }>>
       : T extends "members"
         ? Extract<OkBody, { members: unknown }>
         : T extends "read" | "received"
@@ -86,8 +90,8 @@ export type AnswerOf<T extends HttpCommand["type"]> = T extends "sync"
           : T extends "typing" | "revoke"
             ? unknown
             : T extends "send"
-              ? StoredBody | HeldBody
-              : StoredBody;
+              ? WithData<StoredBody | HeldBody>
+              : WithData<StoredBody>;
 
 /** What became of a message. */
 export interface Sent {
@@ -100,20 +104,23 @@ export interface Sent {
   /** It had been sent before, with the same key. */
   duplicate?: boolean;
   /** What was stored, where the application changed it. */
-  event?: Event;
+  event?: WithData<Event>;
 }
 
 /**
  * Makes a token for a user (a JWT with HS256). `secret` is the one of the server's `[auth]`, at least 32 bytes.
  *
- * Give it to the user's own browser only, over HTTPS, after you have checked who that is.
+ * Give it to the user's own browser only, over HTTPS, after you have checked who that is. One line break at the end of a
+ * `secret` that is a string does not count, so it may come out of a file.
+ *
+ * @throws ChatError `invalid` for a secret, a user or an end that the server does not take.
  */
 export async function mintToken(secret: string | Uint8Array, of: TokenClaims): Promise<string> {
-  const { user, expiresIn = EXPIRES_IN, issuer, audience, claims } = of;
+  const { user, expiresIn = EXPIRES_IN, issuer, audience, claims } = of ?? {};
   const bytes = typeof secret === "string" ? encode(secret.replace(/\r?\n$/, "")) : secret;
-  if (bytes.length < MIN_SECRET) throw new TypeError(`a secret has at least ${MIN_SECRET} bytes`);
-  if (!user) throw new TypeError("a token needs a user");
-  if (!(expiresIn > 0 && expiresIn <= MAX_EXPIRES_IN)) throw new TypeError("expiresIn counts seconds, up to a year");
+  if (!(bytes?.length >= MIN_SECRET)) throw invalid(`a secret has at least ${MIN_SECRET} bytes`);
+  if (!user) throw invalid("a token needs a user");
+  if (!(expiresIn > 0 && expiresIn <= MAX_EXPIRES_IN)) throw invalid("expiresIn counts seconds, up to a year");
   // The server's revocation needs `iat`.
   const iat = Math.floor(Date.now() / 1_000);
   const payload = {
@@ -141,17 +148,19 @@ export async function send(message: Access & ServerMessage): Promise<Sent> {
     to,
     key: messageKey,
     ...(text !== undefined && { text }),
-    ...(data !== undefined && { data: data as Record<string, unknown> }),
+    ...(data !== undefined && { data }),
     ...(replyTo !== undefined && { reply_to: replyTo }),
   };
-  const deadline = performance.now() + (access.timeout ?? TIMEOUT);
+  const { timeout = TIMEOUT } = access;
+  checkTimeout(timeout);
+  const deadline = performance.now() + timeout;
   for (let wait = BACKOFF; ; wait = Math.min(wait * 2, MAX_BACKOFF)) {
     try {
       return await command({ ...access, timeout: Math.max(1, deadline - performance.now()) }, "send", fields);
     } catch (error) {
       const again =
         error instanceof ChatError && error.retryable ? (error.retryAfter ?? wait * Math.random()) : Infinity;
-      if (performance.now() + again >= deadline) throw error;
+      if (!(performance.now() + again < deadline)) throw error;
       await pause(again, access.signal);
     }
   }
@@ -162,7 +171,8 @@ export async function send(message: Access & ServerMessage): Promise<Sent> {
  *
  *     await command({ url, key, as: "shop" }, "create", { room: "order-17", members: ["alice"] });
  *
- * @throws ChatError with the server's code; `offline` where there was no answer, `timeout` or `aborted` where it took too long.
+ * @throws ChatError with the server's code; `invalid` for what cannot be sent, `offline` where there was no answer, `timeout` or
+ *   `aborted` where it took too long.
  */
 export async function command<T extends HttpCommand["type"]>(
   access: Access,
@@ -171,16 +181,13 @@ export async function command<T extends HttpCommand["type"]>(
 ): Promise<AnswerOf<T>> {
   const { url, key, as, timeout = TIMEOUT, signal, fetch = globalThis.fetch } = access;
   const to = `${address(url)}/v1/${type}`;
-  const ends = AbortSignal.timeout(Math.ceil(timeout));
+  checkTimeout(timeout);
+  const request = serialized(key, { ...fields, ...(as !== undefined && { as }) });
+  const ends = AbortSignal.timeout(Math.min(Math.ceil(timeout), MAX_TIMEOUT));
   let status: number;
   let body: string;
   try {
-    const answer = await fetch(to, {
-      method: "POST",
-      headers: { authorization: `Bearer ${key}`, "content-type": "application/json" },
-      body: JSON.stringify({ ...fields, ...(as !== undefined && { as }) }),
-      signal: signal ? AbortSignal.any([signal, ends]) : ends,
-    });
+    const answer = await fetch(to, { ...request, signal: signal ? AbortSignal.any([signal, ends]) : ends });
     status = answer.status;
     body = await answer.text();
   } catch (cause) {
@@ -200,8 +207,24 @@ export async function command<T extends HttpCommand["type"]>(
 }
 
 function address(url: string): string {
-  if (!/^(http|ws)s?:\/\//.test(url)) throw new TypeError(`not the URL of a server: ${url}`);
+  if (!/^(http|ws)s?:\/\//.test(url) || !URL.canParse(url)) throw invalid(`no URL of a server: ${url}`);
   return url.replace(/^ws/, "http").replace(/(\/v1\/ws)?\/*$/, "");
+}
+
+function checkTimeout(timeout: number): void {
+  if (!(timeout >= 0)) throw invalid("`timeout` is to be a number of milliseconds, 0 or more");
+}
+
+/** What goes to the server; what cannot be sent is no matter of the network, and not tried again. */
+function serialized(key: string, fields: object): RequestInit {
+  // The error does not repeat it, because it is a secret.
+  if (!/^[!-~]+$/.test(key?.trim() ?? "")) throw invalid("`key` is neither an API key nor a token");
+  try {
+    const headers = { authorization: `Bearer ${key.trim()}`, "content-type": "application/json" };
+    return { method: "POST", headers, body: JSON.stringify(fields) };
+  } catch (cause) {
+    throw failed("invalid", `this command is not JSON: ${String(cause)}`, false, cause);
+  }
 }
 
 function parsed(body: string): Record<string, unknown> | undefined {
@@ -220,6 +243,8 @@ function problem(answer: Record<string, unknown>): ChatError {
 function failed(code: ChatError["code"], message: string, retryable: boolean, cause?: unknown): ChatError {
   return Object.assign(new ChatError({ code, message, retryable }), cause !== undefined && { cause });
 }
+
+const invalid = (message: string): ChatError => failed("invalid", message, false);
 
 /** `fetch` of Node says what happened in the cause of its error. */
 const reason = (error: unknown): string => {

@@ -30,9 +30,9 @@ export function fromWire(wire: Folded): StoredMessage {
 
 /** An event of the wire, as the app sees it. */
 export function eventFromWire(event: Event): ChatEvent {
-  if (event.type !== "message") return event;
+  if (event.type !== "message") return event as ChatEvent;
   const { reply_to: replyTo, ...rest } = event;
-  return compact({ ...rest, replyTo });
+  return compact({ ...rest, replyTo }) as ChatEvent;
 }
 
 export const isAmendment = (event: Event): event is Amendment =>

@@ -24,6 +24,9 @@ export type AnyData = keyof MessageData extends never ? Record<string, unknown> 
 /** The same for what is sent: an object of any type, `interface`s included. */
 export type DraftData = keyof MessageData extends never ? object : MessageData;
 
+/** What the server says, with the app's type of `data` wherever there is one in it. */
+export type WithData<T> = T extends object ? { [K in keyof T]: K extends "data" ? AnyData : WithData<T[K]> } : T;
+
 type CamelCase<S extends string> = S extends `${infer Head}_${infer Tail}`
   ? `${Head}${Capitalize<CamelCase<Tail>>}`
   : S;
@@ -32,11 +35,12 @@ type CamelCase<S extends string> = S extends `${infer Head}_${infer Tail}`
 export type ChatLimits = { readonly [K in keyof Limits as CamelCase<K>]: Limits[K] };
 
 /** An event of a conversation's log. */
-export type ChatEvent = Event extends infer E
-  ? E extends { type: "message" }
-    ? Omit<E, "reply_to"> & { replyTo?: Seq }
-    : E
-  : never;
+export type ChatEvent =
+  WithData<Event> extends infer E
+    ? E extends { type: "message" }
+      ? Omit<E, "reply_to"> & { replyTo?: Seq }
+      : E
+    : never;
 
 /** A value that changes. `getSnapshot` gives the same object until it has changed. */
 export interface Readable<T> {
@@ -245,8 +249,8 @@ export interface Acknowledged {
  */
 export type OutgoingState = "pending" | "sent" | "held" | "failed";
 
-/** A message on its way. `await` waits for `acked`. */
-export interface Outgoing extends PromiseLike<Acknowledged> {
+/** A message on its way. It can be used as the promise `acked`: `await`, `then`, `catch` and `finally` wait for that. */
+export interface Outgoing extends Pick<Promise<Acknowledged>, keyof Promise<Acknowledged>> {
   readonly key: string;
   readonly state: Readable<OutgoingState>;
   /** Why it failed. */
@@ -310,8 +314,8 @@ export interface ConversationEvents {
 }
 
 /**
- * `loading`: the latest messages are not there yet. `missing`: there is no such conversation, or one may not know.
- * `joinable`: one has left it, and may come back.
+ * `loading`: the latest messages are not there yet. `missing`: there is no such conversation, or the user is not in it, which
+ * the server does not tell apart; also after leaving a private one. `joinable`: the user has left a public one, and may join again.
  */
 export type ConversationState = "loading" | "ready" | "joinable" | "missing";
 

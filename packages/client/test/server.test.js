@@ -144,5 +144,5 @@ test("no answer: `timeout`, `aborted`, `offline`, and a page of another server",
     code: "offline",
     retryable: true,
   });
-  await assert.rejects(command({ ...access, url: "chat.example" }, "conversations", {}), TypeError);
+  await assert.rejects(command({ ...access, url: "chat.example" }, "conversations", {}), { code: "invalid" });
 });

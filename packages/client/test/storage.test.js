@@ -73,6 +73,27 @@ test("tabs agree: what one discards, clears, sends, fails or retries the other k
   assert.deepEqual(storage.all(), []);
 });
 
+test("a tab with an older version says of a retry no time: what is kept has one all the same", async (t) => {
+  awake(t);
+  const server = new FakeServer().on("send", ({ id }) => refused("forbidden", { id }));
+  const storage = memory();
+  const { room, clock } = await started(t, server, { outbox: storage });
+  const failed = room.send("failed");
+  await assert.rejects(failed.acked, { code: "forbidden" });
+  server.on("send", () => undefined);
+  const old = new BroadcastChannel("switchboard.outbox");
+  old.postMessage({ scope: SCOPE, type: "retried", key: failed.key });
+  await until(failed.state, (value) => value === "pending");
+  old.close();
+  room.send("after it");
+  await settle();
+  const times = storage.all().map(({ text, time }) => [text, time]);
+  assert.deepEqual(times, [
+    ["failed", clock.wall()],
+    ["after it", clock.wall() + 1],
+  ]);
+});
+
 test("a message that another tab took back while this one was reading the storage stays away", async (t) => {
   awake(t);
   const server = new FakeServer().on("send", () => undefined);

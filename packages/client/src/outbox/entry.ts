@@ -62,6 +62,18 @@ export class Entry implements Outgoing {
     return this.acked.then(done, failed);
   }
 
+  catch<B = never>(failed?: ((error: unknown) => B | PromiseLike<B>) | null): Promise<Acknowledged | B> {
+    return this.acked.catch(failed);
+  }
+
+  finally(done?: (() => void) | null): Promise<Acknowledged> {
+    return this.acked.finally(done);
+  }
+
+  get [Symbol.toStringTag](): string {
+    return "Outgoing";
+  }
+
   retry(): void {
     if (this.#state === "failed") this.owner.retry(this);
   }

@@ -5,7 +5,7 @@ import type { Acknowledged, OutboxEntry } from "../types.js";
 export type TabNotice = { scope: string } & (
   | { type: "sent"; key: string; acked: Acknowledged }
   | { type: "failed"; key: string; error: NonNullable<OutboxEntry["error"]> }
-  | { type: "retried"; key: string; time: number }
+  | { type: "retried"; key: string; time?: number }
   | { type: "discarded"; key: string }
   | { type: "cleared" }
 );

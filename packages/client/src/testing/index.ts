@@ -1,6 +1,6 @@
 // A server for tests of an app, in the same process: no socket, no clock of its own, the protocol of docs/protocol.md.
 
-import { type Chat, type ChatOptions, connect } from "@switchboard/client";
+import { type Chat, ChatError, type ChatOptions, connect, type WithData } from "@switchboard/client";
 import type { ConversationId, Event, Limits, Message, Seq, UserId } from "../protocol.js";
 import { LIMITS } from "./limits.js";
 import { parse } from "./parse.js";
@@ -42,9 +42,13 @@ export interface FakeServer {
    * @throws ChatError
    */
   command(user: UserId, type: string, fields?: object): Record<string, unknown>;
-  /** The messages of a conversation as they stand, oldest first, and its raw log. */
-  history(conversation: ConversationId): readonly Message[];
-  log(conversation: ConversationId): readonly Event[];
+  /**
+   * The messages of a conversation as they stand, oldest first, and its raw log.
+   *
+   * @throws ChatError `not_found`, where there is no such conversation: `#general` or `@alice:bob`
+   */
+  history(conversation: ConversationId): readonly WithData<Message>[];
+  log(conversation: ConversationId): readonly WithData<Event>[];
   /** A line of its own, for connections that are to be lost apart from the others. */
   line(): FakeLine;
   /** Loses connections, of all users or of one. */
@@ -75,7 +79,7 @@ export function fakeServer({ limits }: FakeServerOptions = {}): FakeServer {
   const { WebSocket } = line();
   const log = (id: ConversationId) => {
     const found = world.logs.get(id);
-    if (!found) throw new Error(`there is no conversation ${id}`);
+    if (!found) throw new Refusal("not_found", `there is no conversation ${id}`).chatError;
     return found;
   };
   return {
@@ -90,15 +94,16 @@ export function fakeServer({ limits }: FakeServerOptions = {}): FakeServer {
       return connect(url, { outbox: null, WebSocket, ...who, ...options });
     },
     command(user, type, fields = {}) {
+      const frame = overTheWire({ ...fields, type });
       try {
-        const body = answer(world, user, parse({ ...fields, type }, world.limits));
+        const body = answer(world, user, parse(frame, world.limits));
         return JSON.parse(JSON.stringify(body)) as Record<string, unknown>;
       } catch (error) {
         throw error instanceof Refusal ? error.chatError : error;
       }
     },
-    history: (id) => structuredClone(log(id).messages),
-    log: (id) => structuredClone(log(id).events),
+    history: (id) => structuredClone(log(id).messages) as WithData<Message>[],
+    log: (id) => structuredClone(log(id).events) as WithData<Event>[],
     cut: (user) => network.cut(of(user)),
     close: (code, reason = "", user) => network.cut(of(user), code, reason),
     stop(retryAfter = 0) {
@@ -113,6 +118,15 @@ export function fakeServer({ limits }: FakeServerOptions = {}): FakeServer {
     resume: () => network.resume(),
     restore: (id, head) => log(id).truncate(head),
   };
+}
+
+/** As it arrives at a server. */
+function overTheWire(frame: object): Record<string, unknown> {
+  try {
+    return JSON.parse(JSON.stringify(frame)) as Record<string, unknown>;
+  } catch (cause) {
+    throw new ChatError({ code: "invalid", message: `this command is not JSON: ${cause}`, retryable: false, cause });
+  }
 }
 
 function fakeLine(world: World, network: Network): FakeLine {

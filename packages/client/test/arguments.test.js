@@ -1,0 +1,126 @@
+// Arguments that cannot be right, and what an app sees of the SDK's objects in a console.
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { test } from "node:test";
+import { inspect } from "node:util";
+import { Worker } from "node:worker_threads";
+import { ChatError, connect, UnauthorizedError } from "@switchboard/client";
+import { command, mintToken, send } from "@switchboard/client/server";
+import { fakeServer } from "@switchboard/client/testing";
+import { FakeServer, settle } from "./fake-socket.js";
+import { refused, started, stored } from "./outbox-support.js";
+
+const circular = {};
+circular.itself = circular;
+const UNFIT = [{ text: "hi", data: { amount: 1n } }, { data: circular }];
+
+const isInvalid = (sentence) => (error) => {
+  assert.ok(error instanceof ChatError, inspect(error));
+  assert.deepEqual([error.code, error.retryable], ["invalid", false]);
+  assert.match(error.message, sentence);
+  return true;
+};
+
+test("`connect` says what is wrong with an address, and that it needs options", () => {
+  const user = { user: "alice" };
+  for (const url of ["chat.example", "localhost:9501", "ftp://chat.example", "", undefined])
+    assert.throws(() => connect(url, user), isInvalid(/no URL of a server/));
+  assert.throws(() => connect("https://chat.example"), isInvalid(/`token` or a `user`/));
+});
+
+test("a message that is not JSON fails as any other does, and is not sent", async (t) => {
+  const server = new FakeServer().on("send", () => stored(1));
+  const { room, errors } = await started(t, server);
+  for (const draft of UNFIT) {
+    const outgoing = room.send(draft);
+    await assert.rejects(outgoing, isInvalid(/this message is not JSON/));
+    assert.deepEqual([outgoing.state.getSnapshot(), outgoing.error.code], ["failed", "invalid"]);
+    outgoing.retry();
+    await assert.rejects(outgoing, { code: "invalid" });
+    outgoing.discard();
+    await assert.rejects(room.edit(1, draft), isInvalid(/not JSON/));
+  }
+  await settle();
+  assert.deepEqual([server.sent("send"), errors], [[], []]);
+});
+
+test("what is neither a text nor a draft is refused by the server, and throws nothing", async (t) => {
+  const chat = fakeServer().connect("alice");
+  t.after(() => chat.close());
+  const room = chat.conversation("@bob");
+  for (const draft of [undefined, null, 5, {}, { data: undefined }, [], () => {}]) {
+    await assert.rejects(room.send(draft), { name: "ChatError", code: "bad_field" });
+    await assert.rejects(room.edit(1, draft), { name: "ChatError", code: "bad_field" });
+  }
+});
+
+test("a back end's mistakes are no failures of the network: they are not tried again", async () => {
+  const access = { url: "http://127.0.0.1:1", key: "sbk_key", to: "@alice", text: "hi" };
+  for (const url of ["chat.example", "http://", undefined])
+    await assert.rejects(send({ ...access, url }), isInvalid(/no URL of a server/));
+  for (const draft of UNFIT) await assert.rejects(send({ ...access, ...draft }), isInvalid(/not JSON/));
+  for (const key of ["two\nlines", "", undefined])
+    await assert.rejects(send({ ...access, key }), (error) => {
+      assert.doesNotMatch(error.message, /lines/);
+      return isInvalid(/`key` is neither/)(error);
+    });
+  for (const timeout of [NaN, -1, "1s"]) {
+    await assert.rejects(send({ ...access, timeout }), isInvalid(/milliseconds/));
+    await assert.rejects(command({ ...access, timeout }, "conversations", {}), isInvalid(/milliseconds/));
+  }
+  await assert.rejects(mintToken("short secret", { user: "alice" }), isInvalid(/32 bytes/));
+  await assert.rejects(mintToken(undefined, { user: "alice" }), isInvalid(/32 bytes/));
+  await assert.rejects(mintToken("x".repeat(32)), isInvalid(/needs a user/));
+});
+
+test("the server for tests has no rooms, and says so as the real one does", () => {
+  const server = fakeServer();
+  for (const look of [server.history, server.log, (id) => server.restore(id, 1)])
+    assert.throws(() => look("#nope"), { name: "ChatError", code: "not_found", message: /#nope/ });
+  assert.throws(() => server.command("bob", "send", { to: "@alice", data: circular }), isInvalid(/not JSON/));
+});
+
+test("what `send` gives has all that a promise has", async (t) => {
+  const server = new FakeServer().on("send", ({ text, id }) =>
+    text === "no" ? refused("forbidden", { id }) : stored(7),
+  );
+  const { room } = await started(t, server);
+  const heard = [];
+  assert.equal((await room.send("yes").finally(() => heard.push("finally"))).seq, 7);
+  assert.equal((await room.send("yes").catch(() => heard.push("catch"))).seq, 7);
+  assert.equal(await room.send("no").catch(({ code }) => code), "forbidden");
+  await assert.rejects(
+    room.send("no").finally(() => heard.push("finally")),
+    { code: "forbidden" },
+  );
+  const [given, lost] = await Promise.allSettled([room.send("yes"), room.send("no")]);
+  assert.deepEqual([given.value.seq, lost.reason.code, heard], [7, "forbidden", ["finally", "finally"]]);
+});
+
+test("a message that fails and that nobody waits for is no unhandled rejection", async () => {
+  const program = `
+    const { fakeServer } = await import(${JSON.stringify(import.meta.resolve("@switchboard/client/testing"))});
+    const chat = fakeServer().connect("alice");
+    const failing = ["", undefined, { data: { amount: 1n } }].map((draft) => chat.conversation("#nope").send(draft));
+    await Promise.allSettled(failing.map(({ acked }) => acked));
+    const late = chat.conversation("@bob").send("");
+    const failed = new Promise((done) => late.state.subscribe((state) => state === "failed" && done()));
+    await failed;
+    chat.close();`;
+  // An unhandled rejection ends it with 1.
+  const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(program)}`));
+  assert.deepEqual(await once(worker, "exit"), [0]);
+});
+
+test("consoles show the names of classes", async (t) => {
+  const error = new ChatError({ code: "offline", message: "no connection", retryable: true });
+  assert.match(inspect(error), /^ChatError: no connection\n/);
+  assert.match(error.stack, /^ChatError: no connection\n/);
+  assert.match(inspect(new UnauthorizedError()), /^UnauthorizedError: nobody is signed in\n/);
+  const chat = fakeServer().connect("alice");
+  t.after(() => chat.close());
+  const room = chat.conversation("@bob");
+  const shown = [chat, room, room.send("hi")].map((object) => /^[^{]*/.exec(inspect(object, { depth: 0 }))[0]);
+  assert.match(shown.join(), /^Chat ,Conversation ,.*\[Outgoing\] $/);
+});

@@ -318,6 +318,8 @@ export class Room extends RoomActions implements Conversation {
   }
 
   protected onOwnEvent(event: Event): void {
+    // At once: the events before it may never come, because the server gives a log to members only.
+    if (event.type === "leave") this.#stand(event);
     this.#log.receive(event, "own");
   }
 
@@ -377,11 +379,16 @@ export class Room extends RoomActions implements Conversation {
     // All that a user wrote is another's now.
     if ((event.type as string) === "erase") this.#history.reload();
     this.list.onCursor(event.seq);
+    this.#stand(event);
+    this.#tell(event, source);
+  }
+
+  /** How it stands after an event. */
+  #stand(event: Event): void {
     const before = this.summary;
-    if (!this.#standing.apply(event, me)) this.host.lookUp();
+    if (!this.#standing.apply(event, this.host.me)) this.host.lookUp();
     if (this.#standing.left && before) this.state.set(before.public ? "joinable" : "missing");
     this.#onChange();
-    this.#tell(event, source);
   }
 
   onLoaded(head: Seq, rebuilt: boolean): void {

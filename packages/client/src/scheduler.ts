@@ -5,8 +5,11 @@ import { Alarm, type Clock } from "./clock.js";
 import { ChatError, failure } from "./error.js";
 import type { Command } from "./protocol.js";
 
-/** Lanes, the first one first, and how many requests of each are under way at a time; the server answers receipts late. */
-const AT_ONCE = { pages: 4, reads: 4, receipts: 1 };
+/**
+ * Lanes, and how many requests of each are under way at a time; the server answers receipts late. Of two that are equally
+ * urgent the earlier lane goes first, because a person has read and a page may wait. Receipts wait for all others.
+ */
+const AT_ONCE = { reads: 4, pages: 4, receipts: 1 };
 /** What of `limits.frames_per_connection` the background may use: a rate, and a burst on top of it. Together below half. */
 const RATE = 0.45;
 const BURST = 0.04;
@@ -80,7 +83,7 @@ export class Scheduler {
   #owner: SchedulerOwner;
   #bucket: Bucket;
   #waiting = new Set<Job>();
-  #running: Record<Lane, number> = { pages: 0, reads: 0, receipts: 0 };
+  #running: Record<Lane, number> = { reads: 0, pages: 0, receipts: 0 };
   #next: Alarm;
   #queued = false;
   #online = false;
@@ -128,19 +131,18 @@ export class Scheduler {
 
   /** The job that goes first; one that the server has refused for now waits until it is due. */
   #first(now: number): Job | undefined {
+    let next: Job | undefined;
+    let least = Infinity;
     for (const lane of LANES) {
-      if (this.#running[lane] >= AT_ONCE[lane]) continue;
-      let next: Job | undefined;
-      let least = Infinity;
+      if (this.#running[lane] >= AT_ONCE[lane] || (next && lane === "receipts")) continue;
       for (const job of this.#waiting) {
         if (job.lane !== lane || job.due > now) continue;
         const urgency = job.urgency();
         if (urgency < least) [next, least] = [job, urgency];
-        if (least <= 0) break;
+        if (least <= 0) return next;
       }
-      if (next) return next;
     }
-    return undefined;
+    return next;
   }
 
   #run(): void {

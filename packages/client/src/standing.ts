@@ -7,8 +7,8 @@ export class Standing {
   summary: Known | undefined;
   /** The summary is of an earlier connection, and events since then are missing from it. */
   stale = false;
-  /** One has left it. */
-  left = false;
+  /** The event with which the user left it; 0 while the user has not. */
+  #leftAt: Seq = 0;
   /** How many messages are unread is to be found out: the list does not reach back. */
   uncounted = false;
 
@@ -17,10 +17,16 @@ export class Standing {
     return this.stale ? undefined : this.summary;
   }
 
+  /** The user has left it. */
+  get left(): boolean {
+    return this.#leftAt > 0;
+  }
+
   /** The server says how it stands. */
   set(summary: Summary): void {
     this.summary = known(summary);
-    this.stale = this.left = this.uncounted = false;
+    this.stale = this.uncounted = false;
+    this.#leftAt = 0;
   }
 
   clear(): void {
@@ -35,7 +41,10 @@ export class Standing {
 
   /** Whether it is known afterwards how it stands. */
   apply(event: Event, me: UserId | undefined): boolean {
-    this.left = isLeaving(event, me);
+    const { seq } = event;
+    // Events before it come later, where the answer to `leave` has overtaken them.
+    if (seq < this.#leftAt) return true;
+    this.#leftAt = isLeaving(event, me) ? seq : 0;
     if (this.left) this.summary = undefined;
     // One was brought in, or written to for the first time, or after so long that it was not among the latest.
     else if (!this.summary) return false;

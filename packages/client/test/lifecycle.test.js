@@ -168,6 +168,35 @@ test("a private room that one has left, or was removed from, is `missing`; a pub
   );
 });
 
+test("a private room leaves the list with the answer to `leave`, also where events before it never come", async (t) => {
+  const server = new LogServer();
+  server.fill("#private", 3);
+  server.fill("#other", 1);
+  const { summary } = server;
+  server.summary = (id) => ({ ...summary.call(server, id), public: false });
+  const { chat, clock } = await chatting(t, server);
+  const room = chat.conversation("#private");
+  t.after(room.messages.subscribe(() => {}));
+  await settle();
+  // Written before the user leaves; the server then gives no page of the log, and does not send it either.
+  const late = server.store("#private", { type: "message", key: "late", text: "late" });
+  let refusals = 0;
+  server.on("sync", () => {
+    refusals++;
+    return { type: "error", code: "not_found", message: "not there", retryable: false };
+  });
+  const listed = () => chat.conversations.getSnapshot().map(({ id }) => id);
+  await room.leave();
+  assert.deepEqual([listed(), room.info.getSnapshot(), room.state.getSnapshot()], [["#other"], undefined, "missing"]);
+  server.logs.delete("#private");
+  // One that was on its way does not bring it back.
+  server.say(late);
+  await settle();
+  assert.deepEqual([listed(), server.sent("conversations").length, refusals], [["#other"], 0, 0]);
+  await clock.advance(5_000);
+  assert.deepEqual([listed(), room.state.getSnapshot()], [["#other"], "missing"]);
+});
+
 test("a `timeout` that is not a number of milliseconds is refused as `invalid`", async (t) => {
   const { chat } = await chatting(t, new LogServer());
   for (const timeout of [-1, NaN, "1000", null]) {

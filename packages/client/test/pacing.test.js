@@ -37,6 +37,34 @@ test("300 conversations read without a connection are told with the next one, pa
   assert.ok(most() <= 50, `${most()} frames within a second`);
 });
 
+test("what a person has read is told while a long catch-up uses the whole rate", async (t) => {
+  const server = new LogServer({ page: 400, replay: 0, limits: { frames_per_connection: 20, hello_frame: 400 } });
+  for (let n = 0; n < 100; n++) server.fill(`#room${n}`, 2);
+  const { chat, clock, comeBack } = await chatting(t, server);
+  chat.on("message", () => {});
+  await clock.advance(1_000);
+  await comeBack(() => {
+    for (const id of server.logs.keys()) server.fill(id, 1);
+  });
+  await clock.advance(1_000);
+  const pages = () => server.sent("sync").length;
+  const [before, away, shown] = [pages(), chat.conversation("#room7"), chat.conversation("#room8")];
+  assert.ok(before > 0 && before < 50, `${before} pages`);
+  t.after(shown.messages.subscribe(() => {}));
+  const opened = pages();
+  const read = new Map();
+  server.on("read", ({ conversation, upto }) => {
+    read.set(conversation, pages() - opened);
+    return { conversation, upto };
+  });
+  away.markRead(2);
+  shown.markRead(2);
+  await clock.advance(60_000);
+  assert.deepEqual([...read.keys()].sort(), ["#room7", "#room8"]);
+  for (const [room, waited] of read) assert.ok(waited <= 5, `${room} waited for ${waited} pages`);
+  assert.ok(pages() >= 100, "all was caught up with");
+});
+
 test("a `read` that waits for its turn tells what was read until then", async (t) => {
   const server = new LogServer();
   server.fill("#general", 9);

@@ -6,7 +6,7 @@ import { Connection, type Log, type ServerNotice } from "./connection.js";
 import { hasPage } from "./connection/network.js";
 import { SavedCursors } from "./cursors.js";
 import { Directory } from "./directory.js";
-import { ChatError, failure, named } from "./error.js";
+import { ChatError, failure } from "./error.js";
 import { handled } from "./handled.js";
 import type { Host } from "./host.js";
 import { Inbox } from "./inbox.js";
@@ -39,10 +39,6 @@ const logOf = (debug: ChatOptions["debug"]): Log =>
   debug === true ? (line, ...details) => console.debug(`[switchboard] ${line}`, ...details) : debug || (() => {});
 
 export class Switchboard implements Chat, Host {
-  static {
-    named(this, "Chat");
-    named(Room, "Conversation");
-  }
   readonly status: Value<ChatStatus>;
   readonly user = new Value<UserId | undefined>(undefined);
   readonly conversations: Chat["conversations"];

@@ -17,7 +17,7 @@ type Fields = Pick<Failure, "message" | "retryable" | "retry_after" | "field"> &
 };
 
 /** What consoles call the instances of a class: a build shortens its name. */
-export const named = (type: object, value: string): object => Object.defineProperty(type, "name", { value });
+const named = (type: object, value: string): object => Object.defineProperty(type, "name", { value });
 
 /** Why something failed. */
 export class ChatError extends Error {

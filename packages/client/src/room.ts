@@ -281,7 +281,6 @@ export class Room extends RoomActions implements Conversation {
     else this.#log.place(head, true);
   }
 
-  /** The cursor cannot be followed. */
   onRefused(error: ChatError): void {
     if (error.code === "bad_cursor") this.#startAnew();
     else if (error.code !== "not_found") this.host.report(error);
@@ -366,7 +365,6 @@ export class Room extends RoomActions implements Conversation {
     this.#tell(event, "live");
   }
 
-  /** An event in its turn, once. */
   apply(event: Event, source: Source): void {
     const { me, outbox } = this.host;
     this.#history.apply(event);
@@ -383,7 +381,6 @@ export class Room extends RoomActions implements Conversation {
     this.#tell(event, source);
   }
 
-  /** How it stands after an event. */
   #stand(event: Event): void {
     const before = this.summary;
     if (!this.#standing.apply(event, this.host.me)) this.host.lookUp();
@@ -440,7 +437,6 @@ export class Room extends RoomActions implements Conversation {
     if (begin < head) void this.#log.fill();
   }
 
-  /** Calls the listeners. */
   #tell(event: Event, source: Source): void {
     const live = source !== "sync" && event.seq > this.#missed;
     const message = event.type === "message" ? (this.list.find(event.seq) ?? fromWire(event)) : undefined;
@@ -470,8 +466,7 @@ export class Room extends RoomActions implements Conversation {
 
   #onListReady(): void {
     if (this.state.getSnapshot() !== "joinable" || this.summary) this.state.set("ready");
-    const { cursor } = this.#log;
-    if (cursor !== undefined) this.list.onCursor(cursor);
+    this.list.onCursor(this.#log.cursor ?? 0);
     this.list.loadNotices();
     if (!this.members.loaded) this.members.refresh();
     this.#onChange();
@@ -494,7 +489,6 @@ export class Room extends RoomActions implements Conversation {
     this.#log.reset();
     this.#standing.clear();
     this.state.set("missing");
-    this.list.changed();
     this.#onChange();
   }
 

@@ -26,15 +26,22 @@ export function indexedDbOutbox(clock: Clock): OutboxStorage | null {
   const open = async () => {
     let timer: Timer | undefined;
     try {
-      const database = await new Promise<IDBDatabase>((resolve, reject) => {
+      return await new Promise<IDBDatabase>((resolve, reject) => {
         const request = indexedDB.open("switchboard", 1);
         timer = clock.setTimeout(() => reject(new Error("the database does not open")), OPEN_TIMEOUT);
         request.onupgradeneeded = () => request.result.createObjectStore(STORE);
-        request.onsuccess = () => resolve(request.result);
+        request.onsuccess = () => {
+          const database = request.result;
+          database.onclose = forget;
+          // Also one that has opened too late for anyone to use it.
+          database.onversionchange = () => {
+            database.close();
+            forget();
+          };
+          resolve(database);
+        };
         request.onerror = () => reject(request.error);
       });
-      database.onclose = database.onversionchange = forget;
-      return database;
     } finally {
       clock.clearTimeout(timer);
     }

@@ -46,6 +46,12 @@ macro_rules! commands {
                 }
             }
 
+            /// Shows the type of each command's fields to a visitor, in the order of the commands.
+            #[cfg(feature = "typescript")]
+            pub fn visit_fields(visitor: &mut impl ts_rs::TypeVisitor) {
+                $(visitor.visit::<$variant>();)*
+            }
+
             /// The JSON Schema of each command's fields, by name.
             pub fn schemas(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
                 vec![$(($name, generator.subschema_for::<$variant>())),*]

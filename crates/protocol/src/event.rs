@@ -28,118 +28,212 @@ pub struct Event {
     pub key: Option<Key>,
 }
 
-/// What happened. The tag is the frame's `type`.
-#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
-#[schemars(transform = one_of)]
-pub enum EventBody {
-    /// Somebody wrote.
-    Message {
-        /// What a person reads.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        text: Option<Text>,
-        /// What an application reads.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        data: Option<Data>,
-        /// The message that this one answers.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        reply_to: Option<Seq>,
-        /// True once the message was deleted; its content is gone from the store.
-        #[serde(default, skip_serializing_if = "is_false")]
-        #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
-        deleted: bool,
-    },
-    /// The author replaced a message's content.
-    Edit {
-        /// The message.
-        target: Seq,
-        /// The new text.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        text: Option<Text>,
-        /// The new data.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        data: Option<Data>,
-        /// True once the message was deleted; the edit's content is gone with it.
-        #[serde(default, skip_serializing_if = "is_false")]
-        #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
-        deleted: bool,
-    },
-    /// The author or an admin erased a message.
-    Delete {
-        /// The message.
-        target: Seq,
-    },
-    /// Somebody set or took back a reaction.
-    React {
-        /// The message.
-        target: Seq,
-        /// The reaction.
-        emoji: Emoji,
-        /// Set, or taken back.
-        on: bool,
-    },
-    /// The room was made; `from` is its first admin.
-    Create {
-        /// The room's title.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        title: Option<Title>,
-        /// Whether anyone may join.
-        public: bool,
-        /// The first members besides the creator.
-        members: Vec<UserId>,
-    },
-    /// `from` entered the room.
-    Join {
-        /// In which role, where that is not `member`: the first in an empty room is its admin, and a reader who comes
-        /// back is a reader.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        role: Option<Role>,
-    },
-    /// `from` left the room.
-    Leave {},
-    /// `from` brought `user` into the room.
-    Invite {
-        /// Who came in.
-        user: UserId,
-        /// In which role.
-        role: Role,
-    },
-    /// `from` took `user` out of the room.
-    Remove {
-        /// Who went.
-        user: UserId,
-    },
-    /// `from` changed the role of `user`.
-    Role {
-        /// Whose role.
-        user: UserId,
-        /// The new role.
-        role: Role,
-    },
-    /// `from` changed the room's title.
-    Rename {
-        /// The new title.
-        title: Title,
-    },
-    /// The stored event cannot be read. Its place in the log is kept, so that nobody's sync stops
-    /// here; the operator finds the report in the log.
-    Unreadable {},
-    /// An event that the reader may not see. It keeps its place in the log, without its content.
-    Withheld {
-        /// The `type` of the event.
-        of: String,
-        /// Why, in one word: `blocked`.
-        withheld: String,
-    },
-    /// Everything that `from` wrote up to here is erased. A client drops what it has and starts again from `history`.
-    Erase {},
-    /// An event of a kind that this version does not know, or does not know like this, with its fields as
-    /// they came. A newer server has it; its place in the log counts like any other's.
-    #[serde(untagged)]
-    #[schemars(skip)]
-    #[cfg_attr(feature = "typescript", ts(skip))]
-    Unknown(Map<String, Value>),
+/// Lists the events once. A stored one has its `type`, its number in the store, what it is about, what it does to
+/// memberships, and its fields; numbers are never reused. One that is only told has no number and is never written.
+macro_rules! events {
+    (
+        stored {$(
+            $(#[$doc:meta])* $name:literal $variant:ident = $number:literal, $about:ident, $membership:ident {
+                $($(#[$field_doc:meta])* $field:ident: $type:ty,)*
+            }
+        )*}
+        told {$(
+            $(#[$told_doc:meta])* $told_name:literal $told:ident {
+                $($(#[$told_field_doc:meta])* $told_field:ident: $told_type:ty,)*
+            }
+        )*}
+    ) => {
+        /// What happened. The tag is the frame's `type`.
+        #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(tag = "type")]
+        #[schemars(transform = one_of)]
+        pub enum EventBody {
+            $($(#[$doc])* #[serde(rename = $name)] $variant { $($(#[$field_doc])* $field: $type,)* },)*
+            $($(#[$told_doc])* #[serde(rename = $told_name)] $told {
+                $($(#[$told_field_doc])* $told_field: $told_type,)*
+            },)*
+            /// An event of a kind that this version does not know, or does not know like this, with its fields as
+            /// they came. A newer server has it; its place in the log counts like any other's.
+            #[serde(untagged)]
+            #[schemars(skip)]
+            #[cfg_attr(feature = "typescript", ts(skip))]
+            Unknown(Map<String, Value>),
+        }
+
+        impl EventBody {
+            /// Every `type` of an event that this version knows.
+            pub const NAMES: &'static [&'static str] = &[$($name,)* $($told_name,)*];
+
+            /// The kind of this event; one that this version does not store counts as [`EventKind::Unreadable`].
+            pub fn kind(&self) -> EventKind {
+                match self {
+                    $(Self::$variant { .. } => EventKind::$variant,)*
+                    $(Self::$told { .. })|* | Self::Unknown(_) => EventKind::Unreadable,
+                }
+            }
+        }
+
+        /// The kinds of events, with the numbers that a store keeps for them.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum EventKind {
+            /// A stored event that cannot be read; never written.
+            Unreadable = 0,
+            $(#[doc = concat!("See [`EventBody::", stringify!($variant), "`].")] $variant = $number,)*
+        }
+
+        impl EventKind {
+            /// Every kind that is stored.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The kind with this stored number; [`EventKind::Unreadable`] if there is none.
+            pub const fn from_number(n: i64) -> Self {
+                match n {
+                    $($number => Self::$variant,)*
+                    _ => Self::Unreadable,
+                }
+            }
+
+            /// The frame's `type`.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    Self::Unreadable => "unreadable",
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// What an event of this kind is about.
+            pub const fn about(self) -> About {
+                match self {
+                    Self::Unreadable => About::Nothing,
+                    $(Self::$variant => About::$about,)*
+                }
+            }
+
+            /// What an event of this kind does to memberships.
+            pub const fn membership(self) -> MembershipEffect {
+                match self {
+                    Self::Unreadable => MembershipEffect::None,
+                    $(Self::$variant => MembershipEffect::$membership,)*
+                }
+            }
+        }
+
+        /// The number of a kind of event as a literal text, for statements that are put together at compile time:
+        /// a database uses a partial index only where a statement names the number itself.
+        #[macro_export]
+        macro_rules! kind_number {
+            $(($variant) => { stringify!($number) };)*
+        }
+    };
+}
+
+events! {
+    stored {
+        /// Somebody wrote.
+        "message" Message = 1, Message, None {
+            /// What a person reads.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            text: Option<Text>,
+            /// What an application reads.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            data: Option<Data>,
+            /// The message that this one answers.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            reply_to: Option<Seq>,
+            /// True once the message was deleted; its content is gone from the store.
+            #[serde(default, skip_serializing_if = "is_false")]
+            #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
+            deleted: bool,
+        }
+        /// The author replaced a message's content.
+        "edit" Edit = 2, Target, None {
+            /// The message.
+            target: Seq,
+            /// The new text.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            text: Option<Text>,
+            /// The new data.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            data: Option<Data>,
+            /// True once the message was deleted; the edit's content is gone with it.
+            #[serde(default, skip_serializing_if = "is_false")]
+            #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
+            deleted: bool,
+        }
+        /// The author or an admin erased a message.
+        "delete" Delete = 3, Target, None {
+            /// The message.
+            target: Seq,
+        }
+        /// Somebody set or took back a reaction.
+        "react" React = 4, Target, None {
+            /// The message.
+            target: Seq,
+            /// The reaction.
+            emoji: Emoji,
+            /// Set, or taken back.
+            on: bool,
+        }
+        /// The room was made; `from` is its first admin.
+        "create" Create = 5, Room, Begins {
+            /// The room's title.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            title: Option<Title>,
+            /// Whether anyone may join.
+            public: bool,
+            /// The first members besides the creator.
+            members: Vec<UserId>,
+        }
+        /// `from` entered the room.
+        "join" Join = 6, Room, SenderEnters {
+            /// In which role, where that is not `member`: the first in an empty room is its admin, and a reader who comes
+            /// back is a reader.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            role: Option<Role>,
+        }
+        /// `from` left the room.
+        "leave" Leave = 7, Room, SenderLeaves {}
+        /// `from` brought `user` into the room.
+        "invite" Invite = 8, Room, UserEnters {
+            /// Who came in.
+            user: UserId,
+            /// In which role.
+            role: Role,
+        }
+        /// `from` took `user` out of the room.
+        "remove" Remove = 9, Room, UserLeaves {
+            /// Who went.
+            user: UserId,
+        }
+        /// `from` changed the role of `user`.
+        "role" Role = 10, Room, None {
+            /// Whose role.
+            user: UserId,
+            /// The new role.
+            role: Role,
+        }
+        /// `from` changed the room's title.
+        "rename" Rename = 11, Room, None {
+            /// The new title.
+            title: Title,
+        }
+    }
+    told {
+        /// The stored event cannot be read. Its place in the log is kept, so that nobody's sync stops
+        /// here; the operator finds the report in the log.
+        "unreadable" Unreadable {}
+        /// An event that the reader may not see. It keeps its place in the log, without its content.
+        "withheld" Withheld {
+            /// The `type` of the event.
+            of: String,
+            /// Why, in one word: `blocked`.
+            withheld: String,
+        }
+        /// Everything that `from` wrote up to here is erased. A client drops what it has and starts again from `history`.
+        "erase" Erase {}
+    }
 }
 
 /// Kinds exclude each other by their `type`; that there is one without is this crate's own affair.
@@ -149,101 +243,41 @@ fn one_of(schema: &mut schemars::Schema) {
     }
 }
 
-impl EventBody {
-    /// The kind of this event; one that this version does not store counts as [`EventKind::Unreadable`].
-    pub fn kind(&self) -> EventKind {
-        match self {
-            Self::Message { .. } => EventKind::Message,
-            Self::Edit { .. } => EventKind::Edit,
-            Self::Delete { .. } => EventKind::Delete,
-            Self::React { .. } => EventKind::React,
-            Self::Create { .. } => EventKind::Create,
-            Self::Join { .. } => EventKind::Join,
-            Self::Leave {} => EventKind::Leave,
-            Self::Invite { .. } => EventKind::Invite,
-            Self::Remove { .. } => EventKind::Remove,
-            Self::Role { .. } => EventKind::Role,
-            Self::Rename { .. } => EventKind::Rename,
-            Self::Unreadable {} | Self::Withheld { .. } | Self::Erase {} | Self::Unknown(_) => {
-                EventKind::Unreadable
-            }
-        }
-    }
-}
-
-/// The kinds of events, with the numbers that a store keeps for them. Numbers are never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum EventKind {
-    /// A stored event that cannot be read; never written.
-    Unreadable = 0,
-    /// See [`EventBody::Message`].
-    Message = 1,
-    /// See [`EventBody::Edit`].
-    Edit = 2,
-    /// See [`EventBody::Delete`].
-    Delete = 3,
-    /// See [`EventBody::React`].
-    React = 4,
-    /// See [`EventBody::Create`].
-    Create = 5,
-    /// See [`EventBody::Join`].
-    Join = 6,
-    /// See [`EventBody::Leave`].
-    Leave = 7,
-    /// See [`EventBody::Invite`].
-    Invite = 8,
-    /// See [`EventBody::Remove`].
-    Remove = 9,
-    /// See [`EventBody::Role`].
-    Role = 10,
-    /// See [`EventBody::Rename`].
-    Rename = 11,
-}
-
 impl EventKind {
-    const ALL: [Self; 12] = [
-        Self::Unreadable,
-        Self::Message,
-        Self::Edit,
-        Self::Delete,
-        Self::React,
-        Self::Create,
-        Self::Join,
-        Self::Leave,
-        Self::Invite,
-        Self::Remove,
-        Self::Role,
-        Self::Rename,
-    ];
-
     /// The number that a store keeps for it.
     pub const fn number(self) -> u8 {
         self as u8
     }
+}
 
-    /// The kind with this stored number; [`EventKind::Unreadable`] if there is none.
-    pub fn from_number(n: i64) -> Self {
-        usize::try_from(n).ok().and_then(|n| Self::ALL.get(n).copied()).unwrap_or(Self::Unreadable)
-    }
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// It is a message.
+    Message,
+    /// The message in `target`, into which it is folded.
+    Target,
+    /// A room and its members: a direct conversation has no such events.
+    Room,
+    /// Nothing is known about it.
+    Nothing,
+}
 
-    /// The frame's `type`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unreadable => "unreadable",
-            Self::Message => "message",
-            Self::Edit => "edit",
-            Self::Delete => "delete",
-            Self::React => "react",
-            Self::Create => "create",
-            Self::Join => "join",
-            Self::Leave => "leave",
-            Self::Invite => "invite",
-            Self::Remove => "remove",
-            Self::Role => "role",
-            Self::Rename => "rename",
-        }
-    }
+/// What an event does to memberships. Who is a member follows from this, also when a log is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MembershipEffect {
+    /// Nobody enters or leaves. The first message of a direct conversation makes its two users members.
+    None,
+    /// `from` and `members` enter a new room.
+    Begins,
+    /// `from` enters.
+    SenderEnters,
+    /// `user` enters.
+    UserEnters,
+    /// `from` leaves.
+    SenderLeaves,
+    /// `user` leaves.
+    UserLeaves,
 }
 
 /// What a member may do.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::is_false;
 use crate::{
-    CommandId, ConversationId, Data, ErrorCode, Event, Key, Limits, Role, Seq, Signal, Text, Timestamp,
-    Title, UserId,
+    CommandId, ConversationId, Data, ErrorCode, Event, EventBody, Key, Limits, Role, Seq, Signal, Text,
+    Timestamp, Title, UserId,
 };
 
 /// Any frame from the server.
@@ -30,32 +30,25 @@ pub enum ServerFrame {
 impl ServerFrame {
     /// Every `type` that this version knows. A frame of another one is from a newer server, and to be
     /// passed over.
-    pub const TYPES: [&str; 24] = [
-        "welcome",
-        "ok",
-        "error",
-        "pong",
-        "gap",
-        "bye",
-        "read",
-        "received",
-        "typing",
-        "presence",
-        "message",
-        "edit",
-        "delete",
-        "react",
-        "create",
-        "join",
-        "leave",
-        "invite",
-        "remove",
-        "role",
-        "rename",
-        "unreadable",
-        "withheld",
-        "erase",
-    ];
+    pub const TYPES: [&str; REPLIES.len() + Signal::NAMES.len() + EventBody::NAMES.len()] =
+        in_a_row([&REPLIES, &Signal::NAMES, EventBody::NAMES]);
+}
+
+/// Every `type` of a [`Reply`].
+const REPLIES: [&str; 6] = ["welcome", "ok", "error", "pong", "gap", "bye"];
+
+/// Three lists as one.
+const fn in_a_row<const N: usize>(lists: [&[&'static str]; 3]) -> [&'static str; N] {
+    let (mut all, mut list, mut from) = ([""; N], 0, 0);
+    while list < lists.len() {
+        let mut at = 0;
+        while at < lists[list].len() {
+            all[from + at] = lists[list][at];
+            at += 1;
+        }
+        (list, from) = (list + 1, from + at);
+    }
+    all
 }
 
 /// A frame that answers, or tells of the connection itself.

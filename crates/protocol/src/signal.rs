@@ -46,3 +46,8 @@ pub enum Signal {
         last_seen: Option<Timestamp>,
     },
 }
+
+impl Signal {
+    /// Every `type` of a signal.
+    pub const NAMES: [&'static str; 4] = ["read", "received", "typing", "presence"];
+}

@@ -37,7 +37,6 @@ mod counting;
 #[doc(hidden)]
 pub mod fault;
 pub mod keys;
-mod kind;
 mod memberships;
 #[cfg(test)]
 mod migrations;

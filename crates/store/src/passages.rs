@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
-use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
+use switchboard_protocol::{About, ConversationId, MembershipEffect, Seq, UserId};
 
 use super::CommittedEvent;
 use crate::record::{ConversationKey, Effect, LogEvent, Passage};
@@ -37,24 +37,20 @@ fn subject(body: &str) -> Option<UserId> {
 
 fn passages(event: &LogEvent) -> Passages {
     let mut passages = Passages::default();
-    match event.kind {
-        EventKind::Create => {
+    match event.kind.membership() {
+        MembershipEffect::Begins => {
             passages.begins.push(event.from.clone());
             let members = serde_json::from_str::<Members>(&event.body).map(|created| created.members);
             passages.begins.extend(members.unwrap_or_default());
         }
-        EventKind::Message if event.seq == Seq(1) => passages.begins = both(&event.conversation),
-        EventKind::Join => passages.comes_back = Some(event.from.clone()),
-        EventKind::Invite => passages.comes_back = subject(&event.body),
-        EventKind::Leave => passages.goes = Some(event.from.clone()),
-        EventKind::Remove => passages.goes = subject(&event.body),
-        EventKind::Message
-        | EventKind::Edit
-        | EventKind::Delete
-        | EventKind::React
-        | EventKind::Role
-        | EventKind::Rename
-        | EventKind::Unreadable => {}
+        MembershipEffect::SenderEnters => passages.comes_back = Some(event.from.clone()),
+        MembershipEffect::UserEnters => passages.comes_back = subject(&event.body),
+        MembershipEffect::SenderLeaves => passages.goes = Some(event.from.clone()),
+        MembershipEffect::UserLeaves => passages.goes = subject(&event.body),
+        MembershipEffect::None if event.kind.about() == About::Message && event.seq == Seq(1) => {
+            passages.begins = both(&event.conversation);
+        }
+        MembershipEffect::None => {}
     }
     passages
 }

@@ -8,12 +8,10 @@ use switchboard_protocol::reply::{
     Edited, Failure, Member, Message, MessageTag, OkBody, Reply, ServerFrame, Summary, Unread, Welcome,
 };
 use switchboard_protocol::{
-    Command, CommandId, ConversationId, Conversations, Create, Data, Delete, Device, Edit, Emoji, ErrorCode,
-    Event, Hello, History, Invite, Join, Key, Leave, Limits, Members, Ping, React, Read, Received, Remove,
-    Rename, Role, RoomId, Send, Seq, SetRole, Signal, Sync, Target, Text, Timestamp, Title, Typing, UserId,
-    Watch,
+    Command, CommandId, ConversationId, Data, Device, Emoji, ErrorCode, Event, Key, Limits, Role, RoomId,
+    Seq, Signal, Target, Text, Timestamp, Title, UserId,
 };
-use ts_rs::{Config, TS};
+use ts_rs::{Config, TS, TypeVisitor};
 
 /// Path of the generated file in the repository.
 pub const PATH: &str = "packages/client/src/protocol.ts";
@@ -24,7 +22,7 @@ const HEADER: &str = "\
 ";
 
 /// Appends the declaration of a type with its docs.
-fn declare<T: TS>(config: &Config, out: &mut String) {
+fn declare<T: TS + ?Sized>(config: &Config, out: &mut String) {
     let docs = shape::text_of(&T::docs().unwrap_or_default());
     let declared = T::decl(config);
     let (name, text) = declared.split_once('=').expect("ts-rs writes `type NAME = …`");
@@ -35,6 +33,18 @@ fn declare<T: TS>(config: &Config, out: &mut String) {
     } else {
         let shape = bodies::by_name(config, shape::parse(text.trim_end_matches(';')));
         out.push_str(&print::declaration(&docs, name, &shape));
+    }
+}
+
+/// Appends the declaration of each type that it visits.
+struct Declared<'a> {
+    config: &'a Config,
+    out: &'a mut String,
+}
+
+impl TypeVisitor for Declared<'_> {
+    fn visit<T: TS + 'static + ?Sized>(&mut self) {
+        declare::<T>(self.config, self.out);
     }
 }
 
@@ -79,28 +89,8 @@ pub fn file() -> String {
         Welcome,
         Reply,
         ServerFrame,
-        Hello,
-        Send,
-        Edit,
-        Delete,
-        React,
-        Sync,
-        History,
-        Conversations,
-        Read,
-        Received,
-        Typing,
-        Watch,
-        Create,
-        Join,
-        Leave,
-        Invite,
-        Remove,
-        SetRole,
-        Rename,
-        Members,
-        Ping,
-        Command,
     );
+    Command::visit_fields(&mut Declared { config, out: &mut out });
+    declare::<Command>(config, &mut out);
     out
 }

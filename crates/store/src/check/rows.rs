@@ -1,10 +1,9 @@
 //! What the logs do not say, and rows have all the same: the other direction of [`super::log`].
 
 use rusqlite::{Connection, Result};
-use switchboard_protocol::{ConversationId, UserId};
+use switchboard_protocol::{ConversationId, UserId, kind_number};
 
 use super::{BY_CHOICE, Report};
-use crate::kind::kind;
 
 /// Each finds rows that must not be: the conversation's name or number, a seq or NULL, and what to say of it.
 const STRAYS: &[&str] = &[
@@ -19,24 +18,24 @@ const STRAYS: &[&str] = &[
     concat!("SELECT coalesce(c.name, a.conversation), a.seq, 'it is noted as an edit or deletion of ' || a.target || ', and is none'
      FROM amendments a LEFT JOIN conversations c ON c.id = a.conversation
      LEFT JOIN events e ON e.conversation = a.conversation AND e.seq = a.seq
-     WHERE e.kind IS NULL OR e.kind NOT IN (", kind!(Edit), ", ", kind!(Delete), ")
+     WHERE e.kind IS NULL OR e.kind NOT IN (", kind_number!(Edit), ", ", kind_number!(Delete), ")
         OR (json_valid(e.body) AND json_extract(e.body, '$.target') IS NOT a.target)"),
     concat!("SELECT coalesce(c.name, r.conversation), r.target, 'it has a reaction that event ' || r.since || ' did not set'
      FROM reactions r LEFT JOIN conversations c ON c.id = r.conversation
      LEFT JOIN events e ON e.conversation = r.conversation AND e.seq = r.since
-     WHERE e.kind IS NOT ", kind!(React), " OR e.sender IS NOT r.user
+     WHERE e.kind IS NOT ", kind_number!(React), " OR e.sender IS NOT r.user
         OR (json_valid(e.body) AND (json_extract(e.body, '$.target') IS NOT r.target
             OR json_extract(e.body, '$.emoji') IS NOT r.emoji OR json_extract(e.body, '$.on') IS NOT 1))"),
     concat!("SELECT coalesce(c.name, r.conversation), r.target, 'it has lost a reaction that event ' || r.until || ' did not take back'
      FROM reactions r LEFT JOIN conversations c ON c.id = r.conversation
      LEFT JOIN events e ON e.conversation = r.conversation AND e.seq = r.until
-     WHERE r.until IS NOT NULL AND (r.until <= r.since OR e.kind IS NOT ", kind!(React), " OR e.sender IS NOT r.user
+     WHERE r.until IS NOT NULL AND (r.until <= r.since OR e.kind IS NOT ", kind_number!(React), " OR e.sender IS NOT r.user
         OR (json_valid(e.body) AND (json_extract(e.body, '$.target') IS NOT r.target
             OR json_extract(e.body, '$.emoji') IS NOT r.emoji OR json_extract(e.body, '$.on') IS NOT 0)))"),
     concat!("SELECT coalesce(c.name, r.conversation), r.target, 'it is deleted, and its reactions are not' FROM reactions r
      LEFT JOIN conversations c ON c.id = r.conversation
      JOIN events e ON e.conversation = r.conversation AND e.seq = r.target
-     WHERE e.kind = ", kind!(Message), " AND json_valid(e.body) AND json_extract(e.body, '$.deleted') GROUP BY r.conversation, r.target"),
+     WHERE e.kind = ", kind_number!(Message), " AND json_valid(e.body) AND json_extract(e.body, '$.deleted') GROUP BY r.conversation, r.target"),
     "SELECT NULL, NULL, 'the hash of the API key ' || quote(name) || ' is none of SHA-256' FROM api_keys
      WHERE length(hash) <> 32",
 ];

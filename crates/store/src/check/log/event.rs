@@ -1,7 +1,7 @@
 //! What one event says, held against what it refers to and what is kept of it.
 
 use rusqlite::{OptionalExtension as _, Result, params};
-use switchboard_protocol::{Event, EventBody, EventKind, Key, Role, Seq, Timestamp, UserId};
+use switchboard_protocol::{About, Event, EventBody, EventKind, Key, Role, Seq, Timestamp, UserId};
 
 use super::{Log, Read};
 use crate::check::Report;
@@ -20,10 +20,7 @@ impl Log<'_> {
         let seq = event.seq;
         let Some(body) = self.decode(event) else {
             // A message or a reaction changes nobody's membership.
-            self.doubtful |= !matches!(
-                event.kind,
-                EventKind::Message | EventKind::Edit | EventKind::Delete | EventKind::React
-            );
+            self.doubtful |= !matches!(event.kind.about(), About::Message | About::Target);
             self.tell(report, Some(seq), format!("it cannot be read as the event {:?}", event.kind.as_str()));
             return Ok(());
         };
@@ -123,11 +120,7 @@ impl Log<'_> {
         let Some(is_room) = self.id.as_ref().map(switchboard_protocol::ConversationId::is_room) else {
             return;
         };
-        let of_a_room = !matches!(
-            event.kind,
-            EventKind::Message | EventKind::Edit | EventKind::Delete | EventKind::React
-        );
-        if of_a_room && !is_room {
+        if event.kind.about() == About::Room && !is_room {
             self.tell(report, Some(event.seq), "a direct conversation has no such events");
         } else if is_room && (event.seq == 1) != (event.kind == EventKind::Create) {
             self.doubtful = true;

@@ -3,12 +3,11 @@
 use std::ops::ControlFlow;
 
 use switchboard_protocol::reply::Edited;
-use switchboard_protocol::{Limits, Seq, UserId};
+use switchboard_protocol::{Limits, Seq, UserId, kind_number};
 use tokio_postgres::Row;
 
 use super::row::{count, get, maybe_seq, number, place, seq, time, user_id};
 use super::{Result, Session};
-use crate::kind::kind;
 use crate::postgres::connect::Error;
 use crate::read::row::{Wanted, Whole, readable};
 use crate::record::ConversationKey;
@@ -41,7 +40,7 @@ const BEFORE: &str = concat!(
             WHERE conversation = $1 AND seq > 0 AND seq <= way.probe ORDER BY seq DESC LIMIT 1) event
         CROSS JOIN LATERAL (
             SELECT event.kind = ",
-    kind!(Message),
+    kind_number!(Message),
     " AND (way.goal IS NULL OR event.messages >= way.goal) AS hit,
                    CASE WHEN way.goal IS NULL OR event.messages >= way.goal THEN event.seq ELSE way.high END AS high,
                    CASE WHEN way.goal IS NULL OR event.messages >= way.goal THEN way.low ELSE way.probe END AS low) now
@@ -114,7 +113,7 @@ for_reactions!(MESSAGES, STANDING_MESSAGES:
         LEFT JOIN LATERAL (
             SELECT x.seq, x.at, x.body FROM amendments a
             JOIN events x ON x.conversation = a.conversation AND x.seq = a.seq
-            WHERE a.conversation = w.conversation AND a.target = w.target AND a.seq > 0 AND a.seq <= w.visible AND x.kind = ", kind!(Edit), "
+            WHERE a.conversation = w.conversation AND a.target = w.target AND a.seq > 0 AND a.seq <= w.visible AND x.kind = ", kind_number!(Edit), "
             ORDER BY a.seq DESC LIMIT 1) edit ON true
         CROSS JOIN LATERAL (
             SELECT count(*) AS reactions, coalesce(sum(octet_length(r.emoji)), 0) AS emoji FROM reactions r

@@ -1,12 +1,11 @@
 //! What a node asks about the log that other nodes write to as well.
 
 use rustc_hash::FxHashMap;
-use switchboard_protocol::{ConversationId, Seq, UserId};
+use switchboard_protocol::{ConversationId, EventKind, MembershipEffect, Seq, UserId, kind_number};
 use tokio_postgres::Row;
 
 use super::row::{conversation_id, conversation_key, number, place as nth, seq, time, user_id};
 use super::{Result, Session};
-use crate::kind::kind;
 use crate::read::Reader;
 use crate::read::row::readable;
 use crate::read::shared::SharedLookups;
@@ -101,7 +100,7 @@ const GOING: &str = concat!(
         SELECT u.name, leaving.seq FROM (
             SELECT e.sender, max(e.seq) AS seq FROM events e
             WHERE e.conversation = $1 AND e.kind = "#,
-    kind!(Leave),
+    kind_number!(Leave),
     r#" AND e.seq <= $2
             AND e.sender = ANY(ARRAY(SELECT id FROM users WHERE name = ANY($3::text[]))) GROUP BY e.sender) leaving
         JOIN users u ON u.id = leaving.sender
@@ -109,11 +108,29 @@ const GOING: &str = concat!(
         SELECT removing.name, removing.seq FROM (
             SELECT substring(e.body FROM '"user" *: *"([^"]*)"') AS name, e.seq FROM events e
             WHERE e.conversation = $1 AND e.kind = "#,
-    kind!(Remove),
+    kind_number!(Remove),
     " AND e.seq <= $2) removing
         WHERE removing.name = ANY($3::text[])) went
     GROUP BY went.name"
 );
+
+// The index `events_of_going` and the statement above name every kind of event by which a user leaves. A new one needs a
+// migration for the index, a line above, and a line in `sqlite/shared.rs`.
+const _: () = {
+    let mut at = 0;
+    while at < EventKind::ALL.len() {
+        let kind = EventKind::ALL[at];
+        match kind.membership() {
+            MembershipEffect::SenderLeaves => assert!(matches!(kind, EventKind::Leave)),
+            MembershipEffect::UserLeaves => assert!(matches!(kind, EventKind::Remove)),
+            MembershipEffect::None
+            | MembershipEffect::Begins
+            | MembershipEffect::SenderEnters
+            | MembershipEffect::UserEnters => {}
+        }
+        at += 1;
+    }
+};
 
 impl SharedLookups for Session {
     fn name_of(&self, conversation: ConversationKey) -> Result<Option<ConversationId>> {

@@ -101,8 +101,8 @@ pub(crate) struct Parts {
     pub(crate) batches: mpsc::Receiver<Batch>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
-    /// Users of a conversation who are here, from which on its events gather.
-    pub(crate) gather_from: usize,
+    /// A conversation with so many users on this node coalesces its events.
+    pub(crate) coalesce_from: usize,
     /// The other nodes, if this one is not alone.
     pub(crate) cluster: Option<router::Cluster>,
     pub(crate) tasks: Tasks,
@@ -134,8 +134,8 @@ impl Server {
         let operators = bind_for_operators(config.operator_listen)?;
         let (metrics, tasks) = (Arc::new(Metrics::new()), Tasks::new());
         let Opened { store, batches, cluster } = open(&config, &clock, &metrics, &tasks).await?;
-        let gather_from = router::MANY;
-        let parts = Parts { authenticator, store, batches, metrics, clock, gather_from, cluster, tasks };
+        let coalesce_from = router::COALESCE_FROM_USERS;
+        let parts = Parts { authenticator, store, batches, metrics, clock, coalesce_from, cluster, tasks };
         let (mut server, services) = Self::without_doors(config, parts);
         if let Some(operators) = operators {
             server.serve_operators(operators, services.clone())?;
@@ -147,7 +147,7 @@ impl Server {
     /// Everything behind the doors: the router and what the sessions share.
     fn without_doors(config: Config, parts: Parts) -> (Self, Arc<Services>) {
         let bus = parts.cluster.as_ref().map(|cluster| cluster.bus.clone());
-        let Parts { authenticator, store, batches, metrics, clock, gather_from, cluster, tasks } = parts;
+        let Parts { authenticator, store, batches, metrics, clock, coalesce_from, cluster, tasks } = parts;
         let limits = Arc::new(config.limits);
         let (handle, router) = router::new(router::Parts {
             store: store.clone(),
@@ -157,7 +157,7 @@ impl Server {
             limits: limits.clone(),
             grace: config.presence_grace,
             spread: u64::try_from(config.reconnect_spread.as_millis()).unwrap_or(u64::MAX),
-            many: gather_from,
+            coalesce_from,
             cluster,
         });
         tasks.spawn_critical("router", router.run(tasks.clone()));
@@ -278,11 +278,11 @@ async fn open(
     let (store, batches) = tokio::task::spawn_blocking(|| PostgresStore::open(settings)).await??;
     let store = Arc::new(store);
     let node = NodeId::new()?;
-    let (bus, heard) = join_bus(shared, node, store.notice_key(), metrics, tasks).await?;
+    let (bus, events) = join_bus(shared, node, store.notice_key(), metrics, tasks).await?;
     let between = shared.bus.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
-    tracing::info!(store = %shared.store, bus = between, ?node, "one of several nodes");
+    tracing::info!(store = %shared.store, bus = between, ?node, "started in cluster mode");
     let cluster =
-        router::Cluster { store: store.clone(), bus, heard, sweep: shared.sweep, lease: shared.lease };
+        router::Cluster { store: store.clone(), bus, events, sweep: shared.sweep, lease: shared.lease };
     Ok(Opened { store, batches, cluster: Some(cluster) })
 }
 

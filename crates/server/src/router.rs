@@ -1,22 +1,21 @@
-//! The router: which local sessions are in which conversation, and what of the log they have.
+//! The router: which sessions of this node are in which conversation, and which events they have received.
 //!
-//! One task owns the registry. What the store committed comes in by batches, in the order of commits;
-//! each event is encoded once and queued for every session of every member that is here. What does not
-//! last (signals, presence) passes through here too and is never stored.
+//! One task owns the registry. It receives committed batches in the order of commits, encodes each event once and queues it for every
+//! session of every member on this node. Signals and presence also pass through it, and are never stored.
 //!
-//! # How a session comes in without a gap
-//! 1. *Enter*: the session is registered. From here on the router notes what it publishes.
-//! 2. The session reads memberships and heads from the store, in pages. The router puts the user into the conversations of each
-//!    page but the last, once everything that the page can contain has been published.
+//! # How a session attaches without a gap
+//! 1. *Enter*: the router registers the session. From here on it records what it publishes.
+//! 2. The session reads memberships and heads from the store, in pages. The router adds the user to the members of the conversations of
+//!    each page but the last, once everything that the page can contain has been published.
 //! 3. *Subscribe*: once everything that the last page can contain has been published ([`Memberships::mark`]),
-//!    the session is put among the members' sessions, and whatever was published between its cursor and
-//!    now is left to it as a lag, to be read from the log. Live events queue behind that.
+//!    the session becomes live. It reads the events between its cursors and now from the log, as a lag. Live events queue behind
+//!    that.
 
 mod attach;
+mod coalesce;
 mod departures;
 mod entry;
-mod gather;
-mod hear;
+mod notices;
 mod order;
 mod parked;
 mod peers;
@@ -35,10 +34,10 @@ use switchboard_protocol::reply::Reply;
 use switchboard_protocol::{CloseCode, ConversationId, Limits, Seq, Signal, Timestamp, UserId};
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::attach::{Goings, Heads};
+pub(crate) use self::attach::{Heads, Leaves};
 use self::attach::{Load, Recent};
-use self::gather::Gathering;
-pub(crate) use self::gather::MANY;
+pub(crate) use self::coalesce::COALESCE_FROM_USERS;
+use self::coalesce::Coalescer;
 use self::parked::ParkedSessions;
 pub(crate) use self::peers::Cluster;
 use self::peers::Peers;
@@ -53,25 +52,25 @@ use switchboard_store::record::ConversationKey;
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Acquaintance, Batch, Memberships, SharedStore, Standing, WRITER_THREAD};
 
-/// Requests of sessions that may wait. Beyond, whoever asks waits.
-const WAITING: usize = 8_192;
+/// Capacity of the queue of requests from sessions. A session waits while it is full.
+const INPUT_QUEUE: usize = 8_192;
 
-/// Requests handled before commits are looked at again, and the other way round.
-const TURN: usize = 256;
+/// Requests that the router handles at most before it handles commits again.
+const MAX_INPUTS: usize = 256;
 
-/// Departures in one turn of the router, and in the store at a time: when a balancer dies, thousands of graces end together,
-/// and their writes must not fill the writer's queue. So many take the router a millisecond or two.
-const DEPARTURES: usize = 64;
+/// Departures in one turn of the router, and in the queue of the store at a time: when a load balancer dies, thousands of grace
+/// periods end together, and their writes must not fill that queue. So many take the router a millisecond or two.
+const MAX_DEPARTURES: usize = 64;
 
-/// Batches after which departures have their turn though more batches wait.
+/// Batches after which departures have a turn, though more batches wait.
 const BATCHES_IN_A_ROW: u64 = 16;
-/// Conversations that a user who has gone is taken from before something else has its turn: less than a millisecond.
-const UNLOADED: usize = 1_000;
+/// Conversations from which one turn of the router removes a user who has gone: less than a millisecond.
+const MAX_UNLOADS: usize = 1_000;
 
-/// How long the store may still take to close when the time for stopping is over: it empties its write-ahead log.
-const CLOSING: Duration = Duration::from_secs(2);
+/// How long the store may take to close after the deadline of a stop, because it checkpoints its write-ahead log.
+const STORE_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a session asks of the router.
+/// A request of a session.
 #[derive(Debug)]
 enum Input {
     Enter { user: UserId, outbox: Arc<Outbox>, reply: oneshot::Sender<Result<SessionSlot, Refusal>> },
@@ -84,69 +83,68 @@ enum Input {
     Stop,
 }
 
-/// A session's wish to be live.
+/// The request of a session to become live.
 #[derive(Debug)]
 pub(crate) struct Subscribe {
-    /// Who.
     pub(crate) session: SessionSlot,
-    /// No batch after this one can have been seen by what the session started from.
+    /// The snapshot of the session cannot contain anything of a later batch than this one.
     pub(crate) mark: u64,
     /// Up to when the user's tokens have been revoked.
     pub(crate) not_before: Option<Timestamp>,
     /// The last page of memberships; those before it have been loaded.
     pub(crate) page: Memberships,
-    /// Where the conversations of all pages ended.
+    /// The heads of the conversations of all pages.
     pub(crate) heads: Heads,
-    /// From which event on the session wants each of these conversations; the others from their head on.
+    /// The cursors of the client: after which event each of these conversations starts. The others start at their heads.
     pub(crate) cursors: Vec<(ConversationKey, Seq)>,
-    /// Where the conversations ended whose summaries the client has.
+    /// The heads of the conversations whose summaries the client receives.
     pub(crate) listed: Vec<(ConversationKey, Seq)>,
-    /// Conversations that the user has left: from which event on, and the last one to be seen.
+    /// Conversations that the user has left: after which event they start, and the last event that the user may see.
     pub(crate) former: Vec<(ConversationKey, Seq, Seq)>,
-    /// All conversations of which the session knows that the user has left them, by which event.
+    /// All conversations that the user has left as far as the session knows, with the leaves.
     pub(crate) gone: Vec<(ConversationKey, Seq)>,
-    /// Conversations of earlier pages that the user has gone from, by which event.
-    pub(crate) goings: Vec<(ConversationKey, Seq)>,
+    /// Conversations of earlier pages that the user has left, with the leaves.
+    pub(crate) leaves: Vec<(ConversationKey, Seq)>,
 }
 
-/// The way to the router. Clones share it; the router ends when all are gone.
+/// A handle to the router. The router ends when all clones are dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct RouterHandle {
     inputs: mpsc::Sender<Input>,
 }
 
 impl RouterHandle {
-    async fn say(&self, input: Input) -> Result<(), Refusal> {
+    async fn send(&self, input: Input) -> Result<(), Refusal> {
         self.inputs.send(input).await.map_err(|_| Refusal::unavailable())
     }
 
-    /// Registers a session of `user`. Whoever entered must leave.
+    /// Registers a session of `user`, which must call [`Self::leave`] in the end.
     pub(crate) async fn enter(&self, user: UserId, outbox: Arc<Outbox>) -> Result<SessionSlot, Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.say(Input::Enter { user, outbox, reply }).await?;
+        self.send(Input::Enter { user, outbox, reply }).await?;
         answer.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
     }
 
-    /// Puts the user of a session that is not live yet into the conversations of a page of memberships; those that they have gone
-    /// from by now, and by which event. The answer comes when everything that the page can contain has been published.
-    pub(crate) async fn load(&self, session: SessionSlot, page: Memberships) -> Result<Goings, Refusal> {
+    /// Adds the user of an attaching session to the members of the conversations of a page, once everything that the page can contain
+    /// has been published. Returns the conversations that the user has left meanwhile.
+    pub(crate) async fn load(&self, session: SessionSlot, page: Memberships) -> Result<Leaves, Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.say(Input::Load(Box::new(Load { session, page, reply }))).await?;
+        self.send(Input::Load(Box::new(Load { session, page, reply }))).await?;
         answer.await.map_err(|_| Refusal::unavailable())
     }
 
     /// Makes a session live.
     pub(crate) async fn subscribe(&self, subscribe: Subscribe) -> Result<(), Refusal> {
-        self.say(Input::Subscribe(Box::new(subscribe))).await
+        self.send(Input::Subscribe(Box::new(subscribe))).await
     }
 
     /// Removes a session.
     pub(crate) async fn leave(&self, session: SessionSlot) {
-        // Without a router there is nothing to be removed from.
-        let _ = self.say(Input::Leave(session)).await;
+        // Without a router there is no registry.
+        let _ = self.send(Input::Leave(session)).await;
     }
 
-    /// Tells the other members that `user` is typing. Lost when the router is busy: it does not last.
+    /// Signals to the other members that `user` is typing. Dropped when the queue of the router is full.
     pub(crate) fn typing(
         &self,
         user: UserId,
@@ -157,43 +155,43 @@ impl RouterHandle {
         let _ = self.inputs.try_send(Input::Typing { user, conversation, standing, from });
     }
 
-    /// Sets whose presence a session is told.
+    /// Replaces the list of users that a session watches.
     pub(crate) fn watch(&self, session: SessionSlot, users: Vec<Acquaintance>) -> Result<(), Refusal> {
         self.inputs.try_send(Input::Watch { session, users }).map_err(|_| Refusal::unavailable())
     }
 
-    /// Closes every connection of `user`, those on their way in included.
+    /// Closes every connection of `user`, also those that are attaching.
     pub(crate) async fn revoke(&self, user: UserId) {
         // Without a router there is no connection.
-        let _ = self.say(Input::Revoke(user)).await;
+        let _ = self.send(Input::Revoke(user)).await;
     }
 
-    /// Tells every connection to come back later, and to close once it has its answers.
+    /// Sends `bye` to every connection, and closes each once its answers are written.
     pub(crate) async fn stop(&self) {
-        let _ = self.say(Input::Stop).await;
+        let _ = self.send(Input::Stop).await;
     }
 }
 
-/// What the router is made of.
+/// The parts of a router.
 pub(crate) struct Parts {
     pub(crate) store: SharedStore,
     pub(crate) batches: mpsc::Receiver<Batch>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
     pub(crate) limits: Arc<Limits>,
-    /// How long a user without a connection still counts as online.
+    /// How long a user without a connection counts as online.
     pub(crate) grace: std::time::Duration,
-    /// The window, in milliseconds, over which clients are told to come back.
+    /// The window over which clients reconnect after `bye`, in milliseconds.
     pub(crate) spread: u64,
-    /// Users of a conversation who are here, from which on its events gather.
-    pub(crate) many: usize,
-    /// The other nodes, if this one is not alone.
+    /// A conversation with so many users on this node coalesces its events.
+    pub(crate) coalesce_from: usize,
+    /// The connection to the other nodes; `None` on a single node.
     pub(crate) cluster: Option<Cluster>,
 }
 
-/// Makes a router and the way to it.
+/// Makes a router and its handle.
 pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
-    let (sender, inputs) = mpsc::channel(WAITING);
+    let (sender, inputs) = mpsc::channel(INPUT_QUEUE);
     let mut registry = Registry::default();
     if parts.cluster.is_some() {
         registry.keep_interests();
@@ -203,7 +201,7 @@ pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
         inputs,
         registry,
         recent: Recent::default(),
-        gathering: Gathering::new(parts.many),
+        coalescer: Coalescer::new(parts.coalesce_from),
         parked: ParkedSessions::default(),
         departing: 0,
         unloading: VecDeque::new(),
@@ -211,7 +209,7 @@ pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
         presence: Presence::new(parts.grace, bus),
         peers: parts.cluster.map(Peers::new),
         stopping: false,
-        bereft: false,
+        writer_gone: false,
         store: parts.store,
         batches: parts.batches,
         metrics: parts.metrics,
@@ -222,28 +220,28 @@ pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
     (RouterHandle { inputs: sender }, router)
 }
 
-/// The actor.
+/// The actor that owns the registry.
 pub(crate) struct Router {
     inputs: mpsc::Receiver<Input>,
     batches: mpsc::Receiver<Batch>,
     store: SharedStore,
     registry: Registry,
     recent: Recent,
-    gathering: Gathering,
+    coalescer: Coalescer,
     /// Sessions whose snapshot may be newer than what has been published.
     parked: ParkedSessions,
-    /// Departures that the store has been given and has not stored.
+    /// Departures in the queue of the store.
     departing: usize,
-    /// Users who have gone, and whose conversations do not all know it yet.
+    /// Users who have gone, and are still to be removed from their conversations.
     unloading: VecDeque<registry::UserSlot>,
     /// The number of the last batch that was published.
     published: u64,
     presence: Presence,
-    /// The other nodes, if this one is not alone.
+    /// The connection to the other nodes; `None` on a single node.
     peers: Option<Peers>,
     stopping: bool,
-    /// The writer has ended before everybody else, which only a panic does.
-    bereft: bool,
+    /// The writer of the store has ended, which only a panic causes while the router runs.
+    writer_gone: bool,
     metrics: Arc<Metrics>,
     clock: Clock,
     limits: Arc<Limits>,
@@ -251,21 +249,21 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    /// Runs until every handle is gone, then until the store has told the outcome of every write and has closed.
-    /// The cut of `tasks` ends it at once, but for the closing.
+    /// Runs until every handle is dropped, then until the store has returned the outcome of every write and has closed. The deadline of
+    /// `tasks` ends all of it except the closing.
     pub(crate) async fn run(mut self, tasks: Tasks) {
         let cut = tasks.cut().clone();
-        let mut inputs = Vec::with_capacity(TURN);
+        let mut inputs = Vec::with_capacity(MAX_INPUTS);
         let mut batches = 0_u64;
         loop {
-            // In this order, so that the same causes have the same effects: docs/decisions/0034-simulation.md. Acknowledgements
-            // come before departures, of which there may be very many at once. None waits for long: after some batches in
-            // a row departures have their turn, and a batch takes what was asked before it along.
+            // The order is fixed, so that a run is deterministic: docs/decisions/0034-simulation.md. Acknowledgements come before
+            // departures, of which there may be thousands at once. None of them starves: after some batches in a row departures
+            // have a turn, and the requests that were made before a batch are handled before it.
             tokio::select! {
                 biased;
                 () = cut.cancelled() => break,
-                () = self.gathering.ended() => self.release(),
-                batch = self.batches.recv(), if !self.bereft => match batch {
+                () = self.coalescer.due() => self.release(),
+                batch = self.batches.recv(), if !self.writer_gone => match batch {
                     Some(batch) => {
                         self.catch_up(&mut inputs);
                         self.publish(batch);
@@ -279,12 +277,12 @@ impl Router {
                         tasks.fail(WRITER_THREAD, End::Panicked);
                     }
                 },
-                due = self.presence.due(self.departing < DEPARTURES) => self.take_due(Some(due)),
+                due = self.presence.due(self.departing < MAX_DEPARTURES) => self.take_due(Some(due)),
                 next = peers::next(self.peers.as_mut()) => {
                     self.catch_up(&mut inputs);
-                    self.attend(next);
+                    self.handle_peer_event(next);
                 }
-                count = self.inputs.recv_many(&mut inputs, TURN) => {
+                count = self.inputs.recv_many(&mut inputs, MAX_INPUTS) => {
                     if count == 0 {
                         break;
                     }
@@ -293,10 +291,10 @@ impl Router {
                 () = std::future::ready(()), if !self.unloading.is_empty() => {}
             }
             self.unload();
-            self.settle();
+            self.after_input();
         }
         if cut.is_cancelled() {
-            self.tell_gone();
+            self.publish_stopped();
         } else {
             self.release();
             self.depart_all(&cut).await;
@@ -307,12 +305,12 @@ impl Router {
         tokio::select! {
             biased;
             () = async { while batches.recv().await.is_some() {} } => {}
-            () = async { cut.cancelled().await; tokio::time::sleep(CLOSING).await } => {}
+            () = async { cut.cancelled().await; tokio::time::sleep(STORE_CLOSE_TIMEOUT).await } => {}
         }
     }
 
-    /// Handles what was asked before a batch came: a session that writes has asked to be live before, and
-    /// must be, so that its own events are known to be its own.
+    /// Handles the requests that were made before a batch arrived. A session that writes has subscribed before, and must be live, so that
+    /// the router recognizes its own events.
     fn catch_up(&mut self, inputs: &mut Vec<Input>) {
         let waiting = self.inputs.len();
         inputs.extend(std::iter::from_fn(|| self.inputs.try_recv().ok()).take(waiting));
@@ -330,7 +328,7 @@ impl Router {
             }
             Input::Watch { session, users } => self.watch(session, users),
             Input::Revoke(user) => {
-                self.tell_revoked(&user);
+                self.publish_revoked(&user);
                 self.revoke(&user);
             }
             Input::Stop => self.stop(),
@@ -348,7 +346,7 @@ impl Router {
         self.signal(&signal, user, standing.conversation, standing.members, from);
     }
 
-    /// Passes a signal of `user`'s on to the members' sessions, in a large room only to the user's own.
+    /// Forwards a signal of `user` to the sessions of the members, in a large room only to those of the user.
     fn signal(
         &mut self,
         signal: &Signal,
@@ -359,7 +357,7 @@ impl Router {
     ) {
         let frame = encode(signal);
         let small = members <= u64::from(self.limits.signal_room);
-        self.tell_signal(signal, user, conversation, !small);
+        self.publish_signal(signal, user, conversation, !small);
         let tell = |outbox: &Arc<Outbox>| {
             if !from.is_some_and(|from| Arc::ptr_eq(from, outbox)) {
                 outbox.push_signal(&frame);
@@ -368,39 +366,39 @@ impl Router {
         if small {
             self.registry.sessions_in(conversation).for_each(tell);
         } else if let Some(user) = self.registry.find(user) {
-            // They may have gone since that they may write was looked up.
+            // The user may have left since the check that they may write.
             if self.registry.is_member(user, conversation) {
                 self.registry.live_sessions(user).for_each(tell);
             }
         }
     }
 
-    /// Does what is due of presence, a portion of it.
+    /// Handles a portion of the expired timers of presence.
     fn take_due(&mut self, mut due: Option<Due>) {
-        for _ in 0..DEPARTURES {
-            let departures = self.departing < DEPARTURES;
+        for _ in 0..MAX_DEPARTURES {
+            let departures = self.departing < MAX_DEPARTURES;
             match due.take().or_else(|| self.presence.due(departures).now_or_never()) {
                 Some(Due::Departed(user)) => self.depart(user),
                 Some(Due::Unanswered(user)) => {
-                    self.presence.give_up_asking(&self.registry, &user, self.clock.now());
+                    self.presence.query_timed_out(&self.registry, &user, self.clock.now());
                 }
                 None => return,
             }
         }
     }
 
-    /// A user whose last session left some time ago goes offline.
+    /// Takes a user offline whose grace period has ended.
     fn depart(&mut self, user: registry::UserSlot) {
         if let Some((user, at)) = self.go_offline(user) {
             self.store_last_seen(user, at);
         }
     }
 
-    /// Takes a user who has gone from among the members of their conversations, so many at a time that nothing else waits for
-    /// long. One who comes back meanwhile stays in the others.
+    /// Removes a user who has gone from a portion of their conversations, so that nothing else waits for long. A user who connects
+    /// meanwhile stays in the others.
     fn unload(&mut self) {
         let Some(user) = self.unloading.front().copied() else { return };
-        if !self.registry.unload(user, UNLOADED) {
+        if !self.registry.unload(user, MAX_UNLOADS) {
             return;
         }
         self.unloading.pop_front();
@@ -421,9 +419,9 @@ impl Router {
         }
     }
 
-    /// No write has an outcome any more, and what a snapshot waits for is never published: nobody is to wait for either.
+    /// Closes all sessions because the writer has ended: no write gets an outcome, and attaching sessions would wait for ever.
     fn give_up(&mut self) {
-        self.bereft = true;
+        self.writer_gone = true;
         self.release();
         for session in self.registry.sessions() {
             session.outbox.abandon(CloseCode::TryLater);
@@ -434,16 +432,15 @@ impl Router {
         self.stopping = true;
         self.release();
         for session in self.registry.sessions() {
-            bid_farewell(&session.outbox, self.spread);
+            send_bye(&session.outbox, self.spread);
         }
     }
 }
 
-/// Tells a client when to come back. The delays of all clients are spread evenly over the window, so
-/// that a restart is not met by everybody at once.
-fn bid_farewell(outbox: &Outbox, spread: u64) {
+/// Sends `bye` with a delay that is random in the window, so that not all clients reconnect at once after a restart.
+fn send_bye(outbox: &Outbox, spread: u64) {
     let mut random = [0; 8];
-    // Without randomness they all come back at once, which the next server survives too.
+    // Without randomness all clients reconnect at once, which the next server survives, too.
     let _ = getrandom::fill(&mut random);
     let bye = Reply::<Box<RawValue>>::Bye { retry_after: u64::from_ne_bytes(random) % spread.max(1) };
     outbox.push_reply(encode(&bye));

@@ -1,9 +1,9 @@
-//! The server as the simulation runs it: everything behind the doors, over streams that are no sockets, on a store that
-//! it is given. docs/decisions/0034-simulation.md says why; nothing else is to use it.
+//! The server as the simulation runs it: without listeners, over in-memory streams, on a given store. Only the simulation uses it:
+//! docs/decisions/0034-simulation.md.
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "notices under way belong to the simulated world, which ends with its runtime"
+    reason = "notices in flight belong to the simulated world, which ends with its runtime"
 )]
 mod bus;
 
@@ -28,40 +28,41 @@ use crate::{Parts, Server, http};
 use switchboard_store::clock::Clock;
 use switchboard_store::{Batch, SharedLog, SharedStore};
 
-/// The address of clients that come over no network.
-const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+/// The address of clients without a network.
+const CLIENT_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// What makes a server one of several.
+/// What makes a server a node of a cluster.
 pub struct Among {
-    /// What all of them write to.
+    /// The store that all nodes share.
     pub store: Arc<dyn SharedLog>,
-    /// The way to the others, and this one's place there; none where they do not hear of each other.
+    /// The simulated bus, and the place of this node; `None` for nodes without a bus.
     pub air: Option<(Air, usize)>,
-    /// How often it compares what it hosts with the store.
+    /// How often the node compares its users with the store.
     pub sweep: Duration,
-    /// How long one that says nothing counts as alive.
+    /// How long a node without a heartbeat counts as alive.
     pub lease: Duration,
 }
 
 impl Among {
     fn cluster(self) -> Cluster {
         let Self { store, air, sweep, lease } = self;
-        let (bus, heard) = match air {
+        let (bus, events) = match air {
             Some((air, place)) => air.join(place),
             None => (Arc::new(NoBus) as _, mpsc::channel(1).1),
         };
-        Cluster { store, bus, heard, sweep, lease }
+        Cluster { store, bus, events, sweep, lease }
     }
 }
 
-/// A server without doors.
+/// A server without listeners.
 pub struct Simulated {
     server: Server,
     services: Arc<Services>,
 }
 
 impl Simulated {
-    /// Starts one on a store, alone or among others. Events gather in conversations with `gather_from` users here or more.
+    /// Starts a node on a store, alone or among others. Conversations with `coalesce_from` users on this node or more coalesce their
+    /// events.
     ///
     /// # Errors
     /// The configuration cannot be used.
@@ -69,28 +70,28 @@ impl Simulated {
         config: Config,
         clock: Clock,
         (store, batches): (SharedStore, mpsc::Receiver<Batch>),
-        gather_from: usize,
+        coalesce_from: usize,
         among: Option<Among>,
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let authenticator = Authenticator::with_clock(&config.auth, clock.clone())?;
         let (cluster, tasks) = (among.map(Among::cluster), Tasks::new());
-        let parts = Parts { authenticator, store, batches, metrics, clock, gather_from, cluster, tasks };
+        let parts = Parts { authenticator, store, batches, metrics, clock, coalesce_from, cluster, tasks };
         let (server, services) = Server::without_doors(config, parts);
         Ok(Self { server, services })
     }
 
-    /// Serves a connection on which the WebSocket handshake is done.
+    /// Serves a connection after the WebSocket handshake.
     pub fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let services = self.services.clone();
         self.services.tasks.spawn(async move {
             let tasks = services.tasks.clone();
             let socket = Socket::new(stream, Vec::new());
-            tasks.until_cut(Box::pin(session::run(services, socket, NOWHERE, None))).await;
+            tasks.until_cut(Box::pin(session::run(services, socket, CLIENT_ADDRESS, None))).await;
         });
     }
 
-    /// Logs a user out everywhere, as the HTTP door does; whether that was stored.
+    /// Revokes the tokens of a user, as the HTTP API does. Whether that was stored.
     pub fn revoke(&self, user: UserId) -> impl Future<Output = bool> + Send + use<> {
         let services = Arc::downgrade(&self.services);
         async move {
@@ -99,15 +100,15 @@ impl Simulated {
         }
     }
 
-    /// Stops as a server does that is asked to.
+    /// Stops the server gracefully.
     pub async fn stop(self) {
         let Self { server, services } = self;
         drop(services);
-        // A task that panics has said so, and the world notices what it does not do.
+        // A panic of a task is reported where it happens.
         let _ = server.stop().await;
     }
 
-    /// Ends as a server does that is killed: every task is dropped where it is.
+    /// Crashes the server: drops every task where it is.
     pub async fn crash(self) {
         let Self { server, services } = self;
         drop(services);

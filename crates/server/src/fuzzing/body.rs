@@ -100,7 +100,7 @@ impl Doors {
             limits: limits.clone(),
             grace: config.presence_grace,
             spread: 0,
-            many: usize::MAX,
+            coalesce_from: usize::MAX,
             cluster: None,
         });
         let services = Arc::new(Services {

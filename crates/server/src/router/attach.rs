@@ -1,4 +1,4 @@
-//! How sessions come and go.
+//! How sessions attach and end.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::entry::Entry;
 use super::parked::{Parked, Then};
 use super::registry::{MembershipChange, UserSlot};
-use super::{Router, Subscribe, bid_farewell};
+use super::{Router, Subscribe, send_bye};
 use crate::metrics::Drop;
 use crate::outbox::Outbox;
 use crate::router::registry::SessionSlot;
@@ -22,13 +22,13 @@ use switchboard_store::{Joined, Memberships};
 pub(super) struct Load {
     pub(super) session: SessionSlot,
     pub(super) page: Memberships,
-    pub(super) reply: oneshot::Sender<Goings>,
+    pub(super) reply: oneshot::Sender<Leaves>,
 }
 
-/// Conversations that a user has gone from, by which event.
-pub(crate) type Goings = Vec<(ConversationKey, Seq)>;
+/// Conversations that a user left, with the event.
+pub(crate) type Leaves = Vec<(ConversationKey, Seq)>;
 
-/// Where conversations ended, by the pages that they were read in.
+/// The heads of conversations, by the pages in which they were read.
 #[derive(Debug, Default)]
 pub(crate) struct Heads(Vec<Arc<[Joined]>>);
 
@@ -49,10 +49,10 @@ impl Heads {
     }
 }
 
-/// What was published, in conversations without members here, while sessions were on their way in.
+/// The last events that were published while sessions were attaching.
 ///
-/// Two generations, so that it stays small though some session is always on its way: the older one is
-/// dropped once every session that may need it is in.
+/// It has two generations, so that it stays small though some session is always attaching: the older one is dropped once every
+/// session that may need it is live.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     generation: u64,
@@ -85,31 +85,31 @@ impl Recent {
         }
     }
 
-    /// Gives back what a crowd needed that came in at once.
+    /// Frees the memory that many attaching sessions needed.
     pub(super) fn shrink(&mut self) {
         self.current.shrink_to_fit();
         self.previous.shrink_to_fit();
         self.sessions.shrink_to_fit();
     }
 
-    /// Notes that `seq` was published.
+    /// Records that `seq` was published.
     pub(super) fn note(&mut self, conversation: ConversationKey, seq: Seq) {
         if !self.sessions.is_empty() {
             self.current.insert(conversation, seq);
         }
     }
 
-    /// The oldest generation of which a session may still be on its way in.
+    /// The oldest generation of which a session may still be attaching.
     pub(super) fn oldest(&self) -> u64 {
         if self.sessions.is_empty() { self.generation + 1 } else { self.generation.saturating_sub(1) }
     }
 
-    /// In how many conversations something was published, or more.
+    /// An upper bound of the number of conversations in which an event was published.
     fn len(&self) -> usize {
         self.current.len() + self.previous.len()
     }
 
-    /// The conversations in which something was published; one may come twice.
+    /// The conversations in which an event was published; some may occur twice.
     fn conversations(&self) -> impl Iterator<Item = ConversationKey> {
         self.current.keys().chain(self.previous.keys()).copied()
     }
@@ -126,8 +126,8 @@ impl Router {
         outbox: Arc<Outbox>,
         reply: oneshot::Sender<Result<SessionSlot, Refusal>>,
     ) {
-        if self.bereft {
-            // The session may have gone; then nobody waits.
+        if self.writer_gone {
+            // The session may have ended.
             let _ = reply.send(Err(Refusal::unavailable()));
             return;
         }
@@ -136,14 +136,14 @@ impl Router {
         let Some(local) = self.registry.user_mut(user) else { return };
         if most > 0 && local.sessions.len() >= most {
             self.metrics.dropped(Drop::ConnectionLimit);
-            // The session may have gone; then nobody waits.
+            // The session may have ended.
             let _ = reply.send(Err(Refusal::rate_limited(TOO_MANY_RETRY_MS)));
             return;
         }
         local.entering += 1;
         self.presence.returned(user);
         if self.stopping {
-            bid_farewell(&outbox, self.spread);
+            send_bye(&outbox, self.spread);
         }
         let session = self.registry.add_session(user, outbox);
         self.recent.begin(session);
@@ -158,7 +158,7 @@ impl Router {
         self.metrics.connections.dec();
         self.presence.unwatch(session, &gone.watching);
         if !gone.live {
-            self.entered(session, gone.user);
+            self.end_attach(session, gone.user);
         }
         self.parked.remove(session);
         let Some(local) = self.registry.user(gone.user) else { return };
@@ -167,8 +167,8 @@ impl Router {
         }
     }
 
-    /// A session is no longer on its way in.
-    fn entered(&mut self, session: SessionSlot, user: UserSlot) {
+    /// Records that a session is no longer attaching.
+    fn end_attach(&mut self, session: SessionSlot, user: UserSlot) {
         self.recent.end(session);
         self.registry.set_generation(self.recent.generation);
         if let Some(local) = self.registry.user_mut(user) {
@@ -187,7 +187,7 @@ impl Router {
     }
 
     pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
-        self.note_gone(&subscribe);
+        self.record_leave(&subscribe);
         let (session, mark, entry) = (subscribe.session, subscribe.mark, Entry::last(&subscribe));
         self.take_page(Parked { session, mark, entry, then: Then::Live(Box::new(subscribe)) });
     }
@@ -197,15 +197,15 @@ impl Router {
         self.admit(parked);
     }
 
-    /// Puts the user of a session into the conversations of a page, as changed by what was published since it was read.
+    /// Adds the user of a session to the members of the conversations of a page, except where a later change was applied.
     pub(super) fn join_page(&mut self, parked: &Parked) {
-        // What waits was published before: the heads of the page are ahead of it.
+        // The waiting events were published before, so they are below the heads of the page.
         self.release();
         let Some(user) = self.registry.session(parked.session).map(|session| session.user) else { return };
         let Some(local) = self.registry.user(user).filter(|local| !local.loaded) else { return };
         let changed = changed(&local.changes);
         for Joined { conversation, head } in parked.entry.page.joined.iter() {
-            // What was published of them is known here.
+            // A later membership change has been applied here.
             if changed.get(conversation).is_some_and(|seq| seq > head) {
                 continue;
             }
@@ -214,34 +214,33 @@ impl Router {
         }
     }
 
-    /// A page has been taken in.
-    pub(super) fn let_in(&mut self, parked: Parked) {
+    /// Answers a session whose page has been applied, or makes it live.
+    pub(super) fn page_applied(&mut self, parked: Parked) {
         let Parked { session, entry, then, .. } = parked;
-        let goings =
-            entry.goings.into_iter().filter_map(|(conversation, going)| Some((conversation, going?)));
+        let leaves =
+            entry.leaves.into_iter().filter_map(|(conversation, leave)| Some((conversation, leave?)));
         match then {
             Then::Answer(reply) => {
-                // What its next page says is newer than all that is hosted by now.
-                let hostings = self.registry.hostings();
+                // The next page will be newer than the beginning of every hosted conversation.
+                let subscription_epoch = self.registry.subscription_epoch();
                 if let Some(session) = self.registry.session_mut(session) {
-                    session.hostings = hostings;
+                    session.subscription_epoch = subscription_epoch;
                 }
-                // The session may have gone; then nobody waits.
-                let _ = reply.send(goings.collect());
+                // The session may have ended.
+                let _ = reply.send(leaves.collect());
             }
             Then::Live(mut subscribe) => {
-                subscribe.goings.extend(goings);
+                subscribe.leaves.extend(leaves);
                 self.make_live(&subscribe);
             }
         }
     }
 
-    /// From here on the session gets live events. Whatever was published after its cursors is left to
-    /// it as lags.
+    /// Makes a session live. It reads the events between its cursors and now from the store, as lags.
     fn make_live(&mut self, subscribe: &Subscribe) {
-        // What waits was published before: it is behind the cursors, not live.
+        // The waiting events were published before, so they are not live for this session.
         self.release();
-        self.note_gone(subscribe);
+        self.record_leave(subscribe);
         let session = subscribe.session;
         let Some(local) = self.registry.session_mut(session) else { return };
         local.live = true;
@@ -261,7 +260,7 @@ impl Router {
             }
         }
         let mut went = Vec::new();
-        // Gone since the page was read: up to the event of leaving.
+        // Conversations that the user left since the page was read: up to the leave.
         for change in changes.iter().filter(|c| c.passage == Passage::Out) {
             if subscribe.heads.get(change.conversation).is_none_or(|head| head < change.seq)
                 && let Some(start) = starts.of(change.conversation)
@@ -270,22 +269,22 @@ impl Router {
                 went.push((change.conversation, change.seq));
             }
         }
-        for (conversation, going) in &subscribe.goings {
+        for (conversation, leave) in &subscribe.leaves {
             if let Some(start) = starts.of(*conversation) {
-                outbox.resume_from(*conversation, start, *going);
-                went.push((*conversation, *going));
+                outbox.resume_from(*conversation, start, *leave);
+                went.push((*conversation, *leave));
             }
         }
         for (conversation, start, until) in &subscribe.former {
             outbox.resume_from(*conversation, *start, *until);
         }
-        self.note_told(session, subscribe.gone.iter().copied().chain(went));
-        self.entered(session, user);
+        self.record_told(session, subscribe.gone.iter().copied().chain(went));
+        self.end_attach(session, user);
         self.presence.arrived(&self.registry, user);
     }
 
-    /// The conversations of a user in which anything can have been published behind where a session starts. Where a page
-    /// gives the start, that is one in which something was published since the session entered.
+    /// The conversations of a user in which an event can have been published after the start of a session. If the start comes from a
+    /// page, these are the ones with an event since the session began to attach.
     fn published_since(&self, user: UserSlot, starts: &Starts<'_>) -> Vec<ConversationKey> {
         let conversations = self.registry.user(user).map_or(&[][..], |local| &local.conversations);
         if conversations.len() <= self.recent.len() {
@@ -299,18 +298,18 @@ impl Router {
     }
 }
 
-/// The last coming or going of a user in each conversation that they came into or went from.
+/// The last join or leave of a user in each conversation that they joined or left.
 pub(super) fn changed(changes: &[MembershipChange]) -> FxHashMap<ConversationKey, Seq> {
     changes.iter().map(|change| (change.conversation, change.seq)).collect()
 }
 
-/// Behind which events a session starts.
+/// The events after which a session starts.
 struct Starts<'a> {
     heads: &'a Heads,
     gone: &'a [(ConversationKey, Seq)],
-    /// Where the client says so, or has a summary.
+    /// From the cursors and summaries of the client.
     named: FxHashMap<ConversationKey, Seq>,
-    /// The last event that a user who came in since had seen.
+    /// For conversations that the user joined since: the last event that they had seen.
     seen: FxHashMap<ConversationKey, Seq>,
 }
 
@@ -335,19 +334,19 @@ impl<'a> Starts<'a> {
         if let Some(start) = self.named.get(&conversation) {
             return Some(*start);
         }
-        // They may have come back between the check of the cursors and the page.
+        // The user may have joined again between the check of the cursors and the page.
         let told = self.gone.iter().find(|gone| gone.0 == conversation).map_or(Seq::MAX, |gone| gone.1);
         let known = self.heads.get(conversation).or_else(|| self.seen.get(&conversation).copied());
         known.map(|start| start.min(told))
     }
 
-    /// The conversations whose start no page gives.
+    /// The conversations whose start does not come from a page.
     fn named(&self) -> impl Iterator<Item = ConversationKey> {
         let gone = self.gone.iter().map(|(conversation, _)| conversation);
         self.named.keys().chain(self.seen.keys()).chain(gone).copied()
     }
 }
 
-/// When somebody with too many connections may try again, in milliseconds. Old ones are found dead after some forty
-/// seconds at most, or after five minutes where something waits to be written to them; most go sooner.
+/// The `retry_after` for a user with too many connections, in milliseconds. Dead connections end after some forty seconds at most, or
+/// after five minutes if frames wait to be written to them; most end sooner.
 const TOO_MANY_RETRY_MS: u64 = 5_000;

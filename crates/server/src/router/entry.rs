@@ -1,8 +1,8 @@
-//! Coming in where other nodes write to the same log: what a snapshot says of its user has to fit what is placed here.
+//! Attaching sessions in a cluster: the memberships of a snapshot must fit the events that this node has applied.
 //!
-//! A snapshot, like every answer of the store, is of a moment. For a conversation that nobody else here is in, it is the
-//! beginning: the node reads the log on from there. In one that has been placed further meanwhile, the user may have been
-//! removed; whether by an event that was placed here is known only if all of them were, since the snapshot was asked for.
+//! A snapshot, like every answer of the store, is of one moment. For a conversation that this node does not host, it is the
+//! beginning: the node reads the log from there. If the node has applied later events, the user may have been removed since. The
+//! node knows whether it has applied that removal only if it has applied all events since the snapshot was queried.
 
 use std::collections::hash_map;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use switchboard_protocol::Seq;
 
 use super::attach::changed;
 use super::parked::{Obstacle, Parked};
-use super::peers::Found;
+use super::peers::StoreReply;
 use super::registry::{MembershipChange, UserSlot};
 use super::{Router, Subscribe};
 use crate::outbox::Outbox;
@@ -21,52 +21,52 @@ use switchboard_store::record::{ConversationKey, Passage};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{CommittedEvent, Excerpt, Memberships};
 
-/// A session that is to know by which event its user went from a conversation: one after an event by which they were a member.
-pub(super) struct Going {
+/// A pending query for the first event after `after` by which the user of a session left a conversation.
+pub(super) struct PendingLeave {
     session: SessionSlot,
-    /// Another one may have its place by now.
+    /// The outbox of the session, because another session may have the slot by the time of the answer.
     outbox: Arc<Outbox>,
     conversation: ConversationKey,
     after: Seq,
 }
 
-/// A page of memberships on its way in.
+/// A page of memberships that is being applied.
 pub(super) struct Entry {
     pub(super) page: Memberships,
-    /// Up to which events conversations are to be placed here besides, if they are.
+    /// Further conversations that must be applied up to an event, if this node hosts them.
     bounds: Vec<(ConversationKey, Seq)>,
-    /// The conversations of the summaries, which are read after all pages or with the only one.
+    /// The conversations of the summaries, which are read after all pages, or with the only one.
     listed: Vec<ConversationKey>,
-    /// Conversations that no page has, in which the user was a member at an event when cursors were checked, before the page was
-    /// read, or when summaries were, after it.
+    /// Conversations on no page in which the user was a member at an event when the cursors were checked, before the page, or when the
+    /// summaries were read, after it.
     beside: FxHashMap<ConversationKey, Seq>,
-    /// What is to be placed first: conversations up to an event,
+    /// What must be applied first: conversations up to an event,
     behind: Vec<(ConversationKey, Seq)>,
-    /// and every event that took the user from conversations in which they still count as a member.
+    /// and the leaves from conversations in which this node still counts the user as a member.
     stays: Vec<ConversationKey>,
-    /// Memberships of which the store has to say whether they last, and with which question it does. `None` until the page has
-    /// been compared with what is placed.
+    /// Memberships of which the store must answer whether they still hold. `None` until the page has been compared with the applied
+    /// events.
     open: Option<Open>,
-    /// Conversations that the user has gone from by an event after the page, and which, once it is found.
-    pub(super) goings: FxHashMap<ConversationKey, Option<Seq>>,
+    /// Conversations that the user left after the page, and the event, once it is found.
+    pub(super) leaves: FxHashMap<ConversationKey, Option<Seq>>,
 }
 
-/// Memberships that a question is about.
+/// Memberships of a query.
 struct Open {
-    /// Each by an event after which it was so.
+    /// Each with an event after which the user was a member.
     memberships: Vec<(ConversationKey, Seq)>,
-    /// The last question before.
+    /// The number of the last query before.
     question: u64,
 }
 
 impl Entry {
     pub(super) fn new(page: Memberships) -> Self {
         let (listed, beside) = (Vec::new(), FxHashMap::default());
-        let (behind, stays, goings) = (Vec::new(), Vec::new(), FxHashMap::default());
-        Self { page, bounds: Vec::new(), listed, beside, behind, stays, open: None, goings }
+        let (behind, stays, leaves) = (Vec::new(), Vec::new(), FxHashMap::default());
+        Self { page, bounds: Vec::new(), listed, beside, behind, stays, open: None, leaves }
     }
 
-    /// The last page of a session. What else the session has read for it is of other moments than the pages.
+    /// The last page of a session, with what the session has read at other moments than the pages.
     pub(super) fn last(subscribe: &Subscribe) -> Self {
         let mut entry = Self::new(subscribe.page.clone());
         entry.bounds = subscribe.gone.iter().chain(&subscribe.listed).copied().collect();
@@ -81,8 +81,8 @@ impl Entry {
     }
 }
 
-/// Whether a user joined or left a conversation by a newer event than the known one.
-fn came(
+/// Whether a user joined or left a conversation by a later event than the known one.
+fn has_changed(
     changes: &[MembershipChange],
     known: &[(ConversationKey, Seq)],
     conversation: ConversationKey,
@@ -92,80 +92,79 @@ fn came(
 }
 
 impl Router {
-    /// What this node lacks to have come as far as a page, and to know which of its memberships last. It sees to that.
-    pub(super) fn obstacle_here(&mut self, parked: &mut Parked) -> Option<Obstacle> {
+    /// What this node must apply or learn before it can apply a page. Starts the queries for that.
+    pub(super) fn cluster_obstacle(&mut self, parked: &mut Parked) -> Option<Obstacle> {
         let entry = &mut parked.entry;
         let session = self.registry.session(parked.session)?;
-        let (user, hostings) = (session.user, session.hostings);
+        let (user, subscription_epoch) = (session.user, session.subscription_epoch);
         if entry.open.is_none() {
-            // What was found to wait for comes first; while it was waited for, there may have come more.
-            if self.waits(user, entry) || self.look(user, entry) {
+            // What has been found before comes first; more may have come up meanwhile.
+            if self.is_behind(user, entry) || self.find_missing(user, entry) {
                 let event = entry.behind.first();
                 return Some(event.map_or(Obstacle::User(user), |(conversation, seq)| {
                     Obstacle::Event(*conversation, *seq)
                 }));
             }
-            self.enter_page(user, hostings, entry);
+            self.enter_page(user, subscription_epoch, entry);
         }
-        // The page may have begun conversations here from where they ended in it, and more of them is known.
+        // This node may have begun to host conversations at their heads on the page, and later events of them are known.
         if let Some((conversation, seq)) = self.not_placed(&entry.bounds) {
             return Some(Obstacle::Event(conversation, seq));
         }
         let Open { memberships, question } =
             entry.open.as_ref().filter(|open| !open.memberships.is_empty())?;
         let local = self.registry.user(user)?;
-        // An answer says nothing of conversations that its question did not name.
+        // An answer says nothing about conversations that are not in its query.
         let entries = &local.answered_entries;
         let answered = local.answered > *question
             || memberships.iter().all(|(conversation, _)| entries.get(conversation) > Some(question));
-        let known = answered && self.knows_goings(parked.session, user, memberships, &mut entry.goings);
+        let known = answered && self.knows_leaves(parked.session, user, memberships, &mut entry.leaves);
         if !known {
             return Some(Obstacle::User(user));
         }
-        // An older answer than the page may have begun the conversation here, at an earlier event than the page knows.
+        // This node may have begun to host the conversation by an older answer than the page, at an earlier event.
         let (conversation, seq) = self.not_placed(memberships)?;
         Some(Obstacle::Event(conversation, seq))
     }
 
-    /// A conversation that is here and has not been placed up to an event, if there is one. It sees to that.
+    /// The first of these conversations that this node hosts and has not applied up to its event. Expects its events.
     fn not_placed(&mut self, bounds: &[(ConversationKey, Seq)]) -> Option<(ConversationKey, Seq)> {
         let registry = &self.registry;
-        let is_behind = |(conversation, seq): &(ConversationKey, Seq)| {
-            registry.placed(*conversation).is_some_and(|placed| placed < *seq)
+        let behind = |(conversation, seq): &(ConversationKey, Seq)| {
+            registry.applied(*conversation).is_some_and(|applied| applied < *seq)
         };
-        let (conversation, seq) = bounds.iter().copied().find(is_behind)?;
+        let (conversation, seq) = bounds.iter().copied().find(behind)?;
         self.expect(conversation, seq);
         Some((conversation, seq))
     }
 
-    /// Whether something of what was found to wait for is still missing.
-    fn waits(&self, user: UserSlot, entry: &mut Entry) -> bool {
+    /// Whether something that `find_missing` has found is still missing.
+    fn is_behind(&self, user: UserSlot, entry: &mut Entry) -> bool {
         let registry = &self.registry;
-        let is_behind = |(conversation, seq): &(ConversationKey, Seq)| {
-            registry.placed(*conversation).is_some_and(|placed| placed < *seq)
+        let behind = |(conversation, seq): &(ConversationKey, Seq)| {
+            registry.applied(*conversation).is_some_and(|applied| applied < *seq)
         };
-        entry.behind.retain(is_behind);
+        entry.behind.retain(behind);
         let (changes, bounds) = (registry.user(user).map_or(&[][..], |local| &local.changes), &entry.bounds);
-        entry.stays.retain(|here| registry.is_member(user, *here) && !came(changes, bounds, *here));
+        entry.stays.retain(|here| registry.is_member(user, *here) && !has_changed(changes, bounds, *here));
         !entry.behind.is_empty() || !entry.stays.is_empty()
     }
 
-    /// Looks for what a page has to wait for; whether there is anything.
-    fn look(&mut self, user: UserSlot, entry: &mut Entry) -> bool {
+    /// Finds what must be applied before a page, and queries it. Whether there is anything.
+    fn find_missing(&mut self, user: UserSlot, entry: &mut Entry) -> bool {
         let joined = entry.page.joined.iter().map(|joined| (joined.conversation, joined.head));
         let registry = &self.registry;
-        let is_behind = |(conversation, seq): &(ConversationKey, Seq)| {
-            registry.placed(*conversation).is_some_and(|placed| placed < *seq)
+        let behind = |(conversation, seq): &(ConversationKey, Seq)| {
+            registry.applied(*conversation).is_some_and(|applied| applied < *seq)
         };
-        entry.behind = joined.chain(entry.bounds.iter().copied()).filter(is_behind).collect();
+        entry.behind = joined.chain(entry.bounds.iter().copied()).filter(behind).collect();
         entry.stays = self.stays(user, entry);
         for (conversation, seq) in &entry.behind {
             self.expect(*conversation, *seq);
         }
         if !entry.stays.is_empty() {
-            // Either the event by which they went is looked up, or another session's page is newer, and the store says since when
-            // they are a member.
-            self.verify_entry(user, &entry.stays);
+            // Either the leave is queried, or the page of another session is newer, and the store says since when the user is a member.
+            self.verify_membership(user, &entry.stays);
             if let Some(peers) = &mut self.peers {
                 peers.unchecked.extend(&entry.stays);
             }
@@ -173,8 +172,8 @@ impl Router {
         !entry.behind.is_empty() || !entry.stays.is_empty()
     }
 
-    /// Conversations where a user counts as a member and a page says that they left: the event by which they did is yet to be placed. Or they
-    /// came in after it was read, and another page or the summaries have told of it.
+    /// Conversations in which this node counts the user as a member and the page does not: the leave is not applied yet. Except those
+    /// which the user joined after the page was read, as another page or the summaries say.
     fn stays(&self, user: UserSlot, entry: &Entry) -> Vec<ConversationKey> {
         let Some(local) = self.registry.user(user) else { return Vec::new() };
         let here = &local.conversations;
@@ -184,38 +183,38 @@ impl Router {
         let joined = |here: &ConversationKey| {
             entry.page.joined.binary_search_by_key(here, |joined| joined.conversation).is_ok()
         };
-        let came = |here: &ConversationKey| {
-            entry.listed.contains(here) || came(&local.changes, &entry.bounds, *here)
+        let joined_since = |here: &ConversationKey| {
+            entry.listed.contains(here) || has_changed(&local.changes, &entry.bounds, *here)
         };
-        here.iter().filter(|here| !joined(here) && !came(here)).copied().collect()
+        here.iter().filter(|here| !joined(here) && !joined_since(here)).copied().collect()
     }
 
-    /// Sees to it that what a page knows is placed here.
+    /// Queries what must be applied before a page.
     pub(super) fn catch_up_with(&mut self, parked: &mut Parked) {
         if let (Some(user), true) = (self.user_of(parked.session), self.peers.is_some()) {
-            self.look(user, &mut parked.entry);
+            self.find_missing(user, &mut parked.entry);
         }
     }
 
-    /// Puts a user into the conversations of a page that is not ahead of what is placed here, as far as that is known to last.
-    fn enter_page(&mut self, user: UserSlot, hostings: u64, entry: &mut Entry) {
+    /// Adds a user to the members of the conversations of a page, as far as this node knows that the memberships still hold.
+    fn enter_page(&mut self, user: UserSlot, subscription_epoch: u64, entry: &mut Entry) {
         let Some(local) = self.registry.user(user) else { return };
         let (first, changed) = (!local.loaded, changed(&local.changes));
-        // What waits was placed before.
+        // The waiting events were applied before.
         self.release();
         let mut memberships = Vec::new();
         let page = entry.page.joined.iter().map(|joined| (joined.conversation, joined.head, first));
-        // They may have gone, come in or both between what the session has read: the store knows.
+        // The user may have left, joined or both between the reads of the session: the store knows.
         let beside = entry.beside.iter().map(|(conversation, seq)| (*conversation, *seq, false));
         for (conversation, head, first) in page.chain(beside) {
-            // What was placed of them since is known here.
+            // A later membership change has been applied here.
             if changed.get(&conversation).is_some_and(|seq| *seq > head) {
                 continue;
             }
             if let Some(gone) = self.registry.gone(user, conversation).filter(|gone| *gone >= head) {
-                entry.goings.insert(conversation, Some(gone));
+                entry.leaves.insert(conversation, Some(gone));
             } else if self.registry.is_member(user, conversation) {
-            } else if first && self.registry.reaches(conversation, head, hostings) {
+            } else if first && self.registry.covers(conversation, head, subscription_epoch) {
                 self.registry.join(user, conversation, head);
             } else {
                 memberships.push((conversation, head));
@@ -223,19 +222,19 @@ impl Router {
         }
         if !memberships.is_empty() {
             let conversations: Vec<_> = memberships.iter().map(|(conversation, _)| *conversation).collect();
-            self.verify_entry(user, &conversations);
+            self.verify_membership(user, &conversations);
         }
         let question = self.peers.as_ref().map_or(0, |peers| peers.comparisons.questions);
         entry.open = Some(Open { memberships, question });
     }
 
-    /// Looks up by which events a user has gone from conversations, where none was placed here; whether all are known.
-    fn knows_goings(
+    /// Queries the leaves of a user that were not applied here. Whether all are known.
+    fn knows_leaves(
         &self,
         session: SessionSlot,
         user: UserSlot,
         memberships: &[(ConversationKey, Seq)],
-        goings: &mut FxHashMap<ConversationKey, Option<Seq>>,
+        leaves: &mut FxHashMap<ConversationKey, Option<Seq>>,
     ) -> bool {
         let changed = changed(self.registry.user(user).map_or(&[][..], |local| &local.changes));
         for (conversation, seq) in memberships {
@@ -244,27 +243,27 @@ impl Router {
             {
                 continue;
             }
-            if let hash_map::Entry::Vacant(place) = goings.entry(*conversation) {
+            if let hash_map::Entry::Vacant(place) = leaves.entry(*conversation) {
                 place.insert(None);
-                self.look_up_going(session, *conversation, *seq);
+                self.look_up_leave(session, *conversation, *seq);
             }
         }
-        goings.values().all(Option::is_some)
+        leaves.values().all(Option::is_some)
     }
 
-    /// Notes what a session knows of goings, but for those that are yet to be placed here.
-    pub(super) fn note_gone(&mut self, subscribe: &Subscribe) {
+    /// Records the leaves that a session knows, except those that are not applied here yet.
+    pub(super) fn record_leave(&mut self, subscribe: &Subscribe) {
         let Some(user) = self.user_of(subscribe.session) else { return };
         for (conversation, until) in &subscribe.gone {
-            let here = self.registry.placed(*conversation).is_none_or(|placed| placed >= *until);
+            let here = self.registry.applied(*conversation).is_none_or(|applied| applied >= *until);
             if here && !self.registry.is_member(user, *conversation) {
-                self.registry.note_gone(user, *conversation, *until);
+                self.registry.record_leave(user, *conversation, *until);
             }
         }
     }
 
-    /// Notes how far a session is told of conversations that its user has gone from.
-    pub(super) fn note_told(
+    /// Records how far a session receives conversations that its user has left.
+    pub(super) fn record_told(
         &mut self,
         session: SessionSlot,
         told: impl Iterator<Item = (ConversationKey, Seq)>,
@@ -274,37 +273,37 @@ impl Router {
             if !self.registry.is_member(user, conversation)
                 && let Some(session) = self.registry.session_mut(session)
             {
-                session.note_told(conversation, upto);
+                session.record_told(conversation, upto);
             }
         }
     }
 
-    fn look_up_going(&self, session: SessionSlot, conversation: ConversationKey, after: Seq) {
+    fn look_up_leave(&self, session: SessionSlot, conversation: ConversationKey, after: Seq) {
         let outbox = self.registry.session(session).map(|session| session.outbox.clone());
         if let (Some(peers), Some(outbox)) = (&self.peers, outbox) {
             let answer = peers.store.log(conversation, after, Seq::MAX);
-            let going = Going { session, outbox, conversation, after };
-            peers.find(answer, move |result| Found::Going { going, result });
+            let pending = PendingLeave { session, outbox, conversation, after };
+            peers.query(answer, move |result| StoreReply::Leave { pending, result });
         }
     }
 
-    pub(super) fn found_going(&mut self, going: &Going, result: Result<Excerpt, Refusal>) {
-        let Going { session, ref outbox, conversation, after } = *going;
+    pub(super) fn apply_leave(&mut self, pending: &PendingLeave, result: Result<Excerpt, Refusal>) {
+        let PendingLeave { session, ref outbox, conversation, after } = *pending;
         let local = self.registry.session(session).filter(|session| Arc::ptr_eq(&session.outbox, outbox));
         let Some(user) = local.and_then(|local| self.registry.user(local.user)) else { return };
         let Ok(Excerpt { events, .. }) = result else {
-            return self.look_up_going(session, conversation, after);
+            return self.look_up_leave(session, conversation, after);
         };
-        let goes = |event: &&CommittedEvent| {
+        let leaves = |event: &&CommittedEvent| {
             event.effects.iter().any(|effect| effect.user == user.name && effect.passage == Passage::Out)
         };
-        let going = events.iter().find(goes).map(|event| event.seq);
-        match (going, events.last()) {
-            (None, Some(last)) => self.look_up_going(session, conversation, last.seq),
-            // If none is found they have not gone; then they are among the members by now.
-            (going, _) => {
+        let leave = events.iter().find(leaves).map(|event| event.seq);
+        match (leave, events.last()) {
+            (None, Some(last)) => self.look_up_leave(session, conversation, last.seq),
+            // Without a leave the user is still a member.
+            (leave, _) => {
                 if let Some(parked) = self.parked.get_mut(session) {
-                    parked.entry.goings.insert(conversation, Some(going.unwrap_or(after)));
+                    parked.entry.leaves.insert(conversation, Some(leave.unwrap_or(after)));
                     self.parked.answered(session);
                 }
             }

@@ -1,7 +1,7 @@
-//! Sessions on their way in that wait until this node has come as far as their snapshot.
+//! Attaching sessions that wait until this node has applied everything that their snapshot contains.
 //!
-//! Each is filed under the first thing that is in its way, and is looked at again when that has changed: the work after an
-//! input is in proportion to what the input changed, not to how many sessions wait.
+//! Each is indexed by its first obstacle, and is checked again when that has changed: the work after an input is in proportion to
+//! what the input changed, not to the number of waiting sessions.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -10,46 +10,46 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::Seq;
 use tokio::sync::oneshot;
 
-use super::attach::Goings;
+use super::attach::Leaves;
 use super::entry::Entry;
 use super::registry::{Changes, SessionSlot, UserSlot};
 use super::{Router, Subscribe};
 use switchboard_store::record::ConversationKey;
 
-/// A page of memberships that waits until everything it can contain has been published, and what is done then.
+/// A page of memberships that waits until every event that it can contain has been published, and what happens then.
 pub(super) struct Parked {
     pub(super) session: SessionSlot,
-    /// No batch after this one can have been seen by the page.
+    /// The page cannot contain anything of a later batch than this one.
     pub(super) mark: u64,
     pub(super) entry: Entry,
     pub(super) then: Then,
 }
 
-/// What is done with a session when its page has been taken in.
+/// What happens with a session once its page has been applied.
 pub(super) enum Then {
-    /// It gets this state.
-    Answer(oneshot::Sender<Goings>),
-    /// It is live.
+    /// The session receives which conversations its user has left.
+    Answer(oneshot::Sender<Leaves>),
+    /// The session becomes live.
     Live(Box<Subscribe>),
 }
 
-/// What is in a session's way.
+/// What a session waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Obstacle {
-    /// A batch of this node that is yet to be published.
+    /// The publishing of a batch of this node.
     Batch(u64),
-    /// An event that is yet to be placed; with 0, any further event of the conversation.
+    /// An event that this node has not applied yet; with 0, any further event of the conversation.
     Event(ConversationKey, Seq),
-    /// The store's answer about a user, or an event by which they come or go.
+    /// The store's answer about a user, or an event by which the user joins or leaves a conversation.
     User(UserSlot),
 }
 
-/// The sessions that wait, and under what.
+/// The waiting sessions by obstacle.
 #[derive(Default)]
 pub(super) struct ParkedSessions {
     sessions: FxHashMap<SessionSlot, (Parked, Obstacle)>,
     by_obstacle: BTreeSet<(Obstacle, SessionSlot)>,
-    /// Those whose obstacle has changed.
+    /// The sessions whose obstacle has changed.
     due: BTreeSet<SessionSlot>,
 }
 
@@ -71,7 +71,7 @@ impl ParkedSessions {
         self.sessions.get_mut(&session).map(|(parked, _)| parked)
     }
 
-    /// Those that wait for one of these are looked at again.
+    /// Marks the sessions that wait for one of these obstacles to be checked again.
     fn wake(&mut self, obstacles: RangeInclusive<Obstacle>) {
         if self.sessions.is_empty() {
             return;
@@ -81,22 +81,22 @@ impl ParkedSessions {
         self.due.extend(self.by_obstacle.range(woken).map(|(_, session)| *session));
     }
 
-    /// Batches up to this one are published.
+    /// Wakes the sessions that wait for a batch up to this one.
     pub(super) fn published(&mut self, number: u64) {
         self.wake(Obstacle::Batch(0)..=Obstacle::Batch(number));
     }
 
-    /// A conversation's events up to this one are placed.
-    pub(super) fn placed(&mut self, conversation: ConversationKey, seq: Seq) {
+    /// Wakes the sessions that wait for an event of a conversation up to this one.
+    pub(super) fn applied(&mut self, conversation: ConversationKey, seq: Seq) {
         self.wake(Obstacle::Event(conversation, Seq(0))..=Obstacle::Event(conversation, seq));
     }
 
-    /// The store has answered about a user, or they came or went.
+    /// Wakes the sessions that wait for a change of a user.
     pub(super) fn changed(&mut self, user: UserSlot) {
         self.wake(Obstacle::User(user)..=Obstacle::User(user));
     }
 
-    /// A session's own look-up is answered.
+    /// Wakes a session because its own store query is answered.
     pub(super) fn answered(&mut self, session: SessionSlot) {
         if self.sessions.contains_key(&session) {
             self.due.insert(session);
@@ -110,10 +110,10 @@ impl ParkedSessions {
 }
 
 impl Router {
-    /// Takes a page in, or parks it until nothing is in its way any more.
+    /// Applies a page, or parks it until it has no obstacle.
     pub(super) fn admit(&mut self, mut parked: Parked) {
         match self.obstacle(&mut parked) {
-            None => self.let_in(parked),
+            None => self.page_applied(parked),
             Some(obstacle) => self.parked.insert(parked, obstacle),
         }
     }
@@ -126,24 +126,24 @@ impl Router {
             self.join_page(parked);
             return None;
         }
-        self.obstacle_here(parked)
+        self.cluster_obstacle(parked)
     }
 
-    /// Lets in the sessions that nothing keeps any more.
+    /// Admits the sessions that have no obstacle any more.
     pub(super) fn unpark(&mut self) {
         loop {
             let Changes { users, conversations } = self.registry.take_changes();
             users.into_iter().for_each(|user| self.parked.changed(user));
             for conversation in conversations {
-                // One that is not here any more is in nobody's way.
-                let placed = self.registry.placed(conversation).unwrap_or(Seq::MAX);
-                self.parked.placed(conversation, placed);
+                // A conversation that this node no longer hosts is no obstacle.
+                let applied = self.registry.applied(conversation).unwrap_or(Seq::MAX);
+                self.parked.applied(conversation, applied);
             }
             let due = self.parked.take_due();
             if due.is_empty() {
                 return;
             }
-            // One that comes in may be what another waits for.
+            // An admitted session may be what another one waits for.
             due.into_iter().for_each(|parked| self.admit(parked));
         }
     }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn only_sessions_whose_obstacle_has_changed_are_looked_at() {
+    fn only_sessions_whose_obstacle_has_changed_are_checked() {
         let mut registry = Registry::default();
         let user = registry.user_or_new(&UserId::parse("alice").expect("an id"));
         let mut sessions = ParkedSessions::default();
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(due(&mut sessions), []);
         sessions.published(3);
         assert_eq!(due(&mut sessions), [slots[0]]);
-        sessions.placed(ROOM, Seq(5));
+        sessions.applied(ROOM, Seq(5));
         assert_eq!(due(&mut sessions), [slots[2], slots[3]]);
         sessions.changed(user);
         sessions.answered(slots[4]);
@@ -206,7 +206,7 @@ mod tests {
         assert!(sessions.remove(slots[1]).is_some());
         sessions.published(9);
         assert_eq!(due(&mut sessions), [], "it has left");
-        sessions.placed(OTHER, Seq(1));
+        sessions.applied(OTHER, Seq(1));
         assert_eq!(due(&mut sessions), [slots[5]]);
         assert!(sessions.sessions.is_empty() && sessions.by_obstacle.is_empty());
     }

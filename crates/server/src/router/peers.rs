@@ -1,4 +1,4 @@
-//! A router that is one of several: what it knows of the others, and what it waits for.
+//! The router in a cluster: the bus, the shared store, and the timers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -13,172 +13,172 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::Router;
-use super::entry::Going;
+use super::entry::PendingLeave;
 use super::order::Order;
 use super::presence::Lookup;
 use super::registry::{Interest, UserSlot};
-use super::verify::{Asked, Comparisons, Entries, Newcomer};
+use super::verify::{Comparisons, Entries, Newcomer, UserQuery};
 use crate::bus::{Address, Bus, BusEvent};
 use switchboard_store::record::{Answer, ConversationKey};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Excerpt, Place, PlacesPage, Revocations, Seqs, SharedLog};
 
-/// Notices handled before commits and sessions are looked at again.
-const TURN: usize = 256;
+/// Notices that one turn of the router handles at most, before it handles commits and sessions again.
+const MAX_NOTICES_PER_TURN: usize = 256;
 
-/// How long after a question that the store could not answer it is asked again.
-const AGAIN: Duration = Duration::from_millis(250);
+/// How long a query waits after the store has failed to answer it.
+const STORE_RETRY_DELAY: Duration = Duration::from_millis(250);
 
-/// A node says so often within a lease that it lives: two of them may be lost.
-const BEATS: u32 = 3;
+/// Heartbeats of a node within a lease: two of them may be lost.
+const HEARTBEATS_PER_LEASE: u32 = 3;
 
-/// What joins a router to others.
+/// What connects a router with the other nodes.
 pub(crate) struct Cluster {
-    /// What all of them write to.
+    /// The store that all nodes share.
     pub(crate) store: Arc<dyn SharedLog>,
-    /// The way to the others.
+    /// The bus to the other nodes.
     pub(crate) bus: Arc<dyn Bus>,
-    /// What they tell.
-    pub(crate) heard: mpsc::Receiver<BusEvent>,
-    /// How often this node compares what it hosts with the store.
+    /// What the bus delivers.
+    pub(crate) events: mpsc::Receiver<BusEvent>,
+    /// How often this node compares its users with the store.
     pub(crate) sweep: Duration,
-    /// How long a node that says nothing counts as alive.
+    /// How long a node without a heartbeat counts as alive.
     pub(crate) lease: Duration,
 }
 
-/// The others, as a router knows them.
+/// The state of a router in a cluster.
 pub(super) struct Peers {
     pub(super) store: Arc<dyn SharedLog>,
     pub(super) bus: Arc<dyn Bus>,
-    heard: mpsc::Receiver<BusEvent>,
-    /// Those that are being taken in.
+    events: mpsc::Receiver<BusEvent>,
+    /// Received, and not handled yet.
     notices: Vec<BusEvent>,
-    /// The bus has ended, as it does with the server.
-    deaf: bool,
-    finds: FuturesUnordered<Find>,
-    /// Parts of the log that may have what this node has stored and not published.
-    unpublished: BTreeMap<u64, Vec<Found>>,
+    /// The bus has ended, because the server stops.
+    bus_closed: bool,
+    replies: FuturesUnordered<PendingReply>,
+    /// Replies that may contain events which this node has stored and not published yet, by the batch to wait for.
+    unpublished: BTreeMap<u64, Vec<StoreReply>>,
     pub(super) order: Order,
-    /// Users who are to be compared with the store.
+    /// What is to be compared with the store.
     pub(super) comparisons: Comparisons,
-    /// Conversations of which something may have been missed.
+    /// Conversations of which events may have been missed.
     pub(super) unchecked: BTreeSet<ConversationKey>,
-    /// Whether the store has been asked about conversations and has not answered.
+    /// Whether a query about the ends of conversations is pending.
     pub(super) checking: bool,
-    /// The same for users whose presence has changed.
-    pub(super) asking_presence: bool,
+    /// Whether a query about users whose presence has changed is pending.
+    pub(super) querying_presence: bool,
     sweeps: Interval,
-    beats: Interval,
+    heartbeats: Interval,
     pub(super) lease: Duration,
 }
 
-type Find = Pin<Box<dyn Future<Output = Found> + Send>>;
+type PendingReply = Pin<Box<dyn Future<Output = StoreReply> + Send>>;
 
-/// What the store answered.
-pub(super) enum Found {
-    /// Events that were missing.
+/// An answer of the store.
+pub(super) enum StoreReply {
+    /// Missing events.
     Log { conversation: ConversationKey, result: Result<Excerpt, Refusal> },
-    /// Where conversations end that something may have been missed of.
+    /// The last events of conversations of which events may have been missed.
     Heads { asked: Vec<ConversationKey>, result: Result<Seqs, Refusal> },
-    /// Whose tokens have been revoked.
+    /// Up to when tokens of users have been revoked.
     Revocations { asked: Vec<UserSlot>, result: Result<Revocations, Refusal> },
-    /// Pages of the conversations that users are in.
-    Places { asked: Vec<Asked>, result: Result<Vec<PlacesPage>, Refusal> },
-    /// Whether users are in conversations that they may have come into.
+    /// Pages of memberships of users.
+    Places { asked: Vec<UserQuery>, result: Result<Vec<PlacesPage>, Refusal> },
+    /// Whether users are members of conversations that they may have joined.
     Newcomers { asked: Vec<Entries>, result: Result<Vec<Option<Place>>, Refusal> },
-    /// The event by which somebody came into a conversation.
+    /// The event by which a user joined a conversation.
     Entry { newcomer: Newcomer, result: Result<Excerpt, Refusal> },
-    /// Which conversations users are in whose presence has changed.
+    /// Pages of memberships of users whose presence has changed.
     Presence { asked: Vec<(UserId, Lookup)>, result: Result<Vec<PlacesPage>, Refusal> },
-    /// Events by one of which a session's user went.
-    Going { going: Going, result: Result<Excerpt, Refusal> },
+    /// Events among which is the leave of a session's user.
+    Leave { pending: PendingLeave, result: Result<Excerpt, Refusal> },
 }
 
-impl Found {
-    /// Up to which batch of this node there may be events in it.
+impl StoreReply {
+    /// The last batch of this node of which it may contain events.
     fn mark(&self) -> u64 {
         match self {
             Self::Log { result: Ok(excerpt), .. }
             | Self::Entry { result: Ok(excerpt), .. }
-            | Self::Going { result: Ok(excerpt), .. } => excerpt.mark,
+            | Self::Leave { result: Ok(excerpt), .. } => excerpt.mark,
             _ => 0,
         }
     }
 }
 
-/// What a router does next because of the others.
+/// An event of the cluster that the router handles next.
 pub(super) enum Next {
-    Heard,
-    Found(Found),
+    Received,
+    StoreReply(StoreReply),
     Due(ConversationKey),
     Sweep,
-    Beat,
+    Heartbeat,
 }
 
 impl Peers {
     pub(super) fn new(cluster: Cluster) -> Self {
-        let Cluster { store, bus, heard, sweep, lease } = cluster;
+        let Cluster { store, bus, events, sweep, lease } = cluster;
         bus.subscribe(Address::Nodes);
         Self {
             store,
             bus,
-            heard,
-            notices: Vec::with_capacity(TURN),
-            deaf: false,
-            finds: FuturesUnordered::new(),
+            events,
+            notices: Vec::with_capacity(MAX_NOTICES_PER_TURN),
+            bus_closed: false,
+            replies: FuturesUnordered::new(),
             unpublished: BTreeMap::new(),
             order: Order::default(),
             comparisons: Comparisons::default(),
             unchecked: BTreeSet::new(),
             checking: false,
-            asking_presence: false,
+            querying_presence: false,
             sweeps: every(sweep),
-            beats: every(lease / BEATS),
+            heartbeats: every(lease / HEARTBEATS_PER_LEASE),
             lease,
         }
     }
 
-    /// Asks the store, and does not wait.
-    pub(super) fn find<T: 'static>(
+    /// Waits for an answer of the store in the background. A failure comes back after a delay.
+    pub(super) fn query<T: 'static>(
         &self,
         answer: Answer<T>,
-        found: impl FnOnce(Result<T, Refusal>) -> Found + Send + 'static,
+        reply: impl FnOnce(Result<T, Refusal>) -> StoreReply + Send + 'static,
     ) where
         Result<T, Refusal>: Send,
     {
-        self.finds.push(Box::pin(async move {
+        self.replies.push(Box::pin(async move {
             let result = answer.await;
             if result.is_err() {
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(STORE_RETRY_DELAY).await;
             }
-            found(result)
+            reply(result)
         }));
     }
 
-    /// Whether the store has answered everything, and nothing of that waits.
+    /// Whether no query is pending and no reply waits.
     pub(super) fn awaits_nothing(&self) -> bool {
-        self.finds.is_empty() && self.unpublished.is_empty()
+        self.replies.is_empty() && self.unpublished.is_empty()
     }
 
     async fn next(&mut self) -> Next {
         loop {
             tokio::select! {
                 biased;
-                Some(found) = self.finds.next() => return Next::Found(found),
+                Some(reply) = self.replies.next() => return Next::StoreReply(reply),
                 conversation = self.order.due() => return Next::Due(conversation),
-                _ = self.beats.tick() => return Next::Beat,
+                _ = self.heartbeats.tick() => return Next::Heartbeat,
                 _ = self.sweeps.tick() => return Next::Sweep,
-                // Last: there may always be more of them, and what the others are for is to make up for those that are lost.
-                count = self.heard.recv_many(&mut self.notices, TURN), if !self.deaf => match count {
-                    0 => self.deaf = true,
-                    _ => return Next::Heard,
+                // Last: notices may arrive without a pause, and the others make up for lost notices.
+                count = self.events.recv_many(&mut self.notices, MAX_NOTICES_PER_TURN), if !self.bus_closed => match count {
+                    0 => self.bus_closed = true,
+                    _ => return Next::Received,
                 },
             }
         }
     }
 }
 
-/// What is to be done next because of the others; nothing ever, if there are none.
+/// Waits for the next event of the cluster; for ever on a single node.
 pub(super) async fn next(peers: Option<&mut Peers>) -> Next {
     match peers {
         Some(peers) => peers.next().await,
@@ -193,80 +193,80 @@ fn every(period: Duration) -> Interval {
 }
 
 impl Router {
-    pub(super) fn attend(&mut self, next: Next) {
+    pub(super) fn handle_peer_event(&mut self, next: Next) {
         match next {
-            Next::Heard => {
+            Next::Received => {
                 let notices = self.peers.as_mut().map(|peers| std::mem::take(&mut peers.notices));
                 let mut notices = notices.unwrap_or_default();
-                notices.drain(..).for_each(|heard| self.hear(heard));
+                notices.drain(..).for_each(|event| self.receive(event));
                 if let Some(peers) = &mut self.peers {
                     peers.notices = notices;
                 }
             }
-            Next::Found(found) => self.found(found),
+            Next::StoreReply(reply) => self.apply_reply(reply),
             Next::Due(conversation) => self.read_due(conversation),
             Next::Sweep => self.sweep(),
-            Next::Beat => self.beat(),
+            Next::Heartbeat => self.heartbeat(),
         }
     }
 
-    /// Takes in what the store answered, once everything of this node's own in it has been published: only then is known
-    /// which connection is not told of an event, because it has its `ok`.
-    fn found(&mut self, found: Found) {
-        if found.mark() > self.published {
+    /// Applies an answer of the store, once this node has published all of its own events in it. Only then does the router know
+    /// which connection must not receive an event because it has received the `ok`.
+    fn apply_reply(&mut self, reply: StoreReply) {
+        if reply.mark() > self.published {
             if let Some(peers) = &mut self.peers {
-                peers.unpublished.entry(found.mark()).or_default().push(found);
+                peers.unpublished.entry(reply.mark()).or_default().push(reply);
             }
             return;
         }
-        match found {
-            Found::Log { conversation, result: Ok(excerpt) } => {
-                self.found_missing(conversation, excerpt.events);
+        match reply {
+            StoreReply::Log { conversation, result: Ok(excerpt) } => {
+                self.apply_log(conversation, excerpt.events);
             }
-            Found::Log { conversation, result: Err(_) } => self.read_missing(conversation),
-            Found::Heads { asked, result } => self.checked(&asked, result),
-            Found::Revocations { asked, result } => self.found_revocations(asked, result),
-            Found::Places { asked, result } => self.found_places(asked, result),
-            Found::Newcomers { asked, result } => self.found_newcomers(asked, result),
-            Found::Presence { asked, result } => self.found_presence(asked, result),
-            Found::Entry { newcomer, result } => self.found_entry(newcomer, result),
-            Found::Going { going, result } => self.found_going(&going, result),
+            StoreReply::Log { conversation, result: Err(_) } => self.read_missing(conversation),
+            StoreReply::Heads { asked, result } => self.apply_heads(&asked, result),
+            StoreReply::Revocations { asked, result } => self.apply_revocations(asked, result),
+            StoreReply::Places { asked, result } => self.apply_places(asked, result),
+            StoreReply::Newcomers { asked, result } => self.apply_newcomers(asked, result),
+            StoreReply::Presence { asked, result } => self.apply_presence(asked, result),
+            StoreReply::Entry { newcomer, result } => self.apply_entry(newcomer, result),
+            StoreReply::Leave { pending, result } => self.apply_leave(&pending, result),
         }
     }
 
-    /// What is to be done after whatever was done: the bus is told of what this node has come to host, the store is asked
-    /// about what may have been missed, and sessions come in that waited for what has been published.
-    pub(super) fn settle(&mut self) {
+    /// Runs after every input: updates the subscriptions, queries the store for what may have been missed, and admits sessions that
+    /// waited for an applied event.
+    pub(super) fn after_input(&mut self) {
         if self.peers.is_none() {
             return;
         }
-        self.take_published();
+        self.apply_published();
         for interest in self.registry.take_interests() {
             let Some(peers) = &mut self.peers else { return };
             match interest {
-                Interest::Hosts(conversation) => {
+                Interest::SubscribeConversation(conversation) => {
                     peers.bus.subscribe(Address::Conversation(conversation));
                 }
-                Interest::Drops(conversation) => {
+                Interest::UnsubscribeConversation(conversation) => {
                     peers.order.forget(conversation);
                     peers.unchecked.remove(&conversation);
                     peers.bus.unsubscribe(Address::Conversation(conversation));
                 }
-                Interest::Has(user) => peers.bus.subscribe(Address::User(user)),
-                Interest::Lacks(user) => peers.bus.unsubscribe(Address::User(user)),
+                Interest::SubscribeUser(user) => peers.bus.subscribe(Address::User(user)),
+                Interest::UnsubscribeUser(user) => peers.bus.unsubscribe(Address::User(user)),
             }
         }
-        self.ask();
+        self.query_store();
         self.unpark();
     }
 
-    fn take_published(&mut self) {
+    fn apply_published(&mut self) {
         let Some(peers) = &mut self.peers else { return };
         let mut ready = Vec::new();
         while let Some(first) = peers.unpublished.first_entry().filter(|first| *first.key() <= self.published)
         {
             ready.extend(first.remove());
         }
-        ready.into_iter().for_each(|found| self.found(found));
+        ready.into_iter().for_each(|reply| self.apply_reply(reply));
     }
 }

@@ -1,7 +1,7 @@
-//! Who is online, and who is told. Presence never decides whether anything is stored.
+//! Which users are online, and which sessions receive that. Presence never decides whether anything is stored.
 //!
-//! A user is online while any of their devices is connected, and for a short grace after: a page that
-//! is reloaded does not make its user blink.
+//! A user is online while any of their devices is connected, and for a grace period after, so that reloading a page does not
+//! show its user as offline.
 
 mod lookups;
 mod remote;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
 pub(super) use self::lookups::Lookup;
-use self::remote::{Elsewhere, Looked, Waiting};
+use self::remote::{Known, RemotePresence, WaitingSessions};
 use crate::bus::{Address, Bus, Notice};
 use crate::encode::encode;
 use crate::router::registry::{Gone, Registry, SessionSlot, UserSlot, VecSet};
@@ -24,56 +24,58 @@ use crate::timers::expired;
 use switchboard_store::Acquaintance;
 use switchboard_store::record::ConversationKey;
 
-/// The presence of the users who are here.
+/// The presence of the users who are connected to this node, and the sessions that watch users.
 #[derive(Debug)]
 pub(crate) struct Presence {
     grace: Duration,
-    here: FxHashMap<UserSlot, Here>,
+    local: FxHashMap<UserSlot, LocalPresence>,
+    /// The ends of the grace periods.
     graces: DelayQueue<UserSlot>,
     watchers: FxHashMap<UserId, VecSet<SessionSlot>>,
     departures: Departures,
-    /// Who of those that are watched here is online on other nodes, if there are any.
-    elsewhere: Option<Elsewhere>,
+    /// Which watched users are online on other nodes; `None` on a single node.
+    remote: Option<RemotePresence>,
 }
 
-/// What is due.
+/// A timer that has expired.
 #[derive(Debug)]
 pub(crate) enum Due {
-    /// A user's grace is over.
+    /// The grace period of a user.
     Departed(UserSlot),
-    /// No other node has said that it has a user.
+    /// The time-out of a presence query to the other nodes.
     Unanswered(UserId),
 }
 
-/// Conversations of a user that other nodes are told of at most, to find one that a watcher shares.
-const TOLD: usize = 500;
+/// Conversations of a user that a notice names at most, so that other nodes find those that a watcher shares. For a watcher who
+/// shares none of them, a node queries the store.
+const MAX_NAMED_CONVERSATIONS: usize = 500;
 
-/// What is known of a user who is here.
+/// The presence of a user on this node.
 #[derive(Debug, Default)]
-struct Here {
-    /// Whether watchers were told that the user is online.
+struct LocalPresence {
+    /// Whether a session of the user has been live, so that watchers received that the user is online.
     online: bool,
-    /// When the last device left, and the end of the grace.
+    /// When the last device disconnected, and the timer of the grace period.
     leaving: Option<(Timestamp, delay_queue::Key)>,
 }
 
-/// Who went lately, and when. What is read from the store may be older than that, so this is kept for
-/// longer than a write and a read take, in two generations: the older is dropped as a whole.
+/// When users were last seen who went offline a short while ago. The time in the store may be older, so these entries live longer
+/// than a write and a read take. They are in two generations; the older one is dropped as a whole.
 #[derive(Debug)]
 struct Departures {
     current: FxHashMap<UserId, Timestamp>,
     previous: FxHashMap<UserId, Timestamp>,
-    /// Since when there is the current generation.
+    /// When the current generation began.
     since: Instant,
 }
 
-/// How long a departure is remembered at least. Writes and reads wait for a second or two at most, unless the
-/// store fails; then the last time before stands.
-const REMEMBERED: Duration = Duration::from_secs(60);
+/// How long an entry lives at least. Writes and reads wait for a second or two at most, unless the store fails; then the store
+/// keeps the time before.
+const DEPARTURE_RETENTION: Duration = Duration::from_secs(60);
 
 impl Departures {
-    fn note(&mut self, user: &UserId, at: Timestamp) {
-        if self.since.elapsed() >= REMEMBERED {
+    fn record(&mut self, user: &UserId, at: Timestamp) {
+        if self.since.elapsed() >= DEPARTURE_RETENTION {
             self.previous = std::mem::take(&mut self.current);
             self.since = Instant::now();
         }
@@ -86,11 +88,11 @@ impl Departures {
 }
 
 impl Presence {
-    /// A user without a connection still counts as online for as long as `grace`. `bus` is the way to other nodes.
+    /// A user without a connection counts as online for `grace`. `bus` connects this node to others.
     pub(crate) fn new(grace: Duration, bus: Option<Arc<dyn Bus>>) -> Self {
         Self {
             grace,
-            here: FxHashMap::default(),
+            local: FxHashMap::default(),
             graces: DelayQueue::new(),
             watchers: FxHashMap::default(),
             departures: Departures {
@@ -98,58 +100,69 @@ impl Presence {
                 previous: FxHashMap::default(),
                 since: Instant::now(),
             },
-            elsewhere: bus.map(Elsewhere::new),
+            remote: bus.map(RemotePresence::new),
         }
     }
 
-    /// A device of the user connects: they are not leaving after all.
+    /// Cancels the grace period of a user who connects again.
     pub(crate) fn returned(&mut self, user: UserSlot) {
-        if let Some((_, grace)) = self.here.entry(user).or_default().leaving.take() {
+        if let Some((_, grace)) = self.local.entry(user).or_default().leaving.take() {
             self.graces.remove(&grace);
         }
     }
 
-    /// A device of the user is live.
+    /// Handles that a session of a user is live: the first one brings the user online.
     pub(crate) fn arrived(&mut self, registry: &Registry, user: UserSlot) {
-        let here = self.here.entry(user).or_default();
-        if !std::mem::replace(&mut here.online, true)
+        let presence = self.local.entry(user).or_default();
+        if !std::mem::replace(&mut presence.online, true)
             && let Some(local) = registry.user(user)
         {
-            self.tell_nodes(&local.name, &local.conversations, None);
-            if !self.is_elsewhere(&local.name) {
+            self.publish_change(&local.name, &local.conversations, None);
+            if !self.is_remote(&local.name) {
                 self.came_online(registry, &local.name, &local.conversations);
             }
         }
     }
 
-    /// Tells the nodes of a user's watchers that they came or went here.
-    fn tell_nodes(&mut self, user: &UserId, conversations: &[ConversationKey], last_seen: Option<Timestamp>) {
-        let Some(elsewhere) = &mut self.elsewhere else { return };
-        let conversations = conversations.iter().copied().take(TOLD).collect();
-        let number = elsewhere.next_number();
+    /// Publishes to the nodes of a user's watchers that the user came online here (`last_seen` is `None`) or went offline.
+    fn publish_change(
+        &mut self,
+        user: &UserId,
+        conversations: &[ConversationKey],
+        last_seen: Option<Timestamp>,
+    ) {
+        let Some(remote) = &mut self.remote else { return };
+        let conversations = conversations.iter().copied().take(MAX_NAMED_CONVERSATIONS).collect();
+        let number = remote.next_number();
         let notice = Notice::Presence { user: user.clone(), last_seen, conversations, number };
-        elsewhere.bus.publish(&Address::Watched(user.clone()), &notice);
+        remote.bus.publish(&Address::Watched(user.clone()), &notice);
     }
 
-    fn is_elsewhere(&self, user: &UserId) -> bool {
-        self.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.has(user))
+    /// Whether a user is online on another node.
+    fn is_remote(&self, user: &UserId) -> bool {
+        self.remote.as_ref().is_some_and(|remote| remote.has(user))
     }
 
-    fn is_here(&self, registry: &Registry, user: &UserId) -> bool {
-        registry.find(user).and_then(|slot| self.here.get(&slot)).is_some_and(|here| here.online)
+    /// Whether a user is online on this node.
+    fn is_local(&self, registry: &Registry, user: &UserId) -> bool {
+        registry.find(user).and_then(|slot| self.local.get(&slot)).is_some_and(|presence| presence.online)
     }
 
-    /// The user's last device left at `at`.
+    fn is_online(&self, registry: &Registry, user: &UserId) -> bool {
+        self.is_local(registry, user) || self.is_remote(user)
+    }
+
+    /// Starts the grace period of a user whose last device disconnected at `at`.
     pub(crate) fn leaving(&mut self, user: UserSlot, at: Timestamp) {
         let grace = self.graces.insert(user, self.grace);
-        self.here.entry(user).or_default().leaving = Some((at, grace));
+        self.local.entry(user).or_default().leaving = Some((at, grace));
     }
 
-    /// Waits for what is due next, forever if there is nothing; without `departures` for nobody's grace.
+    /// Waits for the next timer, for ever if there is none. Without `departures`, grace periods wait.
     pub(crate) async fn due(&mut self, departures: bool) -> Due {
         let unanswered = async {
-            match &mut self.elsewhere {
-                Some(elsewhere) => expired(elsewhere.patience()).await,
+            match &mut self.remote {
+                Some(remote) => expired(remote.query_timeouts()).await,
                 None => std::future::pending().await,
             }
         };
@@ -160,39 +173,39 @@ impl Presence {
         }
     }
 
-    /// Forgets a user. For one who was online, when they were seen last.
+    /// Removes a user. For a user who was online: when they were last seen.
     pub(crate) fn departed(&mut self, user: UserSlot) -> Option<Timestamp> {
-        let here = self.here.remove(&user)?;
-        let (at, grace) = here.leaving?;
+        let presence = self.local.remove(&user)?;
+        let (at, grace) = presence.leaving?;
         self.graces.try_remove(&grace);
-        here.online.then_some(at)
+        presence.online.then_some(at)
     }
 
-    /// Gives back what a crowd needed that has left.
+    /// Frees the memory that more users and watchers needed.
     pub(crate) fn shrink(&mut self) {
-        self.here.shrink_to_fit();
+        self.local.shrink_to_fit();
         self.graces.shrink_to_fit();
         self.watchers.shrink_to_fit();
     }
 
-    /// Notes that a user went, and tells those who watch them and share a conversation with them still.
-    pub(crate) fn tell_gone(&mut self, registry: &Registry, gone: &Gone, last_seen: Timestamp) {
-        self.departures.note(&gone.name, last_seen);
-        self.tell_nodes(&gone.name, &gone.conversations, Some(last_seen));
-        if !self.is_elsewhere(&gone.name) {
+    /// Publishes that a user went offline, to other nodes and to the watchers here that share a conversation with the user.
+    pub(crate) fn publish_departure(&mut self, registry: &Registry, gone: &Gone, last_seen: Timestamp) {
+        self.departures.record(&gone.name, last_seen);
+        self.publish_change(&gone.name, &gone.conversations, Some(last_seen));
+        if !self.is_remote(&gone.name) {
             self.went_offline(registry, &gone.name, &gone.conversations, Some(last_seen));
         }
     }
 
-    /// Tells the watchers of a user who share one of these conversations that the user came or went, except those that wait for
-    /// other nodes' answers. The watchers that share none of them.
-    fn tell_watchers(
+    /// Sends the presence of a user to the watchers that share one of these conversations, except those that wait for other
+    /// nodes' answers. Returns the watchers that share none of them.
+    fn send_to_watchers(
         &self,
         registry: &Registry,
         user: &UserId,
         conversations: &[ConversationKey],
         last_seen: Option<Timestamp>,
-        waiting: &Waiting,
+        waiting: &WaitingSessions,
     ) -> BTreeSet<SessionSlot> {
         let mut others = BTreeSet::new();
         let Some(watchers) = self.watchers.get(user) else { return others };
@@ -200,8 +213,8 @@ impl Presence {
         let frame = encode(&signal);
         for slot in watchers.iter().filter(|watcher| !waiting.contains_key(*watcher)) {
             let Some(session) = registry.session(*slot) else { continue };
-            let oneself = registry.find(user) == Some(session.user);
-            if oneself || registry.share(conversations, session.user) {
+            let own = registry.find(user) == Some(session.user);
+            if own || registry.share(conversations, session.user) {
                 session.outbox.push_signal(&frame);
             } else {
                 others.insert(*slot);
@@ -210,8 +223,8 @@ impl Presence {
         others
     }
 
-    /// Sets whose presence a session is told, and tells it how things stand. Those of the list before who stay cause nothing on
-    /// the bus.
+    /// Replaces the list of users that a session watches, and sends it their presence. Users who were on the list before cause no
+    /// subscription and no query.
     pub(crate) fn watch(&mut self, registry: &mut Registry, session: SessionSlot, users: Vec<Acquaintance>) {
         let Some(local) = registry.session_mut(session) else { return };
         let watcher = local.user;
@@ -228,29 +241,29 @@ impl Presence {
             if !stay.contains(&user) {
                 watchers.insert(session);
             }
-            let here = self.is_here(registry, &user);
-            if let Some(elsewhere) = &mut self.elsewhere {
+            let local = self.is_local(registry, &user);
+            if let Some(remote) = &mut self.remote {
                 if first {
-                    elsewhere.listen(&user);
+                    remote.subscribe(&user);
                 }
-                if !here && elsewhere.is_asked_about(&user) {
-                    elsewhere.answer_later(&user, session, Looked { last_seen, departures });
+                if !local && remote.is_pending(&user) {
+                    remote.wait_for_answer(&user, session, Known { last_seen, departures });
                     continue;
                 }
             }
-            self.tell_state(registry, session, user, last_seen);
+            self.send_state(registry, session, user, last_seen);
         }
     }
 
-    /// Tells a session how things stand with a user.
-    fn tell_state(
+    /// Sends the current presence of a user to a session.
+    fn send_state(
         &self,
         registry: &Registry,
         session: SessionSlot,
         user: UserId,
         last_seen: Option<Timestamp>,
     ) {
-        let online = self.is_here(registry, &user) || self.is_elsewhere(&user);
+        let online = self.is_online(registry, &user);
         let last_seen = last_seen.max(self.departures.last(&user)).filter(|_| !online);
         let signal = Signal::Presence { user, online, last_seen };
         if let Some(local) = registry.session(session) {
@@ -258,7 +271,7 @@ impl Presence {
         }
     }
 
-    /// A session watches nobody any more.
+    /// Removes a session from the watchers of these users.
     pub(crate) fn unwatch(&mut self, session: SessionSlot, watching: &[UserId]) {
         for user in watching {
             if let Some(watchers) = self.watchers.get_mut(user) {
@@ -267,9 +280,9 @@ impl Presence {
                 if last {
                     self.watchers.remove(user);
                 }
-                match &mut self.elsewhere {
-                    Some(elsewhere) if last => elsewhere.ignore(user),
-                    Some(elsewhere) => elsewhere.expects_no_answer(user, session),
+                match &mut self.remote {
+                    Some(remote) if last => remote.unsubscribe(user),
+                    Some(remote) => remote.stop_waiting(user, session),
                     None => {}
                 }
             }

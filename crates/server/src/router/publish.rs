@@ -1,4 +1,4 @@
-//! What the store committed becomes what the members' sessions get.
+//! Publishes committed batches: answers to the senders, events to the sessions of the members.
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Reply};
@@ -28,7 +28,7 @@ impl Router {
                 Ok(Committed::Cursor(committed)) => self.publish_cursor(origin, committed),
                 Ok(Committed::Quiet) => answer(origin, Ok(OkBody::Done {})),
                 Err(refusal) => {
-                    // A caller that waits counts for itself.
+                    // A caller that waits counts its refusals itself.
                     if !matches!(origin, Origin::Call(_) | Origin::BackEnd(_)) {
                         self.metrics.refused(refusal.code);
                     }
@@ -50,7 +50,7 @@ impl Router {
             Origin::Session(origin) => Outbox::of(origin),
             Origin::Call(_) | Origin::BackEnd(_) | Origin::Nobody => None,
         };
-        // Before the event, behind which others may come that have waited for it.
+        // The answer is queued before the event, because applying the event may also queue later events that wait for it.
         let stored_as = OkBody::Stored { conversation: name.clone(), seq, at, duplicate, event: None };
         answer(origin, Ok(stored_as));
         if let Some(event) = event {
@@ -65,7 +65,7 @@ impl Router {
         }
     }
 
-    /// Tells the sessions that are on their way in what their snapshot may not have.
+    /// Records membership changes for attaching sessions, whose snapshots may not contain them.
     pub(super) fn note_changes(&mut self, conversation: ConversationKey, seq: Seq, effects: &[Effect]) {
         for effect in effects {
             let user = self.registry.find(&effect.user).and_then(|user| self.registry.user_mut(user));
@@ -76,9 +76,8 @@ impl Router {
         }
     }
 
-    /// Puts a user who is here into a conversation that they came into with the event `seq`. Somebody who
-    /// comes back is given what happened meanwhile, or told that it is too much: nobody sees a gap in
-    /// silence.
+    /// Adds a connected user to the members of a conversation that they joined by the event `seq`. A user who returns receives the
+    /// events since they left, or a `gap` if there are too many.
     pub(super) fn join(
         &mut self,
         user: &UserId,
@@ -93,8 +92,8 @@ impl Router {
         self.give_missed(slot, conversation, name, seen, before);
     }
 
-    /// Gives somebody what happened after the event `seen`, up to the one before they came in. A session that was not told so
-    /// far gets what it was not told.
+    /// Queues the events after `seen` up to `before` for the sessions of a user who joins. A session that has received less receives
+    /// more.
     pub(super) fn give_missed(
         &mut self,
         user: UserSlot,
@@ -126,7 +125,7 @@ impl Router {
     fn publish_cursor(&mut self, origin: Origin, committed: CommittedCursor) {
         let CommittedCursor { conversation, name, user, of, upto, moved, members } = committed;
         if moved {
-            // It tells of events that were published before it.
+            // It may refer to events that wait.
             self.release();
             let signal = match of {
                 CursorOf::Read => Signal::Read { conversation: name.clone(), user: user.clone(), upto },
@@ -144,7 +143,7 @@ impl Router {
     }
 }
 
-/// Tells whoever waits for it what became of a write.
+/// Answers the origin of a write.
 fn answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
     match origin {
         Origin::Session(origin) => {
@@ -159,7 +158,7 @@ fn answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
                 outbox.push_outcome(answer);
             }
         }
-        // The caller may have gone; what is stored is stored.
+        // The caller may have gone; the write stays stored.
         Origin::Call(reply) | Origin::BackEnd(reply) => drop(reply.send(result)),
         Origin::Nobody => {}
     }

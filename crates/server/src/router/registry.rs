@@ -1,4 +1,4 @@
-//! Who is here, with which sessions, in which conversations.
+//! The users who are connected to this node, their sessions and their conversations.
 
 mod changes;
 mod slots;
@@ -16,11 +16,11 @@ pub(crate) use self::vec_set::VecSet;
 use crate::outbox::Outbox;
 use switchboard_store::record::{ConversationKey, Passage};
 
-/// Conversations that a session's user has left, of which it is known how far the session was told. A session with more is closed
-/// with 1013 and resumes by its cursors, which say the same.
+/// Left conversations of which the registry records how far a session has received them. A session with more is closed with 1013
+/// and resumes by its cursors, which contain the same.
 const MAX_TOLD: usize = 4_096;
 
-/// A session's place in the registry. That of a session which has left finds nothing.
+/// The slot of a session in the registry. The slot of a session that has ended finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SessionSlot(Slot);
 
@@ -30,31 +30,31 @@ impl SessionSlot {
     pub(super) const MAX: Self = Self(Slot::MAX);
 }
 
-/// A user's place in the registry. That of a user who has gone finds nothing, also when they are back.
+/// The slot of a user in the registry. The slot of a user who has gone finds nothing, also when the user is back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct UserSlot(Slot);
 
-/// A connection that has said who it is.
+/// A connection that has sent `hello`.
 #[derive(Debug)]
 pub(crate) struct LocalSession {
     pub(crate) user: UserSlot,
     pub(crate) outbox: Arc<Outbox>,
-    /// Whether it gets live events yet.
+    /// Whether it receives live events.
     pub(crate) live: bool,
-    /// How many conversations had come to be hosted when it entered.
-    pub(crate) hostings: u64,
-    /// Up to when the user's tokens had been revoked when it came in.
+    /// The subscription epoch when it attached.
+    pub(crate) subscription_epoch: u64,
+    /// Up to when the user's tokens had been revoked when it attached.
     pub(crate) not_before: Option<Timestamp>,
-    /// How far it has been told of conversations that its user has gone from, where other nodes write to the log: they may have
-    /// been in again and gone again, and this node did not know.
+    /// In a cluster: how far it has received conversations that its user has left. The user may have joined and left again without
+    /// this node having applied that.
     pub(crate) told: FxHashMap<ConversationKey, Seq>,
-    /// Whose presence it is told.
+    /// The users whose presence it receives.
     pub(crate) watching: Box<[UserId]>,
 }
 
 impl LocalSession {
-    /// It is told of a conversation up to here, and not of what follows.
-    pub(super) fn note_told(&mut self, conversation: ConversationKey, upto: Seq) {
+    /// Records that it has received a conversation up to an event, and receives nothing after it.
+    pub(super) fn record_told(&mut self, conversation: ConversationKey, upto: Seq) {
         if self.told.len() >= MAX_TOLD && !self.told.contains_key(&conversation) {
             return self.outbox.close_slow_consumer();
         }
@@ -62,52 +62,51 @@ impl LocalSession {
         *told = (*told).max(upto);
     }
 
-    /// It is told of a conversation again: from which event on, if that is known.
+    /// Removes and returns how far it has received a conversation, because it receives it again.
     pub(super) fn take_told(&mut self, conversation: ConversationKey) -> Option<Seq> {
         self.told.remove(&conversation)
     }
 }
 
-/// A user with a session here, or without one since a short while.
+/// A user with a session on this node, or who had one a short while ago.
 #[derive(Debug)]
 pub(crate) struct LocalUser {
     pub(crate) name: UserId,
     pub(crate) sessions: VecSet<SessionSlot>,
-    /// Whether a session has told the conversations.
+    /// Whether `conversations` has been loaded from the store.
     pub(crate) loaded: bool,
     /// Sorted.
     pub(crate) conversations: Vec<ConversationKey>,
-    /// Comings and goings published while a session was on its way in.
+    /// Joins and leaves that were applied while a session was attaching.
     pub(crate) changes: Vec<MembershipChange>,
-    /// How many sessions are on their way in.
+    /// How many sessions are attaching.
     pub(crate) entering: u32,
-    /// Conversations that they have gone from, by which event. Only where other nodes write to the log: it may be read again here
-    /// from before that event on. [`Registry::prune_gone`] forgets what no longer matters.
-    pub(crate) gone: FxHashMap<ConversationKey, Going>,
-    /// How often they left a conversation, or were removed: an answer of the store that says they are in one may be older.
+    /// In a cluster: conversations that the user left, with the seq of the leave. The log may be read again from before that event, and
+    /// must not add the user again. [`Registry::prune_gone`] removes entries that no longer matter.
+    pub(crate) gone: FxHashMap<ConversationKey, Leave>,
+    /// How often the user left a conversation or was removed. An answer of the store from before that may contain a membership that
+    /// has ended.
     pub(crate) departures: u64,
-    /// Something may have been missed about them while they were on their way in.
+    /// Something about the user may have been missed while a session was attaching.
     pub(crate) suspect: bool,
-    /// The last question to the store that was about them, and the last whose answer left nothing open.
+    /// The last query to the store about the user, and the last one whose answer left nothing open.
     pub(crate) asked: u64,
     pub(crate) answered: u64,
-    /// For each conversation, the last question about it alone or with others whose answer left nothing open, while a session
-    /// is attaching.
+    /// While a session is attaching: for each conversation, the last query about it whose answer left nothing open.
     pub(crate) answered_entries: FxHashMap<ConversationKey, u64>,
-    /// The last conversation that a sweep has compared: where it does not compare all of them, the next one goes on behind it.
+    /// The last conversation that a sweep has compared. A sweep that does not compare all of them continues after it.
     pub(crate) swept: ConversationKey,
 }
 
 /// A user has left a conversation.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Going {
-    /// By which event.
+pub(crate) struct Leave {
     seq: Seq,
-    /// The generation of sessions on their way in when this became known.
+    /// The generation of attaching sessions when this became known.
     generation: u64,
 }
 
-/// A published coming or going.
+/// An applied join or leave.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MembershipChange {
     pub(crate) conversation: ConversationKey,
@@ -116,7 +115,7 @@ pub(crate) struct MembershipChange {
 }
 
 impl MembershipChange {
-    /// What somebody who came in had seen.
+    /// For a join: the last event that the user had seen.
     pub(super) fn seen(&self) -> Option<Seq> {
         match self.passage {
             Passage::In { seen } => Some(seen),
@@ -125,19 +124,19 @@ impl MembershipChange {
     }
 }
 
-/// A conversation with members here.
+/// A conversation with members on this node.
 #[derive(Debug, Default)]
 struct LocalConversation {
-    /// The last event that was queued for the sessions.
+    /// The last event that was queued for its sessions.
     head: Seq,
-    /// The last event that was put in its place in the order; it may still wait to be queued.
-    placed: Seq,
-    /// Which hosting this is: everything that was placed since has been placed here.
-    hosting: u64,
+    /// The last applied event. It may still wait to be queued.
+    applied: Seq,
+    /// The subscription epoch in which this node began to host it: since then this node has applied all of its events.
+    epoch: u64,
     online: VecSet<UserSlot>,
 }
 
-/// A user who is no longer here.
+/// A user who is no longer connected to this node.
 #[derive(Debug)]
 pub(crate) struct Gone {
     pub(crate) name: UserId,
@@ -150,21 +149,21 @@ pub(crate) struct Registry {
     sessions: Slots<LocalSession>,
     users: Slots<LocalUser>,
     by_name: FxHashMap<UserId, UserSlot>,
-    /// How many users have come here.
+    /// How many users have been added.
     lives: u64,
     conversations: FxHashMap<ConversationKey, LocalConversation>,
-    /// How many conversations have come to be hosted.
-    hostings: u64,
-    /// The generation of sessions on their way in.
+    /// How many conversations this node has begun to host.
+    subscription_epoch: u64,
+    /// The generation of attaching sessions.
     generation: u64,
-    /// What has changed since it was asked for last; none where nobody asks.
+    /// The changes of subscriptions since they were last taken; `None` on a single node.
     interests: Option<Vec<Interest>>,
-    /// What has changed since it was asked for last; nothing where nobody asks.
+    /// What has changed since it was last taken; always empty on a single node.
     changes: Changes,
 }
 
 impl Drop for Registry {
-    /// The router has ended. Sessions that are still here, because it has panicked or its time was over, get nothing more.
+    /// Closes the sessions that are left when the router has ended by a panic or at its deadline: they receive nothing more.
     fn drop(&mut self) {
         for (_, session) in self.sessions.iter() {
             session.outbox.abandon(CloseCode::TryLater);
@@ -173,12 +172,12 @@ impl Drop for Registry {
 }
 
 impl Registry {
-    /// The place of a user; made if there is none.
+    /// The slot of a user, who is added if necessary.
     pub(super) fn user_or_new(&mut self, name: &UserId) -> UserSlot {
         if let Some(user) = self.by_name.get(name) {
             return *user;
         }
-        // Two lives of a user in the same place never have the same number of departures.
+        // A user who is removed and added again never has the same number of departures.
         self.lives += 1;
         let user = UserSlot(self.users.insert(LocalUser {
             name: name.clone(),
@@ -196,7 +195,7 @@ impl Registry {
             swept: ConversationKey::MIN,
         }));
         self.by_name.insert(name.clone(), user);
-        self.note(Interest::Has(name.clone()));
+        self.note(Interest::SubscribeUser(name.clone()));
         user
     }
 
@@ -212,21 +211,21 @@ impl Registry {
         self.users.get_mut(user.0)
     }
 
-    /// Every user who is here.
+    /// All users.
     pub(super) fn users(&self) -> Vec<UserSlot> {
         self.users.iter().map(|(slot, _)| UserSlot(slot)).collect()
     }
 
-    /// A user who has no session begins to go: [`Registry::unload`] does the rest.
+    /// Begins to remove a user who has no session; [`Registry::unload`] does the rest.
     pub(super) fn begin_unload(&mut self, user: UserSlot) -> Option<Gone> {
         let local = self.user_mut(user)?;
-        // Should they come back meanwhile, their conversations are loaded again.
+        // If the user connects meanwhile, the conversations are loaded again.
         local.loaded = false;
         Some(Gone { name: local.name.clone(), conversations: local.conversations.clone() })
     }
 
-    /// Takes a user who has no session from at most so many conversations, and forgets them after the last; whether there is
-    /// nothing left to do.
+    /// Removes a user who has no session from at most `most` conversations, and after the last one from the registry. Whether nothing
+    /// is left to do.
     pub(super) fn unload(&mut self, user: UserSlot, most: usize) -> bool {
         let Some(local) = self.user_mut(user) else { return true };
         if !local.sessions.is_empty() {
@@ -241,13 +240,13 @@ impl Registry {
         }
         if let Some(local) = self.users.remove(user.0) {
             self.by_name.remove(&local.name);
-            self.note(Interest::Lacks(local.name));
+            self.note(Interest::UnsubscribeUser(local.name));
         }
         true
     }
 
-    /// Gives back what a crowd needed that has left; told whether there was reason to try: at each halving of the number
-    /// of users, so that the work stays in proportion.
+    /// Frees the memory that more users needed, at each halving of the number of users, so that the work stays in proportion. Whether
+    /// it did.
     pub(super) fn shrink(&mut self) -> bool {
         let halved = self.users.len() == 0 || self.users.len().is_power_of_two();
         if halved {
@@ -265,7 +264,7 @@ impl Registry {
             user,
             outbox,
             live: false,
-            hostings: self.hostings,
+            subscription_epoch: self.subscription_epoch,
             not_before: None,
             told: FxHashMap::default(),
             watching: Box::default(),
@@ -293,89 +292,89 @@ impl Registry {
         self.sessions.get_mut(session.0)
     }
 
-    /// Every session that is here.
+    /// All sessions.
     pub(super) fn sessions(&self) -> impl Iterator<Item = &LocalSession> {
         self.sessions.iter().map(|(_, session)| session)
     }
 
-    /// The last published event of a conversation with members here.
+    /// The last event of a conversation that was queued for its sessions, if this node hosts it.
     pub(super) fn head(&self, conversation: ConversationKey) -> Option<Seq> {
         self.conversations.get(&conversation).map(|local| local.head)
     }
 
-    /// The last event that was put in its place, of a conversation with members here.
-    pub(super) fn placed(&self, conversation: ConversationKey) -> Option<Seq> {
-        self.conversations.get(&conversation).map(|local| local.placed)
+    /// The last applied event of a conversation, if this node hosts it.
+    pub(super) fn applied(&self, conversation: ConversationKey) -> Option<Seq> {
+        self.conversations.get(&conversation).map(|local| local.applied)
     }
 
-    /// How many conversations have come to be hosted.
-    pub(super) fn hostings(&self) -> u64 {
-        self.hostings
+    /// How many conversations this node has begun to host.
+    pub(super) fn subscription_epoch(&self) -> u64 {
+        self.subscription_epoch
     }
 
-    /// Whether whoever is a member after the event `seq`, by what was known when there had been so many hostings, is one after
-    /// what is placed, unless a going was placed since.
-    pub(super) fn reaches(&self, conversation: ConversationKey, seq: Seq, hostings: u64) -> bool {
+    /// Whether a membership known at `seq`, read in a subscription epoch, still holds at the last applied event, apart from leaves that
+    /// were applied. `false` if this node may have missed a leave before it began to host the conversation.
+    pub(super) fn covers(&self, conversation: ConversationKey, seq: Seq, subscription_epoch: u64) -> bool {
         let here = self.conversations.get(&conversation);
-        here.is_none_or(|here| here.placed == seq || here.hosting <= hostings)
+        here.is_none_or(|here| here.applied == seq || here.epoch <= subscription_epoch)
     }
 
-    /// Notes by which event a user has gone from a conversation.
-    pub(super) fn note_gone(&mut self, user: UserSlot, conversation: ConversationKey, seq: Seq) {
+    /// Records the event by which a user left a conversation.
+    pub(super) fn record_leave(&mut self, user: UserSlot, conversation: ConversationKey, seq: Seq) {
         let (shared, generation) = (self.interests.is_some(), self.generation);
         let Some(local) = self.users.get_mut(user.0).filter(|_| shared) else { return };
-        let going = local.gone.entry(conversation).or_insert(Going { seq, generation });
-        *going = Going { seq: going.seq.max(seq), generation };
+        let leave = local.gone.entry(conversation).or_insert(Leave { seq, generation });
+        *leave = Leave { seq: leave.seq.max(seq), generation };
         self.changes.user(user);
     }
 
-    /// Sessions that come in from now on are of this generation.
+    /// Sets the generation of the sessions that attach from now on.
     pub(super) fn set_generation(&mut self, generation: u64) {
         self.generation = generation;
     }
 
-    /// Forgets who has gone from which conversation, as far as that became known before the generation `since`: no snapshot
-    /// and no answer of the store is older than that, so none can say that they are members still.
+    /// Removes the leaves that were recorded before the generation `since`: no snapshot and no answer of the store is older, so none
+    /// contains these memberships any more.
     pub(super) fn prune_gone(&mut self, since: u64) {
         for user in self.users.values_mut() {
             if !user.gone.is_empty() {
-                user.gone.retain(|_, going| going.generation >= since);
+                user.gone.retain(|_, leave| leave.generation >= since);
                 user.gone.shrink_to_fit();
             }
         }
     }
 
-    /// By which event a user has gone from a conversation, as far as is known.
+    /// The event by which a user left a conversation, if it is recorded.
     pub(super) fn gone(&self, user: UserSlot, conversation: ConversationKey) -> Option<Seq> {
-        self.user(user)?.gone.get(&conversation).map(|going| going.seq)
+        self.user(user)?.gone.get(&conversation).map(|leave| leave.seq)
     }
 
-    /// Whether a user is known to be a member.
+    /// Whether this node knows that a user is a member.
     pub(super) fn is_member(&self, user: UserSlot, conversation: ConversationKey) -> bool {
         self.user(user).is_some_and(|local| local.conversations.binary_search(&conversation).is_ok())
     }
 
-    /// An event was put in its place.
-    pub(super) fn place(&mut self, conversation: ConversationKey, seq: Seq) {
+    /// Records that an event was applied.
+    pub(super) fn set_applied(&mut self, conversation: ConversationKey, seq: Seq) {
         if let Some(local) = self.conversations.get_mut(&conversation) {
-            local.placed = local.placed.max(seq);
+            local.applied = local.applied.max(seq);
             if self.interests.is_some() {
                 self.changes.conversation(conversation);
             }
         }
     }
 
-    /// From now on [`Registry::take_interests`] tells what changes.
+    /// Makes [`Registry::take_interests`] return changes from now on.
     pub(super) fn keep_interests(&mut self) {
         self.interests.get_or_insert_default();
     }
 
-    /// What has changed about who and what is here since the last call, in the order in which it did.
+    /// The changes of subscriptions since the last call, in their order.
     pub(super) fn take_interests(&mut self) -> Vec<Interest> {
         self.interests.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// What has changed since the last call that sessions on their way in may wait for.
+    /// The changes since the last call that attaching sessions may wait for.
     pub(super) fn take_changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
     }
@@ -386,20 +385,19 @@ impl Registry {
         }
     }
 
-    /// How many of a conversation's members are here.
+    /// How many members of a conversation are connected to this node.
     pub(super) fn online(&self, conversation: ConversationKey) -> usize {
         self.conversations.get(&conversation).map_or(0, |local| local.online.len())
     }
 
-    /// Moves the head on; nothing happens for a conversation without members here.
+    /// Advances the head of a conversation, if this node hosts it.
     pub(super) fn set_head(&mut self, conversation: ConversationKey, head: Seq) {
         if let Some(local) = self.conversations.get_mut(&conversation) {
             local.head = local.head.max(head);
         }
     }
 
-    /// Puts a user among a conversation's members. `head` is what has been published, in case that
-    /// nobody was here before.
+    /// Adds a user to the members of a conversation. `head` is its last published event, in case this node did not host it.
     pub(super) fn join(&mut self, user: UserSlot, conversation: ConversationKey, head: Seq) {
         let Some(local) = self.users.get_mut(user.0) else { return };
         if let Err(place) = local.conversations.binary_search(&conversation) {
@@ -408,12 +406,12 @@ impl Registry {
             let here = self.conversations.entry(conversation).or_default();
             let first = here.online.is_empty();
             here.head = here.head.max(head);
-            here.placed = here.placed.max(head);
+            here.applied = here.applied.max(head);
             here.online.insert(user);
             if first {
-                self.hostings += 1;
-                here.hosting = self.hostings;
-                self.note(Interest::Hosts(conversation));
+                self.subscription_epoch += 1;
+                here.epoch = self.subscription_epoch;
+                self.note(Interest::SubscribeConversation(conversation));
             }
             if self.interests.is_some() {
                 self.changes.user(user);
@@ -422,18 +420,18 @@ impl Registry {
         }
     }
 
-    /// Takes a user from among a conversation's members, who goes by the event `seq`.
+    /// Removes a user from the members of a conversation, by the event `seq`.
     pub(super) fn part(&mut self, user: UserSlot, conversation: ConversationKey, seq: Seq) {
-        self.note_gone(user, conversation, seq);
+        self.record_leave(user, conversation, seq);
         if self.is_member(user, conversation) && self.interests.is_some() {
             for session in self.user(user).map_or_else(Vec::new, |local| local.sessions.to_vec()) {
                 if let Some(session) = self.session_mut(session).filter(|session| session.live) {
-                    session.note_told(conversation, seq);
+                    session.record_told(conversation, seq);
                 }
             }
         }
         let Some(local) = self.users.get_mut(user.0) else { return };
-        // Also if it was not known that they are one: an answer of the store may say so.
+        // Also if the user was not known to be a member: a pending answer of the store may say so.
         local.departures += 1;
         if let Ok(place) = local.conversations.binary_search(&conversation) {
             local.conversations.remove(place);
@@ -450,7 +448,7 @@ impl Registry {
             here.online.remove(user);
             if here.online.is_empty() {
                 self.conversations.remove(&conversation);
-                self.note(Interest::Drops(conversation));
+                self.note(Interest::UnsubscribeConversation(conversation));
                 if self.interests.is_some() {
                     self.changes.conversation(conversation);
                 }
@@ -458,7 +456,7 @@ impl Registry {
         }
     }
 
-    /// The live sessions of a conversation's members.
+    /// The live sessions of the members of a conversation.
     pub(super) fn sessions_in(&self, conversation: ConversationKey) -> impl Iterator<Item = &Arc<Outbox>> {
         let online = self.conversations.get(&conversation).map_or(&[][..], |here| &here.online[..]);
         online.iter().flat_map(|user| self.live_sessions(*user))
@@ -469,7 +467,7 @@ impl Registry {
         self.find(user).into_iter().flat_map(|user| self.live_sessions(user))
     }
 
-    /// The same, with those that are on their way in.
+    /// All sessions of a user, also those that are attaching.
     pub(super) fn all_sessions_of(&self, user: &UserId) -> impl Iterator<Item = &Arc<Outbox>> {
         let local = self.find(user).and_then(|user| self.user(user));
         let sessions = local.map_or(&[][..], |local| &local.sessions[..]);
@@ -481,7 +479,7 @@ impl Registry {
         sessions.iter().filter_map(|session| self.session(*session)).filter(|s| s.live).map(|s| &s.outbox)
     }
 
-    /// Whether two users who are here share a conversation.
+    /// Whether a user is a member of one of these conversations, which are sorted.
     pub(crate) fn share(&self, conversations: &[ConversationKey], other: UserSlot) -> bool {
         let Some(other) = self.user(other) else { return false };
         let (few, many) = if conversations.len() < other.conversations.len() {

@@ -1,11 +1,11 @@
-//! Comparing what is here with the store: whatever other nodes did, and the bus did not tell.
+//! Comparing the memberships on this node with the store, because the bus may lose notices of other nodes.
 //!
-//! Only the log moves anybody in or out. What the comparison finds is how far a conversation's log goes; that is then read
-//! from where this node stands, in its order. So an answer that has become old meanwhile does no harm.
+//! Only the log changes memberships. The comparison finds how far the log of a conversation goes; the router then reads the log in
+//! its order from the last applied event on. So an outdated answer does no harm.
 //!
-//! There are three questions, and each waits only for its own answer. *Revocations* asks for one number for each user, and is
-//! never behind the others. *Places* asks for a page of memberships for each of some users. *Newcomers* asks about single
-//! conversations that users may have come into.
+//! There are three queries, and each waits only for its own answer. *Revocations* reads one number for each user, and never waits
+//! for the others. *Places* reads a page of memberships for each of some users. *Newcomers* reads single memberships that users may
+//! have.
 
 mod answers;
 #[cfg(test)]
@@ -20,27 +20,27 @@ use switchboard_protocol::UserId;
 
 pub(super) use self::answers::Entries;
 use super::Router;
-use super::peers::{Found, Peers};
+use super::peers::{Peers, StoreReply};
 use super::registry::UserSlot;
 use switchboard_store::Place;
 use switchboard_store::record::ConversationKey;
 
-/// Users whom one question is about at most.
+/// Users of one query at most.
 const MAX_USERS: usize = 500;
 
-/// Memberships of one user that one question is about at most: some 10 ms of the database.
+/// Memberships of one user that one query reads at most: some 10 ms of the database.
 const PAGE: u32 = 2_000;
 
-/// Memberships that one question is about, by what is known here: a question ends before the user who would exceed it.
+/// Memberships that one query reads, as far as this node knows them: the query ends with the user who reaches it.
 const MAX_PLACES: usize = 20_000;
 
-/// Memberships of one user that one sweep compares at most. A user in more is compared by portions, one a sweep, so that
-/// an idle connection does not cost the database all of its user's memberships every few seconds. What the bus has lost of the
-/// others is found some sweeps later.
+/// Memberships of one user that one sweep compares at most. For a user with more, each sweep compares a portion, so that an idle
+/// connection does not cost the database all memberships of its user every few seconds. Lost notices of the others are found some
+/// sweeps later.
 const PORTION: usize = 10_000;
 
-/// Conversations that one question is about at most, and those of one user that are looked up one by one: beyond, all
-/// memberships of the user are compared.
+/// Conversations of one query at most, and single memberships of one user that are queried: with more, all memberships of the user
+/// are compared.
 const CONVERSATIONS: usize = 2_000;
 
 /// What is to be compared with the store.
@@ -48,26 +48,26 @@ const CONVERSATIONS: usize = 2_000;
 pub(super) struct Comparisons {
     /// Users all of whose memberships are to be compared.
     all: FxHashSet<UserSlot>,
-    /// Conversations that users may have come into, and this node does not know.
+    /// Conversations that users may have joined without this node having applied that.
     newcomers: FxHashMap<UserSlot, FxHashSet<ConversationKey>>,
     /// Users whose tokens may have been revoked.
     revoked: FxHashSet<UserSlot>,
-    /// Users who are to be compared in this sweep still, and to be asked about revocations.
+    /// The users whom this sweep is still to compare, and those whose revocations it is to query.
     to_sweep: Vec<UserSlot>,
     to_ask: Vec<UserSlot>,
-    /// Whether all are to be compared once more when this sweep is done.
+    /// Whether another sweep follows this one.
     sweep_again: bool,
-    /// Comparisons that go on with another page.
-    pages: VecDeque<Asked>,
-    /// Parts of questions that could not be answered.
-    parts: Vec<Vec<Asked>>,
-    /// Users who could not be compared even alone. The next sweep tries again.
+    /// Comparisons that continue with another page.
+    pages: VecDeque<UserQuery>,
+    /// Halves of queries that failed.
+    parts: Vec<Vec<UserQuery>>,
+    /// Users whose query failed even alone. The next sweep retries.
     failed: FxHashSet<UserSlot>,
-    /// How often the store was asked about users.
+    /// The number of the last query.
     pub(super) questions: u64,
-    asking_places: bool,
-    asking_newcomers: bool,
-    asking_revocations: bool,
+    querying_places: bool,
+    querying_newcomers: bool,
+    querying_revocations: bool,
 }
 
 /// How much of a user's memberships is compared.
@@ -75,23 +75,23 @@ pub(super) struct Comparisons {
 enum Scope {
     /// All of them.
     All,
-    /// So many, from where the last sweep ended.
+    /// So many, from the end of the last sweep on.
     Portion(usize),
     /// These.
     Some(Arc<[ConversationKey]>),
 }
 
-/// A user whom the store is asked about.
+/// A query about a user.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
+pub(super) struct UserQuery {
     user: UserSlot,
     name: UserId,
-    /// With which question the comparison began.
+    /// The number of the query with which the comparison began.
     question: u64,
-    /// How often they had left a conversation by then.
+    /// How many conversations the user had left by then.
     departures: u64,
-    /// How many conversations had come to be hosted by then.
-    hostings: u64,
+    /// The subscription epoch at that time.
+    subscription_epoch: u64,
     scope: Scope,
     /// The page begins after this conversation.
     after: ConversationKey,
@@ -101,15 +101,15 @@ pub(super) struct Asked {
     open: bool,
 }
 
-/// Somebody who is in a conversation, and this node did not know.
+/// A membership in the store that this node has not applied.
 #[derive(Debug)]
 pub(super) struct Newcomer {
-    asked: Asked,
+    asked: UserQuery,
     place: Place,
 }
 
 impl Router {
-    /// Everybody who is here is compared with the store, unless that is still being done.
+    /// Compares all users of this node with the store, unless the last sweep is not done.
     pub(super) fn sweep(&mut self) {
         if self.peers.as_ref().is_some_and(Peers::awaits_nothing) {
             self.registry.prune_gone(self.recent.oldest());
@@ -127,8 +127,7 @@ impl Router {
         }
     }
 
-    /// Everybody who is here is compared with the store from now on; where that is being done, once more behind it, so that
-    /// everybody's turn comes.
+    /// Begins a sweep; while one is running, another follows it, so that each user is compared once from now on.
     fn sweep_anew(&mut self) {
         let Some(peers) = &mut self.peers else { return };
         let comparisons = &mut peers.comparisons;
@@ -138,13 +137,13 @@ impl Router {
         }
     }
 
-    /// Notices were lost: everybody is compared, and with all of their memberships.
-    pub(super) fn doubt_all(&mut self) {
+    /// Compares all memberships of all users because notices were lost.
+    pub(super) fn verify_all(&mut self) {
         let users = self.registry.users();
         let Some(peers) = &mut self.peers else { return };
         peers.comparisons.to_ask.clone_from(&users);
         for user in users {
-            // A sweep compares the others wholly anyway.
+            // A sweep compares all memberships of the others anyway.
             if self.registry.user(user).is_some_and(|local| local.conversations.len() > PORTION) {
                 peers.comparisons.all.insert(user);
             }
@@ -152,16 +151,16 @@ impl Router {
         self.sweep_anew();
     }
 
-    /// Conversations that are here are compared with the store: something was stored there that nobody could be told of.
+    /// Compares the ends of hosted conversations with the store, because events were stored that could not be published.
     pub(super) fn check(&mut self, conversations: Vec<ConversationKey>) {
         let registry = &self.registry;
         if let Some(peers) = &mut self.peers {
-            let here = |conversation: &ConversationKey| registry.placed(*conversation).is_some();
+            let here = |conversation: &ConversationKey| registry.applied(*conversation).is_some();
             peers.unchecked.extend(conversations.into_iter().filter(here));
         }
     }
 
-    /// Something may have been missed about a user who is here: they are compared with the store, once they are in.
+    /// Compares a user with the store because notices may have been missed; for an attaching user, once a session is live.
     pub(super) fn suspect(&mut self, user: &UserId) {
         let Some(slot) = self.registry.find(user) else { return };
         let Some(local) = self.registry.user_mut(slot) else { return };
@@ -171,17 +170,17 @@ impl Router {
         }
     }
 
-    /// A user may have come into a conversation that nobody was in here.
-    pub(super) fn suspect_entry(&mut self, user: &UserId, conversation: ConversationKey) {
+    /// Queries whether a user has joined a conversation that this node does not host.
+    pub(super) fn suspect_membership(&mut self, user: &UserId, conversation: ConversationKey) {
         let Some(slot) = self.registry.find(user) else { return };
         let Some(local) = self.registry.user_mut(slot) else { return };
         local.suspect |= local.entering > 0 || !local.loaded;
         if local.loaded {
-            self.verify_entry(slot, &[conversation]);
+            self.verify_membership(slot, &[conversation]);
         }
     }
 
-    /// A user's tokens may have been revoked.
+    /// Queries whether the tokens of a user were revoked.
     pub(super) fn suspect_revoked(&mut self, user: &UserId) {
         let Some(slot) = self.registry.find(user) else { return };
         let Some(local) = self.registry.user_mut(slot) else { return };
@@ -191,7 +190,7 @@ impl Router {
         }
     }
 
-    /// All memberships of a user are compared with the store, and whether their tokens were revoked.
+    /// Compares all memberships of a user with the store, and queries whether their tokens were revoked.
     pub(super) fn verify(&mut self, user: UserSlot) {
         if let Some(peers) = &mut self.peers {
             peers.comparisons.all.insert(user);
@@ -199,12 +198,12 @@ impl Router {
         }
     }
 
-    /// The store is asked whether a user is a member of conversations.
-    pub(super) fn verify_entry(&mut self, user: UserSlot, conversations: &[ConversationKey]) {
+    /// Queries whether a user is a member of conversations.
+    pub(super) fn verify_membership(&mut self, user: UserSlot, conversations: &[ConversationKey]) {
         let Some(peers) = &mut self.peers else { return };
         let entries = peers.comparisons.newcomers.entry(user).or_default();
         entries.extend(conversations);
-        // A user whose session attaches asks about a page for each session at most.
+        // For an attaching user these are at most a page for each session.
         let loaded = self.registry.user(user).is_some_and(|local| local.loaded);
         if entries.len() > CONVERSATIONS && loaded {
             peers.comparisons.newcomers.remove(&user);
@@ -212,26 +211,27 @@ impl Router {
         }
     }
 
-    /// Asks the store all open questions and waits for no answer.
-    pub(super) fn ask(&mut self) {
-        self.ask_about_presence();
-        self.ask_revocations();
-        self.ask_newcomers();
-        self.ask_places();
+    /// Sends all queries to the store that are due.
+    pub(super) fn query_store(&mut self) {
+        self.query_presence();
+        self.query_revocations();
+        self.query_newcomers();
+        self.query_places();
         let Some(peers) = &mut self.peers else { return };
         if !peers.checking && !peers.unchecked.is_empty() {
             let asked: Vec<_> =
                 std::iter::from_fn(|| peers.unchecked.pop_first()).take(CONVERSATIONS).collect();
             peers.checking = true;
             let answer = peers.store.heads(asked.clone());
-            peers.find(answer, move |result| Found::Heads { asked, result });
+            peers.query(answer, move |result| StoreReply::Heads { asked, result });
         }
     }
 
-    fn ask_revocations(&mut self) {
+    fn query_revocations(&mut self) {
         let Some(peers) = &mut self.peers else { return };
         let comparisons = &mut peers.comparisons;
-        if comparisons.asking_revocations || comparisons.revoked.is_empty() && comparisons.to_ask.is_empty() {
+        if comparisons.querying_revocations || comparisons.revoked.is_empty() && comparisons.to_ask.is_empty()
+        {
             return;
         }
         let mut users: Vec<_> = comparisons.revoked.iter().take(MAX_USERS).copied().collect();
@@ -249,18 +249,18 @@ impl Router {
         if names.is_empty() {
             return;
         }
-        comparisons.asking_revocations = true;
+        comparisons.querying_revocations = true;
         let answer = peers.store.revocations(names);
-        peers.find(answer, move |result| Found::Revocations { asked: users, result });
+        peers.query(answer, move |result| StoreReply::Revocations { asked: users, result });
     }
 
-    fn ask_newcomers(&mut self) {
+    fn query_newcomers(&mut self) {
         let Some(peers) = &mut self.peers else { return };
-        if peers.comparisons.asking_newcomers || peers.comparisons.newcomers.is_empty() {
+        if peers.comparisons.querying_newcomers || peers.comparisons.newcomers.is_empty() {
             return;
         }
         let users: Vec<_> = peers.comparisons.newcomers.keys().take(MAX_USERS).copied().collect();
-        let question = self.begin_question();
+        let question = self.next_query_number();
         let (mut asked, mut pairs) = (Vec::new(), Vec::new());
         for user in users {
             if pairs.len() >= CONVERSATIONS {
@@ -269,52 +269,52 @@ impl Router {
             let Some(peers) = &mut self.peers else { return };
             let Some(conversations) = peers.comparisons.newcomers.remove(&user) else { continue };
             let scope = Scope::Some(conversations.iter().copied().collect());
-            let Some(ask) = self.asked_of(user, question, scope, ConversationKey::MIN) else { continue };
+            let Some(ask) = self.query_of(user, question, scope, ConversationKey::MIN) else { continue };
             pairs.extend(conversations.iter().map(|conversation| (ask.name.clone(), *conversation)));
             asked.push((ask, conversations.into_iter().collect()));
         }
         let Some(peers) = self.peers.as_mut().filter(|_| !asked.is_empty()) else { return };
-        peers.comparisons.asking_newcomers = true;
+        peers.comparisons.querying_newcomers = true;
         let answer = peers.store.places_in(pairs);
-        peers.find(answer, move |result| Found::Newcomers { asked, result });
+        peers.query(answer, move |result| StoreReply::Newcomers { asked, result });
     }
 
-    fn ask_places(&mut self) {
-        if self.peers.as_ref().is_none_or(|peers| peers.comparisons.asking_places) {
+    fn query_places(&mut self) {
+        if self.peers.as_ref().is_none_or(|peers| peers.comparisons.querying_places) {
             return;
         }
-        let asked = self.next_question();
+        let asked = self.next_users();
         let Some(peers) = self.peers.as_mut().filter(|_| !asked.is_empty()) else { return };
-        peers.comparisons.asking_places = true;
+        peers.comparisons.querying_places = true;
         let users = asked.iter().map(|asked| (asked.name.clone(), asked.after)).collect();
         let answer = peers.store.places(users, PAGE);
-        peers.find(answer, move |result| Found::Places { asked, result });
+        peers.query(answer, move |result| StoreReply::Places { asked, result });
     }
 
-    fn begin_question(&mut self) -> u64 {
+    fn next_query_number(&mut self) -> u64 {
         let Some(peers) = &mut self.peers else { return 0 };
         peers.comparisons.questions += 1;
         peers.comparisons.questions
     }
 
-    /// Whom the next question about memberships is about. Those who are suspected, those whose comparison goes on and those of
-    /// the sweep take turns, so that none of them waits for all of another.
-    fn next_question(&mut self) -> Vec<Asked> {
+    /// The users of the next query of memberships. Users with possibly missed notices, comparisons that continue and users of the sweep
+    /// take turns, so that no queue waits for all of another.
+    fn next_users(&mut self) -> Vec<UserQuery> {
         let Some(peers) = &mut self.peers else { return Vec::new() };
         let comparisons = &mut peers.comparisons;
         if let Some(part) = comparisons.parts.pop() {
-            return part.into_iter().filter_map(|asked| self.asked_again(asked)).collect();
+            return part.into_iter().filter_map(|asked| self.renew(asked)).collect();
         }
         if comparisons.to_sweep.is_empty() && take(&mut comparisons.sweep_again) {
             comparisons.to_sweep = self.registry.users();
         }
-        let question = self.begin_question();
+        let question = self.next_query_number();
         let (mut asked, mut places, mut without) = (Vec::new(), 0, 0);
         for turn in 0.. {
             if asked.len() >= MAX_USERS || places >= MAX_PLACES || without == 3 {
                 break;
             }
-            let Some((user, next)) = self.next_asked(turn % 3, question) else {
+            let Some((user, next)) = self.next_user(turn % 3, question) else {
                 without += 1;
                 continue;
             };
@@ -328,8 +328,8 @@ impl Router {
         asked
     }
 
-    /// The next of one of three queues, and what is to be asked about them, if they are here.
-    fn next_asked(&mut self, queue: usize, question: u64) -> Option<(UserSlot, Option<Asked>)> {
+    /// The next user of one of three queues, with the query, if the user is still connected.
+    fn next_user(&mut self, queue: usize, question: u64) -> Option<(UserSlot, Option<UserQuery>)> {
         let comparisons = &mut self.peers.as_mut()?.comparisons;
         match queue {
             0 => {
@@ -343,7 +343,7 @@ impl Router {
             }
             1 => {
                 let asked = comparisons.pages.pop_front()?;
-                Some((asked.user, self.asked_again(asked)))
+                Some((asked.user, self.renew(asked)))
             }
             _ => {
                 let user = comparisons.to_sweep.pop()?;
@@ -353,28 +353,55 @@ impl Router {
         }
     }
 
-    /// A connected user whose conversations are known.
-    fn asked(&self, user: UserSlot, question: u64, scope: Scope, after: ConversationKey) -> Option<Asked> {
+    /// A query about a connected user whose conversations are loaded.
+    fn asked(
+        &self,
+        user: UserSlot,
+        question: u64,
+        scope: Scope,
+        after: ConversationKey,
+    ) -> Option<UserQuery> {
         self.registry.user(user).filter(|local| local.loaded)?;
-        self.asked_of(user, question, scope, after)
+        self.query_of(user, question, scope, after)
     }
 
-    fn asked_of(&self, user: UserSlot, question: u64, scope: Scope, after: ConversationKey) -> Option<Asked> {
+    fn query_of(
+        &self,
+        user: UserSlot,
+        question: u64,
+        scope: Scope,
+        after: ConversationKey,
+    ) -> Option<UserQuery> {
         let local = self.registry.user(user)?;
-        let (name, departures, hostings) = (local.name.clone(), local.departures, self.registry.hostings());
+        let (name, departures, subscription_epoch) =
+            (local.name.clone(), local.departures, self.registry.subscription_epoch());
         let whole = after == ConversationKey::MIN;
-        Some(Asked { user, name, question, departures, hostings, scope, after, whole, open: false })
+        Some(UserQuery {
+            user,
+            name,
+            question,
+            departures,
+            subscription_epoch,
+            scope,
+            after,
+            whole,
+            open: false,
+        })
     }
 
-    /// The same question, asked now.
-    fn asked_again(&self, asked: Asked) -> Option<Asked> {
+    /// The same query, sent now.
+    fn renew(&self, asked: UserQuery) -> Option<UserQuery> {
         let local =
             self.registry.user(asked.user).filter(|local| local.name == asked.name && local.loaded)?;
-        Some(Asked { departures: local.departures, hostings: self.registry.hostings(), ..asked })
+        Some(UserQuery {
+            departures: local.departures,
+            subscription_epoch: self.registry.subscription_epoch(),
+            ..asked
+        })
     }
 
-    /// Whether the user has left nothing since it was asked; `None` if they are gone.
-    fn is_current(&self, asked: &Asked) -> Option<bool> {
+    /// Whether the user has left no conversation since the query was sent; `None` if the user is gone.
+    fn is_current(&self, asked: &UserQuery) -> Option<bool> {
         let local = self.registry.user(asked.user).filter(|local| local.name == asked.name)?;
         Some(local.departures == asked.departures)
     }

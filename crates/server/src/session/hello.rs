@@ -23,7 +23,7 @@ use crate::metrics::Drop;
 use crate::outbox::Outbox;
 use crate::places::Place;
 use crate::router::registry::SessionSlot;
-use crate::router::{Goings, Heads, Subscribe};
+use crate::router::{Heads, Leaves, Subscribe};
 use crate::services::Services;
 use switchboard_store::origin::Origin;
 use switchboard_store::record::{ConversationKey, UserKey};
@@ -218,7 +218,7 @@ pub(super) async fn attach(
     let Snapshot { user: key, not_before, named, .. } = snapshot;
     let mut mark = snapshot.mark;
     let pages = Pages { session, user: &user, key };
-    let Loaded { page, heads, goings, latest } =
+    let Loaded { page, heads, leaves, latest } =
         pages.load(services, outbox, snapshot.memberships).await.map_err(|cause| match cause {
             LoadFailure::Refused(refusal) => later(refusal),
             LoadFailure::Closing(code) => End::Close(code),
@@ -249,7 +249,7 @@ pub(super) async fn attach(
     let ReplayStarts { cursors, former, gone } = starts;
     let listed = listed.joined.iter().map(|joined| (joined.conversation, joined.head)).collect();
     let subscribe =
-        Subscribe { session, mark, not_before, page, heads, cursors, listed, former, gone, goings };
+        Subscribe { session, mark, not_before, page, heads, cursors, listed, former, gone, leaves };
     services.router.subscribe(subscribe).await.map_err(later)?;
     Ok(Attached { session, user, key, expires: identity.map(|identity| identity.expires) })
 }
@@ -268,7 +268,7 @@ struct Loaded {
     /// The heads of the conversations of all pages.
     heads: Heads,
     /// The conversations that the user has left since their page was read.
-    goings: Goings,
+    leaves: Leaves,
     /// The conversations with the latest activity.
     latest: Vec<ConversationKey>,
 }
@@ -291,7 +291,7 @@ impl Pages<'_> {
     ) -> Result<Loaded, LoadFailure> {
         let most = Activity::most_of_connection(&services.limits);
         let mut loaded =
-            Loaded { page: first, heads: Heads::default(), goings: Vec::new(), latest: Vec::new() };
+            Loaded { page: first, heads: Heads::default(), leaves: Vec::new(), latest: Vec::new() };
         let mut latest = Vec::new();
         loop {
             loaded.heads.add(loaded.page.joined.clone());
@@ -301,8 +301,8 @@ impl Pages<'_> {
             if let Some(code) = outbox.state().closing {
                 return Err(LoadFailure::Closing(code));
             }
-            let goings = services.router.load(self.session, loaded.page).await;
-            loaded.goings.extend(goings.map_err(LoadFailure::Refused)?);
+            let leaves = services.router.load(self.session, loaded.page).await;
+            loaded.leaves.extend(leaves.map_err(LoadFailure::Refused)?);
             let next = services.store.memberships(self.user, self.key, after).await;
             loaded.page = next.map_err(LoadFailure::Refused)?;
         }

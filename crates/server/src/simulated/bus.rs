@@ -1,4 +1,4 @@
-//! The bus of a simulation: notices that take their time, overtake each other, come twice or not at all.
+//! The bus of the simulation: notices are delayed, reordered, duplicated or lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,19 +10,19 @@ use tokio::sync::mpsc;
 use crate::bus::{Address, Bus, BusEvent, NodeId, Notice};
 use switchboard_store::record::Answer;
 
-/// Notices that may wait for a node. It is told of a gap when there are more.
-const WAITING: usize = 64;
+/// Capacity of the receive queue of a node. When it is full, notices are dropped and the node receives a gap.
+const RECEIVE_QUEUE: usize = 64;
 
-/// What the bus does to notices.
+/// The faults of the bus.
 pub trait Weather: Send + Sync + 'static {
-    /// How long each copy of a notice takes to one of those who listen; none if it is lost.
+    /// The delay of each copy of a notice to one subscriber; empty if it is lost.
     fn copies(&self) -> Vec<Duration>;
 
-    /// How long it takes until a node that begins to listen does.
+    /// The delay until a subscription is active.
     fn pause(&self) -> Duration;
 }
 
-/// What nodes tell each other by. Clones share it.
+/// The network of the bus. Clones share it.
 #[derive(Clone)]
 pub struct Air(Arc<Shared>);
 
@@ -33,41 +33,41 @@ struct Shared {
 
 #[derive(Default)]
 struct Nodes {
-    /// Of the last node that came.
+    /// The number of the last node that joined.
     number: u64,
-    ears: BTreeMap<u64, Ears>,
-    /// Places whose nodes hear nothing and are not heard.
+    receivers: BTreeMap<u64, Receiver>,
+    /// Places whose nodes are partitioned: they receive and send nothing.
     cut: BTreeSet<usize>,
 }
 
-/// What a node hears by.
-struct Ears {
+/// The receiving side of a node.
+struct Receiver {
     place: usize,
-    heard: mpsc::Sender<BusEvent>,
-    /// Where it wants to listen, and the number of that wish.
-    wanted: Vec<(Address, u64)>,
-    wishes: u64,
-    /// Where it listens.
-    open: FxHashSet<Address>,
-    /// It is yet to be told of a gap.
+    events: mpsc::Sender<BusEvent>,
+    /// The desired subscriptions, each with the number of its request.
+    desired: Vec<(Address, u64)>,
+    requests: u64,
+    /// The active subscriptions.
+    active: FxHashSet<Address>,
+    /// A gap is yet to be delivered.
     overrun: bool,
 }
 
-/// A node's way to the others.
-struct Voice {
+/// The bus of one node.
+struct NodeBus {
     air: Air,
     node: NodeId,
     place: usize,
 }
 
-impl std::fmt::Debug for Voice {
+impl std::fmt::Debug for NodeBus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Voice").field(&self.node).finish()
+        f.debug_tuple("NodeBus").field(&self.node).finish()
     }
 }
 
 impl Air {
-    /// Nobody is there yet.
+    /// A network without nodes.
     #[must_use]
     pub fn new(weather: Arc<dyn Weather>) -> Self {
         Self(Arc::new(Shared { weather, nodes: Mutex::default() }))
@@ -77,98 +77,106 @@ impl Air {
         self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A node begins at a place; it ends when the bus is dropped.
+    /// Adds a node at a place until its bus is dropped.
     pub(super) fn join(&self, place: usize) -> (Arc<dyn Bus>, mpsc::Receiver<BusEvent>) {
-        let (heard, ears) = mpsc::channel(WAITING);
+        let (events, receiver) = mpsc::channel(RECEIVE_QUEUE);
         let mut nodes = self.nodes();
         nodes.number += 1;
         let number = nodes.number;
-        let (wanted, open) = (Vec::new(), FxHashSet::default());
-        nodes.ears.insert(number, Ears { place, heard, wanted, wishes: 0, open, overrun: false });
+        let (desired, active) = (Vec::new(), FxHashSet::default());
+        nodes
+            .receivers
+            .insert(number, Receiver { place, events, desired, requests: 0, active, overrun: false });
         drop(nodes);
-        (Arc::new(Voice { air: self.clone(), node: NodeId(number), place }), ears)
+        (Arc::new(NodeBus { air: self.clone(), node: NodeId(number), place }), receiver)
     }
 
-    /// The node at a place hears nothing and is not heard from now on.
+    /// Partitions the node at a place from the others.
     pub fn cut(&self, place: usize) {
         self.nodes().cut.insert(place);
     }
 
-    /// It does again; whether it learns that it has not.
-    pub fn heal(&self, place: usize, told: bool) {
+    /// Ends the partition of a place. With `announced`, its node receives a gap.
+    pub fn heal(&self, place: usize, announced: bool) {
         let mut nodes = self.nodes();
         nodes.cut.remove(&place);
-        let here = nodes.ears.iter().filter(|(_, ears)| ears.place == place);
+        let here = nodes.receivers.iter().filter(|(_, receiver)| receiver.place == place);
         let here: Vec<_> = here.map(|(number, _)| *number).collect();
         for number in here {
-            let Some(ears) = nodes.ears.get_mut(&number) else { continue };
-            let new: Vec<_> = ears.wanted.iter().map(|(address, _)| address.clone()).collect();
-            let new: Vec<_> = new.into_iter().filter(|address| ears.open.insert(address.clone())).collect();
+            let Some(receiver) = nodes.receivers.get_mut(&number) else { continue };
+            let new: Vec<_> = receiver.desired.iter().map(|(address, _)| address.clone()).collect();
+            let new: Vec<_> =
+                new.into_iter().filter(|address| receiver.active.insert(address.clone())).collect();
             if !new.is_empty() {
-                self.hears(number, ears, BusEvent::Subscribed(new));
+                self.deliver(number, receiver, BusEvent::Subscribed(new));
             }
-            if told {
-                self.hears(number, ears, BusEvent::Gap);
+            if announced {
+                self.deliver(number, receiver, BusEvent::Gap);
             }
         }
     }
 
-    /// A node hears something, if it is quick enough.
-    fn hears(&self, number: u64, ears: &mut Ears, heard: BusEvent) {
-        if ears.heard.try_send(heard).is_err() && !std::mem::replace(&mut ears.overrun, true) {
-            let (air, heard) = (self.clone(), ears.heard.clone());
+    /// Delivers an event to a node, unless its queue is full.
+    fn deliver(&self, number: u64, receiver: &mut Receiver, event: BusEvent) {
+        if receiver.events.try_send(event).is_err() && !std::mem::replace(&mut receiver.overrun, true) {
+            let (air, events) = (self.clone(), receiver.events.clone());
             tokio::spawn(async move {
-                // It may be gone by now.
-                let _ = heard.send(BusEvent::Gap).await;
-                if let Some(ears) = air.nodes().ears.get_mut(&number) {
-                    ears.overrun = false;
+                // The node may have ended.
+                let _ = events.send(BusEvent::Gap).await;
+                if let Some(receiver) = air.nodes().receivers.get_mut(&number) {
+                    receiver.overrun = false;
                 }
             });
         }
     }
 
-    /// A copy of a notice arrives.
-    fn arrives(&self, from: NodeId, number: u64, notice: Notice) {
+    /// Delivers a copy of a notice.
+    fn arrive(&self, from: NodeId, number: u64, notice: Notice) {
         let mut nodes = self.nodes();
-        let Nodes { ears, cut, .. } = &mut *nodes;
-        if let Some(ears) = ears.get_mut(&number).filter(|ears| !cut.contains(&ears.place)) {
-            self.hears(number, ears, BusEvent::Notice(from, notice));
+        let Nodes { receivers, cut, .. } = &mut *nodes;
+        if let Some(receiver) = receivers.get_mut(&number).filter(|receiver| !cut.contains(&receiver.place)) {
+            self.deliver(number, receiver, BusEvent::Notice(from, notice));
         }
     }
 
-    /// A node listens at an address, if it still wants to.
-    fn opens(&self, number: u64, address: Address, wish: u64) {
+    /// Activates a subscription, unless the node has unsubscribed.
+    fn activate(&self, number: u64, address: Address, request: u64) {
         let mut nodes = self.nodes();
-        let Nodes { ears, cut, .. } = &mut *nodes;
-        let Some(ears) = ears.get_mut(&number).filter(|ears| !cut.contains(&ears.place)) else { return };
-        let wanted = ears.wanted.iter().any(|(other, number)| *other == address && *number == wish);
-        if wanted && ears.open.insert(address.clone()) {
-            self.hears(number, ears, BusEvent::Subscribed(vec![address]));
+        let Nodes { receivers, cut, .. } = &mut *nodes;
+        let Some(receiver) = receivers.get_mut(&number).filter(|receiver| !cut.contains(&receiver.place))
+        else {
+            return;
+        };
+        let desired = receiver.desired.iter().any(|(other, number)| *other == address && *number == request);
+        if desired && receiver.active.insert(address.clone()) {
+            self.deliver(number, receiver, BusEvent::Subscribed(vec![address]));
         }
     }
 }
 
-impl Bus for Voice {
+impl Bus for NodeBus {
     fn publish(&self, address: &Address, notice: &Notice) {
         let nodes = self.air.nodes();
         if nodes.cut.contains(&self.place) {
             return;
         }
-        let listen = nodes.ears.iter().filter(|(number, ears)| {
-            **number != self.node.0 && ears.open.contains(address) && !nodes.cut.contains(&ears.place)
+        let subscribers = nodes.receivers.iter().filter(|(number, receiver)| {
+            **number != self.node.0
+                && receiver.active.contains(address)
+                && !nodes.cut.contains(&receiver.place)
         });
-        let copies: Vec<_> = listen
+        let copies: Vec<_> = subscribers
             .flat_map(|(number, _)| self.air.0.weather.copies().into_iter().map(|delay| (*number, delay)))
             .collect();
         drop(nodes);
         for (number, delay) in copies {
             let (air, from, notice) = (self.air.clone(), self.node, notice.clone());
             if delay.is_zero() {
-                air.arrives(from, number, notice);
+                air.arrive(from, number, notice);
             } else {
                 tokio::spawn(async move {
                     tokio::time::sleep(delay).await;
-                    air.arrives(from, number, notice);
+                    air.arrive(from, number, notice);
                 });
             }
         }
@@ -176,23 +184,23 @@ impl Bus for Voice {
 
     fn subscribe(&self, address: Address) {
         let mut nodes = self.air.nodes();
-        let Some(ears) = nodes.ears.get_mut(&self.node.0) else { return };
-        ears.wishes += 1;
-        let wish = ears.wishes;
-        ears.wanted.push((address.clone(), wish));
+        let Some(receiver) = nodes.receivers.get_mut(&self.node.0) else { return };
+        receiver.requests += 1;
+        let request = receiver.requests;
+        receiver.desired.push((address.clone(), request));
         drop(nodes);
         let (air, number) = (self.air.clone(), self.node.0);
         let pause = self.air.0.weather.pause();
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            air.opens(number, address, wish);
+            air.activate(number, address, request);
         });
     }
 
     fn unsubscribe(&self, address: Address) {
-        if let Some(ears) = self.air.nodes().ears.get_mut(&self.node.0) {
-            ears.wanted.retain(|(other, _)| *other != address);
-            ears.open.remove(&address);
+        if let Some(receiver) = self.air.nodes().receivers.get_mut(&self.node.0) {
+            receiver.desired.retain(|(other, _)| *other != address);
+            receiver.active.remove(&address);
         }
     }
 
@@ -201,8 +209,8 @@ impl Bus for Voice {
     }
 }
 
-impl Drop for Voice {
+impl Drop for NodeBus {
     fn drop(&mut self) {
-        self.air.nodes().ears.remove(&self.node.0);
+        self.air.nodes().receivers.remove(&self.node.0);
     }
 }

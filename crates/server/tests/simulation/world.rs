@@ -83,7 +83,7 @@ pub(crate) struct World {
     refusals: usize,
     /// How long the store takes at worst, in milliseconds.
     slowness: u64,
-    gather_from: usize,
+    coalesce_from: usize,
     /// Devices that have nothing more to say.
     said: AtomicUsize,
     devices: usize,
@@ -146,7 +146,7 @@ impl World {
             clock: Arc::new(AtomicI64::new(0)),
             refusals: chance.one_of(&[0, 0, 8, 40]),
             slowness: chance.one_of(&[0, 5, 50, 400]),
-            gather_from: chance.one_of(&[1, 2, 3, 32]),
+            coalesce_from: chance.one_of(&[1, 2, 3, 32]),
             said: AtomicUsize::new(0),
             devices: users.len() + chance.below(4.min(users.len() + 1)),
             servers: Vec::new(),
@@ -297,7 +297,7 @@ impl World {
         });
         let store: Arc<dyn Store> = shared;
         let weak = Arc::downgrade(&store);
-        let server = Simulated::start(config, clock, (store, batches), self.gather_from, among);
+        let server = Simulated::start(config, clock, (store, batches), self.coalesce_from, among);
         let server = server.expect("the configuration is good");
         self.truth().note("world", format_args!("server {node} starts"));
         *self.running(node) = Some(Running { server, plug, store: weak });

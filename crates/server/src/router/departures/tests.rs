@@ -1,4 +1,4 @@
-//! What the store gets when a server stops.
+//! What the store receives when a server stops.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use switchboard_protocol::{Timestamp, UserId};
 use tokio::sync::mpsc;
 
-use super::DEPARTURES;
+use super::MAX_DEPARTURES;
 use crate::router::Router;
 use crate::router::verify::tests::{Fake, router};
 use crate::tasks::Tasks;
@@ -15,13 +15,13 @@ use switchboard_store::{Batch, Committed, Outcome};
 
 const USERS: usize = 1_000;
 
-/// A router that stops: so many users are online, and none has a session any more.
+/// A router that stops: [`USERS`] are online, and none has a session any more.
 fn stopping_router() -> (Arc<Fake>, Router, mpsc::Sender<Batch>) {
     let names: Vec<_> = (0..USERS).map(|n| format!("u{n}")).collect();
     let store = Arc::new(Fake::writable());
     let (mut router, batches) = router(&store, &names);
     for name in &names {
-        let user = router.registry.find(&UserId::parse(name).expect("a name")).expect("here");
+        let user = router.registry.find(&UserId::parse(name).expect("a name")).expect("the user was added");
         router.presence.arrived(&router.registry, user);
         router.presence.leaving(user, Timestamp::from_millis(7));
     }
@@ -39,17 +39,20 @@ async fn submitted(store: &Fake) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_stores_when_everybody_was_seen_last_a_portion_at_a_time() {
+async fn a_stop_stores_when_each_user_was_last_seen_in_portions() {
     let (store, router, batches) = stopping_router();
     let writer = async {
         let mut stored = 0;
         for number in 1.. {
             let some = submitted(&store).await;
-            assert!(some <= DEPARTURES, "{some} writes at once");
+            assert!(some <= MAX_DEPARTURES, "{some} writes at once");
             stored += some;
             let outcome = || Outcome { origin: Origin::Nobody, result: Ok(Committed::Quiet) };
             let outcomes = std::iter::repeat_with(outcome).take(some).collect();
-            batches.send(Batch { number, outcomes, more: false, check: Vec::new() }).await.expect("it runs");
+            batches
+                .send(Batch { number, outcomes, more: false, check: Vec::new() })
+                .await
+                .expect("the router runs");
             if stored == USERS {
                 break;
             }
@@ -61,15 +64,15 @@ async fn a_stop_stores_when_everybody_was_seen_last_a_portion_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_does_not_answer_holds_a_stop_up_until_its_deadline_only() {
+async fn a_store_that_does_not_answer_delays_a_stop_until_its_deadline() {
     let (store, router, _batches) = stopping_router();
     let tasks = Tasks::new();
     let deadline = async {
-        assert_eq!(submitted(&store).await, DEPARTURES);
+        assert_eq!(submitted(&store).await, MAX_DEPARTURES);
         tasks.cut().cancel();
     };
     let stop = tokio::time::timeout(Duration::from_secs(60), router.run(tasks.clone()));
     let (stop, ()) = tokio::join!(stop, deadline);
-    stop.expect("it ends");
+    stop.expect("the router ends");
     assert_eq!(store.take_submitted(), 0, "the rest is lost");
 }

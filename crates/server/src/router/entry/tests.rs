@@ -1,5 +1,5 @@
-//! A session reads where its user stands at several moments: cursors with the first page, each page, then summaries. What changes
-//! between two of them, on another node, it hears of all the same.
+//! A session reads the memberships of its user at several moments: the cursors with the first page, each page, then the summaries. It
+//! receives what changes on another node between two of them.
 
 use switchboard_protocol::{ConversationId, Limits, UserId};
 use tokio::sync::oneshot;
@@ -29,15 +29,15 @@ fn came(seen: u64) -> Effect {
     passage(Passage::In { seen: Seq(seen) })
 }
 
-/// A session of alice's on its way in.
+/// An attaching session of alice's.
 async fn enters(router: &mut Router) -> (SessionSlot, Arc<Outbox>) {
     let outbox = Arc::new(Outbox::new(&Limits::default(), Arc::new(Metrics::new())));
     let (reply, session) = oneshot::channel();
     router.enter(&alice(), outbox.clone(), reply);
-    (session.await.expect("an answer").expect("a place"), outbox)
+    (session.await.expect("an answer").expect("a slot"), outbox)
 }
 
-/// A last page that has these conversations.
+/// A last page with these conversations.
 fn last_page(session: SessionSlot, joined: &[(ConversationKey, Seq)]) -> Subscribe {
     let joined =
         joined.iter().map(|(conversation, head)| Joined { conversation: *conversation, head: *head });
@@ -55,24 +55,24 @@ fn last_page(session: SessionSlot, joined: &[(ConversationKey, Seq)]) -> Subscri
         listed: Vec::new(),
         former: Vec::new(),
         gone: Vec::new(),
-        goings: Vec::new(),
+        leaves: Vec::new(),
     }
 }
 
-/// Lets the store answer until a session is live.
+/// Applies answers of the store until a session is live.
 async fn becomes_live(router: &mut Router, session: SessionSlot) {
     for _ in 0..20 {
-        router.settle();
+        router.after_input();
         if router.registry.session(session).is_some_and(|session| session.live) {
             return;
         }
         let next = peers::next(router.peers.as_mut()).await;
-        router.attend(next);
+        router.handle_peer_event(next);
     }
-    panic!("the session never comes in");
+    panic!("the session never becomes live");
 }
 
-/// The lag of a session whose cursor, 8, was good when its first page was read, and whose last page does not have the room.
+/// The lag of a session whose cursor, 8, was valid when its first page was read, and whose last page does not contain the room.
 async fn lag_after(passages: &[(u64, Effect)]) -> (Option<Lag>, bool) {
     let passages = passages.iter().map(|(seq, effect)| (ROOM, Seq(*seq), effect.clone()));
     let store = Arc::new(Fake::of(passages.collect()));
@@ -80,7 +80,7 @@ async fn lag_after(passages: &[(u64, Effect)]) -> (Option<Lag>, bool) {
     let (session, outbox) = enters(&mut router).await;
     router.subscribe(Subscribe { cursors: vec![(ROOM, Seq(8))], ..last_page(session, &[]) });
     becomes_live(&mut router, session).await;
-    let user = router.registry.find(&alice()).expect("here");
+    let user = router.registry.find(&alice()).expect("alice is connected");
     (outbox.next_lag(), router.registry.is_member(user, ROOM))
 }
 
@@ -117,5 +117,5 @@ async fn a_session_whose_user_joins_between_its_last_page_and_its_summaries_beco
     router.arrive(ROOM, Arrival { name, seq, frame, own: None, effects, stored });
     router.subscribe(Subscribe { listed: vec![(ROOM, Seq(2))], ..last_page(session, &[]) });
     becomes_live(&mut router, session).await;
-    assert_eq!(outbox.next_lag(), None, "the summary has told of it");
+    assert_eq!(outbox.next_lag(), None, "the summary contains it");
 }

@@ -1,5 +1,5 @@
-//! Presence changes whose user may share a conversation with a watcher that this node does not know of yet: the store says
-//! which conversations the user is in.
+//! Presence changes for watchers that share no known conversation with the user: the store says which conversations the user is in,
+//! because nodes may not have learned of all of them.
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
@@ -9,7 +9,7 @@ use switchboard_protocol::{Signal, Timestamp, UserId};
 use super::Presence;
 use crate::encode::encode;
 use crate::router::Router;
-use crate::router::peers::Found;
+use crate::router::peers::StoreReply;
 use crate::router::registry::{Registry, SessionSlot};
 use switchboard_store::PlacesPage;
 use switchboard_store::record::ConversationKey;
@@ -43,7 +43,7 @@ impl Presence {
         last_seen: Option<Timestamp>,
         sessions: BTreeSet<SessionSlot>,
     ) {
-        let Some(remote) = self.elsewhere.as_mut().filter(|_| !sessions.is_empty()) else { return };
+        let Some(remote) = self.remote.as_mut().filter(|_| !sessions.is_empty()) else { return };
         let mut lookup = Lookup { online, last_seen, sessions, after: ConversationKey::MIN };
         if let Some(earlier) = remote.lookups.remove(user).filter(|earlier| earlier.online == online) {
             lookup.sessions.extend(earlier.sessions);
@@ -52,15 +52,15 @@ impl Presence {
         remote.lookups.insert(user.clone(), lookup);
     }
 
-    /// Takes at most `most` changes to ask the store about.
+    /// Takes at most `most` queued changes.
     pub(super) fn take_lookups(&mut self, most: usize) -> Vec<(UserId, Lookup)> {
-        let Some(remote) = &mut self.elsewhere else { return Vec::new() };
+        let Some(remote) = &mut self.remote else { return Vec::new() };
         std::iter::from_fn(|| remote.lookups.pop_first()).take(most).collect()
     }
 
     /// Queues a change again, unless the user's presence has changed since.
     fn put_back(&mut self, user: UserId, lookup: Lookup) {
-        let Some(remote) = &mut self.elsewhere else { return };
+        let Some(remote) = &mut self.remote else { return };
         match remote.lookups.entry(user) {
             Entry::Vacant(entry) => drop(entry.insert(lookup)),
             Entry::Occupied(mut entry) if entry.get().online == lookup.online => {
@@ -70,8 +70,8 @@ impl Presence {
         }
     }
 
-    /// Sends a change to the watchers that share one of these conversations with the user; `false` if nobody is left who could
-    /// receive it.
+    /// Sends a change to the watchers that share one of these conversations with the user; `false` if no
+    /// session is left that could receive it.
     pub(super) fn deliver(
         &self,
         registry: &Registry,
@@ -79,12 +79,11 @@ impl Presence {
         lookup: &mut Lookup,
         conversations: &[ConversationKey],
     ) -> bool {
-        let online = self.is_here(registry, user) || self.is_elsewhere(user);
-        if online != lookup.online {
+        if self.is_online(registry, user) != lookup.online {
             return false;
         }
-        let last_seen = lookup.last_seen.max(self.departures.last(user)).filter(|_| !online);
-        let frame = encode(&Signal::Presence { user: user.clone(), online, last_seen });
+        let last_seen = lookup.last_seen.max(self.departures.last(user)).filter(|_| !lookup.online);
+        let frame = encode(&Signal::Presence { user: user.clone(), online: lookup.online, last_seen });
         lookup.sessions.retain(|session| {
             let watching = registry.session(*session).filter(|session| session.watching.contains(user));
             let Some(session) = watching else { return false };
@@ -99,25 +98,25 @@ impl Presence {
 }
 
 impl Router {
-    /// Asks the store which conversations users are in whose change is not delivered to all watchers.
-    pub(in crate::router) fn ask_about_presence(&mut self) {
-        let Some(peers) = self.peers.as_mut().filter(|peers| !peers.asking_presence) else { return };
+    /// Queries the conversations of the users whose change has not been delivered to all watchers.
+    pub(in crate::router) fn query_presence(&mut self) {
+        let Some(peers) = self.peers.as_mut().filter(|peers| !peers.querying_presence) else { return };
         let asked = self.presence.take_lookups(MAX_USERS);
         if !asked.is_empty() {
-            peers.asking_presence = true;
+            peers.querying_presence = true;
             let users = asked.iter().map(|(user, lookup)| (user.clone(), lookup.after)).collect();
             let answer = peers.store.places(users, PAGE);
-            peers.find(answer, move |result| Found::Presence { asked, result });
+            peers.query(answer, move |result| StoreReply::Presence { asked, result });
         }
     }
 
-    pub(in crate::router) fn found_presence(
+    pub(in crate::router) fn apply_presence(
         &mut self,
         asked: Vec<(UserId, Lookup)>,
         result: Result<Vec<PlacesPage>, Refusal>,
     ) {
         if let Some(peers) = &mut self.peers {
-            peers.asking_presence = false;
+            peers.querying_presence = false;
         }
         let Ok(pages) = result else {
             return asked.into_iter().for_each(|(user, lookup)| self.presence.put_back(user, lookup));

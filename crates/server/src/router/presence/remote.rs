@@ -1,7 +1,7 @@
-//! Who is online on other nodes: soft state, kept only of those whom somebody here watches.
+//! Which users are online on other nodes: soft state, only of users whom a session here watches.
 //!
-//! A node tells when a user comes or goes there, to the nodes on which somebody watches them and to no other. It says now and
-//! then that it lives; one that says nothing for as long as a lease counts as dead, and its users as gone.
+//! A node publishes that a user came online or went offline there to the nodes on which a session watches the user, and to no
+//! other. Each node sends heartbeats. A node without a heartbeat for a lease counts as dead, and its users as offline.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,234 +19,237 @@ use crate::router::registry::Registry;
 use crate::router::registry::SessionSlot;
 use switchboard_store::record::ConversationKey;
 
-/// How long other nodes may take to say that they have a user, before a watcher is told that nobody has.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// How long a watcher waits for other nodes to answer that a user is online there, before it receives that the user is offline.
+const QUERY_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// What is known of other nodes' users.
+/// The presence of users on other nodes.
 #[derive(Debug)]
-pub(super) struct Elsewhere {
+pub(super) struct RemotePresence {
     pub(super) bus: Arc<dyn Bus>,
-    /// The nodes that live, and when they were heard of last.
+    /// The nodes that are alive, and when each last sent a notice.
     nodes: FxHashMap<NodeId, Instant>,
-    users: FxHashMap<UserId, There>,
-    /// Watchers who are told how things stand once it is known.
-    asked: FxHashMap<UserId, Asking>,
-    patience: DelayQueue<UserId>,
+    users: FxHashMap<UserId, RemoteUser>,
+    /// Queries to the other nodes, and the sessions that wait for the answers.
+    queries: FxHashMap<UserId, PendingQuery>,
+    query_timeouts: DelayQueue<UserId>,
     /// Changes that wait for the store to say which conversations the user is in.
     pub(super) lookups: BTreeMap<UserId, Lookup>,
-    /// When [`Elsewhere::expire`] looked last.
-    looked: Instant,
-    /// Of the last notice about presence that this node told.
+    /// When [`RemotePresence::silent_nodes`] last ran.
+    checked: Instant,
+    /// The number of the last presence notice that this node published.
     number: u64,
 }
 
-/// What nodes have said of a user.
+/// The presence of a user on each of the other nodes.
 #[derive(Debug, Default)]
-struct There {
-    nodes: FxHashMap<NodeId, Said>,
+struct RemoteUser {
+    nodes: FxHashMap<NodeId, NodeState>,
 }
 
-/// What a node said last of a user. That the user went is kept, too: that they came may be heard after it, though it was said
-/// before.
+/// The last presence notice of a node about a user. A notice that the user is offline stays here, too, because an earlier notice
+/// that the user is online may arrive after it.
 #[derive(Debug, Default)]
-struct Said {
+struct NodeState {
     online: bool,
-    /// The node may have said something else since that was not heard; it has been asked again.
-    doubtful: bool,
+    /// A later notice may have been lost, and a query is pending.
+    stale: bool,
     number: u64,
 }
 
-impl There {
+impl RemoteUser {
     fn online(&self) -> bool {
-        self.nodes.values().any(|said| said.online)
+        self.nodes.values().any(|state| state.online)
     }
 }
 
+/// A query which nodes a user is online on.
 #[derive(Debug)]
-struct Asking {
-    ends: delay_queue::Key,
-    sessions: Waiting,
+struct PendingQuery {
+    timeout: delay_queue::Key,
+    sessions: WaitingSessions,
 }
 
-/// Sessions that get the state once it is known.
-pub(super) type Waiting = FxHashMap<SessionSlot, Looked>;
+/// Sessions that receive the presence of a user once a query is answered or has timed out.
+pub(super) type WaitingSessions = FxHashMap<SessionSlot, Known>;
 
-/// What the store said when a session began to watch a user: they share a conversation, unless the watcher has left it since.
+/// What the store answered when a session began to watch a user: they share a conversation, unless the watcher has left it since.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Looked {
-    /// When the user was there last.
+pub(super) struct Known {
+    /// When the user was last seen.
     pub(super) last_seen: Option<Timestamp>,
-    /// How often the watcher had left a conversation by then.
+    /// How many conversations the watcher had left by then.
     pub(super) departures: u64,
 }
 
-impl Elsewhere {
+impl RemotePresence {
     pub(super) fn new(bus: Arc<dyn Bus>) -> Self {
         Self {
             bus,
             nodes: FxHashMap::default(),
             users: FxHashMap::default(),
-            asked: FxHashMap::default(),
-            patience: DelayQueue::new(),
+            queries: FxHashMap::default(),
+            query_timeouts: DelayQueue::new(),
             lookups: BTreeMap::new(),
-            looked: Instant::now(),
+            checked: Instant::now(),
             number: 0,
         }
     }
 
+    /// Whether a user is online on another node.
     pub(super) fn has(&self, user: &UserId) -> bool {
-        self.users.get(user).is_some_and(There::online)
+        self.users.get(user).is_some_and(RemoteUser::online)
     }
 
-    /// For a notice about presence that this node tells.
+    /// The number of the next presence notice.
     pub(super) fn next_number(&mut self) -> u64 {
         self.number += 1;
         self.number
     }
 
-    /// Somebody here watches a user from now on: whoever has them is asked.
-    pub(super) fn listen(&mut self, user: &UserId) {
+    /// Subscribes to the presence of a user whom no session here watched before. The query is published once the subscription
+    /// is active.
+    pub(super) fn subscribe(&mut self, user: &UserId) {
         self.bus.subscribe(Address::Watched(user.clone()));
-        let ends = self.patience.insert(user.clone(), PATIENCE);
-        self.asked.insert(user.clone(), Asking { ends, sessions: Waiting::default() });
+        let timeout = self.query_timeouts.insert(user.clone(), QUERY_TIMEOUT);
+        self.queries.insert(user.clone(), PendingQuery { timeout, sessions: WaitingSessions::default() });
     }
 
-    /// Nobody here does any more.
-    pub(super) fn ignore(&mut self, user: &UserId) {
+    /// Unsubscribes from the presence of a user whom no session here watches any more.
+    pub(super) fn unsubscribe(&mut self, user: &UserId) {
         self.bus.unsubscribe(Address::Watched(user.clone()));
         self.users.remove(user);
-        if let Some(asking) = self.asked.remove(user) {
-            self.patience.try_remove(&asking.ends);
+        if let Some(query) = self.queries.remove(user) {
+            self.query_timeouts.try_remove(&query.timeout);
         }
     }
 
-    pub(super) fn patience(&mut self) -> &mut DelayQueue<UserId> {
-        &mut self.patience
+    pub(super) fn query_timeouts(&mut self) -> &mut DelayQueue<UserId> {
+        &mut self.query_timeouts
     }
 
-    pub(super) fn is_asked_about(&self, user: &UserId) -> bool {
-        self.asked.contains_key(user)
+    /// Whether a query about a user is pending.
+    pub(super) fn is_pending(&self, user: &UserId) -> bool {
+        self.queries.contains_key(user)
     }
 
-    pub(super) fn answer_later(&mut self, user: &UserId, session: SessionSlot, looked: Looked) {
-        if let Some(asking) = self.asked.get_mut(user) {
-            asking.sessions.insert(session, looked);
+    pub(super) fn wait_for_answer(&mut self, user: &UserId, session: SessionSlot, known: Known) {
+        if let Some(query) = self.queries.get_mut(user) {
+            query.sessions.insert(session, known);
         }
     }
 
-    /// A session watches a user no more, of whom it has not been told yet.
-    pub(super) fn expects_no_answer(&mut self, user: &UserId, session: SessionSlot) {
-        if let Some(asking) = self.asked.get_mut(user) {
-            asking.sessions.remove(&session);
+    pub(super) fn stop_waiting(&mut self, user: &UserId, session: SessionSlot) {
+        if let Some(query) = self.queries.get_mut(user) {
+            query.sessions.remove(&session);
         }
     }
 
-    /// Notes what a node says of a user; `false` if it has said something later.
-    fn note(&mut self, node: NodeId, user: &UserId, online: bool, number: u64) -> bool {
-        let said = self.users.entry(user.clone()).or_default().nodes.entry(node).or_default();
-        let news = number > said.number || number == 0;
-        if news {
-            *said = Said { online, doubtful: false, number };
+    /// Applies a presence notice of a node; `false` if a later one has been applied.
+    fn apply(&mut self, node: NodeId, user: &UserId, online: bool, number: u64) -> bool {
+        let state = self.users.entry(user.clone()).or_default().nodes.entry(node).or_default();
+        let newer = number > state.number || number == 0;
+        if newer {
+            *state = NodeState { online, stale: false, number };
         }
-        news
+        newer
     }
 
-    /// The nodes that have said nothing for as long as `lease`.
-    fn expire(&mut self, lease: Duration) -> Vec<(NodeId, Duration)> {
-        let late = self.looked.elapsed() > lease;
-        self.looked = Instant::now();
+    /// The nodes that have sent nothing for more than `lease`.
+    fn silent_nodes(&mut self, lease: Duration) -> Vec<(NodeId, Duration)> {
+        let late = self.checked.elapsed() > lease;
+        self.checked = Instant::now();
         if late {
-            // This node was stopped for a while; what the others said meanwhile is still to be read.
-            self.nodes.values_mut().for_each(|heard| *heard = Instant::now());
+            // This process was suspended for a while, and the notices of that time are yet to be read.
+            self.nodes.values_mut().for_each(|received| *received = Instant::now());
         }
-        let silent = self.nodes.iter().map(|(node, heard)| (*node, heard.elapsed()));
+        let silent = self.nodes.iter().map(|(node, received)| (*node, received.elapsed()));
         silent.filter(|(_, silence)| *silence > lease).collect()
     }
 
-    /// What is known of a node's users, or of those of all nodes, may be wrong. Those who do not say so again are gone.
-    fn doubt(&mut self, node: Option<NodeId>) {
-        for (user, there) in &mut self.users {
+    /// Marks the users of a node, or of all nodes, as stale because notices may have been lost. A user whose node does not
+    /// answer the query goes offline.
+    fn mark_stale(&mut self, node: Option<NodeId>) {
+        for (user, remote_user) in &mut self.users {
             let mut any = false;
-            for (other, said) in &mut there.nodes {
-                if said.online && node.is_none_or(|node| node == *other) {
-                    said.doubtful = true;
+            for (other, state) in &mut remote_user.nodes {
+                if state.online && node.is_none_or(|node| node == *other) {
+                    state.stale = true;
                     any = true;
                 }
             }
-            if any && !self.asked.contains_key(user) {
-                let ends = self.patience.insert(user.clone(), PATIENCE);
-                self.asked.insert(user.clone(), Asking { ends, sessions: Waiting::default() });
+            if any && !self.queries.contains_key(user) {
+                let timeout = self.query_timeouts.insert(user.clone(), QUERY_TIMEOUT);
+                let query = PendingQuery { timeout, sessions: WaitingSessions::default() };
+                self.queries.insert(user.clone(), query);
             }
         }
     }
 
-    /// Nodes that have not said again that they have a user do not have them; whether that leaves none that was believed to.
-    fn resolve(&mut self, user: &UserId) -> bool {
-        let Some(there) = self.users.get_mut(user) else { return false };
-        let before = there.online();
-        for said in there.nodes.values_mut() {
-            said.online &= !std::mem::take(&mut said.doubtful);
+    /// Sets a user offline on the nodes that are still stale after a query; whether the user was online and is no longer.
+    fn drop_stale(&mut self, user: &UserId) -> bool {
+        let Some(remote_user) = self.users.get_mut(user) else { return false };
+        let before = remote_user.online();
+        for state in remote_user.nodes.values_mut() {
+            state.online &= !std::mem::take(&mut state.stale);
         }
-        before && !there.online()
+        before && !remote_user.online()
     }
 
-    /// Forgets a node; returns the users who were online there and nowhere else.
-    fn lose(&mut self, node: NodeId) -> Vec<UserId> {
+    /// Removes a node; returns the users who were online there and on no other node.
+    fn remove_node(&mut self, node: NodeId) -> Vec<UserId> {
         self.nodes.remove(&node);
         let mut gone = Vec::new();
-        self.users.retain(|user, there| {
-            let was_there = there.nodes.remove(&node).is_some_and(|said| said.online);
-            if was_there && !there.online() {
+        self.users.retain(|user, remote_user| {
+            let was_there = remote_user.nodes.remove(&node).is_some_and(|state| state.online);
+            if was_there && !remote_user.online() {
                 gone.push(user.clone());
             }
-            !there.nodes.is_empty()
+            !remote_user.nodes.is_empty()
         });
         gone
     }
 }
 
 impl Presence {
-    /// A node lives. One that was believed dead, or is new, may have users whom somebody here watches.
-    pub(crate) fn heard_from(&mut self, node: NodeId) {
-        if let Some(elsewhere) = &mut self.elsewhere
-            && elsewhere.nodes.insert(node, Instant::now()).is_none()
+    /// Records that a node has sent a notice. A node that is new, or counted as dead, is asked for its users.
+    pub(crate) fn node_is_alive(&mut self, node: NodeId) {
+        if let Some(remote) = &mut self.remote
+            && remote.nodes.insert(node, Instant::now()).is_none()
         {
-            self.ask_again();
+            self.query_all();
         }
     }
 
-    /// Asks who has those whom somebody here watches.
-    pub(crate) fn ask_again(&self) {
-        self.watchers.keys().for_each(|user| self.ask(user));
+    /// Publishes a presence query for each user whom a session here watches.
+    fn query_all(&self) {
+        self.watchers.keys().for_each(|user| self.query(user));
     }
 
-    /// Something may have been missed of a node, or of all of them: whom they had is asked again.
-    pub(crate) fn doubt(&mut self, node: Option<NodeId>) {
-        if let Some(elsewhere) = &mut self.elsewhere {
-            elsewhere.doubt(node);
+    /// Queries the presence of all watched users again because notices of a node, or of all nodes, may have been lost.
+    pub(crate) fn mark_stale(&mut self, node: Option<NodeId>) {
+        if let Some(remote) = &mut self.remote {
+            remote.mark_stale(node);
         }
-        self.ask_again();
+        self.query_all();
     }
 
-    /// Asks who has a user.
-    pub(crate) fn ask(&self, user: &UserId) {
-        if let Some(elsewhere) = &self.elsewhere {
-            elsewhere
-                .bus
-                .publish(&Address::User(user.clone()), &Notice::PresenceQuery { user: user.clone() });
+    /// Publishes a query which nodes a user is online on.
+    pub(crate) fn query(&self, user: &UserId) {
+        if let Some(remote) = &self.remote {
+            remote.bus.publish(&Address::User(user.clone()), &Notice::PresenceQuery { user: user.clone() });
         }
     }
 
-    /// Says that a user is online here, if that is so.
-    pub(crate) fn answer(&mut self, registry: &Registry, user: &UserId) {
+    /// Answers a presence query, if the user is online here.
+    pub(crate) fn answer_query(&mut self, registry: &Registry, user: &UserId) {
         let local = registry.find(user).and_then(|slot| registry.user(slot));
-        if let Some(local) = local.filter(|_| self.is_here(registry, user)) {
-            self.tell_nodes(user, &local.conversations, None);
+        if let Some(local) = local.filter(|_| self.is_local(registry, user)) {
+            self.publish_change(user, &local.conversations, None);
         }
     }
 
-    /// Another node says that a user came or went there.
-    pub(crate) fn changed_elsewhere(
+    /// Applies the notice of another node that a user came online there (`last_seen` is `None`) or went offline.
+    pub(crate) fn apply_remote_change(
         &mut self,
         registry: &Registry,
         node: NodeId,
@@ -256,15 +259,15 @@ impl Presence {
         number: u64,
     ) {
         let watched = self.watchers.contains_key(user);
-        let here = self.is_here(registry, user);
-        let Some(elsewhere) = self.elsewhere.as_mut().filter(|_| watched) else { return };
-        let before = here || elsewhere.has(user);
-        if !elsewhere.note(node, user, last_seen.is_none(), number) {
+        let local = self.is_local(registry, user);
+        let Some(remote) = self.remote.as_mut().filter(|_| watched) else { return };
+        let before = local || remote.has(user);
+        if !remote.apply(node, user, last_seen.is_none(), number) {
             return;
         }
-        let after = here || elsewhere.has(user);
+        let after = local || remote.has(user);
         if let Some(last_seen) = last_seen {
-            self.departures.note(user, last_seen);
+            self.departures.record(user, last_seen);
         }
         match (before, after) {
             (false, true) => self.came_online(registry, user, conversations),
@@ -273,8 +276,8 @@ impl Presence {
         }
     }
 
-    /// Tells the watchers of a user that the user is offline. The user's node may not have learned of a conversation that a
-    /// watcher shares; then the store is asked.
+    /// Sends to the watchers of a user that the user is offline. The user's node may not have learned of a conversation that a
+    /// watcher shares; then the store is queried.
     pub(super) fn went_offline(
         &mut self,
         registry: &Registry,
@@ -282,61 +285,62 @@ impl Presence {
         conversations: &[ConversationKey],
         last_seen: Option<Timestamp>,
     ) {
-        let others = self.tell_watchers(registry, user, conversations, last_seen, &Waiting::default());
+        let others =
+            self.send_to_watchers(registry, user, conversations, last_seen, &WaitingSessions::default());
         self.look_up(user, false, last_seen, others);
     }
 
-    /// Tells the watchers of a user that the user is online, each once: also those who wait for what other nodes answer. The
-    /// user's node may not have learned of a conversation that a watcher shares; then the store is asked.
+    /// Sends to the watchers of a user that the user is online, once to each, also to those that wait for other nodes' answers. The
+    /// user's node may not have learned of a conversation that a watcher shares; then the store is queried.
     pub(super) fn came_online(
         &mut self,
         registry: &Registry,
         user: &UserId,
         conversations: &[ConversationKey],
     ) {
-        let waiting = self.stop_asking(user);
-        let mut others = self.tell_watchers(registry, user, conversations, None, &waiting);
-        others.extend(self.tell_waiting(registry, user, conversations, waiting));
+        let waiting = self.end_query(user);
+        let mut others = self.send_to_watchers(registry, user, conversations, None, &waiting);
+        others.extend(self.send_to_waiting(registry, user, conversations, waiting));
         self.look_up(user, true, None, others);
     }
 
-    /// Those who waited to be told how things stand.
-    fn stop_asking(&mut self, user: &UserId) -> Waiting {
-        let Some(elsewhere) = &mut self.elsewhere else { return Waiting::default() };
-        let Some(asking) = elsewhere.asked.remove(user) else { return Waiting::default() };
-        elsewhere.patience.try_remove(&asking.ends);
-        asking.sessions
+    /// Ends the query about a user, and returns the sessions that wait for its answer.
+    fn end_query(&mut self, user: &UserId) -> WaitingSessions {
+        let Some(remote) = &mut self.remote else { return WaitingSessions::default() };
+        let Some(query) = remote.queries.remove(user) else { return WaitingSessions::default() };
+        remote.query_timeouts.try_remove(&query.timeout);
+        query.sessions
     }
 
-    /// No other node has that user: whoever waited for that is told how things stand.
-    pub(crate) fn give_up_asking(&mut self, registry: &Registry, user: &UserId, now: Timestamp) {
-        let waiting = self.stop_asking(user);
-        let gone = self.elsewhere.as_mut().is_some_and(|elsewhere| elsewhere.resolve(user));
-        if gone && !self.is_here(registry, user) {
-            self.note_lost(user, now);
+    /// Handles the time-out of a query: the user is online on no node that has not answered.
+    pub(crate) fn query_timed_out(&mut self, registry: &Registry, user: &UserId, now: Timestamp) {
+        let waiting = self.end_query(user);
+        let gone = self.remote.as_mut().is_some_and(|remote| remote.drop_stale(user));
+        if gone && !self.is_local(registry, user) {
+            self.went_offline_with_node(user, now);
         }
-        let last_seen = waiting.values().filter_map(|looked| looked.last_seen).max();
-        let online = self.is_here(registry, user) || self.is_elsewhere(user);
-        let others = self.tell_waiting(registry, user, &[], waiting);
+        let last_seen = waiting.values().filter_map(|known| known.last_seen).max();
+        let online = self.is_online(registry, user);
+        let others = self.send_to_waiting(registry, user, &[], waiting);
         self.look_up(user, online, last_seen, others);
     }
 
-    /// Tells those who have just begun to watch a user how things stand. That they share a conversation was looked up, and the
-    /// user's node may not have learned of it yet; only a watcher who has left one since must share one of those that it names.
-    /// The sessions that are not told because they do not.
-    fn tell_waiting(
+    /// Sends the presence of a user to sessions that have just begun to watch the user. The store has answered that they share a
+    /// conversation, of which the user's node may not have learned. A watcher who has left a conversation since must share one of
+    /// these; the sessions that do not are returned.
+    fn send_to_waiting(
         &self,
         registry: &Registry,
         user: &UserId,
         conversations: &[ConversationKey],
-        waiting: Waiting,
+        waiting: WaitingSessions,
     ) -> BTreeSet<SessionSlot> {
         let mut others = BTreeSet::new();
-        for (session, looked) in waiting {
+        for (session, known) in waiting {
             let Some(watcher) = registry.session(session).map(|local| local.user) else { continue };
             let departures = registry.user(watcher).map(|local| local.departures);
-            if departures == Some(looked.departures) || registry.share(conversations, watcher) {
-                self.tell_state(registry, session, user.clone(), looked.last_seen);
+            if departures == Some(known.departures) || registry.share(conversations, watcher) {
+                self.send_state(registry, session, user.clone(), known.last_seen);
             } else {
                 others.insert(session);
             }
@@ -344,33 +348,34 @@ impl Presence {
         others
     }
 
-    /// Nodes that have said nothing for as long as a lease are dead, and their users gone.
+    /// Removes the nodes that have sent nothing for a lease. Their users go offline.
     pub(crate) fn expire_nodes(&mut self, registry: &Registry, lease: Duration, now: Timestamp) {
-        let silent = self.elsewhere.as_mut().map(|elsewhere| elsewhere.expire(lease)).unwrap_or_default();
+        let silent = self.remote.as_mut().map(|remote| remote.silent_nodes(lease)).unwrap_or_default();
         for (node, silence) in silent {
             let silence = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
-            let heard = Timestamp::from_millis(now.as_millis().saturating_sub(silence));
+            let last_received = Timestamp::from_millis(now.as_millis().saturating_sub(silence));
             tracing::warn!(
                 ?node,
-                "another node has said nothing for as long as a lease; its users count as gone"
+                "another node has sent no heartbeat for a lease; its users count as offline"
             );
-            self.lost(registry, node, heard);
+            self.node_lost(registry, node, last_received);
         }
     }
 
-    /// A node's users are gone since `at`.
-    pub(crate) fn lost(&mut self, registry: &Registry, node: NodeId, at: Timestamp) {
-        let lost = self.elsewhere.as_mut().map(|elsewhere| elsewhere.lose(node)).unwrap_or_default();
-        for user in lost {
-            if !self.is_here(registry, &user) {
-                self.note_lost(&user, at);
+    /// Sets the users of a node offline, last seen at `at`.
+    pub(crate) fn node_lost(&mut self, registry: &Registry, node: NodeId, at: Timestamp) {
+        let users = self.remote.as_mut().map(|remote| remote.remove_node(node)).unwrap_or_default();
+        for user in users {
+            if !self.is_local(registry, &user) {
+                self.went_offline_with_node(&user, at);
             }
         }
     }
 
-    /// Notes that a user whom a node had is gone. Only that node knew which conversations they are in, so the store is asked.
-    fn note_lost(&mut self, user: &UserId, at: Timestamp) {
-        self.departures.note(user, at);
+    /// Sets a user offline whose node does not answer. Only that node knew which conversations the user is in, so the store is
+    /// queried before the watchers receive it.
+    fn went_offline_with_node(&mut self, user: &UserId, at: Timestamp) {
+        self.departures.record(user, at);
         let watchers = self.watchers.get(user).into_iter().flat_map(|watchers| watchers.iter().copied());
         self.look_up(user, false, Some(at), watchers.collect());
     }

@@ -1,4 +1,4 @@
-//! Which sessions get whose presence when other nodes answer late or not at all.
+//! Which sessions receive which presence when other nodes answer late or not at all.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ fn name(name: &str) -> UserId {
 struct Node {
     registry: Registry,
     presence: Presence,
-    /// Of the last notice of the other node.
+    /// The number of the last notice of the other node.
     number: u64,
 }
 
@@ -33,7 +33,7 @@ impl Node {
         Self { registry: Registry::default(), presence, number: 0 }
     }
 
-    /// A session of a user who is in these conversations.
+    /// Adds a session of a user who is a member of these conversations.
     fn connects(&mut self, user: &str, conversations: &[ConversationKey]) -> (SessionSlot, Arc<Outbox>) {
         let outbox = Arc::new(Outbox::new(&Limits::default(), Arc::new(Metrics::new())));
         let user = self.registry.user_or_new(&name(user));
@@ -50,7 +50,7 @@ impl Node {
     }
 
     fn leaves(&mut self, session: SessionSlot) {
-        let gone = self.registry.remove_session(session).expect("it was here");
+        let gone = self.registry.remove_session(session).expect("the session is connected");
         self.presence.unwatch(session, &gone.watching);
     }
 
@@ -70,13 +70,13 @@ impl Node {
         asked.into_iter().map(answer).collect()
     }
 
-    fn another_node_says(&mut self, user: &str, last_seen: Option<Timestamp>, shared: &[ConversationKey]) {
+    fn other_node_publishes(&mut self, user: &str, last_seen: Option<Timestamp>, shared: &[ConversationKey]) {
         self.number += 1;
-        self.another_node_said(self.number, user, last_seen, shared);
+        self.other_node_notice_arrives(self.number, user, last_seen, shared);
     }
 
     /// The notice of this number arrives.
-    fn another_node_said(
+    fn other_node_notice_arrives(
         &mut self,
         number: u64,
         user: &str,
@@ -84,12 +84,12 @@ impl Node {
         shared: &[ConversationKey],
     ) {
         let registry = &self.registry;
-        self.presence.changed_elsewhere(registry, NODE, &name(user), last_seen, shared, number);
+        self.presence.apply_remote_change(registry, NODE, &name(user), last_seen, shared, number);
     }
 }
 
-/// What has been queued.
-fn told(outbox: &Outbox) -> Vec<Bytes> {
+/// Takes the queued frames.
+fn queued(outbox: &Outbox) -> Vec<Bytes> {
     let mut queued = std::collections::VecDeque::new();
     outbox.take(0, &mut queued);
     queued.into_iter().map(|queued| queued.frame).collect()
@@ -100,9 +100,9 @@ fn presence(user: &str, last_seen: Option<Timestamp>) -> Bytes {
     encode(&Signal::Presence { user: name(user), online: last_seen.is_none(), last_seen })
 }
 
-/// A node that is asked about bob for alice and carol, where mallory has taken the place of alice's session since; with carol's
-/// queue and mallory's.
-fn with_a_place_taken_over() -> (Node, Arc<Outbox>, Arc<Outbox>) {
+/// A node that waits for an answer about bob for alice and carol. Since then alice's session has ended and mallory's has its slot.
+/// Returns the outboxes of carol and mallory.
+fn with_a_reused_slot() -> (Node, Arc<Outbox>, Arc<Outbox>) {
     let mut node = Node::new();
     let (alice, _) = node.connects("alice", &[ROOM]);
     let (carol, carols) = node.connects("carol", &[ROOM]);
@@ -114,34 +114,34 @@ fn with_a_place_taken_over() -> (Node, Arc<Outbox>, Arc<Outbox>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_answer_goes_to_nobody_who_has_the_place_of_the_session_that_asked() {
-    let (mut node, carols, mallorys) = with_a_place_taken_over();
-    node.another_node_says("bob", None, &[ROOM]);
-    assert_eq!(told(&mallorys), Vec::<Bytes>::new(), "the answer to another");
-    assert_eq!(told(&carols).len(), 1);
+async fn a_late_answer_does_not_reach_a_session_that_reuses_the_slot_of_the_watcher() {
+    let (mut node, carols, mallorys) = with_a_reused_slot();
+    node.other_node_publishes("bob", None, &[ROOM]);
+    assert_eq!(queued(&mallorys), Vec::<Bytes>::new(), "the answer to another session");
+    assert_eq!(queued(&carols).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn that_nobody_answers_is_not_told_to_whoever_has_the_place_of_the_session_that_asked() {
-    let (mut node, carols, mallorys) = with_a_place_taken_over();
-    node.presence.give_up_asking(&node.registry, &name("bob"), Timestamp::from_millis(1));
-    assert_eq!(told(&mallorys), Vec::<Bytes>::new(), "the answer to another");
-    assert_eq!(told(&carols).len(), 1);
+async fn a_query_time_out_does_not_reach_a_session_that_reuses_the_slot_of_the_watcher() {
+    let (mut node, carols, mallorys) = with_a_reused_slot();
+    node.presence.query_timed_out(&node.registry, &name("bob"), Timestamp::from_millis(1));
+    assert_eq!(queued(&mallorys), Vec::<Bytes>::new(), "the answer to another session");
+    assert_eq!(queued(&carols).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_who_has_left_is_told_nothing_by_a_late_answer() {
+async fn a_late_answer_does_not_reach_a_watcher_who_left_the_conversation() {
     let mut node = Node::new();
     let (alice, alices) = node.connects("alice", &[ROOM]);
     node.watches(alice, "bob");
-    let user = node.registry.find(&name("alice")).expect("she is here");
+    let user = node.registry.find(&name("alice")).expect("alice is connected");
     node.registry.part(user, ROOM, Seq(2));
-    node.another_node_says("bob", None, &[ROOM]);
-    assert_eq!(told(&alices), Vec::<Bytes>::new());
+    node.other_node_publishes("bob", None, &[ROOM]);
+    assert_eq!(queued(&alices), Vec::<Bytes>::new());
 }
 
 #[tokio::test(start_paused = true)]
-async fn that_a_user_is_lost_is_told_to_watchers_who_share_a_conversation_still() {
+async fn users_of_a_dead_node_go_offline_only_for_watchers_who_still_share_a_conversation() {
     let mut node = Node::new();
     let (alice, alices) = node.connects("alice", &[ROOM]);
     let (carol, carols) = node.connects("carol", &[ROOM]);
@@ -149,33 +149,33 @@ async fn that_a_user_is_lost_is_told_to_watchers_who_share_a_conversation_still(
     for session in [alice, carol] {
         node.watches(session, "bob");
     }
-    node.another_node_says("bob", None, &[ROOM]);
-    assert_eq!((told(&alices).len(), told(&carols).len()), (1, 1), "he is online");
-    let user = node.registry.find(&name("alice")).expect("she is here");
+    node.other_node_publishes("bob", None, &[ROOM]);
+    assert_eq!((queued(&alices).len(), queued(&carols).len()), (1, 1), "bob is online");
+    let user = node.registry.find(&name("alice")).expect("alice is connected");
     node.registry.part(user, ROOM, Seq(2));
-    node.presence.lost(&node.registry, NODE, at);
-    assert_eq!(told(&carols).len(), 0, "the store is asked first where he is");
+    node.presence.node_lost(&node.registry, NODE, at);
+    assert_eq!(queued(&carols).len(), 0, "the store is queried first");
     assert_eq!(node.store_answers(&[ROOM]), [name("bob")]);
-    assert_eq!((told(&alices).len(), told(&carols).len()), (0, 1));
-    node.another_node_says("bob", None, &[ROOM]);
-    node.presence.lost(&node.registry, NODE, at);
+    assert_eq!((queued(&alices).len(), queued(&carols).len()), (0, 1));
+    node.other_node_publishes("bob", None, &[ROOM]);
+    node.presence.node_lost(&node.registry, NODE, at);
     let mut asked = node.presence.take_lookups(10);
-    node.another_node_says("bob", None, &[ROOM]);
-    told(&carols);
+    node.other_node_publishes("bob", None, &[ROOM]);
+    queued(&carols);
     let (user, lookup) = asked.first_mut().expect("bob is lost");
     assert!(!node.presence.deliver(&node.registry, user, lookup, &[ROOM]));
-    assert_eq!(told(&carols).len(), 0, "he is back");
+    assert_eq!(queued(&carols).len(), 0, "bob is online again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_who_waits_for_other_nodes_gets_once_that_a_user_came_here() {
+async fn a_watcher_who_waits_for_other_nodes_receives_once_that_a_user_came_online_here() {
     let mut node = Node::new();
     let (alice, alices) = node.connects("alice", &[ROOM]);
     node.watches(alice, "bob");
     node.connects("bob", &[ROOM]);
-    node.presence.arrived(&node.registry, node.registry.find(&name("bob")).expect("he is here"));
-    node.presence.give_up_asking(&node.registry, &name("bob"), Timestamp::from_millis(1));
-    assert_eq!(told(&alices).len(), 1, "he is online");
+    node.presence.arrived(&node.registry, node.registry.find(&name("bob")).expect("bob is connected"));
+    node.presence.query_timed_out(&node.registry, &name("bob"), Timestamp::from_millis(1));
+    assert_eq!(queued(&alices).len(), 1, "bob is online");
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,12 +183,12 @@ async fn a_user_who_goes_before_their_node_knows_a_conversation_is_looked_up_in_
     let mut node = Node::new();
     let (alice, alices) = node.connects("alice", &[ROOM]);
     node.watches(alice, "bob");
-    node.another_node_says("bob", None, &[]);
-    assert_eq!(told(&alices).len(), 1, "he is online");
+    node.other_node_publishes("bob", None, &[]);
+    assert_eq!(queued(&alices).len(), 1, "bob is online");
     let at = Timestamp::from_millis(5);
-    node.another_node_says("bob", Some(at), &[]);
+    node.other_node_publishes("bob", Some(at), &[]);
     assert_eq!(node.store_answers(&[ROOM]), [name("bob")]);
-    assert_eq!(told(&alices), [presence("bob", Some(at))]);
+    assert_eq!(queued(&alices), [presence("bob", Some(at))]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,19 +200,19 @@ async fn a_user_who_comes_online_before_their_node_knows_a_conversation_is_looke
         for session in [alice, carol] {
             node.watches(session, "bob");
         }
-        node.presence.give_up_asking(&node.registry, &name("bob"), Timestamp::from_millis(1));
-        assert_eq!((told(&alices).len(), told(&carols).len()), (1, 1), "he is offline");
+        node.presence.query_timed_out(&node.registry, &name("bob"), Timestamp::from_millis(1));
+        assert_eq!((queued(&alices).len(), queued(&carols).len()), (1, 1), "bob is offline");
         if here {
             node.connects("bob", &[OTHER]);
             node.arrives("bob");
         } else {
-            node.another_node_says("bob", None, &[OTHER]);
+            node.other_node_publishes("bob", None, &[OTHER]);
         }
-        assert_eq!(told(&carols), [presence("bob", None)]);
-        assert_eq!(told(&alices), Vec::<Bytes>::new(), "it is not known that she shares one");
+        assert_eq!(queued(&carols), [presence("bob", None)]);
+        assert_eq!(queued(&alices), Vec::<Bytes>::new(), "no shared conversation is known");
         assert_eq!(node.store_answers(&[ROOM, OTHER]), [name("bob")]);
-        assert_eq!(told(&alices), [presence("bob", None)]);
-        assert_eq!(told(&carols), Vec::<Bytes>::new(), "a second copy");
+        assert_eq!(queued(&alices), [presence("bob", None)]);
+        assert_eq!(queued(&carols), Vec::<Bytes>::new(), "a duplicate");
     }
 }
 
@@ -223,16 +223,16 @@ async fn a_user_who_leaves_this_node_before_it_knows_a_conversation_is_looked_up
     let (bob, _) = node.connects("bob", &[]);
     node.arrives("bob");
     node.watches(alice, "bob");
-    assert_eq!(told(&alices), [presence("bob", None)]);
+    assert_eq!(queued(&alices), [presence("bob", None)]);
     let at = Timestamp::from_millis(5);
     let slot = node.registry.find(&name("bob")).expect("bob is connected");
     node.leaves(bob);
     node.presence.leaving(slot, at);
     let gone = node.registry.begin_unload(slot).expect("bob has no session");
     node.presence.departed(slot);
-    node.presence.tell_gone(&node.registry, &gone, at);
+    node.presence.publish_departure(&node.registry, &gone, at);
     assert_eq!(node.store_answers(&[ROOM]), [name("bob")]);
-    assert_eq!(told(&alices), [presence("bob", Some(at))]);
+    assert_eq!(queued(&alices), [presence("bob", Some(at))]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -241,10 +241,10 @@ async fn a_watcher_who_left_a_conversation_while_other_nodes_were_asked_is_looke
     let (alice, alices) = node.connects("alice", &[ROOM, OTHER]);
     node.watches(alice, "bob");
     node.registry.part(node.registry.find(&name("alice")).expect("alice is connected"), OTHER, Seq(2));
-    node.presence.give_up_asking(&node.registry, &name("bob"), Timestamp::from_millis(1));
-    assert_eq!(told(&alices), Vec::<Bytes>::new(), "it is not known that she shares one");
+    node.presence.query_timed_out(&node.registry, &name("bob"), Timestamp::from_millis(1));
+    assert_eq!(queued(&alices), Vec::<Bytes>::new(), "no shared conversation is known");
     assert_eq!(node.store_answers(&[ROOM]), [name("bob")]);
-    assert_eq!(told(&alices).len(), 1, "he is offline");
+    assert_eq!(queued(&alices).len(), 1, "bob is offline");
 }
 
 #[tokio::test(start_paused = true)]
@@ -252,51 +252,51 @@ async fn a_watcher_who_shares_nothing_by_the_store_gets_nothing() {
     let mut node = Node::new();
     let (alice, alices) = node.connects("alice", &[ROOM]);
     node.watches(alice, "bob");
-    node.presence.give_up_asking(&node.registry, &name("bob"), Timestamp::from_millis(1));
-    told(&alices);
-    node.another_node_says("bob", None, &[]);
+    node.presence.query_timed_out(&node.registry, &name("bob"), Timestamp::from_millis(1));
+    queued(&alices);
+    node.other_node_publishes("bob", None, &[]);
     assert_eq!(node.store_answers(&[OTHER]), [name("bob")]);
-    assert_eq!(told(&alices), Vec::<Bytes>::new());
+    assert_eq!(queued(&alices), Vec::<Bytes>::new());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_node_said_before_does_not_count_when_it_comes_after_what_it_said_last() {
+async fn an_earlier_notice_that_arrives_late_changes_nothing() {
     let mut node = Node::new();
     let (alice, alices) = node.connects("alice", &[ROOM]);
     node.watches(alice, "bob");
-    node.another_node_said(3, "bob", None, &[ROOM]);
-    assert_eq!(told(&alices).len(), 1, "he is online");
-    node.another_node_said(2, "bob", Some(Timestamp::from_millis(5)), &[ROOM]);
-    assert_eq!(told(&alices), Vec::<Bytes>::new(), "he had gone before he came back");
-    node.another_node_said(5, "bob", Some(Timestamp::from_millis(7)), &[ROOM]);
-    assert_eq!(told(&alices).len(), 1, "he is offline");
-    node.another_node_said(4, "bob", None, &[ROOM]);
-    assert_eq!(told(&alices), Vec::<Bytes>::new(), "a second copy of an answer");
-    node.another_node_said(0, "bob", None, &[ROOM]);
-    assert_eq!(told(&alices).len(), 1, "a node of an earlier version has no numbers");
+    node.other_node_notice_arrives(3, "bob", None, &[ROOM]);
+    assert_eq!(queued(&alices).len(), 1, "bob is online");
+    node.other_node_notice_arrives(2, "bob", Some(Timestamp::from_millis(5)), &[ROOM]);
+    assert_eq!(queued(&alices), Vec::<Bytes>::new(), "an earlier notice");
+    node.other_node_notice_arrives(5, "bob", Some(Timestamp::from_millis(7)), &[ROOM]);
+    assert_eq!(queued(&alices).len(), 1, "bob is offline");
+    node.other_node_notice_arrives(4, "bob", None, &[ROOM]);
+    assert_eq!(queued(&alices), Vec::<Bytes>::new(), "a duplicate of an answer");
+    node.other_node_notice_arrives(0, "bob", None, &[ROOM]);
+    assert_eq!(queued(&alices).len(), 1, "a node of an earlier version does not number its notices");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_does_not_say_again_that_it_has_a_user_does_not_have_them() {
+async fn a_user_goes_offline_when_their_node_does_not_answer_again() {
     let mut node = Node::new();
     let (alice, alices) = node.connects("alice", &[ROOM]);
     node.watches(alice, "bob");
-    node.another_node_said(3, "bob", None, &[ROOM]);
-    told(&alices);
+    node.other_node_notice_arrives(3, "bob", None, &[ROOM]);
+    queued(&alices);
     let now = Timestamp::from_millis(9);
     for (answer, lost) in [(Some(4), 0), (None, 1)] {
-        node.presence.doubt(Some(NODE));
+        node.presence.mark_stale(Some(NODE));
         if let Some(number) = answer {
-            node.another_node_said(number, "bob", None, &[ROOM]);
+            node.other_node_notice_arrives(number, "bob", None, &[ROOM]);
         }
-        // A second copy is no answer.
-        node.another_node_said(3, "bob", None, &[ROOM]);
-        node.presence.give_up_asking(&node.registry, &name("bob"), now);
+        // A duplicate is no answer.
+        node.other_node_notice_arrives(3, "bob", None, &[ROOM]);
+        node.presence.query_timed_out(&node.registry, &name("bob"), now);
         assert_eq!(node.store_answers(&[ROOM]).len(), lost);
     }
 }
 
-/// Counts what is asked of the bus.
+/// A bus that counts its operations.
 #[derive(Debug, Default)]
 struct Counting(std::sync::atomic::AtomicUsize);
 
@@ -325,7 +325,7 @@ impl Bus for Counting {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_costs_the_bus_what_differs_from_the_list_before() {
+async fn a_new_list_costs_the_bus_only_its_differences() {
     let bus = Arc::new(Counting::default());
     let mut node = Node::new();
     node.presence = Presence::new(Duration::ZERO, Some(bus.clone()));
@@ -342,9 +342,9 @@ async fn a_list_costs_the_bus_what_differs_from_the_list_before() {
     node.presence.watch(&mut node.registry, alice, list(2..202));
     assert_eq!(operations(), 4, "two fewer, two more");
     for user in list(2..202) {
-        node.presence.give_up_asking(&node.registry, &user.user, Timestamp::from_millis(1));
+        node.presence.query_timed_out(&node.registry, &user.user, Timestamp::from_millis(1));
     }
-    assert_eq!(told(&outbox).len(), 200, "one for each of the list, once it is known");
+    assert_eq!(queued(&outbox).len(), 200, "one for each user on the list, once known");
     node.leaves(alice);
     assert_eq!(operations(), 200);
 }

@@ -1,29 +1,29 @@
-//! What changes in the registry, for those who act on it.
+//! Changes of the registry: subscriptions of the node, and what attaching sessions wait for.
 
 use switchboard_protocol::UserId;
 
 use super::UserSlot;
 use switchboard_store::record::ConversationKey;
 
-/// What a node is to hear of from now on, or no more.
+/// A change of the subscriptions of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Interest {
-    /// A conversation has its first member here.
-    Hosts(ConversationKey),
-    /// Its last member here has gone.
-    Drops(ConversationKey),
-    /// A user is here.
-    Has(UserId),
-    /// They are here no more.
-    Lacks(UserId),
+    /// A conversation has its first member on this node.
+    SubscribeConversation(ConversationKey),
+    /// A conversation has no member on this node any more.
+    UnsubscribeConversation(ConversationKey),
+    /// A user has connected to this node.
+    SubscribeUser(UserId),
+    /// A user is no longer connected to this node.
+    UnsubscribeUser(UserId),
 }
 
-/// What sessions on their way in may have waited for.
+/// What attaching sessions may have waited for.
 #[derive(Debug, Default)]
 pub(in crate::router) struct Changes {
-    /// Users who came into a conversation here or went.
+    /// Users who joined or left a conversation.
     pub(in crate::router) users: Vec<UserSlot>,
-    /// Conversations of which an event was placed, or which are no longer here.
+    /// Conversations of which an event was applied, or which this node no longer hosts.
     pub(in crate::router) conversations: Vec<ConversationKey>,
 }
 

@@ -1,13 +1,13 @@
-//! Places for sessions and users. A place that is free is used again, under another generation, so that what is kept for one
-//! occupant never reaches the next.
+//! Slots for sessions and users. A free slot is reused with another generation, so that what refers to one occupant never
+//! reaches the next.
 
 use slab::Slab;
 
-/// A place and its occupant.
+/// An index, and the generation of its occupant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Slot {
     index: u32,
-    /// Which of all insertions it was. It wraps around after 2^32, far more than can happen between a question and its answer.
+    /// The number of the insertion. It wraps around after 2^32, far more insertions than a reference lives.
     generation: u32,
 }
 
@@ -85,7 +85,7 @@ mod tests {
         let alice = slots.insert("alice");
         assert_eq!(slots.remove(alice), Some("alice"));
         let mallory = slots.insert("mallory");
-        assert_eq!(alice.index, mallory.index, "the place is used again");
+        assert_eq!(alice.index, mallory.index, "the index is reused");
         assert_eq!(slots.get(alice), None);
         assert_eq!(slots.get_mut(alice), None);
         assert_eq!(slots.remove(alice), None);

@@ -1,18 +1,18 @@
-//! A set that is walked for every event and changed now and then: a vector, with an index of it once it is large.
+//! A set that is iterated for every event and rarely changed: a vector, with an index once it is large.
 
 use std::hash::Hash;
 use std::ops::Deref;
 
 use rustc_hash::FxHashMap;
 
-/// Elements from which on there is an index. Fewer are searched: a scan of so many slots takes less than a hash.
+/// A set of so many elements has an index. A smaller one is scanned, which takes less time than a hash.
 const INDEXED_FROM: usize = 64;
 
-/// A set of small values. Its elements are in no order that means anything.
+/// A set of small values in no particular order.
 #[derive(Debug, Clone)]
 pub(crate) struct VecSet<T> {
     elements: Vec<T>,
-    /// Where each element is; none in a small set.
+    /// The position of each element; `None` in a small set.
     index: Option<Box<FxHashMap<T, usize>>>,
 }
 
@@ -58,7 +58,7 @@ impl<T: Copy + Eq + Hash> VecSet<T> {
         true
     }
 
-    /// Gives back what a crowd needed that has left. Half of a half is kept, so that the work stays in proportion.
+    /// Frees memory once a quarter of the capacity is in use. Keeps twice what is in use, so that the work stays in proportion.
     fn shrink(&mut self) {
         let (len, capacity) = (self.elements.len(), self.elements.capacity());
         if capacity >= INDEXED_FROM && len <= capacity / 4 {

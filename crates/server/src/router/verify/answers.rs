@@ -1,41 +1,45 @@
-//! What the store's answers mean for those who are here.
+//! What the router does with the answers of the store.
 
 use rustc_hash::FxHashSet;
 use switchboard_protocol::{CloseCode, Seq, Timestamp};
 
-use super::{Asked, Newcomer, Scope};
+use super::{Newcomer, Scope, UserQuery};
 use crate::metrics::Drop;
 use crate::router::Router;
-use crate::router::peers::Found;
+use crate::router::peers::StoreReply;
 use crate::router::registry::UserSlot;
 use switchboard_store::record::{ConversationKey, Effect, Passage};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{CommittedEvent, Excerpt, Place, PlacesPage, Revocations, Seqs};
 
-/// A user with the conversations that they may have come into.
-pub(in crate::router) type Entries = (Asked, Vec<ConversationKey>);
+/// A user with the conversations that they may have joined.
+pub(in crate::router) type Entries = (UserQuery, Vec<ConversationKey>);
 
 impl Router {
-    pub(in crate::router) fn checked(&mut self, asked: &[ConversationKey], result: Result<Seqs, Refusal>) {
+    pub(in crate::router) fn apply_heads(
+        &mut self,
+        asked: &[ConversationKey],
+        result: Result<Seqs, Refusal>,
+    ) {
         let Some(peers) = &mut self.peers else { return };
         peers.checking = false;
         match result {
             Ok(heads) => heads.into_iter().for_each(|(conversation, head)| self.expect(conversation, head)),
             Err(_) => {
                 let registry = &self.registry;
-                peers.unchecked.extend(asked.iter().filter(|asked| registry.placed(**asked).is_some()));
+                peers.unchecked.extend(asked.iter().filter(|asked| registry.applied(**asked).is_some()));
             }
         }
     }
 
-    /// Closes the connections that came in before a revocation.
-    pub(in crate::router) fn found_revocations(
+    /// Closes the connections that attached before a revocation.
+    pub(in crate::router) fn apply_revocations(
         &mut self,
         asked: Vec<UserSlot>,
         result: Result<Revocations, Refusal>,
     ) {
         let Some(peers) = &mut self.peers else { return };
-        peers.comparisons.asking_revocations = false;
+        peers.comparisons.querying_revocations = false;
         let Ok(revocations) = result else {
             peers.comparisons.revoked.extend(asked);
             return;
@@ -57,17 +61,17 @@ impl Router {
         }
     }
 
-    pub(in crate::router) fn found_newcomers(
+    pub(in crate::router) fn apply_newcomers(
         &mut self,
         asked: Vec<Entries>,
         result: Result<Vec<Option<Place>>, Refusal>,
     ) {
         if let Some(peers) = &mut self.peers {
-            peers.comparisons.asking_newcomers = false;
+            peers.comparisons.querying_newcomers = false;
         }
         let Ok(places) = result else {
             for (asked, conversations) in asked {
-                self.verify_entry(asked.user, &conversations);
+                self.verify_membership(asked.user, &conversations);
             }
             return;
         };
@@ -77,13 +81,13 @@ impl Router {
             match self.is_current(&asked) {
                 Some(true) => {}
                 Some(false) => {
-                    self.verify_entry(asked.user, &conversations);
+                    self.verify_membership(asked.user, &conversations);
                     continue;
                 }
                 None => continue,
             }
             let open = self.compare(&asked, &places);
-            self.note_entries(&asked, &places);
+            self.record_joins(&asked, &places);
             self.parked.changed(asked.user);
             self.check_missing(&asked, &conversations, &places);
             let local = self.registry.user_mut(asked.user).filter(|local| !open && local.entering > 0);
@@ -94,16 +98,16 @@ impl Router {
         }
     }
 
-    pub(in crate::router) fn found_places(
+    pub(in crate::router) fn apply_places(
         &mut self,
-        mut asked: Vec<Asked>,
+        mut asked: Vec<UserQuery>,
         result: Result<Vec<PlacesPage>, Refusal>,
     ) {
         let Some(peers) = &mut self.peers else { return };
-        peers.comparisons.asking_places = false;
+        peers.comparisons.querying_places = false;
         let Ok(pages) = result else {
             if asked.len() > 1 {
-                // One of them may be what it fails for.
+                // One of the users may be the reason.
                 let second = asked.split_off(asked.len() / 2);
                 peers.comparisons.parts.extend([second, asked]);
             } else {
@@ -113,32 +117,32 @@ impl Router {
         };
         for (asked, page) in asked.into_iter().zip(pages) {
             match self.is_current(&asked) {
-                Some(true) => self.take_places(asked, &page),
-                Some(false) => self.go_on(asked),
+                Some(true) => self.apply_page(asked, &page),
+                Some(false) => self.continue_query(asked),
                 None => {}
             }
         }
     }
 
-    /// Leaves a user to the next sweep, who could not be compared even alone.
-    fn skip(&mut self, asked: Vec<Asked>) {
+    /// Leaves a user whose query failed even alone to the next sweep.
+    fn skip(&mut self, asked: Vec<UserQuery>) {
         let Some(peers) = &mut self.peers else { return };
         for asked in asked {
             if peers.comparisons.failed.is_empty() {
-                tracing::warn!(user = %asked.name, "memberships cannot be compared with the store; the next sweep tries again");
+                tracing::warn!(user = %asked.name, "failed to compare memberships with the database; the next sweep retries");
             }
             peers.comparisons.failed.insert(asked.user);
         }
     }
 
-    fn go_on(&mut self, asked: Asked) {
+    fn continue_query(&mut self, asked: UserQuery) {
         if let Some(peers) = &mut self.peers {
             peers.comparisons.pages.push_back(asked);
         }
     }
 
-    /// Compares a page, and goes on with the next one.
-    fn take_places(&mut self, mut asked: Asked, page: &PlacesPage) {
+    /// Compares a page, and continues with the next one.
+    fn apply_page(&mut self, mut asked: UserQuery, page: &PlacesPage) {
         asked.open |= self.compare(&asked, &page.places);
         let here = self.registry.user(asked.user).map_or(&[][..], |local| &local.conversations);
         let first = here.partition_point(|here| *here <= asked.after);
@@ -151,10 +155,10 @@ impl Router {
                 local.swept = next;
                 *left = left.saturating_sub(page.places.len().max(1));
                 if *left > 0 {
-                    self.go_on(Asked { after: next, ..asked });
+                    self.continue_query(UserQuery { after: next, ..asked });
                 }
             }
-            (Some(next), _) => self.go_on(Asked { after: next, ..asked }),
+            (Some(next), _) => self.continue_query(UserQuery { after: next, ..asked }),
             (None, _) => {
                 local.swept = ConversationKey::MIN;
                 if asked.whole && !asked.open {
@@ -165,14 +169,14 @@ impl Router {
         }
     }
 
-    /// Compares where a user stands with what is known here; whether something is open still.
-    fn compare(&mut self, asked: &Asked, joined: &[Place]) -> bool {
+    /// Compares memberships in the store with those on this node. Whether some of them are still open.
+    fn compare(&mut self, asked: &UserQuery, joined: &[Place]) -> bool {
         let mut open = false;
         for place in joined {
-            let placed = self.registry.placed(place.conversation);
+            let applied = self.registry.applied(place.conversation);
             if self.registry.is_member(asked.user, place.conversation)
-                // The log brings them in.
-                || placed.is_some_and(|placed| placed < place.since)
+                // Applying the log adds the user.
+                || applied.is_some_and(|applied| applied < place.since)
             {
                 self.expect(place.conversation, place.head);
             } else {
@@ -183,15 +187,15 @@ impl Router {
         open
     }
 
-    /// Tells sessions on their way in since when their user is a member: the page of one may be older.
-    fn note_entries(&mut self, asked: &Asked, places: &[Place]) {
+    /// Records for attaching sessions since when their user is a member: the page of a session may be older.
+    fn record_joins(&mut self, asked: &UserQuery, places: &[Place]) {
         for place in places {
             let (conversation, since) = (place.conversation, place.since.max(Seq(1)));
-            let placed = self.registry.placed(conversation);
+            let applied = self.registry.applied(conversation);
             let known = self.registry.user(asked.user).is_none_or(|local| {
                 local.changes.iter().any(|change| change.conversation == conversation && change.seq >= since)
             });
-            if self.registry.is_member(asked.user, conversation) && placed >= Some(since) && !known {
+            if self.registry.is_member(asked.user, conversation) && applied >= Some(since) && !known {
                 let seen = Seq(since.0 - 1);
                 let effect = Effect { user: asked.name.clone(), passage: Passage::In { seen } };
                 self.note_changes(conversation, since, &[effect]);
@@ -199,9 +203,9 @@ impl Router {
         }
     }
 
-    /// The user has left those of the conversations that are not among the places, or was removed, by an event that has not come
-    /// here: how far the log goes is looked up.
-    fn check_missing(&mut self, asked: &Asked, conversations: &[ConversationKey], places: &[Place]) {
+    /// The user has left the conversations that are not among the places, by events that this node has not applied: queries how far
+    /// their logs go.
+    fn check_missing(&mut self, asked: &UserQuery, conversations: &[ConversationKey], places: &[Place]) {
         let places: FxHashSet<_> = places.iter().map(|place| place.conversation).collect();
         let registry = &self.registry;
         let missing = conversations
@@ -213,58 +217,58 @@ impl Router {
     }
 
     /// Reads the event by which a user joined a conversation.
-    fn look_up_entry(&mut self, asked: &Asked, place: Place) {
+    fn look_up_entry(&mut self, asked: &UserQuery, place: Place) {
         let Some(peers) = &mut self.peers else { return };
         let entry = place.since.max(Seq(1));
         let answer = peers.store.log(place.conversation, Seq(entry.0 - 1), entry);
         let newcomer = Newcomer { asked: asked.clone(), place };
-        peers.find(answer, move |result| Found::Entry { newcomer, result });
+        peers.query(answer, move |result| StoreReply::Entry { newcomer, result });
     }
 
-    pub(in crate::router) fn found_entry(&mut self, newcomer: Newcomer, result: Result<Excerpt, Refusal>) {
+    pub(in crate::router) fn apply_entry(&mut self, newcomer: Newcomer, result: Result<Excerpt, Refusal>) {
         let Newcomer { asked, place } = newcomer;
         let Some(current) = self.is_current(&asked) else { return };
         let entry = result.map(|excerpt| excerpt.events.into_iter().next());
         if matches!(entry, Ok(None)) {
-            tracing::error!(?place, "the log does not have the event by which a member came in");
+            tracing::error!(?place, "the event by which a member joined is missing from the database");
             return;
         }
-        // In each case: a session that waits for an answer that leaves nothing open gets one.
+        // In each case, because a session may wait for an answer that leaves nothing open.
         match &asked.scope {
             Scope::All => self.verify(asked.user),
-            Scope::Portion(_) => self.verify_entry(asked.user, &[place.conversation]),
-            Scope::Some(conversations) => self.verify_entry(asked.user, &conversations.clone()),
+            Scope::Portion(_) => self.verify_membership(asked.user, &[place.conversation]),
+            Scope::Some(conversations) => self.verify_membership(asked.user, &conversations.clone()),
         }
         if let (Ok(Some(entry)), true) = (entry, current) {
-            self.bring_in(&asked, place, &entry);
+            self.add_member(&asked, place, &entry);
         }
     }
 
-    /// Adds a user to a conversation's members who came in by an event that this node has not placed, or not for them.
-    fn bring_in(&mut self, asked: &Asked, place: Place, entry: &CommittedEvent) {
+    /// Adds a user to the members of a conversation who joined by an event that this node has not applied, or not for this user.
+    fn add_member(&mut self, asked: &UserQuery, place: Place, entry: &CommittedEvent) {
         let conversation = place.conversation;
-        let placed = self.registry.placed(conversation);
+        let applied = self.registry.applied(conversation);
         if self.registry.is_member(asked.user, conversation)
-            || placed.is_some_and(|placed| placed < entry.seq)
+            || applied.is_some_and(|applied| applied < entry.seq)
             || self.registry.gone(asked.user, conversation).is_some_and(|gone| gone >= entry.seq)
         {
             return;
         }
-        // They are a member at the head that the store told. Are they one at what is placed here?
-        let reaches = placed.is_some_and(|placed| placed <= place.head)
-            || self.registry.reaches(conversation, place.head, asked.hostings);
-        if !reaches {
+        // The user is a member at the head in the store. Are they one at the last applied event?
+        let covers = applied.is_some_and(|applied| applied <= place.head)
+            || self.registry.covers(conversation, place.head, asked.subscription_epoch);
+        if !covers {
             return;
         }
         let before = Seq(entry.seq.0 - 1);
         let effect = entry.effects.iter().find(|effect| effect.user == asked.name);
         let seen = match effect.map(|effect| effect.passage) {
             Some(Passage::In { seen }) => seen,
-            // It cannot be read.
+            // The event cannot be read.
             Some(Passage::Out) | None => before,
         };
         self.release();
-        self.registry.join(asked.user, conversation, placed.unwrap_or(place.head));
+        self.registry.join(asked.user, conversation, applied.unwrap_or(place.head));
         self.note_changes(
             conversation,
             entry.seq,

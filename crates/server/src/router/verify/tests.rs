@@ -20,33 +20,33 @@ use switchboard_store::{
     SharedLog, Snapshot, Standing, Store, Submission, Summaries,
 };
 
-/// A store in which every user is in the first so many conversations, and about some it fails.
+/// A store in which every user is a member of the first so many conversations, and which fails for some users.
 #[derive(Debug, Default)]
 pub(in crate::router) struct Fake {
     conversations: i64,
-    /// No question is answered that is about one of them.
+    /// Queries about these users fail.
     poison: Vec<&'static str>,
-    /// Who came into a conversation or went by which event. Without any, nothing is answered about single conversations.
+    /// Joins and leaves with their events. Without any, queries about single conversations fail.
     passages: Vec<(ConversationKey, Seq, Effect)>,
     seen: Mutex<Seen>,
-    /// Whether writes are taken.
+    /// Whether writes are accepted.
     accepts: bool,
-    /// How many were, since they were counted last.
+    /// How many writes were accepted since they were last counted.
     submitted: AtomicUsize,
 }
 
 impl Fake {
-    /// A store that takes writes.
+    /// A store that accepts writes.
     pub(in crate::router) fn writable() -> Self {
         Self { accepts: true, ..Self::default() }
     }
 
-    /// A store of these comings and goings.
+    /// A store with these joins and leaves.
     pub(in crate::router) fn of(passages: Vec<(ConversationKey, Seq, Effect)>) -> Self {
         Self { passages, ..Self::default() }
     }
 
-    /// The comings and goings of one conversation, oldest first.
+    /// The joins and leaves of one conversation, oldest first.
     fn passages_in(&self, conversation: ConversationKey) -> impl Iterator<Item = (Seq, &Effect)> {
         let passages = self.passages.iter().filter(move |passage| passage.0 == conversation);
         passages.map(|(_, seq, effect)| (*seq, effect))
@@ -59,7 +59,7 @@ impl Fake {
         (last.passage != Passage::Out).then_some(Place { conversation, since, head })
     }
 
-    /// How many writes were taken since this was asked last.
+    /// How many writes were accepted since the last call.
     pub(in crate::router) fn take_submitted(&self) -> usize {
         self.submitted.swap(0, Ordering::Relaxed)
     }
@@ -69,18 +69,18 @@ impl Fake {
 struct Seen {
     /// How many pages of each user were read.
     pages: BTreeMap<String, usize>,
-    /// Questions that failed.
+    /// Queries that failed.
     failures: usize,
     /// The memberships of the longest answer.
     longest: usize,
 }
 
-fn told<T: Send + 'static>(told: Result<T, Refusal>) -> Answer<T> {
-    Box::pin(std::future::ready(told))
+fn answer<T: Send + 'static>(result: Result<T, Refusal>) -> Answer<T> {
+    Box::pin(std::future::ready(result))
 }
 
 fn nothing<T: Send + 'static>() -> Answer<T> {
-    told(Err(Refusal::unavailable()))
+    answer(Err(Refusal::unavailable()))
 }
 
 impl Store for Fake {
@@ -128,10 +128,10 @@ impl Store for Fake {
 
 impl SharedLog for Fake {
     fn heads(&self, _: Vec<ConversationKey>) -> Answer<Seqs> {
-        told(Ok(Vec::new()))
+        answer(Ok(Vec::new()))
     }
     fn revocations(&self, _: Vec<UserId>) -> Answer<Revocations> {
-        told(Ok(Vec::new()))
+        answer(Ok(Vec::new()))
     }
     fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<PlacesPage>> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,13 +155,13 @@ impl SharedLog for Fake {
             *seen.pages.entry(user.to_string()).or_default() += 1;
         }
         seen.longest = seen.longest.max(pages.iter().map(|page| page.places.len()).sum());
-        told(Ok(pages))
+        answer(Ok(pages))
     }
     fn places_in(&self, pairs: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>> {
         if self.passages.is_empty() {
             return nothing();
         }
-        told(Ok(pairs.iter().map(|(user, conversation)| self.place(user, *conversation)).collect()))
+        answer(Ok(pairs.iter().map(|(user, conversation)| self.place(user, *conversation)).collect()))
     }
     fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
         if self.passages.is_empty() {
@@ -176,16 +176,16 @@ impl SharedLog for Fake {
             event: None,
             effects: vec![effect.clone()],
         });
-        told(Ok(Excerpt { mark: 0, events: events.collect() }))
+        answer(Ok(Excerpt { mark: 0, events: events.collect() }))
     }
 }
 
-/// A router with users who are in all conversations of the store.
+/// A router with users who are members of all conversations of the store.
 pub(in crate::router) fn router(store: &Arc<Fake>, users: &[String]) -> (Router, mpsc::Sender<Batch>) {
     let (batch, batches) = mpsc::channel(1);
-    let (_heard, heard) = mpsc::channel(1);
+    let (_sender, events) = mpsc::channel(1);
     let hour = Duration::from_secs(3_600);
-    let cluster = Cluster { store: store.clone(), bus: Arc::new(NoBus), heard, sweep: hour, lease: hour };
+    let cluster = Cluster { store: store.clone(), bus: Arc::new(NoBus), events, sweep: hour, lease: hour };
     let (_, mut router) = crate::router::new(Parts {
         store: store.clone(),
         batches,
@@ -194,7 +194,7 @@ pub(in crate::router) fn router(store: &Arc<Fake>, users: &[String]) -> (Router,
         limits: Arc::new(Limits::default()),
         grace: hour,
         spread: 0,
-        many: 32,
+        coalesce_from: 32,
         cluster: Some(cluster),
     });
     for name in users {
@@ -202,25 +202,25 @@ pub(in crate::router) fn router(store: &Arc<Fake>, users: &[String]) -> (Router,
         for number in 1..=store.conversations {
             router.registry.join(user, ConversationKey(number), Seq(1));
         }
-        router.registry.user_mut(user).expect("they are here").loaded = true;
+        router.registry.user_mut(user).expect("the user was added").loaded = true;
     }
-    router.settle();
+    router.after_input();
     (router, batch)
 }
 
-/// Sweeps once, until nothing is asked any more.
+/// Sweeps once, until no query is pending.
 async fn sweep(router: &mut Router) {
     router.sweep();
-    router.settle();
-    while router.peers.as_ref().is_some_and(|peers| peers.comparisons.asking_places) {
+    router.after_input();
+    while router.peers.as_ref().is_some_and(|peers| peers.comparisons.querying_places) {
         let next = peers::next(router.peers.as_mut()).await;
-        router.attend(next);
-        router.settle();
+        router.handle_peer_event(next);
+        router.after_input();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_who_cannot_be_compared_spoils_nothing_for_the_others() {
+async fn a_user_whose_query_fails_does_not_keep_others_from_being_compared() {
     let users: Vec<_> = (0..MAX_USERS).map(|n| format!("u{n}")).collect();
     let store = Arc::new(Fake { conversations: 2, poison: vec!["u123"], ..Fake::default() });
     let (mut router, _batch) = router(&store, &users);
@@ -229,14 +229,14 @@ async fn a_user_who_cannot_be_compared_spoils_nothing_for_the_others() {
     assert_eq!(seen.pages.len(), users.len() - 1, "all but one");
     assert!(!seen.pages.contains_key("u123"));
     assert!(seen.pages.values().all(|pages| *pages == 1));
-    assert!(seen.failures <= 10, "by halves: {}", seen.failures);
+    assert!(seen.failures <= 10, "halving: {}", seen.failures);
     sweep(&mut router).await;
     let seen = store.seen.lock().expect("whole");
-    assert!(seen.failures > 0, "the next sweep tries again");
+    assert!(seen.failures > 0, "the next sweep retries");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sweep_reads_a_portion_of_many_memberships_and_the_next_one_goes_on() {
+async fn a_sweep_reads_a_portion_of_many_memberships_and_the_next_one_continues() {
     let portions = 3;
     let conversations = i64::try_from(PORTION * portions).expect("a number");
     let store = Arc::new(Fake { conversations, ..Fake::default() });
@@ -249,13 +249,13 @@ async fn a_sweep_reads_a_portion_of_many_memberships_and_the_next_one_goes_on() 
         assert!(seen.longest <= PAGE as usize);
     }
     let user = router.registry.find(&UserId::parse("heavy").expect("a name")).expect("here");
-    // The last page was full: only the next one tells that there is nothing behind it.
+    // The last page was full: only the next query shows that none follows.
     sweep(&mut router).await;
     assert_eq!(router.registry.user(user).expect("here").swept, ConversationKey::MIN);
 }
 
 #[tokio::test(start_paused = true)]
-async fn somebody_with_many_memberships_does_not_keep_others_from_being_compared() {
+async fn a_user_with_many_memberships_does_not_keep_others_from_being_compared() {
     let conversations = i64::from(PAGE) * 30;
     let store = Arc::new(Fake { conversations, ..Fake::default() });
     let (mut router, _batch) = router(&store, &["heavy".to_owned()]);
@@ -263,14 +263,14 @@ async fn somebody_with_many_memberships_does_not_keep_others_from_being_compared
     let light = router.registry.user_or_new(&UserId::parse("light").expect("a name"));
     router.registry.user_mut(light).expect("here").loaded = true;
     router.verify(heavy);
-    router.settle();
+    router.after_input();
     router.verify(light);
     for _ in 0..4 {
         let next = peers::next(router.peers.as_mut()).await;
-        router.attend(next);
-        router.settle();
+        router.handle_peer_event(next);
+        router.after_input();
     }
     let seen = store.seen.lock().expect("whole");
-    assert!(seen.pages.contains_key("light"), "their turn comes between the pages: {:?}", seen.pages);
+    assert!(seen.pages.contains_key("light"), "a query between the pages: {:?}", seen.pages);
     assert!(seen.pages["heavy"] < 6);
 }

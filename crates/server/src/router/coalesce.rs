@@ -1,0 +1,96 @@
+//! Busy rooms coalesce their events: events that follow each other closely reach each connection in one write.
+//!
+//! A write to a socket is a system call of some microseconds, independent of its size, and that is most of the cost of a delivery.
+//! So the events of a room with many sessions on this node wait for the end of their batch. While the store has more batches
+//! ready they wait for the next one, too, up to a limit. Acknowledgements do not wait.
+
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use switchboard_protocol::Seq;
+use tokio::time::Instant;
+
+use super::Router;
+use crate::outbox::CoalescedEvent;
+use switchboard_store::record::ConversationKey;
+
+/// A conversation with so many users on this node coalesces its events. With fewer, all writes together take less time than the
+/// next commit.
+pub(crate) const COALESCE_FROM_USERS: usize = 32;
+
+/// How long an event waits for others at most: less than the writes to a thousand connections take.
+const MAX_DELAY: Duration = Duration::from_millis(5);
+
+/// The events that wait.
+#[derive(Debug)]
+pub(super) struct Coalescer {
+    events: FxHashMap<ConversationKey, Vec<CoalescedEvent>>,
+    /// When the first of them was stored.
+    since: Option<Instant>,
+    from_users: usize,
+}
+
+impl Coalescer {
+    /// Conversations with `from_users` users or more on this node coalesce their events.
+    pub(super) fn new(from_users: usize) -> Self {
+        Self { events: FxHashMap::default(), since: None, from_users }
+    }
+
+    /// Waits until the waiting events are due; for ever, if there are none.
+    pub(super) async fn due(&self) {
+        match self.since {
+            Some(since) => tokio::time::sleep_until(since + MAX_DELAY).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether the waiting events are due.
+    fn is_due(&self) -> bool {
+        self.since.is_some_and(|since| since.elapsed() >= MAX_DELAY)
+    }
+}
+
+impl Router {
+    /// Queues an event for the sessions of its conversation, at once or with others.
+    pub(super) fn coalesce(&mut self, conversation: ConversationKey, event: CoalescedEvent) {
+        if let Some(events) = self.coalescer.events.get_mut(&conversation) {
+            events.push(event);
+        } else if self.registry.online(conversation) < self.coalescer.from_users {
+            self.deliver(conversation, &[event]);
+        } else {
+            self.coalescer.since.get_or_insert(event.stored);
+            self.coalescer.events.insert(conversation, vec![event]);
+        }
+    }
+
+    /// Flushes the waiting events at the end of a batch, unless `more` batches follow at once.
+    pub(super) fn gathered(&mut self, more: bool) {
+        if !more || self.coalescer.is_due() {
+            self.release();
+        }
+    }
+
+    /// Queues the waiting events for their sessions.
+    pub(super) fn release(&mut self) {
+        self.coalescer.since = None;
+        for (conversation, events) in std::mem::take(&mut self.coalescer.events) {
+            self.deliver(conversation, &events);
+        }
+    }
+
+    /// Queues events of one conversation, oldest first, for its sessions.
+    fn deliver(&mut self, conversation: ConversationKey, events: &[CoalescedEvent]) {
+        let Some(head) = self.registry.head(conversation) else { return };
+        let new = events.iter().position(|event| event.seq > head).unwrap_or(events.len());
+        let (Some(events), Some(last)) = (events.get(new..), events.last()) else { return };
+        let Some(first) = events.first() else { return };
+        let mut delivered = 0;
+        for outbox in self.registry.sessions_in(conversation) {
+            // Events in between did not pass through this node; the session reads them from the log.
+            outbox.push_lag(conversation, head, Seq(first.seq.0 - 1));
+            delivered += outbox.push_events(conversation, events);
+        }
+        self.metrics.delivered.inc_by(delivered);
+        self.registry.set_head(conversation, last.seq);
+    }
+}

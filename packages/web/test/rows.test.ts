@@ -23,7 +23,7 @@ function said(seq: number, from: string, minutes = 0, more: Partial<ChatMessage>
 
 const shown = (messages: ChatMessage[], mark?: number, previous?: ChatMessage) =>
   new Rows()
-    .make(messages, previous, mark, "me")
+    .build(messages, previous, mark, "me")
     .map((row) => (row.kind === "message" ? `${row.message.seq}${row.first ? "!" : ""}` : row.kind))
     .join(" ");
 
@@ -53,8 +53,8 @@ test("the unread line is before the first later message of another user, once", 
 test("a row is the same object until its message changes", () => {
   const rows = new Rows();
   const [one, two] = [said(1, "a"), said(2, "a")];
-  const before = rows.make([one, two], undefined, undefined, "me");
-  const after = rows.make([one, { ...two, text: "changed" }], undefined, undefined, "me");
+  const before = rows.build([one, two], undefined, undefined, "me");
+  const after = rows.build([one, { ...two, text: "changed" }], undefined, undefined, "me");
   assert.equal(after[1], before[1]);
   assert.notEqual(after[2], before[2]);
 });

@@ -20,7 +20,7 @@ export class Announcer {
     return this.#text;
   }
 
-  say(text: string): void {
+  announce(text: string): void {
     this.#waiting.push(text);
     this.#timer ??= setTimeout(() => {
       const texts = this.#waiting.splice(0);

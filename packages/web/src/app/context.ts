@@ -1,7 +1,7 @@
 // The Svelte context of all components.
 
 import { createContext } from "svelte";
-import type { Desk } from "./desk.svelte.js";
+import type { AppState } from "./app-state.svelte.js";
 
 /** The chat on the screen. */
-export const [getDesk, setDesk] = createContext<Desk>();
+export const [getAppState, setAppState] = createContext<AppState>();

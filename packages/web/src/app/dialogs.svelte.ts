@@ -1,7 +1,7 @@
 // The open dialog, one at a time. The code of the dialogs is loaded when the first one opens.
 
 import type { Conversation, ChatMessage } from "@switchboard/client";
-import { focused, giveBack } from "../menu/focus.js";
+import { focusedElement, restoreFocus } from "../menu/focus.js";
 
 export type Dialog =
   | { name: "new" | "settings" | "shortcuts" }
@@ -18,12 +18,12 @@ export class Dialogs {
   }
 
   open(dialog: Dialog): void {
-    if (!this.#current) this.#before = focused();
+    if (!this.#current) this.#before = focusedElement();
     this.#current = dialog;
   }
 
   closed(): void {
     this.#current = undefined;
-    giveBack(this.#before);
+    restoreFocus(this.#before);
   }
 }

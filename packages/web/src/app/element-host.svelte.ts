@@ -1,13 +1,13 @@
 // The app in the custom element, configured by its attributes, which may change while it runs.
 
 import type { Host, Identity, Theme } from "./host.js";
-import { MemoryPlace } from "./place.svelte.js";
+import { MemoryNavigation } from "./navigation.svelte.js";
 
 const THEMES: readonly string[] = ["system", "light", "dark"];
 
 export class ElementHost implements Host {
   readonly ownsDocument = false;
-  readonly place = new MemoryPlace();
+  readonly navigation = new MemoryNavigation();
   #server = $state.raw("");
   #identity = $state.raw<Identity>();
   #sidebar = $state.raw(true);
@@ -45,13 +45,13 @@ export class ElementHost implements Host {
   }
 
   attribute(name: string, value: string | null): void {
-    if (name === "conversation" && value) this.place.open(value);
+    if (name === "conversation" && value) this.navigation.open(value);
     else if (name === "theme") this.#theme = value !== null && THEMES.includes(value) ? (value as Theme) : undefined;
     else if (name === "lang") this.#language = value || undefined;
     else if (name === "sidebar") this.#sidebar = value !== "0" && value !== "false";
   }
 
-  tellUnread(count: number): void {
+  reportUnread(count: number): void {
     this.#element.dispatchEvent(new CustomEvent("unread", { detail: { count } }));
   }
 }

@@ -4,14 +4,14 @@
 import { readFragment } from "./fragment.js";
 import type { Host, Identity, Theme } from "./host.js";
 import { ownServer } from "./own-server.js";
-import { MemoryPlace } from "./place.svelte.js";
+import { MemoryNavigation } from "./navigation.svelte.js";
 import { expired } from "./token.js";
 
 const THEMES: readonly string[] = ["system", "light", "dark"];
 
 export class FrameHost implements Host {
   readonly server = ownServer();
-  readonly place: MemoryPlace;
+  readonly navigation: MemoryNavigation;
   readonly sidebar: boolean;
   readonly theme: Theme | undefined;
   readonly language: string | undefined;
@@ -19,51 +19,51 @@ export class FrameHost implements Host {
   readonly identity: Identity;
   #token: string | undefined;
   #retry: (() => void) | undefined;
-  #waiting: ((token: string) => void)[] = [];
+  #tokenRequests: ((token: string) => void)[] = [];
 
   constructor() {
     const query = new URLSearchParams(location.search);
     const theme = query.get("theme") ?? "";
     const { token, user } = readFragment(location.hash);
-    this.place = new MemoryPlace(query.get("conversation") ?? undefined);
+    this.navigation = new MemoryNavigation(query.get("conversation") ?? undefined);
     this.sidebar = query.get("sidebar") !== "0";
     this.theme = THEMES.includes(theme) ? (theme as Theme) : undefined;
     this.language = query.get("lang") ?? undefined;
     this.#token = token;
-    this.identity = user && !token ? { user } : { token: () => this.#ask() };
+    this.identity = user && !token ? { user } : { token: () => this.#requestToken() };
     if (token) history.replaceState(null, "", location.pathname + location.search);
     addEventListener("message", (event) => {
       if (event.source !== window.parent || window.parent === window) return;
       const message = event.data as { type?: unknown; token?: unknown } | null;
-      if (message?.type === "switchboard:token" && typeof message.token === "string") this.#take(message.token);
+      if (message?.type === "switchboard:token" && typeof message.token === "string") this.#acceptToken(message.token);
     });
   }
 
-  tellUnread(count: number): void {
-    this.#tell({ type: "switchboard:unread", count });
+  reportUnread(count: number): void {
+    this.#postToParent({ type: "switchboard:unread", count });
   }
 
   /** The server refused the token: request another one from the parent. */
   refused(retry: () => void): void {
     this.#token = undefined;
     this.#retry = retry;
-    this.#tell({ type: "switchboard:token-request" });
+    this.#postToParent({ type: "switchboard:token-request" });
   }
 
-  #take(token: string): void {
+  #acceptToken(token: string): void {
     this.#token = token;
-    for (const resolve of this.#waiting.splice(0)) resolve(token);
+    for (const resolve of this.#tokenRequests.splice(0)) resolve(token);
     this.#retry?.();
     this.#retry = undefined;
   }
 
-  #ask(): string | Promise<string> {
+  #requestToken(): string | Promise<string> {
     if (this.#token && !expired(this.#token)) return this.#token;
-    this.#tell({ type: "switchboard:token-request" });
-    return new Promise((resolve) => this.#waiting.push(resolve));
+    this.#postToParent({ type: "switchboard:token-request" });
+    return new Promise((resolve) => this.#tokenRequests.push(resolve));
   }
 
-  #tell(message: object): void {
+  #postToParent(message: object): void {
     // `*` is safe, because no message contains a secret, and the parent's origin is unknown until it posts a message.
     if (window.parent !== window) window.parent.postMessage(message, "*");
   }

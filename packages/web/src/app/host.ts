@@ -1,7 +1,7 @@
 // What the app needs from its environment. There are three: the full page, a frame in another site's page, and the custom
 // element.
 
-import type { Place } from "./place.svelte.js";
+import type { Navigation } from "./navigation.svelte.js";
 
 export type Theme = "system" | "light" | "dark";
 
@@ -14,7 +14,7 @@ export interface Identity {
 export interface Host {
   /** The server's URL, as `http(s)://` or `ws(s)://`. */
   readonly server: string;
-  readonly place: Place;
+  readonly navigation: Navigation;
   /** Whether the list of conversations is shown beside the open one. */
   readonly sidebar: boolean;
   /** Set by the embedding page; if undefined, the user's own setting applies. */
@@ -29,5 +29,5 @@ export interface Host {
   /** The server refused the token for good. Call `retry` to reconnect once there is a new token. */
   refused?(retry: () => void): void;
   /** Reports the total number of unread messages. */
-  tellUnread(count: number): void;
+  reportUnread(count: number): void;
 }

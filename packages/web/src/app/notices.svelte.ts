@@ -29,7 +29,7 @@ export class Notices {
     return t("failUnknown", { reason: error instanceof Error ? error.message : String(error) });
   }
 
-  tell(error: unknown): void {
+  show(error: unknown): void {
     this.#text = this.explain(error);
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.dismiss(), NOTICE_MS);
@@ -41,8 +41,8 @@ export class Notices {
   }
 
   /** Shows the error if `action` fails. */
-  watch(action: Promise<unknown>): void {
-    action.catch((error: unknown) => this.tell(error));
+  showFailure(action: Promise<unknown>): void {
+    action.catch((error: unknown) => this.show(error));
   }
 }
 

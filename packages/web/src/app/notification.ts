@@ -3,10 +3,10 @@
 import type { ChatEvents } from "@switchboard/client";
 import { nameOf, peerOf } from "../conversations/name.js";
 import { plain } from "../text/plain.js";
-import type { Desk } from "./desk.svelte.js";
+import type { AppState } from "./app-state.svelte.js";
 
-export function notify(desk: Desk, { message, conversation }: ChatEvents["message"]): void {
-  const { host, settings, language, me } = desk;
+export function notify(appState: AppState, { message, conversation }: ChatEvents["message"]): void {
+  const { host, settings, language, me } = appState;
   if (!host.ownsDocument || !settings.notifications || document.visibilityState === "visible") return;
   if (message.from === me || Notification.permission !== "granted") return;
   // The user has read it on another device.
@@ -24,7 +24,7 @@ export function notify(desk: Desk, { message, conversation }: ChatEvents["messag
     });
     notification.onclick = () => {
       window.focus();
-      desk.show(conversation.id);
+      appState.show(conversation.id);
       notification.close();
     };
   } catch {

@@ -2,13 +2,13 @@
 
 import { readFragment } from "./fragment.js";
 import type { Host, Identity } from "./host.js";
-import { tab } from "./kept.js";
+import { tabStore } from "./storage.js";
 import { ownServer } from "./own-server.js";
-import { AddressPlace, addressOf } from "./place.svelte.js";
+import { AddressNavigation, addressOf } from "./navigation.svelte.js";
 
 export class PageHost implements Host {
   readonly server = ownServer();
-  readonly place: AddressPlace;
+  readonly navigation: AddressNavigation;
   readonly sidebar = true;
   readonly theme = undefined;
   readonly language = undefined;
@@ -18,18 +18,18 @@ export class PageHost implements Host {
   constructor() {
     const { token, user, conversation } = readFragment(location.hash);
     if (token ?? user) {
-      tab.set("token", token);
-      tab.set("user", token ? undefined : user);
+      tabStore.set("token", token);
+      tabStore.set("user", token ? undefined : user);
     }
     // Remove a token from the address, because people copy and share addresses. A name may stay, for reloads.
     if (token || conversation)
       history.replaceState(null, "", conversation ? addressOf(conversation) : location.pathname);
-    this.place = new AddressPlace();
-    this.#identity = kept();
+    this.navigation = new AddressNavigation();
+    this.#identity = storedIdentity();
     addEventListener("hashchange", () => {
       // The user followed a link with another user's credentials in this tab: reload and sign in with them.
       const { token, user } = readFragment(location.hash);
-      if (token || (user && user !== tab.get("user"))) location.reload();
+      if (token || (user && user !== tabStore.get("user"))) location.reload();
     });
   }
 
@@ -38,27 +38,27 @@ export class PageHost implements Host {
   }
 
   signIn(user: string): void {
-    tab.set("user", user);
+    tabStore.set("user", user);
     this.#identity = { user };
-    if (!this.place.conversation) history.replaceState(null, "", `#user=${encodeURIComponent(user)}`);
+    if (!this.navigation.conversation) history.replaceState(null, "", `#user=${encodeURIComponent(user)}`);
   }
 
   signOut(): void {
-    tab.set("token", undefined);
-    tab.set("user", undefined);
+    tabStore.set("token", undefined);
+    tabStore.set("user", undefined);
     this.#identity = undefined;
     history.replaceState(null, "", location.pathname);
     dispatchEvent(new PopStateEvent("popstate"));
   }
 
-  tellUnread(): void {
+  reportUnread(): void {
     // The document's title shows the number.
   }
 }
 
-function kept(): Identity | undefined {
-  const token = tab.get("token");
+function storedIdentity(): Identity | undefined {
+  const token = tabStore.get("token");
   if (token) return { token };
-  const user = tab.get("user");
+  const user = tabStore.get("user");
   return user ? { user } : undefined;
 }

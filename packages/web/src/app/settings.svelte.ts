@@ -1,7 +1,7 @@
 // The user's settings, stored in the browser.
 
 import type { Theme } from "./host.js";
-import { device } from "./kept.js";
+import { localStore } from "./storage.js";
 
 interface Choices {
   theme: Theme;
@@ -14,7 +14,7 @@ const NONE: Choices = { theme: "system", language: undefined, notifications: fal
 
 function load(): Choices {
   try {
-    return { ...NONE, ...(JSON.parse(device.get("settings") ?? "{}") as Partial<Choices>) };
+    return { ...NONE, ...(JSON.parse(localStore.get("settings") ?? "{}") as Partial<Choices>) };
   } catch {
     return NONE;
   }
@@ -44,6 +44,6 @@ export class Settings {
 
   choose(choices: Partial<Choices>): void {
     this.#choices = { ...this.#choices, ...choices };
-    device.set("settings", JSON.stringify(this.#choices));
+    localStore.set("settings", JSON.stringify(this.#choices));
   }
 }

@@ -1,6 +1,6 @@
 // Drafts by conversation, stored in the browser.
 
-import { device } from "../app/kept.js";
+import { localStore } from "../app/storage.js";
 
 export interface Draft {
   text: string;
@@ -23,7 +23,7 @@ export class Drafts {
 
   load(conversation: string): Draft {
     try {
-      const draft = JSON.parse(device.get(this.#name(conversation)) ?? "null") as Draft | null;
+      const draft = JSON.parse(localStore.get(this.#name(conversation)) ?? "null") as Draft | null;
       return typeof draft?.text === "string" ? draft : EMPTY;
     } catch {
       return EMPTY;
@@ -32,11 +32,11 @@ export class Drafts {
 
   save(conversation: string, draft: Draft): void {
     const empty = !draft.text.trim() && draft.replyTo === undefined;
-    device.set(this.#name(conversation), empty ? undefined : JSON.stringify(draft));
+    localStore.set(this.#name(conversation), empty ? undefined : JSON.stringify(draft));
   }
 
   /** Removes all drafts of the user. */
   clear(): void {
-    for (const name of device.names(`draft ${this.#owner()} `)) device.set(name, undefined);
+    for (const name of localStore.names(`draft ${this.#owner()} `)) localStore.set(name, undefined);
   }
 }

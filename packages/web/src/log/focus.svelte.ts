@@ -26,17 +26,17 @@ export class Focus {
     return this.#stop;
   }
 
-  entered(event: FocusEvent): void {
+  onFocusIn(event: FocusEvent): void {
     this.#inside = (event.target as HTMLElement).closest<HTMLElement>("article")?.dataset["row"];
   }
 
-  left(event: FocusEvent): void {
+  onFocusOut(event: FocusEvent): void {
     const to = event.relatedTarget as Node | null;
     if (to === null || !(event.currentTarget as HTMLElement).contains(to)) this.#inside = undefined;
   }
 
   /** The index of the message that a key moves to from an article; below 0 for one that is not drawn yet. */
-  step(key: string, article: HTMLElement): number | undefined {
+  indexAfterKey(key: string, article: HTMLElement): number | undefined {
     const keys = this.#keys();
     const at = keys.indexOf(article.dataset["row"] ?? "");
     switch (key) {
@@ -57,7 +57,7 @@ export class Focus {
     }
   }
 
-  to(log: HTMLElement, index: number): void {
+  focusMessage(log: HTMLElement, index: number): void {
     const keys = this.#keys();
     const key = keys[Math.min(Math.max(0, index), keys.length - 1)];
     if (key !== undefined) log.querySelector<HTMLElement>(`article[data-row="${CSS.escape(key)}"]`)?.focus();

@@ -11,7 +11,7 @@ export class Reading {
   /** The unread line is after this seq. */
   #mark = $state.raw<number>();
   /** Whether the log shows the first unread message. Before that nothing counts as read. */
-  #begun = $state.raw(false);
+  #ready = $state.raw(false);
   /** The line was moved, and the user has not looked since. */
   #movedAway = false;
   #room: OpenRoom;
@@ -24,12 +24,12 @@ export class Reading {
     return this.#mark;
   }
 
-  get begun(): boolean {
-    return this.#begun;
+  get ready(): boolean {
+    return this.#ready;
   }
 
   /** Sets the line when the room's summary is known, and loads pages until the first unread message is in the list. */
-  async begin(): Promise<void> {
+  async findFirstUnread(): Promise<void> {
     const { info, conversation } = this.#room;
     if (info && info.unread > 0) {
       this.#mark = info.read;
@@ -43,19 +43,19 @@ export class Reading {
     }
   }
 
-  started(): void {
-    this.#begun = true;
+  setReady(): void {
+    this.#ready = true;
   }
 
   /** For an effect: marks the conversation as read while the user looks at its end. */
-  follow(endInView: boolean): void {
+  markReadAtEnd(endInView: boolean): void {
     const { info, conversation } = this.#room;
     if (attention.here) this.#movedAway = false;
-    if (this.#begun && endInView && attention.here && info && info.unread > 0) conversation.markRead();
+    if (this.#ready && endInView && attention.here && info && info.unread > 0) conversation.markRead();
   }
 
   /** Handles a new message: if the user is not looking, the line moves before it. */
-  arrived(seq: number): void {
+  onMessage(seq: number): void {
     if (attention.here || this.#movedAway || this.#unreadBefore(seq)) return;
     this.#movedAway = true;
     this.#mark = seq - 1;

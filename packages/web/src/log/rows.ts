@@ -26,7 +26,7 @@ export class Rows {
    * @param previous the message before the first one, if it is not drawn
    * @param mark the last read seq; the unread line is before the first later message of another user
    */
-  make(
+  build(
     messages: readonly ChatMessage[],
     previous: ChatMessage | undefined,
     mark: number | undefined,

@@ -9,7 +9,7 @@ export class Scroll {
   /** Whether the end of the drawn rows is in view. */
   #bottom = $state.raw(true);
   #element: HTMLElement | undefined;
-  /** The last scroll position, set by this class or read in `look`. */
+  /** The last scroll position, set by this class or read in `onScroll`. */
   #set = 0;
   #anchor: { row: HTMLElement; top: number } | undefined;
 
@@ -27,14 +27,14 @@ export class Scroll {
   };
 
   /** Handles a scroll event, of the user or of the page. */
-  look(): void {
+  onScroll(): void {
     const element = this.#element;
     if (!element) return;
     // The content grew and the resize event is still to come: the user has not scrolled up.
     if (this.#bottom && element.scrollTop >= this.#set - 1) return this.restore();
     this.#bottom = element.scrollHeight - element.clientHeight - element.scrollTop <= BOTTOM_TOLERANCE_PX;
     this.#set = element.scrollTop;
-    this.remember();
+    this.saveAnchor();
   }
 
   /** Restores the position after rows or their sizes have changed. */
@@ -43,12 +43,12 @@ export class Scroll {
     if (!element) return;
     if (this.#bottom) this.#down(element);
     else if (this.#anchor?.row.isConnected) element.scrollTop += topIn(element, this.#anchor.row) - this.#anchor.top;
-    this.remember();
+    this.saveAnchor();
   }
 
   // Scrolls without animation, because rows drawn on the way would stop it in between.
 
-  toBottom(): void {
+  scrollToBottom(): void {
     const element = this.#element;
     if (!element) return;
     this.#bottom = true;
@@ -61,16 +61,16 @@ export class Scroll {
   }
 
   /** Scrolls a row to `part` of the view's height from the top. */
-  to(row: HTMLElement, part: number): void {
+  scrollRowTo(row: HTMLElement, part: number): void {
     const element = this.#element;
     if (!element) return;
     this.#bottom = false;
     element.scrollTop = row.offsetTop - element.clientHeight * part;
-    this.look();
+    this.onScroll();
   }
 
   /** The distances to the ends of the drawn rows, above and below. */
-  room(): { above: number; below: number } {
+  distances(): { above: number; below: number } {
     const element = this.#element;
     if (!element) return { above: Infinity, below: Infinity };
     const { scrollTop, scrollHeight, clientHeight } = element;
@@ -78,7 +78,7 @@ export class Scroll {
   }
 
   /** Remembers the first row in view as the anchor. Call it before rows change. */
-  remember(): void {
+  saveAnchor(): void {
     const element = this.#element;
     if (!element || this.#bottom) {
       this.#anchor = undefined;

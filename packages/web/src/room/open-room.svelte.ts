@@ -2,7 +2,7 @@
 
 import type { ChatMessage, Conversation, ConversationInfo, ConversationMember } from "@switchboard/client";
 import { value } from "@switchboard/client/svelte";
-import type { Desk } from "../app/desk.svelte.js";
+import type { AppState } from "../app/app-state.svelte.js";
 import { nameOf, peerOf } from "../conversations/name.js";
 import { folded } from "../emoji/reaction.js";
 
@@ -19,7 +19,7 @@ export interface LogView {
 
 export class OpenRoom {
   readonly conversation: Conversation;
-  readonly desk: Desk;
+  readonly appState: AppState;
   log: LogView | undefined;
   /** The composer's field. */
   field: HTMLTextAreaElement | undefined;
@@ -36,9 +36,9 @@ export class OpenRoom {
   readonly #state;
   readonly #hasOlder;
 
-  constructor(conversation: Conversation, desk: Desk) {
+  constructor(conversation: Conversation, appState: AppState) {
     this.conversation = conversation;
-    this.desk = desk;
+    this.appState = appState;
     this.#messages = value(conversation.messages);
     this.#info = value(conversation.info);
     this.#members = value(conversation.members);
@@ -82,7 +82,7 @@ export class OpenRoom {
   }
 
   get me(): string {
-    return this.desk.me;
+    return this.appState.me;
   }
 
   get peer(): string | undefined {
@@ -90,7 +90,7 @@ export class OpenRoom {
   }
 
   get name(): string {
-    return nameOf(this.id, this.info?.title, this.me, this.desk.language);
+    return nameOf(this.id, this.info?.title, this.me, this.appState.language);
   }
 
   /** A direct conversation without messages does not exist on the server yet, but the user may write to it. */
@@ -123,6 +123,6 @@ export class OpenRoom {
   react(message: ChatMessage, emoji: string): void {
     const users = message.reactions[emoji] ?? message.reactions[folded(emoji)];
     const mine = users?.includes(this.me) ?? false;
-    this.desk.notices.watch(this.conversation.react(message.seq!, emoji, !mine));
+    this.appState.notices.showFailure(this.conversation.react(message.seq!, emoji, !mine));
   }
 }

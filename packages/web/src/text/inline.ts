@@ -46,14 +46,14 @@ class Line {
     while (this.#at < this.#text.length) {
       PLAIN.lastIndex = this.#at;
       const plain = PLAIN.exec(this.#text)?.[0];
-      if (plain) this.#say(plain);
-      else if (!this.#special()) this.#say(this.#text[this.#at]!);
+      if (plain) this.#addText(plain);
+      else if (!this.#parseMarkup()) this.#addText(this.#text[this.#at]!);
     }
     this.#flush();
     return this.#nodes;
   }
 
-  #say(text: string): void {
+  #addText(text: string): void {
     this.#plain += text;
     this.#at += text.length;
   }
@@ -71,7 +71,7 @@ class Line {
   }
 
   /** Handles markup that begins or ends at this position. Returns false if there is none. */
-  #special(): boolean {
+  #parseMarkup(): boolean {
     const char = this.#text[this.#at]!;
     switch (char) {
       case "\n":
@@ -104,7 +104,7 @@ class Line {
     const next = this.#text[this.#at + 1];
     if (next === undefined || !ESCAPABLE.test(next)) return false;
     this.#at++;
-    this.#say(next);
+    this.#addText(next);
     return true;
   }
 
@@ -114,7 +114,7 @@ class Line {
     while (this.#text[from + length] === "`") length++;
     const close = this.#ticks.get(from);
     if (close === undefined) {
-      this.#say("`".repeat(length));
+      this.#addText("`".repeat(length));
       return true;
     }
     const inside = this.#text.slice(from + length, close).replaceAll("\n", " ");
@@ -139,7 +139,7 @@ class Line {
     if (!link) return false;
     const { text, href } = link;
     if (href !== undefined) return this.#push({ type: "link", href, children: [{ type: "text", text }] }, text.length);
-    this.#say(text);
+    this.#addText(text);
     return true;
   }
 
@@ -156,7 +156,7 @@ class Line {
     while (this.#text[this.#at + length] === char) length++;
     // More than three marks in a row are text, such as a drawn line.
     if (length > 3) {
-      this.#say(char.repeat(length));
+      this.#addText(char.repeat(length));
       return true;
     }
     const before = this.#text[this.#at - 1] ?? " ";
@@ -165,7 +165,7 @@ class Line {
     const opens = !SPACE.test(after) && !WORD.test(before);
     const marks = length === 3 ? [char + char, char] : [char.repeat(length)];
     if (marks.some((mark) => !(mark in MARKS)) || !(closes || opens)) {
-      this.#say(char.repeat(length));
+      this.#addText(char.repeat(length));
       return true;
     }
     this.#at += length;

@@ -25,7 +25,7 @@ function parseLines(lines: string[], depth: number): Block[] {
   };
   let at = 0;
   /** Consumes lines while they match, and returns each without the match. */
-  const take = (pattern: RegExp): string[] => {
+  const takeWhile = (pattern: RegExp): string[] => {
     const from = at;
     while (at < lines.length && pattern.test(lines[at]!)) at++;
     return lines.slice(from, at).map((line) => line.replace(pattern, ""));
@@ -40,10 +40,10 @@ function parseLines(lines: string[], depth: number): Block[] {
       at = code(lines, at, fence[1]!, fence[2]!, blocks);
     } else if (QUOTE.test(line) && depth < MAX_QUOTES) {
       endParagraph();
-      blocks.push({ type: "quote", children: parseLines(take(QUOTE), depth + 1) });
+      blocks.push({ type: "quote", children: parseLines(takeWhile(QUOTE), depth + 1) });
     } else if (BULLET.test(line) || number) {
       endParagraph();
-      const items = take(number ? NUMBER : BULLET).map((item) => parseInline(item));
+      const items = takeWhile(number ? NUMBER : BULLET).map((item) => parseInline(item));
       blocks.push({ type: "list", start: number ? Number(number[1]) : undefined, items });
     } else {
       if (line.trim()) paragraph.push(line);

@@ -11,7 +11,7 @@ import type { Host, Identity } from "./host.js";
 import { Notices } from "./notices.svelte.js";
 import type { Settings } from "./settings.svelte.js";
 
-export class Desk {
+export class AppState {
   readonly host: Host;
   readonly language: Language;
   readonly settings: Settings;
@@ -26,7 +26,7 @@ export class Desk {
   readonly #user;
   readonly #inbox;
   readonly #unread;
-  #open = $derived.by(() => this.#find(this.host.place.conversation));
+  #open = $derived.by(() => this.#find(this.host.navigation.conversation));
 
   constructor(host: Host, identity: Identity, language: Language, settings: Settings) {
     this.host = host;
@@ -75,7 +75,7 @@ export class Desk {
 
   show(conversation: string): void {
     this.#follows = true;
-    this.host.place.open(conversation);
+    this.host.navigation.open(conversation);
   }
 
   /** Whether the conversation that was just opened takes the focus. True once. */

@@ -1,13 +1,13 @@
 // Which conversation is open.
 
-export interface Place {
+export interface Navigation {
   readonly conversation: string | undefined;
   open(conversation: string): void;
   close(): void;
 }
 
 /** In memory, for an embedded app, because the address belongs to the embedding page. */
-export class MemoryPlace implements Place {
+export class MemoryNavigation implements Navigation {
   #conversation = $state.raw<string>();
 
   constructor(conversation?: string) {
@@ -41,7 +41,7 @@ function read(): string | undefined {
 }
 
 /** In the address, `#/c/%23general`, so that the browser's "back" and a reload work. */
-export class AddressPlace implements Place {
+export class AddressNavigation implements Navigation {
   #conversation = $state.raw(read());
 
   constructor() {

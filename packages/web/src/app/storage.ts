@@ -8,7 +8,7 @@ function store(kind: "localStorage" | "sessionStorage"): Storage | undefined {
   }
 }
 
-class Kept {
+class SafeStorage {
   #kind: "localStorage" | "sessionStorage";
 
   constructor(kind: "localStorage" | "sessionStorage") {
@@ -45,6 +45,6 @@ class Kept {
 }
 
 /** Stays until it is removed. */
-export const device = new Kept("localStorage");
+export const localStore = new SafeStorage("localStorage");
 /** Stays until the tab is closed. */
-export const tab = new Kept("sessionStorage");
+export const tabStore = new SafeStorage("sessionStorage");

@@ -18,8 +18,10 @@ quick: ## the inner loop: unit and integration tests of Rust alone, within two m
 	cargo test --workspace --lib --bins --locked
 	cargo test -p switchboard-server --test it --locked
 
-soak: ## attacks and loads at full size, one after another; only one with ARGS="soak::door"
+soak: page ## attacks and loads at full size, one after another; only one with ARGS="soak::door"
 	cargo test --release --locked -p switchboard-server --test it -- --ignored --nocapture --test-threads 1 $(or $(ARGS),soak::)
+	$(if $(ARGS),,cargo build --release --locked --bin switchboard)
+	$(if $(ARGS),,SWITCHBOARD_BINARY=$(CURDIR)/target/release/switchboard npm run soak -w packages/client)
 
 simulate: ## deterministic simulation: SEEDS=10000 seeds, from FIRST=0 on; SEED=7 prints the events of one
 	SEED=$(SEED) FIRST=$(FIRST) SEEDS=$(SEEDS) cargo test --profile simulation --locked -p switchboard-server \

@@ -13,14 +13,23 @@ import { mintToken } from "@switchboard/client/server";
 
 const { SWITCHBOARD_URL = "http://127.0.0.1:9501", SECRET_FILE, CURSORS_FILE = "bot-cursors.json" } = process.env;
 
+/** The cursors in the file, by scope. Only a file that is not there counts as none: any other failure must be seen. */
+async function stored() {
+  const text = await readFile(CURSORS_FILE, "utf8").catch((error) => {
+    if (error.code === "ENOENT") return "{}";
+    throw error;
+  });
+  return JSON.parse(text);
+}
+
 /** Stores the bot's cursor of each conversation, so that it receives messages sent while it was down. */
 const cursors = {
   async load(scope) {
-    const all = await readFile(CURSORS_FILE, "utf8").then(JSON.parse, () => ({}));
-    return all[scope] ?? {};
+    return (await stored())[scope] ?? {};
   },
   async save(scope, changed) {
-    const all = { [scope]: { ...(await this.load(scope)), ...changed } };
+    const all = await stored();
+    all[scope] = { ...all[scope], ...changed };
     // Atomic: write a new file, then rename it.
     await writeFile(`${CURSORS_FILE}.new`, JSON.stringify(all));
     await rename(`${CURSORS_FILE}.new`, CURSORS_FILE);

@@ -17,7 +17,6 @@ pub mod fuzzing;
 mod health;
 pub mod http;
 mod in_flight;
-mod intake;
 mod limiter;
 mod log;
 pub mod metrics;

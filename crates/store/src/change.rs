@@ -4,6 +4,7 @@
 //! leaves no trace in a transaction that it shares with other writes.
 
 mod allowance;
+pub(super) mod dispatch;
 mod message;
 mod room;
 pub(super) mod rows;
@@ -13,6 +14,7 @@ mod tests;
 use std::fmt::Display;
 
 use self::allowance::Allowances;
+pub(super) use self::dispatch::apply;
 pub(super) use self::message::is_deleted;
 use self::rows::Rows;
 
@@ -21,7 +23,7 @@ use switchboard_protocol::{
     UserId,
 };
 
-use super::{Change, Committed, CommittedCursor, CommittedEvent, Counts, CursorOf};
+use super::{Committed, CommittedCursor, CommittedEvent, Counts, CursorOf};
 use crate::access;
 use crate::record::{Conversation, Membership};
 use crate::record::{Effect, LogEvent, UserKey};
@@ -115,53 +117,6 @@ impl<'a> Actor<'a> {
 /// The number of events that a writer reads to count what is up to a cursor: an index look-up and so many rows, some 10 µs,
 /// while everybody's writes wait. Readers count over more.
 pub(super) const NEAR: u64 = 64;
-
-/// Applies one change of `actor`'s at the time `now`.
-pub(super) fn apply<R: Rows>(
-    rows: &mut R,
-    rules: &Rules,
-    actor: Actor<'_>,
-    change: Change,
-    now: Timestamp,
-) -> Done<R> {
-    let Actor { name: actor, has_allowances } = actor;
-    let mut act = Act { rows, rules, actor, has_allowances, now };
-    match change {
-        Change::Send(c) => act.send(c),
-        Change::Edit(c) => act.edit(c),
-        Change::Delete(c) => act.delete(&c),
-        Change::React(c) => act.react(c),
-        Change::Read(c) => act.read(&c, None),
-        Change::CountedRead(c) => act.read(&c.read, Some(c.counts?)),
-        Change::Received(c) => act.received(&c),
-        Change::Create(c) => act.create(c),
-        Change::Join(c) => act.join(&c),
-        Change::Leave(c) => act.leave(&c),
-        Change::Invite(c) => act.invite(c),
-        Change::InviteWithKey(c) => act.invite_with_key(c),
-        Change::Remove(c) => act.remove(c),
-        Change::SetRole(c) => act.set_role(c),
-        Change::Rename(c) => act.rename(c),
-        Change::Appear => {
-            act.rows.user_or_new(actor)?;
-            Ok(Committed::Quiet)
-        }
-        Change::Seen(at) => {
-            let user = act.rows.user_or_new(actor)?;
-            act.rows.set_last_seen(user, at)?;
-            Ok(Committed::Quiet)
-        }
-        Change::Probe => {
-            act.rows.probe()?;
-            Ok(Committed::Quiet)
-        }
-        Change::Revoke { until, replace } => {
-            let user = act.rows.user_or_new(actor)?;
-            act.rows.set_not_before(user, until, replace)?;
-            Ok(Committed::Quiet)
-        }
-    }
-}
 
 /// One change being applied.
 struct Act<'a, R> {
@@ -381,4 +336,10 @@ fn fields<E: StoreError>(body: &EventBody) -> Result<String, E> {
         Some(fields) if fields.ends_with('}') => Ok(format!("{{{fields}")),
         _ => Err(E::unwritable(format!("an event of the kind {kind} has no JSON"))),
     }
+}
+
+/// Whether two bodies of the same kind say the same. The order of the fields says nothing.
+fn is_same(stored: &str, body: &str) -> bool {
+    let fields = |body| serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(body).ok();
+    stored == body || fields(stored).is_some_and(|stored| fields(body) == Some(stored))
 }

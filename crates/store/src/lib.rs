@@ -47,6 +47,7 @@ mod read;
 mod readers;
 pub mod record;
 pub mod refusal;
+pub mod request;
 pub mod sqlite;
 mod turns;
 pub mod write_fault;
@@ -55,13 +56,11 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{
-    Command, ConversationId, Conversations, Create, Delete, Edit, History, Invite, Join, Leave, Members,
-    React, Read, Received, Remove, Rename, Send, Seq, SetRole, Sync, Target, Timestamp, UserId,
-};
+use switchboard_protocol::{ConversationId, Read, Seq, Timestamp, UserId};
 
 pub use self::commit_metrics::CommitMetrics;
 pub use self::memberships::{Activity, Memberships, Summaries};
+pub use self::request::{Change, Query, Request};
 use crate::origin::Origin;
 use crate::record::{Answer, ConversationKey, Effect, LogEvent, UserKey};
 use crate::refusal::Refusal;
@@ -224,70 +223,6 @@ pub struct Outcome {
     pub result: Result<Committed, Refusal>,
 }
 
-/// The commands that write, and the writes that no command asks for.
-#[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the commands document themselves")]
-pub enum Change {
-    Send(Send),
-    Edit(Edit),
-    Delete(Delete),
-    React(React),
-    Read(Read),
-    Received(Received),
-    Create(Create),
-    Join(Join),
-    Leave(Leave),
-    Invite(Invite),
-    /// The same by a back end, which may also bring the first member into a room that everybody has left.
-    InviteWithKey(Invite),
-    Remove(Remove),
-    SetRole(SetRole),
-    Rename(Rename),
-    /// A `read` that comes back to the writer with what readers have counted for it.
-    CountedRead(Box<CountedRead>),
-    /// The actor connected for the first time.
-    Appear,
-    /// The actor's last device left at this time.
-    Seen(Timestamp),
-    /// The actor's tokens that were made at this time or before are good no more.
-    Revoke {
-        /// The time.
-        until: Timestamp,
-        /// A later time that is noted gives way to this one; otherwise it stays.
-        replace: bool,
-    },
-    /// Nothing, the way that everything is written.
-    Probe,
-}
-
-impl Change {
-    /// Whether it counts against the rate of sends on a connection. Cursors follow the messages of
-    /// others, which one cannot help.
-    pub fn is_limited(&self) -> bool {
-        self.cursor().is_none()
-    }
-
-    /// What it costs at its door, in sends: one, and one for each member that it names.
-    pub fn price(&self) -> u32 {
-        let members = match self {
-            Self::Create(create) => create.members.len(),
-            Self::Invite(_) | Self::InviteWithKey(_) => 1,
-            _ => 0,
-        };
-        u32::try_from(members).unwrap_or(u32::MAX).saturating_add(1)
-    }
-
-    /// The cursor that this moves, in which conversation, and how far.
-    pub fn cursor(&self) -> Option<(CursorOf, &Target, Seq)> {
-        match self {
-            Self::Read(c) => Some((CursorOf::Read, &c.conversation, c.upto)),
-            Self::CountedRead(c) => Some((CursorOf::Read, &c.read.conversation, c.read.upto)),
-            Self::Received(c) => Some((CursorOf::Received, &c.conversation, c.upto)),
-            _ => None,
-        }
-    }
-}
-
 /// What is counted up to an event of a conversation's log. It never changes: events are appended only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
@@ -304,61 +239,6 @@ pub struct CountedRead {
     pub read: Read,
     /// The counts up to its cursor, or why there are none.
     pub counts: Result<Counts, Refusal>,
-}
-
-/// The commands that read pages.
-#[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the commands document themselves")]
-pub enum Query {
-    Sync(Sync),
-    History(History),
-    Conversations(Conversations),
-    Members(Members),
-}
-
-/// What a command asks of whom.
-#[derive(Debug)]
-pub enum Request {
-    /// The store is to write.
-    Change(Change),
-    /// The store is to read a page.
-    Query(Query),
-    /// The router is to pass on a signal.
-    Typing(Target),
-    /// The router is to tell presence.
-    Watch(Vec<UserId>),
-    /// Nothing but an answer.
-    Ping,
-    /// A second `hello`.
-    Hello,
-}
-
-impl From<Command> for Request {
-    fn from(command: Command) -> Self {
-        match command {
-            Command::Hello(_) => Self::Hello,
-            Command::Send(c) => Self::Change(Change::Send(c)),
-            Command::Edit(c) => Self::Change(Change::Edit(c)),
-            Command::Delete(c) => Self::Change(Change::Delete(c)),
-            Command::React(c) => Self::Change(Change::React(c)),
-            Command::Sync(c) => Self::Query(Query::Sync(c)),
-            Command::History(c) => Self::Query(Query::History(c)),
-            Command::Conversations(c) => Self::Query(Query::Conversations(c)),
-            Command::Read(c) => Self::Change(Change::Read(c)),
-            Command::Received(c) => Self::Change(Change::Received(c)),
-            Command::Typing(c) => Self::Typing(c.conversation),
-            Command::Watch(c) => Self::Watch(c.users),
-            Command::Create(c) => Self::Change(Change::Create(c)),
-            Command::Join(c) => Self::Change(Change::Join(c)),
-            Command::Leave(c) => Self::Change(Change::Leave(c)),
-            Command::Invite(c) => Self::Change(Change::Invite(c)),
-            Command::Remove(c) => Self::Change(Change::Remove(c)),
-            Command::SetRole(c) => Self::Change(Change::SetRole(c)),
-            Command::Rename(c) => Self::Change(Change::Rename(c)),
-            Command::Members(c) => Self::Query(Query::Members(c)),
-            Command::Ping(_) => Self::Ping,
-        }
-    }
 }
 
 /// What is on stable storage.

@@ -21,14 +21,13 @@ use crate::auth::{ApiKey, AuthError, Identity};
 use crate::denial::{Denial, Denied};
 use crate::encode;
 use crate::in_flight::Permit;
-use crate::intake;
 use crate::limiter::Payer;
 use crate::metrics::Drop;
 use crate::places::Place;
 use crate::services::Services;
 use switchboard_store::origin::Origin;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Change, Request as StoreRequest, Submission};
+use switchboard_store::{Change, Request as StoreRequest, Submission, request};
 
 /// Credentials checked longer ago than this are checked again when the body is complete, because a token may have expired or been
 /// revoked in the meantime.
@@ -276,7 +275,7 @@ fn read_command(
         }
         send.key = Some(key);
     }
-    intake::check(&command, &services.limits)?;
+    request::check(&command, &services.limits)?;
     Ok(command)
 }
 

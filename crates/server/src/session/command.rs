@@ -12,13 +12,12 @@ use super::live::{Flood, Live};
 use super::socket::End;
 use crate::encode::{encode, encode_answer};
 use crate::frame::{self, Message};
-use crate::intake;
 use crate::limiter::Payer;
 use crate::metrics::Drop;
 use switchboard_store::origin::{Origin, SessionOrigin, WriteEpoch};
 use switchboard_store::record::Answer;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Acquaintance, Change, Request, Standing, Submission};
+use switchboard_store::{Acquaintance, Change, Request, Standing, Submission, request};
 
 /// How long a client may exceed the rate of frames after the first refusal. Beyond: close 4429. A pause this long resets it.
 const MAX_FLOOD_DURATION: Duration = Duration::from_secs(1);
@@ -95,7 +94,7 @@ impl Live {
 
     fn handle_text(&mut self, text: &str) {
         match decode(text) {
-            Ok(Frame { id, command }) => match intake::check(&command, &self.services.limits) {
+            Ok(Frame { id, command }) => match request::check(&command, &self.services.limits) {
                 Ok(()) => self.dispatch(id, command.into()),
                 Err(refusal) => self.reply(id, Err(refusal)),
             },

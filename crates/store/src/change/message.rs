@@ -5,7 +5,7 @@ use switchboard_protocol::{
 };
 
 use super::rows::{Keyed, Referred, Rows};
-use super::{Act, Done, Failed, Place, fields};
+use super::{Act, Done, Failed, Place, fields, is_same};
 use crate::access;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, Effect, Passage, UserKey};
@@ -251,7 +251,8 @@ fn new_key() -> Key {
 /// A retry must say the same again. Once the message is deleted nothing is left to compare with, and
 /// a late retry must not bring it back.
 fn check_same(first: &Keyed, conversation: &str, body: &str) -> Result<(), Refusal> {
-    if first.conversation.as_str() == conversation && (first.body == body || first.body == DELETED) {
+    if first.conversation.as_str() == conversation && (is_deleted(&first.body) || is_same(&first.body, body))
+    {
         Ok(())
     } else {
         let message = "this `key` was used for another message; a new message needs a new key";

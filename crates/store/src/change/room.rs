@@ -8,7 +8,7 @@ use switchboard_protocol::{
 };
 
 use super::rows::Rows;
-use super::{Act, Done, Failed, Place, entered, fields};
+use super::{Act, Done, Failed, Place, entered, fields, is_same};
 use crate::access;
 use crate::record::{Conversation, Membership};
 use crate::record::{Effect, Passage, UserKey};
@@ -56,7 +56,9 @@ impl<R: Rows> Act<'_, R> {
         let body = fields::<R::Error>(body)?;
         match self.rows.event(room.key, Seq(1))? {
             Some(first)
-                if first.kind == EventKind::Create && Some(first.sender) == creator && first.body == body =>
+                if first.kind == EventKind::Create
+                    && Some(first.sender) == creator
+                    && is_same(&first.body, &body) =>
             {
                 self.repeated(room, Seq(1))
             }

@@ -56,3 +56,24 @@ fn an_event_without_json_is_not_stored_with_less_than_it_says() {
     let pin = json!({"type": "pin", "target": 7}).as_object().cloned().expect("an object");
     assert!(fields::<rusqlite::Error>(&EventBody::Unknown(pin)).is_err());
 }
+
+#[test]
+fn a_retry_is_the_same_in_any_order_of_the_stored_fields() {
+    let mut store = InMemory::new(Limits::default());
+    let room = json!({"room": "r", "title": "A title", "members": ["bob"]});
+    let message = json!({"to": "#r", "key": "k", "text": "hi", "data": {"a": 1, "b": 2}});
+    for (name, fields) in [("create", &room), ("send", &message)] {
+        says(&mut store, "alice", name, fields).expect("stored");
+    }
+    store.runs(
+        r#"UPDATE events SET body = '{"members":["bob"],"public":false,"title":"A title"}' WHERE seq = 1;
+           UPDATE events SET body = '{"data":{"b":2,"a":1},"text":"hi"}' WHERE seq = 2"#,
+    );
+    for (name, fields, earlier) in [("create", &room, 1), ("send", &message, 2)] {
+        let Ok(Committed::Event(event)) = says(&mut store, "alice", name, fields) else { panic!("{name}") };
+        assert!(event.event.is_none() && event.seq == Seq(earlier), "{event:?}");
+    }
+    let other = json!({"to": "#r", "key": "k", "text": "ho", "data": {"a": 1, "b": 2}});
+    let refusal = says(&mut store, "alice", "send", &other).expect_err("another message");
+    assert_eq!(refusal.code, ErrorCode::KeyConflict);
+}

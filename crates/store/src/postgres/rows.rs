@@ -6,7 +6,6 @@
 mod fetch;
 mod flush;
 mod missing;
-mod prefetch;
 mod reactions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,12 +14,12 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
 pub(super) use self::flush::Unsaved;
-use self::prefetch::Prefetch;
 use self::reactions::Reactions;
 use super::connect::{BlockingConnection, Error};
 use super::ids::Ids;
 use crate::Counts;
 use crate::change::Rules;
+use crate::change::dispatch::Prefetch;
 use crate::change::rows::{Keyed, PROBE_BYTES, Referred, Rows};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};

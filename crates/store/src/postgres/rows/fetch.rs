@@ -4,8 +4,8 @@ use rustc_hash::FxHashSet;
 use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
 use tokio_postgres::Row;
 
-use super::prefetch::Prefetch;
 use super::{Mode, PostgresRows};
+use crate::change::dispatch::Prefetch;
 use crate::change::rows::{Keyed, Referred};
 use crate::postgres::connect::{Ask, Error};
 use crate::postgres::query::row::{

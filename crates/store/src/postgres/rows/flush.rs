@@ -3,7 +3,7 @@
 use switchboard_protocol::Seq;
 
 use super::PostgresRows;
-use super::prefetch::Prefetch;
+use crate::change::dispatch::Prefetch;
 use crate::change::rows::{PAST_REACTIONS, role_number};
 use crate::postgres::connect::{Ask, Error};
 use crate::postgres::query::row::number;

@@ -3,7 +3,7 @@
 use switchboard_protocol::{ConversationId, Seq, UserId};
 
 use super::PostgresRows;
-use super::prefetch::Prefetch;
+use crate::change::dispatch::Prefetch;
 use crate::postgres::connect::Error;
 use crate::record::{ConversationKey, UserKey};
 

@@ -1,30 +1,80 @@
-//! The rows that the changes of a batch will need, by name: read in one round trip before the changes.
+//! Every change: what it does, and which rows it will need. A new one is a line in each of the two.
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use switchboard_protocol::{ConversationId, Emoji, Seq, UserId};
+use switchboard_protocol::{ConversationId, Emoji, Seq, Timestamp, UserId};
 
-use crate::{Change, Submission};
+use super::rows::Rows;
+use super::{Act, Actor, Done, Rules};
+use crate::{Change, Committed, Submission};
 
-/// The rows to read. It need not be exact: a missing row is read when it is needed.
+/// Applies one change of `actor`'s at the time `now`.
+pub(crate) fn apply<R: Rows>(
+    rows: &mut R,
+    rules: &Rules,
+    actor: Actor<'_>,
+    change: Change,
+    now: Timestamp,
+) -> Done<R> {
+    let Actor { name: actor, has_allowances } = actor;
+    let mut act = Act { rows, rules, actor, has_allowances, now };
+    match change {
+        Change::Send(c) => act.send(c),
+        Change::Edit(c) => act.edit(c),
+        Change::Delete(c) => act.delete(&c),
+        Change::React(c) => act.react(c),
+        Change::Read(c) => act.read(&c, None),
+        Change::CountedRead(c) => act.read(&c.read, Some(c.counts?)),
+        Change::Received(c) => act.received(&c),
+        Change::Create(c) => act.create(c),
+        Change::Join(c) => act.join(&c),
+        Change::Leave(c) => act.leave(&c),
+        Change::Invite(c) => act.invite(c),
+        Change::InviteWithKey(c) => act.invite_with_key(c),
+        Change::Remove(c) => act.remove(c),
+        Change::SetRole(c) => act.set_role(c),
+        Change::Rename(c) => act.rename(c),
+        Change::Appear => {
+            act.rows.user_or_new(actor)?;
+            Ok(Committed::Quiet)
+        }
+        Change::Seen(at) => {
+            let user = act.rows.user_or_new(actor)?;
+            act.rows.set_last_seen(user, at)?;
+            Ok(Committed::Quiet)
+        }
+        Change::Probe => {
+            act.rows.probe()?;
+            Ok(Committed::Quiet)
+        }
+        Change::Revoke { until, replace } => {
+            let user = act.rows.user_or_new(actor)?;
+            act.rows.set_not_before(user, until, replace)?;
+            Ok(Committed::Quiet)
+        }
+    }
+}
+
+/// The rows that the changes of a batch will need, by name: a store across a network reads them in one round trip before the
+/// changes. It need not be exact: a missing row is read when it is needed.
 #[derive(Debug, Default)]
-pub(super) struct Prefetch {
-    pub(super) users: FxHashSet<UserId>,
+pub(crate) struct Prefetch {
+    pub(crate) users: FxHashSet<UserId>,
     /// Users whose rows will change or whose rooms are counted.
-    pub(super) locked: FxHashSet<UserId>,
+    pub(crate) locked: FxHashSet<UserId>,
     /// Users whose rooms are counted.
-    pub(super) choosing: FxHashSet<UserId>,
-    pub(super) conversations: FxHashSet<ConversationId>,
-    pub(super) members: FxHashSet<(ConversationId, UserId)>,
-    pub(super) keyed: FxHashSet<(UserId, Box<str>)>,
-    pub(super) events: FxHashSet<(ConversationId, Seq)>,
+    pub(crate) choosing: FxHashSet<UserId>,
+    pub(crate) conversations: FxHashSet<ConversationId>,
+    pub(crate) members: FxHashSet<(ConversationId, UserId)>,
+    pub(crate) keyed: FxHashSet<(UserId, Box<str>)>,
+    pub(crate) events: FxHashSet<(ConversationId, Seq)>,
     /// Read cursors to count messages up to: the highest of each member, because a lower one then changes nothing.
-    pub(super) cursors: FxHashMap<(ConversationId, UserId), Seq>,
-    pub(super) amendments: FxHashSet<(ConversationId, Seq)>,
-    pub(super) reactions: FxHashSet<(ConversationId, Seq, Box<str>, UserId)>,
+    pub(crate) cursors: FxHashMap<(ConversationId, UserId), Seq>,
+    pub(crate) amendments: FxHashSet<(ConversationId, Seq)>,
+    pub(crate) reactions: FxHashSet<(ConversationId, Seq, Box<str>, UserId)>,
 }
 
 impl Prefetch {
-    pub(super) fn of(batch: &[Submission]) -> Self {
+    pub(crate) fn of(batch: &[Submission]) -> Self {
         let mut prefetch = Self::default();
         for one in batch {
             prefetch.add(&one.actor, &one.change);

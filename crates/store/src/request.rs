@@ -1,0 +1,207 @@
+//! What a command asks for: a write, a page, a signal. And what every door checks before: the sizes that a command's types
+//! do not bound. A new command is a line in each `match`.
+
+use switchboard_protocol::{
+    Command, Conversations, Create, Data, Delete, Edit, History, Invite, Join, Leave, Limits, Members, React,
+    Read, Received, Remove, Rename, Send, Seq, SetRole, Sync, Target, Text, Timestamp, Title, UserId,
+    is_blank,
+};
+
+use crate::refusal::Refusal;
+use crate::{CountedRead, CursorOf};
+
+/// The commands that write, and the writes that no command asks for.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the commands document themselves")]
+pub enum Change {
+    Send(Send),
+    Edit(Edit),
+    Delete(Delete),
+    React(React),
+    Read(Read),
+    Received(Received),
+    Create(Create),
+    Join(Join),
+    Leave(Leave),
+    Invite(Invite),
+    /// The same by a back end, which may also bring the first member into a room that everybody has left.
+    InviteWithKey(Invite),
+    Remove(Remove),
+    SetRole(SetRole),
+    Rename(Rename),
+    /// A `read` that comes back to the writer with what readers have counted for it.
+    CountedRead(Box<CountedRead>),
+    /// The actor connected for the first time.
+    Appear,
+    /// The actor's last device left at this time.
+    Seen(Timestamp),
+    /// The actor's tokens that were made at this time or before are good no more.
+    Revoke {
+        /// The time.
+        until: Timestamp,
+        /// A later time that is noted gives way to this one; otherwise it stays.
+        replace: bool,
+    },
+    /// Nothing, the way that everything is written.
+    Probe,
+}
+
+impl Change {
+    /// Whether it counts against the rate of sends on a connection. Cursors follow the messages of
+    /// others, which one cannot help.
+    pub fn is_limited(&self) -> bool {
+        self.cursor().is_none()
+    }
+
+    /// What it costs at its door, in sends: one, and one for each member that it names.
+    pub fn price(&self) -> u32 {
+        let members = match self {
+            Self::Create(create) => create.members.len(),
+            Self::Invite(_) | Self::InviteWithKey(_) => 1,
+            _ => 0,
+        };
+        u32::try_from(members).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
+    /// The cursor that this moves, in which conversation, and how far.
+    pub fn cursor(&self) -> Option<(CursorOf, &Target, Seq)> {
+        match self {
+            Self::Read(c) => Some((CursorOf::Read, &c.conversation, c.upto)),
+            Self::CountedRead(c) => Some((CursorOf::Read, &c.read.conversation, c.read.upto)),
+            Self::Received(c) => Some((CursorOf::Received, &c.conversation, c.upto)),
+            _ => None,
+        }
+    }
+}
+
+/// The commands that read pages.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the commands document themselves")]
+pub enum Query {
+    Sync(Sync),
+    History(History),
+    Conversations(Conversations),
+    Members(Members),
+}
+
+/// What a command asks of whom.
+#[derive(Debug)]
+pub enum Request {
+    /// The store is to write.
+    Change(Change),
+    /// The store is to read a page.
+    Query(Query),
+    /// The router is to pass on a signal.
+    Typing(Target),
+    /// The router is to tell presence.
+    Watch(Vec<UserId>),
+    /// Nothing but an answer.
+    Ping,
+    /// A second `hello`.
+    Hello,
+}
+
+impl From<Command> for Request {
+    fn from(command: Command) -> Self {
+        match command {
+            Command::Hello(_) => Self::Hello,
+            Command::Send(c) => Self::Change(Change::Send(c)),
+            Command::Edit(c) => Self::Change(Change::Edit(c)),
+            Command::Delete(c) => Self::Change(Change::Delete(c)),
+            Command::React(c) => Self::Change(Change::React(c)),
+            Command::Sync(c) => Self::Query(Query::Sync(c)),
+            Command::History(c) => Self::Query(Query::History(c)),
+            Command::Conversations(c) => Self::Query(Query::Conversations(c)),
+            Command::Read(c) => Self::Change(Change::Read(c)),
+            Command::Received(c) => Self::Change(Change::Received(c)),
+            Command::Typing(c) => Self::Typing(c.conversation),
+            Command::Watch(c) => Self::Watch(c.users),
+            Command::Create(c) => Self::Change(Change::Create(c)),
+            Command::Join(c) => Self::Change(Change::Join(c)),
+            Command::Leave(c) => Self::Change(Change::Leave(c)),
+            Command::Invite(c) => Self::Change(Change::Invite(c)),
+            Command::Remove(c) => Self::Change(Change::Remove(c)),
+            Command::SetRole(c) => Self::Change(Change::SetRole(c)),
+            Command::Rename(c) => Self::Change(Change::Rename(c)),
+            Command::Members(c) => Self::Query(Query::Members(c)),
+            Command::Ping(_) => Self::Ping,
+        }
+    }
+}
+
+/// Refuses a command whose content is over the limits, or is missing where the types cannot say so.
+///
+/// # Errors
+/// The field at fault, and its limit.
+pub fn check(command: &Command, limits: &Limits) -> Result<(), Refusal> {
+    match command {
+        Command::Send(c) => check_content(c.text.as_ref(), c.data.as_ref(), limits),
+        Command::Edit(c) => check_content(c.text.as_ref(), c.data.as_ref(), limits),
+        Command::Watch(c) => check_count("users", c.users.len(), limits.watch),
+        Command::Create(c) => {
+            check_title(c.title.as_ref())?;
+            check_count("members", c.members.len(), limits.create_members)
+        }
+        Command::Rename(c) => check_title(Some(&c.title)),
+        Command::React(c) if is_blank(c.emoji.as_str()) => {
+            Err(Refusal::bad_field("emoji", "emoji: a reaction shows something"))
+        }
+        // What its types bound. A new command is named in one of these lines.
+        Command::Hello(_)
+        | Command::Delete(_)
+        | Command::React(_)
+        | Command::Sync(_)
+        | Command::History(_)
+        | Command::Conversations(_)
+        | Command::Read(_)
+        | Command::Received(_)
+        | Command::Typing(_)
+        | Command::Join(_)
+        | Command::Leave(_)
+        | Command::Invite(_)
+        | Command::Remove(_)
+        | Command::SetRole(_)
+        | Command::Members(_)
+        | Command::Ping(_) => Ok(()),
+    }
+}
+
+fn check_content(text: Option<&Text>, data: Option<&Data>, limits: &Limits) -> Result<(), Refusal> {
+    if data.is_none() && text.is_none_or(|text| text.as_str().is_empty()) {
+        return Err(Refusal::bad_field(
+            "text",
+            "text: a message has a `text` that is not empty, or `data`, or both",
+        ));
+    }
+    if text.is_some_and(|text| !text.as_str().is_empty() && is_blank(text.as_str())) {
+        return Err(Refusal::bad_field("text", "text: it has white space and invisible characters only"));
+    }
+    let most = limits.text as usize;
+    if text.is_some_and(|text| text.as_str().len() > most) {
+        return Err(Refusal::too_large(
+            "text",
+            format!("text: at most {most} bytes; send the rest as another message"),
+        ));
+    }
+    if data.is_some_and(|data| serde_json::to_string(data).is_ok_and(|json| json.len() > most)) {
+        return Err(Refusal::too_large(
+            "data",
+            format!("data: at most {most} bytes of JSON; store the rest elsewhere"),
+        ));
+    }
+    Ok(())
+}
+
+fn check_title(title: Option<&Title>) -> Result<(), Refusal> {
+    if title.is_some_and(|title| is_blank(title.as_str())) {
+        return Err(Refusal::bad_field("title", "title: it has white space and invisible characters only"));
+    }
+    Ok(())
+}
+
+fn check_count(field: &'static str, count: usize, most: u32) -> Result<(), Refusal> {
+    if count > most as usize {
+        return Err(Refusal::too_large(field, format!("{field}: at most {most} at a time")));
+    }
+    Ok(())
+}

@@ -103,7 +103,7 @@ export class Switchboard implements Chat, Host {
     return this.rooms.get(id);
   }
 
-  create(room: NewRoom, options?: CommandOptions): Promise<Conversation> {
+  create(room: NewRoom = {}, options?: CommandOptions): Promise<Conversation> {
     return handled(this.#create(room, options));
   }
 

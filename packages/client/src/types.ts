@@ -416,7 +416,7 @@ export interface Chat {
   readonly outbox: ChatOutbox;
   /** `"#general"`, `"@bob"` or a conversation id; the same object for the same conversation. Throws `invalid` for what is no name. */
   conversation(id: string): Conversation;
-  create(room: NewRoom, options?: CommandOptions): Promise<Conversation>;
+  create(room?: NewRoom, options?: CommandOptions): Promise<Conversation>;
   /** Whether a user is there. The server answers for users who share a conversation with this one. */
   presence(user: UserId): UserPresence;
   /** Connects, where nothing has yet: see the option `start`. */

@@ -123,6 +123,8 @@ onBoth("rooms: create, invite, roles, rename, remove, leave, join", async (t, Se
   const open = await alice.create({ public: true, title: "Open" });
   await carol.conversation(open.id).join();
   await until(carol.conversations, (list) => list.some((c) => c.title === "Open"));
+  const own = await alice.create();
+  await until(own.members, (list) => list.map((m) => `${m.user} ${m.role}`).join() === "alice admin");
 });
 
 onBoth(

@@ -109,6 +109,27 @@ async fn every_command_but_those_of_a_connection_is_a_route() {
 }
 
 #[tokio::test]
+async fn a_page_of_history_around_a_message_has_both_sides_over_http() {
+    let server = Server::start().await;
+    server.posts("create", json!({"as": "alice", "room": "ops"})).await.ok();
+    for number in 0..6 {
+        let text = format!("message {number}");
+        server.posts("send", json!({"as": "alice", "to": "#ops", "text": text})).await.ok();
+    }
+    let history = json!({"as": "alice", "conversation": "#ops", "around": 4, "limit": 3});
+    let page = server.posts("history", history.clone()).await.ok();
+    let seqs: Vec<_> =
+        page["messages"].as_array().expect("messages").iter().map(|m| m["seq"].clone()).collect();
+    assert_eq!(
+        (seqs, &page["more"], &page["more_after"]),
+        (vec![json!(3), json!(4), json!(5)], &json!(true), &json!(true))
+    );
+    let mut both = history;
+    both["before"] = json!(5);
+    assert_refused(&server.posts("history", both).await, 400, "bad_field");
+}
+
+#[tokio::test]
 async fn the_idempotency_key_is_the_key() {
     let server = Server::serves().await;
     let token = server.token("alice", MINUTE);

@@ -1,5 +1,6 @@
 //! Most of the users of three nodes lose their connections at once, and many come back: others go on sending at their pace.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::process::Stdio;
@@ -124,8 +125,9 @@ impl Clients {
     }
 }
 
-/// How long sends until a time waited for their `ok`, in order.
+/// How long sends until a time waited for their `ok`, shortest first. Prints the longest waits of each second.
 async fn sends_until(end: Instant, others: &mut [Person]) -> Vec<Duration> {
+    let begun = Instant::now();
     let sending = others.iter_mut().enumerate().map(async |(number, person)| {
         let (to, mut took) = (format!("@partner{number}"), Vec::new());
         let mut due = Instant::now();
@@ -136,11 +138,21 @@ async fn sends_until(end: Instant, others: &mut [Person]) -> Vec<Duration> {
             tokio::time::sleep_until(due).await;
             let sent = Instant::now();
             person.says(&to, "hi").await;
-            took.push(sent.elapsed());
+            took.push(((sent - begun).as_secs(), sent.elapsed()));
         }
         took
     });
-    let mut took = join_all(sending).await.concat();
+    let took = join_all(sending).await.concat();
+    let mut seconds = BTreeMap::<u64, Duration>::new();
+    for (second, wait) in &took {
+        let longest = seconds.entry(*second).or_default();
+        *longest = (*longest).max(*wait);
+    }
+    println!(
+        "the longest wait of each second, in ms: {:?}",
+        seconds.values().map(Duration::as_millis).collect::<Vec<_>>()
+    );
+    let mut took: Vec<_> = took.into_iter().map(|(_, wait)| wait).collect();
     took.sort_unstable();
     took
 }

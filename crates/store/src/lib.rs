@@ -49,6 +49,7 @@ pub mod record;
 pub mod refusal;
 pub mod request;
 pub mod sqlite;
+mod table;
 mod turns;
 pub mod write_fault;
 

@@ -9,6 +9,7 @@ pub mod moving;
 mod query;
 mod readers;
 mod rows;
+mod table;
 mod target;
 #[cfg(test)]
 mod tests;

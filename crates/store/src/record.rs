@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use switchboard_protocol::{ConversationId, EventKind, Role, Seq, Timestamp, UserId};
 
 use crate::refusal::Refusal;
+use crate::table::{conversations, members, record};
 
 /// A user's number in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,30 +48,8 @@ impl std::fmt::Debug for NoticeKey {
 /// What a store answers, some time later.
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + std::marker::Send>>;
 
-/// A conversation as its row says.
-#[derive(Debug, Clone)]
-pub struct Conversation {
-    /// Its number.
-    pub key: ConversationKey,
-    /// Its id.
-    pub name: ConversationId,
-    /// A room's title.
-    pub title: Option<String>,
-    /// Whether anyone may join.
-    pub public: bool,
-    /// The last event.
-    pub head: Seq,
-    /// How many of the events are messages.
-    pub messages: u64,
-    /// The last message.
-    pub last_message: Seq,
-    /// How many members there are.
-    pub members: u64,
-    /// How many of them are admins.
-    pub admins: u64,
-    /// The time of the last event, in milliseconds since the Unix epoch.
-    pub at: i64,
-}
+conversations!(record);
+members!(record);
 
 impl Conversation {
     /// One in which nothing has happened and nobody is.
@@ -78,27 +57,6 @@ impl Conversation {
         let (head, last_message) = (Seq(0), Seq(0));
         Self { key, name, title, public, head, messages: 0, last_message, members: 0, admins: 0, at: 0 }
     }
-}
-
-/// A membership as its row says, present or past.
-#[derive(Debug, Clone, Copy)]
-pub struct Membership {
-    /// What the member may do.
-    pub role: Role,
-    /// The event of joining.
-    pub since: Seq,
-    /// The event of leaving, for a former member.
-    pub until: Option<Seq>,
-    /// The cursor of reading.
-    pub read: Seq,
-    /// The cursor of delivery.
-    pub received: Seq,
-    /// Own messages in the conversation.
-    pub sent: u64,
-    /// Messages up to `read`.
-    pub read_messages: u64,
-    /// Own messages up to `read`.
-    pub read_sent: u64,
 }
 
 impl Membership {

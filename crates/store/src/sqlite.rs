@@ -11,6 +11,7 @@ mod query;
 mod readers;
 pub(super) mod rows;
 mod shared;
+mod table;
 mod writer;
 
 use std::path::PathBuf;

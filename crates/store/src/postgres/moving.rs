@@ -15,11 +15,12 @@ use sha2::{Digest as _, Sha256};
 use tokio_postgres::Client;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 
-use self::table::{TABLES, Table, Value};
+use self::table::Value;
 use super::connect::BlockingConnection;
 use super::target::Target;
 use super::{SERVING, migrate};
 use crate::sqlite;
+use crate::table::{TABLES, Table};
 
 /// Rows per transaction. They take at most a second, and an interruption repeats at most that.
 const CHUNK_ROWS: usize = 5_000;

@@ -17,17 +17,16 @@ use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use self::row::{
-    CONVERSATION, conversation, conversation_columns, conversation_key, count, get, maybe_membership,
-    maybe_time, membership, membership_columns, number, place, seq, user_id, user_key,
-};
+use self::row::{conversation_key, count, get, maybe_time, number, place, seq, user_id, user_key};
 pub(super) use self::shared::{heads, places, places_in, revocations};
 use super::connect::{BlockingConnection, Error};
 use crate::change::Failed;
+use crate::postgres::table::maybe_membership;
 use crate::read::row::{Acquainted, Known, Listed, Membered, Named, Start, View, Wanted, Whole, readable};
 use crate::read::{Lookups, Range};
-use crate::record::Membership;
+use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};
+use crate::table::{columns, conversations, members};
 
 type Result<T> = std::result::Result<T, Failed<Error>>;
 
@@ -110,43 +109,43 @@ const MEMBERSHIPS: &str = r#"SELECT m.conversation, c.head, c.at FROM (SELECT co
 
 const NAMED: &str = concat!(
     "SELECT n.place, ",
-    conversation_columns!(),
+    conversations!(columns),
     ", ",
-    membership_columns!(),
+    members!(columns),
     r#" FROM unnest($2::text[]) WITH ORDINALITY n (name, place) JOIN conversations c ON c.name = n.name
     CROSS JOIN users u LEFT JOIN members m ON m.conversation = c.id AND m."user" = u.id WHERE u.name = $1"#
 );
 
 const VIEW: &str = concat!(
     "SELECT ",
-    conversation_columns!(),
+    conversations!(columns),
     ", ",
-    membership_columns!(),
+    members!(columns),
     r#" FROM conversations c CROSS JOIN users u
     LEFT JOIN members m ON m.conversation = c.id AND m."user" = u.id WHERE u.name = $1 AND c.name = $2"#
 );
 
 const VIEW_OF: &str = concat!(
     "SELECT ",
-    conversation_columns!(),
+    conversations!(columns),
     ", ",
-    membership_columns!(),
+    members!(columns),
     r#" FROM conversations c
     LEFT JOIN members m ON m.conversation = c.id AND m."user" = $1 WHERE c.id = $2"#
 );
 
 pub(super) const LISTED: &str = concat!(
     "SELECT ",
-    conversation_columns!(),
+    conversations!(columns),
     ", ",
-    membership_columns!(),
+    members!(columns),
     r#" FROM unnest($2::bigint[]) WITH ORDINALITY n (id, place) JOIN conversations c ON c.id = n.id
     JOIN members m ON m.conversation = c.id AND m."user" = $1 AND m.until IS NULL ORDER BY n.place"#
 );
 
 const MEMBERS: &str = concat!(
     "SELECT u.name, ",
-    membership_columns!(),
+    members!(columns),
     r#", m."user" FROM (
         SELECT * FROM members WHERE conversation = $1 AND until IS NULL AND "user" > $2 ORDER BY "user" LIMIT $3
     ) m LEFT JOIN users u ON u.id = m."user" ORDER BY m."user""#
@@ -223,7 +222,10 @@ impl Lookups for Session {
         }
         let rows = self.rows(LISTED, &[&user.0, &keys])?;
         let listed = |row: &Row| {
-            Ok(Listed { conversation: conversation(row, 0)?, member: membership(row, CONVERSATION)? })
+            Ok(Listed {
+                conversation: Conversation::from_postgres(row, 0)?,
+                member: Membership::from_postgres(row, Conversation::COLUMNS)?,
+            })
         };
         let listed = rows.iter().map(|row| readable(listed(row), || conversation_name(row, 1)));
         listed.filter_map(Result::transpose).collect()
@@ -299,7 +301,7 @@ impl Lookups for Session {
         mut each: impl FnMut(UserKey, Option<(UserId, Membership)>) -> ControlFlow<()>,
     ) -> Result<()> {
         for row in self.rows(MEMBERS, &[&conversation.0, &after.0, &(most as i64)])? {
-            let read = || Ok((user_id(&row, 0)?, membership(&row, 1)?));
+            let read = || Ok((user_id(&row, 0)?, Membership::from_postgres(&row, 1)?));
             let member = readable(read(), || format!("a member of conversation {}", conversation.0))?;
             if each(user_key(&row, 9)?, member).is_break() {
                 break;
@@ -355,8 +357,8 @@ fn membered(row: &Row) -> Result<Membered> {
 }
 
 fn view(row: &Row, first: usize) -> std::result::Result<View, Error> {
-    let conversation = conversation(row, first)?;
-    Ok(View { conversation, membership: maybe_membership(row, first + CONVERSATION)? })
+    let conversation = Conversation::from_postgres(row, first)?;
+    Ok(View { conversation, membership: maybe_membership(row, first + Conversation::COLUMNS)? })
 }
 
 /// Which of so many places the rows have.

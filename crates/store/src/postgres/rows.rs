@@ -26,7 +26,7 @@ use crate::record::{ConversationKey, LogEvent, UserKey};
 
 /// The statements to prepare.
 pub(super) fn statements() -> impl Iterator<Item = &'static str> {
-    fetch::STATEMENTS.into_iter().chain(flush::STATEMENTS)
+    fetch::STATEMENTS.into_iter().chain(flush::statements())
 }
 
 /// How to treat a conversation that another node has locked.

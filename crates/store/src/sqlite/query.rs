@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use rusqlite::{Connection, OptionalExtension, params};
 use switchboard_protocol::{ConversationId, EventKind, Limits, Seq, Timestamp, UserId};
 
-use super::rows::{self, conversation_id, find_conversation, find_member, membership, seq, user_id};
+use super::rows::{self, conversation_id, find_conversation, find_member, seq, user_id};
 use crate::batch::State;
 use crate::change::Failed;
 use crate::read::row::{
@@ -19,6 +19,7 @@ use crate::read::row::{
 use crate::read::{self, Lookups, Range, STEP};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};
+use crate::table::{columns, conversations, members};
 
 /// One read transaction.
 pub(super) type Reader<'a> = read::Reader<'a, Connection>;
@@ -84,12 +85,14 @@ impl Lookups for Connection {
     }
 
     fn listed(&self, user: UserKey, conversations: &[ConversationKey]) -> Result<Vec<Listed>> {
-        let mut select = self.prepare_cached(
-            "SELECT m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent,
-                    c.id, c.name, c.title, c.public, c.head, c.messages, c.last_message, c.members, c.admins, c.at
-             FROM members m CROSS JOIN conversations c ON c.id = m.conversation
-             WHERE m.conversation = ?1 AND m.user = ?2 AND m.until IS NULL",
-        )?;
+        let mut select = self.prepare_cached(concat!(
+            "SELECT c.id, ",
+            members!(columns),
+            ", ",
+            conversations!(columns),
+            " FROM members m CROSS JOIN conversations c ON c.id = m.conversation
+             WHERE m.conversation = ?1 AND m.user = ?2 AND m.until IS NULL"
+        ))?;
         let mut listed = Vec::new();
         for conversation in conversations {
             let mut rows = select.query(params![conversation.0, user.0])?;
@@ -174,16 +177,17 @@ impl Lookups for Connection {
         most: usize,
         mut each: impl FnMut(UserKey, Option<(UserId, Membership)>) -> ControlFlow<()>,
     ) -> Result<()> {
-        let mut select = self.prepare_cached(
-            "SELECT m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent, u.name, m.user
-             FROM members m LEFT JOIN users u ON u.id = m.user
-             WHERE m.conversation = ?1 AND m.until IS NULL AND m.user > ?2 ORDER BY m.user LIMIT ?3",
-        )?;
+        let mut select = self.prepare_cached(concat!(
+            "SELECT m.user, u.name, ",
+            members!(columns),
+            " FROM members m LEFT JOIN users u ON u.id = m.user
+             WHERE m.conversation = ?1 AND m.until IS NULL AND m.user > ?2 ORDER BY m.user LIMIT ?3"
+        ))?;
         let mut rows = select.query(params![conversation.0, after.0, most])?;
         while let Some(row) = rows.next()? {
-            let read = || Ok((user_id(row, 8)?, membership(row, 0)?));
+            let read = || Ok((user_id(row, 1)?, Membership::from_sqlite(row, 2)?));
             let member = readable(read(), || format!("a member of conversation {}", conversation.0))?;
-            if each(UserKey(row.get(9)?), member).is_break() {
+            if each(UserKey(row.get(0)?), member).is_break() {
                 break;
             }
         }
@@ -243,21 +247,10 @@ fn find_named(db: &Connection, user: UserKey, name: &ConversationId) -> Result<N
 
 /// Reads a row of [`Lookups::listed`].
 fn read_listed(row: &rusqlite::Row<'_>) -> Result<Option<Listed>> {
-    let key: i64 = row.get(8)?;
+    let key: i64 = row.get(0)?;
     let read = || {
-        let conversation = Conversation {
-            key: ConversationKey(key),
-            name: conversation_id(row, 9)?,
-            title: row.get(10)?,
-            public: row.get(11)?,
-            head: seq(row, 12)?,
-            messages: row.get(13)?,
-            last_message: seq(row, 14)?,
-            members: row.get(15)?,
-            admins: row.get(16)?,
-            at: row.get(17)?,
-        };
-        Ok(Listed { conversation, member: membership(row, 0)? })
+        let member = Membership::from_sqlite(row, 1)?;
+        Ok(Listed { conversation: Conversation::from_sqlite(row, 1 + Membership::COLUMNS)?, member })
     };
     readable(read(), || format!("conversation {key}, in a list"))
 }

@@ -6,13 +6,16 @@
 mod change;
 mod log;
 
-use rusqlite::{Connection, OptionalExtension, Result, named_params, params};
+use std::sync::LazyLock;
+
+use rusqlite::{Connection, OptionalExtension, Result, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
 
-use crate::change::rows::{role, role_number};
+use super::table;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, UserKey};
+use crate::table::{CONVERSATIONS, MEMBERS, Written, columns, conversations, members};
 
 /// Most rows kept of each kind between batches: about 200 bytes each.
 const KEPT: usize = 50_000;
@@ -95,65 +98,51 @@ impl SqliteRows {
     }
 
     fn write_back(&mut self) -> Result<()> {
-        let mut update = self.db.prepare_cached(
-            "UPDATE conversations SET title = :title, head = :head, messages = :messages,
-             last_message = :last_message, members = :members, admins = :admins, at = :at WHERE id = :id",
-        )?;
+        let mut update = self.db.prepare_cached(&UPDATE_CONVERSATION)?;
         for name in self.dirty_conversations.drain() {
-            if let Some(c) = self.conversations.get(&name) {
-                update.execute(named_params! {
-                    ":id": c.key.0, ":title": c.title, ":head": c.head.0, ":messages": c.messages,
-                    ":last_message": c.last_message.0, ":members": c.members, ":admins": c.admins, ":at": c.at,
-                })?;
+            if let Some(conversation) = self.conversations.get(&name) {
+                conversation.with_sqlite(|row| update.execute(table::of(row, is_changed)))?;
             }
         }
-        let mut upsert = self.db.prepare_cached(
-            "INSERT OR REPLACE INTO members (conversation, user, role, since, read, received, sent, read_messages,
-             read_sent, until) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        )?;
-        // It leaves `since` and `until` alone, and with them the indexes of who is where.
-        let mut update = self.db.prepare_cached(
-            "UPDATE members SET role = ?3, read = ?4, received = ?5, sent = ?6, read_messages = ?7, read_sent = ?8
-             WHERE conversation = ?1 AND user = ?2",
-        )?;
+        let mut upsert = self.db.prepare_cached(&PUT_MEMBER)?;
+        let mut update = self.db.prepare_cached(&UPDATE_MEMBER)?;
         for (at, passed) in self.dirty_members.drain() {
-            let Some(m) = self.members.get(&at) else { continue };
-            let (role, until) = (role_number(m.role), m.until.map(|seq| seq.0));
-            let (since, read, received) = (m.since.0, m.read.0, m.received.0);
-            let (sent, messages, own) = (m.sent, m.read_messages, m.read_sent);
-            if passed {
-                upsert.execute(params![
-                    at.0.0, at.1.0, role, since, read, received, sent, messages, own, until
-                ])?;
-            } else {
-                update.execute(params![at.0.0, at.1.0, role, read, received, sent, messages, own])?;
-            }
+            let Some(member) = self.members.get(&at) else { continue };
+            member.with_sqlite(at.0, at.1, |row| {
+                if passed {
+                    upsert.execute(table::of(row, is_any))
+                } else {
+                    update.execute(table::of(row, is_changed))
+                }
+            })?;
         }
         Ok(())
     }
 }
 
+static UPDATE_CONVERSATION: LazyLock<String> = LazyLock::new(|| table::update(&CONVERSATIONS, is_changed));
+
+static PUT_MEMBER: LazyLock<String> = LazyLock::new(|| table::insert("INSERT OR REPLACE", &MEMBERS, is_any));
+
+/// It leaves `since` and `until` alone, and with them the indexes of who is where.
+static UPDATE_MEMBER: LazyLock<String> = LazyLock::new(|| table::update(&MEMBERS, is_changed));
+
+fn is_any(_: Written) -> bool {
+    true
+}
+
+fn is_changed(written: Written) -> bool {
+    matches!(written, Written::Key | Written::Always)
+}
+
 /// A conversation's row by its name.
 pub(super) fn find_conversation(db: &Connection, name: &ConversationId) -> Result<Option<Conversation>> {
-    let mut select = db.prepare_cached(
-        "SELECT id, title, public, head, messages, last_message, members, admins, at FROM conversations WHERE name = ?1",
-    )?;
-    select
-        .query_row([name.as_str()], |row| {
-            Ok(Conversation {
-                key: ConversationKey(row.get(0)?),
-                name: name.clone(),
-                title: row.get(1)?,
-                public: row.get(2)?,
-                head: seq(row, 3)?,
-                messages: row.get(4)?,
-                last_message: seq(row, 5)?,
-                members: row.get(6)?,
-                admins: row.get(7)?,
-                at: row.get(8)?,
-            })
-        })
-        .optional()
+    let mut select = db.prepare_cached(concat!(
+        "SELECT ",
+        conversations!(columns),
+        " FROM conversations c WHERE c.name = ?1"
+    ))?;
+    select.query_row([name.as_str()], |row| Conversation::from_sqlite(row, 0)).optional()
 }
 
 /// A membership's row, present or past.
@@ -162,11 +151,12 @@ pub(super) fn find_member(
     conversation: ConversationKey,
     user: UserKey,
 ) -> Result<Option<Membership>> {
-    let mut select = db.prepare_cached(
-        "SELECT role, since, until, read, received, sent, read_messages, read_sent FROM members
-         WHERE conversation = ?1 AND user = ?2",
-    )?;
-    select.query_row(params![conversation.0, user.0], |row| membership(row, 0)).optional()
+    let mut select = db.prepare_cached(concat!(
+        "SELECT ",
+        members!(columns),
+        " FROM members m WHERE m.conversation = ?1 AND m.user = ?2"
+    ))?;
+    select.query_row(params![conversation.0, user.0], |row| Membership::from_sqlite(row, 0)).optional()
 }
 
 /// Messages of anybody up to an event.
@@ -189,20 +179,6 @@ pub(super) fn count_sent(
     )?;
     let message = EventKind::Message.number();
     select.query_row(params![conversation.0, after.0, upto.0, sender.0, message], |row| row.get(0))
-}
-
-/// A membership whose columns start at `first`, in the order of [`find_member`].
-pub(super) fn membership(row: &rusqlite::Row<'_>, first: usize) -> Result<Membership> {
-    Ok(Membership {
-        role: role(row.get(first)?),
-        since: seq(row, first + 1)?,
-        until: row.get::<_, Option<u64>>(first + 2)?.map(Seq),
-        read: seq(row, first + 3)?,
-        received: seq(row, first + 4)?,
-        sent: row.get(first + 5)?,
-        read_messages: row.get(first + 6)?,
-        read_sent: row.get(first + 7)?,
-    })
 }
 
 pub(super) fn seq(row: &rusqlite::Row<'_>, column: usize) -> Result<Seq> {

@@ -8,19 +8,16 @@ use switchboard_protocol::Role;
 use super::Log;
 use crate::change::rows::role_number;
 use crate::check::{BY_CHOICE, Report};
+use crate::record::Membership;
+use crate::table::{columns, members};
 
 /// A member's row.
 #[derive(Debug, Clone)]
 struct Kept {
     name: Option<String>,
+    /// The number of the role, which may be none.
     role: i64,
-    since: u64,
-    until: Option<u64>,
-    read: u64,
-    received: u64,
-    sent: u64,
-    read_messages: u64,
-    read_sent: u64,
+    row: Membership,
     /// Whether this room is among those that the member is in by choice; the first schema did not note it.
     by_choice: Option<bool>,
 }
@@ -56,26 +53,22 @@ pub(super) struct Members {
 impl Members {
     /// The rows of a conversation.
     pub(super) fn read(db: &Connection, schema: usize, conversation: i64) -> Result<Self> {
-        let mut select = db.prepare_cached(if schema < BY_CHOICE {
-            "SELECT m.user, u.name, m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent, NULL
-             FROM members m LEFT JOIN users u ON u.id = m.user WHERE m.conversation = ?1"
+        let by_choice = if schema < BY_CHOICE {
+            "NULL"
         } else {
-            "SELECT m.user, u.name, m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent,
-             EXISTS (SELECT 1 FROM rooms_by_choice c WHERE c.user = m.user AND c.conversation = m.conversation)
-             FROM members m LEFT JOIN users u ON u.id = m.user WHERE m.conversation = ?1"
-        })?;
+            "EXISTS (SELECT 1 FROM rooms_by_choice c WHERE c.user = m.user AND c.conversation = m.conversation)"
+        };
+        let mut select = db.prepare_cached(&format!(
+            "SELECT m.user, u.name, m.role, {by_choice}, {} FROM members m LEFT JOIN users u ON u.id = m.user
+             WHERE m.conversation = ?1",
+            members!(columns)
+        ))?;
         let rows = select.query_map([conversation], |row| {
             let kept = Kept {
                 name: row.get_ref(1)?.as_str_or_null().unwrap_or_default().map(ToOwned::to_owned),
                 role: row.get(2)?,
-                since: row.get(3)?,
-                until: row.get(4)?,
-                read: row.get(5)?,
-                received: row.get(6)?,
-                sent: row.get(7)?,
-                read_messages: row.get(8)?,
-                read_sent: row.get(9)?,
-                by_choice: row.get(10)?,
+                by_choice: row.get(3)?,
+                row: Membership::from_sqlite(row, 4)?,
             };
             Ok((row.get(0)?, Member { kept: Some(kept), ..Member::default() }))
         })?;
@@ -127,7 +120,7 @@ impl Members {
     pub(super) fn sends(&mut self, user: i64, seq: u64) {
         let member = self.all.entry(user).or_default();
         member.sent += 1;
-        member.read_sent += u64::from(member.kept.as_ref().is_some_and(|kept| seq <= kept.read));
+        member.read_sent += u64::from(member.kept.as_ref().is_some_and(|kept| seq <= kept.row.read.0));
     }
 
     /// What is kept of each must be what the log says.
@@ -159,8 +152,8 @@ fn compare_counts(
     report: &mut Report,
 ) -> Result<()> {
     let head = log.head;
-    if !(kept.since <= kept.read && kept.read <= kept.received && kept.received <= head) {
-        let Kept { since, read, received, .. } = kept;
+    let Membership { since, read, received, sent, read_messages, read_sent, .. } = kept.row;
+    if !(since <= read && read <= received && received.0 <= head) {
         let what = format!(
             "the cursors of {name} are out of order: since {since}, read {read}, received {received}, head {head}"
         );
@@ -171,11 +164,11 @@ fn compare_counts(
             log.tell(report, None, format!("the number of {of} of {name} is kept as {kept}, and is {is}"));
         }
     };
-    differ("messages", kept.sent, member.sent);
-    differ("own messages up to the cursor of reading", kept.read_sent, member.read_sent);
+    differ("messages", sent, member.sent);
+    differ("own messages up to the cursor of reading", read_sent, member.read_sent);
     // With a hole there, nothing is known.
-    if let Some(messages) = log.messages_upto(kept.read)? {
-        differ("messages up to the cursor of reading", kept.read_messages, messages);
+    if let Some(messages) = log.messages_upto(read.0)? {
+        differ("messages up to the cursor of reading", read_messages, messages);
     }
     Ok(())
 }
@@ -188,7 +181,7 @@ fn compare_stay(log: &Log<'_>, name: &str, member: &Member, report: &mut Report)
             log.tell(report, None, format!("{name} has a row, and was never a member by the log"));
         }
         (Some(kept), Some(stay)) => {
-            if (kept.since, kept.until) != (stay.since, stay.until) {
+            if (kept.row.since.0, kept.row.until.map(|seq| seq.0)) != (stay.since, stay.until) {
                 log.tell(report, None, format!("{name} came and went by other events than is kept"));
             }
             if kept.role != role_number(stay.role) {

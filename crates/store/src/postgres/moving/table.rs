@@ -3,22 +3,7 @@
 use rusqlite::Connection;
 use tokio_postgres::types::{ToSql, Type};
 
-/// A table with its columns and its key. Both databases sort by the key in the same order, names by their bytes.
-pub(super) struct Table {
-    pub(super) name: &'static str,
-    columns: &'static [(&'static str, ColumnType)],
-    key: &'static [&'static str],
-}
-
-/// The type of a column.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ColumnType {
-    Number,
-    Small,
-    Bool,
-    Text,
-    Bytes,
-}
+use crate::table::{Column, ColumnType, Table, quoted};
 
 /// The value of a field.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,96 +17,9 @@ pub(super) enum Value {
 
 use ColumnType::{Bool, Bytes, Number, Small, Text};
 
-/// All tables.
-pub(super) const TABLES: [Table; 8] = [
-    Table {
-        name: "users",
-        columns: &[("id", Number), ("name", Text), ("last_seen", Number), ("not_before", Number)],
-        key: &["id"],
-    },
-    Table {
-        name: "conversations",
-        columns: &[
-            ("id", Number),
-            ("name", Text),
-            ("title", Text),
-            ("public", Bool),
-            ("head", Number),
-            ("messages", Number),
-            ("last_message", Number),
-            ("members", Number),
-            ("admins", Number),
-            ("at", Number),
-        ],
-        key: &["id"],
-    },
-    Table {
-        name: "members",
-        columns: &[
-            ("conversation", Number),
-            ("user", Number),
-            ("role", Small),
-            ("since", Number),
-            ("until", Number),
-            ("read", Number),
-            ("received", Number),
-            ("sent", Number),
-            ("read_messages", Number),
-            ("read_sent", Number),
-        ],
-        key: &["conversation", "user"],
-    },
-    Table {
-        name: "events",
-        columns: &[
-            ("conversation", Number),
-            ("seq", Number),
-            ("kind", Small),
-            ("sender", Number),
-            ("at", Number),
-            ("messages", Number),
-            ("key", Text),
-            ("body", Text),
-        ],
-        key: &["conversation", "seq"],
-    },
-    Table {
-        name: "amendments",
-        columns: &[("conversation", Number), ("target", Number), ("seq", Number)],
-        key: &["conversation", "target", "seq"],
-    },
-    Table {
-        name: "reactions",
-        columns: &[
-            ("conversation", Number),
-            ("target", Number),
-            ("emoji", Text),
-            ("user", Number),
-            ("since", Number),
-            ("until", Number),
-        ],
-        key: &["conversation", "target", "emoji", "user", "since"],
-    },
-    Table {
-        name: "rooms_by_choice",
-        columns: &[("user", Number), ("conversation", Number)],
-        key: &["user", "conversation"],
-    },
-    Table {
-        name: "api_keys",
-        columns: &[("name", Text), ("hash", Bytes), ("created", Number), ("revoked", Number)],
-        key: &["name"],
-    },
-];
-
-fn quoted(names: impl Iterator<Item = &'static str>) -> String {
-    names.map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
-}
-
 impl Table {
     fn select(&self) -> String {
-        let (columns, key) =
-            (quoted(self.columns.iter().map(|(name, _)| *name)), quoted(self.key.iter().copied()));
+        let (columns, key) = (quoted(self.columns), quoted(self.key()));
         format!("SELECT {columns} FROM {} ORDER BY {key}", self.name)
     }
 
@@ -137,13 +35,13 @@ impl Table {
 
     /// The COPY statement for PostgreSQL.
     pub(super) fn copy(&self) -> String {
-        let columns = quoted(self.columns.iter().map(|(name, _)| *name));
+        let columns = quoted(self.columns);
         format!("COPY {} ({columns}) FROM STDIN (FORMAT binary)", self.name)
     }
 
     /// The types of its columns in PostgreSQL.
     pub(super) fn types(&self) -> Vec<Type> {
-        let types = self.columns.iter().map(|(_, kind)| match kind {
+        let types = self.columns.iter().map(|column| match column.kind {
             Number => Type::INT8,
             Small => Type::INT2,
             Bool => Type::BOOL,
@@ -160,8 +58,8 @@ impl Table {
 
     /// Reads a row from SQLite.
     pub(super) fn read(&self, row: &rusqlite::Row<'_>) -> anyhow::Result<Vec<Value>> {
-        let read = |(index, (_, kind)): (usize, &(&str, ColumnType))| -> anyhow::Result<Value> {
-            let value = match kind {
+        let read = |(index, column): (usize, &Column)| -> anyhow::Result<Value> {
+            let value = match column.kind {
                 Number => Value::Number(row.get(index)?),
                 Small => Value::Small(row.get(index)?),
                 Bool => Value::Bool(row.get(index)?),
@@ -178,8 +76,8 @@ impl Table {
 
     /// Reads a row from PostgreSQL.
     pub(super) fn read_copy(&self, row: &tokio_postgres::Row) -> anyhow::Result<Vec<Value>> {
-        let read = |(index, (_, kind)): (usize, &(&str, ColumnType))| -> anyhow::Result<Value> {
-            Ok(match kind {
+        let read = |(index, column): (usize, &Column)| -> anyhow::Result<Value> {
+            Ok(match column.kind {
                 Number => Value::Number(row.try_get(index)?),
                 Small => Value::Small(row.try_get(index)?),
                 Bool => Value::Bool(row.try_get(index)?),

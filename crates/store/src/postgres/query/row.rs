@@ -4,31 +4,10 @@ use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
-use crate::change::rows::role;
 use crate::postgres::connect::Error;
-use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, UserKey};
 
 type Result<T> = std::result::Result<T, Error>;
-
-/// The columns that [`conversation`] reads.
-macro_rules! conversation_columns {
-    () => {
-        "c.id, c.name, c.title, c.public, c.head, c.messages, c.last_message, c.members, c.admins, c.at"
-    };
-}
-
-/// The columns that [`membership`] reads.
-macro_rules! membership_columns {
-    () => {
-        "m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent"
-    };
-}
-
-pub(in crate::postgres) use {conversation_columns, membership_columns};
-
-/// How many columns [`conversation`] reads.
-pub(in crate::postgres) const CONVERSATION: usize = 10;
 
 /// How a seq is stored.
 pub(in crate::postgres) fn number(seq: Seq) -> i64 {
@@ -86,40 +65,4 @@ pub(in crate::postgres) fn user_id(row: &Row, column: usize) -> Result<UserId> {
 
 pub(in crate::postgres) fn conversation_id(row: &Row, column: usize) -> Result<ConversationId> {
     ConversationId::parse(get(row, column)?).map_err(|error| Error::Damaged(error.to_string()))
-}
-
-pub(in crate::postgres) fn conversation(row: &Row, first: usize) -> Result<Conversation> {
-    Ok(Conversation {
-        key: conversation_key(row, first)?,
-        name: conversation_id(row, first + 1)?,
-        title: get(row, first + 2)?,
-        public: get(row, first + 3)?,
-        head: seq(row, first + 4)?,
-        messages: count(row, first + 5)?,
-        last_message: seq(row, first + 6)?,
-        members: count(row, first + 7)?,
-        admins: count(row, first + 8)?,
-        at: get(row, first + 9)?,
-    })
-}
-
-pub(in crate::postgres) fn membership(row: &Row, first: usize) -> Result<Membership> {
-    Ok(Membership {
-        role: role(get::<i16>(row, first)?.into()),
-        since: seq(row, first + 1)?,
-        until: maybe_seq(row, first + 2)?,
-        read: seq(row, first + 3)?,
-        received: seq(row, first + 4)?,
-        sent: count(row, first + 5)?,
-        read_messages: count(row, first + 6)?,
-        read_sent: count(row, first + 7)?,
-    })
-}
-
-/// The same of a row that may have none, by an outer join.
-pub(in crate::postgres) fn maybe_membership(row: &Row, first: usize) -> Result<Option<Membership>> {
-    match get::<Option<i16>>(row, first)? {
-        Some(_) => membership(row, first).map(Some),
-        None => Ok(None),
-    }
 }

@@ -9,10 +9,10 @@ use crate::change::dispatch::Prefetch;
 use crate::change::rows::{Keyed, Referred};
 use crate::postgres::connect::{Ask, Error};
 use crate::postgres::query::row::{
-    conversation, conversation_columns, conversation_id, conversation_key, count, get, kind, maybe_seq,
-    membership, membership_columns, number, seq, time, user_id, user_key,
+    conversation_id, conversation_key, count, get, kind, maybe_seq, number, seq, time, user_id, user_key,
 };
-use crate::record::{ConversationKey, UserKey};
+use crate::record::{Conversation, ConversationKey, Membership, UserKey};
+use crate::table::{columns, conversations, members};
 use crate::{Counts, Submission};
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
@@ -29,14 +29,14 @@ const SET_ATTEMPT: &str = "INSERT INTO writers (id, batch) VALUES ($1, $2)
 /// Locks conversations in the order of their ids, so that two transactions cannot deadlock.
 const CONVERSATIONS: &str = concat!(
     "SELECT ",
-    conversation_columns!(),
+    conversations!(columns),
     " FROM conversations c WHERE c.name = ANY($1::text[]) ORDER BY c.id FOR UPDATE"
 );
 
 /// Locks only conversations that no other transaction has locked.
 const FREE_CONVERSATIONS: &str = concat!(
     "SELECT ",
-    conversation_columns!(),
+    conversations!(columns),
     " FROM conversations c WHERE c.name = ANY($1::text[]) ORDER BY c.id FOR UPDATE SKIP LOCKED"
 );
 
@@ -56,7 +56,7 @@ const CHOICES: &str = r#"SELECT u.id, (
 
 const MEMBERS: &str = concat!(
     "SELECT c.id, u.id, ",
-    membership_columns!(),
+    members!(columns),
     r#" FROM unnest($1::text[], $2::text[]) AS w(conversation, name)
     JOIN conversations c ON c.name = w.conversation JOIN users u ON u.name = w.name
     CROSS JOIN LATERAL (SELECT * FROM members m WHERE m.conversation = c.id AND m."user" = u.id OFFSET 0) AS m"#
@@ -235,7 +235,7 @@ impl PostgresRows<'_> {
     fn note(&mut self, about: About, row: &Row) -> Result<(), Error> {
         match about {
             About::Conversations => {
-                let conversation = conversation(row, 0)?;
+                let conversation = Conversation::from_postgres(row, 0)?;
                 self.names.insert(conversation.key, conversation.name.clone());
                 self.conversations.insert(conversation.name.clone(), Some(conversation));
             }
@@ -256,7 +256,7 @@ impl PostgresRows<'_> {
             }
             About::Members => {
                 let at = (conversation_key(row, 0)?, user_key(row, 1)?);
-                self.members.insert(at, Some(membership(row, 2)?));
+                self.members.insert(at, Some(Membership::from_postgres(row, 2)?));
             }
             About::Keyed => {
                 let keyed = Keyed {

@@ -1,14 +1,18 @@
 //! Flushes the changed rows and the commit in one round trip.
 
+use std::sync::LazyLock;
+
 use switchboard_protocol::Seq;
 
 use super::PostgresRows;
 use crate::change::dispatch::Prefetch;
-use crate::change::rows::{PAST_REACTIONS, role_number};
+use crate::change::rows::PAST_REACTIONS;
 use crate::postgres::connect::{Ask, Error};
 use crate::postgres::query::row::number;
-use crate::record::{Conversation, Membership};
+use crate::postgres::table::{self, conversation_rows, is_any, is_changed, member_rows, signed};
+use crate::record::Conversation;
 use crate::record::{ConversationKey, UserKey};
+use crate::table::{AMENDMENTS, CONVERSATIONS, EVENTS, MEMBERS, REACTIONS, ROOMS_BY_CHOICE, quoted};
 
 const COMMIT: &str = "COMMIT";
 
@@ -25,42 +29,29 @@ const REVOKED: &str = "UPDATE users u
     SET not_before = CASE WHEN w.replace THEN w.at ELSE greatest(coalesce(u.not_before, 0), w.at) END
     FROM unnest($1::bigint[], $2::bigint[], $3::boolean[]) AS w(id, at, replace) WHERE u.id = w.id";
 
-const NEW_CONVERSATIONS: &str = "INSERT INTO conversations
-    (id, name, title, public, head, messages, last_message, members, admins, at)
-    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::boolean[], $5::bigint[], $6::bigint[],
-    $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[])";
+static NEW_CONVERSATIONS: LazyLock<String> = LazyLock::new(|| table::insert(&CONVERSATIONS));
 
-const CONVERSATIONS: &str = "UPDATE conversations c SET title = w.title, head = w.head, messages = w.messages,
-    last_message = w.last_message, members = w.members, admins = w.admins, at = w.at
-    FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-    $8::bigint[]) AS w(id, title, head, messages, last_message, members, admins, at) WHERE c.id = w.id";
+static CHANGED_CONVERSATIONS: LazyLock<String> = LazyLock::new(|| table::update(&CONVERSATIONS));
 
-const NEW_MEMBERS: &str = r#"INSERT INTO members
-    (conversation, "user", role, since, until, read, received, sent, read_messages, read_sent)
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[],
-    $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[])"#;
+static NEW_MEMBERS: LazyLock<String> = LazyLock::new(|| table::insert(&MEMBERS));
 
-const MEMBERS: &str = r#"UPDATE members m SET role = w.role, since = w.since, until = w.until, read = w.read,
-    received = w.received, sent = w.sent, read_messages = w.read_messages, read_sent = w.read_sent
-    FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[],
-    $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[])
-    AS w(conversation, "user", role, since, until, read, received, sent, read_messages, read_sent)
-    WHERE m.conversation = w.conversation AND m."user" = w."user""#;
+static CHANGED_MEMBERS: LazyLock<String> = LazyLock::new(|| table::update(&MEMBERS));
 
-const EVENTS: &str = "INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body)
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[],
-    $7::text[], $8::text[])";
+static NEW_EVENTS: LazyLock<String> = LazyLock::new(|| table::insert(&EVENTS));
+
+static NEW_AMENDMENTS: LazyLock<String> = LazyLock::new(|| table::insert(&AMENDMENTS));
+
+static NEW_REACTIONS: LazyLock<String> = LazyLock::new(|| {
+    let key = quoted(REACTIONS.key());
+    format!("{} ON CONFLICT ({key}) DO UPDATE SET until = excluded.until", table::insert(&REACTIONS))
+});
+
+static CHOSEN: LazyLock<String> =
+    LazyLock::new(|| format!("{} ON CONFLICT DO NOTHING", table::insert(&ROOMS_BY_CHOICE)));
 
 const ERASED: &str = "UPDATE events e SET body = w.body
     FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS w(conversation, seq, body)
     WHERE e.conversation = w.conversation AND e.seq = w.seq";
-
-const AMENDMENTS: &str = "INSERT INTO amendments (conversation, target, seq)
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[])";
-
-const REACTIONS: &str = r#"INSERT INTO reactions (conversation, target, emoji, "user", since, until)
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[])
-    ON CONFLICT (conversation, target, emoji, "user", since) DO UPDATE SET until = excluded.until"#;
 
 /// Trims the past reactions of messages to [`PAST_REACTIONS`]. Deletes half of them at once, so that the sort is rarely needed.
 const PAST: &str = "DELETE FROM reactions r USING (
@@ -80,32 +71,31 @@ const DELETED: &str =
     "DELETE FROM reactions r USING unnest($1::bigint[], $2::bigint[]) AS w(conversation, target)
     WHERE r.conversation = w.conversation AND r.target = w.target";
 
-const CHOSEN: &str = r#"INSERT INTO rooms_by_choice ("user", conversation)
-    SELECT * FROM unnest($1::bigint[], $2::bigint[]) ON CONFLICT DO NOTHING"#;
-
 const LEFT: &str = r#"DELETE FROM rooms_by_choice r USING unnest($1::bigint[], $2::bigint[]) AS w("user", conversation)
     WHERE r."user" = w."user" AND r.conversation = w.conversation"#;
 
-pub(super) const STATEMENTS: [&str; 18] = [
-    PROBE,
-    COMMIT,
-    ROLLBACK,
-    NEW_USERS,
-    SEEN,
-    REVOKED,
-    NEW_CONVERSATIONS,
-    CONVERSATIONS,
-    NEW_MEMBERS,
-    MEMBERS,
-    EVENTS,
-    ERASED,
-    AMENDMENTS,
-    REACTIONS,
-    PAST,
-    DELETED,
-    CHOSEN,
-    LEFT,
-];
+pub(super) fn statements() -> [&'static str; 18] {
+    [
+        PROBE,
+        COMMIT,
+        ROLLBACK,
+        NEW_USERS,
+        SEEN,
+        REVOKED,
+        &NEW_CONVERSATIONS,
+        &CHANGED_CONVERSATIONS,
+        &NEW_MEMBERS,
+        &CHANGED_MEMBERS,
+        &NEW_EVENTS,
+        ERASED,
+        &NEW_AMENDMENTS,
+        &NEW_REACTIONS,
+        PAST,
+        DELETED,
+        &CHOSEN,
+        LEFT,
+    ]
+}
 
 /// Why a flush failed.
 #[derive(Debug)]
@@ -129,9 +119,9 @@ impl PostgresRows<'_> {
         let (seen, seen_at): (Vec<_>, Vec<_>) = self.last_seen.iter().map(|(key, at)| (key.0, *at)).unzip();
         let (revoked, (revoked_at, replace)): (Vec<_>, (Vec<_>, Vec<_>)) =
             self.not_before.iter().map(|(key, (at, replace))| (key.0, (*at, *replace))).unzip();
-        let new = Conversations::of(self.new_conversations.iter().filter_map(|name| self.row(name)));
+        let new = conversations(self.new_conversations.iter().filter_map(|name| self.row(name)));
         let old = self.dirty_conversations.iter().filter(|name| !self.new_conversations.contains(*name));
-        let changed = Conversations::of(old.filter_map(|name| self.row(name)));
+        let changed = conversations(old.filter_map(|name| self.row(name)));
         let joined = self.members_to_write(false);
         let moved = self.members_to_write(true);
         let events = Events::of(self);
@@ -152,17 +142,17 @@ impl PostgresRows<'_> {
             (users.len(), Ask::new(NEW_USERS, &[&users, &user_names])),
             (seen.len(), Ask::new(SEEN, &[&seen, &seen_at])),
             (revoked.len(), Ask::new(REVOKED, &[&revoked, &revoked_at, &replace])),
-            (new.id.len(), new.insert()),
-            (changed.id.len(), changed.update()),
-            (joined.user.len(), joined.ask(NEW_MEMBERS)),
-            (moved.user.len(), moved.ask(MEMBERS)),
+            (new.len(), Ask::new(&NEW_CONVERSATIONS, &new.of(is_any))),
+            (changed.len(), Ask::new(&CHANGED_CONVERSATIONS, &changed.of(is_changed))),
+            (joined.len(), Ask::new(&NEW_MEMBERS, &joined.of(is_any))),
+            (moved.len(), Ask::new(&CHANGED_MEMBERS, &moved.of(is_changed))),
             (events.seq.len(), events.insert()),
             (erased.len(), Ask::new(ERASED, &[&erased_in, &erased, &bodies])),
-            (amended.len(), Ask::new(AMENDMENTS, &[&amended_in, &amended, &by])),
+            (amended.len(), Ask::new(&NEW_AMENDMENTS, &[&amended_in, &amended, &by])),
             (reactions.user.len(), reactions.put()),
             (taken.len(), Ask::new(PAST, &[&taken_in, &taken, &kept, &most])),
             (deleted.len(), Ask::new(DELETED, &[&deleted_in, &deleted])),
-            (chosen.len(), Ask::new(CHOSEN, &[&choosers, &chosen])),
+            (chosen.len(), Ask::new(&CHOSEN, &[&choosers, &chosen])),
             (left.len(), Ask::new(LEFT, &[&leavers, &left])),
             (self.probe.len(), Ask::new(PROBE, &[&self.writer, &self.probe])),
             (1, Ask::new(COMMIT, &[])),
@@ -195,12 +185,12 @@ impl PostgresRows<'_> {
         self.conversations.get(name)?.as_ref()
     }
 
-    fn members_to_write(&self, stored: bool) -> Members {
+    fn members_to_write(&self, stored: bool) -> member_rows::Arrays<'_> {
         let rows = self.dirty_members.iter().filter(|(_, is_stored)| **is_stored == stored);
-        let mut members = Members::default();
+        let mut members = member_rows::Arrays::default();
         for (at, _) in rows {
             if let Some(Some(member)) = self.members.get(at) {
-                members.push(at.0, at.1, member);
+                members.push(&at.0, &at.1, member);
             }
         }
         members
@@ -235,7 +225,7 @@ impl PostgresRows<'_> {
     fn write_choices(&mut self) -> Result<(), Error> {
         let (choosers, chosen) = self.choices_to_write(true);
         let (leavers, left) = self.choices_to_write(false);
-        let asks = [Ask::new(CHOSEN, &[&choosers, &chosen]), Ask::new(LEFT, &[&leavers, &left])];
+        let asks = [Ask::new(&CHOSEN, &[&choosers, &chosen]), Ask::new(LEFT, &[&leavers, &left])];
         self.link.all(&asks)?.into_iter().try_for_each(|answer| answer.map(drop))?;
         self.chosen.clear();
         self.choices.clear();
@@ -243,99 +233,15 @@ impl PostgresRows<'_> {
     }
 }
 
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
 /// Messages as two arrays.
 fn messages<'a>(messages: impl IntoIterator<Item = &'a (ConversationKey, Seq)>) -> (Vec<i64>, Vec<i64>) {
     messages.into_iter().map(|(conversation, seq)| (conversation.0, number(*seq))).unzip()
 }
 
-/// Rows of conversations, by column.
-#[derive(Default)]
-struct Conversations<'a> {
-    id: Vec<i64>,
-    name: Vec<&'a str>,
-    title: Vec<Option<&'a str>>,
-    public: Vec<bool>,
-    head: Vec<i64>,
-    messages: Vec<i64>,
-    last_message: Vec<i64>,
-    members: Vec<i64>,
-    admins: Vec<i64>,
-    at: Vec<i64>,
-}
-
-impl<'a> Conversations<'a> {
-    fn of(rows: impl Iterator<Item = &'a Conversation>) -> Self {
-        let mut all = Self::default();
-        for row in rows {
-            all.id.push(row.key.0);
-            all.name.push(row.name.as_str());
-            all.title.push(row.title.as_deref());
-            all.public.push(row.public);
-            all.head.push(number(row.head));
-            all.messages.push(signed(row.messages));
-            all.last_message.push(number(row.last_message));
-            all.members.push(signed(row.members));
-            all.admins.push(signed(row.admins));
-            all.at.push(row.at);
-        }
-        all
-    }
-
-    fn insert(&self) -> Ask<'_> {
-        let Self { id, name, title, public, head, messages, last_message, members, admins, at } = self;
-        Ask::new(
-            NEW_CONVERSATIONS,
-            &[id, name, title, public, head, messages, last_message, members, admins, at],
-        )
-    }
-
-    fn update(&self) -> Ask<'_> {
-        let Self { id, title, head, messages, last_message, members, admins, at, .. } = self;
-        Ask::new(CONVERSATIONS, &[id, title, head, messages, last_message, members, admins, at])
-    }
-}
-
-/// Rows of members, by column.
-#[derive(Default)]
-struct Members {
-    conversation: Vec<i64>,
-    user: Vec<i64>,
-    role: Vec<i16>,
-    since: Vec<i64>,
-    until: Vec<Option<i64>>,
-    read: Vec<i64>,
-    received: Vec<i64>,
-    sent: Vec<i64>,
-    read_messages: Vec<i64>,
-    read_sent: Vec<i64>,
-}
-
-impl Members {
-    fn push(&mut self, conversation: ConversationKey, user: UserKey, member: &Membership) {
-        self.conversation.push(conversation.0);
-        self.user.push(user.0);
-        self.role.push(role_number(member.role).try_into().unwrap_or_default());
-        self.since.push(number(member.since));
-        self.until.push(member.until.map(number));
-        self.read.push(number(member.read));
-        self.received.push(number(member.received));
-        self.sent.push(signed(member.sent));
-        self.read_messages.push(signed(member.read_messages));
-        self.read_sent.push(signed(member.read_sent));
-    }
-
-    fn ask(&self, sql: &'static str) -> Ask<'_> {
-        let Self { conversation, user, role, since, until, read, received, sent, read_messages, read_sent } =
-            self;
-        Ask::new(
-            sql,
-            &[conversation, user, role, since, until, read, received, sent, read_messages, read_sent],
-        )
-    }
+fn conversations<'a>(rows: impl Iterator<Item = &'a Conversation>) -> conversation_rows::Arrays<'a> {
+    let mut all = conversation_rows::Arrays::default();
+    rows.for_each(|row| all.push(row));
+    all
 }
 
 /// Rows of events, by column.
@@ -369,7 +275,7 @@ impl<'a> Events<'a> {
 
     fn insert(&self) -> Ask<'_> {
         let Self { conversation, seq, kind, sender, at, messages, key, body } = self;
-        Ask::new(EVENTS, &[conversation, seq, kind, sender, at, messages, key, body])
+        Ask::new(&NEW_EVENTS, &[conversation, seq, kind, sender, at, messages, key, body])
     }
 }
 
@@ -400,6 +306,6 @@ impl<'a> Reacted<'a> {
 
     fn put(&self) -> Ask<'_> {
         let Self { conversation, target, emoji, user, since, until } = self;
-        Ask::new(REACTIONS, &[conversation, target, emoji, user, since, until])
+        Ask::new(&NEW_REACTIONS, &[conversation, target, emoji, user, since, until])
     }
 }

@@ -1,5 +1,7 @@
 //! What changes ask of the rows.
 
+use std::sync::LazyLock;
+
 use rusqlite::{OptionalExtension, Result, ffi, params};
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
@@ -10,6 +12,23 @@ use crate::change::{nearer_end, sent_upto};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};
 use crate::sqlite::checksum::Columns;
+use crate::sqlite::table;
+use crate::table::{CONVERSATIONS, EVENTS, Written, quoted};
+
+/// SQLite gives the number.
+static NEW_CONVERSATION: LazyLock<String> =
+    LazyLock::new(|| table::insert("INSERT", &CONVERSATIONS, is_given));
+
+/// The checksum is SQLite's alone, and the last one.
+static NEW_EVENT: LazyLock<String> = LazyLock::new(|| {
+    let columns = EVENTS.columns.len();
+    let places: String = (1..=columns).map(|place| format!("?{place}, ")).collect();
+    format!("INSERT INTO events ({}, checksum) VALUES ({places}?{})", quoted(EVENTS.columns), columns + 1)
+});
+
+fn is_given(written: Written) -> bool {
+    written != Written::Key
+}
 
 impl Rows for SqliteRows {
     type Error = rusqlite::Error;
@@ -76,13 +95,11 @@ impl Rows for SqliteRows {
         title: Option<String>,
         public: bool,
     ) -> Result<Conversation> {
-        let mut insert = self.db.prepare_cached(
-            "INSERT INTO conversations (name, title, public, head, messages, last_message, members, admins, at)
-             VALUES (?1, ?2, ?3, 0, 0, 0, 0, 0, 0)",
-        )?;
-        insert.execute(params![name.as_str(), title, public])?;
-        let key = ConversationKey(self.db.last_insert_rowid());
-        Ok(Conversation::new(key, name.clone(), title, public))
+        let mut conversation = Conversation::new(ConversationKey(0), name.clone(), title, public);
+        let mut insert = self.db.prepare_cached(&NEW_CONVERSATION)?;
+        conversation.with_sqlite(|row| insert.execute(table::of(row, is_given)))?;
+        conversation.key = ConversationKey(self.db.last_insert_rowid());
+        Ok(conversation)
     }
 
     fn put_conversation(&mut self, conversation: Conversation) {
@@ -147,10 +164,7 @@ impl Rows for SqliteRows {
         conversation: &Conversation,
         sender: UserKey,
     ) -> Result<bool> {
-        let mut insert = self.db.prepare_cached(
-            "INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body, checksum)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?;
+        let mut insert = self.db.prepare_cached(&NEW_EVENT)?;
         let columns = Columns {
             conversation: conversation.key.0,
             seq: event.seq.0,

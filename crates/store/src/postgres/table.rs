@@ -1,0 +1,167 @@
+//! The tables' columns in PostgreSQL: what they hold, and the statements that write many whole rows from one array for each
+//! column.
+
+use switchboard_protocol::{ConversationId, Role, Seq};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::connect::Error;
+use super::query::row::{conversation_id, count, get, maybe_seq, number, seq};
+use crate::change::rows::{role, role_number};
+use crate::record::{Conversation, ConversationKey, Membership, UserKey};
+use crate::table::{Column, ColumnType, Table, Written, conversations, members, quoted};
+
+/// A type that a column keeps.
+pub(super) trait PostgresColumn: Sized {
+    type Stored<'a>: ToSql + Sync
+    where
+        Self: 'a;
+    fn stored(&self) -> Self::Stored<'_>;
+    fn read(row: &Row, column: usize) -> Result<Self, Error>;
+}
+
+macro_rules! known {
+    ($($type:ty as $stored:ty: |$value:ident| $to:expr, $read:expr;)*) => {
+        $(impl PostgresColumn for $type {
+            type Stored<'a> = $stored;
+            fn stored(&self) -> Self::Stored<'_> {
+                let $value = self;
+                $to
+            }
+            fn read(row: &Row, column: usize) -> Result<Self, Error> {
+                ($read)(row, column)
+            }
+        })*
+    };
+}
+
+known! {
+    ConversationKey as i64: |key| key.0, |row, column| get(row, column).map(ConversationKey);
+    UserKey as i64: |key| key.0, |row, column| get(row, column).map(UserKey);
+    ConversationId as &'a str: |name| name.as_str(), conversation_id;
+    Option<String> as Option<&'a str>: |text| text.as_deref(), get;
+    Seq as i64: |seq| number(*seq), seq;
+    Option<Seq> as Option<i64>: |seq| seq.map(number), maybe_seq;
+    u64 as i64: |number| signed(*number), count;
+    i64 as i64: |number| *number, get;
+    bool as bool: |is| *is, get;
+    Role as i16: |role| role_number(*role).try_into().unwrap_or_default(),
+        |row, column| get::<i16>(row, column).map(|number| role(number.into()));
+}
+
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// An array for each column of a record, and how a row is read.
+macro_rules! postgres_record {
+    ($(#[$meta:meta])* $record:ident of $table:literal as $alias:literal, beside {
+        $($beside:ident: $beside_type:ty = $beside_column:literal, $beside_written:ident;)*
+    } {
+        $($(#[$doc:meta])* $field:ident: $type:ty = $column:literal, $written:ident;)*
+    }) => {
+        impl $record {
+            /// Reads its columns, the first of which is at `first`.
+            pub(in crate::postgres) fn from_postgres(row: &Row, first: usize) -> Result<Self, Error> {
+                let mut columns = first..;
+                let mut next = || columns.next().unwrap_or_default();
+                Ok(Self { $($field: PostgresColumn::read(row, next())?,)* })
+            }
+        }
+
+        /// Rows by column.
+        #[derive(Default)]
+        pub(in crate::postgres) struct Arrays<'a> {
+            rows: usize,
+            $($beside: Vec<<$beside_type as PostgresColumn>::Stored<'a>>,)*
+            $($field: Vec<<$type as PostgresColumn>::Stored<'a>>,)*
+        }
+
+        impl<'a> Arrays<'a> {
+            pub(in crate::postgres) fn push(&mut self, $($beside: &'a $beside_type,)* record: &'a $record) {
+                self.rows += 1;
+                $(self.$beside.push($beside.stored());)*
+                $(self.$field.push(record.$field.stored());)*
+            }
+
+            /// How many rows there are.
+            pub(in crate::postgres) fn len(&self) -> usize {
+                self.rows
+            }
+
+            /// The arrays of those columns, in their order.
+            pub(in crate::postgres) fn of(&self, is_wanted: fn(Written) -> bool) -> Vec<&(dyn ToSql + Sync)> {
+                let all: [(Written, &(dyn ToSql + Sync)); _] = [
+                    $((Written::$beside_written, &self.$beside),)*
+                    $((Written::$written, &self.$field),)*
+                ];
+                all.into_iter().filter(|(written, _)| is_wanted(*written)).map(|(_, array)| array).collect()
+            }
+        }
+    };
+}
+
+pub(super) mod conversation_rows {
+    use super::{
+        Conversation, ConversationId, ConversationKey, Error, PostgresColumn, Row, Seq, ToSql, Written,
+    };
+    super::conversations!(postgres_record);
+}
+
+pub(super) mod member_rows {
+    use super::{
+        ConversationKey, Error, Membership, PostgresColumn, Role, Row, Seq, ToSql, UserKey, Written,
+    };
+    super::members!(postgres_record);
+}
+
+/// The same of a row that may have none, by an outer join: its first column is never NULL.
+pub(super) fn maybe_membership(row: &Row, first: usize) -> Result<Option<Membership>, Error> {
+    match get::<Option<i16>>(row, first)? {
+        Some(_) => Membership::from_postgres(row, first).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The columns of a new row.
+pub(super) fn is_any(_: Written) -> bool {
+    true
+}
+
+/// The columns of a row that is there already, with its key.
+pub(super) fn is_changed(written: Written) -> bool {
+    written != Written::Once
+}
+
+/// Inserts rows from an array for each column.
+pub(super) fn insert(table: &Table) -> String {
+    let (columns, arrays) = (quoted(table.columns), arrays(table.columns.iter()));
+    format!("INSERT INTO {} ({columns}) SELECT * FROM unnest({arrays})", table.name)
+}
+
+/// Updates rows from an array for each column that may change.
+pub(super) fn update(table: &Table) -> String {
+    let wanted: Vec<_> = table.columns.iter().filter(|column| is_changed(column.written)).copied().collect();
+    let equal = |columns: Vec<&Column>, left: &str, with: &str| {
+        let equal = columns.iter().map(|Column { name, .. }| format!("{left}\"{name}\" = w.\"{name}\""));
+        equal.collect::<Vec<_>>().join(with)
+    };
+    let set = wanted.iter().filter(|column| column.written != Written::Key).collect();
+    let (set, key) = (equal(set, "", ", "), equal(table.key().collect(), "t.", " AND "));
+    let (columns, arrays) = (quoted(&wanted), arrays(wanted.iter()));
+    format!("UPDATE {} t SET {set} FROM unnest({arrays}) AS w({columns}) WHERE {key}", table.name)
+}
+
+fn arrays<'a>(columns: impl Iterator<Item = &'a Column>) -> String {
+    let arrays = (1..).zip(columns).map(|(place, column)| {
+        let kind = match column.kind {
+            ColumnType::Number => "bigint",
+            ColumnType::Small => "smallint",
+            ColumnType::Bool => "boolean",
+            ColumnType::Text => "text",
+            ColumnType::Bytes => "bytea",
+        };
+        format!("${place}::{kind}[]")
+    });
+    arrays.collect::<Vec<_>>().join(", ")
+}

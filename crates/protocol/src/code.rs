@@ -1,45 +1,45 @@
-//! What can go wrong, as a client sees it: a list of error codes and of close codes.
+//! The error codes and the close codes.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Why a command failed. The same list on every door. A client treats a code that it does not know by `retryable`.
+/// Why a command failed; the same codes on the WebSocket, over HTTP and on the command line. A client that does not know
+/// a code goes by `retryable`.
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// Not the shape of a command.
+    /// The frame is not a command in JSON.
     BadFrame,
     /// A field is missing, mistyped, out of range or unknown; `field` names it.
     BadField,
-    /// There is no such command, or not on this door.
+    /// There is no such command, or not on this interface.
     UnknownType,
-    /// Over one of the `limits`.
+    /// The command exceeds one of the `limits`.
     TooLarge,
     /// The token or key is missing, wrong or expired.
     Unauthorized,
-    /// Not there, or not allowed to know.
+    /// It does not exist, or the user may not know whether it does.
     NotFound,
-    /// Known, but the role does not allow it.
+    /// The user's role does not allow it.
     Forbidden,
-    /// The idempotency key was used for another message.
+    /// The user has already sent another message with this idempotency key.
     KeyConflict,
-    /// A cursor past the head of the log.
+    /// The cursor is beyond the head of the log.
     BadCursor,
     /// A room of that name exists already.
     AlreadyExists,
-    /// Too fast; wait `retry_after` milliseconds.
+    /// The client sends too fast; it waits `retry_after` milliseconds.
     RateLimited,
-    /// The server cannot store right now. Whether the command was stored is unknown: say it again
-    /// with the same `key`.
+    /// The server cannot store at the moment. It may have stored the command: the client retries with the same `key`.
     Unavailable,
-    /// The application refused it; `message` says why.
+    /// The application refused the command; `message` has its reason.
     Refused,
-    /// The user is banned, until `until` if that is there.
+    /// The user is banned: until `until`, or without an end if that is absent.
     Banned,
-    /// What the command names is not ready yet; wait `retry_after` milliseconds.
+    /// The object that the command names is not ready yet; the client waits `retry_after` milliseconds.
     NotReady,
-    /// A code that only a newer server knows. No server sends it.
+    /// A code of a newer server, as this version reads it. No server sends it.
     #[serde(other)]
     #[schemars(skip)]
     #[cfg_attr(feature = "typescript", ts(skip))]
@@ -66,7 +66,7 @@ impl ErrorCode {
         Self::NotReady,
     ];
 
-    /// The code on the wire.
+    /// Its name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BadFrame => "bad_frame",
@@ -93,7 +93,7 @@ impl ErrorCode {
         matches!(self, Self::RateLimited | Self::Unavailable | Self::NotReady)
     }
 
-    /// The HTTP status (RFC 9110 section 15) that goes with the code.
+    /// The HTTP status (RFC 9110 section 15) of an answer with this code.
     pub fn http_status(self) -> u16 {
         match self {
             Self::BadFrame | Self::BadField | Self::BadCursor => 400,
@@ -110,36 +110,36 @@ impl ErrorCode {
     }
 }
 
-/// Why the server closes a connection: the codes of RFC 6455 section 7.4.1 and the IANA registry,
-/// and our own. 1012, 1013 and 4000–4499 mean "come back", 4500–4999 mean "do not".
+/// Why the server closes a connection: codes of RFC 6455 section 7.4.1 and the IANA registry, and private ones. After
+/// 1012, 1013 and 4000–4499 a client reconnects, after 4500–4999 it does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum CloseCode {
-    /// Answering the client's own close.
+    /// The client closed first; this is the answer.
     Normal = 1000,
-    /// The client broke RFC 6455.
+    /// The client violated RFC 6455.
     Protocol = 1002,
     /// A text message is not UTF-8.
     NotUtf8 = 1007,
-    /// The client broke a rule of ours: no `hello` first, too many fragments.
+    /// The client violated a rule of this protocol: `hello` was not first, or a message has too many fragments.
     Policy = 1008,
-    /// A message over [`crate::Limits::frame`].
+    /// The message is larger than [`crate::Limits::frame`].
     TooBig = 1009,
-    /// The server stops; `bye` said when to come back.
+    /// The server stops; the `bye` before it has the delay for reconnecting.
     Restart = 1012,
-    /// The server is full.
+    /// The server has no room for this connection.
     TryLater = 1013,
-    /// The token expired: come back with a new one.
+    /// The token expired; the client reconnects with a new one.
     TokenExpired = 4401,
-    /// No `hello`, or no answer to pings, in time: come back.
+    /// The client sent no `hello`, or no answer to a ping, in time.
     Silent = 4408,
-    /// Too many frames: come back after the `retry_after` of the error before it.
+    /// The client sent too many frames; it reconnects after the `retry_after` of the error before.
     TooFast = 4429,
-    /// The token is wrong: another attempt with it will fail too.
+    /// The token is invalid; another attempt with it would fail, too.
     Unauthorized = 4501,
-    /// The user was logged out everywhere: another token is needed.
+    /// The user was logged out everywhere; the client needs a new token.
     Revoked = 4502,
-    /// The user is banned; the error before it says until when.
+    /// The user is banned; the error before has the end of the ban.
     Banned = 4503,
     /// The application refused the connection.
     Refused = 4504,
@@ -169,7 +169,7 @@ impl CloseCode {
         self as u16
     }
 
-    /// The reason sent with the code: what happened, in at most 123 bytes (RFC 6455 section 5.5).
+    /// The reason that the close frame has with the code, in at most 123 bytes (RFC 6455 section 5.5).
     pub fn reason(self) -> &'static str {
         match self {
             Self::Normal => "closed",
@@ -189,8 +189,7 @@ impl CloseCode {
         }
     }
 
-    /// Whether a client that was closed with this number connects again. A number that this version does not know
-    /// is judged by its range.
+    /// Whether a client reconnects after this close code. For a code that this version does not know, its range decides.
     pub fn allows_reconnect(number: u16) -> bool {
         !matches!(number, 1002 | 1007 | 1008 | 1009 | 4500..=4999)
     }
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_of_a_newer_server_is_unknown() {
+    fn a_code_of_a_newer_server_is_read_as_unknown() {
         let code = serde_json::from_str::<ErrorCode>("\"out_of_tea\"").expect("a code");
         assert_eq!((code, code.retryable()), (ErrorCode::Unknown, false));
         assert!(!ErrorCode::ALL.contains(&code));

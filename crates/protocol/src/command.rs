@@ -1,5 +1,5 @@
-//! Everything a client may say: one closed enum. Over the socket a command is a frame with its name
-//! in `type`; over HTTP it is the body of `POST /v1/<name>`.
+//! The commands of clients: one closed enum. On a WebSocket a command is a frame with its name in `type`; over HTTP it
+//! is the body of `POST /v1/<name>`.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::number::read_limit;
 use crate::{ConversationId, Data, Device, Emoji, Key, Role, RoomId, Seq, Target, Text, Title, UserId};
 
-/// Lists the commands once: the enum, its wire names, the decoder's dispatch and the schemas.
+/// Lists the commands once, for the enum, the wire names, the decoder's dispatch and the schemas.
 macro_rules! commands {
     ($($(#[$doc:meta])* $name:literal $variant:ident;)*) => {
         /// A command, its fields parsed.
@@ -24,10 +24,10 @@ macro_rules! commands {
             /// Every command's name on the wire.
             pub const NAMES: &'static [&'static str] = &[$($name),*];
 
-            /// The commands that make sense on a connection only, and not over HTTP.
+            /// The commands that exist on a WebSocket only.
             pub const SOCKET_ONLY: &'static [&'static str] = &["hello", "watch"];
 
-            /// What HTTP has in place of them.
+            /// The requests that exist over HTTP only.
             pub const HTTP_ONLY: &'static [&'static str] = &["revoke"];
 
             /// The command's name on the wire.
@@ -70,37 +70,37 @@ commands! {
     "hello" Hello;
     /// Appends a message.
     "send" Send;
-    /// Replaces the content of one's own message.
+    /// Replaces the content of the user's own message.
     "edit" Edit;
     /// Erases a message.
     "delete" Delete;
-    /// Sets or takes back a reaction.
+    /// Adds or removes a reaction.
     "react" React;
     /// Pages through the raw log.
     "sync" Sync;
-    /// Pages through the messages as they stand now.
+    /// Pages through the messages in their current state.
     "history" History;
-    /// Pages through one's conversations.
+    /// Pages through the user's conversations.
     "conversations" Conversations;
-    /// Moves one's cursor of reading.
+    /// Moves the user's read cursor.
     "read" Read;
-    /// Moves one's cursor of delivery.
+    /// Moves the user's received cursor.
     "received" Received;
-    /// Tells the others that one is typing.
+    /// Shows the other members that the user is typing.
     "typing" Typing;
-    /// Names the users whose presence is on the screen.
+    /// Subscribes to the presence of these users.
     "watch" Watch;
-    /// Makes a room.
+    /// Creates a room.
     "create" Create;
-    /// Enters a public room.
+    /// Joins a public room.
     "join" Join;
     /// Leaves a room.
     "leave" Leave;
-    /// Brings somebody into a room.
+    /// Adds a user to a room.
     "invite" Invite;
-    /// Takes somebody out of a room.
+    /// Removes a user from a room.
     "remove" Remove;
-    /// Changes somebody's role in a room.
+    /// Changes a member's role in a room.
     "role" SetRole;
     /// Changes a room's title.
     "rename" Rename;
@@ -110,8 +110,7 @@ commands! {
     "ping" Ping;
 }
 
-/// Declares a command's fields: every one is refused when unknown, optional ones are left out of
-/// the wire form when absent.
+/// Declares the fields of each command. The decoder refuses unknown fields; the encoder leaves out absent ones.
 macro_rules! fields {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {
         $($(#[$doc])*
@@ -125,44 +124,44 @@ macro_rules! fields {
 }
 
 fields! {
-    /// `hello`: who one is, and what one has. A token, or in `dev` mode a bare `user`.
+    /// `hello`: names the user, by a token or in `dev` mode by `user`, and the events that the client has.
     Hello {
         /// A JWT whose `sub` is the user.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token: Option<String>,
-        /// In `dev` mode on a loopback address only: the user, on trust.
+        /// The user, without proof; in `dev` mode on a loopback address only.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         user: Option<UserId>,
-        /// The client's own stable name for itself.
+        /// A stable name that the client chose for this device.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         device: Option<Device>,
-        /// The last event that the client has, by conversation; what follows is replayed.
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "each_once")]
+        /// The last event that the client has, by conversation. The server replays the events after it.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "unique_cursors")]
         #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         cursors: BTreeMap<ConversationId, Seq>,
     }
-    /// `send`: a message with `text`, `data` or both.
+    /// `send`: appends a message with `text`, `data` or both.
     Send {
-        /// Where to: `@bob`, `#general` or a conversation id.
+        /// The recipient: `@bob`, `#general` or a conversation id.
         to: Target,
-        /// What a person reads.
+        /// The text for people.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         text: Option<Text>,
-        /// What an application reads.
+        /// The JSON object for the application.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         data: Option<Data>,
-        /// The idempotency key; without one the server makes one, and a retry is a new message.
+        /// The idempotency key. Without one the server generates one, and a retry is a new message.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<Key>,
-        /// The message that this one answers.
+        /// The `seq` of the message that this one answers.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reply_to: Option<Seq>,
     }
-    /// `edit`: new content for one's own message; what is left out is gone.
+    /// `edit`: replaces the content of the user's own message. An absent field is removed from the message.
     Edit {
         /// The conversation.
         conversation: Target,
-        /// The message.
+        /// The `seq` of the message.
         target: Seq,
         /// The new text.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -171,94 +170,94 @@ fields! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         data: Option<Data>,
     }
-    /// `delete`: the author's, or in a room an admin's, erasure of a message.
+    /// `delete`: erases a message. Its author may, and in a room an admin.
     Delete {
         /// The conversation.
         conversation: Target,
-        /// The message.
+        /// The `seq` of the message.
         target: Seq,
     }
-    /// `react`: one's reaction to a message.
+    /// `react`: adds or removes the user's reaction to a message.
     React {
         /// The conversation.
         conversation: Target,
-        /// The message.
+        /// The `seq` of the message.
         target: Seq,
         /// The reaction.
         emoji: Emoji,
-        /// Whether it is set (the default) or taken back.
-        #[serde(default = "yes")]
+        /// True (the default) adds the reaction, false removes it.
+        #[serde(default = "enabled")]
         #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         on: bool,
     }
-    /// `sync`: events of the raw log, oldest first.
+    /// `sync`: returns events of the raw log, oldest first.
     Sync {
         /// The conversation.
         conversation: Target,
-        /// The last event that one has; 0 (the default) for none.
+        /// The last event that the client has; 0 (the default) for none.
         #[serde(default)]
         #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         after: Seq,
-        /// At most so many events.
+        /// The most events to return.
         #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read_limit")]
         limit: Option<u32>,
     }
-    /// `history`: messages as they stand now, ascending.
+    /// `history`: returns messages in their current state, by ascending `seq`.
     History {
         /// The conversation.
         conversation: Target,
-        /// Messages before this one; without it the latest.
+        /// Return the messages before this `seq`; without it the latest.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         before: Option<Seq>,
-        /// In place of `before`: messages on both sides of this event.
+        /// In place of `before`: return the messages on both sides of this event.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         around: Option<Seq>,
-        /// At most so many messages.
+        /// The most messages to return.
         #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read_limit")]
         limit: Option<u32>,
     }
-    /// `conversations`: one's conversations, latest activity first.
+    /// `conversations`: returns the user's conversations, latest activity first.
     Conversations {
-        /// Conversations after this one in that order; without it the first page.
+        /// Return the conversations that follow this one in that order; without it the first page.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         before: Option<ConversationId>,
-        /// At most so many conversations.
+        /// The most conversations to return.
         #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read_limit")]
         limit: Option<u32>,
     }
-    /// `read`: one has read up to here.
+    /// `read`: moves the user's read cursor.
     Read {
         /// The conversation.
         conversation: Target,
         /// The last event read.
         upto: Seq,
     }
-    /// `received`: one's device has everything up to here.
+    /// `received`: moves the user's received cursor.
     Received {
         /// The conversation.
         conversation: Target,
         /// The last event received.
         upto: Seq,
     }
-    /// `typing`: one is typing; it lasts 5 s.
+    /// `typing`: shows the other members for 5 s that the user is typing.
     Typing {
         /// The conversation.
         conversation: Target,
     }
-    /// `watch`: the users on one's screen; replaces the earlier list.
+    /// `watch`: subscribes to the presence of these users, in place of the earlier list.
     Watch {
-        /// The users. Those who share no conversation with the watcher are passed over in silence.
+        /// The users. The server silently ignores those who share no conversation with the watcher.
         users: Vec<UserId>,
     }
-    /// `create`: a room, with its creator as admin.
+    /// `create`: creates a room. Its creator is its admin.
     Create {
-        /// The room's id; without one the server makes one.
+        /// The room's id; without one the server generates one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         room: Option<RoomId>,
         /// The room's title.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         title: Option<Title>,
-        /// Whether anyone may join.
+        /// Whether any user may join.
         #[serde(default)]
         #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         public: bool,
@@ -267,68 +266,68 @@ fields! {
         #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         members: Vec<UserId>,
     }
-    /// `join`: enter a public room.
+    /// `join`: adds the user to a public room.
     Join {
         /// The room.
         conversation: Target,
     }
-    /// `leave`: leave a room.
+    /// `leave`: takes the user out of a room.
     Leave {
         /// The room.
         conversation: Target,
     }
-    /// `invite`: an admin brings a user in; in a public room any member may, as `member`.
+    /// `invite`: adds a user. An admin may; in a public room any member may, with the role `member`.
     Invite {
         /// The room.
         conversation: Target,
-        /// Who comes in.
+        /// The user to add.
         user: UserId,
-        /// In which role; `member` unless told.
+        /// The user's role; `member` by default.
         #[serde(default)]
         #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         role: Role,
     }
-    /// `remove`: an admin takes a user out.
+    /// `remove`: removes a user. An admin may.
     Remove {
         /// The room.
         conversation: Target,
-        /// Who goes.
+        /// The user to remove.
         user: UserId,
     }
-    /// `role`: an admin changes a member's role.
+    /// `role`: changes a member's role. An admin may.
     SetRole {
         /// The room.
         conversation: Target,
-        /// Whose role.
+        /// The member.
         user: UserId,
         /// The new role.
         role: Role,
     }
-    /// `rename`: an admin changes the room's title.
+    /// `rename`: changes the room's title. An admin may.
     Rename {
         /// The room.
         conversation: Target,
         /// The new title.
         title: Title,
     }
-    /// `members`: the members, their roles and cursors, by user id.
+    /// `members`: returns the members with their roles and cursors, by user id.
     Members {
         /// The conversation.
         conversation: Target,
-        /// Members after this one in the order of ids; without it the first page.
+        /// Return the members after this one in the order of ids; without it the first page.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<UserId>,
-        /// At most so many members.
+        /// The most members to return.
         #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read_limit")]
         limit: Option<u32>,
     }
-    /// `ping`: are you there?
+    /// `ping`: asks for a `pong`.
     Ping {}
 }
 
-/// Reads `cursors`: an object that names nothing twice, because nobody can know which of the two was meant (RFC 7493
-/// section 2.3). An empty list is an empty object: PHP encodes an empty array as `[]`.
-fn each_once<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeMap<ConversationId, Seq>, D::Error> {
+/// Reads `cursors`. It refuses an object that names a conversation twice, because the two cursors contradict each other
+/// (RFC 7493 section 2.3). It accepts an empty list, because PHP encodes an empty array as `[]`.
+fn unique_cursors<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeMap<ConversationId, Seq>, D::Error> {
     struct Cursors;
     impl<'de> serde::de::Visitor<'de> for Cursors {
         type Value = BTreeMap<ConversationId, Seq>;
@@ -354,10 +353,10 @@ fn each_once<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeMap<Conversa
             }
         }
     }
-    // Not `deserialize_map`, which refuses a list before the visitor sees it.
+    // `deserialize_map` would refuse a list before the visitor sees it.
     d.deserialize_any(Cursors)
 }
 
-fn yes() -> bool {
+fn enabled() -> bool {
     true
 }

@@ -1,4 +1,4 @@
-//! `data`: a JSON object for the application, held to I-JSON (RFC 7493).
+//! `data`: a JSON object for the application, restricted to I-JSON (RFC 7493).
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Number, Value};
 
-/// Deepest nesting of `data`. PHP's `json_decode` stops at 512 and the parsers of other languages at
-/// 100 or more, so whatever is accepted here can be read by every recipient.
+/// Most levels of nesting in `data`. PHP's `json_decode` allows 512 and the parsers of other languages 100 or more, so
+/// every recipient can read an accepted object.
 const MAX_DEPTH: usize = 64;
 
-/// Any JSON object of the application's own: at most 64 levels deep, no name twice in an object
-/// (RFC 7493 section 2.3), no U+0000 in any string, numbers within the range of an IEEE 754 double.
-/// Its names are kept sorted, so equal objects have equal bytes.
+/// Any JSON object of the application: at most 64 levels deep, no duplicate name in an object (RFC 7493 section 2.3), no
+/// U+0000 in a string, numbers within the range of an IEEE 754 double. Its names are sorted, so equal objects have equal
+/// bytes.
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "Record<string, unknown>"))]
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 #[serde(transparent)]
@@ -28,7 +28,7 @@ impl Data {
 
 impl<'de> Deserialize<'de> for Data {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        match (Strict { depth: MAX_DEPTH }).deserialize(d)? {
+        match (Strict { levels_left: MAX_DEPTH }).deserialize(d)? {
             Value::Object(map) => Ok(Self(map)),
             other => Err(de::Error::invalid_type(unexpected(&other), &"an object `{…}`")),
         }
@@ -57,22 +57,23 @@ fn unexpected(value: &Value) -> de::Unexpected<'_> {
     }
 }
 
+/// A visitor that builds a value and refuses JSON outside I-JSON.
 #[derive(Clone, Copy)]
 struct Strict {
-    depth: usize,
+    levels_left: usize,
 }
 
 impl Strict {
-    fn inner<E: de::Error>(self) -> Result<Self, E> {
-        let depth = self
-            .depth
+    fn one_level_deeper<E: de::Error>(self) -> Result<Self, E> {
+        let levels_left = self
+            .levels_left
             .checked_sub(1)
             .ok_or_else(|| E::custom(format_args!("nested deeper than {MAX_DEPTH} levels")))?;
-        Ok(Self { depth })
+        Ok(Self { levels_left })
     }
 }
 
-fn without_nul<E: de::Error>(s: &str) -> Result<(), E> {
+fn refuse_nul<E: de::Error>(s: &str) -> Result<(), E> {
     if s.contains('\0') { Err(E::custom("a string contains the character U+0000")) } else { Ok(()) }
 }
 
@@ -106,11 +107,11 @@ impl<'de> Visitor<'de> for Strict {
         Ok(Value::Number(number))
     }
     fn visit_str<E: de::Error>(self, s: &str) -> Result<Value, E> {
-        without_nul(s)?;
+        refuse_nul(s)?;
         Ok(Value::String(s.to_owned()))
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let seed = self.inner()?;
+        let seed = self.one_level_deeper()?;
         let mut array = Vec::new();
         while let Some(item) = items.next_element_seed(seed)? {
             array.push(item);
@@ -118,10 +119,10 @@ impl<'de> Visitor<'de> for Strict {
         Ok(Value::Array(array))
     }
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let seed = self.inner()?;
+        let seed = self.one_level_deeper()?;
         let mut object = Map::new();
         while let Some(name) = entries.next_key::<String>()? {
-            without_nul(&name)?;
+            refuse_nul(&name)?;
             let value = entries.next_value_seed(seed)?;
             if object.insert(name, value).is_some() {
                 return Err(de::Error::custom("a name stands twice in one object"));
@@ -136,7 +137,7 @@ mod tests {
     use super::Data;
 
     #[test]
-    fn what_other_parsers_disagree_on_is_refused() {
+    fn json_that_parsers_read_differently_is_refused() {
         let deep = format!("{}1{}", "[".repeat(70), "]".repeat(70));
         for bad in [
             r#"{"a":1,"a":2}"#,
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_kept_to_their_last_digit() {
+    fn numbers_keep_all_their_digits() {
         for number in ["0.1", "51.24817837550540", "9007199254740991.0", "1.7976931348623157e308", "5e-324"] {
             let data: Data = serde_json::from_str(&format!(r#"{{"n":{number}}}"#)).expect(number);
             assert_eq!(data.as_map()["n"].as_f64(), number.parse().ok(), "{number}");

@@ -1,4 +1,4 @@
-//! From a frame's bytes to a [`Command`], or to an error that names what is wrong.
+//! Decodes the text of a frame to a [`Command`], or to an error that names the field at fault.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,29 +10,29 @@ use serde_json::value::RawValue;
 use crate::reason::in_json_words;
 use crate::{Command, CommandId, ErrorCode};
 
-/// A command with the client's own name for it.
+/// A command with the `id` that the client gave it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frame {
     /// The client's `id`, repeated in the reply.
     pub id: Option<CommandId>,
-    /// What the client said.
+    /// The command.
     pub command: Command,
 }
 
-/// Why a frame is not a command.
+/// The error for a frame that is not a valid command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
     /// The client's `id`, where it could be read.
     pub id: Option<CommandId>,
     /// [`ErrorCode::BadFrame`], [`ErrorCode::UnknownType`] or [`ErrorCode::BadField`].
     pub code: ErrorCode,
-    /// The field at fault, with a bad field.
+    /// The field at fault, with [`ErrorCode::BadField`].
     pub field: Option<String>,
-    /// What to do.
+    /// An explanation for the author of the client.
     pub message: String,
 }
 
-/// What every frame has; the rest is read once the type is known.
+/// The fields of every frame. The others are read when the type is known.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow, rename = "type")]
@@ -41,14 +41,14 @@ struct Envelope<'a> {
     id: Option<&'a RawValue>,
 }
 
-/// The fields around a command's own, by door.
+/// The fields of every command, on a WebSocket and over HTTP.
 const SOCKET_ENVELOPE: &[&str] = &["type", "id"];
 const HTTP_ENVELOPE: &[&str] = &["type", "id", "as"];
 
 /// Decodes a WebSocket text frame: a JSON object with the command's name in `type`.
 pub fn decode(text: &str) -> Result<Frame, Rejected> {
     let text = without_bom(text);
-    // serde would read the fields of a struct from an array, too.
+    // serde would also accept an array with the fields of a struct.
     if !is_object(text) {
         return Err(bad_frame(None, "not a JSON object: a frame is one, with a `type`".to_owned()));
     }
@@ -73,8 +73,7 @@ pub fn decode(text: &str) -> Result<Frame, Rejected> {
     decode_fields(&name, text, id, SOCKET_ENVELOPE)
 }
 
-/// Decodes the fields of the command called `name` from an HTTP body. `type`, `id` and `as` may
-/// stand among them and are passed over.
+/// Decodes the fields of the command called `name` from an HTTP body. It skips `type`, `id` and `as`.
 pub fn decode_named(name: &str, body: &str) -> Result<Frame, Rejected> {
     let body = without_bom(body);
     if !is_object(body) {
@@ -83,7 +82,7 @@ pub fn decode_named(name: &str, body: &str) -> Result<Frame, Rejected> {
     decode_fields(name, body, None, HTTP_ENVELOPE)
 }
 
-/// Reads a JSON object that is not a command, with the same checks and the same words for what is wrong.
+/// Decodes a JSON object that is not a command, with the same checks and the same error messages.
 pub fn read_object<T: DeserializeOwned>(body: &str) -> Result<T, Rejected> {
     let body = without_bom(body);
     if !is_object(body) {
@@ -114,8 +113,8 @@ fn is_object(json: &str) -> bool {
     json.trim_start().starts_with('{')
 }
 
-/// Whether the text keeps to JSON's grammar all the same: then a value is at fault that the grammar allows, half a
-/// surrogate pair (RFC 8259 section 8.2) or a number beyond every double (section 6).
+/// Whether the text is valid by JSON's grammar in spite of the error: then a value is at fault, such as half a surrogate
+/// pair (RFC 8259 section 8.2) or a number beyond the range of a double (section 6).
 fn is_bad_value(json: &str, error: &serde_json::Error) -> bool {
     error.is_syntax() && serde_json::from_str::<IgnoredAny>(json).is_ok()
 }
@@ -133,18 +132,23 @@ fn decode_fields(
             id,
             code: ErrorCode::UnknownType,
             field: None,
-            message: format!("there is no such command; the commands are: {}", names(envelope).join(", ")),
+            message: format!(
+                "there is no such command; the commands are: {}",
+                command_names(envelope).join(", ")
+            ),
         });
     };
     match parsed.and_then(|command| json.end().map(|()| command)) {
         Ok(command) => Ok(Frame { id, command }),
-        Err(error) if error.is_data() || is_bad_value(text, &error) => Err(locate(name, text, id, envelope)),
+        Err(error) if error.is_data() || is_bad_value(text, &error) => {
+            Err(reject_bad_field(name, text, id, envelope))
+        }
         Err(error) => Err(bad_frame(id, format!("a command is one JSON object: {error}"))),
     }
 }
 
-/// The commands of a door.
-fn names(envelope: &'static [&'static str]) -> Vec<&'static str> {
+/// The commands on a WebSocket or over HTTP.
+fn command_names(envelope: &'static [&'static str]) -> Vec<&'static str> {
     if envelope == SOCKET_ENVELOPE {
         return Command::NAMES.to_vec();
     }
@@ -154,8 +158,13 @@ fn names(envelope: &'static [&'static str]) -> Vec<&'static str> {
     names
 }
 
-/// Reads a faulty command again, slower, to name the field at fault.
-fn locate(name: &str, text: &str, id: Option<CommandId>, envelope: &'static [&'static str]) -> Rejected {
+/// Decodes an invalid command again, with slower code that finds the field at fault.
+fn reject_bad_field(
+    name: &str,
+    text: &str,
+    id: Option<CommandId>,
+    envelope: &'static [&'static str],
+) -> Rejected {
     let mut json = serde_json::Deserializer::from_str(text);
     let mut track = serde_path_to_error::Track::new();
     let fields = Fields { json: &mut json, envelope };
@@ -166,11 +175,11 @@ fn locate(name: &str, text: &str, id: Option<CommandId>, envelope: &'static [&'s
     }
 }
 
-/// The field at fault. A missing, doubled or unknown field has no path of its own, but the library's message quotes
-/// its name.
+/// The field at fault. The library has no path for a missing, duplicate or unknown field, but its message quotes the
+/// name.
 fn field_at_fault(track: serde_path_to_error::Track, error: &serde_json::Error) -> String {
     let path = track.path().to_string();
-    // A name that cannot be read has no place of its own.
+    // The path ends with `?` where the library could not read a name.
     let path = path.trim_end_matches('?').trim_end_matches('.');
     if path.is_empty() {
         error.to_string().split('`').nth(1).unwrap_or_default().to_owned()
@@ -189,8 +198,7 @@ fn bad_field(id: Option<CommandId>, field: &str, error: &dyn fmt::Display) -> Re
     }
 }
 
-/// A JSON object seen without the fields of its envelope, so that each command can refuse what it
-/// does not know.
+/// A JSON object without the fields of its envelope, so that each command can refuse unknown fields.
 struct Fields<'j, R> {
     json: &'j mut serde_json::Deserializer<R>,
     envelope: &'static [&'static str],
@@ -200,8 +208,8 @@ impl<'de, 'j, R: serde_json::de::Read<'de>> Deserializer<'de> for Fields<'j, R> 
     type Error = serde_json::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        let outer = Outer { visitor, envelope: self.envelope };
-        self.json.deserialize_map(outer)
+        let fields = FieldsVisitor { visitor, envelope: self.envelope };
+        self.json.deserialize_map(fields)
     }
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
@@ -209,27 +217,27 @@ impl<'de, 'j, R: serde_json::de::Read<'de>> Deserializer<'de> for Fields<'j, R> 
     }
 }
 
-struct Outer<V> {
+struct FieldsVisitor<V> {
     visitor: V,
     envelope: &'static [&'static str],
 }
 
-impl<'de, V: Visitor<'de>> Visitor<'de> for Outer<V> {
+impl<'de, V: Visitor<'de>> Visitor<'de> for FieldsVisitor<V> {
     type Value = V::Value;
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
     }
     fn visit_map<A: MapAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
-        self.visitor.visit_map(Own { inner, envelope: self.envelope })
+        self.visitor.visit_map(FieldsAccess { inner, envelope: self.envelope })
     }
 }
 
-struct Own<A> {
+struct FieldsAccess<A> {
     inner: A,
     envelope: &'static [&'static str],
 }
 
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for Own<A> {
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for FieldsAccess<A> {
     type Error = A::Error;
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
         while let Some(name) = self.inner.next_key::<Cow<'de, str>>()? {

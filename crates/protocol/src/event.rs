@@ -1,4 +1,4 @@
-//! Everything that lasts: the events of a conversation's log.
+//! The events of a conversation's log, which the server stores.
 
 use std::fmt;
 
@@ -8,28 +8,28 @@ use serde_json::{Map, Value};
 
 use crate::{ConversationId, Data, Emoji, Key, Seq, Text, Title, UserId};
 
-/// An event of a conversation's log, as it goes over the wire.
+/// An event of a conversation's log, in its wire form.
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// What happened, with the fields of its kind.
     #[serde(flatten)]
     pub body: EventBody,
-    /// Where.
+    /// The conversation.
     pub conversation: ConversationId,
     /// Its number in the log.
     pub seq: Seq,
-    /// Who did it.
+    /// The user who did it.
     pub from: UserId,
-    /// When the server stored it; never earlier than the event before.
+    /// The time at which the server stored it; never earlier than the event before.
     pub at: Timestamp,
     /// A message's idempotency key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Key>,
 }
 
-/// Lists the events once. A stored one has its `type`, its number in the store, what it is about, what it does to
-/// memberships, and its fields; numbers are never reused. One that is only told has no number and is never written.
+/// Lists the events once. A stored one has its `type`, its number in the store, what it is about, its effect on memberships,
+/// and its fields. Numbers are never reused. An unstored one has no number: the server sends it and never writes it.
 macro_rules! events {
     (
         stored {$(
@@ -37,9 +37,9 @@ macro_rules! events {
                 $($(#[$field_doc:meta])* $field:ident: $type:ty,)*
             }
         )*}
-        told {$(
-            $(#[$told_doc:meta])* $told_name:literal $told:ident {
-                $($(#[$told_field_doc:meta])* $told_field:ident: $told_type:ty,)*
+        unstored {$(
+            $(#[$unstored_doc:meta])* $unstored_name:literal $unstored:ident {
+                $($(#[$unstored_field_doc:meta])* $unstored_field:ident: $unstored_type:ty,)*
             }
         )*}
     ) => {
@@ -50,11 +50,11 @@ macro_rules! events {
         #[schemars(transform = one_of)]
         pub enum EventBody {
             $($(#[$doc])* #[serde(rename = $name)] $variant { $($(#[$field_doc])* $field: $type,)* },)*
-            $($(#[$told_doc])* #[serde(rename = $told_name)] $told {
-                $($(#[$told_field_doc])* $told_field: $told_type,)*
+            $($(#[$unstored_doc])* #[serde(rename = $unstored_name)] $unstored {
+                $($(#[$unstored_field_doc])* $unstored_field: $unstored_type,)*
             },)*
-            /// An event of a kind that this version does not know, or does not know like this, with its fields as
-            /// they came. A newer server has it; its place in the log counts like any other's.
+            /// An event of a newer server, with its fields unchanged: this version does not know its type, or not with
+            /// these fields. It has a place in the log like any other.
             #[serde(untagged)]
             #[schemars(skip)]
             #[cfg_attr(feature = "typescript", ts(skip))]
@@ -63,18 +63,18 @@ macro_rules! events {
 
         impl EventBody {
             /// Every `type` of an event that this version knows.
-            pub const NAMES: &'static [&'static str] = &[$($name,)* $($told_name,)*];
+            pub const NAMES: &'static [&'static str] = &[$($name,)* $($unstored_name,)*];
 
-            /// The kind of this event; one that this version does not store counts as [`EventKind::Unreadable`].
+            /// The kind of this event; [`EventKind::Unreadable`] for one that this version never stores.
             pub fn kind(&self) -> EventKind {
                 match self {
                     $(Self::$variant { .. } => EventKind::$variant,)*
-                    $(Self::$told { .. })|* | Self::Unknown(_) => EventKind::Unreadable,
+                    $(Self::$unstored { .. })|* | Self::Unknown(_) => EventKind::Unreadable,
                 }
             }
         }
 
-        /// The kinds of events, with the numbers that a store keeps for them.
+        /// The kinds of events, with their numbers in the store.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum EventKind {
@@ -87,7 +87,7 @@ macro_rules! events {
             /// Every kind that is stored.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The kind with this stored number; [`EventKind::Unreadable`] if there is none.
+            /// The kind with this number in the store; [`EventKind::Unreadable`] if there is none.
             pub const fn from_number(n: i64) -> Self {
                 match n {
                     $($number => Self::$variant,)*
@@ -111,7 +111,7 @@ macro_rules! events {
                 }
             }
 
-            /// What an event of this kind does to memberships.
+            /// The effect of an event of this kind on memberships.
             pub const fn membership(self) -> MembershipEffect {
                 match self {
                     Self::Unreadable => MembershipEffect::None,
@@ -120,8 +120,8 @@ macro_rules! events {
             }
         }
 
-        /// The number of a kind of event as a literal text, for statements that are put together at compile time:
-        /// a database uses a partial index only where a statement names the number itself.
+        /// The number of a kind as literal text, for statements that are concatenated at compile time: a database
+        /// uses a partial index only if the statement contains the number.
         #[macro_export]
         macro_rules! kind_number {
             $(($variant) => { stringify!($number) };)*
@@ -131,25 +131,25 @@ macro_rules! events {
 
 events! {
     stored {
-        /// Somebody wrote.
+        /// `from` wrote a message.
         "message" Message = 1, Message, None {
-            /// What a person reads.
+            /// The text for people.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             text: Option<Text>,
-            /// What an application reads.
+            /// The JSON object for the application.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             data: Option<Data>,
-            /// The message that this one answers.
+            /// The `seq` of the message that this one answers.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             reply_to: Option<Seq>,
-            /// True once the message was deleted; its content is gone from the store.
+            /// True after the message was deleted: the store has erased its content.
             #[serde(default, skip_serializing_if = "is_false")]
             #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
             deleted: bool,
         }
         /// The author replaced a message's content.
         "edit" Edit = 2, Target, None {
-            /// The message.
+            /// The `seq` of the message.
             target: Seq,
             /// The new text.
             #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -157,59 +157,59 @@ events! {
             /// The new data.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             data: Option<Data>,
-            /// True once the message was deleted; the edit's content is gone with it.
+            /// True after the message was deleted: the store has erased the edit's content, too.
             #[serde(default, skip_serializing_if = "is_false")]
             #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
             deleted: bool,
         }
         /// The author or an admin erased a message.
         "delete" Delete = 3, Target, None {
-            /// The message.
+            /// The `seq` of the message.
             target: Seq,
         }
-        /// Somebody set or took back a reaction.
+        /// `from` added or removed a reaction.
         "react" React = 4, Target, None {
-            /// The message.
+            /// The `seq` of the message.
             target: Seq,
             /// The reaction.
             emoji: Emoji,
-            /// Set, or taken back.
+            /// True if the reaction was added, false if it was removed.
             on: bool,
         }
-        /// The room was made; `from` is its first admin.
+        /// `from` created the room and is its first admin.
         "create" Create = 5, Room, Begins {
             /// The room's title.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             title: Option<Title>,
-            /// Whether anyone may join.
+            /// Whether any user may join.
             public: bool,
             /// The first members besides the creator.
             members: Vec<UserId>,
         }
-        /// `from` entered the room.
+        /// `from` joined the room.
         "join" Join = 6, Room, SenderEnters {
-            /// In which role, where that is not `member`: the first in an empty room is its admin, and a reader who comes
-            /// back is a reader.
+            /// The role, if it is not `member`: the first user in an empty room is its admin, and a reader who returns
+            /// is a reader.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             role: Option<Role>,
         }
         /// `from` left the room.
         "leave" Leave = 7, Room, SenderLeaves {}
-        /// `from` brought `user` into the room.
+        /// `from` added `user` to the room.
         "invite" Invite = 8, Room, UserEnters {
-            /// Who came in.
+            /// The user who was added.
             user: UserId,
-            /// In which role.
+            /// The user's role.
             role: Role,
         }
-        /// `from` took `user` out of the room.
+        /// `from` removed `user` from the room.
         "remove" Remove = 9, Room, UserLeaves {
-            /// Who went.
+            /// The user who was removed.
             user: UserId,
         }
         /// `from` changed the role of `user`.
         "role" Role = 10, Room, None {
-            /// Whose role.
+            /// The member.
             user: UserId,
             /// The new role.
             role: Role,
@@ -220,23 +220,24 @@ events! {
             title: Title,
         }
     }
-    told {
-        /// The stored event cannot be read. Its place in the log is kept, so that nobody's sync stops
-        /// here; the operator finds the report in the log.
+    unstored {
+        /// The server cannot read the stored event. The event keeps its place in the log, so that `sync` continues behind
+        /// it, and the server logs an error for the operator.
         "unreadable" Unreadable {}
-        /// An event that the reader may not see. It keeps its place in the log, without its content.
+        /// An event that this user may not see. It keeps its place in the log, without its content.
         "withheld" Withheld {
             /// The `type` of the event.
             of: String,
-            /// Why, in one word: `blocked`.
+            /// The reason: `blocked`.
             withheld: String,
         }
-        /// Everything that `from` wrote up to here is erased. A client drops what it has and starts again from `history`.
+        /// The server erased all content that `from` wrote before this event. A client drops its copy of the conversation
+        /// and loads `history` again.
         "erase" Erase {}
     }
 }
 
-/// Kinds exclude each other by their `type`; that there is one without is this crate's own affair.
+/// Makes the schema a `oneOf`: `type` decides which kind it is, and [`EventBody::Unknown`] is not in the schema.
 fn one_of(schema: &mut schemars::Schema) {
     if let Some(kinds) = schema.remove("anyOf") {
         schema.insert("oneOf".to_owned(), kinds);
@@ -244,7 +245,7 @@ fn one_of(schema: &mut schemars::Schema) {
 }
 
 impl EventKind {
-    /// The number that a store keeps for it.
+    /// Its number in the store.
     pub const fn number(self) -> u8 {
         self as u8
     }
@@ -253,30 +254,30 @@ impl EventKind {
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
-    /// It is a message.
+    /// The event is a message.
     Message,
-    /// The message in `target`, into which it is folded.
+    /// The event changes the message in `target`.
     Target,
-    /// A room and its members: a direct conversation has no such events.
+    /// The event changes a room or its members; a direct conversation has no such events.
     Room,
-    /// Nothing is known about it.
+    /// Unknown.
     Nothing,
 }
 
-/// What an event does to memberships. Who is a member follows from this, also when a log is read again.
+/// The effect of an event on memberships. Replaying these effects over a log gives its members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MembershipEffect {
-    /// Nobody enters or leaves. The first message of a direct conversation makes its two users members.
+    /// None. (The first message of a direct conversation makes its two users members.)
     None,
-    /// `from` and `members` enter a new room.
+    /// `from` and `members` are the members of a new room.
     Begins,
-    /// `from` enters.
+    /// `from` becomes a member.
     SenderEnters,
-    /// `user` enters.
+    /// `user` becomes a member.
     UserEnters,
-    /// `from` leaves.
+    /// `from` is no longer a member.
     SenderLeaves,
-    /// `user` leaves.
+    /// `user` is no longer a member.
     UserLeaves,
 }
 
@@ -285,12 +286,12 @@ pub enum MembershipEffect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Everything a member may, and: delete anyone's message, invite, remove, change roles, rename.
+    /// May also delete every message, invite, remove, change roles and rename.
     Admin,
-    /// Read and write.
+    /// May read and write.
     #[default]
     Member,
-    /// Read only.
+    /// May only read.
     Reader,
 }
 
@@ -300,8 +301,7 @@ pub enum Role {
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// From milliseconds since the Unix epoch; what lies outside the years -9999 to 9999 is moved to
-    /// the nearest end.
+    /// From milliseconds since the Unix epoch, clamped to the years -9999 to 9999.
     pub fn from_millis(millis: i64) -> Self {
         let (min, max) = (jiff::Timestamp::MIN.as_millisecond(), jiff::Timestamp::MAX.as_millisecond());
         Self(millis.clamp(min, max))
@@ -354,7 +354,7 @@ impl JsonSchema for Timestamp {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde calls")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 pub(crate) fn is_false(b: &bool) -> bool {
     !b
 }

@@ -1,4 +1,4 @@
-//! Names: parsed once at the door, then trusted.
+//! Ids. They are parsed when they enter the program, so code that has one need not check it again.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,15 +7,15 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::number::{MAX_SAFE, read_whole, whole};
+use crate::number::{MAX_SAFE_INTEGER, read_whole, whole};
 
-/// Longest user or room id, in bytes (its alphabet is ASCII). Two of them and two marks fit a bus
-/// subject, an index entry and a line of a log.
-pub(crate) const MAX_ID: usize = 64;
+/// Longest user or room id, in bytes (its alphabet is ASCII). A conversation id, with two of them, fits a bus subject, an
+/// index entry and a log line.
+pub(crate) const MAX_ID_BYTES: usize = 64;
 
 impl UserId {
     /// The longest user id, in bytes.
-    pub const MAX_BYTES: usize = MAX_ID;
+    pub const MAX_BYTES: usize = MAX_ID_BYTES;
 }
 
 /// Why a string is not an id.
@@ -29,13 +29,13 @@ pub enum InvalidId {
     /// Neither `#room` nor `@a:b`.
     #[error("a conversation id is `#room` or `@a:b`")]
     Mark,
-    /// `bob` where a command names a conversation: a user or a room.
+    /// `bob` as the name of a conversation: it may mean a user or a room.
     #[error("write `@{0}` for the user or `#{0}` for the room")]
     Bare(Arc<str>),
-    /// `@bob` where a user is named.
+    /// `@bob` as a user id.
     #[error("a user's id is written without the `@` here")]
     MarkedUser,
-    /// `@bob:alice`: the two users are not in byte order.
+    /// `@bob:alice`, whose two users are not in byte order.
     #[error("the two users of a direct conversation are written in byte order, as `@alice:bob`")]
     Order,
 }
@@ -44,18 +44,18 @@ fn check_name(s: &str) -> Result<(), InvalidId> {
     let bytes = s.as_bytes();
     let legal = |b: &u8| b.is_ascii_alphanumeric() || b"._~+=|@-".contains(b);
     let starts_well = bytes.first().is_some_and(u8::is_ascii_alphanumeric);
-    if starts_well && bytes.len() <= MAX_ID && bytes.iter().all(legal) {
+    if starts_well && bytes.len() <= MAX_ID_BYTES && bytes.iter().all(legal) {
         Ok(())
     } else {
         Err(InvalidId::Alphabet)
     }
 }
 
-/// Gives an id type its string behaviour: cheap clones, serde and JSON Schema through its parser.
+/// Implements display, parsing, serde and JSON Schema for an id type.
 macro_rules! string_id {
     ($name:ident, $pattern:expr, $description:expr) => {
         impl $name {
-            /// The id as written on the wire.
+            /// The id in its wire form.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -161,7 +161,7 @@ impl ConversationId {
         Self(format!("#{room}").into())
     }
 
-    /// The direct conversation of two users, the same whichever is named first.
+    /// The direct conversation of two users, in either order.
     pub fn direct(a: &UserId, b: &UserId) -> Self {
         let (a, b) = if a <= b { (a, b) } else { (b, a) };
         Self(format!("@{a}:{b}").into())
@@ -184,12 +184,11 @@ string_id!(
     "A conversation id: #room, or @alice:bob with the two users in byte order."
 );
 
-/// What a command may call a conversation: `@bob` (the sender's direct conversation with bob), or a
-/// [`ConversationId`].
+/// The name of a conversation in a command: `@bob` (the sender's direct conversation with bob), or a [`ConversationId`].
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "string"))]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// `@bob`: the direct conversation of whoever says it with bob.
+    /// `@bob`: the direct conversation of the sender with bob.
     User(UserId),
     /// `#general` or `@alice:bob`.
     Conversation(ConversationId),
@@ -205,10 +204,10 @@ impl Target {
         }
     }
 
-    /// The conversation meant when `speaker` says it.
-    pub fn resolve(&self, speaker: &UserId) -> ConversationId {
+    /// The conversation that this names in a command of `sender`.
+    pub fn resolve(&self, sender: &UserId) -> ConversationId {
         match self {
-            Self::User(other) => ConversationId::direct(speaker, other),
+            Self::User(other) => ConversationId::direct(sender, other),
             Self::Conversation(id) => id.clone(),
         }
     }
@@ -243,7 +242,7 @@ impl JsonSchema for Target {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "@bob (one's direct conversation with bob), #room, or a conversation id.",
+            "description": "@bob (the sender's direct conversation with bob), #room, or a conversation id.",
             "examples": ["@bob", "#general", "@alice:bob"],
         })
     }
@@ -257,9 +256,9 @@ pub struct Seq(#[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))] pub 
 
 impl Seq {
     /// The largest number that a JavaScript client reads exactly: 2^53 - 1 (ECMA-262 section 21.1.2.6).
-    pub const MAX: Self = Self(MAX_SAFE as u64);
+    pub const MAX: Self = Self(MAX_SAFE_INTEGER as u64);
 
-    /// The number that follows.
+    /// The number of the following event.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
@@ -278,8 +277,8 @@ impl<'de> Deserialize<'de> for Seq {
     }
 }
 
-/// The client's own name for a command, repeated in the reply: a string of at most 64 bytes or an
-/// integer of at most 2^53 - 1 either way.
+/// The id that a client gives a command, which the reply repeats: a string of at most 64 bytes, or an integer from
+/// -(2^53 - 1) to 2^53 - 1.
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(untagged)]
@@ -299,7 +298,7 @@ impl<'de> Deserialize<'de> for CommandId {
                 f.write_str("a string of at most 64 bytes or a whole number of at most 2^53 - 1")
             }
             fn visit_i64<E: de::Error>(self, n: i64) -> Result<CommandId, E> {
-                if (-MAX_SAFE..=MAX_SAFE).contains(&n) {
+                if (-MAX_SAFE_INTEGER..=MAX_SAFE_INTEGER).contains(&n) {
                     Ok(CommandId::Number(n))
                 } else {
                     Err(E::invalid_value(de::Unexpected::Signed(n), &self))

@@ -1,8 +1,8 @@
-//! The words of the Switchboard protocol, version 1.
+//! The types of the Switchboard protocol, version 1.
 //!
-//! Everything a client may say is a [`Command`]; everything that lasts is an [`Event`]; everything
-//! that does not is a [`Signal`]; the answers are in [`reply`]. The crate knows no I/O: the server,
-//! the Rust client and the code generators all use it. `docs/protocol.md` tells the same in prose.
+//! A client sends a [`Command`]. The server answers with the types of [`reply`], and sends each stored [`Event`] and each
+//! [`Signal`], which is not stored. The crate has no I/O: the server, the Rust client and the code generators all use it.
+//! `docs/protocol.md` describes the protocol in prose.
 
 mod code;
 mod command;

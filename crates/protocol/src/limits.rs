@@ -1,116 +1,113 @@
-//! Every limit: what it is, why it is there, and what happens at it. `welcome` tells them to clients,
-//! the `[limits]` section of the configuration changes them.
+//! Every limit: its meaning, its reason, and what happens beyond it. `welcome` sends the limits to clients; the `[limits]`
+//! section of the configuration changes them.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What the server allows. Sizes are in bytes, times in milliseconds, rates per second.
+/// The server's limits. Sizes are in bytes, times in milliseconds, rates per second.
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Longest frame from a client. It bounds what one connection may make the server hold while a
-    /// frame is incomplete. Beyond: close 1009 at the first excess byte.
+    /// Longest frame from a client. It bounds the memory that one connection takes for an incomplete frame. Beyond: close
+    /// 1009 at the first excess byte.
     pub frame: u32,
-    /// Longest `text`, and longest `data` as JSON. A message is copied to every member and kept for
-    /// good, and several must fit a page. Beyond: the error `too_large`.
+    /// Longest `text`, and longest `data` as JSON. The server copies a message to every member and keeps it for good, and
+    /// several must fit a page. Beyond: the error `too_large`.
     pub text: u32,
-    /// Longest `hello`: whoever has not said who they are gets less room. About 150 cursors fit.
+    /// Longest `hello`. It is smaller than `frame`, because the client has not authenticated yet. About 150 cursors fit.
     /// Beyond: close 1009.
     pub hello_frame: u32,
-    /// Time to say `hello` in, from the end of the handshake on, which has 5 s of its own. Silent sockets
-    /// cost memory.
+    /// Time from the end of the handshake to `hello`. (The handshake has 5 s of its own.) Silent sockets cost memory.
     /// Beyond: close 4408.
     pub hello_timeout: u32,
-    /// The server pings a connection that has been quiet for so long: half of the 60 s after which
-    /// common proxies cut (nginx `proxy_read_timeout`).
+    /// Time without a frame after which the server pings a connection: half of the 60 s after which common proxies
+    /// disconnect (nginx `proxy_read_timeout`).
     pub ping_interval: u32,
-    /// Time to answer a ping in (any frame counts). A phone out of coverage is found after
+    /// Time to answer a ping; any frame counts as the answer. The server notices a phone without coverage after
     /// `ping_interval + pong_timeout`. Beyond: close 4408.
     pub pong_timeout: u32,
-    /// Most fragments of one WebSocket message; each costs work but need not carry a byte. Beyond:
-    /// close 1008.
+    /// Most fragments of one WebSocket message: each costs work, even one without a byte. Beyond: close 1008.
     pub fragments: u32,
-    /// Most connections in all. About 10 KB each with the kernel's share. A tenth of them, and at least 1,000, may be
-    /// connections that have not authenticated yet; beyond that the oldest of these is closed. Beyond: HTTP 503.
+    /// Most connections of the server. Each takes about 10 KB, the kernel's share included. A tenth of them, and at least
+    /// 1,000, may be connections that have not authenticated yet; beyond that the server closes the oldest of these.
+    /// Beyond: HTTP 503.
     pub connections: u32,
-    /// Most connections of one user: tabs, phones and their half-dead predecessors. Beyond: the
-    /// error `rate_limited`, close 1013. 0 is no limit.
+    /// Most connections of one user: tabs, phones, and lost connections that have not timed out yet. Beyond: the error
+    /// `rate_limited`, close 1013. 0 is no limit.
     pub connections_per_user: u32,
-    /// Most connections from one address; an office behind one router fits. Beyond: HTTP 429. 0 is
-    /// no limit.
+    /// Most connections from one address: enough for an office behind one router. Beyond: HTTP 429. 0 is no limit.
     pub connections_per_address: u32,
-    /// Most HTTP requests with tokens of one user that are answered at a time: what a client asks for in parallel. An answer
-    /// counts until its client has taken it, since it may be as large as a page. Beyond: the error `rate_limited`. 0 is no limit.
+    /// Most concurrent HTTP requests with tokens of one user: what a client requests in parallel. A request counts until its
+    /// client has read the answer, because that may be as large as a page. Beyond: the error `rate_limited`. 0 is no limit.
     pub requests_per_user: u32,
-    /// The same for the requests with one API key: a back end asks for many users. Beyond: the error `rate_limited`. 0 is no
-    /// limit.
+    /// Most concurrent HTTP requests with one API key: a back end makes requests for many users. Beyond: the error
+    /// `rate_limited`. 0 is no limit.
     pub requests_per_key: u32,
-    /// Sends a second of one connection, with a burst of five seconds' worth. `send`, and whatever
-    /// else stores. Beyond: the error `rate_limited`. 0 is no limit.
+    /// Sends a second of one connection, with a burst of five seconds' worth. `send` counts, and every other command that
+    /// stores an event. Beyond: the error `rate_limited`. 0 is no limit.
     pub sends_per_connection: u32,
-    /// The same for all connections of one user together, and over HTTP. `create` and `invite` cost a send for the
-    /// command and one for each member they name, because each is a row that the writer inserts and a user who is
-    /// notified. A price above the burst needs a full bucket and leaves a debt. `typing` is counted apart, at the same
-    /// rate. 0 is no limit.
+    /// The same for all connections and HTTP requests of one user together. `create` and `invite` cost a send for the
+    /// command and one for each member they name, because the writer inserts a row and the server notifies a user for each.
+    /// A command that costs more than the burst needs a full bucket and leaves a debt. `typing` has a bucket of its own, with
+    /// the same rate. 0 is no limit.
     pub sends_per_user: u32,
-    /// Moves a second of one user's cursors, `read` and `received`, over all connections and HTTP, with a burst of five
-    /// seconds' worth. Each is a row that the writer changes and a signal to each device of each member. Beyond: on a
-    /// connection the latest of each conversation waits for its turn, and is answered when it is stored; over HTTP the
-    /// error `rate_limited`. 0 is no limit.
+    /// `read` and `received` commands a second of one user, over all connections and HTTP, with a burst of five seconds'
+    /// worth. For each the writer changes a row and the server sends a signal to each device of each member. Beyond: on a
+    /// connection the latest command of each conversation waits, and its answer comes when it is stored; over HTTP the error
+    /// `rate_limited`. 0 is no limit.
     pub cursors_per_user: u32,
-    /// Sends a second of one API key, at the prices of `sends_per_user`, `typing` included. A back end speaks for many: this is a hundred
-    /// users' worth, so that a back end in a loop cannot fill the queue of writes. 0 is no limit.
+    /// Sends a second of one API key, with the costs of `sends_per_user`, `typing` included. A back end sends for many users:
+    /// this is a hundred users' worth, so that a back end in an endless loop cannot fill the queue of writes. 0 is no limit.
     pub sends_per_key: u32,
-    /// Direct conversations a minute that one user begins, with a burst of five minutes' worth: each is in the other
-    /// side's list for good. A message to a user without a conversation yet counts, whether or not there is
-    /// such a user. Beyond: the error `rate_limited`. API keys are free of it. 0 is no limit.
+    /// Direct conversations a minute that one user begins, with a burst of five minutes' worth: each stays in the other
+    /// user's list for good. Every first message to another user id counts, whether or not the server knows that user.
+    /// Beyond: the error `rate_limited`. It does not apply to API keys. 0 is no limit.
     pub directs_per_minute: u32,
-    /// Frames of any kind a second of one connection, pings included, with a burst of five seconds'
-    /// worth. Beyond: the error `rate_limited`; still going on a second later, or after fifty seconds' worth: close
-    /// 4429. 0 is no limit.
+    /// Frames of any kind a second of one connection, pings included, with a burst of five seconds' worth. Beyond: the error
+    /// `rate_limited`. If the client still exceeds it a second later, or exceeds it by fifty seconds' worth: close 4429. 0 is
+    /// no limit.
     pub frames_per_connection: u32,
-    /// Most commands of one connection that may wait for their answer. Beyond: the server reads on
-    /// only when one is answered.
+    /// Most unanswered commands of one connection. Beyond: the server reads the next one after it has answered one.
     pub in_flight: u32,
-    /// Most items a page; the default of `limit` is half of it. Beyond: as many as this.
+    /// Most items on a page; the default of a command's `limit` is half of it. Beyond: the page has as many as this.
     pub page: u32,
-    /// Most bytes a page: what a reader may make the server build at once. A page ends behind the item that goes
-    /// beyond, with `more`, so it has at most one item more than this.
+    /// Most bytes on a page: it bounds the memory for one answer. A page ends behind the item that exceeds it, with `more`,
+    /// so it is at most one item longer than this.
     pub page_bytes: u32,
     /// Longest replay of one conversation after `hello`, in events. Beyond: a `gap` frame.
     pub replay: u32,
-    /// Most bytes that may wait to be written to one connection. Beyond: the events of that
-    /// connection are read from the log again when it has caught up.
+    /// Most bytes that wait to be written to one connection. Beyond: the connection is a slow consumer, and the server reads
+    /// its events from the log again when it has caught up.
     pub queue: u32,
-    /// Most conversations at a time that one connection reads from the log because they did not fit its queue. A client that
-    /// stops reading gains one with each further conversation in which something happens; these take some 300 KB, about as
-    /// much as the queue. A bot that pauses among 2,000 busy rooms has room to spare, and those of `hello` do not count.
-    /// Beyond: close 1013; the client resumes by its cursors.
+    /// Most conversations that the server reads from the log at a time for one connection, because their events did not fit
+    /// its queue. For a client that stops reading, each further conversation with a new event adds one; 7,000 take some
+    /// 300 KB, about as much as the queue. A bot that pauses among 2,000 busy rooms stays far below, and those of `hello` do
+    /// not count. Beyond: close 1013; the client resumes by its cursors.
     pub lags: u32,
-    /// Most members of a room in which `read`, `received` and `typing` are told to all: their number
-    /// grows with the square of the members. Beyond: only to the user's own devices.
+    /// Most members of a room whose members all receive `read`, `received` and `typing`: the number of these signals grows
+    /// with the square of the members. Beyond: only the user's own devices receive them.
     pub signal_room: u32,
     /// Users a second that one user's connections name in `watch`, with a burst of five seconds' worth: a full list each
-    /// second. Each may be looked up in the store, and with several nodes up to three messages go to the bus for it: that
-    /// the node listens, that it asks who has the user, and that it no longer listens. Beyond: the latest list of a
-    /// connection waits for its turn, and replaces one that waits. 0 is no limit.
+    /// second. Each may cost a query of the store, and with several nodes up to three messages on the bus: to subscribe, to
+    /// query the other nodes, and to unsubscribe. Beyond: the latest list of a connection waits, in place of an earlier one
+    /// that waits. 0 is no limit.
     pub watched_per_user: u32,
-    /// Most users in `watch`: what fits a screen, with room to scroll. Beyond: the error `too_large`.
+    /// Most users in `watch`: as many as a screen shows, and more for scrolling. Beyond: the error `too_large`.
     pub watch: u32,
-    /// Most members named in `create`; one transaction writes them all. Beyond: the error `too_large`.
+    /// Most members in `create`: one transaction writes them all. Beyond: the error `too_large`.
     pub create_members: u32,
-    /// Most rooms that a user is in by having made or joined them, and most that a user makes within a day, whether or
-    /// not they are still there. Each costs every `hello` of theirs a few microseconds. Those that others bring them into
-    /// do not count, and direct conversations neither; what API keys make does not count as made within a day. Beyond:
+    /// Most rooms that a user is in because they created or joined them, and most that a user creates within a day, even if
+    /// they leave them. Each makes every `hello` of the user some microseconds slower. Rooms that others added the user to and
+    /// direct conversations do not count, and a room that an API key creates does not count as created within a day. Beyond:
     /// the error `too_large`. 0 is no limit.
     pub rooms: u32,
-    /// Most reactions to one message; they come with it in every page. Beyond: the error `too_large`.
+    /// Most reactions to one message: every page with the message contains them. Beyond: the error `too_large`.
     pub reactions: u32,
-    /// Most edits of one message. Deleting it erases them all in one transaction, which holds up every other write:
-    /// 500 of the longest take some 60 ms. So a user erases two edits a second for each of `sends_per_user`, with a burst
-    /// of five seconds' worth, and 50 reactions count as one edit; beyond that a `delete` is `rate_limited`. Beyond: the
-    /// error `too_large`.
+    /// Most edits of one message. `delete` erases them all in one transaction, which delays every other write: 500 of the
+    /// longest take some 60 ms. Therefore a user may erase two edits a second for each of `sends_per_user`, with a burst of
+    /// five seconds' worth, and 50 reactions count as one edit; beyond that a `delete` is `rate_limited`. Beyond: the error
+    /// `too_large`.
     pub edits: u32,
 }
 
@@ -153,34 +150,35 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What an event's frame has besides its body, roughly, in bytes: names, numbers and a time.
+    /// About how many bytes an event's frame has besides its body: names, numbers and a time.
     pub const EVENT_OVERHEAD: usize = 300;
 
-    /// Conversations with the latest activity that `welcome.unread` counts over. Each is a row that every `hello` of its
-    /// user reads, so there is an end; a page of summaries has about as many.
+    /// The number of conversations over which `welcome.unread` counts, the latest active first. It is bounded because every
+    /// `hello` reads a row for each; a page of summaries has about as many.
     pub const UNREAD_CONVERSATIONS: usize = 200;
 
-    /// What connections may have of `connections` before `hello`, or a first request with good credentials: one in so many.
-    const STRANGERS_SHARE: u32 = 10;
+    /// One in this many of `connections` may be unauthenticated: without `hello` or a request with valid credentials.
+    const UNAUTHENTICATED_DIVISOR: u32 = 10;
 
-    /// The least that this share comes to, so that a small server is not blocked by a few slow clients.
-    const MIN_STRANGERS: u32 = 1_000;
+    /// This many connections may be unauthenticated on a small server, too, so that a few slow clients do not block it.
+    const MIN_UNAUTHENTICATED: u32 = 1_000;
 
-    /// Most connections that have not authenticated. Beyond: the oldest of them is closed for the newest.
-    pub fn strangers(&self) -> u32 {
-        (self.connections / Self::STRANGERS_SHARE).max(Self::MIN_STRANGERS).min(self.connections)
+    /// Most connections that have not authenticated. Beyond: the server closes the oldest of them for a new one.
+    pub fn max_unauthenticated(&self) -> u32 {
+        (self.connections / Self::UNAUTHENTICATED_DIVISOR)
+            .max(Self::MIN_UNAUTHENTICATED)
+            .min(self.connections)
     }
 
-    /// A page of events is bounded by this share of a connection's queue, so that what a reader is behind
-    /// by never takes more memory than the queue may.
+    /// A page of replayed events takes at most one in this many bytes of `queue`, so that a slow consumer never takes more
+    /// memory than its queue may.
     pub const REPLAY_SHARE: u32 = 2;
 
-    /// The smallest `queue`: its share for a page holds an event, or a reader that is behind would never get on.
+    /// The smallest `queue`: a page of replayed events has room for one event, or a slow consumer would never catch up.
     pub const MIN_QUEUE: usize = Self::REPLAY_SHARE as usize * Self::EVENT_OVERHEAD;
 
-    /// The largest frame of the server, in bytes: a page with one item more than it has room for. An item is at most a text
-    /// of which every byte is escaped (six bytes of JSON), `data`, and a user and an emoji for each reaction, or the
-    /// members of a `create`.
+    /// The largest frame of the server, in bytes: a full page and one more item. An item has at most a text of which every
+    /// byte is escaped (six bytes of JSON), `data`, and a user and an emoji for each reaction, or the members of a `create`.
     pub fn largest_frame(&self) -> usize {
         let item = 7 * u64::from(self.text)
             + 200 * u64::from(self.reactions)
@@ -189,8 +187,8 @@ impl Limits {
         usize::try_from(u64::from(self.page_bytes) + item).unwrap_or(usize::MAX)
     }
 
-    /// The same without the limits of rate and of what one user or address may have, so that a load
-    /// tool on one machine can run against a `dev` server.
+    /// These limits without rates and without those for one user or address, so that a load tool on one machine can run
+    /// against a `dev` server.
     #[must_use]
     pub fn without_rates(self) -> Self {
         Self {
@@ -210,9 +208,9 @@ impl Limits {
         }
     }
 
-    /// How many items a page has when the client asks for `wanted`.
-    pub fn page_size(&self, wanted: Option<u32>) -> u32 {
-        wanted.unwrap_or(self.page / 2).clamp(1, self.page.max(1))
+    /// The number of items on a page when the command's `limit` is `requested`.
+    pub fn page_size(&self, requested: Option<u32>) -> u32 {
+        requested.unwrap_or(self.page / 2).clamp(1, self.page.max(1))
     }
 }
 
@@ -221,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_frame_is_the_one_that_the_protocol_names() {
+    fn the_largest_frame_has_the_size_that_the_documentation_states() {
         let protocol = include_str!("../../../docs/protocol.md");
         let digits = Limits::default().largest_frame().to_string();
         let (millions, thousands) = digits.split_at(digits.len() - 3);

@@ -1,16 +1,16 @@
-//! Whole numbers as JSON has them: `4`, `4.0`, `40e-1` and `-0` are all whole (RFC 8259 section 6 knows one kind of
-//! number). Some JSON libraries write every number with a decimal point.
+//! Whole numbers in JSON: `4`, `4.0`, `40e-1` and `-0` are all whole, because RFC 8259 section 6 has one kind of number
+//! and some JSON libraries write every number with a decimal point.
 
 use std::fmt;
 
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
 /// The largest whole number that a JavaScript client reads exactly: 2^53 - 1 (ECMA-262 section 21.1.2.6).
-pub(crate) const MAX_SAFE: i64 = (1 << 53) - 1;
+pub(crate) const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;
 
-/// The whole number that a double is, if it is one that a double holds exactly.
+/// The double as a whole number; `None` if it has a fraction or is beyond [`MAX_SAFE_INTEGER`].
 pub(crate) fn whole(n: f64) -> Option<i64> {
-    let exact = n.fract() == 0.0 && n.abs() <= MAX_SAFE as f64;
+    let exact = n.fract() == 0.0 && n.abs() <= MAX_SAFE_INTEGER as f64;
     exact.then_some(n as i64)
 }
 
@@ -50,7 +50,7 @@ impl Visitor<'_> for Whole {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.max {
-            n if n == MAX_SAFE as u64 => f.write_str("a whole number from 0 to 2^53 - 1"),
+            n if n == MAX_SAFE_INTEGER as u64 => f.write_str("a whole number from 0 to 2^53 - 1"),
             n => write!(f, "a whole number from 0 to {n}"),
         }
     }
@@ -76,13 +76,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_double_is_whole_where_it_has_no_fraction_and_is_exact() {
+    fn a_double_is_whole_if_it_has_no_fraction_and_is_exact() {
         for (n, expected) in [
             (4.0, Some(4)),
             (-0.0, Some(0)),
             (1e1, Some(10)),
             (-7.0, Some(-7)),
-            (9_007_199_254_740_991.0, Some(MAX_SAFE)),
+            (9_007_199_254_740_991.0, Some(MAX_SAFE_INTEGER)),
             (9_007_199_254_740_992.0, None),
             (4.5, None),
             (1e300, None),

@@ -1,13 +1,13 @@
-//! Why a value does not fit, in the words of JSON: a list, an object, a whole number. The messages of the JSON library
-//! name types of Rust (`u32`, `map`, `sequence`), which tell the writer of a client nothing.
+//! Rewrites the error messages of the JSON library. They name Rust types (`u32`, `map`, `sequence`); the author of a
+//! client knows those of JSON: a list, an object, a whole number.
 
-/// Puts a message of the JSON library into the words of JSON.
+/// Rewrites a message of the JSON library in the terms of JSON.
 pub fn in_json_words(message: &str) -> String {
     let message = without_position(message);
     for kind in ["invalid type: ", "invalid value: "] {
         if let Some((found, expected)) = message.strip_prefix(kind).and_then(|m| m.rsplit_once(", expected "))
         {
-            return format!("expected {}, not {}", expectation(expected), finding(found));
+            return format!("expected {}, not {}", describe_expected(expected), describe_found(found));
         }
     }
     if let Some(choice) = message.strip_prefix("unknown variant ") {
@@ -27,7 +27,7 @@ pub fn in_json_words(message: &str) -> String {
     }
 }
 
-/// The position is of no use to a client that sent a single line.
+/// Removes the line and column, which are useless to a client that sent a single line.
 fn without_position(message: &str) -> &str {
     match message.rsplit_once(" at line ") {
         Some((message, position)) if position.split_once(" column ").is_some() => message,
@@ -35,7 +35,7 @@ fn without_position(message: &str) -> &str {
     }
 }
 
-fn expectation(expected: &str) -> &str {
+fn describe_expected(expected: &str) -> &str {
     match expected {
         "a boolean" => "true or false",
         "a sequence" => "a list `[…]`",
@@ -47,8 +47,8 @@ fn expectation(expected: &str) -> &str {
     }
 }
 
-/// What was found, without a string's content, which may be long.
-fn finding(found: &str) -> String {
+/// Describes the value that was found, without a string's content, which may be long.
+fn describe_found(found: &str) -> String {
     let value = found.split('`').nth(1).unwrap_or_default();
     match found.split(' ').next().unwrap_or_default() {
         "boolean" => value.to_owned(),
@@ -66,7 +66,7 @@ mod tests {
     use super::in_json_words;
 
     #[test]
-    fn types_have_the_names_that_json_gives_them() {
+    fn messages_name_types_of_json_and_not_of_rust() {
         for (library, ours) in [
             (
                 "invalid type: string \"50\", expected u32 at line 1 column 12",

@@ -1,7 +1,7 @@
-//! What the server says that is neither an event nor a signal.
+//! The server's frames that are neither events nor signals.
 //!
-//! The server encodes events ahead of time and passes them through as raw JSON, so the page of a
-//! log is generic over what an event is: [`Event`] for a client, raw JSON for the server.
+//! The server encodes events once and copies them into pages as raw JSON. So a page is generic over its events:
+//! [`Event`] for a client, raw JSON for the server.
 
 use std::collections::BTreeMap;
 
@@ -19,26 +19,25 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ServerFrame {
-    /// A reply, `welcome`, `gap`, `bye`.
+    /// An answer, or a frame about the connection.
     Reply(Reply),
-    /// Something that does not last.
+    /// A signal, which is not stored.
     Signal(Signal),
-    /// Something that lasts.
+    /// A stored event.
     Event(Event),
 }
 
 impl ServerFrame {
-    /// Every `type` that this version knows. A frame of another one is from a newer server, and to be
-    /// passed over.
-    pub const TYPES: [&str; REPLIES.len() + Signal::NAMES.len() + EventBody::NAMES.len()] =
-        in_a_row([&REPLIES, &Signal::NAMES, EventBody::NAMES]);
+    /// Every `type` that this version knows. A client ignores a frame of another type, because a newer server sent it.
+    pub const TYPES: [&str; REPLY_NAMES.len() + Signal::NAMES.len() + EventBody::NAMES.len()] =
+        concat([&REPLY_NAMES, &Signal::NAMES, EventBody::NAMES]);
 }
 
 /// Every `type` of a [`Reply`].
-const REPLIES: [&str; 6] = ["welcome", "ok", "error", "pong", "gap", "bye"];
+const REPLY_NAMES: [&str; 6] = ["welcome", "ok", "error", "pong", "gap", "bye"];
 
-/// Three lists as one.
-const fn in_a_row<const N: usize>(lists: [&[&'static str]; 3]) -> [&'static str; N] {
+/// Concatenates three lists at compile time.
+const fn concat<const N: usize>(lists: [&[&'static str]; 3]) -> [&'static str; N] {
     let (mut all, mut list, mut from) = ([""; N], 0, 0);
     while list < lists.len() {
         let mut at = 0;
@@ -51,14 +50,14 @@ const fn in_a_row<const N: usize>(lists: [&[&'static str]; 3]) -> [&'static str;
     all
 }
 
-/// A frame that answers, or tells of the connection itself.
+/// A frame that answers a command, or is about the connection.
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields, concrete(E = Event)))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Reply<E = Event> {
     /// The answer to `hello`.
     Welcome(Box<Welcome>),
-    /// A command did what it says.
+    /// A command succeeded.
     Ok(Ok<E>),
     /// A command failed.
     Error(Failure),
@@ -68,18 +67,18 @@ pub enum Reply<E = Event> {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<CommandId>,
     },
-    /// In place of a replay that would be too long: events `after + 1` to `head` are to be paged with `sync`.
+    /// Replaces a replay that would be too long: the client pages the events `after + 1` to `head` with `sync`.
     Gap {
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
         /// The client's cursor.
         after: Seq,
-        /// What follows this one comes live.
+        /// The head of the log; the server sends the events after it as they are stored.
         head: Seq,
     },
-    /// The server is about to close: come back after so many milliseconds.
+    /// The server will close the connection; the client reconnects after `retry_after`.
     Bye {
-        /// Milliseconds to wait, different for every client.
+        /// The delay in milliseconds, different for every client.
         retry_after: u64,
     },
 }
@@ -88,129 +87,128 @@ pub enum Reply<E = Event> {
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Welcome {
-    /// Who one is.
+    /// The user of this connection.
     pub user: UserId,
-    /// The connection's own name, for support and logs. It gives no rights.
+    /// The connection's id, for support and logs. It gives no rights.
     pub connection: String,
     /// The server's name and version.
     pub server: String,
-    /// What the server allows.
+    /// The server's limits.
     pub limits: Limits,
-    /// The first page of one's conversations, latest activity first.
+    /// The first page of the user's conversations, latest activity first.
     pub conversations: Vec<Summary>,
-    /// Whether there are more: page on with `conversations`.
+    /// Whether there are more; `conversations` returns the next page.
     pub more: bool,
-    /// What one has not read. Servers of before do not tell it.
+    /// The user's unread counts. Absent from older servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unread: Option<Unread>,
 }
 
-/// What a user has not read, over the conversations with the latest activity
-/// ([`Limits::UNREAD_CONVERSATIONS`]).
+/// A user's unread counts, over the conversations with the latest activity ([`Limits::UNREAD_CONVERSATIONS`]).
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Unread {
-    /// Messages of others after the cursor of reading, as in a summary.
+    /// Messages of others after the read cursor, as in a summary.
     pub messages: u64,
     /// Conversations with such messages.
     pub conversations: u64,
-    /// Whether there are conversations beyond those that were counted.
+    /// Whether the user has more conversations than were counted.
     pub more: bool,
 }
 
-/// `ok`, with the command's `id` and what the command gives.
+/// `ok`, with the command's `id` and its result.
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields, concrete(E = Event)))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Ok<E = Event> {
     /// The command's `id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<CommandId>,
-    /// What the command gives.
+    /// The command's result.
     #[serde(flatten)]
     pub body: OkBody<E>,
 }
 
-/// What a command gives.
+/// The result of a command.
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields, concrete(E = Event)))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum OkBody<E = Event> {
     /// An event is on stable storage.
     Stored {
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
-        /// Its number.
+        /// The event's number in the log.
         seq: Seq,
         /// When it was stored.
         at: Timestamp,
-        /// True if it had been stored before: this is the first one's `seq`.
+        /// True if the server had stored it before, for the same key; `seq` is that of the first one.
         #[serde(default, skip_serializing_if = "is_false")]
         #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         duplicate: bool,
-        /// What was stored, where the application changed it: it takes the place of what was sent.
+        /// The stored event, if the application changed the message; it replaces what the client sent.
         #[serde(skip_serializing_if = "Option::is_none")]
         event: Option<Box<E>>,
     },
-    /// A message is on stable storage and waits for the application's decision. It is not in the log.
+    /// A message is on stable storage, outside the log, and waits for the application's decision.
     Held {
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
-        /// True.
+        /// Always true.
         held: bool,
-        /// True if it has been held since before.
+        /// True if the server had stored it before, for the same key.
         #[serde(default, skip_serializing_if = "is_false")]
         #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         duplicate: bool,
     },
     /// A page of the raw log (`sync`).
     Log {
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
         /// The events, oldest first.
         events: Vec<E>,
-        /// The last event of the log that one may see.
+        /// The last event of the log that the user may see.
         head: Seq,
         /// Whether there are events after these.
         more: bool,
     },
-    /// A page of messages as they stand now (`history`).
+    /// A page of messages in their current state (`history`).
     History {
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
-        /// The messages, ascending.
+        /// The messages, by ascending `seq`.
         messages: Vec<Message>,
-        /// The last event that is folded into them: live events go on from here.
+        /// The last event that the messages include. The client applies later events to them.
         head: Seq,
         /// Whether there are messages before these.
         more: bool,
-        /// Whether there are messages after these, with `around`.
+        /// With `around`: whether there are messages after these.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         more_after: Option<bool>,
     },
     /// A page of members (`members`).
     Members {
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
         /// The members, by id.
         members: Vec<Member>,
         /// Whether there are members after these.
         more: bool,
     },
-    /// A page of one's conversations (`conversations`).
+    /// A page of the user's conversations (`conversations`).
     Conversations {
         /// The conversations, latest activity first.
         conversations: Vec<Summary>,
         /// Whether there are more.
         more: bool,
     },
-    /// A cursor stands here now (`read`, `received`).
+    /// The new position of a cursor (`read`, `received`).
     Cursor {
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
-        /// The cursor.
+        /// The cursor's position.
         upto: Seq,
     },
-    /// Done, with nothing to tell (`typing`, `watch`).
+    /// The command succeeded and has no result (`typing`, `watch`).
     Done {},
 }
 
@@ -221,13 +219,13 @@ pub struct Failure {
     /// The command's `id`, where it could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<CommandId>,
-    /// Why.
+    /// Why the command failed.
     pub code: ErrorCode,
-    /// What to do, for a person.
+    /// An explanation for people.
     pub message: String,
     /// Whether the same command may succeed later, unchanged.
     pub retryable: bool,
-    /// Milliseconds to wait before that.
+    /// The delay before a retry, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
     /// The field at fault, with `bad_field` and `too_large`.
@@ -236,68 +234,68 @@ pub struct Failure {
     /// The conversation at fault, for a cursor in `hello`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation: Option<ConversationId>,
-    /// Until when, with `banned`. Absent if there is no end.
+    /// With `banned`: the end of the ban. Absent if it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
 }
 
-/// A conversation as its member sees it.
+/// A conversation in the list of one of its members.
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
-    /// Which.
+    /// The conversation.
     pub conversation: ConversationId,
     /// A room's title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<Title>,
-    /// Whether anyone may join.
+    /// Whether any user may join.
     #[serde(default, skip_serializing_if = "is_false")]
     #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
     pub public: bool,
-    /// One's own role.
+    /// The user's own role.
     pub role: Role,
-    /// How many members there are.
+    /// The number of members.
     pub members: u64,
     /// The last event of the log.
     pub head: Seq,
-    /// Its time; summaries are ordered by it.
+    /// The time of that event. Summaries are ordered by it.
     pub at: Timestamp,
-    /// One's cursor of reading.
+    /// The user's read cursor.
     pub read: Seq,
-    /// One's cursor of delivery.
+    /// The user's received cursor.
     pub received: Seq,
     /// Messages of others after `read`; a deleted one still counts.
     pub unread: u64,
-    /// The last message as it stands now.
+    /// The last message, in its current state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Message>,
 }
 
-/// A message as it stands now: its event with edits, deletion and reactions folded in.
+/// A message in its current state: its event with all edits, reactions and the deletion applied.
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Message {
     /// Always `message`.
     #[serde(rename = "type")]
     pub kind: MessageTag,
-    /// Where.
+    /// The conversation.
     pub conversation: ConversationId,
-    /// Its number in the log.
+    /// The message's number in the log.
     pub seq: Seq,
-    /// Who wrote it.
+    /// The user who wrote it.
     pub from: UserId,
-    /// When.
+    /// The time at which the server stored it.
     pub at: Timestamp,
     /// Its idempotency key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Key>,
-    /// What a person reads, after the last edit.
+    /// The text for people, after the last edit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<Text>,
-    /// What an application reads, after the last edit.
+    /// The JSON object for the application, after the last edit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Data>,
-    /// The message that this one answers.
+    /// The `seq` of the message that this one answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<Seq>,
     /// The last edit.
@@ -307,7 +305,7 @@ pub struct Message {
     #[serde(default, skip_serializing_if = "is_false")]
     #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
     pub deleted: bool,
-    /// Who reacted how: users in the order of their reactions, by emoji.
+    /// For each emoji, the users who reacted with it, in the order of their reactions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
     pub reactions: BTreeMap<String, Vec<UserId>>,
@@ -318,7 +316,7 @@ pub struct Message {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MessageTag {
-    /// The only one.
+    /// The only value.
     #[default]
     Message,
 }
@@ -327,9 +325,9 @@ pub enum MessageTag {
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Edited {
-    /// The `edit` event.
+    /// The number of the `edit` event.
     pub seq: Seq,
-    /// Its time.
+    /// The time at which the server stored it.
     pub at: Timestamp,
 }
 
@@ -337,13 +335,13 @@ pub struct Edited {
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Member {
-    /// Who.
+    /// The user.
     pub user: UserId,
-    /// What they may do.
+    /// The member's role.
     pub role: Role,
-    /// Their cursor of reading.
+    /// The member's read cursor.
     pub read: Seq,
-    /// Their cursor of delivery.
+    /// The member's received cursor.
     pub received: Seq,
 }
 
@@ -352,7 +350,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_frame_of_the_contract_is_understood() {
+    fn every_frame_of_the_contract_is_decoded() {
         for (text, wanted) in [
             (
                 r##"{"type":"ok","id":1,"conversation":"@alice:bob","seq":7,"at":"2026-11-23T12:00:00.000Z"}"##,
@@ -384,7 +382,7 @@ mod tests {
         }
     }
 
-    /// What a schema says of `type`, wherever it does.
+    /// Collects the constants of all `type` properties in a schema.
     fn types(schema: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
         let tag = schema.pointer("/properties/type/const").and_then(|tag| tag.as_str());
         found.extend(tag.map(str::to_owned));
@@ -396,14 +394,14 @@ mod tests {
     }
 
     #[test]
-    fn every_type_is_known() {
+    fn types_lists_every_type_in_the_schema() {
         let mut found = std::collections::BTreeSet::new();
         types(schemars::schema_for!(ServerFrame).as_value(), &mut found);
         assert_eq!(found, ServerFrame::TYPES.map(str::to_owned).into());
     }
 
     #[test]
-    fn an_event_of_a_newer_server_keeps_its_place_and_its_fields() {
+    fn an_event_of_a_newer_server_keeps_its_seq_and_its_fields() {
         let text = r##"{"type":"poll","question":"?","conversation":"#a","seq":7,"from":"alice","at":"2026-11-23T12:00:00.000Z"}"##;
         let page =
             format!(r##"{{"type":"ok","conversation":"#a","events":[{text}],"head":7,"more":false}}"##);
@@ -419,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_written_as_the_contract_shows() {
+    fn replies_are_encoded_as_the_contract_shows() {
         let ok: Reply = Reply::Ok(Ok {
             id: Some(CommandId::Number(1)),
             body: OkBody::Stored {

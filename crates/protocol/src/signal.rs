@@ -1,47 +1,47 @@
-//! Everything that does not last: signals have no number and are not stored.
+//! Signals: frames about users that are not stored and have no number.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ConversationId, Seq, Timestamp, UserId};
 
-/// A signal, as it goes over the wire.
+/// A signal in its wire form.
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Signal {
-    /// Somebody has read up to here.
+    /// The user has read the conversation up to `upto`.
     Read {
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
-        /// Who.
+        /// The user.
         user: UserId,
         /// The last event read.
         upto: Seq,
     },
-    /// Some device of somebody has everything up to here.
+    /// A device of the user has received the conversation up to `upto`.
     Received {
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
-        /// Who.
+        /// The user.
         user: UserId,
         /// The last event received.
         upto: Seq,
     },
-    /// Somebody is typing; it lasts 5 s, or until their message comes.
+    /// The user is typing. It lasts 5 s, or until their message arrives.
     Typing {
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
-        /// Who.
+        /// The user.
         user: UserId,
     },
-    /// Somebody on the screen came or went.
+    /// A watched user connected or disconnected.
     Presence {
-        /// Who.
+        /// The user.
         user: UserId,
-        /// Whether any device of theirs is connected.
+        /// Whether any device of the user is connected.
         online: bool,
-        /// When the last device left; absent while online, and if never seen.
+        /// The time at which the last device disconnected. Absent while the user is online, or if they never were.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         last_seen: Option<Timestamp>,
     },

@@ -1,5 +1,5 @@
-//! Short texts with a rule each. NUL (U+0000) is refused in all of them: PostgreSQL cannot store it
-//! (PostgreSQL manual, section 8.3), and what one store keeps every store must keep.
+//! Text types, each with its rule. None may contain NUL (U+0000): PostgreSQL cannot store it (PostgreSQL manual, section
+//! 8.3), and both stores must accept the same texts.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,7 +16,7 @@ macro_rules! text {
         pub struct $name(String);
 
         impl $name {
-            /// Checks the rule of this text; the error says what was expected.
+            /// Checks the rule of this type; the error says what was expected.
             pub fn parse(s: impl Into<String>) -> Result<Self, &'static str> {
                 let s = s.into();
                 let check: fn(&str) -> bool = $check;
@@ -54,8 +54,8 @@ macro_rules! text {
     };
 }
 
-/// Whether a text shows nothing: it is empty, or has only white space, controls, and characters that are there to format or
-/// to join others (Unicode 17: White_Space, Default_Ignorable_Code_Point, general category Cf, and the blank of Braille).
+/// Whether a text is invisible: it is empty, or has only white space, controls, and characters that format or join others
+/// (Unicode 17: White_Space, Default_Ignorable_Code_Point, general category Cf, and the blank of Braille).
 pub fn is_blank(s: &str) -> bool {
     s.chars().all(|c| c.is_whitespace() || c.is_control() || is_invisible(c))
 }
@@ -73,7 +73,7 @@ fn printable(s: &str) -> bool {
 }
 
 text!(
-    /// What a person writes: any Unicode but NUL. Its length is bounded by [`crate::Limits::text`].
+    /// The text of a message: any Unicode but NUL. [`crate::Limits::text`] bounds its length.
     Text, max usize::MAX, |s| !s.contains('\0'), "text without the character U+0000"
 );
 text!(
@@ -92,15 +92,15 @@ text!(
     "1 to 64 bytes without spaces or control characters"
 );
 text!(
-    /// A client's own stable name for itself: 1–64 bytes, no control characters.
+    /// A stable name that a client chose for its device: 1–64 bytes, no control characters.
     Device, max 64, printable, "1 to 64 bytes without control characters"
 );
 
-/// Asks for the coloured form of an emoji (Unicode Technical Standard 51, section 4.3).
+/// Selects the coloured form of an emoji (Unicode Technical Standard 51, section 4.3).
 const VARIATION_SELECTOR_16: char = '\u{fe0f}';
 
 impl Emoji {
-    /// The reaction without U+FE0F. Keyboards differ in whether they write it, so with it and without it is one reaction.
+    /// The reaction without U+FE0F. Some keyboards write it and others do not, so both forms are one reaction.
     #[must_use]
     pub fn folded(&self) -> Self {
         Self(self.0.replace(VARIATION_SELECTOR_16, ""))
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_that_shows_nothing_is_blank() {
+    fn an_invisible_text_is_blank() {
         for blank in [
             "",
             " ",
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn reactions_differ_by_more_than_their_presentation() {
+    fn folding_removes_the_variation_selector_only() {
         let folded = |emoji: &str| Emoji::parse(emoji).expect("an emoji").folded().to_string();
         assert_eq!(folded("\u{1f44d}\u{fe0f}"), "\u{1f44d}");
         assert_eq!(folded("\u{2764}\u{fe0f}\u{200d}\u{1f525}"), folded("\u{2764}\u{200d}\u{1f525}"));

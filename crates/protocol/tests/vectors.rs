@@ -1,4 +1,4 @@
-//! The wire vectors of `testdata/protocol`, which the tests of all clients read.
+//! Checks the wire vectors of `testdata/protocol`. The tests of every client read the same files.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use switchboard_protocol::{
     Target, Text, Title, UserId, decode, is_blank,
 };
 
-/// The files that are read here or, as `fold.json` is, by the contract of the store.
+/// The files that these tests read, and `fold.json`, which the store's contract suite reads.
 const FILES: [&str; 10] = [
     "bad-commands.json",
     "closes.json",
@@ -35,13 +35,13 @@ fn cases(file: &str) -> Vec<Value> {
     cases
 }
 
-/// A string of a case.
+/// The string field `name` of a case.
 fn text<'a>(case: &'a Value, name: &str) -> &'a str {
     case[name].as_str().unwrap_or_else(|| panic!("{name} of {case}"))
 }
 
 #[test]
-fn every_file_is_read_here_and_by_the_sdk_and_each_case_says_what_it_is() {
+fn every_file_has_a_test_here_and_in_the_sdk_and_each_case_has_a_name_and_a_description() {
     let sdk = directory().join("../../packages/client/test/vectors.test.js");
     let sdk = std::fs::read_to_string(sdk).expect("the test of the SDK");
     let found = std::fs::read_dir(directory()).expect("a directory");
@@ -49,7 +49,7 @@ fn every_file_is_read_here_and_by_the_sdk_and_each_case_says_what_it_is() {
         found.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name")).collect();
     found.retain(|name| name != "README.md");
     found.sort_unstable();
-    assert_eq!(found, FILES, "a file that no test reads says nothing");
+    assert_eq!(found, FILES, "each file is read by a test");
     for file in FILES {
         assert!(sdk.contains(&format!("\"{file}\"")), "the SDK reads {file}");
         let mut names = std::collections::BTreeSet::new();
@@ -61,7 +61,7 @@ fn every_file_is_read_here_and_by_the_sdk_and_each_case_says_what_it_is() {
 }
 
 #[test]
-fn ids_are_valid_and_canonical_as_the_vectors_say() {
+fn ids_match_their_vectors() {
     for case in cases("ids.json") {
         let value = text(&case, "value");
         let canonical = match text(&case, "kind") {
@@ -69,7 +69,7 @@ fn ids_are_valid_and_canonical_as_the_vectors_say() {
             "room" => RoomId::parse(value).map(|id| id.to_string()),
             "conversation" => ConversationId::parse(value).map(|id| id.to_string()),
             "target" => {
-                let by = UserId::parse(text(&case, "by")).expect("who says it");
+                let by = UserId::parse(text(&case, "by")).expect("the sender");
                 Target::parse(value).map(|target| target.resolve(&by).to_string())
             }
             other => panic!("{other}"),
@@ -82,7 +82,7 @@ fn ids_are_valid_and_canonical_as_the_vectors_say() {
 }
 
 #[test]
-fn texts_are_valid_blank_and_folded_as_the_vectors_say() {
+fn texts_match_their_vectors() {
     for case in cases("texts.json") {
         let value = text(&case, "value");
         let valid = match text(&case, "kind") {
@@ -104,7 +104,7 @@ fn texts_are_valid_blank_and_folded_as_the_vectors_say() {
 }
 
 #[test]
-fn strings_are_well_formed_or_name_the_field() {
+fn a_string_that_is_not_well_formed_is_refused_with_its_field() {
     for case in cases("strings.json") {
         let frame = format!(r#"{{"type":"send","to":"@bob","text":{}}}"#, text(&case, "json"));
         match (decode(&frame), case["valid"] == true) {
@@ -122,7 +122,7 @@ fn strings_are_well_formed_or_name_the_field() {
 }
 
 #[test]
-fn whole_numbers_are_read_however_they_are_written() {
+fn whole_numbers_are_read_in_each_way_to_write_them() {
     for case in cases("numbers.json") {
         let number = text(&case, "json");
         let read = decode(&format!(r##"{{"type":"read","conversation":"#a","upto":{number}}}"##));
@@ -140,7 +140,7 @@ fn whole_numbers_are_read_however_they_are_written() {
 }
 
 #[test]
-fn commands_are_read_and_written_as_they_stand() {
+fn commands_are_decoded_and_encoded_without_a_change() {
     let mut named = std::collections::BTreeSet::new();
     for case in cases("commands.json") {
         let frame =
@@ -161,7 +161,7 @@ fn commands_are_read_and_written_as_they_stand() {
 }
 
 #[test]
-fn frames_are_read_and_written_as_they_stand() {
+fn frames_are_decoded_and_encoded_without_a_change() {
     let mut types = std::collections::BTreeSet::new();
     for case in cases("frames.json") {
         let frame = serde_json::from_value::<ServerFrame>(case["frame"].clone());
@@ -187,7 +187,7 @@ fn frames_are_read_and_written_as_they_stand() {
                 ServerFrame::Event(event) => serde_json::to_value(event),
             }
             .expect("JSON");
-            // A limit that is new since the vector has its default.
+            // A limit that is newer than the vector has its default.
             let all = written.get_mut("limits").and_then(Value::as_object_mut);
             if let (Some(all), Some(known)) = (all, case["frame"]["limits"].as_object()) {
                 all.retain(|name, _| known.contains_key(name));
@@ -195,13 +195,13 @@ fn frames_are_read_and_written_as_they_stand() {
             assert_eq!(written, case["frame"], "{case}");
         }
     }
-    // Errors have a file of their own.
+    // The vectors of errors are in another file.
     types.insert("error".to_owned());
     assert_eq!(types, ServerFrame::TYPES.map(str::to_owned).into(), "a vector for every type");
 }
 
 #[test]
-fn errors_of_any_code_say_whether_to_repeat_the_command() {
+fn every_error_says_whether_to_retry_the_command() {
     let mut codes = Vec::new();
     for case in cases("errors.json") {
         let frame = serde_json::from_value::<Reply>(case["frame"].clone());
@@ -223,7 +223,7 @@ fn errors_of_any_code_say_whether_to_repeat_the_command() {
 }
 
 #[test]
-fn close_codes_allow_to_connect_again_or_do_not() {
+fn close_codes_say_whether_to_reconnect() {
     let cases = cases("closes.json");
     for case in &cases {
         let number = case["code"].as_u64().and_then(|code| u16::try_from(code).ok()).expect("a code");

@@ -116,7 +116,7 @@ impl Places {
         Arc::new(Self {
             connections: limits.connections as usize,
             connections_per_address: limits.connections_per_address,
-            strangers: limits.strangers() as usize,
+            strangers: limits.max_unauthenticated() as usize,
             refused: refused_places(limits.connections),
             addresses: Arc::default(),
             counts: Mutex::default(),

@@ -1,4 +1,4 @@
-//! From frames to commands and errors.
+//! Frames are decoded to commands, or to errors.
 
 use super::*;
 use crate::{Seq, Target};
@@ -19,7 +19,7 @@ fn a_send_is_read_with_its_id() {
 }
 
 #[test]
-fn what_is_not_a_frame_is_called_so() {
+fn text_that_is_not_a_frame_is_a_bad_frame() {
     for text in [
         "",
         "hi",
@@ -65,7 +65,7 @@ fn the_field_at_fault_is_named() {
 }
 
 #[test]
-fn a_whole_number_is_read_however_it_is_written() {
+fn a_whole_number_is_read_in_each_way_to_write_it() {
     for (written, n) in [("4", 4), ("4.0", 4), ("1e1", 10), ("40e-1", 4), ("4E0", 4), ("-0", 0), ("-0.0", 0)]
     {
         let id = decode(&format!(r#"{{"type":"ping","id":{written}}}"#)).expect(written).id;
@@ -91,7 +91,7 @@ fn a_whole_number_is_read_however_it_is_written() {
 }
 
 #[test]
-fn an_error_speaks_of_json_and_not_of_rust() {
+fn an_error_names_types_of_json_and_not_of_rust() {
     let commands = [
         ("hello", "cursors"),
         ("send", "to"),
@@ -185,7 +185,7 @@ fn half_a_surrogate_pair_names_its_field() {
 }
 
 #[test]
-fn what_phps_arrays_become_is_accepted_or_explained() {
+fn an_empty_php_array_is_accepted_or_the_error_explains_it() {
     let hello = decode(r#"{"type":"hello","cursors":[]}"#).expect("no cursors").command;
     assert!(matches!(hello, Command::Hello(hello) if hello.cursors.is_empty()));
     for (text, field, message) in [
@@ -207,14 +207,14 @@ fn what_phps_arrays_become_is_accepted_or_explained() {
 }
 
 #[test]
-fn a_byte_order_mark_is_passed_over() {
+fn one_byte_order_mark_is_skipped() {
     assert!(decode("\u{feff}{\"type\":\"ping\"}").is_ok());
     assert!(decode_named("ping", "\u{feff}{}").is_ok());
     assert!(decode("\u{feff}\u{feff}{\"type\":\"ping\"}").is_err());
 }
 
 #[test]
-fn the_id_comes_back_with_the_error() {
+fn an_error_has_the_id_of_its_frame() {
     let r = decode(r#"{"type":"nonsense","id":9}"#).expect_err("unknown");
     assert_eq!((r.code, r.id), (ErrorCode::UnknownType, Some(CommandId::Number(9))));
     let r = decode(r#"{"id":9,"type":"send"}"#).expect_err("no to");
@@ -222,14 +222,14 @@ fn the_id_comes_back_with_the_error() {
 }
 
 #[test]
-fn a_command_is_written_by_the_name_that_it_is_read_by() {
+fn a_command_is_encoded_with_the_name_that_decoding_accepts() {
     let text = r##"{"type":"role","conversation":"#a","user":"bob","role":"admin"}"##;
     let command = decode(text).expect("a command").command;
     assert_eq!(serde_json::to_string(&command).expect("json"), text);
 }
 
 #[test]
-fn over_http_the_name_is_in_the_path() {
+fn over_http_type_id_and_as_are_skipped() {
     let frame = decode_named("sync", r##"{"as":"alice","conversation":"#a","after":4}"##).expect("a command");
     let Command::Sync(sync) = frame.command else { panic!("{:?}", frame.command) };
     assert_eq!(sync.after, Seq(4));
@@ -240,7 +240,7 @@ fn over_http_the_name_is_in_the_path() {
 }
 
 #[test]
-fn each_door_lists_its_own_commands() {
+fn an_unknown_command_is_answered_with_the_commands_of_its_interface() {
     let socket = decode(r#"{"type":"nonsense"}"#).expect_err("unknown").message;
     assert!(socket.contains("hello") && socket.contains("watch") && !socket.contains("revoke"), "{socket}");
     let http = decode_named("nonsense", "{}").expect_err("unknown").message;

@@ -159,7 +159,7 @@ impl Acceptor {
     fn report_eviction(&self) {
         self.services.metrics.dropped(Drop::StrangerLimit);
         if let Some(count) = self.throttles.evicted.record() {
-            let strangers = self.services.limits.strangers();
+            let strangers = self.services.limits.max_unauthenticated();
             tracing::warn!(count, strangers, "too many unauthenticated connections; closing the oldest");
         }
     }

@@ -1,4 +1,4 @@
-//! One connection.
+//! A connection to a server.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -16,31 +16,30 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 use crate::reconnect::{self, Reconnect};
 use crate::{ClientError, wire};
 
-/// Bytes of the read buffer. The default of 128 KiB is allocated at once, for every connection; a load
-/// generator has thousands.
-const READ_BUFFER: usize = 4 * 1024;
+/// Size of the read buffer. The library's default of 128 KiB per connection is too much for a load generator, which has
+/// thousands of connections.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
 
-/// Most frames that [`Client::call`] keeps for [`Client::next`]: several replays of the default length.
-/// Whoever only calls and never takes what else arrives would fill the memory. Beyond:
-/// [`ClientError::Unread`].
-pub const MAX_KEPT: usize = 65_536;
+/// Most frames that [`Client::call`] queues for [`Client::next`]: several replays of the default length. Without a bound,
+/// a program that only calls `call` would fill the memory. Beyond: [`ClientError::Unread`].
+pub const MAX_UNREAD_FRAMES: usize = 65_536;
 
-/// How long [`Client::close`] waits for the server to close, too.
+/// How long [`Client::close`] waits for the server's close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection to a server.
 ///
-/// Pings are answered while some method waits for frames, so an idle connection stays up only under a
+/// The client answers pings only while one of its methods waits for a frame. To keep an idle connection open, await
 /// [`next`](Self::next).
 #[derive(Debug)]
 pub struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    /// What arrived while a call waited for its answer.
-    kept: VecDeque<ServerFrame>,
+    /// Frames that arrived while a call waited for its answer.
+    unread: VecDeque<ServerFrame>,
     last_id: i64,
-    /// How the server closed, once it has.
+    /// The server's close frame, after it closed the connection.
     closed: Option<Closed>,
-    /// How many milliseconds to wait before connecting again, if the server told that last.
+    /// The delay before reconnecting, in milliseconds, if the server sent one.
     retry_after: Option<u64>,
 }
 
@@ -51,8 +50,8 @@ struct Closed {
 }
 
 impl Client {
-    /// Connects to the WebSocket at `url` (`ws://…/v1/ws`), says `hello` and waits for `welcome`. An
-    /// `error` in its place is [`ClientError::Refused`].
+    /// Connects to the WebSocket at `url` (`ws://…/v1/ws`), sends `hello` and waits for `welcome`. If the server answers
+    /// with `error`, this returns [`ClientError::Refused`].
     pub async fn connect(url: &str, hello: Hello) -> Result<(Self, Welcome), ClientError> {
         let mut client = Self::open(url).await?;
         client.feed(&hello.into(), None).await?;
@@ -63,26 +62,26 @@ impl Client {
                 ServerFrame::Reply(Reply::Error(failure)) => {
                     return Err(ClientError::Refused(Box::new(failure)));
                 }
-                other => client.keep(other)?,
+                other => client.enqueue(other)?,
             }
         }
     }
 
-    /// Connects, but says nothing: for a test that has a `hello` of its own in mind.
+    /// Connects without sending `hello`, for tests that send their own.
     pub async fn open(url: &str) -> Result<Self, ClientError> {
         let uri = url.parse().map_err(tungstenite::Error::from)?;
         let request = ClientRequestBuilder::new(uri).with_sub_protocol(SUBPROTOCOL);
-        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER);
-        // Commands are small and somebody waits for the answer: Nagle's algorithm would only delay them.
+        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
+        // Commands are small and a caller waits for the answer: Nagle's algorithm would only delay them.
         let disable_nagle = true;
         let (socket, _) = connect_async_with_config(request, Some(config), disable_nagle).await?;
-        Ok(Self { socket, kept: VecDeque::new(), last_id: 0, closed: None, retry_after: None })
+        Ok(Self { socket, unread: VecDeque::new(), last_id: 0, closed: None, retry_after: None })
     }
 
-    /// Says a command and waits for its answer; a `pong` is [`OkBody::Done`]. Whatever else arrives in
-    /// the meantime is kept for [`next`](Self::next), in order.
+    /// Sends a command and waits for its answer; a `pong` is [`OkBody::Done`]. [`next`](Self::next) returns the frames that
+    /// arrive before the answer, in order.
     ///
-    /// Dropped while it waits, it loses nothing: the answer comes out of `next`.
+    /// It is cancel safe: if it is dropped while it waits, `next` returns the answer.
     pub async fn call(&mut self, command: impl Into<Command>) -> Result<OkBody, ClientError> {
         let id = Some(CommandId::Number(self.submit(command).await?));
         loop {
@@ -94,20 +93,20 @@ impl Client {
                 ServerFrame::Reply(Reply::Error(failure)) if failure.id == id => {
                     return Err(ClientError::Refused(Box::new(failure)));
                 }
-                other => self.keep(other)?,
+                other => self.enqueue(other)?,
             }
         }
     }
 
-    /// Says a command and returns its `id` at once; the answer comes out of [`next`](Self::next).
+    /// Sends a command and returns its `id` without waiting; [`next`](Self::next) returns the answer.
     pub async fn submit(&mut self, command: impl Into<Command>) -> Result<i64, ClientError> {
         Ok(self.submit_all([command.into()]).await?.start)
     }
 
-    /// Says commands in one go and returns their ids; the answers come out of [`next`](Self::next).
+    /// Sends commands with one flush and returns their ids; [`next`](Self::next) returns the answers.
     ///
-    /// It does not read. Past the server's `limits.in_flight` unanswered commands the server does not
-    /// read on either, and each may wait for the other for good: take the answers before that.
+    /// It does not read from the socket, and the server stops reading at `limits.in_flight` unanswered commands. To avoid a
+    /// deadlock, read answers before that many commands are unanswered.
     pub async fn submit_all(
         &mut self,
         commands: impl IntoIterator<Item = Command>,
@@ -121,59 +120,58 @@ impl Client {
         Ok(first..self.last_id + 1)
     }
 
-    /// The next frame: one that a call kept, or else one from the server. `None` once the server has
-    /// closed the connection ([`close_code`](Self::close_code) says how) or after it failed. Frames of a
-    /// type that only a newer server knows are passed over.
+    /// Returns the next frame: one that arrived during a call, or else one from the server. `None` after the server closed
+    /// the connection ([`close_code`](Self::close_code) has the code) or after the connection failed. It skips frames of a
+    /// type that only a newer server knows.
     ///
-    /// Dropped before it is done, it loses nothing, so it may be a branch of a `select!`.
+    /// It is cancel safe, so it may be a branch of a `select!`.
     pub async fn next(&mut self) -> Option<Result<ServerFrame, ClientError>> {
-        match self.kept.pop_front() {
+        match self.unread.pop_front() {
             Some(frame) => Some(Ok(frame)),
             None => self.read().await,
         }
     }
 
-    /// The code with which the server closed the connection. `None` before that has been read, and if it
-    /// told none.
+    /// The code with which the server closed the connection. `None` before the close frame was read, and if it had no code.
     pub fn close_code(&self) -> Option<u16> {
         self.closed.as_ref()?.code
     }
 
-    /// How the connection ended, as an error.
+    /// The end of the connection, as an error.
     pub fn closed(&self) -> ClientError {
-        self.closed.clone().unwrap_or_else(Closed::silently).into()
+        self.closed.clone().unwrap_or_else(Closed::without_frame).into()
     }
 
-    /// Whether and when to connect again, once [`next`](Self::next) or a call has told that the connection ended: by the close
-    /// code, and after the delay of the `bye` or `error` before it. For an error of [`connect`](Self::connect), see
+    /// Whether and when to reconnect, after [`next`](Self::next) or a call returned the end of the connection. It depends on
+    /// the close code and on the delay in the `bye` or `error` before it. For an error of [`connect`](Self::connect), see
     /// [`ClientError::reconnect`].
     pub fn reconnect(&self) -> Reconnect {
         Reconnect::after_close(self.close_code(), self.retry_after)
     }
 
-    /// Says a text of any kind, which need not be a command.
+    /// Sends any text, which need not be a command.
     pub async fn send_raw(&mut self, text: impl Into<String>) -> Result<(), ClientError> {
         self.write(Message::text(text.into())).await?;
         self.flush().await
     }
 
-    /// Says bytes, in a binary frame.
+    /// Sends a binary frame.
     pub async fn send_binary(&mut self, bytes: impl Into<Vec<u8>>) -> Result<(), ClientError> {
         self.write(Message::binary(bytes.into())).await?;
         self.flush().await
     }
 
-    /// Closes the connection and waits at most a second for the server to agree. Frames that were still
-    /// on their way are lost; what a call kept is not.
+    /// Closes the connection and waits at most a second for the server's close frame. Frames that arrive meanwhile are
+    /// lost; those that arrived during a call are not.
     pub async fn close(&mut self) {
-        let goodbye = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-        let both = async {
-            if self.socket.close(Some(goodbye)).await.is_ok() {
+        let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        let closing = async {
+            if self.socket.close(Some(frame)).await.is_ok() {
                 while self.read().await.is_some() {}
             }
         };
-        // Whether the server agrees or not, this side is done.
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, both).await;
+        // The connection is over for this side even if the server does not answer in time.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
     }
 
     async fn feed(&mut self, command: &Command, id: Option<i64>) -> Result<(), ClientError> {
@@ -191,7 +189,7 @@ impl Client {
         Ok(self.socket.flush().await?)
     }
 
-    /// The next frame from the server; its absence is an error.
+    /// The next frame from the server; the end of the connection is an error.
     async fn receive(&mut self) -> Result<ServerFrame, ClientError> {
         match self.read().await {
             Some(frame) => frame,
@@ -213,7 +211,7 @@ impl Client {
                 Ok(Message::Binary(bytes)) => return Some(Err(wire::not_text(&bytes))),
                 Ok(Message::Close(frame)) => {
                     self.closed = Some(Closed::from(frame));
-                    // The answer to the close frame. If it cannot be sent, the server is gone already.
+                    // Sends the answer to the close frame. If that fails, the server has disconnected already.
                     let _ = self.socket.flush().await;
                 }
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
@@ -223,16 +221,20 @@ impl Client {
         None
     }
 
-    fn keep(&mut self, frame: ServerFrame) -> Result<(), ClientError> {
-        self.kept.push_back(frame);
-        if self.kept.len() < MAX_KEPT { Ok(()) } else { Err(ClientError::Unread(self.kept.len())) }
+    fn enqueue(&mut self, frame: ServerFrame) -> Result<(), ClientError> {
+        self.unread.push_back(frame);
+        if self.unread.len() < MAX_UNREAD_FRAMES {
+            Ok(())
+        } else {
+            Err(ClientError::Unread(self.unread.len()))
+        }
     }
 }
 
 impl Closed {
     /// The connection ended without a close frame.
-    fn silently() -> Self {
-        Self { code: None, reason: "without a word".to_owned() }
+    fn without_frame() -> Self {
+        Self { code: None, reason: "without a close frame".to_owned() }
     }
 }
 
@@ -240,7 +242,7 @@ impl From<Option<CloseFrame>> for Closed {
     fn from(frame: Option<CloseFrame>) -> Self {
         match frame {
             Some(frame) => Self { code: Some(frame.code.into()), reason: frame.reason.to_string() },
-            None => Self::silently(),
+            None => Self::without_frame(),
         }
     }
 }

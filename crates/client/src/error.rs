@@ -1,4 +1,4 @@
-//! What can go wrong between a client and a server.
+//! The errors of the client.
 
 use switchboard_protocol::reply::Failure;
 use tokio_tungstenite::tungstenite;
@@ -7,9 +7,9 @@ use crate::Reconnect;
 
 /// Why a call, or the connection, failed.
 ///
-/// After [`Refused`](Self::Refused), [`NotUnderstood`](Self::NotUnderstood) and [`Unread`](Self::Unread)
-/// the connection goes on; after the others it is of no more use. Only `Refused` says that a command had
-/// no effect (and not even that with `unavailable`): after any other, send it again with the same `key`.
+/// The connection stays open after [`Refused`](Self::Refused), [`NotUnderstood`](Self::NotUnderstood) and
+/// [`Unread`](Self::Unread); after the others it has ended. Only after `Refused` with another code than `unavailable` is
+/// it certain that the command had no effect: after any other error, retry with the same `key`.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The server answered with an `error` frame.
@@ -20,42 +20,41 @@ pub enum ClientError {
     Handshake {
         /// The status.
         status: u16,
-        /// The body, as far as it came together with the headers.
+        /// The part of the body that arrived together with the headers.
         body: String,
     },
     /// The server closed the connection.
     #[error("the server closed the connection{}: {reason}", .code.map_or_else(String::new, |n| format!(" ({n})")))]
     Closed {
-        /// The close code; `None` if the server told none, or the connection ended without a close frame.
+        /// The close code; `None` if the close frame had none, or there was no close frame.
         code: Option<u16>,
-        /// What the server said with it.
+        /// The reason in the close frame.
         reason: String,
     },
-    /// The connection failed, or there never was one: DNS, TCP or WebSocket framing.
+    /// DNS, TCP or the WebSocket framing failed.
     #[error("the connection failed: {0}")]
     Transport(tungstenite::Error),
-    /// The server said something that makes no sense to this client. What is of an unknown type is no such
-    /// thing: it is passed over.
+    /// The client cannot decode a frame of a type that it knows. (It skips frames of an unknown type.)
     #[error("cannot understand the frame {frame}: {source}")]
     NotUnderstood {
-        /// The frame's beginning.
+        /// The beginning of the frame.
         frame: String,
-        /// What is wrong with it.
+        /// The decoder's error.
         source: serde_json::Error,
     },
-    /// [`Client::call`](crate::Client::call) has kept as many frames as it may. Take them with
-    /// [`Client::next`](crate::Client::next); the answer to the call will be among those that follow.
+    /// [`Client::call`](crate::Client::call) has queued [`MAX_UNREAD_FRAMES`](crate::MAX_UNREAD_FRAMES). Read them with
+    /// [`Client::next`](crate::Client::next), which will also return the answer to the call.
     #[error("{0} frames wait to be read")]
     Unread(usize),
 }
 
 impl ClientError {
-    /// Whether and when to connect again after [`Client::connect`](crate::Client::connect) failed like this.
+    /// Whether and when to reconnect after [`Client::connect`](crate::Client::connect) returned this error.
     pub fn reconnect(&self) -> Reconnect {
         match self {
             Self::Refused(failure) => Reconnect::after_refusal(failure),
             Self::Closed { code, .. } => Reconnect::after_close(*code, None),
-            // A proxy answers like this while the server behind it starts.
+            // A proxy refuses the handshake while the server behind it starts, so this may succeed later.
             Self::Handshake { .. } | Self::Transport(_) | Self::NotUnderstood { .. } | Self::Unread(_) => {
                 Reconnect::Backoff
             }

@@ -1,15 +1,15 @@
-//! The Rust client of Switchboard, over the WebSocket alone: it can do nothing that another program
-//! could not. The CLI, the tests and the load generator use it.
+//! The Rust client of Switchboard. It uses the public WebSocket only, like any other client. The CLI, the tests and the
+//! load generator use it.
 //!
-//! It keeps no state of conversations and does not connect again by itself. A program that needs that keeps a
-//! cursor per conversation, waits as [`Client::reconnect`] says, sends the cursors in the next `hello`, and pages after a
-//! `gap` with `sync`.
+//! It has no state of conversations and does not reconnect by itself. A program that needs that stores a cursor per
+//! conversation, waits as [`Client::reconnect`] says, sends the cursors in the next `hello`, and pages with `sync` after
+//! a `gap`.
 
 mod client;
 mod error;
 mod reconnect;
 mod wire;
 
-pub use client::{Client, MAX_KEPT};
+pub use client::{Client, MAX_UNREAD_FRAMES};
 pub use error::ClientError;
 pub use reconnect::Reconnect;

@@ -1,18 +1,18 @@
-//! Whether to connect again, and when.
+//! Decides whether and when to reconnect.
 
 use std::time::Duration;
 
 use switchboard_protocol::CloseCode;
 use switchboard_protocol::reply::{Failure, Reply, ServerFrame};
 
-/// What to do after a connection ended, or after there was none.
+/// What to do after a connection ended, or could not be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reconnect {
-    /// Another attempt with the same `hello` would end in the same way.
+    /// Do not reconnect: another attempt with the same `hello` would fail, too.
     Never,
-    /// Connect again after this time, which the server told.
+    /// Reconnect after this delay, which the server sent.
     After(Duration),
-    /// Connect again after a random time that grows with each attempt.
+    /// Reconnect after a random delay that grows with each attempt.
     Backoff,
 }
 
@@ -21,22 +21,22 @@ impl Reconnect {
         retry_after.map_or(Self::Backoff, |wait| Self::After(Duration::from_millis(wait)))
     }
 
-    /// After the `error` that answers `hello`. It goes by `retryable`, so a code of a newer server is no special case.
+    /// The decision after `hello` was answered with `error`. It uses `retryable`, so it also works for an unknown code.
     pub(crate) fn after_refusal(failure: &Failure) -> Self {
         if failure.retryable { Self::after(failure.retry_after) } else { Self::Never }
     }
 
-    /// After the server closed with a code; `told` is the delay that it told before.
-    pub(crate) fn after_close(code: Option<u16>, told: Option<u64>) -> Self {
+    /// The decision after the server closed with `code`; `retry_after` is from the `bye` or `error` before.
+    pub(crate) fn after_close(code: Option<u16>, retry_after: Option<u64>) -> Self {
         if code.is_some_and(|code| !CloseCode::allows_reconnect(code)) {
             Self::Never
         } else {
-            Self::after(told)
+            Self::after(retry_after)
         }
     }
 }
 
-/// The delay that a frame tells for the whole connection: `bye`, or an `error` that answers no command.
+/// The delay before reconnecting in a `bye`, or in an `error` that answers no command.
 pub(crate) fn delay(frame: &ServerFrame) -> Option<u64> {
     match frame {
         ServerFrame::Reply(Reply::Bye { retry_after }) => Some(*retry_after),

@@ -1,4 +1,4 @@
-//! Between the protocol's words and the text of a frame.
+//! Encodes commands to the text of frames and decodes the server's frames.
 
 use serde::{Serialize, de};
 use serde_json::Value;
@@ -7,10 +7,10 @@ use switchboard_protocol::reply::ServerFrame;
 
 use crate::ClientError;
 
-/// How many characters of a frame that makes no sense are shown: enough to know it by.
-const EXCERPT: usize = 200;
+/// How many characters of an invalid frame an error shows.
+const MAX_EXCERPT_CHARS: usize = 200;
 
-/// A command as it is on the wire, its `type` first.
+/// A command in its wire form, with `type` first.
 #[derive(Serialize)]
 struct Outgoing<'a> {
     #[serde(flatten)]
@@ -19,12 +19,12 @@ struct Outgoing<'a> {
     id: Option<i64>,
 }
 
-/// The text of a command's frame. Every map in a command has strings for keys, which is all that JSON asks for.
+/// The text of a command's frame. Encoding cannot fail, because every map in a command has string keys.
 pub(crate) fn encode(command: &Command, id: Option<i64>) -> String {
     serde_json::to_string(&Outgoing { command, id }).expect("a command has a JSON form")
 }
 
-/// What the server said; `None` if that is of a kind that only a newer version knows.
+/// Decodes a frame of the server; `None` if only a newer version knows its type.
 pub(crate) fn decode(text: &str) -> Result<Option<ServerFrame>, ClientError> {
     serde_json::from_str(text).map(Some).or_else(|source| {
         let frame: Value = serde_json::from_str(text).unwrap_or_default();
@@ -37,13 +37,13 @@ pub(crate) fn decode(text: &str) -> Result<Option<ServerFrame>, ClientError> {
     })
 }
 
-/// A frame in binary: the server has nothing to say in it.
+/// The error for a binary frame, because the protocol has only text frames.
 pub(crate) fn not_text(bytes: &[u8]) -> ClientError {
     not_understood(&String::from_utf8_lossy(bytes), de::Error::custom("a binary frame"))
 }
 
 fn not_understood(frame: &str, source: serde_json::Error) -> ClientError {
-    ClientError::NotUnderstood { frame: frame.chars().take(EXCERPT).collect(), source }
+    ClientError::NotUnderstood { frame: frame.chars().take(MAX_EXCERPT_CHARS).collect(), source }
 }
 
 #[cfg(test)]
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_quoted() {
+    fn the_error_for_an_invalid_frame_quotes_it() {
         for error in [decode("nonsense").expect_err("no JSON"), not_text(b"nonsense")] {
             assert!(error.to_string().contains("cannot understand the frame nonsense"), "{error}");
         }

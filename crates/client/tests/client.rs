@@ -5,7 +5,7 @@ mod scripted;
 use futures_util::{SinkExt, StreamExt};
 use scripted::listen;
 use serde_json::{Value, json};
-use switchboard_client::{Client, ClientError, MAX_KEPT};
+use switchboard_client::{Client, ClientError, MAX_UNREAD_FRAMES};
 use switchboard_protocol::reply::{Ok as OkFrame, OkBody, Reply, ServerFrame, Welcome};
 use switchboard_protocol::{
     CommandId, ErrorCode, EventBody, Hello, Limits, Ping, Send, Seq, Sync, Target, Text, UserId,
@@ -23,10 +23,10 @@ impl Server {
         Self(scripted::accept(listener).await)
     }
 
-    /// Accepts a connection and welcomes whoever says hello.
+    /// Accepts a connection and answers its `hello` with `welcome`.
     async fn welcome(listener: &TcpListener) -> Self {
         let mut server = Self::accept(listener).await;
-        assert_eq!(server.hears().await, json!({"type": "hello", "user": "alice"}));
+        assert_eq!(server.receives().await, json!({"type": "hello", "user": "alice"}));
         let welcome = Welcome {
             user: UserId::parse("alice").expect("id"),
             connection: "c1".into(),
@@ -37,23 +37,23 @@ impl Server {
             unread: None,
         };
         let frame: Reply = Reply::Welcome(Box::new(welcome));
-        server.says(serde_json::to_value(frame).expect("json")).await;
+        server.sends(serde_json::to_value(frame).expect("json")).await;
         server
     }
 
-    async fn hears(&mut self) -> Value {
+    async fn receives(&mut self) -> Value {
         let message = self.0.next().await.expect("open").expect("a message");
         serde_json::from_str(message.to_text().expect("text")).expect("json")
     }
 
-    async fn says(&mut self, frame: Value) {
+    async fn sends(&mut self, frame: Value) {
         self.0.send(Message::text(frame.to_string())).await.expect("sent");
     }
 
     async fn closes(&mut self, code: u16, reason: &str) {
         let frame = CloseFrame { code: code.into(), reason: reason.into() };
         self.0.close(Some(frame)).await.expect("closed");
-        assert!(matches!(self.0.next().await, Some(Ok(Message::Close(_))) | None), "the client agrees");
+        assert!(matches!(self.0.next().await, Some(Ok(Message::Close(_))) | None), "the client closes, too");
     }
 }
 
@@ -102,9 +102,9 @@ async fn a_refused_hello_is_the_servers_error() {
     let (listener, url) = listen().await;
     let refuse = async {
         let mut server = Server::accept(&listener).await;
-        server.hears().await;
+        server.receives().await;
         server
-            .says(json!({"type": "error", "code": "unauthorized", "message": "no", "retryable": false}))
+            .sends(json!({"type": "error", "code": "unauthorized", "message": "no", "retryable": false}))
             .await;
     };
     let (refused, ()) = tokio::join!(Client::connect(&url, alice()), refuse);
@@ -113,7 +113,7 @@ async fn a_refused_hello_is_the_servers_error() {
 }
 
 #[tokio::test]
-async fn a_server_without_a_websocket_is_told_by_its_status() {
+async fn a_refused_handshake_is_an_error_with_the_http_status() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (listener, url) = listen().await;
     let full = async {
@@ -128,12 +128,12 @@ async fn a_server_without_a_websocket_is_told_by_its_status() {
 }
 
 #[tokio::test]
-async fn a_call_keeps_what_else_arrives_in_order() {
+async fn next_returns_the_frames_that_arrived_during_a_call_in_order() {
     let (mut client, mut server) = connected().await;
     let script = async {
-        assert_eq!(server.hears().await, json!({"type": "send", "to": "@bob", "text": "hi", "id": 1}));
+        assert_eq!(server.receives().await, json!({"type": "send", "to": "@bob", "text": "hi", "id": 1}));
         for frame in [message(6), stored(99, 1), message(7), stored(1, 8), message(9)] {
-            server.says(frame).await;
+            server.sends(frame).await;
         }
     };
     let (answer, ()) = tokio::join!(client.call(hi()), script);
@@ -150,33 +150,33 @@ async fn a_call_keeps_what_else_arrives_in_order() {
 }
 
 #[tokio::test]
-async fn a_call_keeps_no_more_than_it_may() {
+async fn a_call_fails_when_too_many_frames_are_unread() {
     let (mut client, mut server) = connected().await;
     let script = async {
-        server.hears().await;
-        for _ in 0..MAX_KEPT {
+        server.receives().await;
+        for _ in 0..MAX_UNREAD_FRAMES {
             server.0.feed(Message::text(r#"{"type":"pong"}"#)).await.expect("written");
         }
-        server.says(stored(1, 1)).await;
+        server.sends(stored(1, 1)).await;
     };
     let (answer, ()) = tokio::join!(client.call(hi()), script);
-    assert!(matches!(answer, Err(ClientError::Unread(MAX_KEPT))), "{answer:?}");
-    for _ in 0..MAX_KEPT {
-        let kept = client.next().await.expect("open").expect("understood");
-        assert_eq!(kept, ServerFrame::Reply(Reply::Pong { id: None }));
+    assert!(matches!(answer, Err(ClientError::Unread(MAX_UNREAD_FRAMES))), "{answer:?}");
+    for _ in 0..MAX_UNREAD_FRAMES {
+        let unread = client.next().await.expect("open").expect("understood");
+        assert_eq!(unread, ServerFrame::Reply(Reply::Pong { id: None }));
     }
     let answer = client.next().await.expect("open").expect("understood");
     assert!(matches!(answer, ServerFrame::Reply(Reply::Ok(_))), "the answer comes after all: {answer:?}");
 }
 
 #[tokio::test]
-async fn a_refused_call_is_its_own_error_and_not_anothers() {
+async fn a_call_returns_the_error_with_its_own_id() {
     let (mut client, mut server) = connected().await;
     let error = |id: i64, code: &str| json!({"type": "error", "id": id, "code": code, "message": "m", "retryable": false});
     let script = async {
-        server.hears().await;
-        server.says(error(0, "not_found")).await;
-        server.says(error(1, "forbidden")).await;
+        server.receives().await;
+        server.sends(error(0, "not_found")).await;
+        server.sends(error(1, "forbidden")).await;
     };
     let (refused, ()) = tokio::join!(client.call(hi()), script);
     let Err(ClientError::Refused(failure)) = refused else { panic!("{refused:?}") };
@@ -189,8 +189,8 @@ async fn a_refused_call_is_its_own_error_and_not_anothers() {
 async fn a_ping_is_answered_by_its_pong() {
     let (mut client, mut server) = connected().await;
     let script = async {
-        assert_eq!(server.hears().await, json!({"type": "ping", "id": 1}));
-        server.says(json!({"type": "pong", "id": 1})).await;
+        assert_eq!(server.receives().await, json!({"type": "ping", "id": 1}));
+        server.sends(json!({"type": "pong", "id": 1})).await;
     };
     let (answer, ()) = tokio::join!(client.call(Ping {}), script);
     assert_eq!(answer.expect("pong"), OkBody::Done {});
@@ -203,9 +203,9 @@ async fn submitted_commands_are_answered_through_next() {
     assert_eq!(ids, 1..3);
     assert_eq!(client.submit(Ping {}).await.expect("written"), 3);
     for id in 1..=3 {
-        assert_eq!(server.hears().await["id"], id);
+        assert_eq!(server.receives().await["id"], id);
     }
-    server.says(stored(2, 5)).await;
+    server.sends(stored(2, 5)).await;
     let answer = client.next().await.expect("open").expect("understood");
     assert!(
         matches!(&answer, ServerFrame::Reply(Reply::Ok(OkFrame { id: Some(CommandId::Number(2)), .. }))),
@@ -214,18 +214,18 @@ async fn submitted_commands_are_answered_through_next() {
 }
 
 #[tokio::test]
-async fn an_abandoned_next_loses_nothing() {
+async fn a_cancelled_next_loses_no_frame() {
     let (mut client, mut server) = connected().await;
     tokio::select! {
         biased;
-        frame = client.next() => panic!("nothing was said, but {frame:?}"),
-        () = server.says(message(1)) => {}
+        frame = client.next() => panic!("the server sent nothing, but {frame:?}"),
+        () = server.sends(message(1)) => {}
     }
     assert_eq!(next_message(&mut client).await, Seq(1));
 }
 
 #[tokio::test]
-async fn the_close_code_is_known_once_the_end_is_reached() {
+async fn the_close_code_is_known_after_the_last_frame() {
     let (mut client, mut server) = connected().await;
     let read = async {
         assert_eq!(client.close_code(), None);
@@ -238,7 +238,7 @@ async fn the_close_code_is_known_once_the_end_is_reached() {
         assert_eq!(reason, "restarting");
     };
     let script = async {
-        server.says(message(1)).await;
+        server.sends(message(1)).await;
         server.closes(1012, "restarting").await;
     };
     tokio::join!(read, script);
@@ -248,7 +248,7 @@ async fn the_close_code_is_known_once_the_end_is_reached() {
 async fn a_call_fails_when_the_server_closes() {
     let (mut client, mut server) = connected().await;
     let script = async {
-        server.hears().await;
+        server.receives().await;
         server.closes(4408, "nothing heard").await;
     };
     let (answer, ()) = tokio::join!(client.call(hi()), script);
@@ -256,7 +256,7 @@ async fn a_call_fails_when_the_server_closes() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_is_an_error_and_then_the_end() {
+async fn next_returns_an_error_and_then_none_after_the_connection_breaks() {
     let (mut client, server) = connected().await;
     drop(server);
     let broken = client.next().await;
@@ -266,15 +266,15 @@ async fn a_connection_that_breaks_is_an_error_and_then_the_end() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_told_and_passed_over() {
+async fn the_connection_goes_on_after_an_invalid_frame() {
     let (mut client, mut server) = connected().await;
     for nonsense in [json!({"type": "gap"}), json!({"novelty": 1}), json!(["novelty"])] {
-        server.says(nonsense.clone()).await;
-        let strange = client.next().await;
-        let Some(Err(ClientError::NotUnderstood { frame, .. })) = strange else { panic!("{strange:?}") };
+        server.sends(nonsense.clone()).await;
+        let invalid = client.next().await;
+        let Some(Err(ClientError::NotUnderstood { frame, .. })) = invalid else { panic!("{invalid:?}") };
         assert_eq!(frame, nonsense.to_string());
     }
-    server.says(message(1)).await;
+    server.sends(message(1)).await;
     assert_eq!(next_message(&mut client).await, Seq(1));
 }
 
@@ -286,17 +286,17 @@ fn novelty(seq: u64) -> Value {
 }
 
 #[tokio::test]
-async fn what_a_newer_server_says_is_passed_over_and_its_events_keep_their_place() {
+async fn unknown_frames_are_skipped_and_unknown_events_keep_their_seq() {
     let (mut client, mut server) = connected().await;
     let script = async {
-        server.says(json!({"type": "novelty"})).await;
-        server.says(novelty(1)).await;
-        server.hears().await;
-        server.says(json!({"type": "novelty", "id": 1})).await;
+        server.sends(json!({"type": "novelty"})).await;
+        server.sends(novelty(1)).await;
+        server.receives().await;
+        server.sends(json!({"type": "novelty", "id": 1})).await;
         let page = json!({"type": "ok", "id": 1, "conversation": "@alice:bob", "head": 3, "more": false,
                           "events": [message(1), novelty(2), message(3)]});
-        server.says(page).await;
-        server.says(message(4)).await;
+        server.sends(page).await;
+        server.sends(message(4)).await;
     };
     let sync = Sync { conversation: Target::parse("@bob").expect("target"), after: Seq(0), limit: None };
     let (page, ()) = tokio::join!(client.call(sync), script);
@@ -310,20 +310,20 @@ async fn what_a_newer_server_says_is_passed_over_and_its_events_keep_their_place
 }
 
 #[tokio::test]
-async fn raw_words_go_out_as_they_are() {
+async fn raw_frames_are_sent_without_a_change() {
     let (mut client, mut server) = connected().await;
     client.send_raw("[]").await.expect("sent");
     client.send_binary(*b"\0").await.expect("sent");
-    assert_eq!(server.hears().await, json!([]));
+    assert_eq!(server.receives().await, json!([]));
     assert_eq!(server.0.next().await.expect("open").expect("message"), Message::binary(vec![0]));
 }
 
 #[tokio::test]
-async fn to_close_is_to_wait_for_the_server() {
+async fn close_waits_for_the_servers_close_frame() {
     let (mut client, mut server) = connected().await;
     let script = async {
-        let goodbye = server.0.next().await.expect("open").expect("a message");
-        assert!(matches!(&goodbye, Message::Close(Some(frame)) if u16::from(frame.code) == 1000));
+        let close = server.0.next().await.expect("open").expect("a message");
+        assert!(matches!(&close, Message::Close(Some(frame)) if u16::from(frame.code) == 1000));
         assert!(server.0.next().await.is_none());
     };
     tokio::join!(client.close(), script);
@@ -331,8 +331,8 @@ async fn to_close_is_to_wait_for_the_server() {
 }
 
 #[test]
-fn an_error_may_go_anywhere() {
-    fn anywhere<T: std::marker::Send + std::marker::Sync + 'static>() {}
-    anywhere::<ClientError>();
-    anywhere::<Client>();
+fn the_client_and_its_errors_are_send_and_sync() {
+    fn assert_send_and_sync<T: std::marker::Send + std::marker::Sync + 'static>() {}
+    assert_send_and_sync::<ClientError>();
+    assert_send_and_sync::<Client>();
 }

@@ -1,4 +1,4 @@
-//! The wire vectors of `testdata/protocol`, said to the client by a scripted server on a real socket.
+//! Sends the wire vectors of `testdata/protocol` to the client, from a scripted server on a real socket.
 
 mod scripted;
 
@@ -21,23 +21,23 @@ fn cases(file: &str) -> Vec<Value> {
     document["cases"].as_array().expect("cases").clone()
 }
 
-/// A client that has said nothing yet, and the server's end of its connection.
+/// A client that has sent nothing yet, and the server's end of its connection.
 async fn connected() -> (Client, WebSocketStream<TcpStream>) {
     let (listener, url) = scripted::listen().await;
     let (client, server) = tokio::join!(Client::open(&url), scripted::accept(&listener));
     (client.expect("a connection"), server)
 }
 
-async fn says(server: &mut WebSocketStream<TcpStream>, frame: &Value) {
+async fn sends(server: &mut WebSocketStream<TcpStream>, frame: &Value) {
     server.send(Message::text(frame.to_string())).await.expect("sent");
 }
 
 #[tokio::test]
-async fn every_frame_is_understood_or_passed_over() {
+async fn every_frame_of_a_known_type_is_decoded_and_others_are_skipped() {
     let (mut client, mut server) = connected().await;
     for case in cases("frames.json") {
-        says(&mut server, &case["frame"]).await;
-        // A frame of an unknown type is passed over, and an event of one is not.
+        sends(&mut server, &case["frame"]).await;
+        // The client skips a frame of an unknown type, but not an event of one.
         if case["unknown"] == true && case["frame"]["seq"].is_null() {
             continue;
         }
@@ -49,14 +49,14 @@ async fn every_frame_is_understood_or_passed_over() {
 }
 
 #[tokio::test]
-async fn an_error_of_any_code_says_whether_it_passes() {
+async fn every_error_says_whether_to_retry() {
     for case in cases("errors.json") {
         let (mut client, mut server) = connected().await;
         let mut error = case["frame"].clone();
         error["id"] = json!(1);
         let script = async {
             server.next().await.expect("open").expect("a ping");
-            says(&mut server, &error).await;
+            sends(&mut server, &error).await;
         };
         let (refused, ()) = tokio::join!(client.call(Ping {}), script);
         let Err(refusal @ ClientError::Refused(_)) = refused else { panic!("{case}: {refused:?}") };
@@ -72,12 +72,12 @@ async fn an_error_of_any_code_says_whether_it_passes() {
 }
 
 #[tokio::test]
-async fn a_closed_connection_is_made_again_when_the_server_says_so() {
+async fn the_close_code_decides_whether_the_client_reconnects() {
     for case in cases("closes.json") {
         let (mut client, mut server) = connected().await;
         let code = case["code"].as_u64().and_then(|code| u16::try_from(code).ok()).expect("a code");
         if case["before"].is_object() {
-            says(&mut server, &case["before"]).await;
+            sends(&mut server, &case["before"]).await;
             client.next().await.expect("open").expect("the frame before");
         }
         if code == 1006 {

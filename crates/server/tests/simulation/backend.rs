@@ -1,4 +1,4 @@
-//! A back end: it acts for users without a connection of theirs, as the HTTP door does.
+//! A back end: it sends commands for users without a connection, as over HTTP.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::chance::Chance;
 use crate::world::{Phase, World};
 
-/// The change that a command asks for.
+/// The change of a command.
 fn change(command: &Value) -> Change {
     let frame = decode(&command.to_string()).expect("a command");
     match Request::from(frame.command) {
@@ -22,8 +22,8 @@ fn change(command: &Value) -> Change {
     }
 }
 
-/// Says a command for a user; the answer, unless the server dies meanwhile.
-async fn says(world: &World, chance: &Chance, user: &str, command: &Value) -> Option<Value> {
+/// Sends a command for a user. Returns the answer, or `None` if the server crashes meanwhile.
+async fn send(world: &World, chance: &Chance, user: &str, command: &Value) -> Option<Value> {
     let store = world.store(chance)?;
     let (reply, answer) = oneshot::channel();
     world.truth().note("backend", format_args!("for {user}: {command}"));
@@ -35,15 +35,15 @@ async fn says(world: &World, chance: &Chance, user: &str, command: &Value) -> Op
     Some(serde_json::to_value(answer).expect("JSON"))
 }
 
-/// Makes the rooms; whether that worked.
-pub(crate) async fn opens_rooms(world: &Arc<World>, chance: &Chance) -> bool {
+/// Creates the rooms. Returns whether that succeeded.
+pub(crate) async fn create_rooms(world: &Arc<World>, chance: &Chance) -> bool {
     for (n, room) in world.rooms.iter().enumerate() {
         let some = world.users.iter().skip(1).filter(|_| !chance.once_in(3));
         let command = json!({"type": "create", "room": room.trim_start_matches('#'), "public": n != 1,
             "members": some.collect::<Vec<_>>(), "title": "A room"});
-        // The disk may refuse.
+        // The disk may refuse the write.
         let mut tries = 100;
-        while says(world, chance, world.users[0], &command).await.is_none() {
+        while send(world, chance, world.users[0], &command).await.is_none() {
             tries -= 1;
             let writable = world.store(chance).is_some_and(|store| store.is_writable());
             if tries == 0 || !writable {
@@ -54,8 +54,8 @@ pub(crate) async fn opens_rooms(world: &Arc<World>, chance: &Chance) -> bool {
     true
 }
 
-/// Speaks for users now and then, and says everything twice if there is no answer.
-pub(crate) async fn speaks(world: Arc<World>, chance: Chance) {
+/// Sends commands for users from time to time, and retries those without an answer.
+pub(crate) async fn run(world: Arc<World>, chance: Chance) {
     let often = chance.one_of(&[200, 2_000, 60_000]);
     let mut number = 0;
     loop {
@@ -68,7 +68,7 @@ pub(crate) async fn speaks(world: Arc<World>, chance: Chance) {
         let to = if chance.once_in(3) { format!("@{other}") } else { chance.one_of(&world.rooms).to_owned() };
         let command = json!({"type": "send", "to": to, "key": key, "text": "from behind"});
         for _ in 0..2 {
-            let answer = timeout(Duration::from_secs(2), says(&world, &chance, user, &command)).await;
+            let answer = timeout(Duration::from_secs(2), send(&world, &chance, user, &command)).await;
             if let Ok(Some(ok)) = answer {
                 if world.truth().acknowledged("backend", user, Some(&key), &ok).is_err() {
                     world.enters(Phase::Over);

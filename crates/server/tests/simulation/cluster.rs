@@ -1,4 +1,4 @@
-//! Several servers on one log: how many, and what the bus between them does.
+//! Simulated clusters: several servers on one store, and the faults of the bus between them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,47 +13,47 @@ use crate::chance::Chance;
 use crate::wait;
 use crate::world::{Phase, World};
 
-/// One seed in so many is about a cluster.
-const SHARE: u64 = 3;
+/// One seed in this many runs a cluster.
+const CLUSTER_SEED_DIVISOR: u64 = 3;
 
-/// How long somebody's devices may take, besides the store's pauses, to have what the sweep has found.
-const SLACK: u64 = 1_000;
+/// How long devices may take after a sweep to receive what it found, besides the store's pauses, in milliseconds.
+const SETTLING_SLACK_MS: u64 = 1_000;
 
-/// How many of the store's longest pauses may be in the way of that.
-const PAUSES: u64 = 20;
+/// How many of the store's longest pauses may delay that.
+const MAX_STORE_PAUSES: u64 = 20;
 
-/// What makes a world one of several servers.
+/// The configuration and faults of a cluster.
 pub(crate) struct Cluster {
     pub(crate) nodes: usize,
-    /// None where the nodes do not hear of each other.
+    /// The bus; `None` for a cluster without one.
     pub(crate) air: Option<Air>,
     pub(crate) sweep: Duration,
     pub(crate) lease: Duration,
-    /// How long people go on when nothing but the bus fails any more.
+    /// How long users keep sending after all faults except those of the bus have ended.
     pub(crate) lull: Duration,
-    /// What there is to be said has arrived everywhere after this time.
+    /// The time after which every stored event must have reached every device.
     pub(crate) settling: Duration,
     faults: Arc<Faults>,
     chance: Chance,
     revocations: Mutex<BTreeMap<&'static str, Revocations>>,
 }
 
-/// When a user was logged out everywhere.
+/// The revocations (log out everywhere) of a user.
 #[derive(Default, Clone, Copy)]
 struct Revocations {
     under_way: usize,
     last: Option<Instant>,
-    /// The latest time on the clock of one.
+    /// The latest time that a revocation had on its clock.
     latest: Option<Timestamp>,
 }
 
-/// What the bus does.
+/// The faults of the bus.
 struct Faults {
     chance: Chance,
-    /// One notice in so many is lost, and comes twice.
+    /// One notice in this many is lost, or delivered twice; 0 for none.
     losses: usize,
     doubles: usize,
-    /// How long a notice takes at worst, in milliseconds.
+    /// The longest delay of a notice, in milliseconds.
     slowness: u64,
     lost: AtomicU64,
     doubled: AtomicU64,
@@ -71,18 +71,18 @@ impl Weather for Faults {
         } else {
             1
         };
-        (0..copies).map(|_| self.chance.hiccup(self.slowness)).collect()
+        (0..copies).map(|_| self.chance.random_delay(self.slowness)).collect()
     }
 
     fn pause(&self) -> Duration {
-        self.chance.hiccup(self.slowness.min(1_000))
+        self.chance.random_delay(self.slowness.min(1_000))
     }
 }
 
 impl Cluster {
-    /// The cluster that a seed is about, if it is. `slowness` is that of the store.
+    /// The cluster of a seed; `None` for a seed with a single server. `slowness` is the store's longest pause.
     pub(crate) fn of(seed: u64, chance: &Chance, slowness: u64) -> Option<Self> {
-        if seed % SHARE != SHARE - 1 {
+        if seed % CLUSTER_SEED_DIVISOR != CLUSTER_SEED_DIVISOR - 1 {
             return None;
         }
         let chance = chance.fork();
@@ -101,37 +101,38 @@ impl Cluster {
             sweep: Duration::from_millis(sweep),
             lease: chance.millis(1_000, 5_000),
             lull: chance.millis(0, 4_000),
-            settling: Duration::from_millis(sweep + SLACK + PAUSES * slowness),
+            settling: Duration::from_millis(sweep + SETTLING_SLACK_MS + MAX_STORE_PAUSES * slowness),
             faults,
             chance,
             revocations: Mutex::default(),
         })
     }
 
-    /// What the bus has lost, and what it has doubled.
+    /// The numbers of lost and of duplicated notices.
     pub(crate) fn lost_and_doubled(&self) -> (u64, u64) {
         (self.faults.lost.load(Ordering::SeqCst), self.faults.doubled.load(Ordering::SeqCst))
     }
 
-    /// How long the bus and the store may take until a presence is known; `None` where it may never be.
-    pub(crate) fn presence_takes(&self) -> Option<Duration> {
-        let sure = self.air.is_some() && self.faults.losses == 0;
-        sure.then(|| self.settling.min(2 * Duration::from_millis(self.faults.slowness) + self.settling / 2))
+    /// How long the bus and the store may delay a presence; `None` if a notice may be lost.
+    pub(crate) fn max_presence_delay(&self) -> Option<Duration> {
+        let reliable = self.air.is_some() && self.faults.losses == 0;
+        reliable
+            .then(|| self.settling.min(2 * Duration::from_millis(self.faults.slowness) + self.settling / 2))
     }
 
     fn revocations<T>(&self, user: &'static str, what: impl FnOnce(&mut Revocations) -> T) -> T {
         what(self.revocations.lock().expect("nothing panics with it").entry(user).or_default())
     }
 
-    /// Whether a connection of a user's since then may be closed because they were logged out.
+    /// Whether a revocation may close a connection that the user has had since then.
     pub(crate) fn may_be_revoked(&self, user: &'static str, since: Instant) -> bool {
         self.revocations(user, |r| r.under_way > 0 || r.last.is_some_and(|last| last >= since))
     }
 }
 
 impl World {
-    /// Nodes lose each other for a while, again and again.
-    pub(crate) async fn parts_nodes(self: Arc<Self>) {
+    /// Repeatedly partitions the nodes for a while.
+    pub(crate) async fn partition_nodes(self: Arc<Self>) {
         let Some((cluster, air)) = self.cluster.as_ref().and_then(|c| Some((c, c.air.as_ref()?))) else {
             return;
         };
@@ -141,16 +142,16 @@ impl World {
             if self.calm_within(chance.millis(1, often)).await {
                 return;
             }
-            let (node, told) = (chance.below(cluster.nodes), !chance.once_in(3));
+            let (node, reported) = (chance.below(cluster.nodes), !chance.once_in(3));
             self.counts(&format!("server {node} is cut off"), |counts| &mut counts.partitions);
             air.cut(node);
             self.calm_within(chance.millis(10, 6_000)).await;
             self.truth().note("world", format_args!("server {node} is no longer cut off"));
-            air.heal(node, told);
+            air.heal(node, reported);
         }
     }
 
-    /// Users are logged out everywhere now and then.
+    /// Revokes users' tokens from time to time.
     pub(crate) async fn revokes(self: Arc<Self>) {
         let Some(cluster) = &self.cluster else { return };
         let chance = cluster.chance.fork();
@@ -160,13 +161,13 @@ impl World {
         }
     }
 
-    /// Logs a user out everywhere; whether everybody finds out.
+    /// Revokes a user's tokens. Returns whether every node must learn it.
     async fn revoke(&self, user: &'static str, chance: &Chance) -> bool {
         let Some(cluster) = &self.cluster else { return false };
         let name = UserId::parse(user).expect("a name");
         let Some(revoking) = self.with_node(chance, |server| server.revoke(name)) else { return false };
         self.counts(&format!("{user} is logged out"), |counts| &mut counts.revocations);
-        // What was noted of a clock that was ahead stands.
+        // A revocation by a clock that was ahead remains in force.
         let now = self.clock().now();
         let later = cluster.revocations(user, |revocations| {
             revocations.under_way += 1;
@@ -183,18 +184,18 @@ impl World {
         stored && later
     }
 
-    /// Everything is said: now all of it arrives everywhere within a sweep, whatever the bus does.
-    pub(crate) async fn settles(self: Arc<Self>) {
+    /// Waits until all that is stored must have arrived everywhere: within a sweep, in spite of the bus's faults.
+    pub(crate) async fn settle(self: Arc<Self>) {
         let Some(cluster) = &self.cluster else { return };
         if self.phase.until(|phase| phase >= Phase::Settle).await == Phase::Settle {
             let chance = cluster.chance.fork();
             if chance.once_in(4) {
                 let user = chance.one_of(&self.users);
-                // The answer may come long after the revocation was stored, and connections since then may last.
+                // The answer may arrive long after the revocation was stored; later connections may stay open.
                 let began = Instant::now();
                 if self.revoke(user, &chance).await {
                     self.truth().note("world", format_args!("no connection of {user}'s is to last"));
-                    *self.sent_away.lock().expect("nothing panics with it") = Some((user, began));
+                    *self.revoked_user.lock().expect("nothing panics with it") = Some((user, began));
                 }
             }
             wait(cluster.settling).await;
@@ -203,7 +204,7 @@ impl World {
         }
     }
 
-    /// Waits, unless it becomes calm meanwhile; whether it does.
+    /// Waits for this time or until the phase is calm. Returns whether it is.
     async fn calm_within(&self, time: Duration) -> bool {
         timeout(time, self.phase.until(|phase| phase != Phase::Storm)).await.is_ok()
     }

@@ -1,7 +1,7 @@
-//! A device of somebody's: it connects, says things, and keeps for each conversation what of the log it has.
+//! A user's device: it connects, sends commands, and records for each conversation which events it has.
 
-mod hearing;
 mod presence;
+mod receiving;
 mod settling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,52 +16,53 @@ use crate::chance::Chance;
 use crate::network::Arrivals;
 use crate::truth::Held;
 use crate::wait;
-use crate::wire::{self, Heard, Reader};
+use crate::wire::{self, Reader, Received};
 use crate::world::{Phase, World};
 
-/// How often a device looks what is left to do, in the end, if it hears nothing.
-const CALM: Duration = Duration::from_millis(250);
+/// How often a device checks for remaining work after the users have stopped, without a frame from the server.
+const IDLE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Somebody's device.
+/// A user's device.
 pub(crate) struct Device {
     pub(crate) world: Arc<World>,
     pub(crate) name: String,
     pub(crate) user: &'static str,
     pub(crate) chance: Chance,
-    pub(crate) places: BTreeMap<String, Place>,
+    pub(crate) local_logs: BTreeMap<String, LocalLog>,
     /// Messages without an answer yet, oldest first.
-    pub(crate) unsaid: VecDeque<Message>,
-    /// Of the last key and the last command.
+    pub(crate) unsent: VecDeque<Message>,
+    /// Numbers the keys and commands.
     pub(crate) number: u64,
-    has_said_all: bool,
-    /// All conversations have been listed, in the end.
+    /// Whether the device was counted as finished: it has no unsent messages.
+    is_finished: bool,
+    /// Whether the final audit has listed all conversations.
     knows_all: bool,
-    /// Which of them have been looked through.
+    /// The conversations that the final audit has read.
     audited: BTreeSet<String>,
 }
 
-/// What a device has of a conversation.
+/// Which events of a conversation a device has.
 #[derive(Default)]
-pub(crate) struct Place {
-    /// Everything up to here is there, or was before the device's time.
+pub(crate) struct LocalLog {
+    /// The device has every event up to here, or they are older than its first connection.
     pub(crate) cursor: u64,
-    /// What is there beyond.
+    /// The events after `cursor` that the device has.
     beyond: BTreeSet<u64>,
-    /// There are events up to here.
+    /// The highest known seq of the conversation.
     pub(crate) head: u64,
 }
 
-/// A message on its way.
+/// A message without an answer yet.
 pub(crate) struct Message {
     pub(crate) key: String,
     pub(crate) command: Value,
-    /// The command on this connection that carries it.
+    /// The id of the command that sent it on this connection.
     flight: Option<u64>,
-    /// Not again before this time.
+    /// The device does not send it before this time.
     not_before: Instant,
 }
 
-/// What a command was for.
+/// The purpose of a command that waits for its answer.
 #[derive(Debug, Clone)]
 pub(crate) enum Asked {
     Message { key: String, to: String, at: Instant },
@@ -73,63 +74,63 @@ pub(crate) enum Asked {
     Other,
 }
 
-/// A command that is stored in its turn.
+/// A command that the server stores in the order of sending.
 struct Write {
-    /// It was the connection's bytes up to here.
+    /// The position of its last byte in the bytes that the device sent.
     end: u64,
     outcome: Outcome,
 }
 
-/// What became of it.
+/// The outcome of a write.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Unknown,
     Stored,
-    /// To be said again; what arrives within this time is not to be stored before it.
+    /// Refused as retryable: a write that arrives within this time must not be stored before its retry.
     Refused(Duration),
 }
 
-/// One connection.
+/// A connection.
 pub(crate) struct Session {
     since: Instant,
     welcome: bool,
-    /// When it was welcome.
+    /// The time of `welcome`.
     welcomed: Instant,
-    /// It was looked at when everything was to have arrived.
+    /// Whether it was checked after everything must have arrived.
     settled: bool,
-    /// The next event of each conversation that the connection follows.
+    /// The next expected event of each conversation on this connection.
     next: BTreeMap<String, u64>,
-    /// Own events, of which `ok` told.
+    /// The device's own events that an `ok` acknowledged.
     own: BTreeSet<(String, u64)>,
-    /// What `gap` told to be left out: after, up to.
+    /// The ranges that a `gap` skipped: after, up to.
     gaps: BTreeMap<String, Vec<(u64, u64)>>,
-    /// Conversations that one has gone from, with the event of going.
+    /// Conversations that the user has left, with the leave event.
     left: BTreeMap<String, u64>,
     watching: presence::Watching,
-    /// Cursors that signals have told of: conversation, user, kind.
+    /// Cursors that signals have carried, by conversation, user and kind.
     cursors: BTreeMap<(String, String, bool), u64>,
-    /// The last own message of each conversation that was stored: command and seq.
+    /// The last stored message of this device in each conversation: command and seq.
     order: BTreeMap<String, (u64, u64)>,
     pub(crate) asked: BTreeMap<u64, Asked>,
-    /// What became of each command that is to be stored in its turn.
+    /// The writes of this connection, by command.
     writes: BTreeMap<u64, Write>,
     arrivals: Arrivals,
-    /// Bytes that were said.
-    said: u64,
-    /// Bytes to be written.
+    /// The number of bytes that were sent.
+    sent_bytes: u64,
+    /// Bytes that wait to be written.
     out: Vec<u8>,
-    /// The device reads on at this time.
+    /// The device does not read before this time.
     pub(crate) reads_from: Instant,
-    /// The server has asked for patience.
+    /// The device sends nothing before this time, because of a `retry_after`.
     quiet_until: Instant,
-    /// The connection is given up.
+    /// Whether the device closes the connection.
     pub(crate) over: bool,
-    /// It is dropped in the middle of a word.
-    pub(crate) rude: bool,
+    /// Whether it closes the connection without writing the rest of a frame.
+    pub(crate) abrupt: bool,
 }
 
-impl Place {
-    /// Takes note of an event; whether it is new.
+impl LocalLog {
+    /// Records an event.
     fn has(&mut self, seq: u64) {
         self.head = self.head.max(seq);
         if seq > self.cursor {
@@ -152,10 +153,10 @@ impl Device {
             name,
             user,
             chance,
-            places: BTreeMap::new(),
-            unsaid: VecDeque::new(),
+            local_logs: BTreeMap::new(),
+            unsent: VecDeque::new(),
             number: 0,
-            has_said_all: false,
+            is_finished: false,
             knows_all: false,
             audited: BTreeSet::new(),
         }
@@ -165,22 +166,22 @@ impl Device {
         self.world.truth().note(&self.name, what);
     }
 
-    /// Connects again and again, until all is over or nothing is left to do.
-    pub(crate) async fn lives(mut self) {
+    /// Connects repeatedly until the run is over or nothing is left to do.
+    pub(crate) async fn run(mut self) {
         while !self.world.is(Phase::Over) && !self.is_done() {
-            self.world.minds_verdict();
+            self.world.end_if_broken();
             let storm = self.world.is(Phase::Storm);
             if let Some((stream, arrivals, node)) = self.world.connect(&self.chance) {
                 self.note(format_args!("connects to server {node}"));
                 self.connection(stream, arrivals, storm).await;
                 self.world.is_connected(&self.name, None);
             }
-            let pause = if storm { self.chance.hiccup(4_000) } else { Duration::from_millis(200) };
+            let pause = if storm { self.chance.random_delay(4_000) } else { Duration::from_millis(200) };
             wait(pause + Duration::from_millis(10)).await;
         }
     }
 
-    /// A connection from its `hello` to its end.
+    /// Runs a connection from its `hello` to its end.
     async fn connection(&mut self, stream: DuplexStream, arrivals: Arrivals, storm: bool) {
         let (mut read, mut write) = split(stream);
         let mut session = Session::new(arrivals);
@@ -189,29 +190,29 @@ impl Device {
         let chunk = self.chance.one_of(&[16, 100, 4_096]);
         let phases = self.world.phase.clone();
         let mut act = Instant::now();
-        let (mut heard_at, silence) = (Instant::now(), self.silence());
+        let (mut received_at, silence) = (Instant::now(), self.silence_timeout());
         loop {
             let now = Instant::now();
             let phase = phases.get();
             let over = if storm { phase != Phase::Storm } else { phase == Phase::Over };
-            if session.over && (session.rude || session.out.is_empty()) || over || self.is_done() {
+            if session.over && (session.abrupt || session.out.is_empty()) || over || self.is_done() {
                 return;
             }
-            heard_at = heard_at.max(session.reads_from);
-            if heard_at + silence <= now {
-                self.note(format_args!("hears nothing"));
+            received_at = received_at.max(session.reads_from);
+            if received_at + silence <= now {
+                self.note(format_args!("receives nothing"));
                 return;
             }
             if act <= now {
-                self.world.minds_verdict();
+                self.world.end_if_broken();
                 let lively = self.world.is_lively();
                 if lively {
-                    self.acts(&mut session);
+                    self.random_actions(&mut session);
                 }
-                act = now + if lively { self.chance.millis(1, 400) } else { CALM };
+                act = now + if lively { self.chance.millis(1, 400) } else { IDLE_INTERVAL };
             }
-            self.goes_on(&mut session);
-            let mut timer = act.min(heard_at + silence);
+            self.continue_work(&mut session);
+            let mut timer = act.min(received_at + silence);
             if session.reads_from > now {
                 timer = timer.min(session.reads_from);
             }
@@ -222,9 +223,9 @@ impl Device {
                     Ok(written) => drop(session.out.drain(..written)),
                     Err(_) => return,
                 },
-                heard = reader.next(&mut read, chunk), if session.reads_from <= now => {
-                    heard_at = Instant::now();
-                    match self.hears(&mut session, heard) {
+                received = reader.next(&mut read, chunk), if session.reads_from <= now => {
+                    received_at = Instant::now();
+                    match self.receives(&mut session, received) {
                         Ok(true) => {}
                         Ok(false) => return,
                         Err(_) => {
@@ -238,8 +239,8 @@ impl Device {
         }
     }
 
-    /// A server that says nothing for so long is gone.
-    fn silence(&self) -> Duration {
+    /// After this time without a frame the device gives the connection up.
+    fn silence_timeout(&self) -> Duration {
         let limits = &self.world.limits;
         Duration::from_millis(u64::from(limits.ping_interval + limits.pong_timeout) * 3 + 5_000)
     }
@@ -247,7 +248,7 @@ impl Device {
     fn says_hello(&mut self, session: &mut Session) {
         let forgets = self.world.is(Phase::Storm) && self.chance.once_in(12);
         let mut cursors = serde_json::Map::new();
-        for (name, place) in &self.places {
+        for (name, place) in &self.local_logs {
             if !forgets || self.chance.once_in(2) {
                 cursors.insert(name.clone(), place.cursor.into());
                 session.next.insert(name.clone(), place.cursor + 1);
@@ -257,13 +258,13 @@ impl Device {
         self.says(session, &hello);
     }
 
-    /// Says something.
+    /// Sends a frame.
     fn says(&self, session: &mut Session, frame: &Value) {
         self.note(format_args!("> {frame}"));
         session.puts(&wire::text(&frame.to_string()));
     }
 
-    /// Says a command.
+    /// Sends a command.
     pub(crate) fn asks(&mut self, session: &mut Session, mut command: Value, asked: Asked) {
         self.number += 1;
         command["id"] = self.number.into();
@@ -271,12 +272,12 @@ impl Device {
         session.asked.insert(self.number, asked);
         self.says(session, &command);
         if write {
-            session.writes.insert(self.number, Write { end: session.said, outcome: Outcome::Unknown });
+            session.writes.insert(self.number, Write { end: session.sent_bytes, outcome: Outcome::Unknown });
         }
     }
 
-    /// What a device does by itself on a connection that works: says its messages again, fills its holes.
-    fn goes_on(&mut self, session: &mut Session) {
+    /// Continues the work of a device: sends pending messages, requests missing events, audits.
+    fn continue_work(&mut self, session: &mut Session) {
         let now = Instant::now();
         if self.world.is(Phase::Audit) && !std::mem::replace(&mut session.settled, true) {
             self.has_settled(session);
@@ -285,13 +286,13 @@ impl Device {
             return;
         }
         let waiting = |message: &Message| message.flight.is_none() && message.not_before <= now;
-        while let Some(at) = self.unsaid.iter().position(waiting) {
-            let (key, command) = (self.unsaid[at].key.clone(), self.unsaid[at].command.clone());
+        while let Some(at) = self.unsent.iter().position(waiting) {
+            let (key, command) = (self.unsent[at].key.clone(), self.unsent[at].command.clone());
             let to = command["to"].as_str().unwrap_or_default().to_owned();
             self.asks(session, command, Asked::Message { key, to, at: now });
-            self.unsaid[at].flight = Some(self.number);
+            self.unsent[at].flight = Some(self.number);
         }
-        let holes = self.places.iter().filter(|(_, place)| place.cursor < place.head);
+        let holes = self.local_logs.iter().filter(|(_, place)| place.cursor < place.head);
         let holes: Vec<_> = holes.map(|(name, place)| (name.clone(), place.cursor)).collect();
         for (name, after) in holes {
             let asks =
@@ -301,15 +302,15 @@ impl Device {
             }
         }
         match self.world.phase.get() {
-            Phase::Calm if self.unsaid.is_empty() && !self.has_said_all && !self.world.is_lively() => {
-                self.has_said_all = true;
+            Phase::Calm if self.unsent.is_empty() && !self.is_finished && !self.world.is_lively() => {
+                self.is_finished = true;
             }
             Phase::Audit => return self.audits(session),
-            // Pages that are on their way may fill the queue, and signals are dropped then.
+            // The server drops signals while requested pages fill the queue.
             Phase::Settle if session.asked.is_empty() => return self.watches_at_last(session),
             _ => return,
         }
-        self.world.has_said_all();
+        self.world.finish_device();
     }
 
     pub(crate) fn asks_log(&mut self, session: &mut Session, name: &str, after: u64) {
@@ -319,18 +320,19 @@ impl Device {
         self.asks(session, command, Asked::Log { conversation: name.to_owned(), after, seen });
     }
 
-    /// Everything has been looked through.
+    /// Whether the final audit is complete.
     fn is_done(&self) -> bool {
-        self.world.is(Phase::Audit) && self.audited.len() == self.places.len() && {
+        self.world.is(Phase::Audit) && self.audited.len() == self.local_logs.len() && {
             let truth = self.world.truth();
             let complete =
-                |(name, place): (&String, &Place)| truth.is_complete(self.user, name, place.cursor);
+                |(name, place): (&String, &LocalLog)| truth.is_complete(self.user, name, place.cursor);
             let known = truth.conversations(self.user);
-            self.places.iter().all(complete) && known.iter().all(|name| self.places.contains_key(name))
+            self.local_logs.iter().all(complete)
+                && known.iter().all(|name| self.local_logs.contains_key(name))
         }
     }
 
-    /// What is done in the end: everything is read once more, from the first event on.
+    /// The final audit: reads every conversation again from the first event on.
     fn audits(&mut self, session: &mut Session) {
         if !session.welcome || !session.asked.is_empty() || session.quiet_until > Instant::now() {
             return;
@@ -339,8 +341,9 @@ impl Device {
             let asked = Asked::Conversations { since: Some(Instant::now()), first: true };
             return self.asks(session, json!({"type": "conversations"}), asked);
         }
-        if let Some(name) = self.places.keys().find(|name| !self.audited.contains(*name)).cloned() {
-            self.places.insert(name.clone(), Place { head: self.places[&name].head, ..Place::default() });
+        if let Some(name) = self.local_logs.keys().find(|name| !self.audited.contains(*name)).cloned() {
+            self.local_logs
+                .insert(name.clone(), LocalLog { head: self.local_logs[&name].head, ..LocalLog::default() });
             self.audited.insert(name.clone());
             self.asks_log(session, &name, 0);
             let command = json!({"type": "history", "conversation": name, "limit": 200});
@@ -368,25 +371,25 @@ impl Session {
             asked: BTreeMap::new(),
             writes: BTreeMap::new(),
             arrivals,
-            said: 0,
+            sent_bytes: 0,
             out: Vec::new(),
             reads_from: now,
             quiet_until: now,
             over: false,
-            rude: false,
+            abrupt: false,
         }
     }
 }
 
 impl Session {
     fn puts(&mut self, bytes: &[u8]) {
-        self.said += bytes.len() as u64;
+        self.sent_bytes += bytes.len() as u64;
         self.out.extend(bytes);
     }
 
-    /// Notes what became of a write. If one was stored though it came so soon behind one that is to be said again: which, and
-    /// the refused one.
-    fn becomes(&mut self, id: u64, outcome: Outcome) -> Option<(u64, u64)> {
+    /// Records the outcome of a write. Returns a write that was stored although it arrived too soon after a refused one, and the
+    /// refused one.
+    fn record_outcome(&mut self, id: u64, outcome: Outcome) -> Option<(u64, u64)> {
         self.writes.get_mut(&id)?.outcome = outcome;
         let arrived = |id: &u64| self.arrivals.at(self.writes[id].end);
         let passes = |refused: &u64, stored: &u64| match self.writes[refused].outcome {

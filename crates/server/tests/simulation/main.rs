@@ -1,16 +1,16 @@
-//! The server in a world that a seed decides: docs/decisions/0034-simulation.md says what is simulated and what is real.
+//! Deterministic simulation: a seed decides all faults and delays. docs/decisions/0034-simulation.md says what is simulated.
 //!
-//! `make simulate SEEDS=10000` runs many seeds, `make simulate SEED=7` one with its story.
+//! `make simulate SEEDS=10000` runs many seeds; `make simulate SEED=7` runs one and prints its story.
 
 mod backend;
 mod chance;
 mod cluster;
 mod device;
-mod habits;
 mod network;
 mod truth;
 mod watched;
 mod wire;
+mod workload;
 mod world;
 
 use std::cell::RefCell;
@@ -22,24 +22,24 @@ use std::time::{Duration, Instant};
 use crate::truth::Counts;
 use crate::world::Story;
 
-/// Seeds that every test run tries.
-const FEW: u64 = 150;
+/// The number of seeds that every test run tries.
+const DEFAULT_SEEDS: u64 = 150;
 
-/// Seeds that failed once, with the commit that mended what they found. A seed means what it meant only as long as the
-/// simulation asks for the same random numbers; what was found has a test of its own, too, where one can be written.
-const FOUND: &str = include_str!("seeds.txt");
+/// Seeds that once failed, with the fault that each found. A seed repeats its run only as long as the simulation draws the same
+/// random numbers; therefore each fault also has a test of its own where possible.
+const FAILED_SEEDS: &str = include_str!("seeds.txt");
 
-/// Lines of a story that are shown when a law is broken.
-const SHOWN: usize = 400;
+/// Most lines of a story that a failure prints.
+const MAX_PRINTED_LINES: usize = 400;
 
-/// Lets time pass, of which the simulation has as much as it wants.
+/// Lets simulated time pass.
 async fn wait(time: Duration) {
-    // waits for: the simulated time, which costs nothing
+    // waits for: simulated time, which passes at once
     tokio::time::sleep(time).await;
 }
 
 thread_local! {
-    /// What panicked in this thread's run. Tasks of the server would keep it to themselves.
+    /// The panic in this thread's run; tokio would otherwise catch the panics of the server's tasks.
     static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -62,25 +62,25 @@ fn run(seed: u64) -> Story {
     story
 }
 
-/// Runs a seed; fails with its story if a law is broken.
+/// Runs a seed; panics with its story if a law is broken.
 fn holds(seed: u64) -> Story {
     let story = run(seed);
     if let Some(broken) = &story.broken {
-        panic!("{}", told(seed, &story, broken));
+        panic!("{}", describe_failure(seed, &story, broken));
     }
     story
 }
 
-/// How a story ended.
-fn told(seed: u64, story: &Story, broken: &str) -> String {
-    let lines = &story.lines[story.lines.len().saturating_sub(SHOWN)..];
+/// The broken law and the end of the story.
+fn describe_failure(seed: u64, story: &Story, broken: &str) -> String {
+    let lines = &story.lines[story.lines.len().saturating_sub(MAX_PRINTED_LINES)..];
     format!(
         "{}\n\nseed {seed}: {broken}\nmake simulate SEED={seed} shows it alone, all of it",
         lines.join("\n")
     )
 }
 
-/// Runs seeds on as many threads as there are cores; the first story of a broken law, and what happened in all.
+/// Runs seeds on all cores. Returns the first failure and the counts of all runs.
 fn sweep(seeds: Range<u64>) -> (Option<String>, Counts) {
     let next = AtomicU64::new(seeds.start);
     let found = Mutex::new((None, Counts::default()));
@@ -95,7 +95,7 @@ fn sweep(seeds: Range<u64>) -> (Option<String>, Counts) {
             let mut found = found.lock().expect("no panic");
             found.1.add(&story.counts);
             if let Some(broken) = &story.broken {
-                found.0.get_or_insert_with(|| told(seed, &story, broken));
+                found.0.get_or_insert_with(|| describe_failure(seed, &story, broken));
             }
         }
     };
@@ -112,33 +112,40 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn every_law_holds_for_a_few_seeds() {
-    let (broken, counts) = sweep(0..FEW);
+fn every_law_holds_for_the_default_seeds() {
+    let (broken, counts) = sweep(0..DEFAULT_SEEDS);
     if let Some(broken) = broken {
         panic!("{broken}");
     }
     println!("{counts:?}");
-    // A world in which these do not happen would prove nothing.
-    assert!(counts.duplicates > FEW && counts.gaps > FEW && counts.crashes > FEW / 4, "{counts:?}");
-    assert!(counts.stops > FEW / 4 && counts.refused_batches > FEW / 4, "{counts:?}");
+    // If these never happened, the simulation would prove nothing.
     assert!(
-        counts.clusters >= FEW / 3 && counts.partitions > FEW / 10 && counts.revocations > FEW / 10,
+        counts.duplicates > DEFAULT_SEEDS
+            && counts.gaps > DEFAULT_SEEDS
+            && counts.crashes > DEFAULT_SEEDS / 4,
         "{counts:?}"
     );
-    assert!(counts.lost > FEW && counts.doubled > FEW, "{counts:?}");
+    assert!(counts.stops > DEFAULT_SEEDS / 4 && counts.refused_batches > DEFAULT_SEEDS / 4, "{counts:?}");
+    assert!(
+        counts.clusters >= DEFAULT_SEEDS / 3
+            && counts.partitions > DEFAULT_SEEDS / 10
+            && counts.revocations > DEFAULT_SEEDS / 10,
+        "{counts:?}"
+    );
+    assert!(counts.lost > DEFAULT_SEEDS && counts.doubled > DEFAULT_SEEDS, "{counts:?}");
 }
 
 #[test]
-fn seeds_that_failed_once_hold() {
-    let lines = FOUND.lines().filter(|line| !line.starts_with('#'));
+fn every_law_holds_for_seeds_that_failed_before() {
+    let lines = FAILED_SEEDS.lines().filter(|line| !line.starts_with('#'));
     for seed in lines.filter_map(|line| line.split_whitespace().next()) {
         holds(seed.parse().expect("a seed"));
     }
 }
 
 #[test]
-fn a_seed_is_one_history() {
-    for seed in (0..FEW).step_by(10) {
+fn a_seed_always_gives_the_same_history() {
+    for seed in (0..DEFAULT_SEEDS).step_by(10) {
         let (one, other) = (run(seed), run(seed));
         if one.hash != other.hash {
             let same = one.lines.iter().zip(&other.lines).take_while(|(one, other)| one == other).count();

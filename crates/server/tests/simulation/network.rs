@@ -1,4 +1,4 @@
-//! The network: bytes that take their time, stop for a while, or never arrive.
+//! The simulated network: bytes are delayed, stop for a while, or never arrive.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,22 +12,22 @@ use crate::chance::Chance;
 use crate::wait;
 use crate::watched::Watched;
 
-/// What becomes of a link.
+/// The state of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Up,
-    /// Nothing gets through, yet.
+    /// Bytes wait.
     Held,
-    /// Both ends find it closed.
+    /// Both ends see it closed.
     Cut,
-    /// The client finds it closed, the server hears nothing any more.
+    /// The client sees it closed; the server receives nothing more.
     HalfOpen,
 }
 
-/// Most bytes on their way at once in one direction.
-const CHUNK: usize = 4_096;
+/// Most bytes in flight in one direction.
+const MAX_BYTES_IN_FLIGHT: usize = 4_096;
 
-/// How many bytes of the client's had arrived at the server, and when.
+/// Records when the client's bytes arrived at the server.
 #[derive(Clone, Default)]
 pub(crate) struct Arrivals(Arc<Mutex<Vec<(u64, Instant)>>>);
 
@@ -38,7 +38,7 @@ impl Arrivals {
         all.push((before + bytes as u64, Instant::now()));
     }
 
-    /// When so many bytes had arrived; `None` if they have not.
+    /// The time at which this many bytes had arrived; `None` if they have not.
     pub(crate) fn at(&self, bytes: u64) -> Option<Instant> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let first = all.partition_point(|(total, _)| *total < bytes);
@@ -46,15 +46,15 @@ impl Arrivals {
     }
 }
 
-/// What the two directions of a link share.
+/// The shared state of the two directions of a link.
 #[derive(Clone)]
 struct Link {
     state: Watched<State>,
-    /// One direction has come to its end.
+    /// Cancelled when one direction has ended.
     ended: CancellationToken,
 }
 
-/// Makes a link: the client's end and the server's. A perfect one has no delays and lasts.
+/// Makes a link and returns the client's and the server's end. A perfect link has no delays and no faults.
 pub(crate) fn link(
     chance: &Chance,
     tasks: &TaskTracker,
@@ -75,7 +75,7 @@ pub(crate) fn link(
     (client, server, arrivals)
 }
 
-/// What happens to a link in its life.
+/// Injects faults into a link.
 async fn trouble(link: Link, chance: Chance) {
     loop {
         if timeout(chance.millis(50, 6_000), link.ended.cancelled()).await.is_ok() {
@@ -97,7 +97,7 @@ async fn trouble(link: Link, chance: Chance) {
     }
 }
 
-/// Carries one direction's bytes to its end; of those to the server it tells the arrivals.
+/// Carries the bytes of one direction until it ends, and records those that arrive at the server.
 async fn carry(
     mut from: ReadHalf<DuplexStream>,
     mut to: WriteHalf<DuplexStream>,
@@ -107,20 +107,20 @@ async fn carry(
     arrivals: Option<Arrivals>,
 ) {
     let flow = async {
-        let mut buffer = vec![0; CHUNK];
+        let mut buffer = vec![0; MAX_BYTES_IN_FLIGHT];
         loop {
-            let most = if long > 0 && chance.once_in(4) { 16 } else { CHUNK };
+            let most = if long > 0 && chance.once_in(4) { 16 } else { MAX_BYTES_IN_FLIGHT };
             let read = from.read(&mut buffer[..most]).await.unwrap_or(0);
             if read == 0 {
                 break;
             }
-            let delay = if long > 0 { chance.hiccup(long) } else { Duration::ZERO };
+            let delay = if long > 0 { chance.random_delay(long) } else { Duration::ZERO };
             if !delay.is_zero() {
                 wait(delay).await;
             }
             link.state.until(|state| state == State::Up).await;
             if to.write_all(&buffer[..read]).await.is_err() {
-                // Whoever sends to a client that is gone is told so, whatever waits in the other direction.
+                // The server's writes fail when the client is gone, even if bytes wait in the other direction.
                 if arrivals.is_none() {
                     link.state.set(State::Cut);
                 }
@@ -137,7 +137,7 @@ async fn carry(
         () = flow => None,
     };
     if end == Some(State::HalfOpen) && arrivals.is_some() {
-        // The server's end stays open for a while, and nothing comes out of it.
+        // The server's end stays open for a while and delivers nothing.
         link.state.until(|state| state == State::Cut).await;
     }
     link.ended.cancel();

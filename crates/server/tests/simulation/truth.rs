@@ -1,5 +1,5 @@
-//! What is true: everything the store has committed, told by the store itself at the moment of the commit, and what
-//! follows from it by a few lines of their own. Whatever a client hears is held against this.
+//! The reference model: the store reports each commit to it, and it checks all that clients receive against the committed
+//! events, with code of its own.
 
 mod fold;
 mod laws;
@@ -14,24 +14,24 @@ use switchboard_store::record::LogEvent;
 use switchboard_store::{Committed, CommittedCursor, CommittedEvent, CursorOf, Outcome};
 use tokio::time::Instant;
 
-/// Lines after which a story is not going to end: many times those of a long one.
-const ENDLESS: usize = 40_000;
+/// Lines after which a run counts as endless: many times those of a long one.
+const MAX_STORY_LINES: usize = 40_000;
 
-/// A law that did not hold. What it says has been noted already.
+/// A law was broken. The story already has the description.
 #[derive(Debug)]
 pub(crate) struct Broken;
 
 pub(crate) type Held = Result<(), Broken>;
 
-/// The committed state, and the story so far.
+/// The committed state and the story so far.
 pub(crate) struct Truth {
     began: Instant,
     logs: BTreeMap<String, Log>,
-    /// Where each message of a sender's key is.
+    /// The place of each message, by sender and key.
     keys: BTreeMap<(String, String), (String, u64)>,
-    /// How far each user's cursors have come; the second half is whether it is of reading.
+    /// The cursors of each user; the flag is true for the read cursor.
     cursors: BTreeMap<(String, String, bool), u64>,
-    /// Keys whose message was acknowledged as a new one.
+    /// Keys whose message was acknowledged as new.
     acknowledged: BTreeMap<(String, String), u64>,
     story: Vec<String>,
     hash: FxHasher,
@@ -39,7 +39,7 @@ pub(crate) struct Truth {
     pub(crate) counts: Counts,
 }
 
-/// What happened in a run: a simulation in which nothing happens proves nothing.
+/// Counts what happened in a run, because a simulation in which nothing happens proves nothing.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Counts {
     pub(crate) events: u64,
@@ -55,12 +55,12 @@ pub(crate) struct Counts {
     pub(crate) clusters: u64,
     pub(crate) partitions: u64,
     pub(crate) revocations: u64,
-    /// Notices of the bus.
+    /// Lost and duplicated notices of the bus.
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
 }
 
-/// One conversation.
+/// A conversation.
 #[derive(Default)]
 struct Log {
     events: Vec<Stored>,
@@ -75,13 +75,13 @@ struct Stored {
     at_millis: i64,
     key: Option<String>,
     body: serde_json::Map<String, Value>,
-    /// When it was committed.
+    /// The time of the commit.
     when: Instant,
-    /// The event that deleted it, or the message that it is about.
+    /// The event that deleted this message, or its target.
     deleted: Option<u64>,
 }
 
-/// A membership: from which event to which.
+/// A membership, from its first event to its last.
 #[derive(Clone, Copy)]
 struct Stay {
     since: u64,
@@ -104,18 +104,18 @@ impl Truth {
         }
     }
 
-    /// Notes what happens.
+    /// Adds a line to the story.
     pub(crate) fn note(&mut self, who: &str, what: std::fmt::Arguments<'_>) {
         let mut line = String::with_capacity(120);
         let _ = write!(line, "{:>7} {who:<8} {what}", self.began.elapsed().as_millis());
         self.hash.write(line.as_bytes());
         self.story.push(line);
-        if self.story.len() > ENDLESS {
+        if self.story.len() > MAX_STORY_LINES {
             self.broken.get_or_insert_with(|| "the story has no end".to_owned());
         }
     }
 
-    /// Notes that a law does not hold. The first one counts.
+    /// Records a broken law; the first one is the verdict.
     pub(crate) fn broken(&mut self, who: &str, what: &str) -> Broken {
         self.note(who, format_args!("BROKEN: {what}"));
         self.broken.get_or_insert_with(|| format!("{who}: {what}"));
@@ -126,7 +126,7 @@ impl Truth {
         self.broken.clone()
     }
 
-    /// The story as a number.
+    /// A hash of the story.
     pub(crate) fn hash(&self) -> u64 {
         self.hash.finish()
     }
@@ -135,8 +135,8 @@ impl Truth {
         std::mem::take(&mut self.story)
     }
 
-    /// The store has committed a batch.
-    pub(crate) fn kept(&mut self, outcomes: &[Outcome]) {
+    /// Records a batch that the store committed.
+    pub(crate) fn committed(&mut self, outcomes: &[Outcome]) {
         for outcome in outcomes {
             let held = match &outcome.result {
                 Ok(Committed::Event(event)) => self.event(event),
@@ -214,15 +214,14 @@ impl Truth {
         self.logs.get(name).map_or(0, |log| log.events.len() as u64)
     }
 
-    /// The last event that a user may see by now; `None` for somebody who never was a member.
+    /// The last event that a user may see; `None` for a user who never was a member.
     pub(crate) fn visible(&self, user: &str, name: &str) -> Option<u64> {
         let log = self.logs.get(name)?;
         let last = log.members.get(user)?.last()?;
         Some(last.until.unwrap_or(log.events.len() as u64))
     }
 
-    /// The first event that a user is to be told of a conversation that they came to know at `since`: none before their own
-    /// last coming in, nor before that time.
+    /// The first event that a session since `since` must receive: none before the user last joined, nor before that time.
     pub(crate) fn first_due(&self, user: &str, name: &str, since: Instant) -> u64 {
         let Some(log) = self.logs.get(name) else { return 0 };
         let stay = log.members.get(user).and_then(|stays| stays.last()).map_or(0, |last| last.since);
@@ -230,13 +229,13 @@ impl Truth {
         stay.max(before + 1)
     }
 
-    /// Whether a user's last stay is over, and had not begun before the event `next`.
+    /// Whether the user's last membership has ended, and did not begin before the event `next`.
     pub(crate) fn stay_is_over(&self, user: &str, name: &str, next: u64) -> bool {
         let stays = self.logs.get(name).and_then(|log| log.members.get(user));
         stays.and_then(|stays| stays.last()).is_some_and(|last| last.until.is_some() && last.since >= next)
     }
 
-    /// The conversations that a user is or was a member of, and the last event of each that they may see.
+    /// The conversations of which a user is or was a member, each with the last event that they may see.
     pub(crate) fn visible_of(&self, user: &str) -> Vec<(String, u64)> {
         let all = self.logs.keys().filter_map(|name| Some((name.clone(), self.visible(user, name)?)));
         all.collect()
@@ -254,7 +253,7 @@ impl Truth {
         self.logs.iter().filter(|(_, log)| both(log)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Whether two users are members of one conversation, and have been since then.
+    /// Whether two users have been members of the same conversation since then.
     pub(crate) fn share_since(&self, one: &str, other: &str, then: Instant) -> bool {
         self.logs.values().any(|log| {
             [one, other].iter().all(|user| {
@@ -264,8 +263,8 @@ impl Truth {
         })
     }
 
-    /// Whether a user has come in again after an event.
-    pub(crate) fn came_after(&self, user: &str, name: &str, seq: u64) -> bool {
+    /// Whether a user joined again after an event.
+    pub(crate) fn joined_after(&self, user: &str, name: &str, seq: u64) -> bool {
         let stays = self.logs.get(name).and_then(|log| log.members.get(user));
         stays.and_then(|stays| stays.last()).is_some_and(|last| last.since > seq)
     }
@@ -295,7 +294,7 @@ impl Stored {
 }
 
 impl Log {
-    /// Who comes and goes by an event.
+    /// Applies an event to the memberships.
     fn change_members(&mut self, name: &str, seq: u64, event: &Stored) {
         let when = event.when;
         let mut comes = |user: &str| {
@@ -317,19 +316,19 @@ impl Log {
             }
             "join" => comes(&event.from),
             "invite" => comes(event.text("user").unwrap_or_default()),
-            "leave" => self.goes(&event.from, seq),
-            "remove" => self.goes(event.text("user").unwrap_or_default(), seq),
+            "leave" => self.leaves(&event.from, seq),
+            "remove" => self.leaves(event.text("user").unwrap_or_default(), seq),
             _ => {}
         }
     }
 
-    fn goes(&mut self, user: &str, seq: u64) {
+    fn leaves(&mut self, user: &str, seq: u64) {
         if let Some(last) = self.members.get_mut(user).and_then(|stays| stays.last_mut()) {
             last.until = Some(seq);
         }
     }
 
-    /// The content of a message and of its edits is erased by an event.
+    /// Records that an event erased a message and its edits.
     fn erase(&mut self, target: u64, by: u64) {
         for (at, event) in (1..).zip(&mut self.events) {
             let of_it = at == target || (event.kind == "edit" && event.target() == Some(target));

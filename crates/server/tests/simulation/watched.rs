@@ -1,10 +1,10 @@
-//! A value that others wait for. Whoever waits is woken in the order of waiting; `tokio::sync::watch` throws dice for that.
+//! A value that tasks wait for. It wakes them in the order of waiting, where `tokio::sync::watch` uses a random order.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-/// A value. Clones share it.
+/// A shared value.
 #[derive(Clone)]
 pub(crate) struct Watched<T>(Arc<(Mutex<T>, Notify)>);
 
@@ -22,12 +22,12 @@ impl<T: Copy> Watched<T> {
         self.0.1.notify_waiters();
     }
 
-    /// Waits for a value of which `wanted` is true.
-    pub(crate) async fn until(&self, wanted: impl Fn(T) -> bool) -> T {
+    /// Waits until `expected` is true for the value.
+    pub(crate) async fn until(&self, expected: impl Fn(T) -> bool) -> T {
         loop {
             let changed = self.0.1.notified();
             let value = self.get();
-            if wanted(value) {
+            if expected(value) {
                 return value;
             }
             changed.await;

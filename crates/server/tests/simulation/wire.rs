@@ -1,24 +1,24 @@
-//! The client's end of a WebSocket, its handshake done.
+//! The client's end of a WebSocket after the handshake.
 
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// What the server said.
+/// A frame or event from the server.
 #[derive(Debug)]
-pub(crate) enum Heard {
-    /// A frame of the protocol.
+pub(crate) enum Received {
+    /// A text frame with JSON.
     Frame(Value),
-    /// A ping, which wants a pong.
+    /// A ping, which the client must answer.
     Ping,
-    /// The server closes, with this code.
+    /// A close frame with this code.
     Close(u16),
     /// The stream has ended.
     End,
-    /// What no server says.
+    /// An invalid frame.
     Nonsense(String),
 }
 
-/// A text frame of a client's. Its mask is 0, which leaves the text as it is.
+/// A text frame of a client, with the mask 0, which leaves the text unchanged.
 pub(crate) fn text(json: &str) -> Vec<u8> {
     masked(0x1, json.as_bytes())
 }
@@ -33,7 +33,7 @@ fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
         len @ 0..=125 => frame.push(0x80 | u8::try_from(len).expect("short")),
         len => {
             frame.push(0x80 | 126);
-            frame.extend(u16::try_from(len).expect("no client says that much").to_be_bytes());
+            frame.extend(u16::try_from(len).expect("no client sends that much").to_be_bytes());
         }
     }
     frame.extend([0; 4]);
@@ -41,7 +41,7 @@ fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Takes the server's frames apart. Waiting for the next one may be given up at any time.
+/// Decodes the server's frames. Waiting for the next one is cancel safe.
 #[derive(Default)]
 pub(crate) struct Reader {
     bytes: Vec<u8>,
@@ -49,32 +49,32 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) async fn next(&mut self, stream: &mut (impl AsyncRead + Unpin), most: usize) -> Heard {
+    pub(crate) async fn next(&mut self, stream: &mut (impl AsyncRead + Unpin), most: usize) -> Received {
         loop {
             if let Some((opcode, start, end)) = self.whole() {
                 let payload = &self.bytes[start..end];
-                let heard = match opcode {
+                let received = match opcode {
                     0x1 => serde_json::from_slice(payload)
-                        .map_or_else(|_| Heard::Nonsense(format!("{payload:?}")), Heard::Frame),
-                    0x8 => Heard::Close(u16::from_be_bytes([payload[0], payload[1]])),
-                    0x9 => Heard::Ping,
-                    other => Heard::Nonsense(format!("opcode {other}")),
+                        .map_or_else(|_| Received::Nonsense(format!("{payload:?}")), Received::Frame),
+                    0x8 => Received::Close(u16::from_be_bytes([payload[0], payload[1]])),
+                    0x9 => Received::Ping,
+                    other => Received::Nonsense(format!("opcode {other}")),
                 };
                 self.used = end;
-                return heard;
+                return received;
             }
             self.bytes.drain(..std::mem::take(&mut self.used));
             let room = self.bytes.len();
             let mut buffer = vec![0; most];
             match stream.read(&mut buffer).await {
-                Ok(0) | Err(_) => return Heard::End,
+                Ok(0) | Err(_) => return Received::End,
                 Ok(read) => self.bytes.extend(&buffer[..read]),
             }
             debug_assert!(self.bytes.len() > room);
         }
     }
 
-    /// The next frame if all of it is here: its opcode, and where its payload is.
+    /// The next frame if it is complete: its opcode, and the range of its payload.
     fn whole(&self) -> Option<(u8, usize, usize)> {
         let bytes = &self.bytes[self.used..];
         let (first, len) = (*bytes.first()?, usize::from(*bytes.get(1)?));

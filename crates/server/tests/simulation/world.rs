@@ -1,4 +1,4 @@
-//! One run: a server on its disk, people with their devices, a network between them, and whatever goes wrong.
+//! A run: servers, the users' devices, the network between them, and faults.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,65 +27,65 @@ use crate::truth::{Counts, Truth};
 use crate::wait;
 use crate::watched::Watched;
 
-/// How long everybody may take to have everything, once nothing goes wrong any more.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// How long the devices may take to receive everything after all faults have ended.
+const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The time at which every run begins, in milliseconds since the Unix epoch.
-const EPOCH: i64 = 1_795_435_200_000;
+/// The simulated time at which every run begins, in milliseconds since the Unix epoch.
+const START_TIME_MS: i64 = 1_795_435_200_000;
 
-/// What happens in the world.
+/// The phases of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
-    /// People talk, things fail.
+    /// Users send commands; faults happen.
     Storm,
-    /// Nothing fails; what people wanted to say is said.
+    /// No faults; the devices send their remaining messages.
     Calm,
-    /// In a cluster, what was said arrives everywhere.
+    /// In a cluster, everything arrives at every device.
     Settle,
-    /// Everybody has everything, and looks it through.
+    /// Every device reads all conversations again.
     Audit,
-    /// A law is broken, or all is well.
+    /// The run has ended, with or without a broken law.
     Over,
 }
 
-/// What a run came to.
+/// The result of a run.
 pub(crate) struct Story {
-    /// The law that did not hold.
+    /// The broken law.
     pub(crate) broken: Option<String>,
-    /// The same for two runs of one seed.
+    /// A hash of the story, equal for two runs of a seed.
     pub(crate) hash: u64,
     pub(crate) lines: Vec<String>,
     pub(crate) counts: Counts,
 }
 
-/// What is shared.
+/// The shared state of a run.
 pub(crate) struct World {
     truth: Mutex<Truth>,
     pub(crate) phase: Watched<Phase>,
     pub(crate) limits: Limits,
-    /// Everybody's names.
+    /// The users' ids.
     pub(crate) users: Vec<&'static str>,
     pub(crate) rooms: Vec<&'static str>,
     chance: Chance,
     servers: Vec<Mutex<Option<Running>>>,
-    /// What makes them a cluster, if there are several.
+    /// The configuration of a cluster.
     pub(crate) cluster: Option<Cluster>,
-    /// People go on until then, in a cluster, though nothing but the bus fails any more.
+    /// In a cluster the users keep sending until this time, while only the bus has faults.
     lively_until: Mutex<Option<Instant>>,
-    /// Whose connections are not to outlast the time in which all settles, if they are older than this.
-    pub(crate) sent_away: Mutex<Option<(&'static str, Instant)>>,
-    /// Devices that are welcome, of whom, since when.
+    /// A user whose connections older than this time must end within the settling time.
+    pub(crate) revoked_user: Mutex<Option<(&'static str, Instant)>>,
+    /// The connected devices, with their user and the time of `welcome`.
     connected: Mutex<BTreeMap<String, (&'static str, Instant)>>,
     links: TaskTracker,
     disk: Disk,
     clock: Arc<AtomicI64>,
-    /// One batch in so many is refused by the disk.
+    /// The disk refuses one batch in this many; 0 for none.
     refusals: usize,
-    /// How long the store takes at worst, in milliseconds.
+    /// The longest pause of the store, in milliseconds.
     slowness: u64,
     coalesce_from: usize,
-    /// Devices that have nothing more to say.
-    said: AtomicUsize,
+    /// The number of devices without unsent messages.
+    finished_devices: AtomicUsize,
     devices: usize,
 }
 
@@ -95,7 +95,7 @@ struct Running {
     store: Weak<dyn Store>,
 }
 
-/// What sets the store's pace.
+/// The delays and faults of the store.
 struct Pacing {
     world: Weak<World>,
     chance: Chance,
@@ -103,7 +103,7 @@ struct Pacing {
 
 impl Pace for Pacing {
     fn pause(&self) -> Duration {
-        self.world.upgrade().map_or(Duration::ZERO, |world| self.chance.hiccup(world.slowness))
+        self.world.upgrade().map_or(Duration::ZERO, |world| self.chance.random_delay(world.slowness))
     }
 
     fn fate(&self) -> Fate {
@@ -115,7 +115,7 @@ impl Pace for Pacing {
         }
         world.truth().counts.refused_batches += 1;
         let fate = match self.chance.below(8) {
-            // A database server that loses what it has kept is no affair of its nodes'.
+            // In a cluster the database server never loses commits, but their outcome may be unknown.
             0 if world.cluster.is_some() => Fate::Doubtful,
             0 => Fate::Lost,
             1..4 => Fate::Refused,
@@ -127,8 +127,8 @@ impl Pace for Pacing {
 
     fn kept(&self, outcomes: &[Outcome]) {
         if let Some(world) = self.world.upgrade() {
-            world.truth().kept(outcomes);
-            world.minds_verdict();
+            world.truth().committed(outcomes);
+            world.end_if_broken();
         }
     }
 }
@@ -147,12 +147,12 @@ impl World {
             refusals: chance.one_of(&[0, 0, 8, 40]),
             slowness: chance.one_of(&[0, 5, 50, 400]),
             coalesce_from: chance.one_of(&[1, 2, 3, 32]),
-            said: AtomicUsize::new(0),
+            finished_devices: AtomicUsize::new(0),
             devices: users.len() + chance.below(4.min(users.len() + 1)),
             servers: Vec::new(),
             cluster: None,
             lively_until: Mutex::new(None),
-            sent_away: Mutex::new(None),
+            revoked_user: Mutex::new(None),
             connected: Mutex::default(),
             links: TaskTracker::new(),
             users,
@@ -175,12 +175,12 @@ impl World {
         self.servers[node].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Some server.
+    /// A random server.
     fn node(&self, chance: &Chance) -> usize {
         if self.servers.len() == 1 { 0 } else { chance.below(self.servers.len()) }
     }
 
-    /// Does something with some server, if it runs.
+    /// Calls `what` with a random server, if it runs.
     pub(crate) fn with_node<T>(&self, chance: &Chance, what: impl FnOnce(&Simulated) -> T) -> Option<T> {
         self.running(self.node(chance)).as_ref().map(|running| what(&running.server))
     }
@@ -189,28 +189,28 @@ impl World {
         self.phase.get() == phase
     }
 
-    /// Whether people do things.
+    /// Whether users send commands.
     pub(crate) fn is_lively(&self) -> bool {
         let until = *self.lively_until.lock().expect("nothing panics with it");
         self.is(Phase::Storm) || self.is(Phase::Calm) && until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Goes on to a later phase.
+    /// Enters a later phase.
     pub(crate) fn enters(&self, phase: Phase) {
         if phase > self.phase.get() {
             self.phase.set(phase);
         }
     }
 
-    /// A device has nothing more to say.
-    pub(crate) fn has_said_all(&self) {
-        if self.said.fetch_add(1, Ordering::SeqCst) + 1 == self.devices {
-            self.truth().note("world", format_args!("everything is said"));
+    /// Counts a device that has no unsent messages.
+    pub(crate) fn finish_device(&self) {
+        if self.finished_devices.fetch_add(1, Ordering::SeqCst) + 1 == self.devices {
+            self.truth().note("world", format_args!("no device has unsent messages"));
             self.enters(if self.cluster.is_some() { Phase::Settle } else { Phase::Audit });
         }
     }
 
-    /// A connection to some server, if it runs.
+    /// Connects to a random server, if it runs.
     pub(crate) fn connect(&self, chance: &Chance) -> Option<(DuplexStream, Arrivals, usize)> {
         let node = self.node(chance);
         let running = self.running(node);
@@ -222,7 +222,7 @@ impl World {
         Some((client, arrivals, node))
     }
 
-    /// Some server's store, if it runs.
+    /// The store of a random server, if it runs.
     pub(crate) fn store(&self, chance: &Chance) -> Option<Arc<dyn Store>> {
         self.store_of(self.node(chance))
     }
@@ -231,7 +231,7 @@ impl World {
         self.running(node).as_ref()?.store.upgrade()
     }
 
-    /// A device is welcome, or no longer connected.
+    /// Records that a device received `welcome`, or disconnected.
     pub(crate) fn is_connected(&self, device: &str, user: Option<&'static str>) {
         let mut connected = self.connected.lock().expect("nothing panics with it");
         match user {
@@ -240,7 +240,7 @@ impl World {
         }
     }
 
-    /// Users of whom a device has been connected since then.
+    /// The users with a device that has been connected since then.
     pub(crate) fn connected_since(&self, then: Instant) -> Vec<&'static str> {
         let connected = self.connected.lock().expect("nothing panics with it");
         connected.values().filter(|(_, since)| *since <= then).map(|(user, _)| *user).collect()
@@ -250,7 +250,7 @@ impl World {
         let (ahead, began) = (self.clock.clone(), Instant::now());
         let now = move || {
             let passed = i64::try_from(began.elapsed().as_millis()).expect("a short run");
-            Timestamp::from_millis(EPOCH + passed + ahead.load(Ordering::SeqCst))
+            Timestamp::from_millis(START_TIME_MS + passed + ahead.load(Ordering::SeqCst))
         };
         Clock::from_fn(now)
     }
@@ -261,7 +261,7 @@ impl World {
         config.limits = self.limits.clone();
         config.presence_grace = self.chance.millis(0, 2_000);
         config.shutdown_deadline = self.chance.millis(10, 5_000);
-        // The delays in `bye` are random otherwise.
+        // Without this the delays in `bye` would be random.
         config.reconnect_spread = Duration::ZERO;
         let clock = self.clock();
         let settings = Settings {
@@ -278,7 +278,7 @@ impl World {
                 let open = if self.cluster.is_some() { MemoryStore::join } else { MemoryStore::open };
                 match open(&self.disk, &settings, pace.clone()) {
                     Ok(opened) => return opened,
-                    // The last tasks of the server before are on their way out.
+                    // The tasks of the previous server are still ending.
                     Err(_) => wait(Duration::from_millis(1)).await,
                 }
             }
@@ -303,14 +303,14 @@ impl World {
         *self.running(node) = Some(Running { server, plug, store: weak });
     }
 
-    /// Once a law is broken, the rest is of no interest.
-    pub(crate) fn minds_verdict(&self) {
+    /// Ends the run if a law is broken.
+    pub(crate) fn end_if_broken(&self) {
         if self.truth().verdict().is_some() {
             self.enters(Phase::Over);
         }
     }
 
-    /// A law is broken.
+    /// Records a broken law and ends the run.
     pub(crate) fn breaks(&self, who: &str, what: &str) {
         self.truth().broken(who, what);
         self.enters(Phase::Over);
@@ -333,11 +333,11 @@ impl World {
         let Some(running) = self.running(node).take() else { return };
         self.counts(&format!("server {node} is stopped"), |counts| &mut counts.stops);
         running.server.stop().await;
-        // What was cut at the deadline has a queue, which the store still writes.
+        // The store still writes the queue of connections that were closed at the deadline.
         self.truth().note("world", format_args!("server {node} has stopped"));
     }
 
-    /// Makes trouble until it is calm; then sees to it that there is a server.
+    /// Crashes and restarts a server until the phase is calm, and then ensures that it runs.
     async fn trouble(self: Arc<Self>, node: usize) {
         let chance = self.chance.fork();
         let often = chance.one_of(&[500, 2_000, 8_000, 60_000]);
@@ -359,7 +359,7 @@ impl World {
                 _ if !broken_disk => continue,
                 _ => self.crash(node).await,
             }
-            wait(chance.hiccup(3_000)).await;
+            wait(chance.random_delay(3_000)).await;
             self.start(node).await;
         }
         if self.store_of(node).is_none_or(|store| !store.is_writable()) {
@@ -369,7 +369,7 @@ impl World {
     }
 }
 
-/// Small limits, so that everything that happens at one does happen.
+/// Small limits, so that runs exceed every one of them.
 fn limits(chance: &Chance) -> Limits {
     Limits {
         hello_timeout: 2_000,
@@ -399,26 +399,26 @@ pub(crate) async fn run(seed: u64) -> Story {
     for node in 0..world.servers.len() {
         world.start(node).await;
     }
-    let people = TaskTracker::new();
-    let quiet = backend::opens_rooms(&world, &world.chance.fork()).await;
+    let tasks = TaskTracker::new();
+    let quiet = backend::create_rooms(&world, &world.chance.fork()).await;
     if quiet {
-        let backend = backend::speaks(world.clone(), world.chance.fork());
-        people.spawn(backend);
+        let backend = backend::run(world.clone(), world.chance.fork());
+        tasks.spawn(backend);
         for n in 0..world.devices {
             let user = world.users[n % world.users.len()];
             let name = format!("{user}.{}", 1 + n / world.users.len());
-            people.spawn(Device::new(world.clone(), name, user, world.chance.fork()).lives());
+            tasks.spawn(Device::new(world.clone(), name, user, world.chance.fork()).run());
         }
         for node in 0..world.servers.len() {
-            people.spawn(world.clone().trouble(node));
+            tasks.spawn(world.clone().trouble(node));
         }
-        people.spawn(world.clone().parts_nodes());
-        people.spawn(world.clone().revokes());
-        people.spawn(world.clone().settles());
+        tasks.spawn(world.clone().partition_nodes());
+        tasks.spawn(world.clone().revokes());
+        tasks.spawn(world.clone().settle());
     } else {
         world.breaks("world", "the rooms cannot be made");
     }
-    people.close();
+    tasks.close();
     let storm = world.chance.millis(500, 5_000);
     let _ = timeout(storm, world.phase.until(|phase| phase == Phase::Over)).await;
     world.truth().note("world", format_args!("it is calm"));
@@ -429,12 +429,12 @@ pub(crate) async fn run(seed: u64) -> Story {
     let ended = async {
         tokio::select! {
             biased;
-            () = people.wait() => {}
+            () = tasks.wait() => {}
             _ = world.phase.until(|phase| phase == Phase::Over) => {}
         }
     };
-    if timeout(PATIENCE, ended).await.is_err() {
-        world.breaks("world", "somebody waits in vain");
+    if timeout(CONVERGENCE_TIMEOUT, ended).await.is_err() {
+        world.breaks("world", "a device did not receive everything in time");
     }
     world.enters(Phase::Over);
     for node in 0..world.servers.len() {

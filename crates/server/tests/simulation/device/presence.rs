@@ -1,8 +1,8 @@
-//! Whose presence a device is told, and whether it may be.
+//! Checks the presence that a device receives.
 //!
-//! The law: presence is told only of those whom this connection has named, and who share a conversation with its user, or are
-//! themself. And where no notice is lost: in the end each user of the last list who is connected is told to be online, also where
-//! the list is older than the connection.
+//! The law: a connection receives presence only of users that it has named in `watch` and who share a conversation with its
+//! user, and of that user. If no notice is lost, it finally receives every connected user of the last list as online, also if
+//! that user connected after the list was sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,33 +13,35 @@ use tokio::time::Instant;
 use super::{Asked, Device, Session};
 use crate::truth::Held;
 
-/// From this size on a queue is never full of what a calm connection gets, so no signal is dropped.
-const ROOMY: u32 = 2_000;
+/// From this size on the queue of an idle connection is never full, so the server drops no signal.
+const MIN_QUEUE_WITHOUT_DROPS: u32 = 2_000;
 
 /// From this size on a queue is never full.
-const UNBOUNDED: u32 = 262_144;
+const NEVER_FULL_QUEUE: u32 = 262_144;
 
-/// How long it may take, besides the pauses of store and bus, until somebody's being online is known.
-const SLACK: Duration = Duration::from_secs(1);
+/// How long a presence may take, besides the pauses of store and bus.
+const PRESENCE_SLACK: Duration = Duration::from_secs(1);
 
-/// What a connection asked and was told about presence.
+/// What a connection has requested and received about presence.
 #[derive(Default)]
 pub(super) struct Watching {
-    /// All who were named.
+    /// All users that the connection has named in `watch`.
     named: BTreeSet<String>,
-    /// Those named since of whom nothing has been told: that they share a conversation was looked up when they were.
+    /// Users whose presence has not arrived since the last `watch`: the server checked at that time whether they share a
+    /// conversation.
     unanswered: BTreeSet<String>,
-    /// Those of whom an event told that they went from a conversation.
-    pub(super) went: BTreeSet<(String, String)>,
-    told: BTreeMap<String, bool>,
+    /// Users who left a conversation, according to the events that arrived.
+    pub(super) left: BTreeSet<(String, String)>,
+    /// The last received state of each user: true for online.
+    states: BTreeMap<String, bool>,
     /// The last list, and when it was sent.
     list: Option<(Vec<&'static str>, Instant)>,
-    /// When the list was sent that counts in the end.
+    /// The time of the list that the final check uses.
     at_last: Option<Instant>,
 }
 
 impl Device {
-    /// Names some, everybody or nobody.
+    /// Watches some users, all or none.
     pub(crate) fn watches(&mut self, session: &mut Session) {
         let most = self.world.users.len() + 1;
         let some = self.world.users[..self.chance.below(most)].to_vec();
@@ -55,37 +57,37 @@ impl Device {
         self.asks(session, json!({"type": "watch", "users": users}), Asked::Other);
     }
 
-    /// When nothing more is said, the device names everybody once more, or relies on its last list.
+    /// When no more commands are sent, the device watches all users, or relies on its last list.
     pub(super) fn watches_at_last(&mut self, session: &mut Session) {
         if session.watching.at_last.is_some() {
             return;
         }
         if let Some((_, sent)) = session.watching.list
-            && self.world.limits.queue >= UNBOUNDED
+            && self.world.limits.queue >= NEVER_FULL_QUEUE
             && self.chance.once_in(2)
         {
             session.watching.at_last = Some(sent);
             return;
         }
         session.watching.at_last = Some(Instant::now());
-        session.watching.told.clear();
+        session.watching.states.clear();
         self.names(session, &self.world.users.clone());
     }
 
-    pub(super) fn hears_presence(&mut self, session: &mut Session, presence: &Value) -> Held {
+    pub(super) fn receives_presence(&mut self, session: &mut Session, presence: &Value) -> Held {
         let user = presence["user"].as_str().unwrap_or_default().to_owned();
         let looked_up = session.watching.unanswered.remove(&user);
-        session.watching.told.insert(user.clone(), presence["online"] == true);
+        session.watching.states.insert(user.clone(), presence["online"] == true);
         let alone = self.world.cluster.is_none();
         let truth = self.world.truth();
         let may = user == self.user
             || session.watching.named.contains(&user)
                 && truth.shared(self.user, &user).iter().any(|name| {
                     let left = session.left.get(name);
-                    let i_left = left.is_some_and(|left| !truth.came_after(self.user, name, *left));
-                    // Another node may not have placed that event yet.
+                    let i_left = left.is_some_and(|left| !truth.joined_after(self.user, name, *left));
+                    // Another node may not have applied that event yet.
                     let they_left = alone
-                        && session.watching.went.contains(&(name.clone(), user.clone()))
+                        && session.watching.left.contains(&(name.clone(), user.clone()))
                         && !truth.is_member(&user, name);
                     looked_up || !i_left && !they_left
                 });
@@ -93,32 +95,32 @@ impl Device {
         if may {
             Ok(())
         } else {
-            Err(self.broken(&format!("presence of somebody they share nothing with: {presence}")))
+            Err(self.broken(&format!("presence of a user without a shared conversation: {presence}")))
         }
     }
 
-    /// An event tells that somebody went from a conversation, or came.
-    pub(super) fn notes_going(session: &mut Session, name: &str, event: &Value) {
+    /// Records that a user left or joined a conversation.
+    pub(super) fn record_leave(session: &mut Session, name: &str, event: &Value) {
         let who = |field: &str| (name.to_owned(), event[field].as_str().unwrap_or_default().to_owned());
         match event["type"].as_str().unwrap_or_default() {
-            "leave" => drop(session.watching.went.insert(who("from"))),
-            "remove" => drop(session.watching.went.insert(who("user"))),
-            "join" => drop(session.watching.went.remove(&who("from"))),
-            "invite" => drop(session.watching.went.remove(&who("user"))),
+            "leave" => drop(session.watching.left.insert(who("from"))),
+            "remove" => drop(session.watching.left.insert(who("user"))),
+            "join" => drop(session.watching.left.remove(&who("from"))),
+            "invite" => drop(session.watching.left.remove(&who("user"))),
             _ => {}
         }
     }
 
-    /// Somebody who is connected, shares a conversation, and was last told to be offline or not at all.
-    pub(super) fn misses(&self, session: &Session) -> Option<String> {
+    /// A connected user with a shared conversation whose last received presence is offline or missing.
+    pub(super) fn missing_presence(&self, session: &Session) -> Option<String> {
         let cluster = self.world.cluster.as_ref()?;
-        let patience = SLACK + cluster.presence_takes()?;
+        let patience = PRESENCE_SLACK + cluster.max_presence_delay()?;
         let since = session.watching.at_last?;
         let (list, _) = session.watching.list.as_ref()?;
         let now = Instant::now();
-        if self.world.limits.queue < ROOMY
+        if self.world.limits.queue < MIN_QUEUE_WITHOUT_DROPS
             || since.max(session.reads_from) + patience > now
-            // It was told to wait, or refused.
+            // The server refused commands, or asked the device to wait.
             || session.quiet_until > since
         {
             return None;
@@ -128,9 +130,9 @@ impl Device {
         let missed = online.into_iter().find(|user| {
             list.contains(user)
                 && truth.share_since(self.user, user, since)
-                && session.watching.told.get(*user) != Some(&true)
+                && session.watching.states.get(*user) != Some(&true)
         })?;
-        let told = session.watching.told.get(missed);
-        Some(format!("{missed} is connected and shares a conversation, but was told to be online: {told:?}"))
+        let state = session.watching.states.get(missed);
+        Some(format!("{missed} is connected and shares a conversation, but its last presence is {state:?}"))
     }
 }

@@ -1,23 +1,23 @@
-//! What a connection is to have heard when everything had the time to arrive.
+//! Checks that a connection has received everything after the settling time.
 
 use tokio::time::Instant;
 
 use super::{Device, Session};
 
 impl Device {
-    /// In a cluster, what was stored has come to everybody by now, without anybody asking for it.
+    /// Checks in a cluster that every stored event has arrived without a request.
     pub(super) fn has_settled(&self, session: &Session) {
         let Some(cluster) = &self.world.cluster else { return };
-        let sent_away = *self.world.sent_away.lock().expect("nothing panics with it");
-        // A device that reads nothing for a while does not have it yet.
+        let revoked_user = *self.world.revoked_user.lock().expect("nothing panics with it");
+        // A device that did not read for a while may still miss events.
         if session.reads_from + cluster.settling > Instant::now() {
             return;
         }
-        if sent_away.is_some_and(|(user, at)| user == self.user && session.since <= at) {
-            self.world.breaks(&self.name, "was logged out everywhere, and is still connected");
+        if revoked_user.is_some_and(|(user, at)| user == self.user && session.since <= at) {
+            self.world.breaks(&self.name, "is still connected after a revocation");
             return;
         }
-        // The same for one that came in late.
+        // So may one that connected late.
         if !session.welcome || session.welcomed + cluster.settling > Instant::now() {
             return;
         }
@@ -25,25 +25,25 @@ impl Device {
         let missing = truth.visible_of(self.user).into_iter().find_map(|(name, head)| {
             let next = session.next.get(&name).copied();
             let first_due = |since| truth.first_due(self.user, &name, since);
-            // Of a stay that ended before this node knew of its beginning nobody hears until they come back. What the node
-            // knew may be as old as the connection.
+            // The server need not send the events of a membership that ended before this node learned that it began. What
+            // the node knew may be as old as the connection.
             if truth.stay_is_over(self.user, &name, next.unwrap_or_else(|| first_due(session.since))) {
                 return None;
             }
             let next = next.unwrap_or_else(|| first_due(session.welcomed));
-            let missing = (next..=head).find(|seq| !session.is_told(&name, *seq))?;
-            Some(format!("{name} {missing} has never come, of {head}"))
+            let missing = (next..=head).find(|seq| !session.is_accounted_for(&name, *seq))?;
+            Some(format!("{name} {missing} has not arrived, of {head}"))
         });
         drop(truth);
-        if let Some(missing) = missing.or_else(|| self.misses(session)) {
+        if let Some(missing) = missing.or_else(|| self.missing_presence(session)) {
             self.world.breaks(&self.name, &missing);
         }
     }
 }
 
 impl Session {
-    /// Whether an event needs not come: `ok` has told of it, or `gap` has.
-    pub(super) fn is_told(&self, name: &str, seq: u64) -> bool {
+    /// Whether an event need not arrive, because an `ok` acknowledged it or a `gap` skipped it.
+    pub(super) fn is_accounted_for(&self, name: &str, seq: u64) -> bool {
         let mut gaps = self.gaps.get(name).into_iter().flatten();
         self.own.contains(&(name.to_owned(), seq)) || gaps.any(|(after, head)| *after < seq && seq <= *head)
     }

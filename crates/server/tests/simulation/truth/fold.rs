@@ -1,4 +1,4 @@
-//! What a log comes to, up to one of its events.
+//! Folds a log up to one of its events.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use serde_json::{Map, Value, json};
 use super::Log;
 
 impl Log {
-    /// The messages of the log, as their numbers.
+    /// The seqs of the messages.
     pub(super) fn messages(&self, upto: u64) -> impl Iterator<Item = u64> {
         (1..=upto).filter(|seq| self.get(*seq).is_some_and(|event| event.kind == "message"))
     }
 
-    /// A message as it stands after the event `upto`, as the wire shows it. What is deleted later may be gone already:
-    /// then it is as if it were deleted now.
+    /// A message after the event `upto`, in its wire form. With `gone` it is shown as deleted, because its content may be erased
+    /// already by a later deletion.
     pub(super) fn folded(&self, name: &str, seq: u64, upto: u64, gone: bool) -> Value {
         let Some(message) = self.get(seq) else { return Value::Null };
         let mut folded = json!({"type": "message", "conversation": name, "seq": seq, "from": message.from,
@@ -50,7 +50,7 @@ impl Log {
         folded
     }
 
-    /// How many members there are after an event.
+    /// The number of members after an event.
     pub(super) fn members_after(&self, seq: u64) -> u64 {
         let there = |stays: &Vec<super::Stay>| {
             stays.iter().any(|stay| stay.since <= seq && stay.until.is_none_or(|until| until > seq))
@@ -58,7 +58,7 @@ impl Log {
         self.members.values().filter(|stays| there(stays)).count() as u64
     }
 
-    /// Messages of others after `read`, up to `head`.
+    /// The number of other users' messages after `read`, up to `head`.
     pub(super) fn unread(&self, user: &str, read: u64, head: u64) -> u64 {
         let of_others = |seq: &u64| *seq > read && self.get(*seq).is_some_and(|event| event.from != user);
         self.messages(head).filter(of_others).count() as u64
@@ -66,12 +66,12 @@ impl Log {
 
     /// The title after an event.
     pub(super) fn title(&self, head: u64) -> Option<&str> {
-        let told = (1..=head).rev().filter_map(|seq| self.get(seq));
-        told.filter(|event| matches!(event.kind, "create" | "rename")).find_map(|event| event.text("title"))
+        let events = (1..=head).rev().filter_map(|seq| self.get(seq));
+        events.filter(|event| matches!(event.kind, "create" | "rename")).find_map(|event| event.text("title"))
     }
 }
 
-/// Who reacts how, from what happened in order: user, emoji, set or taken back.
+/// The reactions that result from a history of user, emoji, and whether it was added or removed.
 fn reactions<'a>(history: impl Iterator<Item = (&'a str, &'a str, bool)>) -> Map<String, Value> {
     let mut standing = BTreeMap::<&str, Vec<&str>>::new();
     for (user, emoji, on) in history {

@@ -1,29 +1,29 @@
-//! What a client hears, held against what is true.
+//! The laws: checks of what clients receive against the model.
 
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::{Broken, Held, Log, Truth};
 
-/// What a deleted message or one of its edits says.
-const ERASED: (&str, Value) = ("deleted", Value::Bool(true));
+/// The field of a deleted message and of its edits.
+const DELETED_FIELD: (&str, Value) = ("deleted", Value::Bool(true));
 
 impl Truth {
-    /// Somebody is told an event, live or in a page. With a `head`, it is in a page that is of that moment.
-    pub(crate) fn told(&mut self, who: &str, user: &str, event: &Value, head: Option<u64>) -> Held {
-        match self.check_told(user, event, head) {
+    /// Checks an event that a user received, live or in a page. `head` is that of the page.
+    pub(crate) fn received(&mut self, who: &str, user: &str, event: &Value, head: Option<u64>) -> Held {
+        match self.check_received(user, event, head) {
             Ok(()) => Ok(()),
             Err(what) => Err(self.broken(who, &format!("{what}: {event}"))),
         }
     }
 
-    fn check_told(&self, user: &str, event: &Value, head: Option<u64>) -> Result<(), String> {
+    fn check_received(&self, user: &str, event: &Value, head: Option<u64>) -> Result<(), String> {
         let name = event["conversation"].as_str().ok_or("an event without a conversation")?;
         let seq = event["seq"].as_u64().ok_or("an event without a seq")?;
         let stored = self.logs.get(name).and_then(|log| log.get(seq)).ok_or("nothing like it is stored")?;
-        let visible = self.visible(user, name).ok_or("told to a stranger")?;
+        let visible = self.visible(user, name).ok_or("received by a user who never was a member")?;
         if seq > visible {
-            return Err(format!("told to somebody who may see up to {visible}"));
+            return Err(format!("received by a user who may see up to {visible}"));
         }
         let same = event["type"] == stored.kind
             && event["from"] == *stored.from
@@ -38,13 +38,13 @@ impl Truth {
         });
         let whole = body.clone().count() == stored.body.len()
             && body.clone().all(|(name, value)| stored.body.get(name) == Some(value));
-        let (erased, yes) = ERASED;
+        let (erased, yes) = DELETED_FIELD;
         let empty = body.clone().all(|(name, value)| {
             (name == erased && *value == yes) || (name == "target" && stored.body.get(name) == Some(value))
         }) && event.get(erased) == Some(&yes);
         match stored.deleted {
             None if whole => Ok(()),
-            // Deleted meanwhile; but a page that knows of the deletion has no content.
+            // The message may have been deleted meanwhile, but a page that includes the deletion has no content.
             Some(by) if whole && head.is_none_or(|head| head < by) => Ok(()),
             Some(_) if empty => Ok(()),
             Some(by) => Err(format!("content that was deleted by {by}")),
@@ -52,7 +52,7 @@ impl Truth {
         }
     }
 
-    /// A write of somebody's is acknowledged as an event; `key` is that of a message.
+    /// Checks the `ok` for a write; `key` is that of a message.
     pub(crate) fn acknowledged(&mut self, who: &str, user: &str, key: Option<&str>, ok: &Value) -> Held {
         self.counts.acknowledged += 1;
         self.counts.duplicates += u64::from(ok["duplicate"] == true);
@@ -85,7 +85,7 @@ impl Truth {
         Ok(())
     }
 
-    /// A message that somebody sent at `asked` is refused for good. Then there was none with its key.
+    /// Checks the final refusal of a message that was sent at `asked`: no message with its key may be stored.
     pub(crate) fn refused(&mut self, who: &str, user: &str, key: &str, asked: Instant) -> Held {
         let first = self.keys.get(&(user.to_owned(), key.to_owned()));
         let stored = first.and_then(|(name, seq)| self.logs.get(name).and_then(|log| log.get(*seq)));
@@ -96,7 +96,7 @@ impl Truth {
         Ok(())
     }
 
-    /// A page of the log.
+    /// Checks a page of the log.
     pub(crate) fn log_page(&mut self, who: &str, user: &str, after: u64, page: &Value) -> Held {
         self.counts.pages += 1;
         let (name, head) = self.check_head(who, user, page)?;
@@ -105,7 +105,7 @@ impl Truth {
             if event["conversation"] != *name || event["seq"] != seq {
                 return Err(self.broken(who, &format!("a page has {event} in place of {seq}")));
             }
-            self.told(who, user, event, Some(head))?;
+            self.received(who, user, event, Some(head))?;
         }
         let last = after + events.len() as u64;
         if (last < head) != (page["more"] == true) || (events.is_empty() && after < head) {
@@ -114,7 +114,7 @@ impl Truth {
         Ok(())
     }
 
-    /// A page of history before an event.
+    /// Checks a page of history before an event.
     pub(crate) fn history(&mut self, who: &str, user: &str, before: Option<u64>, page: &Value) -> Held {
         self.counts.pages += 1;
         let (name, head) = self.check_head(who, user, page)?;
@@ -122,9 +122,11 @@ impl Truth {
         let log = self.logs.get(&name).expect("it has a head");
         let all: Vec<u64> =
             log.messages(head).filter(|seq| before.is_none_or(|before| *seq < before)).collect();
-        let wanted = &all[all.len().saturating_sub(messages.len())..];
-        let wrong =
-            wanted.iter().zip(messages).find(|(seq, message)| !log.stands(&name, **seq, head, message));
+        let expected = &all[all.len().saturating_sub(messages.len())..];
+        let wrong = expected
+            .iter()
+            .zip(messages)
+            .find(|(seq, message)| !log.is_shown_correctly(&name, **seq, head, message));
         if let Some((seq, message)) = wrong {
             let what = format!("{message} is not {}", log.folded(&name, *seq, head, false));
             return Err(self.broken(who, &what));
@@ -136,7 +138,7 @@ impl Truth {
         Ok(())
     }
 
-    /// A page's conversation and head, which is not beyond what its reader may see.
+    /// Returns a page's conversation and head, after checking that the user may see the head.
     fn check_head(&mut self, who: &str, user: &str, page: &Value) -> Result<(String, u64), Broken> {
         let name = page["conversation"].as_str().unwrap_or_default();
         let head = page["head"].as_u64().unwrap_or(u64::MAX);
@@ -147,8 +149,8 @@ impl Truth {
         Ok((name.to_owned(), head))
     }
 
-    /// What `welcome` or a page says of somebody's conversations; with `since`, it is all of those that they have been
-    /// a member of since then.
+    /// Checks the summaries in `welcome` or a page. With `since` they must include all conversations of which the user has been a
+    /// member since then.
     pub(crate) fn summaries(&mut self, who: &str, user: &str, all: &[Value], since: Option<Instant>) -> Held {
         for summary in all {
             if let Err(what) = self.check_summary(user, summary) {
@@ -180,7 +182,7 @@ impl Truth {
         let last = log.messages(head).last();
         let shown = &summary["last"];
         let last_fits = match last {
-            Some(last) => log.stands(name, last, head, shown),
+            Some(last) => log.is_shown_correctly(name, last, head, shown),
             None => shown.is_null(),
         };
         let at = log.get(head).map(|event| event.at.as_str());
@@ -196,20 +198,20 @@ impl Truth {
         }
     }
 
-    /// Whether somebody has been told everything that they may see of what they know.
+    /// Whether a user has received every visible event of a conversation.
     pub(crate) fn is_complete(&self, user: &str, name: &str, cursor: u64) -> bool {
         self.visible(user, name).is_none_or(|visible| cursor == visible)
     }
 
-    /// The conversations that somebody is a member of.
+    /// The conversations of which a user is a member.
     pub(crate) fn conversations(&self, user: &str) -> Vec<String> {
         self.logs.keys().filter(|name| self.is_member(user, name)).cloned().collect()
     }
 }
 
 impl Log {
-    /// Whether a message is shown as it stands after an event.
-    fn stands(&self, name: &str, seq: u64, head: u64, shown: &Value) -> bool {
+    /// Whether a message is shown in its state after an event.
+    fn is_shown_correctly(&self, name: &str, seq: u64, head: u64, shown: &Value) -> bool {
         let deleted = self.get(seq).and_then(|event| event.deleted);
         let as_it_was = || same(&self.folded(name, seq, head, false), shown);
         let gone = || same(&self.folded(name, seq, head, true), shown);
@@ -221,7 +223,7 @@ impl Log {
     }
 }
 
-/// Whether two objects are the same, where what is null is not there.
+/// Whether two objects are equal, with null like an absent field.
 fn same(one: &Value, other: &Value) -> bool {
     let some = |value: &Value| -> Map<String, Value> {
         let fields = value.as_object().cloned().unwrap_or_default();

@@ -1,23 +1,23 @@
-//! What a device makes of what it hears, and whether it may hear it.
+//! Checks each frame that a device receives, and applies it.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Asked, Device, Heard, Held, Outcome, Place, Session};
+use super::{Asked, Device, Held, LocalLog, Outcome, Received, Session};
 use crate::truth::Broken;
 use crate::wire;
 use crate::world::Phase;
 
-/// How much longer than nothing is stored a client may be told to wait.
-const SLACK: Duration = Duration::from_millis(260);
+/// How much longer a `retry_after` may be than the server's hold.
+const RETRY_AFTER_SLACK: Duration = Duration::from_millis(260);
 
-/// Codes that a server closes with: normal, restart, try later, silent, too fast (a flood).
-const CLOSES: [u16; 5] = [1000, 1012, 1013, 4408, 4429];
+/// Close codes that are allowed in every run: normal, restart, try later, silent, too fast.
+const ALLOWED_CLOSE_CODES: [u16; 5] = [1000, 1012, 1013, 4408, 4429];
 
-/// The code that logs out everywhere.
-const REVOKED: u16 = 4502;
+/// The close code of a revocation.
+const REVOKED_CODE: u16 = 4502;
 
 impl Device {
     fn may_be_revoked(&self, session: &Session) -> bool {
@@ -28,30 +28,30 @@ impl Device {
         self.world.truth().broken(&self.name, what)
     }
 
-    /// Whether the connection goes on.
-    pub(super) fn hears(&mut self, session: &mut Session, heard: Heard) -> Result<bool, Broken> {
-        match heard {
-            Heard::Ping => session.puts(&wire::pong()),
-            Heard::Frame(frame) => self.hears_frame(session, &frame)?,
-            Heard::End => {
+    /// Handles a frame. Returns whether the connection stays open.
+    pub(super) fn receives(&mut self, session: &mut Session, received: Received) -> Result<bool, Broken> {
+        match received {
+            Received::Ping => session.puts(&wire::pong()),
+            Received::Frame(frame) => self.receives_frame(session, &frame)?,
+            Received::End => {
                 self.note(format_args!("the connection ends"));
                 return Ok(false);
             }
-            Heard::Close(code) if CLOSES.contains(&code) => {
+            Received::Close(code) if ALLOWED_CLOSE_CODES.contains(&code) => {
                 self.note(format_args!("is closed: {code}"));
                 return Ok(false);
             }
-            Heard::Close(REVOKED) if self.may_be_revoked(session) => {
+            Received::Close(REVOKED_CODE) if self.may_be_revoked(session) => {
                 self.note(format_args!("is logged out"));
                 return Ok(false);
             }
-            Heard::Close(code) => return Err(self.broken(&format!("closed with {code}"))),
-            Heard::Nonsense(what) => return Err(self.broken(&format!("hears {what}"))),
+            Received::Close(code) => return Err(self.broken(&format!("closed with {code}"))),
+            Received::Nonsense(what) => return Err(self.broken(&format!("receives {what}"))),
         }
         Ok(true)
     }
 
-    fn hears_frame(&mut self, session: &mut Session, frame: &Value) -> Held {
+    fn receives_frame(&mut self, session: &mut Session, frame: &Value) -> Held {
         let kind = frame["type"].as_str().unwrap_or_default();
         if kind == "welcome" {
             return self.is_welcome(session, frame);
@@ -59,11 +59,11 @@ impl Device {
         self.note(format_args!("< {frame}"));
         match kind {
             "ok" | "error" | "pong" => self.is_answered(session, frame),
-            "gap" => self.hears_gap(session, frame),
+            "gap" => self.receives_gap(session, frame),
             "bye" => Ok(()),
-            "presence" => self.hears_presence(session, frame),
-            "typing" | "read" | "received" => self.hears_signal(session, frame, kind),
-            _ => self.hears_event(session, frame),
+            "presence" => self.receives_presence(session, frame),
+            "typing" | "read" | "received" => self.receives_signal(session, frame, kind),
+            _ => self.receives_event(session, frame),
         }
     }
 
@@ -74,8 +74,8 @@ impl Device {
         session.welcome = true;
         session.welcomed = Instant::now();
         self.world.is_connected(&self.name, Some(self.user));
-        // What is unsaid was so on another connection.
-        for message in &mut self.unsaid {
+        // Earlier sends were on another connection.
+        for message in &mut self.unsent {
             message.flight = None;
         }
         let since = (!more).then_some(session.since);
@@ -83,32 +83,32 @@ impl Device {
         for summary in &all {
             let (name, head) = named(summary, "head");
             session.next.entry(name.clone()).or_insert(head + 1);
-            let place = self.places.entry(name).or_insert_with(|| Place::at(head));
+            let place = self.local_logs.entry(name).or_insert_with(|| LocalLog::at(head));
             place.head = place.head.max(head);
         }
         Ok(())
     }
 
-    /// An event, live or from the log.
-    fn hears_event(&mut self, session: &mut Session, event: &Value) -> Held {
+    /// Handles an event, live or from the log.
+    fn receives_event(&mut self, session: &mut Session, event: &Value) -> Held {
         let (name, seq) = named(event, "seq");
         let mut truth = self.world.truth();
-        truth.told(&self.name, self.user, event, None)?;
+        truth.received(&self.name, self.user, event, None)?;
         truth.counts.delivered += 1;
         drop(truth);
         if let Some(next) = session.next.get(&name).copied() {
             if seq < next {
                 return Err(self.broken(&format!("{name} {seq} comes again, after {}", next - 1)));
             }
-            if let Some(missing) = (next..seq).find(|missing| !session.is_told(&name, *missing)) {
+            if let Some(missing) = (next..seq).find(|missing| !session.is_accounted_for(&name, *missing)) {
                 return Err(self.broken(&format!("{name} {missing} is missing before {seq}")));
             }
         }
         if session.own.contains(&(name.clone(), seq)) {
-            return Err(self.broken(&format!("{name} {seq} is an own event, of which ok has told")));
+            return Err(self.broken(&format!("{name} {seq} is an own event that `ok` has acknowledged")));
         }
         session.next.insert(name.clone(), seq + 1);
-        Self::notes_going(session, &name, event);
+        Self::record_leave(session, &name, event);
         let me = self.user;
         let about_me = event["user"] == *me;
         match event["type"].as_str().unwrap_or_default() {
@@ -118,11 +118,11 @@ impl Device {
             "invite" if about_me => drop(session.left.remove(&name)),
             _ => {}
         }
-        self.places.entry(name).or_insert_with(|| Place::at(seq - 1)).has(seq);
+        self.local_logs.entry(name).or_insert_with(|| LocalLog::at(seq - 1)).has(seq);
         Ok(())
     }
 
-    fn hears_gap(&mut self, session: &mut Session, gap: &Value) -> Held {
+    fn receives_gap(&mut self, session: &mut Session, gap: &Value) -> Held {
         let (name, head) = named(gap, "head");
         let after = gap["after"].as_u64().unwrap_or_default();
         self.world.truth().counts.gaps += 1;
@@ -131,24 +131,24 @@ impl Device {
             return Err(self.broken(&format!("a gap up to what may not be seen: {gap}, {visible:?}")));
         }
         session.gaps.entry(name.clone()).or_default().push((after, head));
-        let place = self.places.entry(name).or_insert_with(|| Place::at(after));
+        let place = self.local_logs.entry(name).or_insert_with(|| LocalLog::at(after));
         place.head = place.head.max(head);
         Ok(())
     }
 
-    fn hears_signal(&mut self, session: &mut Session, signal: &Value, kind: &str) -> Held {
+    fn receives_signal(&mut self, session: &mut Session, signal: &Value, kind: &str) -> Held {
         let (name, upto) = named(signal, "upto");
         let user = signal["user"].as_str().unwrap_or_default().to_owned();
         let truth = self.world.truth();
         let visible = truth.visible(self.user, &name);
-        let gone = session.left.get(&name).is_some_and(|left| !truth.came_after(self.user, &name, *left));
+        let gone = session.left.get(&name).is_some_and(|left| !truth.joined_after(self.user, &name, *left));
         drop(truth);
         if gone || visible.is_none() {
             return Err(self.broken(&format!("a signal of a conversation that one is not in: {signal}")));
         }
         if kind != "typing" {
             let before = session.cursors.insert((name, user, kind == "read"), upto);
-            // Nodes tell each other of cursors in any order.
+            // Signals of cursors from different nodes arrive in any order.
             if before.is_some_and(|before| before >= upto) && self.world.cluster.is_none() {
                 return Err(self.broken(&format!("the cursor was {before:?}: {signal}")));
             }
@@ -161,7 +161,7 @@ impl Device {
         let (id, asked) = match asked {
             Some((id, Some(asked))) => (id, asked),
             Some((id, None)) => return Err(self.broken(&format!("nothing was asked as {id}: {answer}"))),
-            // Before `welcome`, or about a cursor.
+            // An error before `welcome`, or about a cursor.
             None if answer["type"] == "error" && answer.get("conversation").is_none() => return Ok(()),
             None => return Err(self.broken(&format!("a cursor was good: {answer}"))),
         };
@@ -184,7 +184,7 @@ impl Device {
             Asked::Log { conversation, after, .. } => self.has_page(&conversation, after, answer)?,
             Asked::History { before, conversation, .. } => {
                 self.world.truth().history(&self.name, self.user, before, answer)?;
-                self.reads_on(session, &conversation, answer);
+                self.requests_previous_page(session, &conversation, answer);
             }
             Asked::Conversations { since, first } => {
                 let all = answer["conversations"].as_array().cloned().unwrap_or_default();
@@ -192,7 +192,7 @@ impl Device {
                 self.world.truth().summaries(&self.name, self.user, &all, whole)?;
                 for summary in &all {
                     let (name, head) = named(summary, "head");
-                    self.places.entry(name).or_insert_with(|| Place::at(head));
+                    self.local_logs.entry(name).or_insert_with(|| LocalLog::at(head));
                 }
                 self.knows_all |= answer["more"] == false && self.world.is(Phase::Audit);
                 if let Some(last) = all.last().filter(|_| answer["more"] == true) {
@@ -205,8 +205,8 @@ impl Device {
         Ok(())
     }
 
-    /// Goes back in a history, in the end.
-    fn reads_on(&mut self, session: &mut Session, name: &str, page: &Value) {
+    /// The final audit: requests the previous page of history.
+    fn requests_previous_page(&mut self, session: &mut Session, name: &str, page: &Value) {
         let first = page["messages"].as_array().and_then(|messages| messages.first());
         let first = first.and_then(|message| message["seq"].as_u64());
         if page["more"] == true && self.world.is(Phase::Audit) {
@@ -218,7 +218,7 @@ impl Device {
 
     fn has_page(&mut self, name: &str, after: u64, page: &Value) -> Held {
         self.world.truth().log_page(&self.name, self.user, after, page)?;
-        let place = self.places.entry(name.to_owned()).or_default();
+        let place = self.local_logs.entry(name.to_owned()).or_default();
         for event in page["events"].as_array().into_iter().flatten() {
             place.has(event["seq"].as_u64().unwrap_or_default());
         }
@@ -226,7 +226,7 @@ impl Device {
         Ok(())
     }
 
-    /// A write was stored.
+    /// Handles the `ok` for a write.
     fn is_acknowledged(
         &mut self,
         session: &mut Session,
@@ -236,10 +236,10 @@ impl Device {
         ok: &Value,
     ) -> Held {
         self.world.truth().acknowledged(&self.name, self.user, key, ok)?;
-        self.unsaid.retain(|message| Some(message.key.as_str()) != key);
+        self.unsent.retain(|message| Some(message.key.as_str()) != key);
         let (name, seq) = named(ok, "seq");
         if ok["duplicate"] != true {
-            self.becomes(session, id, Outcome::Stored)?;
+            self.record_outcome(session, id, Outcome::Stored)?;
             if session.next.get(&name).is_some_and(|next| seq < *next) {
                 return Err(self.broken(&format!("{name} {seq} came as an event, and as ok")));
             }
@@ -254,23 +254,22 @@ impl Device {
                 session.left.remove(&name);
             }
         }
-        if let Some(place) = self.places.get_mut(&name) {
+        if let Some(place) = self.local_logs.get_mut(&name) {
             place.has(seq);
         } else if ok["duplicate"] != true {
-            self.places.insert(name.clone(), Place::at(seq - 1));
-            self.places.entry(name).or_default().has(seq);
+            self.local_logs.insert(name.clone(), LocalLog::at(seq - 1));
+            self.local_logs.entry(name).or_default().has(seq);
         }
         Ok(())
     }
 
-    /// A write has an outcome: what was sent behind one that is to be said again is not stored before that.
-    fn becomes(&self, session: &mut Session, id: u64, outcome: Outcome) -> Held {
-        match session.becomes(id, outcome) {
+    /// Records the outcome of a write and checks that no write overtook a refused one.
+    fn record_outcome(&self, session: &mut Session, id: u64, outcome: Outcome) -> Held {
+        match session.record_outcome(id, outcome) {
             None => Ok(()),
-            Some((stored, refused)) => {
-                Err(self
-                    .broken(&format!("{stored} was stored, though {refused} before it is to be said again")))
-            }
+            Some((stored, refused)) => Err(self.broken(&format!(
+                "{stored} was stored, though {refused} before it was refused as retryable"
+            ))),
         }
     }
 
@@ -294,25 +293,25 @@ impl Device {
         let wait = Duration::from_millis(error["retry_after"].as_u64().unwrap_or(100));
         if later {
             session.quiet_until = Instant::now() + wait;
-            self.becomes(session, id, Outcome::Refused(wait.saturating_sub(SLACK)))?;
+            self.record_outcome(session, id, Outcome::Refused(wait.saturating_sub(RETRY_AFTER_SLACK)))?;
         }
         if let Asked::Message { key, at, .. } = asked {
             if later {
-                let message = self.unsaid.iter_mut().find(|message| message.flight == Some(id));
+                let message = self.unsent.iter_mut().find(|message| message.flight == Some(id));
                 if let Some(message) = message {
                     message.flight = None;
                     message.not_before = Instant::now() + wait;
                 }
             } else {
                 self.world.truth().refused(&self.name, self.user, key, *at)?;
-                self.unsaid.retain(|message| message.key != *key);
+                self.unsent.retain(|message| message.key != *key);
             }
         }
         Ok(())
     }
 }
 
-/// A frame's conversation and one of its numbers.
+/// The conversation of a frame and one of its numbers.
 fn named(frame: &Value, number: &str) -> (String, u64) {
     let name = frame["conversation"].as_str().unwrap_or_default();
     (name.to_owned(), frame[number].as_u64().unwrap_or_default())

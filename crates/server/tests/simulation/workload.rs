@@ -1,4 +1,4 @@
-//! What people do with their devices.
+//! The workload: random commands of the users' devices.
 
 use std::time::Duration;
 
@@ -7,29 +7,29 @@ use tokio::time::Instant;
 
 use crate::device::{Asked, Device, Message, Session};
 
-/// Messages that a device wants to say at once.
-const UNSAID: usize = 12;
+/// Most messages that a device queues.
+const MAX_UNSENT_MESSAGES: usize = 12;
 
 impl Device {
-    /// Does something.
-    pub(crate) fn acts(&mut self, session: &mut Session) {
+    /// Does random actions.
+    pub(crate) fn random_actions(&mut self, session: &mut Session) {
         if session.over {
             return;
         }
         for _ in 0..self.chance.one_of(&[1, 1, 1, 2, 5]) {
             match self.chance.below(24) {
                 0..9 => self.writes(),
-                9..13 => self.amends(session),
+                9..13 => self.changes_message(session),
                 13..16 => self.moves_cursor(session),
                 16..18 => self.reads(session),
-                18..21 => self.governs(session),
+                18..21 => self.changes_room(session),
                 21 => self.signals(session),
                 22 if self.chance.once_in(2) => self.watches(session),
                 22 => session.reads_from = Instant::now() + self.chance.millis(1, 3_000),
                 _ if self.chance.once_in(3) => {
                     self.note(format_args!("hangs up"));
                     session.over = true;
-                    session.rude = self.chance.once_in(2);
+                    session.abrupt = self.chance.once_in(2);
                     return;
                 }
                 _ => {}
@@ -41,21 +41,21 @@ impl Device {
         self.chance.one_of(&self.world.rooms)
     }
 
-    fn person(&self) -> &'static str {
+    fn user(&self) -> &'static str {
         self.chance.one_of(&self.world.users)
     }
 
-    /// A conversation that the device knows, if there is one, and how far it has it.
-    fn place(&self) -> Option<(String, u64)> {
-        let (name, place) = self.places.iter().nth(self.chance.below(self.places.len()))?;
+    /// A conversation that the device knows, if any, and its cursor there.
+    fn random_conversation(&self) -> Option<(String, u64)> {
+        let (name, place) = self.local_logs.iter().nth(self.chance.below(self.local_logs.len()))?;
         Some((name.clone(), place.cursor))
     }
 
     fn writes(&mut self) {
-        if self.unsaid.len() >= UNSAID {
+        if self.unsent.len() >= MAX_UNSENT_MESSAGES {
             return;
         }
-        let to = if self.chance.once_in(3) { format!("@{}", self.person()) } else { self.room().to_owned() };
+        let to = if self.chance.once_in(3) { format!("@{}", self.user()) } else { self.room().to_owned() };
         let mut text = format!("{} says {}", self.name, self.number);
         for _ in 0..self.chance.one_of(&[0, 0, 0, 5, 60]) {
             text.push_str(" and so on");
@@ -66,11 +66,11 @@ impl Device {
         if self.chance.once_in(4) {
             command["data"] = json!({"n": self.number});
         }
-        self.unsaid.push_back(Message::new(key, command));
+        self.unsent.push_back(Message::new(key, command));
     }
 
-    fn amends(&mut self, session: &mut Session) {
-        let Some((name, cursor)) = self.place() else { return };
+    fn changes_message(&mut self, session: &mut Session) {
+        let Some((name, cursor)) = self.random_conversation() else { return };
         let target = self.chance.between(1, cursor.max(1));
         let command = match self.chance.below(4) {
             0 => {
@@ -87,7 +87,7 @@ impl Device {
     }
 
     fn moves_cursor(&mut self, session: &mut Session) {
-        let Some((conversation, cursor)) = self.place() else { return };
+        let Some((conversation, cursor)) = self.random_conversation() else { return };
         let upto = if self.chance.once_in(3) { self.chance.between(0, cursor) } else { cursor };
         let kind = self.chance.one_of(&["read", "received"]);
         let command = json!({"type": kind, "conversation": conversation, "upto": upto});
@@ -95,7 +95,7 @@ impl Device {
     }
 
     fn reads(&mut self, session: &mut Session) {
-        let Some((name, cursor)) = self.place() else { return };
+        let Some((name, cursor)) = self.random_conversation() else { return };
         let some = self.chance.between(0, cursor);
         match self.chance.below(4) {
             0 => self.asks_log(session, &name, some),
@@ -119,18 +119,16 @@ impl Device {
         }
     }
 
-    fn governs(&mut self, session: &mut Session) {
-        let (room, person) = (self.room(), self.person());
+    fn changes_room(&mut self, session: &mut Session) {
+        let (room, user) = (self.room(), self.user());
         let (command, join): (Value, bool) = match self.chance.below(8) {
             0 | 1 => (json!({"type": "join", "conversation": room}), true),
             2 => (json!({"type": "leave", "conversation": room}), false),
-            3 | 4 => (json!({"type": "invite", "conversation": room, "user": person}), false),
-            5 if person != self.user => {
-                (json!({"type": "remove", "conversation": room, "user": person}), false)
-            }
+            3 | 4 => (json!({"type": "invite", "conversation": room, "user": user}), false),
+            5 if user != self.user => (json!({"type": "remove", "conversation": room, "user": user}), false),
             6 => {
                 let role = self.chance.one_of(&["admin", "admin", "member", "reader"]);
-                (json!({"type": "role", "conversation": room, "user": person, "role": role}), false)
+                (json!({"type": "role", "conversation": room, "user": user, "role": role}), false)
             }
             _ => {
                 let title = format!("Title {}", self.number);
@@ -141,13 +139,13 @@ impl Device {
     }
 
     fn signals(&mut self, session: &mut Session) {
-        let command = match (self.chance.below(3), self.place()) {
+        let command = match (self.chance.below(3), self.random_conversation()) {
             (0, Some((name, _))) => json!({"type": "typing", "conversation": name}),
             (1, _) => return self.watches(session),
             _ => json!({"type": "ping"}),
         };
         self.asks(session, command, Asked::Other);
-        // An impatient one looks away.
+        // Some devices stop reading for a while.
         if self.chance.once_in(4) {
             session.reads_from = Instant::now() + Duration::from_millis(500);
         }

@@ -148,7 +148,7 @@ on_postgres() {
   local subjects=(messages:: rooms:: resume:: routing:: cursors:: presence:: frames:: http:: libraries:: limits:: auth::
     hostile::identity hostile::input hostile::removal hostile::revocation hostile::slow hostile::texts)
   TEST_STORE=postgres cargo test -p switchboard-server --locked --test it -- "${subjects[@]}" \
-    --skip what_is_deleted_is_nowhere_in_the_files
+    --skip a_deleted_text_is_in_no_file_of_the_database
 }
 
 # The patches of `make mutations` still apply.

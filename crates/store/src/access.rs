@@ -8,7 +8,7 @@ use switchboard_protocol::{ConversationId, Role, Seq, UserId};
 use crate::record::{Conversation, Membership};
 use crate::refusal::Refusal;
 
-/// The last event that somebody may see.
+/// The last event that a user may see.
 pub(crate) fn check_visible(head: Seq, membership: Option<&Membership>) -> Result<Seq, Refusal> {
     let membership = membership.ok_or_else(Refusal::not_found)?;
     Ok(membership.until.map_or(head, |until| until.min(head)))

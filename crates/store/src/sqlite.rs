@@ -73,7 +73,7 @@ schema!(
 /// - `cache_size`: 32 MiB, in KiB and negative. A batch touches the last pages of as many conversations as have news; in
 ///   the default of 2 MiB those of 512 do not fit, and each is read again for the next batch.
 /// - `wal_autocheckpoint`: at 32 MiB, in pages. At the default of 1,000 such a batch is copied into the database at
-///   once, and the next one copies the same pages again. This one is for whoever measures; in the store the writer
+///   once, and the next one copies the same pages again. This one is for the benchmarks; in the store the writer
 ///   itself does it, at the same [`CHECKPOINT`].
 pub const SETTINGS: &str = "PRAGMA page_size = 2048; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
                             PRAGMA secure_delete = ON; PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 16384;";

@@ -1,10 +1,10 @@
-//! The chat page over HTTP: what is kept, what is packed, who may embed it.
+//! The chat page over HTTP: caching, compression, embedding.
 
 use switchboard::config::Mode;
 
 use crate::support::{Answer, Raw, Server};
 
-/// The page, built before these tests are.
+/// Requests the page, which must be built before these tests.
 async fn page(server: &Server) -> Answer {
     let page = server.gets("/").await;
     assert_eq!(page.status, 200, "the page was not built: run `make page`\n{}", page.text);
@@ -20,7 +20,7 @@ async fn script(server: &Server) -> String {
 }
 
 #[tokio::test]
-async fn the_page_is_asked_for_again_and_what_it_consists_of_is_kept() {
+async fn the_page_is_revalidated_and_its_assets_are_cached() {
     let server = Server::start().await;
     let page = page(&server).await;
     assert_eq!(page.header("cache-control"), "no-cache");
@@ -30,14 +30,18 @@ async fn the_page_is_asked_for_again_and_what_it_consists_of_is_kept() {
     assert_eq!(script.header("cache-control"), "public, max-age=31536000, immutable");
     assert!(script.header("content-type").starts_with("text/javascript"));
     let missing = server.gets(&path.replace(".js", "x.js")).await;
-    assert_eq!((missing.status, missing.header("cache-control")), (404, "no-store"), "and not the page");
+    assert_eq!(
+        (missing.status, missing.header("cache-control")),
+        (404, "no-store"),
+        "a missing asset is not answered with the page"
+    );
     assert_eq!(server.gets("/assets/").await.status, 404);
     assert_eq!(server.gets("/nothing-here").await.status, 404);
 }
 
-/// A proxy may serve it below a path.
+/// The references are relative because a proxy may serve the page below a path.
 #[tokio::test]
-async fn the_page_names_its_parts_relative_to_itself() {
+async fn the_page_references_its_assets_by_relative_paths() {
     let server = Server::start().await;
     for path in ["/", "/embed"] {
         let html = server.gets(path).await.text;
@@ -49,9 +53,9 @@ async fn the_page_names_its_parts_relative_to_itself() {
     assert!(!script.contains("\"/assets/") && !script.contains("\"/favicon"), "an absolute path");
 }
 
-/// A client of HTTP tidies such paths up, so they are written by hand.
+/// An HTTP client would normalize these paths, so the test writes the bytes.
 #[tokio::test]
-async fn nothing_is_read_outside_of_the_page() {
+async fn no_file_outside_the_page_is_served() {
     let server = Server::start().await;
     page(&server).await;
     for path in [
@@ -63,7 +67,7 @@ async fn nothing_is_read_outside_of_the_page() {
         "/assets/../index.html",
         "/./index.html",
         "/\\..\\package.json",
-        // Symbolic links, outside.
+        // Symbolic links to files outside.
         "/../../../../../../../../../../proc/self/exe",
         "/\\proc\\self\\exe",
     ] {
@@ -75,7 +79,7 @@ async fn nothing_is_read_outside_of_the_page() {
 }
 
 #[tokio::test]
-async fn a_file_comes_in_the_smallest_form_that_is_taken() {
+async fn a_file_is_served_in_the_smallest_accepted_encoding() {
     let server = Server::start().await;
     let path = script(&server).await;
     let plain = server.gets(&path).await;
@@ -92,15 +96,19 @@ async fn a_file_comes_in_the_smallest_form_that_is_taken() {
     assert!(sizes[0] > sizes[1] && sizes[1] > sizes[2] && sizes[3] == sizes[1], "{sizes:?}");
     assert!(
         tags[0] != tags[1] && tags[1] != tags[2] && tags[3] == tags[1],
-        "a form has its own tag: {tags:?}"
+        "each encoding has its own tag: {tags:?}"
     );
     for suffix in [".br", ".gz"] {
-        assert_eq!(server.gets(&format!("{path}{suffix}")).await.status, 404, "a form is no file");
+        assert_eq!(
+            server.gets(&format!("{path}{suffix}")).await.status,
+            404,
+            "an encoding has no path of its own"
+        );
     }
 }
 
 #[tokio::test]
-async fn what_a_browser_has_is_not_sent_again() {
+async fn a_cached_file_is_answered_with_304() {
     let server = Server::start().await;
     let tag = page(&server).await.header("etag").to_owned();
     for known in [tag.clone(), format!("\"x\", {tag}"), format!("W/{tag}"), "*".to_owned()] {
@@ -113,7 +121,7 @@ async fn what_a_browser_has_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_head_is_the_page_without_its_body() {
+async fn a_head_request_has_the_headers_of_a_get_and_no_body() {
     let server = Server::start().await;
     let path = script(&server).await;
     for path in ["/", "/embed", "/switchboard-chat.js", &path] {
@@ -131,11 +139,13 @@ async fn a_head_is_the_page_without_its_body() {
 }
 
 #[tokio::test]
-async fn only_the_embedded_form_may_be_framed_and_only_by_pages_that_are_listed() {
+async fn only_the_embedded_page_may_be_framed_and_only_by_configured_origins() {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors";
-    let server =
-        Server::serves_with(|config| config.allowed_origins = vec!["https://shop.example".to_owned()]).await;
+    let server = Server::start_production_with(|config| {
+        config.allowed_origins = vec!["https://shop.example".to_owned()]
+    })
+    .await;
     let whole = page(&server).await;
     assert_eq!(whole.header("content-security-policy"), format!("{POLICY} 'none'"));
     assert_eq!(whole.header("referrer-policy"), "no-referrer");
@@ -153,7 +163,7 @@ async fn only_the_embedded_form_may_be_framed_and_only_by_pages_that_are_listed(
 }
 
 #[tokio::test]
-async fn scripts_for_other_pages_may_be_loaded_by_them() {
+async fn embed_scripts_may_be_loaded_from_other_origins() {
     let server = Server::start().await;
     let path = script(&server).await;
     for path in ["/switchboard.js", "/switchboard-chat.js", &path] {
@@ -162,5 +172,9 @@ async fn scripts_for_other_pages_may_be_loaded_by_them() {
         assert_eq!(answer.header("cross-origin-resource-policy"), "cross-origin");
     }
     assert_eq!(server.gets("/switchboard.js").await.header("cache-control"), "no-cache");
-    assert_eq!(page(&server).await.header("access-control-allow-origin"), "", "the page itself not");
+    assert_eq!(
+        page(&server).await.header("access-control-allow-origin"),
+        "",
+        "the page itself may not be loaded by others"
+    );
 }

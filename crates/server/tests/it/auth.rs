@@ -1,4 +1,4 @@
-//! Who somebody is: tokens that are good, that are not, and that were.
+//! Authentication: valid, invalid and expired tokens.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn hello(token: String) -> Hello {
     Hello { token: Some(token), user: None, device: None, cursors: Default::default() }
 }
 
-/// The error that answers a token.
+/// Connects with a token that is refused and returns the error.
 async fn refused(server: &Server, token: &str) -> Failure {
     match server.tries_to_connect(hello(token.to_owned())).await {
         Err(ClientError::Refused(failure)) => *failure,
@@ -28,7 +28,7 @@ async fn refused(server: &Server, token: &str) -> Failure {
     }
 }
 
-/// Tokens that are no good, and the code with which the socket is closed.
+/// Invalid tokens, each with the close code that the server uses.
 fn bad_tokens(server: &Server) -> Vec<(&'static str, String, u16)> {
     let key = Secret::new("another secret that is just as long").expect("long enough");
     let foreign = AuthConfig { key: Some(AuthKey::Secret(key)), ..AuthConfig::default() };
@@ -53,23 +53,23 @@ fn bad_tokens(server: &Server) -> Vec<(&'static str, String, u16)> {
 }
 
 #[tokio::test]
-async fn a_token_says_who_connects() {
-    let server = Server::serves().await;
+async fn a_token_determines_the_user() {
+    let server = Server::start_production().await;
     let person = server.tries_to_connect(hello(server.token("alice", HOUR))).await.expect("welcome");
     assert_eq!(person.name().as_str(), "alice");
 }
 
 #[tokio::test]
-async fn a_token_that_is_no_good_is_refused_on_every_door() {
-    let server = Server::serves().await;
+async fn an_invalid_token_is_refused_on_the_websocket_and_over_http() {
+    let server = Server::start_production().await;
     for (what, token, close) in bad_tokens(&server) {
         let failure = refused(&server, &token).await;
         assert_eq!((failure.code, failure.retryable), (ErrorCode::Unauthorized, false), "{what}");
         assert!(token.is_empty() || !failure.message.contains(&token), "{what}: {}", failure.message);
 
-        let mut hand = server.by_hand().await;
-        hand.writes(Message::text(json!({"type": "hello", "token": token}).to_string())).await;
-        let (error, code) = hand.last_words().await;
+        let mut socket = server.open_socket().await;
+        socket.writes(Message::text(json!({"type": "hello", "token": token}).to_string())).await;
+        let (error, code) = socket.error_and_close_code().await;
         assert_eq!(
             (error.expect("an error")["code"].as_str(), code),
             (Some("unauthorized"), close),
@@ -83,24 +83,24 @@ async fn a_token_that_is_no_good_is_refused_on_every_door() {
     }
     let nothing = server.posts("send", json!({"to": "@bob", "text": "hi"})).await;
     assert_eq!((nothing.status, nothing.code().as_str()), (401, "unauthorized"));
-    let believed = server.posts("send", json!({"as": "alice", "to": "@bob", "text": "hi"})).await;
-    assert_eq!(believed.status, 401, "only a dev server believes a name");
+    let named = server.posts("send", json!({"as": "alice", "to": "@bob", "text": "hi"})).await;
+    assert_eq!(named.status, 401, "only a dev server accepts a name without a token");
     let mut bob = server.connects("bob").await;
     assert!(bob.conversations().await.is_empty(), "nothing was stored");
 }
 
 #[tokio::test]
-async fn a_token_far_in_the_future_is_good_now() {
-    let server = Server::serves().await;
+async fn a_token_with_a_very_late_expiry_is_accepted() {
+    let server = Server::start_production().await;
     let token = server.token("alice", Duration::from_secs(1_000 * 365 * 24 * 3_600));
     let mut alice = server.tries_to_connect(hello(token)).await.expect("welcome");
-    alice.hears_nothing().await;
+    alice.receives_nothing().await;
 }
 
 #[tokio::test]
-async fn issuer_and_audience_are_held_to() {
+async fn a_token_with_another_issuer_or_audience_is_refused() {
     let mut server =
-        Server::serves_with(|config| config.auth.issuer = Some("https://a.example".into())).await;
+        Server::start_production_with(|config| config.auth.issuer = Some("https://a.example".into())).await;
     let token = server.token("alice", HOUR);
     server.tries_to_connect(hello(token.clone())).await.expect("welcome");
     server.restart_with(|config| config.auth.issuer = Some("https://b.example".into())).await;
@@ -116,7 +116,7 @@ async fn issuer_and_audience_are_held_to() {
 }
 
 #[tokio::test]
-async fn a_dev_server_without_a_secret_takes_names_and_no_tokens() {
+async fn a_dev_server_without_a_secret_accepts_names_and_refuses_tokens() {
     let server = Server::start().await;
     let failure = refused(&server, "hunter2hunter2").await;
     assert_eq!(failure.code, ErrorCode::Unauthorized);

@@ -1,4 +1,4 @@
-//! `switchboard check`: what the server made is clean, whatever people did, and what is damaged is told.
+//! `switchboard check`: it finds no problem in what the server stored, and reports every kind of damage.
 
 mod corrupt;
 
@@ -11,14 +11,14 @@ use switchboard::check_database;
 
 use crate::support::{Person, Server, user};
 
-pub(crate) fn is_clean(path: &Path) {
+pub(crate) fn assert_clean(path: &Path) {
     let problems: Vec<_> =
         check_database(path).expect("it can be checked").iter().map(ToString::to_string).collect();
     assert!(problems.is_empty(), "{problems:#?}");
 }
 
-/// A server where everything that can happen has happened once.
-async fn busy() -> Server {
+/// A server on which every kind of event was stored.
+async fn server_with_every_event() -> Server {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
@@ -49,103 +49,103 @@ async fn busy() -> Server {
     server
 }
 
-/// The database of [`busy`], and nobody uses it.
-async fn left_alone() -> Server {
-    let mut server = busy().await;
-    server.begins_to_stop();
-    server.has_stopped().await;
+/// The stopped server of [`server_with_every_event`].
+async fn stopped_server_with_every_event() -> Server {
+    let mut server = server_with_every_event().await;
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
     server
 }
 
 #[tokio::test]
-async fn what_a_server_made_is_clean_while_it_runs_and_after() {
-    let mut server = busy().await;
-    is_clean(server.data());
-    is_clean(&server.data().join("switchboard.db"));
-    server.begins_to_stop();
-    server.has_stopped().await;
-    is_clean(server.data());
+async fn check_finds_no_problem_in_the_database_of_a_running_or_stopped_server() {
+    let mut server = server_with_every_event().await;
+    assert_clean(server.data());
+    assert_clean(&server.data().join("switchboard.db"));
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
+    assert_clean(server.data());
 }
 
-/// Numbers that look random, the same for the same seed.
-struct Dice(u64);
+/// A pseudo-random generator; the same seed gives the same numbers.
+struct SeededRandom(u64);
 
-impl Dice {
-    fn throw(&mut self, sides: u64) -> u64 {
-        // Knuth's MMIX; the low bits are poor.
+impl SeededRandom {
+    fn below(&mut self, end: u64) -> u64 {
+        // The generator of Knuth's MMIX. Its low bits are less random.
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
+        (self.0 >> 33) % end
     }
 
-    fn of<'a>(&mut self, all: &[&'a str]) -> &'a str {
-        let sides = all.len() as u64;
-        all[usize::try_from(self.throw(sides)).expect("few")]
+    fn one_of<'a>(&mut self, all: &[&'a str]) -> &'a str {
+        let end = all.len() as u64;
+        all[usize::try_from(self.below(end)).expect("few")]
     }
 }
 
-const PEOPLE: [&str; 4] = ["alice", "bob", "carol", "dora"];
+const USERS: [&str; 4] = ["alice", "bob", "carol", "dora"];
 
-/// Something that somebody may or may not do.
-fn anything(dice: &mut Dice, number: u64) -> (&'static str, Value) {
-    let place = dice.of(&["#a", "#b", "@alice", "@bob", "@carol"]);
-    let room = dice.of(&["#a", "#b"]);
-    let target = 1 + dice.throw(40);
-    let somebody = dice.of(&PEOPLE);
-    match dice.throw(16) {
+/// A random command, which may be refused.
+fn random_command(random: &mut SeededRandom, number: u64) -> (&'static str, Value) {
+    let place = random.one_of(&["#a", "#b", "@alice", "@bob", "@carol"]);
+    let room = random.one_of(&["#a", "#b"]);
+    let target = 1 + random.below(40);
+    let user = random.one_of(&USERS);
+    match random.below(16) {
         0..=4 => ("send", json!({"to": place, "text": "hi", "key": (number / 2).to_string()})),
         5 => ("send", json!({"to": place, "data": {"n": number}, "reply_to": target})),
         6 => ("edit", json!({"conversation": place, "target": target, "text": "hello"})),
         7 => ("delete", json!({"conversation": place, "target": target})),
         8 | 9 => {
-            let (emoji, on) = (dice.of(&["👍", "🎉"]), dice.throw(2) == 0);
+            let (emoji, on) = (random.one_of(&["👍", "🎉"]), random.below(2) == 0);
             ("react", json!({"conversation": place, "target": target, "emoji": emoji, "on": on}))
         }
-        10 => (dice.of(&["read", "received"]), json!({"conversation": place, "upto": target})),
+        10 => (random.one_of(&["read", "received"]), json!({"conversation": place, "upto": target})),
         11 => ("join", json!({"conversation": room})),
         12 => ("leave", json!({"conversation": room})),
         13 => {
-            let role = dice.of(&["admin", "member", "reader"]);
-            (dice.of(&["invite", "role"]), json!({"conversation": room, "user": somebody, "role": role}))
+            let role = random.one_of(&["admin", "member", "reader"]);
+            (random.one_of(&["invite", "role"]), json!({"conversation": room, "user": user, "role": role}))
         }
-        14 => ("remove", json!({"conversation": room, "user": somebody})),
-        _ => ("rename", json!({"conversation": room, "title": somebody})),
+        14 => ("remove", json!({"conversation": room, "user": user})),
+        _ => ("rename", json!({"conversation": room, "title": user})),
     }
 }
 
 #[tokio::test]
-async fn whatever_people_do_the_folded_rows_are_what_the_log_says() {
+async fn after_random_commands_the_folded_rows_match_the_log() {
     let server = Server::start().await;
     for seed in 0..4 {
-        let mut dice = Dice(seed);
+        let mut random = SeededRandom(seed);
         let mut people: Vec<Person> = Vec::new();
-        for name in PEOPLE {
+        for name in USERS {
             people.push(server.connects(name).await);
         }
         if seed == 0 {
             people[0].makes_public_room("a", &["bob"]).await;
             people[1].makes_public_room("b", &[]).await;
         }
-        let mut obeyed = 0;
+        let mut accepted = 0;
         for number in 0..400 {
-            let actor = usize::try_from(dice.throw(4)).expect("few");
-            let (name, fields) = anything(&mut dice, number);
-            obeyed += u32::from(people[actor].tries(name, fields).await.is_ok());
+            let actor = usize::try_from(random.below(4)).expect("few");
+            let (name, fields) = random_command(&mut random, number);
+            accepted += u32::from(people[actor].tries(name, fields).await.is_ok());
         }
-        assert!(obeyed > 100, "only {obeyed} commands were obeyed");
-        is_clean(server.data());
+        assert!(accepted > 100, "only {accepted} commands were accepted");
+        assert_clean(server.data());
     }
-    assert!(server.connects("alice").await.welcome.user == user("alice"), "and it goes on");
+    assert!(server.connects("alice").await.welcome.user == user("alice"), "the server still works");
 }
 
 #[tokio::test]
-async fn what_is_no_database_cannot_be_checked() {
+async fn check_refuses_a_file_that_is_no_database() {
     let place = tempfile::TempDir::new().expect("a directory");
-    let told = |path: &Path| format!("{:#}", check_database(path).expect_err("nothing to check"));
-    assert!(told(place.path()).contains("switchboard.db"), "{}", told(place.path()));
-    assert!(!place.path().join("switchboard.db").exists(), "nothing is made");
+    let error = |path: &Path| format!("{:#}", check_database(path).expect_err("nothing to check"));
+    assert!(error(place.path()).contains("switchboard.db"), "{}", error(place.path()));
+    assert!(!place.path().join("switchboard.db").exists(), "no file was created");
     let file = place.path().join("precious");
-    std::fs::write(&file, "something of somebody else's".repeat(100)).expect("written");
-    assert!(told(&file).contains("not a database"), "{}", told(&file));
+    std::fs::write(&file, "a file of another program".repeat(100)).expect("written");
+    assert!(error(&file).contains("not a database"), "{}", error(&file));
     std::fs::write(&file, "").expect("written");
-    assert!(told(&file).contains("no tables of switchboard"), "{}", told(&file));
+    assert!(error(&file).contains("no tables of switchboard"), "{}", error(&file));
 }

@@ -1,4 +1,4 @@
-//! The program as one types it: what it prints, what it refuses, and how it ends.
+//! The command line: output, refusals and exit codes.
 
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -17,11 +17,11 @@ use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
-use crate::support::{Person, soon, user};
+use crate::support::{Person, in_time, user};
 
 const SECRET: &str = "a secret of the tests that is long enough";
 
-/// The program with these words, in an environment without settings.
+/// The program with these arguments, in an environment without settings.
 fn switchboard(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(words).env_clear().kill_on_drop(true);
@@ -29,33 +29,33 @@ fn switchboard(words: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end.
+/// Runs a command until it exits.
 async fn run(command: &mut Command) -> Output {
-    soon("the program ends", command.output()).await.expect("the program starts")
+    in_time("the program ends", command.output()).await.expect("the program starts")
 }
 
 async fn succeeds(command: &mut Command) -> String {
     let output = run(command).await;
-    let (stdout, stderr) = said(&output);
+    let (stdout, stderr) = outputs(&output);
     assert!(output.status.success(), "{stdout}{stderr}");
     stdout
 }
 
-/// What it says when it fails, which is on stderr.
+/// Runs a command that fails and returns its standard error.
 async fn fails(command: &mut Command) -> String {
     let output = run(command).await;
-    let (stdout, stderr) = said(&output);
+    let (stdout, stderr) = outputs(&output);
     assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");
     assert_eq!(stdout, "", "{stderr}");
     stderr
 }
 
-fn said(output: &Output) -> (String, String) {
+fn outputs(output: &Output) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// A program that goes on, whose lines are read.
+/// A running program whose output is read by line.
 struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -68,9 +68,9 @@ impl Running {
         Self { child, lines }
     }
 
-    /// Its next line.
+    /// Reads the next line.
     async fn prints(&mut self) -> String {
-        let line = soon("a line", self.lines.next_line()).await.expect("readable");
+        let line = in_time("a line", self.lines.next_line()).await.expect("readable");
         line.expect("it still runs")
     }
 
@@ -79,7 +79,7 @@ impl Running {
         serde_json::from_str(&line).expect(&line)
     }
 
-    /// Its lines up to one that begins like this.
+    /// Reads lines up to one with this beginning.
     async fn prints_until(&mut self, beginning: &str) -> Vec<String> {
         let mut lines = vec![self.prints().await];
         while lines.last().is_some_and(|line| !line.starts_with(beginning)) {
@@ -88,16 +88,16 @@ impl Running {
         lines
     }
 
-    /// SIGTERM, and the exit code.
+    /// Sends SIGTERM and returns the exit code.
     async fn terminates(mut self) -> Option<i32> {
         let pid = self.child.id().expect("it runs");
         let kill = Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().await;
         assert!(kill.expect("a shell").success());
-        soon("the program ends", self.child.wait()).await.expect("it ran").code()
+        in_time("the program ends", self.child.wait()).await.expect("it ran").code()
     }
 }
 
-/// A server of the program's own.
+/// A server that the program runs.
 struct Served {
     running: Running,
     address: String,
@@ -122,14 +122,15 @@ impl Served {
         format!("ws://{}/v1/ws", self.address)
     }
 
-    /// Somebody connects.
+    /// Connects a user.
     async fn connects(&self, name: &str) -> Person {
         let hello = Hello { token: None, user: Some(user(name)), device: None, cursors: Default::default() };
-        let (client, welcome) = soon("welcome", Client::connect(&self.url(), hello)).await.expect("welcome");
+        let (client, welcome) =
+            in_time("welcome", Client::connect(&self.url(), hello)).await.expect("welcome");
         Person::new(client, welcome)
     }
 
-    /// How many messages a user sees in the room of the beginning, and the head of its log.
+    /// The number of messages in `#general` and the head of its log.
     async fn general(&self) -> (usize, u64) {
         let mut bob = self.connects("bob").await;
         let head = bob.summary("#general").await.head.0;
@@ -138,7 +139,7 @@ impl Served {
 }
 
 #[tokio::test]
-async fn dev_says_where_it_is_and_goes_on_from_what_is_there() {
+async fn dev_prints_its_address_and_reuses_existing_data() {
     let data = TempDir::new().expect("a directory");
     let server = Served::dev(data.path()).await;
     let greeting = server.greeting.join("\n");
@@ -154,48 +155,52 @@ async fn dev_says_where_it_is_and_goes_on_from_what_is_there() {
     assert_eq!(server.running.terminates().await, Some(0));
 
     let server = Served::dev(data.path()).await;
-    assert_eq!(server.general().await, (4, 5), "nothing is lost and nothing is put in again");
+    assert_eq!(
+        server.general().await,
+        (4, 5),
+        "no message is lost, and the initial ones are not added again"
+    );
     assert_eq!(server.running.terminates().await, Some(0));
 }
 
 #[tokio::test]
-async fn two_servers_do_not_share_a_directory() {
+async fn a_second_server_on_the_same_directory_or_port_does_not_start() {
     let data = TempDir::new().expect("a directory");
     let server = Served::dev(data.path()).await;
     let path = data.path().to_str().expect("UTF-8");
-    let told = fails(&mut switchboard(&["dev", "--listen", "127.0.0.1:0", "--data", path])).await;
-    assert!(told.contains("another switchboard server uses") && told.contains("--data"), "{told}");
+    let output = fails(&mut switchboard(&["dev", "--listen", "127.0.0.1:0", "--data", path])).await;
+    assert!(output.contains("another switchboard server uses") && output.contains("--data"), "{output}");
     let taken = fails(&mut switchboard(&["dev", "--listen", &server.address, "--data", path])).await;
     assert!(taken.contains("another program listens there") && taken.contains("--listen"), "{taken}");
-    assert_eq!(server.general().await.0, 3, "the first one is as it was");
+    assert_eq!(server.general().await.0, 3, "the first server still works");
 }
 
 #[tokio::test]
-async fn dev_is_not_reachable_from_elsewhere() {
+async fn dev_refuses_to_listen_on_another_address_than_loopback() {
     let data = TempDir::new().expect("a directory");
     let path = data.path().to_str().expect("UTF-8");
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9501"] {
-        let told = fails(&mut switchboard(&["dev", "--listen", address, "--data", path])).await;
-        assert!(told.contains("loopback") && told.contains("switchboard serve"), "{told}");
+        let output = fails(&mut switchboard(&["dev", "--listen", address, "--data", path])).await;
+        assert!(output.contains("loopback") && output.contains("switchboard serve"), "{output}");
     }
-    assert_eq!(std::fs::read_dir(data.path()).expect("the directory").count(), 0, "nothing was begun");
+    assert_eq!(std::fs::read_dir(data.path()).expect("the directory").count(), 0, "no file was created");
 }
 
 #[tokio::test]
-async fn serve_without_a_secret_says_what_to_do() {
+async fn serve_without_a_secret_fails_with_instructions() {
     let data = TempDir::new().expect("a directory");
     let path = data.path().to_str().expect("UTF-8");
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data", path];
-    let told = fails(&mut switchboard(&serve)).await;
+    let output = fails(&mut switchboard(&serve)).await;
     for word in ["SWITCHBOARD_AUTH_SECRET_FILE", "openssl rand", "switchboard dev"] {
-        assert!(told.contains(word), "{told}");
+        assert!(output.contains(word), "{output}");
     }
-    let told = fails(switchboard(&serve).env("SWITCHBOARD_AUTH_SECRET", "hunter2")).await;
-    assert!(told.contains("at least 32 bytes") && !told.contains("hunter2"), "{told}");
+    let output = fails(switchboard(&serve).env("SWITCHBOARD_AUTH_SECRET", "hunter2")).await;
+    assert!(output.contains("at least 32 bytes") && !output.contains("hunter2"), "{output}");
 }
 
 #[tokio::test]
-async fn send_and_tail_speak_the_frames_of_the_contract() {
+async fn send_and_tail_print_the_frames_of_the_protocol() {
     let data = TempDir::new().expect("a directory");
     let server = Served::dev(data.path()).await;
     let url = server.url();
@@ -203,15 +208,15 @@ async fn send_and_tail_speak_the_frames_of_the_contract() {
         "tail", "#general", "--after", "2", "--json", "--user", "bob", "--url", &url,
     ]));
     for seq in [3, 4] {
-        assert_eq!(tail.prints_json().await["seq"], seq, "what is there");
+        assert_eq!(tail.prints_json().await["seq"], seq, "a stored event");
     }
     let words = ["send", "#general", "hi\nthere", "--key", "k", "--json", "--user", "alice", "--url", &url];
     let ok: Value = serde_json::from_str(&succeeds(&mut switchboard(&words)).await).expect("JSON");
     assert_eq!((&ok["type"], &ok["conversation"], &ok["seq"]), (&json!("ok"), &json!("#general"), &json!(5)));
     let event = tail.prints_json().await;
-    let wanted = json!({"type": "message", "conversation": "#general", "seq": 5, "from": "alice",
+    let expected = json!({"type": "message", "conversation": "#general", "seq": 5, "from": "alice",
                         "at": ok["at"], "key": "k", "text": "hi\nthere"});
-    assert_eq!(event, wanted, "what comes");
+    assert_eq!(event, expected, "a new event");
     let again: Value = serde_json::from_str(&succeeds(&mut switchboard(&words)).await).expect("JSON");
     assert_eq!((&again["seq"], &again["duplicate"]), (&json!(5), &json!(true)));
 
@@ -220,12 +225,12 @@ async fn send_and_tail_speak_the_frames_of_the_contract() {
     assert_eq!(output.status.code(), Some(1));
     let error: Value = serde_json::from_slice(&output.stdout).expect("an error frame");
     assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("key_conflict")));
-    let told = fails(&mut switchboard(&["send", "#nowhere", "hi", "--user", "alice", "--url", &url])).await;
-    assert!(told.starts_with("error: not_found"), "{told}");
+    let output = fails(&mut switchboard(&["send", "#nowhere", "hi", "--user", "alice", "--url", &url])).await;
+    assert!(output.starts_with("error: not_found"), "{output}");
 }
 
 #[tokio::test]
-async fn tail_comes_back_after_a_restart_and_prints_everything_once() {
+async fn tail_reconnects_after_a_restart_and_prints_each_event_once() {
     let data = TempDir::new().expect("a directory");
     let server = Served::dev(data.path()).await;
     let (url, address) = (server.url(), server.address.clone());
@@ -247,29 +252,29 @@ async fn tail_comes_back_after_a_restart_and_prints_everything_once() {
 }
 
 #[tokio::test]
-async fn tail_prints_what_came_before_a_removal_that_it_was_away_for() {
+async fn tail_prints_the_events_before_a_removal_that_it_missed() {
     let data = TempDir::new().expect("a directory");
     let server = Served::dev(data.path()).await;
     let (url, address) = (server.url(), server.address.clone());
     let mut alice = server.connects("alice").await;
     alice.makes_room("ops", &["bob"]).await;
     let mut tail = Running::start(&mut switchboard(&["tail", "--json", "--user", "bob", "--url", &url]));
-    // It is there once it prints what is said.
+    // `tail` has connected when it prints a message.
     alice.submits("send", json!({"to": "#ops", "key": "first", "text": "two"})).await;
     let known = async {
         loop {
             tokio::select! {
                 event = tail.prints_json() => return event,
-                // waits for: the next try, in case it was not there yet
+                // waits for: the next try, in case `tail` had not connected yet
                 () = tokio::time::sleep(Duration::from_millis(100)) => { alice.says("#ops", "again").await; }
             }
         }
     };
-    let known = soon("tail is there", known).await["seq"].as_u64().expect("a seq");
+    let known = in_time("tail has connected", known).await["seq"].as_u64().expect("a seq");
     alice.client.close().await;
     assert_eq!(server.running.terminates().await, Some(0));
 
-    // At another address, so that tail does not find it yet.
+    // At another address, so that `tail` cannot connect yet.
     let elsewhere = Served::dev(data.path()).await;
     let mut alice = elsewhere.connects("alice").await;
     let last = alice.says("#ops", "last").await;
@@ -286,11 +291,11 @@ async fn tail_prints_what_came_before_a_removal_that_it_was_away_for() {
     }
     let mut alice = again.connects("alice").await;
     alice.says("@bob", "elsewhere").await;
-    assert_eq!(tail.prints_json().await["text"], "elsewhere", "nothing of what bob may not see");
+    assert_eq!(tail.prints_json().await["text"], "elsewhere", "tail prints nothing that bob may not see");
 }
 
-/// A server that says what it is told to, for as long as its tasks are kept: every connection is welcomed,
-/// and hears these frames.
+/// A scripted server, which answers every `hello` with `welcome` and then sends these frames. It runs until the set of
+/// tasks is dropped.
 async fn scripted(says: &'static [&'static str], then_closes: bool) -> (String, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("ws://{}/v1/ws", listener.local_addr().expect("an address"));
@@ -315,7 +320,7 @@ async fn scripted(says: &'static [&'static str], then_closes: bool) -> (String, 
             if then_closes {
                 drop(socket);
             } else {
-                // It goes on until the other side has had enough; there is no second connection.
+                // Keeps the only connection open until the client closes it.
                 while let Some(Ok(_)) = socket.next().await {}
                 return;
             }
@@ -325,7 +330,7 @@ async fn scripted(says: &'static [&'static str], then_closes: bool) -> (String, 
 }
 
 #[tokio::test]
-async fn tail_goes_on_whatever_a_newer_server_says() {
+async fn tail_ignores_unknown_frames_of_a_newer_server() {
     let says = &[
         r##"{"type":"poll","question":"?","conversation":"#a","seq":5,"from":"alice","at":"2026-11-23T12:00:00.000Z"}"##,
         r#"{"type":"sparkle"}"#,
@@ -340,25 +345,25 @@ async fn tail_goes_on_whatever_a_newer_server_says() {
 }
 
 #[tokio::test]
-async fn tail_waits_longer_for_a_server_that_does_not_keep_it() {
+async fn tail_backs_off_when_the_server_closes_each_connection() {
     let (url, _running) = scripted(&[], true).await;
     let mut child =
         switchboard(&["tail", "--user", "bob", "--url", &url]).spawn().expect("the program starts");
     let mut lines = BufReader::new(child.stderr.take().expect("its notes")).lines();
     let mut waits: Vec<u64> = Vec::new();
     while waits.len() < 3 {
-        let line = soon("a note", lines.next_line()).await.expect("readable").expect("it still runs");
+        let line = in_time("a note", lines.next_line()).await.expect("readable").expect("it still runs");
         let wait = line.strip_prefix("reconnecting in ").and_then(|rest| rest.strip_suffix(" ms"));
         waits.extend(wait.map(|wait| wait.parse::<u64>().expect("a number")));
     }
-    // Between half of it and the whole, each time of twice as much.
+    // Each delay is random between half of a maximum and the maximum, which doubles each time.
     for (wait, most) in waits.iter().zip([500, 1_000, 2_000]) {
         assert!((most / 2..=most).contains(wait), "{waits:?}");
     }
 }
 
 #[tokio::test]
-async fn with_a_secret_there_are_tokens_and_keys() {
+async fn with_a_secret_the_program_makes_tokens_and_api_keys() {
     let data = TempDir::new().expect("a directory");
     let path = data.path().to_str().expect("UTF-8");
     let with_secret = |words: &[&str]| {
@@ -371,21 +376,21 @@ async fn with_a_secret_there_are_tokens_and_keys() {
     let address = first.strip_prefix("listening on http://").expect(&first).to_owned();
     let url = format!("ws://{address}/v1/ws");
 
-    let told = fails(&mut switchboard(&["send", "@bob", "hi", "--user", "alice", "--url", &url])).await;
-    assert!(told.starts_with("error: unauthorized"), "{told}");
+    let output = fails(&mut switchboard(&["send", "@bob", "hi", "--user", "alice", "--url", &url])).await;
+    assert!(output.starts_with("error: unauthorized"), "{output}");
     let token = succeeds(&mut with_secret(&["token", "alice", "--ttl", "1m"])).await;
     let mut send = switchboard(&["send", "@bob", "hi", "--json", "--url", &url]);
     let ok = succeeds(send.env("SWITCHBOARD_TOKEN", token.trim())).await;
     let ok: Value = serde_json::from_str(&ok).expect("JSON");
     assert_eq!(ok["conversation"], "@alice:bob");
-    let told: Value =
+    let output: Value =
         serde_json::from_str(&succeeds(&mut with_secret(&["token", "bob", "--json"])).await).expect("JSON");
-    assert_eq!(told["user"], "bob");
-    assert!(told["expires"].is_string() && told["token"].is_string(), "{told}");
+    assert_eq!(output["user"], "bob");
+    assert!(output["expires"].is_string() && output["token"].is_string(), "{output}");
     let nothing = fails(&mut switchboard(&["token", "alice"])).await;
     assert!(nothing.contains("SWITCHBOARD_AUTH_SECRET_FILE"), "{nothing}");
 
-    // Beside the running server.
+    // While the server runs.
     let made = succeeds(&mut with_secret(&["key", "create", "billing", "--data", path, "--json"])).await;
     let made: Value = serde_json::from_str(&made).expect("JSON");
     let key = made["key"].as_str().expect("a key");
@@ -402,7 +407,7 @@ async fn with_a_secret_there_are_tokens_and_keys() {
 }
 
 #[tokio::test]
-async fn the_configuration_is_checked_and_shown_without_its_secret() {
+async fn config_check_and_config_show_hide_the_secret() {
     let good = succeeds(switchboard(&["config", "check"]).env("SWITCHBOARD_AUTH_SECRET", SECRET)).await;
     assert_eq!(good, "the configuration is good\n");
     fails(&mut switchboard(&["config", "check"])).await;
@@ -421,7 +426,7 @@ async fn the_configuration_is_checked_and_shown_without_its_secret() {
 }
 
 #[tokio::test]
-async fn the_check_of_a_configuration_finds_what_could_not_work() {
+async fn config_check_finds_settings_that_cannot_work() {
     let dir = TempDir::new().expect("a directory");
     let (file, fresh) = (dir.path().join("file"), dir.path().join("a/b"));
     std::fs::write(&file, "x").expect("written");
@@ -447,11 +452,11 @@ async fn the_check_of_a_configuration_finds_what_could_not_work() {
     let mut check = switchboard(&["config", "check"]);
     succeeds(check.env("SWITCHBOARD_AUTH_SECRET", format!("{SECRET}\n")).env("SWITCHBOARD_DATA", &fresh))
         .await;
-    assert!(!dir.path().join("a").exists(), "a check makes nothing");
+    assert!(!dir.path().join("a").exists(), "a check creates no file");
 }
 
 #[tokio::test]
-async fn an_empty_directory_or_object_is_an_error() {
+async fn an_empty_path_or_target_is_an_error() {
     for words in [
         &["serve", "--data", ""][..],
         &["dev", "--data", ""],
@@ -465,7 +470,7 @@ async fn an_empty_directory_or_object_is_an_error() {
     ] {
         let mut command = switchboard(words);
         let output = run(command.env("SWITCHBOARD_AUTH_SECRET", SECRET)).await;
-        let (stdout, stderr) = said(&output);
+        let (stdout, stderr) = outputs(&output);
         assert!(!output.status.success() && stdout.is_empty(), "{words:?}: {stdout}{stderr}");
         assert!(!stderr.is_empty(), "{words:?}");
     }

@@ -1,4 +1,4 @@
-//! Several nodes on one PostgreSQL and one NATS: whoever is on one of them is with those on the others.
+//! Several nodes on one PostgreSQL and one NATS: users on different nodes communicate as on one server.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,31 +11,31 @@ use tokio::time::Instant;
 
 use crate::support::{Cluster, Person, Shared, command, text_of, user};
 
-/// How a connection is closed whose user was logged out.
-const REVOKED: Option<u16> = Some(CloseCode::Revoked as u16);
+/// The close code of a connection whose user was logged out.
+const REVOKED_CLOSE: Option<u16> = Some(CloseCode::Revoked as u16);
 
-/// The next event, whatever signals come before it.
+/// The next event; skips signals.
 async fn next_event(person: &mut Person) -> Event {
     loop {
         match person.next().await {
             ServerFrame::Event(event) => return event,
             ServerFrame::Signal(_) => {}
-            other @ ServerFrame::Reply(_) => panic!("{} hears no event but {other:?}", person.name()),
+            other @ ServerFrame::Reply(_) => panic!("{} receives no event but {other:?}", person.name()),
         }
     }
 }
 
-/// The next signal that somebody is online or not.
+/// Receives the next frame, which must be a presence signal.
 async fn presence(person: &mut Person) -> (String, bool) {
-    match person.notices().await {
+    match person.receives_signal().await {
         Signal::Presence { user, online, .. } => (user.to_string(), online),
         other => panic!("{other:?}"),
     }
 }
 
 #[tokio::test]
-async fn what_is_said_on_any_node_is_heard_on_all_once_and_in_one_order() {
-    const EACH: usize = 50;
+async fn every_node_delivers_each_message_once_and_in_the_same_order() {
+    const MESSAGES_PER_USER: usize = 50;
     let cluster = Cluster::start(3).await;
     let names = ["alice", "bob", "carol"];
     let mut makes = cluster.node(0).connects("alice").await;
@@ -53,59 +53,59 @@ async fn what_is_said_on_any_node_is_heard_on_all_once_and_in_one_order() {
         command("send", &json!({"to": "#busy", "text": text}))
     };
     for talker in &mut talkers {
-        let commands: Vec<_> = (0..EACH).map(|number| says(talker, number)).collect();
+        let commands: Vec<_> = (0..MESSAGES_PER_USER).map(|number| says(talker, number)).collect();
         talker.client.submit_all(commands).await.expect("sent");
     }
-    let total = u64::try_from(EACH * names.len()).expect("a few");
+    let total = u64::try_from(MESSAGES_PER_USER * names.len()).expect("a few");
     let mut orders = BTreeSet::new();
     for listener in &mut listeners {
         let mut order = Vec::new();
         for seq in 2..total + 2 {
-            let event = listener.sees().await;
-            assert_eq!(event.seq.0, seq, "on every node every event in its turn");
+            let event = listener.receives_event().await;
+            assert_eq!(event.seq.0, seq, "every node delivers every event in order");
             order.push(text_of(&event).expect("a message").to_owned());
         }
-        assert_eq!(order.iter().collect::<BTreeSet<_>>().len(), order.len(), "each once");
+        assert_eq!(order.iter().collect::<BTreeSet<_>>().len(), order.len(), "no message twice");
         orders.insert(order);
     }
-    assert_eq!(orders.len(), 1, "one order for all");
+    assert_eq!(orders.len(), 1, "the same order on all nodes");
 }
 
 #[tokio::test]
-async fn a_first_message_reaches_somebody_who_is_on_another_node_already() {
+async fn a_first_message_reaches_a_user_on_another_node() {
     let cluster = Cluster::start(2).await;
     let mut bob = cluster.node(1).connects("bob").await;
     let mut phone = cluster.node(0).connects("bob").await;
     let mut alice = cluster.node(0).connects("alice").await;
     alice.says("@bob", "hello").await;
-    bob.hears("hello").await;
-    phone.hears("hello").await;
+    bob.receives_message("hello").await;
+    phone.receives_message("hello").await;
     bob.says("@alice", "hello yourself").await;
-    alice.hears("hello yourself").await;
-    phone.hears("hello yourself").await;
+    alice.receives_message("hello yourself").await;
+    phone.receives_message("hello yourself").await;
 }
 
 #[tokio::test]
-async fn whoever_comes_in_on_one_node_hears_it_on_another_and_whoever_is_removed_hears_no_more() {
+async fn a_membership_change_on_one_node_applies_to_sessions_on_another() {
     let cluster = Cluster::start(2).await;
     let mut alice = cluster.node(0).connects("alice").await;
     let mut bob = cluster.node(1).connects("bob").await;
     alice.makes_room("room", &["dora"]).await;
     alice.does("invite", json!({"conversation": "#room", "user": "bob"})).await;
-    assert!(matches!(bob.sees().await.body, EventBody::Invite { .. }));
+    assert!(matches!(bob.receives_event().await.body, EventBody::Invite { .. }));
     alice.says("#room", "welcome").await;
-    bob.hears("welcome").await;
+    bob.receives_message("welcome").await;
     alice.does("remove", json!({"conversation": "#room", "user": "bob"})).await;
-    assert!(matches!(bob.sees().await.body, EventBody::Remove { .. }));
-    // Dora keeps the room on bob's node.
+    assert!(matches!(bob.receives_event().await.body, EventBody::Remove { .. }));
+    // Because of dora, bob's node stays subscribed to the room.
     let mut dora = cluster.node(1).connects("dora").await;
     alice.says("#room", "among ourselves").await;
-    dora.hears("among ourselves").await;
-    bob.hears_nothing().await;
+    dora.receives_message("among ourselves").await;
+    bob.receives_nothing().await;
     alice.does("invite", json!({"conversation": "#room", "user": "bob"})).await;
-    // What was said meanwhile comes first: whoever comes back misses nothing.
-    bob.hears("among ourselves").await;
-    assert!(matches!(bob.sees().await.body, EventBody::Invite { .. }));
+    // Bob first receives the messages that he missed.
+    bob.receives_message("among ourselves").await;
+    assert!(matches!(bob.receives_event().await.body, EventBody::Invite { .. }));
 }
 
 #[tokio::test]
@@ -114,15 +114,19 @@ async fn signals_cross_nodes() {
     let mut alice = cluster.node(0).connects("alice").await;
     let mut bob = cluster.node(1).connects("bob").await;
     alice.says("@bob", "hi").await;
-    bob.hears("hi").await;
+    bob.receives_message("hi").await;
     bob.does("typing", json!({"conversation": "@alice"})).await;
-    assert!(matches!(alice.notices().await, Signal::Typing { user: typist, .. } if typist == user("bob")));
+    assert!(
+        matches!(alice.receives_signal().await, Signal::Typing { user: typist, .. } if typist == user("bob"))
+    );
     bob.does("read", json!({"conversation": "@alice", "upto": 1})).await;
-    assert!(matches!(alice.notices().await, Signal::Read { user: reader, .. } if reader == user("bob")));
+    assert!(
+        matches!(alice.receives_signal().await, Signal::Read { user: reader, .. } if reader == user("bob"))
+    );
 }
 
 #[tokio::test]
-async fn presence_is_that_of_all_nodes_together() {
+async fn a_user_is_online_while_connected_to_any_node() {
     let cluster =
         Cluster::start_on(Shared::new().await, 3, |config| config.presence_grace = Duration::ZERO).await;
     let mut alice = cluster.node(0).connects("alice").await;
@@ -135,31 +139,31 @@ async fn presence_is_that_of_all_nodes_together() {
     let mut carol = cluster.node(2).connects("carol").await;
     carol.says("@bob", "hi").await;
     carol.does("watch", json!({"users": ["bob"]})).await;
-    assert_eq!(presence(&mut carol).await, ("bob".to_owned(), true), "told at once, not after a change");
+    assert_eq!(presence(&mut carol).await, ("bob".to_owned(), true), "the current state, not only a change");
     drop(phone);
     drop(laptop);
-    // One change only: while a device was left on either node nothing was told.
+    // Only one signal: there was no change while one node still had a device of bob's.
     assert_eq!(presence(&mut alice).await, ("bob".to_owned(), false));
     assert_eq!(presence(&mut carol).await, ("bob".to_owned(), false));
 }
 
 #[tokio::test]
-async fn lists_of_watch_cost_the_bus_no_more_than_their_rate() {
+async fn watch_lists_cause_no_more_bus_messages_than_their_rate() {
     const LISTS: usize = 100;
-    const NAMED: usize = 100;
-    const RATE: u32 = 100;
+    const USERS_PER_LIST: usize = 100;
+    const USERS_PER_SECOND: u32 = 100;
     let cluster = Cluster::start_on(Shared::new().await, 1, |config| {
-        config.limits = Limits { watched_per_user: RATE, ..Limits::default().without_rates() };
+        config.limits = Limits { watched_per_user: USERS_PER_SECOND, ..Limits::default().without_rates() };
     })
     .await;
     let node = cluster.node(0);
-    let users: Vec<_> = (0..2 * NAMED).map(|number| format!("u{number}")).collect();
+    let users: Vec<_> = (0..2 * USERS_PER_LIST).map(|number| format!("u{number}")).collect();
     let mut alice = node.connects("alice").await;
     alice.does("create", json!({"room": "large", "members": users})).await;
     let published = async || node.metric("switchboard_bus_messages_published_total").await;
     let (before, began) = (published().await, Instant::now());
     for list in 0..LISTS {
-        let named = users.iter().skip(list % 2 * NAMED).take(NAMED);
+        let named = users.iter().skip(list % 2 * USERS_PER_LIST).take(USERS_PER_LIST);
         alice.submits("watch", json!({"users": named.collect::<Vec<_>>()})).await;
     }
     let mut answered = 0;
@@ -168,28 +172,28 @@ async fn lists_of_watch_cost_the_bus_no_more_than_their_rate() {
     }
     alice.does("watch", json!({"users": []})).await;
     let (published, time) = (published().await - before, began.elapsed());
-    println!("{published} messages on the bus in {time:?} for {LISTS} lists of {NAMED}");
-    // Five seconds' worth at once, then one a second; and now and then this node says that it lives.
-    let most = f64::from(RATE) * (5.0 + 1.0 + time.as_secs_f64());
+    println!("{published} messages on the bus in {time:?} for {LISTS} lists of {USERS_PER_LIST}");
+    // A burst of five lists, then one a second, and the heartbeats of this node.
+    let most = f64::from(USERS_PER_SECOND) * (5.0 + 1.0 + time.as_secs_f64());
     assert!(published < most, "{published} messages on the bus in {time:?}");
 }
 
 #[tokio::test]
-async fn the_users_of_a_node_that_stops_are_gone_at_once() {
+async fn users_of_a_node_that_stops_are_offline_at_once() {
     let mut cluster = Cluster::start(2).await;
     let mut alice = cluster.node(0).connects("alice").await;
     let bob = cluster.node(1).connects("bob").await;
     alice.says("@bob", "hi").await;
     alice.does("watch", json!({"users": ["bob"]})).await;
     assert_eq!(presence(&mut alice).await, ("bob".to_owned(), true));
-    cluster.node_mut(1).begins_to_stop();
+    cluster.node_mut(1).begin_shutdown();
     assert_eq!(presence(&mut alice).await, ("bob".to_owned(), false));
-    cluster.node_mut(1).has_stopped().await;
+    cluster.node_mut(1).wait_until_stopped().await;
     drop(bob);
 }
 
-/// Whoever is logged out on one node is cut off on all of them within this time.
-const SOON: Duration = Duration::from_secs(5);
+/// Within this time a revocation on one node closes the user's connections on all nodes.
+const MAX_REVOCATION_TIME: Duration = Duration::from_secs(5);
 
 async fn revoked_everywhere(shared: Shared) {
     let cluster = Cluster::start_on(shared, 3, |_| {}).await;
@@ -201,13 +205,13 @@ async fn revoked_everywhere(shared: Shared) {
     let began = Instant::now();
     cluster.node(0).posts("revoke", json!({"user": "alice"})).await;
     for device in &mut devices {
-        assert_eq!(device.is_closed().await, REVOKED);
+        assert_eq!(device.is_closed().await, REVOKED_CLOSE);
     }
-    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
-    bob.hears_nothing().await;
-    // They may come again: in `dev` mode nobody has a token that could be too old.
+    assert!(began.elapsed() < MAX_REVOCATION_TIME, "{:?}", began.elapsed());
+    bob.receives_nothing().await;
+    // The user may reconnect, because in `dev` mode there is no token that the revocation could refuse.
     let mut again = cluster.node(2).connects("alice").await;
-    again.hears_nothing().await;
+    again.receives_nothing().await;
 }
 
 #[tokio::test]
@@ -221,7 +225,7 @@ async fn a_revocation_reaches_every_node_without_a_bus() {
 }
 
 #[tokio::test]
-async fn without_a_bus_everything_arrives_by_the_sweep() {
+async fn without_a_bus_the_sweep_delivers_every_event() {
     let cluster = Cluster::start_on(Shared::without_bus().await, 2, |config| {
         config.cluster.as_mut().expect("a cluster").sweep = Duration::from_millis(300);
     })
@@ -229,26 +233,26 @@ async fn without_a_bus_everything_arrives_by_the_sweep() {
     let mut alice = cluster.node(0).connects("alice").await;
     let mut bob = cluster.node(1).connects("bob").await;
     alice.says("@bob", "one").await;
-    bob.hears("one").await;
+    bob.receives_message("one").await;
     alice.makes_room("room", &["bob"]).await;
-    assert!(matches!(bob.sees().await.body, EventBody::Create { .. }));
+    assert!(matches!(bob.receives_event().await.body, EventBody::Create { .. }));
     alice.says("#room", "two").await;
     alice.says("#room", "three").await;
-    bob.hears("two").await;
-    bob.hears("three").await;
+    bob.receives_message("two").await;
+    bob.receives_message("three").await;
     alice.does("remove", json!({"conversation": "#room", "user": "bob"})).await;
     alice.says("#room", "not for bob").await;
     alice.says("@bob", "four").await;
-    // In whichever order the two conversations come, what was said after the removal does not.
-    let mut heard = vec![next_event(&mut bob).await, next_event(&mut bob).await];
-    heard.sort_by_key(|event| text_of(event).is_some());
-    assert!(matches!(heard[0].body, EventBody::Remove { .. }), "{heard:?}");
-    assert_eq!(text_of(&heard[1]), Some("four"));
-    bob.hears_nothing().await;
+    // The two conversations may arrive in any order; no message after the removal arrives.
+    let mut received = vec![next_event(&mut bob).await, next_event(&mut bob).await];
+    received.sort_by_key(|event| text_of(event).is_some());
+    assert!(matches!(received[0].body, EventBody::Remove { .. }), "{received:?}");
+    assert_eq!(text_of(&received[1]), Some("four"));
+    bob.receives_nothing().await;
 }
 
 #[tokio::test]
-async fn one_message_with_one_key_is_stored_once_whichever_nodes_it_comes_over() {
+async fn a_key_that_is_sent_to_two_nodes_is_stored_once() {
     let cluster = Cluster::start(2).await;
     let mut laptop = cluster.node(0).connects("alice").await;
     let mut phone = cluster.node(1).connects("alice").await;
@@ -257,31 +261,31 @@ async fn one_message_with_one_key_is_stored_once_whichever_nodes_it_comes_over()
         let (one, other) =
             tokio::join!(laptop.stores("send", fields.clone()), phone.stores("send", fields.clone()),);
         assert_eq!(one.seq, other.seq);
-        assert!(one.duplicate != other.duplicate, "one of them was the first");
+        assert!(one.duplicate != other.duplicate, "one of the two answers is the first");
     }
     let mut bob = cluster.node(0).connects("bob").await;
     assert_eq!(bob.log("@alice").await.len(), 20);
 }
 
 #[tokio::test]
-async fn whoever_loses_their_node_goes_on_at_another() {
+async fn a_client_resumes_on_another_node_after_its_node_stops() {
     let mut cluster = Cluster::start(2).await;
     let mut alice = cluster.node(0).connects("alice").await;
     let mut bob = cluster.node(1).connects("bob").await;
     alice.says("@bob", "before").await;
-    bob.hears("before").await;
-    cluster.node_mut(1).begins_to_stop();
-    cluster.node_mut(1).has_stopped().await;
+    bob.receives_message("before").await;
+    cluster.node_mut(1).begin_shutdown();
+    cluster.node_mut(1).wait_until_stopped().await;
     alice.says("@bob", "meanwhile").await;
     let began = Instant::now();
     let mut bob = cluster.node(0).resumes("bob", &[("@alice:bob", 1)]).await;
-    bob.hears("meanwhile").await;
+    bob.receives_message("meanwhile").await;
     bob.says("@alice", "here again").await;
-    alice.hears("here again").await;
-    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    alice.receives_message("here again").await;
+    assert!(began.elapsed() < MAX_REVOCATION_TIME, "{:?}", began.elapsed());
 }
 
-/// What a nats-server has taken in, and what it has given out, in messages.
+/// How many messages a nats-server has received and delivered.
 async fn traffic(nats: &engines::Nats) -> (u64, u64) {
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
     let page = http.get(format!("http://{}/varz", nats.monitor())).send().await.expect("an answer");
@@ -291,16 +295,16 @@ async fn traffic(nats: &engines::Nats) -> (u64, u64) {
 }
 
 #[tokio::test]
-async fn a_nodes_share_of_an_event_in_a_large_room_is_one_notice() {
+async fn an_event_in_a_large_room_is_one_notice_per_node() {
     const MEMBERS: usize = 10_000;
-    const HERE: usize = 60;
-    const SAID: u64 = 100;
-    // One of its own, whose messages can be counted.
+    const CONNECTED_MEMBERS: usize = 60;
+    const MESSAGES: u64 = 100;
+    // A nats-server of this test alone, so that it can count the messages.
     let scratch = tempfile::TempDir::new().expect("a directory");
     let nats = engines::Nats::start(scratch.path(), &[]).await.expect("a nats-server");
     let shared = Shared { bus: Some(EngineUrl::new(nats.url())), ..Shared::without_bus().await };
     let cluster = Cluster::start_on(shared, 3, |config| {
-        // Nobody says meanwhile that they live.
+        // No node sends a heartbeat during the test.
         config.cluster.as_mut().expect("a cluster").lease = Duration::from_secs(3_600);
     })
     .await;
@@ -312,39 +316,39 @@ async fn a_nodes_share_of_an_event_in_a_large_room_is_one_notice() {
         let invites =
             some.iter().map(|member| command("invite", &json!({"conversation": "#large", "user": member})));
         for _ in alice.client.submit_all(invites).await.expect("sent") {
-            assert!(matches!(alice.is_told().await, Reply::Ok(_)));
+            assert!(matches!(alice.receives_reply().await, Reply::Ok(_)));
         }
     }
-    // On two of the three nodes.
+    // The members connect to two of the three nodes.
     let mut here = Vec::new();
-    for (number, member) in members.iter().take(HERE).enumerate() {
+    for (number, member) in members.iter().take(CONNECTED_MEMBERS).enumerate() {
         here.push(cluster.node(number % 2).connects(member).await);
     }
     alice.says("#large", "is everybody here?").await;
     for person in &mut here {
-        person.hears("is everybody here?").await;
+        person.receives_message("is everybody here?").await;
     }
     let before = traffic(&nats).await;
-    for number in 0..SAID {
+    for number in 0..MESSAGES {
         alice.says("#large", &number.to_string()).await;
     }
     for person in &mut here {
-        for number in 0..SAID {
-            person.hears(&number.to_string()).await;
+        for number in 0..MESSAGES {
+            person.receives_message(&number.to_string()).await;
         }
     }
     let after = traffic(&nats).await;
-    // The node that stored it tells once, and the one other node with members here is told once.
-    assert_eq!((after.0 - before.0, after.1 - before.1), (SAID, SAID));
+    // The node that stored the event publishes one notice, and only the other node with connected members receives it.
+    assert_eq!((after.0 - before.0, after.1 - before.1), (MESSAGES, MESSAGES));
 }
 
-/// Publishes a notice as a node would: to the conversation's subject, with the MAC of this installation.
+/// Publishes a notice as a node does: to the conversation's subject, with the MAC of this cluster.
 async fn publishes(shared: &Shared, conversation: i64, json: &serde_json::Value) {
     use hmac::{KeyInit as _, Mac as _};
     let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
     let (_, database) = shared.store.expose().rsplit_once('/').expect("a database");
     let (database, _) = database.split_once('?').unwrap_or((database, ""));
-    // A row of it reads `notices|\x`, then the digits.
+    // A row of the table is `notices|\x` and hexadecimal digits.
     let rows = postgres.psql_in(database, "TABLE secrets").await.expect("a key");
     let key = rows.trim().strip_prefix(r"notices|\x").expect("a key");
     let digits = key.as_bytes().chunks(2).map(|digits| std::str::from_utf8(digits).expect("digits"));
@@ -363,13 +367,13 @@ async fn publishes(shared: &Shared, conversation: i64, json: &serde_json::Value)
 }
 
 #[tokio::test]
-async fn a_notice_makes_nobody_a_member() {
+async fn a_forged_notice_adds_no_member() {
     let cluster = Cluster::start(1).await;
     let mut alice = cluster.node(0).connects("alice").await;
     let mut mallory = cluster.node(0).connects("mallory").await;
     alice.makes_room("board", &[]).await;
     alice.says("#board", "1").await;
-    // A node that lies: event 3, which nobody stored, brings mallory in.
+    // A forged notice: event 3, which is not stored, adds mallory.
     let frame = json!({"type": "message", "conversation": "#board", "seq": 3, "from": "alice",
         "at": "2026-01-01T00:00:00.000Z", "text": "forged"});
     let effects = json!([{"user": "mallory", "passage": {"in": {"seen": 0}}}]);
@@ -377,15 +381,15 @@ async fn a_notice_makes_nobody_a_member() {
         json!({"event": {"conversation": 1, "name": "#board", "seq": 3, "frame": frame, "effects": effects}});
     let signal = json!({"type": "typing", "conversation": "#board", "user": "alice"});
     let signal = json!({"signal": {"conversation": 1, "user": "alice", "frame": signal}});
-    // Two of them are an event and a signal. The node does not receive them before it has subscribed.
+    // Two notices, an event and a signal, because the node may subscribe only after the first.
     while cluster.node(0).metric("switchboard_bus_messages_received_total").await < 2.0 {
         publishes(&cluster.shared, 1, &notice).await;
         publishes(&cluster.shared, 1, &signal).await;
     }
-    assert!(matches!(alice.notices().await, Signal::Typing { .. }));
+    assert!(matches!(alice.receives_signal().await, Signal::Typing { .. }));
     alice.says("#board", "among ourselves").await;
-    mallory.hears_nothing().await;
-    // Nobody missed the event that really has this number.
+    mallory.receives_nothing().await;
+    // All members receive the real event 3.
     let mut tablet = cluster.node(0).resumes("alice", &[("#board", 2)]).await;
-    tablet.hears("among ourselves").await;
+    tablet.receives_message("among ourselves").await;
 }

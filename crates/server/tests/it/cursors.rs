@@ -1,4 +1,4 @@
-//! What somebody has read and received, what is unread, and who is typing.
+//! Cursors, unread counts and typing.
 
 use serde_json::json;
 use switchboard_protocol::reply::{OkBody, Reply, ServerFrame};
@@ -19,7 +19,7 @@ fn typing(name: &str) -> Signal {
     Signal::Typing { conversation: conversation("#general"), user: user(name) }
 }
 
-/// Moves a cursor; where it stands then.
+/// Moves a cursor and returns its new position.
 async fn moves(person: &mut Person, which: &str, upto: u64) -> u64 {
     match person.does(which, json!({"conversation": "#general", "upto": upto})).await {
         OkBody::Cursor { upto, .. } => upto.0,
@@ -32,7 +32,7 @@ async fn unread(server: &Server, name: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn cursors_go_forward_up_to_the_head_and_everybody_is_told() {
+async fn cursors_move_forward_up_to_the_head_and_members_receive_a_signal() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     alice.makes_room("general", &["bob"]).await;
@@ -43,11 +43,11 @@ async fn cursors_go_forward_up_to_the_head_and_everybody_is_told() {
     let mut phone = server.connects("bob").await;
     assert_eq!(moves(&mut bob, "received", 4).await, 4);
     for device in [&mut alice, &mut phone] {
-        assert_eq!(device.notices().await, received("bob", 4));
+        assert_eq!(device.receives_signal().await, received("bob", 4));
     }
     assert_eq!(moves(&mut bob, "read", 3).await, 3);
     for device in [&mut alice, &mut phone] {
-        assert_eq!(device.notices().await, read("bob", 3));
+        assert_eq!(device.receives_signal().await, read("bob", 3));
     }
     for (which, upto, stands) in [("read", 2, 3), ("read", 3, 3), ("read", 0, 3), ("received", 1, 4)] {
         assert_eq!(moves(&mut bob, which, upto).await, stands, "{which} does not go back to {upto}");
@@ -57,12 +57,12 @@ async fn cursors_go_forward_up_to_the_head_and_everybody_is_told() {
         assert_eq!(bob.is_refused(which, ahead).await, ErrorCode::BadCursor);
     }
     for device in [&mut alice, &mut phone, &mut bob] {
-        device.hears_nothing().await;
+        device.receives_nothing().await;
     }
     assert_eq!(moves(&mut phone, "read", 5).await, 5, "from another device");
     let members = alice.members("#general").await;
     let bobs = members.iter().find(|member| member.user == user("bob")).expect("bob");
-    assert_eq!((bobs.read, bobs.received), (Seq(5), Seq(5)), "what is read was received");
+    assert_eq!((bobs.read, bobs.received), (Seq(5), Seq(5)), "reading moves the received cursor, too");
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn unread_counts_the_messages_of_others_only() {
     ] {
         alice.does(command, fields).await;
     }
-    assert_eq!(unread(&server, "bob").await, 4, "neither one's own nor what is no message");
+    assert_eq!(unread(&server, "bob").await, 4, "the user's own messages and other events do not count");
     assert_eq!(unread(&server, "alice").await, 1);
     moves(&mut bob, "read", 3).await;
     assert_eq!(unread(&server, "bob").await, 2);
@@ -100,9 +100,9 @@ async fn unread_counts_the_messages_of_others_only() {
     assert_eq!(unread(&server, "bob").await, 0);
 }
 
-/// So long that the writer leaves the count to readers.
+/// The log is so long that a reader counts in place of the writer.
 #[tokio::test]
-async fn a_cursor_in_the_middle_of_a_long_log_is_counted_exactly() {
+async fn unread_is_exact_for_a_cursor_in_the_middle_of_a_long_log() {
     let server = Server::start().await;
     let (mut alice, mut bob) = (server.connects("alice").await, server.connects("bob").await);
     alice.makes_public_room("general", &["bob"]).await;
@@ -122,7 +122,7 @@ async fn a_cursor_in_the_middle_of_a_long_log_is_counted_exactly() {
 }
 
 #[tokio::test]
-async fn cursors_sent_together_are_all_answered_with_the_highest_in_the_end() {
+async fn pipelined_cursors_are_all_answered_and_the_highest_remains() {
     let server = Server::start().await;
     let (mut alice, mut bob) = (server.connects("alice").await, server.connects("bob").await);
     alice.makes_room("general", &["bob"]).await;
@@ -130,7 +130,7 @@ async fn cursors_sent_together_are_all_answered_with_the_highest_in_the_end() {
         alice.says("#general", &n.to_string()).await;
     }
     let mut phone = server.connects("bob").await;
-    // Far and near, up and down.
+    // Forward and backward, by large and small steps.
     for upto in (2..=200).rev().chain(1..=199) {
         bob.submits("read", json!({"conversation": "#general", "upto": upto})).await;
     }
@@ -148,34 +148,34 @@ async fn cursors_sent_together_are_all_answered_with_the_highest_in_the_end() {
         }
     }
     assert_eq!(highest, Seq(200));
-    let mut told = Seq(0);
-    while told < Seq(200) {
-        let Signal::Read { upto, .. } = phone.notices().await else { panic!("a signal of reading") };
-        assert!(upto > told, "it goes forward only");
-        told = upto;
+    let mut last = Seq(0);
+    while last < Seq(200) {
+        let Signal::Read { upto, .. } = phone.receives_signal().await else { panic!("a signal of reading") };
+        assert!(upto > last, "it goes forward only");
+        last = upto;
     }
     assert_eq!(unread(&server, "bob").await, 1);
 }
 
 #[tokio::test]
-async fn typing_is_told_to_the_others_and_not_kept() {
+async fn typing_is_sent_to_the_other_members_and_not_stored() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     let mut phone = server.connects("bob").await;
     alice.makes_room("general", &["bob"]).await;
     for device in [&mut bob, &mut phone] {
-        device.sees().await;
+        device.receives_event().await;
     }
     bob.does("typing", json!({"conversation": "#general"})).await;
-    assert_eq!(alice.notices().await, typing("bob"));
-    assert_eq!(phone.notices().await, typing("bob"));
-    bob.hears_nothing().await;
+    assert_eq!(alice.receives_signal().await, typing("bob"));
+    assert_eq!(phone.receives_signal().await, typing("bob"));
+    bob.receives_nothing().await;
     assert_eq!(alice.log("#general").await.len(), 1);
 }
 
 #[tokio::test]
-async fn whoever_types_on_and_on_is_told_of_once_a_second() {
+async fn repeated_typing_is_sent_once_a_second() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     alice.makes_room("general", &["bob"]).await;
@@ -191,19 +191,19 @@ async fn whoever_types_on_and_on_is_told_of_once_a_second() {
     }
     let seconds = started.elapsed().as_secs();
     bob.does("typing", json!({"conversation": "@alice"})).await;
-    let (mut told, mut elsewhere) = (0, false);
+    let (mut signals, mut elsewhere) = (0, false);
     while !elsewhere {
-        match alice.notices().await {
-            Signal::Typing { conversation, .. } if conversation.is_room() => told += 1,
+        match alice.receives_signal().await {
+            Signal::Typing { conversation, .. } if conversation.is_room() => signals += 1,
             other => elsewhere = matches!(other, Signal::Typing { .. }),
         }
     }
-    assert!((1..=seconds + 1).contains(&told), "told {told} times in {seconds} s");
-    alice.hears_nothing().await;
+    assert!((1..=seconds + 1).contains(&signals), "{signals} signals in {seconds} s");
+    alice.receives_nothing().await;
 }
 
 #[tokio::test]
-async fn in_a_large_room_signals_go_to_ones_own_devices_only() {
+async fn in_a_large_room_signals_reach_the_users_own_devices_only() {
     let server = Server::start_with(|config| config.limits.signal_room = 2).await;
     let mut alice = server.connects("alice").await;
     alice.makes_room("general", &["bob", "carol"]).await;
@@ -212,19 +212,19 @@ async fn in_a_large_room_signals_go_to_ones_own_devices_only() {
     bob.does("typing", json!({"conversation": "#general"})).await;
     moves(&mut bob, "received", 1).await;
     bob.does("read", json!({"conversation": "#general", "upto": 1})).await;
-    assert_eq!(phone.notices().await, typing("bob"));
-    phone.hears_nothing().await;
-    alice.hears_nothing().await;
+    assert_eq!(phone.receives_signal().await, typing("bob"));
+    phone.receives_nothing().await;
+    alice.receives_nothing().await;
     alice.says("#general", "two").await;
-    bob.hears("two").await;
+    bob.receives_message("two").await;
     moves(&mut bob, "read", 2).await;
-    phone.hears("two").await;
-    assert_eq!(phone.notices().await, read("bob", 2));
-    alice.hears_nothing().await;
+    phone.receives_message("two").await;
+    assert_eq!(phone.receives_signal().await, read("bob", 2));
+    alice.receives_nothing().await;
     let members = alice.members("#general").await;
-    assert_eq!(members[1].read, Seq(2), "members tells what the signals do not");
+    assert_eq!(members[1].read, Seq(2), "`members` has the cursor that no signal carried");
     alice.does("remove", json!({"conversation": "#general", "user": "carol"})).await;
-    bob.sees().await;
+    bob.receives_event().await;
     moves(&mut bob, "read", 3).await;
-    assert_eq!(alice.notices().await, read("bob", 3), "the room is small again");
+    assert_eq!(alice.receives_signal().await, read("bob", 3), "the room is small again");
 }

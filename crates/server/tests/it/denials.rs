@@ -1,4 +1,4 @@
-//! Who is turned away is counted by reason, and logged with the address and without what was said.
+//! The server counts each denied client by reason, and logs its address but none of its data.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,33 +9,33 @@ use switchboard::denial::Denial;
 use tempfile::TempDir;
 
 use crate::proxy::PROXY;
-use crate::support::{Hand, Process, Raw, Server, eventually};
+use crate::support::{Process, Raw, Server, TextSocket, eventually};
 
 async fn denied(server: &Server, reason: &str) -> f64 {
     server.metric(&format!("switchboard_denied_total{{reason=\"{reason}\"}}")).await
 }
 
-/// Says a first frame; the server refuses it.
-async fn greets(server: &Server, frame: &str) {
-    let mut hand = server.by_hand().await;
-    hand.says(frame).await;
-    let (refused, _) = hand.last_words().await;
+/// Sends a first frame that the server refuses.
+async fn send_first_frame(server: &Server, frame: &str) {
+    let mut socket = server.open_socket().await;
+    socket.says(frame).await;
+    let (refused, _) = socket.error_and_close_code().await;
     assert!(refused.is_some(), "{frame}");
 }
 
 #[tokio::test]
-async fn every_reason_is_counted_from_zero() {
-    let server = Server::serves().await;
+async fn every_denial_reason_has_a_counter_that_starts_at_zero() {
+    let server = Server::start_production().await;
     for denial in Denial::ALL {
         assert_eq!(denied(&server, denial.as_str()).await, 0.0);
     }
     let good = server.token("alice", Duration::from_secs(60));
     let hello = |token: &str| json!({"type": "hello", "token": token}).to_string();
-    greets(&server, &hello("garbage")).await;
+    send_first_frame(&server, &hello("garbage")).await;
     let (content, _) = good.rsplit_once('.').expect("a signature");
-    greets(&server, &hello(&format!("{content}.{}", "A".repeat(43)))).await;
-    greets(&server, r#"{"type":"hello"}"#).await;
-    greets(&server, "no frame").await;
+    send_first_frame(&server, &hello(&format!("{content}.{}", "A".repeat(43)))).await;
+    send_first_frame(&server, r#"{"type":"hello"}"#).await;
+    send_first_frame(&server, "no frame").await;
     server.posts("ping", json!({})).await;
     server.posts_as(ApiKey::generate().expect("random bytes").expose(), "ping", json!({"as": "a"})).await;
     server.posts_as(&good, "ping", json!({"as": "bob"})).await;
@@ -63,14 +63,14 @@ async fn every_reason_is_counted_from_zero() {
     }
 }
 
-/// A production server behind the tests' proxy, and its log.
-async fn logged(settings: &[(&str, &str)], attack: impl AsyncFnOnce(&Process)) -> Vec<String> {
+/// Runs an attack on a production server behind the tests' proxy and returns the lines of its log.
+async fn log_of_attack(settings: &[(&str, &str)], attack: impl AsyncFnOnce(&Process)) -> Vec<String> {
     let data = TempDir::new().expect("a directory");
     let log = data.path().join("log");
     let file = std::fs::File::create(&log).expect("a file");
     let proxy = PROXY.to_string();
     let settings = [&[("SWITCHBOARD_TRUSTED_PROXIES", proxy.as_str())], settings].concat();
-    let mut server = Process::serves(data.path(), &settings, Stdio::from(file)).await;
+    let mut server = Process::start_production(data.path(), &settings, Stdio::from(file)).await;
     attack(&server).await;
     server.signal("TERM").await;
     assert!(server.ends().await.success());
@@ -79,9 +79,9 @@ async fn logged(settings: &[(&str, &str)], attack: impl AsyncFnOnce(&Process)) -
 }
 
 #[tokio::test]
-async fn a_client_that_is_turned_away_is_logged_with_its_address_and_nothing_that_it_said() {
+async fn a_denied_client_is_logged_with_its_address_and_without_its_data() {
     let secret = "eyJ-something-in-confidence";
-    let lines = logged(&[], async |server| {
+    let lines = log_of_attack(&[], async |server| {
         let mut raw = Raw::connect_from(PROXY, server.address()).await;
         let headers = format!(
             "X-Forwarded-For: 203.0.113.5\r\nOrigin: https://{secret}.example\r\nAuthorization: Bearer {secret}\r\n"
@@ -95,26 +95,26 @@ async fn a_client_that_is_turned_away_is_logged_with_its_address_and_nothing_tha
 }
 
 #[tokio::test]
-async fn a_flood_of_bad_tokens_is_a_line_a_second_that_counts_the_others() {
+async fn a_flood_of_bad_tokens_is_logged_once_a_second_with_a_count() {
     let began = tokio::time::Instant::now();
-    let lines = logged(&[], async |server| {
+    let lines = log_of_attack(&[], async |server| {
         for _ in 0..100 {
-            let mut hand = Hand::open(&format!("ws://{}/v1/ws", server.address())).await;
-            hand.says(r#"{"type":"hello","token":"garbage"}"#).await;
-            hand.last_words().await;
+            let mut socket = TextSocket::open(&format!("ws://{}/v1/ws", server.address())).await;
+            socket.says(r#"{"type":"hello","token":"garbage"}"#).await;
+            socket.error_and_close_code().await;
         }
     })
     .await;
-    let told: Vec<_> = lines.iter().filter(|line| line.contains("turned away")).collect();
-    assert!(told[0].contains("reason=\"malformed_token\" address=127.0.0.1 suppressed=0"), "{told:?}");
+    let denials: Vec<_> = lines.iter().filter(|line| line.contains("turned away")).collect();
+    assert!(denials[0].contains("reason=\"malformed_token\" address=127.0.0.1 suppressed=0"), "{denials:?}");
     let most = began.elapsed().as_secs() + 1;
-    assert!(told.len() as u64 <= most, "{} lines in {most} s", told.len());
+    assert!(denials.len() as u64 <= most, "{} lines in {most} s", denials.len());
 }
 
 #[tokio::test]
-async fn too_many_connections_are_a_line_a_minute() {
+async fn the_connection_limit_is_logged_once_a_minute() {
     let limits = [("SWITCHBOARD_LIMITS_CONNECTIONS_PER_ADDRESS", "3")];
-    let lines = logged(&limits, async |server| {
+    let lines = log_of_attack(&limits, async |server| {
         let mut open = Vec::new();
         for _ in 0..50 {
             let mut raw = Raw::connect_from(PROXY, server.address()).await;
@@ -124,7 +124,7 @@ async fn too_many_connections_are_a_line_a_minute() {
         assert_eq!(open.iter().filter(|(status, _)| *status == 101).count(), 3);
     })
     .await;
-    let told: Vec<_> = lines.iter().filter(|line| line.contains("per_address is reached")).collect();
-    assert_eq!(told.len(), 1, "{lines:?}");
-    assert!(told[0].contains("address=2001:db8::1"), "{told:?}");
+    let denials: Vec<_> = lines.iter().filter(|line| line.contains("per_address is reached")).collect();
+    assert_eq!(denials.len(), 1, "{lines:?}");
+    assert!(denials[0].contains("address=2001:db8::1"), "{denials:?}");
 }

@@ -1,4 +1,4 @@
-//! The machine-readable documents: what is served, what is in `docs/`, and the types are the same.
+//! The machine-readable documents: the served ones and those in `docs/` match the types.
 
 use std::path::{Path, PathBuf};
 
@@ -12,21 +12,21 @@ fn in_docs(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name)
 }
 
-/// The document as it is in the repository: readable, and with a line for each change.
+/// The document as it is in the repository, with line breaks for readable diffs.
 fn pretty(document: &Value) -> String {
     format!("{document:#}\n")
 }
 
 #[test]
-fn the_documents_are_those_of_the_types() {
+fn the_documents_in_docs_match_the_types() {
     for (name, document) in [("openapi.json", spec::openapi()), ("asyncapi.json", spec::asyncapi())] {
         let path = in_docs(name);
         if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(&path, pretty(&document)).expect("written");
         }
-        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        let stored = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
-            kept == pretty(&document),
+            stored == pretty(&document),
             "docs/{name} is not what the types say; if the change is meant, update it: \
              UPDATE_DOCS=1 cargo test -p switchboard-server --test it documents"
         );
@@ -34,12 +34,12 @@ fn the_documents_are_those_of_the_types() {
 }
 
 #[tokio::test]
-async fn the_documents_are_served() {
-    let server = Server::serves().await;
-    for (path, wanted) in [("/v1/openapi.json", spec::openapi()), ("/v1/asyncapi.json", spec::asyncapi())] {
+async fn openapi_and_asyncapi_are_served() {
+    let server = Server::start_production().await;
+    for (path, expected) in [("/v1/openapi.json", spec::openapi()), ("/v1/asyncapi.json", spec::asyncapi())] {
         let answer = server.gets(path).await;
         assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
-        assert_eq!(answer.json(), wanted, "{path}");
+        assert_eq!(answer.json(), expected, "{path}");
         let gzip = server.gets_with(path, "accept-encoding", "gzip").await;
         assert_eq!((gzip.status, gzip.header("content-encoding")), (200, "gzip"));
         assert!(gzip.length() < answer.length() / 3, "{} of {}", gzip.length(), answer.length());
@@ -48,7 +48,7 @@ async fn the_documents_are_served() {
     }
 }
 
-/// Every `$ref` of a document.
+/// Collects every `$ref` of a document.
 fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     match value {
         Value::Object(fields) => {
@@ -61,7 +61,7 @@ fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
 }
 
 #[test]
-fn every_reference_leads_somewhere() {
+fn every_reference_in_the_documents_resolves() {
     for document in [spec::openapi(), spec::asyncapi()] {
         let mut found = Vec::new();
         references(&document, &mut found);

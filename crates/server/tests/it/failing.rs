@@ -1,5 +1,5 @@
-//! A task that the server cannot do without panics or ends: the server says so once, lets its clients go and ends, and a
-//! supervisor that starts it again finds everything that was acknowledged.
+//! A required task panics or returns: the server logs it once, closes its connections and exits, and after a restart every
+//! acknowledged event is there.
 
 use std::fs::File;
 use std::process::Stdio;
@@ -11,20 +11,20 @@ use tokio::time::Instant;
 
 use crate::support::{Process, Shared};
 
-/// The exit code of a server of which a task has ended by itself.
-const FAILED: Option<i32> = Some(70);
+/// The exit code of a server after a task has failed.
+const TASK_FAILED_EXIT_CODE: Option<i32> = Some(70);
 
-/// What became of a server with a fault.
+/// How a server with a failed task ended.
 pub(crate) struct Outcome {
-    /// With which code its client was closed.
+    /// The close code of its client.
     pub(crate) close: Option<u16>,
-    /// From the fault to the end of the process.
+    /// The time from the fault to the exit of the process.
     pub(crate) took: Duration,
 }
 
-/// Runs a server in which `fault` (a task, and `panic` or `return`) strikes while somebody is there, checks what must hold for
-/// every such fault, and starts the server again on the same data.
-pub(crate) async fn strikes(fault: &str, settings: &[(&str, &str)]) -> Outcome {
+/// Runs a server with a client, triggers `fault` (a task with `panic` or `return`), asserts what must hold after every such
+/// fault, and starts the server again on the same data.
+pub(crate) async fn run_with_fault(fault: &str, settings: &[(&str, &str)]) -> Outcome {
     let place = TempDir::new().expect("a directory");
     let (data, trigger, log) =
         (place.path().join("data"), place.path().join("now"), place.path().join("log"));
@@ -32,7 +32,7 @@ pub(crate) async fn strikes(fault: &str, settings: &[(&str, &str)]) -> Outcome {
     let task = fault.split('=').next().expect("a task");
     let faulty = [settings, &[("FAULTS_TASK", &*fault)]].concat();
     let stderr = Stdio::from(File::create(&log).expect("a file"));
-    let mut server = Process::serves(&data, &faulty, stderr).await;
+    let mut server = Process::start_production(&data, &faulty, stderr).await;
     let mut alice = server.connects("alice").await;
     alice.says("@alice", "acknowledged").await;
     let began = Instant::now();
@@ -42,52 +42,52 @@ pub(crate) async fn strikes(fault: &str, settings: &[(&str, &str)]) -> Outcome {
     }
     let close = alice.is_closed().await;
     drop(alice);
-    assert_eq!(server.ends().await.code(), FAILED);
+    assert_eq!(server.ends().await.code(), TASK_FAILED_EXIT_CODE);
     let took = began.elapsed();
     let log = std::fs::read_to_string(log).expect("the log");
     let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR")).collect();
     assert!(errors.len() == 1 && errors[0].contains(&format!("the {task} has ")), "{log}");
 
-    let server = Process::serves(&data, settings, Stdio::null()).await;
+    let server = Process::start_production(&data, settings, Stdio::null()).await;
     let log = server.connects("alice").await.log("@alice").await;
-    assert_eq!(log.len(), 1, "what was acknowledged is there, and nothing else");
+    assert_eq!(log.len(), 1, "the acknowledged message is stored, and no other");
     Outcome { close, took }
 }
 
 #[tokio::test]
-async fn a_router_that_panics_or_ends_ends_the_server() {
+async fn the_server_exits_when_the_router_panics_or_returns() {
     for end in ["panic", "return"] {
-        let outcome = strikes(&format!("router={end}"), &[]).await;
+        let outcome = run_with_fault(&format!("router={end}"), &[]).await;
         assert_eq!(outcome.close, Some(1013), "{end}");
     }
 }
 
 #[tokio::test]
-async fn a_writer_that_panics_ends_the_server() {
-    assert_eq!(strikes("writer=panic", &[]).await.close, Some(1013));
+async fn the_server_exits_when_the_writer_panics() {
+    assert_eq!(run_with_fault("writer=panic", &[]).await.close, Some(1013));
 }
 
 #[tokio::test]
-async fn other_tasks_that_end_end_the_server_after_a_farewell() {
+async fn the_server_sends_bye_and_exits_when_another_task_returns() {
     for fault in ["acceptor=return", "sweep=panic"] {
-        assert_eq!(strikes(fault, &[]).await.close, Some(1012), "{fault}");
+        assert_eq!(run_with_fault(fault, &[]).await.close, Some(1012), "{fault}");
     }
 }
 
-/// The same on a node of a cluster.
-pub(crate) async fn strikes_a_node(fault: &str) -> Outcome {
+/// Runs [`run_with_fault`] on a node of a cluster.
+pub(crate) async fn run_node_with_fault(fault: &str) -> Outcome {
     let shared = Shared::new().await;
     let settings = [
         ("SWITCHBOARD_STORE", shared.store.expose()),
         ("SWITCHBOARD_BUS", shared.bus.as_ref().expect("a bus").expose()),
         ("SWITCHBOARD_CLUSTER_BUS_PREFIX", &*shared.prefix),
     ];
-    strikes(fault, &settings).await
+    run_with_fault(fault, &settings).await
 }
 
 #[tokio::test]
-async fn a_task_of_the_bus_that_ends_ends_the_node() {
+async fn a_node_exits_when_a_bus_task_returns() {
     for fault in ["bus subscriptions=return", "bus receiver=panic"] {
-        assert_eq!(strikes_a_node(fault).await.close, Some(1012), "{fault}");
+        assert_eq!(run_node_with_fault(fault).await.close, Some(1012), "{fault}");
     }
 }

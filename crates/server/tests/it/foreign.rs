@@ -1,4 +1,4 @@
-//! A data directory with another program's database, which is left as it is.
+//! A data directory that has another program's database.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use crate::support::Process;
 
-/// Starts a server that refuses to; what it says.
-fn refuses(data: &Path) -> String {
+/// Starts a server that fails_to_start to run and returns its standard error.
+fn fails_to_start(data: &Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(["dev", "--listen", "127.0.0.1:0", "--data"]).arg(data);
     let output = command.output().expect("the program starts");
@@ -18,10 +18,10 @@ fn refuses(data: &Path) -> String {
 }
 
 #[test]
-fn another_programs_database_is_not_touched() {
+fn a_server_refuses_another_programs_database_and_leaves_it_unchanged() {
     for made in [
         "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT)",
-        // A chat with tables of the same names.
+        // Another chat program with tables of the same names.
         "CREATE TABLE users (id INTEGER, name TEXT, last_seen INTEGER); CREATE TABLE events (id INTEGER)",
         "CREATE TABLE notes (text TEXT); PRAGMA user_version = 2",
         "CREATE TABLE notes (text TEXT); PRAGMA user_version = 99",
@@ -32,14 +32,14 @@ fn another_programs_database_is_not_touched() {
         let path = data.path().join("switchboard.db");
         Connection::open(&path).expect("a database").execute_batch(made).expect(made);
         let before = std::fs::read(&path).expect("its bytes");
-        let told = refuses(data.path());
-        assert!(told.contains("another program's database"), "{made}: {told}");
+        let error = fails_to_start(data.path());
+        assert!(error.contains("another program's database"), "{made}: {error}");
         assert!(std::fs::read(&path).expect("its bytes") == before, "{made}");
     }
 }
 
 #[tokio::test]
-async fn a_database_of_ours_says_so_from_its_first_page_on() {
+async fn a_new_database_has_the_application_id() {
     let data = TempDir::new().expect("a directory");
     let server = Process::start(data.path()).await;
     server.connects("alice").await.says("@bob", "hi").await;

@@ -1,5 +1,5 @@
-//! What a server must survive. Each name has the number of its line in `docs/hostile.md`, so that a line's tests are
-//! `cargo test -p switchboard-server --test it hostile_07`.
+//! Tests of hostile input and faults. Each name has the number of its line in `docs/hostile.md`: `cargo test -p
+//! switchboard-server --test it hostile_07` runs the tests of line 7.
 
 mod corrupt;
 mod crowd;

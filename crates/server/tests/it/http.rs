@@ -1,4 +1,4 @@
-//! The HTTP door: the same words, one a request, and what a browser must not be able to do.
+//! Commands over HTTP, and what the server refuses to browsers.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::{Answer, Server};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Makes an API key.
+/// Creates an API key.
 pub(crate) fn api_key(server: &Server, name: &str) -> String {
     let key = ApiKey::generate().expect("random bytes");
     keys::create(&server.keys(), name, &ApiKey::hash(key.expose())).expect("stored");
@@ -23,16 +23,16 @@ fn assert_refused(answer: &Answer, status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn an_api_key_acts_for_whom_it_names() {
-    let server = Server::serves().await;
+async fn an_api_key_acts_for_the_user_that_it_names() {
+    let server = Server::start_production().await;
     let mut bob = server.connects("bob").await;
     let key = api_key(&server, "billing");
     let ok =
         server.posts_as(&key, "send", json!({"as": "alice", "to": "@bob", "key": "k", "text": "hi"})).await;
     let at = ok.json()["at"].clone();
-    let wanted = format!(r#"{{"type":"ok","conversation":"@alice:bob","seq":1,"at":{at}}}"#);
-    assert_eq!(ok.text, wanted, "the frame of the contract");
-    assert_eq!(bob.hears("hi").await.from.as_str(), "alice");
+    let expected = format!(r#"{{"type":"ok","conversation":"@alice:bob","seq":1,"at":{at}}}"#);
+    assert_eq!(ok.text, expected, "the documented frame");
+    assert_eq!(bob.receives_message("hi").await.from.as_str(), "alice");
 
     let nobody = server.posts_as(&key, "send", json!({"to": "@bob", "text": "hi"})).await;
     assert_refused(&nobody, 400, "bad_field");
@@ -46,12 +46,12 @@ async fn an_api_key_acts_for_whom_it_names() {
     let revoked = server.posts_as(&key, "send", hi).await;
     assert_refused(&revoked, 401, "unauthorized");
     assert!(!revoked.text.contains(&key));
-    bob.hears_nothing().await;
+    bob.receives_nothing().await;
 }
 
 #[tokio::test]
 async fn a_users_token_acts_for_that_user_only() {
-    let server = Server::serves().await;
+    let server = Server::start_production().await;
     let alice = server.token("alice", MINUTE);
     let hi = |user: &str| json!({"as": user, "to": "@bob", "text": "hi"});
     server.posts_as(&alice, "send", hi("alice")).await.ok();
@@ -64,7 +64,7 @@ async fn a_users_token_acts_for_that_user_only() {
 }
 
 #[tokio::test]
-async fn every_command_but_those_of_a_connection_is_a_route() {
+async fn every_command_except_the_socket_only_ones_has_a_route() {
     let server = Server::start().await;
     let bodies = json!({
         "create": {"room": "ops", "public": true, "members": ["bob"]},
@@ -88,7 +88,7 @@ async fn every_command_but_those_of_a_connection_is_a_route() {
         "leave": {"conversation": "#solo"},
     });
     server.posts("create", json!({"as": "alice", "room": "solo"})).await.ok();
-    // In an order in which each finds what it needs.
+    // In an order in which each command finds what it needs.
     let order = ["create", "send", "edit", "react", "delete", "rename", "invite", "role", "remove"];
     let names = Command::NAMES.iter().filter(|name| !order.contains(name));
     for name in order.iter().chain(names) {
@@ -130,8 +130,8 @@ async fn a_page_of_history_around_a_message_has_both_sides_over_http() {
 }
 
 #[tokio::test]
-async fn the_idempotency_key_is_the_key() {
-    let server = Server::serves().await;
+async fn the_idempotency_key_header_is_the_commands_key() {
+    let server = Server::start_production().await;
     let token = server.token("alice", MINUTE);
     let send = async |header: &str, body: Value| {
         let request = server.asks("POST", "/v1/send").bearer_auth(&token).header("idempotency-key", header);
@@ -155,7 +155,7 @@ async fn the_idempotency_key_is_the_key() {
 }
 
 #[tokio::test]
-async fn every_refusal_is_a_problem_with_its_status() {
+async fn every_refusal_is_a_problem_document_with_its_status() {
     let server = Server::start().await;
     server.posts("create", json!({"as": "alice", "room": "ops", "members": ["bob"]})).await.ok();
     for (command, body, status, code) in [
@@ -179,9 +179,9 @@ async fn every_refusal_is_a_problem_with_its_status() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_json_is_told_so_to_whoever_may_know() {
+async fn a_body_that_is_not_json_is_reported_to_authenticated_clients_only() {
     let dev = Server::start().await;
-    let serve = Server::serves().await;
+    let serve = Server::start_production().await;
     let (key, token) = (api_key(&serve, "billing"), serve.token("alice", MINUTE));
     for body in [
         "{",
@@ -212,7 +212,7 @@ async fn a_body_that_is_not_json_is_told_so_to_whoever_may_know() {
     }
 }
 
-/// A WebSocket handshake with some headers more.
+/// Sends a WebSocket handshake with more headers.
 async fn handshake(server: &Server, headers: &[(&str, &str)]) -> Answer {
     let mut request = server.asks("GET", "/v1/ws");
     let usual = [
@@ -231,7 +231,7 @@ async fn handshake(server: &Server, headers: &[(&str, &str)]) -> Answer {
 }
 
 #[tokio::test]
-async fn a_dev_server_answers_to_the_names_of_this_machine_only() {
+async fn a_dev_server_refuses_other_host_names_than_loopback() {
     let server = Server::start().await;
     let port = server.address().port();
     for (host, status) in [
@@ -251,7 +251,7 @@ async fn a_dev_server_answers_to_the_names_of_this_machine_only() {
 }
 
 #[tokio::test]
-async fn a_handshake_is_held_to_the_rfc() {
+async fn a_websocket_handshake_follows_the_rfc() {
     let server = Server::start().await;
     let answer = handshake(&server, &[("sec-websocket-protocol", "chat, switchboard.v1")]).await;
     assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, "switchboard.v1"));
@@ -271,7 +271,7 @@ async fn a_handshake_is_held_to_the_rfc() {
 }
 
 #[tokio::test]
-async fn operators_are_answered() {
+async fn health_probes_and_metrics_are_served() {
     let server = Server::start_with(|config| config.limits.sends_per_connection = 1).await;
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "hi").await;
@@ -291,11 +291,11 @@ async fn operators_are_answered() {
     for word in ["delivered", "replayed", "catching_up", "commit", "delivery"] {
         assert!(metrics.text.contains(&format!("# HELP switchboard_{word}")), "{word} in {}", metrics.text);
     }
-    assert!(!metrics.text.contains("alice") && !metrics.text.contains("bob"), "nobody is named");
+    assert!(!metrics.text.contains("alice") && !metrics.text.contains("bob"), "no metric has a user's name");
 }
 
 #[tokio::test]
-async fn the_page_comes_with_its_policy_and_is_kept_until_it_changes() {
+async fn the_page_has_a_content_security_policy_and_an_etag() {
     let server = Server::start().await;
     let page = server.gets("/").await;
     assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));

@@ -1,5 +1,5 @@
-//! What the JSON and HTTP libraries of other languages send: whole numbers with a decimal point, empty lists for empty
-//! objects, byte order marks, texts that were cut inside a character.
+//! Input as JSON and HTTP libraries of other languages send it: whole numbers with a decimal point, empty lists for empty
+//! objects, byte order marks, texts that end inside a character.
 
 use std::time::Duration;
 
@@ -10,19 +10,20 @@ use switchboard_store::keys;
 
 use crate::support::{Answer, Raw, Server};
 
-/// Says a command over HTTP with this text as its body.
-async fn posts(server: &Server, command: &str, body: &str) -> Answer {
+/// Sends a command over HTTP with this text as its body.
+async fn post_body(server: &Server, command: &str, body: &str) -> Answer {
     let token = server.token("alice", Duration::from_secs(60));
     let request = server.asks("POST", &format!("/v1/{command}")).bearer_auth(token);
     server.request(request.header("content-type", "application/json").body(body.to_owned())).await
 }
 
 #[tokio::test]
-async fn whole_numbers_are_read_however_they_are_written() {
-    let server = Server::serves_with(|config| config.limits = config.limits.clone().without_rates()).await;
+async fn whole_numbers_are_read_in_each_way_to_write_them() {
+    let server =
+        Server::start_production_with(|config| config.limits = config.limits.clone().without_rates()).await;
     server.connects("alice").await.says("@bob", "the first").await;
     server.connects("bob").await.says("@alice", "the second").await;
-    let mut alice = server.by_hand_as("alice").await;
+    let mut alice = server.open_socket_as("alice").await;
     for two in ["2", "2.0", "20e-1", "0.2e1", "2E0"] {
         for (command, fields) in [
             ("read", format!(r#""conversation":"@bob","upto":{two}"#)),
@@ -34,11 +35,11 @@ async fn whole_numbers_are_read_however_they_are_written() {
             ("react", format!(r#""conversation":"@bob","target":{two},"emoji":"x""#)),
             ("send", format!(r#""to":"@bob","key":"{two}","text":"hi","reply_to":{two}"#)),
         ] {
-            posts(&server, command, &format!("{{{fields}}}")).await.ok();
+            post_body(&server, command, &format!("{{{fields}}}")).await.ok();
             alice.says(&format!(r#"{{"type":"{command}","id":{two},{fields}}}"#)).await;
             let answer = loop {
-                let frame = alice.hears_json().await;
-                // What was posted comes before it, as an event or a signal.
+                let frame = alice.receives_json().await;
+                // The event or signal of the posted command arrives first.
                 if frame.get("id").is_some() {
                     break frame;
                 }
@@ -46,15 +47,15 @@ async fn whole_numbers_are_read_however_they_are_written() {
             let answered = (&answer["type"], &answer["id"]);
             assert_eq!(answered, (&json!("ok"), &json!(2)), "{command} {fields}: {answer}");
         }
-        let mut again = server.by_hand().await;
+        let mut again = server.open_socket().await;
         let token = server.token("alice", Duration::from_secs(60));
         again
             .says(&format!(r#"{{"type":"hello","token":"{token}","cursors":{{"@alice:bob":{two}}}}}"#))
             .await;
-        assert_eq!(again.hears_json().await["type"], "welcome", "{two}");
-        assert_eq!(again.hears_json().await["seq"], 3, "{two}: the replay begins after the cursor");
+        assert_eq!(again.receives_json().await["type"], "welcome", "{two}");
+        assert_eq!(again.receives_json().await["seq"], 3, "{two}: the replay begins after the cursor");
     }
-    let mut none = server.by_hand_as("alice").await;
+    let mut none = server.open_socket_as("alice").await;
     for zero in ["-0", "0.0", "-0.0", "0e5"] {
         let page =
             none.asks(&format!(r#"{{"type":"sync","conversation":"@bob","after":{zero},"limit":1}}"#)).await;
@@ -63,15 +64,15 @@ async fn whole_numbers_are_read_however_they_are_written() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_is_no_number_is_named_before_the_connection_is_closed() {
-    let server = Server::serves().await;
+async fn an_invalid_cursor_is_named_before_the_connection_closes() {
+    let server = Server::start_production().await;
     let token = server.token("alice", Duration::from_secs(60));
     for cursors in
         [r##"{"#a":1.5}"##, r##"{"#a":"1"}"##, r##"{"#b":1,"#a":9007199254740992.0}"##, r##"{"#a":null}"##]
     {
-        let mut hand = server.by_hand().await;
-        hand.says(&format!(r#"{{"type":"hello","token":"{token}","cursors":{cursors}}}"#)).await;
-        let (error, close) = hand.last_words().await;
+        let mut socket = server.open_socket().await;
+        socket.says(&format!(r#"{{"type":"hello","token":"{token}","cursors":{cursors}}}"#)).await;
+        let (error, close) = socket.error_and_close_code().await;
         let error = error.expect("an error");
         assert_eq!((&error["code"], &error["field"]), (&json!("bad_field"), &json!("cursors.#a")), "{error}");
         assert!(error["message"].as_str().is_some_and(|message| message.contains("whole number")), "{error}");
@@ -80,25 +81,25 @@ async fn a_cursor_that_is_no_number_is_named_before_the_connection_is_closed() {
 }
 
 #[tokio::test]
-async fn an_empty_list_of_cursors_is_no_cursors() {
-    let server = Server::serves().await;
+async fn an_empty_list_of_cursors_is_accepted() {
+    let server = Server::start_production().await;
     let token = server.token("alice", Duration::from_secs(60));
-    let mut hand = server.by_hand().await;
-    let welcome = hand.asks(&format!(r#"{{"type":"hello","token":"{token}","cursors":[]}}"#)).await;
+    let mut socket = server.open_socket().await;
+    let welcome = socket.asks(&format!(r#"{{"type":"hello","token":"{token}","cursors":[]}}"#)).await;
     assert_eq!(welcome["type"], "welcome", "{welcome}");
 }
 
 #[tokio::test]
-async fn a_byte_order_mark_before_the_json_is_passed_over() {
-    let server = Server::serves().await;
-    posts(&server, "send", "\u{feff}{\"to\":\"@bob\",\"text\":\"hi\"}").await.ok();
-    let mut alice = server.by_hand_as("alice").await;
+async fn a_byte_order_mark_before_the_json_is_skipped() {
+    let server = Server::start_production().await;
+    post_body(&server, "send", "\u{feff}{\"to\":\"@bob\",\"text\":\"hi\"}").await.ok();
+    let mut alice = server.open_socket_as("alice").await;
     let pong = alice.asks("\u{feff}{\"type\":\"ping\",\"id\":1}").await;
     assert_eq!((&pong["type"], &pong["id"]), (&json!("pong"), &json!(1)));
 }
 
-/// Each body with the field at fault and what the error says of it.
-const EXPLAINED: [(&str, &str, &str, &str); 9] = [
+/// A command and its fields, the field at fault, and a part of the error's message.
+const BAD_FIELDS: [(&str, &str, &str, &str); 9] = [
     ("send", r#""to":"@bob","text":"cut \ud83d""#, "text", "surrogate pair"),
     ("send", r#""to":"@bob","data":{"a":["\ude00"]}"#, "data.a[0]", "surrogate pair"),
     ("send", r#""to":"@bob","data":[]"#, "data", "expected an object `{…}`, not a list"),
@@ -111,27 +112,28 @@ const EXPLAINED: [(&str, &str, &str, &str); 9] = [
 ];
 
 #[tokio::test]
-async fn what_is_wrong_with_a_field_is_said_in_the_words_of_json() {
-    let server = Server::serves_with(|config| config.limits = config.limits.clone().without_rates()).await;
-    let mut alice = server.by_hand_as("alice").await;
+async fn errors_about_fields_name_types_of_json() {
+    let server =
+        Server::start_production_with(|config| config.limits = config.limits.clone().without_rates()).await;
+    let mut alice = server.open_socket_as("alice").await;
     let check = |error: &Value, text: &str, field: &str, said: &str| {
         assert_eq!((&error["code"], &error["field"]), (&json!("bad_field"), &json!(field)), "{error}");
         let message = error[text].as_str().unwrap_or_default();
         assert!(message.starts_with(&format!("{field}: ")) && message.contains(said), "{message}");
     };
-    for (command, fields, field, said) in EXPLAINED {
+    for (command, fields, field, said) in BAD_FIELDS {
         let error = alice.asks(&format!(r#"{{"type":"{command}","id":7,{fields}}}"#)).await;
         assert_eq!(error["id"], 7, "{error}");
         check(&error, "message", field, said);
-        check(&posts(&server, command, &format!("{{{fields}}}")).await.problem(), "detail", field, said);
+        check(&post_body(&server, command, &format!("{{{fields}}}")).await.problem(), "detail", field, said);
     }
-    let half = posts(&server, "send", r#"{"as":"\ud83d","to":"@bob","text":"hi"}"#).await;
+    let half = post_body(&server, "send", r#"{"as":"\ud83d","to":"@bob","text":"hi"}"#).await;
     check(&half.problem(), "detail", "as", "surrogate pair");
 }
 
 #[tokio::test]
-async fn a_path_or_method_that_is_not_there_says_what_is() {
-    let server = Server::serves().await;
+async fn an_unknown_path_or_method_is_answered_with_the_valid_ones() {
+    let server = Server::start_production().await;
     let token = server.token("alice", Duration::from_secs(60));
     for (method, path, status, words) in [
         ("POST", "/v1/send/", 404, "/v1/send,"),
@@ -165,8 +167,8 @@ async fn a_path_or_method_that_is_not_there_says_what_is() {
 }
 
 #[tokio::test]
-async fn a_compressed_body_is_refused_with_the_reason() {
-    let server = Server::serves().await;
+async fn a_compressed_body_is_refused_with_a_reason() {
+    let server = Server::start_production().await;
     let token = server.token("alice", Duration::from_secs(60));
     let post = |coding: &str| {
         let request = server.asks("POST", "/v1/ping").bearer_auth(&token).header("content-encoding", coding);
@@ -186,19 +188,19 @@ async fn a_compressed_body_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn each_door_lists_its_own_commands() {
-    let server = Server::serves().await;
-    let detail = posts(&server, "nonsense", "{}").await.problem()["detail"].to_string();
+async fn an_unknown_command_is_answered_with_the_commands_of_its_interface() {
+    let server = Server::start_production().await;
+    let detail = post_body(&server, "nonsense", "{}").await.problem()["detail"].to_string();
     for (name, listed) in [("revoke", true), ("send", true), ("hello", false), ("watch", false)] {
         assert_eq!(detail.contains(name), listed, "{name} in {detail}");
     }
-    let mut alice = server.by_hand_as("alice").await;
+    let mut alice = server.open_socket_as("alice").await;
     let message = alice.asks(r#"{"type":"nonsense"}"#).await["message"].to_string();
     assert!(message.contains("watch") && !message.contains("revoke"), "{message}");
 }
 
-/// The status of a handshake and of a post from a page of `origin`, with this `host`.
-async fn lets_in(server: &Server, origin: &str, host: &str) -> (u16, u16) {
+/// The status of a handshake and of a POST from a page of `origin`, with this `host`.
+async fn statuses(server: &Server, origin: &str, host: &str) -> (u16, u16) {
     let mut raw = Raw::connect(server.address()).await;
     let own = format!("{}", server.address());
     raw.writes(format!("{}Origin: {origin}\r\n\r\n", raw.handshake().replace(&own, host))).await;
@@ -211,9 +213,9 @@ async fn lets_in(server: &Server, origin: &str, host: &str) -> (u16, u16) {
 }
 
 #[tokio::test]
-async fn a_host_with_the_default_port_is_the_pages_own() {
-    let server = Server::serves().await;
-    for (origin, host, let_in) in [
+async fn a_host_with_the_default_port_is_the_same_origin() {
+    let server = Server::start_production().await;
+    for (origin, host, accepted) in [
         ("https://chat.example", "chat.example:443", true),
         ("https://chat.example", "chat.example", true),
         ("http://chat.example", "chat.example:80", true),
@@ -223,19 +225,19 @@ async fn a_host_with_the_default_port_is_the_pages_own() {
         ("null", "chat.example", false),
         ("https://evil.example", "chat.example:443", false),
     ] {
-        let wanted = if let_in { (101, 200) } else { (403, 403) };
-        assert_eq!(lets_in(&server, origin, host).await, wanted, "{origin} at {host}");
+        let wanted = if accepted { (101, 200) } else { (403, 403) };
+        assert_eq!(statuses(&server, origin, host).await, wanted, "{origin} at {host}");
     }
-    let open = Server::serves_with(|config| config.allowed_origins = vec!["null".to_owned()]).await;
-    assert_eq!(lets_in(&open, "null", "chat.example").await, (101, 200));
-    assert_eq!(lets_in(&open, "https://evil.example", "chat.example").await, (403, 403));
+    let open = Server::start_production_with(|config| config.allowed_origins = vec!["null".to_owned()]).await;
+    assert_eq!(statuses(&open, "null", "chat.example").await, (101, 200));
+    assert_eq!(statuses(&open, "https://evil.example", "chat.example").await, (403, 403));
     let policy = open.gets("/embed").await.header("content-security-policy").to_owned();
     assert!(!policy.contains("null"), "{policy}");
 }
 
 #[tokio::test]
-async fn a_back_end_enters_a_room_that_everybody_left() {
-    let server = Server::serves().await;
+async fn a_back_end_can_add_a_user_to_an_empty_room() {
+    let server = Server::start_production().await;
     let key = ApiKey::generate().expect("random bytes");
     keys::create(&server.keys(), "shop", &ApiKey::hash(key.expose())).expect("stored");
     let mut alice = server.connects("alice").await;
@@ -248,15 +250,15 @@ async fn a_back_end_enters_a_room_that_everybody_left() {
     assert_eq!(server.posts_as(key.expose(), "invite", invite.clone()).await.ok()["seq"], 3);
     let again = server.posts_as(key.expose(), "invite", invite).await.ok();
     assert_eq!((&again["seq"], &again["duplicate"]), (&json!(3), &json!(true)));
-    let back = alice.sees().await;
+    let back = alice.receives_event().await;
     assert_eq!((back.seq.0, back.from.as_str()), (3, "shop"), "the event of coming in");
     alice.says("#ops", "here again").await;
     alice.does("rename", json!({"conversation": "#ops", "title": "An admin"})).await;
 }
 
 #[tokio::test]
-async fn no_frame_is_larger_than_the_protocol_says() {
-    let server = Server::serves_with(|config| {
+async fn no_frame_is_larger_than_documented() {
+    let server = Server::start_production_with(|config| {
         let limits = config.limits.clone().without_rates();
         config.limits = Limits { text: 500, page_bytes: 4_000, reactions: 12, create_members: 20, ..limits };
     })
@@ -264,10 +266,10 @@ async fn no_frame_is_larger_than_the_protocol_says() {
     let most =
         Limits { text: 500, page_bytes: 4_000, reactions: 12, create_members: 20, ..Limits::default() }
             .largest_frame();
-    let mut alice = server.by_hand_as("alice").await;
+    let mut alice = server.open_socket_as("alice").await;
     let members: Vec<_> = (0..20).map(|n| format!("{n:x>64}")).collect();
     alice.asks(&json!({"type": "create", "room": "r", "members": members}).to_string()).await;
-    // Nearly every byte of the text takes six in JSON.
+    // JSON escapes nearly every byte of the text with six bytes.
     let text = "\u{1}".repeat(499) + "x";
     let data = json!({"a": "x".repeat(400)});
     for _ in 0..12 {
@@ -281,7 +283,7 @@ async fn no_frame_is_larger_than_the_protocol_says() {
     }
     for command in ["history", "sync", "members"] {
         alice.says(&json!({"type": command, "conversation": "#r", "limit": 200}).to_string()).await;
-        let frame = alice.hears().await;
+        let frame = alice.receives_text().await;
         assert!(
             frame.contains(r#""type":"ok""#) && frame.len() <= most,
             "{command}: {} > {most}",
@@ -289,17 +291,17 @@ async fn no_frame_is_larger_than_the_protocol_says() {
         );
     }
     alice.says(r#"{"type":"conversations"}"#).await;
-    let frame = alice.hears().await;
+    let frame = alice.receives_text().await;
     assert!(
         frame.contains(r#""type":"ok""#) && frame.len() <= most,
         "conversations: {} > {most}",
         frame.len()
     );
-    let mut again = server.by_hand().await;
+    let mut again = server.open_socket().await;
     let token = server.token("alice", Duration::from_secs(60));
     again.says(&format!(r##"{{"type":"hello","token":"{token}","cursors":{{"#r":0}}}}"##)).await;
     for _ in 0..12 * 13 + 2 {
-        let frame = again.hears().await;
+        let frame = again.receives_text().await;
         assert!(frame.len() <= most, "a replay: {} > {most}", frame.len());
     }
 }

@@ -1,4 +1,4 @@
-//! A log that cannot be written, and output that nobody reads: the server goes on, and stops in order when it is asked to.
+//! The server runs on and stops gracefully when its log cannot be written or its output is not read.
 
 use std::fs::OpenOptions;
 use std::io::{Write as _, pipe};
@@ -11,12 +11,12 @@ use tempfile::TempDir;
 
 use crate::support::{Person, Process, eventually};
 
-/// More connections than files can be open: a line of the log at the start.
-const WARNS_AT_THE_START: (&str, &str) = ("SWITCHBOARD_LIMITS_CONNECTIONS", "4000000000");
+/// More connections than the limit of open files: the server logs a warning at its start.
+const WARNING_AT_START: (&str, &str) = ("SWITCHBOARD_LIMITS_CONNECTIONS", "4000000000");
 
-const EVERYTHING: (&str, &str) = ("SWITCHBOARD_LOG_LEVEL", "trace");
+const TRACE_LOG: (&str, &str) = ("SWITCHBOARD_LOG_LEVEL", "trace");
 
-/// Serves, writes and stops in order.
+/// Asserts that the server stores a message and stops gracefully.
 async fn serves_and_stops(mut server: Process, signal: &str) {
     let mut alice = server.connects("alice").await;
     alice.says("@alice", "hi").await;
@@ -24,7 +24,7 @@ async fn serves_and_stops(mut server: Process, signal: &str) {
     stops(&mut server, &mut alice).await;
 }
 
-/// The server says goodbye and ends well.
+/// Asserts that the server sends `bye` and exits with 0.
 async fn stops(server: &mut Process, person: &mut Person) {
     while !matches!(person.next().await, ServerFrame::Reply(Reply::Bye { .. })) {}
     assert_eq!(person.is_closed().await, Some(1012));
@@ -39,76 +39,77 @@ async fn metric(server: &Process, name: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_log_without_a_reader_ends_nothing() {
+async fn the_server_runs_on_when_its_log_has_no_reader() {
     let data = TempDir::new().expect("a directory");
     let (reader, log) = pipe().expect("a pipe");
     drop(reader);
-    let settings = [WARNS_AT_THE_START, EVERYTHING];
-    let server = Process::serves(data.path(), &settings, Stdio::from(log)).await;
+    let settings = [WARNING_AT_START, TRACE_LOG];
+    let server = Process::start_production(data.path(), &settings, Stdio::from(log)).await;
     serves_and_stops(server, "TERM").await;
 }
 
 #[tokio::test]
-async fn a_reader_of_the_log_that_goes_away_ends_nothing() {
+async fn the_server_runs_on_when_the_reader_of_its_log_exits() {
     let data = TempDir::new().expect("a directory");
     let (reader, log) = pipe().expect("a pipe");
-    let server = Process::serves(data.path(), &[EVERYTHING], Stdio::from(log)).await;
+    let server = Process::start_production(data.path(), &[TRACE_LOG], Stdio::from(log)).await;
     drop(reader);
     serves_and_stops(server, "TERM").await;
 }
 
 #[tokio::test]
-async fn a_log_on_a_full_disk_ends_nothing_and_lost_lines_are_counted() {
+async fn the_server_runs_on_with_its_log_on_a_full_disk_and_counts_lost_lines() {
     let data = TempDir::new().expect("a directory");
     let full = OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
-    let server = Process::serves(data.path(), &[WARNS_AT_THE_START], Stdio::from(full)).await;
+    let server = Process::start_production(data.path(), &[WARNING_AT_START], Stdio::from(full)).await;
     let lost = async || (metric(&server, "switchboard_log_lines_dropped_total").await > 0).then_some(());
     eventually("a lost line is counted", lost).await;
     serves_and_stops(server, "TERM").await;
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_delays_nothing() {
-    /// What a pipe holds (pipe(7)).
-    const FULL: usize = 65_536;
+async fn a_full_log_pipe_delays_nothing() {
+    /// The capacity of a pipe (pipe(7)).
+    const PIPE_BYTES: usize = 65_536;
     for signal in ["TERM", "HUP"] {
         let data = TempDir::new().expect("a directory");
         let (_unread, mut log) = pipe().expect("a pipe");
-        log.write_all(&[b'\n'; FULL]).expect("room for it");
-        let server = Process::serves(data.path(), &[WARNS_AT_THE_START, EVERYTHING], Stdio::from(log)).await;
+        log.write_all(&[b'\n'; PIPE_BYTES]).expect("room for it");
+        let server =
+            Process::start_production(data.path(), &[WARNING_AT_START, TRACE_LOG], Stdio::from(log)).await;
         serves_and_stops(server, signal).await;
     }
 }
 
 #[tokio::test]
-async fn output_that_is_read_no_more_ends_nothing() {
+async fn the_server_runs_on_when_its_output_is_closed() {
     let data = TempDir::new().expect("a directory");
     let (reader, log) = pipe().expect("a pipe");
-    let mut server = Process::start_with_log(data.path(), &[EVERYTHING], Stdio::from(log)).await;
-    server.stops_being_read();
+    let mut server = Process::start_with_log(data.path(), &[TRACE_LOG], Stdio::from(log)).await;
+    server.close_output();
     drop(reader);
     serves_and_stops(server, "TERM").await;
 }
 
 #[tokio::test]
-async fn a_terminal_that_goes_stops_the_server_in_order() {
+async fn sighup_stops_the_server_gracefully() {
     let data = TempDir::new().expect("a directory");
     let server = Process::start(data.path()).await;
     serves_and_stops(server, "HUP").await;
 }
 
 #[tokio::test]
-async fn a_terminal_that_is_closed_stops_a_server_that_logs_to_it() {
+async fn closing_the_terminal_stops_a_server_that_logs_to_it() {
     let data = TempDir::new().expect("a directory");
     let (emulator, terminal) = pseudoterminal();
-    let mut server = Process::serves_in_terminal(data.path(), &[EVERYTHING], terminal).await;
+    let mut server = Process::start_production_in_terminal(data.path(), &[TRACE_LOG], terminal).await;
     let mut alice = server.connects("alice").await;
-    // The kernel sends SIGHUP, and from now on each write of the log fails.
+    // The kernel sends SIGHUP, and later writes to the log fail.
     drop(emulator);
     stops(&mut server, &mut alice).await;
 }
 
-/// A pseudoterminal: the side of the terminal emulator, and the side of the programs that run in it.
+/// A pseudoterminal: the end of the terminal emulator, and the end of the programs in it.
 fn pseudoterminal() -> (OwnedFd, OwnedFd) {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let emulator = openpt(flags).expect("a pseudoterminal");
@@ -119,7 +120,7 @@ fn pseudoterminal() -> (OwnedFd, OwnedFd) {
 }
 
 #[tokio::test]
-async fn a_start_that_fails_says_so_in_the_format_of_the_log() {
+async fn a_failed_start_is_reported_in_the_log_format() {
     let data = TempDir::new().expect("a directory");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_switchboard"));
@@ -132,7 +133,7 @@ async fn a_start_that_fails_says_so_in_the_format_of_the_log() {
     let json = command.env("SWITCHBOARD_LOG_FORMAT", "json").output().expect("it runs");
     assert_eq!(json.status.code(), Some(1));
     let log = String::from_utf8(json.stderr).expect("UTF-8");
-    // Each line is JSON; the last says why it did not start.
+    // Each line is JSON; the last has the reason.
     let mut lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
     let line = lines.next_back().expect("a line");
     assert_eq!(line["level"], "ERROR");

@@ -1,4 +1,4 @@
-//! The real server over real sockets: each file is a subject, `support.rs` has the words that they share.
+//! Tests of the real server over real sockets. Each file has the tests of one subject; `support.rs` has the shared helpers.
 
 mod assets;
 mod auth;

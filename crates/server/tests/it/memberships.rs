@@ -1,4 +1,4 @@
-//! Users in very many conversations: they receive everything, and nobody waits for them.
+//! Users in very many conversations receive every event, and delay no other user.
 
 pub(crate) mod rows;
 
@@ -32,13 +32,13 @@ async fn a_revocation_closes_its_socket_on_another_node_while_memberships_cannot
     assert!(lock.try_join_next().is_none(), "the memberships cannot be read yet");
     shared.sql(rows::END_HOLDING).await;
     assert!(lock.join_next().await.expect("it ran").expect("no panic").is_err(), "it was ended");
-    alice.hears_nothing().await;
+    alice.receives_nothing().await;
 }
 
-/// More than one page of memberships, and a last page that is not full.
+/// Conversations of the shop: more than one page of memberships, and a last page that is not full.
 const CUSTOMERS: usize = 4_500;
 
-/// The conversations of a list from its beginning, or behind one, and whether there are more.
+/// A page of the user's conversations, from the beginning or after one of them, and whether there are more.
 async fn list(person: &mut Person, before: Option<&str>, limit: u32) -> (Vec<String>, bool) {
     match person.does("conversations", json!({"before": before, "limit": limit})).await {
         OkBody::Conversations { conversations, more } => {
@@ -48,17 +48,17 @@ async fn list(person: &mut Person, before: Option<&str>, limit: u32) -> (Vec<Str
     }
 }
 
-/// A direct conversation of the shop.
+/// The id of the shop's direct conversation with a customer.
 fn with_customer(number: usize) -> String {
     format!("@{}:shop", rows::customer(number))
 }
 
-async fn is_told_of_the_latest(shop: &mut Person, customers: usize) {
-    let told = shop.welcome.conversations.iter().map(|one| one.conversation.to_string());
+async fn receives_the_latest_conversations(shop: &mut Person, customers: usize) {
+    let listed = shop.welcome.conversations.iter().map(|one| one.conversation.to_string());
     let latest: Vec<_> = (1..=customers).rev().take(100).map(with_customer).collect();
-    assert_eq!(told.collect::<Vec<_>>(), latest);
+    assert_eq!(listed.collect::<Vec<_>>(), latest);
     assert!(shop.welcome.more);
-    // One message of each of the latest 200.
+    // The latest 200 have one message each.
     let unread = Unread { messages: 200, conversations: 200, more: true };
     assert_eq!(shop.welcome.unread, Some(unread));
     let (last, more) = list(shop, Some(&with_customer(3)), 10).await;
@@ -70,71 +70,71 @@ async fn is_told_of_the_latest(shop: &mut Person, customers: usize) {
 }
 
 /// Adds the rows of the shop's conversations while the server is stopped.
-async fn gives_the_shop_its_customers(server: &mut Server) {
-    server.begins_to_stop();
-    server.has_stopped().await;
+async fn add_customers_of_the_shop(server: &mut Server) {
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
     rows::fill_sqlite(server.data(), "shop", CUSTOMERS);
-    server.starts_again().await;
+    server.start_again().await;
 }
 
 #[tokio::test]
-async fn whoever_has_very_many_conversations_lists_the_latest_and_hears_the_oldest() {
+async fn a_user_with_very_many_conversations_lists_the_latest_and_receives_from_the_oldest() {
     let mut server = Server::start().await;
     if std::env::var_os("TEST_STORE").is_some() {
         return;
     }
-    gives_the_shop_its_customers(&mut server).await;
+    add_customers_of_the_shop(&mut server).await;
     let mut shop = server.connects("shop").await;
-    is_told_of_the_latest(&mut shop, CUSTOMERS).await;
+    receives_the_latest_conversations(&mut shop, CUSTOMERS).await;
     let mut second = server.resumes("shop", &[(&with_customer(2), 0)]).await;
-    second.hears("hi").await;
+    second.receives_message("hi").await;
     for number in [1, CUSTOMERS / 2, CUSTOMERS] {
         let mut customer = server.connects(&rows::customer(number)).await;
         customer.says("@shop", "is this live?").await;
-        shop.hears("is this live?").await;
-        second.hears("is this live?").await;
+        shop.receives_message("is this live?").await;
+        second.receives_message("is this live?").await;
     }
     let mut stranger = server.connects("stranger").await;
     stranger.says("@shop", "a new one").await;
-    shop.hears("a new one").await;
-    second.hears("a new one").await;
-    second.hears_nothing().await;
+    shop.receives_message("a new one").await;
+    second.receives_message("a new one").await;
+    second.receives_nothing().await;
 }
 
 #[tokio::test]
-async fn whoever_has_very_many_conversations_hears_the_oldest_from_another_node() {
+async fn a_user_with_very_many_conversations_receives_from_the_oldest_over_another_node() {
     let shared = Shared::new().await;
     drop(Cluster::start_on(shared.clone(), 1, |_| {}).await);
     shared.sql(&rows::fill_postgres("shop", CUSTOMERS)).await;
     let cluster = Cluster::start_on(shared.clone(), 2, |_| {}).await;
     let mut shop = cluster.node(0).connects("shop").await;
-    is_told_of_the_latest(&mut shop, CUSTOMERS).await;
+    receives_the_latest_conversations(&mut shop, CUSTOMERS).await;
     let mut second = cluster.node(0).resumes("shop", &[(&with_customer(2), 0)]).await;
-    second.hears("hi").await;
+    second.receives_message("hi").await;
     for number in [1, CUSTOMERS / 2, CUSTOMERS] {
         let mut customer = cluster.node(1).connects(&rows::customer(number)).await;
         customer.says("@shop", "is this live?").await;
-        shop.hears("is this live?").await;
-        second.hears("is this live?").await;
+        shop.receives_message("is this live?").await;
+        second.receives_message("is this live?").await;
     }
     let mut stranger = cluster.node(1).connects("stranger").await;
     stranger.says("@shop", "a new one").await;
-    shop.hears("a new one").await;
-    second.hears("a new one").await;
+    shop.receives_message("a new one").await;
+    second.receives_message("a new one").await;
 }
 
 #[tokio::test]
-async fn whoever_comes_and_goes_with_very_many_conversations_is_where_they_are_in() {
+async fn a_reconnecting_user_with_very_many_conversations_keeps_all_memberships() {
     let mut server = Server::start_with(|config| config.presence_grace = Duration::from_millis(1)).await;
     if std::env::var_os("TEST_STORE").is_some() {
         return;
     }
-    gives_the_shop_its_customers(&mut server).await;
+    add_customers_of_the_shop(&mut server).await;
     let mut customer = server.connects(&rows::customer(1)).await;
     for round in 0..10 {
         let mut shop = server.connects("shop").await;
         let text = format!("round {round}");
         customer.says("@shop", &text).await;
-        shop.hears(&text).await;
+        shop.receives_message(&text).await;
     }
 }

@@ -1,34 +1,34 @@
-//! What connections cost the server that only wait.
+//! The server's memory for idle connections.
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{CROWD, Process, Raw, crowd, room_for_a_crowd};
+use crate::support::{CROWD_SIZE, Process, Raw, connect_crowd, reserve_descriptors_for_a_crowd};
 
-const CONNECTIONS: usize = CROWD;
+const CONNECTIONS: usize = CROWD_SIZE;
 
-/// Connections before what is measured: whatever is made once, at first use, is no cost of a connection.
-const FIRST: usize = 50;
+/// Connections before the measurement: allocations at first use are no cost of a connection.
+const WARM_UP_CONNECTIONS: usize = 50;
 
 /// Conversations of each user.
-const CONVERSATIONS: usize = 10;
+const CONVERSATIONS_PER_USER: usize = 10;
 
-/// Members of a room; as many as one `create` may name, with its creator.
-const MEMBERS: usize = 1_000;
+/// Members of a room: as many as one `create` may name, and its creator.
+const MEMBERS_PER_ROOM: usize = 1_000;
 
-/// The bound of the contract, in bytes a connection.
-const MOST: u64 = 8 * 1024;
+/// The documented bound of memory per connection.
+const MAX_BYTES_PER_CONNECTION: u64 = 8 * 1024;
 
 fn name(number: usize) -> String {
     format!("user{number}")
 }
 
-/// Puts every user into as many rooms as they have conversations, with their neighbours.
+/// Creates rooms of neighbouring users, so that each user is in [`CONVERSATIONS_PER_USER`] rooms.
 async fn make_rooms(server: &Process) {
-    for first in (0..CONNECTIONS).step_by(MEMBERS) {
-        let members: Vec<_> = (first + 1..first + MEMBERS).map(name).collect();
+    for first in (0..CONNECTIONS).step_by(MEMBERS_PER_ROOM) {
+        let members: Vec<_> = (first + 1..first + MEMBERS_PER_ROOM).map(name).collect();
         let mut creator = server.connects(&name(first)).await;
-        for number in 0..CONVERSATIONS {
+        for number in 0..CONVERSATIONS_PER_USER {
             let room = format!("room{first}-{number}");
             creator.does("create", json!({"room": room, "members": members})).await;
         }
@@ -38,9 +38,9 @@ async fn make_rooms(server: &Process) {
 
 /// Connects these users.
 async fn connect(server: &Process, users: std::ops::Range<usize>) -> Vec<Raw> {
-    crowd(users, server.address(), |address, number| async move {
+    connect_crowd(users, server.address(), |address, number| async move {
         let mut raw = Raw::connect(address).await;
-        raw.enters_as(&name(number)).await;
+        raw.says_hello_as(&name(number)).await;
         raw
     })
     .await
@@ -48,22 +48,22 @@ async fn connect(server: &Process, users: std::ops::Range<usize>) -> Vec<Raw> {
 
 #[tokio::test]
 async fn ten_thousand_idle_connections_cost_at_most_8_kb_each() {
-    let _room = room_for_a_crowd().await;
+    let _room = reserve_descriptors_for_a_crowd().await;
     let data = TempDir::new().expect("a directory");
     let server = Process::start(data.path()).await;
     make_rooms(&server).await;
-    drop(connect(&server, 0..FIRST).await);
+    drop(connect(&server, 0..WARM_UP_CONNECTIONS).await);
     let before = server.resident();
 
     let connections = connect(&server, 0..CONNECTIONS).await;
     let each = server.resident().saturating_sub(before) / connections.len() as u64;
     println!(
-        "{} idle connections in {CONVERSATIONS} conversations each: {each} bytes each",
+        "{} idle connections in {CONVERSATIONS_PER_USER} conversations each: {each} bytes each",
         connections.len()
     );
-    assert!(each <= MOST, "{each} bytes a connection");
-    // They are not merely forgotten.
+    assert!(each <= MAX_BYTES_PER_CONNECTION, "{each} bytes a connection");
+    // The connections are still served.
     for mut connection in connections.into_iter().step_by(CONNECTIONS / 10) {
-        connection.goes_on().await;
+        connection.is_still_open().await;
     }
 }

@@ -1,4 +1,4 @@
-//! Messages after they were sent: edited, reacted to, deleted, and read as they stand now.
+//! Edits, reactions, deletions and the history.
 
 use std::path::Path;
 
@@ -7,18 +7,18 @@ use switchboard_protocol::{ErrorCode, EventBody, Seq};
 
 use crate::support::{Person, Server, eventually, user};
 
-/// A room of alice, who is its admin, bob and carol, with a message of bob's: seq 2.
+/// A room with the admin alice, bob and carol, and a message from bob with seq 2.
 async fn room() -> (Server, Person, Person, Person) {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     let mut carol = server.connects("carol").await;
     alice.makes_room("ops", &["bob", "carol"]).await;
-    bob.sees().await;
-    carol.sees().await;
-    assert_eq!(bob.says_once("#ops", "k", "hello").await.seq, 2);
-    alice.hears("hello").await;
-    carol.hears("hello").await;
+    bob.receives_event().await;
+    carol.receives_event().await;
+    assert_eq!(bob.says_with_key("#ops", "k", "hello").await.seq, 2);
+    alice.receives_message("hello").await;
+    carol.receives_message("hello").await;
     (server, alice, bob, carol)
 }
 
@@ -35,15 +35,17 @@ fn react(emoji: &str, on: bool) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn an_edit_is_told_and_folded_into_the_history() {
+async fn an_edit_is_delivered_and_applied_in_the_history() {
     let (_server, mut alice, mut bob, _) = room().await;
     assert_eq!(bob.stores("edit", edit(2, "hullo")).await.seq, 3);
-    let EventBody::Edit { target: Seq(2), text, .. } = alice.sees().await.body else { panic!("no edit") };
+    let EventBody::Edit { target: Seq(2), text, .. } = alice.receives_event().await.body else {
+        panic!("no edit")
+    };
     assert_eq!(text.expect("a text").as_str(), "hullo");
     let data = json!({"conversation": "#ops", "target": 2, "data": {"x": 1}});
     bob.does("edit", data).await;
     let message = alice.message("#ops", 2).await;
-    assert!(message.text.is_none(), "what is left out is gone");
+    assert!(message.text.is_none(), "an absent field is removed");
     assert_eq!(message.data.expect("data").as_map()["x"], 1);
     let edited = message.edited.expect("edited");
     assert_eq!(edited.seq, Seq(4));
@@ -52,7 +54,7 @@ async fn an_edit_is_told_and_folded_into_the_history() {
     assert_eq!((summary.head, summary.last.expect("the last message").seq), (Seq(4), Seq(2)));
     let log = alice.log_after("#ops", 1).await;
     let EventBody::Message { text, .. } = &log[0].body else { panic!("{log:?}") };
-    assert_eq!(text.as_ref().expect("a text").as_str(), "hello", "the log is what was said");
+    assert_eq!(text.as_ref().expect("a text").as_str(), "hello", "the log has the original text");
 }
 
 #[tokio::test]
@@ -61,14 +63,14 @@ async fn only_its_author_edits_a_message() {
     for other in [&mut alice, &mut carol] {
         assert_eq!(other.is_refused("edit", edit(2, "hullo")).await, ErrorCode::Forbidden);
     }
-    assert_eq!(bob.is_refused("edit", edit(1, "x")).await, ErrorCode::NotFound, "it is no message");
-    assert_eq!(bob.is_refused("edit", edit(3, "x")).await, ErrorCode::NotFound, "there is none");
-    assert_eq!(bob.is_refused("edit", edit(2, "")).await, ErrorCode::BadField, "an empty one");
+    assert_eq!(bob.is_refused("edit", edit(1, "x")).await, ErrorCode::NotFound, "the event is no message");
+    assert_eq!(bob.is_refused("edit", edit(3, "x")).await, ErrorCode::NotFound, "there is no such event");
+    assert_eq!(bob.is_refused("edit", edit(2, "")).await, ErrorCode::BadField, "an empty text");
     assert_eq!(alice.log("#ops").await.len(), 2);
 }
 
 #[tokio::test]
-async fn reactions_are_set_once_and_taken_back() {
+async fn reactions_are_added_once_and_removed() {
     let (_server, mut alice, mut bob, mut carol) = room().await;
     let first = carol.stores("react", react("👍", true)).await;
     assert_eq!((first.seq, first.duplicate), (3, false));
@@ -76,10 +78,10 @@ async fn reactions_are_set_once_and_taken_back() {
     assert_eq!((again.seq, again.duplicate), (3, true));
     alice.does("react", react("👍", true)).await;
     alice.does("react", react("🎉", true)).await;
-    let EventBody::React { emoji, on, .. } = bob.sees().await.body else { panic!("no reaction") };
+    let EventBody::React { emoji, on, .. } = bob.receives_event().await.body else { panic!("no reaction") };
     assert_eq!((emoji.as_str(), on), ("👍", true));
     let reactions = bob.message("#ops", 2).await.reactions;
-    assert_eq!(reactions["👍"], [user("carol"), user("alice")], "in the order of reacting");
+    assert_eq!(reactions["👍"], [user("carol"), user("alice")], "in the order of the reactions");
     assert_eq!(reactions["🎉"], [user("alice")]);
 
     assert_eq!(carol.stores("react", react("👍", false)).await.seq, 6);
@@ -92,7 +94,7 @@ async fn reactions_are_set_once_and_taken_back() {
 }
 
 #[tokio::test]
-async fn a_message_has_so_many_reactions_and_no_more() {
+async fn reactions_to_a_message_are_limited() {
     let server = Server::start_with(|config| config.limits.reactions = 2).await;
     let mut alice = server.connects("alice").await;
     alice.makes_room("ops", &["bob"]).await;
@@ -105,7 +107,7 @@ async fn a_message_has_so_many_reactions_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_message_has_so_many_edits_and_no_more() {
+async fn edits_of_a_message_are_limited() {
     let server = Server::start_with(|config| config.limits.edits = 2).await;
     let mut alice = server.connects("alice").await;
     alice.makes_room("ops", &["bob"]).await;
@@ -126,11 +128,11 @@ async fn a_message_has_so_many_edits_and_no_more() {
 async fn the_author_or_an_admin_deletes_a_message() {
     let (_server, mut alice, mut bob, mut carol) = room().await;
     assert_eq!(carol.is_refused("delete", at(2)).await, ErrorCode::Forbidden);
-    assert_eq!(bob.is_refused("delete", at(1)).await, ErrorCode::NotFound, "it is no message");
+    assert_eq!(bob.is_refused("delete", at(1)).await, ErrorCode::NotFound, "the event is no message");
     let deleted = alice.stores("delete", at(2)).await;
     assert_eq!((deleted.seq, deleted.duplicate), (3, false));
     for member in [&mut bob, &mut carol] {
-        assert_eq!(member.sees().await.body, EventBody::Delete { target: Seq(2) });
+        assert_eq!(member.receives_event().await.body, EventBody::Delete { target: Seq(2) });
     }
     let again = bob.stores("delete", at(2)).await;
     assert_eq!((again.seq, again.duplicate), (3, true));
@@ -141,11 +143,15 @@ async fn the_author_or_an_admin_deletes_a_message() {
     assert_eq!(alice.is_refused("react", reaction).await, ErrorCode::NotFound);
     carol.says("@bob", "between us").await;
     let theirs = json!({"conversation": "@carol", "target": 1});
-    assert_eq!(bob.is_refused("delete", theirs).await, ErrorCode::Forbidden, "here nobody is an admin");
+    assert_eq!(
+        bob.is_refused("delete", theirs).await,
+        ErrorCode::Forbidden,
+        "a direct conversation has no admin"
+    );
 }
 
 #[tokio::test]
-async fn a_deleted_message_keeps_its_place_and_loses_its_content() {
+async fn a_deleted_message_keeps_its_seq_and_loses_its_content() {
     let (server, mut alice, mut bob, _) = room().await;
     bob.does("edit", edit(2, "hullo")).await;
     alice.does("react", react("👍", true)).await;
@@ -159,17 +165,17 @@ async fn a_deleted_message_keeps_its_place_and_loses_its_content() {
     assert!(matches!(&log[1].body, EventBody::Message { text: None, deleted: true, .. }), "{log:?}");
     assert!(matches!(&log[2].body, EventBody::Edit { text: None, deleted: true, .. }), "{log:?}");
     let mut late = server.resumes("carol", &[("#ops", 1)]).await;
-    assert!(matches!(late.sees().await.body, EventBody::Message { text: None, deleted: true, .. }));
-    let again = bob.says_once("#ops", "k", "hello").await;
-    assert_eq!((again.seq, again.duplicate), (2, true), "a late retry does not bring it back");
+    assert!(matches!(late.receives_event().await.body, EventBody::Message { text: None, deleted: true, .. }));
+    let again = bob.says_with_key("#ops", "k", "hello").await;
+    assert_eq!((again.seq, again.duplicate), (2, true), "a late retry does not restore the message");
 }
 
-/// The files of the database that have these bytes in them.
+/// The files of the data directory that contain a text.
 fn files_with(data: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(data).expect("the directory") {
         let path = entry.expect("an entry").path();
-        // A file that goes away has nothing in it.
+        // A file that was removed meanwhile counts as empty.
         let bytes = std::fs::read(&path).unwrap_or_default();
         if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
             found.push(path.file_name().expect("a name").to_string_lossy().into_owned());
@@ -179,32 +185,33 @@ fn files_with(data: &Path, text: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_is_deleted_is_nowhere_in_the_files() {
-    const SECRET: &str = "the-codeword-is-swordfish";
-    const EDITED: &str = "the-codeword-is-marlin";
+async fn a_deleted_text_is_in_no_file_of_the_database() {
+    const DELETED_TEXT: &str = "the-codeword-is-swordfish";
+    const EDITED_TEXT: &str = "the-codeword-is-marlin";
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     alice.makes_room("ops", &["bob"]).await;
-    let seq = alice.says("#ops", SECRET).await;
-    alice.does("edit", edit(seq, EDITED)).await;
-    // Enough around it that it is not alone on its page.
+    let seq = alice.says("#ops", DELETED_TEXT).await;
+    alice.does("edit", edit(seq, EDITED_TEXT)).await;
+    // Enough other messages, so that the database page has more than this one.
     for n in 0..50 {
         alice.says("#ops", &format!("message {n}")).await;
     }
-    for text in [SECRET, EDITED] {
-        assert!(!files_with(server.data(), text).is_empty(), "the search finds what is there");
+    for text in [DELETED_TEXT, EDITED_TEXT] {
+        assert!(!files_with(server.data(), text).is_empty(), "the search finds a stored text");
     }
     alice.does("delete", at(seq)).await;
-    eventually("the content is gone from every file", || async {
-        let found = [files_with(server.data(), SECRET), files_with(server.data(), EDITED)].concat();
+    eventually("no file has the content", || async {
+        let found =
+            [files_with(server.data(), DELETED_TEXT), files_with(server.data(), EDITED_TEXT)].concat();
         found.is_empty().then_some(())
     })
     .await;
-    assert!(!files_with(server.data(), "message 7").is_empty(), "and only that");
+    assert!(!files_with(server.data(), "message 7").is_empty(), "the other messages remain");
 }
 
 #[tokio::test]
-async fn history_comes_page_by_page_backwards() {
+async fn history_is_paged_backwards() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     alice.makes_room("ops", &["bob"]).await;

@@ -1,4 +1,4 @@
-//! `switchboard migrate-store`: an installation moves from SQLite to PostgreSQL, every row of it, also in several goes.
+//! `switchboard migrate-store`: it copies every row from SQLite to PostgreSQL, also after interruptions.
 
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use switchboard::config::{ClusterConfig, EngineUrl};
 use tokio::process::Command;
 
-use crate::support::{Person, Server, command, eventually, soon};
+use crate::support::{Person, Server, command, eventually, in_time};
 
-/// The program, in an environment without settings.
+/// The command `migrate-store`, in an environment without settings.
 fn migrate(from: &Path, to: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(["migrate-store", "--json", "--to", to, "--from"]).arg(from).env_clear().kill_on_drop(true);
@@ -17,7 +17,7 @@ fn migrate(from: &Path, to: &str) -> Command {
 }
 
 async fn run(from: &Path, to: &str) -> Output {
-    soon("the program ends", migrate(from, to).output()).await.expect("the program starts")
+    in_time("the program ends", migrate(from, to).output()).await.expect("the program starts")
 }
 
 async fn succeeds(from: &Path, to: &str) -> Value {
@@ -37,21 +37,21 @@ async fn new_database() -> String {
     postgres.new_database().await.expect("a database")
 }
 
-/// A server on what was moved.
-async fn starts_on(database: &str) -> Server {
+/// Starts a server on the migrated database.
+async fn start_on(database: &str) -> Server {
     Server::start_with(|config| {
         config.cluster = Some(ClusterConfig::on(EngineUrl::new(database), None));
     })
     .await
 }
 
-/// Rows of a table, as the program told.
-fn rows<'a>(told: &'a Value, table: &str) -> &'a Value {
-    let tables = told["tables"].as_array().expect("a list");
+/// The counts of rows that the program printed for a table.
+fn rows<'a>(output: &'a Value, table: &str) -> &'a Value {
+    let tables = output["tables"].as_array().expect("a list");
     tables.iter().find(|moved| moved["table"] == table).expect("the table")
 }
 
-/// What somebody sees of their conversations.
+/// What a user sees of these conversations.
 async fn seen(person: &mut Person, conversations: &[&str]) -> Vec<Value> {
     let mut all: Vec<_> = person.conversations().await.iter().map(|summary| json!(summary)).collect();
     for conversation in conversations {
@@ -63,11 +63,11 @@ async fn seen(person: &mut Person, conversations: &[&str]) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn everything_comes_over_and_goes_on_from_there() {
+async fn migrate_store_copies_everything_and_the_new_server_continues() {
     let mut server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
-    alice.says_once("@bob", "first", "hi").await;
+    alice.says_with_key("@bob", "first", "hi").await;
     alice.makes_public_room("room", &["bob", "carol"]).await;
     let target = bob.says("#room", "with \u{1f600}, \"quotes\" and \\ backslashes").await;
     alice.does("react", json!({"conversation": "#room", "target": target, "emoji": "👍", "on": true})).await;
@@ -79,73 +79,73 @@ async fn everything_comes_over_and_goes_on_from_there() {
     bob.does("read", json!({"conversation": "#room", "upto": 2})).await;
     let (alices, bobs) =
         (seen(&mut alice, &["@bob", "#room"]).await, seen(&mut bob, &["@alice", "#room"]).await);
-    server.begins_to_stop();
-    server.has_stopped().await;
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
 
     let database = new_database().await;
-    let told = succeeds(server.data(), &database).await;
-    assert_eq!(rows(&told, "events")["rows"], 9);
-    assert_eq!(rows(&told, "users")["rows"], 3);
-    let mut node = starts_on(&database).await;
+    let output = succeeds(server.data(), &database).await;
+    assert_eq!(rows(&output, "events")["rows"], 9);
+    assert_eq!(rows(&output, "users")["rows"], 3);
+    let mut node = start_on(&database).await;
     let mut alice = node.connects("alice").await;
     let mut bob = node.connects("bob").await;
     assert_eq!(seen(&mut alice, &["@bob", "#room"]).await, alices);
     assert_eq!(seen(&mut bob, &["@alice", "#room"]).await, bobs);
-    assert!(alice.says_once("@bob", "first", "hi").await.duplicate, "keys came over");
-    assert_eq!(alice.says("@bob", "and on").await, 2);
-    bob.hears("and on").await;
-    alice.says("@dora", "somebody new").await;
+    assert!(alice.says_with_key("@bob", "first", "hi").await.duplicate, "idempotency keys were copied");
+    assert_eq!(alice.says("@bob", "another").await, 2);
+    bob.receives_message("another").await;
+    alice.says("@dora", "a new conversation").await;
     assert_eq!(node.connects("dora").await.summary("@alice:dora").await.unread, 1);
 
-    node.begins_to_stop();
-    node.has_stopped().await;
+    node.begin_shutdown();
+    node.wait_until_stopped().await;
     let again = fails(server.data(), &database).await;
     assert!(again.contains("was already migrated there"), "{again}");
 
-    // The directory serves no more, and takes no keys, until somebody wants to go back to it.
+    // No server starts on the directory and no API key is created there, until the operator removes the mark.
     for words in [&["dev"][..], &["key", "create", "lost"]] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
         command.args(words).arg("--data").arg(server.data()).env_clear().kill_on_drop(true);
-        let output = soon("the program ends", command.output()).await.expect("the program starts");
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && told.contains("was moved to postgres://"), "{told}");
-        assert!(told.contains("remove"), "how to go back: {told}");
+        let output = in_time("the program ends", command.output()).await.expect("the program starts");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains("was moved to postgres://"), "{error}");
+        assert!(error.contains("remove"), "how to go back: {error}");
     }
     std::fs::remove_file(server.data().join("MOVED")).expect("removed");
-    server.starts_again().await;
+    server.start_again().await;
 }
 
-/// Rows that are moved in one transaction.
-const CHUNK: usize = 5_000;
+/// Rows that one transaction copies: `CHUNK` in the program.
+const ROWS_PER_TRANSACTION: usize = 5_000;
 
 #[tokio::test]
-async fn whatever_interrupts_it_the_next_run_goes_on() {
-    const MESSAGES: usize = 2 * CHUNK;
+async fn an_interrupted_migration_resumes() {
+    const MESSAGES: usize = 2 * ROWS_PER_TRANSACTION;
     let mut server = Server::start().await;
     let mut alice = server.connects("alice").await;
     for _ in 0..MESSAGES / 500 {
         let sends = (0..500).map(|_| command("send", &json!({"to": "@bob", "text": "x"})));
         for _ in alice.client.submit_all(sends).await.expect("sent") {
-            alice.is_told().await;
+            alice.receives_reply().await;
         }
     }
     let database = new_database().await;
     let used = fails(server.data(), &database).await;
     assert!(used.contains("another switchboard server uses"), "{used}");
-    server.begins_to_stop();
-    server.has_stopped().await;
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
 
-    // A node makes the tables. A trigger then holds the first run in its second transaction until it is killed there.
-    let mut node = starts_on(&database).await;
-    node.begins_to_stop();
-    node.has_stopped().await;
+    // A node creates the tables. A trigger then blocks the first run in its second transaction, where the test kills it.
+    let mut node = start_on(&database).await;
+    node.begin_shutdown();
+    node.wait_until_stopped().await;
     let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
     let name = database.rsplit('/').next().expect("a name").to_owned();
     let hold = format!(
         "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql
              AS $$ BEGIN PERFORM pg_sleep(3600); RETURN NEW; END $$;
          CREATE TRIGGER hold BEFORE UPDATE ON moved FOR EACH ROW
-             WHEN (NEW.name = 'events' AND NEW.rows > {CHUNK}) EXECUTE FUNCTION hold()"
+             WHEN (NEW.name = 'events' AND NEW.rows > {ROWS_PER_TRANSACTION}) EXECUTE FUNCTION hold()"
     );
     postgres.psql_in(&name, &hold).await.expect("made");
     let mut first = migrate(server.data(), &database)
@@ -160,7 +160,7 @@ async fn whatever_interrupts_it_the_next_run_goes_on() {
     })
     .await;
     first.start_kill().expect("it runs");
-    soon("its end", first.wait()).await.expect("it ended");
+    in_time("its end", first.wait()).await.expect("it ended");
     let others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
                   AND backend_type = 'client backend'";
     postgres.psql_in(&name, &format!("SELECT pg_terminate_backend(pid) {others}")).await.expect("ended");
@@ -171,29 +171,32 @@ async fn whatever_interrupts_it_the_next_run_goes_on() {
     .await;
     postgres.psql_in(&name, "DROP FUNCTION hold CASCADE").await.expect("dropped");
 
-    let told = succeeds(server.data(), &database).await;
-    let events = rows(&told, "events");
+    let output = succeeds(server.data(), &database).await;
+    let events = rows(&output, "events");
     assert_eq!(events["rows"], MESSAGES);
-    assert_eq!(events["before"], CHUNK, "the first run's are not copied again: {events}");
-    let mut bob = starts_on(&database).await.connects("bob").await;
+    assert_eq!(
+        events["before"], ROWS_PER_TRANSACTION,
+        "rows of the first run are not copied again: {events}"
+    );
+    let mut bob = start_on(&database).await.connects("bob").await;
     assert_eq!(bob.log("@alice").await.len(), MESSAGES);
 }
 
 #[tokio::test]
-async fn only_an_empty_database_is_moved_to_and_only_a_finished_one_is_served_from() {
+async fn migrate_store_needs_an_empty_database_and_a_server_needs_a_finished_migration() {
     let mut server = Server::start().await;
     server.connects("alice").await.says("@bob", "hi").await;
-    server.begins_to_stop();
-    server.has_stopped().await;
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
     let used = new_database().await;
-    let mut node = starts_on(&used).await;
+    let mut node = start_on(&used).await;
     node.connects("dora").await.says("@dora", "note").await;
-    node.begins_to_stop();
-    node.has_stopped().await;
+    node.begin_shutdown();
+    node.wait_until_stopped().await;
     assert!(fails(server.data(), &used).await.contains("is not empty"));
 
     let served = new_database().await;
-    let node = starts_on(&served).await;
+    let node = start_on(&served).await;
     assert!(fails(server.data(), &served).await.contains("a node serves from that database"));
     drop(node);
 
@@ -201,7 +204,7 @@ async fn only_an_empty_database_is_moved_to_and_only_a_finished_one_is_served_fr
     succeeds(server.data(), &half).await;
     let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
     let name = half.rsplit('/').next().expect("a name");
-    postgres.psql_in(name, "UPDATE moves SET finished = false").await.expect("told");
+    postgres.psql_in(name, "UPDATE moves SET finished = false").await.expect("an answer");
     let config = {
         let mut config = switchboard::config::Config::for_dev(server.data().to_owned());
         config.cluster = Some(ClusterConfig::on(EngineUrl::new(half.as_str()), None));
@@ -213,10 +216,10 @@ async fn only_an_empty_database_is_moved_to_and_only_a_finished_one_is_served_fr
     let refused = format!("{:#}", refused.expect_err("it is not finished"));
     assert!(refused.contains("migrate-store"), "{refused}");
 
-    std::fs::remove_file(server.data().join("MOVED")).expect("going back to it");
-    server.starts_again().await;
+    std::fs::remove_file(server.data().join("MOVED")).expect("the mark of the migration");
+    server.start_again().await;
     server.connects("alice").await.says("@bob", "once more").await;
-    server.begins_to_stop();
-    server.has_stopped().await;
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
     assert!(fails(server.data(), &half).await.contains("changed since"));
 }

@@ -1,5 +1,4 @@
-//! The commands of an operator: a backup made beside a server that writes is whole, and another server goes on from it;
-//! `check` and `health` say what is wrong.
+//! The operator's commands: `backup` of a server under writes, `check` and `health`.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -14,31 +13,31 @@ use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::check::is_clean;
-use crate::support::{Person, Process, Server, command, eventually, soon};
+use crate::check::assert_clean;
+use crate::support::{Person, Process, Server, command, eventually, in_time};
 
-/// Runs the program to its end, in an environment without settings.
+/// Runs the program until it exits, in an environment without settings.
 async fn run(words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(words).env_clear().kill_on_drop(true);
-    soon("the program ends", command.output()).await.expect("the program starts")
+    in_time("the program ends", command.output()).await.expect("the program starts")
 }
 
 async fn succeeds(words: &[&str]) -> String {
     let output = run(words).await;
-    let (stdout, stderr) = said(&output);
+    let (stdout, stderr) = outputs(&output);
     assert!(output.status.success(), "{stdout}{stderr}");
     stdout
 }
 
 async fn fails(words: &[&str]) -> (String, String) {
     let output = run(words).await;
-    let (stdout, stderr) = said(&output);
+    let (stdout, stderr) = outputs(&output);
     assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");
     (stdout, stderr)
 }
 
-fn said(output: &Output) -> (String, String) {
+fn outputs(output: &Output) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
     (text(&output.stdout), text(&output.stderr))
 }
@@ -47,31 +46,31 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
-/// Puts a backup where a server finds it.
+/// Copies a backup to a new data directory.
 fn restore(backup: &Path) -> TempDir {
     let data = TempDir::new().expect("a directory");
     std::fs::copy(backup, data.path().join("switchboard.db")).expect("copied");
     data
 }
 
-/// The log in JSON, without what is the connection's own.
+/// The log of a conversation as JSON.
 async fn log(person: &mut Person, conversation: &str) -> Vec<Value> {
     person.log(conversation).await.iter().map(|event| json!(event)).collect()
 }
 
-/// Writes so much into another room that a copy is made in more than one step.
-async fn fills(person: &mut Person) {
+/// Writes so much into another room that the copy takes more than one step.
+async fn write_large_room(person: &mut Person) {
     person.makes_room("full", &[]).await;
     let send = || command("send", &json!({"to": "#full", "text": "x".repeat(12_000)}));
     for _ in 0..20 {
         let ids = person.client.submit_all((0..50).map(|_| send())).await.expect("sent");
         for _ in ids {
-            assert!(matches!(person.is_told().await, Reply::Ok(_)));
+            assert!(matches!(person.receives_reply().await, Reply::Ok(_)));
         }
     }
 }
 
-/// Writes to a room until it is told to stop, and counts what is acknowledged.
+/// Sends messages to a room until `stop`, and counts the acknowledged ones.
 async fn writes(mut person: Person, acknowledged: Arc<AtomicU64>, stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
         let seq = person.says("#r", "on and on").await;
@@ -80,12 +79,12 @@ async fn writes(mut person: Person, acknowledged: Arc<AtomicU64>, stop: watch::R
 }
 
 #[tokio::test]
-async fn a_backup_beside_a_writing_server_has_what_was_acknowledged_and_another_server_goes_on() {
+async fn a_backup_during_writes_has_every_acknowledged_event_and_a_server_starts_from_it() {
     let (data, place) = (TempDir::new().expect("a directory"), TempDir::new().expect("a directory"));
     let server = Process::start(data.path()).await;
     let mut alice = server.connects("alice").await;
     alice.makes_room("r", &["bob", "carol", "dora"]).await;
-    fills(&mut alice).await;
+    write_large_room(&mut alice).await;
     let (stop, stopped) = watch::channel(false);
     let (acknowledged, mut writing) = (Arc::new(AtomicU64::new(1)), JoinSet::new());
     for name in ["bob", "carol", "dora"] {
@@ -96,51 +95,51 @@ async fn a_backup_beside_a_writing_server_has_what_was_acknowledged_and_another_
         alice.says("@bob", "now").await;
         let before = acknowledged.load(Ordering::SeqCst);
         let words = ["backup", text(&file), "--data", text(data.path()), "--json"];
-        let told: Value = serde_json::from_str(&succeeds(&words).await).expect("JSON");
+        let output: Value = serde_json::from_str(&succeeds(&words).await).expect("JSON");
         let after = acknowledged.load(Ordering::SeqCst);
-        assert!(after > before, "the others went on writing");
-        is_clean(&file);
+        assert!(after > before, "messages were stored during the backup");
+        assert_clean(&file);
         let restored = restore(&file);
         let second = Process::start(restored.path()).await;
         let mut bob = second.connects("bob").await;
         let copied = log(&mut bob, "#r").await;
         let head = copied.len() as u64;
         assert!(head >= before, "{before} events were acknowledged, and {head} are there");
-        assert_eq!(copied[..], log(&mut alice, "#r").await[..copied.len()], "the same history");
+        assert_eq!(copied[..], log(&mut alice, "#r").await[..copied.len()], "the same events");
         assert_eq!(bob.log("@alice").await.len() as u64, number + 1);
-        // And the room's `create` with its thousand messages.
+        // And the events of the other room: `create` and a thousand messages.
         let events = head + number + 1 + bob.log("#general").await.len() as u64 + 1_001;
-        assert_eq!((&told["events"], &told["conversations"]), (&json!(events), &json!(4)), "{told}");
-        assert_eq!(bob.says("#r", "elsewhere").await, head + 1, "and it goes on");
-        second.dies().await;
-        is_clean(restored.path());
+        assert_eq!((&output["events"], &output["conversations"]), (&json!(events), &json!(4)), "{output}");
+        assert_eq!(bob.says("#r", "elsewhere").await, head + 1, "the new server continues the log");
+        second.kill().await;
+        assert_clean(restored.path());
     }
-    stop.send(true).expect("they listen");
+    stop.send(true).expect("the writers run");
     writing.join_all().await;
-    server.dies().await;
-    is_clean(data.path());
+    server.kill().await;
+    assert_clean(data.path());
 }
 
 #[tokio::test]
-async fn a_backup_is_one_file_for_its_owner_and_replaces_none_unasked() {
+async fn a_backup_is_one_private_file_and_replaces_another_only_with_force() {
     let server = Server::start().await;
     server.connects("alice").await.says("@bob", "precious").await;
     let place = TempDir::new().expect("a directory");
     let file = place.path().join("a.db");
     let words = ["backup", text(&file), "--data", text(server.data())];
-    let told = succeeds(&words).await;
-    assert!(told.contains("1 messages among 1 events in 1 conversations, schema "), "{told}");
+    let output = succeeds(&words).await;
+    assert!(output.contains("1 messages among 1 events in 1 conversations, schema "), "{output}");
     assert_eq!(std::fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
     let (_, error) = fails(&words).await;
     assert!(error.contains("--force"), "{error}");
     let first = std::fs::read(&file).expect("readable");
     server.connects("alice").await.says("@bob", "more").await;
     assert!(fails(&words).await.1.contains("--force") && std::fs::read(&file).expect("readable") == first);
-    let told = succeeds(&[&words[..], &["--force"]].concat()).await;
-    assert!(told.contains("2 messages"), "{told}");
+    let output = succeeds(&[&words[..], &["--force"]].concat()).await;
+    assert!(output.contains("2 messages"), "{output}");
     let names: Vec<_> =
         std::fs::read_dir(place.path()).expect("there").map(|f| f.expect("one").file_name()).collect();
-    assert_eq!(names, ["a.db"], "and nothing beside it");
+    assert_eq!(names, ["a.db"], "no other file remains");
 
     let database = server.data().join("switchboard.db");
     let (_, error) = fails(&["backup", text(&database), "--data", text(server.data()), "--force"]).await;
@@ -157,7 +156,7 @@ async fn a_backup_is_one_file_for_its_owner_and_replaces_none_unasked() {
             .1
             .contains("switchboard.db")
     );
-    assert!(!nowhere.exists(), "nothing is made of a wrong name");
+    assert!(!nowhere.exists(), "a wrong name creates no file");
     assert!(
         fails(&["backup", text(&nowhere.join("a.db")), "--data", text(server.data())])
             .await
@@ -167,7 +166,7 @@ async fn a_backup_is_one_file_for_its_owner_and_replaces_none_unasked() {
 }
 
 #[tokio::test]
-async fn a_backup_does_not_take_the_place_of_a_file_that_the_server_uses() {
+async fn a_backup_refuses_to_replace_a_file_of_the_server() {
     let data = TempDir::new().expect("a directory");
     let place = TempDir::new().expect("a directory");
     let link = place.path().join("link");
@@ -187,17 +186,21 @@ async fn a_backup_does_not_take_the_place_of_a_file_that_the_server_uses() {
             }
         }
     }
-    server.dies().await;
+    server.kill().await;
     let server = Process::start(data.path()).await;
-    assert_eq!(server.connects("alice").await.log("@bob").await.len(), 1, "what was acknowledged is there");
+    assert_eq!(
+        server.connects("alice").await.log("@bob").await.len(),
+        1,
+        "the acknowledged message is there"
+    );
 }
 
 #[tokio::test]
-async fn of_a_damaged_database_a_backup_is_made_only_if_told_so() {
+async fn a_damaged_database_is_backed_up_only_with_unchecked() {
     let mut server = Server::start().await;
     server.connects("alice").await.says("@bob", "hi").await;
-    server.begins_to_stop();
-    server.has_stopped().await;
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
     crate::check::damage(server.data());
     let place = TempDir::new().expect("a directory");
     let file = place.path().join("a.db");
@@ -205,45 +208,48 @@ async fn of_a_damaged_database_a_backup_is_made_only_if_told_so() {
     let (stdout, stderr) = fails(&words).await;
     assert!(stdout.contains("@alice:bob: its head is kept as 7, and is 1"), "{stdout}");
     assert!(stderr.contains("--unchecked"), "{stderr}");
-    assert_eq!(std::fs::read_dir(place.path()).expect("there").count(), 0, "nothing is left of it");
+    assert_eq!(std::fs::read_dir(place.path()).expect("there").count(), 0, "no file remains");
     succeeds(&[&words[..], &["--unchecked"]].concat()).await;
     let (stdout, _) = fails(&["check", text(&file)]).await;
     assert!(stdout.contains("1 problems; 1 messages among 1 events"), "{stdout}");
 }
 
 #[tokio::test]
-async fn check_says_what_is_wrong_by_lines_or_as_json() {
+async fn check_reports_problems_as_lines_or_as_json() {
     let mut server = Server::start().await;
     server.connects("alice").await.says("@bob", "hi").await;
-    let told = succeeds(&["check", "--data", text(server.data())]).await;
-    assert!(told.contains(": all is well; 1 messages among 1 events in 1 conversations, schema "), "{told}");
-    server.begins_to_stop();
-    server.has_stopped().await;
+    let output = succeeds(&["check", "--data", text(server.data())]).await;
+    assert!(
+        output.contains(": all is well; 1 messages among 1 events in 1 conversations, schema "),
+        "{output}"
+    );
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
     crate::check::damage(server.data());
     let (stdout, _) = fails(&["check", "--data", text(server.data()), "--json"]).await;
-    let told: Value = serde_json::from_str(&stdout).expect("one object");
+    let output: Value = serde_json::from_str(&stdout).expect("one object");
     let problem = json!({"conversation": "@alice:bob", "what": "its head is kept as 7, and is 1"});
-    assert_eq!((&told["clean"], &told["problems"]), (&json!(false), &json!([problem])), "{told}");
+    assert_eq!((&output["clean"], &output["problems"]), (&json!(false), &json!([problem])), "{output}");
 }
 
 #[tokio::test]
-async fn health_is_that_of_the_server_on_this_machine() {
+async fn health_queries_the_server_on_this_machine() {
     let mut server = Server::start().await;
     let address = server.address().to_string();
     assert_eq!(succeeds(&["health", "--listen", &address]).await, "ready\n");
-    let told = succeeds(&["health", "--delivery", "--listen", &address]).await;
-    assert!(told.contains(r#""delivers":true"#) && told.contains("milliseconds"), "{told}");
-    let hold = server.holds_up_writes();
-    // The answer of before counts for a second.
+    let output = succeeds(&["health", "--delivery", "--listen", &address]).await;
+    assert!(output.contains(r#""delivers":true"#) && output.contains("milliseconds"), "{output}");
+    let hold = server.lock_database();
+    // The server caches an answer for a second.
     let held = eventually("the writer is held up", async || {
         let answer = server.gets("/healthz").await;
         (answer.status == 503).then_some(answer.text)
     });
     assert!(held.await.contains("no answer within 2s"));
-    assert_eq!(server.gets("/readyz").await.status, 200, "it still reads");
+    assert_eq!(server.gets("/readyz").await.status, 200, "the server still serves reads");
     drop(hold);
-    server.begins_to_stop();
-    server.has_stopped().await;
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
     let (_, error) = fails(&["health", "--listen", &address]).await;
     assert!(error.contains(&address), "{error}");
 }

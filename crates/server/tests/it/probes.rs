@@ -1,26 +1,26 @@
-//! Operators have an address of their own for probes and metrics, whatever comes to the other one.
+//! The operators' listener, with probes and metrics, works under any load on the public one.
 
 use serde_json::Value;
 use switchboard::config::Config;
 
 use crate::support::{Raw, Server, eventually};
 
-/// More silent connections than operators may have at once: `OPERATOR_CONNECTIONS` of the server's `http/operator.rs` and some.
-const SILENT: usize = 150;
+/// Silent connections: more than the operators' listener allows (`OPERATOR_CONNECTIONS` in `http/operator.rs`).
+const SILENT_CONNECTIONS: usize = 150;
 
-fn for_operators(config: &mut Config) {
+fn with_operators_listener(config: &mut Config) {
     config.operator_listen = Some(([127, 0, 0, 1], 0).into());
 }
 
-/// The status of an answer to a request for a path.
+/// Requests a path and returns the status.
 pub(crate) async fn status(raw: &mut Raw, path: &str) -> u16 {
     raw.writes(format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")).await;
     raw.head().await.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
 }
 
 #[tokio::test]
-async fn operators_have_probes_and_metrics_to_themselves() {
-    let server = Server::serves_with(for_operators).await;
+async fn probes_and_metrics_are_only_on_the_operators_listener() {
+    let server = Server::start_production_with(with_operators_listener).await;
     for path in ["/livez", "/readyz", "/healthz", "/metrics"] {
         assert_eq!(server.gets_as_operator(path).await.status, 200, "{path}");
     }
@@ -33,16 +33,20 @@ async fn operators_have_probes_and_metrics_to_themselves() {
     let health: Value = serde_json::from_str(&server.gets_as_operator("/healthz").await.text).expect("JSON");
     assert_eq!(health["delivers"], true);
 
-    let without = Server::serves().await;
+    let without = Server::start_production().await;
     for path in ["/livez", "/readyz", "/healthz", "/metrics"] {
-        assert_eq!(without.gets(path).await.status, 200, "{path}: all of it is on the one listener");
+        assert_eq!(
+            without.gets(path).await.status,
+            200,
+            "{path}: without an operators' listener the public one serves it"
+        );
     }
 }
 
 #[tokio::test]
-async fn operators_are_answered_when_no_connection_is_left_for_others() {
-    let server = Server::serves_with(|config| {
-        for_operators(config);
+async fn the_operators_listener_answers_when_the_connection_limit_is_reached() {
+    let server = Server::start_production_with(|config| {
+        with_operators_listener(config);
         config.limits.connections = 4;
     })
     .await;
@@ -56,24 +60,28 @@ async fn operators_are_answered_when_no_connection_is_left_for_others() {
 }
 
 #[tokio::test]
-async fn operators_are_answered_when_silent_connections_hold_every_place_of_theirs() {
-    let server = Server::serves_with(for_operators).await;
+async fn the_operators_listener_answers_when_silent_connections_fill_it() {
+    let server = Server::start_production_with(with_operators_listener).await;
     let mut silent = Vec::new();
-    for _ in 0..SILENT {
+    for _ in 0..SILENT_CONNECTIONS {
         silent.push(Raw::connect(server.operators()).await);
     }
     assert_eq!(status(&mut Raw::connect(server.operators()).await, "/readyz").await, 200);
-    silent[0].is_cut().await;
-    assert_eq!(status(&mut silent[SILENT - 1], "/livez").await, 200, "only the oldest are closed");
+    silent[0].is_disconnected().await;
+    assert_eq!(
+        status(&mut silent[SILENT_CONNECTIONS - 1], "/livez").await,
+        200,
+        "only the oldest are closed"
+    );
 }
 
 #[tokio::test]
-async fn a_server_that_stops_tells_operators_so_until_its_end() {
-    let mut server = Server::start_with(for_operators).await;
-    // It does not listen, so stopping takes a while.
+async fn the_operators_listener_answers_until_a_stopping_server_exits() {
+    let mut server = Server::start_with(with_operators_listener).await;
+    // This client does not read, so the stop takes a while.
     let mut deaf = Raw::connect(server.address()).await;
-    deaf.enters_as("deaf").await;
-    server.begins_to_stop();
+    deaf.says_hello_as("deaf").await;
+    server.begin_shutdown();
     let stopping = eventually("not ready", async || {
         let answer = server.gets_as_operator("/readyz").await;
         (answer.status == 503).then_some(answer)
@@ -84,6 +92,9 @@ async fn a_server_that_stops_tells_operators_so_until_its_end() {
     assert_eq!(server.gets_as_operator("/metrics").await.status, 200);
     drop(deaf);
     let operators = server.operators();
-    server.has_stopped().await;
-    assert!(tokio::net::TcpStream::connect(operators).await.is_err(), "and then it is gone");
+    server.wait_until_stopped().await;
+    assert!(
+        tokio::net::TcpStream::connect(operators).await.is_err(),
+        "after the stop it refuses connections"
+    );
 }

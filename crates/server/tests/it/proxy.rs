@@ -1,4 +1,4 @@
-//! Behind a proxy the address of a client is what a trusted proxy says, in a header or before everything else.
+//! A trusted proxy names the client's address, in an HTTP header or by the PROXY protocol.
 
 use std::net::Ipv4Addr;
 
@@ -6,12 +6,12 @@ use switchboard::config::Config;
 
 use crate::support::{Raw, Server, eventually};
 
-/// Where the tests' trusted proxy is; strangers are at 127.0.0.1.
+/// The address of the tests' trusted proxy. Other clients connect from 127.0.0.1.
 pub(crate) const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// A production server that trusts the proxy and lets an address have so many connections.
+/// A production server that trusts the proxy and allows an address `per_address` connections.
 pub(crate) async fn behind_a_proxy(per_address: u32, settings: impl FnOnce(&mut Config)) -> Server {
-    Server::serves_with(|config| {
+    Server::start_production_with(|config| {
         config.proxies.trusted = vec![PROXY.to_string().parse().expect("a network")];
         config.limits.connections_per_address = per_address;
         settings(config);
@@ -19,14 +19,14 @@ pub(crate) async fn behind_a_proxy(per_address: u32, settings: impl FnOnce(&mut 
     .await
 }
 
-/// The status of a WebSocket handshake that the proxy passes on, and the connection.
-pub(crate) async fn passes_on(server: &Server, headers: &str) -> (u16, Raw) {
+/// Sends a WebSocket handshake through the proxy. Returns its status and the connection.
+pub(crate) async fn handshake_through_proxy(server: &Server, headers: &str) -> (u16, Raw) {
     let mut raw = Raw::connect_from(PROXY, server.address()).await;
     let status = raw.upgrade_status(headers).await;
     (status, raw)
 }
 
-/// A header of the PROXY protocol for a client, in version 1 or 2.
+/// A PROXY protocol header, version 1 or 2, with a client's address.
 pub(crate) fn proxy_header(version: u8, client: Ipv4Addr) -> Vec<u8> {
     if version == 1 {
         return format!("PROXY TCP4 {client} 127.0.0.1 4711 443\r\n").into();
@@ -35,8 +35,8 @@ pub(crate) fn proxy_header(version: u8, client: Ipv4Addr) -> Vec<u8> {
     [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0C", &addresses[..], &[0x12, 0x67, 0x01, 0xBB]].concat()
 }
 
-/// The status of a handshake on a connection that begins with these bytes, from the proxy.
-async fn introduces(server: &Server, header: &[u8]) -> (u16, Raw) {
+/// Connects from the proxy, sends these bytes and then a WebSocket handshake. Returns its status and the connection.
+async fn handshake_with_header(server: &Server, header: &[u8]) -> (u16, Raw) {
     let mut raw = Raw::connect_from(PROXY, server.address()).await;
     raw.writes(header).await;
     let status = raw.upgrade_status("").await;
@@ -44,7 +44,7 @@ async fn introduces(server: &Server, header: &[u8]) -> (u16, Raw) {
 }
 
 #[tokio::test]
-async fn a_websocket_counts_for_the_address_that_its_proxy_names() {
+async fn a_websocket_counts_against_the_address_that_its_proxy_forwards() {
     let server = behind_a_proxy(2, |_| {}).await;
     let mut open = Vec::new();
     for (headers, status) in [
@@ -55,19 +55,19 @@ async fn a_websocket_counts_for_the_address_that_its_proxy_names() {
         ("X-Forwarded-For: 2001:db8::1\r\n", 101),
         ("X-Forwarded-For: 203.0.113.1, 127.0.0.2\r\n", 429),
     ] {
-        let (answered, raw) = passes_on(&server, headers).await;
+        let (answered, raw) = handshake_through_proxy(&server, headers).await;
         assert_eq!(answered, status, "{headers}");
         open.push(raw);
     }
     drop(open.remove(0));
     eventually("its place is free again", || async {
-        (passes_on(&server, "X-Forwarded-For: 203.0.113.1\r\n").await.0 == 101).then_some(())
+        (handshake_through_proxy(&server, "X-Forwarded-For: 203.0.113.1\r\n").await.0 == 101).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_proxy_has_as_many_connections_for_http_as_it_wants() {
+async fn http_connections_of_a_proxy_are_not_limited_by_address() {
     let server = behind_a_proxy(2, |_| {}).await;
     let mut open = Vec::new();
     for client in 0..8 {
@@ -80,7 +80,7 @@ async fn a_proxy_has_as_many_connections_for_http_as_it_wants() {
 }
 
 #[tokio::test]
-async fn a_connection_counts_for_the_address_in_its_proxy_header() {
+async fn a_connection_counts_against_the_address_in_its_proxy_header() {
     let server = behind_a_proxy(2, |config| config.proxies.protocol = true).await;
     let (one, other) = (Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 2));
     let mut open = Vec::new();
@@ -91,20 +91,20 @@ async fn a_connection_counts_for_the_address_in_its_proxy_header() {
         (proxy_header(2, one), 429),
         (proxy_header(2, other), 101),
     ] {
-        let (answered, raw) = introduces(&server, &header).await;
+        let (answered, raw) = handshake_with_header(&server, &header).await;
         assert_eq!(answered, status, "{}", header.escape_ascii());
         open.push(raw);
     }
 }
 
 #[tokio::test]
-async fn a_proxy_that_speaks_for_itself_is_answered() {
+async fn a_proxys_own_request_without_a_client_address_is_answered() {
     let server = behind_a_proxy(1, |config| config.proxies.protocol = true).await;
     let local = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\0\0".to_vec();
     for header in [local, b"PROXY UNKNOWN\r\n".to_vec()] {
         for _ in 0..3 {
             let mut raw = Raw::connect_from(PROXY, server.address()).await;
-            // A byte a segment, and the request behind it.
+            // Each byte in its own segment, and then the request.
             for byte in &header {
                 raw.writes([*byte]).await;
             }

@@ -1,4 +1,4 @@
-//! Away and back: exactly what was missed, then what comes, with nothing between the two.
+//! Resuming: a client receives exactly the events it missed and then live events.
 
 use std::collections::BTreeSet;
 
@@ -9,26 +9,26 @@ use tokio::task::JoinSet;
 
 use crate::support::{Person, Server, command, conversation};
 
-/// Writes many messages without waiting for each, and then for all.
+/// Sends many messages and then waits for all answers.
 async fn says_many(person: &mut Person, to: &str, texts: impl Iterator<Item = String>) {
     let sends = texts.map(|text| command("send", &json!({"to": to, "text": text})));
     let ids = person.client.submit_all(sends).await.expect("sent");
     for _ in ids {
-        let reply = person.is_told().await;
+        let reply = person.receives_reply().await;
         assert!(matches!(reply, Reply::Ok(_)), "{reply:?}");
     }
 }
 
 #[tokio::test]
-async fn whoever_was_offline_for_a_thousand_messages_gets_each_once_and_in_order() {
+async fn a_client_that_missed_a_thousand_messages_receives_each_once_and_in_order() {
     const MISSED: u64 = 1_000;
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     alice.makes_room("general", &["bob"]).await;
     alice.says("#general", "before").await;
-    assert_eq!(bob.sees().await.seq, Seq(1));
-    let cursor = bob.hears("before").await.seq.0;
+    assert_eq!(bob.receives_event().await.seq, Seq(1));
+    let cursor = bob.receives_message("before").await.seq.0;
     drop(bob);
     says_many(&mut alice, "#general", (1..=MISSED).map(|n| n.to_string())).await;
 
@@ -36,10 +36,10 @@ async fn whoever_was_offline_for_a_thousand_messages_gets_each_once_and_in_order
     assert_eq!(bob.welcome.conversations[0].head, Seq(cursor + MISSED));
     alice.says("#general", "after").await;
     for n in 1..=MISSED {
-        assert_eq!(bob.hears(&n.to_string()).await.seq, Seq(cursor + n));
+        assert_eq!(bob.receives_message(&n.to_string()).await.seq, Seq(cursor + n));
     }
-    bob.hears("after").await;
-    bob.hears_nothing().await;
+    bob.receives_message("after").await;
+    bob.receives_nothing().await;
 }
 
 #[tokio::test]
@@ -50,26 +50,26 @@ async fn every_conversation_is_resumed_from_its_own_cursor() {
         alice.makes_room(room, &["bob"]).await;
         says_many(&mut alice, room, (2..=6).map(|n| n.to_string())).await;
     }
-    // In #c there is no cursor: it starts at its head.
+    // `#c` has no cursor, so nothing of it is replayed.
     let mut bob = server.resumes("bob", &[("#a", 0), ("#b", 4)]).await;
-    let mut heard: Vec<(String, u64)> = Vec::new();
+    let mut received: Vec<(String, u64)> = Vec::new();
     for _ in 0..8 {
-        let event = bob.sees().await;
-        heard.push((event.conversation.to_string(), event.seq.0));
+        let event = bob.receives_event().await;
+        received.push((event.conversation.to_string(), event.seq.0));
     }
-    heard.sort();
+    received.sort();
     let a = (1..=6).map(|seq| ("#a".to_owned(), seq));
     let b = (5..=6).map(|seq| ("#b".to_owned(), seq));
-    assert_eq!(heard, a.chain(b).collect::<Vec<_>>());
-    bob.hears_nothing().await;
+    assert_eq!(received, a.chain(b).collect::<Vec<_>>());
+    bob.receives_nothing().await;
     for room in ["#a", "#b", "#c"] {
         alice.says(room, "live").await;
-        assert_eq!(bob.hears("live").await.seq, Seq(7), "{room}");
+        assert_eq!(bob.receives_message("live").await.seq, Seq(7), "{room}");
     }
 }
 
 #[tokio::test]
-async fn what_was_stored_is_there_after_a_restart() {
+async fn stored_messages_survive_a_restart() {
     let mut server = Server::start().await;
     let mut alice = server.connects("alice").await;
     alice.makes_room("general", &["bob"]).await;
@@ -79,13 +79,13 @@ async fn what_was_stored_is_there_after_a_restart() {
     server.restart().await;
     let mut bob = server.resumes("bob", &[("#general", 0)]).await;
     for event in &before {
-        assert_eq!(&bob.sees().await, event);
+        assert_eq!(&bob.receives_event().await, event);
     }
     assert_eq!(bob.says("#general", "on").await, 51, "the numbers go on");
 }
 
-/// One device of the race: comes with its cursor, writes, hears, goes, and comes again.
-async fn comes_and_goes(server: &Server, name: &str, rounds: u64) {
+/// A device that repeatedly connects with its cursor, sends, receives and disconnects.
+async fn connect_repeatedly(server: &Server, name: &str, rounds: u64) {
     const MESSAGES: usize = 3;
     let mut cursor = 1;
     for round in 0..rounds {
@@ -94,12 +94,12 @@ async fn comes_and_goes(server: &Server, name: &str, rounds: u64) {
             command("send", &json!({"to": "#race", "key": format!("{name}-{round}-{n}"), "text": name}))
         });
         person.client.submit_all(sends).await.expect("sent");
-        let (mut own, mut heard) = (BTreeSet::new(), BTreeSet::new());
-        let covered = |own: &BTreeSet<u64>, heard: &BTreeSet<u64>| {
+        let (mut own, mut received) = (BTreeSet::new(), BTreeSet::new());
+        let covered = |own: &BTreeSet<u64>, received: &BTreeSet<u64>| {
             let last = own.last().copied().unwrap_or(u64::MAX);
-            (cursor + 1..=last).all(|seq| own.contains(&seq) || heard.contains(&seq))
+            (cursor + 1..=last).all(|seq| own.contains(&seq) || received.contains(&seq))
         };
-        while own.len() < MESSAGES || !covered(&own, &heard) {
+        while own.len() < MESSAGES || !covered(&own, &received) {
             match person.next().await {
                 ServerFrame::Reply(Reply::Ok(OkFrame {
                     body: OkBody::Stored { seq, duplicate, .. },
@@ -110,20 +110,20 @@ async fn comes_and_goes(server: &Server, name: &str, rounds: u64) {
                 }
                 ServerFrame::Event(event) => {
                     let seq = event.seq.0;
-                    let last = heard.last().copied().unwrap_or(cursor);
-                    assert!(seq > last, "{name} hears {seq} after {last}");
-                    heard.insert(seq);
+                    let last = received.last().copied().unwrap_or(cursor);
+                    assert!(seq > last, "{name} receives {seq} after {last}");
+                    received.insert(seq);
                 }
                 other => panic!("{name}: {other:?}"),
             }
         }
-        assert!(own.is_disjoint(&heard), "{name} hears its own: {own:?} {heard:?}");
+        assert!(own.is_disjoint(&received), "{name} receives its own: {own:?} {received:?}");
         cursor = own.last().copied().expect("three");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn between_the_replay_and_the_live_events_nothing_is_lost_or_doubled() {
+async fn no_event_is_lost_or_duplicated_between_replay_and_live_events() {
     const PEOPLE: u64 = 12;
     const ROUNDS: u64 = 20;
     let server = std::sync::Arc::new(Server::start().await);
@@ -134,19 +134,19 @@ async fn between_the_replay_and_the_live_events_nothing_is_lost_or_doubled() {
     let mut racers = JoinSet::new();
     for name in names.clone() {
         let server = server.clone();
-        racers.spawn(async move { comes_and_goes(&server, &name, ROUNDS).await });
+        racers.spawn(async move { connect_repeatedly(&server, &name, ROUNDS).await });
     }
     while let Some(raced) = racers.join_next().await {
-        raced.expect("the racer found everything");
+        raced.expect("the device received everything");
     }
     for seq in 2..=PEOPLE * ROUNDS * 3 + 1 {
-        assert_eq!(host.sees().await.seq, Seq(seq));
+        assert_eq!(host.receives_event().await.seq, Seq(seq));
     }
-    host.hears_nothing().await;
+    host.receives_nothing().await;
 }
 
 #[tokio::test]
-async fn after_a_gap_the_log_is_paged_and_what_follows_is_live() {
+async fn after_a_gap_the_client_pages_the_log_and_receives_live_events() {
     let server = Server::start_with(|config| config.limits.replay = 10).await;
     let mut alice = server.connects("alice").await;
     alice.makes_room("general", &["bob"]).await;
@@ -154,14 +154,14 @@ async fn after_a_gap_the_log_is_paged_and_what_follows_is_live() {
 
     let mut bob = server.resumes("bob", &[("#general", 20)]).await;
     for n in 21..=30 {
-        bob.hears(&n.to_string()).await;
+        bob.receives_message(&n.to_string()).await;
     }
     let mut phone = server.resumes("bob", &[("#general", 19)]).await;
-    let gap = phone.is_told().await;
+    let gap = phone.receives_reply().await;
     let (after, head) = (Seq(19), Seq(30));
     assert_eq!(gap, Reply::Gap { conversation: conversation("#general"), after, head });
     alice.says("#general", "31").await;
-    phone.hears("31").await;
+    phone.receives_message("31").await;
     let (mut cursor, mut pages) = (after, 0);
     while cursor < head {
         let page = phone.does("sync", json!({"conversation": "#general", "after": cursor, "limit": 4})).await;
@@ -173,11 +173,11 @@ async fn after_a_gap_the_log_is_paged_and_what_follows_is_live() {
         }
         pages += 1;
     }
-    assert_eq!(pages, 3, "twelve events, four a page");
+    assert_eq!(pages, 3, "twelve events, four on a page");
 }
 
 #[tokio::test]
-async fn who_comes_in_while_they_connect_hears_everything_from_then_on() {
+async fn a_user_who_joins_while_connecting_receives_every_later_event() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     for round in 0..40 {
@@ -187,21 +187,21 @@ async fn who_comes_in_while_they_connect_hears_everything_from_then_on() {
         alice.submits("send", json!({"to": room, "text": "hi"})).await;
         let mut carol = server.connects(&name).await;
         for _ in 0..2 {
-            assert!(matches!(alice.is_told().await, Reply::Ok(_)));
+            assert!(matches!(alice.receives_reply().await, Reply::Ok(_)));
         }
-        // What the welcome knows of is there to be paged; the rest comes.
+        // The client pages the events that `welcome` knows; the server sends the later ones.
         let known = carol.welcome.conversations.first().map_or(1, |summary| summary.head.0);
         for seq in known + 1..=3 {
-            assert_eq!(carol.sees().await.seq, Seq(seq), "{known} were known");
+            assert_eq!(carol.receives_event().await.seq, Seq(seq), "`welcome` knew {known}");
         }
-        carol.hears_nothing().await;
+        carol.receives_nothing().await;
         alice.says(&room, "ho").await;
-        carol.hears("ho").await;
+        carol.receives_message("ho").await;
     }
 }
 
 #[tokio::test]
-async fn who_is_removed_while_they_connect_hears_up_to_the_removal() {
+async fn a_user_who_is_removed_while_connecting_receives_the_events_up_to_the_removal() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     for round in 0..40 {
@@ -212,17 +212,17 @@ async fn who_is_removed_while_they_connect_hears_up_to_the_removal() {
         alice.submits("send", json!({"to": room, "text": "without you"})).await;
         let mut carol = server.resumes(&name, &[(room.as_str(), 0)]).await;
         for _ in 0..3 {
-            assert!(matches!(alice.is_told().await, Reply::Ok(_)));
+            assert!(matches!(alice.receives_reply().await, Reply::Ok(_)));
         }
         for seq in 1..=3 {
-            assert_eq!(carol.sees().await.seq, Seq(seq));
+            assert_eq!(carol.receives_event().await.seq, Seq(seq));
         }
-        carol.hears_nothing().await;
+        carol.receives_nothing().await;
     }
 }
 
 #[tokio::test]
-async fn somebody_who_left_resumes_up_to_the_leaving() {
+async fn a_former_member_resumes_up_to_their_leave_event() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
@@ -232,10 +232,10 @@ async fn somebody_who_left_resumes_up_to_the_leaving() {
     alice.says("#general", "four").await;
     let mut bob = server.resumes("bob", &[("#general", 1)]).await;
     assert!(bob.welcome.conversations.is_empty());
-    bob.hears("two").await;
-    assert_eq!(bob.sees().await.seq, Seq(3), "the leaving itself");
-    bob.hears_nothing().await;
+    bob.receives_message("two").await;
+    assert_eq!(bob.receives_event().await.seq, Seq(3), "the leave event");
+    bob.receives_nothing().await;
     let mut ahead = server.resumes("bob", &[("#general", 4)]).await;
-    let told = ahead.is_told().await;
-    assert!(matches!(&told, Reply::Error(failure) if failure.code == ErrorCode::BadCursor), "{told:?}");
+    let refusal = ahead.receives_reply().await;
+    assert!(matches!(&refusal, Reply::Error(failure) if failure.code == ErrorCode::BadCursor), "{refusal:?}");
 }

@@ -1,4 +1,4 @@
-//! Rooms: who may come in, who may do what, and what everybody is told of it.
+//! Rooms: joining, roles, and the events that members receive.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -15,14 +15,14 @@ async fn roles(person: &mut Person, room: &str) -> Vec<(String, Role)> {
 }
 
 #[tokio::test]
-async fn a_room_is_made_once_and_its_maker_is_the_admin() {
+async fn a_room_is_created_once_and_its_creator_is_the_admin() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     let create = json!({"room": "ops", "title": "Ops", "members": ["bob", "carol", "bob", "alice"]});
     let first = alice.stores("create", create.clone()).await;
     assert_eq!((first.conversation.as_str(), first.seq, first.duplicate), ("#ops", 1, false));
-    let event = bob.sees().await;
+    let event = bob.receives_event().await;
     let EventBody::Create { title, public, members } = event.body else { panic!("{event:?}") };
     assert_eq!(title.expect("a title").as_str(), "Ops");
     assert_eq!((public, members), (false, vec![user("bob"), user("carol")]));
@@ -33,13 +33,13 @@ async fn a_room_is_made_once_and_its_maker_is_the_admin() {
         assert_eq!(alice.is_refused("create", other).await, ErrorCode::AlreadyExists);
     }
     assert_eq!(bob.is_refused("create", create).await, ErrorCode::AlreadyExists);
-    let wanted = [("alice", Role::Admin), ("bob", Role::Member), ("carol", Role::Member)];
-    assert_eq!(roles(&mut bob, "#ops").await, wanted.map(|(name, role)| (name.to_owned(), role)));
-    bob.hears_nothing().await;
+    let expected = [("alice", Role::Admin), ("bob", Role::Member), ("carol", Role::Member)];
+    assert_eq!(roles(&mut bob, "#ops").await, expected.map(|(name, role)| (name.to_owned(), role)));
+    bob.receives_nothing().await;
 }
 
 #[tokio::test]
-async fn a_room_without_a_name_gets_one() {
+async fn a_room_without_an_id_gets_a_generated_one() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let one = alice.stores("create", json!({})).await.conversation;
@@ -50,7 +50,7 @@ async fn a_room_without_a_name_gets_one() {
 }
 
 #[tokio::test]
-async fn anyone_may_join_a_public_room_and_leave_it_again() {
+async fn any_user_may_join_and_leave_a_public_room() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
@@ -59,32 +59,32 @@ async fn anyone_may_join_a_public_room_and_leave_it_again() {
     let here = json!({"conversation": "#general"});
     let joined = bob.stores("join", here.clone()).await;
     assert_eq!((joined.seq, joined.duplicate), (3, false));
-    assert_eq!(alice.sees().await.body, EventBody::Join { role: None });
+    assert_eq!(alice.receives_event().await.body, EventBody::Join { role: None });
     let again = bob.stores("join", here.clone()).await;
     assert_eq!((again.seq, again.duplicate), (3, true));
 
     let summary = bob.summary("#general").await;
-    assert_eq!((summary.read, summary.unread), (Seq(3), 0), "what was before is not unread");
-    assert_eq!(bob.log("#general").await.len(), 3, "but can be read");
+    assert_eq!((summary.read, summary.unread), (Seq(3), 0), "earlier messages are not unread");
+    assert_eq!(bob.log("#general").await.len(), 3, "earlier messages can be read");
 
     assert_eq!(bob.stores("leave", here.clone()).await.seq, 4);
-    assert_eq!(alice.sees().await.body, EventBody::Leave {});
+    assert_eq!(alice.receives_event().await.body, EventBody::Leave {});
     let again = bob.stores("leave", here.clone()).await;
     assert_eq!((again.seq, again.duplicate), (4, true));
-    assert_eq!(bob.stores("join", here).await.seq, 5, "and comes back");
-    assert_eq!(alice.sees().await.body, EventBody::Join { role: None });
+    assert_eq!(bob.stores("join", here).await.seq, 5, "bob joins again");
+    assert_eq!(alice.receives_event().await.body, EventBody::Join { role: None });
     alice.says("#general", "welcome back").await;
-    bob.hears("welcome back").await;
+    bob.receives_message("welcome back").await;
 }
 
 #[tokio::test]
-async fn a_private_room_is_entered_by_invitation_and_otherwise_not_there() {
+async fn a_private_room_is_not_found_without_an_invitation() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     let mut carol = server.connects("carol").await;
     alice.makes_room("ops", &["carol"]).await;
-    carol.sees().await;
+    carol.receives_event().await;
     let here = json!({"conversation": "#ops"});
     let nowhere = json!({"conversation": "#nowhere"});
     for command in ["join", "leave", "sync", "history", "members", "typing"] {
@@ -94,16 +94,20 @@ async fn a_private_room_is_entered_by_invitation_and_otherwise_not_there() {
         assert_eq!((hidden.code, hidden.message), (missing.code, missing.message), "{command}");
     }
     let invite = json!({"conversation": "#ops", "user": "bob"});
-    assert_eq!(carol.is_refused("invite", invite.clone()).await, ErrorCode::Forbidden, "a member may not");
+    assert_eq!(
+        carol.is_refused("invite", invite.clone()).await,
+        ErrorCode::Forbidden,
+        "a member may not invite"
+    );
     assert_eq!(alice.stores("invite", invite.clone()).await.seq, 2);
     for person in [&mut bob, &mut carol] {
-        let event = person.sees().await;
+        let event = person.receives_event().await;
         assert_eq!(event.body, EventBody::Invite { user: user("bob"), role: Role::Member });
     }
     let again = alice.stores("invite", invite).await;
     assert_eq!((again.seq, again.duplicate), (2, true));
     bob.says("#ops", "thanks").await;
-    carol.hears("thanks").await;
+    carol.receives_message("thanks").await;
 }
 
 #[tokio::test]
@@ -142,7 +146,7 @@ async fn a_reader_reads_and_does_not_write() {
     ] {
         assert_eq!(bob.is_refused(command, fields).await, ErrorCode::Forbidden, "{command}");
     }
-    assert_eq!(bob.log("#news").await.len(), 3, "nothing of it was stored");
+    assert_eq!(bob.log("#news").await.len(), 3, "no refused command was stored");
     bob.does("read", json!({"conversation": "#news", "upto": 3})).await;
     alice.does("role", role("member")).await;
     bob.says("#news", "again").await;
@@ -166,13 +170,13 @@ async fn only_an_admin_changes_the_room() {
     assert_eq!(title.as_str(), "Operations");
     let stranger = json!({"conversation": "#ops", "user": "dave", "role": "admin"});
     assert_eq!(alice.is_refused("role", stranger.clone()).await, ErrorCode::NotFound);
-    assert_eq!(alice.is_refused("remove", stranger_of(&stranger)).await, ErrorCode::NotFound);
+    assert_eq!(alice.is_refused("remove", without_role(&stranger)).await, ErrorCode::NotFound);
     let oneself = json!({"conversation": "#ops", "user": "alice"});
     assert_eq!(alice.is_refused("remove", oneself).await, ErrorCode::BadField);
 }
 
-/// The same user in the same place, for a command without a role.
-fn stranger_of(fields: &serde_json::Value) -> serde_json::Value {
+/// The fields without `role`, for `remove`.
+fn without_role(fields: &serde_json::Value) -> serde_json::Value {
     json!({"conversation": fields["conversation"], "user": fields["user"]})
 }
 
@@ -189,12 +193,16 @@ async fn a_room_keeps_an_admin_while_it_has_members() {
     alice.does("leave", here.clone()).await;
     let mut bob = server.connects("bob").await;
     assert_eq!(roles(&mut bob, "#ops").await, [("bob".to_owned(), Role::Admin)]);
-    assert_eq!(bob.is_refused("role", role("bob", "reader")).await, ErrorCode::Forbidden, "not even alone");
+    assert_eq!(
+        bob.is_refused("role", role("bob", "reader")).await,
+        ErrorCode::Forbidden,
+        "also as the only member"
+    );
     bob.does("leave", here).await;
 }
 
 #[tokio::test]
-async fn whoever_comes_into_an_empty_room_is_its_admin() {
+async fn the_first_user_who_joins_an_empty_room_is_its_admin() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
@@ -203,12 +211,12 @@ async fn whoever_comes_into_an_empty_room_is_its_admin() {
     alice.does("leave", here.clone()).await;
     bob.does("join", here.clone()).await;
     alice.does("join", here).await;
-    let wanted = [("alice".to_owned(), Role::Member), ("bob".to_owned(), Role::Admin)];
-    assert_eq!(roles(&mut alice, "#general").await, wanted);
+    let expected = [("alice".to_owned(), Role::Member), ("bob".to_owned(), Role::Admin)];
+    assert_eq!(roles(&mut alice, "#general").await, expected);
 }
 
 #[tokio::test]
-async fn a_direct_conversation_always_has_its_two_people() {
+async fn a_direct_conversation_always_has_its_two_members() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "hi").await;
@@ -226,7 +234,7 @@ async fn a_direct_conversation_always_has_its_two_people() {
 }
 
 #[tokio::test]
-async fn members_come_page_by_page() {
+async fn members_are_paged() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let others: Vec<String> = (10..35).map(|n| format!("user{n}")).collect();
@@ -245,11 +253,11 @@ async fn members_come_page_by_page() {
         names.extend(members.into_iter().map(|member| member.user.to_string()));
         more = again;
     }
-    let wanted: Vec<_> = std::iter::once("alice".to_owned()).chain(others).collect();
-    assert_eq!(names, wanted);
+    let expected: Vec<_> = std::iter::once("alice".to_owned()).chain(others).collect();
+    assert_eq!(names, expected);
 }
 
-/// The names of all conversations, ten a page.
+/// The ids of all conversations, with ten on a page.
 async fn conversations_by_page(person: &mut Person) -> Vec<String> {
     let mut names = Vec::<String>::new();
     loop {
@@ -268,40 +276,40 @@ async fn conversations_by_page(person: &mut Person) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn conversations_come_page_by_page_the_latest_first() {
-    // A clock that goes on by a millisecond whenever it is asked: no two events have the same time.
+async fn conversations_are_paged_by_latest_activity() {
+    // A clock that advances by a millisecond with each read, so that no two events have the same time.
     let time = AtomicI64::new(1_800_000_000_000);
     let clock = Clock::from_fn(move || Timestamp::from_millis(time.fetch_add(1, Ordering::Relaxed)));
-    let server = Server::start_by(clock, |_| {}).await;
+    let server = Server::start_with_clock(clock, |_| {}).await;
     let mut alice = server.connects("alice").await;
     for n in 0..25 {
         alice.says(&format!("@user{n:02}"), "hi").await;
     }
     alice.says("@user07", "once more").await;
-    let mut wanted: Vec<_> =
+    let mut expected: Vec<_> =
         (0..25).rev().filter(|n| *n != 7).map(|n| format!("@alice:user{n:02}")).collect();
-    wanted.insert(0, "@alice:user07".to_owned());
-    assert_eq!(conversations_by_page(&mut alice).await, wanted);
+    expected.insert(0, "@alice:user07".to_owned());
+    assert_eq!(conversations_by_page(&mut alice).await, expected);
     assert!(server.connects("nobody-yet").await.conversations().await.is_empty());
 }
 
 #[tokio::test]
-async fn conversations_of_one_moment_come_once_each() {
+async fn conversations_with_the_same_time_are_each_listed_once() {
     let clock = Clock::from_fn(|| Timestamp::from_millis(1_800_000_000_000));
-    let server = Server::start_by(clock, |_| {}).await;
+    let server = Server::start_with_clock(clock, |_| {}).await;
     let mut alice = server.connects("alice").await;
-    let mut wanted: Vec<_> = (0..25).map(|n| format!("@alice:user{n:02}")).collect();
-    for name in &wanted {
+    let mut expected: Vec<_> = (0..25).map(|n| format!("@alice:user{n:02}")).collect();
+    for name in &expected {
         alice.says(name, "hi").await;
     }
     let mut names = conversations_by_page(&mut alice).await;
     names.sort();
-    wanted.sort();
-    assert_eq!(names, wanted);
+    expected.sort();
+    assert_eq!(names, expected);
 }
 
 #[tokio::test]
-async fn where_strangers_are_refused_nobody_writes_to_them() {
+async fn without_unknown_users_a_message_to_an_unknown_id_is_refused() {
     let server = Server::start_with(|config| config.unknown_users = UnknownUsers::Refuse).await;
     let mut alice = server.connects("alice").await;
     let hi = json!({"to": "@bob", "text": "hi"});
@@ -310,7 +318,7 @@ async fn where_strangers_are_refused_nobody_writes_to_them() {
     assert_eq!(alice.is_refused("create", room.clone()).await, ErrorCode::NotFound);
     let mut bob = server.connects("bob").await;
     alice.does("send", hi).await;
-    bob.hears("hi").await;
+    bob.receives_message("hi").await;
     alice.does("create", room).await;
     let stranger = json!({"conversation": "#ops", "user": "carol"});
     assert_eq!(alice.is_refused("invite", stranger).await, ErrorCode::NotFound);

@@ -1,4 +1,4 @@
-//! A message reaches every device of everybody in the conversation, once, in one order.
+//! A message reaches every device of every member once, in the same order.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use switchboard_protocol::{CommandId, Seq, Signal};
 use crate::support::{Person, Server, command, text_of};
 
 #[tokio::test]
-async fn every_device_of_both_hears_a_direct_message_but_the_one_that_said_it() {
+async fn every_device_of_both_users_except_the_sender_receives_a_direct_message() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut alices_phone = server.connects("alice").await;
@@ -18,21 +18,21 @@ async fn every_device_of_both_hears_a_direct_message_but_the_one_that_said_it() 
 
     assert_eq!(alice.says("@bob", "hi").await, 1);
     for device in [&mut alices_phone, &mut bob, &mut bobs_phone] {
-        let event = device.hears("hi").await;
+        let event = device.receives_message("hi").await;
         assert_eq!(event.conversation.as_str(), "@alice:bob");
         assert_eq!((event.seq, event.from.as_str()), (Seq(1), "alice"));
     }
     assert_eq!(bobs_phone.says("@alice:bob", "ho").await, 2);
     for device in [&mut alice, &mut alices_phone, &mut bob] {
-        assert_eq!(device.hears("ho").await.from.as_str(), "bob");
+        assert_eq!(device.receives_message("ho").await.from.as_str(), "bob");
     }
     for device in [&mut alice, &mut alices_phone, &mut bob, &mut bobs_phone] {
-        device.hears_nothing().await;
+        device.receives_nothing().await;
     }
 }
 
 #[tokio::test]
-async fn a_room_of_three_hears_everything_in_one_order() {
+async fn all_members_of_a_room_receive_events_in_the_same_order() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
@@ -40,7 +40,7 @@ async fn a_room_of_three_hears_everything_in_one_order() {
     let mut dave = server.connects("dave").await;
     alice.makes_room("three", &["bob", "carol"]).await;
     for member in [&mut bob, &mut carol] {
-        assert_eq!(member.sees().await.seq, Seq(1));
+        assert_eq!(member.receives_event().await.seq, Seq(1));
     }
     for round in 0..3 {
         for sender in [&mut alice, &mut bob, &mut carol] {
@@ -48,32 +48,33 @@ async fn a_room_of_three_hears_everything_in_one_order() {
             sender.submits("send", json!({"to": "#three", "text": text})).await;
         }
     }
-    let heads = [hears_all(&mut alice).await, hears_all(&mut bob).await, hears_all(&mut carol).await];
+    let heads =
+        [receives_all(&mut alice).await, receives_all(&mut bob).await, receives_all(&mut carol).await];
     let log: BTreeMap<u64, String> =
         alice.log_after("#three", 1).await.iter().map(|e| (e.seq.0, text(e))).collect();
     assert_eq!(log.len(), 9);
-    for heard in heads {
-        assert_eq!(heard.len(), 6, "everything but one's own three");
-        assert!(heard.is_sorted(), "in the order of seq: {heard:?}");
-        for (seq, text) in heard {
+    for received in heads {
+        assert_eq!(received.len(), 6, "all messages except the member's own three");
+        assert!(received.is_sorted(), "ordered by seq: {received:?}");
+        for (seq, text) in received {
             assert_eq!(log.get(&seq), Some(&text));
         }
     }
-    dave.hears_nothing().await;
+    dave.receives_nothing().await;
 }
 
-/// What a member of the room hears until its three messages are answered and six others have come.
-async fn hears_all(person: &mut Person) -> Vec<(u64, String)> {
-    let (mut answers, mut heard) = (0, Vec::new());
-    while answers < 3 || heard.len() < 6 {
+/// Receives frames until the member's three messages are answered and six others have arrived. Returns the latter.
+async fn receives_all(person: &mut Person) -> Vec<(u64, String)> {
+    let (mut answers, mut received) = (0, Vec::new());
+    while answers < 3 || received.len() < 6 {
         match person.next().await {
             ServerFrame::Reply(Reply::Ok(_)) => answers += 1,
-            ServerFrame::Event(event) => heard.push((event.seq.0, text(&event))),
+            ServerFrame::Event(event) => received.push((event.seq.0, text(&event))),
             other => panic!("{other:?}"),
         }
     }
-    person.hears_nothing().await;
-    heard
+    person.receives_nothing().await;
+    received
 }
 
 fn text(event: &switchboard_protocol::Event) -> String {
@@ -89,7 +90,7 @@ async fn pipelined_messages_of_one_connection_keep_their_order() {
     let sends = (0..MESSAGES).map(|n| command("send", &json!({"to": "@bob", "text": n.to_string()})));
     let ids = alice.client.submit_all(sends).await.expect("sent");
     for (n, id) in ids.enumerate() {
-        let reply = alice.is_told().await;
+        let reply = alice.receives_reply().await;
         let Reply::Ok(OkFrame { id: answered, body: OkBody::Stored { seq, duplicate, .. } }) = reply else {
             panic!("{reply:?}")
         };
@@ -97,7 +98,7 @@ async fn pipelined_messages_of_one_connection_keep_their_order() {
         assert_eq!((seq.0, duplicate), (n as u64 + 1, false));
     }
     for n in 0..MESSAGES {
-        let event = bob.hears(&n.to_string()).await;
+        let event = bob.receives_message(&n.to_string()).await;
         assert_eq!(event.seq.0, n as u64 + 1);
     }
 }
@@ -105,7 +106,7 @@ async fn pipelined_messages_of_one_connection_keep_their_order() {
 #[tokio::test]
 async fn each_answer_has_the_id_of_its_command() {
     let server = Server::start().await;
-    let mut alice = server.by_hand_as("alice").await;
+    let mut alice = server.open_socket_as("alice").await;
     let frames = [
         r#"{"type":"send","id":1,"to":"@bob","text":"hi"}"#,
         r#"{"type":"history","id":"two","conversation":"@bob"}"#,
@@ -113,7 +114,7 @@ async fn each_answer_has_the_id_of_its_command() {
         r#"{"type":"read","id":"","conversation":"@bob","upto":1}"#,
         r#"{"type":"ping","id":9007199254740991}"#,
     ];
-    // Each waits for the one before, so that history and read find the message.
+    // Each waits for the answer before, so that `history` and `read` find the message.
     let mut ids = Vec::new();
     for frame in frames {
         ids.push(alice.asks(frame).await["id"].clone());
@@ -122,31 +123,31 @@ async fn each_answer_has_the_id_of_its_command() {
 }
 
 #[tokio::test]
-async fn a_note_to_self_reaches_ones_other_devices() {
+async fn a_note_to_self_reaches_the_users_other_devices() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut phone = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     alice.says("@alice", "milk").await;
-    let event = phone.hears("milk").await;
+    let event = phone.receives_message("milk").await;
     assert_eq!(event.conversation.as_str(), "@alice:alice");
-    alice.hears_nothing().await;
-    bob.hears_nothing().await;
+    alice.receives_nothing().await;
+    bob.receives_nothing().await;
     assert_eq!(alice.summary("@alice:alice").await.members, 1);
 }
 
 #[tokio::test]
-async fn conversations_do_not_mix() {
+async fn messages_reach_the_members_of_their_conversation_only() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     let mut carol = server.connects("carol").await;
     alice.says("@bob", "for bob").await;
     alice.says("@carol", "for carol").await;
-    bob.hears("for bob").await;
-    carol.hears("for carol").await;
-    bob.hears_nothing().await;
-    carol.hears_nothing().await;
+    bob.receives_message("for bob").await;
+    carol.receives_message("for carol").await;
+    bob.receives_nothing().await;
+    carol.receives_nothing().await;
     carol.is_refused("send", json!({"to": "@alice:bob", "text": "me, too"})).await;
     carol.is_refused("sync", json!({"conversation": "@alice:bob"})).await;
 }
@@ -157,8 +158,8 @@ async fn a_message_over_http_reaches_every_device_of_its_sender_too() {
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     server.posts("send", json!({"as": "alice", "to": "@bob", "text": "from a script"})).await.ok();
-    alice.hears("from a script").await;
-    bob.hears("from a script").await;
+    alice.receives_message("from a script").await;
+    bob.receives_message("from a script").await;
     server.posts("typing", json!({"as": "alice", "conversation": "@bob"})).await.ok();
-    assert!(matches!(bob.notices().await, Signal::Typing { user, .. } if user.as_str() == "alice"));
+    assert!(matches!(bob.receives_signal().await, Signal::Typing { user, .. } if user.as_str() == "alice"));
 }

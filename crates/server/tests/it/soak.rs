@@ -1,7 +1,7 @@
-//! Attacks and loads at full size, each measured beside the same run without it: `make soak`. Their smaller siblings in
-//! `hostile/` are part of `make test`.
+//! Attacks and loads at full size, each compared with a run without it: `make soak`. `hostile/` has smaller ones, which are
+//! part of `make test`.
 //!
-//! Every test here is `#[ignore]`d with the reason "soak", prints what it measured, and fails at the bound that it names.
+//! Every test here is `#[ignore]`d with the reason "soak", prints its measurements, and fails beyond its bound.
 
 mod cursors;
 mod door;

@@ -1,5 +1,4 @@
-//! The end: of the server, which tells everybody and loses nothing, and of connections, whatever way
-//! they end.
+//! Graceful shutdown, and how the server notices that connections end.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,12 +11,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::support::raw::{CLOSE, FIN, PING, PONG, frame};
-use crate::support::{Person, Process, Raw, Server, command, eventually, soon};
+use crate::support::{Person, Process, Raw, Server, command, eventually, in_time};
 
 const RESTART: u16 = 1012;
 
-/// Waits for `bye` and the close after it; everything before is passed over. When to come back.
-async fn is_told_to_come_back(person: &mut Person) -> u64 {
+/// Reads up to `bye` and the close after it. Returns the delay in `bye`.
+async fn receives_bye(person: &mut Person) -> u64 {
     let retry_after = loop {
         if let ServerFrame::Reply(Reply::Bye { retry_after }) = person.next().await {
             break retry_after;
@@ -28,51 +27,54 @@ async fn is_told_to_come_back(person: &mut Person) -> u64 {
 }
 
 #[tokio::test]
-async fn everybody_is_told_when_to_come_back_and_the_program_ends_well() {
-    const PEOPLE: usize = 50;
-    const SPREAD: u64 = 7_000;
+async fn every_client_receives_bye_with_a_delay_and_the_server_exits_with_0() {
+    const CLIENTS: usize = 50;
+    const RECONNECT_SPREAD_MS: u64 = 7_000;
     let data = TempDir::new().expect("a directory");
-    let mut server =
-        Process::start_with(data.path(), &[("SWITCHBOARD_RECONNECT_SPREAD", &SPREAD.to_string())]).await;
+    let mut server = Process::start_with(
+        data.path(),
+        &[("SWITCHBOARD_RECONNECT_SPREAD", &RECONNECT_SPREAD_MS.to_string())],
+    )
+    .await;
     let mut people = Vec::new();
-    for number in 0..PEOPLE {
+    for number in 0..CLIENTS {
         people.push(server.connects(&format!("user{number}")).await);
     }
     server.signal("TERM").await;
     let mut leaving = JoinSet::new();
     for mut person in people {
-        leaving.spawn(async move { is_told_to_come_back(&mut person).await });
+        leaving.spawn(async move { receives_bye(&mut person).await });
     }
     let delays: BTreeSet<_> = leaving.join_all().await.into_iter().collect();
-    assert!(delays.iter().all(|delay| *delay < SPREAD), "{delays:?}");
-    assert!(delays.len() > PEOPLE / 2, "they do not all come back at once: {delays:?}");
+    assert!(delays.iter().all(|delay| *delay < RECONNECT_SPREAD_MS), "{delays:?}");
+    assert!(delays.len() > CLIENTS / 2, "the clients have different delays: {delays:?}");
     assert!(
-        delays.last().expect("some") - delays.first().expect("some") > SPREAD / 4,
-        "spread out: {delays:?}"
+        delays.last().expect("some") - delays.first().expect("some") > RECONNECT_SPREAD_MS / 4,
+        "the delays are spread out: {delays:?}"
     );
     assert_eq!(server.ends().await.code(), Some(0));
 }
 
 #[tokio::test]
-async fn whoever_does_not_listen_does_not_hold_the_program_up() {
-    const DEADLINE: Duration = Duration::from_secs(1);
+async fn a_client_that_does_not_read_cannot_delay_a_stop_beyond_the_deadline() {
+    const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(1);
     let data = TempDir::new().expect("a directory");
     let settings = [("SWITCHBOARD_SHUTDOWN_DEADLINE", "1000")];
     let mut server = Process::start_with(data.path(), &settings).await;
-    let deaf = stopped_reader(&server).await;
+    let stopped_reader = stopped_reader(&server).await;
     let half_a_request = Raw::connect(server.address()).await;
     let started = Instant::now();
     server.signal("TERM").await;
     assert_eq!(server.ends().await.code(), Some(0));
-    assert!(started.elapsed() < DEADLINE + Duration::from_secs(3), "{:?}", started.elapsed());
-    drop((deaf, half_a_request));
+    assert!(started.elapsed() < SHUTDOWN_DEADLINE + Duration::from_secs(3), "{:?}", started.elapsed());
+    drop((stopped_reader, half_a_request));
 }
 
 #[tokio::test]
-async fn whoever_reads_nothing_does_not_make_every_stop_last_as_long_as_it_may() {
+async fn a_client_with_full_buffers_does_not_delay_a_stop_until_the_deadline() {
     let data = TempDir::new().expect("a directory");
     let mut server = Process::start(data.path()).await;
-    let deaf = stopped_reader(&server).await;
+    let stopped_reader = stopped_reader(&server).await;
     let started = Instant::now();
     server.signal("TERM").await;
     assert_eq!(server.ends().await.code(), Some(0));
@@ -81,44 +83,44 @@ async fn whoever_reads_nothing_does_not_make_every_stop_last_as_long_as_it_may()
         "{:?} of the 10 s of the deadline",
         started.elapsed()
     );
-    drop(deaf);
+    drop(stopped_reader);
 }
 
-/// A connection whose buffers are full, so that not even its close frame can be written.
+/// A connection with full buffers, so that the server cannot even write its close frame.
 async fn stopped_reader(server: &Process) -> Raw {
-    let mut deaf = Raw::connect_with_buffer(server.address(), 4_096).await;
-    deaf.enters_as("deaf").await;
+    let mut stopped_reader = Raw::connect_with_buffer(server.address(), 4_096).await;
+    stopped_reader.says_hello_as("stopped_reader").await;
     let mut alice = server.connects("alice").await;
     let text = "x".repeat(10_000);
     let bytes = 8 * 1024 * 1024;
     for _ in 0..bytes / text.len() / 100 {
-        let send = || command("send", &json!({"to": "@deaf", "text": text}));
+        let send = || command("send", &json!({"to": "@stopped_reader", "text": text}));
         let ids = alice.client.submit_all((0..100).map(|_| send())).await.expect("sent");
         for _ in ids {
-            assert!(matches!(alice.is_told().await, Reply::Ok(_)));
+            assert!(matches!(alice.receives_reply().await, Reply::Ok(_)));
         }
     }
     alice.client.close().await;
-    deaf
+    stopped_reader
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_the_program_at_once() {
+async fn a_second_signal_exits_immediately() {
     let data = TempDir::new().expect("a directory");
     let mut server = Process::start(data.path()).await;
-    let deaf = stopped_reader(&server).await;
+    let stopped_reader = stopped_reader(&server).await;
     let mut alice = server.connects("alice").await;
     server.signal("TERM").await;
-    is_told_to_come_back(&mut alice).await;
+    receives_bye(&mut alice).await;
     server.signal("INT").await;
     let started = Instant::now();
     assert_eq!(server.ends().await.code(), Some(130));
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-    drop(deaf);
+    drop(stopped_reader);
 }
 
-/// Says messages until the server closes; the seqs of those that it acknowledged.
-async fn says_until_the_end(mut person: Person, room: &'static str) -> Vec<u64> {
+/// Sends messages until the server closes. Returns the seqs of the acknowledged ones.
+async fn send_until_closed(mut person: Person, room: &'static str) -> Vec<u64> {
     const BURST: usize = 20;
     let (mut acknowledged, mut open, mut bye) = (Vec::new(), 0, false);
     loop {
@@ -128,7 +130,7 @@ async fn says_until_the_end(mut person: Person, room: &'static str) -> Vec<u64> 
                 open = BURST;
             }
         }
-        match soon("a frame", person.client.next()).await {
+        match in_time("a frame", person.client.next()).await {
             Some(Ok(ServerFrame::Reply(Reply::Ok(ok)))) => match ok.body {
                 OkBody::Stored { seq, .. } => {
                     acknowledged.push(seq.0);
@@ -139,16 +141,16 @@ async fn says_until_the_end(mut person: Person, room: &'static str) -> Vec<u64> 
             Some(Ok(ServerFrame::Reply(Reply::Bye { .. }))) => bye = true,
             Some(Ok(ServerFrame::Event(_))) => {}
             Some(Ok(other)) => panic!("{other:?}"),
-            // What was still on its way to the server is lost with the connection.
+            // Commands that had not reached the server are lost with the connection.
             Some(Err(_)) | None => break,
         }
     }
-    assert!(bye, "a farewell comes before the end");
+    assert!(bye, "`bye` arrives before the end");
     acknowledged
 }
 
 #[tokio::test]
-async fn what_is_in_flight_is_acknowledged_and_the_rest_is_not_stored() {
+async fn a_stop_acknowledges_writes_in_flight_and_stores_no_others() {
     let data = TempDir::new().expect("a directory");
     let mut server = Process::start(data.path()).await;
     let mut alice = server.connects("alice").await;
@@ -157,11 +159,11 @@ async fn what_is_in_flight_is_acknowledged_and_the_rest_is_not_stored() {
     for number in 0..10 {
         let mut person = server.connects(&format!("user{number}")).await;
         person.does("join", json!({"conversation": "#r"})).await;
-        saying.spawn(says_until_the_end(person, "#r"));
+        saying.spawn(send_until_closed(person, "#r"));
     }
-    // In the middle of it.
+    // Stops the server while messages are in flight.
     for _ in 0..500 {
-        alice.sees().await;
+        alice.receives_event().await;
     }
     server.signal("TERM").await;
     let acknowledged: BTreeSet<_> = saying.join_all().await.into_iter().flatten().collect();
@@ -175,25 +177,25 @@ async fn what_is_in_flight_is_acknowledged_and_the_rest_is_not_stored() {
     let log = server.connects("alice").await.log("#r").await;
     let messages = log.iter().filter(|event| event.key.is_some()).map(|event| event.seq.0);
     assert_eq!(messages.collect::<BTreeSet<_>>(), acknowledged);
-    // Where the old server left her, she goes on with the new one.
+    // Alice resumes on the new server.
     let last = log.last().expect("events").seq.0;
     let cursor = seen.min(last) - 100;
     let mut alice = server.resumes("alice", &[("#r", cursor)]).await;
     for seq in cursor + 1..=last {
-        assert_eq!(alice.sees().await.seq.0, seq);
+        assert_eq!(alice.receives_event().await.seq.0, seq);
     }
     alice.says("#r", "and on").await;
-    alice.hears_nothing().await;
+    alice.receives_nothing().await;
 }
 
 #[tokio::test]
-async fn a_server_that_stops_is_not_ready_and_takes_nobody_in() {
+async fn a_stopping_server_is_not_ready_and_refuses_connections() {
     let mut server = Server::start().await;
     assert_eq!(server.gets("/readyz").await.status, 200);
-    // It does not listen, so stopping takes a while.
-    let mut deaf = Raw::connect(server.address()).await;
-    deaf.enters_as("deaf").await;
-    server.begins_to_stop();
+    // This client does not read, so the stop takes a while.
+    let mut stopped_reader = Raw::connect(server.address()).await;
+    stopped_reader.says_hello_as("stopped_reader").await;
+    server.begin_shutdown();
     let url = server.page("/readyz");
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
     eventually("not ready", async || match http.get(&url).send().await {
@@ -201,30 +203,30 @@ async fn a_server_that_stops_is_not_ready_and_takes_nobody_in() {
         Err(_) => Some(()),
     })
     .await;
-    assert_eq!(deaf.next().await.json()["type"], "bye");
-    assert_eq!(deaf.next().await.close_code(), RESTART);
+    assert_eq!(stopped_reader.next().await.json()["type"], "bye");
+    assert_eq!(stopped_reader.next().await.close_code(), RESTART);
     let hello = server.hello("alice", &[]);
-    assert!(server.tries_to_connect(hello).await.is_err(), "nobody comes in any more");
-    server.has_stopped().await;
+    assert!(server.tries_to_connect(hello).await.is_err(), "a stopping server refuses connections");
+    server.wait_until_stopped().await;
 }
 
-/// Waits until the server has so many connections.
-async fn has_connections(server: &Server, wanted: f64) {
-    let asks = async || (server.metric("switchboard_connections").await == wanted).then_some(());
-    eventually(&format!("{wanted} connections"), asks).await;
+/// Waits until the server has this number of connections.
+async fn has_connections(server: &Server, expected: f64) {
+    let asks = async || (server.metric("switchboard_connections").await == expected).then_some(());
+    eventually(&format!("{expected} connections"), asks).await;
 }
 
-/// Alice watches bob, who ends his connection in some way; then he is gone.
-async fn is_gone_after(server: &Server, ends: impl AsyncFnOnce(Raw)) {
+/// Ends bob's connection with `ends`, and asserts that alice, who watches him, sees him offline.
+async fn is_offline_after(server: &Server, ends: impl AsyncFnOnce(Raw)) {
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "hi").await;
     let mut bob = Raw::connect(server.address()).await;
-    bob.enters_as("bob").await;
+    bob.says_hello_as("bob").await;
     alice.does("watch", json!({"users": ["bob"]})).await;
-    assert!(matches!(alice.notices().await, Signal::Presence { online: true, .. }));
+    assert!(matches!(alice.receives_signal().await, Signal::Presence { online: true, .. }));
     has_connections(server, 2.0).await;
-    // Alice answers the server's pings while she listens.
-    let (gone, ()) = tokio::join!(alice.notices(), ends(bob));
+    // Alice answers the server's pings while she waits.
+    let (gone, ()) = tokio::join!(alice.receives_signal(), ends(bob));
     assert!(matches!(gone, Signal::Presence { online: false, last_seen: Some(_), .. }), "{gone:?}");
     has_connections(server, 1.0).await;
     alice.client.close().await;
@@ -232,27 +234,27 @@ async fn is_gone_after(server: &Server, ends: impl AsyncFnOnce(Raw)) {
 }
 
 #[tokio::test]
-async fn a_connection_that_ends_is_gone_at_once() {
-    // Nobody is found by their silence here: that would take longer than the tests wait.
+async fn a_user_is_offline_at_once_when_the_connection_ends() {
+    // The ping interval is longer than the test waits, so no connection is closed as silent.
     let server = Server::start_with(|config| {
         config.presence_grace = Duration::ZERO;
         config.limits = Limits { ping_interval: 3_600_000, ..Limits::default().without_rates() };
     })
     .await;
-    is_gone_after(&server, async |mut bob: Raw| {
+    is_offline_after(&server, async |mut bob: Raw| {
         bob.writes(frame(FIN | CLOSE, b"\x03\xE8")).await;
         assert_eq!(bob.is_closed().await, 1000);
     })
     .await;
-    is_gone_after(&server, async |bob: Raw| bob.resets()).await;
-    is_gone_after(&server, async |bob: Raw| drop(bob)).await;
-    is_gone_after(&server, async |mut bob: Raw| {
-        // In the middle of a frame.
+    is_offline_after(&server, async |bob: Raw| bob.resets()).await;
+    is_offline_after(&server, async |bob: Raw| drop(bob)).await;
+    is_offline_after(&server, async |mut bob: Raw| {
+        // After a part of a frame.
         bob.writes(&frame(FIN | 1, b"half of it")[..9]).await;
         bob.resets();
     })
     .await;
-    is_gone_after(&server, async |mut bob: Raw| {
+    is_offline_after(&server, async |mut bob: Raw| {
         bob.writes(frame(FIN | 0x3, b"")).await;
         assert_eq!(bob.next().await.close_code(), 1002);
     })
@@ -260,15 +262,15 @@ async fn a_connection_that_ends_is_gone_at_once() {
 }
 
 #[tokio::test]
-async fn a_connection_that_falls_silent_is_cut_and_one_that_answers_is_not() {
-    // On a busy machine alice, who answers, may take a while.
+async fn a_silent_connection_is_closed_and_one_that_answers_pings_is_not() {
+    // A time-out that alice, who answers, meets on a busy machine.
     let server = Server::start_with(|config| {
         config.presence_grace = Duration::ZERO;
         config.limits =
             Limits { ping_interval: 200, pong_timeout: 3_000, ..Limits::default().without_rates() };
     })
     .await;
-    is_gone_after(&server, async |mut bob: Raw| {
+    is_offline_after(&server, async |mut bob: Raw| {
         assert_eq!(bob.next().await.opcode, 0x9, "a ping, which bob does not answer");
         assert_eq!(bob.next().await.close_code(), 4408);
     })
@@ -276,11 +278,11 @@ async fn a_connection_that_falls_silent_is_cut_and_one_that_answers_is_not() {
 }
 
 #[tokio::test]
-async fn whoever_is_not_listened_to_is_not_taken_for_silent() {
+async fn a_connection_that_the_server_does_not_read_is_not_closed_as_silent() {
     let server = Server::start_with(|config| {
         config.limits = Limits {
             ping_interval: 100,
-            // On a busy machine alice, who answers in the end, may take a while.
+            // A time-out that alice, who answers later, meets on a busy machine.
             pong_timeout: 1_000,
             in_flight: 1,
             ..Limits::default().without_rates()
@@ -288,25 +290,25 @@ async fn whoever_is_not_listened_to_is_not_taken_for_silent() {
     })
     .await;
     let mut alice = Raw::connect(server.address()).await;
-    alice.enters_as("alice").await;
-    let lock = server.holds_up_writes();
+    alice.says_hello_as("alice").await;
+    let lock = server.lock_database();
     let send = |text: &str| format!(r#"{{"type":"send","id":"{text}","to":"@bob","text":"{text}"}}"#);
-    // The first waits for its outcome, and nothing is read behind it.
+    // The first command waits for its outcome, and the server does not read the next ones.
     alice.says(&send("one")).await;
     alice.says(&send("two")).await;
-    // waits for: several times as long as silence is borne, and less than a write may take
+    // waits for: several times the time-out of a silent connection, and less than that of a write
     tokio::time::sleep(Duration::from_millis(3_000)).await;
     drop(lock);
-    let mut told = Vec::new();
-    while told.len() < 2 {
+    let mut answered = Vec::new();
+    while answered.len() < 2 {
         let next = alice.next().await;
         match next.opcode {
             PING => alice.writes(frame(FIN | PONG, &next.payload)).await,
-            _ => told.push(next.json()["id"].as_str().expect("an answer").to_owned()),
+            _ => answered.push(next.json()["id"].as_str().expect("an answer").to_owned()),
         }
     }
-    assert_eq!(told, ["one", "two"]);
-    // It is listened to again, so its silence is noticed again.
+    assert_eq!(answered, ["one", "two"]);
+    // The server reads from the connection again, so it notices that it is silent.
     let code = loop {
         let next = alice.next().await;
         if next.opcode != PING {

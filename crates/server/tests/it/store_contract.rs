@@ -1,5 +1,5 @@
-//! The contract of a store (`crates/store/src/lib.rs`), held to by every store: each contract is a
-//! function that takes the way to open one.
+//! The contract suite of the stores (`crates/store/src/lib.rs`): each contract is a function, which runs as a test of every
+//! store.
 
 mod access;
 mod messages;
@@ -32,12 +32,12 @@ use switchboard_store::{
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use crate::support::{command, conversation, soon, user};
+use crate::support::{command, conversation, in_time, user};
 
-/// Opens a store on the data in a directory.
+/// Opens a store on a data directory.
 type Open = fn(&Path, Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)>;
 
-/// What a store is held to.
+/// The limits and settings of a store.
 #[derive(Clone)]
 struct Rules {
     limits: Limits,
@@ -59,12 +59,12 @@ fn sqlite(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Recei
     Ok((Arc::new(store), batches))
 }
 
-/// A database in memory for each directory: it is there again when the directory is opened again.
+/// Opens a database in memory that persists for the directory.
 fn memory(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
     on_disk(data, rules, MemoryStore::open)
 }
 
-/// The same, for as many as come.
+/// Opens a database in memory that any number of stores may share.
 fn joined(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
     on_disk(data, rules, MemoryStore::join)
 }
@@ -84,11 +84,11 @@ fn on_disk(
         Entry::Vacant(place) => place.insert(Disk::new()?).clone(),
     };
     let settings = Settings { data: data.to_owned(), limits, strangers, clock, metrics };
-    let (store, batches) = open(&disk, &settings, Arc::new(AtOnce))?;
+    let (store, batches) = open(&disk, &settings, Arc::new(NoFaults))?;
     Ok((Arc::new(store), batches))
 }
 
-/// A database for each directory, in a PostgreSQL that all tests share.
+/// Opens a database for the directory in the PostgreSQL that all tests share.
 fn postgres(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
     static URLS: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
     let Rules { limits, strangers, clock } = rules;
@@ -102,10 +102,10 @@ fn postgres(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Rec
     Ok((Arc::new(store), batches))
 }
 
-/// A pace without pauses and failures.
-struct AtOnce;
+/// A simulated disk without delays and faults.
+struct NoFaults;
 
-impl Pace for AtOnce {
+impl Pace for NoFaults {
     fn pause(&self) -> Duration {
         Duration::ZERO
     }
@@ -117,48 +117,48 @@ impl Pace for AtOnce {
     fn kept(&self, _: &[Outcome]) {}
 }
 
-/// Every contract as a test of one store.
+/// Makes each contract a test of one store.
 macro_rules! holds_for {
     ($store:ident, $($own:ident::$contract:ident),+) => {
         holds_for!($store:
-            writes::outcomes_come_in_the_order_of_commits_and_seqs_have_no_gap,
-            writes::what_came_out_is_there_for_readers_and_after_opening_again,
+            writes::outcomes_arrive_in_commit_order_and_seqs_have_no_gap,
+            writes::a_reported_outcome_is_visible_to_readers_and_after_reopening,
             writes::time_never_goes_back_within_a_conversation,
             writes::a_key_is_stored_once_per_sender,
             writes::a_key_outlives_its_message_and_its_membership,
-            writes::refusals_come_in_their_place_and_leave_no_trace,
-            writes::a_change_said_again_is_told_its_first_event,
+            writes::refusals_arrive_in_order_and_store_nothing,
+            writes::a_repeated_change_returns_its_first_event,
             writes::a_direct_conversation_begins_with_its_first_message,
-            writes::ids_never_seen_may_be_refused,
-            messages::history_shows_messages_as_they_stand_now,
-            messages::deleting_leaves_no_content,
-            messages::reactions_are_set_and_taken_back,
-            messages::a_reaction_with_u_fe0f_and_without_is_one,
-            messages::what_amends_is_about_a_living_message,
-            messages::somebody_who_left_sees_messages_as_they_stood_then,
+            writes::unknown_user_ids_can_be_refused,
+            messages::history_shows_messages_in_their_current_state,
+            messages::a_deletion_leaves_no_content,
+            messages::reactions_are_added_and_removed,
+            messages::a_reaction_with_and_without_u_fe0f_is_the_same,
+            messages::edits_reactions_and_deletions_need_an_existing_message,
+            messages::a_former_member_sees_messages_in_their_state_at_the_leave_event,
             pages::a_page_of_the_log_is_bounded_in_events_and_bytes,
             pages::a_page_of_history_is_bounded_in_messages_and_bytes,
-            pages::a_page_of_history_is_of_the_moment_that_it_names,
+            pages::a_page_of_history_matches_its_head_during_writes,
             pages::a_page_of_history_around_an_event_has_half_on_each_side,
             pages::a_page_around_an_event_is_found_across_other_events_and_bounded_in_bytes,
-            pages::a_page_around_what_is_not_there_names_the_field,
+            pages::a_page_around_a_missing_event_is_refused_with_the_field,
             pages::conversations_are_paged_by_their_latest_activity,
-            pages::members_are_paged_by_the_age_of_their_ids,
+            pages::members_are_paged_in_the_order_in_which_users_were_created,
             pages::a_replay_is_the_log_between_two_events,
-            pages::a_snapshot_says_how_new_it_may_be,
-            access::every_door_is_closed_to_strangers_in_the_same_words,
-            access::somebody_who_left_sees_up_to_leaving,
-            access::only_writers_write_and_only_admins_rule,
-            access::a_reader_who_comes_back_is_a_reader,
-            access::a_room_that_everybody_left_is_entered_again_with_a_key,
-            people::cursors_go_forward_and_no_further_than_the_log,
+            pages::a_snapshots_mark_bounds_its_events,
+            access::non_members_receive_the_same_refusal_for_every_command,
+            access::a_former_member_sees_the_log_up_to_their_leave_event,
+            access::readers_cannot_write_and_only_admins_change_the_room,
+            access::a_reader_who_returns_is_a_reader,
+            access::an_api_key_can_add_a_user_to_an_empty_room,
+            people::cursors_move_forward_up_to_the_head,
             people::unread_counts_messages_of_others,
-            people::a_connection_learns_what_is_unread_in_its_latest_conversations,
-            people::whoever_comes_back_has_read_what_was_before,
-            people::acquaintances_share_a_conversation,
-            people::a_snapshot_is_of_ones_own_conversations,
+            people::welcome_counts_unread_over_the_latest_conversations,
+            people::a_user_who_returns_has_read_the_earlier_messages,
+            people::only_users_who_share_a_conversation_are_acquaintances,
+            people::a_snapshot_has_the_users_own_conversations,
             people::tokens_are_revoked_up_to_the_latest_time,
-            vectors::events_come_to_the_messages_of_the_vectors,
+            vectors::events_fold_to_the_messages_of_the_vectors,
             $($own::$contract,)+
         );
     };
@@ -174,33 +174,33 @@ macro_rules! holds_for {
 
 holds_for!(sqlite, opening::a_second_opener_is_refused);
 holds_for!(memory, opening::a_second_opener_is_refused);
-holds_for!(joined, opening::two_openers_write_one_log);
-holds_for!(postgres, opening::two_openers_write_one_log);
+holds_for!(joined, opening::two_nodes_write_one_log);
+holds_for!(postgres, opening::two_nodes_write_one_log);
 
-/// How a store is opened.
+/// Contracts about opening a store.
 mod opening {
     use serde_json::json;
     use switchboard_protocol::Seq;
     use switchboard_protocol::reply::OkBody;
 
-    use super::{Open, Rules, Shelf, change, seqs};
+    use super::{Open, Rules, TestStore, change, seqs};
 
     pub(super) async fn a_second_opener_is_refused(open: Open) {
-        let mut shelf = Shelf::new(open).await;
-        let second = open(shelf.data.path(), Rules::default()).map(|_| ());
+        let mut db = TestStore::new(open).await;
+        let second = open(db.data.path(), Rules::default()).map(|_| ());
         let error = second.expect_err("one at a time").to_string();
         assert!(error.contains("another"), "{error}");
-        shelf.says("alice", "@bob", "unharmed").await;
-        shelf.opens_again().await;
-        assert_eq!(shelf.log("bob", "@alice:bob").await.len(), 1);
+        db.says("alice", "@bob", "unharmed").await;
+        db.opens_again().await;
+        assert_eq!(db.log("bob", "@alice:bob").await.len(), 1);
     }
 
-    pub(super) async fn two_openers_write_one_log(open: Open) {
-        let mut one = Shelf::new(open).await;
-        let (store, batches) = open(one.data.path(), Rules::default()).expect("as many as there are nodes");
+    pub(super) async fn two_nodes_write_one_log(open: Open) {
+        let mut one = TestStore::new(open).await;
+        let (store, batches) = open(one.data.path(), Rules::default()).expect("a second node");
         one.stores("alice", "create", json!({"room": "r", "members": ["bob"]})).await;
         let change = |name: &str, n: u32| change("send", &json!({"to": name, "text": n.to_string()}));
-        let (one, mut other) = (one, Shelf { store, batches, ..Shelf::new(open).await });
+        let (one, mut other) = (one, TestStore { store, batches, ..TestStore::new(open).await });
         for n in 0..200 {
             one.submits("alice", change("#r", n));
             other.submits("bob", change("#r", n));
@@ -227,8 +227,8 @@ mod opening {
     }
 }
 
-/// A store with its outcomes, in a directory of its own.
-struct Shelf {
+/// A store with its outcomes, on its own data directory.
+struct TestStore {
     open: Open,
     rules: Rules,
     data: TempDir,
@@ -236,11 +236,11 @@ struct Shelf {
     batches: mpsc::Receiver<Batch>,
     /// The number of the last batch.
     number: u64,
-    /// Outcomes that nobody has looked at yet.
+    /// Outcomes that the test has not taken yet.
     outcomes: std::collections::VecDeque<Result<Committed, Refusal>>,
 }
 
-impl Shelf {
+impl TestStore {
     async fn new(open: Open) -> Self {
         Self::with(open, Rules::default()).await
     }
@@ -260,12 +260,12 @@ impl Shelf {
         let (store, _) = (self.open)(elsewhere.path(), Rules::default()).expect("a store");
         drop(std::mem::replace(&mut self.store, store));
         let mut batches = std::mem::replace(&mut self.batches, nothing);
-        soon("the store ends", async { while batches.recv().await.is_some() {} }).await;
+        in_time("the store ends", async { while batches.recv().await.is_some() {} }).await;
         let (store, batches) = (self.open)(self.data.path(), self.rules.clone()).expect("a store");
         (self.store, self.batches, self.number) = (store, batches, 0);
     }
 
-    /// Queues a change, and does not wait.
+    /// Submits a change without waiting.
     fn submits(&self, actor: &str, change: Change) {
         let submission = Submission { actor: user(actor), change, origin: Origin::Nobody };
         self.store.submit(submission).expect("there is room");
@@ -274,7 +274,7 @@ impl Shelf {
     /// The next outcome.
     async fn outcome(&mut self) -> Result<Committed, Refusal> {
         while self.outcomes.is_empty() {
-            let batch = soon("an outcome", self.batches.recv()).await.expect("the store lives");
+            let batch = in_time("an outcome", self.batches.recv()).await.expect("the store runs");
             self.number += 1;
             assert_eq!(batch.number, self.number, "batches are numbered 1, 2, 3, …");
             self.outcomes.extend(batch.outcomes.into_iter().map(|outcome| outcome.result));
@@ -282,37 +282,37 @@ impl Shelf {
         self.outcomes.pop_front().expect("there is one")
     }
 
-    /// Makes a change and waits for its outcome.
+    /// Submits a change and waits for its outcome.
     async fn tries(&mut self, actor: &str, name: &str, fields: Value) -> Result<Committed, Refusal> {
         self.submits(actor, change(name, &fields));
         self.outcome().await
     }
 
-    /// Makes a change that is stored as an event.
+    /// Submits a change that is stored as an event.
     async fn stores(&mut self, actor: &str, name: &str, fields: Value) -> CommittedEvent {
-        let told = fields.to_string();
+        let sent = fields.to_string();
         match self.tries(actor, name, fields).await {
             Ok(Committed::Event(event)) => *event,
-            other => panic!("{actor} says {name} {told}: {other:?}"),
+            other => panic!("{actor} says {name} {sent}: {other:?}"),
         }
     }
 
-    /// Writes a message; its seq.
+    /// Submits a message and returns its seq.
     async fn says(&mut self, actor: &str, to: &str, text: &str) -> u64 {
         self.stores(actor, "send", serde_json::json!({"to": to, "text": text})).await.seq.0
     }
 
-    /// Makes a change that is refused.
+    /// Submits a change that is refused.
     async fn is_refused(&mut self, actor: &str, name: &str, fields: Value) -> ErrorCode {
-        let told = fields.to_string();
+        let sent = fields.to_string();
         self.tries(actor, name, fields)
             .await
             .err()
-            .unwrap_or_else(|| panic!("{actor} may {name} {told}"))
+            .unwrap_or_else(|| panic!("{actor} may {name} {sent}"))
             .code
     }
 
-    /// Asks for a page.
+    /// Queries a page.
     async fn asks(&self, actor: &str, name: &str, fields: Value) -> Result<OkBody, Refusal> {
         let query = match Request::from(command(name, &fields)) {
             Request::Query(query) => query,
@@ -322,12 +322,12 @@ impl Shelf {
     }
 
     async fn queries(&self, actor: &str, query: Query) -> Result<OkBody, Refusal> {
-        let page = soon("a page", self.store.query(&user(actor), query)).await?;
+        let page = in_time("a page", self.store.query(&user(actor), query)).await?;
         let json = serde_json::to_string(&page).expect("JSON");
         Ok(serde_json::from_str(&json).expect("what a client understands"))
     }
 
-    /// The log as somebody sees it.
+    /// The log that a user sees.
     async fn log(&self, actor: &str, name: &str) -> Vec<Event> {
         let page = self.asks(actor, "sync", serde_json::json!({"conversation": name, "limit": 200})).await;
         match page {
@@ -336,7 +336,7 @@ impl Shelf {
         }
     }
 
-    /// The history as somebody sees it.
+    /// The history that a user sees.
     async fn history(&self, actor: &str, name: &str) -> Vec<Message> {
         match self.asks(actor, "history", serde_json::json!({"conversation": name})).await {
             Ok(OkBody::History { messages, more: false, .. }) => messages,
@@ -344,7 +344,7 @@ impl Shelf {
         }
     }
 
-    /// Somebody's conversations.
+    /// The conversations of a user.
     async fn conversations(&self, actor: &str) -> Vec<Summary> {
         match self.asks(actor, "conversations", serde_json::json!({})).await {
             Ok(OkBody::Conversations { conversations, more: false }) => conversations,
@@ -352,19 +352,19 @@ impl Shelf {
         }
     }
 
-    /// How a conversation stands for somebody.
+    /// The summary of a conversation for a user.
     async fn summary(&self, actor: &str, name: &str) -> Summary {
         let all = self.conversations(actor).await;
         all.into_iter().find(|one| one.conversation.as_str() == name).expect("a member")
     }
 
-    /// What a connection of somebody's starts from.
+    /// The snapshot for a new connection of a user.
     async fn snapshot(&self, actor: &str, named: &[&str]) -> Option<Snapshot> {
         let named = named.iter().map(|name| conversation(name)).collect();
-        soon("a snapshot", self.store.attach(&user(actor), named)).await.expect("a snapshot")
+        in_time("a snapshot", self.store.attach(&user(actor), named)).await.expect("a snapshot")
     }
 
-    /// What `welcome` says to a connection of this user, over all pages of memberships.
+    /// The summaries in `welcome` of a user, over all pages of memberships.
     async fn summaries(&self, actor: &str) -> Summaries {
         let Snapshot { user: key, mut memberships, summaries, .. } =
             self.snapshot(actor, &[]).await.expect("a user who was seen");
@@ -373,25 +373,26 @@ impl Shelf {
         }
         let mut latest = memberships.latest;
         while let Some(after) = memberships.next {
-            memberships =
-                soon("memberships", self.store.memberships(&user(actor), key, after)).await.expect("a page");
+            memberships = in_time("memberships", self.store.memberships(&user(actor), key, after))
+                .await
+                .expect("a page");
             latest.append(&mut memberships.latest);
         }
         latest.sort_unstable_by(|one, other| other.cmp(one));
         latest.truncate(Limits::UNREAD_CONVERSATIONS + 1);
         let latest = latest.iter().map(|latest| latest.conversation).collect();
-        soon("summaries", self.store.summaries(&user(actor), key, latest)).await.expect("summaries")
+        in_time("summaries", self.store.summaries(&user(actor), key, latest)).await.expect("summaries")
     }
 
-    /// What somebody sees of a conversation, with their number in the store.
+    /// The snapshot of a user and what they see of a conversation.
     async fn seen(&self, actor: &str, name: &str) -> (Snapshot, Option<Seen>) {
-        let mut snapshot = self.snapshot(actor, &[name]).await.expect("somebody who was seen");
+        let mut snapshot = self.snapshot(actor, &[name]).await.expect("a known user");
         let seen = snapshot.named.pop().expect("one for each name").ok();
         (snapshot, seen)
     }
 }
 
-/// A change by the name and fields of its command.
+/// The change of a command with this name and these fields.
 fn change(name: &str, fields: &Value) -> Change {
     match Request::from(command(name, fields)) {
         Request::Change(change) => change,

@@ -1,4 +1,4 @@
-//! What systemd is told, over a socket as it makes one: sd_notify(3).
+//! The server notifies systemd over a socket: sd_notify(3).
 
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 
-use crate::support::{soon, user};
+use crate::support::{in_time, user};
 
 fn start(data: &Path, socket: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
@@ -25,45 +25,45 @@ fn start(data: &Path, socket: &Path) -> Child {
     command.spawn().expect("the program starts")
 }
 
-async fn is_told(supervisor: &UnixDatagram) -> String {
+async fn receives_notification(supervisor: &UnixDatagram) -> String {
     let mut message = [0; 256];
-    let length = soon("word from the server", supervisor.recv(&mut message)).await.expect("received");
+    let length = in_time("word from the server", supervisor.recv(&mut message)).await.expect("received");
     String::from_utf8(message[..length].to_vec()).expect("UTF-8")
 }
 
 async fn ends(child: &mut Child) -> ExitStatus {
-    soon("the program ends", child.wait()).await.expect("it ran")
+    in_time("the program ends", child.wait()).await.expect("it ran")
 }
 
 #[tokio::test]
-async fn systemd_is_told_when_the_server_can_be_used_and_when_it_stops() {
+async fn systemd_is_notified_of_ready_and_stopping() {
     let place = TempDir::new().expect("a directory");
     let socket = place.path().join("notify");
     let supervisor = UnixDatagram::bind(&socket).expect("a socket");
     let mut child = start(&place.path().join("data"), &socket);
-    assert_eq!(is_told(&supervisor).await, "READY=1\n");
-    // Whoever was told needs no second try.
+    assert_eq!(receives_notification(&supervisor).await, "READY=1\n");
+    // A client that connects after the notification succeeds at once.
     let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-    let line = soon("a line", lines.next_line()).await.expect("readable").expect("it said before where");
+    let line = in_time("a line", lines.next_line()).await.expect("readable").expect("it said before where");
     let address = line.strip_prefix("listening on http://").expect(&line);
     let hello = Hello { token: None, user: Some(user("alice")), device: None, cursors: Default::default() };
     let url = format!("ws://{address}/v1/ws");
-    let (client, _) = soon("welcome", Client::connect(&url, hello)).await.expect("welcome");
+    let (client, _) = in_time("welcome", Client::connect(&url, hello)).await.expect("welcome");
 
     let kill = format!("kill -TERM {}", child.id().expect("it runs"));
     assert!(Command::new("sh").args(["-c", &kill]).status().await.expect("a shell").success());
-    assert_eq!(is_told(&supervisor).await, "STOPPING=1\n");
+    assert_eq!(receives_notification(&supervisor).await, "STOPPING=1\n");
     drop(client);
     assert!(ends(&mut child).await.success());
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_start_is_never_ready() {
+async fn a_server_that_fails_to_start_never_notifies_ready() {
     let place = TempDir::new().expect("a directory");
     let socket = place.path().join("notify");
     let supervisor = UnixDatagram::bind(&socket).expect("a socket");
     let lock = std::fs::File::create(place.path().join("lock")).expect("a file");
-    lock.try_lock().expect("nobody else has it");
+    lock.try_lock().expect("no other process has the lock");
     let mut child = start(place.path(), &socket);
     assert_eq!(ends(&mut child).await.code(), Some(1));
     let mut message = [0; 256];
@@ -72,10 +72,10 @@ async fn a_server_that_cannot_start_is_never_ready() {
 }
 
 #[tokio::test]
-async fn a_supervisor_that_does_not_listen_stops_nobody() {
+async fn a_supervisor_that_does_not_read_does_not_block_the_server() {
     let place = TempDir::new().expect("a directory");
     let mut child = start(&place.path().join("data"), &place.path().join("nobody"));
     let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-    let line = soon("a line", lines.next_line()).await.expect("readable").expect("it starts");
+    let line = in_time("a line", lines.next_line()).await.expect("readable").expect("it starts");
     assert!(line.starts_with("listening on "), "{line}");
 }

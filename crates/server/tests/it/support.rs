@@ -1,15 +1,15 @@
-//! The words that the tests speak in: a server that starts and stops, people who connect and talk.
+//! Shared helpers: servers, and clients that connect to them.
 
 mod answer;
 mod cluster;
 mod crowd;
 mod disk;
 mod dribble;
-mod hand;
 mod person;
 mod process;
 pub(crate) mod raw;
 mod stalled;
+mod text_socket;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -31,51 +31,51 @@ use tokio::task::JoinSet;
 
 pub(crate) use self::answer::Answer;
 pub(crate) use self::cluster::{Cluster, Shared};
-pub(crate) use self::crowd::{CROWD, crowd, room_for_a_crowd};
+pub(crate) use self::crowd::{CROWD_SIZE, connect_crowd, reserve_descriptors_for_a_crowd};
 pub(crate) use self::disk::FailingDisk;
-pub(crate) use self::dribble::every_dribble_is_cheap;
-pub(crate) use self::hand::{Hand, timeless};
+pub(crate) use self::dribble::assert_single_bytes_are_cheap;
 pub(crate) use self::person::{Person, Stored, command, text_of};
 pub(crate) use self::process::Process;
 pub(crate) use self::raw::Raw;
-pub(crate) use self::stalled::{Stalled, unless_stalled};
+pub(crate) use self::stalled::{Stalled, retry_if_stalled};
+pub(crate) use self::text_socket::{TextSocket, mask_times};
 
-/// How long a test waits for what must come. It only matters to a test that fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a test waits for an event before it fails.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What the tokens of [`Server::serves`] are signed with.
+/// The secret that signs the tokens of [`Server::start_production`].
 const SECRET: &str = "a secret of the tests that is long enough";
 
-/// Waits for what must happen; fails when it does not.
-pub(crate) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, happens).await {
+/// Waits for a future; panics after [`WAIT_TIMEOUT`].
+pub(crate) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(WAIT_TIMEOUT, future).await {
         Ok(outcome) => outcome,
-        Err(_) => panic!("waited in vain: {what}"),
+        Err(_) => panic!("timed out: {what}"),
     }
 }
 
-/// Asks again until the answer is there, for what no event tells of.
+/// Polls until `poll` returns a value, for conditions without an event to wait for.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
-    mut ask: impl FnMut() -> F,
+    mut poll: impl FnMut() -> F,
 ) -> T {
-    soon(what, async {
+    in_time(what, async {
         loop {
-            if let Some(found) = ask().await {
+            if let Some(found) = poll().await {
                 return found;
             }
-            // waits for: the next look
+            // waits for: the next poll
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
     .await
 }
 
-/// Where `RUST_LOG` asks for it, the servers' log is shown.
+/// Prints the servers' log if `RUST_LOG` is set.
 fn show_log() {
     if std::env::var_os("RUST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
-        // Another test may have begun before.
+        // This fails if another test has set the subscriber.
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
     }
 }
@@ -90,10 +90,10 @@ pub(crate) fn conversation(name: &str) -> ConversationId {
     ConversationId::parse(name).expect("a conversation id")
 }
 
-/// A server in this process, on a port and with a directory of its own.
+/// A server in this process, with its own port and directory.
 pub(crate) struct Server {
     address: SocketAddr,
-    /// Where operators ask, if that is an address of its own.
+    /// The address of the operators' listener, if it is configured.
     operators: Option<SocketAddr>,
     config: Config,
     clock: Clock,
@@ -104,24 +104,24 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A `dev` server: it believes whoever connects, and has no limits of rate.
+    /// Starts a `dev` server: it accepts user names without a token and has no rate limits.
     pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    /// The same with other settings.
+    /// Starts a `dev` server with other settings.
     pub(crate) async fn start_with(settings: impl FnOnce(&mut Config)) -> Self {
-        Self::start_by(Clock::system(), settings).await
+        Self::start_with_clock(Clock::system(), settings).await
     }
 
-    /// The same by another clock.
-    pub(crate) async fn start_by(clock: Clock, settings: impl FnOnce(&mut Config)) -> Self {
+    /// Starts a `dev` server with another clock.
+    pub(crate) async fn start_with_clock(clock: Clock, settings: impl FnOnce(&mut Config)) -> Self {
         show_log();
         let data = TempDir::new().expect("a directory");
         let mut config = Config::for_dev(data.path().to_owned());
-        // A test that stops a server has no time for clients that do not listen.
+        // A stop waits this long for clients that do not read.
         config.shutdown_deadline = Duration::from_secs(2);
-        if let Some(shared) = cluster::wanted().await {
+        if let Some(shared) = cluster::requested_by_environment().await {
             shared.configure(&mut config);
         }
         settings(&mut config);
@@ -140,19 +140,19 @@ impl Server {
         server
     }
 
-    /// A production server: whoever connects has a token.
-    pub(crate) async fn serves() -> Self {
-        Self::serves_with(|_| {}).await
+    /// Starts a production server, which requires tokens.
+    pub(crate) async fn start_production() -> Self {
+        Self::start_production_with(|_| {}).await
     }
 
-    /// The same with other settings.
-    pub(crate) async fn serves_with(settings: impl FnOnce(&mut Config)) -> Self {
-        Self::serves_by(Clock::system(), settings).await
+    /// Starts a production server with other settings.
+    pub(crate) async fn start_production_with(settings: impl FnOnce(&mut Config)) -> Self {
+        Self::start_production_by(Clock::system(), settings).await
     }
 
-    /// The same by another clock.
-    pub(crate) async fn serves_by(clock: Clock, settings: impl FnOnce(&mut Config)) -> Self {
-        Self::start_by(clock, |config| {
+    /// Starts a production server with another clock.
+    pub(crate) async fn start_production_by(clock: Clock, settings: impl FnOnce(&mut Config)) -> Self {
+        Self::start_with_clock(clock, |config| {
             config.mode = Mode::Serve;
             config.auth.key = Some(AuthKey::Secret(Secret::new(SECRET).expect("long enough")));
             settings(config);
@@ -168,116 +168,116 @@ impl Server {
         self.operators = server.operator_address();
         let (stop, stopped) = oneshot::channel();
         self.running.spawn(async move {
-            // A dropped sender stops it, too.
+            // A dropped sender also stops the server.
             drop(stopped.await);
             server.stop().await
         });
         self.stop = Some(stop);
     }
 
-    /// Tells it to stop, as SIGTERM does, and does not wait.
-    pub(crate) fn begins_to_stop(&mut self) {
+    /// Begins a graceful shutdown, as SIGTERM does, without waiting.
+    pub(crate) fn begin_shutdown(&mut self) {
         drop(self.stop.take());
     }
 
-    /// Waits for its end.
-    pub(crate) async fn has_stopped(&mut self) {
-        self.has_ended().await.expect("none of its tasks failed");
+    /// Waits until the server has stopped without an error.
+    pub(crate) async fn wait_until_stopped(&mut self) {
+        self.wait_for_end().await.expect("none of its tasks failed");
     }
 
-    /// Waits for the end of a server of which a task has panicked or ended, and says which.
-    pub(crate) async fn has_failed(&mut self) -> String {
-        self.has_ended().await.expect_err("a task failed").to_string()
+    /// Waits until the server has stopped because a task panicked or ended. Returns the error, which names the task.
+    pub(crate) async fn wait_for_failure(&mut self) -> String {
+        self.wait_for_end().await.expect_err("a task failed").to_string()
     }
 
-    async fn has_ended(&mut self) -> Result<(), Failure> {
-        let ended = soon("the server stops", self.running.join_next()).await;
+    async fn wait_for_end(&mut self) -> Result<(), Failure> {
+        let ended = in_time("the server stops", self.running.join_next()).await;
         ended.expect("it ran").expect("it ended well")
     }
 
-    /// Stops it and starts another on the same data; it has another address.
+    /// Stops the server and starts another on the same data, at another address.
     pub(crate) async fn restart(&mut self) {
         self.restart_with(|_| {}).await;
     }
 
-    /// The same with other settings.
+    /// Restarts the server with other settings.
     pub(crate) async fn restart_with(&mut self, settings: impl FnOnce(&mut Config)) {
-        self.begins_to_stop();
-        self.has_stopped().await;
+        self.begin_shutdown();
+        self.wait_until_stopped().await;
         settings(&mut self.config);
-        self.starts_again().await;
+        self.start_again().await;
     }
 
-    /// Starts another on the same data after it has stopped.
-    pub(crate) async fn starts_again(&mut self) {
+    /// Starts a stopped server again on the same data.
+    pub(crate) async fn start_again(&mut self) {
         self.run().await;
     }
 
-    /// Where its database is.
+    /// The data directory.
     pub(crate) fn data(&self) -> &Path {
         self.data.path()
     }
 
-    /// Where its API keys are.
+    /// The store of its API keys.
     pub(crate) fn keys(&self) -> KeyStore {
         switchboard::key_store(&self.config)
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where operators ask.
+    /// The address of the operators' listener.
     pub(crate) fn operators(&self) -> SocketAddr {
         self.operators.expect("a listener for operators")
     }
 
-    /// Asks for a page as an operator, on a connection of its own.
+    /// Requests a path from the operators' listener, on a new connection.
     pub(crate) async fn gets_as_operator(&self, path: &str) -> Answer {
         let page = format!("http://{}{path}", self.operators());
         let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
         self.request(http.get(page)).await
     }
 
-    /// The address of its WebSocket.
+    /// The URL of its WebSocket.
     pub(crate) fn url(&self) -> String {
         format!("ws://{}/v1/ws", self.address)
     }
 
-    /// The address of a page.
+    /// The URL of a path.
     pub(crate) fn page(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// A token for somebody.
+    /// Makes a token for a user.
     pub(crate) fn token(&self, name: &str, lifetime: Duration) -> String {
         self.token_by(self.clock.clone(), name, lifetime)
     }
 
-    /// A token that somebody with another clock made.
+    /// Makes a token with another clock than the server's.
     pub(crate) fn token_by(&self, clock: Clock, name: &str, lifetime: Duration) -> String {
         let mint = Authenticator::with_clock(&self.config.auth, clock).expect("a secret");
         mint.mint(&user(name), lifetime).expect("a token")
     }
 
-    /// Somebody connects, as one more device.
+    /// Connects a user, as one more device.
     pub(crate) async fn connects(&self, name: &str) -> Person {
         self.resumes(name, &[]).await
     }
 
-    /// Somebody connects who has read these conversations up to these events.
+    /// Connects a user with these cursors in `hello`.
     pub(crate) async fn resumes(&self, name: &str, cursors: &[(&str, u64)]) -> Person {
         self.tries_to_connect(self.hello(name, cursors)).await.expect("welcome")
     }
 
-    /// Says this `hello`.
+    /// Connects with this `hello`.
     pub(crate) async fn tries_to_connect(&self, hello: Hello) -> Result<Person, ClientError> {
-        let (client, welcome) = soon("welcome", Client::connect(&self.url(), hello)).await?;
+        let (client, welcome) = in_time("welcome", Client::connect(&self.url(), hello)).await?;
         Ok(Person::new(client, welcome))
     }
 
-    /// The `hello` of somebody.
+    /// The `hello` of a user.
     pub(crate) fn hello(&self, name: &str, cursors: &[(&str, u64)]) -> Hello {
         let dev = self.config.mode == Mode::Dev;
         Hello {
@@ -288,66 +288,66 @@ impl Server {
         }
     }
 
-    /// A WebSocket on which nothing has been said, for what no client would say.
-    pub(crate) async fn by_hand(&self) -> Hand {
-        Hand::open(&self.url()).await
+    /// Opens a WebSocket without sending `hello`, for frames that no client would send.
+    pub(crate) async fn open_socket(&self) -> TextSocket {
+        TextSocket::open(&self.url()).await
     }
 
-    /// Somebody's connection by hand, up to and with its `welcome`.
-    pub(crate) async fn by_hand_as(&self, name: &str) -> Hand {
-        let mut hand = self.by_hand().await;
+    /// Opens a WebSocket, sends the `hello` of a user and receives `welcome`.
+    pub(crate) async fn open_socket_as(&self, name: &str) -> TextSocket {
+        let mut socket = self.open_socket().await;
         let hello = Command::from(self.hello(name, &[]));
-        hand.says(&serde_json::to_string(&hello).expect("json")).await;
-        let welcome = hand.hears().await;
+        socket.says(&serde_json::to_string(&hello).expect("json")).await;
+        let welcome = socket.receives_text().await;
         assert!(welcome.starts_with(r#"{"type":"welcome""#), "{welcome}");
-        hand
+        socket
     }
 
-    /// Until this is dropped no write has an outcome, of this server or another on its data.
-    pub(crate) fn holds_up_writes(&self) -> rusqlite::Connection {
+    /// Locks the database for writing: until the result is dropped, no write of any server on this data completes.
+    pub(crate) fn lock_database(&self) -> rusqlite::Connection {
         let db = rusqlite::Connection::open(self.data().join("switchboard.db")).expect("the database");
         db.execute_batch("BEGIN IMMEDIATE").expect("the lock");
         db
     }
 
-    /// Asks for a page.
+    /// Requests a path with GET.
     pub(crate) async fn gets(&self, path: &str) -> Answer {
         self.request(self.http.get(self.page(path))).await
     }
 
-    /// The same with a header.
+    /// Requests a path with GET and a header.
     pub(crate) async fn gets_with(&self, path: &str, name: &str, value: &str) -> Answer {
         self.request(self.http.get(self.page(path)).header(name, value)).await
     }
 
-    /// Says a command over HTTP; in `dev` mode the body's `as` says who.
+    /// Sends a command over HTTP; in `dev` mode `as` in the body names the user.
     pub(crate) async fn posts(&self, command: &str, body: Value) -> Answer {
         let request = self.http.post(self.page(&format!("/v1/{command}"))).json(&body);
         self.request(request).await
     }
 
-    /// Says a command over HTTP with a token or a key.
+    /// Sends a command over HTTP with a token or an API key.
     pub(crate) async fn posts_as(&self, bearer: &str, command: &str, body: Value) -> Answer {
         let request = self.http.post(self.page(&format!("/v1/{command}"))).bearer_auth(bearer);
         self.request(request.json(&body)).await
     }
 
-    /// A request to be made up freely, and then to be given to [`Self::request`].
+    /// Builds a request for [`Self::request`].
     pub(crate) fn asks(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method.parse().expect("a method"), self.page(path))
     }
 
-    /// Makes a request.
+    /// Sends a request and reads the answer.
     pub(crate) async fn request(&self, request: reqwest::RequestBuilder) -> Answer {
-        soon("an answer over HTTP", Answer::of(request)).await
+        in_time("an answer over HTTP", Answer::of(request)).await
     }
 
-    /// Makes a request that may become a WebSocket, which is dropped then.
+    /// Sends the request of a WebSocket handshake; a WebSocket is closed at once.
     pub(crate) async fn handshake(&self, request: reqwest::RequestBuilder) -> Answer {
-        soon("an answer to a handshake", Answer::of_handshake(request)).await
+        in_time("an answer to a handshake", Answer::of_handshake(request)).await
     }
 
-    /// A number of `/metrics`, such as `switchboard_connections`.
+    /// The value of a metric in `/metrics`, such as `switchboard_connections`.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let page = self.gets("/metrics").await;
         let line = page.text.lines().find(|line| line.split(' ').next() == Some(name));

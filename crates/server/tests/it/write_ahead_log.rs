@@ -1,4 +1,4 @@
-//! The write-ahead log: it stays short, nobody waits for it, and an orderly stop leaves none.
+//! The write-ahead log: it stays short, delays no client, and a graceful stop removes it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,21 +13,21 @@ use switchboard_protocol::reply::Reply;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::check::is_clean;
+use crate::check::assert_clean;
 use crate::support::{FailingDisk, Server, command, eventually, text_of};
 
-const LOG: &str = "switchboard.db-wal";
+const WRITE_AHEAD_LOG: &str = "switchboard.db-wal";
 
-/// At how many bytes the log is moved into the database.
-const CHECKPOINT: u64 = 32 * 1024 * 1024;
+/// The length of the log at which the server checkpoints it.
+const CHECKPOINT_BYTES: u64 = 32 * 1024 * 1024;
 
 fn log_length(data: &Path) -> u64 {
-    std::fs::metadata(data.join(LOG)).map_or(0, |log| log.len())
+    std::fs::metadata(data.join(WRITE_AHEAD_LOG)).map_or(0, |log| log.len())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_stays_short_under_one_who_writes_and_many_who_come_to_read() {
-    const TEXT: usize = 16 * 1024;
+async fn the_write_ahead_log_stays_short_under_a_writer_and_many_readers() {
+    const TEXT_BYTES: usize = 16 * 1024;
     let server = Arc::new(Server::start().await);
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "hi").await;
@@ -41,21 +41,21 @@ async fn it_stays_short_under_one_who_writes_and_many_who_come_to_read() {
         });
     }
     let mut longest = 0;
-    let messages = 2 * usize::try_from(CHECKPOINT).expect("small") / TEXT;
+    let messages = 2 * usize::try_from(CHECKPOINT_BYTES).expect("small") / TEXT_BYTES;
     for _ in 0..messages / 100 {
-        let send = || command("send", &json!({"to": "@bob", "text": "x".repeat(TEXT)}));
+        let send = || command("send", &json!({"to": "@bob", "text": "x".repeat(TEXT_BYTES)}));
         for _ in alice.client.submit_all((0..100).map(|_| send())).await.expect("sent") {
-            assert!(matches!(alice.is_told().await, Reply::Ok(_)));
+            assert!(matches!(alice.receives_reply().await, Reply::Ok(_)));
         }
         longest = longest.max(log_length(server.data()));
     }
     reading.shutdown().await;
-    println!("{longest} bytes at most, of {} written", messages * TEXT);
-    assert!(longest > CHECKPOINT / 2, "{longest}: much was written");
-    assert!(longest < 2 * CHECKPOINT, "{longest}");
+    println!("{longest} bytes at most, of {} written", messages * TEXT_BYTES);
+    assert!(longest > CHECKPOINT_BYTES / 2, "the writer must fill the log: {longest}");
+    assert!(longest < 2 * CHECKPOINT_BYTES, "{longest}");
 }
 
-/// A program that reads the database for long, as a backup does, begins to.
+/// Begins a long read of the database, as a backup does.
 fn begins_to_read(db: &mut Connection) -> rusqlite::Transaction<'_> {
     let reading = db.transaction().expect("a transaction");
     let version: i64 = reading.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a read");
@@ -64,10 +64,10 @@ fn begins_to_read(db: &mut Connection) -> rusqlite::Transaction<'_> {
 }
 
 #[tokio::test]
-async fn a_long_read_and_a_deletion_keep_nobody_waiting() {
+async fn a_long_read_and_a_deletion_delay_no_write() {
     const MESSAGES: usize = 20;
-    /// Whoever waited for the backup would wait for 5 s.
-    const AT_ONCE: Duration = Duration::from_secs(4);
+    /// Less than the 5 s for which a write would wait for the backup.
+    const MAX_WRITE_TIME: Duration = Duration::from_secs(4);
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "to be deleted").await;
@@ -77,17 +77,17 @@ async fn a_long_read_and_a_deletion_keep_nobody_waiting() {
     for _ in 0..MESSAGES {
         let said = Instant::now();
         alice.says("@bob", "hi").await;
-        assert!(said.elapsed() < AT_ONCE, "{:?}", said.elapsed());
+        assert!(said.elapsed() < MAX_WRITE_TIME, "{:?}", said.elapsed());
     }
     assert!(log_length(server.data()) > 0);
     drop(reading);
     eventually("the log is emptied", async || (log_length(server.data()) == 0).then_some(())).await;
 }
 
-/// A commit whose fsync failed is in the system's cache, and a program that reads while the server starts again keeps it in
-/// the log. Later commits are written behind it, so the disk must have it, too.
+/// A commit with a failed fsync stays in the system's cache, and a program that reads while the server restarts keeps it in
+/// the log. Later commits follow it in the log, so the disk must have it, too.
 #[tokio::test]
-async fn what_is_written_behind_a_commit_whose_fsync_failed_outlives_a_power_cut() {
+async fn a_commit_after_one_with_a_failed_fsync_survives_a_power_cut() {
     let disk = FailingDisk::new();
     let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
@@ -95,16 +95,16 @@ async fn what_is_written_behind_a_commit_whose_fsync_failed_outlives_a_power_cut
     disk.control.fail_sync(1, Syncs::Wal, Dropped::Later);
     let refusal = alice.is_refused("send", json!({"to": "@bob", "text": "x".repeat(16 * 1024)})).await;
     assert_eq!(refusal, ErrorCode::Unavailable);
-    server.dies().await;
+    server.kill().await;
 
-    // It comes first, so it is the one that finds what the log has.
+    // This connection is the first, so it recovers the log.
     let mut backup = Connection::open(disk.data().join("switchboard.db")).expect("the database");
     backup.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("the log stays");
     let reading = begins_to_read(&mut backup);
     let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
     let seq = alice.says("@bob", "acknowledged").await;
-    server.dies().await;
+    server.kill().await;
     drop(reading);
     drop(backup);
     let cut = disk.control.cut_power(&mut fastrand::Rng::with_seed(1)).expect("a power cut");
@@ -114,12 +114,12 @@ async fn what_is_written_behind_a_commit_whose_fsync_failed_outlives_a_power_cut
     let log = server.connects("alice").await.log("@bob").await;
     let last = log.last().expect("events");
     assert_eq!((last.seq.0, text_of(last)), (seq, Some("acknowledged")));
-    server.dies().await;
-    is_clean(disk.data());
+    server.kill().await;
+    assert_clean(disk.data());
 }
 
-/// The files of a data directory, the lock's aside.
-fn files(data: &Path) -> Vec<String> {
+/// The files of a data directory, except the lock.
+fn data_files(data: &Path) -> Vec<String> {
     let names =
         std::fs::read_dir(data).expect("the directory").map(|entry| entry.expect("an entry").file_name());
     let mut names: Vec<_> =
@@ -129,36 +129,36 @@ fn files(data: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_orderly_stop_leaves_only_the_database() {
+async fn a_graceful_stop_leaves_only_the_database_file() {
     let mut server = Server::start().await;
     for round in 0..10 {
         let mut alice = server.connects("alice").await;
         let seq = alice.says("@bob", &format!("secret {round}")).await;
         alice.does("delete", json!({"conversation": "@bob", "target": seq})).await;
         assert_eq!(alice.log("@bob").await.len(), 2 * (round + 1));
-        // More that the readers are still at when the end comes.
+        // Queries that the readers still run when the stop begins.
         for _ in 0..20 {
             alice.submits("sync", json!({"conversation": "@bob", "after": 0})).await;
         }
-        server.begins_to_stop();
+        server.begin_shutdown();
         if round == 0 {
-            // Cut when the time for stopping is over.
-            server.has_stopped().await;
+            // The server cancels it at the shutdown deadline.
+            server.wait_until_stopped().await;
             drop(alice);
         } else {
             alice.is_closed().await;
             drop(alice);
-            server.has_stopped().await;
+            server.wait_until_stopped().await;
         }
-        assert_eq!(files(server.data()), ["switchboard.db"], "in round {round}");
+        assert_eq!(data_files(server.data()), ["switchboard.db"], "in round {round}");
         let database = std::fs::read(server.data().join("switchboard.db")).expect("the database");
         assert!(!database.windows(7).any(|bytes| bytes == b"secret "), "in round {round}");
-        server.starts_again().await;
+        server.start_again().await;
     }
 }
 
 #[tokio::test]
-async fn a_stop_during_a_backup_leaves_the_log_to_the_next_start() {
+async fn a_stop_during_a_backup_leaves_the_write_ahead_log_to_the_next_start() {
     let mut server = Server::start().await;
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "before").await;
@@ -169,7 +169,7 @@ async fn a_stop_during_a_backup_leaves_the_log_to_the_next_start() {
     assert_eq!(server.connects("alice").await.log("@bob").await.len(), 2);
     drop(reading);
     drop(backup);
-    server.begins_to_stop();
-    server.has_stopped().await;
-    assert_eq!(files(server.data()), ["switchboard.db"]);
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
+    assert_eq!(data_files(server.data()), ["switchboard.db"]);
 }

@@ -1,4 +1,4 @@
-//! A database damaged in every way that the check knows, each found and told where it is.
+//! Damages a database in every way that the check detects, and asserts that it reports each with its place.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use serde_json::json;
 use switchboard::check_database;
 
-use super::{is_clean, left_alone};
+use super::{assert_clean, stopped_server_with_every_event};
 use crate::support::Server;
 
 fn problems(path: &Path) -> Vec<String> {
@@ -14,13 +14,13 @@ fn problems(path: &Path) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
-/// Some damage, to the first conversation.
+/// Damages the first conversation.
 pub(crate) fn damage(data: &Path) {
     let db = Connection::open(data.join("switchboard.db")).expect("a database");
     assert_eq!(db.execute("UPDATE conversations SET head = 7 WHERE id = 1", []), Ok(1));
 }
 
-/// Damage, and a line of what is told of it. `#r` is conversation 1 with the users alice 1, bob 2, carol 3, dora 4.
+/// SQL that damages the database, and a line of the report. `#r` is conversation 1; alice is user 1, bob 2, carol 3, dora 4.
 const DAMAGE: &[(&str, &str)] = &[
     ("DELETE FROM events WHERE conversation = 1 AND seq = 4", "#r 4: it is missing"),
     ("DELETE FROM events WHERE conversation = 1 AND seq IN (4, 5)", "#r 4: it and 1 after it are missing"),
@@ -61,7 +61,7 @@ const DAMAGE: &[(&str, &str)] = &[
         "#r 3: it counts 9 messages up to here, and there are 2",
     ),
     (
-        // A byte that flipped in a text.
+        // A flipped byte in a text.
         "UPDATE events SET body = CAST(replace(body, '\"text\":\"', '\"text\":\"!') AS TEXT) WHERE conversation = 1 AND seq = 4",
         "#r 4: its checksum is not that of what it says",
     ),
@@ -96,7 +96,7 @@ const DAMAGE: &[(&str, &str)] = &[
     ),
     (
         "UPDATE events SET sender = 2 WHERE conversation = 1 AND seq = 6",
-        "#r 6: it edits a message of somebody else",
+        "#r 6: it edits a message of another user",
     ),
     (
         "UPDATE events SET key = NULL WHERE conversation = 1 AND seq = 4",
@@ -248,30 +248,30 @@ const DAMAGE: &[(&str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn every_damage_is_found() {
-    let server = left_alone().await;
-    is_clean(server.data());
+async fn check_finds_every_kind_of_damage() {
+    let server = stopped_server_with_every_event().await;
+    assert_clean(server.data());
     let whole = std::fs::read(server.data().join("switchboard.db")).expect("readable");
     let place = tempfile::TempDir::new().expect("a directory");
     let mut missed = Vec::new();
-    for (number, (damage, wanted)) in DAMAGE.iter().enumerate() {
+    for (number, (damage, expected)) in DAMAGE.iter().enumerate() {
         let copy = place.path().join(format!("{number}.db"));
         std::fs::write(&copy, &whole).expect("written");
         let db = Connection::open(&copy).expect("a database");
         db.execute_batch(damage).unwrap_or_else(|error| panic!("{damage}: {error}"));
         assert!(db.changes() > 0 || damage.contains("INDEX") || damage.contains("TABLE"), "{damage}");
         drop(db);
-        let told = problems(&copy);
-        if !told.iter().any(|line| line.starts_with(wanted)) {
-            missed.push(format!("{damage}\n  wanted {wanted}\n  told   {told:#?}"));
+        let report = problems(&copy);
+        if !report.iter().any(|line| line.starts_with(expected)) {
+            missed.push(format!("{damage}\n  expected {expected}\n  reported {report:#?}"));
         }
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
 
 #[tokio::test]
-async fn pages_that_cannot_be_read_are_told() {
-    let server = left_alone().await;
+async fn check_reports_unreadable_pages() {
+    let server = stopped_server_with_every_event().await;
     let path = server.data().join("switchboard.db");
     let db = Connection::open(&path).expect("a database");
     let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'events'";
@@ -280,14 +280,14 @@ async fn pages_that_cannot_be_read_are_told() {
     let mut bytes = std::fs::read(&path).expect("readable");
     bytes[(page - 1) * 2048..page * 2048].fill(0x5a);
     std::fs::write(&path, &bytes).expect("written");
-    let told = problems(&path);
-    assert!(told.iter().any(|line| line.starts_with("SQLite: ")), "{told:?}");
-    assert!(told.iter().any(|line| line.contains("the check ends here")), "{told:?}");
+    let report = problems(&path);
+    assert!(report.iter().any(|line| line.starts_with("SQLite: ")), "{report:?}");
+    assert!(report.iter().any(|line| line.contains("the check ends here")), "{report:?}");
 }
 
 #[tokio::test]
-async fn of_many_problems_some_are_told_and_the_others_counted() {
-    let server = left_alone().await;
+async fn check_reports_the_first_hundred_problems_and_counts_the_others() {
+    let server = stopped_server_with_every_event().await;
     let path = server.data().join("switchboard.db");
     let db = Connection::open(&path).expect("a database");
     db.execute_batch(
@@ -296,47 +296,47 @@ async fn of_many_problems_some_are_told_and_the_others_counted() {
     )
     .expect("damaged");
     drop(db);
-    let told = problems(&path);
-    assert_eq!(told.len(), 101, "{told:?}");
-    assert_eq!(told[100], "and 50 more");
+    let report = problems(&path);
+    assert_eq!(report.len(), 101, "{report:?}");
+    assert_eq!(report[100], "and 50 more");
 }
 
 #[tokio::test]
-async fn what_a_newer_version_made_is_not_judged() {
-    let server = left_alone().await;
+async fn check_refuses_a_database_of_a_newer_version() {
+    let server = stopped_server_with_every_event().await;
     let path = server.data().join("switchboard.db");
     Connection::open(&path).and_then(|db| db.execute_batch("PRAGMA user_version = 99")).expect("changed");
     let error = format!("{:#}", check_database(&path).expect_err("not understood"));
     assert!(error.contains("newer version") && error.contains("99"), "{error}");
 }
 
-/// Reactions are stored without U+FE0F now.
+/// Older versions stored reactions with U+FE0F.
 #[tokio::test]
-async fn a_reaction_that_was_stored_with_u_fe0f_can_be_taken_back() {
+async fn a_reaction_that_was_stored_with_u_fe0f_can_be_removed() {
     let mut server = Server::start().await;
     let react =
         |on: bool| json!({"conversation": "@bob", "target": 1, "emoji": "\u{1f44d}\u{fe0f}", "on": on});
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "hi").await;
     alice.does("react", react(true)).await;
-    server.begins_to_stop();
-    server.has_stopped().await;
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
     let db = Connection::open(server.data().join("switchboard.db")).expect("the database");
     db.execute_batch(
         "UPDATE reactions SET emoji = emoji || char(65039);
          UPDATE events SET checksum = NULL, body = replace(body, char(128077), char(128077, 65039)) WHERE seq = 2",
     )
-    .expect("as it was");
+    .expect("the row of an older version");
     drop(db);
-    server.starts_again().await;
+    server.start_again().await;
     let mut alice = server.connects("alice").await;
-    assert!(alice.stores("react", react(true)).await.duplicate, "it stands");
+    assert!(alice.stores("react", react(true)).await.duplicate, "the reaction is stored");
     assert_eq!(alice.stores("react", react(false)).await.seq, 3);
     assert!(alice.message("@bob", 1).await.reactions.is_empty());
     alice.does("react", react(true)).await;
     let reactions = alice.message("@bob", 1).await.reactions;
     assert_eq!(reactions.keys().map(|emoji| emoji.as_str()).collect::<Vec<_>>(), ["\u{1f44d}"]);
-    server.begins_to_stop();
-    server.has_stopped().await;
-    is_clean(server.data());
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
+    assert_clean(server.data());
 }

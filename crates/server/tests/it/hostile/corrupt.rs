@@ -1,5 +1,5 @@
-//! A broken database: one row that cannot be read takes nothing else with it, and what a newer version
-//! made is left as it is. The only test with SQL: it breaks what the server never would.
+//! Corrupt databases: an unreadable row affects no other, and the server does not touch a database of a newer version. These
+//! tests use SQL, because the server never writes such rows.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,8 +17,8 @@ use crate::support::{Server, text_of};
 
 const DATABASE: &str = "switchboard.db";
 
-/// What can happen to a row, by the seq of the event that it happens to.
-const POISON: [(u64, &str); 6] = [
+/// Corruptions of an event's row, each with the seq of its event.
+const CORRUPTIONS: [(u64, &str); 6] = [
     (3, "UPDATE events SET body = 'no JSON' WHERE seq = 3"),
     (4, "UPDATE events SET kind = 99 WHERE seq = 4"),
     (5, "UPDATE events SET body = '[1]' WHERE seq = 5"),
@@ -27,29 +27,29 @@ const POISON: [(u64, &str); 6] = [
     (8, "UPDATE events SET sender = 9999 WHERE seq = 8"),
 ];
 
-/// The last message, and it is poisoned too.
-const LAST: u64 = 9;
+/// The last message, which is corrupt, too.
+const LAST_SEQ: u64 = 9;
 
-fn poison(data: &Path) {
+fn corrupt_events(data: &Path) {
     let db = Connection::open(data.join(DATABASE)).expect("the database");
-    for (seq, sql) in POISON {
+    for (seq, sql) in CORRUPTIONS {
         assert_eq!(db.execute(sql, []), Ok(1), "{seq}");
     }
     let last = "UPDATE events SET body = '' WHERE seq = 9";
     assert_eq!(db.execute(last, []), Ok(1));
 }
 
-/// A room with the events 1 to 9, of which most are poisoned.
-async fn poisoned() -> Server {
+/// A server with a room of the events 1 to 9, most of them corrupt.
+async fn server_with_corrupt_events() -> Server {
     let mut server = Server::start().await;
     let mut alice = server.connects("alice").await;
     alice.makes_room("r", &["bob"]).await;
-    for seq in 2..=LAST {
+    for seq in 2..=LAST_SEQ {
         assert_eq!(alice.says("#r", &format!("message {seq}")).await, seq);
     }
     alice.says("@bob", "elsewhere").await;
     alice.client.close().await;
-    poison(server.data());
+    corrupt_events(server.data());
     server.restart().await;
     server
 }
@@ -58,53 +58,53 @@ fn is_unreadable(event: &Event) -> bool {
     matches!(event.body, EventBody::Unreadable {})
 }
 
-/// Every event is in its place, and only those that were poisoned cannot be read.
+/// Asserts that every event has its seq, and only the corrupt ones are unreadable.
 fn check_log(log: &[Event]) {
-    assert_eq!(log.iter().map(|event| event.seq.0).collect::<Vec<_>>(), (1..=LAST).collect::<Vec<_>>());
+    assert_eq!(log.iter().map(|event| event.seq.0).collect::<Vec<_>>(), (1..=LAST_SEQ).collect::<Vec<_>>());
     let unreadable: Vec<_> =
         log.iter().filter(|event| is_unreadable(event)).map(|event| event.seq.0).collect();
-    assert_eq!(unreadable, POISON.iter().map(|(seq, _)| *seq).chain([LAST]).collect::<Vec<_>>());
+    assert_eq!(unreadable, CORRUPTIONS.iter().map(|(seq, _)| *seq).chain([LAST_SEQ]).collect::<Vec<_>>());
     assert_eq!(text_of(&log[1]), Some("message 2"));
 }
 
 #[tokio::test]
-async fn hostile_29_a_poisoned_row_is_told_as_unreadable_and_blocks_nobody() {
-    let server = poisoned().await;
+async fn hostile_29_a_corrupt_row_is_delivered_as_unreadable_and_blocks_no_other() {
+    let server = server_with_corrupt_events().await;
     let mut bob = server.connects("bob").await;
     check_log(&bob.log("#r").await);
     let summary = bob.summary("#r").await;
-    assert_eq!((summary.head, summary.unread), (Seq(LAST), LAST - 1));
-    assert_eq!(bob.summary("@alice:bob").await.head, Seq(1), "others are not affected");
+    assert_eq!((summary.head, summary.unread), (Seq(LAST_SEQ), LAST_SEQ - 1));
+    assert_eq!(bob.summary("@alice:bob").await.head, Seq(1), "other conversations are not affected");
     let history = bob.history("#r").await;
     let texts: BTreeMap<_, _> =
         history.iter().map(|m| (m.seq.0, m.text.as_ref().map(|t| t.as_str()))).collect();
     assert_eq!(texts[&2], Some("message 2"));
-    assert_eq!((texts[&3], texts[&LAST]), (None, None));
+    assert_eq!((texts[&3], texts[&LAST_SEQ]), (None, None));
     let answer = server.posts("sync", json!({"as": "bob", "conversation": "#r", "limit": 200})).await.ok();
     assert_eq!(answer["events"][2]["type"], "unreadable", "{answer}");
     assert_eq!(answer["events"].as_array().map(Vec::len), Some(9));
 
     let mut phone = server.resumes("bob", &[("#r", 0), ("@alice:bob", 0)]).await;
     let (mut log, mut elsewhere) = (Vec::new(), Vec::new());
-    for _ in 0..=LAST {
-        let event = phone.sees().await;
+    for _ in 0..=LAST_SEQ {
+        let event = phone.receives_event().await;
         if event.conversation.as_str() == "#r" { log.push(event) } else { elsewhere.push(event) }
     }
     check_log(&log);
     assert_eq!(text_of(&elsewhere[0]), Some("elsewhere"));
-    phone.hears_nothing().await;
+    phone.receives_nothing().await;
 }
 
 #[tokio::test]
-async fn hostile_29_a_room_with_a_poisoned_row_goes_on() {
-    let server = poisoned().await;
+async fn hostile_29_a_room_with_a_corrupt_row_accepts_messages() {
+    let server = server_with_corrupt_events().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
-    assert_eq!(alice.says("#r", "still here").await, LAST + 1);
-    assert_eq!(bob.hears("still here").await.seq, Seq(LAST + 1));
-    bob.does("read", json!({"conversation": "#r", "upto": LAST + 1})).await;
+    assert_eq!(alice.says("#r", "still here").await, LAST_SEQ + 1);
+    assert_eq!(bob.receives_message("still here").await.seq, Seq(LAST_SEQ + 1));
+    bob.does("read", json!({"conversation": "#r", "upto": LAST_SEQ + 1})).await;
     assert_eq!(bob.summary("#r").await.unread, 0);
-    // What is no message any more cannot be edited; what is one can be deleted, and is well again.
+    // A row that is no longer a message cannot be edited. A corrupt message can be deleted, and is readable after that.
     let edit = json!({"conversation": "#r", "target": 4, "text": "x"});
     assert_eq!(alice.is_refused("edit", edit).await, ErrorCode::NotFound);
     alice.does("delete", json!({"conversation": "#r", "target": 3})).await;
@@ -113,7 +113,7 @@ async fn hostile_29_a_room_with_a_poisoned_row_goes_on() {
 }
 
 #[tokio::test]
-async fn hostile_29_a_damaged_count_does_not_end_the_writer() {
+async fn hostile_29_a_corrupt_count_does_not_stop_the_writer() {
     let mut server = Server::start().await;
     let mut alice = server.connects("alice").await;
     alice.makes_room("r", &["bob", "carol"]).await;
@@ -128,7 +128,7 @@ async fn hostile_29_a_damaged_count_does_not_end_the_writer() {
     server.restart().await;
     let mut bob = server.connects("bob").await;
     bob.does("read", json!({"conversation": "#r", "upto": 3})).await;
-    assert_eq!(bob.summary("#r").await.unread, 1, "as far as can be known");
+    assert_eq!(bob.summary("#r").await.unread, 1, "the count of the readable messages");
     bob.does("read", json!({"conversation": "#r", "upto": 4})).await;
     assert_eq!(bob.summary("#r").await.unread, 0);
     bob.does("leave", json!({"conversation": "#r"})).await;
@@ -137,8 +137,8 @@ async fn hostile_29_a_damaged_count_does_not_end_the_writer() {
     assert_eq!(alice.says("#r", "still here").await, 7);
 }
 
-/// What can happen to the rows behind a conversation, without a row in the log being touched.
-const DAMAGE: [&str; 9] = [
+/// Corruptions of a conversation or membership; the rows of the log stay intact.
+const CONVERSATION_DAMAGE: [&str; 9] = [
     "UPDATE conversations SET head = -1 WHERE name = ?1",
     "UPDATE conversations SET messages = -1 WHERE name = ?1",
     "UPDATE conversations SET last_message = -1 WHERE name = ?1",
@@ -150,16 +150,16 @@ const DAMAGE: [&str; 9] = [
     "UPDATE members SET until = -1 WHERE conversation = (SELECT id FROM conversations WHERE name = ?1)",
 ];
 
-/// The conversation of alice and another that the damage of this number happens to.
+/// The other user and the direct conversation with alice that corruption number `n` damages.
 fn between(n: usize) -> (String, String) {
     (format!("peer{n}"), format!("@alice:peer{n}"))
 }
 
 #[tokio::test]
-async fn damaged_conversations_and_memberships_lock_nobody_out() {
+async fn corrupt_conversations_and_memberships_do_not_prevent_a_connection() {
     let mut server = Server::start().await;
     let mut alice = server.connects("alice").await;
-    let peers: Vec<_> = (0..DAMAGE.len()).map(between).collect();
+    let peers: Vec<_> = (0..CONVERSATION_DAMAGE.len()).map(between).collect();
     let names: Vec<_> = peers.iter().map(|(peer, _)| peer.as_str()).collect();
     alice.makes_room("r", &names).await;
     alice.says("#r", "in the room").await;
@@ -168,38 +168,50 @@ async fn damaged_conversations_and_memberships_lock_nobody_out() {
     }
     alice.client.close().await;
     let db = Connection::open(server.data().join(DATABASE)).expect("the database");
-    for (sql, (_, name)) in DAMAGE.into_iter().zip(&peers) {
+    for (sql, (_, name)) in CONVERSATION_DAMAGE.into_iter().zip(&peers) {
         assert!(matches!(db.execute(sql, [name]), Ok(1..)), "{sql}");
     }
     drop(db);
     server.restart().await;
 
-    for (sql, (peer, name)) in DAMAGE.into_iter().zip(&peers) {
+    for (sql, (peer, name)) in CONVERSATION_DAMAGE.into_iter().zip(&peers) {
         for user in ["alice", peer] {
             let mut device = server.resumes(user, &[("#r", 1), (name, 1)]).await;
             let listed: Vec<_> =
                 device.welcome.conversations.iter().map(|c| c.conversation.as_str()).collect();
             assert_eq!((listed, device.welcome.more), (vec!["#r"], false), "{sql}");
-            let Reply::Error(told) = device.is_told().await else { panic!("{sql}: its cursor") };
-            assert_eq!(told.conversation.as_ref().map(|c| c.as_str()), Some(name.as_str()), "{sql}");
+            let Reply::Error(failure) = device.receives_reply().await else { panic!("{sql}: its cursor") };
+            assert_eq!(failure.conversation.as_ref().map(|c| c.as_str()), Some(name.as_str()), "{sql}");
             let gone = sql.contains("SET name");
-            assert_eq!(told.code, if gone { ErrorCode::NotFound } else { ErrorCode::Unavailable }, "{sql}");
-            assert_eq!(device.sees().await.seq, Seq(2), "{sql}: the room's cursor is followed");
+            assert_eq!(
+                failure.code,
+                if gone { ErrorCode::NotFound } else { ErrorCode::Unavailable },
+                "{sql}"
+            );
+            assert_eq!(
+                device.receives_event().await.seq,
+                Seq(2),
+                "{sql}: the room is replayed from its cursor"
+            );
             assert!(device.log("#r").await.len() >= 2, "{sql}");
             assert_eq!(device.history("#r").await[0].seq, Seq(2), "{sql}");
             let page = device.does("conversations", json!({"limit": 1})).await;
             let OkBody::Conversations { conversations, more } = page else { panic!("{page:?}") };
-            assert_eq!((conversations.len(), more), (1, false), "{sql}: the page goes past the damage");
+            assert_eq!(
+                (conversations.len(), more),
+                (1, false),
+                "{sql}: the page skips the damaged conversation"
+            );
         }
     }
     let mut alice = server.connects("alice").await;
     let mut peer = server.connects(names[0]).await;
     alice.says("#r", "still here").await;
-    peer.hears("still here").await;
+    peer.receives_message("still here").await;
 }
 
-/// What can happen about the message of a room, by the number of the room: who is seen to have reacted, and what it says.
-const ABOUT: [(&str, &[&str], &str); 4] = [
+/// Corruptions around a message: the SQL, the users whose reactions remain visible, and the text.
+const MESSAGE_DAMAGE: [(&str, &[&str], &str); 4] = [
     ("UPDATE users SET name = 'no id' WHERE name = 'carol0'", &["alice"], "edited"),
     (
         "UPDATE reactions SET emoji = CAST(x'FF' AS TEXT) WHERE user = (SELECT id FROM users WHERE name = 'carol1')",
@@ -219,17 +231,17 @@ const ABOUT: [(&str, &[&str], &str); 4] = [
     ),
 ];
 
-/// What can happen to a member of the rooms after those.
-const MEMBERS: [&str; 2] = [
+/// Corruptions of a member; their rooms follow those of [`MESSAGE_DAMAGE`].
+const MEMBER_DAMAGE: [&str; 2] = [
     "UPDATE members SET since = -1 WHERE user = (SELECT id FROM users WHERE name = 'bob4')",
     "UPDATE users SET name = '!' WHERE name = 'bob5'",
 ];
 
 #[tokio::test]
-async fn what_is_damaged_about_a_message_or_a_member_hides_nothing_else() {
+async fn corruption_of_a_message_or_a_member_hides_no_other_row() {
     let mut server = Server::start().await;
     let mut alice = server.connects("alice").await;
-    for n in 0..ABOUT.len() + MEMBERS.len() {
+    for n in 0..MESSAGE_DAMAGE.len() + MEMBER_DAMAGE.len() {
         let (room, carol) = (format!("#r{n}"), format!("carol{n}"));
         alice.makes_room(&room, &[&format!("bob{n}"), &carol]).await;
         alice.says(&room, "first").await;
@@ -240,13 +252,13 @@ async fn what_is_damaged_about_a_message_or_a_member_hides_nothing_else() {
     }
     alice.client.close().await;
     let db = Connection::open(server.data().join(DATABASE)).expect("the database");
-    for sql in ABOUT.iter().map(|(sql, ..)| *sql).chain(MEMBERS) {
+    for sql in MESSAGE_DAMAGE.iter().map(|(sql, ..)| *sql).chain(MEMBER_DAMAGE) {
         assert!(matches!(db.execute(sql, []), Ok(1..)), "{sql}");
     }
     drop(db);
     server.restart().await;
 
-    for (n, (sql, reacted, text)) in ABOUT.into_iter().enumerate() {
+    for (n, (sql, reacted, text)) in MESSAGE_DAMAGE.into_iter().enumerate() {
         let (mut bob, room) = (server.connects(&format!("bob{n}")).await, format!("#r{n}"));
         let last = bob.summary(&room).await.last.expect("the last message");
         assert_eq!(bob.history(&room).await, std::slice::from_ref(&last), "{sql}");
@@ -255,7 +267,7 @@ async fn what_is_damaged_about_a_message_or_a_member_hides_nothing_else() {
         assert_eq!(users, reacted, "{sql}");
     }
     let mut alice = server.connects("alice").await;
-    for (sql, n) in MEMBERS.into_iter().zip(ABOUT.len()..) {
+    for (sql, n) in MEMBER_DAMAGE.into_iter().zip(MESSAGE_DAMAGE.len()..) {
         let (mut members, mut after) = (Vec::new(), None);
         loop {
             let command = json!({"conversation": format!("#r{n}"), "limit": 1, "after": after});
@@ -271,7 +283,7 @@ async fn what_is_damaged_about_a_message_or_a_member_hides_nothing_else() {
     }
 }
 
-/// Every file of a directory with what is in it, except the lock.
+/// Every file of a directory with its content, except the lock.
 fn contents(data: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(data).expect("a directory").map(|entry| entry.expect("a file"));
     let named = entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()));
@@ -293,7 +305,7 @@ fn open(data: &Path) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn what_the_first_version_made_is_brought_up_to_date() {
+async fn a_database_of_the_first_version_is_migrated() {
     let mut server = Server::start().await;
     let mut alice = server.connects("alice").await;
     alice.makes_public_room("r", &["bob"]).await;
@@ -309,7 +321,7 @@ async fn what_the_first_version_made_is_brought_up_to_date() {
          ALTER TABLE users DROP COLUMN not_before; DROP TABLE probe; ALTER TABLE events DROP COLUMN checksum;
          PRAGMA application_id = 0; PRAGMA user_version = 1;",
     )
-    .expect("as it was");
+    .expect("the rows of the first version");
     drop(db);
     server.restart_with(|config| config.limits.rooms = 1).await;
     let mut bob = server.connects("bob").await;
@@ -329,11 +341,11 @@ async fn what_the_first_version_made_is_brought_up_to_date() {
 }
 
 #[tokio::test]
-async fn what_a_newer_version_made_is_refused_and_left_as_it_is() {
+async fn a_database_of_a_newer_version_is_refused_and_not_changed() {
     let mut server = Server::start().await;
     server.connects("alice").await.says("@bob", "from the future").await;
-    server.begins_to_stop();
-    server.has_stopped().await;
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
     let data = server.data();
     let db = Connection::open(data.join(DATABASE)).expect("the database");
     db.execute_batch("PRAGMA user_version = 99; CREATE TABLE of_the_future (a INTEGER);").expect("changed");
@@ -345,10 +357,9 @@ async fn what_a_newer_version_made_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn what_is_no_database_is_refused_and_left_as_it_is() {
+async fn a_file_that_is_no_database_is_refused_and_not_changed() {
     let data = TempDir::new().expect("a directory");
-    std::fs::write(data.path().join(DATABASE), "something precious of somebody else's".repeat(100))
-        .expect("written");
+    std::fs::write(data.path().join(DATABASE), "the data of another program".repeat(100)).expect("written");
     let before = contents(data.path());
     let error = format!("{:#}", open(data.path()).expect_err("no database"));
     assert!(error.contains(DATABASE), "it says which file: {error}");

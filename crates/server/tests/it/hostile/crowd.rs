@@ -1,4 +1,4 @@
-//! Crowds that cost the server as little as they bring: strangers, readers that stop, members of a large room.
+//! The server's cost of many unauthenticated connections, stopped readers, and members of a large room.
 
 use std::time::Duration;
 
@@ -12,18 +12,20 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::{CROWD, Person, Process, Raw, command, crowd, eventually, room_for_a_crowd, user};
+use crate::support::{
+    CROWD_SIZE, Person, Process, Raw, command, connect_crowd, eventually, reserve_descriptors_for_a_crowd,
+    user,
+};
 
 const MIB: u64 = 1024 * 1024;
 
-/// What the allocator may keep of what a crowd took, once the crowd has left.
-const KEPT: u64 = 24 * MIB;
+/// Memory that the allocator may retain after the connections have ended.
+const MAX_RETAINED_BYTES: u64 = 24 * MIB;
 
-/// The most that a stranger may cost: `limits.rs` counts 10 KB for a connection, and while a request has not come whole
-/// there is a first buffer of 8 KiB for its head besides.
-const STRANGER: u64 = 18 * 1024;
+/// Most memory per unauthenticated connection: 10 KB as in `limits.rs`, and a buffer of 8 KiB for an incomplete request head.
+const MAX_BYTES_PER_UNAUTHENTICATED: u64 = 18 * 1024;
 
-/// Makes a room of so many members in a database that no server uses yet.
+/// Creates a room with this number of members in a database that no server uses yet.
 fn make_room(data: &std::path::Path, room: &str, members: usize) {
     let members = (0..members).map(|number| user(&format!("u{number}"))).collect();
     let settings = Settings {
@@ -41,8 +43,8 @@ fn make_room(data: &std::path::Path, room: &str, members: usize) {
     assert!(fill_if_new(&settings, vec![(alice, Change::Create(create))]).expect("filled"));
 }
 
-/// Strangers of three kinds: those who say nothing, who begin a request, who shake hands and say no `hello`.
-async fn stranger(address: std::net::SocketAddr, number: usize) -> Raw {
+/// An unauthenticated connection that sends nothing, a part of a request, or a handshake without `hello`, by its number.
+async fn unauthenticated(address: std::net::SocketAddr, number: usize) -> Raw {
     let mut raw = Raw::connect(address).await;
     match number % 3 {
         0 => {}
@@ -50,116 +52,123 @@ async fn stranger(address: std::net::SocketAddr, number: usize) -> Raw {
             let request = raw.handshake();
             raw.writes(request).await;
         }
-        _ => raw.shakes_hands().await,
+        _ => raw.upgrades().await,
     }
     raw
 }
 
 #[tokio::test]
-async fn hostile_03_ten_thousand_strangers_are_cut_and_leave_nothing_behind() {
-    let _room = room_for_a_crowd().await;
+async fn hostile_03_ten_thousand_unauthenticated_connections_are_closed_and_their_memory_is_freed() {
+    let _room = reserve_descriptors_for_a_crowd().await;
     let data = TempDir::new().expect("a directory");
     let server = Process::start(data.path()).await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
-    drop(crowd(0..150, server.address(), stranger).await);
+    drop(connect_crowd(0..150, server.address(), unauthenticated).await);
     let before = server.resident();
 
-    let (mut strangers, mut most, started) = (Vec::with_capacity(CROWD), before, Instant::now());
-    for first in (0..CROWD).step_by(1_000) {
-        strangers.extend(crowd(first..first + 1_000, server.address(), stranger).await);
+    let (mut unauthenticated_connections, mut most, started) =
+        (Vec::with_capacity(CROWD_SIZE), before, Instant::now());
+    for first in (0..CROWD_SIZE).step_by(1_000) {
+        unauthenticated_connections
+            .extend(connect_crowd(first..first + 1_000, server.address(), unauthenticated).await);
         most = most.max(server.resident());
     }
     let there = started.elapsed();
-    alice.says("@bob", "taken meanwhile").await;
-    bob.hears("taken meanwhile").await;
-    server.connects("carol").await.says("@bob", "and let in").await;
-    bob.hears("and let in").await;
+    alice.says("@bob", "stored meanwhile").await;
+    bob.receives_message("stored meanwhile").await;
+    server.connects("carol").await.says("@bob", "and connected").await;
+    bob.receives_message("and connected").await;
 
-    for raw in &mut strangers {
+    for raw in &mut unauthenticated_connections {
         raw.ends().await;
     }
     let lasted = started.elapsed();
     let growth = most - before;
-    println!("{CROWD} strangers in {there:?}, cut after {lasted:?}: {growth} bytes while they were there");
-    assert!(growth / CROWD as u64 <= STRANGER, "{growth} bytes");
+    println!(
+        "{CROWD_SIZE} unauthenticated connections in {there:?}, closed after {lasted:?}: {growth} bytes while they were there"
+    );
+    assert!(growth / CROWD_SIZE as u64 <= MAX_BYTES_PER_UNAUTHENTICATED, "{growth} bytes");
     assert!(lasted < there + Duration::from_secs(12), "{lasted:?}");
-    // Their client's ends are still open: it is the server that has let go.
-    let back = || async { (server.resident() < before + KEPT).then_some(()) };
+    // The clients' ends are still open, so it was the server that closed.
+    let back = || async { (server.resident() < before + MAX_RETAINED_BYTES).then_some(()) };
     eventually("the memory is free again", back).await;
-    drop(strangers);
+    drop(unauthenticated_connections);
 }
 
 /// The room whose readers stop.
 const ROOM: &str = "#busy";
 
-/// Messages that the room has, and the bytes of each: together far more than `limits.queue`.
+/// Messages in the room, and the length of each: together far more than `limits.queue`.
 const MESSAGES: usize = 60;
-const TEXT: usize = 16 * 1024;
+const TEXT_BYTES: usize = 16 * 1024;
 
-/// What a reader that has stopped may cost: its queue, which is full, has some 40 bytes of its own for each frame, and a
-/// lag; the frames' bytes are everybody's. With a copy for each it would be `limits.queue`, 64 times as much.
-const STOPPED: u64 = 4 * 1024;
+/// Most memory per stopped reader: its full queue takes some 40 bytes for each frame, and a lag; all readers share the frames'
+/// bytes. With a copy for each reader it would be `limits.queue`, 64 times as much.
+const MAX_BYTES_PER_STOPPED_READER: u64 = 4 * 1024;
 
 #[tokio::test]
-async fn hostile_23_ten_thousand_readers_that_stop_share_one_copy_and_resume() {
-    let _room = room_for_a_crowd().await;
+async fn hostile_23_ten_thousand_stopped_readers_share_one_copy_of_each_event_and_resume() {
+    let _room = reserve_descriptors_for_a_crowd().await;
     let data = TempDir::new().expect("a directory");
-    make_room(data.path(), "busy", CROWD);
+    make_room(data.path(), "busy", CROWD_SIZE);
     let server = Process::start(data.path()).await;
     let mut alice = server.connects("alice").await;
-    let mut readers = crowd(0..CROWD, server.address(), |address, number| async move {
+    let mut readers = connect_crowd(0..CROWD_SIZE, server.address(), |address, number| async move {
         let mut raw = Raw::connect_with_buffer(address, 4_096).await;
-        raw.enters_as(&format!("u{number}")).await;
+        raw.says_hello_as(&format!("u{number}")).await;
         raw
     })
     .await;
     let before = server.resident();
-    let text = "x".repeat(TEXT);
+    let text = "x".repeat(TEXT_BYTES);
     for _ in 0..MESSAGES {
         alice.says(ROOM, &text).await;
     }
-    // Nobody else notices.
+    // Other users are not slowed down.
     let mut bob = server.connects("bob").await;
-    let said = Instant::now();
+    let sent = Instant::now();
     bob.says("@alice", "quick").await;
-    alice.hears("quick").await;
-    let elsewhere = said.elapsed();
+    alice.receives_message("quick").await;
+    let elsewhere = sent.elapsed();
     let growth = server.resident().saturating_sub(before);
-    println!("{CROWD} stopped readers: {growth} bytes more, {elsewhere:?} for a message elsewhere");
-    let shared = (MESSAGES * TEXT) as u64;
-    assert!(growth <= CROWD as u64 * STOPPED + shared + KEPT, "{growth} bytes");
+    println!("{CROWD_SIZE} stopped readers: {growth} bytes more, {elsewhere:?} for a message elsewhere");
+    let shared = (MESSAGES * TEXT_BYTES) as u64;
+    assert!(
+        growth <= CROWD_SIZE as u64 * MAX_BYTES_PER_STOPPED_READER + shared + MAX_RETAINED_BYTES,
+        "{growth} bytes"
+    );
     assert!(elsewhere < Duration::from_secs(5), "{elsewhere:?}");
 
-    for reader in readers.iter_mut().step_by(CROWD / 20) {
+    for reader in readers.iter_mut().step_by(CROWD_SIZE / 20) {
         for seq in 2..MESSAGES as u64 + 2 {
             assert_eq!(reader.next().await.json()["seq"], seq, "nothing is lost after `create`");
         }
-        reader.goes_on().await;
+        reader.is_still_open().await;
     }
     drop(readers);
-    let back = || async { (server.resident() < before + KEPT).then_some(()) };
+    let back = || async { (server.resident() < before + MAX_RETAINED_BYTES).then_some(()) };
     eventually("the memory is free again", back).await;
 }
 
-/// Members of the large room, and how many of them are here.
+/// Members of the large room, and how many of them are connected.
 const MEMBERS: usize = 100_000;
-const HERE: usize = 500;
+const CONNECTED_MEMBERS: usize = 500;
 
-/// Messages of the large room a second, and for how many seconds.
-const RATE: usize = 50;
-const SECONDS: usize = 2;
+/// Messages a second in the large room, and the duration in seconds.
+const MESSAGES_PER_SECOND: usize = 50;
+const LOAD_SECONDS: usize = 2;
 
-/// How long messages take from one to the other, sent one after another for some time: the slowest of a hundred.
+/// The 99th percentile of the time that messages take from `one` to `other`, sent one after another for `lasts`.
 async fn p99(one: &mut Person, other: &mut Person, lasts: Duration) -> Duration {
     let (started, mut took) = (Instant::now(), Vec::new());
     while started.elapsed() < lasts {
-        let said = Instant::now();
+        let sent = Instant::now();
         one.submits("send", json!({"to": format!("@{}", other.name()), "text": "hi"})).await;
-        other.hears("hi").await;
-        took.push(said.elapsed());
-        one.is_told().await;
-        // waits for: the next message of people who talk
+        other.receives_message("hi").await;
+        took.push(sent.elapsed());
+        one.receives_reply().await;
+        // waits for: the pause between two messages
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     took.sort_unstable();
@@ -167,22 +176,22 @@ async fn p99(one: &mut Person, other: &mut Person, lasts: Duration) -> Duration 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_25_a_room_of_100_000_members_leaves_other_rooms_unharmed() {
+async fn hostile_25_a_room_of_100_000_members_does_not_slow_down_other_rooms() {
     let data = TempDir::new().expect("a directory");
     make_room(data.path(), "stadium", MEMBERS);
     let server = Process::start(data.path()).await;
     let mut alice = server.connects("alice").await;
     let (mut bob, mut carol) = (server.connects("bob").await, server.connects("carol").await);
     let mut here = JoinSet::new();
-    let listeners = crowd(0..HERE, server.address(), |address, number| async move {
+    let listeners = connect_crowd(0..CONNECTED_MEMBERS, server.address(), |address, number| async move {
         let mut raw = Raw::connect(address).await;
-        raw.enters_as(&format!("u{number}")).await;
+        raw.says_hello_as(&format!("u{number}")).await;
         raw
     })
     .await;
     for mut listener in listeners {
         here.spawn(async move {
-            for number in 0..RATE * SECONDS {
+            for number in 0..MESSAGES_PER_SECOND * LOAD_SECONDS {
                 let event = listener.next().await.json();
                 assert_eq!(event["seq"], number + 2, "in order, after `create`");
             }
@@ -190,17 +199,20 @@ async fn hostile_25_a_room_of_100_000_members_leaves_other_rooms_unharmed() {
     }
     let alone = p99(&mut bob, &mut carol, Duration::from_secs(1)).await;
     let speaks = async {
-        let mut tick = tokio::time::interval(Duration::from_secs(1) / u32::try_from(RATE).expect("a rate"));
-        for _ in 0..RATE * SECONDS {
+        let mut tick = tokio::time::interval(
+            Duration::from_secs(1) / u32::try_from(MESSAGES_PER_SECOND).expect("a rate"),
+        );
+        for _ in 0..MESSAGES_PER_SECOND * LOAD_SECONDS {
             tick.tick().await;
             alice.says("#stadium", "the same bytes for everybody").await;
         }
     };
-    let ((), beside) = tokio::join!(speaks, p99(&mut bob, &mut carol, Duration::from_secs(SECONDS as u64)));
-    println!("{MEMBERS} members, {HERE} here: p99 elsewhere {alone:?} alone, {beside:?} beside");
-    // Loosely: a machine has other tests to run.
+    let ((), beside) =
+        tokio::join!(speaks, p99(&mut bob, &mut carol, Duration::from_secs(LOAD_SECONDS as u64)));
+    println!("{MEMBERS} members, {CONNECTED_MEMBERS} here: p99 elsewhere {alone:?} alone, {beside:?} beside");
+    // A loose bound, because the machine runs other tests.
     assert!(beside < alone * 10 + Duration::from_millis(500), "{alone:?}, {beside:?}");
-    while let Some(heard) = here.join_next().await {
-        heard.expect("everybody heard everything");
+    while let Some(listener) = here.join_next().await {
+        listener.expect("every listener received every message");
     }
 }

@@ -1,4 +1,4 @@
-//! Bytes that come one at a time, and bodies that nobody may send: what the server keeps of them.
+//! Requests whose bytes arrive slowly, one by one, or that the server refuses before their body.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use serde_json::json;
 use switchboard::auth::ApiKey;
 use switchboard_store::keys;
 
-use crate::support::{Raw, Server, every_dribble_is_cheap};
+use crate::support::{Raw, Server, assert_single_bytes_are_cheap};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Bytes that each connection says.
+/// Bytes that each connection sends.
 const BYTES: usize = 3_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_01_bytes_that_come_one_by_one_cost_no_more_than_a_buffer_of_them() {
-    println!("{}", every_dribble_is_cheap(BYTES, BYTES).await);
+async fn hostile_01_bytes_in_segments_of_their_own_cost_little_memory() {
+    println!("{}", assert_single_bytes_are_cheap(BYTES, BYTES).await);
 }
 
-/// The head of a command over HTTP whose body has so many bytes.
+/// The request head of a command over HTTP with a body of this length.
 fn post(path: &str, headers: &str, length: usize) -> String {
     format!(
         "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{headers}Content-Length: {length}\r\n\r\n"
@@ -26,8 +26,8 @@ fn post(path: &str, headers: &str, length: usize) -> String {
 }
 
 #[tokio::test]
-async fn hostile_01_a_request_that_is_refused_is_answered_before_its_body_comes() {
-    let server = Server::serves().await;
+async fn hostile_01_a_refused_request_is_answered_before_its_body_arrives() {
+    let server = Server::start_production().await;
     let token = server.token("alice", MINUTE);
     let other = ApiKey::generate().expect("random bytes");
     let token = format!("Authorization: Bearer {token}\r\n");
@@ -50,35 +50,35 @@ async fn hostile_01_a_request_that_is_refused_is_answered_before_its_body_comes(
 }
 
 #[tokio::test]
-async fn hostile_01_a_client_that_is_still_writing_reads_why_it_is_refused() {
-    let server = Server::serves().await;
+async fn hostile_01_a_client_that_is_still_sending_receives_the_refusal() {
+    let server = Server::start_production().await;
     let mut raw = Raw::connect(server.address()).await;
     raw.writes(post("/v1/send", "", 60_000)).await;
     let head = raw.head().await;
     assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
     raw.reads_body(&head).await;
     raw.writes(vec![b' '; 60_000]).await;
-    // The same connection takes the next request.
+    // The same connection can send the next request.
     raw.writes("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let head = raw.head().await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
 }
 
-/// Requests at a time of a user and of a key.
-const OF_A_USER: usize = 4;
-const OF_A_KEY: usize = 6;
+/// Concurrent requests of a user and of an API key.
+const REQUESTS_PER_USER: usize = 4;
+const REQUESTS_PER_KEY: usize = 6;
 
 #[tokio::test]
-async fn hostile_24_a_user_has_so_many_requests_at_a_time_and_a_key_has_its_own() {
-    let server = Server::serves_with(|config| {
-        config.limits.requests_per_user = OF_A_USER as u32;
-        config.limits.requests_per_key = OF_A_KEY as u32;
+async fn hostile_24_concurrent_requests_are_limited_per_user_and_per_key() {
+    let server = Server::start_production_with(|config| {
+        config.limits.requests_per_user = REQUESTS_PER_USER as u32;
+        config.limits.requests_per_key = REQUESTS_PER_KEY as u32;
     })
     .await;
     let key = ApiKey::generate().expect("random bytes");
     keys::create(&server.keys(), "back end", &ApiKey::hash(key.expose())).expect("stored");
     let (token, other) = (server.token("alice", MINUTE), server.token("bob", MINUTE));
-    for (bearer, most) in [(token.as_str(), OF_A_USER), (key.expose(), OF_A_KEY)] {
+    for (bearer, most) in [(token.as_str(), REQUESTS_PER_USER), (key.expose(), REQUESTS_PER_KEY)] {
         let mut begun = Vec::new();
         for _ in 0..most {
             let mut raw = Raw::connect(server.address()).await;
@@ -88,7 +88,7 @@ async fn hostile_24_a_user_has_so_many_requests_at_a_time_and_a_key_has_its_own(
                 14,
             ))
             .await;
-            // The server asks for the body when it has checked the credentials.
+            // The server answers 100 Continue after it has checked the credentials.
             let head = raw.head().await;
             assert!(head.starts_with("HTTP/1.1 100 "), "{head}");
             begun.push(raw);
@@ -110,8 +110,8 @@ async fn hostile_24_a_user_has_so_many_requests_at_a_time_and_a_key_has_its_own(
 }
 
 #[tokio::test]
-async fn hostile_22_a_token_that_is_revoked_while_its_request_dribbles_in_is_refused() {
-    let server = Server::serves().await;
+async fn hostile_22_a_token_that_is_revoked_during_a_slow_request_is_refused() {
+    let server = Server::start_production().await;
     let token = server.token("alice", MINUTE);
     server.connects("alice").await;
     let key = ApiKey::generate().expect("random bytes");
@@ -120,7 +120,7 @@ async fn hostile_22_a_token_that_is_revoked_while_its_request_dribbles_in_is_ref
     let mut raw = Raw::connect(server.address()).await;
     raw.writes(post("/v1/send", &format!("Authorization: Bearer {token}\r\n"), body.len())).await;
     raw.writes(&body.as_bytes()[..5]).await;
-    // waits for: the time after which credentials are checked again
+    // waits for: the time after which the server checks credentials again
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     server.posts_as(key.expose(), "revoke", json!({"user": "alice"})).await.ok();
     raw.writes(&body.as_bytes()[5..]).await;

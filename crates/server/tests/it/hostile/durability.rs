@@ -1,4 +1,4 @@
-//! `ok` means stored: the server is killed in the middle of everything, again and again.
+//! `ok` means stored: the server is killed repeatedly during writes.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,29 +19,29 @@ use crate::support::{Person, Process, command, text_of};
 const KILLS: usize = 20;
 const SENDERS: usize = 64;
 
-/// Everybody in one room would measure how fast 63 copies are made.
+/// Several rooms, because in one room the test would mostly measure the delivery of 63 copies.
 const ROOMS: usize = 8;
 
-/// Messages that a sender does not wait for one by one.
+/// Messages that a sender pipelines.
 const BURST: usize = 4;
 
-/// What a sender has said, and what it knows of that.
-struct Said {
+/// A message of a sender, and what the sender knows about it.
+struct SentMessage {
     key: String,
-    /// From the `ok`.
+    /// The seq in its `ok`.
     acknowledged: Option<u64>,
-    /// Found in the log, though without an `ok`.
+    /// Its seq in the log, if it was found there.
     found: Option<u64>,
 }
 
-/// One of those who write all the time, whatever happens to the server.
+/// A user who sends messages all the time, over restarts of the server.
 struct Sender {
     name: String,
     room: String,
-    said: Vec<Said>,
+    said: Vec<SentMessage>,
 }
 
-/// How many messages have been acknowledged since the server started.
+/// Counts the messages that were acknowledged since the server started.
 #[derive(Default)]
 struct Progress {
     acknowledged: AtomicUsize,
@@ -49,12 +49,12 @@ struct Progress {
 }
 
 impl Progress {
-    fn one_more(&self) {
+    fn increment(&self) {
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
         self.news.notify_one();
     }
 
-    async fn reaches(&self, count: usize) {
+    async fn wait_for_count(&self, count: usize) {
         while self.acknowledged.load(Ordering::Relaxed) < count {
             self.news.notified().await;
         }
@@ -66,22 +66,22 @@ impl Sender {
         Self { name: format!("sender{number}"), room: format!("#room{}", number % ROOMS), said: Vec::new() }
     }
 
-    /// Says again what got no answer, then something new, until the server is gone.
-    async fn writes_until_the_end(mut self, mut person: Person, progress: Arc<Progress>) -> Self {
+    /// Repeats the unanswered messages, then sends new ones, until the connection ends.
+    async fn write_until_closed(mut self, mut person: Person, progress: Arc<Progress>) -> Self {
         let mut next = self.unanswered();
         while let Ok(()) = self.says(&mut person, &next, &progress).await {
             let first = self.said.len();
             next = (first..first + BURST).collect();
             let new = next.iter().map(|number| format!("{}-{number}", self.name));
-            self.said.extend(new.map(|key| Said { key, acknowledged: None, found: None }));
+            self.said.extend(new.map(|key| SentMessage { key, acknowledged: None, found: None }));
         }
         self
     }
 
-    /// Says again what got no answer; the server lives.
-    async fn settles(mut self, mut person: Person) -> Self {
+    /// Repeats the unanswered messages to a server that is not killed.
+    async fn repeat_unanswered(mut self, mut person: Person) -> Self {
         let open = self.unanswered();
-        self.says(&mut person, &open, &Progress::default()).await.expect("the server lives");
+        self.says(&mut person, &open, &Progress::default()).await.expect("the server is not killed");
         self
     }
 
@@ -89,7 +89,7 @@ impl Sender {
         (0..self.said.len()).filter(|number| self.said[*number].acknowledged.is_none()).collect()
     }
 
-    /// Says these in one go and waits for their answers.
+    /// Pipelines these messages and waits for their answers.
     async fn says(
         &mut self,
         person: &mut Person,
@@ -109,17 +109,17 @@ impl Sender {
                 None => return Err(ClientError::Closed { code: None, reason: "killed".to_owned() }),
             };
             let ServerFrame::Reply(Reply::Ok(ok)) = frame else { continue };
-            let Some(CommandId::Number(id)) = ok.id else { panic!("whose answer? {ok:?}") };
+            let Some(CommandId::Number(id)) = ok.id else { panic!("an answer without a number: {ok:?}") };
             let nth = usize::try_from(id - first).expect("an answer to one of these");
             self.said[numbers[nth]].is_acknowledged(&ok.body);
-            progress.one_more();
+            progress.increment();
             open -= 1;
         }
         Ok(())
     }
 }
 
-impl Said {
+impl SentMessage {
     fn is_acknowledged(&mut self, body: &OkBody) {
         let OkBody::Stored { seq, duplicate, .. } = body else { panic!("stored, not {body:?}") };
         assert_eq!(*duplicate, self.found.is_some(), "{}: {body:?}, found {:?}", self.key, self.found);
@@ -130,31 +130,31 @@ impl Said {
     }
 }
 
-/// Starts a server on the data, lets everybody write, and kills it at some moment.
-async fn live_and_die(data: &Path, senders: Vec<Sender>) -> Vec<Sender> {
+/// Starts a server, lets all senders write, and kills it at a random moment.
+async fn write_and_kill(data: &Path, senders: Vec<Sender>) -> Vec<Sender> {
     let server = Process::start(data).await;
     let progress = Arc::new(Progress::default());
     let mut ready = Vec::new();
     for sender in senders {
         let person = server.connects(&sender.name).await;
-        ready.push(sender.writes_until_the_end(person, progress.clone()));
+        ready.push(sender.write_until_closed(person, progress.clone()));
     }
     let writing: JoinSet<_> = ready.into_iter().collect();
-    progress.reaches(random(1_000)).await;
-    // waits for: a moment that has nothing to do with what the server does
+    progress.wait_for_count(random(1_000)).await;
+    // waits for: a random moment, independent of the server's work
     tokio::time::sleep(Duration::from_micros(random(10_000) as u64)).await;
-    server.dies().await;
+    server.kill().await;
     writing.join_all().await
 }
 
-/// A number below `end`; which one does not matter to a server that keeps its word.
+/// A random number below `end`.
 fn random(end: usize) -> usize {
     let mut bytes = [0; 4];
     getrandom::fill(&mut bytes).expect("randomness");
     u32::from_ne_bytes(bytes) as usize % end
 }
 
-/// The log of every room, by room.
+/// Reads the log of every room.
 async fn read_logs(auditor: &mut Person) -> HashMap<String, Vec<Event>> {
     let mut logs = HashMap::new();
     for room in (0..ROOMS).map(|number| format!("#room{number}")) {
@@ -165,7 +165,7 @@ async fn read_logs(auditor: &mut Person) -> HashMap<String, Vec<Event>> {
     logs
 }
 
-/// Compares what the senders know with what the log has, and notes what was stored without an `ok`.
+/// Compares the senders' messages with the logs, and records the seq of messages that were stored without an `ok`.
 fn audit(senders: &mut [Sender], logs: &HashMap<String, Vec<Event>>) {
     for sender in senders {
         let own = logs[&sender.room].iter().filter(|event| event.from.as_str() == sender.name);
@@ -181,12 +181,12 @@ fn audit(senders: &mut [Sender], logs: &HashMap<String, Vec<Event>>) {
                 assert_eq!(said.found, said.acknowledged, "{} was acknowledged", said.key);
             }
         }
-        assert!(stored.is_empty(), "nobody said {stored:?}");
+        assert!(stored.is_empty(), "no sender sent {stored:?}");
     }
 }
 
 #[tokio::test]
-async fn hostile_28_what_was_acknowledged_outlives_a_kill_in_the_middle_of_64_senders() {
+async fn hostile_28_acknowledged_messages_of_64_senders_survive_a_kill() {
     let data = TempDir::new().expect("a directory");
     let mut senders: Vec<_> = (0..SENDERS).map(Sender::new).collect();
     let server = Process::start(data.path()).await;
@@ -196,23 +196,23 @@ async fn hostile_28_what_was_acknowledged_outlives_a_kill_in_the_middle_of_64_se
             (0..SENDERS).filter(|n| n % ROOMS == room).map(|n| senders[n].name.as_str()).collect();
         auditor.makes_room(&format!("room{room}"), &members).await;
     }
-    server.dies().await;
+    server.kill().await;
 
     let mut lost_answers = 0;
     for _ in 0..KILLS {
-        senders = live_and_die(data.path(), senders).await;
+        senders = write_and_kill(data.path(), senders).await;
         let server = Process::start(data.path()).await;
         audit(&mut senders, &read_logs(&mut server.connects("auditor").await).await);
         let unanswered = senders.iter().flat_map(|s| &s.said).filter(|said| said.acknowledged.is_none());
         lost_answers += unanswered.filter(|said| said.found.is_some()).count();
-        server.dies().await;
+        server.kill().await;
     }
 
     let server = Process::start(data.path()).await;
     let mut settling = JoinSet::new();
     for sender in senders {
         let person = server.connects(&sender.name).await;
-        settling.spawn(sender.settles(person));
+        settling.spawn(sender.repeat_unanswered(person));
     }
     let mut senders = settling.join_all().await;
     audit(&mut senders, &read_logs(&mut server.connects("auditor").await).await);

@@ -1,4 +1,4 @@
-//! What is around the server fails: its clock, its disk, itself.
+//! Faults of the clock and the disk, and restarts with many clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -9,26 +9,26 @@ use switchboard_protocol::{ErrorCode, Timestamp};
 use switchboard_store::clock::Clock;
 use tempfile::TempDir;
 
-use crate::support::{FailingDisk, Process, Raw, Server, crowd, text_of};
+use crate::support::{FailingDisk, Process, Raw, Server, connect_crowd, text_of};
 
 #[tokio::test]
-async fn hostile_28_the_clock_an_hour_back_neither_stops_the_server_nor_turns_times_around() {
+async fn hostile_28_a_clock_set_back_an_hour_does_not_stop_the_server_or_reverse_times() {
     let ahead = Arc::new(AtomicI64::new(0));
     let added = ahead.clone();
     let now = move || Clock::system().now().as_millis() + added.load(Ordering::Relaxed);
     let clock = Clock::from_fn(move || Timestamp::from_millis(now()));
-    let mut server = Server::serves_by(clock, |_| {}).await;
+    let mut server = Server::start_production_by(clock, |_| {}).await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     alice.says("@bob", "before").await;
-    bob.hears("before").await;
+    bob.receives_message("before").await;
     ahead.store(-3_600_000, Ordering::Relaxed);
     alice.says("@bob", "an hour earlier").await;
-    bob.hears("an hour earlier").await;
+    bob.receives_message("an hour earlier").await;
     server.restart().await;
     let mut alice = server.connects("alice").await;
-    assert_eq!(alice.says_once("@bob", "k", "after a restart").await.seq, 3);
-    assert!(alice.says_once("@bob", "k", "after a restart").await.duplicate);
+    assert_eq!(alice.says_with_key("@bob", "k", "after a restart").await.seq, 3);
+    assert!(alice.says_with_key("@bob", "k", "after a restart").await.duplicate);
     let log = alice.log("@bob").await;
     assert!(log.is_sorted_by_key(|event| event.at), "{log:?}");
     assert_eq!(log.len(), 3);
@@ -41,68 +41,69 @@ async fn hostile_28_after_a_failed_fsync_nothing_is_acknowledged_until_a_restart
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     alice.says("@bob", "before").await;
-    bob.hears("before").await;
+    bob.receives_message("before").await;
     assert_eq!(server.gets("/readyz").await.status, 200);
     disk.control.fail_sync(u64::MAX, Syncs::Any, Dropped::Later);
     let send = || json!({"to": "@bob", "key": "k", "text": "hi"});
     let failure = alice.tries("send", send()).await.expect_err("the disk is broken");
     assert_eq!((failure.code, failure.retryable), (ErrorCode::Unavailable, true), "{failure:?}");
-    // The disk is well again, but what it dropped is not known.
+    // The disk works again, but which pages it dropped is unknown.
     disk.control.clear();
     for _ in 0..3 {
         assert_eq!(alice.is_refused("send", send()).await, ErrorCode::Unavailable);
     }
     assert_eq!(server.gets("/readyz").await.status, 503);
-    bob.hears_nothing().await;
-    assert_eq!(bob.log("@alice").await.len(), 1, "reading goes on");
+    bob.receives_nothing().await;
+    assert_eq!(bob.log("@alice").await.len(), 1, "reads work");
     let mut phone = server.resumes("bob", &[("@alice:bob", 0)]).await;
-    phone.hears("before").await;
+    phone.receives_message("before").await;
 
-    server.dies().await;
+    server.kill().await;
     let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
-    // What was refused may be there all the same: nothing is known of it but that it is there once.
-    assert_eq!(alice.says_once("@bob", "k", "hi").await.seq, 2);
+    // The refused message may have been stored; it must not be stored twice.
+    assert_eq!(alice.says_with_key("@bob", "k", "hi").await.seq, 2);
     let log = alice.log("@bob").await;
     assert_eq!(log.iter().map(text_of).collect::<Vec<_>>(), [Some("before"), Some("hi")]);
 }
 
-/// Clients of a server that is restarted.
+/// Clients of the restarted server.
 const CLIENTS: usize = 2_000;
 
-/// Members of a room: as many as one `create` may name, with its creator.
-const MEMBERS: usize = 1_000;
+/// Members of a room: as many as one `create` may name, and its creator.
+const MEMBERS_PER_ROOM: usize = 1_000;
 
 /// Rooms of each client.
-const ROOMS: usize = 3;
+const ROOMS_PER_CLIENT: usize = 3;
 
-/// Milliseconds over which clients are told to come back: the default of `reconnect_spread`.
-const SPREAD: u64 = 5_000;
+/// The range of the delays in `bye`: the default of `reconnect_spread`, in milliseconds.
+const RECONNECT_SPREAD_MS: u64 = 5_000;
 
-/// Reads of files that one client's coming back may cost, with [`ROOMS`] conversations of which two have news: 45 were
-/// measured, those included by which threads wake each other. They do not grow with the number of clients.
-const READS: u64 = 100;
+/// Most system calls that read per reconnect, with [`ROOMS_PER_CLIENT`] conversations of which two have new events. 45 were
+/// measured, including those by which threads wake each other. They do not grow with the number of clients.
+const MAX_READS_PER_RECONNECT: u64 = 100;
 
-/// A room of a client's.
+/// The id of a client's room.
 fn room(client: usize, number: usize) -> String {
-    format!("room{}-{number}", client / MEMBERS)
+    format!("room{}-{number}", client / MEMBERS_PER_ROOM)
 }
 
 #[tokio::test]
-async fn hostile_30_after_a_restart_clients_come_back_spread_out_and_each_costs_few_reads() {
+async fn hostile_30_after_a_restart_clients_reconnect_spread_out_and_each_costs_few_reads() {
     let data = TempDir::new().expect("a directory");
     let mut server = Process::start(data.path()).await;
-    for first in (0..CLIENTS).step_by(MEMBERS) {
-        let members: Vec<_> = (first + 1..first + MEMBERS).map(|client| format!("user{client}")).collect();
+    for first in (0..CLIENTS).step_by(MEMBERS_PER_ROOM) {
+        let members: Vec<_> =
+            (first + 1..first + MEMBERS_PER_ROOM).map(|client| format!("user{client}")).collect();
         let mut creator = server.connects(&format!("user{first}")).await;
-        for number in 0..ROOMS {
+        for number in 0..ROOMS_PER_CLIENT {
             creator.does("create", json!({"room": room(first, number), "members": members})).await;
         }
         creator.client.close().await;
     }
-    let clients = crowd(0..CLIENTS, server.address(), |address, client| async move {
+    let clients = connect_crowd(0..CLIENTS, server.address(), |address, client| async move {
         let mut raw = Raw::connect(address).await;
-        raw.enters_as(&format!("user{client}")).await;
+        raw.says_hello_as(&format!("user{client}")).await;
         raw
     })
     .await;
@@ -112,8 +113,8 @@ async fn hostile_30_after_a_restart_clients_come_back_spread_out_and_each_costs_
         let bye = client.next().await.json();
         assert_eq!(bye["type"], "bye", "{bye}");
         let retry_after = bye["retry_after"].as_u64().expect("a time");
-        assert!(retry_after < SPREAD, "{retry_after}");
-        slices[usize::try_from(retry_after * 10 / SPREAD).expect("one of ten")] += 1;
+        assert!(retry_after < RECONNECT_SPREAD_MS, "{retry_after}");
+        slices[usize::try_from(retry_after * 10 / RECONNECT_SPREAD_MS).expect("one of ten")] += 1;
         assert_eq!(client.next().await.close_code(), 1012);
     }
     assert_eq!(server.ends().await.code(), Some(0));
@@ -121,7 +122,7 @@ async fn hostile_30_after_a_restart_clients_come_back_spread_out_and_each_costs_
     assert!(slices.iter().all(|slice| (fair / 2..fair * 2).contains(slice)), "{slices:?}");
 
     let server = Process::start(data.path()).await;
-    for first in (0..CLIENTS).step_by(MEMBERS) {
+    for first in (0..CLIENTS).step_by(MEMBERS_PER_ROOM) {
         let mut creator = server.connects(&format!("user{first}")).await;
         for number in [0, 2] {
             creator.says(&format!("#{}", room(first, number)), "you were away").await;
@@ -131,20 +132,20 @@ async fn hostile_30_after_a_restart_clients_come_back_spread_out_and_each_costs_
     let before = server.file_reads();
     let come_back = |address, client| async move {
         let mut raw = Raw::connect(address).await;
-        raw.shakes_hands().await;
+        raw.upgrades().await;
         let cursors: serde_json::Map<_, _> =
-            (0..ROOMS).map(|number| (format!("#{}", room(client, number)), json!(1))).collect();
+            (0..ROOMS_PER_CLIENT).map(|number| (format!("#{}", room(client, number)), json!(1))).collect();
         let hello = json!({"type": "hello", "user": format!("user{client}"), "cursors": cursors});
         raw.says(&hello.to_string()).await;
         assert_eq!(raw.next().await.json()["type"], "welcome");
         for _ in 0..2 {
-            assert_eq!(raw.next().await.json()["seq"], 2, "what came while they were away");
+            assert_eq!(raw.next().await.json()["seq"], 2, "the event that the client missed");
         }
-        raw.goes_on().await;
+        raw.is_still_open().await;
         raw
     };
-    let back = crowd(0..CLIENTS, server.address(), come_back).await;
+    let back = connect_crowd(0..CLIENTS, server.address(), come_back).await;
     let each = (server.file_reads() - before) / back.len() as u64;
     println!("a resume: {each} reads of files");
-    assert!(each <= READS, "{each} reads of files for one resume");
+    assert!(each <= MAX_READS_PER_RECONNECT, "{each} reads of files for one resume");
 }

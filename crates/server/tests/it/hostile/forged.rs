@@ -1,11 +1,11 @@
-//! Addresses that a client makes up.
+//! Client addresses that a client forges.
 
 use std::net::Ipv4Addr;
 
-use crate::proxy::{PROXY, behind_a_proxy, passes_on, proxy_header};
+use crate::proxy::{PROXY, behind_a_proxy, handshake_through_proxy, proxy_header};
 use crate::support::{Raw, Server};
 
-/// Headers that would name another address each time, were they believed.
+/// Forwarding headers with a different address for each client.
 fn forged(client: u8) -> String {
     format!(
         "X-Forwarded-For: 198.51.100.{client}\r\nForwarded: for=198.51.100.{client}\r\n\
@@ -13,8 +13,8 @@ fn forged(client: u8) -> String {
     )
 }
 
-/// How many of some handshakes with made-up addresses get through.
-async fn gets_in(server: &Server) -> usize {
+/// Sends handshakes with forged addresses and counts the accepted ones.
+async fn count_accepted(server: &Server) -> usize {
     let mut open = Vec::new();
     for client in 0..8 {
         let mut raw = Raw::connect(server.address()).await;
@@ -26,13 +26,13 @@ async fn gets_in(server: &Server) -> usize {
 }
 
 #[tokio::test]
-async fn hostile_03_a_forged_forwarding_header_does_nothing() {
-    let without = Server::serves_with(|config| config.limits.connections_per_address = 3).await;
-    assert_eq!(gets_in(&without).await, 3, "no proxy is trusted");
+async fn hostile_03_a_forged_forwarding_header_has_no_effect() {
+    let without = Server::start_production_with(|config| config.limits.connections_per_address = 3).await;
+    assert_eq!(count_accepted(&without).await, 3, "no proxy is trusted");
     let server = behind_a_proxy(3, |_| {}).await;
-    assert_eq!(gets_in(&server).await, 3, "the client is not the proxy that is");
+    assert_eq!(count_accepted(&server).await, 3, "the client is not the trusted proxy");
 
-    // Through the proxy, which appends the real address to what the client made up.
+    // Through the proxy, which appends the real address to the forged one.
     let mut open = Vec::new();
     for client in 0..8 {
         for forged in ["198.51.100.7", "\"", "for=\"", "10.0.0.1, 127.0.0.2", "nonsense", ""] {
@@ -41,27 +41,27 @@ async fn hostile_03_a_forged_forwarding_header_does_nothing() {
                 format!("X-Forwarded-For: {forged}, {real}\r\nForwarded: for=198.51.100.{client}\r\n"),
                 format!("X-Forwarded-For: {forged}\r\nX-Forwarded-For: {real}\r\n"),
             ];
-            let (status, raw) = passes_on(&server, &headers[open.len() % 2]).await;
+            let (status, raw) = handshake_through_proxy(&server, &headers[open.len() % 2]).await;
             open.push((client, status, raw));
         }
     }
     for client in 0..8 {
         let inside = open.iter().filter(|(of, status, _)| *of == client && *status == 101).count();
-        assert_eq!(inside, 3, "each address has its own three, whatever it claims");
+        assert_eq!(inside, 3, "each real address has three connections, regardless of its headers");
     }
 }
 
 #[tokio::test]
-async fn hostile_01_a_proxy_header_comes_from_a_trusted_proxy_and_only_from_there() {
+async fn hostile_01_a_proxy_header_is_accepted_from_trusted_proxies_only() {
     let server = behind_a_proxy(0, |config| config.proxies.protocol = true).await;
     let client = Ipv4Addr::new(198, 51, 100, 7);
     for header in [proxy_header(1, client), proxy_header(2, client)] {
         let mut raw = Raw::connect(server.address()).await;
         raw.writes([&header[..], raw.handshake().as_bytes(), b"\r\n"].concat()).await;
-        raw.is_cut().await;
+        raw.is_disconnected().await;
     }
     let mut raw = Raw::connect(server.address()).await;
-    assert_eq!(raw.upgrade_status("").await, 101, "without one it is taken");
+    assert_eq!(raw.upgrade_status("").await, 101, "a connection without a proxy header is accepted");
 
     let too_long = [b"PROXY UNKNOWN ".to_vec(), vec![b'x'; 4_096]].concat();
     let too_long_in_binary = [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xFF\xFF".to_vec(), vec![0; 4_096]].concat();
@@ -69,10 +69,10 @@ async fn hostile_01_a_proxy_header_comes_from_a_trusted_proxy_and_only_from_ther
     for start in [get, too_long, too_long_in_binary, b"PROXY TCP4 nowhere\r\n".to_vec()] {
         let mut raw = Raw::connect_from(PROXY, server.address()).await;
         let _ = raw.tries_to_write(start).await;
-        raw.is_cut().await;
+        raw.is_disconnected().await;
     }
 
-    // Where nobody configured it, it is no request, from wherever it comes.
+    // Without the setting a proxy header is an invalid request, from any address.
     let server = behind_a_proxy(0, |_| {}).await;
     for header in [proxy_header(1, client), proxy_header(2, client)] {
         let mut raw = Raw::connect_from(PROXY, server.address()).await;

@@ -1,4 +1,4 @@
-//! What is wrong below the JSON: lengths, fragments, masks, UTF-8, floods (RFC 6455 section 5 and 7.4.1).
+//! Invalid WebSocket framing: lengths, fragments, masks, UTF-8, floods (RFC 6455 sections 5 and 7.4.1).
 
 use switchboard_protocol::Limits;
 use tokio::time::{Duration, Instant};
@@ -6,54 +6,54 @@ use tokio::time::{Duration, Instant};
 use crate::support::raw::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame, head};
 use crate::support::{Raw, Server};
 
-const PROTOCOL: u16 = 1002;
-const NOT_UTF8: u16 = 1007;
-const POLICY: u16 = 1008;
-const TOO_FAST: u16 = 4429;
-const TOO_BIG: u16 = 1009;
+const PROTOCOL_ERROR_CODE: u16 = 1002;
+const NOT_UTF8_CODE: u16 = 1007;
+const POLICY_CODE: u16 = 1008;
+const TOO_FAST_CODE: u16 = 4429;
+const TOO_BIG_CODE: u16 = 1009;
 
 const RSV1: u8 = 0x40;
 const RSV2: u8 = 0x20;
 const RSV3: u8 = 0x10;
 
-async fn alice(server: &Server) -> Raw {
+async fn alice_socket(server: &Server) -> Raw {
     let mut raw = Raw::connect(server.address()).await;
-    raw.enters_as("alice").await;
+    raw.says_hello_as("alice").await;
     raw
 }
 
-async fn stranger(server: &Server) -> Raw {
+async fn before_hello(server: &Server) -> Raw {
     let mut raw = Raw::connect(server.address()).await;
-    raw.shakes_hands().await;
+    raw.upgrades().await;
     raw
 }
 
-/// Whoever writes these bytes is closed with this code, before `hello` and after.
-async fn closes(server: &Server, bytes: &[u8], code: u16, what: &str) {
-    for mut raw in [stranger(server).await, alice(server).await] {
+/// Asserts that a connection that sends these bytes is closed with this code, before `hello` and after.
+async fn assert_closed(server: &Server, bytes: &[u8], code: u16, what: &str) {
+    for mut raw in [before_hello(server).await, alice_socket(server).await] {
         raw.writes(bytes).await;
         assert_eq!(raw.is_closed().await, code, "{what}");
     }
 }
 
 #[tokio::test]
-async fn hostile_07_a_length_beyond_the_limit_is_refused_before_its_bytes_come() {
+async fn hostile_07_a_length_beyond_the_limit_is_refused_before_the_payload_arrives() {
     let server = Server::start().await;
     for len in [(1 << 63) - 1, u64::MAX, 1 << 32, u64::from(Limits::default().frame) + 1] {
-        closes(&server, &head(FIN | TEXT, len), TOO_BIG, &len.to_string()).await;
-        closes(&server, &head(FIN | BINARY, len), TOO_BIG, &len.to_string()).await;
+        assert_closed(&server, &head(FIN | TEXT, len), TOO_BIG_CODE, &len.to_string()).await;
+        assert_closed(&server, &head(FIN | BINARY, len), TOO_BIG_CODE, &len.to_string()).await;
     }
-    let mut hello = stranger(&server).await;
+    let mut hello = before_hello(&server).await;
     hello.writes(head(FIN | TEXT, u64::from(Limits::default().hello_frame) + 1)).await;
-    assert_eq!(hello.is_closed().await, TOO_BIG, "whoever has not said who they are gets less room");
+    assert_eq!(hello.is_closed().await, TOO_BIG_CODE, "before `hello` the limit is lower");
 }
 
 #[tokio::test]
-async fn hostile_08_one_byte_over_the_limit_is_too_many_in_fragments_too() {
+async fn hostile_08_a_message_one_byte_over_the_limit_is_refused_also_in_fragments() {
     let server = Server::start().await;
     let most = Limits::default().frame as usize;
     let full = vec![b' '; most];
-    let mut raw = alice(&server).await;
+    let mut raw = alice_socket(&server).await;
     raw.writes(frame(FIN | TEXT, &full)).await;
     assert_eq!(raw.next().await.json()["code"], "bad_frame", "just within the limit");
     raw.writes(frame(TEXT, &full[1..])).await;
@@ -62,24 +62,24 @@ async fn hostile_08_one_byte_over_the_limit_is_too_many_in_fragments_too() {
     raw.writes(frame(TEXT, &full[1..])).await;
     raw.writes(frame(CONTINUATION, b" ")).await;
     raw.writes(head(FIN, 1)).await;
-    assert_eq!(raw.is_closed().await, TOO_BIG, "at the first byte beyond");
+    assert_eq!(raw.is_closed().await, TOO_BIG_CODE, "closed at the first excess byte");
 }
 
 #[tokio::test]
-async fn hostile_09_a_million_fragments_are_cut_by_their_number() {
+async fn hostile_09_a_message_of_too_many_fragments_is_refused() {
     let server = Server::start().await;
     for payload in ["", "x"] {
-        let mut raw = alice(&server).await;
+        let mut raw = alice_socket(&server).await;
         raw.writes(frame(TEXT, payload.as_bytes())).await;
         let thousand = frame(CONTINUATION, payload.as_bytes()).repeat(1_000);
         let mut written = 0;
         while written < 1_000 && raw.tries_to_write(&thousand).await.is_ok() {
             written += 1;
         }
-        assert_eq!(raw.next().await.close_code(), POLICY, "after {written} thousand");
+        assert_eq!(raw.next().await.close_code(), POLICY_CODE, "after {written} thousand");
     }
-    // As many as are allowed are a message.
-    let mut raw = alice(&server).await;
+    // A message may have as many fragments as the limit.
+    let mut raw = alice_socket(&server).await;
     raw.writes(frame(TEXT, br#"{"type":"#)).await;
     raw.writes(frame(CONTINUATION, b"").repeat(Limits::default().fragments as usize - 2)).await;
     raw.writes(frame(FIN, br#""ping"}"#)).await;
@@ -111,15 +111,15 @@ async fn hostile_11_broken_framing_is_a_protocol_error() {
         (frame(FIN | CLOSE, &1005_u16.to_be_bytes()), "a close code that is never sent"),
         (frame(FIN | CLOSE, &5000_u16.to_be_bytes()), "a close code above all"),
     ] {
-        closes(&server, &bytes, PROTOCOL, what).await;
+        assert_closed(&server, &bytes, PROTOCOL_ERROR_CODE, what).await;
     }
     for opcode in (0x3..=0x7).chain(0xB..=0xF) {
-        closes(&server, &frame(FIN | opcode, b""), PROTOCOL, "a reserved opcode").await;
+        assert_closed(&server, &frame(FIN | opcode, b""), PROTOCOL_ERROR_CODE, "a reserved opcode").await;
     }
 }
 
 #[tokio::test]
-async fn hostile_12_text_that_is_not_utf8_is_refused_wherever_it_is_cut() {
+async fn hostile_12_text_that_is_not_utf8_is_refused_in_any_fragmentation() {
     let server = Server::start().await;
     let euro = "€".as_bytes();
     let halves = |second: &[u8]| [frame(TEXT, &euro[..2]), frame(FIN, second)].concat();
@@ -132,9 +132,9 @@ async fn hostile_12_text_that_is_not_utf8_is_refused_wherever_it_is_cut() {
         (halves(b""), "no last third"),
         (frame(FIN | CLOSE, b"\x03\xE8\xFF"), "a reason that is not UTF-8"),
     ] {
-        closes(&server, &bytes, NOT_UTF8, what).await;
+        assert_closed(&server, &bytes, NOT_UTF8_CODE, what).await;
     }
-    let mut raw = alice(&server).await;
+    let mut raw = alice_socket(&server).await;
     let text = r#"{"type":"send","to":"@bob","key":"k","text":"€"}"#.as_bytes();
     let cut = text.len() - 3;
     raw.writes(frame(TEXT, &text[..cut])).await;
@@ -142,45 +142,45 @@ async fn hostile_12_text_that_is_not_utf8_is_refused_wherever_it_is_cut() {
     raw.writes(frame(FIN, &text[cut..])).await;
     let pong = raw.next().await;
     assert_eq!((pong.opcode, &pong.payload[..]), (PONG, &b"between"[..]));
-    assert_eq!(raw.next().await.json()["seq"], 1, "a character may be cut, if its rest comes");
+    assert_eq!(raw.next().await.json()["seq"], 1, "a character may be split over fragments");
 }
 
 #[tokio::test]
-async fn hostile_12_a_binary_frame_is_an_error_and_the_connection_stays() {
+async fn hostile_12_a_binary_frame_is_an_error_and_the_connection_stays_open() {
     let server = Server::start().await;
-    let mut raw = alice(&server).await;
+    let mut raw = alice_socket(&server).await;
     for bytes in [&b"\xFF\x00"[..], br#"{"type":"ping"}"#, b""] {
         raw.writes(frame(FIN | BINARY, bytes)).await;
         assert_eq!(raw.next().await.json()["code"], "bad_frame");
     }
-    raw.goes_on().await;
-    let mut raw = stranger(&server).await;
+    raw.is_still_open().await;
+    let mut raw = before_hello(&server).await;
     raw.writes(frame(FIN | BINARY, br#"{"type":"hello","user":"alice"}"#)).await;
-    assert_eq!(raw.is_closed().await, POLICY, "the first frame is `hello`");
+    assert_eq!(raw.is_closed().await, POLICY_CODE, "the first frame is `hello`");
 }
 
 #[tokio::test]
 async fn a_close_is_answered_and_ends_the_connection() {
     let server = Server::start().await;
     for payload in [&b""[..], b"\x03\xE8", b"\x03\xE8bye", b"\x0F\xA0"] {
-        let mut raw = alice(&server).await;
+        let mut raw = alice_socket(&server).await;
         raw.writes(frame(FIN | CLOSE, payload)).await;
         assert_eq!(raw.next().await.close_code(), 1000);
-        raw.is_cut().await;
+        raw.is_disconnected().await;
     }
 }
 
 #[tokio::test]
-async fn what_was_said_before_a_close_is_answered_before_it() {
+async fn commands_before_a_close_frame_are_answered_before_the_close() {
     let server = Server::start().await;
-    let mut raw = alice(&server).await;
+    let mut raw = alice_socket(&server).await;
     let mut bytes = Vec::new();
     for key in ["a", "b", "c"] {
         let send = format!(r##"{{"type":"send","id":"{key}","to":"@bob","key":"{key}","text":"hi"}}"##);
         bytes.extend(frame(FIN | TEXT, send.as_bytes()));
     }
     bytes.extend(frame(FIN | CLOSE, b"\x03\xE8"));
-    // Behind a close comes nothing (RFC 6455 section 5.5.1), whatever it is.
+    // Any frame after a close frame is ignored (RFC 6455 section 5.5.1).
     bytes.extend(frame(FIN | TEXT, br#"{"type":"send","to":"@bob","key":"d","text":"too late"}"#));
     raw.writes(bytes).await;
     for seq in 1..=3 {
@@ -195,15 +195,18 @@ async fn what_was_said_before_a_close_is_answered_before_it() {
 async fn hostile_13_a_flood_of_pings_counts_against_the_rate() {
     let server = Server::start_with(|config| config.limits.frames_per_connection = 20).await;
     for opcode in [PING, PONG] {
-        let mut raw = alice(&server).await;
+        let mut raw = alice_socket(&server).await;
         let started = Instant::now();
-        // Within a burst of five seconds' worth, told by silence; then cut.
+        // After the burst of five seconds' worth the server answers no ping, and then closes.
         while raw.tries_to_write(frame(FIN | opcode, b"")).await.is_ok() {
-            assert!(started.elapsed() < Duration::from_secs(15), "the flood goes on");
+            assert!(
+                started.elapsed() < Duration::from_secs(15),
+                "the server did not close the flooding connection"
+            );
             tokio::task::yield_now().await;
         }
         let allowed = 100 + 20 * (started.elapsed().as_secs() + 1);
-        let (mut pongs, mut told) = (0, false);
+        let (mut pongs, mut has_retry_after) = (0, false);
         let code = loop {
             let next = raw.next().await;
             match next.opcode {
@@ -211,23 +214,23 @@ async fn hostile_13_a_flood_of_pings_counts_against_the_rate() {
                 TEXT => {
                     let error = next.json();
                     assert_eq!(error["code"], "rate_limited");
-                    told = error["retry_after"].as_u64() >= Some(5_000);
+                    has_retry_after = error["retry_after"].as_u64() >= Some(5_000);
                 }
                 _ => break next.close_code(),
             }
         };
-        assert_eq!((told, code), (true, TOO_FAST), "the error says when to come back");
+        assert_eq!((has_retry_after, code), (true, TOO_FAST_CODE), "the error has a `retry_after`");
         assert!(pongs <= allowed, "{pongs} pongs, with 20 a second and a burst of 100");
     }
 }
 
-/// Pings and pongs that may come before `hello`: `MAX_CONTROL_FRAMES` of the server's `session/hello.rs`.
+/// Pings and pongs that are allowed before `hello`: `MAX_CONTROL_FRAMES` in `session/hello.rs`.
 const CONTROL_FRAMES_BEFORE_HELLO: usize = 10;
 
 #[tokio::test]
-async fn hostile_13_before_hello_ten_pings_are_answered_and_more_are_cut() {
+async fn hostile_13_more_than_ten_pings_before_hello_close_the_connection() {
     let server = Server::start().await;
-    let mut few = stranger(&server).await;
+    let mut few = before_hello(&server).await;
     for _ in 0..CONTROL_FRAMES_BEFORE_HELLO / 2 {
         few.writes(frame(FIN | PING, b"x")).await;
         assert_eq!(few.next().await.opcode, PONG);
@@ -236,23 +239,23 @@ async fn hostile_13_before_hello_ten_pings_are_answered_and_more_are_cut() {
     few.says(r#"{"type":"hello","user":"alice"}"#).await;
     assert_eq!(few.next().await.json()["type"], "welcome");
     for opcode in [PING, PONG] {
-        let mut many = stranger(&server).await;
+        let mut many = before_hello(&server).await;
         many.writes(frame(FIN | opcode, b"x").repeat(CONTROL_FRAMES_BEFORE_HELLO + 1)).await;
-        let mut told = many.next().await;
-        while told.opcode == PONG {
-            told = many.next().await;
+        let mut frame = many.next().await;
+        while frame.opcode == PONG {
+            frame = many.next().await;
         }
-        assert_eq!(told.json()["code"], "unauthorized", "nothing that passes with time");
-        assert_eq!(many.is_closed().await, POLICY);
+        assert_eq!(frame.json()["code"], "unauthorized", "an error that is not retryable");
+        assert_eq!(many.is_closed().await, POLICY_CODE);
     }
 }
 
 #[tokio::test]
-async fn hostile_13_pongs_do_not_pile_up_for_somebody_who_does_not_read() {
+async fn hostile_13_pongs_do_not_queue_up_for_a_client_that_does_not_read() {
     const PINGS: u32 = 200_000;
     let server = Server::start().await;
     let mut raw = Raw::connect_with_buffer(server.address(), 4_096).await;
-    raw.enters_as("alice").await;
+    raw.says_hello_as("alice").await;
     for number in 0..PINGS {
         let mut payload = [0; 125];
         payload[..4].copy_from_slice(&number.to_be_bytes());
@@ -266,6 +269,6 @@ async fn hostile_13_pongs_do_not_pile_up_for_somebody_who_does_not_read() {
         assert!(last < Some(number), "{number} after {last:?}");
         (pongs, last) = (pongs + 1, Some(number));
     }
-    // What the kernel took is out of the server's hands; the rest was one pong at a time.
+    // Some pongs wait in the kernel's buffers; the server itself queues one at a time.
     assert!(pongs < PINGS / 10, "{pongs} of {PINGS} pongs waited");
 }

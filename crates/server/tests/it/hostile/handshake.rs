@@ -1,5 +1,4 @@
-//! Handshakes and frames that no honest client sends: each is refused with the code of the contract, and
-//! the server goes on.
+//! Invalid handshakes: each is refused with the documented status or code, and the server keeps working.
 
 use std::time::Duration;
 
@@ -12,10 +11,10 @@ use crate::support::{Raw, Server};
 /// The bit of a frame that is compressed (RFC 7692 section 6).
 const RSV1: u8 = 0x40;
 
-/// The close code for whoever does not say hello in time.
-const SILENT: u16 = 4408;
+/// The close code for a connection without `hello` in time.
+const SILENT_CODE: u16 = 4408;
 
-/// What the server gives a request's head: `HEAD_TIMEOUT` of its `http/accept.rs`.
+/// The server's time-out for the head of a request: `HEAD_TIMEOUT` in `http/accept.rs`.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The status of an answer.
@@ -23,10 +22,10 @@ fn status(head: &str) -> u16 {
     head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
 }
 
-/// Writes the bytes, one after every such pause, until the server has had enough.
+/// Writes the bytes one by one with a pause before each, until the server closes.
 async fn dribble(raw: &mut Raw, bytes: &[u8], pause: Duration) {
     for byte in bytes {
-        // waits for: the next drop
+        // waits for: the pause before the next byte
         tokio::time::sleep(pause).await;
         if raw.tries_to_write([*byte]).await.is_err() {
             return;
@@ -35,25 +34,25 @@ async fn dribble(raw: &mut Raw, bytes: &[u8], pause: Duration) {
 }
 
 #[tokio::test]
-async fn hostile_01_a_handshake_that_dribbles_or_never_comes_is_cut_and_accepting_goes_on() {
+async fn hostile_01_a_slow_or_missing_handshake_is_closed_and_the_server_accepts_others() {
     let server = Server::start().await;
     let started = Instant::now();
     let mut dribbling = Raw::connect(server.address()).await;
     let mut silent = Raw::connect(server.address()).await;
     server.connects("alice").await.says("@bob", "meanwhile").await;
     let request = format!("{}\r\n", dribbling.handshake());
-    // A byte a second: the request would take minutes.
+    // At a byte a second the request would take minutes.
     let ((), ()) = tokio::join!(
         async {
             tokio::select! {
                 () = dribble(&mut dribbling, request.as_bytes(), Duration::from_secs(1)) => {}
-                // waits for: more than the time that the server gives
+                // waits for: longer than the server's time-out
                 () = tokio::time::sleep(HEAD_TIMEOUT + Duration::from_secs(2)) => {}
             }
             dribbling.ends().await;
         },
         async {
-            silent.is_cut().await;
+            silent.is_disconnected().await;
             let lasted = started.elapsed();
             assert!(lasted >= HEAD_TIMEOUT - Duration::from_millis(100), "only {lasted:?}");
         },
@@ -62,24 +61,24 @@ async fn hostile_01_a_handshake_that_dribbles_or_never_comes_is_cut_and_acceptin
 }
 
 #[tokio::test]
-async fn hostile_01_a_hello_that_dribbles_or_never_comes_is_cut() {
+async fn hostile_01_a_slow_or_missing_hello_is_closed() {
     let server = Server::start_with(|config| config.limits.hello_timeout = 300).await;
     let mut silent = Raw::connect(server.address()).await;
-    silent.shakes_hands().await;
+    silent.upgrades().await;
     let mut dribbling = Raw::connect(server.address()).await;
-    dribbling.shakes_hands().await;
+    dribbling.upgrades().await;
     let pause = Duration::from_millis(20);
     dribble(&mut dribbling, &head(FIN | TEXT, 2_000)[..7], pause).await;
     dribble(&mut dribbling, &[b'x'; 20], pause).await;
     for raw in [&mut silent, &mut dribbling] {
-        assert_eq!(raw.is_closed().await, SILENT);
+        assert_eq!(raw.is_closed().await, SILENT_CODE);
     }
-    // A ping is answered, but does not stand in for a hello.
+    // The server answers a ping, but the ping does not replace `hello`.
     let mut pinging = Raw::connect(server.address()).await;
-    pinging.shakes_hands().await;
+    pinging.upgrades().await;
     pinging.writes(frame(FIN | PING, b"x")).await;
     assert_eq!(pinging.next().await.opcode, PONG);
-    assert_eq!(pinging.is_closed().await, SILENT);
+    assert_eq!(pinging.is_closed().await, SILENT_CODE);
 }
 
 #[tokio::test]
@@ -97,7 +96,7 @@ async fn hostile_02_a_head_that_is_too_long_is_refused() {
     let _ = raw.tries_to_write(line).await;
     let answer = raw.head().await;
     assert!([414, 431].contains(&status(&answer)), "{answer}");
-    // What is long, but not too long, is read: the protocol is found among many.
+    // A long head within the limit is read: the server finds the subprotocol among many.
     let protocols = format!("Sec-WebSocket-Protocol: {}switchboard.v1\r\n", "p, ".repeat(2_000));
     let answer = Raw::connect(server.address()).await.asks_for_upgrade(&protocols).await;
     assert_eq!(status(&answer), 101, "{answer}");
@@ -105,11 +104,11 @@ async fn hostile_02_a_head_that_is_too_long_is_refused() {
 }
 
 #[tokio::test]
-async fn hostile_05_a_foreign_page_gets_no_socket() {
+async fn hostile_05_a_page_of_another_origin_cannot_connect() {
     let server =
         Server::start_with(|config| config.allowed_origins = vec!["https://chat.example".to_owned()]).await;
     let own = format!("http://{}", server.address());
-    for (origin, wanted) in [
+    for (origin, expected) in [
         (Some("https://evil.example"), 403),
         (Some("https://chat.example.evil.example"), 403),
         (Some("http://chat.example"), 403),
@@ -122,20 +121,20 @@ async fn hostile_05_a_foreign_page_gets_no_socket() {
     ] {
         let header = origin.map_or_else(String::new, |origin| format!("Origin: {origin}\r\n"));
         let answer = Raw::connect(server.address()).await.asks_for_upgrade(&header).await;
-        assert_eq!(status(&answer), wanted, "{origin:?}: {answer}");
+        assert_eq!(status(&answer), expected, "{origin:?}: {answer}");
         let request = server.asks("POST", "/v1/ping").json(&json!({"as": "alice"}));
         let request = if let Some(origin) = origin { request.header("origin", origin) } else { request };
         let answer = server.request(request).await;
-        assert_eq!(answer.status, if wanted == 101 { 200 } else { wanted }, "{origin:?}: {answer:?}");
-        if wanted == 403 {
+        assert_eq!(answer.status, if expected == 101 { 200 } else { expected }, "{origin:?}: {answer:?}");
+        if expected == 403 {
             assert_eq!(answer.code(), "forbidden");
         }
     }
 }
 
 #[tokio::test]
-async fn hostile_06_a_token_in_the_address_is_refused_and_not_repeated() {
-    let server = Server::serves().await;
+async fn hostile_06_a_token_in_the_url_is_refused_and_not_echoed() {
+    let server = Server::start_production().await;
     let token = server.token("alice", Duration::from_secs(60));
     for name in ["token", "access_token", "Authorization", "jwt"] {
         let mut raw = Raw::connect(server.address()).await;
@@ -163,7 +162,7 @@ async fn hostile_10_compression_is_not_negotiated() {
     let answer = raw.asks_for_upgrade(offer).await;
     assert_eq!(status(&answer), 101, "{answer}");
     assert!(!answer.to_ascii_lowercase().contains("sec-websocket-extensions"), "{answer}");
-    // Whoever compresses all the same is told that it is broken framing;
+    // A client that compresses all the same violates the framing.
     raw.writes(frame(FIN | RSV1 | TEXT, b"\xaa\x56\x2a")).await;
     assert_eq!(raw.is_closed().await, 1002);
 }

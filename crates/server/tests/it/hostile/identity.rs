@@ -1,4 +1,4 @@
-//! Who somebody is, and what they may see and claim.
+//! Identity and access: what a client may see, and which fields it cannot forge.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -18,9 +18,9 @@ fn hello(token: String) -> Hello {
 }
 
 #[tokio::test]
-async fn hostile_15_what_the_server_says_of_an_event_is_not_the_clients_to_say() {
+async fn hostile_15_a_client_cannot_set_the_fields_that_the_server_assigns() {
     let server = Server::start().await;
-    let mut alice = server.by_hand_as("alice").await;
+    let mut alice = server.open_socket_as("alice").await;
     alice.asks(r#"{"type":"send","to":"@bob","key":"k","text":"hi"}"#).await;
     let commands = [
         ("send", json!({"to": "@bob", "text": "forged"})),
@@ -50,15 +50,15 @@ async fn hostile_15_what_the_server_says_of_an_event_is_not_the_clients_to_say()
             assert_eq!((error["code"].as_str(), error["field"].as_str()), (Some("bad_field"), Some(*name)));
         }
     }
-    alice.hears_nothing().await;
+    alice.receives_nothing().await;
     let mut bob = server.connects("bob").await;
     let log = bob.log("@alice").await;
     assert_eq!((log.len(), log[0].seq, log[0].from.as_str()), (1, Seq(1), "alice"));
     assert!(log[0].at.as_millis() > Clock::system().now().as_millis() - 60_000, "{:?}", log[0].at);
 }
 
-/// Everything that one may ask of a conversation.
-fn questions(name: &str) -> Vec<(&'static str, Value)> {
+/// Every command about a conversation.
+fn commands_about(name: &str) -> Vec<(&'static str, Value)> {
     let here = json!({"conversation": name});
     vec![
         ("send", json!({"to": name, "text": "psst"})),
@@ -82,58 +82,60 @@ fn questions(name: &str) -> Vec<(&'static str, Value)> {
 }
 
 #[tokio::test]
-async fn hostile_17_a_stranger_is_told_the_same_of_what_is_there_and_of_what_is_not() {
+async fn hostile_17_a_non_member_receives_the_same_error_for_existing_and_missing_conversations() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut eve = server.connects("eve").await;
     alice.makes_room("secret", &["bob"]).await;
     alice.says("@bob", "psst").await;
     for (there, nowhere) in [("#secret", "#nowhere"), ("@alice:bob", "@carol:dave")] {
-        for ((command, of_there), (_, of_nowhere)) in questions(there).into_iter().zip(questions(nowhere)) {
-            let told = eve.tries(command, of_there.clone()).await.expect_err(command);
-            let wanted = eve.tries(command, of_nowhere.clone()).await.expect_err(command);
-            assert_eq!(told.code, ErrorCode::NotFound, "{command} {there}");
+        for ((command, of_there), (_, of_nowhere)) in
+            commands_about(there).into_iter().zip(commands_about(nowhere))
+        {
+            let refusal = eve.tries(command, of_there.clone()).await.expect_err(command);
+            let expected = eve.tries(command, of_nowhere.clone()).await.expect_err(command);
+            assert_eq!(refusal.code, ErrorCode::NotFound, "{command} {there}");
             let words = |failure: &Failure| (failure.code, failure.message.clone(), failure.retry_after);
-            assert_eq!(words(&told), words(&wanted), "{command} {there}");
+            assert_eq!(words(&refusal), words(&expected), "{command} {there}");
             let answers = [of_there, of_nowhere].map(async |mut fields| {
                 fields["as"] = json!("eve");
                 let answer = server.posts(command, fields).await;
                 (answer.status, answer.text)
             });
-            let [told, wanted] = answers;
-            assert_eq!(told.await, wanted.await, "{command} {there}");
+            let [refusal, expected] = answers;
+            assert_eq!(refusal.await, expected.await, "{command} {there}");
         }
     }
     assert!(eve.conversations().await.is_empty());
     assert_eq!((alice.log("#secret").await.len(), alice.log("@bob").await.len()), (1, 1));
-    alice.hears_nothing().await;
+    alice.receives_nothing().await;
 }
 
 #[tokio::test]
-async fn hostile_18_the_name_of_a_connection_opens_nothing() {
+async fn hostile_18_a_connection_id_gives_no_rights() {
     let server = Server::start().await;
     let bob = server.connects("bob").await;
-    let mut gone = server.connects("bob").await;
-    let (live, old) = (bob.welcome.connection.clone(), gone.welcome.connection.clone());
-    gone.client.close().await;
+    let mut disconnected = server.connects("bob").await;
+    let (live, old) = (bob.welcome.connection.clone(), disconnected.welcome.connection.clone());
+    disconnected.client.close().await;
     for name in [live.as_str(), &old, "00000000-0000-0000-0000-000000000000"] {
-        let mut hand = server.by_hand().await;
-        hand.says(&json!({"type": "hello", "user": "eve", "connection": name}).to_string()).await;
-        let (error, code) = hand.last_words().await;
+        let mut socket = server.open_socket().await;
+        socket.says(&json!({"type": "hello", "user": "eve", "connection": name}).to_string()).await;
+        let (error, code) = socket.error_and_close_code().await;
         let error = error.expect("an error");
         assert_eq!(
             (error["code"].as_str(), error["field"].as_str()),
             (Some("bad_field"), Some("connection"))
         );
         assert_eq!(code, 1008);
-        let mut eve = server.by_hand_as("eve").await;
+        let mut eve = server.open_socket_as("eve").await;
         let error = eve.asks(&json!({"type": "sync", "conversation": name}).to_string()).await;
         assert_eq!(error["code"], "bad_field", "{error}");
     }
 }
 
 #[tokio::test]
-async fn hostile_18_a_cursor_that_cannot_be_is_told_and_the_others_are_followed() {
+async fn hostile_18_an_impossible_cursor_is_refused_and_the_others_are_replayed() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut carol = server.connects("carol").await;
@@ -143,12 +145,12 @@ async fn hostile_18_a_cursor_that_cannot_be_is_told_and_the_others_are_followed(
     alice.says("#b", "hi").await;
     let cursors = [("#a", 2), ("#b", 1), ("#nowhere", 0), ("#secret", 0), ("@alice:carol", 0)];
     let mut bob = server.resumes("bob", &cursors).await;
-    let mut told = Vec::new();
+    let mut refusals = Vec::new();
     for _ in 0..4 {
-        let Reply::Error(failure) = bob.is_told().await else { panic!("no error") };
-        told.push((failure.conversation.expect("which").to_string(), failure.code, failure.message));
+        let Reply::Error(failure) = bob.receives_reply().await else { panic!("no error") };
+        refusals.push((failure.conversation.expect("which").to_string(), failure.code, failure.message));
     }
-    let codes: Vec<_> = told.iter().map(|(name, code, _)| (name.as_str(), *code)).collect();
+    let codes: Vec<_> = refusals.iter().map(|(name, code, _)| (name.as_str(), *code)).collect();
     assert_eq!(
         codes,
         [
@@ -158,12 +160,15 @@ async fn hostile_18_a_cursor_that_cannot_be_is_told_and_the_others_are_followed(
             ("@alice:carol", ErrorCode::NotFound),
         ]
     );
-    assert_eq!(told[1].2, told[2].2, "not there and not allowed look the same");
-    bob.hears("hi").await;
+    assert_eq!(
+        refusals[1].2, refusals[2].2,
+        "a missing conversation and a forbidden one give the same error"
+    );
+    bob.receives_message("hi").await;
     alice.says("#a", "live all the same").await;
-    bob.hears("live all the same").await;
+    bob.receives_message("live all the same").await;
     carol.says("#secret", "psst").await;
-    bob.hears_nothing().await;
+    bob.receives_nothing().await;
 }
 
 #[tokio::test]
@@ -181,13 +186,13 @@ async fn hostile_19_two_connections_of_one_device_both_work() {
     assert_ne!(first.welcome.connection, second.welcome.connection);
     alice.says("@bob", "two").await;
     for connection in [&mut first, &mut second] {
-        connection.hears("one").await;
-        connection.hears("two").await;
-        connection.hears_nothing().await;
+        connection.receives_message("one").await;
+        connection.receives_message("two").await;
+        connection.receives_nothing().await;
     }
 }
 
-/// The system's clock, and how many milliseconds more have passed by it.
+/// The system's clock, ahead by a number of milliseconds that the test sets.
 fn clock_ahead() -> (Clock, Arc<AtomicI64>) {
     let ahead = Arc::new(AtomicI64::new(0));
     let added = ahead.clone();
@@ -196,27 +201,27 @@ fn clock_ahead() -> (Clock, Arc<AtomicI64>) {
 }
 
 #[tokio::test]
-async fn hostile_20_a_message_said_again_with_its_key_is_stored_once() {
+async fn hostile_20_a_message_that_is_sent_again_with_its_key_is_stored_once() {
     let (clock, ahead) = clock_ahead();
-    let mut server = Server::start_by(clock, |_| {}).await;
+    let mut server = Server::start_with_clock(clock, |_| {}).await;
     let stored = |duplicate| Stored { conversation: "@alice:bob".to_owned(), seq: 2, duplicate };
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "another").await;
-    assert_eq!(alice.says_once("@bob", "k1", "hi").await, stored(false));
-    assert_eq!(alice.says_once("@bob", "k1", "hi").await, stored(true), "on the same connection");
+    assert_eq!(alice.says_with_key("@bob", "k1", "hi").await, stored(false));
+    assert_eq!(alice.says_with_key("@bob", "k1", "hi").await, stored(true), "on the same connection");
     for (seconds, later) in [(1, "a second"), (180, "three minutes"), (30 * 24 * 3_600, "thirty days")] {
         ahead.store(seconds * 1_000, Ordering::Relaxed);
-        assert_eq!(alice.says_once("@bob", "k1", "hi").await, stored(true), "{later} later");
+        assert_eq!(alice.says_with_key("@bob", "k1", "hi").await, stored(true), "{later} later");
     }
 
     let mut phone = server.connects("alice").await;
-    assert_eq!(phone.says_once("@alice:bob", "k1", "hi").await, stored(true), "from another device");
+    assert_eq!(phone.says_with_key("@alice:bob", "k1", "hi").await, stored(true), "from another device");
     drop((alice, phone));
     let retry = json!({"as": "alice", "to": "@bob", "key": "k1", "text": "hi"});
     assert_eq!(server.posts("send", retry).await.ok()["duplicate"], true, "over HTTP");
     server.restart().await;
     let mut alice = server.connects("alice").await;
-    assert_eq!(alice.says_once("@bob", "k1", "hi").await, stored(true), "after a restart");
+    assert_eq!(alice.says_with_key("@bob", "k1", "hi").await, stored(true), "after a restart");
 
     for other in [
         json!({"to": "@bob", "key": "k1", "text": "ho"}),
@@ -229,26 +234,26 @@ async fn hostile_20_a_message_said_again_with_its_key_is_stored_once() {
     }
     let mut bob = server.connects("bob").await;
     let first_of_bob = Stored { conversation: "@alice:bob".to_owned(), seq: 3, duplicate: false };
-    assert_eq!(bob.says_once("@alice", "k1", "hi").await, first_of_bob, "a key is its sender's own");
+    assert_eq!(bob.says_with_key("@alice", "k1", "hi").await, first_of_bob, "each sender has its own keys");
     let texts: Vec<_> =
         alice.log("@bob").await.iter().filter_map(|e| text_of(e).map(str::to_owned)).collect();
     assert_eq!(texts, ["another", "hi", "hi"]);
 }
 
 #[tokio::test]
-async fn hostile_21_a_forged_receipt_is_refused_or_moves_nothing() {
+async fn hostile_21_a_forged_cursor_is_refused_or_moves_nothing() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     let mut eve = server.connects("eve").await;
     for text in ["one", "two", "three"] {
         alice.says("@bob", text).await;
-        bob.hears(text).await;
+        bob.receives_message(text).await;
     }
     let receipt = |upto: u64| json!({"conversation": "@alice:bob", "upto": upto});
     bob.does("read", receipt(2)).await;
-    let told = alice.notices().await;
-    assert!(matches!(told, Signal::Read { upto: Seq(2), .. }), "{told:?}");
+    let signal = alice.receives_signal().await;
+    assert!(matches!(signal, Signal::Read { upto: Seq(2), .. }), "{signal:?}");
     for command in ["read", "received"] {
         assert_eq!(eve.is_refused(command, receipt(1)).await, ErrorCode::NotFound, "of another conversation");
         assert_eq!(bob.is_refused(command, receipt(4)).await, ErrorCode::BadCursor, "of the future");
@@ -259,45 +264,45 @@ async fn hostile_21_a_forged_receipt_is_refused_or_moves_nothing() {
         assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"));
     }
     assert_eq!(eve.is_refused("typing", json!({"conversation": "@alice:bob"})).await, ErrorCode::NotFound);
-    alice.hears_nothing().await;
+    alice.receives_nothing().await;
     let members = alice.members("@bob").await;
     assert_eq!(members.iter().map(|m| (m.read, m.received)).collect::<Vec<_>>()[1], (Seq(2), Seq(2)));
 }
 
 #[tokio::test]
-async fn hostile_22_a_token_that_expires_ends_its_connection_and_keeps_what_was_stored() {
-    // The server's clock stands, a few seconds before the token's end, so that this takes as long each time.
+async fn hostile_22_an_expired_token_closes_its_connection_and_stored_messages_stay() {
+    // The server's clock stands still, a few seconds before the token expires.
     let clock = Clock::from_fn(|| Timestamp::from_millis(1_800_000_000_500));
-    let server = Server::serves_by(clock, |_| {}).await;
+    let server = Server::start_production_by(clock, |_| {}).await;
     let short = server.token("alice", Duration::from_secs(4));
     let mut alice = server.tries_to_connect(hello(short)).await.expect("welcome");
     let mut lasting = server.connects("alice").await;
-    assert_eq!(alice.says_once("@bob", "k", "in time").await.seq, 1);
-    lasting.hears("in time").await;
+    assert_eq!(alice.says_with_key("@bob", "k", "in time").await.seq, 1);
+    lasting.receives_message("in time").await;
     assert_eq!(alice.is_closed().await, Some(4401));
-    lasting.hears_nothing().await;
-    let again = lasting.says_once("@bob", "k", "in time").await;
+    lasting.receives_nothing().await;
+    let again = lasting.says_with_key("@bob", "k", "in time").await;
     assert_eq!((again.seq, again.duplicate), (1, true));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_22_a_client_that_never_pauses_does_not_outlive_its_token() {
+async fn hostile_22_a_client_that_sends_without_a_pause_is_closed_when_its_token_expires() {
     let clock = Clock::from_fn(|| Timestamp::from_millis(1_800_000_000_500));
     let settings = |config: &mut Config| config.limits = Limits::default().without_rates();
-    let server = Server::serves_by(clock, settings).await;
+    let server = Server::start_production_by(clock, settings).await;
     let short = server.token("alice", Duration::from_secs(2));
     let mut alice = Raw::connect(server.address()).await;
-    alice.shakes_hands().await;
+    alice.upgrades().await;
     alice.says(&json!({"type": "hello", "token": short}).to_string()).await;
     assert_eq!(alice.next().await.json()["type"], "welcome");
     assert_eq!(alice.floods(r#"{"type":"ping"}"#).await, 4401);
 }
 
-/// How long the answers to two questions take that are asked in turns: the median of each.
-async fn medians(person: &mut Person, questions: [(&str, Value); 2]) -> [Duration; 2] {
-    const TIMES: usize = 400;
-    let mut took = [Vec::with_capacity(TIMES), Vec::with_capacity(TIMES)];
-    for _ in 0..TIMES {
+/// Sends two commands in turn and returns the median time of the answers to each.
+async fn median_times(person: &mut Person, questions: [(&str, Value); 2]) -> [Duration; 2] {
+    const ROUNDS: usize = 400;
+    let mut took = [Vec::with_capacity(ROUNDS), Vec::with_capacity(ROUNDS)];
+    for _ in 0..ROUNDS {
         for ((name, fields), took) in questions.iter().zip(&mut took) {
             let asked = Instant::now();
             person.is_refused(name, fields.clone()).await;
@@ -306,12 +311,12 @@ async fn medians(person: &mut Person, questions: [(&str, Value); 2]) -> [Duratio
     }
     took.map(|mut took| {
         took.sort_unstable();
-        took[TIMES / 2]
+        took[ROUNDS / 2]
     })
 }
 
 #[tokio::test]
-async fn hostile_26_what_is_there_takes_as_long_to_refuse_as_what_is_not() {
+async fn hostile_26_refusals_take_the_same_time_for_existing_and_missing_conversations() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut eve = server.connects("eve").await;
@@ -325,7 +330,7 @@ async fn hostile_26_what_is_there_takes_as_long_to_refuse_as_what_is_not() {
             _ => json!({"conversation": name}),
         };
         let asked = [(command, question("#secret")), (command, question("#nowhere"))];
-        let [there, nowhere] = medians(&mut eve, asked).await;
+        let [there, nowhere] = median_times(&mut eve, asked).await;
         println!("{command}: {there:?} for what is there, {nowhere:?} for what is not");
         let (less, more) = (there.min(nowhere), there.max(nowhere));
         assert!(more < less * 3 / 2 + Duration::from_micros(100), "{command}: {there:?}, {nowhere:?}");
@@ -343,7 +348,7 @@ async fn hostile_26_invitations_have_a_rate() {
             Ok(_) => invited += 1,
             Err(failure) => break failure,
         }
-        assert!(invited < 100, "so many and no end");
+        assert!(invited < 100, "the rate must refuse an invitation");
     };
     assert_eq!(failure.code, ErrorCode::RateLimited);
     assert!(failure.retry_after.is_some_and(|ms| ms >= 1_000), "{failure:?}");

@@ -1,14 +1,14 @@
-//! Bad input, on both doors: an error with a code and what to do, the server goes on, nothing is stored by halves.
+//! Invalid input on the WebSocket and over HTTP: it gets an error with a code, stores nothing, and the server keeps working.
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Answer, Hand, Raw, Server};
+use crate::support::{Answer, Raw, Server, TextSocket};
 
-/// A command, its fields as text, the code of the error and the field at fault.
+/// A command, its fields as JSON text, the expected error code and the field at fault.
 type Case = (&'static str, String, &'static str, Option<&'static str>);
 
-/// What is wrong with fields, the same on every door.
+/// Commands with invalid fields, the same on the WebSocket and over HTTP.
 fn bad_fields() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |command, fields: &str, code, field| {
@@ -49,14 +49,14 @@ fn bad_fields() -> Vec<Case> {
     add("create", r#""room":"a b""#, "bad_field", Some("room"));
     add("create", r#""room":"new","members":["bob","a:b"]"#, "bad_field", Some("members[1]"));
     add("remove", r##""conversation":"#ops","user":"@bob""##, "bad_field", Some("user"));
-    // Never believed.
+    // Fields that only the server assigns.
     for (field, value) in [("from", r#""eve""#), ("seq", "7"), ("at", r#""2020-01-01T00:00:00.000Z""#)] {
         add("send", &format!(r#""to":"@bob","text":"hi","{field}":{value}"#), "bad_field", Some(field));
     }
     cases
 }
 
-/// Content that no store or terminal should have, that is too long, or that parsers disagree on.
+/// Content that is too long, that a store or terminal cannot have, or that parsers read differently.
 fn bad_content() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |command, fields: &str, code, field| {
@@ -78,7 +78,7 @@ fn bad_content() -> Vec<Case> {
     let members: Vec<_> = (0..1_001).map(|n| format!(r#""u{n}""#)).collect();
     let members = format!(r#""room":"new","members":[{}]"#, members.join(","));
     add("create", &members, "too_large", Some("members"));
-    // Other parsers take these for something else.
+    // JSON that other parsers read differently.
     add("send", r#""to":"@bob","text":"hi","text":"ho""#, "bad_field", Some("text"));
     add("send", r#""to":"@bob","data":{"a":1,"a":2}"#, "bad_field", Some("data"));
     add(
@@ -102,29 +102,30 @@ fn bad_content() -> Vec<Case> {
     add("sync", r#""conversation":"@bob","after":1e999"#, "bad_field", Some("after"));
     add("send", "\"to\":\"@bob\",\"text\":\"a\nb\"", "bad_frame", None);
     add("send", r#""to":"@bob","text":"hi""text":"ho""#, "bad_frame", None);
-    // Not there.
+    // References to objects that do not exist.
     add("send", r##""to":"#nowhere","text":"hi""##, "not_found", None);
     add("edit", r#""conversation":"@bob","target":9,"text":"hi""#, "not_found", None);
     add("sync", r#""conversation":"@bob","after":9"#, "bad_cursor", None);
     cases
 }
 
-/// What is no JSON object at all.
+/// Texts that are not JSON objects.
 fn bad_frames() -> [String; 9] {
     ["hi", "[1]", "[\"ping\",3]", "7", "null", "\"send\"", "{", r#"{"to":"@bob"}{"#, &"[".repeat(10_000)]
         .map(str::to_owned)
 }
 
-/// A server, and a log that must stay as it is: a message from alice to bob, and her room.
-struct Unmoved {
+/// A server with a message from alice to bob and a room of alice's, whose logs must not change.
+struct UnchangedServer {
     server: Server,
     before: String,
 }
 
-impl Unmoved {
+impl UnchangedServer {
     async fn new() -> Self {
         let server =
-            Server::serves_with(|config| config.limits = config.limits.clone().without_rates()).await;
+            Server::start_production_with(|config| config.limits = config.limits.clone().without_rates())
+                .await;
         let mut alice = server.connects("alice").await;
         alice.says("@bob", "the only message").await;
         alice.makes_room("ops", &["bob"]).await;
@@ -138,7 +139,7 @@ impl Unmoved {
         format!("{logs:?} {:?} {:?}", alice.history("@bob").await, alice.conversations().await)
     }
 
-    /// Nothing has changed, and what is good goes through.
+    /// Asserts that nothing has changed, and that a valid message is stored.
     async fn check(self) {
         assert_eq!(Self::state(&self.server).await, self.before);
         let mut alice = self.server.connects("alice").await;
@@ -146,15 +147,15 @@ impl Unmoved {
     }
 }
 
-/// The field at fault, without the way into it, as `data` of `data.a[0]`; an index in a list stays.
-fn first(field: &str) -> &str {
+/// The first part of the field at fault, such as `data` of `data.a[0]`; an index in a list stays.
+fn first_part(field: &str) -> &str {
     field.split('.').next().unwrap_or(field)
 }
 
 fn assert_error(error: &Value, code: &str, field: Option<&str>, said: &str) {
     let said: String = said.chars().take(200).collect();
     assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{said} {error}");
-    assert_eq!(error["field"].as_str().map(first), field, "{said} {error}");
+    assert_eq!(error["field"].as_str().map(first_part), field, "{said} {error}");
     assert_eq!(error["retryable"], false, "{said} {error}");
     assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{said} {error}");
 }
@@ -163,7 +164,7 @@ fn assert_problem(answer: &Answer, code: &str, field: Option<&str>, said: &str) 
     let said: String = said.chars().take(200).collect();
     let problem = answer.problem();
     assert_eq!(problem["code"], code, "{said} {problem}");
-    assert_eq!(problem["field"].as_str().map(first), field, "{said} {problem}");
+    assert_eq!(problem["field"].as_str().map(first_part), field, "{said} {problem}");
     assert_eq!(problem["retryable"], false, "{said} {problem}");
     let status = match code {
         "bad_frame" | "bad_field" | "bad_cursor" => 400,
@@ -175,9 +176,9 @@ fn assert_problem(answer: &Answer, code: &str, field: Option<&str>, said: &str) 
 }
 
 #[tokio::test]
-async fn hostile_14_over_the_socket_bad_fields_are_named_and_the_connection_stays() {
-    let unmoved = Unmoved::new().await;
-    let mut alice = unmoved.server.by_hand_as("alice").await;
+async fn hostile_14_on_the_websocket_bad_fields_are_named_and_the_connection_stays_open() {
+    let unchanged = UnchangedServer::new().await;
+    let mut alice = unchanged.server.open_socket_as("alice").await;
     for (n, (command, fields, code, field)) in bad_fields().into_iter().chain(bad_content()).enumerate() {
         let comma = if fields.is_empty() { "" } else { "," };
         let frame = format!(r#"{{"type":"{command}","id":{n}{comma}{fields}}}"#);
@@ -186,21 +187,21 @@ async fn hostile_14_over_the_socket_bad_fields_are_named_and_the_connection_stay
         if code != "bad_frame" {
             assert_eq!(error["id"], n, "{frame}");
         }
-        alice.hears_nothing().await;
+        alice.receives_nothing().await;
     }
-    unmoved.check().await;
+    unchanged.check().await;
 }
 
 #[tokio::test]
 async fn hostile_14_over_http_bad_fields_are_named() {
-    let unmoved = Unmoved::new().await;
-    let token = unmoved.server.token("alice", std::time::Duration::from_secs(60));
+    let unchanged = UnchangedServer::new().await;
+    let token = unchanged.server.token("alice", std::time::Duration::from_secs(60));
     for (command, fields, code, field) in bad_fields().into_iter().chain(bad_content()) {
         let body = format!("{{{fields}}}");
-        let answer = posts(&unmoved.server, &token, command, body.clone()).await;
+        let answer = posts(&unchanged.server, &token, command, body.clone()).await;
         assert_problem(&answer, code, field, &body);
     }
-    unmoved.check().await;
+    unchanged.check().await;
 }
 
 async fn posts(server: &Server, token: &str, command: &str, body: impl Into<reqwest::Body>) -> Answer {
@@ -209,12 +210,12 @@ async fn posts(server: &Server, token: &str, command: &str, body: impl Into<reqw
 }
 
 #[tokio::test]
-async fn hostile_14_over_the_socket_what_is_no_command_is_told() {
-    let unmoved = Unmoved::new().await;
-    let mut alice = unmoved.server.by_hand_as("alice").await;
+async fn hostile_14_on_the_websocket_a_frame_that_is_no_command_is_an_error() {
+    let unchanged = UnchangedServer::new().await;
+    let mut alice = unchanged.server.open_socket_as("alice").await;
     for frame in bad_frames() {
         assert_error(&alice.asks(&frame).await, "bad_frame", None, &frame);
-        alice.hears_nothing().await;
+        alice.receives_nothing().await;
     }
     for (frame, code, field) in [
         ("", "bad_frame", None),
@@ -231,18 +232,18 @@ async fn hostile_14_over_the_socket_what_is_no_command_is_told() {
         (r#"{"type":"watch","users":["bob","a b"]}"#, "bad_field", Some("users[1]")),
     ] {
         assert_error(&alice.asks(frame).await, code, field, frame);
-        alice.hears_nothing().await;
+        alice.receives_nothing().await;
     }
     alice.writes(Message::binary(r#"{"type":"ping"}"#)).await;
-    assert_error(&alice.hears_json().await, "bad_frame", None, "a binary frame");
-    alice.hears_nothing().await;
-    unmoved.check().await;
+    assert_error(&alice.receives_json().await, "bad_frame", None, "a binary frame");
+    alice.receives_nothing().await;
+    unchanged.check().await;
 }
 
 #[tokio::test]
-async fn hostile_14_over_http_what_is_no_command_is_told() {
-    let unmoved = Unmoved::new().await;
-    let server = &unmoved.server;
+async fn hostile_14_over_http_a_body_that_is_no_command_is_an_error() {
+    let unchanged = UnchangedServer::new().await;
+    let server = &unchanged.server;
     let token = server.token("alice", std::time::Duration::from_secs(60));
     for body in bad_frames() {
         let answer = posts(server, &token, "send", body.clone()).await;
@@ -265,20 +266,20 @@ async fn hostile_14_over_http_what_is_no_command_is_told() {
         let answer = server.request(request).await;
         assert_eq!((answer.status, answer.code().as_str()), (415, "bad_frame"));
     }
-    unmoved.check().await;
+    unchanged.check().await;
 }
 
-/// Says a first frame; the error that answers it, if there is one, and the code of the close.
-async fn greets(server: &Server, frame: Message) -> (Option<Value>, u16) {
-    let mut hand: Hand = server.by_hand().await;
-    hand.writes(frame).await;
-    hand.last_words().await
+/// Sends a first frame. Returns the error that answers it, if any, and the close code.
+async fn send_first_frame(server: &Server, frame: Message) -> (Option<Value>, u16) {
+    let mut socket: TextSocket = server.open_socket().await;
+    socket.writes(frame).await;
+    socket.error_and_close_code().await
 }
 
 #[tokio::test]
-async fn hostile_04_whoever_does_not_begin_with_hello_is_cut() {
-    let unmoved = Unmoved::new().await;
-    let server = &unmoved.server;
+async fn hostile_04_a_first_frame_other_than_hello_closes_the_connection() {
+    let unchanged = UnchangedServer::new().await;
+    let server = &unchanged.server;
     for (frame, code, close) in [
         (r#"{"type":"send","id":1,"to":"@bob","text":"hi"}"#, "unauthorized", 1008),
         (r#"{"type":"ping"}"#, "unauthorized", 1008),
@@ -293,22 +294,22 @@ async fn hostile_04_whoever_does_not_begin_with_hello_is_cut() {
         (r#"{"type":"hello","user":"alice","token":"x"}"#, "bad_field", 4501),
         (r#"{"type":"hello","token":"x"}"#, "unauthorized", 4501),
     ] {
-        let (error, closed) = greets(server, Message::text(frame)).await;
+        let (error, closed) = send_first_frame(server, Message::text(frame)).await;
         let error = error.expect(frame);
         assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{frame}");
         assert_eq!(closed, close, "{frame}");
     }
-    assert_eq!(greets(server, Message::binary("{}")).await, (None, 1008));
+    assert_eq!(send_first_frame(server, Message::binary("{}")).await, (None, 1008));
     let long = format!(r#"{{"type":"hello","token":"{}"}}"#, "x".repeat(8 * 1024));
-    assert_eq!(greets(server, Message::text(long)).await, (None, 1009));
-    unmoved.check().await;
+    assert_eq!(send_first_frame(server, Message::text(long)).await, (None, 1009));
+    unchanged.check().await;
 }
 
 #[tokio::test]
-async fn hostile_14_json_that_is_meant_to_hurt_is_a_typed_error() {
+async fn hostile_14_malicious_json_is_answered_with_an_error_code() {
     let server = Server::start().await;
     let mut raw = Raw::connect(server.address()).await;
-    raw.enters_as("alice").await;
+    raw.says_hello_as("alice").await;
     let deep = |open: &str, close: &str| {
         format!(
             r#"{{"type":"send","to":"@bob","data":{{"a":{}1{}}}}}"#,
@@ -328,7 +329,7 @@ async fn hostile_14_json_that_is_meant_to_hurt_is_a_typed_error() {
         (r#""to":"@bob","text":"hi","reply_to":18446744073709551616"#, "reply_to"),
         (r#""to":"@bob","text":"hi","reply_to":1.5"#, "reply_to"),
         (r#""to":"@bob","text":"hi","unknown":1"#, "unknown"),
-        // What the server says of a message is not the client's to say.
+        // Fields of messages that only the server assigns.
         (r#""to":"@bob","text":"hi","from":"bob""#, "from"),
         (r#""to":"@bob","text":"hi","seq":7"#, "seq"),
         (r#""to":"@bob","text":"hi","at":"2000-01-01T00:00:00.000Z""#, "at"),
@@ -344,8 +345,8 @@ async fn hostile_14_json_that_is_meant_to_hurt_is_a_typed_error() {
     }
     let (code, field) = raw.is_refused(r#"{"type":"ping","id":18446744073709551616}"#).await;
     assert_eq!((code.as_str(), field.as_deref()), ("bad_field", Some("id")));
-    raw.goes_on().await;
+    raw.is_still_open().await;
     let mut alice = server.connects("alice").await;
-    assert!(alice.conversations().await.is_empty(), "nothing of it was stored");
+    assert!(alice.conversations().await.is_empty(), "nothing was stored");
     assert_eq!(alice.stores("send", json!({"to": "@bob", "text": "hi"})).await.seq, 1);
 }

@@ -1,4 +1,4 @@
-//! Prices: a command that names many members, makes or erases many rows costs its user that many sends.
+//! Prices: a command costs as many sends as it names members, or inserts or erases rows.
 
 use std::time::Duration;
 
@@ -11,24 +11,24 @@ use crate::http::api_key;
 use crate::limits::hi;
 use crate::support::Server;
 
-/// How long nothing of a connection is stored after one of its writes was not: `REJECTION_HOLD` of the server's `outbox/hold.rs`.
-const HOLDS: Duration = Duration::from_millis(750);
+/// How long the server refuses writes of a connection after it rejected one: `REJECTION_HOLD` in `outbox/hold.rs`.
+const REJECTION_HOLD: Duration = Duration::from_millis(750);
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Default rates of a user, and no other.
-pub(crate) fn rates_of_a_user() -> Limits {
+/// The default rates of a user, and no other limits of rate.
+pub(crate) fn user_rates_only() -> Limits {
     Limits { sends_per_user: 50, ..Limits::default().without_rates() }
 }
 
-/// `create` with so many members.
+/// The fields of a `create` with this number of members.
 pub(crate) fn room_of(members: usize) -> Value {
     json!({"members": (0..members).map(|n| format!("member{n}")).collect::<Vec<_>>()})
 }
 
 #[tokio::test]
-async fn hostile_26_a_room_of_many_costs_a_send_for_each_of_them() {
-    let server = Server::serves_with(|config| config.limits = rates_of_a_user()).await;
+async fn hostile_26_creating_a_room_costs_a_send_for_each_member() {
+    let server = Server::start_production_with(|config| config.limits = user_rates_only()).await;
     let token = server.token("mallory", HOUR);
     let begun = Instant::now();
     let first = server.posts_as(&token, "create", room_of(1_000)).await;
@@ -45,7 +45,7 @@ async fn hostile_26_a_room_of_many_costs_a_send_for_each_of_them() {
     assert!(made <= 1 + full_buckets, "{made} rooms in {:?}", begun.elapsed());
     assert_eq!((refused.status, refused.code().as_str()), (429, "rate_limited"));
     let wait = refused.json()["retry_after"].as_u64().expect("how long");
-    assert!((5_000..=20_020).contains(&wait), "the debt, and a full bucket after it: {wait} ms");
+    assert!((5_000..=20_020).contains(&wait), "the delay covers the debt and a full bucket: {wait} ms");
     let mut phone = server.connects("mallory").await;
     let send = phone.tries("send", hi()).await.expect_err("the debt holds at every door");
     assert_eq!((send.code, send.retryable), (ErrorCode::RateLimited, true));
@@ -55,7 +55,7 @@ async fn hostile_26_a_room_of_many_costs_a_send_for_each_of_them() {
 
 #[tokio::test]
 async fn hostile_26_an_invitation_costs_two_sends() {
-    let server = Server::serves_with(|config| {
+    let server = Server::start_production_with(|config| {
         config.limits = Limits { sends_per_user: 4, ..Limits::default().without_rates() };
     })
     .await;
@@ -70,14 +70,14 @@ async fn hostile_26_an_invitation_costs_two_sends() {
         }
     };
     let meanwhile = begun.elapsed().as_secs_f64() * 4.0;
-    assert!(invited >= 9, "20 sends are a room with a member and nine invitations: {invited}");
+    assert!(invited >= 9, "20 sends pay for a room with a member and nine invitations: {invited}");
     assert!(f64::from(invited) <= 9.0 + meanwhile / 2.0, "{invited} in {:?}", begun.elapsed());
     assert_eq!(failure.code, ErrorCode::RateLimited);
 }
 
 #[tokio::test]
-async fn an_api_key_has_a_rate_of_its_own() {
-    let server = Server::serves_with(|config| {
+async fn an_api_key_has_its_own_rate() {
+    let server = Server::start_production_with(|config| {
         config.limits = Limits { sends_per_key: 2, sends_per_user: 1, ..Limits::default().without_rates() };
     })
     .await;
@@ -85,7 +85,7 @@ async fn an_api_key_has_a_rate_of_its_own() {
     let begun = Instant::now();
     let mut stored = 0;
     let refused = loop {
-        // Each as another user: it is the key whose rate this is.
+        // Each message is from another user, because the rate is that of the key.
         let body = json!({"as": format!("bot{stored}"), "to": "@bob", "text": "hi"});
         let answer = server.posts_as(&shop, "send", body).await;
         if answer.status != 200 {
@@ -100,8 +100,8 @@ async fn an_api_key_has_a_rate_of_its_own() {
 }
 
 #[tokio::test]
-async fn hostile_26_direct_conversations_are_begun_at_a_rate() {
-    let server = Server::serves_with(|config| {
+async fn hostile_26_new_direct_conversations_have_a_rate() {
+    let server = Server::start_production_with(|config| {
         config.limits = Limits { directs_per_minute: 1, ..Limits::default().without_rates() };
         config.unknown_users = UnknownUsers::Refuse;
     })
@@ -123,12 +123,12 @@ async fn hostile_26_direct_conversations_are_begun_at_a_rate() {
     assert!((5..=5 + meanwhile).contains(&stored), "five minutes' worth at once: {stored}");
     assert_eq!((refused.code, refused.retryable), (ErrorCode::RateLimited, true));
     assert!(refused.retry_after.is_some_and(|ms| ms <= 60_000), "{refused:?}");
-    // The refusal says nothing of whether there is such a user, at any door.
+    // The refusal is the same for known and unknown users, on the WebSocket and over HTTP.
     for peer in ["peer39", "nobody"] {
         let answer = server.posts_as(&token, "send", json!({"to": format!("@{peer}"), "text": "hi"})).await;
         assert_eq!((answer.status, answer.code().as_str()), (429, "rate_limited"), "{peer}");
     }
-    // What there is goes on: another message, and one that is said again with its key.
+    // Existing conversations are not limited: another message, and a retry with its key.
     server.posts_as(&token, "send", json!({"to": "@peer0", "text": "again"})).await.ok();
     assert_eq!(server.posts_as(&token, "send", send(0)).await.ok()["duplicate"], true);
     let key = api_key(&server, "shop");
@@ -139,35 +139,35 @@ async fn hostile_26_direct_conversations_are_begun_at_a_rate() {
 }
 
 #[tokio::test]
-async fn hostile_26_what_was_sent_behind_a_refused_beginning_is_not_stored_before_it() {
-    let server = Server::serves_with(|config| {
+async fn hostile_26_a_message_after_a_refused_one_is_not_stored_before_it() {
+    let server = Server::start_production_with(|config| {
         config.limits = Limits { directs_per_minute: 1, ..Limits::default().without_rates() };
     })
     .await;
-    let mut hand = server.by_hand_as("mallory").await;
+    let mut socket = server.open_socket_as("mallory").await;
     let send = |n: usize| format!(r#"{{"type":"send","id":{n},"to":"@peer{}","text":"hi"}}"#, n % 10);
-    // Ten to new ones, of which five may be begun, and one more to the first.
+    // Messages to ten users, five of which may begin a conversation, and one more to the first.
     let begun = Instant::now();
     for n in 0..11 {
-        hand.says(&send(n)).await;
+        socket.says(&send(n)).await;
     }
-    let at_once = begun.elapsed() < HOLDS / 2;
+    let at_once = begun.elapsed() < REJECTION_HOLD / 2;
     let mut codes = Vec::new();
     for _ in 0..11 {
-        let told: Value = serde_json::from_str(&hand.hears().await).expect("JSON");
-        codes.push(told["code"].as_str().unwrap_or("ok").to_owned());
+        let answer: Value = serde_json::from_str(&socket.receives_text().await).expect("JSON");
+        codes.push(answer["code"].as_str().unwrap_or("ok").to_owned());
     }
-    let mut wanted = vec!["ok"; 5];
-    wanted.push("rate_limited");
-    wanted.extend(["unavailable"; 5]);
+    let mut expected = vec!["ok"; 5];
+    expected.push("rate_limited");
+    expected.extend(["unavailable"; 5]);
     if at_once {
-        assert_eq!(codes, wanted);
+        assert_eq!(codes, expected);
     }
 }
 
 #[tokio::test]
-async fn hostile_26_rooms_that_were_made_count_when_their_maker_has_left() {
-    let server = Server::serves_with(|config| {
+async fn hostile_26_created_rooms_count_after_their_creator_left() {
+    let server = Server::start_production_with(|config| {
         config.limits = Limits { rooms: 3, ..Limits::default().without_rates() };
     })
     .await;
@@ -182,14 +182,14 @@ async fn hostile_26_rooms_that_were_made_count_when_their_maker_has_left() {
     let refused = ask("create", json!({"room": "r3"})).await;
     assert_eq!((refused.code().as_str(), &refused.json()["field"]), ("too_large", &json!("room")));
     let again = json!({"room": "r0", "members": ["victim", "accomplice"]});
-    assert_eq!(ask("create", again).await.ok()["duplicate"], true, "a retry is none more");
+    assert_eq!(ask("create", again).await.ok()["duplicate"], true, "a retry does not count");
     let key = api_key(&server, "shop");
     server.posts_as(&key, "create", json!({"as": "mallory", "room": "r3"})).await.ok();
 }
 
 #[tokio::test]
-async fn hostile_26_deletions_cost_what_they_erase() {
-    let server = Server::serves_with(|config| {
+async fn hostile_26_a_deletion_costs_the_edits_that_it_erases() {
+    let server = Server::start_production_with(|config| {
         config.limits = Limits { sends_per_user: 2, ..Limits::default().without_rates() };
     })
     .await;
@@ -214,16 +214,16 @@ async fn hostile_26_deletions_cost_what_they_erase() {
         assert!(refused.json()["retry_after"].as_u64().is_some_and(|ms| ms <= 5_000), "{refused:?}");
     }
     delete(43).await.ok();
-    // What is deleted already has nothing to erase.
+    // A repeated deletion erases nothing.
     assert_eq!(delete(1).await.ok()["duplicate"], true);
     let admin = json!({"as": "mallory", "conversation": "@bob", "target": 22});
     server.posts_as(&key, "delete", admin).await.ok();
 }
 
 #[tokio::test]
-async fn hostile_26_deletions_cost_the_reactions_that_they_erase() {
+async fn hostile_26_a_deletion_costs_the_reactions_that_it_erases() {
     const REACTIONS: usize = 501;
-    let server = Server::serves_with(|config| {
+    let server = Server::start_production_with(|config| {
         config.limits = Limits { sends_per_user: 2, ..Limits::default().without_rates() };
     })
     .await;
@@ -245,7 +245,7 @@ async fn hostile_26_deletions_cost_the_reactions_that_they_erase() {
         server.posts_as(&token, "delete", json!({"conversation": "@bob", "target": target})).await
     };
     delete(&targets[0]).await.ok();
-    // Each counts as eleven edits, of twenty at once and four a second.
+    // Each deletion costs eleven edits; the burst is twenty and the rate four a second.
     let refused = delete(&targets[1]).await;
     if begun.elapsed() < Duration::from_millis(400) {
         assert_eq!((refused.status, refused.code().as_str()), (429, "rate_limited"));

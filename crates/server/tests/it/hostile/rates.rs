@@ -1,4 +1,4 @@
-//! Floods: how fast, and how many, of a connection, of a user, of an address.
+//! Rates and numbers of connections, per connection, user and address.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::limits::{hi, sends_until_refused};
 use crate::support::{Server, eventually};
 
 #[tokio::test]
-async fn hostile_24_a_user_who_sends_too_fast_is_told_so_on_every_connection_and_door() {
-    let server = Server::serves_with(|config| {
+async fn hostile_24_the_send_rate_of_a_user_spans_connections_and_http() {
+    let server = Server::start_production_with(|config| {
         config.limits = Limits { sends_per_user: 2, ..Limits::default().without_rates() };
     })
     .await;
@@ -35,45 +35,45 @@ async fn hostile_24_a_user_who_sends_too_fast_is_told_so_on_every_connection_and
 }
 
 #[tokio::test]
-async fn hostile_24_a_flood_of_frames_is_told_and_then_cut() {
+async fn hostile_24_a_flood_of_frames_is_refused_and_then_closed() {
     let server = Server::start_with(|config| config.limits.frames_per_connection = 5).await;
     let mut bob = server.connects("bob").await;
-    let mut hand = server.by_hand_as("alice").await;
+    let mut socket = server.open_socket_as("alice").await;
     let mut pongs = 0;
-    let told = loop {
-        let told = hand.asks(r#"{"type":"ping","id":9}"#).await;
-        if told["type"] != "pong" {
-            break told;
+    let refusal = loop {
+        let refusal = socket.asks(r#"{"type":"ping","id":9}"#).await;
+        if refusal["type"] != "pong" {
+            break refusal;
         }
         pongs += 1;
     };
-    assert!(pongs >= 25, "only {pongs}: five seconds' worth may come at once");
-    assert_eq!((&told["code"], &told["id"]), (&json!("rate_limited"), &json!(9)));
-    assert!(told["retry_after"].is_u64(), "{told}");
-    let (error, code) = hand.floods(r#"{"type":"ping"}"#).await;
+    assert!(pongs >= 25, "only {pongs}: the burst is five seconds' worth");
+    assert_eq!((&refusal["code"], &refusal["id"]), (&json!("rate_limited"), &json!(9)));
+    assert!(refusal["retry_after"].is_u64(), "{refusal}");
+    let (error, code) = socket.floods(r#"{"type":"ping"}"#).await;
     assert_eq!((&error["code"], &error["retryable"], code), (&json!("rate_limited"), &json!(true), 4429));
     assert_eq!(error["id"], json!(null), "it is about the connection, not about a command: {error}");
-    // The burst of a new connection is five seconds' worth.
+    // The delay covers the burst of a new connection, five seconds' worth.
     assert!(error["retry_after"].as_u64().is_some_and(|wait| (5_000..=60_000).contains(&wait)), "{error}");
-    bob.hears_nothing().await;
+    bob.receives_nothing().await;
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "back").await;
-    bob.hears("back").await;
+    bob.receives_message("back").await;
 }
 
 #[tokio::test]
-async fn hostile_24_a_user_has_so_many_connections_and_no_more() {
+async fn hostile_24_connections_of_a_user_are_limited() {
     let server = Server::start_with(|config| config.limits.connections_per_user = 2).await;
     let first = server.connects("alice").await;
     let mut second = server.connects("alice").await;
-    let mut third = server.by_hand().await;
+    let mut third = server.open_socket().await;
     third.says(r#"{"type":"hello","user":"alice"}"#).await;
-    let (error, code) = third.last_words().await;
+    let (error, code) = third.error_and_close_code().await;
     let error = error.expect("an error");
     assert_eq!((&error["code"], &error["retryable"], code), (&json!("rate_limited"), &json!(true), 1013));
     assert!(error["retry_after"].is_u64(), "{error}");
     server.connects("bob").await;
-    second.hears_nothing().await;
+    second.receives_nothing().await;
     drop(first);
     eventually("there is a place again", || {
         Box::pin(async { server.tries_to_connect(server.hello("alice", &[])).await.ok() })
@@ -81,7 +81,7 @@ async fn hostile_24_a_user_has_so_many_connections_and_no_more() {
     .await;
 }
 
-/// The status with which a WebSocket is refused.
+/// Tries to connect and returns the status with which the handshake is refused.
 async fn refused_with(server: &Server) -> Option<u16> {
     match Client::open(&server.url()).await {
         Err(ClientError::Handshake { status, .. }) => Some(status),
@@ -91,22 +91,22 @@ async fn refused_with(server: &Server) -> Option<u16> {
 }
 
 #[tokio::test]
-async fn hostile_03_an_address_has_so_many_connections_and_no_more() {
+async fn hostile_03_connections_of_an_address_are_limited() {
     let server = Server::start_with(|config| config.limits.connections_per_address = 2).await;
     let alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     assert_eq!(refused_with(&server).await, Some(429));
     let answer = server.gets("/").await;
     assert_eq!((answer.status, answer.code().as_str()), (429, "rate_limited"));
-    assert_eq!(server.gets("/livez").await.status, 200, "a probe is answered all the same");
-    bob.hears_nothing().await;
+    assert_eq!(server.gets("/livez").await.status, 200, "a probe is answered in spite of the limit");
+    bob.receives_nothing().await;
     drop(alice);
     eventually("there is a place again", || async { refused_with(&server).await.is_none().then_some(()) })
         .await;
 }
 
 #[tokio::test]
-async fn hostile_03_a_server_has_so_many_connections_and_no_more() {
+async fn hostile_03_connections_of_the_server_are_limited() {
     let server = Server::start_with(|config| config.limits.connections = 1).await;
     let alice = server.connects("alice").await;
     assert_eq!(refused_with(&server).await, Some(503));
@@ -116,8 +116,8 @@ async fn hostile_03_a_server_has_so_many_connections_and_no_more() {
 }
 
 #[tokio::test]
-async fn hostile_24_a_flood_of_cursors_moves_the_latest_and_signals_at_their_rate() {
-    let server = Server::serves_with(|config| {
+async fn hostile_24_a_flood_of_cursors_is_coalesced_to_the_latest_at_their_rate() {
+    let server = Server::start_production_with(|config| {
         config.limits = Limits { cursors_per_user: 2, ..Limits::default().without_rates() };
     })
     .await;
@@ -137,20 +137,20 @@ async fn hostile_24_a_flood_of_cursors_moves_the_latest_and_signals_at_their_rat
                 let OkBody::Cursor { upto, .. } = ok.body else { panic!("{ok:?}") };
                 (answered, last) = (answered + 1, last.max(upto));
             }
-            ServerFrame::Reply(other) => panic!("nothing is refused: {other:?}"),
+            ServerFrame::Reply(other) => panic!("no command may be refused: {other:?}"),
             _ => {}
         }
     }
     assert_eq!(last, Seq(400));
-    let (mut signals, mut told) = (0, Seq(0));
-    while told < Seq(400) {
+    let (mut signals, mut latest) = (0, Seq(0));
+    while latest < Seq(400) {
         if let ServerFrame::Signal(Signal::Received { upto, .. }) = alice.next().await {
-            (signals, told) = (signals + 1, upto);
+            (signals, latest) = (signals + 1, upto);
         }
     }
-    // Ten come at once, and two a second, for as long as a slow machine takes.
+    // A burst of ten, and two a second for as long as the machine takes.
     assert!(signals < 200, "{signals} signals of 399 cursors");
-    // Over HTTP nobody waits for a connection to have room.
+    // Over HTTP the server refuses a cursor beyond the rate.
     let token = server.token("bob", Duration::from_secs(60));
     let read = json!({"conversation": "#general", "upto": 1});
     let refused = loop {
@@ -163,8 +163,8 @@ async fn hostile_24_a_flood_of_cursors_moves_the_latest_and_signals_at_their_rat
 }
 
 #[tokio::test]
-async fn cursors_that_wait_for_their_rate_are_stored_before_the_server_stops() {
-    let mut server = Server::serves_with(|config| {
+async fn cursors_delayed_by_their_rate_are_stored_before_the_server_stops() {
+    let mut server = Server::start_production_with(|config| {
         config.limits = Limits { cursors_per_user: 1, ..Limits::default().without_rates() };
     })
     .await;
@@ -174,7 +174,7 @@ async fn cursors_that_wait_for_their_rate_are_stored_before_the_server_stops() {
         alice.makes_room(room, &[]).await;
         alice.says(&format!("#{room}"), "hi").await;
     }
-    // Five moves come at once; the others would take 15 s.
+    // The burst is five moves; the others would take 15 s.
     for room in rooms {
         for upto in [1, 2] {
             for kind in ["received", "read"] {
@@ -182,7 +182,7 @@ async fn cursors_that_wait_for_their_rate_are_stored_before_the_server_stops() {
             }
         }
     }
-    // The server has read them all once it has answered what came after them.
+    // When the server has answered the last command, it has read all before.
     alice.submits("ping", json!({})).await;
     let mut answered = 0;
     loop {
@@ -192,8 +192,8 @@ async fn cursors_that_wait_for_their_rate_are_stored_before_the_server_stops() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(answered < 40, "some wait");
-    server.begins_to_stop();
+    assert!(answered < 40, "some cursors still wait");
+    server.begin_shutdown();
     while answered < 40 {
         if let ServerFrame::Reply(Reply::Ok(_)) = alice.next().await {
             answered += 1;
@@ -202,7 +202,7 @@ async fn cursors_that_wait_for_their_rate_are_stored_before_the_server_stops() {
 }
 
 #[tokio::test]
-async fn hostile_24_lists_of_watch_are_looked_up_at_their_rate_and_the_latest_counts() {
+async fn hostile_24_watch_lists_are_applied_at_their_rate_and_the_latest_remains() {
     const LISTS: usize = 100;
     let server = Server::start_with(|config| {
         config.limits = Limits { watched_per_user: 2, ..Limits::default().without_rates() };
@@ -213,7 +213,7 @@ async fn hostile_24_lists_of_watch_are_looked_up_at_their_rate_and_the_latest_co
     let mut carol = server.connects("carol").await;
     for friend in [&mut bob, &mut carol] {
         friend.says("@alice", "hi").await;
-        alice.hears("hi").await;
+        alice.receives_message("hi").await;
     }
     for _ in 0..LISTS {
         alice.submits("watch", json!({"users": ["bob", "dora"]})).await;
@@ -225,13 +225,13 @@ async fn hostile_24_lists_of_watch_are_looked_up_at_their_rate_and_the_latest_co
             ServerFrame::Reply(Reply::Ok(_)) => answered += 1,
             ServerFrame::Signal(Signal::Presence { user, .. }) if user.as_str() == "carol" => carols = true,
             ServerFrame::Signal(Signal::Presence { .. }) => looked_up += 1,
-            other => panic!("nothing is refused: {other:?}"),
+            other => panic!("no command may be refused: {other:?}"),
         }
     }
-    // Five come at once, and one a second, for as long as a slow machine takes.
+    // A burst of five, and one a second for as long as the machine takes.
     assert!((1..LISTS / 2).contains(&looked_up), "{looked_up} of {LISTS} lists");
     drop((bob, carol));
-    match alice.notices().await {
+    match alice.receives_signal().await {
         Signal::Presence { user, online: false, .. } => assert_eq!(user.as_str(), "carol"),
         other => panic!("{other:?}"),
     }

@@ -1,4 +1,4 @@
-//! Somebody who is out gets nothing more, on every door, and reads up to the event of leaving.
+//! A removed member receives nothing more, is refused on the WebSocket and over HTTP, and reads up to the removal.
 
 use serde_json::{Value, json};
 use switchboard_protocol::reply::{OkBody, Reply, ServerFrame};
@@ -6,8 +6,8 @@ use switchboard_protocol::{ErrorCode, EventBody, Seq};
 
 use crate::support::{Person, Server, conversation, text_of, user};
 
-/// Everything that one may try in a room, and nobody outside may.
-fn attempts() -> Vec<(&'static str, Value)> {
+/// Every command in a room; a user who is no member may use none.
+fn room_commands() -> Vec<(&'static str, Value)> {
     let here = json!({"conversation": "#ops"});
     vec![
         ("send", json!({"to": "#ops", "text": "still here"})),
@@ -28,7 +28,7 @@ fn attempts() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Alice's room with bob, who wrote in it (seq 3) and was removed (seq 4) before alice wrote on.
+/// Alice's room, in which bob wrote (seq 3) and was removed (seq 4) before alice wrote again.
 struct Removed {
     server: Server,
     alice: Person,
@@ -48,24 +48,24 @@ impl Removed {
         assert_eq!(removed.seq, 4);
         alice.says("#ops", "five").await;
         for device in [&mut bob, &mut phone] {
-            device.sees().await;
-            device.hears("two").await;
+            device.receives_event().await;
+            device.receives_message("two").await;
         }
-        phone.hears("three").await;
+        phone.receives_message("three").await;
         for device in [&mut bob, &mut phone] {
-            assert_eq!(device.sees().await.body, EventBody::Remove { user: user("bob") });
-            device.hears_nothing().await;
+            assert_eq!(device.receives_event().await.body, EventBody::Remove { user: user("bob") });
+            device.receives_nothing().await;
         }
-        alice.hears("three").await;
+        alice.receives_message("three").await;
         Self { server, alice, bob }
     }
 }
 
 #[tokio::test]
-async fn hostile_16_on_the_socket_everything_is_refused_and_nothing_is_heard() {
+async fn hostile_16_on_the_websocket_a_removed_member_is_refused_and_receives_nothing() {
     let Removed { server, mut alice, mut bob } = Removed::new().await;
     let missing = bob.tries("sync", json!({"conversation": "#nowhere"})).await.expect_err("nowhere");
-    for (command, fields) in attempts() {
+    for (command, fields) in room_commands() {
         let failure = bob.tries(command, fields).await.expect_err(command);
         assert_eq!((failure.code, &failure.message), (ErrorCode::NotFound, &missing.message), "{command}");
     }
@@ -77,14 +77,14 @@ async fn hostile_16_on_the_socket_everything_is_refused_and_nothing_is_heard() {
     for _ in 0..3 {
         alice.next().await;
     }
-    bob.hears_nothing().await;
+    bob.receives_nothing().await;
     assert!(bob.conversations().await.is_empty());
 }
 
 #[tokio::test]
-async fn hostile_16_over_http_everything_is_refused() {
+async fn hostile_16_over_http_a_removed_member_is_refused() {
     let Removed { server, mut alice, .. } = Removed::new().await;
-    for (command, mut fields) in attempts() {
+    for (command, mut fields) in room_commands() {
         fields["as"] = json!("bob");
         let answer = server.posts(command, fields).await;
         assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"), "{command}");
@@ -108,18 +108,18 @@ async fn hostile_17_the_log_and_the_history_end_with_the_removal() {
     assert_eq!(bob.is_refused("sync", ahead).await, ErrorCode::BadCursor);
     let messages = bob.history("#ops").await;
     let texts: Vec<_> = messages.iter().map(|m| m.text.as_ref().expect("text").as_str()).collect();
-    assert_eq!(texts, ["two", "three"], "a later edit is not theirs to see");
+    assert_eq!(texts, ["two", "three"], "a former member does not see a later edit");
     assert!(messages[0].reactions.is_empty() && messages[0].edited.is_none());
 
     let mut again = server.resumes("bob", &[("#ops", 2)]).await;
     assert!(again.welcome.conversations.is_empty());
-    again.hears("three").await;
-    assert_eq!(again.sees().await.seq, Seq(4));
-    again.hears_nothing().await;
+    again.receives_message("three").await;
+    assert_eq!(again.receives_event().await.seq, Seq(4));
+    again.receives_nothing().await;
 }
 
 #[tokio::test]
-async fn what_is_deleted_later_is_gone_for_a_former_member_too() {
+async fn a_later_deletion_hides_the_message_from_former_members() {
     let Removed { server: _server, mut alice, mut bob } = Removed::new().await;
     alice.does("delete", json!({"conversation": "#ops", "target": 2})).await;
     let messages = bob.history("#ops").await;
@@ -128,44 +128,44 @@ async fn what_is_deleted_later_is_gone_for_a_former_member_too() {
 }
 
 #[tokio::test]
-async fn presence_is_not_told_to_somebody_who_shares_nothing_any_more() {
+async fn presence_is_not_sent_to_a_user_who_no_longer_shares_a_conversation() {
     let server = Server::start_with(|config| config.presence_grace = std::time::Duration::ZERO).await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     let carol = server.connects("carol").await;
     alice.makes_room("ops", &["bob", "carol"]).await;
-    bob.sees().await;
+    bob.receives_event().await;
     bob.does("watch", json!({"users": ["carol", "alice"]})).await;
-    bob.notices().await;
-    bob.notices().await;
+    bob.receives_signal().await;
+    bob.receives_signal().await;
     alice.does("watch", json!({"users": ["carol"]})).await;
-    alice.notices().await;
+    alice.receives_signal().await;
     alice.does("remove", json!({"conversation": "#ops", "user": "bob"})).await;
-    bob.sees().await;
+    bob.receives_event().await;
     drop(carol);
-    alice.notices().await;
-    bob.hears_nothing().await;
+    alice.receives_signal().await;
+    bob.receives_nothing().await;
     bob.does("watch", json!({"users": ["carol"]})).await;
-    bob.hears_nothing().await;
+    bob.receives_nothing().await;
 }
 
 #[tokio::test]
-async fn whoever_is_taken_in_again_is_given_what_they_missed() {
+async fn a_user_who_is_added_again_receives_the_missed_events() {
     let Removed { server: _server, mut alice, mut bob } = Removed::new().await;
     let back = alice.stores("invite", json!({"conversation": "#ops", "user": "bob"})).await;
     assert_eq!(back.seq, 6);
-    bob.hears("five").await;
-    assert_eq!(bob.sees().await.seq, Seq(6));
+    bob.receives_message("five").await;
+    assert_eq!(bob.receives_event().await.seq, Seq(6));
     alice.says("#ops", "seven").await;
-    bob.hears("seven").await;
-    bob.hears_nothing().await;
+    bob.receives_message("seven").await;
+    bob.receives_nothing().await;
     assert_eq!(bob.log("#ops").await.len(), 7, "a member reads the whole log");
     let summary = bob.summary("#ops").await;
-    assert_eq!((summary.read, summary.unread), (Seq(6), 1), "what came before is not unread");
+    assert_eq!((summary.read, summary.unread), (Seq(6), 1), "earlier messages are not unread");
 }
 
 #[tokio::test]
-async fn whoever_comes_back_after_long_is_told_the_gap() {
+async fn a_user_who_is_added_again_after_many_events_receives_gap() {
     let server = Server::start_with(|config| config.limits.replay = 2).await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
@@ -173,18 +173,18 @@ async fn whoever_comes_back_after_long_is_told_the_gap() {
     alice.makes_public_room("ops", &[]).await;
     let here = json!({"conversation": "#ops"});
     bob.does("join", here.clone()).await;
-    phone.sees().await;
+    phone.receives_event().await;
     bob.does("leave", here.clone()).await;
-    phone.sees().await;
+    phone.receives_event().await;
     for n in 4..=6 {
         alice.says("#ops", &n.to_string()).await;
     }
     assert_eq!(bob.stores("join", here).await.seq, 7);
     let (after, head) = (Seq(3), Seq(6));
     let gap = Reply::Gap { conversation: conversation("#ops"), after, head };
-    assert_eq!(bob.is_told().await, gap);
-    assert_eq!(phone.is_told().await, gap);
-    assert_eq!(phone.sees().await.seq, Seq(7));
+    assert_eq!(bob.receives_reply().await, gap);
+    assert_eq!(phone.receives_reply().await, gap);
+    assert_eq!(phone.receives_event().await.seq, Seq(7));
     alice.next().await;
     assert_eq!(alice.log("#ops").await.len(), 7);
 }
@@ -198,7 +198,7 @@ async fn hostile_16_a_message_that_races_with_the_removal_is_stored_before_it_or
     for round in 0..10 {
         let room = format!("#room{round}");
         alice.makes_room(&room, &["bob"]).await;
-        bob.sees().await;
+        bob.receives_event().await;
         for _ in 0..MESSAGES / 2 {
             bob.submits("send", json!({"to": room, "text": "hi"})).await;
         }
@@ -221,14 +221,14 @@ async fn hostile_16_a_message_that_races_with_the_removal_is_stored_before_it_or
                 other => panic!("{other:?}"),
             }
         }
-        let mut told = 0;
-        while told < stored + 1 {
-            // The messages, and the answer to the removal.
+        let mut received = 0;
+        while received < stored + 1 {
+            // Alice receives the messages and the answer to the removal.
             alice.next().await;
-            told += 1;
+            received += 1;
         }
         let log = alice.log(&room).await;
-        assert_eq!(log.len(), stored + 2, "every answer is true");
+        assert_eq!(log.len(), stored + 2, "the log has exactly the acknowledged messages");
         assert!(matches!(log.last().expect("the removal").body, EventBody::Remove { .. }));
     }
 }

@@ -1,4 +1,4 @@
-//! A user who is logged out everywhere: what there was of theirs ends, and a new token begins anew.
+//! A revocation (log out everywhere) closes all connections of a user, and a newer token works.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -16,22 +16,22 @@ use tokio::time::Instant;
 use crate::support::raw::{CLOSE, FIN, TEXT, frame};
 use crate::support::{Raw, Server, eventually};
 
-/// What the server promises.
-const AT_MOST: Duration = Duration::from_secs(5);
+/// The documented time within which a revocation closes all connections.
+const MAX_REVOCATION_TIME: Duration = Duration::from_secs(5);
 
-const REVOKED: u16 = 4502;
+const REVOKED_CODE: u16 = 4502;
 
-/// A server whose clock stands, until a test moves it, and an API key of it.
+/// A server whose clock only the test moves, the clock's time, and an API key.
 async fn server() -> (Server, Arc<AtomicI64>, String) {
     server_with(|_| {}).await
 }
 
-/// The same with other settings.
+/// The same server with other settings.
 async fn server_with(settings: impl FnOnce(&mut Config)) -> (Server, Arc<AtomicI64>, String) {
     let now = Arc::new(AtomicI64::new(1_800_000_000_500));
-    let told = now.clone();
-    let clock = Clock::from_fn(move || Timestamp::from_millis(told.load(Ordering::Relaxed)));
-    let server = Server::serves_by(clock, settings).await;
+    let clock_now = now.clone();
+    let clock = Clock::from_fn(move || Timestamp::from_millis(clock_now.load(Ordering::Relaxed)));
+    let server = Server::start_production_by(clock, settings).await;
     let key = ApiKey::generate().expect("random bytes");
     keys::create(&server.keys(), "backend", &ApiKey::hash(key.expose())).expect("stored");
     (server, now, key.expose().to_owned())
@@ -41,7 +41,7 @@ fn hello(token: &str) -> Hello {
     Hello { token: Some(token.to_owned()), user: None, device: None, cursors: Default::default() }
 }
 
-/// An old token is refused on every door.
+/// Asserts that a token is refused on the WebSocket and over HTTP.
 async fn is_refused(server: &Server, token: &str) {
     match server.tries_to_connect(hello(token)).await {
         Err(ClientError::Refused(failure)) => {
@@ -49,12 +49,12 @@ async fn is_refused(server: &Server, token: &str) {
             assert!(failure.message.contains("logged out"), "{}", failure.message);
         }
         Err(other) => panic!("{other}"),
-        Ok(person) => panic!("{} is let in", person.name()),
+        Ok(person) => panic!("{} is connected", person.name()),
     }
-    let mut hand = server.by_hand().await;
-    hand.says(&json!({"type": "hello", "token": token}).to_string()).await;
-    let (error, code) = hand.last_words().await;
-    assert_eq!((error.expect("an error")["code"].as_str(), code), (Some("unauthorized"), REVOKED));
+    let mut socket = server.open_socket().await;
+    socket.says(&json!({"type": "hello", "token": token}).to_string()).await;
+    let (error, code) = socket.error_and_close_code().await;
+    assert_eq!((error.expect("an error")["code"].as_str(), code), (Some("unauthorized"), REVOKED_CODE));
     for command in ["send", "sync", "ping", "typing"] {
         let answer = server.posts_as(token, command, json!({})).await;
         assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"), "{command}");
@@ -62,17 +62,17 @@ async fn is_refused(server: &Server, token: &str) {
 }
 
 #[tokio::test]
-async fn hostile_22_whoever_is_logged_out_everywhere_is_gone_within_five_seconds() {
+async fn hostile_22_a_revocation_closes_all_connections_within_five_seconds() {
     let (mut server, now, key) = server().await;
     let old = server.token("alice", Duration::from_secs(3_600));
     let mut alice = server.tries_to_connect(hello(&old)).await.expect("welcome");
     let mut phone = server.tries_to_connect(hello(&old)).await.expect("welcome");
     let mut bob = server.connects("bob").await;
     alice.says("@bob", "stored").await;
-    bob.hears("stored").await;
-    // One that does not read what comes, for as long as it comes.
+    bob.receives_message("stored").await;
+    // One connection does not read while events arrive.
     let mut deaf = Raw::connect_with_buffer(server.address(), 4_096).await;
-    deaf.shakes_hands().await;
+    deaf.upgrades().await;
     deaf.says(&json!({"type": "hello", "token": old}).to_string()).await;
     for _ in 0..60 {
         bob.says("@alice", &"x".repeat(16 * 1024)).await;
@@ -80,62 +80,62 @@ async fn hostile_22_whoever_is_logged_out_everywhere_is_gone_within_five_seconds
 
     let asked = Instant::now();
     server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
-    assert_eq!((alice.is_closed().await, phone.is_closed().await), (Some(REVOKED), Some(REVOKED)));
+    assert_eq!((alice.is_closed().await, phone.is_closed().await), (Some(REVOKED_CODE), Some(REVOKED_CODE)));
     let only_bob = async || (server.metric("switchboard_connections").await == 1.0).then_some(());
-    eventually("the deaf one is gone, too", only_bob).await;
-    assert!(asked.elapsed() < AT_MOST, "{:?}", asked.elapsed());
+    eventually("the connection that does not read is closed, too", only_bob).await;
+    assert!(asked.elapsed() < MAX_REVOCATION_TIME, "{:?}", asked.elapsed());
     assert_eq!(server.metric(r#"switchboard_dropped_total{reason="revoked"}"#).await, 3.0);
     is_refused(&server, &old).await;
     server.restart().await;
     is_refused(&server, &old).await;
 
-    // Of this second still: it might have been made before.
+    // A token of the same second is refused, because it may be older than the revocation.
     is_refused(&server, &server.token("alice", Duration::from_secs(3_600))).await;
     now.fetch_add(1_000, Ordering::Relaxed);
     let mut alice = server.connects("alice").await;
-    assert_eq!(alice.log("@bob").await.len(), 61, "what was acknowledged stays");
+    assert_eq!(alice.log("@bob").await.len(), 61, "acknowledged messages stay");
     let again = server.token("alice", Duration::from_secs(3_600));
     server.posts_as(&again, "ping", json!({})).await.ok();
     server.connects("bob").await.says("@alice", "others are not concerned").await;
-    alice.hears("others are not concerned").await;
+    alice.receives_message("others are not concerned").await;
 }
 
 #[tokio::test]
 async fn hostile_22_tokens_of_a_clock_that_is_ahead_are_revoked_too() {
-    const SECOND: i64 = 1_000;
+    const SECOND_MS: i64 = 1_000;
     let (server, now, key) = server().await;
-    // As whoever mints tokens would, whose clock is so far ahead.
+    // As an issuer of tokens does whose clock is ahead by this much.
     let minted_ahead = |ahead: i64| {
         now.fetch_add(ahead, Ordering::Relaxed);
         let token = server.token("alice", Duration::from_secs(36_000));
         now.fetch_sub(ahead, Ordering::Relaxed);
         token
     };
-    let (near, far) = (minted_ahead(45 * SECOND), minted_ahead(7_200 * SECOND));
+    let (near, far) = (minted_ahead(45 * SECOND_MS), minted_ahead(7_200 * SECOND_MS));
     for token in [&near, &far] {
         server.posts_as(token, "ping", json!({})).await.ok();
     }
     server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
-    // Whoever mints goes on with the same clock: a token is good from the next second on.
-    is_refused(&server, &minted_ahead(45 * SECOND)).await;
-    now.fetch_add(SECOND, Ordering::Relaxed);
-    server.posts_as(&minted_ahead(45 * SECOND), "ping", json!({})).await.ok();
+    // The issuer goes on with the same clock: a token of the next second is valid.
+    is_refused(&server, &minted_ahead(45 * SECOND_MS)).await;
+    now.fetch_add(SECOND_MS, Ordering::Relaxed);
+    server.posts_as(&minted_ahead(45 * SECOND_MS), "ping", json!({})).await.ok();
     for _ in 0..3 {
         is_refused(&server, &near).await;
         is_refused(&server, &far).await;
-        // The third time the clock has passed the `iat` of the near one.
-        now.fetch_add(30 * SECOND, Ordering::Relaxed);
+        // In the third round the clock has passed the `iat` of the near token.
+        now.fetch_add(30 * SECOND_MS, Ordering::Relaxed);
     }
 }
 
 #[tokio::test]
 async fn hostile_22_a_revocation_by_a_clock_that_was_ahead_can_be_replaced() {
-    const DAY: i64 = 86_400_000;
+    const DAY_MS: i64 = 86_400_000;
     let (server, now, key) = server().await;
     let before = server.token("alice", Duration::from_secs(360_000));
-    now.fetch_add(DAY, Ordering::Relaxed);
+    now.fetch_add(DAY_MS, Ordering::Relaxed);
     server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
-    now.fetch_sub(DAY - 5_000, Ordering::Relaxed);
+    now.fetch_sub(DAY_MS - 5_000, Ordering::Relaxed);
     server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
     now.fetch_add(1_000, Ordering::Relaxed);
     is_refused(&server, &server.token("alice", Duration::from_secs(60))).await;
@@ -146,8 +146,8 @@ async fn hostile_22_a_revocation_by_a_clock_that_was_ahead_can_be_replaced() {
 }
 
 #[tokio::test]
-async fn hostile_22_whoever_has_said_goodbye_and_reads_slowly_does_not_hold_out() {
-    // So much may wait that reading it takes long, though the system's buffers take some of it.
+async fn hostile_22_a_closing_slow_reader_does_not_survive_a_revocation() {
+    // A queue so large that reading it takes long, beyond the system's buffers.
     let (server, _, key) = server_with(|config| config.limits.queue = 64 * 1024 * 1024).await;
     let token = server.token("alice", Duration::from_secs(3_600));
     let mut bob = server.connects("bob").await;
@@ -155,27 +155,27 @@ async fn hostile_22_whoever_has_said_goodbye_and_reads_slowly_does_not_hold_out(
         bob.says("@alice", &"x".repeat(16 * 1024)).await;
     }
     let mut slow = Raw::connect_with_buffer(server.address(), 64 * 1024).await;
-    slow.shakes_hands().await;
+    slow.upgrades().await;
     slow.says(&json!({"type": "hello", "token": token}).to_string()).await;
     for _ in 0..50 {
         slow.says(r#"{"type":"history","conversation":"@bob","limit":32}"#).await;
     }
     let last = frame(FIN | TEXT, br#"{"type":"send","to":"@bob","text":"goodbye"}"#);
     slow.writes([last, frame(FIN | CLOSE, &1000_u16.to_be_bytes())].concat()).await;
-    bob.hears("goodbye").await;
+    bob.receives_message("goodbye").await;
 
     let asked = Instant::now();
     server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
     let only_bob = async || (server.metric("switchboard_connections").await == 1.0).then_some(());
     tokio::select! {
-        () = slow.sips() => unreachable!(),
-        () = eventually("the slow one is gone", only_bob) => {}
+        () = slow.reads_slowly() => unreachable!(),
+        () = eventually("the slow reader is disconnected", only_bob) => {}
     }
-    assert!(asked.elapsed() < AT_MOST, "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < MAX_REVOCATION_TIME, "{:?}", asked.elapsed());
 }
 
 #[tokio::test]
-async fn hostile_22_only_a_back_end_logs_somebody_out() {
+async fn hostile_22_only_a_back_end_can_revoke() {
     let (server, _, key) = server().await;
     let mut alice = server.connects("alice").await;
     let token = server.token("alice", Duration::from_secs(60));
@@ -191,13 +191,13 @@ async fn hostile_22_only_a_back_end_logs_somebody_out() {
         let answer = server.posts_as(&key, "revoke", body).await;
         assert_eq!((answer.status, answer.code().as_str()), (400, "bad_field"));
     }
-    alice.hears_nothing().await;
+    alice.receives_nothing().await;
     server.posts_as(&key, "revoke", json!({"user": "never-seen"})).await.ok();
-    alice.hears_nothing().await;
+    alice.receives_nothing().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_22_whoever_comes_in_while_they_are_logged_out_does_not_stay() {
+async fn hostile_22_a_connection_made_during_a_revocation_is_closed() {
     let (server, now, key) = server().await;
     let server = Arc::new(server);
     for _ in 0..20 {
@@ -218,7 +218,7 @@ async fn hostile_22_whoever_comes_in_while_they_are_logged_out_does_not_stay() {
         server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
         done.store(true, Ordering::Relaxed);
         for mut person in coming.join_all().await.into_iter().flatten() {
-            assert_eq!(person.is_closed().await, Some(REVOKED));
+            assert_eq!(person.is_closed().await, Some(REVOKED_CODE));
         }
         now.fetch_add(1_000, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! What is said in confidence is in no log, no metric and no error text.
+//! Tokens, keys and message texts appear in no log, metric or error text.
 
 use std::process::Stdio;
 
@@ -8,7 +8,7 @@ use switchboard_client::ClientError;
 use switchboard_store::keys;
 use tempfile::TempDir;
 
-use crate::support::{Hand, Process, Raw};
+use crate::support::{Process, Raw, TextSocket};
 
 #[tokio::test]
 async fn hostile_06_tokens_keys_and_texts_are_in_no_log_and_no_metric() {
@@ -16,7 +16,7 @@ async fn hostile_06_tokens_keys_and_texts_are_in_no_log_and_no_metric() {
     let log = data.path().join("log");
     let file = std::fs::File::create(&log).expect("a file");
     let settings = [("SWITCHBOARD_LOG_LEVEL", "trace")];
-    let mut server = Process::serves(data.path(), &settings, Stdio::from(file)).await;
+    let mut server = Process::start_production(data.path(), &settings, Stdio::from(file)).await;
     let (token, key) = (server.token("alice"), ApiKey::generate().expect("random bytes"));
     let bad_token = format!("{}tampered", server.token("mallory"));
     let text = "a text in confidence";
@@ -24,11 +24,11 @@ async fn hostile_06_tokens_keys_and_texts_are_in_no_log_and_no_metric() {
         .expect("stored");
 
     let mut alice = server.connects("alice").await;
-    alice.says_once("@bob", "k", text).await;
+    alice.says_with_key("@bob", "k", text).await;
     alice.is_refused("send", json!({"to": "@bob", "key": "k", "text": "another text in confidence"})).await;
-    let mut hand = Hand::open(&format!("ws://{}/v1/ws", server.address())).await;
-    hand.says(&json!({"type": "hello", "token": bad_token}).to_string()).await;
-    let (refused, code) = hand.last_words().await;
+    let mut socket = TextSocket::open(&format!("ws://{}/v1/ws", server.address())).await;
+    socket.says(&json!({"type": "hello", "token": bad_token}).to_string()).await;
+    let (refused, code) = socket.error_and_close_code().await;
     assert_eq!(code, 4501);
     let mut errors = vec![refused.expect("an error").to_string()];
     for secret in [&token, &bad_token, key.expose()] {
@@ -37,7 +37,7 @@ async fn hostile_06_tokens_keys_and_texts_are_in_no_log_and_no_metric() {
         raw.writes(format!("{request}\r\n")).await;
         errors.push(raw.head().await);
         errors.push(server.gets(&format!("/?key={secret}")).await.text);
-        // Broken, with the secret in it.
+        // Invalid input that contains the secret.
         let body = format!(r#"{{"as":"alice","to":"@bob","text":"{text}","{secret}":"#);
         let head = format!("host: {}\r\nauthorization: Bearer {secret}", server.address());
         let mut raw = Raw::connect(server.address()).await;
@@ -59,7 +59,7 @@ async fn hostile_06_tokens_keys_and_texts_are_in_no_log_and_no_metric() {
     assert!(server.ends().await.success());
 
     let log = std::fs::read_to_string(log).expect("readable");
-    assert!(log.contains("a session starts") && log.contains("TRACE"), "it tells what happens: {log}");
+    assert!(log.contains("a session starts") && log.contains("TRACE"), "the log has trace lines: {log}");
     let signature = token.rsplit('.').next().expect("the last part").to_owned();
     for secret in [&token, &bad_token, key.expose(), text, "another text in confidence", &signature] {
         for said in errors.iter().chain([&log]) {

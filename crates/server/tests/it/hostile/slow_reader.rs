@@ -1,4 +1,4 @@
-//! A reader that stops delays nobody, costs its queue and no more, and loses nothing.
+//! A slow consumer delays no other client, takes no more memory than its queue, and loses no event.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,20 +14,19 @@ use crate::support::{Person, Process, Raw, Server, command, eventually};
 const MESSAGES: usize = 20_000;
 const ROOM: &str = "#busy";
 
-/// Bytes of a text: all messages together are far more than the kernel's buffers and the memory's noise.
-const TEXT: usize = 1_000;
+/// Length of a text: all messages together are far more than the kernel's buffers and [`MEMORY_NOISE_BYTES`].
+const TEXT_BYTES: usize = 1_000;
 
-/// Messages sent in one go; fewer than `limits.in_flight`.
+/// Messages that are pipelined; fewer than `limits.in_flight`.
 const BURST: usize = 500;
 
-/// Bytes by which the server's memory may grow besides what waits for the reader: the allocator keeps
-/// pages of its own for each thread, and takes them as work happens to move between threads; on a machine
-/// with other work 5 MB were seen. All messages together are more than 20 MB, so a queue without a bound shows.
-const NOISE: u64 = 8 * 1024 * 1024;
+/// Growth of the server's memory besides the queue: the allocator retains pages for each thread. On a busy machine 5 MB were
+/// measured. All messages together are more than 20 MB, so the test detects an unbounded queue.
+const MEMORY_NOISE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Writes messages with numbers as keys, as fast as they are answered.
+/// Sends messages with these numbers as keys, as fast as they are answered.
 async fn writes(person: &mut Person, numbers: std::ops::Range<usize>) {
-    let text = "x".repeat(TEXT);
+    let text = "x".repeat(TEXT_BYTES);
     for first in numbers.clone().step_by(BURST) {
         let burst = first..numbers.end.min(first + BURST);
         let mut open = burst.len();
@@ -35,7 +34,7 @@ async fn writes(person: &mut Person, numbers: std::ops::Range<usize>) {
             .map(|number| command("send", &json!({"to": ROOM, "key": number.to_string(), "text": text})));
         person.client.submit_all(sends).await.expect("sent");
         while open > 0 {
-            match person.is_told().await {
+            match person.receives_reply().await {
                 Reply::Ok(ok) if matches!(ok.body, OkBody::Stored { .. }) => open -= 1,
                 other => panic!("not stored: {other:?}"),
             }
@@ -43,7 +42,7 @@ async fn writes(person: &mut Person, numbers: std::ops::Range<usize>) {
     }
 }
 
-/// Reads messages with these keys, in their order.
+/// Receives messages with these keys, in order.
 async fn reads(person: &mut Person, numbers: std::ops::Range<usize>) {
     for number in numbers {
         match person.next().await {
@@ -55,56 +54,60 @@ async fn reads(person: &mut Person, numbers: std::ops::Range<usize>) {
     }
 }
 
-/// How long it takes until all these messages have been written and read by somebody who listens.
-async fn flow(writer: &mut Person, listener: &mut Person, numbers: std::ops::Range<usize>) -> Duration {
+/// The time until these messages are sent and the listener has received them.
+async fn delivery_time(
+    writer: &mut Person,
+    listener: &mut Person,
+    numbers: std::ops::Range<usize>,
+) -> Duration {
     let started = Instant::now();
     tokio::join!(writes(writer, numbers.clone()), reads(listener, numbers));
     started.elapsed()
 }
 
 #[tokio::test]
-async fn hostile_23_a_reader_that_stops_is_a_burden_to_nobody_and_gets_everything_in_the_end() {
+async fn hostile_23_a_stopped_reader_delays_no_other_and_later_receives_every_event() {
     let data = TempDir::new().expect("a directory");
     let server = Process::start(data.path()).await;
     let mut writer = server.connects("alice").await;
     writer.makes_room("busy", &["bob", "carol"]).await;
     let mut listener = server.connects("bob").await;
 
-    // Once without: after that the caches are full, and the time is known.
-    let usual = flow(&mut writer, &mut listener, 0..MESSAGES).await;
+    // The first run is without a stopped reader: it fills the caches and measures the usual time.
+    let usual = delivery_time(&mut writer, &mut listener, 0..MESSAGES).await;
     let mut reader = Raw::connect_with_buffer(server.address(), 4_096).await;
-    reader.enters_as("carol").await;
+    reader.says_hello_as("carol").await;
     let before = server.resident();
 
-    // The listener has all of it while the reader has not read a byte.
-    let with_stopped_reader = flow(&mut writer, &mut listener, MESSAGES..2 * MESSAGES).await;
+    // The listener has received everything while the reader has not read a byte.
+    let with_stopped_reader = delivery_time(&mut writer, &mut listener, MESSAGES..2 * MESSAGES).await;
     let growth = server.resident().saturating_sub(before);
     println!(
         "{MESSAGES} messages: {usual:?}, beside a stopped reader {with_stopped_reader:?}, growth {growth} bytes"
     );
-    let bound = u64::from(Limits::default().queue) + NOISE;
+    let bound = u64::from(Limits::default().queue) + MEMORY_NOISE_BYTES;
     assert!(growth <= bound, "grew by {growth} bytes, more than {bound}");
-    // Loosely: a machine has other things to do as well.
+    // A loose bound, because the machine runs other tests.
     assert!(with_stopped_reader < usual * 10 + Duration::from_secs(5), "{usual:?}, {with_stopped_reader:?}");
 
     for number in MESSAGES..2 * MESSAGES {
         let event = reader.next().await.json();
-        assert_eq!(event["seq"], number + 2, "after `create` and all before");
+        assert_eq!(event["seq"], number + 2, "in order, after `create`");
         assert_eq!(event["key"], number.to_string());
     }
     writes(&mut writer, 2 * MESSAGES..2 * MESSAGES + 1).await;
     assert_eq!(reader.next().await.json()["key"], (2 * MESSAGES).to_string(), "live again");
-    reader.goes_on().await;
+    reader.is_still_open().await;
 }
 
-/// Conversations in which somebody may lag, and in how many something happens.
-const LAGS: u32 = 4;
+/// The limit of lagging conversations of a connection, and the number of conversations with new events.
+const MAX_LAGS: u32 = 4;
 const ROOMS: usize = 12;
 
 #[tokio::test]
-async fn hostile_23_a_reader_that_stops_in_too_many_conversations_is_closed_and_resumes() {
-    let server = Server::serves_with(|config| {
-        config.limits.lags = LAGS;
+async fn hostile_23_a_stopped_reader_in_too_many_conversations_is_closed_and_resumes() {
+    let server = Server::start_production_with(|config| {
+        config.limits.lags = MAX_LAGS;
         config.limits.queue = 20_000;
         (config.limits.sends_per_connection, config.limits.sends_per_user) = (0, 0);
     })
@@ -116,20 +119,20 @@ async fn hostile_23_a_reader_that_stops_in_too_many_conversations_is_closed_and_
     }
     let mut carol = server.connects("carol").await;
     let mut reader = Raw::connect_with_buffer(server.address(), 4_096).await;
-    reader.shakes_hands().await;
+    reader.upgrades().await;
     let hello = json!({"type": "hello", "token": server.token("bob", Duration::from_secs(3_600))});
     reader.says(&hello.to_string()).await;
     assert_eq!(reader.next().await.json()["type"], "welcome");
 
-    // Until the buffers of both systems and the queue are full; then a lag in one more room after the other.
+    // Fill the buffers of both ends and the queue; then each further room becomes a lag.
     let text = "x".repeat(10_000);
     let mut last = BTreeMap::new();
     for number in 0.. {
         let room = &rooms[number % ROOMS];
         last.insert(room.clone(), writer.says(room, &text).await);
-        carol.hears(&text).await;
+        carol.receives_message(&text).await;
         let behind = server.metric("switchboard_catching_up").await;
-        assert!(behind <= f64::from(LAGS), "{behind} lags");
+        assert!(behind <= f64::from(MAX_LAGS), "{behind} lags");
         if server.gets("/metrics").await.text.contains("reason=\"too_far_behind\"} 1") {
             break;
         }
@@ -138,7 +141,7 @@ async fn hostile_23_a_reader_that_stops_in_too_many_conversations_is_closed_and_
         last.insert(room.clone(), writer.says(room, "behind what is missing").await);
     }
 
-    // What came is the beginning of each conversation without a hole.
+    // The received events are the beginning of each conversation without a gap.
     let mut cursors: BTreeMap<_, _> = rooms.iter().map(|room| (room.clone(), 1)).collect();
     let code = loop {
         let frame = reader.next().await;
@@ -154,13 +157,13 @@ async fn hostile_23_a_reader_that_stops_in_too_many_conversations_is_closed_and_
     let known: Vec<_> = cursors.iter().map(|(room, seq)| (room.as_str(), *seq)).collect();
     let mut bob = server.resumes("bob", &known).await;
     while cursors != last {
-        let event = bob.sees().await;
+        let event = bob.receives_event().await;
         let cursor = cursors.get_mut(event.conversation.as_str()).expect("one of them");
         *cursor += 1;
         assert_eq!(event.seq.0, *cursor);
     }
-    bob.hears_nothing().await;
-    eventually("nobody reads the log any more", || async {
+    bob.receives_nothing().await;
+    eventually("no session replays the log", || async {
         (server.metric("switchboard_catching_up").await == 0.0).then_some(())
     })
     .await;

@@ -1,4 +1,4 @@
-//! Connections that have not authenticated: they keep nobody out, and no probe.
+//! Unauthenticated connections cannot keep out users or probes.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use crate::support::raw::{FIN, PING, PONG, frame};
 use crate::support::{Process, Raw, Server};
 
-/// More connections than are refused with an answer at once: `REFUSED_PLACES` of the server's `places.rs`.
-const REFUSED: usize = 300;
+/// More refused connections than the server answers at a time: `REFUSED_PLACES` in `places.rs`.
+const REFUSED_CONNECTIONS: usize = 300;
 
 fn places(connections: u32) -> impl FnOnce(&mut Config) {
     move |config| {
@@ -22,8 +22,8 @@ fn places(connections: u32) -> impl FnOnce(&mut Config) {
 }
 
 #[tokio::test]
-async fn hostile_03_the_newest_stranger_replaces_the_oldest_and_users_stay() {
-    let server = Server::serves_with(places(4)).await;
+async fn hostile_03_a_new_unauthenticated_connection_replaces_the_oldest_one_and_users_stay() {
+    let server = Server::start_production_with(places(4)).await;
     let mut alice = server.connects("alice").await;
     let token = server.token("bob", Duration::from_secs(60));
     let mut bob = Raw::connect(server.address()).await;
@@ -38,35 +38,35 @@ async fn hostile_03_the_newest_stranger_replaces_the_oldest_and_users_stay() {
 
     let mut silent = Raw::connect(server.address()).await;
     let mut dribbling = Raw::connect(server.address()).await;
-    dribbling.shakes_hands().await;
+    dribbling.upgrades().await;
     let mut third = Raw::connect(server.address()).await;
-    third.shakes_hands().await;
-    silent.is_cut().await;
+    third.upgrades().await;
+    silent.is_disconnected().await;
     let mut fourth = Raw::connect(server.address()).await;
-    fourth.shakes_hands().await;
-    dribbling.is_cut().await;
+    fourth.upgrades().await;
+    dribbling.is_disconnected().await;
     third.writes(frame(FIN | PING, b"x")).await;
     assert_eq!(third.next().await.opcode, PONG, "the newer ones stay");
-    // A user who comes in takes the place of a stranger, and so does a request.
+    // A user's connection replaces an unauthenticated one, and so does a request.
     let mut carol = server.connects("carol").await;
-    third.is_cut().await;
+    third.is_disconnected().await;
     assert_eq!(server.gets("/livez").await.status, 200);
-    fourth.is_cut().await;
+    fourth.is_disconnected().await;
 
     bob.writes(&ping).await;
     assert!(bob.head().await.starts_with("HTTP/1.1 200 "), "a connection with a token stays");
     alice.says("@carol", "hi").await;
-    carol.hears("hi").await;
+    carol.receives_message("hi").await;
     assert!(server.metric(r#"switchboard_dropped_total{reason="stranger_limit"}"#).await >= 4.0);
 }
 
 #[tokio::test]
-async fn hostile_03_probes_are_answered_when_all_places_are_taken() {
-    let server = Server::serves_with(places(2)).await;
+async fn hostile_03_probes_are_answered_when_the_connection_limit_is_reached() {
+    let server = Server::start_production_with(places(2)).await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     let mut silent = Vec::new();
-    for _ in 0..REFUSED {
+    for _ in 0..REFUSED_CONNECTIONS {
         silent.push(Raw::connect(server.address()).await);
         for path in
             ["/livez", "/readyz", "/metrics"].into_iter().take(usize::from(silent.len() % 100 == 0) * 3)
@@ -80,23 +80,23 @@ async fn hostile_03_probes_are_answered_when_all_places_are_taken() {
     }
     let refused = server.posts("ping", json!({})).await;
     assert_eq!((refused.status, refused.code().as_str()), (503, "unavailable"));
-    silent.swap_remove(0).is_cut().await;
+    silent.swap_remove(0).is_disconnected().await;
     alice.says("@bob", "hi").await;
-    bob.hears("hi").await;
+    bob.receives_message("hi").await;
 }
 
-/// Descriptors of the small server, and connections that it allows then: see the server's `cli/descriptors.rs`.
+/// File descriptors of the server, and the connections that it allows with them (`cli/descriptors.rs`).
 const DESCRIPTORS: u32 = 256;
 const CONNECTIONS: usize = 173;
 
-/// The probes, each of which must be answered on a connection of its own.
+/// Asserts that each probe is answered, on a new connection.
 async fn probes_are_answered(server: &Process) {
     for path in ["/livez", "/readyz", "/metrics"] {
         assert_eq!(server.gets(path).await.status, 200, "{path}");
     }
 }
 
-/// The whole log of a server, which is stopped: a thread of its own writes the lines, later than what they are about.
+/// Stops a server and reads its log, which a separate thread writes with a delay.
 async fn log_after_stop(server: &mut Process, log: &Path) -> String {
     server.signal("TERM").await;
     assert!(server.ends().await.success());
@@ -104,13 +104,14 @@ async fn log_after_stop(server: &mut Process, log: &Path) -> String {
 }
 
 #[tokio::test]
-async fn hostile_03_a_server_with_256_descriptors_answers_probes_and_logs_a_line() {
+async fn hostile_03_a_server_with_256_descriptors_answers_probes_and_logs_one_line() {
     let data = TempDir::new().expect("a directory");
     let log = data.path().join("log");
     let file = std::fs::File::create(&log).expect("a file");
     let settings = [("SWITCHBOARD_LIMITS_CONNECTIONS_PER_ADDRESS", "0")];
     let mut server =
-        Process::serves_with_descriptors(DESCRIPTORS, data.path(), &settings, Stdio::from(file)).await;
+        Process::start_production_with_descriptors(DESCRIPTORS, data.path(), &settings, Stdio::from(file))
+            .await;
     let mut strangers = Vec::new();
     for _ in 0..2 * DESCRIPTORS {
         strangers.push(Raw::connect(server.address()).await);
@@ -120,10 +121,10 @@ async fn hostile_03_a_server_with_256_descriptors_answers_probes_and_logs_a_line
     for number in 0..CONNECTIONS {
         let token = server.token(&format!("user{number}"));
         let mut user = Raw::connect(server.address()).await;
-        user.enters_with(&token).await;
+        user.says_hello_with(&token).await;
         users.push(user);
     }
-    // All places are taken by users now.
+    // Now users have all connections.
     for _ in 0..DESCRIPTORS {
         strangers.push(Raw::connect(server.address()).await);
     }
@@ -131,7 +132,7 @@ async fn hostile_03_a_server_with_256_descriptors_answers_probes_and_logs_a_line
     let mut late = Raw::connect(server.address()).await;
     let head = late.asks_for_upgrade("").await;
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
-    users[0].goes_on().await;
+    users[0].is_still_open().await;
     let log = log_after_stop(&mut server, &log).await;
     for line in [
         "limits.connections exceeds the limit of open files",
@@ -144,11 +145,11 @@ async fn hostile_03_a_server_with_256_descriptors_answers_probes_and_logs_a_line
 }
 
 #[tokio::test]
-async fn hostile_03_out_of_descriptors_the_oldest_strangers_give_theirs() {
+async fn hostile_03_without_descriptors_the_oldest_unauthenticated_connections_are_closed() {
     let data = TempDir::new().expect("a directory");
     let path = data.path().join("log");
     let log = std::fs::File::create(&path).expect("a file");
-    let mut server = Process::serves(data.path(), &[], Stdio::from(log)).await;
+    let mut server = Process::start_production(data.path(), &[], Stdio::from(log)).await;
     probes_are_answered(&server).await;
     server.limit_descriptors(20);
     let mut strangers = Vec::new();
@@ -157,7 +158,7 @@ async fn hostile_03_out_of_descriptors_the_oldest_strangers_give_theirs() {
     }
     probes_are_answered(&server).await;
     server.connects("alice").await.says("@bob", "hi").await;
-    strangers[0].is_cut().await;
+    strangers[0].is_disconnected().await;
     let log = log_after_stop(&mut server, &path).await;
     assert_eq!(log.matches("cannot accept connections").count(), 1, "{log}");
 }

@@ -1,12 +1,12 @@
-//! Texts are texts and ids are ids, whatever is in them. The page's part is in `e2e/chat.test.js`, "hostile texts are
-//! texts".
+//! Texts with markup or control characters, and ids outside their alphabet. The test of the page is in `e2e/chat.test.js`:
+//! "hostile texts are texts".
 
 use serde_json::json;
 use switchboard_protocol::reply::OkBody;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
-use crate::support::{Server, soon, text_of};
+use crate::support::{Server, in_time, text_of};
 
 const TEXTS: [&str; 8] = [
     "<img src=x onerror=alert(1)></div><script>alert(1)</script>",
@@ -20,13 +20,13 @@ const TEXTS: [&str; 8] = [
 ];
 
 #[tokio::test]
-async fn hostile_27_a_text_comes_as_it_was_said_on_every_door() {
+async fn hostile_27_a_text_is_delivered_unchanged_on_the_websocket_and_over_http() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     for text in TEXTS {
         alice.does("send", json!({"to": "@bob", "text": text, "data": {text: [text]}})).await;
-        bob.hears(text).await;
+        bob.receives_message(text).await;
     }
     let log = bob.log("@alice").await;
     let history = bob.history("@alice").await;
@@ -44,7 +44,7 @@ async fn hostile_27_a_text_comes_as_it_was_said_on_every_door() {
 }
 
 #[tokio::test]
-async fn hostile_27_tail_shows_each_message_in_a_line_that_cannot_touch_the_terminal() {
+async fn hostile_27_tail_prints_each_message_on_one_line_without_control_characters() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     for text in TEXTS {
@@ -59,7 +59,7 @@ async fn hostile_27_tail_shows_each_message_in_a_line_that_cannot_touch_the_term
         .expect("the program starts");
     let mut lines = BufReader::new(tail.stdout.take().expect("its output")).split(b'\n');
     for seq in 1..=TEXTS.len() {
-        let line = soon("a line", lines.next_segment()).await.expect("readable").expect("it still runs");
+        let line = in_time("a line", lines.next_segment()).await.expect("readable").expect("it still runs");
         let line = String::from_utf8(line).expect("UTF-8");
         assert!(line.contains(&format!(" @alice:bob {seq} alice: ")), "{line:?}");
         let hostile =
@@ -69,9 +69,9 @@ async fn hostile_27_tail_shows_each_message_in_a_line_that_cannot_touch_the_term
 }
 
 #[tokio::test]
-async fn hostile_27_ids_keep_to_their_alphabet() {
+async fn hostile_27_ids_outside_their_alphabet_are_refused() {
     let server = Server::start().await;
-    let mut eve = server.by_hand_as("eve").await;
+    let mut eve = server.open_socket_as("eve").await;
     let ascii = (0..128_u8).map(char::from);
     for letter in ascii.chain("é\u{202E}\u{200B}ａ\u{FEFF}".chars()) {
         let allowed = letter.is_ascii_alphanumeric() || "._~+=|@-".contains(letter);
@@ -80,29 +80,30 @@ async fn hostile_27_ids_keep_to_their_alphabet() {
             (json!({"type": "create", "room": format!("a{letter}b")}), "room"),
             (json!({"type": "create", "members": [format!("a{letter}b")]}), "members[0]"),
         ] {
-            let told = eve.asks(&command.to_string()).await;
+            let answer = eve.asks(&command.to_string()).await;
             if allowed {
-                assert_eq!(told["type"], "ok", "{command} {told}");
+                assert_eq!(answer["type"], "ok", "{command} {answer}");
             } else if command["to"] == "@a:b" {
-                // The conversation of two others.
-                assert_eq!(told["code"], "not_found", "{told}");
+                // The direct conversation of two other users.
+                assert_eq!(answer["code"], "not_found", "{answer}");
             } else {
                 assert_eq!(
-                    (&told["code"], &told["field"]),
+                    (&answer["code"], &answer["field"]),
                     (&json!("bad_field"), &json!(field)),
                     "{command}"
                 );
             }
         }
     }
-    eve.hears_nothing().await;
+    eve.receives_nothing().await;
 }
 
 #[tokio::test]
-async fn hostile_27_a_text_or_title_that_shows_nothing_is_refused() {
-    let server = Server::serves_with(|config| config.limits = config.limits.clone().without_rates()).await;
+async fn hostile_27_an_invisible_text_or_title_is_refused() {
+    let server =
+        Server::start_production_with(|config| config.limits = config.limits.clone().without_rates()).await;
     let token = server.token("alice", std::time::Duration::from_secs(60));
-    let mut alice = server.by_hand_as("alice").await;
+    let mut alice = server.open_socket_as("alice").await;
     alice.asks(r#"{"type":"send","to":"@bob","text":"\u200b.\u200b"}"#).await;
     alice.asks(r#"{"type":"create","room":"r","title":" x "}"#).await;
     for blank in [

@@ -1,33 +1,33 @@
-//! What tests of memberships do to a database.
+//! SQL for tests with very many memberships.
 
 use std::path::Path;
 
-/// Lets nobody read memberships for a minute.
+/// Locks the table of memberships against readers for a minute.
 pub(super) const HOLD_MEMBERS: &str =
     "BEGIN; LOCK TABLE members IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)";
 
-/// How many wait for that.
+/// Counts the queries that wait for the lock.
 pub(super) const WAITING_FOR_MEMBERS: &str =
     "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
      WHERE d.datname = current_database() AND relation = 'members'::regclass AND NOT granted";
 
-/// Ends it.
+/// Ends the transaction with the lock.
 pub(super) const END_HOLDING: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
      WHERE datname = current_database() AND query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()";
 
-/// How many users have been seen to go.
-pub(crate) const USERS_SEEN: &str = "SELECT count(*) FROM users WHERE last_seen IS NOT NULL";
+/// Counts the users with a `last_seen`.
+pub(crate) const USERS_WITH_LAST_SEEN: &str = "SELECT count(*) FROM users WHERE last_seen IS NOT NULL";
 
-/// Goes on with another segment of the write-ahead log, which needs room on the disk.
+/// Begins another segment of the write-ahead log, which needs room on the disk.
 pub(crate) const NEXT_SEGMENT: &str = "SELECT pg_switch_wal()";
 
-/// The name of a customer.
+/// The user id of a customer.
 pub(crate) fn customer(number: usize) -> String {
     format!("c{number:06}")
 }
 
-/// Gives somebody so many direct conversations of one message each, the latest with the customer of the highest number, in a
-/// table of numbers and names. `NOT EXISTS` is a join; PostgreSQL compares each pair for a `NOT IN` of so many rows.
+/// Adds a direct conversation with one message for each customer in a table of numbers and names; that with the highest
+/// number is the latest. `NOT EXISTS` is a join; for `NOT IN` PostgreSQL would compare each pair of rows.
 fn fill(owner: &str) -> String {
     format!(
         r#"INSERT INTO users (name) SELECT name FROM customers n
@@ -48,7 +48,7 @@ fn fill(owner: &str) -> String {
     )
 }
 
-/// The same in PostgreSQL.
+/// The statements for PostgreSQL.
 pub(crate) fn fill_postgres(owner: &str, count: usize) -> String {
     format!(
         "CREATE TEMPORARY TABLE customers AS SELECT number, 'c' || lpad(number::text, 6, '0') AS name
@@ -57,7 +57,7 @@ pub(crate) fn fill_postgres(owner: &str, count: usize) -> String {
     )
 }
 
-/// The same in the database of a server that is stopped.
+/// Runs the statements in the SQLite database of a stopped server.
 pub(crate) fn fill_sqlite(data: &Path, owner: &str, count: usize) {
     let db = rusqlite::Connection::open(data.join("switchboard.db")).expect("the database");
     let numbers = format!(

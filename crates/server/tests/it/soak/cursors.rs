@@ -1,4 +1,4 @@
-//! What cursors in the middle of a long log cost those who send meanwhile.
+//! How much read cursors in the middle of a long log delay sends of other users.
 
 use std::time::Duration;
 
@@ -7,33 +7,33 @@ use serde_json::json;
 use switchboard_protocol::reply::{Reply, ServerFrame};
 use tokio::time::Instant;
 
-use crate::support::{Person, Server, Shared, soon};
+use crate::support::{Person, Server, Shared, in_time};
 
-/// How much later than in the quiet part of the run a bystander's send may be acknowledged.
-const BOUND: Duration = Duration::from_millis(40);
+/// Most extra delay of another user's send during the attack.
+const MAX_EXTRA_DELAY: Duration = Duration::from_millis(40);
 
-/// Sends one after the other, for the quiet part and beside each round of the attack.
-const SENDS: usize = 300;
+/// Sequential sends before the attack and during each of its rounds.
+const SENDS_PER_ROUND: usize = 300;
 
-/// The longest that a send waits for its `ok`.
+/// Sends messages one after another and returns the longest time until an `ok`.
 async fn slowest_send(person: &mut Person, to: &str, sends: usize) -> Duration {
     let mut slowest = Duration::ZERO;
     for n in 0..sends {
         let sent = Instant::now();
         person.says(to, &n.to_string()).await;
         slowest = slowest.max(sent.elapsed());
-        // waits for: the rate of sends, with room to spare
+        // waits for: the send rate
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     slowest
 }
 
-/// Waits for so many answers; how many of them are no `ok`, and how long all of them took.
+/// Waits for this number of answers. Returns how many are errors, and the time for all.
 async fn answers(person: &mut Person, expected: usize) -> (usize, Duration) {
     let began = Instant::now();
     let (mut answered, mut refused) = (0, 0);
     while answered < expected {
-        match soon("an answer", person.next()).await {
+        match in_time("an answer", person.next()).await {
             ServerFrame::Reply(Reply::Ok(_)) => answered += 1,
             ServerFrame::Reply(_) => {
                 answered += 1;
@@ -47,12 +47,12 @@ async fn answers(person: &mut Person, expected: usize) -> (usize, Duration) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "soak"]
-async fn reads_in_a_long_note_to_oneself_delay_nobody_on_postgresql() {
+async fn read_cursors_in_a_long_note_to_self_delay_no_send_on_postgresql() {
     const EVENTS: u64 = 600_000;
     let shared = Shared::without_bus().await;
-    let mut server = Server::serves_with(|config| {
+    let mut server = Server::start_production_with(|config| {
         shared.configure(config);
-        // The bystander sends without a pause.
+        // The other user sends without a pause.
         config.limits.sends_per_connection = 0;
         config.limits.sends_per_user = 0;
     })
@@ -73,10 +73,10 @@ async fn reads_in_a_long_note_to_oneself_delay_nobody_on_postgresql() {
     postgres.psql_in(database, "VACUUM ANALYZE").await.expect("statistics");
     server.restart().await;
     let mut bob = server.connects("bob").await;
-    let quiet = slowest_send(&mut bob, "@zoe", SENDS).await;
+    let quiet = slowest_send(&mut bob, "@zoe", SENDS_PER_ROUND).await;
     let mut worst = Duration::ZERO;
     for round in 0..3_u64 {
-        // Each connection may send that many frames at once.
+        // The burst of frames that a connection may send.
         let mut mallory = server.connects("mallory").await;
         let attack = async {
             for n in 0..490 {
@@ -85,7 +85,8 @@ async fn reads_in_a_long_note_to_oneself_delay_nobody_on_postgresql() {
             }
             answers(&mut mallory, 490).await
         };
-        let (slowest, (refused, took)) = tokio::join!(slowest_send(&mut bob, "@zoe", SENDS), attack);
+        let (slowest, (refused, took)) =
+            tokio::join!(slowest_send(&mut bob, "@zoe", SENDS_PER_ROUND), attack);
         println!(
             "round {round}: 490 reads answered after {took:?}, {refused} refused; slowest send {slowest:?}"
         );
@@ -93,17 +94,17 @@ async fn reads_in_a_long_note_to_oneself_delay_nobody_on_postgresql() {
         worst = worst.max(slowest);
     }
     println!("slowest send: {quiet:?} in the quiet part, {worst:?} beside the reads");
-    assert!(worst <= quiet + BOUND, "{worst:?} is more than {BOUND:?} above {quiet:?}");
+    assert!(worst <= quiet + MAX_EXTRA_DELAY, "{worst:?} is more than {MAX_EXTRA_DELAY:?} above {quiet:?}");
     let mut mallory = server.connects("mallory").await;
-    assert_eq!(mallory.summary("@mallory:mallory").await.unread, 0, "one's own messages are read");
+    assert_eq!(mallory.summary("@mallory:mallory").await.unread, 0, "the user's own messages are not unread");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "soak"]
-async fn reads_in_the_middle_of_a_large_room_delay_nobody_on_sqlite() {
+async fn read_cursors_in_the_middle_of_a_large_room_delay_no_send_on_sqlite() {
     const EVENTS: u64 = 250_000;
     const MEMBERS: usize = 12;
-    let mut server = Server::serves_with(|config| {
+    let mut server = Server::start_production_with(|config| {
         config.limits.sends_per_connection = 0;
         config.limits.sends_per_user = 0;
     })
@@ -113,8 +114,8 @@ async fn reads_in_the_middle_of_a_large_room_delay_nobody_on_sqlite() {
     alice.makes_room("big", &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
     drop(alice);
     let database = server.data().join("switchboard.db");
-    server.begins_to_stop();
-    server.has_stopped().await;
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
     Connection::open(database)
         .expect("a database")
         .execute_batch(&format!(
@@ -127,9 +128,9 @@ async fn reads_in_the_middle_of_a_large_room_delay_nobody_on_sqlite() {
              UPDATE members SET sent = {EVENTS} - 1 WHERE user = (SELECT id FROM users WHERE name = 'alice')"
         ))
         .expect("a long log");
-    server.starts_again().await;
+    server.start_again().await;
     let mut bob = server.connects("bob").await;
-    let quiet = slowest_send(&mut bob, "@zoe", SENDS).await;
+    let quiet = slowest_send(&mut bob, "@zoe", SENDS_PER_ROUND).await;
     let mut members = Vec::new();
     for name in &names {
         members.push(server.connects(name).await);
@@ -145,10 +146,10 @@ async fn reads_in_the_middle_of_a_large_room_delay_nobody_on_sqlite() {
         }
         began.elapsed()
     };
-    let (worst, took) = tokio::join!(slowest_send(&mut bob, "@zoe", SENDS), attack);
+    let (worst, took) = tokio::join!(slowest_send(&mut bob, "@zoe", SENDS_PER_ROUND), attack);
     println!("{MEMBERS} reads in the middle of {EVENTS} events answered after {took:?}");
     println!("slowest send: {quiet:?} in the quiet part, {worst:?} beside the reads");
-    assert!(worst <= quiet + BOUND, "{worst:?} is more than {BOUND:?} above {quiet:?}");
+    assert!(worst <= quiet + MAX_EXTRA_DELAY, "{worst:?} is more than {MAX_EXTRA_DELAY:?} above {quiet:?}");
     let unread = members[0].summary("#big").await.unread;
     assert_eq!(unread, EVENTS - EVENTS / 2);
 }

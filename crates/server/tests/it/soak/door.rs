@@ -1,4 +1,4 @@
-//! What a stranger costs in memory and processor time.
+//! The memory and processor time that unauthenticated connections cost.
 
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
@@ -13,31 +13,31 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::{Process, Raw, every_dribble_is_cheap, room_for_a_crowd, soon};
+use crate::support::{Process, Raw, assert_single_bytes_are_cheap, in_time, reserve_descriptors_for_a_crowd};
 
-/// Bytes that each connection says: nearly `limits.frame`.
-const BYTES: usize = 60_000;
+/// Bytes that each connection sends: nearly `limits.frame`.
+const MESSAGE_BYTES: usize = 60_000;
 
-/// The same before `hello`: nearly `limits.hello_frame`.
+/// Bytes before `hello`: nearly `limits.hello_frame`.
 const HELLO_BYTES: usize = 8_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "soak"]
-async fn bytes_that_come_one_by_one_cost_at_most_200_bytes_each() {
-    println!("{}", every_dribble_is_cheap(BYTES, HELLO_BYTES).await);
+async fn bytes_in_segments_of_their_own_cost_at_most_200_bytes_each() {
+    println!("{}", assert_single_bytes_are_cheap(MESSAGE_BYTES, HELLO_BYTES).await);
 }
 
-/// Tasks that flood, and connections that each holds open before it drops the oldest.
-const FLOODERS: usize = 8;
-const HELD: usize = 500;
+/// Flooding tasks, and the connections that each keeps open before it drops the oldest.
+const FLOOD_TASKS: usize = 8;
+const CONNECTIONS_PER_TASK: usize = 500;
 
-/// How long the flood lasts: more than the time between two lines of the log.
+/// The duration of the flood: longer than the interval between two log lines about it.
 const FLOOD_TIME: Duration = Duration::from_secs(65);
 
-/// How long 99 of 100 probes may take: an orchestrator gives each a second or more, and asks again.
+/// The longest 99th percentile of probes: orchestrators give each a second or more, and retry.
 const MAX_PROBE_TIME: Duration = Duration::from_secs(1);
 
-/// Connects again and again, and begins a request whose body never comes. How many connections it made.
+/// Repeatedly connects and begins a request whose body never arrives. Returns the number of connections.
 async fn flood(address: SocketAddr, until: Instant) -> usize {
     let (mut held, mut made) = (VecDeque::new(), 0);
     while Instant::now() < until {
@@ -46,7 +46,7 @@ async fn flood(address: SocketAddr, until: Instant) -> usize {
             "POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n";
         let _ = raw.tries_to_write(request).await;
         held.push_back(raw);
-        if held.len() > HELD {
+        if held.len() > CONNECTIONS_PER_TASK {
             held.pop_front();
         }
         made += 1;
@@ -54,7 +54,7 @@ async fn flood(address: SocketAddr, until: Instant) -> usize {
     made
 }
 
-/// What came of a flood.
+/// The measurements of a flood.
 #[derive(Debug, Default)]
 struct Flooded {
     connections: usize,
@@ -62,10 +62,10 @@ struct Flooded {
     p99_probe: Duration,
     slowest_probe: Duration,
     users: usize,
-    users_let_in: usize,
+    connected_users: usize,
 }
 
-/// Asks for a page as another process does: on a thread of its own, since tasks wait for those that flood.
+/// Requests a path on its own thread, as another process would: a task would wait for the flooding tasks.
 fn probe(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -75,14 +75,14 @@ fn probe(address: SocketAddr, path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// Floods a server while it is probed and users come in.
-async fn probe_beside_a_flood(server: &Process) -> Flooded {
+/// Floods a server while probes and users connect.
+async fn probe_during_a_flood(server: &Process) -> Flooded {
     let until = Instant::now() + FLOOD_TIME;
     let mut flooding = JoinSet::new();
-    for _ in 0..FLOODERS {
+    for _ in 0..FLOOD_TASKS {
         flooding.spawn(flood(server.address(), until));
     }
-    let (mut came, mut probes, url) =
+    let (mut outcome, mut probes, url) =
         (Flooded::default(), Vec::new(), format!("ws://{}/v1/ws", server.address()));
     while Instant::now() < until {
         for path in ["/livez", "/readyz", "/metrics"] {
@@ -94,41 +94,43 @@ async fn probe_beside_a_flood(server: &Process) -> Flooded {
         }
         let token = Some(server.token("alice"));
         let hello = Hello { token, user: None, device: None, cursors: std::collections::BTreeMap::new() };
-        came.users += 1;
-        came.users_let_in += usize::from(soon("an answer", Client::connect(&url, hello)).await.is_ok());
+        outcome.users += 1;
+        outcome.connected_users +=
+            usize::from(in_time("an answer", Client::connect(&url, hello)).await.is_ok());
         // waits for: the next round of probes
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     probes.sort_unstable();
-    came.median_probe = probes[probes.len() / 2];
-    came.p99_probe = probes[probes.len() * 99 / 100];
-    came.slowest_probe = probes[probes.len() - 1];
-    came.connections = flooding.join_all().await.into_iter().sum();
-    came
+    outcome.median_probe = probes[probes.len() / 2];
+    outcome.p99_probe = probes[probes.len() * 99 / 100];
+    outcome.slowest_probe = probes[probes.len() - 1];
+    outcome.connections = flooding.join_all().await.into_iter().sum();
+    outcome
 }
 
-/// A file for the log of a server.
+/// Creates a file for the log of a server.
 fn log(path: &Path) -> Stdio {
     std::fs::File::create(path).expect("a file").into()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "soak"]
-async fn probes_are_answered_and_users_let_in_beside_a_flood_of_strangers() {
-    let _room = room_for_a_crowd().await;
+async fn probes_and_users_are_served_during_a_flood_of_unauthenticated_connections() {
+    let _room = reserve_descriptors_for_a_crowd().await;
     let settings =
         [("SWITCHBOARD_LIMITS_CONNECTIONS", "2000"), ("SWITCHBOARD_LIMITS_CONNECTIONS_PER_ADDRESS", "0")];
     for descriptors in [256, 4_096] {
         let data = TempDir::new().expect("a directory");
         let path = data.path().join("log");
-        let server = Process::serves_with_descriptors(descriptors, data.path(), &settings, log(&path)).await;
-        let came = probe_beside_a_flood(&server).await;
+        let server =
+            Process::start_production_with_descriptors(descriptors, data.path(), &settings, log(&path)).await;
+        let outcome = probe_during_a_flood(&server).await;
         let log = std::fs::read_to_string(&path).expect("the log");
         let lines = log.matches("too many unauthenticated connections; closing the oldest").count();
-        println!("{descriptors} descriptors: {came:?}, {lines} lines");
-        assert!(came.p99_probe < MAX_PROBE_TIME, "{came:?}");
-        // With 173 places a flood may be faster than a handshake.
-        assert!(descriptors == 256 || came.users_let_in == came.users, "{came:?}");
+        println!("{descriptors} descriptors: {outcome:?}, {lines} lines");
+        assert!(outcome.p99_probe < MAX_PROBE_TIME, "{outcome:?}");
+        // With 173 connections a flood may replace a user's connection during its handshake.
+        assert!(descriptors == 256 || outcome.connected_users == outcome.users, "{outcome:?}");
         assert!((1..=2).contains(&lines), "{log}");
         assert!(!log.contains("cannot accept"), "{log}");
     }

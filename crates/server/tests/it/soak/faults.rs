@@ -1,5 +1,4 @@
-//! Faults that must not spread, in the program as it is released: but for the tasks that fail on demand, which need the feature
-//! `fault-injection`.
+//! Faults of tasks and disks, in a release build. Tasks that fail on demand need the feature `fault-injection`.
 
 #[cfg(not(any(debug_assertions, feature = "fault-injection")))]
 use std::fs::File;
@@ -18,23 +17,23 @@ use crate::support::{Process, eventually};
 mod injected {
     use std::time::Duration;
 
-    use crate::failing::strikes;
+    use crate::failing::run_with_fault;
 
-    /// From the fault to the end of the process.
-    const BOUND: Duration = Duration::from_secs(2);
+    /// The longest time from the fault to the exit of the process.
+    const MAX_EXIT_TIME: Duration = Duration::from_secs(2);
 
     #[tokio::test]
     #[ignore = "soak"]
-    async fn a_server_of_which_a_task_fails_is_gone_within_two_seconds() {
+    async fn a_server_with_a_failed_task_exits_within_two_seconds() {
         for fault in ["router=panic", "router=return", "writer=panic", "acceptor=return", "sweep=panic"] {
-            let outcome = strikes(fault, &[]).await;
+            let outcome = run_with_fault(fault, &[]).await;
             println!("{fault}: closed with {:?}, gone after {:?}", outcome.close, outcome.took);
-            assert!(outcome.took < BOUND, "{fault}: {:?}", outcome.took);
+            assert!(outcome.took < MAX_EXIT_TIME, "{fault}: {:?}", outcome.took);
         }
         for fault in ["bus subscriptions=return", "bus receiver=panic", "bus publisher=return"] {
-            let outcome = crate::failing::strikes_a_node(fault).await;
+            let outcome = crate::failing::run_node_with_fault(fault).await;
             println!("{fault}: closed with {:?}, gone after {:?}", outcome.close, outcome.took);
-            assert!(outcome.took < BOUND, "{fault}: {:?}", outcome.took);
+            assert!(outcome.took < MAX_EXIT_TIME, "{fault}: {:?}", outcome.took);
         }
     }
 }
@@ -42,7 +41,7 @@ mod injected {
 #[cfg(not(any(debug_assertions, feature = "fault-injection")))]
 #[tokio::test]
 #[ignore = "soak"]
-async fn a_release_has_no_faults_to_inject() {
+async fn a_release_build_injects_no_faults() {
     let place = TempDir::new().expect("a directory");
     let trigger = place.path().join("now");
     File::create(&trigger).expect("a file");
@@ -51,7 +50,7 @@ async fn a_release_has_no_faults_to_inject() {
     server.connects("alice").await.says("@alice", "stored").await;
 }
 
-async fn says(server: &Process, path: &str, status: u16, reason: &str) {
+async fn assert_status(server: &Process, path: &str, status: u16, reason: &str) {
     let asks = async || {
         let answer = server.gets(path).await;
         (answer.status == status && answer.text.contains(reason)).then_some(())
@@ -59,10 +58,10 @@ async fn says(server: &Process, path: &str, status: u16, reason: &str) {
     eventually(&format!("{path} says {status} {reason:?}"), asks).await;
 }
 
-/// Data and log on one disk that fills and is freed, twice, with a restart while it is full.
+/// Data and log are on one disk, which is filled and freed twice, with a restart while it is full.
 #[tokio::test]
 #[ignore = "soak"]
-async fn data_and_log_on_one_disk_that_fills_and_is_freed() {
+async fn data_and_log_on_one_disk_survive_that_it_fills_up() {
     let Some(disk) = SmallDisk::mount(8 * 1024 * 1024) else {
         println!("not run: it mounts a file system, which needs root");
         return;
@@ -73,7 +72,7 @@ async fn data_and_log_on_one_disk_that_fills_and_is_freed() {
     };
     let everything = [("SWITCHBOARD_LOG_LEVEL", "trace")];
     let data = disk.path("data");
-    let mut server = Process::serves(&data, &everything, log()).await;
+    let mut server = Process::start_production(&data, &everything, log()).await;
     for stops_in_order in [true, false] {
         let mut alice = server.connects("alice").await;
         let mut stored = alice.says("@bob", "before").await;
@@ -82,13 +81,13 @@ async fn data_and_log_on_one_disk_that_fills_and_is_freed() {
         while alice.tries("send", json!({"to": "@bob", "text": "x".repeat(4_000)})).await.is_ok() {
             stored += 1;
         }
-        says(&server, "/readyz", 503, "the disk is full").await;
-        says(&server, "/healthz", 503, "the disk is full").await;
-        println!("refused, and told so, after {:?}", began.elapsed());
+        assert_status(&server, "/readyz", 503, "the disk is full").await;
+        assert_status(&server, "/healthz", 503, "the disk is full").await;
+        println!("refused with an error after {:?}", began.elapsed());
         disk.free();
         let freed = Instant::now();
-        says(&server, "/readyz", 200, "").await;
-        says(&server, "/healthz", 200, "").await;
+        assert_status(&server, "/readyz", 200, "").await;
+        assert_status(&server, "/healthz", 200, "").await;
         println!("back by itself after {:?}", freed.elapsed());
         assert_eq!(alice.says("@bob", "after").await, stored + 1);
         stored += 1;
@@ -98,20 +97,20 @@ async fn data_and_log_on_one_disk_that_fills_and_is_freed() {
         if stops_in_order {
             server.signal("TERM").await;
             assert_eq!(server.ends().await.code(), Some(0), "SIGTERM works");
-            // What the stop gave back.
+            // The writes that the stop rejected.
             disk.fill();
         } else {
-            server.dies().await;
+            server.kill().await;
         }
-        server = Process::serves(&data, &everything, log()).await;
+        server = Process::start_production(&data, &everything, log()).await;
         let mut alice = server.connects("alice").await;
         assert_eq!(alice.log("@bob").await.len() as u64, stored, "a restart serves reads");
         while alice.tries("send", json!({"to": "@bob", "text": "x".repeat(4_000)})).await.is_ok() {
             stored += 1;
         }
-        says(&server, "/readyz", 503, "the disk is full").await;
+        assert_status(&server, "/readyz", 503, "the disk is full").await;
         disk.free();
-        says(&server, "/readyz", 200, "").await;
+        assert_status(&server, "/readyz", 200, "").await;
         assert_eq!(alice.says("@bob", "after the restart").await, stored + 1);
     }
     server.signal("TERM").await;

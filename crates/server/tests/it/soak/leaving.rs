@@ -1,4 +1,4 @@
-//! Most of the users of three nodes lose their connections at once, and many come back: others go on sending at their pace.
+//! Most users of three nodes disconnect at once and many reconnect, while others keep sending.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,127 +14,127 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::memberships::rows;
-use crate::support::{Person, Process, Raw, Shared, crowd, room_for_a_crowd, soon};
+use crate::support::{Person, Process, Raw, Shared, connect_crowd, in_time, reserve_descriptors_for_a_crowd};
 
 const NODES: usize = 3;
 
-/// Users who leave, each with a direct conversation, and how many of them come back.
-const LEAVING: usize = 50_000;
-const COMING_BACK: usize = 10_000;
+/// Users who disconnect, each with a direct conversation, and how many of them reconnect.
+const DISCONNECTING_USERS: usize = 50_000;
+const RECONNECTING_USERS: usize = 10_000;
 
-/// In which time they come back.
-const RETURN: Duration = Duration::from_secs(10);
+/// The time over which they reconnect.
+const RECONNECT_TIME: Duration = Duration::from_secs(10);
 
-/// Others on each node, and the time from one send of theirs to the next.
-const OTHERS: usize = 2;
+/// Sending users on each node, and the interval between the sends of one.
+const SENDERS_PER_NODE: usize = 2;
 const SEND_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long the quiet part takes, and the loud one: users go offline 5 s after their last connection.
-const QUIET: Duration = Duration::from_secs(20);
-const LOUD: Duration = Duration::from_secs(15);
+/// The durations of the measurement before and after users disconnect, who go offline 5 s later.
+const BASELINE_TIME: Duration = Duration::from_secs(20);
+const LOAD_TIME: Duration = Duration::from_secs(15);
 
-/// How much later than in the quiet part the slowest sends of a hundred may be acknowledged.
-const BOUND: f64 = 1.5;
+/// How many times longer the 99th percentile may be under load.
+const MAX_P99_RATIO: f64 = 1.5;
 
-/// The least number of cores for that: on fewer, what waits is the processor, which clients, database, bus and nodes share.
-const CORES: usize = 8;
+/// The number of cores from which [`MAX_P99_RATIO`] applies: on fewer, clients, database, bus and nodes compete for them.
+const MIN_CORES: usize = 8;
 
-/// How late the slowest sends of a hundred may be on any machine.
-const LONGEST_P99: Duration = Duration::from_millis(250);
+/// The longest 99th percentile on any machine.
+const MAX_P99: Duration = Duration::from_millis(250);
 
-/// In which variable a process of clients finds the address of its node.
-const NODE: &str = "SOAK_LEAVING_NODE";
+/// The environment variable with the address of the node for a process of clients.
+const ENV_NODE: &str = "SOAK_LEAVING_NODE";
 
-/// In which variables it finds the numbers of its users, and in how many milliseconds they are to connect.
-const FIRST: &str = "SOAK_LEAVING_FIRST";
-const END: &str = "SOAK_LEAVING_END";
-const OVER: &str = "SOAK_LEAVING_OVER";
+/// The environment variables with the range of its users, and with the milliseconds over which they connect.
+const ENV_FIRST_USER: &str = "SOAK_LEAVING_FIRST";
+const ENV_END_USER: &str = "SOAK_LEAVING_END";
+const ENV_CONNECT_MS: &str = "SOAK_LEAVING_OVER";
 
-/// What it says when all of them are connected.
-const CONNECTED: &str = "all connected";
+/// What it prints when all users are connected.
+const CONNECTED_LINE: &str = "all connected";
 
-/// Connects these users to a node, over a time or, if that is none, as fast as it goes.
+/// Connects these users to a node, spread over a time; with a zero duration as fast as possible.
 async fn connect(node: SocketAddr, users: Range<usize>, over: Duration) -> Vec<Raw> {
     let connects = |address, number| async move {
         let mut raw = Raw::connect(address).await;
-        raw.enters_as(&rows::customer(number)).await;
+        raw.says_hello_as(&rows::customer(number)).await;
         raw
     };
     if over.is_zero() {
-        return crowd(users, node, connects).await;
+        return connect_crowd(users, node, connects).await;
     }
     let (begun, count, mut connecting) = (Instant::now(), users.len(), JoinSet::new());
     for (index, number) in users.enumerate() {
-        // waits for: the rate at which they come
+        // waits for: the rate of connections
         tokio::time::sleep_until(begun + over.mul_f64(index as f64 / count as f64)).await;
         connecting.spawn(connects(node, number));
     }
     connecting.join_all().await
 }
 
-/// The process of clients that [`Clients`] starts: a process has too few descriptors for all of them.
+/// The process of clients that [`Clients`] starts, because one process has too few descriptors for all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "soak"]
 async fn clients_of_one_node() {
-    let Ok(node) = std::env::var(NODE) else { return };
-    let _room = room_for_a_crowd().await;
+    let Ok(node) = std::env::var(ENV_NODE) else { return };
+    let _room = reserve_descriptors_for_a_crowd().await;
     let number = |name| std::env::var(name).ok().and_then(|number| number.parse().ok()).expect("a number");
-    let users = number(FIRST)..number(END);
-    let over = Duration::from_millis(number(OVER) as u64);
+    let users = number(ENV_FIRST_USER)..number(ENV_END_USER);
+    let over = Duration::from_millis(number(ENV_CONNECT_MS) as u64);
     let _connected = connect(node.parse().expect("an address"), users, over).await;
-    println!("{CONNECTED}");
+    println!("{CONNECTED_LINE}");
     std::future::pending::<()>().await;
 }
 
-/// Clients in a process of their own, which is killed when this is dropped: then all of them leave at once.
+/// Clients in their own process. When this is dropped, the process is killed and all of them disconnect at once.
 struct Clients {
     process: Child,
-    /// It goes on only as long as what it prints can be read.
+    /// The process ends when its output is closed.
     _output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Clients {
     async fn connect(node: SocketAddr, users: Range<usize>, over: Duration) -> Self {
-        // Clients have machines of their own: here those that come while others are measured leave the processor to the nodes.
+        // Real clients run on other machines, so here they get a lower priority than the nodes.
         let priority = if over.is_zero() { "0" } else { "19" };
         let mut program = Command::new("nice");
         program
             .args(["-n", priority])
             .arg(std::env::current_exe().expect("this program"))
             .args(["--ignored", "--exact", "--nocapture", "soak::leaving::clients_of_one_node"])
-            .env(NODE, node.to_string())
-            .env(FIRST, users.start.to_string())
-            .env(END, users.end.to_string())
-            .env(OVER, over.as_millis().to_string())
+            .env(ENV_NODE, node.to_string())
+            .env(ENV_FIRST_USER, users.start.to_string())
+            .env(ENV_END_USER, users.end.to_string())
+            .env(ENV_CONNECT_MS, over.as_millis().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
         let mut process = program.spawn().expect("it starts");
         let mut output = BufReader::new(process.stdout.take().expect("its output")).lines();
         while let Some(line) = output.next_line().await.expect("readable") {
-            if line.contains(CONNECTED) {
+            if line.contains(CONNECTED_LINE) {
                 return Self { process, _output: output };
             }
         }
         panic!("clients could not connect")
     }
 
-    /// Ends all of its connections, without a word.
+    /// Ends all connections without a close frame.
     async fn leave(mut self) {
         self.process.kill().await.expect("it ran");
     }
 }
 
-/// How long sends until a time waited for their `ok`, shortest first. Prints the longest waits of each second.
+/// Sends messages until `end` and returns the times until their `ok`, sorted. Prints the longest time of each second.
 async fn sends_until(end: Instant, others: &mut [Person]) -> Vec<Duration> {
     let begun = Instant::now();
     let sending = others.iter_mut().enumerate().map(async |(number, person)| {
         let (to, mut took) = (format!("@partner{number}"), Vec::new());
         let mut due = Instant::now();
         while Instant::now() < end {
-            // Late sends are not made up for: each is measured from when it was due.
+            // Each send is measured from the time at which it was due, also if it began late.
             due = (due + SEND_INTERVAL).max(Instant::now());
-            // waits for: the rate of sends
+            // waits for: the time of the next send
             tokio::time::sleep_until(due).await;
             let sent = Instant::now();
             person.says(&to, "hi").await;
@@ -149,7 +149,7 @@ async fn sends_until(end: Instant, others: &mut [Person]) -> Vec<Duration> {
         *longest = (*longest).max(*wait);
     }
     println!(
-        "the longest wait of each second, in ms: {:?}",
+        "the longest time of each second, in ms: {:?}",
         seconds.values().map(Duration::as_millis).collect::<Vec<_>>()
     );
     let mut took: Vec<_> = took.into_iter().map(|(_, wait)| wait).collect();
@@ -157,13 +157,13 @@ async fn sends_until(end: Instant, others: &mut [Person]) -> Vec<Duration> {
     took
 }
 
-/// The median, the 99th of a hundred and the longest, and how many there are.
+/// The median, the 99th percentile, the maximum and the count.
 fn summary(took: &[Duration]) -> String {
     let at = |percent| took[(took.len() - 1) * percent / 100];
     format!("p50 {:?}, p99 {:?}, longest {:?} of {}", at(50), at(99), at(100), took.len())
 }
 
-/// The nodes, on one PostgreSQL and one NATS.
+/// Starts the nodes on one PostgreSQL and one NATS.
 async fn nodes(shared: &Shared, data: &TempDir) -> Vec<Process> {
     let settings = [
         ("SWITCHBOARD_STORE", shared.store.expose()),
@@ -180,16 +180,16 @@ async fn nodes(shared: &Shared, data: &TempDir) -> Vec<Process> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "soak"]
-async fn others_keep_their_pace_while_50_000_users_leave_three_nodes_and_10_000_come_back() {
-    let _room = room_for_a_crowd().await;
+async fn sends_stay_fast_while_50_000_users_disconnect_and_10_000_reconnect() {
+    let _room = reserve_descriptors_for_a_crowd().await;
     let (shared, data) = (Shared::new().await, TempDir::new().expect("a directory"));
     drop(nodes(&shared, &data).await);
-    shared.sql(&rows::fill_postgres("shop", LEAVING)).await;
+    shared.sql(&rows::fill_postgres("shop", DISCONNECTING_USERS)).await;
     let nodes = nodes(&shared, &data).await;
     let share = |number: usize, of: usize| 1 + of * number / NODES..1 + of * (number + 1) / NODES;
     let shop = nodes[0].connects("shop").await;
     let mut others = Vec::new();
-    for number in 0..OTHERS * NODES {
+    for number in 0..SENDERS_PER_NODE * NODES {
         others.push(nodes[number % NODES].connects(&format!("other{number}")).await);
     }
     let all = |of, over| {
@@ -197,35 +197,35 @@ async fn others_keep_their_pace_while_50_000_users_leave_three_nodes_and_10_000_
         join_all(each.map(move |(n, node)| Clients::connect(node.address(), share(n, of), over)))
     };
     let begun = Instant::now();
-    let clients = all(LEAVING, Duration::ZERO).await;
-    println!("{LEAVING} users on {NODES} nodes after {:?}", begun.elapsed());
+    let clients = all(DISCONNECTING_USERS, Duration::ZERO).await;
+    println!("{DISCONNECTING_USERS} users on {NODES} nodes after {:?}", begun.elapsed());
 
     let processor = || nodes.iter().map(Process::processor_time).sum::<Duration>();
     let before = processor();
-    let quiet = sends_until(Instant::now() + QUIET, &mut others).await;
+    let quiet = sends_until(Instant::now() + BASELINE_TIME, &mut others).await;
     let quiet_time = processor() - before;
     println!("quiet: {}; {quiet_time:?} of processor", summary(&quiet));
-    let end = Instant::now() + LOUD;
+    let end = Instant::now() + LOAD_TIME;
     let loud = async {
         let begun = Instant::now();
         join_all(clients.into_iter().map(Clients::leave)).await;
-        println!("{LEAVING} left within {:?}", begun.elapsed());
+        println!("{DISCONNECTING_USERS} left within {:?}", begun.elapsed());
         assert!(begun.elapsed() < Duration::from_secs(1));
         let begun = Instant::now();
-        let back = all(COMING_BACK, RETURN).await;
-        println!("{COMING_BACK} came back within {:?}", begun.elapsed());
+        let back = all(RECONNECTING_USERS, RECONNECT_TIME).await;
+        println!("{RECONNECTING_USERS} came back within {:?}", begun.elapsed());
         back
     };
     let (loud, back) = tokio::join!(sends_until(end, &mut others), loud);
     let loud_time = processor() - before - quiet_time;
     println!("while they leave and come back: {}; {loud_time:?} of processor", summary(&loud));
-    let gone = shared.sql(rows::USERS_SEEN).await;
+    let gone = shared.sql(rows::USERS_WITH_LAST_SEEN).await;
     println!("{gone} are known to have gone");
     drop((back, shop));
     let p99 = |took: &[Duration]| took[(took.len() - 1) * 99 / 100];
-    assert!(p99(&loud) <= LONGEST_P99, "{:?}", p99(&loud));
+    assert!(p99(&loud) <= MAX_P99, "{:?}", p99(&loud));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let bound = p99(&quiet).mul_f64(BOUND);
-    assert!(cores < CORES || p99(&loud) <= bound, "{:?} is more than {bound:?}", p99(&loud));
-    assert!(soon("an answer", others[0].log("@partner0")).await.len() > 1);
+    let bound = p99(&quiet).mul_f64(MAX_P99_RATIO);
+    assert!(cores < MIN_CORES || p99(&loud) <= bound, "{:?} is more than {bound:?}", p99(&loud));
+    assert!(in_time("an answer", others[0].log("@partner0")).await.len() > 1);
 }

@@ -1,4 +1,4 @@
-//! Users in very many conversations, at full size: nobody waits for them, and they hear everything.
+//! Users in very many conversations, at full size: they delay no other user and receive every event.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::support::{Cluster, Person, Server, Shared};
 /// Direct conversations of each of the two users.
 const CONVERSATIONS: usize = 300_000;
 
-/// How long they say `hello`.
-const ATTACK: Duration = Duration::from_secs(60);
+/// How long the users repeat `hello`.
+const ATTACK_TIME: Duration = Duration::from_secs(60);
 
-/// How late the reads of others may be.
-const AT_WORST: Duration = Duration::from_millis(150);
+/// The longest read of another user.
+const MAX_READ_TIME: Duration = Duration::from_millis(150);
 
-/// What somebody's reads took at worst, and how many there were, until a time.
+/// Reads repeatedly until `end`. Returns the longest time and the number of reads.
 async fn syncs_until(end: Instant, person: &mut Person) -> (Duration, usize) {
     let (mut worst, mut count) = (Duration::ZERO, 0);
     while Instant::now() < end {
@@ -26,13 +26,13 @@ async fn syncs_until(end: Instant, person: &mut Person) -> (Duration, usize) {
         person.does("sync", json!({"conversation": "@bystander", "after": 0, "limit": 1})).await;
         worst = worst.max(begun.elapsed());
         count += 1;
-        // waits for: the next read of somebody who does not read without a pause
+        // waits for: the pause between two reads
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     (worst, count)
 }
 
-/// Says `hello` as somebody until a time, again and again; what it took at worst, and how often.
+/// Repeats `hello` as a user until `end`. Returns the longest time and the number.
 async fn hellos_until(end: Instant, server: &Server, name: &str) -> (Duration, usize) {
     let (mut worst, mut count) = (Duration::ZERO, 0);
     while Instant::now() < end {
@@ -44,18 +44,18 @@ async fn hellos_until(end: Instant, server: &Server, name: &str) -> (Duration, u
     (worst, count)
 }
 
-/// What was measured.
-async fn nobody_waits(server: &Server) -> String {
+/// Runs the attack and returns a line with the measurements.
+async fn reads_are_not_delayed(server: &Server) -> String {
     let mut bystander = server.connects("bystander").await;
     bystander.says("@bystander", "hi").await;
     let (quiet, _) = syncs_until(Instant::now() + Duration::from_secs(5), &mut bystander).await;
-    let end = Instant::now() + ATTACK;
+    let end = Instant::now() + ATTACK_TIME;
     let ((worst, reads), one, other) = tokio::join!(
         syncs_until(end, &mut bystander),
         hellos_until(end, server, "shop"),
         hellos_until(end, server, "whale"),
     );
-    assert!(worst <= AT_WORST, "{worst:?}");
+    assert!(worst <= MAX_READ_TIME, "{worst:?}");
     format!(
         "sync at worst {quiet:?} before, {worst:?} of {reads} meanwhile; hello at worst, and how many: {one:?}, {other:?}"
     )
@@ -63,25 +63,25 @@ async fn nobody_waits(server: &Server) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "soak"]
-async fn nobody_waits_for_two_users_with_300_000_conversations() {
+async fn users_with_300_000_conversations_delay_no_other_user() {
     let mut server = Server::start().await;
-    server.begins_to_stop();
-    server.has_stopped().await;
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
     for owner in ["shop", "whale"] {
         rows::fill_sqlite(server.data(), owner, CONVERSATIONS);
     }
-    server.starts_again().await;
-    let measured = Box::pin(nobody_waits(&server)).await;
+    server.start_again().await;
+    let measured = Box::pin(reads_are_not_delayed(&server)).await;
     println!("SQLite: {measured}");
     let mut shop = server.connects("shop").await;
     let mut oldest = server.connects(&rows::customer(1)).await;
     oldest.says("@shop", "is this live?").await;
-    shop.hears("is this live?").await;
+    shop.receives_message("is this live?").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "soak"]
-async fn nobody_waits_for_two_users_with_300_000_conversations_on_postgresql() {
+async fn users_with_300_000_conversations_delay_no_other_user_on_postgresql() {
     let shared = Shared::new().await;
     drop(Cluster::start_on(shared.clone(), 1, |_| {}).await);
     for owner in ["shop", "whale"] {
@@ -91,7 +91,7 @@ async fn nobody_waits_for_two_users_with_300_000_conversations_on_postgresql() {
     let mut bob = cluster.node(0).connects("bob").await;
     let revoked = async {
         // waits for: the middle of the attack
-        tokio::time::sleep(ATTACK / 2).await;
+        tokio::time::sleep(ATTACK_TIME / 2).await;
         let begun = Instant::now();
         cluster.node(1).posts("revoke", json!({"user": "bob"})).await;
         assert_eq!(bob.is_closed().await, Some(CloseCode::Revoked as u16));
@@ -101,13 +101,13 @@ async fn nobody_waits_for_two_users_with_300_000_conversations_on_postgresql() {
         );
         assert!(begun.elapsed() < Duration::from_secs(5));
     };
-    let (measured, ()) = tokio::join!(Box::pin(nobody_waits(cluster.node(0))), revoked);
+    let (measured, ()) = tokio::join!(Box::pin(reads_are_not_delayed(cluster.node(0))), revoked);
     println!("PostgreSQL: {measured}");
     let mut shop = cluster.node(0).connects("shop").await;
     for node in [0, 1] {
         let mut oldest = cluster.node(node).connects(&rows::customer(1)).await;
         let text = format!("live from node {node}?");
         oldest.says("@shop", &text).await;
-        shop.hears(&text).await;
+        shop.receives_message(&text).await;
     }
 }

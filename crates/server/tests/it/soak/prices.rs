@@ -1,4 +1,4 @@
-//! What one user's commands cost others, at full size.
+//! How much the commands of one user delay others, at full size.
 
 mod rows;
 
@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use switchboard_protocol::Limits;
 
-use crate::hostile::prices::{rates_of_a_user, room_of};
+use crate::hostile::prices::{room_of, user_rates_only};
 use crate::support::{Person, Server};
 
-/// How long the slowest of `sends` sends takes, one after another.
+/// Sends messages one after another and returns the longest time.
 async fn slowest_of(sends: usize, person: &mut Person) -> Duration {
     let mut slowest = Duration::ZERO;
     for _ in 0..sends {
@@ -23,11 +23,12 @@ async fn slowest_of(sends: usize, person: &mut Person) -> Duration {
     slowest
 }
 
-/// The slowest `sync` of one event while two users ask for a page of one member, again and again.
+/// Measures the slowest `sync` of one event while two users repeatedly request a page of one member.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "soak"]
-async fn a_page_of_one_member_of_a_large_room_delays_nobody() {
-    let server = Server::serves_with(|config| config.limits = Limits::default().without_rates()).await;
+async fn member_pages_of_a_large_room_delay_no_send() {
+    let server =
+        Server::start_production_with(|config| config.limits = Limits::default().without_rates()).await;
     let token = |name: &str| server.token(name, Duration::from_secs(3_600));
     let made = server.posts_as(&token("eve"), "create", json!({"room": "big", "public": true})).await;
     made.ok();
@@ -38,7 +39,7 @@ async fn a_page_of_one_member_of_a_large_room_delays_nobody() {
             .await
             .ok();
     }
-    rows::bring_everybody_into(&server, "#big");
+    rows::add_every_user_to(&server, "#big");
     let mut bystander = server.connects("bystander").await;
     bystander.says("@eve", "hi").await;
     let slowest = async |person: &mut Person| {
@@ -73,7 +74,7 @@ async fn a_page_of_one_member_of_a_large_room_delays_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "soak"]
 async fn a_hundred_rooms_of_a_thousand_are_refused_after_the_burst() {
-    let server = Server::serves_with(|config| config.limits = rates_of_a_user()).await;
+    let server = Server::start_production_with(|config| config.limits = user_rates_only()).await;
     let mut bystander = server.connects("bystander").await;
     let quiet = slowest_of(20, &mut bystander).await;
     let token = server.token("mallory", Duration::from_secs(3_600));
@@ -101,18 +102,19 @@ async fn a_hundred_rooms_of_a_thousand_are_refused_after_the_burst() {
     );
 }
 
-/// A bystander's slowest send while messages with many edits are deleted, and how many of the deletions were refused.
+/// Deletes messages with many edits. Returns another user's slowest send before and meanwhile, and how many deletions were
+/// refused.
 async fn deletions(sends_per_user: u32, messages: u32) -> (Duration, Duration, usize) {
-    let mut server = Server::serves_with(|config| {
+    let mut server = Server::start_production_with(|config| {
         config.limits = Limits { sends_per_user, ..Limits::default().without_rates() };
     })
     .await;
     let token = server.token("mallory", Duration::from_secs(3_600));
     server.posts_as(&token, "send", json!({"to": "@mallory", "text": "x"})).await.ok();
-    server.begins_to_stop();
-    server.has_stopped().await;
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
     rows::many_edits(&server, messages);
-    server.starts_again().await;
+    server.start_again().await;
     let mut bystander = server.connects("bystander").await;
     let quiet = slowest_of(20, &mut bystander).await;
     let attack = async {
@@ -129,16 +131,16 @@ async fn deletions(sends_per_user: u32, messages: u32) -> (Duration, Duration, u
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "soak"]
-async fn deletions_of_messages_with_many_edits_do_not_hold_up_the_writer() {
-    const MESSAGES: u32 = 30;
+async fn deletions_of_messages_with_many_edits_do_not_delay_the_writer() {
+    const EDITED_MESSAGES: u32 = 30;
     for sends_per_user in [0, 50] {
-        let (quiet, slowest, refused) = deletions(sends_per_user, MESSAGES).await;
+        let (quiet, slowest, refused) = deletions(sends_per_user, EDITED_MESSAGES).await;
         println!(
-            "{MESSAGES} deletions of 500 edits of 16 KB, {sends_per_user} sends a second: {refused} refused; \
+            "{EDITED_MESSAGES} deletions of 500 edits of 16 KB, {sends_per_user} sends a second: {refused} refused; \
              a bystander's slowest send: {quiet:?} before, {slowest:?} meanwhile"
         );
         if sends_per_user > 0 {
-            assert!(refused >= MESSAGES as usize - 3, "{refused}");
+            assert!(refused >= EDITED_MESSAGES as usize - 3, "{refused}");
             assert!(slowest <= quiet + Duration::from_millis(400), "{slowest:?}");
         }
     }

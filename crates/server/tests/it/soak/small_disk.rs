@@ -1,4 +1,4 @@
-//! A file system of its own in memory, which fills up.
+//! A small file system in memory, which a test fills.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -7,13 +7,13 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// A file system with so many bytes.
+/// A mounted file system of a given size.
 pub(super) struct SmallDisk {
     place: TempDir,
 }
 
 impl SmallDisk {
-    /// None where it cannot be mounted: that needs root.
+    /// Mounts one; `None` without the privileges of root.
     pub(super) fn mount(bytes: u64) -> Option<Self> {
         let place = TempDir::new().expect("a directory");
         let mut mount = Command::new("mount");
@@ -22,17 +22,17 @@ impl SmallDisk {
         mounted.then_some(Self { place })
     }
 
-    /// Where it is.
+    /// Its mount point.
     pub(super) fn root(&self) -> &Path {
         self.place.path()
     }
 
-    /// A file or directory on it.
+    /// The path of a file or directory on it.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
     }
 
-    /// Writes a file until there is no room at all.
+    /// Writes a file until the file system is full.
     pub(super) fn fill(&self) {
         let mut file = File::create(self.path("filler")).expect("a file");
         for size in [65_536, 4_096, 1] {
@@ -40,7 +40,7 @@ impl SmallDisk {
         }
     }
 
-    /// Removes that file.
+    /// Removes the file of [`Self::fill`].
     pub(super) fn free(&self) {
         std::fs::remove_file(self.path("filler")).expect("it was filled");
     }

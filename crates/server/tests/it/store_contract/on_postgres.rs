@@ -1,4 +1,4 @@
-//! A PostgreSQL for the tests of its store.
+//! Databases for the tests of the PostgreSQL store.
 
 use switchboard_protocol::Limits;
 use switchboard_store::CommitMetrics;

@@ -1,4 +1,4 @@
-//! Pages, replays and snapshots: each consistent, each bounded.
+//! Pages, replays and snapshots are consistent and bounded.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -9,10 +9,10 @@ use switchboard_protocol::{ErrorCode, Limits, Seq, Timestamp};
 use switchboard_store::clock::Clock;
 use switchboard_store::{Batch, Committed};
 
-use super::{Open, Rules, Shelf, change, seqs};
-use crate::support::{soon, user};
+use super::{Open, Rules, TestStore, change, seqs};
+use crate::support::{in_time, user};
 
-/// Pages of at most four items or about two messages of 1,000 bytes.
+/// Limits of a page: four items, or about two messages of 1,000 bytes.
 fn small_pages() -> Rules {
     Rules { limits: Limits { page: 4, page_bytes: 2_000, ..Limits::default() }, ..Rules::default() }
 }
@@ -22,15 +22,15 @@ fn range(seqs: std::ops::RangeInclusive<u64>) -> Vec<Seq> {
 }
 
 pub(super) async fn a_page_of_the_log_is_bounded_in_events_and_bytes(open: Open) {
-    let mut shelf = Shelf::with(open, small_pages()).await;
+    let mut db = TestStore::with(open, small_pages()).await;
     for _ in 0..6 {
-        shelf.says("alice", "@bob", "hi").await;
+        db.says("alice", "@bob", "hi").await;
     }
     for _ in 0..3 {
-        shelf.says("alice", "@bob", &"x".repeat(1_000)).await;
+        db.says("alice", "@bob", &"x".repeat(1_000)).await;
     }
-    shelf.says("alice", "@bob", &"x".repeat(10_000)).await;
-    for (after, limit, wanted, wanted_more) in [
+    db.says("alice", "@bob", &"x".repeat(10_000)).await;
+    for (after, limit, expected, expected_more) in [
         (0, Some(2), range(1..=2), true),
         (0, Some(100), range(1..=4), true),
         (0, None, range(1..=2), true),
@@ -40,28 +40,31 @@ pub(super) async fn a_page_of_the_log_is_bounded_in_events_and_bytes(open: Open)
         (9, Some(4), range(10..=10), false),
         (10, Some(4), vec![], false),
     ] {
-        let page = shelf
-            .asks("bob", "sync", json!({"conversation": "@alice", "after": after, "limit": limit}))
-            .await;
+        let page =
+            db.asks("bob", "sync", json!({"conversation": "@alice", "after": after, "limit": limit})).await;
         let Ok(OkBody::Log { events, head, more, .. }) = page else { panic!("{page:?}") };
-        assert_eq!((seqs(&events), more, head), (wanted, wanted_more, Seq(10)), "after {after}, {limit:?}");
+        assert_eq!(
+            (seqs(&events), more, head),
+            (expected, expected_more, Seq(10)),
+            "after {after}, {limit:?}"
+        );
     }
-    let beyond = shelf.asks("bob", "sync", json!({"conversation": "@alice", "after": 11})).await;
+    let beyond = db.asks("bob", "sync", json!({"conversation": "@alice", "after": 11})).await;
     assert_eq!(beyond.expect_err("past the log").code, ErrorCode::BadCursor);
 }
 
 pub(super) async fn a_page_of_history_is_bounded_in_messages_and_bytes(open: Open) {
-    let mut shelf = Shelf::with(open, small_pages()).await;
-    shelf.says("alice", "@bob", &"x".repeat(10_000)).await;
+    let mut db = TestStore::with(open, small_pages()).await;
+    db.says("alice", "@bob", &"x".repeat(10_000)).await;
     for _ in 0..3 {
-        shelf.says("alice", "@bob", &"x".repeat(1_000)).await;
+        db.says("alice", "@bob", &"x".repeat(1_000)).await;
     }
     for _ in 0..6 {
-        shelf.says("alice", "@bob", "hi").await;
-        shelf.stores("bob", "react", json!({"conversation": "@alice", "target": 1, "emoji": "x"})).await;
+        db.says("alice", "@bob", "hi").await;
+        db.stores("bob", "react", json!({"conversation": "@alice", "target": 1, "emoji": "x"})).await;
     }
-    // The first reaction is an event of its own: 5, 7, 8, 9, 10, 11 are the short messages.
-    for (before, limit, wanted, wanted_more) in [
+    // The reaction is an event, too, so the short messages are 5 and 7 to 11.
+    for (before, limit, expected, expected_more) in [
         (None, Some(3), vec![9, 10, 11], true),
         (None, Some(100), vec![8, 9, 10, 11], true),
         (Some(8), Some(2), vec![5, 7], true),
@@ -72,20 +75,19 @@ pub(super) async fn a_page_of_history_is_bounded_in_messages_and_bytes(open: Ope
         (Some(99), Some(1), vec![11], true),
     ] {
         let fields = json!({"conversation": "@alice", "before": before, "limit": limit});
-        let Ok(OkBody::History { messages, more, head, .. }) = shelf.asks("bob", "history", fields).await
-        else {
+        let Ok(OkBody::History { messages, more, head, .. }) = db.asks("bob", "history", fields).await else {
             panic!("a page")
         };
-        assert_eq!(head, Seq(11), "whatever page: reactions up to here are in it");
+        assert_eq!(head, Seq(11), "every page includes the reactions up to the head");
         let found: Vec<_> = messages.iter().map(|message| message.seq.0).collect();
-        assert_eq!((found, more), (wanted, wanted_more), "before {before:?}, {limit:?}");
+        assert_eq!((found, more), (expected, expected_more), "before {before:?}, {limit:?}");
     }
 }
 
-/// A page around an event: its messages, and whether there are more before and after them.
-async fn around(shelf: &Shelf, actor: &str, seq: u64, limit: u32) -> (Vec<u64>, bool, bool) {
+/// A page of history around an event: its seqs, and whether there are more before and after.
+async fn around(db: &TestStore, actor: &str, seq: u64, limit: u32) -> (Vec<u64>, bool, bool) {
     let fields = json!({"conversation": "@alice:bob", "around": seq, "limit": limit});
-    match shelf.asks(actor, "history", fields).await {
+    match db.asks(actor, "history", fields).await {
         Ok(OkBody::History { messages, more, more_after: Some(more_after), .. }) => {
             (messages.iter().map(|message| message.seq.0).collect(), more, more_after)
         }
@@ -94,13 +96,13 @@ async fn around(shelf: &Shelf, actor: &str, seq: u64, limit: u32) -> (Vec<u64>, 
 }
 
 pub(super) async fn a_page_of_history_around_an_event_has_half_on_each_side(open: Open) {
-    let mut shelf = Shelf::new(open).await;
+    let mut db = TestStore::new(open).await;
     for n in 1..=10 {
-        shelf.says("alice", "@bob", &n.to_string()).await;
+        db.says("alice", "@bob", &n.to_string()).await;
     }
-    shelf.stores("alice", "delete", json!({"conversation": "@bob", "target": 5})).await;
-    shelf.says("bob", "@alice", "12").await;
-    for (seq, limit, wanted) in [
+    db.stores("alice", "delete", json!({"conversation": "@bob", "target": 5})).await;
+    db.says("bob", "@alice", "12").await;
+    for (seq, limit, expected) in [
         (5, 4, (vec![3, 4, 5, 6], true, true)),
         (5, 5, (vec![3, 4, 5, 6, 7], true, true)),
         (5, 1, (vec![5], true, true)),
@@ -112,58 +114,58 @@ pub(super) async fn a_page_of_history_around_an_event_has_half_on_each_side(open
         (12, 4, (vec![9, 10, 12], true, false)),
         (6, 200, (vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12], false, false)),
     ] {
-        assert_eq!(around(&shelf, "bob", seq, limit).await, wanted, "around {seq}, {limit} at most");
+        assert_eq!(around(&db, "bob", seq, limit).await, expected, "around {seq}, {limit} at most");
     }
-    let page = shelf.asks("bob", "history", json!({"conversation": "@alice", "around": 5, "limit": 3})).await;
+    let page = db.asks("bob", "history", json!({"conversation": "@alice", "around": 5, "limit": 3})).await;
     let Ok(OkBody::History { messages, head, .. }) = page else { panic!("{page:?}") };
     assert_eq!(head, Seq(12));
     assert!(
         messages[1].deleted && messages[1].text.is_none(),
-        "a deleted message has its place: {messages:?}"
+        "a deleted message keeps its place: {messages:?}"
     );
-    // A page without `around` says nothing of what is after it.
-    let page = shelf.asks("bob", "history", json!({"conversation": "@alice", "before": 5})).await;
+    // A page without `around` has no `more_after`.
+    let page = db.asks("bob", "history", json!({"conversation": "@alice", "before": 5})).await;
     assert!(matches!(page, Ok(OkBody::History { more_after: None, .. })), "{page:?}");
 }
 
 pub(super) async fn a_page_around_an_event_is_found_across_other_events_and_bounded_in_bytes(open: Open) {
     let limits = Limits { page_bytes: 4_000, ..Limits::default() };
-    let mut shelf = Shelf::with(open, Rules { limits, ..Rules::default() }).await;
+    let mut db = TestStore::with(open, Rules { limits, ..Rules::default() }).await;
     let react =
         |target: u64, n: u32| json!({"conversation": "@alice:bob", "target": target, "emoji": n.to_string()});
-    shelf.says("alice", "@bob", "1").await;
+    db.says("alice", "@bob", "1").await;
     for n in 0..100 {
-        shelf.stores("bob", "react", react(1, n)).await;
+        db.stores("bob", "react", react(1, n)).await;
     }
-    shelf.says("alice", "@bob", "102").await;
+    db.says("alice", "@bob", "102").await;
     for n in 0..100 {
-        shelf.stores("bob", "react", react(102, n)).await;
+        db.stores("bob", "react", react(102, n)).await;
     }
-    shelf.says("alice", "@bob", "203").await;
-    // Each of the first two takes some 1,900 bytes of a page with its reactions.
-    assert_eq!(around(&shelf, "bob", 50, 2).await, (vec![1, 102], false, true));
-    assert_eq!(around(&shelf, "bob", 103, 2).await, (vec![102, 203], true, false));
-    assert_eq!(around(&shelf, "bob", 203, 2).await, (vec![102, 203], true, false));
-    assert_eq!(around(&shelf, "bob", 102, 100).await, (vec![1, 102, 203], false, false));
+    db.says("alice", "@bob", "203").await;
+    // The first two messages take some 1,900 bytes each, with their reactions.
+    assert_eq!(around(&db, "bob", 50, 2).await, (vec![1, 102], false, true));
+    assert_eq!(around(&db, "bob", 103, 2).await, (vec![102, 203], true, false));
+    assert_eq!(around(&db, "bob", 203, 2).await, (vec![102, 203], true, false));
+    assert_eq!(around(&db, "bob", 102, 100).await, (vec![1, 102, 203], false, false));
     let long = "x".repeat(3_000);
     for _ in 0..4 {
-        shelf.says("alice", "@bob", &long).await;
+        db.says("alice", "@bob", &long).await;
     }
-    // 204 to 207 are long, and the event that is asked for comes first; a page has one item beyond its bytes.
-    assert_eq!(around(&shelf, "bob", 205, 100).await, (vec![204, 205], true, true));
-    assert_eq!(around(&shelf, "bob", 207, 100).await, (vec![206, 207], true, false));
-    shelf.opens_again().await;
-    assert_eq!(around(&shelf, "bob", 204, 100).await, (vec![203, 204, 205], true, true));
+    // 204 to 207 are long. The page is filled from the requested event on, and may exceed its bytes by one item.
+    assert_eq!(around(&db, "bob", 205, 100).await, (vec![204, 205], true, true));
+    assert_eq!(around(&db, "bob", 207, 100).await, (vec![206, 207], true, false));
+    db.opens_again().await;
+    assert_eq!(around(&db, "bob", 204, 100).await, (vec![203, 204, 205], true, true));
 }
 
-pub(super) async fn a_page_around_what_is_not_there_names_the_field(open: Open) {
-    let mut shelf = Shelf::new(open).await;
-    shelf.stores("alice", "create", json!({"room": "r", "members": ["bob"]})).await;
+pub(super) async fn a_page_around_a_missing_event_is_refused_with_the_field(open: Open) {
+    let mut db = TestStore::new(open).await;
+    db.stores("alice", "create", json!({"room": "r", "members": ["bob"]})).await;
     for text in ["2", "3", "4"] {
-        shelf.says("alice", "#r", text).await;
+        db.says("alice", "#r", text).await;
     }
-    shelf.stores("bob", "leave", json!({"conversation": "#r"})).await;
-    shelf.says("alice", "#r", "6").await;
+    db.stores("bob", "leave", json!({"conversation": "#r"})).await;
+    db.says("alice", "#r", "6").await;
     for (actor, around, before, code) in [
         ("alice", 0, None, ErrorCode::BadField),
         ("alice", 7, None, ErrorCode::BadCursor),
@@ -171,30 +173,30 @@ pub(super) async fn a_page_around_what_is_not_there_names_the_field(open: Open) 
         ("bob", 6, None, ErrorCode::BadCursor),
     ] {
         let fields = json!({"conversation": "#r", "around": around, "before": before});
-        let refusal = shelf.asks(actor, "history", fields).await.expect_err("no such place");
+        let refusal = db.asks(actor, "history", fields).await.expect_err("no such place");
         assert_eq!((refusal.code, refusal.field.as_deref()), (code, Some("around")), "{actor} {around}");
     }
     let fields = json!({"conversation": "#r", "around": 5});
-    let page = shelf.asks("bob", "history", fields.clone()).await;
+    let page = db.asks("bob", "history", fields.clone()).await;
     let Ok(OkBody::History { messages, more_after: Some(false), .. }) = page else { panic!("{page:?}") };
-    assert_eq!(messages.len(), 3, "a former member sees up to leaving");
-    let refusal = shelf.asks("mallory", "history", fields).await.expect_err("a stranger");
+    assert_eq!(messages.len(), 3, "a former member sees messages up to the leave event");
+    let refusal = db.asks("mallory", "history", fields).await.expect_err("a stranger");
     assert_eq!(refusal.code, ErrorCode::NotFound);
 }
 
-pub(super) async fn a_page_of_history_is_of_the_moment_that_it_names(open: Open) {
+pub(super) async fn a_page_of_history_matches_its_head_during_writes(open: Open) {
     const EDITS: u64 = 1_000;
-    const AT_ONCE: u64 = 5;
-    let mut shelf = Shelf::new(open).await;
-    shelf.says("alice", "@bob", "1").await;
-    // Each edit says its own number, so the text tells how far the page was folded.
+    const EDITS_PER_BATCH: u64 = 5;
+    let mut db = TestStore::new(open).await;
+    db.says("alice", "@bob", "1").await;
+    // The text of each edit is its number, so the text shows up to which edit the page is folded.
     let mut pages = Vec::new();
     for edit in 2..=EDITS {
         let text = edit.to_string();
-        shelf.submits("alice", change("edit", &json!({"conversation": "@bob", "target": 1, "text": text})));
-        if edit % AT_ONCE == 0 {
-            pages.push(shelf.asks("bob", "history", json!({"conversation": "@alice"})).await);
-            while shelf.batches.try_recv().is_ok() {}
+        db.submits("alice", change("edit", &json!({"conversation": "@bob", "target": 1, "text": text})));
+        if edit % EDITS_PER_BATCH == 0 {
+            pages.push(db.asks("bob", "history", json!({"conversation": "@alice"})).await);
+            while db.batches.try_recv().is_ok() {}
         }
     }
     for page in pages {
@@ -206,20 +208,20 @@ pub(super) async fn a_page_of_history_is_of_the_moment_that_it_names(open: Open)
 }
 
 pub(super) async fn conversations_are_paged_by_their_latest_activity(open: Open) {
-    // Two in one millisecond would be in any order.
+    // Conversations with the same millisecond have no defined order, so the clock advances.
     let now = AtomicI64::new(0);
     let clock = Clock::from_fn(move || Timestamp::from_millis(now.fetch_add(1, Ordering::Relaxed)));
     let limits = Limits { page: 3, ..Limits::default() };
     let rules = Rules { limits, clock, ..Rules::default() };
-    let mut shelf = Shelf::with(open, rules).await;
+    let mut db = TestStore::with(open, rules).await;
     for name in ["a", "b", "c", "d", "e"] {
-        shelf.says("zoe", &format!("@{name}"), "hi").await;
+        db.says("zoe", &format!("@{name}"), "hi").await;
     }
-    shelf.says("b", "@zoe", "the latest").await;
+    db.says("b", "@zoe", "the latest").await;
     let mut found = Vec::new();
     let mut before: Option<String> = None;
     loop {
-        let page = shelf.asks("zoe", "conversations", json!({"before": before, "limit": 2})).await;
+        let page = db.asks("zoe", "conversations", json!({"before": before, "limit": 2})).await;
         let Ok(OkBody::Conversations { conversations, more }) = page else { panic!("{page:?}") };
         assert!(conversations.len() == 2 || !more, "{conversations:?}");
         assert!(conversations.is_sorted_by(|one, next| one.at > next.at), "{conversations:?}");
@@ -230,13 +232,13 @@ pub(super) async fn conversations_are_paged_by_their_latest_activity(open: Open)
         }
     }
     assert_eq!(found, ["@b:zoe", "@e:zoe", "@d:zoe", "@c:zoe", "@a:zoe"]);
-    let Some(snapshot) = shelf.snapshot("zoe", &[]).await else { panic!("zoe was seen") };
-    // However many pages of memberships there are, they have each once, and say which are the latest.
+    let Some(snapshot) = db.snapshot("zoe", &[]).await else { panic!("zoe was seen") };
+    // The pages of memberships have each conversation once, and mark the latest.
     let (zoe, mut page) = (user("zoe"), snapshot.memberships);
     let (mut joined, mut latest) = (page.joined.to_vec(), page.latest);
     while let Some(after) = page.next {
         page =
-            soon("memberships", shelf.store.memberships(&zoe, snapshot.user, after)).await.expect("a page");
+            in_time("memberships", db.store.memberships(&zoe, snapshot.user, after)).await.expect("a page");
         assert_eq!(page.after, after);
         joined.extend(page.joined.iter());
         latest.append(&mut page.latest);
@@ -249,66 +251,67 @@ pub(super) async fn conversations_are_paged_by_their_latest_activity(open: Open)
     let page = match snapshot.summaries {
         Some(page) => page,
         None => {
-            soon("summaries", shelf.store.summaries(&zoe, snapshot.user, latest.clone())).await.expect("they")
+            in_time("summaries", db.store.summaries(&zoe, snapshot.user, latest.clone())).await.expect("they")
         }
     };
     assert_eq!((page.summaries.len(), page.more), (1, true));
     assert_eq!(page.joined[0].conversation, latest[0]);
-    // A conversation that one has left stands where one left it, whatever is said there since.
-    shelf.stores("zoe", "create", json!({"room": "r", "members": ["ex"]})).await;
-    shelf.says("ex", "@zoe", "before").await;
-    shelf.stores("zoe", "remove", json!({"conversation": "#r", "user": "ex"})).await;
-    shelf.says("ex", "@a", "after").await;
-    shelf.says("zoe", "#r", "not for ex").await;
-    let page = shelf.asks("ex", "conversations", json!({"before": "#r"})).await;
+    // The position of a conversation that the user left does not change with later messages.
+    db.stores("zoe", "create", json!({"room": "r", "members": ["ex"]})).await;
+    db.says("ex", "@zoe", "before").await;
+    db.stores("zoe", "remove", json!({"conversation": "#r", "user": "ex"})).await;
+    db.says("ex", "@a", "after").await;
+    db.says("zoe", "#r", "not for ex").await;
+    let page = db.asks("ex", "conversations", json!({"before": "#r"})).await;
     let Ok(OkBody::Conversations { conversations, .. }) = page else { panic!("{page:?}") };
     assert_eq!(conversations.iter().map(|one| one.conversation.as_str()).collect::<Vec<_>>(), ["@ex:zoe"]);
-    let foreign = shelf.asks("a", "conversations", json!({"before": "@b:zoe"})).await;
+    let foreign = db.asks("a", "conversations", json!({"before": "@b:zoe"})).await;
     assert_eq!(foreign.expect_err("not theirs").code, ErrorCode::NotFound);
 }
 
-pub(super) async fn members_are_paged_by_the_age_of_their_ids(open: Open) {
-    let mut shelf = Shelf::with(open, small_pages()).await;
-    shelf.stores("m", "create", json!({"room": "r", "members": ["z", "a", "Z", "k", "b"]})).await;
-    shelf.stores("b", "leave", json!({"conversation": "#r"})).await;
-    for (after, limit, wanted, wanted_more) in [
+pub(super) async fn members_are_paged_in_the_order_in_which_users_were_created(open: Open) {
+    let mut db = TestStore::with(open, small_pages()).await;
+    db.stores("m", "create", json!({"room": "r", "members": ["z", "a", "Z", "k", "b"]})).await;
+    db.stores("b", "leave", json!({"conversation": "#r"})).await;
+    for (after, limit, expected, expected_more) in [
         (None, Some(1), vec!["m"], true),
         (None, Some(2), vec!["m", "Z"], true),
         (Some("Z"), Some(2), vec!["a", "k"], true),
-        // One who has left since is as good.
+        // A former member is also a valid `after`.
         (Some("b"), Some(99), vec!["k", "z"], false),
         (Some("k"), Some(2), vec!["z"], false),
         (Some("z"), None, vec![], false),
     ] {
         let fields = json!({"conversation": "#r", "after": after, "limit": limit});
-        let page = shelf.asks("a", "members", fields).await;
+        let page = db.asks("a", "members", fields).await;
         let Ok(OkBody::Members { members, more, .. }) = page else { panic!("{page:?}") };
         let found: Vec<_> = members.iter().map(|member| member.user.as_str()).collect();
-        assert_eq!((found, more), (wanted, wanted_more), "after {after:?}");
+        assert_eq!((found, more), (expected, expected_more), "after {after:?}");
     }
-    shelf.says("stranger", "@m", "hi").await;
+    db.says("stranger", "@m", "hi").await;
     for nobody in ["stranger", "nobody"] {
-        let page = shelf.asks("a", "members", json!({"conversation": "#r", "after": nobody})).await;
+        let page = db.asks("a", "members", json!({"conversation": "#r", "after": nobody})).await;
         let refusal = page.expect_err("never a member");
-        let told = (refusal.code, refusal.field.as_deref().map(str::to_owned), refusal.message.into_owned());
+        let refused =
+            (refusal.code, refusal.field.as_deref().map(str::to_owned), refusal.message.into_owned());
         let same = "after: name the last member of a page".to_owned();
-        assert_eq!(told, (ErrorCode::BadField, Some("after".to_owned()), same), "{nobody}");
+        assert_eq!(refused, (ErrorCode::BadField, Some("after".to_owned()), same), "{nobody}");
     }
 }
 
 pub(super) async fn a_replay_is_the_log_between_two_events(open: Open) {
     let rules = Rules { limits: Limits { page: 4, queue: 4_000, ..Limits::default() }, ..Rules::default() };
-    let mut shelf = Shelf::with(open, rules).await;
+    let mut db = TestStore::with(open, rules).await;
     for _ in 0..6 {
-        shelf.says("alice", "@bob", "hi").await;
+        db.says("alice", "@bob", "hi").await;
     }
     for _ in 0..4 {
-        shelf.says("alice", "@bob", &"x".repeat(1_500)).await;
+        db.says("alice", "@bob", &"x".repeat(1_500)).await;
     }
-    let (bob, seen) = shelf.seen("bob", "@alice:bob").await;
+    let (bob, seen) = db.seen("bob", "@alice:bob").await;
     let seen = seen.expect("a member");
     assert_eq!((seen.head, seen.member), (Seq(10), true));
-    for (after, upto, wanted) in [
+    for (after, upto, expected) in [
         (0, 3, range(1..=3)),
         (0, 10, range(1..=4)),
         (4, 6, range(5..=6)),
@@ -316,20 +319,20 @@ pub(super) async fn a_replay_is_the_log_between_two_events(open: Open) {
         (9, 99, range(10..=10)),
         (10, 10, vec![]),
     ] {
-        let replay = shelf.store.replay(bob.user, seen.conversation, Seq(after), Seq(upto));
-        let events = soon("a replay", replay).await.expect("a member's");
+        let replay = db.store.replay(bob.user, seen.conversation, Seq(after), Seq(upto));
+        let events = in_time("a replay", replay).await.expect("a member's");
         let found: Vec<_> = events.iter().map(|event| event.seq).collect();
-        assert_eq!(found, wanted, "after {after} up to {upto}");
+        assert_eq!(found, expected, "after {after} up to {upto}");
         assert!(events.iter().all(|event| event.conversation.as_str() == "@alice:bob"));
     }
 }
 
-pub(super) async fn a_snapshot_says_how_new_it_may_be(open: Open) {
+pub(super) async fn a_snapshots_mark_bounds_its_events(open: Open) {
     const ROUNDS: u64 = 300;
-    const WRITES: u64 = 5;
-    let mut shelf = Shelf::new(open).await;
-    shelf.says("alice", "@bob", "hi").await;
-    // The head that each batch left.
+    const WRITES_PER_ROUND: u64 = 5;
+    let mut db = TestStore::new(open).await;
+    db.says("alice", "@bob", "hi").await;
+    // The head after each batch.
     let mut heads = BTreeMap::from([(0, 0), (1, 1)]);
     let mut note = |batch: Batch| {
         let stored = batch.outcomes.into_iter().map(|outcome| match outcome.result {
@@ -341,27 +344,27 @@ pub(super) async fn a_snapshot_says_how_new_it_may_be(open: Open) {
     let mut snapshots = Vec::new();
     let mut received = 1;
     for _ in 0..ROUNDS {
-        for _ in 0..WRITES {
-            shelf.submits("alice", change("send", &json!({"to": "@bob", "text": "hi"})));
+        for _ in 0..WRITES_PER_ROUND {
+            db.submits("alice", change("send", &json!({"to": "@bob", "text": "hi"})));
         }
-        while let Ok(batch) = shelf.batches.try_recv() {
+        while let Ok(batch) = db.batches.try_recv() {
             received = batch.number;
             note(batch);
         }
-        let snapshot = shelf.snapshot("bob", &[]).await.expect("bob was seen");
+        let snapshot = db.snapshot("bob", &[]).await.expect("bob was seen");
         snapshots.push((received, snapshot));
     }
-    let written = 1 + ROUNDS * WRITES;
-    while shelf.snapshot("bob", &[]).await.expect("bob was seen").memberships.joined[0].head.0 < written {
-        note(soon("a batch", shelf.batches.recv()).await.expect("the store lives"));
+    let written = 1 + ROUNDS * WRITES_PER_ROUND;
+    while db.snapshot("bob", &[]).await.expect("bob was seen").memberships.joined[0].head.0 < written {
+        note(in_time("a batch", db.batches.recv()).await.expect("the store runs"));
     }
-    while let Ok(batch) = shelf.batches.try_recv() {
+    while let Ok(batch) = db.batches.try_recv() {
         note(batch);
     }
     for (received, snapshot) in snapshots {
         let head = snapshot.memberships.joined[0].head.0;
         let most = heads.range(..=snapshot.mark).next_back().map_or(0, |(_, head)| *head);
-        assert!(heads[&received] <= head, "as new as every outcome that had come out");
+        assert!(heads[&received] <= head, "the snapshot includes every outcome that was reported before");
         assert!(head <= most, "no newer than batch {}: {head} <= {most}", snapshot.mark);
     }
 }

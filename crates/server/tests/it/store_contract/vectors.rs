@@ -1,10 +1,10 @@
-//! The wire vectors of `testdata/protocol/fold.json`: what events come to.
+//! The wire vectors of `testdata/protocol/fold.json`: events and the messages that they fold to.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Open, Shelf};
+use super::{Open, TestStore};
 
 fn cases() -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/protocol/fold.json");
@@ -13,7 +13,7 @@ fn cases() -> Vec<Value> {
     document["cases"].as_array().expect("cases").clone()
 }
 
-/// The command that makes an event of the room.
+/// The command that stores this event in the room.
 fn command(event: &Value) -> (&str, Value) {
     let kind = event["type"].as_str().expect("a type");
     let mut fields = event.clone();
@@ -29,8 +29,8 @@ fn command(event: &Value) -> (&str, Value) {
     (if kind == "message" { "send" } else { kind }, fields)
 }
 
-/// Without the times, which the store assigns.
-fn timeless(message: &Value) -> Value {
+/// A message without times, because the store assigns them.
+fn without_times(message: &Value) -> Value {
     let mut message = message.clone();
     message.as_object_mut().expect("an object").remove("at");
     if let Some(edited) = message["edited"].as_object_mut() {
@@ -41,19 +41,20 @@ fn timeless(message: &Value) -> Value {
     message
 }
 
-pub(super) async fn events_come_to_the_messages_of_the_vectors(open: Open) {
+pub(super) async fn events_fold_to_the_messages_of_the_vectors(open: Open) {
     let cases: Vec<_> = cases().into_iter().filter(|case| case["client_only"] != true).collect();
     assert!(cases.len() > 5, "{}", cases.len());
     for case in cases {
-        let mut shelf = Shelf::new(open).await;
+        let mut db = TestStore::new(open).await;
         for event in case["events"].as_array().expect("events") {
             let (name, fields) = command(event);
-            let stored = shelf.stores(event["from"].as_str().expect("who"), name, fields).await;
+            let stored = db.stores(event["from"].as_str().expect("who"), name, fields).await;
             assert_eq!(json!(stored.seq), event["seq"], "{}", case["name"]);
         }
-        let history = serde_json::to_value(shelf.history("alice", "#r").await).expect("JSON");
-        let found: Vec<_> = history.as_array().expect("messages").iter().map(timeless).collect();
-        let wanted: Vec<_> = case["messages"].as_array().expect("messages").iter().map(timeless).collect();
-        assert_eq!(found, wanted, "{}", case["name"]);
+        let history = serde_json::to_value(db.history("alice", "#r").await).expect("JSON");
+        let found: Vec<_> = history.as_array().expect("messages").iter().map(without_times).collect();
+        let expected: Vec<_> =
+            case["messages"].as_array().expect("messages").iter().map(without_times).collect();
+        assert_eq!(found, expected, "{}", case["name"]);
     }
 }

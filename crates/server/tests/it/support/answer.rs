@@ -1,4 +1,4 @@
-//! What the server answers over HTTP.
+//! Answers of the server over HTTP.
 
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ impl Answer {
         Self { status, headers, text: answer.text().await.expect("a body") }
     }
 
-    /// The same for a handshake: a WebSocket has no body.
+    /// The answer to a WebSocket handshake, which has no body if it succeeds.
     pub(super) async fn of_handshake(request: reqwest::RequestBuilder) -> Self {
         let answer = request.send().await.expect("an answer");
         let (status, headers) = (answer.status(), answer.headers().clone());
@@ -26,22 +26,22 @@ impl Answer {
         Self { status: status.as_u16(), headers, text }
     }
 
-    /// A header, empty if it is not there.
+    /// A header; empty if it is missing.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// How many bytes the body has, as it was sent.
+    /// The length of the body in its encoding, in bytes.
     pub(crate) fn length(&self) -> usize {
         self.header("content-length").parse().expect("a length")
     }
 
-    /// The body.
+    /// The body as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The body of a command that was obeyed.
+    /// The body of a successful command.
     pub(crate) fn ok(&self) -> Value {
         assert_eq!(self.status, 200, "{self:?}");
         assert_eq!(self.header("content-type"), "application/json");
@@ -49,7 +49,7 @@ impl Answer {
         self.json()
     }
 
-    /// The problem that the server tells, whose form is held to RFC 9457 and to the contract.
+    /// The problem document, after checking its form against RFC 9457 and the documentation.
     pub(crate) fn problem(&self) -> Value {
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         let problem = self.json();
@@ -62,7 +62,7 @@ impl Answer {
         problem
     }
 
-    /// The code of the problem.
+    /// The error code of the problem document.
     pub(crate) fn code(&self) -> String {
         self.problem()["code"].as_str().unwrap_or_default().to_owned()
     }

@@ -4,9 +4,9 @@ use switchboard::config::{ClusterConfig, Config, EngineUrl};
 
 use super::Server;
 
-/// Where `TEST_STORE=postgres` asks for it, every server is a node on a database of its own, with NATS: the tests that know
-/// nothing of where it stores must hold there as well.
-pub(super) async fn wanted() -> Option<Shared> {
+/// With `TEST_STORE=postgres` every server of these tests is a node on its own PostgreSQL database, with NATS: tests that do
+/// not depend on SQLite must pass there, too.
+pub(super) async fn requested_by_environment() -> Option<Shared> {
     match std::env::var("TEST_STORE") {
         Ok(store) if store == "postgres" => Some(Shared::new().await),
         Ok(other) => panic!("TEST_STORE={other}: there is postgres, and without it SQLite"),
@@ -14,23 +14,23 @@ pub(super) async fn wanted() -> Option<Shared> {
     }
 }
 
-/// What the nodes of one installation share.
+/// The database and the bus of a cluster.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
     pub(crate) store: EngineUrl,
     pub(crate) bus: Option<EngineUrl>,
-    /// So that tests that share a nats-server do not hear each other.
+    /// The prefix of its subjects, because other tests use the same nats-server.
     pub(crate) prefix: String,
 }
 
 impl Shared {
-    /// A new database, on the servers that all tests share.
+    /// A new database in the PostgreSQL that all tests share, and the shared NATS.
     pub(crate) async fn new() -> Self {
         let nats = engines::shared_nats().await.expect("a nats-server");
         Self { bus: Some(EngineUrl::new(nats.url())), ..Self::without_bus().await }
     }
 
-    /// The same with nothing between the nodes.
+    /// A new database without a bus.
     pub(crate) async fn without_bus() -> Self {
         let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
         let store = EngineUrl::new(postgres.new_database().await.expect("a database"));
@@ -38,12 +38,12 @@ impl Shared {
         Self { store, bus: None, prefix }
     }
 
-    /// Runs a statement in its database; what it answers.
+    /// Runs a statement in the database and returns its output.
     pub(crate) async fn sql(&self, sql: &str) -> String {
         self.tries_sql(sql).await.expect("a good statement")
     }
 
-    /// The same for a statement that may be cancelled.
+    /// Runs a statement that may fail.
     pub(crate) async fn tries_sql(&self, sql: &str) -> anyhow::Result<String> {
         let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
         let url = self.store.expose();
@@ -51,7 +51,7 @@ impl Shared {
         postgres.psql_in(database, sql).await
     }
 
-    /// Makes a node part of it.
+    /// Configures a node of this cluster.
     pub(crate) fn configure(&self, config: &mut Config) {
         let bus_prefix = self.prefix.clone();
         config.cluster =
@@ -59,19 +59,19 @@ impl Shared {
     }
 }
 
-/// Nodes, each a server in this process.
+/// A cluster of nodes, each a server in this process.
 pub(crate) struct Cluster {
     pub(crate) shared: Shared,
     nodes: Vec<Server>,
 }
 
 impl Cluster {
-    /// So many nodes.
+    /// Starts a cluster with this number of nodes.
     pub(crate) async fn start(nodes: usize) -> Self {
         Self::start_on(Shared::new().await, nodes, |_| {}).await
     }
 
-    /// The same on what is given, with other settings.
+    /// Starts a cluster on an existing database, with other settings.
     pub(crate) async fn start_on(shared: Shared, nodes: usize, settings: impl Fn(&mut Config)) -> Self {
         let mut cluster = Self { shared, nodes: Vec::new() };
         for _ in 0..nodes {
@@ -84,12 +84,12 @@ impl Cluster {
         cluster
     }
 
-    /// One of the nodes.
+    /// A node, by its number.
     pub(crate) fn node(&self, number: usize) -> &Server {
         &self.nodes[number]
     }
 
-    /// One of the nodes, to be stopped or started.
+    /// A node that a test stops or starts.
     pub(crate) fn node_mut(&mut self, number: usize) -> &mut Server {
         &mut self.nodes[number]
     }

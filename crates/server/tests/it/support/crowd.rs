@@ -1,4 +1,4 @@
-//! Thousands of connections. A process has only so many files, so a crowd comes when the one before it is gone.
+//! Thousands of connections. The tests of a process share its limit of open files, so one test with a crowd runs at a time.
 
 use std::net::SocketAddr;
 
@@ -7,30 +7,30 @@ use tokio::task::JoinSet;
 
 use super::Raw;
 
-/// How many a crowd is at most.
-pub(crate) const CROWD: usize = 10_000;
+/// Most connections of a crowd.
+pub(crate) const CROWD_SIZE: usize = 10_000;
 
-/// Files of the test itself, and of those that run beside it.
-const OTHER_FILES: u64 = 1_000;
+/// Open files of this test besides the crowd, and of tests that run at the same time.
+const MAX_OTHER_FILES: u64 = 1_000;
 
-/// Connections that are made at once.
-const AT_ONCE: usize = 50;
+/// Connections that are made concurrently.
+const CONNECT_BATCH: usize = 50;
 
-static ROOM: Mutex<()> = Mutex::const_new(());
+static CROWD_LOCK: Mutex<()> = Mutex::const_new(());
 
-/// Room for a crowd, for as long as this is kept.
-pub(crate) async fn room_for_a_crowd() -> MutexGuard<'static, ()> {
-    let room = ROOM.lock().await;
+/// Waits until no other test has a crowd, and raises the limit of open files. The result is dropped after the crowd.
+pub(crate) async fn reserve_descriptors_for_a_crowd() -> MutexGuard<'static, ()> {
+    let lock = CROWD_LOCK.lock().await;
     let files = rlimit::increase_nofile_limit(u64::MAX).expect("a limit of files");
     assert!(
-        files >= CROWD as u64 + OTHER_FILES,
+        files >= CROWD_SIZE as u64 + MAX_OTHER_FILES,
         "{files} open files are too few for this test; raise the hard limit (ulimit -Hn)"
     );
-    room
+    lock
 }
 
-/// Makes connections, some at a time, in the order of their numbers.
-pub(crate) async fn crowd<F>(
+/// Makes connections in batches. Returns them in the order of their numbers.
+pub(crate) async fn connect_crowd<F>(
     numbers: std::ops::Range<usize>,
     address: SocketAddr,
     connects: impl Fn(SocketAddr, usize) -> F,
@@ -39,9 +39,9 @@ where
     F: Future<Output = Raw> + Send + 'static,
 {
     let mut all = Vec::with_capacity(numbers.len());
-    for first in numbers.clone().step_by(AT_ONCE) {
+    for first in numbers.clone().step_by(CONNECT_BATCH) {
         let mut connecting = JoinSet::new();
-        for number in first..numbers.end.min(first + AT_ONCE) {
+        for number in first..numbers.end.min(first + CONNECT_BATCH) {
             let connection = connects(address, number);
             connecting.spawn(async move { (number, connection.await) });
         }

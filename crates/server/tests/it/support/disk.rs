@@ -1,4 +1,4 @@
-//! A disk that fails when a test says so.
+//! A disk whose faults a test controls.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,20 +8,20 @@ use tempfile::TempDir;
 
 use super::Process;
 
-/// A data directory, and what goes wrong there for the servers that are started on it.
+/// A data directory with faults for the servers that run on it.
 pub(crate) struct FailingDisk {
-    /// Sets the faults.
+    /// Injects the faults.
     pub(crate) control: Control,
     settings: Vec<(String, String)>,
-    /// Removed with it.
-    _place: TempDir,
+    /// Removes the directory when this is dropped.
+    _directory: TempDir,
 }
 
 impl FailingDisk {
-    /// One that is well.
+    /// A disk without faults.
     pub(crate) fn new() -> Self {
-        let place = TempDir::new().expect("a directory");
-        let path = |name: &str| place.path().join(name);
+        let directory = TempDir::new().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
         let control = Control::create(&path("control"), &path("data"), &path("undo")).expect("a disk");
         std::fs::create_dir(control.data()).expect("made");
         let mut preload = Command::new("true");
@@ -29,20 +29,20 @@ impl FailingDisk {
         let text = |value: &std::ffi::OsStr| value.to_str().expect("UTF-8").to_owned();
         let settings =
             preload.get_envs().filter_map(|(name, value)| Some((text(name), text(value?)))).collect();
-        Self { control, settings, _place: place }
+        Self { control, settings, _directory: directory }
     }
 
-    /// The directory.
+    /// The data directory.
     pub(crate) fn data(&self) -> &Path {
         self.control.data()
     }
 
-    /// The environment in which a program's files are on it.
+    /// The environment variables that put a program's files on this disk.
     pub(crate) fn environment(&self) -> &[(String, String)] {
         &self.settings
     }
 
-    /// Starts a `dev` server on it.
+    /// Starts a `dev` server on this disk.
     pub(crate) async fn starts(&self) -> Process {
         let settings: Vec<_> =
             self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();

@@ -1,4 +1,4 @@
-//! What one byte costs the server that comes in a segment of its own.
+//! Measures the server's memory for bytes that arrive one per TCP segment.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,36 +12,36 @@ use tokio::time::Instant;
 use super::raw::{CONTINUATION, FIN, TEXT, frame, head};
 use super::{Process, Raw};
 
-/// Connections that dribble at once.
+/// Concurrent connections that send single bytes.
 const CONNECTIONS: usize = 8;
 
-/// Bytes of memory that a byte may cost.
+/// The server's memory per byte received, at most, in bytes.
 const MAX_BYTES_PER_BYTE: u64 = 200;
 
-/// Bytes that a process grows by without a reason that a test knows: its threads' caches, what its log keeps.
-const NOISE: u64 = 512 * 1024;
+/// Growth of the process that has other causes, in bytes: the threads' caches, buffers of the log.
+const MEMORY_NOISE_BYTES: u64 = 512 * 1024;
 
-/// How long a connection dribbles at most: a body has 10 s to come.
-const DRIBBLE_TIME: Duration = Duration::from_secs(7);
+/// How long a connection sends at most: the server waits 10 s for a body.
+const MAX_DRIBBLE_TIME: Duration = Duration::from_secs(7);
 
-/// Fewer fragments than `limits.fragments`.
+/// Fragments of a message, fewer than `limits.fragments`.
 const FRAGMENTS: usize = 1_000;
 
-/// What dribbles.
+/// What a connection sends byte by byte.
 #[derive(Debug, Clone)]
 enum Dribble {
-    /// The body of a request, with a token, a key or nothing.
+    /// The body of a request, with a token, an API key or neither.
     Body { bearer: Option<String> },
-    /// A frame of a WebSocket on which nothing was said yet.
+    /// The first frame of a WebSocket.
     FirstFrame,
     /// A frame after `hello` with a token.
     Frame { token: String },
-    /// Fragments of a byte each after `hello` with a token.
+    /// Fragments of one byte each, after `hello` with a token.
     Fragments { token: String },
 }
 
 impl Dribble {
-    /// A connection on which only the bytes are missing.
+    /// Opens a connection and sends all that comes before the single bytes.
     async fn begin(&self, server: &Process, bytes: usize) -> Raw {
         let mut raw = Raw::connect(server.address()).await;
         match self {
@@ -56,83 +56,83 @@ impl Dribble {
                 .await;
             }
             Self::FirstFrame => {
-                raw.shakes_hands().await;
+                raw.upgrades().await;
                 raw.writes(head(FIN | TEXT, bytes as u64 + 1)).await;
             }
             Self::Frame { token } => {
-                raw.enters_with(token).await;
+                raw.says_hello_with(token).await;
                 raw.writes(head(FIN | TEXT, bytes as u64 + 1)).await;
             }
             Self::Fragments { token } => {
-                raw.enters_with(token).await;
+                raw.says_hello_with(token).await;
                 raw.writes(frame(TEXT, b"x")).await;
             }
         }
         raw
     }
 
-    /// Says `bytes` bytes, each in a segment of its own, or fewer if the time is up or the server has had enough.
-    async fn go_on(self, mut raw: Raw, bytes: usize) -> (Raw, usize) {
+    /// Sends `bytes` bytes, each in its own segment, or fewer if the time is up or the server disconnects. Returns how many.
+    async fn send_bytes(self, mut raw: Raw, bytes: usize) -> (Raw, usize) {
         let byte = match self {
             Self::Fragments { .. } => frame(CONTINUATION, b"x"),
             _ => b"x".to_vec(),
         };
-        let began = Instant::now();
-        for said in 0..bytes {
-            if began.elapsed() > DRIBBLE_TIME || raw.tries_to_write(&byte).await.is_err() {
-                return (raw, said);
+        let start = Instant::now();
+        for sent in 0..bytes {
+            if start.elapsed() > MAX_DRIBBLE_TIME || raw.tries_to_write(&byte).await.is_err() {
+                return (raw, sent);
             }
-            // The other connections have their turn, and the server reads this byte before the next one comes.
+            // Lets the other connections send, so that the server reads this byte before the next one arrives.
             tokio::task::yield_now().await;
         }
         (raw, bytes)
     }
 }
 
-/// Lets this dribble over eight connections, `bytes` over each: how many bytes were said, and by how many the server grew.
+/// Sends `bytes` single bytes over each of eight connections. Returns how many were sent, and the growth of the server in bytes.
 async fn dribble(server: &Process, what: Dribble, bytes: usize) -> (u64, u64) {
-    // Whatever is made once, at first use, is no cost of a byte.
-    drop(dribbling(server, &what, 10).await);
+    // Warms up: allocations at first use are no cost of a byte.
+    drop(dribble_over_connections(server, &what, 10).await);
     let before = server.resident();
-    let connections = dribbling(server, &what, bytes).await;
+    let connections = dribble_over_connections(server, &what, bytes).await;
     assert_eq!(server.gets("/livez").await.status, 200, "others are served");
     let growth = server.resident().saturating_sub(before);
-    (connections.iter().map(|(_, said)| *said as u64).sum(), growth)
+    (connections.iter().map(|(_, sent)| *sent as u64).sum(), growth)
 }
 
-async fn dribbling(server: &Process, what: &Dribble, bytes: usize) -> Vec<(Raw, usize)> {
+async fn dribble_over_connections(server: &Process, what: &Dribble, bytes: usize) -> Vec<(Raw, usize)> {
     let mut dribbling = JoinSet::new();
     for _ in 0..CONNECTIONS {
         let raw = what.begin(server, bytes).await;
-        dribbling.spawn(what.clone().go_on(raw, bytes));
+        dribbling.spawn(what.clone().send_bytes(raw, bytes));
     }
     dribbling.join_all().await
 }
 
-/// The same, and it fails if a byte costs more than [`MAX_BYTES_PER_BYTE`]. What was measured, for a person.
-async fn dribble_is_cheap(server: &Process, what: Dribble, bytes: usize) -> String {
+/// Fails if a byte costs more than [`MAX_BYTES_PER_BYTE`]. Returns a line with the measurement.
+async fn assert_dribble_is_cheap(server: &Process, what: Dribble, bytes: usize) -> String {
     let name = format!("{what:?}").chars().take(20).collect::<String>();
-    let (said, growth) = dribble(server, what, bytes).await;
-    assert!(said >= 1_000, "{name}: only {said} bytes were said");
-    assert!(growth <= said * MAX_BYTES_PER_BYTE + NOISE, "{name}: {growth} bytes for {said}");
-    format!("{name}: {growth} bytes of memory for {said} bytes")
+    let (sent, growth) = dribble(server, what, bytes).await;
+    assert!(sent >= 1_000, "{name}: only {sent} bytes were sent");
+    assert!(growth <= sent * MAX_BYTES_PER_BYTE + MEMORY_NOISE_BYTES, "{name}: {growth} bytes for {sent}");
+    format!("{name}: {growth} bytes of memory for {sent} bytes")
 }
 
-/// Dribbles in every way, as a stranger, with a token and with a key, and says what each cost. `bytes` are of a body or a
-/// message, `hello_bytes` of a first frame.
-pub(crate) async fn every_dribble_is_cheap(bytes: usize, hello_bytes: usize) -> String {
+/// Runs every kind of [`Dribble`] and returns the measurements. `bytes` is the length of a body or message, `hello_bytes`
+/// that of a first frame.
+pub(crate) async fn assert_single_bytes_are_cheap(bytes: usize, hello_bytes: usize) -> String {
     let data = TempDir::new().expect("a directory");
-    let server = Process::serves(data.path(), &[], Stdio::null()).await;
+    let server = Process::start_production(data.path(), &[], Stdio::null()).await;
     let key = ApiKey::generate().expect("random bytes");
     let store = KeyStore::Directory(data.path().to_owned());
     keys::create(&store, "billing", &ApiKey::hash(key.expose())).expect("stored");
     let token = server.token("alice");
     let mut costs = Vec::new();
     for bearer in [None, Some(token.clone()), Some(key.expose().to_owned())] {
-        costs.push(dribble_is_cheap(&server, Dribble::Body { bearer }, bytes).await);
+        costs.push(assert_dribble_is_cheap(&server, Dribble::Body { bearer }, bytes).await);
     }
-    costs.push(dribble_is_cheap(&server, Dribble::FirstFrame, hello_bytes).await);
-    costs.push(dribble_is_cheap(&server, Dribble::Frame { token: token.clone() }, bytes).await);
-    costs.push(dribble_is_cheap(&server, Dribble::Fragments { token }, FRAGMENTS).await);
+    costs.push(assert_dribble_is_cheap(&server, Dribble::FirstFrame, hello_bytes).await);
+    costs.push(assert_dribble_is_cheap(&server, Dribble::Frame { token: token.clone() }, bytes).await);
+    costs.push(assert_dribble_is_cheap(&server, Dribble::Fragments { token }, FRAGMENTS).await);
     costs.join("\n")
 }

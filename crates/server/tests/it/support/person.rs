@@ -1,4 +1,4 @@
-//! Somebody on one device: what they say, and what they hear.
+//! A user on one device: sends commands, receives frames.
 
 use serde_json::{Value, json};
 use switchboard_client::{Client, ClientError};
@@ -7,15 +7,15 @@ use switchboard_protocol::{
     Command, CommandId, ErrorCode, Event, EventBody, Ping, Seq, Signal, UserId, decode_named,
 };
 
-use super::soon;
+use super::in_time;
 
-/// A connection of somebody's, who has been welcomed.
+/// A user's connection, after `welcome`.
 pub(crate) struct Person {
     pub(crate) client: Client,
     pub(crate) welcome: Welcome,
 }
 
-/// What the server says of a stored event.
+/// The server's answer to a command that stored an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub(crate) conversation: String,
@@ -32,59 +32,59 @@ impl Person {
         &self.welcome.user
     }
 
-    /// Says a command and waits for its answer.
+    /// Sends a command and waits for its answer.
     pub(crate) async fn tries(&mut self, name: &str, fields: Value) -> Result<OkBody, Failure> {
-        match soon(name, self.client.call(command(name, &fields))).await {
+        match in_time(name, self.client.call(command(name, &fields))).await {
             Ok(body) => Ok(body),
             Err(ClientError::Refused(failure)) => Err(*failure),
-            Err(other) => panic!("{} says {name} {fields}: {other}", self.name()),
+            Err(other) => panic!("{} sends {name} {fields}: {other}", self.name()),
         }
     }
 
-    /// Says a command that is obeyed.
+    /// Sends a command that succeeds.
     pub(crate) async fn does(&mut self, name: &str, fields: Value) -> OkBody {
-        let told = fields.to_string();
+        let sent = fields.to_string();
         match self.tries(name, fields).await {
             Ok(body) => body,
-            Err(failure) => panic!("{} may not {name} {told}: {failure:?}", self.name()),
+            Err(failure) => panic!("{} may not {name} {sent}: {failure:?}", self.name()),
         }
     }
 
-    /// Says a command that stores an event.
+    /// Sends a command that stores an event.
     pub(crate) async fn stores(&mut self, name: &str, fields: Value) -> Stored {
         stored(self.does(name, fields).await)
     }
 
-    /// Says a command that is refused.
+    /// Sends a command that is refused.
     pub(crate) async fn is_refused(&mut self, name: &str, fields: Value) -> ErrorCode {
-        let told = fields.to_string();
+        let sent = fields.to_string();
         match self.tries(name, fields).await {
             Err(failure) => failure.code,
-            Ok(body) => panic!("{} may {name} {told}: {body:?}", self.name()),
+            Ok(body) => panic!("{} may {name} {sent}: {body:?}", self.name()),
         }
     }
 
-    /// Writes a message and waits until it is stored; its seq.
+    /// Sends a message, waits until it is stored and returns its seq.
     pub(crate) async fn says(&mut self, to: &str, text: &str) -> u64 {
         self.stores("send", json!({"to": to, "text": text})).await.seq
     }
 
-    /// Writes a message with a key.
-    pub(crate) async fn says_once(&mut self, to: &str, key: &str, text: &str) -> Stored {
+    /// Sends a message with an idempotency key.
+    pub(crate) async fn says_with_key(&mut self, to: &str, key: &str, text: &str) -> Stored {
         self.stores("send", json!({"to": to, "key": key, "text": text})).await
     }
 
-    /// Makes a private room.
+    /// Creates a private room.
     pub(crate) async fn makes_room(&mut self, room: &str, members: &[&str]) {
         self.does("create", json!({"room": room, "members": members})).await;
     }
 
-    /// Makes a room that anyone may join.
+    /// Creates a public room.
     pub(crate) async fn makes_public_room(&mut self, room: &str, members: &[&str]) {
         self.does("create", json!({"room": room, "members": members, "public": true})).await;
     }
 
-    /// Says a command without waiting; the answer is among the next frames.
+    /// Sends a command without waiting; the answer is among the next frames.
     pub(crate) async fn submits(&mut self, name: &str, fields: Value) -> i64 {
         self.client.submit(command(name, &fields)).await.expect("sent")
     }
@@ -92,53 +92,55 @@ impl Person {
     /// The next frame of any kind.
     pub(crate) async fn next(&mut self) -> ServerFrame {
         let what = format!("a frame for {}", self.name());
-        match soon(&what, self.client.next()).await {
+        match in_time(&what, self.client.next()).await {
             Some(Ok(frame)) => frame,
-            other => panic!("{} hears no frame but {other:?}, {:?}", self.name(), self.client.close_code()),
+            other => {
+                panic!("{} receives no frame but {other:?}, {:?}", self.name(), self.client.close_code())
+            }
         }
     }
 
-    /// The next frame, which is an event.
-    pub(crate) async fn sees(&mut self) -> Event {
+    /// Receives the next frame, which must be an event.
+    pub(crate) async fn receives_event(&mut self) -> Event {
         match self.next().await {
             ServerFrame::Event(event) => event,
-            other => panic!("{} hears no event but {other:?}", self.name()),
+            other => panic!("{} receives no event but {other:?}", self.name()),
         }
     }
 
-    /// The next frame, which is a message with this text.
-    pub(crate) async fn hears(&mut self, text: &str) -> Event {
-        let event = self.sees().await;
-        assert_eq!(text_of(&event), Some(text), "{} hears {event:?}", self.name());
+    /// Receives the next frame, which must be a message with this text.
+    pub(crate) async fn receives_message(&mut self, text: &str) -> Event {
+        let event = self.receives_event().await;
+        assert_eq!(text_of(&event), Some(text), "{} receives {event:?}", self.name());
         event
     }
 
-    /// The next frame, which is a signal.
-    pub(crate) async fn notices(&mut self) -> Signal {
+    /// Receives the next frame, which must be a signal.
+    pub(crate) async fn receives_signal(&mut self) -> Signal {
         match self.next().await {
             ServerFrame::Signal(signal) => signal,
-            other => panic!("{} hears no signal but {other:?}", self.name()),
+            other => panic!("{} receives no signal but {other:?}", self.name()),
         }
     }
 
-    /// The next frame, which is an answer or tells of the connection.
-    pub(crate) async fn is_told(&mut self) -> Reply {
+    /// Receives the next frame, which must be a reply.
+    pub(crate) async fn receives_reply(&mut self) -> Reply {
         match self.next().await {
             ServerFrame::Reply(reply) => reply,
-            other => panic!("{} hears no reply but {other:?}", self.name()),
+            other => panic!("{} receives no reply but {other:?}", self.name()),
         }
     }
 
-    /// Nothing waits: the answer to a ping is the next frame.
-    pub(crate) async fn hears_nothing(&mut self) {
+    /// Asserts that no frame waits: the next one is the answer to a ping.
+    pub(crate) async fn receives_nothing(&mut self) {
         let id = self.client.submit(Ping {}).await.expect("sent");
-        let pong = self.is_told().await;
+        let pong = self.receives_reply().await;
         assert_eq!(pong, Reply::Pong { id: Some(CommandId::Number(id)) }, "{}", self.name());
     }
 
-    /// The code with which the server closes, once everything before has been heard.
+    /// Reads until the server closes the connection and returns the close code.
     pub(crate) async fn is_closed(&mut self) -> Option<u16> {
-        soon("the end of the connection", async { while self.client.next().await.is_some() {} }).await;
+        in_time("the end of the connection", async { while self.client.next().await.is_some() {} }).await;
         self.client.close_code()
     }
 
@@ -161,14 +163,14 @@ impl Person {
         self.log_after(conversation, 0).await
     }
 
-    /// The latest messages as they stand now.
+    /// The latest messages in their current state.
     pub(crate) async fn history(&mut self, conversation: &str) -> Vec<Message> {
         let page = self.does("history", json!({"conversation": conversation, "limit": 200})).await;
         let OkBody::History { messages, .. } = page else { panic!("no history but {page:?}") };
         messages
     }
 
-    /// A message as it stands now.
+    /// A message in its current state.
     pub(crate) async fn message(&mut self, conversation: &str, seq: u64) -> Message {
         let messages = self.history(conversation).await;
         messages.into_iter().find(|message| message.seq == Seq(seq)).expect("the message")
@@ -188,7 +190,7 @@ impl Person {
         conversations
     }
 
-    /// How a conversation stands.
+    /// The summary of a conversation.
     pub(crate) async fn summary(&mut self, conversation: &str) -> Summary {
         let all = self.conversations().await;
         all.into_iter().find(|summary| summary.conversation.as_str() == conversation).expect("the summary")
@@ -201,7 +203,7 @@ pub(crate) fn command(name: &str, fields: &Value) -> Command {
     decoded.unwrap_or_else(|error| panic!("{name} {fields}: {error:?}")).command
 }
 
-/// What the server says of a stored event.
+/// The answer to a command that stored an event.
 pub(crate) fn stored(body: OkBody) -> Stored {
     match body {
         OkBody::Stored { conversation, seq, duplicate, .. } => {
@@ -211,7 +213,7 @@ pub(crate) fn stored(body: OkBody) -> Stored {
     }
 }
 
-/// What a message says.
+/// The text of a message.
 pub(crate) fn text_of(event: &Event) -> Option<&str> {
     match &event.body {
         EventBody::Message { text, .. } => text.as_ref().map(switchboard_protocol::Text::as_str),

@@ -1,4 +1,4 @@
-//! A bare connection, for bytes that no client would send.
+//! A TCP connection for bytes that no client would send.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::soon;
+use super::in_time;
 
 pub(crate) const CONTINUATION: u8 = 0x0;
 pub(crate) const TEXT: u8 = 0x1;
@@ -18,19 +18,19 @@ pub(crate) const PONG: u8 = 0xA;
 pub(crate) const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
 
-/// Any mask will do.
+/// The mask of every frame; its value does not matter.
 const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 
-/// Bytes of the read buffer: there may be thousands of connections.
-const BUFFER: usize = 1024;
+/// Size of the read buffer; it is small because a test may have thousands of connections.
+const READ_BUFFER_BYTES: usize = 1024;
 
-/// A connection.
+/// A TCP connection to the server.
 pub(crate) struct Raw {
     stream: BufReader<TcpStream>,
     address: SocketAddr,
 }
 
-/// A frame of the server's.
+/// A WebSocket frame from the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RawFrame {
     pub(crate) opcode: u8,
@@ -38,7 +38,7 @@ pub(crate) struct RawFrame {
 }
 
 impl RawFrame {
-    /// What a text frame says.
+    /// The JSON of a text frame.
     pub(crate) fn json(&self) -> Value {
         assert_eq!(self.opcode, TEXT, "{self:?}");
         serde_json::from_slice(&self.payload).expect("JSON")
@@ -53,19 +53,19 @@ impl RawFrame {
 }
 
 impl Raw {
-    /// Connects, and says nothing.
+    /// Connects without sending anything.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self::connect_by(TcpSocket::new_v4().expect("a socket"), address).await
     }
 
-    /// The same from an address of this machine's.
+    /// Connects from another loopback address.
     pub(crate) async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind((source, 0).into()).expect("an address of this machine's");
+        socket.bind((source, 0).into()).expect("a loopback address");
         Self::connect_by(socket, address).await
     }
 
-    /// The same with room for so few bytes that have not been read.
+    /// Connects with a small receive buffer.
     pub(crate) async fn connect_with_buffer(address: SocketAddr, bytes: u32) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(bytes).expect("it may be small");
@@ -73,9 +73,9 @@ impl Raw {
     }
 
     async fn connect_by(socket: TcpSocket, address: SocketAddr) -> Self {
-        let stream = soon("a connection", socket.connect(address)).await.expect("a connection");
+        let stream = in_time("a connection", socket.connect(address)).await.expect("a connection");
         stream.set_nodelay(true).expect("TCP");
-        Self { stream: BufReader::with_capacity(BUFFER, stream), address }
+        Self { stream: BufReader::with_capacity(READ_BUFFER_BYTES, stream), address }
     }
 
     /// Writes bytes.
@@ -83,12 +83,12 @@ impl Raw {
         self.tries_to_write(bytes).await.expect("written");
     }
 
-    /// Writes bytes to a server that may have had enough.
+    /// Writes bytes; fails if the server has closed the connection.
     pub(crate) async fn tries_to_write(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
-        soon("the server reads", self.stream.write_all(bytes.as_ref())).await
+        in_time("the server reads", self.stream.write_all(bytes.as_ref())).await
     }
 
-    /// The start of a handshake, which an empty line ends.
+    /// The request of a WebSocket handshake without the empty line at its end.
     pub(crate) fn handshake(&self) -> String {
         format!(
             "GET /v1/ws HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -97,73 +97,73 @@ impl Raw {
         )
     }
 
-    /// Asks to become a WebSocket with further headers, each ended by CR LF; the head of the answer.
+    /// Sends a WebSocket handshake with more headers, each with CR LF, and returns the head of the answer.
     pub(crate) async fn asks_for_upgrade(&mut self, headers: &str) -> String {
         let request = format!("{}{headers}\r\n", self.handshake());
-        // A server that has read enough does not read the rest.
+        // This fails if the server answers before it has read everything.
         let _ = self.tries_to_write(request).await;
         self.head().await
     }
 
-    /// The same; the status of the answer.
+    /// Sends a WebSocket handshake with more headers and returns the status of the answer.
     pub(crate) async fn upgrade_status(&mut self, headers: &str) -> u16 {
         let head = self.asks_for_upgrade(headers).await;
         head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
     }
 
-    /// The head of an answer.
+    /// Reads the head of an answer.
     pub(crate) async fn head(&mut self) -> String {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
-            let read = soon("an answer", self.stream.read_line(&mut head)).await.expect("an answer");
+            let read = in_time("an answer", self.stream.read_line(&mut head)).await.expect("an answer");
             assert!(read > 0, "the answer breaks off: {head:?}");
         }
         head
     }
 
-    /// The body of an answer with this head.
+    /// Reads the body of an answer with this head.
     pub(crate) async fn reads_body(&mut self, head: &str) -> Vec<u8> {
         let length = head
             .lines()
             .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
         let mut body = vec![0; length.expect("a length")];
-        soon("the body", self.stream.read_exact(&mut body)).await.expect("a body");
+        in_time("the body", self.stream.read_exact(&mut body)).await.expect("a body");
         body
     }
 
-    /// Becomes a WebSocket.
-    pub(crate) async fn shakes_hands(&mut self) {
+    /// Makes this connection a WebSocket.
+    pub(crate) async fn upgrades(&mut self) {
         let head = self.asks_for_upgrade("").await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     }
 
-    /// Becomes a WebSocket of somebody's, who is welcomed.
-    pub(crate) async fn enters_as(&mut self, name: &str) {
-        self.shakes_hands().await;
+    /// Makes this connection a WebSocket, sends `hello` with a user name and receives `welcome`.
+    pub(crate) async fn says_hello_as(&mut self, name: &str) {
+        self.upgrades().await;
         self.says(&format!(r#"{{"type":"hello","user":"{name}"}}"#)).await;
         let welcome = self.next().await.json();
         assert_eq!(welcome["type"], "welcome", "{welcome}");
     }
 
-    /// Becomes the WebSocket of whom a token is for, who is welcomed.
-    pub(crate) async fn enters_with(&mut self, token: &str) {
-        self.shakes_hands().await;
+    /// Makes this connection a WebSocket, sends `hello` with a token and receives `welcome`.
+    pub(crate) async fn says_hello_with(&mut self, token: &str) {
+        self.upgrades().await;
         self.says(&format!(r#"{{"type":"hello","token":"{token}"}}"#)).await;
         let welcome = self.next().await.json();
         assert_eq!(welcome["type"], "welcome", "{welcome}");
     }
 
-    /// Says a text frame.
+    /// Sends a text frame.
     pub(crate) async fn says(&mut self, text: &str) {
         self.writes(frame(FIN | TEXT, text.as_bytes())).await;
     }
 
     /// The next frame.
     pub(crate) async fn next(&mut self) -> RawFrame {
-        soon("a frame", read_frame(&mut self.stream)).await.expect("a frame")
+        in_time("a frame", read_frame(&mut self.stream)).await.expect("a frame")
     }
 
-    /// Says a command, and the answer is an error frame: its code and field.
+    /// Sends a command that is refused and returns the error's code and field.
     pub(crate) async fn is_refused(&mut self, text: &str) -> (String, Option<String>) {
         self.says(text).await;
         let error = self.next().await.json();
@@ -173,73 +173,72 @@ impl Raw {
         (word("code").expect("a code"), word("field"))
     }
 
-    /// Says a text again and again without a pause, and hears what is answered meanwhile, until the server
-    /// closes; with which code.
+    /// Sends a text repeatedly without a pause, while it reads the answers, until the server closes. Returns the close code.
     pub(crate) async fn floods(&mut self, text: &str) -> u16 {
         let frames = frame(FIN | TEXT, text.as_bytes()).repeat(1_000);
-        let (mut hears, mut says) = tokio::io::split(&mut self.stream);
-        let speak = async {
-            while says.write_all(&frames).await.is_ok() {}
+        let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
+        let write = async {
+            while writer.write_all(&frames).await.is_ok() {}
             std::future::pending::<()>().await;
         };
-        let hear = async {
+        let read = async {
             loop {
-                let heard = read_frame(&mut hears).await.expect("a frame");
-                if heard.opcode == CLOSE {
-                    return heard.close_code();
+                let frame = read_frame(&mut reader).await.expect("a frame");
+                if frame.opcode == CLOSE {
+                    return frame.close_code();
                 }
             }
         };
-        soon("the flood is cut", async {
+        in_time("the server closes the flooding connection", async {
             tokio::select! {
-                code = hear => code,
-                () = speak => unreachable!(),
+                code = read => code,
+                () = write => unreachable!(),
             }
         })
         .await
     }
 
-    /// Reads a little now and then, for as long as it is asked to.
-    pub(crate) async fn sips(&mut self) {
-        let mut sip = vec![0; 64 * 1024];
+    /// Reads slowly until the future is dropped.
+    pub(crate) async fn reads_slowly(&mut self) {
+        let mut buffer = vec![0; 64 * 1024];
         loop {
-            // At the end there is nothing to be read, which is little enough.
-            let _ = self.stream.read(&mut sip).await;
-            // waits for: the time in which it does not read
+            // At the end of the stream this reads nothing, which is slow enough.
+            let _ = self.stream.read(&mut buffer).await;
+            // waits for: the pause of a slow reader
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// The code with which the server closes, which it does next, and then the end of the connection.
+    /// Asserts that the server closes next, and returns the close code.
     pub(crate) async fn is_closed(&mut self) -> u16 {
         let code = self.next().await.close_code();
-        self.is_cut().await;
+        self.is_disconnected().await;
         code
     }
 
-    /// The connection ends without another byte.
-    pub(crate) async fn is_cut(&mut self) {
-        // At its end, or reset because bytes were on their way that nobody wanted to read.
-        if let Ok(byte) = soon("the end of the connection", self.stream.read_u8()).await {
+    /// Asserts that the connection ends without another byte.
+    pub(crate) async fn is_disconnected(&mut self) {
+        // An error is a reset, because the server did not read everything.
+        if let Ok(byte) = in_time("the end of the connection", self.stream.read_u8()).await {
             panic!("another byte: {byte}");
         }
     }
 
-    /// The connection ends, after whatever else the server said.
+    /// Reads until the connection ends.
     pub(crate) async fn ends(&mut self) {
         let mut rest = Vec::new();
-        // At its end, or reset because bytes were on their way that nobody wanted to read.
-        let _ = soon("the end of the connection", self.stream.read_to_end(&mut rest)).await;
+        // An error is a reset, because the server did not read everything.
+        let _ = in_time("the end of the connection", self.stream.read_to_end(&mut rest)).await;
     }
 
-    /// Nothing waits and the connection goes on: the answer to a ping is the next frame.
-    pub(crate) async fn goes_on(&mut self) {
+    /// Asserts that the connection is open and no frame waits: the next one is the answer to a ping.
+    pub(crate) async fn is_still_open(&mut self) {
         self.says(r#"{"type":"ping","id":"still here"}"#).await;
         let pong = self.next().await.json();
         assert_eq!((&pong["type"], &pong["id"]), (&"pong".into(), &"still here".into()), "{pong}");
     }
 
-    /// Ends in the middle of everything: the other side gets a reset.
+    /// Ends the connection with a TCP reset.
     pub(crate) fn resets(self) {
         self.stream.get_ref().set_zero_linger().expect("TCP");
     }
@@ -257,14 +256,14 @@ async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Ra
     Ok(RawFrame { opcode: first & 0x0F, payload })
 }
 
-/// A frame as a client masks it, whose first byte is `first`.
+/// A masked frame with the first byte `first`.
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = head(first, payload.len() as u64);
     bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     bytes
 }
 
-/// The start of a frame that says it has so many bytes, up to and with the mask.
+/// The header of a frame with a payload of `len` bytes, mask included.
 pub(crate) fn head(first: u8, len: u64) -> Vec<u8> {
     let mut bytes = vec![first];
     match len {

@@ -132,7 +132,7 @@ impl Log<'_> {
         self.is_noted(event.seq, target, report)?;
         let Some(message) = self.refers_to(event.seq, target, report)? else { return Ok(()) };
         if message.sender != event.sender {
-            self.tell(report, Some(event.seq), "it edits a message of somebody else");
+            self.tell(report, Some(event.seq), "it edits a message of another user");
         }
         if message.deleted != erased {
             let what = if erased {

@@ -1,16 +1,16 @@
-//! Rows that commands would take hours to make.
+//! Inserts rows directly, because commands would take hours to store them.
 
 use crate::support::Server;
 
-/// Makes everybody a member of a room, in the database: by invitations it takes 100,000 requests.
-pub(super) fn bring_everybody_into(server: &Server, room: &str) {
+/// Makes every user a member of a room; 100,000 invitations would do the same.
+pub(super) fn add_every_user_to(server: &Server, room: &str) {
     let db = rusqlite::Connection::open(server.data().join("switchboard.db")).expect("the database");
     let sql = "INSERT OR IGNORE INTO members (conversation, user, role, since, read, received, sent, read_messages, read_sent)
         SELECT c.id, u.id, 1, 1, 1, 1, 0, 0, 0 FROM conversations c, users u WHERE c.name = ?1";
     assert!(db.execute(sql, [room]).expect("rows") >= 100_000);
 }
 
-/// Messages of mallory's to themselves with 500 edits of 16 KB each, in the database: sending them takes hours.
+/// Inserts messages in mallory's note to self with 500 edits of 16 KB each.
 pub(super) fn many_edits(server: &Server, messages: u32) {
     let db = rusqlite::Connection::open(server.data().join("switchboard.db")).expect("the database");
     let sql = format!(

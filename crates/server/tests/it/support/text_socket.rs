@@ -1,4 +1,4 @@
-//! A WebSocket by hand: the text of each frame as it is on the wire.
+//! A WebSocket that sends and receives the exact text of frames.
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
@@ -6,26 +6,26 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use super::soon;
+use super::in_time;
 
-/// A connection whose frames are told and heard as they are.
-pub(crate) struct Hand {
+/// A WebSocket whose frames are neither encoded nor decoded.
+pub(crate) struct TextSocket {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
 
-impl Hand {
-    /// Opens one.
+impl TextSocket {
+    /// Opens a WebSocket.
     pub(crate) async fn open(url: &str) -> Self {
-        let (socket, _) = soon("a WebSocket", connect_async(url)).await.expect("a WebSocket");
+        let (socket, _) = in_time("a WebSocket", connect_async(url)).await.expect("a WebSocket");
         Self { socket }
     }
 
-    /// Says a text frame.
+    /// Sends a text frame.
     pub(crate) async fn says(&mut self, text: &str) {
         self.writes(Message::text(text)).await;
     }
 
-    /// Says a frame of any kind.
+    /// Sends a frame of any kind.
     pub(crate) async fn writes(&mut self, message: Message) {
         self.socket.send(message).await.expect("sent");
     }
@@ -33,7 +33,7 @@ impl Hand {
     /// The next frame that is not a ping or a pong; `None` at the end without a close frame.
     async fn next(&mut self) -> Option<Message> {
         loop {
-            match soon("a frame", self.socket.next()).await {
+            match in_time("a frame", self.socket.next()).await {
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(message)) => return Some(message),
                 Some(Err(_)) | None => return None,
@@ -42,7 +42,7 @@ impl Hand {
     }
 
     /// The text of the next frame.
-    pub(crate) async fn hears(&mut self) -> String {
+    pub(crate) async fn receives_text(&mut self) -> String {
         match self.next().await {
             Some(Message::Text(text)) => text.as_str().to_owned(),
             other => panic!("no text but {other:?}"),
@@ -50,34 +50,34 @@ impl Hand {
     }
 
     /// The next frame, as JSON.
-    pub(crate) async fn hears_json(&mut self) -> Value {
-        let text = self.hears().await;
+    pub(crate) async fn receives_json(&mut self) -> Value {
+        let text = self.receives_text().await;
         serde_json::from_str(&text).expect(&text)
     }
 
-    /// The text of the next frame, with what differs from run to run replaced: times by `T`.
-    pub(crate) async fn hears_timeless(&mut self) -> String {
-        timeless(&self.hears().await)
+    /// The text of the next frame, with each time replaced by `T`.
+    pub(crate) async fn receives_text_with_masked_times(&mut self) -> String {
+        mask_times(&self.receives_text().await)
     }
 
-    /// Says a frame and hears the next.
+    /// Sends a frame and returns the next one from the server.
     pub(crate) async fn asks(&mut self, text: &str) -> Value {
         self.says(text).await;
-        self.hears_json().await
+        self.receives_json().await
     }
 
-    /// Nothing waits: the answer to a ping is the next frame.
-    pub(crate) async fn hears_nothing(&mut self) {
+    /// Asserts that no frame waits: the next one is the answer to a ping.
+    pub(crate) async fn receives_nothing(&mut self) {
         let pong = self.asks(r#"{"type":"ping","id":"nothing"}"#).await;
         assert_eq!(pong["type"], "pong", "{pong}");
     }
 
-    /// Says a frame again and again until the server closes: its last answer, and the code.
+    /// Sends a frame repeatedly until the server closes. Returns its last answer and the close code.
     pub(crate) async fn floods(&mut self, text: &str) -> (Value, u16) {
-        soon("the flood is cut", async {
+        in_time("the server closes the flooding connection", async {
             let mut last = Value::Null;
             loop {
-                // Once the server has closed, this fails; its close frame is still to be read.
+                // This fails after the server has closed; then its close frame has yet to be read.
                 let _ = self.socket.send(Message::text(text)).await;
                 match self.next().await {
                     Some(Message::Text(text)) => last = serde_json::from_str(&text).expect(&text),
@@ -89,8 +89,8 @@ impl Hand {
         .await
     }
 
-    /// The error that the server tells before it closes, if any, and the code with which it closes.
-    pub(crate) async fn last_words(&mut self) -> (Option<Value>, u16) {
+    /// The error that the server sends before it closes, if any, and the close code.
+    pub(crate) async fn error_and_close_code(&mut self) -> (Option<Value>, u16) {
         let mut error = None;
         loop {
             match self.next().await {
@@ -104,15 +104,15 @@ impl Hand {
     }
 }
 
-/// The frame with `T` in place of its times, which are held to the form of the contract.
-pub(crate) fn timeless(frame: &str) -> String {
-    const KEY: &str = r#""at":""#;
-    let mut parts = frame.split(KEY);
+/// Replaces each time in a frame by `T`, after checking its form.
+pub(crate) fn mask_times(frame: &str) -> String {
+    const TIME_FIELD: &str = r#""at":""#;
+    let mut parts = frame.split(TIME_FIELD);
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let (time, rest) = part.split_once('"').expect("a time in quotes");
         assert_time(time);
-        out.push_str(KEY);
+        out.push_str(TIME_FIELD);
         out.push('T');
         out.push('"');
         out.push_str(rest);
@@ -120,7 +120,7 @@ pub(crate) fn timeless(frame: &str) -> String {
     out
 }
 
-/// RFC 3339, UTC, milliseconds.
+/// Checks the form of a time: RFC 3339, UTC, milliseconds.
 fn assert_time(time: &str) {
     let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     assert_eq!(shape, "0000-00-00T00:00:00.000Z", "{time}");

@@ -31,7 +31,7 @@ use crate::sdk::Sdk;
 use crate::world::{Phase, World};
 
 /// Messages a second that all devices together try to send.
-const DEFAULT_RATE: f64 = 150.0;
+const DEFAULT_CLUSTER_RATE: f64 = 150.0;
 
 /// How long nodes and clients may take to reconnect before delays are measured.
 const RECOVERY_TIME: Duration = Duration::from_secs(15);
@@ -144,7 +144,7 @@ impl Cluster {
             proxied_urls: sites.iter().map(|site| url(site.clients.proxy.address)).collect(),
             direct_urls: sites.iter().map(|site| url(site.address)).collect(),
             sdk_url: format!("http://{balancer}"),
-            ..World::new(&args.common, args.common.rate.unwrap_or(DEFAULT_RATE), started, watched)
+            ..World::new(&args.common, args.common.rate.unwrap_or(DEFAULT_CLUSTER_RATE), started, watched)
         });
         world.create_rooms().await?;
         let devices = Devices::start(&world, rng);

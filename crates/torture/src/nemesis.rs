@@ -20,7 +20,7 @@ use crate::server::Server;
 use crate::world::{World, hello};
 
 /// Mean time from one fault to the next.
-const MEAN_INTERVAL: Duration = Duration::from_millis(500);
+const MEAN_FAULT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often a server that exits while it starts is started again.
 const MAX_STARTS: usize = 20;
@@ -122,7 +122,7 @@ impl Nemesis {
         faults: Vec<Fault>,
         mut rng: fastrand::Rng,
     ) -> Self {
-        let schedule = Schedule::new(faults, MEAN_INTERVAL, &mut rng);
+        let schedule = Schedule::new(faults, MEAN_FAULT_INTERVAL, &mut rng);
         Self { world, server, proxy, sdks, rng, schedule, power_cuts: 0 }
     }
 

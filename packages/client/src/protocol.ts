@@ -13,10 +13,7 @@ export type RoomId = string;
  */
 export type ConversationId = string;
 
-/**
- * What a command may call a conversation: `@bob` (the sender's direct conversation with bob), or a
- * `ConversationId`.
- */
+/** The name of a conversation in a command: `@bob` (the sender's direct conversation with bob), or a `ConversationId`. */
 export type Target = string;
 
 /** An event's number in its conversation: 1, 2, 3, … without a gap. As a cursor, 0 means "nothing yet". */
@@ -25,7 +22,7 @@ export type Seq = number;
 /** A time: RFC 3339, UTC, milliseconds. Serialised as `2026-11-23T12:00:00.000Z`. */
 export type Timestamp = string;
 
-/** What a person writes: any Unicode but NUL. Its length is bounded by `Limits.text`. */
+/** The text of a message: any Unicode but NUL. `Limits.text` bounds its length. */
 export type Text = string;
 
 /** A room's title: 1–200 bytes, no control characters. */
@@ -43,26 +40,29 @@ export type Key = string;
  */
 export type Emoji = string;
 
-/** A client's own stable name for itself: 1–64 bytes, no control characters. */
+/** A stable name that a client chose for its device: 1–64 bytes, no control characters. */
 export type Device = string;
 
 /**
- * Any JSON object of the application's own: at most 64 levels deep, no name twice in an object
- * (RFC 7493 section 2.3), no U+0000 in any string, numbers within the range of an IEEE 754 double.
- * Its names are kept sorted, so equal objects have equal bytes.
+ * Any JSON object of the application: at most 64 levels deep, no duplicate name in an object (RFC 7493 section 2.3), no
+ * U+0000 in a string, numbers within the range of an IEEE 754 double. Its names are sorted, so equal objects have equal
+ * bytes.
  */
 export type Data = Record<string, unknown>;
 
 /**
- * The client's own name for a command, repeated in the reply: a string of at most 64 bytes or an
- * integer of at most 2^53 - 1 either way.
+ * The id that a client gives a command, which the reply repeats: a string of at most 64 bytes, or an integer from
+ * -(2^53 - 1) to 2^53 - 1.
  */
 export type CommandId = number | string;
 
 /** What a member may do. */
 export type Role = "admin" | "member" | "reader";
 
-/** Why a command failed. The same list on every door. A client treats a code that it does not know by `retryable`. */
+/**
+ * Why a command failed; the same codes on the WebSocket, over HTTP and on the command line. A client that does not know
+ * a code goes by `retryable`.
+ */
 export type ErrorCode =
   | "bad_frame"
   | "bad_field"
@@ -80,219 +80,210 @@ export type ErrorCode =
   | "banned"
   | "not_ready";
 
-/** What the server allows. Sizes are in bytes, times in milliseconds, rates per second. */
+/** The server's limits. Sizes are in bytes, times in milliseconds, rates per second. */
 export type Limits = {
   /**
-   * Longest frame from a client. It bounds what one connection may make the server hold while a
-   * frame is incomplete. Beyond: close 1009 at the first excess byte.
+   * Longest frame from a client. It bounds the memory that one connection takes for an incomplete frame. Beyond: close
+   * 1009 at the first excess byte.
    */
   frame: number;
   /**
-   * Longest `text`, and longest `data` as JSON. A message is copied to every member and kept for
-   * good, and several must fit a page. Beyond: the error `too_large`.
+   * Longest `text`, and longest `data` as JSON. The server copies a message to every member and keeps it for good, and
+   * several must fit a page. Beyond: the error `too_large`.
    */
   text: number;
   /**
-   * Longest `hello`: whoever has not said who they are gets less room. About 150 cursors fit.
+   * Longest `hello`. It is smaller than `frame`, because the client has not authenticated yet. About 150 cursors fit.
    * Beyond: close 1009.
    */
   hello_frame: number;
   /**
-   * Time to say `hello` in, from the end of the handshake on, which has 5 s of its own. Silent sockets
-   * cost memory.
+   * Time from the end of the handshake to `hello`. (The handshake has 5 s of its own.) Silent sockets cost memory.
    * Beyond: close 4408.
    */
   hello_timeout: number;
   /**
-   * The server pings a connection that has been quiet for so long: half of the 60 s after which
-   * common proxies cut (nginx `proxy_read_timeout`).
+   * Time without a frame after which the server pings a connection: half of the 60 s after which common proxies
+   * disconnect (nginx `proxy_read_timeout`).
    */
   ping_interval: number;
   /**
-   * Time to answer a ping in (any frame counts). A phone out of coverage is found after
+   * Time to answer a ping; any frame counts as the answer. The server notices a phone without coverage after
    * `ping_interval + pong_timeout`. Beyond: close 4408.
    */
   pong_timeout: number;
-  /**
-   * Most fragments of one WebSocket message; each costs work but need not carry a byte. Beyond:
-   * close 1008.
-   */
+  /** Most fragments of one WebSocket message: each costs work, even one without a byte. Beyond: close 1008. */
   fragments: number;
   /**
-   * Most connections in all. About 10 KB each with the kernel's share. A tenth of them, and at least 1,000, may be
-   * connections that have not authenticated yet; beyond that the oldest of these is closed. Beyond: HTTP 503.
+   * Most connections of the server. Each takes about 10 KB, the kernel's share included. A tenth of them, and at least
+   * 1,000, may be connections that have not authenticated yet; beyond that the server closes the oldest of these.
+   * Beyond: HTTP 503.
    */
   connections: number;
   /**
-   * Most connections of one user: tabs, phones and their half-dead predecessors. Beyond: the
-   * error `rate_limited`, close 1013. 0 is no limit.
+   * Most connections of one user: tabs, phones, and lost connections that have not timed out yet. Beyond: the error
+   * `rate_limited`, close 1013. 0 is no limit.
    */
   connections_per_user: number;
-  /**
-   * Most connections from one address; an office behind one router fits. Beyond: HTTP 429. 0 is
-   * no limit.
-   */
+  /** Most connections from one address: enough for an office behind one router. Beyond: HTTP 429. 0 is no limit. */
   connections_per_address: number;
   /**
-   * Most HTTP requests with tokens of one user that are answered at a time: what a client asks for in parallel. An answer
-   * counts until its client has taken it, since it may be as large as a page. Beyond: the error `rate_limited`. 0 is no limit.
+   * Most concurrent HTTP requests with tokens of one user: what a client requests in parallel. A request counts until its
+   * client has read the answer, because that may be as large as a page. Beyond: the error `rate_limited`. 0 is no limit.
    */
   requests_per_user: number;
   /**
-   * The same for the requests with one API key: a back end asks for many users. Beyond: the error `rate_limited`. 0 is no
-   * limit.
+   * Most concurrent HTTP requests with one API key: a back end makes requests for many users. Beyond: the error
+   * `rate_limited`. 0 is no limit.
    */
   requests_per_key: number;
   /**
-   * Sends a second of one connection, with a burst of five seconds' worth. `send`, and whatever
-   * else stores. Beyond: the error `rate_limited`. 0 is no limit.
+   * Sends a second of one connection, with a burst of five seconds' worth. `send` counts, and every other command that
+   * stores an event. Beyond: the error `rate_limited`. 0 is no limit.
    */
   sends_per_connection: number;
   /**
-   * The same for all connections of one user together, and over HTTP. `create` and `invite` cost a send for the
-   * command and one for each member they name, because each is a row that the writer inserts and a user who is
-   * notified. A price above the burst needs a full bucket and leaves a debt. `typing` is counted apart, at the same
-   * rate. 0 is no limit.
+   * The same for all connections and HTTP requests of one user together. `create` and `invite` cost a send for the
+   * command and one for each member they name, because the writer inserts a row and the server notifies a user for each.
+   * A command that costs more than the burst needs a full bucket and leaves a debt. `typing` has a bucket of its own, with
+   * the same rate. 0 is no limit.
    */
   sends_per_user: number;
   /**
-   * Moves a second of one user's cursors, `read` and `received`, over all connections and HTTP, with a burst of five
-   * seconds' worth. Each is a row that the writer changes and a signal to each device of each member. Beyond: on a
-   * connection the latest of each conversation waits for its turn, and is answered when it is stored; over HTTP the
-   * error `rate_limited`. 0 is no limit.
+   * `read` and `received` commands a second of one user, over all connections and HTTP, with a burst of five seconds'
+   * worth. For each the writer changes a row and the server sends a signal to each device of each member. Beyond: on a
+   * connection the latest command of each conversation waits, and its answer comes when it is stored; over HTTP the error
+   * `rate_limited`. 0 is no limit.
    */
   cursors_per_user: number;
   /**
-   * Sends a second of one API key, at the prices of `sends_per_user`, `typing` included. A back end speaks for many: this is a hundred
-   * users' worth, so that a back end in a loop cannot fill the queue of writes. 0 is no limit.
+   * Sends a second of one API key, with the costs of `sends_per_user`, `typing` included. A back end sends for many users:
+   * this is a hundred users' worth, so that a back end in an endless loop cannot fill the queue of writes. 0 is no limit.
    */
   sends_per_key: number;
   /**
-   * Direct conversations a minute that one user begins, with a burst of five minutes' worth: each is in the other
-   * side's list for good. A message to a user without a conversation yet counts, whether or not there is
-   * such a user. Beyond: the error `rate_limited`. API keys are free of it. 0 is no limit.
+   * Direct conversations a minute that one user begins, with a burst of five minutes' worth: each stays in the other
+   * user's list for good. Every first message to another user id counts, whether or not the server knows that user.
+   * Beyond: the error `rate_limited`. It does not apply to API keys. 0 is no limit.
    */
   directs_per_minute: number;
   /**
-   * Frames of any kind a second of one connection, pings included, with a burst of five seconds'
-   * worth. Beyond: the error `rate_limited`; still going on a second later, or after fifty seconds' worth: close
-   * 4429. 0 is no limit.
+   * Frames of any kind a second of one connection, pings included, with a burst of five seconds' worth. Beyond: the error
+   * `rate_limited`. If the client still exceeds it a second later, or exceeds it by fifty seconds' worth: close 4429. 0 is
+   * no limit.
    */
   frames_per_connection: number;
-  /**
-   * Most commands of one connection that may wait for their answer. Beyond: the server reads on
-   * only when one is answered.
-   */
+  /** Most unanswered commands of one connection. Beyond: the server reads the next one after it has answered one. */
   in_flight: number;
-  /** Most items a page; the default of `limit` is half of it. Beyond: as many as this. */
+  /** Most items on a page; the default of a command's `limit` is half of it. Beyond: the page has as many as this. */
   page: number;
   /**
-   * Most bytes a page: what a reader may make the server build at once. A page ends behind the item that goes
-   * beyond, with `more`, so it has at most one item more than this.
+   * Most bytes on a page: it bounds the memory for one answer. A page ends behind the item that exceeds it, with `more`,
+   * so it is at most one item longer than this.
    */
   page_bytes: number;
   /** Longest replay of one conversation after `hello`, in events. Beyond: a `gap` frame. */
   replay: number;
   /**
-   * Most bytes that may wait to be written to one connection. Beyond: the events of that
-   * connection are read from the log again when it has caught up.
+   * Most bytes that wait to be written to one connection. Beyond: the connection is a slow consumer, and the server reads
+   * its events from the log again when it has caught up.
    */
   queue: number;
   /**
-   * Most conversations at a time that one connection reads from the log because they did not fit its queue. A client that
-   * stops reading gains one with each further conversation in which something happens; these take some 300 KB, about as
-   * much as the queue. A bot that pauses among 2,000 busy rooms has room to spare, and those of `hello` do not count.
-   * Beyond: close 1013; the client resumes by its cursors.
+   * Most conversations that the server reads from the log at a time for one connection, because their events did not fit
+   * its queue. For a client that stops reading, each further conversation with a new event adds one; 7,000 take some
+   * 300 KB, about as much as the queue. A bot that pauses among 2,000 busy rooms stays far below, and those of `hello` do
+   * not count. Beyond: close 1013; the client resumes by its cursors.
    */
   lags: number;
   /**
-   * Most members of a room in which `read`, `received` and `typing` are told to all: their number
-   * grows with the square of the members. Beyond: only to the user's own devices.
+   * Most members of a room whose members all receive `read`, `received` and `typing`: the number of these signals grows
+   * with the square of the members. Beyond: only the user's own devices receive them.
    */
   signal_room: number;
   /**
    * Users a second that one user's connections name in `watch`, with a burst of five seconds' worth: a full list each
-   * second. Each may be looked up in the store, and with several nodes up to three messages go to the bus for it: that
-   * the node listens, that it asks who has the user, and that it no longer listens. Beyond: the latest list of a
-   * connection waits for its turn, and replaces one that waits. 0 is no limit.
+   * second. Each may cost a query of the store, and with several nodes up to three messages on the bus: to subscribe, to
+   * query the other nodes, and to unsubscribe. Beyond: the latest list of a connection waits, in place of an earlier one
+   * that waits. 0 is no limit.
    */
   watched_per_user: number;
-  /** Most users in `watch`: what fits a screen, with room to scroll. Beyond: the error `too_large`. */
+  /** Most users in `watch`: as many as a screen shows, and more for scrolling. Beyond: the error `too_large`. */
   watch: number;
-  /** Most members named in `create`; one transaction writes them all. Beyond: the error `too_large`. */
+  /** Most members in `create`: one transaction writes them all. Beyond: the error `too_large`. */
   create_members: number;
   /**
-   * Most rooms that a user is in by having made or joined them, and most that a user makes within a day, whether or
-   * not they are still there. Each costs every `hello` of theirs a few microseconds. Those that others bring them into
-   * do not count, and direct conversations neither; what API keys make does not count as made within a day. Beyond:
+   * Most rooms that a user is in because they created or joined them, and most that a user creates within a day, even if
+   * they leave them. Each makes every `hello` of the user some microseconds slower. Rooms that others added the user to and
+   * direct conversations do not count, and a room that an API key creates does not count as created within a day. Beyond:
    * the error `too_large`. 0 is no limit.
    */
   rooms: number;
-  /** Most reactions to one message; they come with it in every page. Beyond: the error `too_large`. */
+  /** Most reactions to one message: every page with the message contains them. Beyond: the error `too_large`. */
   reactions: number;
   /**
-   * Most edits of one message. Deleting it erases them all in one transaction, which holds up every other write:
-   * 500 of the longest take some 60 ms. So a user erases two edits a second for each of `sends_per_user`, with a burst
-   * of five seconds' worth, and 50 reactions count as one edit; beyond that a `delete` is `rate_limited`. Beyond: the
-   * error `too_large`.
+   * Most edits of one message. `delete` erases them all in one transaction, which delays every other write: 500 of the
+   * longest take some 60 ms. Therefore a user may erase two edits a second for each of `sends_per_user`, with a burst of
+   * five seconds' worth, and 50 reactions count as one edit; beyond that a `delete` is `rate_limited`. Beyond: the error
+   * `too_large`.
    */
   edits: number;
 };
 
-/** An event of a conversation's log, as it goes over the wire. */
+/** An event of a conversation's log, in its wire form. */
 export type Event = {
-  /** Where. */
+  /** The conversation. */
   conversation: ConversationId;
   /** Its number in the log. */
   seq: Seq;
-  /** Who did it. */
+  /** The user who did it. */
   from: UserId;
-  /** When the server stored it; never earlier than the event before. */
+  /** The time at which the server stored it; never earlier than the event before. */
   at: Timestamp;
   /** A message's idempotency key. */
   key?: Key;
 } & (
   | {
       type: "message";
-      /** What a person reads. */
+      /** The text for people. */
       text?: Text;
-      /** What an application reads. */
+      /** The JSON object for the application. */
       data?: Data;
-      /** The message that this one answers. */
+      /** The `seq` of the message that this one answers. */
       reply_to?: Seq;
-      /** True once the message was deleted; its content is gone from the store. */
+      /** True after the message was deleted: the store has erased its content. */
       deleted?: boolean;
     }
   | {
       type: "edit";
-      /** The message. */
+      /** The `seq` of the message. */
       target: Seq;
       /** The new text. */
       text?: Text;
       /** The new data. */
       data?: Data;
-      /** True once the message was deleted; the edit's content is gone with it. */
+      /** True after the message was deleted: the store has erased the edit's content, too. */
       deleted?: boolean;
     }
   | {
       type: "delete";
-      /** The message. */
+      /** The `seq` of the message. */
       target: Seq;
     }
   | {
       type: "react";
-      /** The message. */
+      /** The `seq` of the message. */
       target: Seq;
       /** The reaction. */
       emoji: Emoji;
-      /** Set, or taken back. */
+      /** True if the reaction was added, false if it was removed. */
       on: boolean;
     }
   | {
       type: "create";
       /** The room's title. */
       title?: Title;
-      /** Whether anyone may join. */
+      /** Whether any user may join. */
       public: boolean;
       /** The first members besides the creator. */
       members: Array<UserId>;
@@ -300,27 +291,27 @@ export type Event = {
   | {
       type: "join";
       /**
-       * In which role, where that is not `member`: the first in an empty room is its admin, and a reader who comes
-       * back is a reader.
+       * The role, if it is not `member`: the first user in an empty room is its admin, and a reader who returns
+       * is a reader.
        */
       role?: Role;
     }
   | { type: "leave" }
   | {
       type: "invite";
-      /** Who came in. */
+      /** The user who was added. */
       user: UserId;
-      /** In which role. */
+      /** The user's role. */
       role: Role;
     }
   | {
       type: "remove";
-      /** Who went. */
+      /** The user who was removed. */
       user: UserId;
     }
   | {
       type: "role";
-      /** Whose role. */
+      /** The member. */
       user: UserId;
       /** The new role. */
       role: Role;
@@ -335,157 +326,157 @@ export type Event = {
       type: "withheld";
       /** The `type` of the event. */
       of: string;
-      /** Why, in one word: `blocked`. */
+      /** The reason: `blocked`. */
       withheld: string;
     }
   | { type: "erase" }
 );
 
-/** A signal, as it goes over the wire. */
+/** A signal in its wire form. */
 export type Signal =
   | {
       type: "read";
-      /** Where. */
+      /** The conversation. */
       conversation: ConversationId;
-      /** Who. */
+      /** The user. */
       user: UserId;
       /** The last event read. */
       upto: Seq;
     }
   | {
       type: "received";
-      /** Where. */
+      /** The conversation. */
       conversation: ConversationId;
-      /** Who. */
+      /** The user. */
       user: UserId;
       /** The last event received. */
       upto: Seq;
     }
   | {
       type: "typing";
-      /** Where. */
+      /** The conversation. */
       conversation: ConversationId;
-      /** Who. */
+      /** The user. */
       user: UserId;
     }
   | {
       type: "presence";
-      /** Who. */
+      /** The user. */
       user: UserId;
-      /** Whether any device of theirs is connected. */
+      /** Whether any device of the user is connected. */
       online: boolean;
-      /** When the last device left; absent while online, and if never seen. */
+      /** The time at which the last device disconnected. Absent while the user is online, or if they never were. */
       last_seen?: Timestamp;
     };
 
 /** When a message was last edited. */
 export type Edited = {
-  /** The `edit` event. */
+  /** The number of the `edit` event. */
   seq: Seq;
-  /** Its time. */
+  /** The time at which the server stored it. */
   at: Timestamp;
 };
 
 /** The `type` of a `Message`: the same as its event's. */
 export type MessageTag = "message";
 
-/** A message as it stands now: its event with edits, deletion and reactions folded in. */
+/** A message in its current state: its event with all edits, reactions and the deletion applied. */
 export type Message = {
   /** Always `message`. */
   type: MessageTag;
-  /** Where. */
+  /** The conversation. */
   conversation: ConversationId;
-  /** Its number in the log. */
+  /** The message's number in the log. */
   seq: Seq;
-  /** Who wrote it. */
+  /** The user who wrote it. */
   from: UserId;
-  /** When. */
+  /** The time at which the server stored it. */
   at: Timestamp;
   /** Its idempotency key. */
   key?: Key;
-  /** What a person reads, after the last edit. */
+  /** The text for people, after the last edit. */
   text?: Text;
-  /** What an application reads, after the last edit. */
+  /** The JSON object for the application, after the last edit. */
   data?: Data;
-  /** The message that this one answers. */
+  /** The `seq` of the message that this one answers. */
   reply_to?: Seq;
   /** The last edit. */
   edited?: Edited;
   /** Whether it was deleted. */
   deleted?: boolean;
-  /** Who reacted how: users in the order of their reactions, by emoji. */
+  /** For each emoji, the users who reacted with it, in the order of their reactions. */
   reactions?: Record<string, Array<UserId>>;
 };
 
-/** A conversation as its member sees it. */
+/** A conversation in the list of one of its members. */
 export type Summary = {
-  /** Which. */
+  /** The conversation. */
   conversation: ConversationId;
   /** A room's title. */
   title?: Title;
-  /** Whether anyone may join. */
+  /** Whether any user may join. */
   public?: boolean;
-  /** One's own role. */
+  /** The user's own role. */
   role: Role;
-  /** How many members there are. */
+  /** The number of members. */
   members: number;
   /** The last event of the log. */
   head: Seq;
-  /** Its time; summaries are ordered by it. */
+  /** The time of that event. Summaries are ordered by it. */
   at: Timestamp;
-  /** One's cursor of reading. */
+  /** The user's read cursor. */
   read: Seq;
-  /** One's cursor of delivery. */
+  /** The user's received cursor. */
   received: Seq;
   /** Messages of others after `read`; a deleted one still counts. */
   unread: number;
-  /** The last message as it stands now. */
+  /** The last message, in its current state. */
   last?: Message;
 };
 
 /** A member of a conversation. */
 export type Member = {
-  /** Who. */
+  /** The user. */
   user: UserId;
-  /** What they may do. */
+  /** The member's role. */
   role: Role;
-  /** Their cursor of reading. */
+  /** The member's read cursor. */
   read: Seq;
-  /** Their cursor of delivery. */
+  /** The member's received cursor. */
   received: Seq;
 };
 
 /** An event is on stable storage. */
 export type StoredBody = {
-  /** Where. */
+  /** The conversation. */
   conversation: ConversationId;
-  /** Its number. */
+  /** The event's number in the log. */
   seq: Seq;
   /** When it was stored. */
   at: Timestamp;
-  /** True if it had been stored before: this is the first one's `seq`. */
+  /** True if the server had stored it before, for the same key; `seq` is that of the first one. */
   duplicate?: boolean;
-  /** What was stored, where the application changed it: it takes the place of what was sent. */
+  /** The stored event, if the application changed the message; it replaces what the client sent. */
   event?: Event;
 };
 
 /** A message waits for the application's decision, and is not in the log. */
 export type HeldBody = {
-  /** Where. */
+  /** The conversation. */
   conversation: ConversationId;
-  /** True. */
+  /** Always true. */
   held: boolean;
-  /** True if it has been held since before. */
+  /** True if the server had stored it before, for the same key. */
   duplicate?: boolean;
 };
 
 /** A page of the raw log (`sync`). */
 export type LogBody = {
-  /** Where. */
+  /** The conversation. */
   conversation: ConversationId;
   /** The events, oldest first. */
   events: Array<Event>;
-  /** The last event of the log that one may see. */
+  /** The last event of the log that the user may see. */
   head: Seq;
   /** Whether there are events after these. */
   more: boolean;
@@ -493,21 +484,21 @@ export type LogBody = {
 
 /** A page of messages as they stand now (`history`). */
 export type HistoryBody = {
-  /** Where. */
+  /** The conversation. */
   conversation: ConversationId;
-  /** The messages, ascending. */
+  /** The messages, by ascending `seq`. */
   messages: Array<Message>;
-  /** The last event that is folded into them: live events go on from here. */
+  /** The last event that the messages include. The client applies later events to them. */
   head: Seq;
   /** Whether there are messages before these. */
   more: boolean;
-  /** Whether there are messages after these, with `around`. */
+  /** With `around`: whether there are messages after these. */
   more_after?: boolean;
 };
 
 /** A page of members (`members`). */
 export type MembersBody = {
-  /** Where. */
+  /** The conversation. */
   conversation: ConversationId;
   /** The members, by id. */
   members: Array<Member>;
@@ -525,16 +516,16 @@ export type ConversationsBody = {
 
 /** A cursor stands here now (`read`, `received`). */
 export type CursorBody = {
-  /** Where. */
+  /** The conversation. */
   conversation: ConversationId;
-  /** The cursor. */
+  /** The cursor's position. */
   upto: Seq;
 };
 
 /** Done, with nothing to tell (`typing`, `watch`). */
 export type DoneBody = Record<symbol, never>;
 
-/** What a command gives. */
+/** The result of a command. */
 export type OkBody =
   | StoredBody
   | HeldBody
@@ -545,7 +536,7 @@ export type OkBody =
   | CursorBody
   | DoneBody;
 
-/** `ok`, with the command's `id` and what the command gives. */
+/** `ok`, with the command's `id` and its result. */
 export type Ok = {
   /** The command's `id`. */
   id?: CommandId;
@@ -555,54 +546,51 @@ export type Ok = {
 export type Failure = {
   /** The command's `id`, where it could be read. */
   id?: CommandId;
-  /** Why. */
+  /** Why the command failed. */
   code: ErrorCode;
-  /** What to do, for a person. */
+  /** An explanation for people. */
   message: string;
   /** Whether the same command may succeed later, unchanged. */
   retryable: boolean;
-  /** Milliseconds to wait before that. */
+  /** The delay before a retry, in milliseconds. */
   retry_after?: number;
   /** The field at fault, with `bad_field` and `too_large`. */
   field?: string;
   /** The conversation at fault, for a cursor in `hello`. */
   conversation?: ConversationId;
-  /** Until when, with `banned`. Absent if there is no end. */
+  /** With `banned`: the end of the ban. Absent if it has none. */
   until?: Timestamp;
 };
 
-/**
- * What a user has not read, over the conversations with the latest activity
- * (`Limits.UNREAD_CONVERSATIONS`).
- */
+/** A user's unread counts, over the conversations with the latest activity (`Limits.UNREAD_CONVERSATIONS`). */
 export type Unread = {
-  /** Messages of others after the cursor of reading, as in a summary. */
+  /** Messages of others after the read cursor, as in a summary. */
   messages: number;
   /** Conversations with such messages. */
   conversations: number;
-  /** Whether there are conversations beyond those that were counted. */
+  /** Whether the user has more conversations than were counted. */
   more: boolean;
 };
 
 /** The answer to `hello`. */
 export type Welcome = {
-  /** Who one is. */
+  /** The user of this connection. */
   user: UserId;
-  /** The connection's own name, for support and logs. It gives no rights. */
+  /** The connection's id, for support and logs. It gives no rights. */
   connection: string;
   /** The server's name and version. */
   server: string;
-  /** What the server allows. */
+  /** The server's limits. */
   limits: Limits;
-  /** The first page of one's conversations, latest activity first. */
+  /** The first page of the user's conversations, latest activity first. */
   conversations: Array<Summary>;
-  /** Whether there are more: page on with `conversations`. */
+  /** Whether there are more; `conversations` returns the next page. */
   more: boolean;
-  /** What one has not read. Servers of before do not tell it. */
+  /** The user's unread counts. Absent from older servers. */
   unread?: Unread;
 };
 
-/** A frame that answers, or tells of the connection itself. */
+/** A frame that answers a command, or is about the connection. */
 export type Reply =
   | { type: "welcome" } & Welcome
   | { type: "ok" } & Ok
@@ -614,53 +602,53 @@ export type Reply =
     }
   | {
       type: "gap";
-      /** Where. */
+      /** The conversation. */
       conversation: ConversationId;
       /** The client's cursor. */
       after: Seq;
-      /** What follows this one comes live. */
+      /** The head of the log; the server sends the events after it as they are stored. */
       head: Seq;
     }
   | {
       type: "bye";
-      /** Milliseconds to wait, different for every client. */
+      /** The delay in milliseconds, different for every client. */
       retry_after: number;
     };
 
 /** Any frame from the server. */
 export type ServerFrame = Reply | Signal | Event;
 
-/** `hello`: who one is, and what one has. A token, or in `dev` mode a bare `user`. */
+/** `hello`: names the user, by a token or in `dev` mode by `user`, and the events that the client has. */
 export type Hello = {
   /** A JWT whose `sub` is the user. */
   token?: string;
-  /** In `dev` mode on a loopback address only: the user, on trust. */
+  /** The user, without proof; in `dev` mode on a loopback address only. */
   user?: UserId;
-  /** The client's own stable name for itself. */
+  /** A stable name that the client chose for this device. */
   device?: Device;
-  /** The last event that the client has, by conversation; what follows is replayed. */
+  /** The last event that the client has, by conversation. The server replays the events after it. */
   cursors?: Record<ConversationId, Seq>;
 };
 
-/** `send`: a message with `text`, `data` or both. */
+/** `send`: appends a message with `text`, `data` or both. */
 export type Send = {
-  /** Where to: `@bob`, `#general` or a conversation id. */
+  /** The recipient: `@bob`, `#general` or a conversation id. */
   to: Target;
-  /** What a person reads. */
+  /** The text for people. */
   text?: Text;
-  /** What an application reads. */
+  /** The JSON object for the application. */
   data?: Data;
-  /** The idempotency key; without one the server makes one, and a retry is a new message. */
+  /** The idempotency key. Without one the server generates one, and a retry is a new message. */
   key?: Key;
-  /** The message that this one answers. */
+  /** The `seq` of the message that this one answers. */
   reply_to?: Seq;
 };
 
-/** `edit`: new content for one's own message; what is left out is gone. */
+/** `edit`: replaces the content of the user's own message. An absent field is removed from the message. */
 export type Edit = {
   /** The conversation. */
   conversation: Target;
-  /** The message. */
+  /** The `seq` of the message. */
   target: Seq;
   /** The new text. */
   text?: Text;
@@ -668,57 +656,57 @@ export type Edit = {
   data?: Data;
 };
 
-/** `delete`: the author's, or in a room an admin's, erasure of a message. */
+/** `delete`: erases a message. Its author may, and in a room an admin. */
 export type Delete = {
   /** The conversation. */
   conversation: Target;
-  /** The message. */
+  /** The `seq` of the message. */
   target: Seq;
 };
 
-/** `react`: one's reaction to a message. */
+/** `react`: adds or removes the user's reaction to a message. */
 export type React = {
   /** The conversation. */
   conversation: Target;
-  /** The message. */
+  /** The `seq` of the message. */
   target: Seq;
   /** The reaction. */
   emoji: Emoji;
-  /** Whether it is set (the default) or taken back. */
+  /** True (the default) adds the reaction, false removes it. */
   on?: boolean;
 };
 
-/** `sync`: events of the raw log, oldest first. */
+/** `sync`: returns events of the raw log, oldest first. */
 export type Sync = {
   /** The conversation. */
   conversation: Target;
-  /** The last event that one has; 0 (the default) for none. */
+  /** The last event that the client has; 0 (the default) for none. */
   after?: Seq;
-  /** At most so many events. */
+  /** The most events to return. */
   limit?: number;
 };
 
-/** `history`: messages as they stand now, ascending. */
+/** `history`: returns messages in their current state, by ascending `seq`. */
 export type History = {
   /** The conversation. */
   conversation: Target;
-  /** Messages before this one; without it the latest. */
+  /** Return the messages before this `seq`; without it the latest. */
   before?: Seq;
-  /** In place of `before`: messages on both sides of this event. */
+  /** In place of `before`: return the messages on both sides of this event. */
   around?: Seq;
-  /** At most so many messages. */
+  /** The most messages to return. */
   limit?: number;
 };
 
-/** `conversations`: one's conversations, latest activity first. */
+/** `conversations`: returns the user's conversations, latest activity first. */
 export type Conversations = {
-  /** Conversations after this one in that order; without it the first page. */
+  /** Return the conversations that follow this one in that order; without it the first page. */
   before?: ConversationId;
-  /** At most so many conversations. */
+  /** The most conversations to return. */
   limit?: number;
 };
 
-/** `read`: one has read up to here. */
+/** `read`: moves the user's read cursor. */
 export type Read = {
   /** The conversation. */
   conversation: Target;
@@ -726,7 +714,7 @@ export type Read = {
   upto: Seq;
 };
 
-/** `received`: one's device has everything up to here. */
+/** `received`: moves the user's received cursor. */
 export type Received = {
   /** The conversation. */
   conversation: Target;
@@ -734,71 +722,71 @@ export type Received = {
   upto: Seq;
 };
 
-/** `typing`: one is typing; it lasts 5 s. */
+/** `typing`: shows the other members for 5 s that the user is typing. */
 export type Typing = {
   /** The conversation. */
   conversation: Target;
 };
 
-/** `watch`: the users on one's screen; replaces the earlier list. */
+/** `watch`: subscribes to the presence of these users, in place of the earlier list. */
 export type Watch = {
-  /** The users. Those who share no conversation with the watcher are passed over in silence. */
+  /** The users. The server silently ignores those who share no conversation with the watcher. */
   users: Array<UserId>;
 };
 
-/** `create`: a room, with its creator as admin. */
+/** `create`: creates a room. Its creator is its admin. */
 export type Create = {
-  /** The room's id; without one the server makes one. */
+  /** The room's id; without one the server generates one. */
   room?: RoomId;
   /** The room's title. */
   title?: Title;
-  /** Whether anyone may join. */
+  /** Whether any user may join. */
   public?: boolean;
   /** The first members besides the creator. */
   members?: Array<UserId>;
 };
 
-/** `join`: enter a public room. */
+/** `join`: adds the user to a public room. */
 export type Join = {
   /** The room. */
   conversation: Target;
 };
 
-/** `leave`: leave a room. */
+/** `leave`: takes the user out of a room. */
 export type Leave = {
   /** The room. */
   conversation: Target;
 };
 
-/** `invite`: an admin brings a user in; in a public room any member may, as `member`. */
+/** `invite`: adds a user. An admin may; in a public room any member may, with the role `member`. */
 export type Invite = {
   /** The room. */
   conversation: Target;
-  /** Who comes in. */
+  /** The user to add. */
   user: UserId;
-  /** In which role; `member` unless told. */
+  /** The user's role; `member` by default. */
   role?: Role;
 };
 
-/** `remove`: an admin takes a user out. */
+/** `remove`: removes a user. An admin may. */
 export type Remove = {
   /** The room. */
   conversation: Target;
-  /** Who goes. */
+  /** The user to remove. */
   user: UserId;
 };
 
-/** `role`: an admin changes a member's role. */
+/** `role`: changes a member's role. An admin may. */
 export type SetRole = {
   /** The room. */
   conversation: Target;
-  /** Whose role. */
+  /** The member. */
   user: UserId;
   /** The new role. */
   role: Role;
 };
 
-/** `rename`: an admin changes the room's title. */
+/** `rename`: changes the room's title. An admin may. */
 export type Rename = {
   /** The room. */
   conversation: Target;
@@ -806,17 +794,17 @@ export type Rename = {
   title: Title;
 };
 
-/** `members`: the members, their roles and cursors, by user id. */
+/** `members`: returns the members with their roles and cursors, by user id. */
 export type Members = {
   /** The conversation. */
   conversation: Target;
-  /** Members after this one in the order of ids; without it the first page. */
+  /** Return the members after this one in the order of ids; without it the first page. */
   after?: UserId;
-  /** At most so many members. */
+  /** The most members to return. */
   limit?: number;
 };
 
-/** `ping`: are you there? */
+/** `ping`: asks for a `pong`. */
 export type Ping = Record<symbol, never>;
 
 /** A command, its fields parsed. */

@@ -17,7 +17,7 @@ use crate::process::{self, LOAD_CORE, SERVER_CORE};
 const MAX_BATCH: usize = 1_024;
 
 /// Time before the measurement starts.
-pub(crate) const WARM_UP: Duration = Duration::from_millis(300);
+pub(crate) const FLOOR_WARM_UP: Duration = Duration::from_millis(300);
 
 /// A message of one of the senders.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +81,7 @@ pub(crate) fn acks(commit: impl Commit + 'static, senders: usize, time: Duration
     }
     let mut latency = latencies()?;
     let (begun, mut count) = (clock::now(), 0_u64);
-    let from = begun + WARM_UP;
+    let from = begun + FLOOR_WARM_UP;
     loop {
         let batch = acknowledged.recv().context("the writer failed")?;
         let now = clock::now();

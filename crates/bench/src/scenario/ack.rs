@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 
 use super::Context;
 use crate::clock::{self, latencies};
-use crate::floor::append::{Acks, Append, WARM_UP, acks};
+use crate::floor::append::{Acks, Append, FLOOR_WARM_UP, acks};
 use crate::floor::log_first::LogFirst;
 use crate::floor::sqlite::Sqlite;
 use crate::load::{ConnectionEvent, Load, Replies};
@@ -131,7 +131,7 @@ pub(crate) fn measure(server: &dyn Server, senders: usize, time: Duration) -> an
     server::join(server, &mut load, 0..senders, 1)?;
     let cpu = server.process().cpu()?;
     let started = clock::now();
-    let from = started + WARM_UP;
+    let from = started + FLOOR_WARM_UP;
     let state = RefCell::new(Senders {
         server,
         from,

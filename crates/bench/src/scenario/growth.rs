@@ -11,7 +11,7 @@ use crate::switchboard::{Groups, Switchboard, message};
 use crate::traffic::TEXT_BYTES;
 
 /// Users of a group, who share rooms.
-const GROUP_SIZE: usize = 10;
+const GROWTH_GROUP_SIZE: usize = 10;
 
 /// Messages of a room.
 const MESSAGES_PER_ROOM: usize = 100;
@@ -67,16 +67,16 @@ pub(crate) fn run(context: &mut Context<'_>, scales: &[usize]) -> anyhow::Result
 
 /// Creates one group through the server itself, and copies of its rows in the database.
 fn fill(server: &mut Switchboard<'_>, groups: usize) -> anyhow::Result<()> {
-    let one = Groups { users: GROUP_SIZE, size: GROUP_SIZE };
+    let one = Groups { users: GROWTH_GROUP_SIZE, size: GROWTH_GROUP_SIZE };
     one.fill(server)?;
     let text = stamp::text(0, TEXT_BYTES);
-    for user in 0..GROUP_SIZE {
-        let rooms =
-            Groups::rooms(0).flat_map(|room| (0..MESSAGES_PER_ROOM / GROUP_SIZE).map(move |_| room.clone()));
+    for user in 0..GROWTH_GROUP_SIZE {
+        let rooms = Groups::rooms(0)
+            .flat_map(|room| (0..MESSAGES_PER_ROOM / GROWTH_GROUP_SIZE).map(move |_| room.clone()));
         server.send_all_as(user, rooms.zip(1..).map(|(room, id)| message(&room, id, &text)))?;
     }
     server.stop()?;
-    database::copy_group(&server.database(), GROUP_SIZE, groups)?;
+    database::copy_group(&server.database(), GROWTH_GROUP_SIZE, groups)?;
     server.restart()
 }
 
@@ -87,8 +87,8 @@ fn resume(server: &Switchboard<'_>, groups: usize) -> anyhow::Result<f64> {
     for group in (0..RECONNECTING_GROUPS).map(|n| n * groups / RECONNECTING_GROUPS) {
         let mut cursors = database::heads(&server.database(), Groups::rooms(group))?;
         cursors[0].1 -= 1;
-        clients.extend((0..GROUP_SIZE).map(|n| Client {
-            user: group * GROUP_SIZE + n,
+        clients.extend((0..GROWTH_GROUP_SIZE).map(|n| Client {
+            user: group * GROWTH_GROUP_SIZE + n,
             awaits: cursors[0].1 + 1,
             cursors: cursors.clone(),
         }));
@@ -121,7 +121,7 @@ impl Server for Spread<'_, '_> {
     }
 
     fn greeting(&self, sender: usize, _: usize) -> String {
-        self.server.hello(sender * self.stride * GROUP_SIZE, &[])
+        self.server.hello(sender * self.stride * GROWTH_GROUP_SIZE, &[])
     }
 
     fn decode(&self, user: usize, frame: &[u8], emit: &mut OnMeaning<'_>) -> anyhow::Result<()> {

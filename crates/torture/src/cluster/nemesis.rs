@@ -21,7 +21,7 @@ use crate::schedule::Schedule;
 const MAX_CONCURRENT_FAULTS: usize = 2;
 
 /// Mean time from one fault to the next.
-const MEAN_INTERVAL: Duration = Duration::from_secs(1);
+const MEAN_CLUSTER_FAULT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long most faults last.
 const SHORT_MILLIS: Range<u64> = 200..5_000;
@@ -38,7 +38,7 @@ pub(crate) struct Nemesis {
 
 impl Nemesis {
     pub(crate) fn new(cluster: Arc<Cluster>, faults: Vec<Fault>, mut rng: fastrand::Rng) -> Self {
-        let schedule = Schedule::new(faults, MEAN_INTERVAL, &mut rng);
+        let schedule = Schedule::new(faults, MEAN_CLUSTER_FAULT_INTERVAL, &mut rng);
         Self { cluster, rng, schedule }
     }
 

@@ -83,10 +83,17 @@ impl Client {
     ///
     /// It is cancel safe: if it is dropped while it waits, `next` returns the answer.
     pub async fn call(&mut self, command: impl Into<Command>) -> Result<OkBody, ClientError> {
-        let id = Some(CommandId::Number(self.submit(command).await?));
+        let command = command.into();
+        let id = Some(CommandId::Number(self.submit(command.clone()).await?));
         loop {
             match self.receive().await? {
-                ServerFrame::Reply(Reply::Ok(ok)) if ok.id == id => return Ok(ok.body),
+                ServerFrame::Reply(Reply::Ok(ok)) if ok.id == id => {
+                    return if ok.body.is_answer_to(&command) {
+                        Ok(ok.body)
+                    } else {
+                        Err(wire::no_answer(&command))
+                    };
+                }
                 ServerFrame::Reply(Reply::Pong { id: answered }) if answered == id => {
                     return Ok(OkBody::Done {});
                 }

@@ -37,6 +37,12 @@ pub(crate) fn decode(text: &str) -> Result<Option<ServerFrame>, ClientError> {
     })
 }
 
+/// An `ok` with the fields of another command's answer.
+pub(crate) fn no_answer(command: &Command) -> ClientError {
+    let what = format_args!("it is no answer to `{}`", command.name());
+    not_understood(r#"{"type":"ok", …}"#, de::Error::custom(what))
+}
+
 /// The error for a binary frame, because the protocol has only text frames.
 pub(crate) fn not_text(bytes: &[u8]) -> ClientError {
     not_understood(&String::from_utf8_lossy(bytes), de::Error::custom("a binary frame"))

@@ -186,6 +186,28 @@ async fn a_call_returns_the_error_with_its_own_id() {
 }
 
 #[tokio::test]
+async fn the_answer_to_another_command_is_no_answer() {
+    let (mut client, mut server) = connected().await;
+    let script = async {
+        for answer in
+            [json!({"type": "ok", "id": 1}), json!({"type": "ok", "id": 2, "page": []}), stored(3, 8)]
+        {
+            server.receives().await;
+            server.sends(answer).await;
+        }
+    };
+    let calls = async {
+        for _ in 0..2 {
+            let answer = client.call(hi()).await;
+            assert!(matches!(answer, Err(ClientError::NotUnderstood { .. })), "{answer:?}");
+        }
+        client.call(hi()).await
+    };
+    let (answer, ()) = tokio::join!(calls, script);
+    assert!(matches!(answer, Ok(OkBody::Stored { seq: Seq(8), .. })), "{answer:?}");
+}
+
+#[tokio::test]
 async fn a_ping_is_answered_by_its_pong() {
     let (mut client, mut server) = connected().await;
     let script = async {

@@ -7,11 +7,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use crate::number::read_limit;
+use crate::reply::Answer;
 use crate::{ConversationId, Data, Device, Emoji, Key, Role, RoomId, Seq, Target, Text, Title, UserId};
 
-/// Lists the commands once, for the enum, the wire names, the decoder's dispatch and the schemas.
+/// Lists the commands once, for the enum, the wire names, the answers, the decoder's dispatch and the schemas.
 macro_rules! commands {
-    ($($(#[$doc:meta])* $name:literal $variant:ident;)*) => {
+    ($($(#[$doc:meta])* $name:literal $variant:ident => $answer:ident;)*) => {
         /// A command, its fields parsed.
         #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
         #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -33,6 +34,11 @@ macro_rules! commands {
             /// The command's name on the wire.
             pub fn name(&self) -> &'static str {
                 match self { $(Self::$variant(_) => $name,)* }
+            }
+
+            /// Which answer it has.
+            pub fn answer(&self) -> Answer {
+                match self { $(Self::$variant(_) => Answer::$answer,)* }
             }
 
             /// Parses the fields of the command called `name`; `None` if there is no such command.
@@ -67,47 +73,47 @@ macro_rules! commands {
 
 commands! {
     /// The first frame of a connection.
-    "hello" Hello;
+    "hello" Hello => Welcome;
     /// Appends a message.
-    "send" Send;
+    "send" Send => Stored;
     /// Replaces the content of the user's own message.
-    "edit" Edit;
+    "edit" Edit => Stored;
     /// Erases a message.
-    "delete" Delete;
+    "delete" Delete => Stored;
     /// Adds or removes a reaction.
-    "react" React;
+    "react" React => Stored;
     /// Pages through the raw log.
-    "sync" Sync;
+    "sync" Sync => Log;
     /// Pages through the messages in their current state.
-    "history" History;
+    "history" History => History;
     /// Pages through the user's conversations.
-    "conversations" Conversations;
+    "conversations" Conversations => Conversations;
     /// Moves the user's read cursor.
-    "read" Read;
+    "read" Read => Cursor;
     /// Moves the user's received cursor.
-    "received" Received;
+    "received" Received => Cursor;
     /// Shows the other members that the user is typing.
-    "typing" Typing;
+    "typing" Typing => Done;
     /// Subscribes to the presence of these users.
-    "watch" Watch;
+    "watch" Watch => Done;
     /// Creates a room.
-    "create" Create;
+    "create" Create => Stored;
     /// Joins a public room.
-    "join" Join;
+    "join" Join => Stored;
     /// Leaves a room.
-    "leave" Leave;
+    "leave" Leave => Stored;
     /// Adds a user to a room.
-    "invite" Invite;
+    "invite" Invite => Stored;
     /// Removes a user from a room.
-    "remove" Remove;
+    "remove" Remove => Stored;
     /// Changes a member's role in a room.
-    "role" SetRole;
+    "role" SetRole => Stored;
     /// Changes a room's title.
-    "rename" Rename;
+    "rename" Rename => Stored;
     /// Pages through the members of a conversation.
-    "members" Members;
+    "members" Members => Members;
     /// Asks for a `pong`.
-    "ping" Ping;
+    "ping" Ping => Done;
 }
 
 /// Declares the fields of each command. The decoder refuses unknown fields; the encoder leaves out absent ones.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::is_false;
 use crate::{
-    CommandId, ConversationId, Data, ErrorCode, Event, EventBody, Key, Limits, Role, Seq, Signal, Text,
-    Timestamp, Title, UserId,
+    Command, CommandId, ConversationId, Data, ErrorCode, Event, EventBody, Key, Limits, Role, Seq, Signal,
+    Text, Timestamp, Title, UserId,
 };
 
 /// Any frame from the server.
@@ -128,13 +128,46 @@ pub struct Ok<E = Event> {
     pub body: OkBody<E>,
 }
 
-/// The result of a command.
-#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields, concrete(E = Event)))]
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum OkBody<E = Event> {
+/// Lists the answers once, each with the field that only it has: an answer has no `type` of its own, and the first one
+/// whose fields are there is meant.
+macro_rules! answers {
+    ($(
+        $(#[doc = $doc:literal])+ $own:literal $variant:ident { $($fields:tt)* }
+    )*) => {
+        /// The result of a command.
+        #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields, concrete(E = Event)))]
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(untagged)]
+        pub enum OkBody<E = Event> {
+            $($(#[doc = $doc])+ $variant { $($fields)* },)*
+        }
+
+        impl<E> OkBody<E> {
+            /// Every answer: its name, the field that only it has, what it is.
+            pub const ALL: &'static [(&'static str, &'static str, &'static str)] =
+                &[$((stringify!($variant), $own, concat!($($doc),+)),)*];
+
+            /// Which answer this is.
+            pub fn answer(&self) -> Answer {
+                match self {
+                    $(Self::$variant { .. } => Answer::$variant,)*
+                }
+            }
+        }
+
+        /// Which answer a command has.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Answer {
+            /// `welcome`.
+            Welcome,
+            $(#[doc = concat!("See [`OkBody::", stringify!($variant), "`].")] $variant,)*
+        }
+    };
+}
+
+answers! {
     /// An event is on stable storage.
-    Stored {
+    "seq" Stored {
         /// The conversation.
         conversation: ConversationId,
         /// The event's number in the log.
@@ -148,9 +181,9 @@ pub enum OkBody<E = Event> {
         /// The stored event, if the application changed the message; it replaces what the client sent.
         #[serde(skip_serializing_if = "Option::is_none")]
         event: Option<Box<E>>,
-    },
+    }
     /// A message is on stable storage, outside the log, and waits for the application's decision.
-    Held {
+    "held" Held {
         /// The conversation.
         conversation: ConversationId,
         /// Always true.
@@ -159,9 +192,9 @@ pub enum OkBody<E = Event> {
         #[serde(default, skip_serializing_if = "is_false")]
         #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         duplicate: bool,
-    },
+    }
     /// A page of the raw log (`sync`).
-    Log {
+    "events" Log {
         /// The conversation.
         conversation: ConversationId,
         /// The events, oldest first.
@@ -170,9 +203,9 @@ pub enum OkBody<E = Event> {
         head: Seq,
         /// Whether there are events after these.
         more: bool,
-    },
+    }
     /// A page of messages in their current state (`history`).
-    History {
+    "messages" History {
         /// The conversation.
         conversation: ConversationId,
         /// The messages, by ascending `seq`.
@@ -184,32 +217,42 @@ pub enum OkBody<E = Event> {
         /// With `around`: whether there are messages after these.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         more_after: Option<bool>,
-    },
+    }
     /// A page of members (`members`).
-    Members {
+    "members" Members {
         /// The conversation.
         conversation: ConversationId,
         /// The members, by id.
         members: Vec<Member>,
         /// Whether there are members after these.
         more: bool,
-    },
+    }
     /// A page of the user's conversations (`conversations`).
-    Conversations {
+    "conversations" Conversations {
         /// The conversations, latest activity first.
         conversations: Vec<Summary>,
         /// Whether there are more.
         more: bool,
-    },
+    }
     /// The new position of a cursor (`read`, `received`).
-    Cursor {
+    "upto" Cursor {
         /// The conversation.
         conversation: ConversationId,
         /// The cursor's position.
         upto: Seq,
-    },
+    }
     /// The command succeeded and has no result (`typing`, `watch`).
-    Done {},
+    "" Done {}
+}
+
+impl<E> OkBody<E> {
+    /// Whether it can be the answer to a command. Where a message may be held back, that is an answer to `send`.
+    pub fn is_answer_to(&self, command: &Command) -> bool {
+        match (self.answer(), command.answer()) {
+            (Answer::Held, Answer::Stored) => true,
+            (given, expected) => given == expected,
+        }
+    }
 }
 
 /// A command failed.
@@ -390,6 +433,23 @@ mod tests {
             serde_json::Value::Object(inner) => inner.values().for_each(|inner| types(inner, found)),
             serde_json::Value::Array(inner) => inner.iter().for_each(|inner| types(inner, found)),
             _ => {}
+        }
+    }
+
+    #[test]
+    fn an_answer_is_known_by_a_field_that_no_other_has() {
+        let schema = schemars::schema_for!(OkBody);
+        let variants = schema.as_value()["anyOf"].as_array().expect("variants");
+        assert_eq!(variants.len(), OkBody::<Event>::ALL.len());
+        for (at, (name, own, _)) in OkBody::<Event>::ALL.iter().enumerate() {
+            let has = |variant: &serde_json::Value| variant["properties"].get(own).is_some();
+            let is_required = |variant: &serde_json::Value| {
+                variant["required"]
+                    .as_array()
+                    .is_some_and(|required| required.iter().any(|field| field == own))
+            };
+            assert!(own.is_empty() || is_required(&variants[at]), "{name} has {own}");
+            assert_eq!(variants.iter().filter(|variant| has(variant)).count(), usize::from(!own.is_empty()));
         }
     }
 

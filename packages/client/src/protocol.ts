@@ -460,7 +460,7 @@ export type StoredBody = {
   event?: Event;
 };
 
-/** A message waits for the application's decision, and is not in the log. */
+/** A message is on stable storage, outside the log, and waits for the application's decision. */
 export type HeldBody = {
   /** The conversation. */
   conversation: ConversationId;
@@ -482,7 +482,7 @@ export type LogBody = {
   more: boolean;
 };
 
-/** A page of messages as they stand now (`history`). */
+/** A page of messages in their current state (`history`). */
 export type HistoryBody = {
   /** The conversation. */
   conversation: ConversationId;
@@ -506,7 +506,7 @@ export type MembersBody = {
   more: boolean;
 };
 
-/** A page of one's conversations (`conversations`). */
+/** A page of the user's conversations (`conversations`). */
 export type ConversationsBody = {
   /** The conversations, latest activity first. */
   conversations: Array<Summary>;
@@ -514,7 +514,7 @@ export type ConversationsBody = {
   more: boolean;
 };
 
-/** A cursor stands here now (`read`, `received`). */
+/** The new position of a cursor (`read`, `received`). */
 export type CursorBody = {
   /** The conversation. */
   conversation: ConversationId;
@@ -522,7 +522,7 @@ export type CursorBody = {
   upto: Seq;
 };
 
-/** Done, with nothing to tell (`typing`, `watch`). */
+/** The command succeeded and has no result (`typing`, `watch`). */
 export type DoneBody = Record<symbol, never>;
 
 /** The result of a command. */

@@ -25,7 +25,7 @@ soak: page ## attacks and loads at full size, one after another; only one with A
 
 simulate: ## deterministic simulation: SEEDS=10000 seeds, from FIRST=0 on; SEED=7 prints the events of one
 	SEED=$(SEED) FIRST=$(FIRST) SEEDS=$(SEEDS) cargo test --profile simulation --locked -p switchboard-server \
-	  --test simulation -- --ignored --nocapture
+	  --features simulation --test simulation -- --ignored --nocapture
 
 fuzz: ## every fuzz target for a minute; seconds and targets with ARGS="600 log"
 	scripts/fuzz.sh $(ARGS)
@@ -54,7 +54,7 @@ mutations: page ## check that the torture catches deliberate bugs; ten minutes
 	scripts/mutations.sh
 
 lint: ## clippy, warnings are errors
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --features simulation --locked -- -D warnings
 
 fmt: ## format the Rust code
 	cargo fmt --all

@@ -147,7 +147,7 @@ torture_cluster() {
 on_postgres() {
   local subjects=(messages:: rooms:: resume:: routing:: cursors:: presence:: frames:: http:: libraries:: limits:: auth::
     hostile::identity hostile::input hostile::removal hostile::revocation hostile::slow hostile::texts)
-  TEST_STORE=postgres cargo test -p switchboard-server --locked --test it -- "${subjects[@]}" \
+  TEST_STORE=postgres cargo test -p switchboard-server --features simulation --locked --test it -- "${subjects[@]}" \
     --skip a_deleted_text_is_in_no_file_of_the_database
 }
 
@@ -174,14 +174,14 @@ done
 # First the page, because it is compiled into the binary.
 check "the page" "" "" make page
 check "format" "" "" cargo fmt --all --check
-check "lint" "" "" cargo clippy --workspace --all-targets --locked -- -D warnings
+check "lint" "" "" cargo clippy --workspace --all-targets --features simulation --locked -- -D warnings
 check "format of JavaScript" "" "" npm run format:check --silent
 check "lint of JavaScript" "" "" npm run lint --silent
 check "mutations apply" "" "" mutations_apply
 check "dependencies" "" "" dependencies
 check "advisories" "" "" advisories
 check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
-  cargo test --workspace --locked --no-fail-fast
+  cargo test --workspace --features simulation --locked --no-fail-fast
 check "deployment files" "" "" scripts/lint-deploy.sh
 check "on PostgreSQL and NATS" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
   on_postgres

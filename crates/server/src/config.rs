@@ -17,7 +17,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use switchboard_protocol::Limits;
 
-pub use cluster::{ClusterConfig, EngineUrl};
+pub use crate::engine_url::EngineUrl;
+use crate::engine_url::MASK;
+pub use cluster::ClusterConfig;
 pub use file::default_toml;
 use file::{AuthSection, File};
 use layers::Layers;
@@ -90,7 +92,7 @@ pub struct Secret(String);
 
 impl Secret {
     /// Replaces a secret wherever a configuration is shown.
-    pub const MASK: &'static str = "(hidden)";
+    pub const MASK: &'static str = MASK;
 
     /// The bytes of `text` without line breaks at its end, because editors and `echo` end a file with one.
     ///

@@ -151,12 +151,13 @@ pub(crate) struct Denials {
 
 impl Denials {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        Denial::ALL.into_iter().for_each(|denial| metrics.add_denial(denial.as_str()));
         Self { metrics, log: Throttle::every(LOG_INTERVAL) }
     }
 
     /// A client was turned away.
     pub(crate) fn record(&self, denial: Denial, address: IpAddr) {
-        self.metrics.denied(denial);
+        self.metrics.denied(denial.as_str());
         if let Some(count) = self.log.record() {
             let suppressed = count - 1;
             tracing::warn!(reason = denial.as_str(), %address, suppressed, "a client was turned away");

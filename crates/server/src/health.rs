@@ -10,10 +10,10 @@ use switchboard_protocol::UserId;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
-use crate::services::Services;
+use crate::bus::Bus;
 use switchboard_store::origin::Origin;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Change, Submission};
+use switchboard_store::{Change, SharedStore, Submission};
 
 /// How long each step may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -49,19 +49,19 @@ enum Step {
 
 impl Report {
     /// Whether what was found of writes is what the store has seen since.
-    fn agrees(&self, services: &Services) -> bool {
-        matches!(self.write, Step::Milliseconds(_)) == services.store.write_fault().is_none()
+    fn agrees(&self, store: &SharedStore) -> bool {
+        matches!(self.write, Step::Milliseconds(_)) == store.write_fault().is_none()
     }
 }
 
 impl Health {
     /// Tries what a message needs, and says how long each step took; or what came of it within the last second.
-    pub(crate) async fn report(&self, services: &Services) -> Report {
+    pub(crate) async fn report(&self, store: &SharedStore, bus: Option<&dyn Bus>) -> Report {
         let mut last = self.0.lock().await;
         match &*last {
-            Some((at, report)) if at.elapsed() < KEPT && report.agrees(services) => report.clone(),
+            Some((at, report)) if at.elapsed() < KEPT && report.agrees(store) => report.clone(),
             _ => {
-                let report = probe(services).await;
+                let report = probe(store, bus).await;
                 *last = Some((Instant::now(), report.clone()));
                 report
             }
@@ -69,15 +69,15 @@ impl Health {
     }
 }
 
-async fn probe(services: &Services) -> Report {
+async fn probe(store: &SharedStore, bus: Option<&dyn Bus>) -> Report {
     let bus = async {
-        match &services.bus {
+        match bus {
             Some(bus) => Some(step(bus.probe()).await),
             None => None,
         }
     };
-    let read = services.store.probe();
-    let (write, read, bus) = tokio::join!(step(write(services)), step(read), bus);
+    let read = store.probe();
+    let (write, read, bus) = tokio::join!(step(write(store)), step(read), bus);
     let well = |step: &Step| matches!(step, Step::Milliseconds(_));
     let delivers = well(&write) && well(&read) && bus.as_ref().is_none_or(well);
     Report { delivers, write, read, bus }
@@ -92,14 +92,14 @@ async fn step(work: impl Future<Output = Result<(), Refusal>>) -> Step {
     }
 }
 
-async fn write(services: &Services) -> Result<(), Refusal> {
+async fn write(store: &SharedStore) -> Result<(), Refusal> {
     let (reply, told) = oneshot::channel();
     // Of nobody: a probe touches no user.
     let actor = UserId::parse("probe").map_err(|_| Refusal::unavailable())?;
     let submission = Submission { actor, change: Change::Probe, origin: Origin::Call(reply) };
-    services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
+    store.submit(submission).map_err(|_| Refusal::unavailable())?;
     let written = told.await.unwrap_or_else(|_| Err(Refusal::unavailable()));
-    written.map(drop).map_err(|refusal| match services.store.write_fault() {
+    written.map(drop).map_err(|refusal| match store.write_fault() {
         Some(fault) => Refusal { message: format!("writes are refused: {fault}").into(), ..refusal },
         None => refusal,
     })

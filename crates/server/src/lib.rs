@@ -10,6 +10,7 @@ pub mod config;
 pub mod denial;
 mod dev;
 mod encode;
+mod engine_url;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -27,6 +28,7 @@ mod readiness;
 pub mod router;
 mod services;
 mod session;
+#[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub mod simulated;
 mod tasks;

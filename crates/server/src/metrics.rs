@@ -9,7 +9,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::denial::Denial;
 use switchboard_store::CommitMetrics;
 
 /// The metrics of one server.
@@ -151,9 +150,6 @@ impl Metrics {
         let help =
             "Connections, handshakes, requests and hellos turned away before it was known whose they are";
         registry.register("denied", help, metrics.denied.clone());
-        for denial in Denial::ALL {
-            drop(metrics.denied.get_or_create(&ReasonLabels { reason: denial.as_str() }));
-        }
         let help = "From taking a batch of writes to its being on stable storage";
         registry.register_with_unit("commit", help, Unit::Seconds, metrics.commits.seconds());
         registry.register("batch_writes", "Writes in a transaction", metrics.commits.writes());
@@ -171,8 +167,13 @@ impl Metrics {
         self.delivery_seconds.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn denied(&self, denial: Denial) {
-        self.denied.get_or_create(&ReasonLabels { reason: denial.as_str() }).inc();
+    /// Shows a reason of denials at zero.
+    pub(crate) fn add_denial(&self, reason: &'static str) {
+        drop(self.denied.get_or_create(&ReasonLabels { reason }));
+    }
+
+    pub(crate) fn denied(&self, reason: &'static str) {
+        self.denied.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     pub(crate) fn dropped(&self, reason: Drop) {

@@ -22,6 +22,7 @@ mod peers;
 mod presence;
 mod publish;
 pub(crate) mod registry;
+mod store_reply;
 mod verify;
 
 use std::collections::VecDeque;
@@ -34,10 +35,11 @@ use switchboard_protocol::reply::Reply;
 use switchboard_protocol::{CloseCode, ConversationId, Limits, Seq, Signal, Timestamp, UserId};
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::attach::{Heads, Leaves};
+pub(crate) use self::attach::Heads;
 use self::attach::{Load, Recent};
 pub(crate) use self::coalesce::COALESCE_FROM_USERS;
 use self::coalesce::Coalescer;
+pub(crate) use self::parked::Leaves;
 use self::parked::ParkedSessions;
 pub(crate) use self::peers::Cluster;
 use self::peers::Peers;

@@ -4,6 +4,7 @@ mod command;
 mod cursors;
 mod hello;
 mod live;
+mod pending;
 pub(crate) mod socket;
 mod unread;
 mod watch;

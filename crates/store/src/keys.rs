@@ -10,6 +10,7 @@ use switchboard_protocol::Timestamp;
 use super::postgres;
 use super::sqlite::open_beside;
 use crate::clock::Clock;
+pub use crate::record::KeyInfo;
 
 /// Where the keys are: in the database of the server that they are for.
 #[derive(Debug, Clone)]
@@ -23,17 +24,6 @@ pub enum KeyStore {
         /// A file with the certificates that its own is verified with.
         ca: Option<PathBuf>,
     },
-}
-
-/// An API key as far as it can be shown: its secret is nowhere.
-#[derive(Debug, Clone)]
-pub struct KeyInfo {
-    /// Its name.
-    pub name: String,
-    /// When it was made.
-    pub created: Timestamp,
-    /// Whether it is good no more.
-    pub revoked: bool,
 }
 
 /// Stores a key's SHA-256 under a name.

@@ -36,6 +36,10 @@ mod counting;
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 #[doc(hidden)]
 pub mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod in_memory;
+mod key;
 pub mod keys;
 mod memberships;
 #[cfg(test)]
@@ -57,11 +61,11 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, Read, Seq, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
 
 pub use self::commit_metrics::CommitMetrics;
-pub use self::memberships::{Activity, Memberships, Summaries};
-pub use self::request::{Change, Query, Request};
+pub use self::memberships::{Activity, Joined, Memberships, Summaries};
+pub use self::request::{Change, CountedRead, Counts, CursorOf, Query, Request};
 use crate::origin::Origin;
 use crate::record::{Answer, ConversationKey, Effect, LogEvent, UserKey};
 use crate::refusal::Refusal;
@@ -224,24 +228,6 @@ pub struct Outcome {
     pub result: Result<Committed, Refusal>,
 }
 
-/// What is counted up to an event of a conversation's log. It never changes: events are appended only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
-    /// Messages of anybody.
-    pub messages: u64,
-    /// Messages of the member whose cursor it is.
-    pub sent: u64,
-}
-
-/// A `read` with what was counted for it.
-#[derive(Debug, Clone)]
-pub struct CountedRead {
-    /// The command.
-    pub read: Read,
-    /// The counts up to its cursor, or why there are none.
-    pub counts: Result<Counts, Refusal>,
-}
-
 /// What is on stable storage.
 #[derive(Debug)]
 pub enum Committed {
@@ -289,14 +275,6 @@ pub struct CommittedCursor {
     pub members: u64,
 }
 
-/// Which of a member's two cursors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the commands document themselves")]
-pub enum CursorOf {
-    Read,
-    Received,
-}
-
 /// What a connection starts from: one consistent snapshot.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -314,15 +292,6 @@ pub struct Snapshot {
     /// The first page of summaries, latest activity first. Only if all memberships are on the first page: which are the latest is
     /// not known before the last.
     pub summaries: Option<Summaries>,
-}
-
-/// A conversation that a user is a member of.
-#[derive(Debug, Clone, Copy)]
-pub struct Joined {
-    /// Which.
-    pub conversation: ConversationKey,
-    /// Its last event.
-    pub head: Seq,
 }
 
 /// A conversation that a user sees, or saw before leaving.

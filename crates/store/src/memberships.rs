@@ -2,11 +2,19 @@
 
 use std::sync::Arc;
 
-use switchboard_protocol::Limits;
 use switchboard_protocol::reply::{Summary, Unread};
+use switchboard_protocol::{Limits, Seq};
 
-use super::Joined;
 use crate::record::ConversationKey;
+
+/// A conversation that a user is a member of.
+#[derive(Debug, Clone, Copy)]
+pub struct Joined {
+    /// Which.
+    pub conversation: ConversationKey,
+    /// Its last event.
+    pub head: Seq,
+}
 
 /// A page of the conversations that a user is a member of, by their numbers: one consistent snapshot.
 #[derive(Debug, Clone)]

@@ -109,7 +109,7 @@ impl PostgresStore {
         // Readers connect at their first read, after the writer has created the tables.
         let readers = Readers::start(settings.readers, &target, &settings.limits, &state)?;
         let (queue, submissions) = crossbeam_channel::bounded(WAITING);
-        let counter = readers.users.counter(queue.clone());
+        let counter = Counter::new(readers.users.turns(), queue.clone());
         let notice_key = writer::start(writer::Parts {
             target,
             settings,

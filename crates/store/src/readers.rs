@@ -6,17 +6,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
 use tokio::sync::oneshot;
 
 use super::change::Failed;
-use super::counting::Counter;
 use super::read::{Found, Lookups, Reader, list};
 use super::turns::{Turn, Turns, Who};
-use super::{Acquaintance, Memberships, Query, Snapshot, Standing, Submission, Summaries};
+use super::{Acquaintance, Memberships, Query, Snapshot, Standing, Summaries};
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 
@@ -81,9 +80,9 @@ impl<D: Desk> Readers<D> {
         Ok((readers, closed))
     }
 
-    /// What counts for the writer with these threads, and hands the reads back by `queue`.
-    pub(super) fn counter(&self, queue: Sender<Submission>) -> Arc<Counter<D>> {
-        Counter::new(self.queue.turns.clone(), queue)
+    /// What waits for these threads.
+    pub(super) fn turns(&self) -> Arc<Turns<Job<D>>> {
+        self.queue.turns.clone()
     }
 
     /// Reads in one transaction, on one of the threads, when it is the turn of `who`.

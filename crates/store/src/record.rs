@@ -7,20 +7,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use switchboard_protocol::{ConversationId, EventKind, Role, Seq, Timestamp, UserId};
 
+pub use crate::key::{ConversationKey, UserKey};
 use crate::refusal::Refusal;
 use crate::table::{conversations, members, record};
 
-/// A user's number in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UserKey(pub i64);
-
-/// A conversation's number in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ConversationKey(pub i64);
-
-impl ConversationKey {
-    /// Less than the number of any conversation.
-    pub const MIN: Self = Self(i64::MIN);
+/// An API key as far as it can be shown: its secret is nowhere.
+#[derive(Debug, Clone)]
+pub struct KeyInfo {
+    /// Its name.
+    pub name: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Whether it is good no more.
+    pub revoked: bool,
 }
 
 /// The key that authenticates notices: random bytes in the database that all nodes share.

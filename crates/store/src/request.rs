@@ -8,7 +8,32 @@ use switchboard_protocol::{
 };
 
 use crate::refusal::Refusal;
-use crate::{CountedRead, CursorOf};
+
+/// Which of a member's two cursors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the commands document themselves")]
+pub enum CursorOf {
+    Read,
+    Received,
+}
+
+/// A `read` with what was counted for it.
+#[derive(Debug, Clone)]
+pub struct CountedRead {
+    /// The command.
+    pub read: Read,
+    /// The counts up to its cursor, or why there are none.
+    pub counts: Result<Counts, Refusal>,
+}
+
+/// What is counted up to an event of a conversation's log. It never changes: events are appended only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages of anybody.
+    pub messages: u64,
+    /// Messages of the member whose cursor it is.
+    pub sent: u64,
+}
 
 /// The commands that write, and the writes that no command asks for.
 #[derive(Debug, Clone)]

@@ -2,14 +2,13 @@
 //! it, write-ahead log, `synchronous=FULL`.
 
 pub(super) mod checksum;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod in_memory;
+#[cfg(feature = "simulation")]
 pub mod memory;
-mod opening;
-mod query;
+pub(crate) mod opening;
+pub(crate) mod query;
 mod readers;
 pub(super) mod rows;
+#[cfg(feature = "simulation")]
 mod shared;
 mod table;
 mod writer;
@@ -27,8 +26,7 @@ use tokio::sync::mpsc;
 
 use self::opening::{Access, Opened, check_not_moved, is_full, open_reader, open_to_serve, shrink};
 pub(super) use self::opening::{
-    check_version, empty_database, keep_statements, lock, mark_moved, open_beside, open_database,
-    open_to_read,
+    check_version, empty_database, lock, mark_moved, open_beside, open_database, open_to_read,
 };
 use self::readers::{Readers, Reads};
 use self::rows::SqliteRows;
@@ -51,7 +49,7 @@ macro_rules! schema {
         pub const SCHEMA: &str = concat!($(include_str!($file)),*);
 
         /// The schema, append-only: a file here never changes once released, new ones follow.
-        const MIGRATIONS: &[M<'_>] = &[$(M::up(include_str!($file))),*];
+        pub(crate) const MIGRATIONS: &[M<'_>] = &[$(M::up(include_str!($file))),*];
     };
 }
 
@@ -152,7 +150,7 @@ impl SqliteStore {
         let (readers, closed) = Readers::start("reader", (0..READERS).map(open))?;
         let (batches, outcomes) = mpsc::channel(BATCHES);
         let (queue, submissions) = crossbeam_channel::bounded(WAITING);
-        let counter = readers.counter(queue.clone());
+        let counter = Counter::new(readers.turns(), queue.clone());
         writer::start(writer::Parts {
             rows,
             settings,

@@ -3,7 +3,7 @@
 
 use switchboard_protocol::{ConversationId, Role, Seq};
 
-use crate::record::{ConversationKey, UserKey};
+use crate::key::{ConversationKey, UserKey};
 
 /// Hands the columns of `conversations` to a macro: field, type, column, and when it is written.
 macro_rules! conversations {

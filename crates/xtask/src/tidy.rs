@@ -5,6 +5,8 @@ mod decisions;
 mod docs;
 mod filler;
 mod hostile;
+mod imports;
+mod layers;
 mod machine;
 mod names;
 mod rust;
@@ -25,6 +27,8 @@ const RULES: &[Rule] = &[
     rust::time_is_injected,
     rust::queues_are_bounded,
     rust::sql_stays_in_the_store,
+    layers::imports_run_downward,
+    layers::circles_are_small,
     names::names_say_what_is_inside,
     sleep::tests_say_what_they_wait_for,
     docs::named_paths_exist,

@@ -35,7 +35,7 @@ use self::round_trip::RoundTrips;
 use self::subject::{SubjectKey, Subjects};
 use self::subscribe::SubscriptionManager;
 use super::{Address, Bus, BusEvent, NodeId, Notice};
-use crate::config::EngineUrl;
+use crate::engine_url::EngineUrl;
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
 use switchboard_store::record::Answer;

@@ -8,11 +8,12 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 use switchboard_protocol::Limits;
 
-use super::cluster::{ClusterSection, EngineUrl};
+use super::cluster::ClusterSection;
 use super::{
     ConfigError, DEFAULT_LISTEN, EXAMPLE_OPERATOR_LISTEN, ForwardedHeader, LogFormat, Network, ProxyConfig,
     Secret, UnknownUsers,
 };
+use crate::engine_url::EngineUrl;
 
 /// The whole file.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

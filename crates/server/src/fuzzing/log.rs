@@ -10,8 +10,8 @@ use switchboard_protocol::{
 };
 
 use self::say::Step;
+use switchboard_store::in_memory::InMemory;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::sqlite::in_memory::InMemory;
 use switchboard_store::{Change, Committed, CursorOf, Query};
 
 /// Most steps of one sequence: the log is read again at its end.

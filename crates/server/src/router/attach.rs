@@ -6,8 +6,8 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::{Seq, UserId};
 use tokio::sync::oneshot;
 
-use super::entry::Entry;
-use super::parked::{Parked, Then};
+use super::entry::{Entry, changed};
+use super::parked::{Leaves, Parked, Then};
 use super::registry::{MembershipChange, UserSlot};
 use super::{Router, Subscribe, send_bye};
 use crate::metrics::Drop;
@@ -24,9 +24,6 @@ pub(super) struct Load {
     pub(super) page: Memberships,
     pub(super) reply: oneshot::Sender<Leaves>,
 }
-
-/// Conversations that a user left, with the event.
-pub(crate) type Leaves = Vec<(ConversationKey, Seq)>;
 
 /// The heads of conversations, by the pages in which they were read.
 #[derive(Debug, Default)]
@@ -296,11 +293,6 @@ impl Router {
         since.retain(|conversation| conversations.binary_search(conversation).is_ok());
         since
     }
-}
-
-/// The last join or leave of a user in each conversation that they joined or left.
-pub(super) fn changed(changes: &[MembershipChange]) -> FxHashMap<ConversationKey, Seq> {
-    changes.iter().map(|change| (change.conversation, change.seq)).collect()
 }
 
 /// The events after which a session starts.

@@ -10,24 +10,18 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use switchboard_protocol::Seq;
 
-use super::attach::changed;
 use super::parked::{Obstacle, Parked};
-use super::peers::StoreReply;
 use super::registry::{MembershipChange, UserSlot};
+use super::store_reply::{PendingLeave, StoreReply};
 use super::{Router, Subscribe};
-use crate::outbox::Outbox;
 use crate::router::registry::SessionSlot;
 use switchboard_store::record::{ConversationKey, Passage};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{CommittedEvent, Excerpt, Memberships};
 
-/// A pending query for the first event after `after` by which the user of a session left a conversation.
-pub(super) struct PendingLeave {
-    session: SessionSlot,
-    /// The outbox of the session, because another session may have the slot by the time of the answer.
-    outbox: Arc<Outbox>,
-    conversation: ConversationKey,
-    after: Seq,
+/// The last join or leave of a user in each conversation that they joined or left.
+pub(super) fn changed(changes: &[MembershipChange]) -> FxHashMap<ConversationKey, Seq> {
+    changes.iter().map(|change| (change.conversation, change.seq)).collect()
 }
 
 /// A page of memberships that is being applied.

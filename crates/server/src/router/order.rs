@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
 use super::Router;
-use super::peers::StoreReply;
+use super::store_reply::StoreReply;
 use crate::frame;
 use crate::outbox::CoalescedEvent;
 use crate::outbox::Outbox;

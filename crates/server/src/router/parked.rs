@@ -10,11 +10,13 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::Seq;
 use tokio::sync::oneshot;
 
-use super::attach::Leaves;
 use super::entry::Entry;
 use super::registry::{Changes, SessionSlot, UserSlot};
 use super::{Router, Subscribe};
 use switchboard_store::record::ConversationKey;
+
+/// Conversations that a user left, with the event.
+pub(crate) type Leaves = Vec<(ConversationKey, Seq)>;
 
 /// A page of memberships that waits until every event that it can contain has been published, and what happens then.
 pub(super) struct Parked {

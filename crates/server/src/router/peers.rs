@@ -8,20 +8,18 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use switchboard_protocol::UserId;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::Router;
-use super::entry::PendingLeave;
 use super::order::Order;
-use super::presence::Lookup;
-use super::registry::{Interest, UserSlot};
-use super::verify::{Comparisons, Entries, Newcomer, UserQuery};
+use super::registry::Interest;
+use super::store_reply::StoreReply;
+use super::verify::Comparisons;
 use crate::bus::{Address, Bus, BusEvent};
+use switchboard_store::SharedLog;
 use switchboard_store::record::{Answer, ConversationKey};
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Excerpt, Place, PlacesPage, Revocations, Seqs, SharedLog};
 
 /// Notices that one turn of the router handles at most, before it handles commits and sessions again.
 const MAX_NOTICES_PER_TURN: usize = 256;
@@ -73,38 +71,6 @@ pub(super) struct Peers {
 }
 
 type PendingReply = Pin<Box<dyn Future<Output = StoreReply> + Send>>;
-
-/// An answer of the store.
-pub(super) enum StoreReply {
-    /// Missing events.
-    Log { conversation: ConversationKey, result: Result<Excerpt, Refusal> },
-    /// The last events of conversations of which events may have been missed.
-    Heads { asked: Vec<ConversationKey>, result: Result<Seqs, Refusal> },
-    /// Up to when tokens of users have been revoked.
-    Revocations { asked: Vec<UserSlot>, result: Result<Revocations, Refusal> },
-    /// Pages of memberships of users.
-    Places { asked: Vec<UserQuery>, result: Result<Vec<PlacesPage>, Refusal> },
-    /// Whether users are members of conversations that they may have joined.
-    Newcomers { asked: Vec<Entries>, result: Result<Vec<Option<Place>>, Refusal> },
-    /// The event by which a user joined a conversation.
-    Entry { newcomer: Newcomer, result: Result<Excerpt, Refusal> },
-    /// Pages of memberships of users whose presence has changed.
-    Presence { asked: Vec<(UserId, Lookup)>, result: Result<Vec<PlacesPage>, Refusal> },
-    /// Events among which is the leave of a session's user.
-    Leave { pending: PendingLeave, result: Result<Excerpt, Refusal> },
-}
-
-impl StoreReply {
-    /// The last batch of this node of which it may contain events.
-    fn mark(&self) -> u64 {
-        match self {
-            Self::Log { result: Ok(excerpt), .. }
-            | Self::Entry { result: Ok(excerpt), .. }
-            | Self::Leave { result: Ok(excerpt), .. } => excerpt.mark,
-            _ => 0,
-        }
-    }
-}
 
 /// An event of the cluster that the router handles next.
 pub(super) enum Next {

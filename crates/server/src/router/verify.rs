@@ -13,16 +13,14 @@ pub(super) mod tests;
 
 use std::collections::VecDeque;
 use std::mem::take;
-use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::UserId;
 
-pub(super) use self::answers::Entries;
 use super::Router;
-use super::peers::{Peers, StoreReply};
+use super::peers::Peers;
 use super::registry::UserSlot;
-use switchboard_store::Place;
+use super::store_reply::{Scope, StoreReply, UserQuery};
 use switchboard_store::record::ConversationKey;
 
 /// Users of one query at most.
@@ -68,44 +66,6 @@ pub(super) struct Comparisons {
     querying_places: bool,
     querying_newcomers: bool,
     querying_revocations: bool,
-}
-
-/// How much of a user's memberships is compared.
-#[derive(Debug, Clone)]
-enum Scope {
-    /// All of them.
-    All,
-    /// So many, from the end of the last sweep on.
-    Portion(usize),
-    /// These.
-    Some(Arc<[ConversationKey]>),
-}
-
-/// A query about a user.
-#[derive(Debug, Clone)]
-pub(super) struct UserQuery {
-    user: UserSlot,
-    name: UserId,
-    /// The number of the query with which the comparison began.
-    question: u64,
-    /// How many conversations the user had left by then.
-    departures: u64,
-    /// The subscription epoch at that time.
-    subscription_epoch: u64,
-    scope: Scope,
-    /// The page begins after this conversation.
-    after: ConversationKey,
-    /// Whether the comparison began with the first page.
-    whole: bool,
-    /// Whether an earlier page left something open.
-    open: bool,
-}
-
-/// A membership in the store that this node has not applied.
-#[derive(Debug)]
-pub(super) struct Newcomer {
-    asked: UserQuery,
-    place: Place,
 }
 
 impl Router {

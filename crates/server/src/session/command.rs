@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Reply};
-use switchboard_protocol::{CloseCode, CommandId, ConversationId, ErrorCode, Frame, Target, decode};
+use switchboard_protocol::{CloseCode, CommandId, ErrorCode, Frame, Target, decode};
 use tokio::time::Instant;
 
 use super::live::{Flood, Live};
+use super::pending::PendingQuery;
 use super::socket::End;
 use crate::encode::{encode, encode_answer};
 use crate::frame::{self, Message};
 use crate::limiter::Payer;
 use crate::metrics::Drop;
 use switchboard_store::origin::{Origin, SessionOrigin, WriteEpoch};
-use switchboard_store::record::Answer;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Acquaintance, Change, Request, Standing, Submission, request};
+use switchboard_store::{Change, Request, Submission, request};
 
 /// How long a client may exceed the rate of frames after the first refusal. Beyond: close 4429. A pause this long resets it.
 const MAX_FLOOD_DURATION: Duration = Duration::from_secs(1);
@@ -29,13 +29,6 @@ const MAX_FLOOD_SECONDS: u32 = 50;
 /// Shortest `retry_after` after a flood. A new connection may send five seconds' worth at once, so a client that comes back
 /// earlier would exceed its rate. It waits longer where the frames over the rate take longer at that rate.
 const MIN_FLOOD_WAIT: Duration = Duration::from_secs(5);
-
-/// A command whose answer is being read from the store.
-pub(super) enum PendingQuery {
-    Page(Option<CommandId>, Answer<OkBody<Box<RawValue>>>),
-    Typing(Option<CommandId>, ConversationId, Answer<Standing>),
-    Watch(Option<CommandId>, Answer<Vec<Acquaintance>>),
-}
 
 impl Live {
     /// Handles a message. An error ends the connection.

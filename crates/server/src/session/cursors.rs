@@ -1,44 +1,13 @@
 //! Delays cursors over their user's rate. Several cursors of one kind in one conversation coalesce: the store moves the highest.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use switchboard_protocol::{CommandId, ConversationId};
+use switchboard_protocol::CommandId;
 use tokio::time::Instant;
 
 use super::live::Live;
 use crate::metrics::Drop;
-use switchboard_store::{Change, CursorOf};
-
-/// The delayed cursors of a connection. They count as writes in flight, so `limits.in_flight` bounds them.
-#[derive(Default)]
-pub(super) struct DelayedCursors {
-    /// The oldest group first.
-    groups: VecDeque<Group>,
-    /// When to retry the first group.
-    due: Option<Instant>,
-}
-
-/// Cursors of one kind in one conversation.
-struct Group {
-    of: CursorOf,
-    conversation: ConversationId,
-    commands: Vec<(Option<CommandId>, Change)>,
-}
-
-impl DelayedCursors {
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.due
-    }
-
-    fn add(&mut self, of: CursorOf, conversation: ConversationId, id: Option<CommandId>, change: Change) {
-        let group = self.groups.iter_mut().find(|group| group.of == of && group.conversation == conversation);
-        match group {
-            Some(group) => group.commands.push((id, change)),
-            None => self.groups.push_back(Group { of, conversation, commands: vec![(id, change)] }),
-        }
-    }
-}
+use switchboard_store::Change;
 
 impl Live {
     /// Submits a cursor to the store at the user's rate of cursors. Beyond the rate it is delayed instead of refused, so that clients

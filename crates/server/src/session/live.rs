@@ -11,11 +11,9 @@ use switchboard_protocol::{CloseCode, Seq, UserId};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
-use super::command::PendingQuery;
-use super::cursors::DelayedCursors;
 use super::hello::Attached;
+use super::pending::{DelayedCursors, DelayedWatch, PendingQuery};
 use super::socket::{End, Flow, Socket, Stream};
-use super::watch::DelayedWatch;
 use crate::frame::{self, Bounds};
 use crate::limiter::ConnectionLimiter;
 use crate::metrics::Drop;

@@ -6,17 +6,9 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{CommandId, UserId};
 use tokio::time::Instant;
 
-use super::command::PendingQuery;
 use super::live::Live;
+use super::pending::{DelayedWatch, PendingQuery};
 use crate::metrics::Drop;
-
-/// The delayed list of a connection.
-pub(super) struct DelayedWatch {
-    /// When to retry it.
-    due: Instant,
-    id: Option<CommandId>,
-    users: Vec<UserId>,
-}
 
 impl Live {
     /// Looks up the users of a list, at the user's rate. Beyond the rate the list is delayed instead of refused, so that clients need

@@ -12,8 +12,8 @@ use switchboard_protocol::{
 
 use super::fields;
 
+use crate::in_memory::InMemory;
 use crate::refusal::Refusal;
-use crate::sqlite::in_memory::InMemory;
 use crate::{Change, Committed, Query, Request};
 
 mod cursors;

@@ -9,7 +9,7 @@ use super::connect::BlockingConnection;
 use super::target::Target;
 use super::{migrate, moving};
 use crate::clock::Clock;
-use crate::keys::KeyInfo;
+use crate::record::KeyInfo;
 
 /// Stores a key's hash under a name; `false` if the name is taken.
 pub(crate) fn create(url: &str, ca: Option<&Path>, name: &str, hash: &[u8; 32]) -> anyhow::Result<bool> {

@@ -19,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::reads::Reads;
+use super::opening::keep_statements;
 use super::query::{Reader, reader};
 use super::rows::SqliteRows;
 use super::writer::Committer;
-use super::{MIGRATIONS, Settings, empty_database, keep_statements};
+use super::{MIGRATIONS, Settings, empty_database};
 use crate::batch::{self, BATCH, BATCHES, State, WAITING};
 use crate::change::Failed;
 use crate::read::counts::Step;

@@ -22,11 +22,11 @@ use crate::record::{ConversationKey, LogEvent, UserKey};
 use crate::table::{columns, conversations, members};
 
 /// One read transaction.
-pub(super) type Reader<'a> = read::Reader<'a, Connection>;
+pub(crate) type Reader<'a> = read::Reader<'a, Connection>;
 
 type Result<T> = std::result::Result<T, Failed>;
 
-pub(super) fn reader<'a>(db: &'a Connection, limits: &'a Limits, state: &'a State) -> Reader<'a> {
+pub(crate) fn reader<'a>(db: &'a Connection, limits: &'a Limits, state: &'a State) -> Reader<'a> {
     Reader { rows: db, limits, mark: &state.mark, step: STEP }
 }
 

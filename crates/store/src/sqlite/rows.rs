@@ -46,46 +46,48 @@ impl SqliteRows {
     }
 
     /// The database, for whoever reads between two transactions.
-    pub(super) fn database(&self) -> &Connection {
+    pub(crate) fn database(&self) -> &Connection {
         &self.db
     }
 
     /// Whether the database refuses whatever would change it, and whether it refuses commits.
-    pub(super) fn sabotage(&self, changes: bool, commits: bool) {
+    #[cfg(feature = "simulation")]
+    pub(crate) fn sabotage(&self, changes: bool, commits: bool) {
         let _ = self.db.pragma_update(None, "query_only", changes);
         let _ = self.db.commit_hook(commits.then_some(|| true));
     }
 
-    pub(super) fn into_database(self) -> Connection {
+    #[cfg(feature = "simulation")]
+    pub(crate) fn into_database(self) -> Connection {
         self.db
     }
 
-    pub(super) fn begin(&mut self) -> Result<()> {
+    pub(crate) fn begin(&mut self) -> Result<()> {
         if self.conversations.len() > KEPT || self.members.len() > KEPT || self.users.len() > KEPT {
             self.forget();
         }
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
     }
 
-    pub(super) fn commit(&mut self) -> Result<()> {
+    pub(crate) fn commit(&mut self) -> Result<()> {
         self.write_back()?;
         self.db.prepare_cached("COMMIT")?.execute([]).map(drop)
     }
 
     /// Undoes the transaction; what was kept of it is no longer true.
-    pub(super) fn roll_back(&mut self) {
+    pub(crate) fn roll_back(&mut self) {
         self.forget();
         // It fails only where SQLite has rolled back already (sqlite.org/lang_transaction.html section 3).
         let _ = self.db.execute_batch("ROLLBACK");
     }
 
     /// Whether content was erased since the last call: its bytes are still in the write-ahead log.
-    pub(super) fn take_erased(&mut self) -> bool {
+    pub(crate) fn take_erased(&mut self) -> bool {
         std::mem::take(&mut self.erased)
     }
 
     /// Gives the page cache's memory back.
-    pub(super) fn shrink(&self) {
+    pub(crate) fn shrink(&self) {
         super::shrink(&self.db);
     }
 
@@ -136,7 +138,7 @@ fn is_changed(written: Written) -> bool {
 }
 
 /// A conversation's row by its name.
-pub(super) fn find_conversation(db: &Connection, name: &ConversationId) -> Result<Option<Conversation>> {
+pub(crate) fn find_conversation(db: &Connection, name: &ConversationId) -> Result<Option<Conversation>> {
     let mut select = db.prepare_cached(concat!(
         "SELECT ",
         conversations!(columns),
@@ -146,7 +148,7 @@ pub(super) fn find_conversation(db: &Connection, name: &ConversationId) -> Resul
 }
 
 /// A membership's row, present or past.
-pub(super) fn find_member(
+pub(crate) fn find_member(
     db: &Connection,
     conversation: ConversationKey,
     user: UserKey,
@@ -160,14 +162,14 @@ pub(super) fn find_member(
 }
 
 /// Messages of anybody up to an event.
-pub(super) fn count_messages(db: &Connection, conversation: ConversationKey, upto: Seq) -> Result<u64> {
+pub(crate) fn count_messages(db: &Connection, conversation: ConversationKey, upto: Seq) -> Result<u64> {
     let mut select = db.prepare_cached("SELECT messages FROM events WHERE conversation = ?1 AND seq = ?2")?;
     let count = select.query_row(params![conversation.0, upto.0], |row| row.get(0)).optional()?;
     Ok(count.unwrap_or(0))
 }
 
 /// Messages of one sender after an event, up to another. It reads every event between.
-pub(super) fn count_sent(
+pub(crate) fn count_sent(
     db: &Connection,
     conversation: ConversationKey,
     sender: UserKey,
@@ -181,7 +183,7 @@ pub(super) fn count_sent(
     select.query_row(params![conversation.0, after.0, upto.0, sender.0, message], |row| row.get(0))
 }
 
-pub(super) fn seq(row: &rusqlite::Row<'_>, column: usize) -> Result<Seq> {
+pub(crate) fn seq(row: &rusqlite::Row<'_>, column: usize) -> Result<Seq> {
     row.get(column).map(Seq)
 }
 
@@ -189,12 +191,12 @@ fn id_error(column: usize, error: switchboard_protocol::InvalidId) -> rusqlite::
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
 }
 
-pub(super) fn conversation_id(row: &rusqlite::Row<'_>, column: usize) -> Result<ConversationId> {
+pub(crate) fn conversation_id(row: &rusqlite::Row<'_>, column: usize) -> Result<ConversationId> {
     let name = row.get_ref(column)?.as_str()?;
     ConversationId::parse(name).map_err(|e| id_error(column, e))
 }
 
-pub(super) fn user_id(row: &rusqlite::Row<'_>, column: usize) -> Result<UserId> {
+pub(crate) fn user_id(row: &rusqlite::Row<'_>, column: usize) -> Result<UserId> {
     let name = row.get_ref(column)?.as_str()?;
     UserId::parse(name).map_err(|e| id_error(column, e))
 }

@@ -207,6 +207,7 @@ impl Committer {
     }
 
     /// From now on it counts nothing up to a cursor: readers do, as they do for long logs.
+    #[cfg(feature = "simulation")]
     pub(super) fn leave_counts_to_readers(&mut self) {
         self.rules.near = 0;
     }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::frame;
 use crate::metrics::Metrics;
-use crate::outbox::Lag;
+use crate::outbox::{Lag, Outbox};
 use crate::router::order::Arrival;
 use crate::router::verify::tests::{Fake, router};
 use crate::router::{Heads, peers};

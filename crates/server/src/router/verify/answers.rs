@@ -3,17 +3,13 @@
 use rustc_hash::FxHashSet;
 use switchboard_protocol::{CloseCode, Seq, Timestamp};
 
-use super::{Newcomer, Scope, UserQuery};
 use crate::metrics::Drop;
 use crate::router::Router;
-use crate::router::peers::StoreReply;
 use crate::router::registry::UserSlot;
+use crate::router::store_reply::{Entries, Newcomer, Scope, StoreReply, UserQuery};
 use switchboard_store::record::{ConversationKey, Effect, Passage};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{CommittedEvent, Excerpt, Place, PlacesPage, Revocations, Seqs};
-
-/// A user with the conversations that they may have joined.
-pub(in crate::router) type Entries = (UserQuery, Vec<ConversationKey>);
 
 impl Router {
     pub(in crate::router) fn apply_heads(

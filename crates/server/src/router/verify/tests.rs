@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
@@ -16,7 +16,7 @@ use switchboard_store::clock::Clock;
 use switchboard_store::record::{Answer, Effect, LogEvent, Passage, UserKey};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{
-    Acquaintance, Batch, CommittedEvent, Excerpt, Memberships, PlacesPage, Query, Revocations, Seqs,
+    Acquaintance, Batch, CommittedEvent, Excerpt, Memberships, Place, PlacesPage, Query, Revocations, Seqs,
     SharedLog, Snapshot, Standing, Store, Submission, Summaries,
 };
 

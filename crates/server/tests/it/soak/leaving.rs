@@ -126,6 +126,7 @@ impl Clients {
 }
 
 /// Sends messages until `end` and returns the times until their `ok`, sorted. Prints the longest time of each second.
+#[expect(clippy::print_stdout, reason = "a soak reports what it measured")]
 async fn sends_until(end: Instant, others: &mut [Person]) -> Vec<Duration> {
     let begun = Instant::now();
     let sending = others.iter_mut().enumerate().map(async |(number, person)| {

@@ -14,13 +14,13 @@ use switchboard_protocol::{
 
 use super::{Session, heads, places, places_in, revocations};
 use crate::change::Failed;
+use crate::in_memory::InMemory;
 use crate::postgres::connect::BlockingConnection;
 use crate::postgres::migrate;
 use crate::postgres::target::Target;
 use crate::read::STEP;
 use crate::read::{Lookups, Reader};
 use crate::record::{ConversationKey, Effect, Passage, UserKey};
-use crate::sqlite::in_memory::InMemory;
 use crate::{Change, Committed, CommittedEvent, Query, Request};
 
 const PEOPLE: [&str; 7] = ["alice", "bob", "carol", "Dave", "e~", "f.g", "zoe"];

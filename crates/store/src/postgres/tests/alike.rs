@@ -12,13 +12,13 @@ use switchboard_protocol::{ConversationId, Limits, Timestamp};
 use super::{change, new_database, settings, user};
 use crate::batch::State;
 use crate::clock::Clock;
+use crate::in_memory::InMemory;
 use crate::origin::Origin;
 use crate::postgres::commit::Committer;
 use crate::postgres::connect::BlockingConnection;
 use crate::postgres::target::Target;
 use crate::postgres::{Settings, migrate};
 use crate::refusal::Refusal;
-use crate::sqlite::in_memory::InMemory;
 use crate::{Change, Committed, CountedRead, Submission};
 
 const PEOPLE: [&str; 6] = ["alice", "bob", "carol", "Dave", "e~", "f.g"];

@@ -11,9 +11,6 @@ use switchboard_protocol::Read;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 
-use super::query::{Reader, reader};
-use super::rows::SqliteRows;
-use super::{MIGRATIONS, keep_statements};
 #[cfg(test)]
 use crate::batch;
 use crate::batch::State;
@@ -25,6 +22,10 @@ use crate::origin::Origin;
 use crate::read::counts::Step;
 use crate::record::{ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
+use crate::sqlite::MIGRATIONS;
+use crate::sqlite::opening::keep_statements;
+use crate::sqlite::query::{Reader, reader};
+use crate::sqlite::rows::SqliteRows;
 use crate::{Change, Committed, Query, Snapshot};
 #[cfg(test)]
 use crate::{CountedRead, Counts, Submission};

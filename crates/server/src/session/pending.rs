@@ -1,0 +1,61 @@
+//! What a live session keeps of commands that are not done: a query of the store, and what is delayed over its rate.
+
+use std::collections::VecDeque;
+
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{CommandId, ConversationId, UserId};
+use switchboard_store::record::Answer;
+use switchboard_store::{Acquaintance, Change, CursorOf, Standing};
+use tokio::time::Instant;
+
+/// A command whose answer is being read from the store.
+pub(super) enum PendingQuery {
+    Page(Option<CommandId>, Answer<OkBody<Box<RawValue>>>),
+    Typing(Option<CommandId>, ConversationId, Answer<Standing>),
+    Watch(Option<CommandId>, Answer<Vec<Acquaintance>>),
+}
+
+/// The delayed cursors of a connection. They count as writes in flight, so `limits.in_flight` bounds them.
+#[derive(Default)]
+pub(super) struct DelayedCursors {
+    /// The oldest group first.
+    pub(super) groups: VecDeque<Group>,
+    /// When to retry the first group.
+    pub(super) due: Option<Instant>,
+}
+
+/// Cursors of one kind in one conversation.
+pub(super) struct Group {
+    of: CursorOf,
+    conversation: ConversationId,
+    pub(super) commands: Vec<(Option<CommandId>, Change)>,
+}
+
+impl DelayedCursors {
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    pub(super) fn add(
+        &mut self,
+        of: CursorOf,
+        conversation: ConversationId,
+        id: Option<CommandId>,
+        change: Change,
+    ) {
+        let group = self.groups.iter_mut().find(|group| group.of == of && group.conversation == conversation);
+        match group {
+            Some(group) => group.commands.push((id, change)),
+            None => self.groups.push_back(Group { of, conversation, commands: vec![(id, change)] }),
+        }
+    }
+}
+
+/// The delayed list of `watch` of a connection.
+pub(super) struct DelayedWatch {
+    /// When to retry it.
+    pub(super) due: Instant,
+    pub(super) id: Option<CommandId>,
+    pub(super) users: Vec<UserId>,
+}

@@ -1,0 +1,121 @@
+//! The imports of a crate's source files, as paths of modules.
+
+use super::Tree;
+use super::source::{Source, is_word};
+
+/// The modules of a crate: those with a file.
+pub(super) struct Modules<'a> {
+    files: Vec<File<'a>>,
+}
+
+/// A source file that is not a test.
+pub(super) struct File<'a> {
+    pub(super) path: &'a str,
+    /// The module's path from the crate's root; empty for the root itself.
+    pub(super) module: Vec<&'a str>,
+    /// The paths of what it imports, from the crate's root, each with its line.
+    pub(super) imports: Vec<(usize, Vec<String>)>,
+}
+
+impl<'a> Modules<'a> {
+    /// The modules below a directory such as `crates/server/src/`.
+    pub(super) fn read(tree: &'a Tree, directory: &str) -> Self {
+        let files = tree.with_extension(&["rs"]).filter_map(|(path, text)| {
+            let inside = path.strip_prefix(directory)?.strip_suffix(".rs")?;
+            let module: Vec<_> = inside.split('/').filter(|part| *part != "lib").collect();
+            let imports = imports(text, &module);
+            (!module.contains(&"tests")).then_some(File { path, module, imports })
+        });
+        Self { files: files.collect() }
+    }
+
+    pub(super) fn files(&self) -> impl Iterator<Item = &File<'a>> {
+        self.files.iter()
+    }
+
+    /// Whether there is a module of this path.
+    pub(super) fn has<S: AsRef<str>>(&self, path: &[S]) -> bool {
+        self.files.iter().any(|file| {
+            file.module.len() == path.len() && file.module.iter().zip(path).all(|(a, b)| *a == b.as_ref())
+        })
+    }
+}
+
+/// The paths that begin with `crate`, `super` or `self` in a module's code outside its tests.
+fn imports(text: &str, module: &[&str]) -> Vec<(usize, Vec<String>)> {
+    let source = Source::parse(text);
+    let code = &source.code[..tests_begin(&source.code)];
+    let mut found = Vec::new();
+    for start in ["crate::", "super::", "self::"] {
+        for (at, _) in code.match_indices(start) {
+            // `super::super::` is one path.
+            if code[..at].ends_with(is_word) || code[..at].ends_with("::") {
+                continue;
+            }
+            let line = code[..at].matches('\n').count() + 1;
+            let mut paths = Vec::new();
+            expand(&code[at..], &mut Vec::new(), &mut paths);
+            found.extend(paths.iter().filter_map(|path| Some((line, absolute(path, module)?))));
+        }
+    }
+    found
+}
+
+/// Where the inline module of the unit tests begins, which is the last of its file.
+fn tests_begin(code: &str) -> usize {
+    code.match_indices("#[cfg(test)]")
+        .find(|(at, mark)| {
+            let after = code[at + mark.len()..].trim_start();
+            after.starts_with("mod ") && after.find('{') < after.find(';')
+        })
+        .map_or(code.len(), |(at, _)| at)
+}
+
+/// Reads the path at the beginning of `code`, with every path of a group in braces. Returns how long it is.
+fn expand(code: &str, before: &mut Vec<String>, paths: &mut Vec<Vec<String>>) -> usize {
+    let depth = before.len();
+    let mut at = 0;
+    loop {
+        at += code[at..].len() - code[at..].trim_start().len();
+        if code[at..].starts_with('{') {
+            at += 1;
+            while !code[at..].trim_start().starts_with('}') && !code[at..].trim_start().is_empty() {
+                at += expand(&code[at..], before, paths).max(1);
+                at += code[at..].len() - code[at..].trim_start_matches([',', ' ', '\n']).len();
+            }
+            at += code[at..].find('}').map_or(0, |end| end + 1);
+            break;
+        }
+        let length = code[at..].find(|c| !is_word(c)).unwrap_or(code[at..].len());
+        before.push(code[at..at + length].to_owned());
+        at += length;
+        let Some(rest) = code[at..].strip_prefix("::") else {
+            paths.push(before.clone());
+            break;
+        };
+        at += 2;
+        if !rest.starts_with(|c| is_word(c) || c == '{') {
+            paths.push(before.clone());
+            break;
+        }
+    }
+    before.truncate(depth);
+    at
+}
+
+/// A path from the crate's root.
+fn absolute(path: &[String], module: &[&str]) -> Option<Vec<String>> {
+    let mut base: Vec<String> = module.iter().map(|part| (*part).to_owned()).collect();
+    let mut rest = path;
+    while let Some((first, after)) = rest.split_first() {
+        match first.as_str() {
+            "crate" => base.clear(),
+            "self" if rest.len() == path.len() => {}
+            "super" => drop(base.pop()?),
+            _ => break,
+        }
+        rest = after;
+    }
+    base.extend(rest.iter().filter(|part| !matches!(part.as_str(), "self" | "")).cloned());
+    Some(base)
+}

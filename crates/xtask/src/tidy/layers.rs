@@ -1,0 +1,251 @@
+//! Imports run downward: ARCHITECTURE.md lists the rooms of a crate in layers, from the top down. A room is a module of the
+//! crate's root with all that is below it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::imports::{File, Modules};
+use super::{Complaint, Tree};
+
+const MAP: &str = "ARCHITECTURE.md";
+
+/// What begins a list of layers, before the directory in backticks.
+const HEADING: &str = "Layers of ";
+
+/// The room of the crate's root, for what is not in a module.
+const ROOT: &str = "lib";
+
+/// The layers of a crate.
+struct Layers<'a> {
+    /// The crate's directory of sources.
+    directory: &'a str,
+    /// The layer of each room, 0 at the top.
+    rooms: BTreeMap<&'a str, usize>,
+}
+
+impl<'a> Layers<'a> {
+    /// The lists in the map. The rooms of a layer are in backticks before its colon.
+    fn read(map: &'a str) -> Vec<Self> {
+        let mut lists: Vec<Self> = Vec::new();
+        let mut within = false;
+        for line in map.lines() {
+            within = !line.starts_with('#') && (within || line.starts_with(HEADING));
+            if let Some(heading) = line.strip_prefix(HEADING) {
+                let directory = heading.split('`').nth(1).unwrap_or_default();
+                lists.push(Self { directory, rooms: BTreeMap::new() });
+            }
+            let Some((number, rooms)) = line.split_once(". `").filter(|_| within) else { continue };
+            let (Ok(number), Some(list)) = (number.parse::<usize>(), lists.last_mut()) else { continue };
+            let rooms = rooms.split(':').next().unwrap_or_default();
+            list.rooms.extend(rooms.split('`').step_by(2).map(|room| (room, number)));
+        }
+        lists
+    }
+
+    fn of(&self, room: &str) -> Option<usize> {
+        self.rooms.get(room).copied()
+    }
+}
+
+/// The room of a module or of what a path names.
+fn room<'p, S: AsRef<str>>(path: &'p [S], modules: &Modules<'_>) -> &'p str {
+    match path.first() {
+        Some(first) if modules.has(&path[..1]) => first.as_ref(),
+        _ => ROOT,
+    }
+}
+
+pub(super) fn imports_run_downward(tree: &Tree) -> Vec<Complaint> {
+    let Some(map) = tree.text(MAP) else { return Vec::new() };
+    let mut complaints = Vec::new();
+    for layers in Layers::read(map) {
+        let modules = Modules::read(tree, layers.directory);
+        for file in modules.files() {
+            complaints.extend(upward(file, &layers, &modules));
+        }
+        let known: BTreeSet<_> = modules.files().map(|file| room(&file.module, &modules)).collect();
+        for gone in layers.rooms.keys().filter(|room| !known.contains(*room)) {
+            let message = format!("there is no room `{gone}` in {}: take it off the list", layers.directory);
+            complaints.push(Complaint::about(MAP, message));
+        }
+    }
+    complaints
+}
+
+/// The imports of a file that run upward.
+fn upward(file: &File<'_>, layers: &Layers<'_>, modules: &Modules<'_>) -> Vec<Complaint> {
+    let from = room(&file.module, modules);
+    let Some(own) = layers.of(from) else {
+        let message = format!("the room `{from}` is not on the map: add it to a layer in {MAP}");
+        return vec![Complaint::about(file.path, message)];
+    };
+    let mut complaints = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (line, path) in &file.imports {
+        let to = room(path, modules);
+        if to != from && layers.of(to).is_some_and(|layer| layer <= own) && seen.insert((line, to)) {
+            let message = format!(
+                "`{from}` must not import `{to}`, which is no layer below it: see the layers in {MAP}"
+            );
+            complaints.push(Complaint::at(file.path, *line, message));
+        }
+    }
+    complaints
+}
+
+/// In a folder at most two files import each other, directly or through others. A file stands for what is below it.
+pub(super) fn circles_are_small(tree: &Tree) -> Vec<Complaint> {
+    let Some(map) = tree.text(MAP) else { return Vec::new() };
+    let mut complaints = Vec::new();
+    for layers in Layers::read(map) {
+        let modules = Modules::read(tree, layers.directory);
+        for (folder, edges) in edges(&modules) {
+            for circle in circles(&edges).into_iter().filter(|circle| circle.len() > 2) {
+                let names: Vec<_> = circle.iter().map(|name| format!("{name}.rs")).collect();
+                let message = format!(
+                    "{} import each other in a circle: move what they share below them",
+                    names.join(", ")
+                );
+                complaints.push(Complaint::about(&format!("{}{folder}", layers.directory), message));
+            }
+        }
+    }
+    complaints
+}
+
+type Edges = BTreeMap<String, BTreeSet<String>>;
+
+/// The imports between the files of each folder below the crate's root; the rooms themselves have layers.
+fn edges(modules: &Modules<'_>) -> BTreeMap<String, Edges> {
+    let mut folders: BTreeMap<String, Edges> = BTreeMap::new();
+    for file in modules.files() {
+        for (_, path) in &file.imports {
+            let common = file.module.iter().zip(path).take_while(|(a, b)| **a == b.as_str()).count();
+            let (Some(from), Some(to)) = (file.module.get(common), path.get(common)) else { continue };
+            if common > 0 && modules.has(&path[..=common]) {
+                let folder = folders.entry(file.module[..common].join("/")).or_default();
+                folder.entry((*from).to_owned()).or_default().insert(to.clone());
+            }
+        }
+    }
+    folders
+}
+
+/// The sets of names that reach each other.
+fn circles(edges: &Edges) -> BTreeSet<BTreeSet<&str>> {
+    let reach: BTreeMap<&str, BTreeSet<&str>> =
+        edges.keys().map(|name| (name.as_str(), reachable(name, edges))).collect();
+    let circle = |name: &'_ str| {
+        reach
+            .iter()
+            .filter(|(other, to)| to.contains(name) && reach[name].contains(*other))
+            .map(|(other, _)| *other)
+            .collect()
+    };
+    reach.keys().map(|name| circle(name)).collect()
+}
+
+/// What can be reached from `name`, over one edge at least.
+fn reachable<'a>(name: &str, edges: &'a Edges) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    let mut next: Vec<&str> = vec![name];
+    while let Some(name) = next.pop() {
+        for to in edges.get(name).into_iter().flatten() {
+            if found.insert(to.as_str()) {
+                next.push(to);
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tidy::run_rule;
+
+    const LAYERS: &str = "Layers of `a/src/`, from the top down:\n\n1. `lib`, `door`: the top\n2. `hall`: between\n3. `cellar`: the ground\n";
+
+    fn downward(files: &[(&str, &str)]) -> Vec<String> {
+        let all: Vec<_> = [
+            (MAP, LAYERS),
+            ("a/src/lib.rs", "mod door; mod hall; mod cellar;"),
+            ("a/src/door.rs", ""),
+            ("a/src/hall.rs", ""),
+            ("a/src/cellar.rs", ""),
+        ]
+        .into_iter()
+        .filter(|(path, _)| !files.iter().any(|(other, _)| other == path))
+        .chain(files.iter().copied())
+        .collect();
+        run_rule(imports_run_downward, &all)
+    }
+
+    #[test]
+    fn an_import_from_a_lower_room_is_reported() {
+        for (code, to) in [
+            ("use crate::door::Bell;", "door"),
+            ("\nuse super::door;", "door"),
+            ("use crate::{cellar, door::{Bell, Lock}};", "door"),
+            ("fn f() { crate::door::ring() }", "door"),
+            ("use crate::House;", "lib"),
+        ] {
+            let found = downward(&[("a/src/hall.rs", code)]);
+            assert!(!found.is_empty(), "{code}");
+            assert!(found[0].contains(&format!("`hall` must not import `{to}`")), "{code}: {found:?}");
+        }
+        let found = downward(&[("a/src/hall/stairs.rs", "\n\nuse super::super::door::Bell;")]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("a/src/hall/stairs.rs:3: "), "{found:?}");
+        let found = downward(&[("a/src/door.rs", "use crate::House;")]);
+        assert_eq!(found.len(), 1, "rooms of one layer do not import each other: {found:?}");
+    }
+
+    #[test]
+    fn what_runs_downward_or_stays_in_its_room_passes() {
+        for code in [
+            "use crate::cellar::{Wine, shelf::Jam};",
+            "use super::cellar;",
+            "use self::stairs::Step;\nmod stairs;",
+            "pub(crate) fn f() {}\n// crate::door\nconst PATH: &str = \"crate::door\";",
+            "#[cfg(test)]\nmod tests {\n    use crate::door::Bell;\n}",
+        ] {
+            assert_eq!(downward(&[("a/src/hall.rs", code)]), [""; 0], "{code}");
+        }
+        assert_eq!(downward(&[("a/src/hall/stairs.rs", "use super::Step; use crate::hall::Wall;")]), [""; 0]);
+        assert_eq!(downward(&[("a/src/hall/tests.rs", "use crate::door::Bell;")]), [""; 0], "tests may");
+    }
+
+    #[test]
+    fn a_room_that_is_not_on_the_map_and_one_that_is_gone_are_reported() {
+        let found = downward(&[("a/src/attic.rs", "")]);
+        assert_eq!(
+            found,
+            ["a/src/attic.rs: the room `attic` is not on the map: add it to a layer in ARCHITECTURE.md"]
+        );
+        let map = format!("{LAYERS}4. `well`: outside\n");
+        let found = downward(&[(MAP, &map)]);
+        assert_eq!(found, ["ARCHITECTURE.md: there is no room `well` in a/src/: take it off the list"]);
+    }
+
+    #[test]
+    fn a_circle_of_more_than_two_files_in_a_folder_is_reported() {
+        let files = [
+            (MAP, LAYERS),
+            ("a/src/hall.rs", "mod one; mod two; mod three;"),
+            ("a/src/hall/one.rs", "use super::two::Two;"),
+            ("a/src/hall/two.rs", "use super::three::Three;\nuse super::one::One;"),
+            ("a/src/hall/three/deep.rs", "use crate::hall::one::One;"),
+            ("a/src/hall/three.rs", "mod deep; use self::deep::Deep;"),
+        ];
+        let found = run_rule(circles_are_small, &files);
+        assert_eq!(
+            found,
+            [
+                "a/src/hall: one.rs, three.rs, two.rs import each other in a circle: move what they share below them"
+            ]
+        );
+        let mut two = files;
+        two[4].1 = "";
+        assert_eq!(run_rule(circles_are_small, &two), [""; 0], "two files may");
+    }
+}

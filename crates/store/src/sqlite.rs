@@ -26,7 +26,8 @@ use tokio::sync::mpsc;
 
 use self::opening::{Access, Opened, check_not_moved, is_full, open_reader, open_to_serve, shrink};
 pub(super) use self::opening::{
-    check_version, empty_database, lock, mark_moved, open_beside, open_database, open_to_read,
+    check_version, empty_database, latest_database, lock, mark_moved, open_beside, open_database,
+    open_to_read,
 };
 use self::readers::{Readers, Reads};
 use self::rows::SqliteRows;

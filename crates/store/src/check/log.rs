@@ -32,6 +32,7 @@ pub(super) fn check(
          FROM events e LEFT JOIN users u ON u.id = e.sender ORDER BY e.conversation, e.seq",
     ))?;
     let mut rows = select.query([])?;
+    let members = members::statement(db, report.schema)?;
     let mut log: Option<Log<'_>> = None;
     while let Some(row) = rows.next()? {
         let conversation: i64 = row.get(0)?;
@@ -39,7 +40,7 @@ pub(super) fn check(
             if let Some(log) = log.take() {
                 log.ends(report)?;
             }
-            log = Some(Log::begin(db, conversation, report)?);
+            log = Some(Log::begin(db, conversation, &members, report)?);
         }
         if let Some(log) = &mut log {
             log.takes(row, report)?;
@@ -128,7 +129,7 @@ impl<'a> Read<'a> {
 }
 
 impl<'a> Log<'a> {
-    fn begin(db: &'a Connection, number: i64, report: &mut Report) -> Result<Self> {
+    fn begin(db: &'a Connection, number: i64, members: &str, report: &mut Report) -> Result<Self> {
         let mut select = db.prepare_cached(
             "SELECT name, title, public, head, messages, last_message, members, admins, at FROM conversations WHERE id = ?1",
         )?;
@@ -160,7 +161,7 @@ impl<'a> Log<'a> {
             name,
             id,
             kept,
-            members: Members::read(db, report.schema, number)?,
+            members: Members::read(db, members, number)?,
             head: 0,
             messages: 0,
             last_message: 0,

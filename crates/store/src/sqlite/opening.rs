@@ -299,6 +299,11 @@ pub(crate) fn empty_database(version: usize) -> anyhow::Result<Connection> {
     Ok(db)
 }
 
+/// The same with the tables of this version.
+pub(crate) fn latest_database() -> anyhow::Result<Connection> {
+    empty_database(MIGRATIONS.len())
+}
+
 pub(super) fn open_reader(data: &Path, access: Access) -> anyhow::Result<Connection> {
     open_to_read_by(access, &data.join(DATABASE))
 }

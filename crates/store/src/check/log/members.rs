@@ -9,7 +9,8 @@ use super::Log;
 use crate::change::rows::role_number;
 use crate::check::{BY_CHOICE, Report};
 use crate::record::Membership;
-use crate::table::{columns, members};
+use crate::sqlite::latest_database;
+use crate::table::{MEMBERS, Written};
 
 /// A member's row.
 #[derive(Debug, Clone)]
@@ -50,19 +51,37 @@ pub(super) struct Members {
     admins: u64,
 }
 
+/// Selects the members of a conversation in a database of some version: what it has no column for is what the migration
+/// gives to the rows that are there.
+pub(super) fn statement(db: &Connection, schema: usize) -> anyhow::Result<String> {
+    let latest = latest_database()?;
+    let mut find = db.prepare("SELECT 1 FROM pragma_table_info('members') WHERE name = ?1")?;
+    let mut default = latest
+        .prepare("SELECT coalesce(dflt_value, 'NULL') FROM pragma_table_info('members') WHERE name = ?1")?;
+    let mut columns = Vec::new();
+    for column in MEMBERS.columns.iter().filter(|column| column.written != Written::Key) {
+        columns.push(if find.exists([column.name])? {
+            format!("m.\"{}\"", column.name)
+        } else {
+            default.query_row([column.name], |row| row.get(0))?
+        });
+    }
+    let by_choice = if schema < BY_CHOICE {
+        "NULL"
+    } else {
+        "EXISTS (SELECT 1 FROM rooms_by_choice c WHERE c.user = m.user AND c.conversation = m.conversation)"
+    };
+    Ok(format!(
+        "SELECT m.user, u.name, m.role, {by_choice}, {} FROM members m LEFT JOIN users u ON u.id = m.user
+         WHERE m.conversation = ?1",
+        columns.join(", ")
+    ))
+}
+
 impl Members {
     /// The rows of a conversation.
-    pub(super) fn read(db: &Connection, schema: usize, conversation: i64) -> Result<Self> {
-        let by_choice = if schema < BY_CHOICE {
-            "NULL"
-        } else {
-            "EXISTS (SELECT 1 FROM rooms_by_choice c WHERE c.user = m.user AND c.conversation = m.conversation)"
-        };
-        let mut select = db.prepare_cached(&format!(
-            "SELECT m.user, u.name, m.role, {by_choice}, {} FROM members m LEFT JOIN users u ON u.id = m.user
-             WHERE m.conversation = ?1",
-            members!(columns)
-        ))?;
+    pub(super) fn read(db: &Connection, statement: &str, conversation: i64) -> Result<Self> {
+        let mut select = db.prepare_cached(statement)?;
         let rows = select.query_map([conversation], |row| {
             let kept = Kept {
                 name: row.get_ref(1)?.as_str_or_null().unwrap_or_default().map(ToOwned::to_owned),

@@ -39,9 +39,19 @@ pub(super) fn describe(event: &Event) -> String {
             format!("{from}: (withheld {}: {})", printable(of), printable(withheld))
         }
         EventBody::Erase {} => format!("(all that {from} wrote up to here was erased)"),
-        EventBody::Unknown(fields) => {
+        other => {
+            let fields = serde_json::to_value(other).unwrap_or_default();
             let kind = fields.get("type").and_then(|kind| kind.as_str()).unwrap_or_default();
-            format!("{from}: (an event of a kind that this version does not know: {})", printable(kind))
+            match other {
+                EventBody::Unknown(_) => {
+                    format!(
+                        "{from}: (an event of a kind that this version does not know: {})",
+                        printable(kind)
+                    )
+                }
+                // A kind without a sentence of its own here.
+                _ => format!("{from}: {}", printable(&fields.to_string())),
+            }
         }
     };
     format!("{} {} {} {what}", event.at, event.conversation, event.seq)
@@ -67,6 +77,10 @@ mod tests {
             (r#""type":"edit","target":3,"text":"b""#, "alice edited 3: b"),
             (r#""type":"react","target":3,"emoji":"👍","on":true"#, "alice put 👍 on 3"),
             (r#""type":"invite","user":"bob","role":"reader""#, "alice brought bob in, as Reader"),
+            (
+                r#""type":"poll","question":"?""#,
+                "alice: (an event of a kind that this version does not know: poll)",
+            ),
             (r#""type":"join""#, "alice joined"),
             (r#""type":"join","role":"reader""#, "alice joined, as Reader"),
         ] {

@@ -144,9 +144,9 @@ pub(super) const LISTED: &str = concat!(
 );
 
 const MEMBERS: &str = concat!(
-    "SELECT u.name, ",
+    r#"SELECT m."user", u.name, "#,
     members!(columns),
-    r#", m."user" FROM (
+    r#" FROM (
         SELECT * FROM members WHERE conversation = $1 AND until IS NULL AND "user" > $2 ORDER BY "user" LIMIT $3
     ) m LEFT JOIN users u ON u.id = m."user" ORDER BY m."user""#
 );
@@ -301,9 +301,9 @@ impl Lookups for Session {
         mut each: impl FnMut(UserKey, Option<(UserId, Membership)>) -> ControlFlow<()>,
     ) -> Result<()> {
         for row in self.rows(MEMBERS, &[&conversation.0, &after.0, &(most as i64)])? {
-            let read = || Ok((user_id(&row, 0)?, Membership::from_postgres(&row, 1)?));
+            let read = || Ok((user_id(&row, 1)?, Membership::from_postgres(&row, 2)?));
             let member = readable(read(), || format!("a member of conversation {}", conversation.0))?;
-            if each(user_key(&row, 9)?, member).is_break() {
+            if each(user_key(&row, 0)?, member).is_break() {
                 break;
             }
         }

@@ -21,6 +21,7 @@ use crate::postgres::target::Target;
 use crate::read::STEP;
 use crate::read::{Lookups, Reader};
 use crate::record::{ConversationKey, Effect, Passage, UserKey};
+use crate::table::{ColumnType, TABLES, quoted};
 use crate::{Change, Committed, CommittedEvent, Query, Request};
 
 const PEOPLE: [&str; 7] = ["alice", "bob", "carol", "Dave", "e~", "f.g", "zoe"];
@@ -94,30 +95,24 @@ impl Past {
     fn rows(&self) -> String {
         let db = self.store.reader().rows;
         let mut sql = String::new();
-        for table in
-            ["users", "conversations", "members", "events", "amendments", "reactions", "rooms_by_choice"]
-        {
-            let mut select = db.prepare(&format!("SELECT * FROM {table}")).expect("a table");
-            // PostgreSQL has checksums of its own, for pages.
-            let kept = |(_, name): &(usize, &str)| *name != "checksum";
-            let names = select.column_names().into_iter().enumerate().filter(kept);
-            let columns: Vec<_> = names.map(|(n, name)| (n, format!("\"{name}\""))).collect();
-            let list: Vec<_> = columns.iter().map(|(_, name)| name.as_str()).collect();
-            let list = list.join(", ");
+        for table in TABLES.iter().filter(|table| table.name != "api_keys") {
+            let (name, list) = (table.name, quoted(table.columns));
+            let mut select = db.prepare(&format!("SELECT {list} FROM {name}")).expect("a table");
             let mut rows = select.query([]).expect("rows");
             while let Some(row) = rows.next().expect("a row") {
-                let values = columns.iter().map(|(n, name)| match row.get_ref(*n).expect("a value") {
+                let columns = table.columns.iter().enumerate();
+                let values = columns.map(|(n, column)| match row.get_ref(n).expect("a value") {
                     ValueRef::Null => "NULL".to_owned(),
-                    ValueRef::Integer(number) if name == "\"public\"" => (number != 0).to_string(),
+                    ValueRef::Integer(number) if column.kind == ColumnType::Bool => (number != 0).to_string(),
                     ValueRef::Integer(number) => number.to_string(),
                     ValueRef::Text(text) => {
                         let text = std::str::from_utf8(text).expect("text");
                         format!("'{}'", text.replace('\'', "''"))
                     }
-                    other => panic!("{other:?} in {table}"),
+                    other => panic!("{other:?} in {name}"),
                 });
                 let values: Vec<_> = values.collect();
-                sql += &format!("INSERT INTO {table} ({list}) VALUES ({});\n", values.join(", "));
+                sql += &format!("INSERT INTO {name} ({list}) VALUES ({});\n", values.join(", "));
             }
         }
         sql

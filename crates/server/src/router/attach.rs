@@ -315,7 +315,10 @@ impl<'a> Starts<'a> {
         named.extend(subscribe.former.iter().map(|(conversation, start, _)| (*conversation, *start)));
         let mut seen = FxHashMap::default();
         for change in changes {
-            if let Some(before) = change.seen() {
+            // This node may read the log again from an earlier event: a join before the leave that the session knows is not new.
+            if let Some(before) = change.seen()
+                && known_leave(&subscribe.gone, change.conversation).is_none_or(|leave| leave < change.seq)
+            {
                 seen.entry(change.conversation).or_insert(before);
             }
         }
@@ -327,7 +330,7 @@ impl<'a> Starts<'a> {
             return Some(*start);
         }
         // The user may have joined again between the check of the cursors and the page.
-        let told = self.gone.iter().find(|gone| gone.0 == conversation).map_or(Seq::MAX, |gone| gone.1);
+        let told = known_leave(self.gone, conversation).unwrap_or(Seq::MAX);
         let known = self.heads.get(conversation).or_else(|| self.seen.get(&conversation).copied());
         known.map(|start| start.min(told))
     }
@@ -337,6 +340,11 @@ impl<'a> Starts<'a> {
         let gone = self.gone.iter().map(|(conversation, _)| conversation);
         self.named.keys().chain(self.seen.keys()).chain(gone).copied()
     }
+}
+
+/// The event by which the user left a conversation, if it is among these.
+fn known_leave(gone: &[(ConversationKey, Seq)], conversation: ConversationKey) -> Option<Seq> {
+    gone.iter().find(|gone| gone.0 == conversation).map(|gone| gone.1)
 }
 
 /// The `retry_after` for a user with too many connections, in milliseconds. Dead connections end after some forty seconds at most, or

@@ -29,6 +29,12 @@ fn came(seen: u64) -> Effect {
     passage(Passage::In { seen: Seq(seen) })
 }
 
+/// An event that has arrived.
+fn arrival(seq: Seq, effect: Effect) -> Arrival {
+    let (name, frame) = (ConversationId::parse("#room").expect("a name"), frame::text("{}"));
+    Arrival { name, seq, frame, own: None, effects: vec![effect], stored: Instant::now() }
+}
+
 /// An attaching session of alice's.
 async fn enters(router: &mut Router) -> (SessionSlot, Arc<Outbox>) {
     let outbox = Arc::new(Outbox::new(&Limits::default(), Arc::new(Metrics::new())));
@@ -107,14 +113,38 @@ async fn a_session_that_had_a_gap_up_to_a_leave_receives_what_follows_it_once_th
     assert_eq!(outbox.next_lag(), Some(Lag { conversation: ROOM, cursor: Seq(9), missed: Seq(12) }));
 }
 
+/// The lag of a session that had a gap up to the leave 3, while this node read the log again from event 1 on, with these joins and
+/// leaves.
+async fn lag_after_reading_again(effects: Vec<Effect>) -> Option<Lag> {
+    let (mut router, _batches) = router(&Arc::new(Fake::default()), &[]);
+    let (session, outbox) = enters(&mut router).await;
+    for (seq, effect) in (2..).map(Seq).zip(effects) {
+        router.arrive(ROOM, arrival(seq, effect));
+    }
+    router.subscribe(Subscribe { gone: vec![(ROOM, Seq(3))], ..last_page(session, &[]) });
+    becomes_live(&mut router, session).await;
+    outbox.next_lag()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_had_a_gap_up_to_a_leave_receives_nothing_before_it_again() {
+    let effects = vec![came(1), passage(Passage::Out)];
+    assert_eq!(lag_after_reading_again(effects).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_user_is_back_after_a_gap_receives_nothing_before_the_leave_again() {
+    let effects = vec![came(1), passage(Passage::Out), came(3)];
+    let lag = Lag { conversation: ROOM, cursor: Seq(3), missed: Seq(4) };
+    assert_eq!(lag_after_reading_again(effects).await, Some(lag));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_session_whose_user_joins_between_its_last_page_and_its_summaries_becomes_live() {
     let store = Arc::new(Fake::of(vec![(ROOM, Seq(2), came(1))]));
     let (mut router, _batches) = router(&store, &[]);
     let (session, outbox) = enters(&mut router).await;
-    let (name, frame) = (ConversationId::parse("#room").expect("a name"), frame::text("{}"));
-    let (seq, effects, stored) = (Seq(2), vec![came(1)], Instant::now());
-    router.arrive(ROOM, Arrival { name, seq, frame, own: None, effects, stored });
+    router.arrive(ROOM, arrival(Seq(2), came(1)));
     router.subscribe(Subscribe { listed: vec![(ROOM, Seq(2))], ..last_page(session, &[]) });
     becomes_live(&mut router, session).await;
     assert_eq!(outbox.next_lag(), None, "the summary contains it");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use switchboard_protocol::reply::{OkBody, Reply, ServerFrame, Welcome};
-use switchboard_protocol::{Command, CommandId, Hello, SUBPROTOCOL};
+use switchboard_protocol::{Command, CommandId, Hello, SUBPROTOCOL, WriteNumber};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::{self, ClientRequestBuilder, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use crate::reconnect::{self, Reconnect};
+use crate::writes::Writes;
 use crate::{ClientError, wire};
 
 /// Size of the read buffer. The library's default of 128 KiB per connection is too much for a load generator, which has
@@ -37,6 +38,8 @@ pub struct Client {
     /// Frames that arrived while a call waited for its answer.
     unread: VecDeque<ServerFrame>,
     last_id: i64,
+    /// The order of the writes, if the server keeps it by number.
+    writes: Option<Writes>,
     /// The server's close frame, after it closed the connection.
     closed: Option<Closed>,
     /// The delay before reconnecting, in milliseconds, if the server sent one.
@@ -54,11 +57,15 @@ impl Client {
     /// with `error`, this returns [`ClientError::Refused`].
     pub async fn connect(url: &str, hello: Hello) -> Result<(Self, Welcome), ClientError> {
         let mut client = Self::open(url).await?;
-        client.feed(&hello.into(), None).await?;
+        client.feed(&hello.into(), None, None).await?;
         client.flush().await?;
         loop {
             match client.receive().await? {
-                ServerFrame::Reply(Reply::Welcome(welcome)) => return Ok((client, *welcome)),
+                ServerFrame::Reply(Reply::Welcome(welcome)) => {
+                    let numbers = welcome.features.iter().any(|feature| feature == "numbers");
+                    client.writes = numbers.then(Writes::default);
+                    return Ok((client, *welcome));
+                }
                 ServerFrame::Reply(Reply::Error(failure)) => {
                     return Err(ClientError::Refused(Box::new(failure)));
                 }
@@ -75,7 +82,14 @@ impl Client {
         // Commands are small and a caller waits for the answer: Nagle's algorithm would only delay them.
         let disable_nagle = true;
         let (socket, _) = connect_async_with_config(request, Some(config), disable_nagle).await?;
-        Ok(Self { socket, unread: VecDeque::new(), last_id: 0, closed: None, retry_after: None })
+        Ok(Self {
+            socket,
+            unread: VecDeque::new(),
+            last_id: 0,
+            writes: None,
+            closed: None,
+            retry_after: None,
+        })
     }
 
     /// Sends a command and waits for its answer; a `pong` is [`OkBody::Done`]. [`next`](Self::next) returns the frames that
@@ -121,10 +135,33 @@ impl Client {
         let first = self.last_id + 1;
         for command in commands {
             self.last_id += 1;
-            self.feed(&command, Some(self.last_id)).await?;
+            let writes = self.writes.as_mut().filter(|_| Command::ORDERED.contains(&command.name()));
+            let number = writes.map(|writes| writes.begin(self.last_id));
+            self.feed(&command, Some(self.last_id), number).await?;
         }
         self.flush().await?;
         Ok(first..self.last_id + 1)
+    }
+
+    /// Sends a write again that the server refused as retryable, in the place of the first time: the server stores it, and what
+    /// was sent behind it, only in the order of [`submit`](Self::submit). Wait for the `retry_after` of the first refused one, and
+    /// send all that were refused again, in their order.
+    ///
+    /// A write that is not sent again is given up when one after it is sent while none waits for its answer. It then gets a new
+    /// place, and another id than before.
+    pub async fn resend(&mut self, id: i64, command: impl Into<Command>) -> Result<i64, ClientError> {
+        let number = self.writes.as_mut().and_then(|writes| writes.begin_again(id));
+        if number.is_none() {
+            return self.submit(command).await;
+        }
+        self.feed(&command.into(), Some(id), number).await?;
+        self.flush().await?;
+        Ok(id)
+    }
+
+    /// Sends writes without numbers from now on, as clients of before do.
+    pub fn leave_out_numbers(&mut self) {
+        self.writes = None;
     }
 
     /// Returns the next frame: one that arrived during a call, or else one from the server. `None` after the server closed
@@ -181,8 +218,13 @@ impl Client {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
     }
 
-    async fn feed(&mut self, command: &Command, id: Option<i64>) -> Result<(), ClientError> {
-        self.write(Message::text(wire::encode(command, id))).await
+    async fn feed(
+        &mut self,
+        command: &Command,
+        id: Option<i64>,
+        number: Option<WriteNumber>,
+    ) -> Result<(), ClientError> {
+        self.write(Message::text(wire::encode(command, id, number))).await
     }
 
     async fn write(&mut self, message: Message) -> Result<(), ClientError> {
@@ -211,6 +253,9 @@ impl Client {
                     if let Some(frame) = wire::decode(&text).transpose() {
                         if let Ok(frame) = &frame {
                             self.retry_after = reconnect::delay(frame).or(self.retry_after);
+                            if let Some(writes) = &mut self.writes {
+                                writes.on_frame(frame);
+                            }
                         }
                         return Some(frame);
                     }

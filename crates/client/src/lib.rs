@@ -9,6 +9,7 @@ mod client;
 mod error;
 mod reconnect;
 mod wire;
+mod writes;
 
 pub use client::{Client, MAX_UNREAD_FRAMES};
 pub use error::ClientError;

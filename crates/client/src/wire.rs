@@ -2,8 +2,8 @@
 
 use serde::{Serialize, de};
 use serde_json::Value;
-use switchboard_protocol::Command;
 use switchboard_protocol::reply::ServerFrame;
+use switchboard_protocol::{Command, WriteNumber};
 
 use crate::ClientError;
 
@@ -17,11 +17,13 @@ struct Outgoing<'a> {
     command: &'a Command,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<i64>,
+    #[serde(flatten)]
+    number: Option<WriteNumber>,
 }
 
 /// The text of a command's frame. Encoding cannot fail, because every map in a command has string keys.
-pub(crate) fn encode(command: &Command, id: Option<i64>) -> String {
-    serde_json::to_string(&Outgoing { command, id }).expect("a command has a JSON form")
+pub(crate) fn encode(command: &Command, id: Option<i64>, number: Option<WriteNumber>) -> String {
+    serde_json::to_string(&Outgoing { command, id, number }).expect("a command has a JSON form")
 }
 
 /// Decodes a frame of the server; `None` if only a newer version knows its type.
@@ -59,8 +61,15 @@ mod tests {
     #[test]
     fn a_command_begins_with_its_type() {
         let ping = switchboard_protocol::Ping {}.into();
-        assert_eq!(encode(&ping, Some(7)), r#"{"type":"ping","id":7}"#);
-        assert_eq!(encode(&ping, None), r#"{"type":"ping"}"#);
+        assert_eq!(encode(&ping, Some(7), None), r#"{"type":"ping","id":7}"#);
+        assert_eq!(encode(&ping, None, None), r#"{"type":"ping"}"#);
+        let leave = switchboard_protocol::Leave {
+            conversation: switchboard_protocol::Target::parse("#a").expect("a room"),
+        }
+        .into();
+        let number = WriteNumber { n: 7, after: 5 };
+        let frame = r##"{"type":"leave","conversation":"#a","id":7,"n":7,"after":5}"##;
+        assert_eq!(encode(&leave, Some(7), Some(number)), frame);
     }
 
     #[test]

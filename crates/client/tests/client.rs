@@ -31,6 +31,7 @@ impl Server {
             user: UserId::parse("alice").expect("id"),
             connection: "c1".into(),
             server: "scripted".into(),
+            features: Vec::new(),
             limits: Limits::default(),
             conversations: Vec::new(),
             more: false,

@@ -28,6 +28,11 @@ macro_rules! commands {
             /// The commands that exist on a WebSocket only.
             pub const SOCKET_ONLY: &'static [&'static str] = &["hello", "watch"];
 
+            /// The commands that append to a log, and may carry a [`WriteNumber`](crate::WriteNumber) on a connection.
+            pub const ORDERED: &'static [&'static str] = &[
+                "send", "edit", "delete", "react", "create", "join", "leave", "invite", "remove", "role", "rename",
+            ];
+
             /// The requests that exist over HTTP only.
             pub const HTTP_ONLY: &'static [&'static str] = &["revoke"];
 

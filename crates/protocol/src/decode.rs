@@ -8,13 +8,15 @@ use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAn
 use serde_json::value::RawValue;
 
 use crate::reason::in_json_words;
-use crate::{Command, CommandId, ErrorCode};
+use crate::{Command, CommandId, ErrorCode, WriteNumber};
 
 /// A command with the `id` that the client gave it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frame {
     /// The client's `id`, repeated in the reply.
     pub id: Option<CommandId>,
+    /// The write's place among the connection's writes, where the client numbers them.
+    pub number: Option<WriteNumber>,
     /// The command.
     pub command: Command,
 }
@@ -24,6 +26,8 @@ pub struct Frame {
 pub struct Rejected {
     /// The client's `id`, where it could be read.
     pub id: Option<CommandId>,
+    /// The write's number, where it could be read: the writes that follow it need not wait for it.
+    pub number: Option<WriteNumber>,
     /// [`ErrorCode::BadFrame`], [`ErrorCode::UnknownType`] or [`ErrorCode::BadField`].
     pub code: ErrorCode,
     /// The field at fault, with [`ErrorCode::BadField`].
@@ -43,6 +47,7 @@ struct Envelope<'a> {
 
 /// The fields of every command, on a WebSocket and over HTTP.
 const SOCKET_ENVELOPE: &[&str] = &["type", "id"];
+const ORDERED_ENVELOPE: &[&str] = &["type", "id", "n", "after"];
 const HTTP_ENVELOPE: &[&str] = &["type", "id", "as"];
 
 /// Decodes a WebSocket text frame: a JSON object with the command's name in `type`.
@@ -70,7 +75,17 @@ pub fn decode(text: &str) -> Result<Frame, Rejected> {
         Ok(name) => name,
         Err(e) => return Err(bad_field(id, "type", &e)),
     };
-    decode_fields(&name, text, id, SOCKET_ENVELOPE)
+    if !Command::ORDERED.contains(&name.as_ref()) {
+        return decode_fields(&name, text, id, SOCKET_ENVELOPE);
+    }
+    let number = match WriteNumber::read(text) {
+        Ok(number) => number,
+        Err((field, reason)) => return Err(bad_field(id, field, &reason)),
+    };
+    match decode_fields(&name, text, id, ORDERED_ENVELOPE) {
+        Ok(frame) => Ok(Frame { number, ..frame }),
+        Err(rejected) => Err(Rejected { number, ..rejected }),
+    }
 }
 
 /// Decodes the fields of the command called `name` from an HTTP body. It skips `type`, `id` and `as`.
@@ -100,7 +115,7 @@ pub fn read_object<T: DeserializeOwned>(body: &str) -> Result<T, Rejected> {
 }
 
 fn bad_frame(id: Option<CommandId>, message: String) -> Rejected {
-    Rejected { id, code: ErrorCode::BadFrame, field: None, message }
+    Rejected { id, number: None, code: ErrorCode::BadFrame, field: None, message }
 }
 
 /// The text without a byte order mark, which a parser may ignore (RFC 8259 section 8.1).
@@ -130,6 +145,7 @@ fn decode_fields(
     let Some(parsed) = Command::parse_fields(name, fields) else {
         return Err(Rejected {
             id,
+            number: None,
             code: ErrorCode::UnknownType,
             field: None,
             message: format!(
@@ -139,7 +155,7 @@ fn decode_fields(
         });
     };
     match parsed.and_then(|command| json.end().map(|()| command)) {
-        Ok(command) => Ok(Frame { id, command }),
+        Ok(command) => Ok(Frame { id, number: None, command }),
         Err(error) if error.is_data() || is_bad_value(text, &error) => {
             Err(reject_bad_field(name, text, id, envelope))
         }
@@ -149,7 +165,7 @@ fn decode_fields(
 
 /// The commands on a WebSocket or over HTTP.
 fn command_names(envelope: &'static [&'static str]) -> Vec<&'static str> {
-    if envelope == SOCKET_ENVELOPE {
+    if envelope != HTTP_ENVELOPE {
         return Command::NAMES.to_vec();
     }
     let mut names: Vec<_> =
@@ -192,6 +208,7 @@ fn bad_field(id: Option<CommandId>, field: &str, error: &dyn fmt::Display) -> Re
     let reason = in_json_words(&error.to_string());
     Rejected {
         id,
+        number: None,
         code: ErrorCode::BadField,
         field: Some(field.to_owned()).filter(|f| !f.is_empty()),
         message: if field.is_empty() { reason } else { format!("{field}: {reason}") },

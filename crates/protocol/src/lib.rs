@@ -16,6 +16,7 @@ mod reason;
 pub mod reply;
 mod signal;
 mod text;
+mod write_number;
 
 pub use code::{CloseCode, ErrorCode};
 pub use command::*;
@@ -27,6 +28,7 @@ pub use limits::Limits;
 pub use reason::in_json_words;
 pub use signal::Signal;
 pub use text::{Device, Emoji, Key, Text, Title, is_blank};
+pub use write_number::WriteNumber;
 
 /// The WebSocket subprotocol (RFC 6455 section 1.9) that names this version.
 pub const SUBPROTOCOL: &str = "switchboard.v1";

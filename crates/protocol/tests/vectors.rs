@@ -150,6 +150,10 @@ fn commands_are_decoded_and_encoded_without_a_change() {
         if let Some(id) = frame.id {
             written["id"] = serde_json::to_value::<CommandId>(id).expect("JSON");
         }
+        if let Some(number) = frame.number {
+            written["n"] = number.n.into();
+            written["after"] = number.after.into();
+        }
         assert_eq!(written, case["frame"], "{case}");
     }
     assert_eq!(named, Command::NAMES.iter().copied().collect(), "a vector for every command");

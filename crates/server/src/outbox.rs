@@ -7,7 +7,6 @@
 //! `limits.lags` bounds the lags. A connection that needs more is a slow consumer: it is closed with 1013 and no further event is
 //! queued, so that the client's events have no hole and it can resume by its cursors.
 
-mod hold;
 mod lags;
 
 use std::any::Any;
@@ -18,14 +17,13 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
-use switchboard_protocol::{CloseCode, Limits, Seq};
+use switchboard_protocol::{CloseCode, ErrorCode, Limits, Seq};
 use tokio::time::Instant;
 
-use self::hold::Hold;
 pub(crate) use self::lags::Lag;
 use self::lags::Lags;
 use crate::metrics::{Drop, Metrics};
-use switchboard_store::origin::{Connection, SessionOrigin, WriteEpoch};
+use switchboard_store::origin::{Connection, Numbers, SessionOrigin, WriteEpoch};
 use switchboard_store::record::ConversationKey;
 use switchboard_store::refusal::Refusal;
 
@@ -35,6 +33,10 @@ const MAX_IDLE_CAPACITY: usize = 4;
 /// Own events remembered until the order of their conversation reaches them. Beyond this many, the sender also receives the event
 /// itself, not only `ok`.
 const MAX_PENDING_OWN_EVENTS: usize = 1_024;
+
+/// How long a connection's writes without a number are refused after one of them was. What its client had sent behind the refused
+/// one mostly arrives within this time, and must not be stored before it.
+const HOLD: Duration = Duration::from_secs(1);
 
 /// A stored event, which may wait with others of its conversation before it is queued for the sessions.
 #[derive(Debug)]
@@ -60,8 +62,12 @@ pub(crate) struct Queued {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     inner: Mutex<Inner>,
-    /// Counts the writes that the store's writer has rejected. Only that thread changes it, and under the lock.
-    write_epoch: AtomicU64,
+    /// Counts the writes without a number that the store's writer has rejected. Only that thread changes it.
+    rejected: AtomicU64,
+    /// The highest number of a write that is stored. Only the store's writer changes these two.
+    stored_number: AtomicU64,
+    /// The highest number of a write that is settled.
+    settled_number: AtomicU64,
     /// Most bytes in the queue before an event becomes a lag: `limits.queue`.
     limit: usize,
     /// Most lags: `limits.lags`.
@@ -86,8 +92,10 @@ struct Inner {
     /// Writes whose outcome is not queued yet.
     in_flight: u32,
     closing: Option<CloseCode>,
-    /// While set, every write is refused, because the client may not know yet that an earlier one was not stored.
-    hold: Option<Box<Hold>>,
+    /// Writes without a number that the writer has rejected and whose refusal is queued.
+    rejections_queued: u64,
+    /// Until when writes without a number are refused, and with which code, because an earlier one was not stored.
+    hold: Option<(Instant, ErrorCode)>,
     waker: Option<Waker>,
     /// The waker was called since the session last registered it.
     woken: bool,
@@ -109,7 +117,8 @@ pub(crate) struct State {
 impl Outbox {
     pub(crate) fn new(limits: &Limits, metrics: Arc<Metrics>) -> Self {
         let (limit, max_lags) = (limits.queue as usize, limits.lags as usize);
-        Self { inner: Mutex::default(), write_epoch: AtomicU64::new(0), limit, max_lags, metrics }
+        let (rejected, stored_number, settled_number) = Default::default();
+        Self { inner: Mutex::default(), rejected, stored_number, settled_number, limit, max_lags, metrics }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -192,59 +201,47 @@ impl Outbox {
         inner.push(Queued { frame, stored: None });
     }
 
-    /// Queues the refusal of a write that the store rejected.
+    /// Queues the refusal of a write without a number that the store's writer rejected, and holds those after it.
     pub(crate) fn push_rejection(&self, frame: Bytes) {
         let mut inner = self.lock();
         inner.in_flight = inner.in_flight.saturating_sub(1);
+        inner.rejections_queued += 1;
+        inner.hold(ErrorCode::Unavailable);
         inner.push(Queued { frame, stored: None });
-        let bytes = inner.bytes;
-        inner.hold.get_or_insert_with(|| Box::new(Hold::after_rejection())).rejection_queued(bytes);
     }
 
-    /// Queues the refusal of a write that was refused by a hold or a rate, and was not submitted.
-    pub(crate) fn push_hold_refusal(&self, frame: Bytes) {
-        let mut inner = self.lock();
-        inner.push(Queued { frame, stored: None });
-        let bytes = inner.bytes;
-        if let Some(hold) = &mut inner.hold {
-            hold.refusal_queued(bytes);
-        }
-    }
-
-    /// Returns the epoch for a write that is submitted now. A later rejection makes it stale.
+    /// Returns the epoch for a write without a number that is submitted now. A later rejection makes it stale.
     ///
     /// # Errors
-    /// A hold is active: an earlier write was not stored and the client may not know yet.
+    /// An earlier write was not stored and the client may not know yet.
     pub(crate) fn begin_write(&self) -> Result<WriteEpoch, Refusal> {
-        let mut inner = self.lock();
-        if let Some(refusal) = inner.hold.as_ref().and_then(|hold| hold.refusal()) {
-            return Err(refusal);
+        let inner = self.lock();
+        if let Some((left, code)) = inner.held() {
+            return Err(match code {
+                ErrorCode::RateLimited => Refusal::too_fast(left),
+                _ => Refusal::unavailable_for(left),
+            });
         }
-        inner.hold = None;
-        Ok(WriteEpoch(self.write_epoch.load(Ordering::Relaxed)))
+        let rejected = self.rejected.load(Ordering::Acquire);
+        if inner.rejections_queued == rejected {
+            Ok(WriteEpoch(rejected))
+        } else {
+            Err(Refusal::unavailable())
+        }
     }
 
-    /// Starts a hold for a write that is over a rate, whose next token comes after `wait`, and returns the refusal. The hold also
-    /// refuses the writes after it, because the bucket refills meanwhile and a later pipelined write could pass an earlier one.
+    /// Holds the writes without a number after one that is over a rate, whose next token comes after `wait`, and returns its
+    /// refusal. The bucket refills meanwhile, so that a later pipelined write could pass an earlier one.
     pub(crate) fn hold_for_rate(&self, wait: Duration) -> Refusal {
         let mut inner = self.lock();
-        if let Some(refusal) = inner.hold.as_ref().and_then(|hold| hold.refusal()) {
-            return refusal;
-        }
-        let hold = inner.hold.insert(Box::new(Hold::after_rate_limit(wait)));
-        hold.refusal().unwrap_or_else(|| Refusal::too_fast(wait))
+        inner.hold(ErrorCode::RateLimited);
+        let left = inner.held().map_or(Duration::ZERO, |(left, _)| left);
+        Refusal::too_fast(wait.max(left))
     }
 
-    /// Holds new writes because the store's queue refused one. Writes in the store's queue are not affected.
+    /// Holds the writes without a number after one that the store's queue refused. Those in the queue are not affected.
     pub(crate) fn hold(&self) {
-        self.lock().hold();
-    }
-
-    /// The session reads from the socket again, after a pause since `paused`.
-    pub(crate) fn resume(&self, paused: Instant) {
-        if let Some(hold) = &mut self.lock().hold {
-            hold.resume(paused);
-        }
+        self.lock().hold(ErrorCode::Unavailable);
     }
 
     /// Counts a write as in flight until its outcome is queued.
@@ -320,27 +317,41 @@ impl Outbox {
 
 impl Connection for Outbox {
     fn is_stale(&self, epoch: WriteEpoch) -> bool {
-        self.write_epoch.load(Ordering::Relaxed) != epoch.0
+        self.rejected.load(Ordering::Relaxed) != epoch.0
     }
 
     fn reject_write(&self) {
-        let mut inner = self.lock();
-        inner.hold();
-        self.write_epoch.fetch_add(1, Ordering::Relaxed);
+        self.rejected.fetch_add(1, Ordering::Release);
+    }
+
+    fn numbers(&self) -> Numbers {
+        let (stored, settled) = (&self.stored_number, &self.settled_number);
+        Numbers { stored: stored.load(Ordering::Relaxed), settled: settled.load(Ordering::Relaxed) }
+    }
+
+    fn set_numbers(&self, numbers: Numbers) {
+        self.stored_number.store(numbers.stored, Ordering::Relaxed);
+        self.settled_number.store(numbers.settled, Ordering::Relaxed);
     }
 }
 
 impl Inner {
-    /// Holds writes until the client has received the refusal of a rejected write and has had time to read it.
-    fn hold(&mut self) {
-        self.hold.get_or_insert_with(|| Box::new(Hold::after_rejection())).add_rejection();
+    /// Begins a hold, unless there is one.
+    fn hold(&mut self, code: ErrorCode) {
+        if self.held().is_none() {
+            self.hold = Some((Instant::now() + HOLD, code));
+        }
+    }
+
+    /// How much is left of the hold, and the code of its refusals; `None` without one.
+    fn held(&self) -> Option<(Duration, ErrorCode)> {
+        let (until, code) = self.hold?;
+        let left = until.saturating_duration_since(Instant::now());
+        (left > Duration::ZERO).then_some((left, code))
     }
 
     fn written(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(bytes);
-        if let Some(hold) = &mut self.hold {
-            hold.written(bytes);
-        }
     }
 
     fn close(&mut self, code: CloseCode) {

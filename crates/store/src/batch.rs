@@ -1,14 +1,16 @@
 //! What every writer does with what waits: many writes in one transaction, each answered in its place.
 
 mod coalesce;
+mod turn;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::Receiver;
-use switchboard_protocol::{ErrorCode, Timestamp, UserId};
+use switchboard_protocol::{Timestamp, UserId};
 use tokio::sync::mpsc;
 
+use self::turn::Turns;
 use super::change::rows::Rows;
 use super::change::{self, Actor, Failed, Rules, StoreError as _};
 use super::write_fault::WriteFault;
@@ -163,24 +165,31 @@ pub(super) fn apply<R: Rows>(
     now: Timestamp,
 ) -> Result<Results, R::Error> {
     let mut results: Results = batch.iter().map(|_| Settled::Rejected).collect();
-    let mut left: Vec<&Submission> = Vec::new();
+    let mut turns = Turns::default();
     for index in coalesce::order(batch) {
         let (Some(one), Some(result)) = (batch.get(index), results.get_mut(index)) else { continue };
-        if left.iter().any(|earlier| one.origin.follows(&earlier.origin)) {
+        if let Err(early) = turns.check(&one.origin) {
+            *result = early;
             continue;
         }
         // The copy is what a second try starts from.
         let actor = Actor { name: &one.actor, has_allowances: one.origin.is_user() };
         *result = match change::apply(rows, rules, actor, one.change.clone(), now) {
-            Ok(committed) => Settled::Answered(Ok(committed)),
+            Ok(committed) => {
+                turns.settle(&one.origin, true);
+                Settled::Answered(Ok(committed))
+            }
             Err(Failed::Refused(refusal)) => {
-                // The client is to write it again, and what it has sent behind it must not be stored before it.
-                left.extend((refusal.code == ErrorCode::RateLimited).then_some(one));
+                if refusal.code.retryable() {
+                    turns.reject(&one.origin);
+                } else {
+                    turns.settle(&one.origin, false);
+                }
                 Settled::Answered(Err(refusal))
             }
             Err(Failed::Uncounted) => Settled::Uncounted,
             Err(Failed::Store(error)) if error.is_of_one() => {
-                left.push(one);
+                turns.reject(&one.origin);
                 Settled::Rejected
             }
             Err(Failed::Store(error)) => return Err(error),
@@ -202,8 +211,9 @@ pub(super) fn told(
 fn outcome(submission: Submission, result: Settled, uncounted: &mut Vec<Submission>) -> Option<Outcome> {
     match result {
         Settled::Answered(result) => {
-            if result.as_ref().is_err_and(|refusal| refusal.code == ErrorCode::RateLimited) {
-                submission.origin.reject();
+            match &result {
+                Err(refusal) if refusal.code.retryable() => submission.origin.reject(),
+                settled => submission.origin.settle(settled.is_ok()),
             }
             Some(Outcome { origin: submission.origin, result })
         }

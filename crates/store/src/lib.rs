@@ -14,6 +14,7 @@
 //!   They never wait for a write. What they saw may be newer than what has come out of the receiver;
 //!   [`Snapshot::mark`] tells by how much at most.
 //! - A failed commit refuses its writes as `unavailable`, and with them what the same connections had queued behind them.
+//! - A write with a number is stored only once the write that it follows is settled: stored, or refused for good.
 //!   Where a store is across a network, it may not be known whether a commit has failed. It tries for a moment to find
 //!   out. After that its writes are refused, and if they turn out to be stored, [`Batch::check`] says where: there is
 //!   never an `ok` for what is not stored, but there may be an `unavailable` for what is.

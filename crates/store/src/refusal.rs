@@ -54,11 +54,26 @@ impl Refusal {
         Self::unavailable_for(AGAIN)
     }
 
-    /// The same, for as long as what was sent before it has to come first.
+    /// The same, with another time to wait.
     pub fn unavailable_for(wait: Duration) -> Self {
         let message = "the server cannot store or read right now; say it again, with the same `key`";
-        let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+        let wait = u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX).max(1);
         Self { retry_after: Some(wait), ..Self::new(ErrorCode::Unavailable, message) }
+    }
+
+    /// The write that this one follows was not stored, so both are to be sent again.
+    pub fn follows_unsettled(after: u64) -> Self {
+        let message =
+            format!("write {after}, which this one follows, was not stored; send both again, in their order");
+        Self { retry_after: Some(0), ..Self::new(ErrorCode::Unavailable, message) }
+    }
+
+    /// A number that the connection's writes have passed.
+    pub(crate) fn bad_number(stored: u64) -> Self {
+        Self::bad_field(
+            "n",
+            format!("n: write {stored} of this connection is stored; a later one has a greater number"),
+        )
     }
 
     /// Too fast; again after `wait`, rounded up: whoever obeys is not refused again.

@@ -69,6 +69,9 @@ pub enum Change {
     },
     /// Nothing, the way that everything is written.
     Probe,
+    /// Nothing: a write with a number that was refused for good before it came here. It is answered in its turn, so that the
+    /// writes behind it follow those before it.
+    Refused(Refusal),
 }
 
 impl Change {

@@ -167,8 +167,8 @@ export class Switchboard implements Chat, Host {
     return this.#events.has("message", "all");
   }
 
-  request<T>(command: Command): Promise<T> {
-    return this.#connection.request<OkBody>(command) as Promise<T>;
+  request<T>(command: Command, wanted?: () => boolean): Promise<T> {
+    return this.#connection.request<OkBody>(command, wanted) as Promise<T>;
   }
 
   call<T>(command: Command, options?: CommandOptions): Promise<T> {
@@ -248,7 +248,7 @@ export class Switchboard implements Chat, Host {
     return this.#given;
   }
 
-  onWelcome(frame: Welcome & { features?: readonly string[] }): void {
+  onWelcome(frame: Welcome): void {
     const before = this.#inbox.sorted().length;
     this.limits = camelCased(frame.limits);
     this.features = frame.features ?? [];

@@ -580,6 +580,8 @@ export type Welcome = {
   connection: string;
   /** The server's name and version. */
   server: string;
+  /** What the server can do beyond the first version of the protocol: `FEATURES`. Older servers omit it. */
+  features?: Array<string>;
   /** The server's limits. */
   limits: Limits;
   /** The first page of the user's conversations, latest activity first. */

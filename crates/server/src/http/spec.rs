@@ -140,15 +140,29 @@ fn operation(name: &str, fields: &Value, ok: &Value, problem: &Value) -> Value {
     operation
 }
 
+/// The highest number of a write, which JavaScript reads exactly.
+const MAX_NUMBER: u64 = (1 << 53) - 1;
+
 /// The WebSocket API, as AsyncAPI 3.0.
 pub fn asyncapi() -> Value {
     let mut generator = generator();
     let mut messages = Map::new();
     for (name, fields) in Command::schemas(&mut generator) {
-        let envelope = json!({ "type": "object", "required": ["type"], "properties": {
+        let mut envelope = json!({ "type": "object", "required": ["type"], "properties": {
             "type": { "const": name },
             "id": schema::<switchboard_protocol::CommandId>(&mut generator),
         } });
+        if Command::ORDERED.contains(&name) {
+            envelope["dependentRequired"] = json!({ "n": ["after"], "after": ["n"] });
+            envelope["properties"]["n"] = json!({
+                "type": "integer", "minimum": 1, "maximum": MAX_NUMBER,
+                "description": "The write's number on this connection.",
+            });
+            envelope["properties"]["after"] = json!({
+                "type": "integer", "minimum": 0, "maximum": MAX_NUMBER,
+                "description": "The number of the write that this one follows; 0 for none.",
+            });
+        }
         let payload = json!({ "allOf": [fields.to_value(), envelope], "unevaluatedProperties": false });
         messages.insert(name.to_owned(), json!({ "name": name, "payload": payload }));
     }

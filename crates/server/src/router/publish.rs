@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Reply};
-use switchboard_protocol::{ConversationId, ErrorCode, Seq, Signal, UserId};
+use switchboard_protocol::{ConversationId, Seq, Signal, UserId};
 use tokio::time::Instant;
 
 use super::Router;
@@ -11,7 +11,7 @@ use super::registry::{MembershipChange, UserSlot};
 use crate::encode::{encode, encode_answer};
 use crate::frame;
 use crate::outbox::Outbox;
-use switchboard_store::origin::{Origin, SessionOrigin};
+use switchboard_store::origin::{Origin, SessionOrigin, WriteOrder};
 use switchboard_store::record::{ConversationKey, Effect};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Batch, Committed, CommittedCursor, CommittedEvent, CursorOf, Outcome};
@@ -148,11 +148,10 @@ fn answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
     match origin {
         Origin::Session(origin) => {
             let Some(outbox) = Outbox::of(&origin) else { return };
-            let SessionOrigin { id, epoch, .. } = origin;
-            let codes = [ErrorCode::Unavailable, ErrorCode::RateLimited];
-            let rejected = result.as_ref().is_err_and(|refusal| codes.contains(&refusal.code));
+            let SessionOrigin { id, order, .. } = origin;
+            let rejected = result.as_ref().is_err_and(|refusal| refusal.code.retryable());
             let answer = encode_answer(id, result);
-            if rejected && epoch.is_some() {
+            if rejected && matches!(order, Some(WriteOrder::Epoch(_))) {
                 outbox.push_rejection(answer);
             } else {
                 outbox.push_outcome(answer);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Reply};
-use switchboard_protocol::{CloseCode, CommandId, ErrorCode, Frame, Target, decode};
+use switchboard_protocol::{CloseCode, CommandId, ErrorCode, Frame, Target, WriteNumber, decode};
 use tokio::time::Instant;
 
 use super::live::{Flood, Live};
@@ -15,7 +15,7 @@ use crate::encode::{encode, encode_answer};
 use crate::frame::{self, Message};
 use crate::limiter::Payer;
 use crate::metrics::Drop;
-use switchboard_store::origin::{Origin, SessionOrigin, WriteEpoch};
+use switchboard_store::origin::{Origin, SessionOrigin, WriteOrder};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Change, Request, Submission, request};
 
@@ -72,10 +72,9 @@ impl Live {
         }
         if let Message::Text(text) = message {
             match decode(text) {
-                Ok(Frame { id, command }) => match command.into() {
-                    Request::Change(change) if change.is_limited() => {
-                        let refusal = self.hold_for_rate(&refusal);
-                        self.refuse_write(id, refusal);
+                Ok(Frame { id, number, command }) => match command.into() {
+                    Request::Change(change) if change.is_limited() && number.is_none() => {
+                        self.reply(id, Err(self.hold_for_rate(&refusal)));
                     }
                     _ => self.reply(id, Err(refusal)),
                 },
@@ -87,25 +86,39 @@ impl Live {
 
     fn handle_text(&mut self, text: &str) {
         match decode(text) {
-            Ok(Frame { id, command }) => match request::check(&command, &self.services.limits) {
-                Ok(()) => self.dispatch(id, command.into()),
-                Err(refusal) => self.reply(id, Err(refusal)),
+            Ok(Frame { id, number, command }) => match request::check(&command, &self.services.limits) {
+                Ok(()) => self.dispatch(id, number, command.into()),
+                Err(refusal) => self.refuse_for_good(id, number, refusal),
             },
             Err(mut rejected) => {
-                let id = rejected.id.take();
-                self.reply(id, Err(rejected.into()));
+                let (id, number) = (rejected.id.take(), rejected.number);
+                self.refuse_for_good(id, number, rejected.into());
             }
         }
     }
 
-    fn dispatch(&mut self, id: Option<CommandId>, request: Request) {
+    /// Refuses a command that would be refused again. A write with a number is refused in its turn, because it settles its
+    /// number only after the writes before it.
+    fn refuse_for_good(&mut self, id: Option<CommandId>, number: Option<WriteNumber>, refusal: Refusal) {
+        match number.map(|number| self.check_follows(number).map(|()| number)) {
+            Some(Ok(number)) => {
+                self.submitted_number = self.submitted_number.max(number.n);
+                self.outbox.begin_in_flight();
+                self.submit(id, Change::Refused(refusal), Some(WriteOrder::Number(number)));
+            }
+            Some(Err(early)) => self.reply(id, Err(early)),
+            None => self.reply(id, Err(refusal)),
+        }
+    }
+
+    fn dispatch(&mut self, id: Option<CommandId>, number: Option<WriteNumber>, request: Request) {
         if matches!(request, Request::Query(_) | Request::Typing(_)) {
             // The session does not read until the store has answered. The pause begins before the query, because the query may run
             // at once on this thread's core.
             self.pause_reading();
         }
         match request {
-            Request::Change(change) => self.change(id, change),
+            Request::Change(change) => self.change(id, number, change),
             Request::Query(query) => {
                 let page = self.services.store.query(&self.user, query);
                 self.pending = Some(Box::new(PendingQuery::Page(id, page)));
@@ -120,36 +133,34 @@ impl Live {
         }
     }
 
-    fn change(&mut self, id: Option<CommandId>, change: Change) {
+    fn change(&mut self, id: Option<CommandId>, number: Option<WriteNumber>, change: Change) {
         if change.cursor().is_some() {
             return self.move_cursor(id, change);
         }
-        let epoch = match self.check_send(&change) {
-            Ok(epoch) => epoch,
+        match self.check_write(number, &change) {
+            Ok(order) => {
+                self.outbox.begin_in_flight();
+                self.submit(id, change, Some(order));
+            }
             Err(refusal) => {
                 if refusal.code == ErrorCode::RateLimited {
                     self.services.metrics.dropped(Drop::RateLimit);
                 }
-                return self.refuse_write(id, refusal);
+                self.reply(id, Err(refusal));
             }
-        };
-        self.outbox.begin_in_flight();
-        self.submit(id, change, Some(epoch));
+        }
     }
 
-    /// Submits a write, already counted as in flight, to the store. A write without an epoch need not keep its order.
-    pub(super) fn submit(&self, id: Option<CommandId>, change: Change, epoch: Option<WriteEpoch>) {
+    /// Submits a write, already counted as in flight, to the store. Cursors need not keep their order.
+    pub(super) fn submit(&self, id: Option<CommandId>, change: Change, order: Option<WriteOrder>) {
         let origin =
-            Origin::Session(SessionOrigin { connection: self.outbox.clone(), id: id.clone(), epoch });
+            Origin::Session(SessionOrigin { connection: self.outbox.clone(), id: id.clone(), order });
         if self.services.store.submit(Submission { actor: self.user.clone(), change, origin }).is_err() {
             self.services.metrics.refused(ErrorCode::Unavailable);
-            let refused = encode_answer(id, Err(Refusal::unavailable()));
-            if epoch.is_some() {
+            if let Some(WriteOrder::Epoch(_)) = order {
                 self.outbox.hold();
-                self.outbox.push_rejection(refused);
-            } else {
-                self.outbox.push_outcome(refused);
             }
+            self.outbox.push_outcome(encode_answer(id, Err(Refusal::unavailable())));
         }
     }
 
@@ -158,25 +169,40 @@ impl Live {
         Payer::User(self.user.clone())
     }
 
-    /// Begins a write's epoch, and counts the write against the rates of the connection and of its user.
-    fn check_send(&mut self, change: &Change) -> Result<WriteEpoch, Refusal> {
-        let epoch = self.outbox.begin_write()?;
+    /// Checks a write's order, and counts it against the rates of the connection and of its user.
+    fn check_write(&mut self, number: Option<WriteNumber>, change: &Change) -> Result<WriteOrder, Refusal> {
+        let order = match number {
+            Some(number) => {
+                self.check_follows(number)?;
+                WriteOrder::Number(number)
+            }
+            None => WriteOrder::Epoch(self.outbox.begin_write()?),
+        };
         let payer = self.payer();
         let rates =
             self.limiter.check_send().and_then(|()| self.services.limiter.check_send(&payer, change.price()));
-        rates.map_err(|over| self.hold_for_rate(&over))?;
-        Ok(epoch)
+        match (rates, number) {
+            (Ok(()), Some(number)) => self.submitted_number = self.submitted_number.max(number.n),
+            (Ok(()), None) => {}
+            (Err(over), Some(_)) => return Err(over),
+            (Err(over), None) => return Err(self.hold_for_rate(&over)),
+        }
+        Ok(order)
     }
 
-    /// Starts a hold for a write over a rate, and returns its refusal.
+    /// Refuses a write behind one that did not get as far as the store. The writer would refuse it, too, but only after it has
+    /// counted against the rates.
+    fn check_follows(&self, number: WriteNumber) -> Result<(), Refusal> {
+        if number.after > self.submitted_number {
+            Err(Refusal::follows_unsettled(number.after))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Holds the writes without a number behind one over a rate, and returns its refusal.
     fn hold_for_rate(&self, over: &Refusal) -> Refusal {
         self.outbox.hold_for_rate(Duration::from_millis(over.retry_after.unwrap_or(0)))
-    }
-
-    /// Refuses a write because of its rate, or because of a hold.
-    fn refuse_write(&self, id: Option<CommandId>, refusal: Refusal) {
-        self.services.metrics.refused(refusal.code);
-        self.outbox.push_hold_refusal(encode_answer(id, Err(refusal)));
     }
 
     fn typing(&mut self, id: Option<CommandId>, target: &Target) {

@@ -57,6 +57,8 @@ pub(super) struct Live {
     pub(super) pending: Option<Box<PendingQuery>>,
     /// The client has exceeded the rate of frames without a pause since.
     pub(super) flooding: Option<Flood>,
+    /// The highest number of a write that was submitted to the store.
+    pub(super) submitted_number: u64,
     key: UserKey,
     replay: Option<Box<Replay>>,
     expires: Option<Instant>,
@@ -104,6 +106,7 @@ impl Live {
             delayed_watch: None,
             pending: None,
             flooding: None,
+            submitted_number: 0,
             key,
             replay: None,
             expires,
@@ -179,13 +182,12 @@ impl Live {
         self.paused.get_or_insert_with(Instant::now);
     }
 
-    /// Resumes reading. The pause counts neither as the client's silence, nor as the end of a flood, nor towards a hold.
+    /// Resumes reading. The pause counts neither as the client's silence, nor as the end of a flood.
     fn resume_reading(&mut self) {
         let Some(paused) = self.paused.take() else { return };
         let now = Instant::now();
         self.last_received = now;
         self.pinged = None;
-        self.outbox.resume(paused);
         if let Some(flood) = &mut self.flooding {
             flood.since += now - paused;
             flood.last += now - paused;

@@ -8,8 +8,7 @@ use switchboard_protocol::reply::{Failure, OkBody, Reply};
 use switchboard_protocol::{ErrorCode, Limits};
 use tokio::time::Instant;
 
-use crate::support::raw::{FIN, TEXT, frame};
-use crate::support::{Person, Raw, Server, Stalled, command, in_time, retry_if_stalled};
+use crate::support::{Person, Server, Stalled, command, in_time, retry_if_stalled};
 
 pub(crate) fn hi() -> Value {
     json!({"to": "@bob", "text": "hi"})
@@ -40,41 +39,24 @@ async fn welcome_has_the_limits() {
     assert_eq!(server.connects("alice").await.welcome.limits, limits);
 }
 
-/// How long the server refuses writes of a connection after one was over the rate: `MIN_RATE_HOLD` in `outbox/hold.rs`.
-const MIN_RATE_HOLD: Duration = Duration::from_secs(1);
+/// How long the server refuses the writes of a connection without numbers after one was over the rate: `HOLD` in `outbox.rs`.
+const HOLD: Duration = Duration::from_secs(1);
 
-/// Exceeds the send rate, retries too early, and then retries after `retry_after`.
-async fn exceed_the_send_rate() -> Result<(), Stalled> {
+#[tokio::test]
+async fn a_connection_that_sends_too_fast_receives_a_retry_after() {
     let server = Server::start_with(|config| config.limits.sends_per_connection = 2).await;
     let mut alice = server.connects("alice").await;
     let mut phone = server.connects("alice").await;
-    let begun = Instant::now();
     let (stored, failure) = sends_until_refused(&mut [&mut alice], 2).await;
     assert_eq!((failure.code, failure.retryable), (ErrorCode::RateLimited, true));
     let wait = failure.retry_after.expect("how long");
-    assert_eq!(
-        wait, 1_000,
-        "the rate allows a send in 500 ms, but a later one must not overtake the refused one"
-    );
+    assert!((1..=500).contains(&wait), "the rate allows a send in 500 ms: {wait}");
     alice.does("read", json!({"conversation": "@bob", "upto": 10})).await;
     assert_eq!(alice.log("@bob").await.len(), stored, "nothing more was stored, and reads work");
     phone.does("send", hi()).await;
-    // waits for: tokens in the bucket
-    tokio::time::sleep(Duration::from_millis(wait / 2 + 50)).await;
-    let asked = Instant::now();
-    let Err(behind) = alice.tries("send", hi()).await else {
-        return Err(Stalled::assert_late("it passes the refused one", begun.elapsed(), MIN_RATE_HOLD));
-    };
-    let took = asked.elapsed();
-    let wait = behind.retry_after.expect("how long");
-    assert!(wait < 500, "an early retry does not extend the hold: {wait}");
-    let wait = Duration::from_millis(wait);
     // waits for: the server's `retry_after`
-    tokio::time::sleep(wait).await;
-    if alice.tries("send", hi()).await.is_err() {
-        // If this answer was delayed beyond the hold, the refusal began another hold.
-        return Err(Stalled::assert_late("it is refused again", took, wait));
-    }
+    tokio::time::sleep(Duration::from_millis(wait)).await;
+    alice.does("send", hi()).await;
     let reaction = || json!({"conversation": "@bob", "target": 1, "emoji": "x"});
     let refused = loop {
         if let Err(failure) = alice.tries("react", reaction()).await {
@@ -82,12 +64,6 @@ async fn exceed_the_send_rate() -> Result<(), Stalled> {
         }
     };
     assert_eq!(refused.code, ErrorCode::RateLimited, "every command that stores an event counts");
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_connection_that_sends_too_fast_receives_a_retry_after() {
-    retry_if_stalled(exceed_the_send_rate).await;
 }
 
 #[tokio::test]
@@ -178,7 +154,7 @@ async fn exceed_the_frame_rate() -> Result<(), Stalled> {
     let behind = socket.asks(&send("m2")).await;
     let took = asked.elapsed();
     if behind["type"] == "ok" {
-        return Err(Stalled::assert_late("it passes the refused one", begun.elapsed(), MIN_RATE_HOLD));
+        return Err(Stalled::assert_late("it passes the refused one", begun.elapsed(), HOLD));
     }
     assert_eq!(behind["code"], "rate_limited", "{behind}");
     let wait = behind["retry_after"].as_u64().expect("how long");
@@ -196,49 +172,8 @@ async fn exceed_the_frame_rate() -> Result<(), Stalled> {
 }
 
 #[tokio::test]
-async fn a_send_refused_by_the_frame_rate_holds_off_later_sends() {
+async fn a_send_without_a_number_refused_by_the_frame_rate_holds_off_later_sends() {
     retry_if_stalled(exceed_the_frame_rate).await;
-}
-
-#[tokio::test]
-async fn a_refused_send_holds_off_later_sends_of_a_slow_consumer() {
-    /// The burst, and as many as ten more seconds would allow.
-    const SENDS: u32 = 300;
-    let server = Server::start_with(|config| config.limits.sends_per_connection = 20).await;
-    let mut carol = server.connects("carol").await;
-    for _ in 0..40 {
-        carol.says("@alice", &"x".repeat(16 * 1024)).await;
-    }
-    let mut raw = Raw::connect_with_buffer(server.address(), 64 * 1024).await;
-    raw.says_hello_as("alice").await;
-    let sends =
-        (0..SENDS).map(|n| format!(r#"{{"type":"send","id":{n},"to":"@bob","key":"k{n}","text":"{n}"}}"#));
-    // More than the system's buffers hold, so that the session waits until the client reads.
-    let page = r#"{"type":"history","id":"page","conversation":"@carol","limit":40}"#.to_owned();
-    let late = r#"{"type":"send","id":"late","to":"@bob","text":"late"}"#.to_owned();
-    let all = sends.chain(std::iter::repeat_n(page, 16)).chain([late]);
-    // In one write, so that the server need not wait for any of them.
-    let frames: Vec<_> = all.flat_map(|text| frame(FIN | TEXT, text.as_bytes())).collect();
-    raw.writes(frames).await;
-    // waits for: longer than the hold after a refused send
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
-    let mut refused = 0;
-    let late = loop {
-        let answer = raw.next().await.json();
-        if answer["id"] == "late" {
-            break answer;
-        }
-        refused += usize::from(answer["code"] == "rate_limited");
-    };
-    assert!(refused > 0, "the test must exceed the rate");
-    assert_eq!(late["code"], "rate_limited", "{late}");
-    let wait = late["retry_after"].as_u64().expect("how long");
-    assert!((1..=1_000).contains(&wait), "{wait}");
-    // waits for: the server's `retry_after`
-    tokio::time::sleep(Duration::from_millis(wait)).await;
-    raw.says(r#"{"type":"send","id":"again","to":"@bob","text":"again"}"#).await;
-    let again = raw.next().await.json();
-    assert_eq!((&again["id"], &again["type"]), (&json!("again"), &json!("ok")), "{again}");
 }
 
 #[tokio::test]

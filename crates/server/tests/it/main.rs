@@ -22,6 +22,7 @@ mod memberships;
 mod memory;
 mod messages;
 mod moving;
+mod numbers;
 mod operator;
 mod presence;
 mod probes;

@@ -1,5 +1,6 @@
 //! A user's device: it connects, sends commands, and records for each conversation which events it has.
 
+mod numbers;
 mod presence;
 mod receiving;
 mod settling;
@@ -12,8 +13,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncWriteExt as _, DuplexStream, split};
 use tokio::time::{Instant, sleep_until};
 
+use self::numbers::Numbers;
 use crate::chance::Chance;
-use crate::network::Arrivals;
 use crate::truth::Held;
 use crate::wait;
 use crate::wire::{self, Reader, Received};
@@ -58,6 +59,8 @@ pub(crate) struct Message {
     pub(crate) command: Value,
     /// The id of the command that sent it on this connection.
     flight: Option<u64>,
+    /// Its number on this connection.
+    number: Option<u64>,
     /// The device does not send it before this time.
     not_before: Instant,
 }
@@ -72,22 +75,6 @@ pub(crate) enum Asked {
     History { before: Option<u64>, seen: bool, conversation: String },
     Conversations { since: Option<Instant>, first: bool },
     Other,
-}
-
-/// A command that the server stores in the order of sending.
-struct Write {
-    /// The position of its last byte in the bytes that the device sent.
-    end: u64,
-    outcome: Outcome,
-}
-
-/// The outcome of a write.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Unknown,
-    Stored,
-    /// Refused as retryable: a write that arrives within this time must not be stored before its retry.
-    Refused(Duration),
 }
 
 /// A connection.
@@ -109,14 +96,11 @@ pub(crate) struct Session {
     watching: presence::Watching,
     /// Cursors that signals have carried, by conversation, user and kind.
     cursors: BTreeMap<(String, String, bool), u64>,
-    /// The last stored message of this device in each conversation: command and seq.
+    /// The last stored message of this device in each conversation: its number or command, and seq.
     order: BTreeMap<String, (u64, u64)>,
     pub(crate) asked: BTreeMap<u64, Asked>,
-    /// The writes of this connection, by command.
-    writes: BTreeMap<u64, Write>,
-    arrivals: Arrivals,
-    /// The number of bytes that were sent.
-    sent_bytes: u64,
+    /// The numbers of its writes, if the device numbers them.
+    numbers: Option<Numbers>,
     /// Bytes that wait to be written.
     out: Vec<u8>,
     /// The device does not read before this time.
@@ -171,9 +155,9 @@ impl Device {
         while !self.world.is(Phase::Over) && !self.is_done() {
             self.world.end_if_broken();
             let storm = self.world.is(Phase::Storm);
-            if let Some((stream, arrivals, node)) = self.world.connect(&self.chance) {
+            if let Some((stream, node)) = self.world.connect(&self.chance) {
                 self.note(format_args!("connects to server {node}"));
-                self.connection(stream, arrivals, storm).await;
+                self.connection(stream, storm).await;
                 self.world.is_connected(&self.name, None);
             }
             let pause = if storm { self.chance.random_delay(4_000) } else { Duration::from_millis(200) };
@@ -182,9 +166,10 @@ impl Device {
     }
 
     /// Runs a connection from its `hello` to its end.
-    async fn connection(&mut self, stream: DuplexStream, arrivals: Arrivals, storm: bool) {
+    async fn connection(&mut self, stream: DuplexStream, storm: bool) {
         let (mut read, mut write) = split(stream);
-        let mut session = Session::new(arrivals);
+        // Half of the connections. It is no matter of chance, so that the seeds go on as before.
+        let mut session = Session::new(self.number.is_multiple_of(2));
         self.says_hello(&mut session);
         let mut reader = Reader::default();
         let chunk = self.chance.one_of(&[16, 100, 4_096]);
@@ -268,12 +253,22 @@ impl Device {
     pub(crate) fn asks(&mut self, session: &mut Session, mut command: Value, asked: Asked) {
         self.number += 1;
         command["id"] = self.number.into();
-        let write = matches!(asked, Asked::Message { .. } | Asked::Change { .. });
+        let message = match &asked {
+            Asked::Message { key, .. } => self.unsent.iter_mut().find(|message| message.key == *key),
+            _ => None,
+        };
+        if let Some(numbers) = &mut session.numbers
+            && matches!(asked, Asked::Message { .. } | Asked::Change { .. })
+        {
+            let before = message.as_ref().and_then(|message| message.number);
+            let (number, after) = numbers.begin(self.number, before);
+            if let Some(message) = message {
+                message.number = Some(number);
+            }
+            (command["n"], command["after"]) = (number.into(), after.into());
+        }
         session.asked.insert(self.number, asked);
         self.says(session, &command);
-        if write {
-            session.writes.insert(self.number, Write { end: session.sent_bytes, outcome: Outcome::Unknown });
-        }
     }
 
     /// Continues the work of a device: sends pending messages, requests missing events, audits.
@@ -354,7 +349,7 @@ impl Device {
 }
 
 impl Session {
-    fn new(arrivals: Arrivals) -> Self {
+    fn new(numbered: bool) -> Self {
         let now = Instant::now();
         Self {
             since: now,
@@ -369,9 +364,7 @@ impl Session {
             cursors: BTreeMap::new(),
             order: BTreeMap::new(),
             asked: BTreeMap::new(),
-            writes: BTreeMap::new(),
-            arrivals,
-            sent_bytes: 0,
+            numbers: numbered.then(Numbers::default),
             out: Vec::new(),
             reads_from: now,
             quiet_until: now,
@@ -383,38 +376,12 @@ impl Session {
 
 impl Session {
     fn puts(&mut self, bytes: &[u8]) {
-        self.sent_bytes += bytes.len() as u64;
         self.out.extend(bytes);
-    }
-
-    /// Records the outcome of a write. Returns a write that was stored although it arrived too soon after a refused one, and the
-    /// refused one.
-    fn record_outcome(&mut self, id: u64, outcome: Outcome) -> Option<(u64, u64)> {
-        self.writes.get_mut(&id)?.outcome = outcome;
-        let arrived = |id: &u64| self.arrivals.at(self.writes[id].end);
-        let passes = |refused: &u64, stored: &u64| match self.writes[refused].outcome {
-            Outcome::Refused(hold) => {
-                arrived(refused).zip(arrived(stored)).is_some_and(|(refused, stored)| stored < refused + hold)
-            }
-            Outcome::Unknown | Outcome::Stored => false,
-        };
-        match outcome {
-            Outcome::Unknown => None,
-            Outcome::Stored => {
-                let refused = self.writes.range(..id).find(|(other, _)| passes(other, &id));
-                refused.map(|(refused, _)| (id, *refused))
-            }
-            Outcome::Refused(_) => {
-                let stored =
-                    self.writes.range(id + 1..).filter(|(_, write)| write.outcome == Outcome::Stored);
-                stored.map(|(stored, _)| (*stored, id)).find(|(stored, refused)| passes(refused, stored))
-            }
-        }
     }
 }
 
 impl Message {
     pub(crate) fn new(key: String, command: Value) -> Self {
-        Self { key, command, flight: None, not_before: Instant::now() }
+        Self { key, command, flight: None, number: None, not_before: Instant::now() }
     }
 }

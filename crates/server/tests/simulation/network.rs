@@ -1,10 +1,9 @@
 //! The simulated network: bytes are delayed, stop for a while, or never arrive.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf, duplex, split};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,25 +26,6 @@ enum State {
 /// Most bytes in flight in one direction.
 const MAX_BYTES_IN_FLIGHT: usize = 4_096;
 
-/// Records when the client's bytes arrived at the server.
-#[derive(Clone, Default)]
-pub(crate) struct Arrivals(Arc<Mutex<Vec<(u64, Instant)>>>);
-
-impl Arrivals {
-    fn add(&self, bytes: usize) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = all.last().map_or(0, |(total, _)| *total);
-        all.push((before + bytes as u64, Instant::now()));
-    }
-
-    /// The time at which this many bytes had arrived; `None` if they have not.
-    pub(crate) fn at(&self, bytes: u64) -> Option<Instant> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = all.partition_point(|(total, _)| *total < bytes);
-        all.get(first).map(|(_, when)| *when)
-    }
-}
-
 /// The shared state of the two directions of a link.
 #[derive(Clone)]
 struct Link {
@@ -55,24 +35,19 @@ struct Link {
 }
 
 /// Makes a link and returns the client's and the server's end. A perfect link has no delays and no faults.
-pub(crate) fn link(
-    chance: &Chance,
-    tasks: &TaskTracker,
-    perfect: bool,
-) -> (DuplexStream, DuplexStream, Arrivals) {
-    let arrivals = Arrivals::default();
+pub(crate) fn link(chance: &Chance, tasks: &TaskTracker, perfect: bool) -> (DuplexStream, DuplexStream) {
     let room = |chance: &Chance| chance.one_of(&[64, 256, 1_024, 8_192, 65_536]);
     let (client, near) = duplex(room(chance));
     let (far, server) = duplex(room(chance));
     let link = Link { state: Watched::new(State::Up), ended: CancellationToken::new() };
     let long = if perfect { 0 } else { chance.one_of(&[0, 5, 50, 500]) };
     let ((near_read, near_write), (far_read, far_write)) = (split(near), split(far));
-    tasks.spawn(carry(near_read, far_write, link.clone(), chance.fork(), long, Some(arrivals.clone())));
-    tasks.spawn(carry(far_read, near_write, link.clone(), chance.fork(), long, None));
+    tasks.spawn(carry(near_read, far_write, link.clone(), chance.fork(), long, true));
+    tasks.spawn(carry(far_read, near_write, link.clone(), chance.fork(), long, false));
     if !perfect {
         tasks.spawn(trouble(link, chance.fork()));
     }
-    (client, server, arrivals)
+    (client, server)
 }
 
 /// Injects faults into a link.
@@ -97,14 +72,14 @@ async fn trouble(link: Link, chance: Chance) {
     }
 }
 
-/// Carries the bytes of one direction until it ends, and records those that arrive at the server.
+/// Carries the bytes of one direction until it ends.
 async fn carry(
     mut from: ReadHalf<DuplexStream>,
     mut to: WriteHalf<DuplexStream>,
     link: Link,
     chance: Chance,
     long: u64,
-    arrivals: Option<Arrivals>,
+    to_server: bool,
 ) {
     let flow = async {
         let mut buffer = vec![0; MAX_BYTES_IN_FLIGHT];
@@ -121,13 +96,10 @@ async fn carry(
             link.state.until(|state| state == State::Up).await;
             if to.write_all(&buffer[..read]).await.is_err() {
                 // The server's writes fail when the client is gone, even if bytes wait in the other direction.
-                if arrivals.is_none() {
+                if !to_server {
                     link.state.set(State::Cut);
                 }
                 break;
-            }
-            if let Some(arrivals) = &arrivals {
-                arrivals.add(read);
             }
         }
     };
@@ -136,7 +108,7 @@ async fn carry(
         end = link.state.until(|state| state == State::Cut || state == State::HalfOpen) => Some(end),
         () = flow => None,
     };
-    if end == Some(State::HalfOpen) && arrivals.is_some() {
+    if end == Some(State::HalfOpen) && to_server {
         // The server's end stays open for a while and delivers nothing.
         link.state.until(|state| state == State::Cut).await;
     }

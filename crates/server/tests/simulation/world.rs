@@ -22,7 +22,7 @@ use crate::backend;
 use crate::chance::Chance;
 use crate::cluster::Cluster;
 use crate::device::Device;
-use crate::network::{self, Arrivals};
+use crate::network;
 use crate::truth::{Counts, Truth};
 use crate::wait;
 use crate::watched::Watched;
@@ -211,15 +211,15 @@ impl World {
     }
 
     /// Connects to a random server, if it runs.
-    pub(crate) fn connect(&self, chance: &Chance) -> Option<(DuplexStream, Arrivals, usize)> {
+    pub(crate) fn connect(&self, chance: &Chance) -> Option<(DuplexStream, usize)> {
         let node = self.node(chance);
         let running = self.running(node);
         let server = &running.as_ref()?.server;
-        let (client, far, arrivals) = network::link(chance, &self.links, !self.is(Phase::Storm));
+        let (client, far) = network::link(chance, &self.links, !self.is(Phase::Storm));
         server.serve(far);
         drop(running);
         self.truth().counts.connections += 1;
-        Some((client, arrivals, node))
+        Some((client, node))
     }
 
     /// The store of a random server, if it runs.

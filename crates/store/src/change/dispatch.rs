@@ -4,7 +4,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, Emoji, Seq, Timestamp, UserId};
 
 use super::rows::Rows;
-use super::{Act, Actor, Done, Rules};
+use super::{Act, Actor, Done, Failed, Rules};
 use crate::{Change, Committed, Submission};
 
 /// Applies one change of `actor`'s at the time `now`.
@@ -46,6 +46,7 @@ pub(crate) fn apply<R: Rows>(
             act.rows.probe()?;
             Ok(Committed::Quiet)
         }
+        Change::Refused(refusal) => Err(Failed::Refused(refusal)),
         Change::Revoke { until, replace } => {
             let user = act.rows.user_or_new(actor)?;
             act.rows.set_not_before(user, until, replace)?;
@@ -136,7 +137,7 @@ impl Prefetch {
             Change::Remove(c) => self.subject(actor, c.conversation.resolve(actor), &c.user),
             Change::SetRole(c) => self.subject(actor, c.conversation.resolve(actor), &c.user),
             Change::Rename(c) => self.membership(actor, c.conversation.resolve(actor)),
-            Change::Appear | Change::Probe => {}
+            Change::Appear | Change::Probe | Change::Refused(_) => {}
             Change::Seen(_) | Change::Revoke { .. } => {
                 self.locked.insert(actor.clone());
             }

@@ -26,6 +26,7 @@ use super::writer::Committer;
 use super::{MIGRATIONS, Settings, empty_database};
 use crate::batch::{self, BATCH, BATCHES, State, WAITING};
 use crate::change::Failed;
+use crate::origin::{self, Numbers};
 use crate::read::counts::Step;
 use crate::read::list;
 use crate::readers::told;
@@ -210,6 +211,7 @@ impl Database {
             if fate != Fate::Kept {
                 committer.rows.sabotage(fate == Fate::Refused, fate == Fate::Undone);
             }
+            let numbers: Vec<_> = batch.iter().filter_map(|one| one.origin.numbers()).collect();
             let outcomes = committer.write(batch);
             let uncounted = committer.take_uncounted();
             if fate != Fate::Kept {
@@ -217,7 +219,7 @@ impl Database {
             }
             self.pace.kept(&outcomes);
             let (outcomes, check) =
-                if fate == Fate::Doubtful { forget(outcomes) } else { (outcomes, Vec::new()) };
+                if fate == Fate::Doubtful { forget(outcomes, numbers) } else { (outcomes, Vec::new()) };
             Written { outcomes, check, uncounted }
         })
     }
@@ -246,8 +248,14 @@ impl Database {
     }
 }
 
-/// Makes a batch that was kept one whose store does not know that.
-fn forget(outcomes: Vec<Outcome>) -> (Vec<Outcome>, Vec<ConversationKey>) {
+/// Makes a batch that was kept one whose store does not know that: `numbers` are those of its connections before it.
+fn forget(
+    outcomes: Vec<Outcome>,
+    numbers: Vec<(Arc<dyn origin::Connection>, Numbers)>,
+) -> (Vec<Outcome>, Vec<ConversationKey>) {
+    for (connection, numbers) in numbers {
+        connection.set_numbers(numbers);
+    }
     let mut stored = Vec::new();
     let refused = outcomes.into_iter().map(|Outcome { origin, result }| {
         if let Ok(Committed::Event(event)) = result {

@@ -165,9 +165,27 @@ export function parseId(id: unknown): { id?: string | number } {
   throw badField("id", "at most 64 bytes, or an integer");
 }
 
+/** The commands that append to a log. */
+const STORED = /^(send|edit|delete|react|create|join|leave|invite|remove|role|rename)$/;
+
+/** The number of a write and that of the write which it follows, if the frame has them. */
+export function parseNumber(frame: Record<string, unknown>): { n: number; after: number } | undefined {
+  const { type, n, after } = frame;
+  if (!STORED.test(String(type)) || (n === undefined && after === undefined)) return undefined;
+  if (n === undefined) throw badField("n", "`after` comes with it");
+  if (after === undefined) throw badField("after", "`n` comes with it");
+  const number = { n: seq(n, "n", {} as Limits) as number, after: cursor(after, "after", {} as Limits) as number };
+  if (number.after >= number.n) throw badField("after", "less than `n`");
+  return number;
+}
+
 /** Reads a frame of a client's. */
 export function parse(frame: Record<string, unknown>, limits: Limits): Command {
   const { type, id: _, ...given } = frame;
+  if (parseNumber(frame)) {
+    delete given["n"];
+    delete given["after"];
+  }
   if (typeof type !== "string") throw new Refusal("bad_frame", "a frame has a `type`");
   const fields = Object.hasOwn(COMMANDS, type) ? COMMANDS[type] : undefined;
   if (!fields) throw new Refusal("unknown_type", `there is no command ${type}`);

@@ -1,8 +1,8 @@
 // One connection: `hello`, then commands, each answered before the next is read.
 
 import type { Command, Hello, Limits, Seq, UserId, Welcome } from "../protocol.js";
-import { parse, parseId } from "./parse.js";
-import { notFound, Refusal } from "./refusal.js";
+import { parse, parseId, parseNumber } from "./parse.js";
+import { badField, notFound, Refusal } from "./refusal.js";
 import type { Listener, World } from "./world.js";
 
 /** Conversations that `welcome.unread` looks at. */
@@ -61,6 +61,9 @@ export class Session implements Listener {
   #world: World;
   #wire: Wire;
   #ended = false;
+  /** The highest numbers of writes that are stored, and that are stored or refused. */
+  #stored = 0;
+  #settled = 0;
 
   constructor(world: World, wire: Wire) {
     this.#world = world;
@@ -78,24 +81,38 @@ export class Session implements Listener {
       return this.#end(1009, "too large");
     let id: { id?: string | number } = {};
     let tried = false;
+    let number: { n: number; after: number } | undefined;
     try {
       const frame = object(data);
       id = parseId(frame["id"]);
       const known = this.user;
       tried = frame["type"] === "hello";
       if (known === undefined) return this.#hello(frame);
+      number = this.#inTurn(parseNumber(frame));
       const command = parse(frame, limits);
       if (command.type === "hello") throw new Refusal("bad_frame", "`hello` was said");
       if (command.type === "ping") return this.push({ type: "pong", ...id });
       if (command.type === "watch") return this.#watch(command.users, id);
       const body = answer(this.#world, known, command, this);
+      this.#stored = number?.n ?? this.#stored;
+      this.#settled = Math.max(this.#settled, this.#stored);
       this.push({ type: "ok", ...id, ...body });
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
+      // What is refused here is so for good.
+      this.#settled = Math.max(this.#settled, number?.n ?? 0);
       this.push({ type: "error", ...id, ...error.failure });
       // Before `welcome` there is one try.
       if (this.user === undefined) this.#end(error.code === "unauthorized" && tried ? 4501 : 1008, error.message);
     }
+  }
+
+  /** Refuses a write whose turn has not come. */
+  #inTurn(number: { n: number; after: number } | undefined) {
+    if (number && number.after > this.#settled)
+      throw new Refusal("unavailable", `write ${number.after}, which this one follows, was not stored`);
+    if (number && number.n <= this.#stored) throw badField("n", `write ${this.#stored} is stored`);
+    return number;
   }
 
   end(): void {
@@ -130,6 +147,7 @@ export class Session implements Listener {
       user,
       connection: world.name(),
       server: "switchboard/fake",
+      features: ["numbers"],
       limits: world.limits,
       ...page,
       unread: unread(world, user),

@@ -351,5 +351,5 @@ async fn hostile_26_invitations_have_a_rate() {
         assert!(invited < 100, "the rate must refuse an invitation");
     };
     assert_eq!(failure.code, ErrorCode::RateLimited);
-    assert!(failure.retry_after.is_some_and(|ms| ms >= 1_000), "{failure:?}");
+    assert!(failure.retry_after.is_some_and(|ms| (1..=500).contains(&ms)), "{failure:?}");
 }

@@ -270,8 +270,8 @@ async fn a_writer_panic_answers_every_waiting_client() {
 /// How long the writer waits for another program's write: `BUSY_TIMEOUT` in the SQLite store.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the server refuses writes of a connection after it rejected one: `REJECTION_HOLD` in `outbox/hold.rs`.
-const REJECTION_HOLD: Duration = Duration::from_millis(750);
+/// How long the server refuses the writes of a connection without numbers after it rejected one: `HOLD` in `outbox.rs`.
+const HOLD: Duration = Duration::from_secs(1);
 
 /// A server, and a function that counts the batches that its writer has begun: for each it reads the clock.
 async fn counts_batches() -> (Server, impl Fn() -> usize) {
@@ -290,6 +290,7 @@ async fn counts_batches() -> (Server, impl Fn() -> usize) {
 async fn send_after_a_rejected_message() -> Result<(), Stalled> {
     let (server, batches) = counts_batches().await;
     let mut alice = server.connects("alice").await;
+    alice.client.leave_out_numbers();
     let mut carol = server.connects("carol").await;
     alice.says("@bob", "before").await;
     let (lock, before, begun) = (server.lock_database(), batches(), Instant::now());
@@ -310,7 +311,7 @@ async fn send_after_a_rejected_message() -> Result<(), Stalled> {
                 return Err(Stalled::assert_late(
                     "the fourth is stored",
                     begun.elapsed(),
-                    BUSY_TIMEOUT + REJECTION_HOLD,
+                    BUSY_TIMEOUT + HOLD,
                 ));
             }
             other => panic!("stored, although an earlier message was not: {other:?}"),

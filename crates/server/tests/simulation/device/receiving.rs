@@ -5,13 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Asked, Device, Held, LocalLog, Outcome, Received, Session};
+use super::{Asked, Device, Held, LocalLog, Received, Session};
 use crate::truth::Broken;
 use crate::wire;
 use crate::world::Phase;
-
-/// How much longer a `retry_after` may be than the server's hold.
-const RETRY_AFTER_SLACK: Duration = Duration::from_millis(260);
 
 /// Close codes that are allowed in every run: normal, restart, try later, silent, too fast.
 const ALLOWED_CLOSE_CODES: [u16; 5] = [1000, 1012, 1013, 4408, 4429];
@@ -77,6 +74,7 @@ impl Device {
         // Earlier sends were on another connection.
         for message in &mut self.unsent {
             message.flight = None;
+            message.number = None;
         }
         let since = (!more).then_some(session.since);
         self.world.truth().summaries(&self.name, self.user, &all, since)?;
@@ -238,17 +236,20 @@ impl Device {
         self.world.truth().acknowledged(&self.name, self.user, key, ok)?;
         self.unsent.retain(|message| Some(message.key.as_str()) != key);
         let (name, seq) = named(ok, "seq");
+        let number = session.numbers.as_ref().and_then(|numbers| numbers.number_of(id)).unwrap_or(id);
+        if let Some(Err(what)) = session.numbers.as_mut().map(|numbers| numbers.stored(id)) {
+            return Err(self.broken(&what));
+        }
         if ok["duplicate"] != true {
-            self.record_outcome(session, id, Outcome::Stored)?;
             if session.next.get(&name).is_some_and(|next| seq < *next) {
                 return Err(self.broken(&format!("{name} {seq} came as an event, and as ok")));
             }
             session.own.insert((name.clone(), seq));
             if key.is_some()
-                && let Some((before, last)) = session.order.insert(name.clone(), (id, seq))
-                && ((before < id) != (last < seq))
+                && let Some((before, last)) = session.order.insert(name.clone(), (number, seq))
+                && ((before < number) != (last < seq))
             {
-                return Err(self.broken(&format!("command {before} was stored as {last}, {id} as {seq}")));
+                return Err(self.broken(&format!("write {before} was stored as {last}, {number} as {seq}")));
             }
             if join {
                 session.left.remove(&name);
@@ -261,16 +262,6 @@ impl Device {
             self.local_logs.entry(name).or_default().has(seq);
         }
         Ok(())
-    }
-
-    /// Records the outcome of a write and checks that no write overtook a refused one.
-    fn record_outcome(&self, session: &mut Session, id: u64, outcome: Outcome) -> Held {
-        match session.record_outcome(id, outcome) {
-            None => Ok(()),
-            Some((stored, refused)) => Err(self.broken(&format!(
-                "{stored} was stored, though {refused} before it was refused as retryable"
-            ))),
-        }
     }
 
     fn is_refused(&mut self, session: &mut Session, id: u64, asked: &Asked, error: &Value) -> Held {
@@ -292,8 +283,13 @@ impl Device {
         }
         let wait = Duration::from_millis(error["retry_after"].as_u64().unwrap_or(100));
         if later {
-            session.quiet_until = Instant::now() + wait;
-            self.record_outcome(session, id, Outcome::Refused(wait.saturating_sub(RETRY_AFTER_SLACK)))?;
+            session.quiet_until = session.quiet_until.max(Instant::now() + wait);
+        }
+        if let Some(numbers) = &mut session.numbers {
+            match (later, asked) {
+                (true, asked) => numbers.refused_for_now(id, matches!(asked, Asked::Message { .. })),
+                (false, _) => numbers.refused(id),
+            }
         }
         if let Asked::Message { key, at, .. } = asked {
             if later {

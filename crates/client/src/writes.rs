@@ -1,0 +1,134 @@
+//! The numbers of a connection's writes, by which the server keeps their order.
+
+use std::collections::BTreeMap;
+
+use switchboard_protocol::reply::{Reply, ServerFrame};
+use switchboard_protocol::{CommandId, WriteNumber};
+
+/// The writes of a connection that are not settled yet. A write's number is its `id`.
+#[derive(Debug, Default)]
+pub(crate) struct Writes {
+    /// The last write that is stored.
+    stored: i64,
+    unsettled: BTreeMap<i64, Unsettled>,
+}
+
+#[derive(Debug)]
+struct Unsettled {
+    /// The write that it follows.
+    after: i64,
+    /// The server has refused it, and it was not sent again.
+    refused: bool,
+}
+
+impl Writes {
+    /// The number of a new write, which follows all that are unsettled. If none of them waits for its answer, the refused ones are
+    /// given up.
+    pub(crate) fn begin(&mut self, id: i64) -> WriteNumber {
+        if !self.any_waits() {
+            self.unsettled.clear();
+        }
+        let after = self.unsettled.last_key_value().map_or(self.stored, |(&last, _)| last);
+        self.unsettled.insert(id, Unsettled { after, refused: false });
+        number(id, after)
+    }
+
+    /// The number of a write that is sent again; `None` if it was given up. The first one that is sent again follows what is
+    /// stored, and those before it are given up.
+    pub(crate) fn begin_again(&mut self, id: i64) -> Option<WriteNumber> {
+        let is_first = !self.any_waits();
+        let write = self.unsettled.get_mut(&id)?;
+        write.refused = false;
+        if is_first {
+            write.after = self.stored;
+        }
+        let after = write.after;
+        if is_first {
+            self.unsettled = self.unsettled.split_off(&id);
+        }
+        Some(number(id, after))
+    }
+
+    fn any_waits(&self) -> bool {
+        self.unsettled.values().any(|write| !write.refused)
+    }
+
+    pub(crate) fn on_frame(&mut self, frame: &ServerFrame) {
+        match frame {
+            ServerFrame::Reply(Reply::Ok(ok)) => {
+                if let Some(CommandId::Number(id)) = ok.id
+                    && self.unsettled.remove(&id).is_some()
+                {
+                    self.stored = self.stored.max(id);
+                }
+            }
+            ServerFrame::Reply(Reply::Error(failure)) => {
+                let Some(CommandId::Number(id)) = failure.id else { return };
+                if !failure.retryable {
+                    self.unsettled.remove(&id);
+                } else if let Some(write) = self.unsettled.get_mut(&id) {
+                    write.refused = true;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn number(n: i64, after: i64) -> WriteNumber {
+    WriteNumber { n: n.unsigned_abs(), after: after.unsigned_abs() }
+}
+
+#[cfg(test)]
+mod tests {
+    use switchboard_protocol::ErrorCode;
+    use switchboard_protocol::reply::{Failure, Ok, OkBody};
+
+    use super::*;
+
+    fn stored(id: i64) -> ServerFrame {
+        ServerFrame::Reply(Reply::Ok(Ok { id: Some(CommandId::Number(id)), body: OkBody::Done {} }))
+    }
+
+    fn refused(id: i64, code: ErrorCode) -> ServerFrame {
+        let (id, retryable) = (Some(CommandId::Number(id)), code.retryable());
+        let message = String::new();
+        let (retry_after, field, conversation, until) = Default::default();
+        let failure = Failure { id, code, retryable, message, retry_after, field, conversation, until };
+        ServerFrame::Reply(Reply::Error(failure))
+    }
+
+    #[test]
+    fn a_write_follows_the_last_one_that_waits_or_is_stored() {
+        let mut writes = Writes::default();
+        assert_eq!(writes.begin(1), number(1, 0));
+        assert_eq!(writes.begin(3), number(3, 1));
+        writes.on_frame(&stored(1));
+        assert_eq!(writes.begin(4), number(4, 3), "it waits still");
+        writes.on_frame(&refused(3, ErrorCode::Forbidden));
+        writes.on_frame(&stored(4));
+        assert_eq!(writes.begin(5), number(5, 4));
+    }
+
+    #[test]
+    fn a_refused_write_keeps_its_place_until_it_is_given_up() {
+        let mut writes = Writes::default();
+        for id in 1..=3 {
+            writes.begin(id);
+        }
+        writes.on_frame(&stored(1));
+        writes.on_frame(&refused(2, ErrorCode::RateLimited));
+        assert_eq!(writes.begin(4), number(4, 3), "3 waits for its answer, and follows 2");
+        writes.on_frame(&refused(3, ErrorCode::Unavailable));
+        writes.on_frame(&refused(4, ErrorCode::Unavailable));
+        assert_eq!(writes.begin_again(2), Some(number(2, 1)));
+        assert_eq!(writes.begin_again(3), Some(number(3, 2)));
+        writes.on_frame(&refused(2, ErrorCode::RateLimited));
+        writes.on_frame(&refused(3, ErrorCode::Unavailable));
+        assert_eq!(writes.begin_again(4), Some(number(4, 1)), "those before it are given up");
+        assert_eq!(writes.begin_again(2), None);
+        writes.on_frame(&refused(4, ErrorCode::Unavailable));
+        assert_eq!(writes.begin(5), number(5, 1), "and so is this one");
+        assert_eq!(writes.begin_again(4), None);
+    }
+}

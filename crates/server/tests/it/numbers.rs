@@ -1,0 +1,226 @@
+//! The order of a connection's writes, which their numbers keep.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use switchboard::config::Config;
+use switchboard_protocol::reply::Reply;
+use switchboard_protocol::{CommandId, Limits};
+
+use crate::support::raw::{FIN, TEXT, frame};
+use crate::support::{Raw, Server, command, text_of};
+
+/// Sends of one burst: more than fit the rate.
+const SENDS: usize = 30;
+
+/// How late the client sends again. More tokens have come meanwhile than it needs.
+const LATE: Duration = Duration::from_secs(4);
+
+/// A burst of twenty, and four a second.
+async fn serves_with_rate() -> Server {
+    Server::start_production_with(|config: &mut Config| config.limits.sends_per_connection = 4).await
+}
+
+fn send(n: usize, after: usize) -> String {
+    format!(r#"{{"type":"send","id":{n},"n":{n},"after":{after},"to":"@bob","key":"k{n}","text":"{n}"}}"#)
+}
+
+/// The answers to so many commands with a number for `id`, by that. Other frames are passed over.
+async fn answers(raw: &mut Raw, count: usize) -> BTreeMap<usize, Value> {
+    let mut answers = BTreeMap::new();
+    while answers.len() < count {
+        let told = raw.next().await.json();
+        if let Some(id) = told["id"].as_u64() {
+            answers.insert(usize::try_from(id).expect("small"), told);
+        }
+    }
+    answers
+}
+
+/// Sends what was refused again, in its order, until all of it is stored.
+async fn sends_again(raw: &mut Raw, mut told: BTreeMap<usize, Value>) {
+    loop {
+        told.retain(|_, answer| answer["type"] == "error");
+        let Some(first) = told.values().next() else { return };
+        assert!(told.values().all(|refused| refused["retryable"] == true), "{told:?}");
+        let wait = first["retry_after"].as_u64().expect("how long");
+        // waits for: the time that the server told
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        let frames: Vec<_> =
+            told.keys().flat_map(|&n| frame(FIN | TEXT, send(n, n - 1).as_bytes())).collect();
+        raw.writes(frames).await;
+        told = answers(raw, told.len()).await;
+    }
+}
+
+async fn expect_all_in_order(server: &Server) {
+    let log = server.connects("alice").await.log("@bob").await;
+    let texts: Vec<_> = log.iter().filter_map(|event| text_of(event).map(str::to_owned)).collect();
+    assert_eq!(texts, (1..=SENDS).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn numbered_sends_over_the_rate_keep_their_order_though_the_client_resends_late() {
+    let server = serves_with_rate().await;
+    let mut raw = Raw::connect(server.address()).await;
+    raw.says_hello_with(&server.token("alice", Duration::from_secs(60))).await;
+    let (before, behind) = (SENDS - 5, SENDS);
+    let all: Vec<_> = (1..=before).flat_map(|n| frame(FIN | TEXT, send(n, n - 1).as_bytes())).collect();
+    raw.writes(all).await;
+    let mut told = answers(&mut raw, before).await;
+    let refused = told.values().filter(|answer| answer["code"] == "rate_limited").count();
+    assert!(refused >= 1, "{told:?}");
+    // waits for: tokens for what arrives only now, as over a slow network
+    tokio::time::sleep(LATE).await;
+    let late: Vec<_> =
+        (before + 1..=behind).flat_map(|n| frame(FIN | TEXT, send(n, n - 1).as_bytes())).collect();
+    raw.writes(late).await;
+    for (n, answer) in answers(&mut raw, behind - before).await {
+        assert_eq!((&answer["code"], &answer["retry_after"]), (&json!("unavailable"), &json!(0)), "{answer}");
+        assert!(
+            answer["message"].as_str().is_some_and(|m| m.contains(&format!("write {}", n - 1))),
+            "{answer}"
+        );
+        told.insert(n, answer);
+    }
+    sends_again(&mut raw, told).await;
+    expect_all_in_order(&server).await;
+}
+
+#[tokio::test]
+async fn numbered_sends_keep_their_order_though_the_client_stops_reading_between_pages() {
+    let server = serves_with_rate().await;
+    let mut carol = server.connects("carol").await;
+    for n in 0..40 {
+        // More than a rate allows on one connection.
+        if n % 20 == 0 {
+            carol = server.connects("carol").await;
+        }
+        carol.says("@alice", &"x".repeat(16 * 1024)).await;
+    }
+    let mut raw = Raw::connect_with_buffer(server.address(), 64 * 1024).await;
+    raw.says_hello_with(&server.token("alice", Duration::from_secs(60))).await;
+    let page = r#"{"type":"history","id":"page","conversation":"@carol","limit":40}"#.to_owned();
+    // More than the system's buffers take: the session stops to read until the client reads.
+    let pages = |count| std::iter::repeat_n(page.clone(), count);
+    let all = (1..SENDS).map(|n| send(n, n - 1)).chain(pages(16)).chain([send(SENDS, SENDS - 1)]);
+    let frames: Vec<_> = all.flat_map(|text| frame(FIN | TEXT, text.as_bytes())).collect();
+    raw.writes(frames).await;
+    // waits for: tokens for the last one, which the server has not read
+    tokio::time::sleep(LATE).await;
+    let told = answers(&mut raw, SENDS).await;
+    assert_eq!(told[&SENDS]["code"], "unavailable", "{}", told[&SENDS]);
+    sends_again(&mut raw, told).await;
+    expect_all_in_order(&server).await;
+}
+
+#[tokio::test]
+async fn a_write_is_given_up_by_following_an_earlier_one() {
+    let server = Server::start().await;
+    let mut alice = server.open_socket_as("alice").await;
+    assert_eq!(alice.asks(&send(1, 0)).await["seq"], 1);
+    let doomed = alice.asks(&send(3, 2)).await;
+    assert_eq!((&doomed["code"], &doomed["retryable"]), (&json!("unavailable"), &json!(true)), "{doomed}");
+    assert_eq!(alice.asks(&send(3, 1)).await["seq"], 2, "the second one is given up");
+    let late = alice.asks(&send(2, 1)).await;
+    assert_eq!((&late["code"], &late["field"]), (&json!("bad_field"), &json!("n")), "{late}");
+    assert_eq!(alice.asks(&send(4, 3)).await["seq"], 3);
+    alice.receives_nothing().await;
+}
+
+#[tokio::test]
+async fn a_write_refused_for_good_settles_its_number_in_its_turn() {
+    let server = Server::start_with(|config: &mut Config| config.limits.text = 100).await;
+    let mut alice = server.open_socket_as("alice").await;
+    let wrong = [
+        (1, format!(r#"{{"type":"send","id":1,"n":1,"after":0,"to":"@bob","text":"{}"}}"#, "x".repeat(101))),
+        (2, r#"{"type":"send","id":2,"n":2,"after":1,"to":"@bob","txt":"hi"}"#.to_owned()),
+        (3, r##"{"type":"join","id":3,"n":3,"after":2,"conversation":"#nowhere"}"##.to_owned()),
+        (4, r#"{"type":"send","id":4,"n":4,"after":3,"to":"@bob","text":""}"#.to_owned()),
+    ];
+    for (_, frame) in &wrong {
+        alice.says(frame).await;
+    }
+    alice.says(&send(5, 4)).await;
+    for (id, code) in [(1, "too_large"), (2, "bad_field"), (3, "not_found"), (4, "bad_field")] {
+        let told = alice.receives_json().await;
+        assert_eq!((&told["id"], &told["code"]), (&json!(id), &json!(code)), "{told}");
+    }
+    let told = alice.receives_json().await;
+    assert_eq!((&told["id"], &told["seq"]), (&json!(5), &json!(1)), "{told}");
+    // A write behind one that is missing says so first, however wrong it is, and settles nothing.
+    let bad = alice.asks(r#"{"type":"send","id":7,"n":7,"after":6,"to":"@bob","txt":"hi"}"#).await;
+    assert_eq!(bad["code"], "unavailable", "{bad}");
+    assert_eq!(alice.asks(&send(8, 7)).await["code"], "unavailable");
+}
+
+#[tokio::test]
+async fn a_failed_commit_lets_no_numbered_write_pass() {
+    let server = Server::start().await;
+    let mut alice = server.connects("alice").await;
+    alice.says("@bob", "before").await;
+    let keys = ["first", "second", "third", "fourth"];
+    let send = |key: &str| command("send", &json!({"to": "@bob", "key": key, "text": key}));
+    // Another program that writes to the database: each commit fails after five seconds.
+    let lock = server.lock_database();
+    let first = alice.client.submit(send("first")).await.expect("sent");
+    let Reply::Error(failure) = alice.receives_reply().await else { panic!("stored") };
+    assert_eq!((&failure.id, failure.code.as_str()), (&Some(CommandId::Number(first)), "unavailable"));
+    let second = alice.client.submit(send("first, but too late")).await.expect("sent");
+    let Reply::Error(_) = alice.receives_reply().await else { panic!("stored") };
+    drop(lock);
+    // It was given up, because another one was submitted when none waited.
+    let first = alice.client.resend(first, send("first")).await.expect("sent");
+    assert!(first > second, "it has a new place");
+    let Reply::Ok(_) = alice.receives_reply().await else { panic!("not stored") };
+
+    let lock = server.lock_database();
+    let ids = alice.client.submit_all(keys[1..].iter().map(|key| send(key))).await.expect("sent");
+    for id in ids.clone() {
+        let Reply::Error(failure) = alice.receives_reply().await else { panic!("stored") };
+        assert_eq!((&failure.id, failure.code.as_str()), (&Some(CommandId::Number(id)), "unavailable"));
+    }
+    drop(lock);
+    // At once: nobody waits for a second.
+    for (id, key) in ids.clone().zip(&keys[1..]) {
+        assert_eq!(alice.client.resend(id, send(key)).await.expect("sent"), id, "in its place");
+    }
+    for _ in ids {
+        let Reply::Ok(_) = alice.receives_reply().await else { panic!("not stored") };
+    }
+    let log = alice.log_after("@bob", 1).await;
+    assert_eq!(log.iter().filter_map(text_of).collect::<Vec<_>>(), keys);
+}
+
+#[tokio::test]
+async fn a_write_that_cannot_be_stored_does_not_count_against_the_rates() {
+    let server = Server::start_with(|config: &mut Config| {
+        config.limits = Limits { sends_per_user: 1, ..Limits::default().without_rates() };
+    })
+    .await;
+    let mut alice = server.open_socket_as("alice").await;
+    for _ in 0..20 {
+        assert_eq!(alice.asks(&send(10, 9)).await["code"], "unavailable");
+    }
+    for n in 1..=5 {
+        assert_eq!(alice.asks(&send(n, n - 1)).await["type"], "ok", "five seconds' worth");
+    }
+}
+
+#[tokio::test]
+async fn numbers_are_those_of_a_connection_and_of_the_socket() {
+    let server = Server::start_production().await;
+    let token = server.token("alice", Duration::from_secs(60));
+    let http = json!({"to": "@bob", "text": "hi", "n": 1, "after": 0});
+    let refused = server.posts_as(&token, "send", http).await;
+    assert_eq!((refused.status, refused.code().as_str()), (400, "bad_field"));
+    for _ in 0..2 {
+        let mut alice = server.connects("alice").await;
+        assert!(alice.welcome.features.iter().any(|feature| feature == "numbers"));
+        let id =
+            alice.client.submit(command("send", &json!({"to": "@bob", "text": "hi"}))).await.expect("sent");
+        let Reply::Ok(ok) = alice.receives_reply().await else { panic!("not stored") };
+        assert_eq!(ok.id, Some(CommandId::Number(id)));
+    }
+}

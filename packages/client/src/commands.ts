@@ -14,7 +14,7 @@ export interface CommandsOwner {
   readonly clock: Clock;
   readonly status: Readable<ChatStatus>;
   readonly closed: boolean;
-  request<T>(command: Command): Promise<T>;
+  request<T>(command: Command, wanted?: () => boolean): Promise<T>;
 }
 
 export class Commands {
@@ -30,7 +30,7 @@ export class Commands {
       for (;;) {
         await this.#online(running);
         try {
-          return await this.#owner.request<T>(command);
+          return await this.#owner.request<T>(command, running);
         } catch (error) {
           if (!(error instanceof ChatError) || !error.retryable || !running()) throw error;
           if (error.code !== "offline") await this.#pause(error.retryAfter ?? RETRY);

@@ -5,6 +5,7 @@ import { compact } from "./compact.js";
 import { browserNetwork } from "./connection/network.js";
 import { delay, judge, NO_CONNECTION, refusesToken, UNAUTHORIZED } from "./connection/retry.js";
 import { type Credentials, TokenSource } from "./connection/token.js";
+import { type Done, STORED, Writes } from "./connection/writes.js";
 import { ChatError, failure } from "./error.js";
 import type { Command, Failure, OkBody, ServerFrame, Welcome } from "./protocol.js";
 import { Value } from "./store.js";
@@ -26,7 +27,6 @@ const GOOD = 10_000;
 /** Milliseconds over which pages that nobody looks at spread when the network is back. */
 const ONLINE_JITTER = 1_000;
 
-type Done = (reply: OkBody | ChatError) => void;
 /** What the server says by itself. */
 export type ServerNotice = Exclude<ServerFrame, { type: "welcome" | "ok" | "pong" | "bye" }>;
 
@@ -62,6 +62,8 @@ export class Connection {
   #renewed = false;
   #waiting = new Map<number, Done>();
   #nextId = 1;
+  /** The writes of this connection. */
+  #writes: Writes | undefined;
   /** When something was received last, by both clocks. */
   #received = 0;
   #receivedWall = 0;
@@ -91,10 +93,18 @@ export class Connection {
     return this.#state.at === "online";
   }
 
-  /** Says a command; `done` is called once, before the next frame is looked at, and at the latest when the connection is lost. */
-  command(command: Command, done: Done): void {
+  /**
+   * Says a command; `done` is called once, before the next frame is looked at, and at the latest when the connection is lost.
+   * One that the server stores is said again in its place while it is refused for now and `wanted`.
+   */
+  command(command: Command, done: Done, wanted = () => true): void {
     if (!this.online) return done(this.#closed ? closed() : failure("offline", NO_CONNECTION));
     const id = this.#nextId++;
+    if (STORED.test(command.type)) this.#writes!.add({ command, done, wanted, n: id });
+    else this.#say(id, command, done);
+  }
+
+  #say(id: number, command: Command, done: Done): void {
     let frame: string;
     try {
       frame = wellFormedJson({ ...command, id });
@@ -108,9 +118,9 @@ export class Connection {
   }
 
   /** The same with a promise. */
-  request<T extends OkBody>(command: Command): Promise<T> {
+  request<T extends OkBody>(command: Command, wanted?: () => boolean): Promise<T> {
     return new Promise((resolve, reject) => {
-      this.command(command, (reply) => (reply instanceof ChatError ? reject(reply) : resolve(reply as T)));
+      this.command(command, (reply) => (reply instanceof ChatError ? reject(reply) : resolve(reply as T)), wanted);
     });
   }
 
@@ -232,6 +242,10 @@ export class Connection {
   #onWelcome(frame: Welcome): void {
     if (!("socket" in this.#state)) return;
     this.#state = { at: "online", socket: this.#state.socket, since: this.clock.now() };
+    const numbers = frame.features?.includes("numbers");
+    this.#writes = new Writes(this.clock, ({ n, command }, after, done) =>
+      this.#say(n, numbers ? Object.assign({ n, after }, command) : command, done),
+    );
     this.#helloBytes = frame.limits.hello_frame;
     this.#frameBytes = frame.limits.frame;
     this.#deadline = Infinity;
@@ -255,6 +269,7 @@ export class Connection {
   }
 
   #failWaiting(error: ChatError): void {
+    this.#writes?.end(error);
     const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
     for (const done of waiting) done(error);

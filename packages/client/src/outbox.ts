@@ -8,7 +8,7 @@ import { ChatError, failure } from "./error.js";
 import { makeKey } from "./key.js";
 import { Entry } from "./outbox/entry.js";
 import { joinTabs, type TabNotice } from "./outbox/tabs.js";
-import type { Event, HeldBody, StoredBody } from "./protocol.js";
+import type { Event, HeldBody, OkBody, StoredBody } from "./protocol.js";
 import { Store } from "./store.js";
 import type { Acknowledged, ChatOutbox, Draft, OutboxEntry, OutboxStorage } from "./types.js";
 import { wellFormedJson } from "./well-formed.js";
@@ -17,7 +17,7 @@ export { Entry };
 
 /** Messages under way at once; the rest waits for their answers. */
 const AT_ONCE = 32;
-/** The first and the longest wait, in milliseconds, when the server cannot store and does not say how long. */
+/** The first and the longest wait, in milliseconds, before a storage that failed is tried again. */
 const PAUSE = 1_000;
 const PAUSE_MOST = 30_000;
 /** Milliseconds that a message waits here, unless the app says otherwise. */
@@ -52,8 +52,6 @@ export class Outbox implements ChatOutbox {
   /** Where entries are kept; known with the user. What is said before is put there then. */
   #scope: string | undefined;
   #underWay = 0;
-  #pause: Alarm;
-  #pauses = 0;
   #expiry: Alarm;
   #lastTime = 0;
   #closed = false;
@@ -66,7 +64,6 @@ export class Outbox implements ChatOutbox {
     readonly maxAge = MAX_AGE,
   ) {
     this.#storage = storage;
-    this.#pause = new Alarm(clock, () => this.flush());
     this.#expiry = new Alarm(clock, () => this.#expire());
     this.#keepAgain = new Alarm(clock, () => this.#keepUnkept());
     this.entries = new Store<readonly OutboxEntry[]>(() =>
@@ -157,7 +154,7 @@ export class Outbox implements ChatOutbox {
   /** Sends what waits, in its order. */
   flush(): void {
     this.#expire();
-    if (this.#pause.isSet || !this.connection.online) return;
+    if (!this.connection.online) return;
     for (const entry of this.#entries.values()) {
       if (this.#underWay >= AT_ONCE) return;
       if (!entry.underWay && (entry.current === "pending" || entry.asks)) this.#send(entry);
@@ -176,7 +173,7 @@ export class Outbox implements ChatOutbox {
 
   close(error: ChatError): void {
     this.#closed = true;
-    for (const alarm of [this.#pause, this.#expiry, this.#keepAgain]) alarm.clear();
+    for (const alarm of [this.#expiry, this.#keepAgain]) alarm.clear();
     this.#tabs?.leave();
     // They stay where they are kept, as they were.
     for (const entry of this.#entries.values()) if (entry.current !== "failed") entry.setFailed(error);
@@ -234,16 +231,18 @@ export class Outbox implements ChatOutbox {
     entry.asks = false;
     this.#underWay++;
     const fields = { to, key, text, data: data as Record<string, unknown> | undefined, reply_to };
-    this.connection.command(compact({ type: "send" as const, ...fields }), (reply) => {
+    const done = (reply: OkBody | ChatError) => {
       entry.underWay = false;
       this.#underWay--;
       if (reply instanceof ChatError) this.#onRefused(entry, reply);
       else this.#onAnswer(entry, reply as StoredBody | HeldBody);
-    });
+    };
+    // A message that was taken back, or has waited for too long, is not sent again.
+    const wanted = () => this.#entries.get(key) === entry && this.#age(entry) < this.maxAge;
+    this.connection.command(compact({ type: "send" as const, ...fields }), done, wanted);
   }
 
   #onAnswer(entry: Entry, body: StoredBody | HeldBody): void {
-    this.#pauses = 0;
     if ("held" in body) {
       if (entry.current === "pending") {
         entry.setHeld();
@@ -269,11 +268,7 @@ export class Outbox implements ChatOutbox {
   #onRefused(entry: Entry, error: ChatError): void {
     // Without a connection it is said again with the next one, or by the next page.
     if (error.code === "offline" || error.code === "closed") return;
-    if (error.retryable) {
-      if (!this.#pause.isSet) this.#pause.set(error.retryAfter ?? backoff(this.#pauses++) * (0.5 + Math.random() / 2));
-      return;
-    }
-    if (entry.current === "sent" || !this.#entries.has(entry.key)) return this.flush();
+    if (error.code === "aborted" || entry.current === "sent" || !this.#entries.has(entry.key)) return this.flush();
     this.#fail(entry, error);
     this.#keep(entry);
     this.#tellOf(entry, { type: "failed", error: entry.what.error! });

@@ -43,6 +43,8 @@ struct Outgoing {
     conversation: ConversationId,
     /// It was sent on the current connection and not refused.
     in_flight: bool,
+    /// The command with which it was sent first on the current connection.
+    sent_as: Option<i64>,
 }
 
 /// An acknowledged message.
@@ -208,6 +210,7 @@ impl Device {
         self.check_welcome(&welcome, &reads);
         for outgoing in &mut self.outbox {
             outgoing.in_flight = false;
+            outgoing.sent_as = None;
         }
         for progress in self.progress.values_mut() {
             progress.paging = false;
@@ -340,10 +343,29 @@ impl Device {
         command: impl Into<Command>,
         request: Request,
     ) -> Result<(), Disconnect> {
-        match timeout(REQUEST_TIMEOUT, connection.client.submit(command)).await {
+        self.submit_again(connection, None, command, request).await?;
+        Ok(())
+    }
+
+    /// Submits a command, in the place that it had if it was refused; its id.
+    async fn submit_again(
+        &self,
+        connection: &mut Connection,
+        sent_as: Option<i64>,
+        command: impl Into<Command>,
+        request: Request,
+    ) -> Result<i64, Disconnect> {
+        let client = &mut connection.client;
+        let submitted = async {
+            match sent_as {
+                Some(id) => client.resend(id, command).await,
+                None => client.submit(command).await,
+            }
+        };
+        match timeout(REQUEST_TIMEOUT, submitted).await {
             Ok(Ok(id)) => {
                 connection.pending.insert(id, (request, Instant::now()));
-                Ok(())
+                Ok(id)
             }
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("the server does not read".to_owned()),
@@ -362,8 +384,10 @@ impl Device {
             let outgoing = &mut self.outbox[index];
             outgoing.in_flight = true;
             let (key, conversation) = (outgoing.key.clone(), outgoing.conversation.clone());
+            let sent_as = outgoing.sent_as;
             let command = act::message(&key, &conversation);
-            self.submit(connection, command, Request::Send(key)).await?;
+            let id = self.submit_again(connection, sent_as, command, Request::Send(key)).await?;
+            self.outbox[index].sent_as = Some(id);
         }
         Ok(())
     }

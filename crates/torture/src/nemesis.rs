@@ -286,7 +286,6 @@ impl Nemesis {
             number: 0,
             text: digest(text),
             acked: None,
-            refused: true,
         };
         self.world.record.tried(&key, sent);
         let send = Send {

@@ -63,8 +63,6 @@ pub(crate) struct Sent {
     pub(crate) text: u64,
     /// The number and time of its `ok`.
     pub(crate) acked: Option<(Seq, Timestamp)>,
-    /// It was refused at least once, so messages that its device sent later may precede it in the log.
-    pub(crate) refused: bool,
 }
 
 /// What is known of one event from the clients that received it.
@@ -206,9 +204,6 @@ impl Record {
         let mut inner = self.lock();
         inner.counts.refused += 1;
         inner.push_history(device, Entry::Refused(key.to_owned(), code));
-        if let Some(sent) = inner.sends.get_mut(key) {
-            sent.refused = true;
-        }
     }
 
     /// A send got its `ok`.

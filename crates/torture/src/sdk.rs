@@ -138,8 +138,7 @@ async fn read_lines(
             Line::Tried { user, conversation, key, text, number } => {
                 let device = device(&user);
                 let text = digest(text.as_str());
-                let sent =
-                    Sent { conversation, from: user, device, number, text, acked: None, refused: false };
+                let sent = Sent { conversation, from: user, device, number, text, acked: None };
                 world.record.tried(&key, sent);
             }
             Line::Acked { user, conversation, key, seq, at } => {

@@ -125,10 +125,14 @@ impl Device {
                     number: self.number,
                     text: digest(text_of(&key).as_str()),
                     acked: None,
-                    refused: false,
                 },
             );
-            self.outbox.push_back(Outgoing { key, conversation: room.id.clone(), in_flight: false });
+            self.outbox.push_back(Outgoing {
+                key,
+                conversation: room.id.clone(),
+                in_flight: false,
+                sent_as: None,
+            });
         }
     }
 

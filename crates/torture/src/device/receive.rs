@@ -278,10 +278,7 @@ impl Device {
     fn on_send_error(&mut self, key: &str, failure: &Failure) {
         let code = failure.code.as_str();
         if failure.retryable {
-            // Messages pipelined behind it may now be stored before it, if its retry is late.
-            for outgoing in &self.outbox {
-                self.world.record.refused(self.id, &outgoing.key, code);
-            }
+            self.world.record.refused(self.id, key, code);
             let wait = Duration::from_millis(failure.retry_after.unwrap_or(500));
             self.hold_until = self.hold_until.max(Instant::now() + wait);
             if let Some(outgoing) = self.outbox.iter_mut().find(|outgoing| outgoing.key == key) {

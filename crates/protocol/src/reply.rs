@@ -83,10 +83,6 @@ pub enum Reply<E = Event> {
     },
 }
 
-/// What `welcome.features` names: what a server can do that a client of the first version does not expect. `numbers` are those of
-/// [`WriteNumber`](crate::WriteNumber).
-pub const FEATURES: &[&str] = &["numbers"];
-
 /// The answer to `hello`.
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -97,7 +93,7 @@ pub struct Welcome {
     pub connection: String,
     /// The server's name and version.
     pub server: String,
-    /// What the server can do beyond the first version of the protocol: [`FEATURES`]. Older servers omit it.
+    /// What the server can do beyond the first version of the protocol: [`FEATURES`](crate::FEATURES). Older servers omit it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
     pub features: Vec<String>,

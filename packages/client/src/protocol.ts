@@ -580,7 +580,7 @@ export type Welcome = {
   connection: string;
   /** The server's name and version. */
   server: string;
-  /** What the server can do beyond the first version of the protocol: `FEATURES`. Older servers omit it. */
+  /** What the server can do beyond the first version of the protocol: `FEATURES`(crate.FEATURES). Older servers omit it. */
   features?: Array<string>;
   /** The server's limits. */
   limits: Limits;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use switchboard_protocol::reply::{FEATURES, Reply, Welcome};
+use switchboard_protocol::reply::{Reply, Welcome};
 use switchboard_protocol::{
     CloseCode, Command, CommandId, ConversationId, ErrorCode, Frame, Hello, Rejected, Seq, Timestamp, UserId,
     decode,
@@ -232,7 +232,7 @@ pub(super) async fn attach(
         user: user.clone(),
         connection: uuid::Uuid::now_v7().to_string(),
         server: concat!("switchboard/", env!("CARGO_PKG_VERSION")).to_owned(),
-        features: FEATURES.iter().map(|&feature| feature.to_owned()).collect(),
+        features: switchboard_protocol::FEATURES.iter().map(|&feature| feature.to_owned()).collect(),
         limits: (*services.limits).clone(),
         conversations: listed.summaries,
         more: listed.more,

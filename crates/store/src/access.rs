@@ -1,6 +1,6 @@
 //! Who may do what: pure checks, called in the transaction that reads or writes.
 //!
-//! "Not there" and "not allowed to know" are the same refusal. A member sees the whole log; somebody
+//! "Not there" and "not allowed to know" are the same refusal. A member sees the whole log; a user
 //! who left sees it up to the event of leaving; nobody else sees anything.
 
 use switchboard_protocol::{ConversationId, Role, Seq, UserId};
@@ -97,7 +97,7 @@ fn role_kept(wanted: Role, earlier: Option<&Membership>) -> Role {
 }
 
 /// A room keeps an admin while it has members: without one nobody could be invited, ever. The last
-/// member may go; whoever comes into an empty room is its admin.
+/// member may leave; the first user who joins an empty room becomes its admin.
 pub(crate) fn check_admin_remains(
     room: &Conversation,
     admin: &Membership,
@@ -105,7 +105,7 @@ pub(crate) fn check_admin_remains(
 ) -> Result<(), Refusal> {
     let alone = goes && room.members == 1;
     if admin.role == Role::Admin && room.admins == 1 && !alone {
-        Err(Refusal::forbidden("you are the room's only admin: make somebody else `admin` first"))
+        Err(Refusal::forbidden("you are the room's only admin: make another member `admin` first"))
     } else {
         Ok(())
     }

@@ -12,13 +12,13 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 
 use super::check::{self, Pages, Progress, Report};
-use super::sqlite::{DATABASE, LOCK};
+use super::sqlite::{DATABASE, LOCK_FILE};
 
 /// What SQLite appends to the name of a database for the files beside it.
-const BESIDE: [&str; 4] = ["", "-wal", "-shm", "-journal"];
+const DATABASE_FILE_SUFFIXES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 
 /// Pages that are copied between two syncs: 8 MiB.
-const STEP: i32 = 4_096;
+const PAGES_PER_SYNC: i32 = 4_096;
 
 /// How a backup is made.
 #[derive(Debug, Clone, Copy, Default)]
@@ -132,12 +132,12 @@ fn check_not_live(source: &Path, directory: &Path, name: &OsStr, to: &Path) -> a
     for database in [source.to_owned(), source.canonicalize()?] {
         let Some(own_name) = database.file_name() else { continue };
         let there = database.parent().and_then(|parent| parent.canonicalize().ok());
-        let is_live = BESIDE.iter().any(|end| {
+        let is_live = DATABASE_FILE_SUFFIXES.iter().any(|end| {
             let mut live = own_name.to_owned();
             live.push(end);
             live == name
         });
-        if there.is_some_and(|there| there == directory) && (is_live || name == LOCK) {
+        if there.is_some_and(|there| there == directory) && (is_live || name == LOCK_FILE) {
             bail!("{} is for a file of the database itself; write the backup elsewhere", to.display());
         }
     }
@@ -154,7 +154,7 @@ fn copy_to(db: &Connection, file: &NamedTempFile, watch: &mut dyn FnMut(Step)) -
     copy.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")?;
     let backup = Backup::new(db, &mut copy)?;
     loop {
-        let result = backup.step(STEP)?;
+        let result = backup.step(PAGES_PER_SYNC)?;
         // In one go at the end it would hold up the server's own syncs for as long as the disk takes for everything.
         file.as_file().sync_data()?;
         let progress = backup.progress();

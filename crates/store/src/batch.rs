@@ -19,14 +19,14 @@ use crate::origin::Origin;
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
 
-/// Most queued writes. At 20,000 a second they are under a second of work. Further writes are rejected.
-pub(super) const WAITING: usize = 16_384;
+/// Writes that may be queued for the writer: less than a second of work at 20,000 a second. Further writes are rejected.
+pub(super) const MAX_QUEUED_WRITES: usize = 16_384;
 
-/// Most writes a transaction. Larger batches commit no more a second, and make the first one wait.
-pub(super) const BATCH: usize = 1_024;
+/// Writes in one transaction. Larger batches do not commit more writes per second; they only delay the first one.
+pub(super) const MAX_WRITES_PER_BATCH: usize = 1_024;
 
-/// Batches that may wait for the router: a few keep the writer busy, more would only age.
-pub(super) const BATCHES: usize = 8;
+/// Committed batches that may wait for the router. A few keep the writer busy; more would only add latency.
+pub(super) const MAX_QUEUED_BATCHES: usize = 8;
 
 /// What becomes of a change of a batch.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Drop for Told {
 
 /// Where a writer's thread gets its writes from, and tells what became of them.
 pub(super) struct Channels {
-    /// Dropped before `batches`: whoever learns of the end by that finds it noted.
+    /// Dropped before `batches`, so that the router finds the end already recorded when that channel closes.
     told: Told,
     pub(super) queue: Receiver<Submission>,
     batches: mpsc::Sender<Batch>,
@@ -123,7 +123,7 @@ impl Channels {
         #[cfg(any(debug_assertions, feature = "fault-injection"))]
         crate::fault::strike_now("writer");
         let mut batch = vec![first];
-        batch.extend(self.queue.try_iter().take(BATCH - 1));
+        batch.extend(self.queue.try_iter().take(MAX_WRITES_PER_BATCH - 1));
         // A rejected write makes the later writes of its connection stale.
         let late = take_late(&mut batch);
         (late.is_empty() || self.tell(|| (late, Vec::new())))
@@ -133,7 +133,7 @@ impl Channels {
     /// Hands on what becomes of a batch; `false` if nobody wants to know any more.
     pub(super) fn tell(&mut self, write: impl FnOnce() -> (Vec<Outcome>, Vec<ConversationKey>)) -> bool {
         self.number += 1;
-        // Before the commit: whatever a reader sees of this batch, it sees this number too.
+        // Before the commit, so that a reader that sees any row of this batch also sees its number.
         self.told.0.mark.store(self.number, Ordering::SeqCst);
         let (outcomes, check) = write();
         let batch = Batch { number: self.number, outcomes, more: !self.queue.is_empty(), check };

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Locks that the buckets of many keys are spread over, so that a sweep holds up few of them.
-const SHARDS: usize = 16;
+const SHARD_COUNT: usize = 16;
 
 /// How fast tokens come back, and how many a full bucket has.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +73,7 @@ type Shard<K> = Mutex<HashMap<K, Instant>>;
 #[derive(Debug)]
 pub struct Buckets<K> {
     rate: Rate,
-    shards: [Shard<K>; SHARDS],
+    shards: [Shard<K>; SHARD_COUNT],
     hasher: RandomState,
 }
 
@@ -107,7 +107,7 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
     }
 
     fn shard(&self, key: &K) -> MutexGuard<'_, HashMap<K, Instant>> {
-        let at = self.hasher.hash_one(key) % SHARDS as u64;
+        let at = self.hasher.hash_one(key) % SHARD_COUNT as u64;
         lock(&self.shards[usize::try_from(at).unwrap_or(0)])
     }
 

@@ -17,14 +17,14 @@ use serde::Serialize;
 
 use super::sqlite::{DATABASE, check_version, empty_database, open_to_read};
 
-/// Most problems that are told one by one: a damaged page makes thousands, and nobody reads them.
-pub const TOLD: usize = 100;
+/// Problems that a report lists one by one. A damaged page causes thousands; the rest are only counted.
+pub const MAX_LISTED_PROBLEMS: usize = 100;
 
-/// How many events are read between two reports of progress.
-const STRIDE: u64 = 10_000;
+/// Events that are read between two reports of progress.
+const EVENTS_PER_REPORT: u64 = 10_000;
 
-/// The schema from which on it is noted which rooms somebody is in by choice.
-const BY_CHOICE: usize = 2;
+/// The first schema version that records which rooms a user made or joined themselves.
+const FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE: usize = 2;
 
 /// Something that is wrong with a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,7 +35,7 @@ pub struct Problem {
     /// At which event, if it is at one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
-    /// What. It never quotes what somebody wrote.
+    /// A description of the problem. It never quotes a message or another text of a user.
     pub what: String,
 }
 
@@ -60,7 +60,7 @@ pub struct Report {
     pub events: u64,
     /// How many of them are messages.
     pub messages: u64,
-    /// The first [`TOLD`] problems.
+    /// The first [`MAX_LISTED_PROBLEMS`] problems.
     pub problems: Vec<Problem>,
     /// How many more there are.
     pub more: u64,
@@ -73,7 +73,7 @@ impl Report {
     }
 
     fn tell(&mut self, conversation: Option<&str>, seq: Option<u64>, what: impl Into<String>) {
-        if self.problems.len() < TOLD {
+        if self.problems.len() < MAX_LISTED_PROBLEMS {
             let conversation = conversation.map(ToOwned::to_owned);
             self.problems.push(Problem { conversation, seq, what: what.into() });
         } else {
@@ -109,7 +109,8 @@ pub(super) enum Pages {
 }
 
 /// Verifies the database at a path: a file, or a data directory. Beside a running server it sees one state between two
-/// commits. What is wrong is returned, the first [`TOLD`] problems one by one and the others counted in one more; an empty
+/// commits. Returns the first [`MAX_LISTED_PROBLEMS`] problems one by one and
+/// the number of the others in one more; an empty
 /// list says that all is well.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use switchboard_protocol::Timestamp;
 
-/// Tells the time of day. It may jump; whoever needs order takes the later of it and the last time known.
+/// The wall clock. It may jump, so callers that need ordered times take the later of its time and the last one that they used.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 

@@ -13,8 +13,8 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, Seq, UserId};
 
 use super::read::counts::{Progress, Step};
-use super::readers::{Desk, Job};
-use super::turns::{Turns, Who};
+use super::readers::{Job, ReaderConnection};
+use super::turns::{FairQueue, Who};
 use super::{Change, CountedRead, Counts, Outcome, Submission, batch};
 use crate::refusal::Refusal;
 
@@ -23,7 +23,7 @@ type Key = (UserId, ConversationId);
 
 /// Hands reads over to readers, and back to the writer.
 pub(super) struct Counter<D> {
-    turns: Arc<Turns<Job<D>>>,
+    turns: Arc<FairQueue<Job<D>>>,
     queue: Sender<Submission>,
     /// The reads that wait for a count. The first of each is the one that is counted for; the others came meanwhile, and the
     /// writer looks at them again afterwards.
@@ -34,7 +34,10 @@ pub(super) struct Counter<D> {
 pub(super) type CounterHandle<D> = Weak<Counter<D>>;
 
 /// Starts counts for reads; the outcomes of those for which there is no room.
-pub(super) fn start<D: Desk>(counter: &CounterHandle<D>, mut reads: Vec<Submission>) -> Vec<Outcome> {
+pub(super) fn start<D: ReaderConnection>(
+    counter: &CounterHandle<D>,
+    mut reads: Vec<Submission>,
+) -> Vec<Outcome> {
     if reads.is_empty() {
         return Vec::new();
     }
@@ -53,8 +56,8 @@ impl<D> std::fmt::Debug for Counter<D> {
     }
 }
 
-impl<D: Desk> Counter<D> {
-    pub(super) fn new(turns: Arc<Turns<Job<D>>>, queue: Sender<Submission>) -> Arc<Self> {
+impl<D: ReaderConnection> Counter<D> {
+    pub(super) fn new(turns: Arc<FairQueue<Job<D>>>, queue: Sender<Submission>) -> Arc<Self> {
         Arc::new(Self { turns, queue, waiting: Mutex::default() })
     }
 
@@ -83,14 +86,15 @@ impl<D: Desk> Counter<D> {
     /// Lets a read of a slice of the log wait for its turn.
     fn enqueue(self: &Arc<Self>, key: Key, upto: Seq, so_far: Option<Progress>) -> Result<(), Refusal> {
         let (counter, who) = (self.clone(), Who::User(key.0.clone()));
-        self.turns.push(who, Box::new(move |desk| counter.count(desk, &key, upto, so_far)))
+        self.turns.push(who, Box::new(move |connection| counter.count(connection, &key, upto, so_far)))
     }
 
-    fn count(self: &Arc<Self>, desk: &mut D, key: &Key, upto: Seq, so_far: Option<Progress>) {
+    fn count(self: &Arc<Self>, connection: &mut D, key: &Key, upto: Seq, so_far: Option<Progress>) {
         let (user, name) = key;
         // Those who wait are answered in every case.
-        let step =
-            catch_unwind(AssertUnwindSafe(|| desk.read(|reader| reader.count(user, name, upto, so_far))));
+        let step = catch_unwind(AssertUnwindSafe(|| {
+            connection.read(|reader| reader.count(user, name, upto, so_far))
+        }));
         let step = step.unwrap_or_else(|_| {
             tracing::error!("a count panicked; its read was answered as unavailable");
             Err(Refusal::unavailable())

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-/// How often a task looks for the file.
-const INTERVAL: Duration = Duration::from_millis(20);
+/// How often a task checks whether the file exists.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What the environment asks for.
 static FAULT: LazyLock<Option<Fault>> = LazyLock::new(|| {
@@ -39,7 +39,7 @@ impl Fault {
 pub async fn strike(task: &str) {
     let Some(fault) = Fault::of(task) else { return std::future::pending().await };
     while !fault.file.exists() {
-        tokio::time::sleep(INTERVAL).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     fault.strike();
 }

@@ -1,5 +1,5 @@
-//! The store's rules on a database in memory, one call at a time: no threads, no files, no fsync. For whoever tries
-//! thousands of sequences; everything else in it is as in the store.
+//! The store's rules on a database in memory, one call at a time: no threads, no files, no fsync. Tests
+//! use it to run thousands of sequences; all other behaviour is that of the SQLite store.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,9 +30,9 @@ use crate::{Change, Committed, Query, Snapshot};
 #[cfg(test)]
 use crate::{CountedRead, Counts, Submission};
 
-/// Steps of SQLite's machine for a row that is looked at and counted, at the least.
+/// Steps that SQLite's virtual machine executes at least for each row that it reads and counts.
 #[cfg(test)]
-const STEPS_OF_A_ROW: i32 = 5;
+const MIN_STEPS_PER_ROW: i32 = 5;
 
 /// Each database has a name of its own, by which its two connections find it.
 static NAMES: AtomicU64 = AtomicU64::new(0);
@@ -169,7 +169,7 @@ impl InMemory {
             counted.fetch_add(1, Ordering::Relaxed);
             false
         });
-        self.rows.database().progress_handler(STEPS_OF_A_ROW, every).expect("set");
+        self.rows.database().progress_handler(MIN_STEPS_PER_ROW, every).expect("set");
         let made = change::apply(
             &mut self.rows,
             &self.rules,

@@ -84,8 +84,8 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
     /// Answers a page for `user`, who must be allowed to see it.
     fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>>;
 
-    /// What a connection of `user` starts from; `None` for a user never seen before. `named`
-    /// are conversations that the connection has a cursor in: they are told even if the user has left.
+    /// The snapshot that a connection of `user` starts from; `None` for an unknown user. `named` are the conversations for
+    /// which the connection has a cursor: the snapshot has them even if the user has left.
     fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>>;
 
     /// The page of memberships behind the conversation `after`. Each page is a read of its own, which takes its turn.
@@ -195,14 +195,14 @@ pub struct Place {
 /// A store shared by its users.
 pub type SharedStore = Arc<dyn Store>;
 
-/// A queued write with whoever waits for its outcome.
+/// A queued write with the session or request that waits for its outcome.
 #[derive(Debug)]
 pub struct Submission {
     /// Who writes.
     pub actor: UserId,
     /// What.
     pub change: Change,
-    /// Who is told.
+    /// The session or request that gets the outcome.
     pub origin: Origin,
 }
 
@@ -216,14 +216,14 @@ pub struct Batch {
     /// Whether writes wait already, so that the next batch follows as soon as they are committed.
     pub more: bool,
     /// Conversations in which something was stored that came out as `unavailable`: its connection was lost when it was
-    /// being committed. Whoever follows them looks up what it is.
+    /// being committed. The router looks the events up.
     pub check: Vec<ConversationKey>,
 }
 
 /// What happened to a submission.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Who is told.
+    /// The session or request that gets the outcome.
     pub origin: Origin,
     /// What is on stable storage now, or why it is not.
     pub result: Result<Committed, Refusal>,
@@ -236,7 +236,7 @@ pub enum Committed {
     Event(Box<CommittedEvent>),
     /// A cursor.
     Cursor(CommittedCursor),
-    /// Something that nobody is told of.
+    /// A change that sends nothing to any session.
     Quiet,
 }
 

@@ -29,7 +29,7 @@ use tokio_postgres::Client;
 use self::connect::{BlockingConnection, SESSION};
 use self::readers::{Readers, Reads};
 use self::target::Target;
-use super::batch::{BATCHES, State, WAITING};
+use super::batch::{MAX_QUEUED_BATCHES, MAX_QUEUED_WRITES, State};
 use super::counting::Counter;
 use super::write_fault::WriteFault;
 use super::{
@@ -48,10 +48,10 @@ mod schema {
 }
 
 /// The advisory lock that serving nodes share and that `migrate-store` takes exclusively: "serving" in ASCII.
-const SERVING: i64 = 0x73_65_72_76_69_6e_67;
+const SERVING_LOCK_ID: i64 = 0x73_65_72_76_69_6e_67;
 
 /// The advisory lock under which one node at a time migrates the schema: "switchb" in ASCII.
-const MIGRATING: i64 = 0x73_77_69_74_63_68_62;
+const MIGRATING_LOCK_ID: i64 = 0x73_77_69_74_63_68_62;
 
 /// What opening a store needs.
 #[derive(Debug, Clone)]
@@ -105,10 +105,10 @@ impl PostgresStore {
     pub fn open(settings: Settings) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         let target = Target::new(&settings.url, settings.ca.as_deref())?;
         let state = Arc::new(State::default());
-        let (batches, outcomes) = mpsc::channel(BATCHES);
+        let (batches, outcomes) = mpsc::channel(MAX_QUEUED_BATCHES);
         // Readers connect at their first read, after the writer has created the tables.
         let readers = Readers::start(settings.readers, &target, &settings.limits, &state)?;
-        let (queue, submissions) = crossbeam_channel::bounded(WAITING);
+        let (queue, submissions) = crossbeam_channel::bounded(MAX_QUEUED_WRITES);
         let counter = Counter::new(readers.users.turns(), queue.clone());
         let notice_key = writer::start(writer::Parts {
             target,
@@ -215,16 +215,16 @@ fn migrate(link: &mut BlockingConnection) -> anyhow::Result<()> {
         if is_current(client).await? {
             return Ok(());
         }
-        // Whoever comes second waits for as long as it takes, and then finds it done.
+        // A second process waits without a time-out, and then finds the migrations applied.
         client.batch_execute("SET lock_timeout = 0; SET statement_timeout = 0").await?;
-        client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATING]).await?;
+        client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATING_LOCK_ID]).await?;
         if !is_current(client).await? {
             schema::migrations::runner()
                 .run_async(client)
                 .await
                 .context("cannot bring its tables up to date")?;
         }
-        client.execute("SELECT pg_advisory_unlock($1)", &[&MIGRATING]).await?;
+        client.execute("SELECT pg_advisory_unlock($1)", &[&MIGRATING_LOCK_ID]).await?;
         Ok(client.batch_execute(SESSION).await?)
     })
 }

@@ -23,11 +23,11 @@ use crate::access;
 use crate::record::{ConversationKey, LogEvent, Membership, UserKey};
 use crate::refusal::Refusal;
 
-/// What a store looks up, all of it in the one read transaction that this is.
+/// The queries of a store. All queries of one value run in one read transaction.
 ///
-/// A store across a network answers each of these in a small number of round trips, however much is asked for; one that is
-/// at hand looks rows up as far as they are taken. A row that is damaged is reported and passed over, so that it
-/// hides nothing else; where its place counts, it is told as `None`.
+/// A remote store answers each query in a bounded number of round trips, for any number of rows; a local store reads rows
+/// lazily. A damaged row is logged and skipped, so that it does not hide other rows; where the position in the answer
+/// matters, it becomes `None`.
 pub(super) trait Lookups {
     /// What a store that does not work says.
     type Error: StoreError;
@@ -162,9 +162,9 @@ pub(super) struct Reader<'a, L> {
     pub(super) step: usize,
 }
 
-/// Memberships of a user that one read looks at, at most: some 5 ms. Who is in more takes several turns, and others read
-/// between them.
-pub(super) const STEP: usize = 2_000;
+/// Memberships of a user that one read may look at: some 5 ms. A user with more needs several reads, and the queue serves
+/// other users between them.
+pub(super) const MEMBERSHIPS_PER_READ: usize = 2_000;
 
 /// Adds up the bytes of a page. The first item always fits, so that a reader gets on.
 pub(super) struct Room(pub(super) usize);

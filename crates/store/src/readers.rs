@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::change::Failed;
 use super::read::{Found, Lookups, Reader, list};
-use super::turns::{Turn, Turns, Who};
+use super::turns::{FairQueue, Turn, Who};
 use super::{Acquaintance, Memberships, Query, Snapshot, Standing, Summaries};
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
@@ -23,12 +23,12 @@ use crate::refusal::Refusal;
 pub(super) type Closed = Receiver<Infallible>;
 
 /// A thread's connection to the database.
-pub(super) trait Desk: Send + 'static {
-    /// What is looked up by it.
+pub(super) trait ReaderConnection: Send + 'static {
+    /// The queries that run on this connection.
     type Rows: Lookups;
 
-    /// How long there may be nothing to read before the thread rests.
-    const QUIET: Duration;
+    /// How long the thread waits without a read before it calls [`Self::rest`].
+    const IDLE_TIMEOUT: Duration;
 
     /// Reads in one transaction. It may be tried again.
     fn read<T>(
@@ -36,10 +36,10 @@ pub(super) trait Desk: Send + 'static {
         read: impl Fn(&Reader<'_, Self::Rows>) -> Found<T, Self::Rows>,
     ) -> Result<T, Refusal>;
 
-    /// Ends the transaction, should there be one still. Whoever asked has the answer by now.
+    /// Ends the transaction if it is still open. The caller has the answer already.
     fn end(&mut self) {}
 
-    /// Called once when there is nothing to read.
+    /// Frees memory, once for each idle period.
     fn rest(&mut self);
 }
 
@@ -51,9 +51,9 @@ pub(super) struct Readers<D> {
     queue: Queue<D>,
 }
 
-/// The way to the reader threads.
+/// A handle to the queue of the reader threads.
 struct Queue<D> {
-    turns: Arc<Turns<Job<D>>>,
+    turns: Arc<FairQueue<Job<D>>>,
 }
 
 impl<D> Clone for Queue<D> {
@@ -62,26 +62,27 @@ impl<D> Clone for Queue<D> {
     }
 }
 
-impl<D: Desk> Readers<D> {
+impl<D: ReaderConnection> Readers<D> {
     pub(super) fn start(
         name: &str,
-        desks: impl IntoIterator<Item = anyhow::Result<D>>,
+        connections: impl IntoIterator<Item = anyhow::Result<D>>,
     ) -> anyhow::Result<(Self, Closed)> {
-        let readers = Self { queue: Queue { turns: Arc::new(Turns::new()) } };
+        let readers = Self { queue: Queue { turns: Arc::new(FairQueue::new()) } };
         let (open_still, closed) = crossbeam_channel::bounded(0);
-        for (n, desk) in desks.into_iter().enumerate() {
-            let (mut desk, turns, open_still) = (desk?, readers.queue.turns.clone(), open_still.clone());
+        for (n, connection) in connections.into_iter().enumerate() {
+            let (mut connection, turns, open_still) =
+                (connection?, readers.queue.turns.clone(), open_still.clone());
             std::thread::Builder::new().name(format!("{name}-{n}")).spawn(move || {
-                run(&mut desk, &turns);
-                drop(desk);
+                run(&mut connection, &turns);
+                drop(connection);
                 drop(open_still);
             })?;
         }
         Ok((readers, closed))
     }
 
-    /// What waits for these threads.
-    pub(super) fn turns(&self) -> Arc<Turns<Job<D>>> {
+    /// The reads that wait for these threads.
+    pub(super) fn turns(&self) -> Arc<FairQueue<Job<D>>> {
         self.queue.turns.clone()
     }
 
@@ -95,17 +96,17 @@ impl<D: Desk> Readers<D> {
     }
 }
 
-impl<D: Desk> Queue<D> {
+impl<D: ReaderConnection> Queue<D> {
     fn read<T, F>(&self, who: Who, read: F) -> Answer<T>
     where
         T: Send + 'static,
         F: Fn(&Reader<'_, D::Rows>) -> Found<T, D::Rows> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job: Job<D> = Box::new(move |desk| {
-            // Whoever asked may be gone by now.
+        let job: Job<D> = Box::new(move |connection| {
+            // The caller may have gone while the read was queued.
             if !reply.is_closed() {
-                let _ = reply.send(desk.read(read));
+                let _ = reply.send(connection.read(read));
             }
         });
         let queued = self.turns.push(who, job);
@@ -117,7 +118,7 @@ impl<D: Desk> Queue<D> {
 }
 
 /// What a store answers by reading.
-impl<D: Desk> Readers<D> {
+impl<D: ReaderConnection> Readers<D> {
     pub(super) fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
         let user = user.clone();
         let Query::Conversations(command) = query else {
@@ -200,7 +201,7 @@ impl<D> std::fmt::Debug for Readers<D> {
     }
 }
 
-/// What whoever asked is told.
+/// Turns a failed read into the refusal that the caller gets, and logs errors of the store.
 pub(super) fn told<T, E: Display>(answer: Result<T, Failed<E>>) -> Result<T, Refusal> {
     answer.map_err(|failed| match failed {
         Failed::Refused(refusal) => refusal,
@@ -213,24 +214,24 @@ pub(super) fn told<T, E: Display>(answer: Result<T, Failed<E>>) -> Result<T, Ref
     })
 }
 
-fn run<D: Desk>(desk: &mut D, turns: &Turns<Job<D>>) {
-    let mut patience = Some(D::QUIET);
+fn run<D: ReaderConnection>(connection: &mut D, turns: &FairQueue<Job<D>>) {
+    let mut idle_timeout = Some(D::IDLE_TIMEOUT);
     loop {
-        match turns.take(patience) {
+        match turns.take(idle_timeout) {
             Turn::Work(who, job) => {
-                // One poisonous read must not take the thread, and with it every later read, away.
-                let read = catch_unwind(AssertUnwindSafe(|| job(desk)));
+                // A read that panics must not end the thread, because later reads need it.
+                let read = catch_unwind(AssertUnwindSafe(|| job(connection)));
                 if read.is_err() {
                     tracing::error!("a read panicked; it was answered as unavailable");
                 }
-                // What panicked is in the log.
-                let _ = catch_unwind(AssertUnwindSafe(|| desk.end()));
+                // The panic hook has logged the panic.
+                let _ = catch_unwind(AssertUnwindSafe(|| connection.end()));
                 turns.done(who);
-                patience = Some(D::QUIET);
+                idle_timeout = Some(D::IDLE_TIMEOUT);
             }
             Turn::Quiet => {
-                let _ = catch_unwind(AssertUnwindSafe(|| desk.rest()));
-                patience = None;
+                let _ = catch_unwind(AssertUnwindSafe(|| connection.rest()));
+                idle_timeout = None;
             }
             Turn::End => return,
         }

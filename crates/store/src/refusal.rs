@@ -6,8 +6,8 @@ use std::time::Duration;
 use switchboard_protocol::reply::Failure;
 use switchboard_protocol::{CommandId, ErrorCode, Rejected};
 
-/// How soon the store is tried again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// The delay after which a client retries a command that was refused with `unavailable`.
+const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// A refused command. Every door turns it into its own form of the same words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,9 +49,9 @@ impl Refusal {
         Self { field: Some(field.into()), ..Self::new(ErrorCode::TooLarge, message) }
     }
 
-    /// The store does not answer; the client says it again after a second.
+    /// The store does not answer; the client retries after [`STORE_RETRY_DELAY`].
     pub fn unavailable() -> Self {
-        Self::unavailable_for(AGAIN)
+        Self::unavailable_for(STORE_RETRY_DELAY)
     }
 
     /// The same, with another time to wait.
@@ -76,7 +76,7 @@ impl Refusal {
         )
     }
 
-    /// Too fast; again after `wait`, rounded up: whoever obeys is not refused again.
+    /// Too fast. `wait` is rounded up, so that a client that waits as long is not refused again.
     pub fn too_fast(wait: Duration) -> Self {
         Self::rate_limited(u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX).max(1))
     }

@@ -31,7 +31,7 @@ pub(super) use self::opening::{
 };
 use self::readers::{Readers, Reads};
 use self::rows::SqliteRows;
-use super::batch::{BATCHES, State, WAITING};
+use super::batch::{MAX_QUEUED_BATCHES, MAX_QUEUED_WRITES, State};
 use super::change::{self, Actor, Failed, Rules};
 use super::counting::Counter;
 use super::write_fault::WriteFault;
@@ -46,7 +46,7 @@ use crate::refusal::Refusal;
 /// Names the files of the schema once, for both forms of it.
 macro_rules! schema {
     ($($file:literal),*) => {
-        /// The tables as they are now, for whoever measures what SQLite can do with them.
+        /// The current tables, for the benchmarks of SQLite alone.
         pub const SCHEMA: &str = concat!($(include_str!($file)),*);
 
         /// The schema, append-only: a file here never changes once released, new ones follow.
@@ -73,33 +73,33 @@ schema!(
 ///   the default of 2 MiB those of 512 do not fit, and each is read again for the next batch.
 /// - `wal_autocheckpoint`: at 32 MiB, in pages. At the default of 1,000 such a batch is copied into the database at
 ///   once, and the next one copies the same pages again. This one is for the benchmarks; in the store the writer
-///   itself does it, at the same [`CHECKPOINT`].
+///   itself does it, at the same [`CHECKPOINT_PAGES`].
 pub const SETTINGS: &str = "PRAGMA page_size = 2048; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
                             PRAGMA secure_delete = ON; PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 16384;";
 
-/// At how many pages the write-ahead log is moved into the database: [`SETTINGS`] says why. SQLite does it on its own, too,
-/// and passes over how it went: docs/decisions/0026-the-writer-checkpoints.md.
-const CHECKPOINT: u32 = 16_384;
+/// Pages in the write-ahead log at which the writer runs a checkpoint: [`SETTINGS`] has the reason. SQLite could run it itself,
+/// but ignores errors of it: docs/decisions/0026-the-writer-checkpoints.md.
+const CHECKPOINT_PAGES: u32 = 16_384;
 
 /// The database's name in its directory.
 pub(super) const DATABASE: &str = "switchboard.db";
 
-/// The name of what keeps a second server out.
-pub(super) const LOCK: &str = "lock";
+/// The lock file that keeps a second server out of the directory.
+pub(super) const LOCK_FILE: &str = "lock";
 
-/// Prepared statements that a connection keeps: more than there are.
-const STATEMENTS: usize = 64;
+/// Prepared statements that a connection caches: more than the store has.
+const STATEMENT_CACHE_CAPACITY: usize = 64;
 
-/// Threads that read. Pages come from the page cache, so more threads than cores only queue elsewhere;
-/// the second keeps a long page from blocking the short ones.
-const READERS: usize = 2;
+/// Reader threads. Pages come from the page cache, so more threads than cores would not read faster; the second one lets short
+/// reads pass a long one.
+const READER_THREADS: usize = 2;
 
-/// How long to wait for another process's write: `switchboard key` beside a running server.
+/// How long a write waits for another process's write, such as that of `switchboard key` beside a running server.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a thread with nothing to do keeps its page cache: those of a writer and two readers come to 36 MB.
-/// What it needs of them again is still in the system's.
-const QUIET: Duration = Duration::from_secs(5);
+/// How long an idle thread keeps its page cache. The caches of a writer and two readers take 36 MB, and the pages stay in the
+/// system's cache.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What opening a store needs.
 #[derive(Debug, Clone)]
@@ -148,9 +148,9 @@ impl SqliteStore {
             let db = open_reader(&settings.data, access)?;
             Ok(Reads { db, limits: limits.clone(), state: state.clone() })
         };
-        let (readers, closed) = Readers::start("reader", (0..READERS).map(open))?;
-        let (batches, outcomes) = mpsc::channel(BATCHES);
-        let (queue, submissions) = crossbeam_channel::bounded(WAITING);
+        let (readers, closed) = Readers::start("reader", (0..READER_THREADS).map(open))?;
+        let (batches, outcomes) = mpsc::channel(MAX_QUEUED_BATCHES);
+        let (queue, submissions) = crossbeam_channel::bounded(MAX_QUEUED_WRITES);
         let counter = Counter::new(readers.turns(), queue.clone());
         writer::start(writer::Parts {
             rows,
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn whoever_measures_checkpoints_where_the_store_does() {
-        assert!(SETTINGS.contains(&format!("wal_autocheckpoint = {CHECKPOINT};")));
+        assert!(SETTINGS.contains(&format!("wal_autocheckpoint = {CHECKPOINT_PAGES};")));
     }
 
     #[test]

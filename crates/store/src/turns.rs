@@ -1,5 +1,5 @@
-//! Whose read is next: each in turn, and of one only one at a time. So whoever asks much waits for their own reads, and the
-//! others wait for one of theirs at most.
+//! A fair queue of reads: round robin over lanes, with one read of a lane at a time. A user with many reads waits for their
+//! own, and delays another user by at most one.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,40 +11,40 @@ use switchboard_protocol::UserId;
 use crate::record::{ConversationKey, UserKey};
 use crate::refusal::Refusal;
 
-/// Reads that may wait: one for each connection of a server that everybody comes back to at once. A waiting read takes
-/// some 300 bytes. Beyond: `unavailable`.
-const WAITING: usize = 65_536;
+/// Reads that may be queued: one for each connection when all clients reconnect at once. A queued read takes some 300 bytes.
+/// Further reads are refused with `unavailable`.
+const MAX_QUEUED_READS: usize = 65_536;
 
-/// Reads of one that may wait. A connection asks for one after the other, so this is more than `connections_per_user`, and as
-/// many as come over HTTP from one address. Beyond: `rate_limited`.
-const WAITING_OF_ONE: usize = 1_024;
+/// Reads of one lane that may be queued. A connection sends one after the other, so this is more than `connections_per_user`,
+/// and as many as one address may send over HTTP. Further reads are refused with `rate_limited`.
+const MAX_QUEUED_READS_PER_LANE: usize = 1_024;
 
-/// Who waits for a read.
+/// The owner of a lane.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Who {
     /// A user who asks for something.
     User(UserId),
     /// The check of a user's token, so that what a request is to write does not wait for what its user reads.
     Token(UserId),
-    /// A user whose connections are behind; what they ask for meanwhile does not wait for that.
+    /// Replays for the connections of a user; the user's own queries do not wait for them.
     Behind(UserKey),
-    /// A probe of the server's own: it is next, and never one too many. One or two of them wait at a time.
+    /// A health probe of the server. It goes first and is never refused; at most two wait at a time.
     Probe,
-    /// Whoever shows an API key. Nobody knows yet whose it is, so a wrong one makes only itself wait.
+    /// A request with an API key. The key is not verified yet, so a wrong key delays only its own requests.
     Key([u8; 32]),
     /// The router, for the log of a conversation that other nodes write to as well.
     Log(ConversationKey),
-    /// The router, for where many conversations stand.
+    /// The router, which compares the heads of many conversations.
     Heads,
-    /// The router, for where many users stand.
+    /// The router, which compares the memberships of many users.
     People,
-    /// The router, for whether some users have come into conversations.
+    /// The router, which looks for users who joined conversations.
     Newcomers,
 }
 
-/// The reads that wait.
+/// The queue that the reader threads take from.
 #[derive(Debug)]
-pub(super) struct Turns<J> {
+pub(super) struct FairQueue<J> {
     queue: Mutex<Queue<J>>,
     ready: Condvar,
 }
@@ -52,7 +52,7 @@ pub(super) struct Turns<J> {
 #[derive(Debug)]
 struct Queue<J> {
     lanes: FxHashMap<Who, Lane<J>>,
-    /// Whose turn it is: those with reads that wait and none in work.
+    /// The lanes in order that have queued reads and none running.
     next: VecDeque<Who>,
     waiting: usize,
     closed: bool,
@@ -61,7 +61,7 @@ struct Queue<J> {
 #[derive(Debug)]
 struct Lane<J> {
     jobs: VecDeque<J>,
-    /// One of them is in work.
+    /// Whether one of its reads runs.
     busy: bool,
 }
 
@@ -74,36 +74,36 @@ impl<J> Queue<J> {
     }
 }
 
-/// What a thread is to do.
+/// What a thread does next.
 pub(super) enum Turn<J> {
-    /// To do this, and to say that it is done.
+    /// Run this job, then call [`FairQueue::done`].
     Work(Who, J),
-    /// Nothing came for the time given.
+    /// No job came within the time-out.
     Quiet,
-    /// Nothing more will come.
+    /// The queue is closed.
     End,
 }
 
-impl<J> Turns<J> {
+impl<J> FairQueue<J> {
     pub(super) fn new() -> Self {
         let queue = Queue { lanes: FxHashMap::default(), next: VecDeque::new(), waiting: 0, closed: false };
         Self { queue: Mutex::new(queue), ready: Condvar::new() }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue<J>> {
-        // No job runs under the lock, so whatever panicked has left it whole.
+        // No job runs under the lock, so a panic cannot leave it inconsistent.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a job wait for its turn.
+    /// Queues a job.
     pub(super) fn push(&self, who: Who, job: J) -> Result<(), Refusal> {
         let mut queue = self.queue();
-        if queue.waiting >= WAITING && who != Who::Probe || queue.closed {
+        if queue.waiting >= MAX_QUEUED_READS && who != Who::Probe || queue.closed {
             return Err(Refusal::unavailable());
         }
         let lane =
             queue.lanes.entry(who.clone()).or_insert_with(|| Lane { jobs: VecDeque::new(), busy: false });
-        if lane.jobs.len() >= WAITING_OF_ONE {
+        if lane.jobs.len() >= MAX_QUEUED_READS_PER_LANE {
             return Err(Refusal::rate_limited(1_000));
         }
         lane.jobs.push_back(job);
@@ -118,7 +118,7 @@ impl<J> Turns<J> {
     }
 
     /// Waits for something to do, for so long at most.
-    pub(super) fn take(&self, patience: Option<Duration>) -> Turn<J> {
+    pub(super) fn take(&self, timeout: Option<Duration>) -> Turn<J> {
         let mut queue = self.queue();
         loop {
             while let Some(who) = queue.next.pop_front() {
@@ -131,11 +131,11 @@ impl<J> Turns<J> {
             if queue.closed {
                 return Turn::End;
             }
-            queue = match patience {
+            queue = match timeout {
                 None => self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                Some(patience) => {
+                Some(timeout) => {
                     let (queue, waited) =
-                        self.ready.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner);
+                        self.ready.wait_timeout(queue, timeout).unwrap_or_else(PoisonError::into_inner);
                     if waited.timed_out() && queue.next.is_empty() && !queue.closed {
                         return Turn::Quiet;
                     }
@@ -176,7 +176,7 @@ mod tests {
         Who::User(UserId::parse(name).expect("a user id"))
     }
 
-    fn takes<J>(turns: &Turns<J>) -> Option<(Who, J)> {
+    fn takes<J>(turns: &FairQueue<J>) -> Option<(Who, J)> {
         match turns.take(Some(Duration::ZERO)) {
             Turn::Work(who, job) => Some((who, job)),
             Turn::Quiet | Turn::End => None,
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn everybody_has_a_turn_before_anybody_has_two() {
-        let turns = Turns::new();
+        let turns = FairQueue::new();
         for (name, job) in
             [("alice", "a1"), ("alice", "a2"), ("alice", "a3"), ("bob", "b1"), ("bob", "b2"), ("carol", "c1")]
         {
@@ -201,21 +201,21 @@ mod tests {
 
     #[test]
     fn one_user_has_one_read_at_a_time() {
-        let turns = Turns::new();
+        let turns = FairQueue::new();
         turns.push(user("alice"), 1).expect("room");
         turns.push(user("alice"), 2).expect("room");
         let (alice, _) = takes(&turns).expect("the first");
         assert!(takes(&turns).is_none(), "the second waits for the first");
         turns.push(user("bob"), 3).expect("room");
-        assert!(matches!(takes(&turns), Some((_, 3))), "somebody else does not");
+        assert!(matches!(takes(&turns), Some((_, 3))), "another lane is not full");
         turns.done(alice);
         assert!(matches!(takes(&turns), Some((_, 2))));
     }
 
     #[test]
     fn a_probe_is_next_however_many_wait() {
-        let turns = Turns::new();
-        for n in 0..WAITING {
+        let turns = FairQueue::new();
+        for n in 0..MAX_QUEUED_READS {
             turns.push(Who::Behind(UserKey(n as i64)), "read").expect("room");
         }
         turns.push(user("alice"), "read").expect_err("full");
@@ -230,14 +230,14 @@ mod tests {
 
     #[test]
     fn whoever_asks_too_much_is_refused_and_the_others_are_not() {
-        let turns = Turns::new();
-        for _ in 0..WAITING_OF_ONE {
+        let turns = FairQueue::new();
+        for _ in 0..MAX_QUEUED_READS_PER_LANE {
             turns.push(user("alice"), ()).expect("room");
         }
         let refusal = turns.push(user("alice"), ()).expect_err("enough");
         assert_eq!(refusal.code, switchboard_protocol::ErrorCode::RateLimited);
         turns.push(user("bob"), ()).expect("room");
-        for n in 0..WAITING - WAITING_OF_ONE - 1 {
+        for n in 0..MAX_QUEUED_READS - MAX_QUEUED_READS_PER_LANE - 1 {
             turns.push(Who::Behind(UserKey(n as i64)), ()).expect("room");
         }
         let refusal = turns.push(user("carol"), ()).expect_err("full");
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_done_before_the_end_and_leaves_nothing_behind() {
-        let turns = Turns::new();
+        let turns = FairQueue::new();
         turns.push(user("alice"), ()).expect("room");
         turns.close();
         let Turn::Work(who, ()) = turns.take(None) else { panic!("it waits") };

@@ -105,7 +105,7 @@ fn poll(
     }
 }
 
-/// As a session hears it, but for what messages mean.
+/// Receives frames like a session, without interpreting the messages.
 fn hear(outbox: &Outbox, message: Message<'_>) {
     match message {
         Message::Text(text) => outbox.push_reply(frame::text(text)),

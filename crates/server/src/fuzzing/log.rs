@@ -100,7 +100,7 @@ impl Run {
                 } else {
                     assert!(event.seq <= head && event.seq > Seq(0), "{told}: the log ends at {head}");
                     let same = earlier.is_none_or(|first| first == (event.name, event.seq));
-                    assert!(same, "{told}: a retry is told another event");
+                    assert!(same, "{told}: a retry returns another event");
                 }
             }
             Ok(Committed::Cursor(cursor)) => {
@@ -129,7 +129,7 @@ impl Run {
             } else {
                 replays(&self.store, user, &name, cursor)
             };
-            // Whoever has once been there sees that much for ever.
+            // A user who was a member keeps access to the events up to the leave.
             assert!(news.is_some() || has.is_empty(), "{user} sees {name} no more");
             has.extend(news.unwrap_or_default());
             for (event, seq) in has.iter().zip(1..) {
@@ -155,7 +155,7 @@ impl Run {
         assert_eq!(self.store.check(), [], "the database does not check");
     }
 
-    /// What a user is told about a log is what the log says.
+    /// A summary that a user gets agrees with the log.
     fn check_summaries(&self, user: &UserId) {
         let conversations = self.conversations(user);
         let joined = self
@@ -209,7 +209,7 @@ fn asks(store: &InMemory, user: &UserId, query: &Query) -> Result<OkBody, Refusa
     Ok(serde_json::from_str(&json).expect("what a client understands"))
 }
 
-/// All of a log after a cursor, page by page; `None` for whoever sees nothing of it.
+/// All of a log after a cursor, page by page; `None` for a user who may not see it.
 fn pages(store: &InMemory, user: &UserId, name: &ConversationId, after: Seq) -> Option<Vec<Event>> {
     let mut log = Vec::new();
     loop {

@@ -11,8 +11,8 @@ use crate::peer::proxy_protocol::{Source, parse};
 const PROXY: [u8; 4] = [10, 0, 0, 1];
 const CLIENT: [u8; 4] = [203, 0, 113, 7];
 
-/// The lines of a forwarding header, after a byte that says which: whatever a client wrote, the address that a trusted proxy
-/// appends is the one that counts, and that of a peer that is not trusted is its own.
+/// The lines of a forwarding header, after a byte that selects the header. For every text of a client, the server uses the
+/// address that a trusted proxy appended, and for an untrusted peer the address of the connection.
 pub fn forwarded(bytes: &[u8]) {
     let [which, rest @ ..] = bytes else { return };
     let (header, name, appended) = if which % 2 == 0 {

@@ -5,8 +5,8 @@ use switchboard_protocol::{
     decode_named,
 };
 
-/// A frame's text: it is a command, or an error that can be told to whoever sent it. A command that is written is read as
-/// itself, and over HTTP it is the same.
+/// A frame's text decodes to a command, or to an error that can be sent to the client. An encoded command decodes to itself,
+/// and HTTP decodes it to the same command.
 pub fn command(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match decode(text) {

@@ -211,7 +211,7 @@ impl<R: Rows> Act<'_, R> {
         self.do_record(conversation, user, &EventBody::Rename { title: rename.title }, Vec::new())
     }
 
-    /// Somebody that a command names, who is or was a member.
+    /// Looks up the user that a command names, who is or was a member.
     fn check_subject(
         &mut self,
         room: &Conversation,
@@ -261,8 +261,8 @@ impl<R: Rows> Act<'_, R> {
         Err(Refusal::too_large("room", message).into())
     }
 
-    /// Who may come into one more room by themselves. Rooms that others bring somebody into do not count: nobody fills up
-    /// somebody else's.
+    /// Refuses a user who has made or joined as many rooms as the limit. Rooms that other users added them to do not count,
+    /// so that nobody can use up another user's limit.
     fn check_choice(&mut self, field: &'static str) -> Result<(), Failed<R::Error>> {
         let most = self.rules.limits.rooms;
         let Some(user) = self.rows.user(self.actor)? else { return Ok(()) };

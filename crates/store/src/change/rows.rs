@@ -7,9 +7,9 @@ use crate::Counts;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};
 
-/// Reactions to one message that were taken back and are kept: for those who left while one of them stood, and for the
-/// retry that takes one back once more. Beyond, the oldest are forgotten. Without an end, whoever sets one and takes it
-/// back all day would make each later read of the message longer.
+/// Removed reactions that the store keeps for each message: users who left before the removal still see them, and a retry of
+/// the removal finds its event. The oldest are deleted first. The bound keeps a user who toggles a reaction from making every
+/// later read of the message slower.
 pub(crate) const PAST_REACTIONS: u64 = 200;
 
 /// A message found by its idempotency key.
@@ -155,8 +155,7 @@ pub(crate) trait Rows {
 
     fn delete_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<(), Self::Error>;
 
-    /// The rooms that somebody is in by their own choice, counted no further than `most`. Nobody else makes them more
-    /// until the transaction ends.
+    /// Counts the rooms that the user made or joined, up to `most`. No other transaction adds one until this one ends.
     fn count_rooms_by_choice(&mut self, user: UserKey, most: u32) -> Result<u32, Self::Error>;
 
     fn insert_room_by_choice(
@@ -165,7 +164,7 @@ pub(crate) trait Rows {
         conversation: ConversationKey,
     ) -> Result<(), Self::Error>;
 
-    /// Nothing happens if somebody else had brought the user in.
+    /// Has no effect if another user had added the user.
     fn delete_room_by_choice(
         &mut self,
         user: UserKey,

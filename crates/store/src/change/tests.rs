@@ -37,7 +37,7 @@ fn says(store: &mut InMemory, actor: &str, name: &str, fields: &Value) -> Result
     store.makes(&user(actor), change(name, fields), Timestamp::from_millis(1_000))
 }
 
-/// How the one conversation stands for somebody; `None` for whoever is not in it.
+/// The summary of the one conversation for a user; `None` if they are not a member.
 fn summary(store: &InMemory, actor: &str) -> Option<Summary> {
     let all = Query::Conversations(Conversations { before: None, limit: None });
     let json = serde_json::to_string(&store.query(&user(actor), &all).expect("a page")).expect("JSON");

@@ -7,11 +7,11 @@ use rusqlite::{Connection, OptionalExtension as _, Result, Row, params};
 use switchboard_protocol::{ConversationId, EventKind, Timestamp};
 
 use self::members::Members;
-use super::{Progress, Report, STRIDE};
+use super::{EVENTS_PER_REPORT, Progress, Report};
 use crate::sqlite::checksum::Columns;
 
-/// The schema from which on events have checksums.
-const CHECKSUMS: usize = 5;
+/// The first schema version whose events have checksums.
+const FIRST_SCHEMA_WITH_CHECKSUMS: usize = 5;
 
 /// What a conversation is called that has no row, or whose row cannot be read.
 pub(super) fn nameless(number: i64) -> String {
@@ -26,7 +26,7 @@ pub(super) fn check(
 ) -> anyhow::Result<()> {
     let of = db.query_row("SELECT coalesce(sum(head), 0) FROM conversations", [], |row| row.get(0))?;
     watch(Progress::Events { done: 0, of });
-    let checksum = if report.schema < CHECKSUMS { "NULL" } else { "e.checksum" };
+    let checksum = if report.schema < FIRST_SCHEMA_WITH_CHECKSUMS { "NULL" } else { "e.checksum" };
     let mut select = db.prepare(&format!(
         "SELECT e.conversation, e.seq, e.kind, e.sender, e.at, e.messages, e.key, e.body, u.name, {checksum}
          FROM events e LEFT JOIN users u ON u.id = e.sender ORDER BY e.conversation, e.seq",
@@ -46,7 +46,7 @@ pub(super) fn check(
             log.takes(row, report)?;
         }
         report.events += 1;
-        if report.events.is_multiple_of(STRIDE) {
+        if report.events.is_multiple_of(EVENTS_PER_REPORT) {
             watch(Progress::Events { done: report.events, of });
         }
     }

@@ -3,10 +3,10 @@
 use rusqlite::{Connection, Result};
 use switchboard_protocol::{ConversationId, UserId, kind_number};
 
-use super::{BY_CHOICE, Report};
+use super::{FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE, Report};
 
 /// Each finds rows that must not be: the conversation's name or number, a seq or NULL, and what to say of it.
-const STRAYS: &[&str] = &[
+const STRAY_ROWS: &[&str] = &[
     "SELECT c.name, NULL, 'it has no events' FROM conversations c
      WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.conversation = c.id)",
     "SELECT m.conversation, NULL, 'it has members, and is not there' FROM members m
@@ -40,7 +40,7 @@ const STRAYS: &[&str] = &[
      WHERE length(hash) <> 32",
 ];
 
-/// Of the schema from [`BY_CHOICE`] on. Where there is a member's row, [`super::log`] compares.
+/// Of the schema from [`FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE`] on. Where there is a member's row, [`super::log`] compares.
 const STRAY_CHOICES: &str =
     "SELECT coalesce(c.name, r.conversation), NULL,
      'it is among the rooms of ' || coalesce(u.name, 'user number ' || r.user) || '''s choice, who was never a member'
@@ -49,8 +49,8 @@ const STRAY_CHOICES: &str =
 
 /// Tells every row that has no ground in a log.
 pub(super) fn check(db: &Connection, report: &mut Report) -> Result<()> {
-    let choices = (report.schema >= BY_CHOICE).then_some(&STRAY_CHOICES);
-    for query in STRAYS.iter().chain(choices) {
+    let choices = (report.schema >= FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE).then_some(&STRAY_CHOICES);
+    for query in STRAY_ROWS.iter().chain(choices) {
         let mut select = db.prepare(query)?;
         let mut found = select.query([])?;
         while let Some(row) = found.next()? {

@@ -18,7 +18,7 @@ use super::ids::{self, Ids};
 use super::rows::{self, Mode, PostgresRows, Unsaved};
 use super::target::Target;
 use super::trouble::{Trouble, Verdict, classify, conflict_pause};
-use super::{SERVING, Settings};
+use super::{SERVING_LOCK_ID, Settings};
 use crate::CommitMetrics;
 use crate::batch::{self, Results, Settled, State};
 use crate::change::Rules;
@@ -445,7 +445,8 @@ impl Committer {
 fn prepare(link: &BlockingConnection) -> Result<(), Error> {
     link.run(link.client().batch_execute(SETUP))?;
     // Held for the life of the connection, because `migrate-store` may write to the database only while no node serves from it.
-    let serves = link.run(link.client().query_one("SELECT pg_try_advisory_lock_shared($1)", &[&SERVING]))?;
+    let serves =
+        link.run(link.client().query_one("SELECT pg_try_advisory_lock_shared($1)", &[&SERVING_LOCK_ID]))?;
     if !serves.try_get::<_, bool>(0)? {
         return Err(Error::Moving);
     }

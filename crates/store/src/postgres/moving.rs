@@ -18,7 +18,7 @@ use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use self::table::Value;
 use super::connect::BlockingConnection;
 use super::target::Target;
-use super::{SERVING, migrate};
+use super::{SERVING_LOCK_ID, migrate};
 use crate::sqlite;
 use crate::table::{TABLES, Table};
 
@@ -87,7 +87,7 @@ pub fn move_store(
     migrate(&mut link)?;
     link.run_alone(async |client| {
         client.batch_execute(COPY_SESSION).await?;
-        let alone = client.query_one("SELECT pg_try_advisory_lock($1)", &[&SERVING]).await?;
+        let alone = client.query_one("SELECT pg_try_advisory_lock($1)", &[&SERVING_LOCK_ID]).await?;
         ensure!(
             alone.try_get::<_, bool>(0)?,
             "a node serves from that database, or another `migrate-store` is running; stop it first"

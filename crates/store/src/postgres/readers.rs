@@ -11,8 +11,8 @@ use super::query::{self, Session};
 use super::target::Target;
 use crate::batch::State;
 use crate::change::Failed;
-use crate::read::{Found, Reader, STEP};
-use crate::readers::{self, Desk, told};
+use crate::read::{Found, MEMBERSHIPS_PER_READ, Reader};
+use crate::readers::{self, ReaderConnection, told};
 use crate::record::{Answer, ConversationKey};
 use crate::refusal::Refusal;
 use crate::turns::Who;
@@ -137,17 +137,18 @@ impl Reads {
     }
 }
 
-impl Desk for Reads {
+impl ReaderConnection for Reads {
     type Rows = Session;
 
-    const QUIET: Duration = Duration::from_secs(5);
+    const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
     fn read<T>(&mut self, read: impl Fn(&Reader<'_, Session>) -> Found<T, Session>) -> Result<T, Refusal> {
         let (limits, state) = (self.limits.clone(), self.state.clone());
         let mut may_retry = true;
         loop {
             let Some(rows) = self.session() else { return Err(Refusal::unavailable()) };
-            let answer = read(&Reader { rows, limits: &limits, mark: &state.mark, step: STEP });
+            let answer =
+                read(&Reader { rows, limits: &limits, mark: &state.mark, step: MEMBERSHIPS_PER_READ });
             let lost =
                 rows.link.is_closed() || matches!(&answer, Err(Failed::Store(error)) if error.is_lost());
             let silent = matches!(answer, Err(Failed::Store(Error::Silent)));

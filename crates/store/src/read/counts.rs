@@ -9,9 +9,9 @@ use crate::change::{nearer_end, sent_upto};
 use crate::record::{ConversationKey, Membership, UserKey};
 use crate::refusal::Refusal;
 
-/// The number of events of which one read counts those of a sender: 2 ms where they are in memory, and a second where
-/// PostgreSQL has to get each from a disk. Then others have their turn.
-pub(crate) const SLICE: u64 = 10_000;
+/// Events that one read may count: 2 ms if they are in memory, and a second if PostgreSQL reads each from a disk. The queue
+/// serves other users before the next read goes on.
+pub(crate) const EVENTS_PER_COUNT: u64 = 10_000;
 
 /// How far counting has come.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +37,7 @@ pub(crate) enum Step {
 }
 
 impl<L: Lookups> Reader<'_, L> {
-    /// Counts the messages up to an event of a user's conversation and the user's own among them, for at most [`SLICE`] events
+    /// Counts the messages up to an event of a user's conversation and the user's own among them, for at most [`EVENTS_PER_COUNT`] events
     /// more than `so_far`. Reads of one count need not see the same snapshot, because no event before the end changes.
     pub(crate) fn count(
         &self,
@@ -51,7 +51,7 @@ impl<L: Lookups> Reader<'_, L> {
             None => self.begin_count(user, name, upto)?,
         };
         let Progress { conversation, user, member, head, messages, after, end, .. } = progress;
-        let next = Seq(after.0.saturating_add(SLICE)).min(end);
+        let next = Seq(after.0.saturating_add(EVENTS_PER_COUNT)).min(end);
         if next > after {
             progress.own += self.rows.count_sent(conversation, user, after, next)?;
         }

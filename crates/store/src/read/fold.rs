@@ -26,7 +26,7 @@ impl Content {
     /// A body that cannot be read is shown as an empty message, and reported.
     fn read(body: &str, conversation: &Conversation, at: Seq) -> Self {
         serde_json::from_str(body).unwrap_or_else(|error| {
-            // Not the error itself: it may quote what somebody wrote.
+            // Not the error itself, because it may quote a user's message.
             let error = error.classify();
             tracing::error!(conversation = %conversation.name, seq = %at, ?error, "a message cannot be read");
             Self::default()

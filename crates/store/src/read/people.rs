@@ -14,22 +14,23 @@ use crate::record::{ConversationKey, UserKey};
 use crate::refusal::Refusal;
 use crate::{Acquaintance, Standing};
 
-/// Rooms of a user that are looked at to find out whether they share one with another. It bounds what one `watch` costs to
-/// this for each user it names, and twice that for somebody in more rooms.
-const COMPARED: u32 = 100;
+/// Rooms of a user that a read compares to find out whether two users share one. One `watch` reads at most this many rooms
+/// for each user that it names, and twice as many if the watching user is in more rooms.
+const MAX_COMPARED_ROOMS: u32 = 100;
 
-/// Below every user's number.
-const FIRST: UserKey = UserKey(0);
+/// A number below that of every user: a page after it begins with the first member.
+const BEFORE_FIRST_USER: UserKey = UserKey(0);
 
 impl<L: Lookups> Reader<'_, L> {
-    /// `members`. Somebody who left learns nothing here: who came later is not theirs to see, and who
+    /// `members`. A user who left gets no members here: they may not see who came later, and who
     /// was there before is in the log.
     pub(super) fn members(&self, user: &UserId, command: &Members) -> Page<L> {
         let View { conversation, membership: own } = self.view(user, &command.conversation.resolve(user))?;
         access::check_member(own.as_ref())?;
         let limit = self.limits.page_size(command.limit) as usize;
         let after = command.after.as_ref();
-        let mut after = after.map_or(Ok(FIRST), |user| self.number_of_member(user, conversation.key))?;
+        let mut after =
+            after.map_or(Ok(BEFORE_FIRST_USER), |user| self.number_of_member(user, conversation.key))?;
         let most = limit + 1;
         let mut room = Room(self.limits.page_bytes as usize);
         let (mut members, mut more) = (Vec::new(), false);
@@ -70,25 +71,25 @@ impl<L: Lookups> Reader<'_, L> {
     }
 
     /// Those of `others` that share a conversation with `user`, who counts among them. Two who both are in more than
-    /// [`COMPARED`] rooms share one if one of the oldest of either is one of the other's.
+    /// [`MAX_COMPARED_ROOMS`] rooms share one if one of the oldest of either is one of the other's.
     pub(crate) fn acquaintances(&self, user: &UserId, others: &[UserId]) -> Found<Vec<Acquaintance>, L> {
         let Some(own) = self.rows.known(user)?.map(|known| known.key) else { return Ok(Vec::new()) };
         let others = self.rows.acquainted(others)?;
         let mut shared = FxHashSet::from_iter([own]);
-        // Whoever has a direct conversation has it for good: its two members never leave it.
+        // A direct conversation lasts for ever, because its two members cannot leave it.
         let open = strangers(&others, &shared);
         let direct: Vec<_> = open.iter().map(|other| ConversationId::direct(user, &other.name)).collect();
         meet(&mut shared, open.iter().map(|other| other.key), &self.rows.are_there(&direct)?);
         let keys: Vec<_> = strangers(&others, &shared).iter().map(|other| other.key).collect();
         if !keys.is_empty() {
             let pairs: Vec<_> = keys.iter().map(|key| (own, *key)).collect();
-            meet(&mut shared, keys, &self.rows.share_a_room(&pairs, COMPARED)?);
+            meet(&mut shared, keys, &self.rows.share_a_room(&pairs, MAX_COMPARED_ROOMS)?);
         }
         let keys: Vec<_> = strangers(&others, &shared).iter().map(|other| other.key).collect();
         // Where all rooms of the user were compared, there is no need to look from the other side.
-        if !keys.is_empty() && self.rows.count_rooms(own, COMPARED + 1)? > COMPARED {
+        if !keys.is_empty() && self.rows.count_rooms(own, MAX_COMPARED_ROOMS + 1)? > MAX_COMPARED_ROOMS {
             let pairs: Vec<_> = keys.iter().map(|key| (*key, own)).collect();
-            meet(&mut shared, keys, &self.rows.share_a_room(&pairs, COMPARED)?);
+            meet(&mut shared, keys, &self.rows.share_a_room(&pairs, MAX_COMPARED_ROOMS)?);
         }
         let found = others.into_iter().filter(|other| shared.contains(&other.key));
         Ok(found.map(|other| Acquaintance { user: other.name, last_seen: other.last_seen }).collect())

@@ -17,7 +17,7 @@ pub(crate) struct Known {
     pub(crate) not_before: Option<Timestamp>,
 }
 
-/// A user as somebody else may know them.
+/// The data of a user that other users may see.
 #[derive(Debug, Clone)]
 pub(crate) struct Acquainted {
     pub(crate) key: UserKey,
@@ -74,7 +74,7 @@ pub(crate) enum Named {
     Damaged,
 }
 
-/// A message to be seen by somebody who sees the log up to `visible`. There is none at 0.
+/// A message as a user sees it whose view of the log ends at `visible`. There is none at 0.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted<'a> {
     pub(crate) conversation: &'a Conversation,
@@ -83,12 +83,12 @@ pub(crate) struct Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
-    /// The last message of a conversation for somebody who sees all of it.
+    /// The last message of a conversation, for a user who sees the whole log.
     pub(crate) fn last_of(conversation: &'a Conversation) -> Self {
         Self { conversation, target: conversation.last_message, visible: conversation.head }
     }
 
-    /// Whoever sees the whole log needs no reactions that were taken back.
+    /// Whether the user sees the whole log. Then removed reactions need not be read.
     pub(crate) fn sees_all(&self) -> bool {
         self.visible == self.conversation.head
     }

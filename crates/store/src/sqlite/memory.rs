@@ -1,5 +1,5 @@
-//! The store of a simulation: the same statements on a database in memory, by tasks in place of threads, at a pace that
-//! somebody else sets. A write and a read are what they are in the real one; when they happen is up to [`Pace`].
+//! The store of a simulation: the same statements on a database in memory, by tasks in place of threads. Reads
+//! and writes are those of the real store; [`Pace`] decides when they happen.
 //!
 //! One store has a disk for itself, as a server with SQLite does, or several join on it, as nodes do on a database server:
 //! then each has its own queue, batches and pace, and all see what any of them has committed.
@@ -24,7 +24,7 @@ use super::query::{Reader, reader};
 use super::rows::SqliteRows;
 use super::writer::Committer;
 use super::{MIGRATIONS, Settings, empty_database};
-use crate::batch::{self, BATCH, BATCHES, State, WAITING};
+use crate::batch::{self, MAX_QUEUED_BATCHES, MAX_QUEUED_WRITES, MAX_WRITES_PER_BATCH, State};
 use crate::change::Failed;
 use crate::origin::{self, Numbers};
 use crate::read::counts::Step;
@@ -54,9 +54,9 @@ pub enum Fate {
     Doubtful,
 }
 
-/// Sets the pace of a store, and is told what it keeps.
+/// Decides when a store reads and writes, and observes what it commits.
 pub trait Pace: Send + Sync + 'static {
-    /// How long the next thing takes: each write and each read asks before it happens, and before it is told.
+    /// The duration of the next step: each write and each read asks before it runs, and before its outcome is sent.
     fn pause(&self) -> Duration;
 
     /// What becomes of the next batch.
@@ -76,7 +76,7 @@ enum Held {
     Free(Connection),
     /// One store.
     Alone,
-    /// Whoever joins, from the first one on.
+    /// The disk that all stores which join share.
     Shared(Arc<Mutex<Committer>>),
 }
 
@@ -129,7 +129,7 @@ pub struct Plug {
 }
 
 impl Plug {
-    /// What is not committed is lost, what is committed stays, and nobody is told anything more.
+    /// What is not committed is lost, what is committed stays, and no more outcomes are sent.
     pub fn pull(&self) {
         self.pulled.cancel();
         self.database.close();
@@ -350,8 +350,8 @@ impl MemoryStore {
             state,
             pace,
         };
-        let (queue, submissions) = mpsc::channel(WAITING);
-        let (batches, outcomes) = mpsc::channel(BATCHES);
+        let (queue, submissions) = mpsc::channel(MAX_QUEUED_WRITES);
+        let (batches, outcomes) = mpsc::channel(MAX_QUEUED_BATCHES);
         let (tasks, pulled) = (TaskTracker::new(), CancellationToken::new());
         let counting = Counting {
             database: database.clone(),
@@ -390,7 +390,7 @@ async fn write(
     counting: Counting,
 ) {
     let mut numbers = 1..;
-    // Before the commit: whatever a reader sees of a batch, it sees its number too.
+    // Before the commit, so that a reader that sees any row of a batch also sees its number.
     let mut begin = || {
         let number = numbers.next().unwrap_or_default();
         database.state.mark.store(number, Ordering::SeqCst);
@@ -400,7 +400,7 @@ async fn write(
         batches.send(Batch { number, outcomes, more, check }).await.is_ok()
     };
     let mut waiting = Vec::new();
-    while queue.recv_many(&mut waiting, BATCH).await > 0 {
+    while queue.recv_many(&mut waiting, MAX_WRITES_PER_BATCH).await > 0 {
         let late = batch::take_late(&mut waiting);
         if !late.is_empty() && !tell(begin(), (late, Vec::new()), true).await {
             break;

@@ -11,43 +11,43 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, ffi};
 use rusqlite_migration::{Migrations, SchemaVersion};
 
-use super::{BUSY_TIMEOUT, DATABASE, LOCK, MIGRATIONS, SETTINGS, STATEMENTS};
+use super::{BUSY_TIMEOUT, DATABASE, LOCK_FILE, MIGRATIONS, SETTINGS, STATEMENT_CACHE_CAPACITY};
 use crate::write_fault::WriteFault;
 
-/// What an SQLite database begins with.
+/// The first bytes of an SQLite database.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
-/// Says that a database is ours: "swbd", written by a migration.
+/// The `application_id` of our databases, "swbd". A migration writes it.
 const OWN_APPLICATION_ID: i32 = 0x7377_6264;
 
-/// What can be asked of any database of ours.
+/// Queries that succeed in each of our databases.
 const OWN_TABLES: [&str; 3] = [
     "SELECT id, name, last_seen FROM users",
     "SELECT conversation, user, role, since, until, read, received FROM members",
     "SELECT conversation, seq, kind, sender, at, messages, key, body FROM events",
 ];
 
-/// Why another program's database is left alone.
-const FOREIGN: &str = "it is another program's database; choose another directory with --data";
+/// The error text for another program's database.
+const FOREIGN_DATABASE: &str = "it is another program's database; choose another directory with --data";
 
-/// The name of the note that an installation was moved elsewhere.
-const MOVED: &str = "MOVED";
+/// The marker file that says that the installation was moved to another store.
+const MOVED_FILE: &str = "MOVED";
 
-/// Its write-ahead log's.
-const WAL: &str = "switchboard.db-wal";
+/// The name of the write-ahead log.
+const WAL_FILE: &str = "switchboard.db-wal";
 
-/// How long the directory's lock is waited for: a second in all.
-const LOCK_TRIES: u32 = 20;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// Attempts to lock the directory, and the delay between two of them: a second in all.
+const MAX_LOCK_ATTEMPTS: u32 = 20;
+const LOCK_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Bytes of the write-ahead log that are written anew at a time.
-const CHUNK: usize = 1024 * 1024;
+/// Bytes of the write-ahead log that one write copies.
+const SYNC_CHUNK_BYTES: usize = 1024 * 1024;
 
-/// Puts every byte of the write-ahead log on the disk, before anybody is told of it, writes behind it, or moves it.
+/// Makes every byte of the write-ahead log durable before any session receives it, and before it is appended to or checkpointed.
 ///
 /// After a failed fsync the log may have, in the system's cache, a commit that is not on the disk, and no later fsync puts it there
 /// (Rebello et al., USENIX ATC 2020). A process that starts reads it all the same. After a power cut the log would end before
-/// that commit, whatever was synced behind it, and a database into which half of it was moved would be damaged. What
+/// that commit, even if later commits were synced, and a database into which half of it was moved would be damaged. What
 /// is written again is on the disk after the next fsync.
 ///
 /// Until that is done, closing the database leaves the log where it is.
@@ -64,7 +64,7 @@ fn write_log_anew(db: &Connection, path: &Path) -> rusqlite::Result<()> {
     };
     // Nobody appends to it or begins it anew meanwhile. Readers find the bytes that they would have found.
     let _alone = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
-    let mut chunk = vec![0; CHUNK];
+    let mut chunk = vec![0; SYNC_CHUNK_BYTES];
     let mut offset = 0;
     loop {
         let length =
@@ -143,7 +143,7 @@ fn open_on_full_disk(data: &Path) -> anyhow::Result<Opened> {
         "its tables must be brought up to date first"
     );
     set_up(&db)?;
-    let log = data.join(WAL);
+    let log = data.join(WAL_FILE);
     match sync_log(&db, &log) {
         Ok(()) => Ok(Opened { db, access, unsynced_log: None }),
         Err(error) if WriteFault::of(&error) == Some(WriteFault::DiskFull) => {
@@ -153,19 +153,19 @@ fn open_on_full_disk(data: &Path) -> anyhow::Result<Opened> {
     }
 }
 
-/// Opens the database in a directory for reading and writing, its schema up to date. Whoever calls it holds the directory's
-/// lock: a server that runs knows the tables that it found.
+/// Opens the database in a directory for reading and writing, its schema up to date. The caller holds the
+/// directory's lock, because a running server must not have its tables changed.
 pub(crate) fn open_database(data: &Path) -> anyhow::Result<Connection> {
     let mut db = connect(data)?;
-    sync_log(&db, &data.join(WAL))
+    sync_log(&db, &data.join(WAL_FILE))
         .context("cannot make sure that the disk has the write-ahead log")
         .and_then(|()| migrate(&mut db))
         .with_context(|| cannot_open(data))?;
     Ok(db)
 }
 
-/// Opens the database in a directory beside whoever uses it, with the tables that it has. Only where there are none yet
-/// are they made, under the directory's lock.
+/// Opens the database in a directory while another process may use it, without migrating its tables. It creates them, under
+/// the directory's lock, only if there are none yet.
 pub(crate) fn open_beside(data: &Path) -> anyhow::Result<Connection> {
     check_not_moved(data)?;
     let mut db = connect(data)?;
@@ -180,7 +180,7 @@ pub(crate) fn open_beside(data: &Path) -> anyhow::Result<Connection> {
     Ok(db)
 }
 
-/// Opens the database in a directory for reading and writing, whatever tables it has.
+/// Opens the database in a directory for reading and writing, without looking at its tables.
 fn connect(data: &Path) -> anyhow::Result<Connection> {
     let path = data.join(DATABASE);
     let open = || -> anyhow::Result<Connection> {
@@ -199,7 +199,7 @@ fn connect(data: &Path) -> anyhow::Result<Connection> {
 fn set_up(db: &Connection) -> rusqlite::Result<()> {
     db.busy_timeout(BUSY_TIMEOUT)?;
     db.execute_batch(SETTINGS)?;
-    // Whoever writes beside a running server leaves it to that, too.
+    // A process that writes beside a running server leaves checkpoints to the server.
     db.pragma_update(None, "wal_autocheckpoint", 0)?;
     keep_statements(db)
 }
@@ -216,7 +216,7 @@ fn check_header(path: &Path) -> anyhow::Result<()> {
         Err(error) => return Err(error.into()),
     }
     let id = header.last_chunk().copied().map(i32::from_be_bytes);
-    ensure!(!header.starts_with(MAGIC) || id == Some(0) || id == Some(OWN_APPLICATION_ID), FOREIGN);
+    ensure!(!header.starts_with(MAGIC) || id == Some(0) || id == Some(OWN_APPLICATION_ID), FOREIGN_DATABASE);
     Ok(())
 }
 
@@ -230,13 +230,13 @@ fn check_ours(db: &Connection) -> anyhow::Result<()> {
     } else {
         OWN_TABLES.iter().all(|select| db.prepare(select).is_ok())
     };
-    ensure!(is_ours, FOREIGN);
+    ensure!(is_ours, FOREIGN_DATABASE);
     check_version(db).map(drop)
 }
 
 /// Refuses a directory whose installation was moved to PostgreSQL: what is written here would be lost there.
 pub(super) fn check_not_moved(data: &Path) -> anyhow::Result<()> {
-    let marker = data.join(MOVED);
+    let marker = data.join(MOVED_FILE);
     match std::fs::read_to_string(&marker) {
         Ok(note) => bail!("{}", note.trim_end()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -246,7 +246,7 @@ pub(super) fn check_not_moved(data: &Path) -> anyhow::Result<()> {
 
 /// Notes that the installation in a directory was moved `to` somewhere, so that no server writes to it by mistake.
 pub(crate) fn mark_moved(data: &Path, to: &str) -> anyhow::Result<()> {
-    let marker = data.join(MOVED);
+    let marker = data.join(MOVED_FILE);
     let write = || {
         let mut file =
             OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&marker)?;
@@ -320,11 +320,11 @@ fn open_to_read_by(access: Access, path: &Path) -> anyhow::Result<Connection> {
     Ok(db)
 }
 
-/// Keeps statements that were prepared, each with one plan for whatever is bound to it. SQLite otherwise plans a query with
+/// Keeps statements that were prepared, each with one plan for all values that are bound to it. SQLite otherwise plans a query with
 /// a `LIMIT ?` anew for each other value (sqlite.org/c3ref/c_dbconfig_defensive.html, `SQLITE_DBCONFIG_ENABLE_QPSG`); decision
 /// 47 has what that cost.
 pub(crate) fn keep_statements(db: &Connection) -> rusqlite::Result<()> {
-    db.set_prepared_statement_cache_capacity(STATEMENTS);
+    db.set_prepared_statement_cache_capacity(STATEMENT_CACHE_CAPACITY);
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
@@ -340,19 +340,19 @@ pub(super) fn shrink(db: &Connection) {
 /// until the system has cleared it away, and one that is being started until it has closed what it
 /// inherited (flock(2): a lock belongs to the open file); so this waits a moment.
 pub(crate) fn lock(data: &Path) -> anyhow::Result<File> {
-    let path = data.join(LOCK);
+    let path = data.join(LOCK_FILE);
     let open = || {
         make_directory(data)?;
         OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)
     };
     let file = open().with_context(|| format!("cannot use the data directory {}", data.display()))?;
-    let mut tries = LOCK_TRIES;
+    let mut tries = MAX_LOCK_ATTEMPTS;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) if tries > 0 => {
                 tries -= 1;
-                wait(LOCK_PAUSE);
+                wait(LOCK_RETRY_DELAY);
             }
             Err(TryLockError::WouldBlock) => {
                 bail!(

@@ -16,7 +16,7 @@ use crate::change::Failed;
 use crate::read::row::{
     Acquainted, Known, Listed, Membered, Named, Start, View, Wanted, Whole, is_readable, readable, unreadable,
 };
-use crate::read::{self, Lookups, Range, STEP};
+use crate::read::{self, Lookups, MEMBERSHIPS_PER_READ, Range};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};
 use crate::table::{columns, conversations, members};
@@ -27,7 +27,7 @@ pub(crate) type Reader<'a> = read::Reader<'a, Connection>;
 type Result<T> = std::result::Result<T, Failed>;
 
 pub(crate) fn reader<'a>(db: &'a Connection, limits: &'a Limits, state: &'a State) -> Reader<'a> {
-    Reader { rows: db, limits, mark: &state.mark, step: STEP }
+    Reader { rows: db, limits, mark: &state.mark, step: MEMBERSHIPS_PER_READ }
 }
 
 impl Lookups for Connection {

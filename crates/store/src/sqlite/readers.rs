@@ -6,13 +6,13 @@ use std::time::Duration;
 use rusqlite::Connection;
 use switchboard_protocol::Limits;
 
-use super::QUIET;
+use super::IDLE_TIMEOUT;
 use super::query::reader;
 use crate::batch::State;
 use crate::change::Failed;
 use crate::read::{Found, Reader};
 pub(super) use crate::readers::Closed;
-use crate::readers::{self, Desk, told};
+use crate::readers::{self, ReaderConnection, told};
 use crate::refusal::Refusal;
 
 /// The threads that read.
@@ -25,10 +25,10 @@ pub(super) struct Reads {
     pub(super) state: Arc<State>,
 }
 
-impl Desk for Reads {
+impl ReaderConnection for Reads {
     type Rows = Connection;
 
-    const QUIET: Duration = QUIET;
+    const IDLE_TIMEOUT: Duration = IDLE_TIMEOUT;
 
     fn read<T>(
         &mut self,
@@ -58,7 +58,7 @@ impl<'a> ReadTransaction<'a> {
 
 impl Drop for ReadTransaction<'_> {
     fn drop(&mut self) {
-        // Whatever it fails with, SQLite has rolled back by then, and nothing was written.
+        // If this fails, SQLite has already rolled back, and a read wrote nothing.
         let _ = self.0.prepare_cached("ROLLBACK").and_then(|mut end| end.execute([]));
     }
 }
@@ -69,7 +69,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sqlite::{Access, READERS, open_database, open_reader};
+    use crate::sqlite::{Access, READER_THREADS, open_database, open_reader};
     use crate::turns::Who;
     use switchboard_protocol::UserId;
 
@@ -89,8 +89,8 @@ mod tests {
                 state: state.clone(),
             })
         };
-        let (readers, _closed) = Readers::start("reader", (0..READERS).map(open)).expect("readers");
-        let (releases, long): (Vec<_>, Vec<_>) = (0..READERS)
+        let (readers, _closed) = Readers::start("reader", (0..READER_THREADS).map(open)).expect("readers");
+        let (releases, long): (Vec<_>, Vec<_>) = (0..READER_THREADS)
             .map(|_| {
                 let (release, until) = sync_channel::<()>(1);
                 (release, readers.read(user("alice"), move |_| Ok(until.recv().is_ok())))

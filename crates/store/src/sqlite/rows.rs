@@ -17,8 +17,8 @@ use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, UserKey};
 use crate::table::{CONVERSATIONS, MEMBERS, Written, columns, conversations, members};
 
-/// Most rows kept of each kind between batches: about 200 bytes each.
-const KEPT: usize = 50_000;
+/// Rows of each kind that the cache keeps between batches: about 200 bytes each.
+const MAX_CACHED_ROWS: usize = 50_000;
 
 /// The rows of one transaction.
 pub(crate) struct SqliteRows {
@@ -26,7 +26,7 @@ pub(crate) struct SqliteRows {
     conversations: FxHashMap<ConversationId, Conversation>,
     members: FxHashMap<(ConversationKey, UserKey), Membership>,
     dirty_conversations: FxHashSet<ConversationId>,
-    /// Whether somebody came or went; if not, there is no index to change.
+    /// The members whose rows changed. `true` if they joined or left, because only then an index changes.
     dirty_members: FxHashMap<(ConversationKey, UserKey), bool>,
     erased: bool,
     db: Connection,
@@ -45,12 +45,12 @@ impl SqliteRows {
         }
     }
 
-    /// The database, for whoever reads between two transactions.
+    /// The connection, for reads between two transactions.
     pub(crate) fn database(&self) -> &Connection {
         &self.db
     }
 
-    /// Whether the database refuses whatever would change it, and whether it refuses commits.
+    /// Makes the database refuse every change, commits, or both.
     #[cfg(feature = "simulation")]
     pub(crate) fn sabotage(&self, changes: bool, commits: bool) {
         let _ = self.db.pragma_update(None, "query_only", changes);
@@ -63,7 +63,10 @@ impl SqliteRows {
     }
 
     pub(crate) fn begin(&mut self) -> Result<()> {
-        if self.conversations.len() > KEPT || self.members.len() > KEPT || self.users.len() > KEPT {
+        if self.conversations.len() > MAX_CACHED_ROWS
+            || self.members.len() > MAX_CACHED_ROWS
+            || self.users.len() > MAX_CACHED_ROWS
+        {
             self.forget();
         }
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::readers::{Closed, Reads};
 use super::rows::SqliteRows;
-use super::{CHECKPOINT, QUIET, Settings, opening};
+use super::{CHECKPOINT_PAGES, IDLE_TIMEOUT, Settings, opening};
 use crate::batch::{self, Channels, Results, State};
 use crate::change::Rules;
 use crate::clock::Clock;
@@ -21,8 +21,8 @@ use crate::write_fault::WriteFault;
 use crate::{Batch, Outcome, Submission};
 use crate::{CommitMetrics, WRITER_THREAD};
 
-/// How soon the write-ahead log is tried again that something was in the way of.
-const AGAIN: Duration = Duration::from_secs(1);
+/// The delay before a failed or blocked checkpoint is retried.
+const CHECKPOINT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// What the writer is made of.
 pub(super) struct Parts {
@@ -39,8 +39,8 @@ pub(super) struct Parts {
     pub(super) unsynced_log: Option<PathBuf>,
 }
 
-/// Starts the thread; it ends when the queue's senders are dropped, the queue is empty and the readers have ended. The receiver
-/// of batches is told the end when the database is closed.
+/// Starts the thread; it ends when the queue's senders are dropped, the queue is empty and the readers have ended. The channel
+/// of batches closes after the database.
 pub(super) fn start(parts: Parts) -> std::io::Result<()> {
     let Parts { rows, settings, batches, state, queue, counter, readers, lock, unsynced_log } = parts;
     let mut committer = Committer::new(rows, &settings, state.clone());
@@ -71,17 +71,17 @@ pub(super) struct Committer {
     uncounted: Vec<Submission>,
     /// Content was erased whose bytes are still in the write-ahead log.
     erased: bool,
-    /// The last batch failed; it was told once.
+    /// The last batch failed, and the log has the error.
     troubled: bool,
-    /// When moving the write-ahead log into the database failed last.
+    /// The time of the last failed checkpoint.
     stuck: Option<Instant>,
-    /// When emptying it was tried last.
+    /// The time of the last attempt to empty the write-ahead log.
     scrubbed: Option<Instant>,
     /// The write-ahead log, if it must be written anew before anything is written behind it.
     unsynced_log: Option<PathBuf>,
 }
 
-/// What went wrong.
+/// The operation that failed.
 enum Trouble {
     /// One of a batch's changes met an error of the store.
     Change(rusqlite::Error),
@@ -113,14 +113,14 @@ impl Writer {
             if !served {
                 break;
             }
-            // Who wrote has the answer by now.
+            // The clients have their outcomes already.
             self.committer.checkpoint();
             self.scrub();
         }
         self.end();
     }
 
-    /// Leaves nothing but the database behind: whoever copies that alone has everything, and deleted messages are nowhere.
+    /// Empties the write-ahead log, so that the database file alone is a complete copy and has no deleted messages.
     fn end(mut self) {
         self.channels.close();
         // Connections that only read cannot empty the write-ahead log, so the writer's is closed last.
@@ -140,17 +140,17 @@ impl Writer {
         drop(channels);
     }
 
-    /// Waits for a write, and tidies up if that takes long; `None` when there will be no more.
+    /// Waits for a write, and frees memory and retries checkpoints while idle; `None` when the queue is closed.
     fn next(&mut self) -> Option<Submission> {
         let (idle, mut shrunk) = (Instant::now(), false);
         while self.committer.erased || self.committer.retries() || !shrunk {
             let soon = self.committer.erased || self.committer.retries();
-            match self.channels.queue.recv_timeout(if soon { AGAIN } else { QUIET }) {
+            match self.channels.queue.recv_timeout(if soon { CHECKPOINT_RETRY_DELAY } else { IDLE_TIMEOUT }) {
                 Ok(submission) => return Some(submission),
                 Err(RecvTimeoutError::Timeout) => {
                     self.committer.retry();
                     self.scrub();
-                    if !shrunk && idle.elapsed() >= QUIET {
+                    if !shrunk && idle.elapsed() >= IDLE_TIMEOUT {
                         self.committer.rows.shrink();
                         shrunk = true;
                     }
@@ -258,7 +258,7 @@ impl Committer {
             // A restart reads it from its beginning.
             self.rows.leave_log();
             self.troubled = true;
-            tracing::error!(%error, "the disk did not keep what was written; nothing more is written until a restart");
+            tracing::error!(%error, "fsync failed on the write-ahead log; the database is read-only until the process is restarted");
         } else if let Trouble::Checkpoint(error) = trouble {
             self.stuck = Some(Instant::now());
             tracing::warn!(%error, "cannot move the write-ahead log into the database yet");
@@ -300,7 +300,7 @@ impl Committer {
 
     /// Moves the write-ahead log into the database when it has become long.
     fn checkpoint(&mut self) {
-        let long = self.rows.take_logged() >= CHECKPOINT;
+        let long = self.rows.take_logged() >= CHECKPOINT_PAGES;
         if long
             && !self.has_failed()
             && !is_recent(self.stuck)
@@ -327,9 +327,9 @@ impl Committer {
     }
 }
 
-/// Whether that was so short a time ago that it is not tried again.
+/// Whether the last attempt is more recent than the retry delay.
 fn is_recent(tried: Option<Instant>) -> bool {
-    tried.is_some_and(|tried| tried.elapsed() < AGAIN)
+    tried.is_some_and(|tried| tried.elapsed() < CHECKPOINT_RETRY_DELAY)
 }
 
 /// Whether the error is of an fsync: what the kernel dropped is not known, and a later fsync that

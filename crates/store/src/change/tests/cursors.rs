@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::change::NEAR;
-use crate::read::counts::SLICE;
+use crate::read::counts::EVENTS_PER_COUNT;
 
 #[derive(Debug, Clone)]
 enum Does {
@@ -26,7 +26,7 @@ fn does() -> impl Strategy<Value = Does> {
     ]
 }
 
-/// Where somebody stands.
+/// The membership and the cursors of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
     here: bool,
@@ -67,7 +67,7 @@ impl Model {
                 }
                 return Ok(None);
             }
-            // Said again by whoever has gone.
+            // A `leave` after a leave is a retry.
             Does::Goes if !place.here && place.read > 0 => return Ok(None),
             _ if !place.here => return Err(ErrorCode::NotFound),
             Does::Reads(upto) | Does::Receives(upto) if upto > head => return Err(ErrorCode::BadCursor),
@@ -99,7 +99,7 @@ fn agrees(steps: &[(&'static str, Does)], near: u64) -> TestCaseResult {
     for (who, what) in steps {
         let told = match what {
             Does::Says => says(&mut store, who, "send", &json!({"to": "#r", "text": "hi"})),
-            // Only the admin may; it is somebody else's event all the same.
+            // Only the admin may rename; for the other users it is the event of another user.
             Does::Renames => says(&mut store, "root", "rename", &json!({"conversation": "#r", "title": "T"})),
             Does::Reads(upto) => says(&mut store, who, "read", &json!({"conversation": "#r", "upto": upto})),
             Does::Receives(upto) => {
@@ -155,11 +155,18 @@ fn unread(store: &InMemory, who: &str) -> u64 {
 
 #[test]
 fn a_long_log_is_counted_by_readers_a_slice_at_a_time() {
-    let events = 3 * SLICE;
+    let events = 3 * EVENTS_PER_COUNT;
     let mut store = long_log(events);
     store.counts_near(NEAR);
     // From the beginning on, near the middle, from the end back, and nearby.
-    for upto in [SLICE + 7, SLICE + 8, 2 * SLICE + 9, events - NEAR, events - 1, events] {
+    for upto in [
+        EVENTS_PER_COUNT + 7,
+        EVENTS_PER_COUNT + 8,
+        2 * EVENTS_PER_COUNT + 9,
+        events - NEAR,
+        events - 1,
+        events,
+    ] {
         says(&mut store, "bob", "read", &json!({"conversation": "#r", "upto": upto})).expect("read");
         let alices = (upto + 1..=events).filter(|seq| seq % 3 == 0).count() as u64;
         assert_eq!(unread(&store, "bob"), alices, "up to {upto}");
@@ -169,8 +176,10 @@ fn a_long_log_is_counted_by_readers_a_slice_at_a_time() {
 
 #[test]
 fn a_writer_reads_few_events_for_a_cursor_wherever_it_is() {
-    let events = 3 * SLICE;
-    for upto in [3, NEAR, NEAR + 3, SLICE, 2 * SLICE, events - NEAR - 1, events - 1, events] {
+    let events = 3 * EVENTS_PER_COUNT;
+    for upto in
+        [3, NEAR, NEAR + 3, EVENTS_PER_COUNT, 2 * EVENTS_PER_COUNT, events - NEAR - 1, events - 1, events]
+    {
         let mut store = long_log(events);
         store.counts_near(NEAR);
         let rows = store.rows_read_to_write(&user("bob"), &json!({"conversation": "#r", "upto": upto}));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-/// What somebody says in a room.
+/// A command of a user in a room.
 #[derive(Debug, Clone)]
 enum Says {
     Send,
@@ -49,7 +49,7 @@ fn says_something() -> impl Strategy<Value = Says> {
 #[derive(Debug)]
 struct Room {
     public: bool,
-    /// The role of each who is or was in it; of whoever has left, none.
+    /// The role of each user who is or was a member; `None` after they left.
     members: BTreeMap<&'static str, Option<Role>>,
     /// Who was a reader when they left or were removed.
     muted: BTreeSet<&'static str>,
@@ -94,11 +94,11 @@ impl Room {
         Outcome::Event(self.head)
     }
 
-    /// The table: who is not in the room is told `not_found`, who is in it in the wrong role `forbidden`.
-    fn hears(&mut self, who: &'static str, what: &Says) -> Outcome {
+    /// The table: a user outside the room gets `not_found`, a member with a role that does not allow the command `forbidden`.
+    fn expected(&mut self, who: &'static str, what: &Says) -> Outcome {
         match *what {
             Says::Join => return self.joins(who),
-            // Said again by whoever has gone.
+            // A `leave` after a leave is a retry.
             Says::Leave if self.has_been_here(who) => return Again,
             _ => {}
         }
@@ -118,7 +118,7 @@ impl Room {
         }
     }
 
-    /// A message, or something about one, by somebody who may write.
+    /// A message, or a command about one, by a member who may write.
     fn writes(&mut self, who: &'static str, admin: bool, what: &Says) -> Outcome {
         let (Says::Edit(n) | Says::Delete(n) | Says::React(n)) = *what else {
             self.messages.push((who, self.head + 1, true));
@@ -137,7 +137,7 @@ impl Room {
         }
     }
 
-    /// A change of the room, by somebody who may.
+    /// A change of the room by a member who may make it.
     fn changes(&mut self, who: &'static str, what: &Says) -> Outcome {
         match *what {
             Says::Invite(whom, _) if self.role(whom).is_some() => return Again,
@@ -220,7 +220,7 @@ fn told(store: &mut InMemory, who: &str, what: &Says, at: u64, targets: &[u64]) 
         Ok(Committed::Event(event)) if event.event.is_some() => Outcome::Event(event.seq.0),
         Ok(Committed::Event(_)) => Again,
         Ok(Committed::Cursor(_)) => Outcome::Cursor,
-        Ok(Committed::Quiet) => panic!("{what:?} is told"),
+        Ok(Committed::Quiet) => panic!("{what:?} sends nothing to any session"),
         Err(refusal) => Refused(refusal.code),
     }
 }
@@ -234,7 +234,7 @@ fn agrees(public: bool, steps: &[(&'static str, Says)]) -> TestCaseResult {
     for (at, (who, what)) in (0..).zip(steps) {
         let targets: Vec<u64> = room.messages.iter().map(|(_, seq, _)| *seq).collect();
         let outcome = told(&mut store, who, what, at, &targets);
-        prop_assert_eq!(outcome, room.hears(who, what), "{} says {:?} in {:?}", who, what, room);
+        prop_assert_eq!(outcome, room.expected(who, what), "{} says {:?} in {:?}", who, what, room);
     }
     for who in PEOPLE {
         let listed = summary(&store, who).map(|summary| (summary.role, summary.head, summary.members));

@@ -7,7 +7,7 @@ use switchboard_protocol::Role;
 
 use super::Log;
 use crate::change::rows::role_number;
-use crate::check::{BY_CHOICE, Report};
+use crate::check::{FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE, Report};
 use crate::record::Membership;
 use crate::sqlite::latest_database;
 use crate::table::{MEMBERS, Written};
@@ -23,7 +23,7 @@ struct Kept {
     by_choice: Option<bool>,
 }
 
-/// Whether somebody is in, by the log.
+/// A user's membership according to the log.
 #[derive(Debug, Clone, Copy)]
 struct Stay {
     role: Role,
@@ -33,7 +33,7 @@ struct Stay {
     by_choice: bool,
 }
 
-/// Somebody who has a row, a place in the log, or both.
+/// A user who has a member row, a membership in the log, or both.
 #[derive(Debug, Clone, Default)]
 struct Member {
     kept: Option<Kept>,
@@ -66,7 +66,7 @@ pub(super) fn statement(db: &Connection, schema: usize) -> anyhow::Result<String
             default.query_row([column.name], |row| row.get(0))?
         });
     }
-    let by_choice = if schema < BY_CHOICE {
+    let by_choice = if schema < FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE {
         "NULL"
     } else {
         "EXISTS (SELECT 1 FROM rooms_by_choice c WHERE c.user = m.user AND c.conversation = m.conversation)"
@@ -103,12 +103,12 @@ impl Members {
         self.enters(user, Role::Member, since);
     }
 
-    /// Somebody is brought in.
+    /// Applies an event that adds the user to the room.
     pub(super) fn enters(&mut self, user: i64, role: Role, since: u64) {
         self.changes(user, Some(Stay { role, since, until: None, by_choice: false }));
     }
 
-    /// Somebody makes the room, or joins it.
+    /// Applies an event by which the user makes or joins the room themselves.
     pub(super) fn chooses(&mut self, user: i64, role: Role, since: u64) {
         self.changes(user, Some(Stay { role, since, until: None, by_choice: true }));
     }
@@ -135,7 +135,7 @@ impl Members {
         self.admins = self.admins + is.1 - was.1;
     }
 
-    /// Somebody's message.
+    /// Applies a message of the user.
     pub(super) fn sends(&mut self, user: i64, seq: u64) {
         let member = self.all.entry(user).or_default();
         member.sent += 1;

@@ -95,9 +95,9 @@ pub(super) fn from(
 /// Names two statements, which differ in the reactions that are seen.
 macro_rules! for_reactions {
     ($all:ident, $standing:ident: [$($first:tt)*], [$($last:tt)*]) => {
-        /// For whoever sees the log up to somewhere.
+        /// For a user who sees the log up to an event.
         const $all: &str = concat!($($first)*, "(r.until IS NULL OR r.until > w.visible)", $($last)*);
-        /// Whoever sees the whole log needs none that were taken back, and does not read those.
+        /// For a user who sees the whole log: it does not read removed reactions.
         const $standing: &str = concat!($($first)*, "r.until IS NULL", $($last)*);
     };
 }

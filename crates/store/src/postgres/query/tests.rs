@@ -18,7 +18,7 @@ use crate::in_memory::InMemory;
 use crate::postgres::connect::BlockingConnection;
 use crate::postgres::migrate;
 use crate::postgres::target::Target;
-use crate::read::STEP;
+use crate::read::MEMBERSHIPS_PER_READ;
 use crate::read::{Lookups, Reader};
 use crate::record::{ConversationKey, Effect, Passage, UserKey};
 use crate::table::{ColumnType, TABLES, quoted};
@@ -119,11 +119,11 @@ impl Past {
     }
 }
 
-/// Something that somebody may say.
+/// A random command.
 fn something(rng: &mut Rng) -> (&'static str, Value) {
-    let somebody = PEOPLE[rng.usize(..PEOPLE.len())];
+    let user = PEOPLE[rng.usize(..PEOPLE.len())];
     let room = ROOMS[rng.usize(..ROOMS.len())];
-    let to = if rng.u8(..4) == 0 { format!("@{somebody}") } else { room.to_owned() };
+    let to = if rng.u8(..4) == 0 { format!("@{user}") } else { room.to_owned() };
     let target = 1 + rng.u64(..60);
     let text = "x".repeat([3, 10, 100, 1_500][rng.usize(..4)]);
     match rng.u8(..24) {
@@ -136,11 +136,11 @@ fn something(rng: &mut Rng) -> (&'static str, Value) {
         }
         15 | 16 => ("join", json!({"conversation": room})),
         17 | 18 => ("leave", json!({"conversation": room})),
-        19 => ("invite", json!({"conversation": room, "user": somebody, "role": "member"})),
-        20 => ("remove", json!({"conversation": room, "user": somebody})),
+        19 => ("invite", json!({"conversation": room, "user": user, "role": "member"})),
+        20 => ("remove", json!({"conversation": room, "user": user})),
         21 => {
             let role = ["admin", "member", "reader"][rng.usize(..3)];
-            ("role", json!({"conversation": room, "user": somebody, "role": role}))
+            ("role", json!({"conversation": room, "user": user, "role": role}))
         }
         22 => ("rename", json!({"conversation": room, "title": text.get(..3)})),
         _ => ("read", json!({"conversation": to, "upto": target})),
@@ -161,7 +161,7 @@ async fn in_postgres<T: Send + 'static>(
         link.run(async { link.client().batch_execute(&rows).await }).expect("copied");
         let session = Session::new(link);
         let (limits, mark) = (limits(), std::sync::atomic::AtomicU64::new(0));
-        read(&Reader { rows: &session, limits: &limits, mark: &mark, step: STEP })
+        read(&Reader { rows: &session, limits: &limits, mark: &mark, step: MEMBERSHIPS_PER_READ })
     };
     tokio::task::spawn_blocking(work).await.expect("read")
 }
@@ -264,7 +264,7 @@ async fn the_log_tells_who_came_and_went_as_when_it_was_written() {
         )
     };
     let came_back = past.told.values().flatten().filter(comes_back).count();
-    assert!(came_back > 20, "somebody comes back now and then: {came_back}");
+    assert!(came_back > 20, "too few users join again: {came_back}");
     let expected: BTreeMap<_, Vec<_>> =
         past.told.iter().map(|(key, events)| (*key, events.iter().map(passages).collect())).collect();
     let conversations: Vec<_> = past.told.keys().copied().collect();

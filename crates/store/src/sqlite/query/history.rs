@@ -5,9 +5,9 @@ use switchboard_protocol::{EventKind, Seq};
 
 use crate::record::ConversationKey;
 
-/// Events without a message among them that are read one by one before the way to the message before them is
-/// looked up. That takes about twice as many lookups as their number has bits, and short runs are the rule.
-const RUN: usize = 32;
+/// Events without a message that are read one by one before a search looks for the message before them. The search takes
+/// about twice as many lookups as the number of events has bits, and most runs are short.
+const MAX_SCANNED_EVENTS: usize = 32;
 
 /// The last `most` messages before an event, the latest first.
 pub(super) fn messages_before(
@@ -83,7 +83,7 @@ fn read_messages(
         let messages: i64 = row.get(2)?;
         length = if length > 0 && count == Some(messages) { length + 1 } else { 1 };
         count = Some(messages);
-        if length == RUN {
+        if length == MAX_SCANNED_EVENTS {
             return Ok(Some(Run { at, messages }));
         }
     }

@@ -19,7 +19,7 @@ use crate::sqlite::{Access, open_database, open_reader};
 use crate::{Committed, Query, Request};
 
 /// A database with a writer and a reader whose steps are counted.
-struct Desk {
+struct Fixture {
     rows: SqliteRows,
     rules: Rules,
     db: Connection,
@@ -40,7 +40,7 @@ impl Steps {
             count.0.fetch_add(1, Ordering::Relaxed);
             false
         };
-        db.progress_handler(1, Some(handler)).expect("every step is told");
+        db.progress_handler(1, Some(handler)).expect("the progress handler is set");
         steps
     }
 
@@ -49,7 +49,7 @@ impl Steps {
     }
 }
 
-impl Desk {
+impl Fixture {
     fn new() -> Self {
         let data = TempDir::new().expect("a directory");
         let writer = open_database(data.path()).expect("a database");
@@ -135,13 +135,13 @@ fn rename(n: u64) -> (String, &'static str, Value) {
 }
 
 /// A room with two messages and so many other events between them.
-fn room_with(others: impl IntoIterator<Item = (String, &'static str, Value)>) -> Desk {
-    let mut desk = Desk::new();
-    desk.write("alice", "create", json!({"room": "r", "members": ["bob"]}));
-    desk.write("alice", "send", json!({"to": "#r", "text": "first"}));
-    desk.writes(others);
-    desk.write("alice", "send", json!({"to": "#r", "text": "last"}));
-    desk
+fn room_with(others: impl IntoIterator<Item = (String, &'static str, Value)>) -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.write("alice", "create", json!({"room": "r", "members": ["bob"]}));
+    fixture.write("alice", "send", json!({"to": "#r", "text": "first"}));
+    fixture.writes(others);
+    fixture.write("alice", "send", json!({"to": "#r", "text": "last"}));
+    fixture
 }
 
 #[test]
@@ -159,19 +159,19 @@ fn a_page_of_history_does_not_read_what_lies_between_its_messages() {
 
 #[test]
 fn history_passes_over_no_message() {
-    let mut desk = Desk::new();
-    desk.write("alice", "create", json!({"room": "r", "members": ["bob"]}));
-    let mut wanted = vec![desk.write("alice", "send", json!({"to": "#r", "text": "x"})).0];
+    let mut fixture = Fixture::new();
+    fixture.write("alice", "create", json!({"room": "r", "members": ["bob"]}));
+    let mut wanted = vec![fixture.write("alice", "send", json!({"to": "#r", "text": "x"})).0];
     // Runs of other events of all lengths about the one from which on the way is looked up.
     for run in [0, 1, 30, 31, 32, 33, 34, 63, 64, 65, 100, 1, 0, 200] {
-        desk.writes((0..run).map(toggle));
-        wanted.push(desk.write("alice", "send", json!({"to": "#r", "text": "x"})).0);
+        fixture.writes((0..run).map(toggle));
+        wanted.push(fixture.write("alice", "send", json!({"to": "#r", "text": "x"})).0);
     }
-    desk.writes((0..77).map(|n| toggle(n + 1)).skip(1));
-    let all = |desk: &Desk, limit: u32| {
+    fixture.writes((0..77).map(|n| toggle(n + 1)).skip(1));
+    let all = |fixture: &Fixture, limit: u32| {
         let (mut seqs, mut before) = (Vec::new(), None);
         loop {
-            let ((page, more), _) = desk.history("bob", before, limit);
+            let ((page, more), _) = fixture.history("bob", before, limit);
             seqs.splice(0..0, page.iter().copied());
             before = page.first().copied();
             if !more {
@@ -180,37 +180,37 @@ fn history_passes_over_no_message() {
         }
     };
     for limit in [1, 2, 5, 200] {
-        assert_eq!(all(&desk, limit), wanted, "by {limit}");
+        assert_eq!(all(&fixture, limit), wanted, "by {limit}");
     }
     let head = *wanted.last().expect("some") + 76;
     // One damaged count within a run, low or high, misleads nobody.
     for (seq, count) in
         [(head - 5, 0), (head - 31, 1), (head - 32, 3), (head - 40, 1_000_000), (head - 70, -4)]
     {
-        desk.breaks(&format!("UPDATE events SET messages = {count} WHERE seq = {seq}"));
-        assert_eq!(all(&desk, 200), wanted, "{seq} counts {count}");
+        fixture.breaks(&format!("UPDATE events SET messages = {count} WHERE seq = {seq}"));
+        assert_eq!(all(&fixture, 200), wanted, "{seq} counts {count}");
     }
     // A message that is none any more is passed over alone.
-    desk.breaks(&format!("UPDATE events SET kind = 99 WHERE seq = {}", wanted[8]));
+    fixture.breaks(&format!("UPDATE events SET kind = 99 WHERE seq = {}", wanted[8]));
     wanted.remove(8);
-    assert_eq!(all(&desk, 200), wanted);
-    desk.breaks(&format!("DELETE FROM events WHERE seq = {}", wanted[9]));
+    assert_eq!(all(&fixture, 200), wanted);
+    fixture.breaks(&format!("DELETE FROM events WHERE seq = {}", wanted[9]));
     wanted.remove(9);
-    assert_eq!(all(&desk, 200), wanted);
+    assert_eq!(all(&fixture, 200), wanted);
 }
 
 #[test]
 fn reactions_that_were_taken_back_cost_nobody_anything() {
     let toggled = |toggles: u64| {
-        let mut desk = Desk::new();
-        desk.write("alice", "create", json!({"room": "r", "members": ["bob", "carol"]}));
-        desk.write("alice", "send", json!({"to": "#r", "text": "first"}));
-        desk.writes((0..toggles / 2 * 2).map(toggle));
-        desk.write("carol", "leave", json!({"conversation": "#r"}));
-        desk.writes((0..toggles / 2 * 2).map(toggle));
-        let (set, taken) = (desk.effort(toggle(0)), desk.effort(toggle(1)));
-        let ((page, _), member) = desk.history("bob", None, 10);
-        let ((former_page, _), former) = desk.history("carol", None, 10);
+        let mut fixture = Fixture::new();
+        fixture.write("alice", "create", json!({"room": "r", "members": ["bob", "carol"]}));
+        fixture.write("alice", "send", json!({"to": "#r", "text": "first"}));
+        fixture.writes((0..toggles / 2 * 2).map(toggle));
+        fixture.write("carol", "leave", json!({"conversation": "#r"}));
+        fixture.writes((0..toggles / 2 * 2).map(toggle));
+        let (set, taken) = (fixture.effort(toggle(0)), fixture.effort(toggle(1)));
+        let ((page, _), member) = fixture.history("bob", None, 10);
+        let ((former_page, _), former) = fixture.history("carol", None, 10);
         assert_eq!((page, former_page), (vec![2], vec![2]));
         [set, taken, member, former]
     };
@@ -220,15 +220,15 @@ fn reactions_that_were_taken_back_cost_nobody_anything() {
     assert!(many[1] < 2_000 && many[2] < 1_000 && many[3] < 2_000, "{few:?} {many:?}");
 }
 
-/// A room of somebody with others as members.
+/// A `create` of a room by `owner` with `members`.
 fn create(owner: &str, n: u64, members: &[String]) -> (String, &'static str, Value) {
     (owner.to_owned(), "create", json!({"room": format!("{owner}-{n}"), "members": members}))
 }
 
 /// Whom a user knows of some, and in how many steps that is found out.
-fn known(desk: &Desk, name: &str, others: &[String]) -> (Vec<String>, u64) {
+fn known(fixture: &Fixture, name: &str, others: &[String]) -> (Vec<String>, u64) {
     let others: Vec<_> = others.iter().map(|other| user(other)).collect();
-    let (found, steps) = desk.reads(|reader| reader.acquaintances(&user(name), &others));
+    let (found, steps) = fixture.reads(|reader| reader.acquaintances(&user(name), &others));
     (found.expect("an answer").into_iter().map(|other| other.user.to_string()).collect(), steps)
 }
 
@@ -236,10 +236,10 @@ fn known(desk: &Desk, name: &str, others: &[String]) -> (Vec<String>, u64) {
 fn to_watch_strangers_costs_the_same_in_however_many_rooms() {
     let others: Vec<_> = (0..20).map(|n| format!("other{n}")).collect();
     let cost = |rooms: u64| {
-        let mut desk = Desk::new();
-        desk.writes((0..rooms).map(|n| create("alice", n, &[])));
-        desk.writes((0..rooms).map(|n| create("bot", n, &others)));
-        let (found, steps) = known(&desk, "alice", &others);
+        let mut fixture = Fixture::new();
+        fixture.writes((0..rooms).map(|n| create("alice", n, &[])));
+        fixture.writes((0..rooms).map(|n| create("bot", n, &others)));
+        let (found, steps) = known(&fixture, "alice", &others);
         assert_eq!(found, [""; 0]);
         steps
     };
@@ -249,47 +249,49 @@ fn to_watch_strangers_costs_the_same_in_however_many_rooms() {
 
 #[test]
 fn a_direct_conversation_or_a_room_of_either_is_found_among_many() {
-    let mut desk = Desk::new();
+    let mut fixture = Fixture::new();
     let (alice, bob) = (["alice".to_owned()], ["bob".to_owned()]);
-    desk.writes((0..150).map(|n| create("bob", n, &[])));
-    desk.write("carol", "create", json!({"room": "shared", "members": ["alice", "bob"]}));
+    fixture.writes((0..150).map(|n| create("bob", n, &[])));
+    fixture.write("carol", "create", json!({"room": "shared", "members": ["alice", "bob"]}));
     // Most of bob's conversations are no rooms, and none of those that alice has in common with him is an old one of his.
-    desk.writes((0..150).map(|n| ("bob".to_owned(), "send", json!({"to": format!("@x{n}"), "text": "x"}))));
-    assert_eq!(known(&desk, "alice", &bob).0, bob, "one of the few rooms of alice");
-    assert_eq!(known(&desk, "bob", &alice).0, alice, "and the other way round");
-    desk.writes((0..150).map(|n| create("alice", n, &[])));
-    assert_eq!(known(&desk, "alice", &bob).0, bob, "one of the oldest of alice");
-    assert_eq!(known(&desk, "bob", &alice).0, alice);
-    desk.write("bob", "leave", json!({"conversation": "#shared"}));
-    assert_eq!(known(&desk, "alice", &bob).0, [""; 0]);
-    desk.write("bob", "send", json!({"to": "@alice", "text": "x"}));
-    assert_eq!(known(&desk, "alice", &bob).0, bob);
-    assert_eq!(known(&desk, "alice", &alice).0, alice);
+    fixture
+        .writes((0..150).map(|n| ("bob".to_owned(), "send", json!({"to": format!("@x{n}"), "text": "x"}))));
+    assert_eq!(known(&fixture, "alice", &bob).0, bob, "one of the few rooms of alice");
+    assert_eq!(known(&fixture, "bob", &alice).0, alice, "and the other way round");
+    fixture.writes((0..150).map(|n| create("alice", n, &[])));
+    assert_eq!(known(&fixture, "alice", &bob).0, bob, "one of the oldest of alice");
+    assert_eq!(known(&fixture, "bob", &alice).0, alice);
+    fixture.write("bob", "leave", json!({"conversation": "#shared"}));
+    assert_eq!(known(&fixture, "alice", &bob).0, [""; 0]);
+    fixture.write("bob", "send", json!({"to": "@alice", "text": "x"}));
+    assert_eq!(known(&fixture, "alice", &bob).0, bob);
+    assert_eq!(known(&fixture, "alice", &alice).0, alice);
 }
 
 #[test]
 fn to_count_the_rooms_of_ones_choice_costs_what_may_be_counted() {
-    let mut desk = Desk::new();
-    desk.writes((0..500).map(|n| create("alice", n, &[])));
-    desk.rules.limits.rooms = 600;
-    let before = desk.effort(create("alice", 1_000, &[]));
-    desk.rules.limits.rooms = 0;
-    desk.writes((0..500).map(|n| create("bob", n, &["alice".to_owned()])));
-    desk.rules.limits.rooms = 600;
-    let after = desk.effort(create("alice", 1_001, &[]));
+    let mut fixture = Fixture::new();
+    fixture.writes((0..500).map(|n| create("alice", n, &[])));
+    fixture.rules.limits.rooms = 600;
+    let before = fixture.effort(create("alice", 1_000, &[]));
+    fixture.rules.limits.rooms = 0;
+    fixture.writes((0..500).map(|n| create("bob", n, &["alice".to_owned()])));
+    fixture.rules.limits.rooms = 600;
+    let after = fixture.effort(create("alice", 1_001, &[]));
     assert!(after < before + 100, "rooms of others cost nothing: {before} {after}");
 }
 
 #[test]
 fn a_page_of_members_reads_no_more_rows_than_it_shows() {
     let cost = |members: u64| {
-        let mut desk = Desk::new();
+        let mut fixture = Fixture::new();
         let names: Vec<_> = (0..members).map(|n| format!("user{n}")).collect();
-        desk.write("alice", "create", json!({"room": "r", "members": names}));
+        fixture.write("alice", "create", json!({"room": "r", "members": names}));
         let room = Target::Conversation(ConversationId::parse("#r").expect("an id"));
         [None, Some(user("user5"))].map(|after| {
             let command = Members { conversation: room.clone(), after, limit: Some(1) };
-            let (page, steps) = desk.reads(|reader| reader.answer(&user("alice"), &Query::Members(command)));
+            let (page, steps) =
+                fixture.reads(|reader| reader.answer(&user("alice"), &Query::Members(command)));
             let Ok(OkBody::Members { members, more, .. }) = page else { panic!("{page:?}") };
             assert_eq!((members.len(), more), (1, true));
             steps

@@ -1,4 +1,4 @@
-//! A page never has more than `limits.page_bytes` and one item, whatever is in it.
+//! A page never has more than `limits.page_bytes` and one item, for all contents.
 
 use serde::Serialize;
 use switchboard_protocol::reply::OkBody;
@@ -12,8 +12,8 @@ fn text(rng: &mut Rng, most: usize) -> String {
     one.repeat(1 + rng.usize(..most / one.len()))
 }
 
-/// Somebody with a long name or a short one.
-fn somebody(rng: &mut Rng) -> String {
+/// A user with a long or a short name.
+fn any_user(rng: &mut Rng) -> String {
     let n = rng.usize(..6);
     format!("user{n}{}", "x".repeat(n * 10))
 }
@@ -30,9 +30,9 @@ fn heavy_past(seed: u64) -> Past {
         past.makes(1, owner, change("create", &fields));
     }
     for n in 2..700 {
-        let actor = somebody(&mut rng);
+        let actor = any_user(&mut rng);
         let to = match rng.u8(..4) {
-            0 => format!("@{}", somebody(&mut rng)),
+            0 => format!("@{}", any_user(&mut rng)),
             _ => rooms[rng.usize(..2)].clone(),
         };
         let target = 2 + rng.u64(..100);

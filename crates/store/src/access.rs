@@ -39,7 +39,7 @@ pub(crate) fn check_admin(membership: Option<&Membership>) -> Result<&Membership
     }
 }
 
-/// Who may write a direct conversation that does not exist yet: its two users.
+/// Only its two users may write to a direct conversation that does not exist yet.
 pub(crate) fn check_peer(conversation: &ConversationId, user: &UserId) -> Result<(UserId, UserId), Refusal> {
     match conversation.peers() {
         Some((a, b)) if a == *user || b == *user => Ok((a, b)),
@@ -47,8 +47,8 @@ pub(crate) fn check_peer(conversation: &ConversationId, user: &UserId) -> Result
     }
 }
 
-/// A room: a direct conversation always has its two users and no title. Asked after membership, so
-/// that a stranger learns nothing.
+/// Refuses a direct conversation, which always has its two users and no title. Checked after membership, so that a user who
+/// is not a member learns nothing.
 pub(crate) fn check_room(conversation: &ConversationId) -> Result<(), Refusal> {
     if conversation.is_room() {
         Ok(())
@@ -73,20 +73,20 @@ pub(crate) fn check_inviter(
     }
 }
 
-/// Who may bring the first member into a room that everybody has left: a back end, with its API key. Nobody else could
-/// ever enter a private one again.
+/// Only a back end with an API key may add the first member to an empty room. Without that nobody could enter an empty private
+/// room again.
 pub(crate) fn check_reopener(room: &Conversation) -> Result<(), Refusal> {
     check_room(&room.name)?;
     if room.members == 0 { Ok(()) } else { Err(Refusal::not_found()) }
 }
 
 /// The role of a user who joins a room: the first in an empty room is its admin, and a reader who
-/// left is a reader still, because otherwise leaving would undo what an admin decided.
+/// left stays a reader, because otherwise leaving would undo an admin's decision.
 pub(crate) fn role_of_joiner(room: &Conversation, earlier: Option<&Membership>) -> Role {
     if room.members == 0 { Role::Admin } else { role_kept(Role::Member, earlier) }
 }
 
-/// In which role an invited user comes in. An admin decides; others cannot undo what an admin decided.
+/// The role of an invited user. An admin chooses it; an invitation by another member cannot change what an admin decided.
 pub(crate) fn role_of_invited(inviter: Role, wanted: Role, earlier: Option<&Membership>) -> Role {
     if inviter == Role::Admin { wanted } else { role_kept(wanted, earlier) }
 }

@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 use super::check::{self, Pages, Progress, Report};
 use super::sqlite::{DATABASE, LOCK_FILE};
 
-/// What SQLite appends to the name of a database for the files beside it.
+/// The suffixes of the database file and of the files that SQLite makes beside it.
 const DATABASE_FILE_SUFFIXES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 
 /// Pages that are copied between two syncs: 8 MiB.
@@ -41,16 +41,16 @@ pub struct Written {
     pub report: Report,
 }
 
-/// What became of it.
+/// The result of a backup.
 #[derive(Debug)]
 pub enum Outcome {
     /// It is on stable storage under its name.
     Written(Written),
-    /// What was copied is not as it must be: nothing was kept of the copy.
+    /// The copy failed its check and was deleted.
     Unsound(Report),
 }
 
-/// How far it is.
+/// The progress of a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Pages are copied.
@@ -125,7 +125,7 @@ fn check_destination<'a>(source: &Path, to: &'a Path, force: bool) -> anyhow::Re
 }
 
 /// A copy in the place of a file that the server uses, or that SQLite would take for one at the next start, loses messages,
-/// and without the lock a second server comes in. A backup elsewhere in the data directory is nobody's harm.
+/// and without the lock a second server comes in. A backup elsewhere in the data directory is harmless.
 fn check_not_live(source: &Path, directory: &Path, name: &OsStr, to: &Path) -> anyhow::Result<()> {
     let Ok(directory) = directory.canonicalize() else { return Ok(()) };
     // The database may be a link: the files beside it are where that leads to.

@@ -28,21 +28,21 @@ pub(super) const MAX_WRITES_PER_BATCH: usize = 1_024;
 /// Committed batches that may wait for the router. A few keep the writer busy; more would only add latency.
 pub(super) const MAX_QUEUED_BATCHES: usize = 8;
 
-/// What becomes of a change of a batch.
+/// The result of one write of a batch.
 #[derive(Debug)]
 pub(super) enum Settled {
-    /// It is stored, or refused for what it says.
+    /// The write is stored, or refused because of its content.
     Answered(Result<Committed, Refusal>),
-    /// It could not be stored.
+    /// The write could not be stored.
     Rejected,
-    /// A `read` that comes again once readers have counted for it.
+    /// A `read` that is queued again after readers have counted for it.
     Uncounted,
 }
 
-/// What becomes of the changes of a batch, in their order.
+/// The results of a batch, in the order of its writes.
 pub(super) type Results = Vec<Settled>;
 
-/// What a writer tells its readers.
+/// The state that the writer shares with its readers.
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// The batch whose commit began last.
@@ -64,7 +64,7 @@ impl State {
         }
     }
 
-    /// A write was stored.
+    /// Accepts writes again after one was stored, unless the fault is final.
     pub(super) fn clear_fault(&self) {
         let mut now = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         now.take_if(|fault| !fault.is_final());
@@ -76,21 +76,21 @@ impl State {
     }
 }
 
-/// A write of nobody that shows whether writes are stored.
+/// A write without an actor, to probe whether writes are stored.
 pub(super) fn probe() -> Option<Submission> {
     let actor = UserId::parse("probe").ok()?;
     Some(Submission { actor, change: Change::Probe, origin: Origin::Nobody })
 }
 
-/// How many of the writes of a batch are no probes.
+/// Counts the writes of a batch without its probes.
 pub(super) fn count_writes(batch: &[Submission]) -> usize {
     batch.iter().filter(|one| !matches!(one.change, Change::Probe)).count()
 }
 
-/// Tells that nothing is written any more, should the thread panic.
-struct Told(Arc<State>);
+/// Sets the final fault if the writer's thread panics.
+struct PanicGuard(Arc<State>);
 
-impl Drop for Told {
+impl Drop for PanicGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.set_fault(WriteFault::WriterEnded);
@@ -98,23 +98,23 @@ impl Drop for Told {
     }
 }
 
-/// Where a writer's thread gets its writes from, and tells what became of them.
+/// The writer's queue of submissions, and its channel of committed batches.
 pub(super) struct Channels {
     /// Dropped before `batches`, so that the router finds the end already recorded when that channel closes.
-    told: Told,
+    guard: PanicGuard,
     pub(super) queue: Receiver<Submission>,
     batches: mpsc::Sender<Batch>,
-    /// Of the batch in work.
+    /// The number of the current batch.
     number: u64,
 }
 
 impl Channels {
     pub(super) fn new(queue: Receiver<Submission>, batches: mpsc::Sender<Batch>, state: Arc<State>) -> Self {
-        Self { told: Told(state), queue, batches, number: 0 }
+        Self { guard: PanicGuard(state), queue, batches, number: 0 }
     }
 
     /// Writes a batch, of a first write and all that waits behind it; `write` returns what goes into its outcomes and its
-    /// check. `false` if nobody wants to know any more.
+    /// check. `false` if the receiver of batches is gone.
     pub(super) fn serve(
         &mut self,
         first: Submission,
@@ -130,11 +130,11 @@ impl Channels {
             && (batch.is_empty() || self.tell(|| write(batch)))
     }
 
-    /// Hands on what becomes of a batch; `false` if nobody wants to know any more.
+    /// Numbers a batch, writes it and sends its outcomes to the router; `false` if the receiver of batches is gone.
     pub(super) fn tell(&mut self, write: impl FnOnce() -> (Vec<Outcome>, Vec<ConversationKey>)) -> bool {
         self.number += 1;
         // Before the commit, so that a reader that sees any row of this batch also sees its number.
-        self.told.0.mark.store(self.number, Ordering::SeqCst);
+        self.guard.0.mark.store(self.number, Ordering::SeqCst);
         let (outcomes, check) = write();
         let batch = Batch { number: self.number, outcomes, more: !self.queue.is_empty(), check };
         self.batches.blocking_send(batch).is_ok()
@@ -151,7 +151,7 @@ pub(super) fn take_late(batch: &mut Vec<Submission>) -> Vec<Outcome> {
     batch.extract_if(.., |one| one.origin.is_stale()).map(reject).collect()
 }
 
-/// What could not be stored; and what its connection has made behind it must not be stored before it.
+/// Rejects a write that could not be stored. Later writes of its connection must not be stored before it.
 pub(super) fn reject(submission: Submission) -> Outcome {
     submission.origin.reject();
     Outcome { origin: submission.origin, result: Err(Refusal::unavailable()) }
@@ -172,7 +172,7 @@ pub(super) fn apply<R: Rows>(
             *result = early;
             continue;
         }
-        // The copy is what a second try starts from.
+        // A copy, because a second attempt needs the change again.
         let actor = Actor { name: &one.actor, has_allowances: one.origin.is_user() };
         *result = match change::apply(rows, rules, actor, one.change.clone(), now) {
             Ok(committed) => {
@@ -198,7 +198,7 @@ pub(super) fn apply<R: Rows>(
     Ok(results)
 }
 
-/// Each write of a batch with what became of it; `uncounted` gets those that are to come again.
+/// The outcomes of a batch; `uncounted` gets the reads that are queued again.
 pub(super) fn told(
     batch: Vec<Submission>,
     results: Results,
@@ -225,7 +225,7 @@ fn outcome(submission: Submission, result: Settled, uncounted: &mut Vec<Submissi
     }
 }
 
-/// Writes each of a batch in a transaction of its own: one bad row must not fail the others' writes.
+/// Commits each write of a batch in its own transaction, so that a damaged row fails only the writes that need it.
 pub(super) fn each_alone(
     batch: Vec<Submission>,
     uncounted: &mut Vec<Submission>,

@@ -1,4 +1,4 @@
-//! What each change means: checked first, then done, on the rows of one transaction.
+//! Applies changes to the rows of one transaction: each is checked first, then done.
 //!
 //! `check_*` may refuse and has no effect; `do_*` has the effect and refuses nothing. So a refusal
 //! leaves no trace in a transaction that it shares with other writes.
@@ -50,17 +50,17 @@ impl<E: StoreError> From<E> for Failed<E> {
     }
 }
 
-/// What a store that does not work says.
+/// An error of the store.
 pub(super) trait StoreError: Display {
-    /// Whether it is about one change alone, which has left no trace, and the others may go on.
+    /// Whether only one change failed, without a trace in the transaction, so that the others may go on.
     fn is_of_one(&self) -> bool {
         false
     }
 
-    /// Whether it says of a row that it is not what it must be.
+    /// Whether the error reports a damaged row.
     fn is_damage(&self) -> bool;
 
-    /// What is to be written cannot be.
+    /// The error for a value that cannot be encoded.
     fn unwritable(what: String) -> Self;
 }
 
@@ -82,24 +82,24 @@ impl StoreError for rusqlite::Error {
 
 type Done<R> = Result<Committed, Failed<<R as Rows>::Error>>;
 
-/// What the rules depend on besides the rows.
+/// The settings and allowances that the rules use besides the rows.
 #[derive(Debug)]
 pub(super) struct Rules {
     pub(super) limits: Limits,
-    /// Whether ids never seen before may be written to.
+    /// Whether users may write to ids that the server has not seen before.
     pub(super) strangers: bool,
-    /// How many events a writer reads at most to count what is up to a cursor; usually [`NEAR`].
+    /// Events that the writer reads at most to count the messages up to a cursor; usually [`MAX_EVENTS_COUNTED_BY_WRITER`].
     pub(super) near: u64,
     allowances: Allowances,
 }
 
 impl Rules {
     pub(super) fn new(limits: Limits, strangers: bool) -> Self {
-        Self { allowances: Allowances::new(&limits), limits, strangers, near: NEAR }
+        Self { allowances: Allowances::new(&limits), limits, strangers, near: MAX_EVENTS_COUNTED_BY_WRITER }
     }
 }
 
-/// Who makes a change.
+/// The user who makes a change.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Actor<'a> {
     pub(super) name: &'a UserId,
@@ -114,9 +114,9 @@ impl<'a> Actor<'a> {
     }
 }
 
-/// The number of events that a writer reads to count what is up to a cursor: an index look-up and so many rows, some 10 µs,
-/// while everybody's writes wait. Readers count over more.
-pub(super) const NEAR: u64 = 64;
+/// Events that the writer reads at most to count the messages up to a cursor: some 10 µs, in which all writes wait. Readers
+/// count over longer ranges.
+pub(super) const MAX_EVENTS_COUNTED_BY_WRITER: u64 = 64;
 
 /// One change being applied.
 struct Act<'a, R> {
@@ -213,7 +213,7 @@ impl<R: Rows> Act<'_, R> {
         Committed::Event(Box::new(committed))
     }
 
-    /// The answer to a change that an earlier event made already.
+    /// The outcome of a change that an earlier event has made already.
     fn repeated(&mut self, conversation: &Conversation, earlier: Seq) -> Done<R> {
         let at = self.rows.event(conversation.key, earlier)?.map_or(conversation.at, |e| e.at.as_millis());
         Ok(Committed::Event(Box::new(CommittedEvent {
@@ -262,7 +262,7 @@ impl<R: Rows> Act<'_, R> {
         Ok(self.moved_cursor(conversation, CursorOf::Received, member.received, moved))
     }
 
-    /// The actor's place in a conversation whose log reaches a cursor.
+    /// The actor's membership in a conversation; refuses a cursor past the end of its log.
     fn check_cursor(&mut self, target: &Target, upto: Seq) -> Result<Place, Failed<R::Error>> {
         let place = self.check_place(&target.resolve(self.actor))?;
         access::check_member(place.membership.as_ref())?;
@@ -338,7 +338,7 @@ fn fields<E: StoreError>(body: &EventBody) -> Result<String, E> {
     }
 }
 
-/// Whether two bodies of the same kind say the same. The order of the fields says nothing.
+/// Whether two bodies of the same kind are equal, for any order of their fields.
 fn is_same(stored: &str, body: &str) -> bool {
     let fields = |body| serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(body).ok();
     stored == body || fields(stored).is_some_and(|stored| fields(body) == Some(stored))

@@ -18,7 +18,7 @@ use super::turns::{FairQueue, Who};
 use super::{Change, CountedRead, Counts, Outcome, Submission, batch};
 use crate::refusal::Refusal;
 
-/// Whose count in which conversation: one of each at a time.
+/// The user and the conversation of a count. One count runs for each key at a time.
 type Key = (UserId, ConversationId);
 
 /// Hands reads over to readers, and back to the writer.
@@ -30,7 +30,7 @@ pub(super) struct Counter<D> {
     waiting: Mutex<FxHashMap<Key, Vec<Submission>>>,
 }
 
-/// What the writer has of a counter: it must not keep its own queue open.
+/// The writer's handle, which is weak so that the writer does not keep its own queue open.
 pub(super) type CounterHandle<D> = Weak<Counter<D>>;
 
 /// Starts counts for reads; the outcomes of those for which there is no room.
@@ -83,7 +83,7 @@ impl<D: ReaderConnection> Counter<D> {
         refused.into_iter().map(|one| Outcome { origin: one.origin, result: Err(refusal.clone()) }).collect()
     }
 
-    /// Lets a read of a slice of the log wait for its turn.
+    /// Queues a read of the next slice of the log.
     fn enqueue(self: &Arc<Self>, key: Key, upto: Seq, so_far: Option<Progress>) -> Result<(), Refusal> {
         let (counter, who) = (self.clone(), Who::User(key.0.clone()));
         self.turns.push(who, Box::new(move |connection| counter.count(connection, &key, upto, so_far)))

@@ -34,7 +34,7 @@ use crate::{CountedRead, Counts, Submission};
 #[cfg(test)]
 const MIN_STEPS_PER_ROW: i32 = 5;
 
-/// Each database has a name of its own, by which its two connections find it.
+/// Gives each database a unique name, which its two connections share.
 static NAMES: AtomicU64 = AtomicU64::new(0);
 
 /// The writer's connection and a reader's.
@@ -45,7 +45,7 @@ pub struct InMemory {
     state: State,
 }
 
-/// A store in memory has nothing that may fail.
+/// Errors of a database in memory are bugs.
 fn works<T>(done: Result<T, Failed>) -> Result<T, Refusal> {
     match done {
         Ok(done) => Ok(done),
@@ -75,7 +75,7 @@ impl InMemory {
         Self { rows: SqliteRows::new(writer), rules, db, state: State::default() }
     }
 
-    /// Begins a batch. Nothing is to be read before its end.
+    /// Begins a batch. No read may happen before its end.
     pub fn begin(&mut self) {
         self.rows.begin().expect("a transaction");
     }
@@ -84,17 +84,17 @@ impl InMemory {
         self.rows.commit().expect("committed");
     }
 
-    /// What happens to a batch whose commit fails.
+    /// Rolls the batch back, as after a failed commit.
     pub fn roll_back(&mut self) {
         self.rows.roll_back();
     }
 
-    /// Makes a change within a batch.
+    /// Applies a change within a batch.
     pub fn apply(&mut self, actor: &UserId, change: Change, now: Timestamp) -> Result<Committed, Refusal> {
         works(change::apply(&mut self.rows, &self.rules, Actor::without_allowances(actor), change, now))
     }
 
-    /// From now on the writer reads so many events at most to count what is up to a cursor, and readers count the rest.
+    /// Sets how many events the writer reads at most to count up to a cursor; readers count over more.
     #[cfg(test)]
     pub fn counts_near(&mut self, near: u64) {
         self.rules.near = near;
@@ -148,7 +148,7 @@ impl InMemory {
         outcomes.into_iter().map(|outcome| outcome.result).collect()
     }
 
-    /// Changes the database behind the writer's back, as nobody does who wants to keep it.
+    /// Changes the database without the writer, to damage it in a test.
     #[cfg(test)]
     pub fn runs(&mut self, sql: &str) {
         self.rows.database().execute_batch(sql).expect("done");
@@ -205,7 +205,7 @@ impl InMemory {
         works(self.reader().replay(user, conversation, after, upto))
     }
 
-    /// What is wrong with the database.
+    /// The problems that a check of the database finds.
     pub fn check(&self) -> Vec<Problem> {
         check_in(&self.db, Pages::Quick, &mut |_| {}).expect("it can be checked").problems
     }

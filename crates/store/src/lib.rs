@@ -1,4 +1,4 @@
-//! The log store: what lasts.
+//! The log store: all durable data.
 //!
 //! # Contract
 //! - **Writes** ([`Store::submit`]) are queued in the order of the calls. Each becomes one event in one
@@ -116,7 +116,7 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
     /// The name of the API key with this hash, unless it was revoked.
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>>;
 
-    /// Reads something, before what others wait for: whether the store can be read at all.
+    /// Probes whether the store can be read, ahead of all queued reads.
     fn probe(&self) -> Answer<()>;
 
     /// Why every write is refused now; `None` while they are stored.
@@ -131,7 +131,7 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
 /// An event of each of some conversations.
 pub type Seqs = Vec<(ConversationKey, Seq)>;
 
-/// What a router asks besides, where other nodes write to the same log: nothing here asks who may see it.
+/// Queries of the router in a cluster, where other nodes write to the same log. They check no access.
 pub trait SharedLog: Store {
     /// The last events of conversations; those that do not exist are left out.
     fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs>;
@@ -140,19 +140,19 @@ pub trait SharedLog: Store {
     /// question.
     fn revocations(&self, users: Vec<UserId>) -> Answer<Revocations>;
 
-    /// For each user a page of the conversations that they are a member of: at most `most` with a number above the one
-    /// given. A user never seen is a member of none.
+    /// For each user a page of their memberships: at most `most` conversations with a number above the given one. An unknown
+    /// user has none.
     fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<PlacesPage>>;
 
-    /// Where each user stands in the conversation beside them; `None` where they are no member.
+    /// The membership of each user in the conversation given with them; `None` if they are not a member.
     fn places_in(&self, pairs: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>>;
 
-    /// Events after `after` up to `upto`, oldest first, with who came in or went by them: at most a page. Nothing only where
-    /// there is no more.
+    /// Events after `after` up to `upto`, oldest first, with the membership changes that they carry: at most one page. Empty
+    /// only at the end of the range.
     fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt>;
 }
 
-/// A part of a conversation's log.
+/// A range of a conversation's log.
 #[derive(Debug)]
 pub struct Excerpt {
     /// No batch of this store after this one is in it; earlier ones may not have come out of the receiver yet.
@@ -198,9 +198,9 @@ pub type SharedStore = Arc<dyn Store>;
 /// A queued write with the session or request that waits for its outcome.
 #[derive(Debug)]
 pub struct Submission {
-    /// Who writes.
+    /// The user who writes.
     pub actor: UserId,
-    /// What.
+    /// The change.
     pub change: Change,
     /// The session or request that gets the outcome.
     pub origin: Origin,
@@ -213,23 +213,23 @@ pub struct Batch {
     pub number: u64,
     /// The outcomes.
     pub outcomes: Vec<Outcome>,
-    /// Whether writes wait already, so that the next batch follows as soon as they are committed.
+    /// Whether more writes are queued, so that the next batch follows immediately.
     pub more: bool,
     /// Conversations in which something was stored that came out as `unavailable`: its connection was lost when it was
     /// being committed. The router looks the events up.
     pub check: Vec<ConversationKey>,
 }
 
-/// What happened to a submission.
+/// The outcome of a submission.
 #[derive(Debug)]
 pub struct Outcome {
     /// The session or request that gets the outcome.
     pub origin: Origin,
-    /// What is on stable storage now, or why it is not.
+    /// The committed change, or the reason why it was refused.
     pub result: Result<Committed, Refusal>,
 }
 
-/// What is on stable storage.
+/// A change that is on stable storage.
 #[derive(Debug)]
 pub enum Committed {
     /// An event, or the earlier one that this write repeats.
@@ -253,7 +253,7 @@ pub struct CommittedEvent {
     pub at: Timestamp,
     /// The event to deliver; `None` if it had been stored before.
     pub event: Option<LogEvent>,
-    /// Who came in or went by it.
+    /// The membership changes that it carries.
     pub effects: Vec<Effect>,
 }
 
@@ -268,7 +268,7 @@ pub struct CommittedCursor {
     pub user: UserId,
     /// `read` or `received`.
     pub of: CursorOf,
-    /// Where it stands now.
+    /// The new position.
     pub upto: Seq,
     /// Whether it moved.
     pub moved: bool,
@@ -276,7 +276,7 @@ pub struct CommittedCursor {
     pub members: u64,
 }
 
-/// What a connection starts from: one consistent snapshot.
+/// The state that a connection starts from: one consistent snapshot.
 #[derive(Debug)]
 pub struct Snapshot {
     /// No batch after this one can have been seen by the snapshot; earlier ones may not have come
@@ -288,7 +288,7 @@ pub struct Snapshot {
     pub not_before: Option<Timestamp>,
     /// The first page of the conversations that the user is a member of.
     pub memberships: Memberships,
-    /// The named conversations, in the order of the call, or why there is nothing to see.
+    /// The named conversations, in the order of the call, or why the user may not see it.
     pub named: Vec<Result<Seen, Refusal>>,
     /// The first page of summaries, latest activity first. Only if all memberships are on the first page: which are the latest is
     /// not known before the last.
@@ -306,7 +306,7 @@ pub struct Seen {
     pub member: bool,
 }
 
-/// Where a user stands in a conversation that they may write to.
+/// A conversation that a user may write to.
 #[derive(Debug, Clone, Copy)]
 pub struct Standing {
     /// Which.

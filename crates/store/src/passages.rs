@@ -1,4 +1,4 @@
-//! Who came in or went by the events of a log, when it is read again: what `change` said when they were stored.
+//! Derives the membership changes of events when a log is read again. They equal those that `change` gave at the commit.
 
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
@@ -7,23 +7,23 @@ use switchboard_protocol::{About, ConversationId, MembershipEffect, Seq, UserId}
 use super::CommittedEvent;
 use crate::record::{ConversationKey, Effect, LogEvent, Passage};
 
-/// Who came in or went by an event, as far as it says so itself.
+/// The membership changes that an event itself names.
 #[derive(Default)]
 struct Passages {
-    /// Those who came into a new conversation.
+    /// The first members of a new conversation.
     begins: Vec<UserId>,
-    /// Who came into one that may have been left before.
+    /// A user who joined and may have been a member before.
     comes_back: Option<UserId>,
     goes: Option<UserId>,
 }
 
-/// Whom an event names.
+/// The users that an event names.
 #[derive(Deserialize)]
 struct Subject {
     user: UserId,
 }
 
-/// Whom a new room has besides its creator.
+/// The first members of a new room without its creator.
 #[derive(Deserialize)]
 struct Members {
     #[serde(default)]

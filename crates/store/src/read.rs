@@ -1,5 +1,5 @@
-//! What readers ask: each answer from one snapshot, each page bounded in items and in bytes. These are the rules, for every
-//! store; what a store itself does is to look up rows.
+//! Queries: each answer comes from one snapshot, and each page is bounded in items and bytes. These rules are shared by all
+//! stores; a store itself only looks up rows.
 
 pub(super) mod counts;
 mod fold;
@@ -29,19 +29,19 @@ use crate::refusal::Refusal;
 /// lazily. A damaged row is logged and skipped, so that it does not hide other rows; where the position in the answer
 /// matters, it becomes `None`.
 pub(super) trait Lookups {
-    /// What a store that does not work says.
+    /// An error of the store.
     type Error: StoreError;
 
     /// A user by name.
     fn known(&self, user: &UserId) -> Found<Option<Known>, Self>;
 
-    /// A conversation as a user sees it; `None` if either is not there.
+    /// A conversation as a user sees it; `None` if either does not exist.
     fn view(&self, user: &UserId, conversation: &ConversationId) -> Found<Option<View>, Self>;
 
     /// The same by their numbers.
     fn view_of(&self, user: UserKey, conversation: ConversationKey) -> Found<Option<View>, Self>;
 
-    /// What a connection of a user starts from: the first `most` memberships, and the conversations named.
+    /// The rows that a connection of a user starts from: the first `most` memberships, and the conversations named.
     fn start(&self, user: &UserId, named: &[ConversationId], most: usize) -> Found<Option<Start>, Self>;
 
     /// At most `most` memberships of a user with a number above `after`, in the order of their numbers.
@@ -134,12 +134,12 @@ pub(super) trait Lookups {
     fn api_key(&self, hash: &[u8]) -> Found<Option<String>, Self>;
 }
 
-/// What was looked up.
+/// The result of a query.
 pub(super) type Found<T, L> = Result<T, Failed<<L as Lookups>::Error>>;
 
 type Page<L> = Found<OkBody<Box<RawValue>>, L>;
 
-/// Which events.
+/// A range of events.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Range {
     /// Those behind this one,

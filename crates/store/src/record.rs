@@ -1,4 +1,4 @@
-//! What the store, the router and the bus all speak of: keys, rows and log events, without what is done with them.
+//! The records that the store, the router and the bus share: keys, rows and log events.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ pub struct KeyInfo {
     pub name: String,
     /// When it was made.
     pub created: Timestamp,
-    /// Whether it is good no more.
+    /// Whether it is revoked.
     pub revoked: bool,
 }
 
@@ -44,7 +44,7 @@ impl std::fmt::Debug for NoticeKey {
     }
 }
 
-/// What a store answers, some time later.
+/// A future answer of a store.
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + std::marker::Send>>;
 
 conversations!(record);

@@ -15,7 +15,7 @@ const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
 pub struct Refusal {
     /// The code.
     pub code: ErrorCode,
-    /// What to do, for a person.
+    /// The advice, for a person.
     pub message: Cow<'static, str>,
     /// The field at fault.
     pub field: Option<Cow<'static, str>>,
@@ -56,7 +56,7 @@ impl Refusal {
 
     /// The same, with another time to wait.
     pub fn unavailable_for(wait: Duration) -> Self {
-        let message = "the server cannot store or read right now; say it again, with the same `key`";
+        let message = "the server cannot store or read right now; retry with the same `key`";
         let wait = u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX).max(1);
         Self { retry_after: Some(wait), ..Self::new(ErrorCode::Unavailable, message) }
     }

@@ -1,5 +1,4 @@
-//! What a command asks for: a write, a page, a signal. And what every door checks before: the sizes that a command's types
-//! do not bound. A new command is a line in each `match`.
+//! Classifies a command as a write, a page or a signal, and checks the sizes that its types do not bound. A new command is a line in each `match`.
 
 use switchboard_protocol::{
     Command, Conversations, Create, Data, Delete, Edit, History, Invite, Join, Leave, Limits, Members, React,
@@ -60,7 +59,7 @@ pub enum Change {
     Appear,
     /// The actor's last device left at this time.
     Seen(Timestamp),
-    /// The actor's tokens that were made at this time or before are good no more.
+    /// Revokes the actor's tokens that were issued at this time or before.
     Revoke {
         /// The time.
         until: Timestamp,
@@ -81,7 +80,7 @@ impl Change {
         self.cursor().is_none()
     }
 
-    /// What it costs at its door, in sends: one, and one for each member that it names.
+    /// Its price in sends: one, and one more for each member that it names.
     pub fn price(&self) -> u32 {
         let members = match self {
             Self::Create(create) => create.members.len(),
@@ -112,16 +111,16 @@ pub enum Query {
     Members(Members),
 }
 
-/// What a command asks of whom.
+/// The part of the server that handles a command.
 #[derive(Debug)]
 pub enum Request {
-    /// The store is to write.
+    /// The store writes.
     Change(Change),
-    /// The store is to read a page.
+    /// The store reads a page.
     Query(Query),
-    /// The router is to pass on a signal.
+    /// The router sends a signal.
     Typing(Target),
-    /// The router is to tell presence.
+    /// The router answers with presence.
     Watch(Vec<UserId>),
     /// Nothing but an answer.
     Ping,

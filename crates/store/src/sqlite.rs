@@ -106,13 +106,13 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// The directory of the database; made if it is not there.
     pub data: PathBuf,
-    /// The limits that pages and changes are held to.
+    /// The limits of pages and changes.
     pub limits: Limits,
-    /// Whether ids never seen before may be written to.
+    /// Whether users may write to ids that the server has not seen before.
     pub strangers: bool,
     /// The time of events.
     pub clock: Clock,
-    /// Where commits are counted.
+    /// The metrics of commits.
     pub metrics: CommitMetrics,
 }
 
@@ -121,7 +121,7 @@ pub struct Settings {
 pub struct SqliteStore {
     queue: crossbeam_channel::Sender<Submission>,
     readers: Readers,
-    /// The writer uses it for as long as the store is open.
+    /// Keeps the writer running.
     _counter: Arc<Counter<Reads>>,
     state: Arc<State>,
 }

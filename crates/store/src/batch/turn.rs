@@ -1,4 +1,4 @@
-//! Whether a write's turn has come: the order of each connection's writes, within a transaction.
+//! Keeps the order of each connection's writes within a transaction.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(super) struct Turns<'a> {
 
 impl<'a> Turns<'a> {
     /// # Errors
-    /// What becomes of a write whose turn has not come.
+    /// The result of a write that must not be stored yet.
     pub(super) fn check(&self, origin: &Origin) -> Result<(), Settled> {
         let Origin::Session(SessionOrigin { connection, order: Some(order), .. }) = origin else {
             return Ok(());
@@ -35,7 +35,7 @@ impl<'a> Turns<'a> {
         }
     }
 
-    /// A write is stored, or refused for good.
+    /// Records a write that is stored, or refused for good.
     pub(super) fn settle(&mut self, origin: &Origin, is_stored: bool) {
         if let Origin::Session(origin) = origin
             && let Some(number) = origin.number()
@@ -46,7 +46,7 @@ impl<'a> Turns<'a> {
         }
     }
 
-    /// The client is to send a write again. What it sent behind it must not be stored before it.
+    /// Records a write that the client has to retry. Its later writes must not be stored before it.
     pub(super) fn reject(&mut self, origin: &'a Origin) {
         if let Origin::Session(SessionOrigin { connection, order: Some(WriteOrder::Epoch(_)), .. }) = origin {
             self.rejected.push(connection);

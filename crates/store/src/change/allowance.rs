@@ -1,6 +1,6 @@
-//! What a user may cause in a while, where only the transaction knows what that is.
+//! Rate limits on effects whose cost is known only in the transaction.
 //!
-//! Each store counts for itself, in memory: several nodes allow several times as much, and a restart begins anew.
+//! Each store counts in its own memory, so several nodes allow several times as much, and a restart resets the counts.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -28,7 +28,7 @@ const REACTIONS_AN_EDIT: u64 = 50;
 /// Seconds' worth of erased edits that may come at once, as for sends.
 const ERASURES_BURST: u32 = 5;
 
-/// How often the buckets that are full again are dropped, in what is counted.
+/// Counted effects between two sweeps, which drop the buckets that are full again.
 const SWEEP_EVERY: u32 = 4_096;
 
 /// The allowances of all users.

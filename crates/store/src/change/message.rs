@@ -12,7 +12,7 @@ use crate::record::{ConversationKey, Effect, Passage, UserKey};
 use crate::refusal::Refusal;
 use crate::{Committed, CommittedEvent};
 
-/// What a deleted message says.
+/// The body of a deleted message.
 const DELETED: &str = r#"{"deleted":true}"#;
 
 /// Whether a message with this body was deleted.
@@ -134,7 +134,7 @@ impl<R: Rows> Act<'_, R> {
         Ok((Place { conversation, user, membership: Some(member) }, member, effects))
     }
 
-    /// The message that an edit, deletion or reaction is about.
+    /// The message that an edit, deletion or reaction targets.
     fn check_target(
         &mut self,
         conversation: &Conversation,
@@ -146,7 +146,7 @@ impl<R: Rows> Act<'_, R> {
         }
     }
 
-    /// The same, for what makes no sense on a message that is gone.
+    /// The same, for commands that a deleted message refuses.
     fn check_living_target(
         &mut self,
         conversation: &Conversation,
@@ -248,8 +248,7 @@ fn new_key() -> Key {
     Key::parse(key).unwrap_or_else(|_| unreachable!("32 hexadecimal digits are a key"))
 }
 
-/// A retry must say the same again. Once the message is deleted nothing is left to compare with, and
-/// a late retry must not bring it back.
+/// A retry must have the same content. A deleted message has nothing to compare with, and a late retry must not restore it.
 fn check_same(first: &Keyed, conversation: &str, body: &str) -> Result<(), Refusal> {
     if first.conversation.as_str() == conversation && (is_deleted(&first.body) || is_same(&first.body, body))
     {

@@ -50,7 +50,7 @@ impl<R: Rows> Act<'_, R> {
         self.do_record(room, creator, &body, effects)
     }
 
-    /// The same `create` said again is a retry; anything else finds the name taken.
+    /// An equal `create` is a retry; any other is refused because the name is taken.
     fn check_created_before(&mut self, room: &Conversation, body: &EventBody) -> Done<R> {
         let creator = self.rows.user(self.actor)?;
         let body = fields::<R::Error>(body)?;

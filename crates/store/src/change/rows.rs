@@ -1,4 +1,4 @@
-//! What a change reads and writes: the rows of one transaction. Each store has its own.
+//! The rows that a change reads and writes in one transaction. Each store implements them.
 
 use switchboard_protocol::{ConversationId, EventKind, Role, Seq, Timestamp, UserId};
 
@@ -34,25 +34,25 @@ pub(crate) struct Referred {
 /// Bytes that a probe writes: more pages than a message changes, so that a message finds room where the probe did.
 pub(crate) const PROBE_BYTES: usize = 8 * 1024;
 
-/// The rows of one transaction. What has been put or inserted is what is read from then on.
+/// The rows of one transaction. A read returns what the transaction has written before.
 ///
-/// A conversation that has been read is nobody else's until the transaction ends: what is read about it afterwards (its
-/// members, its events) and what is written follow from one another. An error makes the transaction worthless.
+/// A conversation that has been read is locked until the transaction ends, so that later reads of its members and events are
+/// consistent with it. After an error the transaction must be rolled back.
 pub(crate) trait Rows {
-    /// What a store that does not work says.
+    /// An error of the store.
     type Error: StoreError;
 
     fn user(&mut self, name: &UserId) -> Result<Option<UserKey>, Self::Error>;
 
     fn user_or_new(&mut self, name: &UserId) -> Result<UserKey, Self::Error>;
 
-    /// Notes when a user's last device left; a later time that is noted stays.
+    /// Stores the time at which a user's last device left, unless a later one is stored.
     fn set_last_seen(&mut self, user: UserKey, at: Timestamp) -> Result<(), Self::Error>;
 
-    /// Notes a revocation; a later one stays, unless it is to be replaced.
+    /// Stores a revocation, unless a later one is stored that must not be replaced.
     fn set_not_before(&mut self, user: UserKey, at: Timestamp, replace: bool) -> Result<(), Self::Error>;
 
-    /// Writes as much as a message, and nothing that anybody reads.
+    /// Writes as much as a message does, to a row that is never read.
     fn probe(&mut self) -> Result<(), Self::Error>;
 
     fn conversation(&mut self, name: &ConversationId) -> Result<Option<Conversation>, Self::Error>;
@@ -89,7 +89,7 @@ pub(crate) trait Rows {
         sender: UserKey,
     ) -> Result<bool, Self::Error>;
 
-    /// Replaces what an event says.
+    /// Replaces the body of an event.
     fn erase_event(
         &mut self,
         conversation: ConversationKey,
@@ -150,7 +150,7 @@ pub(crate) trait Rows {
         by: Seq,
     ) -> Result<(), Self::Error>;
 
-    /// The reactions to a message that stand.
+    /// Counts the reactions to a message that have not been removed.
     fn count_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64, Self::Error>;
 
     fn delete_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<(), Self::Error>;
@@ -172,7 +172,7 @@ pub(crate) trait Rows {
     ) -> Result<(), Self::Error>;
 }
 
-/// A role as the rows have it.
+/// The stored number of a role.
 pub(crate) fn role_number(role: Role) -> i64 {
     match role {
         Role::Reader => 0,
@@ -181,7 +181,7 @@ pub(crate) fn role_number(role: Role) -> i64 {
     }
 }
 
-/// The role with this stored number; what is unknown may do the least.
+/// The role with this stored number; an unknown number becomes the role with the fewest rights.
 pub(crate) fn role(number: i64) -> Role {
     match number {
         2 => Role::Admin,

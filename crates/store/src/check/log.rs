@@ -1,4 +1,4 @@
-//! Every log read once from its first event to its last, folded again, and compared with what is kept folded.
+//! Reads every log once, folds its events again, and compares the result with the stored rows.
 
 mod event;
 mod members;
@@ -13,7 +13,7 @@ use crate::sqlite::checksum::Columns;
 /// The first schema version whose events have checksums.
 const FIRST_SCHEMA_WITH_CHECKSUMS: usize = 5;
 
-/// What a conversation is called that has no row, or whose row cannot be read.
+/// The name in a report of a conversation without a readable row.
 pub(super) fn nameless(number: i64) -> String {
     format!("conversation number {number}")
 }

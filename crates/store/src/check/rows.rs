@@ -1,4 +1,4 @@
-//! What the logs do not say, and rows have all the same: the other direction of [`super::log`].
+//! Finds rows that no event of a log explains: the other direction of [`super::log`].
 
 use rusqlite::{Connection, Result};
 use switchboard_protocol::{ConversationId, UserId, kind_number};
@@ -47,7 +47,7 @@ const STRAY_CHOICES: &str =
      FROM rooms_by_choice r LEFT JOIN conversations c ON c.id = r.conversation LEFT JOIN users u ON u.id = r.user
      WHERE NOT EXISTS (SELECT 1 FROM members m WHERE m.conversation = r.conversation AND m.user = r.user)";
 
-/// Tells every row that has no ground in a log.
+/// Reports every row that no event explains.
 pub(super) fn check(db: &Connection, report: &mut Report) -> Result<()> {
     let choices = (report.schema >= FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE).then_some(&STRAY_CHOICES);
     for query in STRAY_ROWS.iter().chain(choices) {

@@ -1,5 +1,5 @@
-//! What readers look up in PostgreSQL: across a network, so each in a round trip or two, however much is asked for. What is
-//! about many users or messages gets them as arrays, and their places in those come back with the rows.
+//! The queries in PostgreSQL, each in one or two round trips. A query about many users or messages takes arrays, and its rows
+//! have the index in the array.
 
 mod event;
 mod message;
@@ -30,7 +30,7 @@ use crate::table::{columns, conversations, members};
 
 type Result<T> = std::result::Result<T, Failed<Error>>;
 
-/// What all reads see is fixed by the first of a transaction's statements.
+/// The first statement of a transaction fixes the snapshot of all its reads.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// A connection that only reads, one transaction after the other.
@@ -38,7 +38,7 @@ pub(super) struct Session {
     pub(super) link: BlockingConnection,
     /// Whether a transaction is open.
     begun: Cell<bool>,
-    /// How often an answer was waited for.
+    /// The number of round trips.
     #[cfg(test)]
     trips: Cell<u32>,
 }
@@ -372,7 +372,7 @@ fn marked(places: usize, rows: &[Row]) -> Result<Vec<bool>> {
     Ok(marked)
 }
 
-/// How a conversation is called in a report.
+/// The name of a conversation in a report.
 fn conversation_name(row: &Row, column: usize) -> String {
     format!("conversation {}", row.try_get::<_, &str>(column).unwrap_or("without a name"))
 }

@@ -94,7 +94,7 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// A message with what followed it.
+/// A message with its last edit and its reactions.
 #[derive(Debug)]
 pub(crate) struct Whole {
     /// `None` if that cannot be read.
@@ -109,7 +109,7 @@ pub(crate) struct Whole {
     pub(crate) reactions: Vec<(String, UserId)>,
 }
 
-/// What was read of a row, or `None` if it is damaged: it is reported, and must not keep anybody from the others.
+/// The value of a row, or `None` if it is damaged. The damage is logged and does not hide other rows.
 pub(crate) fn readable<T, E: StoreError>(
     read: Result<T, E>,
     row: impl FnOnce() -> String,
@@ -124,17 +124,17 @@ pub(crate) fn readable<T, E: StoreError>(
     }
 }
 
-/// Whom an event that cannot be read is from.
+/// The sender of an unreadable event.
 pub(crate) fn nobody() -> UserId {
     UserId::parse("unknown").unwrap_or_else(|_| unreachable!("a user id"))
 }
 
-/// Whether an event of this kind and body can be passed on without being understood.
+/// Whether an event of this kind and body can be forwarded without decoding it.
 pub(crate) fn is_readable(kind: EventKind, body: &str) -> bool {
     kind != EventKind::Unreadable && serde_json::from_str::<serde_json::Map<_, _>>(body).is_ok()
 }
 
-/// What stands for an event that cannot be read: it must not block the log for everybody who syncs.
+/// The replacement for an unreadable event, so that it does not block clients that sync the log.
 pub(crate) fn unreadable(
     conversation: &ConversationId,
     seq: Seq,

@@ -1,4 +1,4 @@
-//! What a node asks about the log that other nodes write to as well.
+//! Queries of a node about the log that other nodes also write to.
 
 use std::sync::atomic::Ordering;
 
@@ -9,12 +9,12 @@ use super::{Found, Lookups, Range, Reader};
 use crate::record::ConversationKey;
 use crate::{Excerpt, passages};
 
-/// What a store looks up besides whose log others write to as well.
+/// Further queries of a store whose log other nodes also write to.
 pub(crate) trait SharedLookups: Lookups {
-    /// How a conversation is called.
+    /// The name of a conversation.
     fn name_of(&self, conversation: ConversationKey) -> Found<Option<ConversationId>, Self>;
 
-    /// By which event each of the users went last, up to one event.
+    /// The last leave or removal of each user, up to an event.
     fn went(
         &self,
         conversation: ConversationKey,
@@ -24,7 +24,7 @@ pub(crate) trait SharedLookups: Lookups {
 }
 
 impl<L: SharedLookups> Reader<'_, L> {
-    /// A page of the log, with who came in or went by each event.
+    /// A page of the log with the membership changes of each event.
     pub(crate) fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Found<Excerpt, L> {
         let name = self.rows.name_of(conversation)?;
         // Read after the first query: that one fixed what this transaction sees.

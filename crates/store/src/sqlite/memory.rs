@@ -38,19 +38,18 @@ use crate::{
     Standing, Store, Submission, Summaries,
 };
 
-/// What the disk does to a batch.
+/// The outcome that the simulated disk gives a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It is kept.
+    /// It is durable.
     Kept,
     /// Its first row cannot be written.
     Refused,
     /// All of it can be written, but not committed.
     Undone,
-    /// The fsync fails: it is not kept, and nothing more is written. On a shared disk that is the database server's own
-    /// affair, and means [`Fate::Undone`].
+    /// The fsync fails: the batch is lost, and the store writes no more. On a shared disk it is the same as [`Fate::Undone`].
     Lost,
-    /// It is kept, but the store is not told: it refuses the batch, and finds out later. Only across a network.
+    /// It is durable, but the store does not learn that: it refuses the batch and resolves the outcome later. Only on a shared disk.
     Doubtful,
 }
 
@@ -59,10 +58,10 @@ pub trait Pace: Send + Sync + 'static {
     /// The duration of the next step: each write and each read asks before it runs, and before its outcome is sent.
     fn pause(&self) -> Duration;
 
-    /// What becomes of the next batch.
+    /// The fate of the next batch.
     fn fate(&self) -> Fate;
 
-    /// A batch was kept, and nobody else knows yet.
+    /// Called when a batch is durable, before its outcomes are sent.
     fn kept(&self, outcomes: &[Outcome]);
 }
 
@@ -70,7 +69,7 @@ pub trait Pace: Send + Sync + 'static {
 #[derive(Clone)]
 pub struct Disk(Arc<Mutex<Held>>);
 
-/// Who has the database.
+/// The owner of the database.
 enum Held {
     /// Nobody.
     Free(Connection),
@@ -121,7 +120,7 @@ pub struct MemoryStore {
     reads: Reads,
 }
 
-/// The way to end a store as the death of its process does.
+/// Ends a store as if its process were killed.
 #[derive(Debug)]
 pub struct Plug {
     pulled: CancellationToken,
@@ -136,7 +135,7 @@ impl Plug {
     }
 }
 
-/// What writes and reads share.
+/// The state that writes and reads share.
 #[derive(Clone)]
 struct Database {
     /// Gone once the plug is pulled.
@@ -153,7 +152,7 @@ impl std::fmt::Debug for Database {
     }
 }
 
-/// What became of a batch.
+/// The result of a batch.
 struct Written {
     outcomes: Vec<Outcome>,
     /// Where something was stored though that was not to be known at once.
@@ -367,7 +366,7 @@ impl MemoryStore {
         (Self { queue, reads: Reads { database, tasks, pulled } }, outcomes)
     }
 
-    /// What ends the store at once.
+    /// The handle that ends the store at once.
     pub fn plug(&self) -> Plug {
         Plug { pulled: self.reads.pulled.clone(), database: self.reads.database.clone() }
     }
@@ -381,7 +380,7 @@ impl MemoryStore {
     }
 }
 
-/// The writer: what comes while one batch is made durable is the next one. Returns when nobody wants to know any more, or
+/// The writer: what comes while one batch is made durable is the next one. Returns when the receiver is dropped, or
 /// the plug is pulled.
 async fn write(
     database: Database,

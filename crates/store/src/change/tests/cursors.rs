@@ -1,7 +1,7 @@
 //! Cursors and what is unread, against the log itself.
 
 use super::*;
-use crate::change::NEAR;
+use crate::change::MAX_EVENTS_COUNTED_BY_WRITER;
 use crate::read::counts::EVENTS_PER_COUNT;
 
 #[derive(Debug, Clone)]
@@ -157,13 +157,13 @@ fn unread(store: &InMemory, who: &str) -> u64 {
 fn a_long_log_is_counted_by_readers_a_slice_at_a_time() {
     let events = 3 * EVENTS_PER_COUNT;
     let mut store = long_log(events);
-    store.counts_near(NEAR);
+    store.counts_near(MAX_EVENTS_COUNTED_BY_WRITER);
     // From the beginning on, near the middle, from the end back, and nearby.
     for upto in [
         EVENTS_PER_COUNT + 7,
         EVENTS_PER_COUNT + 8,
         2 * EVENTS_PER_COUNT + 9,
-        events - NEAR,
+        events - MAX_EVENTS_COUNTED_BY_WRITER,
         events - 1,
         events,
     ] {
@@ -177,13 +177,20 @@ fn a_long_log_is_counted_by_readers_a_slice_at_a_time() {
 #[test]
 fn a_writer_reads_few_events_for_a_cursor_wherever_it_is() {
     let events = 3 * EVENTS_PER_COUNT;
-    for upto in
-        [3, NEAR, NEAR + 3, EVENTS_PER_COUNT, 2 * EVENTS_PER_COUNT, events - NEAR - 1, events - 1, events]
-    {
+    for upto in [
+        3,
+        MAX_EVENTS_COUNTED_BY_WRITER,
+        MAX_EVENTS_COUNTED_BY_WRITER + 3,
+        EVENTS_PER_COUNT,
+        2 * EVENTS_PER_COUNT,
+        events - MAX_EVENTS_COUNTED_BY_WRITER - 1,
+        events - 1,
+        events,
+    ] {
         let mut store = long_log(events);
-        store.counts_near(NEAR);
+        store.counts_near(MAX_EVENTS_COUNTED_BY_WRITER);
         let rows = store.rows_read_to_write(&user("bob"), &json!({"conversation": "#r", "upto": upto}));
-        assert!(rows <= 3 * NEAR, "{rows} rows for a cursor at {upto}");
+        assert!(rows <= 3 * MAX_EVENTS_COUNTED_BY_WRITER, "{rows} rows for a cursor at {upto}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the columns of a row say. Numbers are signed in the database, and ours are not: one below zero is damage.
+//! Decodes the columns of a row. The database has signed numbers and we use unsigned ones, so a negative number is damage.
 
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 use tokio_postgres::Row;
@@ -57,7 +57,7 @@ pub(in crate::postgres) fn conversation_key(row: &Row, column: usize) -> Result<
     get(row, column).map(ConversationKey)
 }
 
-/// A user's name; one that is not there is damage.
+/// A user's name; a missing name is damage.
 pub(in crate::postgres) fn user_id(row: &Row, column: usize) -> Result<UserId> {
     let name: Option<&str> = get(row, column)?;
     UserId::parse(name.unwrap_or_default()).map_err(|error| Error::Damaged(error.to_string()))

@@ -1,4 +1,4 @@
-//! What a node asks about the log that other nodes write to as well.
+//! Queries of a node about the log that other nodes also write to.
 
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, EventKind, MembershipEffect, Seq, UserId, kind_number};

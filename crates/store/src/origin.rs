@@ -126,6 +126,7 @@ impl Origin {
     }
 
     /// The connection of a write with a number, and its numbers now.
+    #[cfg(feature = "simulation")]
     pub(crate) fn numbers(&self) -> Option<(Arc<dyn Connection>, Numbers)> {
         let Self::Session(origin) = self else { return None };
         origin.number().map(|_| (origin.connection.clone(), origin.connection.numbers()))

@@ -296,12 +296,12 @@ mod tests {
     }
 
     #[test]
-    fn whoever_measures_checkpoints_where_the_store_does() {
+    fn benchmarks_checkpoint_at_the_same_size_as_the_store() {
         assert!(SETTINGS.contains(&format!("wal_autocheckpoint = {CHECKPOINT_PAGES};")));
     }
 
     #[test]
-    fn whoever_measures_has_the_tables_that_the_migrations_make() {
+    fn benchmarks_have_the_tables_of_the_migrations() {
         let tables = |db: &Connection| -> Vec<(String, Option<String>)> {
             let mut select =
                 db.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name").expect("a query");

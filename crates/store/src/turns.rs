@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_too_much_is_refused_and_the_others_are_not() {
+    fn a_full_lane_is_refused_and_other_lanes_are_not() {
         let turns = FairQueue::new();
         for _ in 0..MAX_QUEUED_READS_PER_LANE {
             turns.push(user("alice"), ()).expect("room");

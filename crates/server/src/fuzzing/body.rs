@@ -1,4 +1,4 @@
-//! Requests over HTTP, through every route as they are.
+//! HTTP requests through the server's real routes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use switchboard_store::{
     Acquaintance, Memberships, Query, SharedStore, Snapshot, Standing, Store, Submission, Summaries,
 };
 
-/// A store that answers nothing, so that what comes before it is all there is.
+/// A store that answers nothing, so that a request exercises only the code before the store.
 #[derive(Debug)]
 struct Away;
 
@@ -78,7 +78,7 @@ impl Store for Away {
     }
 }
 
-/// A server's doors, without anything behind them.
+/// The routes of a server without a store or router behind them.
 struct Doors {
     runtime: tokio::runtime::Runtime,
     routes: axum::Router,
@@ -127,7 +127,7 @@ impl Doors {
         Self { runtime, routes }
     }
 
-    /// Posts a body that comes in pieces; the status and the answer.
+    /// Posts a body in pieces. Returns the status and the answer.
     fn post(&self, path: &str, key: Option<&[u8]>, pieces: Vec<Bytes>) -> (u16, Value) {
         let pieces = futures_util::stream::iter(pieces.into_iter().map(Ok::<_, Infallible>));
         let mut request = Request::post(path).header(header::HOST, "localhost");
@@ -153,7 +153,7 @@ thread_local! {
 }
 
 /// A request to the API: the first byte says which command, the second how many of the others are its idempotency key, the
-/// rest is the body. It is `ok` or a problem with a code of the protocol, the same however the body comes.
+/// rest is the body. The answer is `ok` or a problem with a code of the protocol, for every split of the body.
 pub fn body(bytes: &[u8]) {
     let [which, key, rest @ ..] = bytes else { return };
     let name = Command::NAMES.get(usize::from(*which)).copied();

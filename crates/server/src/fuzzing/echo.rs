@@ -1,4 +1,4 @@
-//! A server that sends every message back, over the handshake, the framing, the outbox and the farewell that sessions have. The
+//! A server that sends every message back, with the handshake, the framing, the outbox and the closing of sessions. The
 //! protocol itself has no message of 16 MiB and none that is binary, so test suites of the framing need this one.
 
 use std::future::poll_fn;
@@ -25,13 +25,13 @@ use crate::session::socket::{End, Flow, Socket};
 #[cfg(test)]
 mod tests;
 
-/// What messages are held to here: the suites' longest has 16 MiB, and comes in up to 65,536 fragments.
+/// The limits of messages: the suites' longest has 16 MiB, in up to 65,536 fragments.
 const BOUNDS: Bounds = Bounds { bytes: 16 << 20, fragments: 1 << 17 };
 
-/// Bytes that may wait before no more is read, as in a session.
+/// Queued bytes at which the server stops reading, as in a session.
 const QUEUE: u32 = 256 * 1024;
 
-/// Serves until there is an error of the listener's.
+/// Serves until the listener fails.
 pub async fn serve(listener: TcpListener) -> io::Result<()> {
     let mut connections = JoinSet::new();
     loop {

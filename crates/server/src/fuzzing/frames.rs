@@ -6,18 +6,18 @@ use switchboard_protocol::CloseCode;
 
 use crate::frame::{Bounds, Decoder, Message, Step};
 
-/// Most bytes of a header: two, a length of eight, a mask.
+/// The maximum bytes of a header: two, a length of eight, a mask.
 const HEADER: usize = 14;
 
-/// What a client has said, and the code with which it was cut, if it was.
+/// The messages of a client, and the code with which the server closed, if it did.
 #[derive(Debug, PartialEq, Eq)]
 struct Heard {
     messages: Vec<(String, Vec<u8>)>,
     ended: Option<CloseCode>,
 }
 
-/// A connection's bytes, as a socket reads them: the first byte says what a message may have, the second how the others
-/// come in pieces. However they come, the same is heard, and what is kept for it is bounded.
+/// A connection's bytes, as a socket reads them: the first byte sets the limits of a message, the second how the other bytes
+/// are split. Every split decodes to the same messages, and the buffer is bounded.
 pub fn frames(bytes: &[u8]) {
     let [most, pieces, stream @ ..] = bytes else { return };
     let bounds = Bounds { bytes: 1 << (most % 11), fragments: 1 + u32::from(most / 11) };
@@ -35,7 +35,7 @@ pub fn frames(bytes: &[u8]) {
     assert_eq!(heard(uneven, bounds), whole, "in uneven pieces");
 }
 
-/// Decodes what comes in pieces, as `session/socket.rs` does: what is not a whole frame yet is kept.
+/// Decodes bytes that arrive in pieces, as `session/socket.rs` does: it buffers an incomplete frame.
 fn heard<'a>(pieces: impl Iterator<Item = &'a [u8]>, bounds: Bounds) -> Heard {
     let mut decoder = Decoder::default();
     let mut kept = Vec::new();

@@ -20,12 +20,12 @@ const STEPS: usize = 256;
 /// Devices of each user.
 const DEVICES: usize = 2;
 
-/// What must be true of what is committed, as far as one can know it from the outcomes alone.
+/// Checks the invariants of committed changes that follow from the outcomes alone.
 #[derive(Debug, Clone, Default)]
 struct Known {
     /// Each log's last event, with its time.
     heads: BTreeMap<ConversationId, (Seq, Timestamp)>,
-    /// Where each sender used each key.
+    /// The event of each sender's key.
     keys: BTreeMap<(UserId, String), (ConversationId, Seq)>,
     /// Each user's cursors.
     cursors: BTreeMap<(UserId, ConversationId, bool), Seq>,
@@ -37,7 +37,7 @@ impl Known {
     }
 }
 
-/// What a device has of a log: it asks for what comes after, and that follows without a hole.
+/// The events of a log that a device has. It reads the events after its cursor, which must follow without a gap.
 type Device = BTreeMap<ConversationId, Vec<Event>>;
 
 struct Run {
@@ -48,8 +48,8 @@ struct Run {
     devices: BTreeMap<UserId, [Device; DEVICES]>,
 }
 
-/// Three users with two devices each say four bytes' worth at a time. Logs have no hole, keys are stored once, cursors do not
-/// go back, what is rolled back leaves no trace, and at the end everything folded is what the logs say.
+/// Three users with two devices each send commands, each decoded from four bytes. Logs have no gap, keys are stored once, cursors
+/// never go back, a rollback leaves no trace, and at the end all folded rows agree with the logs.
 pub fn log(bytes: &[u8]) {
     let devices = say::users().into_iter().map(|user| (user, Default::default())).collect();
     let limits = Limits { page: 5, edits: 2, reactions: 2, rooms: 2, queue: 3_000, ..Limits::default() };
@@ -118,7 +118,7 @@ impl Run {
         }
     }
 
-    /// A device reads every log on from where it is: the first by pages, the second as one that is behind.
+    /// A device reads every log from its cursor: the first device by pages, the second by replay.
     fn looks(&mut self, user: &UserId, device: usize) {
         for name in say::conversations(user) {
             let Some(devices) = self.devices.get_mut(user) else { return };
@@ -203,7 +203,7 @@ impl Run {
     }
 }
 
-/// Asks for a page, as a client understands it.
+/// Reads a page and decodes it as a client does.
 fn asks(store: &InMemory, user: &UserId, query: &Query) -> Result<OkBody, Refusal> {
     let json = serde_json::to_string(&store.query(user, query)?).expect("JSON");
     Ok(serde_json::from_str(&json).expect("what a client understands"))
@@ -233,7 +233,7 @@ fn pages(store: &InMemory, user: &UserId, name: &ConversationId, after: Seq) -> 
     }
 }
 
-/// The same, as a connection that is behind reads it.
+/// The same, by replay.
 fn replays(store: &InMemory, user: &UserId, name: &ConversationId, after: Seq) -> Option<Vec<Event>> {
     let snapshot = store.attach(user, std::slice::from_ref(name))?;
     let seen = snapshot.named.into_iter().next()?.ok()?;

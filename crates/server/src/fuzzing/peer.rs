@@ -1,4 +1,4 @@
-//! What proxies say about a client, and what clients say in their place.
+//! Forwarding headers of proxies, and forged ones of clients.
 
 use std::net::IpAddr;
 
@@ -42,7 +42,7 @@ pub fn forwarded(bytes: &[u8]) {
     assert_eq!(client(PROXY, &list_longer), IpAddr::from(CLIENT));
 }
 
-/// The start of a connection from a proxy: a header lies within it, and means the same however it comes.
+/// The start of a connection from a proxy: a header lies within it and decodes to the same address for every split.
 pub fn proxy(bytes: &[u8]) {
     let whole = parse(bytes);
     let found = (1..=bytes.len()).map(|cut| parse(&bytes[..cut])).find(|parsed| *parsed != Ok(None));

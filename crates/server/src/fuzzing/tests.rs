@@ -5,7 +5,7 @@ use super::TARGETS;
 /// Most bytes that one mutation adds.
 const MOST: usize = 64;
 
-/// What is read in the order of its names, so that a run is the same everywhere.
+/// The corpus in the order of file names, so that runs are the same on all machines.
 fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name);
     let files = std::fs::read_dir(&home).expect("every target has a corpus");
@@ -14,7 +14,7 @@ fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
     paths.into_iter().map(|path| (path.clone(), std::fs::read(path).expect("it can be read"))).collect()
 }
 
-/// Changes some bytes, as a fuzzer does that cannot see what they do.
+/// Changes some random bytes, like a fuzzer without coverage.
 fn mutate(rng: &mut fastrand::Rng, seed: &[u8], other: &[u8]) -> Vec<u8> {
     let mut bytes = seed.to_vec();
     for _ in 0..rng.usize(1..5) {
@@ -35,7 +35,7 @@ fn mutate(rng: &mut fastrand::Rng, seed: &[u8], other: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Says what was being run when a target panics.
+/// Prints the input if a target panics.
 struct Told<'a>(&'a str, &'a [u8]);
 
 impl Drop for Told<'_> {
@@ -46,7 +46,7 @@ impl Drop for Told<'_> {
     }
 }
 
-/// Runs a target on its corpus, and on so many inputs that are like it.
+/// Runs a target on its corpus, and on this many mutations of it.
 fn runs(name: &str, mutations: usize) {
     let (_, target) = TARGETS.into_iter().find(|(target, _)| *target == name).expect("a target");
     let corpus = corpus(name);

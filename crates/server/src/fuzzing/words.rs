@@ -1,4 +1,4 @@
-//! The words of the protocol: commands and ids.
+//! Commands and ids of the protocol.
 
 use switchboard_protocol::{
     Command, CommandId, ConversationId, ErrorCode, Rejected, RoomId, Seq, Target, UserId, decode,

@@ -13,11 +13,11 @@ use crate::refusal::Refusal;
 use crate::{Committed, CommittedEvent};
 
 /// The body of a deleted message.
-const DELETED: &str = r#"{"deleted":true}"#;
+const DELETED_BODY: &str = r#"{"deleted":true}"#;
 
 /// Whether a message with this body was deleted.
 pub(crate) fn is_deleted(body: &str) -> bool {
-    body == DELETED
+    body == DELETED_BODY
 }
 
 /// The event that set a reaction or took it back last, and whether it is on; nothing if it was never set.
@@ -153,7 +153,7 @@ impl<R: Rows> Act<'_, R> {
         target: Seq,
     ) -> Result<Referred, Failed<R::Error>> {
         let event = self.check_target(conversation, target)?;
-        if event.body == DELETED { Err(Refusal::not_found().into()) } else { Ok(event) }
+        if event.body == DELETED_BODY { Err(Refusal::not_found().into()) } else { Ok(event) }
     }
 
     pub(super) fn edit(&mut self, edit: Edit) -> Done<R> {
@@ -179,7 +179,7 @@ impl<R: Rows> Act<'_, R> {
         let message = self.check_target(&conversation, target)?;
         access::check_eraser(message.sender == user, &member)?;
         let amendments = self.rows.amendments(conversation.key, target)?;
-        if message.body == DELETED {
+        if message.body == DELETED_BODY {
             return self.repeated(&conversation, amendments.last().copied().unwrap_or(target));
         }
         let edit = EventBody::Edit { target, text: None, data: None, deleted: true };
@@ -190,7 +190,7 @@ impl<R: Rows> Act<'_, R> {
         for seq in amendments {
             self.rows.erase_event(conversation.key, seq, &edit)?;
         }
-        self.rows.erase_event(conversation.key, target, DELETED)?;
+        self.rows.erase_event(conversation.key, target, DELETED_BODY)?;
         self.rows.delete_reactions(conversation.key, target)?;
         self.rows.insert_amendment(conversation.key, target, conversation.head.next())?;
         self.do_record(conversation, user, &EventBody::Delete { target }, Vec::new())
@@ -277,6 +277,6 @@ mod tests {
     #[test]
     fn what_a_deleted_message_says_is_what_the_protocol_says() {
         let body = EventBody::Message { text: None, data: None, reply_to: None, deleted: true };
-        assert_eq!(fields::<rusqlite::Error>(&body).expect("JSON"), DELETED);
+        assert_eq!(fields::<rusqlite::Error>(&body).expect("JSON"), DELETED_BODY);
     }
 }

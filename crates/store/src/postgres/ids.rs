@@ -6,11 +6,12 @@ use crate::record::{ConversationKey, UserKey};
 /// Ids reserved at once, because a round trip for each new name would delay every write.
 const IDS_PER_RESERVATION: i64 = 64;
 
-const USERS: &str = "SELECT nextval('users_id_seq') FROM generate_series(1, $1::bigint)";
-const CONVERSATIONS: &str = "SELECT nextval('conversations_id_seq') FROM generate_series(1, $1::bigint)";
+const RESERVE_USER_IDS: &str = "SELECT nextval('users_id_seq') FROM generate_series(1, $1::bigint)";
+const RESERVE_CONVERSATION_IDS: &str =
+    "SELECT nextval('conversations_id_seq') FROM generate_series(1, $1::bigint)";
 
 /// The statements to prepare.
-pub(super) const STATEMENTS: [&str; 2] = [USERS, CONVERSATIONS];
+pub(super) const STATEMENTS: [&str; 2] = [RESERVE_USER_IDS, RESERVE_CONVERSATION_IDS];
 
 /// Reserved ids. A sequence never returns an id twice, even if the transaction rolls back. Unused ids are lost, which is no problem
 /// with 64 bits.
@@ -22,11 +23,11 @@ pub(super) struct Ids {
 
 impl Ids {
     pub(super) fn user(&mut self, link: &BlockingConnection) -> Result<UserKey, Error> {
-        take(&mut self.users, link, USERS).map(UserKey)
+        take(&mut self.users, link, RESERVE_USER_IDS).map(UserKey)
     }
 
     pub(super) fn conversation(&mut self, link: &BlockingConnection) -> Result<ConversationKey, Error> {
-        take(&mut self.conversations, link, CONVERSATIONS).map(ConversationKey)
+        take(&mut self.conversations, link, RESERVE_CONVERSATION_IDS).map(ConversationKey)
     }
 }
 

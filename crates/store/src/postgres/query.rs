@@ -31,7 +31,7 @@ use crate::table::{columns, conversations, members};
 type Result<T> = std::result::Result<T, Failed<Error>>;
 
 /// The first statement of a transaction fixes the snapshot of all its reads.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// A connection that only reads, one transaction after the other.
 pub(super) struct Session {
@@ -62,7 +62,7 @@ impl Session {
         }
         Ok(self.link.run(async {
             // In this order, and neither waits for the other.
-            let (begun, done) = join(self.link.client().batch_execute(BEGIN), work).await;
+            let (begun, done) = join(self.link.client().batch_execute(BEGIN_READ), work).await;
             begun.and(done)
         })?)
     }
@@ -143,7 +143,7 @@ pub(super) const LISTED: &str = concat!(
     JOIN members m ON m.conversation = c.id AND m."user" = $1 AND m.until IS NULL ORDER BY n.place"#
 );
 
-const MEMBERS: &str = concat!(
+const SELECT_MEMBER_PAGE: &str = concat!(
     r#"SELECT m."user", u.name, "#,
     members!(columns),
     r#" FROM (
@@ -300,7 +300,7 @@ impl Lookups for Session {
         most: usize,
         mut each: impl FnMut(UserKey, Option<(UserId, Membership)>) -> ControlFlow<()>,
     ) -> Result<()> {
-        for row in self.rows(MEMBERS, &[&conversation.0, &after.0, &(most as i64)])? {
+        for row in self.rows(SELECT_MEMBER_PAGE, &[&conversation.0, &after.0, &(most as i64)])? {
             let read = || Ok((user_id(&row, 1)?, Membership::from_postgres(&row, 2)?));
             let member = readable(read(), || format!("a member of conversation {}", conversation.0))?;
             if each(user_key(&row, 0)?, member).is_break() {

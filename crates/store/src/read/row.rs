@@ -117,7 +117,7 @@ pub(crate) fn readable<T, E: StoreError>(
     match read {
         Ok(read) => Ok(Some(read)),
         Err(error) if error.is_damage() => {
-            tracing::error!(row = row(), %error, "a damaged row is passed over");
+            tracing::error!(row = row(), %error, "skipping a damaged row");
             Ok(None)
         }
         Err(error) => Err(error.into()),
@@ -142,7 +142,7 @@ pub(crate) fn unreadable(
     at: Timestamp,
     error: impl Display,
 ) -> LogEvent {
-    tracing::error!(%conversation, %seq, %error, "an event cannot be read; it is passed on as `unreadable`");
+    tracing::error!(%conversation, %seq, %error, "an event cannot be read; sending it as `unreadable`");
     LogEvent {
         conversation: conversation.clone(),
         seq,

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn somebody_with_many_long_reads_keeps_nobody_else_waiting() {
+    async fn a_user_with_many_long_reads_delays_no_other_user() {
         let data = tempfile::TempDir::new().expect("a directory");
         drop(open_database(data.path()).expect("a database"));
         let (limits, state) = (Arc::new(Limits::default()), Arc::new(State::default()));

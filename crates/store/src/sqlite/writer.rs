@@ -261,7 +261,7 @@ impl Committer {
             tracing::error!(%error, "fsync failed on the write-ahead log; the database is read-only until the process is restarted");
         } else if let Trouble::Checkpoint(error) = trouble {
             self.stuck = Some(Instant::now());
-            tracing::warn!(%error, "cannot move the write-ahead log into the database yet");
+            tracing::warn!(%error, "checkpoint failed; retrying later");
         } else {
             let fault = match trouble {
                 Trouble::Commit(_) => fault.or(Some(WriteFault::Refused)),
@@ -270,7 +270,7 @@ impl Committer {
             };
             fault.into_iter().for_each(|fault| self.state.set_fault(fault));
             if !std::mem::replace(&mut self.troubled, true) {
-                tracing::error!(%error, "cannot write to the database; every write is refused until one works again");
+                tracing::error!(%error, "cannot write to the database; refusing writes until one succeeds");
             }
         }
     }

@@ -10,7 +10,7 @@ use super::*;
 
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// A client of a server, which runs as long as the set.
+/// A client of a server that runs as long as the task set.
 async fn client() -> (Client, JoinSet<io::Result<()>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -24,7 +24,7 @@ fn part(payload: &[u8], opcode: Data, last: bool) -> Sent {
     Sent::Frame(Frame::message(payload.to_vec(), OpCode::Data(opcode), last))
 }
 
-/// With which code the server closes after what is sent.
+/// The code with which the server closes after these bytes.
 async fn closes_after(sent: Vec<Sent>) -> Option<u16> {
     let (mut client, _running) = client().await;
     for message in sent {
@@ -44,7 +44,7 @@ async fn closes_after(sent: Vec<Sent>) -> Option<u16> {
 }
 
 #[tokio::test]
-async fn messages_come_back_whatever_their_size_and_pieces() {
+async fn messages_of_any_size_and_split_are_echoed() {
     let (mut client, _running) = client().await;
     for size in [0, 1, 125, 126, 127, 65_535, 65_536, 1 << 20] {
         let (text, binary) = (Sent::text("ä".repeat(size / 2)), Sent::binary(vec![0xFE; size]));

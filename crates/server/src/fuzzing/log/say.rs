@@ -1,4 +1,4 @@
-//! What four bytes mean: a verb, who says it when, where, and what else it needs.
+//! Decodes four bytes to a step: a command, its user and time, its conversation, and its arguments.
 
 use switchboard_protocol::{
     ConversationId, Create, Data, Delete, Edit, Emoji, Invite, Join, Key, Leave, React, Read, Received,
@@ -56,7 +56,7 @@ fn data(n: u8) -> Option<Data> {
         .then(|| serde_json::from_str(&format!(r#"{{"n":{n},"deep":[{{"x":null}}]}}"#)).expect("an object"))
 }
 
-/// Of 32 verbs some are the same: what is done most is what is said most.
+/// Some of the 32 verbs are equal, so that frequent commands are drawn more often.
 pub(super) fn step([verb, who, at, n]: [u8; 4]) -> Step {
     let (actor, conversation) = (user(who), place(at));
     // A clock that jumps, back too.

@@ -11,7 +11,7 @@ use crate::read::row::{is_readable, unreadable};
 use crate::record::{ConversationKey, LogEvent};
 
 /// Those that fill the page, and no body more.
-const EVENTS: &str = "SELECT e.seq, e.kind, u.name, e.at, e.key, e.body FROM (
+const SELECT_EVENT_PAGE: &str = "SELECT e.seq, e.kind, u.name, e.at, e.key, e.body FROM (
         SELECT page.*, sum(page.bytes) OVER (ORDER BY page.seq) AS so_far FROM (
             SELECT seq, kind, sender, at, key, body,
                 $6::bigint + 2 * coalesce(octet_length(key), 0) + octet_length(body) AS bytes FROM events
@@ -28,10 +28,10 @@ pub(super) fn rows(
     let (after, upto) = (number(range.after), number(range.upto));
     let (most, bytes) = (i64::from(range.most), i64::from(range.bytes));
     let overhead = LogEvent::most_bytes_of(name.as_str().len(), 0, 0) as i64;
-    session.rows(EVENTS, &[&conversation.0, &after, &upto, &most, &bytes, &overhead])
+    session.rows(SELECT_EVENT_PAGE, &[&conversation.0, &after, &upto, &most, &bytes, &overhead])
 }
 
-/// Reads a row of [`EVENTS`].
+/// Reads a row of [`SELECT_EVENT_PAGE`].
 pub(super) fn read(row: &Row, conversation: &ConversationId) -> std::result::Result<LogEvent, Error> {
     let seq: Seq = seq(row, 0)?;
     let read = || {

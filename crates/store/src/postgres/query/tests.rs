@@ -412,7 +412,7 @@ async fn a_page_of_members_reads_no_more_rows_than_it_shows() {
     let names: Vec<_> = (0..1_000).map(|n| format!("user{n}")).collect();
     past.makes(1, "alice", change("create", &json!({"room": "a", "members": names})));
     let plan = in_postgres(past.rows(), |reader| {
-        let (link, sql) = (&reader.rows.link, super::MEMBERS);
+        let (link, sql) = (&reader.rows.link, super::SELECT_MEMBER_PAGE);
         let sql = sql.replace("$1", "1").replace("$2", "7").replace("$3", "2");
         let explain = format!("ANALYZE; EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {sql}");
         let told = link.run(link.client().simple_query(&explain)).expect("a plan");
@@ -432,7 +432,7 @@ async fn a_page_of_members_reads_no_more_rows_than_it_shows() {
 
 /// A later version may say more about a removal than whom it removes.
 #[tokio::test]
-async fn who_went_is_found_by_the_field_whatever_else_an_event_says() {
+async fn a_removed_user_is_found_by_field_in_events_with_other_fields() {
     for body in [
         r#"{"user":"bob","reason":"spam"}"#,
         r#"{"reason":"he said \"user\":\"carol\", \u0000","user":"bob"}"#,

@@ -15,7 +15,7 @@ use crate::record::{Conversation, ConversationKey, Membership, UserKey};
 use crate::table::{columns, conversations, members};
 use crate::{Counts, Submission};
 
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
 /// Short time-outs for a write that is written alone after its batch was too slow, because other writes wait for it. The lock's is
 /// shorter, so that a lock held by another node is reported as such.
@@ -27,34 +27,35 @@ const SET_ATTEMPT: &str = "INSERT INTO writers (id, batch) VALUES ($1, $2)
     ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, at = now()";
 
 /// Locks conversations in the order of their ids, so that two transactions cannot deadlock.
-const CONVERSATIONS: &str = concat!(
+const SELECT_CONVERSATIONS: &str = concat!(
     "SELECT ",
     conversations!(columns),
     " FROM conversations c WHERE c.name = ANY($1::text[]) ORDER BY c.id FOR UPDATE"
 );
 
 /// Locks only conversations that no other transaction has locked.
-const FREE_CONVERSATIONS: &str = concat!(
+const SELECT_UNLOCKED_CONVERSATIONS: &str = concat!(
     "SELECT ",
     conversations!(columns),
     " FROM conversations c WHERE c.name = ANY($1::text[]) ORDER BY c.id FOR UPDATE SKIP LOCKED"
 );
 
-const NAMES: &str = "SELECT c.name FROM conversations c WHERE c.name = ANY($1::text[])";
+const SELECT_CONVERSATION_NAMES: &str = "SELECT c.name FROM conversations c WHERE c.name = ANY($1::text[])";
 
 /// Locks users, after the conversations and in the order of their ids.
-const LOCK: &str = "SELECT u.id, u.name FROM users u WHERE u.name = ANY($1::text[]) ORDER BY u.id FOR UPDATE";
+const LOCK_USERS: &str =
+    "SELECT u.id, u.name FROM users u WHERE u.name = ANY($1::text[]) ORDER BY u.id FOR UPDATE";
 
-const USERS: &str = "SELECT u.id, u.name FROM users u WHERE u.name = ANY($1::text[])";
+const SELECT_USERS: &str = "SELECT u.id, u.name FROM users u WHERE u.name = ANY($1::text[])";
 
-const CHOICES: &str = r#"SELECT u.id, (
+const COUNT_ROOMS_BY_CHOICE: &str = r#"SELECT u.id, (
         SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice r WHERE r."user" = u.id LIMIT $2) AS few
     ) FROM users u WHERE u.name = ANY($1::text[])"#;
 
 // Below, `OFFSET 0` is an optimisation fence that forces a look-up by the whole key. Without statistics about a new table the planner
 // would read all members or all events of a room.
 
-const MEMBERS: &str = concat!(
+const SELECT_MEMBERS: &str = concat!(
     "SELECT c.id, u.id, ",
     members!(columns),
     r#" FROM unnest($1::text[], $2::text[]) AS w(conversation, name)
@@ -62,20 +63,20 @@ const MEMBERS: &str = concat!(
     CROSS JOIN LATERAL (SELECT * FROM members m WHERE m.conversation = c.id AND m."user" = u.id OFFSET 0) AS m"#
 );
 
-const KEYED: &str = "SELECT e.sender, e.key, c.name, e.conversation, e.seq, e.at, e.body
+const SELECT_KEYED_EVENTS: &str = "SELECT e.sender, e.key, c.name, e.conversation, e.seq, e.at, e.body
     FROM unnest($1::text[], $2::text[]) AS w(name, key) JOIN users u ON u.name = w.name
     CROSS JOIN LATERAL (
         SELECT * FROM events e WHERE e.sender = u.id AND e.key = w.key AND e.key IS NOT NULL OFFSET 0
     ) AS e JOIN conversations c ON c.id = e.conversation";
 
-const EVENTS: &str = "SELECT e.conversation, e.seq, e.kind, e.sender, e.at, e.body
+const SELECT_EVENTS: &str = "SELECT e.conversation, e.seq, e.kind, e.sender, e.at, e.body
     FROM unnest($1::text[], $2::bigint[]) AS w(conversation, seq)
     JOIN conversations c ON c.name = w.conversation
     CROSS JOIN LATERAL (SELECT * FROM events e WHERE e.conversation = c.id AND e.seq = w.seq OFFSET 0) AS e";
 
 /// Counts the messages up to a cursor and the member's own among them, from the end of the log that is nearer to the cursor, as
 /// `nearer_end` and `sent_upto` do. Returns no row if there are more than $5 events on that side.
-const CURSORS: &str = r#"SELECT c.id, u.id, w.upto, t.messages,
+const COUNT_TO_CURSORS: &str = r#"SELECT c.id, u.id, w.upto, t.messages,
         CASE WHEN s.from_head THEN greatest(m.sent - n.own, 0) ELSE m.read_sent + n.own END
     FROM unnest($1::text[], $2::text[], $3::bigint[]) AS w(conversation, name, upto)
     JOIN conversations c ON c.name = w.conversation JOIN users u ON u.name = w.name
@@ -94,7 +95,7 @@ const CURSORS: &str = r#"SELECT c.id, u.id, w.upto, t.messages,
     ) AS n
     WHERE w.upto > m.read AND s.events <= $5"#;
 
-const AMENDMENTS: &str = "SELECT a.conversation, a.target, a.seq
+const SELECT_AMENDMENTS: &str = "SELECT a.conversation, a.target, a.seq
     FROM unnest($1::text[], $2::bigint[]) AS w(conversation, target)
     JOIN conversations c ON c.name = w.conversation
     CROSS JOIN LATERAL (
@@ -102,7 +103,7 @@ const AMENDMENTS: &str = "SELECT a.conversation, a.target, a.seq
     ) AS a ORDER BY a.seq";
 
 /// The latest reaction, and the number of current reactions of the message. The compared text needs an explicit collation.
-const REACTIONS: &str = r#"SELECT c.id, w.target, w.emoji, u.id, l.since, l.until, (
+const SELECT_REACTIONS: &str = r#"SELECT c.id, w.target, w.emoji, u.id, l.since, l.until, (
         SELECT count(*) FROM reactions s WHERE s.conversation = c.id AND s.target = w.target AND s.until IS NULL
     ) FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[]) AS w(conversation, target, emoji, name)
     JOIN conversations c ON c.name = w.conversation JOIN users u ON u.name = w.name
@@ -110,21 +111,21 @@ const REACTIONS: &str = r#"SELECT c.id, w.target, w.emoji, u.id, l.since, l.unti
         AND r.target = w.target AND r.emoji = w.emoji AND r."user" = u.id ORDER BY r.since DESC LIMIT 1) AS l ON true"#;
 
 pub(super) const STATEMENTS: [&str; 15] = [
-    BEGIN,
+    BEGIN_WRITE,
     SHORT_TIMEOUTS,
     SET_ATTEMPT,
-    CONVERSATIONS,
-    FREE_CONVERSATIONS,
-    NAMES,
-    LOCK,
-    USERS,
-    CHOICES,
-    MEMBERS,
-    KEYED,
-    EVENTS,
-    CURSORS,
-    AMENDMENTS,
-    REACTIONS,
+    SELECT_CONVERSATIONS,
+    SELECT_UNLOCKED_CONVERSATIONS,
+    SELECT_CONVERSATION_NAMES,
+    LOCK_USERS,
+    SELECT_USERS,
+    COUNT_ROOMS_BY_CHOICE,
+    SELECT_MEMBERS,
+    SELECT_KEYED_EVENTS,
+    SELECT_EVENTS,
+    COUNT_TO_CURSORS,
+    SELECT_AMENDMENTS,
+    SELECT_REACTIONS,
 ];
 
 /// The statement that an answer belongs to.
@@ -159,7 +160,7 @@ impl PostgresRows<'_> {
         batch: &[Submission],
     ) -> Result<(), Error> {
         writer.clone_into(&mut self.writer);
-        let mut begin = vec![Ask::new(BEGIN, &[])];
+        let mut begin = vec![Ask::new(BEGIN_WRITE, &[])];
         begin.extend(brief.then(|| Ask::new(SHORT_TIMEOUTS, &[])));
         begin.push(Ask::new(SET_ATTEMPT, &[&writer, &attempt]));
         self.read(begin, mode, &Prefetch::of(batch))
@@ -191,27 +192,32 @@ impl PostgresRows<'_> {
                 .unzip();
         let (most, message) = (i64::from(self.most_rooms), i16::from(EventKind::Message.number()));
         let near = i64::try_from(self.near).unwrap_or(i64::MAX);
-        let lock = if mode == Mode::SkipLocked { FREE_CONVERSATIONS } else { CONVERSATIONS };
+        let lock =
+            if mode == Mode::SkipLocked { SELECT_UNLOCKED_CONVERSATIONS } else { SELECT_CONVERSATIONS };
         let passes = mode == Mode::SkipLocked && !conversations.is_empty();
         let parts = [
             (About::Conversations, !conversations.is_empty(), Ask::new(lock, &[&conversations])),
-            (About::Names, passes, Ask::new(NAMES, &[&conversations])),
-            (About::Users, !locked.is_empty(), Ask::new(LOCK, &[&locked])),
-            (About::Users, !users.is_empty(), Ask::new(USERS, &[&users])),
-            (About::Choices, !choosing.is_empty() && most > 0, Ask::new(CHOICES, &[&choosing, &most])),
-            (About::Members, !members.is_empty(), Ask::new(MEMBERS, &[&member_of, &members])),
-            (About::Keyed, !keys.is_empty(), Ask::new(KEYED, &[&senders, &keys])),
-            (About::Events, !events.is_empty(), Ask::new(EVENTS, &[&events_of, &events])),
+            (About::Names, passes, Ask::new(SELECT_CONVERSATION_NAMES, &[&conversations])),
+            (About::Users, !locked.is_empty(), Ask::new(LOCK_USERS, &[&locked])),
+            (About::Users, !users.is_empty(), Ask::new(SELECT_USERS, &[&users])),
+            (
+                About::Choices,
+                !choosing.is_empty() && most > 0,
+                Ask::new(COUNT_ROOMS_BY_CHOICE, &[&choosing, &most]),
+            ),
+            (About::Members, !members.is_empty(), Ask::new(SELECT_MEMBERS, &[&member_of, &members])),
+            (About::Keyed, !keys.is_empty(), Ask::new(SELECT_KEYED_EVENTS, &[&senders, &keys])),
+            (About::Events, !events.is_empty(), Ask::new(SELECT_EVENTS, &[&events_of, &events])),
             (
                 About::Cursors,
                 !uptos.is_empty(),
-                Ask::new(CURSORS, &[&cursors_of, &readers, &uptos, &message, &near]),
+                Ask::new(COUNT_TO_CURSORS, &[&cursors_of, &readers, &uptos, &message, &near]),
             ),
-            (About::Amendments, !amended.is_empty(), Ask::new(AMENDMENTS, &[&amended_of, &amended])),
+            (About::Amendments, !amended.is_empty(), Ask::new(SELECT_AMENDMENTS, &[&amended_of, &amended])),
             (
                 About::Reactions,
                 !reacted.is_empty(),
-                Ask::new(REACTIONS, &[&reacted_of, &reacted, &emojis, &reactors]),
+                Ask::new(SELECT_REACTIONS, &[&reacted_of, &reacted, &emojis, &reactors]),
             ),
         ];
         let mut asks = begin;

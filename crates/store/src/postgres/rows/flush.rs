@@ -22,10 +22,10 @@ const PROBE: &str = "UPDATE writers SET probe = $2 WHERE id = $1";
 
 const NEW_USERS: &str = "INSERT INTO users (id, name) SELECT * FROM unnest($1::bigint[], $2::text[])";
 
-const SEEN: &str = "UPDATE users u SET last_seen = greatest(coalesce(u.last_seen, 0), w.at)
+const SET_LAST_SEEN: &str = "UPDATE users u SET last_seen = greatest(coalesce(u.last_seen, 0), w.at)
     FROM unnest($1::bigint[], $2::bigint[]) AS w(id, at) WHERE u.id = w.id";
 
-const REVOKED: &str = "UPDATE users u
+const SET_NOT_BEFORE: &str = "UPDATE users u
     SET not_before = CASE WHEN w.replace THEN w.at ELSE greatest(coalesce(u.not_before, 0), w.at) END
     FROM unnest($1::bigint[], $2::bigint[], $3::boolean[]) AS w(id, at, replace) WHERE u.id = w.id";
 
@@ -49,12 +49,12 @@ static NEW_REACTIONS: LazyLock<String> = LazyLock::new(|| {
 static CHOSEN: LazyLock<String> =
     LazyLock::new(|| format!("{} ON CONFLICT DO NOTHING", table::insert(&ROOMS_BY_CHOICE)));
 
-const ERASED: &str = "UPDATE events e SET body = w.body
+const ERASE_EVENTS: &str = "UPDATE events e SET body = w.body
     FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS w(conversation, seq, body)
     WHERE e.conversation = w.conversation AND e.seq = w.seq";
 
 /// Trims the past reactions of messages to [`PAST_REACTIONS`]. Deletes half of them at once, so that the sort is rarely needed.
-const PAST: &str = "DELETE FROM reactions r USING (
+const DELETE_OLD_REACTIONS: &str = "DELETE FROM reactions r USING (
         SELECT w.conversation, w.target, (
             SELECT p.until FROM reactions p
             WHERE p.conversation = w.conversation AND p.target = w.target AND p.until IS NOT NULL
@@ -67,7 +67,7 @@ const PAST: &str = "DELETE FROM reactions r USING (
     ) AS old
     WHERE r.conversation = old.conversation AND r.target = old.target AND r.until <= old.until";
 
-const DELETED: &str =
+const DELETE_REACTIONS: &str =
     "DELETE FROM reactions r USING unnest($1::bigint[], $2::bigint[]) AS w(conversation, target)
     WHERE r.conversation = w.conversation AND r.target = w.target";
 
@@ -80,18 +80,18 @@ pub(super) fn statements() -> [&'static str; 18] {
         COMMIT,
         ROLLBACK,
         NEW_USERS,
-        SEEN,
-        REVOKED,
+        SET_LAST_SEEN,
+        SET_NOT_BEFORE,
         &NEW_CONVERSATIONS,
         &CHANGED_CONVERSATIONS,
         &NEW_MEMBERS,
         &CHANGED_MEMBERS,
         &NEW_EVENTS,
-        ERASED,
+        ERASE_EVENTS,
         &NEW_AMENDMENTS,
         &NEW_REACTIONS,
-        PAST,
-        DELETED,
+        DELETE_OLD_REACTIONS,
+        DELETE_REACTIONS,
         &CHOSEN,
         LEFT,
     ]
@@ -140,18 +140,18 @@ impl PostgresRows<'_> {
         // All nodes write rows that are not locked in the same order, which prevents deadlocks.
         let parts = [
             (users.len(), Ask::new(NEW_USERS, &[&users, &user_names])),
-            (seen.len(), Ask::new(SEEN, &[&seen, &seen_at])),
-            (revoked.len(), Ask::new(REVOKED, &[&revoked, &revoked_at, &replace])),
+            (seen.len(), Ask::new(SET_LAST_SEEN, &[&seen, &seen_at])),
+            (revoked.len(), Ask::new(SET_NOT_BEFORE, &[&revoked, &revoked_at, &replace])),
             (new.len(), Ask::new(&NEW_CONVERSATIONS, &new.of(is_any))),
             (changed.len(), Ask::new(&CHANGED_CONVERSATIONS, &changed.of(is_changed))),
             (joined.len(), Ask::new(&NEW_MEMBERS, &joined.of(is_any))),
             (moved.len(), Ask::new(&CHANGED_MEMBERS, &moved.of(is_changed))),
             (events.seq.len(), events.insert()),
-            (erased.len(), Ask::new(ERASED, &[&erased_in, &erased, &bodies])),
+            (erased.len(), Ask::new(ERASE_EVENTS, &[&erased_in, &erased, &bodies])),
             (amended.len(), Ask::new(&NEW_AMENDMENTS, &[&amended_in, &amended, &by])),
             (reactions.user.len(), reactions.put()),
-            (taken.len(), Ask::new(PAST, &[&taken_in, &taken, &kept, &most])),
-            (deleted.len(), Ask::new(DELETED, &[&deleted_in, &deleted])),
+            (taken.len(), Ask::new(DELETE_OLD_REACTIONS, &[&taken_in, &taken, &kept, &most])),
+            (deleted.len(), Ask::new(DELETE_REACTIONS, &[&deleted_in, &deleted])),
             (chosen.len(), Ask::new(&CHOSEN, &[&choosers, &chosen])),
             (left.len(), Ask::new(LEFT, &[&leavers, &left])),
             (self.probe.len(), Ask::new(PROBE, &[&self.writer, &self.probe])),

@@ -46,7 +46,7 @@ impl SqliteRows {
     /// Lets the write-ahead log be what it is, also when the database is closed.
     pub(in crate::sqlite) fn leave_log(&self) {
         if let Err(error) = self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
-            tracing::error!(%error, "the write-ahead log may be moved into the database when that is closed");
+            tracing::error!(%error, "cannot disable the checkpoint on close");
         }
     }
 }

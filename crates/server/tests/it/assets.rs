@@ -143,7 +143,7 @@ async fn only_the_embedded_page_may_be_framed_and_only_by_configured_origins() {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors";
     let server = Server::start_production_with(|config| {
-        config.allowed_origins = vec!["https://shop.example".to_owned()]
+        config.allowed_origins = vec!["https://shop.example".to_owned()];
     })
     .await;
     let whole = page(&server).await;

@@ -13,9 +13,9 @@ const BURST: u32 = 5;
 /// How often the buckets of users who are quiet are dropped.
 pub(crate) const SWEEP: Duration = Duration::from_secs(60);
 
-/// How long nobody is told again that somebody is typing: the signal lasts 5 s, so a repeat within one says nothing, and
-/// each is copied to every member.
-const TYPING: Duration = Duration::from_secs(1);
+/// Least time between two `typing` signals of a user in a conversation. The signal lasts 5 s, so a repeat within a second adds
+/// nothing, and each is copied to every member.
+const TYPING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The payer whose rate a command counts against.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -60,7 +60,7 @@ fn check(bucket: Option<&mut Bucket>) -> Result<(), Refusal> {
 #[derive(Debug)]
 pub(crate) struct Limiter {
     sends: Option<Buckets<UserId>>,
-    /// Apart from `sends`: whoever types too much can still send.
+    /// Apart from `sends`: a user who types too much can still send.
     typing: Option<Buckets<UserId>>,
     /// `read` and `received`, which follow the messages of others.
     cursors: Option<Buckets<UserId>>,
@@ -81,7 +81,7 @@ impl Limiter {
             cursors: Rate::per_second(limits.cursors_per_user, BURST).map(Buckets::new),
             watched: Rate::per_second(limits.watched_per_user, BURST).map(Buckets::new),
             keys: Rate::per_second(limits.sends_per_key, BURST).map(Buckets::new),
-            typists: Buckets::new(Rate::new(TYPING, 1)),
+            typists: Buckets::new(Rate::new(TYPING_INTERVAL, 1)),
         }
     }
 

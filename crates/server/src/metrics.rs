@@ -70,7 +70,7 @@ impl BusMetrics {
 
 /// Why something was dropped or a connection cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is told in docs/operating.md")]
+#[expect(missing_docs, reason = "docs/operating.md describes each")]
 pub enum Drop {
     SignalQueueFull,
     SilentConnection,

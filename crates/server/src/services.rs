@@ -46,12 +46,12 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Whether whoever connects is believed.
+    /// Whether clients may name their user without a token.
     pub(crate) fn is_dev(&self) -> bool {
         self.mode == Mode::Dev
     }
 
-    /// Tells the others that somebody is typing, unless they have just been told. `from` is not told.
+    /// Signals to the other members that the user is typing, at most once in a while. The connection `from` does not receive it.
     pub(crate) fn tell_typing(
         &self,
         user: UserId,

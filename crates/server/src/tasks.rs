@@ -132,12 +132,12 @@ impl Tasks {
         &self.stop
     }
 
-    /// Cancelled when the time for stopping is over: whatever still runs is dropped.
+    /// Cancelled when the time for stopping is over: what still runs is dropped.
     pub(crate) fn cut(&self) -> &CancellationToken {
         &self.cut
     }
 
-    /// Runs `task` to its end, or until whatever still runs is dropped. A task that is woken often pays nothing for it.
+    /// Runs `task` to its end, or until what still runs is dropped. A task that is woken often pays nothing for it.
     pub(crate) async fn until_cut(&self, mut task: Pin<Box<impl Future<Output = ()>>>) {
         let mut cut = pin!(self.cut.cancelled());
         let mut told = false;

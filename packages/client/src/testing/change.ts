@@ -190,7 +190,7 @@ function checkAdminRemains(log: Log, member: Membership, goes: boolean): void {
   const alone = goes && log.members.length === 1;
   const admins = log.members.filter(([, { role }]) => role === "admin").length;
   if (member.role === "admin" && admins === 1 && !alone)
-    throw forbidden("you are the room's only admin: make somebody else `admin` first");
+    throw forbidden("you are the room's only admin: make another member `admin` first");
 }
 
 /** A reader who comes back is a reader. */

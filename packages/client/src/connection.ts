@@ -5,10 +5,11 @@ import { compact } from "./compact.js";
 import { browserNetwork } from "./connection/network.js";
 import { delay, judge, NO_CONNECTION, refusesToken, UNAUTHORIZED } from "./connection/retry.js";
 import { type Credentials, TokenSource } from "./connection/token.js";
-import { type Done, STORED, Writes } from "./connection/writes.js";
+import { type Done, Writes } from "./connection/writes.js";
 import { ChatError, failure } from "./error.js";
 import type { Command, Failure, OkBody, ServerFrame, Welcome } from "./protocol.js";
 import { Value } from "./store.js";
+import { isStored } from "./stored.js";
 import type { ChatOptions, ChatStatus } from "./types.js";
 import { wellFormedJson } from "./well-formed.js";
 
@@ -100,7 +101,7 @@ export class Connection {
   command(command: Command, done: Done, wanted = () => true): void {
     if (!this.online) return done(this.#closed ? closed() : failure("offline", NO_CONNECTION));
     const id = this.#nextId++;
-    if (STORED.test(command.type)) this.#writes!.add({ command, done, wanted, n: id });
+    if (isStored(command.type)) this.#writes!.add({ command, done, wanted, n: id });
     else this.#say(id, command, done);
   }
 

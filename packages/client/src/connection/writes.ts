@@ -5,8 +5,6 @@ import { Alarm, type Clock } from "../clock.js";
 import { ChatError, failure } from "../error.js";
 import type { Command, OkBody } from "../protocol.js";
 
-/** Commands that the server stores. */
-export const STORED = /^(send|edit|delete|react|create|join|leave|invite|remove|role|rename)$/;
 /** Milliseconds to wait when the server does not say how long. */
 const PAUSE = 1_000;
 
@@ -57,10 +55,10 @@ export class Writes {
   }
 
   #flush(): void {
-    for (const write of [...this.#queue]) {
-      const at = this.#queue.indexOf(write);
-      if (this.#wait !== undefined || this.#underWay >= this.#most) return;
-      if (at < 0 || write.sent) continue;
+    while (this.#wait === undefined && this.#underWay < this.#most) {
+      const at = this.#queue.findIndex(({ sent }) => !sent);
+      const write = this.#queue[at];
+      if (!write) return;
       write.sent = true;
       this.#underWay++;
       const done = (reply: OkBody | ChatError) => this.#onAnswer(write, reply);

@@ -1,6 +1,7 @@
 // Commands: which fields each has, and what may stand in them.
 
 import type { Command, Limits } from "../protocol.js";
+import { isStored } from "../stored.js";
 import { badField, Refusal, tooLarge } from "./refusal.js";
 
 /** Gives the value as the server takes it, or throws. */
@@ -165,13 +166,10 @@ export function parseId(id: unknown): { id?: string | number } {
   throw badField("id", "at most 64 bytes, or an integer");
 }
 
-/** The commands that append to a log. */
-const STORED = /^(send|edit|delete|react|create|join|leave|invite|remove|role|rename)$/;
-
 /** The number of a write and that of the write which it follows, if the frame has them. */
 export function parseNumber(frame: Record<string, unknown>): { n: number; after: number } | undefined {
   const { type, n, after } = frame;
-  if (!STORED.test(String(type)) || (n === undefined && after === undefined)) return undefined;
+  if (!isStored(String(type)) || (n === undefined && after === undefined)) return undefined;
   if (n === undefined) throw badField("n", "`after` comes with it");
   if (after === undefined) throw badField("after", "`n` comes with it");
   const number = { n: seq(n, "n", {} as Limits) as number, after: cursor(after, "after", {} as Limits) as number };

@@ -24,6 +24,9 @@ struct Numbers<'a> {
 }
 
 impl WriteNumber {
+    /// The highest number, which JavaScript reads exactly.
+    pub const MAX: u64 = MAX_SAFE_INTEGER as u64;
+
     /// Reads the number of a frame, which is a JSON object; `None` if it has none.
     ///
     /// # Errors
@@ -35,7 +38,7 @@ impl WriteNumber {
         })?;
         let whole = |field, raw: &RawValue| {
             let mut json = serde_json::Deserializer::from_str(raw.get());
-            read_whole(&mut json, MAX_SAFE_INTEGER as u64).map_err(|error| (field, error.to_string()))
+            read_whole(&mut json, Self::MAX).map_err(|error| (field, error.to_string()))
         };
         let (n, after) = match (n, after) {
             (None, None) => return Ok(None),

@@ -9,7 +9,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 use switchboard_protocol::reply::{Ok as OkReply, Reply};
-use switchboard_protocol::{CloseCode, Command, Event, Signal};
+use switchboard_protocol::{CloseCode, Command, Event, Signal, WriteNumber};
 
 use super::document::Document;
 use super::problem::Problem;
@@ -140,9 +140,6 @@ fn operation(name: &str, fields: &Value, ok: &Value, problem: &Value) -> Value {
     operation
 }
 
-/// The highest number of a write, which JavaScript reads exactly.
-const MAX_NUMBER: u64 = (1 << 53) - 1;
-
 /// The WebSocket API, as AsyncAPI 3.0.
 pub fn asyncapi() -> Value {
     let mut generator = generator();
@@ -155,11 +152,11 @@ pub fn asyncapi() -> Value {
         if Command::ORDERED.contains(&name) {
             envelope["dependentRequired"] = json!({ "n": ["after"], "after": ["n"] });
             envelope["properties"]["n"] = json!({
-                "type": "integer", "minimum": 1, "maximum": MAX_NUMBER,
+                "type": "integer", "minimum": 1, "maximum": WriteNumber::MAX,
                 "description": "The write's number on this connection.",
             });
             envelope["properties"]["after"] = json!({
-                "type": "integer", "minimum": 0, "maximum": MAX_NUMBER,
+                "type": "integer", "minimum": 0, "maximum": WriteNumber::MAX,
                 "description": "The number of the write that this one follows; 0 for none.",
             });
         }

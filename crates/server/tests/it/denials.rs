@@ -72,10 +72,7 @@ async fn log_of_attack(settings: &[(&str, &str)], attack: impl AsyncFnOnce(&Proc
     let settings = [&[("SWITCHBOARD_TRUSTED_PROXIES", proxy.as_str())], settings].concat();
     let mut server = Process::start_production(data.path(), &settings, Stdio::from(file)).await;
     attack(&server).await;
-    server.signal("TERM").await;
-    assert!(server.ends().await.success());
-    let log = std::fs::read_to_string(log).expect("readable");
-    log.lines().map(str::to_owned).collect()
+    server.log_after_stop(&log).await.lines().map(str::to_owned).collect()
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! Unauthenticated connections cannot keep out users or probes.
 
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -96,13 +95,6 @@ async fn probes_are_answered(server: &Process) {
     }
 }
 
-/// Stops a server and reads its log, which a separate thread writes with a delay.
-async fn log_after_stop(server: &mut Process, log: &Path) -> String {
-    server.signal("TERM").await;
-    assert!(server.ends().await.success());
-    std::fs::read_to_string(log).expect("the log")
-}
-
 #[tokio::test]
 async fn hostile_03_a_server_with_256_descriptors_answers_probes_and_logs_one_line() {
     let data = TempDir::new().expect("a directory");
@@ -133,7 +125,7 @@ async fn hostile_03_a_server_with_256_descriptors_answers_probes_and_logs_one_li
     let head = late.asks_for_upgrade("").await;
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
     users[0].is_still_open().await;
-    let log = log_after_stop(&mut server, &log).await;
+    let log = server.log_after_stop(&log).await;
     for line in [
         "limits.connections exceeds the limit of open files",
         "too many unauthenticated connections; closing the oldest",
@@ -159,6 +151,6 @@ async fn hostile_03_without_descriptors_the_oldest_unauthenticated_connections_a
     probes_are_answered(&server).await;
     server.connects("alice").await.says("@bob", "hi").await;
     strangers[0].is_disconnected().await;
-    let log = log_after_stop(&mut server, &path).await;
+    let log = server.log_after_stop(&path).await;
     assert_eq!(log.matches("cannot accept connections").count(), 1, "{log}");
 }

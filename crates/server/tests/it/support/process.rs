@@ -156,6 +156,13 @@ impl Process {
         assert!(kill.expect("a shell").success(), "it runs");
     }
 
+    /// Stops it and returns its log, which is complete only then: a thread of its own writes the lines.
+    pub(crate) async fn log_after_stop(&mut self, log: &Path) -> String {
+        self.signal("TERM").await;
+        assert!(self.ends().await.success());
+        std::fs::read_to_string(log).expect("the log")
+    }
+
     /// Waits until it exits.
     pub(crate) async fn ends(&mut self) -> ExitStatus {
         in_time("the program ends", self.child.wait()).await.expect("it ran")

@@ -132,8 +132,8 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(args) => serve::run(Mode::Serve, &args.flags()),
-        Command::Dev(args) => serve::run(Mode::Dev, &args.flags()),
+        Command::Serve(args) => Ok(serve::run(Mode::Serve, &args.flags())),
+        Command::Dev(args) => Ok(serve::run(Mode::Dev, &args.flags())),
         Command::Token(args) => token::run(args),
         Command::Key(args) => key::run(args),
         Command::Send(args) => connect::block_on(send::run(args)),

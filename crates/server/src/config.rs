@@ -2,6 +2,7 @@
 //! the environment, the environment overrides the file, the file overrides the defaults. An unknown setting is an error that
 //! suggests the most similar known one.
 
+mod changed;
 mod cluster;
 mod file;
 mod layers;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use switchboard_protocol::Limits;
+use url::{Origin, Url};
 
 pub use crate::engine_url::EngineUrl;
 use crate::engine_url::MASK;
@@ -23,6 +25,7 @@ pub use cluster::ClusterConfig;
 pub use file::default_toml;
 use file::{AuthSection, File};
 use layers::Layers;
+pub(crate) use layers::requested_log_format;
 pub use proxies::{ForwardedHeader, Network, ProxyConfig};
 
 /// The default listen address: the protocol's port, on loopback.
@@ -302,8 +305,7 @@ impl Config {
 
     /// The configuration as JSON, with the fields of the file and secrets masked.
     pub fn to_json(&self) -> Result<serde_json::Value, ConfigError> {
-        serde_json::to_value(self.to_file())
-            .map_err(|e| ConfigError(format!("cannot write the configuration as JSON: {e}")))
+        self.to_file().to_json()
     }
 
     fn to_file(&self) -> File {
@@ -374,16 +376,8 @@ pub(crate) const OPAQUE_ORIGIN: &str = "null";
 /// another spelling would never match.
 fn check_origins(origins: &[String]) -> Result<(), ConfigError> {
     for origin in origins.iter().filter(|origin| *origin != OPAQUE_ORIGIN) {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-._:[]".contains(c);
-        let ok = origin.split_once("://").is_some_and(|(scheme, host)| {
-            let default_port =
-                (scheme == "https" && host.ends_with(":443")) || (scheme == "http" && host.ends_with(":80"));
-            !scheme.is_empty()
-                && !host.is_empty()
-                && origin.replacen("://", "", 1).chars().all(plain)
-                && !default_port
-        });
-        if !ok {
+        let canonical = Url::parse(origin).ok().and_then(|url| canonical_origin(&url));
+        if canonical.as_ref() != Some(origin) || origin.contains('*') {
             return Err(ConfigError(format!(
                 "`allowed_origins`: {origin:?} is not an origin as a browser sends it: write \
                  `https://chat.example.com` or `http://localhost:5173`, in lower case, without a path or a \
@@ -392,6 +386,18 @@ fn check_origins(origins: &[String]) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// The origin of a URL as a browser sends it.
+fn canonical_origin(url: &Url) -> Option<String> {
+    match url.origin() {
+        Origin::Tuple(..) => Some(url.origin().ascii_serialization()),
+        // A scheme of an app, such as `capacitor://localhost`.
+        Origin::Opaque(_) => {
+            let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+            Some(format!("{}://{}{port}", url.scheme(), url.host_str()?.to_ascii_lowercase()))
+        }
+    }
 }
 
 /// Checks a level, or a comma-separated list with `module=level` parts. The log's own parser reads an unknown bare word as a

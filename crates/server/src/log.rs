@@ -3,6 +3,8 @@
 //! A pipe that nobody reads, a full disk or a terminal that has gone can delay or lose lines. It never delays a task or
 //! ends it.
 
+mod json;
+
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
 use std::os::fd::AsFd as _;
@@ -20,7 +22,6 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{LogConfig, LogFormat};
 use crate::tasks;
-use switchboard_store::clock::Clock;
 
 /// Lines that may wait for the thread: several seconds of a busy log. Beyond: dropped and counted.
 const MAX_QUEUED_LINES: usize = 8_192;
@@ -69,6 +70,14 @@ fn directives(level: &str) -> String {
     format!("{bus}{schema},{level}")
 }
 
+/// The line of an error that ends the process.
+pub(crate) fn fatal_line(format: LogFormat, message: &str) -> String {
+    match format {
+        LogFormat::Text => format!("error: {message}\n"),
+        LogFormat::Json => json::fatal(message),
+    }
+}
+
 impl Log {
     /// Starts the thread and sends every event of `tracing` there, and every panic.
     ///
@@ -85,7 +94,7 @@ impl Log {
             .with_writer(log.clone());
         let started = match config.format {
             LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-            LogFormat::Json => builder.json().flatten_event(true).try_init(),
+            LogFormat::Json => builder.json().event_format(json::JsonLines).try_init(),
         };
         started.map_err(|e| anyhow::anyhow!("cannot start the log: {e}"))?;
         std::panic::set_hook(Box::new(log_panic));
@@ -102,14 +111,7 @@ impl Log {
 
     /// Logs the error that ends the process, at any level.
     pub(crate) fn fatal(&self, message: &str) {
-        let line = match self.format {
-            LogFormat::Text => format!("error: {message}\n"),
-            LogFormat::Json => {
-                let timestamp = Clock::system().now().to_string();
-                let line = serde_json::json!({"timestamp": timestamp, "level": "ERROR", "message": message});
-                format!("{line}\n")
-            }
-        };
+        let line = fatal_line(self.format, message);
         self.queue(line.as_bytes());
     }
 

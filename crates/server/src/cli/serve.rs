@@ -12,8 +12,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{descriptors, output};
-use crate::config::{Config, Flags, Mode};
-use crate::log::Log;
+use crate::config::{Config, Flags, Mode, requested_log_format};
+use crate::log::{self, Log};
 use crate::{Failure, Server};
 use switchboard_store::clock::Clock;
 
@@ -27,9 +27,19 @@ const FAILED: u8 = 70;
 /// attempt and the client's kernel retries a second later. Linux lowers this to `net.core.somaxconn`.
 const LISTEN_BACKLOG: u32 = 4_096;
 
-/// Runs a server until a signal stops it or a critical task fails.
-pub(super) fn run(mode: Mode, flags: &Flags) -> anyhow::Result<ExitCode> {
-    let mut config = Config::load(mode, flags, &super::environment())?;
+/// Runs a server until a signal stops it or a critical task fails. An error before the log has started has the format of the
+/// log, too.
+pub(super) fn run(mode: Mode, flags: &Flags) -> ExitCode {
+    let env = super::environment();
+    run_with(mode, flags, &env).unwrap_or_else(|error| {
+        let format = requested_log_format(flags, &env);
+        output::eprint_line(log::fatal_line(format, &format!("{error:#}")).trim_end());
+        ExitCode::FAILURE
+    })
+}
+
+fn run_with(mode: Mode, flags: &Flags, env: &[(String, String)]) -> anyhow::Result<ExitCode> {
+    let mut config = Config::load(mode, flags, env)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(network_threads())
         .enable_all()
@@ -67,11 +77,13 @@ async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()
     let listener = bind(config.listen)?;
     let address = listener.local_addr().context("the listener has no address")?;
     let dev = config.mode == Mode::Dev;
+    let settings = config.changed_settings()?;
     if dev && config.cluster.is_none() {
         let seeded = config.clone();
         tokio::task::spawn_blocking(move || crate::dev::seed(&seeded)).await??;
     }
     let server = Server::start(listener, config, Clock::system()).await?;
+    log_start(address, server.operator_address(), dev, &settings);
     announce(&format!("listening on http://{address}"));
     if let Some(operators) = server.operator_address() {
         announce(&format!("probes and metrics on http://{operators}"));
@@ -86,6 +98,18 @@ async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()
     }
     notify_supervisor(NotifyState::Stopping);
     Ok(server.stop().await?)
+}
+
+/// Logs what an operator needs to know of a server before anything else.
+fn log_start(address: SocketAddr, operator_address: Option<SocketAddr>, dev: bool, settings: &str) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        %address,
+        operator_address = operator_address.map(tracing::field::display),
+        mode = if dev { "dev" } else { "serve" },
+        settings,
+        "started"
+    );
 }
 
 /// Prints a line for the person or program that started the server. The server keeps running if the reader closes stdout, as

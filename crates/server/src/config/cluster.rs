@@ -135,6 +135,9 @@ pub(super) fn resolve(
              without a `store` the database is SQLite, in `data`"
         )));
     }
+    if let Some((url, name)) = &store {
+        url.check_password().map_err(|reason| ConfigError::new(format!("{name}: {reason}")))?;
+    }
     if let Some((url, name)) = bus.iter().find(|(url, _)| !url.has_scheme(&["nats", "tls"])) {
         return Err(ConfigError::new(format!(
             "{name}: {url} is not the address of a NATS server, such as nats://host:4222 or tls://host:4222"

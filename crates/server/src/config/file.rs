@@ -100,6 +100,11 @@ impl Default for File {
 }
 
 impl File {
+    pub(super) fn to_json(&self) -> Result<serde_json::Value, ConfigError> {
+        serde_json::to_value(self)
+            .map_err(|e| ConfigError::new(format!("cannot write the configuration as JSON: {e}")))
+    }
+
     /// The proxies in front of the server.
     pub(super) fn proxies(&self) -> ProxyConfig {
         let trusted = self.trusted_proxies.clone();

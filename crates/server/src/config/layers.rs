@@ -5,16 +5,34 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use switchboard_protocol::in_json_words;
+use toml::de::DeTable;
 use toml::{Table, Value};
 
 use super::file::{File, SECTIONS, Setting, ValueType, settings};
-use super::{ConfigError, Flags, secret};
+use super::{ConfigError, Flags, LogFormat, secret};
 
 /// The prefix of the server's environment variables.
 const PREFIX: &str = "SWITCHBOARD_";
 
 /// Variables with the prefix that are not settings: the path of the file, and the token of `send` and `tail`.
 const OTHER_VARIABLES: [&str; 2] = ["SWITCHBOARD_CONFIG", "SWITCHBOARD_TOKEN"];
+
+/// The format of the log as far as the sources say it, which may be invalid otherwise: an error in them is reported in this format.
+pub(crate) fn requested_log_format(flags: &Flags, env: &[(String, String)]) -> LogFormat {
+    const VARIABLE: &str = "SWITCHBOARD_LOG_FORMAT";
+    let in_env = env.iter().find(|(name, text)| name == VARIABLE && !text.is_empty());
+    let in_file = || {
+        let text = secret::read_text(flags.config.as_ref()?).ok()?;
+        // The rest of a file with a syntax error.
+        let (table, _) = DeTable::parse_recoverable(text.trim_start_matches(secret::BOM));
+        let section = table.into_inner().remove("log")?.into_inner();
+        Some(section.as_table()?.get("format")?.get_ref().as_str()?.to_owned())
+    };
+    match in_env.map(|(_, text)| text.clone()).or_else(in_file).as_deref() {
+        Some("json") => LogFormat::Json,
+        _ => LogFormat::Text,
+    }
+}
 
 /// Settings that exclude each other: one of them in a layer overrides all of them in lower layers.
 const ALTERNATIVES: [(&str, &[&str]); 3] = [

@@ -5,6 +5,7 @@ mod cluster;
 mod crowd;
 mod disk;
 mod dribble;
+pub(crate) mod log;
 mod person;
 mod process;
 pub(crate) mod raw;

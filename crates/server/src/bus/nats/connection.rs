@@ -142,7 +142,7 @@ impl ConnectionPlan {
         let bus = settings.url.bus_servers(settings.ca.is_some()).map_err(anyhow::Error::msg)?;
         for url in bus.urls {
             const FORM: &str = "a URL of the bus is nats://HOST:PORT or tls://HOST:PORT";
-            let server: ServerAddr = url.parse().context(FORM)?;
+            let server = ServerAddr::from_url(url).context(FORM)?;
             ensure!(matches!(server.scheme(), "nats" | "tls") && !server.host().is_empty(), FORM);
             url_logins.extend(login_of(&server)?);
             servers.push(without_secrets(server)?);

@@ -1,0 +1,89 @@
+//! The log of the real program, read line by line in either format.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::Process;
+
+/// The formats of the log.
+pub(crate) const FORMATS: [&str; 2] = ["text", "json"];
+
+/// A line of the log.
+#[derive(Debug, Clone)]
+pub(crate) enum LogLine {
+    Text(String),
+    Json(Value),
+}
+
+impl LogLine {
+    /// Reads a log, each line of which must have the format.
+    pub(crate) fn read(log: &str, format: &str) -> Vec<Self> {
+        let line = |line: &str| match format {
+            "json" => Self::Json(serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))),
+            _ => Self::Text(line.to_owned()),
+        };
+        log.lines().map(line).collect()
+    }
+
+    /// Whether it has this message.
+    pub(crate) fn says(&self, message: &str) -> bool {
+        match self {
+            Self::Text(line) => line.contains(&format!(": {message}")),
+            Self::Json(line) => line["message"] == message,
+        }
+    }
+
+    /// A field; in text, also one of its span.
+    pub(crate) fn field(&self, name: &str) -> Option<String> {
+        match self {
+            Self::Json(line) => match line.get(name)? {
+                Value::String(text) => Some(text.clone()),
+                other => Some(other.to_string()),
+            },
+            Self::Text(line) => {
+                let begins = [format!(" {name}="), format!("{{{name}=")];
+                let rest = begins.iter().find_map(|begin| Some(line.split_once(begin)?.1))?;
+                match rest.strip_prefix('"') {
+                    Some(quoted) => quoted.split('"').next().map(str::to_owned),
+                    None => rest.split([' ', '}']).next().map(str::to_owned),
+                }
+            }
+        }
+    }
+}
+
+/// The one line with a message.
+pub(crate) fn only_line<'a>(lines: &'a [LogLine], message: &str) -> &'a LogLine {
+    let found: Vec<_> = lines.iter().filter(|line| line.says(message)).collect();
+    assert_eq!(found.len(), 1, "{message:?} in {lines:#?}");
+    found[0]
+}
+
+/// Runs a production server, stops it after `work`, and returns its log.
+pub(crate) async fn log_of_server(
+    format: &str,
+    settings: &[(&str, &str)],
+    work: impl AsyncFnOnce(&Process),
+) -> Vec<LogLine> {
+    let data = TempDir::new().expect("a directory");
+    let log = data.path().join("log");
+    let settings = [&[("SWITCHBOARD_LOG_FORMAT", format)], settings].concat();
+    let file = Stdio::from(File::create(&log).expect("a file"));
+    let mut server = Process::start_production(data.path(), &settings, file).await;
+    work(&server).await;
+    LogLine::read(&server.log_after_stop(&log).await, format)
+}
+
+/// Runs the program with a configuration that it refuses, and returns all that it prints.
+pub(crate) fn output_of_failed_start(arguments: &[&str], settings: &[(&str, &str)], data: &Path) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    command.args(arguments).env("SWITCHBOARD_DATA", data).envs(settings.iter().copied());
+    let output = command.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    format!("{}{}", text(output.stdout), text(output.stderr))
+}

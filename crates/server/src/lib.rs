@@ -105,7 +105,7 @@ pub(crate) struct Parts {
     /// A conversation with so many users on this node coalesces its events.
     pub(crate) coalesce_from: usize,
     /// The other nodes, if this one is not alone.
-    pub(crate) cluster: Option<router::Cluster>,
+    pub(crate) cluster: Option<router::ClusterParts>,
     pub(crate) tasks: Tasks,
 }
 
@@ -248,7 +248,7 @@ fn bind_for_operators(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpL
 struct Opened {
     store: SharedStore,
     batches: mpsc::Receiver<Batch>,
-    cluster: Option<router::Cluster>,
+    cluster: Option<router::ClusterParts>,
 }
 
 async fn open(
@@ -283,7 +283,7 @@ async fn open(
     let between = shared.bus.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
     tracing::info!(store = %shared.store, bus = between, ?node, "started in cluster mode");
     let cluster =
-        router::Cluster { store: store.clone(), bus, events, sweep: shared.sweep, lease: shared.lease };
+        router::ClusterParts { store: store.clone(), bus, events, sweep: shared.sweep, lease: shared.lease };
     Ok(Opened { store, batches, cluster: Some(cluster) })
 }
 

@@ -11,19 +11,15 @@
 //!    the session becomes live. It reads the events between its cursors and now from the log, as a lag. Live events queue behind
 //!    that.
 
+mod apply;
 mod attach;
+mod cluster;
 mod coalesce;
 mod departures;
-mod entry;
-mod notices;
-mod order;
 mod parked;
-mod peers;
 mod presence;
 mod publish;
 pub(crate) mod registry;
-mod store_reply;
-mod verify;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,12 +33,12 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::attach::Heads;
 use self::attach::{Load, Recent};
+use self::cluster::Cluster;
+pub(crate) use self::cluster::ClusterParts;
 pub(crate) use self::coalesce::COALESCE_FROM_USERS;
 use self::coalesce::Coalescer;
 pub(crate) use self::parked::Leaves;
 use self::parked::ParkedSessions;
-pub(crate) use self::peers::Cluster;
-use self::peers::Peers;
 use self::presence::{Due, Presence};
 use self::registry::{Registry, SessionSlot};
 use crate::encode::encode;
@@ -188,7 +184,7 @@ pub(crate) struct Parts {
     /// A conversation with so many users on this node coalesces its events.
     pub(crate) coalesce_from: usize,
     /// The connection to the other nodes; `None` on a single node.
-    pub(crate) cluster: Option<Cluster>,
+    pub(crate) cluster: Option<ClusterParts>,
 }
 
 /// Makes a router and its handle.
@@ -199,24 +195,27 @@ pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
         registry.keep_interests();
     }
     let bus = parts.cluster.as_ref().map(|cluster| cluster.bus.clone());
-    let router = Router {
-        inputs,
+    let node = LocalNode {
         registry,
         recent: Recent::default(),
         coalescer: Coalescer::new(parts.coalesce_from),
         parked: ParkedSessions::default(),
-        departing: 0,
-        unloading: VecDeque::new(),
         published: 0,
         presence: Presence::new(parts.grace, bus),
-        peers: parts.cluster.map(Peers::new),
-        stopping: false,
-        writer_gone: false,
-        store: parts.store,
-        batches: parts.batches,
         metrics: parts.metrics,
         clock: parts.clock,
         limits: parts.limits,
+    };
+    let router = Router {
+        inputs,
+        batches: parts.batches,
+        store: parts.store,
+        node,
+        cluster: parts.cluster.map(Cluster::new),
+        departing: 0,
+        unloading: VecDeque::new(),
+        stopping: false,
+        writer_gone: false,
         spread: parts.spread,
     };
     (RouterHandle { inputs: sender }, router)
@@ -227,27 +226,32 @@ pub(crate) struct Router {
     inputs: mpsc::Receiver<Input>,
     batches: mpsc::Receiver<Batch>,
     store: SharedStore,
+    node: LocalNode,
+    /// How this node agrees with the others; `None` on a single node, where no message crosses it.
+    cluster: Option<Cluster>,
+    /// Departures in the queue of the store.
+    departing: usize,
+    /// Users who have gone, and are still to be removed from their conversations.
+    unloading: VecDeque<registry::UserSlot>,
+    stopping: bool,
+    /// The writer of the store has ended, which only a panic causes while the router runs.
+    writer_gone: bool,
+    spread: u64,
+}
+
+/// The users, sessions and conversations of this node, and what they receive. It knows of no other node.
+struct LocalNode {
     registry: Registry,
     recent: Recent,
     coalescer: Coalescer,
     /// Sessions whose snapshot may be newer than what has been published.
     parked: ParkedSessions,
-    /// Departures in the queue of the store.
-    departing: usize,
-    /// Users who have gone, and are still to be removed from their conversations.
-    unloading: VecDeque<registry::UserSlot>,
     /// The number of the last batch that was published.
     published: u64,
     presence: Presence,
-    /// The connection to the other nodes; `None` on a single node.
-    peers: Option<Peers>,
-    stopping: bool,
-    /// The writer of the store has ended, which only a panic causes while the router runs.
-    writer_gone: bool,
     metrics: Arc<Metrics>,
     clock: Clock,
     limits: Arc<Limits>,
-    spread: u64,
 }
 
 impl Router {
@@ -264,7 +268,7 @@ impl Router {
             tokio::select! {
                 biased;
                 () = cut.cancelled() => break,
-                () = self.coalescer.due() => self.release(),
+                () = self.node.coalescer.due() => self.node.release(),
                 batch = self.batches.recv(), if !self.writer_gone => match batch {
                     Some(batch) => {
                         self.catch_up(&mut inputs);
@@ -279,10 +283,12 @@ impl Router {
                         tasks.fail(WRITER_THREAD, End::Panicked);
                     }
                 },
-                due = self.presence.due(self.departing < MAX_DEPARTURES) => self.take_due(Some(due)),
-                next = peers::next(self.peers.as_mut()) => {
+                due = self.node.presence.due(self.departing < MAX_DEPARTURES) => self.take_due(Some(due)),
+                next = next(self.cluster.as_mut()) => {
                     self.catch_up(&mut inputs);
-                    self.handle_peer_event(next);
+                    if let Some(cluster) = &mut self.cluster {
+                        cluster.handle(&mut self.node, next);
+                    }
                 }
                 count = self.inputs.recv_many(&mut inputs, MAX_INPUTS) => {
                     if count == 0 {
@@ -293,17 +299,21 @@ impl Router {
                 () = std::future::ready(()), if !self.unloading.is_empty() => {}
             }
             self.unload();
-            self.after_input();
+            if let Some(cluster) = &mut self.cluster {
+                cluster.after_input(&mut self.node);
+            }
         }
         if cut.is_cancelled() {
-            self.publish_stopped();
+            if let Some(cluster) = &self.cluster {
+                cluster.publish_stopped();
+            }
         } else {
-            self.release();
+            self.node.release();
             self.depart_all(&cut).await;
         }
-        let Self { mut batches, store, peers, .. } = self;
+        let Self { mut batches, store, cluster, .. } = self;
         // The writer ends with the last owner of the store, after the last write.
-        drop((store, peers));
+        drop((store, cluster));
         tokio::select! {
             biased;
             () = async { while batches.recv().await.is_some() {} } => {}
@@ -330,7 +340,9 @@ impl Router {
             }
             Input::Watch { session, users } => self.watch(session, users),
             Input::Revoke(user) => {
-                self.publish_revoked(&user);
+                if let Some(cluster) = &self.cluster {
+                    cluster.publish_revoked(&user);
+                }
                 self.revoke(&user);
             }
             Input::Stop => self.stop(),
@@ -358,19 +370,21 @@ impl Router {
         from: Option<&Arc<Outbox>>,
     ) {
         let frame = encode(signal);
-        let small = members <= u64::from(self.limits.signal_room);
-        self.publish_signal(signal, user, conversation, !small);
+        let small = members <= u64::from(self.node.limits.signal_room);
+        if let Some(cluster) = &self.cluster {
+            cluster.publish_signal(signal, user, conversation, !small);
+        }
         let tell = |outbox: &Arc<Outbox>| {
             if !from.is_some_and(|from| Arc::ptr_eq(from, outbox)) {
                 outbox.push_signal(&frame);
             }
         };
         if small {
-            self.registry.sessions_in(conversation).for_each(tell);
-        } else if let Some(user) = self.registry.find(user) {
+            self.node.registry.sessions_in(conversation).for_each(tell);
+        } else if let Some(user) = self.node.registry.find(user) {
             // The user may have left since the check that they may write.
-            if self.registry.is_member(user, conversation) {
-                self.registry.live_sessions(user).for_each(tell);
+            if self.node.registry.is_member(user, conversation) {
+                self.node.registry.live_sessions(user).for_each(tell);
             }
         }
     }
@@ -379,10 +393,10 @@ impl Router {
     fn take_due(&mut self, mut due: Option<Due>) {
         for _ in 0..MAX_DEPARTURES {
             let departures = self.departing < MAX_DEPARTURES;
-            match due.take().or_else(|| self.presence.due(departures).now_or_never()) {
+            match due.take().or_else(|| self.node.presence.due(departures).now_or_never()) {
                 Some(Due::Departed(user)) => self.depart(user),
                 Some(Due::Unanswered(user)) => {
-                    self.presence.query_timed_out(&self.registry, &user, self.clock.now());
+                    self.node.presence.query_timed_out(&self.node.registry, &user, self.node.clock.now());
                 }
                 None => return,
             }
@@ -400,23 +414,23 @@ impl Router {
     /// meanwhile stays in the others.
     fn unload(&mut self) {
         let Some(user) = self.unloading.front().copied() else { return };
-        if !self.registry.unload(user, MAX_UNLOADS) {
+        if !self.node.registry.unload(user, MAX_UNLOADS) {
             return;
         }
         self.unloading.pop_front();
-        if self.registry.shrink() {
-            self.presence.shrink();
-            self.recent.shrink();
+        if self.node.registry.shrink() {
+            self.node.presence.shrink();
+            self.node.recent.shrink();
         }
     }
 
     fn watch(&mut self, session: SessionSlot, users: Vec<Acquaintance>) {
-        self.presence.watch(&mut self.registry, session, users);
+        self.node.presence.watch(&mut self.node.registry, session, users);
     }
 
     fn revoke(&mut self, user: &UserId) {
-        for outbox in self.registry.all_sessions_of(user) {
-            self.metrics.dropped(Drop::Revoked);
+        for outbox in self.node.registry.all_sessions_of(user) {
+            self.node.metrics.dropped(Drop::Revoked);
             outbox.close(CloseCode::Revoked);
         }
     }
@@ -424,18 +438,26 @@ impl Router {
     /// Closes all sessions because the writer has ended: no write gets an outcome, and attaching sessions would wait for ever.
     fn give_up(&mut self) {
         self.writer_gone = true;
-        self.release();
-        for session in self.registry.sessions() {
+        self.node.release();
+        for session in self.node.registry.sessions() {
             session.outbox.abandon(CloseCode::TryLater);
         }
     }
 
     fn stop(&mut self) {
         self.stopping = true;
-        self.release();
-        for session in self.registry.sessions() {
+        self.node.release();
+        for session in self.node.registry.sessions() {
             send_bye(&session.outbox, self.spread);
         }
+    }
+}
+
+/// What the other nodes give this one to handle next; never on a single node.
+async fn next(cluster: Option<&mut Cluster>) -> cluster::Next {
+    match cluster {
+        Some(cluster) => cluster.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::auth::Authenticator;
 use crate::bus::NoBus;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::router::Cluster;
+use crate::router::ClusterParts;
 use crate::services::Services;
 use crate::session::{self, socket::Socket};
 use crate::tasks::Tasks;
@@ -44,13 +44,13 @@ pub struct Among {
 }
 
 impl Among {
-    fn cluster(self) -> Cluster {
+    fn cluster(self) -> ClusterParts {
         let Self { store, air, sweep, lease } = self;
         let (bus, events) = match air {
             Some((air, place)) => air.join(place),
             None => (Arc::new(NoBus) as _, mpsc::channel(1).1),
         };
-        Cluster { store, bus, events, sweep, lease }
+        ClusterParts { store, bus, events, sweep, lease }
     }
 }
 

@@ -6,10 +6,9 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::{Seq, UserId};
 use tokio::sync::oneshot;
 
-use super::entry::{Entry, changed};
 use super::parked::{Leaves, Parked, Then};
 use super::registry::{MembershipChange, UserSlot};
-use super::{Router, Subscribe, send_bye};
+use super::{LocalNode, Router, Subscribe, send_bye};
 use crate::metrics::Drop;
 use crate::outbox::Outbox;
 use crate::router::registry::SessionSlot;
@@ -128,29 +127,57 @@ impl Router {
             let _ = reply.send(Err(Refusal::unavailable()));
             return;
         }
-        let most = self.limits.connections_per_user as usize;
-        let user = self.registry.user_or_new(name);
-        let Some(local) = self.registry.user_mut(user) else { return };
+        let node = &mut self.node;
+        let most = node.limits.connections_per_user as usize;
+        let user = node.registry.user_or_new(name);
+        let Some(local) = node.registry.user_mut(user) else { return };
         if most > 0 && local.sessions.len() >= most {
-            self.metrics.dropped(Drop::ConnectionLimit);
+            node.metrics.dropped(Drop::ConnectionLimit);
             // The session may have ended.
             let _ = reply.send(Err(Refusal::rate_limited(TOO_MANY_RETRY_MS)));
             return;
         }
         local.entering += 1;
-        self.presence.returned(user);
+        node.presence.returned(user);
         if self.stopping {
             send_bye(&outbox, self.spread);
         }
-        let session = self.registry.add_session(user, outbox);
-        self.recent.begin(session);
-        self.metrics.connections.inc();
+        let session = node.registry.add_session(user, outbox);
+        node.recent.begin(session);
+        node.metrics.connections.inc();
         if reply.send(Ok(session)).is_err() {
             self.leave(session);
         }
     }
 
     pub(super) fn leave(&mut self, session: SessionSlot) {
+        self.node.leave(session);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.forget_session(session);
+        }
+    }
+
+    pub(super) fn load(&mut self, load: Load) {
+        let Load { session, page, reply } = load;
+        let mark = page.mark;
+        self.take_page(Parked { session, mark, page, then: Then::Answer(reply) });
+    }
+
+    pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
+        let (session, mark, page) = (subscribe.session, subscribe.mark, subscribe.page.clone());
+        self.take_page(Parked { session, mark, page, then: Then::Live(Box::new(subscribe)) });
+    }
+
+    fn take_page(&mut self, parked: Parked) {
+        match &mut self.cluster {
+            None => self.node.admit(parked),
+            Some(cluster) => cluster.take_page(&mut self.node, parked),
+        }
+    }
+}
+
+impl LocalNode {
+    fn leave(&mut self, session: SessionSlot) {
         let Some(gone) = self.registry.remove_session(session) else { return };
         self.metrics.connections.dec();
         self.presence.unwatch(session, &gone.watching);
@@ -177,31 +204,14 @@ impl Router {
         }
     }
 
-    pub(super) fn load(&mut self, load: Load) {
-        let Load { session, page, reply } = load;
-        let mark = page.mark;
-        self.take_page(Parked { session, mark, entry: Entry::new(page), then: Then::Answer(reply) });
-    }
-
-    pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
-        self.record_leave(&subscribe);
-        let (session, mark, entry) = (subscribe.session, subscribe.mark, Entry::last(&subscribe));
-        self.take_page(Parked { session, mark, entry, then: Then::Live(Box::new(subscribe)) });
-    }
-
-    fn take_page(&mut self, mut parked: Parked) {
-        self.catch_up_with(&mut parked);
-        self.admit(parked);
-    }
-
     /// Adds the user of a session to the members of the conversations of a page, except where a later change was applied.
     pub(super) fn join_page(&mut self, parked: &Parked) {
         // The waiting events were published before, so they are below the heads of the page.
         self.release();
         let Some(user) = self.registry.session(parked.session).map(|session| session.user) else { return };
         let Some(local) = self.registry.user(user).filter(|local| !local.loaded) else { return };
-        let changed = changed(&local.changes);
-        for Joined { conversation, head } in parked.entry.page.joined.iter() {
+        let changed = local.changed();
+        for Joined { conversation, head } in parked.page.joined.iter() {
             // A later membership change has been applied here.
             if changed.get(conversation).is_some_and(|seq| seq > head) {
                 continue;
@@ -211,73 +221,62 @@ impl Router {
         }
     }
 
-    /// Answers a session whose page has been applied, or makes it live.
-    pub(super) fn page_applied(&mut self, parked: Parked) {
-        let Parked { session, entry, then, .. } = parked;
-        let leaves =
-            entry.leaves.into_iter().filter_map(|(conversation, leave)| Some((conversation, leave?)));
-        match then {
+    /// Answers a session whose page has been applied, or makes it live. Returns how far a session that is now live receives
+    /// conversations that its user has left.
+    pub(super) fn page_applied(&mut self, parked: Parked, leaves: Leaves) -> Leaves {
+        match parked.then {
             Then::Answer(reply) => {
-                // The next page will be newer than the beginning of every hosted conversation.
-                let subscription_epoch = self.registry.subscription_epoch();
-                if let Some(session) = self.registry.session_mut(session) {
-                    session.subscription_epoch = subscription_epoch;
-                }
                 // The session may have ended.
-                let _ = reply.send(leaves.collect());
+                let _ = reply.send(leaves);
+                Leaves::new()
             }
             Then::Live(mut subscribe) => {
                 subscribe.leaves.extend(leaves);
-                self.make_live(&subscribe);
+                self.make_live(&subscribe)
             }
         }
     }
 
     /// Makes a session live. It reads the events between its cursors and now from the store, as lags.
-    fn make_live(&mut self, subscribe: &Subscribe) {
+    fn make_live(&mut self, subscribe: &Subscribe) -> Leaves {
         // The waiting events were published before, so they are not live for this session.
         self.release();
-        self.record_leave(subscribe);
         let session = subscribe.session;
-        let Some(local) = self.registry.session_mut(session) else { return };
+        let Some(local) = self.registry.session_mut(session) else { return Leaves::new() };
         local.live = true;
         local.not_before = subscribe.not_before;
         let (user, outbox) = (local.user, local.outbox.clone());
-        let Some(local) = self.registry.user_mut(user) else { return };
+        let Some(local) = self.registry.user_mut(user) else { return Leaves::new() };
         let changes = local.changes.clone();
-        let suspect = std::mem::take(&mut local.suspect);
         local.loaded = true;
-        if suspect {
-            self.verify(user);
-        }
         let starts = Starts::new(subscribe, &changes);
         for conversation in self.published_since(user, &starts) {
             if let (Some(start), Some(head)) = (starts.of(conversation), self.registry.head(conversation)) {
                 outbox.resume_from(conversation, start, head);
             }
         }
-        let mut went = Vec::new();
+        let mut left = subscribe.gone.clone();
         // Conversations that the user left since the page was read: up to the leave.
         for change in changes.iter().filter(|c| c.passage == Passage::Out) {
             if subscribe.heads.get(change.conversation).is_none_or(|head| head < change.seq)
                 && let Some(start) = starts.of(change.conversation)
             {
                 outbox.resume_from(change.conversation, start, change.seq);
-                went.push((change.conversation, change.seq));
+                left.push((change.conversation, change.seq));
             }
         }
         for (conversation, leave) in &subscribe.leaves {
             if let Some(start) = starts.of(*conversation) {
                 outbox.resume_from(*conversation, start, *leave);
-                went.push((*conversation, *leave));
+                left.push((*conversation, *leave));
             }
         }
         for (conversation, start, until) in &subscribe.former {
             outbox.resume_from(*conversation, *start, *until);
         }
-        self.record_told(session, subscribe.gone.iter().copied().chain(went));
         self.end_attach(session, user);
         self.presence.arrived(&self.registry, user);
+        left
     }
 
     /// The conversations of a user in which an event can have been published after the start of a session. If the start comes from a

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::Seq;
 use tokio::time::Instant;
 
-use super::Router;
+use super::LocalNode;
 use crate::outbox::CoalescedEvent;
 use switchboard_store::record::ConversationKey;
 
@@ -50,7 +50,7 @@ impl Coalescer {
     }
 }
 
-impl Router {
+impl LocalNode {
     /// Queues an event for the sessions of its conversation, at once or with others.
     pub(super) fn coalesce(&mut self, conversation: ConversationKey, event: CoalescedEvent) {
         if let Some(events) = self.coalescer.events.get_mut(&conversation) {

@@ -11,10 +11,10 @@ use switchboard_store::{Change, Submission};
 impl Router {
     /// Takes a user offline, and publishes that. Returns the user and when they were last seen, if they were online.
     pub(super) fn go_offline(&mut self, user: UserSlot) -> Option<(UserId, Timestamp)> {
-        let gone = self.registry.begin_unload(user)?;
+        let gone = self.node.registry.begin_unload(user)?;
         self.unloading.push_back(user);
-        let at = self.presence.departed(user)?;
-        self.presence.publish_departure(&self.registry, &gone, at);
+        let at = self.node.presence.departed(user)?;
+        self.node.presence.publish_departure(&self.node.registry, &gone, at);
         Some((gone.name, at))
     }
 
@@ -28,9 +28,11 @@ impl Router {
     /// last seen, a few users at a time, because all of them at once do not fit its queue. What it has not stored at the deadline
     /// is lost.
     pub(super) async fn depart_all(&mut self, cut: &CancellationToken) {
-        let users = self.registry.users();
+        let users = self.node.registry.users();
         let seen: Vec<_> = users.into_iter().filter_map(|user| self.go_offline(user)).collect();
-        self.publish_stopped();
+        if let Some(cluster) = &self.cluster {
+            cluster.publish_stopped();
+        }
         for (user, at) in seen {
             while self.departing >= MAX_DEPARTURES {
                 let batch = tokio::select! {

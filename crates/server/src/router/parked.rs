@@ -10,9 +10,9 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::Seq;
 use tokio::sync::oneshot;
 
-use super::entry::Entry;
-use super::registry::{Changes, SessionSlot, UserSlot};
-use super::{Router, Subscribe};
+use super::registry::{SessionSlot, UserSlot};
+use super::{LocalNode, Subscribe};
+use switchboard_store::Memberships;
 use switchboard_store::record::ConversationKey;
 
 /// Conversations that a user left, with the event.
@@ -23,7 +23,7 @@ pub(super) struct Parked {
     pub(super) session: SessionSlot,
     /// The page cannot contain anything of a later batch than this one.
     pub(super) mark: u64,
-    pub(super) entry: Entry,
+    pub(super) page: Memberships,
     pub(super) then: Then,
 }
 
@@ -40,9 +40,9 @@ pub(super) enum Then {
 pub(super) enum Obstacle {
     /// The publishing of a batch of this node.
     Batch(u64),
-    /// An event that this node has not applied yet; with 0, any further event of the conversation.
+    /// In a cluster: an event that this node has not applied yet; with 0, any further event of the conversation.
     Event(ConversationKey, Seq),
-    /// The store's answer about a user, or an event by which the user joins or leaves a conversation.
+    /// In a cluster: the store's answer about a user, or an event by which the user joins or leaves a conversation.
     User(UserSlot),
 }
 
@@ -56,7 +56,7 @@ pub(super) struct ParkedSessions {
 }
 
 impl ParkedSessions {
-    fn insert(&mut self, parked: Parked, obstacle: Obstacle) {
+    pub(super) fn insert(&mut self, parked: Parked, obstacle: Obstacle) {
         let session = parked.session;
         self.by_obstacle.insert((obstacle, session));
         self.sessions.insert(session, (parked, obstacle));
@@ -67,10 +67,6 @@ impl ParkedSessions {
         self.by_obstacle.remove(&(obstacle, session));
         self.due.remove(&session);
         Some(parked)
-    }
-
-    pub(super) fn get_mut(&mut self, session: SessionSlot) -> Option<&mut Parked> {
-        self.sessions.get_mut(&session).map(|(parked, _)| parked)
     }
 
     /// Marks the sessions that wait for one of these obstacles to be checked again.
@@ -105,49 +101,33 @@ impl ParkedSessions {
         }
     }
 
-    fn take_due(&mut self) -> Vec<Parked> {
+    pub(super) fn take_due(&mut self) -> Vec<Parked> {
         let due = std::mem::take(&mut self.due);
         due.into_iter().filter_map(|session| self.remove(session)).collect()
     }
 }
 
-impl Router {
-    /// Applies a page, or parks it until it has no obstacle.
-    pub(super) fn admit(&mut self, mut parked: Parked) {
-        match self.obstacle(&mut parked) {
-            None => self.page_applied(parked),
-            Some(obstacle) => self.parked.insert(parked, obstacle),
+impl Parked {
+    /// What a session waits for first, on one node and on several.
+    pub(super) fn unpublished(&self, published: u64) -> Option<Obstacle> {
+        (self.mark > published).then_some(Obstacle::Batch(self.mark))
+    }
+}
+
+impl LocalNode {
+    /// Applies a page on a single node, or parks it until everything that it can contain has been published.
+    pub(super) fn admit(&mut self, parked: Parked) {
+        if let Some(obstacle) = parked.unpublished(self.published) {
+            self.parked.insert(parked, obstacle);
+        } else {
+            self.join_page(&parked);
+            self.page_applied(parked, Leaves::new());
         }
     }
 
-    fn obstacle(&mut self, parked: &mut Parked) -> Option<Obstacle> {
-        if parked.mark > self.published {
-            return Some(Obstacle::Batch(parked.mark));
-        }
-        if self.peers.is_none() {
-            self.join_page(parked);
-            return None;
-        }
-        self.cluster_obstacle(parked)
-    }
-
-    /// Admits the sessions that have no obstacle any more.
+    /// Admits the sessions that have no obstacle any more, on a single node.
     pub(super) fn unpark(&mut self) {
-        loop {
-            let Changes { users, conversations } = self.registry.take_changes();
-            users.into_iter().for_each(|user| self.parked.changed(user));
-            for conversation in conversations {
-                // A conversation that this node no longer hosts is no obstacle.
-                let applied = self.registry.applied(conversation).unwrap_or(Seq::MAX);
-                self.parked.applied(conversation, applied);
-            }
-            let due = self.parked.take_due();
-            if due.is_empty() {
-                return;
-            }
-            // An admitted session may be what another one waits for.
-            due.into_iter().for_each(|parked| self.admit(parked));
-        }
+        self.parked.take_due().into_iter().for_each(|parked| self.admit(parked));
     }
 }
 
@@ -161,7 +141,6 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::outbox::Outbox;
     use crate::router::registry::Registry;
-    use switchboard_store::Memberships;
 
     const ROOM: ConversationKey = ConversationKey(1);
     const OTHER: ConversationKey = ConversationKey(2);
@@ -174,7 +153,7 @@ mod tests {
         let (after, joined, latest) = (ConversationKey::MIN, Arc::default(), vec![]);
         let page = Memberships { mark: 1, after, next: None, joined, latest };
         let (reply, _) = oneshot::channel();
-        Parked { session, mark: 1, entry: Entry::new(page), then: Then::Answer(reply) }
+        Parked { session, mark: 1, page, then: Then::Answer(reply) }
     }
 
     #[test]

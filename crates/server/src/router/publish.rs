@@ -1,18 +1,16 @@
 //! Publishes committed batches: answers to the senders, events to the sessions of the members.
 
 use serde_json::value::RawValue;
-use switchboard_protocol::reply::{OkBody, Reply};
-use switchboard_protocol::{ConversationId, Seq, Signal, UserId};
+use switchboard_protocol::Signal;
+use switchboard_protocol::reply::OkBody;
 use tokio::time::Instant;
 
 use super::Router;
-use super::order::Arrival;
-use super::registry::{MembershipChange, UserSlot};
-use crate::encode::{encode, encode_answer};
+use super::apply::Arrival;
+use crate::encode::encode_answer;
 use crate::frame;
 use crate::outbox::Outbox;
 use switchboard_store::origin::{Origin, SessionOrigin, WriteOrder};
-use switchboard_store::record::{ConversationKey, Effect};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Batch, Committed, CommittedCursor, CommittedEvent, CursorOf, Outcome};
 
@@ -30,17 +28,19 @@ impl Router {
                 Err(refusal) => {
                     // A caller that waits counts its refusals itself.
                     if !matches!(origin, Origin::Call(_) | Origin::BackEnd(_)) {
-                        self.metrics.refused(refusal.code);
+                        self.node.metrics.refused(refusal.code);
                     }
                     answer(origin, Err(refusal));
                 }
             }
         }
-        self.check(batch.check);
-        self.published = batch.number;
-        self.parked.published(batch.number);
-        self.gathered(batch.more);
-        self.unpark();
+        self.node.published = batch.number;
+        self.node.parked.published(batch.number);
+        self.node.gathered(batch.more);
+        match &mut self.cluster {
+            None => self.node.unpark(),
+            Some(cluster) => cluster.batch_published(&mut self.node, batch.check),
+        }
     }
 
     fn publish_event(&mut self, origin: Origin, committed: CommittedEvent, stored: Instant) {
@@ -54,70 +54,13 @@ impl Router {
         let stored_as = OkBody::Stored { conversation: name.clone(), seq, at, duplicate, event: None };
         answer(origin, Ok(stored_as));
         if let Some(event) = event {
-            self.metrics.accepted.inc();
+            self.node.metrics.accepted.inc();
             let json = event.to_json();
-            let frame = frame::text(&json);
-            self.tell_event(conversation, &name, seq, json, &effects);
-            if let Some(own) = own.as_ref().filter(|_| self.peers.is_some()) {
-                own.expect_own_event(conversation, seq);
-            }
-            self.arrive(conversation, Arrival { name, seq, frame, own, effects, stored });
-        }
-    }
-
-    /// Records membership changes for attaching sessions, whose snapshots may not contain them.
-    pub(super) fn note_changes(&mut self, conversation: ConversationKey, seq: Seq, effects: &[Effect]) {
-        for effect in effects {
-            let user = self.registry.find(&effect.user).and_then(|user| self.registry.user_mut(user));
-            if let Some(user) = user.filter(|user| user.entering > 0) {
-                let passage = effect.passage;
-                user.changes.push(MembershipChange { conversation, seq, passage });
-            }
-        }
-    }
-
-    /// Adds a connected user to the members of a conversation that they joined by the event `seq`. A user who returns receives the
-    /// events since they left, or a `gap` if there are too many.
-    pub(super) fn join(
-        &mut self,
-        user: &UserId,
-        conversation: ConversationKey,
-        name: &ConversationId,
-        seen: Seq,
-        seq: Seq,
-    ) {
-        let Some(slot) = self.registry.find(user) else { return };
-        let before = Seq(seq.0 - 1);
-        self.registry.join(slot, conversation, before);
-        self.give_missed(slot, conversation, name, seen, before);
-    }
-
-    /// Queues the events after `seen` up to `before` for the sessions of a user who joins. A session that has received less receives
-    /// more.
-    pub(super) fn give_missed(
-        &mut self,
-        user: UserSlot,
-        conversation: ConversationKey,
-        name: &ConversationId,
-        seen: Seq,
-        before: Seq,
-    ) {
-        let sessions = self.registry.user(user).map_or_else(Vec::new, |local| local.sessions.to_vec());
-        for session in sessions {
-            let Some(session) = self.registry.session_mut(session).filter(|session| session.live) else {
-                continue;
-            };
-            let seen = session.take_told(conversation).map_or(seen, |told| told.min(seen));
-            let missed = before.0.saturating_sub(seen.0);
-            if missed == 0 {
-                continue;
-            }
-            if missed <= u64::from(self.limits.replay) {
-                session.outbox.push_lag(conversation, seen, before);
-            } else {
-                let gap =
-                    Reply::<Box<RawValue>>::Gap { conversation: name.clone(), after: seen, head: before };
-                session.outbox.push_reply(encode(&gap));
+            let arrival = Arrival { name, seq, frame: frame::text(&json), own, effects, stored };
+            match &mut self.cluster {
+                // A single node stores and publishes in order.
+                None => self.node.apply_event(conversation, arrival),
+                Some(cluster) => cluster.stored(&mut self.node, conversation, arrival, json),
             }
         }
     }
@@ -126,7 +69,7 @@ impl Router {
         let CommittedCursor { conversation, name, user, of, upto, moved, members } = committed;
         if moved {
             // It may refer to events that wait.
-            self.release();
+            self.node.release();
             let signal = match of {
                 CursorOf::Read => Signal::Read { conversation: name.clone(), user: user.clone(), upto },
                 CursorOf::Received => {

@@ -98,6 +98,13 @@ pub(crate) struct LocalUser {
     pub(crate) swept: ConversationKey,
 }
 
+impl LocalUser {
+    /// The last join or leave in each conversation that the user joined or left while a session was attaching.
+    pub(super) fn changed(&self) -> FxHashMap<ConversationKey, Seq> {
+        self.changes.iter().map(|change| (change.conversation, change.seq)).collect()
+    }
+}
+
 /// A user has left a conversation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Leave {

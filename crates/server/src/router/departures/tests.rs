@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::MAX_DEPARTURES;
 use crate::router::Router;
-use crate::router::verify::tests::{Fake, router};
+use crate::router::cluster::fake::{Fake, router};
 use crate::tasks::Tasks;
 use switchboard_store::origin::Origin;
 use switchboard_store::{Batch, Committed, Outcome};
@@ -21,9 +21,10 @@ fn stopping_router() -> (Arc<Fake>, Router, mpsc::Sender<Batch>) {
     let store = Arc::new(Fake::writable());
     let (mut router, batches) = router(&store, &names);
     for name in &names {
-        let user = router.registry.find(&UserId::parse(name).expect("a name")).expect("the user was added");
-        router.presence.arrived(&router.registry, user);
-        router.presence.leaving(user, Timestamp::from_millis(7));
+        let user =
+            router.node.registry.find(&UserId::parse(name).expect("a name")).expect("the user was added");
+        router.node.presence.arrived(&router.node.registry, user);
+        router.node.presence.leaving(user, Timestamp::from_millis(7));
     }
     (store, router, batches)
 }

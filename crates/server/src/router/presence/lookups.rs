@@ -8,18 +8,8 @@ use switchboard_protocol::{Signal, Timestamp, UserId};
 
 use super::Presence;
 use crate::encode::encode;
-use crate::router::Router;
 use crate::router::registry::{Registry, SessionSlot};
-use crate::router::store_reply::StoreReply;
-use switchboard_store::PlacesPage;
 use switchboard_store::record::ConversationKey;
-use switchboard_store::refusal::Refusal;
-
-/// Users whose conversations one query reads.
-const MAX_USERS: usize = 500;
-
-/// Conversations of each user that one query reads. For a user in more, the next query continues after the last of them.
-const PAGE: u32 = 200;
 
 /// A change that sessions receive if the store says that they share a conversation with the user.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,7 +20,7 @@ pub(in crate::router) struct Lookup {
     /// The watchers that have not received the change.
     sessions: BTreeSet<SessionSlot>,
     /// The conversations up to this one have been compared.
-    after: ConversationKey,
+    pub(in crate::router) after: ConversationKey,
 }
 
 impl Presence {
@@ -53,13 +43,13 @@ impl Presence {
     }
 
     /// Takes at most `most` queued changes.
-    pub(super) fn take_lookups(&mut self, most: usize) -> Vec<(UserId, Lookup)> {
+    pub(in crate::router) fn take_lookups(&mut self, most: usize) -> Vec<(UserId, Lookup)> {
         let Some(remote) = &mut self.remote else { return Vec::new() };
         std::iter::from_fn(|| remote.lookups.pop_first()).take(most).collect()
     }
 
     /// Queues a change again, unless the user's presence has changed since.
-    fn put_back(&mut self, user: UserId, lookup: Lookup) {
+    pub(in crate::router) fn put_back(&mut self, user: UserId, lookup: Lookup) {
         let Some(remote) = &mut self.remote else { return };
         match remote.lookups.entry(user) {
             Entry::Vacant(entry) => drop(entry.insert(lookup)),
@@ -72,7 +62,7 @@ impl Presence {
 
     /// Sends a change to the watchers that share one of these conversations with the user; `false` if no
     /// session is left that could receive it.
-    pub(super) fn deliver(
+    pub(in crate::router) fn deliver(
         &self,
         registry: &Registry,
         user: &UserId,
@@ -94,39 +84,5 @@ impl Presence {
             !shares
         });
         !lookup.sessions.is_empty()
-    }
-}
-
-impl Router {
-    /// Queries the conversations of the users whose change has not been delivered to all watchers.
-    pub(in crate::router) fn query_presence(&mut self) {
-        let Some(peers) = self.peers.as_mut().filter(|peers| !peers.querying_presence) else { return };
-        let asked = self.presence.take_lookups(MAX_USERS);
-        if !asked.is_empty() {
-            peers.querying_presence = true;
-            let users = asked.iter().map(|(user, lookup)| (user.clone(), lookup.after)).collect();
-            let answer = peers.store.places(users, PAGE);
-            peers.query(answer, move |result| StoreReply::Presence { asked, result });
-        }
-    }
-
-    pub(in crate::router) fn apply_presence(
-        &mut self,
-        asked: Vec<(UserId, Lookup)>,
-        result: Result<Vec<PlacesPage>, Refusal>,
-    ) {
-        if let Some(peers) = &mut self.peers {
-            peers.querying_presence = false;
-        }
-        let Ok(pages) = result else {
-            return asked.into_iter().for_each(|(user, lookup)| self.presence.put_back(user, lookup));
-        };
-        for ((user, mut lookup), page) in asked.into_iter().zip(pages) {
-            let conversations: Vec<_> = page.places.iter().map(|place| place.conversation).collect();
-            let more = self.presence.deliver(&self.registry, &user, &mut lookup, &conversations);
-            if let Some(after) = page.next.filter(|_| more) {
-                self.presence.put_back(user, Lookup { after, ..lookup });
-            }
-        }
     }
 }

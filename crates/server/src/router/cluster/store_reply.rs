@@ -7,9 +7,9 @@ use switchboard_store::record::ConversationKey;
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Excerpt, Place, PlacesPage, Revocations, Seqs};
 
-use super::presence::Lookup;
-use super::registry::{SessionSlot, UserSlot};
 use crate::outbox::Outbox;
+use crate::router::presence::Lookup;
+use crate::router::registry::{SessionSlot, UserSlot};
 
 /// An answer of the store.
 pub(super) enum StoreReply {

@@ -9,9 +9,9 @@ use super::*;
 use crate::frame;
 use crate::metrics::Metrics;
 use crate::outbox::{Lag, Outbox};
-use crate::router::order::Arrival;
-use crate::router::verify::tests::{Fake, router};
-use crate::router::{Heads, peers};
+use crate::router::apply::Arrival;
+use crate::router::cluster::fake::{Fake, after_input, handle_next, router};
+use crate::router::{Heads, Router};
 use switchboard_store::Joined;
 use switchboard_store::record::Effect;
 
@@ -68,12 +68,11 @@ fn last_page(session: SessionSlot, joined: &[(ConversationKey, Seq)]) -> Subscri
 /// Applies answers of the store until a session is live.
 async fn becomes_live(router: &mut Router, session: SessionSlot) {
     for _ in 0..20 {
-        router.after_input();
-        if router.registry.session(session).is_some_and(|session| session.live) {
+        after_input(router);
+        if router.node.registry.session(session).is_some_and(|session| session.live) {
             return;
         }
-        let next = peers::next(router.peers.as_mut()).await;
-        router.handle_peer_event(next);
+        handle_next(router).await;
     }
     panic!("the session never becomes live");
 }
@@ -86,8 +85,8 @@ async fn lag_after(passages: &[(u64, Effect)]) -> (Option<Lag>, bool) {
     let (session, outbox) = enters(&mut router).await;
     router.subscribe(Subscribe { cursors: vec![(ROOM, Seq(8))], ..last_page(session, &[]) });
     becomes_live(&mut router, session).await;
-    let user = router.registry.find(&alice()).expect("alice is connected");
-    (outbox.next_lag(), router.registry.is_member(user, ROOM))
+    let user = router.node.registry.find(&alice()).expect("alice is connected");
+    (outbox.next_lag(), router.node.registry.is_member(user, ROOM))
 }
 
 #[tokio::test(start_paused = true)]
@@ -119,7 +118,7 @@ async fn lag_after_reading_again(effects: Vec<Effect>) -> Option<Lag> {
     let (mut router, _batches) = router(&Arc::new(Fake::default()), &[]);
     let (session, outbox) = enters(&mut router).await;
     for (seq, effect) in (2..).map(Seq).zip(effects) {
-        router.arrive(ROOM, arrival(seq, effect));
+        router.cluster.as_mut().expect("a cluster").arrive(&mut router.node, ROOM, arrival(seq, effect));
     }
     router.subscribe(Subscribe { gone: vec![(ROOM, Seq(3))], ..last_page(session, &[]) });
     becomes_live(&mut router, session).await;
@@ -144,7 +143,7 @@ async fn a_session_whose_user_joins_between_its_last_page_and_its_summaries_beco
     let store = Arc::new(Fake::of(vec![(ROOM, Seq(2), came(1))]));
     let (mut router, _batches) = router(&store, &[]);
     let (session, outbox) = enters(&mut router).await;
-    router.arrive(ROOM, arrival(Seq(2), came(1)));
+    router.cluster.as_mut().expect("a cluster").arrive(&mut router.node, ROOM, arrival(Seq(2), came(1)));
     router.subscribe(Subscribe { listed: vec![(ROOM, Seq(2))], ..last_page(session, &[]) });
     becomes_live(&mut router, session).await;
     assert_eq!(outbox.next_lag(), None, "the summary contains it");

@@ -1,19 +1,20 @@
+//! A router in a cluster whose store answers what a test wants.
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp};
+use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
 
-use super::*;
 use crate::bus::NoBus;
 use crate::metrics::Metrics;
-use crate::router::{Cluster, Parts, peers};
-use std::time::Duration;
+use crate::router::{ClusterParts, Parts, Router};
 use switchboard_store::clock::Clock;
-use switchboard_store::record::{Answer, Effect, LogEvent, Passage, UserKey};
+use switchboard_store::record::{Answer, ConversationKey, Effect, LogEvent, Passage, UserKey};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{
     Acquaintance, Batch, CommittedEvent, Excerpt, Memberships, Place, PlacesPage, Query, Revocations, Seqs,
@@ -28,7 +29,7 @@ pub(in crate::router) struct Fake {
     poison: Vec<&'static str>,
     /// Joins and leaves with their events. Without any, queries about single conversations fail.
     passages: Vec<(ConversationKey, Seq, Effect)>,
-    seen: Mutex<Seen>,
+    pub(super) seen: Mutex<Seen>,
     /// Whether writes are accepted.
     accepts: bool,
     /// How many writes were accepted since they were last counted.
@@ -39,6 +40,11 @@ impl Fake {
     /// A store that accepts writes.
     pub(in crate::router) fn writable() -> Self {
         Self { accepts: true, ..Self::default() }
+    }
+
+    /// A store in which every user is a member of the first so many conversations, and which fails for some users.
+    pub(super) fn with_members(conversations: i64, poison: Vec<&'static str>) -> Self {
+        Self { conversations, poison, ..Self::default() }
     }
 
     /// A store with these joins and leaves.
@@ -66,13 +72,13 @@ impl Fake {
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+pub(super) struct Seen {
     /// How many pages of each user were read.
-    pages: BTreeMap<String, usize>,
+    pub(super) pages: BTreeMap<String, usize>,
     /// Queries that failed.
-    failures: usize,
+    pub(super) failures: usize,
     /// The memberships of the longest answer.
-    longest: usize,
+    pub(super) longest: usize,
 }
 
 fn answer<T: Send + 'static>(result: Result<T, Refusal>) -> Answer<T> {
@@ -185,7 +191,8 @@ pub(in crate::router) fn router(store: &Arc<Fake>, users: &[String]) -> (Router,
     let (batch, batches) = mpsc::channel(1);
     let (_sender, events) = mpsc::channel(1);
     let hour = Duration::from_secs(3_600);
-    let cluster = Cluster { store: store.clone(), bus: Arc::new(NoBus), events, sweep: hour, lease: hour };
+    let cluster =
+        ClusterParts { store: store.clone(), bus: Arc::new(NoBus), events, sweep: hour, lease: hour };
     let (_, mut router) = crate::router::new(Parts {
         store: store.clone(),
         batches,
@@ -198,79 +205,26 @@ pub(in crate::router) fn router(store: &Arc<Fake>, users: &[String]) -> (Router,
         cluster: Some(cluster),
     });
     for name in users {
-        let user = router.registry.user_or_new(&UserId::parse(name).expect("a name"));
+        let registry = &mut router.node.registry;
+        let user = registry.user_or_new(&UserId::parse(name).expect("a name"));
         for number in 1..=store.conversations {
-            router.registry.join(user, ConversationKey(number), Seq(1));
+            registry.join(user, ConversationKey(number), Seq(1));
         }
-        router.registry.user_mut(user).expect("the user was added").loaded = true;
+        registry.user_mut(user).expect("the user was added").loaded = true;
     }
-    router.after_input();
+    after_input(&mut router);
     (router, batch)
 }
 
-/// Sweeps once, until no query is pending.
-async fn sweep(router: &mut Router) {
-    router.sweep();
-    router.after_input();
-    while router.peers.as_ref().is_some_and(|peers| peers.comparisons.querying_places) {
-        let next = peers::next(router.peers.as_mut()).await;
-        router.handle_peer_event(next);
-        router.after_input();
-    }
+/// What a router does after each input.
+pub(super) fn after_input(router: &mut Router) {
+    let cluster = router.cluster.as_mut().expect("a cluster");
+    cluster.after_input(&mut router.node);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_user_whose_query_fails_does_not_keep_others_from_being_compared() {
-    let users: Vec<_> = (0..MAX_USERS).map(|n| format!("u{n}")).collect();
-    let store = Arc::new(Fake { conversations: 2, poison: vec!["u123"], ..Fake::default() });
-    let (mut router, _batch) = router(&store, &users);
-    sweep(&mut router).await;
-    let seen = std::mem::take(&mut *store.seen.lock().expect("whole"));
-    assert_eq!(seen.pages.len(), users.len() - 1, "all but one");
-    assert!(!seen.pages.contains_key("u123"));
-    assert!(seen.pages.values().all(|pages| *pages == 1));
-    assert!(seen.failures <= 10, "halving: {}", seen.failures);
-    sweep(&mut router).await;
-    let seen = store.seen.lock().expect("whole");
-    assert!(seen.failures > 0, "the next sweep retries");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_sweep_reads_a_portion_of_many_memberships_and_the_next_one_continues() {
-    let portions = 3;
-    let conversations = i64::try_from(PORTION * portions).expect("a number");
-    let store = Arc::new(Fake { conversations, ..Fake::default() });
-    let (mut router, _batch) = router(&store, &["heavy".to_owned()]);
-    let pages = PORTION / PAGE as usize;
-    for sweeps in 1..=portions {
-        sweep(&mut router).await;
-        let seen = store.seen.lock().expect("whole");
-        assert_eq!(seen.pages["heavy"], sweeps * pages);
-        assert!(seen.longest <= PAGE as usize);
-    }
-    let user = router.registry.find(&UserId::parse("heavy").expect("a name")).expect("here");
-    // The last page was full: only the next query shows that none follows.
-    sweep(&mut router).await;
-    assert_eq!(router.registry.user(user).expect("here").swept, ConversationKey::MIN);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_user_with_many_memberships_does_not_keep_others_from_being_compared() {
-    let conversations = i64::from(PAGE) * 30;
-    let store = Arc::new(Fake { conversations, ..Fake::default() });
-    let (mut router, _batch) = router(&store, &["heavy".to_owned()]);
-    let heavy = router.registry.find(&UserId::parse("heavy").expect("a name")).expect("here");
-    let light = router.registry.user_or_new(&UserId::parse("light").expect("a name"));
-    router.registry.user_mut(light).expect("here").loaded = true;
-    router.verify(heavy);
-    router.after_input();
-    router.verify(light);
-    for _ in 0..4 {
-        let next = peers::next(router.peers.as_mut()).await;
-        router.handle_peer_event(next);
-        router.after_input();
-    }
-    let seen = store.seen.lock().expect("whole");
-    assert!(seen.pages.contains_key("light"), "a query between the pages: {:?}", seen.pages);
-    assert!(seen.pages["heavy"] < 6);
+/// Handles what comes next from the cluster.
+pub(super) async fn handle_next(router: &mut Router) {
+    let cluster = router.cluster.as_mut().expect("a cluster");
+    let next = cluster.next().await;
+    cluster.handle(&mut router.node, next);
 }

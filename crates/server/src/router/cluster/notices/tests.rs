@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::bus::Bus;
+use crate::router::cluster::fake::{Fake, router};
 use crate::router::presence::Presence;
-use crate::router::verify::tests::{Fake, router};
 use switchboard_store::record::Answer;
 
 /// A bus that records what is published.
@@ -38,13 +38,16 @@ async fn a_node_publishes_that_a_user_is_online_once_it_can_receive_queries_abou
     let bob = UserId::parse("bob").expect("a name");
     let (mut router, _batches) = router(&Arc::new(Fake::default()), &[bob.to_string()]);
     let bus = Arc::new(Recording::default());
-    router.presence = Presence::new(Duration::ZERO, Some(bus.clone()));
+    router.node.presence = Presence::new(Duration::ZERO, Some(bus.clone()));
     let subscribed = || BusEvent::Subscribed(vec![Address::User(bob.clone())]);
-    router.receive(subscribed());
+    router.cluster.as_mut().expect("a cluster").receive(&mut router.node, subscribed());
     assert_eq!(bus.take().len(), 0, "the user is not online yet");
-    router.presence.arrived(&router.registry, router.registry.find(&bob).expect("bob is connected"));
+    router
+        .node
+        .presence
+        .arrived(&router.node.registry, router.node.registry.find(&bob).expect("bob is connected"));
     let [(first, Notice::Presence { number: one, .. })] = &bus.take()[..] else { panic!("one notice") };
-    router.receive(subscribed());
+    router.cluster.as_mut().expect("a cluster").receive(&mut router.node, subscribed());
     let notices = bus.take();
     let [(again, Notice::Presence { user, last_seen: None, number: two, .. })] = &notices[..] else {
         panic!("{notices:?}")

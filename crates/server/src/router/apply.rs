@@ -1,0 +1,125 @@
+//! Applies the events of conversations, one after the other: the membership changes of an event, then its delivery.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::Reply;
+use switchboard_protocol::{ConversationId, Seq, UserId};
+use tokio::time::Instant;
+
+use super::LocalNode;
+use super::registry::{MembershipChange, UserSlot};
+use crate::encode::encode;
+use crate::frame;
+use crate::outbox::{CoalescedEvent, Outbox};
+use switchboard_store::CommittedEvent;
+use switchboard_store::record::{ConversationKey, Effect, Passage};
+
+/// An event that has arrived at this node and is not applied yet.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) name: ConversationId,
+    pub(super) seq: Seq,
+    pub(super) frame: Bytes,
+    /// The connection that sent it, which has received `ok` instead.
+    pub(super) own: Option<Arc<Outbox>>,
+    /// Its membership changes.
+    pub(super) effects: Vec<Effect>,
+    /// When this node learned of it.
+    pub(super) stored: Instant,
+}
+
+impl Arrival {
+    /// An event that was read from the store; `None` if it cannot be read.
+    pub(super) fn from_store(committed: CommittedEvent) -> Option<Self> {
+        let frame = frame::text(&committed.event?.to_json());
+        let (name, seq, effects) = (committed.name, committed.seq, committed.effects);
+        Some(Self { name, seq, frame, own: None, effects, stored: Instant::now() })
+    }
+}
+
+impl LocalNode {
+    /// Applies the next event of a conversation: its membership changes, and its delivery to the sessions.
+    pub(super) fn apply_event(&mut self, conversation: ConversationKey, arrival: Arrival) {
+        let Arrival { name, seq, frame, own, effects, stored } = arrival;
+        self.recent.note(conversation, seq);
+        if !effects.is_empty() {
+            self.release();
+        }
+        // A user who joins receives the event by which they join, and a user who leaves the one by which they leave.
+        for effect in &effects {
+            if let Passage::In { seen } = effect.passage {
+                self.join(&effect.user, conversation, &name, seen, seq);
+            }
+        }
+        self.note_changes(conversation, seq, &effects);
+        self.registry.set_applied(conversation, seq);
+        self.coalesce(conversation, CoalescedEvent { seq, frame, own, stored });
+        if !effects.is_empty() {
+            self.release();
+        }
+        for effect in effects.iter().filter(|effect| effect.passage == Passage::Out) {
+            if let Some(user) = self.registry.find(&effect.user) {
+                self.registry.part(user, conversation, seq);
+            }
+        }
+    }
+
+    /// Records membership changes for attaching sessions, whose snapshots may not contain them.
+    pub(super) fn note_changes(&mut self, conversation: ConversationKey, seq: Seq, effects: &[Effect]) {
+        for effect in effects {
+            let user = self.registry.find(&effect.user).and_then(|user| self.registry.user_mut(user));
+            if let Some(user) = user.filter(|user| user.entering > 0) {
+                let passage = effect.passage;
+                user.changes.push(MembershipChange { conversation, seq, passage });
+            }
+        }
+    }
+
+    /// Adds a connected user to the members of a conversation that they joined by the event `seq`. A user who returns receives the
+    /// events since they left, or a `gap` if there are too many.
+    fn join(
+        &mut self,
+        user: &UserId,
+        conversation: ConversationKey,
+        name: &ConversationId,
+        seen: Seq,
+        seq: Seq,
+    ) {
+        let Some(slot) = self.registry.find(user) else { return };
+        let before = Seq(seq.0 - 1);
+        self.registry.join(slot, conversation, before);
+        self.give_missed(slot, conversation, name, seen, before);
+    }
+
+    /// Queues the events after `seen` up to `before` for the sessions of a user who joins. A session that has received less receives
+    /// more.
+    pub(super) fn give_missed(
+        &mut self,
+        user: UserSlot,
+        conversation: ConversationKey,
+        name: &ConversationId,
+        seen: Seq,
+        before: Seq,
+    ) {
+        let sessions = self.registry.user(user).map_or_else(Vec::new, |local| local.sessions.to_vec());
+        for session in sessions {
+            let Some(session) = self.registry.session_mut(session).filter(|session| session.live) else {
+                continue;
+            };
+            let seen = session.take_told(conversation).map_or(seen, |told| told.min(seen));
+            let missed = before.0.saturating_sub(seen.0);
+            if missed == 0 {
+                continue;
+            }
+            if missed <= u64::from(self.limits.replay) {
+                session.outbox.push_lag(conversation, seen, before);
+            } else {
+                let gap =
+                    Reply::<Box<RawValue>>::Gap { conversation: name.clone(), after: seen, head: before };
+                session.outbox.push_reply(encode(&gap));
+            }
+        }
+    }
+}

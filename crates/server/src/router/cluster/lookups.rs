@@ -1,0 +1,52 @@
+//! Asks the store which conversations users are in whose presence has changed, because no node has named one that a watcher shares.
+
+use switchboard_protocol::UserId;
+
+use super::Cluster;
+use super::store_reply::StoreReply;
+use crate::router::LocalNode;
+use crate::router::presence::Lookup;
+use switchboard_store::PlacesPage;
+use switchboard_store::refusal::Refusal;
+
+/// Users whose conversations one query reads.
+const MAX_USERS: usize = 500;
+
+/// Conversations of each user that one query reads. For a user in more, the next query continues after the last of them.
+const PAGE: u32 = 200;
+
+impl Cluster {
+    /// Queries the conversations of the users whose change has not been delivered to all watchers.
+    pub(super) fn query_presence(&mut self, node: &mut LocalNode) {
+        if self.querying_presence {
+            return;
+        }
+        let asked = node.presence.take_lookups(MAX_USERS);
+        if !asked.is_empty() {
+            self.querying_presence = true;
+            let users = asked.iter().map(|(user, lookup)| (user.clone(), lookup.after)).collect();
+            let answer = self.store.places(users, PAGE);
+            self.query(answer, move |result| StoreReply::Presence { asked, result });
+        }
+    }
+
+    pub(super) fn apply_presence(
+        &mut self,
+        node: &mut LocalNode,
+        asked: Vec<(UserId, Lookup)>,
+        result: Result<Vec<PlacesPage>, Refusal>,
+    ) {
+        self.querying_presence = false;
+        let Ok(pages) = result else {
+            return asked.into_iter().for_each(|(user, lookup)| node.presence.put_back(user, lookup));
+        };
+        for ((user, mut lookup), page) in asked.into_iter().zip(pages) {
+            let conversations: Vec<_> = page.places.iter().map(|place| place.conversation).collect();
+            let more = node.presence.deliver(&node.registry, &user, &mut lookup, &conversations);
+            if let Some(after) = page.next.filter(|_| more) {
+                lookup.after = after;
+                node.presence.put_back(user, lookup);
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Notices between nodes: what this router publishes, and what it does with what it receives.
+
+use serde_json::value::RawValue;
+use switchboard_protocol::{Signal, UserId};
+use tokio::time::Instant;
+
+use super::Cluster;
+use crate::bus::{Address, BusEvent, NodeId, Notice};
+use crate::frame;
+use crate::router::LocalNode;
+use crate::router::apply::Arrival;
+use switchboard_store::record::{ConversationKey, Passage};
+
+/// Up to so many users who join by one event, their nodes receive it at the addresses of these users. With more, every node
+/// receives it.
+const MAX_ADDRESSED_USERS: usize = 64;
+
+impl Cluster {
+    /// Publishes an event that this node stored to the nodes of the conversation's members and of the users who join by it.
+    pub(super) fn publish_event(&self, conversation: ConversationKey, arrival: &Arrival, json: String) {
+        let Arrival { name, seq, effects, .. } = arrival;
+        let Ok(frame) = RawValue::from_string(json) else { return };
+        let notice =
+            Notice::Event { conversation, name: name.clone(), seq: *seq, frame, effects: effects.clone() };
+        self.bus.publish(&Address::Conversation(conversation), &notice);
+        // Their nodes may not have subscribed to the conversation yet.
+        let newcomers = || effects.iter().filter(|effect| effect.passage != Passage::Out);
+        if newcomers().count() > MAX_ADDRESSED_USERS {
+            self.bus.publish(&Address::Nodes, &notice);
+        } else {
+            for effect in newcomers() {
+                self.bus.publish(&Address::User(effect.user.clone()), &notice);
+            }
+        }
+    }
+
+    /// Publishes a signal to the nodes of a conversation's members; with `own`, to those of the user's own devices.
+    pub(in crate::router) fn publish_signal(
+        &self,
+        signal: &Signal,
+        user: &UserId,
+        conversation: ConversationKey,
+        own: bool,
+    ) {
+        let Ok(frame) = serde_json::value::to_raw_value(signal) else { return };
+        let address = if own { Address::User(user.clone()) } else { Address::Conversation(conversation) };
+        self.bus.publish(&address, &Notice::Signal { conversation, own, user: user.clone(), frame });
+    }
+
+    /// Publishes to the nodes of a user that the tokens of the user were revoked.
+    pub(in crate::router) fn publish_revoked(&self, user: &UserId) {
+        self.bus.publish(&Address::User(user.clone()), &Notice::Revoke { user: user.clone() });
+    }
+
+    /// Publishes that no user is online on this node any more.
+    pub(in crate::router) fn publish_stopped(&self) {
+        self.bus.publish(&Address::Nodes, &Notice::Stopped);
+    }
+
+    pub(super) fn receive(&mut self, node: &mut LocalNode, event: BusEvent) {
+        match event {
+            BusEvent::Notice(from, notice) => {
+                node.presence.node_is_alive(from);
+                self.apply_notice(node, from, notice);
+            }
+            BusEvent::Subscribed(addresses) => {
+                for address in addresses {
+                    self.on_subscribed(node, &address);
+                }
+            }
+            BusEvent::Gap => {
+                self.verify_all(node);
+                node.presence.mark_stale(None);
+                // Notices that this node published meanwhile may be lost as well.
+                self.bus.publish(&Address::Nodes, &Notice::Resync);
+            }
+        }
+    }
+
+    fn apply_notice(&mut self, node: &mut LocalNode, from: NodeId, notice: Notice) {
+        match notice {
+            Notice::Event { conversation, name, seq, frame, effects } => {
+                if node.registry.applied(conversation).is_some() {
+                    if !effects.is_empty() {
+                        // Memberships decide who receives later events, so they come from the database only.
+                        return self.read_up_to(node, conversation, seq);
+                    }
+                    let frame = frame::text(frame.get());
+                    let stored = Instant::now();
+                    self.arrive(node, conversation, Arrival { name, seq, frame, own: None, effects, stored });
+                } else {
+                    // This may be an old notice that arrives late, so the store is asked whether they are members.
+                    for effect in effects.iter().filter(|effect| effect.passage != Passage::Out) {
+                        self.suspect_membership(node, &effect.user, conversation);
+                    }
+                }
+            }
+            Notice::Signal { conversation, own, user, frame } => {
+                forward_signal(node, conversation, own.then_some(&user), &frame);
+            }
+            // This may be an old notice, too, and the user may have a new token.
+            Notice::Revoke { user } => self.suspect_revoked(node, &user),
+            Notice::Presence { user, last_seen, conversations, number } => {
+                let registry = &node.registry;
+                node.presence.apply_remote_change(registry, from, &user, last_seen, &conversations, number);
+            }
+            Notice::PresenceQuery { user } => node.presence.answer_query(&node.registry, &user),
+            Notice::Heartbeat => {}
+            Notice::Resync => node.presence.mark_stale(Some(from)),
+            Notice::Stopped => node.presence.node_lost(&node.registry, from, node.clock.now()),
+        }
+    }
+
+    /// Handles that a subscription is active: notices that were published before may have been missed.
+    fn on_subscribed(&mut self, node: &mut LocalNode, address: &Address) {
+        match address {
+            Address::Conversation(conversation) if node.registry.applied(*conversation).is_some() => {
+                self.unchecked.insert(*conversation);
+            }
+            Address::Conversation(_) => {}
+            Address::User(user) => {
+                self.suspect(node, user);
+                // A node whose query was published before this subscription, and which subscribed to the user only after this node
+                // had published, has received neither.
+                node.presence.answer_query(&node.registry, user);
+            }
+            Address::Watched(user) => node.presence.query(user),
+            Address::Nodes => self.bus.publish(&Address::Nodes, &Notice::Heartbeat),
+        }
+    }
+
+    /// Publishes a heartbeat, and removes the nodes that have sent none.
+    pub(super) fn heartbeat(&self, node: &mut LocalNode) {
+        self.bus.publish(&Address::Nodes, &Notice::Heartbeat);
+        node.presence.expire_nodes(&node.registry, self.lease, node.clock.now());
+    }
+}
+
+fn forward_signal(
+    node: &mut LocalNode,
+    conversation: ConversationKey,
+    own: Option<&UserId>,
+    frame: &RawValue,
+) {
+    // It may refer to events that wait.
+    node.release();
+    let frame = frame::text(frame.get());
+    let Some(user) = own else {
+        return node.registry.sessions_in(conversation).for_each(|outbox| outbox.push_signal(&frame));
+    };
+    // The user may have left the conversation meanwhile.
+    let user = node.registry.find(user).filter(|user| node.registry.is_member(*user, conversation));
+    for outbox in user.into_iter().flat_map(|user| node.registry.live_sessions(user)) {
+        outbox.push_signal(&frame);
+    }
+}
+
+#[cfg(test)]
+mod tests;

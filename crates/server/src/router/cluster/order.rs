@@ -1,0 +1,202 @@
+//! The order of events where other nodes write to the same conversations.
+//!
+//! The events that this node stored and those of other nodes arrive here in any order, or not at all. The router applies the events
+//! of a conversation one after the other without a gap, and the membership changes of one before it queues the next. So no user
+//! receives what was written after their removal, also where the bus loses notices. An event that arrives too early waits a moment
+//! for the one before it; then the router reads the missing events from the store, once for all sessions.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use switchboard_protocol::Seq;
+use tokio_util::time::{DelayQueue, delay_queue};
+
+use super::Cluster;
+use super::store_reply::StoreReply;
+use crate::router::LocalNode;
+use crate::router::apply::Arrival;
+use crate::timers::expired;
+use switchboard_store::CommittedEvent;
+use switchboard_store::record::ConversationKey;
+
+/// How long an event waits for the notice of an event before it that another node has stored. The notice takes well under a
+/// millisecond, unless it is lost.
+const GAP_TIMEOUT: Duration = Duration::from_millis(20);
+
+/// Events of one conversation that wait at most. The router reads later ones from the store.
+const MAX_WAITING: usize = 1_024;
+
+/// The conversations on this node of which events are missing.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    waiting: FxHashMap<ConversationKey, Waiting>,
+    due: DelayQueue<ConversationKey>,
+}
+
+/// The events of a conversation after the first missing one.
+#[derive(Debug)]
+struct Waiting {
+    /// The last event that is known to exist.
+    upto: Seq,
+    events: BTreeMap<Seq, Arrival>,
+    /// The timer after which the missing events are read; `None` while a query is pending.
+    due: Option<delay_queue::Key>,
+}
+
+impl Order {
+    /// Records that a conversation has events up to this one.
+    fn expect(&mut self, conversation: ConversationKey, upto: Seq) -> &mut Waiting {
+        let due = &mut self.due;
+        let waiting = self.waiting.entry(conversation).or_insert_with(|| Waiting {
+            upto,
+            events: BTreeMap::new(),
+            due: Some(due.insert(conversation, GAP_TIMEOUT)),
+        });
+        waiting.upto = waiting.upto.max(upto);
+        waiting
+    }
+
+    /// Removes and returns this event, if it waits.
+    fn take(&mut self, conversation: ConversationKey, seq: Seq) -> Option<Arrival> {
+        self.waiting.get_mut(&conversation)?.events.remove(&seq)
+    }
+
+    /// Ends the waiting of a conversation if the last applied event is the last known one.
+    fn finish(&mut self, conversation: ConversationKey, applied: Seq) {
+        if self.waiting.get(&conversation).is_some_and(|waiting| waiting.upto <= applied) {
+            self.forget(conversation);
+        }
+    }
+
+    /// Removes a conversation.
+    pub(super) fn forget(&mut self, conversation: ConversationKey) {
+        let waiting = self.waiting.remove(&conversation);
+        if let Some(due) = waiting.and_then(|waiting| waiting.due) {
+            self.due.try_remove(&due);
+        }
+    }
+
+    /// Waits for the next conversation whose missing events are to be read; for ever if there is none.
+    pub(super) async fn due(&mut self) -> ConversationKey {
+        expired(&mut self.due).await
+    }
+}
+
+impl Cluster {
+    /// Takes an event that this node has stored: publishes it to the other nodes, and applies it in its order.
+    pub(in crate::router) fn stored(
+        &mut self,
+        node: &mut LocalNode,
+        conversation: ConversationKey,
+        arrival: Arrival,
+        json: String,
+    ) {
+        self.publish_event(conversation, &arrival, json);
+        if let Some(own) = &arrival.own {
+            own.expect_own_event(conversation, arrival.seq);
+        }
+        self.arrive(node, conversation, arrival);
+    }
+
+    /// Applies an event if it is the next one of its conversation, and otherwise lets it wait.
+    pub(super) fn arrive(&mut self, node: &mut LocalNode, conversation: ConversationKey, arrival: Arrival) {
+        let seq = arrival.seq;
+        match node.registry.applied(conversation) {
+            Some(applied) if seq <= applied => return,
+            Some(applied) if seq > applied.next() => {
+                let waiting = self.order.expect(conversation, seq);
+                if waiting.events.len() < MAX_WAITING {
+                    waiting.events.insert(seq, arrival);
+                }
+                return;
+            }
+            _ => apply(node, conversation, arrival),
+        }
+        self.apply_waiting(node, conversation, seq);
+    }
+
+    fn apply_waiting(&mut self, node: &mut LocalNode, conversation: ConversationKey, mut applied: Seq) {
+        while let Some(next) = self.order.take(conversation, applied.next()) {
+            applied = next.seq;
+            apply(node, conversation, next);
+        }
+        self.order.finish(conversation, applied);
+    }
+
+    /// Records that a conversation has events up to this one. Missing ones arrive by the bus, or are read from the store.
+    pub(super) fn expect(&mut self, node: &LocalNode, conversation: ConversationKey, head: Seq) {
+        if node.registry.applied(conversation).is_some_and(|applied| applied < head) {
+            self.order.expect(conversation, head);
+        }
+    }
+
+    /// Reads the events of a conversation up to this one from the store at once, unless they have been applied.
+    pub(super) fn read_up_to(&mut self, node: &LocalNode, conversation: ConversationKey, seq: Seq) {
+        self.expect(node, conversation, seq);
+        // A pending query continues up to this event.
+        if self.order.waiting.get(&conversation).is_some_and(|waiting| waiting.due.is_some()) {
+            self.read_missing(node, conversation);
+        }
+    }
+
+    /// Reads the missing events of a conversation from the store.
+    pub(super) fn read_missing(&mut self, node: &LocalNode, conversation: ConversationKey) {
+        let applied = node.registry.applied(conversation);
+        let Some(waiting) = self.order.waiting.get_mut(&conversation) else { return };
+        if let Some(due) = waiting.due.take() {
+            self.order.due.try_remove(&due);
+        }
+        match applied {
+            Some(applied) if applied < waiting.upto => {
+                let answer = self.store.log(conversation, applied, waiting.upto);
+                self.query(answer, move |result| StoreReply::Log { conversation, result });
+            }
+            _ => self.order.forget(conversation),
+        }
+    }
+
+    /// Handles the time-out of a conversation with missing events.
+    pub(super) fn read_due(&mut self, node: &LocalNode, conversation: ConversationKey) {
+        if let Some(waiting) = self.order.waiting.get_mut(&conversation) {
+            // The timer has expired.
+            waiting.due = None;
+            self.read_missing(node, conversation);
+        }
+    }
+
+    /// Applies a page of missing events from the store. They may have arrived by the bus meanwhile.
+    pub(super) fn apply_log(
+        &mut self,
+        node: &mut LocalNode,
+        conversation: ConversationKey,
+        events: Vec<CommittedEvent>,
+    ) {
+        let nothing = events.is_empty();
+        for arrival in events.into_iter().filter_map(Arrival::from_store) {
+            self.arrive(node, conversation, arrival);
+        }
+        // No event is missing any more, or other ones are, for which a timer runs.
+        if self.order.waiting.get(&conversation).is_none_or(|waiting| waiting.due.is_some()) {
+            return;
+        }
+        if nothing {
+            // Only a database that has lost acknowledged writes answers so.
+            tracing::error!(?conversation, "acknowledged events are missing from the database");
+            self.order.forget(conversation);
+        } else {
+            self.read_missing(node, conversation);
+        }
+    }
+}
+
+/// Applies the next event of a conversation, except for the membership changes that are no later than the last leave recorded for
+/// their user. Such a change is met again when the log is read from an earlier event, for a session with an older snapshot.
+fn apply(node: &mut LocalNode, conversation: ConversationKey, mut arrival: Arrival) {
+    let registry = &node.registry;
+    arrival.effects.retain(|effect| {
+        let gone = registry.find(&effect.user).and_then(|user| registry.gone(user, conversation));
+        gone.is_none_or(|gone| gone < arrival.seq)
+    });
+    node.apply_event(conversation, arrival);
+}

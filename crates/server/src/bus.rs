@@ -15,7 +15,7 @@
 
 pub(crate) mod nats;
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -33,6 +33,12 @@ impl NodeId {
         let mut random = [0; 8];
         getrandom::fill(&mut random)?;
         Ok(Self(u64::from_ne_bytes(random)))
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Who is turned away at the door, and why: a closed list of reasons, counted, and logged with the client's address.
+//! Who is turned away at the door, and why: a closed list of reasons, counted, and logged with the client's address. Refused
+//! commands are logged here, too.
 //!
 //! The log line has no header, token or key: what a client says in place of a secret may be one.
 
@@ -18,6 +19,9 @@ use switchboard_store::refusal::Refusal;
 /// How often the log names a client that was turned away. One a second tells an operator what goes on, and a flood cannot fill
 /// a disk with it.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Longest name of a field in the log. No command has a longer one.
+const MAX_FIELD_NAME: usize = 32;
 
 /// Why a connection, a handshake, a request or a `hello` was turned away before it was known whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,17 +146,21 @@ impl From<Refusal> for Denied {
     }
 }
 
-/// Counts and logs who is turned away.
+/// Counts and logs who is turned away, and logs refused commands.
 #[derive(Debug)]
 pub(crate) struct Denials {
     metrics: Arc<Metrics>,
     log: Throttle,
+    /// A throttle for each code, so that a flood of one does not hide the others.
+    refusals: Vec<(ErrorCode, Throttle)>,
 }
 
 impl Denials {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
         Denial::ALL.into_iter().for_each(|denial| metrics.add_denial(denial.as_str()));
-        Self { metrics, log: Throttle::every(LOG_INTERVAL) }
+        let throttle = || Throttle::every(LOG_INTERVAL);
+        let refusals = ErrorCode::ALL.into_iter().map(|code| (code, throttle())).collect();
+        Self { metrics, log: throttle(), refusals }
     }
 
     /// A client was turned away.
@@ -164,10 +172,38 @@ impl Denials {
         }
     }
 
+    /// Logs a refused command in the current span, which names the request. At most one line a second for each code.
+    pub(crate) fn log_refusal(&self, code: ErrorCode, field: Option<&str>) {
+        let throttle = self.refusals.iter().find(|(other, _)| *other == code);
+        let Some(count) = throttle.and_then(|(_, throttle)| throttle.record()) else { return };
+        let (suppressed, field) = (count - 1, field.and_then(public_name));
+        match code {
+            ErrorCode::RateLimited => {
+                tracing::warn!(code = code.as_str(), suppressed, "a limit refused a command");
+            }
+            ErrorCode::Unavailable => {
+                tracing::warn!(code = code.as_str(), suppressed, "the server could not execute a command");
+            }
+            _ => tracing::info!(code = code.as_str(), field, suppressed, "refused a command"),
+        }
+    }
+
     /// Logs how many lines were held back at the end of a flood, where no later line has told it.
     pub(crate) fn flush(&self) {
         if let Some(suppressed) = self.log.overdue() {
             tracing::warn!(suppressed, "more clients were turned away");
         }
+        for (code, throttle) in &self.refusals {
+            if let Some(suppressed) = throttle.overdue() {
+                tracing::info!(code = code.as_str(), suppressed, "refused more commands");
+            }
+        }
     }
+}
+
+/// The name of a command's field; none if it may be something that the client made up.
+fn public_name(field: &str) -> Option<&str> {
+    let name = field.split(['.', '[']).next()?;
+    let is_name = name.len() <= MAX_FIELD_NAME && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    is_name.then_some(name)
 }

@@ -10,6 +10,7 @@ mod health;
 mod operator;
 mod probes;
 mod problem;
+mod request_span;
 pub(crate) mod revoke;
 pub mod spec;
 mod write_timeout;
@@ -18,7 +19,7 @@ mod ws;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
 use crate::services::Services;
@@ -42,6 +43,7 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .fallback(get(assets::file).fallback(assets::not_get))
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(from_fn_with_state(services.clone(), guard::check))
+        .layer(from_fn(request_span::enter))
         .with_state(services.clone())
 }
 
@@ -52,6 +54,7 @@ fn operator_routes(services: &Arc<Services>) -> Router {
         .route("/readyz", get(probes::ready))
         .fallback(probes::unknown_operator_path)
         .layer(from_fn_with_state(services.clone(), guard::check))
+        .layer(from_fn(request_span::enter))
         .with_state(services.clone())
 }
 

@@ -281,7 +281,7 @@ async fn open(
     let node = NodeId::new()?;
     let (bus, events) = join_bus(shared, node, store.notice_key(), metrics, tasks).await?;
     let between = shared.bus.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
-    tracing::info!(store = %shared.store, bus = between, ?node, "started in cluster mode");
+    tracing::info!(store = %shared.store, bus = between, %node, "started in cluster mode");
     let cluster =
         router::ClusterParts { store: store.clone(), bus, events, sweep: shared.sweep, lease: shared.lease };
     Ok(Opened { store, batches, cluster: Some(cluster) })

@@ -171,7 +171,12 @@ impl Acceptor {
             Full::Server => {
                 if let Some(count) = self.throttles.full.record() {
                     let connections = limits.connections;
-                    tracing::warn!(count, connections, "limits.connections is reached; refusing connections");
+                    tracing::warn!(
+                        %address,
+                        count,
+                        connections,
+                        "limits.connections is reached; refusing connections"
+                    );
                 }
             }
             Full::Address => {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::body;
 use super::problem::Problem;
+use super::request_span;
 use crate::auth::{ApiKey, AuthError, Identity};
 use crate::denial::{Denial, Denied};
 use crate::encode;
@@ -78,6 +79,9 @@ pub(super) async fn command(
     Path(name): Path<String>,
     request: Request,
 ) -> Response {
+    if Command::NAMES.contains(&name.as_str()) {
+        request_span::record("command", &name);
+    }
     let (parts, mut body) = request.into_parts();
     let answered = answer(&services, &name, &parts, &mut body).await;
     if answered.is_err() {
@@ -94,6 +98,7 @@ async fn answer(
 ) -> Result<(Answer, Option<Permit>), Problem> {
     let Authenticated { credentials, text, permit } = read_authenticated(services, head, body).await?;
     let caller = identify(&credentials, &text)?;
+    request_span::record("user", caller.user.as_str());
     let command = read_command(name, &text, &head.headers, services)?;
     Ok((dispatch(services, caller, command).await?, permit))
 }
@@ -149,6 +154,9 @@ pub(super) fn respond(services: &Services, answered: Result<(Answer, Option<Perm
         }
         Err(problem) => {
             services.metrics.refused(problem.code());
+            if !problem.is_denial() {
+                services.denials.log_refusal(problem.code(), problem.field());
+            }
             problem.into_response()
         }
     }

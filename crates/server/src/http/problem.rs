@@ -42,6 +42,15 @@ impl Problem {
         self.code
     }
 
+    pub(super) fn field(&self) -> Option<&str> {
+        self.field.as_deref()
+    }
+
+    /// Whether the guard counts and logs it as a denial.
+    pub(super) fn is_denial(&self) -> bool {
+        self.denial.is_some()
+    }
+
     /// Replaces the status of the code by a more specific one.
     pub(super) fn with_status(self, status: StatusCode) -> Self {
         Self { status: status.as_u16(), title: status.canonical_reason().unwrap_or_default(), ..self }

@@ -1,8 +1,13 @@
 //! What an operator finds in the log of the real program, in both of its formats.
 
+use std::fs::File;
+use std::process::Stdio;
+
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::log::{FORMATS, LogLine, log_of_server, only_line, output_of_failed_start};
+use crate::support::{Process, Shared, eventually};
 
 /// Stands for a password wherever one can be.
 const PASSWORD: &str = "geheim";
@@ -108,5 +113,115 @@ fn no_output_contains_the_password_of_an_address() {
         let variables = [store, ("SWITCHBOARD_BUS", bus)];
         let output = output_of_failed_start(&["config", "check"], &variables, data.path());
         assert!(!output.contains(PASSWORD) && !output.is_empty(), "{bus}: {output}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_command_is_logged_with_its_request_user_address_and_code() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    for format in FORMATS {
+        let (mut id, mut token) = (String::new(), String::new());
+        let lines = log_of_server(format, &[], async |server| {
+            token = server.token("alice");
+            let trace = format!("00-{TRACE}-00f067aa0ba902b7-01");
+            let refused = server.posts(&token, "send", json!({"to": 7}), &[("traceparent", &trace)]).await;
+            assert_eq!(refused.status, 400, "{refused:?}");
+            id = refused.header("x-request-id").to_owned();
+        })
+        .await;
+        let line = only_line(&lines, "refused a command");
+        for (field, value) in [
+            ("request", id.as_str()),
+            ("trace", TRACE),
+            ("method", "POST"),
+            ("path", "/v1/{command}"),
+            ("command", "send"),
+            ("user", "alice"),
+            ("address", "127.0.0.1"),
+            ("code", "bad_field"),
+            ("field", "to"),
+            ("suppressed", "0"),
+        ] {
+            assert_eq!(line.field(field).as_deref(), Some(value), "{field} of {line:?}");
+        }
+        assert!(!id.is_empty() && !format!("{lines:?}").contains(&token), "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_login_is_logged_with_its_request_and_address_and_without_the_token() {
+    const TOKEN: &str = "eyJ-in-confidence";
+    for format in FORMATS {
+        let lines = log_of_server(format, &[], async |server| {
+            assert_eq!(server.posts(TOKEN, "ping", json!({}), &[]).await.status, 401);
+        })
+        .await;
+        let line = only_line(&lines, "a client was turned away");
+        assert_eq!(line.field("reason").as_deref(), Some("malformed_token"), "{line:?}");
+        assert_eq!(line.field("address").as_deref(), Some("127.0.0.1"), "{line:?}");
+        assert!(line.field("request").is_some_and(|id| !id.is_empty()), "{line:?}");
+        assert!(!format!("{lines:?}").contains(TOKEN), "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_over_a_limit_is_logged_once_a_second_and_hides_no_other_code() {
+    let limits = [("SWITCHBOARD_LIMITS_SENDS_PER_USER", "1")];
+    for format in FORMATS {
+        let began = tokio::time::Instant::now();
+        let lines = log_of_server(format, &limits, async |server| {
+            let token = server.token("alice");
+            for _ in 0..60 {
+                server.posts(&token, "send", json!({"to": "@bob", "text": "hi"}), &[]).await;
+            }
+            server.posts(&token, "send", json!({"to": 7}), &[]).await;
+        })
+        .await;
+        let limited: Vec<_> = lines.iter().filter(|line| line.says("a limit refused a command")).collect();
+        assert!(!limited.is_empty() && limited.len() as u64 <= began.elapsed().as_secs() + 1, "{limited:?}");
+        assert_eq!(limited[0].field("code").as_deref(), Some("rate_limited"));
+        assert_eq!(limited[0].field("user").as_deref(), Some("alice"), "{limited:?}");
+        only_line(&lines, "refused a command");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_joins_is_lost_comes_back_and_stops_is_logged_by_the_others() {
+    let shared = Shared::new().await;
+    let bus = shared.bus.as_ref().expect("a bus");
+    for format in FORMATS {
+        let data = TempDir::new().expect("a directory");
+        let settings = [
+            ("SWITCHBOARD_LOG_FORMAT", format),
+            ("SWITCHBOARD_STORE", shared.store.expose()),
+            ("SWITCHBOARD_BUS", bus.expose()),
+            ("SWITCHBOARD_CLUSTER_BUS_PREFIX", &shared.prefix),
+            ("SWITCHBOARD_CLUSTER_LEASE", "1000"),
+        ];
+        let log = async |name: &str| {
+            let log = data.path().join(name);
+            let file = Stdio::from(File::create(&log).expect("a file"));
+            (Process::start_production(data.path(), &settings, file).await, log)
+        };
+        let (mut observer, log_of_observer) = log("observer").await;
+        let seen = async |message: &str| {
+            let there = async || {
+                let text = std::fs::read_to_string(&log_of_observer).expect("the log");
+                let lines =
+                    text.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect::<String>();
+                LogLine::read(&lines, format).into_iter().find(|line| line.says(message))?.field("node")
+            };
+            eventually(message, there).await
+        };
+        let (mut other, log_of_other) = log("other").await;
+        let joined = seen("node joined").await;
+        other.signal("STOP").await;
+        assert_eq!(seen("node lost").await, joined);
+        other.signal("CONT").await;
+        assert_eq!(seen("node is back").await, joined);
+        let started = LogLine::read(&other.log_after_stop(&log_of_other).await, format);
+        assert_eq!(only_line(&started, "started in cluster mode").field("node"), Some(joined.clone()));
+        assert_eq!(seen("node stopped").await, joined);
+        observer.log_after_stop(&log_of_observer).await;
     }
 }

@@ -1,7 +1,9 @@
 //! Notices between nodes: what this router publishes, and what it does with what it receives.
 
+use std::sync::LazyLock;
+
 use serde_json::value::RawValue;
-use switchboard_protocol::{Signal, UserId};
+use switchboard_protocol::{Signal, Timestamp, UserId};
 use tokio::time::Instant;
 
 use super::Cluster;
@@ -9,11 +11,33 @@ use crate::bus::{Address, BusEvent, NodeId, Notice};
 use crate::frame;
 use crate::router::LocalNode;
 use crate::router::apply::Arrival;
+use crate::throttle::Throttle;
 use switchboard_store::record::{ConversationKey, Passage};
 
 /// Up to so many users who join by one event, their nodes receive it at the addresses of these users. With more, every node
 /// receives it.
 const MAX_ADDRESSED_USERS: usize = 64;
+
+/// How far the clock of another node may be ahead before the log warns. Members see times that far in the future, and NTP keeps
+/// clocks within milliseconds.
+const MAX_CLOCK_LEAD_MS: i64 = 2_000;
+
+static CLOCK_LOG: LazyLock<Throttle> = LazyLock::new(Throttle::default);
+
+/// How far the clock of another node is ahead, in milliseconds, if that is worth a warning: it has seen a user go offline just now.
+fn clock_lead(last_seen: Timestamp, now: Timestamp) -> Option<i64> {
+    let lead = last_seen.as_millis().saturating_sub(now.as_millis());
+    (lead > MAX_CLOCK_LEAD_MS).then_some(lead)
+}
+
+/// Logs that the clock of another node is ahead of this one's, once a minute. If it is behind, the other node logs it.
+fn warn_of_clock_lead(node: NodeId, last_seen: Timestamp, now: Timestamp) {
+    if let Some(ahead_ms) = clock_lead(last_seen, now)
+        && let Some(count) = CLOCK_LOG.record()
+    {
+        tracing::warn!(%node, ahead_ms, count, "clock skew: another node's clock is ahead; compare the clocks");
+    }
+}
 
 impl Cluster {
     /// Publishes an event that this node stored to the nodes of the conversation's members and of the users who join by it.
@@ -101,13 +125,19 @@ impl Cluster {
             // This may be an old notice, too, and the user may have a new token.
             Notice::Revoke { user } => self.suspect_revoked(node, &user),
             Notice::Presence { user, last_seen, conversations, number } => {
+                if let Some(last_seen) = last_seen {
+                    warn_of_clock_lead(from, last_seen, node.clock.now());
+                }
                 let registry = &node.registry;
                 node.presence.apply_remote_change(registry, from, &user, last_seen, &conversations, number);
             }
             Notice::PresenceQuery { user } => node.presence.answer_query(&node.registry, &user),
             Notice::Heartbeat => {}
             Notice::Resync => node.presence.mark_stale(Some(from)),
-            Notice::Stopped => node.presence.node_lost(&node.registry, from, node.clock.now()),
+            Notice::Stopped => {
+                tracing::info!(node = %from, "node stopped");
+                node.presence.node_lost(&node.registry, from, node.clock.now());
+            }
         }
     }
 

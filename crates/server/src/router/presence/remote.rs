@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{Timestamp, UserId};
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
@@ -22,12 +22,17 @@ use switchboard_store::record::ConversationKey;
 /// How long a watcher waits for other nodes to answer that a user is online there, before it receives that the user is offline.
 const QUERY_TIMEOUT: Duration = Duration::from_millis(300);
 
+/// Most nodes that are remembered as lost. A node that restarts has another id, so their number grows.
+const MAX_LOST_NODES: usize = 100;
+
 /// The presence of users on other nodes.
 #[derive(Debug)]
 pub(super) struct RemotePresence {
     pub(super) bus: Arc<dyn Bus>,
     /// The nodes that are alive, and when each last sent a notice.
     nodes: FxHashMap<NodeId, Instant>,
+    /// The nodes that were lost, for the log: one of them may come back.
+    lost: FxHashSet<NodeId>,
     users: FxHashMap<UserId, RemoteUser>,
     /// Queries to the other nodes, and the sessions that wait for the answers.
     queries: FxHashMap<UserId, PendingQuery>,
@@ -86,6 +91,7 @@ impl RemotePresence {
         Self {
             bus,
             nodes: FxHashMap::default(),
+            lost: FxHashSet::default(),
             users: FxHashMap::default(),
             queries: FxHashMap::default(),
             query_timeouts: DelayQueue::new(),
@@ -195,6 +201,13 @@ impl RemotePresence {
         before && !remote_user.online()
     }
 
+    fn remember_lost(&mut self, node: NodeId) {
+        if self.lost.len() == MAX_LOST_NODES {
+            self.lost.clear();
+        }
+        self.lost.insert(node);
+    }
+
     /// Removes a node; returns the users who were online there and on no other node.
     fn remove_node(&mut self, node: NodeId) -> Vec<UserId> {
         self.nodes.remove(&node);
@@ -216,6 +229,11 @@ impl Presence {
         if let Some(remote) = &mut self.remote
             && remote.nodes.insert(node, Instant::now()).is_none()
         {
+            if remote.lost.remove(&node) {
+                tracing::info!(%node, "node is back");
+            } else {
+                tracing::info!(%node, "node joined");
+            }
             self.query_all();
         }
     }
@@ -354,10 +372,8 @@ impl Presence {
         for (node, silence) in silent {
             let silence = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
             let last_received = Timestamp::from_millis(now.as_millis().saturating_sub(silence));
-            tracing::warn!(
-                ?node,
-                "another node has sent no heartbeat for a lease; its users count as offline"
-            );
+            tracing::warn!(%node, "node lost: no heartbeat for a lease; its users count as offline");
+            self.remote.iter_mut().for_each(|remote| remote.remember_lost(node));
             self.node_lost(registry, node, last_received);
         }
     }

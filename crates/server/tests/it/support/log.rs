@@ -29,11 +29,11 @@ impl LogLine {
         log.lines().map(line).collect()
     }
 
-    /// Whether it has this message.
+    /// Whether its message begins with this one.
     pub(crate) fn says(&self, message: &str) -> bool {
         match self {
             Self::Text(line) => line.contains(&format!(": {message}")),
-            Self::Json(line) => line["message"] == message,
+            Self::Json(line) => line["message"].as_str().is_some_and(|text| text.starts_with(message)),
         }
     }
 

@@ -7,6 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rlimit::Resource;
+use serde_json::Value;
 use switchboard::auth::Authenticator;
 use switchboard::config::{AuthConfig, AuthKey, Secret};
 use switchboard_client::Client;
@@ -133,6 +134,23 @@ impl Process {
     pub(crate) async fn gets(&self, path: &str) -> Answer {
         let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
         in_time("an answer over HTTP", Answer::of(http.get(format!("http://{}{path}", self.address)))).await
+    }
+
+    /// Sends a command over HTTP as a user of a production server, or with another bearer token, and other headers.
+    pub(crate) async fn posts(
+        &self,
+        bearer: &str,
+        command: &str,
+        body: Value,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+        let mut request =
+            http.post(format!("http://{}/v1/{command}", self.address)).bearer_auth(bearer).json(&body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        in_time("an answer over HTTP", Answer::of(request)).await
     }
 
     /// The address on which it listens.

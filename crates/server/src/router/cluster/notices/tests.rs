@@ -56,3 +56,11 @@ async fn a_node_publishes_that_a_user_is_online_once_it_can_receive_queries_abou
     assert_eq!((first, again, user), (&watched, &watched, &bob));
     assert!(one < two, "the later one has the higher number");
 }
+
+#[test]
+fn only_a_clock_that_is_seconds_ahead_is_worth_a_warning() {
+    let now = Timestamp::from_millis(1_800_000_000_000);
+    let seen_at = |ms: i64| clock_lead(Timestamp::from_millis(now.as_millis() + ms), now);
+    assert_eq!((seen_at(-3_600_000), seen_at(0), seen_at(2_000)), (None, None, None));
+    assert_eq!(seen_at(3_600_000), Some(3_600_000));
+}

@@ -111,6 +111,19 @@ macro_rules! events {
                 }
             }
 
+            /// The names of its fields that hold user ids: the types of the fields say so.
+            pub const fn user_fields(self) -> &'static [&'static str] {
+                match self {
+                    Self::Unreadable => &[],
+                    $(Self::$variant => {
+                        const FIELDS: &[(&str, bool)] =
+                            &[$((stringify!($field), <$type as FieldType>::HOLDS_USERS),)*];
+                        const USERS: [&str; count_users(FIELDS)] = pick_users(FIELDS);
+                        &USERS
+                    })*
+                }
+            }
+
             /// The effect of an event of this kind on memberships.
             pub const fn membership(self) -> MembershipEffect {
                 match self {
@@ -249,6 +262,55 @@ impl EventKind {
     pub const fn number(self) -> u8 {
         self as u8
     }
+
+    /// Whether it has a field that holds user ids.
+    pub const fn names_users(self) -> bool {
+        !self.user_fields().is_empty()
+    }
+}
+
+/// The type of a field of an event. The store writes numbers in place of user ids, so each type says whether it holds some.
+trait FieldType {
+    const HOLDS_USERS: bool;
+}
+
+impl FieldType for UserId {
+    const HOLDS_USERS: bool = true;
+}
+
+impl<T: FieldType> FieldType for Option<T> {
+    const HOLDS_USERS: bool = T::HOLDS_USERS;
+}
+
+impl<T: FieldType> FieldType for Vec<T> {
+    const HOLDS_USERS: bool = T::HOLDS_USERS;
+}
+
+macro_rules! without_users {
+    ($($type:ty),*) => { $(impl FieldType for $type { const HOLDS_USERS: bool = false; })* };
+}
+
+without_users!(bool, Data, Emoji, Role, Seq, Text, Title);
+
+const fn count_users(fields: &[(&str, bool)]) -> usize {
+    let (mut at, mut count) = (0, 0);
+    while at < fields.len() {
+        count += fields[at].1 as usize;
+        at += 1;
+    }
+    count
+}
+
+const fn pick_users<const N: usize>(fields: &[(&'static str, bool)]) -> [&'static str; N] {
+    let (mut at, mut count, mut users) = (0, 0, [""; N]);
+    while at < fields.len() {
+        if fields[at].1 {
+            users[count] = fields[at].0;
+            count += 1;
+        }
+        at += 1;
+    }
+    users
 }
 
 /// What an event is about.
@@ -357,4 +419,24 @@ impl JsonSchema for Timestamp {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 pub(crate) fn is_false(b: &bool) -> bool {
     !b
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_that_hold_users_follow_from_their_types() {
+        let with_users = EventKind::ALL.iter().filter(|kind| kind.names_users());
+        let fields: Vec<_> = with_users.map(|kind| (kind.as_str(), kind.user_fields())).collect();
+        assert_eq!(
+            fields,
+            [
+                ("create", &["members"][..]),
+                ("invite", &["user"][..]),
+                ("remove", &["user"][..]),
+                ("role", &["user"][..])
+            ]
+        );
+    }
 }

@@ -275,6 +275,7 @@ async fn open(
         strangers,
         clock,
         metrics: metrics.commits.clone(),
+        abilities: postgres::Abilities::default(),
     };
     let (store, batches) = tokio::task::spawn_blocking(|| PostgresStore::open(settings)).await??;
     let store = Arc::new(store);

@@ -11,6 +11,7 @@ pub(super) mod rows;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::fmt::Display;
 
 use self::allowance::Allowances;
@@ -24,10 +25,10 @@ use switchboard_protocol::{
 };
 
 use super::{Committed, CommittedCursor, CommittedEvent, Counts, CursorOf};
-use crate::access;
 use crate::record::{Conversation, Membership};
 use crate::record::{Effect, LogEvent, UserKey};
 use crate::refusal::Refusal;
+use crate::{access, body};
 
 /// A refusal, or a store that does not work.
 #[derive(Debug)]
@@ -158,14 +159,14 @@ impl<R: Rows> Act<'_, R> {
     }
 
     /// Appends an event to the log, unless the sender has used its key before: then there is none, and nothing was
-    /// changed. The caller puts the conversation's row back.
+    /// changed. `stored` is the stored form of its body. The caller puts the conversation's row back.
     fn do_append(
         &mut self,
         conversation: &mut Conversation,
         sender: UserKey,
         kind: EventKind,
         key: Option<Box<str>>,
-        body: &str,
+        (body, stored): (&str, &str),
     ) -> Result<Option<LogEvent>, Failed<R::Error>> {
         conversation.head = conversation.head.next();
         // The clock may have gone back; the log may not.
@@ -177,13 +178,13 @@ impl<R: Rows> Act<'_, R> {
         let event = LogEvent {
             conversation: conversation.name.clone(),
             seq: conversation.head,
-            kind,
+            kind: kind.into(),
             from: self.actor.clone(),
             at: Timestamp::from_millis(conversation.at),
             key,
             body: body.into(),
         };
-        Ok(self.rows.insert_event(&event, conversation, sender)?.then_some(event))
+        Ok(self.rows.insert_event(&event, stored, conversation, sender)?.then_some(event))
     }
 
     /// Appends an event that is not a message and puts the conversation's row back.
@@ -194,10 +195,29 @@ impl<R: Rows> Act<'_, R> {
         body: &EventBody,
         effects: Vec<Effect>,
     ) -> Done<R> {
-        let event = self.do_append(&mut conversation, user, body.kind(), None, &fields::<R::Error>(body)?)?;
+        let (kind, body) = (body.kind(), fields::<R::Error>(body)?);
+        let stored = self.check_stored(kind, &body)?;
+        let stored = stored.ok_or_else(|| {
+            let what = format!("an event of the kind {} names a user who is not stored", kind.as_str());
+            Failed::Store(R::Error::unwritable(what))
+        })?;
+        let event = self.do_append(&mut conversation, user, kind, None, (&body, &stored))?;
         // What has no key is always new.
         let event = event.ok_or_else(Refusal::unavailable)?;
         Ok(self.committed(conversation, event, effects))
+    }
+
+    /// The stored form of a body; `None` if it names a user who is not stored.
+    fn check_stored<'b>(
+        &mut self,
+        kind: EventKind,
+        body: &'b str,
+    ) -> Result<Option<Cow<'b, str>>, Failed<R::Error>> {
+        if !kind.names_users() || !self.rows.stores_numbers() {
+            return Ok(Some(Cow::Borrowed(body)));
+        }
+        let stored = body::to_stored(&kind.into(), body, |user| self.rows.user(user))?;
+        Ok(stored.map(Cow::Owned))
     }
 
     fn committed(&mut self, conversation: Conversation, event: LogEvent, effects: Vec<Effect>) -> Committed {
@@ -336,10 +356,4 @@ fn fields<E: StoreError>(body: &EventBody) -> Result<String, E> {
         Some(fields) if fields.ends_with('}') => Ok(format!("{{{fields}")),
         _ => Err(E::unwritable(format!("an event of the kind {kind} has no JSON"))),
     }
-}
-
-/// Whether two bodies of the same kind are equal, for any order of their fields.
-fn is_same(stored: &str, body: &str) -> bool {
-    let fields = |body| serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(body).ok();
-    stored == body || fields(stored).is_some_and(|stored| fields(body) == Some(stored))
 }

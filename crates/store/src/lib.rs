@@ -28,6 +28,7 @@
 mod access;
 pub mod backup;
 mod batch;
+mod body;
 pub mod bucket;
 mod change;
 pub mod check;
@@ -42,6 +43,7 @@ pub mod fault;
 pub mod in_memory;
 mod key;
 pub mod keys;
+mod kind;
 mod memberships;
 #[cfg(test)]
 mod migrations;
@@ -53,6 +55,7 @@ mod readers;
 pub mod record;
 pub mod refusal;
 pub mod request;
+mod rewrite;
 pub mod sqlite;
 mod table;
 mod turns;
@@ -62,7 +65,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, FEATURES, Seq, Timestamp, UserId};
 
 pub use self::commit_metrics::CommitMetrics;
 pub use self::memberships::{Activity, Joined, Memberships, Summaries};
@@ -121,6 +124,11 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
 
     /// Why every write is refused now; `None` while they are stored.
     fn write_fault(&self) -> Option<WriteFault>;
+
+    /// What a client may use: the features that every process knows which serves this log.
+    fn features(&self) -> Vec<&'static str> {
+        FEATURES.to_vec()
+    }
 
     /// Whether writes are stored.
     fn is_writable(&self) -> bool {

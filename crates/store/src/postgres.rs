@@ -4,11 +4,14 @@
 mod commit;
 mod connect;
 mod ids;
+mod installation;
 pub(crate) mod keys;
 pub mod moving;
 mod query;
 mod readers;
+mod rewrite;
 mod rows;
+mod split;
 mod table;
 mod target;
 #[cfg(test)]
@@ -27,6 +30,8 @@ use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
 use self::connect::{BlockingConnection, SESSION};
+use self::installation::Installation;
+pub use self::installation::{Abilities, Outdated};
 use self::readers::{Readers, Reads};
 use self::target::Target;
 use super::batch::{MAX_QUEUED_BATCHES, MAX_QUEUED_WRITES, State};
@@ -70,6 +75,8 @@ pub struct Settings {
     pub clock: Clock,
     /// The metrics of commits.
     pub metrics: CommitMetrics,
+    /// What this build knows.
+    pub abilities: Abilities,
 }
 
 /// Checks a database's URL and root certificates without connecting.
@@ -87,6 +94,7 @@ pub struct PostgresStore {
     /// Kept alive for the writer, which holds a weak reference.
     _counter: Arc<Counter<Reads>>,
     state: Arc<State>,
+    installation: Arc<Installation>,
     notice_key: NoticeKey,
 }
 
@@ -110,6 +118,7 @@ impl PostgresStore {
         let readers = Readers::start(settings.readers, &target, &settings.limits, &state)?;
         let (queue, submissions) = crossbeam_channel::bounded(MAX_QUEUED_WRITES);
         let counter = Counter::new(readers.users.turns(), queue.clone());
+        let installation = Arc::new(Installation::new(&settings.abilities));
         let notice_key = writer::start(writer::Parts {
             target,
             settings,
@@ -117,8 +126,9 @@ impl PostgresStore {
             state: state.clone(),
             queue: submissions,
             counter: Arc::downgrade(&counter),
+            installation: installation.clone(),
         })?;
-        Ok((Self { queue, readers, _counter: counter, state, notice_key }, outcomes))
+        Ok((Self { queue, readers, _counter: counter, state, installation, notice_key }, outcomes))
     }
 
     /// The key by which the nodes on this database recognise each other's notices.
@@ -180,6 +190,10 @@ impl Store for PostgresStore {
 
     fn write_fault(&self) -> Option<WriteFault> {
         self.state.fault()
+    }
+
+    fn features(&self) -> Vec<&'static str> {
+        self.installation.features()
     }
 }
 

@@ -5,6 +5,7 @@ pub(super) mod counts;
 mod fold;
 mod history;
 pub(super) mod list;
+mod names;
 mod people;
 pub(super) mod row;
 pub(super) mod shared;
@@ -12,6 +13,7 @@ pub(super) mod shared;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustc_hash::FxHashMap;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Unread};
 use switchboard_protocol::{ConversationId, ErrorCode, Limits, Seq, Sync, Timestamp, UserId};
@@ -20,7 +22,7 @@ use self::row::{Acquainted, Known, Listed, Membered, Start, View, Wanted, Whole}
 use super::change::{Failed, StoreError};
 use super::{Activity, Joined, Memberships, Query, Seen, Snapshot, Summaries};
 use crate::access;
-use crate::record::{ConversationKey, LogEvent, Membership, UserKey};
+use crate::record::{ConversationKey, LogEvent, Membership, NewerKind, UserKey};
 use crate::refusal::Refusal;
 
 /// The queries of a store. All queries of one value run in one read transaction.
@@ -59,7 +61,7 @@ pub(super) trait Lookups {
     fn time_of(&self, conversation: ConversationKey, seq: Seq) -> Found<i64, Self>;
 
     /// Events of a conversation in a range, oldest first: at most `range.most`, and about `range.bytes`. One that cannot be
-    /// read keeps its place, as `unreadable`.
+    /// read keeps its place, as `unreadable`. Their bodies are in the stored form, and the kinds of newer versions are numbers.
     fn events(
         &self,
         conversation: ConversationKey,
@@ -67,6 +69,12 @@ pub(super) trait Lookups {
         range: &Range,
         each: impl FnMut(LogEvent) -> ControlFlow<()>,
     ) -> Found<(), Self>;
+
+    /// The ids of users by their numbers; those that are not there are left out.
+    fn names(&self, users: &[UserKey]) -> Found<FxHashMap<UserKey, UserId>, Self>;
+
+    /// The table of kinds.
+    fn kinds(&self) -> Found<Vec<NewerKind>, Self>;
 
     /// The last `most` messages before an event, the latest first. The log has other events between them, and those must
     /// not all be read.
@@ -225,6 +233,7 @@ impl<L: Lookups> Reader<'_, L> {
             events.push(event);
             ControlFlow::Continue(())
         })?;
+        self.complete(&mut events, range.bytes)?;
         Ok(events)
     }
 

@@ -5,9 +5,10 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use switchboard_protocol::{ConversationId, EventKind, Role, Seq, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, Role, Seq, Timestamp, UserId};
 
 pub use crate::key::{ConversationKey, UserKey};
+pub use crate::kind::{Kind, NewerKind};
 use crate::refusal::Refusal;
 use crate::table::{conversations, members, record};
 
@@ -65,7 +66,7 @@ impl Membership {
     }
 }
 
-/// An event as the log keeps it: its body is JSON, passed on without being understood.
+/// An event as the log has it: its body is JSON, passed on without being understood.
 #[derive(Debug, Clone)]
 pub struct LogEvent {
     /// Where.
@@ -73,7 +74,7 @@ pub struct LogEvent {
     /// Its number.
     pub seq: Seq,
     /// What happened.
-    pub kind: EventKind,
+    pub kind: Kind,
     /// Who did it.
     pub from: UserId,
     /// When.
@@ -116,7 +117,11 @@ impl LogEvent {
     /// How many bytes [`Self::to_json`] takes at most, with the comma behind it in a page.
     pub fn most_bytes(&self) -> usize {
         let key = self.key.as_ref().map_or(0, |key| key.len());
-        Self::most_bytes_of(self.conversation.as_str().len(), key, self.body.len())
+        let kind = match &self.kind {
+            Kind::Known(_) => 0,
+            newer => newer.as_str().len(),
+        };
+        kind + Self::most_bytes_of(self.conversation.as_str().len(), key, self.body.len())
     }
 
     /// The same by what it is made of, so that a database can add it up: a key at worst doubles, where every character

@@ -7,6 +7,7 @@ pub mod memory;
 pub(crate) mod opening;
 pub(crate) mod query;
 mod readers;
+mod rewrite;
 pub(super) mod rows;
 #[cfg(feature = "simulation")]
 mod shared;
@@ -59,7 +60,8 @@ schema!(
     "migrations/sqlite/0002_bounded_reads.sql",
     "migrations/sqlite/0003_revocations.sql",
     "migrations/sqlite/0004_probe.sql",
-    "migrations/sqlite/0005_checksums.sql"
+    "migrations/sqlite/0005_checksums.sql",
+    "migrations/sqlite/0006_user_numbers.sql"
 );
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).

@@ -20,6 +20,9 @@ pub enum WriteFault {
     /// PostgreSQL cannot be reached.
     #[error("the database cannot be reached; writes come back by themselves once it is there")]
     Unreachable,
+    /// The installation has a version that this one does not know.
+    #[error("this version is too old for the installation; start a newer one")]
+    Outdated,
     /// What was dropped cannot be known.
     #[error("an fsync has failed; check the disk, then restart the server")]
     SyncFailed,
@@ -31,7 +34,7 @@ pub enum WriteFault {
 impl WriteFault {
     /// Whether only a restart ends it.
     pub(super) fn is_final(self) -> bool {
-        matches!(self, Self::SyncFailed | Self::WriterEnded)
+        matches!(self, Self::Outdated | Self::SyncFailed | Self::WriterEnded)
     }
 
     /// What an error of SQLite says of other writes; `None` if it says nothing of them.

@@ -232,7 +232,7 @@ pub(super) async fn attach(
         user: user.clone(),
         connection: uuid::Uuid::now_v7().to_string(),
         server: concat!("switchboard/", env!("CARGO_PKG_VERSION")).to_owned(),
-        features: switchboard_protocol::FEATURES.iter().map(|&feature| feature.to_owned()).collect(),
+        features: services.store.features().into_iter().map(str::to_owned).collect(),
         limits: (*services.limits).clone(),
         conversations: listed.summaries,
         more: listed.more,

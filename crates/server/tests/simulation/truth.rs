@@ -273,7 +273,7 @@ impl Truth {
 impl Stored {
     fn of(event: &LogEvent) -> Self {
         Self {
-            kind: event.kind.as_str(),
+            kind: event.kind.known().as_str(),
             from: event.from.to_string(),
             at: event.at.to_string(),
             at_millis: event.at.as_millis(),

@@ -5,12 +5,14 @@ use switchboard_protocol::{
 };
 
 use super::rows::{Keyed, Referred, Rows};
-use super::{Act, Done, Failed, Place, fields, is_same};
-use crate::access;
+use super::{Act, Done, Failed, Place, fields};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, Effect, Passage, UserKey};
 use crate::refusal::Refusal;
-use crate::{Committed, CommittedEvent};
+use crate::{Committed, CommittedEvent, access, body};
+
+// `history` and the writer read messages and edits without looking up the users that they name.
+const _: () = assert!(!EventKind::Message.names_users() && !EventKind::Edit.names_users());
 
 /// The body of a deleted message.
 const DELETED_BODY: &str = r#"{"deleted":true}"#;
@@ -76,7 +78,7 @@ impl<R: Rows> Act<'_, R> {
         };
         let Place { mut conversation, user, .. } = place;
         let key = Some(key.into());
-        let appended = self.do_append(&mut conversation, user, EventKind::Message, key, body)?;
+        let appended = self.do_append(&mut conversation, user, EventKind::Message, key, (body, body))?;
         let Some(event) = appended else { return Ok(None) };
         member.sent += 1;
         self.rows.put_member(conversation.key, user, member);
@@ -250,8 +252,8 @@ fn new_key() -> Key {
 
 /// A retry must have the same content. A deleted message has nothing to compare with, and a late retry must not restore it.
 fn check_same(first: &Keyed, conversation: &str, body: &str) -> Result<(), Refusal> {
-    if first.conversation.as_str() == conversation && (is_deleted(&first.body) || is_same(&first.body, body))
-    {
+    let is_same = |first: &str| body::is_same(&EventKind::Message.into(), first, body);
+    if first.conversation.as_str() == conversation && (is_deleted(&first.body) || is_same(&first.body)) {
         Ok(())
     } else {
         let message = "this `key` was used for another message; a new message needs a new key";

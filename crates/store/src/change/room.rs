@@ -8,11 +8,11 @@ use switchboard_protocol::{
 };
 
 use super::rows::Rows;
-use super::{Act, Done, Failed, Place, entered, fields, is_same};
-use crate::access;
+use super::{Act, Done, Failed, Place, entered, fields};
 use crate::record::{Conversation, Membership};
 use crate::record::{Effect, Passage, UserKey};
 use crate::refusal::Refusal;
+use crate::{access, body};
 
 impl<R: Rows> Act<'_, R> {
     pub(super) fn create(&mut self, create: Create) -> Done<R> {
@@ -54,11 +54,19 @@ impl<R: Rows> Act<'_, R> {
     fn check_created_before(&mut self, room: &Conversation, body: &EventBody) -> Done<R> {
         let creator = self.rows.user(self.actor)?;
         let body = fields::<R::Error>(body)?;
+        let stored = self.check_stored(EventKind::Create, &body)?;
+        // An earlier version has stored it as it is on the wire.
+        let is_same = |first: &str| {
+            [stored.as_deref(), Some(&*body)]
+                .into_iter()
+                .flatten()
+                .any(|body| body::is_same(&EventKind::Create.into(), first, body))
+        };
         match self.rows.event(room.key, Seq(1))? {
             Some(first)
                 if first.kind == EventKind::Create
                     && Some(first.sender) == creator
-                    && is_same(&first.body, &body) =>
+                    && is_same(&first.body) =>
             {
                 self.repeated(room, Seq(1))
             }

@@ -81,10 +81,14 @@ pub(crate) trait Rows {
 
     fn event(&mut self, conversation: ConversationKey, target: Seq) -> Result<Option<Referred>, Self::Error>;
 
-    /// Adds an event; `false`, and nothing happens, if the sender has used its key before.
+    /// Whether the bodies of new events name users by number: the stored form of all nodes that write to the log.
+    fn stores_numbers(&self) -> bool;
+
+    /// Adds an event with the stored form of its body; `false`, and nothing happens, if the sender has used its key before.
     fn insert_event(
         &mut self,
         event: &LogEvent,
+        stored: &str,
         conversation: &Conversation,
         sender: UserKey,
     ) -> Result<bool, Self::Error>;

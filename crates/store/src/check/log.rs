@@ -8,10 +8,15 @@ use switchboard_protocol::{ConversationId, EventKind, Timestamp};
 
 use self::members::Members;
 use super::{EVENTS_PER_REPORT, Progress, Report};
+use crate::read::Lookups as _;
+use crate::record::NewerKind;
 use crate::sqlite::checksum::Columns;
 
 /// The first schema version whose events have checksums.
 const FIRST_SCHEMA_WITH_CHECKSUMS: usize = 5;
+
+/// The first schema version whose events name users by number, with a table of kinds.
+const FIRST_SCHEMA_WITH_USER_NUMBERS: usize = 6;
 
 /// The name in a report of a conversation without a readable row.
 pub(super) fn nameless(number: i64) -> String {
@@ -32,7 +37,7 @@ pub(super) fn check(
          FROM events e LEFT JOIN users u ON u.id = e.sender ORDER BY e.conversation, e.seq",
     ))?;
     let mut rows = select.query([])?;
-    let members = members::statement(db, report.schema)?;
+    let schema = Schema::of(db, report.schema)?;
     let mut log: Option<Log<'_>> = None;
     while let Some(row) = rows.next()? {
         let conversation: i64 = row.get(0)?;
@@ -40,7 +45,7 @@ pub(super) fn check(
             if let Some(log) = log.take() {
                 log.ends(report)?;
             }
-            log = Some(Log::begin(db, conversation, &members, report)?);
+            log = Some(Log::begin(db, conversation, &schema, report)?);
         }
         if let Some(log) = &mut log {
             log.takes(row, report)?;
@@ -51,6 +56,28 @@ pub(super) fn check(
         }
     }
     log.map_or(Ok(()), |log| log.ends(report)).map_err(Into::into)
+}
+
+/// How a database of some version is read.
+struct Schema {
+    /// The statement that selects members.
+    members: String,
+    /// The kinds that any version has entered.
+    kinds: Vec<NewerKind>,
+    /// Whether every event names users by number.
+    is_rewritten: bool,
+}
+
+impl Schema {
+    fn of(db: &Connection, version: usize) -> anyhow::Result<Self> {
+        let members = members::statement(db, version)?;
+        if version < FIRST_SCHEMA_WITH_USER_NUMBERS {
+            return Ok(Self { members, kinds: Vec::new(), is_rewritten: false });
+        }
+        let kinds = db.kinds().map_err(|_| anyhow::anyhow!("cannot read the table of kinds"))?;
+        let is_rewritten = !db.prepare("SELECT 1 FROM rewrite")?.exists([])?;
+        Ok(Self { members, kinds, is_rewritten })
+    }
 }
 
 /// A conversation's row.
@@ -68,6 +95,7 @@ struct Kept {
 /// One conversation, read up to some event.
 struct Log<'a> {
     db: &'a Connection,
+    schema: &'a Schema,
     number: i64,
     name: String,
     id: Option<ConversationId>,
@@ -129,7 +157,7 @@ impl<'a> Read<'a> {
 }
 
 impl<'a> Log<'a> {
-    fn begin(db: &'a Connection, number: i64, members: &str, report: &mut Report) -> Result<Self> {
+    fn begin(db: &'a Connection, number: i64, schema: &'a Schema, report: &mut Report) -> Result<Self> {
         let mut select = db.prepare_cached(
             "SELECT name, title, public, head, messages, last_message, members, admins, at FROM conversations WHERE id = ?1",
         )?;
@@ -157,11 +185,12 @@ impl<'a> Log<'a> {
         let id = ConversationId::parse(&name).ok();
         let mut log = Self {
             db,
+            schema,
             number,
             name,
             id,
             kept,
-            members: Members::read(db, members, number)?,
+            members: Members::read(db, &schema.members, number)?,
             head: 0,
             messages: 0,
             last_message: 0,
@@ -221,7 +250,11 @@ impl<'a> Log<'a> {
             self.tell(report, Some(event.seq), what);
         }
         if event.kind == EventKind::Unreadable {
+            // Whether it changes memberships is not known.
             self.doubtful = true;
+            if let Some(kind) = self.schema.kinds.iter().find(|kind| kind.number() == event.number) {
+                return self.takes_newer(&event, kind, report);
+            }
             self.tell(report, Some(event.seq), format!("its kind is {}, which is none", event.number));
             return Ok(());
         }

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use rustc_hash::FxHashSet;
-use switchboard_protocol::UserId;
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
 use super::connect::{BlockingConnection, Error};
 use super::ids::{self, Ids};
+use super::installation::{self, DESCRIBED_LOCK_ID, Node, Upkeep, is_outdated};
 use super::rows::{self, Mode, PostgresRows, Unsaved};
+use super::split::SplitPass;
 use super::target::Target;
 use super::trouble::{Trouble, Verdict, classify, conflict_pause};
 use super::{SERVING_LOCK_ID, Settings};
@@ -41,10 +41,6 @@ const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 /// Most attempts to write a batch that conflicts with other nodes' transactions.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// Time limit for writing a batch's writes one by one, after one was too slow for the batch. The rest is refused as `unavailable`, so
-/// that the next batch need not wait longer.
-const MAX_SPLIT_DURATION: Duration = Duration::from_secs(10);
-
 /// Settings of the writer's session, besides those of all sessions. The writer reads only by index. The planner's statistics may be
 /// from when a table was empty, so sequential scans are disabled, and a generic plan is always good enough.
 pub(super) const SETUP: &str =
@@ -53,7 +49,7 @@ pub(super) const SETUP: &str =
 
 /// Reads the number of the last committed attempt. It is a commit itself, so the number it reads is durable. It waits for an earlier
 /// transaction that is still open, because that holds the row's lock.
-const RESOLVE: &str = "INSERT INTO writers (id, batch) VALUES ($1, 0)
+const RESOLVE: &str = "INSERT INTO writers (id, batch, version, features) VALUES ($1, 0, $2, $3)
     ON CONFLICT (id) DO UPDATE SET at = now() RETURNING batch";
 
 /// Deletes the rows of writers that have not written for so long that no outcome can be pending.
@@ -68,8 +64,8 @@ pub(super) struct Committer {
     link: Option<BlockingConnection>,
     target: Target,
     ids: Ids,
-    /// This writer's row.
-    id: String,
+    /// This writer's row, and what it does for the installation.
+    upkeep: Upkeep,
     /// Number of the last transaction.
     attempt: i64,
     rules: Rules,
@@ -94,24 +90,6 @@ pub(super) struct Committer {
     check: Vec<ConversationKey>,
 }
 
-/// The state of writing a batch's writes one by one.
-struct SplitPass {
-    deadline: Instant,
-    /// Users with a write that was too slow.
-    slow: FxHashSet<UserId>,
-}
-
-impl SplitPass {
-    fn new() -> Self {
-        Self { deadline: Instant::now() + MAX_SPLIT_DURATION, slow: FxHashSet::default() }
-    }
-
-    /// Whether to reject a write without an attempt, because the pass or its user has taken too long.
-    fn skips(&self, one: &Submission) -> bool {
-        self.slow.contains(&one.actor) || Instant::now() >= self.deadline
-    }
-}
-
 impl Committer {
     /// # Errors
     /// The tables are missing or not as expected.
@@ -120,14 +98,16 @@ impl Committer {
         target: Target,
         settings: &Settings,
         state: Arc<State>,
+        mut upkeep: Upkeep,
     ) -> anyhow::Result<Self> {
         prepare(&link)?;
         link.run(link.rows(DELETE_OLD_WRITERS, &[]))?;
+        upkeep.join(&link)?;
         Ok(Self {
             link: Some(link),
             target,
             ids: Ids::default(),
-            id: uuid::Uuid::now_v7().simple().to_string(),
+            upkeep,
             attempt: 0,
             rules: Rules::new(settings.limits.clone(), settings.strangers),
             clock: settings.clock.clone(),
@@ -170,7 +150,7 @@ impl Committer {
                 Ok(results) => Some(results),
                 Err(verdict) => {
                     if matches!(verdict, Verdict::TooSlow) {
-                        pass.slow.insert(submission.actor.clone());
+                        pass.skip_user(submission);
                     }
                     verdict.refusal().map(|refusal| vec![Settled::Answered(Err(refusal))])
                 }
@@ -234,6 +214,10 @@ impl Committer {
                     continue;
                 }
                 Trouble::Database(error) => error,
+                Trouble::Outdated(error) => {
+                    self.report_outdated(&error);
+                    return Err(Verdict::Refuse);
+                }
                 _ if batch.len() > 1 => return Err(Verdict::Alone),
                 Trouble::Cancelled(error) if self.is_responsive() => {
                     tracing::warn!(%error, "refused a write that exceeds the database's time-out");
@@ -260,7 +244,7 @@ impl Committer {
         let now = self.clock.now();
         let mut rows = PostgresRows::new(link, &mut self.ids, &self.rules);
         let applied = rows
-            .begin(&self.id, self.attempt, mode, self.splitting, batch)
+            .begin(&self.upkeep.node, self.attempt, mode, self.splitting, batch)
             .and_then(|()| batch::apply(&mut rows, &self.rules, batch, now));
         let results = match applied {
             // Commit even if nothing changed, because the outcome of a duplicate rests on rows that were read, and this commit
@@ -353,8 +337,9 @@ impl Committer {
         let (Some((attempt, _)), Some(link)) = (&self.unknown, &self.link) else { return Ok(()) };
         let attempt = *attempt;
         let _ = link.take_warning();
-        let rows =
-            link.run(link.rows(RESOLVE, &[&self.id])).context("cannot resolve the outcome of a commit")?;
+        let Node { id, version, features } = &self.upkeep.node;
+        let resolved = link.run(link.rows(RESOLVE, &[id, version, features]));
+        let rows = resolved.context("cannot resolve the outcome of a commit")?;
         ensure!(!link.take_warning(), Error::Doubtful);
         let batch: i64 = rows.first().context("a writer has no row")?.try_get(0)?;
         self.resolved = Some(batch == attempt);
@@ -393,6 +378,38 @@ impl Committer {
         }
         if !std::mem::replace(&mut self.logged_failure, true) {
             tracing::error!(%error, "cannot write to the database; refusing writes until one succeeds");
+        }
+    }
+
+    /// Nothing is written any more: the version of an installation never falls.
+    fn report_outdated(&mut self, error: &Error) {
+        self.state.set_fault(WriteFault::Outdated);
+        if !std::mem::replace(&mut self.logged_failure, true) {
+            tracing::error!(%error, "this version is too old for the installation; the database is read-only here");
+        }
+    }
+
+    /// Whether old bodies are rewritten while there is nothing to write.
+    pub(super) fn may_rewrite(&self) -> bool {
+        self.upkeep.may_rewrite() && self.is_connected() && self.state.fault().is_none()
+    }
+
+    /// Whether there is a connection, and no outcome to be resolved.
+    fn is_connected(&self) -> bool {
+        self.unknown.is_none() && self.link.as_ref().is_some_and(|link| !link.is_closed())
+    }
+
+    /// Does what the node owes its installation between two batches.
+    pub(super) fn tend(&mut self, is_idle: bool) {
+        let Some(link) = self.link.as_ref().filter(|_| self.is_connected()) else { return };
+        if let Err(error) = self.upkeep.tend(link, is_idle) {
+            if is_outdated(error.code()) {
+                self.report_outdated(&error);
+            } else {
+                tracing::warn!(%error, "cannot do what is due between batches; retrying later");
+                // What was begun on it is not known.
+                self.link = None;
+            }
         }
     }
 
@@ -437,7 +454,7 @@ impl Committer {
     pub(super) fn end(&mut self) {
         if let Some(link) = self.link.as_ref().filter(|link| !link.is_closed()) {
             // If this fails, another node deletes the row later.
-            let _ = link.run(async { link.rows(DELETE_WRITER, &[&self.id]).await });
+            let _ = link.run(async { link.rows(DELETE_WRITER, &[&self.upkeep.node.id]).await });
         }
     }
 }
@@ -450,8 +467,11 @@ fn prepare(link: &BlockingConnection) -> Result<(), Error> {
     if !serves.try_get::<_, bool>(0)? {
         return Err(Error::Moving);
     }
+    let described = "SELECT pg_advisory_lock_shared($1)";
+    link.run(link.client().execute(described, &[&DESCRIBED_LOCK_ID]))?;
     let own = [RESOLVE, DELETE_OLD_WRITERS, DELETE_WRITER, PING];
-    let statements: Vec<_> = rows::statements().chain(ids::STATEMENTS).chain(own).collect();
+    let statements: Vec<_> =
+        rows::statements().chain(ids::STATEMENTS).chain(installation::STATEMENTS).chain(own).collect();
     link.prepare_all(&statements)
 }
 

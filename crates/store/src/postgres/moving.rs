@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 use futures_util::TryStreamExt as _;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio_postgres::Client;
@@ -17,6 +17,7 @@ use tokio_postgres::binary_copy::BinaryCopyInWriter;
 
 use self::table::Value;
 use super::connect::BlockingConnection;
+use super::installation::USER_NUMBERS;
 use super::target::Target;
 use super::{SERVING_LOCK_ID, migrate};
 use crate::sqlite;
@@ -111,7 +112,7 @@ pub fn move_store(
             let compared = compare(&source, client, table, on_step).await;
             moved.rows = compared.with_context(|| format!("table {}", table.name))?;
         }
-        finish(client).await?;
+        finish(&source, client).await?;
         sqlite::mark_moved(from, to.name)?;
         Ok(moved)
     })
@@ -144,7 +145,17 @@ fn fingerprint(source: &Connection) -> anyhow::Result<String> {
         |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)),
     )?;
     hash.update(format!("{last:?}"));
+    // Bodies that a server has rewritten since differ from those that were copied.
+    if let Some(position) = rewrite_position(source)? {
+        hash.update(format!("{position:?}"));
+    }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The event up to which bodies name users by number; none if all do.
+fn rewrite_position(source: &Connection) -> rusqlite::Result<Option<(i64, i64)>> {
+    let select = "SELECT conversation, seq FROM rewrite";
+    source.query_row(select, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
 /// Claims an empty database, or checks that an earlier run for the same source has claimed it.
@@ -250,9 +261,24 @@ async fn compare(
     Ok(done)
 }
 
-/// Sets the id sequences after the copied rows, and allows nodes to serve.
-async fn finish(client: &mut Client) -> anyhow::Result<()> {
+/// Sets the id sequences after the copied rows, takes over the version of what was copied, and allows nodes to serve.
+async fn finish(source: &Connection, client: &mut Client) -> anyhow::Result<()> {
     let transaction = client.transaction().await?;
+    transaction.execute("UPDATE installation SET version = greatest(version, $1)", &[&USER_NUMBERS]).await?;
+    if let Some((conversation, seq)) = rewrite_position(source)? {
+        let insert = "INSERT INTO rewrite (conversation, seq) VALUES ($1, $2)
+            ON CONFLICT (id) DO UPDATE SET conversation = excluded.conversation, seq = excluded.seq";
+        transaction.execute(insert, &[&conversation, &seq]).await?;
+    }
+    let kinds: Vec<(i16, String, String)> = {
+        let mut select = source.prepare("SELECT number, name, users FROM kinds")?;
+        let kinds = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        kinds.collect::<Result<_, _>>()?
+    };
+    for (number, name, users) in kinds {
+        let insert = "INSERT INTO kinds (number, name, users) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+        transaction.execute(insert, &[&number, &name, &users]).await?;
+    }
     for table in ["users", "conversations"] {
         let next = format!(
             "SELECT setval(pg_get_serial_sequence('{table}', 'id'), greatest((SELECT max(id) FROM {table}), 1),

@@ -13,6 +13,7 @@ use std::future::Future;
 use std::ops::ControlFlow;
 
 use futures_util::future::{join, try_join3};
+use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -25,7 +26,7 @@ use crate::postgres::table::maybe_membership;
 use crate::read::row::{Acquainted, Known, Listed, Membered, Named, Start, View, Wanted, Whole, readable};
 use crate::read::{Lookups, Range};
 use crate::record::{Conversation, Membership};
-use crate::record::{ConversationKey, LogEvent, UserKey};
+use crate::record::{ConversationKey, LogEvent, NewerKind, UserKey};
 use crate::table::{columns, conversations, members};
 
 type Result<T> = std::result::Result<T, Failed<Error>>;
@@ -251,6 +252,25 @@ impl Lookups for Session {
             }
         }
         Ok(())
+    }
+
+    fn names(&self, users: &[UserKey]) -> Result<FxHashMap<UserKey, UserId>> {
+        let keys: Vec<_> = users.iter().map(|user| user.0).collect();
+        let mut names = FxHashMap::default();
+        for row in self.rows("SELECT id, name FROM users WHERE id = ANY($1::bigint[])", &[&keys])? {
+            let user = user_key(&row, 0)?;
+            let name = readable(user_id(&row, 1), || format!("user number {}", user.0))?;
+            names.extend(name.map(|name| (user, name)));
+        }
+        Ok(names)
+    }
+
+    fn kinds(&self) -> Result<Vec<NewerKind>> {
+        let kinds = self.rows("SELECT number, name, users FROM kinds", &[])?;
+        let kinds = kinds
+            .iter()
+            .map(|row| Ok(NewerKind::from_row(get::<i16>(row, 0)?.into(), get(row, 1)?, get(row, 2)?)));
+        Ok(kinds.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
     fn messages_before(&self, conversation: ConversationKey, before: Seq, most: usize) -> Result<Vec<Seq>> {

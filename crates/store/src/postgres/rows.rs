@@ -17,6 +17,7 @@ pub(super) use self::flush::Unsaved;
 use self::reactions::Reactions;
 use super::connect::{BlockingConnection, Error};
 use super::ids::Ids;
+use super::installation::USER_NUMBERS;
 use crate::Counts;
 use crate::change::Rules;
 use crate::change::dispatch::Prefetch;
@@ -58,6 +59,8 @@ pub(super) struct PostgresRows<'a> {
     near: u64,
     /// The writer whose transaction it is.
     writer: String,
+    /// The version of the installation, which stays while the transaction is open.
+    installation: i32,
 
     // Rows that were read, with this transaction's changes; `None` for absent ones.
     users: FxHashMap<UserId, Option<UserKey>>,
@@ -107,6 +110,7 @@ impl<'a> PostgresRows<'a> {
             most_rooms: rules.limits.rooms,
             near: rules.near,
             writer: String::new(),
+            installation: 0,
             users: FxHashMap::default(),
             user_names: FxHashMap::default(),
             conversations: FxHashMap::default(),
@@ -276,10 +280,15 @@ impl Rows for PostgresRows<'_> {
         Ok(self.events.get(&at).cloned().flatten())
     }
 
+    fn stores_numbers(&self) -> bool {
+        self.installation >= USER_NUMBERS
+    }
+
     /// A duplicate key from a concurrent transaction of another node is found only by the database, at the flush.
     fn insert_event(
         &mut self,
         event: &LogEvent,
+        stored: &str,
         conversation: &Conversation,
         sender: UserKey,
     ) -> Result<bool, Error> {
@@ -295,12 +304,12 @@ impl Rows for PostgresRows<'_> {
         self.appended.push(Appended {
             conversation: conversation.key,
             seq: event.seq,
-            kind: event.kind,
+            kind: event.kind.known(),
             sender,
             at: event.at,
             messages: conversation.messages,
             key: event.key.clone(),
-            body: event.body.clone(),
+            body: stored.into(),
         });
         Ok(true)
     }

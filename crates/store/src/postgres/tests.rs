@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::connect::BlockingConnection;
 use super::target::Target;
-use super::{PostgresStore, Settings};
+use super::{Abilities, PostgresStore, Settings};
 use crate::CommitMetrics;
 use crate::clock::Clock;
 use crate::origin::Origin;
@@ -39,6 +39,7 @@ fn settings(url: &str) -> Settings {
         strangers: true,
         clock: Clock::system(),
         metrics: CommitMetrics::default(),
+        abilities: Abilities::default(),
     }
 }
 

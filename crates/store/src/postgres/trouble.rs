@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 use super::connect::Error;
+use super::installation::is_outdated;
 use crate::batch::Results;
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
@@ -32,6 +33,8 @@ pub(super) enum Trouble {
     Change(Error),
     /// The database cannot write at present.
     Database(Error),
+    /// The version of this node is below that of the installation.
+    Outdated(Error),
 }
 
 /// What happens to a batch that could not be written.
@@ -66,6 +69,9 @@ pub(super) fn classify(error: Error) -> Trouble {
     let Some(code) = error.code().cloned() else { return Trouble::Change(error) };
     let conflicts =
         [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::UNIQUE_VIOLATION];
+    if is_outdated(Some(&code)) {
+        return Trouble::Outdated(error);
+    }
     // The primary has become a standby.
     if code == SqlState::READ_ONLY_SQL_TRANSACTION {
         return Trouble::Lost(error);

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Settings;
 use super::commit::Committer;
 use super::connect::BlockingConnection;
+use super::installation::{Installation, Upkeep};
 use super::readers::Reads;
 use super::target::Target;
 use crate::WRITER_THREAD;
@@ -29,6 +30,7 @@ pub(super) struct Parts {
     pub(super) state: Arc<State>,
     pub(super) queue: Receiver<Submission>,
     pub(super) counter: CounterHandle<Reads>,
+    pub(super) installation: Arc<Installation>,
 }
 
 /// Connects, migrates the schema and starts the thread. The thread ends when the queue's senders are dropped and the queue is empty;
@@ -40,15 +42,17 @@ pub(super) fn start(parts: Parts) -> anyhow::Result<NoticeKey> {
     let (ready, opened) = crossbeam_channel::bounded(1);
     std::thread::Builder::new().name(WRITER_THREAD.to_owned()).spawn(move || {
         // The connection is opened here because it stays on its thread.
-        let Parts { target, settings, batches, state, queue, counter } = parts;
+        let Parts { target, settings, batches, state, queue, counter, installation } = parts;
         let link = BlockingConnection::open(&target).and_then(|mut link| {
             super::migrate(&mut link)?;
             super::moving::check_finished(&mut link)?;
             let key = super::read_notice_key(&mut link)?;
             Ok((link, key))
         });
-        let opened =
-            link.and_then(|(link, key)| Ok((Committer::new(link, target, &settings, state.clone())?, key)));
+        let opened = link.and_then(|(link, key)| {
+            let upkeep = Upkeep::new(&settings.abilities, installation);
+            Ok((Committer::new(link, target, &settings, state.clone(), upkeep)?, key))
+        });
         match opened {
             Ok((committer, key)) => {
                 let writer = Writer { committer, channels: Channels::new(queue, batches, state), counter };
@@ -83,19 +87,32 @@ impl Writer {
             if !served {
                 break;
             }
+            // The clients have their outcomes already.
+            self.committer.tend(false);
         }
         self.committer.end();
     }
 
-    /// Waits for a write and checks the connection meanwhile; `None` when the queue is closed.
+    /// Waits for a write, and does meanwhile what is to be done between batches; `None` when the queue is closed.
     fn next(&mut self) -> Option<Submission> {
         let mut checked = Instant::now();
         loop {
+            if self.committer.may_rewrite() {
+                match self.channels.queue.try_recv() {
+                    Ok(submission) => return Some(submission),
+                    Err(TryRecvError::Disconnected) => return None,
+                    Err(TryRecvError::Empty) => self.committer.tend(true),
+                }
+                if checked.elapsed() < IDLE_CHECK_INTERVAL {
+                    continue;
+                }
+            }
             match self.channels.queue.recv_timeout(IDLE_CHECK_INTERVAL.saturating_sub(checked.elapsed())) {
                 Ok(submission) => return Some(submission),
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {
                     self.committer.check_connection();
+                    self.committer.tend(true);
                     checked = Instant::now();
                     let check = self.committer.take_check();
                     if !check.is_empty() && !self.channels.tell(|| (Vec::new(), check)) {

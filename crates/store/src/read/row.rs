@@ -7,7 +7,7 @@ use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
 use crate::Activity;
 use crate::change::{Failed, StoreError};
-use crate::record::{Conversation, ConversationKey, LogEvent, Membership, UserKey};
+use crate::record::{Conversation, ConversationKey, Kind, LogEvent, Membership, UserKey};
 
 /// A user who was seen before.
 #[derive(Debug, Clone, Copy)]
@@ -130,8 +130,8 @@ pub(crate) fn nobody() -> UserId {
 }
 
 /// Whether an event of this kind and body can be forwarded without decoding it.
-pub(crate) fn is_readable(kind: EventKind, body: &str) -> bool {
-    kind != EventKind::Unreadable && serde_json::from_str::<serde_json::Map<_, _>>(body).is_ok()
+pub(crate) fn is_readable(kind: &Kind, body: &str) -> bool {
+    *kind != Kind::Number(0) && serde_json::from_str::<serde_json::Map<_, _>>(body).is_ok()
 }
 
 /// The replacement for an unreadable event, so that it does not block clients that sync the log.
@@ -146,7 +146,7 @@ pub(crate) fn unreadable(
     LogEvent {
         conversation: conversation.clone(),
         seq,
-        kind: EventKind::Unreadable,
+        kind: EventKind::Unreadable.into(),
         from: from.unwrap_or_else(nobody),
         at,
         key: None,

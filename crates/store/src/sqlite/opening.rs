@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, ffi};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, ffi, params};
 use rusqlite_migration::{Migrations, SchemaVersion};
+use switchboard_protocol::EventKind;
 
 use super::{BUSY_TIMEOUT, DATABASE, LOCK_FILE, MIGRATIONS, SETTINGS, STATEMENT_CACHE_CAPACITY};
+use crate::record::NewerKind;
 use crate::write_fault::WriteFault;
 
 /// The first bytes of an SQLite database.
@@ -264,7 +266,22 @@ pub(crate) fn mark_moved(data: &Path, to: &str) -> anyhow::Result<()> {
 
 fn migrate(db: &mut Connection) -> anyhow::Result<()> {
     check_version(db)?;
-    Ok(Migrations::from_slice(MIGRATIONS).to_latest(db)?)
+    Migrations::from_slice(MIGRATIONS).to_latest(db)?;
+    Ok(enter_kinds(db)?)
+}
+
+/// Enters the kinds of this version in the table of kinds. Nothing is written if they are all there.
+fn enter_kinds(db: &mut Connection) -> rusqlite::Result<()> {
+    let known: u64 = db.query_row("SELECT count(*) FROM kinds", [], |row| row.get(0))?;
+    if known >= EventKind::ALL.len() as u64 {
+        return Ok(());
+    }
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for (number, name, users) in NewerKind::own_rows() {
+        let insert = "INSERT OR IGNORE INTO kinds (number, name, users) VALUES (?1, ?2, ?3)";
+        transaction.execute(insert, params![number, name, users])?;
+    }
+    transaction.commit()
 }
 
 fn is_new(db: &Connection, data: &Path) -> anyhow::Result<bool> {

@@ -8,7 +8,8 @@ mod tests;
 use std::ops::ControlFlow;
 
 use rusqlite::{Connection, OptionalExtension, params};
-use switchboard_protocol::{ConversationId, EventKind, Limits, Seq, Timestamp, UserId};
+use rustc_hash::FxHashMap;
+use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 
 use super::rows::{self, conversation_id, find_conversation, find_member, seq, user_id};
 use crate::batch::State;
@@ -18,7 +19,7 @@ use crate::read::row::{
 };
 use crate::read::{self, Lookups, MEMBERSHIPS_PER_READ, Range};
 use crate::record::{Conversation, Membership};
-use crate::record::{ConversationKey, LogEvent, UserKey};
+use crate::record::{ConversationKey, Kind, LogEvent, NewerKind, UserKey};
 use crate::table::{columns, conversations, members};
 
 /// One read transaction.
@@ -126,6 +127,28 @@ impl Lookups for Connection {
             }
         }
         Ok(())
+    }
+
+    fn names(&self, users: &[UserKey]) -> Result<FxHashMap<UserKey, UserId>> {
+        let mut select =
+            self.prepare_cached("SELECT id, name FROM users WHERE id IN (SELECT value FROM json_each(?1))")?;
+        let users = serde_json::Value::from_iter(users.iter().map(|user| user.0)).to_string();
+        let mut rows = select.query([users])?;
+        let mut names = FxHashMap::default();
+        while let Some(row) = rows.next()? {
+            let user: i64 = row.get(0)?;
+            let name = readable(user_id(row, 1), || format!("user number {user}"))?;
+            names.extend(name.map(|name| (UserKey(user), name)));
+        }
+        Ok(names)
+    }
+
+    fn kinds(&self) -> Result<Vec<NewerKind>> {
+        let mut select = self.prepare_cached("SELECT number, name, users FROM kinds")?;
+        let rows = select.query_map([], |row| {
+            Ok(NewerKind::from_row(row.get(0)?, row.get(1)?, row.get_ref(2)?.as_str()?))
+        })?;
+        Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
     fn messages_before(&self, conversation: ConversationKey, before: Seq, most: usize) -> Result<Vec<Seq>> {
@@ -260,8 +283,8 @@ fn read_event(row: &rusqlite::Row<'_>, conversation: &ConversationId) -> rusqlit
     let seq = seq(row, 0)?;
     let read = || -> rusqlite::Result<LogEvent> {
         let body: Box<str> = row.get(5)?;
-        let kind = EventKind::from_number(row.get(1)?);
-        if !is_readable(kind, &body) {
+        let kind = Kind::from_number(row.get(1)?);
+        if !is_readable(&kind, &body) {
             let column = rusqlite::types::Type::Text;
             return Err(rusqlite::Error::InvalidColumnType(5, "body".to_owned(), column));
         }

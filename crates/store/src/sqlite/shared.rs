@@ -8,6 +8,7 @@ use super::memory::MemoryStore;
 use super::query::Reader;
 use super::rows::{conversation_id, seq};
 use crate::change::Failed;
+use crate::read::Lookups as _;
 use crate::read::shared::SharedLookups;
 use crate::record::{Answer, ConversationKey};
 use crate::{Excerpt, Place, PlacesPage, Revocations, Seqs, SharedLog};
@@ -104,15 +105,19 @@ impl SharedLookups for Connection {
         users: &[UserId],
     ) -> Result<FxHashMap<UserId, Seq>, Failed> {
         let mut select = self.prepare_cached(
-            "SELECT max(e.seq) FROM events e JOIN users u ON u.id = e.sender
-             WHERE e.conversation = ?1 AND e.seq <= ?2
-               AND (e.kind = ?3 AND u.name = ?5 OR e.kind = ?4 AND json_valid(e.body) AND e.body ->> 'user' = ?5)",
+            "SELECT max(e.seq) FROM events e WHERE e.conversation = ?1 AND e.seq <= ?2
+               AND (e.kind = ?3 AND e.sender = ?5 OR e.kind = ?4 AND json_valid(e.body)
+                   AND (json_type(e.body, '$.user') = 'integer' AND e.body ->> 'user' = ?5
+                       OR json_type(e.body, '$.user') = 'text' AND e.body ->> 'user' = ?6))",
         )?;
         let (leave, remove) = (EventKind::Leave.number(), EventKind::Remove.number());
         let mut gone = FxHashMap::default();
         for user in users {
-            let seq: Option<u64> = select
-                .query_row(params![conversation.0, upto.0, leave, remove, user.as_str()], |row| row.get(0))?;
+            let Some(known) = self.known(user)? else { continue };
+            let seq: Option<u64> = select.query_row(
+                params![conversation.0, upto.0, leave, remove, known.key.0, user.as_str()],
+                |row| row.get(0),
+            )?;
             gone.extend(seq.map(|seq| (user.clone(), Seq(seq))));
         }
         Ok(gone)

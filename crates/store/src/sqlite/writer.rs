@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use rusqlite::ffi;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -17,6 +17,7 @@ use crate::batch::{self, Channels, Results, State};
 use crate::change::Rules;
 use crate::clock::Clock;
 use crate::counting::{self, CounterHandle};
+use crate::rewrite::{MAX_EVENTS_PER_PORTION, REWRITE_INTERVAL};
 use crate::write_fault::WriteFault;
 use crate::{Batch, Outcome, Submission};
 use crate::{CommitMetrics, WRITER_THREAD};
@@ -79,6 +80,8 @@ pub(super) struct Committer {
     scrubbed: Option<Instant>,
     /// The write-ahead log, if it must be written anew before anything is written behind it.
     unsynced_log: Option<PathBuf>,
+    /// There are bodies of an earlier version to rewrite; since the time of the last portion.
+    rewrite: Option<Instant>,
 }
 
 /// The operation that failed.
@@ -103,6 +106,7 @@ impl Writer {
         self.committer.rows.watch_log();
         // Whether there is room is known before the first write.
         self.committer.try_writing();
+        self.committer.begin_rewrite();
         while let Some(first) = self.next() {
             let (committer, counter) = (&mut self.committer, &self.counter);
             let served = self.channels.serve(first, |batch| {
@@ -116,6 +120,7 @@ impl Writer {
             // The clients have their outcomes already.
             self.committer.checkpoint();
             self.scrub();
+            self.committer.rewrite_if_due();
         }
         self.end();
     }
@@ -142,14 +147,22 @@ impl Writer {
 
     /// Waits for a write, and frees memory and retries checkpoints while idle; `None` when the queue is closed.
     fn next(&mut self) -> Option<Submission> {
+        while self.committer.may_rewrite() {
+            match self.channels.queue.try_recv() {
+                Ok(submission) => return Some(submission),
+                Err(TryRecvError::Empty) => self.committer.rewrite(),
+                Err(TryRecvError::Disconnected) => return None,
+            }
+        }
         let (idle, mut shrunk) = (Instant::now(), false);
-        while self.committer.erased || self.committer.retries() || !shrunk {
-            let soon = self.committer.erased || self.committer.retries();
+        while self.committer.is_behind() || !shrunk {
+            let soon = self.committer.is_behind();
             match self.channels.queue.recv_timeout(if soon { CHECKPOINT_RETRY_DELAY } else { IDLE_TIMEOUT }) {
                 Ok(submission) => return Some(submission),
                 Err(RecvTimeoutError::Timeout) => {
                     self.committer.retry();
                     self.scrub();
+                    self.committer.rewrite_if_due();
                     if !shrunk && idle.elapsed() >= IDLE_TIMEOUT {
                         self.committer.rows.shrink();
                         shrunk = true;
@@ -185,6 +198,7 @@ impl Committer {
             stuck: None,
             scrubbed: None,
             unsynced_log: None,
+            rewrite: None,
         }
     }
 
@@ -198,6 +212,47 @@ impl Committer {
         if self.retries() {
             self.try_writing();
         }
+    }
+
+    /// Whether something is to be tried again soon, when nobody writes.
+    fn is_behind(&self) -> bool {
+        self.erased || self.retries() || (self.rewrite.is_some() && !self.has_failed())
+    }
+
+    /// Looks for bodies of an earlier version.
+    fn begin_rewrite(&mut self) {
+        match self.rows.has_rewrite() {
+            Ok(found) => self.rewrite = found.then(Instant::now),
+            Err(error) => self.note(&Trouble::Change(error)),
+        }
+    }
+
+    /// Whether a portion of old bodies can be rewritten now.
+    fn may_rewrite(&self) -> bool {
+        self.rewrite.is_some()
+            && self.state.fault().is_none()
+            && self.unsynced_log.is_none()
+            && !is_recent(self.stuck)
+    }
+
+    /// Rewrites a portion while writes wait, if none was for a while.
+    fn rewrite_if_due(&mut self) {
+        if self.rewrite.is_some_and(|last| last.elapsed() >= REWRITE_INTERVAL) && self.may_rewrite() {
+            self.rewrite();
+        }
+    }
+
+    /// Rewrites a portion of old bodies. Where that fails, writes fail as well: the next one that succeeds ends the fault.
+    fn rewrite(&mut self) {
+        match self.rows.rewrite(MAX_EVENTS_PER_PORTION) {
+            Ok(true) => self.rewrite = Some(Instant::now()),
+            Ok(false) => {
+                self.rewrite = None;
+                tracing::info!("all events name users by number now");
+            }
+            Err(error) => self.note(&Trouble::Commit(error)),
+        }
+        self.checkpoint();
     }
 
     fn try_writing(&mut self) {

@@ -3,7 +3,7 @@
 use switchboard_protocol::Limits;
 use switchboard_store::CommitMetrics;
 use switchboard_store::clock::Clock;
-use switchboard_store::postgres::Settings;
+use switchboard_store::postgres::{Abilities, Settings};
 
 /// The URL of an empty database, in a PostgreSQL that all tests share.
 pub(super) fn new_database() -> anyhow::Result<String> {
@@ -23,5 +23,6 @@ pub(super) fn settings(url: &str) -> Settings {
         strangers: true,
         clock: Clock::system(),
         metrics: CommitMetrics::default(),
+        abilities: Abilities::default(),
     }
 }

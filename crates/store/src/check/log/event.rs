@@ -1,11 +1,16 @@
 //! What one event says, held against what it refers to and what is kept of it.
 
+use std::sync::Arc;
+
 use rusqlite::{OptionalExtension as _, Result, params};
+use rustc_hash::FxHashMap;
 use switchboard_protocol::{About, Event, EventBody, EventKind, Key, Role, Seq, Timestamp, UserId};
 
 use super::{Log, Read};
+use crate::body;
 use crate::check::Report;
-use crate::record::LogEvent;
+use crate::read::row::is_readable;
+use crate::record::{Kind, LogEvent, NewerKind};
 
 /// What an event refers to.
 struct Target {
@@ -18,7 +23,7 @@ impl Log<'_> {
     /// The body is what its kind has, and everything that follows from it was done.
     pub(super) fn takes_body(&mut self, event: &Read<'_>, report: &mut Report) -> Result<()> {
         let seq = event.seq;
-        let Some(body) = self.decode(event) else {
+        let Some(body) = self.decode(event, report)? else {
             // A message or a reaction changes nobody's membership.
             self.doubtful |= !matches!(event.kind.about(), About::Message | About::Target);
             self.tell(report, Some(seq), format!("it cannot be read as the event {:?}", event.kind.as_str()));
@@ -96,13 +101,53 @@ impl Log<'_> {
         }
     }
 
+    /// An event of a newer version: its body is an object that names users who are there.
+    pub(super) fn takes_newer(&self, event: &Read<'_>, kind: &NewerKind, report: &mut Report) -> Result<()> {
+        let kind = Kind::Newer(Arc::new(kind.clone()));
+        if self.wire_body(event, &kind, report)?.is_none_or(|body| !is_readable(&kind, &body)) {
+            self.tell(report, Some(event.seq), format!("it cannot be read as the event {:?}", kind.as_str()));
+        }
+        Ok(())
+    }
+
+    /// The body as it is on the wire, with the ids of the users that it names by number.
+    fn wire_body(&self, event: &Read<'_>, kind: &Kind, report: &mut Report) -> Result<Option<Box<str>>> {
+        let Some(body) = event.body.filter(|body| body.starts_with('{')) else { return Ok(None) };
+        if !kind.names_users() {
+            return Ok(Some(body.into()));
+        }
+        let (mut users, mut ids) = (Vec::new(), FxHashMap::default());
+        body::collect_users(kind, body, &mut users);
+        for user in users {
+            match self.name_of(user.0)?.and_then(|name| UserId::parse(&name).ok()) {
+                Some(id) => drop(ids.insert(user, id)),
+                None => {
+                    let what = format!("it names user number {}, who is not there", user.0);
+                    self.tell(report, Some(event.seq), what);
+                }
+            }
+        }
+        let wire = body::to_wire(kind, body, |user| ids.get(&user).cloned());
+        let mut old = Vec::new();
+        body::collect_ids(kind, body, &mut old);
+        if self.schema.is_rewritten && !old.is_empty() {
+            self.tell(report, Some(event.seq), "it names users by their ids, and all events were rewritten");
+        }
+        Ok(wire)
+    }
+
     /// The body as what its kind says it is.
-    fn decode(&self, event: &Read<'_>) -> Option<EventBody> {
-        let body = event.body.filter(|body| body.starts_with('{'))?;
+    fn decode(&self, event: &Read<'_>, report: &mut Report) -> Result<Option<EventBody>> {
+        let kind = Kind::from(event.kind);
+        let body = self.wire_body(event, &kind, report)?;
+        Ok(body.and_then(|body| self.decode_wire(event, kind, body)))
+    }
+
+    fn decode_wire(&self, event: &Read<'_>, kind: Kind, body: Box<str>) -> Option<EventBody> {
         let frame = LogEvent {
             conversation: self.id.clone()?,
             seq: Seq(event.seq),
-            kind: event.kind,
+            kind,
             // Whether there is such a sender was asked before.
             from: event
                 .from
@@ -110,10 +155,10 @@ impl Log<'_> {
                 .or_else(|| UserId::parse("nobody").ok())?,
             at: Timestamp::from_millis(event.at),
             key: None,
-            body: body.into(),
+            body,
         };
-        let event: Event = serde_json::from_str(&frame.to_json()).ok()?;
-        (event.body.kind() == frame.kind).then_some(event.body)
+        let decoded: Event = serde_json::from_str(&frame.to_json()).ok()?;
+        (decoded.body.kind() == event.kind).then_some(decoded.body)
     }
 
     fn is_in_the_right_place(&mut self, event: &Read<'_>, report: &mut Report) {

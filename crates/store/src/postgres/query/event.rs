@@ -3,12 +3,12 @@
 use switchboard_protocol::{ConversationId, Seq, Timestamp};
 use tokio_postgres::Row;
 
-use super::row::{get, kind, number, seq, time, user_id};
+use super::row::{get, number, seq, time, user_id};
 use super::{Result, Session};
 use crate::postgres::connect::Error;
 use crate::read::Range;
 use crate::read::row::{is_readable, unreadable};
-use crate::record::{ConversationKey, LogEvent};
+use crate::record::{ConversationKey, Kind, LogEvent};
 
 /// Those that fill the page, and no body more.
 const SELECT_EVENT_PAGE: &str = "SELECT e.seq, e.kind, u.name, e.at, e.key, e.body FROM (
@@ -36,8 +36,8 @@ pub(super) fn read(row: &Row, conversation: &ConversationId) -> std::result::Res
     let seq: Seq = seq(row, 0)?;
     let read = || {
         let body: Box<str> = get(row, 5)?;
-        let kind = kind(row, 1)?;
-        if !is_readable(kind, &body) {
+        let kind = Kind::from_number(get::<i16>(row, 1)?.into());
+        if !is_readable(&kind, &body) {
             return Err(Error::Damaged("its body".to_owned()));
         }
         Ok(LogEvent {

@@ -92,9 +92,8 @@ fn place(row: &Row, first: usize) -> Result<Option<Place>> {
     readable(read(), || format!("conversation {}", conversation.0))
 }
 
-/// The last event by which each of some users went, up to an event. Whom an event removes is in the field `user` of its body,
-/// beside what else it may say. It is cut out rather than parsed: one damaged body would fail the cast, and with it the
-/// query. Ids need no escape in JSON, and a quote within another text has one, so nothing else looks like the field.
+/// The last event by which each of some users went, up to an event. Whom an event removes is in the field `user` of its body: a
+/// number, or an id as earlier versions stored it.
 const GOING: &str = concat!(
     r#"SELECT went.name, max(went.seq) FROM (
         SELECT u.name, leaving.seq FROM (
@@ -105,13 +104,14 @@ const GOING: &str = concat!(
             AND e.sender = ANY(ARRAY(SELECT id FROM users WHERE name = ANY($3::text[]))) GROUP BY e.sender) leaving
         JOIN users u ON u.id = leaving.sender
     UNION ALL
-        SELECT removing.name, removing.seq FROM (
-            SELECT substring(e.body FROM '"user" *: *"([^"]*)"') AS name, e.seq FROM events e
+        SELECT removed.name, removing.seq FROM (
+            SELECT event_fields(e.body) -> 'user' AS "user", e.seq FROM events e
             WHERE e.conversation = $1 AND e.kind = "#,
     kind_number!(Remove),
-    " AND e.seq <= $2) removing
-        WHERE removing.name = ANY($3::text[])) went
-    GROUP BY went.name"
+    r#" AND e.seq <= $2 OFFSET 0) removing
+        JOIN (SELECT id, name FROM users WHERE name = ANY($3::text[]) OFFSET 0) removed
+            ON removing."user" IN (to_jsonb(removed.id), to_jsonb(removed.name))) went
+    GROUP BY went.name"#
 );
 
 // The index `events_of_going` and the statement above name every kind of event by which a user leaves. A new one needs a

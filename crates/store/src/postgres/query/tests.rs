@@ -437,6 +437,8 @@ async fn a_removed_user_is_found_by_field_in_events_with_other_fields() {
         r#"{"user":"bob","reason":"spam"}"#,
         r#"{"reason":"he said \"user\":\"carol\", \u0000","user":"bob"}"#,
         r#"{ "by": 7, "user": "bob" }"#,
+        // By number, and beside a user whose id looks like it.
+        r#"{"user":2,"reason":"\u0000"}"#,
     ] {
         let mut past = Past::new();
         past.makes(1, "alice", change("create", &json!({"room": "r", "members": ["bob", "carol"]})));

@@ -8,6 +8,7 @@ use super::{Mode, PostgresRows};
 use crate::change::dispatch::Prefetch;
 use crate::change::rows::{Keyed, Referred};
 use crate::postgres::connect::{Ask, Error};
+use crate::postgres::installation::Node;
 use crate::postgres::query::row::{
     conversation_id, conversation_key, count, get, kind, maybe_seq, number, seq, time, user_id, user_key,
 };
@@ -22,9 +23,12 @@ const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 const SHORT_TIMEOUTS: &str =
     "SELECT set_config('statement_timeout', '3s', true), set_config('lock_timeout', '1s', true)";
 
-/// Sets the attempt in the writer's own row, as the first statement. The row stays locked until the transaction ends.
-const SET_ATTEMPT: &str = "INSERT INTO writers (id, batch) VALUES ($1, $2)
-    ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, at = now()";
+/// Sets the attempt in the writer's own row, as the first statement. The row stays locked until the transaction ends. A trigger
+/// refuses a version below the installation's, and gives the row that of the installation.
+const SET_ATTEMPT: &str = "INSERT INTO writers (id, batch, version, features) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, at = now(), version = excluded.version,
+        features = excluded.features, installation = excluded.installation
+    RETURNING installation";
 
 /// Locks conversations in the order of their ids, so that two transactions cannot deadlock.
 const SELECT_CONVERSATIONS: &str = concat!(
@@ -131,6 +135,7 @@ pub(super) const STATEMENTS: [&str; 15] = [
 /// The statement that an answer belongs to.
 #[derive(Debug, Clone, Copy)]
 enum About {
+    Attempt,
     Conversations,
     Names,
     Users,
@@ -149,20 +154,21 @@ fn numbered(pairs: &FxHashSet<(ConversationId, Seq)>) -> (Vec<&str>, Vec<i64>) {
 }
 
 impl PostgresRows<'_> {
-    /// Begins the transaction, and locks and reads the rows that the batch will need. `writer` is the row that records the `attempt`, by
+    /// Begins the transaction, and locks and reads the rows that the batch will need. The row of `node` records the `attempt`, by
     /// which an unknown outcome is resolved. A `brief` transaction has short time-outs.
     pub(in crate::postgres) fn begin(
         &mut self,
-        writer: &str,
+        node: &Node,
         attempt: i64,
         mode: Mode,
         brief: bool,
         batch: &[Submission],
     ) -> Result<(), Error> {
-        writer.clone_into(&mut self.writer);
-        let mut begin = vec![Ask::new(BEGIN_WRITE, &[])];
-        begin.extend(brief.then(|| Ask::new(SHORT_TIMEOUTS, &[])));
-        begin.push(Ask::new(SET_ATTEMPT, &[&writer, &attempt]));
+        node.id.clone_into(&mut self.writer);
+        let mut begin = vec![(None, Ask::new(BEGIN_WRITE, &[]))];
+        begin.extend(brief.then(|| (None, Ask::new(SHORT_TIMEOUTS, &[]))));
+        let Node { id, version, features, .. } = node;
+        begin.push((Some(About::Attempt), Ask::new(SET_ATTEMPT, &[id, &attempt, version, features])));
         self.read(begin, mode, &Prefetch::of(batch))
     }
 
@@ -171,7 +177,12 @@ impl PostgresRows<'_> {
         self.read(Vec::new(), Mode::Wait, wanted)
     }
 
-    fn read<'q>(&mut self, begin: Vec<Ask<'q>>, mode: Mode, wanted: &'q Prefetch) -> Result<(), Error> {
+    fn read<'q>(
+        &mut self,
+        begin: Vec<(Option<About>, Ask<'q>)>,
+        mode: Mode,
+        wanted: &'q Prefetch,
+    ) -> Result<(), Error> {
         let conversations: Vec<_> = wanted.conversations.iter().map(ConversationId::as_str).collect();
         let locked: Vec<_> = wanted.locked.iter().map(UserId::as_str).collect();
         // Locking a user also reads it.
@@ -220,8 +231,7 @@ impl PostgresRows<'_> {
                 Ask::new(SELECT_REACTIONS, &[&reacted_of, &reacted, &emojis, &reactors]),
             ),
         ];
-        let mut asks = begin;
-        let mut abouts = vec![None; asks.len()];
+        let (mut abouts, mut asks): (Vec<_>, Vec<_>) = begin.into_iter().unzip();
         for (about, _, ask) in parts.into_iter().filter(|(_, is_wanted, _)| *is_wanted) {
             abouts.push(Some(about));
             asks.push(ask);
@@ -240,6 +250,7 @@ impl PostgresRows<'_> {
 
     fn note(&mut self, about: About, row: &Row) -> Result<(), Error> {
         match about {
+            About::Attempt => self.installation = get(row, 0)?,
             About::Conversations => {
                 let conversation = Conversation::from_postgres(row, 0)?;
                 self.names.insert(conversation.key, conversation.name.clone());

@@ -6,18 +6,22 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use fastrand::Rng;
 use rusqlite::types::ValueRef;
+use rustc_hash::FxHashMap;
 use serde_json::json;
 use switchboard_protocol::{ConversationId, Limits, Timestamp};
 
 use super::{change, new_database, settings, user};
 use crate::batch::State;
+use crate::body;
 use crate::clock::Clock;
 use crate::in_memory::InMemory;
 use crate::origin::Origin;
 use crate::postgres::commit::Committer;
 use crate::postgres::connect::BlockingConnection;
+use crate::postgres::installation::{Installation, Upkeep};
 use crate::postgres::target::Target;
 use crate::postgres::{Settings, migrate};
+use crate::record::{Kind, UserKey};
 use crate::refusal::Refusal;
 use crate::{Change, Committed, CountedRead, Submission};
 
@@ -45,6 +49,24 @@ const ROWS: [&str; 7] = [
     r#"SELECT u.name, c.name FROM rooms_by_choice r JOIN conversations c ON c.id = r.conversation
         JOIN users u ON u.id = r."user" ORDER BY 1, 2"#,
 ];
+
+const USERS: &str = "SELECT id, name FROM users";
+
+/// Puts names in place of the users' numbers in the bodies of events, all of which must have numbers.
+fn name_users(events: &mut [Vec<String>], users: &[Vec<String>]) {
+    let names: FxHashMap<_, _> = users
+        .iter()
+        .map(|user| (UserKey(user[0].parse().expect("a number")), self::user(&user[1])))
+        .collect();
+    for event in events {
+        let kind = Kind::from_number(event[2].parse().expect("a number"));
+        let mut ids = Vec::new();
+        body::collect_ids(&kind, &event[7], &mut ids);
+        assert!(ids.is_empty(), "{event:?}");
+        let wire = body::to_wire(&kind, &event[7], |user| names.get(&user).cloned());
+        event[7] = wire.unwrap_or_else(|| panic!("{event:?}")).into();
+    }
+}
 
 fn in_sqlite(store: &InMemory, sql: &str) -> Vec<Vec<String>> {
     let mut select = store.reader().rows.prepare(sql).expect("a query");
@@ -161,7 +183,9 @@ impl Both {
         let mut link = BlockingConnection::open(&target).expect("connected");
         migrate(&mut link).expect("tables");
         let state = Arc::new(State::default());
-        let postgres = Committer::new(link, target.clone(), &settings, state).expect("a writer");
+        let installation = Arc::new(Installation::new(&settings.abilities));
+        let upkeep = Upkeep::new(&settings.abilities, installation);
+        let postgres = Committer::new(link, target.clone(), &settings, state, upkeep).expect("a writer");
         let link = BlockingConnection::open(&target).expect("connected");
         Self { sqlite: InMemory::new(limits()), postgres, link, now }
     }
@@ -206,7 +230,11 @@ impl Both {
 
     fn have_the_same_rows(&self) {
         for sql in ROWS {
-            let (expected, found) = (in_sqlite(&self.sqlite, sql), in_postgres(&self.link, sql));
+            let (mut expected, mut found) = (in_sqlite(&self.sqlite, sql), in_postgres(&self.link, sql));
+            if sql.contains("e.body") {
+                name_users(&mut expected, &in_sqlite(&self.sqlite, USERS));
+                name_users(&mut found, &in_postgres(&self.link, USERS));
+            }
             assert_eq!(expected.len(), found.len(), "{sql}");
             for (expected, found) in expected.iter().zip(found) {
                 assert_eq!(*expected, found, "{sql}");

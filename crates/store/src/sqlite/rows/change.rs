@@ -158,9 +158,15 @@ impl Rows for SqliteRows {
             .optional()
     }
 
+    /// The one process that writes here is of a version that reads numbers.
+    fn stores_numbers(&self) -> bool {
+        true
+    }
+
     fn insert_event(
         &mut self,
         event: &LogEvent,
+        stored: &str,
         conversation: &Conversation,
         sender: UserKey,
     ) -> Result<bool> {
@@ -168,11 +174,11 @@ impl Rows for SqliteRows {
         let columns = Columns {
             conversation: conversation.key.0,
             seq: event.seq.0,
-            kind: i64::from(event.kind as u8),
+            kind: event.kind.number(),
             sender: sender.0,
             at: event.at.as_millis(),
             key: event.key.as_deref(),
-            body: &event.body,
+            body: stored,
         };
         let inserted = insert.execute(params![
             conversation.key.0,
@@ -182,7 +188,7 @@ impl Rows for SqliteRows {
             event.at.as_millis(),
             conversation.messages,
             event.key,
-            event.body,
+            stored,
             columns.checksum()
         ]);
         match inserted {

@@ -1,0 +1,161 @@
+//! The two forms of an event's body. On the wire it names users by their ids, in the store by their numbers, so that an
+//! event does not change when a user gets another id. docs/decisions/0052-events-name-users-by-number.md
+//!
+//! Earlier versions stored ids. Their bodies are read as they are until they are rewritten; a number and an id are told
+//! apart by their JSON types.
+
+use std::convert::Infallible;
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use switchboard_protocol::UserId;
+
+use crate::record::{Kind, UserKey};
+
+/// A user as a body names them.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum User {
+    Number(i64),
+    Id(UserId),
+}
+
+/// The value of a field that holds user ids.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Users {
+    One(User),
+    Many(Vec<User>),
+    None(()),
+}
+
+/// The fields of a body in their order, each with its JSON.
+struct Fields<'a>(Vec<(&'a str, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+/// The stored form of a body; `None` if one of its users has no number, or if it cannot be read.
+pub(crate) fn to_stored<E>(
+    kind: &Kind,
+    body: &str,
+    mut number_of: impl FnMut(&UserId) -> Result<Option<UserKey>, E>,
+) -> Result<Option<String>, E> {
+    replace(kind, body, |user| match user {
+        User::Id(id) => Ok(number_of(&id)?.map(|key| User::Number(key.0))),
+        number @ User::Number(_) => Ok(Some(number)),
+    })
+}
+
+/// The wire form of a stored body; `None` if one of its users is not there, or if it cannot be read.
+pub(crate) fn to_wire(
+    kind: &Kind,
+    body: &str,
+    id_of: impl Fn(UserKey) -> Option<UserId>,
+) -> Option<Box<str>> {
+    let wire = replace(kind, body, |user| match user {
+        User::Number(number) => Ok::<_, Infallible>(id_of(UserKey(number)).map(User::Id)),
+        id @ User::Id(_) => Ok(Some(id)),
+    });
+    wire.unwrap_or_default().map(String::into_boxed_str)
+}
+
+/// Adds the numbers of the users that a stored body names. One that cannot be read has none.
+pub(crate) fn collect_users(kind: &Kind, body: &str, keys: &mut Vec<UserKey>) {
+    let collected = replace(kind, body, |user| {
+        if let User::Number(number) = user {
+            keys.push(UserKey(number));
+        }
+        Ok::<_, Infallible>(Some(user))
+    });
+    drop(collected);
+}
+
+/// Adds the ids of the users that a body names as earlier versions stored it.
+pub(crate) fn collect_ids(kind: &Kind, body: &str, ids: &mut Vec<UserId>) {
+    let collected = replace(kind, body, |user| {
+        if let User::Id(id) = &user {
+            ids.push(id.clone());
+        }
+        Ok::<_, Infallible>(Some(user))
+    });
+    drop(collected);
+}
+
+/// A body with other users in the place of those that it names, and everything else as it is.
+fn replace<E>(
+    kind: &Kind,
+    body: &str,
+    mut other: impl FnMut(User) -> Result<Option<User>, E>,
+) -> Result<Option<String>, E> {
+    let Ok(Fields(fields)) = serde_json::from_str(body) else { return Ok(None) };
+    let mut replaced = String::with_capacity(body.len());
+    for (name, value) in fields {
+        replaced.push_str(if replaced.is_empty() { "{\"" } else { ",\"" });
+        replaced.push_str(name);
+        replaced.push_str("\":");
+        if !kind.is_user_field(name) {
+            replaced.push_str(value.get());
+            continue;
+        }
+        let others = match serde_json::from_str(value.get()) {
+            Ok(Users::One(user)) => other(user)?.map(Users::One),
+            Ok(Users::Many(users)) => {
+                let mut others = Vec::with_capacity(users.len());
+                for user in users {
+                    let Some(user) = other(user)? else { return Ok(None) };
+                    others.push(user);
+                }
+                Some(Users::Many(others))
+            }
+            Ok(Users::None(())) => Some(Users::None(())),
+            Err(_) => None,
+        };
+        let Some(json) = others.and_then(|others| serde_json::to_string(&others).ok()) else {
+            return Ok(None);
+        };
+        replaced.push_str(&json);
+    }
+    replaced.push_str(if replaced.is_empty() { "{}" } else { "}" });
+    Ok(Some(replaced))
+}
+
+/// Whether two bodies of one kind are equal, for any order of their fields and of the users in one field.
+pub(crate) fn is_same(kind: &Kind, stored: &str, body: &str) -> bool {
+    let fields = |body| {
+        let mut fields = serde_json::from_str::<Map<String, Value>>(body).ok()?;
+        for (name, value) in &mut fields {
+            if let Value::Array(users) = value
+                && kind.is_user_field(name)
+            {
+                users.sort_by_cached_key(Value::to_string);
+            }
+        }
+        Some(fields)
+    };
+    stored == body || fields(stored).is_some_and(|stored| fields(body) == Some(stored))
+}

@@ -1,0 +1,299 @@
+//! What the nodes of an installation know, and what they may write because of it.
+//!
+//! Each node writes its version and its features in its row of `writers`, and at least every [`BEAT_INTERVAL`] that it lives. It
+//! counts for a minute after that, by the database's clock. A node of an earlier version says nothing of itself; it counts
+//! while its session holds the lock of serving nodes without the one of nodes with such a row.
+//!
+//! A feature is on while every living node knows it. The version of the installation rises when every living node can read what
+//! is written from then on. It never falls: a trigger refuses each transaction of a node below it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use switchboard_protocol::FEATURES;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use super::SERVING_LOCK_ID;
+use super::connect::{BlockingConnection, Error};
+use super::rewrite::{Portion, rewrite};
+use crate::record::NewerKind;
+use crate::rewrite::REWRITE_INTERVAL;
+
+/// The version from which the bodies of events name users by number.
+pub(super) const USER_NUMBERS: i32 = 1;
+
+/// The advisory lock that keeps the version of the installation: "version" in ASCII.
+const VERSION_LOCK_ID: i64 = 0x76_65_72_73_69_6f_6e;
+
+/// The advisory lock of sessions whose node has a row with its version: "writers" in ASCII.
+pub(super) const DESCRIBED_LOCK_ID: i64 = 0x77_72_69_74_65_72_73;
+
+/// The SQLSTATE by which the trigger `check_writer` refuses a node below the version of the installation.
+const OUTDATED: &str = "SB001";
+
+/// How often a node says that it lives, and looks at the other nodes.
+const BEAT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The same while the other nodes keep something from this one.
+const WAITING_BEAT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What a build knows. A test opens a store with that of an earlier one.
+#[derive(Debug, Clone)]
+pub struct Abilities {
+    /// The highest version of an installation that it can read and write.
+    pub version: i32,
+    /// Those of [`FEATURES`] that it knows.
+    pub features: Vec<&'static str>,
+}
+
+impl Default for Abilities {
+    fn default() -> Self {
+        Self { version: USER_NUMBERS, features: FEATURES.to_vec() }
+    }
+}
+
+/// The error of a node whose version is below that of its installation.
+#[derive(Debug, thiserror::Error)]
+#[error("this version of switchboard is too old for the installation: {0}. Start a newer version")]
+pub struct Outdated(String);
+
+/// What a node has found out about its installation.
+#[derive(Debug)]
+pub(super) struct Installation {
+    version: AtomicI32,
+    /// The features of this node that all others know, by their place.
+    features: AtomicU64,
+    known: Vec<&'static str>,
+}
+
+impl Installation {
+    pub(super) fn new(abilities: &Abilities) -> Self {
+        let known = abilities.features.clone();
+        Self { version: AtomicI32::new(0), features: AtomicU64::new(0), known }
+    }
+
+    /// The features that every living node knows.
+    pub(super) fn features(&self) -> Vec<&'static str> {
+        let on = self.features.load(Ordering::Relaxed);
+        let known = self.known.iter().enumerate();
+        known.filter(|(place, _)| on & (1 << place) != 0).map(|(_, feature)| *feature).collect()
+    }
+
+    fn is_complete(&self, version: i32) -> bool {
+        self.version.load(Ordering::Relaxed) >= version && self.features().len() == self.known.len()
+    }
+}
+
+/// A node as its row describes it.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) id: String,
+    pub(super) version: i32,
+    pub(super) features: Vec<&'static str>,
+}
+
+/// What a node does for its installation between its batches.
+pub(super) struct Upkeep {
+    pub(super) node: Node,
+    installation: Arc<Installation>,
+    beaten: Instant,
+    /// There are old bodies to rewrite; since the time of the last portion.
+    rewriting: Option<Instant>,
+}
+
+const ENTER_KINDS: &str = "INSERT INTO kinds (number, name, users)
+    SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[]) ON CONFLICT DO NOTHING";
+
+/// Says that the node lives. The trigger refuses it, too.
+const BEAT: &str = "INSERT INTO writers (id, batch, version, features) VALUES ($1, 0, $2, $3)
+    ON CONFLICT (id) DO UPDATE SET at = now(), version = excluded.version, features = excluded.features";
+
+/// A condition that is true while a node of a version lives that has no row with its version. Such a node asks something
+/// every few seconds.
+macro_rules! undescribed {
+    () => {
+        "EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+            WHERE l.locktype = 'advisory' AND l.granted AND l.mode = 'ShareLock' AND l.objsubid = 1
+            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND l.classid::bigint << 32 | l.objid::bigint = $3
+            AND coalesce(a.query_start, now()) > now() - interval '1 minute'
+            AND NOT EXISTS (SELECT FROM pg_locks d WHERE d.pid = l.pid AND d.locktype = 'advisory' AND d.granted
+                AND d.objsubid = 1 AND d.classid::bigint << 32 | d.objid::bigint = $4))"
+    };
+}
+
+/// A condition that is true while a node lives that is below a version.
+macro_rules! below {
+    () => {
+        "EXISTS (SELECT FROM writers w WHERE w.id <> $1 AND w.at > now() - interval '1 minute' AND w.version < $2)"
+    };
+}
+
+/// The version of the installation, the features that every other living node knows, whether all of them know the version, and
+/// whether there are bodies to rewrite.
+const LOOK: &str = concat!(
+    "SELECT i.version, ARRAY(SELECT f.place FROM unnest($5::text[]) WITH ORDINALITY f (name, place)
+        WHERE NOT earlier.lives AND NOT EXISTS (SELECT FROM writers w
+            WHERE w.id <> $1 AND w.at > now() - interval '1 minute' AND NOT f.name = ANY (w.features))),
+        NOT earlier.lives AND NOT ",
+    below!(),
+    ", EXISTS (SELECT FROM rewrite)
+    FROM installation i CROSS JOIN (SELECT ",
+    undescribed!(),
+    " AS lives) earlier"
+);
+
+/// Raises the version, under the exclusive lock of it. What was written before is rewritten from the start.
+const RAISE: &str = concat!(
+    "WITH raised AS (UPDATE installation SET version = $2 WHERE version < $2 AND NOT ",
+    below!(),
+    " AND NOT ",
+    undescribed!(),
+    " RETURNING version)
+    INSERT INTO rewrite (conversation, seq) SELECT 0, 0 FROM raised WHERE EXISTS (SELECT FROM events)
+    ON CONFLICT (id) DO UPDATE SET conversation = 0, seq = 0"
+);
+
+/// The statements to prepare.
+pub(super) const STATEMENTS: [&str; 4] = [ENTER_KINDS, BEAT, LOOK, RAISE];
+
+impl Upkeep {
+    pub(super) fn new(abilities: &Abilities, installation: Arc<Installation>) -> Self {
+        let id = uuid::Uuid::now_v7().simple().to_string();
+        let node = Node { id, version: abilities.version, features: abilities.features.clone() };
+        Self { node, installation, beaten: Instant::now(), rewriting: None }
+    }
+
+    /// Joins the installation: the node may write from here on.
+    ///
+    /// # Errors
+    /// Its version is below the installation's, or the database cannot be used.
+    pub(super) fn join(&mut self, link: &BlockingConnection) -> anyhow::Result<()> {
+        match self.enter_kinds(link).and_then(|()| self.beat(link)) {
+            Err(Error::Database(error)) if is_outdated(error.code()) => {
+                let message =
+                    error.as_db_error().map_or_else(String::new, |error| error.message().to_owned());
+                Err(Outdated(message).into())
+            }
+            joined => Ok(joined?),
+        }
+    }
+
+    fn enter_kinds(&self, link: &BlockingConnection) -> Result<(), Error> {
+        let (mut numbers, mut names, mut users) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, name, fields) in NewerKind::own_rows() {
+            numbers.push(number);
+            names.push(name);
+            users.push(fields);
+        }
+        link.run(link.rows(ENTER_KINDS, &[&numbers, &names, &users])).map(drop)
+    }
+
+    /// Whether something is to be done while the node is idle.
+    pub(super) fn may_rewrite(&self) -> bool {
+        self.rewriting.is_some()
+    }
+
+    /// Does what is due between two batches.
+    ///
+    /// # Errors
+    /// The connection or the database failed.
+    pub(super) fn tend(&mut self, link: &BlockingConnection, is_idle: bool) -> Result<(), Error> {
+        let interval = if self.installation.is_complete(self.node.version) {
+            BEAT_INTERVAL
+        } else {
+            WAITING_BEAT_INTERVAL
+        };
+        if self.beaten.elapsed() >= interval {
+            self.beat(link)?;
+        }
+        if self.rewriting.is_some_and(|last| is_idle || last.elapsed() >= REWRITE_INTERVAL) {
+            self.rewriting = match rewrite(link)? {
+                Portion::Done => {
+                    tracing::info!("all events name users by number now");
+                    None
+                }
+                Portion::More => Some(Instant::now()),
+                // It is looked at again with the next beat.
+                Portion::OfAnotherNode => None,
+            };
+        }
+        Ok(())
+    }
+
+    /// Says that the node lives, looks at the others, and raises the version of the installation if they allow it.
+    fn beat(&mut self, link: &BlockingConnection) -> Result<(), Error> {
+        let Node { id, version, features } = &self.node;
+        self.beaten = Instant::now();
+        link.run(link.rows(BEAT, &[id, version, features]))?;
+        let mut found = self.look(link)?;
+        if found.may_rise && found.version < *version {
+            match link.run(raise(link, &self.node)) {
+                Ok(()) => found = self.look(link)?,
+                // A long transaction of another node. It is tried again with the next beat.
+                Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let before = self.installation.version.swap(found.version, Ordering::Relaxed);
+        if before != found.version {
+            tracing::info!(version = found.version, "the version of the installation");
+        }
+        self.installation.features.store(found.features, Ordering::Relaxed);
+        if !found.has_rewrite || found.version < USER_NUMBERS || *version < USER_NUMBERS {
+            self.rewriting = None;
+        } else if self.rewriting.is_none() {
+            self.rewriting = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn look(&self, link: &BlockingConnection) -> Result<Found, Error> {
+        let Node { id, version, features } = &self.node;
+        let rows =
+            link.run(link.rows(LOOK, &[id, version, &SERVING_LOCK_ID, &DESCRIBED_LOCK_ID, features]))?;
+        let row = rows.first().ok_or_else(|| Error::Damaged("the installation has no version".to_owned()))?;
+        let places: Vec<i64> = row.try_get(1)?;
+        let features = places.iter().fold(0, |on, place| on | 1 << (place - 1));
+        Ok(Found {
+            version: row.try_get(0)?,
+            features,
+            may_rise: row.try_get(2)?,
+            has_rewrite: row.try_get(3)?,
+        })
+    }
+}
+
+/// What a node finds out about the others.
+struct Found {
+    version: i32,
+    features: u64,
+    /// Whether every other living node knows the version of this one.
+    may_rise: bool,
+    has_rewrite: bool,
+}
+
+/// Raises the version, if every living node knows it. Whoever writes meanwhile ends first.
+async fn raise(link: &BlockingConnection, node: &Node) -> Result<(), Error> {
+    let client = link.client();
+    let raised = try_raise(link, client, node).await;
+    if raised.is_err() {
+        let _ = client.batch_execute("ROLLBACK").await;
+    }
+    raised
+}
+
+async fn try_raise(link: &BlockingConnection, client: &Client, node: &Node) -> Result<(), Error> {
+    client.batch_execute("BEGIN; SET LOCAL lock_timeout = '1s'").await?;
+    client.execute("SELECT pg_advisory_xact_lock($1)", &[&VERSION_LOCK_ID]).await?;
+    link.rows(RAISE, &[&node.id, &node.version, &SERVING_LOCK_ID, &DESCRIBED_LOCK_ID]).await?;
+    Ok(client.batch_execute("COMMIT").await?)
+}
+
+/// Whether the error says that the node's version is below the installation's.
+pub(super) fn is_outdated(code: Option<&SqlState>) -> bool {
+    code.is_some_and(|code| code.code() == OUTDATED)
+}

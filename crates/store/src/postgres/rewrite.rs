@@ -1,0 +1,141 @@
+//! A portion of [`crate::rewrite`] in PostgreSQL. One node at a time rewrites: it locks the row of the position.
+
+use rustc_hash::FxHashMap;
+use switchboard_protocol::UserId;
+use tokio_postgres::Client;
+
+use super::connect::{BlockingConnection, Error};
+use super::query::row::{count, get};
+use crate::body;
+use crate::record::{Kind, UserKey};
+use crate::rewrite::{Candidate, KINDS, MAX_CONVERSATIONS_PER_PORTION, Position, Section, portion};
+
+/// Fewer than in SQLite, because the rows of a conversation are on as many pages, each perhaps on the disk.
+const MAX_EVENTS_PER_PORTION: u64 = 500;
+
+/// What a portion has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Portion {
+    /// There is more to rewrite.
+    More,
+    /// That was the last.
+    Done,
+    /// Another node rewrites.
+    OfAnotherNode,
+}
+
+const POSITION: &str = "SELECT conversation, seq FROM rewrite FOR UPDATE SKIP LOCKED";
+
+const CANDIDATES: &str =
+    "SELECT id, name LIKE '#%', greatest(head, 0) FROM conversations WHERE id >= $1 ORDER BY id LIMIT $2";
+
+/// `OFFSET 0` keeps the planner from reading all events of a kind.
+const EVENTS: &str = "SELECT e.conversation, e.seq, e.kind, e.body
+    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) s (conversation, after, upto)
+    CROSS JOIN LATERAL (SELECT * FROM events e
+        WHERE e.conversation = s.conversation AND e.seq > s.after AND e.seq <= s.upto OFFSET 0) e
+    WHERE e.kind = ANY ($4::smallint[])";
+
+const USERS: &str = "SELECT name, id FROM users WHERE name = ANY ($1::text[])";
+
+const UPDATE: &str = "UPDATE events e SET body = w.body
+    FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS w (conversation, seq, body)
+    WHERE e.conversation = w.conversation AND e.seq = w.seq";
+
+/// Rewrites a portion in a transaction of its own.
+pub(super) fn rewrite(link: &BlockingConnection) -> Result<Portion, Error> {
+    link.run(async {
+        let client = link.client();
+        let rewritten = rewrite_portion(client).await;
+        if rewritten.is_err() {
+            let _ = client.batch_execute("ROLLBACK").await;
+        }
+        rewritten
+    })
+}
+
+async fn rewrite_portion(client: &Client) -> Result<Portion, Error> {
+    client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
+    let Some(row) = client.query_opt(POSITION, &[]).await? else {
+        client.batch_execute("COMMIT").await?;
+        return Ok(Portion::OfAnotherNode);
+    };
+    let from = Position { conversation: get(&row, 0)?, seq: count(&row, 1)? };
+    let (sections, next) = portion(from, &candidates(client, from).await?, MAX_EVENTS_PER_PORTION);
+    if !sections.is_empty() {
+        rewrite_sections(client, &sections).await?;
+    }
+    // At the end the last position comes again.
+    let next = next.filter(|next| *next != from);
+    match next {
+        Some(Position { conversation, seq }) => {
+            let update = "UPDATE rewrite SET conversation = $1, seq = $2";
+            client.execute(update, &[&conversation, &signed(seq)]).await?;
+        }
+        None => drop(client.execute("DELETE FROM rewrite", &[]).await?),
+    }
+    client.batch_execute("COMMIT").await?;
+    Ok(if next.is_some() { Portion::More } else { Portion::Done })
+}
+
+async fn candidates(client: &Client, from: Position) -> Result<Vec<Candidate>, Error> {
+    let rows =
+        client.query(CANDIDATES, &[&from.conversation, &signed(MAX_CONVERSATIONS_PER_PORTION)]).await?;
+    let candidates = rows
+        .iter()
+        .map(|row| Ok(Candidate { conversation: get(row, 0)?, is_room: get(row, 1)?, head: count(row, 2)? }));
+    candidates.collect()
+}
+
+/// An event whose body is to be rewritten.
+struct Found {
+    conversation: i64,
+    seq: i64,
+    kind: Kind,
+    body: String,
+}
+
+async fn rewrite_sections(client: &Client, sections: &[Section]) -> Result<(), Error> {
+    let found = find(client, sections).await?;
+    let mut ids = Vec::new();
+    for event in &found {
+        body::collect_ids(&event.kind, &event.body, &mut ids);
+    }
+    let names: Vec<_> = ids.iter().map(UserId::as_str).collect();
+    let mut numbers = FxHashMap::default();
+    for row in client.query(USERS, &[&names]).await? {
+        numbers.insert(get::<String>(&row, 0)?, UserKey(get(&row, 1)?));
+    }
+    let (mut conversations, mut seqs, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
+    for Found { conversation, seq, kind, body } in found {
+        let stored =
+            body::to_stored(&kind, &body, |user| Ok::<_, Error>(numbers.get(user.as_str()).copied()))?;
+        // What is damaged stays as it is.
+        if let Some(stored) = stored.filter(|stored| *stored != body) {
+            conversations.push(conversation);
+            seqs.push(seq);
+            bodies.push(stored);
+        }
+    }
+    if !seqs.is_empty() {
+        client.execute(UPDATE, &[&conversations, &seqs, &bodies]).await?;
+    }
+    Ok(())
+}
+
+async fn find(client: &Client, sections: &[Section]) -> Result<Vec<Found>, Error> {
+    let conversations: Vec<_> = sections.iter().map(|section| section.conversation).collect();
+    let after: Vec<_> = sections.iter().map(|section| signed(section.after)).collect();
+    let upto: Vec<_> = sections.iter().map(|section| signed(section.upto)).collect();
+    let kinds = KINDS.map(|kind| i16::from(kind.number())).to_vec();
+    let rows = client.query(EVENTS, &[&conversations, &after, &upto, &kinds]).await?;
+    let found = rows.iter().map(|row| {
+        let kind = Kind::from_number(get::<i16>(row, 2)?.into());
+        Ok(Found { conversation: get(row, 0)?, seq: get(row, 1)?, kind, body: get(row, 3)? })
+    });
+    found.collect()
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,36 @@
+//! Writing the writes of a batch one by one, after one of them failed it.
+
+use std::time::Duration;
+
+use rustc_hash::FxHashSet;
+use switchboard_protocol::UserId;
+use tokio::time::Instant;
+
+use crate::Submission;
+
+/// Time limit for writing a batch's writes one by one, after one was too slow for the batch. The rest is refused as `unavailable`, so
+/// that the next batch need not wait longer.
+const MAX_SPLIT_DURATION: Duration = Duration::from_secs(10);
+
+/// The state of writing a batch's writes one by one.
+pub(super) struct SplitPass {
+    deadline: Instant,
+    /// Users with a write that was too slow.
+    slow: FxHashSet<UserId>,
+}
+
+impl SplitPass {
+    pub(super) fn new() -> Self {
+        Self { deadline: Instant::now() + MAX_SPLIT_DURATION, slow: FxHashSet::default() }
+    }
+
+    /// Whether to reject a write without an attempt, because the pass or its user has taken too long.
+    pub(super) fn skips(&self, one: &Submission) -> bool {
+        self.slow.contains(&one.actor) || Instant::now() >= self.deadline
+    }
+
+    /// Rejects later writes of a user whose write was too slow.
+    pub(super) fn skip_user(&mut self, slow: &Submission) {
+        self.slow.insert(slow.actor.clone());
+    }
+}

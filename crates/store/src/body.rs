@@ -1,8 +1,8 @@
 //! The two forms of an event's body. On the wire it names users by their ids, in the store by their numbers, so that an
 //! event does not change when a user gets another id. docs/decisions/0052-events-name-users-by-number.md
 //!
-//! Earlier versions stored ids. Their bodies are read as they are until they are rewritten; a number and an id are told
-//! apart by their JSON types.
+//! Earlier versions stored ids. Their bodies are read as they are until they are rewritten; the JSON type says which of the
+//! two a value is.
 
 use std::convert::Infallible;
 use std::fmt;

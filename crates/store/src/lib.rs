@@ -38,6 +38,8 @@ mod counting;
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 #[doc(hidden)]
 pub mod fault;
+#[cfg(test)]
+mod first_schema;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod in_memory;

@@ -276,7 +276,7 @@ struct Found {
     has_rewrite: bool,
 }
 
-/// Raises the version, if every living node knows it. Whoever writes meanwhile ends first.
+/// Raises the version, if every living node knows it. Transactions that are open end first.
 async fn raise(link: &BlockingConnection, node: &Node) -> Result<(), Error> {
     let client = link.client();
     let raised = try_raise(link, client, node).await;

@@ -10,6 +10,9 @@ use crate::change::rows::Rows as _;
 use crate::record::Kind;
 use crate::rewrite::{Candidate, KINDS, MAX_CONVERSATIONS_PER_PORTION, Position, Section, portion};
 
+#[cfg(test)]
+mod tests;
+
 impl SqliteRows {
     /// Whether there are bodies to rewrite.
     pub(super) fn has_rewrite(&self) -> Result<bool> {

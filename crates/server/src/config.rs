@@ -7,6 +7,7 @@ mod cluster;
 mod file;
 mod layers;
 mod log_module;
+mod milliseconds;
 mod proxies;
 mod secret;
 
@@ -21,7 +22,7 @@ use url::{Origin, Url};
 
 pub use crate::engine_url::EngineUrl;
 use crate::engine_url::MASK;
-pub use cluster::ClusterConfig;
+pub use cluster::{ClusterConfig, ClusterSettings};
 pub use file::default_toml;
 use file::{AuthSection, File};
 use layers::Layers;
@@ -253,7 +254,6 @@ impl Config {
     }
 
     fn from_file(file: File, mode: Mode, auth: AuthConfig, cluster: Option<ClusterConfig>) -> Self {
-        let millis = |n: u32| Duration::from_millis(u64::from(n));
         Self {
             mode,
             listen: file.listen,
@@ -263,9 +263,9 @@ impl Config {
             cluster,
             allowed_origins: file.allowed_origins,
             unknown_users: file.unknown_users,
-            presence_grace: millis(file.presence_grace),
-            shutdown_deadline: millis(file.shutdown_deadline),
-            reconnect_spread: millis(file.reconnect_spread),
+            presence_grace: file.presence_grace,
+            shutdown_deadline: file.shutdown_deadline,
+            reconnect_spread: file.reconnect_spread,
             auth,
             log: LogConfig { level: file.log.level, format: file.log.format },
             limits: if mode == Mode::Dev { file.limits.without_rates() } else { file.limits },
@@ -309,7 +309,6 @@ impl Config {
     }
 
     fn to_file(&self) -> File {
-        let millis = |d: Duration| u32::try_from(d.as_millis()).unwrap_or(u32::MAX);
         let (secret, public_key) = match self.auth.key.clone() {
             Some(AuthKey::Secret(secret)) => (Some(secret), None),
             Some(AuthKey::PublicKey(pem)) => (None, Some(pem)),
@@ -323,15 +322,15 @@ impl Config {
             store_file: None,
             bus: self.cluster.as_ref().and_then(|cluster| cluster.bus.clone()),
             bus_file: None,
-            cluster: self.cluster.as_ref().map(ClusterConfig::to_section).unwrap_or_default(),
+            cluster: self.cluster.as_ref().map(|cluster| cluster.settings.clone()).unwrap_or_default(),
             allowed_origins: self.allowed_origins.clone(),
             trusted_proxies: self.proxies.trusted.clone(),
             forwarded_header: self.proxies.header,
             proxy_protocol: self.proxies.protocol,
             unknown_users: self.unknown_users,
-            presence_grace: millis(self.presence_grace),
-            shutdown_deadline: millis(self.shutdown_deadline),
-            reconnect_spread: millis(self.reconnect_spread),
+            presence_grace: self.presence_grace,
+            shutdown_deadline: self.shutdown_deadline,
+            reconnect_spread: self.reconnect_spread,
             auth: AuthSection {
                 secret,
                 public_key,

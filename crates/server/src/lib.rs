@@ -73,7 +73,7 @@ pub fn key_store(config: &Config) -> KeyStore {
     match &config.cluster {
         None => KeyStore::Directory(config.data.clone()),
         Some(shared) => {
-            KeyStore::Shared { url: shared.store.expose().to_owned(), ca: shared.store_ca.clone() }
+            KeyStore::Shared { url: shared.store.expose().to_owned(), ca: shared.settings.store_ca.clone() }
         }
     }
 }
@@ -269,8 +269,8 @@ async fn open(
     };
     let settings = postgres::Settings {
         url: shared.store.expose().to_owned(),
-        ca: shared.store_ca.clone(),
-        readers: shared.readers,
+        ca: shared.settings.store_ca.clone(),
+        readers: shared.settings.readers as usize,
         limits,
         strangers,
         clock,
@@ -283,8 +283,13 @@ async fn open(
     let (bus, events) = join_bus(shared, node, store.notice_key(), metrics, tasks).await?;
     let between = shared.bus.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
     tracing::info!(store = %shared.store, bus = between, %node, "started in cluster mode");
-    let cluster =
-        router::ClusterParts { store: store.clone(), bus, events, sweep: shared.sweep, lease: shared.lease };
+    let cluster = router::ClusterParts {
+        store: store.clone(),
+        bus,
+        events,
+        sweep: shared.settings.sweep,
+        lease: shared.settings.lease,
+    };
     Ok(Opened { store, batches, cluster: Some(cluster) })
 }
 
@@ -302,17 +307,18 @@ async fn join_bus(
 }
 
 fn bus_settings(cluster: &ClusterConfig) -> Option<nats::NatsSettings> {
+    let settings = &cluster.settings;
     Some(nats::NatsSettings {
         url: cluster.bus.clone()?,
-        credentials: cluster.bus_credentials.clone(),
-        ca: cluster.bus_ca.clone(),
-        prefix: cluster.bus_prefix.clone(),
+        credentials: settings.bus_credentials.clone(),
+        ca: settings.bus_ca.clone(),
+        prefix: settings.bus_prefix.clone(),
     })
 }
 
 /// Checks the addresses of the database and the bus without connecting to them.
 pub(crate) fn check_engines(cluster: &ClusterConfig) -> anyhow::Result<()> {
-    postgres::check_url(cluster.store.expose(), cluster.store_ca.as_deref())?;
+    postgres::check_url(cluster.store.expose(), cluster.settings.store_ca.as_deref())?;
     bus_settings(cluster).as_ref().map_or(Ok(()), nats::check)
 }
 

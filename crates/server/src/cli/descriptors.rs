@@ -21,7 +21,7 @@ pub(super) fn fit_connections(config: &mut Config) {
             soft
         }
     };
-    let readers = config.cluster.as_ref().map_or(0, |cluster| cluster.readers as u64);
+    let readers = config.cluster.as_ref().map_or(0, |cluster| u64::from(cluster.settings.readers));
     let operators = config.operator_listen.map_or(0, |_| OPERATOR_CONNECTIONS as u64 + 1);
     let reserved = BASE_DESCRIPTORS + readers + operators;
     let (wanted, fits) = (config.limits.connections, connections_within(files, reserved));

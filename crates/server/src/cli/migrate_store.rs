@@ -42,7 +42,7 @@ pub(super) fn run(args: MigrateStoreArgs) -> anyhow::Result<ExitCode> {
         printer.print(|| format!("{}: {} of {} rows {verb}", step.table, step.done, step.of));
     };
     let (to, name) = (&shared.store, shared.store.to_string());
-    let destination = Destination { url: to.expose(), ca: shared.store_ca.as_deref(), name: &name };
+    let destination = Destination { url: to.expose(), ca: shared.settings.store_ca.as_deref(), name: &name };
     let moved = move_store(&from, destination, &mut on_step)?;
     if json {
         output::print_line(&json!({"from": from, "to": to, "tables": moved}).to_string())?;

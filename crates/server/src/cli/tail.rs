@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use clap::Args;
 use switchboard_client::{Client, ClientError, Reconnect};
 use switchboard_protocol::reply::{OkBody, Reply, ServerFrame, Summary, Welcome};
@@ -38,14 +39,14 @@ pub(super) struct TailArgs {
 pub(super) async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
     let hello = args.connect.hello()?;
     let mut tail = Tail { args, only: None, cursors: None };
-    let mut delay = MIN_RECONNECT_DELAY;
+    let mut delays = reconnect_delays();
     loop {
         let again = match Client::connect(&tail.args.connect.url, hello.clone()).await {
             Ok((mut client, welcome)) => {
                 let connected_at = Instant::now();
                 let outcome = tail.follow(&mut client, welcome).await;
                 if connected_at.elapsed() > MAX_RECONNECT_DELAY {
-                    delay = MIN_RECONNECT_DELAY;
+                    delays = reconnect_delays();
                 }
                 match outcome {
                     Ok(()) if client.reconnect() == Reconnect::Never => {
@@ -71,18 +72,21 @@ pub(super) async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
         };
         let wait = match again {
             Reconnect::After(wait) => wait,
-            Reconnect::Never | Reconnect::Backoff => with_jitter(delay),
+            Reconnect::Never | Reconnect::Backoff => delays.next().unwrap_or(MAX_RECONNECT_DELAY),
         };
-        delay = (delay * 2).min(MAX_RECONNECT_DELAY);
         output::eprint_line(&format!("reconnecting in {} ms", wait.as_millis()));
         tokio::time::sleep(wait).await;
     }
 }
 
-/// Adds jitter: between half of the delay and the whole, so that many clients do not reconnect at once.
-fn with_jitter(delay: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(u32::MAX);
-    delay / 2 + (delay / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+/// The delays before reconnects: a half, and jitter of up to as much, so that many clients do not reconnect at once.
+fn reconnect_delays() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::new()
+        .with_min_delay(MIN_RECONNECT_DELAY / 2)
+        .with_max_delay(MAX_RECONNECT_DELAY / 2)
+        .without_max_times()
+        .with_jitter()
+        .build()
 }
 
 /// Why following a connection ended early.

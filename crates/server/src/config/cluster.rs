@@ -7,41 +7,45 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::file::File;
-use super::{ConfigError, secret};
+use super::{ConfigError, milliseconds, secret};
 use crate::engine_url::EngineUrl;
 
 /// A cluster: several nodes that share a `store`. Ignored without one.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct ClusterSection {
+pub struct ClusterSettings {
     /// How often a node compares its conversations with the store, in milliseconds. An event that the bus lost is delivered at most
     /// that late.
-    pub(super) sweep: u32,
+    #[serde(with = "milliseconds")]
+    #[schemars(with = "u32")]
+    pub sweep: Duration,
     /// How long the users of a crashed node count as online, in milliseconds.
-    pub(super) lease: u32,
+    #[serde(with = "milliseconds")]
+    #[schemars(with = "u32")]
+    pub lease: Duration,
     /// Connections of a node that read from the store; it has one more for writes.
-    pub(super) readers: u32,
+    pub readers: u32,
     /// A file with the CA certificates, in PEM, that verify the store's. Without it, the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
-    pub(super) store_ca: Option<PathBuf>,
+    pub store_ca: Option<PathBuf>,
     /// A file with the CA certificates, in PEM, that verify the bus's. Without it, the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
-    pub(super) bus_ca: Option<PathBuf>,
+    pub bus_ca: Option<PathBuf>,
     /// A file with the node's credentials for the bus, as written by `nsc`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
-    pub(super) bus_credentials: Option<PathBuf>,
+    pub bus_credentials: Option<PathBuf>,
     /// The first token of the bus's subjects. Installations that share a bus need different ones.
-    pub(super) bus_prefix: String,
+    pub bus_prefix: String,
 }
 
-impl Default for ClusterSection {
+impl Default for ClusterSettings {
     fn default() -> Self {
         Self {
-            sweep: 4_000,
-            lease: 10_000,
+            sweep: Duration::from_secs(4),
+            lease: Duration::from_secs(10),
             readers: 4,
             store_ca: None,
             bus_ca: None,
@@ -58,55 +62,14 @@ pub struct ClusterConfig {
     pub store: EngineUrl,
     /// The bus. Without one, nodes poll the store for each other's events.
     pub bus: Option<EngineUrl>,
-    /// How often a node compares its conversations with the store.
-    pub sweep: Duration,
-    /// How long the users of a crashed node count as online.
-    pub lease: Duration,
-    /// Connections that read from the store.
-    pub readers: usize,
-    /// The file with the CA certificates that verify the store's.
-    pub store_ca: Option<PathBuf>,
-    /// The file with the CA certificates that verify the bus's.
-    pub bus_ca: Option<PathBuf>,
-    /// The file with the node's credentials for the bus.
-    pub bus_credentials: Option<PathBuf>,
-    /// The first token of the bus's subjects.
-    pub bus_prefix: String,
+    /// The other settings.
+    pub settings: ClusterSettings,
 }
 
 impl ClusterConfig {
     /// The defaults on this store, for tests.
     pub fn on(store: EngineUrl, bus: Option<EngineUrl>) -> Self {
-        Self::from_section(store, bus, ClusterSection::default())
-    }
-
-    fn from_section(store: EngineUrl, bus: Option<EngineUrl>, section: ClusterSection) -> Self {
-        let millis = |n: u32| Duration::from_millis(u64::from(n));
-        Self {
-            store,
-            bus,
-            sweep: millis(section.sweep),
-            lease: millis(section.lease),
-            readers: section.readers as usize,
-            store_ca: section.store_ca,
-            bus_ca: section.bus_ca,
-            bus_credentials: section.bus_credentials,
-            bus_prefix: section.bus_prefix,
-        }
-    }
-
-    /// The section of the configuration file.
-    pub(super) fn to_section(&self) -> ClusterSection {
-        let millis = |d: Duration| u32::try_from(d.as_millis()).unwrap_or(u32::MAX);
-        ClusterSection {
-            sweep: millis(self.sweep),
-            lease: millis(self.lease),
-            readers: u32::try_from(self.readers).unwrap_or(u32::MAX),
-            store_ca: self.store_ca.clone(),
-            bus_ca: self.bus_ca.clone(),
-            bus_credentials: self.bus_credentials.clone(),
-            bus_prefix: self.bus_prefix.clone(),
-        }
+        Self { store, bus, settings: ClusterSettings::default() }
     }
 }
 
@@ -151,7 +114,7 @@ pub(super) fn resolve(
                 servers.map_err(|reason| ConfigError::new(format!("{name}: {reason}")))?;
             }
             let bus = bus.map(|(bus, _)| bus);
-            Ok(Some(ClusterConfig::from_section(store, bus, file.cluster.clone())))
+            Ok(Some(ClusterConfig { store, bus, settings: file.cluster.clone() }))
         }
         (None, Some((_, name))) => Err(ConfigError::new(format!(
             "{name}: a bus connects nodes that share a `store`, but `store` is not set; SQLite serves one node"
@@ -160,10 +123,13 @@ pub(super) fn resolve(
     }
 }
 
-fn check_section(section: &ClusterSection) -> Result<(), ConfigError> {
-    for (name, value, least) in
-        [("sweep", section.sweep, 100), ("lease", section.lease, 1_000), ("readers", section.readers, 1)]
-    {
+fn check_section(section: &ClusterSettings) -> Result<(), ConfigError> {
+    let ms = |duration: Duration| duration.as_millis();
+    for (name, value, least) in [
+        ("sweep", ms(section.sweep), 100),
+        ("lease", ms(section.lease), 1_000),
+        ("readers", section.readers.into(), 1),
+    ] {
         if value < least {
             return Err(ConfigError::new(format!("`cluster.{name}` is {value}; the minimum is {least}")));
         }

@@ -3,15 +3,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 use switchboard_protocol::Limits;
 
-use super::cluster::ClusterSection;
 use super::{
-    ConfigError, DEFAULT_LISTEN, EXAMPLE_OPERATOR_LISTEN, ForwardedHeader, LogFormat, Network, ProxyConfig,
-    Secret, UnknownUsers,
+    ClusterSettings, ConfigError, DEFAULT_LISTEN, EXAMPLE_OPERATOR_LISTEN, ForwardedHeader, LogFormat,
+    Network, ProxyConfig, Secret, UnknownUsers, milliseconds,
 };
 use crate::engine_url::EngineUrl;
 
@@ -61,15 +61,21 @@ pub(super) struct File {
     pub(super) unknown_users: UnknownUsers,
     /// How long a user counts as online after the last connection closed, in milliseconds, so that reloading a page does not show
     /// the user as offline.
-    pub(super) presence_grace: u32,
+    #[serde(with = "milliseconds")]
+    #[schemars(with = "u32")]
+    pub(super) presence_grace: Duration,
     /// How long a graceful shutdown may take, in milliseconds. Remaining work is aborted after it.
-    pub(super) shutdown_deadline: u32,
+    #[serde(with = "milliseconds")]
+    #[schemars(with = "u32")]
+    pub(super) shutdown_deadline: Duration,
     /// The window over which clients spread their reconnects after a shutdown, in milliseconds.
-    pub(super) reconnect_spread: u32,
+    #[serde(with = "milliseconds")]
+    #[schemars(with = "u32")]
+    pub(super) reconnect_spread: Duration,
     pub(super) auth: AuthSection,
     pub(super) log: LogSection,
     pub(super) operator: OperatorSection,
-    pub(super) cluster: ClusterSection,
+    pub(super) cluster: ClusterSettings,
     pub(super) limits: Limits,
 }
 
@@ -87,13 +93,13 @@ impl Default for File {
             forwarded_header: ForwardedHeader::default(),
             proxy_protocol: false,
             unknown_users: UnknownUsers::default(),
-            presence_grace: 5_000,
-            shutdown_deadline: 10_000,
-            reconnect_spread: 5_000,
+            presence_grace: Duration::from_secs(5),
+            shutdown_deadline: Duration::from_secs(10),
+            reconnect_spread: Duration::from_secs(5),
             auth: AuthSection::default(),
             log: LogSection::default(),
             operator: OperatorSection::default(),
-            cluster: ClusterSection::default(),
+            cluster: ClusterSettings::default(),
             limits: Limits::default(),
         }
     }
@@ -231,7 +237,7 @@ fn schema(section: &str) -> Schema {
         "auth" => schema_for!(AuthSection),
         "log" => schema_for!(LogSection),
         "operator" => schema_for!(OperatorSection),
-        "cluster" => schema_for!(ClusterSection),
+        "cluster" => schema_for!(ClusterSettings),
         "limits" => schema_for!(Limits),
         _ => schema_for!(File),
     }
@@ -309,11 +315,11 @@ fn example() -> Result<File, ConfigError> {
         bus: Some(EngineUrl::new("tls://nats.example.com:4222")),
         bus_file: Some(PathBuf::from("/etc/switchboard/bus")),
         operator: OperatorSection { listen: Some(EXAMPLE_OPERATOR_LISTEN) },
-        cluster: ClusterSection {
+        cluster: ClusterSettings {
             store_ca: Some(PathBuf::from("/etc/switchboard/store-ca.pem")),
             bus_ca: Some(PathBuf::from("/etc/switchboard/bus-ca.pem")),
             bus_credentials: Some(PathBuf::from("/etc/switchboard/bus.creds")),
-            ..ClusterSection::default()
+            ..ClusterSettings::default()
         },
         auth: AuthSection {
             secret: Some(Secret::new("the output of `openssl rand -base64 32`")?),

@@ -271,7 +271,10 @@ fn a_cluster_has_a_store_and_an_optional_bus() {
     let store = ("SWITCHBOARD_STORE", "postgres://chat:geheim@db/chat");
     let alone = read("[cluster]\nsweep = 1000", &[store]).expect("good").cluster.expect("a store");
     assert_eq!((alone.store.expose(), alone.bus), ("postgres://chat:geheim@db/chat", None));
-    assert_eq!((alone.sweep, alone.lease), (Duration::from_secs(1), Duration::from_secs(10)));
+    assert_eq!(
+        (alone.settings.sweep, alone.settings.lease),
+        (Duration::from_secs(1), Duration::from_secs(10))
+    );
     let file = "store = 'postgresql://a/b'\nbus = 'nats://a?tls=off'";
     let both = read(file, &[store, ("SWITCHBOARD_BUS", "tls://b,tls://c")]).expect("good");
     let shown = both.to_toml().expect("toml");

@@ -8,6 +8,8 @@ use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use headers::HeaderMapExt as _;
+use headers::authorization::{Authorization, Bearer};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{Ok as OkReply, OkBody, Reply};
@@ -214,7 +216,7 @@ fn identify(credentials: &Credentials, body: &str) -> Result<Caller, Denied> {
 /// # Errors
 /// Required credentials are missing, or they are invalid.
 fn verify_credentials(services: &Services, headers: &HeaderMap) -> Result<Credentials, Denied> {
-    match bearer(headers)? {
+    match bearer(headers)?.as_ref().map(Authorization::token) {
         None if services.is_dev() => Ok(Credentials::None),
         None => Err(Denied::unauthorized(
             Denial::NoCredentials,
@@ -244,16 +246,11 @@ fn unauthorized(error: AuthError) -> Denied {
     Denied::unauthorized(Denial::from(&error), error.to_string())
 }
 
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
-    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
-    let token = value.to_str().ok().and_then(|value| value.split_once(' '));
-    match token {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
-        _ => Err(Denied::unauthorized(
-            Denial::NoCredentials,
-            "the header is `Authorization: Bearer <token or key>`",
-        )),
-    }
+fn bearer(headers: &HeaderMap) -> Result<Option<Authorization<Bearer>>, Denied> {
+    headers.typed_try_get().map_err(|_| {
+        let message = "the header is `Authorization: Bearer <token or key>`";
+        Denied::unauthorized(Denial::NoCredentials, message)
+    })
 }
 
 fn read_command(

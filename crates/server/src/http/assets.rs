@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use headers::{ETag, HeaderMapExt as _, IfNoneMatch};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
 use self::encoding::Encoding;
@@ -58,8 +59,8 @@ pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, header
     let Some((file, encoding)) = find_encoded(path, &headers) else {
         return unknown_path(uri.path()).into_response();
     };
-    let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(file.metadata.sha256_hash()));
-    let mut response = if is_cached(&headers, &tag) {
+    let tag = entity_tag(&file.metadata.sha256_hash());
+    let mut response = if is_cached(&headers, tag.as_ref()) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         ([(header::CONTENT_TYPE, content_type(path))], body(file.data)).into_response()
@@ -69,7 +70,7 @@ pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, header
     }
     let out = response.headers_mut();
     out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
-    out.extend(text(header::ETAG, tag));
+    tag.into_iter().for_each(|tag| out.typed_insert(tag));
     let cache_control =
         if path.starts_with(HASHED_PREFIX) { "public, max-age=31536000, immutable" } else { "no-cache" };
     out.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control));
@@ -137,12 +138,15 @@ fn is_plain(path: &str) -> bool {
     !path.contains('\\') && path.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
 }
 
+/// The tag of a representation with this hash (RFC 9110 section 8.8.3).
+pub(super) fn entity_tag(hash: &[u8]) -> Option<ETag> {
+    format!("\"{}\"", URL_SAFE_NO_PAD.encode(hash)).parse().ok()
+}
+
 /// Whether the client has this representation cached (RFC 9110 section 13.1.2, weak comparison).
-pub(super) fn is_cached(headers: &HeaderMap, tag: &str) -> bool {
-    let all = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    all.flat_map(|value| value.split(','))
-        .map(|known| known.trim())
-        .any(|known| known == "*" || known.trim_start_matches("W/") == tag)
+pub(super) fn is_cached(headers: &HeaderMap, tag: Option<&ETag>) -> bool {
+    let known = headers.typed_get::<IfNoneMatch>().zip(tag);
+    known.is_some_and(|(known, tag)| !known.precondition_passes(tag))
 }
 
 fn policy(services: &Services, embedded: bool) -> String {
@@ -162,7 +166,7 @@ fn policy(services: &Services, embedded: bool) -> String {
 }
 
 fn text(name: HeaderName, value: String) -> Option<(HeaderName, HeaderValue)> {
-    // Configured origins are URLs and tags are base64, so both are valid header values.
+    // Configured origins are URLs, which are valid header values.
     Some((name, HeaderValue::try_from(value).ok()?))
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
 use axum::http::{HeaderMap, StatusCode, header};
+use headers::{ContentLength, ContentType, HeaderMapExt as _, Mime};
 use http_body_util::BodyExt as _;
 use switchboard_protocol::ErrorCode;
 
@@ -25,17 +26,14 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Refuses a body of another type than JSON, and one whose declared length is over `max_bytes`.
 pub(super) fn check_head(headers: &HeaderMap, max_bytes: usize) -> Result<(), Problem> {
     check_encoding(headers)?;
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if !kind.eq_ignore_ascii_case("application/json") {
+    let kind = headers.typed_get::<ContentType>().map(Mime::from);
+    if kind.is_none_or(|kind| kind.essence_str() != "application/json") {
         // An HTML form of another page cannot send this type without a CORS preflight (Fetch, CORS-safelisted headers).
         let refusal =
             Refusal::new(ErrorCode::BadFrame, "the body is JSON: send `content-type: application/json`");
         return Err(Problem::from(refusal).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     }
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    if declared.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > max_bytes as u64)
-    {
+    if headers.typed_get::<ContentLength>().is_some_and(|length| length.0 > max_bytes as u64) {
         return Err(too_large(max_bytes).into());
     }
     Ok(())

@@ -4,16 +4,15 @@ use std::io::Write as _;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use headers::{ETag, HeaderMapExt as _};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::assets::encoding::{self, Encoding};
-use super::assets::is_cached;
+use super::assets::{entity_tag, is_cached};
 
 /// A JSON document and its compressed form.
 #[derive(Debug)]
@@ -27,12 +26,12 @@ pub(super) struct Document {
 #[derive(Debug)]
 struct Representation {
     bytes: Bytes,
-    tag: String,
+    tag: Option<ETag>,
 }
 
 impl Representation {
     fn new(bytes: Vec<u8>) -> Self {
-        let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha256::digest(&bytes)));
+        let tag = entity_tag(&Sha256::digest(&bytes));
         Self { bytes: bytes.into(), tag }
     }
 }
@@ -48,7 +47,7 @@ impl Document {
         let accepts_gzip = encoding::accepted(headers).contains(&Encoding::Gzip);
         let gzip = self.gzip.as_ref().filter(|_| accepts_gzip);
         let representation = gzip.unwrap_or(&self.plain);
-        let mut response = if is_cached(headers, &representation.tag) {
+        let mut response = if is_cached(headers, representation.tag.as_ref()) {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
             ([(header::CONTENT_TYPE, "application/json")], representation.bytes.clone()).into_response()
@@ -60,8 +59,7 @@ impl Document {
         }
         out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         out.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        // Base64 is valid in a header.
-        out.extend(HeaderValue::try_from(&representation.tag).ok().map(|tag| (header::ETAG, tag)));
+        representation.tag.iter().cloned().for_each(|tag| out.typed_insert(tag));
         response
     }
 }

@@ -9,9 +9,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use headers::{
+    Connection, HeaderMapExt as _, SecWebsocketAccept, SecWebsocketKey, SecWebsocketVersion, Upgrade,
+};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use sha1::{Digest as _, Sha1};
 use switchboard_protocol::{ErrorCode, SUBPROTOCOL};
 use tokio::net::TcpStream;
 
@@ -25,8 +27,8 @@ use crate::session;
 use crate::session::socket::Socket;
 use switchboard_store::refusal::Refusal;
 
-/// The GUID that the key is hashed with (RFC 6455 section 1.3).
-const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/// Length of the nonce in `Sec-WebSocket-Key` (RFC 6455 section 4.1).
+const NONCE_BYTES: usize = 16;
 
 /// Answers the handshake and starts a session on the connection.
 pub(super) async fn upgrade(
@@ -64,9 +66,9 @@ pub(crate) fn accept_handshake(request: &mut Request) -> Result<(OnUpgrade, Resp
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    headers.typed_insert(Connection::upgrade());
+    headers.typed_insert(Upgrade::websocket());
+    headers.typed_insert(accept);
     if offers_subprotocol {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
@@ -81,28 +83,26 @@ pub(crate) async fn take_over(upgrade: OnUpgrade) -> Option<Socket<TcpStream>> {
 }
 
 /// Checks the handshake's headers and computes `Sec-WebSocket-Accept`.
-fn check_headers(headers: &HeaderMap) -> Result<HeaderValue, Box<Response>> {
+fn check_headers(headers: &HeaderMap) -> Result<SecWebsocketAccept, Box<Response>> {
     let contains = |name, word: &str| {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(word))
     };
     if !contains(header::UPGRADE, "websocket") || !contains(header::CONNECTION, "upgrade") {
         let mut response = refuse_upgrade("this is a WebSocket: connect with ws://, as `websocat` does");
-        response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        response.headers_mut().typed_insert(Upgrade::websocket());
         return Err(Box::new(response));
     }
     if !contains(header::SEC_WEBSOCKET_VERSION, "13") {
         let mut response = refuse_upgrade("the WebSocket version is 13 (RFC 6455)");
-        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        response.headers_mut().typed_insert(SecWebsocketVersion::V13);
         return Err(Box::new(response));
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY);
-    let Some(key) = key.filter(|key| STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16)) else {
-        return Err(Box::new(refuse("Sec-WebSocket-Key is 16 bytes in base64")));
-    };
-    let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
-    HeaderValue::try_from(STANDARD.encode(digest))
-        .map_err(|_| Box::new(refuse("Sec-WebSocket-Key is invalid")))
+    let nonce = headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| STANDARD.decode(key).ok());
+    match headers.typed_get::<SecWebsocketKey>() {
+        Some(key) if nonce.is_some_and(|nonce| nonce.len() == NONCE_BYTES) => Ok(key.into()),
+        _ => Err(Box::new(refuse("Sec-WebSocket-Key is 16 bytes in base64"))),
+    }
 }
 
 fn refuse_upgrade(message: &'static str) -> Response {
@@ -127,7 +127,11 @@ mod tests {
         headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
         headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
-        assert_eq!(check_headers(&headers).expect("valid"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let accept = HeaderMap::from_iter([(
+            header::SEC_WEBSOCKET_ACCEPT,
+            HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+        )]);
+        assert_eq!(check_headers(&headers).ok(), accept.typed_get());
         headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhl"));
         assert_eq!(check_headers(&headers).expect_err("short").status(), StatusCode::BAD_REQUEST);
     }

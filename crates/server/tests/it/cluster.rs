@@ -227,7 +227,7 @@ async fn a_revocation_reaches_every_node_without_a_bus() {
 #[tokio::test]
 async fn without_a_bus_the_sweep_delivers_every_event() {
     let cluster = Cluster::start_on(Shared::without_bus().await, 2, |config| {
-        config.cluster.as_mut().expect("a cluster").sweep = Duration::from_millis(300);
+        config.cluster.as_mut().expect("a cluster").settings.sweep = Duration::from_millis(300);
     })
     .await;
     let mut alice = cluster.node(0).connects("alice").await;
@@ -305,7 +305,7 @@ async fn an_event_in_a_large_room_is_one_notice_per_node() {
     let shared = Shared { bus: Some(EngineUrl::new(nats.url())), ..Shared::without_bus().await };
     let cluster = Cluster::start_on(shared, 3, |config| {
         // No node sends a heartbeat during the test.
-        config.cluster.as_mut().expect("a cluster").lease = Duration::from_secs(3_600);
+        config.cluster.as_mut().expect("a cluster").settings.lease = Duration::from_secs(3_600);
     })
     .await;
     let members: Vec<_> = (0..MEMBERS).map(|number| format!("u{number}")).collect();

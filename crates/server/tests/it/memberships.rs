@@ -15,7 +15,7 @@ use crate::support::{Cluster, Person, Server, Shared, eventually};
 async fn a_revocation_closes_its_socket_on_another_node_while_memberships_cannot_be_read() {
     let shared = Shared::without_bus().await;
     let cluster = Cluster::start_on(shared.clone(), 2, |config| {
-        config.cluster.as_mut().expect("a cluster").sweep = Duration::from_millis(100);
+        config.cluster.as_mut().expect("a cluster").settings.sweep = Duration::from_millis(100);
     })
     .await;
     let mut bob = cluster.node(0).connects("bob").await;

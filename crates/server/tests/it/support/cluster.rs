@@ -53,9 +53,9 @@ impl Shared {
 
     /// Configures a node of this cluster.
     pub(crate) fn configure(&self, config: &mut Config) {
-        let bus_prefix = self.prefix.clone();
-        config.cluster =
-            Some(ClusterConfig { bus_prefix, ..ClusterConfig::on(self.store.clone(), self.bus.clone()) });
+        let mut cluster = ClusterConfig::on(self.store.clone(), self.bus.clone());
+        cluster.settings.bus_prefix.clone_from(&self.prefix);
+        config.cluster = Some(cluster);
     }
 }
 

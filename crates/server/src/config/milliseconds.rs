@@ -1,0 +1,13 @@
+//! A duration as a whole number of milliseconds. 32 bits are 49 days: a longer one could overflow a timer.
+
+use std::time::Duration;
+
+use serde::{Deserialize as _, Deserializer, Serializer};
+
+pub(super) fn serialize<S: Serializer>(duration: &Duration, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_u32(u32::try_from(duration.as_millis()).unwrap_or(u32::MAX))
+}
+
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    u32::deserialize(d).map(|ms| Duration::from_millis(ms.into()))
+}

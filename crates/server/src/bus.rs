@@ -1,18 +1,23 @@
 //! The bus: publishes this node's notices to the other nodes of a cluster, and receives theirs.
 //!
 //! # Contract
+//! `contract.rs` has it as tests, which the bus over NATS and the simulated one pass.
 //! - **Correctness never depends on it.** A notice may be lost, duplicated, delayed or reordered. Receivers sort events by
-//!   `seq`, read gaps from the store, and compare their state with the store at an interval.
+//!   `seq`, read gaps from the store, and compare their state with the store at an interval. While nothing is broken, the notices of
+//!   one node to one address arrive once, and in their order.
 //! - **No echo**: a node does not receive its own notices.
 //! - **By address**: a notice goes to the nodes that subscribed to its [`Address`], once per node, however many users
-//!   the node has.
+//!   the node has. After the end of a subscription none arrives.
 //! - **Authenticated**: a notice whose sender does not have the installation's [`NoticeKey`](switchboard_store::record::NoticeKey) is dropped.
 //! - [`Bus::publish`] never waits: a notice that cannot be sent at once is dropped, and the other nodes find the change in
-//!   the store.
-//! - [`BusEvent::Subscribed`] follows once the bus has confirmed a subscription: this node receives every notice published
-//!   to the address from then on.
-//! - [`BusEvent::Gap`] follows whenever notices may have been lost: after a reconnect, or when a queue was full.
+//!   the store. What was accepted before the bus is dropped is still sent.
+//! - [`BusEvent::Subscribed`] follows each request once the bus has confirmed it, if need be after an outage: this node receives
+//!   every notice published to the address from then on. A full queue does not lose it.
+//! - [`BusEvent::Gap`] follows whenever notices for this node may have been lost: after a reconnect, or when a queue was full. Notices
+//!   that were published in an outage do not arrive after it.
 
+#[cfg(test)]
+pub(crate) mod contract;
 pub(crate) mod nats;
 
 use std::fmt::{self, Debug};

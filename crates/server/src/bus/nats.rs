@@ -7,11 +7,11 @@
 
 mod connection;
 mod desired;
-mod payload;
+pub(crate) mod payload;
 mod publish;
 mod receive;
 mod round_trip;
-mod subject;
+pub(crate) mod subject;
 mod subscribe;
 mod subscription;
 #[cfg(test)]

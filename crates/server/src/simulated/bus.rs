@@ -4,11 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustc_hash::FxHashSet;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
+use crate::bus::nats::payload::Codec;
+use crate::bus::nats::subject::SubjectKey;
 use crate::bus::{Address, Bus, BusEvent, NodeId, Notice};
-use switchboard_store::record::Answer;
+use switchboard_store::record::{Answer, NoticeKey};
+use switchboard_store::refusal::Refusal;
 
 /// Capacity of the receive queue of a node. When it is full, notices are dropped and the node receives a gap.
 const RECEIVE_QUEUE: usize = 64;
@@ -44,8 +49,8 @@ struct Nodes {
 struct Receiver {
     place: usize,
     events: mpsc::Sender<BusEvent>,
-    /// The desired subscriptions, each with the number of its request.
-    desired: Vec<(Address, u64)>,
+    codec: Codec,
+    desired: Vec<Desired>,
     requests: u64,
     /// The active subscriptions.
     active: FxHashSet<Address>,
@@ -53,11 +58,20 @@ struct Receiver {
     overrun: bool,
 }
 
+/// A subscription that a node has asked for.
+struct Desired {
+    address: Address,
+    /// The number of the request.
+    request: u64,
+    confirmed: bool,
+}
+
 /// The bus of one node.
 struct NodeBus {
     air: Air,
     node: NodeId,
     place: usize,
+    codec: Codec,
 }
 
 impl std::fmt::Debug for NodeBus {
@@ -79,16 +93,21 @@ impl Air {
 
     /// Adds a node at a place until its bus is dropped.
     pub(super) fn join(&self, place: usize) -> (Arc<dyn Bus>, mpsc::Receiver<BusEvent>) {
+        let (bus, events) = self.join_with_key(place, &NoticeKey::new([7; 32]));
+        (Arc::new(bus), events)
+    }
+
+    fn join_with_key(&self, place: usize, key: &NoticeKey) -> (NodeBus, mpsc::Receiver<BusEvent>) {
+        let codec = || Codec::new(key).unwrap_or_else(|_| unreachable!("a key of any length is fine"));
         let (events, receiver) = mpsc::channel(RECEIVE_QUEUE);
         let mut nodes = self.nodes();
         nodes.number += 1;
         let number = nodes.number;
         let (desired, active) = (Vec::new(), FxHashSet::default());
-        nodes
-            .receivers
-            .insert(number, Receiver { place, events, desired, requests: 0, active, overrun: false });
+        let joined = Receiver { place, events, codec: codec(), desired, requests: 0, active, overrun: false };
+        nodes.receivers.insert(number, joined);
         drop(nodes);
-        (Arc::new(NodeBus { air: self.clone(), node: NodeId(number), place }), receiver)
+        (NodeBus { air: self.clone(), node: NodeId(number), place, codec: codec() }, receiver)
     }
 
     /// Partitions the node at a place from the others.
@@ -104,11 +123,14 @@ impl Air {
         let here: Vec<_> = here.map(|(number, _)| *number).collect();
         for number in here {
             let Some(receiver) = nodes.receivers.get_mut(&number) else { continue };
-            let new: Vec<_> = receiver.desired.iter().map(|(address, _)| address.clone()).collect();
-            let new: Vec<_> =
-                new.into_iter().filter(|address| receiver.active.insert(address.clone())).collect();
+            let mut new = Vec::new();
+            for desired in receiver.desired.iter_mut().filter(|desired| !desired.confirmed) {
+                desired.confirmed = true;
+                receiver.active.insert(desired.address.clone());
+                new.push(desired.address.clone());
+            }
             if !new.is_empty() {
-                self.deliver(number, receiver, BusEvent::Subscribed(new));
+                receiver.confirm(new);
             }
             if announced {
                 self.deliver(number, receiver, BusEvent::Gap);
@@ -130,26 +152,45 @@ impl Air {
         }
     }
 
-    /// Delivers a copy of a notice.
-    fn arrive(&self, from: NodeId, number: u64, notice: Notice) {
+    /// Delivers a copy of a notice, unless it comes from another installation.
+    fn arrive(&self, from: NodeId, number: u64, subject: SubjectKey, payload: &Bytes) {
         let mut nodes = self.nodes();
         let Nodes { receivers, cut, .. } = &mut *nodes;
-        if let Some(receiver) = receivers.get_mut(&number).filter(|receiver| !cut.contains(&receiver.place)) {
+        if let Some(receiver) = receivers.get_mut(&number).filter(|receiver| !cut.contains(&receiver.place))
+            && let Ok(notice) = receiver.codec.decode(subject, payload)
+        {
             self.deliver(number, receiver, BusEvent::Notice(from, notice));
         }
     }
 
     /// Activates a subscription, unless the node has unsubscribed.
-    fn activate(&self, number: u64, address: Address, request: u64) {
+    fn activate(&self, number: u64, request: u64) {
         let mut nodes = self.nodes();
         let Nodes { receivers, cut, .. } = &mut *nodes;
         let Some(receiver) = receivers.get_mut(&number).filter(|receiver| !cut.contains(&receiver.place))
         else {
             return;
         };
-        let desired = receiver.desired.iter().any(|(other, number)| *other == address && *number == request);
-        if desired && receiver.active.insert(address.clone()) {
-            self.deliver(number, receiver, BusEvent::Subscribed(vec![address]));
+        let desired = receiver.desired.iter_mut().find(|desired| desired.request == request);
+        if let Some(desired) = desired.filter(|desired| !desired.confirmed) {
+            desired.confirmed = true;
+            let address = desired.address.clone();
+            receiver.active.insert(address.clone());
+            receiver.confirm(vec![address]);
+        }
+    }
+}
+
+impl Receiver {
+    /// Confirms subscriptions, once the queue has room.
+    fn confirm(&self, addresses: Vec<Address>) {
+        let confirmed = BusEvent::Subscribed(addresses);
+        if let Err(TrySendError::Full(confirmed)) = self.events.try_send(confirmed) {
+            let events = self.events.clone();
+            tokio::spawn(async move {
+                // The node may have ended.
+                let _ = events.send(confirmed).await;
+            });
         }
     }
 }
@@ -169,14 +210,16 @@ impl Bus for NodeBus {
             .flat_map(|(number, _)| self.air.0.weather.copies().into_iter().map(|delay| (*number, delay)))
             .collect();
         drop(nodes);
+        let subject = SubjectKey::of(address);
+        let Ok(payload) = self.codec.encode(subject, self.node, notice) else { return };
         for (number, delay) in copies {
-            let (air, from, notice) = (self.air.clone(), self.node, notice.clone());
+            let (air, from, payload) = (self.air.clone(), self.node, payload.clone());
             if delay.is_zero() {
-                air.arrive(from, number, notice);
+                air.arrive(from, number, subject, &payload);
             } else {
                 tokio::spawn(async move {
                     tokio::time::sleep(delay).await;
-                    air.arrive(from, number, notice);
+                    air.arrive(from, number, subject, &payload);
                 });
             }
         }
@@ -187,25 +230,27 @@ impl Bus for NodeBus {
         let Some(receiver) = nodes.receivers.get_mut(&self.node.0) else { return };
         receiver.requests += 1;
         let request = receiver.requests;
-        receiver.desired.push((address.clone(), request));
+        receiver.desired.retain(|desired| desired.address != address);
+        receiver.desired.push(Desired { address, request, confirmed: false });
         drop(nodes);
         let (air, number) = (self.air.clone(), self.node.0);
         let pause = self.air.0.weather.pause();
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            air.activate(number, address, request);
+            air.activate(number, request);
         });
     }
 
     fn unsubscribe(&self, address: Address) {
         if let Some(receiver) = self.air.nodes().receivers.get_mut(&self.node.0) {
-            receiver.desired.retain(|(other, _)| *other != address);
+            receiver.desired.retain(|desired| desired.address != address);
             receiver.active.remove(&address);
         }
     }
 
     fn probe(&self) -> Answer<()> {
-        Box::pin(std::future::ready(Ok(())))
+        let cut = self.air.nodes().cut.contains(&self.place);
+        Box::pin(std::future::ready(if cut { Err(Refusal::unavailable()) } else { Ok(()) }))
     }
 }
 
@@ -213,4 +258,50 @@ impl Drop for NodeBus {
     fn drop(&mut self) {
         self.air.nodes().receivers.remove(&self.node.0);
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::contract::{Network, Node, laws};
+
+    /// Without faults.
+    struct Calm;
+
+    impl Weather for Calm {
+        fn copies(&self) -> Vec<Duration> {
+            vec![Duration::ZERO]
+        }
+
+        fn pause(&self) -> Duration {
+            Duration::from_millis(1)
+        }
+    }
+
+    struct SimulatedNetwork {
+        air: Air,
+        places: usize,
+    }
+
+    impl Network for SimulatedNetwork {
+        async fn start() -> Self {
+            Self { air: Air::new(Arc::new(Calm)), places: 0 }
+        }
+
+        async fn join(&mut self, installation: u8) -> Node {
+            let (bus, events) = self.air.join_with_key(self.places, &NoticeKey::new([installation; 32]));
+            self.places += 1;
+            Node { id: bus.node, bus: Arc::new(bus), events, kept: Box::new(()) }
+        }
+
+        async fn cut(&mut self) {
+            (0..self.places).for_each(|place| self.air.cut(place));
+        }
+
+        async fn restore(&mut self) {
+            (0..self.places).for_each(|place| self.air.heal(place, true));
+        }
+    }
+
+    laws!(SimulatedNetwork);
 }

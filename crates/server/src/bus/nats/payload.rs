@@ -22,7 +22,7 @@ const MAC_BYTES: usize = 16;
 const NODE_BYTES: usize = size_of::<u64>();
 
 /// Encodes, authenticates and decodes the notices of one installation.
-pub(super) struct Codec {
+pub(crate) struct Codec {
     /// Initialised with the key once, so that a notice does not hash the key again.
     keyed: Hmac<Sha256>,
 }
@@ -34,13 +34,13 @@ impl std::fmt::Debug for Codec {
 }
 
 impl Codec {
-    pub(super) fn new(key: &NoticeKey) -> anyhow::Result<Self> {
+    pub(crate) fn new(key: &NoticeKey) -> anyhow::Result<Self> {
         let keyed = Hmac::new_from_slice(key.expose()).context("the notice key of the bus")?;
         Ok(Self { keyed })
     }
 
     /// Encodes a notice from `node` to a subject.
-    pub(super) fn encode(&self, subject: SubjectKey, node: NodeId, notice: &Notice) -> anyhow::Result<Bytes> {
+    pub(crate) fn encode(&self, subject: SubjectKey, node: NodeId, notice: &Notice) -> anyhow::Result<Bytes> {
         let mut bytes = Vec::with_capacity(INITIAL_CAPACITY_BYTES);
         bytes.extend_from_slice(&[0; MAC_BYTES]);
         bytes.extend_from_slice(&node.0.to_be_bytes());
@@ -54,7 +54,7 @@ impl Codec {
     ///
     /// # Errors
     /// No node of this installation sent it to this subject, or a node of a later version sent a kind that is unknown here.
-    pub(super) fn decode(&self, subject: SubjectKey, bytes: &[u8]) -> anyhow::Result<Notice> {
+    pub(crate) fn decode(&self, subject: SubjectKey, bytes: &[u8]) -> anyhow::Result<Notice> {
         let (mac, signed) = bytes.split_at_checked(MAC_BYTES).context("too short")?;
         let matches = self.mac(subject, signed).verify_truncated_left(mac).is_ok();
         ensure!(matches, "its MAC is wrong: it does not come from a node on this database");

@@ -55,13 +55,13 @@ impl SubjectKind {
 
 /// Identifies one subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct SubjectKey {
+pub(crate) struct SubjectKey {
     pub(super) kind: SubjectKind,
     pub(super) key: u64,
 }
 
 impl SubjectKey {
-    pub(super) fn of(address: &Address) -> Self {
+    pub(crate) fn of(address: &Address) -> Self {
         match address {
             Address::Conversation(ConversationKey(key)) => {
                 Self { kind: SubjectKind::Conversation, key: key.cast_unsigned() }

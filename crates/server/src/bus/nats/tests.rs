@@ -1,6 +1,7 @@
 //! Tests against a real nats-server.
 
 mod authentication;
+mod contract;
 mod outages;
 mod wildcards;
 
@@ -153,57 +154,6 @@ async fn traffic(nats: &Nats) -> (u64, u64) {
     let page: serde_json::Value = page.json().await.expect("JSON");
     let count = |name: &str| page[name].as_u64().expect("a count");
     (count("in_msgs"), count("out_msgs"))
-}
-
-#[tokio::test]
-async fn a_notice_reaches_the_subscribers_of_its_address_only() {
-    let prefix = unique_prefix();
-    let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
-    bob.subscribe(conversation(7)).await;
-    bob.subscribe(Address::User(user("bob"))).await;
-    bob.subscribe(Address::Watched(user("carol"))).await;
-    bob.subscribe(Address::Nodes).await;
-
-    let query = |name: &str| Notice::PresenceQuery { user: user(name) };
-    alice.publish(8, 1);
-    alice.publish(7, 2);
-    alice.bus.publish(&Address::User(user("carol")), &query("a"));
-    alice.bus.publish(&Address::User(user("bob")), &query("b"));
-    alice.bus.publish(&Address::Watched(user("bob")), &query("c"));
-    alice.bus.publish(&Address::Watched(user("carol")), &query("d"));
-    alice.bus.publish(&Address::Nodes, &Notice::Heartbeat);
-
-    let (node, notice) = bob.notice().await;
-    let Notice::Event { conversation, name, seq, frame, .. } = notice else { panic!("{notice:?}") };
-    assert_eq!((node, conversation, seq), (1, ConversationKey(7), Seq(2)));
-    assert_eq!((name.as_str(), frame.get()), ("#secrets", r#"{"type":"message","text":"hush"}"#));
-    let rest = [bob.notice().await, bob.notice().await, bob.notice().await];
-    let [
-        (1, Notice::PresenceQuery { user: b }),
-        (1, Notice::PresenceQuery { user: d }),
-        (1, Notice::Heartbeat),
-    ] = rest
-    else {
-        panic!("expected two queries and a heartbeat, got {rest:?}")
-    };
-    assert_eq!((b, d), (user("b"), user("d")));
-}
-
-#[tokio::test]
-async fn a_node_receives_neither_unsubscribed_addresses_nor_its_own_notices() {
-    let prefix = unique_prefix();
-    let (mut alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
-    for node in [&mut alice, &mut bob] {
-        node.subscribe(conversation(1)).await;
-        node.subscribe(conversation(2)).await;
-    }
-    bob.bus.unsubscribe(conversation(1));
-    until(|| bob.subscriptions() == 2).await;
-    alice.publish(1, 1);
-    alice.publish(2, 2);
-    assert_eq!(bob.event().await, 2);
-    bob.publish(2, 3);
-    assert_eq!(alice.event().await, 3, "skipping its own notice");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use tokio_postgres::error::SqlState;
 
 use super::SERVING_LOCK_ID;
 use super::connect::{BlockingConnection, Error};
-use super::rewrite::{Portion, rewrite};
+use super::rewrite::{MAX_EVENTS_PER_PORTION, Portion, rewrite};
 use crate::record::NewerKind;
 use crate::rewrite::REWRITE_INTERVAL;
 
@@ -211,7 +211,7 @@ impl Upkeep {
             self.beat(link)?;
         }
         if self.rewriting.is_some_and(|last| is_idle || last.elapsed() >= REWRITE_INTERVAL) {
-            self.rewriting = match rewrite(link)? {
+            self.rewriting = match rewrite(link, MAX_EVENTS_PER_PORTION)? {
                 Portion::Done => {
                     tracing::info!("all events name users by number now");
                     None

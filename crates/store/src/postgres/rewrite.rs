@@ -11,7 +11,7 @@ use crate::record::{Kind, UserKey};
 use crate::rewrite::{Candidate, KINDS, MAX_CONVERSATIONS_PER_PORTION, Position, Section, portion};
 
 /// Fewer than in SQLite, because the rows of a conversation are on as many pages, each perhaps on the disk.
-const MAX_EVENTS_PER_PORTION: u64 = 500;
+pub(super) const MAX_EVENTS_PER_PORTION: u64 = 500;
 
 /// What a portion has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,11 +42,11 @@ const UPDATE: &str = "UPDATE events e SET body = w.body
     FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS w (conversation, seq, body)
     WHERE e.conversation = w.conversation AND e.seq = w.seq";
 
-/// Rewrites a portion in a transaction of its own.
-pub(super) fn rewrite(link: &BlockingConnection) -> Result<Portion, Error> {
+/// Rewrites a portion of at most so many events, in a transaction of its own.
+pub(super) fn rewrite(link: &BlockingConnection, events: u64) -> Result<Portion, Error> {
     link.run(async {
         let client = link.client();
-        let rewritten = rewrite_portion(client).await;
+        let rewritten = rewrite_portion(client, events).await;
         if rewritten.is_err() {
             let _ = client.batch_execute("ROLLBACK").await;
         }
@@ -54,14 +54,14 @@ pub(super) fn rewrite(link: &BlockingConnection) -> Result<Portion, Error> {
     })
 }
 
-async fn rewrite_portion(client: &Client) -> Result<Portion, Error> {
+async fn rewrite_portion(client: &Client, events: u64) -> Result<Portion, Error> {
     client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
     let Some(row) = client.query_opt(POSITION, &[]).await? else {
         client.batch_execute("COMMIT").await?;
         return Ok(Portion::OfAnotherNode);
     };
     let from = Position { conversation: get(&row, 0)?, seq: count(&row, 1)? };
-    let (sections, next) = portion(from, &candidates(client, from).await?, MAX_EVENTS_PER_PORTION);
+    let (sections, next) = portion(from, &candidates(client, from).await?, events);
     if !sections.is_empty() {
         rewrite_sections(client, &sections).await?;
     }

@@ -8,6 +8,7 @@ mod outages;
 mod plans;
 mod proxy;
 mod together;
+mod upgrade;
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,0 +1,278 @@
+//! From the first schema to the latest, and nodes of several versions on one database.
+
+use refinery::Target as Version;
+use serde_json::json;
+use switchboard_protocol::{ConversationId, ErrorCode, FEATURES, Limits, Seq};
+use tokio::time::timeout;
+
+use super::{Node, TEST_TIMEOUT, asks, is_sound, new_database, settings};
+use crate::Store as _;
+use crate::batch::State;
+use crate::first_schema::{CONVERSATIONS, REWRITTEN, frames, rows};
+use crate::postgres::connect::BlockingConnection;
+use crate::postgres::query::Session;
+use crate::postgres::rewrite::{Portion, rewrite};
+use crate::postgres::target::Target;
+use crate::postgres::{Abilities, SERVING_LOCK_ID, Settings, migrate, schema};
+use crate::read::{MEMBERSHIPS_PER_READ, Range, Reader};
+use crate::record::ConversationKey;
+use crate::write_fault::WriteFault;
+
+/// What nodes of before said when they put their row.
+const EARLIER_NODE_PUTS_ITS_ROW: &str = "INSERT INTO writers (id, batch) VALUES ('earlier', 1)
+    ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, at = now()";
+
+const VERSION: &str = "SELECT version FROM installation";
+
+const BODIES: &str = "SELECT body FROM events WHERE kind IN (5, 8, 9, 10) ORDER BY conversation, seq";
+
+/// Does something with a connection, on a blocking thread.
+async fn with_link<T: Send + 'static>(
+    url: &str,
+    work: impl FnOnce(&mut BlockingConnection) -> T + Send + 'static,
+) -> T {
+    let target = Target::new(url, None).expect("a target");
+    let done = move || work(&mut BlockingConnection::open(&target).expect("connected"));
+    tokio::task::spawn_blocking(done).await.expect("no panic")
+}
+
+async fn database_of_the_first_schema() -> String {
+    let url = new_database().await;
+    let rows = rows() + r#"INSERT INTO rooms_by_choice ("user", conversation) VALUES (1, 1), (2, 3);"#;
+    with_link(&url, move |link| {
+        link.run_alone(async |client| {
+            let runner = schema::migrations::runner().set_target(Version::Version(1));
+            runner.run_async(client).await.expect("the first schema");
+            client.batch_execute(&rows).await
+        })
+    })
+    .await
+    .expect("rows");
+    url
+}
+
+/// Every event as a client gets it.
+fn read_frames(link: BlockingConnection) -> Vec<String> {
+    let (limits, state, session) = (Limits::default(), State::default(), Session::new(link));
+    let reader = Reader { rows: &session, limits: &limits, mark: &state.mark, step: MEMBERSHIPS_PER_READ };
+    let events = (1..).zip(CONVERSATIONS).flat_map(|(key, name)| {
+        let name = ConversationId::parse(name).expect("an id");
+        let range = Range { after: Seq(0), upto: Seq(99), most: 100, bytes: 100_000 };
+        reader.events(ConversationKey(key), &name, &range).expect("a page")
+    });
+    events.map(|event| event.to_json()).collect()
+}
+
+async fn frames_of(url: &str) -> Vec<String> {
+    let target = Target::new(url, None).expect("a target");
+    let read = move || read_frames(BlockingConnection::open(&target).expect("connected"));
+    tokio::task::spawn_blocking(read).await.expect("no panic")
+}
+
+async fn column(url: &str, sql: &'static str) -> Vec<String> {
+    asks(url, sql).await.into_iter().map(|mut row| row.remove(0).unwrap_or_default()).collect()
+}
+
+/// Waits until a query answers so.
+async fn becomes(url: &str, sql: &'static str, expected: &[&str]) {
+    let reached = async {
+        while column(url, sql).await != expected {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(TEST_TIMEOUT, reached).await.unwrap_or_else(|_| panic!("{sql} never gives {expected:?}"));
+}
+
+/// A store as an earlier version opens it, which has rows of nodes and knows no numbers.
+fn earlier(url: &str) -> Settings {
+    Settings { abilities: Abilities { version: 0, features: Vec::new() }, ..settings(url) }
+}
+
+#[tokio::test]
+async fn an_old_log_is_rewritten_and_may_be_interrupted_at_every_portion() {
+    let url = database_of_the_first_schema().await;
+    with_link(&url, |link| migrate(link).expect("migrated")).await;
+    assert_eq!(frames_of(&url).await, frames());
+    asks(&url, "UPDATE installation SET version = 1; INSERT INTO rewrite (conversation, seq) VALUES (0, 0)")
+        .await;
+    let mut portions = 0;
+    loop {
+        let before = column(&url, BODIES).await;
+        // A connection that is lost before the commit leaves nothing.
+        with_link(&url, |link| {
+            let cut = "CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;
+                CREATE CONSTRAINT TRIGGER cut AFTER UPDATE OR DELETE ON rewrite DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION cut()";
+            link.run(link.client().batch_execute(cut)).expect("made");
+            rewrite(link, 1).expect_err("the connection is lost");
+        })
+        .await;
+        asks(&url, "DROP FUNCTION cut CASCADE").await;
+        assert_eq!(column(&url, BODIES).await, before);
+        let portion = with_link(&url, |link| rewrite(link, 1).expect("a portion")).await;
+        assert_eq!(frames_of(&url).await, frames());
+        portions += 1;
+        if portion == Portion::Done {
+            break;
+        }
+    }
+    assert!(portions > 15, "each event of a room is in a portion of its own: {portions}");
+    assert_eq!(column(&url, BODIES).await, REWRITTEN);
+    assert_eq!(column(&url, "SELECT count(*) FROM rewrite").await, ["0"]);
+    is_sound(&url).await;
+}
+
+#[tokio::test]
+async fn one_node_at_a_time_rewrites() {
+    let url = database_of_the_first_schema().await;
+    with_link(&url, |link| migrate(link).expect("migrated")).await;
+    asks(&url, "INSERT INTO rewrite (conversation, seq) VALUES (0, 0)").await;
+    let target = Target::new(&url, None).expect("a target");
+    let of_another = with_link(&url, move |link| {
+        let locks = "BEGIN; SELECT FROM rewrite FOR UPDATE";
+        link.run(link.client().batch_execute(locks)).expect("locked");
+        let other = move || {
+            let link = BlockingConnection::open(&target).expect("connected");
+            rewrite(&link, 1).expect("a portion")
+        };
+        std::thread::spawn(other).join().expect("no panic")
+    });
+    assert_eq!(of_another.await, Portion::OfAnotherNode);
+}
+
+#[tokio::test]
+async fn a_node_rewrites_a_log_of_the_first_schema_while_it_serves() {
+    let url = database_of_the_first_schema().await;
+    let mut node = Node::new(&url).await;
+    let room = json!({"room": "new", "members": ["bob", "2"]});
+    node.stores("alice", "create", room.clone()).await;
+    assert_eq!(
+        column(&url, "SELECT body FROM events WHERE conversation > 3").await,
+        [r#"{"public":false,"members":[4,2]}"#]
+    );
+    becomes(&url, "SELECT count(*) FROM rewrite", &["0"]).await;
+    assert_eq!(column(&url, BODIES).await[..REWRITTEN.len()], REWRITTEN);
+    assert_eq!(frames_of(&url).await, frames());
+    assert!(node.stores("alice", "create", room).await.event.is_none(), "a repeated create is known");
+    let old = json!({"room": "old", "title": "Old", "public": true, "members": ["carol", "bob", "2"]});
+    assert!(node.stores("alice", "create", old).await.event.is_none(), "also an old one");
+    assert_eq!(node.store.features(), FEATURES);
+    node.ends().await;
+    is_sound(&url).await;
+}
+
+#[tokio::test]
+async fn numbers_are_written_once_every_living_node_reads_them() {
+    let url = new_database().await;
+    let mut old = Node::with(earlier(&url)).await.expect("a store");
+    let mut new = Node::new(&url).await;
+    assert_eq!(new.store.features(), Vec::<&str>::new(), "an earlier node does not know them");
+    old.stores("alice", "create", json!({"room": "a", "members": ["bob"]})).await;
+    new.stores("alice", "create", json!({"room": "b", "members": ["bob"]})).await;
+    new.stores("alice", "remove", json!({"conversation": "#a", "user": "bob"})).await;
+    let with_ids = [
+        r#"{"public":false,"members":["bob"]}"#,
+        r#"{"user":"bob"}"#,
+        r#"{"public":false,"members":["bob"]}"#,
+    ];
+    assert_eq!(column(&url, BODIES).await, with_ids);
+    assert_eq!(column(&url, VERSION).await, ["0"]);
+    old.ends().await;
+    becomes(&url, VERSION, &["1"]).await;
+    let rewritten =
+        [r#"{"public":false,"members":[2]}"#, r#"{"user":2}"#, r#"{"public":false,"members":[2]}"#];
+    becomes(&url, BODIES, &rewritten).await;
+    new.stores("alice", "invite", json!({"conversation": "#a", "user": "bob", "role": "member"})).await;
+    assert_eq!(
+        column(&url, "SELECT body FROM events WHERE kind = 8").await,
+        [r#"{"user":2,"role":"member"}"#]
+    );
+    timeout(TEST_TIMEOUT, async {
+        while new.store.features() != FEATURES {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("its features are on");
+    is_sound(&url).await;
+    let Err(error) = Node::with(earlier(&url)).await else { panic!("it is too old") };
+    assert!(error.is::<crate::postgres::Outdated>(), "{error:#}");
+    assert!(
+        format!("{error:#}").contains("the installation has version 1 and this node knows 0"),
+        "{error:#}"
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_counts_as_dead_is_refused_in_its_transaction() {
+    let url = new_database().await;
+    let mut old = Node::with(earlier(&url)).await.expect("a store");
+    let new = Node::new(&url).await;
+    old.says("alice", "@bob", "hi").await;
+    let raised = async {
+        while column(&url, VERSION).await != ["1"] {
+            // As if it had said nothing for so long, by the database's clock.
+            asks(&url, "UPDATE writers SET at = now() - interval '61 seconds' WHERE version = 0").await;
+        }
+    };
+    timeout(TEST_TIMEOUT, raised).await.expect("raised");
+    let refused = old.tries("alice", "send", json!({"to": "@bob", "text": "too late"})).await;
+    assert_eq!(refused.map(drop).map_err(|refusal| refusal.code), Err(ErrorCode::Unavailable));
+    assert_eq!(old.store.write_fault(), Some(WriteFault::Outdated));
+    assert_eq!(column(&url, "SELECT count(*) FROM events").await, ["1"]);
+    assert_eq!(new.store.write_fault(), None);
+}
+
+#[tokio::test]
+async fn a_node_from_before_the_rows_of_nodes_is_counted_and_refused() {
+    let url = new_database().await;
+    with_link(&url, |link| migrate(link).expect("migrated")).await;
+    let (connected, proceed) =
+        (std::sync::mpsc::sync_channel::<()>(0), std::sync::mpsc::sync_channel::<()>(0));
+    let target = Target::new(&url, None).expect("a target");
+    let earlier = tokio::task::spawn_blocking(move || {
+        let link = BlockingConnection::open(&target).expect("connected");
+        let lock = "SELECT pg_advisory_lock_shared($1)";
+        link.run(link.client().execute(lock, &[&SERVING_LOCK_ID])).expect("locked");
+        link.run(link.client().batch_execute(EARLIER_NODE_PUTS_ITS_ROW)).expect("it may write");
+        // An idle node of that version says nothing more in its row.
+        link.run(link.client().batch_execute("DELETE FROM writers")).expect("deleted");
+        connected.0.send(()).expect("awaited");
+        proceed.1.recv().expect("told");
+    });
+    let connected = connected.1;
+    tokio::task::spawn_blocking(move || connected.recv().expect("connected")).await.expect("no panic");
+    let mut new = Node::new(&url).await;
+    new.stores("alice", "create", json!({"room": "a", "members": ["bob"]})).await;
+    assert_eq!(column(&url, VERSION).await, ["0"]);
+    assert_eq!(column(&url, BODIES).await, [r#"{"public":false,"members":["bob"]}"#]);
+    assert_eq!(new.store.features(), Vec::<&str>::new());
+    proceed.0.send(()).expect("it waits");
+    earlier.await.expect("no panic");
+    becomes(&url, VERSION, &["1"]).await;
+    let refused =
+        with_link(&url, |link| link.run(link.client().batch_execute(EARLIER_NODE_PUTS_ITS_ROW))).await;
+    let refused = refused.expect_err("its version is 0");
+    assert_eq!(refused.code().map(tokio_postgres::error::SqlState::code), Some("SB001"));
+    new.says("alice", "@bob", "hi").await;
+}
+
+#[tokio::test]
+async fn an_event_of_a_newer_node_is_passed_on() {
+    let url = database_of_the_first_schema().await;
+    let node = Node::new(&url).await;
+    asks(
+        &url,
+        r#"INSERT INTO kinds VALUES (99, 'pin', '["by","for"]');
+           INSERT INTO events (conversation, seq, kind, sender, at, messages, body)
+           VALUES (3, 2, 99, 2, 2002, 0, '{"target":1,"by":1,"for":[4,2]}');
+           UPDATE conversations SET head = 2, at = 2002 WHERE id = 3"#,
+    )
+    .await;
+    let pin = r##"{"type":"pin","conversation":"#late","seq":2,"from":"bob","at":"1970-01-01T00:00:02.002Z","target":1,"by":"alice","for":["2","bob"]}"##;
+    assert_eq!(frames_of(&url).await.last().map(String::as_str), Some(pin));
+    let log = crate::SharedLog::log(&node.store, ConversationKey(3), Seq(1), Seq(2)).await.expect("a page");
+    let live = log.events[0].event.as_ref().expect("an event");
+    assert_eq!((live.to_json().as_str(), log.events[0].effects.len()), (pin, 0));
+}

@@ -240,7 +240,7 @@ const DAMAGE: &[(&str, &str)] = &[
         "conversation number 9: it is among the rooms of user number 77's choice, who was never a member",
     ),
     ("UPDATE users SET name = '!' WHERE id = 4", "the name of user number 4 is no user id"),
-    ("DELETE FROM users WHERE id = 4", "#r 17: it names dora, who is no user"),
+    ("DELETE FROM users WHERE id = 4", "#r 17: it names user number 4, who is not there"),
     (
         "INSERT INTO api_keys VALUES ('shop', x'00', 1, NULL)",
         "the hash of the API key 'shop' is none of SHA-256",

@@ -12,6 +12,14 @@ use crate::check::Report;
 use crate::read::row::is_readable;
 use crate::record::{Kind, LogEvent, NewerKind};
 
+/// A body as it is on the wire.
+enum Wire {
+    Body(Box<str>),
+    Unreadable,
+    /// It names a user by a number that no user has. The report says so.
+    NamesNobody,
+}
+
 /// What an event refers to.
 struct Target {
     kind: EventKind,
@@ -23,10 +31,16 @@ impl Log<'_> {
     /// The body is what its kind has, and everything that follows from it was done.
     pub(super) fn takes_body(&mut self, event: &Read<'_>, report: &mut Report) -> Result<()> {
         let seq = event.seq;
-        let Some(body) = self.decode(event, report)? else {
+        let kind = Kind::from(event.kind);
+        let wire = self.wire_body(event, &kind, report)?;
+        let is_told = matches!(wire, Wire::NamesNobody);
+        let Some(body) = self.decode(event, kind, wire) else {
             // A message or a reaction changes nobody's membership.
             self.doubtful |= !matches!(event.kind.about(), About::Message | About::Target);
-            self.tell(report, Some(seq), format!("it cannot be read as the event {:?}", event.kind.as_str()));
+            if !is_told {
+                let what = format!("it cannot be read as the event {:?}", event.kind.as_str());
+                self.tell(report, Some(seq), what);
+            }
             return Ok(());
         };
         self.has_a_key_if_it_is_a_message(event, report);
@@ -104,21 +118,26 @@ impl Log<'_> {
     /// An event of a newer version: its body is an object that names users who are there.
     pub(super) fn takes_newer(&self, event: &Read<'_>, kind: &NewerKind, report: &mut Report) -> Result<()> {
         let kind = Kind::Newer(Arc::new(kind.clone()));
-        if self.wire_body(event, &kind, report)?.is_none_or(|body| !is_readable(&kind, &body)) {
+        let is_body = match self.wire_body(event, &kind, report)? {
+            Wire::Body(body) => is_readable(&kind, &body),
+            Wire::Unreadable => false,
+            Wire::NamesNobody => true,
+        };
+        if !is_body {
             self.tell(report, Some(event.seq), format!("it cannot be read as the event {:?}", kind.as_str()));
         }
         Ok(())
     }
 
     /// The body as it is on the wire, with the ids of the users that it names by number.
-    fn wire_body(&self, event: &Read<'_>, kind: &Kind, report: &mut Report) -> Result<Option<Box<str>>> {
-        let Some(body) = event.body.filter(|body| body.starts_with('{')) else { return Ok(None) };
+    fn wire_body(&self, event: &Read<'_>, kind: &Kind, report: &mut Report) -> Result<Wire> {
+        let Some(body) = event.body.filter(|body| body.starts_with('{')) else { return Ok(Wire::Unreadable) };
         if !kind.names_users() {
-            return Ok(Some(body.into()));
+            return Ok(Wire::Body(body.into()));
         }
         let (mut users, mut ids) = (Vec::new(), FxHashMap::default());
         body::collect_users(kind, body, &mut users);
-        for user in users {
+        for &user in &users {
             match self.name_of(user.0)?.and_then(|name| UserId::parse(&name).ok()) {
                 Some(id) => drop(ids.insert(user, id)),
                 None => {
@@ -127,23 +146,21 @@ impl Log<'_> {
                 }
             }
         }
+        if users.iter().any(|user| !ids.contains_key(user)) {
+            return Ok(Wire::NamesNobody);
+        }
         let wire = body::to_wire(kind, body, |user| ids.get(&user).cloned());
         let mut old = Vec::new();
         body::collect_ids(kind, body, &mut old);
         if self.schema.is_rewritten && !old.is_empty() {
             self.tell(report, Some(event.seq), "it names users by their ids, and all events were rewritten");
         }
-        Ok(wire)
+        Ok(wire.map_or(Wire::Unreadable, Wire::Body))
     }
 
     /// The body as what its kind says it is.
-    fn decode(&self, event: &Read<'_>, report: &mut Report) -> Result<Option<EventBody>> {
-        let kind = Kind::from(event.kind);
-        let body = self.wire_body(event, &kind, report)?;
-        Ok(body.and_then(|body| self.decode_wire(event, kind, body)))
-    }
-
-    fn decode_wire(&self, event: &Read<'_>, kind: Kind, body: Box<str>) -> Option<EventBody> {
+    fn decode(&self, event: &Read<'_>, kind: Kind, wire: Wire) -> Option<EventBody> {
+        let Wire::Body(body) = wire else { return None };
         let frame = LogEvent {
             conversation: self.id.clone()?,
             seq: Seq(event.seq),

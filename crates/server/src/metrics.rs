@@ -1,5 +1,8 @@
 //! What `/metrics` tells: numbers of the whole process, without a label that names a user or a room.
 
+mod process;
+mod prometheus_text;
+
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -7,8 +10,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use switchboard_protocol::ErrorCode;
 use switchboard_store::CommitMetrics;
 
 /// The metrics of one server.
@@ -85,6 +90,20 @@ pub enum Drop {
 }
 
 impl Drop {
+    /// Every reason there is.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::SignalQueueFull,
+        Self::SilentConnection,
+        Self::StalledConnection,
+        Self::TooFarBehind,
+        Self::BrokenFraming,
+        Self::RateLimit,
+        Self::ConnectionLimit,
+        Self::StrangerLimit,
+        Self::TokenExpired,
+        Self::Revoked,
+    ];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::SignalQueueFull => "signal_queue_full",
@@ -114,7 +133,11 @@ struct RefusedLabels {
 impl Metrics {
     /// All of them at zero.
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("switchboard");
+        let mut all = Registry::default();
+        all.register_collector(Box::new(process::ProcessCollector));
+        let registry = all.sub_registry_with_prefix("switchboard");
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The version of the program", version);
         // 0.1 ms to 3.3 s: an fsync takes 0.2 ms on a good disk and seconds on a dying one.
         let latency = || Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
         let metrics = Self {
@@ -158,8 +181,19 @@ impl Metrics {
         registry.register_with_unit("delivery", help, Unit::Seconds, metrics.delivery_seconds.clone());
         let help = "Lines of the log that were dropped, because they could not be written or not in time";
         registry.register("log_lines_dropped", help, crate::log::dropped_lines());
-        metrics.bus.register(&mut registry);
-        Self { registry, ..metrics }
+        metrics.bus.register(registry);
+        metrics.begin_at_zero();
+        Self { registry: all, ..metrics }
+    }
+
+    /// Shows every counter before its first increment, because a rate cannot see that one.
+    fn begin_at_zero(&self) {
+        for code in ErrorCode::ALL {
+            drop(self.refused.get_or_create(&RefusedLabels { code: code.as_str() }));
+        }
+        for reason in Drop::ALL {
+            drop(self.dropped.get_or_create(&ReasonLabels { reason: reason.as_str() }));
+        }
     }
 
     /// An event waited so long for its connection.
@@ -180,11 +214,16 @@ impl Metrics {
         self.dropped.get_or_create(&ReasonLabels { reason: reason.as_str() }).inc();
     }
 
-    pub(crate) fn refused(&self, code: switchboard_protocol::ErrorCode) {
+    pub(crate) fn refused(&self, code: ErrorCode) {
         self.refused.get_or_create(&RefusedLabels { code: code.as_str() }).inc();
     }
 
-    /// The text that Prometheus reads (OpenMetrics 1.0).
+    /// The text in Prometheus' own format, 0.0.4.
+    pub(crate) fn encode_for_prometheus(&self) -> String {
+        prometheus_text::from_open_metrics(&self.encode())
+    }
+
+    /// The text in the format of OpenMetrics 1.0.
     pub fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.

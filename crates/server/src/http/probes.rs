@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use switchboard_protocol::ErrorCode;
@@ -66,8 +66,13 @@ pub(super) async fn unknown_operator_path() -> Problem {
     Refusal::new(ErrorCode::NotFound, "this listener serves /livez, /readyz, /healthz and /metrics").into()
 }
 
-/// `/metrics`, in the OpenMetrics text format.
-pub(super) async fn metrics(State(services): State<Arc<Services>>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], services.metrics.encode()).into_response()
+/// `/metrics`, in the text format of OpenMetrics for clients that accept it, otherwise in that of Prometheus.
+pub(super) async fn metrics(State(services): State<Arc<Services>>, headers: HeaderMap) -> Response {
+    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let (kind, text) = if accepted.any(|value| value.contains("application/openmetrics-text")) {
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", services.metrics.encode())
+    } else {
+        ("text/plain; version=0.0.4; charset=utf-8", services.metrics.encode_for_prometheus())
+    };
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

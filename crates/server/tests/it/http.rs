@@ -279,7 +279,7 @@ async fn health_probes_and_metrics_are_served() {
         alice.is_refused("send", json!({"to": "#nowhere", "text": "hi"})).await;
     }
     assert_eq!((server.gets("/livez").await.status, server.gets("/readyz").await.status), (200, 200));
-    let metrics = server.gets("/metrics").await;
+    let metrics = server.gets_with("/metrics", "accept", "application/openmetrics-text;version=1.0.0").await;
     assert!(metrics.header("content-type").starts_with("application/openmetrics-text"), "{metrics:?}");
     assert!(metrics.text.ends_with("# EOF\n"));
     assert_eq!(server.metric("switchboard_connections").await, 1.0);

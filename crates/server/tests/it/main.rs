@@ -31,6 +31,7 @@ mod proxy;
 mod resume;
 mod rooms;
 mod routing;
+mod scrapes;
 mod soak;
 mod stopping;
 mod store_contract;

@@ -15,6 +15,12 @@ use switchboard_protocol::UserId;
 
 use crate::record::{Kind, UserKey};
 
+#[cfg(test)]
+thread_local! {
+    /// Bodies that this thread has decoded.
+    pub(crate) static DECODED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
 /// A user as a body names them.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -112,6 +118,8 @@ fn replace<E>(
     body: &str,
     mut other: impl FnMut(User) -> Result<Option<User>, E>,
 ) -> Result<Option<String>, E> {
+    #[cfg(test)]
+    DECODED.set(DECODED.get() + 1);
     let Ok(Fields(fields)) = serde_json::from_str(body) else { return Ok(None) };
     let mut replaced = String::with_capacity(body.len());
     for (name, value) in fields {

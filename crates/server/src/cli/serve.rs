@@ -16,12 +16,17 @@ use crate::config::{Config, Flags, Mode, requested_log_format};
 use crate::log::{self, Log};
 use crate::{Failure, Server};
 use switchboard_store::clock::Clock;
+use switchboard_store::postgres::Outdated;
 
 /// The exit code after a second signal: what shells report for a program that SIGINT killed.
 const INTERRUPTED: i32 = 130;
 
 /// The exit code after a critical task of the server has failed: `EX_SOFTWARE` of sysexits.h(3head).
 const FAILED: u8 = 70;
+
+/// The exit code of a version that is too old for its installation: `EX_CONFIG` of sysexits.h(3head). To start it again changes
+/// nothing.
+const OUTDATED: u8 = 78;
 
 /// Connections that may wait to be accepted; many do after a restart, when all clients reconnect. Beyond, the kernel drops the
 /// attempt and the client's kernel retries a second later. Linux lowers this to `net.core.somaxconn`.
@@ -57,7 +62,7 @@ fn run_with(mode: Mode, flags: &Flags, env: &[(String, String)]) -> anyhow::Resu
         Err(error) if error.is::<Failure>() => ExitCode::from(FAILED),
         Err(error) => {
             log.fatal(&format!("{error:#}"));
-            ExitCode::FAILURE
+            if error.is::<Outdated>() { ExitCode::from(OUTDATED) } else { ExitCode::FAILURE }
         }
     };
     log.flush();

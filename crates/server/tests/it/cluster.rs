@@ -15,7 +15,7 @@ use crate::support::{Cluster, Person, Shared, command, text_of, user};
 const REVOKED_CLOSE: Option<u16> = Some(CloseCode::Revoked as u16);
 
 /// The next event; skips signals.
-async fn next_event(person: &mut Person) -> Event {
+pub(crate) async fn next_event(person: &mut Person) -> Event {
     loop {
         match person.next().await {
             ServerFrame::Event(event) => return event,

@@ -38,4 +38,5 @@ mod store_contract;
 mod supervisor;
 mod support;
 mod upgrade;
+mod versions;
 mod write_ahead_log;

@@ -1,6 +1,7 @@
 //! This version opens a database of the first schema: all data is there and can be changed, and a kill during the migration
 //! loses nothing.
 
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Stdio;
@@ -8,12 +9,13 @@ use std::process::Stdio;
 use faults::KillPoint;
 use rusqlite::Connection;
 use serde_json::{Value, json};
+use switchboard::config::{ClusterConfig, EngineUrl};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use crate::check::assert_clean;
-use crate::support::{Answer, FailingDisk, Process, in_time};
+use crate::support::{Answer, FailingDisk, Process, Server, in_time};
 
 const FIRST_SCHEMA_SQL: &str = include_str!("../fixtures/0001.sql");
 const EXPECTED_ANSWERS: &str = include_str!("../fixtures/0001.jsonl");
@@ -45,9 +47,9 @@ fn version(data: &Path) -> u32 {
     db.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a version")
 }
 
-async fn posts(server: &Process, command: &str, body: &Value, key: Option<&str>) -> Answer {
+async fn posts(server: SocketAddr, command: &str, body: &Value, key: Option<&str>) -> Answer {
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
-    let mut request = http.post(format!("http://{}/v1/{command}", server.address())).json(body);
+    let mut request = http.post(format!("http://{server}/v1/{command}")).json(body);
     if let Some(key) = key {
         request = request.bearer_auth(key);
     }
@@ -68,7 +70,7 @@ fn has_fields_of(once: &Value, now: &Value) -> bool {
 }
 
 /// Asserts that all queries are answered as by the first version.
-async fn answers_as_before(server: &Process) {
+async fn answers_as_before(server: SocketAddr) {
     for line in EXPECTED_ANSWERS.lines() {
         let asked: Value = serde_json::from_str(line).expect("JSON");
         let command = asked["command"].as_str().expect("a command");
@@ -87,13 +89,17 @@ async fn a_database_of_the_first_schema_is_read_and_written() {
     let data = first_schema_database();
     assert_clean(data.path());
     let server = Process::start(data.path()).await;
-    answers_as_before(&server).await;
+    answers_as_before(server.address()).await;
 
     let again = json!({"as": "alice", "to": "#team", "key": "a1", "text": "Good morning"});
-    let again = posts(&server, "send", &again, None).await.ok();
+    let again = posts(server.address(), "send", &again, None).await.ok();
     assert_eq!((&again["seq"], &again["duplicate"]), (&json!(2), &json!(true)), "keys are kept: {again}");
     let order = json!({"as": "shop", "to": "@alice", "text": "on its way"});
-    assert_eq!(posts(&server, "send", &order, Some(API_KEY)).await.ok()["seq"], 1, "API keys are kept");
+    assert_eq!(
+        posts(server.address(), "send", &order, Some(API_KEY)).await.ok()["seq"],
+        1,
+        "API keys are kept"
+    );
 
     let mut alice = server.connects("alice").await;
     let mut bob = server.resumes("bob", &[("#team", 19)]).await;
@@ -142,7 +148,7 @@ async fn key_commands_work_beside_a_server_of_the_first_version() {
     }
     drop(lock);
     let server = Process::start(data.path()).await;
-    answers_as_before(&server).await;
+    answers_as_before(server.address()).await;
     assert!(version(data.path()) > 1, "a server migrates the database");
     server.kill().await;
     assert_clean(data.path());
@@ -161,9 +167,7 @@ async fn key_create_makes_the_tables_unless_a_server_holds_the_lock() {
     assert_clean(data.path());
 }
 
-/// Starts a server that is killed at a write to its files. Returns whether it had begun to listen.
-async fn start_and_kill_at(disk: &FailingDisk, write: u64) -> bool {
-    disk.control.set_kill(Some(KillPoint::InWrite(write)));
+fn starts_on(disk: &FailingDisk) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command
         .args(["dev", "--listen", "127.0.0.1:0", "--data"])
@@ -173,7 +177,13 @@ async fn start_and_kill_at(disk: &FailingDisk, write: u64) -> bool {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true);
-    let mut child = command.spawn().expect("the program starts");
+    command.spawn().expect("the program starts")
+}
+
+/// Starts a server that is killed at a write to its files. Returns whether it had begun to listen.
+async fn start_and_kill_at(disk: &FailingDisk, write: u64) -> bool {
+    disk.control.set_kill(Some(KillPoint::InWrite(write)));
+    let mut child = starts_on(disk);
     let mut output = BufReader::new(child.stdout.take().expect("its output")).lines();
     let line = in_time("a line or the end", output.next_line()).await.expect("readable");
     if line.is_some() {
@@ -220,5 +230,107 @@ async fn a_kill_while_the_tables_are_created_loses_nothing() {
 
 #[tokio::test]
 async fn a_kill_while_the_tables_are_migrated_loses_nothing() {
-    kill_at_every_write(restore_first, async |server| answers_as_before(server).await).await;
+    kill_at_every_write(restore_first, async |server| answers_as_before(server.address()).await).await;
+}
+
+/// Rooms of which each has an event to rewrite: several portions.
+const MORE_ROOMS: &str = r#"
+    INSERT INTO users (id, name) VALUES (1001, 'kim'), (1002, 'lee');
+    WITH RECURSIVE room (n) AS (SELECT 1001 UNION ALL SELECT n + 1 FROM room WHERE n < 3500)
+    INSERT INTO conversations (id, name, public, head, messages, last_message, members, admins, at)
+    SELECT n, '#room' || n, 0, 1, 0, 0, 2, 1, 1001 FROM room;
+    INSERT INTO events (conversation, seq, kind, sender, at, messages, body)
+    SELECT id, 1, 5, 1001, 1001, 0, '{"public":false,"members":["lee"]}' FROM conversations WHERE id > 1000;
+    INSERT INTO members SELECT id, 1001, 2, 1, NULL, 1, 1, 0, 0, 0 FROM conversations WHERE id > 1000;
+    INSERT INTO members SELECT id, 1002, 1, 1, NULL, 1, 1, 0, 0, 0 FROM conversations WHERE id > 1000"#;
+
+/// The test kills a server at every write whose number is a multiple of this, before and while it rewrites.
+const REWRITE_KILL_STEP: usize = 41;
+
+/// Whether a database has nothing to rewrite any more.
+fn is_rewritten(db: &Connection) -> bool {
+    db.query_row("SELECT NOT EXISTS (SELECT 1 FROM rewrite)", [], |row| row.get(0)).expect("a row")
+}
+
+/// Starts a server that is killed at a write to its files. Returns whether it had rewritten everything before.
+async fn rewrite_and_kill_at(disk: &FailingDisk, write: u64) -> bool {
+    disk.control.set_kill(Some(KillPoint::InWrite(write)));
+    let mut child = starts_on(disk);
+    let mut output = BufReader::new(child.stdout.take().expect("its output")).lines();
+    if in_time("a line or the end", output.next_line()).await.expect("readable").is_some() {
+        let db = Connection::open(disk.data().join("switchboard.db")).expect("a database");
+        while child.try_wait().expect("it ran").is_none() {
+            if is_rewritten(&db) {
+                child.kill().await.expect("it ran");
+                return true;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    let status = in_time("the end", child.wait()).await.expect("it ran");
+    assert_eq!(status.signal(), Some(SIGKILL), "{status}");
+    false
+}
+
+#[tokio::test]
+async fn a_kill_while_old_events_are_rewritten_loses_nothing() {
+    let (mut died, mut halfway) = (0, 0);
+    for write in (1..).step_by(REWRITE_KILL_STEP) {
+        let disk = FailingDisk::new();
+        restore_first(disk.data());
+        let db = Connection::open(disk.data().join("switchboard.db")).expect("a database");
+        db.execute_batch(MORE_ROOMS).expect("more rooms");
+        drop(db);
+        let done = rewrite_and_kill_at(&disk, write).await;
+        let db = Connection::open(disk.data().join("switchboard.db")).expect("a database");
+        if version(disk.data()) > 5 {
+            let rewritten =
+                "SELECT count(*) FROM events WHERE body = '{\"public\":false,\"members\":[1002]}'";
+            let rewritten: u32 = db.query_row(rewritten, [], |row| row.get(0)).expect("a count");
+            halfway += u32::from(rewritten > 0 && rewritten < 2_500);
+        }
+        drop(db);
+        let server = Process::start(disk.data()).await;
+        answers_as_before(server.address()).await;
+        let db = Connection::open(disk.data().join("switchboard.db")).expect("a database");
+        in_time("rewritten", async {
+            while !is_rewritten(&db) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        answers_as_before(server.address()).await;
+        server.kill().await;
+        assert_clean(disk.data());
+        if done {
+            break;
+        }
+        died += 1;
+    }
+    assert!(died > 5 && halfway > 0, "killed {died} times, {halfway} of them between two portions");
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_schema_moves_to_postgresql_with_old_events() {
+    let data = first_schema_database();
+    let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
+    let database = postgres.new_database().await.expect("a database");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    command.args(["migrate-store", "--to", &database, "--from"]).arg(data.path()).env_clear();
+    let output = in_time("the program ends", command.kill_on_drop(true).output()).await.expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let name = database.split('?').next().and_then(|url| url.rsplit('/').next()).expect("a database");
+    let old = "SELECT count(*) FROM events WHERE kind IN (8, 9, 10) AND body LIKE '%\"user\":\"%'";
+    assert_ne!(postgres.psql_in(name, old).await.expect("a count"), "0", "they were copied as they were");
+    let server = Server::start_with(|config| {
+        config.cluster = Some(ClusterConfig::on(EngineUrl::new(database.clone()), None));
+    })
+    .await;
+    answers_as_before(server.address()).await;
+    in_time("rewritten", async {
+        while postgres.psql_in(name, "SELECT count(*) FROM rewrite").await.expect("a count") != "0" {}
+    })
+    .await;
+    assert_eq!(postgres.psql_in(name, old).await.expect("a count"), "0");
+    answers_as_before(server.address()).await;
 }

@@ -35,7 +35,7 @@ pub(super) const DESCRIBED_LOCK_ID: i64 = 0x77_72_69_74_65_72_73;
 const OUTDATED: &str = "SB001";
 
 /// How often a node says that it lives, and looks at the other nodes.
-const BEAT_INTERVAL: Duration = Duration::from_secs(10);
+const BEAT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The same while the other nodes keep something from this one.
 const WAITING_BEAT_INTERVAL: Duration = Duration::from_secs(2);

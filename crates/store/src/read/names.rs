@@ -58,3 +58,78 @@ fn replace_unreadable(event: &mut LogEvent, error: &str) {
     let LogEvent { conversation, seq, from, at, .. } = &*event;
     *event = unreadable(conversation, *seq, Some(from.clone()), *at, error);
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use switchboard_protocol::{Limits, Timestamp, UserId, decode_named};
+
+    use crate::body::DECODED;
+    use crate::in_memory::InMemory;
+    use crate::{Query, Request};
+
+    fn user(name: &str) -> UserId {
+        UserId::parse(name).expect("an id")
+    }
+
+    fn makes(store: &mut InMemory, actor: &str, command: &str, fields: &serde_json::Value) {
+        let command = decode_named(command, &fields.to_string()).expect("a command").command;
+        let Request::Change(change) = Request::from(command) else { panic!("it writes") };
+        store.makes(&user(actor), change, Timestamp::from_millis(1_000)).expect("stored");
+    }
+
+    fn sync(store: &InMemory, conversation: &str, after: u64) -> String {
+        let fields = json!({"conversation": conversation, "after": after}).to_string();
+        let Request::Query(query @ Query::Sync(_)) =
+            Request::from(decode_named("sync", &fields).expect("a command").command)
+        else {
+            panic!("it reads")
+        };
+        serde_json::to_string(&store.query(&user("alice"), &query).expect("a page")).expect("JSON")
+    }
+
+    #[test]
+    fn only_events_that_name_users_are_decoded() {
+        let mut store = InMemory::new(Limits::default());
+        for text in ["one", "two", "three"] {
+            makes(&mut store, "alice", "send", &json!({"to": "@bob", "text": text}));
+        }
+        let react = json!({"conversation": "@bob", "target": 1, "emoji": "x", "on": true});
+        makes(&mut store, "alice", "react", &react);
+        assert!(sync(&store, "@bob", 0).contains("three"));
+        assert_eq!(DECODED.get(), 0, "neither what stores messages nor what reads them decodes a body");
+        makes(&mut store, "alice", "create", &json!({"room": "r", "members": ["bob", "carol"]}));
+        assert_eq!(DECODED.replace(0), 1);
+        makes(&mut store, "alice", "send", &json!({"to": "#r", "text": "hi"}));
+        assert!(sync(&store, "#r", 1).contains("hi"));
+        assert_eq!(DECODED.get(), 0);
+        assert!(sync(&store, "#r", 0).contains(r#""members":["bob","carol"]"#));
+        assert_eq!(DECODED.get(), 2, "once for the numbers, once for the ids");
+    }
+
+    #[test]
+    fn a_page_has_no_more_bytes_than_its_limit_with_ids_that_are_longer_than_numbers() {
+        let limits = Limits { page_bytes: 2_000, ..Limits::default() };
+        let mut store = InMemory::new(limits);
+        let long = |n: u32| format!("{}{n}", "x".repeat(60));
+        makes(&mut store, "alice", "create", &json!({"room": "r"}));
+        for n in 0..20 {
+            makes(
+                &mut store,
+                "alice",
+                "invite",
+                &json!({"conversation": "#r", "user": long(n), "role": "member"}),
+            );
+        }
+        let (mut after, mut seen) = (0, 0);
+        while after < 21 {
+            let page = sync(&store, "#r", after);
+            assert!(page.len() < 2_500, "{}", page.len());
+            let events = page.matches(r#""seq":"#).count() as u64;
+            seen += page.matches(&"x".repeat(60)).count();
+            assert!(events > 0, "{page}");
+            after += events;
+        }
+        assert_eq!(seen, 20);
+    }
+}

@@ -16,8 +16,18 @@ const SQL_DIRECTORIES: [&str; 5] = [
     "crates/faults/tests/",
 ];
 /// Tests that may use SQL, because they corrupt a database or read its rows.
-const SQL_TESTS: (&str, [&str; 5]) =
-    ("crates/server/tests/", ["/corrupt.rs", "/foreign.rs", "/moving.rs", "/rows.rs", "/soak/cursors.rs"]);
+const SQL_TESTS: (&str, [&str; 7]) = (
+    "crates/server/tests/",
+    [
+        "/corrupt.rs",
+        "/foreign.rs",
+        "/moving.rs",
+        "/rows.rs",
+        "/soak/cursors.rs",
+        "/upgrade.rs",
+        "/versions.rs",
+    ],
+);
 
 const SQL_VERBS: &[&str] =
     &["SELECT", "INSERT", "UPDATE", "DELETE", "PRAGMA", "CREATE", "ALTER", "DROP", "WITH", "REPLACE"];

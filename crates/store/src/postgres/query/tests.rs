@@ -392,6 +392,11 @@ async fn what_is_read_takes_a_few_round_trips_however_much_it_is() {
                 let list = Conversations { before: Some(conversation("#room1")), limit: Some(12) };
                 count("conversations", told(reader.answer(&alice, &Query::Conversations(list))));
                 let members = Members { conversation: to("#room1"), after: None, limit: None };
+                let sync = |name: &str, after| {
+                    Query::Sync(Sync { conversation: to(name), after: Seq(after), limit: Some(10) })
+                };
+                count("sync of messages", told(reader.answer(&alice, &sync("@alice:bob", 0))));
+                count("sync of users", told(reader.answer(&alice, &sync("#room0", 0))));
                 count("members", told(reader.answer(&alice, &Query::Members(members))));
                 count("acquaintances", told(reader.acquaintances(&alice, &EVERYBODY.map(user))));
                 counted
@@ -401,6 +406,11 @@ async fn what_is_read_takes_a_few_round_trips_however_much_it_is() {
         for (what, trips) in trips.await {
             // The place that the list begins below, the memberships, and the rows of those on the page are queries of their own.
             let most = if what == "conversations" { 6 } else { 5 };
+            match what {
+                "sync of messages" => assert_eq!(trips, 2, "the view and the page"),
+                "sync of users" => assert_eq!(trips, 3, "and the ids of all its users"),
+                _ => {}
+            }
             assert!((1..=most).contains(&trips), "{what}: {trips} round trips, in {rooms} rooms");
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use switchboard_protocol::{ConversationId, Limits, UserId};
+use tokio::time::Instant;
 
 use switchboard_store::bucket::{Bucket, Buckets, Rate};
 use switchboard_store::refusal::Refusal;
@@ -28,37 +29,46 @@ pub(crate) enum Payer {
     Nobody,
 }
 
+/// The rates of each connection; `None` for no limit.
+#[derive(Debug)]
+pub(crate) struct ConnectionRates {
+    sends: Option<Rate>,
+    frames: Option<Rate>,
+}
+
 /// The buckets of one connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimiter {
-    sends: Option<Bucket>,
-    frames: Option<Bucket>,
+    sends: Bucket,
+    frames: Bucket,
 }
 
 impl ConnectionLimiter {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        let bucket = |rate| Rate::per_second(rate, BURST).map(Bucket::new);
-        Self { sends: bucket(limits.sends_per_connection), frames: bucket(limits.frames_per_connection) }
+    /// Full buckets.
+    pub(crate) fn new() -> Self {
+        let now = Instant::now();
+        Self { sends: Bucket::full(now), frames: Bucket::full(now) }
     }
 
     /// Counts a frame of any kind.
-    pub(crate) fn check_frame(&mut self) -> Result<(), Refusal> {
-        check(self.frames.as_mut())
+    pub(crate) fn check_frame(&mut self, rates: &ConnectionRates) -> Result<(), Refusal> {
+        check(&mut self.frames, rates.frames)
     }
 
     /// Counts a command that stores.
-    pub(crate) fn check_send(&mut self) -> Result<(), Refusal> {
-        check(self.sends.as_mut())
+    pub(crate) fn check_send(&mut self, rates: &ConnectionRates) -> Result<(), Refusal> {
+        check(&mut self.sends, rates.sends)
     }
 }
 
-fn check(bucket: Option<&mut Bucket>) -> Result<(), Refusal> {
-    bucket.map_or(Ok(()), |bucket| bucket.take(1)).map_err(Refusal::too_fast)
+fn check(bucket: &mut Bucket, rate: Option<Rate>) -> Result<(), Refusal> {
+    rate.map_or(Ok(()), |rate| bucket.take(rate, 1)).map_err(Refusal::too_fast)
 }
 
 /// The buckets of all users and API keys.
 #[derive(Debug)]
 pub(crate) struct Limiter {
+    connections: ConnectionRates,
     sends: Option<Buckets<UserId>>,
     /// Apart from `sends`: a user who types too much can still send.
     typing: Option<Buckets<UserId>>,
@@ -75,7 +85,12 @@ pub(crate) struct Limiter {
 impl Limiter {
     pub(crate) fn new(limits: &Limits) -> Self {
         let users = || Rate::per_second(limits.sends_per_user, BURST).map(Buckets::new);
+        let per_connection = |rate| Rate::per_second(rate, BURST);
         Self {
+            connections: ConnectionRates {
+                sends: per_connection(limits.sends_per_connection),
+                frames: per_connection(limits.frames_per_connection),
+            },
             sends: users(),
             typing: users(),
             cursors: Rate::per_second(limits.cursors_per_user, BURST).map(Buckets::new),
@@ -83,6 +98,11 @@ impl Limiter {
             keys: Rate::per_second(limits.sends_per_key, BURST).map(Buckets::new),
             typists: Buckets::new(Rate::new(TYPING_INTERVAL, 1)),
         }
+    }
+
+    /// The rates of each connection.
+    pub(crate) fn of_connections(&self) -> &ConnectionRates {
+        &self.connections
     }
 
     /// Counts a command that stores and costs `price` sends, over whichever door.
@@ -154,8 +174,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_allowed_and_what_follows_is_told_to_wait() {
         let limits = Limits { sends_per_connection: 2, ..Limits::default() };
-        let mut limiter = ConnectionLimiter::new(&limits);
-        let refused: Vec<_> = (0..11).filter_map(|_| limiter.check_send().err()).collect();
+        let (limiter, mut connection) = (Limiter::new(&limits), ConnectionLimiter::new());
+        let check = |_| connection.check_send(limiter.of_connections()).err();
+        let refused: Vec<_> = (0..11).filter_map(check).collect();
         assert_eq!(refused.len(), 1, "2 a second, 5 seconds' worth at once");
         assert_eq!(refused[0].code, ErrorCode::RateLimited);
         assert_eq!(refused[0].retry_after, Some(500));

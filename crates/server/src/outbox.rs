@@ -69,9 +69,9 @@ pub(crate) struct Outbox {
     /// The highest number of a write that is settled.
     settled_number: AtomicU64,
     /// Most bytes in the queue before an event becomes a lag: `limits.queue`.
-    limit: usize,
+    limit: u32,
     /// Most lags: `limits.lags`.
-    max_lags: usize,
+    max_lags: u32,
     metrics: Arc<Metrics>,
 }
 
@@ -86,7 +86,7 @@ struct Inner {
     /// missing.
     too_far_behind: bool,
     /// The connection's own events that the order of their conversation has not reached yet.
-    pending_own: BTreeSet<(ConversationKey, Seq)>,
+    pending_own: Option<Box<BTreeSet<(ConversationKey, Seq)>>>,
     /// The pong for the last ping. One pong answers any number of pings (RFC 6455 section 5.5.3).
     pong: Option<Bytes>,
     /// Writes whose outcome is not queued yet.
@@ -116,7 +116,7 @@ pub(crate) struct State {
 
 impl Outbox {
     pub(crate) fn new(limits: &Limits, metrics: Arc<Metrics>) -> Self {
-        let (limit, max_lags) = (limits.queue as usize, limits.lags as usize);
+        let (limit, max_lags) = (limits.queue, limits.lags);
         let (rejected, stored_number, settled_number) = Default::default();
         Self { inner: Mutex::default(), rejected, stored_number, settled_number, limit, max_lags, metrics }
     }
@@ -137,7 +137,7 @@ impl Outbox {
             if inner.too_far_behind {
                 continue;
             }
-            let full = inner.bytes + event.frame.len() > self.limit;
+            let full = inner.bytes + event.frame.len() > self.limit as usize;
             match inner.lag_of(conversation) {
                 Some(lags) => {
                     lags.extend(conversation, event.seq);
@@ -167,15 +167,16 @@ impl Outbox {
     /// on catch-up. Skip this when the session is already subscribed.
     pub(crate) fn expect_own_event(&self, conversation: ConversationKey, seq: Seq) {
         let mut inner = self.lock();
-        if inner.pending_own.len() < MAX_PENDING_OWN_EVENTS {
-            inner.pending_own.insert((conversation, seq));
+        let pending = inner.pending_own.get_or_insert_default();
+        if pending.len() < MAX_PENDING_OWN_EVENTS {
+            pending.insert((conversation, seq));
         }
     }
 
     /// Queues a signal, or drops it if the queue is full.
     pub(crate) fn push_signal(&self, frame: &Bytes) {
         let mut inner = self.lock();
-        if inner.bytes + frame.len() > self.limit {
+        if inner.bytes + frame.len() > self.limit as usize {
             self.metrics.dropped(Drop::SignalQueueFull);
         } else {
             inner.push(Queued { frame: frame.clone(), stored: None });
@@ -371,14 +372,9 @@ impl Inner {
 
     /// The conversation's order has reached an event: removes it from the pending own events. True if it was one.
     fn remove_pending_own(&mut self, conversation: ConversationKey, seq: Seq) -> bool {
-        if self.pending_own.is_empty() {
-            return false;
-        }
-        let found = self.pending_own.remove(&(conversation, seq));
-        if self.pending_own.is_empty() {
-            // Frees the node that an empty set keeps.
-            self.pending_own = BTreeSet::new();
-        }
+        let Some(pending) = &mut self.pending_own else { return false };
+        let found = pending.remove(&(conversation, seq));
+        self.pending_own.take_if(|pending| pending.is_empty());
         found
     }
 

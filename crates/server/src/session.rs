@@ -34,45 +34,51 @@ const CLOSE_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves a client's connection to its end, and then removes it from the router.
 ///
-/// A task's memory is that of its largest state for its whole life, and a connection idles for hours. So the states before and after
-/// the live one are boxed. The connection keeps its place until its end.
+/// A task's memory is that of its largest state for its whole life, an `async fn` keeps its arguments beside its local variables, and
+/// a connection idles for hours. So what a state owns is boxed, and so are the states before and after the live one. The connection
+/// keeps its place until its end.
 pub(crate) async fn run<S: Stream>(
     services: Arc<Services>,
-    mut socket: Socket<S>,
+    mut socket: Box<Socket<S>>,
     address: IpAddr,
     place: Option<Arc<Place>>,
 ) {
     let outbox = Arc::new(Outbox::new(&services.limits, services.metrics.clone()));
     let end = match Box::pin(hello::greet(&services, &mut socket, &outbox, (address, place.as_deref()))).await
     {
-        Ok(admitted) => serve(&services, &mut socket, &outbox, admitted).await,
+        Ok(admitted) => {
+            let session = admitted.session;
+            let served = serve(&services, &mut socket, &outbox, admitted);
+            // A panic is a bug, but must not leave a dead session in the registry.
+            let end = AssertUnwindSafe(served).catch_unwind().await;
+            Box::pin(services.router.leave(session)).await;
+            end.unwrap_or(End::Gone)
+        }
         Err(end) => end,
     };
     Box::pin(finish(&services.metrics, socket, &outbox, end)).await;
 }
 
-/// Serves a session from its registration with the router to its removal.
+/// Serves a session that the router has registered.
 async fn serve<S: Stream>(
     services: &Arc<Services>,
     socket: &mut Socket<S>,
     outbox: &Arc<Outbox>,
-    admitted: Admitted,
+    admitted: Box<Admitted>,
 ) -> End {
-    let session = admitted.session;
-    let served = async {
-        match Box::pin(hello::attach(services, outbox, admitted)).await {
-            Ok(attached) => Box::pin(Live::new(services.clone(), outbox.clone(), attached).run(socket)).await,
-            Err(end) => end,
-        }
-    };
-    // A panic is a bug, but must not leave a dead session in the registry.
-    let end = AssertUnwindSafe(served).catch_unwind().await;
-    Box::pin(services.router.leave(session)).await;
-    end.unwrap_or(End::Gone)
+    match Box::pin(Live::attach(services, outbox, admitted)).await {
+        Ok(live) => live.run(socket).await,
+        Err(end) => end,
+    }
 }
 
 /// Writes the rest of the queue, then closes according to RFC 6455 section 7.1.
-pub(crate) async fn finish<S: Stream>(metrics: &Metrics, mut socket: Socket<S>, outbox: &Outbox, end: End) {
+pub(crate) async fn finish<S: Stream>(
+    metrics: &Metrics,
+    mut socket: Box<Socket<S>>,
+    outbox: &Outbox,
+    end: End,
+) {
     let code = match end {
         End::Gone => return,
         End::Closed => CloseCode::Normal,

@@ -86,7 +86,7 @@ impl Simulated {
         let services = self.services.clone();
         self.services.tasks.spawn(async move {
             let tasks = services.tasks.clone();
-            let socket = Socket::new(stream, Vec::new());
+            let socket = Box::new(Socket::new(stream, Vec::new()));
             tasks.until_cut(Box::pin(session::run(services, socket, CLIENT_ADDRESS, None))).await;
         });
     }

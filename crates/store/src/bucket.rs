@@ -48,22 +48,21 @@ impl Rate {
     }
 }
 
-/// The bucket of one connection.
+/// A bucket whose rate its owner keeps, because many buckets have the same one.
 #[derive(Debug)]
 pub struct Bucket {
-    rate: Rate,
     full_at: Instant,
 }
 
 impl Bucket {
     /// A full bucket.
-    pub fn new(rate: Rate) -> Self {
-        Self { rate, full_at: Instant::now() }
+    pub fn full(now: Instant) -> Self {
+        Self { full_at: now }
     }
 
     /// Takes `price` tokens, or says how long to wait.
-    pub fn take(&mut self, price: u32) -> Result<(), Duration> {
-        self.rate.take(&mut self.full_at, price, Instant::now())
+    pub fn take(&mut self, rate: Rate, price: u32) -> Result<(), Duration> {
+        rate.take(&mut self.full_at, price, Instant::now())
     }
 }
 
@@ -129,47 +128,49 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const MS: Duration = Duration::from_millis(1);
 
-    fn bucket(rate: u32) -> Bucket {
-        Bucket::new(Rate::per_second(rate, 5).expect("a rate"))
+    /// A full bucket of five seconds' worth, and how to take from it.
+    fn bucket(rate: u32) -> impl FnMut(u32) -> Result<(), Duration> {
+        let (mut bucket, rate) = (Bucket::full(Instant::now()), Rate::per_second(rate, 5).expect("a rate"));
+        move |price| bucket.take(rate, price)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_allowed_and_one_token_comes_back_each_interval() {
-        let mut bucket = bucket(2);
-        assert!((0..10).all(|_| bucket.take(1).is_ok()), "5 seconds' worth at once");
-        assert_eq!(bucket.take(1), Err(SECOND / 2));
-        assert_eq!(bucket.take(1), Err(SECOND / 2), "a refusal costs nothing");
+        let mut take = bucket(2);
+        assert!((0..10).all(|_| take(1).is_ok()), "5 seconds' worth at once");
+        assert_eq!(take(1), Err(SECOND / 2));
+        assert_eq!(take(1), Err(SECOND / 2), "a refusal costs nothing");
         tokio::time::advance(SECOND / 2 - MS).await;
-        assert_eq!(bucket.take(1), Err(MS));
+        assert_eq!(take(1), Err(MS));
         tokio::time::advance(MS).await;
-        assert_eq!(bucket.take(1), Ok(()));
-        assert_eq!(bucket.take(1), Err(SECOND / 2));
+        assert_eq!(take(1), Ok(()));
+        assert_eq!(take(1), Err(SECOND / 2));
         tokio::time::advance(60 * SECOND).await;
-        assert!((0..10).all(|_| bucket.take(1).is_ok()), "it is full and no more");
-        assert_eq!(bucket.take(1), Err(SECOND / 2));
+        assert!((0..10).all(|_| take(1).is_ok()), "it is full and no more");
+        assert_eq!(take(1), Err(SECOND / 2));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_price_within_the_burst_needs_that_many_tokens() {
-        let mut bucket = bucket(10);
-        assert_eq!(bucket.take(30), Ok(()));
-        assert_eq!(bucket.take(30), Err(SECOND), "20 tokens are left");
-        assert_eq!(bucket.take(20), Ok(()));
+        let mut take = bucket(10);
+        assert_eq!(take(30), Ok(()));
+        assert_eq!(take(30), Err(SECOND), "20 tokens are left");
+        assert_eq!(take(20), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_price_above_the_burst_takes_a_full_bucket_and_leaves_a_debt() {
-        let mut bucket = bucket(50);
-        assert_eq!(bucket.take(1), Ok(()));
-        assert_eq!(bucket.take(1_001), Err(20 * MS), "one of 250 tokens is missing");
+        let mut take = bucket(50);
+        assert_eq!(take(1), Ok(()));
+        assert_eq!(take(1_001), Err(20 * MS), "one of 250 tokens is missing");
         tokio::time::advance(20 * MS).await;
-        assert_eq!(bucket.take(1_001), Ok(()));
-        assert_eq!(bucket.take(1), Err(752 * 20 * MS), "751 tokens of debt and one to take");
+        assert_eq!(take(1_001), Ok(()));
+        assert_eq!(take(1), Err(752 * 20 * MS), "751 tokens of debt and one to take");
         tokio::time::advance(751 * 20 * MS).await;
-        assert_eq!(bucket.take(1), Err(20 * MS));
-        assert_eq!(bucket.take(1_001), Err(5 * SECOND), "the next of the kind waits for a full bucket");
+        assert_eq!(take(1), Err(20 * MS));
+        assert_eq!(take(1_001), Err(5 * SECOND), "the next of the kind waits for a full bucket");
         tokio::time::advance(20 * MS).await;
-        assert_eq!(bucket.take(1), Ok(()));
+        assert_eq!(take(1), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]

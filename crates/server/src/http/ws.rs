@@ -76,10 +76,10 @@ pub(crate) fn accept_handshake(request: &mut Request) -> Result<(OnUpgrade, Resp
 }
 
 /// The upgraded connection, once the handshake's response is written; `None` if the client has disconnected.
-pub(crate) async fn take_over(upgrade: OnUpgrade) -> Option<Socket<TcpStream>> {
+pub(crate) async fn take_over(upgrade: OnUpgrade) -> Option<Box<Socket<TcpStream>>> {
     let upgraded = upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<WriteTimeoutStream<TcpStream>>>().ok()?;
-    Some(Socket::new(parts.io.into_inner().into_inner(), parts.read_buf.into()))
+    Some(Box::new(Socket::new(parts.io.into_inner().into_inner(), parts.read_buf.into())))
 }
 
 /// Checks the handshake's headers and computes `Sec-WebSocket-Accept`.

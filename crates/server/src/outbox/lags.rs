@@ -154,7 +154,7 @@ impl Outbox {
             return;
         }
         let lags = inner.lags.get_or_insert_default();
-        if lags.counted() < self.max_lags {
+        if lags.counted() < self.max_lags as usize {
             self.metrics.catching_up.inc();
             lags.add(lag);
         } else {
@@ -210,14 +210,15 @@ impl Outbox {
 impl Inner {
     /// Moves the pending own events that are within a conversation's lag to the lag.
     fn move_own_to_lag(&mut self, conversation: ConversationKey) {
-        let Some(lags) = self.lags.as_mut().filter(|_| !self.pending_own.is_empty()) else { return };
+        let (Some(lags), Some(pending)) = (&mut self.lags, &mut self.pending_own) else { return };
         let Some(missed) = lags.missed(conversation) else { return };
         let within = (conversation, Seq(0))..=(conversation, missed);
-        let own: Vec<_> = self.pending_own.range(within).copied().collect();
+        let own: Vec<_> = pending.range(within).copied().collect();
         for (_, seq) in own {
-            self.pending_own.remove(&(conversation, seq));
+            pending.remove(&(conversation, seq));
             lags.add_own(conversation, seq);
         }
+        self.pending_own.take_if(|pending| pending.is_empty());
     }
 
     /// The lags, if one of them is this conversation's.

@@ -38,7 +38,7 @@ impl Live {
             self.outbox.close(CloseCode::Normal);
             return Ok(());
         }
-        if let Err(refusal) = self.limiter.check_frame() {
+        if let Err(refusal) = self.limiter.check_frame(self.services.limiter.of_connections()) {
             return self.handle_over_rate(refusal, message);
         }
         match message {
@@ -60,8 +60,8 @@ impl Live {
         let now = Instant::now();
         // Some frames of a flood are within the rate, so only a pause ends it.
         let flood = self.flooding.take().filter(|flood| now - flood.last <= MAX_FLOOD_DURATION);
-        let Flood { since, frames, .. } = flood.unwrap_or(Flood { since: now, last: now, frames: 0 });
-        self.flooding = Some(Flood { since, last: now, frames: frames + 1 });
+        let (since, frames) = flood.map_or((now, 0), |flood| (flood.since, flood.frames));
+        self.flooding = Some(Box::new(Flood { since, last: now, frames: frames + 1 }));
         if now - since > MAX_FLOOD_DURATION
             || frames / MAX_FLOOD_SECONDS >= self.services.limits.frames_per_connection
         {
@@ -179,8 +179,9 @@ impl Live {
             None => WriteOrder::Epoch(self.outbox.begin_write()?),
         };
         let payer = self.payer();
-        let rates =
-            self.limiter.check_send().and_then(|()| self.services.limiter.check_send(&payer, change.price()));
+        let limiter = &self.services.limiter;
+        let rates = self.limiter.check_send(limiter.of_connections());
+        let rates = rates.and_then(|()| limiter.check_send(&payer, change.price()));
         match (rates, number) {
             (Ok(()), Some(number)) => self.submitted_number = self.submitted_number.max(number.n),
             (Ok(()), None) => {}

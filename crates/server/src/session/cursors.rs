@@ -6,6 +6,7 @@ use switchboard_protocol::CommandId;
 use tokio::time::Instant;
 
 use super::live::Live;
+use super::pending::{DelayedCursors, Group};
 use crate::metrics::Drop;
 use switchboard_store::Change;
 
@@ -17,11 +18,16 @@ impl Live {
         let conversation = target.resolve(&self.user);
         self.outbox.begin_in_flight();
         // A new cursor must not overtake a delayed one.
-        let wait = if self.cursors.groups.is_empty() { self.check_cursor() } else { Some(Duration::ZERO) };
+        let wait = if self.delayed_cursors.is_none() { self.check_cursor() } else { Some(Duration::ZERO) };
         let Some(wait) = wait else { return self.submit(id, change, None) };
         self.services.metrics.dropped(Drop::RateLimit);
-        self.cursors.add(of, conversation, id, change);
-        self.cursors.due.get_or_insert_with(|| Instant::now() + wait);
+        let new = || Box::new(DelayedCursors::new(Instant::now() + wait));
+        self.delayed_cursors.get_or_insert_with(new).add(of, conversation, id, change);
+    }
+
+    /// When the delayed cursors are due.
+    pub(super) fn cursors_due(&self) -> Option<Instant> {
+        Some(self.delayed_cursors.as_ref()?.due)
     }
 
     /// Takes a token of the cursor rate, or returns the wait for the next one.
@@ -32,30 +38,27 @@ impl Live {
 
     /// Submits the delayed cursors that are due.
     pub(super) fn release_cursors(&mut self, now: Instant) {
-        if self.cursors.due.is_none_or(|due| due > now) {
-            return;
-        }
-        self.cursors.due = None;
-        while !self.cursors.groups.is_empty() {
+        let Some(mut delayed) = self.delayed_cursors.take_if(|delayed| delayed.due <= now) else { return };
+        while let Some(group) = delayed.groups.pop_front() {
             if let Some(wait) = self.check_cursor() {
-                self.cursors.due = Some(now + wait);
+                delayed.groups.push_front(group);
+                delayed.due = now + wait;
+                self.delayed_cursors = Some(delayed);
                 return;
             }
-            self.release_group();
+            self.release_group(group);
         }
     }
 
     /// Submits all delayed cursors at once.
     pub(super) fn release_all_cursors(&mut self) {
-        self.cursors.due = None;
-        while !self.cursors.groups.is_empty() {
-            self.release_group();
+        for group in self.delayed_cursors.take().into_iter().flat_map(|delayed| delayed.groups) {
+            self.release_group(group);
         }
     }
 
-    /// Submits the oldest group. The store moves the highest cursor of it and answers all.
-    fn release_group(&mut self) {
-        let Some(group) = self.cursors.groups.pop_front() else { return };
+    /// Submits a group. The store moves the highest cursor of it and answers all.
+    fn release_group(&mut self, group: Group) {
         for (id, change) in group.commands {
             self.submit(id, change, None);
         }

@@ -60,7 +60,7 @@ pub(super) async fn greet<S: Stream>(
     socket: &mut Socket<S>,
     outbox: &Arc<Outbox>,
     (address, place): (IpAddr, Option<&Place>),
-) -> Result<Admitted, End> {
+) -> Result<Box<Admitted>, End> {
     let refuser = Refuser { services, outbox, address };
     let wait = Duration::from_millis(services.limits.hello_timeout.into());
     let received = tokio::select! {
@@ -94,7 +94,9 @@ pub(super) async fn greet<S: Stream>(
         return Err(End::Gone);
     }
     match services.router.enter(user.clone(), outbox.clone()).await {
-        Ok(session) => Ok(Admitted { session, user, identity, cursors: hello.cursors, id, address }),
+        Ok(session) => {
+            Ok(Box::new(Admitted { session, user, identity, cursors: hello.cursors, id, address }))
+        }
         Err(refusal) => Err(refuser.refuse(refusal, id, CloseCode::TryLater)),
     }
 }
@@ -203,9 +205,9 @@ fn identify(services: &Services, hello: &Hello) -> Result<(UserId, Option<Identi
 pub(super) async fn attach(
     services: &Services,
     outbox: &Outbox,
-    admitted: Admitted,
+    admitted: Box<Admitted>,
 ) -> Result<Attached, End> {
-    let Admitted { session, user, identity, mut cursors, id, address } = admitted;
+    let Admitted { session, user, identity, mut cursors, id, address } = *admitted;
     let refuser = Refuser { services, outbox, address };
     let later = |refusal: Refusal| refuser.refuse(refusal, id.clone(), CloseCode::TryLater);
     let names: Vec<_> = cursors.keys().cloned().collect();

@@ -1,7 +1,7 @@
 //! A live session: one task that reads, writes, replays lags from the log and enforces time-outs. It keeps no memory that an idle
 //! connection does not need.
 
-use std::future::{Future as _, poll_fn};
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,7 +11,7 @@ use switchboard_protocol::{CloseCode, Seq, UserId};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
-use super::hello::Attached;
+use super::hello::{self, Admitted, Attached};
 use super::pending::{DelayedCursors, DelayedWatch, PendingQuery};
 use super::socket::{End, Flow, Socket, Stream};
 use crate::frame::{self, Bounds};
@@ -50,13 +50,13 @@ pub(super) struct Live {
     pub(super) user: UserId,
     pub(super) limiter: ConnectionLimiter,
     /// Cursors delayed by their rate.
-    pub(super) cursors: DelayedCursors,
+    pub(super) delayed_cursors: Option<Box<DelayedCursors>>,
     /// A list of `watch` delayed by its rate.
     pub(super) delayed_watch: Option<Box<DelayedWatch>>,
     /// The one command whose answer is being read from the store.
     pub(super) pending: Option<Box<PendingQuery>>,
     /// The client has exceeded the rate of frames without a pause since.
-    pub(super) flooding: Option<Flood>,
+    pub(super) flooding: Option<Box<Flood>>,
     /// The highest number of a write that was submitted to the store.
     pub(super) submitted_number: u64,
     key: UserKey,
@@ -90,19 +90,29 @@ enum Replay {
 }
 
 impl Live {
-    pub(super) fn new(services: Arc<Services>, outbox: Arc<Outbox>, attached: Attached) -> Self {
+    /// Attaches an admitted session, which is live from then on.
+    pub(super) async fn attach(
+        services: &Arc<Services>,
+        outbox: &Arc<Outbox>,
+        admitted: Box<Admitted>,
+    ) -> Result<Box<Self>, End> {
+        let attached = hello::attach(services, outbox, admitted).await?;
+        Ok(Box::new(Self::new(services.clone(), outbox.clone(), attached)))
+    }
+
+    fn new(services: Arc<Services>, outbox: Arc<Outbox>, attached: Attached) -> Self {
         let Attached { session, user, key, expires } = attached;
         let now = Instant::now();
         let lifetime = expires.map(|at| at.as_millis().saturating_sub(services.clock.now().as_millis()));
         let expires = lifetime.map(|ms| now + Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
         Self {
-            limiter: ConnectionLimiter::new(&services.limits),
+            limiter: ConnectionLimiter::new(),
             timer: Box::pin(tokio::time::sleep_until(now)),
             services,
             outbox,
             session,
             user,
-            cursors: DelayedCursors::default(),
+            delayed_cursors: None,
             delayed_watch: None,
             pending: None,
             flooding: None,
@@ -118,8 +128,8 @@ impl Live {
         }
     }
 
-    pub(super) async fn run<S: Stream>(mut self, socket: &mut Socket<S>) -> End {
-        poll_fn(|cx| self.poll(cx, socket)).await
+    pub(super) fn run<S: Stream>(mut self: Box<Self>, socket: &mut Socket<S>) -> impl Future<Output = End> {
+        poll_fn(move |cx| self.poll(cx, socket))
     }
 
     fn poll<S: Stream>(&mut self, cx: &mut Context<'_>, socket: &mut Socket<S>) -> Poll<End> {
@@ -349,7 +359,7 @@ impl Live {
             Some(Replay::Reading(..)) | None => None,
         };
         let expires = self.expires.map(|at| at.min(now + MAX_EXPIRY_TIMER));
-        [replay, expires, self.close_deadline(), self.cursors.due(), self.watch_due()]
+        [replay, expires, self.close_deadline(), self.cursors_due(), self.watch_due()]
             .into_iter()
             .flatten()
             .fold(silence, Instant::min)

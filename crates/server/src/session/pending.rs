@@ -17,12 +17,11 @@ pub(super) enum PendingQuery {
 }
 
 /// The delayed cursors of a connection. They count as writes in flight, so `limits.in_flight` bounds them.
-#[derive(Default)]
 pub(super) struct DelayedCursors {
     /// The oldest group first.
     pub(super) groups: VecDeque<Group>,
     /// When to retry the first group.
-    pub(super) due: Option<Instant>,
+    pub(super) due: Instant,
 }
 
 /// Cursors of one kind in one conversation.
@@ -33,8 +32,8 @@ pub(super) struct Group {
 }
 
 impl DelayedCursors {
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.due
+    pub(super) fn new(due: Instant) -> Self {
+        Self { groups: VecDeque::new(), due }
     }
 
     pub(super) fn add(

@@ -131,6 +131,10 @@ impl Outbox {
     pub(crate) fn push_events(&self, conversation: ConversationKey, events: &[CoalescedEvent]) -> u64 {
         let mut inner = self.lock();
         let (mut queued, mut fell_behind) = (0, false);
+        // Growing step by step would cost more than all else here.
+        if inner.lags.is_none() && !inner.too_far_behind {
+            inner.frames.reserve(events.len());
+        }
         for event in events {
             let own = event.own.as_ref().is_some_and(|own| std::ptr::eq(Arc::as_ptr(own), self));
             let own = inner.remove_pending_own(conversation, event.seq) || own;

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
@@ -21,10 +22,18 @@ use switchboard_store::WRITER_THREAD;
 pub(crate) struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
-    cut: Arc<CancellationToken>,
+    cut: Arc<Cut>,
     failure: Arc<OnceLock<Failure>>,
     /// Cancelled when there is a failure.
     failed: CancellationToken,
+}
+
+/// The end of the time for stopping.
+#[derive(Debug, Default)]
+struct Cut {
+    token: CancellationToken,
+    /// Set before the token is cancelled. Reading it takes no lock, which the token's state does.
+    cancelled: AtomicBool,
 }
 
 /// A task that the server cannot do without has ended.
@@ -60,7 +69,7 @@ impl Tasks {
         Self {
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
-            cut: Arc::new(CancellationToken::new()),
+            cut: Arc::default(),
             failure: Arc::default(),
             failed: CancellationToken::new(),
         }
@@ -100,7 +109,7 @@ impl Tasks {
                 }
             })
             .await;
-            if end == End::Panicked || !(tasks.stop.is_cancelled() || tasks.cut.is_cancelled()) {
+            if end == End::Panicked || !(tasks.stop.is_cancelled() || tasks.cut.token.is_cancelled()) {
                 tasks.fail(name, end);
             }
         });
@@ -134,17 +143,23 @@ impl Tasks {
 
     /// Cancelled when the time for stopping is over: what still runs is dropped.
     pub(crate) fn cut(&self) -> &CancellationToken {
-        &self.cut
+        &self.cut.token
+    }
+
+    /// Drops what still runs.
+    pub(crate) fn cut_off(&self) {
+        self.cut.cancelled.store(true, Ordering::Release);
+        self.cut.token.cancel();
     }
 
     /// Runs `task` to its end, or until what still runs is dropped. A task that is woken often pays nothing for it.
     pub(crate) async fn until_cut(&self, mut task: Pin<Box<impl Future<Output = ()>>>) {
-        let mut cut = pin!(self.cut.cancelled());
-        let mut told = false;
+        let mut cut = pin!(self.cut.token.cancelled());
+        let mut registered = false;
         poll_fn(|cx| {
             // Once polled, it wakes this task, whose waker stays the same.
-            let over = if std::mem::replace(&mut told, true) {
-                self.cut.is_cancelled()
+            let over = if std::mem::replace(&mut registered, true) {
+                self.cut.cancelled.load(Ordering::Acquire)
             } else {
                 cut.as_mut().poll(cx).is_ready()
             };
@@ -159,7 +174,7 @@ impl Tasks {
         self.stop.cancel();
         self.tracker.close();
         let ended = tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok();
-        self.cut.cancel();
+        self.cut_off();
         self.tracker.wait().await;
         ended
     }

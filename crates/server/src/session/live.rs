@@ -36,11 +36,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Delay before a failed read of the log is retried.
 const REPLAY_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Longest timer for a token's expiry, because tokens may live longer than timers can.
-const MAX_EXPIRY_TIMER: Duration = Duration::from_secs(3_600);
-
-/// The timer of a session for which nothing is due.
-const IDLE_TIMER: Duration = Duration::from_secs(3_600);
+/// Longest timer of a session. A token may live longer than a timer can, and a session may have nothing due.
+const MAX_TIMER: Duration = Duration::from_secs(3_600);
 
 /// The state of a live session.
 pub(super) struct Live {
@@ -72,7 +69,8 @@ pub(super) struct Live {
     stalled: Option<Instant>,
     /// The code with which the connection is being closed, and since when.
     closing: Option<(CloseCode, Instant)>,
-    timer: Pin<Box<Sleep>>,
+    /// `None` until the session goes idle for the first time.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// A series of frames over the rate. Times in which the session did not read do not count.
@@ -107,7 +105,7 @@ impl Live {
         let expires = lifetime.map(|ms| now + Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
         Self {
             limiter: ConnectionLimiter::new(),
-            timer: Box::pin(tokio::time::sleep_until(now)),
+            timer: None,
             services,
             outbox,
             session,
@@ -287,19 +285,23 @@ impl Live {
 
     /// Handles due time-outs and sets the timer for the next one.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
-        let now = Instant::now();
-        // The timer already has this task's waker, which does not change.
-        if self.timer.deadline() > now && self.next_due(now) >= self.timer.deadline() {
+        // The timer already has this task's waker, which does not change. The clock need not be read for this.
+        if let Some(timer) = self.timer.as_ref().filter(|timer| !timer.is_elapsed())
+            && self.next_due().is_none_or(|due| due >= timer.deadline())
+        {
             return Ok(Poll::Pending);
         }
+        let now = Instant::now();
         self.handle_due(now)?;
         if self.release_watch(now) {
             return Ok(Poll::Ready(()));
         }
-        let due = self.next_due(now);
-        self.timer.as_mut().reset(due);
+        let latest = now + MAX_TIMER;
+        let due = self.next_due().map_or(latest, |due| due.min(latest));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        timer.as_mut().reset(due);
         // Unconstrained, because a timer polled without coop budget would not register the waker.
-        Ok(pin!(unconstrained(self.timer.as_mut())).poll(cx))
+        Ok(pin!(unconstrained(timer.as_mut())).poll(cx))
     }
 
     /// Handles the time-outs that are due.
@@ -346,23 +348,22 @@ impl Live {
         }
     }
 
-    /// When the next time-out is due.
-    fn next_due(&self, now: Instant) -> Instant {
+    /// When the next time-out is due; `None` if there is none.
+    fn next_due(&self) -> Option<Instant> {
         let silence = match (self.stalled, self.pinged) {
-            (Some(since), _) => since + WRITE_TIMEOUT,
-            (None, _) if self.paused.is_some() => now + IDLE_TIMER,
-            (None, Some(at)) => at + self.pong_timeout(),
-            (None, None) => self.last_received + self.ping_interval(),
+            (Some(since), _) => Some(since + WRITE_TIMEOUT),
+            (None, _) if self.paused.is_some() => None,
+            (None, Some(at)) => Some(at + self.pong_timeout()),
+            (None, None) => Some(self.last_received + self.ping_interval()),
         };
         let replay = match self.replay.as_deref() {
             Some(Replay::Waiting(until)) => Some(*until),
             Some(Replay::Reading(..)) | None => None,
         };
-        let expires = self.expires.map(|at| at.min(now + MAX_EXPIRY_TIMER));
-        [replay, expires, self.close_deadline(), self.cursors_due(), self.watch_due()]
+        [silence, replay, self.expires, self.close_deadline(), self.cursors_due(), self.watch_due()]
             .into_iter()
             .flatten()
-            .fold(silence, Instant::min)
+            .min()
     }
 
     fn ping_interval(&self) -> Duration {

@@ -49,12 +49,28 @@ pub(crate) struct CoalescedEvent {
     pub(crate) stored: Instant,
 }
 
-/// A frame in the queue.
+/// Most bytes of frames that are joined. Beyond, copying them costs more than a write of several buffers.
+const MAX_JOINED_BYTES: usize = 64 * 1024;
+
+/// The frames of several events one after another; `None` for a single event or too many bytes.
+pub(crate) fn join(events: &[CoalescedEvent]) -> Option<Bytes> {
+    let bytes: usize = events.iter().map(|event| event.frame.len()).sum();
+    if events.len() < 2 || bytes > MAX_JOINED_BYTES {
+        return None;
+    }
+    let mut joined = Vec::with_capacity(bytes);
+    for event in events {
+        joined.extend_from_slice(&event.frame);
+    }
+    Some(joined.into())
+}
+
+/// A frame in the queue, or several frames of live events.
 #[derive(Debug)]
 pub(crate) struct Queued {
-    /// The whole WebSocket frame.
+    /// Whole WebSocket frames.
     pub(crate) frame: Bytes,
-    /// When a live event reached stable storage.
+    /// When the first live event reached stable storage.
     pub(crate) stored: Option<Instant>,
 }
 
@@ -136,8 +152,7 @@ impl Outbox {
             inner.frames.reserve(events.len());
         }
         for event in events {
-            let own = event.own.as_ref().is_some_and(|own| std::ptr::eq(Arc::as_ptr(own), self));
-            let own = inner.remove_pending_own(conversation, event.seq) || own;
+            let own = inner.remove_pending_own(conversation, event.seq) || self.sent(event);
             if inner.too_far_behind {
                 continue;
             }
@@ -165,6 +180,33 @@ impl Outbox {
             inner.wake();
         }
         queued
+    }
+
+    /// Like [`Self::push_events`], with the events' frames one after another in `joined`. A connection that receives all of them
+    /// queues this one buffer, which costs it one reference and one contiguous write.
+    pub(crate) fn push_joined(
+        &self,
+        conversation: ConversationKey,
+        events: &[CoalescedEvent],
+        joined: &Bytes,
+    ) -> u64 {
+        let mut inner = self.lock();
+        let receives_all = inner.lags.is_none()
+            && inner.pending_own.is_none()
+            && !inner.too_far_behind
+            && inner.bytes + joined.len() <= self.limit as usize
+            && !events.iter().any(|event| self.sent(event));
+        if !receives_all {
+            std::mem::drop(inner);
+            return self.push_events(conversation, events);
+        }
+        inner.push(Queued { frame: joined.clone(), stored: events.first().map(|event| event.stored) });
+        events.len() as u64
+    }
+
+    /// Whether this connection sent an event.
+    fn sent(&self, event: &CoalescedEvent) -> bool {
+        event.own.as_ref().is_some_and(|own| std::ptr::eq(Arc::as_ptr(own), self))
     }
 
     /// Records an own event before it is fanned out: this session may not be subscribed yet and would otherwise receive the event

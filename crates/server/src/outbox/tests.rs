@@ -70,7 +70,7 @@ struct Connection {
 
 /// An event's frame. Sizes differ, so that some fit into the queue where others do not.
 fn frame(conversation: usize, seq: u64) -> Bytes {
-    format!("{conversation} {seq}{}", " ".repeat(usize::try_from(seq % 5).unwrap_or(0) * 4)).into()
+    format!("{conversation} {seq}{}\n", " ".repeat(usize::try_from(seq % 5).unwrap_or(0) * 4)).into()
 }
 
 impl Connection {
@@ -119,7 +119,11 @@ impl Connection {
             .collect();
         log.own.extend_from_slice(own);
         let before = self.outbox.state().bytes;
-        self.outbox.push_events(ConversationKey(i64::try_from(conversation).expect("few")), &events);
+        let key = ConversationKey(i64::try_from(conversation).expect("few"));
+        match join(&events) {
+            Some(joined) => self.outbox.push_joined(key, &events, &joined),
+            None => self.outbox.push_events(key, &events),
+        };
         assert!(self.outbox.state().bytes <= QUEUE_LIMIT.max(before), "events over the limit are queued");
     }
 
@@ -136,16 +140,17 @@ impl Connection {
         self.writing.is_empty() && self.outbox.state().bytes == 0
     }
 
-    fn client_receives(&mut self, frame: &[u8]) {
-        let text = std::str::from_utf8(frame).expect("text");
-        match text.split_whitespace().collect::<Vec<_>>()[..] {
-            ["reply"] => self.replies -= 1,
-            ["signal" | "pong"] => {}
-            [conversation, seq] => {
-                let conversation: usize = conversation.parse().expect("a conversation");
-                self.received[conversation].push(seq.parse().expect("a seq"));
+    fn client_receives(&mut self, frames: &[u8]) {
+        for frame in std::str::from_utf8(frames).expect("text").lines() {
+            match frame.split_whitespace().collect::<Vec<_>>()[..] {
+                ["reply"] => self.replies -= 1,
+                ["signal" | "pong"] => {}
+                [conversation, seq] => {
+                    let conversation: usize = conversation.parse().expect("a conversation");
+                    self.received[conversation].push(seq.parse().expect("a seq"));
+                }
+                _ => panic!("{frame}"),
             }
-            _ => panic!("{text}"),
         }
     }
 

@@ -11,7 +11,7 @@ use switchboard_protocol::Seq;
 use tokio::time::Instant;
 
 use super::LocalNode;
-use crate::outbox::CoalescedEvent;
+use crate::outbox::{CoalescedEvent, join};
 use switchboard_store::record::ConversationKey;
 
 /// A conversation with so many users on this node coalesces its events. With fewer, all writes together take less time than the
@@ -84,11 +84,15 @@ impl LocalNode {
         let new = events.iter().position(|event| event.seq > head).unwrap_or(events.len());
         let (Some(events), Some(last)) = (events.get(new..), events.last()) else { return };
         let Some(first) = events.first() else { return };
+        let joined = join(events);
         let mut delivered = 0;
         for outbox in self.registry.sessions_in(conversation) {
             // Events in between did not pass through this node; the session reads them from the log.
             outbox.push_lag(conversation, head, Seq(first.seq.0 - 1));
-            delivered += outbox.push_events(conversation, events);
+            delivered += match &joined {
+                Some(joined) => outbox.push_joined(conversation, events, joined),
+                None => outbox.push_events(conversation, events),
+            };
         }
         self.metrics.delivered.inc_by(delivered);
         self.registry.set_head(conversation, last.seq);

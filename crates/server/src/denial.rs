@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_protocol::ErrorCode;
+use tracing::Span;
 
 use crate::auth::AuthError;
 use crate::metrics::Metrics;
@@ -172,12 +173,12 @@ impl Denials {
         }
     }
 
-    /// Logs a refused command in the current span, which names the request. At most one line a second for each code.
-    pub(crate) fn log_refusal(&self, code: ErrorCode, field: Option<&str>) {
+    /// Logs a refused command in the span that names its request or connection. At most one line a second for each code.
+    pub(crate) fn log_refusal(&self, code: ErrorCode, field: Option<&str>, span: impl FnOnce() -> Span) {
         let throttle = self.refusals.iter().find(|(other, _)| *other == code);
         let Some(count) = throttle.and_then(|(_, throttle)| throttle.record()) else { return };
         let (suppressed, field) = (count - 1, field.and_then(public_name));
-        match code {
+        span().in_scope(|| match code {
             ErrorCode::RateLimited => {
                 tracing::warn!(code = code.as_str(), suppressed, "a limit refused a command");
             }
@@ -185,7 +186,7 @@ impl Denials {
                 tracing::warn!(code = code.as_str(), suppressed, "the server could not execute a command");
             }
             _ => tracing::info!(code = code.as_str(), field, suppressed, "refused a command"),
-        }
+        });
     }
 
     /// Logs how many lines were held back at the end of a flood, where no later line has told it.

@@ -53,6 +53,7 @@ use crate::router::RouterHandle;
 use crate::services::Services;
 pub use crate::tasks::Failure;
 use crate::tasks::Tasks;
+use crate::throttle::Throttle;
 pub use switchboard_store::check::check_database;
 use switchboard_store::clock::Clock;
 use switchboard_store::keys::KeyStore;
@@ -64,6 +65,9 @@ use switchboard_store::{Batch, SharedStore};
 /// How long a server that has failed gives its tasks to end. A supervisor can start it again sooner than the clients
 /// notice.
 const FAILURE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Lines about ends of connections in a second. A client may connect and leave in a loop, and must not fill a disk with that.
+const MAX_CLOSED_LINES: u32 = 200;
 
 /// Time in which a server that has failed ends, even if tasks still run.
 const FAILURE_LIMIT: Duration = Duration::from_millis(1_500);
@@ -180,6 +184,8 @@ impl Server {
             in_flight: Arc::default(),
             readiness: readiness::Readiness::default(),
             denials,
+            closed_lines: Throttle::lines(MAX_CLOSED_LINES, Duration::from_secs(1)),
+            slow_consumer_lines: Throttle::every(Duration::from_secs(1)),
             tasks: tasks.clone(),
         });
         tasks.spawn_critical("sweep", sweep(services.clone()));
@@ -330,6 +336,12 @@ async fn sweep(services: Arc<Services>) {
             () = tokio::time::sleep(limiter::SWEEP) => {
                 services.limiter.sweep();
                 services.denials.flush();
+                if let Some(suppressed) = services.closed_lines.overdue() {
+                    tracing::info!(suppressed, "more connections closed");
+                }
+                if let Some(suppressed) = services.slow_consumer_lines.overdue() {
+                    tracing::warn!(suppressed, "more slow consumers");
+                }
             }
             () = services.tasks.stop().cancelled() => return,
         }

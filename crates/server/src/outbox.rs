@@ -19,6 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use switchboard_protocol::{CloseCode, ErrorCode, Limits, Seq};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 pub(crate) use self::lags::Lag;
 use self::lags::Lags;
@@ -77,6 +78,8 @@ pub(crate) struct Queued {
 /// The queue of one connection. The router fills it, the session empties it.
 #[derive(Debug)]
 pub(crate) struct Outbox {
+    /// Names the connection, to its client and in the log.
+    id: Uuid,
     inner: Mutex<Inner>,
     /// Counts the writes without a number that the store's writer has rejected. Only that thread changes it.
     rejected: AtomicU64,
@@ -110,11 +113,15 @@ struct Inner {
     closing: Option<CloseCode>,
     /// Writes without a number that the writer has rejected and whose refusal is queued.
     rejections_queued: u64,
-    /// Until when writes without a number are refused, and with which code, because an earlier one was not stored.
-    hold: Option<(Instant, ErrorCode)>,
+    /// Until when writes without a number are refused because an earlier one was not stored.
+    hold_until: Option<Instant>,
+    /// The code of those refusals.
+    hold_code: Option<ErrorCode>,
     waker: Option<Waker>,
     /// The waker was called since the session last registered it.
     woken: bool,
+    /// Why the router has queued the refusal of a write since the session last woke.
+    refused: Option<ErrorCode>,
 }
 
 /// What a session needs to know when it wakes.
@@ -128,13 +135,30 @@ pub(crate) struct State {
     pub(crate) behind: bool,
     /// The code to close the connection with once everything is written.
     pub(crate) closing: Option<CloseCode>,
+    /// Why a write was refused since the session last woke.
+    pub(crate) refused: Option<ErrorCode>,
 }
 
 impl Outbox {
     pub(crate) fn new(limits: &Limits, metrics: Arc<Metrics>) -> Self {
         let (limit, max_lags) = (limits.queue, limits.lags);
         let (rejected, stored_number, settled_number) = Default::default();
-        Self { inner: Mutex::default(), rejected, stored_number, settled_number, limit, max_lags, metrics }
+        let id = Uuid::now_v7();
+        Self {
+            id,
+            inner: Mutex::default(),
+            rejected,
+            stored_number,
+            settled_number,
+            limit,
+            max_lags,
+            metrics,
+        }
+    }
+
+    /// The connection's id. It contains the time of the connection's begin.
+    pub(crate) fn id(&self) -> Uuid {
+        self.id
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -241,6 +265,11 @@ impl Outbox {
         inner.wake();
     }
 
+    /// Leaves it to the session, which knows its user, to log the refusal that is queued next.
+    pub(crate) fn record_refusal(&self, code: ErrorCode) {
+        self.lock().refused = Some(code);
+    }
+
     /// Queues the outcome of a write.
     pub(crate) fn push_outcome(&self, frame: Bytes) {
         let mut inner = self.lock();
@@ -319,7 +348,9 @@ impl Outbox {
         if !inner.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
             inner.waker = Some(waker.clone());
         }
-        inner.state()
+        let state = inner.state();
+        inner.refused = None;
+        state
     }
 
     /// The current state.
@@ -386,13 +417,13 @@ impl Inner {
     /// Begins a hold, unless there is one.
     fn hold(&mut self, code: ErrorCode) {
         if self.held().is_none() {
-            self.hold = Some((Instant::now() + HOLD, code));
+            (self.hold_until, self.hold_code) = (Some(Instant::now() + HOLD), Some(code));
         }
     }
 
     /// How much is left of the hold, and the code of its refusals; `None` without one.
     fn held(&self) -> Option<(Duration, ErrorCode)> {
-        let (until, code) = self.hold?;
+        let (until, code) = self.hold_until.zip(self.hold_code)?;
         let left = until.saturating_duration_since(Instant::now());
         (left > Duration::ZERO).then_some((left, code))
     }
@@ -413,6 +444,7 @@ impl Inner {
             in_flight: self.in_flight,
             behind: self.lags.is_some(),
             closing: self.closing,
+            refused: self.refused,
         }
     }
 

@@ -16,6 +16,7 @@ use crate::outbox::Outbox;
 use crate::readiness::Readiness;
 use crate::router::RouterHandle;
 use crate::tasks::Tasks;
+use crate::throttle::Throttle;
 use switchboard_store::clock::Clock;
 use switchboard_store::{SharedStore, Standing};
 
@@ -42,6 +43,10 @@ pub(crate) struct Services {
     pub(crate) readiness: Readiness,
     /// Who is turned away at the door.
     pub(crate) denials: Denials,
+    /// The log's lines about ends of connections.
+    pub(crate) closed_lines: Throttle,
+    /// The log's lines about slow consumers.
+    pub(crate) slow_consumer_lines: Throttle,
     pub(crate) tasks: Tasks,
 }
 

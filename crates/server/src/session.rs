@@ -4,12 +4,13 @@ mod command;
 mod cursors;
 mod hello;
 mod live;
+mod log_lines;
 mod pending;
+mod report;
 pub(crate) mod socket;
 mod unread;
 mod watch;
 
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,21 +41,22 @@ const CLOSE_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) async fn run<S: Stream>(
     services: Arc<Services>,
     mut socket: Box<Socket<S>>,
-    address: IpAddr,
     place: Option<Arc<Place>>,
 ) {
     let outbox = Arc::new(Outbox::new(&services.limits, services.metrics.clone()));
-    let end = match Box::pin(hello::greet(&services, &mut socket, &outbox, (address, place.as_deref()))).await
-    {
+    let end = match Box::pin(hello::greet(&services, &mut socket, &outbox, place.as_deref())).await {
         Ok(admitted) => {
             let session = admitted.session;
             let served = serve(&services, &mut socket, &outbox, admitted);
             // A panic is a bug, but must not leave a dead session in the registry.
             let end = AssertUnwindSafe(served).catch_unwind().await;
             Box::pin(services.router.leave(session)).await;
-            end.unwrap_or(End::Gone)
+            end.unwrap_or_else(|_| log_lines::log_panic(&outbox, &socket))
         }
-        Err(end) => end,
+        Err(end) => {
+            log_lines::log_end(&services, &outbox, &socket, None, (end, log_lines::reason(end)));
+            end
+        }
     };
     Box::pin(finish(&services.metrics, socket, &outbox, end)).await;
 }
@@ -66,7 +68,7 @@ async fn serve<S: Stream>(
     outbox: &Arc<Outbox>,
     admitted: Box<Admitted>,
 ) -> End {
-    match Box::pin(Live::attach(services, outbox, admitted)).await {
+    match Box::pin(Live::attach(services, outbox, socket, admitted)).await {
         Ok(live) => live.run(socket).await,
         Err(end) => end,
     }

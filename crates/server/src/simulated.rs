@@ -86,8 +86,8 @@ impl Simulated {
         let services = self.services.clone();
         self.services.tasks.spawn(async move {
             let tasks = services.tasks.clone();
-            let socket = Box::new(Socket::new(stream, Vec::new()));
-            tasks.until_cut(Box::pin(session::run(services, socket, CLIENT_ADDRESS, None))).await;
+            let socket = Box::new(Socket::new(stream, Vec::new(), CLIENT_ADDRESS));
+            tasks.until_cut(Box::pin(session::run(services, socket, None))).await;
         });
     }
 

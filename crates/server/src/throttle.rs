@@ -1,4 +1,4 @@
-//! Log lines about what anybody can cause at any rate: one in an interval.
+//! Log lines about what anybody can cause at any rate: so many in an interval.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,12 +12,16 @@ const LINE_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Throttle {
     interval: Duration,
+    /// Lines in an interval.
+    most: u32,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    last: Option<Instant>,
+    /// When the first line of the interval was logged.
+    began: Option<Instant>,
+    lines: u32,
     unlogged: u64,
 }
 
@@ -30,7 +34,12 @@ impl Default for Throttle {
 impl Throttle {
     /// One line in so long a time.
     pub(crate) fn every(interval: Duration) -> Self {
-        Self { interval, state: Mutex::default() }
+        Self::lines(1, interval)
+    }
+
+    /// So many lines in so long a time.
+    pub(crate) fn lines(most: u32, interval: Duration) -> Self {
+        Self { interval, most, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -41,23 +50,26 @@ impl Throttle {
     pub(crate) fn record(&self) -> Option<u64> {
         let mut state = self.state();
         state.unlogged += 1;
-        state.line(self.interval)
+        state.line(self)
     }
 
     /// How many events no line stands for, if one has been due for them and no later event has made it.
     pub(crate) fn overdue(&self) -> Option<u64> {
         let mut state = self.state();
-        if state.unlogged == 0 { None } else { state.line(self.interval) }
+        if state.unlogged == 0 { None } else { state.line(self) }
     }
 }
 
 impl State {
-    fn line(&mut self, interval: Duration) -> Option<u64> {
+    fn line(&mut self, throttle: &Throttle) -> Option<u64> {
         let now = Instant::now();
-        if self.last.is_some_and(|last| now - last < interval) {
+        if self.began.is_none_or(|began| now - began >= throttle.interval) {
+            (self.began, self.lines) = (Some(now), 0);
+        }
+        if self.lines == throttle.most {
             return None;
         }
-        self.last = Some(now);
+        self.lines += 1;
         Some(std::mem::take(&mut self.unlogged))
     }
 }
@@ -84,5 +96,13 @@ mod tests {
         assert_eq!((throttle.record(), throttle.record(), throttle.overdue()), (Some(1), None, None));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!((throttle.overdue(), throttle.overdue()), (Some(1), None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_events_in_an_interval_have_a_line_each() {
+        let throttle = Throttle::lines(2, Duration::from_secs(1));
+        assert_eq!([throttle.record(), throttle.record(), throttle.record()], [Some(1), Some(1), None]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!([throttle.record(), throttle.record(), throttle.record()], [Some(2), Some(1), None]);
     }
 }

@@ -23,6 +23,7 @@ use crate::readiness::Readiness;
 use crate::router;
 use crate::services::Services;
 use crate::tasks::Tasks;
+use crate::throttle::Throttle;
 use switchboard_store::clock::Clock;
 use switchboard_store::record::{Answer, ConversationKey, LogEvent, UserKey};
 use switchboard_store::refusal::Refusal;
@@ -121,6 +122,8 @@ impl Doors {
             in_flight: Arc::default(),
             readiness: Readiness::default(),
             denials: Denials::new(Arc::new(Metrics::new())),
+            closed_lines: Throttle::default(),
+            slow_consumer_lines: Throttle::default(),
             tasks: Tasks::new(),
         });
         let routes = crate::http::routes(&services);

@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -62,7 +63,7 @@ async fn connection(stream: TcpStream) {
     }
     let found = lock().take();
     let Some(found) = found else { return };
-    let Some(mut socket) = take_over(found).await else { return };
+    let Some(mut socket) = take_over(found, IpAddr::V4(Ipv4Addr::LOCALHOST)).await else { return };
     let metrics = Arc::new(Metrics::new());
     let limits = Limits { queue: QUEUE, ..Limits::default() };
     let outbox = Outbox::new(&limits, metrics.clone());

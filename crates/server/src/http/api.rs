@@ -16,6 +16,7 @@ use switchboard_protocol::reply::{Ok as OkReply, OkBody, Reply};
 use switchboard_protocol::{Command, ErrorCode, Key, Target, UserId, decode_named, read_object};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::body;
 use super::problem::Problem;
@@ -157,7 +158,7 @@ pub(super) fn respond(services: &Services, answered: Result<(Answer, Option<Perm
         Err(problem) => {
             services.metrics.refused(problem.code());
             if !problem.is_denial() {
-                services.denials.log_refusal(problem.code(), problem.field());
+                services.denials.log_refusal(problem.code(), problem.field(), Span::current);
             }
             problem.into_response()
         }

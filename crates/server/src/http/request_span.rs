@@ -22,7 +22,8 @@ pub(super) async fn enter(request: Request, next: Next) -> Response {
     let id = Uuid::now_v7().to_string();
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let address = request.extensions().get::<Client>().map(|client| client.address);
-    let span = tracing::info_span!(
+    // Its level is the highest, so that it is there whichever level the log has.
+    let span = tracing::error_span!(
         "request",
         request = id,
         trace = trace_id(request.headers()),

@@ -1,5 +1,6 @@
 //! The WebSocket handshake (RFC 6455 section 4.2).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -46,9 +47,9 @@ pub(super) async fn upgrade(
     }
     let address = client.address;
     services.clone().tasks.spawn(async move {
-        if let Some(socket) = Box::pin(take_over(upgrade)).await {
+        if let Some(socket) = Box::pin(take_over(upgrade, address)).await {
             let tasks = services.tasks.clone();
-            tasks.until_cut(Box::pin(session::run(services, socket, address, Some(place)))).await;
+            tasks.until_cut(Box::pin(session::run(services, socket, Some(place)))).await;
         }
     });
     response
@@ -76,10 +77,10 @@ pub(crate) fn accept_handshake(request: &mut Request) -> Result<(OnUpgrade, Resp
 }
 
 /// The upgraded connection, once the handshake's response is written; `None` if the client has disconnected.
-pub(crate) async fn take_over(upgrade: OnUpgrade) -> Option<Box<Socket<TcpStream>>> {
+pub(crate) async fn take_over(upgrade: OnUpgrade, address: IpAddr) -> Option<Box<Socket<TcpStream>>> {
     let upgraded = upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<WriteTimeoutStream<TcpStream>>>().ok()?;
-    Some(Box::new(Socket::new(parts.io.into_inner().into_inner(), parts.read_buf.into())))
+    Some(Box::new(Socket::new(parts.io.into_inner().into_inner(), parts.read_buf.into(), address)))
 }
 
 /// Checks the handshake's headers and computes `Sec-WebSocket-Accept`.

@@ -183,6 +183,19 @@ impl Outbox {
         self.metrics.catching_up.dec_by(i64::try_from(lags).unwrap_or_default());
     }
 
+    /// How many conversations have a lag, and how many events are in all of them.
+    pub(crate) fn lag(&self) -> (usize, u64) {
+        let inner = self.lock();
+        let spans = inner.lags.iter().flat_map(|lags| lags.spans.values());
+        let events = spans.map(|span| span.missed.0.saturating_sub(span.cursor.0)).sum();
+        (inner.lags.as_ref().map_or(0, |lags| lags.spans.len()), events)
+    }
+
+    /// Whether the connection is being closed because it needs too many lags.
+    pub(crate) fn is_too_far_behind(&self) -> bool {
+        self.lock().too_far_behind
+    }
+
     /// The lag to read next.
     pub(crate) fn next_lag(&self) -> Option<Lag> {
         self.lock().lags.as_ref()?.next()

@@ -92,6 +92,9 @@ fn answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
         Origin::Session(origin) => {
             let Some(outbox) = Outbox::of(&origin) else { return };
             let SessionOrigin { id, order, .. } = origin;
+            if let Err(refusal) = &result {
+                outbox.record_refusal(refusal.code);
+            }
             let rejected = result.as_ref().is_err_and(|refusal| refusal.code.retryable());
             let answer = encode_answer(id, result);
             if rejected && matches!(order, Some(WriteOrder::Epoch(_))) {

@@ -247,6 +247,7 @@ impl Live {
     pub(super) fn reply(&self, id: Option<CommandId>, answer: Result<OkBody<Box<RawValue>>, Refusal>) {
         if let Err(refusal) = &answer {
             self.services.metrics.refused(refusal.code);
+            self.log_refusal(refusal.code, refusal.field.as_deref());
         }
         self.outbox.push_reply(encode_answer(id, answer));
     }

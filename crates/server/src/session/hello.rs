@@ -14,6 +14,7 @@ use switchboard_protocol::{
 };
 use tokio::sync::oneshot;
 
+use super::log_lines;
 use super::socket::{End, Flow, Socket, Stream};
 use crate::auth::{AuthError, Identity};
 use crate::denial::{Denial, Denied};
@@ -37,7 +38,7 @@ const MAX_CONTROL_FRAMES: u32 = 10;
 /// A client with a valid `hello`, registered with the router.
 pub(super) struct Admitted {
     pub(super) session: SessionSlot,
-    user: UserId,
+    pub(super) user: UserId,
     /// The token's claims; `None` on a `dev` server with a bare user name.
     identity: Option<Identity>,
     cursors: BTreeMap<ConversationId, Seq>,
@@ -52,6 +53,7 @@ pub(super) struct Attached {
     pub(super) user: UserId,
     pub(super) key: UserKey,
     pub(super) expires: Option<Timestamp>,
+    pub(super) address: IpAddr,
 }
 
 /// Waits for `hello`, authenticates it, and registers the session with the router.
@@ -59,9 +61,9 @@ pub(super) async fn greet<S: Stream>(
     services: &Services,
     socket: &mut Socket<S>,
     outbox: &Arc<Outbox>,
-    (address, place): (IpAddr, Option<&Place>),
+    place: Option<&Place>,
 ) -> Result<Box<Admitted>, End> {
-    let refuser = Refuser { services, outbox, address };
+    let refuser = Refuser { services, outbox, user: None, address: socket.address() };
     let wait = Duration::from_millis(services.limits.hello_timeout.into());
     let received = tokio::select! {
         biased;
@@ -94,9 +96,14 @@ pub(super) async fn greet<S: Stream>(
         return Err(End::Gone);
     }
     match services.router.enter(user.clone(), outbox.clone()).await {
-        Ok(session) => {
-            Ok(Box::new(Admitted { session, user, identity, cursors: hello.cursors, id, address }))
-        }
+        Ok(session) => Ok(Box::new(Admitted {
+            session,
+            user,
+            identity,
+            cursors: hello.cursors,
+            id,
+            address: socket.address(),
+        })),
         Err(refusal) => Err(refuser.refuse(refusal, id, CloseCode::TryLater)),
     }
 }
@@ -114,6 +121,8 @@ async fn evicted(place: Option<&Place>) {
 struct Refuser<'a> {
     services: &'a Services,
     outbox: &'a Outbox,
+    /// The user, once the credentials have been checked.
+    user: Option<&'a UserId>,
     address: IpAddr,
 }
 
@@ -122,8 +131,10 @@ impl Refuser<'_> {
     fn refuse(self, denied: impl Into<Denied>, id: Option<CommandId>, code: CloseCode) -> End {
         let Denied { refusal, denial } = denied.into();
         self.services.metrics.refused(refusal.code);
-        if let Some(denial) = denial {
-            self.services.denials.record(denial, self.address);
+        let span = || log_lines::span(self.outbox.id(), self.user, self.address);
+        match denial {
+            Some(denial) => span().in_scope(|| self.services.denials.record(denial, self.address)),
+            None => self.services.denials.log_refusal(refusal.code, refusal.field.as_deref(), span),
         }
         self.outbox.push_reply(encode(&Reply::<Box<RawValue>>::Error(refusal.into_failure(id))));
         End::Close(code)
@@ -208,7 +219,7 @@ pub(super) async fn attach(
     admitted: Box<Admitted>,
 ) -> Result<Attached, End> {
     let Admitted { session, user, identity, mut cursors, id, address } = *admitted;
-    let refuser = Refuser { services, outbox, address };
+    let refuser = Refuser { services, outbox, user: Some(&user), address };
     let later = |refusal: Refusal| refuser.refuse(refusal, id.clone(), CloseCode::TryLater);
     let names: Vec<_> = cursors.keys().cloned().collect();
     let snapshot = snapshot(services, &user, names.clone()).await.map_err(later)?;
@@ -232,7 +243,7 @@ pub(super) async fn attach(
     mark = mark.max(page.mark).max(listed.mark);
     let welcome = Welcome {
         user: user.clone(),
-        connection: uuid::Uuid::now_v7().to_string(),
+        connection: outbox.id().to_string(),
         server: concat!("switchboard/", env!("CARGO_PKG_VERSION")).to_owned(),
         features: services.store.features().into_iter().map(str::to_owned).collect(),
         limits: (*services.limits).clone(),
@@ -240,7 +251,7 @@ pub(super) async fn attach(
         more: listed.more,
         unread: Some(listed.unread),
     };
-    tracing::debug!(%user, %address, connection = welcome.connection, "a session starts");
+    log_lines::span(outbox.id(), Some(&user), address).in_scope(|| tracing::debug!("connection opened"));
     outbox.push_reply(encode(&Reply::<Box<RawValue>>::Welcome(Box::new(welcome))));
     let mut starts = ReplayStarts::default();
     for (name, seen) in names.into_iter().zip(named) {
@@ -254,7 +265,7 @@ pub(super) async fn attach(
     let subscribe =
         Subscribe { session, mark, not_before, page, heads, cursors, listed, former, gone, leaves };
     services.router.subscribe(subscribe).await.map_err(later)?;
-    Ok(Attached { session, user, key, expires: identity.map(|identity| identity.expires) })
+    Ok(Attached { session, user, key, expires: identity.map(|identity| identity.expires), address })
 }
 
 /// Reads the memberships of a session's user.

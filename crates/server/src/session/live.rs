@@ -2,9 +2,10 @@
 //! connection does not need.
 
 use std::future::{Future, poll_fn};
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use switchboard_protocol::{CloseCode, Seq, UserId};
@@ -12,6 +13,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 use super::hello::{self, Admitted, Attached};
+use super::log_lines;
 use super::pending::{DelayedCursors, DelayedWatch, PendingQuery};
 use super::socket::{End, Flow, Socket, Stream};
 use crate::frame::{self, Bounds};
@@ -45,6 +47,8 @@ pub(super) struct Live {
     pub(super) outbox: Arc<Outbox>,
     pub(super) session: SessionSlot,
     pub(super) user: UserId,
+    /// The client's address, for the log; that of an IPv4 client is mapped. It takes 16 bytes, an `IpAddr` 17.
+    pub(super) address: Ipv6Addr,
     pub(super) limiter: ConnectionLimiter,
     /// Cursors delayed by their rate.
     pub(super) delayed_cursors: Option<Box<DelayedCursors>>,
@@ -92,14 +96,22 @@ impl Live {
     pub(super) async fn attach(
         services: &Arc<Services>,
         outbox: &Arc<Outbox>,
+        socket: &mut Socket<impl Stream>,
         admitted: Box<Admitted>,
     ) -> Result<Box<Self>, End> {
-        let attached = hello::attach(services, outbox, admitted).await?;
+        let user = admitted.user.clone();
+        let attached = hello::attach(services, outbox, admitted).await.inspect_err(|end| {
+            log_lines::log_end(services, outbox, socket, Some(&user), (*end, log_lines::reason(*end)));
+        })?;
         Ok(Box::new(Self::new(services.clone(), outbox.clone(), attached)))
     }
 
     fn new(services: Arc<Services>, outbox: Arc<Outbox>, attached: Attached) -> Self {
-        let Attached { session, user, key, expires } = attached;
+        let Attached { session, user, key, expires, address } = attached;
+        let address = match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
         let now = Instant::now();
         let lifetime = expires.map(|at| at.as_millis().saturating_sub(services.clock.now().as_millis()));
         let expires = lifetime.map(|ms| now + Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
@@ -110,6 +122,7 @@ impl Live {
             outbox,
             session,
             user,
+            address,
             delayed_cursors: None,
             delayed_watch: None,
             pending: None,
@@ -127,7 +140,11 @@ impl Live {
     }
 
     pub(super) fn run<S: Stream>(mut self: Box<Self>, socket: &mut Socket<S>) -> impl Future<Output = End> {
-        poll_fn(move |cx| self.poll(cx, socket))
+        poll_fn(move |cx| {
+            let end = ready!(self.poll(cx, socket));
+            self.log_end(socket, end);
+            Poll::Ready(end)
+        })
     }
 
     fn poll<S: Stream>(&mut self, cx: &mut Context<'_>, socket: &mut Socket<S>) -> Poll<End> {
@@ -154,6 +171,9 @@ impl Live {
     fn round<S: Stream>(&mut self, cx: &mut Context<'_>, socket: &mut Socket<S>) -> Result<Poll<()>, End> {
         let mut idle = self.poll_pending(cx).is_pending();
         let state = self.outbox.watch(cx.waker());
+        if let Some(code) = state.refused {
+            self.log_refusal(code, None);
+        }
         if self.closing.map(|(code, _)| code) != state.closing {
             self.closing = state.closing.map(|code| (code, Instant::now()));
             self.drop_delayed_watch();
@@ -174,6 +194,9 @@ impl Live {
             }
         } else if self.stalled.is_none() || socket.sent() > sent {
             self.stalled = Some(Instant::now());
+        }
+        if !written && state.behind {
+            self.log_lag();
         }
         // A fully written queue has room. Other changes that make room wake the task.
         if self.has_room(State { bytes: if written { 0 } else { state.bytes }, ..state }) {
@@ -319,7 +342,7 @@ impl Live {
         {
             return Err(End::Close(code));
         }
-        if self.stalled.is_some_and(|since| since + WRITE_TIMEOUT <= now) {
+        if self.is_stalled_at(now) {
             self.services.metrics.dropped(Drop::StalledConnection);
             return Err(End::Gone);
         }
@@ -334,6 +357,15 @@ impl Live {
             self.outbox.push_reply(frame::ping());
         }
         Ok(())
+    }
+
+    /// Whether the write time-out has passed.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.is_stalled_at(Instant::now())
+    }
+
+    fn is_stalled_at(&self, now: Instant) -> bool {
+        self.stalled.is_some_and(|since| since + WRITE_TIMEOUT <= now)
     }
 
     /// When a closing connection is closed at the latest.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -10,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::time::Instant;
 
 use super::unread::Unread;
-use crate::frame::{Bounds, Decoder, Message, Step};
+use crate::frame::{self, Bounds, Decoder, Message, Step};
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Queued};
 use switchboard_protocol::CloseCode;
@@ -68,13 +69,31 @@ pub(crate) struct Socket<S> {
     offset: usize,
     /// Total bytes written.
     sent: u64,
+    /// Messages that were decoded, and that were written. They count for the log, and begin again after 2^32.
+    messages_in: u32,
+    messages_out: u32,
+    /// The client's address.
+    address: IpAddr,
+}
+
+impl<S> Socket<S> {
+    /// How many messages came in and went out.
+    pub(super) fn messages(&self) -> (u32, u32) {
+        (self.messages_in, self.messages_out)
+    }
+
+    /// The client's address.
+    pub(super) fn address(&self) -> IpAddr {
+        self.address
+    }
 }
 
 impl<S: Stream> Socket<S> {
     /// A connection after its handshake; `unread` are bytes that arrived with the handshake.
-    pub(crate) fn new(stream: S, unread: Vec<u8>) -> Self {
+    pub(crate) fn new(stream: S, unread: Vec<u8>, address: IpAddr) -> Self {
         let (decoder, unread, writing) = (Decoder::default(), unread.into(), VecDeque::new());
-        Self { stream, decoder, unread, writing, offset: 0, sent: 0 }
+        let (messages_in, messages_out) = (0, 0);
+        Self { stream, decoder, unread, writing, offset: 0, sent: 0, messages_in, messages_out, address }
     }
 
     /// Reads once, and passes every whole message to `on_message` until that pauses.
@@ -142,6 +161,7 @@ impl<S: Stream> Socket<S> {
                 Step::Fragment(len) => used += len,
                 Step::Message(len, message) => {
                     used += len;
+                    self.messages_in = self.messages_in.wrapping_add(1);
                     let flow = on_message(message)?;
                     self.decoder.release();
                     if flow == Flow::Pause {
@@ -216,6 +236,7 @@ impl<S: Stream> Socket<S> {
                 break;
             }
             self.offset -= first.frame.len();
+            self.messages_out = self.messages_out.wrapping_add(frame::count(&first.frame));
             stored = stored.or(first.stored);
             self.writing.pop_front();
         }

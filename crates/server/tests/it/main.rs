@@ -17,6 +17,7 @@ mod hostile;
 mod http;
 mod libraries;
 mod limits;
+mod log_connections;
 mod log_lines;
 mod logging;
 mod memberships;

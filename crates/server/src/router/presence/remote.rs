@@ -34,7 +34,9 @@ pub(super) struct RemotePresence {
     /// The nodes that were lost, for the log: one of them may come back.
     lost: FxHashSet<NodeId>,
     users: FxHashMap<UserId, RemoteUser>,
-    queries: Queries,
+    /// Queries to the other nodes, and the sessions that wait for the answers.
+    queries: FxHashMap<UserId, PendingQuery>,
+    query_timeouts: DelayQueue<UserId>,
     /// Changes that wait for the store to say which conversations the user is in.
     pub(super) lookups: BTreeMap<UserId, Lookup>,
     /// When [`RemotePresence::silent_nodes`] last ran.
@@ -65,31 +67,6 @@ impl RemoteUser {
     }
 }
 
-/// Queries to the other nodes which of them users are online on.
-#[derive(Debug, Default)]
-struct Queries {
-    pending: FxHashMap<UserId, PendingQuery>,
-    timeouts: DelayQueue<UserId>,
-}
-
-impl Queries {
-    /// Begins a query, unless one is pending.
-    fn begin(&mut self, user: &UserId) {
-        if !self.pending.contains_key(user) {
-            let timeout = self.timeouts.insert(user.clone(), QUERY_TIMEOUT);
-            let query = PendingQuery { timeout, sessions: WaitingSessions::default() };
-            self.pending.insert(user.clone(), query);
-        }
-    }
-
-    /// Ends a query, and returns the sessions that wait for its answer.
-    fn end(&mut self, user: &UserId) -> WaitingSessions {
-        let Some(query) = self.pending.remove(user) else { return WaitingSessions::default() };
-        self.timeouts.try_remove(&query.timeout);
-        query.sessions
-    }
-}
-
 /// A query which nodes a user is online on.
 #[derive(Debug)]
 struct PendingQuery {
@@ -116,7 +93,8 @@ impl RemotePresence {
             nodes: FxHashMap::default(),
             lost: FxHashSet::default(),
             users: FxHashMap::default(),
-            queries: Queries::default(),
+            queries: FxHashMap::default(),
+            query_timeouts: DelayQueue::new(),
             lookups: BTreeMap::new(),
             checked: Instant::now(),
             number: 0,
@@ -138,33 +116,36 @@ impl RemotePresence {
     /// is active.
     pub(super) fn subscribe(&mut self, user: &UserId) {
         self.bus.subscribe(Address::Watched(user.clone()));
-        self.queries.begin(user);
+        let timeout = self.query_timeouts.insert(user.clone(), QUERY_TIMEOUT);
+        self.queries.insert(user.clone(), PendingQuery { timeout, sessions: WaitingSessions::default() });
     }
 
     /// Unsubscribes from the presence of a user whom no session here watches any more.
     pub(super) fn unsubscribe(&mut self, user: &UserId) {
         self.bus.unsubscribe(Address::Watched(user.clone()));
         self.users.remove(user);
-        self.queries.end(user);
+        if let Some(query) = self.queries.remove(user) {
+            self.query_timeouts.try_remove(&query.timeout);
+        }
     }
 
     pub(super) fn query_timeouts(&mut self) -> &mut DelayQueue<UserId> {
-        &mut self.queries.timeouts
+        &mut self.query_timeouts
     }
 
     /// Whether a query about a user is pending.
     pub(super) fn is_pending(&self, user: &UserId) -> bool {
-        self.queries.pending.contains_key(user)
+        self.queries.contains_key(user)
     }
 
     pub(super) fn wait_for_answer(&mut self, user: &UserId, session: SessionSlot, known: Known) {
-        if let Some(query) = self.queries.pending.get_mut(user) {
+        if let Some(query) = self.queries.get_mut(user) {
             query.sessions.insert(session, known);
         }
     }
 
     pub(super) fn stop_waiting(&mut self, user: &UserId, session: SessionSlot) {
-        if let Some(query) = self.queries.pending.get_mut(user) {
+        if let Some(query) = self.queries.get_mut(user) {
             query.sessions.remove(&session);
         }
     }
@@ -202,8 +183,10 @@ impl RemotePresence {
                     any = true;
                 }
             }
-            if any {
-                self.queries.begin(user);
+            if any && !self.queries.contains_key(user) {
+                let timeout = self.query_timeouts.insert(user.clone(), QUERY_TIMEOUT);
+                let query = PendingQuery { timeout, sessions: WaitingSessions::default() };
+                self.queries.insert(user.clone(), query);
             }
         }
     }
@@ -341,7 +324,10 @@ impl Presence {
 
     /// Ends the query about a user, and returns the sessions that wait for its answer.
     fn end_query(&mut self, user: &UserId) -> WaitingSessions {
-        self.remote.as_mut().map(|remote| remote.queries.end(user)).unwrap_or_default()
+        let Some(remote) = &mut self.remote else { return WaitingSessions::default() };
+        let Some(query) = remote.queries.remove(user) else { return WaitingSessions::default() };
+        remote.query_timeouts.try_remove(&query.timeout);
+        query.sessions
     }
 
     /// Handles the time-out of a query: the user is online on no node that has not answered.

@@ -63,18 +63,18 @@ pub(crate) fn only_line<'a>(lines: &'a [LogLine], message: &str) -> &'a LogLine 
     found[0]
 }
 
-/// Runs a production server, stops it after `work`, and returns its log.
-pub(crate) async fn log_of_server(
+/// Runs a production server, stops it after `work`, and returns its log. The connections that `work` returns are open until then.
+pub(crate) async fn log_of_server<T>(
     format: &str,
     settings: &[(&str, &str)],
-    work: impl AsyncFnOnce(&Process),
+    work: impl AsyncFnOnce(&Process) -> T,
 ) -> Vec<LogLine> {
     let data = TempDir::new().expect("a directory");
     let log = data.path().join("log");
     let settings = [&[("SWITCHBOARD_LOG_FORMAT", format)], settings].concat();
     let file = Stdio::from(File::create(&log).expect("a file"));
     let mut server = Process::start_production(data.path(), &settings, file).await;
-    work(&server).await;
+    let _open = work(&server).await;
     LogLine::read(&server.log_after_stop(&log).await, format)
 }
 

@@ -1,0 +1,89 @@
+//! The lines that the log has of a connection.
+//!
+//! Each is logged within a span with the connection's id, user and address. The span is made for the line, because a stored one
+//! would cost every idle connection some hundred bytes.
+
+use std::net::IpAddr;
+
+use switchboard_protocol::{CloseCode, UserId};
+use tracing::Span;
+use uuid::Uuid;
+
+use super::socket::{End, Socket};
+use crate::outbox::Outbox;
+use crate::services::Services;
+use switchboard_store::clock::Clock;
+
+/// What RFC 6455 section 7.1.5 calls the code of a connection that ended without a close frame.
+const ABNORMAL_CLOSURE: u16 = 1006;
+
+/// The span of a connection's line. Its level is the highest, so that it is there whichever level the log has.
+pub(super) fn span(connection: Uuid, user: Option<&UserId>, address: IpAddr) -> Span {
+    let user = user.map(tracing::field::display);
+    tracing::error_span!("connection", %connection, user, address = %address.to_canonical())
+}
+
+/// Logs the end of a connection. That of an unauthenticated one is for debugging only, because anybody can cause it.
+pub(super) fn log_end<S>(
+    services: &Services,
+    outbox: &Outbox,
+    socket: &Socket<S>,
+    user: Option<&UserId>,
+    (end, reason): (End, &'static str),
+) {
+    let due = if user.is_some() { services.closed_lines.record() } else { None };
+    if user.is_some() && due.is_none() {
+        return;
+    }
+    let code = match end {
+        End::Gone => ABNORMAL_CLOSURE,
+        End::Closed => CloseCode::Normal.number(),
+        End::Close(code) => code.number(),
+    };
+    let duration_ms = age_ms(outbox.id());
+    let (received, sent) = socket.messages();
+    span(outbox.id(), user, socket.address()).in_scope(|| match due {
+        Some(count) => {
+            let suppressed = count - 1;
+            tracing::info!(code, reason, duration_ms, received, sent, suppressed, "connection closed");
+        }
+        None => {
+            tracing::debug!(code, reason, duration_ms, received, sent, "unauthenticated connection closed")
+        }
+    });
+}
+
+/// How old a connection is, by the time in its id.
+fn age_ms(connection: Uuid) -> i64 {
+    let began = connection.get_timestamp().map_or((0, 0), |timestamp| timestamp.to_unix());
+    let began_ms = i64::try_from(began.0).unwrap_or(i64::MAX).saturating_mul(1_000);
+    let began_ms = began_ms.saturating_add(i64::from(began.1 / 1_000_000));
+    Clock::system().now().as_millis().saturating_sub(began_ms).max(0)
+}
+
+/// Why a connection ended, in the words of the metric where it counts the end.
+pub(super) fn reason(end: End) -> &'static str {
+    let End::Close(code) = end else {
+        return if end == End::Closed { "closed_by_client" } else { "disconnected" };
+    };
+    match code {
+        CloseCode::Normal => "closed_by_client",
+        CloseCode::Protocol | CloseCode::NotUtf8 | CloseCode::TooBig | CloseCode::Policy => "broken_framing",
+        CloseCode::Restart => "server_stops",
+        CloseCode::TryLater => "unavailable",
+        CloseCode::TokenExpired => "token_expired",
+        CloseCode::Silent => "silent_connection",
+        CloseCode::TooFast => "rate_limit",
+        CloseCode::Unauthorized => "unauthorized",
+        CloseCode::Revoked => "revoked",
+        CloseCode::Banned => "banned",
+        CloseCode::Refused => "refused",
+    }
+}
+
+/// Logs that serving a connection panicked, after the hook for panics has logged the cause.
+pub(super) fn log_panic<S>(outbox: &Outbox, socket: &Socket<S>) -> End {
+    span(outbox.id(), None, socket.address())
+        .in_scope(|| tracing::error!(code = ABNORMAL_CLOSURE, reason = "panic", "connection closed"));
+    End::Gone
+}

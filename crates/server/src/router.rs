@@ -1,15 +1,15 @@
 //! The router: which sessions of this node are in which conversation, and which events they have received.
 //!
-//! One task owns the registry. It receives committed batches in the order of commits, encodes each event once and queues it for every
-//! session of every member on this node. Signals and presence also pass through it, and are never stored.
+//! One task owns the registry. It receives committed batches in the order of commits, encodes each event once and queues it for
+//! every session of every member on this node. Signals and presence also pass through this task, and are never stored.
 //!
 //! # How a session attaches without a gap
-//! 1. *Enter*: the router registers the session. From here on it records what it publishes.
-//! 2. The session reads memberships and heads from the store, in pages. The router adds the user to the members of the conversations of
-//!    each page but the last, once everything that the page can contain has been published.
-//! 3. *Subscribe*: once everything that the last page can contain has been published ([`Memberships::mark`]),
-//!    the session becomes live. It reads the events between its cursors and now from the log, as a lag. Live events queue behind
-//!    that.
+//! 1. *Enter*: the router registers the session. From here on the router records which events it publishes.
+//! 2. The session reads memberships and heads from the store, in pages. Before the router applies a page, it publishes every batch
+//!    that the page can contain ([`Memberships::mark`]). For each page but the last, it then adds the user to the members of the
+//!    conversations on the page.
+//! 3. *Subscribe*: the router applies the last page in the same way, and the session becomes live. The session reads the events
+//!    between its cursors and the present from the log, as a lag. Live events wait in its queue until that lag has been sent.
 
 mod apply;
 mod attach;
@@ -50,22 +50,23 @@ use switchboard_store::record::ConversationKey;
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Acquaintance, Batch, Memberships, SharedStore, Standing, WRITER_THREAD};
 
-/// Capacity of the queue of requests from sessions. A session waits while it is full.
+/// Capacity of the queue of requests from sessions. A session waits while the queue is full.
 const INPUT_QUEUE: usize = 8_192;
 
-/// Requests that the router handles at most before it handles commits again.
+/// The most requests that the router handles before it handles commits again.
 const MAX_INPUTS: usize = 256;
 
-/// Departures in one turn of the router, and in the queue of the store at a time: when a load balancer dies, thousands of grace
-/// periods end together, and their writes must not fill that queue. So many take the router a millisecond or two.
+/// The most departures that the router handles before other work, and that wait in the queue of the store at a time. When a load
+/// balancer dies, thousands of grace periods end together, and their writes must not fill that queue. The router handles this
+/// number in a millisecond or two.
 const MAX_DEPARTURES: usize = 64;
 
-/// Batches after which departures have a turn, though more batches wait.
+/// After this many batches the router handles departures, even if more batches wait.
 const BATCHES_IN_A_ROW: u64 = 16;
-/// Conversations from which one turn of the router removes a user who has gone: less than a millisecond.
+/// The most conversations from which the router removes a disconnected user before other work. This takes less than a millisecond.
 const MAX_UNLOADS: usize = 1_000;
 
-/// How long the store may take to close after the deadline of a stop, because it checkpoints its write-ahead log.
+/// How long the store may take to close after the deadline of a shutdown: it has to checkpoint its write-ahead log.
 const STORE_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A request of a session.
@@ -85,23 +86,25 @@ enum Input {
 #[derive(Debug)]
 pub(crate) struct Subscribe {
     pub(crate) session: SessionSlot,
-    /// The snapshot of the session cannot contain anything of a later batch than this one.
+    /// The number of a batch. The snapshot of the session contains nothing of later batches.
     pub(crate) mark: u64,
-    /// Up to when the user's tokens have been revoked.
+    /// Tokens of the user that were issued before this time are revoked.
     pub(crate) not_before: Option<Timestamp>,
-    /// The last page of memberships; those before it have been loaded.
+    /// The last page of memberships. The router has applied the pages before it.
     pub(crate) page: Memberships,
     /// The heads of the conversations of all pages.
     pub(crate) heads: Heads,
-    /// The cursors of the client: after which event each of these conversations starts. The others start at their heads.
+    /// The cursors of the client: the session receives these conversations from the event after the cursor, and the others from
+    /// their heads.
     pub(crate) cursors: Vec<(ConversationKey, Seq)>,
-    /// The heads of the conversations whose summaries the client receives.
+    /// The heads of the conversations whose summaries are sent to the client.
     pub(crate) listed: Vec<(ConversationKey, Seq)>,
-    /// Conversations that the user has left: after which event they start, and the last event that the user may see.
+    /// Conversations that the user has left. The session receives the events after the first number, up to the second one, which is
+    /// the last event that the user may see.
     pub(crate) former: Vec<(ConversationKey, Seq, Seq)>,
-    /// All conversations that the user has left as far as the session knows, with the leaves.
+    /// All conversations that the user has left, as far as the session knows, each with the event by which the user left.
     pub(crate) gone: Vec<(ConversationKey, Seq)>,
-    /// Conversations of earlier pages that the user has left, with the leaves.
+    /// Conversations of earlier pages that the user has left since, each with the event by which the user left.
     pub(crate) leaves: Vec<(ConversationKey, Seq)>,
 }
 
@@ -123,22 +126,22 @@ impl RouterHandle {
         answer.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
     }
 
-    /// Adds the user of an attaching session to the members of the conversations of a page, once everything that the page can contain
-    /// has been published. Returns the conversations that the user has left meanwhile.
+    /// Adds the user of an attaching session to the members of the conversations on a page, once every batch that the page can
+    /// contain has been published. Returns the conversations that the user has left since the page was read.
     pub(crate) async fn load(&self, session: SessionSlot, page: Memberships) -> Result<Leaves, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(Input::Load(Box::new(Load { session, page, reply }))).await?;
         answer.await.map_err(|_| Refusal::unavailable())
     }
 
-    /// Makes a session live.
+    /// Makes a session live: from then on it receives events as they are published.
     pub(crate) async fn subscribe(&self, subscribe: Subscribe) -> Result<(), Refusal> {
         self.send(Input::Subscribe(Box::new(subscribe))).await
     }
 
-    /// Removes a session.
+    /// Removes a session from the registry.
     pub(crate) async fn leave(&self, session: SessionSlot) {
-        // Without a router there is no registry.
+        // If the router has ended, its registry is gone too.
         let _ = self.send(Input::Leave(session)).await;
     }
 
@@ -158,9 +161,9 @@ impl RouterHandle {
         self.inputs.try_send(Input::Watch { session, users }).map_err(|_| Refusal::unavailable())
     }
 
-    /// Closes every connection of `user`, also those that are attaching.
+    /// Closes every connection of `user` because tokens were revoked, including connections that are attaching.
     pub(crate) async fn revoke(&self, user: UserId) {
-        // Without a router there is no connection.
+        // A router that ends closes all connections.
         let _ = self.send(Input::Revoke(user)).await;
     }
 
@@ -170,24 +173,24 @@ impl RouterHandle {
     }
 }
 
-/// The parts of a router.
+/// What a router is made of.
 pub(crate) struct Parts {
     pub(crate) store: SharedStore,
     pub(crate) batches: mpsc::Receiver<Batch>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
     pub(crate) limits: Arc<Limits>,
-    /// How long a user without a connection counts as online.
+    /// How long a user still counts as online after the last connection has closed.
     pub(crate) grace: std::time::Duration,
     /// The window over which clients reconnect after `bye`, in milliseconds.
     pub(crate) spread: u64,
-    /// A conversation with so many users on this node coalesces its events.
+    /// From this number of users on this node, a conversation coalesces its events.
     pub(crate) coalesce_from: usize,
     /// The connection to the other nodes; `None` on a single node.
     pub(crate) cluster: Option<ClusterParts>,
 }
 
-/// Makes a router and its handle.
+/// Makes a router, which [`Router::run`] starts, and its handle.
 pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
     let (sender, inputs) = mpsc::channel(INPUT_QUEUE);
     let mut registry = Registry::default();
@@ -227,24 +230,24 @@ pub(crate) struct Router {
     batches: mpsc::Receiver<Batch>,
     store: SharedStore,
     node: LocalNode,
-    /// How this node agrees with the others; `None` on a single node, where no message crosses it.
+    /// Keeps this node consistent with the other nodes; `None` on a single node, which needs none of it.
     cluster: Option<Cluster>,
-    /// Departures in the queue of the store.
+    /// How many departures wait in the queue of the store.
     departing: usize,
-    /// Users who have gone, and are still to be removed from their conversations.
+    /// Disconnected users whom the router still has to remove from their conversations.
     unloading: VecDeque<registry::UserSlot>,
     stopping: bool,
-    /// The writer of the store has ended, which only a panic causes while the router runs.
+    /// Whether the store's writer thread has ended. While the router runs, only a panic ends it.
     writer_gone: bool,
     spread: u64,
 }
 
-/// The users, sessions and conversations of this node, and what they receive. It knows of no other node.
+/// The users, sessions and conversations of this node, and the delivery to them. Other nodes are the business of [`Cluster`].
 struct LocalNode {
     registry: Registry,
     recent: Recent,
     coalescer: Coalescer,
-    /// Sessions whose snapshot may be newer than what has been published.
+    /// Attaching sessions that wait because their snapshot may be newer than what has been published.
     parked: ParkedSessions,
     /// The number of the last batch that was published.
     published: u64,
@@ -255,16 +258,16 @@ struct LocalNode {
 }
 
 impl Router {
-    /// Runs until every handle is dropped, then until the store has returned the outcome of every write and has closed. The deadline of
-    /// `tasks` ends all of it except the closing.
+    /// Runs until every handle is dropped, then until the store has returned the outcome of every write and has closed. At the
+    /// deadline of `tasks` it stops at once, and waits only for the store to close, for at most [`STORE_CLOSE_TIMEOUT`].
     pub(crate) async fn run(mut self, tasks: Tasks) {
         let cut = tasks.cut().clone();
         let mut inputs = Vec::with_capacity(MAX_INPUTS);
         let mut batches = 0_u64;
         loop {
             // The order is fixed, so that a run is deterministic: docs/decisions/0034-simulation.md. Acknowledgements come before
-            // departures, of which there may be thousands at once. None of them starves: after some batches in a row departures
-            // have a turn, and the requests that were made before a batch are handled before it.
+            // departures, of which there may be thousands at once. No branch starves: departures are handled after every
+            // `BATCHES_IN_A_ROW` batches, and requests that were made before a batch are handled before that batch.
             tokio::select! {
                 biased;
                 () = cut.cancelled() => break,
@@ -312,7 +315,7 @@ impl Router {
             self.depart_all(&cut).await;
         }
         let Self { mut batches, store, cluster, .. } = self;
-        // The writer ends with the last owner of the store, after the last write.
+        // The writer thread ends after the last write, once no owner of the store is left.
         drop((store, cluster));
         tokio::select! {
             biased;
@@ -321,8 +324,8 @@ impl Router {
         }
     }
 
-    /// Handles the requests that were made before a batch arrived. A session that writes has subscribed before, and must be live, so that
-    /// the router recognizes its own events.
+    /// Handles the requests that were made before a batch arrived. The batch may contain a write of a session whose request to
+    /// become live still waits; the session must be live first, so that the router recognizes the session's own event.
     fn catch_up(&mut self, inputs: &mut Vec<Input>) {
         let waiting = self.inputs.len();
         inputs.extend(std::iter::from_fn(|| self.inputs.try_recv().ok()).take(waiting));
@@ -360,7 +363,7 @@ impl Router {
         self.signal(&signal, user, standing.conversation, standing.members, from);
     }
 
-    /// Forwards a signal of `user` to the sessions of the members, in a large room only to those of the user.
+    /// Forwards a signal of `user` to the sessions of all members, but in a large room only to the sessions of the user.
     fn signal(
         &mut self,
         signal: &Signal,
@@ -382,14 +385,14 @@ impl Router {
         if small {
             self.node.registry.sessions_in(conversation).for_each(tell);
         } else if let Some(user) = self.node.registry.find(user) {
-            // The user may have left since the check that they may write.
+            // The user may have left since the permission check.
             if self.node.registry.is_member(user, conversation) {
                 self.node.registry.live_sessions(user).for_each(tell);
             }
         }
     }
 
-    /// Handles a portion of the expired timers of presence.
+    /// Handles at most [`MAX_DEPARTURES`] expired presence timers.
     fn take_due(&mut self, mut due: Option<Due>) {
         for _ in 0..MAX_DEPARTURES {
             let departures = self.departing < MAX_DEPARTURES;
@@ -410,8 +413,8 @@ impl Router {
         }
     }
 
-    /// Removes a user who has gone from a portion of their conversations, so that nothing else waits for long. A user who connects
-    /// meanwhile stays in the others.
+    /// Removes a disconnected user from at most [`MAX_UNLOADS`] conversations, so that other work does not wait long. If the user
+    /// connects again before the last one, they stay in the rest.
     fn unload(&mut self) {
         let Some(user) = self.unloading.front().copied() else { return };
         if !self.node.registry.unload(user, MAX_UNLOADS) {
@@ -435,7 +438,8 @@ impl Router {
         }
     }
 
-    /// Closes all sessions because the writer has ended: no write gets an outcome, and attaching sessions would wait for ever.
+    /// Closes all sessions because the store's writer has ended: no write would get an outcome, and attaching sessions would wait
+    /// for ever.
     fn give_up(&mut self) {
         self.writer_gone = true;
         self.node.release();
@@ -453,7 +457,7 @@ impl Router {
     }
 }
 
-/// What the other nodes give this one to handle next; never on a single node.
+/// Waits for the next work that comes from other nodes or concerns them. On a single node it waits for ever.
 async fn next(cluster: Option<&mut Cluster>) -> cluster::Next {
     match cluster {
         Some(cluster) => cluster.next().await,
@@ -461,10 +465,10 @@ async fn next(cluster: Option<&mut Cluster>) -> cluster::Next {
     }
 }
 
-/// Sends `bye` with a delay that is random in the window, so that not all clients reconnect at once after a restart.
+/// Sends `bye` with a random delay within the window `spread`, so that not all clients reconnect at once after a restart.
 fn send_bye(outbox: &Outbox, spread: u64) {
     let mut random = [0; 8];
-    // Without randomness all clients reconnect at once, which the next server survives, too.
+    // If the system has no randomness, all clients reconnect at once. The next server survives that, too.
     let _ = getrandom::fill(&mut random);
     let bye = Reply::<Box<RawValue>>::Bye { retry_after: u64::from_ne_bytes(random) % spread.max(1) };
     outbox.push_reply(encode(&bye));

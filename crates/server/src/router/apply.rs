@@ -1,4 +1,4 @@
-//! Applies the events of conversations, one after the other: the membership changes of an event, then its delivery.
+//! Applies the events of conversations, one after the other: makes the membership changes of an event, and delivers the event.
 
 use std::sync::Arc;
 
@@ -22,16 +22,16 @@ pub(super) struct Arrival {
     pub(super) name: ConversationId,
     pub(super) seq: Seq,
     pub(super) frame: Bytes,
-    /// The connection that sent it, which has received `ok` instead.
+    /// The connection that sent the event. It receives `ok` instead of the event.
     pub(super) own: Option<Arc<Outbox>>,
-    /// Its membership changes.
+    /// The membership changes that the event makes.
     pub(super) effects: Vec<Effect>,
-    /// When this node learned of it.
+    /// When this node learned of the event.
     pub(super) stored: Instant,
 }
 
 impl Arrival {
-    /// An event that was read from the store; `None` if it cannot be read.
+    /// Makes an arrival of an event from the store; `None` if the stored event could not be decoded.
     pub(super) fn from_store(committed: CommittedEvent) -> Option<Self> {
         let frame = frame::text(&committed.event?.to_json());
         let (name, seq, effects) = (committed.name, committed.seq, committed.effects);
@@ -40,14 +40,14 @@ impl Arrival {
 }
 
 impl LocalNode {
-    /// Applies the next event of a conversation: its membership changes, and its delivery to the sessions.
+    /// Applies the next event of a conversation: makes its membership changes, and delivers it to the sessions.
     pub(super) fn apply_event(&mut self, conversation: ConversationKey, arrival: Arrival) {
         let Arrival { name, seq, frame, own, effects, stored } = arrival;
         self.recent.note(conversation, seq);
         if !effects.is_empty() {
             self.release();
         }
-        // A user who joins receives the event by which they join, and a user who leaves the one by which they leave.
+        // A user who joins receives the event of the join, and a user who leaves receives the event of the leave.
         for effect in &effects {
             if let Passage::In { seen } = effect.passage {
                 self.join(&effect.user, conversation, &name, seen, seq);
@@ -77,7 +77,7 @@ impl LocalNode {
         }
     }
 
-    /// Adds a connected user to the members of a conversation that they joined by the event `seq`. A user who returns receives the
+    /// Adds a connected user to the members of a conversation that they joined by the event `seq`. A user who rejoins receives the
     /// events since they left, or a `gap` if there are too many.
     fn join(
         &mut self,
@@ -93,8 +93,8 @@ impl LocalNode {
         self.give_missed(slot, conversation, name, seen, before);
     }
 
-    /// Queues the events after `seen` up to `before` for the sessions of a user who joins. A session that has received less receives
-    /// more.
+    /// Queues the events after `seen` up to `before` for the sessions of a user who joins. For a session that has not received
+    /// everything up to `seen`, it queues the earlier events, too.
     pub(super) fn give_missed(
         &mut self,
         user: UserSlot,

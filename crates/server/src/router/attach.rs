@@ -24,7 +24,7 @@ pub(super) struct Load {
     pub(super) reply: oneshot::Sender<Leaves>,
 }
 
-/// The heads of conversations, by the pages in which they were read.
+/// The heads of conversations, in the pages in which they were read, sorted by conversation.
 #[derive(Debug, Default)]
 pub(crate) struct Heads(Vec<Arc<[Joined]>>);
 
@@ -45,10 +45,10 @@ impl Heads {
     }
 }
 
-/// The last events that were published while sessions were attaching.
+/// The last event of each conversation that was published while sessions were attaching.
 ///
-/// It has two generations, so that it stays small though some session is always attaching: the older one is dropped once every
-/// session that may need it is live.
+/// The entries are in two generations, so that the map stays small even if some session is always attaching: the older generation
+/// is dropped once every session that may need it is live.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     generation: u64,
@@ -88,14 +88,14 @@ impl Recent {
         self.sessions.shrink_to_fit();
     }
 
-    /// Records that `seq` was published.
+    /// Records that the event `seq` was published, if a session is attaching.
     pub(super) fn note(&mut self, conversation: ConversationKey, seq: Seq) {
         if !self.sessions.is_empty() {
             self.current.insert(conversation, seq);
         }
     }
 
-    /// The oldest generation of which a session may still be attaching.
+    /// The oldest generation that an attaching session may still need.
     pub(super) fn oldest(&self) -> u64 {
         if self.sessions.is_empty() { self.generation + 1 } else { self.generation.saturating_sub(1) }
     }
@@ -105,7 +105,7 @@ impl Recent {
         self.current.len() + self.previous.len()
     }
 
-    /// The conversations in which an event was published; some may occur twice.
+    /// The conversations in which an event was published. A conversation may occur twice.
     fn conversations(&self) -> impl Iterator<Item = ConversationKey> {
         self.current.keys().chain(self.previous.keys()).copied()
     }
@@ -204,15 +204,16 @@ impl LocalNode {
         }
     }
 
-    /// Adds the user of a session to the members of the conversations of a page, except where a later change was applied.
+    /// Adds the user of a session to the members of the conversations on a page, except where a later membership change was
+    /// applied.
     pub(super) fn join_page(&mut self, parked: &Parked) {
-        // The waiting events were published before, so they are below the heads of the page.
+        // Coalesced events that still wait were published before the page was applied, so the heads on the page include them.
         self.release();
         let Some(user) = self.registry.session(parked.session).map(|session| session.user) else { return };
         let Some(local) = self.registry.user(user).filter(|local| !local.loaded) else { return };
         let changed = local.changed();
         for Joined { conversation, head } in parked.page.joined.iter() {
-            // A later membership change has been applied here.
+            // This node has applied a membership change that is later than the page.
             if changed.get(conversation).is_some_and(|seq| seq > head) {
                 continue;
             }
@@ -221,8 +222,8 @@ impl LocalNode {
         }
     }
 
-    /// Answers a session whose page has been applied, or makes it live. Returns how far a session that is now live receives
-    /// conversations that its user has left.
+    /// Answers a session whose page has been applied, or makes the session live after its last page. For a session that is now
+    /// live, returns the conversations that its user has left, each with the last event that the session receives.
     pub(super) fn page_applied(&mut self, parked: Parked, leaves: Leaves) -> Leaves {
         match parked.then {
             Then::Answer(reply) => {
@@ -237,9 +238,9 @@ impl LocalNode {
         }
     }
 
-    /// Makes a session live. It reads the events between its cursors and now from the store, as lags.
+    /// Makes a session live. The session reads the events between its cursors and the present from the store, as lags.
     fn make_live(&mut self, subscribe: &Subscribe) -> Leaves {
-        // The waiting events were published before, so they are not live for this session.
+        // Coalesced events that still wait were published before this session is live, so it reads them from the store.
         self.release();
         let session = subscribe.session;
         let Some(local) = self.registry.session_mut(session) else { return Leaves::new() };
@@ -256,7 +257,7 @@ impl LocalNode {
             }
         }
         let mut left = subscribe.gone.clone();
-        // Conversations that the user left since the page was read: up to the leave.
+        // The session receives conversations that the user left since the page was read up to the event of the leave.
         for change in changes.iter().filter(|c| c.passage == Passage::Out) {
             if subscribe.heads.get(change.conversation).is_none_or(|head| head < change.seq)
                 && let Some(start) = starts.of(change.conversation)
@@ -279,8 +280,8 @@ impl LocalNode {
         left
     }
 
-    /// The conversations of a user in which an event can have been published after the start of a session. If the start comes from a
-    /// page, these are the ones with an event since the session began to attach.
+    /// The conversations of a user in which events can have been published after the event at which a session starts. If that event
+    /// is the head on a page, only conversations with an event since the session began to attach are among them.
     fn published_since(&self, user: UserSlot, starts: &Starts<'_>) -> Vec<ConversationKey> {
         let conversations = self.registry.user(user).map_or(&[][..], |local| &local.conversations);
         if conversations.len() <= self.recent.len() {
@@ -294,13 +295,13 @@ impl LocalNode {
     }
 }
 
-/// The events after which a session starts.
+/// For each conversation, the event after which a session starts to receive.
 struct Starts<'a> {
     heads: &'a Heads,
     gone: &'a [(ConversationKey, Seq)],
-    /// From the cursors and summaries of the client.
+    /// The starts that come from the client's cursors and from the summaries sent to it.
     named: FxHashMap<ConversationKey, Seq>,
-    /// For conversations that the user joined since: the last event that they had seen.
+    /// For conversations that the user joined while the session was attaching: the last event that the user had seen before.
     seen: FxHashMap<ConversationKey, Seq>,
 }
 
@@ -314,7 +315,7 @@ impl<'a> Starts<'a> {
         named.extend(subscribe.former.iter().map(|(conversation, start, _)| (*conversation, *start)));
         let mut seen = FxHashMap::default();
         for change in changes {
-            // This node may read the log again from an earlier event: a join before the leave that the session knows is not new.
+            // This node may have read the log again from an earlier event. A join before a leave that the session knows is old.
             if let Some(before) = change.seen()
                 && known_leave(&subscribe.gone, change.conversation).is_none_or(|leave| leave < change.seq)
             {
@@ -341,11 +342,11 @@ impl<'a> Starts<'a> {
     }
 }
 
-/// The event by which the user left a conversation, if it is among these.
+/// The event by which the user left a conversation, if the conversation is in `gone`.
 fn known_leave(gone: &[(ConversationKey, Seq)], conversation: ConversationKey) -> Option<Seq> {
     gone.iter().find(|gone| gone.0 == conversation).map(|gone| gone.1)
 }
 
-/// The `retry_after` for a user with too many connections, in milliseconds. Dead connections end after some forty seconds at most, or
-/// after five minutes if frames wait to be written to them; most end sooner.
+/// The `retry_after` for a user with too many connections, in milliseconds. A dead connection is closed after about forty seconds
+/// at most, or after five minutes if frames wait to be written to it; most are closed sooner.
 const TOO_MANY_RETRY_MS: u64 = 5_000;

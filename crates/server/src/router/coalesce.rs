@@ -1,8 +1,8 @@
 //! Busy rooms coalesce their events: events that follow each other closely reach each connection in one write.
 //!
 //! A write to a socket is a system call of some microseconds, independent of its size, and that is most of the cost of a delivery.
-//! So the events of a room with many sessions on this node wait for the end of their batch. While the store has more batches
-//! ready they wait for the next one, too, up to a limit. Acknowledgements do not wait.
+//! So the events of a room with many users on this node wait for the end of their batch. While the store has more batches
+//! ready, the events also wait for the next batch, for at most `MAX_DELAY`. Acknowledgements do not wait.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use super::LocalNode;
 use crate::outbox::{CoalescedEvent, join};
 use switchboard_store::record::ConversationKey;
 
-/// A conversation with so many users on this node coalesces its events. With fewer, all writes together take less time than the
-/// next commit.
+/// From this number of users on this node, a conversation coalesces its events. With fewer users, the writes to all connections
+/// take less time than the next commit.
 pub(crate) const COALESCE_FROM_USERS: usize = 32;
 
-/// How long an event waits for others at most: less than the writes to a thousand connections take.
+/// The longest time that an event waits for others. The writes to a thousand connections take longer than this.
 const MAX_DELAY: Duration = Duration::from_millis(5);
 
-/// The events that wait.
+/// The events that wait for later ones, by conversation.
 #[derive(Debug)]
 pub(super) struct Coalescer {
     events: FxHashMap<ConversationKey, Vec<CoalescedEvent>>,
-    /// When the first of them was stored.
+    /// When the oldest waiting event was stored.
     since: Option<Instant>,
     from_users: usize,
 }
@@ -36,7 +36,7 @@ impl Coalescer {
         Self { events: FxHashMap::default(), since: None, from_users }
     }
 
-    /// Waits until the waiting events are due; for ever, if there are none.
+    /// Returns once the waiting events are due. Never returns if no event waits.
     pub(super) async fn due(&self) {
         match self.since {
             Some(since) => tokio::time::sleep_until(since + MAX_DELAY).await,
@@ -51,7 +51,7 @@ impl Coalescer {
 }
 
 impl LocalNode {
-    /// Queues an event for the sessions of its conversation, at once or with others.
+    /// Queues an event for the sessions of its conversation, at once or together with later events.
     pub(super) fn coalesce(&mut self, conversation: ConversationKey, event: CoalescedEvent) {
         if let Some(events) = self.coalescer.events.get_mut(&conversation) {
             events.push(event);
@@ -63,7 +63,8 @@ impl LocalNode {
         }
     }
 
-    /// Flushes the waiting events at the end of a batch, unless `more` batches follow at once.
+    /// Handles the end of a batch: queues the waiting events for their sessions, unless `more` batches are ready and the events are
+    /// not due yet.
     pub(super) fn gathered(&mut self, more: bool) {
         if !more || self.coalescer.is_due() {
             self.release();
@@ -87,7 +88,8 @@ impl LocalNode {
         let joined = join(events);
         let mut delivered = 0;
         for outbox in self.registry.sessions_in(conversation) {
-            // Events in between did not pass through this node; the session reads them from the log.
+            // The events between the head and the first of these did not pass through this node. The session reads them from the
+            // log.
             outbox.push_lag(conversation, head, Seq(first.seq.0 - 1));
             delivered += match &joined {
                 Some(joined) => outbox.push_joined(conversation, events, joined),

@@ -1,4 +1,4 @@
-//! How users go offline: what the other nodes and the watchers receive, and what the store writes.
+//! Takes users offline: publishes that to other nodes and to watchers, and stores when the user was last seen.
 
 use switchboard_protocol::{Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
@@ -20,13 +20,13 @@ impl Router {
 
     pub(super) fn store_last_seen(&mut self, user: UserId, at: Timestamp) {
         let submission = Submission { actor: user, change: Change::Seen(at), origin: Origin::Nobody };
-        // Dropped if the queue of the store is full: then the store keeps the time before.
+        // If the queue of the store is full, the write is dropped, and the store keeps the earlier time.
         self.departing += usize::from(self.store.submit(submission).is_ok());
     }
 
-    /// Takes all users offline, because the server stops. The other nodes receive that at once. The store receives when each user was
-    /// last seen, a few users at a time, because all of them at once do not fit its queue. What it has not stored at the deadline
-    /// is lost.
+    /// Takes all users offline, because the server stops. The other nodes receive that at once. The times at which users were last
+    /// seen are stored a few users at a time, because all of them do not fit the queue of the store. Times that are not stored at
+    /// the deadline are lost.
     pub(super) async fn depart_all(&mut self, cut: &CancellationToken) {
         let users = self.node.registry.users();
         let seen: Vec<_> = users.into_iter().filter_map(|user| self.go_offline(user)).collect();

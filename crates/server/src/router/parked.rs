@@ -1,7 +1,7 @@
 //! Attaching sessions that wait until this node has applied everything that their snapshot contains.
 //!
-//! Each is indexed by its first obstacle, and is checked again when that has changed: the work after an input is in proportion to
-//! what the input changed, not to the number of waiting sessions.
+//! Each session is indexed by the first obstacle that it waits for, and is checked again only when that obstacle has changed. So
+//! the work after an input is in proportion to what the input changed, not to the number of waiting sessions.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -15,19 +15,19 @@ use super::{LocalNode, Subscribe};
 use switchboard_store::Memberships;
 use switchboard_store::record::ConversationKey;
 
-/// Conversations that a user left, with the event.
+/// Conversations that a user left, each with the event of the leave.
 pub(crate) type Leaves = Vec<(ConversationKey, Seq)>;
 
-/// A page of memberships that waits until every event that it can contain has been published, and what happens then.
+/// A page of memberships that waits until every event that it can contain has been published, and the next step after that.
 pub(super) struct Parked {
     pub(super) session: SessionSlot,
-    /// The page cannot contain anything of a later batch than this one.
+    /// The number of a batch. The page contains nothing of later batches.
     pub(super) mark: u64,
     pub(super) page: Memberships,
     pub(super) then: Then,
 }
 
-/// What happens with a session once its page has been applied.
+/// The next step of a session once its page has been applied.
 pub(super) enum Then {
     /// The session receives which conversations its user has left.
     Answer(oneshot::Sender<Leaves>),
@@ -38,15 +38,15 @@ pub(super) enum Then {
 /// What a session waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Obstacle {
-    /// The publishing of a batch of this node.
+    /// The batch of this node with this number must be published.
     Batch(u64),
-    /// In a cluster: an event that this node has not applied yet; with 0, any further event of the conversation.
+    /// In a cluster: this event of the conversation must be applied; with number 0, any further event of it.
     Event(ConversationKey, Seq),
-    /// In a cluster: the store's answer about a user, or an event by which the user joins or leaves a conversation.
+    /// In a cluster: the store must answer a query about the user, or the user must join or leave a conversation.
     User(UserSlot),
 }
 
-/// The waiting sessions by obstacle.
+/// The waiting sessions, indexed by the obstacle that each waits for.
 #[derive(Default)]
 pub(super) struct ParkedSessions {
     sessions: FxHashMap<SessionSlot, (Parked, Obstacle)>,
@@ -108,14 +108,15 @@ impl ParkedSessions {
 }
 
 impl Parked {
-    /// What a session waits for first, on one node and on several.
+    /// The obstacle that comes before all others, on a single node and in a cluster: a batch that the page may contain is
+    /// unpublished.
     pub(super) fn unpublished(&self, published: u64) -> Option<Obstacle> {
         (self.mark > published).then_some(Obstacle::Batch(self.mark))
     }
 }
 
 impl LocalNode {
-    /// Applies a page on a single node, or parks it until everything that it can contain has been published.
+    /// Applies a page on a single node, or parks it until every batch that it can contain has been published.
     pub(super) fn admit(&mut self, parked: Parked) {
         if let Some(obstacle) = parked.unpublished(self.published) {
             self.parked.insert(parked, obstacle);

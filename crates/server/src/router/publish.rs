@@ -26,7 +26,7 @@ impl Router {
                 Ok(Committed::Cursor(committed)) => self.publish_cursor(origin, committed),
                 Ok(Committed::Quiet) => answer(origin, Ok(OkBody::Done {})),
                 Err(refusal) => {
-                    // A caller that waits counts its refusals itself.
+                    // A caller that waits for the outcome, such as an HTTP request, counts the refusal itself.
                     if !matches!(origin, Origin::Call(_) | Origin::BackEnd(_)) {
                         self.node.metrics.refused(refusal.code);
                     }
@@ -50,7 +50,7 @@ impl Router {
             Origin::Session(origin) => Outbox::of(origin),
             Origin::Call(_) | Origin::BackEnd(_) | Origin::Nobody => None,
         };
-        // The answer is queued before the event, because applying the event may also queue later events that wait for it.
+        // The answer is queued before the event is applied, because that may also queue later events, which wait for this one.
         let stored_as = OkBody::Stored { conversation: name.clone(), seq, at, duplicate, event: None };
         answer(origin, Ok(stored_as));
         if let Some(event) = event {
@@ -68,7 +68,7 @@ impl Router {
     fn publish_cursor(&mut self, origin: Origin, committed: CommittedCursor) {
         let CommittedCursor { conversation, name, user, of, upto, moved, members } = committed;
         if moved {
-            // It may refer to events that wait.
+            // The cursor may point at coalesced events that still wait, so they are delivered first.
             self.node.release();
             let signal = match of {
                 CursorOf::Read => Signal::Read { conversation: name.clone(), user: user.clone(), upto },
@@ -103,7 +103,7 @@ fn answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
                 outbox.push_outcome(answer);
             }
         }
-        // The caller may have gone; the write stays stored.
+        // If the caller no longer waits, the answer is dropped. The write stays stored.
         Origin::Call(reply) | Origin::BackEnd(reply) => drop(reply.send(result)),
         Origin::Nobody => {}
     }

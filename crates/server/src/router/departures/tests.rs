@@ -1,4 +1,4 @@
-//! What the store receives when a server stops.
+//! Tests which writes the store receives when a server stops.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use switchboard_store::{Batch, Committed, Outcome};
 
 const USERS: usize = 1_000;
 
-/// A router that stops: [`USERS`] are online, and none has a session any more.
+/// A router that is about to stop: [`USERS`] users are online in their grace period, without a session.
 fn stopping_router() -> (Arc<Fake>, Router, mpsc::Sender<Batch>) {
     let names: Vec<_> = (0..USERS).map(|n| format!("u{n}")).collect();
     let store = Arc::new(Fake::writable());
@@ -29,7 +29,7 @@ fn stopping_router() -> (Arc<Fake>, Router, mpsc::Sender<Batch>) {
     (store, router, batches)
 }
 
-/// Waits until writes have been submitted.
+/// Waits until writes have been submitted, and returns how many.
 async fn submitted(store: &Fake) -> usize {
     loop {
         match store.take_submitted() {

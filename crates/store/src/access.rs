@@ -1,7 +1,7 @@
-//! Who may do what: pure checks, called in the transaction that reads or writes.
+//! The access rules: pure checks, called in the transaction that reads or writes.
 //!
-//! "Not there" and "not allowed to know" are the same refusal. A member sees the whole log; a user
-//! who left sees it up to the event of leaving; nobody else sees anything.
+//! If a conversation does not exist, and if the user may not know of it, the refusal is the same. A member sees the whole
+//! log; a user who left sees it up to the event of leaving; no other user sees anything.
 
 use switchboard_protocol::{ConversationId, Role, Seq, UserId};
 
@@ -19,7 +19,7 @@ pub(crate) fn check_member(membership: Option<&Membership>) -> Result<&Membershi
     membership.filter(|m| m.until.is_none()).ok_or_else(Refusal::not_found)
 }
 
-/// A member who may write.
+/// Refuses all but members who may write.
 pub(crate) fn check_writer(membership: Option<&Membership>) -> Result<&Membership, Refusal> {
     let member = check_member(membership)?;
     match member.role {
@@ -30,7 +30,7 @@ pub(crate) fn check_writer(membership: Option<&Membership>) -> Result<&Membershi
     }
 }
 
-/// A member who may change the room.
+/// Refuses all but members who may change the room.
 pub(crate) fn check_admin(membership: Option<&Membership>) -> Result<&Membership, Refusal> {
     let member = check_member(membership)?;
     match member.role {
@@ -39,7 +39,7 @@ pub(crate) fn check_admin(membership: Option<&Membership>) -> Result<&Membership
     }
 }
 
-/// Only its two users may write to a direct conversation that does not exist yet.
+/// Refuses all but the two users of a direct conversation that does not exist yet.
 pub(crate) fn check_peer(conversation: &ConversationId, user: &UserId) -> Result<(UserId, UserId), Refusal> {
     match conversation.peers() {
         Some((a, b)) if a == *user || b == *user => Ok((a, b)),
@@ -47,8 +47,8 @@ pub(crate) fn check_peer(conversation: &ConversationId, user: &UserId) -> Result
     }
 }
 
-/// Refuses a direct conversation, which always has its two users and no title. Checked after membership, so that a user who
-/// is not a member learns nothing.
+/// Refuses a direct conversation, because it always has its two users and no title. Call it after the check of membership,
+/// so that a user who is not a member learns nothing.
 pub(crate) fn check_room(conversation: &ConversationId) -> Result<(), Refusal> {
     if conversation.is_room() {
         Ok(())
@@ -59,8 +59,8 @@ pub(crate) fn check_room(conversation: &ConversationId) -> Result<(), Refusal> {
     }
 }
 
-/// Who may invite: an admin anybody in any role; a member of a public room anybody as `member`, since
-/// those could join by themselves.
+/// Refuses users who may not invite. An admin may invite any user in any role. A member of a public room may invite any
+/// user as `member`, because that user could also join without an invitation.
 pub(crate) fn check_inviter(
     room: &Conversation,
     inviter: Option<&Membership>,
@@ -73,15 +73,15 @@ pub(crate) fn check_inviter(
     }
 }
 
-/// Only a back end with an API key may add the first member to an empty room. Without that nobody could enter an empty private
-/// room again.
+/// Refuses to add the first member unless the room is empty. Only a back end with an API key may do it; without that no
+/// user could ever enter an empty private room again.
 pub(crate) fn check_reopener(room: &Conversation) -> Result<(), Refusal> {
     check_room(&room.name)?;
     if room.members == 0 { Ok(()) } else { Err(Refusal::not_found()) }
 }
 
-/// The role of a user who joins a room: the first in an empty room is its admin, and a reader who
-/// left stays a reader, because otherwise leaving would undo an admin's decision.
+/// The role of a user who joins a room. The first user in an empty room becomes its admin. A reader who left stays a
+/// reader, because otherwise leaving would undo an admin's decision.
 pub(crate) fn role_of_joiner(room: &Conversation, earlier: Option<&Membership>) -> Role {
     if room.members == 0 { Role::Admin } else { role_kept(Role::Member, earlier) }
 }
@@ -96,8 +96,8 @@ fn role_kept(wanted: Role, earlier: Option<&Membership>) -> Role {
     if reader { Role::Reader } else { wanted }
 }
 
-/// A room keeps an admin while it has members: without one nobody could be invited, ever. The last
-/// member may leave; the first user who joins an empty room becomes its admin.
+/// Refuses a change that would leave a room with members but no admin, because then no user could be invited any more. The
+/// last member may leave; the first user who joins an empty room becomes its admin.
 pub(crate) fn check_admin_remains(
     room: &Conversation,
     admin: &Membership,
@@ -111,12 +111,12 @@ pub(crate) fn check_admin_remains(
     }
 }
 
-/// Who may edit: the author.
+/// Refuses to let a user edit a message of another user.
 pub(crate) fn check_author(author: bool) -> Result<(), Refusal> {
     if author { Ok(()) } else { Err(Refusal::forbidden("only its author may edit a message")) }
 }
 
-/// Who may delete: the author, or an admin of the room.
+/// Refuses to let a user delete a message, unless the user is its author or an admin of the room.
 pub(crate) fn check_eraser(author: bool, member: &Membership) -> Result<(), Refusal> {
     if author || member.role == Role::Admin {
         Ok(())
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn unread_counts_others_messages_after_the_cursor() {
-        // 10 messages, 3 up to the cursor; 2 own ones, 1 of them up to the cursor.
+        // The room has 10 messages, 3 of them up to the cursor. The member sent 2 of them, 1 of these up to the cursor.
         assert_eq!(member(Role::Member, None).unread(10), 6);
     }
 }

@@ -1,4 +1,5 @@
-//! What every writer does with what waits: many writes in one transaction, each answered in its place.
+//! The part of the writer that all stores share: gathers the queued writes into one transaction and returns an outcome for
+//! each.
 
 mod coalesce;
 mod turn;
@@ -19,13 +20,14 @@ use crate::origin::Origin;
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
 
-/// Writes that may be queued for the writer: less than a second of work at 20,000 a second. Further writes are rejected.
+/// The most writes that may be queued for the writer: less than a second of work at 20,000 a second. Further writes are
+/// rejected.
 pub(super) const MAX_QUEUED_WRITES: usize = 16_384;
 
-/// Writes in one transaction. Larger batches do not commit more writes per second; they only delay the first one.
+/// The most writes in one transaction. Larger batches do not commit more writes per second; they only delay the first one.
 pub(super) const MAX_WRITES_PER_BATCH: usize = 1_024;
 
-/// Committed batches that may wait for the router. A few keep the writer busy; more would only add latency.
+/// The most committed batches that may wait for the router. A few keep the writer busy; more would only add latency.
 pub(super) const MAX_QUEUED_BATCHES: usize = 8;
 
 /// The result of one write of a batch.
@@ -35,7 +37,7 @@ pub(super) enum Settled {
     Answered(Result<Committed, Refusal>),
     /// The write could not be stored.
     Rejected,
-    /// A `read` that is queued again after readers have counted for it.
+    /// The write is a `read` for which readers have to count messages first; it is queued again afterwards.
     Uncounted,
 }
 
@@ -45,9 +47,9 @@ pub(super) type Results = Vec<Settled>;
 /// The state that the writer shares with its readers.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// The batch whose commit began last.
+    /// The number of the batch whose commit began last.
     pub(super) mark: AtomicU64,
-    /// Why every write is refused now.
+    /// Why every write is refused at present; `None` while writes are stored.
     fault: Mutex<Option<WriteFault>>,
 }
 
@@ -56,7 +58,7 @@ impl State {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses writes, for good if the fault is final.
+    /// Makes the store refuse writes, for good if the fault is final.
     pub(super) fn set_fault(&self, fault: WriteFault) {
         let mut now = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         if !now.is_some_and(WriteFault::is_final) {
@@ -64,19 +66,19 @@ impl State {
         }
     }
 
-    /// Accepts writes again after one was stored, unless the fault is final.
+    /// Makes the store accept writes again, unless the fault is final. Called when a write was stored.
     pub(super) fn clear_fault(&self) {
         let mut now = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         now.take_if(|fault| !fault.is_final());
     }
 
-    /// Whether nothing is written until a restart.
+    /// Whether the store refuses all writes until a restart.
     pub(super) fn has_failed(&self) -> bool {
         self.fault().is_some_and(WriteFault::is_final)
     }
 }
 
-/// A write without an actor, to probe whether writes are stored.
+/// A write that changes nothing, to probe whether writes can be stored.
 pub(super) fn probe() -> Option<Submission> {
     let actor = UserId::parse("probe").ok()?;
     Some(Submission { actor, change: Change::Probe, origin: Origin::Nobody })
@@ -87,7 +89,7 @@ pub(super) fn count_writes(batch: &[Submission]) -> usize {
     batch.iter().filter(|one| !matches!(one.change, Change::Probe)).count()
 }
 
-/// Sets the final fault if the writer's thread panics.
+/// Records the final fault if the writer's thread panics.
 struct PanicGuard(Arc<State>);
 
 impl Drop for PanicGuard {
@@ -100,7 +102,7 @@ impl Drop for PanicGuard {
 
 /// The writer's queue of submissions, and its channel of committed batches.
 pub(super) struct Channels {
-    /// Dropped before `batches`, so that the router finds the end already recorded when that channel closes.
+    /// Dropped before `batches`, so that the fault is recorded by the time the router sees that channel close.
     guard: PanicGuard,
     pub(super) queue: Receiver<Submission>,
     batches: mpsc::Sender<Batch>,
@@ -113,8 +115,8 @@ impl Channels {
         Self { guard: PanicGuard(state), queue, batches, number: 0 }
     }
 
-    /// Writes a batch, of a first write and all that waits behind it; `write` returns what goes into its outcomes and its
-    /// check. `false` if the receiver of batches is gone.
+    /// Writes a batch: the first write and all that are queued after it, up to the limit. `write` returns the batch's
+    /// outcomes and the conversations for [`Batch::check`]. Returns `false` if the receiver of batches is gone.
     pub(super) fn serve(
         &mut self,
         first: Submission,
@@ -124,34 +126,36 @@ impl Channels {
         crate::fault::strike_now("writer");
         let mut batch = vec![first];
         batch.extend(self.queue.try_iter().take(MAX_WRITES_PER_BATCH - 1));
-        // A rejected write makes the later writes of its connection stale.
+        // Writes that an earlier rejection on their connection made stale are rejected in a batch of their own.
         let late = take_late(&mut batch);
         (late.is_empty() || self.tell(|| (late, Vec::new())))
             && (batch.is_empty() || self.tell(|| write(batch)))
     }
 
-    /// Numbers a batch, writes it and sends its outcomes to the router; `false` if the receiver of batches is gone.
+    /// Numbers a batch, writes it and sends its outcomes to the router. Returns `false` if the receiver of batches is gone.
     pub(super) fn tell(&mut self, write: impl FnOnce() -> (Vec<Outcome>, Vec<ConversationKey>)) -> bool {
         self.number += 1;
-        // Before the commit, so that a reader that sees any row of this batch also sees its number.
+        // Set before the commit, so that a reader that sees any row of this batch also sees its number.
         self.guard.0.mark.store(self.number, Ordering::SeqCst);
         let (outcomes, check) = write();
         let batch = Batch { number: self.number, outcomes, more: !self.queue.is_empty(), check };
         self.batches.blocking_send(batch).is_ok()
     }
 
-    /// Stops accepting writes: new ones are rejected.
+    /// Stops taking writes from the queue; new submissions are rejected.
     pub(super) fn close(&mut self) {
         self.queue = crossbeam_channel::never();
     }
 }
 
-/// Removes and rejects stale writes: those submitted before their connection knew of an earlier rejection.
+/// Removes and rejects the stale writes of a batch: those submitted before their connection learned of an earlier
+/// rejection.
 pub(super) fn take_late(batch: &mut Vec<Submission>) -> Vec<Outcome> {
     batch.extract_if(.., |one| one.origin.is_stale()).map(reject).collect()
 }
 
-/// Rejects a write that could not be stored. Later writes of its connection must not be stored before it.
+/// Rejects a write that could not be stored. Later writes of its connection without numbers become stale, because they must
+/// not be stored before the client has sent this one again.
 pub(super) fn reject(submission: Submission) -> Outcome {
     submission.origin.reject();
     Outcome { origin: submission.origin, result: Err(Refusal::unavailable()) }
@@ -172,7 +176,7 @@ pub(super) fn apply<R: Rows>(
             *result = early;
             continue;
         }
-        // A copy, because a second attempt needs the change again.
+        // The change is cloned, because a second attempt at the transaction needs it again.
         let actor = Actor { name: &one.actor, has_allowances: one.origin.is_user() };
         *result = match change::apply(rows, rules, actor, one.change.clone(), now) {
             Ok(committed) => {
@@ -198,7 +202,7 @@ pub(super) fn apply<R: Rows>(
     Ok(results)
 }
 
-/// The outcomes of a batch; `uncounted` gets the reads that are queued again.
+/// Pairs the writes of a batch with their results. The reads that need a count go into `uncounted` and get no outcome yet.
 pub(super) fn told(
     batch: Vec<Submission>,
     results: Results,

@@ -1,6 +1,6 @@
-//! Applies changes to the rows of one transaction: each is checked first, then done.
+//! Applies changes to the rows of one transaction. Each change is checked before it is made.
 //!
-//! `check_*` may refuse and has no effect; `do_*` has the effect and refuses nothing. So a refusal
+//! A `check_*` function may refuse and has no effect; a `do_*` function has the effect and refuses nothing. So a refusal
 //! leaves no trace in a transaction that it shares with other writes.
 
 mod allowance;
@@ -30,12 +30,12 @@ use crate::record::{Effect, LogEvent, UserKey};
 use crate::refusal::Refusal;
 use crate::{access, body};
 
-/// A refusal, or a store that does not work.
+/// Why a change or a query did not succeed: it was refused, or the store failed.
 #[derive(Debug)]
 pub(super) enum Failed<E = rusqlite::Error> {
     Refused(Refusal),
     Store(E),
-    /// A `read` that needs a count by a reader first. Nothing was changed.
+    /// A `read` for which readers have to count messages first. Nothing was changed.
     Uncounted,
 }
 
@@ -53,7 +53,7 @@ impl<E: StoreError> From<E> for Failed<E> {
 
 /// An error of the store.
 pub(super) trait StoreError: Display {
-    /// Whether only one change failed, without a trace in the transaction, so that the others may go on.
+    /// Whether only one change failed and left no trace in the transaction, so that the others may be committed.
     fn is_of_one(&self) -> bool {
         false
     }
@@ -61,7 +61,7 @@ pub(super) trait StoreError: Display {
     /// Whether the error reports a damaged row.
     fn is_damage(&self) -> bool;
 
-    /// The error for a value that cannot be encoded.
+    /// The error for a value that cannot be encoded, named by `what`.
     fn unwritable(what: String) -> Self;
 }
 
@@ -87,9 +87,10 @@ type Done<R> = Result<Committed, Failed<<R as Rows>::Error>>;
 #[derive(Debug)]
 pub(super) struct Rules {
     pub(super) limits: Limits,
-    /// Whether users may write to ids that the server has not seen before.
+    /// Whether users may write to user ids that the server has not seen before.
     pub(super) strangers: bool,
-    /// Events that the writer reads at most to count the messages up to a cursor; usually [`MAX_EVENTS_COUNTED_BY_WRITER`].
+    /// The most events that the writer reads to count the messages up to a cursor; usually
+    /// [`MAX_EVENTS_COUNTED_BY_WRITER`].
     pub(super) near: u64,
     allowances: Allowances,
 }
@@ -104,22 +105,22 @@ impl Rules {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Actor<'a> {
     pub(super) name: &'a UserId,
-    /// Whether what the change causes counts against the user's allowances.
+    /// Whether the effects of the change count against the user's allowances.
     pub(super) has_allowances: bool,
 }
 
 impl<'a> Actor<'a> {
-    /// An actor without allowances: nothing is counted.
+    /// An actor whose effects count against no allowance.
     pub(super) fn without_allowances(name: &'a UserId) -> Self {
         Self { name, has_allowances: false }
     }
 }
 
-/// Events that the writer reads at most to count the messages up to a cursor: some 10 µs, in which all writes wait. Readers
-/// count over longer ranges.
+/// The most events that the writer reads to count the messages up to a cursor. It takes some 10 µs, for which all other
+/// writes wait. Readers count over longer ranges.
 pub(super) const MAX_EVENTS_COUNTED_BY_WRITER: u64 = 64;
 
-/// One change being applied.
+/// One change while it is being applied.
 struct Act<'a, R> {
     rows: &'a mut R,
     rules: &'a Rules,
@@ -144,12 +145,12 @@ impl<R: Rows> Act<'_, R> {
         Ok(Place { conversation, user, membership })
     }
 
-    /// The allowances of the actor, if what they do counts against any.
+    /// The allowances against which the actor's effects count, if any.
     fn allowances(&self) -> Option<&Allowances> {
         self.has_allowances.then_some(&self.rules.allowances)
     }
 
-    /// A user who may be written to or invited.
+    /// Refuses a user who may not be written to or invited, because the server has never seen them.
     fn check_known(&mut self, user: &UserId) -> Result<(), Failed<R::Error>> {
         if self.rules.strangers || user == self.actor || self.rows.user(user)?.is_some() {
             Ok(())
@@ -158,8 +159,8 @@ impl<R: Rows> Act<'_, R> {
         }
     }
 
-    /// Appends an event to the log, unless the sender has used its key before: then there is none, and nothing was
-    /// changed. `stored` is the stored form of its body. The caller puts the conversation's row back.
+    /// Appends an event to the log. Returns `None`, and changes nothing, if the sender has used its key before. `stored` is
+    /// the stored form of its body. The caller writes the conversation's row.
     fn do_append(
         &mut self,
         conversation: &mut Conversation,
@@ -187,7 +188,7 @@ impl<R: Rows> Act<'_, R> {
         Ok(self.rows.insert_event(&event, stored, conversation, sender)?.then_some(event))
     }
 
-    /// Appends an event that is not a message and puts the conversation's row back.
+    /// Appends an event that is not a message, and writes the conversation's row.
     fn do_record(
         &mut self,
         mut conversation: Conversation,
@@ -202,12 +203,12 @@ impl<R: Rows> Act<'_, R> {
             Failed::Store(R::Error::unwritable(what))
         })?;
         let event = self.do_append(&mut conversation, user, kind, None, (&body, &stored))?;
-        // What has no key is always new.
+        // An event without a key is never a duplicate.
         let event = event.ok_or_else(Refusal::unavailable)?;
         Ok(self.committed(conversation, event, effects))
     }
 
-    /// The stored form of a body; `None` if it names a user who is not stored.
+    /// The stored form of a body; `None` if the body names a user who is not stored.
     fn check_stored<'b>(
         &mut self,
         kind: EventKind,
@@ -233,7 +234,7 @@ impl<R: Rows> Act<'_, R> {
         Committed::Event(Box::new(committed))
     }
 
-    /// The outcome of a change that an earlier event has made already.
+    /// The outcome of a change that repeats what an earlier event did.
     fn repeated(&mut self, conversation: &Conversation, earlier: Seq) -> Done<R> {
         let at = self.rows.event(conversation.key, earlier)?.map_or(conversation.at, |e| e.at.as_millis());
         Ok(Committed::Event(Box::new(CommittedEvent {
@@ -246,8 +247,9 @@ impl<R: Rows> Act<'_, R> {
         })))
     }
 
-    /// Moves the cursor of reading, unless it is there already. `counts` are those up to the new one, if readers have made
-    /// them; without them the writer counts, over a few events at most.
+    /// Advances the member's read cursor to the given position, unless it is already there or further. `counts` are the
+    /// message counts up to that position, if readers have made them. Without them the writer counts, if the range is
+    /// short.
     fn read(&mut self, command: &Read, counts: Option<Counts>) -> Done<R> {
         let upto = command.upto;
         let Place { conversation, user, membership } = self.check_cursor(&command.conversation, upto)?;
@@ -262,14 +264,14 @@ impl<R: Rows> Act<'_, R> {
             member.read_sent = counts.sent;
             member.read_messages = counts.messages;
             member.read = upto;
-            // Who has read it has it.
+            // A message that was read was also received.
             member.received = member.received.max(upto);
             self.rows.put_member(conversation.key, user, member);
         }
         Ok(self.moved_cursor(conversation, CursorOf::Read, member.read, moved))
     }
 
-    /// Moves the cursor of delivery, unless it is there already.
+    /// Advances the member's received cursor to the given position, unless it is already there or further.
     fn received(&mut self, command: &Received) -> Done<R> {
         let upto = command.upto;
         let Place { conversation, user, membership } = self.check_cursor(&command.conversation, upto)?;
@@ -306,10 +308,10 @@ impl<R: Rows> Act<'_, R> {
     }
 }
 
-/// The member's own messages up to a cursor: all of them without those after it, or those up to the earlier cursor and
-/// those between. `own` are those on the side of the cursor that [`nearer_end`] gives.
-///
-/// In a damaged row a count may be below another; that must not end the writer, and with it all writing.
+/// How many of the member's own messages are up to a cursor: either all of them minus those after the cursor, or those up
+/// to the earlier cursor plus those between the two. `own` is the number of own messages in the range that [`nearer_end`]
+/// gives.
+/// | In a damaged row one count may be less than another. The subtraction saturates, because a panic would end the writer.
 pub(super) fn sent_upto(member: &Membership, head: Seq, upto: Seq, own: u64) -> u64 {
     if is_nearer_head(member, head, upto) {
         member.sent.saturating_sub(own)
@@ -318,8 +320,8 @@ pub(super) fn sent_upto(member: &Membership, head: Seq, upto: Seq, own: u64) -> 
     }
 }
 
-/// The events over which own messages are counted for a cursor: after the first, up to the second. All moves of a member's
-/// cursor together cover the log at most once, because it only grows.
+/// The range over which own messages are counted for a new cursor: after the first event, up to the second. It is the
+/// shorter of the two ranges from the cursor to the end of the log and from the old cursor to the new.
 pub(super) fn nearer_end(member: &Membership, head: Seq, upto: Seq) -> (Seq, Seq) {
     if is_nearer_head(member, head, upto) { (upto, head) } else { (member.read, upto) }
 }
@@ -328,7 +330,7 @@ fn is_nearer_head(member: &Membership, head: Seq, upto: Seq) -> bool {
     head.0.saturating_sub(upto.0) <= upto.0.saturating_sub(member.read.0)
 }
 
-/// A membership that starts with the event `since`, everything before it read.
+/// A membership that begins with the event `since`; everything before it counts as read.
 fn entered(role: Role, since: Seq, messages: u64, earlier: Option<Membership>) -> Membership {
     let sent = earlier.map_or(0, |m| m.sent);
     Membership {
@@ -343,11 +345,10 @@ fn entered(role: Role, since: Seq, messages: u64, earlier: Option<Membership>) -
     }
 }
 
-/// The fields of an event's kind, as the store keeps them: without the tag, which has a column.
-///
-/// # Errors
-/// There is no such JSON. Nothing of the transaction may be stored then: an event without its fields would be lost under an
-/// `ok`.
+/// The fields of an event as the store keeps them: without the `type`, which has its own column.
+/// | # Errors
+/// The body cannot be encoded. Then the transaction must not be committed, because the client would get an `ok` for an
+/// event without its fields.
 fn fields<E: StoreError>(body: &EventBody) -> Result<String, E> {
     let kind = body.kind().as_str();
     let json = serde_json::to_string(body).unwrap_or_default();

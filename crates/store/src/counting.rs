@@ -1,8 +1,10 @@
-//! Counts for `read`s whose cursor is far from both ends, made by readers, so that the writer never does.
+//! Counts messages for `read` commands whose cursor is far from both ends of the range. Readers count, so that the writer
+//! need not.
 //!
-//! The writer hands such a read over ([`Counter::start`]) and goes on. Readers count a slice of the log at a time, each in the
-//! turn of the user whose read it is. Then the read is queued for the writer again, with its counts. What is counted stays
-//! true, because nothing before an event of the log changes; whether the cursor still moves, the writer decides.
+//! The writer hands such a read over ([`Counter::start`]) and continues. Readers count a slice of the log at a time, in the
+//! queue share of the user who sent the read. Then the read is queued for the writer again, with its counts. The counts
+//! stay true, because the events before a position of the log never change; the writer still decides whether the cursor
+//! moves.
 
 use std::cmp::Reverse;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,19 +23,19 @@ use crate::refusal::Refusal;
 /// The user and the conversation of a count. One count runs for each key at a time.
 type Key = (UserId, ConversationId);
 
-/// Hands reads over to readers, and back to the writer.
+/// Hands `read` commands over to readers, and back to the writer.
 pub(super) struct Counter<D> {
     turns: Arc<FairQueue<Job<D>>>,
     queue: Sender<Submission>,
-    /// The reads that wait for a count. The first of each is the one that is counted for; the others came meanwhile, and the
-    /// writer looks at them again afterwards.
+    /// The `read` commands that wait for a count. The count is for the first of each list; the others arrived meanwhile,
+    /// and the writer examines them again afterwards.
     waiting: Mutex<FxHashMap<Key, Vec<Submission>>>,
 }
 
 /// The writer's handle, which is weak so that the writer does not keep its own queue open.
 pub(super) type CounterHandle<D> = Weak<Counter<D>>;
 
-/// Starts counts for reads; the outcomes of those for which there is no room.
+/// Starts counts for `read` commands. Returns the outcomes of those that are rejected because the readers' queue is full.
 pub(super) fn start<D: ReaderConnection>(
     counter: &CounterHandle<D>,
     mut reads: Vec<Submission>,
@@ -41,7 +43,7 @@ pub(super) fn start<D: ReaderConnection>(
     if reads.is_empty() {
         return Vec::new();
     }
-    // The highest is counted for: then the others of its conversation have nothing left to move.
+    // The highest cursor of a conversation is counted for first; after that the others move nothing.
     reads.sort_by_key(|one| Reverse(one.change.cursor().map(|(_, _, upto)| upto)));
     match counter.upgrade() {
         Some(counter) => reads.into_iter().flat_map(|read| counter.start(read)).collect(),
@@ -62,7 +64,7 @@ impl<D: ReaderConnection> Counter<D> {
     }
 
     fn waiting(&self) -> MutexGuard<'_, FxHashMap<Key, Vec<Submission>>> {
-        // Nothing in here panics halfway.
+        // A poisoned lock is safe to use, because no code panics while it holds the lock.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -91,7 +93,7 @@ impl<D: ReaderConnection> Counter<D> {
 
     fn count(self: &Arc<Self>, connection: &mut D, key: &Key, upto: Seq, so_far: Option<Progress>) {
         let (user, name) = key;
-        // Those who wait are answered in every case.
+        // A panic is caught, so that the waiting reads are answered in every case.
         let step = catch_unwind(AssertUnwindSafe(|| {
             connection.read(|reader| reader.count(user, name, upto, so_far))
         }));
@@ -110,8 +112,8 @@ impl<D: ReaderConnection> Counter<D> {
         }
     }
 
-    /// Queues the reads that waited for a count. A reader waits here while the queue is full; the writer, which empties it, waits
-    /// for no reader.
+    /// Queues the reads that waited for a count. The reader thread blocks here while the writer's queue is full. That
+    /// cannot deadlock, because the writer empties the queue and waits for no reader.
     fn finish(&self, key: &Key, counts: Result<Counts, Refusal>) {
         let mut counts = Some(counts);
         let waiting = self.waiting().remove(key).unwrap_or_default();
@@ -121,7 +123,7 @@ impl<D: ReaderConnection> Counter<D> {
             {
                 submission.change = Change::CountedRead(Box::new(CountedRead { read: read.clone(), counts }));
             }
-            // Without a writer the store is closed, and nobody is answered any more.
+            // If the writer has ended, the store is closed and no write is answered any more.
             let _ = self.queue.send(submission);
         }
     }

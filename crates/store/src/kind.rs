@@ -7,11 +7,11 @@ use switchboard_protocol::{About, EventKind, MembershipEffect};
 /// The kind of a stored event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// One that this version knows.
+    /// A kind that this version knows.
     Known(EventKind),
-    /// One of a newer version, as that version has entered it in the table of kinds.
+    /// A kind of a newer version, as that version described it in the table of kinds.
     Newer(Arc<NewerKind>),
-    /// The number of one of a newer version, before it is looked up in the table of kinds.
+    /// The number of a newer version's kind, before it is looked up in the table of kinds.
     Number(i64),
 }
 
@@ -32,7 +32,7 @@ impl Kind {
         }
     }
 
-    /// Its number in the store.
+    /// The kind's number in the store.
     pub(crate) fn number(&self) -> i64 {
         match self {
             Self::Known(kind) => kind.number().into(),
@@ -62,12 +62,13 @@ impl Kind {
         self.known().about()
     }
 
-    /// The effect on memberships. Kinds of newer versions have none that this version knows.
+    /// The effect of the kind on memberships. For kinds of newer versions it is none, as this version knows no effect of
+    /// theirs.
     pub(crate) fn membership(&self) -> MembershipEffect {
         self.known().membership()
     }
 
-    /// Whether it has a field that holds user ids.
+    /// Whether events of this kind have a field that holds user ids.
     pub(crate) fn names_users(&self) -> bool {
         match self {
             Self::Known(kind) => kind.names_users(),
@@ -76,7 +77,7 @@ impl Kind {
         }
     }
 
-    /// Whether this field of its events holds user ids.
+    /// Whether this field of an event of this kind holds user ids.
     pub(crate) fn is_user_field(&self, field: &str) -> bool {
         match self {
             Self::Known(kind) => kind.user_fields().contains(&field),
@@ -105,7 +106,7 @@ impl NewerKind {
         is_name(&name).then_some(Self { number, name, user_fields })
     }
 
-    /// The rows that this version enters.
+    /// The rows that this version adds to the table of kinds.
     pub(crate) fn own_rows() -> impl Iterator<Item = KindRow> {
         EventKind::ALL.iter().map(|kind| {
             let users = serde_json::Value::from(kind.user_fields()).to_string();

@@ -4,26 +4,28 @@
 //! - **Writes** ([`Store::submit`]) are queued in the order of the calls. Each becomes one event in one
 //!   conversation's log (or moves one cursor) together with everything folded from it, in one
 //!   transaction, or leaves no trace. Many writes may share a transaction.
-//! - A write's [`Outcome`] comes out of the receiver that opening the store gave, **after** it is on
-//!   stable storage (fsynced), in the order of commits; within one conversation that is the order of
-//!   `seq`. Refusals come out there too, in their place in the order.
+//! - A write's [`Outcome`] comes out of the receiver that opening the store returned, **after** the write is on stable
+//!   storage (fsynced). Outcomes come in the order of commits, which within one conversation is the order of `seq`. The
+//!   receiver delivers refusals too, in the same order.
 //! - `seq` is 1, 2, 3, … without a gap. `at` never goes back within a conversation.
-//! - A message is stored once per (sender, key); later ones get the first one's `seq` as duplicates.
+//! - A message is stored once per (sender, key). A later write with the same sender and key is a duplicate and gets the
+//!   first one's `seq`.
 //! - **Access** is checked in the transaction that reads or writes; see [`crate::access`].
-//! - **Reads** see one consistent snapshot, at least as new as every outcome received before the call.
-//!   They never wait for a write. What they saw may be newer than what has come out of the receiver;
-//!   [`Snapshot::mark`] tells by how much at most.
-//! - A failed commit refuses its writes as `unavailable`, and with them what the same connections had queued behind them.
-//! - A write with a number is stored only once the write that it follows is settled: stored, or refused for good.
-//!   Where a store is across a network, it may not be known whether a commit has failed. It tries for a moment to find
-//!   out. After that its writes are refused, and if they turn out to be stored, [`Batch::check`] says where: there is
-//!   never an `ok` for what is not stored, but there may be an `unavailable` for what is.
-//! - SQLite retries nothing. After a failed fsync the store writes no more until it is opened again: what the kernel dropped
-//!   cannot be known (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+//! - **Reads** see one consistent snapshot, at least as new as every outcome received before the call. They never wait for
+//!   a write. A snapshot may contain batches whose outcomes the receiver has not delivered yet; [`Snapshot::mark`] is the
+//!   last batch that it can contain.
+//! - A failed commit refuses its writes as `unavailable`, and also the later queued writes of the same connections.
+//! - A write with a number is stored only once the write before it is settled: stored, or refused for good. If the store is
+//!   across a network, a lost connection can leave it unknown whether a commit succeeded. The store tries for a moment to
+//!   find out. After that it refuses the writes; if it turns out later that they were stored, [`Batch::check`] names their
+//!   conversations. So an `ok` is never sent for a write that is not stored, but an `unavailable` may be sent for one that
+//!   is.
+//! - SQLite retries nothing. After a failed fsync the store writes no more until it is opened again, because it cannot know
+//!   which pages the kernel dropped (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 //! - The integer keys of users and conversations are never reused.
-//! - A `read` far from both the member's cursor and the end of the log needs a count over the events between. The writer does
-//!   not count: readers do, in the user's own turn, and then the write is queued again ([`counting`]). Other writes of the
-//!   same connection may be stored meanwhile.
+//! - A `read` whose cursor is far from both the member's old cursor and the end of the log needs a count over the events
+//!   between. The writer does not count: readers do, in the user's share of the read queue, and then the write is queued
+//!   again ([`counting`]). Other writes of the same connection may be stored meanwhile.
 
 mod access;
 pub mod backup;
@@ -77,30 +79,32 @@ use crate::record::{Answer, ConversationKey, Effect, LogEvent, UserKey};
 use crate::refusal::Refusal;
 use crate::write_fault::WriteFault;
 
-/// The name of a store's writing thread. A server cannot go on without it.
+/// The name of a store's writing thread. The server stops if it ends.
 pub const WRITER_THREAD: &str = "writer";
 
 /// The log store. See the module for its contract.
 pub trait Store: std::marker::Send + std::marker::Sync + 'static {
-    /// Queues a write; its outcome comes out of the store's receiver. When the queue is full the
-    /// submission is rejected.
+    /// Queues a write; its outcome comes out of the store's receiver. If the queue is full, the submission is returned
+    /// unqueued.
     fn submit(&self, submission: Submission) -> Result<(), Box<Submission>>;
 
     /// Answers a page for `user`, who must be allowed to see it.
     fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>>;
 
     /// The snapshot that a connection of `user` starts from; `None` for an unknown user. `named` are the conversations for
-    /// which the connection has a cursor: the snapshot has them even if the user has left.
+    /// which the connection has a cursor: the snapshot contains them even if the user has left.
     fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>>;
 
-    /// The page of memberships behind the conversation `after`. Each page is a read of its own, which takes its turn.
+    /// The page of memberships after the conversation `after`, in the order of keys. Each page is a separate read in the
+    /// queue.
     fn memberships(&self, user: &UserId, key: UserKey, after: ConversationKey) -> Answer<Memberships>;
 
-    /// Summaries of conversations of a user, in the order given, as far as they fit on a page.
+    /// Summaries of the conversations `of`, of which `user` is a member, in the order given, as many as fit on a page.
     fn summaries(&self, user: &UserId, key: UserKey, of: Vec<ConversationKey>) -> Answer<Summaries>;
 
-    /// Events after `after` up to `upto` of a conversation that `user` sees or saw, oldest first: at
-    /// most a page. Less than asked for, or nothing, only where there is no more.
+    /// Events after `after` up to `upto` of a conversation that `user` sees or saw, oldest first: at most a page. A page
+    /// has fewer events than requested only if the next would exceed its size or there are no more; it is empty only if
+    /// there are no more.
     fn replay(
         &self,
         user: UserKey,
@@ -109,13 +113,13 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
         upto: Seq,
     ) -> Answer<Vec<LogEvent>>;
 
-    /// Whether `user` may write in a conversation, and how many members it has.
+    /// Checks that `user` may write in a conversation, and returns how many members it has.
     fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing>;
 
     /// Those of `others` that share a conversation with `user`.
     fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>>;
 
-    /// Up to when the tokens of `user` have been revoked.
+    /// The time up to which the tokens of `user` are revoked: tokens issued then or earlier are invalid. `None` if none is.
     fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>>;
 
     /// The name of the API key with this hash, unless it was revoked.
@@ -124,85 +128,87 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
     /// Probes whether the store can be read, ahead of all queued reads.
     fn probe(&self) -> Answer<()>;
 
-    /// Why every write is refused now; `None` while they are stored.
+    /// Why the store refuses every write at present; `None` while it stores writes.
     fn write_fault(&self) -> Option<WriteFault>;
 
-    /// What a client may use: the features that every process knows which serves this log.
+    /// The features that clients may use: those that every process serving this log supports.
     fn features(&self) -> Vec<&'static str> {
         FEATURES.to_vec()
     }
 
-    /// Whether writes are stored.
+    /// Whether the store accepts writes at present.
     fn is_writable(&self) -> bool {
         self.write_fault().is_none()
     }
 }
 
-/// An event of each of some conversations.
+/// Conversations, each with the number of one event in it, usually its last.
 pub type Seqs = Vec<(ConversationKey, Seq)>;
 
 /// Queries of the router in a cluster, where other nodes write to the same log. They check no access.
 pub trait SharedLog: Store {
-    /// The last events of conversations; those that do not exist are left out.
+    /// The number of each conversation's last event; conversations that do not exist are left out.
     fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs>;
 
-    /// Up to when the tokens of users have been revoked; users without a revocation are left out. It waits for no other
-    /// question.
+    /// The times up to which the tokens of users are revoked; users without a revocation are left out. This query does not
+    /// wait for other reads.
     fn revocations(&self, users: Vec<UserId>) -> Answer<Revocations>;
 
-    /// For each user a page of their memberships: at most `most` conversations with a number above the given one. An unknown
-    /// user has none.
+    /// For each user a page of memberships: at most `most` conversations whose key is above the given one. An unknown user
+    /// has none.
     fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<PlacesPage>>;
 
     /// The membership of each user in the conversation given with them; `None` if they are not a member.
     fn places_in(&self, pairs: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>>;
 
-    /// Events after `after` up to `upto`, oldest first, with the membership changes that they carry: at most one page. Empty
-    /// only at the end of the range.
+    /// Events after `after` up to `upto`, oldest first, with the membership changes that they carry: at most one page. The
+    /// page is empty only at the end of the range.
     fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt>;
 }
 
 /// A range of a conversation's log.
 #[derive(Debug)]
 pub struct Excerpt {
-    /// No batch of this store after this one is in it; earlier ones may not have come out of the receiver yet.
+    /// The last batch of this store that `events` can contain. The receiver may not have delivered that batch's outcomes
+    /// yet.
     pub mark: u64,
-    /// Oldest first.
+    /// The events, oldest first.
     pub events: Vec<CommittedEvent>,
 }
 
-/// Up to when the tokens of users have been revoked.
+/// Users, each with the time up to which their tokens are revoked.
 pub type Revocations = Vec<(UserId, Timestamp)>;
 
-/// A page of the conversations that a user is a member of, in the order of their numbers.
+/// A page of the conversations that a user is a member of, in the order of their keys.
 #[derive(Debug, Clone, Default)]
 pub struct PlacesPage {
     /// The conversations.
     pub places: Vec<Place>,
-    /// The page behind this one begins after this number; `None` if there is none.
+    /// The last conversation of this page, after which the next page begins; `None` if this is the last page.
     pub next: Option<ConversationKey>,
 }
 
 impl PlacesPage {
-    /// Adds a row; one that is damaged, `None`, only counts. `most` rows are a whole page.
+    /// Adds a row. A damaged row has no `place`, but still advances the page. `rows` are the rows read, and `most` the rows
+    /// of a full page.
     pub fn add(&mut self, conversation: ConversationKey, place: Option<Place>, rows: usize, most: u32) {
         self.places.extend(place);
         self.next = (rows >= most as usize).then_some(conversation);
     }
 }
 
-/// A conversation that a user is a member of, since when.
+/// A user's current membership in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// Which.
+    /// The conversation.
     pub conversation: ConversationKey,
-    /// The event by which they came in; 0 for a direct conversation, in which they have always been.
+    /// The event by which the user joined; 0 for a direct conversation, in which both users always are members.
     pub since: Seq,
-    /// Its last event.
+    /// The conversation's last event.
     pub head: Seq,
 }
 
-/// A store shared by its users.
+/// A shared handle to the store.
 pub type SharedStore = Arc<dyn Store>;
 
 /// A queued write with the session or request that waits for its outcome.
@@ -225,8 +231,8 @@ pub struct Batch {
     pub outcomes: Vec<Outcome>,
     /// Whether more writes are queued, so that the next batch follows immediately.
     pub more: bool,
-    /// Conversations in which something was stored that came out as `unavailable`: its connection was lost when it was
-    /// being committed. The router looks the events up.
+    /// Conversations in which a write that came out as `unavailable` is stored after all, because the connection to the
+    /// database was lost during the commit. The router reads these events from the store.
     pub check: Vec<ConversationKey>,
 }
 
@@ -242,9 +248,9 @@ pub struct Outcome {
 /// A change that is on stable storage.
 #[derive(Debug)]
 pub enum Committed {
-    /// An event, or the earlier one that this write repeats.
+    /// A stored event, or the earlier event that this write repeats.
     Event(Box<CommittedEvent>),
-    /// A cursor.
+    /// A stored read or received position of a member.
     Cursor(CommittedCursor),
     /// A change that sends nothing to any session.
     Quiet,
@@ -253,34 +259,34 @@ pub enum Committed {
 /// A stored event and what follows from it.
 #[derive(Debug)]
 pub struct CommittedEvent {
-    /// Where.
+    /// The conversation's key in the store.
     pub conversation: ConversationKey,
-    /// Where, by name.
+    /// The conversation's name.
     pub name: ConversationId,
-    /// Its number.
+    /// The event's number in the log.
     pub seq: Seq,
-    /// Its time.
+    /// When the event was stored.
     pub at: Timestamp,
-    /// The event to deliver; `None` if it had been stored before.
+    /// The event to deliver; `None` if the write is a duplicate of a stored one.
     pub event: Option<LogEvent>,
-    /// The membership changes that it carries.
+    /// The membership changes that the event carries.
     pub effects: Vec<Effect>,
 }
 
-/// A stored cursor.
+/// A member's stored read or received position.
 #[derive(Debug)]
 pub struct CommittedCursor {
-    /// Where.
+    /// The conversation's key in the store.
     pub conversation: ConversationKey,
-    /// Where, by name.
+    /// The conversation's name.
     pub name: ConversationId,
-    /// Whose.
+    /// The member whose cursor this is.
     pub user: UserId,
-    /// `read` or `received`.
+    /// Which of the member's two cursors: `read` or `received`.
     pub of: CursorOf,
     /// The new position.
     pub upto: Seq,
-    /// Whether it moved.
+    /// Whether the command advanced the cursor; otherwise the cursor had been there or further already.
     pub moved: bool,
     /// How many members the conversation has.
     pub members: u64,
@@ -289,26 +295,25 @@ pub struct CommittedCursor {
 /// The state that a connection starts from: one consistent snapshot.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// No batch after this one can have been seen by the snapshot; earlier ones may not have come
-    /// out of the receiver yet.
+    /// The last batch that the snapshot can contain. The receiver may not have delivered that batch's outcomes yet.
     pub mark: u64,
-    /// The user's number.
+    /// The user's key in the store.
     pub user: UserKey,
-    /// Up to when the user's tokens have been revoked.
+    /// The time up to which the user's tokens are revoked.
     pub not_before: Option<Timestamp>,
     /// The first page of the conversations that the user is a member of.
     pub memberships: Memberships,
-    /// The named conversations, in the order of the call, or why the user may not see it.
+    /// For each conversation named in the call, in that order: the conversation, or why the user may not see it.
     pub named: Vec<Result<Seen, Refusal>>,
-    /// The first page of summaries, latest activity first. Only if all memberships are on the first page: which are the latest is
-    /// not known before the last.
+    /// The first page of summaries, latest activity first. `None` if there are more memberships than the first page has,
+    /// because the latest conversations may be among the others.
     pub summaries: Option<Summaries>,
 }
 
 /// A conversation that a user sees, or saw before leaving.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
-    /// Which.
+    /// The conversation.
     pub conversation: ConversationKey,
     /// The last event that the user may see.
     pub head: Seq,
@@ -319,17 +324,17 @@ pub struct Seen {
 /// A conversation that a user may write to.
 #[derive(Debug, Clone, Copy)]
 pub struct Standing {
-    /// Which.
+    /// The conversation.
     pub conversation: ConversationKey,
     /// How many members it has.
     pub members: u64,
 }
 
-/// A user who shares a conversation with another.
+/// A user who shares a conversation with the requesting user.
 #[derive(Debug, Clone)]
 pub struct Acquaintance {
-    /// Who.
+    /// The user.
     pub user: UserId,
-    /// When their last device left.
+    /// When the user's last device disconnected.
     pub last_seen: Option<Timestamp>,
 }

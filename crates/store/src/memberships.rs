@@ -10,61 +10,61 @@ use crate::record::ConversationKey;
 /// A conversation that a user is a member of.
 #[derive(Debug, Clone, Copy)]
 pub struct Joined {
-    /// Which.
+    /// The conversation.
     pub conversation: ConversationKey,
-    /// Its last event.
+    /// The conversation's last event.
     pub head: Seq,
 }
 
-/// A page of the conversations that a user is a member of, by their numbers: one consistent snapshot.
+/// A page of the conversations that a user is a member of, in the order of their keys, from one consistent snapshot.
 #[derive(Debug, Clone)]
 pub struct Memberships {
-    /// No batch after this one can have been seen by the page, as of a [`Snapshot`](super::Snapshot).
+    /// The last batch that the page can contain, as for a [`Snapshot`](super::Snapshot).
     pub mark: u64,
-    /// The page has all memberships above this number,
+    /// The conversation after which this page begins: the page has all memberships with a higher key,
     pub after: ConversationKey,
-    /// up to this one; `None` if there are no more behind it.
+    /// up to this one, after which the next page begins; `None` if this is the last page.
     pub next: Option<ConversationKey>,
-    /// In the order of their numbers.
+    /// The memberships, in the order of the conversations' keys.
     pub joined: Arc<[Joined]>,
     /// The conversations with the latest activity, latest first: as many as [`Activity::most_of_connection`].
     pub latest: Vec<Activity>,
 }
 
-/// The time of a conversation's last event, and its number: the order of lists, which is from the greatest to the least.
+/// When a conversation was last active, and which conversation it is. Lists are sorted by this, the greatest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Activity {
-    /// When.
+    /// When the last event was stored, in milliseconds since the Unix epoch.
     pub at: i64,
-    /// Where.
+    /// The conversation.
     pub conversation: ConversationKey,
 }
 
 impl Activity {
-    /// How many of the latest a connection needs: one more than fits on its page of summaries, and one more than its unread
-    /// messages are counted in.
+    /// How many of the latest conversations a connection needs: one more than its page of summaries has, or one more than
+    /// the number of conversations in which its unread messages are counted, if that is greater.
     pub fn most_of_connection(limits: &Limits) -> usize {
         (limits.page_size(None) as usize).max(Limits::UNREAD_CONVERSATIONS) + 1
     }
 
-    /// Keeps the latest, in their order, at most so many.
+    /// Sorts activities, the latest first, and keeps at most `most`.
     pub fn keep_latest(activities: &mut Vec<Self>, most: usize) {
         activities.sort_unstable_by(|a, b| b.cmp(a));
         activities.truncate(most);
     }
 }
 
-/// Summaries of a user's conversations: one consistent snapshot.
+/// Summaries of a user's conversations, from one consistent snapshot.
 #[derive(Debug)]
 pub struct Summaries {
-    /// No batch after this one can have been seen by them, as of a [`Snapshot`](super::Snapshot).
+    /// The last batch that the summaries can contain, as for a [`Snapshot`](super::Snapshot).
     pub mark: u64,
-    /// The summaries.
+    /// The summaries, in the order requested.
     pub summaries: Vec<Summary>,
-    /// The last event of each that has a summary.
+    /// The last event of each conversation that has a summary.
     pub joined: Vec<Joined>,
-    /// Whether there are more.
+    /// Whether there are more conversations than these summaries.
     pub more: bool,
-    /// What the user has not read in the conversations given, the first [`Limits::UNREAD_CONVERSATIONS`] of them.
+    /// What the user has not read in the first [`Limits::UNREAD_CONVERSATIONS`] of the requested conversations.
     pub unread: Unread,
 }

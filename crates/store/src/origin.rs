@@ -14,11 +14,12 @@ use crate::refusal::Refusal;
 /// The recipient of a write's outcome.
 #[derive(Debug)]
 pub enum Origin {
-    /// A connection: it receives the reply with this id in place of the event.
+    /// A connection. It gets the reply with the command's id, and does not get the event itself.
     Session(SessionOrigin),
     /// A caller that waits, such as an HTTP request.
     Call(oneshot::Sender<Result<OkBody<Box<RawValue>>, Refusal>>),
-    /// A back end with an API key that waits. Its writes do not count against the allowances of the users it acts for.
+    /// A back end with an API key, which waits for the outcome. Its writes do not count against the allowances of the users
+    /// it acts for.
     BackEnd(oneshot::Sender<Result<OkBody<Box<RawValue>>, Refusal>>),
     /// The server itself, which needs no outcome.
     Nobody,
@@ -38,9 +39,10 @@ pub struct SessionOrigin {
 /// How a write keeps its order with the other writes of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteOrder {
-    /// The client has numbered it: it is stored only once the write that it follows is settled.
+    /// The client has numbered the write. It is stored only once the write that it follows is settled.
     Number(WriteNumber),
-    /// The client numbers nothing: it is stored only if none was rejected since it was submitted.
+    /// The client does not number its writes. The write is stored only if no write of the connection was rejected since it
+    /// was submitted.
     Epoch(WriteEpoch),
 }
 
@@ -48,17 +50,17 @@ pub enum WriteOrder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteEpoch(pub u64);
 
-/// The highest numbers of a connection's writes.
+/// The highest numbers among a connection's writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Numbers {
-    /// Of those that are stored.
+    /// The highest number of a stored write.
     pub stored: u64,
-    /// Of those that are settled: stored, or refused for good.
+    /// The highest number of a settled write: stored, or refused for good.
     pub settled: u64,
 }
 
 impl Numbers {
-    /// Checks that a write's turn has come.
+    /// Checks that the write before this one is settled, and that no later one is stored.
     ///
     /// # Errors
     /// The write that it follows is not settled, or a later one is stored.
@@ -72,7 +74,8 @@ impl Numbers {
         Ok(())
     }
 
-    /// Counts a write that is settled. One that was refused before its turn came leaves the others waiting.
+    /// Records a settled write. Does nothing if the write before it is not settled, because that one must still be settled
+    /// first.
     pub(crate) fn settle(&mut self, number: WriteNumber, is_stored: bool) {
         if number.after > self.settled {
             return;
@@ -84,18 +87,19 @@ impl Numbers {
     }
 }
 
-/// A connection as the writer sees it. Of its writes, none may be stored before an earlier one that was not.
+/// A client's connection as the writer sees it. No write of a connection may be stored before an earlier one that was not
+/// stored.
 pub trait Connection: Any + Debug + Send + Sync {
-    /// Whether a write was rejected since this epoch.
+    /// Whether a write of the connection was rejected since this epoch.
     fn is_stale(&self, epoch: WriteEpoch) -> bool;
 
-    /// Called by the writer for a write without a number that it rejects: makes those submitted after it stale.
+    /// Called by the writer when it rejects a write without a number. Makes the writes stale that were submitted after it.
     fn reject_write(&self);
 
-    /// The numbers of the connection's writes.
+    /// The highest numbers of the connection's stored and settled writes.
     fn numbers(&self) -> Numbers;
 
-    /// Called by the writer, which alone changes them, after a commit.
+    /// Stores new numbers. Only the writer calls this, after a commit.
     fn set_numbers(&self, numbers: Numbers);
 }
 
@@ -125,7 +129,7 @@ impl Origin {
         matches!(self, Self::Session(_) | Self::Call(_))
     }
 
-    /// The connection of a write with a number, and its numbers now.
+    /// The connection of a numbered write, and the connection's highest numbers at present.
     #[cfg(feature = "simulation")]
     pub(crate) fn numbers(&self) -> Option<(Arc<dyn Connection>, Numbers)> {
         let Self::Session(origin) = self else { return None };
@@ -143,8 +147,8 @@ impl Origin {
         }
     }
 
-    /// Called by the writer for a write that the client is to send again: makes the connection's later writes without a number
-    /// stale.
+    /// Called by the writer for a write that the client has to send again. Makes the connection's later writes without a
+    /// number stale.
     pub(crate) fn reject(&self) {
         if let Self::Session(SessionOrigin { connection, order: Some(WriteOrder::Epoch(_)), .. }) = self {
             connection.reject_write();

@@ -1,4 +1,5 @@
-//! Derives the membership changes of events when a log is read again. They equal those that `change` gave at the commit.
+//! Derives the membership changes of events when a log is read from the store. They equal the changes that the writer
+//! returned when it committed the events.
 
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
@@ -62,12 +63,13 @@ fn both(conversation: &ConversationId) -> Vec<UserId> {
     users
 }
 
-/// Those who came in by events of a page and may have been there before.
+/// The users who joined by events of a page and may have been members before.
 pub(super) fn comers(events: &[LogEvent]) -> Vec<UserId> {
     events.iter().filter_map(|event| passages(event).comes_back).collect()
 }
 
-/// A page of a log with who came in or went by each event; `gone` is when those who came back had gone before the page.
+/// Adds the membership changes to each event of a page. `gone` has the event by which each returning user left before the
+/// page.
 pub(super) fn committed(
     conversation: ConversationKey,
     events: Vec<LogEvent>,
@@ -88,7 +90,8 @@ pub(super) fn committed(
 }
 
 impl Passages {
-    /// The effects of the event `seq`, with what is known of those who went before; in the order of the log.
+    /// The membership changes of the event `seq`. `gone` has the last leave of each user so far, so call this in the order
+    /// of the log.
     fn effects(self, gone: &mut FxHashMap<UserId, Seq>, seq: Seq) -> Vec<Effect> {
         let Self { begins, comes_back, goes } = self;
         let before = Seq(seq.0.saturating_sub(1));

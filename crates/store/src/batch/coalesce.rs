@@ -1,21 +1,23 @@
-//! Of several cursors of one user, conversation and kind the highest counts.
+//! Orders the cursor commands of a batch so that only the highest of each user, conversation and kind moves a row.
 
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, Seq, UserId};
 
 use crate::{CursorOf, Submission};
 
-/// Cursors that move the same thing, with no other write of their user's between them.
+/// What the cursor commands of a group share: user, conversation, kind of cursor, and how many other writes of the user
+/// follow them in the batch. That number separates two cursor commands that have another write of their user between them.
 type Group<'a> = (&'a UserId, ConversationId, CursorOf, usize);
 
-/// In which order the changes of a batch are applied: as they came, but the cursors of a group together, the highest first, in
-/// the place of the last of them. So one of them moves a row and is signalled, and the others have nothing left to move.
-/// One that is past the end of the log is refused and leaves the move to the next.
+/// The order in which the changes of a batch are applied. It is the order of arrival, except that the cursor commands of a
+/// group are applied together, the highest first, at the position of the group's last one. So only the highest moves a row
+/// and is announced, and the others change nothing. A cursor past the end of the log is refused; then the next highest
+/// moves the row.
 pub(super) fn order(batch: &[Submission]) -> Vec<usize> {
     if batch.iter().filter(|one| one.change.cursor().is_some()).take(2).count() < 2 {
         return (0..batch.len()).collect();
     }
-    // From the end on: where a group is met first is its place.
+    // Walks the batch from its end, so that the first command found of a group gives the group's position.
     let mut places: Vec<Vec<(Seq, usize)>> = Vec::with_capacity(batch.len());
     let mut groups: FxHashMap<Group<'_>, usize> = FxHashMap::default();
     let mut others: FxHashMap<&UserId, usize> = FxHashMap::default();
@@ -50,7 +52,7 @@ mod tests {
     use crate::Request;
     use crate::origin::Origin;
 
-    /// A batch of `actor command fields` as the order in which it is applied.
+    /// The order in which a batch of (actor, command, fields) is applied.
     fn order_of(batch: &[(&str, &str, serde_json::Value)]) -> Vec<usize> {
         let batch: Vec<_> = batch
             .iter()

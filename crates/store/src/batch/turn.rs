@@ -7,19 +7,21 @@ use rustc_hash::FxHashMap;
 use super::Settled;
 use crate::origin::{Connection, Numbers, Origin, SessionOrigin, WriteOrder};
 
-/// What a transaction has done so far to the order of each connection's writes. It counts only once the transaction is committed,
-/// so each attempt starts with an empty one.
+/// How the current transaction has changed the order of each connection's writes. The changes count only once the
+/// transaction is committed, so each attempt starts with an empty value.
 #[derive(Debug, Default)]
 pub(super) struct Turns<'a> {
-    /// Connections of which a write without a number was rejected.
+    /// The connections whose write without a number was rejected in this transaction.
     rejected: Vec<&'a Arc<dyn Connection>>,
-    /// The numbers of connections with a write in this transaction that is settled, by the connection's address.
+    /// The highest numbers of each connection that had a numbered write settled in this transaction, by the connection's
+    /// address.
     numbers: FxHashMap<usize, Numbers>,
 }
 
 impl<'a> Turns<'a> {
-    /// # Errors
-    /// The result of a write that must not be stored yet.
+    /// Checks whether a write may be stored now, after the earlier writes of its connection.
+    /// | # Errors
+    /// If it may not, the result that the write gets instead.
     pub(super) fn check(&self, origin: &Origin) -> Result<(), Settled> {
         let Origin::Session(SessionOrigin { connection, order: Some(order), .. }) = origin else {
             return Ok(());
@@ -46,7 +48,7 @@ impl<'a> Turns<'a> {
         }
     }
 
-    /// Records a write that the client has to retry. Its later writes must not be stored before it.
+    /// Records a write that the client has to send again. Later writes of its connection must not be stored before it.
     pub(super) fn reject(&mut self, origin: &'a Origin) {
         if let Origin::Session(SessionOrigin { connection, order: Some(WriteOrder::Epoch(_)), .. }) = origin {
             self.rejected.push(connection);

@@ -14,31 +14,31 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-/// Minutes' worth of new direct conversations that may come at once.
+/// How many minutes' worth of new direct conversations a user may begin at once.
 const DIRECTS_BURST: u32 = 5;
 
-/// Edits that a deletion erases for the price of a send. With the default limits a user erases 100 a second at most, and
-/// 500 at once, as many as one message can have.
+/// How many edits a deletion erases at the price of one send. With the default limits a user erases at most 100 edits a
+/// second, and 500 at once, which is also the most that one message can have.
 const EDITS_A_SEND: u32 = 2;
 
-/// Reactions that count as one erased edit. A deletion erases each with its entry in the index, which takes 0.6 µs in SQLite,
-/// and an edit 50 µs.
+/// How many erased reactions cost as much as one erased edit. Erasing a reaction and its index entry takes 0.6 µs in
+/// SQLite, and erasing an edit takes 50 µs.
 const REACTIONS_AN_EDIT: u64 = 50;
 
-/// Seconds' worth of erased edits that may come at once, as for sends.
+/// How many seconds' worth of erased edits a user may spend at once, as for sends.
 const ERASURES_BURST: u32 = 5;
 
-/// Counted effects between two sweeps, which drop the buckets that are full again.
+/// After how many counted effects the buckets that are full again are dropped.
 const SWEEP_EVERY: u32 = 4_096;
 
 /// The allowances of all users.
 #[derive(Debug)]
 pub(super) struct Allowances {
-    /// Direct conversations to be begun.
+    /// The budget for beginning direct conversations.
     directs: Option<Buckets<UserId>>,
-    /// Rooms to be made.
+    /// The budget for creating rooms.
     rooms: Option<Buckets<UserId>>,
-    /// Edits to be erased.
+    /// The budget for erasing edits and reactions.
     erasures: Option<Buckets<UserId>>,
     taken: AtomicU32,
 }
@@ -59,17 +59,17 @@ impl Allowances {
         }
     }
 
-    /// Counts a direct conversation that `user` begins.
+    /// Counts a direct conversation that `user` begins; refuses it if the user has begun too many.
     pub(super) fn take_direct(&self, user: &UserId) -> Result<(), Refusal> {
         self.take(self.directs.as_ref(), user, 1).map_err(Refusal::too_fast)
     }
 
-    /// Counts a room that `user` makes; `false` if it is one too many.
+    /// Counts a room that `user` creates; `false` if the user has created too many.
     pub(super) fn take_room(&self, user: &UserId) -> bool {
         self.take(self.rooms.as_ref(), user, 1).is_ok()
     }
 
-    /// Counts so many edits and reactions that `user` erases.
+    /// Counts edits and reactions that `user` erases; refuses if the user has erased too many.
     pub(super) fn take_erasures(&self, user: &UserId, edits: usize, reactions: u64) -> Result<(), Refusal> {
         let edits = (edits as u64).saturating_add(reactions.div_ceil(REACTIONS_AN_EDIT));
         let edits = u32::try_from(edits).unwrap_or(u32::MAX);

@@ -1,4 +1,5 @@
-//! Every change: what it does, and which rows it will need. A new one is a line in each of the two.
+//! The two lists of all kinds of change: what each change does, and which rows it will need. A new kind of change is a line
+//! in each.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, Emoji, Seq, Timestamp, UserId};
@@ -7,7 +8,7 @@ use super::rows::Rows;
 use super::{Act, Actor, Done, Failed, Rules};
 use crate::{Change, Committed, Submission};
 
-/// Applies one change of `actor`'s at the time `now`.
+/// Applies one change that `actor` makes at the time `now`.
 pub(crate) fn apply<R: Rows>(
     rows: &mut R,
     rules: &Rules,
@@ -55,8 +56,8 @@ pub(crate) fn apply<R: Rows>(
     }
 }
 
-/// The rows that the changes of a batch will need, by name: a store across a network reads them in one round trip before the
-/// changes. It need not be exact: a missing row is read when it is needed.
+/// The rows that the changes of a batch will need, by name. A store across a network reads them in one round trip before it
+/// applies the changes. The list need not be exact, because a missing row is read when it is needed.
 #[derive(Debug, Default)]
 pub(crate) struct Prefetch {
     pub(crate) users: FxHashSet<UserId>,
@@ -68,7 +69,8 @@ pub(crate) struct Prefetch {
     pub(crate) members: FxHashSet<(ConversationId, UserId)>,
     pub(crate) keyed: FxHashSet<(UserId, Box<str>)>,
     pub(crate) events: FxHashSet<(ConversationId, Seq)>,
-    /// Read cursors to count messages up to: the highest of each member, because a lower one then changes nothing.
+    /// The highest `read` cursor of each member, to count messages up to it. A lower one changes nothing once the highest
+    /// is applied.
     pub(crate) cursors: FxHashMap<(ConversationId, UserId), Seq>,
     pub(crate) amendments: FxHashSet<(ConversationId, Seq)>,
     pub(crate) reactions: FxHashSet<(ConversationId, Seq, Box<str>, UserId)>,
@@ -102,7 +104,7 @@ impl Prefetch {
             Change::Edit(c) => self.amendable(actor, c.conversation.resolve(actor), c.target),
             Change::Delete(c) => {
                 let name = c.conversation.resolve(actor);
-                // No reaction has an empty emoji: the answer is how many reactions the message has.
+                // No reaction has an empty emoji. An entry with one requests the number of the message's reactions.
                 self.reactions.insert((name.clone(), c.target, "".into(), actor.clone()));
                 self.amendable(actor, name, c.target);
             }

@@ -1,4 +1,4 @@
-//! Messages: send, edit, delete, react.
+//! Changes about messages: send, edit, delete, react.
 
 use switchboard_protocol::{
     Delete, Edit, Emoji, ErrorCode, EventBody, EventKind, Key, React, Role, Send, Seq, UserId,
@@ -11,7 +11,7 @@ use crate::record::{ConversationKey, Effect, Passage, UserKey};
 use crate::refusal::Refusal;
 use crate::{Committed, CommittedEvent, access, body};
 
-// `history` and the writer read messages and edits without looking up the users that they name.
+// `history` and the writer read messages and edits without looking up user names, so these kinds must not name users.
 const _: () = assert!(!EventKind::Message.names_users() && !EventKind::Edit.names_users());
 
 /// The body of a deleted message.
@@ -22,10 +22,10 @@ pub(crate) fn is_deleted(body: &str) -> bool {
     body == DELETED_BODY
 }
 
-/// The event that set a reaction or took it back last, and whether it is on; nothing if it was never set.
+/// The event that last set or removed a reaction, and whether the reaction is set; `None` if it never was.
 type Reacted = Option<(Seq, bool)>;
 
-/// Where a message goes: a place that exists, or a direct conversation that it makes.
+/// Where a message is sent: an existing conversation, or a direct conversation that the message begins.
 enum Destination {
     Place(Box<Place>, Membership),
     New(UserId, UserId),
@@ -46,19 +46,19 @@ impl<R: Rows> Act<'_, R> {
             Err(Failed::Refused(refusal)) => refusal,
             Err(failed) => return Err(failed),
         };
-        // With a key that was made just now there is none.
+        // A key that the server just made cannot have been used before.
         let first = if given { self.earlier(key.as_str())? } else { None }.ok_or(refusal)?;
         check_same(&first, name.as_str(), &body)?;
         Ok(repeat(first))
     }
 
-    /// The message that the actor has sent with this key.
+    /// The message that the actor has sent before with this key.
     fn earlier(&mut self, key: &str) -> Result<Option<Keyed>, Failed<R::Error>> {
         let Some(user) = self.rows.user(self.actor)? else { return Ok(None) };
         Ok(self.rows.keyed(user, key)?)
     }
 
-    /// Sends a message; `None` if its key was used before, as only one that was `given` can have been.
+    /// Sends a message. Returns `None` if its key was used before, which is possible only if the client gave the key.
     fn send_new(
         &mut self,
         name: &switchboard_protocol::ConversationId,
@@ -92,8 +92,8 @@ impl<R: Rows> Act<'_, R> {
         if !name.is_room() {
             let (a, b) = access::check_peer(name, self.actor)?;
             if self.rows.conversation(name)?.is_none() {
-                // Before it is known whether the other side is: asking costs as much as writing, so that nobody finds out
-                // who there is by trying names.
+                // The attempt is counted before the other user is looked up. So guessing user names costs as much as
+                // writing to them, and a user cannot find out which names exist by trying many.
                 self.allowances().map_or(Ok(()), |allowances| allowances.take_direct(self.actor))?;
                 self.check_known(&a)?;
                 self.check_known(&b)?;
@@ -116,7 +116,7 @@ impl<R: Rows> Act<'_, R> {
         }
     }
 
-    /// Makes a direct conversation; it starts empty, so its first message is its first event.
+    /// Creates a direct conversation. It starts empty, so the first message is its first event.
     fn do_open_direct(
         &mut self,
         name: &switchboard_protocol::ConversationId,
@@ -136,7 +136,7 @@ impl<R: Rows> Act<'_, R> {
         Ok((Place { conversation, user, membership: Some(member) }, member, effects))
     }
 
-    /// The message that an edit, deletion or reaction targets.
+    /// Finds the message that an edit, deletion or reaction targets, or refuses.
     fn check_target(
         &mut self,
         conversation: &Conversation,
@@ -148,7 +148,7 @@ impl<R: Rows> Act<'_, R> {
         }
     }
 
-    /// The same, for commands that a deleted message refuses.
+    /// Finds the target like [`Self::check_target`], and refuses one that is deleted.
     fn check_living_target(
         &mut self,
         conversation: &Conversation,
@@ -224,8 +224,8 @@ impl<R: Rows> Act<'_, R> {
         self.do_record(conversation, user, &EventBody::React { target, emoji, on }, Vec::new())
     }
 
-    /// The reaction that is meant, and how it stands. Reactions are stored without U+FE0F; one that an earlier version
-    /// stored with it is found while it stands.
+    /// The stored form of an emoji, and the state of the user's reaction with it. Reactions are stored without U+FE0F (the
+    /// emoji variation selector). A reaction that an earlier version stored with U+FE0F is still found while it is set.
     fn reaction(
         &mut self,
         conversation: ConversationKey,
@@ -244,13 +244,14 @@ impl<R: Rows> Act<'_, R> {
     }
 }
 
-/// A key for a message whose sender gave none.
+/// A key for a message to which the client gave none.
 fn new_key() -> Key {
     let key = uuid::Uuid::now_v7().simple().to_string();
     Key::parse(key).unwrap_or_else(|_| unreachable!("32 hexadecimal digits are a key"))
 }
 
-/// A retry must have the same content. A deleted message has nothing to compare with, and a late retry must not restore it.
+/// Refuses a retry whose content differs from the first write. A deleted message has no content to compare with; its retry
+/// is accepted as a duplicate and does not restore it.
 fn check_same(first: &Keyed, conversation: &str, body: &str) -> Result<(), Refusal> {
     let is_same = |first: &str| body::is_same(&EventKind::Message.into(), first, body);
     if first.conversation.as_str() == conversation && (is_deleted(&first.body) || is_same(&first.body)) {

@@ -1,4 +1,4 @@
-//! Rooms: create, join, leave, invite, remove, role, rename.
+//! Changes of rooms: create, join, leave, invite, remove, role, rename.
 
 use std::collections::BTreeSet;
 
@@ -50,12 +50,12 @@ impl<R: Rows> Act<'_, R> {
         self.do_record(room, creator, &body, effects)
     }
 
-    /// An equal `create` is a retry; any other is refused because the name is taken.
+    /// A `create` with the same content is a retry; any other is refused because the name is taken.
     fn check_created_before(&mut self, room: &Conversation, body: &EventBody) -> Done<R> {
         let creator = self.rows.user(self.actor)?;
         let body = fields::<R::Error>(body)?;
         let stored = self.check_stored(EventKind::Create, &body)?;
-        // An earlier version has stored it as it is on the wire.
+        // An earlier version stored the body in its wire form.
         let is_same = |first: &str| {
             [stored.as_deref(), Some(&*body)]
                 .into_iter()
@@ -129,8 +129,8 @@ impl<R: Rows> Act<'_, R> {
         self.do_invite(conversation, user, invite.user, role, earlier)
     }
 
-    /// An `invite` by a back end: into a room that has members it is that of the user it acts for; into one that everybody
-    /// has left it makes the invited user the admin.
+    /// An `invite` by a back end. If the room has members, it is an invitation by the user for whom the back end acts. If
+    /// all members have left, it makes the invited user the admin.
     pub(super) fn invite_with_key(&mut self, invite: Invite) -> Done<R> {
         let name = invite.conversation.resolve(self.actor);
         let room = self.rows.conversation(&name)?.ok_or_else(Refusal::not_found)?;
@@ -219,7 +219,7 @@ impl<R: Rows> Act<'_, R> {
         self.do_record(conversation, user, &EventBody::Rename { title: rename.title }, Vec::new())
     }
 
-    /// Looks up the user that a command names, who is or was a member.
+    /// Looks up the user whom a command names; refuses one who never was a member.
     fn check_subject(
         &mut self,
         room: &Conversation,
@@ -251,7 +251,7 @@ impl<R: Rows> Act<'_, R> {
         user: UserKey,
         mut member: Membership,
     ) -> Result<(), Failed<R::Error>> {
-        // A damaged count must not end the writer.
+        // The count in a damaged row may be too low. It saturates, because a panic would end the writer.
         room.members = room.members.saturating_sub(1);
         room.admins = room.admins.saturating_sub(u64::from(member.role == Role::Admin));
         member.until = Some(room.head.next());
@@ -259,8 +259,8 @@ impl<R: Rows> Act<'_, R> {
         Ok(self.rows.delete_room_by_choice(user, room.key)?)
     }
 
-    /// Who may make one more room today. What was made counts though its maker has left it since: a room has others in it,
-    /// whom its maker brought there.
+    /// Refuses a user who has created too many rooms within a day. Rooms that their creator has left count too, because the
+    /// other members whom the creator added are still in them.
     fn check_made_rooms(&mut self) -> Result<(), Failed<R::Error>> {
         if self.allowances().is_none_or(|allowances| allowances.take_room(self.actor)) {
             return Ok(());
@@ -269,8 +269,8 @@ impl<R: Rows> Act<'_, R> {
         Err(Refusal::too_large("room", message).into())
     }
 
-    /// Refuses a user who has made or joined as many rooms as the limit. Rooms that other users added them to do not count,
-    /// so that nobody can use up another user's limit.
+    /// Refuses a user who has created or joined as many rooms as the limit allows. Rooms to which other users added them do
+    /// not count; otherwise one user could use up another user's limit.
     fn check_choice(&mut self, field: &'static str) -> Result<(), Failed<R::Error>> {
         let most = self.rules.limits.rooms;
         let Some(user) = self.rows.user(self.actor)? else { return Ok(()) };
@@ -282,7 +282,7 @@ impl<R: Rows> Act<'_, R> {
     }
 }
 
-/// A name for a room whose creator gave none.
+/// A name for a room to which the client gave none.
 fn new_room() -> RoomId {
     let name = uuid::Uuid::now_v7().simple().to_string();
     RoomId::parse(&name).unwrap_or_else(|_| unreachable!("32 hexadecimal digits are a room id"))

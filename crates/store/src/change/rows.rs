@@ -7,9 +7,9 @@ use crate::Counts;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};
 
-/// Removed reactions that the store keeps for each message: users who left before the removal still see them, and a retry of
-/// the removal finds its event. The oldest are deleted first. The bound keeps a user who toggles a reaction from making every
-/// later read of the message slower.
+/// How many removed reactions the store keeps for each message. They are kept because users who left before the removal
+/// still see them, and because a retry of the removal finds its event. The oldest are deleted first. Without the bound, a
+/// user who toggles a reaction could make every later read of the message slower.
 pub(crate) const PAST_REACTIONS: u64 = 200;
 
 /// A message found by its idempotency key.
@@ -22,7 +22,7 @@ pub(crate) struct Keyed {
     pub(crate) body: String,
 }
 
-/// An event as a later one refers to it.
+/// What a later event needs to know of the event that it refers to.
 #[derive(Debug, Clone)]
 pub(crate) struct Referred {
     pub(crate) kind: EventKind,
@@ -31,7 +31,8 @@ pub(crate) struct Referred {
     pub(crate) body: String,
 }
 
-/// Bytes that a probe writes: more pages than a message changes, so that a message finds room where the probe did.
+/// How many bytes a probe writes. They fill more pages than a message changes, so if the probe fits on the disk, a message
+/// does too.
 pub(crate) const PROBE_BYTES: usize = 8 * 1024;
 
 /// The rows of one transaction. A read returns what the transaction has written before.
@@ -46,10 +47,10 @@ pub(crate) trait Rows {
 
     fn user_or_new(&mut self, name: &UserId) -> Result<UserKey, Self::Error>;
 
-    /// Stores the time at which a user's last device left, unless a later one is stored.
+    /// Stores the time at which a user's last device disconnected, unless a later time is stored.
     fn set_last_seen(&mut self, user: UserKey, at: Timestamp) -> Result<(), Self::Error>;
 
-    /// Stores a revocation, unless a later one is stored that must not be replaced.
+    /// Stores the time up to which a user's tokens are revoked. A later stored time stays, unless `replace` is set.
     fn set_not_before(&mut self, user: UserKey, at: Timestamp, replace: bool) -> Result<(), Self::Error>;
 
     /// Writes as much as a message does, to a row that is never read.
@@ -57,7 +58,7 @@ pub(crate) trait Rows {
 
     fn conversation(&mut self, name: &ConversationId) -> Result<Option<Conversation>, Self::Error>;
 
-    /// Makes a conversation without members and events; there is none of the name.
+    /// Creates a conversation without members and events. The caller has checked that the name is not in use.
     fn new_conversation(
         &mut self,
         name: &ConversationId,
@@ -76,15 +77,17 @@ pub(crate) trait Rows {
 
     fn put_member(&mut self, conversation: ConversationKey, user: UserKey, member: Membership);
 
-    /// The message that a sender has sent with a key.
+    /// The message that a sender has sent with an idempotency key.
     fn keyed(&mut self, sender: UserKey, key: &str) -> Result<Option<Keyed>, Self::Error>;
 
     fn event(&mut self, conversation: ConversationKey, target: Seq) -> Result<Option<Referred>, Self::Error>;
 
-    /// Whether the bodies of new events name users by number: the stored form of all nodes that write to the log.
+    /// Whether the bodies of new events name users by key instead of by id. That is so once all nodes that write to the log
+    /// can read it.
     fn stores_numbers(&self) -> bool;
 
-    /// Adds an event with the stored form of its body; `false`, and nothing happens, if the sender has used its key before.
+    /// Adds an event with the stored form of its body. Returns `false`, and stores nothing, if the sender has used its key
+    /// before.
     fn insert_event(
         &mut self,
         event: &LogEvent,
@@ -110,11 +113,11 @@ pub(crate) trait Rows {
 
     fn count_amendments(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64, Self::Error>;
 
-    /// The edits of a message and its deletion, in their order.
+    /// The edits and the deletion of a message, oldest first.
     fn amendments(&mut self, conversation: ConversationKey, target: Seq) -> Result<Vec<Seq>, Self::Error>;
 
-    /// The messages up to an event of the log, and the member's own among them; `None` if more than `near` events would
-    /// have to be read for that.
+    /// The number of messages up to an event of the log, and the number of the member's own among them. `None` if more than
+    /// `near` events would have to be read.
     fn counts(
         &mut self,
         conversation: &Conversation,
@@ -124,7 +127,7 @@ pub(crate) trait Rows {
         near: u64,
     ) -> Result<Option<Counts>, Self::Error>;
 
-    /// The event that set a reaction or took it back last, and whether it is on.
+    /// The event that last set or removed a reaction, and whether the reaction is set.
     fn reaction(
         &mut self,
         conversation: ConversationKey,
@@ -133,7 +136,7 @@ pub(crate) trait Rows {
         user: UserKey,
     ) -> Result<Option<(Seq, bool)>, Self::Error>;
 
-    /// Sets a reaction by the event `by`.
+    /// Sets a reaction; `by` is the event that sets it.
     fn set_reaction(
         &mut self,
         conversation: ConversationKey,
@@ -143,7 +146,7 @@ pub(crate) trait Rows {
         by: Seq,
     ) -> Result<(), Self::Error>;
 
-    /// Takes back the reaction that the event `since` set, by the event `by`.
+    /// Removes the reaction that the event `since` set; `by` is the event that removes it.
     fn take_reaction_back(
         &mut self,
         conversation: ConversationKey,
@@ -159,7 +162,8 @@ pub(crate) trait Rows {
 
     fn delete_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<(), Self::Error>;
 
-    /// Counts the rooms that the user made or joined, up to `most`. No other transaction adds one until this one ends.
+    /// Counts the rooms that the user created or joined, up to `most`. No other transaction can add one until this one
+    /// ends.
     fn count_rooms_by_choice(&mut self, user: UserKey, most: u32) -> Result<u32, Self::Error>;
 
     fn insert_room_by_choice(
@@ -168,7 +172,7 @@ pub(crate) trait Rows {
         conversation: ConversationKey,
     ) -> Result<(), Self::Error>;
 
-    /// Has no effect if another user had added the user.
+    /// Removes a room that the user created or joined. Has no effect if another user had added the user to it.
     fn delete_room_by_choice(
         &mut self,
         user: UserKey,

@@ -1,4 +1,4 @@
-//! Cursors and what is unread, against the log itself.
+//! Compares cursors and unread counts with a model that counts over its log.
 
 use super::*;
 use crate::change::MAX_EVENTS_COUNTED_BY_WRITER;
@@ -7,7 +7,7 @@ use crate::read::counts::EVENTS_PER_COUNT;
 #[derive(Debug, Clone)]
 enum Does {
     Says,
-    /// Something that is no message.
+    /// An event that is not a message.
     Renames,
     Reads(u64),
     Receives(u64),
@@ -34,7 +34,7 @@ struct Place {
     received: u64,
 }
 
-/// The log: for each event, who sent the message that it is, if it is one.
+/// The model. For each event of the log: its sender if it is a message, otherwise `None`.
 struct Model {
     log: Vec<Option<&'static str>>,
     places: BTreeMap<&'static str, Place>,
@@ -50,7 +50,8 @@ impl Model {
         after.filter(|sender| sender.is_some_and(|sender| sender != who)).count() as u64
     }
 
-    /// Does it, and says what the store is to answer: where the cursor is, or nothing.
+    /// Applies a step to the model. Returns the cursor position that the store must answer with, or `None` if it answers
+    /// with none.
     fn step(&mut self, who: &'static str, what: &Does) -> Result<Option<u64>, ErrorCode> {
         let head = self.head();
         if let Does::Renames = what {
@@ -61,7 +62,7 @@ impl Model {
         match *what {
             Does::Comes => {
                 if !place.here {
-                    // Everything up to the event of coming counts as read.
+                    // Everything up to the event of joining counts as read.
                     *place = Place { here: true, read: head + 1, received: place.received.max(head + 1) };
                     self.log.push(None);
                 }
@@ -93,13 +94,13 @@ impl Model {
 fn agrees(steps: &[(&'static str, Does)], near: u64) -> TestCaseResult {
     let mut store = InMemory::new(Limits::default());
     store.counts_near(near);
-    // An admin who stays, so that everybody else may come and go.
+    // An admin who never leaves, so that all other users may join and leave.
     says(&mut store, "root", "create", &json!({"room": "r", "public": true})).expect("a room");
     let mut model = Model { log: vec![None], places: BTreeMap::new() };
     for (who, what) in steps {
         let told = match what {
             Does::Says => says(&mut store, who, "send", &json!({"to": "#r", "text": "hi"})),
-            // Only the admin may rename; for the other users it is the event of another user.
+            // Only the admin may rename, so this user's step becomes an event of another user.
             Does::Renames => says(&mut store, "root", "rename", &json!({"conversation": "#r", "title": "T"})),
             Does::Reads(upto) => says(&mut store, who, "read", &json!({"conversation": "#r", "upto": upto})),
             Does::Receives(upto) => {
@@ -134,7 +135,7 @@ proptest! {
     }
 }
 
-/// alice's and bob's room with a log of so many events, every third of which is alice's.
+/// A room of alice and bob, with a log of `events` events. Every third is a message by alice.
 fn long_log(events: u64) -> InMemory {
     let mut store = InMemory::new(Limits::default());
     says(&mut store, "alice", "create", &json!({"room": "r", "members": ["bob"]})).expect("a room");
@@ -158,7 +159,7 @@ fn a_long_log_is_counted_by_readers_a_slice_at_a_time() {
     let events = 3 * EVENTS_PER_COUNT;
     let mut store = long_log(events);
     store.counts_near(MAX_EVENTS_COUNTED_BY_WRITER);
-    // From the beginning on, near the middle, from the end back, and nearby.
+    // Ranges that are counted from the beginning, near the middle, back from the end, and by the writer itself.
     for upto in [
         EVENTS_PER_COUNT + 7,
         EVENTS_PER_COUNT + 8,

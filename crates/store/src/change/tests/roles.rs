@@ -1,4 +1,4 @@
-//! The table of roles in docs/protocol.md, as a model: who may do what, and what becomes of it.
+//! The table of roles in docs/protocol.md as a model: which command each role may use, and what the command does.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::*;
 #[derive(Debug, Clone)]
 enum Says {
     Send,
-    /// About the message of that number, if there are so many.
+    /// Edits the message with this index, if there is one. The other commands with an index do the same.
     Edit(usize),
     Delete(usize),
     React(usize),
@@ -45,20 +45,20 @@ fn says_something() -> impl Strategy<Value = Says> {
     ]
 }
 
-/// Who is in the room, and what has been said.
+/// The model of the room: its members and its messages.
 #[derive(Debug)]
 struct Room {
     public: bool,
     /// The role of each user who is or was a member; `None` after they left.
     members: BTreeMap<&'static str, Option<Role>>,
-    /// Who was a reader when they left or were removed.
+    /// The users who were readers when they left or were removed.
     muted: BTreeSet<&'static str>,
-    /// Each message: whose, which event, whether it is still there.
+    /// For each message: its sender, its event, and whether it is not deleted.
     messages: Vec<(&'static str, u64, bool)>,
     head: u64,
 }
 
-/// What comes of it: an event, an earlier one again, a cursor, or a refusal.
+/// The result of a command: a new event, an earlier event again, a cursor, or a refusal.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Event(u64),
@@ -94,7 +94,8 @@ impl Room {
         Outcome::Event(self.head)
     }
 
-    /// The table: a user outside the room gets `not_found`, a member with a role that does not allow the command `forbidden`.
+    /// The result by the table of roles. A user outside the room gets `not_found`; a member whose role does not allow the
+    /// command gets `forbidden`.
     fn expected(&mut self, who: &'static str, what: &Says) -> Outcome {
         match *what {
             Says::Join => return self.joins(who),
@@ -118,7 +119,7 @@ impl Room {
         }
     }
 
-    /// A message, or a command about one, by a member who may write.
+    /// The result for a message, or for a command about a message, by a member who may write.
     fn writes(&mut self, who: &'static str, admin: bool, what: &Says) -> Outcome {
         let (Says::Edit(n) | Says::Delete(n) | Says::React(n)) = *what else {
             self.messages.push((who, self.head + 1, true));
@@ -132,12 +133,12 @@ impl Room {
             Says::Delete(_) => self.event(),
             _ if !*there => NOT_FOUND,
             Says::Edit(_) if !own => FORBIDDEN,
-            // Everybody reacts with something of their own, so none is said again.
+            // Each reaction has a different emoji, so none is repeated.
             _ => self.event(),
         }
     }
 
-    /// A change of the room by a member who may make it.
+    /// The result for a change of the room by a member who may make it.
     fn changes(&mut self, who: &'static str, what: &Says) -> Outcome {
         match *what {
             Says::Invite(whom, _) if self.role(whom).is_some() => return Again,
@@ -195,7 +196,7 @@ impl Room {
     }
 }
 
-/// Says the same to the store.
+/// Applies the same command to the store.
 fn told(store: &mut InMemory, who: &str, what: &Says, at: u64, targets: &[u64]) -> Outcome {
     let target = |n: usize| targets.get(n).copied().unwrap_or(0);
     let room = |fields: Value| {

@@ -167,3 +167,79 @@ pub(crate) fn is_same(kind: &Kind, stored: &str, body: &str) -> bool {
     };
     stored == body || fields(stored).is_some_and(|stored| fields(body) == Some(stored))
 }
+
+#[cfg(test)]
+mod tests {
+    use switchboard_protocol::EventKind;
+
+    use super::*;
+    use crate::record::NewerKind;
+
+    const NAMES: [&str; 3] = ["alice", "bob", "2"];
+
+    fn number_of(user: &UserId) -> Result<Option<UserKey>, Infallible> {
+        Ok((1..).zip(NAMES).find(|(_, name)| *name == user.as_str()).map(|(number, _)| UserKey(number)))
+    }
+
+    fn id_of(user: UserKey) -> Option<UserId> {
+        let name = NAMES.get(usize::try_from(user.0 - 1).ok()?)?;
+        UserId::parse(name).ok()
+    }
+
+    fn pin() -> Kind {
+        let pin = NewerKind::from_row(99, "pin".to_owned(), r#"["by","for"]"#);
+        Kind::Newer(std::sync::Arc::new(pin.expect("a kind")))
+    }
+
+    #[test]
+    fn only_users_change_and_every_other_byte_stays() {
+        for (kind, wire, stored) in [
+            (
+                EventKind::Create.into(),
+                r#"{"public":true,"members":["2","bob"]}"#,
+                r#"{"public":true,"members":[3,2]}"#,
+            ),
+            (EventKind::Create.into(), r#"{"members":[]}"#, r#"{"members":[]}"#),
+            (EventKind::Role.into(), r#"{"user":"alice","role":"admin"}"#, r#"{"user":1,"role":"admin"}"#),
+            (
+                pin(),
+                r#"{"z":[1, {"by":"bob"}],"by":null,"for":"bob","a":"\u00e9 \"by\":\"bob\""}"#,
+                r#"{"z":[1, {"by":"bob"}],"by":null,"for":2,"a":"\u00e9 \"by\":\"bob\""}"#,
+            ),
+            (pin(), "{}", "{}"),
+        ] {
+            assert_eq!(to_stored(&kind, wire, number_of).expect("infallible").as_deref(), Some(stored));
+            assert_eq!(to_wire(&kind, stored, id_of).as_deref(), Some(wire));
+            // What an earlier version has stored is read as it is.
+            assert_eq!(to_wire(&kind, wire, id_of).as_deref(), Some(wire));
+            assert_eq!(to_stored(&kind, stored, number_of).expect("infallible").as_deref(), Some(stored));
+        }
+    }
+
+    #[test]
+    fn a_body_that_names_nobody_has_no_other_form() {
+        let invite = Kind::from(EventKind::Invite);
+        for stored in [
+            r#"{"user":4}"#,
+            r#"{"user":-1}"#,
+            r#"{"user":1.5}"#,
+            r#"{"user":{}}"#,
+            r#"{"user":"no id"}"#,
+            "[]",
+            "{",
+            "",
+        ] {
+            assert_eq!(to_wire(&invite, stored, id_of), None, "{stored}");
+        }
+        assert_eq!(to_stored(&invite, r#"{"user":"carol"}"#, number_of), Ok(None));
+    }
+
+    #[test]
+    fn equal_bodies_may_differ_in_the_order_of_fields_and_of_users() {
+        let create = Kind::from(EventKind::Create);
+        assert!(is_same(&create, r#"{"public":true,"members":[1,2]}"#, r#"{"members":[2,1],"public":true}"#));
+        assert!(!is_same(&create, r#"{"members":[1,2]}"#, r#"{"members":[1,3]}"#));
+        let message = Kind::from(EventKind::Message);
+        assert!(!is_same(&message, r#"{"data":{"members":[1,2]}}"#, r#"{"data":{"members":[2,1]}}"#));
+    }
+}

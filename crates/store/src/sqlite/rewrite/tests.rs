@@ -9,6 +9,7 @@ use serde_json::json;
 use switchboard_protocol::{ConversationId, Limits, Seq, UserId, decode_named};
 use tempfile::TempDir;
 
+use crate::backup::{Options, Outcome, backup};
 use crate::batch::State;
 use crate::check::{Pages, check_in};
 use crate::clock::Clock;
@@ -84,6 +85,23 @@ fn an_old_log_is_rewritten_and_may_be_interrupted_at_every_portion() {
     assert_eq!(count(&db, "SELECT count(*) FROM rewrite"), 0);
     assert_eq!(count(&db, "SELECT count(*) FROM events WHERE checksum IS NOT NULL"), REWRITTEN.len() as u64);
     assert_unchanged(&db);
+}
+
+#[test]
+fn a_backup_is_rewritten_from_where_its_original_was() {
+    let data = database_of_the_first_schema();
+    let mut rows = SqliteRows::new(open_database(data.path()).expect("migrated"));
+    assert!(rows.rewrite(9).expect("a portion"), "there is more");
+    let copy = TempDir::new().expect("a directory");
+    let to = copy.path().join(DATABASE);
+    let written = backup(data.path(), &to, Options::default(), &mut |_| {}).expect("a backup");
+    assert!(matches!(written, Outcome::Written(_)), "it was checked: {written:?}");
+    let mut rows = SqliteRows::new(open_database(copy.path()).expect("opened"));
+    assert_eq!(bodies(rows.database())[..3], REWRITTEN[..3], "the position is in the copy");
+    assert_ne!(bodies(rows.database()), REWRITTEN);
+    while rows.rewrite(100).expect("a portion") {}
+    assert_eq!(bodies(rows.database()), REWRITTEN);
+    assert_unchanged(rows.database());
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Queries: each answer comes from one snapshot, and each page is bounded in items and bytes. These rules are shared by all
-//! stores; a store itself only looks up rows.
+//! Queries. Each answer comes from one snapshot, and each page is bounded in items and bytes. All stores share these rules;
+//! a store itself only looks up rows.
 
 pub(super) mod counts;
 mod fold;
@@ -25,11 +25,10 @@ use crate::access;
 use crate::record::{ConversationKey, LogEvent, Membership, NewerKind, UserKey};
 use crate::refusal::Refusal;
 
-/// The queries of a store. All queries of one value run in one read transaction.
-///
-/// A remote store answers each query in a bounded number of round trips, for any number of rows; a local store reads rows
-/// lazily. A damaged row is logged and skipped, so that it does not hide other rows; where the position in the answer
-/// matters, it becomes `None`.
+/// The lookups that a store implements. All lookups of one value run in one read transaction.
+/// | A remote store answers each lookup in a bounded number of round trips, for any number of rows; a local store reads
+/// rows lazily. A damaged row is logged and skipped, so that it does not hide other rows. If the answer has a fixed
+/// position for each row, a damaged row becomes `None`.
 pub(super) trait Lookups {
     /// An error of the store.
     type Error: StoreError;
@@ -40,13 +39,13 @@ pub(super) trait Lookups {
     /// A conversation as a user sees it; `None` if either does not exist.
     fn view(&self, user: &UserId, conversation: &ConversationId) -> Found<Option<View>, Self>;
 
-    /// The same by their numbers.
+    /// A conversation as a user sees it, like [`Self::view`], looked up by keys.
     fn view_of(&self, user: UserKey, conversation: ConversationKey) -> Found<Option<View>, Self>;
 
-    /// The rows that a connection of a user starts from: the first `most` memberships, and the conversations named.
+    /// The rows that a connection of a user starts from: the first `most` memberships, and the conversations in `named`.
     fn start(&self, user: &UserId, named: &[ConversationId], most: usize) -> Found<Option<Start>, Self>;
 
-    /// At most `most` memberships of a user with a number above `after`, in the order of their numbers.
+    /// At most `most` memberships of a user in conversations with a key above `after`, in the order of the keys.
     fn memberships(
         &self,
         user: UserKey,
@@ -54,14 +53,15 @@ pub(super) trait Lookups {
         most: usize,
     ) -> Found<Vec<row::Membered>, Self>;
 
-    /// Those of the conversations that a user is a member of, in the order given.
+    /// The given conversations that the user is a member of, in the order given.
     fn listed(&self, user: UserKey, conversations: &[ConversationKey]) -> Found<Vec<Listed>, Self>;
 
     /// When an event was stored, in milliseconds since the Unix epoch.
     fn time_of(&self, conversation: ConversationKey, seq: Seq) -> Found<i64, Self>;
 
-    /// Events of a conversation in a range, oldest first: at most `range.most`, and about `range.bytes`. One that cannot be
-    /// read keeps its place, as `unreadable`. Their bodies are in the stored form, and the kinds of newer versions are numbers.
+    /// Events of a conversation in a range, oldest first: at most `range.most`, and about `range.bytes`. An event that
+    /// cannot be read is replaced by one of the kind `unreadable`. The bodies are in the stored form, and kinds of newer
+    /// versions are numbers.
     fn events(
         &self,
         conversation: ConversationKey,
@@ -70,14 +70,14 @@ pub(super) trait Lookups {
         each: impl FnMut(LogEvent) -> ControlFlow<()>,
     ) -> Found<(), Self>;
 
-    /// The ids of users by their numbers; those that are not there are left out.
+    /// The ids of users by their keys; users who do not exist are left out.
     fn names(&self, users: &[UserKey]) -> Found<FxHashMap<UserKey, UserId>, Self>;
 
     /// The table of kinds.
     fn kinds(&self) -> Found<Vec<NewerKind>, Self>;
 
-    /// The last `most` messages before an event, the latest first. The log has other events between them, and those must
-    /// not all be read.
+    /// The last `most` messages before an event, the latest first. The log has other events between them; an implementation
+    /// must not read all of those.
     fn messages_before(
         &self,
         conversation: ConversationKey,
@@ -85,8 +85,8 @@ pub(super) trait Lookups {
         most: usize,
     ) -> Found<Vec<Seq>, Self>;
 
-    /// The first `most` messages from an event on and up to another, the earliest first. The same is true of the events
-    /// between them.
+    /// The first `most` messages from the event `from` to `upto`, the earliest first. As above, the events between them
+    /// must not all be read.
     fn messages_from(
         &self,
         conversation: ConversationKey,
@@ -95,10 +95,10 @@ pub(super) trait Lookups {
         most: usize,
     ) -> Found<Vec<Seq>, Self>;
 
-    /// Messages of anybody up to an event.
+    /// How many messages of all senders there are up to an event.
     fn count_messages(&self, conversation: ConversationKey, upto: Seq) -> Found<u64, Self>;
 
-    /// Messages of one sender after an event, up to another. It reads every event between.
+    /// How many messages of one sender there are after one event and up to another. It reads every event between.
     fn count_sent(
         &self,
         conversation: ConversationKey,
@@ -107,8 +107,8 @@ pub(super) trait Lookups {
         upto: Seq,
     ) -> Found<u64, Self>;
 
-    /// Messages with their last edit and reactions, in the order asked for; `None` for what is not there. Not many more
-    /// are looked up than those that fill about `bytes`.
+    /// Messages with their last edit and reactions, in the order requested; `None` for a message that does not exist. The
+    /// lookup stops soon after the messages fill about `bytes`.
     fn messages(
         &self,
         wanted: &[Wanted<'_>],
@@ -116,8 +116,8 @@ pub(super) trait Lookups {
         each: impl FnMut(Option<Whole>) -> ControlFlow<()>,
     ) -> Found<(), Self>;
 
-    /// The members of a conversation with a number above `after`, by number, which is the order of their rows: at most
-    /// `most`, and no row is read that is not taken.
+    /// At most `most` members of a conversation with a user key above `after`, in the order of the keys. An implementation
+    /// reads only the rows that the caller consumes.
     fn members(
         &self,
         conversation: ConversationKey,
@@ -126,16 +126,16 @@ pub(super) trait Lookups {
         each: impl FnMut(UserKey, Option<(UserId, Membership)>) -> ControlFlow<()>,
     ) -> Found<(), Self>;
 
-    /// Those of `users` who are known, in their order.
+    /// The users among `users` who are known, in the order given.
     fn acquainted(&self, users: &[UserId]) -> Found<Vec<Acquainted>, Self>;
 
-    /// Which of the conversations are there, in their order.
+    /// Whether each of the conversations exists, in the order given.
     fn are_there(&self, conversations: &[ConversationId]) -> Found<Vec<bool>, Self>;
 
-    /// How many rooms a user is in, counted no further than `most`.
+    /// How many rooms a user is in; counting stops at `most`.
     fn count_rooms(&self, user: UserKey, most: u32) -> Found<u32, Self>;
 
-    /// Of each two whether one of the `most` oldest rooms of the first is one of the second's.
+    /// For each pair of users, whether the second is a member of one of the `most` oldest rooms of the first.
     fn share_a_room(&self, pairs: &[(UserKey, UserKey)], most: u32) -> Found<Vec<bool>, Self>;
 
     /// The name of the API key with this hash, unless it was revoked.
@@ -150,11 +150,11 @@ type Page<L> = Found<OkBody<Box<RawValue>>, L>;
 /// A range of events.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Range {
-    /// Those behind this one,
+    /// The events after this one,
     pub(super) after: Seq,
-    /// up to this one,
+    /// up to this one and including it,
     pub(super) upto: Seq,
-    /// so many at most,
+    /// at most so many events,
     pub(super) most: u32,
     /// and about so many bytes.
     pub(super) bytes: u32,
@@ -166,15 +166,15 @@ pub(super) struct Reader<'a, L> {
     pub(super) limits: &'a Limits,
     /// The batch of this node whose commit began last.
     pub(super) mark: &'a AtomicU64,
-    /// Memberships of a user that one read looks at, at most.
+    /// The most memberships of a user that one read examines.
     pub(super) step: usize,
 }
 
-/// Memberships of a user that one read may look at: some 5 ms. A user with more needs several reads, and the queue serves
-/// other users between them.
+/// The most memberships of a user that one read may examine: some 5 ms. A user with more needs several reads, and the queue
+/// serves other users between them.
 pub(super) const MEMBERSHIPS_PER_READ: usize = 2_000;
 
-/// Adds up the bytes of a page. The first item always fits, so that a reader gets on.
+/// The bytes left on a page. The first item always fits, so that a client always makes progress.
 pub(super) struct Room(pub(super) usize);
 
 impl Room {
@@ -190,7 +190,7 @@ impl<L: Lookups> Reader<'_, L> {
         Ok(self.rows.view(user, name)?.ok_or_else(Refusal::not_found)?)
     }
 
-    /// The answer to a command that reads.
+    /// Answers a command that reads a page.
     pub(super) fn answer(&self, user: &UserId, query: &Query) -> Page<L> {
         match query {
             Query::Sync(c) => self.sync(user, c),
@@ -200,7 +200,7 @@ impl<L: Lookups> Reader<'_, L> {
         }
     }
 
-    /// `sync`.
+    /// Answers `sync`.
     fn sync(&self, user: &UserId, command: &Sync) -> Page<L> {
         let View { conversation, membership } = self.view(user, &command.conversation.resolve(user))?;
         let head = access::check_visible(conversation.head, membership.as_ref())?;
@@ -237,12 +237,12 @@ impl<L: Lookups> Reader<'_, L> {
         Ok(events)
     }
 
-    /// What a connection starts from.
+    /// The snapshot that a connection starts from.
     pub(super) fn attach(&self, user: &UserId, named: &[ConversationId]) -> Found<Option<Snapshot>, L> {
         let Some(Start { user, joined, named }) = self.rows.start(user, named, self.step)? else {
             return Ok(None);
         };
-        // Read after the first query: that one fixed what this transaction sees.
+        // Read after the first query, because that query fixed the snapshot of this transaction.
         let mark = self.mark.load(Ordering::SeqCst);
         let named = named.into_iter().map(seen).collect();
         let Known { key, not_before } = user;
@@ -253,10 +253,10 @@ impl<L: Lookups> Reader<'_, L> {
         Ok(Some(Snapshot { mark, user: key, not_before, memberships, named, summaries }))
     }
 
-    /// The page of memberships behind a conversation.
+    /// The page of memberships after a conversation.
     pub(super) fn memberships(&self, user: UserKey, after: ConversationKey) -> Found<Memberships, L> {
         let rows = self.rows.memberships(user, after, self.step)?;
-        // Read after the first query, as above.
+        // Read after the first query, as in `attach`.
         let mark = self.mark.load(Ordering::SeqCst);
         Ok(self.page_of(mark, after, &rows))
     }
@@ -270,8 +270,8 @@ impl<L: Lookups> Reader<'_, L> {
         Memberships { mark, after, next, joined, latest }
     }
 
-    /// Summaries of conversations that a user is a member of, as many as fit on a page, in the order given; and what the user
-    /// has not read in these and those behind them.
+    /// Summaries of conversations that a user is a member of, in the order given, as many as fit on a page; and the user's
+    /// unread messages in all the given conversations, up to [`Limits::UNREAD_CONVERSATIONS`].
     pub(super) fn summaries(&self, user: UserKey, of: &[ConversationKey]) -> Found<Summaries, L> {
         let limit = self.limits.page_size(None) as usize;
         let mut listed = self.rows.listed(user, first(of, limit.max(Limits::UNREAD_CONVERSATIONS)))?;
@@ -281,14 +281,14 @@ impl<L: Lookups> Reader<'_, L> {
         self.page_of_summaries(listed, unread, of.len() > limit)
     }
 
-    /// The same without a count of what is unread.
+    /// Summaries as above, without the count of unread messages.
     fn summaries_of(&self, user: UserKey, of: &[ConversationKey], limit: usize) -> Found<Summaries, L> {
         let listed = self.rows.listed(user, first(of, limit))?;
         self.page_of_summaries(listed, Unread::default(), of.len() > limit)
     }
 
     fn page_of_summaries(&self, listed: Vec<Listed>, unread: Unread, mut more: bool) -> Found<Summaries, L> {
-        // Read after the first query, as above.
+        // Read after the first query, as in `attach`.
         let mark = self.mark.load(Ordering::SeqCst);
         let wanted: Vec<_> = listed.iter().map(|listed| Wanted::last_of(&listed.conversation)).collect();
         let mut room = Room(self.limits.page_bytes as usize);
@@ -312,7 +312,7 @@ impl<L: Lookups> Reader<'_, L> {
         Ok(Summaries { mark, summaries: summaries.collect(), joined, more, unread })
     }
 
-    /// A page of the log for a connection that is behind.
+    /// A page of the log for a connection that lags.
     pub(super) fn replay(
         &self,
         user: UserKey,
@@ -329,7 +329,7 @@ impl<L: Lookups> Reader<'_, L> {
         self.events(conversation.key, &conversation.name, &range)
     }
 
-    /// Up to when the user's tokens have been revoked.
+    /// The time up to which the user's tokens are revoked.
     pub(super) fn not_before(&self, user: &UserId) -> Found<Option<Timestamp>, L> {
         Ok(self.rows.known(user)?.and_then(|known| known.not_before))
     }
@@ -340,19 +340,20 @@ impl<L: Lookups> Reader<'_, L> {
     }
 }
 
-/// The first of some conversations.
+/// The first `most` conversations of a list, or all if there are fewer.
 fn first(of: &[ConversationKey], most: usize) -> &[ConversationKey] {
     of.get(..most).unwrap_or(of)
 }
 
-/// How many of the rows at the beginning are of these conversations, in whose order they are. Some may be missing.
+/// How many rows at the beginning of `listed` belong to conversations in `of`. Both have the same order, but rows may be
+/// missing.
 fn leading(listed: &[Listed], of: &[ConversationKey]) -> usize {
     let mut of = of.iter();
     listed.iter().take_while(|listed| of.any(|key| *key == listed.conversation.key)).count()
 }
 
-/// What a connection with a cursor in a conversation may see of it. One that cannot be read is not there for now, and
-/// the others are.
+/// What a connection with a cursor in a conversation may see of it. A conversation that cannot be read is refused as
+/// `unavailable`, and does not affect the others.
 fn seen(named: row::Named) -> Result<Seen, Refusal> {
     let View { conversation, membership } = match named {
         row::Named::There(view) => view,
@@ -364,7 +365,8 @@ fn seen(named: row::Named) -> Result<Seen, Refusal> {
     Ok(Seen { conversation: conversation.key, head, member })
 }
 
-/// The frame of an event in a page. One that has none was not found to be damaged when it was read: a bug, and no page.
+/// The event's frame for a page. An event without a JSON form should have been replaced when its row was read, so it is a
+/// bug, and the page is refused.
 fn to_raw(event: &LogEvent) -> Result<Box<RawValue>, Refusal> {
     event.to_raw().map_err(|error| {
         tracing::error!(conversation = %event.conversation, seq = %event.seq, %error, "an event has no JSON form");

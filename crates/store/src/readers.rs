@@ -1,4 +1,4 @@
-//! The threads that read: each with a connection of its own, so that a page never waits for a write.
+//! The threads that read. Each has its own connection, so that a page never waits for a write.
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -22,7 +22,7 @@ use crate::refusal::Refusal;
 /// Disconnected once the readers' connections are closed.
 pub(super) type Closed = Receiver<Infallible>;
 
-/// A thread's connection to the database.
+/// A reader thread's connection to the database.
 pub(super) trait ReaderConnection: Send + 'static {
     /// The queries that run on this connection.
     type Rows: Lookups;
@@ -30,20 +30,20 @@ pub(super) trait ReaderConnection: Send + 'static {
     /// How long the thread waits without a read before it calls [`Self::rest`].
     const IDLE_TIMEOUT: Duration;
 
-    /// Reads in one transaction. It may be tried again.
+    /// Runs a read in one transaction. The implementation may run it again if the transaction fails.
     fn read<T>(
         &mut self,
         read: impl Fn(&Reader<'_, Self::Rows>) -> Found<T, Self::Rows>,
     ) -> Result<T, Refusal>;
 
-    /// Ends the transaction if it is still open. The caller has the answer already.
+    /// Ends the transaction if it is still open. The caller already has the answer.
     fn end(&mut self) {}
 
-    /// Frees memory, once for each idle period.
+    /// Frees memory. Called once in each idle period.
     fn rest(&mut self);
 }
 
-/// A read that waits for its turn.
+/// A queued read.
 pub(super) type Job<D> = Box<dyn FnOnce(&mut D) + Send>;
 
 /// The reader threads; they end when this is dropped.
@@ -81,12 +81,12 @@ impl<D: ReaderConnection> Readers<D> {
         Ok((readers, closed))
     }
 
-    /// The reads that wait for these threads.
+    /// The queue of reads that wait for these threads.
     pub(super) fn turns(&self) -> Arc<FairQueue<Job<D>>> {
         self.queue.turns.clone()
     }
 
-    /// Reads in one transaction, on one of the threads, when it is the turn of `who`.
+    /// Queues a read in the lane of `who`, and runs it in one transaction on one of the threads.
     pub(super) fn read<T, F>(&self, who: Who, read: F) -> Answer<T>
     where
         T: Send + 'static,
@@ -104,7 +104,7 @@ impl<D: ReaderConnection> Queue<D> {
     {
         let (reply, answer) = oneshot::channel();
         let job: Job<D> = Box::new(move |connection| {
-            // The caller may have gone while the read was queued.
+            // The caller may have been dropped while the read was queued.
             if !reply.is_closed() {
                 let _ = reply.send(connection.read(read));
             }
@@ -117,7 +117,7 @@ impl<D: ReaderConnection> Queue<D> {
     }
 }
 
-/// What a store answers by reading.
+/// The queries of a store.
 impl<D: ReaderConnection> Readers<D> {
     pub(super) fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
         let user = user.clone();
@@ -180,7 +180,7 @@ impl<D: ReaderConnection> Readers<D> {
     }
 
     pub(super) fn probe(&self) -> Answer<()> {
-        // Any read will do; no key has this hash.
+        // The probe can be any read. No key has this hash.
         self.read(Who::Probe, |reader| reader.api_key(&[0; 32]).map(drop))
     }
 
@@ -201,7 +201,7 @@ impl<D> std::fmt::Debug for Readers<D> {
     }
 }
 
-/// Turns a failed read into the refusal that the caller gets, and logs errors of the store.
+/// Converts a failed read into the refusal for the caller, and logs errors of the store.
 pub(super) fn told<T, E: Display>(answer: Result<T, Failed<E>>) -> Result<T, Refusal> {
     answer.map_err(|failed| match failed {
         Failed::Refused(refusal) => refusal,
@@ -209,7 +209,7 @@ pub(super) fn told<T, E: Display>(answer: Result<T, Failed<E>>) -> Result<T, Ref
             tracing::error!(%error, "cannot read the database");
             Refusal::unavailable()
         }
-        // Only changes are.
+        // Only changes can end this way, so a read never does.
         Failed::Uncounted => Refusal::unavailable(),
     })
 }
@@ -219,7 +219,7 @@ fn run<D: ReaderConnection>(connection: &mut D, turns: &FairQueue<Job<D>>) {
     loop {
         match turns.take(idle_timeout) {
             Turn::Work(who, job) => {
-                // A read that panics must not end the thread, because later reads need it.
+                // A panic in a read must not end the thread, because later reads need it.
                 let read = catch_unwind(AssertUnwindSafe(|| job(connection)));
                 if read.is_err() {
                     tracing::error!("a read panicked; it was answered as unavailable");

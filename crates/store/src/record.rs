@@ -12,14 +12,14 @@ pub use crate::kind::{Kind, NewerKind};
 use crate::refusal::Refusal;
 use crate::table::{conversations, members, record};
 
-/// An API key as far as it can be shown: its secret is nowhere.
+/// An API key without its secret, which the store does not keep.
 #[derive(Debug, Clone)]
 pub struct KeyInfo {
-    /// Its name.
+    /// The key's name.
     pub name: String,
-    /// When it was made.
+    /// When the key was made.
     pub created: Timestamp,
-    /// Whether it is revoked.
+    /// Whether the key is revoked.
     pub revoked: bool,
 }
 
@@ -28,7 +28,7 @@ pub struct KeyInfo {
 pub struct NoticeKey([u8; 32]);
 
 impl NoticeKey {
-    /// Wraps the bytes.
+    /// A key of these bytes.
     pub fn new(key: [u8; 32]) -> Self {
         Self(key)
     }
@@ -52,7 +52,7 @@ conversations!(record);
 members!(record);
 
 impl Conversation {
-    /// One in which nothing has happened and nobody is.
+    /// A conversation without events and members.
     pub fn new(key: ConversationKey, name: ConversationId, title: Option<String>, public: bool) -> Self {
         let (head, last_message) = (Seq(0), Seq(0));
         Self { key, name, title, public, head, messages: 0, last_message, members: 0, admins: 0, at: 0 }
@@ -60,34 +60,34 @@ impl Conversation {
 }
 
 impl Membership {
-    /// Messages of others after `read`, in a conversation that has `messages` in all.
+    /// How many messages of other users come after `read`, in a conversation with `messages` messages in all.
     pub fn unread(&self, messages: u64) -> u64 {
         messages.saturating_sub(self.read_messages).saturating_sub(self.sent.saturating_sub(self.read_sent))
     }
 }
 
-/// An event as the log has it: its body is JSON, passed on without being understood.
+/// An event as the log has it. Its body is JSON, passed on without being decoded.
 #[derive(Debug, Clone)]
 pub struct LogEvent {
-    /// Where.
+    /// The conversation.
     pub conversation: ConversationId,
-    /// Its number.
+    /// The event's number in the log.
     pub seq: Seq,
-    /// What happened.
+    /// The kind of event.
     pub kind: Kind,
-    /// Who did it.
+    /// The user who made the event.
     pub from: UserId,
-    /// When.
+    /// When the event was stored.
     pub at: Timestamp,
     /// A message's idempotency key.
     pub key: Option<Box<str>>,
-    /// The fields of its kind: a JSON object.
+    /// The fields of the event's kind: a JSON object.
     pub body: Box<str>,
 }
 
 impl LogEvent {
-    /// The event's frame, as the contract shows it: `type` first, then what all events have, then
-    /// the fields of its kind. Ids need no escaping: their alphabet has none of JSON's characters.
+    /// The event's frame: `type` first, then the fields that all events have, then the fields of its kind. Ids are not
+    /// escaped, because their alphabet has no character that JSON escapes.
     pub fn to_json(&self) -> String {
         use std::fmt::Write as _;
         let mut json = String::with_capacity(160 + self.body.len());
@@ -114,7 +114,7 @@ impl LogEvent {
         json
     }
 
-    /// How many bytes [`Self::to_json`] takes at most, with the comma behind it in a page.
+    /// The most bytes that [`Self::to_json`] can return, with the comma after it on a page.
     pub fn most_bytes(&self) -> usize {
         let key = self.key.as_ref().map_or(0, |key| key.len());
         let kind = match &self.kind {
@@ -124,10 +124,11 @@ impl LogEvent {
         kind + Self::most_bytes_of(self.conversation.as_str().len(), key, self.body.len())
     }
 
-    /// The same by what it is made of, so that a database can add it up: a key at worst doubles, where every character
-    /// of it is escaped.
+    /// The same bound computed from lengths, so that a database can add it up. A key takes at most twice its length, if
+    /// every character of it is escaped.
     pub const fn most_bytes_of(conversation: usize, key: usize, body: usize) -> usize {
-        // `{"type":"unreadable","conversation":"","seq":18446744073709551615,"from":"","at":"","key":"",` with a time.
+        // The length of `{"type":"unreadable","conversation":"","seq":18446744073709551615,"from":"","at":"","key":"",`
+        // with a time.
         const FIXED: usize = 140;
         FIXED + conversation + UserId::MAX_BYTES + 2 * key + body
     }
@@ -135,31 +136,31 @@ impl LogEvent {
     /// The event's frame as raw JSON.
     ///
     /// # Errors
-    /// The body is no JSON object; it was checked when the row was read.
+    /// The body is not a JSON object. That was checked when the row was read.
     pub fn to_raw(&self) -> serde_json::Result<Box<RawValue>> {
         RawValue::from_string(self.to_json())
     }
 }
 
-/// A user's membership changed.
+/// A change of a user's membership by an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Effect {
-    /// Whose.
+    /// The user whose membership changed.
     pub user: UserId,
-    /// Which way.
+    /// Whether the user joined or left.
     pub passage: Passage,
 }
 
-/// Coming into a conversation, or going.
+/// Joining a conversation, or leaving it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Passage {
-    /// In. What the user has seen of the log already: up to leaving, for a user who comes back;
-    /// otherwise up to the event before.
+    /// The user joined or was added.
     In {
-        /// The last event seen.
+        /// The last event that the user has already seen: the one by which they left before, or, for a new member, the
+        /// event before this one.
         seen: Seq,
     },
-    /// Out.
+    /// The user left or was removed.
     Out,
 }

@@ -1,4 +1,4 @@
-//! Why a command is refused: a code of the protocol, with what to do about it.
+//! The reason why a command is refused: an error code of the protocol, with advice for the client.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use switchboard_protocol::{CommandId, ErrorCode, Rejected};
 /// The delay after which a client retries a command that was refused with `unavailable`.
 const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// A refused command. Every door turns it into its own form of the same words.
+/// A refused command. WebSocket, HTTP and the other interfaces each convert it into their own form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// The code.
+    /// The error code of the protocol.
     pub code: ErrorCode,
-    /// The advice, for a person.
+    /// Advice in words for a person.
     pub message: Cow<'static, str>,
-    /// The field at fault.
+    /// The name of the field that caused the refusal.
     pub field: Option<Cow<'static, str>>,
-    /// Milliseconds to wait before trying again.
+    /// How many milliseconds the client should wait before it tries again.
     pub retry_after: Option<u64>,
 }
 
@@ -29,46 +29,47 @@ impl Refusal {
         Self { code, message: message.into(), field: None, retry_after: None }
     }
 
-    /// Not there, or not allowed to know: the same words for both, so that nobody can tell them apart.
+    /// The object does not exist, or the user may not know of it. Both get the same refusal, so that a user cannot tell
+    /// them apart.
     pub fn not_found() -> Self {
         Self::new(ErrorCode::NotFound, "there is no such thing, or it is not yours to see")
     }
 
-    /// Known, but the role does not allow it.
+    /// The user may see the object, but their role does not allow the command.
     pub fn forbidden(message: &'static str) -> Self {
         Self::new(ErrorCode::Forbidden, message)
     }
 
-    /// A field whose value does not fit.
+    /// A field has a value that is not valid.
     pub fn bad_field(field: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
         Self { field: Some(field.into()), ..Self::new(ErrorCode::BadField, message) }
     }
 
-    /// A field over one of the limits.
+    /// A field exceeds one of the limits.
     pub fn too_large(field: &'static str, message: String) -> Self {
         Self { field: Some(field.into()), ..Self::new(ErrorCode::TooLarge, message) }
     }
 
-    /// The store does not answer; the client retries after [`STORE_RETRY_DELAY`].
+    /// The store does not answer. The client retries after [`STORE_RETRY_DELAY`].
     pub fn unavailable() -> Self {
         Self::unavailable_for(STORE_RETRY_DELAY)
     }
 
-    /// The same, with another time to wait.
+    /// The store does not answer. The client retries after `wait`.
     pub fn unavailable_for(wait: Duration) -> Self {
         let message = "the server cannot store or read right now; retry with the same `key`";
         let wait = u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX).max(1);
         Self { retry_after: Some(wait), ..Self::new(ErrorCode::Unavailable, message) }
     }
 
-    /// The write that this one follows was not stored, so both are to be sent again.
+    /// The write that this one follows was not stored, so the client must send both again.
     pub fn follows_unsettled(after: u64) -> Self {
         let message =
             format!("write {after}, which this one follows, was not stored; send both again, in their order");
         Self { retry_after: Some(0), ..Self::new(ErrorCode::Unavailable, message) }
     }
 
-    /// A number that the connection's writes have passed.
+    /// A write's number is not above that of a stored write of the same connection.
     pub(crate) fn bad_number(stored: u64) -> Self {
         Self::bad_field(
             "n",
@@ -76,18 +77,19 @@ impl Refusal {
         )
     }
 
-    /// Too fast. `wait` is rounded up, so that a client that waits as long is not refused again.
+    /// The user exceeds a rate limit. `wait` is rounded up to milliseconds, so that a client that waits as long is not
+    /// refused again.
     pub fn too_fast(wait: Duration) -> Self {
         Self::rate_limited(u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX).max(1))
     }
 
-    /// Too fast.
+    /// The user exceeds a rate limit; the client should wait `retry_after_ms` milliseconds.
     pub fn rate_limited(retry_after_ms: u64) -> Self {
         let message = "too fast; wait `retry_after` milliseconds";
         Self { retry_after: Some(retry_after_ms), ..Self::new(ErrorCode::RateLimited, message) }
     }
 
-    /// The `error` frame that answers the command called `id`.
+    /// The `error` frame that answers the command with this id.
     pub fn into_failure(self, id: Option<CommandId>) -> Failure {
         Failure {
             id,

@@ -1,4 +1,5 @@
-//! Classifies a command as a write, a page or a signal, and checks the sizes that its types do not bound. A new command is a line in each `match`.
+//! Classifies a command as a write, a page or a signal, and checks the sizes that its types do not bound. A new command is
+//! a line in each `match`.
 
 use switchboard_protocol::{
     Command, Conversations, Create, Data, Delete, Edit, History, Invite, Join, Leave, Limits, Members, React,
@@ -8,7 +9,7 @@ use switchboard_protocol::{
 
 use crate::refusal::Refusal;
 
-/// Which of a member's two cursors.
+/// One of the two cursors of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the commands document themselves")]
 pub enum CursorOf {
@@ -16,25 +17,25 @@ pub enum CursorOf {
     Received,
 }
 
-/// A `read` with what was counted for it.
+/// A `read` command with the counts that readers made for it.
 #[derive(Debug, Clone)]
 pub struct CountedRead {
     /// The command.
     pub read: Read,
-    /// The counts up to its cursor, or why there are none.
+    /// The counts up to the command's cursor, or why they could not be made.
     pub counts: Result<Counts, Refusal>,
 }
 
-/// What is counted up to an event of a conversation's log. It never changes: events are appended only.
+/// The message counts up to an event of a log. They never change, because events are only appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
-    /// Messages of anybody.
+    /// Messages of all senders.
     pub messages: u64,
-    /// Messages of the member whose cursor it is.
+    /// Messages sent by the member whose cursor is counted.
     pub sent: u64,
 }
 
-/// The commands that write, and the writes that no command asks for.
+/// The commands that write, and the writes that the server makes without a command.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the commands document themselves")]
 pub enum Change {
@@ -48,39 +49,39 @@ pub enum Change {
     Join(Join),
     Leave(Leave),
     Invite(Invite),
-    /// The same by a back end, which may also bring the first member into a room that everybody has left.
+    /// An `invite` by a back end, which may also add the first member to a room that all members have left.
     InviteWithKey(Invite),
     Remove(Remove),
     SetRole(SetRole),
     Rename(Rename),
-    /// A `read` that comes back to the writer with what readers have counted for it.
+    /// A `read` that is queued for the writer again, with the counts that readers made for it.
     CountedRead(Box<CountedRead>),
     /// The actor connected for the first time.
     Appear,
-    /// The actor's last device left at this time.
+    /// The actor's last device disconnected at this time.
     Seen(Timestamp),
     /// Revokes the actor's tokens that were issued at this time or before.
     Revoke {
-        /// The time.
+        /// Tokens issued at this time or before are revoked.
         until: Timestamp,
-        /// A later time that is noted gives way to this one; otherwise it stays.
+        /// Whether this time replaces a later one that is stored. Otherwise the later one stays.
         replace: bool,
     },
-    /// Nothing, the way that everything is written.
+    /// A probe: changes nothing, but is written like every other change.
     Probe,
-    /// Nothing: a write with a number that was refused for good before it came here. It is answered in its turn, so that the
-    /// writes behind it follow those before it.
+    /// A numbered write that was refused for good before it was submitted. It changes nothing. The writer answers it in the
+    /// order of its connection's writes, so that the writes after it are not held up.
     Refused(Refusal),
 }
 
 impl Change {
-    /// Whether it counts against the rate of sends on a connection. Cursors follow the messages of
-    /// others, which one cannot help.
+    /// Whether the change counts against the connection's rate of sends. Cursor commands do not, because their number
+    /// depends on the messages of other users.
     pub fn is_limited(&self) -> bool {
         self.cursor().is_none()
     }
 
-    /// Its price in sends: one, and one more for each member that it names.
+    /// The change's price in sends: one, and one more for each member that it names.
     pub fn price(&self) -> u32 {
         let members = match self {
             Self::Create(create) => create.members.len(),
@@ -90,7 +91,7 @@ impl Change {
         u32::try_from(members).unwrap_or(u32::MAX).saturating_add(1)
     }
 
-    /// The cursor that this moves, in which conversation, and how far.
+    /// For a cursor command: which cursor it moves, in which conversation, and to which event.
     pub fn cursor(&self) -> Option<(CursorOf, &Target, Seq)> {
         match self {
             Self::Read(c) => Some((CursorOf::Read, &c.conversation, c.upto)),
@@ -101,7 +102,7 @@ impl Change {
     }
 }
 
-/// The commands that read pages.
+/// The commands that read a page from the store.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the commands document themselves")]
 pub enum Query {
@@ -114,17 +115,17 @@ pub enum Query {
 /// The part of the server that handles a command.
 #[derive(Debug)]
 pub enum Request {
-    /// The store writes.
+    /// A write to the store.
     Change(Change),
-    /// The store reads a page.
+    /// A page to read from the store.
     Query(Query),
-    /// The router sends a signal.
+    /// A typing signal to send through the router.
     Typing(Target),
-    /// The router answers with presence.
+    /// A request for the presence of users, which the router answers.
     Watch(Vec<UserId>),
-    /// Nothing but an answer.
+    /// A ping, which needs only an answer.
     Ping,
-    /// A second `hello`.
+    /// A second `hello`, which is refused.
     Hello,
 }
 
@@ -156,10 +157,9 @@ impl From<Command> for Request {
     }
 }
 
-/// Refuses a command whose content is over the limits, or is missing where the types cannot say so.
-///
-/// # Errors
-/// The field at fault, and its limit.
+/// Checks the content of a command that its types do not check.
+/// | # Errors
+/// The content exceeds a limit, or is missing. The refusal names the field and the limit.
 pub fn check(command: &Command, limits: &Limits) -> Result<(), Refusal> {
     match command {
         Command::Send(c) => check_content(c.text.as_ref(), c.data.as_ref(), limits),
@@ -173,7 +173,7 @@ pub fn check(command: &Command, limits: &Limits) -> Result<(), Refusal> {
         Command::React(c) if is_blank(c.emoji.as_str()) => {
             Err(Refusal::bad_field("emoji", "emoji: a reaction shows something"))
         }
-        // What its types bound. A new command is named in one of these lines.
+        // The types of these commands bound their content completely. A new command is named in one of these lines.
         Command::Hello(_)
         | Command::Delete(_)
         | Command::React(_)

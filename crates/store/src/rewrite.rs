@@ -1,25 +1,27 @@
-//! Rewrites the bodies of events that an earlier version has stored: they name users by id, and new ones by number.
+//! Rewrites the bodies of events that an earlier version stored. Those bodies name users by id; new ones name them by key.
 //!
-//! The writer does it between two batches, a portion in each transaction, because each portion is short and other
-//! writers would wait longer for a lock. At opening it would keep a large installation from starting. The position
-//! is stored with each portion, so an interruption repeats nothing.
+//! The writer does this between two batches, one portion in each transaction. Portions are short, because writes wait for
+//! them. At opening the whole rewrite would delay the start of a large installation. The position is stored with each
+//! portion, so that after an interruption nothing is repeated.
 
 use std::time::Duration;
 
 use switchboard_protocol::EventKind;
 
-/// Events that a portion reads, and conversations that it passes over: a few milliseconds, in which writes wait.
+/// How many events a portion reads at most, and how many conversations it examines. A portion takes a few milliseconds, in
+/// which writes wait.
 pub(crate) const MAX_EVENTS_PER_PORTION: u64 = 5_000;
 pub(crate) const MAX_CONVERSATIONS_PER_PORTION: u64 = 1_000;
 
-/// How long a writer that is never idle serves batches before it rewrites a portion.
+/// How long a writer that is never idle serves batches before it rewrites the next portion.
 pub(crate) const REWRITE_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The kinds whose bodies earlier versions have stored with ids. Later kinds never were, so the list is complete for good.
+/// The kinds whose bodies earlier versions stored with ids. Kinds added later were never stored that way, so this list is
+/// complete.
 pub(crate) const KINDS: [EventKind; 4] =
     [EventKind::Create, EventKind::Invite, EventKind::Remove, EventKind::Role];
 
-/// The last event that was looked at.
+/// The last event that the rewrite has examined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) conversation: i64,
@@ -30,12 +32,12 @@ pub(crate) struct Position {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Candidate {
     pub(crate) conversation: i64,
-    /// No event of a direct conversation names a user.
+    /// Whether it is a room. Events of a direct conversation name no users.
     pub(crate) is_room: bool,
     pub(crate) head: u64,
 }
 
-/// Events of a room: those behind one of them, up to another.
+/// A range of a room's events: after one event, up to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Section {
     pub(crate) conversation: i64,
@@ -43,8 +45,8 @@ pub(crate) struct Section {
     pub(crate) upto: u64,
 }
 
-/// The sections of a portion of at most so many events, and the position behind them; `None` if there are no conversations
-/// behind it. The candidates are the conversations from the position on, in order.
+/// The ranges of a portion of at most `events` events, and the position after them; `None` if no conversations are left.
+/// `candidates` are the conversations from the position `from` on, in order.
 pub(crate) fn portion(
     from: Position,
     candidates: &[Candidate],

@@ -1,4 +1,4 @@
-//! Counting what is up to a cursor, a part of the log at a time.
+//! Counts messages up to a cursor, one slice of the log in each read.
 
 use switchboard_protocol::{ConversationId, Seq, UserId};
 
@@ -9,11 +9,11 @@ use crate::change::{nearer_end, sent_upto};
 use crate::record::{ConversationKey, Membership, UserKey};
 use crate::refusal::Refusal;
 
-/// Events that one read may count: 2 ms if they are in memory, and a second if PostgreSQL reads each from a disk. The queue
-/// serves other users before the next read goes on.
+/// The most events that one read may count: 2 ms if they are in memory, and a second if PostgreSQL reads each from a disk.
+/// The queue serves other users before the next slice.
 pub(crate) const EVENTS_PER_COUNT: u64 = 10_000;
 
-/// How far counting has come.
+/// The state of a count between two reads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Progress {
     conversation: ConversationKey,
@@ -23,13 +23,13 @@ pub(crate) struct Progress {
     messages: u64,
     /// Own messages found so far.
     own: u64,
-    /// The last event that was looked at.
+    /// The last event that was counted.
     after: Seq,
-    /// The last event to look at.
+    /// The last event to count.
     end: Seq,
 }
 
-/// What one read has come to.
+/// The result of one read of a count.
 #[derive(Debug)]
 pub(crate) enum Step {
     Done(Counts),
@@ -37,8 +37,9 @@ pub(crate) enum Step {
 }
 
 impl<L: Lookups> Reader<'_, L> {
-    /// Counts the messages up to an event of a user's conversation and the user's own among them, for at most [`EVENTS_PER_COUNT`] events
-    /// more than `so_far`. Reads of one count need not see the same snapshot, because no event before the end changes.
+    /// Counts the messages up to an event, and the user's own among them. One call continues from `so_far` and reads at
+    /// most [`EVENTS_PER_COUNT`] events. The reads of one count need not see the same snapshot, because the events up to
+    /// the end do not change.
     pub(crate) fn count(
         &self,
         user: &UserId,

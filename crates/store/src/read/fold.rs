@@ -1,4 +1,4 @@
-//! Messages as they stand now: the event with the last edit, the deletion and the reactions folded in.
+//! The current state of messages: each event combined with its last edit, its deletion and its reactions.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use super::row::{Listed, Wanted, Whole, nobody};
 use super::{Found, Lookups, Reader};
 use crate::record::Conversation;
 
-/// What a message or an edit says, as the store keeps it.
+/// The content of a message or an edit, as the store keeps it.
 #[derive(Debug, Default, Deserialize)]
 struct Content {
     text: Option<Text>,
@@ -26,7 +26,7 @@ impl Content {
     /// A body that cannot be read is shown as an empty message, and reported.
     fn read(body: &str, conversation: &Conversation, at: Seq) -> Self {
         serde_json::from_str(body).unwrap_or_else(|error| {
-            // Not the error itself, because it may quote a user's message.
+            // The error itself is not logged, because it may quote a user's message.
             let error = error.classify();
             tracing::error!(conversation = %conversation.name, seq = %at, ?error, "a message cannot be read");
             Self::default()
@@ -35,8 +35,8 @@ impl Content {
 }
 
 impl<L: Lookups> Reader<'_, L> {
-    /// Messages as a member sees them, in the order asked for, and how many bytes each takes in a page; `None` for what
-    /// is not there.
+    /// Messages as a member sees them, in the order requested, each with its size in bytes on a page; `None` for a message
+    /// that does not exist.
     pub(super) fn messages(
         &self,
         wanted: &[Wanted<'_>],
@@ -54,7 +54,7 @@ impl<L: Lookups> Reader<'_, L> {
     }
 }
 
-/// A message as it stands.
+/// The message with its last edit, its deletion and its reactions applied.
 fn fold(wanted: &Wanted<'_>, whole: Whole) -> Message {
     let Wanted { conversation, target, .. } = *wanted;
     let mut content = Content::read(&whole.body, conversation, target);
@@ -83,15 +83,15 @@ fn fold(wanted: &Wanted<'_>, whole: Whole) -> Message {
     }
 }
 
-/// How many bytes an item of a page takes: its JSON, and the comma behind it.
+/// How many bytes an item takes on a page: its JSON and the comma after it.
 pub(super) fn json_bytes(item: &impl Serialize) -> usize {
     let mut written = Written(1);
-    // Nothing that the server answers with is without a JSON form, and counting cannot fail.
+    // Every answer of the server has a JSON form, and writing to a counter cannot fail.
     let _ = serde_json::to_writer(&mut written, item);
     written.0
 }
 
-/// Counts what is written to it.
+/// A writer that only counts the bytes written to it.
 struct Written(usize);
 
 impl Write for Written {
@@ -105,12 +105,12 @@ impl Write for Written {
     }
 }
 
-/// How many bytes a summary takes at most, without its last message: its numbers are counted at their longest.
+/// The most bytes that a summary can take without its last message. Its numbers are counted at their greatest length.
 pub(super) fn most_bytes_of_summary(conversation: &Conversation) -> usize {
     Limits::EVENT_OVERHEAD + conversation.name.as_str().len() + json_bytes(&conversation.title)
 }
 
-/// What the member of these conversations has not read; `more` says whether there are others.
+/// The unread messages of a member in these conversations; `more` says whether the user has other conversations.
 pub(super) fn unread(listed: &[Listed], more: bool) -> Unread {
     let mut unread = Unread { more, ..Unread::default() };
     for Listed { conversation, member } in listed {

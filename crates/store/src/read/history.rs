@@ -1,4 +1,4 @@
-//! `history`: a page of messages as they stand, before an event or on both sides of one.
+//! `history`: a page of messages with their edits and reactions applied, before an event or on both sides of one.
 
 use std::ops::ControlFlow;
 
@@ -11,17 +11,17 @@ use crate::access;
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
 
-/// The messages on one side of a place in the log, the nearest first.
+/// The messages before or after an event, the nearest first.
 struct Side {
     seqs: Vec<Seq>,
-    /// Whether there are messages behind these.
+    /// Whether there are more messages beyond these, further from the event.
     more: bool,
 }
 
 impl Side {
     const NONE: Self = Self { seqs: Vec::new(), more: false };
 
-    /// Of one message more than there may be.
+    /// Makes a page of at most `most` from a lookup of one message more, which tells whether there are more.
     fn of(mut seqs: Vec<Seq>, most: usize) -> Self {
         let more = seqs.len() > most;
         seqs.truncate(most);
@@ -30,7 +30,7 @@ impl Side {
 }
 
 impl<L: Lookups> Reader<'_, L> {
-    /// `history`.
+    /// Answers `history`.
     pub(crate) fn history(&self, user: &UserId, command: &History) -> Page<L> {
         let View { conversation, membership } = self.view(user, &command.conversation.resolve(user))?;
         let visible = access::check_visible(conversation.head, membership.as_ref())?;
@@ -79,18 +79,18 @@ impl<L: Lookups> Reader<'_, L> {
         })
     }
 
-    /// The messages before an event.
+    /// At most `most` messages before an event.
     fn earlier(&self, conversation: ConversationKey, before: Seq, most: usize) -> Found<Side, L> {
         Ok(Side::of(self.rows.messages_before(conversation, before, most + 1)?, most))
     }
 
-    /// The messages from an event on, itself included.
+    /// At most `most` messages from an event on, including the event itself.
     fn later(&self, conversation: ConversationKey, from: Seq, upto: Seq, most: usize) -> Found<Side, L> {
         Ok(Side::of(self.rows.messages_from(conversation, from, upto, most + 1)?, most))
     }
 }
 
-/// The event that a page is to be around, if it is one that the user may see.
+/// The event in `around`, if the command has one; refuses an event that the user may not see.
 fn check_around(command: &History, visible: Seq) -> Result<Option<Seq>, Refusal> {
     let Some(around) = command.around else { return Ok(None) };
     if command.before.is_some() {
@@ -107,7 +107,7 @@ fn check_around(command: &History, visible: Seq) -> Result<Option<Seq>, Refusal>
     Ok(Some(around))
 }
 
-/// Takes turns between two lists, so that a page that is full before its end has as much of one as of the other.
+/// Alternates between two lists. So if the page is full before the lists end, it has equally many messages of both.
 fn in_turns(one: &[Seq], other: &[Seq]) -> Vec<Seq> {
     let turns = (0..one.len().max(other.len())).flat_map(|n| [one.get(n), other.get(n)]);
     turns.flatten().copied().collect()

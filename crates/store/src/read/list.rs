@@ -1,5 +1,5 @@
-//! `conversations`: which are the latest of a user's is known once all are looked at. That is done in steps, each a read of
-//! its own, so that a list of very many keeps nobody else waiting.
+//! `conversations`: the user's latest conversations. To find the latest, all memberships must be examined. That is done in
+//! steps, each a separate read, so that a user with very many does not delay other users.
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
@@ -12,28 +12,28 @@ use crate::access;
 use crate::record::{Answer, ConversationKey, UserKey};
 use crate::refusal::Refusal;
 
-/// A list that is being made.
+/// A list that is being made, between two steps.
 #[derive(Debug, Clone)]
 pub(crate) struct List {
     user: UserKey,
-    /// The list begins below this.
+    /// The list has only conversations whose activity is below this.
     below: Activity,
-    /// Memberships up to this one have been looked at.
+    /// Memberships up to this conversation have been examined.
     after: ConversationKey,
-    /// The latest of those, at most one more than the list has.
+    /// The latest of the examined conversations: at most one more than the list will have.
     latest: Vec<Activity>,
 }
 
-/// What a step has come to.
+/// The result of a step.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// There are more memberships to look at.
+    /// There are more memberships to examine.
     On(List),
-    /// The list.
+    /// The list is complete.
     Done(OkBody<Box<RawValue>>),
 }
 
-/// Makes a list, step by step.
+/// Makes a list by repeating steps.
 pub(crate) async fn make(
     step: impl Fn(Option<List>) -> Answer<Step>,
 ) -> Result<OkBody<Box<RawValue>>, Refusal> {
@@ -47,7 +47,7 @@ pub(crate) async fn make(
 }
 
 impl<L: Lookups> Reader<'_, L> {
-    /// One step of `conversations`: the first one without a list.
+    /// Makes one step of `conversations`; the first step has no `list`.
     pub(crate) fn list(&self, user: &UserId, command: &Conversations, list: Option<&List>) -> Found<Step, L> {
         let limit = self.limits.page_size(command.limit) as usize;
         let Some(mut list) =
@@ -71,7 +71,8 @@ impl<L: Lookups> Reader<'_, L> {
             Some(name) => {
                 let View { conversation, membership } = self.view(user, name)?;
                 let visible = access::check_visible(conversation.head, membership.as_ref())?;
-                // For a former member it stands where they left it: what came later is not theirs to know.
+                // For a former member, the conversation's activity is its time when they left, because they may not learn
+                // of later events.
                 let at = if visible == conversation.head {
                     conversation.at
                 } else {
@@ -89,7 +90,7 @@ impl<L: Lookups> Reader<'_, L> {
         let page = self.summaries_of(list.user, &latest, limit)?;
         let looked_at = list.latest.get(..limit).and_then(<[_]>::last);
         match looked_at {
-            // None of them can be read: what is behind them is looked for.
+            // No conversation of this page can be read, so the next page is tried.
             Some(last) if page.summaries.is_empty() && page.more => Ok(Step::On(List {
                 user: list.user,
                 below: *last,
@@ -100,7 +101,7 @@ impl<L: Lookups> Reader<'_, L> {
         }
     }
 
-    /// The whole list in one read, for callers whom no other read waits for.
+    /// Makes the whole list in one read, for callers that delay no other read.
     pub(super) fn conversations(&self, user: &UserId, command: &Conversations) -> Page<L> {
         let mut list = None;
         loop {

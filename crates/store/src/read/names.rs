@@ -1,5 +1,5 @@
-//! Completes the events of a page with what their rows only refer to: the ids of the users that their bodies name, and the
-//! kinds of newer versions.
+//! Completes the events of a page with what their rows only refer to by number: the ids of the users in their bodies, and
+//! the kinds of newer versions.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::body;
 use crate::record::{Kind, LogEvent};
 
 impl<L: Lookups> Reader<'_, L> {
-    /// Puts a page of events into their wire form. A page without such events needs no query. The ids may be longer than the
-    /// numbers, so the events that no longer fit are removed from the end.
+    /// Converts a page of events from the stored form to the wire form. If no event needs it, no query is made. The ids may
+    /// be longer than the keys, so events that no longer fit are removed from the end.
     pub(super) fn complete(&self, events: &mut Vec<LogEvent>, bytes: u32) -> Found<(), L> {
         if events.iter().any(|event| matches!(event.kind, Kind::Number(_))) {
             self.look_up_kinds(events)?;
@@ -19,7 +19,7 @@ impl<L: Lookups> Reader<'_, L> {
         for event in events.iter().filter(|event| event.kind.names_users()) {
             body::collect_users(&event.kind, &event.body, &mut users);
         }
-        // Bodies of earlier versions have no numbers.
+        // Bodies that an earlier version stored have ids, not keys.
         if users.is_empty() {
             return Ok(());
         }
@@ -38,7 +38,7 @@ impl<L: Lookups> Reader<'_, L> {
         Ok(())
     }
 
-    /// Replaces the numbers of kinds that this version does not know by what the table of kinds says.
+    /// Replaces the kinds that this version does not know by their descriptions in the table of kinds.
     fn look_up_kinds(&self, events: &mut [LogEvent]) -> Found<(), L> {
         let kinds: Vec<_> = self.rows.kinds()?.into_iter().map(Arc::new).collect();
         for event in events {

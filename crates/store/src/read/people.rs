@@ -1,4 +1,5 @@
-//! What readers ask about people: members, standing, acquaintances.
+//! Queries about users: the members of a conversation, whether a user may write there, and who shares a conversation with a
+//! user.
 
 use std::ops::ControlFlow;
 
@@ -14,16 +15,16 @@ use crate::record::{ConversationKey, UserKey};
 use crate::refusal::Refusal;
 use crate::{Acquaintance, Standing};
 
-/// Rooms of a user that a read compares to find out whether two users share one. One `watch` reads at most this many rooms
-/// for each user that it names, and twice as many if the watching user is in more rooms.
+/// The most rooms of a user that a read compares to find out whether two users share one. A `watch` reads at most this many
+/// rooms for each user that it names, and twice as many if the watching user is in more rooms.
 const MAX_COMPARED_ROOMS: u32 = 100;
 
-/// A number below that of every user: a page after it begins with the first member.
+/// A key below that of every user: a page after it begins with the first member.
 const BEFORE_FIRST_USER: UserKey = UserKey(0);
 
 impl<L: Lookups> Reader<'_, L> {
-    /// `members`. A user who left gets no members here: they may not see who came later, and who
-    /// was there before is in the log.
+    /// Answers `members`. A former member gets no list, because they may not see who joined later; who was there before is
+    /// in the log.
     pub(super) fn members(&self, user: &UserId, command: &Members) -> Page<L> {
         let View { conversation, membership: own } = self.view(user, &command.conversation.resolve(user))?;
         access::check_member(own.as_ref())?;
@@ -47,15 +48,14 @@ impl<L: Lookups> Reader<'_, L> {
                 members.push(member);
                 ControlFlow::Continue(())
             })?;
-            // Among those were damaged ones, or there are no more.
+            // Otherwise some of the rows were damaged, and the page has room for more.
             if more || rows < most {
                 return Ok(OkBody::Members { conversation: conversation.name, members, more });
             }
         }
     }
 
-    /// The number of a present or former member. Nobody else's is looked for: that a user exists is not for others
-    /// to find out.
+    /// The key of a present or former member. Other users are not looked up, because a user must not find out who exists.
     fn number_of_member(&self, user: &UserId, conversation: ConversationKey) -> Found<UserKey, L> {
         let known = self.rows.known(user)?.map(|known| known.key);
         let view = known.map(|key| self.rows.view_of(key, conversation)).transpose()?.flatten();
@@ -63,20 +63,20 @@ impl<L: Lookups> Reader<'_, L> {
         Ok(member.ok_or_else(|| Refusal::bad_field("after", "after: name the last member of a page"))?)
     }
 
-    /// Whether `user` may write there.
+    /// Checks that `user` may write in a conversation, and returns how many members it has.
     pub(crate) fn standing(&self, user: &UserId, name: &ConversationId) -> Found<Standing, L> {
         let View { conversation, membership } = self.view(user, name)?;
         access::check_writer(membership.as_ref())?;
         Ok(Standing { conversation: conversation.key, members: conversation.members })
     }
 
-    /// Those of `others` that share a conversation with `user`, who counts among them. Two who both are in more than
-    /// [`MAX_COMPARED_ROOMS`] rooms share one if one of the oldest of either is one of the other's.
+    /// The users among `others` who share a conversation with `user`, including `user`. If two users are each in more than
+    /// [`MAX_COMPARED_ROOMS`] rooms, a shared room is found only if it is one of the oldest rooms of either.
     pub(crate) fn acquaintances(&self, user: &UserId, others: &[UserId]) -> Found<Vec<Acquaintance>, L> {
         let Some(own) = self.rows.known(user)?.map(|known| known.key) else { return Ok(Vec::new()) };
         let others = self.rows.acquainted(others)?;
         let mut shared = FxHashSet::from_iter([own]);
-        // A direct conversation lasts for ever, because its two members cannot leave it.
+        // A direct conversation never ends, because its two members cannot leave it.
         let open = strangers(&others, &shared);
         let direct: Vec<_> = open.iter().map(|other| ConversationId::direct(user, &other.name)).collect();
         meet(&mut shared, open.iter().map(|other| other.key), &self.rows.are_there(&direct)?);
@@ -86,7 +86,7 @@ impl<L: Lookups> Reader<'_, L> {
             meet(&mut shared, keys, &self.rows.share_a_room(&pairs, MAX_COMPARED_ROOMS)?);
         }
         let keys: Vec<_> = strangers(&others, &shared).iter().map(|other| other.key).collect();
-        // Where all rooms of the user were compared, there is no need to look from the other side.
+        // If all rooms of the user were compared, the opposite comparison would find nothing more.
         if !keys.is_empty() && self.rows.count_rooms(own, MAX_COMPARED_ROOMS + 1)? > MAX_COMPARED_ROOMS {
             let pairs: Vec<_> = keys.iter().map(|key| (*key, own)).collect();
             meet(&mut shared, keys, &self.rows.share_a_room(&pairs, MAX_COMPARED_ROOMS)?);
@@ -96,12 +96,12 @@ impl<L: Lookups> Reader<'_, L> {
     }
 }
 
-/// Those who are not known yet to share a conversation.
+/// The users who are not yet found to share a conversation.
 fn strangers<'a>(others: &'a [Acquainted], shared: &FxHashSet<UserKey>) -> Vec<&'a Acquainted> {
     others.iter().filter(|other| !shared.contains(&other.key)).collect()
 }
 
-/// Adds those of `others` who do.
+/// Adds to `shared` the users among `others` for whom `do_share` is true.
 fn meet(shared: &mut FxHashSet<UserKey>, others: impl IntoIterator<Item = UserKey>, do_share: &[bool]) {
     shared.extend(others.into_iter().zip(do_share).filter(|(_, shares)| **shares).map(|(other, _)| other));
 }

@@ -1,4 +1,4 @@
-//! What is looked up, as the rows say it.
+//! The rows that lookups return.
 
 use std::fmt::Display;
 
@@ -9,11 +9,11 @@ use crate::Activity;
 use crate::change::{Failed, StoreError};
 use crate::record::{Conversation, ConversationKey, Kind, LogEvent, Membership, UserKey};
 
-/// A user who was seen before.
+/// A user whom the server has seen before.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Known {
     pub(crate) key: UserKey,
-    /// Up to when their tokens have been revoked.
+    /// The time up to which the user's tokens are revoked.
     pub(crate) not_before: Option<Timestamp>,
 }
 
@@ -22,7 +22,7 @@ pub(crate) struct Known {
 pub(crate) struct Acquainted {
     pub(crate) key: UserKey,
     pub(crate) name: UserId,
-    /// When their last device left.
+    /// When the user's last device disconnected.
     pub(crate) last_seen: Option<Timestamp>,
 }
 
@@ -30,24 +30,24 @@ pub(crate) struct Acquainted {
 #[derive(Debug)]
 pub(crate) struct View {
     pub(crate) conversation: Conversation,
-    /// Present or past.
+    /// The user's membership, present or past.
     pub(crate) membership: Option<Membership>,
 }
 
-/// A conversation of a list.
+/// A conversation in a user's list, with the user's membership.
 #[derive(Debug)]
 pub(crate) struct Listed {
     pub(crate) conversation: Conversation,
     pub(crate) member: Membership,
 }
 
-/// What a connection starts from, but for its summaries.
+/// The rows that a connection starts from, without its summaries.
 #[derive(Debug)]
 pub(crate) struct Start {
     pub(crate) user: Known,
-    /// The first memberships.
+    /// The first page of memberships.
     pub(crate) joined: Vec<Membered>,
-    /// The conversations named, in their order.
+    /// The conversations named by the connection, in its order.
     pub(crate) named: Vec<Named>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Start {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Membered {
     pub(crate) conversation: ConversationKey,
-    /// Its last event and when that was stored; `None` if that cannot be read.
+    /// The conversation's last event, and the time of that event; `None` if the row cannot be read.
     pub(crate) state: Option<(Seq, i64)>,
 }
 
@@ -65,16 +65,16 @@ impl Membered {
     }
 }
 
-/// A conversation that was asked for by name.
+/// A conversation that was requested by name.
 #[derive(Debug)]
 pub(crate) enum Named {
     There(View),
     Nowhere,
-    /// It cannot be read.
+    /// The row cannot be read.
     Damaged,
 }
 
-/// A message as a user sees it whose view of the log ends at `visible`. There is none at 0.
+/// A message to look up, for a user who sees the log up to `visible`. No message has the number 0.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted<'a> {
     pub(crate) conversation: &'a Conversation,
@@ -88,7 +88,7 @@ impl<'a> Wanted<'a> {
         Self { conversation, target: conversation.last_message, visible: conversation.head }
     }
 
-    /// Whether the user sees the whole log. Then removed reactions need not be read.
+    /// Whether the user sees the whole log. If so, removed reactions need not be read.
     pub(crate) fn sees_all(&self) -> bool {
         self.visible == self.conversation.head
     }
@@ -97,15 +97,15 @@ impl<'a> Wanted<'a> {
 /// A message with its last edit and its reactions.
 #[derive(Debug)]
 pub(crate) struct Whole {
-    /// `None` if that cannot be read.
+    /// The sender; `None` if it cannot be read.
     pub(crate) from: Option<UserId>,
     pub(crate) at: Timestamp,
     pub(crate) key: Option<String>,
-    /// Empty if it cannot be read.
+    /// The body; empty if it cannot be read.
     pub(crate) body: String,
-    /// The last edit that is seen, and what it says.
+    /// The last edit that the user sees, and its body.
     pub(crate) edit: Option<(Edited, String)>,
-    /// The reactions that are seen to stand, in the order in which they were set.
+    /// The reactions that the user sees as set, in the order in which they were set.
     pub(crate) reactions: Vec<(String, UserId)>,
 }
 

@@ -1,4 +1,4 @@
-//! Queries of a node about the log that other nodes also write to.
+//! Queries of a node about a log to which other nodes also write.
 
 use std::sync::atomic::Ordering;
 
@@ -9,12 +9,12 @@ use super::{Found, Lookups, Range, Reader};
 use crate::record::ConversationKey;
 use crate::{Excerpt, passages};
 
-/// Further queries of a store whose log other nodes also write to.
+/// Further lookups, for a store whose log other nodes also write to.
 pub(crate) trait SharedLookups: Lookups {
     /// The name of a conversation.
     fn name_of(&self, conversation: ConversationKey) -> Found<Option<ConversationId>, Self>;
 
-    /// The last leave or removal of each user, up to an event.
+    /// The event of each user's last leave or removal, up to an event.
     fn went(
         &self,
         conversation: ConversationKey,
@@ -27,7 +27,7 @@ impl<L: SharedLookups> Reader<'_, L> {
     /// A page of the log with the membership changes of each event.
     pub(crate) fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Found<Excerpt, L> {
         let name = self.rows.name_of(conversation)?;
-        // Read after the first query: that one fixed what this transaction sees.
+        // Read after the first query, because that query fixed the snapshot of this transaction.
         let mark = self.mark.load(Ordering::SeqCst);
         let Some(name) = name else { return Ok(Excerpt { mark, events: Vec::new() }) };
         let (most, bytes) = (self.limits.page, self.limits.page_bytes);

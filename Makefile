@@ -50,7 +50,7 @@ torture-cluster: page ## the same on three nodes with PostgreSQL and NATS: MINUT
 	cargo build --release --locked --bin switchboard --bin torture
 	target/release/torture cluster --seconds $(or $(SECONDS),$$(($(or $(MINUTES),1) * 60))) $(ARGS)
 
-mutations: page ## check that the torture catches deliberate bugs; ten minutes
+mutations: page ## check that the torture and the simulation catch deliberate bugs; ten minutes
 	scripts/mutations.sh
 
 lint: ## clippy, warnings are errors

@@ -32,6 +32,7 @@ build() {
 # torture NAME [cluster]: 1 if the torture breaks a law.
 torture() {
   build build --bin switchboard
+  begun=$(date +%s)
   "$target/debug/torture" ${2:+"$2"} --binary "$target/mutations/debug/switchboard" --scratch "$target/mutations" \
     --seconds "$seconds" --seed "$seed" >"$target/mutations/$1.out" 2>&1
 }

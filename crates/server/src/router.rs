@@ -88,7 +88,7 @@ pub(crate) struct Subscribe {
     pub(crate) session: SessionSlot,
     /// The number of a batch. The snapshot of the session contains nothing of later batches.
     pub(crate) mark: u64,
-    /// Tokens of the user that were issued before this time are revoked.
+    /// Tokens of the user that were issued up to this time are revoked.
     pub(crate) not_before: Option<Timestamp>,
     /// The last page of memberships. The router has applied the pages before it.
     pub(crate) page: Memberships,

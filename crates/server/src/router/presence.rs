@@ -1,4 +1,4 @@
-//! Which users are online, and which sessions receive that. Presence never decides whether anything is stored.
+//! Presence: which users are online, and which sessions are notified of that. Presence never decides whether anything is stored.
 //!
 //! A user is online while any of their devices is connected, and for a grace period after, so that reloading a page does not
 //! show its user as offline.
@@ -29,38 +29,38 @@ use switchboard_store::record::ConversationKey;
 pub(crate) struct Presence {
     grace: Duration,
     local: FxHashMap<UserSlot, LocalPresence>,
-    /// The ends of the grace periods.
+    /// The timers of the grace periods.
     graces: DelayQueue<UserSlot>,
     watchers: FxHashMap<UserId, VecSet<SessionSlot>>,
     departures: Departures,
-    /// Which watched users are online on other nodes; `None` on a single node.
+    /// The watched users who are online on other nodes; `None` on a single node.
     remote: Option<RemotePresence>,
 }
 
 /// A timer that has expired.
 #[derive(Debug)]
 pub(crate) enum Due {
-    /// The grace period of a user.
+    /// The grace period of this user has ended.
     Departed(UserSlot),
-    /// The time-out of a presence query to the other nodes.
+    /// The presence query about this user to the other nodes has timed out.
     Unanswered(UserId),
 }
 
-/// Conversations of a user that a notice names at most, so that other nodes find those that a watcher shares. For a watcher who
-/// shares none of them, a node queries the store.
+/// The most conversations of a user that a presence notice lists. Another node compares the list with the conversations of each
+/// watcher. For a watcher who shares none of them with the user, the node queries the store.
 const MAX_NAMED_CONVERSATIONS: usize = 500;
 
 /// The presence of a user on this node.
 #[derive(Debug, Default)]
 struct LocalPresence {
-    /// Whether a session of the user has been live, so that watchers received that the user is online.
+    /// Whether watchers have been notified that the user is online. That happens once a session of the user is live.
     online: bool,
     /// When the last device disconnected, and the timer of the grace period.
     leaving: Option<(Timestamp, delay_queue::Key)>,
 }
 
-/// When users were last seen who went offline a short while ago. The time in the store may be older, so these entries live longer
-/// than a write and a read take. They are in two generations; the older one is dropped as a whole.
+/// The times at which users went offline a short while ago. Until the write is done, the store still has an older time, so an entry
+/// is kept longer than a write and a read take. The entries are in two generations; the older one is dropped as a whole.
 #[derive(Debug)]
 struct Departures {
     current: FxHashMap<UserId, Timestamp>,
@@ -69,8 +69,8 @@ struct Departures {
     since: Instant,
 }
 
-/// How long an entry lives at least. Writes and reads wait for a second or two at most, unless the store fails; then the store
-/// keeps the time before.
+/// How long an entry is kept at least. Writes and reads wait for a second or two at most. If the store fails, it keeps the earlier
+/// time.
 const DEPARTURE_RETENTION: Duration = Duration::from_secs(60);
 
 impl Departures {
@@ -88,7 +88,7 @@ impl Departures {
 }
 
 impl Presence {
-    /// A user without a connection counts as online for `grace`. `bus` connects this node to others.
+    /// A user counts as online for `grace` after the last connection has closed. `bus` connects this node to others.
     pub(crate) fn new(grace: Duration, bus: Option<Arc<dyn Bus>>) -> Self {
         Self {
             grace,
@@ -111,7 +111,7 @@ impl Presence {
         }
     }
 
-    /// Handles that a session of a user is live: the first one brings the user online.
+    /// Called when a session of a user becomes live. The first session brings the user online.
     pub(crate) fn arrived(&mut self, registry: &Registry, user: UserSlot) {
         let presence = self.local.entry(user).or_default();
         if !std::mem::replace(&mut presence.online, true)
@@ -158,7 +158,7 @@ impl Presence {
         self.local.entry(user).or_default().leaving = Some((at, grace));
     }
 
-    /// Waits for the next timer, for ever if there is none. Without `departures`, grace periods wait.
+    /// Waits for the next timer, for ever if there is none. If `departures` is false, grace periods do not end.
     pub(crate) async fn due(&mut self, departures: bool) -> Due {
         let unanswered = async {
             match &mut self.remote {
@@ -173,7 +173,7 @@ impl Presence {
         }
     }
 
-    /// Removes a user. For a user who was online: when they were last seen.
+    /// Removes a user who has disconnected. Returns when the user was last seen, if they were online.
     pub(crate) fn departed(&mut self, user: UserSlot) -> Option<Timestamp> {
         let presence = self.local.remove(&user)?;
         let (at, grace) = presence.leaving?;
@@ -181,14 +181,14 @@ impl Presence {
         presence.online.then_some(at)
     }
 
-    /// Frees the memory that more users and watchers needed.
+    /// Frees memory after the number of users and watchers has fallen.
     pub(crate) fn shrink(&mut self) {
         self.local.shrink_to_fit();
         self.graces.shrink_to_fit();
         self.watchers.shrink_to_fit();
     }
 
-    /// Publishes that a user went offline, to other nodes and to the watchers here that share a conversation with the user.
+    /// Publishes that a user went offline, to other nodes and to the watchers on this node that share a conversation with the user.
     pub(crate) fn publish_departure(&mut self, registry: &Registry, gone: &Gone, last_seen: Timestamp) {
         self.departures.record(&gone.name, last_seen);
         self.publish_change(&gone.name, &gone.conversations, Some(last_seen));
@@ -197,8 +197,8 @@ impl Presence {
         }
     }
 
-    /// Sends the presence of a user to the watchers that share one of these conversations, except those that wait for other
-    /// nodes' answers. Returns the watchers that share none of them.
+    /// Sends the presence of a user to the watchers that are in one of `conversations`, except the sessions in `waiting`, which
+    /// wait for other nodes' answers. Returns the watchers that are in none of the conversations.
     fn send_to_watchers(
         &self,
         registry: &Registry,
@@ -223,8 +223,8 @@ impl Presence {
         others
     }
 
-    /// Replaces the list of users that a session watches, and sends it their presence. Users who were on the list before cause no
-    /// subscription and no query.
+    /// Replaces the list of users that a session watches, and sends it their presence. Only users who were not on the list before
+    /// cause a subscription and a query.
     pub(crate) fn watch(&mut self, registry: &mut Registry, session: SessionSlot, users: Vec<Acquaintance>) {
         let Some(local) = registry.session_mut(session) else { return };
         let watcher = local.user;

@@ -16,21 +16,22 @@ pub(crate) use self::vec_set::VecSet;
 use crate::outbox::Outbox;
 use switchboard_store::record::{ConversationKey, Passage};
 
-/// Left conversations of which the registry records how far a session has received them. A session with more is closed with 1013
-/// and resumes by its cursors, which contain the same.
+/// The most conversations that its user has left for which the registry records how far a session has received them. A session with
+/// more is closed with 1013. Its client reconnects, and its cursors say how far it has received each conversation.
 const MAX_TOLD: usize = 4_096;
 
-/// The slot of a session in the registry. The slot of a session that has ended finds nothing.
+/// The slot of a session in the registry. A lookup with the slot of a session that has ended finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SessionSlot(Slot);
 
 impl SessionSlot {
-    /// The bounds of all slots, for ranges.
+    /// The lowest and the highest slot, as bounds of ranges.
     pub(super) const MIN: Self = Self(Slot::MIN);
     pub(super) const MAX: Self = Self(Slot::MAX);
 }
 
-/// The slot of a user in the registry. The slot of a user who has gone finds nothing, also when the user is back.
+/// The slot of a user in the registry. A lookup with the slot of a removed user finds nothing, even if the user has been added
+/// again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct UserSlot(Slot);
 
@@ -39,21 +40,21 @@ pub(crate) struct UserSlot(Slot);
 pub(crate) struct LocalSession {
     pub(crate) user: UserSlot,
     pub(crate) outbox: Arc<Outbox>,
-    /// Whether it receives live events.
+    /// Whether the session receives live events. `false` while it is attaching.
     pub(crate) live: bool,
-    /// The subscription epoch when it attached.
+    /// The subscription epoch ([`Registry::subscription_epoch`]) when the session began to read its current page of memberships.
     pub(crate) subscription_epoch: u64,
-    /// Up to when the user's tokens had been revoked when it attached.
+    /// When the session attached, the tokens of its user that were issued up to this time had been revoked.
     pub(crate) not_before: Option<Timestamp>,
-    /// In a cluster: how far it has received conversations that its user has left. The user may have joined and left again without
-    /// this node having applied that.
+    /// In a cluster: the last event that the session has received of each conversation that its user has left. The user may have
+    /// rejoined and left again before this node has applied that.
     pub(crate) told: FxHashMap<ConversationKey, Seq>,
-    /// The users whose presence it receives.
+    /// The users whose presence the session receives.
     pub(crate) watching: Box<[UserId]>,
 }
 
 impl LocalSession {
-    /// Records that it has received a conversation up to an event, and receives nothing after it.
+    /// Records that the session has received a conversation up to an event, and receives nothing after that event.
     pub(super) fn record_told(&mut self, conversation: ConversationKey, upto: Seq) {
         if self.told.len() >= MAX_TOLD && !self.told.contains_key(&conversation) {
             return self.outbox.close_slow_consumer();
@@ -62,7 +63,8 @@ impl LocalSession {
         *told = (*told).max(upto);
     }
 
-    /// Removes and returns how far it has received a conversation, because it receives it again.
+    /// Removes and returns the last event that the session has received of a conversation, because it receives the conversation
+    /// again.
     pub(super) fn take_told(&mut self, conversation: ConversationKey) -> Option<Seq> {
         self.told.remove(&conversation)
     }
@@ -75,45 +77,48 @@ pub(crate) struct LocalUser {
     pub(crate) sessions: VecSet<SessionSlot>,
     /// Whether `conversations` has been loaded from the store.
     pub(crate) loaded: bool,
-    /// Sorted.
+    /// The conversations of which the user is a member, sorted.
     pub(crate) conversations: Vec<ConversationKey>,
     /// Joins and leaves that were applied while a session was attaching.
     pub(crate) changes: Vec<MembershipChange>,
     /// How many sessions are attaching.
     pub(crate) entering: u32,
-    /// In a cluster: conversations that the user left, with the seq of the leave. The log may be read again from before that event, and
-    /// must not add the user again. [`Registry::prune_gone`] removes entries that no longer matter.
+    /// In a cluster: conversations that the user left, with the event of the leave. This node may read the log again from before
+    /// that event, and must not add the user by an earlier join. [`Registry::prune_gone`] removes entries that no longer matter.
     pub(crate) gone: FxHashMap<ConversationKey, Leave>,
-    /// How often the user left a conversation or was removed. An answer of the store from before that may contain a membership that
-    /// has ended.
+    /// Counts how often the user left a conversation or was removed. If the count has changed since a query, the answer of the
+    /// store may contain a membership that has ended.
     pub(crate) departures: u64,
-    /// Something about the user may have been missed while a session was attaching.
+    /// Whether notices about the user may have been missed while a session was attaching.
     pub(crate) suspect: bool,
-    /// The last query to the store about the user, and the last one whose answer left nothing open.
+    /// `asked`: the number of the last query to the store about the user. `answered`: the last query after whose answer this node
+    /// knew all memberships in it.
     pub(crate) asked: u64,
     pub(crate) answered: u64,
-    /// While a session is attaching: for each conversation, the last query about it whose answer left nothing open.
+    /// While a session is attaching: for each conversation, the last query about it after whose answer this node knew the
+    /// membership.
     pub(crate) answered_entries: FxHashMap<ConversationKey, u64>,
-    /// The last conversation that a sweep has compared. A sweep that does not compare all of them continues after it.
+    /// The last conversation of the user that a sweep has compared with the store. The next sweep continues after this
+    /// conversation.
     pub(crate) swept: ConversationKey,
 }
 
 impl LocalUser {
-    /// The last join or leave in each conversation that the user joined or left while a session was attaching.
+    /// The last join or leave of the user in each conversation, among those that were applied while a session was attaching.
     pub(super) fn changed(&self) -> FxHashMap<ConversationKey, Seq> {
         self.changes.iter().map(|change| (change.conversation, change.seq)).collect()
     }
 }
 
-/// A user has left a conversation.
+/// Records that a user has left a conversation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Leave {
     seq: Seq,
-    /// The generation of attaching sessions when this became known.
+    /// The generation of attaching sessions when this node learned of the leave.
     generation: u64,
 }
 
-/// An applied join or leave.
+/// A join or leave that this node has applied.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MembershipChange {
     pub(crate) conversation: ConversationKey,
@@ -122,7 +127,7 @@ pub(crate) struct MembershipChange {
 }
 
 impl MembershipChange {
-    /// For a join: the last event that the user had seen.
+    /// For a join: the last event that the user had seen before; `None` for a leave.
     pub(super) fn seen(&self) -> Option<Seq> {
         match self.passage {
             Passage::In { seen } => Some(seen),
@@ -134,11 +139,12 @@ impl MembershipChange {
 /// A conversation with members on this node.
 #[derive(Debug, Default)]
 struct LocalConversation {
-    /// The last event that was queued for its sessions.
+    /// The last event that was queued for the sessions of the members.
     head: Seq,
-    /// The last applied event. It may still wait to be queued.
+    /// The last applied event. It may still wait to be coalesced with later events.
     applied: Seq,
-    /// The subscription epoch in which this node began to host it: since then this node has applied all of its events.
+    /// The subscription epoch in which this node began to host the conversation. Since then this node has applied all of its
+    /// events.
     epoch: u64,
     online: VecSet<UserSlot>,
 }
@@ -150,27 +156,28 @@ pub(crate) struct Gone {
     pub(crate) conversations: Vec<ConversationKey>,
 }
 
-/// The registry.
+/// The users, sessions and conversations of this node, with their indexes.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     sessions: Slots<LocalSession>,
     users: Slots<LocalUser>,
     by_name: FxHashMap<UserId, UserSlot>,
-    /// How many users have been added.
+    /// How many users have been added since the start.
     lives: u64,
     conversations: FxHashMap<ConversationKey, LocalConversation>,
-    /// How many conversations this node has begun to host.
+    /// Counts how often this node has begun to host a conversation.
     subscription_epoch: u64,
-    /// The generation of attaching sessions.
+    /// The generation of the sessions that attach now.
     generation: u64,
-    /// The changes of subscriptions since they were last taken; `None` on a single node.
+    /// The changes of subscriptions since [`Registry::take_interests`] last took them; `None` on a single node.
     interests: Option<Vec<Interest>>,
-    /// What has changed since it was last taken; always empty on a single node.
+    /// The changes that attaching sessions may wait for, since [`Registry::take_changes`] last took them; empty on a single node.
     changes: Changes,
 }
 
 impl Drop for Registry {
-    /// Closes the sessions that are left when the router has ended by a panic or at its deadline: they receive nothing more.
+    /// Closes the sessions that are left when the router ends by a panic or at its deadline, because nothing sends to them any
+    /// more.
     fn drop(&mut self) {
         for (_, session) in self.sessions.iter() {
             session.outbox.abandon(CloseCode::TryLater);
@@ -179,12 +186,12 @@ impl Drop for Registry {
 }
 
 impl Registry {
-    /// The slot of a user, who is added if necessary.
+    /// Returns the slot of a user, and adds the user if necessary.
     pub(super) fn user_or_new(&mut self, name: &UserId) -> UserSlot {
         if let Some(user) = self.by_name.get(name) {
             return *user;
         }
-        // A user who is removed and added again never has the same number of departures.
+        // The high bits differ for each addition, so a user who is removed and added again never has the same count.
         self.lives += 1;
         let user = UserSlot(self.users.insert(LocalUser {
             name: name.clone(),
@@ -218,7 +225,7 @@ impl Registry {
         self.users.get_mut(user.0)
     }
 
-    /// All users.
+    /// The slots of all users.
     pub(super) fn users(&self) -> Vec<UserSlot> {
         self.users.iter().map(|(slot, _)| UserSlot(slot)).collect()
     }
@@ -226,13 +233,13 @@ impl Registry {
     /// Begins to remove a user who has no session; [`Registry::unload`] does the rest.
     pub(super) fn begin_unload(&mut self, user: UserSlot) -> Option<Gone> {
         let local = self.user_mut(user)?;
-        // If the user connects meanwhile, the conversations are loaded again.
+        // If the user connects before the removal is complete, the conversations are loaded again.
         local.loaded = false;
         Some(Gone { name: local.name.clone(), conversations: local.conversations.clone() })
     }
 
-    /// Removes a user who has no session from at most `most` conversations, and after the last one from the registry. Whether nothing
-    /// is left to do.
+    /// Removes a user who has no session from at most `most` conversations, and after the last one from the registry. Returns
+    /// whether the removal is complete, or has ended because the user has a session again.
     pub(super) fn unload(&mut self, user: UserSlot, most: usize) -> bool {
         let Some(local) = self.user_mut(user) else { return true };
         if !local.sessions.is_empty() {
@@ -252,8 +259,8 @@ impl Registry {
         true
     }
 
-    /// Frees the memory that more users needed, at each halving of the number of users, so that the work stays in proportion. Whether
-    /// it did.
+    /// Frees memory when the number of users is zero or a power of two. So the work stays in proportion to the number of removed
+    /// users. Returns whether it did.
     pub(super) fn shrink(&mut self) -> bool {
         let halved = self.users.len() == 0 || self.users.len().is_power_of_two();
         if halved {
@@ -314,13 +321,14 @@ impl Registry {
         self.conversations.get(&conversation).map(|local| local.applied)
     }
 
-    /// How many conversations this node has begun to host.
+    /// The subscription epoch: how often this node has begun to host a conversation.
     pub(super) fn subscription_epoch(&self) -> u64 {
         self.subscription_epoch
     }
 
-    /// Whether a membership known at `seq`, read in a subscription epoch, still holds at the last applied event, apart from leaves that
-    /// were applied. `false` if this node may have missed a leave before it began to host the conversation.
+    /// Whether a membership that the store showed at the event `seq`, in a query made in `subscription_epoch`, still holds at the
+    /// last applied event unless this node has applied a leave. `false` if the user may have left before this node began to host
+    /// the conversation, because this node would not have applied that leave.
     pub(super) fn covers(&self, conversation: ConversationKey, seq: Seq, subscription_epoch: u64) -> bool {
         let here = self.conversations.get(&conversation);
         here.is_none_or(|here| here.applied == seq || here.epoch <= subscription_epoch)
@@ -340,8 +348,8 @@ impl Registry {
         self.generation = generation;
     }
 
-    /// Removes the leaves that were recorded before the generation `since`: no snapshot and no answer of the store is older, so none
-    /// contains these memberships any more.
+    /// Removes the leaves that were recorded before the generation `since`. All snapshots and answers of the store in use are newer
+    /// than these leaves, so none of them contains the memberships.
     pub(super) fn prune_gone(&mut self, since: u64) {
         for user in self.users.values_mut() {
             if !user.gone.is_empty() {
@@ -351,7 +359,7 @@ impl Registry {
         }
     }
 
-    /// The event by which a user left a conversation, if it is recorded.
+    /// The event by which a user left a conversation, if the leave is recorded.
     pub(super) fn gone(&self, user: UserSlot, conversation: ConversationKey) -> Option<Seq> {
         self.user(user)?.gone.get(&conversation).map(|leave| leave.seq)
     }
@@ -376,12 +384,12 @@ impl Registry {
         self.interests.get_or_insert_default();
     }
 
-    /// The changes of subscriptions since the last call, in their order.
+    /// Removes and returns the changes of subscriptions since the last call, oldest first.
     pub(super) fn take_interests(&mut self) -> Vec<Interest> {
         self.interests.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// The changes since the last call that attaching sessions may wait for.
+    /// Removes and returns the changes since the last call that attaching sessions may wait for.
     pub(super) fn take_changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
     }
@@ -404,7 +412,8 @@ impl Registry {
         }
     }
 
-    /// Adds a user to the members of a conversation. `head` is its last published event, in case this node did not host it.
+    /// Adds a user to the members of a conversation. `head` is the last published event of the conversation, in case this node did
+    /// not host it before.
     pub(super) fn join(&mut self, user: UserSlot, conversation: ConversationKey, head: Seq) {
         let Some(local) = self.users.get_mut(user.0) else { return };
         if let Err(place) = local.conversations.binary_search(&conversation) {
@@ -438,7 +447,7 @@ impl Registry {
             }
         }
         let Some(local) = self.users.get_mut(user.0) else { return };
-        // Also if the user was not known to be a member: a pending answer of the store may say so.
+        // This counts even if this node did not know the membership, because a pending answer of the store may still contain it.
         local.departures += 1;
         if let Ok(place) = local.conversations.binary_search(&conversation) {
             local.conversations.remove(place);
@@ -474,7 +483,7 @@ impl Registry {
         self.find(user).into_iter().flat_map(|user| self.live_sessions(user))
     }
 
-    /// All sessions of a user, also those that are attaching.
+    /// All sessions of a user, including those that are attaching.
     pub(super) fn all_sessions_of(&self, user: &UserId) -> impl Iterator<Item = &Arc<Outbox>> {
         let local = self.find(user).and_then(|user| self.user(user));
         let sessions = local.map_or(&[][..], |local| &local.sessions[..]);
@@ -486,7 +495,7 @@ impl Registry {
         sessions.iter().filter_map(|session| self.session(*session)).filter(|s| s.live).map(|s| &s.outbox)
     }
 
-    /// Whether a user is a member of one of these conversations, which are sorted.
+    /// Whether a user is a member of one of `conversations`, which must be sorted.
     pub(crate) fn share(&self, conversations: &[ConversationKey], other: UserSlot) -> bool {
         let Some(other) = self.user(other) else { return false };
         let (few, many) = if conversations.len() < other.conversations.len() {

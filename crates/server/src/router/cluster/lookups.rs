@@ -1,4 +1,4 @@
-//! Asks the store which conversations users are in whose presence has changed, because no node has named one that a watcher shares.
+//! Asks the store which conversations a user is in whose presence has changed, because the notice named none that a watcher shares.
 
 use switchboard_protocol::UserId;
 
@@ -9,14 +9,14 @@ use crate::router::presence::Lookup;
 use switchboard_store::PlacesPage;
 use switchboard_store::refusal::Refusal;
 
-/// Users whose conversations one query reads.
+/// The most users whose conversations one query reads.
 const MAX_USERS: usize = 500;
 
-/// Conversations of each user that one query reads. For a user in more, the next query continues after the last of them.
+/// The most conversations of each user that one query reads. For a user in more, the next query continues after the last of them.
 const PAGE: u32 = 200;
 
 impl Cluster {
-    /// Queries the conversations of the users whose change has not been delivered to all watchers.
+    /// Queries the conversations of users whose presence change has not reached all watchers.
     pub(super) fn query_presence(&mut self, node: &mut LocalNode) {
         if self.querying_presence {
             return;

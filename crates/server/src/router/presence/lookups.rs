@@ -1,5 +1,5 @@
-//! Presence changes for watchers that share no known conversation with the user: the store says which conversations the user is in,
-//! because nodes may not have learned of all of them.
+//! Presence changes for watchers that, as far as this node knows, share no conversation with the user. The node asks the store
+//! which conversations the user is in, because it may not have learned of all of them.
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
@@ -11,21 +11,21 @@ use crate::encode::encode;
 use crate::router::registry::{Registry, SessionSlot};
 use switchboard_store::record::ConversationKey;
 
-/// A change that sessions receive if the store says that they share a conversation with the user.
+/// A presence change of a user. Sessions receive it if the store says that they share a conversation with the user.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::router) struct Lookup {
     online: bool,
     /// When the user was last seen; `None` for a user who is online or was never seen.
     last_seen: Option<Timestamp>,
-    /// The watchers that have not received the change.
+    /// The watchers that have not received the change yet.
     sessions: BTreeSet<SessionSlot>,
-    /// The conversations up to this one have been compared.
+    /// The last conversation of the user that has been compared with those of the watchers. The next page begins after it.
     pub(in crate::router) after: ConversationKey,
 }
 
 impl Presence {
-    /// Queues a change for sessions that share no known conversation with the user. On a single node there is nothing else to
-    /// know.
+    /// Queues a change for sessions that share no known conversation with the user. On a single node it does nothing, because such
+    /// a node knows all conversations of its users.
     pub(super) fn look_up(
         &mut self,
         user: &UserId,
@@ -42,7 +42,7 @@ impl Presence {
         remote.lookups.insert(user.clone(), lookup);
     }
 
-    /// Takes at most `most` queued changes.
+    /// Removes and returns at most `most` queued changes.
     pub(in crate::router) fn take_lookups(&mut self, most: usize) -> Vec<(UserId, Lookup)> {
         let Some(remote) = &mut self.remote else { return Vec::new() };
         std::iter::from_fn(|| remote.lookups.pop_first()).take(most).collect()
@@ -60,8 +60,8 @@ impl Presence {
         }
     }
 
-    /// Sends a change to the watchers that share one of these conversations with the user; `false` if no
-    /// session is left that could receive it.
+    /// Sends a change to the watchers that share one of `conversations` with the user. Returns `false` if no session is left that
+    /// could receive the change.
     pub(in crate::router) fn deliver(
         &self,
         registry: &Registry,

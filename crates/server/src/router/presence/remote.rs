@@ -1,7 +1,7 @@
-//! Which users are online on other nodes: soft state, only of users whom a session here watches.
+//! Which users are online on other nodes. A node keeps this in memory, and only for users whom one of its sessions watches.
 //!
-//! A node publishes that a user came online or went offline there to the nodes on which a session watches the user, and to no
-//! other. Each node sends heartbeats. A node without a heartbeat for a lease counts as dead, and its users as offline.
+//! When a user comes online or goes offline on a node, that node publishes this to the nodes on which a session watches the user,
+//! and to no other. Each node sends heartbeats. A node without a heartbeat for a lease counts as dead, and its users as offline.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,10 +19,11 @@ use crate::router::registry::Registry;
 use crate::router::registry::SessionSlot;
 use switchboard_store::record::ConversationKey;
 
-/// How long a watcher waits for other nodes to answer that a user is online there, before it receives that the user is offline.
+/// How long a node waits for other nodes to answer that a user is online there, before it sends to the watchers that the user is
+/// offline.
 const QUERY_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Most nodes that are remembered as lost. A node that restarts has another id, so their number grows.
+/// The most nodes that are remembered as lost. A node that restarts has another id, so the number of lost nodes only grows.
 const MAX_LOST_NODES: usize = 100;
 
 /// The presence of users on other nodes.
@@ -31,7 +32,7 @@ pub(super) struct RemotePresence {
     pub(super) bus: Arc<dyn Bus>,
     /// The nodes that are alive, and when each last sent a notice.
     nodes: FxHashMap<NodeId, Instant>,
-    /// The nodes that were lost, for the log: one of them may come back.
+    /// The nodes that were lost. If one of them sends a notice again, the log says that it is back.
     lost: FxHashSet<NodeId>,
     users: FxHashMap<UserId, RemoteUser>,
     /// Queries to the other nodes, and the sessions that wait for the answers.
@@ -39,7 +40,7 @@ pub(super) struct RemotePresence {
     query_timeouts: DelayQueue<UserId>,
     /// Changes that wait for the store to say which conversations the user is in.
     pub(super) lookups: BTreeMap<UserId, Lookup>,
-    /// When [`RemotePresence::silent_nodes`] last ran.
+    /// When [`RemotePresence::silent_nodes`] last ran, to notice that this process was suspended.
     checked: Instant,
     /// The number of the last presence notice that this node published.
     number: u64,
@@ -51,8 +52,8 @@ struct RemoteUser {
     nodes: FxHashMap<NodeId, NodeState>,
 }
 
-/// The last presence notice of a node about a user. A notice that the user is offline stays here, too, because an earlier notice
-/// that the user is online may arrive after it.
+/// The last presence notice of a node about a user. A notice that the user is offline is kept, too, because an earlier notice that
+/// the user is online may arrive after it.
 #[derive(Debug, Default)]
 struct NodeState {
     online: bool,
@@ -67,22 +68,22 @@ impl RemoteUser {
     }
 }
 
-/// A query which nodes a user is online on.
+/// A pending query to the other nodes whether a user is online there.
 #[derive(Debug)]
 struct PendingQuery {
     timeout: delay_queue::Key,
     sessions: WaitingSessions,
 }
 
-/// Sessions that receive the presence of a user once a query is answered or has timed out.
+/// Sessions that receive the presence of a user once the query is answered or has timed out, with what the store answered.
 pub(super) type WaitingSessions = FxHashMap<SessionSlot, Known>;
 
-/// What the store answered when a session began to watch a user: they share a conversation, unless the watcher has left it since.
+/// What the store answered when a session began to watch a user: both share a conversation, unless the watcher has left it since.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known {
     /// When the user was last seen.
     pub(super) last_seen: Option<Timestamp>,
-    /// How many conversations the watcher had left by then.
+    /// How many conversations the watcher had left at that time. A higher number now means that the answer may be outdated.
     pub(super) departures: u64,
 }
 
@@ -106,7 +107,7 @@ impl RemotePresence {
         self.users.get(user).is_some_and(RemoteUser::online)
     }
 
-    /// The number of the next presence notice.
+    /// Returns the number for the next presence notice. Other nodes drop a notice whose number is not higher than the last one.
     pub(super) fn next_number(&mut self) -> u64 {
         self.number += 1;
         self.number
@@ -150,7 +151,8 @@ impl RemotePresence {
         }
     }
 
-    /// Applies a presence notice of a node; `false` if a later one has been applied.
+    /// Applies a presence notice of a node. Returns `false` if the notice is a duplicate, or older than one that was applied. Nodes
+    /// of an earlier version do not number their notices: number 0 always applies.
     fn apply(&mut self, node: NodeId, user: &UserId, online: bool, number: u64) -> bool {
         let state = self.users.entry(user.clone()).or_default().nodes.entry(node).or_default();
         let newer = number > state.number || number == 0;
@@ -160,20 +162,20 @@ impl RemotePresence {
         newer
     }
 
-    /// The nodes that have sent nothing for more than `lease`.
+    /// The nodes that have sent nothing for more than `lease`, each with the time since its last notice.
     fn silent_nodes(&mut self, lease: Duration) -> Vec<(NodeId, Duration)> {
         let late = self.checked.elapsed() > lease;
         self.checked = Instant::now();
         if late {
-            // This process was suspended for a while, and the notices of that time are yet to be read.
+            // This process was suspended for a while, and has not read the notices of that time yet.
             self.nodes.values_mut().for_each(|received| *received = Instant::now());
         }
         let silent = self.nodes.iter().map(|(node, received)| (*node, received.elapsed()));
         silent.filter(|(_, silence)| *silence > lease).collect()
     }
 
-    /// Marks the users of a node, or of all nodes, as stale because notices may have been lost. A user whose node does not
-    /// answer the query goes offline.
+    /// Marks the users of a node, or of all nodes, as stale because notices may have been lost, and begins a query for each. A user
+    /// whose node does not answer the query goes offline.
     fn mark_stale(&mut self, node: Option<NodeId>) {
         for (user, remote_user) in &mut self.users {
             let mut any = false;
@@ -191,7 +193,7 @@ impl RemotePresence {
         }
     }
 
-    /// Sets a user offline on the nodes that are still stale after a query; whether the user was online and is no longer.
+    /// Forgets that a user is online on nodes that have not answered the query. Returns whether the user went offline by this.
     fn drop_stale(&mut self, user: &UserId) -> bool {
         let Some(remote_user) = self.users.get_mut(user) else { return false };
         let before = remote_user.online();
@@ -208,7 +210,7 @@ impl RemotePresence {
         self.lost.insert(node);
     }
 
-    /// Removes a node; returns the users who were online there and on no other node.
+    /// Removes a node. Returns the users who were online there and on no other node.
     fn remove_node(&mut self, node: NodeId) -> Vec<UserId> {
         self.nodes.remove(&node);
         let mut gone = Vec::new();
@@ -224,7 +226,7 @@ impl RemotePresence {
 }
 
 impl Presence {
-    /// Records that a node has sent a notice. A node that is new, or counted as dead, is asked for its users.
+    /// Records that a node has sent a notice. If the node is new or counted as dead, publishes queries about all watched users.
     pub(crate) fn node_is_alive(&mut self, node: NodeId) {
         if let Some(remote) = &mut self.remote
             && remote.nodes.insert(node, Instant::now()).is_none()
@@ -243,7 +245,8 @@ impl Presence {
         self.watchers.keys().for_each(|user| self.query(user));
     }
 
-    /// Queries the presence of all watched users again because notices of a node, or of all nodes, may have been lost.
+    /// Queries the presence of all watched users again, because notices of `node`, or of all nodes if it is `None`, may have been
+    /// lost.
     pub(crate) fn mark_stale(&mut self, node: Option<NodeId>) {
         if let Some(remote) = &mut self.remote {
             remote.mark_stale(node);
@@ -251,7 +254,7 @@ impl Presence {
         self.query_all();
     }
 
-    /// Publishes a query which nodes a user is online on.
+    /// Publishes a query to the other nodes whether a user is online there.
     pub(crate) fn query(&self, user: &UserId) {
         if let Some(remote) = &self.remote {
             remote.bus.publish(&Address::User(user.clone()), &Notice::PresenceQuery { user: user.clone() });
@@ -294,8 +297,8 @@ impl Presence {
         }
     }
 
-    /// Sends to the watchers of a user that the user is offline. The user's node may not have learned of a conversation that a
-    /// watcher shares; then the store is queried.
+    /// Sends to the watchers of a user that the user is offline. For watchers that are in none of `conversations`, the store is
+    /// queried, because the user's node may not have learned of all conversations.
     pub(super) fn went_offline(
         &mut self,
         registry: &Registry,
@@ -308,8 +311,9 @@ impl Presence {
         self.look_up(user, false, last_seen, others);
     }
 
-    /// Sends to the watchers of a user that the user is online, once to each, also to those that wait for other nodes' answers. The
-    /// user's node may not have learned of a conversation that a watcher shares; then the store is queried.
+    /// Sends to the watchers of a user that the user is online, once to each, including those that wait for other nodes' answers.
+    /// For watchers that are in none of `conversations`, the store is queried, because the user's node may not have learned of all
+    /// conversations.
     pub(super) fn came_online(
         &mut self,
         registry: &Registry,
@@ -330,7 +334,7 @@ impl Presence {
         query.sessions
     }
 
-    /// Handles the time-out of a query: the user is online on no node that has not answered.
+    /// Handles the time-out of a query: from now on the user counts as offline on every node that has not answered.
     pub(crate) fn query_timed_out(&mut self, registry: &Registry, user: &UserId, now: Timestamp) {
         let waiting = self.end_query(user);
         let gone = self.remote.as_mut().is_some_and(|remote| remote.drop_stale(user));
@@ -343,9 +347,9 @@ impl Presence {
         self.look_up(user, online, last_seen, others);
     }
 
-    /// Sends the presence of a user to sessions that have just begun to watch the user. The store has answered that they share a
-    /// conversation, of which the user's node may not have learned. A watcher who has left a conversation since must share one of
-    /// these; the sessions that do not are returned.
+    /// Sends the presence of a user to sessions that have just begun to watch the user. The store has answered that each of them
+    /// shares a conversation with the user. If a watcher has left any conversation since, that answer may be outdated, and the
+    /// watcher must be in one of `conversations`. Returns the sessions whose answer is outdated and that are in none of them.
     fn send_to_waiting(
         &self,
         registry: &Registry,
@@ -388,8 +392,8 @@ impl Presence {
         }
     }
 
-    /// Sets a user offline whose node does not answer. Only that node knew which conversations the user is in, so the store is
-    /// queried before the watchers receive it.
+    /// Sets a user offline whose node was lost or did not answer. Only that node knew which conversations the user is in, so the
+    /// store is queried before watchers are notified.
     fn went_offline_with_node(&mut self, user: &UserId, at: Timestamp) {
         self.departures.record(user, at);
         let watchers = self.watchers.get(user).into_iter().flat_map(|watchers| watchers.iter().copied());

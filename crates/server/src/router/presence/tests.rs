@@ -1,4 +1,4 @@
-//! Which sessions receive which presence when other nodes answer late or not at all.
+//! Tests which sessions receive which presence when other nodes answer late or not at all.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ fn name(name: &str) -> UserId {
     UserId::parse(name).expect("a user id")
 }
 
-/// One node of a cluster, as presence sees it.
+/// One node of a cluster, with only the parts that presence needs.
 struct Node {
     registry: Registry,
     presence: Presence,
@@ -54,13 +54,13 @@ impl Node {
         self.presence.unwatch(session, &gone.watching);
     }
 
-    /// The user becomes online on this node.
+    /// Brings the user online on this node.
     fn arrives(&mut self, user: &str) {
         let slot = self.registry.find(&name(user)).expect("the user is connected");
         self.presence.arrived(&self.registry, slot);
     }
 
-    /// The store says that each user whom it is asked about is in these conversations. Returns the users.
+    /// Answers the queued lookups as a store in which each user is in `conversations`. Returns the users of the lookups.
     fn store_answers(&mut self, conversations: &[ConversationKey]) -> Vec<UserId> {
         let asked = self.presence.take_lookups(10);
         let answer = |(user, mut lookup)| {
@@ -75,7 +75,7 @@ impl Node {
         self.other_node_notice_arrives(self.number, user, last_seen, shared);
     }
 
-    /// The notice of this number arrives.
+    /// Delivers a notice with this number from the other node.
     fn other_node_notice_arrives(
         &mut self,
         number: u64,
@@ -88,7 +88,7 @@ impl Node {
     }
 }
 
-/// Takes the queued frames.
+/// Removes the queued frames from an outbox and returns them.
 fn queued(outbox: &Outbox) -> Vec<Bytes> {
     let mut queued = std::collections::VecDeque::new();
     outbox.take(0, &mut queued);
@@ -100,8 +100,8 @@ fn presence(user: &str, last_seen: Option<Timestamp>) -> Bytes {
     encode(&Signal::Presence { user: name(user), online: last_seen.is_none(), last_seen })
 }
 
-/// A node that waits for an answer about bob for alice and carol. Since then alice's session has ended and mallory's has its slot.
-/// Returns the outboxes of carol and mallory.
+/// A node on which alice and carol wait for an answer about bob. Then alice's session ends, and mallory's session reuses its slot.
+/// Returns the node and the outboxes of carol and mallory.
 fn with_a_reused_slot() -> (Node, Arc<Outbox>, Arc<Outbox>) {
     let mut node = Node::new();
     let (alice, _) = node.connects("alice", &[ROOM]);
@@ -289,7 +289,7 @@ async fn a_user_goes_offline_when_their_node_does_not_answer_again() {
         if let Some(number) = answer {
             node.other_node_notice_arrives(number, "bob", None, &[ROOM]);
         }
-        // A duplicate is no answer.
+        // A duplicate of an earlier notice does not count as an answer.
         node.other_node_notice_arrives(3, "bob", None, &[ROOM]);
         node.presence.query_timed_out(&node.registry, &name("bob"), now);
         assert_eq!(node.store_answers(&[ROOM]).len(), lost);

@@ -1,4 +1,4 @@
-//! Changes of the registry: subscriptions of the node, and what attaching sessions wait for.
+//! Changes of the registry: changes of the node's subscriptions, and changes that attaching sessions wait for.
 
 use switchboard_protocol::UserId;
 
@@ -18,7 +18,7 @@ pub(crate) enum Interest {
     UnsubscribeUser(UserId),
 }
 
-/// What attaching sessions may have waited for.
+/// Changes that attaching sessions may have waited for.
 #[derive(Debug, Default)]
 pub(in crate::router) struct Changes {
     /// Users who joined or left a conversation.

@@ -1,5 +1,5 @@
-//! Slots for sessions and users. A free slot is reused with another generation, so that what refers to one occupant never
-//! reaches the next.
+//! Slots for sessions and users. A free index is reused with another generation, so that a reference to one occupant never
+//! reaches the next occupant.
 
 use slab::Slab;
 
@@ -7,7 +7,7 @@ use slab::Slab;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Slot {
     index: u32,
-    /// The number of the insertion. It wraps around after 2^32, far more insertions than a reference lives.
+    /// The number of the insertion. It wraps around after 2^32 insertions, and no reference is kept for that long.
     generation: u32,
 }
 
@@ -16,7 +16,7 @@ impl Slot {
     pub(super) const MAX: Self = Self { index: u32::MAX, generation: u32::MAX };
 }
 
-/// Values by their slots.
+/// Values that are found by their slots.
 #[derive(Debug)]
 pub(super) struct Slots<T> {
     slab: Slab<(u32, T)>,

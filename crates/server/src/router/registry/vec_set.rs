@@ -5,7 +5,7 @@ use std::ops::Deref;
 
 use rustc_hash::FxHashMap;
 
-/// A set of so many elements has an index. A smaller one is scanned, which takes less time than a hash.
+/// From this number of elements on, a set has an index. A smaller set is scanned, which takes less time than hashing.
 const INDEXED_FROM: usize = 64;
 
 /// A set of small values in no particular order.
@@ -31,7 +31,7 @@ impl<T> Deref for VecSet<T> {
 }
 
 impl<T: Copy + Eq + Hash> VecSet<T> {
-    /// Adds an element that is not in it.
+    /// Adds an element, which must not be in the set yet.
     pub(crate) fn insert(&mut self, element: T) {
         if let Some(index) = &mut self.index {
             index.insert(element, self.elements.len());
@@ -43,7 +43,7 @@ impl<T: Copy + Eq + Hash> VecSet<T> {
         }
     }
 
-    /// Removes an element in constant time; whether it was there.
+    /// Removes an element in constant time. Returns whether the set contained it.
     pub(crate) fn remove(&mut self, element: T) -> bool {
         let place = match &mut self.index {
             Some(index) => index.remove(&element),
@@ -58,7 +58,8 @@ impl<T: Copy + Eq + Hash> VecSet<T> {
         true
     }
 
-    /// Frees memory once a quarter of the capacity is in use. Keeps twice what is in use, so that the work stays in proportion.
+    /// Halves the capacity once at most a quarter of it is in use. So the cost of moving elements stays in proportion to the
+    /// removals.
     fn shrink(&mut self) {
         let (len, capacity) = (self.elements.len(), self.elements.capacity());
         if capacity >= INDEXED_FROM && len <= capacity / 4 {

@@ -1,4 +1,4 @@
-//! Says so when the chat page was not built. Nothing is built or fetched here: that is `make page`.
+//! Warns if the chat page was not built. This script builds and fetches nothing; `make page` builds the page.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ const PAGE: &str = "../../packages/web";
 
 fn main() {
     let dist = Path::new(PAGE).join("dist");
-    // Of a directory cargo watches all files. One that is not there counts as changed with every build, so
-    // until it is there, the directory that it will appear in is watched.
+    // Cargo watches all files of a directory. A missing path counts as changed in every build, so while `dist`
+    // is missing, cargo watches the directory in which it will appear.
     println!("cargo:rerun-if-changed={}", if dist.exists() { &dist } else { Path::new(PAGE) }.display());
     if !dist.join("index.html").exists() {
         println!("cargo:warning=the chat page is not built, and the binary will have none: run `make page`");

@@ -38,7 +38,7 @@ pub struct Client {
     /// Frames that arrived while a call waited for its answer.
     unread: VecDeque<ServerFrame>,
     last_id: i64,
-    /// The order of the writes, if the server keeps it by number.
+    /// The numbers of the writes; `None` if the client sends them without numbers.
     writes: Option<Writes>,
     /// The server's close frame, after it closed the connection.
     closed: Option<Closed>,
@@ -143,12 +143,12 @@ impl Client {
         Ok(first..self.last_id + 1)
     }
 
-    /// Sends a write again that the server refused as retryable, in the place of the first time: the server stores it, and what
-    /// was sent behind it, only in the order of [`submit`](Self::submit). Wait for the `retry_after` of the first refused one, and
-    /// send all that were refused again, in their order.
+    /// Sends a write again that the server refused as retryable, with the number that it had: the server stores this write, and
+    /// those that were sent after it, only in the order of [`submit`](Self::submit). Wait for the `retry_after` of the first
+    /// refused write, and then send all refused writes again, in order.
     ///
-    /// A write that is not sent again is given up when one after it is sent while none waits for its answer. It then gets a new
-    /// place, and another id than before.
+    /// The client gives a refused write up when the program submits a new write while no write waits for its answer. If a write
+    /// that was given up is sent again, it gets a new number, which is also its new id.
     pub async fn resend(&mut self, id: i64, command: impl Into<Command>) -> Result<i64, ClientError> {
         let number = self.writes.as_mut().and_then(|writes| writes.begin_again(id));
         if number.is_none() {
@@ -159,7 +159,7 @@ impl Client {
         Ok(id)
     }
 
-    /// Sends writes without numbers from now on, as clients of before do.
+    /// Sends writes without numbers from now on, as older clients do.
     pub fn leave_out_numbers(&mut self) {
         self.writes = None;
     }
@@ -181,7 +181,7 @@ impl Client {
         self.closed.as_ref()?.code
     }
 
-    /// The end of the connection, as an error.
+    /// The error that describes how the connection ended.
     pub fn closed(&self) -> ClientError {
         self.closed.clone().unwrap_or_else(Closed::without_frame).into()
     }

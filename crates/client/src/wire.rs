@@ -39,7 +39,7 @@ pub(crate) fn decode(text: &str) -> Result<Option<ServerFrame>, ClientError> {
     })
 }
 
-/// An `ok` with the fields of another command's answer.
+/// The error for an `ok` that has the fields of another command's answer.
 pub(crate) fn no_answer(command: &Command) -> ClientError {
     let what = format_args!("it is no answer to `{}`", command.name());
     not_understood(r#"{"type":"ok", …}"#, de::Error::custom(what))

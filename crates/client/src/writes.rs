@@ -1,29 +1,29 @@
-//! The numbers of a connection's writes, by which the server keeps their order.
+//! The numbers of a connection's writes, with which the server stores them in order.
 
 use std::collections::BTreeMap;
 
 use switchboard_protocol::reply::{Reply, ServerFrame};
 use switchboard_protocol::{CommandId, WriteNumber};
 
-/// The writes of a connection that are not settled yet. A write's number is its `id`.
+/// The writes of a connection that are unsettled: neither stored nor refused for good. A write's number is its `id`.
 #[derive(Debug, Default)]
 pub(crate) struct Writes {
-    /// The last write that is stored.
+    /// The number of the last stored write.
     stored: i64,
     unsettled: BTreeMap<i64, Unsettled>,
 }
 
 #[derive(Debug)]
 struct Unsettled {
-    /// The write that it follows.
+    /// The number of the write that this one follows.
     after: i64,
-    /// The server has refused it, and it was not sent again.
+    /// Whether the server has refused the write, and it was not sent again since then.
     refused: bool,
 }
 
 impl Writes {
-    /// The number of a new write, which follows all that are unsettled. If none of them waits for its answer, the refused ones are
-    /// given up.
+    /// Returns the number of a new write, which follows all unsettled writes. If none of those waits for its answer, the client
+    /// gives the refused ones up.
     pub(crate) fn begin(&mut self, id: i64) -> WriteNumber {
         if !self.any_waits() {
             self.unsettled.clear();
@@ -33,8 +33,8 @@ impl Writes {
         number(id, after)
     }
 
-    /// The number of a write that is sent again; `None` if it was given up. The first one that is sent again follows what is
-    /// stored, and those before it are given up.
+    /// Returns the number of a write that is sent again; `None` if it was given up. The first write that is sent again follows the
+    /// last stored one, and the client gives up unsettled writes with lower numbers.
     pub(crate) fn begin_again(&mut self, id: i64) -> Option<WriteNumber> {
         let is_first = !self.any_waits();
         let write = self.unsettled.get_mut(&id)?;

@@ -37,7 +37,7 @@ async fn every_frame_of_a_known_type_is_decoded_and_others_are_skipped() {
     let (mut client, mut server) = connected().await;
     for case in cases("frames.json") {
         sends(&mut server, &case["frame"]).await;
-        // The client skips a frame of an unknown type, but not an event of one.
+        // The client skips a frame of an unknown type, but not an event of an unknown type.
         if case["unknown"] == true && case["frame"]["seq"].is_null() {
             continue;
         }

@@ -16,11 +16,10 @@ pub(crate) struct Account {
     pub(crate) gid: u32,
 }
 
-/// A directory of one server.
-/// A server's directory.
+/// The directory of a server.
 pub(crate) struct ServerDirectory {
     pub(crate) path: PathBuf,
-    /// It is outside of the caller's directory, so this crate has to delete it.
+    /// Whether the directory is outside of the caller's directory, so that this crate has to delete it.
     pub(crate) must_delete: bool,
 }
 
@@ -75,9 +74,9 @@ fn make(parent: &Path, prefix: &str) -> anyhow::Result<PathBuf> {
     Ok(directory.with_context(|| format!("cannot make a directory in {}", parent.display()))?.keep())
 }
 
-/// Makes the parent directories passable for the account, where that is safe: `scratch` itself, directories in the one for
+/// Lets the account pass through the parent directories where that is safe: `scratch` itself, directories in the one for
 /// temporary files, and those of the crate `tempfile`, which only their owner may enter. Other directories, for example a
-/// home, stay unchanged. Whether the account can reach `scratch`.
+/// home, stay unchanged. Returns whether the account can reach `scratch`.
 fn make_passable(scratch: &Path, account: Account) -> anyhow::Result<bool> {
     let temporary = std::env::temp_dir();
     for directory in scratch.ancestors() {

@@ -47,27 +47,27 @@ impl Nats {
         Ok(nats)
     }
 
-    /// Its address, which stays the same after a restart.
+    /// The server's address, which stays the same after a restart.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
     }
 
-    /// Its URL.
+    /// The server's URL.
     pub fn url(&self) -> String {
         format!("nats://{}", self.address())
     }
 
-    /// The address of its monitoring over HTTP: `/varz`, `/connz`, `/subsz`.
+    /// The address of the server's monitoring over HTTP: `/varz`, `/connz`, `/subsz`.
     pub fn monitor(&self) -> SocketAddr {
         self.monitor.address()
     }
 
-    /// Kills it.
+    /// Kills the server's process.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         self.server.kill().await
     }
 
-    /// Starts it again after [`Nats::kill`], on the same ports. Returns when it accepts connections.
+    /// Starts the server again after [`Nats::kill`], on the same ports. Returns when it accepts connections.
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
         self.server.exit_status()?;
         let program = self.program.to_str().context("the program's path is not UTF-8")?;
@@ -82,12 +82,12 @@ impl Nats {
         self.server.becomes_ready("nats-server", &log, is_ready).await
     }
 
-    /// Suspends it. Connections stay open, and it does not answer.
+    /// Suspends the server's process. Connections stay open, but the server does not answer.
     pub fn pause(&self) -> anyhow::Result<()> {
         self.server.pause()
     }
 
-    /// Resumes it.
+    /// Resumes the server's process.
     pub fn resume(&self) -> anyhow::Result<()> {
         self.server.resume()
     }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use tokio::net::TcpSocket;
 
 /// A free port of 127.0.0.1, reserved by a socket that is bound to it and never listens. The kernel assigns the port to no
-/// other socket, a server can bind it by number, and while none does, connections are refused.
+/// other socket, but a server can bind it by its number. While no server listens, the kernel refuses connections.
 #[derive(Debug)]
 pub(crate) struct Port {
     address: SocketAddr,

@@ -39,7 +39,7 @@ pub struct Postgres {
     account: Option<Account>,
     directory: PathBuf,
     settings: Vec<String>,
-    /// The synchronous standbys.
+    /// The names of the synchronous standbys.
     synchronous: Mutex<Vec<String>>,
 }
 
@@ -66,7 +66,7 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// A cluster without a data directory.
+    /// A cluster whose data directory does not exist yet.
     fn prepare(scratch: &Path, settings: Vec<String>, disposable: bool) -> anyhow::Result<Self> {
         let programs = programs::postgres()?;
         let account = Account::for_postgres();
@@ -79,12 +79,12 @@ impl Postgres {
         Ok(Self { server, port, programs, account, directory, settings, synchronous: Mutex::default() })
     }
 
-    /// Its address, which stays the same after a restart.
+    /// The cluster's address, which stays the same after a restart.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
     }
 
-    /// The URL of its database `switchboard`.
+    /// The URL of the cluster's database `switchboard`.
     pub fn url(&self) -> String {
         self.url_of(NAME)
     }
@@ -93,11 +93,11 @@ impl Postgres {
         format!("postgres://{NAME}@{}/{database}", self.address())
     }
 
-    /// Creates another, empty database; returns its URL.
+    /// Creates another, empty database. Returns its URL.
     pub async fn new_database(&self) -> anyhow::Result<String> {
-        // A random name, so that it is also free on a standby that wait_for_answer the primary.
+        // A random name, so that no database of this name exists on a standby either.
         let name = format!("database_{:016x}", fastrand::u64(..));
-        // Nobody can be connected to template0, and a connection to the template would block this.
+        // PostgreSQL allows no connections to template0; a connection to the template would block this statement.
         self.psql(&format!("CREATE DATABASE {name} TEMPLATE template0")).await?;
         Ok(self.url_of(&name))
     }
@@ -127,17 +127,17 @@ impl Postgres {
 
     /// Promotes a standby. Returns when it accepts writes.
     pub async fn promote(&self) -> anyhow::Result<()> {
-        // pg_promote() without waiting: a query that waits for the end of recovery can itself block recovery.
+        // This pg_promote() does not wait: a query that waits for the end of recovery can itself block recovery.
         self.psql("SELECT pg_promote(false)").await?;
         self.wait_for_answer("SELECT pg_is_in_recovery()", "f").await
     }
 
-    /// Kills all of its processes at once. Unlike in a power cut, the page cache survives.
+    /// Kills all processes of the cluster at once. Unlike in a power cut, the page cache survives.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         self.server.kill().await
     }
 
-    /// Starts it again after [`Postgres::kill`], with its data and on the same port. Returns when it accepts connections.
+    /// Starts the cluster again after [`Postgres::kill`], with its data and on the same port. Returns when it accepts connections.
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
         self.server.exit_status()?;
         self.configure()?;
@@ -146,12 +146,12 @@ impl Postgres {
         self.server.becomes_ready("postgres", &log, |id| std::future::ready(is_ready(&data, id))).await
     }
 
-    /// Suspends all of its processes. Connections stay open, and it does not answer.
+    /// Suspends all processes of the cluster. Connections stay open, but the cluster does not answer.
     pub fn pause(&self) -> anyhow::Result<()> {
         self.server.pause()
     }
 
-    /// Resumes all of its processes.
+    /// Resumes all processes of the cluster.
     pub fn resume(&self) -> anyhow::Result<()> {
         self.server.resume()
     }
@@ -194,7 +194,7 @@ impl Postgres {
                 ensure!(status.success(), "{program} failed ({status}):\n{}", log_tail(&self.log()));
                 return Ok(());
             }
-            // waits for: a process that the watchdog knows, so that only `Server` may reap it
+            // waits for: a process whose id the watchdog has, so that only `Server` may reap it
             sleep(POLL_INTERVAL).await;
         }
     }

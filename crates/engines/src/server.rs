@@ -27,14 +27,15 @@ const MAX_SIGNAL_POLLS: usize = 10_000;
 
 const WATCHDOG: &str = include_str!("watchdog.sh");
 
-/// Waits for a line and then becomes the server; without a line it exits. So the server never runs without a watchdog.
+/// A shell script that waits for a line and then becomes the server; without a line it exits. Because the line is sent after
+/// the watchdog has the process id, the server never runs without a watchdog.
 const GATE: &str = r#"read -r _ && exec "$@" </dev/null"#;
 
 /// A server, running or not.
 #[derive(Debug)]
 pub(crate) struct Server {
     watchdog: Child,
-    /// Closing it makes the watchdog end the server.
+    /// When this pipe is closed, the watchdog ends the server.
     watchdog_pipe: Option<ChildStdin>,
     child: Option<Child>,
 }
@@ -51,12 +52,12 @@ pub(crate) struct EndPlan<'a> {
 }
 
 impl Server {
-    /// A server that does not run yet. From now on the watchdog deletes `delete` when the owner is gone.
+    /// A server that does not run yet. The watchdog starts at once, and deletes `delete` when the owner has ended.
     pub(crate) fn new(end_plan: EndPlan<'_>) -> anyhow::Result<Self> {
         let mut watchdog = bare("sh".as_ref(), None);
         watchdog.args(["-c", WATCHDOG, "watchdog", end_plan.signal]);
         watchdog.arg(end_plan.data.unwrap_or(Path::new(""))).arg(end_plan.delete.unwrap_or(Path::new("")));
-        // A process group of its own, because signals from the terminal must not end the watchdog.
+        // The watchdog has its own process group, because signals from the terminal must not end it.
         watchdog.process_group(0).current_dir("/");
         watchdog.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut watchdog = watchdog.spawn().context("cannot start sh")?;
@@ -95,17 +96,17 @@ impl Server {
         writeln!(pipe, "{process}").context("the watchdog exited")
     }
 
-    /// Its process id, if it runs.
+    /// The server's process id, if it runs.
     pub(crate) fn id(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
-    /// Its exit status, if it exited by itself.
+    /// The server's exit status, if it exited by itself.
     pub(crate) fn exit_status(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         if self.child.is_none() {
             return Ok(None);
         }
-        // The process id may be reused once the child is reaped, so the watchdog has to forget it before.
+        // The process id may be reused once the child is reaped, so the watchdog has to forget the id before that.
         let how = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         if waitid(WaitId::Pid(self.running()?), how).context("cannot wait for the server")?.is_none() {
             return Ok(None);
@@ -149,15 +150,15 @@ impl Server {
         }
     }
 
-    /// Suspends all of its processes.
+    /// Suspends all processes of the server.
     pub(crate) fn pause(&self) -> anyhow::Result<()> {
         let server = self.running()?;
-        // The parent first: suspended, it forks no further children.
+        // The parent is suspended first, because then it forks no further children.
         suspend(server)?;
         children(server)?.into_iter().try_for_each(suspend)
     }
 
-    /// Resumes all of its processes.
+    /// Resumes all processes of the server.
     pub(crate) fn resume(&self) -> anyhow::Result<()> {
         let server = self.running()?;
         for process in children(server)? {
@@ -166,7 +167,7 @@ impl Server {
         signal(server, Signal::CONT)
     }
 
-    /// Kills all of its processes; suspended first, so that none can act meanwhile. No effect if it does not run.
+    /// Kills all processes of the server, if it runs. They are suspended first, so that none can act while others are killed.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.exit_status()?;
         if self.child.is_none() {

@@ -63,7 +63,7 @@ async fn a_suspended_server_does_not_answer() {
     let scratch = TempDir::new().unwrap();
     let postgres = Postgres::start(scratch.path(), &[]).await.unwrap();
     postgres.pause().unwrap();
-    // The kernel accepts the connection.
+    // The kernel accepts the connection, but the suspended PostgreSQL does not answer.
     TcpStream::connect(postgres.address()).await.unwrap();
     assert!(timeout(Duration::from_millis(300), postgres.psql("SELECT 1")).await.is_err());
     postgres.resume().unwrap();
@@ -74,8 +74,8 @@ async fn a_suspended_server_does_not_answer() {
 async fn suspending_stops_a_running_query() {
     let scratch = TempDir::new().unwrap();
     let postgres = Postgres::start(scratch.path(), &[]).await.unwrap();
-    // A query may end before it was seen, or before it is suspended; then the next one is tried. One that is not
-    // suspended ends within the time for which a suspended one is watched.
+    // If a query ends before the test has found or suspended its process, the test tries the next one. A query that is not
+    // suspended would end within the time for which the test watches the suspended one.
     for _ in 0..20 {
         let query = postgres.psql("SELECT count(*) FROM generate_series(1, 500000)");
         tokio::pin!(query);
@@ -112,7 +112,7 @@ async fn a_promoted_standby_has_all_committed_data() {
     drop(second);
     standby.promote().await.unwrap();
     assert_eq!(standby.psql(READ).await.unwrap(), "committed");
-    // The commit waits for no standby: the new primary does not inherit the names of the old one's standbys.
+    // The commit waits for no standby, because the new primary does not have the old primary's list of standbys.
     standby.psql("INSERT INTO kept VALUES ('later')").await.unwrap();
     standby.new_database().await.unwrap();
 }
@@ -157,6 +157,6 @@ async fn a_directory_of_the_user_keeps_its_permissions() {
     let directory = postgres.psql("SHOW data_directory").await.unwrap();
     assert_eq!(mode(), 0o700);
     drop(postgres);
-    // A directory outside of the caller's is deleted by the crate.
+    // The crate deletes a directory that is outside of the caller's directory.
     assert_eq!(Path::new(&directory).exists(), directory.starts_with("/var/tmp/closed-"));
 }

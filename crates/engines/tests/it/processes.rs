@@ -19,7 +19,7 @@ pub(crate) fn in_directory(directory: &Path) -> Vec<String> {
     found
 }
 
-/// Waits until no such process is left.
+/// Waits until [`in_directory`] finds no process.
 pub(crate) async fn all_end(directory: &Path) {
     for _ in 0..3000 {
         if in_directory(directory).is_empty() {

@@ -67,7 +67,7 @@ async fn no_file_outside_the_page_is_served() {
         "/assets/../index.html",
         "/./index.html",
         "/\\..\\package.json",
-        // Symbolic links to files outside.
+        // Symbolic links that lead to files outside the page's directory.
         "/../../../../../../../../../../proc/self/exe",
         "/\\proc\\self\\exe",
     ] {

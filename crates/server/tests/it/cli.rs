@@ -79,7 +79,7 @@ impl Running {
         serde_json::from_str(&line).expect(&line)
     }
 
-    /// Reads lines up to one with this beginning.
+    /// Reads lines until one starts with `beginning`.
     async fn prints_until(&mut self, beginning: &str) -> Vec<String> {
         let mut lines = vec![self.prints().await];
         while lines.last().is_some_and(|line| !line.starts_with(beginning)) {
@@ -265,7 +265,7 @@ async fn tail_prints_the_events_before_a_removal_that_it_missed() {
         loop {
             tokio::select! {
                 event = tail.prints_json() => return event,
-                // waits for: the next try, in case `tail` had not connected yet
+                // waits for: the next attempt, in case `tail` was not yet connected
                 () = tokio::time::sleep(Duration::from_millis(100)) => { alice.says("#ops", "again").await; }
             }
         }
@@ -274,7 +274,7 @@ async fn tail_prints_the_events_before_a_removal_that_it_missed() {
     alice.client.close().await;
     assert_eq!(server.running.terminates().await, Some(0));
 
-    // At another address, so that `tail` cannot connect yet.
+    // This server has another address, so that `tail` cannot connect yet.
     let elsewhere = Served::dev(data.path()).await;
     let mut alice = elsewhere.connects("alice").await;
     let last = alice.says("#ops", "last").await;
@@ -390,7 +390,7 @@ async fn with_a_secret_the_program_makes_tokens_and_api_keys() {
     let nothing = fails(&mut switchboard(&["token", "alice"])).await;
     assert!(nothing.contains("SWITCHBOARD_AUTH_SECRET_FILE"), "{nothing}");
 
-    // While the server runs.
+    // The key is created while the server runs.
     let made = succeeds(&mut with_secret(&["key", "create", "billing", "--data", path, "--json"])).await;
     let made: Value = serde_json::from_str(&made).expect("JSON");
     let key = made["key"].as_str().expect("a key");

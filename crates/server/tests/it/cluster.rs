@@ -173,7 +173,7 @@ async fn watch_lists_cause_no_more_bus_messages_than_their_rate() {
     alice.does("watch", json!({"users": []})).await;
     let (published, time) = (published().await - before, began.elapsed());
     println!("{published} messages on the bus in {time:?} for {LISTS} lists of {USERS_PER_LIST}");
-    // A burst of five lists, then one a second, and the heartbeats of this node.
+    // The limit allows a burst of five lists and then one a second; the node also publishes heartbeats.
     let most = f64::from(USERS_PER_SECOND) * (5.0 + 1.0 + time.as_secs_f64());
     assert!(published < most, "{published} messages on the bus in {time:?}");
 }
@@ -299,7 +299,7 @@ async fn an_event_in_a_large_room_is_one_notice_per_node() {
     const MEMBERS: usize = 10_000;
     const CONNECTED_MEMBERS: usize = 60;
     const MESSAGES: u64 = 100;
-    // A nats-server of this test alone, so that it can count the messages.
+    // This test starts its own nats-server, so that only its messages are counted.
     let scratch = tempfile::TempDir::new().expect("a directory");
     let nats = engines::Nats::start(scratch.path(), &[]).await.expect("a nats-server");
     let shared = Shared { bus: Some(EngineUrl::new(nats.url())), ..Shared::without_bus().await };
@@ -381,7 +381,7 @@ async fn a_forged_notice_adds_no_member() {
         json!({"event": {"conversation": 1, "name": "#board", "seq": 3, "frame": frame, "effects": effects}});
     let signal = json!({"type": "typing", "conversation": "#board", "user": "alice"});
     let signal = json!({"signal": {"conversation": 1, "user": "alice", "frame": signal}});
-    // Two notices, an event and a signal, because the node may subscribe only after the first.
+    // Publishes an event and a signal until two notices have arrived, because the node may subscribe after the first.
     while cluster.node(0).metric("switchboard_bus_messages_received_total").await < 2.0 {
         publishes(&cluster.shared, 1, &notice).await;
         publishes(&cluster.shared, 1, &signal).await;

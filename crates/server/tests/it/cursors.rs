@@ -100,7 +100,7 @@ async fn unread_counts_the_messages_of_others_only() {
     assert_eq!(unread(&server, "bob").await, 0);
 }
 
-/// The log is so long that a reader counts in place of the writer.
+/// In a log this long a read connection of the store counts the unread messages, not the writer.
 #[tokio::test]
 async fn unread_is_exact_for_a_cursor_in_the_middle_of_a_long_log() {
     let server = Server::start().await;
@@ -130,7 +130,7 @@ async fn pipelined_cursors_are_all_answered_and_the_highest_remains() {
         alice.says("#general", &n.to_string()).await;
     }
     let mut phone = server.connects("bob").await;
-    // Forward and backward, by large and small steps.
+    // Requests positions from the end backward, and then from the beginning forward.
     for upto in (2..=200).rev().chain(1..=199) {
         bob.submits("read", json!({"conversation": "#general", "upto": upto})).await;
     }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::Process;
 
-/// Starts a server that fails_to_start to run and returns its standard error.
+/// Starts a server, which must fail to start, and returns its standard error.
 fn fails_to_start(data: &Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(["dev", "--listen", "127.0.0.1:0", "--data"]).arg(data);
@@ -21,7 +21,7 @@ fn fails_to_start(data: &Path) -> String {
 fn a_server_refuses_another_programs_database_and_leaves_it_unchanged() {
     for made in [
         "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT)",
-        // Another chat program with tables of the same names.
+        // The database of another chat program, with tables of the same names.
         "CREATE TABLE users (id INTEGER, name TEXT, last_seen INTEGER); CREATE TABLE events (id INTEGER)",
         "CREATE TABLE notes (text TEXT); PRAGMA user_version = 2",
         "CREATE TABLE notes (text TEXT); PRAGMA user_version = 99",

@@ -1,11 +1,11 @@
 //! A full disk: readiness and health report it, reads work also after a restart, and writes resume without a restart when
-//! there is room. After a failed fsync they do not.
+//! there is room. After a failed fsync writes resume only with a restart.
 
 use serde_json::json;
 
 use crate::support::{FailingDisk, Process, eventually};
 
-/// The room on a nearly full disk: less than one message.
+/// The free bytes of the nearly full disk: fewer than a message needs.
 const FREE_BYTES: u64 = 2_000;
 
 async fn reports(server: &Process, reason: &str) {
@@ -99,7 +99,7 @@ async fn after_a_failed_fsync_writes_stay_refused() {
     disk.control.fail_sync(1, Syncs::Any, Dropped::AtOnce);
     alice.tries("send", json!({"to": "@bob", "text": "hi"})).await.expect_err("not on the disk");
     reports(&server, "writes are refused: an fsync has failed").await;
-    // waits for: the time of several retries, of which there must be none
+    // waits for: the time of several retries; the server must not retry
     tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
     reports(&server, "writes are refused: an fsync has failed").await;
 }

@@ -88,7 +88,7 @@ async fn every_command_except_the_socket_only_ones_has_a_route() {
         "leave": {"conversation": "#solo"},
     });
     server.posts("create", json!({"as": "alice", "room": "solo"})).await.ok();
-    // In an order in which each command finds what it needs.
+    // Runs the commands in an order in which each one finds the room, members and messages that it needs.
     let order = ["create", "send", "edit", "react", "delete", "rename", "invite", "role", "remove"];
     let names = Command::NAMES.iter().filter(|name| !order.contains(name));
     for name in order.iter().chain(names) {
@@ -212,7 +212,7 @@ async fn a_body_that_is_not_json_is_reported_to_authenticated_clients_only() {
     }
 }
 
-/// Sends a WebSocket handshake with more headers.
+/// Sends a WebSocket handshake with additional headers.
 async fn handshake(server: &Server, headers: &[(&str, &str)]) -> Answer {
     let mut request = server.asks("GET", "/v1/ws");
     let usual = [

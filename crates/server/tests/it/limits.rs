@@ -39,7 +39,7 @@ async fn welcome_has_the_limits() {
     assert_eq!(server.connects("alice").await.welcome.limits, limits);
 }
 
-/// How long the server refuses the writes of a connection without numbers after one was over the rate: `HOLD` in `outbox.rs`.
+/// How long the server refuses a connection's unnumbered writes after one exceeded the rate: `HOLD` in `outbox.rs`.
 const HOLD: Duration = Duration::from_secs(1);
 
 #[tokio::test]
@@ -128,7 +128,8 @@ async fn typing_has_one_rate_per_user_on_the_websocket_and_over_http() {
     alice.says("@bob", "sends are counted apart").await;
 }
 
-/// Exceeds the frame rate with a send, retries when the frame rate allows it but the hold does not, and again after `retry_after`.
+/// Exceeds the frame rate with a send, retries when the frame rate allows it but `HOLD` has not passed, and again after
+/// `retry_after`.
 async fn exceed_the_frame_rate() -> Result<(), Stalled> {
     let server = Server::start_with(|config| config.limits.frames_per_connection = 10).await;
     let mut socket = server.open_socket_as("alice").await;
@@ -164,7 +165,7 @@ async fn exceed_the_frame_rate() -> Result<(), Stalled> {
     tokio::time::sleep(wait).await;
     let again = socket.asks(&send("m3")).await;
     if again["code"] == "rate_limited" {
-        // If this answer was delayed beyond the hold, the refusal began another hold.
+        // If this answer came later than `HOLD`, the refusal began another such pause.
         return Err(Stalled::assert_late("it is refused again", took, wait));
     }
     assert_eq!(again["seq"], stored + 1);

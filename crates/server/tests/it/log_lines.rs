@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::support::log::{FORMATS, LogLine, log_of_server, only_line, output_of_failed_start};
 use crate::support::{Process, Shared, eventually};
 
-/// Stands for a password wherever one can be.
+/// The password in every setting that may contain one; it must not appear in the log.
 const PASSWORD: &str = "geheim";
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::{Person, Process, eventually};
 
-/// More connections than the limit of open files: the server logs a warning at its start.
+/// This setting allows more connections than the limit of open files, so the server logs a warning at its start.
 const WARNING_AT_START: (&str, &str) = ("SWITCHBOARD_LIMITS_CONNECTIONS", "4000000000");
 
 const TRACE_LOG: (&str, &str) = ("SWITCHBOARD_LOG_LEVEL", "trace");

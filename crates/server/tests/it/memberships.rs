@@ -58,7 +58,7 @@ async fn receives_the_latest_conversations(shop: &mut Person, customers: usize) 
     let latest: Vec<_> = (1..=customers).rev().take(100).map(with_customer).collect();
     assert_eq!(listed.collect::<Vec<_>>(), latest);
     assert!(shop.welcome.more);
-    // The latest 200 have one message each.
+    // The count covers the latest 200 conversations, each of which has one unread message.
     let unread = Unread { messages: 200, conversations: 200, more: true };
     assert_eq!(shop.welcome.unread, Some(unread));
     let (last, more) = list(shop, Some(&with_customer(3)), 10).await;

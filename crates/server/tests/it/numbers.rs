@@ -1,4 +1,4 @@
-//! The order of a connection's writes, which their numbers keep.
+//! Numbered writes (`n` and `after`): the server stores a connection's writes in order, also if it refuses some of them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use switchboard_protocol::{CommandId, Limits};
 use crate::support::raw::{FIN, TEXT, frame};
 use crate::support::{Raw, Server, command, text_of};
 
-/// Sends of one burst: more than fit the rate.
+/// Sends of one burst: more than the rate allows.
 const SENDS: usize = 30;
 
-/// How late the client sends again. More tokens have come meanwhile than it needs.
+/// The delay before the client sends more. Meanwhile the rate limiter has gained more tokens than the client needs.
 const LATE: Duration = Duration::from_secs(4);
 
-/// A burst of twenty, and four a second.
+/// A server whose send rate allows a burst of twenty and then four a second.
 async fn serves_with_rate() -> Server {
     Server::start_production_with(|config: &mut Config| config.limits.sends_per_connection = 4).await
 }
@@ -26,7 +26,7 @@ fn send(n: usize, after: usize) -> String {
     format!(r#"{{"type":"send","id":{n},"n":{n},"after":{after},"to":"@bob","key":"k{n}","text":"{n}"}}"#)
 }
 
-/// The answers to so many commands with a number for `id`, by that. Other frames are passed over.
+/// Receives the answers to `count` commands, by the number in their `id`. Skips other frames.
 async fn answers(raw: &mut Raw, count: usize) -> BTreeMap<usize, Value> {
     let mut answers = BTreeMap::new();
     while answers.len() < count {
@@ -38,14 +38,14 @@ async fn answers(raw: &mut Raw, count: usize) -> BTreeMap<usize, Value> {
     answers
 }
 
-/// Sends what was refused again, in its order, until all of it is stored.
+/// Sends the refused commands again, in order, until all of them are stored.
 async fn sends_again(raw: &mut Raw, mut told: BTreeMap<usize, Value>) {
     loop {
         told.retain(|_, answer| answer["type"] == "error");
         let Some(first) = told.values().next() else { return };
         assert!(told.values().all(|refused| refused["retryable"] == true), "{told:?}");
         let wait = first["retry_after"].as_u64().expect("how long");
-        // waits for: the time that the server told
+        // waits for: the server's `retry_after`
         tokio::time::sleep(Duration::from_millis(wait)).await;
         let frames: Vec<_> =
             told.keys().flat_map(|&n| frame(FIN | TEXT, send(n, n - 1).as_bytes())).collect();
@@ -71,7 +71,7 @@ async fn numbered_sends_over_the_rate_keep_their_order_though_the_client_resends
     let mut told = answers(&mut raw, before).await;
     let refused = told.values().filter(|answer| answer["code"] == "rate_limited").count();
     assert!(refused >= 1, "{told:?}");
-    // waits for: tokens for what arrives only now, as over a slow network
+    // waits for: new tokens, so that the rate allows the late commands, which are sent as over a slow network
     tokio::time::sleep(LATE).await;
     let late: Vec<_> =
         (before + 1..=behind).flat_map(|n| frame(FIN | TEXT, send(n, n - 1).as_bytes())).collect();
@@ -93,7 +93,7 @@ async fn numbered_sends_keep_their_order_though_the_client_stops_reading_between
     let server = serves_with_rate().await;
     let mut carol = server.connects("carol").await;
     for n in 0..40 {
-        // More than a rate allows on one connection.
+        // A new connection for every twenty messages, because the rate of one connection does not allow all of them.
         if n % 20 == 0 {
             carol = server.connects("carol").await;
         }
@@ -102,12 +102,12 @@ async fn numbered_sends_keep_their_order_though_the_client_stops_reading_between
     let mut raw = Raw::connect_with_buffer(server.address(), 64 * 1024).await;
     raw.says_hello_with(&server.token("alice", Duration::from_secs(60))).await;
     let page = r#"{"type":"history","id":"page","conversation":"@carol","limit":40}"#.to_owned();
-    // More than the system's buffers take: the session stops to read until the client reads.
+    // The answers are longer than the system's buffers, so the session stops reading until the client reads.
     let pages = |count| std::iter::repeat_n(page.clone(), count);
     let all = (1..SENDS).map(|n| send(n, n - 1)).chain(pages(16)).chain([send(SENDS, SENDS - 1)]);
     let frames: Vec<_> = all.flat_map(|text| frame(FIN | TEXT, text.as_bytes())).collect();
     raw.writes(frames).await;
-    // waits for: tokens for the last one, which the server has not read
+    // waits for: tokens for the last send, which the server has not read yet
     tokio::time::sleep(LATE).await;
     let told = answers(&mut raw, SENDS).await;
     assert_eq!(told[&SENDS]["code"], "unavailable", "{}", told[&SENDS]);
@@ -149,7 +149,7 @@ async fn a_write_refused_for_good_settles_its_number_in_its_turn() {
     }
     let told = alice.receives_json().await;
     assert_eq!((&told["id"], &told["seq"]), (&json!(5), &json!(1)), "{told}");
-    // A write behind one that is missing says so first, however wrong it is, and settles nothing.
+    // If an earlier write is missing, that is the first error, also for an invalid write, which then does not count as refused.
     let bad = alice.asks(r#"{"type":"send","id":7,"n":7,"after":6,"to":"@bob","txt":"hi"}"#).await;
     assert_eq!(bad["code"], "unavailable", "{bad}");
     assert_eq!(alice.asks(&send(8, 7)).await["code"], "unavailable");
@@ -162,7 +162,7 @@ async fn a_failed_commit_lets_no_numbered_write_pass() {
     alice.says("@bob", "before").await;
     let keys = ["first", "second", "third", "fourth"];
     let send = |key: &str| command("send", &json!({"to": "@bob", "key": key, "text": key}));
-    // Another program that writes to the database: each commit fails after five seconds.
+    // Another program locks the database for writing, so each commit fails after five seconds.
     let lock = server.lock_database();
     let first = alice.client.submit(send("first")).await.expect("sent");
     let Reply::Error(failure) = alice.receives_reply().await else { panic!("stored") };
@@ -170,7 +170,7 @@ async fn a_failed_commit_lets_no_numbered_write_pass() {
     let second = alice.client.submit(send("first, but too late")).await.expect("sent");
     let Reply::Error(_) = alice.receives_reply().await else { panic!("stored") };
     drop(lock);
-    // It was given up, because another one was submitted when none waited.
+    // The client no longer keeps the first write's number, because a new write was submitted when none waited for an answer.
     let first = alice.client.resend(first, send("first")).await.expect("sent");
     assert!(first > second, "it has a new place");
     let Reply::Ok(_) = alice.receives_reply().await else { panic!("not stored") };
@@ -182,7 +182,7 @@ async fn a_failed_commit_lets_no_numbered_write_pass() {
         assert_eq!((&failure.id, failure.code.as_str()), (&Some(CommandId::Number(id)), "unavailable"));
     }
     drop(lock);
-    // At once: nobody waits for a second.
+    // The writes are sent again at once: numbered writes need not wait for `retry_after`.
     for (id, key) in ids.clone().zip(&keys[1..]) {
         assert_eq!(alice.client.resend(id, send(key)).await.expect("sent"), id, "in its place");
     }

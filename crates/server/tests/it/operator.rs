@@ -107,7 +107,7 @@ async fn a_backup_during_writes_has_every_acknowledged_event_and_a_server_starts
         assert!(head >= before, "{before} events were acknowledged, and {head} are there");
         assert_eq!(copied[..], log(&mut alice, "#r").await[..copied.len()], "the same events");
         assert_eq!(bob.log("@alice").await.len() as u64, number + 1);
-        // And the events of the other room: `create` and a thousand messages.
+        // The copy also has the events of the other room: `create` and a thousand messages.
         let events = head + number + 1 + bob.log("#general").await.len() as u64 + 1_001;
         assert_eq!((&output["events"], &output["conversations"]), (&json!(events), &json!(4)), "{output}");
         assert_eq!(bob.says("#r", "elsewhere").await, head + 1, "the new server continues the log");

@@ -104,7 +104,7 @@ async fn a_proxys_own_request_without_a_client_address_is_answered() {
     for header in [local, b"PROXY UNKNOWN\r\n".to_vec()] {
         for _ in 0..3 {
             let mut raw = Raw::connect_from(PROXY, server.address()).await;
-            // Each byte in its own segment, and then the request.
+            // Sends each byte in its own segment, and then the request.
             for byte in &header {
                 raw.writes([*byte]).await;
             }

@@ -114,7 +114,7 @@ async fn each_answer_has_the_id_of_its_command() {
         r#"{"type":"read","id":"","conversation":"@bob","upto":1}"#,
         r#"{"type":"ping","id":9007199254740991}"#,
     ];
-    // Each waits for the answer before, so that `history` and `read` find the message.
+    // Each command is sent after the answer to the previous one, so that `history` and `read` find the message.
     let mut ids = Vec::new();
     for frame in frames {
         ids.push(alice.asks(frame).await["id"].clone());

@@ -249,7 +249,7 @@ async fn a_user_is_offline_at_once_when_the_connection_ends() {
     is_offline_after(&server, async |bob: Raw| bob.resets()).await;
     is_offline_after(&server, async |bob: Raw| drop(bob)).await;
     is_offline_after(&server, async |mut bob: Raw| {
-        // After a part of a frame.
+        // Resets the connection after a part of a frame.
         bob.writes(&frame(FIN | 1, b"half of it")[..9]).await;
         bob.resets();
     })
@@ -263,7 +263,7 @@ async fn a_user_is_offline_at_once_when_the_connection_ends() {
 
 #[tokio::test]
 async fn a_silent_connection_is_closed_and_one_that_answers_pings_is_not() {
-    // A time-out that alice, who answers, meets on a busy machine.
+    // The time-out is long enough for the pongs of alice, also on a busy machine.
     let server = Server::start_with(|config| {
         config.presence_grace = Duration::ZERO;
         config.limits =
@@ -282,7 +282,7 @@ async fn a_connection_that_the_server_does_not_read_is_not_closed_as_silent() {
     let server = Server::start_with(|config| {
         config.limits = Limits {
             ping_interval: 100,
-            // A time-out that alice, who answers later, meets on a busy machine.
+            // The time-out is long enough for the pongs of alice, also on a busy machine.
             pong_timeout: 1_000,
             in_flight: 1,
             ..Limits::default().without_rates()

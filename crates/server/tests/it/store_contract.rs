@@ -102,7 +102,7 @@ fn postgres(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Rec
     Ok((Arc::new(store), batches))
 }
 
-/// A simulated disk without delays and faults.
+/// The pace of a store without simulated delays and faults.
 struct NoFaults;
 
 impl Pace for NoFaults {
@@ -236,7 +236,7 @@ struct TestStore {
     batches: mpsc::Receiver<Batch>,
     /// The number of the last batch.
     number: u64,
-    /// Outcomes that the test has not taken yet.
+    /// Received outcomes that no method has returned yet.
     outcomes: std::collections::VecDeque<Result<Committed, Refusal>>,
 }
 

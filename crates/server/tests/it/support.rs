@@ -256,7 +256,7 @@ impl Server {
         self.token_by(self.clock.clone(), name, lifetime)
     }
 
-    /// Makes a token with another clock than the server's.
+    /// Makes a token whose times come from `clock`, not from the server's clock.
     pub(crate) fn token_by(&self, clock: Clock, name: &str, lifetime: Duration) -> String {
         let mint = Authenticator::with_clock(&self.config.auth, clock).expect("a secret");
         mint.mint(&user(name), lifetime).expect("a token")

@@ -233,7 +233,7 @@ async fn a_kill_while_the_tables_are_migrated_loses_nothing() {
     kill_at_every_write(restore_first, async |server| answers_as_before(server.address()).await).await;
 }
 
-/// Rooms of which each has an event to rewrite: several portions.
+/// Adds rooms with an event each that the migration rewrites: so many that it needs several batches.
 const MORE_ROOMS: &str = r#"
     INSERT INTO users (id, name) VALUES (1001, 'kim'), (1002, 'lee');
     WITH RECURSIVE room (n) AS (SELECT 1001 UNION ALL SELECT n + 1 FROM room WHERE n < 3500)
@@ -247,12 +247,12 @@ const MORE_ROOMS: &str = r#"
 /// The test kills a server at every write whose number is a multiple of this, before and while it rewrites.
 const REWRITE_KILL_STEP: usize = 41;
 
-/// Whether a database has nothing to rewrite any more.
+/// Whether the background rewrite of a database is complete.
 fn is_rewritten(db: &Connection) -> bool {
     db.query_row("SELECT NOT EXISTS (SELECT 1 FROM rewrite)", [], |row| row.get(0)).expect("a row")
 }
 
-/// Starts a server that is killed at a write to its files. Returns whether it had rewritten everything before.
+/// Starts a server that is killed at a write to its files. Returns whether the rewrite was complete before the kill.
 async fn rewrite_and_kill_at(disk: &FailingDisk, write: u64) -> bool {
     disk.control.set_kill(Some(KillPoint::InWrite(write)));
     let mut child = starts_on(disk);

@@ -66,7 +66,7 @@ fn begins_to_read(db: &mut Connection) -> rusqlite::Transaction<'_> {
 #[tokio::test]
 async fn a_long_read_and_a_deletion_delay_no_write() {
     const MESSAGES: usize = 20;
-    /// Less than the 5 s for which a write would wait for the backup.
+    /// The longest allowed write. It is less than the 5 s that a write would take if it waited for the backup.
     const MAX_WRITE_TIME: Duration = Duration::from_secs(4);
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
@@ -84,8 +84,8 @@ async fn a_long_read_and_a_deletion_delay_no_write() {
     eventually("the log is emptied", async || (log_length(server.data()) == 0).then_some(())).await;
 }
 
-/// A commit with a failed fsync stays in the system's cache, and a program that reads while the server restarts keeps it in
-/// the log. Later commits follow it in the log, so the disk must have it, too.
+/// A commit whose fsync failed stays in the system's cache, and stays in the log if another program reads the database while
+/// the server restarts. Later commits follow it in the log, so the server must also write that commit to the disk.
 #[tokio::test]
 async fn a_commit_after_one_with_a_failed_fsync_survives_a_power_cut() {
     let disk = FailingDisk::new();
@@ -97,7 +97,7 @@ async fn a_commit_after_one_with_a_failed_fsync_survives_a_power_cut() {
     assert_eq!(refusal, ErrorCode::Unavailable);
     server.kill().await;
 
-    // This connection is the first, so it recovers the log.
+    // This is the first connection after the restart, so it recovers the log.
     let mut backup = Connection::open(disk.data().join("switchboard.db")).expect("the database");
     backup.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("the log stays");
     let reading = begins_to_read(&mut backup);
@@ -136,13 +136,13 @@ async fn a_graceful_stop_leaves_only_the_database_file() {
         let seq = alice.says("@bob", &format!("secret {round}")).await;
         alice.does("delete", json!({"conversation": "@bob", "target": seq})).await;
         assert_eq!(alice.log("@bob").await.len(), 2 * (round + 1));
-        // Queries that the readers still run when the stop begins.
+        // The store's readers still run these queries when the stop begins.
         for _ in 0..20 {
             alice.submits("sync", json!({"conversation": "@bob", "after": 0})).await;
         }
         server.begin_shutdown();
         if round == 0 {
-            // The server cancels it at the shutdown deadline.
+            // The server cancels the query at the shutdown deadline.
             server.wait_until_stopped().await;
             drop(alice);
         } else {

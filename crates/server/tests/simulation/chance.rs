@@ -16,7 +16,7 @@ impl Chance {
         ask(&mut self.0.lock().expect("nothing panics with it"))
     }
 
-    /// A separate generator, so that its use does not change the numbers of the others.
+    /// Makes a separate generator. Numbers that it draws do not change those that the other generators draw.
     pub(crate) fn fork(&self) -> Self {
         Self::of(self.with(|random| random.u64(..)))
     }

@@ -16,10 +16,10 @@ use crate::world::{Phase, World};
 /// One seed in this many runs a cluster.
 const CLUSTER_SEED_DIVISOR: u64 = 3;
 
-/// How long devices may take after a sweep to receive what it found, besides the store's pauses, in milliseconds.
+/// How long a device may take to receive an event that a sweep found, without the store's pauses, in milliseconds.
 const SETTLING_SLACK_MS: u64 = 1_000;
 
-/// How many of the store's longest pauses may delay that.
+/// How many pauses of the store, each of the longest length, may delay this.
 const MAX_STORE_PAUSES: u64 = 20;
 
 /// The configuration and faults of a cluster.
@@ -43,14 +43,14 @@ pub(crate) struct Cluster {
 struct Revocations {
     under_way: usize,
     last: Option<Instant>,
-    /// The latest time that a revocation had on its clock.
+    /// The latest time that a server's clock gave to a revocation.
     latest: Option<Timestamp>,
 }
 
 /// The faults of the bus.
 struct Faults {
     chance: Chance,
-    /// One notice in this many is lost, or delivered twice; 0 for none.
+    /// One notice in `losses` is lost, and one in `doubles` is delivered twice; 0 means never.
     losses: usize,
     doubles: usize,
     /// The longest delay of a notice, in milliseconds.
@@ -113,7 +113,7 @@ impl Cluster {
         (self.faults.lost.load(Ordering::SeqCst), self.faults.doubled.load(Ordering::SeqCst))
     }
 
-    /// How long the bus and the store may delay a presence; `None` if a notice may be lost.
+    /// How long the bus and the store may delay a presence signal; `None` if a notice may be lost.
     pub(crate) fn max_presence_delay(&self) -> Option<Duration> {
         let reliable = self.air.is_some() && self.faults.losses == 0;
         reliable
@@ -124,7 +124,7 @@ impl Cluster {
         what(self.revocations.lock().expect("nothing panics with it").entry(user).or_default())
     }
 
-    /// Whether a revocation may close a connection that the user has had since then.
+    /// Whether a revocation may close a connection that the user has had since `since`.
     pub(crate) fn may_be_revoked(&self, user: &'static str, since: Instant) -> bool {
         self.revocations(user, |r| r.under_way > 0 || r.last.is_some_and(|last| last >= since))
     }
@@ -167,7 +167,7 @@ impl World {
         let name = UserId::parse(user).expect("a name");
         let Some(revoking) = self.with_node(chance, |server| server.revoke(name)) else { return false };
         self.counts(&format!("{user} is logged out"), |counts| &mut counts.revocations);
-        // A revocation by a clock that was ahead remains in force.
+        // An earlier revocation may have a later time, from a clock that was ahead; it remains in force.
         let now = self.clock().now();
         let later = cluster.revocations(user, |revocations| {
             revocations.under_way += 1;
@@ -184,7 +184,7 @@ impl World {
         stored && later
     }
 
-    /// Waits until all that is stored must have arrived everywhere: within a sweep, in spite of the bus's faults.
+    /// Waits until every stored event must have reached every device. A sweep delivers what the faults of the bus have lost.
     pub(crate) async fn settle(self: Arc<Self>) {
         let Some(cluster) = &self.cluster else { return };
         if self.phase.until(|phase| phase >= Phase::Settle).await == Phase::Settle {

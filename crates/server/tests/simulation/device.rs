@@ -32,11 +32,11 @@ pub(crate) struct Device {
     pub(crate) local_logs: BTreeMap<String, LocalLog>,
     /// Messages without an answer yet, oldest first.
     pub(crate) unsent: VecDeque<Message>,
-    /// Numbers the keys and commands.
+    /// The last number that was used for a key or a command.
     pub(crate) number: u64,
     /// Whether the device was counted as finished: it has no unsent messages.
     is_finished: bool,
-    /// Whether the final audit has listed all conversations.
+    /// Whether the device knows all of the user's conversations, because the final audit has listed them.
     knows_all: bool,
     /// The conversations that the final audit has read.
     audited: BTreeSet<String>,
@@ -57,11 +57,11 @@ pub(crate) struct LocalLog {
 pub(crate) struct Message {
     pub(crate) key: String,
     pub(crate) command: Value,
-    /// The id of the command that sent it on this connection.
+    /// The id of the command that sent the message on this connection.
     flight: Option<u64>,
-    /// Its number on this connection.
+    /// The number of the write on this connection, if the connection numbers its writes.
     number: Option<u64>,
-    /// The device does not send it before this time.
+    /// The device does not send the message before this time.
     not_before: Instant,
 }
 
@@ -81,25 +81,25 @@ pub(crate) enum Asked {
 pub(crate) struct Session {
     since: Instant,
     welcome: bool,
-    /// The time of `welcome`.
+    /// The time at which `welcome` arrived.
     welcomed: Instant,
-    /// Whether it was checked after everything must have arrived.
+    /// Whether [`Device::has_settled`] has checked this connection.
     settled: bool,
     /// The next expected event of each conversation on this connection.
     next: BTreeMap<String, u64>,
     /// The device's own events that an `ok` acknowledged.
     own: BTreeSet<(String, u64)>,
-    /// The ranges that a `gap` skipped: after, up to.
+    /// The ranges of events that a `gap` skipped: after the first seq, up to and with the second.
     gaps: BTreeMap<String, Vec<(u64, u64)>>,
-    /// Conversations that the user has left, with the leave event.
+    /// Conversations that the user has left, with the seq of the leave event.
     left: BTreeMap<String, u64>,
     watching: presence::Watching,
     /// Cursors that signals have carried, by conversation, user and kind.
     cursors: BTreeMap<(String, String, bool), u64>,
-    /// The last stored message of this device in each conversation: its number or command, and seq.
+    /// The last stored message of this device in each conversation: its write number or command id, and its seq.
     order: BTreeMap<String, (u64, u64)>,
     pub(crate) asked: BTreeMap<u64, Asked>,
-    /// The numbers of its writes, if the device numbers them.
+    /// The numbers of the writes; `None` if this connection does not number its writes.
     numbers: Option<Numbers>,
     /// Bytes that wait to be written.
     out: Vec<u8>,
@@ -109,7 +109,7 @@ pub(crate) struct Session {
     quiet_until: Instant,
     /// Whether the device closes the connection.
     pub(crate) over: bool,
-    /// Whether it closes the connection without writing the rest of a frame.
+    /// Whether the device closes the connection without writing the rest of a frame.
     pub(crate) abrupt: bool,
 }
 
@@ -150,7 +150,7 @@ impl Device {
         self.world.truth().note(&self.name, what);
     }
 
-    /// Connects repeatedly until the run is over or nothing is left to do.
+    /// Connects repeatedly until the run is over or the device's audit is complete.
     pub(crate) async fn run(mut self) {
         while !self.world.is(Phase::Over) && !self.is_done() {
             self.world.end_if_broken();
@@ -168,7 +168,7 @@ impl Device {
     /// Runs a connection from its `hello` to its end.
     async fn connection(&mut self, stream: DuplexStream, storm: bool) {
         let (mut read, mut write) = split(stream);
-        // Half of the connections. It is no matter of chance, so that the seeds go on as before.
+        // Half of the connections number their writes. No random number decides it, so that known seeds keep their runs.
         let mut session = Session::new(self.number.is_multiple_of(2));
         self.says_hello(&mut session);
         let mut reader = Reader::default();
@@ -301,7 +301,7 @@ impl Device {
                 self.is_finished = true;
             }
             Phase::Audit => return self.audits(session),
-            // The server drops signals while requested pages fill the queue.
+            // Waits for all requested pages first, because the server drops signals while pages fill the queue.
             Phase::Settle if session.asked.is_empty() => return self.watches_at_last(session),
             _ => return,
         }

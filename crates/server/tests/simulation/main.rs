@@ -1,4 +1,5 @@
 //! Deterministic simulation: a seed decides all faults and delays. docs/decisions/0034-simulation.md says what is simulated.
+//! A *story* is the record of a run; a *law* is a property that every run must have.
 //!
 //! `make simulate SEEDS=10000` runs many seeds; `make simulate SEED=7` runs one and prints its story.
 
@@ -118,7 +119,7 @@ fn every_law_holds_for_the_default_seeds() {
         panic!("{broken}");
     }
     println!("{counts:?}");
-    // If these never happened, the simulation would prove nothing.
+    // If the runs had none of these faults and retries, the simulation would prove nothing.
     assert!(
         counts.duplicates > DEFAULT_SEEDS
             && counts.gaps > DEFAULT_SEEDS

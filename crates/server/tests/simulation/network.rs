@@ -15,11 +15,11 @@ use crate::watched::Watched;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Up,
-    /// Bytes wait.
+    /// The link delivers no bytes; they wait in it.
     Held,
-    /// Both ends see it closed.
+    /// Both ends see that the link is closed.
     Cut,
-    /// The client sees it closed; the server receives nothing more.
+    /// The client sees that the link is closed; the server receives nothing more.
     HalfOpen,
 }
 

@@ -1,5 +1,5 @@
-//! The reference model: the store reports each commit to it, and it checks all that clients receive against the committed
-//! events, with code of its own.
+//! The reference model: the store reports each commit to the model, which checks all that clients receive against the
+//! committed events. It shares no code with the server.
 
 mod fold;
 mod laws;
@@ -14,7 +14,7 @@ use switchboard_store::record::LogEvent;
 use switchboard_store::{Committed, CommittedCursor, CommittedEvent, CursorOf, Outcome};
 use tokio::time::Instant;
 
-/// Lines after which a run counts as endless: many times those of a long one.
+/// The number of story lines after which a run counts as endless: many times as many as a long run has.
 const MAX_STORY_LINES: usize = 40_000;
 
 /// A law was broken. The story already has the description.
@@ -27,7 +27,7 @@ pub(crate) type Held = Result<(), Broken>;
 pub(crate) struct Truth {
     began: Instant,
     logs: BTreeMap<String, Log>,
-    /// The place of each message, by sender and key.
+    /// The conversation and seq of each message, by sender and key.
     keys: BTreeMap<(String, String), (String, u64)>,
     /// The cursors of each user; the flag is true for the read cursor.
     cursors: BTreeMap<(String, String, bool), u64>,
@@ -77,7 +77,7 @@ struct Stored {
     body: serde_json::Map<String, Value>,
     /// The time of the commit.
     when: Instant,
-    /// The event that deleted this message, or its target.
+    /// The event that deleted this message, or the message that this event edits.
     deleted: Option<u64>,
 }
 
@@ -221,7 +221,7 @@ impl Truth {
         Some(last.until.unwrap_or(log.events.len() as u64))
     }
 
-    /// The first event that a session since `since` must receive: none before the user last joined, nor before that time.
+    /// The first event that a session since `since` must receive: the first after that time, and after the user last joined.
     pub(crate) fn first_due(&self, user: &str, name: &str, since: Instant) -> u64 {
         let Some(log) = self.logs.get(name) else { return 0 };
         let stay = log.members.get(user).and_then(|stays| stays.last()).map_or(0, |last| last.since);
@@ -253,7 +253,7 @@ impl Truth {
         self.logs.iter().filter(|(_, log)| both(log)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Whether two users have been members of the same conversation since then.
+    /// Whether both users have been members of the same conversation from before `then` until now.
     pub(crate) fn share_since(&self, one: &str, other: &str, then: Instant) -> bool {
         self.logs.values().any(|log| {
             [one, other].iter().all(|user| {

@@ -1,4 +1,5 @@
-//! A value that tasks wait for. It wakes them in the order of waiting, where `tokio::sync::watch` uses a random order.
+//! A value for whose changes tasks wait. It wakes them in the order in which they began to wait; `tokio::sync::watch` uses a
+//! random order, which a seed could not repeat.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

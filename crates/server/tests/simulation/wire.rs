@@ -74,7 +74,7 @@ impl Reader {
         }
     }
 
-    /// The next frame if it is complete: its opcode, and the range of its payload.
+    /// The opcode and the range of the payload of the next frame; `None` if the frame is not complete.
     fn whole(&self) -> Option<(u8, usize, usize)> {
         let bytes = &self.bytes[self.used..];
         let (first, len) = (*bytes.first()?, usize::from(*bytes.get(1)?));

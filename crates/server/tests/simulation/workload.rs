@@ -11,7 +11,7 @@ use crate::device::{Asked, Device, Message, Session};
 const MAX_UNSENT_MESSAGES: usize = 12;
 
 impl Device {
-    /// Does random actions.
+    /// Sends random commands, stops reading for a while, or closes the connection, as the random numbers decide.
     pub(crate) fn random_actions(&mut self, session: &mut Session) {
         if session.over {
             return;

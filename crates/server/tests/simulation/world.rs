@@ -50,7 +50,7 @@ pub(crate) enum Phase {
 
 /// The result of a run.
 pub(crate) struct Story {
-    /// The broken law.
+    /// The broken law; `None` if all laws hold.
     pub(crate) broken: Option<String>,
     /// A hash of the story, equal for two runs of a seed.
     pub(crate) hash: u64,
@@ -79,7 +79,7 @@ pub(crate) struct World {
     links: TaskTracker,
     disk: Disk,
     clock: Arc<AtomicI64>,
-    /// The disk refuses one batch in this many; 0 for none.
+    /// The disk refuses one batch in `refusals`; 0 means never.
     refusals: usize,
     /// The longest pause of the store, in milliseconds.
     slowness: u64,
@@ -240,7 +240,7 @@ impl World {
         }
     }
 
-    /// The users with a device that has been connected since then.
+    /// The users with a device that has been connected since `then`.
     pub(crate) fn connected_since(&self, then: Instant) -> Vec<&'static str> {
         let connected = self.connected.lock().expect("nothing panics with it");
         connected.values().filter(|(_, since)| *since <= then).map(|(user, _)| *user).collect()
@@ -261,7 +261,7 @@ impl World {
         config.limits = self.limits.clone();
         config.presence_grace = self.chance.millis(0, 2_000);
         config.shutdown_deadline = self.chance.millis(10, 5_000);
-        // Without this the delays in `bye` would be random.
+        // The spread is zero because the server would draw the delays in `bye` from its own random numbers.
         config.reconnect_spread = Duration::ZERO;
         let clock = self.clock();
         let settings = Settings {
@@ -333,7 +333,7 @@ impl World {
         let Some(running) = self.running(node).take() else { return };
         self.counts(&format!("server {node} is stopped"), |counts| &mut counts.stops);
         running.server.stop().await;
-        // The store still writes the queue of connections that were closed at the deadline.
+        // The store may still write commands of connections that were closed at the deadline.
         self.truth().note("world", format_args!("server {node} has stopped"));
     }
 

@@ -1,4 +1,4 @@
-//! Damages a database in every way that the check detects, and asserts that it reports each with its place.
+//! Damages a database in every way that the check detects, and asserts that the check reports each damage and its row.
 
 use std::path::Path;
 
@@ -20,7 +20,8 @@ pub(crate) fn damage(data: &Path) {
     assert_eq!(db.execute("UPDATE conversations SET head = 7 WHERE id = 1", []), Ok(1));
 }
 
-/// SQL that damages the database, and a line of the report. `#r` is conversation 1; alice is user 1, bob 2, carol 3, dora 4.
+/// SQL that damages the database, and a line that the report must have. `#r` is conversation 1; alice is user 1, bob 2,
+/// carol 3, dora 4.
 const DAMAGE: &[(&str, &str)] = &[
     ("DELETE FROM events WHERE conversation = 1 AND seq = 4", "#r 4: it is missing"),
     ("DELETE FROM events WHERE conversation = 1 AND seq IN (4, 5)", "#r 4: it and 1 after it are missing"),
@@ -61,7 +62,7 @@ const DAMAGE: &[(&str, &str)] = &[
         "#r 3: it counts 9 messages up to here, and there are 2",
     ),
     (
-        // A flipped byte in a text.
+        // The text of a message has another character than its checksum expects.
         "UPDATE events SET body = CAST(replace(body, '\"text\":\"', '\"text\":\"!') AS TEXT) WHERE conversation = 1 AND seq = 4",
         "#r 4: its checksum is not that of what it says",
     ),
@@ -310,7 +311,7 @@ async fn check_refuses_a_database_of_a_newer_version() {
     assert!(error.contains("newer version") && error.contains("99"), "{error}");
 }
 
-/// Older versions stored reactions with U+FE0F.
+/// Older versions stored emoji of reactions with U+FE0F, the invisible character that asks for the coloured form.
 #[tokio::test]
 async fn a_reaction_that_was_stored_with_u_fe0f_can_be_removed() {
     let mut server = Server::start().await;

@@ -27,7 +27,7 @@ const CORRUPTIONS: [(u64, &str); 6] = [
     (8, "UPDATE events SET sender = 9999 WHERE seq = 8"),
 ];
 
-/// The last message, which is corrupt, too.
+/// The seq of the last message, which is also corrupt.
 const LAST_SEQ: u64 = 9;
 
 fn corrupt_events(data: &Path) {
@@ -231,7 +231,7 @@ const MESSAGE_DAMAGE: [(&str, &[&str], &str); 4] = [
     ),
 ];
 
-/// Corruptions of a member; their rooms follow those of [`MESSAGE_DAMAGE`].
+/// SQL that corrupts a member. The numbers of these rooms follow those of the rooms of [`MESSAGE_DAMAGE`].
 const MEMBER_DAMAGE: [&str; 2] = [
     "UPDATE members SET since = -1 WHERE user = (SELECT id FROM users WHERE name = 'bob4')",
     "UPDATE users SET name = '!' WHERE name = 'bob5'",

@@ -43,7 +43,7 @@ fn make_room(data: &std::path::Path, room: &str, members: usize) {
     assert!(fill_if_new(&settings, vec![(alice, Change::Create(create))]).expect("filled"));
 }
 
-/// An unauthenticated connection that sends nothing, a part of a request, or a handshake without `hello`, by its number.
+/// An unauthenticated connection. Depending on its number it sends nothing, a part of a request, or a handshake without `hello`.
 async fn unauthenticated(address: std::net::SocketAddr, number: usize) -> Raw {
     let mut raw = Raw::connect(address).await;
     match number % 3 {
@@ -103,8 +103,8 @@ const ROOM: &str = "#busy";
 const MESSAGES: usize = 60;
 const TEXT_BYTES: usize = 16 * 1024;
 
-/// Most memory per stopped reader: its full queue takes some 40 bytes for each frame, and a lag; all readers share the frames'
-/// bytes. With a copy for each reader it would be `limits.queue`, 64 times as much.
+/// Most memory per stopped reader: its full queue takes some 40 bytes for each frame, and an entry for the lagging room; all
+/// readers share the frames' bytes. With a copy for each reader it would be `limits.queue`, 64 times as much.
 const MAX_BYTES_PER_STOPPED_READER: u64 = 4 * 1024;
 
 #[tokio::test]

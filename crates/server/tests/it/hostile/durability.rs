@@ -19,7 +19,7 @@ use crate::support::{Person, Process, command, text_of};
 const KILLS: usize = 20;
 const SENDERS: usize = 64;
 
-/// Several rooms, because in one room the test would mostly measure the delivery of 63 copies.
+/// Several rooms, because in a single room the server would spend most of its time on delivering each message to 63 users.
 const ROOMS: usize = 8;
 
 /// Messages that a sender pipelines.
@@ -28,7 +28,7 @@ const BURST: usize = 4;
 /// A message of a sender, and what the sender knows about it.
 struct SentMessage {
     key: String,
-    /// The seq in its `ok`.
+    /// The seq in the `ok` for the message; `None` without an `ok`.
     acknowledged: Option<u64>,
     /// Its seq in the log, if it was found there.
     found: Option<u64>,

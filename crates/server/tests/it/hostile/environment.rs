@@ -47,7 +47,7 @@ async fn hostile_28_after_a_failed_fsync_nothing_is_acknowledged_until_a_restart
     let send = || json!({"to": "@bob", "key": "k", "text": "hi"});
     let failure = alice.tries("send", send()).await.expect_err("the disk is broken");
     assert_eq!((failure.code, failure.retryable), (ErrorCode::Unavailable, true), "{failure:?}");
-    // The disk works again, but which pages it dropped is unknown.
+    // The disk works again, but the server cannot know which pages were lost.
     disk.control.clear();
     for _ in 0..3 {
         assert_eq!(alice.is_refused("send", send()).await, ErrorCode::Unavailable);

@@ -32,7 +32,7 @@ async fn hostile_03_a_forged_forwarding_header_has_no_effect() {
     let server = behind_a_proxy(3, |_| {}).await;
     assert_eq!(count_accepted(&server).await, 3, "the client is not the trusted proxy");
 
-    // Through the proxy, which appends the real address to the forged one.
+    // These handshakes come through the proxy, which appends the real address to the forged one.
     let mut open = Vec::new();
     for client in 0..8 {
         for forged in ["198.51.100.7", "\"", "for=\"", "10.0.0.1, 127.0.0.2", "nonsense", ""] {

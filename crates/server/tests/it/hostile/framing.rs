@@ -78,7 +78,7 @@ async fn hostile_09_a_message_of_too_many_fragments_is_refused() {
         }
         assert_eq!(raw.next().await.close_code(), POLICY_CODE, "after {written} thousand");
     }
-    // A message may have as many fragments as the limit.
+    // A message may have as many fragments as the limit allows.
     let mut raw = alice_socket(&server).await;
     raw.writes(frame(TEXT, br#"{"type":"#)).await;
     raw.writes(frame(CONTINUATION, b"").repeat(Limits::default().fragments as usize - 2)).await;
@@ -197,7 +197,7 @@ async fn hostile_13_a_flood_of_pings_counts_against_the_rate() {
     for opcode in [PING, PONG] {
         let mut raw = alice_socket(&server).await;
         let started = Instant::now();
-        // After the burst of five seconds' worth the server answers no ping, and then closes.
+        // The rate allows a burst for five seconds; after it the server answers no ping and then closes the connection.
         while raw.tries_to_write(frame(FIN | opcode, b"")).await.is_ok() {
             assert!(
                 started.elapsed() < Duration::from_secs(15),

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use crate::support::raw::{FIN, PING, PONG, TEXT, frame, head};
 use crate::support::{Raw, Server};
 
-/// The bit of a frame that is compressed (RFC 7692 section 6).
+/// The header bit that marks a frame as compressed (RFC 7692 section 6).
 const RSV1: u8 = 0x40;
 
-/// The close code for a connection without `hello` in time.
+/// The close code if `hello` does not arrive in time.
 const SILENT_CODE: u16 = 4408;
 
 /// The server's time-out for the head of a request: `HEAD_TIMEOUT` in `http/accept.rs`.

@@ -14,7 +14,7 @@ fn bad_fields() -> Vec<Case> {
     let mut add = |command, fields: &str, code, field| {
         cases.push((command, fields.to_owned(), code, field));
     };
-    // Missing and mistyped.
+    // Fields that are missing or have a wrong name or type.
     add("send", r#""text":"hi""#, "bad_field", Some("to"));
     add("send", r#""to":"@bob""#, "bad_field", Some("text"));
     add("send", r#""to":"@bob","text":"""#, "bad_field", Some("text"));
@@ -56,7 +56,7 @@ fn bad_fields() -> Vec<Case> {
     cases
 }
 
-/// Content that is too long, that a store or terminal cannot have, or that parsers read differently.
+/// Content that is too long, that a store or terminal cannot represent, or that parsers read differently.
 fn bad_content() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |command, fields: &str, code, field| {

@@ -1,4 +1,5 @@
-//! Prices: a command costs as many sends as it names members, or inserts or erases rows.
+//! Prices: against the send rate a command counts as one send for each member that it names and each row that it inserts or
+//! erases.
 
 use std::time::Duration;
 
@@ -11,12 +12,12 @@ use crate::http::api_key;
 use crate::limits::hi;
 use crate::support::Server;
 
-/// How long the server refuses the writes of a connection without numbers after it rejected one: `HOLD` in `outbox.rs`.
+/// How long the server refuses a connection's unnumbered writes after it rejected one of them: `HOLD` in `outbox.rs`.
 const HOLD: Duration = Duration::from_secs(1);
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// The default rates of a user, and no other limits of rate.
+/// Limits with the default rates per user, and without all other rates.
 pub(crate) fn user_rates_only() -> Limits {
     Limits { sends_per_user: 50, ..Limits::default().without_rates() }
 }
@@ -85,7 +86,7 @@ async fn an_api_key_has_its_own_rate() {
     let begun = Instant::now();
     let mut stored = 0;
     let refused = loop {
-        // Each message is from another user, because the rate is that of the key.
+        // Each message is from another user, because this test is about the rate of the API key.
         let body = json!({"as": format!("bot{stored}"), "to": "@bob", "text": "hi"});
         let answer = server.posts_as(&shop, "send", body).await;
         if answer.status != 200 {
@@ -146,7 +147,7 @@ async fn hostile_26_a_message_after_a_refused_one_is_not_stored_before_it() {
     .await;
     let mut socket = server.open_socket_as("mallory").await;
     let send = |n: usize| format!(r#"{{"type":"send","id":{n},"to":"@peer{}","text":"hi"}}"#, n % 10);
-    // Messages to ten users, five of which may begin a conversation, and one more to the first.
+    // Sends to ten users and once more to the first of them. The rate allows five new conversations at once.
     let begun = Instant::now();
     for n in 0..11 {
         socket.says(&send(n)).await;

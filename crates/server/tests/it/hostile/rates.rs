@@ -148,7 +148,7 @@ async fn hostile_24_a_flood_of_cursors_is_coalesced_to_the_latest_at_their_rate(
             (signals, latest) = (signals + 1, upto);
         }
     }
-    // A burst of ten, and two a second for as long as the machine takes.
+    // The rate allows a burst of ten signals, and then two a second until the test has received all.
     assert!(signals < 200, "{signals} signals of 399 cursors");
     // Over HTTP the server refuses a cursor beyond the rate.
     let token = server.token("bob", Duration::from_secs(60));
@@ -182,7 +182,7 @@ async fn cursors_delayed_by_their_rate_are_stored_before_the_server_stops() {
             }
         }
     }
-    // When the server has answered the last command, it has read all before.
+    // When the server has answered the last command, it has read all earlier ones.
     alice.submits("ping", json!({})).await;
     let mut answered = 0;
     loop {
@@ -228,7 +228,7 @@ async fn hostile_24_watch_lists_are_applied_at_their_rate_and_the_latest_remains
             other => panic!("no command may be refused: {other:?}"),
         }
     }
-    // A burst of five, and one a second for as long as the machine takes.
+    // The rate allows a burst of five lists, and then one a second until the test has received all answers.
     assert!((1..LISTS / 2).contains(&looked_up), "{looked_up} of {LISTS} lists");
     drop((bob, carol));
     match alice.receives_signal().await {

@@ -104,7 +104,7 @@ async fn hostile_22_a_revocation_closes_all_connections_within_five_seconds() {
 async fn hostile_22_tokens_of_a_clock_that_is_ahead_are_revoked_too() {
     const SECOND_MS: i64 = 1_000;
     let (server, now, key) = server().await;
-    // As an issuer of tokens does whose clock is ahead by this much.
+    // Makes a token like an issuer whose clock is ahead by this many milliseconds.
     let minted_ahead = |ahead: i64| {
         now.fetch_add(ahead, Ordering::Relaxed);
         let token = server.token("alice", Duration::from_secs(36_000));

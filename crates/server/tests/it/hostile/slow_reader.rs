@@ -124,7 +124,7 @@ async fn hostile_23_a_stopped_reader_in_too_many_conversations_is_closed_and_res
     reader.says(&hello.to_string()).await;
     assert_eq!(reader.next().await.json()["type"], "welcome");
 
-    // Fill the buffers of both ends and the queue; then each further room becomes a lag.
+    // Fills the buffers of both ends and the queue; each further room with new events is then a lagging conversation.
     let text = "x".repeat(10_000);
     let mut last = BTreeMap::new();
     for number in 0.. {

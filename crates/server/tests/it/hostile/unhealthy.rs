@@ -139,7 +139,7 @@ async fn hostile_28_on_a_disk_that_fills_up_exactly_the_acknowledged_sends_are_s
 /// The least `retry_after` in milliseconds; within it clients can repeat all rejected writes in order.
 const MIN_RETRY_AFTER_MS: u64 = 250;
 
-/// The limit of a text.
+/// The limit for the text of a message.
 const MAX_TEXT_BYTES: usize = 16 * 1024;
 
 /// Waits until `/readyz` reports that the server is not ready.
@@ -194,7 +194,7 @@ async fn after_an_fsync_fails_during_scrubbing_the_database_stays_read_only() {
 
 #[tokio::test]
 async fn after_an_fsync_fails_during_a_checkpoint_the_database_stays_read_only() {
-    /// Messages of three times the length at which the log is checkpointed.
+    /// So many messages that the write-ahead log would be three times as long as the length at which it is checkpointed.
     const MAX_MESSAGES: usize = 96 * 1024 * 1024 / MAX_TEXT_BYTES;
     let disk = FailingDisk::new();
     let server = disk.starts().await;
@@ -270,7 +270,7 @@ async fn a_writer_panic_answers_every_waiting_client() {
 /// How long the writer waits for another program's write: `BUSY_TIMEOUT` in the SQLite store.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the server refuses the writes of a connection without numbers after it rejected one: `HOLD` in `outbox.rs`.
+/// How long the server refuses a connection's unnumbered writes after it rejected one of them: `HOLD` in `outbox.rs`.
 const HOLD: Duration = Duration::from_secs(1);
 
 /// A server, and a function that counts the batches that its writer has begun: for each it reads the clock.

@@ -26,8 +26,8 @@ pub(crate) fn customer(number: usize) -> String {
     format!("c{number:06}")
 }
 
-/// Adds a direct conversation with one message for each customer in a table of numbers and names; that with the highest
-/// number is the latest. `NOT EXISTS` is a join; for `NOT IN` PostgreSQL would compare each pair of rows.
+/// SQL that adds a direct conversation with one message for each customer in a table of numbers and names. The conversation
+/// with the highest number is the latest. PostgreSQL runs `NOT EXISTS` as a join; for `NOT IN` it would compare all pairs of rows.
 fn fill(owner: &str) -> String {
     format!(
         r#"INSERT INTO users (name) SELECT name FROM customers n
@@ -48,7 +48,7 @@ fn fill(owner: &str) -> String {
     )
 }
 
-/// The statements for PostgreSQL.
+/// The statements that add `count` customers to a PostgreSQL database, as [`fill`] describes.
 pub(crate) fn fill_postgres(owner: &str, count: usize) -> String {
     format!(
         "CREATE TEMPORARY TABLE customers AS SELECT number, 'c' || lpad(number::text, 6, '0') AS name
@@ -57,7 +57,7 @@ pub(crate) fn fill_postgres(owner: &str, count: usize) -> String {
     )
 }
 
-/// Runs the statements in the SQLite database of a stopped server.
+/// Adds `count` customers to the SQLite database of a stopped server, as [`fill`] describes.
 pub(crate) fn fill_sqlite(data: &Path, owner: &str, count: usize) {
     let db = rusqlite::Connection::open(data.join("switchboard.db")).expect("the database");
     let numbers = format!(

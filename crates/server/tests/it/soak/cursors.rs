@@ -76,7 +76,7 @@ async fn read_cursors_in_a_long_note_to_self_delay_no_send_on_postgresql() {
     let quiet = slowest_send(&mut bob, "@zoe", SENDS_PER_ROUND).await;
     let mut worst = Duration::ZERO;
     for round in 0..3_u64 {
-        // The burst of frames that a connection may send.
+        // Mallory sends as many frames as a connection may send in one burst.
         let mut mallory = server.connects("mallory").await;
         let attack = async {
             for n in 0..490 {

@@ -34,7 +34,7 @@ const CONNECTIONS_PER_TASK: usize = 500;
 /// The duration of the flood: longer than the interval between two log lines about it.
 const FLOOD_TIME: Duration = Duration::from_secs(65);
 
-/// The longest 99th percentile of probes: orchestrators give each a second or more, and retry.
+/// The longest allowed 99th percentile of probes: orchestrators give each probe a second or more, and retry.
 const MAX_PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// Repeatedly connects and begins a request whose body never arrives. Returns the number of connections.

@@ -97,7 +97,7 @@ async fn data_and_log_on_one_disk_survive_that_it_fills_up() {
         if stops_in_order {
             server.signal("TERM").await;
             assert_eq!(server.ends().await.code(), Some(0), "SIGTERM works");
-            // The writes that the stop rejected.
+            // Fills the room that the stop has freed.
             disk.fill();
         } else {
             server.kill().await;

@@ -45,12 +45,12 @@ const MAX_P99: Duration = Duration::from_millis(250);
 /// The environment variable with the address of the node for a process of clients.
 const ENV_NODE: &str = "SOAK_LEAVING_NODE";
 
-/// The environment variables with the range of its users, and with the milliseconds over which they connect.
+/// The environment variables with the range of the users of that process, and the milliseconds over which they connect.
 const ENV_FIRST_USER: &str = "SOAK_LEAVING_FIRST";
 const ENV_END_USER: &str = "SOAK_LEAVING_END";
 const ENV_CONNECT_MS: &str = "SOAK_LEAVING_OVER";
 
-/// What it prints when all users are connected.
+/// The line that the process prints when all of its users are connected.
 const CONNECTED_LINE: &str = "all connected";
 
 /// Connects these users to a node, spread over a time; with a zero duration as fast as possible.

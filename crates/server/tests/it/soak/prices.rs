@@ -102,8 +102,8 @@ async fn a_hundred_rooms_of_a_thousand_are_refused_after_the_burst() {
     );
 }
 
-/// Deletes messages with many edits. Returns another user's slowest send before and meanwhile, and how many deletions were
-/// refused.
+/// Deletes messages with many edits. Returns another user's slowest send before and during the deletions, and how many
+/// deletions were refused.
 async fn deletions(sends_per_user: u32, messages: u32) -> (Duration, Duration, usize) {
     let mut server = Server::start_production_with(|config| {
         config.limits = Limits { sends_per_user, ..Limits::default().without_rates() };

@@ -12,7 +12,7 @@ use crate::support::{Raw, Server, connect_crowd, reserve_descriptors_for_a_crowd
 /// `limits.connections` of the server.
 const MAX_CONNECTIONS: usize = 2_000;
 
-/// Concurrent probes, repeatedly.
+/// Probes that are sent at the same time, again and again.
 const CONCURRENT_PROBES: usize = 1_000;
 
 /// The duration of the flood.

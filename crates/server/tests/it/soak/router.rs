@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::support::{Person, Process, Raw, command};
 
-/// Sessions of one user that stop reading, the conversations with new events, and how many are measured at a time.
+/// Sessions of one user that stop reading, the conversations with new events, and the conversations between two measurements.
 const STALLED_SESSIONS: usize = 20;
 const CONVERSATIONS: usize = 24_000;
 const CONVERSATIONS_PER_STEP: usize = 6_000;

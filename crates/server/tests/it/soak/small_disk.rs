@@ -13,7 +13,7 @@ pub(super) struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Mounts one; `None` without the privileges of root.
+    /// Mounts a file system; `None` without the privileges of root.
     pub(super) fn mount(bytes: u64) -> Option<Self> {
         let place = TempDir::new().expect("a directory");
         let mut mount = Command::new("mount");
@@ -22,12 +22,12 @@ impl SmallDisk {
         mounted.then_some(Self { place })
     }
 
-    /// Its mount point.
+    /// The mount point.
     pub(super) fn root(&self) -> &Path {
         self.place.path()
     }
 
-    /// The path of a file or directory on it.
+    /// The path of a file or directory in the file system.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
     }

@@ -176,17 +176,17 @@ pub(super) async fn a_reader_who_returns_is_a_reader(open: Open) {
     db.stores("dan", "invite", about("bob")).await;
     assert_eq!(db.summary("bob", "#r").await.role, Role::Reader);
     assert_eq!(db.is_refused("bob", "send", refused.clone()).await, ErrorCode::Forbidden);
-    // An invitation by an admin does.
+    // An invitation by an admin changes the role.
     db.stores("bob", "leave", here.clone()).await;
     db.stores("alice", "invite", about("bob")).await;
     db.says("bob", "#r", "a member").await;
-    // A user who was no reader returns as a member, also a former admin.
+    // A user who was not a reader is a member after another invitation, also if that user was an admin.
     db.stores("alice", "role", json!({"conversation": "#r", "user": "dan", "role": "admin"})).await;
     db.stores("dan", "leave", here.clone()).await;
     let joined = db.stores("dan", "join", here.clone()).await;
     assert!(!joined.event.expect("an event").to_json().contains("role"));
     assert_eq!(db.summary("dan", "#r").await.role, Role::Member);
-    // The first user in an empty room is its admin, also a former reader.
+    // The first user who joins an empty room becomes its admin, also if that user was a reader.
     for name in ["bob", "dan", "carol", "alice"] {
         db.stores(name, "leave", here.clone()).await;
     }
@@ -231,7 +231,7 @@ pub(super) async fn an_api_key_can_add_a_user_to_an_empty_room(open: Open) {
     db.stores("bob", "invite", invite("alice")).await;
     db.says("alice", "#r", "back").await;
     assert!(db.seen("shop", "#r").await.1.is_none(), "the inviting back end is no member");
-    // This works neither for a room that does not exist nor for a direct conversation.
+    // A back end can add no user to a room that does not exist, or to a direct conversation.
     let nowhere = change("invite", &json!({"conversation": "#none", "user": "bob"}));
     for target in [nowhere, change("invite", &json!({"conversation": "@alice", "user": "bob"}))] {
         let Change::Invite(invite) = target else { panic!("{target:?}") };

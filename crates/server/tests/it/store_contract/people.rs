@@ -1,4 +1,4 @@
-//! Cursors, unread counts, acquaintances and revocations.
+//! Cursors, unread counts, users who share a conversation, and revocations.
 
 use serde_json::json;
 use switchboard_protocol::reply::Unread;
@@ -103,7 +103,7 @@ pub(super) async fn welcome_counts_unread_over_the_latest_conversations(open: Op
     for n in 60..250 {
         db.says(&format!("c{n:03}"), "@shop", "hi").await;
     }
-    // The latest 200 are the 190 new conversations and 10 with two messages.
+    // The latest 200 conversations are the 190 new ones and 10 with two messages.
     assert_eq!(unread(&db, "shop").await, (210, 200, true));
     db.says("shop", "@c000", "at last").await;
     assert_eq!(unread(&db, "shop").await, (190 + 9 * 2 + 1, 200, true), "the latest activity counts");

@@ -15,10 +15,10 @@ use super::{Process, Raw};
 /// Concurrent connections that send single bytes.
 const CONNECTIONS: usize = 8;
 
-/// The server's memory per byte received, at most, in bytes.
+/// The most memory, in bytes, that the server may use for each received byte.
 const MAX_BYTES_PER_BYTE: u64 = 200;
 
-/// Growth of the process that has other causes, in bytes: the threads' caches, buffers of the log.
+/// Growth of the process, in bytes, that has other causes: caches of the threads, buffers of the log.
 const MEMORY_NOISE_BYTES: u64 = 512 * 1024;
 
 /// How long a connection sends at most: the server waits 10 s for a body.

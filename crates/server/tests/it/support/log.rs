@@ -29,7 +29,7 @@ impl LogLine {
         log.lines().map(line).collect()
     }
 
-    /// Whether its message begins with this one.
+    /// Whether the message of this line begins with `message`.
     pub(crate) fn says(&self, message: &str) -> bool {
         match self {
             Self::Text(line) => line.contains(&format!(": {message}")),
@@ -37,7 +37,7 @@ impl LogLine {
         }
     }
 
-    /// A field; in text, also one of its span.
+    /// The value of a field. In the text format this finds fields of the line's span, too.
     pub(crate) fn field(&self, name: &str) -> Option<String> {
         match self {
             Self::Json(line) => match line.get(name)? {
@@ -56,7 +56,7 @@ impl LogLine {
     }
 }
 
-/// The one line with a message.
+/// Returns the line that has this message; panics unless there is exactly one.
 pub(crate) fn only_line<'a>(lines: &'a [LogLine], message: &str) -> &'a LogLine {
     let found: Vec<_> = lines.iter().filter(|line| line.says(message)).collect();
     assert_eq!(found.len(), 1, "{message:?} in {lines:#?}");

@@ -17,7 +17,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use super::{Answer, Person, SECRET, conversation, in_time, user};
 
-/// An hour: raw connections answer no pings, and on a busy machine a test may take longer than `limits.pong_timeout`.
+/// A ping interval of an hour: raw connections answer no pings, and a test may take longer than `limits.pong_timeout`.
 const PING_INTERVAL: (&str, &str) = ("SWITCHBOARD_LIMITS_PING_INTERVAL", "3600000");
 
 fn program() -> Command {
@@ -119,7 +119,7 @@ impl Process {
         Self { child, address, mint, output: Some(output) }
     }
 
-    /// Closes the reading end of its standard output.
+    /// Closes the reading end of the server's standard output.
     pub(crate) fn close_output(&mut self) {
         self.output = None;
     }
@@ -174,7 +174,7 @@ impl Process {
         assert!(kill.expect("a shell").success(), "it runs");
     }
 
-    /// Stops it and returns its log, which is complete only then: a thread of its own writes the lines.
+    /// Stops the server and returns its log. The log is complete only after the stop, because another thread writes it.
     pub(crate) async fn log_after_stop(&mut self, log: &Path) -> String {
         self.signal("TERM").await;
         assert!(self.ends().await.success());
@@ -195,18 +195,18 @@ impl Process {
         kilobytes * 1024
     }
 
-    /// The longest total time that one of its threads was runnable and waited for a processor.
+    /// The longest total time that a thread of the process was runnable and waited for a processor.
     pub(crate) fn longest_scheduling_delay(&self) -> Duration {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("Linux has /proc");
         let wait = |thread: std::fs::DirEntry| {
-            // A thread may have ended, and some kernels do not count.
+            // The thread may have ended, and some kernels have no `schedstat`.
             let counts = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
             counts.split(' ').nth(1)?.parse::<u64>().ok()
         };
         Duration::from_nanos(threads.filter_map(|thread| wait(thread.ok()?)).max().unwrap_or_default())
     }
 
-    /// The processor time that it has used, in steps of 10 ms.
+    /// The processor time that the process has used, in steps of 10 ms.
     pub(crate) fn processor_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("Linux has /proc");
         let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace().skip(11).take(2);
@@ -214,21 +214,21 @@ impl Process {
         Duration::from_millis(ticks * 10)
     }
 
-    /// The number of its system calls that read.
+    /// The number of system calls with which the process has read.
     pub(crate) fn file_reads(&self) -> u64 {
         let io = std::fs::read_to_string(format!("/proc/{}/io", self.pid())).expect("Linux has /proc");
         let count = io.lines().find_map(|line| line.strip_prefix("syscr: ")).expect("syscr");
         count.parse().expect("a number")
     }
 
-    /// Limits the size of the files that it writes; [`rlimit::INFINITY`] ends the limit.
+    /// Limits the size of the files that the process writes; [`rlimit::INFINITY`] ends the limit.
     pub(crate) fn limit_files(&self, bytes: u64) {
         let pid = i32::try_from(self.pid()).expect("a process id");
         rlimit::prlimit(pid, Resource::FSIZE, Some((bytes, rlimit::INFINITY)), None)
             .expect("the limit is set");
     }
 
-    /// Limits its file descriptors to those that are open and `spare` more.
+    /// Limits the file descriptors of the process to those that are open and `spare` more.
     pub(crate) fn limit_descriptors(&self, spare: u64) {
         let pid = self.pid();
         let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("Linux has /proc").count() as u64;

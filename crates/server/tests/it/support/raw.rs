@@ -202,7 +202,7 @@ impl Raw {
     pub(crate) async fn reads_slowly(&mut self) {
         let mut buffer = vec![0; 64 * 1024];
         loop {
-            // At the end of the stream this reads nothing, which is slow enough.
+            // At the end of the stream this returns at once; the pause below keeps the loop slow.
             let _ = self.stream.read(&mut buffer).await;
             // waits for: the pause of a slow reader
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -1,11 +1,11 @@
-//! Repeats a scenario with real time-outs if the machine was too slow for it to prove anything.
+//! Repeats a test scenario with real time-outs if the machine was so slow that its result proves nothing.
 
 use std::time::Duration;
 
 /// How often a scenario is tried.
 const MAX_TRIES: usize = 5;
 
-/// A step took so long that the observed behaviour may be correct.
+/// A step of a scenario took longer than a time-out allows, so that behaviour that looks wrong may be correct.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Stalled(#[expect(dead_code, reason = "printed if every try stalls")] String);

@@ -1,4 +1,4 @@
-//! The numbers of a connection's writes, and the law of their order.
+//! The numbers of a connection's writes, and a check that the server stores the writes in that order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,18 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Default)]
 pub(crate) struct Numbers {
     last: u64,
-    /// The highest that is stored.
+    /// The highest number whose write is stored.
     stored: u64,
-    /// The highest that is stored or refused for good.
+    /// The highest number whose write is stored or refused for good.
     settled: u64,
-    /// Those under way, or to be sent again.
+    /// The numbers of writes that have no final answer: they are in flight or will be sent again.
     open: BTreeSet<u64>,
-    /// Of each command under way, its number and the one that it follows.
+    /// For each command in flight, the number of its write and the number of the write before it.
     commands: BTreeMap<u64, (u64, u64)>,
 }
 
 impl Numbers {
-    /// The number of a write, and of the one that it follows; `before` is the number that it had already.
+    /// Returns the number of this write and that of the write before it. `before` is the number that a repeated write has already.
     pub(super) fn begin(&mut self, command: u64, before: Option<u64>) -> (u64, u64) {
         let number = before.unwrap_or(self.last + 1);
         self.last = self.last.max(number);
@@ -31,7 +31,8 @@ impl Numbers {
         self.commands.get(&command).map(|(number, _)| *number)
     }
 
-    /// A write was stored: none may be that follows an open one, nor before one with a smaller number.
+    /// Handles the answer that a write was stored. Fails if the write before it has no final answer, or if a write with a higher
+    /// number was stored earlier.
     pub(super) fn stored(&mut self, command: u64) -> Result<(), String> {
         let Some((number, after)) = self.commands.remove(&command) else { return Ok(()) };
         if after > self.settled {
@@ -46,7 +47,7 @@ impl Numbers {
         Ok(())
     }
 
-    /// A write was refused for good.
+    /// Handles the answer that a write was refused for good.
     pub(super) fn refused(&mut self, command: u64) {
         if let Some((number, after)) = self.commands.remove(&command) {
             self.open.remove(&number);
@@ -56,7 +57,7 @@ impl Numbers {
         }
     }
 
-    /// A write was refused for now; whether it is sent again.
+    /// Handles the answer that a write was refused for now. `again`: whether the device sends it again.
     pub(super) fn refused_for_now(&mut self, command: u64, again: bool) {
         if let Some((number, _)) = self.commands.remove(&command)
             && !again

@@ -19,7 +19,7 @@ const MIN_QUEUE_WITHOUT_DROPS: u32 = 2_000;
 /// From this size on a queue is never full.
 const NEVER_FULL_QUEUE: u32 = 262_144;
 
-/// How long a presence may take, besides the pauses of store and bus.
+/// How long a presence signal may take, without the pauses of the store and the bus.
 const PRESENCE_SLACK: Duration = Duration::from_secs(1);
 
 /// What a connection has requested and received about presence.
@@ -34,9 +34,9 @@ pub(super) struct Watching {
     pub(super) left: BTreeSet<(String, String)>,
     /// The last received state of each user: true for online.
     states: BTreeMap<String, bool>,
-    /// The last list, and when it was sent.
+    /// The users of the last `watch`, and when it was sent.
     list: Option<(Vec<&'static str>, Instant)>,
-    /// The time of the list that the final check uses.
+    /// When the `watch` was sent that the final check relies on.
     at_last: Option<Instant>,
 }
 
@@ -57,7 +57,7 @@ impl Device {
         self.asks(session, json!({"type": "watch", "users": users}), Asked::Other);
     }
 
-    /// When no more commands are sent, the device watches all users, or relies on its last list.
+    /// When the users send no more commands, the device watches all users, or relies on its last `watch`.
     pub(super) fn watches_at_last(&mut self, session: &mut Session) {
         if session.watching.at_last.is_some() {
             return;
@@ -85,7 +85,7 @@ impl Device {
                 && truth.shared(self.user, &user).iter().any(|name| {
                     let left = session.left.get(name);
                     let i_left = left.is_some_and(|left| !truth.joined_after(self.user, name, *left));
-                    // Another node may not have applied that event yet.
+                    // The other user's node may not have applied the leave event yet.
                     let they_left = alone
                         && session.watching.left.contains(&(name.clone(), user.clone()))
                         && !truth.is_member(&user, name);
@@ -120,7 +120,7 @@ impl Device {
         let now = Instant::now();
         if self.world.limits.queue < MIN_QUEUE_WITHOUT_DROPS
             || since.max(session.reads_from) + patience > now
-            // The server refused commands, or asked the device to wait.
+            // The server refused commands after the list was sent, and asked the device to wait.
             || session.quiet_until > since
         {
             return None;

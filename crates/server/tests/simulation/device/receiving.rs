@@ -71,7 +71,7 @@ impl Device {
         session.welcome = true;
         session.welcomed = Instant::now();
         self.world.is_connected(&self.name, Some(self.user));
-        // Earlier sends were on another connection.
+        // The unsent messages were sent on an earlier connection.
         for message in &mut self.unsent {
             message.flight = None;
             message.number = None;
@@ -159,7 +159,7 @@ impl Device {
         let (id, asked) = match asked {
             Some((id, Some(asked))) => (id, asked),
             Some((id, None)) => return Err(self.broken(&format!("nothing was asked as {id}: {answer}"))),
-            // An error before `welcome`, or about a cursor.
+            // Without a conversation the error is about `hello`; with one it is about a cursor, and all cursors are valid.
             None if answer["type"] == "error" && answer.get("conversation").is_none() => return Ok(()),
             None => return Err(self.broken(&format!("a cursor was good: {answer}"))),
         };
@@ -307,7 +307,7 @@ impl Device {
     }
 }
 
-/// The conversation of a frame and one of its numbers.
+/// The conversation of a frame, and the value of its numeric field `number`.
 fn named(frame: &Value, number: &str) -> (String, u64) {
     let name = frame["conversation"].as_str().unwrap_or_default();
     (name.to_owned(), frame[number].as_u64().unwrap_or_default())

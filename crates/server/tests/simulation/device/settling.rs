@@ -17,7 +17,7 @@ impl Device {
             self.world.breaks(&self.name, "is still connected after a revocation");
             return;
         }
-        // So may one that connected late.
+        // A device that connected late may also still miss events.
         if !session.welcome || session.welcomed + cluster.settling > Instant::now() {
             return;
         }
@@ -25,8 +25,8 @@ impl Device {
         let missing = truth.visible_of(self.user).into_iter().find_map(|(name, head)| {
             let next = session.next.get(&name).copied();
             let first_due = |since| truth.first_due(self.user, &name, since);
-            // The server need not send the events of a membership that ended before this node learned that it began. What
-            // the node knew may be as old as the connection.
+            // The server need not send the events of a membership that ended before this node learned that it began. The
+            // node's knowledge may be as old as the connection.
             if truth.stay_is_over(self.user, &name, next.unwrap_or_else(|| first_due(session.since))) {
                 return None;
             }

@@ -1,4 +1,4 @@
-//! Folds a log up to one of its events.
+//! Computes the state that the events of a log up to one of them give: messages, members, unread counts, title.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ impl Log {
         (1..=upto).filter(|seq| self.get(*seq).is_some_and(|event| event.kind == "message"))
     }
 
-    /// A message after the event `upto`, in its wire form. With `gone` it is shown as deleted, because its content may be erased
-    /// already by a later deletion.
+    /// A message with its edits, reactions and deletion up to the event `upto`, in its wire form. With `gone` it is shown as
+    /// deleted, because a later deletion may already have erased its content.
     pub(super) fn folded(&self, name: &str, seq: u64, upto: u64, gone: bool) -> Value {
         let Some(message) = self.get(seq) else { return Value::Null };
         let mut folded = json!({"type": "message", "conversation": name, "seq": seq, "from": message.from,

@@ -9,7 +9,7 @@ use super::{Broken, Held, Log, Truth};
 const DELETED_FIELD: (&str, Value) = ("deleted", Value::Bool(true));
 
 impl Truth {
-    /// Checks an event that a user received, live or in a page. `head` is that of the page.
+    /// Checks an event that a user received, live or in a page. `head` is the head of the page.
     pub(crate) fn received(&mut self, who: &str, user: &str, event: &Value, head: Option<u64>) -> Held {
         match self.check_received(user, event, head) {
             Ok(()) => Ok(()),
@@ -52,7 +52,7 @@ impl Truth {
         }
     }
 
-    /// Checks the `ok` for a write; `key` is that of a message.
+    /// Checks the `ok` for a write. `key` is the idempotency key if the write is a message.
     pub(crate) fn acknowledged(&mut self, who: &str, user: &str, key: Option<&str>, ok: &Value) -> Held {
         self.counts.acknowledged += 1;
         self.counts.duplicates += u64::from(ok["duplicate"] == true);

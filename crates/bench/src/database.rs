@@ -8,7 +8,7 @@ use rusqlite::Connection;
 /// Users are named `u` and their number, with `size` users in each group; rooms `#g`, the group's number, and a suffix.
 ///
 /// # Errors
-/// The file is not such a database, or the disk is full.
+/// The file is not a database of Switchboard, or the disk is full.
 pub(crate) fn copy_group(file: &Path, size: usize, groups: usize) -> anyhow::Result<()> {
     let db = Connection::open(file)?;
     let last =

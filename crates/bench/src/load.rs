@@ -1,4 +1,4 @@
-//! The load: thousands of WebSocket connections on one thread, one epoll loop, no buffer for an idle one.
+//! The load generator: thousands of WebSocket connections on one thread with one epoll loop. An idle connection has no buffer.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -48,7 +48,7 @@ pub(crate) enum CloseReason {
 pub(crate) struct Replies(Vec<(usize, String)>);
 
 impl Replies {
-    /// Queues a text frame; nothing if the text is empty.
+    /// Queues a text frame, unless the text is empty.
     pub(crate) fn send(&mut self, connection: usize, text: String) {
         if !text.is_empty() {
             self.0.push((connection, text));
@@ -56,7 +56,7 @@ impl Replies {
     }
 }
 
-/// Receives the events with the number of the connection, which count from 0 in the order of [`Load::connect`].
+/// Handles an event of a connection. Connections are numbered from 0 in the order of the calls of [`Load::connect`].
 pub(crate) type OnEvent<'a> = dyn FnMut(usize, ConnectionEvent<'_>, &mut Replies) -> anyhow::Result<()> + 'a;
 
 #[derive(Debug)]
@@ -124,7 +124,7 @@ impl Load {
         open.flush()
     }
 
-    /// Handles events until `done`; fails after half a minute without any.
+    /// Handles events until `done`; fails after half a minute without any event.
     pub(crate) fn run_until(
         &mut self,
         on_event: &mut OnEvent<'_>,
@@ -141,7 +141,7 @@ impl Load {
         Ok(())
     }
 
-    /// Waits for events, at most for `timeout`, and handles them; whether there were any.
+    /// Waits for events, at most for `timeout`, and handles them. Returns whether there were any.
     pub(crate) fn poll_once(
         &mut self,
         timeout: Option<Duration>,
@@ -156,7 +156,7 @@ impl Load {
             self.events.iter().map(|e| (e.token().0, e.is_readable(), e.is_writable())).collect();
         for (connection, readable, writable) in &ready {
             if *writable && let Some(Some(open)) = self.connections.get_mut(*connection) {
-                // A reset is noticed by the read.
+                // If the connection was reset, the read below reports the error.
                 let _ = open.flush();
             }
             if *readable {
@@ -179,7 +179,7 @@ impl Load {
         Ok(())
     }
 
-    /// Reads all available bytes. The loop is edge-triggered, but a read that did not fill the buffer was the last.
+    /// Reads all available bytes. The epoll events are edge-triggered; a read that does not fill the buffer has read the rest.
     fn read(&mut self, connection: usize, on_event: &mut OnEvent<'_>) -> anyhow::Result<()> {
         loop {
             let Some(Some(open)) = self.connections.get_mut(connection) else { return Ok(()) };
@@ -240,7 +240,7 @@ impl Load {
 }
 
 impl Connection {
-    /// Decodes `input` and keeps the incomplete rest; returns why the server closed, if it did.
+    /// Decodes the frames in `input` and keeps an incomplete last one. Returns why the server closed the connection, if it did.
     fn decode(
         &mut self,
         connection: usize,

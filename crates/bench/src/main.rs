@@ -1,4 +1,4 @@
-//! `switchboard-bench`: load over real sockets, the floors to compare it with, and the report.
+//! `switchboard-bench`: load over real sockets, baselines (floors) to compare the results with, and the report.
 //!
 //! It starts the servers that it measures, on a loopback address, on their own core and on an empty directory, and stops them.
 //! Every run checks that the deliveries are complete and in order, and fails otherwise.

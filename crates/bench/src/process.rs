@@ -12,13 +12,13 @@ use rustix::thread::CpuSet;
 
 use crate::clock;
 
-/// The core of a measured server. Numbers count the cores that this process may use.
+/// The core of a measured server: an index into the cores that this process may use.
 pub(crate) const SERVER_CORE: &[usize] = &[0];
 /// The core of the load generator.
 pub(crate) const LOAD_CORE: &[usize] = &[1];
 /// How long a program may take until it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// Both cores.
+/// The cores of the server and the load together.
 pub(crate) const BOTH_CORES: &[usize] = &[0, 1];
 
 /// Binds this thread, and the processes and threads that it starts later, to cores.
@@ -40,9 +40,9 @@ pub(crate) fn pin(cores: &[usize]) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
-    /// Its listening address.
+    /// The address on which the server listens.
     pub(crate) address: SocketAddr,
-    /// Kept open, because the server may print.
+    /// Stays open, because the server may still print.
     _stdout: Option<BufReader<ChildStdout>>,
 }
 
@@ -83,7 +83,7 @@ impl Process {
         Ok(process)
     }
 
-    /// Its processor time so far, in seconds. The kernel counts in ticks of mostly 10 ms, so measure over seconds.
+    /// The server's processor time so far, in seconds. The kernel counts in ticks of mostly 10 ms, so measure over seconds.
     pub(crate) fn cpu(&self) -> anyhow::Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         let (_, fields) = stat.rsplit_once(')').context("cannot parse /proc/PID/stat")?;
@@ -93,7 +93,7 @@ impl Process {
         Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
-    /// Its resident memory, in bytes. Sums the mappings, because `VmRSS` lags behind by up to 64 pages a thread.
+    /// The server's resident memory, in bytes. Sums the mappings, because `VmRSS` may be wrong by up to 64 pages for each thread.
     pub(crate) fn memory(&self) -> anyhow::Result<u64> {
         let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
         let line =
@@ -102,7 +102,7 @@ impl Process {
         Ok(kib * 1024)
     }
 
-    /// Kills it without a clean stop.
+    /// Kills the server without a clean stop.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
@@ -112,7 +112,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have exited already.
+        // The server may have exited already.
         let _ = self.kill();
     }
 }

@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Prefix of subjects that are floors.
+/// The prefix of subjects that are baselines (floors).
 const FLOOR: &str = "floor";
-/// The subject that is measured and compared.
+/// The subject with which all others are compared.
 const OURS: &str = "switchboard";
 
 /// All figures of a run.
@@ -80,8 +80,8 @@ impl Report {
         Ok(serde_json::to_string_pretty(self)?)
     }
 
-    /// The figures as a Markdown table: a line for each figure, with the ratios to the same figure of the floor and, for other
-    /// servers, of Switchboard.
+    /// The figures as a Markdown table: a line for each figure, with its ratio to the baseline's figure and, for other servers, to
+    /// Switchboard's.
     pub(crate) fn to_table(&self) -> String {
         let mut table = String::from(
             "| scenario | figure | subject | median | min – max | × floor | × ours |\n|---|---|---|--:|--:|--:|--:|\n",

@@ -1,5 +1,5 @@
-//! Other servers behind the same trait: the frames of their own clients, over the same sockets. `bench/rivals` has their
-//! settings and their installation.
+//! Servers of other projects, measured through the same trait and sockets, with the frames of their own clients.
+//! `bench/rivals` has their settings and their installation.
 
 mod centrifugo;
 mod ejabberd;

@@ -17,7 +17,7 @@ pub(crate) enum Meaning {
     Acked(Option<u64>),
     /// The protocol requires this answer: a pong, or the next step of an authentication.
     MustAnswer(String),
-    /// Not relevant here.
+    /// The measurement ignores the frame.
     Other,
 }
 
@@ -28,7 +28,7 @@ pub(crate) enum Target {
     Room(usize),
     /// A conversation with this user, who is not connected.
     User(usize),
-    /// A conversation with this user, who is the other one in a room of two, for servers that only have rooms.
+    /// A direct conversation with `user`; for a server that only has rooms, the room of the two users.
     Pair { room: usize, user: usize },
 }
 
@@ -37,9 +37,9 @@ pub(crate) type OnMeaning<'a> = dyn FnMut(Meaning) -> anyhow::Result<()> + 'a;
 
 /// A running server. Users and rooms are numbers; each user is in one room.
 pub(crate) trait Server {
-    /// Its name in tables.
+    /// The server's name in tables.
     fn name(&self) -> &'static str;
-    /// Its process.
+    /// The server's process.
     fn process(&self) -> &Process;
     /// Creates rooms of `size` users before they connect. Most servers know only connected users.
     fn make_rooms(&self, _users: usize, _size: usize) -> anyhow::Result<()> {

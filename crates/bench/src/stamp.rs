@@ -3,7 +3,7 @@
 
 use memchr::memmem;
 
-/// Neither JSON nor XML escapes it.
+/// Marks the number in a text, with characters that neither JSON nor XML escapes.
 const MARK: &str = "~~";
 const DIGITS: usize = 12;
 

@@ -18,7 +18,7 @@ use crate::server::{Meaning, OnMeaning, Server, Target};
 use crate::stamp::{self, number_after};
 use crate::wire;
 
-/// Limits that are switched off by 0.
+/// Limits that the measurement switches off, by the value 0.
 const UNLIMITED: [&str; 5] = [
     "CONNECTIONS_PER_USER",
     "CONNECTIONS_PER_ADDRESS",
@@ -77,17 +77,17 @@ impl<'a> Switchboard<'a> {
         Ok(Self { program, process, cores, data })
     }
 
-    /// Kills it.
+    /// Kills the server.
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
         self.process.kill()
     }
 
-    /// The path of its database.
+    /// The path of the server's database.
     pub(crate) fn database(&self) -> PathBuf {
         self.data.path().join("switchboard.db")
     }
 
-    /// Kills it, if it runs, and starts it again on the same port.
+    /// Kills the server, if it runs, and starts it again on the same port.
     pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
         self.stop()?;
         self.process =
@@ -235,7 +235,7 @@ pub(crate) fn decode_frame(frame: &[u8]) -> Meaning {
     }
 }
 
-/// The commands with which the first of `members` creates a room and invites the others; one event for each.
+/// The commands with which the first of `members` creates a room and invites the others. Each command stores one event.
 pub(crate) fn make_room(room: &str, members: Range<usize>) -> impl Iterator<Item = String> + use<> {
     let id = room.trim_start_matches('#').to_owned();
     let create = format!(r#"{{"type":"create","id":0,"room":"{id}","public":true}}"#);

@@ -19,10 +19,10 @@ pub(crate) const TEXT_BYTES: usize = 200;
 /// Time before a measurement starts.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// Messages of a room are numbered from the room's number times this.
+/// The distance between the first message numbers of two rooms: room `n` numbers its messages from `n` times this.
 const NUMBERS_PER_ROOM: u64 = 10_000_000;
 
-/// Above this share of its core, a side counts as the bottleneck.
+/// The server or the load counts as the bottleneck if it uses more than this share of its core.
 const SATURATION: f64 = 0.9;
 
 /// Who sends to whom. A connection has the number of its user.
@@ -57,7 +57,7 @@ pub(crate) struct RunResult {
     pub(crate) rate: f64,
     /// Time from when a message was due to its delivery, in nanoseconds.
     pub(crate) latency: Histogram<u64>,
-    /// The load's core was saturated while the server's was not.
+    /// Whether the load's core was saturated while the server's was not.
     pub(crate) load_bound: bool,
 }
 
@@ -82,8 +82,8 @@ impl Shape {
         self.senders as u64 - u64::from(self.sender(user).is_some())
     }
 
-    /// The number in its room of the message that the user receives after `count` others, if rounds arrive in order: own
-    /// messages are skipped.
+    /// The number within the room of the message that the user receives after `count` messages, if rounds arrive in order. The
+    /// user's own messages are skipped.
     fn expected(self, user: usize, count: u64) -> u64 {
         let others = self.others(user);
         let place = count % others;
@@ -189,7 +189,7 @@ impl<'a> Traffic<'a> {
 struct Sample {
     at: Instant,
     delivered: u64,
-    /// Processor time so far, in seconds.
+    /// The processor times of the server and the load so far, in seconds.
     server: f64,
     load: f64,
 }
@@ -208,7 +208,7 @@ impl Sample {
 
 /// Messages sent in a room, and their deliveries.
 struct Room {
-    /// The number of the first message of this run.
+    /// The number of the first message in this run.
     first: u64,
     /// When each message was due.
     due: Vec<Duration>,

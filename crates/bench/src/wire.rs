@@ -10,7 +10,7 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// A constant key: masking protects proxies from hostile pages (RFC 6455 section 10.3), and a loopback address has neither.
+/// The mask may be constant, because masking protects proxies from hostile pages (RFC 6455 section 10.3), and there are none.
 const MASK: [u8; 4] = [0x5a, 0x31, 0xc4, 0x8e];
 
 /// A frame from the server.
@@ -19,7 +19,7 @@ pub(crate) enum Incoming<'a> {
     Text(&'a [u8]),
     Ping(&'a [u8]),
     Pong,
-    /// With its status code (RFC 6455, 7.4), if it has one.
+    /// A close frame with its status code (RFC 6455 section 7.4), if it has one.
     Close(Option<u16>),
 }
 
@@ -115,7 +115,7 @@ mod tests {
             let payload = vec![b'x'; len];
             let mut frame = Vec::new();
             text(&mut frame, &payload);
-            // A server's frame is not masked.
+            // Removes the mask, because frames of a server have none.
             let head = frame.len() - len - 4;
             frame.drain(head..head + 4);
             frame[1] &= 0x7f;

@@ -22,7 +22,7 @@ const END_MARK: &str = "<!-- end of figures -->\n";
 
 /// The subject whose bars are highlighted.
 const OURS: &str = "switchboard";
-/// Prefix of subjects that are floors: the least work that any server would do.
+/// The prefix of subjects that are baselines (floors): they do only the work that any server must do.
 const FLOOR: &str = "floor";
 
 /// One benchmark run.
@@ -102,7 +102,7 @@ fn unchanged(value: f64) -> f64 {
     value
 }
 
-/// Generates all files of the run; path in the repository and text.
+/// Generates all files from the run. Returns the path in the repository and the text of each.
 ///
 /// # Errors
 /// The figures or the document cannot be read, or a plot's figure is missing.
@@ -153,7 +153,7 @@ fn tables(run: &Run) -> String {
     out
 }
 
-/// The median and, in brackets, its ratio to the floor.
+/// The median and, in brackets, its ratio to the baseline's.
 fn cell(figures: &[&Figure], subject: &str, name: &str) -> String {
     let find = |matches: &dyn Fn(&str) -> bool| {
         figures.iter().find(|f| f.name == name && matches(&f.subject)).map(|f| f.median)

@@ -79,8 +79,8 @@ pub fn repository() -> PathBuf {
     }
 }
 
-/// Complaints: everything that breaks a rule in the repository at `root`. Hints: ratchets that could be
-/// lower, which break none.
+/// Returns complaints (everything that breaks a rule in the repository at `root`) and hints (limits of ratchets that could be
+/// lower, which break no rule).
 ///
 /// # Errors
 /// Git cannot list the files, or a file cannot be read.

@@ -1,5 +1,5 @@
-//! The floor of an acknowledgement: appends the same bytes to a file, syncs it by `fdatasync` once for all queued messages, and
-//! acknowledges them; no database, no network.
+//! The baseline of an acknowledgement: appends the same bytes to a file, syncs it by `fdatasync` once for all queued messages,
+//! and acknowledges them, without a database and a network.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use hdrhistogram::Histogram;
 use crate::clock::{self, latencies};
 use crate::process::{self, LOAD_CORE, SERVER_CORE};
 
-/// Messages of a commit; the same as in Switchboard.
+/// The most messages in a commit; the same as in Switchboard.
 const MAX_BATCH: usize = 1_024;
 
 /// Time before the measurement starts.
@@ -40,7 +40,7 @@ pub(crate) trait Commit: Send {
 pub(crate) struct Acks {
     /// Acknowledgements a second.
     pub(crate) rate: f64,
-    /// From the send to the acknowledgement, in nanoseconds.
+    /// The time from the send to the acknowledgement, in nanoseconds.
     pub(crate) latency: Histogram<u64>,
 }
 

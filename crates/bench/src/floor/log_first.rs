@@ -1,6 +1,6 @@
-//! The floor of a rejected design (docs/decisions/0025-no-log-before-the-database.md): a message is durable once it is in an
-//! append-only, checksummed file, and another thread updates SQLite behind it without syncing. No checks, no network, no
-//! recovery: the most that such a design could reach.
+//! The baseline of a rejected design (docs/decisions/0025-no-log-before-the-database.md): a message is durable once it is in
+//! an append-only, checksummed file (the log), and another thread later updates SQLite (the view) without syncing. It has no
+//! checks, no network and no recovery, so it is the most that such a design could reach.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -13,10 +13,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::append::{Commit, Message};
 use super::sqlite::Sqlite;
 
-/// Batches by which the view may lag; then the log waits.
+/// How many batches the view may be behind the log; beyond that the log waits for the view.
 const MAX_LAG: usize = 64;
 
-/// Messages of a transaction of the view, approximately.
+/// About how many messages one transaction of the view has at most.
 const MAX_VIEW_BATCH: usize = 4_096;
 
 /// The log, and the thread that updates the view.
@@ -68,7 +68,7 @@ impl Drop for LogFirst {
     fn drop(&mut self) {
         if let Some(View { ahead, thread }) = self.view.take() {
             drop(ahead);
-            // A commit has reported the thread's error already.
+            // An earlier call of `commit` has already reported the thread's error.
             let _ = thread.join();
         }
     }

@@ -1,7 +1,7 @@
-//! The floors of an acknowledgement by PostgreSQL: Switchboard's tables and the rows that a message must change in them, no
-//! checks, no router. One floor is a writer with group commit, which sends and commits a whole batch in one round trip. The
-//! other is `pgbench`, with a connection for each sender and a transaction for each message, which PostgreSQL itself commits
-//! in groups.
+//! The baselines of an acknowledgement by PostgreSQL: they change the rows that a message must change in Switchboard's tables,
+//! without checks and a router. One baseline is a writer with group commit, which sends and commits a whole batch in one round
+//! trip. The other is `pgbench`, with a connection for each sender and a transaction for each message, which PostgreSQL itself
+//! commits in groups.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Creates an empty one next to the database of `store`, whose user must have the right to.
+    /// Creates an empty database on the server of `store`, whose user must have the right to create databases.
     pub(crate) fn new(store: &str) -> anyhow::Result<Self> {
         let (server_url, _) = store.rsplit_once('/').context("the URL of a store ends with a database")?;
         let server = Link::open(store)?;
@@ -33,7 +33,7 @@ impl Database {
         Ok(Self { server, name, url })
     }
 
-    /// Its URL.
+    /// The URL of the database.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
@@ -132,7 +132,7 @@ impl Commit for Postgres {
         let client = &self.link.client;
         let run = async |statement, values: &[&(dyn ToSql + Sync)]| client.execute(statement, values).await;
         self.link.runtime.block_on(async {
-            // Polled together, the statements are sent together.
+            // The statements are sent together, because they are polled together.
             tokio::try_join!(
                 async { run(begin, &[]).await },
                 async { run(events, &[&senders, &seqs, &at, &self.body]).await },

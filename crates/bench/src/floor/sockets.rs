@@ -1,5 +1,5 @@
-//! The floor of delivery: one thread, one epoll loop, frames encoded in advance, and one `writev` for each connection and
-//! wake-up. It stores nothing, routes nothing and checks nothing.
+//! The baseline of delivery: one thread with one epoll loop, which encodes frames in advance and calls `writev` once for each
+//! connection and wake-up. It stores nothing, routes nothing and checks nothing.
 
 use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ const MAX_SLICES: usize = 64;
 
 const LISTENER: Token = Token(usize::MAX);
 
-/// The floor as a server in its own process.
+/// The baseline of delivery as a server in its own process.
 pub(crate) struct Sockets(Process);
 
 impl Sockets {
@@ -61,9 +61,9 @@ impl Server for Sockets {
 
 struct Connection {
     stream: TcpStream,
-    /// The room, once the greeting has named it.
+    /// The room of the connection; `None` until the greeting has named it.
     room: Option<usize>,
-    /// Bytes of frames that have to be written to it.
+    /// Bytes of frames that have yet to be written to the connection.
     pending: usize,
 }
 
@@ -194,7 +194,7 @@ impl Connection {
 
     fn flush(&mut self, frame: &[u8]) -> std::io::Result<()> {
         while self.pending > 0 {
-            // The part of the first frame that was written already.
+            // How many bytes of the first pending frame were already written.
             let offset = (frame.len() - self.pending % frame.len()) % frame.len();
             let mut slices = [IoSlice::new(frame); MAX_SLICES];
             slices[0] = IoSlice::new(&frame[offset..]);
@@ -209,7 +209,7 @@ impl Connection {
     }
 }
 
-/// The number of complete frames. The load writes them in one call, and they are far shorter than the buffer.
+/// The number of frames. None is incomplete: the load writes them in one call, and they are far shorter than the buffer.
 fn frames(mut input: &[u8]) -> usize {
     let mut count = 0;
     // The four bytes of the mask follow the length.

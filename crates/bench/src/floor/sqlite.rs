@@ -1,5 +1,5 @@
-//! The floor of an acknowledgement by SQLite: Switchboard's tables, the rows that a message must change in them,
-//! `synchronous=FULL`, group commit; no checks, no network.
+//! The baseline of an acknowledgement by SQLite: changes the rows that a message must change in Switchboard's tables, with
+//! `synchronous=FULL` and group commit, but without checks and a network.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ pub(crate) struct Sqlite {
 }
 
 impl Sqlite {
-    /// A database without syncing, for a view that can be rebuilt.
+    /// A database that is not synced, for a view that can be rebuilt from the log.
     pub(crate) fn unsynced(file: &Path, senders: usize, len: usize) -> anyhow::Result<Self> {
         let sqlite = Self::new(file, senders, len)?;
         sqlite.db.execute_batch("PRAGMA synchronous = OFF")?;

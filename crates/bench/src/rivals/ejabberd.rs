@@ -94,7 +94,7 @@ impl Server for Ejabberd {
     }
 }
 
-/// Each answer of the server asks for the next step of joining: features, success, features again, a resource, the room.
+/// Each answer of the server requires the next step of joining: features, success, features again, a resource, the room.
 fn decode_frame(frame: &[u8], user: usize, room: usize) -> anyhow::Result<Meaning> {
     let has = |what: &str| memmem::find(frame, what.as_bytes()).is_some();
     Ok(if frame.starts_with(b"<message") {

@@ -1,4 +1,4 @@
-//! Two servers on Node.js: Socket.IO, and the usual one of tutorials, which keeps a room's connections in a set.
+//! Two servers on Node.js: Socket.IO, and one with `ws` as tutorials write it, which keeps a room's connections in a set.
 
 use std::path::Path;
 use std::process::Command;
@@ -63,7 +63,7 @@ fn decode_socket_io(frame: &[u8]) -> anyhow::Result<Meaning> {
     })
 }
 
-/// `ws`, as tutorials use it.
+/// A server with the library `ws`, written as in tutorials.
 pub(super) struct Ws(Process);
 
 impl Ws {

@@ -51,7 +51,7 @@ pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Resul
     Ok(())
 }
 
-/// Adds the figures to the report; `cpu` is the server's, in microseconds for each message.
+/// Adds the figures to the report. `cpu` is the server's processor time for each message, in microseconds.
 pub(super) fn report_acks(
     context: &mut Context<'_>,
     subject: &str,
@@ -72,7 +72,7 @@ pub(super) fn report_acks(
 struct Sender {
     /// Number of messages sent.
     sent: u64,
-    /// Time of the last one.
+    /// When the last message was sent.
     last: Instant,
     /// Number of the last message in its conversation, if the server reports it.
     seq: Option<u64>,
@@ -95,7 +95,7 @@ impl Senders<'_> {
         *last = clock::now();
         let text = stamp::text(*sent, TEXT_BYTES);
         *sent += 1;
-        // A user who is not connected.
+        // The receiver is a user who is not connected.
         let to = Target::User(user + count);
         self.server.message(to, *sent, &text)
     }
@@ -121,8 +121,8 @@ impl Senders<'_> {
     }
 }
 
-/// Measures acknowledgements over sockets, and the server's processor time for each in microseconds. Every sender writes to a
-/// conversation of its own, which is the most expensive case.
+/// Measures acknowledgements over sockets, and the server's processor time for each, in microseconds. Every sender writes to
+/// another conversation, which is the most expensive case.
 pub(crate) fn measure(server: &dyn Server, senders: usize, time: Duration) -> anyhow::Result<(Acks, f64)> {
     // The scheduler chooses the core: on a core of its own the load would share it with a part of the server, and the scheduler
     // moves a busy thread away from a core only after half a millisecond.

@@ -23,7 +23,7 @@ pub(crate) fn rooms(context: &mut Context<'_>, rooms: usize, size: usize) -> any
     run(context, &format!("{rooms} rooms of {size}, all to all"), shape, &[1])
 }
 
-/// Direct conversations. With more messages in flight for each, the writer's queue fills and the server refuses some.
+/// Direct conversations. With more messages in flight in each, the writer's queue would be full and the server refuse some.
 pub(crate) fn pairs(context: &mut Context<'_>, pairs: usize) -> anyhow::Result<()> {
     let shape = Shape { rooms: pairs, size: 2, senders: 2, direct: true };
     run(context, &format!("direct, {pairs} pairs"), shape, &[1])

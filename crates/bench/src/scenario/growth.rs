@@ -28,7 +28,7 @@ const SENDERS: usize = 64;
 /// Distance between the first message ids of two rounds. Ids are also keys, and a sender's keys must not repeat.
 const IDS_PER_ROUND: u64 = 10_000_000;
 
-/// `scales` are multiples of 1x, which comes first.
+/// Measures with each of `scales`, multiples of the smallest number of messages. The first of them is 1.
 pub(crate) fn run(context: &mut Context<'_>, scales: &[usize]) -> anyhow::Result<()> {
     let mut servers = Vec::new();
     for &scale in scales {
@@ -65,7 +65,7 @@ pub(crate) fn run(context: &mut Context<'_>, scales: &[usize]) -> anyhow::Result
     Ok(())
 }
 
-/// Creates one group through the server itself, and copies of its rows in the database.
+/// Creates one group through the server, and copies the group's rows in the database.
 fn fill(server: &mut Switchboard<'_>, groups: usize) -> anyhow::Result<()> {
     let one = Groups { users: GROWTH_GROUP_SIZE, size: GROWTH_GROUP_SIZE };
     one.fill(server)?;
@@ -80,8 +80,8 @@ fn fill(server: &mut Switchboard<'_>, groups: usize) -> anyhow::Result<()> {
     server.restart()
 }
 
-/// Reconnects the users of some groups, spread over all, with the cursors of their rooms, of which one lacks the last message.
-/// Returns microseconds of processor time for each client.
+/// Reconnects the users of some groups, spread over all groups, with cursors for all rooms of the user. One cursor is a message
+/// short, so each client receives one message. Returns microseconds of processor time for each client.
 fn resume(server: &Switchboard<'_>, groups: usize) -> anyhow::Result<f64> {
     let mut clients = Vec::new();
     for group in (0..RECONNECTING_GROUPS).map(|n| n * groups / RECONNECTING_GROUPS) {
@@ -128,7 +128,8 @@ impl Server for Spread<'_, '_> {
         self.server.decode(user, frame, emit)
     }
 
-    /// The room of the sender; its number follows from the absent user's, which counts after the senders.
+    /// Sends to a room of the sender. `to` has the sender's number plus the number of senders, as the scenario numbers its
+    /// receivers.
     fn message(&self, to: Target, id: u64, text: &str) -> String {
         let sender = match to {
             Target::User(user) => user - SENDERS,

@@ -24,7 +24,8 @@ const SETTLE_TIME: Duration = Duration::from_secs(2);
 /// How long a user without a connection counts as online and stays in memory: the default of `presence_grace`.
 const OFFLINE_GRACE: Duration = Duration::from_secs(5);
 
-/// `few` and `many` are numbers of connections; the memory of one is the slope between them.
+/// `few` and `many` are numbers of connections. The memory of one connection is the growth between them, divided by their
+/// difference.
 pub(crate) fn run(context: &mut Context<'_>, few: usize, many: usize) -> anyhow::Result<()> {
     for round in 1..=context.rounds {
         context.progress(&format!("idle: round {round} of {}", context.rounds));
@@ -37,7 +38,7 @@ pub(crate) fn run(context: &mut Context<'_>, few: usize, many: usize) -> anyhow:
     Ok(())
 }
 
-/// Measures all figures of one server; those of pings take half a minute.
+/// Measures all figures of one server. The measurement of pings takes half a minute.
 fn measure(
     context: &mut Context<'_>,
     server: &dyn Server,

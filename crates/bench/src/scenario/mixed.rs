@@ -31,10 +31,10 @@ const DIRECT_PERCENT: u32 = 55;
 const ROOM_PERCENT: u32 = 25;
 const TYPING_PERCENT: u32 = 15;
 
-/// Before every event with a multiple of this number, a device reconnects.
+/// A device reconnects before each event whose number is a multiple of this.
 const EVENTS_PER_RECONNECT: u32 = 50;
 
-/// Every run has the same events.
+/// The seed of the random events, so that every run has the same ones.
 const SEED: u64 = 7;
 
 pub(crate) fn run(context: &mut Context<'_>, users: usize) -> anyhow::Result<()> {
@@ -63,7 +63,7 @@ pub(crate) fn run(context: &mut Context<'_>, users: usize) -> anyhow::Result<()>
 /// A user with one device.
 struct User {
     connection: usize,
-    /// The connection got its `welcome`.
+    /// Whether the connection has received `welcome`.
     online: bool,
     /// The last event that the device has, by conversation.
     cursors: BTreeMap<String, u64>,

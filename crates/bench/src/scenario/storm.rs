@@ -55,7 +55,7 @@ pub(crate) fn run(context: &mut Context<'_>, clients: usize) -> anyhow::Result<(
 pub(crate) struct Client {
     pub(crate) user: usize,
     pub(crate) cursors: Vec<(String, u64)>,
-    /// The seq of that message in its conversation.
+    /// The seq of the missed message.
     pub(crate) awaits: u64,
 }
 

@@ -8,7 +8,7 @@ use super::three_digits;
 pub(super) struct Bar<'a> {
     pub(super) label: &'a str,
     pub(super) value: f64,
-    /// Highlighted.
+    /// Whether the bar is highlighted.
     pub(super) ours: bool,
 }
 

@@ -5,7 +5,7 @@ use super::{Complaint, Tree};
 /// Directories that a path in the docs may begin with, even if the directory does not exist.
 const TOPS: &[&str] = &["bench", "crates", "docs", "e2e", "packages", "scripts", "testdata"];
 
-/// Marks of a path that is a pattern or an example.
+/// A path that contains one of these is a pattern or an example.
 const PLACEHOLDERS: &[&str] = &["*", "<", ">", "$", "…", "...", "NNNN"];
 
 /// The changelog may name files that were removed.

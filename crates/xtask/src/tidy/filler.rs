@@ -1,5 +1,5 @@
-//! Comments and docs name the actor. A ratchet lists, by directory, how many filler words were there already; its
-//! numbers only go down, and a directory without a number has none.
+//! Comments and docs name the actor, not a filler word. A ratchet lists how many filler words each directory may still have;
+//! its numbers only go down, and a directory that is not listed may have none.
 
 use std::collections::BTreeMap;
 
@@ -153,7 +153,7 @@ fn markdown(text: &str) -> Vec<(usize, String)> {
     prose
 }
 
-/// The rest of each line after a mark that begins the line or follows a space.
+/// The rest of each line after a comment mark that begins the line or follows a space.
 fn after_mark(text: &str, mark: &str) -> Vec<(usize, String)> {
     let comment = |line: &str| {
         let at = line.match_indices(mark).map(|(at, _)| at);

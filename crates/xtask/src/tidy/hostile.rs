@@ -8,10 +8,10 @@ use super::{Complaint, Tree};
 const LIST: &str = "docs/hostile.md";
 const TESTS: &str = "crates/server/tests/it/hostile/";
 
-/// Directory of the tests of faults and size, whose rows have no number.
+/// The directory of the tests of faults and of size. Their rows in the list have no number.
 const FAULT_TESTS: &str = "crates/server/tests/it/";
 
-/// Numbered rows of the list.
+/// How many numbered rows the list has.
 const NUMBERED_ROWS: u32 = 30;
 
 pub(super) fn hostile_tests_are_listed(tree: &Tree) -> Vec<Complaint> {

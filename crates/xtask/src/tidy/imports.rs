@@ -3,7 +3,7 @@
 use super::Tree;
 use super::source::{Source, is_word};
 
-/// The modules of a crate: those with a file.
+/// The modules of a crate that have their own file.
 pub(super) struct Modules<'a> {
     files: Vec<File<'a>>,
 }
@@ -13,7 +13,7 @@ pub(super) struct File<'a> {
     pub(super) path: &'a str,
     /// The module's path from the crate's root; empty for the root itself.
     pub(super) module: Vec<&'a str>,
-    /// The paths of what it imports, from the crate's root, each with its line.
+    /// The paths that the file imports, from the crate's root, each with its line.
     pub(super) imports: Vec<(usize, Vec<String>)>,
 }
 
@@ -61,7 +61,7 @@ fn imports(text: &str, module: &[&str]) -> Vec<(usize, Vec<String>)> {
     found
 }
 
-/// Where the inline module of the unit tests begins, which is the last of its file.
+/// The position of the inline module with the unit tests, which is the last part of a file.
 fn tests_begin(code: &str) -> usize {
     code.match_indices("#[cfg(test)]")
         .find(|(at, mark)| {
@@ -71,7 +71,7 @@ fn tests_begin(code: &str) -> usize {
         .map_or(code.len(), |(at, _)| at)
 }
 
-/// Reads the path at the beginning of `code`, with every path of a group in braces. Returns how long it is.
+/// Reads the path at the beginning of `code`; a group in braces gives several paths. Returns the length of the code that it read.
 fn expand(code: &str, before: &mut Vec<String>, paths: &mut Vec<Vec<String>>) -> usize {
     let depth = before.len();
     let mut at = 0;

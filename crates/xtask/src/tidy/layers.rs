@@ -8,10 +8,10 @@ use super::{Complaint, Tree};
 
 const MAP: &str = "ARCHITECTURE.md";
 
-/// What begins a list of layers, before the directory in backticks.
+/// The words that begin a list of layers, before the directory in backticks.
 const HEADING: &str = "Layers of ";
 
-/// The room of the crate's root, for what is not in a module.
+/// The room of items in the crate's root, which are in no module.
 const ROOT: &str = "lib";
 
 /// The layers of a crate.
@@ -23,7 +23,7 @@ struct Layers<'a> {
 }
 
 impl<'a> Layers<'a> {
-    /// The lists in the map. The rooms of a layer are in backticks before its colon.
+    /// Reads the lists of layers from ARCHITECTURE.md. The rooms of a layer are in backticks before the colon.
     fn read(map: &'a str) -> Vec<Self> {
         let mut lists: Vec<Self> = Vec::new();
         let mut within = false;
@@ -46,7 +46,7 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// The room of a module or of what a path names.
+/// The room to which a path of a module or an item belongs.
 fn room<'p, S: AsRef<str>>(path: &'p [S], modules: &Modules<'_>) -> &'p str {
     match path.first() {
         Some(first) if modules.has(&path[..1]) => first.as_ref(),
@@ -92,7 +92,7 @@ fn upward(file: &File<'_>, layers: &Layers<'_>, modules: &Modules<'_>) -> Vec<Co
     complaints
 }
 
-/// In a folder at most two files import each other, directly or through others. A file stands for what is below it.
+/// In a folder at most two files import each other, directly or through others. Submodules count as part of their file.
 pub(super) fn circles_are_small(tree: &Tree) -> Vec<Complaint> {
     let Some(map) = tree.text(MAP) else { return Vec::new() };
     let mut complaints = Vec::new();
@@ -144,7 +144,7 @@ fn circles(edges: &Edges) -> BTreeSet<BTreeSet<&str>> {
     reach.keys().map(|name| circle(name)).collect()
 }
 
-/// What can be reached from `name`, over one edge at least.
+/// The names that can be reached from `name` over at least one edge.
 fn reachable<'a>(name: &str, edges: &'a Edges) -> BTreeSet<&'a str> {
     let mut found = BTreeSet::new();
     let mut next: Vec<&str> = vec![name];

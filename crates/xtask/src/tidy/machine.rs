@@ -2,13 +2,13 @@
 
 use super::{Complaint, Tree};
 
-/// Directories at a machine's root that commonly hold checkouts. Written without slashes because this file
+/// Directories at a machine's root that commonly hold checkouts. They are written without slashes, because this file
 /// must keep its own rule.
 const HOMES: [&str; 3] = ["work", "home", "root"];
 
 const CRATES_IO: &str = r#"source = "registry+https://github.com/rust-lang/crates.io-index""#;
 
-/// Precedes the URL from which npm fetched a package.
+/// The text before the URL from which npm fetched a package.
 const RESOLVED: &str = r#""resolved": "#;
 
 pub(super) fn paths_are_relative(tree: &Tree) -> Vec<Complaint> {

@@ -3,11 +3,11 @@
 use super::source::{Source, calls, is_word, words};
 use super::{Complaint, Tree};
 
-/// The sources of what is shipped.
+/// The source directories of the shipped program.
 const SHIPPED: [&str; 2] = ["crates/server/src/", "crates/store/src/"];
 const CLOCK: &str = "crates/store/src/clock.rs";
 
-/// Where SQL is allowed: in the store, and in the code that measures or tests it.
+/// The directories in which SQL is allowed: the store, and the code that measures or tests it.
 const SQL_DIRECTORIES: [&str; 5] = [
     "crates/store/src/",
     "crates/bench/src/floor/",

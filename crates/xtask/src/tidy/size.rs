@@ -1,10 +1,10 @@
-//! Source files have a limit of lines. A ratchet lists the files that were over it already; its numbers only go down.
+//! Source files have a limit of lines. A ratchet lists the files that may be longer; its numbers only go down.
 
 use std::collections::BTreeMap;
 
 use super::{Complaint, Tree};
 
-/// A reader can still keep a file of this length in view.
+/// The most lines of a source file: a reader can still keep an overview of it.
 const MAX_LINES: usize = 500;
 
 const SOURCES: &[&str] = &["rs", "ts", "js", "css", "sql"];

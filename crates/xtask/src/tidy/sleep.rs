@@ -27,7 +27,7 @@ fn is_rust_test(path: &str) -> bool {
     path.starts_with("crates/") && (path.contains("/tests/") || path.ends_with("/tests.rs"))
 }
 
-/// Complaints about those lines (counted from 1) without the reason on the same line or the line before.
+/// Complaints about the `sleeping` lines (counted from 1) that have no reason on the same line or the line before.
 fn unexplained(path: &str, text: &str, sleeping: impl Iterator<Item = usize>) -> Vec<Complaint> {
     let lines: Vec<&str> = text.lines().collect();
     let explained =

@@ -53,7 +53,7 @@ impl Source {
     }
 }
 
-/// Whether the character may stand in an identifier.
+/// Whether the character may be part of an identifier.
 pub(super) fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
@@ -95,7 +95,7 @@ fn comment(text: &str) -> Option<usize> {
 }
 
 /// The lengths of the opening, the body and the closing of a string literal at the beginning of `text`.
-/// Directly after a word, `r` is its last letter, not a prefix.
+/// Inside of a word, `r` is a letter of that word, not the prefix of a raw string.
 fn string(text: &str, in_word: bool) -> Option<(usize, usize, usize)> {
     if let Some(body) = text.strip_prefix('"') {
         let end = unescaped(body, '"').unwrap_or(body.len());

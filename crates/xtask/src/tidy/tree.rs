@@ -5,14 +5,14 @@ use std::path::Path;
 use std::process::Command;
 use std::{fs, io};
 
-/// Tracked files, and untracked ones that git does not ignore: path from the root, with `/`, and text. A file that is
-/// not UTF-8 has an empty text.
+/// The text of each tracked file, and of each untracked file that git does not ignore, by its path from the root with `/`. The
+/// text of a file that is not UTF-8 is empty.
 pub(super) struct Tree(BTreeMap<String, String>);
 
 impl Tree {
     pub(super) fn read(root: &Path) -> io::Result<Self> {
-        // `safe.directory`: in a container the checkout often belongs to another user, which git refuses by
-        // default. Listing names is safe.
+        // `safe.directory` is set because in a container the checkout often belongs to another user, which git
+        // refuses by default. Listing names is safe.
         let list = Command::new("git")
             .args(["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
             .current_dir(root)
@@ -26,7 +26,7 @@ impl Tree {
                 Ok(bytes) => {
                     files.insert(path.to_owned(), String::from_utf8(bytes).unwrap_or_default());
                 }
-                // Deleted, but still in git's index.
+                // The file was deleted but is still in git's index.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }

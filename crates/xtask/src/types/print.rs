@@ -2,7 +2,7 @@
 
 use super::shape::{Field, Shape};
 
-/// In bytes.
+/// The longest line of the generated file, in bytes.
 const MAX_LINE: usize = 110;
 
 /// Prints `export type …` with docs.
@@ -22,7 +22,7 @@ pub(super) fn declaration(docs: &str, name: &str, shape: &Shape) -> String {
 /// A doc comment, indented; empty if there are no docs.
 fn comment(docs: &str, depth: usize) -> String {
     let indent = "  ".repeat(depth);
-    // Rustdoc's links and Rust's paths become plain names.
+    // Replaces links of rustdoc and paths of Rust by plain names.
     let docs = docs.replace("[`crate::", "`").replace("[`", "`").replace("`]", "`").replace("::", ".");
     match docs.lines().count() {
         0 => String::new(),

@@ -18,7 +18,7 @@ pub(super) enum Shape {
 pub(super) struct Field {
     /// Docs without the marks of a comment.
     pub(super) docs: String,
-    /// With its `?` if the field is optional.
+    /// The field's name, followed by `?` if the field is optional.
     pub(super) name: String,
     pub(super) shape: Shape,
 }
@@ -42,7 +42,7 @@ pub(super) fn text_of(comment: &str) -> String {
 struct Unparsed<'a>(&'a str);
 
 impl Unparsed<'_> {
-    /// Skips this token if it comes next; whether it did.
+    /// Skips this token if it comes next. Returns whether it did.
     fn accept(&mut self, token: &str) -> bool {
         let found = self.0.strip_prefix(token);
         self.0 = found.unwrap_or(self.0).trim_start();

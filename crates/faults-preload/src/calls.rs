@@ -14,7 +14,7 @@ use crate::{directory, files, kill, system};
 /// # Safety
 /// `path` ends with a zero.
 unsafe fn open_in(directory: RawFd, path: *const c_char, mut flags: c_int, mode: mode_t) -> c_int {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe {
         let Some(state) = state() else { return system::openat(directory, path, flags, mode) };
         let changing =
@@ -41,31 +41,31 @@ fn is_data(state: &State, file: &File) -> bool {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe { open_in(libc::AT_FDCWD, path, flags, mode) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe { open_in(libc::AT_FDCWD, path, flags, mode) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn openat(directory: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe { open_in(directory, path, flags, mode) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn openat64(directory: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe { open_in(directory, path, flags, mode) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn creat(path: *const c_char, mode: mode_t) -> c_int {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe { open_in(libc::AT_FDCWD, path, libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC, mode) }
 }
 
@@ -92,7 +92,7 @@ unsafe fn write_data(
         None => None,
     };
     let mut file = file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     Some(unsafe { file.write(state, fd, (buffer, length), offset) })
 }
 
@@ -101,7 +101,7 @@ unsafe fn write_data(
 /// # Safety
 /// `list` has `count` entries.
 unsafe fn first_piece(list: *const iovec, count: c_int) -> (*const c_void, size_t) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     let list = unsafe { std::slice::from_raw_parts(list, usize::try_from(count).unwrap_or(0)) };
     let piece = list.iter().find(|piece| piece.iov_len > 0);
     piece.map_or((std::ptr::null(), 0), |piece| (piece.iov_base.cast_const(), piece.iov_len))
@@ -109,7 +109,7 @@ unsafe fn first_piece(list: *const iovec, count: c_int) -> (*const c_void, size_
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwrite(fd: c_int, buffer: *const c_void, length: size_t, offset: off_t) -> ssize_t {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe {
         write_data(fd, buffer, length, Some(offset))
             .unwrap_or_else(|| system::pwrite(fd, buffer, length, offset))
@@ -118,13 +118,13 @@ unsafe extern "C" fn pwrite(fd: c_int, buffer: *const c_void, length: size_t, of
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwrite64(fd: c_int, buffer: *const c_void, length: size_t, offset: off_t) -> ssize_t {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe { pwrite(fd, buffer, length, offset) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwritev(fd: c_int, list: *const iovec, count: c_int, offset: off_t) -> ssize_t {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe {
         let (buffer, length) = first_piece(list, count);
         pwrite(fd, buffer, length, offset)
@@ -133,7 +133,7 @@ unsafe extern "C" fn pwritev(fd: c_int, list: *const iovec, count: c_int, offset
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwritev64(fd: c_int, list: *const iovec, count: c_int, offset: off_t) -> ssize_t {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe { pwritev(fd, list, count, offset) }
 }
 
@@ -151,7 +151,7 @@ fn sent(fd: RawFd, result: ssize_t) -> ssize_t {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe {
         write_data(fd, buffer, length, None).unwrap_or_else(|| sent(fd, system::write(fd, buffer, length)))
     }
@@ -159,7 +159,7 @@ unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, length: size_t) -> 
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn writev(fd: c_int, list: *const iovec, count: c_int) -> ssize_t {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe {
         if files::find(fd).is_some() {
             let (buffer, length) = first_piece(list, count);
@@ -171,7 +171,7 @@ unsafe extern "C" fn writev(fd: c_int, list: *const iovec, count: c_int) -> ssiz
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn send(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int) -> ssize_t {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe { sendto(fd, buffer, length, flags, std::ptr::null(), 0) }
 }
 
@@ -184,13 +184,13 @@ unsafe extern "C" fn sendto(
     to: *const sockaddr,
     to_length: socklen_t,
 ) -> ssize_t {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe { sent(fd, libc::syscall(libc::SYS_sendto, fd, buffer, length, flags, to, to_length) as ssize_t) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe { sent(fd, libc::syscall(libc::SYS_sendmsg, fd, message, flags) as ssize_t) }
 }
 
@@ -243,13 +243,13 @@ extern "C" fn fdatasync(fd: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe { unlinkat(libc::AT_FDCWD, path, 0) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn unlinkat(directory: c_int, path: *const c_char, flags: c_int) -> c_int {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe {
         match state() {
             Some(state) => directory::unlink(state, directory, path, flags),
@@ -260,13 +260,13 @@ unsafe extern "C" fn unlinkat(directory: c_int, path: *const c_char, flags: c_in
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe { renameat(libc::AT_FDCWD, from, libc::AT_FDCWD, to) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn renameat(from_in: c_int, from: *const c_char, to_in: c_int, to: *const c_char) -> c_int {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe {
         if let Some(state) = state() {
             directory::renaming(state, (from_in, from), (to_in, to));
@@ -277,7 +277,7 @@ unsafe extern "C" fn renameat(from_in: c_int, from: *const c_char, to_in: c_int,
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe {
         let result = system::clock_gettime(clock, time);
         if clock == libc::CLOCK_REALTIME

@@ -1,4 +1,4 @@
-//! The data directory: its names are created, removed and renamed, and it is synced.
+//! Records how names in the data directory are created, removed and renamed, and when the directory is synced.
 
 use std::ffi::{c_char, c_int};
 use std::fs::File;
@@ -27,7 +27,7 @@ fn with_log<T>(state: &State, act: impl FnOnce(&mut NamesLog) -> std::io::Result
     }
 }
 
-/// The name of a descriptor's file directly in the data directory.
+/// The name of the descriptor's file; `None` unless the file is directly in the data directory.
 fn name(state: &State, fd: RawFd) -> Option<String> {
     let name = system::with_path(fd, |path| state.below(path).map(<[u8]>::to_vec))??;
     String::from_utf8(name).ok().filter(|name| !name.is_empty() && !name.contains(['/', '\n']))
@@ -48,7 +48,7 @@ fn removing(state: &State, file: &File) {
         _ => return,
     };
     with_log(state, |log| {
-        // A file that cannot be kept cannot be restored.
+        // A removal is recorded only if the file is kept, because otherwise a power cut could not restore it.
         if log.keep_file(&state.data.join(&name), inode) {
             log.append(&NameChange::Removed { name, inode })
         } else {
@@ -60,7 +60,7 @@ fn removing(state: &State, file: &File) {
 /// # Safety
 /// `path` ends with a zero.
 pub(crate) unsafe fn unlink(state: &State, directory: RawFd, path: *const c_char, flags: c_int) -> c_int {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe {
         if flags & libc::AT_REMOVEDIR == 0
             && let Some(file) = system::look(directory, path)
@@ -77,12 +77,12 @@ pub(crate) unsafe fn unlink(state: &State, directory: RawFd, path: *const c_char
 /// # Safety
 /// The paths end with a zero.
 pub(crate) unsafe fn renaming(state: &State, from: (RawFd, *const c_char), to: (RawFd, *const c_char)) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     let (file, replaced) = unsafe { (system::look(from.0, from.1), system::look(to.0, to.1)) };
     if let Some(replaced) = &replaced {
         removing(state, replaced);
     }
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     let last = unsafe { std::ffi::CStr::from_ptr(to.1) }.to_bytes().rsplit(|byte| *byte == b'/').next();
     if let Some(from) = file.and_then(|file| name(state, file.as_raw_fd()))
         && let Some(Ok(to)) = last.map(|last| String::from_utf8(last.to_vec()))

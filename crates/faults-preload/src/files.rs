@@ -16,7 +16,7 @@ use crate::kill::{self, die};
 use crate::state::State;
 use crate::{directory, system};
 
-/// The kind of each descriptor. Most are neither data files nor the directory, and this lookup is their only cost.
+/// The kind of each descriptor. Most descriptors are neither a data file nor the data directory; this lookup is their only cost.
 static KINDS: [AtomicU8; 1 << 16] = [const { AtomicU8::new(KIND_OTHER) }; 1 << 16];
 const KIND_OTHER: u8 = 0;
 const KIND_FILE: u8 = 1;
@@ -24,7 +24,7 @@ const KIND_DIRECTORY: u8 = 2;
 
 static OPEN: Mutex<Open> = Mutex::new(Open { descriptors: BTreeMap::new(), inodes: BTreeMap::new() });
 
-/// One entry for each file, however often it is open.
+/// The open data files. A file has one entry, also if it is open several times.
 struct Open {
     descriptors: BTreeMap<RawFd, Arc<Mutex<DataFile>>>,
     inodes: BTreeMap<u64, Weak<Mutex<DataFile>>>,
@@ -32,10 +32,10 @@ struct Open {
 
 /// One data file. Changing or syncing it requires its lock, so that its undo log is consistent.
 pub(crate) struct DataFile {
-    /// A descriptor of this library, because the program's may not be readable.
+    /// This library's own descriptor, because the program's descriptor may not be readable.
     own: File,
     wal: bool,
-    /// `None` for shared memory, which is never synced.
+    /// The undo log; `None` for shared memory, which is never synced.
     log: Option<UndoLog>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn find(fd: RawFd) -> Option<Arc<Mutex<DataFile>>> {
     lock(&OPEN).descriptors.get(&fd).cloned()
 }
 
-/// Whether this is the data directory.
+/// Whether the descriptor is that of the data directory.
 pub(crate) fn is_directory(fd: RawFd) -> bool {
     kind(fd).is_some_and(|kind| kind.load(SeqCst) == KIND_DIRECTORY)
 }
@@ -78,7 +78,7 @@ pub(crate) fn opened(state: &State, fd: RawFd, made: bool) {
     let file = match open.inodes.get(&id.inode).and_then(Weak::upgrade) {
         Some(file) => file,
         None => {
-            // A file that the program cannot write to does not change.
+            // If the file cannot be opened for writing, the program cannot change it either.
             let Some(own) = system::reopen(fd) else { return };
             let file = Arc::new(Mutex::new(DataFile::new(state, fd, own, id, made)));
             open.inodes.retain(|_, file| file.strong_count() > 0);
@@ -147,7 +147,7 @@ impl DataFile {
         {
             die("cannot note a write", &error);
         }
-        // SAFETY: the caller's; `length` has only become less.
+        // SAFETY: the caller guarantees the length of `buffer`, and `length` has only become less.
         let written = unsafe {
             match offset {
                 Some(offset) => system::pwrite(fd, buffer, length, offset as i64),
@@ -211,7 +211,7 @@ impl DataFile {
 
 /// The position at which `write` writes.
 fn cursor(fd: RawFd, end: u64) -> u64 {
-    // SAFETY: only numbers.
+    // SAFETY: the call gets only numbers, no pointers.
     unsafe {
         if libc::fcntl(fd, libc::F_GETFL) & libc::O_APPEND != 0 {
             return end;

@@ -14,12 +14,12 @@ pub(crate) fn at(control: &Shared, point: KillPoint) {
 /// Kills the process as `kill -9` does: no destructor runs, no buffer is flushed.
 pub(crate) fn now() -> ! {
     loop {
-        // SAFETY: only signals this process.
+        // SAFETY: the call only sends a signal to this process.
         unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
     }
 }
 
-/// The harness's own files failed. The test would be meaningless, so the process aborts.
+/// Aborts the process after an error of the harness's own files, because the test would be meaningless.
 pub(crate) fn die(what: &str, error: &dyn Display) -> ! {
     #[expect(clippy::print_stderr, reason = "the program under test has its own log, which is out of reach")]
     {

@@ -26,13 +26,13 @@ impl State {
 
 static STATE: OnceLock<State> = OnceLock::new();
 
-/// `None` before the program's own start, and if no harness started it.
+/// The state of the harness; `None` before [`start`], and if no harness started the program.
 pub(crate) fn state() -> Option<&'static State> {
     STATE.get()
 }
 
-/// The loader calls it before `main`. Until then calls go directly to the kernel, so an allocator that opens files for its first
-/// allocation does not recurse.
+/// The loader calls this function before `main`. Until then calls go directly to the kernel, so that an allocator that opens
+/// files for its first allocation does not recurse.
 extern "C" fn start() {
     let variable = |name| env::var_os(name).map(PathBuf::from);
     let (Some(data), Some(undo), Some(control)) =

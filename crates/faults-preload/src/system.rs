@@ -20,11 +20,11 @@ pub(crate) fn fail(error: c_int) -> c_int {
 /// # Safety
 /// `path` ends with a zero.
 pub(crate) unsafe fn openat(directory: RawFd, path: *const i8, flags: c_int, mode: mode_t) -> RawFd {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe { libc::syscall(libc::SYS_openat, directory, path, flags, c_int_of(mode)) as RawFd }
 }
 
-/// The mode as a variadic call passes it.
+/// The mode in the type that a variadic call passes.
 fn c_int_of(mode: mode_t) -> c_int {
     mode as c_int
 }
@@ -37,40 +37,40 @@ pub(crate) fn close(fd: RawFd) -> c_int {
 /// # Safety
 /// `buffer` has `length` bytes.
 pub(crate) unsafe fn write(fd: RawFd, buffer: *const c_void, length: size_t) -> ssize_t {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe { libc::syscall(libc::SYS_write, fd, buffer, length) as ssize_t }
 }
 
 /// # Safety
 /// `buffer` has `length` bytes.
 pub(crate) unsafe fn pwrite(fd: RawFd, buffer: *const c_void, length: size_t, offset: i64) -> ssize_t {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe { libc::syscall(libc::SYS_pwrite64, fd, buffer, length, offset) as ssize_t }
 }
 
 pub(crate) fn ftruncate(fd: RawFd, length: i64) -> c_int {
-    // SAFETY: only numbers.
+    // SAFETY: the call gets only numbers, no pointers.
     unsafe { libc::syscall(libc::SYS_ftruncate, fd, length) as c_int }
 }
 
 /// `fsync` or, for the content alone, `fdatasync`.
 pub(crate) fn sync(fd: RawFd, content_alone: bool) -> c_int {
     let number = if content_alone { libc::SYS_fdatasync } else { libc::SYS_fsync };
-    // SAFETY: only numbers.
+    // SAFETY: the call gets only numbers, no pointers.
     unsafe { libc::syscall(number, fd) as c_int }
 }
 
 /// # Safety
 /// `path` ends with a zero.
 pub(crate) unsafe fn unlinkat(directory: RawFd, path: *const i8, flags: c_int) -> c_int {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe { libc::syscall(libc::SYS_unlinkat, directory, path, flags) as c_int }
 }
 
 /// # Safety
 /// `time` can be written to.
 pub(crate) unsafe fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
-    // SAFETY: the caller's.
+    // SAFETY: the caller keeps the contract of this function.
     unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) as c_int }
 }
 
@@ -78,12 +78,12 @@ pub(crate) unsafe fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_i
 pub(crate) fn with_path<T>(fd: RawFd, act: impl FnOnce(&[u8]) -> T) -> Option<T> {
     let (mut link, mut path) = ([0_u8; 32], [0_u8; MAX_PATH_BYTES]);
     let link = proc_link(fd, &mut link);
-    // SAFETY: `link` ends with a zero, `path` is as long as it is said to be.
+    // SAFETY: `link` ends with a zero, and `path` has `MAX_PATH_BYTES` bytes.
     let length = unsafe { libc::readlink(link.as_ptr(), path.as_mut_ptr().cast(), MAX_PATH_BYTES) };
     Some(act(path.get(..usize::try_from(length).ok()?)?))
 }
 
-/// `/proc/self/fd/N`.
+/// Writes the path `/proc/self/fd/N` of a descriptor into the buffer.
 fn proc_link(fd: RawFd, buffer: &mut [u8; 32]) -> &CStr {
     use std::io::Write;
     let _ = write!(buffer.as_mut_slice(), "/proc/self/fd/{fd}\0");
@@ -96,8 +96,8 @@ pub(crate) fn metadata(fd: RawFd) -> std::io::Result<Metadata> {
     ManuallyDrop::new(unsafe { File::from_raw_fd(fd) }).metadata()
 }
 
-/// Opens another descriptor for the same file, to read what is overwritten. It must not be closed while the program has one,
-/// because closing any descriptor of a file releases the program's locks on it (fcntl(2)).
+/// Opens another descriptor for the same file, to read what is overwritten. It must not be closed while the program has a
+/// descriptor of the file, because closing any of them releases the program's locks on the file (fcntl(2)).
 pub(crate) fn reopen(fd: RawFd) -> Option<File> {
     let mut buffer = [0; 32];
     let link = proc_link(fd, &mut buffer);
@@ -108,13 +108,13 @@ pub(crate) fn reopen(fd: RawFd) -> Option<File> {
     }
 }
 
-/// Opens what a path names now, without following a link, as a descriptor that permits no access. Closing it releases no lock.
+/// Opens the file of a path, without following a link, as a descriptor that permits no access and whose close releases no lock.
 ///
 /// # Safety
 /// `path` ends with a zero.
 pub(crate) unsafe fn look(directory: RawFd, path: *const i8) -> Option<File> {
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    // SAFETY: the caller's, and the descriptor is new.
+    // SAFETY: the caller guarantees that `path` ends with a zero, and the descriptor is new.
     unsafe {
         let fd = openat(directory, path, flags, 0);
         (fd >= 0).then(|| File::from_raw_fd(fd))

@@ -17,7 +17,7 @@ use crate::{Cut, ENV_CONTROL, ENV_DATA, ENV_UNDO};
 /// Length of the control file, in bytes.
 const CONTROL_FILE_BYTES: u64 = 4096;
 
-/// Value of `space` without a limit.
+/// The value of `space` if the disk has no limit.
 const UNLIMITED: u64 = u64::MAX;
 
 /// The files whose syncs fail.
@@ -25,31 +25,31 @@ const UNLIMITED: u64 = u64::MAX;
 pub enum Syncs {
     /// Any file.
     Any,
-    /// Write-ahead logs: commits.
+    /// Write-ahead logs, which are synced by commits.
     Wal,
-    /// All other files: the database's, at a checkpoint.
+    /// All other files: the database, which is synced by a checkpoint.
     Other,
 }
 
 /// What happens to the pages that a failed sync should have written. Linux marks them clean, so no later sync writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {
-    /// They are read from the disk again: everything written since the last sync is lost at once.
+    /// The pages are read from the disk again: everything written since the last sync is lost at once.
     AtOnce,
-    /// They stay in the page cache, where every process reads them, also after a restart of the program; the next power cut
-    /// reveals that they never reached the disk.
+    /// The pages stay in the page cache, where every process reads them, also after a restart of the program; the next power
+    /// cut reveals that they never reached the disk.
     Later,
 }
 
-/// The call at which the program is killed, counted from when it is set.
+/// The call at which the program is killed. Calls are counted from the moment at which the kill point is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KillPoint {
     /// Before the nth sync of a write-ahead log: nothing of this commit is durable.
     BeforeWalSync(u64),
     /// After the nth successful sync of a write-ahead log: the commit is durable, and no client has an answer.
     AfterWalSync(u64),
-    /// After the nth successful write to a TCP socket, of those that follow a first sync of a write-ahead log: with 1, one
-    /// client has the answer, and no other.
+    /// After the nth successful write to a TCP socket that follows a sync of a write-ahead log: with 1, exactly one client has
+    /// the answer.
     AfterSocketWrite(u64),
     /// After the nth write to a data file, which is complete in the page cache.
     AtWrite(u64),
@@ -92,7 +92,7 @@ pub struct Counts {
     pub kills: u64,
 }
 
-/// The page that both sides map. The preloaded library uses it directly; a harness uses [`Control`].
+/// The page of memory that both sides map. The preloaded library uses it directly; a harness uses [`Control`].
 #[derive(Debug)]
 #[repr(C)]
 pub struct Shared {
@@ -232,9 +232,9 @@ pub struct Control {
 }
 
 impl Control {
-    /// Creates a control without faults, in a new file at `path`. `data` is the directory whose files get the faults, `undo`
-    /// the one that keeps unsynced data; it is created, and is best on the same file system. Neither may contain the other.
-    /// `data` need not exist yet, its parent must.
+    /// Creates a control without faults, in a new file at `path`. `data` is the directory whose files get the faults. It need not
+    /// exist yet, but its parent must. `undo` is the directory for unsynced data. It is created, and is best on the same file
+    /// system. Neither directory may contain the other.
     pub fn create(path: &Path, data: &Path, undo: &Path) -> io::Result<Self> {
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         file.set_len(CONTROL_FILE_BYTES)?;
@@ -268,8 +268,8 @@ impl Control {
         self.shared.fail_sync.store(count, SeqCst);
     }
 
-    /// With `Some`, files can grow by this many bytes in all; after that growing fails with ENOSPC, and writes within a file's
-    /// length succeed. A truncated file returns its bytes. With `None` there is space again.
+    /// With `Some`, all files together can grow by this many bytes; after that a write beyond a file's end fails with ENOSPC, and
+    /// writes within the file succeed. Truncating a file frees its bytes. With `None` there is space again.
     pub fn set_full(&self, after: Option<u64>) {
         self.shared.space.store(after.unwrap_or(UNLIMITED), SeqCst);
     }
@@ -284,8 +284,8 @@ impl Control {
         self.shared.clock_offset_s.store(seconds, SeqCst);
     }
 
-    /// Sets the next kill point, in place of the previous one. Its number counts from now (at least 1), and it also holds for
-    /// later processes until one reaches it.
+    /// Sets the next kill point, in place of the previous one. Its number (at least 1) counts calls from now on. If this process
+    /// does not reach it, it remains set for the next one.
     pub fn set_kill(&self, point: Option<KillPoint>) {
         let (code, count) = point.map_or((0, 0), KillPoint::code_and_number);
         self.shared.kill_point.store(0, SeqCst);

@@ -68,7 +68,7 @@ fn cut_names(data: &Path, undo: &Path, rng: &mut Rng, cut: &mut Cut) -> io::Resu
 }
 
 fn cut_directory(directory: &Path, undo: &Path, rng: &mut Rng, cut: &mut Cut) -> io::Result<()> {
-    // Sorted by name, so that a seed gives the same result each time.
+    // The entries are sorted by name, so that a seed gives the same result each time.
     let mut entries = fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {

@@ -8,21 +8,21 @@ use std::path::{Path, PathBuf};
 
 const LOG: &str = "names.undo";
 
-/// One change of a name in the data directory. Names are of one part.
+/// One change of a name in the data directory. A name contains no `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NameChange {
     /// A file was created.
     Made {
-        /// Its name.
+        /// The file's name.
         name: String,
-        /// Its inode.
+        /// The file's inode.
         inode: u64,
     },
     /// A name was removed. The file is [kept](NamesLog::keep_file).
     Removed {
-        /// Its name.
+        /// The file's name.
         name: String,
-        /// Its inode.
+        /// The file's inode.
         inode: u64,
     },
     /// A file was renamed to a free name; if the name was taken, `Removed` comes first.
@@ -115,7 +115,7 @@ impl NamesLog {
         self.log.write_all(change.line().as_bytes())
     }
 
-    /// Keeps the file whose name is about to be removed. False if it cannot: across file systems.
+    /// Keeps the file whose name is about to be removed. Returns false if `undo` is on another file system.
     pub fn keep_file(&self, path: &Path, inode: u64) -> bool {
         let kept = kept_path(&self.undo, inode);
         match fs::hard_link(path, &kept) {

@@ -24,7 +24,7 @@ const KIND_TRUNCATE: u64 = 2;
 pub struct FileId {
     /// The inode's number.
     pub inode: u64,
-    /// Nanoseconds; 0 if the file system does not record it.
+    /// The time of birth, in nanoseconds; 0 if the file system does not record it.
     pub born: u64,
 }
 
@@ -47,7 +47,7 @@ impl FileId {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) change: Change,
-    /// The file's length before.
+    /// The file's length before the change.
     old_length: u64,
     /// The bytes that the change overwrote, up to the end of the file.
     old: Vec<u8>,
@@ -60,7 +60,7 @@ pub(crate) enum Change {
 }
 
 impl Record {
-    /// Position of `old`.
+    /// The position of `old` in the file.
     fn offset(&self) -> u64 {
         match self.change {
             Change::Write { offset, .. } => offset,
@@ -88,8 +88,8 @@ impl Record {
         bytes
     }
 
-    /// Parses the record at the beginning of `bytes`; also returns its length. `None` at the end, and at a record that a kill
-    /// left incomplete, whose change had not started.
+    /// Parses the record at the beginning of `bytes`; also returns its length. `None` at the end, and if the record is
+    /// incomplete, because the program was killed before the change started.
     fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
         let number =
             |index: usize| Some(u64::from_le_bytes(bytes.get(index * 8..index * 8 + 8)?.try_into().ok()?));
@@ -174,7 +174,7 @@ impl UndoLog {
         self.log.set_len(HEADER_BYTES as u64)
     }
 
-    /// After a failed sync: reverts what it should have written.
+    /// After a failed sync: reverts the writes that the sync should have made durable.
     pub fn revert(&mut self, data: &File) -> io::Result<()> {
         for record in self.records()?.iter().rev() {
             data.write_all_at(&record.old, record.offset())?;
@@ -183,8 +183,8 @@ impl UndoLog {
         self.log.set_len(HEADER_BYTES as u64)
     }
 
-    /// After a failed sync: keeps what it should have written in memory only. No later sync writes it, unless the same page is
-    /// written to again.
+    /// After a failed sync: keeps the data that it should have written in memory only. No later sync writes those pages to the
+    /// disk, unless the program writes to the same page again.
     pub fn lose(&mut self, data: &File) -> io::Result<()> {
         let records = self.records()?;
         let mut image = read_range(data, 0, data.metadata()?.len())?;
@@ -194,7 +194,7 @@ impl UndoLog {
             let from = (page as usize * PAGE_BYTES).min(image.len());
             let mut on_disk = image[from..(from + PAGE_BYTES).min(image.len())].to_vec();
             on_disk.resize(PAGE_BYTES, 0);
-            // Pages that an earlier failure lost are older, and still what the disk has.
+            // If an earlier failure lost the page already, the disk still has that older content.
             pages.entry(page).or_insert(on_disk);
         }
         self.lost.replace(pages)?;
@@ -207,7 +207,7 @@ impl UndoLog {
         Ok(parse(&bytes, self.id).map_or_else(Vec::new, |(records, _)| records))
     }
 
-    /// Replaces lost pages in the content of the synced file by what the disk has. Whether there were any.
+    /// Replaces lost pages in the content of the synced file by the pages on the disk. Returns whether there were lost pages.
     pub(crate) fn show_lost(&self, image: &mut [u8]) -> bool {
         for (page, on_disk) in &self.lost.pages {
             let from = (*page as usize * PAGE_BYTES).min(image.len());
@@ -241,7 +241,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Parses the records of a log, and where they end; `None` if the log is another file's.
+/// Parses the records of a log. Returns them with the position at which they end; `None` if the log is another file's.
 fn parse(bytes: &[u8], id: FileId) -> Option<(Vec<Record>, usize)> {
     if !bytes.starts_with(&id.bytes()) {
         return None;
@@ -260,7 +260,7 @@ pub(crate) fn read_range(file: &File, offset: u64, length: u64) -> io::Result<Ve
     Ok(bytes)
 }
 
-/// Pages that a failed sync dropped, with what the disk has in their place.
+/// Pages that a failed sync dropped, with the content that the disk has in their place.
 #[derive(Debug)]
 struct Lost {
     path: PathBuf,

@@ -31,7 +31,7 @@ const chats = users.map(({ user, token, rooms }) => {
   for (const id of rooms) {
     const room = chat.conversation(id);
     room.on("resync", () => report({ type: "resync", user, conversation: room.id }));
-    // Subscribed, so that the SDK keeps the list.
+    // The subscription makes the SDK keep the list.
     room.messages.subscribe((list) => {
       const seqs = list.filter(({ seq }) => seq !== undefined).map(({ seq }) => seq);
       const wrong = seqs.findIndex((seq, i) => i > 0 && seq <= seqs[i - 1]);

@@ -64,7 +64,7 @@ enum Bus {
     Off,
 }
 
-/// What faults can act on.
+/// The parts of a cluster that faults act on.
 struct Cluster {
     world: Arc<World>,
     sites: Vec<Site>,
@@ -94,7 +94,7 @@ pub(crate) async fn run(args: &ClusterArgs, seed: u64, scratch: &Path) -> anyhow
             let sdks = std::mem::take(&mut *cluster.sdks.lock().await);
             outcome.stored = run::finish_and_verify(&world, &phase, devices, sdks).await;
         }
-        // Without nodes nothing can be verified.
+        // If the cluster does not start, nothing can be verified.
         Err(error) => world.record.breach(Law::Stuck, format!("{error:#}"), &[], None),
     }
     outcome.took = started.elapsed();
@@ -156,7 +156,7 @@ impl Cluster {
     /// Reports nodes that exited by themselves as breaches, and starts them again.
     async fn restart_dead_nodes(&self) -> anyhow::Result<()> {
         for site in &self.sites {
-            // A locked node is being killed or stopped by a fault.
+            // If the node is locked, a fault is killing or stopping it.
             let Ok(mut node) = site.node.try_lock() else { continue };
             if node.process.has_exited() {
                 let what = format!("{} exited by itself:\n{}", site.name, node.process.log_tail());

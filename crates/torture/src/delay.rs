@@ -18,7 +18,7 @@ pub(crate) struct Delays {
 /// The distribution of the delays.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 pub(crate) struct Measured {
-    /// Deliveries to devices on another node.
+    /// Deliveries to devices on other nodes than the one that acknowledged the message.
     pub(crate) deliveries: usize,
     pub(crate) p50_ms: u64,
     pub(crate) p99_ms: u64,
@@ -31,20 +31,20 @@ impl Delays {
         self.measuring = true;
     }
 
-    /// Records no further message. Deliveries of those recorded before still count.
+    /// Stops recording acknowledged messages. Later deliveries of recorded messages still count.
     pub(crate) fn stop(&mut self) {
         self.measuring = false;
     }
 
-    /// A message was acknowledged by this node.
+    /// Records that this node acknowledged a message.
     pub(crate) fn on_ack(&mut self, (conversation, seq): (&ConversationId, Seq), node: usize) {
         if self.measuring {
             self.acked.entry((conversation.clone(), seq)).or_insert_with(|| (Instant::now(), node));
         }
     }
 
-    /// The message was delivered to a device on this node, which has been reading since `since`. A delivery before the
-    /// acknowledgement does not count.
+    /// Records that the message was delivered to a device on this node, which has been reading since `since`. A delivery before
+    /// the acknowledgement does not count.
     pub(crate) fn on_delivery(
         &mut self,
         (conversation, seq): (&ConversationId, Seq),

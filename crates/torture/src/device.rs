@@ -22,13 +22,13 @@ use crate::world::{Phase, World, hello};
 /// How long an answer may take before the device closes the connection.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// How long after an attempted join a user may receive events of a room without having received the join.
+/// How long after an attempted join a user may receive events of a room without the event of the join.
 const JOIN_WINDOW: Duration = Duration::from_secs(120);
 
-/// Events of a page.
+/// The most events of a page.
 const PAGE_SIZE: u32 = 200;
 
-/// Sends without an answer.
+/// The most sends without an answer.
 const MAX_IN_FLIGHT: usize = 64;
 
 /// How often a device asks at the end whether it has everything.
@@ -41,9 +41,9 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(90);
 struct Outgoing {
     key: String,
     conversation: ConversationId,
-    /// It was sent on the current connection and not refused.
+    /// Whether the message was sent on the current connection and not refused.
     in_flight: bool,
-    /// The command with which it was sent first on the current connection.
+    /// The id of the command that first sent the message on the current connection.
     sent_as: Option<i64>,
 }
 
@@ -54,7 +54,7 @@ struct Stored {
     seq: Seq,
 }
 
-/// What a command was, to interpret its answer.
+/// The command that was sent; needed to interpret the answer.
 enum Request {
     Send(String),
     /// A retry of an acknowledged message.
@@ -81,23 +81,23 @@ pub(crate) struct Device {
     name: String,
     rng: fastrand::Rng,
     progress: FxHashMap<ConversationId, Progress>,
-    /// The events before those with which rooms began that did not add the user.
+    /// For each room whose first received event did not add the user, the event before that one.
     starts_after: Vec<(ConversationId, Seq)>,
     outbox: VecDeque<Outgoing>,
     stored: Vec<Stored>,
-    /// How many messages it has written.
+    /// How many messages the device has written.
     number: u64,
-    /// When it may send after a refusal.
+    /// When the device may send again after a refusal.
     hold_until: Instant,
-    /// How long it stays disconnected after the next disconnect.
+    /// How long the device stays disconnected after the next disconnect.
     offline: Duration,
-    /// When it must have caught up, once the faults are over.
+    /// When the device must have caught up; `None` until the faults are over.
     deadline: Option<Instant>,
-    /// It is counted in `World::idle_devices`.
+    /// Whether `World::idle_devices` counts the device.
     idle: bool,
-    /// The index of the node to which it connects.
+    /// The index of the node to which the device connects.
     node: usize,
-    /// The last attempt to connect failed.
+    /// Whether the last attempt to connect failed.
     connect_failed: bool,
 }
 
@@ -105,9 +105,10 @@ pub(crate) struct Device {
 pub(crate) struct FinalState {
     pub(crate) user: UserId,
     pub(crate) name: String,
-    /// The cursor of each conversation, and the event with which the user left it.
+    /// The cursor in each conversation, and the event with which the user left, if they left.
     pub(crate) cursors: Vec<(ConversationId, Seq, Option<Seq>)>,
-    /// Events after which it began to receive a room without being added: the user must have left with each.
+    /// Events after which the device began to receive a room although the next event did not add the user. The user must have left
+    /// with each of these events.
     pub(crate) starts_after: Vec<(ConversationId, Seq)>,
 }
 
@@ -121,7 +122,7 @@ struct Connection {
     from: FxHashMap<ConversationId, Seq>,
     /// Own events that were acknowledged on this connection, so the server must not push them.
     own: FxHashSet<(ConversationId, Seq)>,
-    /// Since when it has read without a pause.
+    /// Since when the device has read without a pause.
     reading_since: Instant,
 }
 
@@ -150,7 +151,7 @@ impl Device {
         }
     }
 
-    /// Runs until the run is over and the device has caught up.
+    /// Connects again and again until the run is over and the device has caught up.
     pub(crate) async fn run(mut self) -> FinalState {
         let mut backoff = 20;
         loop {
@@ -163,7 +164,7 @@ impl Device {
                         Err(reason) => self.world.record.disconnected(self.id, reason),
                     }
                     if self.rng.bool() {
-                        // Otherwise the connection ends without a close frame.
+                        // If the server does not answer in time, the connection ends without the closing handshake.
                         let _ = timeout(REQUEST_TIMEOUT, connection.client.close()).await;
                     }
                 }
@@ -176,7 +177,7 @@ impl Device {
             if self.catch_up_timed_out() {
                 break;
             }
-            // With jitter, as docs/protocol.md asks of clients.
+            // The delay has jitter, because docs/protocol.md requires that of clients.
             let pause = Duration::from_millis(self.rng.u64(0..backoff)) + std::mem::take(&mut self.offline);
             let mut phase = self.world.phase.clone();
             tokio::select! {
@@ -347,7 +348,7 @@ impl Device {
         Ok(())
     }
 
-    /// Submits a command, in the place that it had if it was refused; its id.
+    /// Submits a command and returns its id. A refused write is sent with the number that it had.
     async fn submit_again(
         &self,
         connection: &mut Connection,
@@ -379,7 +380,7 @@ impl Device {
         }
         let in_flight = self.outbox.iter().filter(|outgoing| outgoing.in_flight).count();
         let waiting: Vec<usize> = (0..self.outbox.len()).filter(|i| !self.outbox[*i].in_flight).collect();
-        // In order, so that no new message overtakes a refused one that waits for its retry.
+        // Messages are sent in order, so that no new message overtakes a refused one that waits for its retry.
         for index in waiting.into_iter().take(MAX_IN_FLIGHT.saturating_sub(in_flight)) {
             let outgoing = &mut self.outbox[index];
             outgoing.in_flight = true;

@@ -83,7 +83,7 @@ impl Common {
     }
 }
 
-/// 0 if every law held, 1 if one was broken, 2 if the run itself failed.
+/// The exit code is 0 if every law held, 1 if one was broken, 2 if the run itself failed.
 #[tokio::main]
 async fn main() -> ExitCode {
     match torture(&Args::parse()).await {
@@ -96,7 +96,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Runs; whether every law held.
+/// Runs the chosen mode. Returns whether every law held.
 async fn torture(args: &Args) -> anyhow::Result<bool> {
     let common = match &args.mode {
         Some(Mode::Cluster(args)) => &args.common,
@@ -117,7 +117,7 @@ async fn torture(args: &Args) -> anyhow::Result<bool> {
     Ok(outcome.is_good())
 }
 
-/// Spawns a task of the run; the process ends with the run.
+/// Spawns a task of the run. The task need not be awaited, because the process ends with the run.
 #[expect(clippy::disallowed_methods, reason = "there is no server here whose shutdown would wait for it")]
 fn spawn<F>(task: F) -> JoinHandle<F::Output>
 where

@@ -22,7 +22,7 @@ use crate::world::{World, hello};
 /// Mean time from one fault to the next.
 const MEAN_FAULT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often a server that exits while it starts is started again.
+/// The most attempts to start a server that exits while it starts.
 const MAX_STARTS: usize = 20;
 
 /// How long a server may run until it reaches its kill point.
@@ -57,7 +57,7 @@ pub(crate) enum Fault {
     SlowSync,
     /// The server's wall clock jumps.
     Clock,
-    /// SIGTERM, then a new start.
+    /// The server gets SIGTERM and is started again.
     Restart,
     /// The server is suspended (SIGSTOP) for a while.
     Stop,
@@ -74,7 +74,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// Its name on the command line.
+    /// The fault's name on the command line.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
@@ -167,7 +167,7 @@ impl Nemesis {
                 self.sleep_random(200..2_000).await;
                 self.server.disk.set_sync_delay(Duration::ZERO);
             }
-            // The offset stays: it also holds for the next starts, and the next jump replaces it.
+            // The offset stays, also for later starts, until the next jump replaces it.
             Fault::Clock => self.server.disk.set_clock_offset(self.rng.i64(-7_200..7_200)),
             Fault::Restart => {
                 self.server.process.signal(Signal::TERM);
@@ -212,7 +212,7 @@ impl Nemesis {
         self.proxy.heal();
     }
 
-    /// Lets the server run to a kill point, and starts it again; it may be killed once more while it starts.
+    /// Lets the server run to a kill point, and starts it again. It may be killed a second time while it starts.
     async fn kill_at(&mut self) -> anyhow::Result<()> {
         let n = self.rng.u64(1..20);
         let point = match self.rng.u32(..5) {
@@ -231,7 +231,7 @@ impl Nemesis {
         if self.rng.bool() {
             self.cut_power()?;
         }
-        // A server's first writes include those of its recovery.
+        // The first writes of a server are those of its recovery.
         let recovery = self.rng.u64(1..60);
         self.server.disk.set_kill((self.rng.u32(..4) == 0).then_some(KillPoint::InWrite(recovery)));
         self.start().await
@@ -262,7 +262,7 @@ impl Nemesis {
             self.world.record.breach(Law::WrongAnswer, format!("after a failed sync {why}"), &[], None);
         }
         self.server.process.kill().await?;
-        // Without a power cut, dropped data may still be read from the page cache until the next one.
+        // Without a power cut now, dropped data may be read from the page cache until the next power cut.
         if self.rng.bool() {
             self.cut_power()?;
         }
@@ -331,7 +331,7 @@ impl Nemesis {
     async fn start(&mut self) -> anyhow::Result<()> {
         for _ in 0..MAX_STARTS {
             if self.server.start().await? {
-                // A kill point for the recovery may not have been reached.
+                // The recovery may not have reached its kill point.
                 self.server.disk.set_kill(None);
                 return Ok(());
             }

@@ -13,16 +13,16 @@ use tokio::time::timeout;
 /// The key that signs tokens.
 pub(crate) const SECRET: &str = "a secret of thirty-two bytes or more, for tests";
 
-/// Low, so that servers send `gap` often.
+/// The value is low, so that servers send `gap` often.
 const MAX_REPLAY_EVENTS: &str = "400";
 
-/// Low, so that slow consumers fall back to the log often.
+/// The value is low, so that the queues of slow consumers are often full and the server pages their events from the log.
 const MAX_QUEUE_BYTES: &str = "16384";
 
 /// How long a server may take until it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Limits that are switched off, because they would throttle the clients instead of the faults.
+/// Limits that are switched off, because only the faults should slow the clients down.
 const NO_LIMITS: [&str; 5] = [
     "CONNECTIONS_PER_USER",
     "CONNECTIONS_PER_ADDRESS",
@@ -75,12 +75,12 @@ impl Process {
         Ok(listens)
     }
 
-    /// Whether it has exited.
+    /// Whether the process has exited.
     pub(crate) fn has_exited(&mut self) -> bool {
         self.child.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|status| status.is_some()))
     }
 
-    /// Waits until it exits.
+    /// Waits until the process exits.
     pub(crate) async fn wait(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         match self.child.take() {
             Some(mut child) => Ok(Some(child.wait().await?)),
@@ -88,7 +88,7 @@ impl Process {
         }
     }
 
-    /// Waits for its exit, at most this long; whether it exited.
+    /// Waits for the exit of the process, at most this long. Returns whether it exited.
     pub(crate) async fn exits_within(&mut self, time: Duration) -> anyhow::Result<bool> {
         let Some(child) = &mut self.child else { return Ok(true) };
         match timeout(time, child.wait()).await {
@@ -101,23 +101,23 @@ impl Process {
         }
     }
 
-    /// Sends a signal if it runs.
+    /// Sends a signal to the process, if it runs.
     pub(crate) fn signal(&self, signal: Signal) {
         let id = self.child.as_ref().and_then(Child::id).and_then(|id| i32::try_from(id).ok());
         if let Some(pid) = id.and_then(Pid::from_raw) {
-            // It may have exited a moment ago.
+            // The process may have exited a moment ago.
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
 
-    /// Kills it without a clean stop.
+    /// Kills the process without a clean stop.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::KILL);
         self.wait().await?;
         Ok(())
     }
 
-    /// The last lines of its log.
+    /// The last lines of the process's log.
     pub(crate) fn log_tail(&self) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();

@@ -26,7 +26,7 @@ const SLOW_CHUNK_BYTES: usize = 512;
 /// Forwards each connection to the server.
 #[derive(Clone)]
 pub(crate) struct Proxy {
-    /// Where clients connect.
+    /// The address to which clients connect.
     pub(crate) address: SocketAddr,
     network: Arc<Network>,
 }
@@ -46,14 +46,14 @@ struct Network {
 struct Conditions {
     /// Added latency of each chunk, in milliseconds.
     delay: AtomicU64,
-    /// Chunks are small, with a pause between them.
+    /// Whether chunks are small, with a pause between them.
     slow: AtomicBool,
 }
 
 /// One proxied connection.
 #[derive(Default)]
 struct Link {
-    /// Nothing passes, and neither side gets an error.
+    /// Whether the connection forwards nothing, without an error for either side.
     half_open: AtomicBool,
     changed: Notify,
     cut: Notify,
@@ -104,12 +104,12 @@ impl Proxy {
         *self.network.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
     }
 
-    /// Resets some of the connections; how many.
+    /// Resets the chosen connections. Returns how many.
     pub(crate) fn reset(&self, choose: impl FnMut() -> bool) -> usize {
         self.each(choose, |link| link.cut.notify_waiters())
     }
 
-    /// Makes some of the connections half-open: nothing passes in either direction; how many.
+    /// Makes the chosen connections half-open: nothing passes in either direction. Returns how many.
     pub(crate) fn half_open(&self, choose: impl FnMut() -> bool) -> usize {
         self.each(choose, |link| link.half_open.store(true, Ordering::Relaxed))
     }
@@ -143,7 +143,7 @@ impl Proxy {
         self.network.messages.as_ref().map(Messages::tampered).unwrap_or_default()
     }
 
-    /// Ends all faults. A half-open connection continues, unless a side has closed it meanwhile.
+    /// Ends all faults. A half-open connection works again, unless one side has closed it meanwhile.
     pub(crate) fn heal(&self) {
         self.delay(Duration::ZERO);
         self.slow(false);
@@ -190,19 +190,19 @@ impl Link {
 
 /// Makes the connection end with a reset, as if no server listened.
 fn refuse(client: &TcpStream) {
-    // Without this option it ends with FIN.
+    // Without this option the connection would end with FIN.
     let _ = client.set_zero_linger();
 }
 
 async fn forward_both(client: TcpStream, link: Arc<Link>, network: Arc<Network>) {
     let both = async {
-        // A connection that is opened during a partition waits for its end.
+        // A connection that is opened during a partition waits for the partition's end.
         network.gate.wait_until_open(Direction::ToServer).await;
         let Ok(server) = TcpStream::connect(network.server()).await else {
             refuse(&client);
             return;
         };
-        // Small frames that the receiver waits for, so without Nagle's algorithm. An error only makes it slower.
+        // Nagle's algorithm would delay small frames for which the receiver waits. An error only makes the connection slower.
         let _ = client.set_nodelay(true).and_then(|()| server.set_nodelay(true));
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
@@ -241,7 +241,7 @@ async fn forward(
             break;
         }
     }
-    // The end of the stream must not pass a partition either.
+    // A partition must delay the end of the stream, too.
     network.gate.wait_until_open(direction).await;
     let _ = to.shutdown().await;
 }

@@ -1,4 +1,5 @@
-//! What the clients sent, were answered and received, and the laws that can be checked during the run.
+//! The record of a run: what the clients sent, the answers and events that they received, and checks of the laws that can be
+//! checked during the run.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,10 +12,10 @@ use tokio::time::Instant;
 
 use crate::delay::Delays;
 
-/// History entries that are kept to explain a breach: about a minute of them.
+/// The most history entries that are kept to explain a breach: about the last minute.
 const MAX_HISTORY: usize = 400_000;
 
-/// Breaches that are reported one by one. The first one matters.
+/// The most breaches that are reported one by one. Later ones are often consequences of the first.
 const MAX_REPORTED: usize = 20;
 
 /// The laws: what a server must never do.
@@ -47,7 +48,7 @@ pub(crate) enum Law {
 pub(crate) struct Breach {
     pub(crate) law: Law,
     pub(crate) what: String,
-    /// The history that led to it, oldest first.
+    /// The history that led to the breach, oldest first.
     pub(crate) history: Vec<String>,
 }
 
@@ -56,16 +57,16 @@ pub(crate) struct Breach {
 pub(crate) struct Sent {
     pub(crate) conversation: ConversationId,
     pub(crate) from: UserId,
-    /// The device, and the message's number among those of the device.
+    /// The device that sent the message, and the message's number among those of the device.
     pub(crate) device: u32,
     pub(crate) number: u64,
     /// A digest of the text.
     pub(crate) text: u64,
-    /// The number and time of its `ok`.
+    /// The seq and time in the `ok` for the message.
     pub(crate) acked: Option<(Seq, Timestamp)>,
 }
 
-/// What is known of one event from the clients that received it.
+/// What the clients that received an event show about it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     /// Digest of the parts that never change.
@@ -176,7 +177,7 @@ impl Record {
         inner.push_history(u32::MAX, Entry::Fault(what));
     }
 
-    /// Adds to the history of a fault that is active already.
+    /// Adds an entry to the history about a fault that is already active.
     pub(crate) fn annotate(&self, what: String) {
         self.lock().push_history(u32::MAX, Entry::Fault(what));
     }
@@ -199,14 +200,14 @@ impl Record {
         }
     }
 
-    /// A send got a retryable refusal.
+    /// Records that a send got a retryable refusal.
     pub(crate) fn refused(&self, device: u32, key: &str, code: &'static str) {
         let mut inner = self.lock();
         inner.counts.refused += 1;
         inner.push_history(device, Entry::Refused(key.to_owned(), code));
     }
 
-    /// A send got its `ok`.
+    /// Records that a send got its `ok`.
     pub(crate) fn acked(
         &self,
         device: u32,
@@ -234,31 +235,31 @@ impl Record {
         }
     }
 
-    /// The node that sent the `ok`.
+    /// Records which node sent the `ok` for an event.
     pub(crate) fn acked_by(&self, node: usize, event: (&ConversationId, Seq)) {
         self.lock().delays.on_ack(event, node);
     }
 
-    /// An event was pushed to a device that is connected to this node and has been reading since `since`.
+    /// Records that an event was pushed to a device that is connected to this node and has been reading since `since`.
     pub(crate) fn arrived(&self, event: &Event, node: usize, since: Instant) {
         self.lock().delays.on_delivery((&event.conversation, event.seq), node, since);
     }
 
-    /// A command other than `send` got its `ok`.
+    /// Records that a command other than `send` got its `ok`.
     pub(crate) fn command_acked(&self, command: AckedCommand) {
         let mut inner = self.lock();
         inner.counts.other_acknowledged += 1;
         inner.acked_commands.push(command);
     }
 
-    /// The server reported a user's read cursor.
+    /// Records that the server reported a user's read cursor.
     pub(crate) fn read_cursor(&self, user: &UserId, conversation: &ConversationId, upto: Seq) {
         let mut inner = self.lock();
         let known = inner.reads.entry((user.clone(), conversation.clone())).or_default();
         *known = (*known).max(upto);
     }
 
-    /// A device received an event for the first time.
+    /// Records that a device received an event for the first time.
     pub(crate) fn received(&self, device: u32, event: &Event) {
         let mut inner = self.lock();
         let inner = &mut *inner;
@@ -289,7 +290,7 @@ impl Inner {
         self.history.push_back(HistoryEntry { at: Instant::now(), device, entry });
     }
 
-    /// Compares an event with what other clients received of it.
+    /// Compares an event with the versions of it that other clients received.
     pub(crate) fn compare(&mut self, event: &Event) -> Option<(Law, String)> {
         let log = self.logs.entry(event.conversation.clone()).or_default();
         let Some(index) = usize::try_from(event.seq.0).ok().and_then(|seq| seq.checked_sub(1)) else {
@@ -339,7 +340,8 @@ impl Inner {
         }
     }
 
-    /// The history of these keys and this position, with the faults and connections between its first and last entry.
+    /// The history of the messages with these keys and of the event at this position, with the faults and connections between the
+    /// first and the last entry.
     fn explain(
         &self,
         keys: &[&str],
@@ -357,9 +359,9 @@ impl Inner {
             return Vec::new();
         };
         let last = self.history.iter().rposition(|one| is_about(&one.entry)).unwrap_or(first);
-        // The entries just before may show the cause.
+        // The entries just before the first one may show the cause.
         let first = first.saturating_sub(50);
-        // The connections of devices that only received the event are left out.
+        // Only the connections of devices that sent are shown, not those of devices that only received the event.
         let sends = |entry: &Entry| is_about(entry) && !matches!(entry, Entry::Received(..));
         let senders: Vec<u32> =
             self.history.range(first..=last).filter(|one| sends(&one.entry)).map(|one| one.device).collect();

@@ -14,7 +14,7 @@ pub(crate) struct Outcome {
     pub(crate) world: Arc<World>,
     /// How often each kind of fault occurred.
     pub(crate) faults: Vec<(String, u64)>,
-    /// Printed after the faults.
+    /// The text that is printed after the faults.
     pub(crate) suffix: String,
     /// More lines to print, and more fields of the record as JSON.
     pub(crate) lines: Vec<String>,

@@ -60,7 +60,7 @@ pub(crate) async fn finish_and_verify(
     devices.progress.abort();
     let stored = match drain_and_verify(world, phase, devices.tasks, sdks).await {
         Ok(logs) => logs.stored,
-        // A client that died is a breach too, and so are the breaches found before.
+        // If a client fails, that is a breach, too. The breaches that were found before still count.
         Err(error) => {
             world.record.breach(Law::Stuck, format!("the run does not finish: {error:#}"), &[], None);
             0

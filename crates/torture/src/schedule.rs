@@ -34,7 +34,7 @@ impl<F: Weighted> Schedule<F> {
 
     /// Waits for the next fault, until `end` at most; `None` if the schedule has no faults.
     pub(crate) async fn next(&mut self, rng: &mut fastrand::Rng, end: Instant) -> Option<F> {
-        // Exponential, as between the arrivals of a Poisson process.
+        // The distribution is exponential, as between the arrivals of a Poisson process.
         let interval = self.mean_interval.mul_f64(-rng.f64().max(1e-9).ln()).min(MAX_INTERVAL);
         sleep_until((Instant::now() + interval).min(end)).await;
         let fault = self.pending.pop().or_else(|| self.weighted_choice(rng))?;

@@ -83,12 +83,12 @@ impl Sdk {
     pub(crate) fn signal(&self, signal: Signal) {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok());
         if let Some(pid) = id.and_then(Pid::from_raw) {
-            // It may have exited a moment ago.
+            // The program may have exited a moment ago.
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
 
-    /// Stops its sending and waits until everything is acknowledged; whether it is.
+    /// Tells the program to stop sending, and waits until every message is acknowledged. Returns whether that happened in time.
     pub(crate) async fn settle(&mut self) -> anyhow::Result<bool> {
         self.stdin.write_all(b"\"settle\"\n").await?;
         Ok(timeout(CATCH_UP_TIMEOUT, &mut self.settled).await.is_ok_and(|settled| settled.is_ok()))
@@ -156,13 +156,13 @@ async fn read_lines(
                 *last = seq.max(*last);
             }
             Line::Resync { user, conversation } => {
-                // Its messages are compared with the log at the end, as those of all lists are.
+                // The messages of the new list are compared with the log at the end, like those of all lists.
                 world.record.fault(format!("the SDK of {user} made the list of {conversation} anew"));
             }
             Line::Broken { what } => world.record.breach(Law::WrongAnswer, what, &[], None),
             Line::Settled => {
                 if let Some(settle) = settle.take() {
-                    // The receiver is gone if it timed out.
+                    // If the receiver has timed out, the send fails, which does not matter.
                     let _ = settle.send(());
                 }
             }

@@ -8,10 +8,10 @@ use tokio::process::Command;
 
 use crate::process::Process;
 
-/// How to start the server, again and again.
+/// What is needed to start the server again and again.
 pub(crate) struct Server {
     binary: PathBuf,
-    /// Its disk, with faults on demand.
+    /// The server's disk, whose faults the run controls.
     pub(crate) disk: Control,
     pub(crate) address: SocketAddr,
     pub(crate) process: Process,

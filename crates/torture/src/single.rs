@@ -58,7 +58,7 @@ pub(crate) async fn run(args: &SingleArgs, seed: u64, scratch: &Path) -> anyhow:
             let (_server, sdks) = nemesis.into_server_and_sdks();
             outcome.stored = run::finish_and_verify(&world, &phase, devices, sdks).await;
         }
-        // Without a server nothing can be verified.
+        // If the server does not start, nothing can be verified.
         Err(error) => world.record.breach(Law::Stuck, format!("{error:#}"), &[], None),
     }
     outcome.took = start.elapsed();

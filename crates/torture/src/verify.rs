@@ -1,4 +1,4 @@
-//! After the run: compares the whole log, page by page, with what every client sent, was answered and received.
+//! Compares the whole log after the run, page by page, with what every client sent and received.
 
 mod fold;
 
@@ -16,10 +16,10 @@ use crate::record::{AckedCommand, Law, digest};
 use crate::sdk::Screens;
 use crate::world::{Room, World, hello};
 
-/// Items of a page.
+/// The most items of a page.
 const PAGE_SIZE: u32 = 200;
 
-/// What later checks need of the logs.
+/// The parts of the logs that later checks need.
 #[derive(Default)]
 pub(crate) struct Logs {
     /// Messages by conversation: number, key and author.
@@ -29,7 +29,7 @@ pub(crate) struct Logs {
     members: HashSet<(UserId, ConversationId)>,
     /// Former members, with the event with which they left.
     left: FxHashMap<(UserId, ConversationId), Seq>,
-    /// Every event with which a user left, those who came back included.
+    /// Every event with which a user left, also if the user joined again later.
     leavings: HashSet<(UserId, ConversationId, Seq)>,
     /// Number of all messages.
     pub(crate) stored: u64,
@@ -206,7 +206,7 @@ fn check_message(
     if sent.from != event.from || sent.conversation != *id || !same_content {
         breach(Law::Mismatch, format!("{key} differs from what was sent: {event:?}"));
     }
-    // Without exceptions, because the devices and the SDK number their writes.
+    // This check has no exceptions, because the devices and the SDK number their writes.
     let before = devices.insert(sent.device, sent.number).unwrap_or_default();
     if before > sent.number {
         breach(Law::OutOfOrder, format!("{key} is stored after message {before} of its device in {id}"));

@@ -51,9 +51,9 @@ pub(crate) enum Phase {
 #[derive(Debug, Clone)]
 pub(crate) struct Room {
     pub(crate) id: ConversationId,
-    /// The first one is its admin and never leaves.
+    /// The first member is the room's admin and never leaves.
     pub(crate) members: Vec<UserId>,
-    /// Members join and leave.
+    /// Whether users join and leave the room during the run.
     pub(crate) open: bool,
 }
 
@@ -115,7 +115,7 @@ fn create_cast(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Room>) {
 }
 
 impl World {
-    /// A world without the addresses of its servers.
+    /// A world in which the addresses of the servers are not set yet.
     pub(crate) fn new(common: &Common, rate: f64, start: Instant, phase: watch::Receiver<Phase>) -> Self {
         let sdk = (!common.sdk.as_os_str().is_empty()).then(|| common.sdk.clone());
         let (users, sdk_users, rooms) = create_cast(if sdk.is_some() { SDK_USERS * SDK_PROGRAMS } else { 0 });
@@ -162,7 +162,7 @@ impl World {
         &self.direct_urls[n % self.direct_urls.len()]
     }
 
-    /// Whether members join and leave there.
+    /// Whether users join and leave this conversation during the run.
     pub(crate) fn is_open(&self, id: &ConversationId) -> bool {
         self.rooms.iter().any(|room| room.open && room.id == *id)
     }

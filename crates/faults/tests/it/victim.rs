@@ -77,12 +77,12 @@ impl Victim {
         self.wait_for_kill();
     }
 
-    /// Waits until a kill point has killed it.
+    /// Waits until a kill point has killed the victim.
     pub(crate) fn wait_for_kill(mut self) {
         assert_eq!(self.child.wait().unwrap().signal(), Some(9));
     }
 
-    /// `kill -9`, if it runs.
+    /// Kills the victim with SIGKILL, if it still runs.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.wait_for_kill();

@@ -38,7 +38,7 @@ async fn forward(mut client: TcpStream, backends: Arc<Vec<Backend>>, next: Arc<A
         }
         let Ok(mut server) = TcpStream::connect(backend.forward_to).await else { continue };
         let _ = client.set_nodelay(true).and_then(|()| server.set_nodelay(true));
-        // Ends both directions when either side ends.
+        // The copy ends both directions when either side ends.
         let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
         return;
     }

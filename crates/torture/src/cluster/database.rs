@@ -12,11 +12,12 @@ use crate::proxy::Proxy;
 /// How the primary is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PrimaryLoss {
-    /// Its processes are killed.
+    /// The primary's processes are killed.
     Killed,
-    /// It is suspended with its connections open, and killed this long after the standby was promoted.
+    /// The primary is suspended with its connections open, and killed this long after the standby was promoted.
     Silent(Duration),
-    /// The standby is stopped this long before the primary is killed. Nothing may be acknowledged that it does not have.
+    /// The standby is stopped this long before the primary is killed. Meanwhile no commit may be acknowledged, because the
+    /// standby does not have it.
     StandbyAway(Duration),
 }
 
@@ -36,7 +37,7 @@ impl Database {
         Ok(Self { primary, standby, scratch: scratch.to_owned(), servers: 2 })
     }
 
-    /// Loses the primary and promotes the standby. Returns once a new standby has everything.
+    /// Loses the primary and promotes the standby. Returns once a new standby has all data.
     pub(crate) async fn fail_over(&mut self, end: PrimaryLoss, proxies: &[&Proxy]) -> anyhow::Result<()> {
         match end {
             PrimaryLoss::Killed => self.primary.kill().await?,
@@ -61,7 +62,7 @@ impl Database {
         }
         let standby = self.standby.standby(&directory(&self.scratch, self.servers), true).await?;
         drop(std::mem::replace(&mut self.primary, std::mem::replace(&mut self.standby, standby)));
-        // Otherwise the data of lost primaries fills the disk.
+        // Deletes the data of a lost primary, because such directories would fill the disk.
         let _ = std::fs::remove_dir_all(directory(&self.scratch, self.servers - 2));
         self.servers += 1;
         Ok(())

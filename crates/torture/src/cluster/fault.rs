@@ -52,12 +52,12 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// Its name on the command line.
+    /// The fault's name on the command line.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// Whether it needs the bus.
+    /// Whether the fault needs the bus.
     pub(crate) fn needs_bus(self) -> bool {
         matches!(
             self,

@@ -17,7 +17,7 @@ use crate::proxy::{Partition, Tampering};
 use crate::record::Law;
 use crate::schedule::Schedule;
 
-/// Faults that are active at once. Faults of the same part wait for each other.
+/// How many faults are active at the same time. Faults that act on the same part wait for each other.
 const MAX_CONCURRENT_FAULTS: usize = 2;
 
 /// Mean time from one fault to the next.
@@ -238,7 +238,7 @@ impl<'a> Injection<'a> {
         let sites = self.cluster.sites.iter().cycle().skip(first).take(count);
         let lines: Vec<&LockedProxy> = sites.filter_map(|site| site.bus.as_ref()).collect();
         let mut busy = Vec::new();
-        // Locked in the order of addresses, so that two faults never deadlock.
+        // The proxies are locked in the order of their addresses, so that two faults never deadlock.
         let mut in_order = lines.clone();
         in_order.sort_by_key(|line| line.proxy.address);
         for line in in_order {
@@ -275,7 +275,7 @@ impl<'a> Injection<'a> {
         &self.cluster.sites[self.rng.usize(..self.cluster.sites.len())]
     }
 
-    /// Mostly short, at times longer than the clients' time-outs.
+    /// A random duration of a fault: mostly short, at times longer than the clients' time-outs.
     fn random_duration(&mut self) -> Duration {
         let range = if self.rng.u32(..5) == 0 { LONG_MILLIS } else { SHORT_MILLIS };
         Duration::from_millis(self.rng.u64(range))

@@ -96,7 +96,7 @@ impl Site {
             address,
             store: through(&engines.store, engines.database, database.address)?,
             bus: bus.as_ref().map(|proxy| format!("nats://{}", proxy.address)),
-            // A node of a cluster has no disk of its own; only its clock is controlled.
+            // A node of a cluster stores nothing on its own disk, so only its clock gets faults.
             clock: Control::create(
                 &directory.join("control"),
                 &directory.join("data"),
@@ -134,7 +134,7 @@ impl Node {
         self.process.start(command).await
     }
 
-    /// Starts the process until it listens, as a supervisor does. PostgreSQL or NATS may be unavailable meanwhile.
+    /// Starts the process again and again until it listens, as a supervisor does, because PostgreSQL or NATS may be unavailable.
     pub(crate) async fn start_until_listening(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + RECOVERY_TIMEOUT;
         while !self.start().await? {
@@ -147,7 +147,7 @@ impl Node {
         Ok(())
     }
 
-    /// Sends SIGTERM, and kills the process after a time-out; whether it stopped by itself.
+    /// Sends SIGTERM, and kills the process after a time-out. Returns whether it stopped by itself.
     pub(crate) async fn stop_or_kill(&mut self) -> anyhow::Result<bool> {
         self.process.signal(Signal::TERM);
         let stopped = self.process.exits_within(STOP_TIMEOUT).await?;

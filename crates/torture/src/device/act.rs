@@ -12,13 +12,13 @@ use super::{Connection, Device, Disconnect, Outgoing, Request};
 use crate::record::{Sent, digest};
 use crate::world::{Phase, Room};
 
-/// Messages that a device writes at once.
+/// The most messages that a device writes at once.
 const MAX_BURST: usize = 8;
 
-/// Unacknowledged messages beyond which a device writes no more.
+/// A device with this many unacknowledged messages writes no more.
 const MAX_OUTBOX: usize = 200;
 
-/// In bytes.
+/// The longest padding of a message's text, in bytes.
 const MAX_PADDING: u64 = 300;
 
 const EMOJIS: [&str; 3] = ["👍", "🎉", "eyes"];
@@ -45,12 +45,12 @@ fn send(key: &str, conversation: &ConversationId, text: &str) -> Send {
 }
 
 impl Device {
-    /// Random time between two actions, so that all devices together reach the rate.
+    /// A random time between two actions. With it all devices together reach the rate.
     pub(super) fn pause(&mut self) -> Duration {
         let devices = self.world.users.len() as f64 * 2.0;
         // 60% of all actions send (MAX_BURST + 1) / 2 messages on average.
         let mean = devices * (MAX_BURST as f64 + 1.0) / 2.0 * 0.6 / self.world.rate;
-        // Exponential; at most a second, because the device also has to ping.
+        // The distribution is exponential, with at most a second, because the device also has to send pings.
         Duration::from_secs_f64((-self.rng.f64().max(1e-9).ln() * mean).min(1.0))
     }
 
@@ -58,7 +58,7 @@ impl Device {
     pub(super) async fn random_action(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
         let measuring = self.world.phase() == Phase::Measuring;
         match self.rng.u32(0..1000) {
-            // No disconnects and no pauses while delays are measured.
+            // While delays are measured, the device neither disconnects nor stops reading.
             900..925 if measuring => {}
             0..600 if self.outbox.len() < MAX_OUTBOX => {
                 self.write();
@@ -76,7 +76,7 @@ impl Device {
             }
             900..905 => return Err("disconnects".to_owned()),
             905..910 => {
-                // At times long enough to miss more events than the server replays.
+                // The device is often away so long that it misses more events than the server replays.
                 self.offline = Duration::from_millis(self.rng.u64(2_000..20_000));
                 return Err("disconnects for long".to_owned());
             }

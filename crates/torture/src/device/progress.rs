@@ -22,7 +22,7 @@ impl MembershipChange {
         }
     }
 
-    /// The same for the event of an own command.
+    /// How the event of the device's own command changes the user's membership.
     pub(crate) fn of_kind(kind: &str) -> Self {
         match kind {
             "leave" => Self::Left,
@@ -41,15 +41,15 @@ pub(crate) fn adds_user(event: &Event, user: &UserId) -> bool {
     }
 }
 
-/// A cursor, and the events received ahead of it.
+/// The cursor in a conversation, and the received events after it.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    /// Every event up to here was received.
+    /// The device has received every event up to this one.
     pub(crate) cursor: Seq,
     ahead: BTreeMap<u64, MembershipChange>,
     /// The event with which the user left, unless they rejoined.
     pub(crate) left: Option<Seq>,
-    /// A `sync` is in flight.
+    /// Whether a `sync` is in flight.
     pub(crate) paging: bool,
 }
 

@@ -12,7 +12,7 @@ use super::{Connection, Device, Disconnect, JOIN_WINDOW, PAGE_SIZE, Request, Sto
 use crate::record::{AckedCommand, Law};
 
 impl Device {
-    /// Handles a frame; `true` when the device has caught up at the end.
+    /// Handles a frame. Returns `true` when the run is over and the device has caught up.
     pub(super) async fn on_frame(
         &mut self,
         connection: &mut Connection,
@@ -61,8 +61,8 @@ impl Device {
         connection.pushed.insert(id.clone(), seq);
         if !self.progress.contains_key(id) {
             if id.is_room() && !progress::adds_user(event, &self.user) {
-                // A user who comes back gets what was stored since they left, also on a device that was offline while they
-                // were a member. Only the whole log shows whether the event before this one is that leaving.
+                // A user who joins again receives the events since they left, also on a device that was offline while they
+                // were a member. Only the whole log shows whether the user left with the event before this one.
                 self.starts_after.push((id.clone(), Seq(seq.0 - 1)));
             }
             self.progress.insert(id.clone(), Progress::starting_with(id, seq));
@@ -112,7 +112,7 @@ impl Device {
         }
     }
 
-    /// Applies the event of an own command, known from its `ok`.
+    /// Applies the event of the device's own command, known from the `ok` for it.
     fn apply_own(&mut self, id: &ConversationId, seq: Seq, change: MembershipChange) {
         let start = || Progress::starting_with(id, seq);
         self.progress.entry(id.clone()).or_insert_with(start).apply(seq, change);
@@ -200,7 +200,7 @@ impl Device {
         let (conversation, seq, _) = position;
         self.world.record.acked(self.id, key, position, duplicate);
         if !self.world.is_open(conversation) {
-            // In an open room a delivery may be late for a good reason: the user was no member meanwhile.
+            // Delays in open rooms are not measured: a user who was no member for a while rightly receives events late.
             self.world.record.acked_by(self.node, (conversation, seq));
         }
         let Some(index) = self.outbox.iter().position(|outgoing| outgoing.key == key) else { return };
@@ -216,7 +216,7 @@ impl Device {
         self.stored.push(Stored { key: key.to_owned(), conversation: conversation.clone(), seq });
     }
 
-    /// Whether it has every event of the listed conversations. Conversations that it does not know yet must still arrive.
+    /// Whether the device has every event of the listed conversations. If it does not know one of them yet, events are missing.
     fn has_caught_up(&self, summaries: &[Summary]) -> bool {
         let is_at_head = |summary: &Summary| {
             self.progress.get(&summary.conversation).is_some_and(|progress| progress.cursor >= summary.head)

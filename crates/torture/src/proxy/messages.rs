@@ -1,6 +1,6 @@
 //! Loses, duplicates and delays messages on their way from a nats-server to a client.
 //!
-//! NATS's protocol is text: a line, and after `MSG` and `HMSG` as many bytes as the line's last word says.
+//! NATS's protocol is lines of text. After a `MSG` or `HMSG` line there are as many bytes as the last word of the line says.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +15,7 @@ use super::{CHUNK_BYTES, Direction, Link, Network};
 /// Longest line of a nats-server, in bytes; its `INFO` is the longest.
 const MAX_LINE: usize = 64 * 1024;
 
-/// Delayed messages of one connection. Further messages are not delayed.
+/// The most delayed messages of one connection. Further messages are not delayed.
 const MAX_DELAYED: usize = 1_000;
 
 /// The longest delay of a message.
@@ -26,7 +26,7 @@ const MAX_DELAY: Duration = Duration::from_millis(1_500);
 pub(crate) struct Tampering {
     pub(crate) lost: u32,
     pub(crate) doubled: u32,
-    /// Delivered later than messages that were sent after them.
+    /// Messages that are delivered later than messages that were sent after them.
     pub(crate) late: u32,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Messages {
 enum Action {
     Forward,
     Lose,
-    /// Forwarded now, and again after this time.
+    /// The message is forwarded now, and again after this time.
     Duplicate(Duration),
     Delay(Duration),
 }
@@ -162,10 +162,10 @@ impl Messages {
     }
 }
 
-/// A line with its payload.
+/// A line of the protocol with its payload.
 #[derive(Debug, PartialEq, Eq)]
 struct Frame {
-    /// `MSG` or `HMSG`, not a frame about the connection itself.
+    /// Whether the frame is a message (`MSG` or `HMSG`), not a frame about the connection itself.
     message: bool,
     bytes: Vec<u8>,
 }
@@ -174,7 +174,7 @@ struct Frame {
 #[derive(Default)]
 struct Frames {
     bytes: Vec<u8>,
-    /// No end of a line before this position.
+    /// Before this position there is no end of a line.
     scanned: usize,
 }
 
@@ -204,7 +204,7 @@ impl Frames {
     }
 }
 
-/// The length of the payload after this line, if it is a message's.
+/// The length of the payload after this line; `None` if the line is not that of a message.
 fn payload_of(line: &[u8]) -> Option<usize> {
     let line = str::from_utf8(line).ok()?;
     let mut words = line.split_ascii_whitespace();

@@ -28,7 +28,7 @@ impl Partition {
     fn allows(self, direction: Direction) -> bool {
         match self {
             Self::None => true,
-            // With `Refused`, existing connections are being reset.
+            // With `Refused`, existing connections will be reset in a moment.
             Self::Refused | Self::Silent => false,
             Self::NoResponses => direction == Direction::ToServer,
             Self::NoRequests => direction == Direction::ToClient,

@@ -1,4 +1,4 @@
-//! Folds the raw log into messages by the rules that the protocol gives to clients.
+//! Computes the current state of messages from the raw log, by the rules that the protocol gives to clients.
 
 use std::collections::BTreeMap;
 

@@ -28,7 +28,7 @@ async fn committed_data_survives_three_lost_primaries() {
     ];
     let mut kept = Vec::new();
     for end in ends {
-        // Something that is committed: a new database.
+        // Commits something: a new database.
         let url = database.primary.new_database().await.unwrap();
         kept.extend(url.rsplit('/').next().map(str::to_owned));
         assert!(answers(&proxy).await);
